@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/spf13/cobra"
+)
+
+// app is what every command needs: where to read and write, and which state
+// directory to use. Commands print to out and complain by returning an error.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	state    string // --state, or the default; see stateDir
+}
+
+// run executes one command line and returns the exit code. It is the one place
+// that prints an error and maps it to a code.
+func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	a := &app{in: in, out: out, err: errw}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if msg := err.Error(); msg != "" {
+		fmt.Fprintf(errw, "postern: %s\n", strings.TrimRight(msg, "\n"))
+	}
+	if hint := postern.HintOf(err); hint != "" {
+		fmt.Fprintf(errw, "hint: %s\n", hint)
+	}
+	return postern.CodeOf(err).ExitCode()
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "postern",
+		Short:         "Prove who comes in. See what they do.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return postern.Errorf(postern.Invalid, "%w", err).WithHint("see %s --help", cmd.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&a.state, "state", "", "state `directory` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
+	root.AddCommand(
+		newInit(a),
+		newRun(a),
+		newUser(a),
+		newCA(a),
+		newOTP(a),
+		newSSH(a),
+		newTrace(a),
+		newAgent(a),
+		newLog(a),
+		newImport(a),
+		newDoctor(a),
+		newVersion(a),
+	)
+	return root
+}
+
+// group returns a command that only holds others: alone it prints its help, and
+// a word it does not know is a usage error.
+func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  usageArgs(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(cmds...)
+	return c
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return postern.Errorf(postern.Invalid, "%w", err).WithHint("see %s --help", cmd.CommandPath())
+		}
+		return nil
+	}
+}

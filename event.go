@@ -1,0 +1,88 @@
+package postern
+
+import "time"
+
+// Outcome says how what an event tells of ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OK      Outcome = "ok"
+	Refused Outcome = "refused" // somebody asked and was told no
+	Failed  Outcome = "failed"  // something broke
+)
+
+// Event is one line of the timeline: who, with what, from where, did what to
+// what, and how it ended. An event never carries a secret, a one-time code or
+// a key.
+type Event struct {
+	Index   int64             `json:"index"` // position in the log, from 0; assigned when appended
+	Time    time.Time         `json:"time"`  // UTC, microseconds
+	Kind    string            `json:"kind"`  // dotted, from the list in this file
+	Outcome Outcome           `json:"outcome"`
+	Host    string            `json:"host,omitempty"`    // host that saw it, when not the server itself
+	Person  string            `json:"person,omitempty"`  // Person.Name
+	Address string            `json:"address,omitempty"` // peer IP address, without port
+	Object  string            `json:"object,omitempty"`  // what it was done to: a path, a domain, a serial
+	Reason  string            `json:"reason,omitempty"`  // why it was refused or failed, in words
+	Count   int64             `json:"count,omitempty"`   // how many were coalesced into this line; 0 means 1
+	Took    time.Duration     `json:"took,omitempty"`    // nanoseconds
+	Links   []Link            `json:"links,omitempty"`
+	Details map[string]string `json:"details,omitempty"`
+}
+
+// Link is what two events have in common: a credential, a connection, a login
+// session, a process. Events that share a link belong together.
+type Link struct {
+	Kind string `json:"kind"` // a CredentialKind, or one of the Link kinds below
+	ID   string `json:"id"`
+}
+
+// Link kinds besides the credential kinds. Identifiers that a host reuses are
+// made unique by the host's name and boot.
+const (
+	LinkSession    = "session"    // audit session: HOST/BOOTID/SESSIONID
+	LinkProcess    = "process"    // HOST/BOOTID/PID/STARTTIME
+	LinkConnection = "connection" // one transport connection: HOST/…
+	LinkDomain     = "domain"     // a virtual machine's UUID
+)
+
+// The kinds of event.
+const (
+	EventLogCreated = "log.created"
+
+	EventConfigLoaded = "config.loaded"
+
+	EventPersonAdded     = "person.added"
+	EventPersonChanged   = "person.changed"
+	EventPersonSuspended = "person.suspended"
+	EventPersonResumed   = "person.resumed"
+	EventPersonRemoved   = "person.removed"
+	EventPersonRecovered = "person.recovered"
+
+	EventCACreated     = "ca.created"
+	EventCertIssued    = "cert.issued"
+	EventCertRenewed   = "cert.renewed"
+	EventCertRevoked   = "cert.revoked"
+	EventSSHCertIssued = "ssh.cert.issued"
+	EventSSHRevoked    = "ssh.cert.revoked"
+
+	EventGatePassed = "gate.passed" // a sign-in: first passage of a certificate on a connection
+	EventGate       = "gate.refused"
+
+	EventPortalEnrolled = "portal.enrolled"
+	EventPortalLink     = "portal.link"
+
+	EventACMEAccount = "acme.account"
+	EventACMEOrder   = "acme.order"
+
+	EventOTP           = "otp.checked"
+	EventOTPKeyAdded   = "otp.key.added"
+	EventOTPKeyChanged = "otp.key.changed"
+
+	EventSSHAuth   = "ssh.auth"
+	EventSSHOpened = "ssh.session.opened"
+	EventSSHClosed = "ssh.session.closed"
+
+	EventLibvirtCall = "libvirt.call"
+)
