@@ -1,2 +1,93 @@
-check:
-	go vet ./... && go test ./...
+# make up      build, and run: front door, portal and the rest, nothing to configure
+# make check   install what the tests need (Debian), then run every test
+# The others: bench soak fuzz demo-trace generate lint vuln pam install
+
+GO      ?= go
+BIN     := bin/postern
+TAGS    ?=
+RACE    ?= 1
+
+# Every Debian package that a test needs.
+PACKAGES := \
+	apache2 bpftrace bsdextrautils certbot chromium clang curl dbus dehydrated \
+	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
+	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libbpf-dev libc6-dev libcap2-bin libnss3-tools \
+	libpam-yubico libpam0g-dev libvirt-clients libvirt-daemon libvirt-daemon-system libvirt-wireshark \
+	libykclient-dev libyubikey-dev llvm man-db netcat-openbsd nginx openssh-client openssh-server \
+	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql qemu-system-x86 rsync socat sqlite3 \
+	sshpass strace sudo tmux tshark uacme uidmap unzip util-linux valgrind xauth xz-utils yubiserver
+
+.PHONY: up build check test packages generate-check lint generate bench soak fuzz demo-trace vuln pam install clean
+
+up: build
+	$(BIN) run
+
+build:
+	$(GO) build -tags '$(TAGS)' -o $(BIN) ./cmd/postern
+
+# pam_postern.so needs a C compiler and libpam's headers.
+pam:
+	$(MAKE) -C pam
+
+install: build pam
+	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
+	$(MAKE) -C pam install
+
+# --- tests ---------------------------------------------------------------
+
+check: packages build lint generate-check test
+
+# Packages are installed only where one is missing: a second run asks nobody.
+# No service is started by installing, and none is left running.
+packages:
+	@if ! command -v dpkg-query >/dev/null; then \
+		echo "make check installs packages on Debian only. Install these, then run 'make test':"; \
+		echo "$(PACKAGES)"; exit 1; \
+	fi; \
+	missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	[ -n "$$missing" ] || exit 0; \
+	echo "installing:$$missing"; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	policy=/usr/sbin/policy-rc.d; made=; \
+	if ! [ -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod 755 $$policy; made=1; fi; \
+	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo -E apt-get install -q -y --no-install-recommends $$missing; rc=$$?; \
+	[ -z "$$made" ] || $$sudo rm -f $$policy; \
+	exit $$rc
+
+test:
+	POSTERN_CHECK=1 $(GO) test $(if $(filter 1,$(RACE)),-race) -shuffle=on -timeout 20m ./...
+
+lint:
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	$(GO) tool -modfile=tools/go.mod golangci-lint run
+
+# What is generated is committed, and current.
+generate-check:
+	$(GO) generate ./...
+	git diff --exit-code --stat
+
+generate:
+	$(GO) generate ./...
+
+bench:
+	$(GO) run ./bench
+
+soak:
+	POSTERN_CHECK=1 POSTERN_SOAK=1 $(GO) test -timeout 4h ./...
+
+FUZZTIME ?= 30s
+fuzz:
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep ^Fuzz); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@latest ./...
+
+clean:
+	rm -rf bin
