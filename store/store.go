@@ -3,4 +3,177 @@
 //
 // A file is one room's tables: person.go, ca.go, otp.go and so on; each holds
 // the methods that satisfy the small interface which that room declares.
+//
+// SQL is written with $1 placeholders; columns are TEXT, BIGINT and BYTEA; a
+// time is a BIGINT of microseconds since 1970 (see micros and fromMicros; 0 is
+// no time), a boolean a BIGINT of 0 or 1. Writes are serialised over all
+// servers that share the database, so that a function given to [DB.Write] may
+// read, decide and write without anybody between.
 package store
+
+import (
+	"context"
+	"database/sql"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Config says which database to open and how.
+type Config struct {
+	// URL is a postgres:// or postgresql:// URL, or the path of a SQLite
+	// file, which is made if need be. Empty means "postern.db" in the
+	// working directory.
+	URL string
+	// Key encrypts the keys at rest. It must not be zero.
+	Key [32]byte
+	// OldKeys are former Keys, under which values may still be sealed until
+	// [DB.Rewrap] has run.
+	OldKeys [][32]byte
+	// Now tells the time; nil means the system's clock.
+	Now func() time.Time
+}
+
+// Validate reports what is wrong with the configuration.
+func (c Config) Validate() error {
+	if c.Key == [32]byte{} {
+		return postern.Errorf(postern.Invalid, "the database needs a key-encrypting key")
+	}
+	if c.postgres() {
+		if _, err := url.Parse(c.URL); err != nil {
+			return postern.Errorf(postern.Invalid, "the database URL cannot be parsed") // its text may hold a password
+		}
+		return nil
+	}
+	if strings.Contains(c.URL, "://") {
+		return postern.Errorf(postern.Invalid, "the database is neither a path nor a postgres:// URL")
+	}
+	return nil
+}
+
+func (c Config) postgres() bool {
+	return strings.HasPrefix(c.URL, "postgres://") || strings.HasPrefix(c.URL, "postgresql://")
+}
+
+// DB is an open store. It is safe for concurrent use, and several processes may
+// open the same database.
+type DB struct {
+	backend backend
+	write   *sql.DB // one connection, the writer's
+	read    *sql.DB
+	seals   sealer
+	now     func() time.Time
+
+	queue  chan *request
+	closed chan struct{} // closed when Close begins
+	close  sync.Once
+	done   chan struct{} // closed when the writer has gone
+
+	signer   note.Signer
+	verifier string         // the log's public key
+	tree     *timeline.Tree // the writer's: the tree as of the checkpoint below
+	signed   string         // the writer's: the checkpoint that tree belongs to
+}
+
+// backend is what differs between the two databases.
+type backend interface {
+	open(ctx context.Context) (write, read *sql.DB, err error)
+	migrate(ctx context.Context, db *sql.DB) error
+	begin(ctx context.Context, c *sql.Conn) error // take the one write lock there is
+	classify(err error) fault
+	conflicts(err error) bool // a unique key or a reference stood against it
+	cacheStatements() bool    // whether the driver leaves that to us
+}
+
+// Open opens the database and brings its schema up to date, which is safe while
+// other servers do the same. It fails with [postern.Unavailable] when the
+// database is away, and with [postern.Conflict] when a newer Postern has been
+// at it.
+func Open(ctx context.Context, c Config) (*DB, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	seals, err := newSealer(c.Key, c.OldKeys)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{
+		seals:  seals,
+		now:    c.Now,
+		queue:  make(chan *request),
+		closed: make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	if db.now == nil {
+		db.now = time.Now
+	}
+	if c.postgres() {
+		db.backend = &postgres{url: c.URL}
+	} else {
+		db.backend = &sqlite{path: c.URL}
+	}
+	if db.write, db.read, err = db.backend.open(ctx); err != nil {
+		return nil, db.wrap(err, "open the database")
+	}
+	if err := db.start(ctx); err != nil {
+		db.Close()
+		return nil, err
+	}
+	return db, nil
+}
+
+func (db *DB) start(ctx context.Context) error {
+	if err := db.backend.migrate(ctx, db.write); err != nil {
+		close(db.done) // no writer has started
+		return db.wrap(err, "bring the database's schema up to date")
+	}
+	go db.writer()
+	return db.openLog(ctx)
+}
+
+// Close waits for the writes under way and closes the database. Writes that
+// come later fail.
+func (db *DB) Close() error {
+	var err error
+	db.close.Do(func() {
+		close(db.closed)
+		<-db.done
+		err = db.write.Close()
+		if rerr := db.read.Close(); err == nil {
+			err = rerr
+		}
+	})
+	return err
+}
+
+// Now returns the time, in UTC and whole microseconds, as it is kept.
+func (db *DB) Now() time.Time { return db.now().UTC().Truncate(time.Microsecond) }
+
+// micros returns a time as a column holds it.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// fromMicros returns the time that a column holds.
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// flag returns a boolean as a column holds it.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+const (
+	purposeKey = "key" // sealed column keys.sealed
+	logKeyName = "log" // the timeline's signing key, in table keys
+)
+
+// openLog reads the timeline's key, or makes it together with the log's first
+// line. A key-encrypting key that is not this database's shows here.
+func (db *DB) openLog(ctx context.Context) error {
+	key, err := db.logKey(ctx)
+	if errors.Is(err, sql.ErrNoRows) {
+		if err = db.createLog(ctx); err == nil || postern.CodeOf(err) == postern.Conflict {
+			key, err = db.logKey(ctx) // another server may have been first
+		}
+	}
+	if err != nil {
+		return db.wrap(err, "open the timeline")
+	}
+	if db.signer, err = note.NewSigner(key.Secret); err != nil {
+		return fmt.Errorf("the timeline's key: %w", err)
+	}
+	db.verifier = key.Verifier
+	return nil
+}
+
+func (db *DB) logKey(ctx context.Context) (timeline.Key, error) {
+	var sealed []byte
+	var key timeline.Key
+	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		return tx.QueryRow(ctx, `SELECT sealed, public FROM keys WHERE name = $1`, logKeyName).Scan(&sealed, &key.Verifier)
+	})
+	if err != nil {
+		return key, err
+	}
+	secret, err := db.Unseal(purposeKey, logKeyName, sealed)
+	key.Secret = string(secret)
+	return key, err
+}
+
+func (db *DB) createLog(ctx context.Context) error {
+	key, err := timeline.NewKey()
+	if err != nil {
+		return err
+	}
+	sealed, err := db.Seal(purposeKey, logKeyName, []byte(key.Secret))
+	if err != nil {
+		return err
+	}
+	signer, err := note.NewSigner(key.Secret)
+	if err != nil {
+		return err
+	}
+	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, $3, $4)`,
+			logKeyName, sealed, key.Verifier, micros(db.Now())); err != nil {
+			return err
+		}
+		tx.signer = signer
+		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated, Object: signer.Name()})
+	})
+}
+
+// LogVerifier returns the timeline's public key, in note's encoding. Whoever
+// keeps it can check checkpoints and proofs without the database.
+func (db *DB) LogVerifier() string { return db.verifier }
+
+// appendEvents writes the batch's events, the tiles of the tree that they
+// change, and one signed checkpoint.
+func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
+	signer := db.signer
+	if tx.signer != nil {
+		signer = tx.signer
+	}
+	tree, err := db.loadTree(ctx, tx)
+	if err != nil {
+		return err
+	}
+	for _, e := range tx.events {
+		e.Index = tree.Size()
+		line, err := insertEvent(ctx, tx, e)
+		if err != nil {
+			return err
+		}
+		tree.Append(tlog.RecordHash(line))
+	}
+	for _, t := range tree.Changed() {
+		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)
+			ON CONFLICT (level, n) DO UPDATE SET data = excluded.data`, t.Level, t.N, t.Data); err != nil {
+			return err
+		}
+	}
+	signed, err := timeline.Checkpoint{Origin: signer.Name(), Size: tree.Size(), Root: tree.Root()}.Sign(signer)
+	if err != nil {
+		return err
+	}
+	tx.tree, tx.signed = tree, signed
+	_, err = tx.Exec(ctx, `INSERT INTO log_state (id, size, checkpoint) VALUES (1, $1, $2)
+		ON CONFLICT (id) DO UPDATE SET size = excluded.size, checkpoint = excluded.checkpoint`, tree.Size(), signed)
+	return err
+}
+
+func insertEvent(ctx context.Context, tx *Tx, e postern.Event) ([]byte, error) {
+	line, err := timeline.Encode(e)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		e.Index, micros(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line)); err != nil {
+		return nil, err
+	}
+	for _, l := range e.Links {
+		if _, err := tx.Exec(ctx, `INSERT INTO log_links (kind, id, idx) VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
+			return nil, err
+		}
+	}
+	return line, nil
+}
+
+// loadTree returns the tree to append to: the one that the last batch left, if
+// nobody has appended since, else its right edge from the tiles. The tree that
+// it reads must be the one that the checkpoint signs, else nothing is appended:
+// a log that was tampered with is not signed again.
+func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
+	var size int64
+	var signed string
+	err := tx.QueryRow(ctx, `SELECT size, checkpoint FROM log_state WHERE id = 1`).Scan(&size, &signed)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) && tx.signer != nil:
+		return new(timeline.Tree), nil
+	case err != nil:
+		return nil, err
+	case db.tree != nil && signed == db.signed:
+		return db.tree.Clone(), nil
+	}
+	tree, err := timeline.LoadTree(size, func(level int, n int64) (data []byte, err error) {
+		err = tx.QueryRow(ctx, `SELECT data FROM log_tiles WHERE level = $1 AND n = $2`, level, n).Scan(&data)
+		return data, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the tree: %w", err)
+	}
+	verifier, err := note.NewVerifier(db.verifier)
+	if err != nil {
+		return nil, err
+	}
+	c, err := timeline.OpenCheckpoint(signed, verifier)
+	if err != nil {
+		return nil, err
+	}
+	if c.Size != size || c.Root != tree.Root() {
+		return nil, postern.Errorf(postern.Internal, "the timeline was tampered with: its tree is not the one that was signed").
+			WithHint("see what postern log verify says, and restore the database from a backup")
+	}
+	return tree, nil
+}
+
+// commitTree remembers the tree of a batch that is durable now.
+func (db *DB) commitTree(tx *Tx) {
+	if tx.tree != nil {
+		db.tree, db.signed = tx.tree, tx.signed
+	}
+}

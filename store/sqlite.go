@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	driver "modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+)
+
+// sqlite is the backend of one file. Several processes may share it.
+type sqlite struct {
+	path string
+}
+
+// busyTimeout is how long a process waits for another one's write.
+const busyTimeout = 10 * time.Second
+
+// open makes the file, readable by its owner only, and opens it. Its journal
+// files take their mode from it.
+func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
+	if s.path == "" {
+		s.path = "postern.db"
+	}
+	if s.path, err = filepath.Abs(s.path); err != nil {
+		return nil, nil, err
+	}
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = f.Close()
+	} else if errors.Is(err, os.ErrExist) {
+		err = s.private()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)")); err != nil {
+		return nil, nil, err
+	}
+	if read, err = sql.Open("sqlite", s.dsn("query_only(1)")); err != nil {
+		return nil, nil, err
+	}
+	write.SetMaxOpenConns(1)
+	conns := max(4, runtime.GOMAXPROCS(0))
+	read.SetMaxOpenConns(conns)
+	read.SetMaxIdleConns(conns)
+	return write, read, write.PingContext(ctx)
+}
+
+// private takes everybody else's permissions from a file that has some.
+func (s *sqlite) private() error {
+	info, err := os.Stat(s.path)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return err
+	}
+	return os.Chmod(s.path, info.Mode().Perm()&0o700)
+}
+
+func (s *sqlite) dsn(pragmas ...string) string {
+	q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "journal_mode(WAL)"}, pragmas...)}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: s.path}).EscapedPath(), RawQuery: q.Encode()}).String()
+}
+
+// migrate runs the migrations under a lock on the file's directory, for SQLite
+// itself has none that spans several transactions.
+func (s *sqlite) migrate(ctx context.Context, db *sql.DB) error {
+	return migrate(ctx, goose.DialectSQLite3, db, func() (func(), error) {
+		dir, err := os.Open(filepath.Dir(s.path))
+		if err != nil {
+			return nil, err
+		}
+		for {
+			err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+			if err == nil {
+				return func() { dir.Close() }, nil
+			}
+			if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+				dir.Close()
+				return nil, err
+			}
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				dir.Close()
+				return nil, err
+			}
+		}
+	})
+}
+
+// begin takes the file's write lock. SQLite's own waiting backs off up to a
+// tenth of a second, in which a busy neighbour wins again and again: this waits
+// in short steps.
+func (s *sqlite) begin(ctx context.Context, c *sql.Conn) error {
+	deadline := time.Now().Add(busyTimeout)
+	if _, err := c.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
+		return err
+	}
+	for {
+		_, err := c.ExecContext(ctx, "BEGIN IMMEDIATE")
+		if err == nil || s.classify(err) != faultBusy || time.Now().After(deadline) {
+			return err
+		}
+		if err := pause(ctx, time.Duration(200+rand.IntN(800))*time.Microsecond); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, or fails when ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *sqlite) classify(err error) fault {
+	var serr *driver.Error
+	var perr *os.PathError
+	switch {
+	case errors.As(err, &perr):
+		return faultAway
+	case !errors.As(err, &serr):
+		return faultNone
+	}
+	switch serr.Code() & 0xff {
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED:
+		return faultBusy
+	case lib.SQLITE_FULL, lib.SQLITE_IOERR, lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN, lib.SQLITE_PERM,
+		lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_NOMEM, lib.SQLITE_PROTOCOL, lib.SQLITE_NOLFS:
+		return faultAway
+	}
+	return faultNone
+}
+
+func (s *sqlite) conflicts(err error) bool {
+	var serr *driver.Error
+	return errors.As(err, &serr) && serr.Code()&0xff == lib.SQLITE_CONSTRAINT
+}
+
+func (s *sqlite) cacheStatements() bool { return true }

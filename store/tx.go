@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Tx is a transaction, valid inside the function that it was given to, and in
+// one goroutine at a time.
+type Tx struct {
+	db     *DB
+	run    runner
+	write  bool
+	events []postern.Event // appended when the batch commits
+	signer note.Signer     // a new log's, before the DB has it
+
+	tree   *timeline.Tree // after the events
+	signed string         // its checkpoint
+}
+
+// runner runs statements: a read transaction, or the writer's connection.
+type runner interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Exec runs a statement and returns the number of rows that it changed.
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	res, err := tx.run.ExecContext(tx.context(ctx), query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// Query runs a query. The rows must be closed before the next statement.
+func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return tx.run.QueryContext(tx.context(ctx), query, args...)
+}
+
+// QueryRow runs a query for at most one row; with none, Scan returns
+// [sql.ErrNoRows].
+func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	return tx.run.QueryRowContext(tx.context(ctx), query, args...)
+}
+
+// context returns the context that a statement runs under. A statement of a
+// Write is never interrupted: others share its transaction, and SQLite rolls
+// back all of it.
+func (tx *Tx) context(ctx context.Context) context.Context {
+	if tx.write {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// Append adds an event to the timeline when the transaction commits. Its index
+// is assigned then; a zero Time becomes the time of now.
+func (tx *Tx) Append(_ context.Context, e postern.Event) error {
+	if !tx.write {
+		return postern.Errorf(postern.Internal, "append to the timeline in a read transaction")
+	}
+	if e.Kind == "" {
+		return postern.Errorf(postern.Internal, "append an event without a kind to the timeline")
+	}
+	if e.Time.IsZero() {
+		e.Time = tx.db.Now()
+	}
+	if e.Outcome == "" {
+		e.Outcome = postern.OK
+	}
+	tx.events = append(tx.events, timeline.Clean(e))
+	return nil
+}
+
+// Touch says that who may pass has changed: the generation grows.
+func (tx *Tx) Touch(ctx context.Context) error {
+	_, err := tx.Exec(ctx, `UPDATE counters SET value = value + 1 WHERE name = 'generation'`)
+	return err
+}
+
+// Generation returns a number that grows whenever it changes who may pass: a
+// person, a credential or a certificate. It is cheap: one row by its key.
+func (db *DB) Generation(ctx context.Context) (int64, error) {
+	var n int64
+	err := db.read.QueryRowContext(ctx, `SELECT value FROM counters WHERE name = 'generation'`).Scan(&n)
+	return n, db.wrap(err, "read the generation")
+}
+
+// Append adds events to the timeline, all of them or none.
+func (db *DB) Append(ctx context.Context, events ...postern.Event) error {
+	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		for _, e := range events {
+			if err := tx.Append(ctx, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readTries is how often a Read is run when its connection is lost or it loses
+// against another transaction.
+const readTries = 3
+
+// Read runs f in a read-only transaction that sees one state of the database.
+// f may be run again, and so must have no effects besides its results.
+func (db *DB) Read(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	var err error
+	for range readTries {
+		if err = db.readOnce(ctx, f); err == nil {
+			return nil
+		}
+		if k := db.faultOf(err); k != faultRace && k != faultConn || ctx.Err() != nil {
+			break
+		}
+	}
+	return db.wrap(err, "read from the database")
+}
+
+func (db *DB) readOnce(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	return f(ctx, &Tx{db: db, run: tx})
+}

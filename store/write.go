@@ -1,0 +1,352 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+const (
+	maxBatch     = 512              // writes in one transaction
+	batchTries   = 5                // runs of a batch that lost a race or its connection
+	batchTimeout = 20 * time.Second // for one run, all waiting included
+)
+
+// request is one Write, waiting for its turn or its answer.
+type request struct {
+	ctx context.Context
+	f   func(ctx context.Context, tx *Tx) error
+
+	mu      sync.Mutex
+	state   requestState
+	claimed chan struct{} // closed and replaced when a run of f ends
+	err     error         // f's own
+	panic   any           // what f panicked with
+	done    chan struct{} // closed when the answer stands
+}
+
+type requestState int
+
+const (
+	waiting   requestState = iota // f is not running; the caller may leave
+	running                       // f runs
+	abandoned                     // the caller has left: f must not run again
+)
+
+// claim says that f is about to run, unless the caller has left.
+func (r *request) claim() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == abandoned || r.ctx.Err() != nil {
+		return false
+	}
+	r.state, r.claimed = running, make(chan struct{})
+	return true
+}
+
+// release says that f has returned.
+func (r *request) release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = waiting
+	close(r.claimed)
+}
+
+// abandon waits until f does not run and makes sure that it never will again.
+func (r *request) abandon() {
+	for {
+		r.mu.Lock()
+		if r.state != running {
+			r.state = abandoned
+			r.mu.Unlock()
+			return
+		}
+		claimed := r.claimed
+		r.mu.Unlock()
+		<-claimed
+	}
+}
+
+type writeKey struct{}
+
+// Write runs f in a transaction and returns when what f did is durable. Many
+// concurrent Writes share one transaction and one flush to disk, each behind a
+// savepoint: an error of f undoes what this f did and nothing else, and is
+// returned. f sees what every earlier Write did, on any server.
+//
+// f may be run again if the transaction is lost, and so must have no effects
+// besides its statements and its results. It must not call Write.
+//
+// When ctx ends, Write returns with [postern.Unavailable]; if f has run by
+// then, what it did may or may not become durable. When the database is away,
+// full or read-only, Write fails with [postern.Unavailable] and nothing was
+// done, unless the connection broke in the very moment of the commit.
+func (db *DB) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	if ctx.Value(writeKey{}) != nil {
+		return postern.Errorf(postern.Internal, "a Write inside a Write")
+	}
+	r := &request{ctx: ctx, f: f, done: make(chan struct{})}
+	select {
+	case db.queue <- r:
+	case <-db.closed:
+		return postern.Errorf(postern.Unavailable, "the database is closed")
+	case <-ctx.Done():
+		return db.wrap(ctx.Err(), "write to the database")
+	}
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		r.abandon()
+		select {
+		case <-r.done:
+		default:
+			return db.wrap(ctx.Err(), "write to the database")
+		}
+	}
+	if r.panic != nil {
+		panic(r.panic)
+	}
+	return db.wrap(r.err, "write to the database")
+}
+
+// writer is the one goroutine that writes. It takes what has gathered while
+// the last batch became durable, and so adds no delay to a lone Write.
+func (db *DB) writer() {
+	defer close(db.done)
+	w := &batchWriter{db: db}
+	defer w.drop()
+	for {
+		select {
+		case r := <-db.queue:
+			w.serve(db.gather([]*request{r}))
+		case <-db.closed:
+			return
+		}
+	}
+}
+
+// gather adds what waits in the queue now to the batch.
+func (db *DB) gather(batch []*request) []*request {
+	for len(batch) < maxBatch {
+		select {
+		case r := <-db.queue:
+			batch = append(batch, r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// batchWriter runs batches on the writer's connection.
+type batchWriter struct {
+	db   *DB
+	conn *sql.Conn
+	run  runner // conn, with statements prepared once where the driver does not
+}
+
+// connect makes sure that there is a connection.
+func (w *batchWriter) connect(ctx context.Context) error {
+	if w.conn != nil {
+		return nil
+	}
+	conn, err := w.db.write.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	w.conn, w.run = conn, conn
+	if w.db.backend.cacheStatements() {
+		w.run = &statements{conn: conn, kept: map[string]*sql.Stmt{}}
+	}
+	return nil
+}
+
+// drop closes the connection for good; the next batch gets a new one.
+func (w *batchWriter) drop() {
+	if w.conn == nil {
+		return
+	}
+	if s, ok := w.run.(*statements); ok {
+		s.close()
+	}
+	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
+	_ = w.conn.Close()
+	w.conn, w.run = nil, nil
+	w.db.tree = nil
+}
+
+// serve runs a batch and answers every request in it. A batch that fails as a
+// whole, though the database is there, is run one request at a time, so that a
+// request which breaks its transaction breaks only itself.
+func (w *batchWriter) serve(batch []*request) {
+	err := w.try(batch)
+	var lost *commitError
+	if err != nil && len(batch) > 1 && !errors.As(err, &lost) && !errors.Is(err, context.DeadlineExceeded) && w.db.faultOf(err) == faultNone {
+		for _, r := range batch {
+			w.serve([]*request{r})
+		}
+		return
+	}
+	for _, r := range batch {
+		if err != nil {
+			r.err, r.panic = err, nil
+		}
+		close(r.done)
+	}
+}
+
+// commitError is the failure of a commit, which may have happened all the same.
+type commitError struct{ err error }
+
+func (e *commitError) Error() string {
+	return fmt.Sprintf("commit, which may have happened all the same: %v", e.err)
+}
+func (e *commitError) Unwrap() error { return e.err }
+
+// try runs a batch, again if it was lost to another transaction or with its
+// connection before the commit.
+func (w *batchWriter) try(batch []*request) error {
+	for n := 1; ; n++ {
+		err := w.once(batch)
+		if err == nil {
+			return nil
+		}
+		w.drop()
+		var lost *commitError
+		again := w.db.faultOf(err) == faultRace || w.db.faultOf(err) == faultConn && !errors.As(err, &lost)
+		if !again || n == batchTries {
+			return err
+		}
+	}
+}
+
+// once runs a batch in one transaction.
+func (w *batchWriter) once(batch []*request) error {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	if err := w.connect(ctx); err != nil {
+		return err
+	}
+	if err := w.db.backend.begin(ctx, w.conn); err != nil {
+		return err
+	}
+	tx := &Tx{db: w.db, run: w.run, write: true}
+	for _, r := range batch {
+		if err := w.savepoint(ctx, tx, r, len(batch) == 1); err != nil {
+			return err
+		}
+	}
+	if len(batch) == 1 && (batch[0].err != nil || batch[0].panic != nil) {
+		_, err := w.run.ExecContext(ctx, "ROLLBACK")
+		return err
+	}
+	if len(tx.events) > 0 {
+		if err := w.db.appendEvents(ctx, tx); err != nil {
+			return fmt.Errorf("append to the timeline: %w", err)
+		}
+	}
+	if _, err := w.run.ExecContext(ctx, "COMMIT"); err != nil {
+		return &commitError{err}
+	}
+	w.db.commitTree(tx)
+	return nil
+}
+
+// savepoint runs one request's function. The error that it returns is the
+// transaction's, not the function's. A request that is alone in its
+// transaction needs no savepoint.
+func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone bool) error {
+	r.err, r.panic = nil, nil
+	if !r.claim() {
+		r.err = context.Cause(r.ctx)
+		return nil
+	}
+	defer r.release()
+	if !alone {
+		if _, err := w.run.ExecContext(ctx, "SAVEPOINT one"); err != nil {
+			return err
+		}
+	}
+	events := len(tx.events)
+	r.err, r.panic = call(r, tx)
+	if w.db.faultOf(r.err) != faultNone {
+		return r.err
+	}
+	if alone {
+		return nil
+	}
+	if r.err != nil || r.panic != nil {
+		tx.events = tx.events[:events]
+		if _, err := w.run.ExecContext(ctx, "ROLLBACK TO one"); err != nil {
+			return err
+		}
+	}
+	_, err := w.run.ExecContext(ctx, "RELEASE one")
+	return err
+}
+
+// call runs the function and catches its panic, which belongs to the caller.
+func call(r *request, tx *Tx) (err error, caught any) {
+	defer func() { caught = recover() }()
+	return r.f(context.WithValue(r.ctx, writeKey{}, true), tx), nil
+}
+
+// maxStatements bounds the statements that are kept prepared.
+const maxStatements = 256
+
+// statements is a connection that prepares each statement once.
+type statements struct {
+	conn *sql.Conn
+	kept map[string]*sql.Stmt
+}
+
+func (s *statements) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if stmt := s.kept[query]; stmt != nil {
+		return stmt, nil
+	}
+	if len(s.kept) >= maxStatements {
+		s.close()
+	}
+	stmt, err := s.conn.PrepareContext(ctx, query)
+	if err == nil {
+		s.kept[query] = stmt
+	}
+	return stmt, err
+}
+
+func (s *statements) close() {
+	for query, stmt := range s.kept {
+		_ = stmt.Close()
+		delete(s.kept, query)
+	}
+}
+
+func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	stmt, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.ExecContext(ctx, args...)
+}
+
+func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	stmt, err := s.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryContext(ctx, args...)
+}
+
+func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	stmt, err := s.prepare(ctx, query)
+	if err != nil {
+		return s.conn.QueryRowContext(ctx, query, args...) // says why itself
+	}
+	return stmt.QueryRowContext(ctx, args...)
+}

@@ -1,0 +1,94 @@
+package timeline
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// The bounds of a line, in bytes and numbers. What is longer is cut: an event
+// that tells of foreign bytes must still be written.
+const (
+	maxText    = 2048
+	maxName    = 256
+	maxLinks   = 32
+	maxDetails = 64
+)
+
+// Clean returns the event as it can be kept: valid UTF-8 without control
+// characters, bounded, its time in UTC microseconds.
+func Clean(e postern.Event) postern.Event {
+	e.Time = e.Time.UTC().Truncate(time.Microsecond)
+	e.Kind, e.Host, e.Person, e.Address = clean(e.Kind, maxName), clean(e.Host, maxName), clean(e.Person, maxName), clean(e.Address, maxName)
+	e.Outcome = postern.Outcome(clean(string(e.Outcome), maxName))
+	e.Object, e.Reason = clean(e.Object, maxText), clean(e.Reason, maxText)
+	links := make([]postern.Link, 0, min(len(e.Links), maxLinks))
+	seen := map[postern.Link]bool{}
+	for _, l := range e.Links {
+		l = CleanLink(l)
+		if len(links) < maxLinks && !seen[l] && l.Kind != "" && l.ID != "" {
+			seen[l] = true
+			links = append(links, l)
+		}
+	}
+	e.Links = nil
+	if len(links) > 0 {
+		e.Links = links
+	}
+	e.Details = cleanDetails(e.Details)
+	return e
+}
+
+// CleanLink returns the link as [Clean] keeps it.
+func CleanLink(l postern.Link) postern.Link {
+	return postern.Link{Kind: clean(l.Kind, maxName), ID: clean(l.ID, maxName)}
+}
+
+func cleanDetails(details map[string]string) map[string]string {
+	if len(details) == 0 {
+		return nil
+	}
+	kept := make(map[string]string, min(len(details), maxDetails))
+	for _, k := range slices.Sorted(maps.Keys(details)) {
+		if len(kept) < maxDetails {
+			kept[clean(k, maxName)] = clean(details[k], maxText)
+		}
+	}
+	return kept
+}
+
+// clean cuts s to n bytes and replaces what is not printable UTF-8.
+func clean(s string, n int) string {
+	s = s[:min(len(s), n)]
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
+
+// Encode returns the line of an event: its JSON without a newline, keys in a
+// fixed order, so that one event has one encoding.
+func Encode(e postern.Event) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(e); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Decode returns the event of a line.
+func Decode(line []byte) (postern.Event, error) {
+	var e postern.Event
+	err := json.Unmarshal(line, &e)
+	return e, err
+}
