@@ -84,5 +84,9 @@ const (
 	EventSSHOpened = "ssh.session.opened"
 	EventSSHClosed = "ssh.session.closed"
 
+	EventPAMAuth   = "pam.auth" // sudo, su, login: whatever asks PAM and is not sshd
+	EventPAMOpened = "pam.session.opened"
+	EventPAMClosed = "pam.session.closed"
+
 	EventLibvirtCall = "libvirt.call"
 )

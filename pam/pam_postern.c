@@ -1,0 +1,367 @@
+//go:build ignore
+/*
+ * pam_postern: ask the Postern daemon whether a one-time code proves a person.
+ *
+ * The module decides nothing and keeps nothing. It sends one question over a
+ * Unix socket that root owns, and takes one answer; whatever else happens is a
+ * no. It starts no thread, installs no signal handler and reads no environment.
+ *
+ *   auth      asks for the code with its own prompt, then asks the daemon
+ *   account   asks the daemon whether the person may come in at all
+ *   session   tells the daemon that a session opens or closes
+ *   setcred   has nothing to do
+ *
+ * Options:
+ *
+ *   socket=PATH   the daemon's socket (/run/postern/pam.sock)
+ *   prompt=TEXT   what to ask ("YubiKey OTP: "); write [prompt=two words]
+ *   timeout=N     seconds for the daemon to answer, 1 to 60 (10)
+ *   users=A,B     only these users are asked; the module ignores all others
+ *   combined      six last digits are a code too, typed behind the password
+ *   nullok        ignore, rather than deny, a person who has no factor at all
+ *
+ * Failures go to syslog here, to the audit system by libpam (which writes one
+ * record for each pass through a stack, with the modules that granted it), and
+ * to the timeline by the daemon.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <security/pam_ext.h>
+#include <security/pam_modules.h>
+
+/*
+ * The question, one packet: "PQ1", kind, nonce, flags, then service, user,
+ * remote host, terminal and code, each as one byte of length and its bytes.
+ * The answer, one packet: "PA1", kind, nonce, verdict.
+ */
+enum {
+	NONCE = 16,
+	FIELD_MAX = 255,
+	QUESTION_MAX = 3 + 1 + NONCE + 1 + 5 * (1 + FIELD_MAX),
+	ANSWER = 3 + 1 + NONCE + 1,
+	CODE_LEN = 44, /* a YubiKey's code with a public ID of 12 */
+	DIGITS_LEN = 6,
+};
+
+enum kind { ASK_CODE = 1, ASK_ACCOUNT = 2, TELL_OPENED = 3, TELL_CLOSED = 4 };
+enum verdict { YES = 1, NO = 2, NO_FACTOR = 3, UNAVAILABLE = 4 };
+enum { FLAG_NULLOK = 1 };
+
+struct options {
+	const char *socket, *prompt, *users;
+	long timeout;
+	bool nullok, combined;
+};
+
+/* value returns what follows "name=" in arg, or NULL. */
+static const char *value(const char *arg, const char *name)
+{
+	size_t n = strlen(name);
+	return strncmp(arg, name, n) == 0 ? arg + n : NULL;
+}
+
+static bool set_option(struct options *o, const char *arg)
+{
+	const char *v;
+	char *end;
+
+	if ((v = value(arg, "socket=")) != NULL) {
+		o->socket = v;
+		return v[0] == '/';
+	}
+	if ((v = value(arg, "timeout=")) != NULL) {
+		o->timeout = strtol(v, &end, 10);
+		return end != v && *end == '\0' && o->timeout >= 1 && o->timeout <= 60;
+	}
+	if ((v = value(arg, "prompt=")) != NULL)
+		o->prompt = v;
+	else if ((v = value(arg, "users=")) != NULL)
+		o->users = v;
+	else if (strcmp(arg, "nullok") == 0)
+		o->nullok = true;
+	else if (strcmp(arg, "combined") == 0)
+		o->combined = true;
+	else
+		return false;
+	return true;
+}
+
+static bool set_options(pam_handle_t *pamh, struct options *o, int argc, const char **argv)
+{
+	*o = (struct options){ .socket = "/run/postern/pam.sock", .prompt = "YubiKey OTP: ", .timeout = 10 };
+	for (int i = 0; i < argc; i++) {
+		if (!set_option(o, argv[i])) {
+			pam_syslog(pamh, LOG_ERR, "bad option %s: denying everybody", argv[i]);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* listed says whether user is one of the names in the comma-separated list. */
+static bool listed(const char *list, const char *user)
+{
+	size_t n = strlen(user);
+	for (const char *p = list; p != NULL; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
+		if (n > 0 && strncmp(p, user, n) == 0 && (p[n] == ',' || p[n] == '\0'))
+			return true;
+	return false;
+}
+
+/* wait_at_most bounds fd's next operation by what is left until end. */
+static bool wait_at_most(int fd, int option, const struct timespec *end)
+{
+	struct timespec now;
+	if (clock_gettime(CLOCK_MONOTONIC, &now) != 0)
+		return false;
+	long long us = (end->tv_sec - now.tv_sec) * 1000000LL + (end->tv_nsec - now.tv_nsec) / 1000;
+	if (us <= 0) { /* and 0 would mean for ever */
+		errno = ETIMEDOUT;
+		return false;
+	}
+	struct timeval left = { .tv_sec = us / 1000000, .tv_usec = us % 1000000 };
+	return setsockopt(fd, SOL_SOCKET, option, &left, sizeof left) == 0;
+}
+
+/* dial connects to the daemon's socket, and makes sure that root listens. */
+static int dial(const char *path, const struct timespec *end)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct stat st;
+	struct ucred peer;
+	socklen_t peer_len = sizeof peer;
+	int rc;
+
+	if (strlen(path) >= sizeof addr.sun_path) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	strcpy(addr.sun_path, path);
+	if (lstat(path, &st) != 0)
+		return -1;
+	if (!S_ISSOCK(st.st_mode) || st.st_uid != 0 || (st.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+		errno = EPERM;
+		return -1;
+	}
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	do
+		rc = wait_at_most(fd, SO_SNDTIMEO, end) ? connect(fd, (struct sockaddr *)&addr, sizeof addr) : -1;
+	while (rc != 0 && errno == EINTR);
+	if (rc == 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len) == 0) {
+		if (peer.uid == 0)
+			return fd;
+		errno = EPERM;
+	}
+	rc = errno;
+	close(fd);
+	errno = rc;
+	return -1;
+}
+
+/* field appends one field to a question of *n bytes. */
+static bool field(unsigned char *question, size_t *n, const char *s)
+{
+	size_t len = s != NULL ? strlen(s) : 0;
+	if (len > FIELD_MAX)
+		return false;
+	question[(*n)++] = (unsigned char)len;
+	memcpy(question + *n, s != NULL ? s : "", len);
+	*n += len;
+	return true;
+}
+
+/* item returns one of PAM's strings, or NULL. */
+static const char *item(pam_handle_t *pamh, int type)
+{
+	const void *p = NULL;
+	return pam_get_item(pamh, type, &p) == PAM_SUCCESS ? p : NULL;
+}
+
+/* exchange sends the question and takes the verdict: 0, with errno, for none. */
+static int exchange(const char *path, const unsigned char *question, size_t n, long seconds)
+{
+	unsigned char answer[ANSWER + 1];
+	struct timespec end;
+	ssize_t rc;
+
+	if (clock_gettime(CLOCK_MONOTONIC, &end) != 0)
+		return 0;
+	end.tv_sec += seconds;
+	int fd = dial(path, &end);
+	if (fd < 0)
+		return 0;
+	do
+		rc = wait_at_most(fd, SO_SNDTIMEO, &end) ? send(fd, question, n, MSG_NOSIGNAL) : -1;
+	while (rc < 0 && errno == EINTR);
+	if (rc == (ssize_t)n) {
+		do
+			rc = wait_at_most(fd, SO_RCVTIMEO, &end) ? recv(fd, answer, sizeof answer, 0) : -1;
+		while (rc < 0 && errno == EINTR);
+		if (rc >= 0)
+			errno = EPROTO; /* closed, or not our answer */
+	}
+	int err = errno;
+	close(fd);
+	errno = err;
+	if (rc != ANSWER || memcmp(answer, "PA1", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
+		return 0;
+	return answer[ANSWER - 1];
+}
+
+/* ask puts one question to the daemon and returns its verdict, 0 for none. */
+static int ask(pam_handle_t *pamh, const struct options *o, enum kind kind, const char *user, const char *code)
+{
+	unsigned char question[QUESTION_MAX];
+	size_t n = 4 + NONCE;
+	int verdict = 0;
+
+	memcpy(question, "PQ1", 3);
+	question[3] = (unsigned char)kind;
+	errno = EMSGSIZE;
+	if (getrandom(question + 4, NONCE, 0) == NONCE) {
+		question[n++] = o->nullok ? FLAG_NULLOK : 0;
+		if (field(question, &n, item(pamh, PAM_SERVICE)) && field(question, &n, user) &&
+		    field(question, &n, item(pamh, PAM_RHOST)) && field(question, &n, item(pamh, PAM_TTY)) &&
+		    field(question, &n, code))
+			verdict = exchange(o->socket, question, n, o->timeout);
+	}
+	if (verdict == 0)
+		pam_syslog(pamh, LOG_ERR, "no answer from the daemon at %s: %m", o->socket);
+	explicit_bzero(question, sizeof question);
+	return verdict;
+}
+
+static bool all_of(const char *s, const char *set)
+{
+	return s[strspn(s, set)] == '\0';
+}
+
+/* password_length returns how many of the typed bytes precede the code. */
+static size_t password_length(const char *typed, bool combined)
+{
+	size_t n = strlen(typed);
+	if (n > CODE_LEN && all_of(typed + n - CODE_LEN, "cbdefghijklnrtuvCBDEFGHIJKLNRTUV"))
+		return n - CODE_LEN;
+	if (combined && n > DIGITS_LEN && all_of(typed + n - DIGITS_LEN, "0123456789"))
+		return n - DIGITS_LEN;
+	return 0;
+}
+
+static int auth_result(pam_handle_t *pamh, const struct options *o, int verdict, const char *user)
+{
+	if (verdict == NO_FACTOR && o->nullok)
+		return PAM_IGNORE;
+	switch (verdict) {
+	case YES:
+		pam_syslog(pamh, LOG_INFO, "code accepted for %s", user);
+		return PAM_SUCCESS;
+	case NO:
+	case NO_FACTOR:
+		pam_syslog(pamh, LOG_NOTICE, "code refused for %s", user);
+		return PAM_AUTH_ERR;
+	default:
+		pam_syslog(pamh, LOG_ERR, "code not checked for %s", user);
+		return PAM_AUTHINFO_UNAVAIL;
+	}
+}
+
+/* ready reads the options and the user's name; PAM_SUCCESS means go on. */
+static int ready(pam_handle_t *pamh, struct options *o, const char **user, int argc, const char **argv)
+{
+	if (!set_options(pamh, o, argc, argv))
+		return PAM_SERVICE_ERR;
+	if (pam_get_user(pamh, user, NULL) != PAM_SUCCESS || *user == NULL || **user == '\0')
+		return PAM_USER_UNKNOWN;
+	return o->users != NULL && !listed(o->users, *user) ? PAM_IGNORE : PAM_SUCCESS;
+}
+
+int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	struct options o;
+	const char *user = NULL;
+	char *typed = NULL;
+	(void)flags;
+
+	int rc = ready(pamh, &o, &user, argc, argv);
+	if (rc != PAM_SUCCESS)
+		return rc;
+	if (pam_prompt(pamh, PAM_PROMPT_ECHO_OFF, &typed, "%s", o.prompt) != PAM_SUCCESS || typed == NULL) {
+		pam_syslog(pamh, LOG_NOTICE, "no code given for %s", user);
+		free(typed);
+		return PAM_CONV_ERR;
+	}
+	size_t n = strlen(typed), password = password_length(typed, o.combined);
+	rc = auth_result(pamh, &o, ask(pamh, &o, ASK_CODE, user, typed + password), user);
+	if (rc == PAM_SUCCESS && password > 0) {
+		explicit_bzero(typed + password, n - password);
+		rc = pam_set_item(pamh, PAM_AUTHTOK, typed);
+	}
+	explicit_bzero(typed, n);
+	free(typed);
+	return rc;
+}
+
+int pam_sm_setcred(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	(void)pamh, (void)flags, (void)argc, (void)argv;
+	return PAM_SUCCESS;
+}
+
+int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	struct options o;
+	const char *user = NULL;
+	(void)flags;
+
+	int rc = ready(pamh, &o, &user, argc, argv);
+	if (rc != PAM_SUCCESS)
+		return rc;
+	switch (ask(pamh, &o, ASK_ACCOUNT, user, NULL)) {
+	case YES:
+		return PAM_SUCCESS;
+	case NO_FACTOR:
+		return PAM_IGNORE;
+	case NO:
+		pam_syslog(pamh, LOG_NOTICE, "%s may not come in", user);
+		return PAM_PERM_DENIED;
+	default:
+		return PAM_AUTHINFO_UNAVAIL;
+	}
+}
+
+/* tell reports a session. Nothing hangs on the answer: the gate was auth. */
+static int tell(pam_handle_t *pamh, enum kind kind, int argc, const char **argv)
+{
+	struct options o;
+	const char *user = NULL;
+
+	int rc = ready(pamh, &o, &user, argc, argv);
+	if (rc != PAM_SUCCESS)
+		return rc;
+	return ask(pamh, &o, kind, user, NULL) == YES ? PAM_SUCCESS : PAM_SESSION_ERR;
+}
+
+int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	(void)flags;
+	return tell(pamh, TELL_OPENED, argc, argv);
+}
+
+int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
+{
+	(void)flags;
+	return tell(pamh, TELL_CLOSED, argc, argv);
+}
