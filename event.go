@@ -79,6 +79,8 @@ const (
 	EventOTP           = "otp.checked"
 	EventOTPKeyAdded   = "otp.key.added"
 	EventOTPKeyChanged = "otp.key.changed"
+	EventOTPClient     = "otp.client.changed"
+	EventOTPRecovery   = "otp.recovery.made"
 
 	EventSSHAuth   = "ssh.auth"
 	EventSSHOpened = "ssh.session.opened"

@@ -42,6 +42,13 @@ type Use struct {
 	Person   string // whom the key must belong to; "" anybody
 	Last            // what is to be left behind
 	Event    postern.Event
+	Peers    []string // servers of the sync protocol that are to hear of it
+}
+
+// Counter is a key's last use, as one server tells another.
+type Counter struct {
+	PublicID string
+	Last
 }
 
 // Verdict says what became of a Use.

@@ -150,6 +150,9 @@ type sealedColumn struct {
 // sealedColumns lists every sealed column of every room, for Rewrap.
 var sealedColumns = []sealedColumn{
 	{"keys", "sealed", purposeKey, []string{"name"}},
+	{"otp_keys", "sealed", purposeOTPKey, []string{"public_id"}},
+	{"otp_clients", "sealed", purposeOTPClient, []string{"CAST(id AS TEXT)"}},
+	{"otp_oath", "sealed", purposeOATH, []string{"kind", "id"}},
 }
 
 // rewrapPage is how many rows one transaction of Rewrap looks at.

@@ -1,0 +1,367 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/otp"
+)
+
+const (
+	purposeOTPKey    = "otp key"    // sealed column otp_keys.sealed
+	purposeOTPClient = "otp client" // sealed column otp_clients.sealed
+	purposeOATH      = "otp oath"   // sealed column otp_oath.sealed
+
+	otpCacheSize = 1 << 16                // keys held decrypted
+	otpPoll      = 200 * time.Millisecond // how old what is held may be
+)
+
+// OTP keeps one-time passwords: it is the [otp.Keys] of the validation service
+// and all that goes with it. Make one for each open database and share it: it
+// gathers what is accepted at the same time into one statement, and holds keys
+// that are in use decrypted.
+type OTP struct {
+	db    *DB
+	batch otpBatch
+
+	mu         sync.Mutex
+	generation int64     // of what is held below
+	polled     time.Time // when it was last compared
+	keys       map[string]otpHeld[*otp.Key]
+	clients    map[int64]otpHeld[*otp.APIClient]
+}
+
+// otpHeld is a value and the generation that it was read in. It counts only as
+// long as that is the newest.
+type otpHeld[T any] struct {
+	value      T
+	generation int64
+}
+
+// NewOTP returns the one-time passwords in db.
+func NewOTP(db *DB) *OTP {
+	o := &OTP{db: db}
+	o.batch.otp = o
+	o.forget(0)
+	return o
+}
+
+// forget drops all that is held. The caller holds the lock, or nobody else has
+// o yet.
+func (o *OTP) forget(generation int64) {
+	o.generation = generation
+	o.keys = map[string]otpHeld[*otp.Key]{}
+	o.clients = map[int64]otpHeld[*otp.APIClient]{}
+}
+
+// poll compares the generation with the database's, unless that was done a
+// moment ago.
+func (o *OTP) poll(ctx context.Context) error {
+	now := time.Now()
+	o.mu.Lock()
+	recent := now.Sub(o.polled) < otpPoll
+	o.mu.Unlock()
+	if recent {
+		return nil
+	}
+	g, err := o.db.Generation(ctx)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.polled = now
+	if g != o.generation {
+		o.forget(g)
+	}
+	return nil
+}
+
+// held returns what is held under id, if it still counts.
+func held[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K) (v V, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h, ok := in()[id]
+	if !ok || h.generation != o.generation {
+		return v, false
+	}
+	return h.value, true
+}
+
+// hold keeps a value for later, making room by dropping any others.
+func hold[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K, v V, generation int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := in()
+	for old := range m {
+		if len(m) < otpCacheSize {
+			break
+		}
+		delete(m, old)
+	}
+	m[id] = otpHeld[V]{v, generation}
+}
+
+func (o *OTP) heldKeys() map[string]otpHeld[*otp.Key]         { return o.keys }
+func (o *OTP) heldClients() map[int64]otpHeld[*otp.APIClient] { return o.clients }
+
+const otpKeyColumns = `
+	SELECT c.id, COALESCE(c.person, ''), c.label, c.status, COALESCE(p.status, ''), c.created,
+	       k.sealed, k.serial, u.seq, u.stamp, u.nonce, u.used
+	FROM credentials c
+	JOIN otp_keys k ON k.public_id = c.id
+	JOIN otp_counters u ON u.public_id = c.id
+	LEFT JOIN people p ON p.name = c.person
+	WHERE c.kind = 'yubikey' AND `
+
+func (o *OTP) scanKey(scan func(...any) error) (*otp.Key, error) {
+	var k otp.Key
+	var created, used, stamp int64
+	var sealed []byte
+	err := scan(&k.PublicID, &k.Person, &k.Label, &k.Status, &k.Owner, &created,
+		&sealed, &k.Serial, &k.Last.Seq, &stamp, &k.Last.Nonce, &used)
+	if err != nil {
+		return nil, err
+	}
+	k.Created, k.Last.Time, k.Last.Timestamp = fromMicros(created), fromMicros(used), uint32(stamp)
+	if sealed != nil {
+		if k.Secret, err = o.unsealSecret(k.PublicID, sealed); err != nil {
+			return nil, err
+		}
+	}
+	return &k, nil
+}
+
+// Key implements [otp.Keys].
+func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
+	if err := o.poll(ctx); err != nil {
+		return nil, err
+	}
+	if k, ok := held(o, o.heldKeys, publicID); ok {
+		return k, nil
+	}
+	var k *otp.Key
+	var generation int64
+	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
+		if generation, err = generationOf(ctx, tx); err != nil {
+			return err
+		}
+		k, err = o.scanKey(tx.QueryRow(ctx, otpKeyColumns+`c.id = $1`, publicID).Scan)
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, postern.Errorf(postern.NotFound, "no YubiKey %s", publicID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if k.Passes() {
+		hold(o, o.heldKeys, publicID, k, generation)
+	}
+	return k, nil
+}
+
+func generationOf(ctx context.Context, tx *Tx) (n int64, err error) {
+	err = tx.QueryRow(ctx, `SELECT value FROM counters WHERE name = 'generation'`).Scan(&n)
+	return n, err
+}
+
+// Keys returns all keys, or those of a person, in the order of their public
+// IDs.
+func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
+	var keys []*otp.Key
+	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		keys = nil
+		rows, err := tx.Query(ctx, otpKeyColumns+`($1 = '' OR c.person = $1) ORDER BY c.id`, person)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			k, err := o.scanKey(rows.Scan)
+			if err != nil {
+				return err
+			}
+			keys = append(keys, k)
+		}
+		return rows.Err()
+	})
+	return keys, err
+}
+
+// AddKeys adds keys, all of them or none. A key that is there already is a
+// [postern.Conflict], unless replace says that its secret, serial number and
+// label are to change; its counter never goes back.
+func (o *OTP) AddKeys(ctx context.Context, keys []*otp.Key, replace bool) error {
+	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		for _, k := range keys {
+			if err := o.addKey(ctx, tx, k, replace); err != nil {
+				return err
+			}
+		}
+		return tx.Touch(ctx)
+	})
+}
+
+func (o *OTP) addKey(ctx context.Context, tx *Tx, k *otp.Key, replace bool) error {
+	if !otp.ValidPublicID(k.PublicID) {
+		return postern.Errorf(postern.Invalid, "%q is not a public ID", k.PublicID)
+	}
+	sealed, err := o.sealSecret(k)
+	if err != nil {
+		return err
+	}
+	created := k.Created
+	if created.IsZero() {
+		created = o.db.Now()
+	}
+	status := k.Status
+	if status == "" {
+		status = postern.CredentialActive
+	}
+	n, err := tx.Exec(ctx, `INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used)
+		VALUES ('yubikey', $1, $2, $3, $4, $5, 0, 0) ON CONFLICT (kind, id) DO NOTHING`,
+		k.PublicID, nullable(k.Person), k.Label, string(status), micros(created))
+	kind := postern.EventOTPKeyAdded
+	switch {
+	case err != nil:
+		return err
+	case n == 0 && !replace:
+		return postern.Errorf(postern.Conflict, "there is a YubiKey %s already", k.PublicID)
+	case n == 0:
+		kind = postern.EventOTPKeyChanged
+		if _, err := tx.Exec(ctx, `UPDATE credentials SET person = COALESCE($2, person), label = CASE WHEN $3 = '' THEN label ELSE $3 END
+			WHERE kind = 'yubikey' AND id = $1`, k.PublicID, nullable(k.Person), k.Label); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO otp_keys (public_id, sealed, serial) VALUES ($1, $2, $3)
+		ON CONFLICT (public_id) DO UPDATE SET sealed = excluded.sealed, serial = excluded.serial`, k.PublicID, sealed, k.Serial); err != nil {
+		return err
+	}
+	if err := raiseCounter(ctx, tx, otp.Counter{PublicID: k.PublicID, Last: k.Last}); err != nil {
+		return err
+	}
+	return tx.Append(ctx, postern.Event{Kind: kind, Person: k.Person, Object: k.PublicID, Links: []postern.Link{yubikeyLink(k.PublicID)}})
+}
+
+func yubikeyLink(publicID string) postern.Link {
+	return postern.Link{Kind: string(postern.YubiKey), ID: publicID}
+}
+
+// nullable returns s, or NULL for "".
+func nullable(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+// raiseCounter sets a key's last use unless a later one is known.
+func raiseCounter(ctx context.Context, tx *Tx, c otp.Counter) error {
+	_, err := tx.Exec(ctx, `INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp, nonce = excluded.nonce, used = excluded.used
+		WHERE otp_counters.seq < excluded.seq`,
+		c.PublicID, c.Seq, int64(c.Timestamp), c.Nonce, micros(c.Time))
+	return err
+}
+
+// RaiseCounters takes over counters from elsewhere: each key's last use becomes
+// the later of the two. Keys need not be known yet.
+func (o *OTP) RaiseCounters(ctx context.Context, counters []otp.Counter) error {
+	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		for _, c := range counters {
+			if !otp.ValidPublicID(c.PublicID) {
+				return postern.Errorf(postern.Invalid, "%q is not a public ID", c.PublicID)
+			}
+			if err := raiseCounter(ctx, tx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Counter returns a key's last use, otp.Never if there is none.
+func (o *OTP) Counter(ctx context.Context, publicID string) (otp.Last, error) {
+	last := otp.Never
+	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		var stamp, used int64
+		err := tx.QueryRow(ctx, `SELECT seq, stamp, nonce, used FROM otp_counters WHERE public_id = $1`, publicID).
+			Scan(&last.Seq, &stamp, &last.Nonce, &used)
+		last.Timestamp, last.Time = uint32(stamp), fromMicros(used)
+		return err
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return otp.Never, nil
+	}
+	return last, err
+}
+
+// SetKeyStatus enables, disables or revokes a key; a revoked one stays so.
+func (o *OTP) SetKeyStatus(ctx context.Context, publicID string, status postern.CredentialStatus) error {
+	return o.changeKey(ctx, publicID, string(status), func(ctx context.Context, tx *Tx) (int64, error) {
+		return tx.Exec(ctx, `UPDATE credentials SET status = $2 WHERE kind = 'yubikey' AND id = $1 AND status <> 'revoked'`, publicID, string(status))
+	})
+}
+
+// AssignKey gives a key to a person, or takes it back for "".
+func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
+	return o.changeKey(ctx, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
+		return tx.Exec(ctx, `UPDATE credentials SET person = $2 WHERE kind = 'yubikey' AND id = $1`, publicID, nullable(person))
+	})
+}
+
+// LabelKey names a key.
+func (o *OTP) LabelKey(ctx context.Context, publicID, label string) error {
+	return o.changeKey(ctx, publicID, "named", func(ctx context.Context, tx *Tx) (int64, error) {
+		return tx.Exec(ctx, `UPDATE credentials SET label = $2 WHERE kind = 'yubikey' AND id = $1`, publicID, label)
+	})
+}
+
+func (o *OTP) changeKey(ctx context.Context, publicID, what string, change func(context.Context, *Tx) (int64, error)) error {
+	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		n, err := change(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return postern.Errorf(postern.NotFound, "no YubiKey %s that can be changed", publicID)
+		}
+		var person string
+		if err := tx.QueryRow(ctx, `SELECT COALESCE(person, '') FROM credentials WHERE kind = 'yubikey' AND id = $1`, publicID).Scan(&person); err != nil {
+			return err
+		}
+		if err := tx.Touch(ctx); err != nil {
+			return err
+		}
+		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID, Reason: what, Links: []postern.Link{yubikeyLink(publicID)}})
+	})
+}
+
+// sealSecret returns what the column otp_keys.sealed holds: private ID and AES
+// key, or nothing for a key whose secret is elsewhere.
+func (o *OTP) sealSecret(k *otp.Key) ([]byte, error) {
+	if k.Secret == nil {
+		return nil, nil
+	}
+	return o.db.Seal(purposeOTPKey, k.PublicID, append(k.Secret.PrivateID[:], k.Secret.Key[:]...))
+}
+
+func (o *OTP) unsealSecret(publicID string, sealed []byte) (*otp.Secret, error) {
+	plain, err := o.db.Unseal(purposeOTPKey, publicID, sealed)
+	if err != nil {
+		return nil, err
+	}
+	var s otp.Secret
+	if len(plain) != len(s.PrivateID)+len(s.Key) {
+		return nil, postern.Errorf(postern.Internal, "the secret of YubiKey %s has a wrong length", publicID)
+	}
+	copy(s.PrivateID[:], plain)
+	copy(s.Key[:], plain[len(s.PrivateID):])
+	return &s, nil
+}
