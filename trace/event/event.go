@@ -83,6 +83,14 @@ const (
 	Process
 	// Warning carries one sentence in Strings[0]. No probe fires for it.
 	Warning
+	// Lost tells that Args[0] hits of Probe in process PID were lost since the
+	// last such event, between the event before this and the one behind it.
+	Lost
+	// HandleDone and TimeoutDone tell that the dispatch which this thread
+	// announced last has returned: Args[0] is its watch or timer, Took how long
+	// it ran, FD what the handle was for.
+	HandleDone
+	TimeoutDone
 )
 
 // RPC reports whether k is one of the four RPC message kinds.

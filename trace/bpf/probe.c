@@ -1,0 +1,583 @@
+//go:build ignore
+
+// SPDX-License-Identifier: MIT OR GPL-2.0
+// What runs in the kernel when a libvirt probe is hit: read the probe's
+// arguments as its note describes them, filter, copy the message or the text,
+// and hand over one record. bpf.go fills the maps and constants.
+#include "kernel.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+#if defined(__TARGET_ARCH_arm64)
+#define NREGS 34 // struct user_pt_regs: x0 to x30, sp, pc, pstate
+#define SP 31
+#elif defined(__TARGET_ARCH_x86)
+#define NREGS 21 // struct pt_regs: r15 to ss
+#define SP 19
+#else
+#error "unknown target"
+#endif
+
+#define MAX_ARGS 10
+#define MAX_STRINGS 4
+#define STRING_SLOT 256 // bytes copied of each short string
+
+enum mode { NONE, CONST, REG, MEM };
+enum extend { NO_EXTEND, ZERO_EXTEND, SIGN_EXTEND };
+#define NO_REG 0xff
+
+struct arg {
+	__s64 disp;
+	__u8 mode, sign, size, reg, index, scale, extend, shift;
+};
+
+// What a site's text or payload is.
+enum capture {
+	HEADER,   // arguments only
+	MESSAGE,  // an RPC message: see where
+	STRINGS,  // up to MAX_STRINGS short strings
+	TEXT,     // one string of any length: argument strings[0]
+	BUFFER,   // argument strings[0] points to as many bytes as argument strings[1] says
+};
+
+// Where the pointer to an RPC message's bytes is.
+enum where {
+	NOWHERE, // not known: header only
+	AT,      // at base register + disp
+	SEARCH,  // try registers and displacements until one fits
+};
+
+enum site_flags {
+	RPC = 1,    // arguments are client, len, prog, vers, proc, type, status, serial
+	URGENT = 2, // wake the reader at once
+	STACK = 4,  // copy registers and stack
+	ANSWER = 8, // report when this thread began to serve the call
+};
+
+struct site {
+	__u8 nargs, capture, flags, where;
+	__u8 base, strings[MAX_STRINGS], pad[7];
+	__s64 disp;
+	struct arg args[MAX_ARGS];
+};
+
+enum what { EVENT, REGS, RETURN };
+
+struct record {
+	__u64 time; // CLOCK_MONOTONIC
+	__u32 pid, tid;
+	__u32 site;
+	__u32 size;  // bytes that follow
+	__u32 lost;  // records lost so far
+	__u16 what;
+	__u16 cpu;
+	__u32 uid;
+	__u16 len[MAX_STRINGS]; // of STRINGS: bytes of each slot
+	__u32 pad;
+	__u64 since; // CLOCK_MONOTONIC: when the thread began to serve this
+	char comm[16];
+	__u64 args[MAX_ARGS];
+};
+
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct site);
+} sites SEC(".maps");
+
+struct {
+	__uint(type, MAP_RINGBUF);
+	__uint(max_entries, 16 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} pids SEC(".maps");
+
+struct procedure {
+	__u32 prog;
+	__u32 proc;
+};
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct procedure);
+	__type(value, __u8);
+} procedures SEC(".maps");
+
+// When each process was last seen.
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u32);
+	__type(value, __u64);
+} seen SEC(".maps");
+
+// When each thread began to serve a call.
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, __u64);
+} serving SEC(".maps");
+
+struct loss {
+	__u32 pid;
+	__u32 site;
+};
+
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct loss);
+	__type(value, __u64);
+} lost SEC(".maps");
+
+__u64 lost_total = 0;   // all losses
+__u64 lost_nowhere = 0; // those that the map above had no room for
+__u64 last_wake = 0;
+
+volatile const __u64 ns_dev = 0, ns_ino = 0; // the tracer's PID namespace, when not the first
+volatile const __u8 filter_pids = 0;
+volatile const __u8 filter_procedures = 0;
+volatile const __u32 type_mask = ~0;
+volatile const __u32 status_mask = ~0; // of replies
+volatile const __u32 payload_max = 16384;
+volatile const __u32 stack_max = 16384;
+volatile const __u64 wake_at = 1 << 20; // bytes in the ring
+
+static __always_inline __u64 widen(__u64 v, __u8 size, __u8 sign)
+{
+	__u8 unused = 64 - size * 8;
+
+	v <<= unused & 63;
+	if (sign)
+		return (__u64)((__s64)v >> (unused & 63));
+	return v >> (unused & 63);
+}
+
+static __always_inline __u64 reg(const __u64 *regs, __u8 n)
+{
+	return n < NREGS ? regs[n] : 0;
+}
+
+static __always_inline __u64 argument(const struct arg *a, const __u64 *regs)
+{
+	__u64 v = 0, at, index;
+
+	switch (a->mode) {
+	case CONST:
+		return a->disp;
+	case REG:
+		v = reg(regs, a->reg) >> (a->shift & 63);
+		break;
+	case MEM:
+		at = a->disp + reg(regs, a->reg);
+		if (a->index != NO_REG) {
+			index = reg(regs, a->index);
+			if (a->extend == ZERO_EXTEND)
+				index = (__u32)index;
+			else if (a->extend == SIGN_EXTEND)
+				index = (__s64)(int)index;
+			at += index << (a->scale & 7);
+		}
+		__u32 size = a->size;
+		if (size > 8)
+			size = 8;
+		probe_read_user(&v, size, (void *)at);
+		break;
+	}
+	return widen(v, a->size, a->sign);
+}
+
+static __always_inline void count_loss(__u32 pid, __u32 site)
+{
+	struct loss key = {pid, site};
+	__u64 zero = 0, *n;
+
+	__sync_fetch_and_add(&lost_total, 1);
+	n = map_lookup(&lost, &key);
+	if (!n) {
+		map_update(&lost, &key, &zero, BPF_NOEXIST);
+		n = map_lookup(&lost, &key);
+	}
+	if (n)
+		__sync_fetch_and_add(n, 1);
+	else
+		__sync_fetch_and_add(&lost_nowhere, 1);
+}
+
+// header reports whether the bytes at p begin with the length word and header
+// that the probe's arguments tell of.
+static __always_inline int is_message(const void *p, const __u64 *args)
+{
+	__u32 h[7];
+
+	if (probe_read_user(h, sizeof(h), p))
+		return 0;
+	return h[0] == __builtin_bswap32(args[1]) && h[1] == __builtin_bswap32(args[2]) &&
+	       h[2] == __builtin_bswap32(args[3]) && h[3] == __builtin_bswap32(args[4]) &&
+	       h[4] == __builtin_bswap32(args[5]) && h[5] == __builtin_bswap32(args[7]) &&
+	       h[6] == __builtin_bswap32(args[6]);
+}
+
+#define SEARCH_WORDS 40
+
+// search looks for the message through every register: as a pointer itself, and
+// through the first words it points to. What it finds is kept in the site.
+static __always_inline const void *search(struct site *s, const __u64 *regs, const __u64 *args)
+{
+	for (int r = 0; r < NREGS; r++) {
+		if (r == SP)
+			continue;
+		for (int w = 0; w < SEARCH_WORDS; w++) {
+			__u64 p = 0;
+
+			if (probe_read_user(&p, sizeof(p), (void *)(regs[r] + w * 8)))
+				break;
+			if (p < 4096 || !is_message((void *)p, args))
+				continue;
+			s->base = r;
+			s->disp = w * 8;
+			s->where = AT;
+			return (void *)p;
+		}
+	}
+	return 0;
+}
+
+static __always_inline const void *message(struct site *s, const __u64 *regs, const __u64 *args)
+{
+	__u64 p = 0;
+
+	if (s->where == AT)
+		probe_read_user(&p, sizeof(p), (void *)(reg(regs, s->base) + s->disp));
+	return (void *)p;
+}
+
+// wake decides whether this record wakes the reader. Waking costs more than all
+// the rest, so it happens when a process speaks for the first time in a second
+// (it may be gone soon) and when the ring fills; else the reader's timer finds
+// the record.
+static __always_inline __u64 wake(__u32 pid, __u64 now, __u8 urgent)
+{
+	__u64 *last = map_lookup(&seen, &pid);
+
+	if (!last) {
+		map_update(&seen, &pid, &now, BPF_ANY);
+		return RB_FORCE_WAKEUP;
+	}
+	if (now - *last > 1000000000ull) {
+		*last = now;
+		return RB_FORCE_WAKEUP;
+	}
+	if (urgent)
+		return RB_FORCE_WAKEUP;
+	if (ringbuf_query(&events, RB_AVAIL_DATA) >= wake_at && now - last_wake > 1000000) {
+		last_wake = now;
+		return RB_FORCE_WAKEUP;
+	}
+	return RB_NO_WAKEUP;
+}
+
+// A record with room for so many bytes behind it. The verifier wants each size
+// to be a constant.
+#define ROOM(n)                         \
+	struct {                        \
+		struct record r;        \
+		__u8 data[n];           \
+	}
+
+#define SEND_BYTES(n)                                                         \
+	do {                                                                  \
+		ROOM(n) *e = ringbuf_reserve(&events, sizeof(*e), 0);         \
+		if (!e)                                                       \
+			goto full;                                            \
+		__u32 take = want;                                            \
+		if (take > n)                                                 \
+			take = n;                                             \
+		if (probe_read_user(e->data, take, from))                     \
+			take = 0;                                             \
+		r->size = take;                                               \
+		e->r = *r;                                                    \
+		ringbuf_submit(e, flags);                                     \
+		return 0;                                                     \
+	} while (0)
+
+#define SEND_TEXT(n, last)                                                    \
+	do {                                                                  \
+		ROOM(n) *e = ringbuf_reserve(&events, sizeof(*e), 0);         \
+		if (!e)                                                       \
+			goto full;                                            \
+		long got = probe_read_user_str(e->data, n, from);             \
+		if (got == n && !last) {                                      \
+			ringbuf_discard(e, RB_NO_WAKEUP);                     \
+		} else {                                                      \
+			r->size = got < 0 ? 0 : got;                          \
+			e->r = *r;                                            \
+			ringbuf_submit(e, flags);                             \
+			return 0;                                             \
+		}                                                             \
+	} while (0)
+
+static __always_inline int send_bytes(struct record *r, const void *from, __u32 want, __u64 flags)
+{
+	if (want == 0) {
+		struct record *e = ringbuf_reserve(&events, sizeof(*e), 0);
+
+		if (!e)
+			goto full;
+		r->size = 0;
+		*e = *r;
+		ringbuf_submit(e, flags);
+		return 0;
+	}
+	if (want <= 64)
+		SEND_BYTES(64);
+	if (want <= 256)
+		SEND_BYTES(256);
+	if (want <= 1024)
+		SEND_BYTES(1024);
+	if (want <= 4096)
+		SEND_BYTES(4096);
+	if (want <= 16384)
+		SEND_BYTES(16384);
+	SEND_BYTES(65536);
+full:
+	count_loss(r->pid, r->site);
+	return 0;
+}
+
+static __always_inline int send_text(struct record *r, const void *from, __u64 flags)
+{
+	SEND_TEXT(1024, 0);
+	if (payload_max <= 16384)
+		SEND_TEXT(16384, 1);
+	else
+		SEND_TEXT(65536, 1);
+full:
+	count_loss(r->pid, r->site);
+	return 0;
+}
+
+static __always_inline int send_strings(struct record *r, const struct site *s, __u64 flags)
+{
+	ROOM(MAX_STRINGS * STRING_SLOT) *e = ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		count_loss(r->pid, r->site);
+		return 0;
+	}
+#pragma unroll
+	for (int i = 0; i < MAX_STRINGS; i++) {
+		__u8 n = s->strings[i];
+		long got = 0;
+
+		if (n < MAX_ARGS)
+			got = probe_read_user_str(e->data + i * STRING_SLOT, STRING_SLOT, (void *)r->args[n]);
+		r->len[i] = got < 0 ? 0 : got;
+	}
+	r->size = MAX_STRINGS * STRING_SLOT;
+	e->r = *r;
+	ringbuf_submit(e, flags);
+	return 0;
+}
+
+#define PAGE 4096
+
+// send_stack hands over the registers and the stack from the stack pointer up,
+// page by page until one is not there. It goes before the event it belongs to.
+static __always_inline void send_stack(struct record *r, const __u64 *regs)
+{
+	struct {
+		struct record r;
+		__u64 regs[NREGS];
+		__u8 stack[PAGE * 4 + PAGE];
+	} *e = ringbuf_reserve(&events, sizeof(*e), 0);
+	__u64 sp = regs[SP];
+	__u32 got = 0, limit = stack_max;
+
+	if (!e) {
+		count_loss(r->pid, r->site);
+		return;
+	}
+	if (limit > PAGE * 4)
+		limit = PAGE * 4;
+	for (int i = 0; i < 5; i++) {
+		__u32 n = PAGE - ((sp + got) & (PAGE - 1));
+
+		if (got >= limit || got > PAGE * 4)
+			break;
+		if (n > limit - got)
+			n = limit - got;
+		if (n > PAGE)
+			n = PAGE;
+		if (probe_read_user(e->stack + got, n, (void *)(sp + got)))
+			break;
+		got += n;
+	}
+	__builtin_memcpy(e->regs, regs, sizeof(e->regs));
+	r->what = REGS;
+	r->size = sizeof(e->regs) + got;
+	e->r = *r;
+	ringbuf_submit(e, RB_NO_WAKEUP);
+	r->what = EVENT;
+}
+
+// current fills in who is running, and returns 0 if it is none of the tracer's
+// business.
+static __always_inline int current_process(__u32 *pid, __u32 *tid)
+{
+	if (ns_ino) {
+		struct nsid ns;
+
+		if (get_ns_current_pid_tgid(ns_dev, ns_ino, &ns, sizeof(ns)))
+			return 0;
+		*pid = ns.tgid;
+		*tid = ns.pid;
+	} else {
+		__u64 id = get_current_pid_tgid();
+
+		*pid = id >> 32;
+		*tid = id;
+	}
+	return !filter_pids || map_lookup(&pids, pid);
+}
+
+// wanted applies the filters on RPC messages.
+static __always_inline int wanted(const __u64 *args)
+{
+	__u32 type = args[5], status = args[6];
+
+	if (filter_procedures) {
+		struct procedure key = {args[2], args[4]};
+
+		if (!map_lookup(&procedures, &key))
+			return 0;
+	}
+	if (!(type_mask & (1u << (type & 31))))
+		return 0;
+	if (type == 1 || type == 5)
+		return (status_mask & (1u << (status & 31))) != 0;
+	return 1;
+}
+
+static __always_inline int rpc(struct record *r, struct site *s, const __u64 *regs, __u64 flags)
+{
+	const void *from = 0;
+	__u32 want;
+
+	if (s->capture == MESSAGE && payload_max) {
+		if (s->where == SEARCH)
+			from = search(s, regs, r->args);
+		else
+			from = message(s, regs, r->args);
+	}
+	want = from ? r->args[1] : 0;
+	if (want > payload_max)
+		want = payload_max;
+	return send_bytes(r, from, want, flags);
+}
+
+static __always_inline int hit(void *ctx)
+{
+	__u32 id = get_attach_cookie(ctx);
+	struct site *s = map_lookup(&sites, &id);
+	struct record r = {};
+	__u64 regs[NREGS], flags, *since;
+
+	if (!s || !current_process(&r.pid, &r.tid))
+		return 0;
+	if (probe_read_kernel(regs, sizeof(regs), ctx))
+		return 0;
+#pragma unroll
+	for (int i = 0; i < MAX_ARGS; i++)
+		if (i < s->nargs)
+			r.args[i] = argument(&s->args[i], regs);
+	if (s->flags & RPC && !wanted(r.args))
+		return 0;
+	r.time = ktime_get_ns();
+	r.site = id;
+	r.lost = lost_total;
+	r.cpu = get_smp_processor_id();
+	r.uid = get_current_uid_gid();
+	get_current_comm(r.comm, sizeof(r.comm));
+	if (s->flags & ANSWER) {
+		since = map_lookup(&serving, &r.tid);
+		if (since) {
+			r.since = *since;
+			*since = 0;
+		}
+	}
+	if (s->flags & STACK)
+		send_stack(&r, regs);
+	flags = wake(r.pid, r.time, s->flags & URGENT);
+	switch (s->capture) {
+	case STRINGS:
+		return send_strings(&r, s, flags);
+	case TEXT:
+		return send_text(&r, (void *)(s->strings[0] < MAX_ARGS ? r.args[s->strings[0]] : 0), flags);
+	case BUFFER: {
+		__u8 at = s->strings[0], len = s->strings[1];
+		__u32 want = 0;
+
+		if (at < MAX_ARGS && len < MAX_ARGS) {
+			want = r.args[len];
+			if (want > payload_max)
+				want = payload_max;
+			return send_bytes(&r, (void *)r.args[at], want, flags);
+		}
+	}
+	}
+	return rpc(&r, s, regs, flags);
+}
+
+// returned tells that the function which holds a dispatch probe has returned.
+static __always_inline int returned(void *ctx)
+{
+	struct record r = {};
+
+	r.site = get_attach_cookie(ctx);
+	if (!current_process(&r.pid, &r.tid))
+		return 0;
+	r.time = ktime_get_ns();
+	r.what = RETURN;
+	r.lost = lost_total;
+	r.cpu = get_smp_processor_id();
+	get_current_comm(r.comm, sizeof(r.comm));
+	return send_bytes(&r, 0, 0, RB_NO_WAKEUP);
+}
+
+// begins notes that a worker thread takes up a call.
+static __always_inline int begins(void)
+{
+	__u64 now = ktime_get_ns();
+	__u32 pid, tid;
+
+	if (current_process(&pid, &tid))
+		map_update(&serving, &tid, &now, BPF_ANY);
+	return 0;
+}
+
+SEC("uprobe.multi/probe")
+int on_probe(void *ctx)
+{
+	return hit(ctx);
+}
+
+SEC("uretprobe.multi/return")
+int on_return(void *ctx)
+{
+	return returned(ctx);
+}
+
+SEC("uprobe.multi/begin")
+int on_begin(void *ctx)
+{
+	return begins();
+}

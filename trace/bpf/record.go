@@ -1,0 +1,84 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"runtime"
+
+	"github.com/postern-project/postern/trace/usdt"
+)
+
+// What a record is.
+const (
+	IsEvent  = iota // a probe was hit
+	IsRegs          // registers and stack, before the event of the same thread
+	IsReturn        // the function around a dispatch probe has returned
+)
+
+// Record is one record of the ring buffer. Data, and with it the strings, stand
+// in a buffer that the next Read overwrites.
+type Record struct {
+	Time     uint64 // CLOCK_MONOTONIC nanoseconds
+	Since    uint64 // when the thread began to serve the call that this answers; 0 if unknown
+	PID, TID uint32
+	Site     uint32
+	Lost     uint32 // how many records were lost before this one
+	UID      uint32
+	What     uint16
+	CPU      uint16
+	Comm     [16]byte
+	Args     [usdt.MaxArgs]uint64
+	Data     []byte
+	lens     [maxStrings]uint16
+}
+
+const recordSize = 152
+
+var errShort = errors.New("a record of the kernel is too short")
+
+// parse reads a record as probe.c's struct record has it.
+func (r *Record) parse(b []byte) error {
+	if len(b) < recordSize {
+		return errShort
+	}
+	le := binary.LittleEndian
+	r.Time = le.Uint64(b)
+	r.PID, r.TID = le.Uint32(b[8:]), le.Uint32(b[12:])
+	r.Site = le.Uint32(b[16:])
+	size := le.Uint32(b[20:])
+	r.Lost = le.Uint32(b[24:])
+	r.What, r.CPU = le.Uint16(b[28:]), le.Uint16(b[30:])
+	r.UID = le.Uint32(b[32:])
+	for i := range r.lens {
+		r.lens[i] = le.Uint16(b[36+2*i:])
+	}
+	r.Since = le.Uint64(b[48:])
+	copy(r.Comm[:], b[56:])
+	for i := range r.Args {
+		r.Args[i] = le.Uint64(b[72+8*i:])
+	}
+	b = b[recordSize:]
+	if uint64(size) > uint64(len(b)) {
+		return errShort
+	}
+	r.Data = b[:size]
+	return nil
+}
+
+// Text returns the i-th string of a Strings record, and whether it was longer
+// than what was copied.
+func (r *Record) Text(i int) (s string, cut bool) {
+	if i >= maxStrings || len(r.Data) < (i+1)*stringSlot || r.lens[i] == 0 {
+		return "", false
+	}
+	n := min(int(r.lens[i])-1, stringSlot-1)
+	return string(r.Data[i*stringSlot : i*stringSlot+n]), n == stringSlot-1
+}
+
+// RegsSize is how many bytes of registers begin the data of a IsRegs record.
+func RegsSize() int {
+	if runtime.GOARCH == "arm64" {
+		return 34 * 8
+	}
+	return 21 * 8
+}

@@ -1,0 +1,35 @@
+package trace
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/trace/usdt"
+)
+
+// noProbes explains why nothing could be attached.
+func noProbes(c Config, libs []*Library) error {
+	var bare, broken []string
+	for _, l := range libs {
+		if errors.Is(l.Err, usdt.ErrNoProbes) {
+			bare = append(bare, l.Path)
+		} else if l.Err != nil {
+			broken = append(broken, l.Path+": "+l.Err.Error())
+		}
+	}
+	switch {
+	case len(broken) > 0:
+		return postern.Errorf(postern.Unavailable, "libvirt's files cannot be read: %s", strings.Join(broken, "; "))
+	case len(bare) > 0:
+		return postern.Errorf(postern.Unavailable, "this build of libvirt has no probes: %s", strings.Join(bare, ", ")).
+			WithHint("libvirt must be built with dtrace support (-Ddtrace=enabled), as Debian, Ubuntu, Fedora and RHEL do")
+	case len(c.PIDs) > 0:
+		return postern.Errorf(postern.NotFound, "no process of those named has libvirt mapped").
+			WithHint("see postern trace probes")
+	case len(c.Paths) > 0:
+		return postern.Errorf(postern.NotFound, "no such file: %s", strings.Join(c.Paths, ", "))
+	}
+	return postern.Errorf(postern.NotFound, "no libvirt on this host").
+		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files with --path; in a container, trace from the host or share its PID namespace")
+}

@@ -1,0 +1,4 @@
+package trace
+
+// Filter says which events are handed on.
+type Filter struct{}

@@ -1,0 +1,275 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern/trace/usdt"
+)
+
+// Library is a file of libvirt's that is mapped by processes or stands where
+// distributions put it.
+type Library struct {
+	Path    string // as the first process that maps it sees it
+	PIDs    []int  // processes that have it mapped
+	BuildID string
+	Machine string
+	Probes  []usdt.Probe
+	Err     error // why it cannot be read; usdt.ErrNoProbes when it carries none
+	id      fileID
+}
+
+// fileID tells files apart, also one that took the inode of another.
+type fileID struct {
+	dev, ino uint64
+	size     int64
+	mtime    int64
+}
+
+// libvirtFile reports whether a file name is one of libvirt's libraries, drivers
+// or daemons.
+func libvirtFile(name string) bool {
+	base := path.Base(name)
+	switch {
+	case strings.HasPrefix(base, "libvirt.so"), strings.HasPrefix(base, "libvirt-") && strings.Contains(base, ".so"),
+		strings.HasPrefix(base, "libvirt_driver_") && strings.HasSuffix(base, ".so"):
+		return true
+	}
+	return slices.Contains(daemons, base)
+}
+
+var daemons = []string{
+	"libvirtd", "virtqemud", "virtnetworkd", "virtnodedevd", "virtstoraged", "virtsecretd", "virtnwfilterd",
+	"virtinterfaced", "virtlxcd", "virtxend", "virtvboxd", "virtbhyved", "virtvzd", "virtchd", "virtproxyd",
+	"virtlogd", "virtlockd",
+}
+
+// usualPlaces are where distributions put libvirt's files.
+func usualPlaces() []string {
+	patterns := []string{
+		"/usr/lib/*/libvirt.so.0", "/usr/lib64/libvirt.so.0", "/usr/lib/libvirt.so.0", "/usr/local/lib*/libvirt.so.0", "/usr/local/lib/*/libvirt.so.0",
+		"/usr/lib/*/libvirt/connection-driver/*.so", "/usr/lib64/libvirt/connection-driver/*.so", "/usr/lib/libvirt/connection-driver/*.so",
+	}
+	for _, d := range daemons {
+		patterns = append(patterns, "/usr/sbin/"+d, "/usr/local/sbin/"+d)
+	}
+	var out []string
+	for _, p := range patterns {
+		found, _ := filepath.Glob(p)
+		out = append(out, found...)
+	}
+	return out
+}
+
+// finder looks for libvirt's files on the host, again and again.
+type finder struct {
+	pids  []int    // only these processes; none means all
+	paths []string // only these files; none means libvirt's
+	// visit is called once for each file that is new, with the open file.
+	visit func(*Library, *os.File)
+
+	mu      sync.Mutex
+	known   map[fileID]*Library
+	scanned map[int]scan
+	denied  int // processes that could not be looked into
+}
+
+// scan remembers a process that was looked at.
+type scan struct {
+	start string // start time: tells a reused pid
+	next  time.Time
+	wait  time.Duration
+}
+
+func newFinder(pids []int, paths []string, visit func(*Library, *os.File)) *finder {
+	return &finder{pids: pids, paths: paths, visit: visit, known: map[fileID]*Library{}, scanned: map[int]scan{}}
+}
+
+// Scan looks at files in their usual places (or at those that were named) and at
+// every process that is new or due for another look: a library may be loaded
+// later.
+func (f *finder) Scan(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.pids) == 0 {
+		places := f.paths
+		if len(places) == 0 {
+			places = usualPlaces()
+		}
+		for _, p := range places {
+			f.place(p)
+		}
+	}
+	pids := f.processes()
+	for _, pid := range pids {
+		f.process(pid, now)
+	}
+	f.forget(pids)
+}
+
+// forget drops processes that are gone.
+func (f *finder) forget(pids []int) {
+	if len(f.scanned) <= len(pids) {
+		return
+	}
+	alive := make(map[int]bool, len(pids))
+	for _, pid := range pids {
+		alive[pid] = true
+	}
+	for pid := range f.scanned {
+		if !alive[pid] {
+			delete(f.scanned, pid)
+		}
+	}
+}
+
+// Libraries returns what was found, by path.
+func (f *finder) Libraries() []*Library {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]*Library, 0, len(f.known))
+	for _, l := range f.known {
+		c := *l
+		c.PIDs = slices.Clone(l.PIDs)
+		out = append(out, &c)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Path < out[j].Path })
+	return out
+}
+
+func (f *finder) processes() []int {
+	if len(f.pids) > 0 {
+		return f.pids
+	}
+	names, err := readNames("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func readNames(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Readdirnames(-1)
+}
+
+// rescan is how often a process is looked at again: soon while it starts, seldom
+// later.
+const (
+	rescanFirst = 300 * time.Millisecond
+	rescanLast  = 30 * time.Second
+)
+
+func (f *finder) process(pid int, now time.Time) {
+	start := startTime(pid)
+	s, ok := f.scanned[pid]
+	if start == "" {
+		delete(f.scanned, pid)
+		return
+	}
+	if ok && s.start == start && now.Before(s.next) {
+		return
+	}
+	if !ok || s.start != start {
+		s = scan{start: start, wait: rescanFirst}
+	}
+	s.next, s.wait = now.Add(s.wait), min(2*s.wait, rescanLast)
+	f.scanned[pid] = s
+	maps, err := usdt.Mappings(pid)
+	if errors.Is(err, fs.ErrPermission) {
+		f.denied++
+	}
+	for _, m := range maps {
+		if f.interesting(m.Path) {
+			f.mapped(pid, m)
+		}
+	}
+}
+
+func (f *finder) interesting(name string) bool {
+	if len(f.paths) > 0 {
+		return slices.Contains(f.paths, name)
+	}
+	return libvirtFile(name)
+}
+
+func (f *finder) mapped(pid int, m usdt.Mapping) {
+	file, err := m.Open(pid)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	if l := f.file(file, m.Path); l != nil && !slices.Contains(l.PIDs, pid) {
+		l.PIDs = append(l.PIDs, pid)
+	}
+}
+
+func (f *finder) place(name string) {
+	file, err := os.Open(name)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	f.file(file, name)
+}
+
+// file registers an open file and visits it if it is new.
+func (f *finder) file(file *os.File, name string) *Library {
+	fi, err := file.Stat()
+	if err != nil || !fi.Mode().IsRegular() {
+		return nil
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	id := fileID{st.Dev, st.Ino, st.Size, st.Mtim.Nano()}
+	if l, ok := f.known[id]; ok {
+		return l
+	}
+	l := &Library{Path: name, id: id}
+	parsed, err := usdt.Open(file)
+	if parsed != nil {
+		l.BuildID, l.Machine, l.Probes = parsed.BuildID, strings.TrimPrefix(parsed.Machine.String(), "EM_"), parsed.Probes
+	}
+	l.Err = err
+	f.known[id] = l
+	if err == nil && f.visit != nil {
+		f.visit(l, file)
+	}
+	return l
+}
+
+// startTime returns a process's start time in clock ticks since boot, as
+// /proc/PID/stat has it, or "" when there is no such process.
+func startTime(pid int) string {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// The name, in parentheses, may contain anything.
+	_, rest, ok := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ")
+	f := strings.Fields(rest)
+	if !ok || len(f) < 20 {
+		return ""
+	}
+	return f[19]
+}

@@ -1,0 +1,292 @@
+// Package trace watches libvirt: RPC messages, event loop and QEMU monitor, as
+// the static probes in libvirt's own files tell of them.
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/trace/bpf"
+	"github.com/postern-project/postern/trace/event"
+)
+
+// What is a set of things to watch.
+type What uint8
+
+// The things.
+const (
+	RPC     What = 1 << iota // messages, connections, authentication, TLS, keepalive
+	Loop                     // handles and timeouts of the event loop
+	Monitor                  // what is said to QEMU
+)
+
+func (w What) has(k event.Kind) bool {
+	switch {
+	case k >= event.ClientTx && k <= event.KeepaliveTimeout:
+		return w&RPC != 0
+	case k >= event.HandleAdd && k <= event.PollRun:
+		return w&Loop != 0
+	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef || k == event.MonitorUnref:
+		return false // the messages themselves tell more
+	case k >= event.MonitorNew && k <= event.MonitorSendFD:
+		return w&Monitor != 0
+	}
+	return false
+}
+
+// Config says what a session watches. The zero value watches RPC everywhere.
+type Config struct {
+	What   What     // 0 means RPC
+	PIDs   []int    // only these processes; none means all, present and to come
+	Paths  []string // only these files; none means all of libvirt's
+	Stack  bool     // copy registers and stack with every event
+	Kernel bpf.Config
+	Filter Filter
+}
+
+// Validate checks c.
+func (c Config) Validate() error {
+	if c.What&^(RPC|Loop|Monitor) != 0 {
+		return fmt.Errorf("unknown things to watch: %x", c.What)
+	}
+	return c.Kernel.Validate()
+}
+
+// Sink takes what a session saw. Its methods are called from one goroutine.
+type Sink interface {
+	// Event takes one event, which stands until Event returns.
+	Event(*event.Event) error
+	// Idle is called when nothing more is at hand: a good time to flush.
+	Idle() error
+}
+
+// Session is a running trace.
+type Session struct {
+	cfg      Config
+	kernel   *bpf.Kernel
+	finder   *finder
+	source   *source
+	seen     uint64
+	problems problems
+}
+
+// Summary is what a session saw and lost.
+type Summary struct {
+	Seen   uint64
+	Losses []event.Loss
+}
+
+// problems collects what went wrong while attaching in the background, for the
+// reader to tell.
+type problems struct {
+	mu   sync.Mutex
+	list []error
+	told map[string]bool
+}
+
+func (p *problems) add(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told == nil {
+		p.told = map[string]bool{}
+	}
+	if !p.told[err.Error()] {
+		p.told[err.Error()] = true
+		p.list = append(p.list, err)
+	}
+}
+
+func (p *problems) take() []error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.list
+	p.list = nil
+	return list
+}
+
+// Start attaches to everything that is there. What comes later is attached while
+// [Session.Run] runs.
+func Start(c Config) (*Session, error) {
+	if c.What == 0 {
+		c.What = RPC
+	}
+	if err := c.Validate(); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "%w", err)
+	}
+	c.Kernel.PIDs = c.PIDs
+	k, err := bpf.Load(c.Kernel)
+	if err != nil {
+		return nil, bpf.Explain(err)
+	}
+	s := &Session{cfg: c, kernel: k, source: newSource(k)}
+	s.finder = newFinder(c.PIDs, c.Paths, s.attach)
+	s.finder.Scan(time.Now())
+	if err := s.ready(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return s, nil
+}
+
+// ready checks that what was asked for is there.
+func (s *Session) ready() error {
+	libs := s.finder.Libraries()
+	attached := slices.ContainsFunc(libs, func(l *Library) bool { return l.Err == nil })
+	for _, err := range s.problems.take() {
+		return bpf.Explain(err)
+	}
+	if attached {
+		return nil
+	}
+	return noProbes(s.cfg, libs)
+}
+
+// attach attaches a file's probes.
+func (s *Session) attach(l *Library, f *os.File) {
+	var places []bpf.Place
+	for _, p := range l.Probes {
+		site := bpf.NewSite(p)
+		site.Stack = s.cfg.Stack
+		if s.cfg.What.has(site.Kind) {
+			places = append(places, bpf.Place{Site: site, Offset: p.Offset, Semaphore: p.Semaphore})
+		}
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	if err := s.kernel.Attach(path, 0, places); err != nil {
+		s.problems.add(fmt.Errorf("attach to %s: %w", l.Path, err))
+	}
+}
+
+// Intervals of the reader and the finder.
+const (
+	pollBusy = 20 * time.Millisecond
+	pollIdle = 100 * time.Millisecond
+	scanning = 500 * time.Millisecond
+)
+
+// Run hands events to sink until ctx ends, then detaches, hands over what is
+// left and returns. An error of the sink ends it.
+func (s *Session) Run(ctx context.Context, sink Sink) error {
+	scans, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.rescan(scans) })
+	err := s.read(ctx, sink)
+	stop()
+	wg.Wait()
+	if derr := s.kernel.Detach(); err == nil {
+		err = derr
+	}
+	if err != nil {
+		return err
+	}
+	return s.drain(sink)
+}
+
+func (s *Session) rescan(ctx context.Context) {
+	t := time.NewTicker(scanning)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			s.finder.Scan(now)
+		}
+	}
+}
+
+func (s *Session) read(ctx context.Context, sink Sink) error {
+	poll := pollIdle
+	busy := false
+	for n := 0; ; n++ {
+		if n&255 == 0 || !busy {
+			if ctx.Err() != nil {
+				return nil
+			}
+		}
+		e, err := s.source.next(time.Now().Add(poll))
+		switch {
+		case isTimeout(err):
+			if poll = pollIdle; busy {
+				poll = pollBusy
+			}
+			busy = false
+			if err := s.idle(sink); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		busy = true
+		if err := s.deliver(e, sink); err != nil {
+			return err
+		}
+	}
+}
+
+// drain hands over what was in the ring when the probes were detached.
+func (s *Session) drain(sink Sink) error {
+	for {
+		e, err := s.source.next(time.Now())
+		if isTimeout(err) {
+			return s.idle(sink)
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.deliver(e, sink); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Session) idle(sink Sink) error {
+	for _, err := range s.problems.take() {
+		s.source.warn(bpf.Explain(err).Error())
+	}
+	if uint32(s.kernel.Lost()) != s.source.lost {
+		s.source.lost = uint32(s.kernel.Lost())
+		s.source.tellLosses()
+	}
+	for len(s.source.out) > 0 {
+		e := s.source.out[0]
+		s.source.out = s.source.out[1:]
+		if err := s.deliver(&e, sink); err != nil {
+			return err
+		}
+	}
+	return sink.Idle()
+}
+
+func (s *Session) deliver(e *event.Event, sink Sink) error {
+	if e.Kind < event.Process {
+		s.seen++
+	}
+	return sink.Event(e)
+}
+
+// Summary returns what was seen and lost so far. Not while Run runs.
+func (s *Session) Summary() Summary {
+	sum := Summary{Seen: s.seen}
+	losses, err := s.kernel.Losses()
+	if err != nil {
+		return sum
+	}
+	for _, l := range losses {
+		site, _ := s.kernel.Site(l.Site)
+		sum.Losses = append(sum.Losses, event.Loss{PID: l.PID, Comm: processName(l.PID), Probe: site.Provider + ":" + site.Name, Lost: l.Lost})
+	}
+	return sum
+}
+
+// Libraries returns the files of libvirt's that were found.
+func (s *Session) Libraries() []*Library { return s.finder.Libraries() }
+
+// Close unloads everything.
+func (s *Session) Close() error { return s.kernel.Close() }

@@ -1,0 +1,324 @@
+package trace
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern/trace/bpf"
+	"github.com/postern-project/postern/trace/event"
+	"golang.org/x/sys/unix"
+)
+
+// source turns the kernel's records into events.
+type source struct {
+	kernel *bpf.Kernel
+	clock  clock
+	sites  []siteState
+	names  map[[16]byte]string
+	stacks map[uint32]stackCopy // by thread: waits for its event
+	lost   uint32               // what the last record said
+	counts map[bpf.Loss]uint64  // losses already told, keyed with Lost 0
+	record bpf.Record
+	ev     event.Event
+	args   [16]uint64
+	texts  [16]string
+	out    []event.Event // notices that go before the next event
+}
+
+type stackCopy struct{ regs, stack []byte }
+
+// siteState is what the reader knows of a site.
+type siteState struct {
+	bpf.Site
+	probe  string
+	hits   int // messages found
+	misses int // in a row
+	search bool
+	given  bool // up
+}
+
+// Misses in a row after which a site is searched, and after which the search
+// ends.
+const (
+	missesToSearch = 8
+	missesToGiveUp = 256
+)
+
+const headerSize = 28 // length word and header of an RPC message
+
+func newSource(k *bpf.Kernel) *source {
+	return &source{
+		kernel: k, names: map[[16]byte]string{}, stacks: map[uint32]stackCopy{}, counts: map[bpf.Loss]uint64{},
+	}
+}
+
+// next returns the next event; it stands until next is called again.
+func (s *source) next(deadline time.Time) (*event.Event, error) {
+	for {
+		if len(s.out) > 0 {
+			s.ev = s.out[0]
+			s.out = s.out[1:]
+			return &s.ev, nil
+		}
+		if err := s.kernel.Read(&s.record, deadline); err != nil {
+			return nil, err
+		}
+		st := s.site(s.record.Site)
+		if st == nil {
+			continue
+		}
+		if s.record.What == bpf.IsRegs {
+			s.keepStack()
+			continue
+		}
+		s.fill(st)
+		if s.record.Lost != s.lost {
+			s.lost = s.record.Lost
+			if s.tellLosses(); len(s.out) > 0 {
+				s.out = append(s.out, s.ownEvent())
+				continue
+			}
+		}
+		return &s.ev, nil
+	}
+}
+
+// ownEvent returns the event under construction with slices of its own.
+func (s *source) ownEvent() event.Event {
+	e := s.ev
+	e.Args = append([]uint64(nil), e.Args...)
+	e.Strings = append([]string(nil), e.Strings...)
+	e.Payload = bytes.Clone(e.Payload)
+	return e
+}
+
+func (s *source) site(id uint32) *siteState {
+	for int(id) >= len(s.sites) {
+		site, ok := s.kernel.Site(uint32(len(s.sites)))
+		if !ok {
+			return nil
+		}
+		s.sites = append(s.sites, siteState{Site: site, probe: site.Provider + ":" + site.Name})
+	}
+	return &s.sites[id]
+}
+
+func (s *source) keepStack() {
+	n := bpf.RegsSize()
+	if len(s.record.Data) < n {
+		return
+	}
+	data := bytes.Clone(s.record.Data)
+	if len(s.stacks) > 4096 {
+		clear(s.stacks)
+	}
+	s.stacks[s.record.TID] = stackCopy{data[:n:n], data[n:]}
+}
+
+// fill makes the event of a record.
+func (s *source) fill(st *siteState) {
+	r, e := &s.record, &s.ev
+	*e = event.Event{
+		Kind: st.Kind, Probe: st.probe, Mono: r.Time, Wall: s.clock.wall(r.Time),
+		PID: int(r.PID), TID: int(r.TID), CPU: int(r.CPU), Comm: s.comm(r.Comm),
+	}
+	if r.What == bpf.IsReturn {
+		e.Kind = doneKind(st.Kind)
+		return
+	}
+	n := min(len(st.Args), len(r.Args))
+	copy(s.args[:], r.Args[:n])
+	e.Args = s.args[:n]
+	s.text(st)
+	switch {
+	case st.Kind.RPC() && n >= 8:
+		s.message(st)
+	case st.Kind == event.KeepaliveSend || st.Kind == event.KeepaliveRecv:
+		e.Prog, e.Vers, e.Proc, e.Type = uint32(e.Arg(2)), uint32(e.Arg(3)), int32(e.Arg(4)), 2
+		e.Client = e.Arg(1)
+	case st.Kind >= event.KeepaliveNew && st.Kind <= event.KeepaliveTimeout:
+		e.Client = e.Arg(1)
+	case st.Kind == event.ClientNew || st.Kind == event.ClientFree || st.Kind.Server():
+		e.Client = e.Arg(0)
+	}
+	if c, ok := s.stacks[r.TID]; ok {
+		e.Regs, e.Stack = c.regs, c.stack
+		delete(s.stacks, r.TID)
+	}
+}
+
+func doneKind(k event.Kind) event.Kind {
+	if k == event.TimeoutDispatch {
+		return event.TimeoutDone
+	}
+	return event.HandleDone
+}
+
+// text sets the string arguments.
+func (s *source) text(st *siteState) {
+	r, e := &s.record, &s.ev
+	switch st.Capture {
+	case bpf.Strings:
+		e.Strings = s.texts[:len(e.Args)]
+		clear(e.Strings)
+		for i, arg := range st.Texts {
+			var cut bool
+			if e.Strings[arg], cut = r.Text(i); cut {
+				e.Cut = true
+			}
+		}
+	case bpf.Text, bpf.Buffer:
+		e.Strings = s.texts[:len(e.Args)]
+		clear(e.Strings)
+		data := r.Data
+		if st.Capture == bpf.Text {
+			var whole bool
+			data, _, whole = bytes.Cut(data, []byte{0})
+			// A string that filled its room ends where the room does.
+			e.Cut = !whole && len(r.Data) > 0 || isRoom(len(r.Data))
+		} else {
+			e.Cut = uint64(len(data)) < e.Arg(st.Texts[1])
+		}
+		e.Strings[st.Texts[0]] = string(data)
+	}
+}
+
+// isRoom reports whether a text of n bytes, its end included, took all that the
+// kernel had set aside for the longest texts.
+func isRoom(n int) bool { return n == 16<<10 || n == 64<<10 }
+
+// message sets the header and, if the copied bytes begin with that very header,
+// the payload.
+func (s *source) message(st *siteState) {
+	r, e := &s.record, &s.ev
+	e.Client, e.Len = e.Arg(0), int(uint32(e.Arg(1)))
+	e.Prog, e.Vers, e.Proc = uint32(e.Arg(2)), uint32(e.Arg(3)), int32(e.Arg(4))
+	e.Type, e.Status, e.Serial = uint32(e.Arg(5)), uint32(e.Arg(6)), uint32(e.Arg(7))
+	e.PayloadLen = max(e.Len-headerSize, 0)
+	if st.Capture != bpf.Message {
+		e.NoPayload = true
+		return
+	}
+	if !isHeader(r.Data, e) {
+		e.NoPayload = true
+		s.missed(st)
+		return
+	}
+	st.hits++
+	st.misses = 0
+	e.Payload = r.Data[headerSize:]
+	e.Cut = len(e.Payload) < e.PayloadLen
+}
+
+func isHeader(b []byte, e *event.Event) bool {
+	if len(b) < headerSize {
+		return false
+	}
+	be := binary.BigEndian
+	return be.Uint32(b) == uint32(e.Len) && be.Uint32(b[4:]) == e.Prog && be.Uint32(b[8:]) == e.Vers &&
+		be.Uint32(b[12:]) == uint32(e.Proc) && be.Uint32(b[16:]) == e.Type && be.Uint32(b[20:]) == e.Serial &&
+		be.Uint32(b[24:]) == e.Status
+}
+
+// missed counts a message that was not where it should be: this build's
+// structures differ. The kernel then searches; if that fails too, headers still
+// come, and one warning.
+func (s *source) missed(st *siteState) {
+	st.misses++
+	id := s.record.Site
+	switch {
+	case st.given:
+	case !st.search && st.misses >= missesToSearch:
+		st.search, st.misses = true, 0
+		if err := s.kernel.Search(id, false); err != nil {
+			s.warn(err.Error())
+		}
+	case st.search && st.misses >= missesToGiveUp:
+		st.given = true
+		s.warn(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures differ, so only headers are shown there", st.probe, st.Spec))
+		if err := s.kernel.Search(id, true); err != nil {
+			s.warn(err.Error())
+		}
+	}
+}
+
+func (s *source) warn(text string) {
+	now := monotonic()
+	s.out = append(s.out, event.Event{Kind: event.Warning, Mono: now, Wall: s.clock.wall(now), Strings: []string{text}})
+}
+
+// tellLosses queues a notice for every process and probe that lost more than was
+// told before.
+func (s *source) tellLosses() {
+	losses, err := s.kernel.Losses()
+	if err != nil {
+		s.warn(err.Error())
+		return
+	}
+	for _, l := range losses {
+		key := bpf.Loss{PID: l.PID, Site: l.Site}
+		more := l.Lost - s.counts[key]
+		if more == 0 {
+			continue
+		}
+		s.counts[key] = l.Lost
+		e := event.Event{Kind: event.Lost, PID: l.PID, Mono: s.ev.Mono, Wall: s.ev.Wall, Args: []uint64{more}, Comm: processName(l.PID)}
+		if st := s.site(l.Site); st != nil && l.PID != 0 {
+			e.Probe = st.probe
+		}
+		s.out = append(s.out, e)
+	}
+}
+
+// comm returns a thread's name, always the same string for the same bytes.
+func (s *source) comm(b [16]byte) string {
+	if name, ok := s.names[b]; ok {
+		return name
+	}
+	if len(s.names) > 4096 {
+		clear(s.names)
+	}
+	name, _, _ := bytes.Cut(b[:], []byte{0})
+	s.names[b] = string(name)
+	return s.names[b]
+}
+
+func processName(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(b))
+}
+
+// clock turns the kernel's monotonic time into wall-clock time. The zero clock
+// works.
+type clock struct {
+	base time.Time
+	mono uint64
+}
+
+// wall returns the wall-clock time of a monotonic one. Every few seconds it
+// looks anew, so that a clock that is set is followed.
+func (c *clock) wall(mono uint64) time.Time {
+	if c.mono == 0 || mono > c.mono+uint64(5*time.Second) {
+		before := monotonic()
+		c.base = time.Now().Round(0)
+		c.mono = before + (monotonic()-before)/2
+	}
+	return c.base.Add(time.Duration(int64(mono - c.mono)))
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
