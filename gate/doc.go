@@ -1,0 +1,55 @@
+// Package gate decides who may pass. It verifies the certificate that a client
+// showed against the client CAs that count, reads what the certificate says,
+// asks who holds it, and holds both against a guard's rules. It also decides
+// which paths a guard covers. It knows nothing of Caddy or of a database, and
+// everything it cannot decide is a refusal.
+//
+// # Rules
+//
+// A rule is a CEL expression (https://cel.dev) of type bool over these
+// variables:
+//
+//	cert      the client's certificate
+//	issuer    the certificate of the CA that issued it
+//	chain     all certificates from the client's to the trusted CA, a list
+//	person    who holds it: name, email, full_name, groups (list), known (bool)
+//	request   method, path (decoded), query, uri, host, proto ("HTTP/1.1"),
+//	          headers (map from lower-case name to the list of its values)
+//	tls       version ("TLSv1.3"), cipher, server_name, resumed (bool)
+//	address   the client's IP address, a string
+//	time      now, a timestamp
+//
+// A certificate has
+//
+//	subject, issuer    names: c st l o ou cn title initials gn sn description
+//	                   uid email dc serial street postal_code, each the list of
+//	                   all values in the certificate's order, and dn (RFC 4514)
+//	san                email, dns, uri, ip: lists
+//	serial             lower-case hex without leading zeros
+//	version            1 to 3
+//	not_before, not_after
+//	fingerprint, spki  SHA-256 of the certificate and of its public key, hex
+//	key_algorithm      "ECDSA", "RSA", "Ed25519"
+//	signature_algorithm "ECDSA-SHA256", …
+//	key_usage, ext_key_usage  lists of the RFC's names: "digitalSignature",
+//	                   "clientAuth", or the OID
+//
+// and the member function extension(oid), the list of the text values of that
+// extension.
+//
+// # Lists compared with one value
+//
+// An attribute of a name may occur more than once, and which occurrence another
+// program looks at differs. Here a comparison of such a list with one value
+// (==, !=, in, startsWith, matches and the like) is an error, and so a refusal,
+// unless the list holds exactly one value; say exists or all to mean any or
+// all of them:
+//
+//	cert.subject.cn == "Alice"
+//	cert.subject.ou.exists(u, u == "audit")
+//
+// # Addresses
+//
+// address.within("192.0.2.0/24") and address.within(["192.0.2.0/24",
+// "2001:db8::/32"]) report whether the client's address is in a network.
+package gate
