@@ -61,6 +61,10 @@ const (
 	EventPersonRecovered = "person.recovered"
 
 	EventCACreated     = "ca.created"
+	EventCAKeyRemoved  = "ca.key.removed"
+	EventCAKeyRestored = "ca.key.restored"
+	EventCAKeyExported = "ca.key.exported"
+	EventAPIToken      = "ca.token"
 	EventCertIssued    = "cert.issued"
 	EventCertRenewed   = "cert.renewed"
 	EventCertRevoked   = "cert.revoked"

@@ -1,0 +1,254 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"slices"
+	"sync"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/crypto/ssh"
+)
+
+// Authority issues, renews and revokes. It is safe for concurrent use; several
+// processes may work over one Store.
+type Authority struct {
+	cfg   Config
+	store Store
+
+	mu      sync.RWMutex
+	issuers []*issuer // oldest first
+	root    *x509.Certificate
+
+	crls    crlCache
+	signers ocspSigners
+	serials sshSerials
+}
+
+// issuer is an Issuer ready for use.
+type issuer struct {
+	Issuer
+	cert   *x509.Certificate // nil for the SSH roles
+	pub    crypto.PublicKey
+	signer crypto.Signer // nil: the key is not on this machine
+}
+
+// keyPurpose binds a sealed CA key to its use.
+const keyPurpose = "ca.key"
+
+// settingURL is the stored setting that Config.URL overrides.
+const settingURL = "url"
+
+// Open returns the authority that [Init] made in this store. It fails with
+// NotFound if there is none.
+func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	a := &Authority{cfg: cfg.withDefaults(), store: store}
+	if err := a.Reload(ctx); err != nil {
+		return nil, err
+	}
+	if a.cfg.URL == "" {
+		url, err := store.CASetting(ctx, settingURL)
+		if err != nil {
+			return nil, err
+		}
+		a.cfg.URL = url
+	}
+	a.cfg.Name = a.root.Subject.Organization[0]
+	return a, nil
+}
+
+// Reload reads the issuers again, to learn of an intermediate that another
+// process made or of a key that it removed.
+func (a *Authority) Reload(ctx context.Context) error {
+	list, err := a.store.Issuers(ctx)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return postern.Errorf(postern.NotFound, "there is no certificate authority here yet").WithHint("postern init")
+	}
+	issuers := make([]*issuer, 0, len(list))
+	var root *x509.Certificate
+	for _, i := range list {
+		iss, err := a.open(ctx, i)
+		if err != nil {
+			return err
+		}
+		issuers = append(issuers, iss)
+		if i.Role == Root {
+			root = iss.cert
+		}
+	}
+	if root == nil || len(root.Subject.Organization) == 0 {
+		return postern.Errorf(postern.Internal, "the store holds CAs but no root that Postern made")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.issuers, a.root = issuers, root
+	return nil
+}
+
+// open parses an issuer and, if its key is at hand, makes it ready to sign.
+func (a *Authority) open(ctx context.Context, i Issuer) (*issuer, error) {
+	iss := &issuer{Issuer: i}
+	var err error
+	if iss.pub, err = x509.ParsePKIXPublicKey(i.PublicKey); err != nil {
+		return nil, postern.Errorf(postern.Internal, "CA %s: public key: %w", i.ID, err)
+	}
+	if i.Certificate != nil {
+		if iss.cert, err = x509.ParseCertificate(i.Certificate); err != nil {
+			return nil, postern.Errorf(postern.Internal, "CA %s: certificate: %w", i.ID, err)
+		}
+	}
+	switch {
+	case i.Key != nil:
+		der, err := a.store.Unseal(keyPurpose, i.ID, i.Key)
+		if err != nil {
+			return nil, postern.Errorf(postern.Internal, "CA %s: its key does not open: %w", i.ID, err)
+		}
+		key, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			return nil, postern.Errorf(postern.Internal, "CA %s: its key is damaged", i.ID)
+		}
+		iss.signer = key.(crypto.Signer)
+	case i.KeyURI != "" && a.cfg.Keys != nil:
+		if iss.signer, err = a.cfg.Keys.OpenKey(ctx, i.KeyURI); err != nil {
+			return nil, postern.Errorf(postern.Unavailable, "CA %s: key %s: %w", i.ID, i.KeyURI, err)
+		}
+	}
+	if iss.signer != nil && !samePublic(iss.signer.Public(), iss.pub) {
+		return nil, postern.Errorf(postern.Internal, "CA %s: its private key is another one's", i.ID)
+	}
+	return iss, nil
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+// active returns the newest issuer of a role.
+func (a *Authority) active(role Role) *issuer {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	for _, i := range slices.Backward(a.issuers) {
+		if i.Role == role {
+			return i
+		}
+	}
+	return nil
+}
+
+// signing returns the newest issuer of a role whose key is at hand.
+func (a *Authority) signing(role Role) (*issuer, error) {
+	i := a.active(role)
+	if i == nil {
+		return nil, postern.Errorf(postern.NotFound, "there is no %s CA", role)
+	}
+	if i.signer == nil {
+		return nil, postern.Errorf(postern.Unavailable, "the key of the %s CA is not on this machine", i.ID)
+	}
+	return i, nil
+}
+
+// issuer returns the issuer of an ID, after a look at the store if need be.
+func (a *Authority) issuer(ctx context.Context, id string) (*issuer, error) {
+	for range 2 {
+		for _, i := range a.list() {
+			if i.ID == id {
+				return i, nil
+			}
+		}
+		if err := a.Reload(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return nil, postern.Errorf(postern.NotFound, "there is no CA %q", id)
+}
+
+func (a *Authority) list() []*issuer {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.issuers
+}
+
+// Issuers returns the CAs, oldest first, without their keys.
+func (a *Authority) Issuers() []Issuer {
+	var list []Issuer
+	for _, i := range a.list() {
+		pub := i.Issuer
+		pub.Key = nil
+		list = append(list, pub)
+	}
+	return list
+}
+
+// HasKey reports whether the key of the CA of that ID is at hand.
+func (a *Authority) HasKey(id string) bool {
+	for _, i := range a.list() {
+		if i.ID == id {
+			return i.signer != nil
+		}
+	}
+	return false
+}
+
+// Name returns the organisation's name.
+func (a *Authority) Name() string { return a.cfg.Name }
+
+// URL returns the base URL under which others reach the authority's handlers,
+// or "".
+func (a *Authority) URL() string { return a.cfg.URL }
+
+// Root returns the root certificate: what others trust.
+func (a *Authority) Root() *x509.Certificate {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.root
+}
+
+// Chain returns the role's newest intermediate and the root, in that order.
+func (a *Authority) Chain(role Role) []*x509.Certificate {
+	i := a.active(role)
+	if i == nil || i.cert == nil {
+		return nil
+	}
+	if role == Root {
+		return []*x509.Certificate{i.cert}
+	}
+	return []*x509.Certificate{i.cert, a.Root()}
+}
+
+// Intermediates returns every intermediate of a role, oldest first: certificates
+// of all of them may be in use.
+func (a *Authority) Intermediates(role Role) []*x509.Certificate {
+	var list []*x509.Certificate
+	for _, i := range a.list() {
+		if i.Role == role && i.cert != nil {
+			list = append(list, i.cert)
+		}
+	}
+	return list
+}
+
+// SSHCA returns the public key of the newest SSH CA of a role, and all of them,
+// oldest first: sshd and known_hosts should trust all.
+func (a *Authority) SSHCA(role Role) (newest ssh.PublicKey, all []ssh.PublicKey, err error) {
+	for _, i := range a.list() {
+		if i.Role != role || i.cert != nil {
+			continue
+		}
+		if newest, err = ssh.NewPublicKey(i.pub); err != nil {
+			return nil, nil, postern.Errorf(postern.Internal, "CA %s: %w", i.ID, err)
+		}
+		all = append(all, newest)
+	}
+	if newest == nil {
+		return nil, nil, postern.Errorf(postern.NotFound, "there is no %s CA", role)
+	}
+	return newest, all, nil
+}

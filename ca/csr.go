@@ -1,0 +1,206 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/pem"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// maxCSR bounds a certificate request. One of RSA 8192 with a hundred names is
+// smaller.
+const maxCSR = 64 << 10
+
+// CSR is a certificate request that was checked: its signature holds, its key is
+// strong enough, and it asks for nothing that no certificate here carries.
+type CSR struct {
+	*x509.CertificateRequest
+	Names  []string // server names, cleaned, the CN among them if it is one
+	Emails []string // cleaned
+}
+
+// ParseCSR reads a request (PKCS#10) in PEM or DER. Errors are Invalid and say
+// in words what is wrong.
+func ParseCSR(data []byte) (*CSR, error) {
+	if len(data) > maxCSR {
+		return nil, postern.Errorf(postern.Invalid, "the certificate request is larger than %d KiB", maxCSR>>10)
+	}
+	der, err := csrDER(data)
+	if err != nil {
+		return nil, err
+	}
+	req, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "not a certificate request: %w", err).WithHint("make one: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc …")
+	}
+	if err := CheckKey(req.PublicKey); err != nil {
+		return nil, err
+	}
+	if err := req.CheckSignature(); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "the request's signature does not hold: whoever made it does not have the key").WithHint("sign with SHA-256 or better")
+	}
+	return checkCSR(req)
+}
+
+func csrDER(data []byte) ([]byte, error) {
+	if len(data) > 0 && data[0] == 0x30 {
+		return data, nil
+	}
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return nil, postern.Errorf(postern.Invalid, "no certificate request found").WithHint("it starts with -----BEGIN CERTIFICATE REQUEST-----")
+		}
+		switch {
+		case strings.HasSuffix(block.Type, "CERTIFICATE REQUEST"):
+			return block.Bytes, nil
+		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+			return nil, postern.Errorf(postern.Invalid, "that holds a private key, not only a certificate request").WithHint("a private key stays where it was made: treat this one as lost, and make another")
+		case block.Type == "CERTIFICATE":
+			return nil, postern.Errorf(postern.Invalid, "that is a certificate, not a certificate request")
+		}
+	}
+}
+
+func checkCSR(req *x509.CertificateRequest) (*CSR, error) {
+	c := &CSR{CertificateRequest: req}
+	if len(req.URIs) > 0 {
+		return nil, postern.Errorf(postern.Invalid, "the request asks for the name %q: URIs are not certified", req.URIs[0])
+	}
+	if err := checkSANKinds(req); err != nil {
+		return nil, err
+	}
+	var asked []string
+	// A CN counts as a name if it is one; other text there is left out.
+	if cn, err := CleanName(req.Subject.CommonName); err == nil && (strings.Contains(cn, ".") || len(req.DNSNames)+len(req.IPAddresses) == 0) && len(req.EmailAddresses) == 0 {
+		asked = append(asked, cn)
+	}
+	asked = append(asked, req.DNSNames...)
+	for _, ip := range req.IPAddresses {
+		asked = append(asked, ip.String())
+	}
+	if len(asked) > 0 {
+		_, clean, err := cleanNames(asked)
+		if err != nil {
+			return nil, err
+		}
+		c.Names = clean
+	}
+	for _, m := range req.EmailAddresses {
+		clean, err := postern.CleanEmail(m)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(c.Emails, clean) {
+			c.Emails = append(c.Emails, clean)
+		}
+	}
+	return c, nil
+}
+
+var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
+
+// checkSANKinds refuses a request for kinds of name (RFC 5280 section 4.2.1.6)
+// that crypto/x509 passes over in silence: otherName, directoryName and so on.
+func checkSANKinds(req *x509.CertificateRequest) error {
+	for _, ext := range req.Extensions {
+		if !ext.Id.Equal(oidSAN) {
+			continue
+		}
+		var seq []asn1.RawValue
+		if rest, err := asn1.Unmarshal(ext.Value, &seq); err != nil || len(rest) > 0 {
+			return postern.Errorf(postern.Invalid, "the request's alternative names are malformed")
+		}
+		for _, v := range seq {
+			switch v.Tag {
+			case 1, 2, 6, 7: // mail, DNS, URI, address
+			default:
+				return postern.Errorf(postern.Invalid, "the request asks for a name of a kind (%d) that is not certified", v.Tag).WithHint("DNS names, IP addresses and one's own e-mail address are")
+			}
+		}
+	}
+	return nil
+}
+
+// SignRequest says what a CSR may become.
+type SignRequest struct {
+	Profile  Profile       // ProfileServer or ProfileClient
+	Names    []string      // server: names to certify; nil: those that the CSR asks for
+	Proved   []string      // server: if not nil, every name must be one of these, or the wildcard listed here
+	Person   string        // client: whose certificate it becomes
+	Label    string        // client
+	Units    []string      // client: OU values
+	Validity time.Duration // 0: the configured one
+	Origin   Origin
+}
+
+// SignCSR issues a certificate for the key of a request, in PEM or DER. Of the
+// request only the key and the wished-for names count; a client's identity comes
+// from the person. A name that was not proved, or another person's e-mail
+// address, is Denied.
+func (a *Authority) SignCSR(ctx context.Context, csr []byte, r SignRequest) (*Issued, error) {
+	c, err := ParseCSR(csr)
+	if err != nil {
+		return nil, err
+	}
+	return a.SignParsed(ctx, c, r)
+}
+
+// SignParsed is SignCSR for a request that was parsed before.
+func (a *Authority) SignParsed(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+	switch r.Profile {
+	case ProfileServer:
+		return a.signServer(ctx, c, r)
+	case ProfileClient:
+		return a.signClient(ctx, c, r)
+	}
+	return nil, postern.Errorf(postern.Invalid, "a request is signed for profile %q or %q, not %q", ProfileServer, ProfileClient, r.Profile)
+}
+
+func (a *Authority) signServer(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+	if len(c.Emails) > 0 {
+		return nil, postern.Errorf(postern.Invalid, "the request asks for the e-mail address %s: a server certificate carries none", c.Emails[0])
+	}
+	list := c.Names
+	if r.Names != nil {
+		_, clean, err := cleanNames(r.Names)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range c.Names {
+			if !slices.Contains(clean, n) {
+				return nil, postern.Errorf(postern.Denied, "the request asks for %s, which is not among the names to certify", n)
+			}
+		}
+		list = clean
+	}
+	if r.Proved != nil {
+		for _, n := range list {
+			if !slices.Contains(r.Proved, n) {
+				return nil, postern.Errorf(postern.Denied, "the name %s was not proved", n)
+			}
+		}
+	}
+	return a.IssueServer(ctx, ServerRequest{Names: list, Key: c.PublicKey, Validity: r.Validity, Origin: r.Origin})
+}
+
+func (a *Authority) signClient(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+	p, err := a.store.Person(ctx, r.Person)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.Emails {
+		if m != p.Email {
+			return nil, postern.Errorf(postern.Denied, "the request asks for the e-mail address %s, which is not %s's", m, p.Name)
+		}
+	}
+	if len(c.DNSNames)+len(c.IPAddresses) > 0 {
+		return nil, postern.Errorf(postern.Invalid, "the request asks for the server name %s: a client certificate carries none", c.Names[0])
+	}
+	return a.IssueClient(ctx, ClientRequest{Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Validity: r.Validity, Origin: r.Origin})
+}

@@ -1,0 +1,328 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Init makes the root, an intermediate for servers and one for clients, and the
+// SSH user and host CAs, all in one transaction. It fails with Conflict, and
+// changes nothing, if the store holds CAs already.
+func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	existing, err := store.Issuers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(existing) > 0 {
+		return nil, postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
+			WithHint("choose another --state directory for a second one")
+	}
+	a := &Authority{cfg: cfg.withDefaults(), store: store}
+	var issuers []Issuer
+	var certs []Certificate
+	root, _, err := a.newRoot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	issuers = append(issuers, root.Issuer)
+	for _, role := range []Role{Server, Client} {
+		iss, cert, err := a.newIntermediate(ctx, root, role, string(role))
+		if err != nil {
+			return nil, err
+		}
+		issuers, certs = append(issuers, iss.Issuer), append(certs, cert)
+	}
+	for _, role := range []Role{SSHUser, SSHHost} {
+		iss, err := a.newKey(ctx, role, string(role), a.cfg.SSHAlgorithm)
+		if err != nil {
+			return nil, err
+		}
+		issuers = append(issuers, iss.Issuer)
+	}
+	var events []postern.Event
+	for _, i := range issuers {
+		events = append(events, createdEvent(i))
+	}
+	if err := store.AddIssuers(ctx, issuers, certs, events...); err != nil {
+		return nil, err
+	}
+	if cfg.URL != "" {
+		if err := store.SetCASetting(ctx, settingURL, strings.TrimSuffix(cfg.URL, "/")); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.Reload(ctx); err != nil {
+		return nil, err
+	}
+	// The first list of the root, made while its key is surely here.
+	if _, err := a.CRL(ctx, string(Root)); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func createdEvent(i Issuer) postern.Event {
+	return postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: i.ID, Details: map[string]string{"role": string(i.Role)}}
+}
+
+// newKey makes an issuer's key, sealed or elsewhere.
+func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algorithm) (*issuer, error) {
+	iss := &issuer{Issuer: Issuer{ID: id, Role: role, Created: a.now()}}
+	var err error
+	if a.cfg.Keys != nil {
+		iss.signer, iss.KeyURI, err = a.cfg.Keys.CreateKey(ctx, id, alg)
+	} else if iss.signer, err = GenerateKey(alg); err == nil {
+		iss.Key, err = a.seal(id, iss.signer)
+	}
+	if err != nil {
+		return nil, postern.Errorf(postern.CodeOf(err), "CA %s: make its key: %w", id, err)
+	}
+	iss.pub = iss.signer.Public()
+	if iss.PublicKey, err = x509.MarshalPKIXPublicKey(iss.pub); err != nil {
+		return nil, postern.Errorf(postern.Internal, "CA %s: %w", id, err)
+	}
+	return iss, nil
+}
+
+func (a *Authority) seal(id string, key crypto.Signer) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, postern.Errorf(postern.Internal, "CA %s: encode its key: %w", id, err)
+	}
+	defer clear(der)
+	return a.store.Seal(keyPurpose, id, der)
+}
+
+// now returns the time, to the second as certificates carry it.
+func (a *Authority) now() time.Time { return a.cfg.Now().UTC().Truncate(time.Second) }
+
+func (a *Authority) newRoot(ctx context.Context) (*issuer, Certificate, error) {
+	iss, err := a.newKey(ctx, Root, string(Root), a.cfg.Algorithm)
+	if err != nil {
+		return nil, Certificate{}, err
+	}
+	tmpl := a.caTemplate(a.cfg.Name+" Root CA", a.cfg.RootValidity)
+	tmpl.MaxPathLen = 1
+	var list []Constraint
+	for _, d := range a.cfg.Domains {
+		c, err := ParseConstraint(d)
+		if err != nil {
+			return nil, Certificate{}, err
+		}
+		list = append(list, c)
+	}
+	constrain(tmpl, list)
+	cert, err := a.signCA(iss, tmpl, tmpl, iss.signer)
+	return iss, cert, err
+}
+
+// newIntermediate makes an intermediate under a root whose key is at hand. It
+// repeats the root's constraints, for verifiers that ignore those of a trust
+// anchor (RFC 5280 section 6.2).
+func (a *Authority) newIntermediate(ctx context.Context, root *issuer, role Role, id string) (*issuer, Certificate, error) {
+	iss, err := a.newKey(ctx, role, id, a.cfg.Algorithm)
+	if err != nil {
+		return nil, Certificate{}, err
+	}
+	title, usage := "Server CA", x509.ExtKeyUsageServerAuth
+	if role == Client {
+		title, usage = "Client CA", x509.ExtKeyUsageClientAuth
+	}
+	if _, number, ok := strings.Cut(id, "-"); ok {
+		title += " " + number
+	}
+	tmpl := a.caTemplate(a.cfg.Name+" "+title, a.cfg.IntermediateValidity)
+	tmpl.MaxPathLenZero = true
+	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{usage}
+	if tmpl.NotAfter.After(root.cert.NotAfter) {
+		tmpl.NotAfter = root.cert.NotAfter
+	}
+	tmpl.PermittedDNSDomainsCritical = root.cert.PermittedDNSDomainsCritical
+	tmpl.PermittedDNSDomains = root.cert.PermittedDNSDomains
+	tmpl.PermittedEmailAddresses = root.cert.PermittedEmailAddresses
+	tmpl.PermittedIPRanges = root.cert.PermittedIPRanges
+	a.addURLs(tmpl, string(Root), false)
+	cert, err := a.signCA(iss, tmpl, root.cert, root.signer)
+	return iss, cert, err
+}
+
+func (a *Authority) caTemplate(cn string, validity time.Duration) *x509.Certificate {
+	now := a.now()
+	subject := pkix.Name{Organization: []string{a.cfg.Name}, CommonName: cn}
+	if a.cfg.Country != "" {
+		subject.Country = []string{a.cfg.Country}
+	}
+	return &x509.Certificate{
+		SerialNumber:          newSerial(),
+		Subject:               subject,
+		NotBefore:             now.Add(-a.cfg.Backdate),
+		NotAfter:              now.Add(validity),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+}
+
+func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer crypto.Signer) (Certificate, error) {
+	id, err := keyID(iss.pub)
+	if err != nil {
+		return Certificate{}, err
+	}
+	tmpl.SubjectKeyId = id
+	if iss.Certificate, err = x509.CreateCertificate(rand.Reader, tmpl, parent, iss.pub, signer); err != nil {
+		return Certificate{}, postern.Errorf(postern.Internal, "sign CA %s: %w", iss.ID, err)
+	}
+	if iss.cert, err = x509.ParseCertificate(iss.Certificate); err != nil {
+		return Certificate{}, postern.Errorf(postern.Internal, "CA %s: %w", iss.ID, err)
+	}
+	return a.record(iss.cert, string(Root), ProfileIntermediate)
+}
+
+// addURLs writes where to fetch the issuer's revocation list and certificate,
+// and where to ask about one certificate.
+func (a *Authority) addURLs(tmpl *x509.Certificate, issuer string, ocsp bool) {
+	if a.cfg.URL == "" {
+		return
+	}
+	base := strings.TrimSuffix(a.cfg.URL, "/")
+	tmpl.CRLDistributionPoints = []string{base + "/crl/" + issuer + ".crl"}
+	tmpl.IssuingCertificateURL = []string{base + "/ca/" + issuer + ".cer"}
+	if ocsp {
+		tmpl.OCSPServer = []string{base + "/ocsp"}
+	}
+}
+
+// newSerial returns 128 random bits, never 0.
+func newSerial() *big.Int {
+	var b [16]byte
+	for {
+		rand.Read(b[:])
+		if n := new(big.Int).SetBytes(b[:]); n.Sign() > 0 {
+			return n
+		}
+	}
+}
+
+// SerialString returns a serial number as the Store and the timeline write it.
+func SerialString(n *big.Int) string { return n.Text(16) }
+
+// ParseSerial reads a serial number in hex, as openssl and browsers show it too:
+// with colons, capitals or leading zeros.
+func ParseSerial(s string) (string, error) {
+	clean := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(s))
+	n, ok := new(big.Int).SetString(clean, 16)
+	if !ok || n.Sign() <= 0 || len(clean) > 42 {
+		return "", postern.Errorf(postern.Invalid, "%q is not a serial number", s).WithHint("postern ca list shows them")
+	}
+	return SerialString(n), nil
+}
+
+// NewIntermediate makes the next intermediate of a role, Server or Client, which
+// issues from now on; the older ones go on answering for what they issued. The
+// root's key must be on this machine, or be lent: rootKey may be nil.
+func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey crypto.Signer) (Issuer, error) {
+	if role != Server && role != Client {
+		return Issuer{}, postern.Errorf(postern.Invalid, "an intermediate is for %q or %q, not %q", Server, Client, role)
+	}
+	if err := a.Reload(ctx); err != nil {
+		return Issuer{}, err
+	}
+	root, err := a.lentRoot(rootKey)
+	if err != nil {
+		return Issuer{}, err
+	}
+	number := len(a.Intermediates(role)) + 1
+	iss, cert, err := a.newIntermediate(ctx, root, role, fmt.Sprintf("%s-%d", role, number))
+	if err != nil {
+		return Issuer{}, err
+	}
+	if err := a.store.AddIssuers(ctx, []Issuer{iss.Issuer}, []Certificate{cert}, createdEvent(iss.Issuer)); err != nil {
+		return Issuer{}, err
+	}
+	if err := a.Reload(ctx); err != nil {
+		return Issuer{}, err
+	}
+	pub := iss.Issuer
+	pub.Key = nil
+	return pub, nil
+}
+
+// lentRoot returns the root ready to sign: with the key that is here, or else
+// with the one that is lent.
+func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
+	root := *a.active(Root)
+	if key != nil {
+		if !samePublic(key.Public(), root.pub) {
+			return nil, postern.Errorf(postern.Invalid, "that is not the key of this root")
+		}
+		root.signer = key
+	}
+	if root.signer == nil {
+		return nil, postern.Errorf(postern.Unavailable, "the root's key is not on this machine").
+			WithHint("lend it for this one command: --root-key FILE --passphrase-file FILE")
+	}
+	return &root, nil
+}
+
+// RootKey returns the root's private key, to be exported.
+func (a *Authority) RootKey() (crypto.Signer, error) {
+	root, err := a.lentRoot(nil)
+	if err != nil {
+		return nil, err
+	}
+	if root.KeyURI != "" {
+		return nil, postern.Errorf(postern.Invalid, "the root's key lives in %s and does not leave it", root.KeyURI)
+	}
+	return root.signer, nil
+}
+
+// RemoveRootKey takes the root's key off this machine. Only its holder, who
+// proves to have it by passing it, may do so. Everything but making and revoking
+// intermediates still works; the root's last revocation list stays valid as long
+// as the root.
+func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error {
+	root, err := a.lentRoot(nil)
+	if err != nil {
+		return err
+	}
+	if !samePublic(key.Public(), root.pub) {
+		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").WithHint("export it first: postern ca root export-key")
+	}
+	if err := a.signRootCRL(ctx, root, root.cert.NotAfter); err != nil {
+		return err
+	}
+	err = a.store.SetIssuerKey(ctx, root.ID, nil, postern.Event{Kind: postern.EventCAKeyRemoved, Outcome: postern.OK, Object: root.ID})
+	if err != nil {
+		return err
+	}
+	return a.Reload(ctx)
+}
+
+// RestoreRootKey brings the root's key back for good.
+func (a *Authority) RestoreRootKey(ctx context.Context, key crypto.Signer) error {
+	root, err := a.lentRoot(key)
+	if err != nil {
+		return err
+	}
+	sealed, err := a.seal(root.ID, key)
+	if err != nil {
+		return err
+	}
+	err = a.store.SetIssuerKey(ctx, root.ID, sealed, postern.Event{Kind: postern.EventCAKeyRestored, Outcome: postern.OK, Object: root.ID})
+	if err != nil {
+		return err
+	}
+	return a.Reload(ctx)
+}

@@ -1,0 +1,356 @@
+package ca
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Origin says who asks, for the timeline.
+type Origin struct {
+	Person  string // Person.Name; empty on the command line
+	Address string // peer IP address
+}
+
+// Issued is a certificate that the store holds, with what is needed to use it.
+type Issued struct {
+	Certificate
+	Leaf  *x509.Certificate
+	Chain []*x509.Certificate // the intermediates, without the root
+	Root  *x509.Certificate
+	Key   crypto.Signer // nil unless the authority made the key; it keeps no copy
+}
+
+// PEM returns the certificate followed by its chain, as servers want it.
+func (i *Issued) PEM() []byte {
+	return EncodeCertificates(append([]*x509.Certificate{i.Leaf}, i.Chain...)...)
+}
+
+// ServerRequest asks for a server certificate.
+type ServerRequest struct {
+	Names    []string         // DNS names, wildcards and addresses; the first becomes the CN
+	Key      crypto.PublicKey // nil: make a key
+	Validity time.Duration    // 0: the configured one
+	Origin   Origin           // its Person is recorded as the one who asked
+	renews   string
+}
+
+// ClientRequest asks for a client certificate: CN the person's name, e-mail in
+// the subject and as alternative name, O the organisation.
+type ClientRequest struct {
+	Person   string           // Person.Name
+	Label    string           // the person's own words: "phone"
+	Units    []string         // OU values
+	Key      crypto.PublicKey // nil: make a key
+	Validity time.Duration    // 0: the configured one
+	Origin   Origin
+	renews   string
+}
+
+// IssueServer issues a server certificate. It is in the store when this returns.
+func (a *Authority) IssueServer(ctx context.Context, r ServerRequest) (*Issued, error) {
+	iss, err := a.signing(Server)
+	if err != nil {
+		return nil, err
+	}
+	n, clean, err := cleanNames(r.Names)
+	if err != nil {
+		return nil, err
+	}
+	if err := permits(a.Root(), n, nil); err != nil {
+		return nil, err
+	}
+	validity, err := validityOf(r.Validity, a.cfg.ServerValidity, MaxServerValidity)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := a.leafTemplate(iss, validity, x509.ExtKeyUsageServerAuth)
+	tmpl.DNSNames, tmpl.IPAddresses = n.dns, n.ips
+	// A CN repeats the first name that fits into its 64 characters.
+	for _, name := range clean {
+		if len(name) <= 64 {
+			tmpl.Subject.CommonName = name
+			break
+		}
+	}
+	return a.issue(ctx, iss, tmpl, r.Key, Certificate{Profile: ProfileServer, Person: r.Origin.Person, Names: clean, Renews: r.renews}, r.Origin)
+}
+
+// IssueClient issues a client certificate, which becomes the person's
+// credential. It fails with Denied for a person who is not active. It is in the
+// store when this returns.
+func (a *Authority) IssueClient(ctx context.Context, r ClientRequest) (*Issued, error) {
+	iss, err := a.signing(Client)
+	if err != nil {
+		return nil, err
+	}
+	p, err := a.store.Person(ctx, r.Person)
+	if err != nil {
+		return nil, err
+	}
+	if !p.Active() {
+		return nil, postern.Errorf(postern.Denied, "%s is %s", p.Name, p.Status)
+	}
+	validity, err := validityOf(r.Validity, a.cfg.ClientValidity, maxClientValidity)
+	if err != nil {
+		return nil, err
+	}
+	tmpl := a.leafTemplate(iss, validity, x509.ExtKeyUsageClientAuth)
+	var list []string
+	if p.Email != "" {
+		if err := permits(a.Root(), names{}, []string{p.Email}); err != nil {
+			return nil, err
+		}
+		tmpl.EmailAddresses = []string{p.Email}
+		list = append(list, p.Email)
+	}
+	if tmpl.RawSubject, err = a.clientSubject(p, r.Units); err != nil {
+		return nil, err
+	}
+	return a.issue(ctx, iss, tmpl, r.Key, Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}, r.Origin)
+}
+
+var (
+	oidOrganization = asn1.ObjectIdentifier{2, 5, 4, 10}
+	oidUnit         = asn1.ObjectIdentifier{2, 5, 4, 11}
+	oidCommonName   = asn1.ObjectIdentifier{2, 5, 4, 3}
+	oidEmail        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1} // IA5String, RFC 2985 section 5.2.1
+)
+
+// clientSubject returns O, OU…, CN, emailAddress, one attribute each.
+//
+// Under a constrained root a person's name that reads as a host name (it has a
+// dot) would be held against the DNS constraints by OpenSSL: the CN is the
+// e-mail address then.
+func (a *Authority) clientSubject(p postern.Person, units []string) ([]byte, error) {
+	cn := p.Name
+	if a.Root().PermittedDNSDomainsCritical && strings.Contains(cn, ".") && p.Email != "" && len(p.Email) <= 64 {
+		cn = p.Email
+	}
+	var dn pkix.RDNSequence
+	add := func(oid asn1.ObjectIdentifier, value any) {
+		dn = append(dn, pkix.RelativeDistinguishedNameSET{{Type: oid, Value: value}})
+	}
+	add(oidOrganization, a.cfg.Name)
+	for _, u := range units {
+		if u == "" || len(u) > 64 {
+			return nil, postern.Errorf(postern.Invalid, "unit %q is not between 1 and 64 bytes", u)
+		}
+		add(oidUnit, u)
+	}
+	add(oidCommonName, cn)
+	if p.Email != "" {
+		add(oidEmail, asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(p.Email)})
+	}
+	der, err := asn1.Marshal(dn)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "the subject cannot be written: %w", err)
+	}
+	return der, nil
+}
+
+func validityOf(want, standard, most time.Duration) (time.Duration, error) {
+	switch {
+	case want == 0:
+		return standard, nil
+	case want < time.Minute || want > most:
+		return 0, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %d days", want, most/day)
+	}
+	return want, nil
+}
+
+// leafTemplate returns what all end-entity certificates of an issuer share.
+// Backdating shortens nothing, except for certificates as long as browsers
+// accept; none outlives its issuer.
+func (a *Authority) leafTemplate(iss *issuer, validity time.Duration, usage x509.ExtKeyUsage) *x509.Certificate {
+	now := a.now()
+	tmpl := &x509.Certificate{
+		SerialNumber:          newSerial(),
+		NotBefore:             now.Add(-a.cfg.Backdate),
+		NotAfter:              now.Add(min(validity, MaxServerValidity*3-a.cfg.Backdate)),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{usage},
+		BasicConstraintsValid: true,
+	}
+	if usage == x509.ExtKeyUsageServerAuth && tmpl.NotAfter.Sub(tmpl.NotBefore) > MaxServerValidity {
+		tmpl.NotAfter = tmpl.NotBefore.Add(MaxServerValidity)
+	}
+	if tmpl.NotAfter.After(iss.cert.NotAfter) {
+		tmpl.NotAfter = iss.cert.NotAfter
+	}
+	a.addURLs(tmpl, iss.ID, true)
+	return tmpl
+}
+
+// issue signs the template for the key, records the certificate, and only then
+// returns it.
+func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by Origin) (*Issued, error) {
+	out := &Issued{Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
+	if !tmpl.NotAfter.After(a.now()) {
+		return nil, postern.Errorf(postern.Unavailable, "the %s CA has expired", iss.ID).WithHint("postern ca intermediate new %s", iss.Role)
+	}
+	if pub == nil {
+		key, err := GenerateKey(P256)
+		if err != nil {
+			return nil, postern.Errorf(postern.Internal, "make a key: %w", err)
+		}
+		out.Key, pub = key, key.Public()
+	} else if err := a.checkSubjectKey(pub); err != nil {
+		return nil, err
+	}
+	if _, ok := pub.(*rsa.PublicKey); ok && c.Profile == ProfileServer {
+		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 without forward secrecy asks for it
+	}
+	var err error
+	if tmpl.SubjectKeyId, err = keyID(pub); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, iss.cert, pub, iss.signer)
+	if err != nil {
+		return nil, postern.Errorf(postern.Internal, "sign with the %s CA: %w", iss.ID, err)
+	}
+	if out.Leaf, err = x509.ParseCertificate(der); err != nil {
+		return nil, postern.Errorf(postern.Internal, "the certificate just signed does not parse: %w", err)
+	}
+	rec, err := a.record(out.Leaf, iss.ID, c.Profile)
+	if err != nil {
+		return nil, err
+	}
+	rec.Person, rec.Label, rec.Names, rec.Renews = c.Person, c.Label, c.Names, c.Renews
+	if err := a.store.AddCertificate(ctx, rec, issuedEvent(rec, by)); err != nil {
+		return nil, err
+	}
+	out.Certificate = rec
+	return out, nil
+}
+
+// checkSubjectKey refuses keys that are weak, and keys of the CAs themselves.
+func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
+	if err := CheckKey(pub); err != nil {
+		return err
+	}
+	for _, i := range a.list() {
+		if samePublic(pub, i.pub) {
+			return postern.Errorf(postern.Denied, "that is the key of the %s CA", i.ID).WithHint("make a key of your own for each certificate")
+		}
+	}
+	return nil
+}
+
+// record returns what the store keeps of a certificate.
+func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) (Certificate, error) {
+	hash, err := KeyHash(cert.PublicKey)
+	if err != nil {
+		return Certificate{}, err
+	}
+	return Certificate{
+		Serial:    SerialString(cert.SerialNumber),
+		Issuer:    issuer,
+		Profile:   p,
+		Subject:   SubjectString(cert.RawSubject),
+		Key:       hash,
+		DER:       cert.Raw,
+		NotBefore: cert.NotBefore,
+		NotAfter:  cert.NotAfter,
+		Issued:    a.cfg.Now().UTC().Truncate(time.Microsecond),
+	}, nil
+}
+
+func issuedEvent(c Certificate, by Origin) postern.Event {
+	ev := postern.Event{
+		Kind:    postern.EventCertIssued,
+		Outcome: postern.OK,
+		Person:  c.Person,
+		Address: by.Address,
+		Object:  c.Serial,
+		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: c.Serial}},
+		Details: map[string]string{"profile": string(c.Profile), "issuer": c.Issuer, "not_after": c.NotAfter.Format(time.RFC3339)},
+	}
+	if len(c.Names) > 0 {
+		ev.Details["names"] = strings.Join(c.Names, " ")
+	}
+	if by.Person != "" && by.Person != c.Person {
+		ev.Details["by"] = by.Person
+	}
+	if c.Renews != "" {
+		ev.Kind = postern.EventCertRenewed
+		ev.Details["renews"] = c.Renews
+	}
+	return ev
+}
+
+// RenewRequest asks for a successor of a certificate.
+type RenewRequest struct {
+	Key      crypto.PublicKey // nil: make a key
+	SameKey  bool             // certify the old key again
+	Validity time.Duration    // 0: the configured one
+	Origin   Origin
+}
+
+// Renew issues a certificate for the names, or the person, of an older one. A
+// revoked certificate cannot be renewed; an expired one can. The old one stays
+// valid until it expires or is revoked. A client certificate carries the
+// person's present e-mail address.
+func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*Issued, error) {
+	old, err := a.store.Certificate(ctx, serial)
+	if err != nil {
+		return nil, err
+	}
+	if !old.Revoked.IsZero() {
+		return nil, postern.Errorf(postern.Denied, "certificate %s is revoked", serial).WithHint("issue a new one")
+	}
+	cert, err := x509.ParseCertificate(old.DER)
+	if err != nil {
+		return nil, postern.Errorf(postern.Internal, "certificate %s: %w", serial, err)
+	}
+	if r.SameKey {
+		r.Key = cert.PublicKey
+	}
+	switch old.Profile {
+	case ProfileServer:
+		by := r.Origin
+		if by.Person == "" {
+			by.Person = old.Person
+		}
+		return a.IssueServer(ctx, ServerRequest{Names: old.Names, Key: r.Key, Validity: r.Validity, Origin: by, renews: serial})
+	case ProfileClient:
+		return a.IssueClient(ctx, ClientRequest{
+			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
+			Key: r.Key, Validity: r.Validity, Origin: r.Origin, renews: serial,
+		})
+	}
+	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)
+}
+
+// Load returns an issued certificate as Issue did, without its key.
+func (a *Authority) Load(ctx context.Context, serial string) (*Issued, error) {
+	c, err := a.store.Certificate(ctx, serial)
+	if err != nil {
+		return nil, err
+	}
+	iss, err := a.issuer(ctx, c.Issuer)
+	if err != nil {
+		return nil, err
+	}
+	out := &Issued{Certificate: c, Root: a.Root()}
+	if iss.Role != Root {
+		out.Chain = []*x509.Certificate{iss.cert}
+	}
+	if out.Leaf, err = x509.ParseCertificate(c.DER); err != nil {
+		return nil, postern.Errorf(postern.Internal, "certificate %s: %w", serial, err)
+	}
+	return out, nil
+}
+
+// Certificates returns what the filter selects, newest first.
+func (a *Authority) Certificates(ctx context.Context, f Filter) ([]Certificate, error) {
+	return a.store.Certificates(ctx, f)
+}
