@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
 )
 
 const credentialColumns = `kind, id, COALESCE(person, ''), label, status, created, expires, last_used`
@@ -83,7 +85,28 @@ func (tx *Tx) SetCredentialStatus(ctx context.Context, kind postern.CredentialKi
 		}
 		return postern.Errorf(postern.Conflict, "%s %s is revoked", kind, id)
 	}
+	if status == postern.CredentialRevoked {
+		if err := tx.revokeIssued(ctx, kind, id); err != nil {
+			return err
+		}
+	}
 	return tx.Touch(ctx)
+}
+
+// revokeIssued revokes the certificate behind a credential, so that CRL, OCSP
+// and KRL say the same as the credential does.
+func (tx *Tx) revokeIssued(ctx context.Context, kind postern.CredentialKind, id string) error {
+	var err error
+	switch kind {
+	case postern.X509Certificate:
+		_, err = tx.revokeCertificates(ctx, "serial", id, ca.Unspecified, tx.db.Now())
+	case postern.SSHCertificate:
+		var serial uint64
+		if serial, err = strconv.ParseUint(id, 10, 63); err == nil {
+			_, err = tx.revokeSSH(ctx, "serial", int64(serial), tx.db.Now())
+		}
+	}
+	return err
 }
 
 // TouchCredential remembers that a credential was used at that time. It does

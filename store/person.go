@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
 )
 
 // AddPerson adds a person. It cleans and checks what it is given; a zero
@@ -153,6 +154,12 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 
 // strip takes everything from a person that could open a door.
 func (tx *Tx) strip(ctx context.Context, name string) error {
+	if _, err := tx.revokeCertificates(ctx, "person", name, ca.CessationOfOperation, tx.db.Now()); err != nil {
+		return err
+	}
+	if _, err := tx.revokeSSH(ctx, "person", name, tx.db.Now()); err != nil {
+		return err
+	}
 	for _, q := range []string{
 		`UPDATE people SET email = '' WHERE name = $1`,
 		`DELETE FROM person_groups WHERE person = $1`,
