@@ -1,0 +1,398 @@
+package apache
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+)
+
+// guard is a place and who may pass there.
+type guard struct {
+	at     *Directive
+	prefix []string // path prefixes; "/" is the whole site
+	regexp string   // or a regular expression over the path
+	policy policy
+}
+
+// policy is what Apache asks of a request in one place.
+type policy struct {
+	verify string   // SSLVerifyClient in force
+	depth  string   // SSLVerifyDepth in force
+	shown  bool     // a certificate must be shown, whatever SSLVerifyClient says
+	rules  []string // CEL; all must hold
+	hosts  []string // CEL over the request alone (addresses, methods); all must hold
+	closed bool     // nobody passes
+}
+
+// open reports whether the policy asks nothing.
+func (p policy) open() bool {
+	return !p.closed && !p.asks() && len(p.hosts) == 0
+}
+
+// asks reports whether nobody passes without a certificate.
+func (p policy) asks() bool { return p.shown || p.verify == "require" }
+
+// guards returns what the host and its sections ask, section by section.
+func (c *converter) guards(s *site) []guard {
+	var out []guard
+	host := c.policy(s, s.policy, policy{verify: s.verify, depth: s.depth})
+	if !host.open() {
+		out = append(out, guard{at: first(s.policy, s.at), prefix: []string{"/"}, policy: host})
+	}
+	for _, d := range s.sections {
+		out = append(out, c.section(s, d, host, nil)...)
+	}
+	return out
+}
+
+// guardPlain puts the guards of a name's HTTPS site into its plain HTTP site
+// too: there a guarded place redirects to HTTPS, in every spelling of its path.
+func (c *converter) guardPlain(sites []*site) {
+	for _, plain := range sites {
+		if plain.tls {
+			continue
+		}
+		i := slices.IndexFunc(sites, func(s *site) bool {
+			return s.tls && slices.ContainsFunc(s.names, func(n string) bool { return slices.Contains(plain.names, n) })
+		})
+		if i >= 0 {
+			own := plain.guards
+			plain.trust, plain.crl = sites[i].trust, sites[i].crl
+			plain.guards = append(slices.Clone(sites[i].guards), own...)
+			continue
+		}
+		for _, g := range plain.guards {
+			if g.policy.asks() {
+				c.notes.add(Changed, g.at, "a certificate can be shown over HTTPS only; this host has no HTTPS site")
+			}
+		}
+	}
+}
+
+func first(list []*Directive, or *Directive) *Directive {
+	if len(list) > 0 {
+		return list[0]
+	}
+	return or
+}
+
+// section returns the guards of one section and of those inside it. Within
+// restricts Files sections to the place they stand in.
+func (c *converter) section(s *site, d *Directive, outer policy, within *guard) []guard {
+	g := guard{at: d}
+	switch strings.ToLower(d.Name) {
+	case "location":
+		if d.arg(0) == "~" {
+			g.setRegexp(c, d.arg(1))
+		} else {
+			g.setLocation(c, d.arg(0))
+		}
+	case "locationmatch":
+		g.setRegexp(c, d.arg(0))
+	case "directory":
+		if d.arg(0) == "~" {
+			return c.unplaced(s, d, outer, "a directory pattern can't be mapped to the paths it is served at")
+		}
+		g.prefix = c.urlsOf(s, c.path(d.arg(0)))
+		if len(g.prefix) == 0 {
+			return nil // not reachable through this host
+		}
+	case "directorymatch":
+		return c.unplaced(s, d, outer, "a directory pattern can't be mapped to the paths it is served at")
+	case "files":
+		if d.arg(0) == "~" {
+			g.setFiles(c, d.arg(1), within)
+		} else {
+			re := strings.TrimSuffix(strings.TrimPrefix(globRegexp(d.arg(0), false, true), "^"), "$")
+			g.setFiles(c, "^"+re+"$", within)
+		}
+	case "filesmatch":
+		g.setFiles(c, d.arg(0), within)
+	case "proxy", "proxymatch":
+		return nil // who may use the forward proxy, which Postern is not
+	case "if", "elseif", "else":
+		return c.unplaced(s, d, outer, "a condition around directives has no match")
+	default:
+		if !quiet[strings.ToLower(d.Name)] {
+			c.notes.add(Lost, d, "this section has no match in Postern")
+		}
+		return nil
+	}
+	var own []*Directive
+	var inner []*Directive
+	for _, k := range d.Children {
+		switch name := strings.ToLower(k.Name); {
+		case access[name]:
+			own = append(own, k)
+		case k.Section:
+			inner = append(inner, k)
+		case steps[name]:
+			c.notes.add(Lost, k, "inside a section this has no match in Postern and is left out")
+		case name == "sethandler" || name == "addhandler" || name == "allowoverride" || name == "options":
+		case !quiet[name]:
+			c.notes.add(Lost, k, "has no match in Postern and is left out")
+		}
+	}
+	g.policy = c.policy(s, own, policy{verify: outer.verify, depth: outer.depth})
+	var out []guard
+	if len(own) > 0 && !g.policy.open() {
+		out = append(out, g)
+	} else if reopens(own) && !outer.open() {
+		c.notes.add(Closed, d, "Apache lets this place open what stands around it; Postern asks here for all that is asked outside")
+	}
+	for _, k := range inner {
+		out = append(out, c.section(s, k, g.policy, &g)...)
+	}
+	return out
+}
+
+// reopens reports whether access directives grant what an outer section may
+// have refused.
+func reopens(own []*Directive) bool {
+	for _, d := range own {
+		if d.is("Require") && strings.EqualFold(d.arg(0), "all") && strings.EqualFold(d.arg(1), "granted") ||
+			d.is("Satisfy") && strings.EqualFold(d.arg(0), "any") ||
+			d.is("SSLVerifyClient") && !strings.EqualFold(d.arg(0), "require") {
+			return true
+		}
+	}
+	return false
+}
+
+// unplaced closes the whole site for a section that guards something nobody
+// can point at, and leaves it out when it guards nothing.
+func (c *converter) unplaced(s *site, d *Directive, outer policy, why string) []guard {
+	if !guardsSomething(d) {
+		c.notes.add(Lost, d, "%s; it guards nothing, and is left out", why)
+		return nil
+	}
+	c.notes.add(Closed, d, "%s, so the whole site is closed", why)
+	return []guard{{at: d, prefix: []string{"/"}, policy: policy{closed: true}}}
+}
+
+// guardsSomething reports whether anything in the section keeps somebody out.
+func guardsSomething(d *Directive) bool {
+	for _, k := range d.Children {
+		name := strings.ToLower(k.Name)
+		granted := name == "require" && strings.EqualFold(k.arg(0), "all") && strings.EqualFold(k.arg(1), "granted")
+		if access[name] && !granted && name != "ssloptions" && name != "authname" && name != "authtype" {
+			return true
+		}
+		if k.Section && guardsSomething(k) {
+			return true
+		}
+		if name == "rewriterule" && strings.Contains(k.arg(2), "F") {
+			return true
+		}
+	}
+	return false
+}
+
+// setLocation places a <Location>: a prefix, unless it has wild cards.
+func (g *guard) setLocation(c *converter, p string) {
+	if strings.Contains(p, "://") {
+		p = p[strings.Index(p, "://")+3:]
+		p = p[max(strings.IndexByte(p, '/'), 0):]
+	}
+	if i := strings.IndexAny(p, "*?["); i >= 0 {
+		g.prefix = []string{clean(p[:i])}
+		c.notes.add(Changed, g.at, "the wild card guards everything that begins with %s", g.prefix[0])
+		return
+	}
+	g.prefix = []string{clean(p)}
+}
+
+func clean(p string) string {
+	if !strings.HasPrefix(p, "/") {
+		p = "/" + p
+	}
+	if c := path.Clean(p); c != "/" && strings.HasSuffix(p, "/") {
+		return c + "/"
+	} else {
+		return c
+	}
+}
+
+// setRegexp places a regular expression: as prefixes where it is an anchored
+// choice of literals, else as it is.
+func (g *guard) setRegexp(c *converter, re string) {
+	parsed, err := syntax.Parse(re, syntax.Perl)
+	if err != nil {
+		c.notes.add(Closed, g.at, "the regular expression uses what RE2 lacks, so the whole site is closed")
+		g.prefix, g.policy.closed = []string{"/"}, true
+		return
+	}
+	if list, ok := literalPrefixes(parsed.Simplify()); ok {
+		g.prefix = list
+		return
+	}
+	g.regexp = re
+}
+
+// setFiles places a pattern over a file's name: a path element, also with more
+// path behind it, which a script gets as path info.
+func (g *guard) setFiles(c *converter, re string, within *guard) {
+	body, anchored := strings.CutPrefix(re, "^")
+	lead := "/[^/]*"
+	if anchored {
+		lead = "/"
+	}
+	if b, end := strings.CutSuffix(body, "$"); end && !strings.HasSuffix(b, `\`) {
+		body = b + "(?:/|$)"
+	}
+	full := lead + "(?:" + body + ")"
+	if anchored || !strings.Contains(body, "|") {
+		full = lead + body
+	}
+	if within != nil && within.regexp == "" && len(within.prefix) > 0 && !slices.Contains(within.prefix, "/") {
+		var alts []string
+		for _, p := range within.prefix {
+			alts = append(alts, regexp.QuoteMeta(strings.TrimSuffix(p, "/")))
+		}
+		full = "^(?:" + strings.Join(alts, "|") + ").*" + full
+	}
+	if _, err := syntax.Parse(full, syntax.Perl); err != nil {
+		c.notes.add(Closed, g.at, "the pattern uses what RE2 lacks, so the whole site is closed")
+		g.prefix, g.policy.closed = []string{"/"}, true
+		return
+	}
+	g.regexp = full
+}
+
+// maxPrefixes bounds how many literals a regular expression may spell out.
+const maxPrefixes = 64
+
+// literalPrefixes returns the strings that an anchored expression spells out,
+// if all it says after ^ is a choice of literals, with nothing behind but what
+// a prefix means anyway.
+func literalPrefixes(re *syntax.Regexp) ([]string, bool) {
+	if re.Op != syntax.OpConcat || len(re.Sub) < 2 || re.Sub[0].Op != syntax.OpBeginText || re.Flags&syntax.FoldCase != 0 {
+		return nil, false
+	}
+	list := []string{""}
+	for i, sub := range re.Sub[1:] {
+		alts, ok := spelled(sub)
+		if !ok {
+			// A tail that matches everything adds nothing to a prefix.
+			if i > 0 && i == len(re.Sub)-2 && sub.Op == syntax.OpStar && (sub.Sub[0].Op == syntax.OpAnyCharNotNL || sub.Sub[0].Op == syntax.OpAnyChar) {
+				return list, true
+			}
+			return nil, false
+		}
+		if len(list)*len(alts) > maxPrefixes {
+			return nil, false
+		}
+		var next []string
+		for _, a := range list {
+			for _, b := range alts {
+				next = append(next, a+b)
+			}
+		}
+		list = next
+	}
+	for _, p := range list {
+		if !strings.HasPrefix(p, "/") {
+			return nil, false
+		}
+	}
+	return list, true
+}
+
+// spelled returns the strings that a part of an expression matches, if they
+// are few and literal.
+func spelled(re *syntax.Regexp) ([]string, bool) {
+	switch re.Op {
+	case syntax.OpLiteral:
+		if re.Flags&syntax.FoldCase != 0 {
+			return nil, false
+		}
+		return []string{string(re.Rune)}, true
+	case syntax.OpEmptyMatch:
+		return []string{""}, true
+	case syntax.OpCapture:
+		return spelled(re.Sub[0])
+	case syntax.OpAlternate:
+		var out []string
+		for _, sub := range re.Sub {
+			s, ok := spelled(sub)
+			if !ok || len(out)+len(s) > maxPrefixes {
+				return nil, false
+			}
+			out = append(out, s...)
+		}
+		return out, true
+	case syntax.OpConcat:
+		out := []string{""}
+		for _, sub := range re.Sub {
+			s, ok := spelled(sub)
+			if !ok || len(out)*len(s) > maxPrefixes {
+				return nil, false
+			}
+			var next []string
+			for _, a := range out {
+				for _, b := range s {
+					next = append(next, a+b)
+				}
+			}
+			out = next
+		}
+		return out, true
+	}
+	return nil, false
+}
+
+// urlsOf returns the path prefixes at which the host serves a directory.
+func (c *converter) urlsOf(s *site, dir string) []string {
+	var out []string
+	roots := append([]alias{{url: "/", dir: s.docroot}}, s.aliases...)
+	for _, a := range roots {
+		if a.dir == "" {
+			continue
+		}
+		base := path.Clean(a.dir)
+		switch {
+		case dir == base || dir == "/" || strings.HasPrefix(base, strings.TrimSuffix(dir, "/")+"/"):
+			// <Directory /> is Apache's default for what is not served; it
+			// says nothing of this host's own root when another section does.
+			if dir != base && c.hasDirectory(s, base) {
+				continue
+			}
+			out = append(out, clean(a.url))
+		case strings.HasPrefix(dir, base+"/"):
+			out = append(out, clean(path.Join(a.url, strings.TrimPrefix(dir, base))))
+		}
+	}
+	return out
+}
+
+// hasDirectory reports whether a <Directory> section sits between the one
+// asked about and dir, overriding it.
+func (c *converter) hasDirectory(s *site, dir string) bool {
+	for _, d := range s.sections {
+		if !d.is("Directory") {
+			continue
+		}
+		p := path.Clean(c.path(d.arg(0)))
+		if p != "/" && (p == dir || strings.HasPrefix(dir, p+"/")) && saysWho(d) {
+			return true
+		}
+	}
+	return false
+}
+
+func saysWho(d *Directive) bool {
+	return slices.ContainsFunc(d.Children, func(k *Directive) bool {
+		return k.is("Require") || k.is("RequireAll") || k.is("RequireAny") || k.is("Allow") || k.is("Deny")
+	})
+}
+
+// String names the place as the Caddyfile does.
+func (g guard) String() string {
+	if g.regexp != "" {
+		return fmt.Sprintf("regexp %s", g.regexp)
+	}
+	return strings.Join(g.prefix, " ")
+}
