@@ -217,6 +217,9 @@ func (c *check) openCode(ctx context.Context) Status {
 	return ""
 }
 
+// outsideKey is the reason for not opening a code whose secret is elsewhere.
+const outsideKey = "key of an outside service"
+
 // openCode tries every reading of a typed code. The key is nil unless one is
 // known by its public ID; reason is empty only if the code is one of that key
 // and the key passes.
@@ -236,7 +239,7 @@ func openCode(ctx context.Context, keys Keys, typed string) (found *Key, _ Token
 		}
 		found = key
 		if key.Secret == nil {
-			reason = "key of an outside service"
+			reason = outsideKey
 			continue
 		}
 		token, ok := code.Open(key.Secret.cipher(), key.Secret.PrivateID)

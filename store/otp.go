@@ -81,6 +81,16 @@ func (o *OTP) poll(ctx context.Context) error {
 	return nil
 }
 
+// write runs f in a Write and makes sure that what it changed is seen here at
+// once; other servers see it within otpPoll.
+func (o *OTP) write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	err := o.db.Write(ctx, f)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.polled = time.Time{}
+	return err
+}
+
 // held returns what is held under id, if it still counts.
 func held[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K) (v V, ok bool) {
 	o.mu.Lock()
@@ -197,7 +207,7 @@ func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
 // [postern.Conflict], unless replace says that its secret, serial number and
 // label are to change; its counter never goes back.
 func (o *OTP) AddKeys(ctx context.Context, keys []*otp.Key, replace bool) error {
-	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
 		for _, k := range keys {
 			if err := o.addKey(ctx, tx, k, replace); err != nil {
 				return err
@@ -273,7 +283,7 @@ func raiseCounter(ctx context.Context, tx *Tx, c otp.Counter) error {
 // RaiseCounters takes over counters from elsewhere: each key's last use becomes
 // the later of the two. Keys need not be known yet.
 func (o *OTP) RaiseCounters(ctx context.Context, counters []otp.Counter) error {
-	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
 		for _, c := range counters {
 			if !otp.ValidPublicID(c.PublicID) {
 				return postern.Errorf(postern.Invalid, "%q is not a public ID", c.PublicID)
@@ -316,6 +326,15 @@ func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
 	})
 }
 
+// ClaimKey gives a key that is nobody's to a person, with a name for it. A key
+// that has become somebody's meanwhile is [postern.NotFound].
+func (o *OTP) ClaimKey(ctx context.Context, publicID, person, label string) error {
+	return o.changeKey(ctx, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
+		return tx.Exec(ctx, `UPDATE credentials SET person = $2, label = CASE WHEN $3 = '' THEN label ELSE $3 END
+			WHERE kind = 'yubikey' AND id = $1 AND person IS NULL`, publicID, person, label)
+	})
+}
+
 // LabelKey names a key.
 func (o *OTP) LabelKey(ctx context.Context, publicID, label string) error {
 	return o.changeKey(ctx, publicID, "named", func(ctx context.Context, tx *Tx) (int64, error) {
@@ -324,7 +343,7 @@ func (o *OTP) LabelKey(ctx context.Context, publicID, label string) error {
 }
 
 func (o *OTP) changeKey(ctx context.Context, publicID, what string, change func(context.Context, *Tx) (int64, error)) error {
-	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := change(ctx, tx)
 		if err != nil {
 			return err

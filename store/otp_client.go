@@ -80,7 +80,7 @@ func (o *OTP) Clients(ctx context.Context) ([]*otp.APIClient, error) {
 // AddClient adds an API client. With ID 0 it gets the next free number, which
 // is set in c.
 func (o *OTP) AddClient(ctx context.Context, c *otp.APIClient) error {
-	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
 		id := c.ID
 		if id == 0 {
 			if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) + 1 FROM otp_clients`).Scan(&id); err != nil {
@@ -113,7 +113,7 @@ func (o *OTP) AddClient(ctx context.Context, c *otp.APIClient) error {
 
 // SetClientDisabled disables or enables an API client.
 func (o *OTP) SetClientDisabled(ctx context.Context, id int64, disabled bool) error {
-	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE otp_clients SET disabled = $2 WHERE id = $1`, id, flag(disabled))
 		if err != nil {
 			return err
