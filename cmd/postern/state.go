@@ -140,11 +140,26 @@ func databaseURL(dir string) (string, error) {
 // writeOnce writes a file as a whole, unless there is one of that name. It
 // succeeds when there is, whoever made it.
 func writeOnce(path string, data []byte, mode fs.FileMode) error {
+	return writeWhole(path, data, mode, func(new string) error {
+		if err := os.Link(new, path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return os.Remove(new)
+	})
+}
+
+// replaceFile writes a file as a whole, in the place of any that is there.
+func replaceFile(path string, data []byte, mode fs.FileMode) error {
+	return writeWhole(path, data, mode, func(new string) error { return os.Rename(new, path) })
+}
+
+// writeWhole writes a file beside path, durably, and has it put in its place.
+func writeWhole(path string, data []byte, mode fs.FileMode, place func(new string) error) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name())
+	defer os.Remove(f.Name()) // if it did not come so far
 	defer f.Close()
 	if err := f.Chmod(mode); err != nil {
 		return err
@@ -158,7 +173,7 @@ func writeOnce(path string, data []byte, mode fs.FileMode) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := place(f.Name()); err != nil {
 		return err
 	}
 	dir, err := os.Open(filepath.Dir(path))

@@ -1,7 +1,228 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"os/user"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/store"
+	"github.com/spf13/cobra"
+)
 
 func newUser(a *app) *cobra.Command {
-	return group("user", "People, and what they hold")
+	return group("user", "People, and what they hold",
+		newUserAdd(a), newUserList(a), newUserShow(a),
+		newUserStatus(a, userStatus{
+			use: "suspend", done: "suspended", kind: postern.EventPersonSuspended, status: postern.PersonSuspended,
+			short: "Let somebody in no more, for now",
+			long:  "Suspend a person: nothing that they hold opens a door, from the next request on, until they are resumed.",
+		}),
+		newUserStatus(a, userStatus{
+			use: "resume", done: "resumed", kind: postern.EventPersonResumed, status: postern.PersonActive,
+			short: "Let somebody in again who was suspended",
+			long:  "Resume a person who was suspended: what they hold opens doors again.",
+		}),
+		newUserStatus(a, userStatus{
+			use: "remove", done: "removed", kind: postern.EventPersonRemoved, status: postern.PersonRemoved,
+			short: "Remove somebody for good",
+			long: `Remove a person: everything that they hold is revoked, and their address and
+groups are forgotten. Their name stays, so that the timeline can be read and
+nobody else gets it. This cannot be undone.`,
+		}),
+	)
+}
+
+func newUserAdd(a *app) *cobra.Command {
+	var p postern.Person
+	cmd := &cobra.Command{
+		Use:     "add NAME",
+		Short:   "Add a person",
+		Long:    "Add a person. The name is 1 to 64 of a-z 0-9 . _ - and never changes.",
+		Example: "  postern user add alice --email alice@example.com --group audit",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.Name = args[0]
+			return a.userAdd(cmd.Context(), p)
+		},
+	}
+	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; nobody else may have it")
+	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
+	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be given again")
+	return cmd
+}
+
+func (a *app) userAdd(ctx context.Context, p postern.Person) error {
+	err := a.change(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := tx.AddPerson(ctx, p); err != nil {
+			return err
+		}
+		return tx.Append(ctx, byHand(postern.Event{Kind: postern.EventPersonAdded, Person: p.Name}))
+	})
+	if err == nil {
+		fmt.Fprintf(a.out, "added %s\n", p.Name)
+	}
+	return err
+}
+
+// change opens the state and changes it in one transaction.
+func (a *app) change(ctx context.Context, f func(ctx context.Context, tx *store.Tx) error) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return st.Store.Write(ctx, f)
+}
+
+// byHand adds to an event which user of this machine gave the command.
+func byHand(e postern.Event) postern.Event {
+	if u, err := user.Current(); err == nil {
+		e.Details = map[string]string{"by": u.Username}
+	}
+	return e
+}
+
+func newUserList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the people",
+		Long:    "List everybody who was not removed, by name.",
+		Example: "  postern user list --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.userList(cmd.Context(), asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func (a *app) userList(ctx context.Context, asJSON bool) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	people, err := st.Store.People(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSONLine(a.out, append([]postern.Person{}, people...))
+	}
+	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, p := range people {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", p.Name, p.Status, dash(p.Email), dash(strings.Join(p.Groups, ",")), p.FullName)
+	}
+	return tw.Flush()
+}
+
+func newUserShow(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show a person and what they hold",
+		Long:    "Show a person and every credential that they hold or held.",
+		Example: "  postern user show alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.userShow(cmd.Context(), args[0], asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// holder is a person with what they hold, as user show --json prints it.
+type holder struct {
+	postern.Person
+	Credentials []postern.Credential `json:"credentials"`
+}
+
+func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	h := holder{Credentials: []postern.Credential{}}
+	err = st.Store.Read(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		if h.Person, err = tx.Person(ctx, name); err != nil {
+			return err
+		}
+		held, err := tx.CredentialsOf(ctx, name)
+		h.Credentials = append(h.Credentials[:0], held...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSONLine(a.out, h)
+	}
+	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "name\t%s\nstatus\t%s\ne-mail\t%s\nfull name\t%s\ngroups\t%s\nadded\t%s\n",
+		h.Name, h.Status, dash(h.Email), dash(h.FullName), dash(strings.Join(h.Groups, ", ")), stamp(h.Created))
+	for _, c := range h.Credentials {
+		fmt.Fprintf(tw, "holds\t%s\n", describe(c))
+	}
+	return tw.Flush()
+}
+
+// describe says a credential on one line.
+func describe(c postern.Credential) string {
+	s := fmt.Sprintf("%s %s, %s", c.Kind, c.ID, c.Status)
+	if c.Label != "" {
+		s += ", " + c.Label
+	}
+	if !c.Expires.IsZero() {
+		s += ", until " + stamp(c.Expires)
+	}
+	if !c.LastUsed.IsZero() {
+		s += ", last used " + stamp(c.LastUsed)
+	}
+	return s
+}
+
+// userStatus is a command that sets a person's status.
+type userStatus struct {
+	use, done, short, long, kind string
+	status                       postern.PersonStatus
+}
+
+func newUserStatus(a *app, s userStatus) *cobra.Command {
+	return &cobra.Command{
+		Use:     s.use + " NAME",
+		Short:   s.short,
+		Long:    s.long,
+		Example: "  postern user " + s.use + " alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.setUserStatus(cmd.Context(), args[0], s) },
+	}
+}
+
+func (a *app) setUserStatus(ctx context.Context, name string, s userStatus) error {
+	changed := false
+	err := a.change(ctx, func(ctx context.Context, tx *store.Tx) error {
+		p, err := tx.Person(ctx, name)
+		if err != nil {
+			return err
+		}
+		if changed = p.Status != s.status; !changed {
+			return nil
+		}
+		if err := tx.SetPersonStatus(ctx, name, s.status); err != nil {
+			return err
+		}
+		return tx.Append(ctx, byHand(postern.Event{Kind: s.kind, Person: name}))
+	})
+	switch {
+	case err != nil:
+		return err
+	case changed:
+		fmt.Fprintf(a.out, "%s %s\n", s.done, name)
+	default:
+		fmt.Fprintf(a.out, "%s is %s already\n", name, s.status)
+	}
+	return nil
 }

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// Events returns the events of the timeline that match, in their order. It is
+// the store's side of [timeline.Source].
+func (db *DB) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
+	if err := f.Validate(); err != nil {
+		return nil, err
+	}
+	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]postern.Event, error) {
+		return tx.Events(ctx, f)
+	})
+}
+
+// Events is [DB.Events] inside a transaction.
+func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
+	query, args := eventQuery(f)
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var events []postern.Event
+	for rows.Next() {
+		var index int64
+		var line string
+		if err := rows.Scan(&index, &line); err != nil {
+			return nil, err
+		}
+		e, err := timeline.Decode([]byte(line))
+		if err != nil || e.Index != index {
+			return nil, postern.Errorf(postern.Internal, "line %d of the timeline is damaged", index).WithHint("see what postern log verify says")
+		}
+		if !f.Match(e) {
+			continue
+		}
+		if events = append(events, e); len(events) == f.Limit {
+			break
+		}
+	}
+	if f.Last {
+		slices.Reverse(events)
+	}
+	return events, rows.Err()
+}
+
+// eventQuery returns the query for every line that may match: the columns
+// narrow it down, and Match decides.
+func eventQuery(f timeline.Filter) (string, []any) {
+	var where []string
+	var args []any
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		where = append(where, fmt.Sprintf(condition, len(args)))
+	}
+	and(`idx >= $%d`, f.From)
+	if f.Person != "" {
+		and(`person = $%d`, f.Person)
+	}
+	if f.Outcome != "" {
+		and(`outcome = $%d`, string(f.Outcome))
+	}
+	if f.Address != "" && !strings.Contains(f.Address, "/") {
+		and(`address = $%d`, f.Address)
+	}
+	if f.Object != "" && !strings.HasSuffix(f.Object, "*") {
+		and(`object = $%d`, f.Object)
+	}
+	if !f.Since.IsZero() {
+		and(`time >= $%d`, micros(f.Since))
+	}
+	if !f.Until.IsZero() {
+		and(`time < $%d`, micros(f.Until))
+	}
+	if f.Link != (postern.Link{}) {
+		and(`idx IN (SELECT l.idx FROM log_links l WHERE l.kind = $%d`, f.Link.Kind)
+		and(`l.id = $%d)`, f.Link.ID)
+	}
+	query := `SELECT idx, line FROM log_events WHERE ` + strings.Join(where, " AND ") + ` ORDER BY idx`
+	if f.Last {
+		query += ` DESC`
+	}
+	return query, args
+}
+
+// LogSize returns the number of lines that the timeline has. It is cheap: one
+// row by its key.
+func (db *DB) LogSize(ctx context.Context) (int64, error) {
+	var size int64
+	err := db.read.QueryRowContext(ctx, `SELECT size FROM log_state WHERE id = 1`).Scan(&size)
+	return size, db.wrap(err, "read the timeline's size")
+}
+
+// VerifyLog checks the whole timeline as [timeline.Verify] does.
+func (db *DB) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report, error) {
+	v, err := note.NewVerifier(db.verifier)
+	if err != nil {
+		return timeline.Report{}, err
+	}
+	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
+		return timeline.Verify(ctx, archive{tx}, v, earlier...)
+	})
+}
+
+// ProveEvent returns the proof that a line stands in the timeline. It fails
+// with [postern.NotFound] if there is no such line, and with
+// [postern.Internal] if the timeline was tampered with.
+func (db *DB) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
+	v, err := note.NewVerifier(db.verifier)
+	if err != nil {
+		return timeline.Proof{}, err
+	}
+	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (timeline.Proof, error) {
+		var line string
+		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&line)
+		if err != nil {
+			return timeline.Proof{}, notFound(err, "there is no line %d in the timeline", index)
+		}
+		p, err := timeline.Prove(ctx, archive{tx}, line, index)
+		if err != nil {
+			return p, err
+		}
+		if _, _, err := p.Check(v); err != nil {
+			return p, postern.Errorf(postern.Internal, "line %d cannot be proved: it is not the one that was written", index).
+				WithHint("see what postern log verify says")
+		}
+		return p, nil
+	})
+}
+
+// archive is the timeline in one transaction, as [timeline.Archive] reads it.
+type archive struct{ tx *Tx }
+
+func (a archive) Checkpoint(ctx context.Context) (size int64, signed string, err error) {
+	err = a.tx.QueryRow(ctx, `SELECT size, checkpoint FROM log_state WHERE id = 1`).Scan(&size, &signed)
+	return size, signed, notFound(err, "the timeline has no checkpoint")
+}
+
+// linesPage is how many lines are read at a time: the tiles are read between.
+const linesPage = 1000
+
+func (a archive) Lines(ctx context.Context, f func(timeline.Kept) error) error {
+	after := int64(-1 << 63)
+	for {
+		page, err := a.page(ctx, after)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, k := range page {
+			if err := f(k); err != nil {
+				return err
+			}
+		}
+		after = page[len(page)-1].Index
+	}
+}
+
+func (a archive) page(ctx context.Context, after int64) ([]timeline.Kept, error) {
+	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT idx, time, kind, outcome, person, address, object, line FROM log_events
+		WHERE idx > $1 ORDER BY idx LIMIT %d`, linesPage), after)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var page []timeline.Kept
+	for rows.Next() {
+		var k timeline.Kept
+		var at int64
+		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object, &k.Line); err != nil {
+			return nil, err
+		}
+		k.Time = fromMicros(at)
+		page = append(page, k)
+	}
+	return page, rows.Err()
+}
+
+func (a archive) Links(ctx context.Context, f func(index int64, l postern.Link) error) error {
+	rows, err := a.tx.Query(ctx, `SELECT idx, kind, id FROM log_links`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var index int64
+		var l postern.Link
+		if err := rows.Scan(&index, &l.Kind, &l.ID); err != nil {
+			return err
+		}
+		if err := f(index, l); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (a archive) Tile(ctx context.Context, level int, n int64) (data []byte, err error) {
+	err = a.tx.QueryRow(ctx, `SELECT data FROM log_tiles WHERE level = $1 AND n = $2`, level, n).Scan(&data)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return data, err
+}

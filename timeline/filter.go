@@ -1,0 +1,97 @@
+package timeline
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Filter says which events are asked for; the zero Filter means all of them.
+type Filter struct {
+	Person  string
+	Kind    string // a kind, or the beginning of one up to a dot: "cert" is "cert.issued" too
+	Outcome postern.Outcome
+	Address string // an address, or a network in CIDR notation
+	Object  string // an object; a * at its end stands for anything
+	Link    postern.Link
+	Since   time.Time // not before
+	Until   time.Time // before
+
+	From  int64 // the first index that counts
+	Limit int   // at most so many; 0 means all
+	Last  bool  // with Limit: the last ones, not the first
+}
+
+// Validate reports what is wrong with the filter.
+func (f Filter) Validate() error {
+	if strings.Contains(f.Address, "/") {
+		if _, err := netip.ParsePrefix(f.Address); err != nil {
+			return postern.Errorf(postern.Invalid, "%q is not a network", f.Address).WithHint("for example: 192.0.2.0/24")
+		}
+	}
+	switch f.Outcome {
+	case "", postern.OK, postern.Refused, postern.Failed:
+	default:
+		return postern.Errorf(postern.Invalid, "%q is no outcome", f.Outcome).WithHint("ok, refused or failed")
+	}
+	if (f.Link.Kind == "") != (f.Link.ID == "") {
+		return postern.Errorf(postern.Invalid, "a link is KIND=ID").WithHint("for example: yubikey=vvccccbdefgh")
+	}
+	return nil
+}
+
+// Match reports whether an event is asked for.
+func (f Filter) Match(e postern.Event) bool {
+	return e.Index >= f.From &&
+		(f.Person == "" || e.Person == f.Person) &&
+		(f.Kind == "" || e.Kind == f.Kind || strings.HasPrefix(e.Kind, f.Kind+".")) &&
+		(f.Outcome == "" || e.Outcome == f.Outcome) &&
+		(f.Address == "" || matchAddress(f.Address, e.Address)) &&
+		(f.Object == "" || matchObject(f.Object, e.Object)) &&
+		(f.Since.IsZero() || !e.Time.Before(f.Since)) &&
+		(f.Until.IsZero() || e.Time.Before(f.Until)) &&
+		(f.Link == postern.Link{} || hasLink(e, f.Link))
+}
+
+func matchAddress(want, have string) bool {
+	if !strings.Contains(want, "/") {
+		return want == have
+	}
+	network, err := netip.ParsePrefix(want)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(have)
+	return err == nil && network.Contains(addr.Unmap())
+}
+
+func matchObject(want, have string) bool {
+	if prefix, ok := strings.CutSuffix(want, "*"); ok {
+		return strings.HasPrefix(have, prefix)
+	}
+	return want == have
+}
+
+func hasLink(e postern.Event, link postern.Link) bool {
+	for _, l := range e.Links {
+		if l == link {
+			return true
+		}
+	}
+	return false
+}
+
+// Source answers questions about the timeline. It returns events in the order
+// of their index, and may be used from several goroutines.
+type Source interface {
+	Events(ctx context.Context, f Filter) ([]postern.Event, error)
+}
+
+// Appender adds events to the timeline, all of them or none. It may be used
+// from several goroutines.
+type Appender interface {
+	Append(ctx context.Context, events ...postern.Event) error
+}

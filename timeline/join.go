@@ -1,0 +1,91 @@
+package timeline
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/postern-project/postern"
+)
+
+// MaxJoined bounds how many events a join returns.
+const MaxJoined = 1000
+
+// narrow reports whether a link stands for one sitting: what happened under it
+// belongs together. A credential or a virtual machine is wide: everything that
+// was ever done with it shares the link, so a join names it but does not go on
+// through it.
+func narrow(l postern.Link) bool {
+	switch l.Kind {
+	case postern.LinkSession, postern.LinkProcess, postern.LinkConnection:
+		return true
+	}
+	return false
+}
+
+// Join returns the events that belong to e: those that share a session, a
+// process or a connection with it, or with another that belongs to it. e itself
+// is among them; they are in order, and at most [MaxJoined].
+func Join(ctx context.Context, src Source, e postern.Event) ([]postern.Event, error) {
+	j := newJoiner(src)
+	j.add(e)
+	return j.run(ctx)
+}
+
+// JoinLink returns the events that have the link, and those that belong to one
+// of them.
+func JoinLink(ctx context.Context, src Source, link postern.Link) ([]postern.Event, error) {
+	j := newJoiner(src)
+	j.follow(link)
+	return j.run(ctx)
+}
+
+type joiner struct {
+	src    Source
+	queue  []postern.Link
+	seen   map[postern.Link]bool
+	events map[int64]postern.Event
+}
+
+func newJoiner(src Source) *joiner {
+	return &joiner{src: src, seen: map[postern.Link]bool{}, events: map[int64]postern.Event{}}
+}
+
+func (j *joiner) follow(l postern.Link) {
+	if !j.seen[l] {
+		j.seen[l] = true
+		j.queue = append(j.queue, l)
+	}
+}
+
+func (j *joiner) add(e postern.Event) {
+	if _, ok := j.events[e.Index]; ok || len(j.events) >= MaxJoined {
+		return
+	}
+	j.events[e.Index] = e
+	for _, l := range e.Links {
+		if narrow(l) {
+			j.follow(l)
+		}
+	}
+}
+
+func (j *joiner) run(ctx context.Context) ([]postern.Event, error) {
+	for len(j.queue) > 0 && len(j.events) < MaxJoined {
+		link := j.queue[0]
+		j.queue = j.queue[1:]
+		found, err := j.src.Events(ctx, Filter{Link: link, Limit: MaxJoined})
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range found {
+			j.add(e)
+		}
+	}
+	joined := make([]postern.Event, 0, len(j.events))
+	for _, e := range j.events {
+		joined = append(joined, e)
+	}
+	slices.SortFunc(joined, func(a, b postern.Event) int { return cmp.Compare(a.Index, b.Index) })
+	return joined, nil
+}

@@ -1,0 +1,98 @@
+package timeline
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Proof shows that a line stands in a log, to whoever has the log's public key
+// and nothing else.
+type Proof struct {
+	Line       string      `json:"line"` // the exact text
+	Index      int64       `json:"index"`
+	Hashes     []tlog.Hash `json:"hashes"`     // RFC 6962 audit path, in base64
+	Checkpoint string      `json:"checkpoint"` // signed note
+}
+
+// maxProof bounds the text of a proof in bytes, maxHashes its path: a tree of
+// 2^63 leaves has 63 levels.
+const (
+	maxProof  = 256 << 10
+	maxHashes = 64
+)
+
+// Prove returns the proof of a line that is kept in the archive, under the
+// checkpoint of now.
+func Prove(ctx context.Context, a Archive, line string, index int64) (Proof, error) {
+	size, signed, err := a.Checkpoint(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	if index < 0 || index >= size {
+		return Proof{}, postern.Errorf(postern.NotFound, "there is no line %d: the log has %d", index, size)
+	}
+	path, err := tlog.ProveRecord(size, index, hashReader(ctx, a))
+	if err != nil {
+		return Proof{}, fmt.Errorf("prove line %d: %w", index, err)
+	}
+	return Proof{line, index, path, signed}, nil
+}
+
+// hashReader reads the tree's hashes out of the archive's tiles.
+func hashReader(ctx context.Context, a Archive) tlog.HashReader {
+	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		hashes := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			level, n := tlog.SplitStoredHashIndex(index)
+			height := level % TileHeight // the hash stands so high over its tile's
+			per := tileWidth >> height   // so many of its kind a tile
+			data, err := a.Tile(ctx, level/TileHeight, n/int64(per))
+			if err != nil {
+				return nil, err
+			}
+			kept, at := split(data), int(n%int64(per))<<height
+			if at+1<<height > len(kept) {
+				return nil, fmt.Errorf("tile %d/%d is missing or too short", level/TileHeight, n/int64(per))
+			}
+			hashes[i] = fold(kept[at : at+1<<height])
+		}
+		return hashes, nil
+	})
+}
+
+// ParseProof reads a proof from its JSON.
+func ParseProof(text []byte) (Proof, error) {
+	var p Proof
+	if len(text) > maxProof {
+		return p, postern.Errorf(postern.Invalid, "the proof is longer than %d bytes", maxProof)
+	}
+	if err := json.Unmarshal(text, &p); err != nil {
+		return p, postern.Errorf(postern.Invalid, "the proof is not right: %w", err)
+	}
+	return p, nil
+}
+
+// Check returns the event that the proof proves, and the checkpoint that it
+// stands under. It fails with [postern.Denied] if the proof proves nothing.
+func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
+	c, err := OpenCheckpoint(p.Checkpoint, v)
+	if err != nil {
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof's %w", err)
+	}
+	if p.Index < 0 || p.Index >= c.Size || len(p.Hashes) > maxHashes {
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof is of a line that the checkpoint does not have")
+	}
+	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, p.Index, tlog.RecordHash([]byte(p.Line))); err != nil {
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its line")
+	}
+	e, err := Decode([]byte(p.Line))
+	if err != nil {
+		return e, c, postern.Errorf(postern.Denied, "the proof's line is not an event: %w", err)
+	}
+	return e, c, nil
+}

@@ -1,0 +1,221 @@
+package timeline
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Sentence says an event in words: who, with what, from where, did what to
+// what, and how it ended. What the event itself does not tell is taken from the
+// events joined with it, see [Join].
+func Sentence(e postern.Event, joined []postern.Event) string {
+	s := telling(e, joined)
+	var b strings.Builder
+	b.WriteString(s.who)
+	if len(s.with) > 0 {
+		fmt.Fprintf(&b, ", %s", list(s.with))
+	}
+	if s.from != "" {
+		fmt.Fprintf(&b, ", from %s", s.from)
+	}
+	if b.Len() > len(s.who) {
+		b.WriteString(",")
+	}
+	b.WriteString(" " + did(e))
+	if e.Count > 1 {
+		fmt.Fprintf(&b, ", %d times", e.Count)
+	}
+	if e.Reason != "" {
+		b.WriteString(": " + e.Reason)
+	}
+	if e.Took > 0 {
+		fmt.Fprintf(&b, "; answered in %s", Round(e.Took))
+	}
+	b.WriteString(".")
+	return b.String()
+}
+
+// teller is the beginning of a sentence.
+type teller struct {
+	who, from string
+	with      []string
+}
+
+// telling finds who did it, with what and from where. Credentials and the
+// address count from joined events of the same person that ended well: a
+// refused attempt proves nobody.
+func telling(e postern.Event, joined []postern.Event) teller {
+	t := teller{who: e.Person, from: e.Address}
+	for _, j := range joined {
+		if t.who == "" && j.Outcome == postern.OK {
+			t.who = j.Person
+		}
+	}
+	links := credentialsIn(e.Links, nil)
+	for _, j := range joined {
+		if j.Outcome != postern.OK || j.Person != t.who {
+			continue
+		}
+		links = credentialsIn(j.Links, links)
+		if t.from == "" {
+			t.from = j.Address
+		}
+	}
+	slices.SortStableFunc(links, func(a, b postern.Link) int { return credentialRank(a) - credentialRank(b) })
+	for _, l := range links {
+		t.with = append(t.with, credentialNames[credentialRank(l)].name+" "+l.ID)
+	}
+	if t.who == "" {
+		t.who = "somebody"
+	}
+	return t
+}
+
+func credentialsIn(from, links []postern.Link) []postern.Link {
+	for _, l := range from {
+		if credentialRank(l) < len(credentialNames) && !slices.Contains(links, l) {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// credentialNames are the words for what proves a person, in the order in which
+// they are told.
+var credentialNames = []struct {
+	kind postern.CredentialKind
+	name string
+}{
+	{postern.YubiKey, "YubiKey"},
+	{postern.TOTP, "TOTP"},
+	{postern.HOTP, "HOTP"},
+	{postern.RecoveryCode, "recovery code"},
+	{postern.X509Certificate, "certificate"},
+	{postern.SSHCertificate, "SSH certificate"},
+	{postern.SSHKey, "SSH key"},
+}
+
+func credentialRank(l postern.Link) int {
+	for i, c := range credentialNames {
+		if string(c.kind) == l.Kind {
+			return i
+		}
+	}
+	return len(credentialNames)
+}
+
+// deeds are the words for what happened: when it ended well, and when not. A %s
+// is the object.
+var deeds = map[string]struct{ ok, not string }{
+	postern.EventLogCreated:      {"began the log %s", ""},
+	postern.EventConfigLoaded:    {"loaded the configuration %s", "could not load the configuration %s"},
+	postern.EventPersonAdded:     {"was added", ""},
+	postern.EventPersonChanged:   {"was changed", ""},
+	postern.EventPersonSuspended: {"was suspended", ""},
+	postern.EventPersonResumed:   {"was let in again", ""},
+	postern.EventPersonRemoved:   {"was removed", ""},
+	postern.EventPersonRecovered: {"was given a way back in", "was not given a way back in"},
+	postern.EventCACreated:       {"made the certificate authority %s", ""},
+	postern.EventCertIssued:      {"was issued the certificate for %s", "was not issued a certificate for %s"},
+	postern.EventCertRenewed:     {"renewed the certificate for %s", "could not renew the certificate for %s"},
+	postern.EventCertRevoked:     {"had the certificate for %s revoked", ""},
+	postern.EventSSHCertIssued:   {"was issued the SSH certificate for %s", "was not issued an SSH certificate for %s"},
+	postern.EventSSHRevoked:      {"had the SSH certificate for %s revoked", ""},
+	postern.EventGatePassed:      {"came in to %s", ""},
+	postern.EventGate:            {"", "was refused %s"},
+	postern.EventPortalEnrolled:  {"enrolled at the portal", "could not enrol at the portal"},
+	postern.EventPortalLink:      {"was sent a link to the portal", "was refused a link to the portal"},
+	postern.EventACMEAccount:     {"opened the ACME account %s", "was refused an ACME account"},
+	postern.EventACMEOrder:       {"ordered a certificate for %s by ACME", "was refused a certificate for %s by ACME"},
+	postern.EventOTP:             {"gave a right one-time code", "gave a one-time code that does not count"},
+	postern.EventOTPKeyAdded:     {"was given the key %s", ""},
+	postern.EventOTPKeyChanged:   {"had the key %s changed", ""},
+	postern.EventSSHAuth:         {"proved both factors to sshd", "was refused by sshd"},
+	postern.EventSSHOpened:       {"opened an SSH session on %s", ""},
+	postern.EventSSHClosed:       {"closed an SSH session on %s", ""},
+}
+
+// Procedure is the key of an event's Details that names the call of an
+// [postern.EventLibvirtCall].
+const Procedure = "procedure"
+
+// did says what happened.
+func did(e postern.Event) string {
+	if e.Kind == postern.EventLibvirtCall {
+		return ran(e)
+	}
+	words := deeds[e.Kind].ok
+	if e.Outcome != postern.OK {
+		words = deeds[e.Kind].not
+	}
+	switch {
+	case words == "" && e.Outcome == postern.OK:
+		words = "did " + e.Kind + " on %s"
+	case words == "" && e.Outcome == postern.Refused:
+		words = "was refused " + e.Kind + " on %s"
+	case words == "":
+		words = "failed at " + e.Kind + " on %s"
+	}
+	before, after, object := strings.Cut(words, "%s")
+	switch {
+	case !object:
+		return words
+	case e.Object == "": // leave the words that lead to it out
+		for _, lead := range []string{" on ", " for ", " to ", " "} {
+			if cut, ok := strings.CutSuffix(before, lead); ok {
+				before = cut
+				break
+			}
+		}
+	}
+	return before + e.Object + after
+}
+
+func ran(e postern.Event) string {
+	call := e.Details[Procedure]
+	if call == "" {
+		call = "a libvirt call"
+	}
+	words := "ran " + call
+	if e.Outcome == postern.Refused {
+		words = "was refused " + call
+	}
+	if e.Object != "" {
+		words += " on " + e.Object
+	}
+	if e.Outcome == postern.Failed {
+		words += ", which failed"
+	}
+	return words
+}
+
+// list joins words as prose does.
+func list(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// Round returns a duration in words of at most three digits: "41 ms".
+func Round(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Second, "s"}, {time.Millisecond, "ms"}, {time.Microsecond, "µs"}} {
+		if d >= u.unit {
+			n := float64(d) / float64(u.unit)
+			switch {
+			case n < 10 && d%u.unit != 0:
+				return fmt.Sprintf("%.1f %s", n, u.name)
+			default:
+				return fmt.Sprintf("%.0f %s", n, u.name)
+			}
+		}
+	}
+	return fmt.Sprintf("%d ns", d)
+}
