@@ -25,11 +25,14 @@ type Registry interface {
 
 // Config is one guard: which paths it covers and who may pass. Persons and
 // groups are alternatives to each other; every rule must hold besides. Without
-// any of them every certificate that counts passes.
+// any of them every certificate that counts passes. With Anyone no certificate
+// is asked for, and the rules, of which there must be one, look at the request
+// alone.
 type Config struct {
 	Paths   []string // see CompilePaths
 	Persons []string // names, or e-mail addresses
 	Groups  []string
+	Anyone  bool
 	Rules   []string // see CompileRule
 	Depth   int      // most CAs above the client's certificate; 0 means DefaultDepth
 	Indexes []string // further names of a directory's index page
@@ -47,6 +50,7 @@ type Guard struct {
 	persons []string
 	groups  []string
 	rules   []*Rule
+	anyone  bool
 	depth   int
 	moving  bool
 }
@@ -60,7 +64,10 @@ func New(c Config) (*Guard, error) {
 	if c.Depth < 0 || c.Depth > maxShown {
 		return nil, postern.Errorf(postern.Invalid, "a depth is 1 to %d", maxShown)
 	}
-	g := &Guard{Paths: paths, depth: c.Depth}
+	if c.Anyone && (len(c.Persons)+len(c.Groups)+c.Depth > 0 || len(c.Rules) == 0) {
+		return nil, postern.Errorf(postern.Invalid, "a guard for anyone has rules, and neither persons nor groups nor a depth")
+	}
+	g := &Guard{Paths: paths, depth: c.Depth, anyone: c.Anyone}
 	if g.depth == 0 {
 		g.depth = DefaultDepth
 	}
@@ -79,6 +86,9 @@ func New(c Config) (*Guard, error) {
 		r, err := CompileRule(source)
 		if err != nil {
 			return nil, ruleError(err)
+		}
+		if g.anyone && r.certified {
+			return nil, postern.Errorf(postern.Invalid, "a rule for anyone reads the request, not a certificate or a person: %s", r)
 		}
 		g.rules = append(g.rules, r)
 		g.moving = g.moving || r.Moving()
@@ -101,6 +111,10 @@ func appendPerson(to []string, p string) ([]string, error) {
 // one connection that show the same certificate, by other means than the
 // store: a rule looks at the request or the clock.
 func (g *Guard) Moving() bool { return g.moving }
+
+// Anyone reports whether the guard asks for no certificate. Then a Subject
+// needs its Request alone.
+func (g *Guard) Anyone() bool { return g.anyone }
 
 // Request is what a rule may read of a request.
 type Request struct {
@@ -165,6 +179,7 @@ func holdOwn(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
 // Decide reports whether the subject passes the guard, or why not.
 func (g *Guard) Decide(s *Subject) Reason {
 	switch {
+	case g.anyone && s != nil && s.Request != nil:
 	case s == nil || s.Verified == nil || s.Holder == nil || s.Request == nil || len(s.Verified.Facts) < 2:
 		return Unusable
 	case s.Verified.Depth() > g.depth:

@@ -3,6 +3,7 @@ package gate
 import (
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -17,17 +18,27 @@ import (
 // "/wp-administrator". The zero value covers nothing.
 type Paths struct {
 	prefixes []string // folded, clean; a directory's ends in "/"
+	patterns []*regexp.Regexp
 	exact    []string // directories whose index page is guarded, without the slash at the end
 }
 
 // CompilePaths reads a guard's paths: each starts with "/"; a "*" at the end is
-// allowed and means nothing more. Index names are the file names that a
+// allowed and means nothing more. One that starts with "~" is a regular
+// expression (RE2) that is looked for anywhere in the path, without case. Index names are the file names that a
 // directory's address may serve: a guard on /a/index.html covers /a/ too, and
 // names that begin with "index." always count. The error says what is wrong with a path
 // that could not guard what it seems to.
 func CompilePaths(paths, indexNames []string) (Paths, error) {
 	var p Paths
 	for _, raw := range paths {
+		if pattern, ok := strings.CutPrefix(raw, "~"); ok {
+			re, err := regexp.Compile("(?i)" + pattern)
+			if err != nil {
+				return Paths{}, pathError(raw, err.Error())
+			}
+			p.patterns = append(p.patterns, re)
+			continue
+		}
 		prefix := strings.TrimSuffix(raw, "*")
 		switch {
 		case !strings.HasPrefix(prefix, "/"):
@@ -89,6 +100,11 @@ func (p *Paths) covers(reading string) bool {
 	}
 	for _, dir := range p.exact {
 		if strings.TrimRight(reading, "/") == dir {
+			return true
+		}
+	}
+	for _, re := range p.patterns {
+		if re.MatchString(reading) {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -25,9 +26,10 @@ const (
 
 // Rule is a compiled rule. It is safe for concurrent use.
 type Rule struct {
-	source  string
-	program cel.Program
-	moving  bool
+	source    string
+	program   cel.Program
+	moving    bool
+	certified bool // it reads a certificate, or who holds it
 }
 
 // RuleError is a mistake in a rule, found when it is compiled.
@@ -75,7 +77,12 @@ func CompileRule(source string) (*Rule, error) {
 	if err != nil {
 		return nil, &RuleError{1, 1, err.Error()}
 	}
-	return &Rule{source: source, program: program, moving: moves(native)}, nil
+	return &Rule{
+		source:    source,
+		program:   program,
+		moving:    reads(native, "request", "time", "address"),
+		certified: reads(native, "cert", "issuer", "chain", "person"),
+	}, nil
 }
 
 func firstIssue(issues *cel.Issues) error {
@@ -101,6 +108,9 @@ func (r *Rule) holds(s *Subject) bool {
 
 // ResolveName gives a rule its variables.
 func (s *Subject) ResolveName(name string) (any, bool) {
+	if s.Verified == nil && (name == "cert" || name == "issuer" || name == "chain") {
+		return nil, false
+	}
 	switch name {
 	case "cert":
 		return s.Verified.Facts[0], true
@@ -223,13 +233,11 @@ func manyValued(e ast.Expr) bool {
 	return false
 }
 
-// moves reports whether an expression reads what changes between requests.
-func moves(a *ast.AST) bool {
+// reads reports whether an expression reads one of the variables.
+func reads(a *ast.AST, variables ...string) bool {
 	found := false
 	ast.PostOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
-		if e.Kind() == ast.IdentKind && (e.AsIdent() == "request" || e.AsIdent() == "time" || e.AsIdent() == "address") {
-			found = true
-		}
+		found = found || e.Kind() == ast.IdentKind && slices.Contains(variables, e.AsIdent())
 	}))
 	return found
 }
