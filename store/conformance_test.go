@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/posterntest"
 	"github.com/postern-project/postern/store"
 	"github.com/postern-project/postern/store/storetest"
 )
@@ -34,6 +35,16 @@ func TestSQLite(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "postern.db")
 			c.run(t, func(t *testing.T) *store.DB { return storetest.OpenConfig(t, store.Config{URL: path}) })
+		})
+	}
+}
+
+func TestPostgreSQL(t *testing.T) {
+	server := posterntest.StartPostgreSQL(t)
+	for _, c := range conformance {
+		t.Run(c.name, func(t *testing.T) {
+			url := server.Database()
+			c.run(t, func(t *testing.T) *store.DB { return storetest.OpenConfig(t, store.Config{URL: url}) })
 		})
 	}
 }

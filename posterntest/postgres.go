@@ -1,0 +1,169 @@
+package posterntest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// PostgreSQL is a server of the test's own, from Debian's package, reached over
+// a Unix socket. It flushes every commit, as a real one does.
+type PostgreSQL struct {
+	t         testing.TB
+	dir       string
+	cred      *syscall.Credential // the user it runs as, when the test is root
+	cmd       *exec.Cmd           // nil while it is stopped
+	stdin     io.WriteCloser
+	databases atomic.Int64
+}
+
+// StartPostgreSQL makes and starts a server. It is stopped and removed when the
+// test ends.
+func StartPostgreSQL(t testing.TB) *PostgreSQL {
+	t.Helper()
+	initdb := Need(t, "initdb")
+	p := &PostgreSQL{t: t}
+	var err error
+	// t.TempDir is closed to the user that the server must run as.
+	if p.dir, err = os.MkdirTemp("", "postern-pg-"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(p.dir) })
+	if os.Geteuid() == 0 {
+		p.cred = unprivileged(t)
+		if err := os.Chown(p.dir, int(p.cred.Uid), int(p.cred.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := p.command(initdb, "--no-sync", "--no-instructions", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata="+p.data())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if p.cmd != nil {
+			p.end("QUIT")
+		}
+	})
+	p.Start()
+	return p
+}
+
+// unprivileged returns a user for a server that refuses to be root.
+func unprivileged(t testing.TB) *syscall.Credential {
+	t.Helper()
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
+		if err1 == nil && err2 == nil {
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		}
+	}
+	Missing(t, "needs a user postgres or nobody")
+	return nil
+}
+
+func (p *PostgreSQL) data() string { return filepath.Join(p.dir, "data") }
+
+func (p *PostgreSQL) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir = p.dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
+	return cmd
+}
+
+// keeper runs the server until it reads a signal's name, or the test process
+// is gone.
+const keeper = `"$@" & read sig || sig=QUIT; kill -"$sig" $!; wait $!`
+
+// Start starts the server, which must be stopped, and waits until it answers.
+func (p *PostgreSQL) Start() {
+	p.t.Helper()
+	log, err := os.OpenFile(filepath.Join(p.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	p.cmd = p.command("/bin/sh", "-c", keeper, "sh", Need(p.t, "postgres"), "-D", p.data(), "-k", p.dir,
+		"-c", "listen_addresses=", "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c", "max_connections=60")
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for {
+		conn, err := pgx.Connect(ctx, p.URL("postgres"))
+		if err == nil {
+			conn.Close(ctx)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			text, _ := os.ReadFile(filepath.Join(p.dir, "log"))
+			p.t.Fatalf("PostgreSQL does not answer: %v\n%s", err, text)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Stop stops the server as an administrator would: connections are cut.
+func (p *PostgreSQL) Stop() { p.end("INT") }
+
+// Kill ends the server as a crash would: nothing is written any more, and the
+// next start recovers.
+func (p *PostgreSQL) Kill() { p.end("QUIT") }
+
+func (p *PostgreSQL) end(signal string) {
+	fmt.Fprintln(p.stdin, signal)
+	p.stdin.Close()
+	_ = p.cmd.Wait() // its status tells of the signal
+	p.cmd = nil
+}
+
+// URL returns the URL of a database on the server.
+func (p *PostgreSQL) URL(database string) string {
+	return "postgres://postgres@/" + database + "?host=" + url.QueryEscape(p.dir)
+}
+
+// Database makes an empty database and returns its URL.
+func (p *PostgreSQL) Database() string {
+	p.t.Helper()
+	name := fmt.Sprintf("postern%d", p.databases.Add(1))
+	p.Exec(p.URL("postgres"), "CREATE DATABASE "+name)
+	return p.URL(name)
+}
+
+// Exec runs SQL on a database, as its administrator.
+func (p *PostgreSQL) Exec(url, sql string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, sql); err != nil {
+		p.t.Fatalf("%s: %v", sql, err)
+	}
+}
