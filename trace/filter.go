@@ -1,4 +1,149 @@
 package trace
 
-// Filter says which events are handed on.
-type Filter struct{}
+import (
+	"path"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/postern-project/postern/trace/event"
+)
+
+// Filter says which events are handed on. The zero Filter lets all pass. What
+// the kernel can decide alone stands in bpf.Config.
+type Filter struct {
+	Clients  []uint64      // connections, by the address that events show
+	Users    []string      // of the client: login name, number, or SASL identity
+	Types    uint32        // bit n: RPC messages of type n; 0 means all
+	Statuses uint32        // bit n: replies of status n; 0 means all
+	Domains  []string      // globs on the virtual machine's name
+	Slower   time.Duration // calls that took at least this, with their replies
+	Errors   bool          // calls that failed, and refusals
+
+	// Procedures tells that the kernel filters by procedure: what is no message
+	// is then dropped too.
+	Procedures bool
+	// Slow is the least time a dispatch of the event loop must take to be shown.
+	Slow time.Duration
+}
+
+// Validate checks the globs.
+func (f Filter) Validate() error {
+	for _, g := range f.Domains {
+		if _, err := path.Match(g, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// messages reports whether f chooses among messages, so that nothing else is
+// wanted.
+func (f *Filter) messages() bool {
+	return f.Procedures || f.Types != 0 || f.Statuses != 0 || len(f.Domains) > 0 || f.Slower > 0 || f.Errors
+}
+
+// late reports whether a call can only be judged by its reply.
+func (f *Filter) late() bool { return f.Slower > 0 || f.Errors }
+
+// verdict is what becomes of an event.
+type verdict uint8
+
+const (
+	drop verdict = iota
+	pass
+	hold // until the reply is there
+)
+
+// judge decides about an event; c is its call, if it belongs to one, and domain
+// finds the virtual machine of a message that does not.
+func (f *Filter) judge(e *event.Event, c *call, domain func(*event.Event) string) verdict {
+	switch {
+	case e.Kind >= event.Process && e.Kind <= event.Lost:
+		return pass
+	case !f.who(e):
+		return drop
+	case e.Kind.RPC():
+		return f.message(e, c, domain)
+	case e.Kind == event.HandleDone || e.Kind == event.TimeoutDone:
+		return when(e.Took >= f.Slow)
+	case e.Kind >= event.HandleAdd && e.Kind <= event.PollRun:
+		return when(f.Slow == 0)
+	case e.Kind >= event.MonitorNew && e.Kind <= event.MonitorSendFD:
+		return when(f.domain(e.Domain))
+	case refusal(e.Kind) && f.Errors:
+		return pass
+	}
+	return when(!f.messages())
+}
+
+func when(ok bool) verdict {
+	if ok {
+		return pass
+	}
+	return drop
+}
+
+func refusal(k event.Kind) bool {
+	switch k {
+	case event.AuthDeny, event.AuthFail, event.TLSDeny, event.TLSFail, event.TLSHandshakeFail, event.KeepaliveTimeout:
+		return true
+	}
+	return false
+}
+
+// who applies the filters by connection and user.
+func (f *Filter) who(e *event.Event) bool {
+	if len(f.Clients) > 0 && !slices.Contains(f.Clients, e.Client) {
+		return false
+	}
+	if len(f.Users) == 0 {
+		return true
+	}
+	if e.Kind.Server() {
+		p := e.Peer
+		return p != nil && slices.ContainsFunc(f.Users, func(u string) bool {
+			return u != "" && (u == p.User || u == p.SASLName || p.UID >= 0 && u == strconv.Itoa(p.UID))
+		})
+	}
+	return slices.Contains(f.Users, strconv.Itoa(e.UID))
+}
+
+func (f *Filter) domain(name string) bool {
+	return len(f.Domains) == 0 || slices.ContainsFunc(f.Domains, func(g string) bool {
+		ok, err := path.Match(g, name)
+		return err == nil && ok
+	})
+}
+
+func (f *Filter) message(e *event.Event, c *call, domain func(*event.Event) string) verdict {
+	if len(f.Domains) > 0 {
+		name := ""
+		if c != nil {
+			name = c.Domain
+		} else {
+			name = domain(e)
+		}
+		if !f.domain(name) {
+			return drop
+		}
+	}
+	if f.late() && isCall(e.Type) {
+		return hold
+	}
+	if f.Types != 0 && f.Types&(1<<(e.Type&31)) == 0 {
+		return drop
+	}
+	if f.Statuses != 0 && (isCall(e.Type) || f.Statuses&(1<<(e.Status&31)) == 0) {
+		return drop
+	}
+	if f.Errors && e.Status != statusError {
+		return drop
+	}
+	if f.Slower > 0 {
+		return when(isReply(e.Type) && e.Took >= f.Slower)
+	}
+	return pass
+}
+
+const statusError = 1

@@ -9,11 +9,14 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/trace/bpf"
 	"github.com/postern-project/postern/trace/event"
+	"github.com/postern-project/postern/trace/usdt"
+	"golang.org/x/sys/unix"
 )
 
 // What is a set of things to watch.
@@ -48,12 +51,16 @@ type Config struct {
 	Stack  bool     // copy registers and stack with every event
 	Kernel bpf.Config
 	Filter Filter
+	Tree   bool // keep monitor messages of calls back: the call's reply carries them
 }
 
 // Validate checks c.
 func (c Config) Validate() error {
 	if c.What&^(RPC|Loop|Monitor) != 0 {
 		return fmt.Errorf("unknown things to watch: %x", c.What)
+	}
+	if err := c.Filter.Validate(); err != nil {
+		return err
 	}
 	return c.Kernel.Validate()
 }
@@ -72,7 +79,11 @@ type Session struct {
 	kernel   *bpf.Kernel
 	finder   *finder
 	source   *source
+	identity *identity
+	pipeline *pipeline
+	sockAt   atomic.Int64 // see identity.sockAt
 	seen     uint64
+	swept    time.Time
 	problems problems
 }
 
@@ -124,7 +135,8 @@ func Start(c Config) (*Session, error) {
 	if err != nil {
 		return nil, bpf.Explain(err)
 	}
-	s := &Session{cfg: c, kernel: k, source: newSource(k)}
+	s := &Session{cfg: c, kernel: k, source: newSource(k), identity: newIdentity(), pipeline: newPipeline(c.Filter, c.Tree)}
+	s.sockAt.Store(-1)
 	s.finder = newFinder(c.PIDs, c.Paths, s.attach)
 	s.finder.Scan(time.Now())
 	if err := s.ready(); err != nil {
@@ -156,9 +168,73 @@ func (s *Session) attach(l *Library, f *os.File) {
 			places = append(places, bpf.Place{Site: site, Offset: p.Offset, Semaphore: p.Semaphore})
 		}
 	}
+	if len(places) == 0 {
+		return
+	}
 	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	if err := s.kernel.Attach(path, 0, places); err != nil {
+	err := s.kernel.Attach(path, 0, places)
+	if err == nil {
+		err = s.extras(l, f, path)
+	}
+	if err != nil {
 		s.problems.add(fmt.Errorf("attach to %s: %w", l.Path, err))
+	}
+}
+
+// worker is the function that a daemon's thread enters when it takes up a call.
+const worker = "virNetServerProgramDispatch"
+
+// extras attaches what no probe tells: when a call is taken up, and when a
+// dispatch ends.
+func (s *Session) extras(l *Library, f *os.File, path string) error {
+	file, err := usdt.Open(f)
+	if err != nil {
+		return err
+	}
+	if s.cfg.What&RPC != 0 {
+		if sym, ok := file.Symbol(worker); ok {
+			if at, ok := file.Offset(sym.Value); ok {
+				if err := s.kernel.AttachBegin(path, 0, at); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, p := range l.Probes {
+		site := bpf.NewSite(p)
+		switch site.Kind {
+		case event.ServerNew:
+			s.learn(p)
+		case event.HandleDispatch, event.TimeoutDispatch:
+			if s.cfg.What&Loop == 0 {
+				continue
+			}
+			start, ok := file.Function(p.Addr)
+			if !ok {
+				continue
+			}
+			at, ok := file.Offset(start)
+			if !ok {
+				continue
+			}
+			site.Capture, site.Texts = bpf.Header, nil
+			if err := s.kernel.AttachReturn(path, 0, at, site); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// learn takes from the arguments of rpc_server_client_new, client and a word in
+// it, where a client holds its socket.
+func (s *Session) learn(p usdt.Probe) {
+	if len(p.Args) < 2 {
+		return
+	}
+	client, sock := p.Args[0], p.Args[len(p.Args)-1]
+	if client.Mode == usdt.Reg && sock.Mode == usdt.Mem && sock.Reg == client.Reg && sock.Index == usdt.NoReg {
+		s.sockAt.Store(sock.Disp)
 	}
 }
 
@@ -235,6 +311,9 @@ func (s *Session) drain(sink Sink) error {
 	for {
 		e, err := s.source.next(time.Now())
 		if isTimeout(err) {
+			if err := s.pipeline.end(sink, s.source.clock.wall); err != nil {
+				return err
+			}
 			return s.idle(sink)
 		}
 		if err != nil {
@@ -261,14 +340,43 @@ func (s *Session) idle(sink Sink) error {
 			return err
 		}
 	}
+	now := monotonic()
+	for _, text := range s.pipeline.stalled(now) {
+		e := event.Event{Kind: event.Warning, Mono: now, Wall: s.source.clock.wall(now), Strings: []string{text}}
+		if err := sink.Event(&e); err != nil {
+			return err
+		}
+	}
+	s.sweep(time.Now())
 	return sink.Idle()
+}
+
+// sweep forgets, now and then, processes that are gone.
+func (s *Session) sweep(now time.Time) {
+	if now.Sub(s.swept) < 10*time.Second {
+		return
+	}
+	s.swept = now
+	alive := map[int]bool{}
+	gone := func(pid int) bool {
+		a, ok := alive[pid]
+		if !ok {
+			a = unix.Kill(pid, 0) != unix.ESRCH
+			alive[pid] = a
+		}
+		return !a
+	}
+	s.identity.forget(gone)
+	s.pipeline.join.forget(gone)
 }
 
 func (s *Session) deliver(e *event.Event, sink Sink) error {
 	if e.Kind < event.Process {
 		s.seen++
 	}
-	return sink.Event(e)
+	s.identity.sockAt = s.sockAt.Load()
+	s.identity.see(e)
+	return s.pipeline.event(e, sink)
 }
 
 // Summary returns what was seen and lost so far. Not while Run runs.

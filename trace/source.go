@@ -124,7 +124,7 @@ func (s *source) fill(st *siteState) {
 	r, e := &s.record, &s.ev
 	*e = event.Event{
 		Kind: st.Kind, Probe: st.probe, Mono: r.Time, Wall: s.clock.wall(r.Time),
-		PID: int(r.PID), TID: int(r.TID), CPU: int(r.CPU), Comm: s.comm(r.Comm),
+		PID: int(r.PID), TID: int(r.TID), CPU: int(r.CPU), UID: int(r.UID), Comm: s.comm(r.Comm),
 	}
 	if r.What == bpf.IsReturn {
 		e.Kind = doneKind(st.Kind)
@@ -198,7 +198,7 @@ func (s *source) message(st *siteState) {
 	e.Client, e.Len = e.Arg(0), int(uint32(e.Arg(1)))
 	e.Prog, e.Vers, e.Proc = uint32(e.Arg(2)), uint32(e.Arg(3)), int32(e.Arg(4))
 	e.Type, e.Status, e.Serial = uint32(e.Arg(5)), uint32(e.Arg(6)), uint32(e.Arg(7))
-	e.PayloadLen = max(e.Len-headerSize, 0)
+	e.PayloadLen, e.Began = max(e.Len-headerSize, 0), r.Since
 	if st.Capture != bpf.Message {
 		e.NoPayload = true
 		return

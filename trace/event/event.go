@@ -115,6 +115,7 @@ type Event struct {
 	PID   int       // process, in the tracer's PID namespace
 	TID   int       // thread
 	CPU   int
+	UID   int    // effective user of the process
 	Comm  string // the thread's name: at most 15 bytes
 
 	// Args are the probe's arguments as the note describes them, sign- or
@@ -146,12 +147,17 @@ type Event struct {
 	Regs  []byte
 	Stack []byte
 
+	// Began is when the daemon's thread that sends this reply took up the call,
+	// on CLOCK_MONOTONIC; 0 when unknown.
+	Began uint64
+
 	// What the session joins to it; nil or zero while unknown.
 	Peer *Peer // the other end: the client's, of a server event; the daemon's, of a client event
 	Call *Call // of RPC calls and replies: the pair
 	// Cause is the RPC call that a monitor message was sent for. It is known
 	// only when the call's reply is queued, so only on events that were held.
 	Cause  *Call
+	Worker bool          // of a monitor reply: a daemon's worker thread sent the command
 	Domain string        // name of the virtual machine of a monitor event, where known
 	Took   time.Duration // of a dispatch, monitor reply or RPC reply; 0 when unknown
 	FD     string        // what the fd of a handle or socket is: a path, an address, "eventfd", …
@@ -206,8 +212,9 @@ type Call struct {
 	Network, Queue, Service time.Duration
 	Args                    []byte // payload of the call, copied; bounded
 	Status                  uint32 // of the reply
+	Domain                  string // name of the domain that it is about, where its arguments tell
 	Peer                    *Peer
-	Monitor                 []Command // what was said to QEMU for it, in order
+	Monitor                 []Command // what was said to QEMU for it, in order; at most 4096
 }
 
 // Command is one QEMU monitor command and its answer.

@@ -1,0 +1,365 @@
+package posterntest
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Libvirtd is a real libvirtd with its QEMU driver, in a mount namespace of its
+// own: nothing of the host's libvirt is touched. It listens on a Unix socket,
+// on TCP without authentication and on TLS with client certificates. A domain
+// vm1 (TCG, no disk) is defined.
+type Libvirtd struct {
+	Dir     string
+	PID     int
+	Port    int
+	TLSPort int
+	cmd     *exec.Cmd
+	bus     *exec.Cmd
+	done    chan struct{}
+}
+
+// The shared daemon of a test process.
+var (
+	sharedMu       sync.Mutex
+	sharedLibvirtd *Libvirtd
+)
+
+// SharedLibvirtd returns the test process's one libvirtd, started at the first
+// call. A package that uses it calls StopLibvirtd from its TestMain.
+func SharedLibvirtd(t testing.TB) *Libvirtd {
+	t.Helper()
+	sharedMu.Lock()
+	defer sharedMu.Unlock()
+	if sharedLibvirtd == nil {
+		sharedLibvirtd = StartLibvirtd(t)
+	}
+	return sharedLibvirtd
+}
+
+// StopLibvirtd stops the shared daemon, if there is one.
+func StopLibvirtd() {
+	sharedMu.Lock()
+	defer sharedMu.Unlock()
+	if sharedLibvirtd != nil {
+		sharedLibvirtd.Stop()
+		sharedLibvirtd = nil
+	}
+}
+
+// StartLibvirtd starts a daemon, which the caller stops.
+func StartLibvirtd(t testing.TB) *Libvirtd {
+	t.Helper()
+	NeedRoot(t)
+	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "qemu-system-x86_64"} {
+		Need(t, program)
+	}
+	dir, err := os.MkdirTemp("", "postern-libvirtd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Libvirtd{Dir: dir, Port: FreePort(t), TLSPort: FreePort(t)}
+	if err := l.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Start(); err != nil {
+		l.Stop()
+		t.Fatal(err)
+	}
+	if out, err := l.Virsh("define", filepath.Join(dir, "conf/vm1.xml")); err != nil {
+		l.Stop()
+		t.Fatalf("define vm1: %v: %s", err, out)
+	}
+	return l
+}
+
+const libvirtdConf = `listen_tls = 1
+listen_tcp = 1
+tcp_port = "%[2]d"
+tls_port = "%[3]d"
+listen_addr = "127.0.0.1"
+auth_tcp = "none"
+auth_tls = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_group = "root"
+unix_sock_rw_perms = "0777"
+unix_sock_dir = "/run/libvirt"
+key_file = "%[1]s/pki/serverkey.pem"
+cert_file = "%[1]s/pki/servercert.pem"
+ca_file = "%[1]s/pki/cacert.pem"
+max_clients = 400
+max_anonymous_clients = 400
+max_workers = 20
+max_client_requests = 20
+log_level = 3
+log_outputs = "3:file:%[1]s/libvirtd.log"
+`
+
+const qemuConf = `user = "root"
+group = "root"
+dynamic_ownership = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+remember_owner = 0
+`
+
+const domainXML = `<domain type='qemu'>
+  <name>%s</name>
+  <memory unit='MiB'>64</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc'>hvm</type></os>
+  <devices>
+    <emulator>%s</emulator>
+    <controller type='usb' model='none'/>
+    <memballoon model='virtio'><stats period='0'/></memballoon>
+  </devices>
+</domain>
+`
+
+// DomainXML describes a small virtual machine of that name.
+func (l *Libvirtd) DomainXML(name string) string {
+	qemu, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		qemu = "/usr/bin/qemu-system-x86_64"
+	}
+	return fmt.Sprintf(domainXML, name, qemu)
+}
+
+func (l *Libvirtd) prepare() error {
+	for _, d := range []string{"etc/qemu/networks", "run", "lib/qemu", "log/qemu", "conf", "pki"} {
+		if err := os.MkdirAll(filepath.Join(l.Dir, d), 0o755); err != nil {
+			return err
+		}
+	}
+	// A client of another user must reach the socket.
+	if err := os.Chmod(l.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cacheDir(), 0o755); err != nil {
+		return err
+	}
+	files := map[string]string{
+		"conf/libvirtd.conf": fmt.Sprintf(libvirtdConf, l.Dir, l.Port, l.TLSPort),
+		"etc/qemu.conf":      qemuConf,
+		"conf/vm1.xml":       l.DomainXML("vm1"),
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(l.Dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return l.certificates()
+}
+
+// cacheDir keeps what libvirtd learns of QEMU: asking anew takes it 8 seconds.
+func cacheDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "postern-test-libvirt")
+}
+
+// Start starts the daemon, also again after Kill.
+func (l *Libvirtd) Start() error {
+	if l.bus == nil {
+		l.bus = exec.Command("dbus-daemon", "--session", "--nofork", "--nopidfile", "--address=unix:path="+filepath.Join(l.Dir, "bus"))
+		if err := l.bus.Start(); err != nil {
+			return err
+		}
+	}
+	daemon, err := exec.LookPath("libvirtd")
+	if err != nil {
+		daemon = "/usr/sbin/libvirtd"
+	}
+	log, err := os.Create(filepath.Join(l.Dir, "libvirtd.out"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	l.cmd = exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", `
+		mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt
+		mount --bind "$D/etc" /etc/libvirt && mount --bind "$D/run" /run/libvirt &&
+		mount --bind "$D/lib" /var/lib/libvirt && mount --bind "$CACHE" /var/cache/libvirt &&
+		mount --bind "$D/log" /var/log/libvirt || exit 1
+		if [ -e "$D/libvirtd.bin" ]; then mount --bind "$D/libvirtd.bin" "$DAEMON"; fi
+		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`)
+	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+cacheDir(), "DAEMON="+daemon,
+		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))
+	l.cmd.Stdout, l.cmd.Stderr = log, log
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := l.cmd.Start(); err != nil {
+		return err
+	}
+	l.PID = l.cmd.Process.Pid
+	l.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait()
+		close(done)
+	}(l.cmd, l.done)
+	return l.await()
+}
+
+// await returns when the daemon answers.
+func (l *Libvirtd) await() error {
+	deadline := time.Now().Add(60 * time.Second)
+	for time.Now().Before(deadline) {
+		select {
+		case <-l.done:
+			out, _ := os.ReadFile(filepath.Join(l.Dir, "libvirtd.out"))
+			return fmt.Errorf("libvirtd ended: %s", out)
+		default:
+		}
+		if c, err := net.Dial("unix", l.Socket()); err == nil {
+			c.Close()
+			if _, err := l.Virsh("version"); err == nil {
+				return nil
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return errors.New("libvirtd does not answer")
+}
+
+// Socket is the path of the daemon's Unix socket.
+func (l *Libvirtd) Socket() string { return filepath.Join(l.Dir, "run/libvirt-sock") }
+
+// UnixURI, TCPURI and TLSURI name the daemon to a client.
+func (l *Libvirtd) UnixURI() string { return "qemu+unix:///system?socket=" + l.Socket() }
+
+// TCPURI: see UnixURI.
+func (l *Libvirtd) TCPURI() string { return fmt.Sprintf("qemu+tcp://127.0.0.1:%d/system", l.Port) }
+
+// TLSURI: see UnixURI.
+func (l *Libvirtd) TLSURI() string {
+	return fmt.Sprintf("qemu+tls://localhost:%d/system?pkipath=%s/pki", l.TLSPort, l.Dir)
+}
+
+// Virsh runs virsh over the Unix socket.
+func (l *Libvirtd) Virsh(args ...string) (string, error) { return VirshAt(l.UnixURI(), args...) }
+
+// VirshAt runs virsh over another URI of the daemon's.
+func VirshAt(uri string, args ...string) (string, error) {
+	out, err := exec.Command("virsh", append([]string{"-q", "-c", uri}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// Kill kills the daemon; its virtual machines live on, and Start finds them.
+func (l *Libvirtd) Kill() {
+	if l.cmd == nil || l.cmd.Process == nil {
+		return
+	}
+	_ = l.cmd.Process.Kill()
+	<-l.done
+}
+
+// Stop stops the daemon, its virtual machines and its bus, and removes its
+// files.
+func (l *Libvirtd) Stop() {
+	if l.cmd != nil && l.cmd.Process != nil {
+		_ = l.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-l.done:
+		case <-time.After(10 * time.Second):
+			l.Kill()
+		}
+	}
+	pids, _ := filepath.Glob(filepath.Join(l.Dir, "run/qemu/*.pid"))
+	for _, file := range pids {
+		b, _ := os.ReadFile(file)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && isQEMU(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	if l.bus != nil && l.bus.Process != nil {
+		_ = l.bus.Process.Kill()
+		_ = l.bus.Wait()
+	}
+	_ = os.RemoveAll(l.Dir)
+}
+
+func isQEMU(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return err == nil && bytes.HasPrefix(b, []byte("qemu-system"))
+}
+
+// certificates makes the PKI of the TLS listener: DN of the client is
+// CN=tester,O=Postern.
+func (l *Libvirtd) certificates() error {
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	ca := certificate("Postern test CA")
+	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
+	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
+	if err != nil {
+		return err
+	}
+	if err := l.writePEM("cacert.pem", "CERTIFICATE", caDER); err != nil {
+		return err
+	}
+	for name, cn := range map[string]string{"server": "localhost", "client": "tester"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return err
+		}
+		c := certificate(cn)
+		c.KeyUsage = x509.KeyUsageDigitalSignature
+		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+		if name == "server" {
+			c.DNSNames, c.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
+		if err != nil {
+			return err
+		}
+		keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(l.writePEM(name+"cert.pem", "CERTIFICATE", der), l.writePEM(name+"key.pem", "PRIVATE KEY", keyDER)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func certificate(cn string) *x509.Certificate {
+	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
+	if err != nil {
+		serial = big.NewInt(time.Now().UnixNano())
+	}
+	return &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: cn, Organization: []string{"Postern"}},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+	}
+}
+
+func (l *Libvirtd) writePEM(name, typ string, der []byte) error {
+	b := pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})
+	return os.WriteFile(filepath.Join(l.Dir, "pki", name), b, 0o644)
+}
