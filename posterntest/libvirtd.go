@@ -228,6 +228,8 @@ func (l *Libvirtd) await() error {
 		select {
 		case <-l.done:
 			out, _ := os.ReadFile(filepath.Join(l.Dir, "libvirtd.out"))
+			log, _ := os.ReadFile(filepath.Join(l.Dir, "libvirtd.log"))
+			out = append(out, log...)
 			return fmt.Errorf("libvirtd ended: %s", out)
 		default:
 		}
@@ -326,7 +328,7 @@ func (l *Libvirtd) certificates() error {
 			return err
 		}
 		c := certificate(cn)
-		c.KeyUsage = x509.KeyUsageDigitalSignature
+		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 		if name == "server" {
 			c.DNSNames, c.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
