@@ -47,7 +47,7 @@ func (m *Message) appendJSON(dst []byte, i int32, s Style) []byte {
 		return jsonText(dst, narrow(v.Bytes), shortText, v.cut, s)
 	case kUUID:
 		dst = append(dst, '"')
-		return append(appendUUID(dst, v.Bytes), '"')
+		return append(AppendUUID(dst, v.Bytes), '"')
 	case kOpaque:
 		return v.jsonOpaque(dst, s)
 	case kStruct:
@@ -100,7 +100,7 @@ func jsonText(dst, text []byte, limit int, cut bool, s Style) []byte {
 	}
 	n := boundary(text, limit)
 	dst = append(dst, '"')
-	dst = appendJSONText(dst, text[:n])
+	dst = AppendJSONText(dst, text[:n])
 	if n < len(text) || cut {
 		dst = append(dst, "…"...)
 	}
@@ -151,9 +151,7 @@ func (m *Message) jsonParam(dst []byte, i int32, s Style) []byte {
 
 // AppendJSONText appends foreign text as the inside of a JSON string. What is
 // not UTF-8 becomes U+FFFD.
-func AppendJSONText(dst, text []byte) []byte { return appendJSONText(dst, text) }
-
-func appendJSONText(dst, text []byte) []byte {
+func AppendJSONText[T string | []byte](dst []byte, text T) []byte {
 	from := 0
 	for i := 0; i < len(text); {
 		c := text[i]
@@ -162,7 +160,7 @@ func appendJSONText(dst, text []byte) []byte {
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRune(text[i:]); r != utf8.RuneError || n > 1 {
+			if r, n := decodeRune(text[i:]); r != utf8.RuneError || n > 1 {
 				i += n
 				continue
 			}
@@ -227,6 +225,9 @@ func (m *Message) objectAt(i int32) Object {
 		case f.Kind == kInt && f.Name == "id":
 			o.ID = int32(f.Num)
 		}
+	}
+	if o.Name == nil && o.UUID == nil {
+		o.Kind = ObjectNone // cut before it said which
 	}
 	return o
 }

@@ -139,7 +139,7 @@ func (m *Message) appendValue(dst []byte, i int32, s Style) []byte {
 	case kChars:
 		return v.appendChars(dst, s)
 	case kUUID:
-		return appendUUID(dst, v.Bytes)
+		return AppendUUID(dst, v.Bytes)
 	case kOpaque:
 		return v.appendOpaque(dst, s)
 	case kStruct:
@@ -303,7 +303,8 @@ func narrow(wide []byte) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-func appendUUID(dst, b []byte) []byte {
+// AppendUUID appends a UUID's 16 bytes in the usual form.
+func AppendUUID(dst, b []byte) []byte {
 	for i, c := range b {
 		if i == 4 || i == 6 || i == 8 || i == 10 {
 			dst = append(dst, '-')
@@ -373,19 +374,26 @@ func (m *Message) appendArray(dst []byte, i int32, s Style) []byte {
 	return append(dst, ']')
 }
 
-// appendEscaped appends foreign text so that it stays on its line and no
-// terminal obeys it.
-func appendEscaped(dst, text []byte) []byte {
+// AppendPrintable appends foreign text with what a terminal might obey, or what
+// would leave the line, escaped as in Go.
+func AppendPrintable[T string | []byte](dst []byte, text T) []byte {
+	return escape(dst, text, false)
+}
+
+// appendEscaped does the same for text that stands in quotes.
+func appendEscaped(dst, text []byte) []byte { return escape(dst, text, true) }
+
+func escape[T string | []byte](dst []byte, text T, quoted bool) []byte {
 	from := 0
 	for i := 0; i < len(text); {
 		c := text[i]
-		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
+		if c >= ' ' && c < 0x7f && (!quoted || c != '"' && c != '\\') {
 			i++
 			continue
 		}
 		r, n := rune(c), 1
 		if c >= utf8.RuneSelf {
-			r, n = utf8.DecodeRune(text[i:])
+			r, n = decodeRune(text[i:])
 		}
 		if c >= utf8.RuneSelf && unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
 			i += n
@@ -399,7 +407,13 @@ func appendEscaped(dst, text []byte) []byte {
 	return append(dst, text[from:]...)
 }
 
-func appendEscape(dst, b []byte) []byte {
+// decodeRune decodes a character without copying the rest.
+func decodeRune[T string | []byte](text T) (rune, int) {
+	var b [utf8.UTFMax]byte
+	return utf8.DecodeRune(b[:copy(b[:], text)])
+}
+
+func appendEscape[T string | []byte](dst []byte, b T) []byte {
 	switch b[0] {
 	case '"', '\\':
 		return append(dst, '\\', b[0])
@@ -410,8 +424,8 @@ func appendEscape(dst, b []byte) []byte {
 	case '\r':
 		return append(dst, '\\', 'r')
 	}
-	for _, c := range b {
-		dst = append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
+	for i := range len(b) {
+		dst = append(dst, '\\', 'x', hexDigits[b[i]>>4], hexDigits[b[i]&15])
 	}
 	return dst
 }

@@ -34,9 +34,11 @@ func AppendMasked(dst, msg []byte) []byte {
 	return m.dst
 }
 
-// HasSecret reports whether AppendMasked would change msg.
-func HasSecret(msg []byte) bool {
-	return !bytes.Equal(AppendMasked(nil, msg), msg)
+// AppendMaskedBody appends the message's body with the secrets in it masked.
+func (m *Message) AppendMaskedBody(dst []byte) []byte {
+	w := masker{scanner: scanner{b: m.Body}, dst: dst, values: bytes.HasPrefix(m.Name, []byte("qom-set"))}
+	w.run()
+	return w.dst
 }
 
 type masker struct {

@@ -1,0 +1,161 @@
+package format
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/postern-project/postern/trace/event"
+	"github.com/postern-project/postern/trace/libvirt"
+	"github.com/postern-project/postern/trace/stack"
+)
+
+// clean appends foreign text so that it stays on its line and no terminal obeys
+// it; what is printable stays as it is.
+func clean(dst []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= 0x7f {
+			return libvirt.AppendPrintable(dst, s)
+		}
+	}
+	return append(dst, s...)
+}
+
+// short appends at most n bytes of s.
+func short(dst []byte, s string, n int) []byte {
+	if len(s) <= n {
+		return clean(dst, s)
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return append(clean(dst, s[:n]), "…"...)
+}
+
+// stackLines appends a line for each frame of the event's stack:
+// 0xaddr : symbol+off/size [module].
+func (f *Writer) stackLines(e *event.Event, indent string) {
+	for _, fr := range f.frames(e) {
+		f.buf = append(f.buf, indent...)
+		f.buf = append(appendFrame(f.buf, &fr), '\n')
+	}
+}
+
+func appendFrame(dst []byte, fr *stack.Frame) []byte {
+	dst = pointer(dst, fr.PC, 0)
+	if fr.Size > 0 {
+		dst = append(dst, " : "...)
+		if fr.Symbol != "" {
+			dst = clean(dst, fr.Symbol)
+		} else { // only its bounds are known
+			dst = pointer(dst, fr.Start, 0)
+		}
+		dst = strconv.AppendUint(append(dst, "+0x"...), fr.Offset, 16)
+		dst = strconv.AppendUint(append(dst, "/0x"...), fr.Size, 16)
+	}
+	if fr.Module == "" {
+		return dst
+	}
+	dst = clean(append(dst, " ["...), fr.Module)
+	if fr.Size == 0 {
+		dst = strconv.AppendUint(append(dst, "+0x"...), fr.ModuleOffset, 16)
+		dst = strconv.AppendUint(append(dst, "/0x"...), fr.ModuleSize, 16)
+	}
+	return append(dst, ']')
+}
+
+// clock writes wall-clock times, formatting each second once.
+type clock struct {
+	second int64
+	text   [8]byte
+	utc    int64
+	stamps [20]byte
+}
+
+// append appends 15:04:05.000000 in local time.
+func (c *clock) append(dst []byte, t time.Time) []byte {
+	if s := t.Unix(); s != c.second || c.text[0] == 0 {
+		c.second = s
+		t.Local().AppendFormat(c.text[:0], "15:04:05")
+	}
+	dst = append(dst, c.text[:]...)
+	return padNumber(append(dst, '.'), uint64(t.Nanosecond()/1000), 6, '0')
+}
+
+// stamp appends 2006-01-02T15:04:05.000000Z.
+func (c *clock) stamp(dst []byte, t time.Time) []byte {
+	if s := t.Unix(); s != c.utc || c.stamps[0] == 0 {
+		c.utc = s
+		c.stamps = [20]byte{}
+		t.UTC().AppendFormat(c.stamps[:0], "2006-01-02T15:04:05.")
+	}
+	dst = append(dst, c.stamps[:]...)
+	return append(padNumber(dst, uint64(t.Nanosecond()/1000), 6, '0'), 'Z')
+}
+
+// took appends a duration with three significant digits: 41 ms, 1.25 s.
+func took(dst []byte, d time.Duration) []byte {
+	switch {
+	case d < time.Microsecond:
+		return append(strconv.AppendInt(dst, d.Nanoseconds(), 10), " ns"...)
+	case d < time.Millisecond:
+		return append(digits(dst, d.Nanoseconds(), 1000), " µs"...)
+	case d < time.Second:
+		return append(digits(dst, d.Nanoseconds(), 1e6), " ms"...)
+	}
+	return append(digits(dst, d.Nanoseconds(), 1e9), " s"...)
+}
+
+func digits(dst []byte, n, unit int64) []byte {
+	precision := 2
+	switch {
+	case n >= 100*unit:
+		precision = 0
+	case n >= 10*unit:
+		precision = 1
+	}
+	return strconv.AppendFloat(dst, float64(n)/float64(unit), 'f', precision, 64)
+}
+
+// who appends who is at the other end of a connection: the strongest identity
+// that is known, and the process or address.
+func who(dst []byte, p *event.Peer) []byte {
+	switch {
+	case p.SASLName != "":
+		dst = short(dst, p.SASLName, 64)
+	case p.TLSName != "":
+		dst = short(dst, p.TLSName, 96)
+	case p.User != "":
+		dst = short(dst, p.User, 32)
+	case p.PID != 0 && p.UID >= 0:
+		dst = strconv.AppendInt(append(dst, "uid "...), int64(p.UID), 10)
+	}
+	switch {
+	case p.PID != 0:
+		dst = append(dst, ' ')
+		dst = short(dst, program(p.Command), 24)
+		dst = append(strconv.AppendInt(append(dst, '['), int64(p.PID), 10), ']')
+	case p.Remote != "":
+		if p.SASLName+p.TLSName != "" {
+			dst = append(dst, ' ')
+		}
+		dst = short(dst, p.Remote, 64)
+	}
+	return dst
+}
+
+// program returns the base name of a command line's program.
+func program(command string) string {
+	end := len(command)
+	start := 0
+	for i := range len(command) {
+		if command[i] == ' ' {
+			end = i
+			break
+		}
+		if command[i] == '/' {
+			start = i + 1
+		}
+	}
+	return command[start:end]
+}

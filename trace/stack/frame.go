@@ -1,0 +1,16 @@
+// Package stack unwinds user stacks that were copied together with the
+// registers, outside the process, by the call frame information of its modules:
+// no frame pointers are needed, and the process may have exited.
+package stack
+
+// Frame is one level of a stack.
+type Frame struct {
+	PC           uint64 // of the innermost frame the instruction, of the others where the call returns to
+	Symbol       string // the function's name; "" when nothing names it
+	Start        uint64 // where the function begins, in the module's own addresses
+	Offset       uint64 // of PC in the function
+	Size         uint64 // of the function, in bytes; 0 when not even its bounds are known
+	Module       string // path of the mapped file, or [vdso]; "" when PC is in none
+	ModuleOffset uint64 // of PC from where the module is mapped
+	ModuleSize   uint64 // bytes from there to the end of its last mapping
+}
