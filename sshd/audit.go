@@ -1,0 +1,277 @@
+package sshd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Auditor looks for what is wrong with two-factor SSH on a host. The zero
+// value audits this one; sshd wants root for it.
+type Auditor struct {
+	Root   string   // read files below this directory instead of /
+	Config string   // sshd's; empty means /etc/ssh/sshd_config
+	SSHD   []string // the sshd command; empty means sshd from /usr/sbin
+	// Service is the PAM service; empty means sshd.
+	Service string
+	// Clock tells how far off the clock is, for codes that depend on it; nil
+	// asks the kernel.
+	Clock func() Clock
+}
+
+// Clock is what is known of a clock.
+type Clock struct {
+	Synchronized bool
+	Offset       time.Duration // at most; 0 if it is not known
+}
+
+// audit is one run.
+type audit struct {
+	hostFiles
+	Report
+	directives []directive
+	accounts   []account
+	stack      []pamLine
+	doors      []door
+	config     string
+	service    string
+	port       string
+}
+
+// Audit returns what is wrong. It changes nothing.
+func (a Auditor) Audit(ctx context.Context) (*Report, error) {
+	run := &audit{hostFiles: hostFiles{root: a.Root}, config: "/etc/ssh/sshd_config", service: "sshd"}
+	if a.Config != "" {
+		run.config = a.Config
+	}
+	if a.Service != "" {
+		run.service = a.Service
+	}
+	sshd := slices.Clone(a.SSHD)
+	if len(sshd) == 0 {
+		sshd = []string{"/usr/sbin/sshd"}
+	}
+	sshd = append(sshd, "-f", run.path(run.config))
+	if err := run.gather(ctx, sshd); err != nil {
+		return nil, err
+	}
+	run.judgeDoors()
+	run.judgeChannels()
+	run.judgeValidation()
+	run.judgeFiles()
+	clock := a.Clock
+	if clock == nil {
+		clock = kernelClock
+	}
+	run.judgeClock(clock)
+	run.sort()
+	return &run.Report, nil
+}
+
+func (a *audit) gather(ctx context.Context, sshd []string) error {
+	var err error
+	if a.directives, err = a.hostFiles.directives(a.config); err != nil {
+		return fmt.Errorf("sshd's configuration: %w", err)
+	}
+	a.accounts = a.hostFiles.accounts()
+	a.stack, _ = a.pamStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
+	for _, c := range cases(a.directives, a.accounts) {
+		s, err := effective(ctx, sshd, c)
+		if err != nil {
+			return err
+		}
+		d := newDoor(c, s, a.stack)
+		_, d.explicit = a.directive(c, "authenticationmethods")
+		a.doors = append(a.doors, d)
+		a.port = s.first("port")
+	}
+	a.Cases = len(a.doors)
+	return nil
+}
+
+// directive returns the line that decides keyword for a connection.
+func (a *audit) directive(c Case, keyword string) (Line, bool) {
+	for _, d := range a.directives {
+		if d.keyword == keyword && d.applies(c) {
+			return d.Line, true
+		}
+	}
+	return Line{}, false
+}
+
+// setBy returns the line that decides keyword, or says that it is the default.
+func (a *audit) setBy(d door, keyword string) Line {
+	if l, ok := a.directive(d.c, keyword); ok {
+		return l
+	}
+	return Line{File: a.shown(a.config), Text: "(not set) " + keyword + " " + d.s.first(keyword)}
+}
+
+// judgeDoors finds the ways in that prove less than two things.
+func (a *audit) judgeDoors() {
+	if !a.intended() {
+		if i := slices.IndexFunc(a.doors, func(d door) bool { return len(d.paths) > 0 }); i >= 0 {
+			d := a.doors[i]
+			a.add(Finding{
+				ID: "no-second-factor", Severity: High, Title: "one factor opens everything; nothing asks for a second one",
+				Where: a.setBy(d, "authenticationmethods"), Case: d.c.String(),
+				Proof: a.ssh(d, d.paths[0], "true"), try: proveLogin(d, d.paths[0]),
+				Mend: "postern ssh config --apply",
+			})
+		}
+		return
+	}
+	for _, d := range a.doors {
+		for _, p := range d.paths {
+			if !p.two() {
+				a.judgeWeak(d, p)
+			} else if p.pam != nil && p.pam.leavesOut(a.stack) && !p.has(factorLogin) && !p.has(factorPIN) {
+				a.judgeLeftOut(d, p)
+			}
+		}
+		if d.s.is("permitemptypasswords", "yes") {
+			a.add(Finding{
+				ID: "empty-passwords", Severity: Critical, Title: "an account without a password needs none",
+				Where: a.setBy(d, "permitemptypasswords"), Case: d.c.String(),
+				Proof: a.ssh(d, path{methods: []string{"none"}}, "true"), Mend: "PermitEmptyPasswords no",
+			})
+		}
+	}
+}
+
+// intended reports whether somebody meant this host to ask for two factors.
+func (a *audit) intended() bool {
+	return slices.ContainsFunc(a.stack, pamLine.asksCode) || slices.ContainsFunc(a.doors, func(d door) bool {
+		return a.gate(d) != nil || slices.ContainsFunc(d.paths, path.two)
+	})
+}
+
+// elsewhere reports whether some kind of connection needs two factors whatever
+// it tries, or goes through a gate.
+func (a *audit) elsewhere() bool {
+	return slices.ContainsFunc(a.doors, func(d door) bool {
+		return len(d.paths) > 0 && (a.gate(d) != nil || !slices.ContainsFunc(d.paths, func(p path) bool { return !p.two() }))
+	})
+}
+
+// judgeWeak explains a way in that proves less than two things.
+func (a *audit) judgeWeak(d door, p path) {
+	f := Finding{Severity: Critical, Case: d.c.String(), Proof: a.ssh(d, p, "true"), try: proveLogin(d, p)}
+	methods := strings.Join(p.methods, ",")
+	// Whoever wrote down one factor for some, and two for others, meant it.
+	meant := d.explicit && a.elsewhere() && !slices.ContainsFunc(d.paths, path.two)
+	right := "AuthenticationMethods publickey,keyboard-interactive:pam"
+	switch {
+	case a.gate(d) != nil:
+		return // judgeChannels tells
+	case d.c.uid == 0:
+		f.ID, f.Title = "root-way-round", fmt.Sprintf("root comes in by %s alone", methods)
+		f.Where, f.Mend = a.setBy(d, "permitrootlogin"), "PermitRootLogin no"
+	case p.pam == nil && meant:
+		return
+	case p.pam == nil && !d.explicit && slices.ContainsFunc(a.stack, pamLine.asksCode):
+		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
+		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
+	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
+		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for", methods)
+		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
+	case p.pam == nil:
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
+	case p.pam.away != nil:
+		f.ID, f.Title = "pam-fail-open", "who makes the validation service unreachable needs no code"
+		f.Where, f.Mend = p.pam.away.Line, "auth required "+p.pam.away.module+".so"
+		f.Severity = High
+	case p.pam.nullok != nil:
+		f.ID, f.Title = "pam-nullok", "an account that nobody enrolled needs no code"
+		f.Where, f.Mend = p.pam.nullok.Line, "take nullok away once everybody is enrolled"
+		f.Severity = High
+	case p.pam.exempt && a.elsewhere():
+		return
+	case p.pam.leavesOut(a.stack):
+		a.judgeLeftOut(d, p)
+		return
+	case p.has(factorCode):
+		f.ID, f.Title = "code-alone", "the code alone is enough: neither a key nor a password is asked for with it"
+		f.Where, f.Mend = p.pam.asked.Line, right+", or auth requisite "+p.pam.asked.module+".so above the password"
+	default:
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
+	}
+	a.add(f)
+}
+
+// judgeLeftOut explains a way through PAM on which the code can be left out.
+func (a *audit) judgeLeftOut(d door, p path) {
+	f := Finding{
+		ID: "pam-sufficient", Severity: Critical, Case: d.c.String(),
+		Title: "PAM's stack succeeds without the code", Where: Line{File: "/etc/pam.d/" + a.service},
+		Proof: a.ssh(d, p, "true"), Mend: "auth required, with the code's module, above whatever can end the stack",
+	}
+	if p.two() {
+		f.Severity = High
+	}
+	if by := cmp.Or(p.pam.ended, p.pam.asked); by != nil {
+		f.Where = by.Line
+	}
+	a.add(f)
+}
+
+// ssh returns the command that goes in by a path, with options or a command.
+func (a *audit) ssh(d door, p path, what ...string) string {
+	args := []string{"ssh", "-o", "PreferredAuthentications=" + p.preferred()}
+	if a.port != "" && a.port != "22" {
+		args = append(args, "-p", a.port)
+	}
+	if len(what) > 0 && strings.HasPrefix(what[0], "-") {
+		args, what = append(args, what...), nil
+	}
+	return strings.Join(append(append(args, d.c.User+"@HOST"), what...), " ")
+}
+
+// preferred is the path for ssh's PreferredAuthentications.
+func (p path) preferred() string {
+	var methods []string
+	for _, m := range p.methods {
+		m, _, _ = strings.Cut(m, ":")
+		methods = append(methods, m)
+	}
+	return strings.Join(methods, ",")
+}
+
+// gateScript is a ForceCommand that asks for a second factor.
+type gateScript struct {
+	path    string // of the program; may be empty
+	text    string // what it says, if it is a script
+	postern bool   // postern ssh shell
+}
+
+// gate returns the ForceCommand that acts as a factor, or nil.
+func (a *audit) gate(d door) *gateScript {
+	command := d.s.first("forcecommand")
+	words := strings.Fields(command)
+	if len(words) == 0 || command == "none" || command == "internal-sftp" {
+		return nil
+	}
+	if strings.HasSuffix(words[0], "postern") && slices.Contains(words, "shell") {
+		return &gateScript{path: words[0], postern: true}
+	}
+	for _, w := range words { // sh /path/to/script, sudo …
+		if !filepath.IsAbs(w) {
+			continue
+		}
+		b, _ := a.read(w)
+		text := string(b)
+		if strings.HasPrefix(text, "#!") && gateWords.MatchString(text) || gateWords.MatchString(filepath.Base(w)) {
+			if !strings.HasPrefix(text, "#!") {
+				text = ""
+			}
+			return &gateScript{path: w, text: text}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package sshd
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Severity says how much a finding matters.
+type Severity string
+
+// The severities, most severe first.
+const (
+	Critical Severity = "critical" // somebody with one factor gets in, or gets a channel
+	High     Severity = "high"     // the second factor can be got round by who holds something more
+	Medium   Severity = "medium"   // one mistake away from a hole
+	Low      Severity = "low"      // out of order
+)
+
+var severities = []Severity{Critical, High, Medium, Low}
+
+// Finding is one thing that is wrong, with the line that causes it, how to see
+// it and how to mend it.
+type Finding struct {
+	ID       string   `json:"id"`
+	Severity Severity `json:"severity"`
+	Title    string   `json:"title"`
+	Where    Line     `json:"where"`
+	Case     string   `json:"case,omitempty"` // the connection it was seen for, as sshd -T -C takes it
+	Proof    string   `json:"proof"`          // a command that shows it
+	Mend     string   `json:"mend"`
+	Proved   string   `json:"proved,omitempty"` // what running the proof showed
+
+	try probe
+}
+
+// Report is what an audit found.
+type Report struct {
+	Findings []Finding `json:"findings"` // most severe first
+	Cases    int       `json:"cases"`    // kinds of connection that sshd was asked about
+}
+
+// add notes a finding once for each line that causes it.
+func (r *Report) add(f Finding) {
+	same := func(g Finding) bool { return f.ID == g.ID && f.Where == g.Where }
+	if !slices.ContainsFunc(r.Findings, same) {
+		r.Findings = append(r.Findings, f)
+	}
+}
+
+func (r *Report) sort() {
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity))
+	})
+}

@@ -1,0 +1,149 @@
+package sshd
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The write-up's files.
+const (
+	shellConfigFile = "/etc/yubikey_shell"
+	mappingsFile    = "/etc/yubikey_mappings"
+)
+
+var (
+	gateWords     = regexp.MustCompile(`(?i)yubi|wsapi|\botp\b|oathtool|google.authenticator|login_duo|totp`)
+	plainWSAPI    = regexp.MustCompile(`http://[^\s"']*wsapi`)
+	uncheckedTLS  = regexp.MustCompile(`--no-check-certificate|\bcurl\b[^|\n]*\s(-k|--insecure)\b|verify\s*=\s*False`)
+	checksAnswer  = regexp.MustCompile(`(?i)hmac|\bh=`)
+	looseUserGrep = regexp.MustCompile(`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" + `):?["' ]`)
+	assignedID    = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
+)
+
+// judgeValidation looks at how codes are validated: by pam_yubico, and by a
+// script that acts as a gate.
+func (a *audit) judgeValidation() {
+	a.judgePAMYubico(a.stack)
+	for _, d := range a.doors {
+		if g := a.gate(d); g != nil {
+			a.judgeScript(g)
+		}
+	}
+	a.judgeShellConfig()
+}
+
+func (a *audit) judgePAMYubico(stack []pamLine) {
+	for _, l := range stack {
+		a.judgePAMYubico(l.sub)
+		if l.module != "pam_yubico" || slices.Contains(l.args, "mode=challenge-response") {
+			continue
+		}
+		id, key := "", ""
+		for _, arg := range l.args {
+			name, value, _ := strings.Cut(arg, "=")
+			switch name {
+			case "id":
+				id = value
+			case "key":
+				key = value
+			case "url", "urllist":
+				if strings.Contains(value, "http://") {
+					a.plainHTTP(l.Line)
+				}
+			}
+		}
+		if id == "16" {
+			a.demoID(l.Line)
+		}
+		if key == "" {
+			a.unsigned(l.Line, "set key=, so that whoever breaks TLS has not broken this, too")
+		}
+	}
+}
+
+func (a *audit) judgeScript(g *gateScript) {
+	number := 0
+	for text := range strings.Lines(g.text) {
+		number++
+		at := Line{File: a.shown(g.path), Line: number, Text: strings.TrimSpace(text)}
+		if strings.HasPrefix(at.Text, "#") {
+			continue
+		}
+		if plainWSAPI.MatchString(text) {
+			a.plainHTTP(at)
+		}
+		if uncheckedTLS.MatchString(text) {
+			a.add(Finding{
+				ID: "validation-unverified-tls", Severity: Critical, Title: "the validation service's certificate is not checked", Where: at,
+				Proof: "answer status=OK in the service's name, from any machine on the way",
+				Mend:  "take the option away",
+			})
+		}
+		if looseUserGrep.MatchString(text) && !strings.Contains(text, "^") {
+			a.add(Finding{
+				ID: "unanchored-user", Severity: Critical, Title: "the user's name is looked for anywhere in the line: bob may use jimbob's key", Where: at,
+				Proof: fmt.Sprintf("printf 'jimbob:cccccccccccc\\n' | grep 'bob:'   # what %s does for bob", g.path),
+				Mend:  `match the whole field: awk -F: -v u="$USER" '$1 == u'`,
+			})
+		}
+		if m := assignedID.FindStringSubmatch(text); m != nil && m[1] == "16" && !a.assignsID() {
+			a.demoID(at)
+		}
+	}
+	if strings.Contains(g.text, "wsapi") && !checksAnswer.MatchString(g.text) {
+		a.unsigned(Line{File: a.shown(g.path)}, "use postern ssh shell, which checks the answer's signature, code and nonce")
+	}
+}
+
+// assignsID reports whether /etc/yubikey_shell gives an API identifier.
+func (a *audit) assignsID() bool {
+	b, err := a.read(shellConfigFile)
+	return err == nil && assignedID.Match(b)
+}
+
+func (a *audit) judgeShellConfig() {
+	b, err := a.read(shellConfigFile)
+	if err != nil {
+		return
+	}
+	number := 0
+	for text := range strings.Lines(string(b)) {
+		number++
+		at := Line{File: shellConfigFile, Line: number, Text: strings.TrimSpace(text)}
+		if strings.HasPrefix(at.Text, "#") {
+			continue
+		}
+		if m := assignedID.FindStringSubmatch(text); m != nil && m[1] == "16" {
+			a.demoID(at)
+		}
+		if strings.HasPrefix(at.Text, "YUBICO_API_URL=") && strings.Contains(text, "http://") && !strings.Contains(text, "http://127.") && !strings.Contains(text, "http://[::1]") {
+			a.plainHTTP(at)
+		}
+	}
+}
+
+func (a *audit) plainHTTP(at Line) {
+	a.add(Finding{
+		ID: "validation-plain-http", Severity: Critical, Title: "codes are validated over plain HTTP", Where: at,
+		Proof: "answer status=OK to the request, from any machine on the way",
+		Mend:  "use https://, and a key= to check the signature with",
+	})
+}
+
+func (a *audit) unsigned(at Line, mend string) {
+	a.add(Finding{
+		ID: "validation-unsigned", Severity: Medium, Title: "the validation service's answers are not checked for their signature", Where: at,
+		Proof: "an answer without h= is taken",
+		Mend:  mend,
+	})
+}
+
+func (a *audit) demoID(at Line) {
+	a.add(Finding{
+		ID: "validation-shared-id", Severity: Medium, Title: "API identifier 16 is everybody's, and its key is public", Where: at,
+		Proof: "sign any answer with the published key of identifier 16",
+		Mend:  "use an identifier of your own, or Postern's validation service",
+	})
+}
