@@ -1,7 +1,92 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/sshd"
+	"github.com/spf13/cobra"
+)
 
 func newSSH(a *app) *cobra.Command {
-	return group("ssh", "Two-factor SSH: audit, configure, sign")
+	return group("ssh", "Two-factor SSH: audit, configure, sign",
+		newSSHCheck(a),
+	)
+}
+
+type sshCheckOptions struct {
+	auditor sshd.Auditor
+	prove   bool
+	prover  sshd.Prover
+	json    bool
+}
+
+func newSSHCheck(a *app) *cobra.Command {
+	var o sshCheckOptions
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Find what is wrong with two-factor SSH on this host",
+		Long: `Audit this host: what sshd demands of every kind of connection that its Match
+blocks tell apart, what PAM's stack lets through, ForceCommands that act as a
+second factor and the channels open beside them, how codes are validated, and
+who can write the files that decide. Each finding names the line that causes it,
+a command that shows it, and the mend. The exit code is 1 if there are findings.
+
+With --prove, run what can be run of those commands against the local sshd; they
+open a channel and close it. Give a user and a key that sshd accepts.`,
+		Example: "  postern ssh check\n  postern ssh check --json\n  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.json, "json", false, "print a JSON object")
+	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`")
+	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default /etc/ssh/sshd_config)")
+	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default sshd)")
+	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")
+	f.StringVar(&o.prover.User, "user", "", "prove as this `USER` only")
+	f.StringVar(&o.prover.Identity, "identity", "", "the private key `FILE` to prove with")
+	f.StringVar(&o.prover.Port, "port", "", "the `PORT` that sshd listens on, if not 22")
+	return cmd
+}
+
+func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
+	report, err := o.auditor.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	if o.prove {
+		o.prover.Prove(ctx, report)
+	}
+	if o.json {
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(report); err != nil {
+			return err
+		}
+	} else {
+		a.printSSHReport(report)
+	}
+	if n := len(report.Findings); n > 0 {
+		return postern.Errorf(postern.Internal, "%d findings", n).WithHint("each says how to mend it; postern ssh check --prove shows them at work")
+	}
+	return nil
+}
+
+func (a *app) printSSHReport(r *sshd.Report) {
+	for _, f := range r.Findings {
+		fmt.Fprintf(a.out, "%s: %s (%s)\n  %s\n", f.Severity, f.Title, f.ID, f.Where)
+		if f.Case != "" {
+			fmt.Fprintf(a.out, "  seen with sshd -T -C %s\n", f.Case)
+		}
+		fmt.Fprintf(a.out, "  proof: %s\n", f.Proof)
+		if f.Proved != "" {
+			fmt.Fprintf(a.out, "  %s\n", f.Proved)
+		}
+		fmt.Fprintf(a.out, "  mend: %s\n\n", f.Mend)
+	}
+	fmt.Fprintf(a.out, "%d kinds of connection tried, %d findings\n", r.Cases, len(r.Findings))
 }
