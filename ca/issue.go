@@ -17,6 +17,7 @@ import (
 // Origin says who asks, for the timeline.
 type Origin struct {
 	Person  string // Person.Name; empty on the command line
+	Token   string // APIToken.Name, when a token asks
 	Address string // peer IP address
 }
 
@@ -279,6 +280,9 @@ func issuedEvent(c Certificate, by Origin) postern.Event {
 	}
 	if by.Person != "" && by.Person != c.Person {
 		ev.Details["by"] = by.Person
+	}
+	if by.Token != "" {
+		ev.Details["token"] = by.Token
 	}
 	if c.Renews != "" {
 		ev.Kind = postern.EventCertRenewed

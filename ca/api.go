@@ -1,0 +1,253 @@
+package ca
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// APIConfig says who may sign over HTTP, besides the holders of a token. Its
+// zero value lets nobody else.
+type APIConfig struct {
+	// Groups are the groups of persons who may, with their client certificate,
+	// for any name.
+	Groups []string
+}
+
+// API signs certificate requests over HTTP, for programs: POST …/sign with a
+// JSON [SignCall], answered by a [SignAnswer] once the certificate is in the
+// store. The caller is known by "Authorization: Bearer TOKEN" (see
+// [Authority.AddToken]) or by a client certificate, checked here; anybody else is
+// refused. It belongs behind TLS that asks for a certificate.
+type API struct {
+	cfg APIConfig
+	a   *Authority
+	log *slog.Logger
+}
+
+// NewAPI returns the handler. log may be nil.
+func NewAPI(cfg APIConfig, a *Authority, log *slog.Logger) *API {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &API{cfg: cfg, a: a, log: log}
+}
+
+// SignCall is the body of a request to sign.
+type SignCall struct {
+	CSR      string   `json:"csr"`                // PEM
+	Names    []string `json:"names,omitempty"`    // default: those that the CSR asks for
+	Validity string   `json:"validity,omitempty"` // as in Go: 720h; default: the authority's
+}
+
+// SignAnswer is the answer to a SignCall.
+type SignAnswer struct {
+	Serial      string    `json:"serial"`
+	Certificate string    `json:"certificate"` // PEM
+	Chain       string    `json:"chain"`       // PEM, without the root
+	NotAfter    time.Time `json:"not_after"`
+}
+
+// apiError is the body of an answer that is an error.
+type apiError struct {
+	Code  string `json:"code"`
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// maxCall bounds the body of a call.
+const maxCall = 2 * maxCSR
+
+// ServeHTTP answers a call. The last element of the path says which.
+func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if path := r.URL.Path; path[strings.LastIndexByte(path, '/')+1:] != "sign" {
+		h.fail(w, r, postern.Errorf(postern.NotFound, "there is no such call").WithHint("POST …/sign"))
+		return
+	}
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		http.Error(w, "POST only", http.StatusMethodNotAllowed)
+		return
+	}
+	answer, err := h.sign(w, r)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.reply(w, http.StatusCreated, answer)
+}
+
+func (h *API) sign(w http.ResponseWriter, r *http.Request) (*SignAnswer, error) {
+	// Who asks comes first: a stranger's bytes are not parsed.
+	who, err := h.caller(r)
+	if err != nil {
+		return nil, err
+	}
+	call, validity, err := readCall(http.MaxBytesReader(w, r.Body, maxCall))
+	if err != nil {
+		return nil, err
+	}
+	csr, err := ParseCSR([]byte(call.CSR))
+	if err != nil {
+		return nil, err
+	}
+	names := csr.Names
+	if call.Names != nil {
+		if _, names, err = cleanNames(call.Names); err != nil {
+			return nil, err
+		}
+	}
+	if !who.mayCertify(names) {
+		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
+	}
+	out, err := h.a.SignParsed(r.Context(), csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
+	if err != nil {
+		return nil, err
+	}
+	return &SignAnswer{
+		Serial:      out.Serial,
+		Certificate: string(EncodeCertificates(out.Leaf)),
+		Chain:       string(EncodeCertificates(out.Chain...)),
+		NotAfter:    out.NotAfter,
+	}, nil
+}
+
+func readCall(body io.Reader) (call SignCall, validity time.Duration, err error) {
+	dec := json.NewDecoder(body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&call); err != nil {
+		var big *http.MaxBytesError
+		if errors.As(err, &big) {
+			return call, 0, postern.Errorf(postern.Invalid, "the request is larger than %d KiB", maxCall>>10)
+		}
+		return call, 0, postern.Errorf(postern.Invalid, "the request is not the JSON that is expected: %w", err)
+	}
+	if call.Validity != "" {
+		if validity, err = time.ParseDuration(call.Validity); err != nil || validity <= 0 {
+			return call, 0, postern.Errorf(postern.Invalid, "%q is not a validity", call.Validity).WithHint("as in 720h")
+		}
+	}
+	return call, validity, nil
+}
+
+// apiCaller is whoever may sign.
+type apiCaller struct {
+	origin Origin
+	token  *APIToken // nil: a person, for any name
+}
+
+func (c apiCaller) mayCertify(list []string) bool { return c.token == nil || c.token.allows(list) }
+
+var errNobody = postern.Errorf(postern.Denied, "no token and no client certificate that may sign").WithHint("postern ca token add")
+
+// caller finds out who asks, or fails with Denied.
+func (h *API) caller(r *http.Request) (apiCaller, error) {
+	who := apiCaller{}
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		who.origin.Address = ap.Addr().Unmap().String()
+	}
+	if auth := r.Header.Get("Authorization"); auth != "" {
+		secret, ok := strings.CutPrefix(auth, "Bearer ")
+		if !ok {
+			return who, errNobody
+		}
+		token, err := h.token(r.Context(), secret)
+		if err != nil {
+			return who, err
+		}
+		who.token, who.origin.Token = &token, token.Name
+		return who, nil
+	}
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return who, errNobody
+	}
+	p, err := h.a.Holder(r.Context(), r.TLS.PeerCertificates)
+	if err != nil {
+		return who, err
+	}
+	if !slices.ContainsFunc(p.Groups, func(g string) bool { return slices.Contains(h.cfg.Groups, g) }) {
+		return who, postern.Errorf(postern.Denied, "%s may not sign", p.Name)
+	}
+	who.origin.Person = p.Name
+	return who, nil
+}
+
+func (h *API) token(ctx context.Context, secret string) (APIToken, error) {
+	sum := sha256.Sum256([]byte(secret))
+	t, err := h.a.store.APIToken(ctx, sum[:])
+	switch {
+	case postern.CodeOf(err) == postern.NotFound:
+		return t, errNobody
+	case err != nil:
+		return t, err
+	case subtle.ConstantTimeCompare(t.Hash, sum[:]) != 1:
+		return t, errNobody
+	case !t.Expires.IsZero() && !h.a.now().Before(t.Expires):
+		return t, postern.Errorf(postern.Denied, "the token %s has expired", t.Name)
+	}
+	return t, nil
+}
+
+// Holder returns the person whose living client certificate leads the chain that
+// a peer proved to hold the key of. It fails with Denied unless the certificate
+// is one that this authority issued to an active person, in time, and not
+// revoked.
+func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (postern.Person, error) {
+	leaf := chain[0]
+	no := postern.Errorf(postern.Denied, "the client certificate is none of this authority's, or no longer valid")
+	roots, inter := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(a.Root())
+	for _, c := range a.Intermediates(Client) {
+		inter.AddCert(c)
+	}
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: a.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return postern.Person{}, no
+	}
+	c, err := a.store.Certificate(ctx, SerialString(leaf.SerialNumber))
+	switch {
+	case postern.CodeOf(err) == postern.NotFound:
+		return postern.Person{}, no
+	case err != nil:
+		return postern.Person{}, err
+	case c.Profile != ProfileClient || !c.Revoked.IsZero() || string(c.DER) != string(leaf.Raw):
+		return postern.Person{}, no
+	}
+	p, err := a.store.Person(ctx, c.Person)
+	if err != nil {
+		return p, err
+	}
+	if !p.Active() {
+		return postern.Person{}, postern.Errorf(postern.Denied, "%s is %s", p.Name, p.Status)
+	}
+	return p, nil
+}
+
+func (h *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	code := postern.CodeOf(err)
+	body := apiError{Code: code.String(), Error: err.Error(), Hint: postern.HintOf(err)}
+	if code == postern.Internal || code == postern.Unavailable {
+		h.log.ErrorContext(r.Context(), "cannot sign", slog.Any(postern.LogError, err))
+		body.Error, body.Hint = "the authority cannot sign now", ""
+	}
+	h.reply(w, code.HTTPStatus(), body)
+}
+
+func (h *API) reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(body)
+}

@@ -1,0 +1,95 @@
+package ca
+
+import (
+	"crypto"
+	"crypto/x509"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
+	"software.sslmate.com/src/go-pkcs12"
+)
+
+// EncodePKCS12 packs key, certificate, chain and root under a password, for
+// import into a browser or system: AES-256 and SHA-256, or, for importers that
+// know neither (macOS before 15, Windows before 2019, Android before 14),
+// triple DES and SHA-1.
+func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bool) ([]byte, error) {
+	if password == "" {
+		return nil, postern.Errorf(postern.Invalid, "a PKCS#12 file needs a password: browsers refuse an empty one")
+	}
+	enc := pkcs12.Modern
+	if legacy {
+		enc = pkcs12.LegacyDES
+	}
+	data, err := enc.Encode(key, out.Leaf, append(out.Chain[:len(out.Chain):len(out.Chain)], out.Root), password)
+	if err != nil {
+		return nil, postern.Errorf(postern.Internal, "write PKCS#12: %w", err)
+	}
+	return data, nil
+}
+
+// Bounds on a PKCS#12 file of somebody else.
+const (
+	maxPKCS12     = 1 << 20
+	maxIterations = 10_000_000
+	maxDepth      = 24
+)
+
+// ParsePKCS12 reads a file that holds one private key, its certificate and
+// perhaps more certificates.
+func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate, []*x509.Certificate, error) {
+	if len(data) > maxPKCS12 {
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file is larger than %d KiB", maxPKCS12>>10)
+	}
+	if slowToOpen(data, 0) {
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing: it is made to waste time", maxIterations)
+	}
+	key, cert, chain, err := pkcs12.DecodeChain(data, password)
+	if err != nil {
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file cannot be read: %w", err)
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok || !samePublic(signer.Public(), cert.PublicKey) {
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the key in the PKCS#12 file is not the certificate's")
+	}
+	return signer, cert, chain, nil
+}
+
+// slowToOpen looks through what of a PKCS#12 file is in the clear for a salt
+// followed by an iteration count that is too high: the parameters of PBES1
+// (RFC 7292 appendix C), PBKDF2 (RFC 8018 appendix A.2) and MacData (RFC 7292
+// appendix A) all have that form.
+func slowToOpen(der cryptobyte.String, depth int) bool {
+	salted := false
+	for !der.Empty() {
+		var body cryptobyte.String
+		var tag cbasn1.Tag
+		if depth > maxDepth || !der.ReadAnyASN1(&body, &tag) {
+			return false // not DER: the parser proper says so
+		}
+		switch {
+		case tag == cbasn1.INTEGER:
+			if salted && tooMany(body) {
+				return true
+			}
+		case tag == cbasn1.OCTET_STRING || tag&0x20 != 0:
+			if slowToOpen(body, depth+1) {
+				return true
+			}
+		}
+		salted = tag == cbasn1.OCTET_STRING
+	}
+	return false
+}
+
+// tooMany reports whether the bytes of an INTEGER exceed maxIterations.
+func tooMany(body cryptobyte.String) bool {
+	n := 0
+	for i, b := range body {
+		if n = n<<8 | int(b); n > maxIterations || i == 0 && b&0x80 != 0 {
+			return true
+		}
+	}
+	return false
+}
