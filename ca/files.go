@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -22,21 +23,37 @@ const (
 	modePrivate = 0o600
 )
 
-// CheckFiles fails with Conflict if one of the files exists, so that nothing is
-// issued which then could not be written.
-func CheckFiles(dir string, files []string, force bool) error {
+// CheckFiles fails with Conflict if one of the files exists with other content,
+// or with any if Data is nil: so that nothing is issued which then could not be
+// written.
+func CheckFiles(dir string, files []File, force bool) error {
 	if force {
 		return nil
 	}
-	for _, name := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if _, err := os.Lstat(path); err == nil {
+	for _, f := range files {
+		path := filepath.Join(dir, filepath.FromSlash(f.Name))
+		same, err := holds(path, f.Data)
+		if err == nil && !same {
 			return exists(path)
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return postern.Errorf(postern.Unavailable, "look for %s: %w", path, err)
 		}
 	}
 	return nil
+}
+
+// holds reports whether a file is a plain one with that content.
+func holds(path string, data []byte) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return false, err
+	}
+	if data == nil || !info.Mode().IsRegular() || info.Size() != int64(len(data)) {
+		return false, nil
+	}
+	have, err := os.ReadFile(path)
+	return bytes.Equal(have, data), err
 }
 
 func exists(path string) error {
@@ -45,13 +62,9 @@ func exists(path string) error {
 
 // WriteFiles writes files into a directory, which is made if need be, each as a
 // whole: a reader sees the old one or the new one. Without force it fails with
-// Conflict where one exists already.
+// Conflict where one exists already with other content.
 func WriteFiles(dir string, files []File, force bool) error {
-	var list []string
-	for _, f := range files {
-		list = append(list, f.Name)
-	}
-	if err := CheckFiles(dir, list, force); err != nil {
+	if err := CheckFiles(dir, files, force); err != nil {
 		return err
 	}
 	for _, f := range files {
@@ -93,10 +106,12 @@ func writeFile(path string, f File, force bool) error {
 	if force {
 		return os.Rename(tmp.Name(), path)
 	}
-	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
+	err = os.Link(tmp.Name(), path)
+	if errors.Is(err, fs.ErrExist) {
+		if same, err := holds(path, f.Data); err != nil || same {
+			return err
+		}
 		return exists(path)
-	} else if err != nil {
-		return err
 	}
-	return nil
+	return err
 }

@@ -276,8 +276,9 @@ func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
 	return &root, nil
 }
 
-// RootKey returns the root's private key, to be exported.
-func (a *Authority) RootKey() (crypto.Signer, error) {
+// ExportRootKey returns the root's private key, encrypted under a passphrase, and
+// says so on the timeline.
+func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byte, error) {
 	root, err := a.lentRoot(nil)
 	if err != nil {
 		return nil, err
@@ -285,7 +286,14 @@ func (a *Authority) RootKey() (crypto.Signer, error) {
 	if root.KeyURI != "" {
 		return nil, postern.Errorf(postern.Invalid, "the root's key lives in %s and does not leave it", root.KeyURI)
 	}
-	return root.signer, nil
+	if len(passphrase) < 8 {
+		return nil, postern.Errorf(postern.Invalid, "the passphrase is shorter than 8 bytes")
+	}
+	data, err := EncodeKey(root.signer, passphrase)
+	if err != nil {
+		return nil, err
+	}
+	return data, a.store.Append(ctx, postern.Event{Kind: postern.EventCAKeyExported, Outcome: postern.OK, Object: root.ID})
 }
 
 // RemoveRootKey takes the root's key off this machine. Only its holder, who

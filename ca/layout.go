@@ -3,7 +3,6 @@ package ca
 import (
 	"bytes"
 	"crypto"
-	"crypto/x509"
 	"io/fs"
 	"path"
 	"slices"
@@ -191,7 +190,7 @@ func (b Bundle) placement(l Layout) (placement, error) {
 	root := []part{partRoot}
 	switch {
 	case l == LayoutPEM:
-		return placement{cert: stem + ".pem", key: stem + ".key", chain: "chain.pem", root: "root.pem", certHas: full, rootHas: root}, nil
+		return placement{cert: stem + ".pem", key: stem + ".key", chain: "ca-chain-" + string(b.Profile) + ".pem", root: "ca-root.pem", certHas: full, rootHas: root}, nil
 	case l == LayoutApache && server:
 		ca := "ssl-ca-chain-" + b.slug() + "-server.pem"
 		return placement{
@@ -220,19 +219,33 @@ func (b Bundle) placement(l Layout) (placement, error) {
 	return placement{}, postern.Errorf(postern.Invalid, "the layout %s is for server certificates, and this is a %s certificate", l, b.Profile).WithHint("for a person: pem, pkcs12, libvirt or postgresql")
 }
 
-// FileNames returns the names of the files that Files will make, as far as they
-// are known before a certificate is issued: for a check that none exists.
-func FileNames(l Layout, p Profile, person string, names []string, root *x509.Certificate) ([]string, error) {
-	b := Bundle{Issued: &Issued{Certificate: Certificate{Profile: p, Person: person, Names: names}, Root: root}}
+// Planned returns the files that Files will make of a certificate which is yet to
+// be issued: those that hold it, its key or its names have no Data.
+func (a *Authority) Planned(l Layout, p Profile, person string, list []string) ([]File, error) {
+	var clean []string
+	for _, s := range list {
+		if c, err := CleanName(s); err == nil {
+			clean = append(clean, c)
+		}
+	}
+	b := Bundle{Issued: &Issued{Certificate: Certificate{Profile: p, Person: person, Names: clean}, Root: a.Root()}}
 	if l == LayoutPKCS12 {
-		return []string{b.stem() + ".p12"}, nil
+		return []File{{Name: b.stem() + ".p12"}}, nil
 	}
 	place, err := b.placement(l)
 	if err != nil {
 		return nil, err
 	}
-	list := []string{place.cert, place.key, place.chain, place.root, place.extra}
-	return slices.DeleteFunc(list, func(s string) bool { return s == "" }), nil
+	b.Chain = a.Chain(Role(p))[:1]
+	files := []File{{Name: place.cert}, {Name: place.key}, {Name: place.extra}}
+	for name, parts := range map[string][]part{place.chain: {partChain}, place.root: place.rootHas} {
+		data, err := b.pem(parts)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, File{Name: name, Data: data})
+	}
+	return slices.DeleteFunc(files, func(f File) bool { return f.Name == "" }), nil
 }
 
 // render fills in a layout's snippet.

@@ -129,6 +129,8 @@ type Store interface {
 	Seal(purpose, id string, plaintext []byte) ([]byte, error)
 	Unseal(purpose, id string, sealed []byte) ([]byte, error)
 
+	// Append adds events to the timeline, all or none.
+	Append(ctx context.Context, events ...postern.Event) error
 	// Person returns the person of that name, or a NotFound error.
 	Person(ctx context.Context, name string) (postern.Person, error)
 	// Generation changes whenever who may pass has changed.

@@ -1,7 +1,86 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
+	"github.com/spf13/cobra"
+)
 
 func newCA(a *app) *cobra.Command {
-	return group("ca", "Certificates: issue, renew, revoke, export")
+	return group("ca", "Certificates: issue, renew, revoke, export",
+		newCAIssue(a),
+		newCASign(a),
+		newCAList(a),
+		newCAShow(a),
+		newCARenew(a),
+		newCARevoke(a),
+		newCACRL(a),
+		newCAKRL(a),
+		newCAExport(a),
+		newCARoot(a),
+		newCAIntermediate(a),
+		newCAToken(a),
+	)
+}
+
+// openCA opens the state and the authority in it.
+func (a *app) openCA(ctx context.Context) (*state, *ca.Authority, error) {
+	st, err := a.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	authority, err := ca.Open(ctx, ca.Config{}, st.Store)
+	if err != nil {
+		st.Close()
+		return nil, nil, err
+	}
+	return st, authority, nil
+}
+
+// validityFlag is a duration that may be given in days: 90d.
+type validityFlag time.Duration
+
+// String implements pflag.Value.
+func (v *validityFlag) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return time.Duration(*v).String()
+}
+
+// Type implements pflag.Value.
+func (v *validityFlag) Type() string { return "duration" }
+
+// Set implements pflag.Value.
+func (v *validityFlag) Set(s string) error {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n > 0 && n < 100000 {
+			*v = validityFlag(time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d <= 0 {
+		return postern.Errorf(postern.Invalid, "%q is not a length of time such as 90d or 12h", s)
+	}
+	*v = validityFlag(d)
+	return nil
+}
+
+// serialArg reads a serial number from the command line.
+func serialArg(s string) (string, error) { return ca.ParseSerial(s) }
+
+// describe prints what was issued, for people.
+func (a *app) describe(c ca.Certificate) {
+	fmt.Fprintf(a.out, "serial   %s\nsubject  %s\n", c.Serial, c.Subject)
+	if len(c.Names) > 0 {
+		fmt.Fprintf(a.out, "names    %s\n", strings.Join(c.Names, " "))
+	}
+	fmt.Fprintf(a.out, "valid    %s to %s\n", stamp(c.NotBefore), stamp(c.NotAfter))
 }

@@ -3,28 +3,122 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
 
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
 	"github.com/spf13/cobra"
 )
 
+// initOptions are the flags of init.
+type initOptions struct {
+	ca       ca.Config
+	keyType  string
+	sshType  string
+	database string
+}
+
 func newInit(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o initOptions
+	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a state directory: CAs, log key, database",
 		Long: `Make what is missing of the state directory: the key-encrypting key, the
-database and the timeline with its key. What is there stays as it is.`,
-		Example: "  postern init --state /var/lib/postern",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.init(cmd.Context()) },
+database, the timeline with its key, and the certificate authority: a root, an
+intermediate for servers and one for clients, and the keys that sign SSH user and
+host certificates. What is there stays as it is.
+
+With --domain the root may vouch for nothing else: for a domain, all below it and
+the mail addresses there; for a network; for the mail addresses of one host
+(@example.net). Whoever installs such a root trusts it for these names alone.
+localhost is always among them.`,
+		Example: `  postern init --name "Example Org" --domain example.com --domain 192.0.2.0/24
+  postern init --url http://pki.example.com
+  postern init --database postgres://postern@db.example.com/postern`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
+			return a.init(cmd.Context(), &o)
+		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&o.ca.Name, "name", "", "the organisation's `name` in the certificates (default Postern)")
+	f.StringVar(&o.ca.Country, "country", "", "its country, two capital `letters`")
+	f.StringSliceVar(&o.ca.Domains, "domain", nil, "a `domain`, network or @host that the root may vouch for; can be given again (default: any)")
+	f.StringVar(&o.ca.URL, "url", "", "`http://` address under which others ask about revocation; written into certificates")
+	f.StringVar(&o.keyType, "key-type", "", "`type` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
+	f.StringVar(&o.sshType, "ssh-key-type", "", "`type` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
+	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database (default: a SQLite file in the state directory)")
+	return cmd
 }
 
-func (a *app) init(ctx context.Context) error {
+func (a *app) init(ctx context.Context, o *initOptions) error {
+	if err := o.ca.Validate(); err != nil {
+		return err
+	}
+	if o.database != "" {
+		if err := a.rememberDatabase(o.database); err != nil {
+			return err
+		}
+	}
 	st, err := a.create(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	authority, made, err := initCA(ctx, st, o.ca)
+	if err != nil {
+		return err
+	}
 	fmt.Fprintf(a.out, "the state is in %s\n", st.Dir)
+	if !made && o.asksForCA() {
+		return postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
+			WithHint("choose another --state directory for a second one")
+	}
+	if made {
+		fmt.Fprintf(a.out, "made the certificate authority %s\n", ca.SubjectString(authority.Root().RawSubject))
+	}
+	return nil
+}
+
+// asksForCA reports whether a flag says how the CAs should be.
+func (o *initOptions) asksForCA() bool {
+	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != ""
+}
+
+// initCA makes the authority if there is none, and reports whether it did.
+func initCA(ctx context.Context, st *state, cfg ca.Config) (*ca.Authority, bool, error) {
+	authority, err := ca.Init(ctx, cfg, st.Store)
+	if postern.CodeOf(err) != postern.Conflict || err == nil {
+		return authority, err == nil, err
+	}
+	authority, err = ca.Open(ctx, ca.Config{}, st.Store)
+	return authority, false, err
+}
+
+// rememberDatabase writes the database's URL into the state directory, unless
+// another one stands there.
+func (a *app) rememberDatabase(url string) error {
+	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
+		return postern.Errorf(postern.Invalid, "--database is not a postgres:// URL").WithHint("without it the database is a SQLite file in the state directory")
+	}
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return postern.Errorf(postern.Unavailable, "make the state directory: %w", err)
+	}
+	st := state{Dir: dir}
+	if _, err := os.Stat(st.path(databaseFile)); err == nil {
+		return postern.Errorf(postern.Conflict, "%s has a SQLite database already", dir).WithHint("choose another --state directory")
+	}
+	if err := writeOnce(st.path(urlFile), []byte(url+"\n"), 0o600); err != nil {
+		return err
+	}
+	if have, err := databaseURL(dir); err != nil || have != url {
+		return postern.Errorf(postern.Conflict, "the state in %s uses another database", dir).WithHint("choose another --state directory, or edit %s", st.path(urlFile))
+	}
 	return nil
 }

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/pem"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
+	"github.com/spf13/cobra"
+)
+
+// revokeOptions are the flags of ca revoke.
+type revokeOptions struct {
+	reason string
+	person string
+	ssh    bool
+}
+
+func newCARevoke(a *app) *cobra.Command {
+	var o revokeOptions
+	cmd := &cobra.Command{
+		Use:   "revoke (SERIAL... | --person PERSON)",
+		Short: "Revoke certificates",
+		Long: `Revoke certificates for good. From then on the front door refuses them, OCSP answers
+"revoked", and the revocation list holds them.`,
+		Example: `  postern ca revoke 5f3a… --reason keyCompromise
+  postern ca revoke --person dan
+  postern ca revoke --ssh 4711`,
+		RunE: func(cmd *cobra.Command, args []string) error { return a.caRevoke(cmd.Context(), &o, args) },
+	}
+	cmd.Flags().StringVar(&o.reason, "reason", ca.Unspecified.String(), "`reason`: "+strings.Join(ca.ReasonNames(), ", "))
+	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `person`")
+	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
+	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
+	return cmd
+}
+
+func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) error {
+	if (len(args) > 0) == (o.person != "") {
+		return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").WithHint("postern ca list shows them")
+	}
+	reason, err := ca.ParseReason(o.reason)
+	if err != nil {
+		return err
+	}
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	if o.ssh {
+		return a.revokeSSH(ctx, authority, args)
+	}
+	var serials []string
+	for _, arg := range args {
+		s, err := serialArg(arg)
+		if err != nil {
+			return err
+		}
+		serials = append(serials, s)
+	}
+	if o.person != "" {
+		list, err := authority.Certificates(ctx, ca.Filter{Person: o.person, Profile: ca.ProfileClient, Valid: time.Now()})
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return postern.Errorf(postern.NotFound, "%s has no valid client certificate", o.person)
+		}
+		for _, c := range list {
+			serials = append(serials, c.Serial)
+		}
+	}
+	for _, s := range serials {
+		if err := authority.Revoke(ctx, s, reason, ca.Origin{}); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "revoked %s\n", s)
+	}
+	return nil
+}
+
+func (a *app) revokeSSH(ctx context.Context, authority *ca.Authority, args []string) error {
+	for _, arg := range args {
+		serial, err := strconv.ParseUint(arg, 10, 63)
+		if err != nil {
+			return postern.Errorf(postern.Invalid, "%q is not the serial number of an SSH certificate", arg)
+		}
+		if err := authority.RevokeSSH(ctx, serial, ca.Origin{}); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "revoked SSH certificate %d\n", serial)
+	}
+	return nil
+}
+
+func newCACRL(a *app) *cobra.Command {
+	var issuer, out string
+	var der bool
+	cmd := &cobra.Command{
+		Use:   "crl",
+		Short: "Print a revocation list",
+		Long: `Print the revocation list of one CA as it stands now, for servers that read it from a
+file: write it to a temporary file, rename that, and have the server reload.`,
+		Example: `  postern ca crl --issuer client --out /etc/ssl/client.crl
+  postern ca crl --issuer server --der > server.crl`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.caCRL(cmd.Context(), issuer, out, der) },
+	}
+	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client), "`CA`: client, server, root, or a later one such as client-2")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`file`, replaced as a whole (default: standard output)")
+	cmd.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
+	return cmd
+}
+
+func (a *app) caCRL(ctx context.Context, issuer, out string, der bool) error {
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	crl, err := authority.CRL(ctx, issuer)
+	if err != nil {
+		return err
+	}
+	data := crl.DER
+	if !der {
+		data = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER})
+	}
+	return a.writeOutput(out, data, 0o644, true)
+}
+
+func newCAKRL(a *app) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:     "krl",
+		Short:   "Print the SSH revocation list",
+		Long:    "Print the list of revoked SSH certificates and keys as it stands now, for sshd's RevokedKeys.",
+		Example: "  postern ca krl --out /etc/ssh/revoked.krl",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			krl, err := authority.KRL(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.writeOutput(out, krl, 0o644, true)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`file`, replaced as a whole (default: standard output)")
+	return cmd
+}

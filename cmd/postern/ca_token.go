@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/postern-project/postern/ca"
+	"github.com/spf13/cobra"
+)
+
+func newCAToken(a *app) *cobra.Command {
+	return group("token", "Tokens with which programs sign over HTTP", newCATokenAdd(a), newCATokenList(a), newCATokenRemove(a))
+}
+
+func newCATokenAdd(a *app) *cobra.Command {
+	var domains []string
+	var validity validityFlag
+	cmd := &cobra.Command{
+		Use:   "add NAME --domain DOMAIN...",
+		Short: "Make a token, and print it once",
+		Long: `Make a token with which a program gets certificates for the domains, and all below
+them, from the signing call of the server. It is printed once and kept as a hash.`,
+		Example: "  postern ca token add deploy --domain example.com --validity 30d",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			token, err := authority.AddToken(cmd.Context(), args[0], domains, time.Duration(validity))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, token)
+			return nil
+		},
+	}
+	cmd.Flags().StringSliceVar(&domains, "domain", nil, "`domain` it may get certificates for, * for any; can be given again")
+	cmd.Flags().Var(&validity, "validity", "how `long` it works, such as 30d (default: until removed)")
+	return cmd
+}
+
+func newCATokenList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the tokens",
+		Long:    "List the tokens and what they are good for. The tokens themselves are not kept.",
+		Example: "  postern ca token list --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			list, err := authority.Tokens(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printTokens(list, asJSON)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	return cmd
+}
+
+func (a *app) printTokens(list []ca.APIToken, asJSON bool) error {
+	if asJSON {
+		return printJSON(a.out, append([]ca.APIToken{}, list...))
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	for _, t := range list {
+		expires := "never expires"
+		if !t.Expires.IsZero() {
+			expires = "expires " + stamp(t.Expires)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", t.Name, strings.Join(t.Domains, " "), expires)
+	}
+	return w.Flush()
+}
+
+func newCATokenRemove(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "remove NAME",
+		Short:   "Make a token worthless",
+		Long:    "Make a token worthless, from the next call on.",
+		Example: "  postern ca token remove deploy",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			return authority.RemoveToken(cmd.Context(), args[0])
+		},
+	}
+}
