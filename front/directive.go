@@ -1,0 +1,141 @@
+package front
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/postern-project/postern/gate"
+)
+
+func init() {
+	caddy.RegisterModule(Require{})
+	httpcaddyfile.RegisterDirective("require", parseRequire)
+	httpcaddyfile.RegisterDirectiveOrder("require", httpcaddyfile.Before, "tracing")
+}
+
+// Require is one require directive as the Caddyfile says it. It is no handler:
+// Prepare gathers a site's into one [Guard].
+type Require struct {
+	Paths   []string `json:"paths"`
+	Persons []string `json:"persons,omitempty"`
+	Groups  []string `json:"groups,omitempty"`
+	Rules   []string `json:"rules,omitempty"`
+	Trust   []string `json:"trust,omitempty"` // PEM files; the word "postern" means Postern's own
+	CRLs    []string `json:"crls,omitempty"`
+	Depth   int      `json:"depth,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (Require) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.postern_require", New: func() caddy.Module { return new(Require) }}
+}
+
+// Provision fails: a guard that Prepare has not put in place guards nothing.
+func (*Require) Provision(caddy.Context) error {
+	return errors.New("the require directive needs the config adapter \"postern\": caddy run --adapter postern --config FILE")
+}
+
+// ServeHTTP refuses, and is never reached.
+func (*Require) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler) error {
+	return caddyhttp.Error(http.StatusForbidden, nil)
+}
+
+// config returns the guard that the directive describes.
+func (r *Require) config(indexes []string) gate.Config {
+	return gate.Config{Paths: r.Paths, Persons: r.Persons, Groups: r.Groups, Rules: r.Rules, Depth: r.Depth, Indexes: indexes}
+}
+
+func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next()
+	if reflect.ValueOf(h.State).Pointer() != reflect.ValueOf(h.BlockState).Pointer() || h.IsNamedRoute() {
+		return nil, h.Err("require stands at the top of a site, not inside another block: there it could be passed by")
+	}
+	r := new(Require)
+	for _, p := range h.RemainingArgs() {
+		if p == "*" {
+			p = "/"
+		}
+		r.Paths = append(r.Paths, p)
+	}
+	if len(r.Paths) == 0 {
+		r.Paths = []string{"/"}
+	}
+	for nesting := h.Nesting(); h.NextBlock(nesting); {
+		if err := r.parseLine(h.Dispenser); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.config(nil).Validate(); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	return []httpcaddyfile.ConfigValue{{Class: "route", Value: caddyhttp.Route{
+		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(r, "handler", "postern_require", nil)},
+	}}}, nil
+}
+
+func (r *Require) parseLine(d *caddyfile.Dispenser) error {
+	switch word := d.Val(); word {
+	case "person":
+		return some(d, &r.Persons)
+	case "group":
+		return some(d, &r.Groups)
+	case "trust":
+		return some(d, &r.Trust)
+	case "crl":
+		return some(d, &r.CRLs)
+	case "rule":
+		return r.parseRule(d)
+	case "depth":
+		if r.Depth != 0 || !d.NextArg() {
+			return d.ArgErr()
+		}
+		n, err := strconv.Atoi(d.Val())
+		if err != nil || n < 1 {
+			return d.Errf("%q is not a depth", d.Val())
+		}
+		r.Depth = n
+		return nil
+	default:
+		return d.Errf("require knows person, group, rule, trust, crl and depth, but not %q", word)
+	}
+}
+
+func some(d *caddyfile.Dispenser, to *[]string) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	*to = append(*to, args...)
+	return nil
+}
+
+// parseRule compiles the rule at once, so that a mistake is reported with its
+// place in the file.
+func (r *Require) parseRule(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	token := d.Token()
+	rule := token.Text
+	if d.NextArg() {
+		return d.Err("a rule is one argument: put it between backquotes")
+	}
+	if _, err := gate.CompileRule(rule); err != nil {
+		mistake, ok := errors.AsType[*gate.RuleError](err)
+		if !ok {
+			return d.WrapErr(err)
+		}
+		return fmt.Errorf("%s:%d: %w", token.File, token.Line+mistake.Line-1, err)
+	}
+	r.Rules = append(r.Rules, rule)
+	return nil
+}

@@ -1,0 +1,47 @@
+// Package front is the front door: Caddy modules that ask for client
+// certificates, hold requests against [gate.Guard]s and tell the application
+// behind who came in. It is the one room that imports Caddy.
+//
+// # In a Caddyfile
+//
+//	{
+//		postern {
+//			portal id.example.com
+//		}
+//	}
+//	www.example.com {
+//		root * /var/www/example
+//		php_fastcgi unix//run/php/php-fpm.sock
+//		require /wp-admin* /wp-login.php* {
+//			person dan@example.com
+//		}
+//	}
+//
+// The directive:
+//
+//	require [PATH…] {
+//		person NAME|E-MAIL…    # any of these
+//		group  NAME…           # or anybody in any of these
+//		rule   `CEL`           # and this must hold; may be repeated
+//		trust  FILE…|postern   # client CAs that count, instead of Postern's own
+//		crl    FILE…           # what they have taken back
+//		depth  N               # most CAs above the client's certificate; default 3
+//	}
+//
+// It stands at the top of a site, in no handle or route block. A path is a
+// prefix that does not stop at a segment; without one the whole site is guarded. See
+// package gate for how paths are read and what a rule may say.
+//
+// # How it works
+//
+// The directive alone cannot do it: what it asks for concerns the TLS
+// handshake, every handler that could see a rewritten path, and requests to
+// other sites that carry forged identity headers. So [Prepare] rewrites the
+// adapted configuration as a whole, and the config adapter "postern" is the
+// Caddyfile's adapter followed by Prepare. A configuration with a require directive
+// that was not prepared does not load.
+//
+// In a Caddy build of one's own:
+//
+//	caddy run --adapter postern --config Caddyfile
+package front

@@ -1,0 +1,53 @@
+package front
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func init() { caddy.RegisterModule(Entry{}) }
+
+// Entry is the first handler of every server: it takes forged identities off
+// each request, guarded or not, and a dot off the end of the host's name, so
+// that the sites' names match it.
+type Entry struct{}
+
+// CaddyModule returns the Caddy module information.
+func (Entry) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.postern_entry", New: func() caddy.Module { return new(Entry) }}
+}
+
+// Provision makes the server remember connections.
+func (*Entry) Provision(ctx caddy.Context) error {
+	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		s.RegisterConnContext(withConn)
+	}
+	return nil
+}
+
+// ServeHTTP cleans the request.
+func (*Entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	strip(r.Header)
+	if len(r.Trailer) > 0 {
+		strip(r.Trailer)
+	}
+	if strings.Contains(r.Host, ".") {
+		r.Host = withoutFinalDot(r.Host)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// withoutFinalDot takes the dot off a fully qualified host name.
+func withoutFinalDot(host string) string {
+	name, port := host, ""
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		name, port = host[:i], host[i:]
+	}
+	if !strings.HasSuffix(name, ".") || strings.HasSuffix(name, "..") {
+		return host
+	}
+	return name[:len(name)-1] + port
+}

@@ -1,0 +1,342 @@
+package front
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/gate"
+)
+
+func init() { caddy.RegisterModule(Guard{}) }
+
+// Guard is the first handler of a site with require directives: all of them
+// together. It judges the request's path, and leaves a [passage] with the request so that
+// each [Checked] handler behind it can tell whether the path was rewritten.
+type Guard struct {
+	Hosts   []string  `json:"hosts,omitempty"` // the site's names, for redirects of requests without one
+	Require []Require `json:"require"`
+	Indexes []string  `json:"indexes,omitempty"` // names of index pages that the site's file servers use
+
+	guards    []siteGuard
+	live      *live
+	httpsPort int
+}
+
+type siteGuard struct {
+	*gate.Guard
+	trust *trust
+	name  string // its first path, for the timeline
+}
+
+// CaddyModule returns the Caddy module information.
+func (Guard) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.postern_guard", New: func() caddy.Module { return new(Guard) }}
+}
+
+// Provision compiles the guards and reads the CAs that they trust.
+func (g *Guard) Provision(ctx caddy.Context) error {
+	g.live = current()
+	g.httpsPort = httpsPort(ctx)
+	sets := make(map[string]*trust) // so that a connection is judged once for all guards alike
+	for _, r := range g.Require {
+		compiled, err := gate.New(r.config(g.Indexes))
+		if err != nil {
+			return err
+		}
+		key := fmt.Sprintf("%q %q", r.Trust, r.CRLs)
+		t, ok := sets[key]
+		if !ok {
+			if t, err = loadTrust(g.live, r.Trust, r.CRLs); err != nil {
+				return err
+			}
+			sets[key] = t
+		}
+		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0]})
+	}
+	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		guarded.add(ctx, s, g)
+	}
+	return nil
+}
+
+func httpsPort(ctx caddy.Context) int {
+	for _, m := range ctx.Modules() {
+		if app, ok := m.(*caddyhttp.App); ok && app.HTTPSPort != 0 {
+			return app.HTTPSPort
+		}
+	}
+	return caddyhttp.DefaultHTTPSPort
+}
+
+// passage is what a request's guard has found so far.
+type passage struct {
+	guard    *Guard
+	path     string // the path that was judged last, and let through
+	rawPath  string
+	identity *identity // set once the request passed a guard
+	readings gate.Readings
+	refused  bool
+}
+
+const passageVar = "postern.passage"
+
+func passageOf(r *http.Request) *passage {
+	p, _ := caddyhttp.GetVar(r.Context(), passageVar).(*passage)
+	return p
+}
+
+// ServeHTTP judges the path that the client asked for.
+func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	p := &passage{guard: g}
+	caddyhttp.SetVar(r.Context(), passageVar, p)
+	if !p.judge(w, r) {
+		return nil
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// judge reports whether the request may go on with the path that it has now.
+// If not, it has been answered.
+func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
+	if p.refused {
+		return false
+	}
+	if !gate.ReadPath(r.URL, &p.readings) {
+		p.refused = true
+		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
+		return false
+	}
+	for i := range p.guard.guards {
+		s := &p.guard.guards[i]
+		if s.Paths.Cover(&p.readings) && !p.pass(w, r, s) {
+			p.refused = true
+			return false
+		}
+	}
+	p.path, p.rawPath = r.URL.Path, r.URL.RawPath
+	return true
+}
+
+// unchanged reports whether the path is the one that was judged last.
+func (p *passage) unchanged(u *url.URL) bool {
+	return p.path == u.Path && p.rawPath == u.RawPath && !p.refused
+}
+
+// pass decides about one guard that covers the path.
+func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
+	switch {
+	case r.TLS == nil:
+		p.guard.redirect(w, r)
+		return false
+	case misdirected(r):
+		p.guard.answer(w, r, refusal{status: http.StatusMisdirectedRequest})
+		return false
+	}
+	now := time.Now()
+	c := connOf(r)
+	st := c.standing(r, s.trust, p.guard.live, now)
+	if reason := p.decide(r, s, &st, now); reason != gate.OK {
+		p.guard.refuse(w, r, s, &st, reason)
+		return false
+	}
+	if c.first(s.trust) {
+		p.guard.note(r, s, st.identity)
+	}
+	p.identity = st.identity
+	addFields(r, st.identity)
+	return true
+}
+
+// decide says whether what the connection showed opens the guard.
+func (p *passage) decide(r *http.Request, s *siteGuard, st *standing, now time.Time) gate.Reason {
+	switch {
+	case st.verified == nil:
+		return st.reason
+	case !p.guard.live.fresh(now):
+		return gate.Away
+	case st.held != gate.OK:
+		return st.held
+	case st.identity == nil:
+		return gate.Unusable
+	}
+	subject := gate.Subject{Verified: st.verified, Holder: st.holder, Request: &gate.Request{
+		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
+		Header: r.Header, Time: now, TLS: r.TLS,
+	}}
+	if s.Moving() {
+		subject.Request.Address = addressOf(r)
+	}
+	return s.Decide(&subject)
+}
+
+// misdirected reports whether the request names another host than the TLS
+// handshake did: a connection that a browser shares between sites, whose
+// handshake asked for other certificates. The browser tries again on a
+// connection of its own. A client that named no host in the handshake is
+// judged by what it showed.
+func misdirected(r *http.Request) bool {
+	sni, host := r.TLS.ServerName, hostName(r.Host)
+	return sni != "" && host != "" && !strings.EqualFold(strings.TrimSuffix(sni, "."), host)
+}
+
+// hostName returns the name in a Host header, without port and brackets.
+func hostName(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.Trim(host, "[]")
+}
+
+// addressOf returns the client's address: that of the connection, or what a
+// trusted proxy says.
+func addressOf(r *http.Request) netip.Addr {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if ip == "" {
+		ip = r.RemoteAddr
+		if h, _, err := net.SplitHostPort(ip); err == nil {
+			ip = h
+		}
+	}
+	a, _ := netip.ParseAddr(ip)
+	return a.Unmap()
+}
+
+// redirect sends a request for a guarded path over plain HTTP to HTTPS, for
+// good. The address is the one that the client asked for, never a rewritten one.
+func (g *Guard) redirect(w http.ResponseWriter, r *http.Request) {
+	host := hostName(r.Host)
+	if host == "" && len(g.Hosts) > 0 {
+		host = g.Hosts[0]
+	}
+	target := originalURI(r)
+	if host == "" || !strings.HasPrefix(target, "/") {
+		g.answer(w, r, refusal{status: http.StatusForbidden, reason: gate.NoneShown})
+		return
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if g.httpsPort != caddyhttp.DefaultHTTPSPort {
+		host += ":" + strconv.Itoa(g.httpsPort)
+	}
+	status := http.StatusPermanentRedirect
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		status = http.StatusMovedPermanently
+	}
+	w.Header().Set("Location", "https://"+host+target)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+}
+
+// originalURI returns the path and query of the request as it came in.
+func originalURI(r *http.Request) string {
+	u := r.URL
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		u = o.URL
+	}
+	uri := u.EscapedPath()
+	if strings.HasPrefix(uri, "//") {
+		uri = "/." + uri // no host can be smuggled in
+	}
+	if u.RawQuery != "" {
+		uri += "?" + u.RawQuery
+	}
+	return uri
+}
+
+// refuse answers and notes a refusal.
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, s *siteGuard, st *standing, reason gate.Reason) {
+	k := eventKey{kind: postern.EventGate, address: addressOf(r).String(), object: s.name, reason: reason.String()}
+	var links []postern.Link
+	if st.holder != nil {
+		k.person = st.holder.Name
+	}
+	if st.verified != nil {
+		k.serial = st.verified.Leaf().Serial
+		if st.verified.Own {
+			links = []postern.Link{{Kind: string(postern.X509Certificate), ID: k.serial}}
+		}
+	}
+	g.live.events.add(k, postern.Refused, links...)
+	if len(r.TLS.PeerCertificates) > 0 && reason != gate.Away {
+		g.live.tickets.refuse(r.TLS.PeerCertificates)
+	}
+	status := http.StatusForbidden
+	if reason == gate.Away {
+		status = http.StatusServiceUnavailable
+	}
+	g.answer(w, r, refusal{status: status, reason: reason})
+}
+
+// note records the first passage on a connection.
+func (g *Guard) note(r *http.Request, s *siteGuard, id *identity) {
+	if !r.TLS.DidResume {
+		g.live.tickets.allow(r.TLS.PeerCertificates)
+	}
+	g.live.events.add(eventKey{
+		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: addressOf(r).String(), object: s.name,
+	}, postern.OK, id.links...)
+}
+
+// addFields names person and serial in the access log, and gives Caddy's own
+// placeholders the user.
+func addFields(r *http.Request, id *identity) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		for _, f := range id.fields {
+			extra.Set(f)
+		}
+	}
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.auth.user.id", id.name())
+	}
+}
+
+// guardedSites are the guards of each server that is being served.
+type guardedSites struct {
+	mu sync.RWMutex
+	of map[*caddyhttp.Server][]*Guard
+}
+
+var guarded = guardedSites{of: make(map[*caddyhttp.Server][]*Guard)}
+
+func (s *guardedSites) add(ctx caddy.Context, srv *caddyhttp.Server, g *Guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.of[srv]) == 0 {
+		ctx.OnCancel(func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(s.of, srv)
+		})
+	}
+	s.of[srv] = append(s.of[srv], g)
+}
+
+// cover returns a guard of the request's server that covers its path, or
+// cannot tell.
+func (s *guardedSites) cover(r *http.Request, readings *gate.Readings) *Guard {
+	srv, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, g := range s.of[srv] {
+		if !gate.ReadPath(r.URL, readings) {
+			return g
+		}
+		for i := range g.guards {
+			if g.guards[i].Paths.Cover(readings) {
+				return g
+			}
+		}
+	}
+	return nil
+}

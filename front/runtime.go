@@ -1,0 +1,147 @@
+package front
+
+import (
+	"context"
+	"crypto/x509"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/gate"
+)
+
+// How the front door keeps up with the store.
+const (
+	pollEvery  = 250 * time.Millisecond // how often it asks whether anything changed
+	staleAfter = 2 * time.Second        // when it no longer believes what it knew
+)
+
+// Runtime is what the modules need of the house. Whoever runs Caddy gives it to
+// [Use] before a configuration is loaded. The zero Runtime serves sites whose guards
+// trust other people's CAs only.
+type Runtime struct {
+	// Registry tells who holds certificates; nil knows nobody.
+	Registry gate.Registry
+	// Generation returns a number that changes whenever an answer of Registry
+	// may have; nil means that none ever does.
+	Generation func(context.Context) (int64, error)
+	// ClientCAs are Postern's own client CAs.
+	ClientCAs []*x509.Certificate
+	// Issue signs a server certificate for a site that no public CA can serve
+	// (localhost, internal names) and returns the PEM chain; nil leaves such
+	// names to Caddy.
+	Issue func(context.Context, *x509.CertificateRequest) ([]byte, error)
+	// Log appends events to the timeline; nil drops them.
+	Log func(context.Context, ...postern.Event) error
+	// Services are handlers of other rooms, served where the
+	// postern_services directive stands and on the portal's site.
+	Services []Service
+	// Portal is the address of the portal, for the page that refuses; may be
+	// empty.
+	Portal string
+}
+
+// Service is a handler mounted at a path.
+type Service struct {
+	Prefix    string // "/wsapi/"; "/" is what no longer prefix takes
+	Handler   http.Handler
+	PlainHTTP bool // served over plain HTTP too: CRLs and OCSP
+}
+
+// live is a Runtime in use: it polls the store's generation, and gathers
+// events.
+type live struct {
+	Runtime
+	generation atomic.Int64
+	asked      atomic.Int64 // when the generation was last known, Unix nanoseconds
+	certs      verifyCache
+	tickets    refusedTickets
+	events     *recorder
+	stop       context.CancelFunc
+	done       sync.WaitGroup
+}
+
+var using atomic.Pointer[live]
+
+// Use gives the modules their Runtime, and returns the function that ends its
+// use: it waits until all events are written. It is called once before
+// configurations are loaded, and what it returns after the last was stopped.
+func Use(r Runtime) (stop func()) {
+	l := &live{Runtime: r}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	l.events = newRecorder(r.Log)
+	if r.Generation != nil {
+		l.poll(ctx)
+		l.done.Go(func() { l.keepPolling(ctx) })
+	}
+	l.done.Go(func() { l.events.run(ctx) })
+	using.Store(l)
+	return func() {
+		cancel()
+		l.done.Wait()
+		using.CompareAndSwap(l, nil)
+	}
+}
+
+// current returns the Runtime in use, or an empty one.
+func current() *live {
+	if l := using.Load(); l != nil {
+		return l
+	}
+	return idle
+}
+
+var idle = &live{events: newRecorder(nil)}
+
+func (l *live) keepPolling(ctx context.Context) {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.poll(ctx)
+		}
+	}
+}
+
+// poll asks once. The moment counted is the one before the question, so that
+// an answer is never taken for younger than it is.
+func (l *live) poll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, staleAfter)
+	defer cancel()
+	before := time.Now()
+	g, err := l.Generation(ctx)
+	if err != nil {
+		return
+	}
+	l.generation.Store(g)
+	l.asked.Store(before.UnixNano())
+}
+
+// fresh reports whether what is known of the store may still be believed.
+func (l *live) fresh(now time.Time) bool {
+	return l.Generation == nil || now.UnixNano()-l.asked.Load() < int64(staleAfter)
+}
+
+// registry returns the registry, or one that knows nobody.
+func (l *live) registry() gate.Registry {
+	if l.Registry != nil {
+		return l.Registry
+	}
+	return nobody{}
+}
+
+type nobody struct{}
+
+func (nobody) Certificate(context.Context, string) (postern.Credential, postern.Person, error) {
+	return postern.Credential{}, postern.Person{}, postern.Errorf(postern.NotFound, "no store")
+}
+
+func (nobody) PersonByEmail(context.Context, string) (postern.Person, error) {
+	return postern.Person{}, postern.Errorf(postern.NotFound, "no store")
+}
