@@ -76,6 +76,9 @@ const (
 
 	EventPortalEnrolled = "portal.enrolled"
 	EventPortalLink     = "portal.link"
+	EventPortalCodes    = "portal.codes"   // recovery codes were made
+	EventPortalName     = "portal.name"    // a name for a server was proved, or not
+	EventPortalAllowed  = "portal.allowed" // an administrator changed the list of names
 
 	EventACMEAccount = "acme.account"
 	EventACMEOrder   = "acme.order"

@@ -1,0 +1,264 @@
+package portal
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+func (p *Portal) people(r *request) error {
+	return p.renderPeople(r, 200, nil)
+}
+
+func (p *Portal) renderPeople(r *request, status int, errs map[string]string) error {
+	people, err := p.People.People(r.Context())
+	if err != nil {
+		return err
+	}
+	asked, err := p.Store.AskedProofs(r.Context())
+	if err != nil {
+		return err
+	}
+	pg := page{Title: "People", Nav: "admin", Errors: errs, Data: map[string]any{"People": people, "Asked": len(asked), "Mails": p.Mail != nil}}
+	if errs != nil {
+		pg.Values = map[string]string{}
+		for k := range r.PostForm {
+			pg.Values[k] = r.PostForm.Get(k)
+		}
+	}
+	p.render(r, status, "people", pg)
+	return nil
+}
+
+// invite adds a person and sends, or shows, their link.
+func (p *Portal) invite(r *request) error {
+	who, err := newPerson(r)
+	if err == nil {
+		err = p.People.AddPerson(r.Context(), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
+		if postern.CodeOf(err) == postern.Conflict && err != nil {
+			err = beside("name", err)
+		}
+	}
+	if fe, ok := asForm(err); ok {
+		return p.renderPeople(r, fe.code.HTTPStatus(), fe.fields)
+	}
+	if err != nil {
+		return err
+	}
+	return p.sendInvitation(r, who)
+}
+
+// personEvent is what the timeline says of a change to a person.
+func (p *Portal) personEvent(r *request, kind, name string) postern.Event {
+	e := postern.Event{Kind: kind, Outcome: postern.OK, Person: name, Address: p.peer(r)}
+	if r.who.Name != name && r.who.Name != "" {
+		e.Details = map[string]string{"by": r.who.Name}
+	}
+	return e
+}
+
+func newPerson(r *request) (postern.Person, error) {
+	who := postern.Person{
+		Name:     strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))),
+		FullName: strings.Join(strings.Fields(r.PostForm.Get("full_name")), " "),
+		Status:   postern.PersonActive,
+	}
+	if !postern.ValidName(who.Name) {
+		return who, wrong("name", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores.")
+	}
+	if len(who.FullName) > 128 || strings.ContainsFunc(who.FullName, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		return who, wrong("full_name", "At most 128 letters.")
+	}
+	if mail := strings.TrimSpace(r.PostForm.Get("email")); mail != "" {
+		var err error
+		if who.Email, err = postern.CleanEmail(mail); err != nil {
+			return who, wrong("email", "That is not an e-mail address.")
+		}
+	}
+	for g := range strings.FieldsFuncSeq(r.PostForm.Get("groups"), func(c rune) bool { return c == ',' || c <= ' ' }) {
+		if !postern.ValidName(g) {
+			return who, wrong("groups", "%s cannot be a group's name.", printable(g))
+		}
+		who.Groups = append(who.Groups, g)
+	}
+	slices.Sort(who.Groups)
+	who.Groups = slices.Compact(who.Groups)
+	return who, nil
+}
+
+func (p *Portal) sendInvitation(r *request, who postern.Person) error {
+	made, err := p.Links.Invite(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	return p.showMade(r, who, made)
+}
+
+// showMade goes back to the person's page when a link was sent, and else shows
+// it to be handed over.
+func (p *Portal) showMade(r *request, who postern.Person, made Made) error {
+	if made.Sent {
+		p.wakeMail()
+		p.see(r, "/admin/people/"+who.Name+"?done=sent")
+		return nil
+	}
+	p.renderLink(r, "Give this link to "+who.Name, "admin", made)
+	return nil
+}
+
+func (p *Portal) somebody(r *request) (postern.Person, error) {
+	name := r.PathValue("name")
+	if !postern.ValidName(name) {
+		return postern.Person{}, postern.Errorf(postern.NotFound, "There is no such person.")
+	}
+	return p.People.Person(r.Context(), name)
+}
+
+func (p *Portal) personPage(r *request) error {
+	who, err := p.somebody(r)
+	if err != nil {
+		return err
+	}
+	certs, err := p.Authority.CertificatesOf(r.Context(), who.Name)
+	if err != nil {
+		return err
+	}
+	events, err := p.Timeline.EventsOf(r.Context(), who.Name, 20)
+	if err != nil {
+		return err
+	}
+	codes, err := p.Store.RecoveryCodes(r.Context(), who.Name)
+	if err != nil {
+		return err
+	}
+	devices, servers := p.split(certs)
+	p.render(r, 200, "person", page{Title: who.Name, Nav: "admin", Data: map[string]any{
+		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes, "Self": who.Name == r.who.Name,
+	}})
+	return nil
+}
+
+// personDo suspends, resumes, invites or recovers a person.
+func (p *Portal) personDo(r *request) error {
+	who, err := p.somebody(r)
+	if err != nil {
+		return err
+	}
+	back := "/admin/people/" + who.Name
+	switch do := r.PathValue("do"); {
+	case do == "suspend" && who.Name == r.who.Name:
+		return postern.Errorf(postern.Invalid, "You cannot suspend yourself.").WithHint("Ask another administrator.")
+	case do == "suspend":
+		if err := p.People.SetPersonStatus(r.Context(), who.Name, postern.PersonSuspended, p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
+			return err
+		}
+		p.see(r, back+"?done=suspended")
+	case do == "resume":
+		if err := p.People.SetPersonStatus(r.Context(), who.Name, postern.PersonActive, p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
+			return err
+		}
+		p.see(r, back+"?done=resumed")
+	case !who.Active():
+		return postern.Errorf(postern.Invalid, "This person may not come in at present.").WithHint("Let them in again first.")
+	case do == "invite":
+		return p.sendInvitation(r, who)
+	case do == "recover":
+		return p.recoverPerson(r, who)
+	default:
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	return nil
+}
+
+// recoverPerson revokes at once what a person has lost, and makes the link by
+// which they enrol again.
+func (p *Portal) recoverPerson(r *request, who postern.Person) error {
+	if _, err := p.revokeLost(r, who, "the administrator "+r.who.Name); err != nil {
+		return err
+	}
+	made, err := p.Links.Recover(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	return p.showMade(r, who, made)
+}
+
+func (p *Portal) names(r *request) error {
+	return p.renderNames(r, 200, nil)
+}
+
+func (p *Portal) renderNames(r *request, status int, errs map[string]string) error {
+	allowed, err := p.Store.Allowed(r.Context())
+	if err != nil {
+		return err
+	}
+	asked, err := p.Store.AskedProofs(r.Context())
+	if err != nil {
+		return err
+	}
+	pg := page{Title: "Names", Nav: "admin", Errors: errs, Data: map[string]any{"Allowed": allowed, "Asked": asked, "Configured": p.NamePatterns}}
+	if errs != nil {
+		pg.Values = map[string]string{"pattern": r.PostForm.Get("pattern"), "person": r.PostForm.Get("person")}
+	}
+	p.render(r, status, "names", pg)
+	return nil
+}
+
+// allowNames adds a pattern to the list, for one person or for everybody.
+func (p *Portal) allowNames(r *request) error {
+	pat, err := ParsePattern(r.PostForm.Get("pattern"))
+	if err != nil {
+		return p.renderNames(r, 400, map[string]string{"pattern": sentence(err)})
+	}
+	a := Allowed{Pattern: pat.String(), Person: strings.TrimSpace(r.PostForm.Get("person")), By: r.who.Name, Created: p.now().UTC()}
+	if a.Person != "" {
+		if _, err := p.People.Person(r.Context(), a.Person); err != nil {
+			return p.renderNames(r, 400, map[string]string{"person": "There is no such person."})
+		}
+	}
+	if err := p.Store.PutAllowed(r.Context(), a, p.allowEvent(r, a, postern.OK)); err != nil {
+		return err
+	}
+	p.see(r, "/admin/names?done=allowed")
+	return nil
+}
+
+func (p *Portal) allowEvent(r *request, a Allowed, outcome postern.Outcome) postern.Event {
+	return postern.Event{
+		Kind: postern.EventPortalAllowed, Outcome: outcome, Person: r.who.Name, Address: p.peer(r), Object: a.Pattern,
+		Details: map[string]string{"for": a.Person},
+	}
+}
+
+func (p *Portal) dropNames(r *request) error {
+	a := Allowed{Pattern: r.PostForm.Get("pattern"), Person: r.PostForm.Get("person")}
+	if err := p.Store.DropAllowed(r.Context(), a.Pattern, a.Person, p.allowEvent(r, a, postern.Refused)); err != nil {
+		return err
+	}
+	p.see(r, "/admin/names?done=dropped")
+	return nil
+}
+
+// refuseName answers no to somebody who asked for a name.
+func (p *Portal) refuseName(r *request) error {
+	asked, err := p.Store.AskedProofs(r.Context())
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(asked, func(q Proof) bool {
+		return q.Person == r.PostForm.Get("person") && q.Name == r.PostForm.Get("name")
+	})
+	if i < 0 {
+		return postern.Errorf(postern.NotFound, "Nobody asks for that name.")
+	}
+	q := asked[i]
+	q.Asked = time.Time{}
+	e := p.nameEvent(r, q, postern.Refused, "refused by "+r.who.Name)
+	if err := p.Store.PutProof(r.Context(), q, e); err != nil {
+		return err
+	}
+	p.see(r, "/admin/names?done=refused")
+	return nil
+}

@@ -1,0 +1,150 @@
+package portal
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+const (
+	mailPoll  = 30 * time.Second // how long a message that another server queued may lie
+	mailLease = 2 * time.Minute
+	mailBatch = 20
+)
+
+// queue stores a message and wakes the sender. A message to nobody, or without
+// mail configured, is dropped.
+func (p *Portal) queue(ctx context.Context, m Message) {
+	if p.Mail == nil || m.To == "" {
+		return
+	}
+	m.Queued = p.now().UTC()
+	if err := p.Store.PutMessage(ctx, m); err != nil {
+		p.Log.Error("message not queued", postern.LogError, err)
+		return
+	}
+	p.wakeMail()
+}
+
+func (p *Portal) wakeMail() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Portal) runMail(ctx context.Context) {
+	if p.Mail == nil {
+		return
+	}
+	tick := time.NewTicker(mailPoll)
+	defer tick.Stop()
+	for {
+		p.sendDue(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-p.wake:
+		}
+	}
+}
+
+// sendDue sends every message that is due.
+func (p *Portal) sendDue(ctx context.Context) {
+	for ctx.Err() == nil {
+		due, err := p.Store.DueMessages(ctx, p.now(), mailBatch, mailLease)
+		if err != nil {
+			p.Log.Error("messages not read", postern.LogError, err)
+			return
+		}
+		if len(due) == 0 {
+			return
+		}
+		for _, m := range due {
+			p.send(ctx, m)
+		}
+	}
+}
+
+func (p *Portal) send(ctx context.Context, m Message) {
+	if !m.Expires.After(p.now()) {
+		p.Log.Warn("message given up", postern.LogID, m.ID, postern.LogCount, m.Tries)
+		p.keep(p.Store.DropMessage(ctx, m.ID))
+		return
+	}
+	if err := p.Mail.Send(ctx, m); err != nil {
+		wait := min(time.Hour, 15*time.Second<<min(m.Tries, 8))
+		p.Log.Warn("message not sent", postern.LogID, m.ID, postern.LogError, err, postern.LogCount, m.Tries+1)
+		p.keep(p.Store.RetryMessage(ctx, m.ID, p.now().Add(wait)))
+		return
+	}
+	p.keep(p.Store.DropMessage(ctx, m.ID))
+}
+
+func (p *Portal) keep(err error) {
+	if err != nil {
+		p.Log.Error("store", postern.LogError, err)
+	}
+}
+
+// runReminders tells owners of certificates that end soon, once for each of
+// Config.Remind, and forgets what has expired.
+func (p *Portal) runReminders(ctx context.Context) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if err := p.remind(ctx); err != nil && ctx.Err() == nil {
+			p.Log.Error("reminders", postern.LogError, err)
+		}
+		if err := p.Store.ForgetExpired(ctx, p.now()); err != nil && ctx.Err() == nil {
+			p.Log.Error("expired rows", postern.LogError, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// remind queues what is due, the latest reminder of a certificate first. One
+// that has a successor is left to end.
+func (p *Portal) remind(ctx context.Context) error {
+	if p.Mail == nil {
+		return nil
+	}
+	now := p.now()
+	certs, err := p.Authority.Valid(ctx)
+	if err != nil {
+		return err
+	}
+	spans := slices.Sorted(slices.Values(p.Remind))
+	for _, c := range certs {
+		i := slices.IndexFunc(spans, func(before time.Duration) bool { return c.NotAfter.Sub(now) <= before })
+		if i < 0 || succeeded(c, certs) {
+			continue
+		}
+		who, err := p.People.Person(ctx, c.Person)
+		if err != nil || !who.Active() || who.Email == "" {
+			continue
+		}
+		m := reminderMessage(p.Config, who, c)
+		m.Queued = now.UTC()
+		if _, err := p.Store.RemindOnce(ctx, c.Serial, spans[i], m); err != nil {
+			return err
+		}
+	}
+	p.wakeMail()
+	return nil
+}
+
+// succeeded reports whether another of the certificates does the same job for
+// longer.
+func succeeded(c Certificate, all []Certificate) bool {
+	return slices.ContainsFunc(all, func(o Certificate) bool {
+		return o.Person == c.Person && o.Server == c.Server && o.Label == c.Label && slices.Equal(o.Names, c.Names) && o.NotAfter.After(c.NotAfter)
+	})
+}

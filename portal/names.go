@@ -1,0 +1,162 @@
+package portal
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+)
+
+// maxNames is how many names one certificate may carry.
+const maxNames = 100
+
+// ParseName returns a DNS name or IP address as it stands in a certificate:
+// lower-case ASCII, no final dot; a wildcard only as the whole leftmost label,
+// and never right above a public suffix (RFC 6125, 7.2).
+func ParseName(s string) (string, error) {
+	s = strings.TrimSpace(s)
+	bad := func(why string) (string, error) {
+		return "", postern.Errorf(postern.Invalid, "%s: %s.", printable(s), why)
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+		if ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
+			return bad("not an address that a server can have")
+		}
+		return ip.Unmap().String(), nil
+	}
+	if len(s) > 253 {
+		return bad("longer than 253 characters")
+	}
+	base, wild := strings.CutPrefix(strings.TrimSuffix(s, "."), "*.")
+	if strings.Contains(base, "*") {
+		return bad("a wildcard can only be the whole first label, as in *.example.com")
+	}
+	base, err := idna.Lookup.ToASCII(base)
+	if err != nil || !validHost(base) {
+		return bad("not a host name")
+	}
+	if !wild {
+		return base, nil
+	}
+	if suffix, icann := publicsuffix.PublicSuffix(base); suffix == base && (icann || !strings.Contains(base, ".")) {
+		return bad("a wildcard over a whole public domain")
+	}
+	return "*." + base, nil
+}
+
+// ParseNames reads names separated by spaces, commas or line ends, without
+// repetition, in the order given.
+func ParseNames(s string) ([]string, error) {
+	var names []string
+	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ';' || r <= ' ' }) {
+		n, err := ParseName(f)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+		if len(names) > maxNames {
+			return nil, postern.Errorf(postern.Invalid, "More than %d names.", maxNames)
+		}
+	}
+	if len(names) == 0 {
+		return nil, postern.Errorf(postern.Invalid, "Give at least one name, like www.example.com.")
+	}
+	return names, nil
+}
+
+// validHost reports whether s is a lower-case LDH host name that is not a
+// dotted number (RFC 1123, 2.1).
+func validHost(s string) bool {
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	labels := strings.Split(s, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
+			return false
+		}
+		for _, r := range l {
+			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+				return false
+			}
+		}
+	}
+	return strings.ContainsFunc(labels[len(labels)-1], func(r rune) bool { return r < '0' || r > '9' })
+}
+
+// printable returns s fit for a sentence on a page: short, without control
+// characters.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > 80 {
+		s = strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return s
+}
+
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+func isWildcard(name string) bool { return strings.HasPrefix(name, "*.") }
+
+// A Pattern is a set of names that an administrator allows: one name exactly,
+// everything below a suffix (".internal"), or a network in CIDR form.
+type Pattern struct {
+	name    string
+	suffix  string // with its leading dot
+	network netip.Prefix
+}
+
+// ParsePattern reads www.internal, *.internal (or .internal: any depth,
+// wildcards included), 10.1.2.3 or 10.1.0.0/16.
+func ParsePattern(s string) (Pattern, error) {
+	s = strings.ToLower(strings.TrimSpace(s))
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return Pattern{network: p.Masked()}, nil
+	}
+	if rest, ok := strings.CutPrefix(strings.TrimPrefix(s, "*"), "."); ok {
+		if !validHost(rest) {
+			return Pattern{}, postern.Errorf(postern.Invalid, "%s is not a pattern of names.", printable(s)).WithHint("write *.internal, www.internal or 10.0.0.0/8")
+		}
+		if suffix, icann := publicsuffix.PublicSuffix(rest); icann && suffix == rest {
+			return Pattern{}, postern.Errorf(postern.Invalid, "%s would allow a whole public domain.", printable(s))
+		}
+		return Pattern{suffix: "." + rest}, nil
+	}
+	n, err := ParseName(s)
+	return Pattern{name: n}, err
+}
+
+// String returns the pattern as ParsePattern reads it.
+func (p Pattern) String() string {
+	switch {
+	case p.network.IsValid():
+		return p.network.String()
+	case p.suffix != "":
+		return "*" + p.suffix
+	}
+	return p.name
+}
+
+// Match reports whether the pattern allows a name that ParseName has returned.
+func (p Pattern) Match(name string) bool {
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return p.network.IsValid() && p.network.Contains(ip) || p.name == name
+	}
+	if p.suffix != "" {
+		return strings.HasSuffix(strings.TrimPrefix(name, "*"), p.suffix)
+	}
+	return p.name != "" && p.name == name
+}

@@ -1,0 +1,443 @@
+package portal
+
+import (
+	"archive/tar"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/pem"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"rsc.io/qr"
+)
+
+const recentEvents = 100
+
+// front is the panel to a person, and the way in to everybody else.
+func (p *Portal) front(r *request) error {
+	if r.who.Name == "" {
+		p.stranger(r, 200)
+		return nil
+	}
+	certs, err := p.Authority.CertificatesOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	codes, err := p.Store.RecoveryCodes(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	orders, err := p.Store.OrdersOf(r.Context(), r.who.Name, p.now())
+	if err != nil {
+		return err
+	}
+	events, err := p.Timeline.EventsOf(r.Context(), r.who.Name, 8)
+	if err != nil {
+		return err
+	}
+	devices, servers := p.split(certs)
+	p.render(r, 200, "home", page{Title: "Hello " + r.who.Name, Nav: "home", Data: map[string]any{
+		"Devices": good(devices), "Servers": good(servers), "Codes": codes, "Orders": orders, "Events": events,
+	}})
+	return nil
+}
+
+// shown is a certificate as a list shows it.
+type shown struct {
+	Certificate
+	State string // "good", "ends soon", "ended", "revoked"
+	Here  bool   // the one that this request came with
+	Days  int    // until it ends
+}
+
+// split sorts certificates into devices and servers, good ones first.
+func (p *Portal) split(certs []Certificate) (devices, servers []shown) {
+	for _, c := range certs {
+		s := p.show(c)
+		if c.Server {
+			servers = append(servers, s)
+		} else {
+			devices = append(devices, s)
+		}
+	}
+	rank := map[string]int{"ends soon": 0, "good": 0, "ended": 1, "revoked": 2}
+	order := func(a, b shown) int {
+		return cmp.Or(cmp.Compare(rank[a.State], rank[b.State]), b.NotBefore.Compare(a.NotBefore))
+	}
+	slices.SortStableFunc(devices, order)
+	slices.SortStableFunc(servers, order)
+	return devices, servers
+}
+
+func (p *Portal) show(c Certificate) shown {
+	s := shown{Certificate: c, State: "good"}
+	left := c.NotAfter.Sub(p.now())
+	s.Days = int(left / (24 * time.Hour))
+	switch {
+	case c.Revoked:
+		s.State = "revoked"
+	case left <= 0:
+		s.State = "ended"
+	case len(p.Remind) > 0 && left < slices.Max(p.Remind):
+		s.State = "ends soon"
+	}
+	return s
+}
+
+func good(all []shown) []shown {
+	return slices.DeleteFunc(all, func(s shown) bool { return s.State == "revoked" || s.State == "ended" })
+}
+
+func (p *Portal) certificates(r *request) error {
+	certs, err := p.Authority.CertificatesOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	devices, _ := p.split(certs)
+	for i := range devices {
+		devices[i].Here = devices[i].Serial == r.serial
+	}
+	p.render(r, 200, "certificates", page{Title: "Devices", Nav: "certificates", Data: devices})
+	return nil
+}
+
+// own returns one of the person's certificates. Somebody else's is as unknown
+// as one that never was.
+func (p *Portal) own(r *request) (Certificate, error) {
+	c, err := p.Authority.Certificate(r.Context(), r.PathValue("serial"))
+	if err == nil && (c.Person == r.who.Name || r.admin && r.Method == http.MethodGet) {
+		return c, nil
+	}
+	if err != nil && postern.CodeOf(err) != postern.NotFound && postern.CodeOf(err) != postern.Invalid {
+		return c, err
+	}
+	return c, postern.Errorf(postern.NotFound, "You have no such certificate.")
+}
+
+func (p *Portal) certificate(r *request) error {
+	c, err := p.own(r)
+	if err != nil {
+		return err
+	}
+	s := p.show(c)
+	s.Here = c.Serial == r.serial
+	leaf, err := c.Leaf()
+	if err != nil {
+		return err
+	}
+	pg := page{Title: "Certificate", Nav: "certificates", Data: map[string]any{
+		"C": s, "Subject": leaf.Subject.String(), "Issuer": leaf.Issuer.String(), "Mine": c.Person == r.who.Name,
+		"Layouts": p.Authority.Layouts(), "Minimum": minPassphrase,
+	}}
+	if c.Server {
+		pg.Nav = "servers"
+		layout := r.URL.Query().Get("for")
+		if !slices.Contains(p.Authority.Layouts(), layout) {
+			layout = p.Authority.Layouts()[0]
+		}
+		l, err := p.Authority.Layout(r.Context(), layout, c, "")
+		if err != nil {
+			return err
+		}
+		pg.Data.(map[string]any)["Layout"], pg.Data.(map[string]any)["Kind"] = l, layout
+	}
+	p.render(r, 200, "certificate", pg)
+	return nil
+}
+
+func chainPEM(chain [][]byte) string {
+	var b strings.Builder
+	for _, der := range chain {
+		_ = pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}
+	return b.String()
+}
+
+func (p *Portal) certificatePEM(r *request) error {
+	c, err := p.own(r)
+	if err != nil {
+		return err
+	}
+	download(r, "application/pem-certificate-chain", fileName(c)+".pem", chainPEM(c.Chain))
+	return nil
+}
+
+// fileName returns a name for a certificate's file: letters, digits, dots and
+// dashes only.
+func fileName(c Certificate) string {
+	name := c.Person + "-" + c.Label
+	if c.Server && len(c.Names) > 0 {
+		name = strings.Replace(c.Names[0], "*", "wildcard", 1)
+	}
+	return strings.Trim(strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' {
+			return r
+		}
+		return '-'
+	}, name), "-.")
+}
+
+func download(r *request, kind, name, body string) {
+	r.w.Header().Set("Content-Type", kind)
+	r.w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)
+	_, _ = r.w.Write([]byte(body))
+}
+
+func (p *Portal) newDevicePage(r *request) error {
+	p.render(r, 200, "device", p.devicePage())
+	return nil
+}
+
+func (p *Portal) devicePage() page {
+	return page{Title: "Add a device", Nav: "certificates", Data: enrolment{Minimum: minPassphrase}}
+}
+
+// newDevice certifies a further key of the person's.
+func (p *Portal) newDevice(r *request) error {
+	res, err := p.addDevice(r)
+	if err != nil {
+		p.invalid(r, err, "device", p.devicePage())
+		return nil
+	}
+	return p.issued(r, res)
+}
+
+func (p *Portal) addDevice(r *request) (issue, error) {
+	label, req, err := p.clientForm(r)
+	if err != nil {
+		return issue{}, err
+	}
+	if err := p.freshKey(r.Context(), req); err != nil {
+		return issue{}, err
+	}
+	c, err := p.Authority.IssueClient(r.Context(), r.who.Name, label, req, p.origin(r, r.who.Name))
+	if err != nil {
+		return issue{}, beside("csr", err)
+	}
+	codes, err := p.firstCodes(r.Context(), r.who.Name)
+	return issue{Certificate: c, Person: r.who, Codes: codes}, err
+}
+
+// deviceLink shows a link, also as a QR code, to open on the other device.
+func (p *Portal) deviceLink(r *request) error {
+	if err := p.limit(r.Context(), "device/"+r.who.Name, 20, time.Hour); err != nil {
+		return err
+	}
+	made, err := p.Links.Device(r.Context(), r.who)
+	if err != nil {
+		return err
+	}
+	p.renderLink(r, "Open this on the other device", "certificates", made)
+	return nil
+}
+
+func (p *Portal) renderLink(r *request, title, nav string, made Made) {
+	code, err := qr.Encode(made.URL, qr.M)
+	if err != nil {
+		p.fail(r, err)
+		return
+	}
+	p.render(r, 200, "link", page{Title: title, Nav: nav, Data: map[string]any{"Made": made, "Size": code.Size + 8, "Path": qrPath(code)}})
+}
+
+// qrPath returns the dark squares as one SVG path, inside a quiet zone of 4.
+func qrPath(c *qr.Code) string {
+	var b strings.Builder
+	for y := range c.Size {
+		for x := range c.Size {
+			if c.Black(x, y) {
+				b.WriteString("M" + strconv.Itoa(x+4) + " " + strconv.Itoa(y+4) + "h1v1h-1z")
+			}
+		}
+	}
+	return b.String()
+}
+
+// renew issues a successor. A new key comes as a request, made in the page;
+// without one the old key is certified again.
+func (p *Portal) renew(r *request) error {
+	c, err := p.own(r)
+	if err != nil {
+		return err
+	}
+	next, err := p.renewed(r, c)
+	if err != nil {
+		return err
+	}
+	if wantsJSON(r) && !next.Server {
+		return p.issued(r, issue{Certificate: next, Person: r.who})
+	}
+	p.see(r, "/certificates/"+next.Serial+"?done=renewed")
+	return nil
+}
+
+func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
+	if !c.Good(p.now()) {
+		return c, postern.Errorf(postern.Denied, "This certificate has ended or is revoked, so it cannot be renewed.").WithHint("Make a new one.")
+	}
+	if c.Server {
+		// The names are proved anew where that can be done without a person.
+		if err := p.recheck(r.Context(), r.who, c.Names); err != nil {
+			return c, err
+		}
+	}
+	csr, err := csrBytes(r)
+	if err != nil {
+		return c, err
+	}
+	if len(csr) == 0 {
+		return p.Authority.Renew(r.Context(), c.Serial, nil, p.origin(r, r.who.Name))
+	}
+	req, err := p.Authority.ParseCSR(csr)
+	if err != nil {
+		return c, err
+	}
+	if err := p.freshKey(r.Context(), req); err != nil {
+		return c, err
+	}
+	return p.Authority.Renew(r.Context(), c.Serial, &req, p.origin(r, r.who.Name))
+}
+
+// revoke revokes one of the person's certificates, or, for an administrator,
+// anybody's.
+func (p *Portal) revoke(r *request) error {
+	ctx := r.Context()
+	c, err := p.Authority.Certificate(ctx, r.PathValue("serial"))
+	if err != nil && postern.CodeOf(err) != postern.NotFound && postern.CodeOf(err) != postern.Invalid {
+		return err
+	}
+	if err != nil || c.Person != r.who.Name && !r.admin {
+		return postern.Errorf(postern.NotFound, "You have no such certificate.")
+	}
+	reasons := map[string]Reason{"lost": KeyCompromise, "replaced": Superseded, "unused": Cessation}
+	reason, ok := reasons[r.PostForm.Get("reason")]
+	if !ok {
+		reason = Unspecified
+	}
+	if err := p.Authority.Revoke(ctx, c.Serial, reason, p.origin(r, r.who.Name)); err != nil {
+		return err
+	}
+	p.tellRevoked(ctx, c, r.who.Name)
+	back := "/certificates"
+	switch {
+	case c.Person != r.who.Name:
+		back = "/admin/people/" + c.Person
+	case c.Server:
+		back = "/servers"
+	}
+	p.see(r, back+"?done=revoked")
+	return nil
+}
+
+func (p *Portal) tellRevoked(ctx context.Context, c Certificate, by string) {
+	who, err := p.People.Person(ctx, c.Person)
+	if err != nil {
+		return
+	}
+	what := "the certificate of your device \"" + c.Label + "\""
+	if c.Server {
+		what = "the server certificate for " + strings.Join(c.Names, ", ")
+	}
+	p.queue(ctx, revokedMessage(p.Config, who, what, by, p.now()))
+}
+
+func (p *Portal) events(r *request) error {
+	events, err := p.Timeline.EventsOf(r.Context(), r.who.Name, recentEvents)
+	if err != nil {
+		return err
+	}
+	p.render(r, 200, "events", page{Title: "Events", Nav: "events", Data: events})
+	return nil
+}
+
+// keys lists what the person holds besides certificates.
+func (p *Portal) keys(r *request) error {
+	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	byKind := map[string][]postern.Credential{}
+	for _, c := range all {
+		switch c.Kind {
+		case postern.YubiKey, postern.TOTP, postern.HOTP:
+			byKind["tokens"] = append(byKind["tokens"], c)
+		case postern.SSHKey, postern.SSHCertificate:
+			byKind["ssh"] = append(byKind["ssh"], c)
+		}
+	}
+	p.render(r, 200, "keys", page{Title: "Keys", Nav: "keys", Data: byKind})
+	return nil
+}
+
+// keyStatus disables or enables one of the person's own keys.
+func (p *Portal) keyStatus(r *request) error {
+	status, ok := map[string]postern.CredentialStatus{"disable": postern.CredentialDisabled, "enable": postern.CredentialActive}[r.PostForm.Get("do")]
+	kind := postern.CredentialKind(r.PostForm.Get("kind"))
+	if !ok || !slices.Contains([]postern.CredentialKind{postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey}, kind) {
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(c postern.Credential) bool { return c.Kind == kind && c.ID == r.PostForm.Get("id") })
+	if i < 0 || all[i].Status == postern.CredentialRevoked {
+		return postern.Errorf(postern.NotFound, "You have no such key.")
+	}
+	if err := p.People.SetCredentialStatus(r.Context(), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
+		return err
+	}
+	p.see(r, "/keys?done="+string(status))
+	return nil
+}
+
+func (p *Portal) keyEvent(r *request, c postern.Credential, s postern.CredentialStatus) postern.Event {
+	return postern.Event{
+		Kind: postern.EventOTPKeyChanged, Outcome: postern.OK, Person: c.Person, Address: p.peer(r), Object: c.ID,
+		Links: []postern.Link{c.Link()}, Details: map[string]string{"status": string(s)},
+	}
+}
+
+// certificateFiles gives a server's files, laid out for it, without the key.
+func (p *Portal) certificateFiles(r *request) error {
+	c, err := p.own(r)
+	if err != nil {
+		return err
+	}
+	kind := r.URL.Query().Get("for")
+	if !c.Server || !slices.Contains(p.Authority.Layouts(), kind) {
+		return postern.Errorf(postern.NotFound, "There are no such files.")
+	}
+	l, err := p.Authority.Layout(r.Context(), kind, c, "")
+	if err != nil {
+		return err
+	}
+	b, err := archive(l, c.NotBefore)
+	if err != nil {
+		return err
+	}
+	download(r, "application/x-tar", fileName(c)+"-"+kind+".tar", string(b))
+	return nil
+}
+
+// archive packs a layout's files, and its snippet, into a tar archive.
+func archive(l Layout, at time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range append(l.Files, File{Path: "README.txt", Mode: 0o644, Body: l.Snippet}) {
+		h := &tar.Header{Name: f.Path, Mode: int64(f.Mode), Size: int64(len(f.Body)), ModTime: at, Typeflag: tar.TypeReg}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write([]byte(f.Body)); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return b.Bytes(), err
+}

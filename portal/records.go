@@ -1,0 +1,102 @@
+package portal
+
+import (
+	"context"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Method is how a name was proved.
+type Method string
+
+// The methods.
+const (
+	ByMail    Method = "mail"
+	ByHTTP    Method = "http"
+	ByDNS     Method = "dns"
+	ByAllowed Method = "allowed" // an administrator's list; nothing is stored in a Proof
+)
+
+// Proof is one person's standing with one name.
+type Proof struct {
+	Person string
+	Name   string
+	Value  string // what a file or TXT record has to say; bound to person and name
+	Method Method // "" until proved
+	Proved time.Time
+	Asked  time.Time // when an administrator was asked to allow the name; zero if not
+}
+
+// Order is a wish for a server certificate that waits for its proofs.
+type Order struct {
+	ID      string
+	Person  string
+	Names   []string
+	CSR     []byte // DER; empty if the key is made at the end
+	Created time.Time
+	Expires time.Time
+	Serial  string // of what was issued; "" while open
+}
+
+// Allowed is a pattern of names on the administrators' list.
+type Allowed struct {
+	Pattern string
+	Person  string // whom it allows; "" means everybody
+	By      string
+	Created time.Time
+}
+
+// RecoveryCode is one printed code, as kept.
+type RecoveryCode struct {
+	ID   string
+	Hash [32]byte
+}
+
+// Store is what the portal keeps.
+//
+// Every method is one transaction, durable when it returns, and safe for
+// concurrent use, also by several servers. Where an event is given it is
+// appended in the same transaction.
+type Store interface {
+	LinkStore
+	Outbox
+
+	// PortalKey returns 32 random bytes, the same on every server and after
+	// every restart.
+	PortalKey(ctx context.Context) ([]byte, error)
+	// Count adds one to the counter of key in the window of time that now is
+	// in, and returns it.
+	Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error)
+	// RemindOnce queues m unless the certificate had a reminder as late as this
+	// one or later, and reports whether it did.
+	RemindOnce(ctx context.Context, serial string, before time.Duration, m Message) (bool, error)
+	// ForgetExpired deletes links, orders, counters that are long past.
+	ForgetExpired(ctx context.Context, now time.Time) error
+
+	// PutRecoveryCodes replaces all codes of a person.
+	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
+	// RecoveryCodes returns how many codes the person has left.
+	RecoveryCodes(ctx context.Context, person string) (int, error)
+	// UseRecoveryCode spends a code and reports whether this call did.
+	UseRecoveryCode(ctx context.Context, person string, hash [32]byte) (bool, error)
+
+	// Proof returns the person's standing with a name, created with the value
+	// if there was none.
+	Proof(ctx context.Context, person, name, value string) (Proof, error)
+	// PutProof changes Method, Proved and Asked.
+	PutProof(ctx context.Context, p Proof, e postern.Event) error
+	// AskedProofs returns the names that wait for an administrator.
+	AskedProofs(ctx context.Context) ([]Proof, error)
+
+	PutOrder(ctx context.Context, o Order) error
+	Order(ctx context.Context, id string) (Order, error) // NotFound
+	// OrdersOf returns a person's open orders, newest first.
+	OrdersOf(ctx context.Context, person string, now time.Time) ([]Order, error)
+	CloseOrder(ctx context.Context, id, serial string) error
+	DropOrder(ctx context.Context, id string) error
+
+	Allowed(ctx context.Context) ([]Allowed, error)
+	PutAllowed(ctx context.Context, a Allowed, e postern.Event) error
+	DropAllowed(ctx context.Context, pattern, person string, e postern.Event) error
+}

@@ -1,0 +1,465 @@
+package portal
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"io/fs"
+	"maps"
+	"mime"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+//go:embed static
+var staticFiles embed.FS
+
+// maxForm is the size in bytes of the largest form that is read.
+const maxForm = 256 << 10
+
+// maxCSR is the size in bytes of the largest certificate request that is taken.
+const maxCSR = 64 << 10
+
+// web renders pages and serves the two static files under names that change
+// with their content.
+type web struct {
+	pages  map[string]*template.Template
+	static map[string]staticFile // by URL path
+	names  map[string]string     // file name to URL path
+}
+
+type staticFile struct {
+	body []byte
+	kind string
+}
+
+func newWeb() (*web, error) {
+	w := &web{pages: map[string]*template.Template{}, static: map[string]staticFile{}, names: map[string]string{}}
+	files, err := fs.ReadDir(staticFiles, "static")
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		body, err := staticFiles.ReadFile("static/" + f.Name())
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(body)
+		ext := path.Ext(f.Name())
+		url := "/static/" + strings.TrimSuffix(f.Name(), ext) + "." + hex.EncodeToString(sum[:6]) + ext
+		w.static[url] = staticFile{body: body, kind: mime.TypeByExtension(ext)}
+		w.names[f.Name()] = url
+	}
+	funcs := template.FuncMap{
+		"static":     func(name string) string { return w.names[name] },
+		"day":        func(t time.Time) string { return t.UTC().Format("2 January 2006") },
+		"minute":     func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"rfc":        func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"join":       func(s []string) string { return strings.Join(s, ", ") },
+		"short":      shortSerial,
+		"eventWords": eventWords,
+		"lines":      func(s []string) string { return strings.Join(s, "\n") },
+	}
+	base, err := template.New("base").Funcs(funcs).ParseFS(pageFiles, "pages/base.html", "pages/parts.html")
+	if err != nil {
+		return nil, err
+	}
+	pages, err := fs.Glob(pageFiles, "pages/*.html")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range pages {
+		name := strings.TrimSuffix(path.Base(file), ".html")
+		if name == "base" || name == "parts" {
+			continue
+		}
+		t, err := template.Must(base.Clone()).ParseFS(pageFiles, file)
+		if err != nil {
+			return nil, err
+		}
+		w.pages[name] = t
+	}
+	return w, nil
+}
+
+// shortSerial shortens a serial number for reading.
+func shortSerial(s string) string {
+	if len(s) > 12 {
+		return s[:12] + "…"
+	}
+	return s
+}
+
+func (w *web) serveStatic(rw http.ResponseWriter, r *http.Request) {
+	f, ok := w.static[r.URL.Path]
+	if !ok {
+		http.NotFound(rw, r)
+		return
+	}
+	rw.Header().Set("Content-Type", f.kind)
+	rw.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(f.body))
+}
+
+// secured sets the headers of every answer. Cross-Origin-Opener-Policy and the
+// rest keep other sites from framing, opening or reading a page; no-referrer
+// keeps addresses to ourselves.
+func secured(next http.Handler) http.Handler {
+	headers := map[string]string{
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+		"Cross-Origin-Opener-Policy":   "same-origin",
+		"Cross-Origin-Resource-Policy": "same-origin",
+		"Cross-Origin-Embedder-Policy": "require-corp",
+		"Permissions-Policy":           "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+		"Referrer-Policy":              "no-referrer",
+		"Strict-Transport-Security":    "max-age=31536000",
+		"X-Content-Type-Options":       "nosniff",
+		"X-Frame-Options":              "DENY",
+		"Cache-Control":                "no-store",
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for k, v := range headers {
+			w.Header().Set(k, v)
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// request is one request on its way through a handler, with the person who
+// asks if there is one.
+type request struct {
+	*http.Request
+	w      http.ResponseWriter
+	who    postern.Person // zero on public pages
+	serial string         // of the certificate that who came with
+	admin  bool
+}
+
+// page is what a template gets.
+type page struct {
+	Title  string
+	Nav    string // which entry of the navigation is here
+	Site   string
+	URL    string
+	Who    postern.Person
+	Serial string
+	Admin  bool
+	CSRF   string
+	Done   string            // a sentence about what has just been done
+	Errors map[string]string // by field; "" is the form's own
+	Values map[string]string // what was typed
+	Data   any
+}
+
+// Error returns the sentence beside a field.
+func (p page) Error(field string) string { return p.Errors[field] }
+
+// Value returns what was typed into a field.
+func (p page) Value(field string) string { return p.Values[field] }
+
+// NavItem is an entry of the navigation.
+func (p page) NavItem(key, path, text string) any {
+	return struct {
+		Path, Text string
+		Here       bool
+	}{path, text, p.Nav == key}
+}
+
+// With returns the page with other data, for a part of it.
+func (p page) With(data any) page {
+	p.Data = data
+	return p
+}
+
+// field is what the template "field" needs.
+type field struct {
+	page
+	Name, Label, Hint string
+	Kind              string // input type, or "textarea"
+	Auto              string // autocomplete
+	Need              bool
+}
+
+// Field returns the description of an input for the template "field".
+func (p page) Field(name, label, hint, kind, auto string, need bool) field {
+	return field{p, name, label, hint, kind, auto, need}
+}
+
+// formError is what is wrong with a form, beside which field.
+type formError struct {
+	fields map[string]string
+	code   postern.Code
+}
+
+func (e *formError) Error() string {
+	return fmt.Sprint("form: ", e.fields)
+}
+
+// asForm returns err as a form's errors, if it is that.
+func asForm(err error) (*formError, bool) { return errors.AsType[*formError](err) }
+
+// words returns everything that is wrong as one text.
+func (e *formError) words() string {
+	var all []string
+	for _, field := range slices.Sorted(maps.Keys(e.fields)) {
+		all = append(all, strings.TrimPrefix(field+": "+e.fields[field], ": "))
+	}
+	return strings.Join(all, " ")
+}
+
+func wrong(field, format string, args ...any) error {
+	return &formError{fields: map[string]string{field: fmt.Sprintf(format, args...)}, code: postern.Invalid}
+}
+
+// beside puts an error that its reader can act on beside a field. Other errors
+// stay what they are.
+func beside(field string, err error) error {
+	switch code := postern.CodeOf(err); {
+	case err == nil || code == postern.Internal || code == postern.Unavailable:
+		return err
+	default:
+		return &formError{fields: map[string]string{field: sentence(err)}, code: code}
+	}
+}
+
+// sentence returns an error and its hint as text for a page.
+func sentence(err error) string {
+	s := err.Error()
+	if e, ok := errors.AsType[*postern.Error](err); ok {
+		s = e.Msg
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "?") {
+		s += "."
+	}
+	if hint := postern.HintOf(err); hint != "" {
+		s += " " + strings.ToUpper(hint[:1]) + hint[1:]
+	}
+	return s
+}
+
+var doneSentences = map[string]string{
+	"revoked":   "The certificate is revoked. Nothing opens for it any more.",
+	"renewed":   "The certificate is renewed.",
+	"suspended": "The person is suspended. Nothing they hold opens a door now.",
+	"resumed":   "The person may come in again.",
+	"allowed":   "The names are allowed.",
+	"dropped":   "The names are no longer allowed.",
+	"asked":     "An administrator has been asked.",
+	"sent":      "A message is on its way.",
+	"cancelled": "The order is cancelled.",
+	"disabled":  "It is disabled.",
+	"active":    "It is enabled again.",
+	"added":     "It is added.",
+	"refused":   "The request is refused.",
+}
+
+// render answers with a page.
+func (p *Portal) render(r *request, status int, name string, pg page) {
+	pg.Site, pg.URL, pg.Who, pg.Serial, pg.Admin = p.Name, p.URL, r.who, r.serial, r.admin
+	pg.CSRF = p.token(r)
+	if pg.Done == "" && r.Method == http.MethodGet {
+		pg.Done = doneSentences[r.URL.Query().Get("done")]
+	}
+	if pg.Values == nil {
+		pg.Values = map[string]string{}
+	}
+	var b bytes.Buffer
+	if err := p.web.pages[name].ExecuteTemplate(&b, "base", pg); err != nil {
+		p.Log.Error("page", postern.LogPath, r.URL.Path, postern.LogError, err)
+		http.Error(r.w, "Something broke here.", http.StatusInternalServerError)
+		return
+	}
+	r.w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	r.w.WriteHeader(status)
+	_, _ = b.WriteTo(r.w)
+}
+
+// invalid renders the page again with what is wrong beside its fields; the
+// browser's own script gets the same as JSON. An error that is not about the
+// form gets a page of its own.
+func (p *Portal) invalid(r *request, err error, name string, pg page) {
+	fe, ok := asForm(err)
+	if !ok {
+		p.fail(r, err)
+		return
+	}
+	if wantsJSON(r) {
+		writeJSON(r.w, fe.code.HTTPStatus(), map[string]any{"errors": fe.fields})
+		return
+	}
+	pg.Errors = fe.fields
+	if pg.Values == nil {
+		pg.Values = map[string]string{}
+	}
+	for k := range r.PostForm {
+		if _, set := pg.Values[k]; !set {
+			pg.Values[k] = r.PostForm.Get(k)
+		}
+	}
+	p.render(r, fe.code.HTTPStatus(), name, pg)
+}
+
+// fail answers with an error page. What broke inside is logged, not shown.
+func (p *Portal) fail(r *request, err error) {
+	code := postern.CodeOf(err)
+	msg := "Something broke here. It has been logged; try again in a while."
+	if fe, ok := asForm(err); ok {
+		code, msg = fe.code, fe.words()
+	} else if code != postern.Internal {
+		msg = sentence(err)
+	} else if r.Context().Err() == nil {
+		p.Log.Error("portal", postern.LogPath, r.URL.Path, postern.LogPerson, r.who.Name, postern.LogError, err)
+	}
+	if wantsJSON(r) {
+		writeJSON(r.w, code.HTTPStatus(), map[string]any{"errors": map[string]string{"": msg}})
+		return
+	}
+	p.render(r, code.HTTPStatus(), "error", page{Title: errorTitles[code], Data: msg})
+}
+
+var errorTitles = map[postern.Code]string{
+	postern.Internal:    "Something broke",
+	postern.Invalid:     "That did not work",
+	postern.Denied:      "Not allowed",
+	postern.NotFound:    "No such page",
+	postern.Conflict:    "It changed meanwhile",
+	postern.Unavailable: "Not available right now",
+	postern.TooMany:     "Too many tries",
+}
+
+func wantsJSON(r *request) bool { return r.Header.Get("Accept") == "application/json" }
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+// token returns what a form of this person's pages has to bring back. It is
+// bound to the certificate they came with.
+func (p *Portal) token(r *request) string {
+	m := hmac.New(sha256.New, p.csrf)
+	fmt.Fprintf(m, "form\x00%s\x00%s", r.who.Name, r.serial)
+	return hex.EncodeToString(m.Sum(nil)[:16])
+}
+
+// form reads the request's form, bounded, files included, and holds the token
+// of a person's page against what it must be.
+func (p *Portal) form(r *request) error {
+	r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
+	err := r.ParseMultipartForm(maxForm)
+	if errors.Is(err, http.ErrNotMultipart) {
+		err = nil
+	}
+	if err != nil {
+		return postern.Errorf(postern.Invalid, "What was sent is too large, or broken.")
+	}
+	if r.who.Name != "" && !hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.token(r))) {
+		return postern.Errorf(postern.Denied, "This form is from another sign-in.").WithHint("Go back, reload the page, and send it again.")
+	}
+	return nil
+}
+
+// csrBytes returns the certificate request of a form: a file if there is one,
+// else what was pasted.
+func csrBytes(r *request) ([]byte, error) {
+	f, _, err := r.FormFile("csrfile")
+	if err != nil {
+		return []byte(r.PostForm.Get("csr")), nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCSR+1))
+	if len(bytes.TrimSpace(b)) == 0 {
+		return []byte(r.PostForm.Get("csr")), err
+	}
+	return b, err
+}
+
+// limit counts a try and refuses when there were too many.
+func (p *Portal) limit(ctx context.Context, key string, most int64, window time.Duration) error {
+	n, err := p.Store.Count(ctx, key, window, p.now())
+	if err != nil {
+		return err
+	}
+	if n > most {
+		return postern.Errorf(postern.TooMany, "That was tried too often.").WithHint("Wait a while, then try again.")
+	}
+	return nil
+}
+
+// from returns the peer as rate limits see it: an IPv6 peer is its /64.
+func (p *Portal) from(r *request) string {
+	a := p.Address(r.Request)
+	if a.Is6() && !a.Is4In6() {
+		if n, err := a.Prefix(64); err == nil {
+			return n.String()
+		}
+	}
+	return a.String()
+}
+
+func (p *Portal) peer(r *request) string {
+	if a := p.Address(r.Request); a.IsValid() {
+		return a.String()
+	}
+	return ""
+}
+
+func (p *Portal) see(r *request, where string) {
+	http.Redirect(r.w, r.Request, where, http.StatusSeeOther)
+}
+
+// eventWords says in words what an event tells of.
+func eventWords(e postern.Event) string {
+	if w, ok := eventSentences[e.Kind]; ok {
+		return w
+	}
+	return e.Kind
+}
+
+var eventSentences = map[string]string{
+	postern.EventPersonAdded:     "Added",
+	postern.EventPersonChanged:   "Changed",
+	postern.EventPersonSuspended: "Suspended",
+	postern.EventPersonResumed:   "Let in again",
+	postern.EventPersonRecovered: "Recovery",
+	postern.EventCertIssued:      "Certificate issued",
+	postern.EventCertRenewed:     "Certificate renewed",
+	postern.EventCertRevoked:     "Certificate revoked",
+	postern.EventSSHCertIssued:   "SSH certificate issued",
+	postern.EventSSHRevoked:      "SSH certificate revoked",
+	postern.EventGatePassed:      "Came in",
+	postern.EventGate:            "Turned away",
+	postern.EventPortalEnrolled:  "Device enrolled",
+	postern.EventPortalLink:      "One-time link made",
+	postern.EventPortalCodes:     "Recovery codes made",
+	postern.EventPortalName:      "Proof of a name",
+	postern.EventPortalAllowed:   "List of names changed",
+	postern.EventACMEAccount:     "ACME account",
+	postern.EventACMEOrder:       "ACME order",
+	postern.EventOTP:             "One-time password checked",
+	postern.EventOTPKeyAdded:     "Key added",
+	postern.EventOTPKeyChanged:   "Key changed",
+	postern.EventSSHAuth:         "SSH sign-in",
+	postern.EventSSHOpened:       "SSH session opened",
+	postern.EventSSHClosed:       "SSH session closed",
+	postern.EventLibvirtCall:     "Call to libvirt",
+}
