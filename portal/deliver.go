@@ -28,6 +28,9 @@ func (p *Portal) queue(ctx context.Context, m Message) {
 	p.wakeMail()
 }
 
+// Flush wakes the sender, after something outside the site has made a link.
+func (p *Portal) Flush() { p.wakeMail() }
+
 func (p *Portal) wakeMail() {
 	select {
 	case p.wake <- struct{}{}:

@@ -71,6 +71,24 @@ func (s Portal) PortalKey(ctx context.Context) ([]byte, error) {
 	return s.Unseal(purposeKey, portalKeyName, kept)
 }
 
+// SetPortalSetting keeps a setting that servers and commands share.
+func (s Portal) SetPortalSetting(ctx context.Context, name, value string) error {
+	_, err := s.changed(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	return err
+}
+
+// PortalSetting returns a setting, or "".
+func (s Portal) PortalSetting(ctx context.Context, name string) (string, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (string, error) {
+		var v string
+		err := tx.QueryRow(ctx, `SELECT value FROM portal_settings WHERE name = $1`, name).Scan(&v)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil
+		}
+		return v, err
+	})
+}
+
 // PutLink stores a link, queues its message and appends the event.
 func (s Portal) PutLink(ctx context.Context, l portal.Link, m *portal.Message, e postern.Event) error {
 	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {

@@ -1,4 +1,9 @@
 -- +goose Up
+CREATE TABLE portal_settings (
+	name  TEXT PRIMARY KEY,
+	value TEXT NOT NULL
+);
+
 CREATE TABLE portal_links (
 	hash    BYTEA PRIMARY KEY,
 	purpose TEXT NOT NULL,
@@ -82,3 +87,4 @@ DROP TABLE portal_counts;
 DROP TABLE portal_reminders;
 DROP TABLE portal_mail;
 DROP TABLE portal_links;
+DROP TABLE portal_settings;

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/timeline"
+)
+
+// portalOptions is what the portal's service needs besides the state.
+type portalOptions struct {
+	Config portal.Config
+	Mail   string // smtp://…, or "" for none
+	// Identify says who a request comes from, as verified; Admin whether that
+	// person may see the administrators' pages.
+	Identify func(*http.Request) (person, serial string, ok bool)
+	Admin    func(*http.Request) bool
+	Address  func(*http.Request) netip.Addr // nil: RemoteAddr
+	Log      *slog.Logger
+}
+
+// newPortal returns the portal over the state and the authority, and leaves
+// word of its configuration for commands that make links. The caller serves
+// it, and calls Run.
+func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptions) (*portal.Portal, error) {
+	s := store.NewPortal(db)
+	deps := portal.Deps{
+		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db},
+		Identify: o.Identify, Admin: o.Admin, Address: o.Address, Log: o.Log,
+	}
+	if err := o.Config.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Mail != "" {
+		m, err := portal.NewSMTP(o.Mail, portalHost(o.Config.URL))
+		if err != nil {
+			return nil, err
+		}
+		deps.Mail = m
+	}
+	p, err := portal.New(ctx, o.Config, deps)
+	if err != nil {
+		return nil, err
+	}
+	word, err := json.Marshal(portalWord{Config: p.Config, Mails: o.Mail != ""})
+	if err != nil {
+		return nil, err
+	}
+	return p, s.SetPortalSetting(ctx, portalSetting, string(word))
+}
+
+func portalHost(url string) string {
+	host := strings.TrimPrefix(url, "https://")
+	if ap, err := netip.ParseAddrPort(host); err == nil {
+		return ap.Addr().String()
+	}
+	host, _, _ = strings.Cut(host, ":")
+	return host
+}
+
+// portalSetting is where a running portal leaves word of itself.
+const portalSetting = "portal"
+
+// portalWord is what other commands need to know of the portal.
+type portalWord struct {
+	Config portal.Config
+	Mails  bool
+}
+
+// portalLinks returns what makes links for the portal that last ran on this
+// state; NotFound if none ever did.
+func portalLinks(ctx context.Context, db *store.DB) (*portal.Links, error) {
+	s := store.NewPortal(db)
+	word, err := s.PortalSetting(ctx, portalSetting)
+	if err != nil {
+		return nil, err
+	}
+	if word == "" {
+		return nil, postern.Errorf(postern.NotFound, "no portal has run here yet, so there is no address to send anybody to").
+			WithHint("start it with postern run, or make the certificate here with postern ca issue --client NAME")
+	}
+	var w portalWord
+	if err := json.Unmarshal([]byte(word), &w); err != nil {
+		return nil, err
+	}
+	return portal.NewLinks(w.Config, s, w.Mails)
+}
+
+// portalTimeline reads and writes the timeline for the portal.
+type portalTimeline struct{ *store.DB }
+
+// EventsOf returns a person's last events, newest first.
+func (t portalTimeline) EventsOf(ctx context.Context, person string, n int) ([]postern.Event, error) {
+	events, err := t.Events(ctx, timeline.Filter{Person: person, Limit: n, Last: true})
+	for i, j := 0, len(events)-1; i < j; i, j = i+1, j-1 {
+		events[i], events[j] = events[j], events[i]
+	}
+	return events, err
+}
+
+// portalAuthority fits the certificate authority to the portal.
+type portalAuthority struct{ a *ca.Authority }
+
+func portalOrigin(by portal.Origin) ca.Origin {
+	return ca.Origin{Person: by.Person, Address: by.Address}
+}
+
+// ParseCSR reads and checks a certificate request.
+func (p portalAuthority) ParseCSR(csr []byte) (portal.Request, error) {
+	c, err := ca.ParseCSR(csr)
+	if err != nil {
+		return portal.Request{}, err
+	}
+	key, err := ca.KeyHash(c.PublicKey)
+	return portal.Request{CSR: csr, Names: c.Names, Key: key}, err
+}
+
+// IssueClient certifies a person's key.
+func (p portalAuthority) IssueClient(ctx context.Context, person, label string, r portal.Request, by portal.Origin) (portal.Certificate, error) {
+	i, err := p.a.SignCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileClient, Person: person, Label: label, Origin: portalOrigin(by)})
+	return portalCertificate(i), err
+}
+
+// IssueServer certifies a server's key for names that were proved.
+func (p portalAuthority) IssueServer(ctx context.Context, names []string, r portal.Request, by portal.Origin) (portal.Certificate, error) {
+	i, err := p.a.SignCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, Origin: portalOrigin(by)})
+	return portalCertificate(i), err
+}
+
+// Renew issues a successor.
+func (p portalAuthority) Renew(ctx context.Context, serial string, r *portal.Request, by portal.Origin) (portal.Certificate, error) {
+	req := ca.RenewRequest{SameKey: r == nil, Origin: portalOrigin(by)}
+	if r != nil {
+		c, err := ca.ParseCSR(r.CSR)
+		if err != nil {
+			return portal.Certificate{}, err
+		}
+		req.Key = c.PublicKey
+	}
+	i, err := p.a.Renew(ctx, serial, req)
+	return portalCertificate(i), err
+}
+
+// Revoke revokes a certificate.
+func (p portalAuthority) Revoke(ctx context.Context, serial string, reason portal.Reason, by portal.Origin) error {
+	return p.a.Revoke(ctx, serial, ca.Reason(reason), portalOrigin(by))
+}
+
+// Certificate returns one certificate with its chain.
+func (p portalAuthority) Certificate(ctx context.Context, serial string) (portal.Certificate, error) {
+	i, err := p.a.Load(ctx, serial)
+	return portalCertificate(i), err
+}
+
+// CertificatesOf returns a person's certificates, newest first.
+func (p portalAuthority) CertificatesOf(ctx context.Context, person string) ([]portal.Certificate, error) {
+	return p.list(ctx, ca.Filter{Person: person})
+}
+
+// CertificatesOfKey returns the certificates of one key.
+func (p portalAuthority) CertificatesOfKey(ctx context.Context, key string) ([]portal.Certificate, error) {
+	return p.list(ctx, ca.Filter{Key: key})
+}
+
+// Valid returns the certificates that are neither revoked nor expired.
+func (p portalAuthority) Valid(ctx context.Context) ([]portal.Certificate, error) {
+	return p.list(ctx, ca.Filter{Valid: time.Now()})
+}
+
+func (p portalAuthority) list(ctx context.Context, f ca.Filter) ([]portal.Certificate, error) {
+	certs, err := p.a.Certificates(ctx, f)
+	var list []portal.Certificate
+	for _, c := range certs {
+		if c.Profile == ca.ProfileClient || c.Profile == ca.ProfileServer {
+			list = append(list, portalEntry(c))
+		}
+	}
+	return list, err
+}
+
+// Root returns the root certificate.
+func (p portalAuthority) Root() *x509.Certificate { return p.a.Root() }
+
+func portalEntry(c ca.Certificate) portal.Certificate {
+	return portal.Certificate{
+		Serial: c.Serial, Person: c.Person, Label: c.Label, Server: c.Profile == ca.ProfileServer, Names: c.Names, Key: c.Key,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: !c.Revoked.IsZero(),
+	}
+}
+
+func portalCertificate(i *ca.Issued) portal.Certificate {
+	if i == nil {
+		return portal.Certificate{}
+	}
+	c := portalEntry(i.Certificate)
+	c.Chain = [][]byte{i.Leaf.Raw}
+	for _, up := range i.Chain {
+		c.Chain = append(c.Chain, up.Raw)
+	}
+	return c
+}

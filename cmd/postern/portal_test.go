@@ -1,0 +1,194 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/portal"
+)
+
+func TestEnrolmentWithoutJavaScript(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.person(t, "dan")
+	made, err := rig.Links.Invite(t.Context(), dan)
+	if err != nil || !made.Sent {
+		t.Fatal(made, err)
+	}
+	rig.Flush()
+	m := rig.mail.Take(t, "dan@example.com")
+	if !strings.Contains(m.Text, rig.url+"/enrol#") {
+		t.Errorf("no link in:\n%s", m.Text)
+	}
+	code := codeIn(t, m)
+	s := rig.stranger(t)
+	for range 3 { // as mail scanners do
+		s.get("/enrol").says(t, 200, "The code of your link")
+	}
+	s.post("/enrol/check", "code", code).says(t, 200, "dan@example.com")
+	v, page := s.enrol(strings.ToUpper(code), "laptop")
+	page.says(t, 200, "Your recovery codes")
+	v.get("/").says(t, 200, "Hello dan")
+	v.get("/certificates").says(t, 200, "this device")
+	v.get("/events").says(t, 200, "Device enrolled")
+	s.get("/certificates").says(t, 403, "needs your certificate")
+	_, again := s.enrol(code, "laptop")
+	again.says(t, 403, "was used before")
+}
+
+func TestSignUpNeverTellsWhoIsKnown(t *testing.T) {
+	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp = []string{"example.com"} })
+	rig.enrolled(t, "known")
+	s := rig.stranger(t)
+	known, unknown := s.post("/signup", "email", "known@example.com"), s.post("/signup", "email", "newer@example.com")
+	if a, b := strings.ReplaceAll(known.body, "known@", "x@"), strings.ReplaceAll(unknown.body, "newer@", "x@"); a != b || known.StatusCode != unknown.StatusCode {
+		t.Errorf("the answers differ:\n%s\n%s", a, b)
+	}
+	if m := rig.mail.Take(t, "known@example.com"); linkRE.MatchString(m.Text) {
+		t.Errorf("somebody who is known was sent a link:\n%s", m.Text)
+	}
+	code := codeIn(t, rig.mail.Take(t, "newer@example.com"))
+	s.post("/signup", "email", "x@elsewhere.org").says(t, 400, "Use an address at example.com")
+	s.post("/signup", "email", "x@example.com\r\nBcc: y@example.com").says(t, 400, "not an e-mail address")
+	_, taken := s.enrol(code, "laptop", "person", "known")
+	taken.says(t, 400, "That name is taken")
+	v, _ := s.enrol(code, "laptop", "person", "newer")
+	v.get("/").says(t, 200, "Hello newer")
+}
+
+func TestLinkIsSpentOnce(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got sync.Map
+	var g sync.WaitGroup
+	for i := range 8 {
+		s := rig.stranger(t)
+		g.Go(func() {
+			if v, _ := s.enrol(made.Code, "laptop"); v != nil {
+				got.Store(i, v.serial)
+			}
+		})
+	}
+	g.Wait()
+	n := 0
+	got.Range(func(any, any) bool { n++; return true })
+	if n != 1 {
+		t.Errorf("%d of 8 browsers got a certificate for one link", n)
+	}
+	certs, err := rig.Authority.CertificatesOf(t.Context(), "dan")
+	if err != nil || len(certs) != 1 {
+		t.Errorf("%d certificates were issued: %v", len(certs), err)
+	}
+}
+
+func TestLinksCannotBeGuessed(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	s := rig.stranger(t)
+	guess := strings.Repeat("abcd", 8)
+	status := 0
+	for range 70 {
+		status = s.post("/enrol/check", "code", guess).StatusCode
+	}
+	if status != 429 {
+		t.Errorf("after 70 guesses the answer is %d", status)
+	}
+}
+
+var recoveryRE = regexp.MustCompile(`<li><code>([a-z2-7-]{19})</code></li>`)
+
+func TestRecoveryCode(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	made, err := rig.Links.Device(t.Context(), rig.person(t, "dan"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, page := rig.stranger(t).enrol(made.Code, "laptop")
+	codes := recoveryRE.FindAllStringSubmatch(page.body, -1)
+	if len(codes) != 10 {
+		t.Fatalf("%d recovery codes", len(codes))
+	}
+	s := rig.stranger(t)
+	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0][1])
+	wrong := s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")
+	unknown.says(t, 403, "do not go together")
+	if strings.ReplaceAll(strings.ReplaceAll(unknown.body, "nobody", "dan"), codes[0][1], "aaaa-aaaa-aaaa-aaaa") != wrong.body {
+		t.Error("the answer tells whether a person is known")
+	}
+	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0][1])
+	right.says(t, 200, "is revoked")
+	old.get("/").says(t, 200, "I have a certificate") // a stranger's page: refused at once
+	rig.mail.Take(t, "dan@example.com")
+	code := regexp.MustCompile(`name="code" value="([^"]+)"`).FindStringSubmatch(right.body)
+	v, _ := s.enrol(code[1], "new laptop")
+	v.get("/").says(t, 200, "Hello dan")
+	s.post("/recover", "who", "dan", "recovery", codes[0][1]).says(t, 403, "used before")
+	v.get("/events").says(t, 200, "one of your recovery codes")
+}
+
+func TestAdministratorRecovers(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
+	dan.get("/admin").says(t, 403, "for administrators")
+	dan.post("/admin/people/boss/suspend").says(t, 403, "for administrators")
+	if a := boss.post("/admin/people/dan/recover"); a.StatusCode != 303 {
+		t.Fatal(a.StatusCode, a.body)
+	}
+	dan.get("/certificates").says(t, 403, "needs your certificate")
+	told, link := rig.mail.Take(t, "dan@example.com"), rig.mail.Take(t, "dan@example.com")
+	if strings.Contains(told.Text, "/enrol#") {
+		told, link = link, told
+	}
+	if !strings.Contains(told.Text, "administrator boss") {
+		t.Errorf("dan was told:\n%s", told.Text)
+	}
+	v, _ := rig.stranger(t).enrol(codeIn(t, link), "laptop")
+	v.get("/").says(t, 200, "Hello dan")
+}
+
+func TestSuspendedPersonGetsNothing(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
+	who, _ := rig.db.Person(t.Context(), "dan")
+	made, err := rig.Links.Invite(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boss.post("/admin/people/dan/suspend").says(t, 303, "")
+	dan.get("/certificates").says(t, 403, "needs your certificate")
+	_, a := rig.stranger(t).enrol(made.Code, "laptop")
+	a.says(t, 403, "not valid")
+	boss.post("/admin/people/dan/invite").says(t, 400, "Let them in again first")
+	boss.post("/admin/people/dan/resume").says(t, 303, "")
+	dan.get("/").says(t, 200, "Hello dan")
+}
+
+func TestRevokeAndRenewOwnDevices(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	eve.get("/certificates/"+dan.serial).says(t, 404, "no such certificate")
+	eve.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 404, "no such certificate")
+	eve.post("/certificates/"+dan.serial+"/renew").says(t, 404, "no such certificate")
+	key, csr := clientCSR(t)
+	page := dan.post("/certificates/new", "label", "phone", "csr", string(csr))
+	page.says(t, 200, "phone")
+	phone := rig.with(t, key, page.body)
+	phone.get("/certificates").says(t, 200, "laptop")
+	eve.post("/certificates/new", "label", "copy", "csr", string(csr)).says(t, 400, "in another certificate already")
+	if a := dan.post("/certificates/" + dan.serial + "/renew"); a.StatusCode != 303 || !strings.Contains(a.Header.Get("Location"), "done=renewed") {
+		t.Errorf("renewal: %d %s", a.StatusCode, a.body)
+	}
+	phone.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
+	dan.get("/certificates").says(t, 403, "needs your certificate")
+	phone.post("/certificates/"+dan.serial+"/renew").says(t, 403, "cannot be renewed")
+	if m := rig.mail.Take(t, "dan@example.com"); !strings.Contains(m.Text, "laptop") {
+		t.Errorf("dan was told:\n%s", m.Text)
+	}
+	if e, err := rig.Timeline.EventsOf(t.Context(), "dan", 1); err != nil || e[0].Kind != postern.EventCertRevoked {
+		t.Error(e, err)
+	}
+}
