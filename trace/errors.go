@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/trace/bpf"
 	"github.com/postern-project/postern/trace/usdt"
 )
 
@@ -24,11 +25,15 @@ func noProbes(c Config, libs []*Library) error {
 	case len(bare) > 0:
 		return postern.Errorf(postern.Unavailable, "this build of libvirt has no probes: %s", strings.Join(bare, ", ")).
 			WithHint("libvirt must be built with dtrace support (-Ddtrace=enabled), as Debian, Ubuntu, Fedora and RHEL do")
-	case len(c.PIDs) > 0:
+	case len(c.Filter.PIDs) > 0:
 		return postern.Errorf(postern.NotFound, "no process of those named has libvirt mapped").
 			WithHint("see postern trace probes")
 	case len(c.Paths) > 0:
 		return postern.Errorf(postern.NotFound, "no such file: %s", strings.Join(c.Paths, ", "))
+	}
+	if !bpf.CanInspect() {
+		return postern.Errorf(postern.Denied, "no libvirt can be seen: looking into other processes needs CAP_SYS_PTRACE").
+			WithHint("run it with sudo, or name libvirt's files with --path")
 	}
 	return postern.Errorf(postern.NotFound, "no libvirt on this host").
 		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files with --path; in a container, trace from the host or share its PID namespace")

@@ -6,11 +6,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/postern-project/postern/trace/bpf"
 	"github.com/postern-project/postern/trace/event"
 )
 
 // Filter says which events are handed on. The zero Filter lets all pass. What
-// the kernel can decide alone stands in bpf.Config.
+// the kernel can decide alone is filtered there already.
 type Filter struct {
 	Clients  []uint64      // connections, by the address that events show
 	Users    []string      // of the client: login name, number, or SASL identity
@@ -20,12 +21,14 @@ type Filter struct {
 	Slower   time.Duration // calls that took at least this, with their replies
 	Errors   bool          // calls that failed, and refusals
 
-	// Procedures tells that the kernel filters by procedure: what is no message
-	// is then dropped too.
-	Procedures bool
+	PIDs       []int              // processes; none means all
+	Procedures map[Procedure]bool // nil means all
 	// Slow is the least time a dispatch of the event loop must take to be shown.
 	Slow time.Duration
 }
+
+// Procedure names an RPC procedure by its numbers.
+type Procedure = bpf.Procedure
 
 // Validate checks the globs.
 func (f Filter) Validate() error {
@@ -40,7 +43,7 @@ func (f Filter) Validate() error {
 // messages reports whether f chooses among messages, so that nothing else is
 // wanted.
 func (f *Filter) messages() bool {
-	return f.Procedures || f.Types != 0 || f.Statuses != 0 || len(f.Domains) > 0 || f.Slower > 0 || f.Errors
+	return f.Procedures != nil || f.Types != 0 || f.Statuses != 0 || len(f.Domains) > 0 || f.Slower > 0 || f.Errors
 }
 
 // late reports whether a call can only be judged by its reply.
@@ -94,6 +97,9 @@ func refusal(k event.Kind) bool {
 
 // who applies the filters by connection and user.
 func (f *Filter) who(e *event.Event) bool {
+	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, e.PID) {
+		return false
+	}
 	if len(f.Clients) > 0 && !slices.Contains(f.Clients, e.Client) {
 		return false
 	}
@@ -117,16 +123,11 @@ func (f *Filter) domain(name string) bool {
 }
 
 func (f *Filter) message(e *event.Event, c *call, domain func(*event.Event) string) verdict {
-	if len(f.Domains) > 0 {
-		name := ""
-		if c != nil {
-			name = c.Domain
-		} else {
-			name = domain(e)
-		}
-		if !f.domain(name) {
-			return drop
-		}
+	if f.Procedures != nil && !f.Procedures[Procedure{Prog: e.Prog, Proc: e.Proc}] {
+		return drop
+	}
+	if len(f.Domains) > 0 && !f.domain(domainOf(e, c, domain)) {
+		return drop
 	}
 	if f.late() && isCall(e.Type) {
 		return hold
@@ -144,6 +145,18 @@ func (f *Filter) message(e *event.Event, c *call, domain func(*event.Event) stri
 		return when(isReply(e.Type) && e.Took >= f.Slower)
 	}
 	return pass
+}
+
+// domainOf returns the virtual machine of a message: its call's, or that of a
+// reply to a call that did not name it, or its own.
+func domainOf(e *event.Event, c *call, domain func(*event.Event) string) string {
+	if c == nil {
+		return domain(e)
+	}
+	if c.Domain == "" {
+		c.Domain = domain(e)
+	}
+	return c.Domain
 }
 
 const statusError = 1

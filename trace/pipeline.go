@@ -93,7 +93,7 @@ func isWorker(comm string) bool {
 
 // domain returns the name of the virtual machine that a message is about, or "".
 func (p *pipeline) domain(e *event.Event) string {
-	if len(e.Payload) == 0 {
+	if len(e.Payload) == 0 || len(p.filter.Domains) == 0 {
 		return ""
 	}
 	m := p.decoder.Decode(header(e), e.Payload, e.PayloadLen)

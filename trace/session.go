@@ -43,15 +43,19 @@ func (w What) has(k event.Kind) bool {
 	return false
 }
 
-// Config says what a session watches. The zero value watches RPC everywhere.
+// Config says what a session watches. The zero value watches RPC everywhere, in
+// processes present and to come.
 type Config struct {
 	What   What     // 0 means RPC
-	PIDs   []int    // only these processes; none means all, present and to come
 	Paths  []string // only these files; none means all of libvirt's
 	Stack  bool     // copy registers and stack with every event
-	Kernel bpf.Config
 	Filter Filter
 	Tree   bool // keep monitor messages of calls back: the call's reply carries them
+
+	Buffer  int // bytes of the ring buffer; 0 means 16 MiB
+	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
+	// Record is given every event before it is joined and filtered; nil for none.
+	Record *Recorder
 }
 
 // Validate checks c.
@@ -62,8 +66,36 @@ func (c Config) Validate() error {
 	if err := c.Filter.Validate(); err != nil {
 		return err
 	}
-	return c.Kernel.Validate()
+	return c.kernel().Validate()
 }
+
+// kernel is what the kernel is told. It leaves out what would break the matching
+// of calls and replies: a filter on status never drops a call.
+func (c Config) kernel() bpf.Config {
+	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs}
+	if c.What&Monitor != 0 {
+		return k // a monitor command belongs to the next reply of its thread: all must be seen
+	}
+	if f := c.Filter; f.Procedures != nil {
+		k.Procedures = make([]bpf.Procedure, 0, len(f.Procedures))
+		for p := range f.Procedures {
+			k.Procedures = append(k.Procedures, p)
+		}
+	}
+	if k.Types = c.Filter.Types; k.Types&replies != 0 {
+		k.Types |= calls
+	}
+	if k.Statuses = c.Filter.Statuses; k.Statuses == 0 && c.Filter.Errors {
+		k.Statuses = 1 << statusError
+	}
+	return k
+}
+
+// Bits of the types of calls and replies, those with file descriptors included.
+const (
+	calls   = 1<<0 | 1<<4
+	replies = 1<<1 | 1<<5
+)
 
 // Sink takes what a session saw. Its methods are called from one goroutine.
 type Sink interface {
@@ -130,14 +162,16 @@ func Start(c Config) (*Session, error) {
 	if err := c.Validate(); err != nil {
 		return nil, postern.Errorf(postern.Invalid, "%w", err)
 	}
-	c.Kernel.PIDs = c.PIDs
-	k, err := bpf.Load(c.Kernel)
+	if err := bpf.Preflight(); err != nil {
+		return nil, err
+	}
+	k, err := bpf.Load(c.kernel())
 	if err != nil {
 		return nil, bpf.Explain(err)
 	}
 	s := &Session{cfg: c, kernel: k, source: newSource(k), identity: newIdentity(), pipeline: newPipeline(c.Filter, c.Tree)}
 	s.sockAt.Store(-1)
-	s.finder = newFinder(c.PIDs, c.Paths, s.attach)
+	s.finder = newFinder(c.Filter.PIDs, c.Paths, s.attach)
 	s.finder.Scan(time.Now())
 	if err := s.ready(); err != nil {
 		return nil, errors.Join(err, k.Close())
@@ -376,6 +410,11 @@ func (s *Session) deliver(e *event.Event, sink Sink) error {
 	}
 	s.identity.sockAt = s.sockAt.Load()
 	s.identity.see(e)
+	if s.cfg.Record != nil {
+		if err := s.cfg.Record.Event(e); err != nil {
+			return err
+		}
+	}
 	return s.pipeline.event(e, sink)
 }
 

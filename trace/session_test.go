@@ -149,7 +149,7 @@ func TestConnectionOlderThanTheTracer(t *testing.T) {
 		}
 	}
 	ask("domstate vm1", "shut off")
-	c, _ := traced(t, Config{PIDs: []int{l.PID}}, func(*posterntest.Libvirtd) { ask("domname vm1\ndomstate vm1", "shut off") })
+	c, _ := traced(t, Config{Filter: Filter{PIDs: []int{l.PID}}}, func(*posterntest.Libvirtd) { ask("domname vm1\ndomstate vm1", "shut off") })
 	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Logf("virsh: %v", err)
