@@ -96,6 +96,9 @@ func addressText(a unix.Sockaddr) string {
 	case *unix.SockaddrInet6:
 		return fmt.Sprintf("%s;%d", netip.AddrFrom16(a.Addr), a.Port)
 	case *unix.SockaddrUnix:
+		if a.Name == "@" { // unnamed
+			return ""
+		}
 		return a.Name
 	case *unix.SockaddrNetlink:
 		return "netlink"

@@ -312,6 +312,10 @@ func (d *identity) monitor(e *event.Event) {
 	case event.MonitorClose:
 		defer delete(d.monitors, at)
 	}
+	if _, known := d.monitors[at]; !known {
+		bound(d.monitors)
+		d.monitors[at] = olderMonitor(e.PID, e.Arg(0))
+	}
 	if d.monitors[at] == "" {
 		if name, ok := strings.CutPrefix(e.Comm, "vm-"); ok {
 			bound(d.monitors)
@@ -345,6 +349,26 @@ func monitorDomain(pid, fd int) string {
 		return ""
 	}
 	return name
+}
+
+// olderMonitor returns the domain of a monitor that was there before the tracer:
+// among the numbers in the monitor's structure that could be its descriptor, the
+// one that is a socket with a domain's path.
+func olderMonitor(pid int, mon uint64) string {
+	var b [256]byte
+	if !readMemory(pid, mon, b[:]) {
+		return ""
+	}
+	for i := 16; i+4 <= len(b); i += 4 {
+		fd := int(int32(binary.LittleEndian.Uint32(b[i:])))
+		if fd < 3 || fd > 1<<16 || !isSocket(pid, fd) {
+			continue
+		}
+		if name := monitorDomain(pid, fd); name != "" {
+			return name
+		}
+	}
+	return ""
 }
 
 // process returns what is known of a process; fresh makes it look again, in case

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-project/postern/trace/event"
 	"github.com/postern-project/postern/trace/usdt"
 )
 
@@ -272,4 +273,47 @@ func startTime(pid int) string {
 		return ""
 	}
 	return f[19]
+}
+
+// Find lists libvirt's files on this host, without attaching to anything.
+func Find(c Config) ([]*Library, error) {
+	f := newFinder(c.Filter.PIDs, c.Paths, nil)
+	f.Scan(time.Now())
+	libs := f.Libraries()
+	if len(libs) == 0 {
+		return nil, noProbes(c, libs)
+	}
+	return libs, nil
+}
+
+// Missing returns the probes that Postern knows, that belong into a file of this
+// kind, and that are not in it.
+func (l *Library) Missing() []string {
+	if l.Err != nil && !errors.Is(l.Err, usdt.ErrNoProbes) {
+		return nil
+	}
+	has := map[string]bool{}
+	for _, p := range l.Probes {
+		has[p.Name] = true
+	}
+	var out []string
+	for _, name := range event.Names() {
+		if !has[name] && belongs(name, path.Base(l.Path)) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// belongs reports whether libvirt's sources have a probe in a file of that name.
+func belongs(probe, file string) bool {
+	switch {
+	case strings.HasPrefix(file, "libvirt.so"):
+		return !strings.HasPrefix(probe, "qemu_monitor_") && !strings.HasPrefix(probe, "rpc_server_client_auth_")
+	case strings.HasPrefix(file, "libvirt_driver_qemu"):
+		return strings.HasPrefix(probe, "qemu_monitor_")
+	case slices.Contains(daemons, file) && file != "virtlogd" && file != "virtlockd":
+		return strings.HasPrefix(probe, "rpc_server_client_auth_")
+	}
+	return false
 }

@@ -1,69 +1,585 @@
 package main
 
 import (
-	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/trace"
 	"github.com/postern-project/postern/trace/event"
+	"github.com/postern-project/postern/trace/format"
+	"github.com/postern-project/postern/trace/libvirt"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 func newTrace(a *app) *cobra.Command {
-	return group("trace", "Watch libvirt", newTraceRPC(a))
-}
-
-func newTraceRPC(a *app) *cobra.Command {
-	var cfg trace.Config
-	c := &cobra.Command{
-		Use:   "rpc",
-		Short: "Show every RPC message, of clients and daemons",
-		Args:  usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runTrace(cmd.Context(), a, cfg)
-		},
-	}
-	f := c.Flags()
-	f.IntSliceVar(&cfg.PIDs, "pid", nil, "only these processes")
-	f.StringSliceVar(&cfg.Paths, "path", nil, "only these files")
+	c := group("trace", "Watch libvirt",
+		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a))
+	c.Long = `Watch libvirt through the static probes that it already carries: who calls
+what on it, what its event loop does, what is said to QEMU. Nothing is
+restarted, and nothing has to be installed beside libvirt. Needs a kernel of
+5.15 or newer, and root or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.`
 	return c
 }
 
-func runTrace(ctx context.Context, a *app, cfg trace.Config) error {
-	s, err := trace.Start(cfg)
+// traceOptions are the flags of the commands that show events.
+type traceOptions struct {
+	what trace.What
+
+	pids, clients, users, programs, procedures, types, statuses, domains, paths []string
+
+	slower, slow         time.Duration
+	failed               bool
+	format, output, with string
+	json, full, secrets  bool
+	stack                bool
+	payload, buffer      int
+}
+
+// show adds the flags that say how events are written.
+func (o *traceOptions) show(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.format, "format", "people", "how to write: people, json, stp (as SystemTap's example scripts), raw, named")
+	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
+	f.StringVarP(&o.output, "output", "o", "", "write to this `file` instead")
+	f.BoolVar(&o.full, "full", false, "show payloads at full length")
+	f.BoolVar(&o.secrets, "show-secrets", false, "show passwords and keys, which are masked otherwise")
+}
+
+// choose adds the flags that say whose events are seen.
+func (o *traceOptions) choose(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
+	f.StringSliceVar(&o.domains, "domain", nil, "only these virtual machines, by name; `glob`s")
+}
+
+// capture adds the flags of a live trace.
+func (o *traceOptions) capture(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s of libvirt's, instead of all that are found")
+	f.BoolVar(&o.stack, "stack", false, "show the user stack of every event")
+	f.IntVar(&o.payload, "payload", 16<<10, "copy at most so many `bytes` of a message, up to 65536; 0 for headers only")
+	f.IntVar(&o.buffer, "buffer", 16<<20, "`bytes` of the buffer between kernel and postern")
+}
+
+// messages adds the filters on RPC messages.
+func (o *traceOptions) messages(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `address` that events show")
+	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `name` or number")
+	f.StringSliceVar(&o.programs, "program", nil, "only these RPC programs: remote, qemu, lxc, admin, …")
+	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `glob`s: domain_*, qemu.*")
+	f.StringSliceVar(&o.types, "type", nil, "only these message types: call, reply, event, stream, hole")
+	f.StringSliceVar(&o.statuses, "status", nil, "only replies of these statuses: ok, error, continue")
+	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least so long, such as 100ms")
+	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
+	f.StringVar(&o.with, "with", "", "qemu: show below each reply what was said to QEMU for it")
+}
+
+func newTraceRPC(a *app) *cobra.Command {
+	o := &traceOptions{what: trace.RPC}
+	c := &cobra.Command{
+		Use:   "rpc",
+		Short: "Show RPC messages of clients and daemons, with their payloads",
+		Long: `Show every RPC message that libvirt's clients and daemons send and receive on
+this host, with connections, authentication, TLS, keepalive and streams. Replies
+carry how long the call took. Messages on encrypted connections are shown in
+clear; secrets in them are masked.`,
+		Example: `  postern trace rpc
+  postern trace rpc --procedure 'domain_*' --slower 100ms
+  postern trace rpc --user alice --with qemu
+  postern trace rpc --format stp`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+	}
+	o.choose(c)
+	o.messages(c)
+	o.capture(c)
+	o.show(c)
+	return c
+}
+
+func newTraceEvents(a *app) *cobra.Command {
+	o := &traceOptions{what: trace.Loop}
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "Show what the event loop does, and how long it takes",
+		Long: `Show handles and timeouts of libvirt's event loops as they are added, updated,
+dispatched and removed, with what each file descriptor is and how long each
+dispatch took.`,
+		Example: `  postern trace events
+  postern trace events --slow 50ms`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+	}
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
+	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least so long, and loops that are stuck in one")
+	o.capture(c)
+	o.show(c)
+	return c
+}
+
+func newTraceQEMU(a *app) *cobra.Command {
+	o := &traceOptions{what: trace.Monitor}
+	c := &cobra.Command{
+		Use:   "qemu",
+		Short: "Show what is said to QEMU's monitors",
+		Long: `Show the commands that libvirt sends to QEMU's monitors, the answers and how long
+they took, events, and file descriptors that are passed.`,
+		Example: `  postern trace qemu
+  postern trace qemu --domain vm1 --full`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+	}
+	o.choose(c)
+	o.capture(c)
+	o.show(c)
+	return c
+}
+
+func newTraceRecord(a *app) *cobra.Command {
+	o := &traceOptions{}
+	var what []string
+	var limit int64
+	c := &cobra.Command{
+		Use:   "record FILE",
+		Short: "Record a trace, to be shown later",
+		Long: `Record what libvirt's probes tell into a file, which postern trace replay shows
+later, with any filter. The file holds messages as they were, secrets included:
+it is readable by its owner alone.`,
+		Example: `  postern trace record /tmp/libvirt.trace
+  postern trace record --what rpc,qemu,events --max-size 100000000 /tmp/libvirt.trace`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, w := range what {
+				bit, ok := map[string]trace.What{"rpc": trace.RPC, "events": trace.Loop, "qemu": trace.Monitor}[w]
+				if !ok {
+					return postern.Errorf(postern.Invalid, "nothing called %q to record", w).WithHint("--what takes rpc, qemu and events")
+				}
+				o.what |= bit
+			}
+			return o.record(cmd.Context(), a, args[0], limit)
+		},
+	}
+	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "what to record: rpc, qemu, events")
+	c.Flags().Int64Var(&limit, "max-size", 1<<30, "stop when the file has so many `bytes`; 0 for no limit")
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
+	o.capture(c)
+	return c
+}
+
+func newTraceReplay(a *app) *cobra.Command {
+	o := &traceOptions{}
+	c := &cobra.Command{
+		Use:   "replay FILE",
+		Short: "Show a recorded trace",
+		Long:  `Show a trace that postern trace record wrote, in any format and through any filter.`,
+		Example: `  postern trace replay /tmp/libvirt.trace
+  postern trace replay --errors --json /tmp/libvirt.trace`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
+	}
+	o.choose(c)
+	o.messages(c)
+	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least so long")
+	o.show(c)
+	return c
+}
+
+// config turns the flags into what the session wants.
+func (o *traceOptions) config() (trace.Config, error) {
+	f, err := o.filter()
+	if err != nil {
+		return trace.Config{}, err
+	}
+	c := trace.Config{What: o.what, Paths: o.paths, Stack: o.stack, Filter: f, Buffer: o.buffer, Payload: o.payload}
+	if o.payload == 0 {
+		c.Payload = -1
+	}
+	switch o.with {
+	case "":
+	case "qemu":
+		c.What |= trace.Monitor
+		c.Tree = true
+	default:
+		return c, postern.Errorf(postern.Invalid, "--with %s: only qemu can be shown with RPC", o.with)
+	}
+	for i, p := range c.Paths {
+		if c.Paths[i], err = filepath.EvalSymlinks(p); err != nil {
+			return c, postern.Errorf(postern.NotFound, "%w", err)
+		}
+	}
+	return c, nil
+}
+
+func (o *traceOptions) filter() (trace.Filter, error) {
+	f := trace.Filter{Domains: o.domains, Slower: o.slower, Errors: o.failed, Slow: o.slow}
+	var err error
+	for _, s := range o.pids {
+		pid, err := strconv.ParseUint(s, 10, 31)
+		if err != nil || pid == 0 {
+			return f, postern.Errorf(postern.Invalid, "--pid %s: not a process number", s)
+		}
+		f.PIDs = append(f.PIDs, int(pid))
+	}
+	for _, s := range o.clients {
+		client, err := strconv.ParseUint(strings.TrimPrefix(s, "0x"), 16, 64)
+		if err != nil {
+			return f, postern.Errorf(postern.Invalid, "--connection %s: not an address such as 0x55d0c8a2e010", s)
+		}
+		f.Clients = append(f.Clients, client)
+	}
+	for _, name := range o.users {
+		f.Users = append(f.Users, name)
+		if u, err := user.Lookup(name); err == nil {
+			f.Users = append(f.Users, u.Uid)
+		}
+	}
+	if f.Types, err = bits("--type", o.types, map[string]uint32{"call": 1<<0 | 1<<4, "reply": 1<<1 | 1<<5, "event": 1 << 2, "message": 1 << 2, "stream": 1 << 3, "hole": 1 << 6}); err != nil {
+		return f, err
+	}
+	if f.Statuses, err = bits("--status", o.statuses, map[string]uint32{"ok": 1, "error": 2, "continue": 4}); err != nil {
+		return f, err
+	}
+	f.Procedures, err = procedures(o.programs, o.procedures)
+	return f, err
+}
+
+// bits turns words into a set.
+func bits(flag string, words []string, known map[string]uint32) (uint32, error) {
+	var set uint32
+	for _, w := range words {
+		bit, ok := known[w]
+		if !ok {
+			var names []string
+			for n := range known {
+				names = append(names, n)
+			}
+			slices.Sort(names)
+			return 0, postern.Errorf(postern.Invalid, "%s %s: there are %s", flag, w, strings.Join(names, ", "))
+		}
+		set |= bit
+	}
+	return set, nil
+}
+
+// procedures returns the numbers of the procedures that the globs name, in the
+// programs that are named; nil when none are.
+func procedures(programs, globs []string) (map[trace.Procedure]bool, error) {
+	if len(programs) == 0 && len(globs) == 0 {
+		return nil, nil
+	}
+	if len(globs) == 0 {
+		globs = []string{"*"}
+	}
+	in := map[string]bool{}
+	for _, p := range programs {
+		if len(libvirt.Match(p+".*")) == 0 {
+			return nil, postern.Errorf(postern.Invalid, "--program %s: no such program", p)
+		}
+		for _, n := range libvirt.Match(p + ".*") {
+			in[n.Program.Name] = true
+		}
+	}
+	set := map[trace.Procedure]bool{}
+	for _, g := range globs {
+		found := libvirt.Match(g)
+		if len(found) == 0 {
+			return nil, postern.Errorf(postern.Invalid, "--procedure %s: no procedure fits", g).
+				WithHint("names are as in domain_create_xml; globs take * and ?")
+		}
+		for _, n := range found {
+			if len(in) == 0 || in[n.Program.Name] {
+				set[trace.Procedure{Prog: n.Program.Number, Proc: n.Procedure.Number}] = true
+			}
+		}
+	}
+	return set, nil
+}
+
+// writer opens the output and the format. The returned function closes it.
+func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu"}
+	if o.json {
+		c.Format = format.JSON
+	}
+	var w io.Writer = a.out
+	closer := func() error { return nil }
+	if o.output != "" {
+		// Payloads are nobody else's business.
+		f, err := os.OpenFile(o.output, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, postern.Errorf(postern.Invalid, "%w", err)
+		}
+		w, closer = f, f.Close
+	} else if f, ok := a.out.(*os.File); ok {
+		c.Color = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+	}
+	fw, err := format.New(w, c)
+	if err != nil {
+		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
+	}
+	return fw, closer, nil
+}
+
+func (o *traceOptions) run(ctx context.Context, a *app) error {
+	cfg, err := o.config()
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	fmt.Fprintln(a.err, "ready")
-	sink := &headers{w: bufio.NewWriter(a.out)}
-	err = s.Run(ctx, sink)
-	sum := s.Summary()
-	fmt.Fprintf(a.err, "%d events seen\n", sum.Seen)
-	for _, l := range sum.Losses {
-		fmt.Fprintf(a.err, "%d events lost: %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)
-	}
-	return err
-}
-
-type headers struct{ w *bufio.Writer }
-
-func (h *headers) Idle() error { return h.w.Flush() }
-
-func (h *headers) Event(e *event.Event) error {
-	if !e.Kind.RPC() {
-		_, err := fmt.Fprintf(h.w, "%s %d %x %q\n", e.Probe, e.PID, e.Args, e.Strings)
+	w, closer, err := o.writer(a)
+	if err != nil {
 		return err
 	}
-	dir, who := "T", "client"
-	if e.Kind.Rx() {
-		dir = "R"
+	s, err := trace.Start(cfg)
+	if err != nil {
+		return errors.Join(err, closer())
 	}
-	if e.Kind.Server() {
-		who = "server"
+	ready(a.err, s)
+	err = w.Begin(monotonic(), time.Now())
+	if err == nil {
+		err = s.Run(ctx, w)
 	}
-	_, err := fmt.Fprintf(h.w, "%s %s=0x%x len=%d program=%d version=%d procedure=%d type=%d status=%d serial=%d payload=%d/%d\n",
-		dir, who, e.Client, e.Len, e.Prog, e.Vers, e.Proc, e.Type, e.Status, e.Serial, len(e.Payload), e.PayloadLen)
-	return err
+	sum := s.Summary()
+	if err == nil {
+		err = w.End(sum.Seen, sum.Losses)
+	}
+	summary(a.err, sum)
+	return errors.Join(err, s.Close(), closer())
+}
+
+func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return postern.Errorf(postern.Conflict, "%w", err)
+	}
+	if cfg.Record, err = trace.NewRecorder(f, limit); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s, err := trace.Start(cfg)
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(file))
+	}
+	ready(a.err, s)
+	err = s.Run(ctx, recordSink{cfg.Record})
+	if errors.Is(err, trace.ErrFull) {
+		fmt.Fprintf(a.err, "the recording has reached --max-size\n")
+		err = nil
+	}
+	summary(a.err, s.Summary())
+	return errors.Join(err, cfg.Record.Flush(), s.Close(), f.Close())
+}
+
+// recordSink shows nothing: the session records by itself.
+type recordSink struct{ r *trace.Recorder }
+
+func (recordSink) Event(*event.Event) error { return nil }
+func (s recordSink) Idle() error            { return s.r.Flush() }
+
+func (o *traceOptions) replay(a *app, file string) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return postern.Errorf(postern.NotFound, "%w", err)
+	}
+	defer f.Close()
+	w, closer, err := o.writer(a)
+	if err != nil {
+		return err
+	}
+	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w})
+	if err == nil {
+		err = w.End(sum.Seen, sum.Losses)
+	}
+	return errors.Join(err, closer())
+}
+
+// beginner begins the output at the first event of a recording.
+type beginner struct {
+	*format.Writer
+	begun bool
+}
+
+func (b *beginner) Event(e *event.Event) error {
+	if !b.begun {
+		b.begun = true
+		if err := b.Begin(e.Mono, e.Wall); err != nil {
+			return err
+		}
+	}
+	return b.Writer.Event(e)
+}
+
+// ready says on the error stream that events are seen from now on.
+func ready(w io.Writer, s *trace.Session) {
+	files, pids := 0, map[int]bool{}
+	for _, l := range s.Libraries() {
+		if l.Err == nil {
+			files++
+		}
+		for _, pid := range l.PIDs {
+			pids[pid] = true
+		}
+	}
+	fmt.Fprintf(w, "ready: watching %d files of libvirt's in %d processes, and in those to come; Ctrl-C ends it\n", files, len(pids))
+}
+
+func summary(w io.Writer, sum trace.Summary) {
+	fmt.Fprintln(w, sum)
+	for _, l := range sum.Losses {
+		fmt.Fprintf(w, "  lost %d of %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)
+	}
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+func newTraceProbes(a *app) *cobra.Command {
+	o := &traceOptions{}
+	var asJSON, all bool
+	c := &cobra.Command{
+		Use:   "probes",
+		Short: "List libvirt's files and the probes in them",
+		Long: `List every file of libvirt's that a process of this host has mapped or that
+stands in its usual place, its build and how many probes it carries, and which of
+the probes that Postern knows are missing. With --all each place of each probe.`,
+		Example: `  postern trace probes
+  postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := o.config()
+			if err != nil {
+				return err
+			}
+			libs, err := trace.Find(cfg)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(a.out, probeList(libs))
+			}
+			return printProbes(a.out, libs, all)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
+	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s")
+	f.BoolVar(&asJSON, "json", false, "write JSON")
+	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments")
+	return c
+}
+
+func printProbes(w io.Writer, libs []*trace.Library, all bool) error {
+	for _, l := range libs {
+		fmt.Fprintf(w, "%s\n", l.Path)
+		fmt.Fprintf(w, "  build %s, %s\n", orUnknown(l.BuildID), l.Machine)
+		if len(l.PIDs) > 0 {
+			fmt.Fprintf(w, "  mapped by %s\n", joinInts(l.PIDs))
+		}
+		if l.Err != nil {
+			fmt.Fprintf(w, "  no probes: %v\n", l.Err)
+			continue
+		}
+		names := map[string]bool{}
+		for _, p := range l.Probes {
+			names[p.Name] = true
+		}
+		fmt.Fprintf(w, "  %d probes in %d places\n", len(names), len(l.Probes))
+		if missing := l.Missing(); len(missing) > 0 {
+			fmt.Fprintf(w, "  missing: %s\n", strings.Join(missing, " "))
+		}
+		if !all {
+			continue
+		}
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, p := range l.Probes {
+			note := p.Spec
+			if p.Err != nil {
+				note += "  (not readable: " + p.Err.Error() + ")"
+			}
+			fmt.Fprintf(tw, "    %s:%s\t0x%x\t%s\n", p.Provider, p.Name, p.Addr, note)
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
+func joinInts(n []int) string {
+	s := make([]string, len(n))
+	for i, v := range n {
+		s[i] = strconv.Itoa(v)
+	}
+	return strings.Join(s, ", ")
+}
+
+// The JSON of trace probes.
+type (
+	probeFile struct {
+		Path    string       `json:"path"`
+		Build   string       `json:"build,omitempty"`
+		Machine string       `json:"machine"`
+		PIDs    []int        `json:"pids,omitempty"`
+		Error   string       `json:"error,omitempty"`
+		Probes  []probePlace `json:"probes,omitempty"`
+		Missing []string     `json:"missing,omitempty"`
+	}
+	probePlace struct {
+		Name      string `json:"name"`
+		Address   uint64 `json:"address"`
+		Semaphore bool   `json:"semaphore"`
+		Arguments string `json:"arguments"`
+		Error     string `json:"error,omitempty"`
+	}
+)
+
+func probeList(libs []*trace.Library) []probeFile {
+	out := []probeFile{}
+	for _, l := range libs {
+		f := probeFile{Path: l.Path, Build: l.BuildID, Machine: l.Machine, PIDs: l.PIDs, Missing: l.Missing()}
+		if l.Err != nil {
+			f.Error = l.Err.Error()
+		}
+		for _, p := range l.Probes {
+			place := probePlace{Name: p.Provider + ":" + p.Name, Address: p.Addr, Semaphore: p.Semaphore != 0, Arguments: p.Spec}
+			if p.Err != nil {
+				place.Error = p.Err.Error()
+			}
+			f.Probes = append(f.Probes, place)
+		}
+		out = append(out, f)
+	}
+	return out
 }

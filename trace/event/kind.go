@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // KindOf returns the kind of a probe, from its name without the provider, or
 // Unknown.
@@ -83,4 +86,17 @@ var kinds = map[string]Kind{
 	"object_ref":     ObjectRef,
 	"object_unref":   ObjectUnref,
 	"object_dispose": ObjectDispose,
+}
+
+// Names returns the names of the probes that today's libvirt has in its sources,
+// sorted.
+func Names() []string {
+	var out []string
+	for name := range kinds {
+		if !strings.HasSuffix(name, "_free") && !strings.Contains(name, "_purge_") {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
