@@ -87,6 +87,7 @@ const (
 	EventOTPKeyAdded   = "otp.key.added"
 	EventOTPKeyChanged = "otp.key.changed"
 	EventOTPClient     = "otp.client.changed"
+	EventOTPOutside    = "otp.outside.changed"
 	EventOTPRecovery   = "otp.recovery.made"
 
 	EventSSHAuth   = "ssh.auth"

@@ -32,7 +32,8 @@ type People interface {
 	Person(ctx context.Context, name string) (postern.Person, error)
 }
 
-// Outside is a validation service of somebody else's: a [Client].
+// Outside is a validation service of somebody else's: a [Client]. Verify fails
+// with [postern.NotFound] if none is configured.
 type Outside interface {
 	Verify(ctx context.Context, code Code) (Answer, error)
 }
@@ -94,6 +95,9 @@ type Attempt struct {
 type Proof struct {
 	Person     string
 	Credential postern.Link
+	// Reason says why a code was refused, as the timeline does. It is for
+	// administrators, never for who typed the code.
+	Reason string
 }
 
 // refused is the one answer for all that is wrong with a code.
@@ -110,6 +114,14 @@ func (c *Checker) Check(ctx context.Context, a Attempt) (Proof, error) {
 	return t.proof, err
 }
 
+// Identify finds out whom a code proves, and uses it up: whoever holds the key,
+// or nobody yet. It is for administrators who have a key in their hand.
+func (c *Checker) Identify(ctx context.Context, a Attempt) (Proof, error) {
+	t := &try{Checker: c, attempt: a, anybody: true}
+	err := t.yubikey(ctx)
+	return t.proof, err
+}
+
 // HasFactor reports whether the person or account has anything to make a code
 // with.
 func (c *Checker) HasFactor(ctx context.Context, user string) (bool, error) {
@@ -117,15 +129,20 @@ func (c *Checker) HasFactor(ctx context.Context, user string) (bool, error) {
 	if err != nil || n > 0 {
 		return n > 0, err
 	}
-	m, err := c.mappings()
-	return len(m[user]) > 0, err
+	return len(c.mappings()[user]) > 0, nil
 }
 
-func (c *Checker) mappings() (Mappings, error) {
+// mappings reads the mapping file. One that cannot be trusted maps nobody.
+func (c *Checker) mappings() Mappings {
 	if c.config.Mappings == "" {
-		return nil, nil
+		return nil
 	}
-	return ReadMappings(c.config.Mappings)
+	m, err := ReadMappings(c.config.Mappings)
+	if err != nil {
+		c.config.Logger.Error("the mapping file of YubiKeys does not count", postern.LogError, err)
+		return nil
+	}
+	return m
 }
 
 // try is one attempt being checked.
@@ -134,13 +151,11 @@ type try struct {
 	attempt Attempt
 	proof   Proof
 	mapped  Mappings
+	anybody bool // whoever the key belongs to
 }
 
 func (t *try) run(ctx context.Context) error {
-	var err error
-	if t.mapped, err = t.mappings(); err != nil {
-		return err
-	}
+	t.mapped = t.mappings()
 	person, err := t.people.Person(ctx, t.attempt.User)
 	switch {
 	case err == nil && !person.Active():
@@ -174,7 +189,7 @@ func (t *try) event(outcome postern.Outcome, reason string) postern.Event {
 		Reason:  reason,
 		Details: map[string]string{"service": t.attempt.Service},
 	}
-	if t.proof.Person == "" {
+	if t.proof.Person == "" && t.attempt.User != "" {
 		e.Details["account"] = t.attempt.User
 	}
 	if t.proof.Credential != (postern.Link{}) {
@@ -188,7 +203,11 @@ func (t *try) refuse(ctx context.Context, reason, presented string) error {
 	if presented != "" {
 		t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: presented}
 	}
+	t.proof.Reason = reason
 	t.journal.record(t.event(postern.Refused, reason))
+	if t.anybody {
+		return refused()
+	}
 	if has, err := t.HasFactor(ctx, t.attempt.User); err == nil && !has {
 		return postern.Errorf(postern.NotFound, "there is nothing to make a code with")
 	}
@@ -250,6 +269,11 @@ func (t *try) yubikey(ctx context.Context) error {
 		return err
 	case key == nil:
 		return t.stranger(ctx, reason)
+	}
+	if t.anybody {
+		t.proof.Person = key.Person
+	}
+	switch {
 	case !t.mayUse(key):
 		return t.refuse(ctx, "another person's key", key.PublicID)
 	case reason == outsideKey && !key.Passes():
@@ -264,14 +288,14 @@ func (t *try) yubikey(ctx context.Context) error {
 
 // mayUse reports whether the key is the person's, or mapped to the account.
 func (t *try) mayUse(key *Key) bool {
-	return key.Person != "" && key.Person == t.proof.Person || t.mapped.Has(t.attempt.User, key.PublicID)
+	return t.anybody || key.Person != "" && key.Person == t.proof.Person || t.mapped.Has(t.attempt.User, key.PublicID)
 }
 
 // stranger is for a key that is not ours: the mapping file may name it, then
 // the outside service has the word.
 func (t *try) stranger(ctx context.Context, reason string) error {
 	for _, code := range Readings(t.attempt.Code) {
-		if t.mapped.Has(t.attempt.User, code.PublicID) {
+		if t.anybody && t.outside != nil || t.mapped.Has(t.attempt.User, code.PublicID) {
 			return t.askOutside(ctx, code.PublicID, false)
 		}
 	}
@@ -294,6 +318,8 @@ func (t *try) askOutside(ctx context.Context, publicID string, listed bool) erro
 	}
 	a, err := t.outside.Verify(ctx, code)
 	switch {
+	case err != nil && postern.CodeOf(err) == postern.NotFound:
+		return t.refuse(ctx, "key of an outside service, and none is configured", publicID)
 	case err != nil:
 		return err
 	case a.Status == StatusBackendError, a.Status == StatusNotEnoughAnswers:
@@ -404,6 +430,8 @@ func (t *try) vouched(ctx context.Context, r Registry, code Code, key *Key, reg 
 	}
 	a, err := t.outside.Verify(ctx, code)
 	switch {
+	case err != nil && postern.CodeOf(err) == postern.NotFound:
+		return "", t.refuse(ctx, "unknown key", code.PublicID)
 	case err != nil:
 		return "", err
 	case a.Status != StatusOK:

@@ -3,6 +3,7 @@ package otp
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
@@ -88,6 +89,13 @@ func (c ClientConfig) Validate() error {
 		}
 	}
 	return nil
+}
+
+// Fingerprint returns a text that is the same for two configurations exactly if
+// they ask the same service in the same way. It does not tell the key.
+func (c ClientConfig) Fingerprint() string {
+	key := sha256.Sum256(c.Key)
+	return fmt.Sprintf("%d %x %q %v %v %q %q %v", c.ID, key, c.URLs, c.Timeout, c.Skew, c.Level, c.Proxy, c.Plain)
 }
 
 func loopback(host string) bool {

@@ -116,7 +116,7 @@ func TestImportNamesTheLineAndNotTheSecret(t *testing.T) {
 		"long public ID":   "\n\n\n\n1,vvccccccbdefvvccccccbdef,8792ebfe26cc," + secret + ",,,\n",
 		"words":            "\n\n\n\nhello " + secret + "\n",
 		"counter":          "\n\n\n\n1,1,1,cccccccccccb,99999999,1,1,1,n,\n",
-		"client":           "\n\n\n\n1,1,1,###,\n",
+		"client":           "\n\n\n\n1,1,1,!!!!,\n",
 	} {
 		_, err := ReadImport(strings.NewReader(in), "")
 		if err == nil {

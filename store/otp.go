@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	purposeOTPKey    = "otp key"    // sealed column otp_keys.sealed
-	purposeOTPClient = "otp client" // sealed column otp_clients.sealed
-	purposeOATH      = "otp oath"   // sealed column otp_oath.sealed
+	purposeOTPKey     = "otp key"     // sealed column otp_keys.sealed
+	purposeOTPClient  = "otp client"  // sealed column otp_clients.sealed
+	purposeOATH       = "otp oath"    // sealed column otp_oath.sealed
+	purposeOTPOutside = "otp outside" // sealed column otp_outside.sealed
 
 	otpCacheSize = 1 << 16                // keys held decrypted
 	otpPoll      = 200 * time.Millisecond // how old what is held may be

@@ -36,6 +36,16 @@ CREATE TABLE otp_sync (
 	PRIMARY KEY (peer, public_id)
 );
 
+-- The outside validation service: at most one row.
+CREATE TABLE otp_outside (
+	id        BIGINT PRIMARY KEY,
+	client    BIGINT NOT NULL,
+	sealed    BYTEA NOT NULL,
+	urls      TEXT NOT NULL,
+	level     TEXT NOT NULL,
+	proxy     TEXT NOT NULL
+);
+
 -- TOTP and HOTP. moving is the last accepted time step or counter, or -1.
 CREATE TABLE otp_oath (
 	kind   TEXT NOT NULL,
@@ -69,6 +79,7 @@ CREATE TABLE otp_guesses (
 DROP TABLE otp_guesses;
 DROP TABLE otp_recovery;
 DROP TABLE otp_oath;
+DROP TABLE otp_outside;
 DROP TABLE otp_sync;
 DROP TABLE otp_clients;
 DROP TABLE otp_counters;

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/postern-project/postern/otp"
+	"github.com/postern-project/postern/store"
+)
+
+// mappingsFile is libpam-yubico's list of accounts and keys, which counts here
+// too.
+const mappingsFile = "/etc/yubikey_mappings"
+
+// oneTime is what checks one-time passwords in a running server.
+type oneTime struct {
+	Keys    *store.OTP
+	Checker *otp.Checker // for sshd, the portal and whoever else asks about people
+	Service *otp.Service // the handler of /wsapi/
+	outside *outsideService
+}
+
+// newOneTime returns what checks one-time passwords over a state. Close it
+// before the state.
+func newOneTime(st *state, log *slog.Logger) (*oneTime, error) {
+	keys := store.NewOTP(st.Store)
+	service, err := otp.NewService(otp.Config{Logger: log}, keys, st.Store)
+	if err != nil {
+		return nil, err
+	}
+	outside := &outsideService{keys: keys}
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Logger: log}, keys, keys, st.Store, outside, st.Store)
+	return &oneTime{Keys: keys, Checker: check, Service: service, outside: outside}, nil
+}
+
+// Close waits until what is under way is on the timeline.
+func (o *oneTime) Close() error {
+	return errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
+}
+
+// outsideService asks the outside validation service that is configured in the
+// store, as it is configured now.
+type outsideService struct {
+	keys *store.OTP
+
+	mu     sync.Mutex
+	config string // of client
+	client *otp.Client
+}
+
+// Verify implements [otp.Outside].
+func (o *outsideService) Verify(ctx context.Context, code otp.Code) (otp.Answer, error) {
+	c, err := o.current(ctx)
+	if err != nil {
+		return otp.Answer{}, err
+	}
+	return c.Verify(ctx, code)
+}
+
+// current returns a client as configured; it stays the same, and keeps its
+// connections, as long as the configuration does.
+func (o *outsideService) current(ctx context.Context) (*otp.Client, error) {
+	config, err := o.keys.Outside(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if same := config.Fingerprint(); o.client == nil || o.config != same {
+		client, err := otp.NewClient(config)
+		if err != nil {
+			return nil, err
+		}
+		if o.client != nil {
+			o.client.Close()
+		}
+		o.config, o.client = same, client
+	}
+	return o.client, nil
+}
+
+func (o *outsideService) close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.client == nil {
+		return nil
+	}
+	return o.client.Close()
+}
