@@ -14,11 +14,14 @@ import (
 	"github.com/postern-project/postern/store/storetest"
 )
 
-// conformance is what every database must do. open returns a new server over
-// the test's one database.
+// opener opens a new server over the test's one database, with storetest's key
+// unless a change says otherwise.
+type opener func(t *testing.T, changes ...func(*store.Config)) *store.DB
+
+// conformance is what both databases are held to.
 var conformance = []struct {
 	name string
-	run  func(t *testing.T, open func(t *testing.T) *store.DB)
+	run  func(t *testing.T, open opener)
 }{
 	{"a write is seen by the next read", writeThenRead},
 	{"an error undoes its own write alone", errorUndoesItself},
@@ -28,13 +31,25 @@ var conformance = []struct {
 	{"credentials", credentials},
 	{"the generation grows with who may pass", generation},
 	{"sealed values", sealed},
+	{"values are sealed again under a new key while served", rewrap},
+	{"another key does not open the database", anotherKey},
+	{"servers that start at once", startAtOnce},
+	{"a newer schema is refused", newerSchema},
+	{"a caller does not wait past its deadline", deadline},
+	{"a Write inside a Write is refused", nested},
+	{"a read cannot write", readOnly},
+	{"the timeline answers what is asked", asked},
+	{"the timeline verifies and proves every line", provesEveryLine},
+	{"tampering shows", tamperingShows},
+	{"a tampered timeline is not signed again", notSignedAgain},
+	{"an earlier checkpoint finds a log written anew with its own key", writtenAnew},
 }
 
 func TestSQLite(t *testing.T) {
 	for _, c := range conformance {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "postern.db")
-			c.run(t, func(t *testing.T) *store.DB { return storetest.OpenConfig(t, store.Config{URL: path}) })
+			c.run(t, openerOf(store.Config{URL: path}))
 		})
 	}
 }
@@ -44,8 +59,19 @@ func TestPostgreSQL(t *testing.T) {
 	for _, c := range conformance {
 		t.Run(c.name, func(t *testing.T) {
 			url := server.Database()
-			c.run(t, func(t *testing.T) *store.DB { return storetest.OpenConfig(t, store.Config{URL: url}) })
+			c.run(t, openerOf(store.Config{URL: url}))
 		})
+	}
+}
+
+func openerOf(c store.Config) opener {
+	return func(t *testing.T, changes ...func(*store.Config)) *store.DB {
+		t.Helper()
+		changed := c
+		for _, change := range changes {
+			change(&changed)
+		}
+		return storetest.OpenConfig(t, changed)
 	}
 }
 
@@ -76,7 +102,7 @@ func add(ctx context.Context, tx *store.Tx, by int64) error {
 	return err
 }
 
-func writeThenRead(t *testing.T, open func(t *testing.T) *store.DB) {
+func writeThenRead(t *testing.T, open opener) {
 	a, b := open(t), open(t)
 	counter(t, a)
 	must(t, a.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error { return add(ctx, tx, 7) }))
@@ -85,7 +111,7 @@ func writeThenRead(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func errorUndoesItself(t *testing.T, open func(t *testing.T) *store.DB) {
+func errorUndoesItself(t *testing.T, open opener) {
 	db := open(t)
 	counter(t, db)
 	before := storeSize(t, db)
@@ -128,7 +154,7 @@ func storeSize(t *testing.T, db *store.DB) (n int64) {
 	return n
 }
 
-func panicReachesCaller(t *testing.T, open func(t *testing.T) *store.DB) {
+func panicReachesCaller(t *testing.T, open opener) {
 	db := open(t)
 	counter(t, db)
 	func() {
@@ -148,7 +174,7 @@ func panicReachesCaller(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func countTogether(t *testing.T, open func(t *testing.T) *store.DB) {
+func countTogether(t *testing.T, open opener) {
 	const writers, each = 16, 20
 	servers := []*store.DB{open(t), open(t)}
 	counter(t, servers[0])
@@ -178,7 +204,7 @@ func countTogether(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func people(t *testing.T, open func(t *testing.T) *store.DB) {
+func people(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
 	must(t, db.AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.", Groups: []string{"ops", "audit", "ops"}}))
 	must(t, db.AddPerson(ctx, postern.Person{Name: "bob"}))
@@ -228,7 +254,7 @@ func people(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func credentials(t *testing.T, open func(t *testing.T) *store.DB) {
+func credentials(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
 	must(t, db.AddPerson(ctx, postern.Person{Name: "alice"}))
 	must(t, db.AddPerson(ctx, postern.Person{Name: "bob"}))
@@ -263,7 +289,7 @@ func credentials(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func generation(t *testing.T, open func(t *testing.T) *store.DB) {
+func generation(t *testing.T, open opener) {
 	a, b := open(t), open(t)
 	ctx := t.Context()
 	last, err := b.Generation(ctx)
@@ -286,7 +312,7 @@ func generation(t *testing.T, open func(t *testing.T) *store.DB) {
 	}
 }
 
-func sealed(t *testing.T, open func(t *testing.T) *store.DB) {
+func sealed(t *testing.T, open opener) {
 	a, b := open(t), open(t)
 	value, err := a.Seal("test", "1", []byte("secret"))
 	must(t, err)
@@ -309,6 +335,135 @@ func sealed(t *testing.T, open func(t *testing.T) *store.DB) {
 		if _, err := b.Unseal("test", "1", value[:n]); err == nil {
 			t.Errorf("cut to %d bytes, and it still unseals", n)
 		}
+	}
+}
+
+func rewrap(t *testing.T, open opener) {
+	old := open(t)
+	must(t, old.AddPerson(t.Context(), postern.Person{Name: "alice"}))
+	key := [32]byte{'n', 'e', 'w'}
+	renewed := func(c *store.Config) { c.Key, c.OldKeys = key, [][32]byte{storetest.Key} }
+	both := open(t, renewed)
+	must(t, both.Append(t.Context(), postern.Event{Kind: "test"})) // under the old key still
+	n, err := both.Rewrap(t.Context())
+	must(t, err)
+	if n == 0 {
+		t.Error("nothing was sealed again")
+	}
+	if n, err := both.Rewrap(t.Context()); n != 0 || err != nil {
+		t.Errorf("a second time: %d, %v", n, err)
+	}
+	must(t, old.Append(t.Context(), postern.Event{Kind: "test"})) // holds what it opened
+	alone := open(t, func(c *store.Config) { c.Key = key })
+	must(t, alone.Append(t.Context(), postern.Event{Kind: "test"}))
+	if r := verify(t, alone); r.Size != 4 || len(r.Problems) > 0 {
+		t.Errorf("%d lines, problems %v", r.Size, r.Problems)
+	}
+}
+
+func anotherKey(t *testing.T, open opener) {
+	open(t)
+	var config store.Config
+	open(t, func(c *store.Config) { config = *c })
+	config.Key = [32]byte{'w', 'r', 'o', 'n', 'g'}
+	if db, err := store.Open(t.Context(), config); err == nil {
+		db.Close()
+		t.Error("another key opens the database")
+	} else if postern.HintOf(err) == "" {
+		t.Errorf("no hint in %v", err)
+	}
+	config.Key = [32]byte{}
+	if _, err := store.Open(t.Context(), config); postern.CodeOf(err) != postern.Invalid {
+		t.Errorf("a zero key: %v", err)
+	}
+}
+
+func startAtOnce(t *testing.T, open opener) {
+	var wg sync.WaitGroup
+	servers := make([]*store.DB, 6)
+	for i := range servers {
+		wg.Go(func() { servers[i] = open(t) })
+	}
+	wg.Wait()
+	for _, db := range servers {
+		if db == nil {
+			t.Fatal("a server did not start")
+		}
+		must(t, db.Append(t.Context(), postern.Event{Kind: "test"}))
+	}
+	r := verify(t, servers[0])
+	if r.Size != int64(1+len(servers)) || len(r.Problems) > 0 {
+		t.Errorf("%d lines, problems %v", r.Size, r.Problems)
+	}
+}
+
+func newerSchema(t *testing.T, open opener) {
+	var config store.Config
+	db := open(t, func(c *store.Config) { config = *c })
+	config.Key = storetest.Key
+	tamper(t, db, `INSERT INTO goose_db_version (version_id, is_applied) SELECT 9999, is_applied FROM goose_db_version WHERE version_id = 1`)
+	_, err := store.Open(t.Context(), config)
+	if postern.CodeOf(err) != postern.Conflict || postern.HintOf(err) == "" {
+		t.Errorf("a newer schema: %v", err)
+	}
+}
+
+func deadline(t *testing.T, open opener) {
+	a, b := open(t), open(t)
+	counter(t, a)
+	inside, leave := make(chan bool), make(chan bool)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := a.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			close(inside)
+			<-leave
+			return add(ctx, tx, 1)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-inside
+	for _, db := range []*store.DB{a, b} { // one waits in the queue, the other for the database's lock
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ran := false
+		err := db.Write(ctx, func(ctx context.Context, tx *store.Tx) error { ran = true; return add(ctx, tx, 100) })
+		if postern.CodeOf(err) != postern.Unavailable || !errors.Is(err, context.DeadlineExceeded) || ran {
+			t.Errorf("a write past its deadline: %v, ran %v", err, ran)
+		}
+		cancel()
+	}
+	if n := count(t, b); n != 0 { // readers do not wait
+		t.Errorf("counted %d, not 0", n)
+	}
+	close(leave)
+	wg.Wait()
+	must(t, b.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error { return add(ctx, tx, 1) }))
+	if n := count(t, a); n != 2 {
+		t.Errorf("counted %d, not 2", n)
+	}
+}
+
+func nested(t *testing.T, open opener) {
+	db := open(t)
+	err := db.Write(t.Context(), func(ctx context.Context, _ *store.Tx) error {
+		return db.Append(ctx, postern.Event{Kind: "test"})
+	})
+	if err == nil {
+		t.Error("a Write ran inside a Write")
+	}
+}
+
+func readOnly(t *testing.T, open opener) {
+	db := open(t)
+	counter(t, db)
+	err := db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error { return add(ctx, tx, 1) })
+	if err == nil || count(t, db) != 0 {
+		t.Errorf("a read wrote: %v", err)
+	}
+	err = db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error { return tx.Append(ctx, postern.Event{Kind: "test"}) })
+	if err == nil {
+		t.Error("a read appended to the timeline")
 	}
 }
 

@@ -51,8 +51,8 @@ func (p *postgres) open(ctx context.Context) (write, read *sql.DB, err error) {
 	})
 	write, read = stdlib.OpenDB(*config, setUp), stdlib.OpenDB(*config, setUp)
 	write.SetMaxOpenConns(2) // the writer's, and one for migrations
-	read.SetMaxOpenConns(16)
-	read.SetMaxIdleConns(16)
+	read.SetMaxOpenConns(readConns)
+	read.SetMaxIdleConns(readConns)
 	read.SetConnMaxIdleTime(5 * time.Minute)
 	return write, read, write.PingContext(ctx)
 }
@@ -77,7 +77,7 @@ func (p *postgres) migrate(ctx context.Context, db *sql.DB) error {
 // begin starts a transaction and takes the write lock. Every statement after it
 // sees what the last holder committed.
 func (p *postgres) begin(ctx context.Context, c *sql.Conn) error {
-	if _, err := c.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
+	if _, err := c.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED"); err != nil {
 		return err
 	}
 	_, err := c.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(writeLock))

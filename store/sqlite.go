@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -50,9 +49,8 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 		return nil, nil, err
 	}
 	write.SetMaxOpenConns(1)
-	conns := max(4, runtime.GOMAXPROCS(0))
-	read.SetMaxOpenConns(conns)
-	read.SetMaxIdleConns(conns)
+	read.SetMaxOpenConns(readConns)
+	read.SetMaxIdleConns(readConns)
 	return write, read, write.PingContext(ctx)
 }
 

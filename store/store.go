@@ -80,6 +80,9 @@ type DB struct {
 	signed   string         // the writer's: the checkpoint that tree belongs to
 }
 
+// readConns is how many reads run at the same time.
+const readConns = 16
+
 // backend is what differs between the two databases.
 type backend interface {
 	open(ctx context.Context) (write, read *sql.DB, err error)

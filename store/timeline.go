@@ -98,9 +98,7 @@ func eventQuery(f timeline.Filter) (string, []any) {
 // LogSize returns the number of lines that the timeline has. It is cheap: one
 // row by its key.
 func (db *DB) LogSize(ctx context.Context) (int64, error) {
-	var size int64
-	err := db.read.QueryRowContext(ctx, `SELECT size FROM log_state WHERE id = 1`).Scan(&size)
-	return size, db.wrap(err, "read the timeline's size")
+	return db.readNumber(ctx, `SELECT size FROM log_state WHERE id = 1`)
 }
 
 // VerifyLog checks the whole timeline as [timeline.Verify] does.

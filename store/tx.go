@@ -87,9 +87,7 @@ func (tx *Tx) Touch(ctx context.Context) error {
 // Generation returns a number that grows whenever it changes who may pass: a
 // person, a credential or a certificate. It is cheap: one row by its key.
 func (db *DB) Generation(ctx context.Context) (int64, error) {
-	var n int64
-	err := db.read.QueryRowContext(ctx, `SELECT value FROM counters WHERE name = 'generation'`).Scan(&n)
-	return n, db.wrap(err, "read the generation")
+	return db.readNumber(ctx, `SELECT value FROM counters WHERE name = 'generation'`)
 }
 
 // Append adds events to the timeline, all of them or none.
@@ -104,20 +102,35 @@ func (db *DB) Append(ctx context.Context, events ...postern.Event) error {
 	})
 }
 
-// readTries is how often a Read is run when its connection is lost or it loses
-// against another transaction.
-const readTries = 3
-
 // Read runs f in a read-only transaction that sees one state of the database.
 // f may be run again, and so must have no effects besides its results.
 func (db *DB) Read(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	return db.again(ctx, func() error { return db.readOnce(ctx, f) })
+}
+
+// readNumber runs a query for one number, outside of any transaction.
+func (db *DB) readNumber(ctx context.Context, query string) (n int64, err error) {
+	err = db.again(ctx, func() error { return db.read.QueryRowContext(ctx, query).Scan(&n) })
+	return n, err
+}
+
+// readTries is how often something is read when its connection is lost or it
+// loses against another transaction.
+const readTries = 3
+
+func (db *DB) again(ctx context.Context, read func() error) error {
 	var err error
 	for range readTries {
-		if err = db.readOnce(ctx, f); err == nil {
-			return nil
-		}
-		if k := db.faultOf(err); k != faultRace && k != faultConn || ctx.Err() != nil {
+		if err = read(); err == nil || ctx.Err() != nil {
 			break
+		}
+		k := db.faultOf(err)
+		if k != faultRace && k != faultConn {
+			break
+		}
+		if k == faultConn { // the others will be lost too
+			db.read.SetMaxIdleConns(0)
+			db.read.SetMaxIdleConns(readConns)
 		}
 	}
 	return db.wrap(err, "read from the database")

@@ -1,0 +1,16 @@
+package store
+
+import (
+	"context"
+
+	"github.com/postern-project/postern"
+)
+
+// BeginLogAgain appends the first line of a log that is empty, as only
+// somebody with the key can.
+func (db *DB) BeginLogAgain(ctx context.Context) error {
+	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		tx.signer = db.signer
+		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated})
+	})
+}
