@@ -78,7 +78,7 @@ func (db *DB) createLog(ctx context.Context) error {
 func (db *DB) LogVerifier() string { return db.verifier }
 
 // appendEvents writes the batch's events, the tiles of the tree that they
-// change, and one signed checkpoint.
+// finish, its edge, and one signed checkpoint.
 func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	signer := db.signer
 	if tx.signer != nil {
@@ -96,9 +96,8 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 		}
 		tree.Append(tlog.RecordHash(line))
 	}
-	for _, t := range tree.Changed() {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)
-			ON CONFLICT (level, n) DO UPDATE SET data = excluded.data`, t.Level, t.N, t.Data); err != nil {
+	for _, t := range tree.Finished() {
+		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)`, t.Level, t.N, t.Data); err != nil {
 			return err
 		}
 	}
@@ -107,8 +106,8 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 		return err
 	}
 	tx.tree, tx.signed = tree, signed
-	_, err = tx.Exec(ctx, `INSERT INTO log_state (id, size, checkpoint) VALUES (1, $1, $2)
-		ON CONFLICT (id) DO UPDATE SET size = excluded.size, checkpoint = excluded.checkpoint`, tree.Size(), signed)
+	_, err = tx.Exec(ctx, `INSERT INTO log_state (id, size, edge, checkpoint) VALUES (1, $1, $2, $3)
+		ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge, checkpoint = excluded.checkpoint`, tree.Size(), tree.Edge(), signed)
 	return err
 }
 
@@ -130,25 +129,19 @@ func insertEvent(ctx context.Context, tx *Tx, e postern.Event) ([]byte, error) {
 }
 
 // loadTree returns the tree to append to: the one that the last batch left, if
-// nobody has appended since, else its right edge from the tiles. The tree that
-// it reads must be the one that the checkpoint signs, else nothing is appended:
+// nobody has appended since, else the one that is kept. The tree that it reads must be the one that the checkpoint signs, else nothing is appended:
 // a log that was tampered with is not signed again.
 func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
-	var size int64
-	var signed string
-	err := tx.QueryRow(ctx, `SELECT size, checkpoint FROM log_state WHERE id = 1`).Scan(&size, &signed)
+	s, err := archive{tx}.State(ctx)
 	switch {
-	case errors.Is(err, sql.ErrNoRows) && tx.signer != nil:
+	case postern.CodeOf(err) == postern.NotFound && tx.signer != nil:
 		return new(timeline.Tree), nil
 	case err != nil:
 		return nil, err
-	case db.tree != nil && signed == db.signed:
+	case db.tree != nil && s.Checkpoint == db.signed:
 		return db.tree.Clone(), nil
 	}
-	tree, err := timeline.LoadTree(size, func(level int, n int64) (data []byte, err error) {
-		err = tx.QueryRow(ctx, `SELECT data FROM log_tiles WHERE level = $1 AND n = $2`, level, n).Scan(&data)
-		return data, err
-	})
+	tree, err := timeline.LoadTree(s.Size, s.Edge)
 	if err != nil {
 		return nil, fmt.Errorf("read the tree: %w", err)
 	}
@@ -156,11 +149,11 @@ func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := timeline.OpenCheckpoint(signed, verifier)
+	c, err := timeline.OpenCheckpoint(s.Checkpoint, verifier)
 	if err != nil {
 		return nil, err
 	}
-	if c.Size != size || c.Root != tree.Root() {
+	if c.Size != s.Size || c.Root != tree.Root() {
 		return nil, postern.Errorf(postern.Internal, "the timeline was tampered with: its tree is not the one that was signed").
 			WithHint("see what postern log verify says, and restore the database from a backup")
 	}

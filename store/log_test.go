@@ -165,8 +165,7 @@ func tamperingShows(t *testing.T, open opener) {
 		{[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`}, []string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links"},
 		{[]string{`UPDATE log_state SET size = 100`}, []string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100"},
 		{[]string{`UPDATE log_state SET checkpoint = REPLACE(checkpoint, '101', '100')`}, []string{`UPDATE log_state SET checkpoint = REPLACE(checkpoint, '100', '101')`}, "checkpoint: "},
-		{[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 1`}, []string{`UPDATE log_tiles SET n = 1 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/1"},
-		{[]string{`UPDATE log_tiles SET level = 7 WHERE level = 1`}, []string{`UPDATE log_tiles SET level = 1 WHERE level = 7`}, "the hashes of tile 1/0"},
+		{[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`}, []string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/0"},
 	} {
 		tamper(t, db, c.do...)
 		r := verify(t, db)
@@ -188,7 +187,7 @@ func tamperingShows(t *testing.T, open opener) {
 func notSignedAgain(t *testing.T, open opener) {
 	db := open(t)
 	fill(t, db, 10)
-	tamper(t, db, `UPDATE log_tiles SET data = (SELECT sealed FROM keys WHERE name = 'log')`)
+	tamper(t, db, `UPDATE log_state SET edge = (SELECT sealed FROM keys WHERE name = 'log')`)
 	other := open(t) // has no tree of its own yet
 	if err := other.Append(t.Context(), postern.Event{Kind: "test"}); err == nil {
 		t.Error("a line was appended to a tree that was tampered with")
@@ -201,7 +200,7 @@ func notSignedAgain(t *testing.T, open opener) {
 
 func writtenAnew(t *testing.T, open opener) {
 	db := open(t)
-	fill(t, db, 30)
+	fill(t, db, 70)
 	saved := verify(t, db).Checkpoint
 	fill(t, db, 10)
 	if r := verify(t, db, saved); len(r.Problems) > 0 {
@@ -217,15 +216,15 @@ func writtenAnew(t *testing.T, open opener) {
 			t.Fatalf("the new history is not whole: %v", r.Problems)
 		}
 	}
-	anew(40)
+	anew(90)
 	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
-		return strings.Contains(p.What, "its first 31 lines are not those")
+		return strings.Contains(p.What, "its first 71 lines are not those")
 	}) {
 		t.Errorf("problems: %v", r.Problems)
 	}
 	anew(5)
 	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
-		return strings.Contains(p.What, "signed 31 lines, and only 6 are there")
+		return strings.Contains(p.What, "signed 71 lines, and only 6 are there")
 	}) {
 		t.Errorf("problems: %v", r.Problems)
 	}

@@ -141,9 +141,9 @@ func (db *DB) ProveEvent(ctx context.Context, index int64) (timeline.Proof, erro
 // archive is the timeline in one transaction, as [timeline.Archive] reads it.
 type archive struct{ tx *Tx }
 
-func (a archive) Checkpoint(ctx context.Context) (size int64, signed string, err error) {
-	err = a.tx.QueryRow(ctx, `SELECT size, checkpoint FROM log_state WHERE id = 1`).Scan(&size, &signed)
-	return size, signed, notFound(err, "the timeline has no checkpoint")
+func (a archive) State(ctx context.Context) (s timeline.State, err error) {
+	err = a.tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state WHERE id = 1`).Scan(&s.Size, &s.Edge, &s.Checkpoint)
+	return s, notFound(err, "the timeline has no checkpoint")
 }
 
 // linesPage is how many lines are read at a time: the tiles are read between.

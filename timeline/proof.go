@@ -29,40 +29,53 @@ const (
 // Prove returns the proof of a line that is kept in the archive, under the
 // checkpoint of now.
 func Prove(ctx context.Context, a Archive, line string, index int64) (Proof, error) {
-	size, signed, err := a.Checkpoint(ctx)
+	s, err := a.State(ctx)
 	if err != nil {
 		return Proof{}, err
 	}
-	if index < 0 || index >= size {
-		return Proof{}, postern.Errorf(postern.NotFound, "there is no line %d: the log has %d", index, size)
+	if index < 0 || index >= s.Size {
+		return Proof{}, postern.Errorf(postern.NotFound, "there is no line %d: the log has %d", index, s.Size)
 	}
-	path, err := tlog.ProveRecord(size, index, hashReader(ctx, a))
+	tree, err := LoadTree(s.Size, s.Edge)
+	if err != nil {
+		return Proof{}, err
+	}
+	path, err := tlog.ProveRecord(s.Size, index, hashReader(ctx, a, tree))
 	if err != nil {
 		return Proof{}, fmt.Errorf("prove line %d: %w", index, err)
 	}
-	return Proof{line, index, path, signed}, nil
+	return Proof{line, index, path, s.Checkpoint}, nil
 }
 
-// hashReader reads the tree's hashes out of the archive's tiles.
-func hashReader(ctx context.Context, a Archive) tlog.HashReader {
+// hashReader reads the tree's hashes out of the archive's tiles and the edge.
+func hashReader(ctx context.Context, a Archive, tree *Tree) tlog.HashReader {
 	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		hashes := make([]tlog.Hash, len(indexes))
 		for i, index := range indexes {
 			level, n := tlog.SplitStoredHashIndex(index)
-			height := level % TileHeight // the hash stands so high over its tile's
-			per := tileWidth >> height   // so many of its kind a tile
-			data, err := a.Tile(ctx, level/TileHeight, n/int64(per))
+			height := level % TileHeight      // the hash stands so high over its tile's
+			per := int64(tileWidth >> height) // so many of its kind a tile
+			kept, err := tileOf(ctx, a, tree, level/TileHeight, n/per)
 			if err != nil {
 				return nil, err
 			}
-			kept, at := split(data), int(n%int64(per))<<height
+			at := int(n%per) << height
 			if at+1<<height > len(kept) {
-				return nil, fmt.Errorf("tile %d/%d is missing or too short", level/TileHeight, n/int64(per))
+				return nil, fmt.Errorf("tile %d/%d is missing or too short", level/TileHeight, n/per)
 			}
 			hashes[i] = fold(kept[at : at+1<<height])
 		}
 		return hashes, nil
 	})
+}
+
+// tileOf returns the hashes of a tile, which may be the edge's.
+func tileOf(ctx context.Context, a Archive, tree *Tree, level int, n int64) ([]tlog.Hash, error) {
+	if n == tree.size>>(TileHeight*(level+1)) && level < len(tree.edge) {
+		return tree.edge[level], nil
+	}
+	data, err := a.Tile(ctx, level, n)
+	return split(data), err
 }
 
 // ParseProof reads a proof from its JSON.

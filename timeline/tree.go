@@ -23,10 +23,10 @@ const (
 	tileWidth  = 1 << TileHeight
 )
 
-// Tile is a run of hashes of one level of the tree, the unit in which hashes
-// are kept. Tile N of level L holds the hashes of the complete subtrees of
-// height L*TileHeight whose numbers start at N*64; Data has 32 bytes for each,
-// at most 64 of them.
+// Tile is a run of 64 hashes of one level of the tree, the unit in which hashes
+// are kept: tile N of level L holds those of the complete subtrees of height
+// L*TileHeight from number N*64 on, 32 bytes each. The hashes that do not fill a
+// tile yet are the tree's edge.
 type Tile struct {
 	Level int
 	N     int64
@@ -38,9 +38,8 @@ type Tile struct {
 type Tree struct {
 	size  int64
 	roots []tlog.Hash   // the complete subtrees, largest first: one for each bit of size
-	tiles [][]tlog.Hash // the unfinished tile of each level
-	full  []Tile        // tiles finished since the last Changed
-	dirty uint64        // levels whose unfinished tile has changed since
+	edge  [][]tlog.Hash // the unfinished tile of each level
+	full  []Tile        // tiles finished since the last Finished
 }
 
 // Size returns the number of leaves.
@@ -48,9 +47,9 @@ func (t *Tree) Size() int64 { return t.size }
 
 // Clone returns a copy that can be appended to without changing t.
 func (t *Tree) Clone() *Tree {
-	c := &Tree{size: t.size, roots: slices.Clone(t.roots), tiles: make([][]tlog.Hash, len(t.tiles))}
-	for i, tile := range t.tiles {
-		c.tiles[i] = slices.Clone(tile)
+	c := &Tree{size: t.size, roots: slices.Clone(t.roots), edge: make([][]tlog.Hash, len(t.edge))}
+	for i, tile := range t.edge {
+		c.edge[i] = slices.Clone(tile)
 	}
 	return c
 }
@@ -73,30 +72,32 @@ func (t *Tree) Append(leaf tlog.Hash) {
 
 // keep adds the next hash of a tile level. It runs before size counts the leaf.
 func (t *Tree) keep(level int, h tlog.Hash) {
-	for len(t.tiles) <= level {
-		t.tiles = append(t.tiles, nil)
+	if level == len(t.edge) {
+		t.edge = append(t.edge, nil)
 	}
-	t.tiles[level] = append(t.tiles[level], h)
-	t.dirty |= 1 << level
-	if len(t.tiles[level]) == tileWidth {
-		n := t.size >> (TileHeight * (level + 1))
-		t.full = append(t.full, Tile{level, n, join(t.tiles[level])})
-		t.tiles[level] = nil
-		t.dirty &^= 1 << level
+	t.edge[level] = append(t.edge[level], h)
+	if len(t.edge[level]) == tileWidth {
+		t.full = append(t.full, Tile{level, t.size >> (TileHeight * (level + 1)), join(t.edge[level])})
+		t.edge[level] = nil
 	}
 }
 
-// Changed returns the tiles that differ from those kept when it was last
-// called, unfinished ones included.
-func (t *Tree) Changed() []Tile {
+// Finished returns the tiles that were finished since it was last called. They
+// never change again.
+func (t *Tree) Finished() []Tile {
 	tiles := t.full
-	for level, tile := range t.tiles {
-		if t.dirty>>level&1 == 1 {
-			tiles = append(tiles, Tile{level, t.size >> (TileHeight * (level + 1)), join(tile)})
-		}
-	}
-	t.full, t.dirty = nil, 0
+	t.full = nil
 	return tiles
+}
+
+// Edge returns the hashes that fill no tile yet, level by level from the
+// leaves.
+func (t *Tree) Edge() []byte {
+	var data []byte
+	for _, tile := range t.edge {
+		data = append(data, join(tile)...)
+	}
+	return data
 }
 
 // Root returns the tree's hash as RFC 6962 defines it.
@@ -112,30 +113,21 @@ func (t *Tree) Root() tlog.Hash {
 	return h
 }
 
-// LoadTree returns the right edge of a tree of the given size from its kept
-// tiles. It fails if a tile is missing or too short.
-func LoadTree(size int64, tile func(level int, n int64) ([]byte, error)) (*Tree, error) {
+// LoadTree returns the tree of a size and edge, to be appended to.
+func LoadTree(size int64, edge []byte) (*Tree, error) {
 	t := &Tree{size: size}
-	levels := (bits.Len64(uint64(size)) + TileHeight - 1) / TileHeight
-	t.tiles = make([][]tlog.Hash, levels)
-	for level := range levels {
-		count := size >> (TileHeight * level)
-		width := int(count % tileWidth)
-		if width == 0 {
-			continue
+	for level := range levels(size) {
+		width := edgeWidth(size, level)
+		if len(edge) < width*tlog.HashSize {
+			return nil, fmt.Errorf("the edge of a tree of %d leaves is too short", size)
 		}
-		data, err := tile(level, count/tileWidth)
-		if err != nil {
-			return nil, err
-		}
-		hashes := split(data)
-		if len(hashes) < width {
-			return nil, fmt.Errorf("tile %d/%d holds %d hashes, not %d", level, count/tileWidth, len(hashes), width)
-		}
-		t.tiles[level] = hashes[:width:width]
+		t.edge = append(t.edge, split(edge[:width*tlog.HashSize]))
+		edge = edge[width*tlog.HashSize:]
 	}
-	for level := levels - 1; level >= 0; level-- {
-		rest := t.tiles[level]
+	if len(edge) > 0 {
+		return nil, fmt.Errorf("the edge of a tree of %d leaves is too long", size)
+	}
+	for _, rest := range slices.Backward(t.edge) {
 		for bit := TileHeight - 1; bit >= 0; bit-- {
 			if len(rest)>>bit == 1 {
 				t.roots = append(t.roots, fold(rest[:1<<bit]))
@@ -144,6 +136,16 @@ func LoadTree(size int64, tile func(level int, n int64) ([]byte, error)) (*Tree,
 		}
 	}
 	return t, nil
+}
+
+// levels returns how many tile levels a tree has.
+func levels(size int64) int {
+	return (bits.Len64(uint64(size)) + TileHeight - 1) / TileHeight
+}
+
+// edgeWidth returns how many hashes of a level fill no tile yet.
+func edgeWidth(size int64, level int) int {
+	return int(size >> (TileHeight * level) % tileWidth)
 }
 
 // fold returns the root over hashes, whose number is a power of two.
@@ -164,11 +166,10 @@ func join(hashes []tlog.Hash) []byte {
 }
 
 func split(data []byte) []tlog.Hash {
-	hashes := make([]tlog.Hash, 0, min(len(data)/tlog.HashSize, tileWidth))
-	for h := range slices.Chunk(data, tlog.HashSize) {
-		if len(h) == tlog.HashSize && len(hashes) < tileWidth {
-			hashes = append(hashes, tlog.Hash(h))
-		}
+	hashes := make([]tlog.Hash, 0, tileWidth)
+	for len(data) >= tlog.HashSize && len(hashes) < tileWidth {
+		hashes = append(hashes, tlog.Hash(data[:tlog.HashSize]))
+		data = data[tlog.HashSize:]
 	}
 	return hashes
 }

@@ -17,14 +17,22 @@ import (
 
 // Archive is a whole log as it is kept, seen at one moment.
 type Archive interface {
-	// Checkpoint returns the size and the signed checkpoint that are kept.
-	Checkpoint(ctx context.Context) (size int64, signed string, err error)
+	// State returns what is kept of the log as a whole.
+	State(ctx context.Context) (State, error)
 	// Lines calls f with every kept line, in the order of their index.
 	Lines(ctx context.Context, f func(Kept) error) error
 	// Links calls f with every kept link, in any order.
 	Links(ctx context.Context, f func(index int64, l postern.Link) error) error
-	// Tile returns the data of a kept tile, or nil if there is none.
+	// Tile returns the data of a finished tile, or nil if it is not kept.
 	Tile(ctx context.Context, level int, n int64) ([]byte, error)
+}
+
+// State is what is kept of a log as a whole: its size, its tree's edge, and
+// the signed checkpoint over both.
+type State struct {
+	Size       int64
+	Edge       []byte
+	Checkpoint string
 }
 
 // Kept is a line as it is kept, with the parts of it that are kept beside it
@@ -155,9 +163,7 @@ func (w *verifier) atSize() {
 
 // tiles compares the tiles that are finished with those that are kept.
 func (w *verifier) tiles(ctx context.Context) error {
-	full := w.tree.full
-	w.tree.full = nil
-	for _, t := range full {
+	for _, t := range w.tree.Finished() {
 		if err := w.tile(ctx, t); err != nil {
 			return err
 		}
@@ -174,13 +180,17 @@ func (w *verifier) tile(ctx context.Context, t Tile) error {
 		w.problem(-1, "the hashes of tile %d/%d are not those of the lines", t.Level, t.N)
 		return nil
 	}
-	was, is := split(kept), split(t.Data)
+	w.compare(t.N*tileWidth, split(kept), split(t.Data))
+	return nil
+}
+
+// compare names the lines whose hashes differ from those that are kept.
+func (w *verifier) compare(first int64, kept, is []tlog.Hash) {
 	for i := range is {
-		if is[i] != was[i] {
-			w.problem(t.N*tileWidth+int64(i), "not the line that was written")
+		if i < len(kept) && is[i] != kept[i] {
+			w.problem(first+int64(i), "not the line that was written")
 		}
 	}
-	return nil
 }
 
 func (w *verifier) links(ctx context.Context) error {
@@ -210,17 +220,17 @@ func (s *linkSum) add(key [32]byte, index int64, l postern.Link) {
 }
 
 func (w *verifier) checkpoint(ctx context.Context, v note.Verifier) error {
-	for _, t := range w.tree.Changed() {
-		if err := w.tile(ctx, t); err != nil {
-			return err
-		}
-	}
-	size, signed, err := w.archive.Checkpoint(ctx)
+	kept, err := w.archive.State(ctx)
 	if err != nil {
 		return err
 	}
-	w.report.Checkpoint = signed
-	c, err := OpenCheckpoint(signed, v)
+	w.report.Checkpoint = kept.Checkpoint
+	if edge := w.tree.Edge(); kept.Size == w.tree.Size() && !bytes.Equal(kept.Edge, edge) {
+		w.problem(-1, "the hashes of the tree's edge are not those of the lines")
+		width := edgeWidth(kept.Size, 0) * tlog.HashSize
+		w.compare(kept.Size/tileWidth*tileWidth, split(kept.Edge[:min(width, len(kept.Edge))]), split(edge[:width]))
+	}
+	c, err := OpenCheckpoint(kept.Checkpoint, v)
 	switch {
 	case err != nil:
 		w.problem(-1, "%v", err)
@@ -230,8 +240,8 @@ func (w *verifier) checkpoint(ctx context.Context, v note.Verifier) error {
 		w.problem(-1, "the checkpoint signs %d lines, and %d are there", c.Size, w.tree.Size())
 	case c.Root != w.tree.Root():
 		w.problem(-1, "the lines are not those that the checkpoint signs")
-	case c.Size != size:
-		w.problem(-1, "the size that is kept is %d, not %d", size, c.Size)
+	case c.Size != kept.Size:
+		w.problem(-1, "the size that is kept is %d, not %d", kept.Size, c.Size)
 	}
 	for size := range w.earlier {
 		w.problem(-1, "an earlier checkpoint signed %d lines, and only %d are there", size, w.tree.Size())

@@ -34,7 +34,7 @@ CREATE TABLE log_links (
 	PRIMARY KEY (kind, id, idx)
 );
 
--- The hashes of the tree, in tiles.
+-- The hashes of the tree, in tiles that are finished.
 CREATE TABLE log_tiles (
 	level BIGINT NOT NULL,
 	n     BIGINT NOT NULL,
@@ -42,10 +42,12 @@ CREATE TABLE log_tiles (
 	PRIMARY KEY (level, n)
 );
 
--- One row: the signed checkpoint over everything above.
+-- One row: the hashes that fill no tile yet, and the signed checkpoint over
+-- everything.
 CREATE TABLE log_state (
 	id         BIGINT PRIMARY KEY CHECK (id = 1),
 	size       BIGINT NOT NULL,
+	edge       BYTEA NOT NULL,
 	checkpoint TEXT NOT NULL
 );
 

@@ -1,0 +1,392 @@
+package timeline
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// memory is a timeline in memory.
+type memory struct {
+	mu     sync.Mutex
+	events []postern.Event
+	fail   error
+}
+
+func (m *memory) Append(_ context.Context, events ...postern.Event) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	for _, e := range events {
+		e.Index = int64(len(m.events))
+		m.events = append(m.events, e)
+	}
+	return nil
+}
+
+func (m *memory) Events(_ context.Context, f Filter) ([]postern.Event, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []postern.Event
+	for _, e := range m.events {
+		if f.Match(e) && (f.Limit == 0 || len(found) < f.Limit) {
+			found = append(found, e)
+		}
+	}
+	return found, nil
+}
+
+// TestSentence tells the sentence that the timeline is for.
+func TestSentence(t *testing.T) {
+	session := postern.Link{Kind: postern.LinkSession, ID: "host/boot/7"}
+	process := postern.Link{Kind: postern.LinkProcess, ID: "host/boot/4242/99"}
+	login := postern.Link{Kind: postern.LinkConnection, ID: "host/sshd/1"}
+	domain := postern.Link{Kind: postern.LinkDomain, ID: "c7a5fdbd-edaf-9455-926a-d65c16db1809"}
+	yubikey := postern.Link{Kind: string(postern.YubiKey), ID: "vvccccbdefgh"}
+	cert := postern.Link{Kind: string(postern.SSHCertificate), ID: "4711"}
+	m := &memory{}
+	call := postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Took: 41 * time.Millisecond,
+		Links: []postern.Link{process, domain}, Details: map[string]string{Procedure: "domainDestroy"}}
+	for _, e := range []postern.Event{
+		{Kind: postern.EventOTP, Outcome: postern.Refused, Person: "mallory", Address: "203.0.113.9", Links: []postern.Link{login, {Kind: string(postern.YubiKey), ID: "vvother"}}},
+		{Kind: postern.EventOTP, Outcome: postern.OK, Person: "alice", Links: []postern.Link{login, yubikey}},
+		{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "192.0.2.7", Links: []postern.Link{login, cert}},
+		{Kind: postern.EventSSHOpened, Outcome: postern.OK, Person: "alice", Links: []postern.Link{login, session}},
+		{Kind: "process.started", Outcome: postern.OK, Links: []postern.Link{session, process}},
+		{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Person: "bob", Object: "vm3", Links: []postern.Link{domain}},
+		call,
+		{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "198.51.100.1", Links: []postern.Link{cert}},
+	} {
+		if err := m.Append(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call.Index = 6
+	joined, err := Join(t.Context(), m, call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := indexes(joined); !slices.Equal(got, []int64{0, 1, 2, 3, 4, 6}) {
+		t.Errorf("joined are %v", got)
+	}
+	want := "alice, YubiKey vvccccbdefgh and SSH certificate 4711, from 192.0.2.7, ran domainDestroy on vm3; answered in 41 ms."
+	if got := Sentence(call, joined); got != want {
+		t.Errorf("the sentence is\n%s\nnot\n%s", got, want)
+	}
+	byKey, err := JoinLink(t.Context(), m, yubikey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := indexes(byKey); !slices.Equal(got, []int64{0, 1, 2, 3, 4, 6}) {
+		t.Errorf("joined by the key are %v", got)
+	}
+}
+
+func indexes(events []postern.Event) []int64 {
+	var list []int64
+	for _, e := range events {
+		list = append(list, e.Index)
+	}
+	return list
+}
+
+func TestSentences(t *testing.T) {
+	for _, c := range []struct {
+		e    postern.Event
+		want string
+	}{
+		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "no certificate was shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: no certificate was shown."},
+		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
+		{postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK}, "bob was issued the certificate."},
+		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "somebody could not load the configuration Caddyfile: line 3."},
+		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
+		{postern.Event{Kind: "new.kind", Outcome: postern.OK, Person: "bob", Object: "x"}, "bob did new.kind on x."},
+		{postern.Event{Kind: "new.kind", Outcome: postern.Refused, Person: "bob"}, "bob was refused new.kind."},
+	} {
+		if got := Sentence(c.e, nil); got != c.want {
+			t.Errorf("%s, not %s", got, c.want)
+		}
+	}
+}
+
+// TestJoinEnds joins far more events than it may return.
+func TestJoinEnds(t *testing.T) {
+	m := &memory{}
+	link := func(i int) postern.Link { return postern.Link{Kind: postern.LinkSession, ID: fmt.Sprint(i)} }
+	for i := range 2 * MaxJoined {
+		if err := m.Append(t.Context(), postern.Event{Kind: "test", Links: []postern.Link{link(i), link(i + 1)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	joined, err := JoinLink(t.Context(), m, link(0))
+	if err != nil || len(joined) != MaxJoined {
+		t.Errorf("%d joined, %v", len(joined), err)
+	}
+}
+
+func refusal(i int) postern.Event {
+	return postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: fmt.Sprintf("192.0.2.%d", i), Object: "/admin", Reason: "no certificate was shown"}
+}
+
+func TestFloodIsOneLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		c, err := NewCoalescer(CoalesceConfig{}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			c.Add(refusal(1))
+		}
+		c.Add(refusal(2))
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		got, _ := m.Events(t.Context(), Filter{})
+		if len(got) != 2 || got[0].Count+got[1].Count != 1000 {
+			t.Fatalf("lines are %+v", got)
+		}
+		for range 3600 * 10 { // an hour of it
+			c.Add(refusal(1))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got, _ = m.Events(t.Context(), Filter{Address: "192.0.2.1"})
+		total := int64(0)
+		for _, e := range got {
+			total += e.Count
+		}
+		if total != 1000+36000 || len(got) > 30 {
+			t.Errorf("%d lines count %d", len(got), total)
+		}
+		last := got[len(got)-1]
+		if last.Details[LastSeen] == "" {
+			t.Errorf("the last line does not say when the last was: %+v", last)
+		}
+	})
+}
+
+func TestFloodOfDifferentOnesIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		c, err := NewCoalescer(CoalesceConfig{MaxKeys: 10}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 5000 {
+			c.Add(refusal(i))
+		}
+		if n := len(c.waits); n > 11 {
+			t.Errorf("%d are kept", n)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := m.Events(t.Context(), Filter{})
+		total := int64(0)
+		for _, e := range got {
+			total += max(e.Count, 1)
+		}
+		if len(got) != 11 || total != 5000 {
+			t.Errorf("%d lines count %d", len(got), total)
+		}
+	})
+}
+
+func TestCountsAreKeptWhileTheLogIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{fail: errors.New("away")}
+		failures := 0
+		c, err := NewCoalescer(CoalesceConfig{Failed: func(error) { failures++ }}, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 100 {
+			c.Add(refusal(1))
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if failures == 0 {
+			t.Error("nobody was told")
+		}
+		m.mu.Lock()
+		m.fail = nil
+		m.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		got, _ := m.Events(t.Context(), Filter{})
+		if len(got) != 1 || got[0].Count != 100 {
+			t.Errorf("lines are %+v", got)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// key is a log's key and what signs and verifies with it.
+func key(t testing.TB) (note.Signer, note.Verifier) {
+	t.Helper()
+	k, err := NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := note.NewSigner(k.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := note.NewVerifier(k.Verifier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, v
+}
+
+func TestCheckpoints(t *testing.T) {
+	s, v := key(t)
+	_, other := key(t)
+	c := Checkpoint{Origin: s.Name(), Size: 12, Root: tlog.RecordHash(nil)}
+	signed, err := c.Sign(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := OpenCheckpoint(signed, v); err != nil || got != c {
+		t.Errorf("opened %+v, %v", got, err)
+	}
+	if _, err := OpenCheckpoint(signed, other); err == nil {
+		t.Error("another log's key opens it")
+	}
+	for i := range signed {
+		changed := []byte(signed)
+		changed[i] ^= 1
+		if got, err := OpenCheckpoint(string(changed), v); err == nil && got != c {
+			t.Errorf("byte %d changed, and it says %+v", i, got)
+		}
+	}
+	for _, bad := range []Checkpoint{{Origin: "elsewhere", Size: 12}, {Origin: s.Name(), Size: -1}} {
+		if signed, err := bad.Sign(s); err == nil {
+			if _, err := OpenCheckpoint(signed, v); err == nil {
+				t.Errorf("%+v opens", bad)
+			}
+		}
+	}
+}
+
+func FuzzOpenCheckpoint(f *testing.F) {
+	s, v := key(f)
+	signed, err := Checkpoint{Origin: s.Name(), Size: 3}.Sign(s)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(signed)
+	f.Add(strings.Replace(signed, "3", "-3", 1))
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, err := OpenCheckpoint(text, v); err == nil && (c.Size != 3 || c.Origin != s.Name()) {
+			t.Errorf("forged: %+v", c)
+		}
+	})
+}
+
+func FuzzProof(f *testing.F) {
+	s, v := key(f)
+	var tree Tree
+	lines := [][]byte{[]byte(`{"index":0}`), []byte(`{"index":1}`)}
+	for _, line := range lines {
+		tree.Append(tlog.RecordHash(line))
+	}
+	signed, err := Checkpoint{Origin: s.Name(), Size: 2, Root: tree.Root()}.Sign(s)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good := Proof{string(lines[0]), 0, []tlog.Hash{tlog.RecordHash(lines[1])}, signed}
+	if _, _, err := good.Check(v); err != nil {
+		f.Fatal(err)
+	}
+	text, err := json.Marshal(good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add(bytes.Replace(text, []byte(`"index":0`), []byte(`"index":1`), 1))
+	f.Add([]byte(`{"hashes":["AAAA"]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := ParseProof(text)
+		if err != nil {
+			return
+		}
+		if _, _, err := p.Check(v); err == nil && !slices.ContainsFunc(lines, func(l []byte) bool { return string(l) == p.Line }) {
+			t.Errorf("proves %q", p.Line)
+		}
+	})
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("gate.refused", "/x\x00\xff\u202e", "why")
+	f.Add(strings.Repeat("é", 3000), "", "\x1b[31m")
+	f.Fuzz(func(t *testing.T, kind, object, reason string) {
+		e := Clean(postern.Event{Kind: kind, Object: object, Reason: reason, Time: time.Unix(1, 2345), Links: []postern.Link{{Kind: kind, ID: object}, {Kind: kind, ID: object}},
+			Details: map[string]string{object: reason}})
+		if again := Clean(e); len(e.Object) <= maxText && len(e.Kind) <= maxName && len(e.Reason) <= maxText && !reflect.DeepEqual(again.Object, e.Object) {
+			t.Errorf("%q becomes %q", e.Object, again.Object)
+		}
+		line, err := Encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !utf8.Valid(line) || bytes.ContainsAny(line, "\x00\n\x1b") {
+			t.Errorf("the line is %q", line)
+		}
+		back, err := Decode(line)
+		if err != nil || !reflect.DeepEqual(back, e) {
+			t.Errorf("%+v comes back as %+v, %v", e, back, err)
+		}
+	})
+}
+
+func FuzzDecode(f *testing.F) {
+	line, err := Encode(postern.Event{Kind: "x", Links: []postern.Link{{Kind: "a", ID: "b"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(line)
+	f.Add([]byte(`{"time":"x"}`))
+	random := make([]byte, 40)
+	rand.Read(random)
+	f.Add(random)
+	f.Fuzz(func(_ *testing.T, line []byte) {
+		e, err := Decode(line)
+		if err == nil {
+			_ = Sentence(e, []postern.Event{e})
+		}
+	})
+}
+
+func TestFilterSaysWhatIsWrong(t *testing.T) {
+	for _, f := range []Filter{{Address: "192.0.2.0/33"}, {Outcome: "maybe"}, {Link: postern.Link{Kind: "x"}}} {
+		if postern.CodeOf(f.Validate()) != postern.Invalid {
+			t.Errorf("%+v is valid", f)
+		}
+	}
+	if err := (Filter{}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
