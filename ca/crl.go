@@ -96,6 +96,11 @@ func (a *Authority) signCRL(ctx context.Context, iss *issuer, number int64, next
 	}
 	tmpl := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Add(-a.cfg.Backdate), NextUpdate: next}
 	for _, r := range revoked {
+		// thisUpdate is backdated for clocks that are behind; no entry may be
+		// later than it.
+		if r.Time.After(tmpl.ThisUpdate) {
+			r.Time = tmpl.ThisUpdate
+		}
 		n, ok := new(big.Int).SetString(r.Serial, 16)
 		if !ok {
 			return CRL{}, false, postern.Errorf(postern.Internal, "serial %q is not a number", r.Serial)

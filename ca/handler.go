@@ -151,7 +151,7 @@ func ocspBody(w http.ResponseWriter, r *http.Request, base string) ([]byte, erro
 	case http.MethodPost:
 		return io.ReadAll(http.MaxBytesReader(w, r.Body, maxOCSPRequest))
 	case http.MethodGet:
-		text := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, base), "/")
+		text := strings.TrimLeft(strings.TrimPrefix(r.URL.Path, base), "/")
 		if len(text) > maxOCSPRequest {
 			return nil, postern.Errorf(postern.Invalid, "too long")
 		}

@@ -114,7 +114,6 @@ func (a *Authority) newRoot(ctx context.Context) (*issuer, Certificate, error) {
 		return nil, Certificate{}, err
 	}
 	tmpl := a.caTemplate(a.cfg.Name+" Root CA", a.cfg.RootValidity)
-	tmpl.MaxPathLen = 1
 	var list []Constraint
 	for _, d := range a.cfg.Domains {
 		c, err := ParseConstraint(d)

@@ -168,21 +168,21 @@ func validityOf(want, standard, most time.Duration) (time.Duration, error) {
 	return want, nil
 }
 
-// leafTemplate returns what all end-entity certificates of an issuer share.
-// Backdating shortens nothing, except for certificates as long as browsers
-// accept; none outlives its issuer.
+// leafTemplate returns what all end-entity certificates of an issuer share. None
+// outlives its issuer, and no server's is, backdating and last second included,
+// longer than browsers accept.
 func (a *Authority) leafTemplate(iss *issuer, validity time.Duration, usage x509.ExtKeyUsage) *x509.Certificate {
 	now := a.now()
 	tmpl := &x509.Certificate{
 		SerialNumber:          newSerial(),
 		NotBefore:             now.Add(-a.cfg.Backdate),
-		NotAfter:              now.Add(min(validity, MaxServerValidity*3-a.cfg.Backdate)),
+		NotAfter:              now.Add(validity),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{usage},
 		BasicConstraintsValid: true,
 	}
-	if usage == x509.ExtKeyUsageServerAuth && tmpl.NotAfter.Sub(tmpl.NotBefore) > MaxServerValidity {
-		tmpl.NotAfter = tmpl.NotBefore.Add(MaxServerValidity)
+	if latest := tmpl.NotBefore.Add(MaxServerValidity - time.Second); usage == x509.ExtKeyUsageServerAuth && tmpl.NotAfter.After(latest) {
+		tmpl.NotAfter = latest
 	}
 	if tmpl.NotAfter.After(iss.cert.NotAfter) {
 		tmpl.NotAfter = iss.cert.NotAfter

@@ -270,7 +270,7 @@ func (a *Authority) newOCSPSigner(ctx context.Context, iss *issuer) (*ocspSigner
 // signOCSP builds and signs a BasicOCSPResponse (RFC 6960 section 4.2.1).
 func (a *Authority) signOCSP(ctx context.Context, req *ocspRequest, iss *issuer, signer *ocspSigner) (OCSPAnswer, error) {
 	now := a.now()
-	answer := OCSPAnswer{ThisUpdate: now, NextUpdate: now.Add(a.cfg.OCSPValidity)}
+	answer := OCSPAnswer{ThisUpdate: now.Add(-a.cfg.Backdate), NextUpdate: now.Add(a.cfg.OCSPValidity)}
 	singles := make([]single, 0, len(req.certs))
 	for _, id := range req.certs {
 		s := single{id: id}
