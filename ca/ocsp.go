@@ -294,7 +294,7 @@ func (a *Authority) signOCSP(ctx context.Context, req *ocspRequest, iss *issuer,
 	if err != nil {
 		return OCSPAnswer{}, postern.Errorf(postern.Internal, "sign an OCSP answer: %w", err)
 	}
-	if answer.DER, err = ocspResponse(data, sig, signer.cert.Raw); err != nil {
+	if answer.DER, err = ocspResponse(data, sig, signer.cert.Raw, iss.cert.Raw); err != nil {
 		return OCSPAnswer{}, postern.Errorf(postern.Internal, "build an OCSP answer: %w", err)
 	}
 	if req.nonce != nil {
@@ -373,7 +373,9 @@ func addSingle(b *cryptobyte.Builder, s single, answer OCSPAnswer) {
 	})
 }
 
-func ocspResponse(data, sig, cert []byte) ([]byte, error) {
+// ocspResponse wraps the signed data. The issuer goes along with the signer for
+// whoever trusts the root alone, as Apache does.
+func ocspResponse(data, sig []byte, certs ...[]byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1Enum(0) // successful
@@ -386,7 +388,7 @@ func ocspResponse(data, sig, cert []byte) ([]byte, error) {
 						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidECDSASHA256) })
 						b.AddASN1BitString(sig)
 						b.AddASN1(context0(0), func(b *cryptobyte.Builder) {
-							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(cert) })
+							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(bytes.Join(certs, nil)) })
 						})
 					})
 				})
