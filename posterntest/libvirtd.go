@@ -72,23 +72,29 @@ func StartLibvirtd(t testing.TB) *Libvirtd {
 	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "qemu-system-x86_64"} {
 		Need(t, program)
 	}
-	dir, err := os.MkdirTemp("", "postern-libvirtd-")
+	l, err := RunLibvirtd(FreePort(t), FreePort(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Libvirtd{Dir: dir, Port: FreePort(t), TLSPort: FreePort(t)}
-	if err := l.prepare(); err != nil {
-		t.Fatal(err)
+	return l
+}
+
+// RunLibvirtd starts a daemon outside a test, on these ports.
+func RunLibvirtd(port, tlsPort int) (*Libvirtd, error) {
+	dir, err := os.MkdirTemp("", "postern-libvirtd-")
+	if err != nil {
+		return nil, err
 	}
-	if err := l.Start(); err != nil {
+	l := &Libvirtd{Dir: dir, Port: port, TLSPort: tlsPort}
+	if err := errors.Join(l.prepare(), l.Start()); err != nil {
 		l.Stop()
-		t.Fatal(err)
+		return nil, err
 	}
 	if out, err := l.Virsh("define", filepath.Join(dir, "conf/vm1.xml")); err != nil {
 		l.Stop()
-		t.Fatalf("define vm1: %v: %s", err, out)
+		return nil, fmt.Errorf("define vm1: %w: %s", err, out)
 	}
-	return l
+	return l, nil
 }
 
 const libvirtdConf = `listen_tls = 1

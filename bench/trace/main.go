@@ -1,0 +1,416 @@
+// Command trace measures what watching libvirt costs: as many calls a second as
+// libvirtd can serve, untraced, traced by postern trace rpc with payloads into a
+// file, and traced by bpftrace printing what it can; interleaved in one run, on
+// one and on four connections. It fails if postern takes more than its goal
+// allows, or loses a message.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern/posterntest"
+)
+
+// The goals.
+const (
+	throughputGoal = 0.95 // of untraced
+	cpuGoal        = 0.5  // of bpftrace's, per message
+)
+
+func main() {
+	rounds := flag.Int("rounds", 7, "rounds; in each every tracer has its turn")
+	slice := flag.Duration("slice", 1500*time.Millisecond, "how long a turn lasts")
+	binary := flag.String("postern", "", "the postern to measure; built when empty")
+	flag.Parse()
+	if err := run(*rounds, *slice, *binary); err != nil {
+		fmt.Fprintln(os.Stderr, "bench/trace:", err)
+		os.Exit(1)
+	}
+}
+
+func run(rounds int, slice time.Duration, binary string) error {
+	dir, err := os.MkdirTemp("", "postern-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if binary == "" {
+		binary = filepath.Join(dir, "postern")
+		if out, err := exec.Command("go", "build", "-o", binary, "./cmd/postern").CombinedOutput(); err != nil {
+			return fmt.Errorf("build postern: %w: %s", err, out)
+		}
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	l, err := posterntest.RunLibvirtd(ports[0], ports[1])
+	if err != nil {
+		return err
+	}
+	defer l.Stop()
+	b := &bench{l: l, dir: dir, binary: binary, slice: slice}
+	var errs []error
+	for _, conns := range []int{1, 4} {
+		errs = append(errs, b.compare(rounds, conns))
+	}
+	return errors.Join(errs...)
+}
+
+func freePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+type bench struct {
+	l      *posterntest.Libvirtd
+	dir    string
+	binary string
+	slice  time.Duration
+}
+
+// turn is what one tracer's turn measured.
+type turn struct {
+	calls  int
+	took   time.Duration
+	daemon time.Duration // CPU of libvirtd, probes included
+	tracer time.Duration // CPU of the tracer while it ran, its start and end not
+}
+
+func (t turn) rate() float64 { return float64(t.calls) / t.took.Seconds() }
+
+// messages is how many the tracer saw: a call and its reply in the daemon.
+func (t turn) messages() int { return 2 * t.calls }
+
+var tracers = []string{"untraced", "postern", "bpftrace"}
+
+func (b *bench) compare(rounds, conns int) error {
+	turns := map[string][]turn{}
+	lost := 0
+	for r := range rounds {
+		order := slices.Clone(tracers)
+		for range r % len(order) {
+			order = append(order[1:], order[0])
+		}
+		for _, name := range order {
+			t, l, err := b.turn(name, conns)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			turns[name] = append(turns[name], t)
+			lost += l
+		}
+	}
+	return report(turns, conns, lost)
+}
+
+// report prints the medians of the rounds, each set in relation to the same
+// round's untraced turn.
+func report(turns map[string][]turn, conns, lost int) error {
+	var ratio, cpu [3]float64
+	for i, name := range tracers {
+		var rates, ratios, cpus []float64
+		for r, t := range turns[name] {
+			bare := turns["untraced"][r]
+			rates = append(rates, t.rate())
+			ratios = append(ratios, t.rate()/bare.rate())
+			extra := t.tracer + t.daemon - time.Duration(float64(bare.daemon)*float64(t.calls)/float64(bare.calls))
+			cpus = append(cpus, float64(extra.Nanoseconds())/1e3/float64(t.messages()))
+		}
+		ratio[i], cpu[i] = median(ratios), median(cpus)
+		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced", conns, name, median(rates), ratio[i])
+		if i > 0 {
+			fmt.Printf("  %5.2f µs CPU a message", cpu[i])
+		}
+		fmt.Println()
+	}
+	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f), CPU postern/bpftrace %.3f (goal %.2f), lost %d\n",
+		conns, ratio[1], throughputGoal, cpu[1]/cpu[2], cpuGoal, lost)
+	switch {
+	case lost > 0:
+		return fmt.Errorf("%d connections: %d messages lost", conns, lost)
+	case ratio[1] < throughputGoal:
+		return fmt.Errorf("%d connections: %.3f of untraced throughput", conns, ratio[1])
+	case cpu[1] > cpuGoal*cpu[2]:
+		return fmt.Errorf("%d connections: %.2f µs a message, bpftrace takes %.2f", conns, cpu[1], cpu[2])
+	}
+	return nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// turn runs the load for one slice under one tracer, and returns with it how
+// many messages the tracer did not show.
+func (b *bench) turn(name string, conns int) (turn, int, error) {
+	tr, err := b.start(name)
+	if err != nil {
+		return turn{}, 0, err
+	}
+	clients, err := b.dial(conns)
+	if err != nil {
+		return turn{}, 0, err
+	}
+	daemon, tracer := cpuTime(b.l.PID), tr.cpu()
+	begin := time.Now()
+	calls, err := load(clients, begin.Add(b.slice))
+	t := turn{calls: calls, took: time.Since(begin)}
+	// What is still in the tracer's buffer is its work too.
+	time.Sleep(150 * time.Millisecond)
+	t.daemon, t.tracer = cpuTime(b.l.PID)-daemon, tr.cpu()-tracer
+	for _, c := range clients {
+		c.Close()
+	}
+	if err != nil {
+		return t, 0, err
+	}
+	if err := tr.stop(); err != nil {
+		return t, 0, err
+	}
+	if name != "postern" {
+		return t, 0, nil
+	}
+	return t, max(0, t.messages()-tr.shown()), nil
+}
+
+func (b *bench) dial(n int) ([]*posterntest.RPC, error) {
+	var out []*posterntest.RPC
+	for range n {
+		c, err := posterntest.DialRPC("unix", b.l.Socket())
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// load calls until the end, on all connections at once.
+func load(clients []*posterntest.RPC, end time.Time) (int, error) {
+	var wg sync.WaitGroup
+	counts, errs := make([]int, len(clients)), make([]error, len(clients))
+	for i, c := range clients {
+		wg.Go(func() { counts[i], errs[i] = cycle(c, end) })
+	}
+	wg.Wait()
+	calls := 0
+	for _, n := range counts {
+		calls += n
+	}
+	return calls, errors.Join(errs...)
+}
+
+// cycle asks what monitoring asks: find a domain, its state, its figures, the
+// version.
+func cycle(c *posterntest.RPC, end time.Time) (int, error) {
+	reply, err := c.Call(posterntest.ProcLookupByName, posterntest.String("vm1"))
+	if err != nil {
+		return 0, err
+	}
+	domain := bytes.Clone(reply)
+	state := append(bytes.Clone(domain), 0, 0, 0, 0)
+	steps := []struct {
+		proc    int32
+		payload []byte
+	}{
+		{posterntest.ProcLookupByName, posterntest.String("vm1")},
+		{posterntest.ProcDomainState, state},
+		{posterntest.ProcDomainInfo, domain},
+		{posterntest.ProcLibVersion, nil},
+	}
+	n := 1
+	for time.Now().Before(end) {
+		for _, s := range steps {
+			if _, err := c.Call(s.proc, s.payload); err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+	return n, nil
+}
+
+// tracer is a running tracer, or none.
+type tracer struct {
+	cmd    *exec.Cmd
+	file   string
+	errors bytes.Buffer
+}
+
+const script = `usdt:%[1]s:libvirt:rpc_client_msg_rx { printf("R client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
+usdt:%[1]s:libvirt:rpc_client_msg_tx_queue { printf("T client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
+usdt:%[1]s:libvirt:rpc_server_client_msg_rx { printf("R server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
+usdt:%[1]s:libvirt:rpc_server_client_msg_tx_queue { printf("T server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
+`
+
+func (b *bench) start(name string) (*tracer, error) {
+	t := &tracer{file: filepath.Join(b.dir, name+".out")}
+	switch name {
+	case "untraced":
+		return t, nil
+	case "postern":
+		t.cmd = exec.Command(b.binary, "trace", "rpc", "-o", t.file)
+		t.cmd.Stderr = &t.errors
+		return t, t.begin("ready:")
+	}
+	lib, err := library()
+	if err != nil {
+		return nil, err
+	}
+	t.cmd = exec.Command("bpftrace", "-e", fmt.Sprintf(script, lib))
+	out, err := os.Create(t.file)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	t.cmd.Stdout = out
+	return t, t.begin("Attaching")
+}
+
+func library() (string, error) {
+	found, err := filepath.Glob("/usr/lib/*/libvirt.so.0")
+	if err != nil || len(found) == 0 {
+		return "", errors.New("no libvirt.so.0")
+	}
+	return found[0], nil
+}
+
+// begin starts the tracer and returns when it traces: when it has said so, and
+// a call of ours has shown up.
+func (t *tracer) begin(word string) error {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer pr.Close()
+	if t.cmd.Stderr != nil {
+		t.cmd.Stderr = pw
+	}
+	err = t.cmd.Start()
+	pw.Close()
+	if err != nil {
+		return err
+	}
+	if word == "ready:" {
+		b := make([]byte, 4096)
+		n, err := pr.Read(b)
+		if err != nil || !bytes.HasPrefix(b[:n], []byte(word)) {
+			return fmt.Errorf("does not start: %s", b[:n])
+		}
+		rest := pr
+		fd, err := syscall.Dup(int(rest.Fd()))
+		if err != nil {
+			return err
+		}
+		go func() {
+			f := os.NewFile(uintptr(fd), "stderr")
+			defer f.Close()
+			_, _ = t.errors.ReadFrom(f)
+		}()
+		return nil
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if out, _ := os.ReadFile(t.file); bytes.Contains(out, []byte(word)) {
+			time.Sleep(time.Second) // bpftrace says so before it is done
+			return nil
+		}
+	}
+	return errors.New("does not start")
+}
+
+func (t *tracer) cpu() time.Duration {
+	if t.cmd == nil {
+		return 0
+	}
+	return cpuTime(t.cmd.Process.Pid)
+}
+
+// stop interrupts the tracer until it ends: bpftrace may ignore the first.
+func (t *tracer) stop() error {
+	if t.cmd == nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			_ = t.cmd.Process.Signal(os.Interrupt)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(2 * time.Second):
+			}
+		}
+	}()
+	err := t.cmd.Wait()
+	cancel()
+	<-done
+	if _, ok := errors.AsType[*exec.ExitError](err); ok && t.cmd.Path != "" && strings.Contains(t.cmd.Path, "bpftrace") {
+		return nil
+	}
+	return err
+}
+
+var message = regexp.MustCompile(`(?m)^[0-9:.]+ [<>]S `)
+
+// shown counts the messages of the daemon in the tracer's output, but for those
+// of connections being made.
+func (t *tracer) shown() int {
+	out, err := os.ReadFile(t.file)
+	if err != nil {
+		return 0
+	}
+	n := len(message.FindAll(out, -1))
+	for _, proc := range []string{".auth_list", ".connect_open"} {
+		n -= bytes.Count(out, []byte(proc))
+	}
+	return n
+}
+
+// cpuTime returns the CPU time that a process has used, kernel and user.
+func cpuTime(pid int) time.Duration {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		return 0
+	}
+	var sum time.Duration
+	for _, f := range tasks {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		first, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseInt(first, 10, 64)
+		if err == nil {
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
+}
