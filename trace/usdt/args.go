@@ -144,7 +144,7 @@ func operandX86(op string, a *Arg) error {
 	switch {
 	case strings.HasPrefix(op, "$"):
 		return a.constant(op[1:])
-	case strings.HasPrefix(op, "%"):
+	case strings.HasPrefix(op, "%") && !strings.Contains(op, ":"):
 		reg, shift, ok := registerX86(op[1:])
 		if !ok {
 			return vectorOr(op[1:], "xyz")
@@ -167,7 +167,7 @@ func operandX86(op string, a *Arg) error {
 	if !ok {
 		return fmt.Errorf("has no closing parenthesis")
 	}
-	// A segment prefix (%fs:) needs the thread's base: not readable.
+	// A segment prefix (%fs:) wants the thread's base: not readable.
 	segment := strings.HasPrefix(disp, "%")
 	parts := strings.Split(inner, ",")
 	if len(parts) > 3 {
