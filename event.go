@@ -88,6 +88,8 @@ const (
 	EventOTPKeyChanged = "otp.key.changed"
 	EventOTPClient     = "otp.client.changed"
 	EventOTPOutside    = "otp.outside.changed"
+	EventOTPImported   = "otp.imported"
+	EventOTPExported   = "otp.exported"
 	EventOTPRecovery   = "otp.recovery.made"
 
 	EventSSHAuth   = "ssh.auth"

@@ -80,35 +80,43 @@ func (o *OTP) Clients(ctx context.Context) ([]*otp.APIClient, error) {
 // AddClient adds an API client. With ID 0 it gets the next free number, which
 // is set in c.
 func (o *OTP) AddClient(ctx context.Context, c *otp.APIClient) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
-		id := c.ID
-		if id == 0 {
-			if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) + 1 FROM otp_clients`).Scan(&id); err != nil {
-				return err
-			}
-		}
-		if id < 1 || id > otp.MaxClientID {
-			return postern.Errorf(postern.Invalid, "an API client's number is from 1 to %d", otp.MaxClientID)
-		}
-		var sealed []byte
-		if len(c.Secret) > 0 {
-			var err error
-			if sealed, err = o.db.Seal(purposeOTPClient, strconv.FormatInt(id, 10), c.Secret); err != nil {
-				return err
-			}
-		}
-		n, err := tx.Exec(ctx, `INSERT INTO otp_clients (id, sealed, label, disabled, must_sign, created)
-			VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
-			id, sealed, c.Label, flag(c.Disabled), flag(c.MustSign), micros(o.db.Now()))
-		if err != nil {
+	added := *c
+	err := o.write(ctx, func(ctx context.Context, tx *Tx) error {
+		added.ID = c.ID
+		return o.addClient(ctx, tx, &added)
+	})
+	if err == nil {
+		c.ID = added.ID
+	}
+	return err
+}
+
+func (o *OTP) addClient(ctx context.Context, tx *Tx, c *otp.APIClient) error {
+	if c.ID == 0 {
+		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(id), 0) + 1 FROM otp_clients`).Scan(&c.ID); err != nil {
 			return err
 		}
-		if n == 0 {
-			return postern.Errorf(postern.Conflict, "there is an API client %d already", id)
+	}
+	if c.ID < 1 || c.ID > otp.MaxClientID {
+		return postern.Errorf(postern.Invalid, "an API client's number is from 1 to %d", otp.MaxClientID)
+	}
+	var sealed []byte
+	if len(c.Secret) > 0 {
+		var err error
+		if sealed, err = o.db.Seal(purposeOTPClient, strconv.FormatInt(c.ID, 10), c.Secret); err != nil {
+			return err
 		}
-		c.ID = id
-		return o.clientChanged(ctx, tx, id, "added")
-	})
+	}
+	n, err := tx.Exec(ctx, `INSERT INTO otp_clients (id, sealed, label, disabled, must_sign, created)
+		VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+		c.ID, sealed, c.Label, flag(c.Disabled), flag(c.MustSign), micros(o.db.Now()))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return postern.Errorf(postern.Conflict, "there is an API client %d already", c.ID)
+	}
+	return o.clientChanged(ctx, tx, c.ID, "added")
 }
 
 // SetClientDisabled disables or enables an API client.

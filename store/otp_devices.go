@@ -30,9 +30,9 @@ func (o *OTP) scanOATH(scan func(...any) error) (*otp.OATH, error) {
 	return &d, err
 }
 
-// oaths returns devices of a person; condition is further SQL.
-func (o *OTP) oaths(ctx context.Context, tx *Tx, person, condition string) ([]*otp.OATH, error) {
-	rows, err := tx.Query(ctx, oathColumns+`WHERE c.person = $1 `+condition+` ORDER BY c.created, c.id`, person)
+// oaths returns devices, in the order in which they were added.
+func (o *OTP) oaths(ctx context.Context, tx *Tx, where, person string) ([]*otp.OATH, error) {
+	rows, err := tx.Query(ctx, oathColumns+`WHERE `+where+` ORDER BY c.created, c.id`, person)
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +48,12 @@ func (o *OTP) oaths(ctx context.Context, tx *Tx, person, condition string) ([]*o
 	return all, rows.Err()
 }
 
-// OATHs returns a person's TOTP and HOTP devices, whatever their status.
+// OATHs returns TOTP and HOTP devices, whatever their status: a person's, or for
+// "" everybody's.
 func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
-	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.OATH, error) { return o.oaths(ctx, tx, person, "") })
+	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.OATH, error) {
+		return o.oaths(ctx, tx, `($1 = '' OR c.person = $1)`, person)
+	})
 }
 
 // AddOATH adds a TOTP or HOTP device. Its Moving says which code was used last.
@@ -104,7 +107,7 @@ func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
 
 func (o *OTP) guess(ctx context.Context, tx *Tx, g otp.Guess) (otp.GuessResult, error) {
 	var r otp.GuessResult
-	devices, err := o.oaths(ctx, tx, g.Person, `AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p WHERE p.name = c.person AND p.status = 'active')`)
+	devices, err := o.oaths(ctx, tx, `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p WHERE p.name = c.person AND p.status = 'active')`, g.Person)
 	if r.Devices = len(devices); err != nil || r.Devices == 0 {
 		return r, err
 	}
