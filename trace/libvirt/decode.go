@@ -194,10 +194,8 @@ func (d *Decoder) optional(name string, elem uint16, h hint, table uint8) bool {
 	case n == 0:
 		d.add(name, elem, kNull, h, table)
 		return true
-	case n == 1:
-		return d.value(name, elem, h, table)
 	}
-	return d.malformed()
+	return d.value(name, elem, h, table) // any other number is true to XDR libraries
 }
 
 func (d *Decoder) composite(name string, typ uint16, h hint) bool {
