@@ -101,4 +101,3 @@ func (a App) PortalURL() string {
 	}
 	return strings.TrimSuffix(host, "/") + "/"
 }
-

@@ -58,4 +58,3 @@ func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // Unwrap returns the handler.
 func (c *Checked) Unwrap() caddyhttp.MiddlewareHandler { return c.handler }
-

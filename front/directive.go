@@ -29,7 +29,8 @@ type Require struct {
 	Persons []string `json:"persons,omitempty"`
 	Groups  []string `json:"groups,omitempty"`
 	Rules   []string `json:"rules,omitempty"`
-	Trust   []string `json:"trust,omitempty"` // PEM files; the word "postern" means Postern's own
+	Anyone  bool     `json:"anyone,omitempty"` // no certificate is needed
+	Trust   []string `json:"trust,omitempty"`  // PEM files; the word "postern" means Postern's own
 	CRLs    []string `json:"crls,omitempty"`
 	Depth   int      `json:"depth,omitempty"`
 }
@@ -51,7 +52,7 @@ func (*Require) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler)
 
 // config returns the guard that the directive describes.
 func (r *Require) config(indexes []string) gate.Config {
-	return gate.Config{Paths: r.Paths, Persons: r.Persons, Groups: r.Groups, Rules: r.Rules, Depth: r.Depth, Indexes: indexes}
+	return gate.Config{Paths: r.Paths, Persons: r.Persons, Groups: r.Groups, Rules: r.Rules, Anyone: r.Anyone, Depth: r.Depth, Indexes: indexes}
 }
 
 func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
@@ -94,6 +95,12 @@ func (r *Require) parseLine(d *caddyfile.Dispenser) error {
 		return some(d, &r.CRLs)
 	case "rule":
 		return r.parseRule(d)
+	case "anyone":
+		r.Anyone = true
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
 	case "depth":
 		if r.Depth != 0 || !d.NextArg() {
 			return d.ArgErr()
@@ -105,7 +112,7 @@ func (r *Require) parseLine(d *caddyfile.Dispenser) error {
 		r.Depth = n
 		return nil
 	default:
-		return d.Errf("require knows person, group, rule, trust, crl and depth, but not %q", word)
+		return d.Errf("require knows person, group, rule, anyone, trust, crl and depth, but not %q", word)
 	}
 }
 

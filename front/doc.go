@@ -23,14 +23,15 @@
 //		person NAME|E-MAIL…    # any of these
 //		group  NAME…           # or anybody in any of these
 //		rule   `CEL`           # and this must hold; may be repeated
+//		anyone                 # no certificate is needed, only the rules
 //		trust  FILE…|postern   # client CAs that count, instead of Postern's own
 //		crl    FILE…           # what they have taken back
 //		depth  N               # most CAs above the client's certificate; default 3
 //	}
 //
 // It stands at the top of a site, in no handle or route block. A path is a
-// prefix that does not stop at a segment; without one the whole site is guarded. See
-// package gate for how paths are read and what a rule may say.
+// prefix that does not stop at a segment, or "~" and an expression; without one
+// the whole site is guarded. See package gate for how paths are read and what a rule may say.
 //
 // # How it works
 //

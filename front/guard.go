@@ -55,7 +55,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		}
 		key := fmt.Sprintf("%q %q", r.Trust, r.CRLs)
 		t, ok := sets[key]
-		if !ok {
+		if !ok && !r.Anyone {
 			if t, err = loadTrust(g.live, r.Trust, r.CRLs); err != nil {
 				return err
 			}
@@ -134,6 +134,9 @@ func (p *passage) unchanged(u *url.URL) bool {
 
 // pass decides about one guard that covers the path.
 func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
+	if s.Anyone() {
+		return p.passAnyone(w, r, s)
+	}
 	switch {
 	case r.TLS == nil:
 		p.guard.redirect(w, r)
@@ -157,6 +160,23 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 	return true
 }
 
+// passAnyone decides where no certificate is needed, over plain HTTP too.
+func (p *passage) passAnyone(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
+	reason := s.Decide(&gate.Subject{Request: newRequest(r, time.Now())})
+	if reason != gate.OK {
+		p.guard.refuse(w, r, s, &standing{}, gate.Closed)
+	}
+	return reason == gate.OK
+}
+
+// newRequest returns what rules may read of a request.
+func newRequest(r *http.Request, now time.Time) *gate.Request {
+	return &gate.Request{
+		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
+		Header: r.Header, Address: addressOf(r), Time: now, TLS: r.TLS,
+	}
+}
+
 // decide says whether what the connection showed opens the guard.
 func (p *passage) decide(r *http.Request, s *siteGuard, st *standing, now time.Time) gate.Reason {
 	switch {
@@ -169,14 +189,7 @@ func (p *passage) decide(r *http.Request, s *siteGuard, st *standing, now time.T
 	case st.identity == nil:
 		return gate.Unusable
 	}
-	subject := gate.Subject{Verified: st.verified, Holder: st.holder, Request: &gate.Request{
-		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
-		Header: r.Header, Time: now, TLS: r.TLS,
-	}}
-	if s.Moving() {
-		subject.Request.Address = addressOf(r)
-	}
-	return s.Decide(&subject)
+	return s.Decide(&gate.Subject{Verified: st.verified, Holder: st.holder, Request: newRequest(r, now)})
 }
 
 // misdirected reports whether the request names another host than the TLS
@@ -268,7 +281,7 @@ func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, s *siteGuard, st 
 		}
 	}
 	g.live.events.add(k, postern.Refused, links...)
-	if len(r.TLS.PeerCertificates) > 0 && reason != gate.Away {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && reason != gate.Away {
 		g.live.tickets.refuse(r.TLS.PeerCertificates)
 	}
 	status := http.StatusForbidden

@@ -97,6 +97,9 @@ func newPage(why refusal, portal string) page {
 	case gate.NotPerson, gate.RuleFailed:
 		p.Title = "This page is not for you"
 		p.Advice = "If you have another certificate, close the browser, open it again and choose that one."
+	case gate.Closed:
+		p.Title, p.Portal = "This page is closed", ""
+		return p
 	case gate.Suspended:
 		p.Title, p.Portal = "This page is closed to you", ""
 		p.Advice = "Ask whoever runs this site."

@@ -128,7 +128,8 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 			return err
 		}
 	}
-	if !servesTLS(s, app) {
+	sites = slices.DeleteFunc(sites, func(s guardedSite) bool { return len(s.trust()) == 0 })
+	if len(sites) == 0 || !servesTLS(s, app) {
 		return nil
 	}
 	no := false
@@ -470,10 +471,14 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite) error {
 	return nil
 }
 
-// trust returns the files of all client CAs that the site's guards count.
+// trust returns the files of all client CAs that the site's guards count; none
+// if no guard asks for a certificate.
 func (s guardedSite) trust() []string {
 	var files []string
 	for _, r := range s.guard.Require {
+		if r.Anyone {
+			continue
+		}
 		if len(r.Trust) == 0 {
 			files = append(files, ownWord)
 		}

@@ -21,6 +21,7 @@ const (
 	Suspended          // its holder may not come in
 	NotPerson          // valid, but of somebody else
 	RuleFailed         // valid, but the rule does not hold
+	Closed             // no certificate is asked for, and the rule does not hold
 	Away               // whether it still counts cannot be asked right now
 )
 
@@ -40,6 +41,7 @@ var reasons = [...]struct{ key, words string }{
 	Suspended:   {"suspended", "Your account is suspended."},
 	NotPerson:   {"not-the-person", "Your certificate is valid, but this page is for somebody else."},
 	RuleFailed:  {"rule-failed", "Your certificate is valid, but it does not open this page."},
+	Closed:      {"closed", "This page is not open to you."},
 	Away:        {"away", "Whether your certificate is still valid could not be checked. Try again in a moment."},
 }
 
