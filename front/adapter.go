@@ -3,8 +3,10 @@ package front
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/postern-project/postern"
@@ -29,8 +31,8 @@ func (adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	if err != nil {
 		return nil, warnings, err
 	}
-	if len(o.Portal) > 0 && !bytes.Contains(config, []byte(`"postern_services"`)) {
-		if config, warnings, err = caddyfile.Adapt(append(body, portalSite(o.Portal)...), options); err != nil {
+	if o.Portal != nil && !bytes.Contains(config, []byte(`"postern_services"`)) {
+		if config, warnings, err = caddyfile.Adapt(append(body, portalSite(o.Portal.Addresses)...), options); err != nil {
 			return nil, warnings, err
 		}
 	}
@@ -52,16 +54,78 @@ func portalSite(addresses []string) string {
 	return fmt.Sprintf("\n%s {\n\tpostern_services\n}\n", strings.Join(sites, ", "))
 }
 
-// Adapt turns a Caddyfile into a configuration that can be loaded, and notes
-// the file's name in it.
+// Adapt turns a Caddyfile into a configuration that can be loaded. The file's
+// name is for messages, and for the timeline.
 func Adapt(body []byte, file string) ([]byte, []caddyconfig.Warning, error) {
 	config, warnings, err := adapter{}.Adapt(body, map[string]any{"filename": file})
 	if err != nil {
+		if _, ok := errors.AsType[*postern.Error](err); ok {
+			return nil, warnings, err
+		}
 		return nil, warnings, postern.Errorf(postern.Invalid, "%w", err)
 	}
-	var whole map[string]json.RawMessage
-	if err := json.Unmarshal(config, &whole); err != nil {
-		return nil, warnings, err
+	config, err = with(config, "apps", "postern", "source", file)
+	return config, warnings, err
+}
+
+// with returns a configuration in which the value at a path of keys is set.
+func with(config []byte, path ...any) ([]byte, error) {
+	var whole map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(config))
+	decoder.UseNumber()
+	if err := decoder.Decode(&whole); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "configuration: %w", err)
 	}
-	return config, warnings, nil
+	at := whole
+	for _, key := range path[:len(path)-2] {
+		next, ok := at[key.(string)].(map[string]any)
+		if !ok {
+			next = make(map[string]any)
+			at[key.(string)] = next
+		}
+		at = next
+	}
+	at[path[len(path)-2].(string)] = path[len(path)-1]
+	return json.Marshal(whole)
+}
+
+// Defaults are the settings of Caddy that whoever runs it chooses where the
+// configuration does not.
+type Defaults struct {
+	Storage string        // directory of certificates and keys of public CAs
+	Verbose bool          // log what goes well, too
+	Grace   time.Duration // how long requests under way may take when a configuration ends
+}
+
+// Apply puts the defaults into a configuration. Caddy's administration
+// interface stays off unless the configuration turns it on.
+func (d Defaults) Apply(config []byte) ([]byte, error) {
+	var c struct {
+		Admin   json.RawMessage `json:"admin"`
+		Storage json.RawMessage `json:"storage"`
+		Logging struct {
+			Logs map[string]json.RawMessage `json:"logs"`
+		} `json:"logging"`
+		Apps struct {
+			HTTP struct {
+				Grace json.RawMessage `json:"grace_period"`
+			} `json:"http"`
+		} `json:"apps"`
+	}
+	err := json.Unmarshal(config, &c)
+	set := func(missing bool, path ...any) {
+		if missing && err == nil {
+			config, err = with(config, path...)
+		}
+	}
+	set(c.Admin == nil, "admin", "disabled", true)
+	set(c.Admin == nil, "admin", "config", map[string]any{"persist": false})
+	set(c.Storage == nil && d.Storage != "", "storage", map[string]any{"module": "file_system", "root": d.Storage})
+	if !d.Verbose {
+		set(c.Logging.Logs["default"] == nil, "logging", "logs", "default", map[string]any{
+			"level": "WARN", "exclude": []string{"admin", "http.auto_https"}, // they warn of what was meant
+		})
+	}
+	set(c.Apps.HTTP.Grace == nil && d.Grace > 0, "apps", "http", "grace_period", d.Grace.String())
+	return config, err
 }

@@ -20,11 +20,20 @@ func init() {
 // Caddy, with [Options], before the configuration is loaded; as an app it only
 // notes in the timeline that a configuration was.
 type App struct {
-	Mail   string   `json:"mail,omitempty"`   // smtp://… or a sendmail program: how the portal sends mail
-	From   string   `json:"from,omitempty"`   // sender of the mail
-	Portal []string `json:"portal,omitempty"` // addresses of the portal's site; the first is the one to show
-	Source string   `json:"source,omitempty"` // the configuration's file, for the timeline
-	Sites  int      `json:"sites,omitempty"`  // guarded ones
+	Mail   string  `json:"mail,omitempty"` // smtp://…: how mail is sent
+	Portal *Portal `json:"portal,omitempty"`
+	Source string  `json:"source,omitempty"` // the configuration's file, for the timeline
+}
+
+// Portal says where the portal is and how it behaves.
+type Portal struct {
+	Addresses     []string `json:"addresses"` // of its site; the first is the one to show
+	Name          string   `json:"name,omitempty"`
+	SignUp        []string `json:"sign_up,omitempty"`         // mail domains whose addresses may enrol by themselves
+	RecoverByMail bool     `json:"recover_by_mail,omitempty"` // a message is enough to recover
+	Names         []string `json:"names,omitempty"`           // patterns of names that anybody may have
+	PrivateProofs []string `json:"private_proofs,omitempty"`  // private networks that proofs may reach
+	Admins        []string `json:"admins,omitempty"`          // groups whose members see the administrators' pages; default admin
 }
 
 // CaddyModule returns the Caddy module information.
@@ -45,8 +54,14 @@ func (*App) Stop() error { return nil }
 //
 //	postern {
 //		mail   smtp://localhost
-//		from   postern@example.com
-//		portal ADDRESS…
+//		portal ADDRESS… {
+//			name            TEXT
+//			sign_up         DOMAIN…
+//			recover_by_mail
+//			names           PATTERN…
+//			private_proofs  NETWORK…
+//			admins          GROUP…
+//		}
 //	}
 func parseOptions(d *caddyfile.Dispenser, _ any) (any, error) {
 	var a App
@@ -60,19 +75,57 @@ func parseOptions(d *caddyfile.Dispenser, _ any) (any, error) {
 			if !d.AllArgs(&a.Mail) {
 				return nil, d.ArgErr()
 			}
-		case "from":
-			if !d.AllArgs(&a.From) {
-				return nil, d.ArgErr()
-			}
 		case "portal":
-			if err := some(d, &a.Portal); err != nil {
+			if a.Portal != nil {
+				return nil, d.Err("there is one portal")
+			}
+			a.Portal = new(Portal)
+			if err := a.Portal.parse(d); err != nil {
 				return nil, err
 			}
 		default:
-			return nil, d.Errf("postern knows mail, from and portal, but not %q", word)
+			return nil, d.Errf("postern knows mail and portal, but not %q", word)
 		}
 	}
 	return httpcaddyfile.App{Name: "postern", Value: caddyconfig.JSON(a, nil)}, nil
+}
+
+func (p *Portal) parse(d *caddyfile.Dispenser) error {
+	if err := some(d, &p.Addresses); err != nil {
+		return err
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := p.parseLine(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Portal) parseLine(d *caddyfile.Dispenser) error {
+	switch word := d.Val(); word {
+	case "name":
+		if !d.AllArgs(&p.Name) {
+			return d.ArgErr()
+		}
+		return nil
+	case "recover_by_mail":
+		p.RecoverByMail = true
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		return nil
+	case "sign_up":
+		return some(d, &p.SignUp)
+	case "names":
+		return some(d, &p.Names)
+	case "private_proofs":
+		return some(d, &p.PrivateProofs)
+	case "admins":
+		return some(d, &p.Admins)
+	default:
+		return d.Errf("portal knows name, sign_up, recover_by_mail, names, private_proofs and admins, but not %q", word)
+	}
 }
 
 // Options returns the settings of the global postern block in an adapted
@@ -89,15 +142,12 @@ func Options(config []byte) (App, error) {
 	return c.Apps.Postern, nil
 }
 
-// PortalURL returns the address of the portal as a visitor would follow it, or
-// "".
-func (a App) PortalURL() string {
-	if len(a.Portal) == 0 {
-		return ""
-	}
-	host := a.Portal[0]
+// URL returns the address of the portal as a visitor would follow it, without
+// a slash at the end: https://id.example.com.
+func (p *Portal) URL() string {
+	host := p.Addresses[0]
 	if !strings.Contains(host, "://") {
 		host = "https://" + host
 	}
-	return strings.TrimSuffix(host, "/") + "/"
+	return strings.TrimSuffix(host, "/")
 }

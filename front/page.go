@@ -49,7 +49,7 @@ type page struct {
 
 // answer writes the page that says why. It never tells the rule.
 func (g *Guard) answer(w http.ResponseWriter, r *http.Request, why refusal) {
-	p := newPage(why, g.live.Portal)
+	p := newPage(why, g.live.mounts().portal)
 	h := w.Header()
 	for name, value := range map[string]string{
 		"Cache-Control":           "no-store",

@@ -77,10 +77,12 @@ func prepareHTTP(apps map[string]json.RawMessage) (names []string, err error) {
 	return names, err
 }
 
-// guardedSite is one site's guard and where it stands.
+// guardedSite is one site's guard and where it stands, or a site of services,
+// which ask who comes without refusing anybody.
 type guardedSite struct {
-	hosts []string
-	guard Guard
+	hosts    []string
+	guard    Guard
+	services bool
 }
 
 func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err error) {
@@ -109,6 +111,9 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 		if err := prepareGuarded(s, app, sites); err != nil {
 			return nil, err
 		}
+	}
+	if !servesTLS(s, app) && len(s.Protocols) == 0 {
+		s.Protocols = []string{"h1"} // the others need TLS
 	}
 	s.Routes = append(caddyhttp.RouteList{route(Entry{}, "postern_entry")}, s.Routes...)
 	return names, nil
@@ -166,6 +171,9 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 			return nil, err
 		}
 		site, routes, err := guardRoutes(routes, hosts)
+		if site == nil && err == nil && strings.Contains(string(raw), `"postern_services"`) {
+			return &guardedSite{hosts: hosts, services: true}, nil
+		}
 		if site == nil || err != nil {
 			if err == nil && strings.Contains(string(raw), `"postern_require"`) {
 				err = fmt.Errorf("require stands at the top of a site")
@@ -475,6 +483,9 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite) error {
 // if no guard asks for a certificate.
 func (s guardedSite) trust() []string {
 	var files []string
+	if s.services && len(current().ClientCAs) > 0 {
+		files = append(files, ownWord)
+	}
 	for _, r := range s.guard.Require {
 		if r.Anyone {
 			continue

@@ -35,12 +35,6 @@ type Runtime struct {
 	Issue func(context.Context, *x509.CertificateRequest) ([]byte, error)
 	// Log appends events to the timeline; nil drops them.
 	Log func(context.Context, ...postern.Event) error
-	// Services are handlers of other rooms, served where the
-	// postern_services directive stands and on the portal's site.
-	Services []Service
-	// Portal is the address of the portal, for the page that refuses; may be
-	// empty.
-	Portal string
 }
 
 // Service is a handler mounted at a path.
@@ -50,12 +44,35 @@ type Service struct {
 	PlainHTTP bool // served over plain HTTP too: CRLs and OCSP
 }
 
+// mounts are the services that are served, and the portal's address.
+type mounts struct {
+	services []Service
+	portal   string
+}
+
+// Mount sets the handlers of other rooms, which are served where the
+// postern_services directive stands and on the portal's site, and the portal's
+// address for the page that refuses, which may be empty. A configuration that
+// is loaded afterwards serves them.
+func Mount(portal string, services ...Service) {
+	current().mounted.Store(&mounts{services: services, portal: portal})
+}
+
+func (l *live) mounts() mounts {
+	if m := l.mounted.Load(); m != nil {
+		return *m
+	}
+	return mounts{}
+}
+
 // live is a Runtime in use: it polls the store's generation, and gathers
 // events.
 type live struct {
 	Runtime
 	generation atomic.Int64
 	asked      atomic.Int64 // when the generation was last known, Unix nanoseconds
+	own        own
+	mounted    atomic.Pointer[mounts]
 	certs      verifyCache
 	tickets    refusedTickets
 	events     *recorder

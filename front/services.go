@@ -37,7 +37,7 @@ func (Services) CaddyModule() caddy.ModuleInfo {
 
 // Provision takes the services of the Runtime in use.
 func (s *Services) Provision(ctx caddy.Context) error {
-	s.services = append(s.services, current().Services...)
+	s.services = append(s.services, current().mounts().services...)
 	sort.SliceStable(s.services, func(i, j int) bool { return len(s.services[i].Prefix) > len(s.services[j].Prefix) })
 	s.httpsPort = httpsPort(ctx)
 	return nil

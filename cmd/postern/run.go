@@ -1,7 +1,309 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	_ "github.com/caddyserver/caddy/v2/modules/standard" // all of Caddy stays usable in a configuration
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/store"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	config    string
+	httpsPort int
+	httpPort  int
+	reload    bool
+	verbose   bool
+}
 
 func newRun(a *app) *cobra.Command {
-	return group("run", "Serve the front door, portal and the rest")
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Serve the front door, portal and the rest",
+		Long: `Serve what the configuration says: sites, their guarded places, the portal and
+the services behind it. The configuration is a Caddyfile with one directive more,
+require; see the manual.
+
+Without --config it is the file Caddyfile in the state directory. The first run
+makes what is missing: the state itself, that file with a sample site of one
+guarded page, and a first person with a client certificate. It says where all of
+it is and how to get in.
+
+A changed configuration is taken up on SIGHUP, or by postern run --reload, without
+dropping a connection; one that cannot be loaded leaves the old in place.`,
+		Example: `  postern run
+  postern run --config /etc/postern/Caddyfile
+  postern run --reload`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.reload {
+				return a.reload(&o)
+			}
+			return a.serve(cmd.Context(), &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "", "Caddyfile to serve (default: `FILE` Caddyfile in the state directory)")
+	f.IntVar(&o.httpsPort, "https-port", 8443, "`port` of the sample site, when it is made")
+	f.IntVar(&o.httpPort, "http-port", 8080, "`port` that sends the sample site's visitors to HTTPS")
+	f.BoolVar(&o.reload, "reload", false, "tell the server that runs on this state to load its configuration again")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
+	return cmd
+}
+
+// server is a running postern.
+type server struct {
+	*app
+	opts      *runOptions
+	state     *state
+	authority *ca.Authority
+	log       *slog.Logger
+	house     *house
+	file      string // the Caddyfile
+}
+
+// serve runs until ctx ends.
+func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
+	s := &server{app: a, opts: o, log: a.logger(o)}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	defer s.state.Close()
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	first, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	stop := front.Use(s.runtime())
+	defer stop()
+	s.house = newHouse(s)
+	defer s.house.close()
+	defer func() { err = errors.Join(err, caddy.Stop()) }()
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	s.greet(first)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			s.reload(ctx)
+		}
+	}
+}
+
+// reload loads the configuration again. What is wrong with it is logged, and
+// the old one stays.
+func (s *server) reload(ctx context.Context) {
+	if err := s.load(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file), slog.Any(postern.LogError, err))
+		return
+	}
+	s.log.InfoContext(ctx, "configuration loaded", slog.String(postern.LogFile, s.file))
+}
+
+func (a *app) logger(o *runOptions) *slog.Logger {
+	level := slog.LevelWarn
+	if o.verbose {
+		level = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// open opens the state, and makes what is missing of it.
+func (s *server) open(ctx context.Context) (err error) {
+	if s.state, err = s.create(ctx); err != nil {
+		return err
+	}
+	if s.authority, _, err = initCA(ctx, s.state, ca.Config{}); err != nil {
+		s.state.Close()
+	}
+	return err
+}
+
+// runFile holds the process ID of the server that runs on a state, and is
+// locked while it does.
+const runFile = "run.pid"
+
+// lock keeps a second server off the same state directory.
+func (s *server) lock() (unlock func(), err error) {
+	f, err := os.OpenFile(s.state.path(runFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, postern.Errorf(postern.Unavailable, "%w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		pid, _ := runningPID(s.state.Dir)
+		return nil, postern.Errorf(postern.Conflict, "postern serves this state already (process %d)", pid).
+			WithHint("postern run --reload makes it load a changed configuration; kill %d stops it", pid)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
+		f.Close()
+		return nil, postern.Errorf(postern.Unavailable, "%w", err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// runningPID returns the process that serves a state directory; NotFound if
+// none does.
+func runningPID(dir string) (int, error) {
+	none := postern.Errorf(postern.NotFound, "no postern serves the state in %s", dir).WithHint("start it with: postern run")
+	f, err := os.Open(filepath.Join(dir, runFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, none
+	}
+	if err != nil {
+		return 0, postern.Errorf(postern.Unavailable, "%w", err)
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return 0, none
+	}
+	var pid int
+	if _, err := fmt.Fscan(f, &pid); err != nil || pid <= 1 {
+		return 0, none
+	}
+	return pid, nil
+}
+
+// reload checks the configuration and tells the running server to load it.
+func (a *app) reload(o *runOptions) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	pid, err := runningPID(dir)
+	if err != nil {
+		return err
+	}
+	file := o.config
+	if file == "" {
+		file = filepath.Join(dir, configFile)
+	}
+	if _, err := adaptFile(file); err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return postern.Errorf(postern.Denied, "signal process %d: %w", pid, err)
+	}
+	fmt.Fprintf(a.out, "told process %d to load %s\n", pid, file)
+	return nil
+}
+
+// adaptFile reads a Caddyfile.
+func adaptFile(file string) ([]byte, error) {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "configuration: %w", err)
+	}
+	config, _, err := front.Adapt(body, file)
+	return config, err
+}
+
+// load loads the configuration, its services first.
+func (s *server) load(ctx context.Context) error {
+	config, err := adaptFile(s.file)
+	if err != nil {
+		return err
+	}
+	options, err := front.Options(config)
+	if err != nil {
+		return err
+	}
+	if err := s.house.mount(ctx, options); err != nil {
+		return err
+	}
+	config, err = front.Defaults{Storage: s.state.path("sites"), Verbose: s.opts.verbose, Grace: 10 * time.Second}.Apply(config)
+	if err != nil {
+		return err
+	}
+	if err := caddy.Load(config, true); err != nil {
+		return loadError(err)
+	}
+	return nil
+}
+
+// loadError says what a user can do about a configuration that does not load.
+func loadError(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
+		return postern.Errorf(postern.Unavailable, "another program listens there already: %w", err).
+			WithHint("stop it (ss -ltnp shows which it is), or change the ports in the configuration")
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return postern.Errorf(postern.Denied, "%w", err).
+			WithHint("ports below 1024 are root's: give the program CAP_NET_BIND_SERVICE, as the packaged service does")
+	}
+	if _, ok := errors.AsType[*postern.Error](err); ok {
+		return err
+	}
+	return postern.Errorf(postern.Invalid, "the configuration does not load: %w", err)
+}
+
+// runtime fits the house to the front door.
+func (s *server) runtime() front.Runtime {
+	return front.Runtime{
+		Registry:   frontRegistry{s.state.Store},
+		Generation: s.state.Store.Generation,
+		ClientCAs:  s.authority.Intermediates(ca.Client),
+		Issue:      s.issueSite,
+		Log:        func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },
+	}
+}
+
+// frontRegistry tells the front door who holds which certificate.
+type frontRegistry struct{ db *store.DB }
+
+// Certificate returns a certificate's standing and its holder.
+func (r frontRegistry) Certificate(ctx context.Context, serial string) (c postern.Credential, p postern.Person, err error) {
+	err = r.db.Read(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if c, err = tx.Credential(ctx, postern.X509Certificate, serial); err != nil {
+			return err
+		}
+		p, err = tx.Person(ctx, c.Person)
+		return err
+	})
+	return c, p, err
+}
+
+// PersonByEmail returns the person with an address.
+func (r frontRegistry) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
+	return r.db.PersonByEmail(ctx, email)
+}
+
+// greet says where the server stands.
+func (s *server) greet(first *firstRun) {
+	fmt.Fprintf(s.out, "postern %s serves %s (state in %s, process %s)\n", version(), s.file, s.state.Dir, strconv.Itoa(os.Getpid()))
+	if first != nil {
+		first.print(s.out)
+	}
 }

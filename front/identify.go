@@ -1,0 +1,48 @@
+package front
+
+import (
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/gate"
+)
+
+// Identify returns who a request comes from: the holder of the certificate of
+// Postern's own CA that its connection showed, if both count at this moment,
+// and the certificate's serial number. It is for services, which open what
+// they open by themselves; a guard's rules have no say.
+func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
+	l := current()
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || misdirected(r) {
+		return postern.Person{}, "", false
+	}
+	t, err := l.ownTrust()
+	now := time.Now()
+	if err != nil || !l.fresh(now) {
+		return postern.Person{}, "", false
+	}
+	s := connOf(r).standing(r, t, l, now)
+	if s.verified == nil || !s.verified.Own || s.held != gate.OK {
+		return postern.Person{}, "", false
+	}
+	return s.holder.Person, s.verified.Leaf().Serial, true
+}
+
+// Address returns the client's address: that of its connection, or what a
+// trusted proxy says.
+func Address(r *http.Request) netip.Addr { return addressOf(r) }
+
+// own is Postern's own set of client CAs, loaded when it is first needed.
+type own struct {
+	once  sync.Once
+	trust *trust
+	err   error
+}
+
+func (l *live) ownTrust() (*trust, error) {
+	l.own.once.Do(func() { l.own.trust, l.own.err = loadTrust(l, nil, nil) })
+	return l.own.trust, l.own.err
+}
