@@ -10,15 +10,13 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	_ "github.com/caddyserver/caddy/v2/modules/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/front"
+	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/store"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -104,7 +102,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 	defer stop()
 	s.house = newHouse(s)
 	defer s.house.close()
-	defer func() { err = errors.Join(err, caddy.Stop()) }()
+	defer func() { err = errors.Join(err, front.Stop()) }()
 	if err := s.load(ctx); err != nil {
 		return err
 	}
@@ -140,6 +138,10 @@ func (a *app) logger(o *runOptions) *slog.Logger {
 // open opens the state, and makes what is missing of it.
 func (s *server) open(ctx context.Context) (err error) {
 	if s.state, err = s.create(ctx); err != nil {
+		return err
+	}
+	// Caddy keeps a number of its own there, which has no place in a home.
+	if err := os.Setenv("XDG_DATA_HOME", s.state.path("sites")); err != nil {
 		return err
 	}
 	if s.authority, _, err = initCA(ctx, s.state, ca.Config{}); err != nil {
@@ -247,26 +249,7 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := caddy.Load(config, true); err != nil {
-		return loadError(err)
-	}
-	return nil
-}
-
-// loadError says what a user can do about a configuration that does not load.
-func loadError(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) || strings.Contains(err.Error(), "address already in use") {
-		return postern.Errorf(postern.Unavailable, "another program listens there already: %w", err).
-			WithHint("stop it (ss -ltnp shows which it is), or change the ports in the configuration")
-	}
-	if errors.Is(err, syscall.EACCES) {
-		return postern.Errorf(postern.Denied, "%w", err).
-			WithHint("ports below 1024 are root's: give the program CAP_NET_BIND_SERVICE, as the packaged service does")
-	}
-	if _, ok := errors.AsType[*postern.Error](err); ok {
-		return err
-	}
-	return postern.Errorf(postern.Invalid, "the configuration does not load: %w", err)
+	return front.Load(config)
 }
 
 // runtime fits the house to the front door.
