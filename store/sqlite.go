@@ -33,13 +33,7 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if s.path, err = filepath.Abs(s.path); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err == nil {
-		err = f.Close()
-	} else if errors.Is(err, os.ErrExist) {
-		err = s.private()
-	}
-	if err != nil {
+	if err := s.create(); err != nil {
 		return nil, nil, err
 	}
 	if write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)")); err != nil {
@@ -52,6 +46,28 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	read.SetMaxOpenConns(readConns)
 	read.SetMaxIdleConns(readConns)
 	return write, read, write.PingContext(ctx)
+}
+
+// create makes the file if there is none. One that root makes belongs to the
+// owner of its directory: the user that the server runs as.
+func (s *sqlite) create() error {
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return s.private()
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	dir, err := os.Stat(filepath.Dir(s.path))
+	if err != nil {
+		return err
+	}
+	owner := dir.Sys().(*syscall.Stat_t)
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 // private takes everybody else's permissions from a file that has some.

@@ -139,6 +139,10 @@ func readPrivate(path string) ([]byte, error) {
 // deny, and must be ours or root's.
 func readSecret(path string, deny fs.FileMode) ([]byte, error) {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, postern.Errorf(postern.Denied, "%s may not be read by this user", path).
+			WithHint("run postern as the user that the state directory belongs to, or as root")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,9 @@ func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
 	if f.Until, err = parseTime(f.until, now); err != nil {
 		return f.Filter, err
 	}
+	if f.Limit < 0 {
+		return f.Filter, postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit)
+	}
 	return f.Filter, f.Validate()
 }
 
@@ -116,9 +119,6 @@ func (a *app) logList(ctx context.Context, o *logListOptions) error {
 	f, err := o.parse(time.Now())
 	if err != nil {
 		return err
-	}
-	if f.Limit < 0 {
-		return postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit)
 	}
 	f.Last = f.Limit > 0
 	st, err := a.open(ctx)
@@ -285,10 +285,7 @@ func (a *app) logFollow(ctx context.Context, o *logListOptions) error {
 		if err != nil {
 			return err
 		}
-		for len(events) > 0 && events[len(events)-1].Index >= next { // written meanwhile: comes below
-			events = events[:len(events)-1]
-		}
-		if err := a.printEvents(ctx, st.Store, events, o.json, o.words); err != nil {
+		if err := a.printEvents(ctx, st.Store, before(events, next), o.json, o.words); err != nil {
 			return err
 		}
 	}
@@ -300,26 +297,22 @@ func (a *app) logFollow(ctx context.Context, o *logListOptions) error {
 	return err
 }
 
+// follow prints new lines until ctx ends. A database that is away is waited
+// for.
 func (a *app) follow(ctx context.Context, db *store.DB, f timeline.Filter, o *logListOptions) error {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
+	away := false
 	for {
-		size, err := db.LogSize(ctx)
-		if err != nil {
+		next, err := a.printSince(ctx, db, f, o)
+		switch {
+		case err == nil:
+			f.From, away = next, false
+		case postern.CodeOf(err) != postern.Unavailable:
 			return err
-		}
-		if size > f.From {
-			events, err := db.Events(ctx, f)
-			if err != nil {
-				return err
-			}
-			for len(events) > 0 && events[len(events)-1].Index >= size {
-				events = events[:len(events)-1]
-			}
-			if err := a.printEvents(ctx, db, events, o.json, o.words); err != nil {
-				return err
-			}
-			f.From = size
+		case !away && ctx.Err() == nil:
+			away = true
+			fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err)
 		}
 		select {
 		case <-tick.C:
@@ -327,6 +320,28 @@ func (a *app) follow(ctx context.Context, db *store.DB, f timeline.Filter, o *lo
 			return ctx.Err()
 		}
 	}
+}
+
+// printSince prints the lines from f.From on and returns the index after them.
+func (a *app) printSince(ctx context.Context, db *store.DB, f timeline.Filter, o *logListOptions) (int64, error) {
+	size, err := db.LogSize(ctx)
+	if err != nil || size <= f.From {
+		return f.From, err
+	}
+	events, err := db.Events(ctx, f)
+	if err != nil {
+		return f.From, err
+	}
+	return size, a.printEvents(ctx, db, before(events, size), o.json, o.words)
+}
+
+// before returns the events whose index is below next: others were written
+// meanwhile, and will come.
+func before(events []postern.Event, next int64) []postern.Event {
+	for len(events) > 0 && events[len(events)-1].Index >= next {
+		events = events[:len(events)-1]
+	}
+	return events
 }
 
 // checkpointFile is the file of the state directory that keeps the checkpoint

@@ -1,0 +1,31 @@
+package store_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/store/storetest"
+)
+
+// TestRoomsOnPostgreSQL runs the tests of the rooms that keep something, which
+// run over SQLite elsewhere, over PostgreSQL.
+func TestRoomsOnPostgreSQL(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs other packages' tests")
+	}
+	server := posterntest.StartPostgreSQL(t)
+	for _, args := range [][]string{
+		{"../ca", "../otp", "../portal"},
+		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../cmd/postern"}, // the portal over the store
+	} {
+		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1"}, args...)...)
+		cmd.Env = append(os.Environ(), storetest.DatabaseEnv+"="+server.URL("postgres"))
+		out, err := cmd.CombinedOutput()
+		if err != nil || bytes.Contains(out, []byte("[no tests to run]")) {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
