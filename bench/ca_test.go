@@ -1,0 +1,333 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/store/storetest"
+)
+
+// Server certificates issued a second over HTTPS, each durable before it is
+// answered: Postern's signing call over SQLite against step-ca's sign API over
+// its default database, each in a process of its own, from the same client and
+// the same requests. Rounds of the two alternate.
+const (
+	signRound = 200 // certificates a round, of each
+	signKeys  = 32  // different requests
+)
+
+func BenchmarkCASign(b *testing.B) {
+	csrs := requests(b)
+	step, own := startStepCA(b), startSigner(b)
+	for _, clients := range []int{1, 8} {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			var theirs, ours meter
+			cpu := [2]float64{step.cpu(b), own.cpu(b)}
+			var n float64
+			for b.Loop() {
+				calls := step.calls(b, csrs, signRound)
+				theirs.measure(func() { step.sign(b, clients, calls) })
+				calls = own.calls(b, csrs, signRound)
+				ours.measure(func() { own.sign(b, clients, calls) })
+				n += signRound
+			}
+			b.ReportMetric(n/theirs.seconds(), "step-ca/s")
+			b.ReportMetric(n/ours.seconds(), "postern/s")
+			b.ReportMetric((step.cpu(b)-cpu[0])*1000/n, "step-ca-cpu-ms")
+			b.ReportMetric((own.cpu(b)-cpu[1])*1000/n, "postern-cpu-ms")
+			b.ReportMetric(theirs.seconds()/ours.seconds(), "ratio")
+		})
+	}
+}
+
+// requests returns certificate requests in PEM.
+func requests(b *testing.B) []string {
+	b.Helper()
+	var list []string
+	for range signKeys {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(b, err)
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}, DNSNames: []string{"www.example.com"}}, key)
+		must(b, err)
+		list = append(list, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})))
+	}
+	return list
+}
+
+// peer is a server that signs.
+type peer struct {
+	url    string
+	token  string // sent as bearer, if set
+	body   func(csr string) any
+	client *http.Client
+	pid    int
+}
+
+// calls makes the bodies of n calls, outside of what is measured.
+func (p *peer) calls(b *testing.B, csrs []string, n int) [][]byte {
+	b.Helper()
+	list := make([][]byte, n)
+	for i := range list {
+		data, err := json.Marshal(p.body(csrs[i%len(csrs)]))
+		must(b, err)
+		list[i] = data
+	}
+	return list
+}
+
+// sign makes the calls from so many clients at once.
+func (p *peer) sign(b *testing.B, clients int, calls [][]byte) {
+	b.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(calls) {
+					return
+				}
+				if err := p.call(calls[i]); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (p *peer) call(body []byte) error {
+	req, err := http.NewRequest(http.MethodPost, p.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusCreated || !strings.Contains(string(text), "BEGIN CERTIFICATE")) {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
+	}
+	return err
+}
+
+// cpu returns the seconds of CPU that the server has used.
+func (p *peer) cpu(b *testing.B) float64 {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
+	must(b, err)
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+2:]))
+	user, err := strconv.Atoi(fields[11])
+	must(b, err)
+	system, err := strconv.Atoi(fields[12])
+	must(b, err)
+	return float64(user+system) / 100 // USER_HZ
+}
+
+// client returns one that keeps its connections, over HTTP/1.1.
+func client(roots *x509.CertPool) *http.Client {
+	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}, MaxIdleConnsPerHost: 64}}
+}
+
+// start runs a server until the benchmark ends, and waits for its port.
+func start(b *testing.B, cmd *exec.Cmd, port int) int {
+	b.Helper()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(b, cmd.Start())
+	gone := make(chan struct{})
+	go func() { cmd.Wait(); close(gone) }()
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-gone:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-gone
+		}
+	})
+	for {
+		if conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			conn.Close()
+			return cmd.Process.Pid
+		}
+		select {
+		case <-gone:
+			b.Fatalf("%s ended: %s", cmd.Path, out.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// signerEnv names the state of a signing server, in the process that is one.
+const signerEnv = "POSTERN_BENCH_SIGNER"
+
+// TestServeSigner is not a test but the server of [BenchmarkCASign], which runs
+// this program again.
+func TestServeSigner(t *testing.T) {
+	dir := os.Getenv(signerEnv)
+	if dir == "" {
+		t.Skip("the server of a benchmark")
+	}
+	db, err := store.Open(t.Context(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
+	must(t, err)
+	a, err := ca.Open(t.Context(), ca.Config{}, db)
+	must(t, err)
+	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
+	must(t, err)
+	srv := &http.Server{
+		Addr:    os.Getenv(signerEnv + "_ADDR"),
+		Handler: ca.NewAPI(ca.APIConfig{}, a, nil),
+		TLSConfig: &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{
+			{Certificate: [][]byte{out.Leaf.Raw, out.Chain[0].Raw}, PrivateKey: out.Key},
+		}},
+	}
+	t.Fatal(srv.ListenAndServeTLS("", ""))
+}
+
+func startSigner(b *testing.B) *peer {
+	b.Helper()
+	dir, port := b.TempDir(), posterntest.FreePort(b)
+	db, err := store.Open(context.Background(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
+	must(b, err)
+	a, err := ca.Init(context.Background(), ca.Config{URL: "http://pki.example.com"}, db)
+	must(b, err)
+	token, err := a.AddToken(context.Background(), "bench", []string{"example.com"}, 0)
+	must(b, err)
+	must(b, db.Close())
+	roots := x509.NewCertPool()
+	roots.AddCert(a.Root())
+	cmd := exec.Command(os.Args[0], "-test.run=^TestServeSigner$", "-test.timeout=0")
+	cmd.Env = append(os.Environ(), signerEnv+"="+dir, fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
+	return &peer{
+		url: fmt.Sprintf("https://127.0.0.1:%d/sign", port), token: token, client: client(roots), pid: start(b, cmd, port),
+		body: func(csr string) any { return ca.SignCall{CSR: csr} },
+	}
+}
+
+// startStepCA builds step-ca from the module beside this file and runs it with
+// an intermediate of its own, a JWK provisioner and its default database.
+func startStepCA(b *testing.B) *peer {
+	b.Helper()
+	dir, port := b.TempDir(), posterntest.FreePort(b)
+	program := filepath.Join(dir, "step-ca")
+	build := exec.Command("go", "build", "-o", program, "github.com/smallstep/certificates/cmd/step-ca")
+	build.Dir = "stepca"
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("build step-ca: %v\n%s", err, out)
+	}
+	roots := stepHierarchy(b, dir)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(b, err)
+	config, err := json.Marshal(map[string]any{
+		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "int.pem"), "key": filepath.Join(dir, "int.key"),
+		"address": fmt.Sprintf("127.0.0.1:%d", port), "dnsNames": []string{"localhost"},
+		"db":        map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
+		"authority": map[string]any{"provisioners": []any{map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)}}},
+	})
+	must(b, err)
+	must(b, os.WriteFile(filepath.Join(dir, "ca.json"), config, 0o600))
+	cmd := exec.Command(program, filepath.Join(dir, "ca.json"))
+	cmd.Env = append(os.Environ(), "STEPPATH="+dir)
+	return &peer{
+		url: fmt.Sprintf("https://127.0.0.1:%d/1.0/sign", port), client: client(roots), pid: start(b, cmd, port),
+		body: func(csr string) any { return map[string]any{"csr": csr, "ott": oneTimeToken(b, key)} },
+	}
+}
+
+// stepHierarchy writes a root and an intermediate as step-ca wants them.
+func stepHierarchy(b *testing.B, dir string) *x509.CertPool {
+	b.Helper()
+	sign := func(name string, parent *x509.Certificate, signer crypto.Signer) (*x509.Certificate, *ecdsa.PrivateKey) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(b, err)
+		tmpl := &x509.Certificate{
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		}
+		if parent == nil {
+			parent, signer = tmpl, key
+		}
+		der, err := x509.CreateCertificate(rand.Reader, tmpl, parent, key.Public(), signer)
+		must(b, err)
+		cert, err := x509.ParseCertificate(der)
+		must(b, err)
+		return cert, key
+	}
+	root, rootKey := sign("step root", nil, nil)
+	inter, interKey := sign("step intermediate", root, rootKey)
+	der, err := x509.MarshalECPrivateKey(interKey)
+	must(b, err)
+	for name, block := range map[string]*pem.Block{
+		"root.pem": {Type: "CERTIFICATE", Bytes: root.Raw}, "int.pem": {Type: "CERTIFICATE", Bytes: inter.Raw}, "int.key": {Type: "EC PRIVATE KEY", Bytes: der},
+	} {
+		must(b, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	return roots
+}
+
+var base64url = base64.RawURLEncoding
+
+// publicJWK returns a P-256 key as JWK (RFC 7518 section 6.2).
+func publicJWK(b *testing.B, key *ecdsa.PrivateKey) map[string]any {
+	b.Helper()
+	point, err := key.PublicKey.Bytes()
+	must(b, err)
+	return map[string]any{
+		"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "bench",
+		"x": base64url.EncodeToString(point[1:33]), "y": base64url.EncodeToString(point[33:]),
+	}
+}
+
+// oneTimeToken returns what step-ca's JWK provisioner accepts once.
+func oneTimeToken(b *testing.B, key *ecdsa.PrivateKey) string {
+	b.Helper()
+	now := time.Now()
+	claims, err := json.Marshal(map[string]any{
+		"iss": "bench", "aud": "https://localhost/1.0/sign", "sub": "www.example.com", "sans": []string{"www.example.com"},
+		"iat": now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(4 * time.Minute).Unix(), "jti": rand.Text(),
+	})
+	must(b, err)
+	signed := base64url.EncodeToString([]byte(`{"alg":"ES256","kid":"bench","typ":"JWT"}`)) + "." + base64url.EncodeToString(claims)
+	sum := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
+	must(b, err)
+	return signed + "." + base64url.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+}
