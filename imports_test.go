@@ -23,6 +23,8 @@ var may = map[string][]string{
 	"cmd":         {"*"},
 	"bench":       {"*"},
 	"posterntest": {},
+	"acme":        {"reach"},
+	"portal":      {"reach"},
 }
 
 // only names imports that belong to one room alone, and why.

@@ -77,6 +77,16 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
+// Permits reports, by a Denied or Invalid error, whether server certificates for
+// these names may be issued at all.
+func (a *Authority) Permits(list []string) error {
+	n, _, err := cleanNames(list)
+	if err != nil {
+		return err
+	}
+	return permits(a.Root(), n, nil)
+}
+
 // permits returns a Denied error that names the first name which the root's
 // constraints leave out.
 func permits(root *x509.Certificate, n names, mails []string) error {

@@ -42,6 +42,9 @@ func (r Reason) String() string {
 	return fmt.Sprintf("reason %d", int(r))
 }
 
+// Valid reports whether certificates are revoked for that reason.
+func (r Reason) Valid() bool { return reasons[r] != "" }
+
 // MarshalText writes the reason's name.
 func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
@@ -69,7 +72,7 @@ func ParseReason(s string) (Reason, error) {
 // returns. It fails with NotFound for an unknown serial and with Conflict for one
 // that was revoked before.
 func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by Origin) error {
-	if _, ok := reasons[reason]; !ok {
+	if !reason.Valid() {
 		return postern.Errorf(postern.Invalid, "%d is not a reason for revocation", int(reason))
 	}
 	c, err := a.store.Certificate(ctx, serial)

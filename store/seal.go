@@ -150,6 +150,7 @@ type sealedColumn struct {
 // sealedColumns lists every sealed column of every room, for Rewrap.
 var sealedColumns = []sealedColumn{
 	{"keys", "sealed", purposeKey, []string{"name"}},
+	{"acme_external_keys", "sealed", purposeACMEKey, []string{"id"}},
 	{"otp_keys", "sealed", purposeOTPKey, []string{"public_id"}},
 	{"otp_clients", "sealed", purposeOTPClient, []string{"CAST(id AS TEXT)"}},
 	{"portal_mail", "sealed", purposePortalMail, []string{"id"}},

@@ -1,0 +1,289 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/postern-project/postern"
+)
+
+// algorithms are those that requests may be signed with.
+var algorithms = []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.RS256, jose.PS256}
+
+// maxBody bounds a request; a certificate request of a hundred names is smaller.
+const maxBody = 128 << 10
+
+// envelope is a JWS in flattened JSON serialization (RFC 8555 section 6.2).
+type envelope struct {
+	Protected string          `json:"protected"`
+	Payload   string          `json:"payload"` // some clients leave out an empty one
+	Signature string          `json:"signature"`
+	Header    json.RawMessage `json:"header,omitempty"`
+	Many      json.RawMessage `json:"signatures,omitempty"`
+}
+
+// protected is the header that is signed.
+type protected struct {
+	Alg      string           `json:"alg"`
+	KeyID    string           `json:"kid"`
+	Key      *jose.JSONWebKey `json:"jwk"`
+	Nonce    string           `json:"nonce"`
+	URL      string           `json:"url"`
+	Critical json.RawMessage  `json:"crit"`
+}
+
+// message is a request whose signature was verified.
+type message struct {
+	base    string
+	url     string
+	key     *jose.JSONWebKey
+	account *Account // nil when the request was signed by a key of its own
+	payload []byte
+	address string
+}
+
+// postAsGet reports whether the request only asks (RFC 8555 section 6.3).
+func (m *message) postAsGet() bool { return len(m.payload) == 0 }
+
+// decode reads the payload into v.
+func (m *message) decode(v any) error {
+	if err := json.Unmarshal(m.payload, v); err != nil {
+		return malformed("the payload is not what this address takes: %v", err)
+	}
+	return nil
+}
+
+// signer says whose key may sign a request.
+type signer int
+
+const (
+	byAccount signer = 1 << iota
+	byKey
+)
+
+// verify reads a request and verifies all that RFC 8555 section 6 asks for.
+func (s *Server) verify(r *http.Request, by signer) (*message, error) {
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/jose+json" {
+		return nil, problem("malformed", http.StatusUnsupportedMediaType, "requests are application/jose+json")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return nil, malformed("the request is too large or broke off")
+	}
+	env, head, err := parseEnvelope(body)
+	if err != nil {
+		return nil, err
+	}
+	m := &message{base: s.base(r), address: remoteAddress(r)}
+	m.url = m.base + strings.TrimPrefix(r.URL.RequestURI(), prefix)
+	if subtle.ConstantTimeCompare([]byte(head.URL), []byte(m.url)) != 1 {
+		return nil, unauthorized("the request is signed for %q, not for %q", head.URL, m.url)
+	}
+	switch fresh, err := s.nonces.spend(r.Context(), head.Nonce); {
+	case err != nil:
+		return nil, err
+	case !fresh:
+		return nil, badNonce()
+	}
+	if err := s.keyOf(r.Context(), m, head, by); err != nil {
+		return nil, err
+	}
+	if m.payload, err = env.open(m.key, head.Alg); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func parseEnvelope(body []byte) (*envelope, *protected, error) {
+	var env envelope
+	if err := json.Unmarshal(body, &env); err != nil {
+		return nil, nil, malformed("the request is no JWS: %v", err)
+	}
+	if env.Many != nil || env.Header != nil || env.Protected == "" || env.Signature == "" {
+		return nil, nil, malformed("the request is no JWS in flattened form with one signature and a protected header alone")
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(env.Protected)
+	if err != nil {
+		return nil, nil, malformed("the protected header is not base64url")
+	}
+	var head protected
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, nil, malformed("the protected header can't be read: %v", err)
+	}
+	if head.Critical != nil {
+		return nil, nil, malformed("critical extensions are not known here")
+	}
+	return &env, &head, nil
+}
+
+// keyOf finds the key that the request claims to be signed with.
+func (s *Server) keyOf(ctx context.Context, m *message, head *protected, by signer) error {
+	switch {
+	case (head.Key != nil) == (head.KeyID != ""):
+		return malformed("a request names its key by either jwk or kid")
+	case head.Key != nil:
+		if by&byKey == 0 {
+			return malformed("this address takes requests signed by an account (kid)")
+		}
+		m.key = head.Key
+		return checkKey(m.key)
+	case by&byAccount == 0:
+		return malformed("this address takes requests signed by a key (jwk)")
+	}
+	id, ok := strings.CutPrefix(head.KeyID, m.base+"/account/")
+	if !ok {
+		return accountDoesNotExist()
+	}
+	a, err := s.account(ctx, id)
+	if err != nil {
+		return err
+	}
+	m.account, m.key = a, new(jose.JSONWebKey)
+	return m.key.UnmarshalJSON(a.Key)
+}
+
+// account returns an account that may act: it is valid, and so is the person
+// who stands for it.
+func (s *Server) account(ctx context.Context, id string) (*Account, error) {
+	a, err := s.store.ACMEAccount(ctx, id)
+	switch {
+	case postern.CodeOf(err) == postern.NotFound && err != nil:
+		return nil, accountDoesNotExist()
+	case err != nil:
+		return nil, err
+	case a.Status != valid:
+		return nil, unauthorized("the account is %s", a.Status)
+	case a.Person == "" && !s.cfg.Anonymous:
+		return nil, unauthorized("nobody stands for the account")
+	case a.Person == "":
+		return &a, nil
+	}
+	p, err := s.store.Person(ctx, a.Person)
+	switch {
+	case err != nil:
+		return nil, err
+	case !p.Active():
+		return nil, unauthorized("the person who stands for the account is %s", p.Status)
+	}
+	return &a, nil
+}
+
+// open verifies the signature and returns the payload.
+func (e *envelope) open(key *jose.JSONWebKey, alg string) ([]byte, error) {
+	if !accepted(alg) {
+		return nil, badSignatureAlgorithm(alg)
+	}
+	jws, err := jose.ParseSigned(e.Protected+"."+e.Payload+"."+e.Signature, algorithms)
+	if err != nil {
+		return nil, malformed("the JWS can't be read: %v", err)
+	}
+	payload, err := jws.Verify(key.Key)
+	if err != nil {
+		return nil, unauthorized("the signature does not hold")
+	}
+	return payload, nil
+}
+
+func accepted(alg string) bool {
+	for _, a := range algorithms {
+		if string(a) == alg {
+			return true
+		}
+	}
+	return false
+}
+
+// checkKey accepts the kinds and strengths of key that accounts have.
+func checkKey(k *jose.JSONWebKey) error {
+	if !k.IsPublic() {
+		return badPublicKey("it is not a public key; treat it as lost")
+	}
+	switch pub := k.Key.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve != elliptic.P256() && pub.Curve != elliptic.P384() && pub.Curve != elliptic.P521() {
+			return badPublicKey("its curve is not P-256, P-384 or P-521")
+		}
+	case ed25519.PublicKey:
+	case *rsa.PublicKey:
+		if n := pub.N.BitLen(); n < 2048 || n > 8192 {
+			return badPublicKey("RSA keys have 2048 to 8192 bits")
+		}
+		if pub.E != 65537 {
+			return badPublicKey("RSA keys have the exponent 65537")
+		}
+	default:
+		return badPublicKey("its kind is not known")
+	}
+	return nil
+}
+
+// thumbprint is a key's RFC 7638 thumbprint, base64url.
+func thumbprint(k *jose.JSONWebKey) (string, error) {
+	sum, err := k.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return "", badPublicKey("it has no thumbprint")
+	}
+	return base64.RawURLEncoding.EncodeToString(sum), nil
+}
+
+// bindingOf verifies an external account binding (RFC 8555 section 7.3.4) and
+// returns the ID of the external key that made it.
+func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage) (string, error) {
+	env, head, err := parseEnvelope(raw)
+	if err != nil {
+		return "", err
+	}
+	if head.Alg != string(jose.HS256) || head.Nonce != "" || head.URL != m.url || head.KeyID == "" {
+		return "", malformed("an external account binding is signed with HS256 by the key that kid names, for the address of new-account, without a nonce")
+	}
+	wrong := unauthorized("the external account binding does not hold")
+	key, err := s.store.ACMEExternalKey(ctx, head.KeyID)
+	switch {
+	case postern.CodeOf(err) == postern.NotFound && err != nil:
+		return "", wrong
+	case err != nil:
+		return "", err
+	}
+	jws, err := jose.ParseSigned(env.Protected+"."+env.Payload+"."+env.Signature, []jose.SignatureAlgorithm{jose.HS256})
+	if err != nil {
+		return "", wrong
+	}
+	payload, err := jws.Verify(key.Secret)
+	if err != nil {
+		return "", wrong
+	}
+	var bound jose.JSONWebKey
+	if err := bound.UnmarshalJSON(payload); err != nil {
+		return "", wrong
+	}
+	a, err := thumbprint(&bound)
+	if err != nil {
+		return "", err
+	}
+	b, err := thumbprint(m.key)
+	if err != nil {
+		return "", err
+	}
+	if a != b {
+		return "", malformed("the external account binding is for another key")
+	}
+	return head.KeyID, nil
+}
+
+// sameKey reports whether two public keys are one.
+func sameKey(a, b any) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
