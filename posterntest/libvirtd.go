@@ -32,6 +32,7 @@ type Libvirtd struct {
 	PID     int
 	Port    int
 	TLSPort int
+	Env     []string // more of the daemon's environment, from the next Start on
 	cmd     *exec.Cmd
 	bus     *exec.Cmd
 	done    chan struct{}
@@ -187,6 +188,20 @@ func cacheDir() string {
 	return filepath.Join(dir, "postern-test-libvirt")
 }
 
+// TraceAlone keeps other test processes from tracing, and from being traced,
+// until the returned function is called: a trace sees the whole host.
+func TraceAlone(t testing.TB) (release func()) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-trace.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { f.Close() }
+}
+
 // Start starts the daemon, also again after Kill.
 func (l *Libvirtd) Start() error {
 	if l.bus == nil {
@@ -209,10 +224,10 @@ func (l *Libvirtd) Start() error {
 		mount --bind "$D/etc" /etc/libvirt && mount --bind "$D/run" /run/libvirt &&
 		mount --bind "$D/lib" /var/lib/libvirt && mount --bind "$CACHE" /var/cache/libvirt &&
 		mount --bind "$D/log" /var/log/libvirt || exit 1
-		if [ -e "$D/libvirtd.bin" ]; then mount --bind "$D/libvirtd.bin" "$DAEMON"; fi
 		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`)
 	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+cacheDir(), "DAEMON="+daemon,
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))
+	l.cmd.Env = append(l.cmd.Env, l.Env...)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := l.cmd.Start(); err != nil {

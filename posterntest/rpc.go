@@ -15,8 +15,11 @@ type RPC struct {
 	buf    []byte
 }
 
-// RemoteProgram is the number of libvirt's main RPC program.
-const RemoteProgram = 0x20008086
+// Numbers of libvirt's main RPC program and of QEMU's.
+const (
+	RemoteProgram = 0x20008086
+	QEMUProgram   = 0x20008087
+)
 
 // Some of its procedures.
 const (
@@ -27,6 +30,8 @@ const (
 	ProcAuthList     = 66
 	ProcLibVersion   = 157
 	ProcDomainState  = 212
+
+	ProcQEMUMonitorCommand = 1 // of QEMUProgram
 )
 
 // DialRPC connects to a daemon's socket and opens qemu:///system.
@@ -59,16 +64,21 @@ func String(s string) []byte {
 // Call sends a call and returns the reply's payload, which stands until the next
 // call. A reply that tells of an error is an error.
 func (r *RPC) Call(proc int32, payload []byte) ([]byte, error) {
-	if err := r.Send(proc, payload); err != nil {
+	return r.CallProgram(RemoteProgram, proc, payload)
+}
+
+// CallProgram is Call of another program.
+func (r *RPC) CallProgram(prog uint32, proc int32, payload []byte) ([]byte, error) {
+	if err := r.Send(prog, proc, payload); err != nil {
 		return nil, err
 	}
 	return r.Receive()
 }
 
 // Send sends a call without waiting for its reply.
-func (r *RPC) Send(proc int32, payload []byte) error {
+func (r *RPC) Send(prog uint32, proc int32, payload []byte) error {
 	b := r.buf[:0]
-	for _, v := range []uint32{uint32(28 + len(payload)), RemoteProgram, 1, uint32(proc), 0, r.serial, 0} {
+	for _, v := range []uint32{uint32(28 + len(payload)), prog, 1, uint32(proc), 0, r.serial, 0} {
 		b = binary.BigEndian.AppendUint32(b, v)
 	}
 	r.buf = append(b, payload...)

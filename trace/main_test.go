@@ -62,6 +62,7 @@ func (c *collector) of(hold func(*event.Event) bool) []event.Event {
 func traced(t *testing.T, cfg Config, do func(l *posterntest.Libvirtd)) (*collector, Summary) {
 	t.Helper()
 	l := posterntest.SharedLibvirtd(t)
+	defer posterntest.TraceAlone(t)()
 	c := &collector{}
 	s, err := Start(cfg)
 	if err != nil {

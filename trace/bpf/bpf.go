@@ -384,10 +384,13 @@ func (k *Kernel) Lost() uint64 {
 func (k *Kernel) Detach() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var errs []error
-	for _, l := range k.links {
-		errs = append(errs, l.Close())
+	// Each waits for the kernel's readers to be done: they wait together.
+	errs := make([]error, len(k.links))
+	var wg sync.WaitGroup
+	for i, l := range k.links {
+		wg.Go(func() { errs[i] = l.Close() })
 	}
+	wg.Wait()
 	k.links = nil
 	return errors.Join(errs...)
 }
