@@ -61,10 +61,10 @@ type Account struct {
 	Home     map[string]string
 }
 
-// HostConfig describes a test host. Config is sshd's; a HostKey and a Port are
-// added. Files are absolute paths below /etc, PAM's among them.
+// HostConfig describes a test host. Files are absolute paths below /etc, PAM's
+// among them; @DIR@ in them stands for the host's directory.
 type HostConfig struct {
-	Config   string
+	Config   string // sshd_config, unless it is among Files
 	Accounts []Account
 	Files    map[string]string
 	LoginLog bool // keep /dev/log: see Host.Syslog
@@ -82,7 +82,8 @@ type Host struct {
 	pid     int           // of sshd, outside
 }
 
-// setup runs inside the namespaces: $1 is the host's directory.
+// setup runs inside the namespaces: $1 is the host's directory, $2 makes sshd
+// log to standard error. The device tun7 is the first account's.
 const setup = `set -eu
 cd "$1"
 ip link set lo up
@@ -91,15 +92,17 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /run/lock dev/pts dev/net dev/shm
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir -p dev/pts dev/net dev/shm
-for f in null zero full random urandom tty net/tun; do
-	[ -e /dev/$f ] && touch dev/$f && mount --bind /dev/$f dev/$f
+for f in null zero full random urandom tty; do
+	touch dev/$f && mount --bind /dev/$f dev/$f
 done
+mknod -m 666 dev/net/tun c 10 200
+ip tuntap add dev tun7 mode tun user 20000
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 ln -s "$1/syslog" dev/log
 mount --rbind dev /dev
-exec /usr/sbin/sshd -D -e -f "$1/sshd_config" -p 22
+exec /usr/sbin/sshd -D -f /etc/ssh/sshd_config -h "$1/host" -p 22 $2
 `
 
 // StartHost starts a host and waits until its sshd answers. It needs root.
@@ -117,7 +120,7 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 	}
 	defer out.Close()
 	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", setup, "sh", h.Dir)
+		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog])
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Pdeathsig follows the thread that started the command.
@@ -168,7 +171,7 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 		}
 	}
 	h.Key, h.KeyFile = NewSSHKey(t, h.Dir, "client")
-	hostKey, hostKeyFile := NewSSHKey(t, h.Dir, "host")
+	hostKey, _ := NewSSHKey(t, h.Dir, "host")
 	h.HostKey = hostKey.PublicKey()
 	passwd, group, shadow := read(t, "/etc/passwd"), read(t, "/etc/group"), read(t, "/etc/shadow")
 	for i, a := range cfg.Accounts {
@@ -208,7 +211,9 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 		}
 		h.write(t, strings.TrimPrefix(path, "/"), strings.ReplaceAll(content, "@DIR@", h.Dir), mode)
 	}
-	h.write(t, "sshd_config", "HostKey "+hostKeyFile+"\nPidFile none\n"+strings.ReplaceAll(cfg.Config, "@DIR@", h.Dir), 0o644)
+	if cfg.Config != "" {
+		h.write(t, "etc/ssh/sshd_config", strings.ReplaceAll(cfg.Config, "@DIR@", h.Dir), 0o644)
+	}
 	if cfg.LoginLog {
 		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(h.Dir, "syslog"), Net: "unixgram"})
 		if err != nil {

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DefaultSocket is where pam_postern looks for the daemon.
-const DefaultSocket = "/run/postern/pam.sock"
+// Where pam_postern, and the ForceCommand shell, look for the daemon.
+const (
+	DefaultSocket = "/run/postern/pam.sock"
+	ShellSocket   = "/run/postern/shell.sock"
+)
 
 // Attempt is somebody who wants in and typed a code.
 type Attempt struct {
@@ -68,6 +73,10 @@ type Config struct {
 	Timeout time.Duration
 	// Host names this host in links; empty means its hostname.
 	Host string
+	// Users makes it answer every user of this host, each about codes for
+	// their own account only: the socket of the ForceCommand shell, which
+	// runs as the user. Otherwise only root is answered.
+	Users bool
 }
 
 // Validate reports values out of range.
@@ -85,7 +94,6 @@ type Server struct {
 	record  Recorder
 	log     *slog.Logger
 	machine machine
-	trusted func(unix.Ucred) bool
 }
 
 // NewServer returns a server that decides with check and writes what happened
@@ -106,14 +114,14 @@ func NewServer(cfg Config, check Checker, record Recorder, log *slog.Logger) (*S
 	return &Server{
 		cfg: cfg, check: check, record: record, log: log,
 		machine: thisMachine(cfg.Host),
-		trusted: func(peer unix.Ucred) bool { return peer.Uid == 0 },
 	}, nil
 }
 
-// Listen makes the socket that pam_postern asks on: only its owner, who must be
-// root for pam_postern to trust it, can connect. A socket that nobody listens
-// on any more is replaced; a directory that is missing is made.
-func Listen(path string) (*net.UnixListener, error) {
+// Listen makes the socket that pam_postern asks on, with mode 0600: only its
+// owner, who must be root for pam_postern to trust it, can connect. The
+// ForceCommand shell's has mode 0666. A socket that nobody listens on any more
+// is replaced; a directory that is missing is made.
+func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -134,11 +142,15 @@ func Listen(path string) (*net.UnixListener, error) {
 	defer f.Close()
 	// The mode of a socket that is not bound yet becomes its file's mode, so
 	// there is no moment at which others can connect.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
+	if err := unix.Fchmod(fd, uint32(mode.Perm())); err != nil {
 		return nil, err
 	}
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	// The umask took bits away from it, never added any.
+	if err := os.Chmod(path, mode.Perm()); err != nil {
+		return nil, err
 	}
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, err
@@ -196,7 +208,7 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 // client gets no answer, which it takes for a no.
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	peer, err := peerOf(conn)
-	if err != nil || !s.trusted(peer) {
+	if err != nil || peer.Uid != 0 && !s.cfg.Users {
 		s.log.Warn("the PAM socket refused a process", postern.LogPID, peer.Pid, postern.LogID, peer.Uid)
 		return
 	}
@@ -215,12 +227,25 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		s.log.Warn("the PAM socket got no question", postern.LogPID, peer.Pid, postern.LogError, err)
 		return
 	}
+	if s.cfg.Users {
+		if q.Ask != AskCode || !owns(peer.Uid, q.User) {
+			s.log.Warn("a user asked about another account", postern.LogPID, peer.Pid, postern.LogID, peer.Uid)
+			return
+		}
+		q.Service = "postern-shell"
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	verdict := s.answer(ctx, q, int(peer.Pid))
 	if conn.SetDeadline(time.Now().Add(s.cfg.ReadTimeout)) == nil {
 		_, _ = conn.Write(q.answer(verdict)) // gone already: it denied
 	}
+}
+
+// owns reports whether an account is that user's.
+func owns(uid uint32, name string) bool {
+	u, err := user.Lookup(name)
+	return err == nil && u.Uid == strconv.FormatUint(uint64(uid), 10)
 }
 
 // answer decides, and writes the timeline before anybody is let in.

@@ -83,7 +83,7 @@ func startServer(t testing.TB, path string, cfg Config, check Checker, record Re
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := Listen(path)
+	l, err := Listen(path, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

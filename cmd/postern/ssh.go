@@ -12,7 +12,7 @@ import (
 
 func newSSH(a *app) *cobra.Command {
 	return group("ssh", "Two-factor SSH: audit, configure, sign",
-		newSSHCheck(a),
+		newSSHCheck(a), newSSHShell(a),
 	)
 }
 

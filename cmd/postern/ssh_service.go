@@ -46,7 +46,7 @@ func newPAMServer(st *state, check *otp.Checker, log *slog.Logger) (*sshd.Server
 // pamListener returns the socket that pam_postern asks on: the one that systemd
 // opened as root under the name "pam", or else, for root, one of our own. For
 // anybody else it is nil: pam_postern would not trust it.
-func pamListener(path string) (*net.UnixListener, error) {
+func pamListener(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if f := inheritedSocket("pam"); f != nil {
 		defer f.Close()
 		l, err := net.FileListener(f)
@@ -63,7 +63,7 @@ func pamListener(path string) (*net.UnixListener, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
-	return sshd.Listen(path)
+	return sshd.Listen(path, mode)
 }
 
 // inheritedSocket returns the socket that systemd passed under a name, or nil

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"log/syslog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/otp"
+	"github.com/postern-project/postern/sshd"
+	"github.com/spf13/cobra"
+)
+
+type sshShellOptions struct {
+	config  string
+	accept  []string
+	timeout time.Duration
+}
+
+func newSSHShell(a *app) *cobra.Command {
+	var o sshShellOptions
+	cmd := &cobra.Command{
+		Use:   "shell",
+		Short: "Ask for a code, then become the user's shell: a ForceCommand",
+		Long: `For hosts whose sshd can only use ForceCommand: ask for a YubiKey code, check it,
+and become what sshd would have run: the login shell, or the client's command.
+
+Reads /etc/yubikey_shell (YUBICO_API_ID, TRUSTED_KEYS_FILE, DEBUG; besides,
+YUBICO_API_URL and YUBICO_API_KEY) and /etc/yubikey_mappings. Without an API
+identifier the Postern daemon of this host is asked.
+
+sshd has let the client in before this runs. So it refuses to start where sshd
+leaves a channel open beside it, and says which and how to close it. Where
+nobody can type a code (sftp, scp, rsync), give it with
+ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
+		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.config, "config", "/etc/yubikey_shell", "the `FILE` of settings")
+	f.StringSliceVar(&o.accept, "accept", nil, "start although this `CHANNEL` is open, named as postern ssh check names it")
+	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long the code may take to be typed")
+	return cmd
+}
+
+// sshShell returns only if it refuses; the connection ends with it.
+func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
+	// Hanging up, and what interrupts or stops a program, are noes.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	err := a.becomeShell(ctx, o)
+	stop()
+	fmt.Fprintf(a.err, "postern: %v\n", err)
+	if hint := postern.HintOf(err); hint != "" {
+		fmt.Fprintf(a.err, "hint: %s\n", hint)
+	}
+	sshd.Disconnect()
+	return &postern.Error{Code: postern.Internal} // said already, before the connection ends
+}
+
+func (a *app) becomeShell(ctx context.Context, o sshShellOptions) error {
+	account, login, err := accountOf(os.Getuid())
+	if err != nil {
+		return err
+	}
+	cfg, err := sshd.ReadShellConfig(o.config)
+	if err != nil {
+		return err
+	}
+	s := sshd.Shell{
+		User: account, Login: login, Environ: os.Environ(), TrustedKeys: cfg.TrustedKeys,
+		Accepted: o.accept, Timeout: o.timeout, Stdin: os.Stdin, Stdout: a.out, Stderr: a.err,
+		Open: sshd.Beside(ctx, account, os.Getenv("SSH_CONNECTION")), Log: logAuth,
+	}
+	if err := shellValidator(&s, cfg); err != nil {
+		return err
+	}
+	if err := s.Run(ctx); err != nil {
+		return err
+	}
+	path, argv, environ := s.Command()
+	return fmt.Errorf("start %s: %w", path, syscall.Exec(path, argv, environ))
+}
+
+// shellValidator chooses who says whether a code is good.
+func shellValidator(s *sshd.Shell, cfg sshd.ShellConfig) error {
+	switch {
+	case cfg.APIID == 0:
+		s.AnyKey = true
+		s.Validate = func(ctx context.Context, code string) error {
+			address, _, _ := strings.Cut(os.Getenv("SSH_CONNECTION"), " ")
+			v, err := sshd.AskDaemon(ctx, sshd.ShellSocket, sshd.Question{Ask: sshd.AskCode, User: s.User, Host: address, Code: code})
+			if err == nil && v != sshd.Yes {
+				err = postern.Errorf(postern.Denied, "the code was not accepted")
+			}
+			return err
+		}
+	case cfg.APIKey != "":
+		key, err := base64.StdEncoding.DecodeString(cfg.APIKey)
+		if err != nil {
+			return postern.Errorf(postern.Invalid, "YUBICO_API_KEY is not base64")
+		}
+		c := otp.ClientConfig{ID: cfg.APIID, Key: key}
+		if cfg.URL != "" {
+			c.URLs = []string{cfg.URL}
+		}
+		client, err := otp.NewClient(c)
+		if err != nil {
+			return err
+		}
+		s.Validate = func(ctx context.Context, typed string) error { return verifyCode(ctx, client, typed) }
+	default:
+		s.Validate = func(ctx context.Context, code string) error {
+			return sshd.ValidateUnsigned(ctx, cfg.URL, cfg.APIID, code)
+		}
+	}
+	return nil
+}
+
+func verifyCode(ctx context.Context, client *otp.Client, typed string) error {
+	code, ok := otp.ParseCode(typed)
+	if !ok {
+		return postern.Errorf(postern.Denied, "that is no code of a YubiKey")
+	}
+	answer, err := client.Verify(ctx, code)
+	if err == nil && answer.Status != otp.StatusOK {
+		err = postern.Errorf(postern.Denied, "the validation service says %s", answer.Status)
+	}
+	return err
+}
+
+// logAuth writes to the log where sshd's own refusals go, if there is one.
+func logAuth(ok bool, message string) {
+	priority := syslog.LOG_NOTICE
+	if ok {
+		priority = syslog.LOG_INFO
+	}
+	if w, err := syslog.New(syslog.LOG_AUTHPRIV|priority, "postern-shell"); err == nil {
+		_, _ = fmt.Fprint(w, message)
+		w.Close()
+	}
+}
+
+// accountOf returns a user's name and shell, as passwd(5) or whatever stands in
+// for it has them.
+func accountOf(uid int) (name, shell string, err error) {
+	out, err := exec.Command("/usr/bin/getent", "passwd", strconv.Itoa(uid)).Output()
+	if err != nil {
+		return "", "", fmt.Errorf("user %d in passwd: %w", uid, err)
+	}
+	f := strings.Split(strings.TrimSpace(string(out)), ":")
+	if len(f) != 7 || f[2] != strconv.Itoa(uid) {
+		return "", "", postern.Errorf(postern.NotFound, "user %d is not in passwd", uid)
+	}
+	return f[0], f[6], nil
+}

@@ -1,0 +1,269 @@
+package sshd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Applier puts a setup's files in place, and takes them away again unless a new
+// login confirms that they work.
+type Applier struct {
+	Root string // below this directory instead of /
+	Dir  string // where backups go, one directory each
+	// Check reports whether sshd takes the files that are in place: sshd -t.
+	Check func(ctx context.Context) error
+	// Reload makes sshd read them.
+	Reload func(ctx context.Context) error
+	Now    func() time.Time // nil means the system's clock
+}
+
+// manifest is what a backup directory's file of that name says.
+type manifest struct {
+	Applied time.Time     `json:"applied"`
+	Boot    string        `json:"boot"`            // boot ID, for
+	Uptime  float64       `json:"uptime"`          // seconds since boot when it was applied
+	Files   []backedUp    `json:"files"`           // in the order of writing
+	Until   time.Duration `json:"until,omitempty"` // nanoseconds that a confirmation may take
+}
+
+type backedUp struct {
+	Path   string      `json:"path"`
+	Absent bool        `json:"absent,omitempty"` // the file was not there
+	Copy   string      `json:"copy,omitempty"`   // its name in the backup directory
+	Mode   fs.FileMode `json:"mode,omitempty"`
+}
+
+// Names in a backup directory.
+const (
+	manifestFile   = "manifest.json"
+	confirmedFile  = "confirmed"
+	rolledBackFile = "rolled-back"
+)
+
+// Apply backs up what the files replace, writes them, and has sshd check and
+// read them. On any error everything is as it was. It returns the backup's
+// directory: call RollBack with it when patience ends, unless Confirmed.
+func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (string, error) {
+	now := time.Now
+	if a.Now != nil {
+		now = a.Now
+	}
+	dir := filepath.Join(a.Dir, now().UTC().Format("20060102T150405.000000"))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	m := manifest{Applied: now().UTC(), Boot: thisMachine("").boot, Uptime: uptime(), Until: until}
+	for i, f := range files {
+		b, err := a.backUp(dir, i, f)
+		if err != nil {
+			return "", fmt.Errorf("back up %s: %w", f.Path, err)
+		}
+		m.Files = append(m.Files, b)
+	}
+	if err := writeManifest(dir, m); err != nil {
+		return "", err
+	}
+	err := a.write(ctx, files)
+	if err == nil {
+		err = a.Reload(ctx)
+	}
+	if err != nil {
+		return "", errors.Join(err, a.RollBack(context.WithoutCancel(ctx), dir))
+	}
+	return dir, nil
+}
+
+func (a Applier) write(ctx context.Context, files []File) error {
+	for _, f := range files {
+		if err := replaceFile(hostFiles{root: a.Root}.path(f.Path), f.Content, f.Mode); err != nil {
+			return err
+		}
+	}
+	if err := a.Check(ctx); err != nil {
+		return postern.Errorf(postern.Invalid, "sshd does not take the new configuration: %w", err)
+	}
+	return nil
+}
+
+func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
+	path := hostFiles{root: a.Root}.path(f.Path)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return backedUp{Path: f.Path, Absent: true}, nil
+	}
+	if err != nil {
+		return backedUp{}, err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return backedUp{}, err
+	}
+	out := backedUp{Path: f.Path, Copy: strconv.Itoa(i) + "-" + filepath.Base(f.Path), Mode: st.Mode().Perm()}
+	return out, os.WriteFile(filepath.Join(dir, out.Copy), b, 0o600)
+}
+
+// RollBack puts everything back as the backup has it, once.
+func (a Applier) RollBack(ctx context.Context, dir string) error {
+	m, err := readManifest(dir)
+	if err != nil {
+		return err
+	}
+	if err := a.claim(dir, rolledBackFile); err != nil {
+		return err
+	}
+	for _, f := range m.Files {
+		path := hostFiles{root: a.Root}.path(f.Path)
+		if f.Absent {
+			err = os.Remove(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+			}
+		} else {
+			var b []byte
+			if b, err = os.ReadFile(filepath.Join(dir, f.Copy)); err == nil {
+				err = replaceFile(path, b, f.Mode)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("put %s back from %s: %w", f.Path, dir, err)
+		}
+	}
+	return a.Reload(ctx)
+}
+
+// claim decides between confirming and rolling back, once and for all.
+func (a Applier) claim(dir, as string) error {
+	// A link to the manifest appears or it does not, and only one name can be
+	// the decision.
+	if err := os.Symlink(as, filepath.Join(dir, "decision")); err != nil {
+		decided, _ := os.Readlink(filepath.Join(dir, "decision"))
+		return postern.Errorf(postern.Conflict, "%s is %s already", dir, decided)
+	}
+	return nil
+}
+
+// Confirmed reports whether a login confirmed the setup of a backup.
+func (a Applier) Confirmed(dir string) bool {
+	decided, _ := os.Readlink(filepath.Join(dir, "decision"))
+	return decided == confirmedFile
+}
+
+// Confirm keeps the newest setup, for the process pid: it has to run in an SSH
+// login that began after the setup was applied.
+func (a Applier) Confirm(pid int) (string, error) {
+	dir, m, err := a.pending()
+	if err != nil {
+		return "", err
+	}
+	login, ok := sshLogin(pid)
+	if !ok {
+		return "", postern.Errorf(postern.Denied, "this is no SSH login").WithHint("log in by SSH from another terminal, and confirm there")
+	}
+	if m.Boot == thisMachine("").boot && startedAt(login) < m.Uptime {
+		return "", postern.Errorf(postern.Denied, "this SSH login is older than the new configuration").WithHint("log in by SSH once more, and confirm there")
+	}
+	return dir, a.claim(dir, confirmedFile)
+}
+
+// pending returns the newest backup if nothing was decided about it.
+func (a Applier) pending() (string, manifest, error) {
+	all, _ := filepath.Glob(filepath.Join(a.Dir, "*", manifestFile)) // sorted
+	if len(all) == 0 {
+		return "", manifest{}, postern.Errorf(postern.NotFound, "no configuration waits to be confirmed")
+	}
+	dir := filepath.Dir(all[len(all)-1])
+	if decided, err := os.Readlink(filepath.Join(dir, "decision")); err == nil {
+		return "", manifest{}, postern.Errorf(postern.NotFound, "no configuration waits to be confirmed: the last one was %s", decided)
+	}
+	m, err := readManifest(dir)
+	return dir, m, err
+}
+
+func readManifest(dir string) (manifest, error) {
+	var m manifest
+	b, err := os.ReadFile(filepath.Join(dir, manifestFile))
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	return m, err
+}
+
+func writeManifest(dir string, m manifest) error {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, manifestFile), b, 0o600)
+}
+
+// replaceFile writes a file in one step. One that exists keeps its owner and
+// mode.
+func replaceFile(path string, content []byte, mode fs.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	uid, gid := 0, 0
+	if st, err := os.Stat(path); err == nil {
+		mode = st.Mode().Perm()
+		sys := st.Sys().(*syscall.Stat_t)
+		uid, gid = int(sys.Uid), int(sys.Gid)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".postern-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Chmod(mode))
+	if os.Geteuid() == 0 {
+		err = errors.Join(err, f.Chown(uid, gid))
+	}
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// sshLogin returns the sshd process that a process descends from, the one that
+// serves its connection.
+func sshLogin(pid int) (int, bool) {
+	for depth := 0; pid > 1 && depth < 64; depth++ {
+		if strings.HasPrefix(procFile(pid, "comm"), "sshd") {
+			return pid, true
+		}
+		parent, err := strconv.Atoi(statField(pid, 4))
+		if err != nil {
+			return 0, false
+		}
+		pid = parent
+	}
+	return 0, false
+}
+
+// clockTick is USER_HZ, which the kernel's interface fixes at 100.
+const clockTick = 100
+
+// startedAt returns when a process started, seconds since boot.
+func startedAt(pid int) float64 {
+	ticks, _ := strconv.ParseFloat(startTime(pid), 64)
+	return ticks / clockTick
+}
+
+func uptime() float64 {
+	b, _ := os.ReadFile("/proc/uptime")
+	first, _, _ := strings.Cut(string(b), " ")
+	s, _ := strconv.ParseFloat(first, 64)
+	return s
+}

@@ -1,0 +1,186 @@
+package sshd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern/posterntest"
+	"github.com/rogpeppe/go-internal/txtar"
+)
+
+// setups are the configurations that a host can be given.
+var setups = map[string]Setup{
+	"key and code":              {Mode: KeyAndCode},
+	"key and code, root too":    {Mode: KeyAndCode, Root: true},
+	"key or password, and code": {Mode: KeyAndCode, PasswordGroup: "remote"},
+	"password and code":         {Mode: PasswordAndCode},
+	"groups only":               {Mode: GroupsOnly, Groups: []string{"remote"}},
+	"certificates":              {Mode: Certificates, UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},
+	"break-glass":               {Mode: KeyAndCode, RescueUser: "fred", RescueFrom: "192.0.2.7"},
+	"break-glass, certificates": {Mode: Certificates, RescueUser: "fred", RescueFrom: "192.0.2.0/28", UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},
+}
+
+// TestAuditorIsSilentAboutSetups writes each configuration over Debian's and
+// Fedora's stock files and over what an earlier run wrote.
+func TestAuditorIsSilentAboutSetups(t *testing.T) {
+	for _, stock := range []string{"stock-debian", "stock-fedora", "broken-yubico-sufficient"} {
+		for name, s := range setups {
+			if s.Mode == GroupsOnly && stock != "stock-debian" && stock != "stock-fedora" {
+				continue // what was wrong for everybody else stays
+			}
+			t.Run(stock+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				ar, err := txtar.ParseFile(filepath.Join("testdata/audit", stock+".txtar"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				files := map[string]string{}
+				for _, f := range ar.Files {
+					files[f.Name] = string(f.Data)
+				}
+				root := lay(t, files)
+				first := write(t, s, root)
+				if again := write(t, s, root); again != first {
+					t.Errorf("a second run writes something else:\n%s\nafter\n%s", again, first)
+				}
+				a := Auditor{Root: root, SSHD: sshdCommand(t, root), Clock: func() Clock { return Clock{Synchronized: true} }}
+				report, err := a.Audit(context.Background())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, f := range report.Findings {
+					t.Errorf("%s: %s: %s\n\t%s\n\t%s", f.Severity, f.ID, f.Title, f.Where, f.Case)
+				}
+			})
+		}
+	}
+}
+
+// write puts a setup's files below root and returns what PAM's says.
+func write(t *testing.T, s Setup, root string) string {
+	t.Helper()
+	files, err := s.Files(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pam := ""
+	for _, f := range files {
+		path := filepath.Join(root, f.Path)
+		content := string(f.Content)
+		if strings.HasPrefix(f.Path, "/etc/ssh/") {
+			content = strings.ReplaceAll(content, " /etc/ssh/", " "+root+"/etc/ssh/")
+		}
+		if f.Path == pamSSHDFile {
+			pam = content
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), f.Mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return pam
+}
+
+func TestSetupsThatMakeNoSense(t *testing.T) {
+	for name, s := range map[string]Setup{
+		"no mode":               {},
+		"unknown mode":          {Mode: "hope"},
+		"groups without groups": {Mode: GroupsOnly},
+		"groups with a key":     {Mode: KeyAndCode, Groups: []string{"a"}},
+		"a group of two words":  {Mode: GroupsOnly, Groups: []string{"a\nPermitRootLogin yes"}},
+		"certificates, no CA":   {Mode: Certificates},
+		"rescue from anywhere":  {Mode: KeyAndCode, RescueUser: "fred"},
+		"rescue from a name":    {Mode: KeyAndCode, RescueUser: "fred", RescueFrom: "example.com"},
+		"rescue by root":        {Mode: KeyAndCode, RescueUser: "root", RescueFrom: "192.0.2.7"},
+		"no key, and passwords": {Mode: PasswordAndCode, PasswordGroup: "a"},
+	} {
+		if s.Validate() == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+func applier(t *testing.T, root string) Applier {
+	return Applier{
+		Root: root, Dir: t.TempDir(),
+		Check:  func(context.Context) error { return nil },
+		Reload: func(context.Context) error { return nil },
+	}
+}
+
+func tree(t *testing.T, root string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.Mode().IsRegular() {
+			content, rerr := os.ReadFile(path)
+			err = rerr
+			b.WriteString(path + " " + info.Mode().String() + "\n" + string(content))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestApplyIsUndoneUnlessConfirmed(t *testing.T) {
+	posterntest.NeedRoot(t)
+	s := Setup{Mode: KeyAndCode}
+	for name, c := range map[string]struct {
+		change func(*Applier)
+		fails  bool
+	}{
+		"nobody confirms": {func(*Applier) {}, false},
+		"sshd refuses it": {func(a *Applier) { a.Check = func(context.Context) error { return errors.New("line 3") } }, true},
+		"sshd cannot reload": {func(a *Applier) {
+			n := 0
+			a.Reload = func(context.Context) error { n++; return map[bool]error{true: errors.New("no pid")}[n == 1] }
+		}, true},
+		"a file is no file":   {func(a *Applier) { os.Mkdir(filepath.Join(a.Root, dropInFile), 0o755) }, true},
+		"confirmed by nobody": {func(*Applier) {}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := lay(t, map[string]string{"etc/ssh/sshd_config": "Port 22\n", "etc/ssh/sshd_config.d/x.conf": ""})
+			before := tree(t, root)
+			a := applier(t, root)
+			c.change(&a)
+			files, err := s.Files(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, err := a.Apply(t.Context(), files, time.Minute)
+			if c.fails != (err != nil) {
+				t.Fatalf("apply: %v", err)
+			}
+			if err == nil {
+				if tree(t, root) == before {
+					t.Error("nothing was written")
+				}
+				if _, err := a.Confirm(os.Getpid()); err == nil {
+					t.Error("confirmed without an SSH login")
+				}
+				if a.Confirmed(dir) {
+					t.Error("confirmed")
+				}
+				if err := a.RollBack(t.Context(), dir); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.RollBack(t.Context(), dir); err == nil {
+					t.Error("rolled back twice")
+				}
+			}
+			if after := tree(t, root); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+		})
+	}
+}
