@@ -83,7 +83,8 @@ type Host struct {
 }
 
 // setup runs inside the namespaces: $1 is the host's directory, $2 makes sshd
-// log to standard error. The device tun7 is the first account's.
+// log to standard error, $3 is how many accounts there are. The device tunN is
+// the account's with that number, from 0.
 const setup = `set -eu
 cd "$1"
 ip link set lo up
@@ -96,7 +97,11 @@ for f in null zero full random urandom tty; do
 	touch dev/$f && mount --bind /dev/$f dev/$f
 done
 mknod -m 666 dev/net/tun c 10 200
-ip tuntap add dev tun7 mode tun user 20000
+n=0
+while [ $n -lt $3 ]; do
+	ip tuntap add dev tun$n mode tun user $((20000 + n))
+	n=$((n + 1))
+done
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
@@ -120,7 +125,7 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 	}
 	defer out.Close()
 	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog])
+		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog], strconv.Itoa(len(cfg.Accounts)))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Pdeathsig follows the thread that started the command.
@@ -297,31 +302,47 @@ func (h *Host) Log() string {
 
 // Dial connects from inside the host's network.
 func (h *Host) Dial(network, addr string) (net.Conn, error) {
+	return inside(h, func() (net.Conn, error) { return net.DialTimeout(network, addr, 10*time.Second) })
+}
+
+// Listen listens inside the host's network until the test ends.
+func (h *Host) Listen(t testing.TB, network, addr string) net.Listener {
+	t.Helper()
+	l, err := inside(h, func() (net.Listener, error) { return net.Listen(network, addr) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// inside runs open in the host's network: a socket stays where it was made.
+func inside[T any](h *Host, open func() (T, error)) (T, error) {
 	type result struct {
-		conn net.Conn
-		err  error
+		v   T
+		err error
 	}
 	ch := make(chan result)
 	go func() {
 		// The thread that entered the namespace is never used again.
 		runtime.LockOSThread()
-		conn, err := h.dialHere(network, addr)
-		ch <- result{conn, err}
+		var r result
+		if r.err = h.enter(); r.err == nil {
+			r.v, r.err = open()
+		}
+		ch <- r
 	}()
 	r := <-ch
-	return r.conn, r.err
+	return r.v, r.err
 }
 
-func (h *Host) dialHere(network, addr string) (net.Conn, error) {
+func (h *Host) enter() error {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.pid))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer ns.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, err
-	}
-	return net.DialTimeout(network, addr, 10*time.Second)
+	return unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 }
 
 // Command returns a command that runs inside the host, as root.
@@ -364,3 +385,14 @@ func Answers(answers ...string) ssh.KeyboardInteractiveChallenge {
 		return mine, nil
 	}
 }
+
+// Chmod changes the mode of a file in the host's directory.
+func (h *Host) Chmod(t testing.TB, name string, mode os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(filepath.Join(h.Dir, name), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Inside returns where a path of the host is for the test.
+func (h *Host) Inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid, path) }

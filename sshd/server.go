@@ -77,6 +77,8 @@ type Config struct {
 	// their own account only: the socket of the ForceCommand shell, which
 	// runs as the user. Otherwise only root is answered.
 	Users bool
+	// Account names the account of a user ID, for Users; nil asks this host.
+	Account func(uid uint32) (string, error)
 }
 
 // Validate reports values out of range.
@@ -110,6 +112,9 @@ func NewServer(cfg Config, check Checker, record Recorder, log *slog.Logger) (*S
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.Account == nil {
+		cfg.Account = accountOf
 	}
 	return &Server{
 		cfg: cfg, check: check, record: record, log: log,
@@ -228,7 +233,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		return
 	}
 	if s.cfg.Users {
-		if q.Ask != AskCode || !owns(peer.Uid, q.User) {
+		if name, err := s.cfg.Account(peer.Uid); err != nil || q.Ask != AskCode || q.User != name {
 			s.log.Warn("a user asked about another account", postern.LogPID, peer.Pid, postern.LogID, peer.Uid)
 			return
 		}
@@ -242,10 +247,12 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}
 }
 
-// owns reports whether an account is that user's.
-func owns(uid uint32, name string) bool {
-	u, err := user.Lookup(name)
-	return err == nil && u.Uid == strconv.FormatUint(uint64(uid), 10)
+func accountOf(uid uint32) (string, error) {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return "", err
+	}
+	return u.Username, nil
 }
 
 // answer decides, and writes the timeline before anybody is let in.

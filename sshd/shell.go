@@ -135,7 +135,7 @@ type Shell struct {
 	// returns them; Accepted are the identifiers of those that do not matter.
 	Open     []Finding
 	Accepted []string
-	Timeout  time.Duration // to type the code; 0 means 60 seconds
+	Timeout  time.Duration // to type the code, and again to check it; 0 means 60 seconds
 	Stdin    *os.File
 	Stdout   io.Writer
 	Stderr   io.Writer
@@ -191,7 +191,16 @@ func (s Shell) run(ctx context.Context) error {
 	if !s.AnyKey && !slices.ContainsFunc(ids, func(id string) bool { return len(code) == len(id)+32 && strings.EqualFold(code[:len(id)], id) }) {
 		return postern.Errorf(postern.Denied, "the code is of no key that is trusted for %s", s.User)
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
 	return s.Validate(ctx, code)
+}
+
+func (s Shell) timeout() time.Duration {
+	if s.Timeout == 0 {
+		return time.Minute
+	}
+	return s.Timeout
 }
 
 // refuseOpen refuses where sshd leaves a channel open beside the shell.
@@ -224,11 +233,7 @@ func (s Shell) code(ctx context.Context) (string, error) {
 	if code := s.env(CodeVariable); code != "" {
 		return code, nil
 	}
-	timeout := s.Timeout
-	if timeout == 0 {
-		timeout = time.Minute
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
 	if terminal, err := unix.IoctlGetTermios(int(s.Stdin.Fd()), unix.TCGETS); err == nil {
 		return s.ask(ctx, terminal)
