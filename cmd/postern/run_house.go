@@ -12,9 +12,11 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/acme"
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/reach"
 )
 
 // house is the services of the other rooms that a server runs, and what they do
@@ -61,10 +63,19 @@ func (h *house) mount(ctx context.Context, options front.App) error {
 			return err
 		}
 		url = options.Portal.URL() + "/"
-		services = append(services[:len(services):len(services)], front.Service{Prefix: "/", Handler: p})
+		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url}, reach.Config{Private: p.Config.PrivateProofs}, h.log)
+		if err != nil {
+			return err
+		}
+		services = append(services[:len(services):len(services)],
+			front.Service{Prefix: "/", Handler: p}, front.Service{Prefix: acme.Prefix + "/", Handler: orders})
 		background, stop := context.WithCancel(context.WithoutCancel(ctx))
 		h.stop = stop
 		h.running.Go(func() { p.Run(background) })
+		h.running.Go(func() {
+			<-background.Done()
+			orders.Close()
+		})
 	}
 	front.Mount(url, services...)
 	h.options = &options
