@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -244,14 +245,20 @@ func (h *house) load(t testing.TB, https, http int, caddyfile string) {
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatalf("%v\n%s", err, indent(config))
 	}
-	h.await(t, https)
+	for _, name := range siteNames.FindAllStringSubmatch(text, -1) {
+		h.await(t, https, name[1])
+	}
 }
 
-// await waits until the certificate of localhost has been issued.
-func (h *house) await(t testing.TB, port int) {
+var siteNames = regexp.MustCompile(`(?m)^([a-z.]*localhost):\d+ \{`)
+
+// await waits until a site's certificate has been issued.
+func (h *house) await(t testing.TB, port int, name string) {
 	t.Helper()
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), h.clientConfig(nil))
+		config := h.clientConfig(nil)
+		config.ServerName = name
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), config)
 		if err == nil {
 			c.Close()
 			return

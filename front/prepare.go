@@ -474,6 +474,11 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite) error {
 		return err
 	}
 	p.MatchersRaw = caddy.ModuleMap{"postern_no_name": json.RawMessage("{}")}
+	for _, site := range sites {
+		if p.DefaultSNI == "" && len(site.hosts) > 0 {
+			p.DefaultSNI = site.hosts[0] // some certificate is better than none
+		}
+	}
 	s.TLSConnPolicies = append(append(asking, s.TLSConnPolicies...), p)
 	sortCatchAllLast(s.TLSConnPolicies)
 	return nil
