@@ -1,0 +1,182 @@
+package stack
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern/posterntest"
+)
+
+// A dump is what gdb wrote of one hit of a probe: testdata/dump.py.
+type dump struct {
+	PID    int    `json:"pid"`
+	Probe  string `json:"probe"`
+	Regs   string `json:"regs"`
+	Stack  string `json:"stack"`
+	Maps   string `json:"maps"`
+	Frames []struct {
+		PC   uint64 `json:"pc"`
+		Name string `json:"name"`
+	} `json:"frames"`
+}
+
+func (d *dump) bytes(t testing.TB) (regs, stack []byte) {
+	t.Helper()
+	regs, err := hex.DecodeString(d.Regs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stack, err = hex.DecodeString(d.Stack); err != nil {
+		t.Fatal(err)
+	}
+	return regs, stack
+}
+
+func readDumps(t testing.TB, file string) []dump {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []dump
+	for line := range bytes.Lines(b) {
+		var d dump
+		if err := json.Unmarshal(line, &d); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// pretend gives the unwinder the maps of a process that is gone.
+func (u *Unwinder) pretend(pid int, maps string) {
+	u.procs[pid] = &process{maps: parseMaps([]byte(maps)), read: time.Now().Add(time.Hour)}
+}
+
+// TestAgainstGDB stops virsh and libvirtd at their probes with gdb, and compares
+// what is unwound from a copy of registers and stack with gdb's own backtrace of
+// the same moment: complete and identical addresses in at least 99 of 100.
+func TestAgainstGDB(t *testing.T) {
+	l := posterntest.StartLibvirtd(t)
+	t.Cleanup(l.Stop)
+	posterntest.Need(t, "gdb")
+	probes := "libvirt:rpc_client_msg_rx libvirt:rpc_client_msg_tx_queue libvirt:rpc_client_new libvirt:rpc_socket_new " +
+		"libvirt:event_glib_add_handle libvirt:rpc_client_dispose"
+	var dumps []dump
+	for _, command := range []string{"domname vm1", "list --all", "nodeinfo"} {
+		file := filepath.Join(t.TempDir(), "virsh.json")
+		args := append([]string{"-q", "-batch", "-nx", "-x", "testdata/dump.py", "--args", "virsh", "-c", l.UnixURI()}, strings.Fields(command)...)
+		cmd := exec.Command("gdb", args...)
+		cmd.Env = append(os.Environ(), "OUT="+file, "COUNT=60", "PROBES="+probes)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("gdb: %v\n%s", err, out)
+		}
+		dumps = append(dumps, readDumps(t, file)...)
+	}
+	virsh := len(dumps)
+	dumps = append(dumps, dumpDaemon(t, l)...)
+	t.Logf("%d stacks of virsh, %d of libvirtd", virsh, len(dumps)-virsh)
+	if virsh < 30 || len(dumps)-virsh < 30 {
+		t.Fatal("too few stacks")
+	}
+	good, named, frames := 0, 0, 0
+	u := New(Config{})
+	defer u.Close()
+	for i := range dumps {
+		d := &dumps[i]
+		u.pretend(d.PID, d.Maps)
+		got, err := u.Frames(d.PID, firstOf(d.bytes(t)), secondOf(d.bytes(t)))
+		if err != nil {
+			t.Logf("%s: %v", d.Probe, err)
+		}
+		if reason := differs(d, got); reason != "" || err != nil {
+			t.Logf("%s: %s\n%s", d.Probe, reason, sideBySide(d, got))
+			continue
+		}
+		good++
+		for _, f := range got {
+			frames++
+			if f.Symbol != "" {
+				named++
+			}
+		}
+	}
+	t.Logf("%d of %d stacks complete and identical; %d of %d frames have a name", good, len(dumps), named, frames)
+	if 100*good < 99*len(dumps) {
+		t.Error("fewer than 99 of 100")
+	}
+}
+
+func firstOf(a, _ []byte) []byte  { return a }
+func secondOf(_, b []byte) []byte { return b }
+
+// dumpDaemon attaches gdb to the daemon and keeps it busy meanwhile.
+func dumpDaemon(t *testing.T, l *posterntest.Libvirtd) []dump {
+	t.Helper()
+	dir := t.TempDir()
+	file, ready := filepath.Join(dir, "libvirtd.json"), filepath.Join(dir, "ready")
+	cmd := exec.Command("gdb", "-q", "-batch", "-nx", "-x", "testdata/dump.py", "-p", fmt.Sprint(l.PID))
+	cmd.Env = append(os.Environ(), "OUT="+file, "COUNT=120", "ATTACHED=1", "READY="+ready,
+		"PROBES=libvirt:rpc_server_client_msg_rx libvirt:rpc_server_client_msg_tx_queue libvirt:event_glib_dispatch_handle qemu:qemu_monitor_send_msg qemu:qemu_monitor_recv_reply")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("gdb: %v\n%s", err, out.Bytes())
+			}
+			return readDumps(t, file)
+		default:
+		}
+		if _, err := os.Stat(ready); err != nil {
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		for _, c := range []string{"start vm1", "dominfo vm1", "dommemstat vm1", "destroy vm1"} {
+			if out, err := l.Virsh(strings.Fields(c)...); err != nil {
+				t.Logf("virsh %s: %v %s", c, err, out)
+			}
+		}
+	}
+}
+
+func differs(d *dump, got []Frame) string {
+	if len(got) != len(d.Frames) {
+		return fmt.Sprintf("%d frames, gdb has %d", len(got), len(d.Frames))
+	}
+	for i := range got {
+		if got[i].PC != d.Frames[i].PC {
+			return fmt.Sprintf("frame %d", i)
+		}
+	}
+	return ""
+}
+
+func sideBySide(d *dump, got []Frame) string {
+	var b strings.Builder
+	for i := range max(len(got), len(d.Frames)) {
+		if i < len(got) {
+			fmt.Fprintf(&b, "%#x %s [%s]", got[i].PC, got[i].Symbol, got[i].Module)
+		}
+		if i < len(d.Frames) {
+			fmt.Fprintf(&b, "\t| %#x %s", d.Frames[i].PC, d.Frames[i].Name)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
