@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"sort"
 	"strconv"
@@ -56,32 +55,39 @@ var daemons = []string{
 	"virtlogd", "virtlockd",
 }
 
-// usualPlaces are where distributions put libvirt's files.
+// usualPlaces are where distributions put the files of libvirt's that carry
+// probes.
 func usualPlaces() []string {
-	patterns := []string{
-		"/usr/lib/*/libvirt.so.0", "/usr/lib64/libvirt.so.0", "/usr/lib/libvirt.so.0", "/usr/local/lib*/libvirt.so.0", "/usr/local/lib/*/libvirt.so.0",
-		"/usr/lib/*/libvirt/connection-driver/*.so", "/usr/lib64/libvirt/connection-driver/*.so", "/usr/lib/libvirt/connection-driver/*.so",
-	}
-	for _, d := range daemons {
-		patterns = append(patterns, "/usr/sbin/"+d, "/usr/local/sbin/"+d)
+	dirs := []string{"/usr/lib64", "/usr/lib", "/usr/local/lib64", "/usr/local/lib"}
+	for _, lib := range []string{"/usr/lib", "/usr/local/lib"} {
+		names, _ := readNames(lib)
+		for _, n := range names {
+			if strings.Contains(n, "-linux-") { // Debian's x86_64-linux-gnu
+				dirs = append(dirs, lib+"/"+n)
+			}
+		}
 	}
 	var out []string
-	for _, p := range patterns {
-		found, _ := filepath.Glob(p)
-		out = append(out, found...)
+	for _, d := range dirs {
+		out = append(out, d+"/libvirt.so.0", d+"/libvirt/connection-driver/libvirt_driver_qemu.so")
+	}
+	for _, d := range daemons {
+		out = append(out, "/usr/sbin/"+d, "/usr/local/sbin/"+d)
 	}
 	return out
 }
 
 // finder looks for libvirt's files on the host, again and again.
 type finder struct {
-	pids  []int    // only these processes; none means all
-	paths []string // only these files; none means libvirt's
+	pids   []int    // only these processes; none means all
+	places []string // files to look at though no process has them mapped
+	named  bool     // only these files; else all of libvirt's
 	// visit is called once for each file that is new, with the open file.
 	visit func(*Library, *os.File)
 
 	mu      sync.Mutex
 	known   map[fileID]*Library
+	placed  map[string]fileID // what stood at each place when it was looked at
 	scanned map[int]scan
 	denied  int // processes that could not be looked into
 }
@@ -94,7 +100,14 @@ type scan struct {
 }
 
 func newFinder(pids []int, paths []string, visit func(*Library, *os.File)) *finder {
-	return &finder{pids: pids, paths: paths, visit: visit, known: map[fileID]*Library{}, scanned: map[int]scan{}}
+	named := len(paths) > 0
+	if len(paths) == 0 {
+		paths = usualPlaces()
+	}
+	return &finder{
+		pids: pids, places: paths, named: named, visit: visit,
+		known: map[fileID]*Library{}, placed: map[string]fileID{}, scanned: map[int]scan{},
+	}
 }
 
 // Scan looks at files in their usual places (or at those that were named) and at
@@ -104,11 +117,7 @@ func (f *finder) Scan(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.pids) == 0 {
-		places := f.paths
-		if len(places) == 0 {
-			places = usualPlaces()
-		}
-		for _, p := range places {
+		for _, p := range f.places {
 			f.place(p)
 		}
 	}
@@ -183,13 +192,13 @@ const (
 )
 
 func (f *finder) process(pid int, now time.Time) {
-	start := startTime(pid)
 	s, ok := f.scanned[pid]
-	if start == "" {
-		delete(f.scanned, pid)
+	if ok && now.Before(s.next) {
 		return
 	}
-	if ok && s.start == start && now.Before(s.next) {
+	start := startTime(pid)
+	if start == "" {
+		delete(f.scanned, pid)
 		return
 	}
 	if !ok || s.start != start {
@@ -209,8 +218,8 @@ func (f *finder) process(pid int, now time.Time) {
 }
 
 func (f *finder) interesting(name string) bool {
-	if len(f.paths) > 0 {
-		return slices.Contains(f.paths, name)
+	if f.named {
+		return slices.Contains(f.places, name)
 	}
 	return libvirtFile(name)
 }
@@ -227,6 +236,11 @@ func (f *finder) mapped(pid int, m usdt.Mapping) {
 }
 
 func (f *finder) place(name string) {
+	fi, err := os.Stat(name)
+	if err != nil || !fi.Mode().IsRegular() || f.placed[name] == idOf(fi) {
+		return
+	}
+	f.placed[name] = idOf(fi)
 	file, err := os.Open(name)
 	if err != nil {
 		return
@@ -235,14 +249,18 @@ func (f *finder) place(name string) {
 	f.file(file, name)
 }
 
+func idOf(fi fs.FileInfo) fileID {
+	st := fi.Sys().(*syscall.Stat_t)
+	return fileID{st.Dev, st.Ino, st.Size, st.Mtim.Nano()}
+}
+
 // file registers an open file and visits it if it is new.
 func (f *finder) file(file *os.File, name string) *Library {
 	fi, err := file.Stat()
 	if err != nil || !fi.Mode().IsRegular() {
 		return nil
 	}
-	st := fi.Sys().(*syscall.Stat_t)
-	id := fileID{st.Dev, st.Ino, st.Size, st.Mtim.Nano()}
+	id := idOf(fi)
 	if l, ok := f.known[id]; ok {
 		return l
 	}

@@ -26,6 +26,7 @@ type source struct {
 	ev     event.Event
 	args   [16]uint64
 	texts  [16]string
+	warned bool
 	out    []event.Event // notices that go before the next event
 }
 
@@ -239,10 +240,18 @@ func (s *source) missed(st *siteState) {
 		}
 	case st.search && st.misses >= missesToGiveUp:
 		st.given = true
-		s.warn(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures differ, so only headers are shown there", st.probe, st.Spec))
+		s.differs(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures differ, so only headers are shown there", st.probe, st.Spec))
 		if err := s.kernel.Search(id, true); err != nil {
 			s.warn(err.Error())
 		}
+	}
+}
+
+// differs warns once: what holds for one probe of a build holds for its others.
+func (s *source) differs(text string) {
+	if !s.warned {
+		s.warned = true
+		s.warn(text)
 	}
 }
 

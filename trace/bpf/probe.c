@@ -44,7 +44,7 @@ enum capture {
 enum where {
 	NOWHERE, // not known: header only
 	AT,      // at base register + disp
-	SEARCH,  // try registers and displacements until one fits
+	SEARCH,  // not known yet: try registers, from next on, until one fits
 };
 
 enum site_flags {
@@ -56,9 +56,13 @@ enum site_flags {
 
 struct site {
 	__u8 nargs, capture, flags, where;
-	__u8 base, strings[MAX_STRINGS], pad[7];
+	__u8 base, next, strings[MAX_STRINGS], pad[6];
 	__s64 disp;
 	struct arg args[MAX_ARGS];
+};
+
+struct args {
+	__u64 v[MAX_ARGS];
 };
 
 enum what { EVENT, REGS, RETURN };
@@ -76,7 +80,7 @@ struct record {
 	__u32 pad;
 	__u64 since; // CLOCK_MONOTONIC: when the thread began to serve this
 	char comm[16];
-	__u64 args[MAX_ARGS];
+	struct args args;
 };
 
 struct {
@@ -161,15 +165,26 @@ static __always_inline __u64 widen(__u64 v, __u8 size, __u8 sign)
 	return v >> (unused & 63);
 }
 
-static __always_inline __u64 reg(const __u64 *regs, __u8 n)
+// The registers at the probe, as the kernel's struct pt_regs has them.
+struct regs {
+	__u64 r[NREGS];
+};
+
+static __always_inline __u64 reg(const struct regs *regs, __u8 n)
 {
-	return n < NREGS ? regs[n] : 0;
+	__u64 i = n;
+
+	asm volatile("" : "+r"(i)); // check and use the same register, or the verifier objects
+	return i < NREGS ? regs->r[i] : 0;
 }
 
-static __always_inline __u64 argument(const struct arg *a, const __u64 *regs)
+// argument is a function of its own, so that the verifier looks at it once.
+__attribute__((noinline)) __u64 argument(const struct arg *a, const struct regs *regs)
 {
 	__u64 v = 0, at, index;
 
+	if (!a || !regs)
+		return 0;
 	switch (a->mode) {
 	case CONST:
 		return a->disp;
@@ -214,50 +229,55 @@ static __always_inline void count_loss(__u32 pid, __u32 site)
 
 // header reports whether the bytes at p begin with the length word and header
 // that the probe's arguments tell of.
-static __always_inline int is_message(const void *p, const __u64 *args)
+static __always_inline int is_message(const void *p, const struct args *args)
 {
 	__u32 h[7];
 
 	if (probe_read_user(h, sizeof(h), p))
 		return 0;
-	return h[0] == __builtin_bswap32(args[1]) && h[1] == __builtin_bswap32(args[2]) &&
-	       h[2] == __builtin_bswap32(args[3]) && h[3] == __builtin_bswap32(args[4]) &&
-	       h[4] == __builtin_bswap32(args[5]) && h[5] == __builtin_bswap32(args[7]) &&
-	       h[6] == __builtin_bswap32(args[6]);
+	return h[0] == __builtin_bswap32(args->v[1]) && h[1] == __builtin_bswap32(args->v[2]) &&
+	       h[2] == __builtin_bswap32(args->v[3]) && h[3] == __builtin_bswap32(args->v[4]) &&
+	       h[4] == __builtin_bswap32(args->v[5]) && h[5] == __builtin_bswap32(args->v[7]) &&
+	       h[6] == __builtin_bswap32(args->v[6]);
 }
 
 #define SEARCH_WORDS 40
 
-// search looks for the message through every register: as a pointer itself, and
-// through the first words it points to. What it finds is kept in the site.
-static __always_inline const void *search(struct site *s, const __u64 *regs, const __u64 *args)
+// search looks for the message through one register, with each message the next:
+// in the first words that it points to. What it finds is kept in the site.
+__attribute__((noinline)) __u64 search(struct site *s, const struct regs *regs, const struct args *args)
 {
-	for (int r = 0; r < NREGS; r++) {
-		if (r == SP)
-			continue;
-		for (int w = 0; w < SEARCH_WORDS; w++) {
-			__u64 p = 0;
+	if (!s || !regs || !args)
+		return 0;
 
-			if (probe_read_user(&p, sizeof(p), (void *)(regs[r] + w * 8)))
-				break;
-			if (p < 4096 || !is_message((void *)p, args))
-				continue;
-			s->base = r;
-			s->disp = w * 8;
-			s->where = AT;
-			return (void *)p;
-		}
+	__u8 r = s->next;
+
+	s->next = r + 1 < NREGS ? r + 1 : 0;
+	for (int w = 0; w < SEARCH_WORDS; w++) {
+		__u64 p = 0;
+
+		if (probe_read_user(&p, sizeof(p), (void *)(reg(regs, r) + w * 8)))
+			break;
+		if (p < 4096 || !is_message((void *)p, args))
+			continue;
+		s->base = r;
+		s->disp = w * 8;
+		s->where = AT;
+		return p;
 	}
 	return 0;
 }
 
-static __always_inline const void *message(struct site *s, const __u64 *regs, const __u64 *args)
+// message returns where the message's bytes begin, or 0.
+static __always_inline __u64 message(struct site *s, const struct regs *regs, const struct args *args)
 {
 	__u64 p = 0;
 
+	if (s->where == SEARCH)
+		return search(s, regs, args);
 	if (s->where == AT)
 		probe_read_user(&p, sizeof(p), (void *)(reg(regs, s->base) + s->disp));
-	return (void *)p;
+	return p;
 }
 
 // wake decides whether this record wakes the reader. Waking costs more than all
@@ -379,7 +399,7 @@ static __always_inline int send_strings(struct record *r, const struct site *s, 
 		long got = 0;
 
 		if (n < MAX_ARGS)
-			got = probe_read_user_str(e->data + i * STRING_SLOT, STRING_SLOT, (void *)r->args[n]);
+			got = probe_read_user_str(e->data + i * STRING_SLOT, STRING_SLOT, (void *)r->args.v[n]);
 		r->len[i] = got < 0 ? 0 : got;
 	}
 	r->size = MAX_STRINGS * STRING_SLOT;
@@ -392,14 +412,14 @@ static __always_inline int send_strings(struct record *r, const struct site *s, 
 
 // send_stack hands over the registers and the stack from the stack pointer up,
 // page by page until one is not there. It goes before the event it belongs to.
-static __always_inline void send_stack(struct record *r, const __u64 *regs)
+static __always_inline void send_stack(struct record *r, const struct regs *regs)
 {
 	struct {
 		struct record r;
-		__u64 regs[NREGS];
+		struct regs regs;
 		__u8 stack[PAGE * 4 + PAGE];
 	} *e = ringbuf_reserve(&events, sizeof(*e), 0);
-	__u64 sp = regs[SP];
+	__u64 sp = regs->r[SP];
 	__u32 got = 0, limit = stack_max;
 
 	if (!e) {
@@ -421,7 +441,7 @@ static __always_inline void send_stack(struct record *r, const __u64 *regs)
 			break;
 		got += n;
 	}
-	__builtin_memcpy(e->regs, regs, sizeof(e->regs));
+	e->regs = *regs;
 	r->what = REGS;
 	r->size = sizeof(e->regs) + got;
 	e->r = *r;
@@ -450,12 +470,12 @@ static __always_inline int current_process(__u32 *pid, __u32 *tid)
 }
 
 // wanted applies the filters on RPC messages.
-static __always_inline int wanted(const __u64 *args)
+static __always_inline int wanted(const struct args *a)
 {
-	__u32 type = args[5], status = args[6];
+	__u32 type = a->v[5], status = a->v[6];
 
 	if (filter_procedures) {
-		struct procedure key = {args[2], args[4]};
+		struct procedure key = {a->v[2], a->v[4]};
 
 		if (!map_lookup(&procedures, &key))
 			return 0;
@@ -467,21 +487,17 @@ static __always_inline int wanted(const __u64 *args)
 	return 1;
 }
 
-static __always_inline int rpc(struct record *r, struct site *s, const __u64 *regs, __u64 flags)
+static __always_inline int rpc(struct record *r, struct site *s, const struct regs *regs, __u64 flags)
 {
-	const void *from = 0;
+	__u64 from = 0;
 	__u32 want;
 
-	if (s->capture == MESSAGE && payload_max) {
-		if (s->where == SEARCH)
-			from = search(s, regs, r->args);
-		else
-			from = message(s, regs, r->args);
-	}
-	want = from ? r->args[1] : 0;
+	if (s->capture == MESSAGE && payload_max)
+		from = message(s, regs, &r->args);
+	want = from ? r->args.v[1] : 0;
 	if (want > payload_max)
 		want = payload_max;
-	return send_bytes(r, from, want, flags);
+	return send_bytes(r, (void *)from, want, flags);
 }
 
 static __always_inline int hit(void *ctx)
@@ -489,17 +505,18 @@ static __always_inline int hit(void *ctx)
 	__u32 id = get_attach_cookie(ctx);
 	struct site *s = map_lookup(&sites, &id);
 	struct record r = {};
-	__u64 regs[NREGS], flags, *since;
+	struct regs regs;
+	__u64 flags, *since;
 
 	if (!s || !current_process(&r.pid, &r.tid))
 		return 0;
-	if (probe_read_kernel(regs, sizeof(regs), ctx))
+	if (probe_read_kernel(&regs, sizeof(regs), ctx))
 		return 0;
 #pragma unroll
 	for (int i = 0; i < MAX_ARGS; i++)
 		if (i < s->nargs)
-			r.args[i] = argument(&s->args[i], regs);
-	if (s->flags & RPC && !wanted(r.args))
+			r.args.v[i] = argument(&s->args[i], &regs);
+	if (s->flags & RPC && !wanted(&r.args))
 		return 0;
 	r.time = ktime_get_ns();
 	r.site = id;
@@ -515,26 +532,26 @@ static __always_inline int hit(void *ctx)
 		}
 	}
 	if (s->flags & STACK)
-		send_stack(&r, regs);
+		send_stack(&r, &regs);
 	flags = wake(r.pid, r.time, s->flags & URGENT);
 	switch (s->capture) {
 	case STRINGS:
 		return send_strings(&r, s, flags);
 	case TEXT:
-		return send_text(&r, (void *)(s->strings[0] < MAX_ARGS ? r.args[s->strings[0]] : 0), flags);
+		return send_text(&r, (void *)(s->strings[0] < MAX_ARGS ? r.args.v[s->strings[0]] : 0), flags);
 	case BUFFER: {
 		__u8 at = s->strings[0], len = s->strings[1];
 		__u32 want = 0;
 
 		if (at < MAX_ARGS && len < MAX_ARGS) {
-			want = r.args[len];
+			want = r.args.v[len];
 			if (want > payload_max)
 				want = payload_max;
-			return send_bytes(&r, (void *)r.args[at], want, flags);
+			return send_bytes(&r, (void *)r.args.v[at], want, flags);
 		}
 	}
 	}
-	return rpc(&r, s, regs, flags);
+	return rpc(&r, s, &regs, flags);
 }
 
 // returned tells that the function which holds a dispatch probe has returned.

@@ -45,8 +45,9 @@ type probeSite struct {
 	Flags   uint8
 	Where   uint8
 	Base    uint8
+	Next    uint8
 	Strings [4]uint8
-	Pad     [7]uint8
+	Pad     [6]uint8
 	Disp    int64
 	Args    [10]probeArg
 }
