@@ -30,6 +30,7 @@ type OTP struct {
 	batch otpBatch
 
 	mu         sync.Mutex
+	readOne    *sql.Stmt // reads one key; nil until it is needed
 	generation int64     // of what is held below
 	polled     time.Time // when it was last compared
 	keys       map[string]otpHeld[*otp.Key]
@@ -120,9 +121,10 @@ func hold[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K, v V, ge
 func (o *OTP) heldKeys() map[string]otpHeld[*otp.Key]         { return o.keys }
 func (o *OTP) heldClients() map[int64]otpHeld[*otp.APIClient] { return o.clients }
 
-const otpKeyColumns = `
-	SELECT c.id, COALESCE(c.person, ''), c.label, c.status, COALESCE(p.status, ''), c.created,
-	       k.sealed, k.serial, u.seq, u.stamp, u.nonce, u.used
+const otpKeyColumns = `c.id, COALESCE(c.person, ''), c.label, c.status, COALESCE(p.status, ''), c.created,
+	       k.sealed, k.serial, u.seq, u.stamp, u.nonce, u.used`
+
+const otpKeyTables = `
 	FROM credentials c
 	JOIN otp_keys k ON k.public_id = c.id
 	JOIN otp_counters u ON u.public_id = c.id
@@ -155,25 +157,42 @@ func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
 	if k, ok := held(o, o.heldKeys, publicID); ok {
 		return k, nil
 	}
-	var k *otp.Key
-	var generation int64
-	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		if generation, err = generationOf(ctx, tx); err != nil {
-			return err
-		}
-		k, err = o.scanKey(tx.QueryRow(ctx, otpKeyColumns+`c.id = $1`, publicID).Scan)
-		return err
-	})
+	k, generation, err := o.readKey(ctx, publicID)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, postern.Errorf(postern.NotFound, "no YubiKey %s", publicID)
 	}
 	if err != nil {
-		return nil, err
+		return nil, o.db.wrap(err, "read a YubiKey")
 	}
 	if k.Passes() {
 		hold(o, o.heldKeys, publicID, k, generation)
 	}
 	return k, nil
+}
+
+// readKey reads a key together with the generation, in one statement that is
+// prepared once: keys that are not held cost one round trip.
+func (o *OTP) readKey(ctx context.Context, publicID string) (*otp.Key, int64, error) {
+	stmt, err := o.keyStatement(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	var generation int64
+	row := stmt.QueryRowContext(ctx, publicID)
+	k, err := o.scanKey(func(dest ...any) error { return row.Scan(append(dest, &generation)...) })
+	return k, generation, err
+}
+
+func (o *OTP) keyStatement(ctx context.Context) (*sql.Stmt, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.readOne != nil {
+		return o.readOne, nil
+	}
+	var err error
+	o.readOne, err = o.db.read.PrepareContext(ctx, `SELECT `+otpKeyColumns+`,
+		(SELECT value FROM counters WHERE name = 'generation') `+otpKeyTables+`c.id = $1`)
+	return o.readOne, err
 }
 
 func generationOf(ctx context.Context, tx *Tx) (n int64, err error) {
@@ -187,7 +206,7 @@ func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
 	var keys []*otp.Key
 	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		keys = nil
-		rows, err := tx.Query(ctx, otpKeyColumns+`($1 = '' OR c.person = $1) ORDER BY c.id`, person)
+		rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+`($1 = '' OR c.person = $1) ORDER BY c.id`, person)
 		if err != nil {
 			return err
 		}
