@@ -99,7 +99,7 @@ func (p *Portal) runReminders(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
 	for {
-		if err := p.remind(ctx); err != nil && ctx.Err() == nil {
+		if err := p.RemindNow(ctx); err != nil && ctx.Err() == nil {
 			p.Log.Error("reminders", postern.LogError, err)
 		}
 		if err := p.Store.ForgetExpired(ctx, p.now()); err != nil && ctx.Err() == nil {
@@ -113,9 +113,9 @@ func (p *Portal) runReminders(ctx context.Context) {
 	}
 }
 
-// remind queues what is due, the latest reminder of a certificate first. One
+// RemindNow queues what is due, the latest reminder of a certificate first. One
 // that has a successor is left to end.
-func (p *Portal) remind(ctx context.Context) error {
+func (p *Portal) RemindNow(ctx context.Context) error {
 	if p.Mail == nil {
 		return nil
 	}

@@ -425,11 +425,11 @@ func (p *Portal) certificateFiles(r *request) error {
 	return nil
 }
 
-// archive packs a layout's files, and its snippet, into a tar archive.
+// archive packs a layout's files into a tar archive.
 func archive(l Layout, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, f := range append(l.Files, File{Path: "README.txt", Mode: 0o644, Body: l.Snippet}) {
+	for _, f := range l.Files {
 		h := &tar.Header{Name: f.Path, Mode: int64(f.Mode), Size: int64(len(f.Body)), ModTime: at, Typeflag: tar.TypeReg}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err

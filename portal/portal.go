@@ -149,7 +149,8 @@ const KeyPlaceholder = "-----POSTERN PRIVATE KEY GOES HERE-----\n"
 // Layout is how one kind of server wants its files.
 type Layout struct {
 	Files   []File `json:"files"`
-	Snippet string `json:"snippet"` // its configuration, and where the files go
+	Dir     string `json:"dir"`     // where the snippet expects them
+	Snippet string `json:"snippet"` // its configuration, one of Files; may be empty
 }
 
 // Authority issues certificates.

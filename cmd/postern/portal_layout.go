@@ -1,29 +1,86 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/pem"
-	"strings"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"sync"
 
-	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/portal"
 )
 
+// portalLayouts are the layouts that the portal offers for servers, and where
+// each one's files lie. PKCS#12 is not among them: whoever has the key has
+// openssl.
+var portalLayouts = []struct {
+	layout ca.Layout
+	dir    string
+}{
+	{ca.LayoutApache, "/etc/ssl/postern"},
+	{ca.LayoutNginx, "/etc/ssl/postern"},
+	{ca.LayoutHAProxy, "/etc/ssl/postern"},
+	{ca.LayoutLibvirt, "/etc/pki"},
+	{ca.LayoutPostgreSQL, "/etc/postgresql"},
+	{ca.LayoutPEM, "/etc/ssl/postern"},
+}
+
 // Layouts lists the kinds of server whose files the portal lays out.
-func (p portalAuthority) Layouts() []string { return []string{"pem"} }
+func (p portalAuthority) Layouts() []string {
+	var names []string
+	for _, l := range portalLayouts {
+		names = append(names, string(l.layout))
+	}
+	return names
+}
+
+// standIn is a key that is nobody's: its PEM marks the place of the real one.
+var standIn = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
+	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+})
 
 // Layout lays a certificate out for one kind of server.
-func (p portalAuthority) Layout(_ context.Context, kind string, c portal.Certificate, key string) (portal.Layout, error) {
-	if kind != "pem" {
-		return portal.Layout{}, postern.Errorf(postern.Invalid, "no layout %q", kind)
+func (p portalAuthority) Layout(ctx context.Context, kind string, c portal.Certificate, key string) (portal.Layout, error) {
+	layout, err := ca.ParseLayout(kind)
+	if err != nil {
+		return portal.Layout{}, err
 	}
-	var chain strings.Builder
-	for _, der := range c.Chain {
-		_ = pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der})
+	b := ca.Bundle{}
+	for _, l := range portalLayouts {
+		if l.layout == layout {
+			b.Dir = l.dir
+		}
 	}
-	l := portal.Layout{Files: []portal.File{{Path: "certificate.pem", Mode: 0o644, Body: chain.String()}}}
+	if b.Issued, err = p.a.Load(ctx, c.Serial); err != nil {
+		return portal.Layout{}, err
+	}
+	var mark []byte
 	if key != "" {
-		l.Files = append(l.Files, portal.File{Path: "private.key", Mode: 0o600, Body: key})
+		k, err := standIn()
+		if err != nil {
+			return portal.Layout{}, err
+		}
+		if mark, err = ca.EncodeKey(k, nil); err != nil {
+			return portal.Layout{}, err
+		}
+		b.Key = k
 	}
-	return l, nil
+	files, err := b.Files(layout)
+	if err != nil {
+		return portal.Layout{}, err
+	}
+	out := portal.Layout{Dir: b.Dir}
+	for _, f := range files {
+		body := f.Data
+		if mark != nil {
+			body = bytes.ReplaceAll(body, mark, []byte(key))
+		}
+		out.Files = append(out.Files, portal.File{Path: f.Name, Mode: uint32(f.Mode.Perm()), Body: string(body)})
+		if !bytes.Contains(f.Data, []byte("-----BEGIN ")) {
+			out.Snippet = string(f.Data)
+		}
+	}
+	return out, nil
 }

@@ -180,9 +180,10 @@ async function makeServer(form, say) {
   const choose = () => {
     const layout = made.layouts[kind.value];
     const files = layout.files.map((file) => ({ ...file, body: file.body.replaceAll(made.key, () => key) }));
-    files.push({ path: "README.txt", mode: 0o644, body: layout.snippet });
     offer($("[data-tar]", result), tar(files), "application/x-tar", `${made.name}-${kind.value}.tar`);
+    $("[data-dir]", result).textContent = layout.dir;
     $("[data-snippet]", result).textContent = layout.snippet;
+    show($("[data-snippet]", result), layout.snippet !== "");
   };
   kind.addEventListener("change", choose);
   choose();

@@ -1,0 +1,468 @@
+package main
+
+import (
+	"archive/tar"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/posterntest"
+)
+
+// webServer is where proofs are looked for: it serves what it is told.
+type webServer struct {
+	*httptest.Server
+	port   int
+	answer atomic.Pointer[http.HandlerFunc]
+	asked  atomic.Int64
+}
+
+// newWebServer starts one on an address of this machine.
+func newWebServer(t *testing.T, address string) *webServer {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &webServer{port: l.Addr().(*net.TCPAddr).Port}
+	s.Server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.asked.Add(1)
+		if h := s.answer.Load(); h != nil {
+			(*h)(w, r)
+			return
+		}
+		http.NotFound(w, r)
+	})}}
+	s.Start()
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *webServer) says(h http.HandlerFunc) { s.answer.Store(&h) }
+
+// proves answers with the last part of the path, as a proof's file does.
+func (s *webServer) proves() {
+	s.says(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, filepath.Base(r.URL.Path)+"\n") })
+}
+
+// serverRig is a portal whose DNS and web server the test has.
+type serverRig struct {
+	*portalRig
+	dns *posterntest.DNS
+	web *webServer
+}
+
+func newServerRig(t *testing.T) *serverRig {
+	t.Helper()
+	rig := &serverRig{dns: posterntest.StartDNS(t), web: newWebServer(t, "127.0.0.1:0")}
+	rig.portalRig = newPortalRig(t, func(c *portal.Config) {
+		c.Resolver, c.HTTPPort = rig.dns.Addr, rig.web.port
+		c.PrivateProofs = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	})
+	return rig
+}
+
+// order opens an order and returns its path.
+func (v *visitor) order(fields ...string) string {
+	v.t.Helper()
+	a := v.post("/servers/new", fields...)
+	if a.StatusCode != 303 {
+		v.t.Fatalf("order: %d %s", a.StatusCode, a.main())
+	}
+	return a.Header.Get("Location")
+}
+
+// proofOf returns the value that proves a name.
+func (rig *portalRig) proofOf(t *testing.T, person, name string) string {
+	t.Helper()
+	p, err := rig.Store.Proof(t.Context(), person, name, "unused")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Value
+}
+
+func TestServerCertificateByFile(t *testing.T) {
+	rig := newServerRig(t)
+	dan := rig.enrolled(t, "dan")
+	rig.dns.Set(t, "www.example.org", "A 127.0.0.1")
+	path := dan.order("names", "WWW.example.org.")
+	dan.get(path).says(t, 200, rig.proofOf(t, "dan", "www.example.org"))
+	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 400, "answered 404")
+	key, csr := clientCSR(t, "www.example.org")
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "This name is not proved")
+	rig.web.proves()
+	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 303, "")
+	_, lying := clientCSR(t, "www.example.org", "www.bank.example")
+	dan.post(path+"/issue", "csr", string(lying)).says(t, 400, "www.bank.example, which is not in this order")
+	a := dan.post(path+"/issue", "csr", string(csr))
+	a.says(t, 303, "")
+	page := dan.get(a.Header.Get("Location"))
+	page.says(t, 200, "ssl-cert-www.example.org.pem")
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 409, "This order is done")
+	_ = key
+
+	// The same names again in one click, for the same key.
+	dan.post(a.Header.Get("Location")+"/renew").says(t, 303, "")
+	rig.web.says(http.NotFound)
+	dan.post(a.Header.Get("Location")+"/renew").says(t, 403, "proof is not there any more")
+}
+
+func TestServerCertificateByDNS(t *testing.T) {
+	rig := newServerRig(t)
+	dan := rig.enrolled(t, "dan")
+	path := dan.order("names", "*.example.org example.org")
+	dan.post(path+"/check", "name", "*.example.org", "method", "http").says(t, 400, "cannot be proved that way")
+	dan.post(path+"/mail", "name", "*.example.org", "to", "admin@example.org").says(t, 400, "Choose one of the addresses")
+	value := rig.proofOf(t, "dan", "*.example.org")
+	dan.post(path+"/check", "name", "*.example.org", "method", "dns").says(t, 400, "no such TXT record")
+	rig.dns.Set(t, "_postern-challenge.example.org", "TXT "+value, "TXT "+rig.proofOf(t, "dan", "example.org"))
+	for _, name := range []string{"*.example.org", "example.org"} {
+		dan.post(path+"/check", "name", name, "method", "dns").says(t, 303, "")
+	}
+	_, csr := clientCSR(t)
+
+	// What was true at the check and is not at the issue gets nothing.
+	rig.dns.Set(t, "_postern-challenge.example.org", `TXT "somebody else's"`)
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "proof is not there any more")
+	rig.dns.Set(t, "_postern-challenge.example.org", "TXT "+value, "TXT "+rig.proofOf(t, "dan", "example.org"))
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 303, "")
+}
+
+func TestServerCertificateByMail(t *testing.T) {
+	rig := newServerRig(t)
+	dan := rig.enrolled(t, "dan")
+	rig.dns.Set(t, "example.org", `CAA 0 contactemail "dns-owner@example.net"`)
+	path := dan.order("names", "www.example.org")
+	page := dan.get(path)
+	for _, address := range []string{"admin@www.example.org", "hostmaster@example.org", "dns-owner@example.net"} {
+		page.says(t, 200, `value="`+address+`"`)
+	}
+	dan.post(path+"/mail", "name", "www.example.org", "to", "dan@evil.example").says(t, 400, "Choose one of the addresses")
+	dan.post(path+"/mail", "name", "www.example.org", "to", "dns-owner@example.net").says(t, 303, "")
+	code := codeIn(t, rig.mail.Take(t, "dns-owner@example.net"))
+	s := rig.stranger(t)
+	s.get("/prove").says(t, 200, "The code of your link")
+	s.post("/prove/check", "code", code).says(t, 200, "dan@example.com")
+	if _, a := s.enrol(code, "trick"); a.StatusCode != 403 {
+		t.Errorf("a proof's link was good to enrol: %d", a.StatusCode)
+	}
+	_, csr := clientCSR(t)
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "This name is not proved")
+	s.post("/prove", "code", code, "answer", "yes").says(t, 200, "approved")
+	s.post("/prove", "code", code, "answer", "yes").says(t, 403, "used before")
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 303, "")
+}
+
+func TestInternalNamesByAdministrator(t *testing.T) {
+	rig := newServerRig(t)
+	boss, dan, eve := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	path := dan.order("names", "db.internal, 10.1.2.3")
+	_, csr := clientCSR(t, "db.internal", "10.1.2.3")
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "not proved")
+	dan.post(path+"/ask", "name", "db.internal").says(t, 303, "")
+	boss.get("/admin/names").says(t, 200, "db.internal")
+	dan.post("/admin/names", "pattern", "*.internal").says(t, 403, "for administrators")
+	boss.post("/admin/names", "pattern", "*.com").says(t, 400, "whole public domain")
+	boss.post("/admin/names", "pattern", "db.internal", "person", "dan").says(t, 303, "")
+	boss.post("/admin/names", "pattern", "10.1.0.0/16", "person", "dan").says(t, 303, "")
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 303, "")
+	other := eve.order("names", "db.internal")
+	_, evil := clientCSR(t)
+	eve.post(other+"/issue", "csr", string(evil)).says(t, 403, "not proved")
+	again := dan.order("names", "db.internal")
+	boss.post("/admin/names/drop", "pattern", "db.internal", "person", "dan").says(t, 303, "")
+	_, csr = clientCSR(t)
+	dan.post(again+"/issue", "csr", string(csr)).says(t, 403, "not proved")
+}
+
+func TestOrdersBelongToOnePerson(t *testing.T) {
+	rig := newServerRig(t)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	rig.dns.Set(t, "www.example.org", "A 127.0.0.1")
+	rig.web.proves()
+	path := dan.order("names", "www.example.org")
+	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 303, "")
+	_, csr := clientCSR(t)
+	eve.get(path).says(t, 404, "no such order")
+	eve.post(path+"/issue", "csr", string(csr)).says(t, 404, "no such order")
+	eve.post(path+"/cancel").says(t, 404, "no such order")
+	dan.post(path+"/check", "name", "www.bank.example", "method", "http").says(t, 404, "not in this order")
+
+	// What dan proved is not proved for eve.
+	rig.web.says(http.NotFound)
+	other := eve.order("names", "www.example.org")
+	eve.post(other+"/issue", "csr", string(csr)).says(t, 403, "not proved")
+	stranger := rig.stranger(t)
+	stranger.get(path).says(t, 403, "needs your certificate")
+}
+
+func TestRequestsThatAreRefused(t *testing.T) {
+	rig := newServerRig(t)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dan.post("/servers/new", "csr", string(csrOf(t, weak, "www.example.org"))).says(t, 400, "2048")
+	dan.post("/servers/new", "csr", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").says(t, 400, "ertificate request")
+	dan.post("/servers/new", "csr", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").says(t, 400, "private key")
+	dan.post("/servers/new", "csr", strings.Repeat("A", 70<<10)).says(t, 400, "larger than")
+	dan.post("/servers/new", "names", "").says(t, 400, "at least one name")
+	dan.post("/servers/new", "names", "www.*.example.org").says(t, 400, "whole first label")
+	dan.post("/servers/new", "names", "*.co.uk").says(t, 400, "whole public domain")
+	dan.post("/servers/new", "names", "<script>").says(t, 400, "not a host name")
+
+	// A key of somebody else's, of a device, of a revoked certificate.
+	rig.NamePatterns = []string{"*.internal"}
+	_, csr := clientCSR(t)
+	path := eve.order("names", "a.internal", "csr", string(csr))
+	issued := eve.post(path + "/issue")
+	issued.says(t, 303, "")
+	dan.post("/servers/new", "names", "b.internal", "csr", string(csr)).says(t, 400, "somebody else")
+	dan.post("/certificates/new", "label", "x", "csr", string(csr)).says(t, 400, "another certificate already")
+	eve.post(issued.Header.Get("Location")+"/revoke", "reason", "lost").says(t, 303, "")
+	eve.post("/servers/new", "names", "a.internal", "csr", string(csr)).says(t, 400, "that is revoked")
+	key, device := clientCSR(t)
+	page := dan.post("/certificates/new", "label", "phone", "csr", string(device))
+	page.says(t, 200, "phone")
+	dan.post("/servers/new", "csr", string(csrOf(t, key, "a.internal"))).says(t, 400, "one of your devices")
+}
+
+func TestProofsDoNotReachInside(t *testing.T) {
+	rig := newServerRig(t)
+	dan := rig.enrolled(t, "dan")
+	inner := newWebServer(t, fmt.Sprintf("127.0.0.2:%d", rig.web.port))
+	inner.proves()
+	name := "www.example.org"
+	path := dan.order("names", name)
+	check := func() answer { return dan.post(path+"/check", "name", name, "method", "http") }
+
+	// A name that points inside.
+	for _, inside := range []string{"127.0.0.2", "10.0.0.1", "169.254.169.254", "192.168.1.1", "100.64.0.1", "0.0.0.0"} {
+		rig.dns.Set(t, name, "A "+inside)
+		check().says(t, 400, "private")
+	}
+	rig.dns.Set(t, name)
+	for _, inside := range []string{"::1", "fd00::1", "fe80::1", "::ffff:127.0.0.2", "64:ff9b::7f00:2"} {
+		rig.dns.Set(t, name, "AAAA "+inside)
+		if a := check(); a.StatusCode != 400 || !strings.Contains(a.body, "Not proved yet") {
+			t.Errorf("%s: %d %s", inside, a.StatusCode, a.main())
+		}
+	}
+	rig.dns.Set(t, name)
+
+	// A redirect that leads inside, to another port, or round in circles.
+	rig.dns.Set(t, name, "A 127.0.0.1")
+	for _, to := range []string{
+		fmt.Sprintf("http://127.0.0.2:%d/x", rig.web.port), "http://inner.example.org/x", "http://[::1]/x", "http://127.0.0.1:22/", "gopher://127.0.0.1/", "file:///etc/passwd",
+		"http://user:secret@www.example.org/", fmt.Sprintf("http://%s:%d/loop", name, rig.web.port),
+	} {
+		rig.dns.Set(t, "inner.example.org", "A 127.0.0.2")
+		rig.web.says(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, to, http.StatusFound) })
+		if a := check(); a.StatusCode != 400 {
+			t.Errorf("redirected to %s: %d", to, a.StatusCode)
+		}
+	}
+	// A redirect that stays outside is followed.
+	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == fmt.Sprintf("%s:%d", name, rig.web.port) {
+			http.Redirect(w, r, fmt.Sprintf("http://other.example.org:%d%s", rig.web.port, r.URL.Path), http.StatusFound)
+			return
+		}
+		_, _ = io.WriteString(w, filepath.Base(r.URL.Path))
+	})
+	rig.dns.Set(t, "other.example.org", "A 127.0.0.1")
+	check().says(t, 303, "")
+
+	// DNS that points inside by the time of the issue.
+	rig.dns.Set(t, name, "A 127.0.0.2")
+	_, csr := clientCSR(t)
+	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "private")
+
+	// An answer without end, and one that is too long to be a proof.
+	rig.dns.Set(t, name, "A 127.0.0.1")
+	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
+		for range 1 << 10 {
+			if _, err := w.Write(make([]byte, 1<<10)); err != nil {
+				return
+			}
+		}
+	})
+	check().says(t, 400, "says something else")
+	if n := inner.asked.Load(); n != 0 {
+		t.Errorf("the server inside was asked %d times", n)
+	}
+}
+
+func TestCrossSiteFormsAreRefused(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
+	send := func(change func(*http.Request)) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/certificates/"+dan.serial+"/revoke", strings.NewReader("reason=lost&csrf="+token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		change(req)
+		return dan.do(req).StatusCode
+	}
+	for name, change := range map[string]func(*http.Request){
+		"another site's form": func(r *http.Request) {
+			r.Header.Set("Sec-Fetch-Site", "cross-site")
+			r.Header.Set("Origin", "https://evil.example")
+		},
+		"a sibling's form":         func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+		"an old browser's form":    func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
+		"a sandboxed page's form":  func(r *http.Request) { r.Header.Set("Origin", "null") },
+		"a form without its token": func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("reason=lost")); r.ContentLength = 11 },
+	} {
+		if status := send(change); status != 403 {
+			t.Errorf("%s: %d", name, status)
+		}
+	}
+	eve := rig.enrolled(t, "eve")
+	dan.post("/recovery", "csrf", csrfRE.FindStringSubmatch(eve.get("/certificates/new").body)[1]).says(t, 403, "another sign-in")
+	dan.get("/").says(t, 200, "Hello dan")
+}
+
+func TestEveryAnswerIsSecured(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	for _, path := range []string{"/", "/enrol", "/trust", "/certificates", "/nowhere", "/root.pem", "/static/none.js"} {
+		a := dan.get(path)
+		h := a.Header
+		csp := h.Get("Content-Security-Policy")
+		for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} {
+			if !strings.Contains(csp, want) {
+				t.Errorf("%s: no %s in %q", path, want, csp)
+			}
+		}
+		if strings.Contains(csp, "unsafe") || h.Get("Referrer-Policy") != "no-referrer" || h.Get("X-Frame-Options") != "DENY" ||
+			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cross-Origin-Opener-Policy") != "same-origin" || len(a.Cookies()) > 0 {
+			t.Errorf("%s: headers %v", path, h)
+		}
+		if regexp.MustCompile(`(?i)<script(?:>|[^>]* src="(?:https?:)?//)|<style| style=| on[a-z]+=|javascript:`).MatchString(a.body) {
+			t.Errorf("%s has inline script or style, or asks a third party", path)
+		}
+	}
+}
+
+func TestReminders(t *testing.T) {
+	rig := newPortalRig(t, func(c *portal.Config) { c.Remind = []time.Duration{400 * 24 * time.Hour, 500 * 24 * time.Hour} })
+	dan := rig.enrolled(t, "dan")
+	for range 2 {
+		if err := rig.RemindNow(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := rig.mail.Take(t, "dan@example.com"); !strings.Contains(m.Text, `"laptop" ends`) {
+		t.Errorf("reminder:\n%s", m.Text)
+	}
+	dan.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
+	rig.mail.Take(t, "dan@example.com") // that it is revoked; anything else came before
+	if left := rig.mail.Mails(); len(left) != 0 {
+		t.Errorf("%d messages too many: %v", len(left), left)
+	}
+}
+
+func TestMailHeadersCannotBeInjected(t *testing.T) {
+	box := posterntest.NewMailbox(t)
+	s, err := portal.NewSMTP(box.URL+"?from=portal@example.com", "id.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil := portal.Message{ID: "1", To: "dan@example.com", Subject: "Hello\r\nBcc: eve@example.com\r\n\r\nEvil", Text: "one\r\n.\r\nQUIT\r\n..two\n"}
+	if err := s.Send(t.Context(), evil); err != nil {
+		t.Fatal(err)
+	}
+	m := box.Take(t, "dan@example.com")
+	if m.Header.Get("Bcc") != "" || !strings.HasPrefix(m.Subject, "Hello") || m.From != "portal@example.com" || !strings.Contains(m.Text, "\n.\nQUIT\n..two") {
+		t.Errorf("sent:\n%s", m.Raw)
+	}
+	for _, to := range []string{"dan@example.com\r\nBcc: eve@example.com", "dan@example.com, eve@example.com", "<dan@example.com>", `"x" <dan@example.com>`} {
+		evil.To = to
+		if err := s.Send(t.Context(), evil); err == nil {
+			t.Errorf("a message went to %q", to)
+		}
+	}
+}
+
+func TestArchiveForServer(t *testing.T) {
+	rig := newServerRig(t)
+	rig.NamePatterns = []string{"*.internal"}
+	dan := rig.enrolled(t, "dan")
+	path := dan.order("names", "www.internal")
+	_, csr := clientCSR(t)
+	page := dan.post(path+"/issue", "csr", string(csr)).Header.Get("Location")
+	for _, kind := range rig.Authority.Layouts() {
+		a := dan.get(page + "/files?for=" + kind)
+		if a.StatusCode != 200 || a.Header.Get("Content-Type") != "application/x-tar" {
+			t.Errorf("%s: %d %s", kind, a.StatusCode, a.Header)
+		}
+		names := untar(t, strings.NewReader(a.body), t.TempDir())
+		if len(names) == 0 || strings.Contains(a.body, "PRIVATE KEY") && !strings.Contains(a.body, "private key") {
+			t.Errorf("%s: files %v", kind, names)
+		}
+	}
+	dan.get(page+"/files?for=nothing").says(t, 404, "")
+}
+
+// untar unpacks an archive and returns its names.
+func untar(t *testing.T, r io.Reader, dir string) []string {
+	t.Helper()
+	var names []string
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, filepath.FromSlash(filepath.Clean("/"+h.Name)))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(tr)
+		if err == nil {
+			err = os.WriteFile(path, b, h.FileInfo().Mode().Perm())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+	}
+}
+
+func TestScriptGetsErrorsAsJSON(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/enrol", strings.NewReader("code=wrong"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	a := rig.stranger(t).do(req)
+	var said struct{ Errors map[string]string }
+	if err := json.Unmarshal([]byte(a.body), &said); err != nil || a.StatusCode != postern.Denied.HTTPStatus() || said.Errors["code"] == "" {
+		t.Errorf("%d %s: %v", a.StatusCode, a.body, err)
+	}
+}
