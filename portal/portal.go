@@ -39,9 +39,6 @@ type Config struct {
 	ProofLife     time.Duration   // how long the proof of a name by mail counts; default 200 days
 	Remind        []time.Duration // how long before expiry to remind; default 14 and 3 days
 	NamePatterns  []string        // names that anybody may have without proof (see ParsePattern); none by default
-	PrivateProofs []netip.Prefix  // private networks that proofs of names may reach; none by default
-	HTTPPort      int             // port of HTTP proofs; default 80, another only where all servers are one's own
-	Resolver      string          // DNS server, host:port; default: the system's
 }
 
 // Validate fills in defaults and reports what is wrong.
@@ -78,9 +75,6 @@ func (c *Config) Validate() error {
 	}
 	if c.Remind == nil {
 		c.Remind = []time.Duration{14 * 24 * time.Hour, 3 * 24 * time.Hour}
-	}
-	if c.HTTPPort == 0 {
-		c.HTTPPort = 80
 	}
 	return nil
 }
@@ -204,6 +198,7 @@ type Deps struct {
 	People    People
 	Authority Authority
 	Timeline  Timeline
+	Prober    Prober
 	Mail      Mailer // nil: nothing is sent; links are shown to whoever made them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
@@ -218,7 +213,6 @@ type Portal struct {
 	Links *Links
 
 	web   *web
-	probe *prober
 	csrf  []byte
 	now   func() time.Time
 	later chan func(context.Context)
@@ -247,7 +241,6 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 	}
 	p := &Portal{
 		Config: c, Deps: d, web: w, csrf: csrf, now: time.Now,
-		probe: newProber(c),
 		later: make(chan func(context.Context), 256),
 		wake:  make(chan struct{}, 1),
 	}

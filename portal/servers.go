@@ -141,7 +141,7 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 			s.Done, s.How = true, map[Method]string{ByMail: "by mail", ByHTTP: "by the file on its web server", ByDNS: "by its DNS record"}[proof.Method]
 		}
 		if !isWildcard(name) {
-			s.HTTP = "http://" + p.probe.hostPort(name) + httpProofPath + proof.Value
+			s.HTTP = "http://" + urlHost(name) + httpProofPath + proof.Value
 		}
 		if !isAddress(name) {
 			s.DNS = dnsProofLabel + strings.TrimPrefix(name, "*.")
@@ -149,6 +149,14 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 		steps[i] = s
 	}
 	return steps, nil
+}
+
+// urlHost returns a name as an address of the web has it.
+func urlHost(name string) string {
+	if strings.Contains(name, ":") {
+		return "[" + name + "]"
+	}
+	return name
 }
 
 // counts reports whether a proof holds as far as can be told without looking
@@ -196,7 +204,7 @@ func (p *Portal) renderOrder(r *request, status int, o Order, atName, atField ma
 		steps[i].Error = atName[steps[i].Name]
 		if !steps[i].Done {
 			open++
-			steps[i].Mailboxes = p.probe.mailboxes(r.Context(), steps[i].Name)
+			steps[i].Mailboxes = p.mailboxes(r.Context(), steps[i].Name)
 			if p.Mail == nil {
 				steps[i].Mailboxes = nil
 			}
@@ -231,7 +239,7 @@ func (p *Portal) orderMail(r *request) error {
 	}
 	to := r.PostForm.Get("to")
 	problem := ""
-	if p.Mail == nil || !slices.Contains(p.probe.mailboxes(r.Context(), proof.Name), to) {
+	if p.Mail == nil || !slices.Contains(p.mailboxes(r.Context(), proof.Name), to) {
 		problem = "Choose one of the addresses."
 	} else if err := p.limit(r.Context(), "mail/"+to, mailsPerHour, time.Hour); err != nil {
 		problem = sentence(err)
@@ -280,9 +288,9 @@ func (p *Portal) nameEvent(r *request, proof Proof, outcome postern.Outcome, rea
 func (p *Portal) lookFor(ctx context.Context, proof Proof) error {
 	switch {
 	case proof.Method == ByHTTP && !isWildcard(proof.Name):
-		return p.probe.http(ctx, proof.Name, proof.Value)
+		return p.byFile(ctx, proof.Name, proof.Value)
 	case proof.Method == ByDNS && !isAddress(proof.Name):
-		return p.probe.dns(ctx, proof.Name, proof.Value)
+		return p.byRecord(ctx, proof.Name, proof.Value)
 	}
 	return postern.Errorf(postern.Invalid, "this name cannot be proved that way")
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/reach"
 	"github.com/postern-project/postern/store"
 	"github.com/postern-project/postern/store/storetest"
 )
@@ -44,6 +45,11 @@ type portalRig struct {
 // members of the group "admin" are administrators.
 func newPortalRig(t *testing.T, change func(*portal.Config)) *portalRig {
 	t.Helper()
+	return newReachingRig(t, change, reach.Config{})
+}
+
+func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config) *portalRig {
+	t.Helper()
 	rig := &portalRig{db: storetest.Open(t), mail: posterntest.NewMailbox(t)}
 	var err error
 	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db); err != nil {
@@ -60,7 +66,7 @@ func newPortalRig(t *testing.T, change func(*portal.Config)) *portalRig {
 		change(&c)
 	}
 	rig.Portal, err = newPortal(t.Context(), rig.db, rig.ca, portalOptions{
-		Config: c, Mail: rig.mail.URL, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Config: c, Reach: look, Mail: rig.mail.URL, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Identify: rig.identify,
 		Admin: func(r *http.Request) bool {
 			name, _, ok := rig.identify(r)

@@ -23,6 +23,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/reach"
 )
 
 // webServer is where proofs are looked for: it serves what it is told.
@@ -71,9 +72,8 @@ type serverRig struct {
 func newServerRig(t *testing.T) *serverRig {
 	t.Helper()
 	rig := &serverRig{dns: posterntest.StartDNS(t), web: newWebServer(t, "127.0.0.1:0")}
-	rig.portalRig = newPortalRig(t, func(c *portal.Config) {
-		c.Resolver, c.HTTPPort = rig.dns.Addr, rig.web.port
-		c.PrivateProofs = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	rig.portalRig = newReachingRig(t, nil, reach.Config{
+		Resolver: rig.dns.Addr, HTTPPort: rig.web.port, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 	})
 	return rig
 }
@@ -305,7 +305,7 @@ func TestProofsDoNotReachInside(t *testing.T) {
 			}
 		}
 	})
-	check().says(t, 400, "says something else")
+	check().says(t, 400, "longer than")
 	if n := inner.asked.Load(); n != 0 {
 		t.Errorf("the server inside was asked %d times", n)
 	}

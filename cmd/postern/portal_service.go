@@ -13,6 +13,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/reach"
 	"github.com/postern-project/postern/store"
 	"github.com/postern-project/postern/timeline"
 )
@@ -20,7 +21,8 @@ import (
 // portalOptions is what the portal's service needs besides the state.
 type portalOptions struct {
 	Config portal.Config
-	Mail   string // smtp://…, or "" for none
+	Reach  reach.Config // where proofs of names are looked for
+	Mail   string       // smtp://…, or "" for none
 	// Identify says who a request comes from, as verified; Admin whether that
 	// person may see the administrators' pages.
 	Identify func(*http.Request) (person, serial string, ok bool)
@@ -34,8 +36,12 @@ type portalOptions struct {
 // it, and calls Run.
 func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptions) (*portal.Portal, error) {
 	s := store.NewPortal(db)
+	prober, err := reach.New(o.Reach)
+	if err != nil {
+		return nil, err
+	}
 	deps := portal.Deps{
-		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db},
+		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db}, Prober: prober,
 		Identify: o.Identify, Admin: o.Admin, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {

@@ -58,12 +58,16 @@ func (h *house) mount(ctx context.Context, options front.App) error {
 	h.close()
 	services, url := h.fixed, ""
 	if options.Portal != nil {
-		p, err := h.newPortal(ctx, options)
+		look, err := reachOf(options.Portal.PrivateProofs)
+		if err != nil {
+			return err
+		}
+		p, err := h.newPortal(ctx, options, look)
 		if err != nil {
 			return err
 		}
 		url = options.Portal.URL() + "/"
-		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url}, reach.Config{Private: p.Config.PrivateProofs}, h.log)
+		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url}, look, h.log)
 		if err != nil {
 			return err
 		}
@@ -82,23 +86,30 @@ func (h *house) mount(ctx context.Context, options front.App) error {
 	return nil
 }
 
-func (h *house) newPortal(ctx context.Context, o front.App) (*portal.Portal, error) {
-	c := portal.Config{
-		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail, NamePatterns: o.Portal.Names,
-	}
-	for _, n := range o.Portal.PrivateProofs {
+// reachOf says where proofs of names are looked for, besides the public
+// Internet.
+func reachOf(private []string) (reach.Config, error) {
+	var c reach.Config
+	for _, n := range private {
 		p, err := netip.ParsePrefix(n)
 		if err != nil {
-			return nil, postern.Errorf(postern.Invalid, "private_proofs: %w", err)
+			return c, postern.Errorf(postern.Invalid, "private_proofs: %w", err)
 		}
-		c.PrivateProofs = append(c.PrivateProofs, p)
+		c.Private = append(c.Private, p)
+	}
+	return c, nil
+}
+
+func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (*portal.Portal, error) {
+	c := portal.Config{
+		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail, NamePatterns: o.Portal.Names,
 	}
 	admins := o.Portal.Admins
 	if len(admins) == 0 {
 		admins = []string{adminGroup}
 	}
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{
-		Config: c, Mail: o.Mail, Address: front.Address, Log: h.log.With(slog.String(postern.LogKind, "portal")),
+		Config: c, Reach: look, Mail: o.Mail, Address: front.Address, Log: h.log.With(slog.String(postern.LogKind, "portal")),
 		Identify: func(r *http.Request) (string, string, bool) {
 			who, serial, ok := front.Identify(r)
 			return who.Name, serial, ok
