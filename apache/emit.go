@@ -250,7 +250,8 @@ func (c *converter) rewrite(d *Directive, conds []*Directive) {
 		c.notes.add(Lost, d, "a proxy made by a rewrite has no match; use ProxyPass")
 		return
 	case strings.HasPrefix(target, "/index.php"):
-		return // php_fastcgi sends what is no file there by itself
+		c.site.fallback = true
+		return
 	default:
 		step = "rewrite @%s " + token(to)
 	}
@@ -425,22 +426,43 @@ func (c *converter) content(s *site) {
 	if s.docroot == "" {
 		return
 	}
-	fmt.Fprintf(&c.out, "\troot %s\n", token(s.docroot))
-	if s.php != "" {
-		fmt.Fprintf(&c.out, "\tphp_fastcgi %s\n", token(s.php))
-	} else if c.cfg.PHP != "" {
-		fmt.Fprintf(&c.out, "\tphp_fastcgi %s\n", token(c.cfg.PHP))
-	} else {
+	c.documents(s)
+}
+
+// documents writes who serves the files of the document root: PHP its scripts,
+// and the file server all else.
+func (c *converter) documents(s *site) {
+	w := &c.out
+	fmt.Fprintf(w, "\troot %s\n", token(s.docroot))
+	index := s.index
+	if len(index) == 0 {
+		index = []string{"index.html"}
+	}
+	php := s.php
+	if php == "" {
+		php = c.cfg.PHP
+	}
+	fmt.Fprint(w, "\t@php path_regexp `(?i)\\.(?:php[0-9]?|phtml|phar)(?:/|$)`\n")
+	if php == "" {
 		// Apache may run PHP by a module that this configuration does not
 		// show: its sources must not be shown instead.
-		fmt.Fprint(&c.out, "\t@php path *.php *.php/* *.phtml *.phar\n\terror @php 403\n")
+		fmt.Fprint(w, "\terror @php 403\n")
 		c.notes.add(Info, s.at, "nothing says who runs PHP: scripts are answered with 403; name a FastCGI server with --php")
+	} else {
+		var try []string
+		for _, i := range index {
+			if !strings.HasPrefix(i, "/") {
+				try = append(try, token("{path}"+i))
+			}
+		}
+		fmt.Fprintf(w, "\t@index {\n\t\tpath */\n\t\tfile {\n\t\t\ttry_files %s\n\t\t}\n\t}\n", strings.Join(try, " "))
+		fmt.Fprint(w, "\trewrite @index {file_match.relative}{?query}\n")
+		if s.fallback {
+			fmt.Fprint(w, "\t@missing not file {path} {path}/\n\trewrite @missing /index.php{?query}\n")
+		}
+		fmt.Fprintf(w, "\treverse_proxy @php %s {\n\t\ttransport fastcgi {\n\t\t\tsplit .php\n\t\t}\n\t}\n", token(php))
 	}
-	if len(s.index) > 0 {
-		fmt.Fprintf(&c.out, "\tfile_server {\n\t\tindex %s\n\t\thide .ht*\n\t}\n", tokens(s.index))
-		return
-	}
-	fmt.Fprint(&c.out, "\tfile_server {\n\t\thide .ht*\n\t}\n")
+	fmt.Fprintf(w, "\tfile_server {\n\t\tindex %s\n\t\thide .ht*\n\t}\n", tokens(index))
 }
 
 // proxy writes one ProxyPass.

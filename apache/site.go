@@ -33,7 +33,7 @@ type site struct {
 	steps     []*Directive // Redirect, RewriteRule, ProxyPass and so on, in order
 	guards    []guard
 	php       string // address of a FastCGI server, as Caddy writes it
-	overrides bool   // .htaccess files count
+	fallback  bool   // what is no file goes to /index.php
 }
 
 type alias struct {
@@ -130,7 +130,7 @@ var quiet = set(`
 	SSLCryptoDevice SSLHonorCipherOrder SSLOpenSSLConfCmd SSLPassPhraseDialog SSLProtocol SSLRandomSeed
 	SSLSessionCache SSLSessionCacheTimeout SSLSessionTickets SSLStaplingCache SSLUseStapling StartServers
 	ThreadLimit ThreadsPerChild TimeOut TraceEnable TypesConfig UseCanonicalName User DefaultRuntimeDir
-	AllowOverrideList AccessFileName RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest AliasMatchCase`)
+	AllowOverrideList AccessFileName RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest AliasMatchCase AllowOverride`)
 
 // access are directives that say who may pass; they count in the whole host or
 // in a section.
@@ -164,9 +164,7 @@ func (c *converter) fill(s *site, list []*Directive, own bool) {
 			s.steps = append(s.steps, d)
 		case d.Section:
 			s.sections = append(s.sections, d)
-			if strings.HasPrefix(name, "directory") {
-				c.directorySettings(s, d)
-			}
+			c.sectionSettings(s, d)
 		default:
 			c.setting(s, d, name, own)
 		}
@@ -231,8 +229,6 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 		}
 	case "rewriteengine":
 		s.engine = strings.EqualFold(d.arg(0), "on")
-	case "allowoverride":
-		s.overrides = !strings.EqualFold(d.arg(0), "none")
 	case "sethandler", "addhandler":
 		c.handler(s, d)
 	case "options":
@@ -244,24 +240,17 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 	}
 }
 
-// directorySettings takes what a <Directory> says that is not about access:
-// handlers and .htaccess files.
-func (c *converter) directorySettings(s *site, d *Directive) {
+// sectionSettings takes what a section says that is not about access: handlers
+// and .htaccess files.
+func (c *converter) sectionSettings(s *site, d *Directive) {
 	for _, k := range d.Children {
-		switch strings.ToLower(k.Name) {
-		case "allowoverride":
-			if !strings.EqualFold(k.arg(0), "none") {
-				s.overrides = true
-				c.notes.add(Lost, k, ".htaccess files are not read by Postern: rules in them do not count")
-			}
-		case "sethandler", "addhandler":
+		switch name := strings.ToLower(k.Name); {
+		case name == "allowoverride" && !strings.EqualFold(k.arg(0), "none"):
+			c.notes.add(Lost, k, ".htaccess files are not read by Postern: rules in them do not count")
+		case name == "sethandler", name == "addhandler":
 			c.handler(s, k)
-		case "filesmatch", "files":
-			for _, g := range k.Children {
-				if g.is("SetHandler") {
-					c.handler(s, g)
-				}
-			}
+		case k.Section:
+			c.sectionSettings(s, k)
 		}
 	}
 }
