@@ -46,11 +46,14 @@ func (w What) has(k event.Kind) bool {
 // Config says what a session watches. The zero value watches RPC everywhere, in
 // processes present and to come.
 type Config struct {
-	What   What     // 0 means RPC
-	Paths  []string // only these files; none means all of libvirt's
-	Stack  bool     // copy registers and stack with every event
-	Filter Filter
-	Tree   bool // keep monitor messages of calls back: the call's reply carries them
+	What  What     // 0 means RPC
+	Paths []string // only these files; none means all of libvirt's
+	Stack bool     // copy registers and stack with every event
+	// Stacked is given every event with a stack as soon as it is read, while its
+	// process is likely still there; nil for none.
+	Stacked func(*event.Event)
+	Filter  Filter
+	Tree    bool // keep monitor messages of calls back: the call's reply carries them
 
 	Buffer  int // bytes of the ring buffer; 0 means 16 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
@@ -407,6 +410,9 @@ func (s *Session) sweep(now time.Time) {
 func (s *Session) deliver(e *event.Event, sink Sink) error {
 	if e.Kind < event.Process {
 		s.seen++
+	}
+	if s.cfg.Stacked != nil && len(e.Stack) > 0 {
+		s.cfg.Stacked(e)
 	}
 	s.identity.sockAt = s.sockAt.Load()
 	s.identity.see(e)

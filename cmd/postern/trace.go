@@ -19,6 +19,7 @@ import (
 	"github.com/postern-project/postern/trace/event"
 	"github.com/postern-project/postern/trace/format"
 	"github.com/postern-project/postern/trace/libvirt"
+	"github.com/postern-project/postern/trace/stack"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -310,8 +311,8 @@ func procedures(programs, globs []string) (map[trace.Procedure]bool, error) {
 }
 
 // writer opens the output and the format. The returned function closes it.
-func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
-	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu"}
+func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (*format.Writer, func() error, error) {
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu", Unwind: unwind}
 	if o.json {
 		c.Format = format.JSON
 	}
@@ -339,13 +340,22 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	w, closer, err := o.writer(a)
+	u := stack.New(stack.Config{})
+	defer u.Close()
+	var unwind func(*event.Event) []stack.Frame
+	if o.stack {
+		cfg.Stacked, unwind = u.Meet, u.Unwind
+	}
+	w, closer, err := o.writer(a, unwind)
 	if err != nil {
 		return err
 	}
 	s, err := trace.Start(cfg)
 	if err != nil {
 		return errors.Join(err, closer())
+	}
+	if o.stack {
+		watchAll(u, s)
 	}
 	ready(a.err, s)
 	err = w.Begin(monotonic(), time.Now())
@@ -358,6 +368,15 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	}
 	summary(a.err, sum)
 	return errors.Join(err, s.Close(), closer())
+}
+
+// watchAll prepares for stacks of the processes that are there.
+func watchAll(u *stack.Unwinder, s *trace.Session) {
+	for _, l := range s.Libraries() {
+		for _, pid := range l.PIDs {
+			u.Meet(&event.Event{PID: pid})
+		}
+	}
 }
 
 func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
@@ -402,7 +421,7 @@ func (o *traceOptions) replay(a *app, file string) error {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer f.Close()
-	w, closer, err := o.writer(a)
+	w, closer, err := o.writer(a, nil)
 	if err != nil {
 		return err
 	}

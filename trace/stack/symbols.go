@@ -124,15 +124,15 @@ func (s *symbols) take(f *elf.File, y *elf.Symbol) {
 		return
 	}
 	bind := elf.ST_BIND(y.Info)
-	rank := uint8(1)
+	rank := uint8(0)
 	switch bind {
 	case elf.STB_GLOBAL:
-		rank = 4
+		rank = 2
 	case elf.STB_WEAK:
-		rank = 3
+		rank = 1
 	}
-	if y.Name[0] == '_' && rank > 1 {
-		rank--
+	if y.Name[0] != '_' {
+		rank += 2 // the name that a programmer knows it by
 	}
 	s.list = append(s.list, symbol{addr: y.Value, size: uint32(min(y.Size, 1<<32-1)), name: uint32(len(s.names)), rank: rank})
 	s.names = append(append(s.names, y.Name...), 0)

@@ -98,8 +98,16 @@ func (u *Unwinder) Unwind(e *event.Event) []Frame {
 	return frames
 }
 
-// Watch reads a process's maps and opens its files, so that its stacks can be
-// unwound after it has exited.
+// Meet watches the process of an event, if it is a new one.
+func (u *Unwinder) Meet(e *event.Event) {
+	if u.procs[e.PID] == nil {
+		_ = u.Watch(e.PID) // if it is gone already, its frames say so
+	}
+}
+
+// Watch reads a process's maps, its files and their names, so that its stacks can
+// be unwound after it has exited, and without delay: a process that lives for
+// milliseconds is gone while another's names are read.
 func (u *Unwinder) Watch(pid int) error {
 	p, err := u.reread(pid)
 	if err != nil {
@@ -108,6 +116,11 @@ func (u *Unwinder) Watch(pid int) error {
 	for i := range p.maps {
 		if p.maps[i].exec {
 			_, _ = u.module(pid, &p.maps[i]) // a file that cannot be read costs its own frames only
+		}
+	}
+	for i := range p.maps {
+		if m, err := u.module(pid, &p.maps[i]); err == nil && p.maps[i].exec {
+			u.readNames(pid, m)
 		}
 	}
 	return nil
@@ -183,11 +196,15 @@ func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
 	return row, err
 }
 
-// name fills in the function at addr, back bytes before the frame's pc.
-func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *Frame) {
+func (u *Unwinder) readNames(pid int, m *module) {
 	if m.names == nil {
 		m.names = readSymbols(pid, m, u.c.Debug)
 	}
+}
+
+// name fills in the function at addr, back bytes before the frame's pc.
+func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *Frame) {
+	u.readNames(pid, m)
 	if s := m.names.find(addr); s != nil {
 		f.Symbol, f.Start, f.Size = m.names.name(s), s.addr, uint64(s.size)
 		if f.Size == 0 && r != nil && r.begin <= s.addr {
