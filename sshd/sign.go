@@ -1,0 +1,308 @@
+package sshd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	_ "embed"
+
+	"github.com/postern-project/postern"
+	"golang.org/x/crypto/ssh"
+)
+
+// Certificate is an SSH user certificate to make, or made.
+type Certificate struct {
+	Person       string
+	Key          ssh.PublicKey
+	Principals   []string      // accounts that it opens
+	Validity     time.Duration // 0: the CA's own
+	Sources      []string      // addresses or networks that it is good from; none: any
+	ForceCommand string
+	Extensions   []string
+	Address      string // who asked from where
+}
+
+// Signed is a certificate as its owner gets it.
+type Signed struct {
+	Line        string    `json:"certificate"` // for the file KEY-cert.pub
+	Serial      uint64    `json:"serial"`
+	Principals  []string  `json:"principals"`
+	ValidBefore time.Time `json:"valid_before"`
+	KnownHosts  string    `json:"known_hosts,omitempty"` // lines that make hosts of this house known
+}
+
+// Signer is the certificate authority. It is safe for concurrent use.
+type Signer interface {
+	// SignUser certifies a key. It fails with postern.Denied for a person who
+	// may not come in.
+	SignUser(ctx context.Context, c Certificate) (Signed, error)
+	// KnownHosts returns lines for known_hosts(5).
+	KnownHosts() (string, error)
+	// UserCAs returns the file for TrustedUserCAKeys.
+	UserCAs() ([]byte, error)
+}
+
+// Rule says what the certificates of a group's members may do.
+type Rule struct {
+	Groups       []string `json:"groups,omitempty"`     // any of them; none: everybody
+	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone
+	Sources      []string `json:"sources,omitempty"`
+	ForceCommand string   `json:"force_command,omitempty"`
+	Extensions   []string `json:"extensions,omitempty"`
+	Validity     string   `json:"validity,omitempty"` // as 10h; empty: the CA's own
+}
+
+// ParseRules reads a JSON array of rules; the first that fits a person counts,
+// and who fits none gets no certificate. Nothing at all is one rule for
+// everybody: their own account, a terminal, and forwarding.
+func ParseRules(b []byte) ([]Rule, error) {
+	if len(b) == 0 {
+		return []Rule{{Extensions: []string{"permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding", "permit-user-rc"}}}, nil
+	}
+	var rules []Rule
+	dec := json.NewDecoder(strings.NewReader(string(b)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&rules); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "rules for SSH certificates: %w", err)
+	}
+	for _, r := range rules {
+		if _, err := r.validity(); err != nil {
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+func (r Rule) validity() (time.Duration, error) {
+	if r.Validity == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(r.Validity)
+	if err != nil || d <= 0 {
+		return 0, postern.Errorf(postern.Invalid, "rules for SSH certificates: %q is no validity", r.Validity)
+	}
+	return d, nil
+}
+
+// Certificate returns what a person of these groups gets for a key.
+func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error) {
+	validity, err := r.validity()
+	c := Certificate{Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand, Extensions: r.Extensions}
+	for _, p := range r.Principals {
+		c.Principals = append(c.Principals, strings.ReplaceAll(p, "{person}", person))
+	}
+	if len(c.Principals) == 0 {
+		c.Principals = []string{person}
+	}
+	if c.Extensions == nil {
+		c.Extensions = []string{}
+	}
+	return c, err
+}
+
+// RuleFor returns the first rule that fits somebody of these groups.
+func RuleFor(rules []Rule, groups []string) (Rule, error) {
+	for _, r := range rules {
+		if len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+			return r, nil
+		}
+	}
+	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
+}
+
+// SignDeps is what the signing service stands on.
+type SignDeps struct {
+	Signer Signer
+	Check  Checker
+	// Rules returns the rules that hold now, and Groups somebody's groups.
+	Rules  func(ctx context.Context) ([]Rule, error)
+	Groups func(ctx context.Context, person string) ([]string, error)
+	// Identify says who a request comes from, proved by a client certificate.
+	Identify func(*http.Request) (person string, ok bool)
+	Address  func(*http.Request) string // the client's, without port
+	Log      *slog.Logger
+}
+
+// signBodyMax bounds a request, bytes.
+const signBodyMax = 1 << 14
+
+//go:embed sign.html
+var signPage string
+
+var signTemplate = template.Must(template.New("sign").Parse(signPage))
+
+// NewSignHandler serves POST /ssh/sign, which gives a certificate for a key to
+// who shows a client certificate or a code, as JSON or on the page /ssh/sign;
+// and GET /ssh/known_hosts and /ssh/user_ca.
+func NewSignHandler(d SignDeps) http.Handler {
+	h := &signHandler{SignDeps: d}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ssh/sign", h.page)
+	mux.HandleFunc("POST /ssh/sign", h.sign)
+	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, _ *http.Request) { h.text(w, d.Signer.KnownHosts) })
+	mux.HandleFunc("GET /ssh/user_ca", func(w http.ResponseWriter, _ *http.Request) {
+		h.text(w, func() (string, error) { b, err := d.Signer.UserCAs(); return string(b), err })
+	})
+	// A client certificate speaks for a browser whatever page it is on.
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+type signHandler struct{ SignDeps }
+
+// signRequest is what a client posts, as JSON or as a form.
+type signRequest struct {
+	PublicKey string `json:"public_key"`       // a line of a .pub file
+	Person    string `json:"person,omitempty"` // with Code, where no client certificate is shown
+	Code      string `json:"code,omitempty"`
+}
+
+func (h *signHandler) sign(w http.ResponseWriter, r *http.Request) {
+	q, form, err := readSignRequest(w, r)
+	var signed Signed
+	if err == nil {
+		signed, err = h.issue(r, q)
+	}
+	if form {
+		h.show(w, r, signPageData{Signed: signed, Err: err, Person: q.Person, PublicKey: q.PublicKey})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		w.WriteHeader(h.status(r, err))
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": said(err), "hint": postern.HintOf(err)})
+		return
+	}
+	_ = json.NewEncoder(w).Encode(signed)
+}
+
+func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, form bool, err error) {
+	r.Body = http.MaxBytesReader(w, r.Body, signBodyMax)
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch kind {
+	case "application/json":
+		b, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = json.Unmarshal(b, &q)
+		}
+		if err != nil {
+			return q, false, postern.Errorf(postern.Invalid, "the request is no JSON object of at most %d bytes", signBodyMax)
+		}
+		return q, false, nil
+	case "application/x-www-form-urlencoded":
+		if r.ParseForm() != nil {
+			return q, true, postern.Errorf(postern.Invalid, "the form cannot be read")
+		}
+		return signRequest{PublicKey: r.PostForm.Get("public_key"), Person: r.PostForm.Get("person"), Code: r.PostForm.Get("code")}, true, nil
+	}
+	return q, false, postern.Errorf(postern.Invalid, "the request is neither JSON nor a form")
+}
+
+// issue finds out who asks, and signs what the rules give them.
+func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
+	ctx := r.Context()
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(q.PublicKey))
+	if err != nil {
+		return Signed{}, postern.Errorf(postern.Invalid, "that is no SSH public key").WithHint("give one line of a .pub file")
+	}
+	person, err := h.person(r, q)
+	if err != nil {
+		return Signed{}, err
+	}
+	rules, err := h.Rules(ctx)
+	if err != nil {
+		return Signed{}, err
+	}
+	groups, err := h.Groups(ctx, person)
+	if err != nil {
+		return Signed{}, err
+	}
+	rule, err := RuleFor(rules, groups)
+	if err != nil {
+		return Signed{}, err
+	}
+	c, err := rule.Certificate(person, key)
+	if err != nil {
+		return Signed{}, err
+	}
+	c.Address = h.Address(r)
+	return h.Signer.SignUser(ctx, c)
+}
+
+// person returns who a request comes from: whom the client certificate names,
+// else whom the code proves.
+func (h *signHandler) person(r *http.Request, q signRequest) (string, error) {
+	if person, ok := h.Identify(r); ok && (q.Person == "" || q.Person == person) && q.Code == "" {
+		return person, nil
+	}
+	if q.Person == "" || q.Code == "" {
+		return "", postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
+	}
+	proof, err := h.Check.CheckCode(r.Context(), Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
+	if postern.CodeOf(err) == postern.NotFound {
+		err = postern.Errorf(postern.Denied, "the code was not accepted") // who exists is nobody's business
+	}
+	if err == nil && proof.Person == "" {
+		err = postern.Errorf(postern.Denied, "the code was not accepted")
+	}
+	return proof.Person, err
+}
+
+func (h *signHandler) status(r *http.Request, err error) int {
+	code := postern.CodeOf(err)
+	if code == postern.Internal || code == postern.Unavailable {
+		h.Log.ErrorContext(r.Context(), "an SSH certificate was not signed", slog.Any(postern.LogError, err))
+	}
+	return code.HTTPStatus()
+}
+
+// said is what a client hears of an error: its own mistakes, not ours.
+func said(err error) string {
+	if e, ok := errors.AsType[*postern.Error](err); ok && e.Code != postern.Internal {
+		return e.Msg
+	}
+	return "something broke here"
+}
+
+func (h *signHandler) text(w http.ResponseWriter, get func() (string, error)) {
+	text, err := get()
+	if err != nil {
+		http.Error(w, said(err), postern.CodeOf(err).HTTPStatus())
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprint(w, text)
+}
+
+type signPageData struct {
+	Known             string // whom the client certificate names
+	Person, PublicKey string
+	Signed            Signed
+	Err               error
+	Said, Hint        string
+}
+
+func (h *signHandler) page(w http.ResponseWriter, r *http.Request) { h.show(w, r, signPageData{}) }
+
+func (h *signHandler) show(w http.ResponseWriter, r *http.Request, data signPageData) {
+	data.Known, _ = h.Identify(r)
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if data.Err != nil {
+		data.Said, data.Hint = said(data.Err), postern.HintOf(data.Err)
+		w.WriteHeader(h.status(r, data.Err))
+	}
+	_ = signTemplate.Execute(w, data)
+}
