@@ -211,8 +211,11 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 	h.write(t, "etc/shadow", shadow, 0o600)
 	for path, content := range cfg.Files {
 		mode := os.FileMode(0o644)
-		if strings.HasPrefix(content, "#!") {
+		switch {
+		case strings.HasPrefix(content, "#!"):
 			mode = 0o755
+		case strings.Contains(content, "PRIVATE KEY-----"):
+			mode = 0o600
 		}
 		h.write(t, strings.TrimPrefix(path, "/"), strings.ReplaceAll(content, "@DIR@", h.Dir), mode)
 	}

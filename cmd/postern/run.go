@@ -29,6 +29,7 @@ type runOptions struct {
 	httpPort  int
 	reload    bool
 	verbose   bool
+	pamSocket string
 }
 
 func newRun(a *app) *cobra.Command {
@@ -63,6 +64,7 @@ dropping a connection; one that cannot be loaded leaves the old in place.`,
 	f.IntVar(&o.httpsPort, "https-port", 8443, "`port` of the sample site, when it is made")
 	f.IntVar(&o.httpPort, "http-port", 8080, "`port` that sends the sample site's visitors to HTTPS")
 	f.BoolVar(&o.reload, "reload", false, "tell the server that runs on this state to load its configuration again")
+	f.StringVar(&o.pamSocket, "pam-socket", "", "answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd
 }
@@ -73,6 +75,7 @@ type server struct {
 	opts      *runOptions
 	state     *state
 	authority *ca.Authority
+	oneTime   *oneTime
 	log       *slog.Logger
 	house     *house
 	file      string // the Caddyfile
@@ -98,6 +101,15 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
+	if s.oneTime, err = newOneTime(s.state, s.log); err != nil {
+		return err
+	}
+	defer s.oneTime.Close()
+	ssh, err := serveSSH(ctx, s.state, s.oneTime, pamSocketOf(o.pamSocket, s.state.Dir), s.log)
+	if err != nil {
+		return err
+	}
+	defer ssh.Close()
 	stop := front.Use(s.runtime())
 	defer stop()
 	s.house = newHouse(s)

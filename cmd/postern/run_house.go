@@ -37,6 +37,7 @@ func newHouse(s *server) *house {
 	for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
 		h.fixed = append(h.fixed, front.Service{Prefix: prefix, Handler: revocation, PlainHTTP: true})
 	}
+	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log)})
 	return h
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
@@ -38,32 +40,93 @@ func (c pamChecker) CheckAccount(ctx context.Context, user string) (string, erro
 	return p.Name, nil
 }
 
-// newPAMServer returns what answers pam_postern.
-func newPAMServer(st *state, check *otp.Checker, log *slog.Logger) (*sshd.Server, error) {
-	return sshd.NewServer(sshd.Config{}, pamChecker{otp: check, db: st.Store}, st.Store, log)
+// sshService is what answers sshd's side while the server runs.
+type sshService struct {
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
-// pamListener returns the socket that pam_postern asks on: the one that systemd
-// opened as root under the name "pam", or else, for root, one of our own. For
-// anybody else it is nil: pam_postern would not trust it.
-func pamListener(path string, mode os.FileMode) (*net.UnixListener, error) {
-	if f := inheritedSocket("pam"); f != nil {
-		defer f.Close()
-		l, err := net.FileListener(f)
+// Close waits until the questions under way are answered.
+func (s *sshService) Close() {
+	s.stop()
+	s.running.Wait()
+}
+
+// serveSSH answers pam_postern and the ForceCommand shell, on the sockets that
+// systemd passed under the names "pam" and "shell", else on pamSocket and its
+// neighbour shell.sock; for no path and no passed sockets, nowhere.
+func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s := &sshService{stop: stop}
+	for _, socket := range []struct {
+		name, path string
+		mode       os.FileMode
+		cfg        sshd.Config
+	}{
+		{"pam", pamSocket, 0o600, sshd.Config{}},
+		{"shell", beside(pamSocket, "shell.sock"), 0o666, sshd.Config{Users: true}},
+	} {
+		l, err := sshListener(socket.name, socket.path, socket.mode)
 		if err != nil {
+			s.Close()
 			return nil, err
 		}
-		u, ok := l.(*net.UnixListener)
-		if !ok || u.Addr().Network() != "unixpacket" {
-			l.Close()
-			return nil, errors.New("the socket named pam is no Unix socket of sequential packets")
+		if l == nil {
+			continue
 		}
-		return u, nil
+		server, err := sshd.NewServer(socket.cfg, pamChecker{otp: one.Checker, db: st.Store}, st.Store, log)
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		s.running.Go(func() {
+			if err := server.Serve(ctx, l); err != nil {
+				log.Error("sshd's questions are not answered any more", slog.Any(postern.LogError, err))
+			}
+		})
 	}
-	if os.Geteuid() != 0 {
-		return nil, nil
+	return s, nil
+}
+
+// beside returns the path of a file in the directory of another, "" for "".
+func beside(path, name string) string {
+	if path == "" {
+		return ""
 	}
-	return sshd.Listen(path, mode)
+	return filepath.Join(filepath.Dir(path), name)
+}
+
+// pamSocketOf returns where a server answers pam_postern: as told, else on the
+// host's own socket if root serves the host's own state. No trial takes that
+// over.
+func pamSocketOf(told, stateDir string) string {
+	if told == "" && os.Geteuid() == 0 && stateDir == "/var/lib/postern" {
+		return sshd.DefaultSocket
+	}
+	return told
+}
+
+// sshListener returns the socket that systemd passed, or else one of our own,
+// nil for no path.
+func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error) {
+	f := inheritedSocket(name)
+	if f == nil {
+		if path == "" {
+			return nil, nil
+		}
+		return sshd.Listen(path, mode)
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the socket named %s: %w", name, err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok || u.Addr().Network() != "unixpacket" {
+		l.Close()
+		return nil, fmt.Errorf("the socket named %s is no Unix socket of sequential packets", name)
+	}
+	return u, nil
 }
 
 // inheritedSocket returns the socket that systemd passed under a name, or nil

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/sshd"
+	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
+)
+
+// sshRulesFile, in the state directory, says what SSH certificates may do: the
+// JSON that sshd.ParseRules reads.
+const sshRulesFile = "ssh-rules.json"
+
+// sshAuthority fits the certificate authority to the signing service.
+type sshAuthority struct{ *ca.Authority }
+
+func (a sshAuthority) SignUser(ctx context.Context, c sshd.Certificate) (sshd.Signed, error) {
+	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
+		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
+		ForceCommand: c.ForceCommand, Extensions: c.Extensions, Origin: ca.Origin{Person: c.Person, Address: c.Address},
+	})
+	if err != nil {
+		return sshd.Signed{}, err
+	}
+	known, err := a.KnownHosts()
+	return sshd.Signed{
+		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals, ValidBefore: issued.ValidBefore, KnownHosts: known,
+	}, err
+}
+
+func (a sshAuthority) KnownHosts() (string, error) { return a.Authority.KnownHosts() }
+
+func (a sshAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
+
+// sshRules reads the rules of a state.
+func sshRules(st *state) ([]sshd.Rule, error) {
+	b, err := os.ReadFile(st.path(sshRulesFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return sshd.ParseRules(b)
+}
+
+// newSSHSignHandler serves people who want their SSH key signed. Identify says
+// whom a client certificate proves.
+func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identify func(*http.Request) (string, bool), log *slog.Logger) http.Handler {
+	return sshd.NewSignHandler(sshd.SignDeps{
+		Signer: sshAuthority{authority},
+		Check:  pamChecker{otp: one.Checker, db: st.Store},
+		Rules:  func(context.Context) ([]sshd.Rule, error) { return sshRules(st) },
+		Groups: func(ctx context.Context, person string) ([]string, error) {
+			p, err := st.Store.Person(ctx, person)
+			return p.Groups, err
+		},
+		Identify: identify,
+		Address:  func(r *http.Request) string { return front.Address(r).String() },
+		Log:      log,
+	})
+}
+
+// identified returns the person whose client certificate the front door saw.
+func identified(r *http.Request) (string, bool) {
+	who, _, ok := front.Identify(r)
+	return who.Name, ok && who.Name != ""
+}
+
+type sshSignOptions struct {
+	person     string
+	host       []string
+	principals []string
+	sources    []string
+	force      string
+	extensions []string
+	validity   time.Duration
+	out        string
+}
+
+func newSSHSign(a *app) *cobra.Command {
+	var o sshSignOptions
+	cmd := &cobra.Command{
+		Use:   "sign KEY.pub",
+		Short: "Sign a person's or a host's SSH key",
+		Long: `Sign an SSH public key, and write the certificate beside it, in KEY-cert.pub.
+
+With --person it is a user certificate. What is not said here comes from the
+state's rules, ssh-rules.json: an array of objects with groups, principals
+({person} stands for the name), sources, force_command, extensions and validity;
+the first that fits counts. With --host it is a host certificate, good for those
+names.
+
+People get their own with postern ssh login.`,
+		Example: "  postern ssh sign --person alice id_ed25519.pub\n  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command /usr/bin/deploy --validity 1h ci.pub\n  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.person, "person", "", "the `PERSON` whose key it is")
+	f.StringSliceVar(&o.host, "host", nil, "a `NAME` or address of the host whose key it is; can be given again")
+	f.StringSliceVar(&o.principals, "principal", nil, "an `ACCOUNT` that it opens; can be given again")
+	f.StringSliceVar(&o.sources, "source", nil, "an address or `NETWORK` that it is good from; can be given again")
+	f.StringVar(&o.force, "force-command", "", "the one `COMMAND` that it runs")
+	f.StringSliceVar(&o.extensions, "extension", nil, "what it permits, such as `permit-pty`; can be given again")
+	f.DurationVar(&o.validity, "validity", 0, "how long it is good (default: by rule, else the CA's own)")
+	f.StringVarP(&o.out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
+	return cmd
+}
+
+func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error {
+	if (o.person == "") == (len(o.host) == 0) {
+		return postern.Errorf(postern.Invalid, "give either --person or --host")
+	}
+	key, err := readPublicKey(file)
+	if err != nil {
+		return err
+	}
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	var line string
+	if o.person != "" {
+		line, err = signUserKey(ctx, st, authority, key, o)
+	} else {
+		var issued *ca.SSHIssued
+		if issued, err = authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.validity}); err == nil {
+			line = string(issued.Line())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if o.out == "" {
+		o.out = certificateFile(file)
+	}
+	return a.writeText(o.out, line)
+}
+
+func signUserKey(ctx context.Context, st *state, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
+	p, err := st.Store.Person(ctx, o.person)
+	if err != nil {
+		return "", err
+	}
+	rules, err := sshRules(st)
+	if err != nil {
+		return "", err
+	}
+	rule, err := sshd.RuleFor(rules, p.Groups)
+	if err != nil {
+		return "", err
+	}
+	c, err := rule.Certificate(p.Name, key)
+	if err != nil {
+		return "", err
+	}
+	if o.principals != nil {
+		c.Principals = o.principals
+	}
+	if o.sources != nil {
+		c.Sources = o.sources
+	}
+	if o.extensions != nil {
+		c.Extensions = o.extensions
+	}
+	if o.force != "" {
+		c.ForceCommand = o.force
+	}
+	if o.validity != 0 {
+		c.Validity = o.validity
+	}
+	signed, err := sshAuthority{authority}.SignUser(ctx, c)
+	return signed.Line, err
+}
+
+func readPublicKey(file string) (ssh.PublicKey, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "%w", err)
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(b)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "%s holds no SSH public key", file).WithHint("give the .pub file; ssh-keygen -t ed25519 makes a key")
+	}
+	return key, nil
+}
+
+// certificateFile is where ssh looks for the certificate of a key.
+func certificateFile(public string) string { return strings.TrimSuffix(public, ".pub") + "-cert.pub" }
+
+// writeText writes a file, or standard output for "-" and "".
+func (a *app) writeText(path, text string) error {
+	if path == "" || path == "-" {
+		_, err := fmt.Fprint(a.out, text)
+		return err
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		return postern.Errorf(postern.Unavailable, "%w", err)
+	}
+	fmt.Fprintf(a.out, "wrote %s\n", path)
+	return nil
+}
+
+// newSSHOutput returns a command that prints something of the CA's.
+func newSSHOutput(a *app, use, short, long, example string, args cobra.PositionalArgs, get func(context.Context, *ca.Authority, []string) (string, error)) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Example: example, Args: usageArgs(args),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			text, err := get(cmd.Context(), authority, args)
+			if err != nil {
+				return err
+			}
+			return a.writeText(out, text)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "write to this `FILE` instead of standard output")
+	return cmd
+}
+
+func newSSHKRL(a *app) *cobra.Command {
+	return newSSHOutput(a, "krl", "Print the list of revoked SSH keys and certificates",
+		"Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, too.",
+		"  postern ssh krl -o /etc/ssh/postern_revoked", cobra.NoArgs,
+		func(ctx context.Context, authority *ca.Authority, _ []string) (string, error) {
+			b, err := authority.KRL(ctx)
+			return string(b), err
+		})
+}
+
+func newSSHKnownHosts(a *app) *cobra.Command {
+	return newSSHOutput(a, "known-hosts [PATTERN...]", "Print the lines that make this house's hosts known",
+		"Print the lines for known_hosts that make a client trust the host certificates of this house, for hosts that match a PATTERN (all, if there is none).",
+		"  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts", cobra.ArbitraryArgs,
+		func(_ context.Context, authority *ca.Authority, patterns []string) (string, error) {
+			return authority.KnownHosts(patterns...)
+		})
+}
+
+func newSSHUserCA(a *app) *cobra.Command {
+	return newSSHOutput(a, "user-ca", "Print the file for sshd's TrustedUserCAKeys",
+		"Print the public keys of the CAs that sign people's SSH keys.",
+		"  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub", cobra.NoArgs,
+		func(_ context.Context, authority *ca.Authority, _ []string) (string, error) {
+			b, err := authority.TrustedUserCAs()
+			return string(b), err
+		})
+}
+
+func newSSHRevoke(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke SERIAL|KEY.pub",
+		Short:   "Revoke an SSH certificate or key",
+		Long:    "Revoke a certificate by its serial number, or a key, and with it every certificate for it. Hosts know it when they have the new KRL.",
+		Example: "  postern ssh revoke 4711\n  postern ssh revoke lost.pub",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, authority, err := a.openCA(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			if serial, err := strconv.ParseUint(args[0], 10, 64); err == nil {
+				return authority.RevokeSSH(cmd.Context(), serial, ca.Origin{})
+			}
+			key, err := readPublicKey(args[0])
+			if err != nil {
+				return err
+			}
+			return authority.RevokeSSHKey(cmd.Context(), key, ca.Origin{})
+		},
+	}
+}
