@@ -204,7 +204,11 @@ func (f *Writer) jsonPeer(o object, p *event.Peer) object {
 		o = o.num("uid", int64(p.UID))
 	}
 	o = o.some("user", p.User).someNum("start", int64(p.Start)).someNum("session", int64(p.Session))
-	o = o.some("command", p.Command).some("local", p.Local).some("remote", p.Remote)
+	command := p.Command
+	if !f.c.Secrets {
+		command = maskCommand(command)
+	}
+	o = o.some("command", command).some("local", p.Local).some("remote", p.Remote)
 	return append(o.some("tls_name", p.TLSName).some("sasl_name", p.SASLName), '}')
 }
 

@@ -1,0 +1,60 @@
+package format
+
+import "strings"
+
+// Subcommands of virsh that take a secret, and how many words after them are
+// none: the secret's UUID, the domain.
+var secretCommands = map[string]int{
+	"secret-set-value":     1,
+	"set-user-password":    2,
+	"qemu-monitor-command": 1,
+}
+
+// secretWords mark an argument, or the one behind it, as secret.
+var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "base64", "apikey", "api-key"}
+
+const masked = "***"
+
+// maskCommand hides in a process's command line what looks like a secret: the
+// operands of virsh's commands that take one, and options by their names. What
+// it cannot know is a word like any other.
+func maskCommand(line string) string {
+	words := strings.Split(line, " ")
+	keep := -1 // operands that may still be shown; -1 for all
+	next := false
+	for i, w := range words {
+		option := strings.HasPrefix(w, "-")
+		if n, ok := secretCommands[strings.Trim(w, `"';`)]; ok && keep < 0 {
+			keep = n
+			continue
+		}
+		switch {
+		case next && !option:
+			words[i], next = masked, false
+		case keep == 0 && !option:
+			words[i] = masked
+		case option || strings.Contains(w, "="):
+			words[i], next = maskOption(w)
+		case keep > 0:
+			keep--
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// maskOption hides the value of NAME=VALUE when the name is a secret's; next
+// tells that the value is the word behind.
+func maskOption(w string) (shown string, next bool) {
+	name, value, has := strings.Cut(w, "=")
+	low := strings.ToLower(name)
+	for _, s := range secretWords {
+		if !strings.Contains(low, s) {
+			continue
+		}
+		if has && value != "" {
+			return name + "=" + masked, false
+		}
+		return w, !has
+	}
+	return w, false
+}

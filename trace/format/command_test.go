@@ -1,0 +1,22 @@
+package format
+
+import "testing"
+
+func TestCommandLinesShowNoSecrets(t *testing.T) {
+	for line, want := range map[string]string{
+		"virsh -c qemu:///system dominfo vm1":                        "virsh -c qemu:///system dominfo vm1",
+		"virsh -q secret-set-value 5ec7e7a1-0000 c2VzYW1l=":          "virsh -q secret-set-value 5ec7e7a1-0000 ***",
+		"virsh secret-set-value 5ec7e7a1-0000 --base64 c2VzYW1l":     "virsh secret-set-value 5ec7e7a1-0000 --base64 ***",
+		"virsh set-user-password vm1 root pass word":                 "virsh set-user-password vm1 root *** ***",
+		`virsh qemu-monitor-command vm1 {"execute": "set_password"}`: "virsh qemu-monitor-command vm1 *** ***",
+		"tool --password=x --user=dan":                               "tool --password=*** --user=dan",
+		"tool --password x y":                                        "tool --password *** y",
+		"env LIBVIRT_TOKEN=abc tool":                                 "env LIBVIRT_TOKEN=*** tool",
+		"virt-install --graphics vnc,password=x":                     "virt-install --graphics vnc,password=***",
+		"":                                                           "",
+	} {
+		if got := maskCommand(line); got != want {
+			t.Errorf("%q is shown as %q, want %q", line, got, want)
+		}
+	}
+}
