@@ -2,9 +2,7 @@ package otp
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -154,13 +152,12 @@ func (c *check) readParams(context.Context) Status {
 	if c.otp == "" || c.params.lookup("id") == "" {
 		return StatusMissingParameter
 	}
-	if c.version < 2 {
-		var b [16]byte
-		rand.Read(b[:])
-		c.nonce = hex.EncodeToString(b[:]) // 1.x has none
+	nonce := c.params.lookup("nonce")
+	if c.version < 2 && nonce == "" {
+		c.nonce = newNonce() // 1.x has none
 		return ""
 	}
-	nonce := c.params.lookup("nonce")
+	c.version = 2 // a 1.x client that sends a nonce wants it back
 	if !validNonce(nonce) {
 		return StatusMissingParameter
 	}
