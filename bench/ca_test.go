@@ -21,7 +21,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +41,8 @@ import (
 // Server certificates issued a second over HTTPS, each durable before it is
 // answered: Postern's signing call over SQLite against step-ca's sign API over
 // its default database, each in a process of its own, from the same client and
-// the same requests. Rounds of the two alternate.
+// the same requests. Rounds of the two alternate. The third pair sends a list of
+// requests in each of Postern's calls, which step-ca has nothing like.
 const (
 	signRound = 200 // certificates a round, of each
 	signKeys  = 32  // different requests
@@ -48,15 +51,16 @@ const (
 func BenchmarkCASign(b *testing.B) {
 	csrs := requests(b)
 	step, own := startStepCA(b), startSigner(b)
-	for _, clients := range []int{1, 8} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+	for _, c := range []struct{ clients, list int }{{1, 1}, {8, 1}, {8, 20}} {
+		clients := c.clients
+		b.Run(fmt.Sprintf("clients=%d/list=%d", clients, c.list), func(b *testing.B) {
 			var theirs, ours meter
 			cpu := [2]float64{step.cpu(b), own.cpu(b)}
 			var n float64
 			for b.Loop() {
 				calls := step.calls(b, csrs, signRound)
 				theirs.measure(func() { step.sign(b, clients, calls) })
-				calls = own.calls(b, csrs, signRound)
+				calls = own.lists(own.calls(b, csrs, signRound), c.list)
 				ours.measure(func() { own.sign(b, clients, calls) })
 				n += signRound
 			}
@@ -104,6 +108,20 @@ func (p *peer) calls(b *testing.B, csrs []string, n int) [][]byte {
 	return list
 }
 
+// lists joins calls to lists of n, and says which call takes them.
+func (p *peer) lists(calls [][]byte, n int) [][]byte {
+	p.url = strings.TrimSuffix(p.url, "-many")
+	if n == 1 {
+		return calls
+	}
+	p.url += "-many"
+	var lists [][]byte
+	for part := range slices.Chunk(calls, n) {
+		lists = append(lists, slices.Concat([]byte("["), bytes.Join(part, []byte(",")), []byte("]")))
+	}
+	return lists
+}
+
 // sign makes the calls from so many clients at once.
 func (p *peer) sign(b *testing.B, clients int, calls [][]byte) {
 	b.Helper()
@@ -140,7 +158,9 @@ func (p *peer) call(body []byte) error {
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err == nil && (resp.StatusCode != http.StatusCreated || !strings.Contains(string(text), "BEGIN CERTIFICATE")) {
+	asked := max(1, bytes.Count(body, []byte(`"csr"`)))
+	// Each certificate comes with its issuer's.
+	if err == nil && (resp.StatusCode != http.StatusCreated || strings.Count(string(text), "BEGIN CERTIFICATE") < 2*asked) {
 		err = fmt.Errorf("%s: %s", resp.Status, text)
 	}
 	return err
@@ -217,7 +237,15 @@ func TestServeSigner(t *testing.T) {
 			{Certificate: [][]byte{out.Leaf.Raw, out.Chain[0].Raw}, PrivateKey: out.Key},
 		}},
 	}
-	t.Fatal(srv.ListenAndServeTLS("", ""))
+	stop, cancel := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer cancel()
+	go func() {
+		<-stop.Done()
+		srv.Close()
+	}()
+	if err := srv.ListenAndServeTLS("", ""); err != http.ErrServerClosed {
+		t.Fatal(err)
+	}
 }
 
 func startSigner(b *testing.B) *peer {

@@ -7,12 +7,13 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -28,7 +29,8 @@ type APIConfig struct {
 
 // API signs certificate requests over HTTP, for programs: POST …/sign with a
 // JSON [SignCall], answered by a [SignAnswer] once the certificate is in the
-// store. The caller is known by "Authorization: Bearer TOKEN" (see
+// store; and POST …/sign-many with a list of at most 64, for whoever renews a
+// whole fleet, answered by a list in the same order. The caller is known by "Authorization: Bearer TOKEN" (see
 // [Authority.AddToken]) or by a client certificate, checked here; anybody else is
 // refused. It belongs behind TLS that asks for a certificate.
 type API struct {
@@ -67,14 +69,30 @@ type apiError struct {
 	Hint  string `json:"hint,omitempty"`
 }
 
-// maxCall bounds the body of a call.
-const maxCall = 2 * maxCSR
+// ManyAnswer is one answer of sign-many: a SignAnswer or an error.
+type ManyAnswer struct {
+	*SignAnswer
+	*apiError
+}
+
+// Bounds on calls.
+const (
+	maxCall  = 2 * maxCSR // bytes of one
+	maxCalls = 64         // in sign-many
+	atOnce   = 16         // of them signed at the same time, to be durable together
+)
 
 // ServeHTTP answers a call. The last element of the path says which.
 func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
-	if path := r.URL.Path; path[strings.LastIndexByte(path, '/')+1:] != "sign" {
-		h.fail(w, r, postern.Errorf(postern.NotFound, "there is no such call").WithHint("POST …/sign"))
+	var call func(http.ResponseWriter, *http.Request, apiCaller) (any, error)
+	switch path.Base(r.URL.Path) {
+	case "sign":
+		call = h.sign
+	case "sign-many":
+		call = h.signMany
+	default:
+		h.reply(w, http.StatusNotFound, h.problem(r, postern.Errorf(postern.NotFound, "there is no such call").WithHint("POST …/sign")))
 		return
 	}
 	if r.Method != http.MethodPost {
@@ -82,21 +100,57 @@ func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "POST only", http.StatusMethodNotAllowed)
 		return
 	}
-	answer, err := h.sign(w, r)
+	// Who asks comes first: a stranger's bytes are not parsed.
+	who, err := h.caller(r)
 	if err != nil {
-		h.fail(w, r, err)
+		h.reply(w, postern.CodeOf(err).HTTPStatus(), h.problem(r, err))
+		return
+	}
+	answer, err := call(w, r, who)
+	if err != nil {
+		h.reply(w, postern.CodeOf(err).HTTPStatus(), h.problem(r, err))
 		return
 	}
 	h.reply(w, http.StatusCreated, answer)
 }
 
-func (h *API) sign(w http.ResponseWriter, r *http.Request) (*SignAnswer, error) {
-	// Who asks comes first: a stranger's bytes are not parsed.
-	who, err := h.caller(r)
-	if err != nil {
+func (h *API) sign(w http.ResponseWriter, r *http.Request, who apiCaller) (any, error) {
+	var call SignCall
+	if err := readJSON(w, r, maxCall, &call); err != nil {
 		return nil, err
 	}
-	call, validity, err := readCall(http.MaxBytesReader(w, r.Body, maxCall))
+	return h.signOne(r.Context(), call, who)
+}
+
+func (h *API) signMany(w http.ResponseWriter, r *http.Request, who apiCaller) (any, error) {
+	var calls []SignCall
+	if err := readJSON(w, r, maxCalls*maxCall/8, &calls); err != nil {
+		return nil, err
+	}
+	if len(calls) > maxCalls {
+		return nil, postern.Errorf(postern.Invalid, "%d requests at once, at most %d are signed", len(calls), maxCalls)
+	}
+	answers := make([]ManyAnswer, len(calls))
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	for i, call := range calls {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			answer, err := h.signOne(r.Context(), call, who)
+			if err != nil {
+				answers[i].apiError = h.problem(r, err)
+				return
+			}
+			answers[i].SignAnswer = answer
+		})
+	}
+	wg.Wait()
+	return answers, nil
+}
+
+func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignAnswer, error) {
+	validity, err := call.validity()
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +167,7 @@ func (h *API) sign(w http.ResponseWriter, r *http.Request) (*SignAnswer, error) 
 	if !who.mayCertify(names) {
 		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
 	}
-	out, err := h.a.SignParsed(r.Context(), csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
+	out, err := h.a.SignParsed(ctx, csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
 	if err != nil {
 		return nil, err
 	}
@@ -125,22 +179,29 @@ func (h *API) sign(w http.ResponseWriter, r *http.Request) (*SignAnswer, error) 
 	}, nil
 }
 
-func readCall(body io.Reader) (call SignCall, validity time.Duration, err error) {
-	dec := json.NewDecoder(body)
+func (c SignCall) validity() (time.Duration, error) {
+	if c.Validity == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(c.Validity)
+	if err != nil || d <= 0 {
+		return 0, postern.Errorf(postern.Invalid, "%q is not a validity", c.Validity).WithHint("as in 720h")
+	}
+	return d, nil
+}
+
+// readJSON reads a body of at most that many bytes.
+func readJSON(w http.ResponseWriter, r *http.Request, most int64, into any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&call); err != nil {
-		var big *http.MaxBytesError
-		if errors.As(err, &big) {
-			return call, 0, postern.Errorf(postern.Invalid, "the request is larger than %d KiB", maxCall>>10)
-		}
-		return call, 0, postern.Errorf(postern.Invalid, "the request is not the JSON that is expected: %w", err)
+	err := dec.Decode(into)
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return postern.Errorf(postern.Invalid, "the request is larger than %d KiB", most>>10)
 	}
-	if call.Validity != "" {
-		if validity, err = time.ParseDuration(call.Validity); err != nil || validity <= 0 {
-			return call, 0, postern.Errorf(postern.Invalid, "%q is not a validity", call.Validity).WithHint("as in 720h")
-		}
+	if err != nil {
+		return postern.Errorf(postern.Invalid, "the request is not the JSON that is expected: %w", err)
 	}
-	return call, validity, nil
+	return nil
 }
 
 // apiCaller is whoever may sign.
@@ -236,14 +297,14 @@ func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (post
 	return p, nil
 }
 
-func (h *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+// problem returns an error as it is told to the caller, and logs what is ours.
+func (h *API) problem(r *http.Request, err error) *apiError {
 	code := postern.CodeOf(err)
-	body := apiError{Code: code.String(), Error: err.Error(), Hint: postern.HintOf(err)}
 	if code == postern.Internal || code == postern.Unavailable {
 		h.log.ErrorContext(r.Context(), "cannot sign", slog.Any(postern.LogError, err))
-		body.Error, body.Hint = "the authority cannot sign now", ""
+		return &apiError{Code: code.String(), Error: "the authority cannot sign now"}
 	}
-	h.reply(w, code.HTTPStatus(), body)
+	return &apiError{Code: code.String(), Error: err.Error(), Hint: postern.HintOf(err)}
 }
 
 func (h *API) reply(w http.ResponseWriter, status int, body any) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -118,6 +119,55 @@ func TestAPIDeniesByDefault(t *testing.T) {
 	must(t, a.RemoveToken(t.Context(), "deploy"))
 	if status, _, _ := sign(t, open, token, nil, call); status != 403 {
 		t.Errorf("a removed token: %d", status)
+	}
+}
+
+func TestAPISignsMany(t *testing.T) {
+	a, db := house(t, ca.Config{})
+	token, err := a.AddToken(t.Context(), "deploy", []string{"example.com"}, 0)
+	must(t, err)
+	srv := signServer(t, a, ca.APIConfig{})
+	post := func(calls []ca.SignCall) (int, []map[string]string) {
+		t.Helper()
+		data, err := json.Marshal(calls)
+		must(t, err)
+		req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(data))
+		must(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := srv.Client().Do(req)
+		must(t, err)
+		defer resp.Body.Close()
+		var answers []map[string]string
+		if resp.StatusCode == http.StatusCreated {
+			must(t, json.NewDecoder(resp.Body).Decode(&answers))
+		}
+		return resp.StatusCode, answers
+	}
+	good := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
+	var calls []ca.SignCall
+	for i := range 40 {
+		if i%4 == 3 {
+			calls = append(calls, ca.SignCall{CSR: good.CSR, Names: []string{"www.example.org"}})
+		} else {
+			calls = append(calls, good)
+		}
+	}
+	status, answers := post(calls)
+	if status != 201 || len(answers) != len(calls) {
+		t.Fatalf("%d, %d answers", status, len(answers))
+	}
+	for i, answer := range answers {
+		_, err := db.Certificate(t.Context(), answer["serial"])
+		if signed := err == nil && answer["certificate"] != ""; signed != (i%4 != 3) || !signed && answer["code"] != "denied" {
+			t.Errorf("call %d: %v, %v", i, answer, err)
+		}
+	}
+	if status, _ := post(slices.Repeat([]ca.SignCall{good}, 65)); status != 400 {
+		t.Errorf("65 at once: %d", status)
+	}
+	token = "x"
+	if status, _ := post(calls); status != 403 {
+		t.Errorf("without a token: %d", status)
 	}
 }
 
