@@ -36,5 +36,5 @@ func noProbes(c Config, libs []*Library) error {
 			WithHint("run it with sudo, or name libvirt's files with --path")
 	}
 	return postern.Errorf(postern.NotFound, "no libvirt on this host").
-		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files with --path; in a container, trace from the host or share its PID namespace")
+		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files with --path; in a container, trace from the host or start it with --pid host")
 }

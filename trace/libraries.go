@@ -49,10 +49,11 @@ func libvirtFile(name string) bool {
 	return slices.Contains(daemons, base)
 }
 
+// daemons are those with the RPC server's authentication in them: virtlogd and
+// virtlockd have none.
 var daemons = []string{
 	"libvirtd", "virtqemud", "virtnetworkd", "virtnodedevd", "virtstoraged", "virtsecretd", "virtnwfilterd",
 	"virtinterfaced", "virtlxcd", "virtxend", "virtvboxd", "virtbhyved", "virtvzd", "virtchd", "virtproxyd",
-	"virtlogd", "virtlockd",
 }
 
 // usualPlaces are where distributions put the files of libvirt's that carry
@@ -330,7 +331,7 @@ func belongs(probe, file string) bool {
 		return !strings.HasPrefix(probe, "qemu_monitor_") && !strings.HasPrefix(probe, "rpc_server_client_auth_")
 	case strings.HasPrefix(file, "libvirt_driver_qemu"):
 		return strings.HasPrefix(probe, "qemu_monitor_")
-	case slices.Contains(daemons, file) && file != "virtlogd" && file != "virtlockd":
+	case slices.Contains(daemons, file):
 		return strings.HasPrefix(probe, "rpc_server_client_auth_")
 	}
 	return false

@@ -94,7 +94,9 @@ func TestMessageIsSearchedFor(t *testing.T) {
 func TestOtherStructuresGiveHeadersAndOneWarning(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	defer posterntest.TraceAlone(t)()
-	s := attachMessages(t, l, func(s *bpf.Site) { s.Args[1] = usdt.Arg{Mode: usdt.Const, Size: 8, Reg: usdt.NoReg, Index: usdt.NoReg, Disp: 4711} })
+	s := attachMessages(t, l, func(s *bpf.Site) {
+		s.Args[1] = usdt.Arg{Mode: usdt.Const, Size: 8, Reg: usdt.NoReg, Index: usdt.NoReg, Disp: 4711}
+	})
 	var warned []string
 	for range 5 {
 		versions(t, l, 100)
