@@ -221,10 +221,10 @@ func (h *house) file(t testing.TB, name, content string) string {
 
 // serve runs a Caddyfile until the test ends. HTTPS and HTTP stand in it for free ports,
 // which serve returns.
-func (h *house) serve(t testing.TB, caddyfile string) (https, http int) {
+func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []byte) (https, http int) {
 	t.Helper()
 	https, http = posterntest.FreePort(t), posterntest.FreePort(t)
-	h.load(t, https, http, caddyfile)
+	h.load(t, https, http, caddyfile, change...)
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
@@ -233,7 +233,7 @@ func (h *house) serve(t testing.TB, caddyfile string) (https, http int) {
 	return https, http
 }
 
-func (h *house) load(t testing.TB, https, http int, caddyfile string) {
+func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\thttps_port %d\n\thttp_port %d\n\tstorage file_system %s\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n}\n%s",
 		https, http, filepath.Join(h.dir, "caddy"), caddyfile)
@@ -241,6 +241,9 @@ func (h *house) load(t testing.TB, https, http int, caddyfile string) {
 	config, _, err := Adapt([]byte(text), "Caddyfile")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		config = f(config)
 	}
 	if err := caddy.Load(config, true); err != nil {
 		t.Fatalf("%v\n%s", err, indent(config))
