@@ -1,0 +1,326 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern/posterntest"
+)
+
+// running is a postern run of a test.
+type running struct {
+	t           *testing.T
+	cmd         *exec.Cmd
+	env         []string
+	state       string
+	https, http int
+	out         *printed
+	ended       chan error
+}
+
+// printed gathers what a program prints.
+type printed struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *printed) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *printed) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// startRun starts postern run on a state directory and waits until it says
+// that it serves.
+func startRun(t *testing.T, state string, args ...string) *running {
+	t.Helper()
+	r := &running{t: t, state: state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
+	r.env = append(os.Environ(), "POSTERN_STATE="+state, "HOME="+filepath.Join(t.TempDir(), "home"), "SUDO_USER=")
+	r.start(args...)
+	return r
+}
+
+func (r *running) start(args ...string) {
+	r.t.Helper()
+	args = append([]string{"run", "--https-port", fmt.Sprint(r.https), "--http-port", fmt.Sprint(r.http)}, args...)
+	r.cmd = exec.Command("postern", args...)
+	r.cmd.Env = r.env
+	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+	if err := r.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	cmd, ended := r.cmd, r.ended
+	go func() { ended <- cmd.Wait() }()
+	r.t.Cleanup(func() { r.stop() })
+	r.await(func() bool { return strings.Contains(r.out.String(), " serves ") })
+}
+
+// await waits until something holds.
+func (r *running) await(ready func() bool) {
+	r.t.Helper()
+	for start := time.Now(); !ready(); time.Sleep(10 * time.Millisecond) {
+		select {
+		case err := <-r.ended:
+			r.ended <- err
+			r.t.Fatalf("postern run ended: %v\n%s", err, r.out)
+		default:
+		}
+		if time.Since(start) > 20*time.Second {
+			r.t.Fatalf("still waiting\n%s", r.out)
+		}
+	}
+}
+
+// stop asks the server to stop, and returns how it ended.
+func (r *running) stop() error {
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-r.ended:
+		r.ended <- err
+		return err
+	case <-time.After(20 * time.Second):
+		_ = r.cmd.Process.Kill()
+		r.t.Errorf("postern run does not stop\n%s", r.out)
+		return <-r.ended
+	}
+}
+
+// postern runs another command on the same state.
+func (r *running) postern(args ...string) (string, error) {
+	cmd := exec.Command("postern", args...)
+	cmd.Env = r.env
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// curl runs the real curl and returns the body and the status.
+func (r *running) curl(args ...string) string {
+	r.t.Helper()
+	args = append([]string{"-sS", "--retry", "40", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time", "10", "-w", "\n%{http_code}", "--cacert", filepath.Join(r.state, "root.pem")}, args...)
+	out, err := exec.Command(posterntest.Need(r.t, "curl"), args...).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("curl %v: %v\n%s\n%s", args, err, out, r.out)
+	}
+	return string(out)
+}
+
+func (r *running) url(path string) string { return fmt.Sprintf("https://localhost:%d%s", r.https, path) }
+
+// me returns curl's flags for the first person's certificate.
+func (r *running) me() []string {
+	r.t.Helper()
+	certs, err := filepath.Glob(filepath.Join(r.state, "first/*.crt"))
+	if err != nil || len(certs) != 1 {
+		r.t.Fatal(certs, err)
+	}
+	return []string{"--cert", certs[0], "--key", strings.TrimSuffix(certs[0], ".crt") + ".key"}
+}
+
+// TestRunOnNothingAtAll starts with an empty directory, gets in with the line
+// that is printed, reloads, and starts again.
+func TestRunOnNothingAtAll(t *testing.T) {
+	before := trustStores(t)
+	r := startRun(t, filepath.Join(t.TempDir(), "state"))
+	if got := r.curl(r.url("/")); !strings.Contains(got, "It works") {
+		t.Errorf("public page: %s", got)
+	}
+	if got := r.curl("--retry", "0", r.url("/guarded/")); !strings.HasSuffix(got, "403") {
+		t.Errorf("guarded page, to nobody: %s", got)
+	}
+	line := regexp.MustCompile(`(?m)^    curl (.*)$`).FindStringSubmatch(r.out.String())
+	if line == nil {
+		t.Fatalf("no way in is printed:\n%s", r.out)
+	}
+	if got := r.curl(strings.Fields(line[1])...); !strings.Contains(got, "You are in") {
+		t.Errorf("guarded page: %s", got)
+	}
+	if got := r.curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", fmt.Sprintf("http://localhost:%d/guarded/", r.http)); got != "301 "+r.url("/guarded/") {
+		t.Errorf("plain HTTP: %s", got)
+	}
+	if got := r.curl(fmt.Sprintf("https://id.localhost:%d/", r.https)); !strings.HasSuffix(got, "200") {
+		t.Errorf("portal: %s", got)
+	}
+	r.checkFiles()
+
+	if out, err := r.postern("run"); err == nil || !strings.Contains(out, fmt.Sprintf("serves this state already (process %d)", r.cmd.Process.Pid)) || !strings.Contains(out, "hint: ") {
+		t.Errorf("second start: %v\n%s", err, out)
+	}
+	r.checkReload()
+	if err := r.stop(); err != nil {
+		t.Errorf("stop: %v\n%s", err, r.out)
+	}
+	if out, err := r.postern("run", "--reload"); err == nil || !strings.Contains(out, "no postern serves") {
+		t.Errorf("reload of nothing: %v %s", err, out)
+	}
+
+	r.out, r.ended = new(printed), make(chan error, 1)
+	r.start()
+	if got := r.curl(append(r.me(), r.url("/guarded/"))...); !strings.Contains(got, "You are in") {
+		t.Errorf("after a second start: %s", got)
+	}
+	if out, err := r.postern("log", "verify"); err != nil {
+		t.Errorf("log verify: %v\n%s", err, out)
+	}
+	if out, _ := r.postern("log", "list"); !strings.Contains(out, "gate.passed") || !strings.Contains(out, "gate.refused") || !strings.Contains(out, "config.loaded") {
+		t.Errorf("the timeline lacks something:\n%s", out)
+	}
+	if after := trustStores(t); after != before {
+		t.Error("the system's trust store has changed")
+	}
+}
+
+// checkFiles holds that nobody else can read what lets somebody in.
+func (r *running) checkFiles() {
+	r.t.Helper()
+	err := filepath.WalkDir(r.state, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		secret := regexp.MustCompile(`\.(key|p12|password|db|db-wal|pid)$|/kek$`).MatchString(path) || path == r.state || d.Name() == "first"
+		if secret && info.Mode().Perm()&0o077 != 0 {
+			r.t.Errorf("%s: %v", path, info.Mode())
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Error(err)
+	}
+}
+
+// checkReload changes the configuration under a connection that is in use.
+func (r *running) checkReload() {
+	r.t.Helper()
+	file := filepath.Join(r.state, "Caddyfile")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	write(strings.Replace(string(old), "person ", "persons ", 1))
+	if out, err := r.postern("run", "--reload"); err == nil || !strings.Contains(out, "knows person") {
+		r.t.Errorf("a mistake is loaded: %v %s", err, out)
+	}
+	write(strings.Replace(string(old), "require /guarded*", "require /other*", 1))
+	if out, err := r.postern("run", "--reload"); err != nil {
+		r.t.Errorf("reload: %v %s", err, out)
+	}
+	r.await(func() bool { return strings.HasSuffix(r.curl("-o", "/dev/null", r.url("/guarded/")), "200") })
+	write(string(old))
+	if out, err := r.postern("run", "--reload"); err != nil {
+		r.t.Errorf("reload: %v %s", err, out)
+	}
+	r.await(func() bool { return strings.HasSuffix(r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")), "403") })
+}
+
+// trustStores sums up where a program could install a root certificate.
+func trustStores(t *testing.T) string {
+	t.Helper()
+	h := sha256.New()
+	home, _ := os.UserHomeDir()
+	for _, dir := range []string{"/etc/ssl", "/usr/local/share/ca-certificates", "/etc/ca-certificates", home + "/.pki", home + "/.mozilla"} {
+		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return nil
+			}
+			if info, err := d.Info(); err == nil && !d.IsDir() {
+				fmt.Fprintln(h, path, info.Size(), info.ModTime())
+			}
+			return nil
+		})
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// TestRunTellsOfABusyPort starts where somebody else listens.
+func TestRunTellsOfABusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cmd := exec.Command("postern", "run", "--state", filepath.Join(t.TempDir(), "state"), "--https-port", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), "--http-port", fmt.Sprint(posterntest.FreePort(t)))
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another program listens there") || !strings.Contains(string(out), "hint: ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestRevocationReachesEveryServer runs two servers over one database: what is
+// revoked or suspended is refused by both within a second.
+func TestRevocationReachesEveryServer(t *testing.T) {
+	one := startRun(t, filepath.Join(t.TempDir(), "one"))
+	other := filepath.Join(t.TempDir(), "two")
+	if err := os.MkdirAll(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kek, err := os.ReadFile(filepath.Join(one.state, "kek"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "kek"), kek, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(one.state, "Caddyfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := &running{t: t, state: one.state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
+	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"), "HOME="+t.TempDir())
+	text := strings.NewReplacer(fmt.Sprint(one.https), fmt.Sprint(two.https), fmt.Sprint(one.http), fmt.Sprint(two.http)).Replace(string(config))
+	if err := os.WriteFile(filepath.Join(other, "Caddyfile"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	two.start()
+
+	status := func(r *running) string {
+		out := r.curl(append(r.me(), "--retry", "0", "-o", "/dev/null", r.url("/guarded/"))...)
+		return out[len(out)-3:]
+	}
+	for _, r := range []*running{one, two} {
+		r.await(func() bool { return exec.Command("curl", "-sk", r.url("/")).Run() == nil })
+		if got := status(r); got != "200" {
+			t.Fatalf("before: %s", got)
+		}
+	}
+	person := strings.TrimSuffix(filepath.Base(one.me()[1]), ".crt")
+	for _, c := range []struct {
+		args []string
+		want string
+	}{{[]string{"user", "suspend", person}, "403"}, {[]string{"user", "resume", person}, "200"}} {
+		if out, err := one.postern(c.args...); err != nil {
+			t.Fatalf("%v: %v %s", c.args, err, out)
+		}
+		begin := time.Now()
+		for _, r := range []*running{one, two} {
+			r.await(func() bool { return status(r) == c.want })
+		}
+		t.Logf("%v: after %v", c.args, time.Since(begin))
+	}
+}
