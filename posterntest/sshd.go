@@ -399,3 +399,14 @@ func (h *Host) Chmod(t testing.TB, name string, mode os.FileMode) {
 
 // Inside returns where a path of the host is for the test.
 func (h *Host) Inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid, path) }
+
+// Pause waits a little before something is looked at again, and fails the test
+// when its time is up.
+func Pause(t testing.TB) {
+	t.Helper()
+	select {
+	case <-t.Context().Done():
+		t.Fatal("waited in vain")
+	case <-time.After(20 * time.Millisecond):
+	}
+}

@@ -267,3 +267,33 @@ func uptime() float64 {
 	s, _ := strconv.ParseFloat(first, 64)
 	return s
 }
+
+// Listeners returns the sshd processes of this host that listen for
+// connections: those whose parent is no sshd.
+func Listeners() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || procFile(pid, "comm") != "sshd" {
+			continue
+		}
+		parent, err := strconv.Atoi(statField(pid, 4))
+		if err == nil && procFile(parent, "comm") != "sshd" && processUser(pid) == 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// processUser returns the user that a process runs as, -1 if it is gone.
+func processUser(pid int) int {
+	st, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	if err != nil {
+		return -1
+	}
+	return int(st.Sys().(*syscall.Stat_t).Uid)
+}

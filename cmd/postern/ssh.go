@@ -12,7 +12,7 @@ import (
 
 func newSSH(a *app) *cobra.Command {
 	return group("ssh", "Two-factor SSH: audit, configure, sign",
-		newSSHCheck(a), newSSHShell(a),
+		newSSHCheck(a), newSSHConfig(a), newSSHShell(a),
 		newSSHSign(a), newSSHLogin(a), newSSHRevoke(a), newSSHKRL(a), newSSHKnownHosts(a), newSSHUserCA(a),
 	)
 }

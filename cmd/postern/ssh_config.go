@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/sshd"
+	"github.com/spf13/cobra"
+)
+
+// sshBackupDir is where postern ssh config keeps what it replaced.
+const sshBackupDir = "/var/lib/postern/ssh-backup"
+
+type sshConfigOptions struct {
+	setup    sshd.Setup
+	mode     string
+	userCA   string
+	krl      string
+	apply    bool
+	force    bool
+	confirm  bool
+	rollBack string
+	within   time.Duration
+}
+
+func newSSHConfig(a *app) *cobra.Command {
+	var o sshConfigOptions
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Write the right sshd and PAM configuration for two factors",
+		Long: `Print the files that make this host's sshd ask for two factors before any channel
+opens. The modes:
+
+  key-and-code       a public key, then a code
+  password-and-code  a code, then the Unix password; also typed in one
+  groups-only        key and code for some groups; everybody else as before
+  certificates       a short-lived SSH certificate, which a code was asked for
+
+With --password-group, members of that group, who have no key, give their
+password in its place. With --rescue-user and --rescue-from, one account comes in
+from one address with its key and a recovery code, whatever holds for others.
+
+With --apply, put the files in place: the old ones are backed up, sshd checks the
+new ones and reads them. Then log in again from another terminal and say postern
+ssh config --confirm there: otherwise everything is put back. Before that it is
+checked whether you would be locked out; then nothing happens without --force.`,
+		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.mode, "mode", string(sshd.KeyAndCode), "what is asked for: one of the `MODES` above")
+	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be given again")
+	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
+	f.BoolVar(&o.setup.Root, "root", false, "let root in, with the same factors")
+	f.StringVar(&o.setup.RescueUser, "rescue-user", "", "the `ACCOUNT` for emergencies")
+	f.StringVar(&o.setup.RescueFrom, "rescue-from", "", "the `ADDRESS` or network that it comes in from")
+	f.StringVar(&o.setup.Module, "module", "", "pam_postern, if it is not among PAM's modules")
+	f.StringVar(&o.setup.Socket, "socket", "", "the daemon's `SOCKET`, if it is not /run/postern/pam.sock")
+	f.StringVar(&o.setup.HostCertificate, "host-certificate", "", "the host's SSH certificate `FILE`")
+	f.StringVar(&o.userCA, "user-ca", "", "the `FILE` of CAs for certificates (default: this host's own state)")
+	f.StringVar(&o.krl, "krl", "", "the `FILE` of revoked keys (default: this host's own state)")
+	f.BoolVar(&o.apply, "apply", false, "put the files in place")
+	f.BoolVar(&o.force, "force", false, "apply although it may lock you out")
+	f.DurationVar(&o.within, "within", 5*time.Minute, "how long a new login may take to confirm")
+	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
+	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")
+	return cmd
+}
+
+func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
+	o.setup.Mode = sshd.Mode(o.mode)
+	if os.Geteuid() != 0 && (o.confirm || o.apply || o.rollBack != "") {
+		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
+	}
+	switch applier := hostApplier(); {
+	case o.confirm:
+		dir, err := applier.Confirm(os.Getpid())
+		if err == nil {
+			fmt.Fprintf(a.out, "the new configuration stays; what it replaced is in %s\n", dir)
+		}
+		return err
+	case o.rollBack != "":
+		return rollBack(ctx, applier, o)
+	}
+	if err := a.certificateFiles(ctx, &o); err != nil {
+		return err
+	}
+	files, err := o.setup.Files("")
+	if err != nil {
+		return err
+	}
+	if !o.apply {
+		for _, f := range files {
+			fmt.Fprintf(a.out, "# %s\n%s\n", f.Path, f.Content)
+		}
+		return nil
+	}
+	return a.applySSH(ctx, files, o)
+}
+
+// certificateFiles reads what the mode of certificates needs: from the files
+// given, else from this host's own state.
+func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err error) {
+	if o.setup.Mode != sshd.Certificates {
+		return nil
+	}
+	if o.userCA != "" {
+		if o.setup.UserCA, err = os.ReadFile(o.userCA); err == nil && o.krl != "" {
+			o.setup.KRL, err = os.ReadFile(o.krl)
+		}
+		if err != nil {
+			return postern.Errorf(postern.NotFound, "%w", err)
+		}
+		return nil
+	}
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	if o.setup.UserCA, err = authority.TrustedUserCAs(); err != nil {
+		return err
+	}
+	o.setup.KRL, err = authority.KRL(ctx)
+	return err
+}
+
+func hostApplier() sshd.Applier {
+	return sshd.Applier{
+		Dir: sshBackupDir,
+		Check: func(ctx context.Context) error {
+			out, err := exec.CommandContext(ctx, "/usr/sbin/sshd", "-t").CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
+			}
+			return nil
+		},
+		Reload: reloadSSHD,
+	}
+}
+
+// reloadSSHD tells sshd to read its configuration: by systemd, else by signal.
+func reloadSSHD(ctx context.Context) error {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		for _, unit := range []string{"ssh.service", "sshd.service"} {
+			if exec.CommandContext(ctx, "systemctl", "reload", unit).Run() == nil {
+				return nil
+			}
+		}
+		if exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", "ssh.socket").Run() == nil {
+			return nil // it starts anew for each connection
+		}
+	}
+	listeners, err := sshd.Listeners()
+	if err != nil || len(listeners) == 0 {
+		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
+	}
+	for _, pid := range listeners {
+		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+			return fmt.Errorf("reload sshd: %w", err)
+		}
+	}
+	return nil
+}
+
+func (a *app) applySSH(ctx context.Context, files []sshd.File, o sshConfigOptions) error {
+	if worries := a.lockOut(ctx, o.setup); len(worries) > 0 {
+		for _, w := range worries {
+			fmt.Fprintf(a.err, "warning: %s\n", w)
+		}
+		if !o.force {
+			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("mend what the warnings say, or add --force")
+		}
+	}
+	dir, err := hostApplier().Apply(ctx, files, o.within)
+	if err != nil {
+		return err
+	}
+	if err := startRollBack(dir, o.within); err != nil {
+		return errors.Join(err, hostApplier().RollBack(ctx, dir))
+	}
+	fmt.Fprintf(a.out, "applied; what it replaced is in %s\n", dir)
+	fmt.Fprintf(a.out, "Keep this session. Log in from another terminal and run\n\n  postern ssh config --confirm\n\nthere, within %v: otherwise everything is put back.\n", o.within)
+	return nil
+}
+
+// startRollBack leaves a process behind that outlives this one and its
+// terminal, and puts everything back unless a login confirms in time.
+func startRollBack(dir string, within time.Duration) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "ssh", "config", "--roll-back", dir, "--within", within.String())
+	cmd.Args[0] = "postern"
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start what puts it back: %w", err)
+	}
+	return cmd.Process.Release()
+}
+
+// rollBack waits, and puts everything back unless it was confirmed.
+func rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) error {
+	signal.Ignore(syscall.SIGHUP) // the terminal may go
+	select {
+	case <-ctx.Done():
+	case <-time.After(o.within):
+	}
+	if applier.Confirmed(o.rollBack) {
+		return nil
+	}
+	return applier.RollBack(context.WithoutCancel(ctx), o.rollBack)
+}
+
+// lockOut returns why who runs this might not come in again.
+func (a *app) lockOut(ctx context.Context, s sshd.Setup) []string {
+	var worries []string
+	worry := func(format string, args ...any) { worries = append(worries, fmt.Sprintf(format, args...)) }
+	name := os.Getenv("SUDO_USER")
+	if name == "" {
+		name = "root"
+	}
+	if name == "root" && !s.Root {
+		worry("you are root, and root will not be let in by SSH: use your own account and sudo, or add --root")
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return append(worries, err.Error())
+	}
+	concerned := true
+	if s.Mode == sshd.GroupsOnly {
+		concerned = false
+		groups, _ := u.GroupIds()
+		for _, g := range s.Groups {
+			group, err := user.LookupGroup(g)
+			if err != nil {
+				worry("there is no group %s", g)
+				continue
+			}
+			concerned = concerned || slices.Contains(groups, group.Gid)
+		}
+	}
+	if !concerned {
+		return worries
+	}
+	if s.Mode == sshd.Certificates {
+		worry("%s needs a certificate to come in: get one first, with postern ssh login", name)
+		return worries
+	}
+	if s.Mode != sshd.PasswordAndCode {
+		if b, err := os.ReadFile(filepath.Join(u.HomeDir, ".ssh/authorized_keys")); err != nil || len(bytes.TrimSpace(b)) == 0 {
+			worry("%s has no public key in ~/.ssh/authorized_keys", name)
+		}
+	}
+	return append(worries, a.codeWorries(ctx, name, s)...)
+}
+
+// codeWorries returns why somebody's code might not be accepted.
+func (a *app) codeWorries(ctx context.Context, name string, s sshd.Setup) []string {
+	var worries []string
+	module := s.Module
+	if module == "" {
+		module = "pam_postern.so"
+	}
+	if found, _ := filepath.Glob("/lib/*/security/" + module); !filepath.IsAbs(module) && len(found) == 0 {
+		if found, _ = filepath.Glob("/lib*/security/" + module); len(found) == 0 {
+			worries = append(worries, module+" is not installed: make -C pam install")
+		}
+	}
+	socket := s.Socket
+	if socket == "" {
+		socket = sshd.DefaultSocket
+	}
+	switch v, err := sshd.AskDaemon(ctx, socket, sshd.Question{Ask: sshd.AskAccount, User: name, Service: "postern-config"}); {
+	case err != nil:
+		worries = append(worries, err.Error())
+	case v == sshd.NoFactor:
+		worries = append(worries, "Postern knows nobody by the name of "+name+": postern user add "+name)
+	case v != sshd.Yes:
+		worries = append(worries, name+" is not let in by Postern")
+	default:
+		if has, err := a.hasFactor(ctx, name); err == nil && !has {
+			worries = append(worries, name+" has nothing to make a code with: postern otp add "+name)
+		}
+	}
+	return worries
+}
+
+// hasFactor reports whether somebody has anything to make a code with, as this
+// host's own state knows.
+func (a *app) hasFactor(ctx context.Context, name string) (bool, error) {
+	st, err := a.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer st.Close()
+	one, err := newOneTime(st, a.quietLog())
+	if err != nil {
+		return false, err
+	}
+	defer one.Close()
+	return one.Checker.HasFactor(ctx, name)
+}

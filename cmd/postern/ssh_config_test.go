@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/sshd"
+)
+
+// configHost is a host with Debian's stock files, where alice may use sudo, and
+// Postern's daemon knows her.
+func configHost(t *testing.T) (*posterntest.Host, *sshRig, string) {
+	t.Helper()
+	posterntest.NeedRoot(t)
+	posterntest.Need(t, "sudo")
+	module := posterntest.PAMModule(t)
+	h := posterntest.StartHost(t, posterntest.HostConfig{
+		Accounts: []posterntest.Account{{Name: "alice"}, {Name: "fred"}},
+		Files: map[string]string{
+			"/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\nAcceptEnv LANG LC_*\n",
+			"/etc/sudoers.d/alice": "alice ALL=(ALL) NOPASSWD: ALL\n",
+			"/etc/pam.d/sshd":      "@include common-auth\naccount required pam_nologin.so\n@include common-account\nsession required pam_loginuid.so\n",
+		},
+	})
+	posternBinary(t, h.Dir)
+	rig := newSSHRig(t, "alice")
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
+	// Backups stay inside.
+	if err := h.Command("sh", "-c", "mkdir -p /var/lib/postern && mount -t tmpfs tmpfs /var/lib/postern").Run(); err != nil {
+		t.Fatal(err)
+	}
+	return h, rig, module
+}
+
+// config runs postern ssh config on the host as alice does with sudo.
+func config(h *posterntest.Host, args ...string) (string, error) {
+	cmd := h.Command("env", append([]string{"SUDO_USER=alice", filepath.Join(h.Dir, "postern"), "ssh", "config", "--socket", filepath.Join(h.Dir, "pam.sock")}, args...)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+func TestApplyAndConfirm(t *testing.T) {
+	t.Parallel()
+	h, rig, module := configHost(t)
+	old, err := h.Connect("alice", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	out, err := config(h, "--mode", "key-and-code", "--module", module, "--apply")
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	reloaded(t, h)
+	// The session that was there proves nothing about the new configuration.
+	s, err := old.NewSession()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err == nil || !strings.Contains(string(out), "older than the new configuration") {
+		t.Errorf("the old session confirms: %s", out)
+	}
+	if c, err := h.Connect("alice", nil); err == nil {
+		c.Close()
+		t.Error("the key alone opens the host")
+	}
+	c, err := h.Connect("alice", posterntest.Answers(rig.touch(t, "alice")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if s, err = c.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestApplyIsPutBackWithoutConfirmation(t *testing.T) {
+	t.Parallel()
+	h, _, module := configHost(t)
+	if out, err := config(h, "--mode", "key-and-code", "--module", module, "--apply", "--within", "1s"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	reloaded(t, h)
+	if c, err := h.Connect("alice", nil); err == nil {
+		c.Close()
+		t.Error("the key alone opens the host")
+	}
+	for !strings.Contains(read(t, h.Inside("/etc/pam.d/sshd")), "\n@include common-auth") && !strings.HasPrefix(read(t, h.Inside("/etc/pam.d/sshd")), "@include common-auth") {
+		posterntest.Pause(t)
+	}
+	if _, err := os.Stat(h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); err == nil {
+		t.Error("the new file is still there")
+	}
+	reloaded(t, h)
+	c, err := h.Connect("alice", nil)
+	if err != nil {
+		t.Errorf("the old way in does not work again: %v", err)
+	} else {
+		c.Close()
+	}
+}
+
+func TestNobodyIsLockedOutUnwarned(t *testing.T) {
+	t.Parallel()
+	h, _, module := configHost(t)
+	before := read(t, h.Inside("/etc/pam.d/sshd"))
+	for name, c := range map[string]struct {
+		user, want string
+		args       []string
+	}{
+		"a stranger to Postern": {"fred", "knows nobody", nil},
+		"root":                  {"root", "root will not be let in", nil},
+		"no module":             {"alice", "not installed", []string{"--module", "pam_absent.so"}},
+		"no daemon":             {"alice", "does not answer", []string{"--socket", "/run/absent"}},
+		"no such group":         {"alice", "no group", []string{"--mode", "groups-only", "--group", "absent"}},
+		"certificates":          {"alice", "needs a certificate", []string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")}},
+	} {
+		cmd := h.Command("env", append([]string{
+			"SUDO_USER=" + c.user, filepath.Join(h.Dir, "postern"), "ssh", "config", "--apply", "--socket", filepath.Join(h.Dir, "pam.sock"), "--module", module,
+		}, c.args...)...)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	if out, err := config(h, "--apply", "--module", filepath.Join(h.Dir, "absent.so"), "--mode", "hope"); err == nil {
+		t.Errorf("hope is a mode: %s", out)
+	}
+	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {
+		t.Errorf("something was changed:\n%s", after)
+	}
+	if out, err := config(h, "--mode", "password-and-code"); err != nil || !strings.Contains(out, "# /etc/pam.d/sshd\n") || !strings.Contains(out, "AuthenticationMethods keyboard-interactive:pam") {
+		t.Errorf("printing: %v: %s", err, out)
+	}
+}
+
+func read(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// reloaded waits until sshd listens again.
+func reloaded(t testing.TB, h *posterntest.Host) {
+	t.Helper()
+	for {
+		c, err := h.Dial("tcp", h.Addr())
+		if err == nil {
+			b := make([]byte, 4)
+			if _, err = c.Read(b); err == nil && string(b) == "SSH-" {
+				c.Close()
+				return
+			}
+			c.Close()
+		}
+		posterntest.Pause(t)
+	}
+}
