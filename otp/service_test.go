@@ -114,7 +114,9 @@ func query(kv ...string) url.Values {
 }
 
 // hmacOf signs as the protocol's text says, apart from the package's own code.
-func hmacOf(m map[string]string) string {
+func hmacOf(m map[string]string) string { return hmacUnder(apiKey, m) }
+
+func hmacUnder(key []byte, m map[string]string) string {
 	var pairs []string
 	for k, v := range m {
 		if k != "h" {
@@ -122,7 +124,7 @@ func hmacOf(m map[string]string) string {
 		}
 	}
 	sort.Strings(pairs)
-	mac := hmac.New(sha1.New, apiKey)
+	mac := hmac.New(sha1.New, key)
 	io.WriteString(mac, strings.Join(pairs, "&"))
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
