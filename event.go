@@ -88,6 +88,7 @@ const (
 	EventOTPKeyChanged = "otp.key.changed"
 	EventOTPClient     = "otp.client.changed"
 	EventOTPOutside    = "otp.outside.changed"
+	EventOTPSync       = "otp.sync.changed"
 	EventOTPImported   = "otp.imported"
 	EventOTPExported   = "otp.exported"
 	EventOTPRecovery   = "otp.recovery.made"

@@ -43,6 +43,9 @@ type CheckerConfig struct {
 	// Mappings is a file in the format of /etc/yubikey_mappings that gives
 	// accounts further keys; empty: none. It is read for every check.
 	Mappings string
+	// Peers are the servers of the sync protocol that a [Service] on the same
+	// store tells of what is accepted here; see [Sync].
+	Peers []string
 	// Now tells the time; nil means the system's clock.
 	Now func() time.Time
 	// Logger hears of what cannot go on the timeline; nil means slog.Default.
@@ -338,7 +341,7 @@ func (t *try) askOutside(ctx context.Context, publicID string, listed bool) erro
 // accept uses the code up.
 func (t *try) accept(ctx context.Context, publicID string, last Last) error {
 	t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: publicID}
-	use := Use{PublicID: publicID, Last: last, Event: t.event(postern.OK, "")}
+	use := Use{PublicID: publicID, Last: last, Event: t.event(postern.OK, ""), Peers: t.config.Peers}
 	if !t.mapped.Has(t.attempt.User, publicID) {
 		use.Person = t.proof.Person
 	}
@@ -413,6 +416,7 @@ func (t *try) take(ctx context.Context, r Registry, publicID string, token Token
 		PublicID: publicID,
 		Last:     Last{Seq: token.Seq(), Timestamp: token.Timestamp, Nonce: newNonce(), Time: t.config.Now()},
 		Event:    t.event(postern.OK, ""),
+		Peers:    t.config.Peers,
 	})
 	if err != nil {
 		return err

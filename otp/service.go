@@ -33,7 +33,7 @@ func (c Config) Validate() error {
 	if c.Timeout < 0 {
 		return postern.Errorf(postern.Invalid, "the validation service's timeout is negative")
 	}
-	return c.Sync.validate()
+	return c.Sync.Validate()
 }
 
 func (c Config) withDefaults() Config {
@@ -73,6 +73,10 @@ func NewService(c Config, keys Keys, log Log) (*Service, error) {
 	for pattern, version := range map[string]int{"/wsapi/2.0/verify": 2, "/wsapi/verify": 1, "/wsapi/1.0/verify": 1, "/wsapi/1.1/verify": 1} {
 		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serveVerify(w, r, version) })
 	}
+	s.sync = newSyncer(c.Sync, c.Logger)
+	if len(c.Sync.Allow) > 0 {
+		s.mux.HandleFunc("/wsapi/2.0/sync", s.serveSync)
+	}
 	return s, nil
 }
 
@@ -81,6 +85,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serv
 
 // Close waits until the events under way are on the timeline.
 func (s *Service) Close() error {
+	s.sync.close()
 	s.log.close()
 	return nil
 }
@@ -267,6 +272,7 @@ func (c *check) accept(ctx context.Context) Status {
 		PublicID: c.key.PublicID,
 		Last:     Last{Seq: c.token.Seq(), Timestamp: c.token.Timestamp, Nonce: c.nonce, Time: now},
 		Event:    c.event(postern.OK, ""),
+		Peers:    c.service.config.Sync.Peers,
 	}
 	verdict, last, err := c.service.keys.Accept(ctx, use)
 	switch {
@@ -282,7 +288,7 @@ func (c *check) accept(ctx context.Context) Status {
 		c.refuse("key or person no longer active")
 		return StatusBadOTP
 	}
-	return c.askPeers(ctx, use, last)
+	return c.askPeers(use)
 }
 
 // backend is the answer when the store failed: never a yes.

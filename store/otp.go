@@ -318,17 +318,18 @@ func (o *OTP) RaiseCounters(ctx context.Context, counters []otp.Counter) error {
 
 // Counter returns a key's last use, otp.Never if there is none.
 func (o *OTP) Counter(ctx context.Context, publicID string) (otp.Last, error) {
-	last := otp.Never
-	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
-		var stamp, used int64
-		err := tx.QueryRow(ctx, `SELECT seq, stamp, nonce, used FROM otp_counters WHERE public_id = $1`, publicID).
-			Scan(&last.Seq, &stamp, &last.Nonce, &used)
-		last.Timestamp, last.Time = uint32(stamp), fromMicros(used)
-		return err
-	})
+	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) (otp.Last, error) { return lastUse(ctx, tx, publicID) })
+}
+
+func lastUse(ctx context.Context, tx *Tx, publicID string) (otp.Last, error) {
+	var last otp.Last
+	var stamp, used int64
+	err := tx.QueryRow(ctx, `SELECT seq, stamp, nonce, used FROM otp_counters WHERE public_id = $1`, publicID).
+		Scan(&last.Seq, &stamp, &last.Nonce, &used)
 	if errors.Is(err, sql.ErrNoRows) {
 		return otp.Never, nil
 	}
+	last.Timestamp, last.Time = uint32(stamp), fromMicros(used)
 	return last, err
 }
 

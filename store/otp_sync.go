@@ -2,7 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strings"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
 )
 
@@ -49,5 +54,60 @@ func (o *OTP) Synced(ctx context.Context, peer string, c otp.Counter) error {
 	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM otp_sync WHERE peer = $1 AND public_id = $2 AND seq <= $3`, peer, c.PublicID, c.Seq)
 		return err
+	})
+}
+
+// Heard implements [otp.Replicas].
+func (o *OTP) Heard(ctx context.Context, c otp.Counter) (before otp.Last, active bool, err error) {
+	err = o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		before, active = otp.Never, true
+		var status string
+		err := tx.QueryRow(ctx, `SELECT status FROM credentials WHERE kind = 'yubikey' AND id = $1`, c.PublicID).Scan(&status)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		active = status == "" || status == string(postern.CredentialActive)
+		if before, err = lastUse(ctx, tx, c.PublicID); err != nil || c.Seq < 0 {
+			return err
+		}
+		return raiseCounter(ctx, tx, c)
+	})
+	return before, active, err
+}
+
+// SyncConfig returns how this house keeps step with a fleet of older servers;
+// the zero value if it does not.
+func (o *OTP) SyncConfig(ctx context.Context) (otp.Sync, error) {
+	var s otp.Sync
+	var text string
+	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		return tx.QueryRow(ctx, `SELECT value FROM otp_settings WHERE name = 'sync'`).Scan(&text)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &s)
+	}
+	s.Store = o
+	return s, err
+}
+
+// SetSyncConfig sets it. Servers take it over when they start.
+func (o *OTP) SetSyncConfig(ctx context.Context, s otp.Sync) error {
+	s.Store = o
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		if _, err := tx.Exec(ctx, `INSERT INTO otp_settings (name, value) VALUES ('sync', $1)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, string(text)); err != nil {
+			return err
+		}
+		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPSync, Object: strings.Join(s.Peers, " ")})
 	})
 }

@@ -26,12 +26,16 @@ type oneTime struct {
 // before the state.
 func newOneTime(st *state, log *slog.Logger) (*oneTime, error) {
 	keys := store.NewOTP(st.Store)
-	service, err := otp.NewService(otp.Config{Logger: log}, keys, st.Store)
+	sync, err := keys.SyncConfig(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	service, err := otp.NewService(otp.Config{Logger: log, Sync: sync}, keys, st.Store)
 	if err != nil {
 		return nil, err
 	}
 	outside := &outsideService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Logger: log}, keys, keys, st.Store, outside, st.Store)
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Peers: sync.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
 	return &oneTime{Keys: keys, Checker: check, Service: service, outside: outside}, nil
 }
 

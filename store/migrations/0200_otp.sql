@@ -46,6 +46,11 @@ CREATE TABLE otp_outside (
 	proxy     TEXT NOT NULL
 );
 
+CREATE TABLE otp_settings (
+	name  TEXT PRIMARY KEY,
+	value TEXT NOT NULL
+);
+
 -- TOTP and HOTP. moving is the last accepted time step or counter, or -1.
 CREATE TABLE otp_oath (
 	kind   TEXT NOT NULL,
@@ -79,6 +84,7 @@ CREATE TABLE otp_guesses (
 DROP TABLE otp_guesses;
 DROP TABLE otp_recovery;
 DROP TABLE otp_oath;
+DROP TABLE otp_settings;
 DROP TABLE otp_outside;
 DROP TABLE otp_sync;
 DROP TABLE otp_clients;
