@@ -145,7 +145,7 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]Frame, error) {
 	called := false // the frame's pc is where a call returns to
 	for len(u.frames) < u.c.Frames {
 		pc, _ := r.get(u.arch.pc)
-		if pc == 0 {
+		if pc == 0 && called {
 			return u.frames, nil
 		}
 		row, err := u.frame(pid, pc, called)
@@ -204,6 +204,9 @@ func (u *Unwinder) readNames(pid int, m *module) {
 
 // name fills in the function at addr, back bytes before the frame's pc.
 func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *Frame) {
+	if r != nil && r.signal {
+		addr, back = addr+back, 0 // nobody called it
+	}
 	u.readNames(pid, m)
 	if s := m.names.find(addr); s != nil {
 		f.Symbol, f.Start, f.Size = m.names.name(s), s.addr, uint64(s.size)

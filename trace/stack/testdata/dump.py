@@ -1,5 +1,5 @@
-# For gdb: at each of the probes named in $PROBES, write registers, stack, maps
-# and gdb's own backtrace as a line of JSON to $OUT, up to $COUNT times.
+# For gdb: at each of the spots in $SPOTS (separated by ;) write registers, stack,
+# maps and gdb's own backtrace as a line of JSON to $OUT, up to $COUNT times.
 import gdb
 import json
 import os
@@ -23,15 +23,21 @@ def stack(sp):
     return data
 
 
+# What gdb deduces from debug information, without there being a frame on the
+# stack: inlined functions, and those that ended in a jump.
+DEDUCED = [gdb.INLINE_FRAME, gdb.TAILCALL_FRAME]
+
+
 def frames():
     f, all = gdb.newest_frame(), []
     while f is not None and len(all) < 200:
-        all.append({"pc": f.pc(), "name": f.name() or ""})
+        if f.type() not in DEDUCED:
+            all.append({"pc": f.pc(), "name": f.name() or ""})
         f = f.older()
     return all
 
 
-class Probe(gdb.Breakpoint):
+class Spot(gdb.Breakpoint):
     def stop(self):
         global left
         regs = b""
@@ -40,7 +46,7 @@ class Probe(gdb.Breakpoint):
         sp = number("rsp")
         pid = gdb.selected_inferior().pid
         with open("/proc/%d/maps" % pid) as maps:
-            record = {"pid": pid, "probe": self.location, "regs": regs.hex(), "stack": stack(sp).hex(),
+            record = {"pid": pid, "spot": self.location, "regs": regs.hex(), "stack": stack(sp).hex(),
                       "maps": maps.read(), "frames": frames()}
         out.write(json.dumps(record) + "\n")
         out.flush()
@@ -53,8 +59,10 @@ gdb.execute("set confirm off")
 gdb.execute("set breakpoint pending on")
 gdb.execute("set backtrace past-main on")
 gdb.execute("set debuginfod enabled off")
-for probe in os.environ["PROBES"].split():
-    Probe("-probe-stap " + probe)
+for signal in ["SIGUSR1", "SIGSEGV"]:
+    gdb.execute("handle %s nostop noprint pass" % signal)
+for spot in os.environ["SPOTS"].split(";"):
+    Spot(spot)
 if os.environ.get("READY"):
     open(os.environ["READY"], "w").close()
 gdb.execute("continue" if os.environ.get("ATTACHED") else "run")
