@@ -26,7 +26,6 @@ type house struct {
 	fixed []front.Service // the same under every configuration
 
 	options *front.App // that the portal was made with
-	portal  front.Service
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
@@ -38,6 +37,7 @@ func newHouse(s *server) *house {
 		h.fixed = append(h.fixed, front.Service{Prefix: prefix, Handler: revocation, PlainHTTP: true})
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
+	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log)})
 	return h
 }

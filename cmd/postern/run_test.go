@@ -123,7 +123,9 @@ func (r *running) curl(args ...string) string {
 	return string(out)
 }
 
-func (r *running) url(path string) string { return fmt.Sprintf("https://localhost:%d%s", r.https, path) }
+func (r *running) url(path string) string {
+	return fmt.Sprintf("https://localhost:%d%s", r.https, path)
+}
 
 // me returns curl's flags for the first person's certificate.
 func (r *running) me() []string {
@@ -236,7 +238,9 @@ func (r *running) checkReload() {
 	if out, err := r.postern("run", "--reload"); err != nil {
 		r.t.Errorf("reload: %v %s", err, out)
 	}
-	r.await(func() bool { return strings.HasSuffix(r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")), "403") })
+	r.await(func() bool {
+		return strings.HasSuffix(r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")), "403")
+	})
 }
 
 // trustStores sums up where a program could install a root certificate.
