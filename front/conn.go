@@ -7,29 +7,25 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-project/postern/gate"
 )
 
 // conn is what is remembered of one TLS connection: what its certificates are
-// worth to each set of CAs, and who holds them.
+// worth to each set of CAs.
 type conn struct {
 	mu    sync.Mutex
-	known []*standing
+	known []*worth
 }
 
-// standing is what one connection's certificates are worth to one set of CAs.
-type standing struct {
-	trust      *trust
-	verified   *gate.Verified
-	reason     gate.Reason // why they are not verified
-	holder     *gate.Holder
-	held       gate.Reason // why the holder does not count
-	generation int64       // of the store, when the holder was asked for
-	asked      bool
-	identity   *identity
-	passed     bool // a first passage was noted
+// worth is what one connection's certificates are worth to one set of CAs.
+type worth struct {
+	trust  *trust
+	claim  *claim      // nil: they do not verify
+	reason gate.Reason // why not
+	passed bool        // a first passage was noted
 }
 
 type connKey struct{}
@@ -48,97 +44,121 @@ func connOf(r *http.Request) *conn {
 	return new(conn)
 }
 
-// standing returns what the certificates that r's connection showed are worth
-// to t, now. The store is asked again only when it has changed.
-func (c *conn) standing(r *http.Request, t *trust, l *live, now time.Time) standing {
+// worth returns what the certificates that r's connection showed are worth to
+// t, now.
+func (c *conn) worth(r *http.Request, t *trust, l *live, now time.Time) *worth {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.find(t)
-	if s.verified == nil || !now.Before(s.verified.Until) {
-		s.verified, s.reason = l.certs.verify(t, r.TLS.PeerCertificates, now)
-		s.asked = false
-	}
-	if s.verified == nil {
-		return *s
-	}
-	if g := l.generation.Load(); !s.asked || s.generation != g {
-		s.generation = g
-		s.holder, s.held = gate.Hold(r.Context(), s.verified, l.registry())
-		s.asked = s.held != gate.Away
-		s.identity = nil
-	}
-	if s.held == gate.OK && s.identity == nil {
-		s.identity = newIdentity(s.verified, s.holder)
-	}
-	return *s
-}
-
-func (c *conn) find(t *trust) *standing {
-	for _, s := range c.known {
-		if s.trust == t {
-			return s
+	var w *worth
+	for _, have := range c.known {
+		if have.trust == t {
+			w = have
 		}
 	}
-	s := &standing{trust: t}
-	c.known = append(c.known, s)
-	return s
+	switch {
+	case w == nil:
+		w = &worth{trust: t}
+		c.known = append(c.known, w)
+	case w.claim != nil && now.Before(w.claim.verified.Until):
+		return w
+	}
+	w.claim, w.reason = l.claims.verify(t, r.TLS.PeerCertificates, now)
+	return w
 }
 
-// first reports whether this is the first passage with these CAs on the
-// connection.
-func (c *conn) first(t *trust) bool {
+// first reports whether this is the first passage that w lets through.
+func (c *conn) first(w *worth) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.find(t)
-	was := s.passed
-	s.passed = true
+	was := w.passed
+	w.passed = true
 	return !was
 }
 
-// verifyCache remembers chains that were found good, so that a client that
-// comes back on another connection costs one hash.
-type verifyCache struct {
-	mu   sync.Mutex
-	good map[verifyKey]*gate.Verified
+// claim is a certificate that verifies. Connections that show the same one share it.
+type claim struct {
+	verified *gate.Verified
+	standing atomic.Pointer[standing]
 }
 
-type verifyKey struct{ trust, shown [sha256.Size]byte }
+// standing is who holds a certificate and whether it counts, as the store had it
+// at one generation.
+type standing struct {
+	generation int64
+	holder     *gate.Holder
+	reason     gate.Reason
+	identity   *identity // nil unless it counts
+}
 
-const maxVerified = 4096
+// standing asks the store, again only when it has changed since. What could
+// not be asked is not remembered.
+func (c *claim) of(ctx context.Context, l *live) *standing {
+	generation := l.generation.Load()
+	if s := c.standing.Load(); s != nil && s.generation == generation {
+		return s
+	}
+	s := &standing{generation: generation}
+	s.holder, s.reason = gate.Hold(ctx, c.verified, l.registry())
+	if s.reason == gate.OK {
+		s.identity = newIdentity(c.verified, s.holder)
+	}
+	if s.reason != gate.Away {
+		c.standing.Store(s)
+	}
+	return s
+}
+
+// claims remembers certificates that were found good, so that a client that
+// comes back on another connection costs one hash.
+type claims struct {
+	mu   sync.Mutex
+	good map[claimKey]*claim
+}
+
+type claimKey struct{ trust, shown [sha256.Size]byte }
+
+const maxClaims = 4096
 
 // verify judges the certificates against t. Only what is good is remembered, and where
 // revocation lists of other CAs have a say, nothing is.
-func (c *verifyCache) verify(t *trust, shown []*x509.Certificate, now time.Time) (*gate.Verified, gate.Reason) {
+func (c *claims) verify(t *trust, shown []*x509.Certificate, now time.Time) (*claim, gate.Reason) {
 	if len(shown) == 0 || t.hasLists {
-		return t.Verify(shown, now)
+		return newClaim(t.Verify(shown, now))
 	}
-	key := verifyKey{trust: t.id, shown: sumOf(shown)}
+	key := claimKey{trust: t.id, shown: sumOf(shown)}
 	c.mu.Lock()
-	v, ok := c.good[key]
+	have, ok := c.good[key]
 	c.mu.Unlock()
-	if ok && now.Before(v.Until) && !now.Before(v.Chain[0].NotBefore) {
-		return v, gate.OK
+	if ok && now.Before(have.verified.Until) && !now.Before(have.verified.Chain[0].NotBefore) {
+		return have, gate.OK
 	}
-	v, reason := t.Verify(shown, now)
-	if reason == gate.OK {
-		c.keep(key, v)
+	made, reason := newClaim(t.Verify(shown, now))
+	if made != nil {
+		c.keep(key, made)
 	}
-	return v, reason
+	return made, reason
 }
 
-func (c *verifyCache) keep(key verifyKey, v *gate.Verified) {
+func newClaim(v *gate.Verified, reason gate.Reason) (*claim, gate.Reason) {
+	if reason != gate.OK {
+		return nil, reason
+	}
+	return &claim{verified: v}, gate.OK
+}
+
+func (c *claims) keep(key claimKey, made *claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.good == nil {
-		c.good = make(map[verifyKey]*gate.Verified)
+		c.good = make(map[claimKey]*claim)
 	}
 	for k := range c.good {
-		if len(c.good) < maxVerified {
+		if len(c.good) < maxClaims {
 			break
 		}
 		delete(c.good, k)
 	}
-	c.good[key] = v
+	c.good[key] = made
 }
 
 func sumOf(shown []*x509.Certificate) [sha256.Size]byte {

@@ -147,12 +147,17 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 	}
 	now := time.Now()
 	c := connOf(r)
-	st := c.standing(r, s.trust, p.guard.live, now)
-	if reason := p.decide(r, s, &st, now); reason != gate.OK {
-		p.guard.refuse(w, r, s, &st, reason)
+	have := c.worth(r, s.trust, p.guard.live, now)
+	if have.claim == nil {
+		p.guard.refuse(w, r, s, nil, nil, have.reason)
 		return false
 	}
-	if c.first(s.trust) {
+	st := have.claim.of(r.Context(), p.guard.live)
+	if reason := p.decide(r, s, have.claim, st, now); reason != gate.OK {
+		p.guard.refuse(w, r, s, have.claim, st, reason)
+		return false
+	}
+	if c.first(have) {
 		p.guard.note(r, s, st.identity)
 	}
 	p.identity = st.identity
@@ -164,7 +169,7 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 func (p *passage) passAnyone(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
 	reason := s.Decide(&gate.Subject{Request: newRequest(r, time.Now())})
 	if reason != gate.OK {
-		p.guard.refuse(w, r, s, &standing{}, gate.Closed)
+		p.guard.refuse(w, r, s, nil, nil, gate.Closed)
 	}
 	return reason == gate.OK
 }
@@ -177,19 +182,15 @@ func newRequest(r *http.Request, now time.Time) *gate.Request {
 	}
 }
 
-// decide says whether what the connection showed opens the guard.
-func (p *passage) decide(r *http.Request, s *siteGuard, st *standing, now time.Time) gate.Reason {
+// decide says whether a certificate and its standing open the guard.
+func (p *passage) decide(r *http.Request, s *siteGuard, c *claim, st *standing, now time.Time) gate.Reason {
 	switch {
-	case st.verified == nil:
-		return st.reason
 	case !p.guard.live.fresh(now):
 		return gate.Away
-	case st.held != gate.OK:
-		return st.held
-	case st.identity == nil:
-		return gate.Unusable
+	case st.reason != gate.OK:
+		return st.reason
 	}
-	return s.Decide(&gate.Subject{Verified: st.verified, Holder: st.holder, Request: newRequest(r, now)})
+	return s.Decide(&gate.Subject{Verified: c.verified, Holder: st.holder, Request: newRequest(r, now)})
 }
 
 // misdirected reports whether the request names another host than the TLS
@@ -267,16 +268,17 @@ func originalURI(r *http.Request) string {
 	return uri
 }
 
-// refuse answers and notes a refusal.
-func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, s *siteGuard, st *standing, reason gate.Reason) {
+// refuse answers and notes a refusal; claim and standing are nil as far as it
+// did not come to them.
+func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, s *siteGuard, c *claim, st *standing, reason gate.Reason) {
 	k := eventKey{kind: postern.EventGate, address: addressOf(r).String(), object: s.name, reason: reason.String()}
 	var links []postern.Link
-	if st.holder != nil {
+	if st != nil && st.holder != nil {
 		k.person = st.holder.Name
 	}
-	if st.verified != nil {
-		k.serial = st.verified.Leaf().Serial
-		if st.verified.Own {
+	if c != nil {
+		k.serial = c.verified.Leaf().Serial
+		if c.verified.Own {
 			links = []postern.Link{{Kind: string(postern.X509Certificate), ID: k.serial}}
 		}
 	}

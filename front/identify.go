@@ -24,11 +24,15 @@ func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
 	if err != nil || !l.fresh(now) {
 		return postern.Person{}, "", false
 	}
-	s := connOf(r).standing(r, t, l, now)
-	if s.verified == nil || !s.verified.Own || s.held != gate.OK {
+	claim := connOf(r).worth(r, t, l, now).claim
+	if claim == nil || !claim.verified.Own {
 		return postern.Person{}, "", false
 	}
-	return s.holder.Person, s.verified.Leaf().Serial, true
+	s := claim.of(r.Context(), l)
+	if s.reason != gate.OK {
+		return postern.Person{}, "", false
+	}
+	return s.holder.Person, s.identity.serial, true
 }
 
 // Address returns the client's address: that of its connection, or what a

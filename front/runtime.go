@@ -73,7 +73,7 @@ type live struct {
 	asked      atomic.Int64 // when the generation was last known, Unix nanoseconds
 	own        own
 	mounted    atomic.Pointer[mounts]
-	certs      verifyCache
+	claims     claims
 	tickets    refusedTickets
 	events     *recorder
 	stop       context.CancelFunc
