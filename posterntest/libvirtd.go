@@ -73,6 +73,7 @@ func StartLibvirtd(t testing.TB) *Libvirtd {
 	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "qemu-system-x86_64"} {
 		Need(t, program)
 	}
+	defer TraceAlone(t)() // its first clients would be seen
 	l, err := RunLibvirtd(FreePort(t), FreePort(t))
 	if err != nil {
 		t.Fatal(err)
@@ -188,18 +189,38 @@ func cacheDir() string {
 	return filepath.Join(dir, "postern-test-libvirt")
 }
 
+// alone is this process's hold on the lock of TraceAlone.
+var alone struct {
+	mu    sync.Mutex
+	holds int
+	file  *os.File
+}
+
 // TraceAlone keeps other test processes from tracing, and from being traced,
-// until the returned function is called: a trace sees the whole host.
+// until the returned function is called: a trace sees the whole host. A process
+// that holds it already has it at once.
 func TraceAlone(t testing.TB) (release func()) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-trace.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
+	alone.mu.Lock()
+	defer alone.mu.Unlock()
+	if alone.holds == 0 {
+		f, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-trace.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		alone.file = f
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
+	alone.holds++
+	return func() {
+		alone.mu.Lock()
+		defer alone.mu.Unlock()
+		if alone.holds--; alone.holds == 0 {
+			alone.file.Close()
+		}
 	}
-	return func() { f.Close() }
 }
 
 // Start starts the daemon, also again after Kill.

@@ -47,8 +47,14 @@ var described = map[event.Kind]description{
 	event.AuthFail:  {"auth.fail", "authentication failed", red, []argument{{"authtype", number, 1}}},
 
 	event.TLSContextNew: {"tls.context.new", "TLS context", dim, []argument{
-		{"context", address, 0}, {"cacert", words, 1}, {"cacrl", words, 2}, {"cert", words, 3}, {"key", words, 4},
-		{"sanity_check", number, 5}, {"require_valid", number, 6}, {"is_server", number, 7},
+		{"context", address, 0},
+		{"cacert", words, 1},
+		{"cacrl", words, 2},
+		{"cert", words, 3},
+		{"key", words, 4},
+		{"sanity_check", number, 5},
+		{"require_valid", number, 6},
+		{"is_server", number, 7},
 	}},
 	event.TLSContextFree:   {"tls.context.free", "TLS context freed", dim, []argument{{"context", address, 0}}},
 	event.TLSAllow:         {"tls.allow", "TLS certificate accepted", green, []argument{{"session", address, 1}, {"dname", words, 2}}},

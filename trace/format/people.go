@@ -40,12 +40,12 @@ const (
 //	15:04:05.123456 C> virsh[4711]        remote.domain_lookup_by_name(name="vm1")
 //	15:04:05.123890 <S root virsh[4711]   remote.domain_lookup_by_name ok 402 µs dom={name="vm1", …}
 func (f *Writer) people(e *event.Event) {
-	switch {
-	case e.Kind == event.Warning:
+	switch e.Kind {
+	case event.Warning:
 		b := append(f.paint(f.buf, yellow), "warning: "...)
 		f.buf = append(f.paint(clean(b, e.Text(0)), 0), '\n')
 		return
-	case e.Kind == event.Lost:
+	case event.Lost:
 		f.lost(e)
 		return
 	}

@@ -42,6 +42,7 @@ func TestAgainstWireshark(t *testing.T) {
 	if out, err := exec.Command(tshark, "-G", "protocols").Output(); err != nil || !bytes.Contains(out, []byte("\tlibvirt\n")) {
 		posterntest.Missing(t, "needs Wireshark's libvirt dissector (Debian: libvirt-wireshark)")
 	}
+	defer posterntest.TraceAlone(t)()
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
 	c := startCapture(t, l.Port)

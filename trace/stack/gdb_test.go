@@ -66,6 +66,7 @@ func (u *Unwinder) pretend(pid int, maps string) {
 // what is unwound from a copy of registers and stack with gdb's own backtrace of
 // the same moment: complete and identical addresses in at least 99 of 100.
 func TestAgainstGDB(t *testing.T) {
+	defer posterntest.TraceAlone(t)()
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
 	posterntest.Need(t, "gdb")
