@@ -23,7 +23,8 @@ import (
 // One-time passwords checked a second, each durable before its answer: our
 // validation service over SQLite and PostgreSQL, and yubiserver, Debian's own.
 // The same clients ask them one after the other over HTTP, in one run. An answer
-// counts if it is to the code and nonce that were sent, as every client checks.
+// counts if it is to the code and nonce that were sent, as every client checks;
+// of yubiserver all count, for it mixes answers up as soon as two clients ask.
 //
 //	go test -run '^$' -bench OTP -benchtime 1x ./bench
 
@@ -34,7 +35,10 @@ var (
 	otpKeys    = []int{1, 100, 10_000}
 )
 
-const otpRound = 3 * time.Second // for each row
+const (
+	otpRound    = 3 * time.Second // for each row
+	misdirected = "OK to another" // an answer that every client must disbelieve
+)
 
 func BenchmarkOTPValidations(b *testing.B) {
 	for b.Loop() {
@@ -57,6 +61,10 @@ func BenchmarkOTPValidations(b *testing.B) {
 				for _, clients := range otpClients {
 					r := load(b, address, tokens, clients, otpRound)
 					rates[fmt.Sprintf("%s %d %d", server.name, keys, clients)] = r.rate()
+					if server.name == "yubiserver" {
+						// To its favour: as if all it says OK to were good.
+						rates[fmt.Sprintf("%s %d %d", server.name, keys, clients)] += float64(r.statuses[misdirected]) / r.took.Seconds()
+					}
 					fmt.Printf("%-10s  %6d keys  %2d clients  %7.0f OK/s  p50 %8s  p99 %8s  other answers %d %v\n",
 						server.name, keys, clients, r.rate(), r.percentile(50), r.percentile(99), r.others(), r.statuses)
 				}
@@ -234,11 +242,70 @@ func (c *benchClient) verify(code string) (string, error) {
 		answer[name] = value
 	}
 	status := answer["status"]
-	if answer["otp"] != code || answer["nonce"] != nonce {
-		status = "another's answer"
+	if status == "OK" && (answer["otp"] != code || answer["nonce"] != nonce) {
+		status = misdirected
 	}
 	if resp.Close || resp.ContentLength < 0 {
 		c.close()
 	}
 	return status, lines.Err()
+}
+
+// BenchmarkOTPMillionKeys measures how long a check takes with a thousand and
+// with a million keys in the store, each code of a key that was not used lately.
+func BenchmarkOTPMillionKeys(b *testing.B) {
+	for b.Loop() {
+		for _, name := range []string{"SQLite", "PostgreSQL"} {
+			var medians []time.Duration
+			for _, keys := range []int{1000, 1_000_000} {
+				url := filepath.Join(b.TempDir(), "postern.db")
+				if name == "PostgreSQL" {
+					url = posterntest.StartPostgreSQL(b).Database()
+				}
+				tokens := newTokens(1000)
+				address := startPostern(b, url, tokens)
+				fillKeys(b, url, keys-len(tokens))
+				r := load(b, address, tokens, 1, otpRound)
+				fmt.Printf("%-10s  %7d keys   1 client   %7.0f OK/s  p50 %8s  p99 %8s\n", name, keys, r.rate(), r.percentile(50), r.percentile(99))
+				medians = append(medians, r.percentile(50))
+			}
+			b.ReportMetric(float64(medians[1])/float64(medians[0]), name+"-slowdown")
+		}
+	}
+}
+
+// fillKeys adds keys that nobody touches, without a line on the timeline each.
+func fillKeys(b *testing.B, url string, n int) {
+	db := storetest.OpenConfig(b, store.Config{URL: url})
+	for n > 0 {
+		var ids, secrets []any
+		for ; n > 0 && len(ids) < 100; n-- {
+			id := otp.NewPublicID()
+			sealed, err := db.Seal("otp key", id, make([]byte, 22))
+			must(b, err)
+			ids, secrets = append(ids, id), append(secrets, id, sealed)
+		}
+		values := func(row string, each int) string {
+			var rows []string
+			for i := range ids {
+				rows = append(rows, strings.ReplaceAll(strings.ReplaceAll(row, "$1", fmt.Sprintf("$%d", each*i+1)), "$2", fmt.Sprintf("$%d", each*i+2)))
+			}
+			return strings.Join(rows, ", ")
+		}
+		must(b, db.Write(b.Context(), func(ctx context.Context, tx *store.Tx) error {
+			for _, s := range []struct {
+				sql  string
+				args []any
+			}{
+				{"INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used) VALUES " + values("('yubikey', $1, NULL, '', 'active', 1, 0, 0)", 1), ids},
+				{"INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES " + values("($1, -1, 0, '', 0)", 1), ids},
+				{"INSERT INTO otp_keys (public_id, sealed, serial) VALUES " + values("($1, $2, 0)", 2), secrets},
+			} {
+				if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
 }
