@@ -192,3 +192,25 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 		t.Error(e, err)
 	}
 }
+
+func TestCommandsMakeLinks(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	links, err := portalLinks(t.Context(), rig.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links.URL != rig.url || !links.Mails {
+		t.Errorf("the portal left word of %s, mails %v", links.URL, links.Mails)
+	}
+	var out strings.Builder
+	a := &app{out: &out}
+	rig.person(t, "eve")
+	if err := a.invite(t.Context(), rig.db, "eve"); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
+		t.Errorf("%v: %s", err, &out)
+	}
+	rig.Flush()
+	v, _ := rig.stranger(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")
+	v.get("/").says(t, 200, "Hello eve")
+	dan.get("/").says(t, 200, "Hello dan")
+}

@@ -32,15 +32,20 @@ func newUser(a *app) *cobra.Command {
 groups are forgotten. Their name stays, so that the timeline can be read and
 nobody else gets it. This cannot be undone.`,
 		}),
+		newUserRecover(a),
 	)
 }
 
 func newUserAdd(a *app) *cobra.Command {
 	var p postern.Person
 	cmd := &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Add a person",
-		Long:    "Add a person. The name is 1 to 64 of a-z 0-9 . _ - and never changes.",
+		Use:   "add NAME",
+		Short: "Add a person",
+		Long: `Add a person. The name is 1 to 64 of a-z 0-9 . _ - and never changes.
+
+If a portal runs on this state, the person is sent a one-time link by which they
+get their certificate; without mail, or without an address, the link is printed,
+to be handed over.`,
 		Example: "  postern user add alice --email alice@example.com --group audit",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,16 +60,22 @@ func newUserAdd(a *app) *cobra.Command {
 }
 
 func (a *app) userAdd(ctx context.Context, p postern.Person) error {
-	err := a.change(ctx, func(ctx context.Context, tx *store.Tx) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	err = st.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.AddPerson(ctx, p); err != nil {
 			return err
 		}
 		return tx.Append(ctx, byHand(postern.Event{Kind: postern.EventPersonAdded, Person: p.Name}))
 	})
-	if err == nil {
-		fmt.Fprintf(a.out, "added %s\n", p.Name)
+	if err != nil {
+		return err
 	}
-	return err
+	fmt.Fprintf(a.out, "added %s\n", p.Name)
+	return a.invite(ctx, st.Store, p.Name)
 }
 
 // change opens the state and changes it in one transaction.
