@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	mailPoll  = 5 * time.Second  // how long a message that another server queued may lie
+	mailPoll  = 5 * time.Second // how long a message that another server queued may lie
 	mailLease = 2 * time.Minute
 	mailBatch = 20
 )

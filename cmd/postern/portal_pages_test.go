@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/posterntest"
+)
+
+// unfit is the page's own account of what does not fit or cannot be used: wider
+// than the window, a control without a name, a target too small to touch, a
+// heading that jumps a level, text of too little contrast with what is behind
+// it.
+const unfit = `(() => {
+	const bad = [];
+	const seen = e => e.checkVisibility({ visibilityProperty: true });
+	if (document.documentElement.scrollWidth > innerWidth) {
+		const wide = [...document.querySelectorAll("main *, header *, footer *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+		bad.push("wider than the window: " + wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(" | "));
+	}
+	for (const e of document.querySelectorAll("input:not([type=hidden]), textarea, select")) {
+		if (seen(e) && !(e.labels?.length || e.ariaLabel)) bad.push("no label: " + e.outerHTML.slice(0, 80));
+	}
+	for (const e of document.querySelectorAll("button, a.button, nav a, summary, select")) {
+		const box = e.getBoundingClientRect();
+		if (seen(e) && (box.height < 24 || box.width < 24)) bad.push("too small: " + e.outerHTML.slice(0, 80));
+	}
+	let level = 0;
+	for (const e of document.querySelectorAll("h1, h2, h3")) {
+		if (!seen(e)) continue;
+		const n = Number(e.tagName[1]);
+		if (n > level + 1) bad.push("heading jumps: " + e.textContent);
+		level = n;
+	}
+	if (document.querySelectorAll("h1").length !== 1) bad.push("not one h1");
+	const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+	ids.filter((id, i) => ids.indexOf(id) !== i).forEach(id => bad.push("id twice: " + id));
+	const rgb = text => text.match(/[\d.]+/g).map(Number);
+	const light = ([r, g, b]) => [r, g, b].map(c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+		.reduce((sum, c, i) => sum + c * [.2126, .7152, .0722][i], 0);
+	const behind = e => {
+		for (; e; e = e.parentElement) {
+			const c = rgb(getComputedStyle(e).backgroundColor);
+			if (c.length < 4 || c[3] === 1) return c;
+		}
+		return [255, 255, 255];
+	};
+	for (const e of document.querySelectorAll("main *, header *, footer *")) {
+		if (!seen(e) || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+		const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+		if ((a + .05) / (b + .05) < 4.5) bad.push("contrast " + ((a + .05) / (b + .05)).toFixed(2) + ": " + e.outerHTML.slice(0, 80));
+	}
+	return bad;
+})()`
+
+// TestEveryPageFits opens every page in Chromium on a phone and a desktop, in
+// light and dark. With POSTERN_SCREENSHOTS set to a directory the pages are
+// kept there to be looked at.
+func TestEveryPageFits(t *testing.T) {
+	rig := newServerRig(t)
+	rig.SignUp, rig.RecoverByMail = []string{"example.com"}, true
+	boss := rig.enrolled(t, "boss", "admin", "ops")
+	rig.db.PutCredential(t.Context(), postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "boss", Label: "blue key"})
+	rig.enrolled(t, "dan")
+	if err := rig.Store.PutAllowed(t.Context(), portal.Allowed{Pattern: "*.internal", By: "boss"}, postern.Event{Kind: postern.EventPortalAllowed}); err != nil {
+		t.Fatal(err)
+	}
+	open := boss.order("names", "www.example.org a-rather-long-name-for-a-server.department.example.org *.example.org 192.0.2.7")
+	asked := boss.order("names", "printer.lan")
+	boss.post(asked+"/ask", "name", "printer.lan").says(t, 303, "")
+	ready := boss.order("names", "www.internal")
+	_, csr := clientCSR(t)
+	server := boss.post(boss.order("names", "db.internal *.db.internal")+"/issue", "csr", string(csr)).Header.Get("Location")
+
+	in := rig.browserFor(t, "boss")
+	out := posterntest.NewBrowser(t)
+	out.Trust(rig.rootFile(t))
+	stranger := openTab(t, out, false)
+	who, _ := rig.db.Person(t.Context(), "dan")
+	made, err := rig.Links.Recover(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rig.stranger(t)
+	s.post("/signup", "email", "new@example.com")
+	fresh := linkRE.FindString(rig.mail.Take(t, "new@example.com").Text)
+	boss.post(open+"/mail", "name", "www.example.org", "to", "admin@example.org").says(t, 303, "")
+	prove := linkRE.FindString(rig.mail.Take(t, "admin@example.org").Text)
+
+	pages := []struct {
+		tab        *tab
+		name, path string
+		then       string // an expression to run on the page
+		words      string
+	}{
+		{stranger, "welcome", "/", "", "I was sent a link"},
+		{stranger, "welcome-lost", "/certificates", "", "needs your certificate"},
+		{stranger, "enrol", "/enrol", "", "The code of your link"},
+		{stranger, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "is revoked"},
+		{stranger, "enrol-signup", strings.TrimPrefix(fresh, rig.url), "", "Your name here"},
+		{stranger, "enrol-errors", strings.TrimPrefix(fresh, rig.url), `document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10"},
+		{stranger, "signup", "/signup", "", "Your e-mail address"},
+		{stranger, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
+		{stranger, "mailed", "/signup", `document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "on its way"},
+		{stranger, "recover", "/recover", "", "recovery code"},
+		{stranger, "prove", strings.TrimPrefix(prove, rig.url), "", "They may not"},
+		{stranger, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`, "fingerprint"},
+		{stranger, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
+		{stranger, "error", "/nowhere", "", "no such page"},
+		{in, "home", "/", "", "Hello boss"},
+		{in, "devices", "/certificates", "", "this device"},
+		{in, "device", "/certificates/" + boss.serial, "", "Revoke"},
+		{in, "device-new", "/certificates/new", "", "Make it here"},
+		{in, "device-link", "/certificates/new", `document.querySelector("form button").click()`, "It counts once"},
+		{in, "device-made", "/certificates/new", `(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate"},
+		{in, "servers", "/servers", "", "db.internal"},
+		{in, "order-new", "/servers/new", `document.querySelector(".own").open = true`, "Names of the server"},
+		{in, "order", open, `document.querySelectorAll("details").forEach(d => d.open = true)`, "to be proved"},
+		{in, "order-ready", ready, "", "All names are proved"},
+		{in, "order-made", ready, `document.querySelector("[data-go]").click()`, "Your server"},
+		{in, "server", server, "", "For your server"},
+		{in, "keys", "/keys", "", "blue key"},
+		{in, "recovery", "/recovery", "", "New codes replace"},
+		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
+		{in, "events", "/events", "", "newest first"},
+		{in, "people", "/admin", "", "Invite somebody"},
+		{in, "person", "/admin/people/dan", "", "Suspend"},
+		{in, "names", "/admin/names", "", "printer.lan"},
+	}
+	for _, width := range []int64{390, 1280} {
+		for _, scheme := range []string{"light", "dark"} {
+			for _, d := range []*tab{in, stranger} {
+				d.run(chromedp.EmulateViewport(width, 900))
+				if _, err := chromedp.Call(d.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, p := range pages {
+				if p.name == "order-made" && (width != 1280 || scheme != "dark") {
+					continue // it can be made once
+				}
+				look(t, p.tab, rig.url+p.path, p.then, p.words, fmt.Sprintf("%s-%d-%s", p.name, width, scheme))
+			}
+		}
+	}
+}
+
+// look opens a page, waits for its words, and holds it against unfit.
+func look(t *testing.T, d *tab, url, then, words, name string) {
+	t.Helper()
+	d.run(chromedp.Navigate("about:blank"), chromedp.Navigate(url))
+	if then != "" {
+		eval[any](d, then+"; null")
+	}
+	d.sees(words)
+	// As if saved: a page with a key that was not asks before it is left.
+	eval[any](d, `document.querySelectorAll("[download]").forEach(a => a.dispatchEvent(new Event("click"))); null`)
+	if bad := eval[[]string](d, unfit); len(bad) > 0 {
+		t.Errorf("%s: %s", name, strings.Join(bad, "\n\t"))
+	}
+	if dir := os.Getenv("POSTERN_SCREENSHOTS"); dir != "" {
+		shot, err := chromedp.Run(d.ctx, chromedp.FullScreenshot(90))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".jpg"), shot, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// browserFor enrols one more device of a person, a browser, and opens it.
+func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
+	t.Helper()
+	who, err := rig.db.Person(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := rig.Links.Device(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := posterntest.NewBrowser(t)
+	b.Trust(rig.rootFile(t))
+	d := openTab(t, b, false)
+	d.run(chromedp.Navigate(made.URL))
+	d.sees("For " + name)
+	d.makes("browser")
+	b.Import(d.saves(`[data-p12]`), passphrase)
+	return openTab(t, b, true)
+}
