@@ -88,14 +88,14 @@ func bound(purpose, id string) []byte {
 // table and column, in constant words ("otp key"), id the row. Only the same
 // purpose and id open it.
 func (db *DB) Seal(purpose, id string, plaintext []byte) ([]byte, error) {
-	return db.seals.seal(purpose, id, plaintext)
+	return db.seals.Load().seal(purpose, id, plaintext)
 }
 
 // Unseal decrypts what [DB.Seal] returned for the same purpose and id. It fails
 // with [postern.Internal] if the value was changed, moved to another place or
 // sealed under a key that was not given.
 func (db *DB) Unseal(purpose, id string, sealed []byte) ([]byte, error) {
-	return db.seals.unseal(purpose, id, sealed)
+	return db.seals.Load().unseal(purpose, id, sealed)
 }
 
 func (s sealer) seal(purpose, id string, plaintext []byte) ([]byte, error) {
@@ -201,7 +201,7 @@ func (c sealedColumn) rewrap(ctx context.Context, tx *Tx, after []string) (seale
 		return 0, nil, err
 	}
 	for _, r := range rows {
-		if tx.db.seals.current(r.value) {
+		if tx.db.seals.Load().current(r.value) {
 			continue
 		}
 		id := strings.Join(r.id, "/")

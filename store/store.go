@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -66,7 +67,7 @@ type DB struct {
 	backend backend
 	write   *sql.DB // one connection, the writer's
 	read    *sql.DB
-	seals   sealer
+	seals   atomic.Pointer[sealer]
 	now     func() time.Time
 
 	queue  chan *request
@@ -106,12 +107,12 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{
-		seals:  seals,
 		now:    c.Now,
 		queue:  make(chan *request),
 		closed: make(chan struct{}),
 		done:   make(chan struct{}),
 	}
+	db.seals.Store(&seals)
 	if db.now == nil {
 		db.now = time.Now
 	}
@@ -152,6 +153,17 @@ func (db *DB) Close() error {
 		}
 	})
 	return err
+}
+
+// SetKeys makes key the one that seals from now on; the old keys still open. It
+// is safe while the database is in use.
+func (db *DB) SetKeys(key [32]byte, old ...[32]byte) error {
+	seals, err := newSealer(key, old)
+	if err != nil {
+		return err
+	}
+	db.seals.Store(&seals)
+	return nil
 }
 
 // Now returns the time, in UTC and whole microseconds, as it is kept.

@@ -51,6 +51,36 @@ func loadKEK(dir string) ([32]byte, error) {
 	return parseKEK(path, text, err)
 }
 
+// nextKEKFile is the key that takes the place of the file kek, while values are
+// sealed again.
+const nextKEKFile = "kek.next"
+
+// loadKEKs returns the key that seals, and the one before it while both are in
+// use.
+func loadKEKs(dir string) ([][32]byte, error) {
+	key, err := loadKEK(dir)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, nextKEKFile)
+	text, err := readPrivate(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return [][32]byte{key}, nil
+	}
+	next, err := parseKEK(path, text, err)
+	if err != nil {
+		return nil, err
+	}
+	return [][32]byte{next, key}, nil
+}
+
+// newKEK returns the text of a fresh key.
+func newKEK() []byte {
+	var raw [32]byte
+	rand.Read(raw[:]) // never fails
+	return []byte(hex.EncodeToString(raw[:]) + "\n")
+}
+
 func parseKEK(path string, text []byte, err error) (key [32]byte, _ error) {
 	if err != nil {
 		return key, err
@@ -76,9 +106,7 @@ func createKEK(dir, url string) ([32]byte, error) {
 	if os.Getenv(passphraseEnv) != "" {
 		err = writeOnce(filepath.Join(dir, kdfFile), []byte(newKDF()), 0o600)
 	} else {
-		var raw [32]byte
-		rand.Read(raw[:]) // never fails
-		err = writeOnce(filepath.Join(dir, kekFile), []byte(hex.EncodeToString(raw[:])+"\n"), 0o600)
+		err = writeOnce(filepath.Join(dir, kekFile), newKEK(), 0o600)
 	}
 	if err != nil {
 		return key, postern.Errorf(postern.Unavailable, "make the key-encrypting key: %w", err)

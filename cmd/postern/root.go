@@ -64,6 +64,7 @@ func newRoot(a *app) *cobra.Command {
 		newAgent(a),
 		newLog(a),
 		newImport(a),
+		newRekey(a),
 		newDoctor(a),
 		newVersion(a),
 	)

@@ -132,6 +132,9 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 // reload loads the configuration again. What is wrong with it is logged, and
 // the old one stays.
 func (s *server) reload(ctx context.Context) {
+	if err := s.takeKeys(); err != nil {
+		s.log.ErrorContext(ctx, "the keys stay as they were", slog.Any(postern.LogError, err))
+	}
 	if err := s.load(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file), slog.Any(postern.LogError, err))
 		return

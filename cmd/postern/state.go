@@ -69,15 +69,15 @@ func (a *app) open(ctx context.Context) (*state, error) {
 	if _, err := os.Stat(url); url == filepath.Join(dir, databaseFile) && errors.Is(err, fs.ErrNotExist) {
 		return nil, noState(dir)
 	}
-	key, err := loadKEK(dir)
+	keys, err := loadKEKs(dir)
 	if err != nil {
 		return nil, err
 	}
-	return openState(ctx, dir, url, key)
+	return openState(ctx, dir, url, keys)
 }
 
-func openState(ctx context.Context, dir, url string, key [32]byte) (*state, error) {
-	db, err := store.Open(ctx, store.Config{URL: url, Key: key})
+func openState(ctx context.Context, dir, url string, keys [][32]byte) (*state, error) {
+	db, err := store.Open(ctx, store.Config{URL: url, Key: keys[0], OldKeys: keys[1:]})
 	if err != nil {
 		return nil, err
 	}
@@ -106,11 +106,14 @@ func (a *app) create(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := createKEK(dir, url)
+	if _, err := createKEK(dir, url); err != nil {
+		return nil, err
+	}
+	keys, err := loadKEKs(dir)
 	if err != nil {
 		return nil, err
 	}
-	st, err := openState(ctx, dir, url, key)
+	st, err := openState(ctx, dir, url, keys)
 	if err != nil {
 		return nil, err
 	}
