@@ -25,7 +25,7 @@ type worth struct {
 	trust  *trust
 	claim  *claim      // nil: they do not verify
 	reason gate.Reason // why not
-	passed bool        // a first passage was noted
+	passed atomic.Bool // a first passage was noted
 }
 
 type connKey struct{}
@@ -66,15 +66,6 @@ func (c *conn) worth(r *http.Request, t *trust, l *live, now time.Time) *worth {
 	return w
 }
 
-// first reports whether this is the first passage that w lets through.
-func (c *conn) first(w *worth) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	was := w.passed
-	w.passed = true
-	return !was
-}
-
 // claim is a certificate that verifies. Connections that show the same one share it.
 type claim struct {
 	verified *gate.Verified
@@ -88,7 +79,33 @@ type standing struct {
 	holder     *gate.Holder
 	reason     gate.Reason
 	identity   *identity // nil unless it counts
+
+	mu        sync.RWMutex
+	decisions map[*gate.Guard]gate.Reason
 }
+
+// decided returns what a guard says whose answer is the same for every request
+// as long as this is the certificate's standing.
+func (s *standing) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
+	s.mu.RLock()
+	reason, ok := s.decisions[g]
+	s.mu.RUnlock()
+	if ok {
+		return reason
+	}
+	reason = g.Decide(&gate.Subject{Verified: v, Holder: s.holder, Request: new(gate.Request)})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.decisions == nil || len(s.decisions) >= maxDecisions {
+		s.decisions = make(map[*gate.Guard]gate.Reason)
+	}
+	s.decisions[g] = reason
+	return reason
+}
+
+// maxDecisions bounds what one standing remembers; guards of configurations
+// that are gone are forgotten that way.
+const maxDecisions = 64
 
 // standing asks the store, again only when it has changed since. What could
 // not be asked is not remembered.

@@ -26,7 +26,9 @@ type Guard struct {
 	Hosts   []string  `json:"hosts,omitempty"` // the site's names, for redirects of requests without one
 	Require []Require `json:"require"`
 	Indexes []string  `json:"indexes,omitempty"` // names of index pages that the site's file servers use
+	Named   bool      `json:"named,omitempty"`   // the configuration uses the placeholder for the user's name
 
+	named     bool // so, or the server logs accesses
 	guards    []siteGuard
 	live      *live
 	httpsPort int
@@ -63,7 +65,9 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		}
 		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0]})
 	}
+	g.named = g.Named
 	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		g.named = g.named || s.Logs != nil
 		guarded.add(ctx, s, g)
 	}
 	return nil
@@ -84,7 +88,6 @@ type passage struct {
 	path     string // the path that was judged last, and let through
 	rawPath  string
 	identity *identity // set once the request passed a guard
-	readings gate.Readings
 	refused  bool
 }
 
@@ -111,14 +114,15 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 	if p.refused {
 		return false
 	}
-	if !gate.ReadPath(r.URL, &p.readings) {
+	var readings gate.Readings
+	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
 	}
 	for i := range p.guard.guards {
 		s := &p.guard.guards[i]
-		if s.Paths.Cover(&p.readings) && !p.pass(w, r, s) {
+		if s.Paths.Cover(&readings) && !p.pass(w, r, s) {
 			p.refused = true
 			return false
 		}
@@ -146,8 +150,7 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 		return false
 	}
 	now := time.Now()
-	c := connOf(r)
-	have := c.worth(r, s.trust, p.guard.live, now)
+	have := connOf(r).worth(r, s.trust, p.guard.live, now)
 	if have.claim == nil {
 		p.guard.refuse(w, r, s, nil, nil, have.reason)
 		return false
@@ -157,11 +160,13 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 		p.guard.refuse(w, r, s, have.claim, st, reason)
 		return false
 	}
-	if c.first(have) {
+	if !have.passed.Load() && have.passed.CompareAndSwap(false, true) {
 		p.guard.note(r, s, st.identity)
 	}
 	p.identity = st.identity
-	addFields(r, st.identity)
+	if p.guard.named {
+		addFields(r, st.identity)
+	}
 	return true
 }
 
@@ -190,7 +195,10 @@ func (p *passage) decide(r *http.Request, s *siteGuard, c *claim, st *standing, 
 	case st.reason != gate.OK:
 		return st.reason
 	}
-	return s.Decide(&gate.Subject{Verified: c.verified, Holder: st.holder, Request: newRequest(r, now)})
+	if s.Moving() {
+		return s.Decide(&gate.Subject{Verified: c.verified, Holder: st.holder, Request: newRequest(r, now)})
+	}
+	return st.decided(s.Guard, c.verified)
 }
 
 // misdirected reports whether the request names another host than the TLS
@@ -205,8 +213,8 @@ func misdirected(r *http.Request) bool {
 
 // hostName returns the name in a Host header, without port and brackets.
 func hostName(host string) string {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") && strings.IndexByte(host, ':') == i || strings.Contains(host, "]:") {
+		host = host[:i]
 	}
 	return strings.Trim(host, "[]")
 }

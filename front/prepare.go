@@ -104,7 +104,7 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 	if site, routes, err := guardRoutes(s.Routes, nil); err != nil {
 		return nil, err
 	} else if site != nil {
-		s.Routes = routes
+		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{guardJSON(site.guard)}}}, routes...)
 		sites = append(sites, *site)
 	}
 	if len(sites) > 0 {
@@ -115,7 +115,8 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 	if !servesTLS(s, app) && len(s.Protocols) == 0 {
 		s.Protocols = []string{"h1"} // the others need TLS
 	}
-	s.Routes = append(caddyhttp.RouteList{route(Entry{}, "postern_entry")}, s.Routes...)
+	entry := caddyconfig.JSONModuleObject(Entry{}, "handler", "postern_entry", nil)
+	s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{entry}}}, s.Routes...)
 	return names, nil
 }
 
@@ -171,7 +172,7 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 			return nil, err
 		}
 		site, routes, err := guardRoutes(routes, hosts)
-		if site == nil && err == nil && strings.Contains(string(raw), `"postern_services"`) {
+		if site == nil && err == nil && mentions(routes, `"postern_services"`) {
 			return &guardedSite{hosts: hosts, services: true}, nil
 		}
 		if site == nil || err != nil {
@@ -191,13 +192,14 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 		if r.HandlersRaw[i], err = json.Marshal(sub); err != nil {
 			return nil, err
 		}
+		r.HandlersRaw = slices.Insert(r.HandlersRaw, i, guardJSON(site.guard))
 		return site, nil
 	}
 	return nil, nil
 }
 
-// guardRoutes takes the require directives out of a site's routes, checks what
-// remains, and puts one guard first. Without directives it returns nil.
+// guardRoutes takes the require directives out of a site's routes, makes one
+// guard of them, and checks what remains. Without directives it returns nil.
 func guardRoutes(routes caddyhttp.RouteList, hosts []string) (*guardedSite, caddyhttp.RouteList, error) {
 	site := &guardedSite{hosts: hosts, guard: Guard{Hosts: hosts}}
 	var rest caddyhttp.RouteList
@@ -230,11 +232,24 @@ func guardRoutes(routes caddyhttp.RouteList, hosts []string) (*guardedSite, cadd
 			return nil, nil, err
 		}
 	}
-	return site, append(caddyhttp.RouteList{route(site.guard, "postern_guard")}, rest...), nil
+	site.guard.Named = mentions(rest, "auth.user")
+	return site, rest, nil
 }
 
-func route(handler any, name string) caddyhttp.Route {
-	return caddyhttp.Route{HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(handler, "handler", name, nil)}}
+// mentions reports whether a text stands anywhere in routes.
+func mentions(routes caddyhttp.RouteList, text string) bool {
+	for _, r := range routes {
+		for _, raw := range r.HandlersRaw {
+			if strings.Contains(string(raw), text) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func guardJSON(g Guard) json.RawMessage {
+	return caddyconfig.JSONModuleObject(g, "handler", "postern_guard", nil)
 }
 
 func handlerName(raw json.RawMessage) string {

@@ -75,7 +75,7 @@ func run(o options) error {
 		return err
 	}
 	defer rig.stop()
-	servers := slices.DeleteFunc(rig.servers, func(s *server) bool {
+	servers := slices.DeleteFunc(slices.Clone(rig.servers), func(s *server) bool {
 		return o.only != "" && s.name != "postern" && !slices.Contains(strings.Split(o.only, ","), s.name)
 	})
 	var failed []string
