@@ -31,9 +31,9 @@ func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bo
 
 // Bounds on a PKCS#12 file of somebody else.
 const (
-	maxPKCS12     = 1 << 20
-	maxIterations = 10_000_000
-	maxDepth      = 24
+	maxPKCS12 = 1 << 20
+	maxRounds = 2_000_000 // of hashing, added up; browsers write at most 600,000
+	maxDepth  = 24
 )
 
 // ParsePKCS12 reads a file that holds one private key, its certificate and
@@ -42,8 +42,8 @@ func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate
 	if len(data) > maxPKCS12 {
 		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file is larger than %d KiB", maxPKCS12>>10)
 	}
-	if slowToOpen(data, 0) {
-		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing: it is made to waste time", maxIterations)
+	if rounds(data, 0) > maxRounds {
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing: it is made to waste time", maxRounds)
 	}
 	key, cert, chain, err := pkcs12.DecodeChain(data, password)
 	if err != nil {
@@ -56,40 +56,37 @@ func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate
 	return signer, cert, chain, nil
 }
 
-// slowToOpen looks through what of a PKCS#12 file is in the clear for a salt
-// followed by an iteration count that is too high: the parameters of PBES1
-// (RFC 7292 appendix C), PBKDF2 (RFC 8018 appendix A.2) and MacData (RFC 7292
-// appendix A) all have that form.
-func slowToOpen(der cryptobyte.String, depth int) bool {
+// rounds adds up the iteration counts of what of a PKCS#12 file is in the clear: an
+// INTEGER behind a salt. The parameters of PBES1 (RFC 7292 appendix C), PBKDF2
+// (RFC 8018 appendix A.2) and MacData (RFC 7292 section 4) all have that form. It
+// stops beyond maxRounds.
+func rounds(der cryptobyte.String, depth int) (total int) {
 	salted := false
-	for !der.Empty() {
+	for !der.Empty() && total <= maxRounds {
 		var body cryptobyte.String
 		var tag cbasn1.Tag
 		if depth > maxDepth || !der.ReadAnyASN1(&body, &tag) {
-			return false // not DER: the parser proper says so
+			break // not DER: the parser proper says so
 		}
 		switch {
-		case tag == cbasn1.INTEGER:
-			if salted && tooMany(body) {
-				return true
-			}
+		case tag == cbasn1.INTEGER && salted:
+			total += capped(body)
 		case tag == cbasn1.OCTET_STRING || tag&0x20 != 0:
-			if slowToOpen(body, depth+1) {
-				return true
-			}
+			total += rounds(body, depth+1)
 		}
 		salted = tag == cbasn1.OCTET_STRING
 	}
-	return false
+	return total
 }
 
-// tooMany reports whether the bytes of an INTEGER exceed maxIterations.
-func tooMany(body cryptobyte.String) bool {
+// capped returns an INTEGER's value, or a little more than maxRounds if it is
+// larger or negative.
+func capped(body cryptobyte.String) int {
 	n := 0
 	for i, b := range body {
-		if n = n<<8 | int(b); n > maxIterations || i == 0 && b&0x80 != 0 {
-			return true
+		if n = n<<8 | int(b); n > maxRounds || i == 0 && b&0x80 != 0 {
+			return maxRounds + 1
 		}
 	}
-	return false
+	return n
 }
