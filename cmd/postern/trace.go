@@ -360,7 +360,7 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	ready(a.err, s)
 	err = w.Begin(monotonic(), time.Now())
 	if err == nil {
-		err = s.Run(ctx, w)
+		err = o.follow(ctx, s, w)
 	}
 	sum := s.Summary()
 	if err == nil {
@@ -370,11 +370,21 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	return errors.Join(err, s.Close(), closer())
 }
 
+// follow runs the session. Stacks are unwound behind it, so that it is in time to
+// look at processes that live for milliseconds.
+func (o *traceOptions) follow(ctx context.Context, s *trace.Session, w trace.Sink) error {
+	if !o.stack {
+		return s.Run(ctx, w)
+	}
+	b := trace.NewBehind(w)
+	return errors.Join(s.Run(ctx, b), b.Close())
+}
+
 // watchAll prepares for stacks of the processes that are there.
 func watchAll(u *stack.Unwinder, s *trace.Session) {
 	for _, l := range s.Libraries() {
 		for _, pid := range l.PIDs {
-			u.Meet(&event.Event{PID: pid})
+			_ = u.Watch(pid) // one that has gone has no stacks
 		}
 	}
 }

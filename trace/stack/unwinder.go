@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postern-project/postern/trace/event"
@@ -20,16 +21,19 @@ type Config struct {
 
 // Unwinder unwinds stacks that were copied from processes of this host. It keeps
 // what it learns of files and processes, and so can unwind a stack of a process
-// that has exited, if [Unwinder.Watch] saw it alive or another stack of it came
-// before. It is not safe for concurrent use.
+// that has exited, if it met the process alive. Its methods may be called from
+// several goroutines, but the frames that one call returns stand only until the
+// next call.
 type Unwinder struct {
-	c       Config
-	arch    *arch
+	c      Config
+	arch   *arch
+	frames []Frame
+
+	mu      sync.Mutex
 	procs   map[int]*process
 	modules map[identity]*module
 	broken  map[identity]failure
 	count   uint64
-	frames  []Frame
 }
 
 // identity names a file as the kernel does.
@@ -85,6 +89,8 @@ func New(c Config) *Unwinder {
 
 // Close closes the files that are open.
 func (u *Unwinder) Close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	for _, m := range u.modules {
 		m.close()
 	}
@@ -98,28 +104,43 @@ func (u *Unwinder) Unwind(e *event.Event) []Frame {
 	return frames
 }
 
-// Meet watches the process of an event, if it is a new one.
+// Meet reads the maps of an event's process and opens its files, if it is a new
+// one. It is quick: a process may live for milliseconds.
 func (u *Unwinder) Meet(e *event.Event) {
-	if u.procs[e.PID] == nil {
-		_ = u.Watch(e.PID) // if it is gone already, its frames say so
+	u.mu.Lock()
+	known := u.procs[e.PID] != nil
+	u.mu.Unlock()
+	if !known {
+		_ = u.meet(e.PID) // if it is gone already, its frames say so
 	}
 }
 
-// Watch reads a process's maps, its files and their names, so that its stacks can
-// be unwound after it has exited, and without delay: a process that lives for
-// milliseconds is gone while another's names are read.
-func (u *Unwinder) Watch(pid int) error {
-	p, err := u.reread(pid)
+func (u *Unwinder) meet(pid int) error {
+	maps, err := readMaps(pid)
 	if err != nil {
 		return err
 	}
-	for i := range p.maps {
-		if p.maps[i].exec {
-			_, _ = u.module(pid, &p.maps[i]) // a file that cannot be read costs its own frames only
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.keep(pid, maps)
+	for i := range maps {
+		if maps[i].exec {
+			_, _ = u.module(pid, &maps[i]) // a file that cannot be read costs its own frames only
 		}
 	}
-	for i := range p.maps {
-		if m, err := u.module(pid, &p.maps[i]); err == nil && p.maps[i].exec {
+	return nil
+}
+
+// Watch meets a process and reads the names in its files as well, so that its
+// first stacks are unwound without delay.
+func (u *Unwinder) Watch(pid int) error {
+	if err := u.meet(pid); err != nil {
+		return err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, maps := 0, u.procs[pid].maps; i < len(maps); i++ {
+		if m, err := u.module(pid, &maps[i]); err == nil && maps[i].exec {
 			u.readNames(pid, m)
 		}
 	}
@@ -131,6 +152,8 @@ func (u *Unwinder) Watch(pid int) error {
 // stack's outermost one; nil means that it is. The frames stand until the next
 // call.
 func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]Frame, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.frames = u.frames[:0]
 	if u.arch == nil {
 		return nil, errors.New("stacks cannot be unwound on " + runtime.GOARCH)
@@ -235,24 +258,19 @@ func (u *Unwinder) mapping(pid int, addr uint64) *mapping {
 		}
 		p.read = time.Now()
 	}
-	p, err := u.reread(pid)
+	maps, err := readMaps(pid)
 	if err != nil {
 		return nil
 	}
-	return find(p.maps, addr)
+	u.keep(pid, maps)
+	return find(maps, addr)
 }
 
-func (u *Unwinder) reread(pid int) (*process, error) {
-	maps, err := readMaps(pid)
-	if err != nil {
-		return nil, err
-	}
+func (u *Unwinder) keep(pid int, maps []mapping) {
 	if _, ok := u.procs[pid]; !ok && len(u.procs) >= u.c.Processes {
 		u.dropProcess()
 	}
-	p := &process{maps: maps, read: time.Now(), used: u.count}
-	u.procs[pid] = p
-	return p, nil
+	u.procs[pid] = &process{maps: maps, read: time.Now(), used: u.count}
 }
 
 func (u *Unwinder) dropProcess() {
