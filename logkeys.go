@@ -13,6 +13,7 @@ const (
 	LogID       = "id"
 	LogReason   = "reason"
 	LogCount    = "count"
+	LogLost     = "lost"
 	LogTook     = "took"
 	LogPID      = "pid"
 	LogListen   = "listen"

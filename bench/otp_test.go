@@ -280,15 +280,16 @@ func fillKeys(b *testing.B, url string, n int) {
 	for n > 0 {
 		var ids, secrets []any
 		for ; n > 0 && len(ids) < 100; n-- {
-			id := otp.NewPublicID()
+			id := otp.EncodeModhex([]byte{0xfe, 0, 0, byte(n >> 16), byte(n >> 8), byte(n)})
 			sealed, err := db.Seal("otp key", id, make([]byte, 22))
 			must(b, err)
 			ids, secrets = append(ids, id), append(secrets, id, sealed)
 		}
+		// values repeats a row for each key; {0} and {1} are its own arguments.
 		values := func(row string, each int) string {
-			var rows []string
-			for i := range ids {
-				rows = append(rows, strings.ReplaceAll(strings.ReplaceAll(row, "$1", fmt.Sprintf("$%d", each*i+1)), "$2", fmt.Sprintf("$%d", each*i+2)))
+			rows := make([]string, len(ids))
+			for i := range rows {
+				rows[i] = strings.NewReplacer("{0}", fmt.Sprintf("$%d", each*i+1), "{1}", fmt.Sprintf("$%d", each*i+2)).Replace(row)
 			}
 			return strings.Join(rows, ", ")
 		}
@@ -297,9 +298,9 @@ func fillKeys(b *testing.B, url string, n int) {
 				sql  string
 				args []any
 			}{
-				{"INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used) VALUES " + values("('yubikey', $1, NULL, '', 'active', 1, 0, 0)", 1), ids},
-				{"INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES " + values("($1, -1, 0, '', 0)", 1), ids},
-				{"INSERT INTO otp_keys (public_id, sealed, serial) VALUES " + values("($1, $2, 0)", 2), secrets},
+				{"INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used) VALUES " + values("('yubikey', {0}, NULL, '', 'active', 1, 0, 0)", 1), ids},
+				{"INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES " + values("({0}, -1, 0, '', 0)", 1), ids},
+				{"INSERT INTO otp_keys (public_id, sealed, serial) VALUES " + values("({0}, {1}, 0)", 2), secrets},
 			} {
 				if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {
 					return err

@@ -12,6 +12,7 @@ import (
 const (
 	journalWindow  = 10 * time.Second // refusals of one sort are one line in this time
 	journalBuckets = 1000             // sorts told apart in one window
+	journalBacklog = 10_000           // lines that wait for a timeline that is away
 	journalTimeout = 5 * time.Second  // for writing to the timeline
 )
 
@@ -129,14 +130,26 @@ func (j *journal) drain() []postern.Event {
 	return events
 }
 
+// append writes events. If the timeline is away they wait for the next window,
+// as many as there is room for.
 func (j *journal) append(events []postern.Event) {
 	if len(events) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), journalTimeout)
 	defer cancel()
-	if err := j.log.Append(ctx, events...); err != nil {
-		j.logger.Error("refused one-time passwords are missing from the timeline",
-			postern.LogCount, len(events), postern.LogError, err)
+	err := j.log.Append(ctx, events...)
+	if err == nil {
+		return
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.queue = append(events, j.queue...)
+	lost := max(0, len(j.queue)-journalBacklog)
+	if j.closed {
+		lost = len(j.queue)
+	}
+	j.queue = j.queue[:len(j.queue)-lost]
+	j.logger.Error("refused one-time passwords are not on the timeline yet",
+		postern.LogCount, len(j.queue), postern.LogLost, lost, postern.LogError, err)
 }
