@@ -38,3 +38,22 @@ func noProbes(c Config, libs []*Library) error {
 	return postern.Errorf(postern.NotFound, "no libvirt on this host").
 		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files with --path; in a container, trace from the host or start it with --pid host")
 }
+
+// Ready reports whether this process could watch libvirt here, and how many
+// files with probes there are. It attaches to nothing. The errors are those of
+// [Start].
+func Ready() (files int, err error) {
+	libs, err := Find(Config{})
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range libs {
+		if l.Err == nil {
+			files++
+		}
+	}
+	if files == 0 {
+		return 0, noProbes(Config{}, libs)
+	}
+	return files, bpf.Preflight()
+}
