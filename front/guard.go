@@ -117,6 +117,7 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 	var readings gate.Readings
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
+		p.guard.live.events.add(eventKey{kind: postern.EventGate, address: addressOf(r).String(), reason: "ambiguous-path"}, postern.Refused)
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
 	}

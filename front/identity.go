@@ -21,7 +21,6 @@ type identity struct {
 	headers               [][2]any // canonical name, []string
 	fields                []zap.Field
 	links                 []postern.Link
-	env                   map[string]string
 }
 
 // The headers that a proxied application is given. Client-Cert and

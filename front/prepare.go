@@ -101,14 +101,19 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 			sites = append(sites, *site)
 		}
 	}
-	if site, routes, err := guardRoutes(s.Routes, nil); err != nil {
+	site, routes, err := guardRoutes(s.Routes, nil)
+	switch {
+	case err != nil:
 		return nil, err
-	} else if site != nil {
+	case site == nil && hasHandler(s.Routes, "postern_services"):
+		sites = append(sites, guardedSite{services: true})
+	case site != nil:
+		site.services = hasHandler(s.Routes, "postern_services")
 		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{guardJSON(site.guard)}}}, routes...)
 		sites = append(sites, *site)
 	}
 	if len(sites) > 0 {
-		if err := prepareGuarded(s, app, sites); err != nil {
+		if err := prepareGuarded(s, app, sites, names); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +126,7 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 }
 
 // prepareGuarded does what concerns a whole server that has a guarded site.
-func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite) error {
+func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite, names []string) error {
 	if s.Errors != nil {
 		for i := range s.Errors.Routes {
 			if err := checkRoute(&s.Errors.Routes[i], true); err != nil {
@@ -146,7 +151,7 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 			s.ListenProtocols[i] = withoutHTTP3(s.ListenProtocols[i])
 		}
 	}
-	return askForCertificates(s, sites)
+	return askForCertificates(s, sites, names)
 }
 
 func withoutHTTP3(protocols []string) []string {
@@ -172,7 +177,8 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 			return nil, err
 		}
 		site, routes, err := guardRoutes(routes, hosts)
-		if site == nil && err == nil && mentions(routes, `"postern_services"`) {
+		services := mentions(routes, `"postern_services"`)
+		if site == nil && err == nil && services {
 			return &guardedSite{hosts: hosts, services: true}, nil
 		}
 		if site == nil || err != nil {
@@ -192,6 +198,7 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 		if r.HandlersRaw[i], err = json.Marshal(sub); err != nil {
 			return nil, err
 		}
+		site.services = services
 		r.HandlersRaw = slices.Insert(r.HandlersRaw, i, guardJSON(site.guard))
 		return site, nil
 	}
@@ -243,6 +250,16 @@ func mentions(routes caddyhttp.RouteList, text string) bool {
 			if strings.Contains(string(raw), text) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// hasHandler reports whether a handler stands directly in routes.
+func hasHandler(routes caddyhttp.RouteList, name string) bool {
+	for _, r := range routes {
+		if slices.ContainsFunc(r.HandlersRaw, func(raw json.RawMessage) bool { return handlerName(raw) == name }) {
+			return true
 		}
 	}
 	return false
@@ -457,13 +474,14 @@ func allSkipped(s *caddyhttp.Server) bool {
 }
 
 // askForCertificates changes the server's TLS policies so that handshakes for
-// guarded sites ask for certificates and others do not. A handshake that names
-// no host asks for those of all guarded sites.
-func askForCertificates(s *caddyhttp.Server, sites []guardedSite) error {
+// guarded sites ask for certificates and others do not, also where a guarded
+// site's wildcard covers another's name. A handshake that names no host asks for those
+// of all guarded sites.
+func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string) error {
 	if len(s.TLSConnPolicies) == 0 {
 		s.TLSConnPolicies = caddytls.ConnectionPolicies{new(caddytls.ConnectionPolicy)}
 	}
-	var asking caddytls.ConnectionPolicies
+	asking := quietPolicies(s.TLSConnPolicies, sites, names)
 	var all []string
 	for _, site := range sites {
 		trust := site.trust()
@@ -497,6 +515,27 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite) error {
 	s.TLSConnPolicies = append(append(asking, s.TLSConnPolicies...), p)
 	sortCatchAllLast(s.TLSConnPolicies)
 	return nil
+}
+
+// quietPolicies are the policies of names that are not guarded, though the
+// wildcard of a guarded site covers them: they stand before it.
+func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite, names []string) (quiet caddytls.ConnectionPolicies) {
+	for _, name := range names {
+		covered := false
+		for _, site := range sites {
+			if slices.Contains(site.hosts, name) {
+				covered = false
+				break
+			}
+			covered = covered || slices.ContainsFunc(site.hosts, func(h string) bool { return certmagic.MatchWildcard(name, h) })
+		}
+		if covered {
+			p := *policyFor(policies, name)
+			p.MatchersRaw = caddy.ModuleMap{"sni": caddyconfig.JSON([]string{name}, nil)}
+			quiet = append(quiet, &p)
+		}
+	}
+	return quiet
 }
 
 // trust returns the files of all client CAs that the site's guards count; none

@@ -330,7 +330,7 @@ type estimator struct{}
 func (estimator) EstimateCallCost(function, _ string, _ *cost.AstNode, _ []cost.AstNode) *cost.CallEstimate {
 	switch function {
 	case one, "within", "extension":
-		return &cost.CallEstimate{CostEstimate: cost.CostEstimate{Min: 1, Max: maxValues}}
+		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 1, Max: maxValues}}
 	}
 	return nil
 }

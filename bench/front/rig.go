@@ -143,7 +143,8 @@ func (r *rig) startPostern() error {
 		return nil
 	}
 	for _, args := range [][]string{
-		{"init"}, {"user", "add", "alice", "--email", "alice@example.com"},
+		{"init"},
+		{"user", "add", "alice", "--email", "alice@example.com"},
 		{"ca", "issue", "--client", "alice", "--layout", "pem", "--out", filepath.Join(r.dir, "alice")},
 		{"ca", "issue", "--server", "localhost", "--layout", "pem", "--out", filepath.Join(r.dir, "server")},
 	} {
@@ -207,7 +208,7 @@ func (r *rig) readFiles() error {
 	r.client = &tls.Config{
 		ServerName: "localhost", RootCAs: roots, MinVersion: tls.VersionTLS13,
 		// The same key exchange with all: OpenSSL 3.0 knows no ML-KEM.
-		CurvePreferences: []tls.CurveID{tls.X25519},
+		CurvePreferences:     []tls.CurveID{tls.X25519},
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
 	}
 	return nil

@@ -88,7 +88,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
-	defer s.state.Close()
+	defer func() { err = errors.Join(err, s.state.Close()) }()
 	unlock, err := s.lock()
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 	if s.oneTime, err = newOneTime(s.state, s.log); err != nil {
 		return err
 	}
-	defer s.oneTime.Close()
+	defer func() { err = errors.Join(err, s.oneTime.Close()) }()
 	ssh, err := serveSSH(ctx, s.state, s.oneTime, pamSocketOf(o.pamSocket, s.state.Dir), s.log)
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	if s.authority, _, err = initCA(ctx, s.state, ca.Config{}); err != nil {
-		s.state.Close()
+		err = errors.Join(err, s.state.Close())
 	}
 	return err
 }
@@ -188,7 +188,8 @@ func (s *server) lock() (unlock func(), err error) {
 		return nil, postern.Errorf(postern.Conflict, "postern serves this state already (process %d)", pid).
 			WithHint("postern run --reload makes it load a changed configuration; kill %d stops it", pid)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = fmt.Fprintln(f, os.Getpid())
 	}
 	if err != nil {

@@ -1,0 +1,213 @@
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/postern-project/postern"
+)
+
+// TestTheTimelineIsTold floods the door and comes in once; a flood is one line
+// with a count.
+func TestTheTimelineIsTold(t *testing.T) {
+	h := newHouse(t)
+	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /x* {\n\t\tperson alice\n\t}\n\trespond ok\n}\n")
+	alice, bob := h.person(t, "alice"), h.person(t, "bob")
+	ask := func(who *holder, target string) {
+		t.Helper()
+		if _, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: target, who: who}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		ask(nil, "/x")
+		ask(bob, "/x")
+		ask(nil, "/a%00")
+		ask(nil, "/public")
+	}
+	live := dialLive(t, h, https, "1.1", alice)
+	for range 3 {
+		live("/x")
+	}
+	h.flush(t)
+	got := make(map[string]int64)
+	for _, e := range h.events {
+		got[fmt.Sprintf("%s %s %s %s", e.Kind, e.Person, e.Reason, e.Object)] += e.Count
+		if e.Kind == postern.EventGatePassed && (len(e.Links) != 1 || e.Links[0].ID != alice.cert.SerialNumber.Text(16) || e.Address != "127.0.0.1") {
+			t.Errorf("passage: %+v", e)
+		}
+	}
+	for event, count := range map[string]int64{
+		"gate.refused  none-shown /x*": 5, "gate.refused bob not-the-person /x*": 5, "gate.refused  ambiguous-path ": 5,
+		"gate.passed alice  /x*": 1, "config.loaded   Caddyfile": 1,
+	} {
+		if got[event] != count {
+			t.Errorf("%s: %d, want %d; all: %v", event, got[event], count, got)
+		}
+	}
+}
+
+// flush writes what the door has noted so far.
+func (h *house) flush(t *testing.T) {
+	t.Helper()
+	current().events.flush(t.Context())
+}
+
+// TestEventsOutliveAStoreThatIsAway keeps counts while nothing can be written.
+func TestEventsOutliveAStoreThatIsAway(t *testing.T) {
+	var written []postern.Event
+	away := errors.New("away")
+	r := newRecorder(func(_ context.Context, events ...postern.Event) error {
+		if away != nil {
+			return away
+		}
+		written = append(written, events...)
+		return nil
+	})
+	k := eventKey{kind: postern.EventGate, reason: "none-shown"}
+	for range 3 {
+		r.add(k, postern.Refused)
+		r.flush(t.Context())
+	}
+	away = nil
+	r.add(k, postern.Refused)
+	r.flush(t.Context())
+	if len(written) != 1 || written[0].Count != 4 {
+		t.Errorf("%+v", written)
+	}
+	for i := range 3 * maxPending {
+		r.add(eventKey{kind: postern.EventGate, address: fmt.Sprint(i)}, postern.Refused)
+	}
+	r.flush(t.Context())
+	var sum int64
+	for _, e := range written[1:] {
+		sum += e.Count
+	}
+	if len(written) > maxPending+2 || sum != 3*maxPending {
+		t.Errorf("%d lines, %d events", len(written), sum)
+	}
+}
+
+// TestTheAccessLogNamesPersonAndSerial reads the log of a visit.
+func TestTheAccessLogNamesPersonAndSerial(t *testing.T) {
+	h := newHouse(t)
+	https, _ := h.serve(t, "localhost:HTTPS {\n\tlog {\n\t\toutput file DIR/access.log\n\t}\n\trequire /x* {\n\t\tperson alice\n\t}\n\theader X-User {http.auth.user.id}\n\trespond ok\n}\n")
+	alice := h.person(t, "alice")
+	got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/x", who: alice})
+	if err != nil || got.header.Get("X-User") != "alice" {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := caddy.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(h.dir, "access.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var line struct {
+		Person string `json:"person"`
+		Serial string `json:"serial"`
+		User   string `json:"user_id"`
+	}
+	if err := json.Unmarshal([]byte(strings.TrimSpace(string(data))), &line); err != nil {
+		t.Fatalf("%v: %s", err, data)
+	}
+	if line.Person != "alice" || line.User != "alice" || line.Serial != alice.cert.SerialNumber.Text(16) {
+		t.Errorf("%s", data)
+	}
+}
+
+// TestOnlyGuardedSitesAsk looks at handshakes: who is asked for a certificate,
+// and of which CAs.
+func TestOnlyGuardedSitesAsk(t *testing.T) {
+	other := issue(t, nil, authority("Other CA"))
+	h := newHouse(t)
+	h.file(t, "other.pem", string(other.pem()))
+	https, _ := h.serve(t, `
+localhost:HTTPS {
+	require /x*
+	respond ok
+}
+other.localhost:HTTPS {
+	require /x* {
+		trust DIR/other.pem
+	}
+	respond ok
+}
+both.localhost:HTTPS {
+	require /x* {
+		trust DIR/other.pem postern
+	}
+	respond ok
+}
+open.localhost:HTTPS {
+	respond ok
+}
+anyone.localhost:HTTPS {
+	require /x* {
+		anyone
+		rule `+"`address.within(\"127.0.0.0/8\")`"+`
+	}
+	respond ok
+}
+*.w.localhost:HTTPS {
+	require /x*
+	respond ok
+}
+quiet.w.localhost:HTTPS {
+	respond ok
+}
+services.localhost:HTTPS {
+	postern_services
+}
+`)
+	for sni, want := range map[string]string{
+		"localhost": "Test Client CA", "other.localhost": "Other CA", "both.localhost": "Other CA,Test Client CA", "open.localhost": "not asked",
+		"anyone.localhost": "not asked", "x.w.localhost": "Test Client CA", "quiet.w.localhost": "not asked", "services.localhost": "Test Client CA",
+		"": "Other CA,Test Client CA",
+	} {
+		asked := "not asked"
+		config := &tls.Config{ServerName: sni, InsecureSkipVerify: true, GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			asked = hinted(r)
+			return new(tls.Certificate), nil
+		}}
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", https), config)
+		if err != nil {
+			t.Errorf("%s: %v", sni, err)
+			continue
+		}
+		c.Close()
+		if asked != want {
+			t.Errorf("%q: %s, want %s", sni, asked, want)
+		}
+	}
+	got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "anyone.localhost", host: "anyone.localhost", target: "/x"})
+	if err != nil || got.status != 200 {
+		t.Errorf("anyone: %+v %v", got, err)
+	}
+}
+
+// hinted lists the CAs that a server hints.
+func hinted(r *tls.CertificateRequestInfo) string {
+	var names []string
+	for _, raw := range r.AcceptableCAs {
+		for _, name := range []string{"Other CA", "Test Client CA", "Test Root", "Test Server CA"} {
+			if strings.Contains(string(raw), name) {
+				names = append(names, name)
+			}
+		}
+	}
+	if names == nil {
+		return "asked, without hints"
+	}
+	return strings.Join(slices.Sorted(slices.Values(names)), ",")
+}
