@@ -58,6 +58,7 @@ func (s *sshService) Close() {
 func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
+	answering := false
 	for _, socket := range []struct {
 		name, path string
 		mode       os.FileMode
@@ -74,6 +75,7 @@ func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, lo
 		if l == nil {
 			continue
 		}
+		answering = true
 		server, err := sshd.NewServer(socket.cfg, pamChecker{otp: one.Checker, db: st.Store}, st.Store, log)
 		if err != nil {
 			s.Close()
@@ -85,7 +87,30 @@ func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, lo
 			}
 		})
 	}
+	if answering {
+		s.watchLog(ctx, st, log)
+	}
 	return s, nil
+}
+
+// watchLog puts on the timeline what sshd logs of who comes in.
+func (s *sshService) watchLog(ctx context.Context, st *state, log *slog.Logger) {
+	lines := make(chan sshd.LogLine)
+	person := func(ctx context.Context, account string) string {
+		p, err := st.Store.Person(ctx, account)
+		if err != nil {
+			return ""
+		}
+		return p.Name
+	}
+	s.running.Go(func() {
+		sshd.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
+	})
+	s.running.Go(func() {
+		if err := sshd.ReadLog(ctx, lines); err != nil && ctx.Err() == nil {
+			log.Warn("sshd's log is not followed", slog.Any(postern.LogError, err))
+		}
+	})
 }
 
 // beside returns the path of a file in the directory of another, "" for "".
