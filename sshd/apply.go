@@ -289,11 +289,18 @@ func Listeners() ([]int, error) {
 	return pids, nil
 }
 
-// processUser returns the user that a process runs as, -1 if it is gone.
+// processUser returns the user that a process runs as, -1 if it is gone. The
+// owner of its directory would be root for one that changed its user, as sshd
+// does.
 func processUser(pid int) int {
-	st, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-	if err != nil {
-		return -1
+	for line := range strings.Lines(procFile(pid, "status")) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			if f := strings.Fields(ids); len(f) == 4 {
+				if uid, err := strconv.Atoi(f[1]); err == nil {
+					return uid
+				}
+			}
+		}
 	}
-	return int(st.Sys().(*syscall.Stat_t).Uid)
+	return -1
 }

@@ -354,12 +354,7 @@ func sftpServer() string {
 // whatever else was opened on it: the sshd process that serves it, if that runs
 // as the same user.
 func Disconnect() {
-	pid, ok := sshLogin(os.Getppid())
-	if !ok {
-		return
-	}
-	st, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-	if err == nil && int(st.Sys().(*syscall.Stat_t).Uid) == os.Getuid() {
+	if pid, ok := sshLogin(os.Getppid()); ok && processUser(pid) == os.Getuid() {
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 	}
 }

@@ -56,8 +56,8 @@ ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
 	// Hanging up, and what interrupts or stops a program, are noes.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	defer stop()
 	err := a.becomeShell(ctx, o)
-	stop()
 	fmt.Fprintf(a.err, "postern: %v\n", err)
 	if hint := postern.HintOf(err); hint != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", hint)
