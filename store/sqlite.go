@@ -45,7 +45,22 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	write.SetMaxOpenConns(1)
 	read.SetMaxOpenConns(readConns)
 	read.SetMaxIdleConns(readConns)
-	return write, read, write.PingContext(ctx)
+	return write, read, s.ping(ctx, write)
+}
+
+// ping makes the first connection. Two that switch a new file to WAL at once
+// are told at once that it is busy, without SQLite's own waiting.
+func (s *sqlite) ping(ctx context.Context, db *sql.DB) error {
+	deadline := time.Now().Add(busyTimeout)
+	for {
+		err := db.PingContext(ctx)
+		if err == nil || s.classify(err) != faultBusy || time.Now().After(deadline) {
+			return err
+		}
+		if err := pause(ctx, time.Duration(5+rand.IntN(20))*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // create makes the file if there is none. One that root makes belongs to the

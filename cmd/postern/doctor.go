@@ -92,7 +92,9 @@ func (d *doctor) print() {
 	}
 }
 
-func (d *doctor) ok(format string, args ...any) { d.fine = append(d.fine, fmt.Sprintf(format, args...)) }
+func (d *doctor) ok(format string, args ...any) {
+	d.fine = append(d.fine, fmt.Sprintf(format, args...))
+}
 
 func (d *doctor) wrong(part, mend, format string, args ...any) {
 	d.found = append(d.found, ailment{Part: part, What: fmt.Sprintf(format, args...), Mend: mend})
