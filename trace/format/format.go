@@ -73,6 +73,9 @@ func New(w io.Writer, c Config) (*Writer, error) {
 		return nil, err
 	}
 	f := &Writer{w: w, c: c, style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096)}
+	if c.Full {
+		f.dec.Limit = 1 << 20 // more than the largest capture can hold
+	}
 	switch c.Format {
 	case JSON:
 		f.write = f.json
