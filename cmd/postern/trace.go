@@ -70,9 +70,14 @@ func (o *traceOptions) choose(c *cobra.Command) {
 func (o *traceOptions) capture(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s of libvirt's, instead of all that are found")
-	f.BoolVar(&o.stack, "stack", false, "show the user stack of every event")
 	f.IntVar(&o.payload, "payload", 16<<10, "copy at most so many `bytes` of a message, up to 65536; 0 for headers only")
 	f.IntVar(&o.buffer, "buffer", 16<<20, "`bytes` of the buffer between kernel and postern")
+}
+
+// stacks adds the flag for stacks. They are unwound while the processes are there,
+// so a recording has none.
+func (o *traceOptions) stacks(c *cobra.Command) {
+	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event")
 }
 
 // messages adds the filters on RPC messages.
@@ -108,6 +113,7 @@ clear; secrets in them are masked.`,
 	o.choose(c)
 	o.messages(c)
 	o.capture(c)
+	o.stacks(c)
 	o.show(c)
 	return c
 }
@@ -128,6 +134,7 @@ dispatch took.`,
 	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
 	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least so long, and loops that are stuck in one")
 	o.capture(c)
+	o.stacks(c)
 	o.show(c)
 	return c
 }
@@ -146,6 +153,7 @@ they took, events, and file descriptors that are passed.`,
 	}
 	o.choose(c)
 	o.capture(c)
+	o.stacks(c)
 	o.show(c)
 	return c
 }

@@ -3,7 +3,6 @@ package stack
 import (
 	"bytes"
 	"debug/elf"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -160,8 +159,8 @@ func (m *module) readIndex() {
 			continue
 		}
 		head, err := m.read(p.Vaddr, 12)
-		const encodings = 0x3b_03 // count: udata4; table: sdata4 relative to the header
-		if err != nil || len(head) < 12 || head[0] != 1 || head[1] != 0x1b || binary.BigEndian.Uint16([]byte{head[3], head[2]}) != encodings {
+		const udata4, sdata4, pcrel, datarel = 0x03, 0x0b, 0x10, 0x30 // how numbers are written
+		if err != nil || len(head) < 12 || string(head[:4]) != string([]byte{1, pcrel | sdata4, udata4, datarel | sdata4}) {
 			return
 		}
 		n := uint64(m.elf.ByteOrder.Uint32(head[8:])) * 8
