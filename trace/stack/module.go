@@ -29,7 +29,7 @@ type module struct {
 const (
 	maxIndex     = 32 << 20 // the index of call frame information: 4 million functions
 	maxEntry     = 16 << 10 // one CIE or FDE; real ones have up to some 2 KiB
-	maxRows      = 1 << 14  // rows kept of a module
+	maxRows      = 1 << 10  // rows kept of a module; libvirt's own takes some hundred
 	maxRemembers = 512      // DW_CFA_remember_state in one entry
 )
 
@@ -97,6 +97,15 @@ func same(f *os.File, mp *mapping) bool {
 	}
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	return ok && st.Ino == mp.inode
+}
+
+// size is how many bytes are kept of the file, roughly.
+func (m *module) size() int {
+	n := len(m.index) + 1<<12
+	if m.names != nil {
+		n += len(m.names.names) + 24*len(m.names.list)
+	}
+	return n
 }
 
 func (m *module) close() {

@@ -2,11 +2,17 @@ package stack
 
 import (
 	"bytes"
+	"encoding/hex"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/ulikunitz/xz"
+
+	"github.com/postern-project/postern/posterntest"
 )
 
 // still is the unwinder with the recorded program's file at hand.
@@ -126,6 +132,84 @@ func TestThisProcess(t *testing.T) {
 	}
 	if err := u.Watch(1<<22 + 1); err == nil {
 		t.Error("a process that does not exist is watched")
+	}
+}
+
+// TestMemoryIsBounded: what is kept of files stays within bounds, and stacks are
+// unwound all the same.
+func TestMemoryIsBounded(t *testing.T) {
+	u, dumps := still(t)
+	u.c.Memory = 64 << 10
+	regs, stack := dumps[0].bytes(t)
+	for range 3 {
+		if _, err := u.Frames(dumps[0].PID, regs, stack); err != nil {
+			t.Fatal(err)
+		}
+		if err := u.Watch(os.Getpid()); err != nil {
+			t.Fatal(err)
+		}
+		total := 0
+		for _, m := range u.modules {
+			total += m.size()
+		}
+		if total > u.c.Memory && len(u.modules) > 1 {
+			t.Errorf("%d bytes are kept of %d files", total, len(u.modules))
+		}
+		again, err := with("testdata/still")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, m := range again.modules {
+			u.modules[id] = m
+		}
+	}
+}
+
+// TestDebugFile finds the names of a stripped program in the file that Debian's
+// -dbgsym packages would bring, by its build-id.
+func TestDebugFile(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "corners")
+	command := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.Command(posterntest.Need(t, name), args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+	command("cc", "-O0", "-Wl,--build-id", "-o", program, "testdata/corners.c", "-lpthread")
+	command("objcopy", "--only-keep-debug", program, program+".debug")
+	command("strip", program)
+	f, err := os.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := newModule(program, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.file = f
+	id := hex.EncodeToString(buildID(m.elf))
+	place := filepath.Join(dir, "debug", ".build-id", id[:2], id[2:]+".debug")
+	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	has := func(name string) bool {
+		s := readSymbols(os.Getpid(), m, []string{filepath.Join(dir, "debug")})
+		return slices.ContainsFunc(s.list, func(y symbol) bool { return s.name(&y) == name })
+	}
+	if has("variable") {
+		t.Error("a stripped program has names")
+	}
+	if err := os.Rename(program+".debug", place); err != nil {
+		t.Fatal(err)
+	}
+	if !has("variable") {
+		t.Error("the debug file is not found")
+	}
+	command("cc", "-O1", "-Wl,--build-id", "-o", place, "testdata/corners.c", "-lpthread")
+	if has("variable") {
+		t.Error("the debug file of another build is believed")
 	}
 }
 

@@ -15,6 +15,7 @@ type Config struct {
 	Frames    int // frames of one stack; 0 means 128
 	Modules   int // files kept open, the least used go first; 0 means 512
 	Processes int // processes whose maps are remembered; 0 means 1024
+	Memory    int // bytes of indexes and names kept of files, roughly; 0 means 256 MiB
 	// Debug lists folders with debug files by build-id; nil means /usr/lib/debug.
 	Debug []string
 }
@@ -73,6 +74,9 @@ func New(c Config) *Unwinder {
 	}
 	if c.Processes <= 0 {
 		c.Processes = 1024
+	}
+	if c.Memory <= 0 {
+		c.Memory = 256 << 20
 	}
 	if c.Debug == nil {
 		c.Debug = []string{"/usr/lib/debug"}
@@ -222,6 +226,7 @@ func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
 func (u *Unwinder) readNames(pid int, m *module) {
 	if m.names == nil {
 		m.names = readSymbols(pid, m, u.c.Debug)
+		u.trim(m)
 	}
 }
 
@@ -308,17 +313,35 @@ func (u *Unwinder) module(pid int, mp *mapping) (*module, error) {
 	delete(u.broken, id)
 	m.used = u.count
 	u.modules[id] = m
+	u.trim(m)
 	return m, nil
 }
 
-func (u *Unwinder) dropModule() {
+// trim lets go of the files that were needed least, but for the one in use, until
+// the rest is within bounds.
+func (u *Unwinder) trim(use *module) {
+	total := 0
+	for _, m := range u.modules {
+		total += m.size()
+	}
+	for total > u.c.Memory && len(u.modules) > 1 {
+		use.used = ^uint64(0)
+		total -= u.dropModule()
+	}
+	use.used = u.count
+}
+
+// dropModule forgets the file that was needed least, and returns its size.
+func (u *Unwinder) dropModule() int {
 	var oldest identity
 	at := ^uint64(0)
 	for id, m := range u.modules {
-		if m.used < at {
+		if m.used <= at {
 			oldest, at = id, m.used
 		}
 	}
-	u.modules[oldest].close()
+	m := u.modules[oldest]
+	m.close()
 	delete(u.modules, oldest)
+	return m.size()
 }
