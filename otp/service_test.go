@@ -291,3 +291,12 @@ func (h *house) events(t testing.TB) []postern.Event {
 	}))
 	return found
 }
+
+// exec does to the database what somebody who can write it could.
+func (h *house) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	must(t, h.db.Write(context.Background(), func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.Exec(ctx, sql, args...)
+		return err
+	}))
+}
