@@ -89,6 +89,7 @@ const (
 	EventOTPClient     = "otp.client.changed"
 	EventOTPOutside    = "otp.outside.changed"
 	EventOTPSync       = "otp.sync.changed"
+	EventOTPRestored   = "otp.restored"
 	EventOTPImported   = "otp.imported"
 	EventOTPExported   = "otp.exported"
 	EventOTPRecovery   = "otp.recovery.made"

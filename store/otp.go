@@ -30,6 +30,7 @@ type OTP struct {
 	batch otpBatch
 
 	mu         sync.Mutex
+	refuse     error     // why no codes are taken; nil: they are
 	readOne    *sql.Stmt // reads one key; nil until it is needed
 	generation int64     // of what is held below
 	polled     time.Time // when it was last compared
@@ -50,6 +51,20 @@ func NewOTP(db *DB) *OTP {
 	o.batch.otp = o
 	o.forget(0)
 	return o
+}
+
+// Refuse makes an end of taking codes: every attempt fails with err from now on.
+func (o *OTP) Refuse(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refuse = err
+}
+
+// refusing returns why no codes are taken, if so.
+func (o *OTP) refusing() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.refuse
 }
 
 // forget drops all that is held. The caller holds the lock, or nobody else has
@@ -381,6 +396,23 @@ func (o *OTP) changeKey(ctx context.Context, publicID, what string, change func(
 		}
 		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID, Reason: what, Links: []postern.Link{yubikeyLink(publicID)}})
 	})
+}
+
+// DisableAll disables every YubiKey and HOTP device whose secret is here, throws
+// away all recovery codes, and returns how many keys and devices there were.
+func (o *OTP) DisableAll(ctx context.Context) (int, error) {
+	var n int64
+	err := o.write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+		if n, err = tx.Exec(ctx, `UPDATE credentials SET status = 'disabled' WHERE status = 'active' AND (kind = 'hotp'
+			OR kind = 'yubikey' AND EXISTS (SELECT 1 FROM otp_keys k WHERE k.public_id = credentials.id AND k.sealed IS NOT NULL))`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM otp_recovery`); err != nil {
+			return err
+		}
+		return tx.Touch(ctx)
+	})
+	return int(n), err
 }
 
 // sealSecret returns what the column otp_keys.sealed holds: private ID and AES

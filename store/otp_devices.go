@@ -94,6 +94,9 @@ func (o *OTP) SetOATHStatus(ctx context.Context, kind postern.CredentialKind, id
 
 // Guess implements [otp.Devices].
 func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
+	if err := o.refusing(); err != nil {
+		return otp.GuessResult{}, err
+	}
 	var r otp.GuessResult
 	err := o.db.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
 		r, err = o.guess(ctx, tx, g)
@@ -200,6 +203,9 @@ func (o *OTP) RecoveryLeft(ctx context.Context, person string) (int, error) {
 
 // Recover implements [otp.Devices].
 func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, event postern.Event) (otp.Verdict, error) {
+	if err := o.refusing(); err != nil {
+		return otp.Refused, err
+	}
 	verdict := otp.Refused
 	err := o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		verdict = otp.Refused

@@ -31,7 +31,7 @@ func newOTP(a *app) *cobra.Command {
 			long:  "Revoke a key or device that was lost. This cannot be undone."}),
 		newOTPImport(a), newOTPExport(a),
 		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPRecovery(a),
-		newOTPVerify(a), newOTPClient(a), newOTPOutside(a), newOTPSync(a), newOTPToken(a),
+		newOTPVerify(a), newOTPClient(a), newOTPOutside(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
 	)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/store"
 )
@@ -20,28 +21,42 @@ type oneTime struct {
 	Checker *otp.Checker // for sshd, the portal and whoever else asks about people
 	Service *otp.Service // the handler of /wsapi/
 	outside *outsideService
+
+	stop    context.CancelFunc
+	watcher sync.WaitGroup
 }
 
 // newOneTime returns what checks one-time passwords over a state. Close it
 // before the state.
 func newOneTime(st *state, log *slog.Logger) (*oneTime, error) {
 	keys := store.NewOTP(st.Store)
-	sync, err := keys.SyncConfig(context.Background())
+	if _, err := checkRestored(context.Background(), st); err != nil {
+		log.Error("no one-time passwords are taken", postern.LogError, err)
+		keys.Refuse(err)
+	}
+	fleet, err := keys.SyncConfig(context.Background())
 	if err != nil {
 		return nil, err
 	}
-	service, err := otp.NewService(otp.Config{Logger: log, Sync: sync}, keys, st.Store)
+	service, err := otp.NewService(otp.Config{Logger: log, Sync: fleet}, keys, st.Store)
 	if err != nil {
 		return nil, err
 	}
 	outside := &outsideService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Peers: sync.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
-	return &oneTime{Keys: keys, Checker: check, Service: service, outside: outside}, nil
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
+	o := &oneTime{Keys: keys, Checker: check, Service: service, outside: outside}
+	ctx, stop := context.WithCancel(context.Background())
+	o.stop = stop
+	o.watcher.Go(func() { watchRestored(ctx, st, keys, log) })
+	return o, nil
 }
 
 // Close waits until what is under way is on the timeline.
 func (o *oneTime) Close() error {
-	return errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
+	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
+	o.stop()
+	o.watcher.Wait()
+	return err
 }
 
 // outsideService asks the outside validation service that is configured in the
