@@ -514,8 +514,15 @@ static __always_inline int hit(void *ctx)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < MAX_ARGS; i++)
-		if (i < s->nargs)
-			r.args.v[i] = argument(&s->args[i], &regs);
+		if (i < s->nargs) {
+			const struct arg *a = &s->args[i];
+
+			// A whole register, as most are.
+			if (a->mode == REG && a->size == 8 && !a->shift)
+				r.args.v[i] = reg(&regs, a->reg);
+			else
+				r.args.v[i] = argument(a, &regs);
+		}
 	if (s->flags & RPC && !wanted(&r.args))
 		return 0;
 	r.time = ktime_get_ns();
@@ -573,10 +580,15 @@ static __always_inline int returned(void *ctx)
 // begins notes that a worker thread takes up a call.
 static __always_inline int begins(void)
 {
-	__u64 now = ktime_get_ns();
+	__u64 now = ktime_get_ns(), *since;
 	__u32 pid, tid;
 
-	if (current_process(&pid, &tid))
+	if (!current_process(&pid, &tid))
+		return 0;
+	since = map_lookup(&serving, &tid);
+	if (since)
+		*since = now;
+	else
 		map_update(&serving, &tid, &now, BPF_ANY);
 	return 0;
 }
