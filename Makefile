@@ -31,6 +31,9 @@ pam:
 
 install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/postern.service packaging/postern-pam.socket packaging/postern-shell.socket
+	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 man/*.1
 	$(MAKE) -C pam install
 
 # --- tests ---------------------------------------------------------------
@@ -72,8 +75,17 @@ generate-check:
 generate:
 	$(GO) generate ./...
 
+# Side by side with peers; each prints a ratio measured in one run. As root, on
+# a machine that does nothing else.
 bench:
-	$(GO) run ./bench
+	POSTERN_CHECK=1 $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./bench/...
+	$(GO) run ./bench/front
+	$(GO) run ./bench/trace
+
+# A libvirtd of its own with a virtual machine, a client that asks it things, and
+# what tracing shows of it.
+demo-trace: build
+	$(GO) run ./bench/demo -postern $(BIN)
 
 soak:
 	POSTERN_CHECK=1 POSTERN_SOAK=1 $(GO) test -timeout 4h ./...

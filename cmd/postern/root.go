@@ -67,6 +67,7 @@ func newRoot(a *app) *cobra.Command {
 		newRekey(a),
 		newDoctor(a),
 		newVersion(a),
+		newMan(a),
 	)
 	return root
 }
