@@ -23,6 +23,7 @@ type conn struct {
 // worth is what one connection's certificates are worth to one set of CAs.
 type worth struct {
 	trust  *trust
+	read   *readTrust  // the lists by which they were judged
 	claim  *claim      // nil: they do not verify
 	reason gate.Reason // why not
 	passed atomic.Bool // a first passage was noted
@@ -47,6 +48,7 @@ func connOf(r *http.Request) *conn {
 // worth returns what the certificates that r's connection showed are worth to
 // t, now.
 func (c *conn) worth(r *http.Request, t *trust, l *live, now time.Time) *worth {
+	read := t.now(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var w *worth
@@ -59,10 +61,11 @@ func (c *conn) worth(r *http.Request, t *trust, l *live, now time.Time) *worth {
 	case w == nil:
 		w = &worth{trust: t}
 		c.known = append(c.known, w)
-	case w.claim != nil && now.Before(w.claim.verified.Until):
+	case w.claim != nil && now.Before(w.claim.verified.Until) && w.read == read:
 		return w
 	}
-	w.claim, w.reason = l.claims.verify(t, r.TLS.PeerCertificates, now)
+	w.read = read
+	w.claim, w.reason = l.claims.verify(t, read, r.TLS.PeerCertificates, now)
 	return w
 }
 
@@ -138,9 +141,9 @@ const maxClaims = 4096
 
 // verify judges the certificates against t. Only what is good is remembered, and where
 // revocation lists of other CAs have a say, nothing is.
-func (c *claims) verify(t *trust, shown []*x509.Certificate, now time.Time) (*claim, gate.Reason) {
-	if len(shown) == 0 || t.hasLists {
-		return newClaim(t.Verify(shown, now))
+func (c *claims) verify(t *trust, read *readTrust, shown []*x509.Certificate, now time.Time) (*claim, gate.Reason) {
+	if len(shown) == 0 || len(t.lists) > 0 {
+		return newClaim(read.Verify(shown, now))
 	}
 	key := claimKey{trust: t.id, shown: sumOf(shown)}
 	c.mu.Lock()
@@ -149,7 +152,7 @@ func (c *claims) verify(t *trust, shown []*x509.Certificate, now time.Time) (*cl
 	if ok && now.Before(have.verified.Until) && !now.Before(have.verified.Chain[0].NotBefore) {
 		return have, gate.OK
 	}
-	made, reason := newClaim(t.Verify(shown, now))
+	made, reason := newClaim(read.Verify(shown, now))
 	if made != nil {
 		c.keep(key, made)
 	}

@@ -30,6 +30,7 @@ type Guard struct {
 
 	named     bool // so, or the server logs accesses
 	guards    []siteGuard
+	server    *caddyhttp.Server
 	live      *live
 	httpsPort int
 }
@@ -68,8 +69,15 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	g.named = g.Named
 	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		g.named = g.named || s.Logs != nil
-		guarded.add(ctx, s, g)
+		g.server = s
+		guarded.add(s, g)
 	}
+	return nil
+}
+
+// Cleanup forgets the server when its configuration ends.
+func (g *Guard) Cleanup() error {
+	guarded.remove(g.server)
 	return nil
 }
 
@@ -333,17 +341,16 @@ type guardedSites struct {
 
 var guarded = guardedSites{of: make(map[*caddyhttp.Server][]*Guard)}
 
-func (s *guardedSites) add(ctx caddy.Context, srv *caddyhttp.Server, g *Guard) {
+func (s *guardedSites) add(srv *caddyhttp.Server, g *Guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.of[srv]) == 0 {
-		ctx.OnCancel(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.of, srv)
-		})
-	}
 	s.of[srv] = append(s.of[srv], g)
+}
+
+func (s *guardedSites) remove(srv *caddyhttp.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.of, srv)
 }
 
 // cover returns a guard of the request's server that covers its path, or

@@ -40,7 +40,7 @@ func (p *Pool) Provision(caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	p.pool = t.Anchors()
+	p.pool = t.current.Load().Anchors()
 	return nil
 }
 

@@ -4,7 +4,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
+	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/gate"
@@ -13,11 +17,60 @@ import (
 // ownWord stands for Postern's own client CAs in a list of trusted files.
 const ownWord = "postern"
 
-// trust is a set of client CAs, with what a ticket is bound to.
+// trust is a set of client CAs, with what a ticket is bound to. Revocation lists
+// of other people's CAs are read again when their files change.
 type trust struct {
+	id          [sha256.Size]byte // of the CAs' certificates, and which are Postern's own
+	own, others []*x509.Certificate
+	lists       []string // files
+
+	current atomic.Pointer[readTrust]
+	looked  atomic.Int64 // when the files were last looked at, Unix nanoseconds
+}
+
+// readTrust is a trust with the lists as they were read, and what their files
+// were like.
+type readTrust struct {
 	*gate.Trust
-	hasLists bool
-	id       [sha256.Size]byte // of the CAs' certificates, and which are Postern's own
+	files string
+}
+
+// lookEvery is how often the lists' files are looked at.
+const lookEvery = time.Second
+
+// now returns the set with the lists of this moment. Lists that cannot be read
+// leave the old ones, which end some day, and then nobody passes.
+func (t *trust) now(now time.Time) *readTrust {
+	r := t.current.Load()
+	last := t.looked.Load()
+	if len(t.lists) == 0 || now.UnixNano()-last < int64(lookEvery) || !t.looked.CompareAndSwap(last, now.UnixNano()) {
+		return r
+	}
+	if t.stamp() != r.files {
+		_ = t.read() // the old ones stay
+	}
+	return t.current.Load()
+}
+
+// read reads the lists.
+func (t *trust) read() error {
+	stamp := t.stamp()
+	lists, err := readLists(t.lists)
+	if err == nil {
+		t.current.Store(&readTrust{Trust: gate.NewTrust(t.own, t.others, lists), files: stamp})
+	}
+	return err
+}
+
+// stamp says what the files are like, without reading them.
+func (t *trust) stamp() string {
+	var b strings.Builder
+	for _, f := range t.lists {
+		if info, err := os.Stat(f); err == nil {
+			fmt.Fprintf(&b, "%d %d ", info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return b.String()
 }
 
 // loadTrust reads a set of client CAs: Postern's own if no file is named.
@@ -41,18 +94,14 @@ func loadTrust(l *live, files, crls []string) (*trust, error) {
 		return nil, postern.Errorf(postern.Invalid, "no client CA is known to this server").
 			WithHint("name one with: trust FILE")
 	}
-	lists, err := readLists(crls)
-	if err != nil {
-		return nil, err
-	}
 	h := sha256.New()
 	h.Write([]byte{byte(len(own))})
 	for _, c := range append(own[:len(own):len(own)], others...) {
 		h.Write(c.Raw)
 	}
-	t := &trust{Trust: gate.NewTrust(own, others, lists), hasLists: lists != nil}
+	t := &trust{own: own, others: others, lists: crls}
 	h.Sum(t.id[:0])
-	return t, nil
+	return t, t.read()
 }
 
 func readLists(files []string) (*gate.RevocationLists, error) {

@@ -66,20 +66,24 @@ func (l *RevocationLists) add(der []byte) error {
 func key(serial *big.Int) string { return string(serial.Bytes()) }
 
 // check holds each certificate of the chain but the anchor against its
-// issuer's list. A list that is stale or signed by somebody else cannot say
-// that a certificate still counts.
-func (l *RevocationLists) check(chain []*x509.Certificate, now time.Time) Reason {
+// issuer's list, and returns when the first of these lists ends, if that is before until. A
+// list that is stale or signed by somebody else cannot say that a certificate
+// still counts.
+func (l *RevocationLists) check(chain []*x509.Certificate, now, until time.Time) (time.Time, Reason) {
 	for i, c := range chain[:len(chain)-1] {
 		r, ok := l.byIssuer[string(c.RawIssuer)]
 		if !ok {
 			continue
 		}
 		if r.list.CheckSignatureFrom(chain[i+1]) != nil || !r.list.NextUpdate.IsZero() && now.After(r.list.NextUpdate) {
-			return Away
+			return until, Away
 		}
 		if r.revoked[key(c.SerialNumber)] {
-			return Revoked
+			return until, Revoked
+		}
+		if next := r.list.NextUpdate; !next.IsZero() && next.Before(until) {
+			until = next
 		}
 	}
-	return OK
+	return until, OK
 }

@@ -49,7 +49,7 @@ func (t *Trust) Anchors() *x509.CertPool { return t.anchors }
 type Verified struct {
 	Chain []*x509.Certificate // from the client's certificate to the trusted CA
 	Own   bool                // issued by Postern's own CA
-	Until time.Time           // when the first certificate of the chain ends
+	Until time.Time           // when the first certificate of the chain, or revocation list for it, ends
 	Facts []*Certificate      // what each of Chain says
 }
 
@@ -94,7 +94,7 @@ func (t *Trust) Verify(shown []*x509.Certificate, now time.Time) (*Verified, Rea
 		v.Facts = append(v.Facts, facts)
 	}
 	if !v.Own && t.crls != nil {
-		if reason := t.crls.check(chain, now); reason != OK {
+		if v.Until, reason = t.crls.check(chain, now, v.Until); reason != OK {
 			return nil, reason
 		}
 	}
