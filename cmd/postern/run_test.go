@@ -328,3 +328,50 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 		t.Logf("%v: after %v", c.args, time.Since(begin))
 	}
 }
+
+// TestRunServesPHP serves PHP behind a guard with certificates of the real
+// authority: the page sees the names of Apache's mod_ssl.
+func TestRunServesPHP(t *testing.T) {
+	socket := posterntest.PHP(t)
+	dir := t.TempDir()
+	page := `<?php foreach (["SSL_CLIENT_S_DN_Email", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_SAN_Email_0", "SSL_CLIENT_VERIFY", "REMOTE_USER", "HTTP_SSL_CLIENT_S_DN_EMAIL"] as $k) echo $k, "=", $_SERVER[$k] ?? "", "\n";`
+	for name, text := range map[string]string{"wp-login.php": page, "index.php": "<?php echo 'public', $_SERVER['SSL_CLIENT_S_DN_Email'] ?? '';"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	https, http := posterntest.FreePort(t), posterntest.FreePort(t)
+	config := filepath.Join(dir, "Caddyfile")
+	text := fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttps://localhost:%d {\n\troot * %s\n\tphp_fastcgi unix/%s\n\trequire /wp-admin* /wp-login.php* {\n\t\tperson dan@example.com\n\t}\n}\n",
+		https, http, https, dir, socket)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startRun(t, filepath.Join(t.TempDir(), "state"), "--config", config)
+	r.https = https
+	for _, args := range [][]string{
+		{"user", "add", "dan", "--email", "dan@example.com"},
+		{"ca", "issue", "--client", "dan", "--layout", "pem", "--out", filepath.Join(dir, "dan")},
+	} {
+		if out, err := r.postern(args...); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	root, err := os.ReadFile(filepath.Join(dir, "dan/ca-root.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.state, "root.pem"), root, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.curl("--cert", filepath.Join(dir, "dan/dan.pem"), "--key", filepath.Join(dir, "dan/dan.key"), r.url("/wp-login.php")); got !=
+		"SSL_CLIENT_S_DN_Email=dan@example.com\nSSL_CLIENT_S_DN_CN=dan\nSSL_CLIENT_SAN_Email_0=dan@example.com\nSSL_CLIENT_VERIFY=SUCCESS\nREMOTE_USER=dan\nHTTP_SSL_CLIENT_S_DN_EMAIL=\n\n200" {
+		t.Errorf("guarded page: %s", got)
+	}
+	if got := r.curl("--retry", "0", "-H", "SSL-Client-S-DN-Email: dan@example.com", r.url("/wp-login.php/x")); !strings.HasSuffix(got, "403") {
+		t.Errorf("guarded page, to nobody: %s", got)
+	}
+	if got := r.curl("-H", "SSL-Client-S-DN-Email: dan@example.com", r.url("/")); got != "public\n200" {
+		t.Errorf("public page: %s", got)
+	}
+}
