@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"fmt"
 
@@ -103,6 +104,10 @@ func (m *module) establish(cie, fde []byte, at, pc uint64) (*row, error) {
 		return nil, errNoFrameInfo
 	}
 	e := entries[0]
+	if m.machine == elf.EM_AARCH64 {
+		forgetSigning(e.CIE.InitialInstructions)
+		forgetSigning(e.Instructions)
+	}
 	ctx, err := e.EstablishFrame(pc)
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ type arch struct {
 	regs   []uint64 // DWARF number of each word of struct pt_regs; none for those without
 	pc, sp uint64   // DWARF numbers; the pc's is the return address's where it has none of its own
 	count  uint64   // DWARF numbers in use
-	align  uint64   // of the stack pointer
+	bits   uint64   // of a return address
 }
 
 const none = ^uint64(0)
@@ -22,7 +22,7 @@ const none = ^uint64(0)
 // amd64 has r15 to r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss.
 var amd64 = arch{
 	regs: []uint64{15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5, none, 16, none, none, 7, none},
-	pc:   16, sp: 7, count: 17, align: 8,
+	pc:   16, sp: 7, count: 17, bits: ^uint64(0),
 }
 
 // arm64 has x0 to x30, sp, pc, pstate. Its pc has no DWARF number: it takes one
@@ -31,7 +31,7 @@ var arm64 = arch{
 	regs: []uint64{
 		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, none,
 	},
-	pc: 32, sp: 31, count: 33, align: 16,
+	pc: 32, sp: 31, count: 33, bits: addressBits,
 }
 
 // registers are those of one frame, by DWARF number.
@@ -90,8 +90,7 @@ func (s *memory) read(b []byte, addr uint64) (int, error) {
 	return 0, errNotCopied
 }
 
-// step turns a frame's registers into its caller's. bias is what the module's
-// addresses are moved by.
+// step turns a frame's registers into its caller's.
 func (a *arch) step(r *row, regs *registers, stack *memory) (registers, error) {
 	cfa, err := a.cfa(r, regs, stack)
 	if err != nil {
@@ -115,7 +114,7 @@ func (a *arch) step(r *row, regs *registers, stack *memory) (registers, error) {
 	if !ok {
 		return registers{}, errors.New("the return address is unknown")
 	}
-	next.set(a.pc, ra)
+	next.set(a.pc, ra&a.bits)
 	return next, nil
 }
 
