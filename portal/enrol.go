@@ -250,7 +250,7 @@ func (p *Portal) signUpPage(r *request) error {
 	if len(p.SignUp) == 0 {
 		return postern.Errorf(postern.NotFound, "This portal enrols by invitation.").WithHint("Ask its administrator for a link.")
 	}
-	p.render(r, 200, "signup", page{Title: "Sign up", Nav: "enrol", Data: p.SignUp})
+	p.render(r, 200, "signup", page{Title: "Sign up", Nav: "home", Data: p.SignUp})
 	return nil
 }
 
@@ -260,7 +260,7 @@ func (p *Portal) signUp(r *request) error {
 	if len(p.SignUp) == 0 {
 		return p.signUpPage(r)
 	}
-	pg := page{Title: "Sign up", Nav: "enrol", Data: p.SignUp}
+	pg := page{Title: "Sign up", Nav: "home", Data: p.SignUp}
 	email, err := postern.CleanEmail(r.PostForm.Get("email"))
 	if err != nil {
 		p.invalid(r, wrong("email", "That is not an e-mail address."), "signup", pg)
@@ -282,7 +282,7 @@ func (p *Portal) signUp(r *request) error {
 }
 
 func (p *Portal) mailed(r *request, email string) {
-	p.render(r, 200, "mailed", page{Title: "Look into your mail", Nav: "enrol", Data: email})
+	p.render(r, 200, "mailed", page{Title: "Look into your mail", Data: email})
 }
 
 // sendSignUp sends an address what fits it: a link to become a person, or, to

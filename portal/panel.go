@@ -131,7 +131,7 @@ func (p *Portal) certificate(r *request) error {
 		return err
 	}
 	pg := page{Title: "Certificate", Nav: "certificates", Data: map[string]any{
-		"C": s, "Subject": leaf.Subject.String(), "Issuer": leaf.Issuer.String(), "Mine": c.Person == r.who.Name,
+		"C": s, "Subject": c.Subject, "Issuer": leaf.Issuer.String(), "Mine": c.Person == r.who.Name,
 		"Layouts": p.Authority.Layouts(), "Minimum": minPassphrase,
 	}}
 	if c.Server {
@@ -353,54 +353,6 @@ func (p *Portal) events(r *request) error {
 	}
 	p.render(r, 200, "events", page{Title: "Events", Nav: "events", Data: events})
 	return nil
-}
-
-// keys lists what the person holds besides certificates.
-func (p *Portal) keys(r *request) error {
-	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
-	if err != nil {
-		return err
-	}
-	byKind := map[string][]postern.Credential{}
-	for _, c := range all {
-		switch c.Kind {
-		case postern.YubiKey, postern.TOTP, postern.HOTP:
-			byKind["tokens"] = append(byKind["tokens"], c)
-		case postern.SSHKey, postern.SSHCertificate:
-			byKind["ssh"] = append(byKind["ssh"], c)
-		}
-	}
-	p.render(r, 200, "keys", page{Title: "Keys", Nav: "keys", Data: byKind})
-	return nil
-}
-
-// keyStatus disables or enables one of the person's own keys.
-func (p *Portal) keyStatus(r *request) error {
-	status, ok := map[string]postern.CredentialStatus{"disable": postern.CredentialDisabled, "enable": postern.CredentialActive}[r.PostForm.Get("do")]
-	kind := postern.CredentialKind(r.PostForm.Get("kind"))
-	if !ok || !slices.Contains([]postern.CredentialKind{postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey}, kind) {
-		return postern.Errorf(postern.NotFound, "There is no such page here.")
-	}
-	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(all, func(c postern.Credential) bool { return c.Kind == kind && c.ID == r.PostForm.Get("id") })
-	if i < 0 || all[i].Status == postern.CredentialRevoked {
-		return postern.Errorf(postern.NotFound, "You have no such key.")
-	}
-	if err := p.People.SetCredentialStatus(r.Context(), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
-		return err
-	}
-	p.see(r, "/keys?done="+string(status))
-	return nil
-}
-
-func (p *Portal) keyEvent(r *request, c postern.Credential, s postern.CredentialStatus) postern.Event {
-	return postern.Event{
-		Kind: postern.EventOTPKeyChanged, Outcome: postern.OK, Person: c.Person, Address: p.peer(r), Object: c.ID,
-		Links: []postern.Link{c.Link()}, Details: map[string]string{"status": string(s)},
-	}
 }
 
 // certificateFiles gives a server's files, laid out for it, without the key.

@@ -100,6 +100,7 @@ type Certificate struct {
 	Label     string // the owner's words; client certificates
 	Server    bool
 	Names     []string // DNS names and addresses; server certificates
+	Subject   string   // for people to read
 	Key       string   // hash of its public key
 	NotBefore time.Time
 	NotAfter  time.Time
@@ -199,7 +200,8 @@ type Deps struct {
 	Authority Authority
 	Timeline  Timeline
 	Prober    Prober
-	Mail      Mailer // nil: nothing is sent; links are shown to whoever made them
+	Keyring   Keyring // nil: keys are listed, and none are added
+	Mail      Mailer  // nil: nothing is sent; links are shown to whoever made them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr

@@ -57,6 +57,10 @@ func (p *Portal) routes() http.Handler {
 	person("POST /recovery", p.newRecoveryCodes)
 	person("GET /keys", p.keys)
 	person("POST /keys", p.keyStatus)
+	person("POST /keys/yubikey", p.addYubiKey)
+	person("POST /keys/totp", p.addTOTP)
+	person("POST /keys/acme", p.addACMEKey)
+	person("POST /keys/acme/disable", p.dropACMEKey)
 	person("GET /events", p.events)
 
 	admin("GET /admin", p.people)

@@ -28,6 +28,7 @@ type portalOptions struct {
 	Identify func(*http.Request) (person, serial string, ok bool)
 	Admin    func(*http.Request) bool
 	Address  func(*http.Request) netip.Addr // nil: RemoteAddr
+	Keyring  portal.Keyring                 // nil: none
 	Log      *slog.Logger
 }
 
@@ -41,7 +42,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 		return nil, err
 	}
 	deps := portal.Deps{
-		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db}, Prober: prober,
+		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
@@ -199,7 +200,7 @@ func (p portalAuthority) Root() *x509.Certificate { return p.a.Root() }
 
 func portalEntry(c ca.Certificate) portal.Certificate {
 	return portal.Certificate{
-		Serial: c.Serial, Person: c.Person, Label: c.Label, Server: c.Profile == ca.ProfileServer, Names: c.Names, Key: c.Key,
+		Serial: c.Serial, Person: c.Person, Label: c.Label, Server: c.Profile == ca.ProfileServer, Names: c.Names, Subject: c.Subject, Key: c.Key,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: !c.Revoked.IsZero(),
 	}
 }

@@ -5,9 +5,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/store"
 )
 
 func TestEnrolmentWithoutJavaScript(t *testing.T) {
@@ -213,4 +216,45 @@ func TestCommandsMakeLinks(t *testing.T) {
 	v, _ := rig.stranger(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")
 	v.get("/").says(t, 200, "Hello eve")
 	dan.get("/").says(t, 200, "Hello dan")
+}
+
+func TestKeysOfOnesOwn(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	token := otp.NewSoftToken()
+	keys := store.NewOTP(rig.db)
+	if err := keys.AddKeys(t.Context(), []*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
+		t.Fatal(err)
+	}
+	touch := func() string {
+		code, err := token.Touch(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return code.Modhex()
+	}
+	dan.post("/keys/yubikey", "label", "blue", "touch", "nonsense").says(t, 400, "not what a YubiKey types")
+	code := touch()
+	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 303, "")
+	dan.get("/keys").says(t, 200, "blue")
+	eve.post("/keys/yubikey", "label", "mine", "touch", touch()).says(t, 400, "somebody else")
+	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 409, "registered already")
+	dan.post("/keys/totp", "label", "phone app").says(t, 200, "otpauth://totp/")
+	dan.get("/keys").says(t, 200, "phone app")
+	made := dan.post("/keys/acme", "label", "www")
+	made.says(t, 200, "certbot register")
+	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(made.body)[1]
+	eve.post("/keys/acme/disable", "id", kid).says(t, 404, "")
+	dan.post("/keys/acme/disable", "id", kid).says(t, 303, "")
+	all, err := rig.db.CredentialsOf(t.Context(), "dan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range all {
+		if c.Kind == postern.TOTP {
+			eve.post("/keys", "kind", "totp", "id", c.ID, "do", "disable").says(t, 404, "no such key")
+			dan.post("/keys", "kind", "totp", "id", c.ID, "do", "disable").says(t, 303, "")
+		}
+	}
+	dan.get("/keys").says(t, 200, "Enable")
 }

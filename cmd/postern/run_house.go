@@ -110,7 +110,9 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 		admins = []string{adminGroup}
 	}
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{
-		Config: c, Reach: look, Mail: o.Mail, Address: front.Address, Log: h.log.With(slog.String(postern.LogKind, "portal")),
+		Config: c, Reach: look, Mail: o.Mail, Address: front.Address,
+		Keyring: portalKeyring{h.state.Store, h.oneTime.Keys, h.oneTime.Checker},
+		Log:     h.log.With(slog.String(postern.LogKind, "portal")),
 		Identify: func(r *http.Request) (string, string, bool) {
 			who, serial, ok := front.Identify(r)
 			return who.Name, serial, ok

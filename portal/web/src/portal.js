@@ -211,6 +211,7 @@ function reveal(form, result) {
   show(form, false);
   const box = form.closest(".card");
   if (box && !box.contains(result)) show(box, false);
+  for (const part of document.querySelectorAll("[data-before]")) show(part, false);
   show(result);
   result.focus();
   result.scrollIntoView();

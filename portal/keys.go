@@ -1,0 +1,181 @@
+package portal
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"rsc.io/qr"
+)
+
+// Keyring adds what a person holds besides certificates. Its changes are on the
+// timeline when a method returns; errors with a code other than Internal are
+// fit to be shown. It is safe for concurrent use.
+type Keyring interface {
+	// RegisterYubiKey gives a YubiKey to the person who proves, by the code that
+	// it typed, to have it in hand. It returns the key's public ID.
+	RegisterYubiKey(ctx context.Context, person, label, typed, address string) (string, error)
+	// AddTOTP makes a secret for an authenticator app and returns its otpauth:
+	// URL, which is shown once.
+	AddTOTP(ctx context.Context, person, label, issuer string) (string, error)
+	// AddACMEKey makes an external account binding key (RFC 8555, 7.3.4), whose
+	// second half is shown once.
+	AddACMEKey(ctx context.Context, person, label string) (id, key string, err error)
+	ACMEKeys(ctx context.Context, person string) ([]ACMEKey, error)
+	DisableACMEKey(ctx context.Context, person, id string) error
+}
+
+// ACMEKey is a key that binds an ACME account to a person.
+type ACMEKey struct {
+	ID, Label string
+	Account   string // that was bound; "" if none yet
+	Created   time.Time
+	Disabled  bool
+}
+
+const keysPerHour = 30 // keys that a person may add, or try to
+
+func (p *Portal) keys(r *request) error { return p.renderKeys(r, 200, nil) }
+
+// renderKeys lists what the person holds besides certificates, and the ways to
+// add to it.
+func (p *Portal) renderKeys(r *request, status int, errs map[string]string) error {
+	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	data := map[string]any{"CanAdd": p.Keyring != nil}
+	byKind := map[string][]postern.Credential{}
+	for _, c := range all {
+		switch c.Kind {
+		case postern.YubiKey, postern.TOTP, postern.HOTP:
+			byKind["Tokens"] = append(byKind["Tokens"], c)
+		case postern.SSHKey, postern.SSHCertificate:
+			byKind["SSH"] = append(byKind["SSH"], c)
+		}
+	}
+	data["Tokens"], data["SSH"] = byKind["Tokens"], byKind["SSH"]
+	if p.Keyring != nil {
+		if data["ACME"], err = p.Keyring.ACMEKeys(r.Context(), r.who.Name); err != nil {
+			return err
+		}
+	}
+	pg := page{Title: "Keys", Nav: "keys", Errors: errs, Data: data}
+	if errs != nil {
+		pg.Values = map[string]string{"label": r.PostForm.Get("label")}
+	}
+	p.render(r, status, "keys", pg)
+	return nil
+}
+
+// keyStatus disables or enables one of the person's own keys.
+func (p *Portal) keyStatus(r *request) error {
+	status, ok := map[string]postern.CredentialStatus{"disable": postern.CredentialDisabled, "enable": postern.CredentialActive}[r.PostForm.Get("do")]
+	kind := postern.CredentialKind(r.PostForm.Get("kind"))
+	if !ok || !slices.Contains([]postern.CredentialKind{postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey}, kind) {
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(all, func(c postern.Credential) bool { return c.Kind == kind && c.ID == r.PostForm.Get("id") })
+	if i < 0 || all[i].Status == postern.CredentialRevoked {
+		return postern.Errorf(postern.NotFound, "You have no such key.")
+	}
+	if err := p.People.SetCredentialStatus(r.Context(), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
+		return err
+	}
+	p.see(r, "/keys?done="+string(status))
+	return nil
+}
+
+func (p *Portal) keyEvent(r *request, c postern.Credential, s postern.CredentialStatus) postern.Event {
+	return postern.Event{
+		Kind: postern.EventOTPKeyChanged, Outcome: postern.OK, Person: c.Person, Address: p.peer(r), Object: c.ID,
+		Links: []postern.Link{c.Link()}, Details: map[string]string{"status": string(s)},
+	}
+}
+
+// adding reads the name of a key that is to be added. It fails where nothing
+// can be, and after too many tries.
+func (p *Portal) adding(r *request) (string, error) {
+	if p.Keyring == nil {
+		return "", postern.Errorf(postern.NotFound, "Keys are not added here.")
+	}
+	label := strings.Join(strings.Fields(r.PostForm.Get("label")), " ")
+	if len(label) > maxLabel || label != printable(label) {
+		return "", postern.Errorf(postern.Invalid, "A name has at most %d letters.", maxLabel)
+	}
+	return label, p.limit(r.Context(), "keys/"+r.who.Name, keysPerHour, time.Hour)
+}
+
+// keyWrong shows the page of keys again, with what is wrong beside a field.
+func (p *Portal) keyWrong(r *request, field string, err error) error {
+	fe, ok := asForm(err)
+	if !ok {
+		fe, ok = asForm(beside(field, err))
+	}
+	if !ok {
+		return err
+	}
+	return p.renderKeys(r, fe.code.HTTPStatus(), fe.fields)
+}
+
+func (p *Portal) addYubiKey(r *request) error {
+	label, err := p.adding(r)
+	if err == nil {
+		_, err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
+	}
+	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
+		err = wrong("touch", "The key was not added: it is not known here, or somebody else's, or that code was used before.")
+	}
+	if err != nil {
+		return p.keyWrong(r, "touch", err)
+	}
+	p.see(r, "/keys?done=added")
+	return nil
+}
+
+func (p *Portal) addTOTP(r *request) error {
+	label, err := p.adding(r)
+	if err != nil {
+		return p.keyWrong(r, "totp", err)
+	}
+	url, err := p.Keyring.AddTOTP(r.Context(), r.who.Name, label, p.Name)
+	if err != nil {
+		return p.keyWrong(r, "totp", err)
+	}
+	code, err := qr.Encode(url, qr.M)
+	if err != nil {
+		return err
+	}
+	p.render(r, 200, "totp", page{Title: "Show this to your app", Nav: "keys", Data: map[string]any{"URL": url, "Size": code.Size + 8, "Path": qrPath(code)}})
+	return nil
+}
+
+func (p *Portal) addACMEKey(r *request) error {
+	label, err := p.adding(r)
+	if err != nil {
+		return p.keyWrong(r, "acme", err)
+	}
+	id, key, err := p.Keyring.AddACMEKey(r.Context(), r.who.Name, label)
+	if err != nil {
+		return p.keyWrong(r, "acme", err)
+	}
+	p.render(r, 200, "acmekey", page{Title: "A key for your ACME client", Nav: "keys", Data: map[string]string{"ID": id, "Key": key}})
+	return nil
+}
+
+func (p *Portal) dropACMEKey(r *request) error {
+	if p.Keyring == nil {
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	if err := p.Keyring.DisableACMEKey(r.Context(), r.who.Name, r.PostForm.Get("id")); err != nil {
+		return err
+	}
+	p.see(r, "/keys?done=disabled")
+	return nil
+}
