@@ -33,6 +33,21 @@
 // prefix that does not stop at a segment, or "~" and an expression; without one
 // the whole site is guarded. See package gate for how paths are read and what a rule may say.
 //
+// # What the application behind is told
+//
+// A request that passed a guard carries who it is from: to a proxied
+// application the headers Client-Cert and Client-Cert-Chain (RFC 9440),
+// Postern-Person, Postern-Email, Postern-Groups and Postern-Serial; to FastCGI
+// the variables of Apache's mod_ssl, SSL_CLIENT_S_DN_Email and the rest. Any
+// other request carries none of them: whatever came along under such a name was taken
+// off, on every site.
+//
+// # What a guarded site does not offer
+//
+// HTTP/3: over QUIC, Chromium shows no client certificate, and whoever has one would be
+// refused. A server that has a guarded site speaks HTTP/1.1 and HTTP/2 on all
+// its sites.
+//
 // # How it works
 //
 // The directive alone cannot do it: what it asks for concerns the TLS
@@ -42,7 +57,8 @@
 // Caddyfile's adapter followed by Prepare. A configuration with a require directive
 // that was not prepared does not load.
 //
-// In a Caddy build of one's own:
+// In a Caddy build of one's own, which has no store and so no people, guards name the
+// CAs that they trust, and persons by the addresses in their certificates:
 //
 //	caddy run --adapter postern --config Caddyfile
 package front

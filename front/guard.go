@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/certmagic"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/gate"
 )
@@ -333,6 +335,12 @@ func addFields(r *http.Request, id *identity) {
 	}
 }
 
+// serves reports whether the request is for one of the site's hosts.
+func (g *Guard) serves(r *http.Request) bool {
+	host := strings.ToLower(strings.TrimSuffix(hostName(r.Host), "."))
+	return len(g.Hosts) == 0 || slices.ContainsFunc(g.Hosts, func(h string) bool { return certmagic.MatchWildcard(host, strings.ToLower(h)) })
+}
+
 // guardedSites are the guards of each server that is being served.
 type guardedSites struct {
 	mu sync.RWMutex
@@ -360,6 +368,9 @@ func (s *guardedSites) cover(r *http.Request, readings *gate.Readings) *Guard {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, g := range s.of[srv] {
+		if !g.serves(r) {
+			continue
+		}
 		if !gate.ReadPath(r.URL, readings) {
 			return g
 		}

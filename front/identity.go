@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -191,6 +192,20 @@ func strip(h http.Header) {
 			delete(h, name)
 		}
 	}
+	if values := h["Connection"]; len(values) > 0 {
+		h["Connection"] = slices.DeleteFunc(values, namesIdentity)
+	}
+}
+
+// namesIdentity reports whether a Connection header would make the next proxy
+// drop the identity that we set.
+func namesIdentity(value string) bool {
+	for token := range strings.SplitSeq(value, ",") {
+		if forged(strings.TrimSpace(token)) {
+			return true
+		}
+	}
+	return false
 }
 
 func forged(name string) bool {

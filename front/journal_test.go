@@ -59,7 +59,7 @@ func TestTheTimelineIsTold(t *testing.T) {
 // flush writes what the door has noted so far.
 func (h *house) flush(t *testing.T) {
 	t.Helper()
-	current().events.flush(t.Context())
+	current().events.flush(t.Context(), false)
 }
 
 // TestEventsOutliveAStoreThatIsAway keeps counts while nothing can be written.
@@ -76,23 +76,36 @@ func TestEventsOutliveAStoreThatIsAway(t *testing.T) {
 	k := eventKey{kind: postern.EventGate, reason: "none-shown"}
 	for range 3 {
 		r.add(k, postern.Refused)
-		r.flush(t.Context())
+		r.flush(t.Context(), false)
 	}
 	away = nil
 	r.add(k, postern.Refused)
-	r.flush(t.Context())
+	r.flush(t.Context(), false)
 	if len(written) != 1 || written[0].Count != 4 {
 		t.Errorf("%+v", written)
 	}
-	for i := range 3 * maxPending {
+	for range 100 {
+		for range 10 {
+			r.add(k, postern.Refused)
+		}
+		r.flush(t.Context(), false)
+	}
+	if len(written) != 1 {
+		t.Errorf("a flood is %d lines", len(written))
+	}
+	r.flush(t.Context(), true)
+	if len(written) != 2 || written[1].Count != 1000 {
+		t.Errorf("%+v", written)
+	}
+	for i := range 3 * maxKinds {
 		r.add(eventKey{kind: postern.EventGate, address: fmt.Sprint(i)}, postern.Refused)
 	}
-	r.flush(t.Context())
+	r.flush(t.Context(), false)
 	var sum int64
-	for _, e := range written[1:] {
+	for _, e := range written[2:] {
 		sum += e.Count
 	}
-	if len(written) > maxPending+2 || sum != 3*maxPending {
+	if len(written) > maxKinds+3 || sum != 3*maxKinds {
 		t.Errorf("%d lines, %d events", len(written), sum)
 	}
 }

@@ -161,6 +161,10 @@ func TestForgedIdentities(t *testing.T) {
 			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") || strings.Contains(got.body, "Zm9yZ2Vk") {
 				t.Errorf("%s: HTTP/%s: %d %s %v", c.name, tr.proto, got.status, got.body, err)
 			}
+			again, err := h.try(https, attempt{proto: "1.1", version: tr.version, sni: "proxy.localhost", host: "proxy.localhost", target: c.target, who: c.who, headers: []string{"Connection: postern-person, Client-Cert"}})
+			if err != nil || strings.Contains(again.body, "Postern-Person: alice") != (c.target == "/wp-admin/") {
+				t.Errorf("%s: the identity can be dropped: %s %v", c.name, again.body, err)
+			}
 			told := strings.Contains(got.body, "Postern-Person: alice") && strings.Contains(got.body, "Client-Cert: :MII")
 			if told != (c.target == "/wp-admin/") {
 				t.Errorf("%s: the application was told: %s", c.name, got.body)
