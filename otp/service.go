@@ -158,15 +158,14 @@ func (c *check) readParams(context.Context) Status {
 		return StatusMissingParameter
 	}
 	nonce := c.params.lookup("nonce")
-	if c.version < 2 && nonce == "" {
+	switch {
+	case c.version < 2 && nonce == "":
 		c.nonce = newNonce() // 1.x has none
-		return ""
-	}
-	c.version = 2 // a 1.x client that sends a nonce wants it back
-	if !validNonce(nonce) {
+	case validNonce(nonce):
+		c.nonce, c.version = nonce, 2 // a 1.x client that sends one wants it back
+	default:
 		return StatusMissingParameter
 	}
-	c.nonce = nonce
 	var ok bool
 	if c.level, c.wait, ok = c.service.config.Sync.level(c.params.lookup("sl"), c.params.lookup("timeout")); !ok {
 		return StatusMissingParameter

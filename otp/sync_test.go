@@ -71,6 +71,13 @@ func TestSyncTellsPeersBeforeTheAnswer(t *testing.T) {
 	if got := a.verify(t, code, "sl", "100"); got["status"] != "REPLAYED_OTP" {
 		t.Errorf("the first server, after the second: %v", got)
 	}
+	code = touch(t, tok)
+	if got := b.verify(t, code); got["status"] != "OK" {
+		t.Fatalf("the second server: %v", got)
+	}
+	if got := a.ask(t, "/wsapi/verify", query("id", "1", "otp", code)); got["status"] != "REPLAYED_OTP" {
+		t.Errorf("the first server, asked by an old client: %v", got)
+	}
 }
 
 func TestSyncCatchesUpWithAPeerThatWasAway(t *testing.T) {
