@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -75,10 +76,17 @@ var pamConditions = map[string]bool{
 
 // pamStack reads the stack of one phase (auth, account) of a service.
 func (h hostFiles) pamStack(service, phase string) ([]pamLine, error) {
-	return h.readPAM("/etc/pam.d/"+service, phase, 0)
+	budget := pamFilesMax
+	return h.readPAM("/etc/pam.d/"+service, phase, 0, &budget)
 }
 
-func (h hostFiles) readPAM(file, phase string, depth int) ([]pamLine, error) {
+// pamFilesMax bounds how many files a stack may include, each time counted.
+const pamFilesMax = 256
+
+func (h hostFiles) readPAM(file, phase string, depth int, budget *int) ([]pamLine, error) {
+	if *budget--; *budget < 0 {
+		return nil, fmt.Errorf("%s: more than %d files are included", file, pamFilesMax)
+	}
 	b, err := h.read(file)
 	if err != nil {
 		return nil, err
@@ -92,7 +100,7 @@ func (h hostFiles) readPAM(file, phase string, depth int) ([]pamLine, error) {
 		number += strings.Count(raw, "\x00")
 		words := pamWords(at.Text)
 		if len(words) >= 2 && words[0] == "@include" && depth < includeDepth {
-			more, _ := h.readPAM(pamPath(words[1]), phase, depth+1)
+			more, _ := h.readPAM(pamPath(words[1]), phase, depth+1, budget)
 			out = append(out, more...)
 			continue
 		}
@@ -102,7 +110,7 @@ func (h hostFiles) readPAM(file, phase string, depth int) ([]pamLine, error) {
 		line := pamLine{Line: at, module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), args: words[3:]}
 		switch control := strings.ToLower(words[1]); {
 		case (control == "include" || control == "substack") && depth < includeDepth:
-			sub, _ := h.readPAM(pamPath(words[2]), phase, depth+1)
+			sub, _ := h.readPAM(pamPath(words[2]), phase, depth+1, budget)
 			if control == "include" {
 				out = append(out, sub...)
 				continue
