@@ -4,12 +4,11 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"strconv"
 	"strings"
 	"testing"
-
-	"os"
 )
 
 const module = "github.com/postern-project/postern"

@@ -14,12 +14,11 @@ import (
 func newID() string { return strings.ToLower(rand.Text()) }
 
 type accountRequest struct {
-	Contact     []string        `json:"contact"`
-	Terms       bool            `json:"termsOfServiceAgreed"`
-	Existing    bool            `json:"onlyReturnExisting"`
-	Binding     json.RawMessage `json:"externalAccountBinding"`
-	Status      string          `json:"status"`
-	contactsSet bool
+	Contact  []string        `json:"contact"`
+	Terms    bool            `json:"termsOfServiceAgreed"`
+	Existing bool            `json:"onlyReturnExisting"`
+	Binding  json.RawMessage `json:"externalAccountBinding"`
+	Status   string          `json:"status"`
 }
 
 type accountAnswer struct {

@@ -485,9 +485,18 @@ func TestOrdersThatAreRefused(t *testing.T) {
 	alice := w.account(t, "alice")
 	for want, names := range map[string][][]client.Identifier{
 		"malformed": {
-			{}, {{Type: "dns", Value: "a b"}}, {{Type: "dns", Value: ""}}, {{Type: "dns", Value: "*.*.test"}}, {{Type: "dns", Value: "1.2.3.4"}},
-			{{Type: "dns", Value: "a..test"}}, {{Type: "dns", Value: "bücher.test"}}, {{Type: "dns", Value: "-a.test"}}, {{Type: "ip", Value: "::ffff:zz"}},
-			{{Type: "ip", Value: "2001:DB8::1"}}, {{Type: "ip", Value: "fe80::1%lo"}}, {{Type: "dns", Value: "a.test"}, {Type: "dns", Value: "b.test"}, {Type: "dns", Value: "c.test"}, {Type: "dns", Value: "d.test"}},
+			{},
+			{{Type: "dns", Value: "a b"}},
+			{{Type: "dns", Value: ""}},
+			{{Type: "dns", Value: "*.*.test"}},
+			{{Type: "dns", Value: "1.2.3.4"}},
+			{{Type: "dns", Value: "a..test"}},
+			{{Type: "dns", Value: "bücher.test"}},
+			{{Type: "dns", Value: "-a.test"}},
+			{{Type: "ip", Value: "::ffff:zz"}},
+			{{Type: "ip", Value: "2001:DB8::1"}},
+			{{Type: "ip", Value: "fe80::1%lo"}},
+			{{Type: "dns", Value: "a.test"}, {Type: "dns", Value: "b.test"}, {Type: "dns", Value: "c.test"}, {Type: "dns", Value: "d.test"}},
 		},
 		"unsupportedIdentifier": {{{Type: "email", Value: "a@test"}}},
 		"rejectedIdentifier":    {{{Type: "dns", Value: "a.forbidden.test"}}},

@@ -185,7 +185,7 @@ func (e *envelope) open(key *jose.JSONWebKey, alg string) ([]byte, error) {
 	if !accepted(alg) {
 		return nil, badSignatureAlgorithm(alg)
 	}
-	jws, err := jose.ParseSigned(e.Protected+"."+e.Payload+"."+e.Signature, algorithms)
+	jws, err := jose.ParseSignedCompact(e.Protected+"."+e.Payload+"."+e.Signature, algorithms)
 	if err != nil {
 		return nil, malformed("the JWS can't be read: %v", err)
 	}
@@ -256,7 +256,7 @@ func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage)
 	case err != nil:
 		return "", err
 	}
-	jws, err := jose.ParseSigned(env.Protected+"."+env.Payload+"."+env.Signature, []jose.SignatureAlgorithm{jose.HS256})
+	jws, err := jose.ParseSignedCompact(env.Protected+"."+env.Payload+"."+env.Signature, []jose.SignatureAlgorithm{jose.HS256})
 	if err != nil {
 		return "", wrong
 	}

@@ -203,8 +203,6 @@ func (c *converter) rewrite(d *Directive, conds []*Directive) {
 	}
 	if pattern != "" && pattern != "^" && pattern != ".*" && pattern != "^.*$" {
 		lines = append(lines, add)
-	} else {
-		pattern = ""
 	}
 	for _, cond := range conds {
 		l, when := c.condition(cond)

@@ -241,7 +241,7 @@ func (c *converter) sslOptions(d *Directive) {
 
 // legacy carries over Order, Allow and Deny of Apache 2.2.
 func (c *converter) legacy(list []*Directive, p *policy) {
-	var e expr = truth(true)
+	var e expr
 	var allow, deny []expr
 	denyFirst := false
 	for _, d := range list {

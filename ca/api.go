@@ -310,5 +310,5 @@ func (h *API) problem(r *http.Request, err error) *apiError {
 func (h *API) reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(body)
+	_ = json.NewEncoder(w).Encode(body) // the client is gone
 }

@@ -101,7 +101,7 @@ func (h *handler) cert(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/pkix-cert")
 	w.Header().Set("Cache-Control", "public, max-age=86400")
-	w.Write(iss.cert.Raw)
+	_, _ = w.Write(iss.cert.Raw)
 }
 
 func (h *handler) krl(w http.ResponseWriter, r *http.Request) {
@@ -112,7 +112,7 @@ func (h *handler) krl(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "no-cache")
-	w.Write(krl)
+	_, _ = w.Write(krl)
 }
 
 // ocsp answers as RFC 6960 appendix A says: POST with the request as body, GET
@@ -135,7 +135,7 @@ func (h *handler) ocsp(w http.ResponseWriter, r *http.Request, base string) {
 	if r.Method != http.MethodGet || answer.NextUpdate.IsZero() {
 		w.Header().Set("Content-Type", "application/ocsp-response")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Write(answer.DER)
+		_, _ = w.Write(answer.DER)
 		return
 	}
 	etag := fmt.Sprintf(`"%x"`, digest(crypto.SHA256, answer.DER)[:16])

@@ -134,7 +134,7 @@ func findPEM(data []byte, suffix string) *pem.Block {
 func EncodeCertificates(certs ...*x509.Certificate) []byte {
 	var out bytes.Buffer
 	for _, c := range certs {
-		pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 	}
 	return out.Bytes()
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -232,7 +233,7 @@ func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Ans
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if uerr, ok := err.(*url.Error); ok {
+		if uerr, ok := errors.AsType[*url.Error](err); ok {
 			err = uerr.Err // without the URL
 		}
 		return fail("%w", err)

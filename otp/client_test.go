@@ -20,8 +20,10 @@ import (
 func forger(t *testing.T, key []byte, change map[string]*string) *httptest.Server {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		m := map[string]string{"otp": q.Get("otp"), "nonce": q.Get("nonce"), "status": "OK", "sl": "100",
-			"t": time.Now().UTC().Format("2006-01-02T15:04:05Z0000"), "sessioncounter": "1", "sessionuse": "1", "timestamp": "1"}
+		m := map[string]string{
+			"otp": q.Get("otp"), "nonce": q.Get("nonce"), "status": "OK", "sl": "100",
+			"t": time.Now().UTC().Format("2006-01-02T15:04:05Z0000"), "sessioncounter": "1", "sessionuse": "1", "timestamp": "1",
+		}
 		for k, v := range change {
 			if v == nil {
 				delete(m, k)

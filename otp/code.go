@@ -15,7 +15,7 @@ const (
 	maxCodeBytes    = maxCode * utf8.UTFMax
 	counterMask     = 0x7fff    // the session counter has 15 bits
 	maxTimestamp    = 1<<24 - 1 // the clock has 24 bits and ticks
-	TicksPerSecond  = 8         // this often
+	TicksPerSecond  = 8         // TicksPerSecond is how often
 	crcResidue      = 0xf0b8    // CRC of a block that carries its own CRC
 	crcPolynomial   = 0x8408    // CRC-16 of ISO 13239, reflected
 	privateIDLength = 6         // bytes

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -167,8 +168,8 @@ func (im *Import) addKey(line int, f keyFields) error {
 		return lineError(line, "private ID and key are not 12 and 32 hexadecimal digits")
 	}
 	k := &Key{PublicID: id, Secret: &Secret{}, Status: postern.CredentialActive, Last: Never}
-	hex.Decode(k.Secret.PrivateID[:], []byte(squeeze(f.privateID)))
-	hex.Decode(k.Secret.Key[:], []byte(squeeze(f.key)))
+	_, _ = hex.Decode(k.Secret.PrivateID[:], []byte(squeeze(f.privateID))) // checked above
+	_, _ = hex.Decode(k.Secret.Key[:], []byte(squeeze(f.key)))
 	k.Serial, _ = strconv.ParseInt(f.serial, 10, 64)
 	k.Created = parseDate(f.created)
 	if active, known := flags[f.active]; known && !active {
@@ -298,8 +299,10 @@ func (im *Import) readFlexible(b []byte, format string) error {
 			im.skip(n, "not a Yubico OTP slot")
 			continue
 		}
-		err := im.addKey(n, keyFields{serial: value["serial"], publicID: value["pubIdTxt"], privateID: value["pvtIdTxt"],
-			key: value["secretKeyTxt"], created: value["timestampFixed"], active: "1"})
+		err := im.addKey(n, keyFields{
+			serial: value["serial"], publicID: value["pubIdTxt"], privateID: value["pvtIdTxt"],
+			key: value["secretKeyTxt"], created: value["timestampFixed"], active: "1",
+		})
 		if err != nil {
 			return err
 		}
@@ -326,7 +329,7 @@ func (im *Import) readPSKC(b []byte) error {
 	d := xml.NewDecoder(bytes.NewReader(b))
 	for {
 		tok, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		line, _ := d.InputPos()
@@ -372,7 +375,9 @@ func (im *Import) addYubiserver(line int, publicID, counter, stamp string) error
 		return lineError(line, "a counter is out of range")
 	}
 	t := Token{Counter: uint16(seq>>8) & counterMask, Use: uint8(seq)}
-	im.Counters = append(im.Counters, Counter{PublicID: strings.ToLower(publicID),
-		Last: Last{Seq: t.Seq(), Timestamp: uint32(max(0, ticks)) & maxTimestamp}})
+	im.Counters = append(im.Counters, Counter{
+		PublicID: strings.ToLower(publicID),
+		Last:     Last{Seq: t.Seq(), Timestamp: uint32(max(0, ticks)) & maxTimestamp},
+	})
 	return nil
 }

@@ -184,8 +184,11 @@ func TestLibpamYubico(t *testing.T) {
 		name, code string
 		want       bool
 	}{
-		{"a good code", code, true}, {"the same again", code, false}, {"the next", touch(t, tok), true},
-		{"another key", touch(t, stranger), false}, {"a bad code", flip(touch(t, tok)), false},
+		{"a good code", code, true},
+		{"the same again", code, false},
+		{"the next", touch(t, tok), true},
+		{"another key", touch(t, stranger), false},
+		{"a bad code", flip(touch(t, tok)), false},
 	} {
 		if out, ok := login(c.code); ok != c.want {
 			t.Errorf("%s: %v\n%s", c.name, ok, out)

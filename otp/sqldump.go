@@ -297,11 +297,15 @@ func (d *sqlDump) row(table string, columns, values []string) error {
 	has := func(name string) bool { _, ok := v[name]; return ok }
 	switch {
 	case has("yk_counter"):
-		return d.im.addCounter(line, counterFields{active: v["active"], modified: v["modified"], publicID: v["yk_publicname"],
-			counter: v["yk_counter"], use: v["yk_use"], low: v["yk_low"], high: v["yk_high"], nonce: v["nonce"]})
+		return d.im.addCounter(line, counterFields{
+			active: v["active"], modified: v["modified"], publicID: v["yk_publicname"],
+			counter: v["yk_counter"], use: v["yk_use"], low: v["yk_low"], high: v["yk_high"], nonce: v["nonce"],
+		})
 	case has("aeskey"):
-		err := d.im.addKey(line, keyFields{serial: v["serialnr"], publicID: v["publicname"], privateID: v["internalname"],
-			key: v["aeskey"], created: v["created"], active: v["active"]})
+		err := d.im.addKey(line, keyFields{
+			serial: v["serialnr"], publicID: v["publicname"], privateID: v["internalname"],
+			key: v["aeskey"], created: v["created"], active: v["active"],
+		})
 		if err != nil || !has("time") {
 			return err
 		}

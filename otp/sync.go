@@ -258,8 +258,15 @@ func counterParams(c Counter) params {
 	if nonce == "" {
 		nonce = "0000000000000000"
 	}
-	return params{{"modified", n(modified)}, {"nonce", nonce}, {"yk_publicname", c.PublicID},
-		{"yk_counter", n(counter)}, {"yk_use", n(use)}, {"yk_high", n(high)}, {"yk_low", n(low)}}
+	return params{
+		{"modified", n(modified)},
+		{"nonce", nonce},
+		{"yk_publicname", c.PublicID},
+		{"yk_counter", n(counter)},
+		{"yk_use", n(use)},
+		{"yk_high", n(high)},
+		{"yk_low", n(low)},
+	}
 }
 
 // parseCounter reads a counter in the sync protocol's words.
@@ -310,8 +317,10 @@ func (s *Service) serveSync(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) hear(ctx context.Context, address, query string) (Status, *Counter) {
 	if !s.config.Sync.allows(address) {
-		s.log.record(postern.Event{Time: s.config.Now(), Kind: postern.EventOTP, Outcome: postern.Refused, Address: address,
-			Reason: "sync from an address that is not allowed", Details: map[string]string{"service": "sync"}})
+		s.log.record(postern.Event{
+			Time: s.config.Now(), Kind: postern.EventOTP, Outcome: postern.Refused, Address: address,
+			Reason: "sync from an address that is not allowed", Details: map[string]string{"service": "sync"},
+		})
 		return StatusOperationNotAllowed, nil
 	}
 	p, ok := parseQuery(query)

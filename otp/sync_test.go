@@ -161,8 +161,23 @@ func TestSyncAnswersAsTheReferenceDoes(t *testing.T) {
 	if last, err := h.otp.Counter(t.Context(), disabled.PublicID); err != nil || last.Seq != 7<<8|3 {
 		t.Errorf("the disabled key's counter is %+v, %v", last, err)
 	}
-	for _, bad := range [][]string{{"otp", ""}, {"modified", ""}, {"nonce", ""}, {"yk_publicname", ""}, {"yk_counter", ""}, {"yk_use", ""}, {"yk_high", ""}, {"yk_low", ""},
-		{"yk_counter", "-2"}, {"yk_counter", "65536"}, {"yk_use", "256"}, {"yk_low", "x"}, {"nonce", "short"}, {"yk_publicname", "abc"}, {"otp", "123456"}} {
+	for _, bad := range [][]string{
+		{"otp", ""},
+		{"modified", ""},
+		{"nonce", ""},
+		{"yk_publicname", ""},
+		{"yk_counter", ""},
+		{"yk_use", ""},
+		{"yk_high", ""},
+		{"yk_low", ""},
+		{"yk_counter", "-2"},
+		{"yk_counter", "65536"},
+		{"yk_use", "256"},
+		{"yk_low", "x"},
+		{"nonce", "short"},
+		{"yk_publicname", "abc"},
+		{"otp", "123456"},
+	} {
 		if got := h.ask(t, "/wsapi/2.0/sync", request(tok.PublicID, bad...)); got["status"] != "MISSING_PARAMETER" {
 			t.Errorf("%v: %v", bad, got)
 		}

@@ -289,13 +289,13 @@ func (l *Libvirtd) await() error {
 // Socket is the path of the daemon's Unix socket.
 func (l *Libvirtd) Socket() string { return filepath.Join(l.Dir, "run/libvirt-sock") }
 
-// UnixURI, TCPURI and TLSURI name the daemon to a client.
+// UnixURI names the daemon to a client over its Unix socket.
 func (l *Libvirtd) UnixURI() string { return "qemu+unix:///system?socket=" + l.Socket() }
 
-// TCPURI: see UnixURI.
+// TCPURI names the daemon to a client over TCP, without authentication.
 func (l *Libvirtd) TCPURI() string { return fmt.Sprintf("qemu+tcp://127.0.0.1:%d/system", l.Port) }
 
-// TLSURI: see UnixURI.
+// TLSURI names the daemon to a client over TLS.
 func (l *Libvirtd) TLSURI() string {
 	return fmt.Sprintf("qemu+tls://localhost:%d/system?pkipath=%s/pki", l.TLSPort, l.Dir)
 }

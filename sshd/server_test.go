@@ -2,7 +2,6 @@ package sshd
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -79,7 +78,7 @@ func (e *events) list() []postern.Event {
 // startServer serves pam_postern on path until the test ends.
 func startServer(t testing.TB, path string, cfg Config, check Checker, record Recorder) *Server {
 	t.Helper()
-	s, err := NewServer(cfg, check, record, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := NewServer(cfg, check, record, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -63,7 +62,6 @@ func appendForever(url string) {
 type appender struct {
 	cmd *exec.Cmd
 	out *bufio.Reader
-	in  io.Closer
 }
 
 func startAppender(t *testing.T, url string) *appender {

@@ -151,8 +151,11 @@ func tamperingShows(t *testing.T, open opener) {
 		do, undo []string
 		want     string
 	}{
-		{[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5' WHERE idx = 12`},
-			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4' WHERE idx = 12`}, "line 12: not the line that was written"},
+		{
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5' WHERE idx = 12`},
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4' WHERE idx = 12`},
+			"line 12: not the line that was written",
+		},
 		{[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`}, []string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`}, "line 13: what is kept beside it"},
 		{[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`}, []string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`}, "line 14: what is kept beside it"},
 		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`}, []string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "line 50: missing"},
@@ -160,7 +163,8 @@ func tamperingShows(t *testing.T, open opener) {
 		{[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place"},
 		{
 			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
-			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`}, "line 20: not the line that was written",
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
+			"line 20: not the line that was written",
 		},
 		{[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`}, []string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links"},
 		{[]string{`UPDATE log_state SET size = 100`}, []string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100"},

@@ -188,7 +188,7 @@ func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
 // readKey reads a key together with the generation, in one statement that is
 // prepared once: keys that are not held cost one round trip.
 func (o *OTP) readKey(ctx context.Context, publicID string) (*otp.Key, int64, error) {
-	stmt, err := o.keyStatement(ctx)
+	stmt, err := o.keyStatement(ctx) //nolint:sqlclosecheck // kept as long as the database is open
 	if err != nil {
 		return nil, 0, err
 	}

@@ -274,7 +274,7 @@ func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone b
 		}
 	}
 	events := len(tx.events)
-	r.err, r.panic = call(r, tx)
+	r.panic, r.err = call(r, tx)
 	if w.db.faultOf(r.err) != faultNone {
 		return r.err
 	}
@@ -292,9 +292,9 @@ func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone b
 }
 
 // call runs the function and catches its panic, which belongs to the caller.
-func call(r *request, tx *Tx) (err error, caught any) {
+func call(r *request, tx *Tx) (caught any, err error) {
 	defer func() { caught = recover() }()
-	return r.f(context.WithValue(r.ctx, writeKey{}, true), tx), nil
+	return nil, r.f(context.WithValue(r.ctx, writeKey{}, true), tx)
 }
 
 // maxStatements bounds the statements that are kept prepared.
@@ -328,7 +328,7 @@ func (s *statements) close() {
 }
 
 func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	stmt, err := s.prepare(ctx, query)
+	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
 	if err != nil {
 		return nil, err
 	}
@@ -336,7 +336,7 @@ func (s *statements) ExecContext(ctx context.Context, query string, args ...any)
 }
 
 func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	stmt, err := s.prepare(ctx, query)
+	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
 	if err != nil {
 		return nil, err
 	}
@@ -344,7 +344,7 @@ func (s *statements) QueryContext(ctx context.Context, query string, args ...any
 }
 
 func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	stmt, err := s.prepare(ctx, query)
+	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
 	if err != nil {
 		return s.conn.QueryRowContext(ctx, query, args...) // says why itself
 	}

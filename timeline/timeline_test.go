@@ -62,8 +62,10 @@ func TestSentence(t *testing.T) {
 	yubikey := postern.Link{Kind: string(postern.YubiKey), ID: "vvccccbdefgh"}
 	cert := postern.Link{Kind: string(postern.SSHCertificate), ID: "4711"}
 	m := &memory{}
-	call := postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Took: 41 * time.Millisecond,
-		Links: []postern.Link{process, domain}, Details: map[string]string{Procedure: "domainDestroy"}}
+	call := postern.Event{
+		Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Took: 41 * time.Millisecond,
+		Links: []postern.Link{process, domain}, Details: map[string]string{Procedure: "domainDestroy"},
+	}
 	for _, e := range []postern.Event{
 		{Kind: postern.EventOTP, Outcome: postern.Refused, Person: "mallory", Address: "203.0.113.9", Links: []postern.Link{login, {Kind: string(postern.YubiKey), ID: "vvother"}}},
 		{Kind: postern.EventOTP, Outcome: postern.OK, Person: "alice", Links: []postern.Link{login, yubikey}},
@@ -343,8 +345,10 @@ func FuzzClean(f *testing.F) {
 	f.Add("gate.refused", "/x\x00\xff\u202e", "why")
 	f.Add(strings.Repeat("é", 3000), "", "\x1b[31m")
 	f.Fuzz(func(t *testing.T, kind, object, reason string) {
-		e := Clean(postern.Event{Kind: kind, Object: object, Reason: reason, Time: time.Unix(1, 2345), Links: []postern.Link{{Kind: kind, ID: object}, {Kind: kind, ID: object}},
-			Details: map[string]string{object: reason}})
+		e := Clean(postern.Event{
+			Kind: kind, Object: object, Reason: reason, Time: time.Unix(1, 2345), Links: []postern.Link{{Kind: kind, ID: object}, {Kind: kind, ID: object}},
+			Details: map[string]string{object: reason},
+		})
 		if again := Clean(e); len(e.Object) <= maxText && len(e.Kind) <= maxName && len(e.Reason) <= maxText && !reflect.DeepEqual(again.Object, e.Object) {
 			t.Errorf("%q becomes %q", e.Object, again.Object)
 		}

@@ -9,8 +9,6 @@ import (
 	"github.com/postern-project/postern/trace/event"
 )
 
-const remoteProgram = 0x20008086
-
 func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 	for _, transport := range []string{"unix", "tcp", "tls"} {
 		t.Run(transport, func(t *testing.T) {

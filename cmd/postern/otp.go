@@ -20,15 +20,21 @@ import (
 func newOTP(a *app) *cobra.Command {
 	return group("otp", "YubiKeys and other one-time passwords",
 		newOTPAdd(a), newOTPList(a), newOTPShow(a), newOTPAssign(a),
-		newOTPStatus(a, otpStatus{use: "disable", done: "disabled", status: postern.CredentialDisabled,
+		newOTPStatus(a, otpStatus{
+			use: "disable", done: "disabled", status: postern.CredentialDisabled,
 			short: "Take no more codes of a key or device, for now",
-			long:  "Disable a key or device: none of its codes opens anything, from the next one on, until it is enabled."}),
-		newOTPStatus(a, otpStatus{use: "enable", done: "enabled", status: postern.CredentialActive,
+			long:  "Disable a key or device: none of its codes opens anything, from the next one on, until it is enabled.",
+		}),
+		newOTPStatus(a, otpStatus{
+			use: "enable", done: "enabled", status: postern.CredentialActive,
 			short: "Take the codes of a disabled key or device again",
-			long:  "Enable a key or device that was disabled."}),
-		newOTPStatus(a, otpStatus{use: "revoke", done: "revoked", status: postern.CredentialRevoked,
+			long:  "Enable a key or device that was disabled.",
+		}),
+		newOTPStatus(a, otpStatus{
+			use: "revoke", done: "revoked", status: postern.CredentialRevoked,
 			short: "Take no more codes of a key or device, for good",
-			long:  "Revoke a key or device that was lost. This cannot be undone."}),
+			long:  "Revoke a key or device that was lost. This cannot be undone.",
+		}),
 		newOTPImport(a), newOTPExport(a),
 		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPRecovery(a),
 		newOTPVerify(a), newOTPClient(a), newOTPOutside(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
@@ -128,8 +134,10 @@ type otpItem struct {
 }
 
 func keyItem(k *otp.Key) otpItem {
-	i := otpItem{Kind: postern.YubiKey, ID: k.PublicID, Person: k.Person, Label: k.Label, Status: k.Status,
-		Secret: "here", Serial: k.Serial, Created: k.Created, LastUsed: k.Last.Time}
+	i := otpItem{
+		Kind: postern.YubiKey, ID: k.PublicID, Person: k.Person, Label: k.Label, Status: k.Status,
+		Secret: "here", Serial: k.Serial, Created: k.Created, LastUsed: k.Last.Time,
+	}
 	if k.Secret == nil {
 		i.Secret = "outside"
 	}

@@ -199,8 +199,8 @@ key. No proxy is used unless one is given here.`,
 	f.StringArrayVar(&c.URLs, "url", nil, "`URL` of a server; can be given again (default "+otp.YubiCloud+")")
 	f.StringVar(&c.Level, "sl", "", "how many of its peers a server must have heard from: `PERCENT`, fast or secure")
 	f.StringVar(&c.Proxy, "proxy", "", "`URL` of an HTTP proxy to go through")
-	cmd.MarkFlagRequired("id")
-	cmd.MarkFlagRequired("key-file")
+	_ = cmd.MarkFlagRequired("id")
+	_ = cmd.MarkFlagRequired("key-file")
 	return cmd
 }
 

@@ -276,38 +276,52 @@ func ways(t *testing.T, module string) []way {
 	typed := func(code string) []string { return []string{code} }
 	return []way{
 		{name: "key and code", files: setup(sshd.Setup{Mode: sshd.KeyAndCode}), user: "alice", methods: keyAnd, code: typed},
-		{name: "password and code", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{code, "s3cret"} }},
-		{name: "password and code in one", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{"s3cret" + code} }},
-		{name: "code, and password of those without a key", files: setup(sshd.Setup{Mode: sshd.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{code, "s3cret"} }},
+		{
+			name: "password and code", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
+			code: func(code string) []string { return []string{code, "s3cret"} },
+		},
+		{
+			name: "password and code in one", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
+			code: func(code string) []string { return []string{"s3cret" + code} },
+		},
+		{
+			name: "code, and password of those without a key", files: setup(sshd.Setup{Mode: sshd.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
+			code: func(code string) []string { return []string{code, "s3cret"} },
+		},
 		{name: "some groups only", files: setup(sshd.Setup{Mode: sshd.GroupsOnly, Groups: []string{"staff2"}}), user: "alice", methods: keyAnd, code: typed},
 		{name: "break-glass", files: setup(sshd.Setup{Mode: sshd.Certificates, RescueUser: "alice", RescueFrom: "127.0.0.1"}), user: "alice", methods: keyAnd, code: typed},
-		{name: "certificate", files: setup(sshd.Setup{Mode: sshd.Certificates}), user: "alice", code: typed,
+		{
+			name: "certificate", files: setup(sshd.Setup{Mode: sshd.Certificates}), user: "alice", code: typed,
 			methods: func(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, good bool) []ssh.AuthMethod {
 				if !good { // nobody signs for a code that is not right
 					return []ssh.AuthMethod{ssh.PublicKeys(h.Key)}
 				}
 				return []ssh.AuthMethod{ssh.PublicKeys(userCertificate(t, caKey, h.Key, "alice"))}
-			}},
+			},
+		},
 		{name: "the write-up's PAM file", user: "alice", methods: keyAnd, code: typed, wrong: true, opens: opensFor(allChannels(), nil), files: map[string]string{
 			"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + everything,
 			"/etc/pam.d/sshd": "auth required pam_env.so # [1]\nauth required pam_env.so envfile=/etc/default/locale\nauth sufficient " + module +
 				" timeout=1 socket=@DIR@/pam.sock\n@include common-auth\naccount required pam_unix.so\n",
 		}},
 		// What the shell refuses stays shut; what sshd opens beside it does not.
-		{name: "the write-up's ForceCommand", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
+		{
+			name: "the write-up's ForceCommand", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
 			files: map[string]string{"/etc/ssh/sshd_config": gateConfig(everything + "Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n")},
-			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, nil)},
-		{name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
+			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, nil),
+		},
+		{
+			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
 			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
 				"Match User *,!alice\n\tAuthenticationMethods publickey\n")},
-			opens: opensFor([]string{"-N"}, []string{"shell", "exec", "sftp", "scp"})},
-		{name: "a ForceCommand with all accepted by name", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
+			opens: opensFor([]string{"-N"}, []string{"shell", "exec", "sftp", "scp"}),
+		},
+		{
+			name: "a ForceCommand with all accepted by name", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
 			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
 				"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11,gate-tunnel,gate-controlmaster,gate-userrc\n")},
-			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, []string{"shell", "exec", "sftp", "scp", "second session"})},
+			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, []string{"shell", "exec", "sftp", "scp", "second session"}),
+		},
 	}
 }
 
