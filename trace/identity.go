@@ -41,6 +41,7 @@ type object struct {
 type socket struct {
 	fd            int
 	local, remote string
+	peer          *event.Peer // who the kernel says is at the other end, or nil
 }
 
 type connection struct {
@@ -87,7 +88,7 @@ func (d *identity) see(e *event.Event) {
 	switch k := e.Kind; {
 	case k == event.SocketNew:
 		bound(d.sockets)
-		d.sockets[at] = socket{e.Int(1), e.Text(4), e.Text(5)}
+		d.sockets[at] = socket{fd: e.Int(1), local: e.Text(4), remote: e.Text(5), peer: e.Peer}
 		d.calibrate(e.PID, e.Arg(0), e.Int(1))
 	case k == event.SocketFree:
 		delete(d.sockets, at)
@@ -99,7 +100,12 @@ func (d *identity) see(e *event.Event) {
 		s := d.sockets[object{e.PID, e.Arg(1)}]
 		c := d.connect(at, &event.Peer{UID: -1, Local: s.local, Remote: s.remote})
 		c.sock = e.Arg(1)
-		d.resolve(at, c, s.fd)
+		if s.peer != nil {
+			c.done = true
+			d.identify(c.peer, s.peer.PID, s.peer.UID)
+		} else {
+			d.resolve(at, c, s.fd)
+		}
 	case k == event.TLSAllow || k == event.TLSDeny:
 		d.tls(e)
 	case k == event.AuthAllow:
@@ -186,9 +192,14 @@ func (d *identity) resolve(at object, c *connection, fd int) {
 	if err != nil {
 		return
 	}
-	c.peer.PID, c.peer.UID, c.peer.User = int(cred.Pid), int(cred.Uid), d.user(int(cred.Uid))
-	if p := d.process(int(cred.Pid), true); p != nil {
-		c.peer.Start, c.peer.Session, c.peer.Command = p.start, p.session, p.command
+	d.identify(c.peer, int(cred.Pid), int(cred.Uid))
+}
+
+// identify sets who a Unix client is.
+func (d *identity) identify(peer *event.Peer, pid, uid int) {
+	peer.PID, peer.UID, peer.User = pid, uid, d.user(uid)
+	if p := d.process(pid, true); p != nil {
+		peer.Start, peer.Session, peer.Command = p.start, p.session, p.command
 	}
 }
 

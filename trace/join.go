@@ -87,7 +87,7 @@ func (j *joiner) see(e *event.Event) *call {
 		return j.rpc(e)
 	case k == event.SocketNew:
 		bound(j.sockets)
-		j.sockets[object{e.PID, e.Arg(0)}] = socket{e.Int(1), e.Text(4), e.Text(5)}
+		j.sockets[object{e.PID, e.Arg(0)}] = socket{local: e.Text(4), remote: e.Text(5)}
 	case k == event.SocketFree:
 		delete(j.sockets, object{e.PID, e.Arg(0)})
 	case k == event.ClientNew || k == event.ServerNew:

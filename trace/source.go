@@ -146,6 +146,11 @@ func (s *source) fill(st *siteState) {
 	case st.Kind == event.ClientNew || st.Kind == event.ClientFree || st.Kind.Server():
 		e.Client = e.Arg(0)
 	}
+	if st.Kind == event.SocketNew {
+		if pid, uid, ok := r.Peer(); ok {
+			e.Peer = &event.Peer{PID: pid, UID: uid}
+		}
+	}
 	if c, ok := s.stacks[r.TID]; ok {
 		e.Regs, e.Stack = c.regs, c.stack
 		delete(s.stacks, r.TID)

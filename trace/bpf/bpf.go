@@ -137,6 +137,8 @@ func (c Config) apply(spec *ebpf.CollectionSpec) error {
 	}
 	if dev, ino, inner := pidNamespace(); inner {
 		set[probeVarNsDev], set[probeVarNsIno] = dev, ino
+	} else if at, err := peerOffsets(); err == nil {
+		set[probeVarAt] = at
 	}
 	for name, v := range set {
 		if err := spec.Variables[name].Set(v); err != nil {

@@ -34,6 +34,7 @@ static __u32 (*const get_smp_processor_id)(void) = (void *)8;
 static __u64 (*const get_current_pid_tgid)(void) = (void *)14;
 static __u64 (*const get_current_uid_gid)(void) = (void *)15;
 static long (*const get_current_comm)(void *buf, __u32 size) = (void *)16;
+static __u64 (*const get_current_task)(void) = (void *)35;
 static long (*const probe_read_user)(void *dst, __u32 size, const void *src) = (void *)112;
 static long (*const probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113;
 static long (*const probe_read_user_str)(void *dst, __u32 size, const void *src) = (void *)114;

@@ -52,6 +52,7 @@ enum site_flags {
 	URGENT = 2, // wake the reader at once
 	STACK = 4,  // copy registers and stack
 	ANSWER = 8, // report when this thread began to serve the call
+	PEER = 16,  // argument 1 is a socket's descriptor: report who is at its other end
 };
 
 struct site {
@@ -78,7 +79,8 @@ struct record {
 	__u32 uid;
 	__u16 len[MAX_STRINGS]; // of STRINGS: bytes of each slot
 	__u32 pad;
-	__u64 since; // CLOCK_MONOTONIC: when the thread began to serve this
+	__u64 since; // of ANSWER: when the thread began to serve this, CLOCK_MONOTONIC;
+		     // of PEER: user in the upper half, process in the lower, 0 unknown
 	char comm[16];
 	struct args args;
 };
@@ -154,6 +156,12 @@ volatile const __u32 status_mask = ~0; // of replies
 volatile const __u32 payload_max = 16384;
 volatile const __u32 stack_max = 16384;
 volatile const __u64 wake_at = 1 << 20; // bytes in the ring
+
+// Where the kernel's structures have what leads from a descriptor to the
+// process at its socket's other end; from its BTF, all 0 without.
+volatile const struct {
+	__u32 task_files, files_fdt, fdt_max, fdt_fd, file_private, socket_sk, sock_pid, sock_cred, pid_nr, cred_uid;
+} at = {};
 
 static __always_inline __u64 widen(__u64 v, __u8 size, __u8 sign)
 {
@@ -278,6 +286,44 @@ static __always_inline __u64 message(struct site *s, const struct regs *regs, co
 	if (s->where == AT)
 		probe_read_user(&p, sizeof(p), (void *)(reg(regs, s->base) + s->disp));
 	return p;
+}
+
+static __always_inline __u64 load(__u64 p, __u32 offset)
+{
+	__u64 v = 0;
+
+	if (p)
+		probe_read_kernel(&v, sizeof(v), (void *)(p + offset));
+	return v;
+}
+
+static __always_inline __u32 load32(__u64 p, __u32 offset)
+{
+	__u32 v = 0;
+
+	if (p)
+		probe_read_kernel(&v, sizeof(v), (void *)(p + offset));
+	return v;
+}
+
+// peer reads what SO_PEERCRED would tell of a descriptor of the current process,
+// at the moment of the probe: later it may be closed.
+static __always_inline __u64 peer(__u32 fd)
+{
+	__u64 table, file, sk, pid, cred;
+
+	if (!at.task_files)
+		return 0;
+	table = load(load(get_current_task(), at.task_files), at.files_fdt);
+	if (fd >= load32(table, at.fdt_max))
+		return 0;
+	file = load(load(table, at.fdt_fd), fd * 8);
+	sk = load(load(file, at.file_private), at.socket_sk);
+	pid = load(sk, at.sock_pid);
+	cred = load(sk, at.sock_cred);
+	if (!pid || !cred)
+		return 0;
+	return (__u64)load32(cred, at.cred_uid) << 32 | load32(pid, at.pid_nr);
 }
 
 // wake decides whether this record wakes the reader. Waking costs more than all
@@ -538,6 +584,8 @@ static __always_inline int hit(void *ctx)
 			*since = 0;
 		}
 	}
+	if (s->flags & PEER)
+		r.since = peer(r.args.v[1]);
 	if (s->flags & STACK)
 		send_stack(&r, &regs);
 	flags = wake(r.pid, r.time, s->flags & URGENT);

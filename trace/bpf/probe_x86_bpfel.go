@@ -66,6 +66,7 @@ const (
 	probeProgOnBegin         = "on_begin"
 	probeProgOnProbe         = "on_probe"
 	probeProgOnReturn        = "on_return"
+	probeVarAt               = "at"
 	probeVarFilterPids       = "filter_pids"
 	probeVarFilterProcedures = "filter_procedures"
 	probeVarLastWake         = "last_wake"
@@ -144,6 +145,7 @@ type probeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeVariableSpecs struct {
+	At               *ebpf.VariableSpec `ebpf:"at"`
 	FilterPids       *ebpf.VariableSpec `ebpf:"filter_pids"`
 	FilterProcedures *ebpf.VariableSpec `ebpf:"filter_procedures"`
 	LastWake         *ebpf.VariableSpec `ebpf:"last_wake"`
@@ -203,6 +205,7 @@ func (m *probeMaps) Close() error {
 //
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probeVariables struct {
+	At               *ebpf.Variable `ebpf:"at"`
 	FilterPids       *ebpf.Variable `ebpf:"filter_pids"`
 	FilterProcedures *ebpf.Variable `ebpf:"filter_procedures"`
 	LastWake         *ebpf.Variable `ebpf:"last_wake"`

@@ -19,7 +19,7 @@ const (
 // in a buffer that the next Read overwrites.
 type Record struct {
 	Time     uint64 // CLOCK_MONOTONIC nanoseconds
-	Since    uint64 // when the thread began to serve the call that this answers; 0 if unknown
+	Since    uint64 // of ServerTx: when the thread began to serve the call that this answers; of SocketNew: see Peer
 	PID, TID uint32
 	Site     uint32
 	Lost     uint32 // how many records were lost before this one
@@ -73,6 +73,12 @@ func (r *Record) Text(i int) (s string, cut bool) {
 	}
 	n := min(int(r.lens[i])-1, stringSlot-1)
 	return string(r.Data[i*stringSlot : i*stringSlot+n]), n == stringSlot-1
+}
+
+// Peer returns who is at the other end of the socket of a SocketNew record: the
+// process, as the machine's first PID namespace numbers it, and the user.
+func (r *Record) Peer() (pid, uid int, ok bool) {
+	return int(uint32(r.Since)), int(r.Since >> 32), uint32(r.Since) != 0
 }
 
 // RegsSize is how many bytes of registers begin the data of a IsRegs record.

@@ -24,6 +24,7 @@ const (
 	flagUrgent = 2
 	flagStack  = 4
 	flagAnswer = 8
+	flagPeer   = 16
 
 	maxStrings = 4
 	stringSlot = 256
@@ -127,6 +128,9 @@ func (s Site) kernel() probeSite {
 	}
 	if s.Kind == event.ServerTx {
 		k.Flags |= flagAnswer
+	}
+	if s.Kind == event.SocketNew {
+		k.Flags |= flagPeer
 	}
 	if s.Kind.RPC() {
 		k.Flags |= flagRPC
