@@ -96,6 +96,9 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 			t.Errorf("%s is told: %v", c.name, err)
 		}
 	}
+	if c, err := h.db.Credential(ctx, postern.YubiKey, alice.PublicID); err != nil || c.LastUsed.IsZero() {
+		t.Errorf("the credential says that it was never used: %+v, %v", c, err)
+	}
 	check.Close()
 	reasons := map[string]bool{}
 	for _, e := range h.events(t) {

@@ -12,7 +12,10 @@ import (
 	"github.com/postern-project/postern/ca"
 )
 
-const credentialColumns = `kind, id, COALESCE(person, ''), label, status, created, expires, last_used`
+// credentialColumns are a credential's. When a YubiKey was last used stands with
+// its counter, which is written anyway.
+const credentialColumns = `kind, id, COALESCE(person, ''), label, status, created, expires,
+	COALESCE((SELECT u.used FROM otp_counters u WHERE credentials.kind = 'yubikey' AND u.public_id = credentials.id), last_used)`
 
 // PutCredential adds a credential, or replaces the label, expiry and status of
 // one that is there. It never changes whose it is, and never brings a revoked
