@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/postern-project/postern"
 	"golang.org/x/net/idna"
@@ -26,6 +27,9 @@ func ParseName(s string) (string, error) {
 			return bad("not an address that a server can have")
 		}
 		return ip.Unmap().String(), nil
+	}
+	if !utf8.ValidString(s) {
+		return bad("not a host name")
 	}
 	if len(s) > 253 {
 		return bad("longer than 253 characters")

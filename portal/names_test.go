@@ -1,0 +1,154 @@
+package portal
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+func TestParseName(t *testing.T) {
+	for _, c := range []struct{ in, want, wrong string }{
+		{"www.example.com", "www.example.com", ""},
+		{"WWW.Example.COM.", "www.example.com", ""},
+		{" *.example.com ", "*.example.com", ""},
+		{"bücher.example", "xn--bcher-kva.example", ""},
+		{"localhost", "localhost", ""},
+		{"10.0.0.1", "10.0.0.1", ""},
+		{"[2001:DB8::1]", "2001:db8::1", ""},
+		{"::ffff:10.0.0.1", "10.0.0.1", ""},
+		{"", "", "not a host name"},
+		{"*", "", "wildcard"},
+		{"*.com", "", "public domain"},
+		{"*.co.uk", "", "public domain"},
+		{"*.*.example.com", "", "whole first label"},
+		{"w*.example.com", "", "whole first label"},
+		{"a..b", "", "not a host name"},
+		{"-a.example", "", "not a host name"},
+		{"under_score.example", "", "not a host name"},
+		{"1.2.3.4.5", "", "not a host name"},
+		{"0.0.0.0", "", "not an address"},
+		{"fe80::1%eth0", "", "not an address"},
+		{"a.example\x00.evil", "", "not a host name"},
+		{"a.example/path", "", "not a host name"},
+		{"user@a.example", "", "not a host name"},
+		{strings.Repeat("a", 64) + ".example", "", "not a host name"},
+		{strings.Repeat("a.", 127) + "example", "", "longer than 253"},
+	} {
+		got, err := ParseName(c.in)
+		if got != c.want || (err == nil) != (c.wrong == "") || err != nil && !strings.Contains(err.Error(), c.wrong) {
+			t.Errorf("ParseName(%q) = %q, %v; want %q, %q", c.in, got, err, c.want, c.wrong)
+		}
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*.internal", "db.internal", true},
+		{".internal", "a.db.internal", true},
+		{"*.internal", "*.internal", true},
+		{"*.internal", "*.db.internal", true},
+		{"*.internal", "internal", false},
+		{"*.internal", "db.notinternal", false},
+		{"db.internal", "db.internal", true},
+		{"db.internal", "a.db.internal", false},
+		{"db.internal", "*.db.internal", false},
+		{"10.0.0.0/8", "10.1.2.3", true},
+		{"10.0.0.0/8", "11.1.2.3", false},
+		{"10.0.0.0/8", "10.1.2.3.example", false},
+		{"10.1.2.3", "10.1.2.3", true},
+		{"fd00::/8", "fd12::1", true},
+	} {
+		p, err := ParsePattern(c.pattern)
+		if err != nil {
+			t.Fatal(c.pattern, err)
+		}
+		if got := p.Match(c.name); got != c.want {
+			t.Errorf("%s matches %s: %v", c.pattern, c.name, got)
+		}
+		if again, err := ParsePattern(p.String()); err != nil || again != p {
+			t.Errorf("%s reads back as %s, %v", p, again, err)
+		}
+	}
+	for _, bad := range []string{"", "*", "*.com", ".co.uk", "a b", "*.*.internal", "10.0.0.0/99"} {
+		if _, err := ParsePattern(bad); err == nil {
+			t.Errorf("%q is a pattern", bad)
+		}
+	}
+}
+
+// FuzzParseName: a name that is taken is one that a certificate can carry, and
+// stays what it is when read again.
+func FuzzParseName(f *testing.F) {
+	for _, s := range []string{"www.example.com", "*.example.com", "bücher.example", "10.0.0.1", "[::1]", "*.co.uk", "a\x00b", "xn--a", "١.example", "。.example", ".example.com.", "-"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := ParseName(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseName(n); err != nil || again != n {
+			t.Errorf("%q becomes %q, then %q, %v", s, n, again, err)
+		}
+		if _, err := netip.ParseAddr(n); err == nil {
+			return
+		}
+		host := strings.TrimPrefix(n, "*.")
+		if len(n) > 255 || strings.ContainsAny(host, "*/@: \x00") || net.ParseIP(host) != nil || strings.ToLower(n) != n {
+			t.Errorf("%q becomes %q", s, n)
+		}
+	})
+}
+
+// FuzzTokens: what is no token or code is refused, and spelling does not count.
+func FuzzTokens(f *testing.F) {
+	f.Add("abcd-efgh-ijkl-mnop-qrst-uvwx-yz23-4567")
+	f.Add(strings.Repeat("A", 32))
+	f.Add("aaaa-bbbb-cccc-dddd")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		a, ok := hashToken(s)
+		if b, again := hashToken(" " + strings.ToUpper(s) + "\n"); ok && (!again || a != b) {
+			t.Errorf("%q counts as two tokens", s)
+		}
+		c, isCode := hashCode(s)
+		if ok && isCode && a == c {
+			t.Errorf("%q is a token and a code", s)
+		}
+	})
+}
+
+func TestTokensAreReadAsTyped(t *testing.T) {
+	token := newToken()
+	want, ok := hashToken(token)
+	if got, ok2 := hashToken(groups(token)); !ok || !ok2 || got != want {
+		t.Error("a token with dashes is another one")
+	}
+	if _, ok := hashToken(token[:31]); ok {
+		t.Error("a token that is cut short counts")
+	}
+	code, kept := newCode()
+	if got, ok := hashCode(strings.ToUpper(strings.ReplaceAll(code, "-", " "))); !ok || got != kept.Hash {
+		t.Error("a code in capitals is another one")
+	}
+}
+
+func TestSentencesAndFileNames(t *testing.T) {
+	for in, want := range map[string]string{
+		"Hello\r\nBcc: eve@example.com": "Hello  Bcc: eve@example.com",
+		"a\u2028b\x85c":                 "a b\ufffdc",
+	} {
+		if got := oneLine(in); strings.ContainsAny(got, "\r\n\u2028") || !strings.Contains(want, "\ufffd") && got != want {
+			t.Errorf("oneLine(%q) = %q", in, got)
+		}
+	}
+	for _, c := range []Certificate{{Person: "dan", Label: `"\..\"; x="`}, {Server: true, Names: []string{"*.example.org"}}} {
+		if name := fileName(c); strings.ContainsAny(name, `"\/;*`) || name == "" {
+			t.Errorf("file name %q", name)
+		}
+	}
+}

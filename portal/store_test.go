@@ -1,0 +1,197 @@
+package portal_test
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/store/storetest"
+)
+
+var begin = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+var event = postern.Event{Kind: postern.EventPortalLink}
+
+func opened(t *testing.T) (store.Portal, context.Context) {
+	t.Helper()
+	return store.NewPortal(storetest.Open(t)), t.Context()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLinkIsUsedByOne(t *testing.T) {
+	s, ctx := opened(t)
+	l := portal.Link{Hash: [32]byte{1}, Purpose: portal.Enrol, Person: "dan", Created: begin, Expires: begin.Add(time.Hour)}
+	must(t, s.PutLink(ctx, l, &portal.Message{ID: "m1", To: "dan@example.com", Text: "secret token", Expires: begin.Add(time.Hour)}, event))
+	var won atomic.Int64
+	var g sync.WaitGroup
+	for range 10 {
+		g.Go(func() {
+			if ok, err := s.UseLink(ctx, l.Hash, begin.Add(time.Minute)); err != nil {
+				t.Error(err)
+			} else if ok {
+				won.Add(1)
+			}
+		})
+	}
+	g.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d of 10 used one link", won.Load())
+	}
+	must(t, s.ReleaseLink(ctx, l.Hash))
+	if ok, err := s.UseLink(ctx, l.Hash, l.Expires); ok || err != nil {
+		t.Errorf("an expired link was used: %v", err)
+	}
+	if got, err := s.Link(ctx, l.Hash); err != nil || got != l {
+		t.Errorf("the link reads %+v, %v", got, err)
+	}
+	if _, err := s.Link(ctx, [32]byte{2}); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("a link that never was: %v", err)
+	}
+	must(t, s.ForgetExpired(ctx, l.Expires.Add(30*24*time.Hour)))
+	if _, err := s.Link(ctx, l.Hash); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("a link long past: %v", err)
+	}
+}
+
+func TestMessagesAreLeased(t *testing.T) {
+	s, ctx := opened(t)
+	for _, id := range []string{"a", "b"} {
+		must(t, s.PutMessage(ctx, portal.Message{ID: id, To: id + "@example.com", Subject: "s", Text: "t", Expires: begin.Add(time.Hour)}))
+	}
+	first, err := s.DueMessages(ctx, begin, 1, time.Minute)
+	must(t, err)
+	second, err := s.DueMessages(ctx, begin, 5, time.Minute)
+	must(t, err)
+	if len(first) != 1 || len(second) != 1 || first[0].ID == second[0].ID {
+		t.Fatalf("leased %v and %v", first, second)
+	}
+	if none, err := s.DueMessages(ctx, begin, 5, time.Minute); err != nil || len(none) != 0 {
+		t.Errorf("leased twice: %v, %v", none, err)
+	}
+	must(t, s.DropMessage(ctx, first[0].ID))
+	must(t, s.RetryMessage(ctx, second[0].ID, begin.Add(time.Hour)))
+	again, err := s.DueMessages(ctx, begin.Add(time.Hour), 5, time.Minute)
+	must(t, err)
+	if len(again) != 1 || again[0].ID != second[0].ID || again[0].Tries != 1 || again[0].To != second[0].To {
+		t.Errorf("due again: %+v", again)
+	}
+}
+
+func TestCountsAreByWindow(t *testing.T) {
+	s, ctx := opened(t)
+	for i := int64(1); i <= 3; i++ {
+		if n, err := s.Count(ctx, "k", time.Hour, begin.Add(time.Duration(i)*time.Minute)); err != nil || n != i {
+			t.Errorf("count %d: %d, %v", i, n, err)
+		}
+	}
+	if n, err := s.Count(ctx, "k", time.Hour, begin.Add(time.Hour)); err != nil || n != 1 {
+		t.Errorf("in the next window: %d, %v", n, err)
+	}
+}
+
+func TestRecoveryCodesAreSpentOnce(t *testing.T) {
+	s, ctx := opened(t)
+	must(t, s.AddPerson(ctx, postern.Person{Name: "dan"}, event))
+	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
+	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, event))
+	for _, want := range []bool{true, false} {
+		if ok, err := s.UseRecoveryCode(ctx, "dan", codes[0].Hash); err != nil || ok != want {
+			t.Errorf("spent %v, want %v: %v", ok, want, err)
+		}
+	}
+	if ok, err := s.UseRecoveryCode(ctx, "eve", codes[1].Hash); err != nil || ok {
+		t.Errorf("somebody else spent a code: %v", err)
+	}
+	if n, err := s.RecoveryCodes(ctx, "dan"); err != nil || n != 1 {
+		t.Errorf("%d left, %v", n, err)
+	}
+	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
+	if ok, err := s.UseRecoveryCode(ctx, "dan", codes[1].Hash); err != nil || ok {
+		t.Errorf("a replaced code counts: %v", err)
+	}
+}
+
+func TestProofsOrdersAndNames(t *testing.T) {
+	s, ctx := opened(t)
+	p, err := s.Proof(ctx, "dan", "www.example.org", "v1")
+	must(t, err)
+	if again, err := s.Proof(ctx, "dan", "www.example.org", "v2"); err != nil || again != p || p.Value != "v1" {
+		t.Errorf("a proof's value changed: %+v, %v", again, err)
+	}
+	p.Method, p.Proved, p.Asked = portal.ByDNS, begin, begin
+	must(t, s.PutProof(ctx, p, event))
+	asked, err := s.AskedProofs(ctx)
+	must(t, err)
+	if len(asked) != 1 || asked[0] != p {
+		t.Errorf("asked: %+v", asked)
+	}
+	must(t, s.PutAllowed(ctx, portal.Allowed{Pattern: "www.example.org", Person: "dan", By: "boss", Created: begin}, event))
+	if asked, err = s.AskedProofs(ctx); err != nil || len(asked) != 0 {
+		t.Errorf("still asked: %+v, %v", asked, err)
+	}
+	if list, err := s.Allowed(ctx); err != nil || len(list) != 1 || list[0].By != "boss" || !list[0].Created.Equal(begin) {
+		t.Errorf("allowed: %+v, %v", list, err)
+	}
+	must(t, s.DropAllowed(ctx, "www.example.org", "dan", event))
+	if err := s.DropAllowed(ctx, "www.example.org", "dan", event); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("dropped twice: %v", err)
+	}
+
+	o := portal.Order{ID: "o1", Person: "dan", Names: []string{"a.example.org", "*.b.example.org"}, CSR: []byte{1, 2}, Created: begin, Expires: begin.Add(time.Hour)}
+	must(t, s.PutOrder(ctx, o))
+	if got, err := s.Order(ctx, "o1"); err != nil || !slices.Equal(got.Names, o.Names) || !slices.Equal(got.CSR, o.CSR) || !got.Expires.Equal(o.Expires) {
+		t.Errorf("order: %+v, %v", got, err)
+	}
+	must(t, s.CloseOrder(ctx, "o1", "abcd"))
+	if open, err := s.OrdersOf(ctx, "dan", begin); err != nil || len(open) != 0 {
+		t.Errorf("open orders: %+v, %v", open, err)
+	}
+	must(t, s.DropOrder(ctx, "o1"))
+	if _, err := s.Order(ctx, "o1"); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("a dropped order: %v", err)
+	}
+}
+
+func TestRemindersAreQueuedOnce(t *testing.T) {
+	s, ctx := opened(t)
+	m := func(id string) portal.Message { return portal.Message{ID: id, To: "dan@example.com"} }
+	for i, c := range []struct {
+		before time.Duration
+		want   bool
+	}{{14, true}, {14, false}, {3, true}, {14, false}, {3, false}} {
+		if ok, err := s.RemindOnce(ctx, "abcd", c.before*24*time.Hour, m(string(rune('a'+i)))); err != nil || ok != c.want {
+			t.Errorf("%d days, step %d: %v, %v", c.before, i, ok, err)
+		}
+	}
+}
+
+func TestSettingsAndKeyAreShared(t *testing.T) {
+	s, ctx := opened(t)
+	a, err := s.PortalKey(ctx)
+	must(t, err)
+	b, err := s.PortalKey(ctx)
+	must(t, err)
+	if len(a) != 32 || !slices.Equal(a, b) {
+		t.Error("two servers have two keys")
+	}
+	for _, v := range []string{"", "x", "y"} {
+		if v != "" {
+			must(t, s.SetPortalSetting(ctx, "name", v))
+		}
+		if got, err := s.PortalSetting(ctx, "name"); err != nil || got != v {
+			t.Errorf("setting %q reads %q, %v", v, got, err)
+		}
+	}
+}
