@@ -2,6 +2,7 @@ package acme
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -12,6 +13,14 @@ import (
 
 // newID returns an identifier that cannot be guessed: 26 characters.
 func newID() string { return strings.ToLower(rand.Text()) }
+
+// newToken returns a challenge's token: 256 random bits in base64url, which is
+// what clients take it for: certbot decodes it and encodes it again.
+func newToken() string {
+	b := make([]byte, 32)
+	rand.Read(b)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
 
 type accountRequest struct {
 	Contact  []string        `json:"contact"`

@@ -152,7 +152,7 @@ func newAuthorization(id Identifier) *Authorization {
 		kinds = []string{http01, tlsALPN01}
 	}
 	for _, k := range kinds {
-		a.Challenges = append(a.Challenges, &Challenge{Type: k, Status: pending, Token: newID()})
+		a.Challenges = append(a.Challenges, &Challenge{Type: k, Status: pending, Token: newToken()})
 	}
 	return a
 }

@@ -140,6 +140,12 @@ func (db *DB) start(ctx context.Context) error {
 	return db.openLog(ctx)
 }
 
+// Shared reports whether other servers may use the same database.
+func (db *DB) Shared() bool {
+	_, shared := db.backend.(*postgres)
+	return shared
+}
+
 // Close waits for the writes under way and closes the database. Writes that
 // come later fail.
 func (db *DB) Close() error {

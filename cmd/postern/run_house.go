@@ -68,7 +68,7 @@ func (h *house) mount(ctx context.Context, options front.App) error {
 			return err
 		}
 		url = options.Portal.URL() + "/"
-		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url}, look, h.log)
+		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url, Shared: h.state.Store.Shared()}, look, h.log)
 		if err != nil {
 			return err
 		}
