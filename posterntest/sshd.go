@@ -410,3 +410,9 @@ func Pause(t testing.TB) {
 	case <-time.After(20 * time.Millisecond):
 	}
 }
+
+// Write writes a file in the host's directory.
+func (h *Host) Write(t testing.TB, name, content string) {
+	t.Helper()
+	h.write(t, name, content, 0o644)
+}
