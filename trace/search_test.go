@@ -78,6 +78,7 @@ func TestMessageIsSearchedFor(t *testing.T) {
 		if err := s.kernel.Search(id, false); err != nil {
 			t.Fatal(err)
 		}
+		s.site(id).search = true
 	}
 	versions(t, l, 50)
 	if messages, _, _ := rest(t, s); messages != 104 {

@@ -103,7 +103,7 @@ func (s *source) site(id uint32) *siteState {
 		if !ok {
 			return nil
 		}
-		s.sites = append(s.sites, siteState{Site: site, probe: site.Provider + ":" + site.Name})
+		s.sites = append(s.sites, siteState{Site: site, probe: site.Provider + ":" + site.Name, search: site.Searched()})
 	}
 	return &s.sites[id]
 }

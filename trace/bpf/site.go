@@ -98,6 +98,10 @@ func withoutRefs(k event.Kind, args []usdt.Arg) []usdt.Arg {
 	return slices.Delete(slices.Clone(args), 1, 2)
 }
 
+// Searched reports whether the kernel searches for the site's messages from the
+// start, because its arguments do not tell where they are.
+func (s Site) Searched() bool { return s.kernel().Where == whereSearch }
+
 // kernel is s as probe.c's struct site.
 func (s Site) kernel() probeSite {
 	k := probeSite{Nargs: uint8(min(len(s.Args), usdt.MaxArgs)), Capture: uint8(s.Capture)}
