@@ -227,6 +227,9 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	if d.Identify == nil {
+		return nil, postern.Errorf(postern.Internal, "a portal that cannot tell who asks")
+	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}

@@ -99,7 +99,7 @@ func (v *visitor) until(path string, status int) {
 		if time.Now().After(deadline) {
 			v.t.Fatalf("%s answers %d, never %d: %s", path, a.StatusCode, status, a.main())
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 }
 
