@@ -27,7 +27,7 @@ import (
 
 func newTrace(a *app) *cobra.Command {
 	c := group("trace", "Watch libvirt",
-		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a))
+		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a), newTraceExport(a))
 	c.Long = `Watch libvirt through the static probes that it already carries: who calls
 what on it, what its event loop does, what is said to QEMU. Nothing is
 restarted, and nothing has to be installed beside libvirt. Needs a kernel of
@@ -205,6 +205,45 @@ func newTraceReplay(a *app) *cobra.Command {
 	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least so long")
 	o.show(c)
 	return c
+}
+
+func newTraceExport(a *app) *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "export FILE",
+		Short: "Write a recorded trace as a capture for Wireshark",
+		Long: `Write the RPC messages of a recorded trace's daemons as a pcapng capture, which
+Wireshark and tshark decode with their libvirt dissector: also those that went
+over TLS or a Unix socket. Addresses and ports in it are made up. Secrets in the
+messages are in the capture too: it is readable by its owner alone.`,
+		Example: `  postern trace export -o libvirt.pcapng /tmp/libvirt.trace
+  tshark -r libvirt.pcapng -O libvirt`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return exportPCAP(a, args[0], output) },
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "the `file` to write")
+	return c
+}
+
+func exportPCAP(a *app, file, output string) error {
+	if output == "" {
+		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --output")
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		return postern.Errorf(postern.NotFound, "%w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(output, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return postern.Errorf(postern.Conflict, "%w", err)
+	}
+	n, err := trace.ExportPCAP(in, out)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "%d messages written\n", n)
+	return nil
 }
 
 // config turns the flags into what the session wants.

@@ -341,6 +341,14 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	if out := replay("--format", "stp"); !strings.HasPrefix(out, "  0.000 begin\n") || !strings.Contains(out, "msg=remote.1.domain_get_info(reply, ok") {
 		t.Errorf("as stp:\n%.500s", out)
 	}
+	var errs bytes.Buffer
+	capture := filepath.Join(t.TempDir(), "trace.pcapng")
+	if code := run(t.Context(), []string{"trace", "export", "-o", capture, file}, strings.NewReader(""), &errs, &errs); code != 0 || !strings.Contains(errs.String(), "messages written") {
+		t.Errorf("export: exit %d: %s", code, errs.String())
+	}
+	if fi, err := os.Stat(capture); err != nil || fi.Mode().Perm() != 0o600 || fi.Size() < 1000 {
+		t.Errorf("the capture: %v, %v", fi, err)
+	}
 	if first, again := replay(), replay(); first != again {
 		t.Error("two replays differ")
 	}
