@@ -174,5 +174,5 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, contentType stri
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	w.Write(body)
+	_, _ = w.Write(body)
 }

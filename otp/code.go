@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 )
 
+// The shape of a code, and of the block in it.
 const (
 	blockLetters    = 32 // modhex letters of the encrypted block
 	maxPublicID     = 16 // modhex letters of a public ID
@@ -15,7 +16,7 @@ const (
 	maxCodeBytes    = maxCode * utf8.UTFMax
 	counterMask     = 0x7fff    // the session counter has 15 bits
 	maxTimestamp    = 1<<24 - 1 // the clock has 24 bits and ticks
-	TicksPerSecond  = 8         // TicksPerSecond is how often
+	TicksPerSecond  = 8         // this often
 	crcResidue      = 0xf0b8    // CRC of a block that carries its own CRC
 	crcPolynomial   = 0x8408    // CRC-16 of ISO 13239, reflected
 	privateIDLength = 6         // bytes

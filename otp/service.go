@@ -360,7 +360,7 @@ func (c *check) answer(w http.ResponseWriter) {
 	body = append(body, "\r\n"...)
 	w.Header()["Content-Type"] = contentType
 	w.Header()["Cache-Control"] = noStore
-	w.Write(body)
+	_, _ = w.Write(body)
 }
 
 var (

@@ -312,7 +312,7 @@ func (s *Service) serveSync(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header()["Content-Type"] = contentType
 	w.Header()["Cache-Control"] = noStore
-	w.Write(append(body, "\r\n"...))
+	_, _ = w.Write(append(body, "\r\n"...))
 }
 
 func (s *Service) hear(ctx context.Context, address, query string) (Status, *Counter) {
