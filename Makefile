@@ -9,12 +9,12 @@ RACE    ?= 1
 
 # Every Debian package that a test needs.
 PACKAGES := \
-	apache2 bpftrace bsdextrautils certbot chromium clang curl dbus dehydrated \
+	apache2 binutils bpftrace bsdextrautils certbot chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
 	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libbpf-dev libc6-dev libcap2-bin libnss3-tools \
 	libpam-yubico libpam0g-dev libvirt-clients libvirt-daemon libvirt-daemon-system libvirt-wireshark \
 	libykclient-dev libyubikey-dev llvm man-db netcat-openbsd nginx openssh-client openssh-server \
-	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql qemu-system-x86 rsync socat sqlite3 \
+	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql python3-yubiotp qemu-system-x86 rsync socat sqlite3 \
 	sshpass strace sudo tmux tshark uacme uidmap unzip util-linux valgrind xauth xz-utils yubiserver
 
 .PHONY: up build check test packages generate-check lint generate bench soak fuzz demo-trace vuln pam install clean
