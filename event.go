@@ -103,4 +103,8 @@ const (
 	EventPAMClosed = "pam.session.closed"
 
 	EventLibvirtCall = "libvirt.call"
+
+	EventAgentStarted = "agent.started" // a host begins to be watched
+	EventAgentStopped = "agent.stopped"
+	EventAgentLost    = "agent.lost" // Count things that happened there are not on the timeline
 )

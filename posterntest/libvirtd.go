@@ -172,6 +172,14 @@ func (l *Libvirtd) prepare() error {
 		"etc/qemu.conf":      qemuConf,
 		"conf/vm1.xml":       l.DomainXML("vm1"),
 	}
+	// It knows the first account of a test host, see Host, as one of its own.
+	for file, line := range map[string]string{"passwd": "postern-test:x:20000:20000::/:/bin/sh\n", "group": "postern-test:x:20000:\n"} {
+		own, err := os.ReadFile("/etc/" + file)
+		if err != nil {
+			return err
+		}
+		files["conf/"+file] = string(own) + line
+	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(l.Dir, name), []byte(text), 0o644); err != nil {
 			return err
@@ -244,7 +252,8 @@ func (l *Libvirtd) Start() error {
 		mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt
 		mount --bind "$D/etc" /etc/libvirt && mount --bind "$D/run" /run/libvirt &&
 		mount --bind "$D/lib" /var/lib/libvirt && mount --bind "$CACHE" /var/cache/libvirt &&
-		mount --bind "$D/log" /var/log/libvirt || exit 1
+		mount --bind "$D/log" /var/log/libvirt && mount --bind "$D/conf/passwd" /etc/passwd &&
+		mount --bind "$D/conf/group" /etc/group || exit 1
 		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`)
 	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+cacheDir(), "DAEMON="+daemon,
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))

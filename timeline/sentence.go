@@ -71,12 +71,21 @@ func telling(e postern.Event, joined []postern.Event) teller {
 	}
 	if t.who == "" {
 		t.who = "somebody"
+		if strings.HasPrefix(e.Kind, "agent.") {
+			t.who = "the agent"
+		}
 	}
 	return t
 }
 
+// credentialsIn adds the credentials among an event's links. The key that an SSH
+// certificate is for says nothing more.
 func credentialsIn(from, links []postern.Link) []postern.Link {
+	certified := slices.ContainsFunc(from, func(l postern.Link) bool { return l.Kind == string(postern.SSHCertificate) })
 	for _, l := range from {
+		if certified && l.Kind == string(postern.SSHKey) {
+			continue
+		}
 		if credentialRank(l) < len(credentialNames) && !slices.Contains(links, l) {
 			links = append(links, l)
 		}
@@ -137,6 +146,9 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventSSHAuth:         {"proved both factors to sshd", "was refused by sshd"},
 	postern.EventSSHOpened:       {"opened an SSH session on %s", ""},
 	postern.EventSSHClosed:       {"closed an SSH session on %s", ""},
+	postern.EventAgentStarted:    {"began to watch libvirt on %s", ""},
+	postern.EventAgentStopped:    {"stopped watching libvirt on %s", ""},
+	postern.EventAgentLost:       {"", "lost what it saw on %s"},
 }
 
 // Procedure is the key of an event's Details that names the call of an

@@ -21,6 +21,8 @@ type Filter struct {
 	Slower   time.Duration // calls that took at least this, with their replies
 	Errors   bool          // calls that failed, and refusals
 
+	Connections bool // that connections begin and end, too, where messages are chosen
+
 	PIDs       []int              // processes; none means all
 	Procedures map[Procedure]bool // nil means all
 	// Slow is the least time a dispatch of the event loop must take to be shown.
@@ -75,6 +77,8 @@ func (f *Filter) judge(e *event.Event, c *call, domain func(*event.Event) string
 	case e.Kind >= event.MonitorNew && e.Kind <= event.MonitorSendFD:
 		return when(f.domain(e.Domain))
 	case refusal(e.Kind) && f.Errors:
+		return pass
+	case f.Connections && (e.Kind == event.ServerNew || e.Kind == event.ServerFree):
 		return pass
 	}
 	return when(!f.messages())

@@ -112,9 +112,16 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 		return err
 	}
 	defer ssh.Close()
+	events, err := serveEvents(s.state, s.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
 	stop := front.Use(s.runtime())
 	defer stop()
-	s.house = newHouse(s)
+	if s.house, err = newHouse(s); err != nil {
+		return err
+	}
 	defer s.house.close()
 	defer func() { err = errors.Join(err, front.Stop()) }()
 	if err := s.load(ctx); err != nil {

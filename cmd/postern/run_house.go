@@ -17,6 +17,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/reach"
+	"github.com/postern-project/postern/relay"
 )
 
 // house is the services of the other rooms that a server runs, and what they do
@@ -30,7 +31,7 @@ type house struct {
 	running sync.WaitGroup
 }
 
-func newHouse(s *server) *house {
+func newHouse(s *server) (*house, error) {
 	h := &house{server: s, stop: func() {}}
 	revocation := s.authority.Handler(s.log)
 	for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
@@ -39,7 +40,12 @@ func newHouse(s *server) *house {
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log)})
-	return h
+	events, err := newRemoteEvents(s.state, s.log)
+	if err != nil {
+		return nil, err
+	}
+	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: events})
+	return h, nil
 }
 
 // adminGroup is the group of those who may do everything.

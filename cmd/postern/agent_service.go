@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/relay"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	agentSocket = "agent.sock" // in the state directory
+	agentGroup  = "agents"     // who may send events
+)
+
+// newRemoteEvents takes events of agents elsewhere, each a person in the group
+// agents, who may speak for the host of the same name.
+func newRemoteEvents(st *state, log *slog.Logger) (http.Handler, error) {
+	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
+		who, _, ok := front.Identify(r)
+		return remoteSource(who, ok)
+	}}, st.Store, log)
+}
+
+func remoteSource(who postern.Person, ok bool) (relay.Source, error) {
+	if !ok || !slices.Contains(who.Groups, agentGroup) {
+		return relay.Source{}, postern.Errorf(postern.Denied, "only agents send events").
+			WithHint("an agent shows the client certificate of a person in the group %s", agentGroup)
+	}
+	return relay.Source{Name: "person:" + who.Name, Host: who.Name}, nil
+}
+
+// eventService takes events of the agent on this host.
+type eventService struct {
+	server  *http.Server
+	running sync.WaitGroup
+}
+
+// Close waits for batches that are under way.
+func (s *eventService) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	err := s.server.Shutdown(ctx)
+	s.running.Wait()
+	return err
+}
+
+// serveEvents takes events on a Unix socket in the state directory, from root and
+// the server's own user.
+func serveEvents(st *state, log *slog.Logger) (*eventService, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err)
+	}
+	h, err := relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
+		if uid, ok := r.Context().Value(peerUID{}).(int); !ok || uid != 0 && uid != os.Geteuid() {
+			return relay.Source{}, postern.Errorf(postern.Denied, "only root sends events over this socket")
+		}
+		return relay.Source{Name: "host:" + host, Host: host, Self: true}, nil
+	}}, st.Store, log)
+	if err != nil {
+		return nil, err
+	}
+	l, err := listenPrivate(st.path(agentSocket))
+	if err != nil {
+		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
+	}
+	s := &eventService{server: &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ConnContext: withPeer, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}
+	s.running.Go(func() {
+		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the agent's events are not taken any more", slog.Any(postern.LogError, err))
+		}
+	})
+	return s, nil
+}
+
+// listenPrivate listens on a socket for this user alone, in a directory that is
+// this server's: what is left of an earlier one is removed.
+func listenPrivate(path string) (net.Listener, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// peerUID is the key of a connection's user, as the kernel knows it.
+type peerUID struct{}
+
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return ctx
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return ctx
+	}
+	var cred *unix.Ucred
+	if cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil || err != nil {
+		return ctx
+	}
+	return context.WithValue(ctx, peerUID{}, int(cred.Uid))
+}

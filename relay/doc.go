@@ -1,0 +1,128 @@
+// Package relay brings events from hosts that see them to the server that keeps
+// the timeline. The sending side writes every event to a spool on disk first and
+// deletes it when the server has said that it is durable; the receiving side
+// remembers how far it has heard each sender, so that what is sent again counts
+// once and what never comes is counted.
+//
+// On the wire a batch is a POST of JSON lines: a header, then one [Numbered]
+// event a line. The answer is a JSON object with the number up to which the
+// server holds everything that there will be.
+package relay
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Path is where a server takes batches.
+const Path = "/api/events"
+
+// Bounds of a batch and of a line in it.
+const (
+	maxBatchBytes  = 1 << 20
+	maxBatchEvents = 500
+	maxLine        = 64 << 10
+)
+
+// Numbered is an event with its number among those of its sender, from 1. A
+// number that is left out is an event that was lost.
+type Numbered struct {
+	Seq   int64         `json:"seq"`
+	Event postern.Event `json:"event"`
+}
+
+// header is the first line of a batch.
+type header struct {
+	Agent string `json:"agent"` // the sender's random name, 32 hex digits
+	Host  string `json:"host"`  // what it calls the host that it runs on
+}
+
+// answer is what the server says to a batch.
+type answer struct {
+	Seq   int64  `json:"seq"`
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// validAgent reports whether s is 16 bytes in lower-case hexadecimal.
+func validAgent(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == 16 && s == strings.ToLower(s)
+}
+
+// kinds are the kinds of event that a sender may tell of.
+var kinds = map[string]bool{
+	postern.EventLibvirtCall:  true,
+	postern.EventAgentStarted: true,
+	postern.EventAgentStopped: true,
+	postern.EventAgentLost:    true,
+}
+
+// details are the keys of the details that a sender's event may have.
+var details = map[string]bool{
+	"procedure": true, "program": true, "object": true, "user": true, "sasl": true, "tls": true, "probe": true, "version": true,
+}
+
+// How far the time of an event may be from the server's, and how long a call may
+// have taken.
+const (
+	maxAhead = 5 * time.Minute
+	maxAge   = 90 * 24 * time.Hour
+	maxTook  = 30 * 24 * time.Hour
+)
+
+// check says why an event of a sender on a host is not believed. A sender tells
+// of what it saw: not who did it, which the timeline knows by the links, and not
+// what happened on another host.
+func check(e postern.Event, host string, now time.Time) error {
+	switch {
+	case !kinds[e.Kind]:
+		return fmt.Errorf("an agent does not tell of %.40q", e.Kind)
+	case e.Index != 0:
+		return fmt.Errorf("the event says where it stands in the timeline")
+	case e.Person != "":
+		return fmt.Errorf("the event says which person it was")
+	case e.Host != host:
+		return fmt.Errorf("the event is of the host %.80q, the sender is %q", e.Host, host)
+	case e.Time.After(now.Add(maxAhead)) || e.Time.Before(now.Add(-maxAge)):
+		return fmt.Errorf("the event is of %s", e.Time.UTC().Format(time.RFC3339))
+	case e.Outcome != postern.OK && e.Outcome != postern.Refused && e.Outcome != postern.Failed:
+		return fmt.Errorf("%.40q is no outcome", e.Outcome)
+	case e.Took < 0 || e.Took > maxTook || e.Count < 0:
+		return fmt.Errorf("the event took %v and counts %d", e.Took, e.Count)
+	}
+	if _, err := netip.ParseAddr(e.Address); e.Address != "" && err != nil {
+		return fmt.Errorf("%.80q is no address", e.Address)
+	}
+	for key := range e.Details {
+		if !details[key] {
+			return fmt.Errorf("an agent's event has no detail %.40q", key)
+		}
+	}
+	for _, l := range e.Links {
+		if err := checkLink(l, host); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLink lets an event belong to sessions and processes of its own host and
+// to virtual machines: never to a credential.
+func checkLink(l postern.Link, host string) error {
+	switch l.Kind {
+	case postern.LinkSession, postern.LinkProcess:
+		if strings.HasPrefix(l.ID, host+"/") {
+			return nil
+		}
+		return fmt.Errorf("the link %.80q is of another host than %s", l.ID, host)
+	case postern.LinkDomain:
+		return nil
+	}
+	return fmt.Errorf("an agent's event has no link of kind %.40q", l.Kind)
+}

@@ -1,0 +1,179 @@
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Store keeps events for good.
+type Store interface {
+	// Relay appends to the timeline, in one durable transaction, those events of
+	// an agent whose numbers are above the highest that it was given before, and
+	// returns the highest now. A gap in the numbers becomes an event that counts
+	// it. It is safe for concurrent use, on several servers at once.
+	Relay(ctx context.Context, source, agent string, batch []Numbered) (seq int64, err error)
+}
+
+// Source is who sends.
+type Source struct {
+	Name string // what the server remembers it by
+	Host string // the host that its events are of
+	Self bool   // that host is the server itself: events need not name it
+}
+
+// Config is a receiving handler's.
+type Config struct {
+	// Source says who sends a request; an error refuses it. It must be set.
+	Source func(*http.Request) (Source, error)
+	Now    func() time.Time // the clock; nil for the real one
+	// Busy bounds how many batches are taken at a time, 8 if zero.
+	Busy int
+}
+
+// Validate reports what is wrong with the configuration.
+func (c Config) Validate() error {
+	if c.Source == nil || c.Busy < 0 {
+		return postern.Errorf(postern.Invalid, "receiving events: who may send them is not said, or a number is negative")
+	}
+	return nil
+}
+
+// Handler takes batches. It is safe for concurrent use.
+type Handler struct {
+	c     Config
+	store Store
+	log   *slog.Logger
+	slots chan struct{}
+}
+
+// NewHandler returns a handler that keeps events in the store.
+func NewHandler(c Config, store Store, log *slog.Logger) (*Handler, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Busy == 0 {
+		c.Busy = 8
+	}
+	return &Handler{c: c, store: store, log: log, slots: make(chan struct{}, c.Busy)}, nil
+}
+
+// ServeHTTP takes a batch and answers when its events are durable.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	seq, err := h.take(w, r)
+	a, status := answer{Seq: seq}, http.StatusOK
+	if err != nil {
+		code := postern.CodeOf(err)
+		a.Error, a.Hint, status = err.Error(), postern.HintOf(err), code.HTTPStatus()
+		if code == postern.Internal {
+			a.Error = "something broke"
+		}
+		h.log.WarnContext(r.Context(), "events were not taken", slog.Any(postern.LogError, err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(a)
+}
+
+func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
+	source, err := h.c.Source(r)
+	if err != nil {
+		return 0, err
+	}
+	if r.Method != http.MethodPost || r.URL.Path != Path {
+		return 0, postern.Errorf(postern.NotFound, "events are sent by POST to %s", Path)
+	}
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	default:
+		return 0, postern.Errorf(postern.TooMany, "too many batches at a time")
+	}
+	// One that sends slowly does not keep its slot.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout))
+	agent, batch, err := parseBatch(http.MaxBytesReader(w, r.Body, maxBatchBytes), source, h.c.Now())
+	if err != nil {
+		return 0, err
+	}
+	return h.store.Relay(r.Context(), source.Name, agent, batch)
+}
+
+// parseBatch reads a batch of a source and checks all of it.
+func parseBatch(body io.Reader, source Source, now time.Time) (agent string, batch []Numbered, err error) {
+	in := bufio.NewScanner(body)
+	in.Buffer(nil, maxLine+1)
+	var head header
+	if !in.Scan() || json.Unmarshal(in.Bytes(), &head) != nil || !validAgent(head.Agent) {
+		return "", nil, postern.Errorf(postern.Invalid, "a batch begins with a line that names its sender")
+	}
+	if head.Host != source.Host {
+		return "", nil, postern.Errorf(postern.Denied, "the sender calls its host %.80q, and may speak for %q", head.Host, source.Host).
+			WithHint("a certificate's person is named as its host: postern agent --host %s", source.Host)
+	}
+	for in.Scan() {
+		n, err := parseLine(in.Bytes(), source, now)
+		if err == nil && len(batch) > 0 && n.Seq <= batch[len(batch)-1].Seq {
+			err = fmt.Errorf("the numbers do not rise")
+		}
+		if err == nil && len(batch) == maxBatchEvents {
+			err = fmt.Errorf("more than %d events", maxBatchEvents)
+		}
+		if err != nil {
+			return "", nil, postern.Errorf(postern.Invalid, "event %d of the batch: %w", len(batch)+1, err)
+		}
+		batch = append(batch, n)
+	}
+	if err := in.Err(); err != nil {
+		code := postern.Unavailable // cut short: it may come again
+		if _, long := errors.AsType[*http.MaxBytesError](err); long || errors.Is(err, bufio.ErrTooLong) {
+			code = postern.Invalid
+		}
+		return "", nil, postern.Errorf(code, "read the batch: %w", err)
+	}
+	if len(batch) == 0 {
+		return "", nil, postern.Errorf(postern.Invalid, "the batch is empty")
+	}
+	return head.Agent, batch, nil
+}
+
+func parseLine(line []byte, source Source, now time.Time) (Numbered, error) {
+	var n Numbered
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&n); err != nil || d.More() {
+		return n, fmt.Errorf("not an event as JSON")
+	}
+	if n.Seq < 1 || n.Seq > maxSeq {
+		return n, fmt.Errorf("the number %d", n.Seq)
+	}
+	if err := check(n.Event, source.Host, now); err != nil {
+		return n, err
+	}
+	if source.Self {
+		n.Event.Host = ""
+	}
+	return n, nil
+}
+
+// maxSeq bounds a sender's numbers, so that gaps add up.
+const maxSeq = 1 << 53
+
+// Gap returns the event that stands for n of a source's events that never came.
+func Gap(source string, n int64, now time.Time) postern.Event {
+	return postern.Event{
+		Time: now, Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: source, Count: n,
+		Reason: "the agent had no room for them, or they were refused or damaged",
+	}
+}
