@@ -175,7 +175,7 @@ func (a *Authority) caTemplate(cn string, validity time.Duration) *x509.Certific
 }
 
 func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer crypto.Signer) (Certificate, error) {
-	id, err := keyID(iss.pub)
+	id, err := keyID(iss.PublicKey)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -186,7 +186,7 @@ func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer c
 	if iss.cert, err = x509.ParseCertificate(iss.Certificate); err != nil {
 		return Certificate{}, postern.Errorf(postern.Internal, "CA %s: %w", iss.ID, err)
 	}
-	return a.record(iss.cert, string(Root), ProfileIntermediate)
+	return a.record(iss.cert, string(Root), ProfileIntermediate), nil
 }
 
 // addURLs writes where to fetch the issuer's revocation list and certificate,

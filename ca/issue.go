@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -210,21 +209,21 @@ func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certifica
 	if _, ok := pub.(*rsa.PublicKey); ok && c.Profile == ProfileServer {
 		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 without forward secrecy asks for it
 	}
-	var err error
-	if tmpl.SubjectKeyId, err = keyID(pub); err != nil {
+	spki, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "public key: %w", err)
+	}
+	if tmpl.SubjectKeyId, err = keyID(spki); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, iss.cert, pub, iss.signer)
+	der, err := iss.signLeaf(tmpl, pub, spki)
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "sign with the %s CA: %w", iss.ID, err)
 	}
 	if out.Leaf, err = x509.ParseCertificate(der); err != nil {
 		return nil, postern.Errorf(postern.Internal, "the certificate just signed does not parse: %w", err)
 	}
-	rec, err := a.record(out.Leaf, iss.ID, c.Profile)
-	if err != nil {
-		return nil, err
-	}
+	rec := a.record(out.Leaf, iss.ID, c.Profile)
 	rec.Person, rec.Label, rec.Names, rec.Renews = c.Person, c.Label, c.Names, c.Renews
 	if err := a.store.AddCertificate(ctx, rec, issuedEvent(rec, by)); err != nil {
 		return nil, err
@@ -247,22 +246,18 @@ func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
 }
 
 // record returns what the store keeps of a certificate.
-func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) (Certificate, error) {
-	hash, err := KeyHash(cert.PublicKey)
-	if err != nil {
-		return Certificate{}, err
-	}
+func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) Certificate {
 	return Certificate{
 		Serial:    SerialString(cert.SerialNumber),
 		Issuer:    issuer,
 		Profile:   p,
 		Subject:   SubjectString(cert.RawSubject),
-		Key:       hash,
+		Key:       hashPKIX(cert.RawSubjectPublicKeyInfo),
 		DER:       cert.Raw,
 		NotBefore: cert.NotBefore,
 		NotAfter:  cert.NotAfter,
 		Issued:    a.cfg.Now().UTC().Truncate(time.Microsecond),
-	}, nil
+	}
 }
 
 func issuedEvent(c Certificate, by Origin) postern.Event {

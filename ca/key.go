@@ -146,17 +146,19 @@ func KeyHash(pub crypto.PublicKey) (string, error) {
 	if err != nil {
 		return "", postern.Errorf(postern.Invalid, "public key: %w", err)
 	}
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:]), nil
+	return hashPKIX(der), nil
 }
 
-// keyID returns a subject key identifier: RFC 7093 section 2, method 1.
-func keyID(pub crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
-	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "public key: %w", err)
-	}
-	bits, err := subjectPublicKey(der)
+// hashPKIX is KeyHash of a key in PKIX form.
+func hashPKIX(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// keyID returns the subject key identifier of a key in PKIX form: RFC 7093
+// section 2, method 1.
+func keyID(pkixDER []byte) ([]byte, error) {
+	bits, err := subjectPublicKey(pkixDER)
 	if err != nil {
 		return nil, err
 	}

@@ -333,10 +333,10 @@ func responseData(list []single, answer OCSPAnswer, responder, nonce []byte) ([]
 		b.AddASN1(context0(1), func(b *cryptobyte.Builder) {
 			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 				if nonce != nil {
-					addExtension(b, oidOCSPNonce, func(b *cryptobyte.Builder) { b.AddASN1OctetString(nonce) })
+					addExtension(b, oidOCSPNonce, false, func(b *cryptobyte.Builder) { b.AddASN1OctetString(nonce) })
 				}
 				if extendedRevoke {
-					addExtension(b, oidExtendedRevoke, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
+					addExtension(b, oidExtendedRevoke, false, func(b *cryptobyte.Builder) { b.AddASN1NULL() })
 				}
 			})
 		})
@@ -347,13 +347,6 @@ func responseData(list []single, answer OCSPAnswer, responder, nonce []byte) ([]
 // oidExtendedRevoke announces that "revoked" can mean "never issued" (RFC 6960
 // section 4.4.8).
 var oidExtendedRevoke = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 9}
-
-func addExtension(b *cryptobyte.Builder, oid asn1.ObjectIdentifier, value cryptobyte.BuilderContinuation) {
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1ObjectIdentifier(oid)
-		b.AddASN1(cbasn1.OCTET_STRING, value)
-	})
-}
 
 func addSingle(b *cryptobyte.Builder, s single, answer OCSPAnswer) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
@@ -385,7 +378,7 @@ func ocspResponse(data, sig []byte, certs ...[]byte) ([]byte, error) {
 				b.AddASN1(cbasn1.OCTET_STRING, func(b *cryptobyte.Builder) {
 					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 						b.AddBytes(data)
-						b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddASN1ObjectIdentifier(oidECDSASHA256) })
+						addECDSAWithSHA256(b)
 						b.AddASN1BitString(sig)
 						b.AddASN1(context0(0), func(b *cryptobyte.Builder) {
 							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(bytes.Join(certs, nil)) })

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // attributes are the short names of subject attributes (RFC 4514 section 3, and
@@ -62,12 +64,11 @@ func escapeValue(s string) string {
 // subjectPublicKey returns the bits of a PKIX public key, which key identifiers
 // are made from.
 func subjectPublicKey(pkixDER []byte) ([]byte, error) {
-	var spki struct {
-		Algorithm pkix.AlgorithmIdentifier
-		Key       asn1.BitString
+	outer := cryptobyte.String(pkixDER)
+	var spki cryptobyte.String
+	var bits []byte
+	if !outer.ReadASN1(&spki, cbasn1.SEQUENCE) || !spki.SkipASN1(cbasn1.SEQUENCE) || !spki.ReadASN1BitStringAsBytes(&bits) {
+		return nil, postern.Errorf(postern.Invalid, "the public key is malformed")
 	}
-	if _, err := asn1.Unmarshal(pkixDER, &spki); err != nil {
-		return nil, postern.Errorf(postern.Invalid, "public key: %w", err)
-	}
-	return spki.Key.RightAlign(), nil
+	return bits, nil
 }

@@ -89,7 +89,7 @@ func (db *DB) SetIssuerKey(ctx context.Context, id string, sealed []byte, event 
 // CASetting implements [ca.Store].
 func (db *DB) CASetting(ctx context.Context, name string) (string, error) {
 	var value string
-	err := db.read.QueryRowContext(ctx, `SELECT value FROM ca_settings WHERE name = $1`, name).Scan(&value)
+	err := db.row(ctx, `SELECT value FROM ca_settings WHERE name = $1`, name).Scan(&value)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -166,7 +166,7 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 
 // Certificate implements [ca.Store].
 func (db *DB) Certificate(ctx context.Context, serial string) (ca.Certificate, error) {
-	c, err := scanCertificate(db.read.QueryRowContext(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
+	c, err := scanCertificate(db.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).WithHint("postern ca list shows them")
 	}
@@ -269,7 +269,7 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 // Revision implements [ca.Store].
 func (db *DB) Revision(ctx context.Context, issuer string) (int64, error) {
 	var n int64
-	err := db.read.QueryRowContext(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&n)
+	err := db.row(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&n)
 	return n, db.wrap(notFound(err, "there is no CA %q", issuer), "read a CA's revision")
 }
 
@@ -306,7 +306,7 @@ func (db *DB) Revocations(ctx context.Context, issuer string, expireAfter time.T
 func (db *DB) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
 	crl := ca.CRL{Issuer: issuer}
 	var this, next int64
-	err := db.read.QueryRowContext(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls WHERE issuer = $1`, issuer).
+	err := db.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls WHERE issuer = $1`, issuer).
 		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next)
 	crl.ThisUpdate, crl.NextUpdate = fromMicros(this), fromMicros(next)
 	return crl, db.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
@@ -356,7 +356,7 @@ func scanToken(row scanner) (ca.APIToken, error) {
 
 // APIToken implements [ca.Store].
 func (db *DB) APIToken(ctx context.Context, hash []byte) (ca.APIToken, error) {
-	t, err := scanToken(db.read.QueryRowContext(ctx, `SELECT `+tokenColumns+` FROM ca_tokens WHERE hash = $1`, hash))
+	t, err := scanToken(db.row(ctx, `SELECT `+tokenColumns+` FROM ca_tokens WHERE hash = $1`, hash))
 	return t, db.wrap(notFound(err, "there is no such token"), "read a token")
 }
 

@@ -67,6 +67,7 @@ type DB struct {
 	backend backend
 	write   *sql.DB // one connection, the writer's
 	read    *sql.DB
+	rows    sync.Map // query to *sql.Stmt on read: see row
 	seals   atomic.Pointer[sealer]
 	now     func() time.Time
 

@@ -110,8 +110,30 @@ func (db *DB) Read(ctx context.Context, f func(ctx context.Context, tx *Tx) erro
 
 // readNumber runs a query for one number, outside of any transaction.
 func (db *DB) readNumber(ctx context.Context, query string) (n int64, err error) {
-	err = db.again(ctx, func() error { return db.read.QueryRowContext(ctx, query).Scan(&n) })
+	err = db.again(ctx, func() error { return db.row(ctx, query).Scan(&n) })
 	return n, err
+}
+
+// row runs a constant query for one row by its key, outside of any transaction.
+// A database in this process prepares it once, and is not interrupted in it:
+// to watch for the end of ctx would take longer than the query.
+func (db *DB) row(ctx context.Context, query string, args ...any) *sql.Row {
+	if !db.backend.cacheStatements() {
+		return db.read.QueryRowContext(ctx, query, args...)
+	}
+	ctx = context.WithoutCancel(ctx)
+	kept, ok := db.rows.Load(query)
+	if !ok {
+		stmt, err := db.read.PrepareContext(ctx, query)
+		if err != nil {
+			return db.read.QueryRowContext(ctx, query, args...) // says why itself
+		}
+		var lost bool
+		if kept, lost = db.rows.LoadOrStore(query, stmt); lost {
+			_ = stmt.Close()
+		}
+	}
+	return kept.(*sql.Stmt).QueryRowContext(ctx, args...)
 }
 
 // readTries is how often something is read when its connection is lost or it

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -131,8 +132,10 @@ func (db *DB) writer() {
 	}
 }
 
-// gather adds what waits in the queue now to the batch.
+// gather adds what waits in the queue now to the batch, after those that are
+// about to join it had their turn on the processor.
 func (db *DB) gather(batch []*request) []*request {
+	runtime.Gosched()
 	for len(batch) < maxBatch {
 		select {
 		case r := <-db.queue:
@@ -300,7 +303,9 @@ func call(r *request, tx *Tx) (caught any, err error) {
 // maxStatements bounds the statements that are kept prepared.
 const maxStatements = 256
 
-// statements is a connection that prepares each statement once.
+// statements is a connection that prepares each statement once. What it runs is
+// not interrupted: the driver would start a goroutine a statement to watch for
+// the end of a context.
 type statements struct {
 	conn *sql.Conn
 	kept map[string]*sql.Stmt
@@ -332,7 +337,7 @@ func (s *statements) ExecContext(ctx context.Context, query string, args ...any)
 	if err != nil {
 		return nil, err
 	}
-	return stmt.ExecContext(ctx, args...)
+	return stmt.ExecContext(context.WithoutCancel(ctx), args...)
 }
 
 func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
@@ -340,7 +345,7 @@ func (s *statements) QueryContext(ctx context.Context, query string, args ...any
 	if err != nil {
 		return nil, err
 	}
-	return stmt.QueryContext(ctx, args...)
+	return stmt.QueryContext(context.WithoutCancel(ctx), args...)
 }
 
 func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
@@ -348,5 +353,5 @@ func (s *statements) QueryRowContext(ctx context.Context, query string, args ...
 	if err != nil {
 		return s.conn.QueryRowContext(ctx, query, args...) // says why itself
 	}
-	return stmt.QueryRowContext(ctx, args...)
+	return stmt.QueryRowContext(context.WithoutCancel(ctx), args...)
 }
