@@ -76,7 +76,7 @@ func (p *postgres) migrate(ctx context.Context, db *sql.DB) error {
 
 // begin starts a transaction and takes the write lock. Every statement after it
 // sees what the last holder committed.
-func (p *postgres) begin(ctx context.Context, c *sql.Conn) error {
+func (p *postgres) begin(ctx context.Context, c runner) error {
 	if _, err := c.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED"); err != nil {
 		return err
 	}

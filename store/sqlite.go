@@ -127,7 +127,7 @@ func (s *sqlite) migrate(ctx context.Context, db *sql.DB) error {
 // begin takes the file's write lock. SQLite's own waiting backs off up to a
 // tenth of a second, in which a busy neighbour wins again and again: this waits
 // in short steps.
-func (s *sqlite) begin(ctx context.Context, c *sql.Conn) error {
+func (s *sqlite) begin(ctx context.Context, c runner) error {
 	deadline := time.Now().Add(busyTimeout)
 	if _, err := c.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
 		return err

@@ -89,7 +89,7 @@ const readConns = 16
 type backend interface {
 	open(ctx context.Context) (write, read *sql.DB, err error)
 	migrate(ctx context.Context, db *sql.DB) error
-	begin(ctx context.Context, c *sql.Conn) error // take the one write lock there is
+	begin(ctx context.Context, c runner) error // take the one write lock there is
 	classify(err error) fault
 	conflicts(err error) bool // a unique key or a reference stood against it
 	cacheStatements() bool    // whether the driver leaves that to us

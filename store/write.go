@@ -236,7 +236,7 @@ func (w *batchWriter) once(batch []*request) error {
 	if err := w.connect(ctx); err != nil {
 		return err
 	}
-	if err := w.db.backend.begin(ctx, w.conn); err != nil {
+	if err := w.db.backend.begin(ctx, w.run); err != nil {
 		return err
 	}
 	tx := &Tx{db: w.db, run: w.run, write: true}

@@ -65,6 +65,9 @@ func cleanDetails(details map[string]string) map[string]string {
 // clean cuts s to n bytes and replaces what is not printable UTF-8.
 func clean(s string, n int) string {
 	s = s[:min(len(s), n)]
+	if plain(s) {
+		return s
+	}
 	s = strings.ToValidUTF8(s, "\uFFFD")
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
@@ -72,6 +75,16 @@ func clean(s string, n int) string {
 		}
 		return r
 	}, s)
+}
+
+// plain reports whether s is printable ASCII, which most texts are.
+func plain(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
 }
 
 // Encode returns the line of an event: its JSON without a newline, keys in a
