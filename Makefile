@@ -17,6 +17,9 @@ PACKAGES := \
 	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql python3-yubiotp qemu-system-x86 rsync socat sqlite3 \
 	sshpass strace sudo tmux tshark uacme uidmap unzip util-linux valgrind xauth xz-utils yubiserver
 
+# The portal's bundle is made with npm: Debian's, where there is no other.
+PACKAGES += $(if $(shell command -v npm),,npm)
+
 .PHONY: up build check test packages generate-check lint generate bench soak fuzz demo-trace vuln pam install clean
 
 up: build
