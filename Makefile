@@ -9,13 +9,13 @@ RACE    ?= 1
 
 # Every Debian package that a test needs.
 PACKAGES := \
-	apache2 binutils bpftrace bsdextrautils certbot chromium clang curl dbus dehydrated e2fsprogs \
+	apache2 binutils bpftrace bsdutils certbot chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
-	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libbpf-dev libc6-dev libcap2-bin libnss3-tools \
+	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss3-tools \
 	libpam-yubico libpam0g-dev libvirt-clients libvirt-daemon libvirt-daemon-system libvirt-wireshark \
-	libykclient-dev libyubikey-dev llvm man-db netcat-openbsd nginx openssh-client openssh-server \
-	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql python3-yubiotp qemu-system-x86 rsync socat sqlite3 \
-	sshpass strace sudo tmux tshark uacme uidmap unzip util-linux valgrind xauth xz-utils yubiserver
+	libykclient-dev libyubikey-dev llvm login make nginx openssh-client openssh-server \
+	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql procps python3-yubiotp qemu-system-x86 rsync sqlite3 \
+	sudo tshark uacme util-linux valgrind xauth yubiserver
 
 # The portal's bundle is made with npm: Debian's, where there is no other.
 PACKAGES += $(if $(shell command -v npm),,npm)
