@@ -124,6 +124,10 @@ func (s *Sender) Send(ctx context.Context) (more bool, err error) {
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
+	// A number that the server knows must not be given again after a crash.
+	if err := s.spool.Sync(); err != nil {
+		return false, err
+	}
 	last := batch[len(batch)-1].Seq
 	seq, err := s.post(ctx, batch)
 	switch {

@@ -153,14 +153,18 @@ func (s *Spool) resume() error {
 	s.active, s.next = f, last.first
 	last.bytes = 0
 	in := bufio.NewReaderSize(f, maxLine+1)
-	for {
+	for read := int64(0); ; {
 		line, err := in.ReadSlice('\n')
-		var n Numbered
-		if err != nil || json.Unmarshal(line, &n) != nil || n.Seq < s.next {
+		read += int64(len(line))
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			break
 		}
-		last.bytes += int64(len(line))
-		s.next = n.Seq + 1
+		last.bytes = read
+		// A damaged line keeps its place: numbers behind it may have been sent.
+		var n Numbered
+		if json.Unmarshal(line, &n) == nil && n.Seq >= s.next {
+			s.next = n.Seq + 1
+		}
 	}
 	if err := f.Truncate(last.bytes); err != nil {
 		return err
