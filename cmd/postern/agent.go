@@ -50,7 +50,7 @@ however often it is sent. Needs a kernel of 5.15 or newer, and root or CAP_BPF,
 CAP_PERFMON and CAP_SYS_PTRACE.`,
 		Example: `  postern agent
   postern agent --print --procedure 'domain_*'
-  postern agent --server https://id.example.com --cert hv1.crt --key hv1.key --host hv1`,
+  postern agent --server https://id.example.com --cert hv1.pem --key hv1.key --host hv1`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
 	}

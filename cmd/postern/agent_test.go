@@ -2,17 +2,25 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/relay"
 	"github.com/postern-project/postern/sshd"
 	"github.com/postern-project/postern/timeline"
+	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/trace/libvirt"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -130,4 +138,169 @@ func TestSentence(t *testing.T) {
 		t.Log(words.String())
 	}
 	t.Log(words.String())
+}
+
+// agentEvent is an event as an agent on a host sends it.
+func agentEvent(host, object string) postern.Event {
+	return postern.Event{
+		Time: time.Now(), Kind: postern.EventLibvirtCall, Outcome: postern.OK, Host: host, Object: object,
+		Links: []postern.Link{{Kind: postern.LinkSession, ID: host + "/boot/7"}}, Details: map[string]string{timeline.Procedure: "domainDestroy"},
+	}
+}
+
+// sendOne sends one event as postern agent does with these flags.
+func sendOne(t *testing.T, stateDir string, o agentOptions, e postern.Event) error {
+	t.Helper()
+	spool, err := relay.OpenSpool(relay.SpoolConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	target, client, err := o.target(stateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	s, err := relay.NewSender(relay.SenderConfig{URL: target, Host: o.host, Client: client}, spool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spool.Append(e); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Send(t.Context())
+	return err
+}
+
+// TestWhoMaySendEvents runs a server and sends to it as agents of all sorts.
+func TestWhoMaySendEvents(t *testing.T) {
+	dir := t.TempDir()
+	state := filepath.Join(dir, "state")
+	port, plain := posterntest.FreePort(t), posterntest.FreePort(t)
+	config := filepath.Join(dir, "Caddyfile")
+	text := fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tpostern {\n\t\tportal https://localhost:%d\n\t}\n}\n", port, plain, port)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := startRun(t, state, "--config", config)
+	root, err := r.postern("ca", "root", "show")
+	if err != nil {
+		t.Fatal(root, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "root.pem"), []byte(root), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"user", "add", "hv1", "--group", "agents"}, {"user", "add", "hv2"}, {"user", "add", "hv3", "--group", "agents"},
+		{"ca", "issue", "--client", "hv1", "--layout", "pem", "--out", dir}, {"ca", "issue", "--client", "hv2", "--layout", "pem", "--out", dir},
+		{"ca", "issue", "--client", "hv3", "--layout", "pem", "--out", dir}, {"user", "suspend", "hv3"},
+	} {
+		if out, err := r.postern(args...); err != nil {
+			t.Fatalf("postern %v: %v: %s", args, err, out)
+		}
+	}
+	remote := func(person, host string) agentOptions {
+		return agentOptions{
+			server: fmt.Sprintf("https://localhost:%d", port), host: host, ca: filepath.Join(dir, "root.pem"),
+			cert: filepath.Join(dir, person+".pem"), key: filepath.Join(dir, person+".key"),
+		}
+	}
+	r.await(func() bool { return sendOne(t, state, remote("hv1", "hv1"), agentEvent("hv1", "remote")) == nil })
+	for name, c := range map[string]struct{ person, host string }{
+		"nobody in the group": {"hv2", "hv2"}, "another host's agent": {"hv1", "hv2"}, "a suspended one": {"hv3", "hv3"},
+	} {
+		if err := sendOne(t, state, remote(c.person, c.host), agentEvent(c.host, "forged")); postern.CodeOf(err) != postern.Unavailable {
+			t.Errorf("%s may send: %v", name, err)
+		}
+	}
+	// What is refused as forged is given up, and not written.
+	forged := agentEvent("hv1", "forged")
+	forged.Kind = postern.EventSSHAuth
+	if err := sendOne(t, state, remote("hv1", "hv1"), forged); err != nil {
+		t.Error(err)
+	}
+	if got := r.curl("--cacert", filepath.Join(dir, "root.pem"), "-d", "x", fmt.Sprintf("https://localhost:%d%s", port, relay.Path)); !strings.HasSuffix(got, "403") {
+		t.Errorf("without a certificate: %s", got)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sendOne(t, state, agentOptions{host: host}, agentEvent(host, "local")); err != nil {
+		t.Errorf("over the socket: %v", err)
+	}
+	if err := sendOne(t, state, agentOptions{host: "hv1"}, agentEvent("hv1", "forged")); postern.CodeOf(err) != postern.Unavailable {
+		t.Errorf("another host's events over the socket: %v", err)
+	}
+	out, err := r.postern("log", "list", "--kind", "libvirt", "--json")
+	if err != nil {
+		t.Fatal(out, err)
+	}
+	if strings.Count(out, "\n") != 2 || !strings.Contains(out, `"host":"hv1","object":"remote"`) || !strings.Contains(out, `"outcome":"ok","object":"local"`) {
+		t.Errorf("the timeline has\n%s", out)
+	}
+	if out, err := r.postern("log", "list", "--kind", "ssh", "--json"); err != nil || out != "" {
+		t.Errorf("a forged login: %s %v", out, err)
+	}
+}
+
+// TestAnotherUserMaySendNoEvents reaches the socket as nobody, as if its
+// directory let everybody in.
+func TestAnotherUserMaySendNoEvents(t *testing.T) {
+	posterntest.NeedRoot(t)
+	rig := newSSHRig(t)
+	defer takeEvents(t, rig.st)()
+	path := rig.st.path(agentSocket)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatal(info, err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	for dir := rig.st.Dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(posterntest.Need(t, "curl"), "-sS", "--unix-socket", path, "-d", "x", "-w", "%{http_code}", "http://postern"+relay.Path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "only root") || !strings.HasSuffix(string(out), "403") {
+		t.Errorf("%s %v", out, err)
+	}
+}
+
+func TestWatchedCalls(t *testing.T) {
+	watched, err := watchedCalls(false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]interest{
+		"remote.domain_destroy": always, "remote.domain_create_xml": always, "remote.domain_reboot": always,
+		"remote.secret_get_value": always, "remote.domain_memory_peek": always, "remote.domain_screenshot": always,
+		"qemu.domain_monitor_command": always, "admin.client_close": always, "admin.connect_daemon_shutdown": always,
+		"remote.domain_get_xml_desc": secure,
+		"remote.domain_get_info":     0, "remote.connect_open": 0, "remote.auth_list": 0, "remote.connect_list_all_domains": 0,
+		"remote.domain_interface_addresses": 0, "admin.server_list_clients": 0,
+	} {
+		found := libvirt.Match(name)
+		if len(found) != 1 {
+			t.Fatalf("%s: %d procedures", name, len(found))
+		}
+		if got := watched[trace.Procedure{Prog: found[0].Program.Number, Proc: found[0].Procedure.Number}]; got != want {
+			t.Errorf("%s: interest %d, want %d", name, got, want)
+		}
+	}
+	if got := apiName(536903814, 10); got != "domainCreateXML" {
+		t.Error(got)
+	}
+	if all, err := watchedCalls(true, nil); all != nil || err != nil {
+		t.Error(all, err)
+	}
+	if _, err := watchedCalls(true, []string{"domain_*"}); postern.CodeOf(err) != postern.Invalid {
+		t.Error(err)
+	}
+	if some, err := watchedCalls(false, []string{"domain_get_info"}); len(some) != 1 || err != nil {
+		t.Error(some, err)
+	}
 }
