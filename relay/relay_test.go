@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,7 +19,6 @@ import (
 	"github.com/postern-project/postern/relay"
 	"github.com/postern-project/postern/store"
 	"github.com/postern-project/postern/store/storetest"
-	"github.com/postern-project/postern/timeline"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -65,18 +65,31 @@ func newServer(t *testing.T) *server {
 // and "lost N" for those that are missing.
 func (s *server) objects(t *testing.T) []string {
 	t.Helper()
-	events, err := s.db.Events(t.Context(), timeline.Filter{})
+	var got []string
+	err := s.db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		got = nil
+		rows, err := tx.Query(ctx, `SELECT line FROM log_events ORDER BY idx`)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var line string
+			var e postern.Event
+			if err := errors.Join(rows.Scan(&line), json.Unmarshal([]byte(line), &e)); err != nil {
+				return err
+			}
+			switch e.Kind {
+			case postern.EventLibvirtCall:
+				got = append(got, e.Object)
+			case postern.EventAgentLost:
+				got = append(got, fmt.Sprint("lost ", e.Count))
+			}
+		}
+		return rows.Err()
+	})
 	if err != nil {
 		t.Fatal(err)
-	}
-	var got []string
-	for _, e := range events {
-		switch e.Kind {
-		case postern.EventLibvirtCall:
-			got = append(got, e.Object)
-		case postern.EventAgentLost:
-			got = append(got, fmt.Sprint("lost ", e.Count))
-		}
 	}
 	return got
 }
@@ -104,7 +117,7 @@ func call(object string) postern.Event {
 	return postern.Event{
 		Time: time.Now(), Kind: postern.EventLibvirtCall, Outcome: postern.OK, Host: "hv1", Object: object,
 		Links:   []postern.Link{{Kind: postern.LinkSession, ID: "hv1/boot/7"}, {Kind: postern.LinkDomain, ID: "7732fd75-b914-4350-9d4b-bd11a6ba383a"}},
-		Details: map[string]string{timeline.Procedure: "domainDestroy"},
+		Details: map[string]string{"procedure": "domainDestroy"},
 	}
 }
 
