@@ -89,6 +89,8 @@ var postgresServerSnippet = snippet("postgresql-server", `# PostgreSQL, for {{.N
 ssl_cert_file = '{{.Cert}}'
 ssl_key_file = '{{.Key}}'
 ssl_ca_file = '{{.Root}}'
+# Revocation: postern ca crl --issuer root, and --issuer client, in one file.
+#ssl_crl_file = '/etc/ssl/postern-crls.pem'
 
 # In pg_hba.conf, to let in who shows a certificate whose CN is the role's name:
 #   hostssl all all all cert

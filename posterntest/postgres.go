@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ type PostgreSQL struct {
 	cred      *syscall.Credential // the user it runs as, when the test is root
 	cmd       *exec.Cmd           // nil while it is stopped
 	stdin     io.WriteCloser
+	port      int // on loopback, 0 while it listens on the socket alone
 	databases atomic.Int64
 }
 
@@ -78,6 +80,43 @@ func unprivileged(t testing.TB) *syscall.Credential {
 	return nil
 }
 
+// Dir is a directory of the server's own, which is removed with it.
+func (p *PostgreSQL) Dir() string { return p.dir }
+
+// ServeTLS starts the server again, with more lines in postgresql.conf and
+// pg_hba.conf, on loopback as well, and returns its port there. The files that
+// the lines name are in a directory inside Dir, which is given to its user.
+func (p *PostgreSQL) ServeTLS(files, conf, hba string) (port int) {
+	p.t.Helper()
+	p.Stop()
+	err := filepath.WalkDir(files, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || p.cred == nil {
+			return err
+		}
+		return os.Chown(path, int(p.cred.Uid), int(p.cred.Gid))
+	})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	local := "local all all trust\n" // for the tests themselves
+	for name, text := range map[string]string{"postgresql.auto.conf": conf, "pg_hba.conf": local + hba + "\n"} {
+		if err := os.WriteFile(filepath.Join(p.data(), name), []byte(text), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	p.port = FreePort(p.t)
+	p.Start()
+	return p.port
+}
+
+// addresses returns where it listens besides its socket.
+func (p *PostgreSQL) addresses() string {
+	if p.port == 0 {
+		return ""
+	}
+	return "127.0.0.1"
+}
+
 func (p *PostgreSQL) data() string { return filepath.Join(p.dir, "data") }
 
 func (p *PostgreSQL) command(name string, args ...string) *exec.Cmd {
@@ -101,7 +140,10 @@ func (p *PostgreSQL) Start() {
 	}
 	defer log.Close()
 	p.cmd = p.command("/bin/sh", "-c", keeper, "sh", Need(p.t, "postgres"), "-D", p.data(), "-k", p.dir,
-		"-c", "listen_addresses=", "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c", "max_connections=60")
+		"-c", "listen_addresses="+p.addresses(), "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c", "max_connections=60")
+	if p.port != 0 {
+		p.cmd.Args = append(p.cmd.Args, "-c", fmt.Sprintf("port=%d", p.port))
+	}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		p.t.Fatal(err)
@@ -142,7 +184,11 @@ func (p *PostgreSQL) end(signal string) {
 
 // URL returns the URL of a database on the server.
 func (p *PostgreSQL) URL(database string) string {
-	return "postgres://postgres@/" + database + "?host=" + url.QueryEscape(p.dir)
+	at := "postgres://postgres@/" + database + "?host=" + url.QueryEscape(p.dir)
+	if p.port != 0 { // which the socket's name tells too
+		at += fmt.Sprintf("&port=%d", p.port)
+	}
+	return at
 }
 
 // Database makes an empty database and returns its URL.
