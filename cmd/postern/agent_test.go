@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -302,5 +304,83 @@ func TestWatchedCalls(t *testing.T) {
 	}
 	if some, err := watchedCalls(false, []string{"domain_get_info"}); len(some) != 1 || err != nil {
 		t.Error(some, err)
+	}
+}
+
+// TestAgentWhileTheServerIsAway watches clients of all sorts with no server
+// there; what they did is on the timeline, once, when the server and the agent
+// are back.
+func TestAgentWhileTheServerIsAway(t *testing.T) {
+	l := posterntest.StartLibvirtd(t)
+	t.Cleanup(l.Stop)
+	virsh(t, l.UnixURI(), "start", "vm1")
+	defer posterntest.TraceAlone(t)()
+	rig := newSSHRig(t)
+	spool := t.TempDir()
+	// What is in the spool later counts; the last --spool does.
+	stop := startAgent(t, rig.st.Dir, "--spool", spool)
+	virsh(t, l.UnixURI(), "dominfo", "vm1")
+	virsh(t, l.UnixURI(), "dumpxml", "vm1")
+	virsh(t, l.UnixURI(), "dumpxml", "--security-info", "vm1")
+	virsh(t, l.TCPURI(), "suspend", "vm1")
+	if out, err := l.Virsh("setvcpus", "vm1", "5", "--live"); err == nil {
+		t.Errorf("more processors than there can be: %s", out)
+	}
+	hangUp(t, l)
+	// The daemon has let go of that client when it answers another's about it.
+	for !strings.Contains(virsh(t, l.UnixURI(), "domstate", "vm1"), "shut off") {
+		posterntest.Pause(t)
+	}
+	if _, complaints := stop(); !strings.Contains(complaints, "wait on disk") {
+		t.Errorf("a server that is away is not spoken of: %s", complaints)
+	}
+
+	stopEvents := takeEvents(t, rig.st)
+	for range 2 {
+		startAgent(t, rig.st.Dir, "--spool", spool)()
+	}
+	stopEvents()
+	events, err := rig.st.Store.Events(t.Context(), timeline.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range events {
+		switch e.Kind {
+		case postern.EventLibvirtCall:
+			got = append(got, strings.Join([]string{e.Details[timeline.Procedure], e.Object, string(e.Outcome), e.Address}, " "))
+			t.Log(timeline.Sentence(e, nil))
+			if e.Outcome == postern.Failed && e.Reason == "" || e.Address == "" && len(e.Links) < 2 {
+				t.Errorf("%+v", e)
+			}
+		case postern.EventAgentLost:
+			t.Errorf("%+v", e)
+		case postern.EventAgentStarted, postern.EventAgentStopped:
+			got = append(got, e.Kind)
+		}
+	}
+	want := []string{
+		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1", "domainSetVcpusFlags vm1 failed ",
+		"domainDestroy vm1 failed ", "agent.stopped", "agent.started", "agent.stopped", "agent.started", "agent.stopped",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the timeline has\n%q\nwant\n%q", got, want)
+	}
+}
+
+// hangUp destroys vm1 and does not wait for the answer.
+func hangUp(t *testing.T, l *posterntest.Libvirtd) {
+	t.Helper()
+	r, err := posterntest.DialRPC("unix", l.Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	domain, err := r.Call(posterntest.ProcLookupByName, posterntest.String("vm1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const destroy = 12
+	if err := errors.Join(r.Send(posterntest.RemoteProgram, destroy, slices.Clone(domain)), r.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
