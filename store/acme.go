@@ -25,7 +25,7 @@ func scanACMEAccount(row *sql.Row) (acme.Account, error) {
 	var a acme.Account
 	var contact string
 	var created int64
-	err := row.Scan(&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.Binding, &created)
+	err := row.Scan(&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, (*[]byte)(&a.Binding), &created)
 	if contact != "" {
 		a.Contact = strings.Split(contact, " ")
 	}

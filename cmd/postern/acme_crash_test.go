@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	acmez "github.com/mholt/acmez/v3/acme"
+	"github.com/postern-project/postern/acme"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/reach"
+	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/store/storetest"
+)
+
+// acmeServerEnv names the store, in the process that serves ACME until it is
+// killed.
+const acmeServerEnv = "POSTERN_TEST_ACME"
+
+// acmeProofs is a web server that holds the proofs of all who order; those that
+// are held back are answered once they are let go.
+type acmeProofs struct {
+	*httptest.Server
+	files sync.Map // path to content
+	held  atomic.Pointer[chan struct{}]
+	asked chan struct{} // told of each look that is held
+}
+
+func newACMEProofs(t *testing.T) *acmeProofs {
+	p := &acmeProofs{asked: make(chan struct{}, 100)}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if held := p.held.Load(); held != nil {
+			p.asked <- struct{}{}
+			select {
+			case <-*held:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		if text, ok := p.files.Load(r.URL.Path); ok {
+			_, _ = io.WriteString(w, text.(string))
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
+}
+
+func (p *acmeProofs) port() string { return p.URL[strings.LastIndex(p.URL, ":")+1:] }
+
+// lookAtProofs is where a server finds the proofs.
+func lookAtProofs(port string) reach.Config {
+	n, _ := strconv.Atoi(port)
+	return reach.Config{HTTPPort: n, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Timeout: time.Minute}
+}
+
+// serveACMEUntilKilled is the process that is killed.
+func serveACMEUntilKilled(t *testing.T, spec string) {
+	where := strings.Split(spec, " ") // database, address, port of the proofs
+	db := storetest.OpenConfig(t, store.Config{URL: where[0]})
+	a, err := ca.Open(t.Context(), ca.Config{}, db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Fatal(http.ListenAndServe(where[1], orders))
+}
+
+// acmeServer is that process, as its clients see it.
+type acmeServer struct {
+	t        *testing.T
+	db, addr string
+	proofs   *acmeProofs
+	cmd      *exec.Cmd
+}
+
+func (s *acmeServer) start() {
+	s.t.Helper()
+	s.cmd = exec.Command(os.Args[0], "-test.run=^TestACMEServerKilled$")
+	s.cmd.Env = append(os.Environ(), acmeServerEnv+"="+s.db+" "+s.addr+" "+s.proofs.port())
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get("http://" + s.addr + acme.Prefix + "/directory")
+		if err == nil {
+			resp.Body.Close()
+			return
+		}
+		if time.Since(start) > 30*time.Second {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *acmeServer) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// acmeOrderer is one client.
+type acmeOrderer struct {
+	*acmez.Client
+	account acmez.Account
+	proofs  *acmeProofs
+}
+
+func newACMEOrderer(t *testing.T, directory string, h *http.Client, proofs *acmeProofs) *acmeOrderer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &acmeOrderer{Client: &acmez.Client{Directory: directory, HTTPClient: h, PollInterval: 10 * time.Millisecond}, proofs: proofs}
+	if o.account, err = o.NewAccount(t.Context(), acmez.Account{PrivateKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// begin makes an order and puts its proof in place.
+func (o *acmeOrderer) begin(ctx context.Context) (acmez.Order, acmez.Challenge, error) {
+	order, err := o.NewOrder(ctx, o.account, acmez.Order{Identifiers: []acmez.Identifier{{Type: "ip", Value: "127.0.0.1"}}})
+	if err != nil {
+		return order, acmez.Challenge{}, err
+	}
+	authz, err := o.GetAuthorization(ctx, o.account, order.Authorizations[0])
+	if err != nil {
+		return order, acmez.Challenge{}, err
+	}
+	i := slices.IndexFunc(authz.Challenges, func(c acmez.Challenge) bool { return c.Type == acmez.ChallengeTypeHTTP01 })
+	c := authz.Challenges[i]
+	o.proofs.files.Store(c.HTTP01ResourcePath(), c.KeyAuthorization)
+	return order, c, nil
+}
+
+// finish waits for the proof and gets the certificate, whose serial number it
+// returns.
+func (o *acmeOrderer) finish(ctx context.Context, order acmez.Order) (string, error) {
+	if _, err := o.PollAuthorization(ctx, o.account, acmez.Authorization{Location: order.Authorizations[0]}); err != nil {
+		return "", err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
+	if err != nil {
+		return "", err
+	}
+	if order, err = o.FinalizeOrder(ctx, o.account, order, csr); err != nil {
+		return "", err
+	}
+	chain, err := o.GetCertificateChain(ctx, o.account, order.Certificate)
+	if err != nil {
+		return "", err
+	}
+	block, _ := pem.Decode(chain[0].ChainPEM)
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", err
+	}
+	return ca.SerialString(leaf.SerialNumber), nil
+}
+
+func (o *acmeOrderer) obtain(ctx context.Context) (string, error) {
+	order, c, err := o.begin(ctx)
+	if err != nil {
+		return "", err
+	}
+	if _, err := o.InitiateChallenge(ctx, o.account, c); err != nil {
+		return "", err
+	}
+	return o.finish(ctx, order)
+}
+
+// TestACMEServerKilled kills a server at any moment while clients order, again
+// and again. Whatever certificate a client got is in the store; orders and
+// validations that were under way go on with the next server.
+func TestACMEServerKilled(t *testing.T) {
+	if spec := os.Getenv(acmeServerEnv); spec != "" {
+		serveACMEUntilKilled(t, spec)
+	}
+	s := &acmeServer{t: t, db: filepath.Join(t.TempDir(), "postern.db"), addr: fmt.Sprintf("127.0.0.1:%d", posterntest.FreePort(t)), proofs: newACMEProofs(t)}
+	db := storetest.OpenConfig(t, store.Config{URL: s.db})
+	if _, err := ca.Init(t.Context(), ca.Config{}, db); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	s.start()
+	defer func() { s.kill() }()
+	directory := "http://" + s.addr + acme.Prefix + "/directory"
+	var clients []*acmeOrderer
+	for range 4 {
+		clients = append(clients, newACMEOrderer(t, directory, &http.Client{Transport: &http.Transport{}}, s.proofs))
+	}
+	rounds := 3
+	if os.Getenv("POSTERN_SOAK") == "1" {
+		rounds = 60
+	}
+	var got sync.Map
+	for range rounds {
+		s.killWhile(clients, &got)
+		s.checkKnown(&got)
+		s.start()
+	}
+	s.checkGoesOn(clients[0], &got)
+}
+
+// killWhile kills the server some time after the first certificate that it
+// gives out.
+func (s *acmeServer) killWhile(clients []*acmeOrderer, got *sync.Map) {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	defer cancel()
+	first := sync.OnceFunc(func() {
+		time.AfterFunc(time.Duration(mathrand.IntN(300_000))*time.Microsecond, func() { s.kill(); cancel() })
+	})
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if serial, err := c.obtain(ctx); err == nil {
+					got.Store(serial, true)
+					first()
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// checkKnown holds that the store knows what the clients got, and that the
+// timeline is whole.
+func (s *acmeServer) checkKnown(got *sync.Map) {
+	s.t.Helper()
+	db := storetest.OpenConfig(s.t, store.Config{URL: s.db})
+	defer db.Close()
+	n := 0
+	for serial := range got.Range {
+		n++
+		if _, err := db.Certificate(s.t.Context(), serial.(string)); err != nil {
+			s.t.Errorf("a certificate that was given out: %v", err)
+		}
+	}
+	if n == 0 {
+		s.t.Error("no certificate was given out at all")
+	}
+	if report, err := db.VerifyLog(s.t.Context()); err != nil || len(report.Problems) > 0 {
+		s.t.Errorf("the timeline: %v %v", report.Problems, err)
+	}
+}
+
+// checkGoesOn kills the server between the steps of an order and while it looks
+// at a name.
+func (s *acmeServer) checkGoesOn(c *acmeOrderer, got *sync.Map) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	order, challenge, err := c.begin(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.kill()
+	s.start()
+	held := make(chan struct{})
+	s.proofs.held.Store(&held)
+	answer, err := c.InitiateChallenge(ctx, c.account, challenge)
+	if err != nil || answer.Status != acmez.StatusProcessing {
+		s.t.Fatalf("a challenge that takes long is %q: %v", answer.Status, err)
+	}
+	<-s.proofs.asked
+	s.kill()
+	s.proofs.held.Store(nil)
+	close(held)
+	s.start()
+	serial, err := c.finish(ctx, order)
+	if err != nil {
+		s.t.Fatalf("the order does not go on: %v", err)
+	}
+	got.Store(serial, true)
+	s.checkKnown(got)
+}
+
+// TestACMEFromTwoServers puts two servers over one PostgreSQL behind one address
+// that gives each request to the other one: every order is served by both.
+func TestACMEFromTwoServers(t *testing.T) {
+	pg := posterntest.StartPostgreSQL(t)
+	location := pg.Database()
+	proofs := newACMEProofs(t)
+	var back []*httputil.ReverseProxy
+	var served [2]atomic.Int64
+	for i := range 2 {
+		db := storetest.OpenConfig(t, store.Config{URL: location})
+		a, err := ca.Init(t.Context(), ca.Config{}, db)
+		if i > 0 {
+			a, err = ca.Open(t.Context(), ca.Config{}, db)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { orders.Close() })
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			served[i].Add(1)
+			orders.ServeHTTP(w, r)
+		}))
+		t.Cleanup(srv.Close)
+		u, err := url.Parse(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		back = append(back, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host }})
+	}
+	var turn atomic.Int64
+	balancer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		back[turn.Add(1)%2].ServeHTTP(w, r)
+	}))
+	t.Cleanup(balancer.Close)
+	c := newACMEOrderer(t, balancer.URL+acme.Prefix+"/directory", http.DefaultClient, proofs)
+	for range 4 {
+		if _, err := c.obtain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if served[0].Load() < 8 || served[1].Load() < 8 {
+		t.Errorf("the servers answered %d and %d requests", served[0].Load(), served[1].Load())
+	}
+}
