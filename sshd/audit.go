@@ -21,6 +21,9 @@ type Auditor struct {
 	// Clock tells how far off the clock is, for codes that depend on it; nil
 	// asks the kernel.
 	Clock func() Clock
+	// TimeCodes reports whether anybody behind pam_postern has a device that
+	// makes codes by time; nil, or an error, means that nobody knows.
+	TimeCodes func(ctx context.Context) (bool, error)
 }
 
 // Clock is what is known of a clock.
@@ -67,7 +70,7 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	if clock == nil {
 		clock = kernelClock
 	}
-	run.judgeClock(clock)
+	run.judgeClock(clock, a.timeCodes(ctx))
 	run.sort()
 	return &run.Report, nil
 }
@@ -248,6 +251,7 @@ type gateScript struct {
 	path    string // of the program; may be empty
 	text    string // what it says, if it is a script
 	postern bool   // postern ssh shell
+	config  string // the file of settings of postern ssh shell
 }
 
 // gate returns the ForceCommand that acts as a factor, or nil.
@@ -258,7 +262,7 @@ func (a *audit) gate(d door) *gateScript {
 		return nil
 	}
 	if strings.HasSuffix(words[0], "postern") && slices.Contains(words, "shell") {
-		return &gateScript{path: words[0], postern: true}
+		return &gateScript{path: words[0], postern: true, config: optionOf(words, "--config", shellConfigFile)}
 	}
 	for _, w := range words { // sh /path/to/script, sudo …
 		if !filepath.IsAbs(w) {
@@ -274,4 +278,17 @@ func (a *audit) gate(d door) *gateScript {
 		}
 	}
 	return nil
+}
+
+// optionOf returns what a command's words give for an option, or else absent.
+func optionOf(words []string, name, absent string) string {
+	for i, w := range words {
+		if v, ok := strings.CutPrefix(w, name+"="); ok {
+			return v
+		}
+		if w == name && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return absent
 }

@@ -1,6 +1,7 @@
 package sshd
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -25,9 +26,38 @@ func kernelClock() Clock {
 	}
 }
 
-// judgeClock matters where codes depend on the time.
-func (a *audit) judgeClock(clock func() Clock) {
-	i := slices.IndexFunc(a.stack, func(l pamLine) bool { return l.module == "pam_google_authenticator" || l.module == "pam_oath" })
+// timeCodes is what is known of pam_postern's codes by time.
+type timeCodes int
+
+const (
+	timeCodesUnknown timeCodes = iota
+	timeCodesUsed
+	timeCodesUnused
+)
+
+func (a Auditor) timeCodes(ctx context.Context) timeCodes {
+	if a.TimeCodes == nil {
+		return timeCodesUnknown
+	}
+	switch used, err := a.TimeCodes(ctx); {
+	case err != nil:
+		return timeCodesUnknown
+	case used:
+		return timeCodesUsed
+	}
+	return timeCodesUnused
+}
+
+// judgeClock matters where codes depend on the time. pam_postern's do for those
+// who have such a device.
+func (a *audit) judgeClock(clock func() Clock, behindPostern timeCodes) {
+	uses := func(modules ...string) int {
+		return slices.IndexFunc(a.stack, func(l pamLine) bool { return slices.Contains(modules, l.module) })
+	}
+	i, certain := uses("pam_google_authenticator", "pam_oath"), true
+	if i < 0 && behindPostern != timeCodesUnused {
+		i, certain = uses("pam_postern"), behindPostern == timeCodesUsed
+	}
 	if i < 0 {
 		return
 	}
@@ -41,6 +71,10 @@ func (a *audit) judgeClock(clock func() Clock) {
 		f.ID, f.Severity, f.Title = "clock-free", Medium, "nothing keeps the clock right, and codes depend on it"
 	default:
 		return
+	}
+	if !certain {
+		f.Severity = Low
+		f.Title += ", if anybody here has a TOTP device"
 	}
 	a.add(f)
 }

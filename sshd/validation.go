@@ -2,6 +2,7 @@ package sshd
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +23,9 @@ var (
 	assignedID    = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
 )
 
+// checkedHTTPS is the mend of validation over plain HTTP.
+const checkedHTTPS = "use https://, and a key= to check the signature with"
+
 // judgeValidation looks at how codes are validated: by pam_yubico, and by a
 // script that acts as a gate.
 func (a *audit) judgeValidation() {
@@ -31,7 +35,7 @@ func (a *audit) judgeValidation() {
 			a.judgeScript(g)
 		}
 	}
-	a.judgeShellConfig()
+	a.judgeShellConfigs()
 }
 
 func (a *audit) judgePAMYubico(stack []pamLine) {
@@ -50,7 +54,7 @@ func (a *audit) judgePAMYubico(stack []pamLine) {
 				key = value
 			case "url", "urllist":
 				if strings.Contains(value, "http://") {
-					a.plainHTTP(l.Line)
+					a.plainHTTP(l.Line, checkedHTTPS)
 				}
 			}
 		}
@@ -72,7 +76,7 @@ func (a *audit) judgeScript(g *gateScript) {
 			continue
 		}
 		if plainWSAPI.MatchString(text) {
-			a.plainHTTP(at)
+			a.plainHTTP(at, checkedHTTPS)
 		}
 		if uncheckedTLS.MatchString(text) {
 			a.add(Finding{
@@ -103,32 +107,60 @@ func (a *audit) assignsID() bool {
 	return err == nil && assignedID.Match(b)
 }
 
-func (a *audit) judgeShellConfig() {
-	b, err := a.read(shellConfigFile)
-	if err != nil {
-		return
+// judgeShellConfigs looks at the settings of the script of old, and at those of
+// each postern ssh shell in use.
+func (a *audit) judgeShellConfigs() {
+	files, ours := []string{shellConfigFile}, map[string]bool{}
+	for _, d := range a.doors {
+		if g := a.gate(d); g != nil && g.postern {
+			ours[g.config] = true
+			if !slices.Contains(files, g.config) {
+				files = append(files, g.config)
+			}
+		}
 	}
-	number := 0
-	for text := range strings.Lines(string(b)) {
-		number++
-		at := Line{File: shellConfigFile, Line: number, Text: strings.TrimSpace(text)}
-		if strings.HasPrefix(at.Text, "#") {
-			continue
-		}
-		if m := assignedID.FindStringSubmatch(text); m != nil && m[1] == "16" {
-			a.demoID(at)
-		}
-		if strings.HasPrefix(at.Text, "YUBICO_API_URL=") && strings.Contains(text, "http://") && !strings.Contains(text, "http://127.") && !strings.Contains(text, "http://[::1]") {
-			a.plainHTTP(at)
-		}
+	for _, file := range files {
+		a.judgeShellConfig(file, ours[file])
 	}
 }
 
-func (a *audit) plainHTTP(at Line) {
+// judgeShellConfig looks at one file of settings; ours says that postern ssh
+// shell reads it, which asks an outside service if there is an identifier.
+func (a *audit) judgeShellConfig(file string, ours bool) {
+	b, err := a.read(file)
+	if err != nil {
+		return
+	}
+	var identifier Line
+	signed, number := false, 0
+	for text := range strings.Lines(string(b)) {
+		number++
+		at := Line{File: a.shown(file), Line: number, Text: strings.TrimSpace(text)}
+		if strings.HasPrefix(at.Text, "#") {
+			continue
+		}
+		if m := assignedID.FindStringSubmatch(text); m != nil && strings.Trim(m[1], "0") != "" {
+			identifier = at
+			if m[1] == "16" {
+				a.demoID(at)
+			}
+		}
+		c, _ := ParseShellConfig([]byte(text))
+		signed = signed || c.APIKey != ""
+		if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !onThisHost(u.Hostname()) {
+			a.plainHTTP(at, "YUBICO_API_URL=https://…, and the identifier's YUBICO_API_KEY= to check the signature with")
+		}
+	}
+	if ours && identifier.File != "" && !signed {
+		a.unsigned(identifier, "add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host is asked")
+	}
+}
+
+func (a *audit) plainHTTP(at Line, mend string) {
 	a.add(Finding{
 		ID: "validation-plain-http", Severity: Critical, Title: "codes are validated over plain HTTP", Where: at,
 		Proof: "answer status=OK to the request, from any machine on the way",
-		Mend:  "use https://, and a key= to check the signature with",
+		Mend:  mend,
 	})
 }
 

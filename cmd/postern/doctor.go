@@ -235,7 +235,7 @@ func (d *doctor) ssh(ctx context.Context) {
 		d.advise("ssh", "sudo postern ssh check", "sshd tells its configuration to root only")
 		return
 	}
-	report, err := sshd.Auditor{}.Audit(ctx)
+	report, err := sshd.Auditor{TimeCodes: d.timeCodes}.Audit(ctx)
 	if err != nil {
 		d.advise("ssh", "postern ssh check", "sshd's configuration cannot be audited: %s", err)
 		return

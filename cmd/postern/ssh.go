@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/store"
 	"github.com/spf13/cobra"
 )
 
@@ -32,7 +35,9 @@ func newSSHCheck(a *app) *cobra.Command {
 		Long: `Audit this host: what sshd demands of every kind of connection that its Match
 blocks tell apart, what PAM's stack lets through, ForceCommands that act as a
 second factor and the channels open beside them, how codes are validated, and
-who can write the files that decide. Each finding names the line that causes it,
+who can write the files that decide; where codes go by time, whether anything
+keeps the clock (behind pam_postern that is so if somebody in this host's state
+has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
 a command that shows it, and the mend. The exit code is 1 if there are findings.
 
 With --prove, run what can be run of those commands against the local sshd; they
@@ -54,6 +59,9 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 }
 
 func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
+	if o.auditor.Root == "" {
+		o.auditor.TimeCodes = a.timeCodes
+	}
 	report, err := o.auditor.Audit(ctx)
 	if err != nil {
 		return err
@@ -75,6 +83,19 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 		return postern.Errorf(postern.Internal, "%d findings", n).WithHint("each says how to mend it; postern ssh check --prove shows them at work")
 	}
 	return nil
+}
+
+// timeCodes reports whether anybody in this host's own state has a device that
+// makes codes by time.
+func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
+	err = a.withOTP(ctx, func(_ *state, keys *store.OTP) error {
+		devices, err := keys.OATHs(ctx, "")
+		used = slices.ContainsFunc(devices, func(d *otp.OATH) bool {
+			return d.Kind == postern.TOTP && d.Status == postern.CredentialActive
+		})
+		return err
+	})
+	return used, err
 }
 
 func (a *app) printSSHReport(r *sshd.Report) {

@@ -487,7 +487,9 @@ func auditHost(t *testing.T, h *posterntest.Host) []string {
 	}
 	var ids []string
 	for _, f := range report.Findings {
-		ids = append(ids, f.ID)
+		if !strings.HasPrefix(f.ID, "clock-") { // this machine's, not the configuration's
+			ids = append(ids, f.ID)
+		}
 	}
 	return ids
 }
