@@ -206,8 +206,9 @@ func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certifica
 	} else if err := a.checkSubjectKey(pub); err != nil {
 		return nil, err
 	}
-	if _, ok := pub.(*rsa.PublicKey); ok && c.Profile == ProfileServer {
-		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 without forward secrecy asks for it
+	if _, ok := pub.(*rsa.PublicKey); ok {
+		// TLS 1.2 without forward secrecy asks a server for it, and libvirt both sides.
+		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {

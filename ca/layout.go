@@ -3,6 +3,7 @@ package ca
 import (
 	"bytes"
 	"crypto"
+	"crypto/x509"
 	"io/fs"
 	"path"
 	"slices"
@@ -259,10 +260,11 @@ func (b Bundle) render(p placement) ([]byte, error) {
 	data := struct {
 		Name, Org, Cert, Key, Chain, Root string
 		Aliases                           []string
-		HasKey                            bool
+		HasKey, IsRSA                     bool
 	}{
 		Name: b.stem(), Org: b.Root.Subject.Organization[0],
 		Cert: at(p.cert), Key: at(p.key), Chain: at(p.chain), Root: at(p.root), HasKey: b.Key != nil,
+		IsRSA: b.Leaf.PublicKeyAlgorithm == x509.RSA,
 	}
 	if b.Profile == ProfileServer && len(b.Names) > 0 {
 		data.Name, data.Aliases = b.Names[0], b.Names[1:]

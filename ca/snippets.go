@@ -67,7 +67,9 @@ var haproxySnippet = snippet("haproxy", `# HAProxy, for {{.Name}}. The certifica
 `)
 
 var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd over TLS. Copy the folders CA and libvirt into /etc/pki.
-{{missing}}# {{.Root}} holds the root and the intermediates, because libvirt checks
+{{missing}}{{if not .IsRSA}}# libvirt 9.0 and older refuse a certificate whose key is not RSA: they want the key
+# usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
+{{end}}# {{.Root}} holds the root and the intermediates, because libvirt checks
 # a certificate against that file alone. So it lets in everyone with a certificate
 # of this authority, servers' certificates too: name who may, in libvirtd.conf, by
 # what virt-pki-query-dn prints for a client's certificate:
@@ -80,7 +82,9 @@ var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd o
 
 var libvirtClientSnippet = snippet("libvirt-client", `# virsh and other clients over TLS. Copy the folders CA and libvirt into /etc/pki; or,
 # for one user, cacert.pem, clientcert.pem and clientkey.pem into ~/.pki/libvirt.
-{{missing}}#   virsh -c qemu+tls://HOST/system list
+{{missing}}{{if not .IsRSA}}# libvirt 9.0 and older refuse a certificate whose key is not RSA: they want the key
+# usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
+{{end}}#   virsh -c qemu+tls://HOST/system list
 `)
 
 var postgresServerSnippet = snippet("postgresql-server", `# PostgreSQL, for {{.Name}}: lines for postgresql.conf. The key must belong to the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,6 +120,17 @@ type issueOptions struct {
 	keyType  string
 }
 
+// algorithm returns the kind of key to make.
+func (o *issueOptions) algorithm() ca.Algorithm {
+	switch {
+	case o.keyType != "":
+		return ca.Algorithm(o.keyType)
+	case slices.Contains(o.layouts, string(ca.LayoutLibvirt)):
+		return ca.RSA3072
+	}
+	return ca.P256
+}
+
 func newCAIssue(a *app) *cobra.Command {
 	var o issueOptions
 	cmd := &cobra.Command{
@@ -143,7 +155,7 @@ things that they can come in with.`,
 	f.StringVar(&o.label, "label", "", "the person's own `word` for where it is used")
 	f.StringSliceVar(&o.units, "unit", nil, "organisational `unit` (OU) in a client's subject")
 	f.Var(&o.validity, "validity", "how `long` it is valid, such as 90d (default: the authority's)")
-	f.StringVar(&o.keyType, "key-type", string(ca.P256), "`type` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096")
+	f.StringVar(&o.keyType, "key-type", "", "`type` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256; rsa-3072 for libvirt, which may refuse others)")
 	return cmd
 }
 
@@ -154,7 +166,7 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 	if o.client != "" && len(args) > 0 {
 		return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
 	}
-	key, err := ca.GenerateKey(ca.Algorithm(o.keyType))
+	key, err := ca.GenerateKey(o.algorithm())
 	if err != nil {
 		return err
 	}
