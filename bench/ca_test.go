@@ -32,6 +32,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern/acme"
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/posterntest"
 	"github.com/postern-project/postern/store"
@@ -230,9 +231,12 @@ func TestServeSigner(t *testing.T) {
 	must(t, err)
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
+	mux := http.NewServeMux()
+	mux.Handle("/", ca.NewAPI(ca.APIConfig{}, a, nil))
+	mux.Handle(acme.Prefix+"/", newOrders(t, db, a))
 	srv := &http.Server{
 		Addr:    os.Getenv(signerEnv + "_ADDR"),
-		Handler: ca.NewAPI(ca.APIConfig{}, a, nil),
+		Handler: mux,
 		TLSConfig: &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{
 			{Certificate: [][]byte{out.Leaf.Raw, out.Chain[0].Raw}, PrivateKey: out.Key},
 		}},
@@ -248,7 +252,7 @@ func TestServeSigner(t *testing.T) {
 	}
 }
 
-func startSigner(b *testing.B) *peer {
+func startSigner(b *testing.B, env ...string) *peer {
 	b.Helper()
 	dir, port := b.TempDir(), posterntest.FreePort(b)
 	db, err := store.Open(context.Background(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
@@ -261,7 +265,7 @@ func startSigner(b *testing.B) *peer {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.Root())
 	cmd := exec.Command(os.Args[0], "-test.run=^TestServeSigner$", "-test.timeout=0")
-	cmd.Env = append(os.Environ(), signerEnv+"="+dir, fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
+	cmd.Env = append(append(os.Environ(), env...), signerEnv+"="+dir, fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
 	return &peer{
 		url: fmt.Sprintf("https://127.0.0.1:%d/sign", port), token: token, client: client(roots), pid: start(b, cmd, port),
 		body: func(csr string) any { return ca.SignCall{CSR: csr} },
@@ -269,8 +273,9 @@ func startSigner(b *testing.B) *peer {
 }
 
 // startStepCA builds step-ca from the module beside this file and runs it with
-// an intermediate of its own, a JWK provisioner and its default database.
-func startStepCA(b *testing.B) *peer {
+// an intermediate of its own, a JWK and an ACME provisioner and its default
+// database.
+func startStepCA(b *testing.B, flags ...string) *peer {
 	b.Helper()
 	dir, port := b.TempDir(), posterntest.FreePort(b)
 	program := filepath.Join(dir, "step-ca")
@@ -287,11 +292,13 @@ func startStepCA(b *testing.B) *peer {
 		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "int.pem"), "key": filepath.Join(dir, "int.key"),
 		"address": fmt.Sprintf("127.0.0.1:%d", port), "dnsNames": []string{"localhost"},
 		"db":        map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
-		"authority": map[string]any{"provisioners": []any{map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)}}},
+		"authority": map[string]any{"provisioners": []any{
+			map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)}, map[string]any{"type": "ACME", "name": "acme"},
+		}},
 	})
 	must(b, err)
 	must(b, os.WriteFile(filepath.Join(dir, "ca.json"), config, 0o600))
-	cmd := exec.Command(program, filepath.Join(dir, "ca.json"))
+	cmd := exec.Command(program, append(flags, filepath.Join(dir, "ca.json"))...)
 	cmd.Env = append(os.Environ(), "STEPPATH="+dir)
 	return &peer{
 		url: fmt.Sprintf("https://127.0.0.1:%d/1.0/sign", port), client: client(roots), pid: start(b, cmd, port),
