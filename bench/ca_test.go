@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -15,7 +16,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -23,6 +23,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ import (
 // Server certificates issued a second over HTTPS, each durable before it is
 // answered: Postern's signing call over SQLite against step-ca's sign API over
 // its default database, each in a process of its own, from the same client and
-// the same requests. Rounds of the two alternate. The third pair sends a list of
+// the same requests, written beforehand. Rounds of the two alternate. The third pair sends a list of
 // requests in each of Postern's calls, which step-ca has nothing like.
 const (
 	signRound = 200 // certificates a round, of each
@@ -50,6 +51,7 @@ const (
 )
 
 func BenchmarkCASign(b *testing.B) {
+	defer runtime.KeepAlive(heapFloor()) // the client shares the processors
 	csrs := requests(b)
 	step, own := startStepCA(b), startSigner(b)
 	for _, c := range []struct{ clients, list int }{{1, 1}, {8, 1}, {8, 20}} {
@@ -59,9 +61,13 @@ func BenchmarkCASign(b *testing.B) {
 			cpu := [2]float64{step.cpu(b), own.cpu(b)}
 			var n float64
 			for b.Loop() {
-				calls := step.calls(b, csrs, signRound)
+				calls := step.requests("", step.bodies(b, csrs, signRound))
 				theirs.measure(func() { step.sign(b, clients, calls) })
-				calls = own.lists(own.calls(b, csrs, signRound), c.list)
+				if c.list == 1 {
+					calls = own.requests("", own.bodies(b, csrs, signRound))
+				} else {
+					calls = own.requests("-many", lists(own.bodies(b, csrs, signRound), c.list))
+				}
 				ours.measure(func() { own.sign(b, clients, calls) })
 				n += signRound
 			}
@@ -90,15 +96,24 @@ func requests(b *testing.B) []string {
 
 // peer is a server that signs.
 type peer struct {
-	url    string
-	token  string // sent as bearer, if set
-	body   func(csr string) any
-	client *http.Client
-	pid    int
+	addr, path string
+	token      string // sent as bearer, if set
+	body       func(csr string) any
+	tls        *tls.Config
+	pid        int
+	idle       chan *link
 }
 
-// calls makes the bodies of n calls, outside of what is measured.
-func (p *peer) calls(b *testing.B, csrs []string, n int) [][]byte {
+// link is one client's connection, which it keeps.
+type link struct {
+	*tls.Conn
+	in   *bufio.Reader
+	text bytes.Buffer // the last answer
+	used time.Time
+}
+
+// bodies makes the bodies of n calls.
+func (p *peer) bodies(b *testing.B, csrs []string, n int) [][]byte {
 	b.Helper()
 	list := make([][]byte, n)
 	for i := range list {
@@ -109,60 +124,96 @@ func (p *peer) calls(b *testing.B, csrs []string, n int) [][]byte {
 	return list
 }
 
-// lists joins calls to lists of n, and says which call takes them.
-func (p *peer) lists(calls [][]byte, n int) [][]byte {
-	p.url = strings.TrimSuffix(p.url, "-many")
-	if n == 1 {
-		return calls
-	}
-	p.url += "-many"
+// lists joins bodies to lists of n.
+func lists(bodies [][]byte, n int) [][]byte {
 	var lists [][]byte
-	for part := range slices.Chunk(calls, n) {
+	for part := range slices.Chunk(bodies, n) {
 		lists = append(lists, slices.Concat([]byte("["), bytes.Join(part, []byte(",")), []byte("]")))
 	}
 	return lists
 }
 
+// call is a request as it goes over the connection, and how many certificates it
+// asks for.
+type call struct {
+	wire  []byte
+	asked int
+}
+
+// requests makes calls of bodies, outside of what is measured.
+func (p *peer) requests(suffix string, bodies [][]byte) []call {
+	var list []call
+	for _, body := range bodies {
+		var w bytes.Buffer
+		fmt.Fprintf(&w, "POST %s%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", p.path, suffix, len(body))
+		if p.token != "" {
+			fmt.Fprintf(&w, "Authorization: Bearer %s\r\n", p.token)
+		}
+		w.WriteString("\r\n")
+		w.Write(body)
+		list = append(list, call{w.Bytes(), bytes.Count(body, []byte(`"csr"`))})
+	}
+	return list
+}
+
 // sign makes the calls from so many clients at once.
-func (p *peer) sign(b *testing.B, clients int, calls [][]byte) {
+func (p *peer) sign(b *testing.B, clients int, calls []call) {
 	b.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range clients {
 		wg.Go(func() {
-			for {
+			l, err := p.connect()
+			for err == nil {
 				i := int(next.Add(1)) - 1
 				if i >= len(calls) {
+					p.idle <- l
 					return
 				}
-				if err := p.call(calls[i]); err != nil {
-					b.Error(err)
-					return
-				}
+				err = l.call(calls[i])
 			}
+			b.Error(err)
 		})
 	}
 	wg.Wait()
 }
 
-func (p *peer) call(body []byte) error {
-	req, err := http.NewRequest(http.MethodPost, p.url, bytes.NewReader(body))
-	if err != nil {
+// connect returns a connection that has not been idle for long.
+func (p *peer) connect() (*link, error) {
+	for {
+		select {
+		case l := <-p.idle:
+			if time.Since(l.used) < 5*time.Second {
+				return l, nil
+			}
+			l.Close()
+			continue
+		default:
+		}
+		conn, err := tls.Dial("tcp", p.addr, p.tls)
+		if err != nil {
+			return nil, err
+		}
+		return &link{Conn: conn, in: bufio.NewReader(conn)}, nil
+	}
+}
+
+// call sends a request and reads the answer.
+func (l *link) call(c call) error {
+	if _, err := l.Write(c.wire); err != nil {
 		return err
 	}
-	if p.token != "" {
-		req.Header.Set("Authorization", "Bearer "+p.token)
-	}
-	resp, err := p.client.Do(req)
+	resp, err := http.ReadResponse(l.in, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	asked := max(1, bytes.Count(body, []byte(`"csr"`)))
+	l.text.Reset()
+	_, err = l.text.ReadFrom(resp.Body)
+	l.used = time.Now()
 	// Each certificate comes with its issuer's.
-	if err == nil && (resp.StatusCode != http.StatusCreated || strings.Count(string(text), "BEGIN CERTIFICATE") < 2*asked) {
-		err = fmt.Errorf("%s: %s", resp.Status, text)
+	if err == nil && (resp.StatusCode != http.StatusCreated || bytes.Count(l.text.Bytes(), []byte("BEGIN CERTIFICATE")) < 2*c.asked) {
+		err = fmt.Errorf("%s: %s", resp.Status, l.text.Bytes())
 	}
 	return err
 }
@@ -180,9 +231,8 @@ func (p *peer) cpu(b *testing.B) float64 {
 	return float64(user+system) / 100 // USER_HZ
 }
 
-// client returns one that keeps its connections, over HTTP/1.1.
-func client(roots *x509.CertPool) *http.Client {
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}, MaxIdleConnsPerHost: 64}}
+func trust(roots *x509.CertPool) *tls.Config {
+	return &tls.Config{RootCAs: roots, ServerName: "localhost"}
 }
 
 // start runs a server until the benchmark ends, and waits for its port.
@@ -215,6 +265,10 @@ func start(b *testing.B, cmd *exec.Cmd, port int) int {
 	}
 }
 
+// heapFloor returns what postern run holds against collecting a small heap all
+// the time.
+func heapFloor() []byte { return make([]byte, 32<<20) }
+
 // signerEnv names the state of a signing server, in the process that is one.
 const signerEnv = "POSTERN_BENCH_SIGNER"
 
@@ -225,6 +279,7 @@ func TestServeSigner(t *testing.T) {
 	if dir == "" {
 		t.Skip("the server of a benchmark")
 	}
+	defer runtime.KeepAlive(heapFloor())
 	db, err := store.Open(t.Context(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
 	must(t, err)
 	a, err := ca.Open(t.Context(), ca.Config{}, db)
@@ -267,7 +322,7 @@ func startSigner(b *testing.B, env ...string) *peer {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestServeSigner$", "-test.timeout=0")
 	cmd.Env = append(append(os.Environ(), env...), signerEnv+"="+dir, fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
 	return &peer{
-		url: fmt.Sprintf("https://127.0.0.1:%d/sign", port), token: token, client: client(roots), pid: start(b, cmd, port),
+		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/sign", token: token, tls: trust(roots), pid: start(b, cmd, port), idle: make(chan *link, 64),
 		body: func(csr string) any { return ca.SignCall{CSR: csr} },
 	}
 }
@@ -301,7 +356,7 @@ func startStepCA(b *testing.B, flags ...string) *peer {
 	cmd := exec.Command(program, append(flags, filepath.Join(dir, "ca.json"))...)
 	cmd.Env = append(os.Environ(), "STEPPATH="+dir)
 	return &peer{
-		url: fmt.Sprintf("https://127.0.0.1:%d/1.0/sign", port), client: client(roots), pid: start(b, cmd, port),
+		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/1.0/sign", tls: trust(roots), pid: start(b, cmd, port), idle: make(chan *link, 64),
 		body: func(csr string) any { return map[string]any{"csr": csr, "ott": oneTimeToken(b, key)} },
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // maxCSR bounds a certificate request. One of RSA 8192 with a hundred names is
@@ -105,6 +107,8 @@ func checkCSR(req *x509.CertificateRequest) (*CSR, error) {
 
 var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
 
+var errNamesMalformed = postern.Errorf(postern.Invalid, "the request's alternative names are malformed")
+
 // checkSANKinds refuses a request for kinds of name (RFC 5280 section 4.2.1.6)
 // that crypto/x509 passes over in silence: otherName, directoryName and so on.
 func checkSANKinds(req *x509.CertificateRequest) error {
@@ -112,15 +116,20 @@ func checkSANKinds(req *x509.CertificateRequest) error {
 		if !ext.Id.Equal(oidSAN) {
 			continue
 		}
-		var seq []asn1.RawValue
-		if rest, err := asn1.Unmarshal(ext.Value, &seq); err != nil || len(rest) > 0 {
-			return postern.Errorf(postern.Invalid, "the request's alternative names are malformed")
+		in := cryptobyte.String(ext.Value)
+		var list, name cryptobyte.String
+		var tag cbasn1.Tag
+		if !in.ReadASN1(&list, cbasn1.SEQUENCE) || !in.Empty() {
+			return errNamesMalformed
 		}
-		for _, v := range seq {
-			switch v.Tag {
-			case 1, 2, 6, 7: // mail, DNS, URI, address
+		for !list.Empty() {
+			if !list.ReadAnyASN1(&name, &tag) {
+				return errNamesMalformed
+			}
+			switch tag {
+			case cbasn1.Tag.ContextSpecific(nameMail), cbasn1.Tag.ContextSpecific(nameDNS), cbasn1.Tag.ContextSpecific(nameURI), cbasn1.Tag.ContextSpecific(nameIP):
 			default:
-				return postern.Errorf(postern.Invalid, "the request asks for a name of a kind (%d) that is not certified", v.Tag).WithHint("DNS names, IP addresses and one's own e-mail address are")
+				return postern.Errorf(postern.Invalid, "the request asks for a name of a kind (%d) that is not certified", tag&0x1f).WithHint("DNS names, IP addresses and one's own e-mail address are")
 			}
 		}
 	}
