@@ -27,7 +27,7 @@ import (
 // goes through crypto/x509, as a template with extensions of its own does.
 func (i *issuer) signLeaf(tmpl *x509.Certificate, pub crypto.PublicKey, spki []byte) ([]byte, error) {
 	key, ok := i.signer.(*ecdsa.PrivateKey)
-	if !ok || key.Curve != elliptic.P256() || oidUsages[tmpl.ExtKeyUsage[0]] == nil || len(tmpl.ExtraExtensions) > 0 {
+	if !ok || key.Curve != elliptic.P256() || !plainLeaf(tmpl) {
 		return x509.CreateCertificate(rand.Reader, tmpl, i.cert, pub, i.signer)
 	}
 	tbs, err := leafTBS(tmpl, i.cert, spki)
@@ -46,6 +46,11 @@ func (i *issuer) signLeaf(tmpl *x509.Certificate, pub crypto.PublicKey, spki []b
 		b.AddASN1BitString(signature)
 	})
 	return b.Bytes()
+}
+
+// plainLeaf reports whether leafTBS writes everything that the template asks for.
+func plainLeaf(tmpl *x509.Certificate) bool {
+	return len(tmpl.ExtKeyUsage) == 1 && oidUsages[tmpl.ExtKeyUsage[0]] != nil && len(tmpl.ExtraExtensions) == 0
 }
 
 // leafTBS returns the TBSCertificate (RFC 5280 section 4.1) of a template, for a

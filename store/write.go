@@ -135,7 +135,16 @@ func (db *DB) writer() {
 // gather adds what waits in the queue now to the batch, after those that are
 // about to join it had their turn on the processor.
 func (db *DB) gather(batch []*request) []*request {
-	runtime.Gosched()
+	for before := 0; before < len(batch) && len(batch) < maxBatch; {
+		before = len(batch)
+		runtime.Gosched()
+		batch = db.drain(batch)
+	}
+	return batch
+}
+
+// drain adds what waits in the queue now.
+func (db *DB) drain(batch []*request) []*request {
 	for len(batch) < maxBatch {
 		select {
 		case r := <-db.queue:
