@@ -163,7 +163,7 @@ func gateHost(t *testing.T) (*posterntest.Host, *sshRig) {
 func TestShellTypesTheCode(t *testing.T) {
 	t.Parallel()
 	h, rig := gateHost(t)
-	session := func(user string, setup func(*ssh.Session)) (*ssh.Session, io.WriteCloser, io.Reader) {
+	session := func(t *testing.T, user string, setup func(*ssh.Session)) (*ssh.Session, io.WriteCloser, io.Reader) {
 		t.Helper()
 		c, err := h.Connect(user, nil)
 		if err != nil {
@@ -188,7 +188,7 @@ func TestShellTypesTheCode(t *testing.T) {
 	}
 
 	t.Run("on a terminal, for a login shell", func(t *testing.T) {
-		s, in, out := session("fred", terminal)
+		s, in, out := session(t, "fred", terminal)
 		if err := s.Shell(); err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestShellTypesTheCode(t *testing.T) {
 		}
 	})
 	t.Run("in a pipe, before the command's own input", func(t *testing.T) {
-		s, in, out := session("fred", nil)
+		s, in, out := session(t, "fred", nil)
 		if err := s.Start("read -r x; echo got \"$x\", ran $0; cat"); err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestShellTypesTheCode(t *testing.T) {
 			if typed == "" {
 				user, typed = "bob", rig.touch(t, "jimbob")+"\n"
 			}
-			s, in, out := session(user, terminal)
+			s, in, out := session(t, user, terminal)
 			if err := s.Shell(); err != nil {
 				t.Fatal(err)
 			}
@@ -244,7 +244,7 @@ func TestShellTypesTheCode(t *testing.T) {
 		})
 	}
 	t.Run("a terminal that closes leaves nothing behind", func(t *testing.T) {
-		s, _, out := session("fred", terminal)
+		s, _, out := session(t, "fred", terminal)
 		if err := s.Shell(); err != nil {
 			t.Fatal(err)
 		}
