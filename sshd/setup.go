@@ -151,6 +151,7 @@ func (s Setup) sshdConfig() string {
 	line("# Written by postern ssh config. What is set first counts: keep this file first.")
 	line("UsePAM yes")
 	line("LoginGraceTime 60")
+	line("LogLevel VERBOSE") // tells of the first of two factors, too: which key or certificate
 	line("PermitRootLogin %s", map[bool]string{true: "yes", false: "no"}[s.Root])
 	switch s.Mode {
 	case KeyAndCode, PasswordAndCode:

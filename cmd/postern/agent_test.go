@@ -86,7 +86,7 @@ func TestSentence(t *testing.T) {
 			"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nLogLevel VERBOSE\n" +
 				"TrustedUserCAKeys /etc/ssh/ca.pub\nAuthenticationMethods publickey,keyboard-interactive:pam\n",
 			"/etc/pam.d/sshd": "auth required " + module + " socket=@DIR@/pam.sock\naccount required " + module + " socket=@DIR@/pam.sock\n" +
-				"session required pam_loginuid.so\nsession required pam_unix.so\n",
+				"session required pam_loginuid.so\nsession optional " + module + " socket=@DIR@/pam.sock\n",
 		},
 		LoginLog: true,
 	})
@@ -99,7 +99,7 @@ func TestSentence(t *testing.T) {
 		defer close(watching)
 		sshd.Watcher{
 			Record: rig.st.Store, Person: func(_ context.Context, account string) string { return account },
-			Log: slog.New(slog.DiscardHandler), Sessions: true,
+			Log: slog.New(slog.DiscardHandler),
 		}.Watch(ctx, lines)
 	}()
 	defer func() { cancel(); <-watching }()
