@@ -65,7 +65,7 @@ var kinds = map[string]bool{
 
 // details are the keys of the details that a sender's event may have.
 var details = map[string]bool{
-	"procedure": true, "program": true, "object": true, "user": true, "sasl": true, "tls": true, "probe": true, "version": true,
+	"procedure": true, "user": true, "sasl": true, "tls": true, "probe": true, "version": true,
 }
 
 // How far the time of an event may be from the server's, and how long a call may

@@ -42,6 +42,7 @@ var conformance = []struct {
 	{"a caller does not wait past its deadline", deadline},
 	{"a Write inside a Write is refused", nested},
 	{"a read cannot write", readOnly},
+	{"events of an agent count once, on two servers", relayedOnce},
 	{"the timeline answers what is asked", asked},
 	{"the timeline verifies and proves every line", provesEveryLine},
 	{"tampering shows", tamperingShows},

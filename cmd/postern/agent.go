@@ -114,11 +114,11 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	running.Go(func() { sender.Run(sending) })
-	w.say(postern.EventAgentStarted, postern.OK)
+	w.say(postern.EventAgentStarted)
 	ready(a.err, session)
 	err = session.Run(ctx, w)
 	w.close()
-	w.say(postern.EventAgentStopped, postern.OK)
+	w.say(postern.EventAgentStopped)
 	stop()
 	running.Wait()
 	return errors.Join(err, sendRest(ctx, sender, spool, log))

@@ -159,8 +159,8 @@ func (w *callWatcher) close() {
 }
 
 // say tells of the agent itself.
-func (w *callWatcher) say(kind string, outcome postern.Outcome) {
-	w.emit(postern.Event{Time: time.Now(), Kind: kind, Outcome: outcome, Host: w.host, Object: w.host, Details: map[string]string{"version": version()}})
+func (w *callWatcher) say(kind string) {
+	w.emit(postern.Event{Time: time.Now(), Kind: kind, Outcome: postern.OK, Host: w.host, Object: w.host, Details: map[string]string{"version": version()}})
 }
 
 // unanswered tells of calls that get no answer any more. Somebody who hangs up
