@@ -15,7 +15,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -41,8 +40,8 @@ const proofPortEnv = "POSTERN_BENCH_PROOFS"
 func BenchmarkACMEOrder(b *testing.B) {
 	proofs := startProofs(b)
 	step, own := startStepCA(b, "--insecure", "--acme-http-port="+proofs.port), startSigner(b, proofPortEnv+"="+proofs.port)
-	theirs := newOrderer(b, step, proofs, strings.TrimSuffix(step.url, "/1.0/sign")+"/acme/acme/directory")
-	ours := newOrderer(b, own, proofs, strings.TrimSuffix(own.url, "/sign")+acme.Prefix+"/directory")
+	theirs := newOrderer(b, step, proofs, "https://"+step.addr+"/acme/acme/directory")
+	ours := newOrderer(b, own, proofs, "https://"+own.addr+acme.Prefix+"/directory")
 	for _, clients := range []int{1, 8} {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			theirs.reset(b)
@@ -141,8 +140,10 @@ type orderer struct {
 func newOrderer(b *testing.B, p *peer, proofs *proofServer, directory string) *orderer {
 	b.Helper()
 	o := &orderer{peer: p, proofs: proofs}
+	// It keeps its connections, over HTTP/1.1.
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: p.tls, MaxIdleConnsPerHost: 64}}
 	for range 8 {
-		c := &acmez.Client{Directory: directory, HTTPClient: p.client, PollInterval: 5 * time.Millisecond}
+		c := &acmez.Client{Directory: directory, HTTPClient: client, PollInterval: 5 * time.Millisecond}
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(b, err)
 		a, err := c.NewAccount(b.Context(), acmez.Account{PrivateKey: key, TermsOfServiceAgreed: true})
