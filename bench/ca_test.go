@@ -346,7 +346,7 @@ func startStepCA(b *testing.B, flags ...string) *peer {
 	config, err := json.Marshal(map[string]any{
 		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "int.pem"), "key": filepath.Join(dir, "int.key"),
 		"address": fmt.Sprintf("127.0.0.1:%d", port), "dnsNames": []string{"localhost"},
-		"db":        map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
+		"db": map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
 		"authority": map[string]any{"provisioners": []any{
 			map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)}, map[string]any{"type": "ACME", "name": "acme"},
 		}},
