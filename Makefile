@@ -9,11 +9,11 @@ RACE    ?= 1
 
 # Every Debian package that a test needs.
 PACKAGES := \
-	apache2 binutils bpftrace bsdutils certbot chromium clang curl dbus dehydrated e2fsprogs \
+	apache2 binutils bpftrace bsdutils ca-certificates certbot chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
 	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss3-tools \
 	libpam-yubico libpam0g-dev libvirt-clients libvirt-daemon libvirt-daemon-system libvirt-wireshark \
-	libykclient-dev libyubikey-dev llvm login make nginx openssh-client openssh-server \
+	libykclient-dev libyubikey-dev llvm login make mount nginx openssh-client openssh-server \
 	openssh-sftp-server openssl pamtester php-cli php-fpm postgresql procps python3-yubiotp qemu-system-x86 rsync sqlite3 \
 	sudo tshark uacme util-linux valgrind xauth yubiserver
 

@@ -193,9 +193,13 @@ func TestWhoMaySendEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{"user", "add", "hv1", "--group", "agents"}, {"user", "add", "hv2"}, {"user", "add", "hv3", "--group", "agents"},
-		{"ca", "issue", "--client", "hv1", "--layout", "pem", "--out", dir}, {"ca", "issue", "--client", "hv2", "--layout", "pem", "--out", dir},
-		{"ca", "issue", "--client", "hv3", "--layout", "pem", "--out", dir}, {"user", "suspend", "hv3"},
+		{"user", "add", "hv1", "--group", "agents"},
+		{"user", "add", "hv2"},
+		{"user", "add", "hv3", "--group", "agents"},
+		{"ca", "issue", "--client", "hv1", "--layout", "pem", "--out", dir},
+		{"ca", "issue", "--client", "hv2", "--layout", "pem", "--out", dir},
+		{"ca", "issue", "--client", "hv3", "--layout", "pem", "--out", dir},
+		{"user", "suspend", "hv3"},
 	} {
 		if out, err := r.postern(args...); err != nil {
 			t.Fatalf("postern %v: %v: %s", args, err, out)
