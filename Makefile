@@ -34,7 +34,7 @@ pam:
 
 install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
-	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/postern.service packaging/postern-pam.socket packaging/postern-shell.socket
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket
 	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
 	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 man/*.1
 	$(MAKE) -C pam install
