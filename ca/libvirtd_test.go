@@ -38,6 +38,9 @@ func TestLibvirtdLayout(t *testing.T) {
 		filepath.Join(l.Dir, "pki/serverkey.pem"), filepath.Join(dir, "libvirt/private/serverkey.pem"),
 		filepath.Join(l.Dir, "pki/servercert.pem"), filepath.Join(dir, "libvirt/servercert.pem"),
 		filepath.Join(l.Dir, "pki/cacert.pem"), filepath.Join(dir, "CA/cacert.pem")).Replace(string(conf))
+	if strings.Contains(string(files[len(files)-1].Data), "not RSA") {
+		t.Error("the README warns of an RSA key")
+	}
 	restart := func(more string) {
 		t.Helper()
 		l.Kill()

@@ -187,7 +187,10 @@ func TestLibvirtLayout(t *testing.T) {
 	client, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	for name, out := range map[string]*ca.Issued{"server": server, "client": client} {
-		dir, _ := exported(t, out, ca.LayoutLibvirt)
+		dir, files := exported(t, out, ca.LayoutLibvirt)
+		if !strings.Contains(string(files[len(files)-1].Data), "key is not RSA") {
+			t.Errorf("nobody is warned that libvirtd wants RSA keys:\n%s", files[len(files)-1].Data)
+		}
 		leaf := write(t, "leaf.pem", ca.EncodeCertificates(out.Leaf))
 		text := runs(t, certtool, "--verify", "--load-ca-certificate", filepath.Join(dir, "CA/cacert.pem"), "--infile", leaf)
 		if !strings.Contains(text, "The certificate is trusted") {

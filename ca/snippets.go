@@ -67,7 +67,7 @@ var haproxySnippet = snippet("haproxy", `# HAProxy, for {{.Name}}. The certifica
 `)
 
 var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd over TLS. Copy the folders CA and libvirt into /etc/pki.
-{{missing}}{{if not .IsRSA}}# libvirt 9.0 and older refuse a certificate whose key is not RSA: they want the key
+{{missing}}{{if not .IsRSA}}# libvirt, 9.0 for one, refuses a certificate whose key is not RSA: it wants the key
 # usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
 {{end}}# {{.Root}} holds the root and the intermediates, because libvirt checks
 # a certificate against that file alone. So it lets in everyone with a certificate
@@ -82,7 +82,7 @@ var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd o
 
 var libvirtClientSnippet = snippet("libvirt-client", `# virsh and other clients over TLS. Copy the folders CA and libvirt into /etc/pki; or,
 # for one user, cacert.pem, clientcert.pem and clientkey.pem into ~/.pki/libvirt.
-{{missing}}{{if not .IsRSA}}# libvirt 9.0 and older refuse a certificate whose key is not RSA: they want the key
+{{missing}}{{if not .IsRSA}}# libvirt, 9.0 for one, refuses a certificate whose key is not RSA: it wants the key
 # usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
 {{end}}#   virsh -c qemu+tls://HOST/system list
 `)
