@@ -130,7 +130,7 @@ func (db *DB) row(ctx context.Context, query string, args ...any) *sql.Row {
 		}
 		var lost bool
 		if kept, lost = db.rows.LoadOrStore(query, stmt); lost {
-			_ = stmt.Close()
+			_ = stmt.Close() //nolint:sqlclosecheck // the one that was first is kept as long as the database is open
 		}
 	}
 	return kept.(*sql.Stmt).QueryRowContext(ctx, args...)
