@@ -12,7 +12,7 @@ import (
 // DNS is a name server on loopback whose records a test sets as it goes. Names
 // it does not have do not exist.
 type DNS struct {
-	Addr string // host:port, UDP
+	Addr string // host:port, UDP and TCP
 
 	mu      sync.Mutex
 	records map[string][]dns.RR
@@ -23,22 +23,39 @@ type DNS struct {
 // StartDNS starts a name server, and stops it when the test ends.
 func StartDNS(t testing.TB) *DNS {
 	t.Helper()
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	packets, stream := listenDNS(t)
+	d := &DNS{Addr: stream.Addr().String(), records: map[string][]dns.RR{}, asked: map[string]int{}}
+	var serving sync.WaitGroup
+	for _, s := range []*dns.Server{{PacketConn: packets}, {Listener: stream}} {
+		s.Handler = dns.HandlerFunc(d.serve)
+		serving.Go(func() {
+			s.ActivateAndServe() //nolint:errcheck // ends when it is shut down
+		})
 	}
-	d := &DNS{Addr: conn.LocalAddr().String(), records: map[string][]dns.RR{}, asked: map[string]int{}}
-	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(d.serve)}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.ActivateAndServe() //nolint:errcheck // ends when it is shut down
-	}()
 	t.Cleanup(func() {
-		conn.Close()
-		<-done
+		packets.Close()
+		stream.Close()
+		serving.Wait()
 	})
 	return d
+}
+
+// listenDNS listens on one port over UDP and TCP.
+func listenDNS(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
+		stream, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets, err := net.ListenPacket("udp", stream.Addr().String())
+		if err == nil {
+			return packets, stream
+		}
+		stream.Close()
+	}
+	t.Fatal("no port is free over both UDP and TCP")
+	return nil, nil
 }
 
 // Set makes the records of a name and type those given, in zone file form

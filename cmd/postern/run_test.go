@@ -53,9 +53,16 @@ func (l *printed) String() string {
 // that it serves.
 func startRun(t *testing.T, state string, args ...string) *running {
 	t.Helper()
+	r := unstarted(t, state)
+	r.start(args...)
+	return r
+}
+
+// unstarted chooses the ports of a postern run that is yet to be started.
+func unstarted(t *testing.T, state string) *running {
+	t.Helper()
 	r := &running{t: t, state: state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
 	r.env = append(os.Environ(), "POSTERN_STATE="+state, "HOME="+filepath.Join(t.TempDir(), "home"), "SUDO_USER=")
-	r.start(args...)
 	return r
 }
 
