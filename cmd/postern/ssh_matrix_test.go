@@ -114,12 +114,13 @@ var channels = []struct {
 	}},
 }
 
-// conn is a connection to a test host. code is for a gate to ask for; empty:
-// there is none.
+// conn is a connection to a test host. code is for a gate to find, typed for
+// one that reads it; nil: there is none.
 type conn struct {
 	*ssh.Client
-	dir  string
-	code func() string
+	dir   string
+	code  func() string
+	typed func() string
 }
 
 // session opens a session and hands the gate its code.
@@ -147,8 +148,13 @@ func inSession(c conn, use func(*ssh.Session, io.Writer, io.Reader) error) error
 	if err != nil {
 		return err
 	}
+	to, from := io.Writer(in), out
+	if c.typed != nil {
+		ty := &typist{in: in, out: out, line: c.typed}
+		to, from = ty, ty
+	}
 	done := make(chan error, 1)
-	go func() { done <- use(s, in, out) }()
+	go func() { done <- use(s, to, from) }()
 	select {
 	case err := <-done:
 		return err
@@ -156,6 +162,21 @@ func inSession(c conn, use func(*ssh.Session, io.Writer, io.Reader) error) error
 		return errors.New("nothing comes")
 	}
 }
+
+// typist types a line before anything else, once the session has begun: what
+// comes earlier sshd throws away.
+type typist struct {
+	in   io.Writer
+	out  io.Reader
+	line func() string
+	once sync.Once
+}
+
+func (ty *typist) begin() { ty.once.Do(func() { fmt.Fprintln(ty.in, ty.line()) }) }
+
+func (ty *typist) Write(p []byte) (int, error) { ty.begin(); return ty.in.Write(p) }
+
+func (ty *typist) Read(p []byte) (int, error) { ty.begin(); return ty.out.Read(p) }
 
 // patience is how long a channel that stays silent is taken for open.
 const patience = 5 * time.Second
@@ -213,8 +234,11 @@ type way struct {
 	methods func(h *posterntest.Host, answer ssh.KeyboardInteractiveChallenge, good bool) []ssh.AuthMethod
 	code    func(code string) []string // what is typed, prompt by prompt
 	wrong   bool                       // one factor opens it: the auditor must say so
+	finds   []string                   // some of what the auditor must say
 	gate    bool                       // the code is asked for in each session
+	script  bool                       // the gate is the script of old: it reads the code, and asks api.yubico.com
 	opens   func(state string) []string
+	service yubico // what the script asks
 }
 
 // opensAll is what a right configuration opens, and when.
@@ -311,6 +335,27 @@ func ways(t *testing.T, module string) []way {
 			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, nil),
 		},
 		{
+			name: "the write-up's ForceCommand script", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true, script: true,
+			files: map[string]string{
+				"/etc/ssh/sshd_config": gateConfig(everything + "Match User alice\n\tForceCommand @DIR@/sbin/yubikey_shell\n"),
+				"/sbin/yubikey_shell":  writeUpScript,
+				"/etc/yubikey_shell":   "YUBICO_API_ID=\"4711\"\n",
+				"/etc/hosts":           yubicoHosts,
+			},
+			opens: func(state string) []string {
+				var behind []string
+				if state == somebodys { // whose name ends with alice's; it is good once
+					behind = []string{"shell"}
+				}
+				beside := []string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}
+				return opensFor(append(behind, beside...), []string{"shell", "sftp"})(state)
+			},
+			finds: []string{
+				"forcecommand-factor", "gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding", "gate-agent", "gate-x11",
+				"gate-tunnel", "gate-controlmaster", "unanchored-user", "validation-unsigned",
+			},
+		},
+		{
 			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
 			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
 				"Match User *,!alice\n\tAuthenticationMethods publickey\n")},
@@ -338,12 +383,17 @@ func gateConfig(more string) string {
 func TestNothingOpensBeforeBothFactors(t *testing.T) {
 	posterntest.NeedRoot(t)
 	posterntest.Need(t, "xauth")
+	posterntest.Need(t, "wget")
 	module := posterntest.PAMModule(t)
 	for _, w := range ways(t, module) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			h := matrixHost(t, w.files)
 			rig := newSSHRig(t, "alice", "fred", "mallory")
+			if w.script {
+				w.service = newYubico(t, rig)
+				trust(t, h, w.service.root, "alice:"+rig.tokens["alice"].PublicID+"\nmalice:cccccccccccc:"+rig.tokens["mallory"].PublicID+"\n")
+			}
 			for _, state := range codeStates {
 				opened := w.try(t, h, rig, state)
 				opens := w.opens
@@ -354,10 +404,22 @@ func TestNothingOpensBeforeBothFactors(t *testing.T) {
 					t.Errorf("with %s, open: %q, want %q\n%s", state, opened, want, h.Log())
 				}
 			}
-			if found := auditHost(t, h); (len(found) > 0) != w.wrong {
-				t.Errorf("the auditor finds %q", found)
+			found := auditHost(t, h)
+			missed := slices.DeleteFunc(slices.Clone(w.finds), func(id string) bool { return slices.Contains(found, id) })
+			if (len(found) > 0) != w.wrong || len(missed) > 0 {
+				t.Errorf("the auditor finds %q, not %q", found, missed)
 			}
 		})
+	}
+}
+
+// trust has a host trust a CA, and the YubiKeys of the write-up's mappings.
+func trust(t *testing.T, h *posterntest.Host, root, mappings string) {
+	t.Helper()
+	for path, content := range map[string]string{"/etc/ssl/certs/ca-certificates.crt": root, "/etc/yubikey_mappings": mappings} {
+		if err := os.WriteFile(h.Inside(path), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -424,7 +486,12 @@ func (w way) try(t *testing.T, h *posterntest.Host, rig *sshRig, state string) [
 			}
 			defer client.Close()
 			c = conn{Client: client, dir: h.Dir}
-			if w.gate && state != noCode {
+			switch {
+			case w.script && state == noCode:
+				c.typed = func() string { return "" }
+			case w.script:
+				c.typed = code
+			case w.gate && state != noCode:
 				c.code = code
 			}
 		}
@@ -452,6 +519,9 @@ func (w way) connect(h *posterntest.Host, state string, code func() string) (*ss
 // daemon brings the daemon into a state and returns what ends it.
 func (w way) daemon(t *testing.T, h *posterntest.Host, rig *sshRig, state string) (stop func()) {
 	t.Helper()
+	if w.script {
+		return w.validation(t, h, state)
+	}
 	socket, cfg, mode := filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, os.FileMode(0o600)
 	if w.gate {
 		socket, cfg, mode = h.Inside("/run/postern/shell.sock"), sshd.Config{Users: true, Account: accountInside}, 0o666
@@ -467,6 +537,22 @@ func (w way) daemon(t *testing.T, h *posterntest.Host, rig *sshRig, state string
 		return mute(t, socket, mode, func(c net.Conn) { _, _ = c.Read(make([]byte, 2000)) })
 	}
 	return rig.serve(t, socket, cfg, mode)
+}
+
+// validation brings api.yubico.com into a state and returns what ends it.
+func (w way) validation(t *testing.T, h *posterntest.Host, state string) (stop func()) {
+	t.Helper()
+	switch state {
+	case daemonDead:
+		return func() {}
+	case daemonHung:
+		ended := make(chan struct{})
+		quiet := muteOn(t, h.Listen(t, "tcp", yubicoAddr), func(net.Conn) { <-ended })
+		return func() { close(ended); quiet() }
+	case daemonDies:
+		return muteOn(t, h.Listen(t, "tcp", yubicoAddr), func(c net.Conn) { _, _ = c.Read(make([]byte, 2000)) })
+	}
+	return w.service.serve(t, h)
 }
 
 // accountInside names the accounts of a test host.

@@ -94,6 +94,11 @@ func mute(t testing.TB, path string, mode os.FileMode, do func(net.Conn)) (stop 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return muteOn(t, l, do)
+}
+
+func muteOn(t testing.TB, l net.Listener, do func(net.Conn)) (stop func()) {
+	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {

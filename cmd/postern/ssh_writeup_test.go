@@ -39,19 +39,13 @@ session required pam_loginuid.so
 func writeUpHost(t *testing.T, module string, more map[string]string) (*posterntest.Host, *sshRig) {
 	t.Helper()
 	rig := newSSHRig(t, "fred", "spare", "jimbob")
-	authority, _, err := initCA(t.Context(), rig.st, ca.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := rig.oneTime.Keys.AddClient(t.Context(), &otp.APIClient{ID: 4711, Secret: []byte("secret of client 4711")}); err != nil {
-		t.Fatal(err)
-	}
+	service := newYubico(t, rig)
 	ids := func(who string) string { return rig.tokens[who].PublicID }
 	files := map[string]string{
 		"/etc/pam.d/sshd":                    strings.ReplaceAll(writeUpPAM, "@MODULE@", module),
 		"/etc/yubikey_mappings":              "fred:" + ids("fred") + ":" + ids("spare") + "\njimbob:" + ids("jimbob") + "\n",
-		"/etc/hosts":                         "127.0.0.1 localhost api.yubico.com\n",
-		"/etc/ssl/certs/ca-certificates.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Root().Raw})),
+		"/etc/hosts":                         yubicoHosts,
+		"/etc/ssl/certs/ca-certificates.crt": service.root,
 		"/etc/ssh/sshd_config":               "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
 	}
 	for path, content := range more {
@@ -61,25 +55,89 @@ func writeUpHost(t *testing.T, module string, more map[string]string) (*posternt
 		Accounts: []posterntest.Account{{Name: "fred", Password: "s3cret"}, {Name: "jimbob"}, {Name: "bob"}}, Files: files,
 	})
 	posternBinary(t, h.Dir)
+	service.serve(t, h)
+	return h, rig
+}
+
+// yubico is Postern's validation service in the place of api.yubico.com.
+type yubico struct {
+	root    string // PEM, for ca-certificates.crt
+	cert    tls.Certificate
+	handler http.Handler
+}
+
+func newYubico(t *testing.T, rig *sshRig) yubico {
+	t.Helper()
+	authority, _, err := initCA(t.Context(), rig.st, ca.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.oneTime.Keys.AddClient(t.Context(), &otp.APIClient{ID: 4711, Secret: []byte("secret of client 4711")}); err != nil {
+		t.Fatal(err)
+	}
 	key, csr := clientCSR(t)
 	issued, err := authority.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"api.yubico.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: rig.oneTime.Service, TLSConfig: &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
-	}}
-	l := h.Listen(t, "tcp", "127.0.0.1:443")
+	return yubico{
+		root:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Root().Raw})),
+		cert:    tls.Certificate{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key},
+		handler: rig.oneTime.Service,
+	}
+}
+
+// serve answers on a host until stop is called.
+func (y yubico) serve(t *testing.T, h *posterntest.Host) (stop func()) {
+	t.Helper()
+	server := &http.Server{Handler: y.handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{y.cert}}}
+	l := h.Listen(t, "tcp", yubicoAddr)
 	done := make(chan error, 1)
 	go func() { done <- server.ServeTLS(l, "", "") }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		server.Close()
 		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	})
-	return h, rig
+	t.Cleanup(stop)
+	return stop
 }
+
+// yubicoAddr is where a host's api.yubico.com answers, and yubicoHosts its
+// /etc/hosts that says so.
+const (
+	yubicoAddr  = "127.0.0.1:443"
+	yubicoHosts = "127.0.0.1 localhost api.yubico.com\n"
+)
+
+// writeUpScript does what the script of old did, and as badly: any line that
+// ends a name with the user's counts, nobody signs the answer, and a command
+// with arguments is taken for a program's name.
+const writeUpScript = `#!/bin/bash
+DEBUG=0
+TRUSTED_KEYS_FILE=/etc/yubikey_mappings
+YUBICO_API_ID=16
+[ -f /etc/yubikey_shell ] && . /etc/yubikey_shell
+out() {
+	[ "$DEBUG" = 1 ] && echo "$*" >&2
+	kill -9 "$PPID"
+	exit 1
+}
+trap out INT
+[ -n "$USER" ] && [ -f "$TRUSTED_KEYS_FILE" ] || out "nobody, or no keys"
+KEYS=$(grep "$USER:" "$TRUSTED_KEYS_FILE" | sed "s/$USER://" | tr : ' ')
+echo -n "Please provide Yubi OTP: "
+read -rs OTP
+echo
+for key in $KEYS; do
+	[ "${OTP:0:12}" = "$key" ] || continue
+	wget -q -O - "https://api.yubico.com/wsapi/verify?id=$YUBICO_API_ID&otp=$OTP" | grep -q status=OK || out "not valid"
+	[ -n "$SSH_ORIGINAL_COMMAND" ] && exec "$SSH_ORIGINAL_COMMAND"
+	exec $(grep "^$(whoami):" /etc/passwd | cut -d: -f7)
+done
+out "not trusted"
+`
 
 // comesIn reports whether somebody gets a shell by the answers to the prompts.
 func comesIn(h *posterntest.Host, user string, answers ...string) bool {
