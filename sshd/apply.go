@@ -176,6 +176,13 @@ func (a Applier) Confirm(pid int) (string, error) {
 	return dir, a.claim(dir, confirmedFile)
 }
 
+// Pending returns the backup of a setup that no login has confirmed, and that
+// was not put back: NotFound if there is none.
+func (a Applier) Pending() (string, error) {
+	dir, _, err := a.pending()
+	return dir, err
+}
+
 // pending returns the newest backup if nothing was decided about it.
 func (a Applier) pending() (string, manifest, error) {
 	all, _ := filepath.Glob(filepath.Join(a.Dir, "*", manifestFile)) // sorted

@@ -235,6 +235,7 @@ func (d *doctor) ssh(ctx context.Context) {
 		d.advise("ssh", "sudo postern ssh check", "sshd tells its configuration to root only")
 		return
 	}
+	d.unconfirmed(hostApplier())
 	report, err := sshd.Auditor{TimeCodes: d.timeCodes}.Audit(ctx)
 	if err != nil {
 		d.advise("ssh", "postern ssh check", "sshd's configuration cannot be audited: %s", err)
@@ -246,6 +247,20 @@ func (d *doctor) ssh(ctx context.Context) {
 	}
 	for _, f := range report.Findings {
 		d.wrong("ssh", "postern ssh check", "%s: %s (%s)", f.Severity, f.Title, f.Where)
+	}
+}
+
+// unconfirmed looks for a configuration of sshd that nobody has come in by, such
+// as one that a crash kept from being put back.
+func (d *doctor) unconfirmed(applier sshd.Applier) {
+	dir, err := applier.Pending()
+	switch {
+	case postern.CodeOf(err) == postern.NotFound && err != nil:
+	case err != nil:
+		d.failed("ssh", err, "see what is in "+applier.Dir)
+	default:
+		d.wrong("ssh", "postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back "+dir,
+			"sshd's new configuration waits for a login to confirm it; after a crash of the host nothing puts it back")
 	}
 }
 

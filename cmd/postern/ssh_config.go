@@ -54,7 +54,14 @@ from one address with its key and a recovery code, whatever holds for others.
 With --apply, put the files in place: the old ones are backed up, sshd checks the
 new ones and reads them. Then log in again from another terminal and say postern
 ssh config --confirm there: otherwise everything is put back. Before that it is
-checked whether you would be locked out; then nothing happens without --force.`,
+checked whether you would be locked out; then nothing happens without --force.
+
+A process of this command waits to put things back, and does so at once when it is
+told to end, as by an orderly reboot. A crash of the host in that time leaves the
+new files in place; postern doctor then says that they wait to be confirmed.
+Confirm them in a new SSH login, or put back the old ones, from the console:
+postern ssh config --within 0s --roll-back with the backup's directory, which is
+the newest in /var/lib/postern/ssh-backup.`,
 		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },

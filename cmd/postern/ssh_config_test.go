@@ -116,6 +116,43 @@ func TestApplyIsPutBackWithoutConfirmation(t *testing.T) {
 	}
 }
 
+// TestDoctorTellsWhatACrashLeft ends the process that would put things back, as
+// a crash of the host does.
+func TestDoctorTellsWhatACrashLeft(t *testing.T) {
+	t.Parallel()
+	h, _, module := configHost(t)
+	posterntest.Need(t, "pgrep")
+	if out, err := config(h, "--mode", "key-and-code", "--module", module, "--apply", "--within", "1h"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	reloaded(t, h)
+	waits, err := h.Command("pgrep", "-f", "--", "--roll-back /var/lib/postern/ssh-backup/").Output()
+	if err != nil {
+		t.Fatalf("nothing waits to put it back: %v", err)
+	}
+	if out, err := h.Command("kill", append([]string{"-KILL"}, strings.Fields(string(waits))...)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	doctor := func() string {
+		out, _ := h.Command(filepath.Join(h.Dir, "postern"), "doctor").CombinedOutput()
+		return string(out)
+	}
+	_, mend, found := strings.Cut(doctor(), "--roll-back ")
+	if !found {
+		t.Fatalf("nothing is said: %s", doctor())
+	}
+	dir, _, _ := strings.Cut(mend, "\n")
+	if out, err := config(h, "--within", "0s", "--roll-back", dir); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); err == nil {
+		t.Error("the new file is still there")
+	}
+	if said := doctor(); strings.Contains(said, "--roll-back") {
+		t.Errorf("it still waits: %s", said)
+	}
+}
+
 func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 	t.Parallel()
 	h, _, module := configHost(t)
