@@ -25,6 +25,8 @@ var clientChannels = map[string]struct {
 	"-W":                  {[]string{"-W", "127.0.0.1:22"}, nil, "SSH-2.0-"},
 	"-R socket":           {[]string{"-o", "ExitOnForwardFailure=yes", "-R", "@HOME@/forwarded:127.0.0.1:22", "-v"}, []string{"true"}, "remote forward success"},
 	"-A":                  {[]string{"-A", "-v"}, []string{"test -S \"$SSH_AUTH_SOCK\" && echo open"}, "\nopen"},
+	"X11":                 {[]string{"-Y", "-v"}, []string{"test -n \"$DISPLAY\" && echo open"}, "\nopen"},
+	"-J":                  {[]string{"-F", "@DIR@/jump.conf", "-J", "alice@localhost"}, []string{"echo", "open"}, "open"},
 	"-w":                  {[]string{"-w", "1:0", "-v"}, []string{"sleep 0.2; echo open"}, "forwarding using interface"},
 	"ControlMaster":       {[]string{"-M", "-S", "@DIR@/control", "-o", "ControlPersist=no"}, []string{"echo", "open"}, "open"},
 	"sftp as a subsystem": {[]string{"-s", "-v"}, []string{"sftp"}, "Sending subsystem: sftp"},
@@ -35,9 +37,10 @@ var clientChannels = map[string]struct {
 func TestOpenSSHClient(t *testing.T) {
 	t.Parallel()
 	posterntest.NeedRoot(t)
+	posterntest.Need(t, "xauth")
 	module := posterntest.PAMModule(t)
 	files := setupFiles(t, sshd.Setup{Mode: sshd.KeyAndCode, Module: module, Socket: "@DIR@/pam.sock"}, everything)
-	files["/bin/askpass"] = "#!/bin/sh\ncat \"@DIR@/code\"\n"
+	files["/bin/askpass"] = "#!/bin/sh\nhead -n 1 \"@DIR@/code\"\nsed -i 1d \"@DIR@/code\"\n"
 	h := matrixHost(t, files)
 	rig := newSSHRig(t, "alice", "fred")
 	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
@@ -49,15 +52,16 @@ func TestOpenSSHClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
+	h.Write(t, "jump.conf", "IdentityFile "+h.KeyFile+"\nIdentitiesOnly yes\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nNumberOfPasswordPrompts 1\n")
 	for name, c := range clientChannels {
 		for _, good := range []bool{false, true} {
 			code := strings.Repeat("c", 44)
-			if good {
-				code = rig.touch(t, "alice")
+			if good { // the second is for the host behind -J
+				code = rig.touch(t, "alice") + "\n" + rig.touch(t, "alice")
 			}
 			h.Write(t, "code", code+"\n")
 			args := []string{
-				"SSH_ASKPASS=" + filepath.Join(h.Dir, "bin/askpass"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=" + filepath.Join(h.Dir, "agent"),
+				"SSH_ASKPASS=" + filepath.Join(h.Dir, "bin/askpass"), "SSH_ASKPASS_REQUIRE=force", "SSH_AUTH_SOCK=" + filepath.Join(h.Dir, "agent"), "DISPLAY=127.0.0.1:9",
 				"timeout", "10", "ssh", "-F", "none", "-i", h.KeyFile, "-o", "IdentitiesOnly=yes",
 				"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "NumberOfPasswordPrompts=1",
 			}
