@@ -28,6 +28,7 @@ import (
 
 	"github.com/mholt/acmez/v3"
 	client "github.com/mholt/acmez/v3/acme"
+	"github.com/miekg/dns"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/acme"
 	"github.com/postern-project/postern/posterntest"
@@ -44,6 +45,13 @@ type authority struct {
 	mu     sync.Mutex
 	issued map[string]acme.Certificate
 	fail   error
+	gather *sync.WaitGroup // see hold
+}
+
+// hold lets none of the next n issuances go on before all have come.
+func (a *authority) hold(n int) {
+	a.gather = new(sync.WaitGroup)
+	a.gather.Add(n)
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -83,6 +91,10 @@ func (a *authority) Permit(names []string) error {
 }
 
 func (a *authority) Issue(_ context.Context, csr []byte, names []string, _ acme.Origin) (string, error) {
+	if a.gather != nil {
+		a.gather.Done()
+		a.gather.Wait()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fail != nil {
@@ -149,6 +161,8 @@ type world struct {
 	server *acme.Server
 	url    string
 	client *acmez.Client
+
+	httpPort, tlsPort int // where it looks for proofs
 }
 
 // solver is a web server that holds HTTP and TLS-ALPN proofs for every name.
@@ -178,11 +192,22 @@ func (s *solver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func newWorld(t *testing.T, cfg acme.Config) *world {
 	t.Helper()
+	return newWorldAt(t, cfg, "127.0.0.1")
+}
+
+// newWorldAt makes a world whose proofs are at an address of this machine.
+func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
+	t.Helper()
 	w := &world{db: storetest.Open(t), ca: newAuthority(t), dns: posterntest.StartDNS(t)}
 	w.web = &solver{files: map[string]string{}, certs: map[string]*tls.Certificate{}, dns: w.dns, t: t}
-	web := httptest.NewServer(w.web)
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.Server{Listener: listener, Config: &http.Server{Handler: w.web}}
+	web.Start()
 	t.Cleanup(web.Close)
-	alpn, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
+	alpn, err := tls.Listen("tcp", net.JoinHostPort(address, "0"), &tls.Config{
 		NextProtos: []string{"acme-tls/1"},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			w.web.mu.Lock()
@@ -209,9 +234,10 @@ func newWorld(t *testing.T, cfg acme.Config) *world {
 			}()
 		}
 	}()
+	w.httpPort, w.tlsPort = portOf(t, listener.Addr()), portOf(t, alpn.Addr())
+	at := netip.MustParseAddr(address)
 	prober, err := reach.New(reach.Config{
-		Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Resolver: w.dns.Addr,
-		HTTPPort: portOf(t, web.Listener.Addr()), TLSPort: portOf(t, alpn.Addr()),
+		Private: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}, Resolver: w.dns.Addr, HTTPPort: w.httpPort, TLSPort: w.tlsPort,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +309,14 @@ func (s alpnSolver) Present(_ context.Context, c client.Challenge) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.certs[c.Identifier.Value] = cert
+	name := c.Identifier.Value
+	if c.Identifier.Type == "ip" { // RFC 8738 section 6
+		if name, err = dns.ReverseAddr(name); err != nil {
+			return err
+		}
+		name = strings.TrimSuffix(name, ".")
+	}
+	s.certs[name] = cert
 	return nil
 }
 func (s alpnSolver) CleanUp(context.Context, client.Challenge) error { return nil }

@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
@@ -70,12 +71,8 @@ func (s *Server) newOrder(w http.ResponseWriter, r *http.Request, m *message) er
 	for _, id := range ids {
 		o.Authz = append(o.Authz, newAuthorization(id))
 	}
-	err = s.store.AddACMEOrder(r.Context(), o, s.cfg.MaxPending)
-	if postern.CodeOf(err) == postern.Conflict && err != nil {
-		return problem("alreadyReplaced", http.StatusConflict, "%s", err)
-	}
-	if err != nil {
-		return err
+	if err := s.store.AddACMEOrder(r.Context(), o, s.cfg.MaxPending); err != nil {
+		return alreadyReplaced(err)
 	}
 	return writeOrder(w, m, &o, http.StatusCreated)
 }
@@ -197,6 +194,11 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 	if err != nil {
 		return err
 	}
+	if o.Replaces != "" {
+		if err := s.store.ACMEReplaceable(r.Context(), *o); err != nil {
+			return alreadyReplaced(err)
+		}
+	}
 	by := Origin{Person: m.account.Person, Address: m.address}
 	serial, err := s.ca.Issue(r.Context(), der, o.names(), by)
 	if err != nil {
@@ -214,10 +216,35 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 		Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address, Object: strings.Join(o.names(), " "),
 		Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}}, Details: map[string]string{"account": m.account.ID},
 	})
+	if postern.CodeOf(err) == postern.Conflict && err != nil {
+		return s.withdraw(r.Context(), serial, by, err)
+	}
 	if err != nil {
 		return err
 	}
 	return writeOrder(w, m, &done, http.StatusOK)
+}
+
+// superseded is the reason to revoke a certificate that has another in its
+// place (RFC 5280 section 5.3.1).
+const superseded = 4
+
+// withdraw revokes a certificate whose order lost the race to replace another,
+// and that nobody has been given.
+func (s *Server) withdraw(ctx context.Context, serial string, by Origin, lost error) error {
+	if err := s.ca.Revoke(context.WithoutCancel(ctx), serial, superseded, by); err != nil {
+		return err
+	}
+	return alreadyReplaced(lost)
+}
+
+// alreadyReplaced says a Conflict in ACME's words (RFC 9773 section 7.4), and
+// leaves other errors as they are.
+func alreadyReplaced(err error) error {
+	if postern.CodeOf(err) == postern.Conflict {
+		return problem("alreadyReplaced", http.StatusConflict, "%s", err)
+	}
+	return err
 }
 
 // csrFor reads the request to finalize an order and checks that it asks for

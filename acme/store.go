@@ -115,8 +115,12 @@ type Store interface {
 	ACMEOrder(ctx context.Context, id string) (Order, error)
 	// ACMEOrderBySerial returns the order that a certificate was issued for.
 	ACMEOrderBySerial(ctx context.Context, serial string) (Order, error)
-	// ChangeACMEOrder changes an order.
+	// ChangeACMEOrder changes an order. One that gets a certificate in place of
+	// one that another order has replaced is a Conflict.
 	ChangeACMEOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
+	// ACMEReplaceable returns a Conflict if another order has a certificate in
+	// place of the one that the order replaces.
+	ACMEReplaceable(ctx context.Context, o Order) error
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.
 	ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error)

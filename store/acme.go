@@ -222,18 +222,27 @@ func (db *DB) AddACMEOrder(ctx context.Context, o acme.Order, limit int) error {
 			return postern.Errorf(postern.TooMany, "the account has %d unfinished orders", open)
 		}
 		if o.Replaces != "" {
-			var replaced int
-			if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE replaces = $1 AND serial <> ''`, o.Replaces).Scan(&replaced); err != nil {
+			if err := tx.replaceableACME(ctx, o); err != nil {
 				return err
-			}
-			if replaced > 0 {
-				return postern.Errorf(postern.Conflict, "the certificate was replaced already")
 			}
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO acme_orders (id, account, status, processing, serial, replaces, created, expires, document)
 			VALUES ($1, $2, $3, 0, '', $4, $5, $6, $7)`, o.ID, o.Account, o.Status, o.Replaces, micros(o.Created), micros(o.Expires), document)
 		return err
 	})
+}
+
+// replaceableACME returns a Conflict if another order has a certificate in
+// place of the one that o is to replace.
+func (tx *Tx) replaceableACME(ctx context.Context, o acme.Order) error {
+	var replaced int
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE replaces = $1 AND serial <> '' AND id <> $2`, o.Replaces, o.ID).Scan(&replaced); err != nil {
+		return err
+	}
+	if replaced > 0 {
+		return postern.Errorf(postern.Conflict, "the certificate was replaced already")
+	}
+	return nil
 }
 
 func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
@@ -268,6 +277,11 @@ func (db *DB) ChangeACMEOrder(ctx context.Context, id string, change func(*acme.
 		if err := change(&o); err != nil {
 			return err
 		}
+		if o.Replaces != "" && o.Serial != "" {
+			if err := tx.replaceableACME(ctx, o); err != nil {
+				return err
+			}
+		}
 		document, err := json.Marshal(&o)
 		if err != nil {
 			return err
@@ -280,6 +294,11 @@ func (db *DB) ChangeACMEOrder(ctx context.Context, id string, change func(*acme.
 		return tx.appendAll(ctx, events)
 	})
 	return out, err
+}
+
+// ACMEReplaceable implements [acme.Store].
+func (db *DB) ACMEReplaceable(ctx context.Context, o acme.Order) error {
+	return db.Read(ctx, func(ctx context.Context, tx *Tx) error { return tx.replaceableACME(ctx, o) })
 }
 
 // ACMEOrders implements [acme.Store].
