@@ -90,4 +90,3 @@ localhost {
 		t.Errorf("the house's certificates: %v\n%s", err, out)
 	}
 }
-

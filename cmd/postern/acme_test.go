@@ -22,6 +22,7 @@ func TestACMEClients(t *testing.T) {
 		{"lego by TLS", legoTLS},
 		{"dehydrated", dehydrated},
 		{"uacme", uacme},
+		{"Caddy", caddy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	client "github.com/mholt/acmez/v3/acme"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/posterntest"
+	"go.uber.org/zap"
+)
+
+// caddy gets certificates as Caddy does, with its library.
+func caddy(s *acmeSite) (first, second string) {
+	storage := &certmagic.FileStorage{Path: s.dir}
+	var config *certmagic.Config
+	cache := certmagic.NewCache(certmagic.CacheOptions{
+		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },
+		Logger:           zap.NewNop(),
+	})
+	s.t.Cleanup(cache.Stop)
+	config = certmagic.New(cache, certmagic.Config{Storage: storage, Logger: zap.NewNop()})
+	roots := x509.NewCertPool()
+	roots.AddCert(s.rig.ca.Root())
+	issuer := certmagic.NewACMEIssuer(config, certmagic.ACMEIssuer{
+		CA: s.rig.directory, TrustedRoots: roots, Email: "alice@example.com", Agreed: true, Logger: zap.NewNop(),
+		ExternalAccount: &client.EAB{KeyID: s.kid, MACKey: s.hmac},
+		ListenHost:      s.addr, AltHTTPPort: s.rig.look.HTTPPort, AltTLSALPNPort: s.rig.look.TLSPort,
+	})
+	config.Issuers = []certmagic.Issuer{issuer}
+	must := func(err error) {
+		s.t.Helper()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	file := s.path(certmagic.StorageKeys.SiteCert(issuer.IssuerKey(), s.name))
+	must(config.ObtainCertSync(s.t.Context(), s.name))
+	first = s.holds(file)
+	must(config.RenewCertSync(s.t.Context(), s.name, true))
+	second = s.holds(file)
+	must(config.RevokeCert(s.t.Context(), s.name, 4, false))
+	return first, second
+}
+
+// TestApacheIsAnACMEClient holds that mod_md gets a certificate, and that Apache
+// serves it after a graceful restart.
+func TestApacheIsAnACMEClient(t *testing.T) {
+	rig := newACMERig(t)
+	s := rig.site(t, 31)
+	dir := openDir(t) // Apache's children are another user's
+	root, store := filepath.Join(dir, "root.pem"), filepath.Join(dir, "md")
+	if err := os.WriteFile(root, ca.EncodeCertificates(rig.ca.Root()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	port := posterntest.FreePort(t)
+	posterntest.Apache(t, port, fmt.Sprintf(`LoadModule md_module /usr/lib/apache2/modules/mod_md.so
+PidFile %[1]s/apache.pid
+Listen %[2]s:%[3]d
+Listen %[2]s:%[4]d
+ServerAdmin alice@example.com
+MDStoreDir %[5]s
+MDCertificateAuthority %[6]s
+MDCACertificateFile %[7]s
+MDCertificateAgreement accepted
+MDExternalAccountBinding %[8]s %[9]s
+MDPrivateKeys secp256r1
+MDPortMap http:%[3]d https:%[4]d
+MDCAChallenges http-01
+MDomain %[10]s manual
+<VirtualHost %[2]s:%[4]d>
+ServerName %[10]s
+SSLEngine on
+</VirtualHost>
+`, s.dir, s.addr, rig.look.HTTPPort, rig.look.TLSPort, store, rig.directory, root, s.kid, s.hmac, s.name))
+
+	await(t, "mod_md has a certificate", func() bool {
+		job, err := os.ReadFile(filepath.Join(store, "staging", s.name, "job.json"))
+		return err == nil && strings.Contains(strings.ReplaceAll(string(job), " ", ""), `"finished":true`)
+	})
+	pid, err := os.ReadFile(s.path("apache.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(number, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(rig.ca.Root())
+	var serial string
+	await(t, "Apache serves it", func() bool {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.addr, rig.look.TLSPort), &tls.Config{ServerName: s.name, RootCAs: roots})
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		serial = ca.SerialString(conn.ConnectionState().PeerCertificates[0].SerialNumber)
+		return true
+	})
+	s.knows(map[string]bool{serial: false})
+}
+
+// openDir makes a directory that every user may read.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "postern-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// await waits until something holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for start := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Since(start) > 30*time.Second {
+			t.Fatalf("never came about: %s", what)
+		}
+	}
+}
