@@ -52,8 +52,8 @@ func caddy(s *acmeSite) (first, second string) {
 	return first, second
 }
 
-// TestApacheIsAnACMEClient holds that mod_md gets a certificate, and that Apache
-// serves it after a graceful restart.
+// TestApacheIsAnACMEClient holds that mod_md gets a certificate and renews it at
+// once, as it is told to, and that Apache serves each after a graceful restart.
 func TestApacheIsAnACMEClient(t *testing.T) {
 	rig := newACMERig(t)
 	s := rig.site(t, 31)
@@ -74,6 +74,7 @@ MDCACertificateFile %[7]s
 MDCertificateAgreement accepted
 MDExternalAccountBinding %[8]s %[9]s
 MDPrivateKeys secp256r1
+MDRenewWindow 3650d
 MDPortMap http:%[3]d https:%[4]d
 MDCAChallenges http-01
 MDomain %[10]s manual
@@ -83,34 +84,57 @@ SSLEngine on
 </VirtualHost>
 `, s.dir, s.addr, rig.look.HTTPPort, rig.look.TLSPort, store, rig.directory, root, s.kid, s.hmac, s.name))
 
-	await(t, "mod_md has a certificate", func() bool {
-		job, err := os.ReadFile(filepath.Join(store, "staging", s.name, "job.json"))
+	apache := &apacheMD{acmeSite: s, store: store}
+	first := apache.activates("")
+	apache.activates(first)
+	certs, err := rig.db.Certificates(t.Context(), ca.Filter{Name: s.name})
+	if err != nil || len(certs) < 2 {
+		t.Fatalf("the store knows %d certificates: %v", len(certs), err)
+	}
+	for _, c := range certs {
+		if c.Person != "alice" || !c.Revoked.IsZero() {
+			t.Errorf("certificate %s of %q, revoked %v", c.Serial, c.Person, c.Revoked)
+		}
+	}
+}
+
+// apacheMD is an Apache that gets the certificates of one site.
+type apacheMD struct {
+	*acmeSite
+	store string // of mod_md
+}
+
+// activates waits until mod_md has got another certificate than the one that is
+// served, restarts Apache, and returns what it serves then.
+func (a *apacheMD) activates(old string) (serial string) {
+	a.t.Helper()
+	await(a.t, "mod_md has a certificate", func() bool {
+		job, err := os.ReadFile(filepath.Join(a.store, "staging", a.name, "job.json"))
 		return err == nil && strings.Contains(strings.ReplaceAll(string(job), " ", ""), `"finished":true`)
 	})
-	pid, err := os.ReadFile(s.path("apache.pid"))
+	pid, err := os.ReadFile(a.path("apache.pid"))
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	number, err := strconv.Atoi(strings.TrimSpace(string(pid)))
 	if err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	if err := syscall.Kill(number, syscall.SIGUSR1); err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
 	roots := x509.NewCertPool()
-	roots.AddCert(rig.ca.Root())
-	var serial string
-	await(t, "Apache serves it", func() bool {
-		conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", s.addr, rig.look.TLSPort), &tls.Config{ServerName: s.name, RootCAs: roots})
+	roots.AddCert(a.rig.ca.Root())
+	await(a.t, "Apache serves it", func() bool {
+		conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", a.addr, a.rig.look.TLSPort), &tls.Config{ServerName: a.name, RootCAs: roots})
 		if err != nil {
 			return false
 		}
 		defer conn.Close()
 		serial = ca.SerialString(conn.ConnectionState().PeerCertificates[0].SerialNumber)
-		return true
+		return serial != old
 	})
-	s.knows(map[string]bool{serial: false})
+	return serial
 }
 
 // openDir makes a directory that every user may read.
