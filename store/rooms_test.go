@@ -17,7 +17,7 @@ func TestRoomsOnPostgreSQL(t *testing.T) {
 	posterntest.Soak(t) // builds the whole program once more
 	server := posterntest.StartPostgreSQL(t)
 	for _, args := range [][]string{
-		{"../ca", "../otp", "../portal"},
+		{"../acme", "../ca", "../otp", "../portal"},
 		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../cmd/postern"}, // the portal over the store
 	} {
 		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1", "-race=" + raced()}, args...)...)
