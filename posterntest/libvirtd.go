@@ -36,6 +36,7 @@ type Libvirtd struct {
 	cmd     *exec.Cmd
 	bus     *exec.Cmd
 	done    chan struct{}
+	release func() // of TraceAlone
 }
 
 // The shared daemon of a test process.
@@ -66,18 +67,21 @@ func StopLibvirtd() {
 	}
 }
 
-// StartLibvirtd starts a daemon, which the caller stops.
+// StartLibvirtd starts a daemon, which the caller stops. Until then no other
+// test process traces, which would see this one's clients.
 func StartLibvirtd(t testing.TB) *Libvirtd {
 	t.Helper()
 	NeedRoot(t)
 	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "qemu-system-x86_64"} {
 		Need(t, program)
 	}
-	defer TraceAlone(t)() // its first clients would be seen
+	release := TraceAlone(t)
 	l, err := RunLibvirtd(FreePort(t), FreePort(t))
 	if err != nil {
+		release()
 		t.Fatal(err)
 	}
+	l.release = release
 	return l
 }
 
@@ -350,6 +354,10 @@ func (l *Libvirtd) Stop() {
 		_ = l.bus.Wait()
 	}
 	_ = os.RemoveAll(l.Dir)
+	if l.release != nil {
+		l.release()
+		l.release = nil
+	}
 }
 
 func isQEMU(pid int) bool {
