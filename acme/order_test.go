@@ -12,6 +12,7 @@ import (
 	client "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/acme"
+	"github.com/postern-project/postern/posterntest"
 )
 
 // readyOrder makes an order for a.test and proves the name.
@@ -206,7 +207,7 @@ func TestDNSThatChangesItsMind(t *testing.T) {
 func TestIPv6Addresses(t *testing.T) {
 	probe, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
-		t.Skipf("this machine has no ::1: %v", err)
+		posterntest.Missing(t, "needs the address ::1: %v", err)
 	}
 	probe.Close()
 	for _, c := range []string{client.ChallengeTypeHTTP01, client.ChallengeTypeTLSALPN01} {

@@ -149,7 +149,7 @@ func TestFileSystemTurnsReadOnly(t *testing.T) {
 		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
 	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skip("the kernel has no loop devices")
+		posterntest.Missing(t, "needs loop devices")
 	}
 	dir := mounted(t, "-o", "loop,errors=remount-ro", image)
 	o := newOutage(t, filepath.Join(dir, "postern.db"))
