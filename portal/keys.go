@@ -25,6 +25,20 @@ type Keyring interface {
 	AddACMEKey(ctx context.Context, person, label string) (id, key string, err error)
 	ACMEKeys(ctx context.Context, person string) ([]ACMEKey, error)
 	DisableACMEKey(ctx context.Context, person, id string) error
+	// SignSSH certifies an SSH key, given as a line of a .pub file, for as long
+	// and for the accounts that the house's rules give the person.
+	SignSSH(ctx context.Context, person, line, address string) (SSHCertificate, error)
+	// RevokeSSH revokes one of the person's SSH certificates; NotFound if it is
+	// nobody's, or somebody else's.
+	RevokeSSH(ctx context.Context, person, serial, address string) error
+}
+
+// SSHCertificate is what lets its owner in by SSH for a while.
+type SSHCertificate struct {
+	Line       string // of the file KEY-cert.pub
+	Accounts   []string
+	Expires    time.Time
+	KnownHosts string // lines that make the house's hosts known
 }
 
 // ACMEKey is a key that binds an ACME account to a person.
@@ -64,7 +78,7 @@ func (p *Portal) renderKeys(r *request, status int, errs map[string]string) erro
 	}
 	pg := page{Title: "Keys", Nav: "keys", Errors: errs, Data: data}
 	if errs != nil {
-		pg.Values = map[string]string{"label": r.PostForm.Get("label")}
+		pg.Values = map[string]string{"label": r.PostForm.Get("label"), "public_key": r.PostForm.Get("public_key")}
 	}
 	p.render(r, status, "keys", pg)
 	return nil
@@ -177,5 +191,29 @@ func (p *Portal) dropACMEKey(r *request) error {
 		return err
 	}
 	p.see(r, "/keys?done=disabled")
+	return nil
+}
+
+func (p *Portal) signSSH(r *request) error {
+	_, err := p.adding(r)
+	var c SSHCertificate
+	if err == nil {
+		c, err = p.Keyring.SignSSH(r.Context(), r.who.Name, r.PostForm.Get("public_key"), p.peer(r))
+	}
+	if err != nil {
+		return p.keyWrong(r, "public_key", err)
+	}
+	p.render(r, 200, "sshcert", page{Title: "A certificate for your SSH key", Nav: "keys", Data: c})
+	return nil
+}
+
+func (p *Portal) revokeSSH(r *request) error {
+	if p.Keyring == nil {
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	if err := p.Keyring.RevokeSSH(r.Context(), r.who.Name, r.PostForm.Get("id"), p.peer(r)); err != nil {
+		return err
+	}
+	p.see(r, "/keys?done=revoked")
 	return nil
 }

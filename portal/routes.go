@@ -61,6 +61,8 @@ func (p *Portal) routes() http.Handler {
 	person("POST /keys/totp", p.addTOTP)
 	person("POST /keys/acme", p.addACMEKey)
 	person("POST /keys/acme/disable", p.dropACMEKey)
+	person("POST /keys/ssh", p.signSSH)
+	person("POST /keys/ssh/revoke", p.revokeSSH)
 	person("GET /events", p.events)
 
 	admin("GET /admin", p.people)

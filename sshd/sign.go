@@ -124,9 +124,8 @@ func RuleFor(rules []Rule, groups []string) (Rule, error) {
 type SignDeps struct {
 	Signer Signer
 	Check  Checker
-	// Rules returns the rules that hold now, and Groups somebody's groups.
-	Rules  func(ctx context.Context) ([]Rule, error)
-	Groups func(ctx context.Context, person string) ([]string, error)
+	// Certificate returns what the rules that hold now give a person for a key.
+	Certificate func(ctx context.Context, person string, key ssh.PublicKey) (Certificate, error)
 	// Identify says who a request comes from, proved by a client certificate.
 	Identify func(*http.Request) (person string, ok bool)
 	Address  func(*http.Request) string // the client's, without port
@@ -211,32 +210,29 @@ func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, for
 // issue finds out who asks, and signs what the rules give them.
 func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
 	ctx := r.Context()
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(q.PublicKey))
+	key, err := ParsePublicKey(q.PublicKey)
 	if err != nil {
-		return Signed{}, postern.Errorf(postern.Invalid, "that is no SSH public key").WithHint("give one line of a .pub file")
+		return Signed{}, err
 	}
 	person, err := h.person(r, q)
 	if err != nil {
 		return Signed{}, err
 	}
-	rules, err := h.Rules(ctx)
-	if err != nil {
-		return Signed{}, err
-	}
-	groups, err := h.Groups(ctx, person)
-	if err != nil {
-		return Signed{}, err
-	}
-	rule, err := RuleFor(rules, groups)
-	if err != nil {
-		return Signed{}, err
-	}
-	c, err := rule.Certificate(person, key)
+	c, err := h.Certificate(ctx, person, key)
 	if err != nil {
 		return Signed{}, err
 	}
 	c.Address = h.Address(r)
 	return h.Signer.SignUser(ctx, c)
+}
+
+// ParsePublicKey reads a line of a .pub file.
+func ParsePublicKey(line string) (ssh.PublicKey, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "that is no SSH public key").WithHint("give one line of a .pub file")
+	}
+	return key, nil
 }
 
 // person returns who a request comes from: whom the client certificate names,

@@ -133,6 +133,8 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "keys-add", "/keys", `document.querySelectorAll("details").forEach(d => d.open = true)`, "touch the key"},
 		{in, "keys-wrong", "/keys", `document.querySelector("[action='/keys/yubikey'] button").click()`, "not what a YubiKey types"},
 		{in, "totp", "/keys", `document.querySelector("[action='/keys/totp'] button").click()`, "Show this to your app"},
+		{in, "ssh-wrong", "/keys", `document.querySelector("[action='/keys/ssh'] button").click()`, "no SSH public key"},
+		{in, "ssh-certificate", "/keys", `document.getElementById("f-public_key").value = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC1pTpCGLTgYsqe9Uq0sFw9IJCyXmQJoFhF4eqr0wyeb"; document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub"},
 		{in, "acme-key", "/keys", `document.querySelector("[action='/keys/acme'] button").click()`, "HMAC key"},
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},

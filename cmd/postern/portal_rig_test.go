@@ -66,13 +66,14 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 		change(&c)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	one, err := newOneTime(&state{Dir: t.TempDir(), Store: rig.db}, log)
+	st := &state{Dir: t.TempDir(), Store: rig.db}
+	one, err := newOneTime(st, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { one.Close() })
 	rig.Portal, err = newPortal(t.Context(), rig.db, rig.ca, portalOptions{
-		Config: c, Reach: look, Mail: rig.mail.URL, Log: log, Keyring: portalKeyring{rig.db, one.Keys, one.Checker},
+		Config: c, Reach: look, Mail: rig.mail.URL, Log: log, Keyring: portalKeyring{st, one.Keys, one.Checker, rig.ca},
 		Identify: rig.identify,
 		Admin: func(r *http.Request) bool {
 			name, _, ok := rig.identify(r)

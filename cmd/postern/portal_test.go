@@ -1,7 +1,13 @@
 package main
 
 import (
+	"html"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -10,7 +16,9 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/posterntest"
 	"github.com/postern-project/postern/store"
+	"golang.org/x/crypto/ssh"
 )
 
 func TestEnrolmentWithoutJavaScript(t *testing.T) {
@@ -208,8 +216,7 @@ func TestCommandsMakeLinks(t *testing.T) {
 	}
 	var out strings.Builder
 	a := &app{out: &out}
-	rig.person(t, "eve")
-	if err := a.invite(t.Context(), rig.db, "eve"); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
+	if err := a.invite(t.Context(), rig.db, rig.person(t, "eve")); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
 		t.Errorf("%v: %s", err, &out)
 	}
 	rig.Flush()
@@ -257,4 +264,52 @@ func TestKeysOfOnesOwn(t *testing.T) {
 		}
 	}
 	dan.get("/keys").says(t, 200, "Enable")
+}
+
+func TestSSHKeyCertifiedInThePanel(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	_, line, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dan.post("/keys/ssh", "public_key", "ssh-ed25519 nonsense").says(t, 400, "no SSH public key")
+	made := dan.post("/keys/ssh", "public_key", string(line))
+	made.says(t, 200, "@cert-authority")
+	certificate, _, _, _, err := ssh.ParseAuthorizedKey([]byte(html.UnescapeString(regexp.MustCompile(`ssh-ed25519-cert-v01@openssh\.com [^<]+`).FindString(made.body))))
+	if err != nil {
+		t.Fatalf("%v in %s", err, made.body)
+	}
+	cert := certificate.(*ssh.Certificate)
+	if !slices.Equal(cert.ValidPrincipals, []string{"dan"}) {
+		t.Errorf("it opens %v", cert.ValidPrincipals)
+	}
+	serial := strconv.FormatUint(cert.Serial, 10)
+	dan.get("/keys").says(t, 200, serial)
+	eve.post("/keys/ssh/revoke", "id", serial).says(t, 404, "no such certificate")
+	keygen, dir := posterntest.Need(t, "ssh-keygen"), t.TempDir()
+	revoked := func() bool {
+		t.Helper()
+		krl, err := rig.ca.KRL(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string][]byte{"krl": krl, "key-cert.pub": ssh.MarshalAuthorizedKey(cert)} {
+			if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, err := exec.Command(keygen, "-Q", "-f", filepath.Join(dir, "krl"), filepath.Join(dir, "key-cert.pub")).CombinedOutput()
+		if err != nil && !strings.Contains(string(out), "REVOKED") {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return err != nil
+	}
+	if revoked() {
+		t.Error("revoked by somebody else")
+	}
+	dan.post("/keys/ssh/revoke", "id", serial).says(t, 303, "")
+	if !revoked() {
+		t.Error("sshd would still take the certificate")
+	}
 }

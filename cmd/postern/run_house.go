@@ -117,7 +117,7 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 	}
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{
 		Config: c, Reach: look, Mail: o.Mail, Address: front.Address,
-		Keyring: portalKeyring{h.state.Store, h.oneTime.Keys, h.oneTime.Checker},
+		Keyring: portalKeyring{h.state, h.oneTime.Keys, h.oneTime.Checker, h.authority},
 		Log:     h.log.With(slog.String(postern.LogKind, "portal")),
 		Identify: func(r *http.Request) (string, string, bool) {
 			who, serial, ok := front.Identify(r)

@@ -60,10 +60,8 @@ func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identif
 	return sshd.NewSignHandler(sshd.SignDeps{
 		Signer: sshAuthority{authority},
 		Check:  pamChecker{otp: one.Checker, db: st.Store},
-		Rules:  func(context.Context) ([]sshd.Rule, error) { return sshRules(st) },
-		Groups: func(ctx context.Context, person string) ([]string, error) {
-			p, err := st.Store.Person(ctx, person)
-			return p.Groups, err
+		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sshd.Certificate, error) {
+			return ruledCertificate(ctx, st, person, key)
 		},
 		Identify: identify,
 		Address:  func(r *http.Request) string { return front.Address(r).String() },
@@ -149,20 +147,25 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	return a.writeText(o.out, line)
 }
 
-func signUserKey(ctx context.Context, st *state, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
-	p, err := st.Store.Person(ctx, o.person)
+// ruledCertificate returns what the state's rules give a person for a key.
+func ruledCertificate(ctx context.Context, st *state, person string, key ssh.PublicKey) (sshd.Certificate, error) {
+	p, err := st.Store.Person(ctx, person)
 	if err != nil {
-		return "", err
+		return sshd.Certificate{}, err
 	}
 	rules, err := sshRules(st)
 	if err != nil {
-		return "", err
+		return sshd.Certificate{}, err
 	}
 	rule, err := sshd.RuleFor(rules, p.Groups)
 	if err != nil {
-		return "", err
+		return sshd.Certificate{}, err
 	}
-	c, err := rule.Certificate(p.Name, key)
+	return rule.Certificate(p.Name, key)
+}
+
+func signUserKey(ctx context.Context, st *state, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
+	c, err := ruledCertificate(ctx, st, o.person, key)
 	if err != nil {
 		return "", err
 	}

@@ -14,7 +14,7 @@ import (
 
 func newUser(a *app) *cobra.Command {
 	return group("user", "People, and what they hold",
-		newUserAdd(a), newUserList(a), newUserShow(a),
+		newUserAdd(a), newUserInvite(a), newUserList(a), newUserShow(a),
 		newUserStatus(a, userStatus{
 			use: "suspend", done: "suspended", kind: postern.EventPersonSuspended, status: postern.PersonSuspended,
 			short: "Let somebody in no more, for now",
@@ -75,7 +75,16 @@ func (a *app) userAdd(ctx context.Context, p postern.Person) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "added %s\n", p.Name)
-	return a.invite(ctx, st.Store, p.Name)
+	who, err := st.Store.Person(ctx, p.Name)
+	if err != nil {
+		return err
+	}
+	err = a.invite(ctx, st.Store, who)
+	if err != nil && postern.CodeOf(err) == postern.NotFound {
+		fmt.Fprintf(a.out, "%v; %s\n", err, postern.HintOf(err))
+		return nil
+	}
+	return err
 }
 
 // change opens the state and changes it in one transaction.

@@ -35,8 +35,8 @@ func (a *app) userRecover(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if !who.Active() {
-		return postern.Errorf(postern.Denied, "%s is %s", name, who.Status).WithHint("let them in again first: postern user resume %s", name)
+	if err := mayEnrol(who); err != nil {
+		return err
 	}
 	links, err := portalLinks(ctx, st.Store)
 	if err != nil {
@@ -63,17 +63,47 @@ func (a *app) userRecover(ctx context.Context, name string) error {
 	return nil
 }
 
-// invite makes a link by which a new person enrols, if a portal has run on this
-// state.
-func (a *app) invite(ctx context.Context, db *store.DB, name string) error {
-	links, err := portalLinks(ctx, db)
-	if postern.CodeOf(err) == postern.NotFound && err != nil {
-		return nil
+func newUserInvite(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "invite NAME",
+		Short: "Send somebody a link to a certificate",
+		Long: `Make a one-time link by which a person gets a client certificate. It is sent to
+their address; without mail it is printed, to be handed over. What they hold
+stays good; who lost it needs postern user recover.`,
+		Example: "  postern user invite alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.userInvite(cmd.Context(), args[0]) },
 	}
+}
+
+func (a *app) userInvite(ctx context.Context, name string) error {
+	st, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
-	who, err := db.Person(ctx, name)
+	defer st.Close()
+	who, err := st.Store.Person(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := mayEnrol(who); err != nil {
+		return err
+	}
+	return a.invite(ctx, st.Store, who)
+}
+
+// mayEnrol fails for somebody whom no link would let in.
+func mayEnrol(who postern.Person) error {
+	if who.Active() {
+		return nil
+	}
+	return postern.Errorf(postern.Denied, "%s is %s", who.Name, who.Status).WithHint("let them in again first: postern user resume %s", who.Name)
+}
+
+// invite makes a link by which somebody enrols; NotFound if no portal ever ran
+// on this state.
+func (a *app) invite(ctx context.Context, db *store.DB, who postern.Person) error {
+	links, err := portalLinks(ctx, db)
 	if err != nil {
 		return err
 	}
