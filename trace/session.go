@@ -275,9 +275,10 @@ func (s *Session) learn(p usdt.Probe) {
 	}
 }
 
-// Intervals of the reader and the finder.
+// Intervals of the reader and the finder. While events come, the reader looks
+// seldom enough that it takes many at once, and often enough for who watches.
 const (
-	pollBusy = 20 * time.Millisecond
+	pollBusy = 50 * time.Millisecond
 	pollIdle = 100 * time.Millisecond
 	scanning = 500 * time.Millisecond
 )
@@ -314,52 +315,50 @@ func (s *Session) rescan(ctx context.Context) {
 }
 
 func (s *Session) read(ctx context.Context, sink Sink) error {
-	poll := pollIdle
-	busy := false
+	for {
+		n, err := s.deliverAll(ctx, sink)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		if err := s.idle(sink); err != nil {
+			return err
+		}
+		poll := pollIdle
+		if n > 0 {
+			poll = pollBusy
+		}
+		if err := s.kernel.Wait(time.Now().Add(poll)); err != nil {
+			return err
+		}
+	}
+}
+
+// deliverAll hands over what is in the ring, until ctx ends, and returns how many
+// events.
+func (s *Session) deliverAll(ctx context.Context, sink Sink) (int, error) {
 	for n := 0; ; n++ {
-		if n&255 == 0 || !busy {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if n&255 == 255 && ctx.Err() != nil {
+			return n, nil
 		}
-		e, err := s.source.next(time.Now().Add(poll))
-		switch {
-		case isTimeout(err):
-			if poll = pollIdle; busy {
-				poll = pollBusy
-			}
-			busy = false
-			if err := s.idle(sink); err != nil {
-				return err
-			}
-			continue
-		case err != nil:
-			return err
+		e := s.source.next()
+		if e == nil {
+			return n, nil
 		}
-		busy = true
 		if err := s.deliver(e, sink); err != nil {
-			return err
+			return n, err
 		}
 	}
 }
 
 // drain hands over what was in the ring when the probes were detached.
 func (s *Session) drain(sink Sink) error {
-	for {
-		e, err := s.source.next(time.Now())
-		if isTimeout(err) {
-			if err := s.pipeline.end(sink, s.source.clock.wall); err != nil {
-				return err
-			}
-			return s.idle(sink)
-		}
-		if err != nil {
-			return err
-		}
-		if err := s.deliver(e, sink); err != nil {
-			return err
-		}
+	if _, err := s.deliverAll(context.Background(), sink); err != nil {
+		return err
 	}
+	if err := s.pipeline.end(sink, s.source.clock.wall); err != nil {
+		return err
+	}
+	return s.idle(sink)
 }
 
 func (s *Session) idle(sink Sink) error {

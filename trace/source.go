@@ -3,7 +3,6 @@ package trace
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -57,16 +56,17 @@ func newSource(k *bpf.Kernel) *source {
 	}
 }
 
-// next returns the next event; it stands until next is called again.
-func (s *source) next(deadline time.Time) (*event.Event, error) {
+// next returns the next event, which stands until next is called again; nil when
+// there is none.
+func (s *source) next() *event.Event {
 	for {
 		if len(s.out) > 0 {
 			s.ev = s.out[0]
 			s.out = s.out[1:]
-			return &s.ev, nil
+			return &s.ev
 		}
-		if err := s.kernel.Read(&s.record, deadline); err != nil {
-			return nil, err
+		if !s.kernel.Read(&s.record) {
+			return nil
 		}
 		st := s.site(s.record.Site)
 		if st == nil {
@@ -84,7 +84,7 @@ func (s *source) next(deadline time.Time) (*event.Event, error) {
 				continue
 			}
 		}
-		return &s.ev, nil
+		return &s.ev
 	}
 }
 
@@ -334,5 +334,3 @@ func monotonic() uint64 {
 	}
 	return uint64(ts.Nano())
 }
-
-func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 )
 
@@ -61,10 +60,9 @@ func (c Config) Validate() error {
 // Kernel is the loaded programs and maps. Attach, Add and Read may be called
 // from different goroutines, each from one at a time.
 type Kernel struct {
-	objs   probeObjects
-	multi  bool
-	reader *ringbuf.Reader
-	raw    ringbuf.Record
+	objs  probeObjects
+	multi bool
+	ring  *ring
 
 	mu    sync.Mutex
 	sites []Site
@@ -176,7 +174,7 @@ func (k *Kernel) fill(c Config) error {
 		}
 	}
 	var err error
-	k.reader, err = ringbuf.NewReader(k.objs.Events)
+	k.ring, err = newRing(k.objs.Events)
 	return err
 }
 
@@ -334,18 +332,23 @@ func (k *Kernel) Search(id uint32, giveUp bool) error {
 	return k.objs.Sites.Put(id, &ks)
 }
 
-// Read reads the next record; os.ErrDeadlineExceeded when there is none at the
-// deadline, os.ErrClosed after Close.
-func (k *Kernel) Read(r *Record, deadline time.Time) error {
-	k.reader.SetDeadline(deadline)
-	for {
-		if err := k.reader.ReadInto(&k.raw); err != nil {
-			return err
-		}
-		if err := r.parse(k.raw.RawSample); err == nil {
-			return nil
+// Read reads the next record. It reports false when there is none.
+func (k *Kernel) Read(r *Record) bool {
+	for b := k.ring.next(); b != nil; b = k.ring.next() {
+		if r.parse(b) == nil {
+			return true
 		}
 	}
+	return false
+}
+
+// Wait returns when there is a record that cannot wait, or at the deadline; most
+// records come without a notice. It returns os.ErrClosed after Close.
+func (k *Kernel) Wait(deadline time.Time) error {
+	if err := k.ring.wait(deadline); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return nil
 }
 
 // Loss is how many records of one probe in one process were lost.
@@ -397,7 +400,7 @@ func (k *Kernel) Detach() error {
 	return errors.Join(errs...)
 }
 
-// Close detaches and unloads everything.
+// Close detaches and unloads everything. Not while Read runs.
 func (k *Kernel) Close() error {
-	return errors.Join(k.Detach(), k.reader.Close(), k.objs.Close())
+	return errors.Join(k.Detach(), k.ring.close(), k.objs.Close())
 }

@@ -16,7 +16,7 @@ const (
 )
 
 // Record is one record of the ring buffer. Data, and with it the strings, stand
-// in a buffer that the next Read overwrites.
+// in the ring itself, where they are valid until the next Read.
 type Record struct {
 	Time     uint64 // CLOCK_MONOTONIC nanoseconds
 	Since    uint64 // of ServerTx: when the thread began to serve the call that this answers; of SocketNew: see Peer
