@@ -1,58 +1,11 @@
 package posterntest
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
 )
-
-// Serve starts a server in the foreground, waits until the TCP port on 127.0.0.1
-// is open, and stops the server and its children when the test ends.
-func Serve(t testing.TB, port int, program string, args ...string) {
-	t.Helper()
-	cmd := exec.Command(Need(t, program), args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	gone := make(chan error, 1)
-	go func() { gone <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
-		select {
-		case <-gone:
-		case <-time.After(10 * time.Second):
-			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-			<-gone
-		}
-	})
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		conn, err := net.DialTimeout("tcp", addr, time.Second)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case err := <-gone:
-			gone <- err
-			t.Fatalf("%s ended: %v\n%s", program, err, out.String())
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen on %s", program, addr)
-		}
-	}
-}
 
 // Apache starts an Apache 2.4 of the test's own that listens on the port of
 // 127.0.0.1, with mod_ssl and a document root of its own, where index.html says

@@ -69,11 +69,16 @@ func (b *Browser) Import(file, password string) {
 // answered. It ends with the test.
 func (b *Browser) Open(choose bool, flags ...chromedp.ExecAllocatorOption) context.Context {
 	b.t.Helper()
+	tmp, err := os.MkdirTemp("", "chromium") // short, for the name of a socket
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { os.RemoveAll(tmp) })
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(b.launcher(choose)),
 		chromedp.NoSandbox,
 		chromedp.WindowSize(1024, 768),
-		chromedp.Env("HOME="+b.Home, "XDG_CONFIG_HOME="+b.Home+"/.config", "XDG_DATA_HOME="+b.Home+"/.local/share"),
+		chromedp.Env("HOME="+b.Home, "TMPDIR="+tmp, "XDG_CONFIG_HOME="+b.Home+"/.config", "XDG_DATA_HOME="+b.Home+"/.local/share"),
 	)
 	opts = append(opts, flags...)
 	ctx, stop := context.WithTimeout(b.t.Context(), 90*time.Second)

@@ -205,7 +205,7 @@ func cacheDir() string {
 var alone struct {
 	mu    sync.Mutex
 	holds int
-	file  *os.File
+	lock  net.Listener
 }
 
 // TraceAlone keeps other test processes from tracing, and from being traced,
@@ -216,21 +216,25 @@ func TraceAlone(t testing.TB) (release func()) {
 	alone.mu.Lock()
 	defer alone.mu.Unlock()
 	if alone.holds == 0 {
-		f, err := os.OpenFile(filepath.Join(os.TempDir(), "postern-trace.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			t.Fatal(err)
+		for alone.lock == nil {
+			l, err := net.Listen("unix", "@postern-trace") // a name that ends with whoever has it
+			switch {
+			case err == nil:
+				alone.lock = l
+			case errors.Is(err, syscall.EADDRINUSE):
+				time.Sleep(50 * time.Millisecond)
+			default:
+				t.Fatal(err)
+			}
 		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
-		alone.file = f
 	}
 	alone.holds++
 	return func() {
 		alone.mu.Lock()
 		defer alone.mu.Unlock()
 		if alone.holds--; alone.holds == 0 {
-			alone.file.Close()
+			alone.lock.Close()
+			alone.lock = nil
 		}
 	}
 }
