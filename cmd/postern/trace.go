@@ -26,7 +26,7 @@ import (
 
 func newTrace(a *app) *cobra.Command {
 	c := group("trace", "Watch libvirt",
-		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a), newTraceExport(a))
+		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a), newTraceExport(a))
 	c.Long = `Watch libvirt through the static probes that it already carries: who calls
 what on it, what its event loop does, what is said to QEMU. Nothing is
 restarted, and nothing has to be installed beside libvirt. Needs a kernel of

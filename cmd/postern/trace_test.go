@@ -100,6 +100,7 @@ func TestTrace(t *testing.T) {
 	t.Run("probes", func(t *testing.T) { traceProbes(t, l) })
 	t.Run("slow", func(t *testing.T) { traceSlow(t, l) })
 	t.Run("secrets", func(t *testing.T) { traceSecrets(t, l) })
+	t.Run("top", func(t *testing.T) { traceTop(t, l) })
 }
 
 // The procedures of a virsh domname session today, by number and name: the

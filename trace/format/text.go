@@ -93,6 +93,9 @@ func (c *clock) stamp(dst []byte, t time.Time) []byte {
 	return append(padNumber(dst, uint64(t.Nanosecond()/1000), 6, '0'), 'Z')
 }
 
+// Duration returns a duration with three significant digits: 41 ms, 1.25 s.
+func Duration(d time.Duration) string { return string(took(nil, d)) }
+
 // took appends a duration with three significant digits: 41 ms, 1.25 s.
 func took(dst []byte, d time.Duration) []byte {
 	switch {
