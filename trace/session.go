@@ -54,8 +54,11 @@ type Config struct {
 	Stacked func(*event.Event)
 	Filter  Filter
 	Tree    bool // keep monitor messages of calls back: the call's reply carries them
+	// Queue tells of each call how long it waited for a worker and how long that
+	// took: one more probe for each call.
+	Queue bool
 
-	Buffer  int // bytes of the ring buffer; 0 means 16 MiB
+	Buffer  int // bytes of the ring buffer; 0 means 4 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
 	// Record is given every event before it is joined and filtered; nil for none.
 	Record *Recorder
@@ -201,6 +204,7 @@ func (s *Session) attach(l *Library, f *os.File) {
 	for _, p := range l.Probes {
 		site := bpf.NewSite(p)
 		site.Stack = s.cfg.Stack
+		site.Answer = s.cfg.Queue && site.Kind == event.ServerTx
 		if s.cfg.What.has(site.Kind) {
 			places = append(places, bpf.Place{Site: site, Offset: p.Offset, Semaphore: p.Semaphore})
 		}
@@ -228,7 +232,7 @@ func (s *Session) extras(l *Library, f *os.File, path string) error {
 	if err != nil {
 		return err
 	}
-	if s.cfg.What&RPC != 0 {
+	if s.cfg.What&RPC != 0 && s.cfg.Queue {
 		if sym, ok := file.Symbol(worker); ok {
 			if at, ok := file.Offset(sym.Value); ok {
 				if err := s.kernel.AttachBegin(path, 0, at); err != nil {

@@ -57,7 +57,7 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 }
 
 func TestSharesOfACallAddUp(t *testing.T) {
-	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
+	c, _ := traced(t, Config{Queue: true}, func(l *posterntest.Libvirtd) {
 		virsh(t, l.UnixURI(), "dominfo", "vm1")
 		virsh(t, l.TCPURI(), "dominfo", "vm1")
 	})

@@ -17,7 +17,7 @@ type source struct {
 	kernel *bpf.Kernel
 	clock  clock
 	sites  []siteState
-	names  map[[16]byte]string
+	names  map[uint32]name      // by thread
 	stacks map[uint32]stackCopy // by thread: waits for its event
 	lost   uint32               // what the last record said
 	counts map[bpf.Loss]uint64  // losses already told, keyed with Lost 0
@@ -27,6 +27,12 @@ type source struct {
 	texts  [16]string
 	warned bool
 	out    []event.Event // notices that go before the next event
+}
+
+// name is who a thread is.
+type name struct {
+	comm string
+	uid  int
 }
 
 type stackCopy struct{ regs, stack []byte }
@@ -52,7 +58,7 @@ const headerSize = 28 // length word and header of an RPC message
 
 func newSource(k *bpf.Kernel) *source {
 	return &source{
-		kernel: k, names: map[[16]byte]string{}, stacks: map[uint32]stackCopy{}, counts: map[bpf.Loss]uint64{},
+		kernel: k, names: map[uint32]name{}, stacks: map[uint32]stackCopy{}, counts: map[bpf.Loss]uint64{},
 	}
 }
 
@@ -68,7 +74,11 @@ func (s *source) next() *event.Event {
 		if !s.kernel.Read(&s.record) {
 			return nil
 		}
-		st := s.site(s.record.Site)
+		if s.record.What == bpf.IsThread {
+			s.meet()
+			continue
+		}
+		st := s.site(uint32(s.record.Site))
 		if st == nil {
 			continue
 		}
@@ -123,9 +133,10 @@ func (s *source) keepStack() {
 // fill makes the event of a record.
 func (s *source) fill(st *siteState) {
 	r, e := &s.record, &s.ev
+	who := s.who(r.PID, r.TID)
 	*e = event.Event{
 		Kind: st.Kind, Probe: st.probe, Mono: r.Time, Wall: s.clock.wall(r.Time),
-		PID: int(r.PID), TID: int(r.TID), CPU: int(r.CPU), UID: int(r.UID), Comm: s.comm(r.Comm),
+		PID: int(r.PID), TID: int(r.TID), CPU: int(r.CPU), UID: who.uid, Comm: who.comm,
 	}
 	if r.What == bpf.IsReturn {
 		e.Kind = doneKind(st.Kind)
@@ -235,7 +246,7 @@ func isHeader(b []byte, e *event.Event) bool {
 // come, and one warning.
 func (s *source) missed(st *siteState) {
 	st.misses++
-	id := s.record.Site
+	id := uint32(s.record.Site)
 	switch {
 	case st.given:
 	case !st.search && st.misses >= missesToSearch:
@@ -288,21 +299,39 @@ func (s *source) tellLosses() {
 	}
 }
 
-// comm returns a thread's name, always the same string for the same bytes.
-func (s *source) comm(b [16]byte) string {
-	if name, ok := s.names[b]; ok {
-		return name
+// meet notes who a thread is: the kernel tells it before the thread's first event
+// in a second.
+func (s *source) meet() {
+	comm, uid := s.record.Thread()
+	n, ok := s.names[s.record.TID]
+	if ok && n.comm == comm && n.uid == uid {
+		return
 	}
-	if len(s.names) > 4096 {
+	if len(s.names) >= maxThreads {
 		clear(s.names)
 	}
-	name, _, _ := bytes.Cut(b[:], []byte{0})
-	s.names[b] = string(name)
-	return s.names[b]
+	s.names[s.record.TID] = name{comm, uid}
 }
 
-func processName(pid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+// who returns who a thread is; of one that has not been introduced since it was
+// forgotten, by asking the host.
+func (s *source) who(pid, tid uint32) name {
+	n, ok := s.names[tid]
+	if !ok {
+		n = name{comm: threadName(int(pid), int(tid)), uid: -1}
+		var st unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d", pid), &st) == nil {
+			n.uid = int(st.Uid)
+		}
+		s.names[tid] = n
+	}
+	return n
+}
+
+func processName(pid int) string { return threadName(pid, pid) }
+
+func threadName(pid, tid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/comm", pid, tid))
 	if err != nil {
 		return ""
 	}

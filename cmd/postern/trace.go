@@ -70,7 +70,7 @@ func (o *traceOptions) capture(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s of libvirt's, instead of all that are found")
 	f.IntVar(&o.payload, "payload", 16<<10, "copy at most so many `bytes` of a message, up to 65536; 0 for headers only")
-	f.IntVar(&o.buffer, "buffer", 16<<20, "`bytes` of the buffer between kernel and postern")
+	f.IntVar(&o.buffer, "buffer", 4<<20, "`bytes` of the buffer between kernel and postern")
 }
 
 // stacks adds the flag for stacks. They are unwound while the processes are there,
@@ -255,11 +255,12 @@ func (o *traceOptions) config() (trace.Config, error) {
 	if o.payload == 0 {
 		c.Payload = -1
 	}
+	c.Queue = o.json || format.Format(o.format) == format.JSON // people see it with the tree
 	switch o.with {
 	case "":
 	case "qemu":
 		c.What |= trace.Monitor
-		c.Tree = true
+		c.Tree, c.Queue = true, true
 	default:
 		return c, postern.Errorf(postern.Invalid, "--with %s: only qemu can be shown with RPC", o.with)
 	}
@@ -444,6 +445,7 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 	if err != nil {
 		return postern.Errorf(postern.Conflict, "%w", err)
 	}
+	cfg.Queue = true // a replay may show it
 	if cfg.Record, err = trace.NewRecorder(f, limit); err != nil {
 		return errors.Join(err, f.Close())
 	}

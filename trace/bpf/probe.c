@@ -3,7 +3,12 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0
 // What runs in the kernel when a libvirt probe is hit: read the probe's
 // arguments as its note describes them, filter, copy the message or the text,
-// and hand over one record. bpf.go fills the maps and constants.
+// and hand over one record. bpf.go fills the maps and constants, fetch.go writes
+// the code that reads the arguments.
+//
+// A hit takes the time of the cache lines that it touches, since the daemon's own
+// work comes between: so the usual way through is short, and what is seldom
+// needed stands aside.
 #include "kernel.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -22,15 +27,6 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define MAX_STRINGS 4
 #define STRING_SLOT 256 // bytes copied of each short string
 
-enum mode { NONE, CONST, REG, MEM };
-enum extend { NO_EXTEND, ZERO_EXTEND, SIGN_EXTEND };
-#define NO_REG 0xff
-
-struct arg {
-	__s64 disp;
-	__u8 mode, sign, size, reg, index, scale, extend, shift;
-};
-
 // What a site's text or payload is.
 enum capture {
 	HEADER,   // arguments only
@@ -43,8 +39,9 @@ enum capture {
 // Where the pointer to an RPC message's bytes is.
 enum where {
 	NOWHERE, // not known: header only
-	AT,      // at base register + disp
+	GIVEN,   // the arguments tell: fetch returns it
 	SEARCH,  // not known yet: try registers, from next on, until one fits
+	FOUND,   // at base register + disp
 };
 
 enum site_flags {
@@ -56,32 +53,32 @@ enum site_flags {
 };
 
 struct site {
-	__u8 nargs, capture, flags, where;
-	__u8 base, next, strings[MAX_STRINGS], pad[6];
+	__u8 capture, flags, where, base, next, strings[MAX_STRINGS], pad[7];
 	__s64 disp;
-	struct arg args[MAX_ARGS];
 };
 
 struct args {
 	__u64 v[MAX_ARGS];
 };
 
-enum what { EVENT, REGS, RETURN };
+enum what {
+	EVENT,
+	REGS,
+	RETURN,
+	THREAD, // whose events follow: argument 0 is its user, its name stands behind
+};
 
 struct record {
 	__u64 time; // CLOCK_MONOTONIC
 	__u32 pid, tid;
-	__u32 site;
-	__u32 size;  // bytes that follow
-	__u32 lost;  // records lost so far
+	__u32 size; // bytes that follow
+	__u32 lost; // records lost so far
+	__u16 site;
 	__u16 what;
 	__u16 cpu;
-	__u32 uid;
-	__u16 len[MAX_STRINGS]; // of STRINGS: bytes of each slot
-	__u32 pad;
+	__u16 pad;
 	__u64 since; // of ANSWER: when the thread began to serve this, CLOCK_MONOTONIC;
 		     // of PEER: user in the upper half, process in the lower, 0 unknown
-	char comm[16];
 	struct args args;
 };
 
@@ -116,13 +113,24 @@ struct {
 	__type(value, __u8);
 } procedures SEC(".maps");
 
-// When each process was last seen.
+// When the reader was last woken for each process.
 struct {
 	__uint(type, MAP_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, __u32);
 	__type(value, __u64);
 } seen SEC(".maps");
+
+#define MANY_THREADS 1024 // a power of two
+
+// Which threads the reader has been told of, and in which second: of several
+// with the same place here, the last.
+struct {
+	__uint(type, MAP_ARRAY);
+	__uint(max_entries, MANY_THREADS);
+	__type(key, __u32);
+	__type(value, __u64);
+} known SEC(".maps");
 
 // When each thread began to serve a call.
 struct {
@@ -146,7 +154,8 @@ struct {
 
 __u64 lost_total = 0;   // all losses
 __u64 lost_nowhere = 0; // those that the map above had no room for
-__u64 last_wake = 0;
+__u64 wakeups = 0;      // how often the reader was woken
+__u64 last_query = 0;   // when the ring's filling was last looked at
 
 volatile const __u64 ns_dev = 0, ns_ino = 0; // the tracer's PID namespace, when not the first
 volatile const __u8 filter_pids = 0;
@@ -163,14 +172,15 @@ volatile const struct {
 	__u32 task_files, files_fdt, fdt_max, fdt_fd, file_private, socket_sk, sock_pid, sock_cred, pid_nr, cred_uid;
 } at = {};
 
-static __always_inline __u64 widen(__u64 v, __u8 size, __u8 sign)
+// fetch reads the arguments of a site, and returns the pointer to the message's
+// bytes where the arguments tell it, else 0. This is only its place: each file's
+// programs get one of their own, which fetch.go writes from the probes' notes.
+static __attribute__((noinline)) __u64 fetch(const void *ctx, struct args *out, __u64 site)
 {
-	__u8 unused = 64 - size * 8;
+	__u64 buffer = 0;
 
-	v <<= unused & 63;
-	if (sign)
-		return (__u64)((__s64)v >> (unused & 63));
-	return v >> (unused & 63);
+	asm volatile("" : "+r"(buffer) : "r"(ctx), "r"(out), "r"(site) : "memory");
+	return buffer;
 }
 
 // The registers at the probe, as the kernel's struct pt_regs has them.
@@ -178,44 +188,13 @@ struct regs {
 	__u64 r[NREGS];
 };
 
-static __always_inline __u64 reg(const struct regs *regs, __u8 n)
+static __always_inline __u64 reg(const void *ctx, __u8 n)
 {
-	__u64 i = n;
+	__u64 v = 0;
 
-	asm volatile("" : "+r"(i)); // check and use the same register, or the verifier objects
-	return i < NREGS ? regs->r[i] : 0;
-}
-
-// argument is a function of its own, so that the verifier looks at it once.
-__attribute__((noinline)) __u64 argument(const struct arg *a, const struct regs *regs)
-{
-	__u64 v = 0, at, index;
-
-	if (!a || !regs)
-		return 0;
-	switch (a->mode) {
-	case CONST:
-		return a->disp;
-	case REG:
-		v = reg(regs, a->reg) >> (a->shift & 63);
-		break;
-	case MEM:
-		at = a->disp + reg(regs, a->reg);
-		if (a->index != NO_REG) {
-			index = reg(regs, a->index);
-			if (a->extend == ZERO_EXTEND)
-				index = (__u32)index;
-			else if (a->extend == SIGN_EXTEND)
-				index = (__s64)(int)index;
-			at += index << (a->scale & 7);
-		}
-		__u32 size = a->size;
-		if (size > 8)
-			size = 8;
-		probe_read_user(&v, size, (void *)at);
-		break;
-	}
-	return widen(v, a->size, a->sign);
+	if (n < NREGS)
+		probe_read_kernel(&v, sizeof(v), ctx + n * 8);
+	return v;
 }
 
 static __always_inline void count_loss(__u32 pid, __u32 site)
@@ -253,38 +232,38 @@ static __always_inline int is_message(const void *p, const struct args *args)
 
 // search looks for the message through one register, with each message the next:
 // in the first words that it points to. What it finds is kept in the site.
-__attribute__((noinline)) __u64 search(struct site *s, const struct regs *regs, const struct args *args)
+static __attribute__((noinline)) __u64 search(struct site *s, const void *ctx, const struct args *args)
 {
-	if (!s || !regs || !args)
-		return 0;
-
 	__u8 r = s->next;
+	__u64 from = reg(ctx, r);
 
 	s->next = r + 1 < NREGS ? r + 1 : 0;
 	for (int w = 0; w < SEARCH_WORDS; w++) {
 		__u64 p = 0;
 
-		if (probe_read_user(&p, sizeof(p), (void *)(reg(regs, r) + w * 8)))
+		if (probe_read_user(&p, sizeof(p), (void *)(from + w * 8)))
 			break;
 		if (p < 4096 || !is_message((void *)p, args))
 			continue;
 		s->base = r;
 		s->disp = w * 8;
-		s->where = AT;
+		s->where = FOUND;
 		return p;
 	}
 	return 0;
 }
 
 // message returns where the message's bytes begin, or 0.
-static __always_inline __u64 message(struct site *s, const struct regs *regs, const struct args *args)
+static __always_inline __u64 message(struct site *s, const void *ctx, const struct args *args, __u64 given)
 {
 	__u64 p = 0;
 
+	if (s->where == GIVEN)
+		return given;
 	if (s->where == SEARCH)
-		return search(s, regs, args);
-	if (s->where == AT)
-		probe_read_user(&p, sizeof(p), (void *)(reg(regs, s->base) + s->disp));
+		return search(s, ctx, args);
+	if (s->where == FOUND)
+		probe_read_user(&p, sizeof(p), (void *)(reg(ctx, s->base) + s->disp));
 	return p;
 }
 
@@ -326,29 +305,57 @@ static __always_inline __u64 peer(__u32 fd)
 	return (__u64)load32(cred, at.cred_uid) << 32 | load32(pid, at.pid_nr);
 }
 
-// wake decides whether this record wakes the reader. Waking costs more than all
-// the rest, so it happens when a process speaks for the first time in a second
-// (it may be gone soon) and when the ring fills; else the reader's timer finds
-// the record.
-static __always_inline __u64 wake(__u32 pid, __u64 now, __u8 urgent)
+// introduce tells the reader who this thread is, and returns how the event that
+// follows is handed over: a process that speaks for the first time in a second may
+// be gone soon.
+static __attribute__((noinline)) __u64 introduce(const struct record *r)
 {
-	__u64 *last = map_lookup(&seen, &pid);
+	struct {
+		struct record r;
+		char comm[16];
+	} *e = ringbuf_reserve(&events, sizeof(*e), 0);
+	__u64 now = r->time, *last;
+	__u32 pid = r->pid;
 
-	if (!last) {
-		map_update(&seen, &pid, &now, BPF_ANY);
-		return RB_FORCE_WAKEUP;
-	}
-	if (now - *last > 1000000000ull) {
-		*last = now;
-		return RB_FORCE_WAKEUP;
+	if (!e)
+		return RB_NO_WAKEUP;
+	e->r = *r;
+	e->r.what = THREAD;
+	e->r.args.v[0] = (__u32)get_current_uid_gid();
+	e->r.size = sizeof(e->comm);
+	get_current_comm(e->comm, sizeof(e->comm));
+	ringbuf_submit(e, RB_NO_WAKEUP);
+	last = map_lookup(&seen, &pid);
+	if (last && now - *last < 1000000000ull)
+		return RB_NO_WAKEUP;
+	map_update(&seen, &pid, &now, BPF_ANY);
+	return RB_FORCE_WAKEUP;
+}
+
+// wake decides whether this record wakes the reader. Waking costs more than all
+// the rest, so it happens for who is new, for what is urgent, and when the ring
+// fills; else the reader's timer finds the record.
+static __always_inline __u64 wake(const struct record *r, __u8 urgent)
+{
+	__u64 this = (__u64)r->tid << 32 | (__u32)(r->time >> 30);
+	__u64 *place, flags = RB_NO_WAKEUP;
+	__u32 i = r->tid & (MANY_THREADS - 1);
+
+	place = map_lookup(&known, &i);
+	if (place && *place != this) {
+		flags = introduce(r);
+		*place = this;
 	}
 	if (urgent)
-		return RB_FORCE_WAKEUP;
-	if (ringbuf_query(&events, RB_AVAIL_DATA) >= wake_at && now - last_wake > 1000000) {
-		last_wake = now;
-		return RB_FORCE_WAKEUP;
+		flags = RB_FORCE_WAKEUP;
+	if (r->time - last_query > 1000000) {
+		last_query = r->time;
+		if (ringbuf_query(&events, RB_AVAIL_DATA) >= wake_at)
+			flags = RB_FORCE_WAKEUP;
 	}
-	return RB_NO_WAKEUP;
+	if (flags == RB_FORCE_WAKEUP)
+		__sync_fetch_and_add(&wakeups, 1);
+	return flags;
 }
 
 // A record with room for so many bytes behind it. The verifier wants each size
@@ -405,8 +412,12 @@ static __always_inline int send_bytes(struct record *r, const void *from, __u32 
 	}
 	if (want <= 64)
 		SEND_BYTES(64);
+	if (want <= 128)
+		SEND_BYTES(128);
 	if (want <= 256)
 		SEND_BYTES(256);
+	if (want <= 512)
+		SEND_BYTES(512);
 	if (want <= 1024)
 		SEND_BYTES(1024);
 	if (want <= 4096)
@@ -446,7 +457,8 @@ static __always_inline int send_strings(struct record *r, const struct site *s, 
 
 		if (n < MAX_ARGS)
 			got = probe_read_user_str(e->data + i * STRING_SLOT, STRING_SLOT, (void *)r->args.v[n]);
-		r->len[i] = got < 0 ? 0 : got;
+		if (got <= 0)
+			e->data[i * STRING_SLOT] = 0;
 	}
 	r->size = MAX_STRINGS * STRING_SLOT;
 	e->r = *r;
@@ -458,14 +470,14 @@ static __always_inline int send_strings(struct record *r, const struct site *s, 
 
 // send_stack hands over the registers and the stack from the stack pointer up,
 // page by page until one is not there. It goes before the event it belongs to.
-static __always_inline void send_stack(struct record *r, const struct regs *regs)
+static __always_inline void send_stack(struct record *r, const void *ctx)
 {
 	struct {
 		struct record r;
 		struct regs regs;
 		__u8 stack[PAGE * 4 + PAGE];
 	} *e = ringbuf_reserve(&events, sizeof(*e), 0);
-	__u64 sp = regs->r[SP];
+	__u64 sp = ((const struct regs *)ctx)->r[SP];
 	__u32 got = 0, limit = stack_max;
 
 	if (!e) {
@@ -487,7 +499,7 @@ static __always_inline void send_stack(struct record *r, const struct regs *regs
 			break;
 		got += n;
 	}
-	e->regs = *regs;
+	probe_read_kernel(&e->regs, sizeof(e->regs), ctx);
 	r->what = REGS;
 	r->size = sizeof(e->regs) + got;
 	e->r = *r;
@@ -533,13 +545,13 @@ static __always_inline int wanted(const struct args *a)
 	return 1;
 }
 
-static __always_inline int rpc(struct record *r, struct site *s, const struct regs *regs, __u64 flags)
+static __always_inline int rpc(struct record *r, struct site *s, const void *ctx, __u64 given, __u64 flags)
 {
 	__u64 from = 0;
 	__u32 want;
 
 	if (s->capture == MESSAGE && payload_max)
-		from = message(s, regs, &r->args);
+		from = message(s, ctx, &r->args, given);
 	want = from ? r->args.v[1] : 0;
 	if (want > payload_max)
 		want = payload_max;
@@ -551,32 +563,17 @@ static __always_inline int hit(void *ctx)
 	__u32 id = get_attach_cookie(ctx);
 	struct site *s = map_lookup(&sites, &id);
 	struct record r = {};
-	struct regs regs;
-	__u64 flags, *since;
+	__u64 given, flags, *since;
 
 	if (!s || !current_process(&r.pid, &r.tid))
 		return 0;
-	if (probe_read_kernel(&regs, sizeof(regs), ctx))
-		return 0;
-#pragma unroll
-	for (int i = 0; i < MAX_ARGS; i++)
-		if (i < s->nargs) {
-			const struct arg *a = &s->args[i];
-
-			// A whole register, as most are.
-			if (a->mode == REG && a->size == 8 && !a->shift)
-				r.args.v[i] = reg(&regs, a->reg);
-			else
-				r.args.v[i] = argument(a, &regs);
-		}
+	given = fetch(ctx, &r.args, id);
 	if (s->flags & RPC && !wanted(&r.args))
 		return 0;
 	r.time = ktime_get_ns();
 	r.site = id;
 	r.lost = lost_total;
 	r.cpu = get_smp_processor_id();
-	r.uid = get_current_uid_gid();
-	get_current_comm(r.comm, sizeof(r.comm));
 	if (s->flags & ANSWER) {
 		since = map_lookup(&serving, &r.tid);
 		if (since) {
@@ -587,8 +584,8 @@ static __always_inline int hit(void *ctx)
 	if (s->flags & PEER)
 		r.since = peer(r.args.v[1]);
 	if (s->flags & STACK)
-		send_stack(&r, &regs);
-	flags = wake(r.pid, r.time, s->flags & URGENT);
+		send_stack(&r, ctx);
+	flags = wake(&r, s->flags & URGENT);
 	switch (s->capture) {
 	case STRINGS:
 		return send_strings(&r, s, flags);
@@ -606,7 +603,7 @@ static __always_inline int hit(void *ctx)
 		}
 	}
 	}
-	return rpc(&r, s, &regs, flags);
+	return rpc(&r, s, ctx, given, flags);
 }
 
 // returned tells that the function which holds a dispatch probe has returned.
@@ -621,8 +618,7 @@ static __always_inline int returned(void *ctx)
 	r.what = RETURN;
 	r.lost = lost_total;
 	r.cpu = get_smp_processor_id();
-	get_current_comm(r.comm, sizeof(r.comm));
-	return send_bytes(&r, 0, 0, RB_NO_WAKEUP);
+	return send_bytes(&r, 0, 0, wake(&r, 0));
 }
 
 // begins notes that a worker thread takes up a call.

@@ -13,19 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type probeArg struct {
-	_      structs.HostLayout
-	Disp   int64
-	Mode   uint8
-	Sign   uint8
-	Size   uint8
-	Reg    uint8
-	Index  uint8
-	Scale  uint8
-	Extend uint8
-	Shift  uint8
-}
-
 type probeLoss struct {
 	_    structs.HostLayout
 	Pid  uint32
@@ -40,16 +27,14 @@ type probeProcedure struct {
 
 type probeSite struct {
 	_       structs.HostLayout
-	Nargs   uint8
 	Capture uint8
 	Flags   uint8
 	Where   uint8
 	Base    uint8
 	Next    uint8
 	Strings [4]uint8
-	Pad     [6]uint8
+	Pad     [7]uint8
 	Disp    int64
-	Args    [10]probeArg
 }
 
 // Names of all BPF objects in the ELF.
@@ -57,6 +42,7 @@ type probeSite struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	probeMapEvents           = "events"
+	probeMapKnown            = "known"
 	probeMapLost             = "lost"
 	probeMapPids             = "pids"
 	probeMapProcedures       = "procedures"
@@ -69,7 +55,7 @@ const (
 	probeVarAt               = "at"
 	probeVarFilterPids       = "filter_pids"
 	probeVarFilterProcedures = "filter_procedures"
-	probeVarLastWake         = "last_wake"
+	probeVarLastQuery        = "last_query"
 	probeVarLostNowhere      = "lost_nowhere"
 	probeVarLostTotal        = "lost_total"
 	probeVarNsDev            = "ns_dev"
@@ -79,6 +65,7 @@ const (
 	probeVarStatusMask       = "status_mask"
 	probeVarTypeMask         = "type_mask"
 	probeVarWakeAt           = "wake_at"
+	probeVarWakeups          = "wakeups"
 )
 
 // loadProbe returns the embedded CollectionSpec for probe.
@@ -133,6 +120,7 @@ type probeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeMapSpecs struct {
 	Events     *ebpf.MapSpec `ebpf:"events"`
+	Known      *ebpf.MapSpec `ebpf:"known"`
 	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Procedures *ebpf.MapSpec `ebpf:"procedures"`
@@ -148,7 +136,7 @@ type probeVariableSpecs struct {
 	At               *ebpf.VariableSpec `ebpf:"at"`
 	FilterPids       *ebpf.VariableSpec `ebpf:"filter_pids"`
 	FilterProcedures *ebpf.VariableSpec `ebpf:"filter_procedures"`
-	LastWake         *ebpf.VariableSpec `ebpf:"last_wake"`
+	LastQuery        *ebpf.VariableSpec `ebpf:"last_query"`
 	LostNowhere      *ebpf.VariableSpec `ebpf:"lost_nowhere"`
 	LostTotal        *ebpf.VariableSpec `ebpf:"lost_total"`
 	NsDev            *ebpf.VariableSpec `ebpf:"ns_dev"`
@@ -158,6 +146,7 @@ type probeVariableSpecs struct {
 	StatusMask       *ebpf.VariableSpec `ebpf:"status_mask"`
 	TypeMask         *ebpf.VariableSpec `ebpf:"type_mask"`
 	WakeAt           *ebpf.VariableSpec `ebpf:"wake_at"`
+	Wakeups          *ebpf.VariableSpec `ebpf:"wakeups"`
 }
 
 // probeObjects contains all objects after they have been loaded into the kernel.
@@ -181,6 +170,7 @@ func (o *probeObjects) Close() error {
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probeMaps struct {
 	Events     *ebpf.Map `ebpf:"events"`
+	Known      *ebpf.Map `ebpf:"known"`
 	Lost       *ebpf.Map `ebpf:"lost"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Procedures *ebpf.Map `ebpf:"procedures"`
@@ -192,6 +182,7 @@ type probeMaps struct {
 func (m *probeMaps) Close() error {
 	return _ProbeClose(
 		m.Events,
+		m.Known,
 		m.Lost,
 		m.Pids,
 		m.Procedures,
@@ -208,7 +199,7 @@ type probeVariables struct {
 	At               *ebpf.Variable `ebpf:"at"`
 	FilterPids       *ebpf.Variable `ebpf:"filter_pids"`
 	FilterProcedures *ebpf.Variable `ebpf:"filter_procedures"`
-	LastWake         *ebpf.Variable `ebpf:"last_wake"`
+	LastQuery        *ebpf.Variable `ebpf:"last_query"`
 	LostNowhere      *ebpf.Variable `ebpf:"lost_nowhere"`
 	LostTotal        *ebpf.Variable `ebpf:"lost_total"`
 	NsDev            *ebpf.Variable `ebpf:"ns_dev"`
@@ -218,6 +209,7 @@ type probeVariables struct {
 	StatusMask       *ebpf.Variable `ebpf:"status_mask"`
 	TypeMask         *ebpf.Variable `ebpf:"type_mask"`
 	WakeAt           *ebpf.Variable `ebpf:"wake_at"`
+	Wakeups          *ebpf.Variable `ebpf:"wakeups"`
 }
 
 // probePrograms contains all programs after they have been loaded into the kernel.

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"runtime"
@@ -13,6 +14,7 @@ const (
 	IsEvent  = iota // a probe was hit
 	IsRegs          // registers and stack, before the event of the same thread
 	IsReturn        // the function around a dispatch probe has returned
+	IsThread        // who the thread is whose events follow: see Thread
 )
 
 // Record is one record of the ring buffer. Data, and with it the strings, stand
@@ -21,18 +23,15 @@ type Record struct {
 	Time     uint64 // CLOCK_MONOTONIC nanoseconds
 	Since    uint64 // of ServerTx: when the thread began to serve the call that this answers; of SocketNew: see Peer
 	PID, TID uint32
-	Site     uint32
 	Lost     uint32 // how many records were lost before this one
-	UID      uint32
+	Site     uint16
 	What     uint16
 	CPU      uint16
-	Comm     [16]byte
 	Args     [usdt.MaxArgs]uint64
 	Data     []byte
-	lens     [maxStrings]uint16
 }
 
-const recordSize = 152
+const recordSize = 40 + 8*usdt.MaxArgs
 
 var errShort = errors.New("a record of the kernel is too short")
 
@@ -44,18 +43,12 @@ func (r *Record) parse(b []byte) error {
 	le := binary.LittleEndian
 	r.Time = le.Uint64(b)
 	r.PID, r.TID = le.Uint32(b[8:]), le.Uint32(b[12:])
-	r.Site = le.Uint32(b[16:])
-	size := le.Uint32(b[20:])
-	r.Lost = le.Uint32(b[24:])
-	r.What, r.CPU = le.Uint16(b[28:]), le.Uint16(b[30:])
-	r.UID = le.Uint32(b[32:])
-	for i := range r.lens {
-		r.lens[i] = le.Uint16(b[36+2*i:])
-	}
-	r.Since = le.Uint64(b[48:])
-	copy(r.Comm[:], b[56:])
+	size := le.Uint32(b[16:])
+	r.Lost = le.Uint32(b[20:])
+	r.Site, r.What, r.CPU = le.Uint16(b[24:]), le.Uint16(b[26:]), le.Uint16(b[28:])
+	r.Since = le.Uint64(b[32:])
 	for i := range r.Args {
-		r.Args[i] = le.Uint64(b[72+8*i:])
+		r.Args[i] = le.Uint64(b[40+8*i:])
 	}
 	b = b[recordSize:]
 	if uint64(size) > uint64(len(b)) {
@@ -68,11 +61,18 @@ func (r *Record) parse(b []byte) error {
 // Text returns the i-th string of a Strings record, and whether it was longer
 // than what was copied.
 func (r *Record) Text(i int) (s string, cut bool) {
-	if i >= maxStrings || len(r.Data) < (i+1)*stringSlot || r.lens[i] == 0 {
+	if i >= maxStrings || len(r.Data) < (i+1)*stringSlot {
 		return "", false
 	}
-	n := min(int(r.lens[i])-1, stringSlot-1)
-	return string(r.Data[i*stringSlot : i*stringSlot+n]), n == stringSlot-1
+	b, _, _ := bytes.Cut(r.Data[i*stringSlot:(i+1)*stringSlot], []byte{0})
+	return string(b), len(b) >= stringSlot-1
+}
+
+// Thread returns what an IsThread record tells: the thread's name and its
+// effective user.
+func (r *Record) Thread() (comm string, uid int) {
+	b, _, _ := bytes.Cut(r.Data, []byte{0})
+	return string(b), int(uint32(r.Args[0]))
 }
 
 // Peer returns who is at the other end of the socket of a SocketNew record: the

@@ -104,19 +104,18 @@ func (r *ring) free() {
 }
 
 // wait returns when the kernel wakes the reader, or at the deadline with
-// os.ErrDeadlineExceeded. Records that come without a wake-up do not end it.
-func (r *ring) wait(deadline time.Time) error {
+// os.ErrDeadlineExceeded. Records that come without a wake-up do not end it. A
+// wake-up from before the wait is forgotten by the poller: woken reports whether
+// there was one.
+func (r *ring) wait(deadline time.Time, woken func() bool) error {
 	if err := r.file.SetReadDeadline(deadline); err != nil {
 		return err
 	}
-	woken := false
+	waited := false
 	return r.conn.Read(func(uintptr) bool {
-		if woken {
-			return true
-		}
-		// A wake-up from before the wait is forgotten by now, but not its record.
-		woken = true
-		return atomic.LoadUint64(r.producer) != r.end
+		done := waited || woken()
+		waited = true
+		return done
 	})
 }
 

@@ -30,9 +30,11 @@ const (
 	stringSlot = 256
 )
 
+// Where the pointer to a message's bytes is; probe.c's enum where. The kernel
+// sets a fourth itself, when it has found one.
 const (
 	whereNowhere = iota
-	whereAt
+	whereGiven
 	whereSearch
 )
 
@@ -46,6 +48,7 @@ type Site struct {
 	Texts          []int // arguments that are strings; of Buffer: the pointer and the length
 	Urgent         bool
 	Stack          bool
+	Answer         bool // report when the thread began to serve what it answers: see AttachBegin
 }
 
 // NewSite says how a probe of libvirt is captured, from its name and arguments.
@@ -100,11 +103,21 @@ func withoutRefs(k event.Kind, args []usdt.Arg) []usdt.Arg {
 
 // Searched reports whether the kernel searches for the site's messages from the
 // start, because its arguments do not tell where they are.
-func (s Site) Searched() bool { return s.kernel().Where == whereSearch }
+func (s Site) Searched() bool { return s.Capture == Message && !s.tellsMessage() }
+
+// tellsMessage reports whether the site's arguments tell where its messages are:
+// the length is read from the struct that holds the pointer, too.
+func (s Site) tellsMessage() bool {
+	if s.Capture != Message {
+		return false
+	}
+	l := s.Args[1]
+	return l.Mode == usdt.Mem && l.Index == usdt.NoReg && l.Reg != usdt.NoReg
+}
 
 // kernel is s as probe.c's struct site.
 func (s Site) kernel() probeSite {
-	k := probeSite{Nargs: uint8(min(len(s.Args), usdt.MaxArgs)), Capture: uint8(s.Capture)}
+	k := probeSite{Capture: uint8(s.Capture)}
 	for i := range k.Strings {
 		k.Strings[i] = usdt.NoReg
 	}
@@ -113,24 +126,13 @@ func (s Site) kernel() probeSite {
 			k.Strings[i] = uint8(n)
 		}
 	}
-	for i := range int(k.Nargs) {
-		a := s.Args[i]
-		ka := probeArg{
-			Disp: a.Disp, Mode: uint8(a.Mode), Size: a.Size, Reg: a.Reg, Index: a.Index,
-			Scale: a.Scale, Extend: uint8(a.Extend), Shift: a.Shift,
-		}
-		if a.Signed {
-			ka.Sign = 1
-		}
-		k.Args[i] = ka
-	}
 	if s.Urgent {
 		k.Flags |= flagUrgent
 	}
 	if s.Stack {
 		k.Flags |= flagStack
 	}
-	if s.Kind == event.ServerTx {
+	if s.Answer {
 		k.Flags |= flagAnswer
 	}
 	if s.Kind == event.SocketNew {
@@ -141,8 +143,8 @@ func (s Site) kernel() probeSite {
 	}
 	if s.Capture == Message {
 		k.Where = whereSearch
-		if l := s.Args[1]; l.Mode == usdt.Mem && l.Index == usdt.NoReg && l.Reg != usdt.NoReg {
-			k.Where, k.Base, k.Disp = whereAt, l.Reg, l.Disp-bufferBeforeLength
+		if s.tellsMessage() {
+			k.Where = whereGiven
 		}
 	}
 	return k
