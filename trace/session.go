@@ -337,16 +337,23 @@ func (s *Session) read(ctx context.Context, sink Sink) error {
 	}
 }
 
+// giveWay is after how many events, some 20 microseconds of work, the reader lets
+// others have its processor.
+const giveWay = 32
+
 // deliverAll hands over what is in the ring, until ctx ends, and returns how many
 // events.
 func (s *Session) deliverAll(ctx context.Context, sink Sink) (int, error) {
-	for n := 0; ; n++ {
-		if n&255 == 255 && ctx.Err() != nil {
-			return n, nil
+	for n := 1; ; n++ {
+		if n%giveWay == 0 {
+			s.kernel.GiveWay()
+			if ctx.Err() != nil {
+				return n, nil
+			}
 		}
 		e := s.source.next()
 		if e == nil {
-			return n, nil
+			return n - 1, nil
 		}
 		if err := s.deliver(e, sink); err != nil {
 			return n, err

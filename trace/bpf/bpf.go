@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 // Config says what the kernel part copies and keeps. The zero value works.
@@ -376,6 +377,15 @@ func (k *Kernel) Wait(deadline time.Time) error {
 		return nil
 	}
 	return err
+}
+
+// GiveWay lets those run who wait for this processor: a daemon's thread that wakes
+// up would wait for the reader's whole time slice, and its clients with it. While
+// the ring fills the reader keeps what it has.
+func (k *Kernel) GiveWay() {
+	if !k.ring.filling() {
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
 }
 
 // wakeups returns how often the kernel has woken the reader.

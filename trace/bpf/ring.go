@@ -103,6 +103,9 @@ func (r *ring) free() {
 	}
 }
 
+// filling reports whether more than an eighth of the ring is taken.
+func (r *ring) filling() bool { return atomic.LoadUint64(r.producer)-r.freed > r.mask/8 }
+
 // wait returns when the kernel wakes the reader, or at the deadline with
 // os.ErrDeadlineExceeded. Records that come without a wake-up do not end it. A
 // wake-up from before the wait is forgotten by the poller: woken reports whether

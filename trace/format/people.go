@@ -109,7 +109,7 @@ func (f *Writer) thread(b []byte, e *event.Event) []byte {
 	return append(strconv.AppendInt(append(b, '['), int64(e.PID), 10), ']')
 }
 
-var sides = map[event.Kind]string{
+var sides = [...]string{
 	event.ClientTx: "C> ", event.ClientRx: "C< ", event.ServerRx: ">S ", event.ServerTx: "<S ",
 }
 
@@ -136,7 +136,11 @@ func (f *Writer) message(e *event.Event) {
 		b = f.body(append(b, '('), m, e)
 		b = append(b, ')')
 	case m.Type.IsReply():
-		b = append(b, map[bool]string{true: " failed", false: " ok"}[failed]...)
+		if failed {
+			b = append(b, " failed"...)
+		} else {
+			b = append(b, " ok"...)
+		}
 		if e.Took > 0 {
 			b = took(append(b, ' '), e.Took)
 		}

@@ -109,15 +109,22 @@ func took(dst []byte, d time.Duration) []byte {
 	return append(digits(dst, d.Nanoseconds(), 1e9), " s"...)
 }
 
+// digits appends n in units with three significant digits.
 func digits(dst []byte, n, unit int64) []byte {
-	precision := 2
+	places, step := 2, unit/100
 	switch {
 	case n >= 100*unit:
-		precision = 0
+		places, step = 0, unit
 	case n >= 10*unit:
-		precision = 1
+		places, step = 1, unit/10
 	}
-	return strconv.AppendFloat(dst, float64(n)/float64(unit), 'f', precision, 64)
+	n = (n + step/2) / step // rounded
+	dst = strconv.AppendInt(dst, n*step/unit, 10)
+	if places == 0 {
+		return dst
+	}
+	rest := n % (unit / step)
+	return padNumber(append(dst, '.'), uint64(rest), places, '0')
 }
 
 // who appends who is at the other end of a connection: the strongest identity
