@@ -162,9 +162,14 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 }
 
 func childOf(pid int) int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	child, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	child, _ := strconv.Atoi(children(pid))
 	return child
+}
+
+// children returns the children of a process, with spaces between them.
+func children(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	return strings.TrimSpace(string(b))
 }
 
 // lay writes everything the host needs into its directory.
@@ -386,6 +391,18 @@ func Answers(answers ...string) ssh.KeyboardInteractiveChallenge {
 		mine := answers[:len(questions)]
 		answers = answers[len(questions):]
 		return mine, nil
+	}
+}
+
+// Idle waits until no login is served any more.
+func (h *Host) Idle(t testing.TB) {
+	t.Helper()
+	for children(h.pid) != "" {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("logins do not end")
+		case <-time.After(time.Millisecond):
+		}
 	}
 }
 
