@@ -39,6 +39,7 @@ import (
 
 // authority is a small CA for tests of the protocol alone.
 type authority struct {
+	db   *store.DB
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 
@@ -63,7 +64,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return k
 }
 
-func newAuthority(t testing.TB) *authority {
+func newAuthority(t testing.TB, db *store.DB) *authority {
 	t.Helper()
 	key := newKey(t)
 	tmpl := &x509.Certificate{
@@ -78,7 +79,8 @@ func newAuthority(t testing.TB) *authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &authority{key: key, cert: cert, issued: map[string]acme.Certificate{}}
+	storetest.AddIssuer(t, db, der)
+	return &authority{db: db, key: key, cert: cert, issued: map[string]acme.Certificate{}}
 }
 
 func (a *authority) Permit(names []string) error {
@@ -90,7 +92,7 @@ func (a *authority) Permit(names []string) error {
 	return nil
 }
 
-func (a *authority) Issue(_ context.Context, csr []byte, names []string, _ acme.Origin) (string, error) {
+func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acme.Origin) (string, error) {
 	if a.gather != nil {
 		a.gather.Done()
 		a.gather.Wait()
@@ -118,6 +120,9 @@ func (a *authority) Issue(_ context.Context, csr []byte, names []string, _ acme.
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, req.PublicKey, a.key)
 	if err != nil {
+		return "", err
+	}
+	if err := storetest.AddCertificate(ctx, a.db, serial.Text(16), der); err != nil {
 		return "", err
 	}
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
@@ -198,7 +203,8 @@ func newWorld(t *testing.T, cfg acme.Config) *world {
 // newWorldAt makes a world whose proofs are at an address of this machine.
 func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
 	t.Helper()
-	w := &world{db: storetest.Open(t), ca: newAuthority(t), dns: posterntest.StartDNS(t)}
+	db := storetest.Open(t)
+	w := &world{db: db, ca: newAuthority(t, db), dns: posterntest.StartDNS(t)}
 	w.web = &solver{files: map[string]string{}, certs: map[string]*tls.Certificate{}, dns: w.dns, t: t}
 	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -176,9 +177,9 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, m *message) error
 	return writeOrder(w, m, o, http.StatusOK)
 }
 
-// finalize issues the certificate. Should the server die between the issuance
-// and the order's last write, the certificate is known to the store, and the
-// order is still ready: the client finalizes again.
+// finalize issues the certificate. It becomes durable together with the order's
+// last state: of several requests for one order, on any server, one issues, and
+// the others are answered as if they had come later.
 func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) error {
 	o, err := s.orderOf(r, m)
 	if err != nil {
@@ -194,49 +195,35 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 	if err != nil {
 		return err
 	}
-	if o.Replaces != "" {
-		if err := s.store.ACMEReplaceable(r.Context(), *o); err != nil {
-			return alreadyReplaced(err)
-		}
-	}
-	by := Origin{Person: m.account.Person, Address: m.address}
-	serial, err := s.ca.Issue(r.Context(), der, o.names(), by)
-	if err != nil {
-		if c := postern.CodeOf(err); c == postern.Denied || c == postern.Invalid {
-			return badCSR("%s", err)
-		}
+	issue := func(ctx context.Context) error {
+		_, err := s.ca.Issue(ctx, der, o.names(), Origin{Person: m.account.Person, Address: m.address})
 		return err
 	}
-	done, err := s.store.ChangeACMEOrder(r.Context(), o.ID, func(o *Order) error {
-		if o.Status != valid {
-			o.Status, o.Serial = valid, serial
+	done, err := s.store.FinishACMEOrder(r.Context(), o.ID, issue, func(o *Order, serial string) (postern.Event, error) {
+		if o.settle(s.cfg.Now()); o.Status != ready {
+			return postern.Event{}, errNotReadyNow
 		}
-		return nil
-	}, postern.Event{
-		Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address, Object: strings.Join(o.names(), " "),
-		Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}}, Details: map[string]string{"account": m.account.ID},
+		o.Status, o.Serial = valid, serial
+		return postern.Event{
+			Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address, Object: strings.Join(o.names(), " "),
+			Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}}, Details: map[string]string{"account": m.account.ID},
+		}, nil
 	})
-	if postern.CodeOf(err) == postern.Conflict && err != nil {
-		return s.withdraw(r.Context(), serial, by, err)
+	switch c := postern.CodeOf(err); {
+	case err == nil:
+		return writeOrder(w, m, &done, http.StatusOK)
+	case errors.Is(err, errNotReadyNow):
+		return s.finalize(w, r, m) // no order becomes ready again
+	case c == postern.Denied, c == postern.Invalid:
+		return badCSR("%s", err)
+	case o.Replaces != "":
+		return alreadyReplaced(err)
 	}
-	if err != nil {
-		return err
-	}
-	return writeOrder(w, m, &done, http.StatusOK)
+	return err
 }
 
-// superseded is the reason to revoke a certificate that has another in its
-// place (RFC 5280 section 5.3.1).
-const superseded = 4
-
-// withdraw revokes a certificate whose order lost the race to replace another,
-// and that nobody has been given.
-func (s *Server) withdraw(ctx context.Context, serial string, by Origin, lost error) error {
-	if err := s.ca.Revoke(context.WithoutCancel(ctx), serial, superseded, by); err != nil {
-		return err
-	}
-	return alreadyReplaced(lost)
-}
+// errNotReadyNow says that an order has left the state ready since it was read.
+var errNotReadyNow = errors.New("the order is not ready any more")
 
 // alreadyReplaced says a Conflict in ACME's words (RFC 9773 section 7.4), and
 // leaves other errors as they are.

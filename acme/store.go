@@ -118,9 +118,12 @@ type Store interface {
 	// ChangeACMEOrder changes an order. One that gets a certificate in place of
 	// one that another order has replaced is a Conflict.
 	ChangeACMEOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
-	// ACMEReplaceable returns a Conflict if another order has a certificate in
-	// place of the one that the order replaces.
-	ACMEReplaceable(ctx context.Context, o Order) error
+	// FinishACMEOrder runs issue, which records one certificate in this store with
+	// the context that it is given. finish is told its serial and changes the order
+	// in the same transaction: certificate, order and event become durable
+	// together, or none does. An order to replace a certificate that another
+	// has replaced is a Conflict.
+	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, serial string) (postern.Event, error)) (Order, error)
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.
 	ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error)

@@ -90,13 +90,13 @@ func (tx *Tx) useACMEKey(ctx context.Context, key, account string) (string, erro
 
 // ACMEAccount implements [acme.Store].
 func (db *DB) ACMEAccount(ctx context.Context, id string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.read.QueryRowContext(ctx, acmeAccountColumns+`WHERE id = $1`, id))
+	a, err := scanACMEAccount(db.row(ctx, acmeAccountColumns+`WHERE id = $1`, id))
 	return a, db.wrap(err, "read an ACME account")
 }
 
 // ACMEAccountByKey implements [acme.Store].
 func (db *DB) ACMEAccountByKey(ctx context.Context, thumbprint string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.read.QueryRowContext(ctx, acmeAccountColumns+`WHERE thumbprint = $1`, thumbprint))
+	a, err := scanACMEAccount(db.row(ctx, acmeAccountColumns+`WHERE thumbprint = $1`, thumbprint))
 	return a, db.wrap(err, "read an ACME account")
 }
 
@@ -256,49 +256,70 @@ func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
 
 // ACMEOrder implements [acme.Store].
 func (db *DB) ACMEOrder(ctx context.Context, id string) (acme.Order, error) {
-	o, err := scanACMEOrder(db.read.QueryRowContext(ctx, `SELECT document FROM acme_orders WHERE id = $1`, id).Scan)
+	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE id = $1`, id).Scan)
 	return o, db.wrap(err, "read an order")
 }
 
 // ACMEOrderBySerial implements [acme.Store].
 func (db *DB) ACMEOrderBySerial(ctx context.Context, serial string) (acme.Order, error) {
-	o, err := scanACMEOrder(db.read.QueryRowContext(ctx, `SELECT document FROM acme_orders WHERE serial = $1 AND serial <> ''`, serial).Scan)
+	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 AND serial <> ''`, serial).Scan)
 	return o, db.wrap(err, "read an order")
 }
 
 // ChangeACMEOrder implements [acme.Store].
 func (db *DB) ChangeACMEOrder(ctx context.Context, id string, change func(*acme.Order) error, events ...postern.Event) (acme.Order, error) {
 	var out acme.Order
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		o, err := scanACMEOrder(tx.QueryRow(ctx, `SELECT document FROM acme_orders WHERE id = $1`, id).Scan)
-		if err != nil {
+	err := db.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+		if out, err = tx.changeACMEOrder(ctx, id, change); err != nil {
 			return err
 		}
-		if err := change(&o); err != nil {
-			return err
-		}
-		if o.Replaces != "" && o.Serial != "" {
-			if err := tx.replaceableACME(ctx, o); err != nil {
-				return err
-			}
-		}
-		document, err := json.Marshal(&o)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `UPDATE acme_orders SET status = $1, processing = $2, serial = $3, document = $4 WHERE id = $5`,
-			o.Status, flag(o.Processing()), o.Serial, document, id); err != nil {
-			return err
-		}
-		out = o
 		return tx.appendAll(ctx, events)
 	})
 	return out, err
 }
 
-// ACMEReplaceable implements [acme.Store].
-func (db *DB) ACMEReplaceable(ctx context.Context, o acme.Order) error {
-	return db.Read(ctx, func(ctx context.Context, tx *Tx) error { return tx.replaceableACME(ctx, o) })
+func (tx *Tx) changeACMEOrder(ctx context.Context, id string, change func(*acme.Order) error) (acme.Order, error) {
+	o, err := scanACMEOrder(tx.QueryRow(ctx, `SELECT document FROM acme_orders WHERE id = $1`, id).Scan)
+	if err != nil {
+		return o, err
+	}
+	if err := change(&o); err != nil {
+		return o, err
+	}
+	if o.Replaces != "" && o.Serial != "" {
+		if err := tx.replaceableACME(ctx, o); err != nil {
+			return o, err
+		}
+	}
+	document, err := json.Marshal(&o)
+	if err != nil {
+		return o, err
+	}
+	_, err = tx.Exec(ctx, `UPDATE acme_orders SET status = $1, processing = $2, serial = $3, document = $4 WHERE id = $5`,
+		o.Status, flag(o.Processing()), o.Serial, document, id)
+	return o, err
+}
+
+// FinishACMEOrder implements [acme.Store].
+func (db *DB) FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *acme.Order, serial string) (postern.Event, error)) (acme.Order, error) {
+	var out acme.Order
+	recorded := false
+	err := issue(context.WithValue(ctx, withCertificate{}, func(ctx context.Context, tx *Tx, serial string) (err error) {
+		var event postern.Event
+		out, err = tx.changeACMEOrder(ctx, id, func(o *acme.Order) (err error) {
+			event, err = finish(o, serial)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		recorded = true
+		return tx.Append(ctx, event)
+	}))
+	if err == nil && !recorded {
+		err = postern.Errorf(postern.Internal, "the certificate for an order was not recorded with it")
+	}
+	return out, err
 }
 
 // ACMEOrders implements [acme.Store].

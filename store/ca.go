@@ -118,9 +118,18 @@ func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event poster
 				return err
 			}
 		}
+		if also, ok := ctx.Value(withCertificate{}).(func(context.Context, *Tx, string) error); ok {
+			if err := also(ctx, tx, c.Serial); err != nil {
+				return err
+			}
+		}
 		return tx.Append(ctx, event)
 	})
 }
+
+// withCertificate is the key under which a context carries what else to write in
+// the transaction that records a certificate, given its serial.
+type withCertificate struct{}
 
 // addHeld gives a credential to a person who must be active.
 func (tx *Tx) addHeld(ctx context.Context, c postern.Credential) error {

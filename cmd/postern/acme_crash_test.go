@@ -314,10 +314,12 @@ func TestACMEFromTwoServers(t *testing.T) {
 	pg := posterntest.StartPostgreSQL(t)
 	location := pg.Database()
 	proofs := newACMEProofs(t)
+	var dbs []*store.DB
 	var back []*httputil.ReverseProxy
 	var served [2]atomic.Int64
 	for i := range 2 {
 		db := storetest.OpenConfig(t, store.Config{URL: location})
+		dbs = append(dbs, db)
 		a, err := ca.Init(t.Context(), ca.Config{}, db)
 		if i > 0 {
 			a, err = ca.Open(t.Context(), ca.Config{}, db)
@@ -352,7 +354,51 @@ func TestACMEFromTwoServers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	finalizeTwice(t, c, dbs[0])
 	if served[0].Load() < 8 || served[1].Load() < 8 {
 		t.Errorf("the servers answered %d and %d requests", served[0].Load(), served[1].Load())
+	}
+}
+
+// finalizeTwice sends two requests for one order at once, one to each server,
+// again and again: each order gets one certificate, which both are told of.
+func finalizeTwice(t *testing.T, c *acmeOrderer, db *store.DB) {
+	t.Helper()
+	ctx := t.Context()
+	count := func() int {
+		list, err := db.Certificates(ctx, ca.Filter{Profile: ca.ProfileServer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	const races = 10
+	before := count()
+	for range races {
+		order, proof, err := c.begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.InitiateChallenge(ctx, c.account, proof); err != nil {
+			t.Fatal(err)
+		}
+		var got [2]string
+		var wg sync.WaitGroup
+		for i := range got {
+			wg.Go(func() {
+				serial, err := c.finish(ctx, order)
+				if err != nil {
+					t.Error(err)
+				}
+				got[i] = serial
+			})
+		}
+		wg.Wait()
+		if got[0] != got[1] {
+			t.Errorf("one order got the certificates %s and %s", got[0], got[1])
+		}
+	}
+	if n := count() - before; n != races {
+		t.Errorf("%d certificates were issued for %d orders", n, races)
 	}
 }
