@@ -280,6 +280,7 @@ func TestServeSigner(t *testing.T) {
 		t.Skip("the server of a benchmark")
 	}
 	defer runtime.KeepAlive(heapFloor())
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // as postern run does
 	db, err := store.Open(t.Context(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
 	must(t, err)
 	a, err := ca.Open(t.Context(), ca.Config{}, db)

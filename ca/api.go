@@ -34,9 +34,10 @@ type APIConfig struct {
 // [Authority.AddToken]) or by a client certificate, checked here; anybody else is
 // refused. It belongs behind TLS that asks for a certificate.
 type API struct {
-	cfg APIConfig
-	a   *Authority
-	log *slog.Logger
+	cfg    APIConfig
+	a      *Authority
+	log    *slog.Logger
+	tokens knownTokens
 }
 
 // NewAPI returns the handler. log may be nil.
@@ -80,6 +81,8 @@ const (
 	maxCall  = 2 * maxCSR // bytes of one
 	maxCalls = 64         // in sign-many
 	atOnce   = 16         // of them signed at the same time, to be durable together
+
+	maxKnownTokens = 1024
 )
 
 // ServeHTTP answers a call. The last element of the path says which.
@@ -248,18 +251,57 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 
 func (h *API) token(ctx context.Context, secret string) (APIToken, error) {
 	sum := sha256.Sum256([]byte(secret))
-	t, err := h.a.store.APIToken(ctx, sum[:])
-	switch {
-	case postern.CodeOf(err) == postern.NotFound:
-		return t, errNobody
-	case err != nil:
-		return t, err
-	case subtle.ConstantTimeCompare(t.Hash, sum[:]) != 1:
-		return t, errNobody
-	case !t.Expires.IsZero() && !h.a.now().Before(t.Expires):
+	t, ok := h.tokens.get(sum, h.a.now())
+	if !ok {
+		var err error
+		t, err = h.a.store.APIToken(ctx, sum[:])
+		switch {
+		case postern.CodeOf(err) == postern.NotFound:
+			return t, errNobody
+		case err != nil:
+			return t, err
+		case subtle.ConstantTimeCompare(t.Hash, sum[:]) != 1:
+			return t, errNobody
+		}
+		h.tokens.put(sum, t, h.a.now())
+	}
+	if !t.Expires.IsZero() && !h.a.now().Before(t.Expires) {
 		return t, postern.Errorf(postern.Denied, "the token %s has expired", t.Name)
 	}
 	return t, nil
+}
+
+// tokenLife is how long a token that was found in the store is not looked up
+// again: one that is removed, on any server, stops counting within it.
+const tokenLife = 500 * time.Millisecond
+
+// knownTokens are the tokens that were looked up lately, by their hash. It is
+// safe for concurrent use; its zero value is empty.
+type knownTokens struct {
+	mu   sync.Mutex
+	list map[[sha256.Size]byte]knownToken
+}
+
+type knownToken struct {
+	APIToken
+	found time.Time
+}
+
+func (k *knownTokens) get(hash [sha256.Size]byte, now time.Time) (APIToken, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t, ok := k.list[hash]
+	age := now.Sub(t.found)
+	return t.APIToken, ok && age >= 0 && age < tokenLife
+}
+
+func (k *knownTokens) put(hash [sha256.Size]byte, t APIToken, now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.list == nil || len(k.list) >= maxKnownTokens {
+		k.list = map[[sha256.Size]byte]knownToken{}
+	}
+	k.list[hash] = knownToken{t, now}
 }
 
 // Holder returns the person whose living client certificate leads the chain that

@@ -14,3 +14,6 @@ func (db *DB) BeginLogAgain(ctx context.Context) error {
 		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated})
 	})
 }
+
+// DenseDown are the statements that undo the migration to dense tables.
+var DenseDown = denseDown

@@ -22,7 +22,7 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func()
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(dialect, db, dir, goose.WithAllowOutofOrder(true), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	p, err := goose.NewProvider(dialect, db, dir, goose.WithAllowOutofOrder(true), goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(dense(dialect)), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err
 	}

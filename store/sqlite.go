@@ -30,6 +30,11 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if s.path == "" {
 		s.path = "postern.db"
 	}
+	// As SQLite does where its authors' script builds it: a commit need not wait
+	// until the journal files' times are on disk.
+	if _, err := driver.Fdatasync(true); err != nil && !errors.Is(err, driver.ErrFdatasyncUnavailable) {
+		return nil, nil, err
+	}
 	if s.path, err = filepath.Abs(s.path); err != nil {
 		return nil, nil, err
 	}
