@@ -58,6 +58,8 @@ type Config struct {
 	// took: one more probe for each call.
 	Queue bool
 
+	oneByOne bool // see bpf.Config; for tests
+
 	Buffer  int // bytes of the ring buffer; 0 means 4 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
 	// Record is given every event before it is joined and filtered; nil for none.
@@ -78,7 +80,7 @@ func (c Config) Validate() error {
 // kernel is what the kernel is told. It leaves out what would break the matching
 // of calls and replies: a filter on status never drops a call.
 func (c Config) kernel() bpf.Config {
-	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs}
+	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs, OneByOne: c.oneByOne}
 	if c.What&Monitor != 0 {
 		return k // a monitor command belongs to the next reply of its thread: all must be seen
 	}

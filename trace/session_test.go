@@ -106,6 +106,37 @@ func TestUnixClientIsKnown(t *testing.T) {
 	}
 }
 
+// TestOlderKernelsAttachOneByOne attaches as on kernels that cannot attach many
+// places at once.
+func TestOlderKernelsAttachOneByOne(t *testing.T) {
+	c, sum := traced(t, Config{What: RPC | Loop, Queue: true, oneByOne: true}, func(l *posterntest.Libvirtd) {
+		virsh(t, l.UnixURI(), "dominfo", "vm1")
+	})
+	if len(sum.Losses) > 0 {
+		t.Errorf("lost %v", sum.Losses)
+	}
+	kinds := map[event.Kind]int{}
+	for _, e := range c.all() {
+		kinds[e.Kind]++
+		if e.Kind.RPC() && e.NoPayload {
+			t.Errorf("%s procedure %d without its payload", e.Probe, e.Proc)
+		}
+		if e.Kind == event.ClientRx && e.Type == 1 && e.Call != nil && e.Call.Queue <= 0 {
+			t.Errorf("procedure %d: queue %v", e.Proc, e.Call.Queue)
+		}
+	}
+	for _, k := range []event.Kind{event.ClientTx, event.ServerRx, event.ServerTx, event.ClientRx} {
+		if kinds[k] < 10 || kinds[k] != kinds[event.ClientTx] {
+			t.Errorf("%d messages of kind %d, %d were sent", kinds[k], k, kinds[event.ClientTx])
+		}
+	}
+	// One may have been running when the trace began, another when it ended.
+	if n, done := kinds[event.HandleDispatch], kinds[event.HandleDone]; n == 0 || done < n-2 || done > n+2 {
+		t.Errorf("%d dispatches, %d ended", kinds[event.HandleDispatch], kinds[event.HandleDone])
+	}
+	clean(t, posterntest.SharedLibvirtd(t))
+}
+
 func TestTLSClientIsKnownByName(t *testing.T) {
 	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
 		virsh(t, l.TLSURI(), "dominfo", "vm1")

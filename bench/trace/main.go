@@ -11,7 +11,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -36,18 +35,19 @@ const (
 var verbose bool
 
 func main() {
-	rounds := flag.Int("rounds", 7, "rounds; in each every tracer has its turn")
-	slice := flag.Duration("slice", 1500*time.Millisecond, "how long a turn lasts")
+	rounds := flag.Int("rounds", 9, "rounds; in each every tracer has its turn, between two untraced ones")
+	slice := flag.Duration("slice", time.Second, "how long a turn lasts")
+	conns := flag.String("connections", "1,4", "how many connections call at once; one comparison for each")
 	binary := flag.String("postern", "", "the postern to measure; built when empty")
 	flag.BoolVar(&verbose, "v", false, "print every turn")
 	flag.Parse()
-	if err := run(*rounds, *slice, *binary); err != nil {
+	if err := run(*rounds, *slice, *conns, *binary); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/trace:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, slice time.Duration, binary string) error {
+func run(rounds int, slice time.Duration, list, binary string) error {
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		return err
@@ -70,7 +70,11 @@ func run(rounds int, slice time.Duration, binary string) error {
 	defer l.Stop()
 	b := &bench{l: l, dir: dir, binary: binary, slice: slice}
 	var errs []error
-	for _, conns := range []int{1, 4} {
+	for _, word := range strings.Split(list, ",") {
+		conns, err := strconv.Atoi(word)
+		if err != nil || conns < 1 {
+			return fmt.Errorf("-connections %s: numbers with commas between", list)
+		}
 		errs = append(errs, b.compare(rounds, conns))
 	}
 	return errors.Join(errs...)
@@ -109,72 +113,93 @@ func (t turn) rate() float64 { return float64(t.calls) / t.took.Seconds() }
 // messages is how many the tracer saw: a call and its reply in the daemon.
 func (t turn) messages() int { return 2 * t.calls }
 
-var tracers = []string{"untraced", "postern", "bpftrace"}
+var tracers = []string{"postern", "bpftrace"}
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
-func (b *bench) compare(rounds, conns int) error {
-	turns := map[string][]turn{}
-	lost := 0
-	for r := range rounds {
-		order := slices.Clone(tracers)
-		for range r % len(order) {
-			order = append(order[1:], order[0])
-		}
-		for _, name := range order {
-			t, l, err := b.turn(name, conns)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			turns[name] = append(turns[name], t)
-			if verbose {
-				fmt.Printf("%d connections  %-9s %8.0f calls/s  daemon %6.2f µs a call  tracer %6.2f µs a message\n",
-					conns, name, t.rate(), micros(t.daemon)/float64(t.calls), micros(t.tracer)/float64(t.messages()))
-			}
-			lost += l
-		}
-	}
-	return report(turns, conns, lost)
+// result is what the turns of one tracer came to.
+type result struct {
+	rates  []float64 // calls a second
+	ratios []float64 // to untraced
+	cpu    []float64 // microseconds of CPU a message, beyond untraced
 }
 
-// report compares the tracers' best turns: whatever else runs on the machine
-// only ever makes a turn slower and dearer, so that the best ones are those that
-// it disturbed least.
-func report(turns map[string][]turn, conns, lost int) error {
-	var rate, cpu [3]float64
-	bare := best(turns["untraced"], func(t turn) float64 { return -micros(t.daemon) / float64(t.calls) })
-	for i, name := range tracers {
-		rate[i] = best(turns[name], turn.rate)
-		cpu[i] = -best(turns[name], func(t turn) float64 {
-			return -(micros(t.tracer+t.daemon)/float64(t.calls) + bare) / 2
-		})
-		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced", conns, name, rate[i], rate[i]/rate[0])
-		if i > 0 {
-			fmt.Printf("  %5.2f µs CPU a message", cpu[i])
+// compare gives each tracer its turns, each between two untraced ones, and
+// compares it with these alone: the speed of a machine, and how threads happen to
+// fall on its processors, change from one moment to the next by more than tracing
+// costs.
+func (b *bench) compare(rounds, conns int) error {
+	results := map[string]*result{"untraced": {}, "postern": {}, "bpftrace": {}}
+	lost := 0
+	run := func(name string) (turn, error) {
+		t, l, err := b.turn(name, conns)
+		if err != nil {
+			return t, fmt.Errorf("%s: %w", name, err)
 		}
-		fmt.Println()
+		lost += l
+		results[name].rates = append(results[name].rates, t.rate())
+		if verbose {
+			fmt.Printf("%d connections  %-9s %8.0f calls/s  daemon %6.2f µs a call  tracer %6.2f µs a message\n",
+				conns, name, t.rate(), micros(t.daemon)/float64(t.calls), micros(t.tracer)/float64(t.messages()))
+		}
+		return t, nil
 	}
-	ratio := [3]float64{1, rate[1] / rate[0], rate[2] / rate[0]}
+	before, err := run("untraced")
+	for range rounds {
+		for _, name := range tracers {
+			var t, after turn
+			if err == nil {
+				t, err = run(name)
+			}
+			if err == nil {
+				after, err = run("untraced")
+			}
+			if err != nil {
+				return err
+			}
+			results[name].add(t, before, after)
+			before = after
+		}
+	}
+	return report(results, conns, lost)
+}
+
+// add compares a turn with its neighbours.
+func (r *result) add(t, before, after turn) {
+	perCall := func(d time.Duration, calls int) float64 { return micros(d) / float64(calls) }
+	bare := (perCall(before.daemon, before.calls) + perCall(after.daemon, after.calls)) / 2
+	r.ratios = append(r.ratios, t.rate()/((before.rate()+after.rate())/2))
+	r.cpu = append(r.cpu, (perCall(t.daemon+t.tracer, t.calls)-bare)/2)
+}
+
+func report(results map[string]*result, conns, lost int) error {
+	fmt.Printf("%d connections  untraced  %8.0f calls/s\n", conns, median(results["untraced"].rates))
+	for _, name := range tracers {
+		r := results[name]
+		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced (half of the turns: %.3f to %.3f)  %5.2f µs CPU a message\n", conns, name,
+			median(r.rates), median(r.ratios), quantile(r.ratios, 0.25), quantile(r.ratios, 0.75), median(r.cpu))
+	}
+	ratio := median(results["postern"].ratios)
+	cpu, peer := median(results["postern"].cpu), median(results["bpftrace"].cpu)
 	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f), CPU postern/bpftrace %.3f (goal %.2f), lost %d\n",
-		conns, ratio[1], throughputGoal, cpu[1]/cpu[2], cpuGoal, lost)
+		conns, ratio, throughputGoal, cpu/peer, cpuGoal, lost)
 	switch {
 	case lost > 0:
 		return fmt.Errorf("%d connections: %d messages lost", conns, lost)
-	case ratio[1] < throughputGoal:
-		return fmt.Errorf("%d connections: %.3f of untraced throughput", conns, ratio[1])
-	case cpu[1] > cpuGoal*cpu[2]:
-		return fmt.Errorf("%d connections: %.2f µs a message, bpftrace takes %.2f", conns, cpu[1], cpu[2])
+	case ratio < throughputGoal:
+		return fmt.Errorf("%d connections: %.3f of untraced throughput", conns, ratio)
+	case cpu > cpuGoal*peer:
+		return fmt.Errorf("%d connections: %.2f µs a message, bpftrace takes %.2f", conns, cpu, peer)
 	}
 	return nil
 }
 
-// best returns the largest value of the turns.
-func best(turns []turn, value func(turn) float64) float64 {
-	v := math.Inf(-1)
-	for _, t := range turns {
-		v = max(v, value(t))
-	}
-	return v
+func median(v []float64) float64 { return quantile(v, 0.5) }
+
+// quantile returns the value that a share of the others is below.
+func quantile(v []float64, share float64) float64 {
+	sorted := slices.Sorted(slices.Values(v))
+	return sorted[int(share*float64(len(sorted)-1)+0.5)]
 }
 
 // turn runs the load for one slice under one tracer, and returns with it how

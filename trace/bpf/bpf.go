@@ -26,6 +26,7 @@ type Config struct {
 	Procedures []Procedure // procedures to see; nil means all
 	Types      uint32      // bit n: RPC messages of type n; 0 means all
 	Statuses   uint32      // bit n: replies of status n; 0 means all
+	OneByOne   bool        // attach each place by a perf event of its own, as kernels before 6.6 need anyway
 }
 
 // Procedure names an RPC procedure by its numbers.
@@ -89,7 +90,7 @@ func Load(c Config) (*Kernel, error) {
 	if err := c.apply(spec); err != nil {
 		return nil, err
 	}
-	k := &Kernel{spec: spec, multi: multiUprobes(), index: map[string]uint32{}}
+	k := &Kernel{spec: spec, multi: !c.OneByOne && multiUprobes(), index: map[string]uint32{}}
 	if !k.multi {
 		for _, p := range spec.Programs {
 			p.AttachType = ebpf.AttachNone

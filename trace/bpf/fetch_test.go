@@ -24,6 +24,11 @@ var argRegs = map[string][3]uint8{"amd64": {10, 5, 11}, "arm64": {0, 1, 2}}
 // TestArgumentsAreRead hits a probe whose arguments are of every form that the
 // grammar of probes knows.
 func TestArgumentsAreRead(t *testing.T) {
+	t.Run("attached at once", func(t *testing.T) { argumentsAreRead(t, false) })
+	t.Run("one by one", func(t *testing.T) { argumentsAreRead(t, true) })
+}
+
+func argumentsAreRead(t *testing.T, oneByOne bool) {
 	posterntest.NeedRoot(t)
 	reg, ok := argRegs[runtime.GOARCH]
 	if !ok {
@@ -47,7 +52,7 @@ func TestArgumentsAreRead(t *testing.T) {
 	want := [usdt.MaxArgs]uint64{
 		n, 0xff, ^uint64(1), 1111, ^uint64(1), 2222, 2222, 2222, ^uint64(1<<40) + 1, 0,
 	}
-	k, err := Load(Config{PIDs: []int{os.Getpid()}})
+	k, err := Load(Config{PIDs: []int{os.Getpid()}, OneByOne: oneByOne})
 	if err != nil {
 		t.Fatal(err)
 	}
