@@ -62,7 +62,8 @@ func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 }
 
 // Reload reads the issuers again, to learn of an intermediate that another
-// process made or of a key that it removed.
+// process made or of a key that it removed. A server calls it whenever the
+// store's Generation has changed.
 func (a *Authority) Reload(ctx context.Context) error {
 	list, err := a.store.Issuers(ctx)
 	if err != nil {

@@ -164,7 +164,7 @@ func (a *Authority) OCSP(ctx context.Context, der []byte) (OCSPAnswer, error) {
 		return OCSPAnswer{DER: ocspUnauthorized}, nil
 	}
 	for _, id := range req.certs[1:] {
-		if a.ocspIssuer(id) != iss {
+		if other := a.ocspIssuer(id); other == nil || other.ID != iss.ID {
 			return OCSPAnswer{DER: ocspUnauthorized}, nil // one signer per answer
 		}
 	}

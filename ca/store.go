@@ -133,7 +133,7 @@ type Store interface {
 	Append(ctx context.Context, events ...postern.Event) error
 	// Person returns the person of that name, or a NotFound error.
 	Person(ctx context.Context, name string) (postern.Person, error)
-	// Generation changes whenever who may pass has changed.
+	// Generation changes whenever who may pass, or an issuer, has changed.
 	Generation(ctx context.Context) (int64, error)
 
 	// AddIssuers adds all or, if one of the IDs exists, none (Conflict).

@@ -174,7 +174,7 @@ func newHouse(t testing.TB, more ...func(*Runtime)) *house {
 	h.client = issue(t, h.root, authority("Test Client CA"))
 	r := Runtime{
 		Registry: h.people, Generation: h.Generation, Log: h.Log,
-		ClientCAs: []*x509.Certificate{h.client.cert},
+		ClientCAs: func() []*x509.Certificate { return []*x509.Certificate{h.client.cert} },
 		Issue:     h.issueServer,
 	}
 	for _, f := range more {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -41,12 +42,26 @@ func Address(r *http.Request) netip.Addr { return addressOf(r) }
 
 // own is Postern's own set of client CAs, loaded when it is first needed.
 type own struct {
-	once  sync.Once
-	trust *trust
-	err   error
+	mu    sync.Mutex // held to change it
+	trust atomic.Pointer[trust]
 }
 
 func (l *live) ownTrust() (*trust, error) {
-	l.own.once.Do(func() { l.own.trust, l.own.err = loadTrust(l, nil, nil) })
-	return l.own.trust, l.own.err
+	if t := l.own.trust.Load(); t != nil {
+		return t, nil
+	}
+	l.own.mu.Lock()
+	defer l.own.mu.Unlock()
+	t, err := loadTrust(l, nil, nil)
+	if err == nil {
+		l.own.trust.Store(t)
+	}
+	return t, err
+}
+
+// forget has the set loaded again.
+func (o *own) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.trust.Store(nil)
 }

@@ -16,6 +16,7 @@ func Load(config []byte) error {
 	err := caddy.Load(config, true)
 	switch {
 	case err == nil:
+		current().own.forget() // the client CAs may be others now
 		return nil
 	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):
 		return postern.Errorf(postern.Unavailable, "another program listens there already: %w", err).

@@ -131,7 +131,7 @@ func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite, na
 // if no guard asks for a certificate.
 func (s guardedSite) trust() []string {
 	var files []string
-	if s.services && len(current().ClientCAs) > 0 {
+	if s.services && len(current().clientCAs()) > 0 {
 		files = append(files, ownWord)
 	}
 	for _, r := range s.guard.Require {

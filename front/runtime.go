@@ -27,8 +27,9 @@ type Runtime struct {
 	// Generation returns a number that changes whenever an answer of Registry
 	// may have; nil means that none ever does.
 	Generation func(context.Context) (int64, error)
-	// ClientCAs are Postern's own client CAs.
-	ClientCAs []*x509.Certificate
+	// ClientCAs returns Postern's own client CAs; nil means none. A configuration
+	// counts those of the moment when it was loaded.
+	ClientCAs func() []*x509.Certificate
 	// Issue signs a server certificate for a site that no public CA can serve
 	// (localhost, internal names) and returns the PEM chain; nil leaves such
 	// names to Caddy.
@@ -143,6 +144,14 @@ func (l *live) poll(ctx context.Context) {
 // fresh reports whether what is known of the store may still be believed.
 func (l *live) fresh(now time.Time) bool {
 	return l.Generation == nil || now.UnixNano()-l.asked.Load() < int64(staleAfter)
+}
+
+// clientCAs returns Postern's own client CAs.
+func (l *live) clientCAs() []*x509.Certificate {
+	if l.ClientCAs == nil {
+		return nil
+	}
+	return l.ClientCAs()
 }
 
 // registry returns the registry, or one that knows nobody.

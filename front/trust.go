@@ -81,7 +81,7 @@ func loadTrust(l *live, files, crls []string) (*trust, error) {
 	}
 	for _, f := range files {
 		if f == ownWord {
-			own = l.ClientCAs
+			own = l.clientCAs()
 			continue
 		}
 		certs, err := readCertificates(f)

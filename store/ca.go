@@ -82,7 +82,10 @@ func (db *DB) SetIssuerKey(ctx context.Context, id string, sealed []byte, event 
 		if n == 0 {
 			return postern.Errorf(postern.NotFound, "there is no CA %q", id)
 		}
-		return tx.Append(ctx, event)
+		if err := tx.Append(ctx, event); err != nil {
+			return err
+		}
+		return tx.Touch(ctx)
 	})
 }
 

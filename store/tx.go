@@ -85,7 +85,7 @@ func (tx *Tx) Touch(ctx context.Context) error {
 }
 
 // Generation returns a number that grows whenever it changes who may pass: a
-// person, a credential or a certificate. It is cheap: one row by its key.
+// person, a credential, a certificate or a CA. It is cheap: one row by its key.
 func (db *DB) Generation(ctx context.Context) (int64, error) {
 	return db.readNumber(ctx, `SELECT value FROM counters WHERE name = 'generation'`)
 }

@@ -193,7 +193,7 @@ func newCAIntermediate(a *app) *cobra.Command {
 		Short: "Make the next intermediate",
 		Long: `Make an intermediate that issues from now on; those before it go on answering for what
 they issued. If the root's key is not on this machine, it is lent for this once.
-Servers that run learn of it when they are reloaded.`,
+Servers that run take it up within a second.`,
 		Example: "  postern ca intermediate new server --root-key /media/usb/root.key",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -80,6 +81,10 @@ type server struct {
 	log       *slog.Logger
 	house     *house
 	file      string // the Caddyfile
+	served    []byte // the configuration that was loaded last
+
+	generation int64         // of the store, when the authority was last read
+	newCAs     chan struct{} // gets one when the client CAs are no longer those served
 }
 
 // serve runs until ctx ends.
@@ -118,6 +123,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	s.newCAs = make(chan struct{}, 1)
 	stop := front.Use(s.runtime())
 	defer stop()
 	if s.house, err = newHouse(s); err != nil {
@@ -135,6 +141,8 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 			return nil
 		case <-hup:
 			s.reload(ctx)
+		case <-s.newCAs:
+			s.serveAgain(ctx)
 		}
 	}
 }
@@ -289,15 +297,53 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return front.Load(config)
+	if err := front.Load(config); err != nil {
+		return err
+	}
+	s.served = config
+	return nil
+}
+
+// serveAgain loads what is served once more, for the client CAs of this moment:
+// the file may be half changed.
+func (s *server) serveAgain(ctx context.Context) {
+	if err := front.Load(s.served); err != nil {
+		s.log.ErrorContext(ctx, "new client CAs do not count before the next reload", slog.Any(postern.LogError, err))
+		return
+	}
+	s.log.InfoContext(ctx, "new client CAs count")
+}
+
+// storeGeneration returns the store's generation, after the authority has taken
+// up what changed: CAs that another process made, and keys that it removed. If
+// it cannot, it stays as it was and tries again at the next call. Calls must not
+// overlap.
+func (s *server) storeGeneration(ctx context.Context) (int64, error) {
+	g, err := s.state.Store.Generation(ctx)
+	if err != nil || g == s.generation {
+		return g, err
+	}
+	before := len(s.authority.Intermediates(ca.Client))
+	if err := s.authority.Reload(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the CAs stay as they were", slog.Any(postern.LogError, err))
+		return g, nil
+	}
+	s.generation = g
+	if len(s.authority.Intermediates(ca.Client)) != before {
+		select {
+		case s.newCAs <- struct{}{}:
+		default:
+		}
+	}
+	return g, nil
 }
 
 // runtime fits the house to the front door.
 func (s *server) runtime() front.Runtime {
 	return front.Runtime{
 		Registry:   frontRegistry{s.state.Store},
-		Generation: s.state.Store.Generation,
-		ClientCAs:  s.authority.Intermediates(ca.Client),
+		Generation: s.storeGeneration,
+		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
 		Issue:      s.issueSite,
 		Log:        func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },
 	}
