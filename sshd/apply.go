@@ -46,15 +46,23 @@ type backedUp struct {
 
 // Names in a backup directory.
 const (
-	manifestFile   = "manifest.json"
-	confirmedFile  = "confirmed"
-	rolledBackFile = "rolled-back"
+	manifestFile = "manifest.json"
+	decisionLink = "decision" // a symbolic link to one of:
+	confirmed    = "confirmed"
+	rollingBack  = "rolling-back" // begun; a crash may have ended it
+	rolledBack   = "rolled-back"
 )
 
 // Apply backs up what the files replace, writes them, and has sshd check and
 // read them. On any error everything is as it was. It returns the backup's
-// directory: call RollBack with it when patience ends, unless Confirmed.
+// directory: call RollBack with it when patience ends, unless Confirmed. The
+// backup is on disk before anything changes, so RollBackOverdue finds it after
+// a crash. It fails with postern.Conflict while another setup waits.
 func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (string, error) {
+	if dir, err := a.Pending(); err == nil {
+		return "", postern.Errorf(postern.Conflict, "the configuration applied before waits to be confirmed").
+			WithHint("postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back %s", dir)
+	}
 	now := time.Now
 	if a.Now != nil {
 		now = a.Now
@@ -110,25 +118,25 @@ func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
 		return backedUp{}, err
 	}
 	out := backedUp{Path: f.Path, Copy: strconv.Itoa(i) + "-" + filepath.Base(f.Path), Mode: st.Mode().Perm()}
-	return out, os.WriteFile(filepath.Join(dir, out.Copy), b, 0o600)
+	return out, replaceFile(filepath.Join(dir, out.Copy), b, 0o600)
 }
 
-// RollBack puts everything back as the backup has it, once.
+// RollBack puts everything back as the backup has it, once. One that did not
+// come to its end is done over.
 func (a Applier) RollBack(ctx context.Context, dir string) error {
 	m, err := readManifest(dir)
 	if err != nil {
 		return err
 	}
-	if err := a.claim(dir, rolledBackFile); err != nil {
-		return err
+	if decision(dir) != rollingBack {
+		if err := claim(dir, rollingBack); err != nil {
+			return err
+		}
 	}
 	for _, f := range m.Files {
 		path := hostFiles{root: a.Root}.path(f.Path)
 		if f.Absent {
-			err = os.Remove(path)
-			if errors.Is(err, fs.ErrNotExist) {
-				err = nil
-			}
+			err = removeFile(path)
 		} else {
 			var b []byte
 			if b, err = os.ReadFile(filepath.Join(dir, f.Copy)); err == nil {
@@ -139,25 +147,63 @@ func (a Applier) RollBack(ctx context.Context, dir string) error {
 			return fmt.Errorf("put %s back from %s: %w", f.Path, dir, err)
 		}
 	}
+	if err := finish(dir); err != nil {
+		return err
+	}
 	return a.Reload(ctx)
 }
 
-// claim decides between confirming and rolling back, once and for all.
-func (a Applier) claim(dir, as string) error {
-	// A link to the manifest appears or it does not, and only one name can be
-	// the decision.
-	if err := os.Symlink(as, filepath.Join(dir, "decision")); err != nil {
-		decided, _ := os.Readlink(filepath.Join(dir, "decision"))
-		return postern.Errorf(postern.Conflict, "%s is %s already", dir, decided)
+// finish says that a roll-back came to its end.
+func finish(dir string) error {
+	next := filepath.Join(dir, rolledBack)
+	if err := os.Symlink(rolledBack, next); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	return nil
+	err := os.Rename(next, filepath.Join(dir, decisionLink))
+	if err != nil && decision(dir) != rolledBack { // else another process did the same
+		return err
+	}
+	return syncDir(dir)
+}
+
+// RollBackOverdue puts back a setup that nobody confirmed in time and that no
+// process waits for any more: one of an earlier boot, which ended before its
+// time was over, or one whose time is over. It returns the backup's directory,
+// "" if there was nothing to do.
+func (a Applier) RollBackOverdue(ctx context.Context) (string, error) {
+	dir, m, err := a.pending()
+	if postern.CodeOf(err) == postern.NotFound {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if m.Boot == thisMachine("").boot && uptime() < m.Uptime+m.Until.Seconds() && decision(dir) != rollingBack {
+		return "", nil
+	}
+	return dir, a.RollBack(ctx, dir)
+}
+
+// claim decides between confirming and rolling back, once and for all.
+func claim(dir, as string) error {
+	// A link appears or it does not, and only one can have the name.
+	if err := os.Symlink(as, filepath.Join(dir, decisionLink)); err != nil {
+		if decided := decision(dir); decided != "" {
+			return postern.Errorf(postern.Conflict, "%s is %s already", dir, decided)
+		}
+		return err
+	}
+	return syncDir(dir)
+}
+
+// decision returns what was decided about a backup, "" for nothing yet.
+func decision(dir string) string {
+	decided, _ := os.Readlink(filepath.Join(dir, decisionLink))
+	return decided
 }
 
 // Confirmed reports whether a login confirmed the setup of a backup.
-func (a Applier) Confirmed(dir string) bool {
-	decided, _ := os.Readlink(filepath.Join(dir, "decision"))
-	return decided == confirmedFile
-}
+func (a Applier) Confirmed(dir string) bool { return decision(dir) == confirmed }
 
 // Confirm keeps the newest setup, for the process pid: it has to run in an SSH
 // login that began after the setup was applied.
@@ -173,7 +219,7 @@ func (a Applier) Confirm(pid int) (string, error) {
 	if m.Boot == thisMachine("").boot && startedAt(login) < m.Uptime {
 		return "", postern.Errorf(postern.Denied, "this SSH login is older than the new configuration").WithHint("log in by SSH once more, and confirm there")
 	}
-	return dir, a.claim(dir, confirmedFile)
+	return dir, claim(dir, confirmed)
 }
 
 // Pending returns the backup of a setup that no login has confirmed, and that
@@ -183,14 +229,15 @@ func (a Applier) Pending() (string, error) {
 	return dir, err
 }
 
-// pending returns the newest backup if nothing was decided about it.
+// pending returns the newest backup if nothing was decided about it, or if it
+// was not put back to the end.
 func (a Applier) pending() (string, manifest, error) {
 	all, _ := filepath.Glob(filepath.Join(a.Dir, "*", manifestFile)) // sorted
 	if len(all) == 0 {
 		return "", manifest{}, postern.Errorf(postern.NotFound, "no configuration waits to be confirmed")
 	}
 	dir := filepath.Dir(all[len(all)-1])
-	if decided, err := os.Readlink(filepath.Join(dir, "decision")); err == nil {
+	if decided := decision(dir); decided != "" && decided != rollingBack {
 		return "", manifest{}, postern.Errorf(postern.NotFound, "no configuration waits to be confirmed: the last one was %s", decided)
 	}
 	m, err := readManifest(dir)
@@ -211,11 +258,14 @@ func writeManifest(dir string, m manifest) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, manifestFile), b, 0o600)
+	if err := replaceFile(filepath.Join(dir, manifestFile), b, 0o600); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
-// replaceFile writes a file in one step. One that exists keeps its owner and
-// mode.
+// replaceFile writes a file in one step, durably. One that exists keeps its
+// owner and mode.
 func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -240,7 +290,29 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// removeFile removes a file, durably. It may be gone already.
+func removeFile(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(err, syncDir(filepath.Dir(path)))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // sshLogin returns the sshd process that a process descends from, the one that

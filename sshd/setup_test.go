@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/posterntest"
 	"github.com/rogpeppe/go-internal/txtar"
 )
@@ -182,5 +183,77 @@ func TestApplyIsUndoneUnlessConfirmed(t *testing.T) {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 		})
+	}
+}
+
+func TestCrashLeavesNothingUnconfirmed(t *testing.T) {
+	posterntest.NeedRoot(t)
+	for name, c := range map[string]struct {
+		until time.Duration
+		crash func(t *testing.T, a Applier, dir string)
+		back  bool
+	}{
+		"its time is not over": {time.Hour, func(*testing.T, Applier, string) {}, false},
+		"its time is over":     {0, func(*testing.T, Applier, string) {}, true},
+		"the host booted anew": {time.Hour, func(t *testing.T, _ Applier, dir string) { anotherBoot(t, dir) }, true},
+		"while it was put back": {time.Hour, func(t *testing.T, a Applier, dir string) {
+			copies, _ := filepath.Glob(filepath.Join(dir, "1-*"))
+			if len(copies) != 1 {
+				t.Fatal("no second file")
+			}
+			if err := os.Rename(copies[0], dir+".away"); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.RollBack(t.Context(), dir); err == nil {
+				t.Fatal("put back without the backup")
+			}
+			if err := os.Rename(dir+".away", copies[0]); err != nil {
+				t.Fatal(err)
+			}
+		}, true},
+		"confirmed, and then": {0, func(t *testing.T, _ Applier, dir string) {
+			if err := claim(dir, confirmed); err != nil {
+				t.Fatal(err)
+			}
+			anotherBoot(t, dir)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := lay(t, map[string]string{"etc/one": "1", "etc/two": "2"})
+			before := tree(t, root)
+			a := applier(t, root)
+			files := []File{{Path: "/etc/new", Content: []byte("new"), Mode: 0o644}, {Path: "/etc/one", Content: []byte("new"), Mode: 0o644}, {Path: "/etc/two", Content: []byte("new"), Mode: 0o644}}
+			dir, err := a.Apply(t.Context(), files, c.until)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Apply(t.Context(), files, c.until); postern.CodeOf(err) != postern.Conflict {
+				t.Errorf("applied over what waits: %v", err)
+			}
+			c.crash(t, a, dir)
+			got, err := a.RollBackOverdue(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if back := tree(t, root) == before; back != c.back || (got == dir) != c.back {
+				t.Errorf("put back: %t, from %q:\n%s", back, got, tree(t, root))
+			}
+			if got, err := a.RollBackOverdue(t.Context()); got != "" || err != nil {
+				t.Errorf("put back twice: %s %v", got, err)
+			}
+		})
+	}
+}
+
+// anotherBoot has a setup look as if it was applied before the last boot.
+func anotherBoot(t *testing.T, dir string) {
+	t.Helper()
+	m, err := readManifest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Boot = "another"
+	if err := writeManifest(dir, m); err != nil {
+		t.Fatal(err)
 	}
 }

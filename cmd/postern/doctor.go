@@ -260,7 +260,7 @@ func (d *doctor) unconfirmed(applier sshd.Applier) {
 		d.failed("ssh", err, "see what is in "+applier.Dir)
 	default:
 		d.wrong("ssh", "postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back "+dir,
-			"sshd's new configuration waits for a login to confirm it; after a crash of the host nothing puts it back")
+			"sshd's new configuration waits for a login to confirm it; after a crash of the host, postern-ssh-config.service puts it back")
 	}
 }
 

@@ -31,6 +31,7 @@ type sshConfigOptions struct {
 	force    bool
 	confirm  bool
 	rollBack string
+	overdue  bool
 	within   time.Duration
 }
 
@@ -57,11 +58,12 @@ ssh config --confirm there: otherwise everything is put back. Before that it is
 checked whether you would be locked out; then nothing happens without --force.
 
 A process of this command waits to put things back, and does so at once when it is
-told to end, as by an orderly reboot. A crash of the host in that time leaves the
-new files in place; postern doctor then says that they wait to be confirmed.
-Confirm them in a new SSH login, or put back the old ones, from the console:
-postern ssh config --within 0s --roll-back with the backup's directory, which is
-the newest in /var/lib/postern/ssh-backup.`,
+told to end, as by an orderly reboot. After a crash of the host in that time,
+postern-ssh-config.service puts them back before sshd starts: it says postern ssh
+config --roll-back-overdue, which acts on what an earlier boot left unconfirmed and
+on what is past its time. Where that service is not enabled, say it yourself, or
+confirm in a new SSH login; postern doctor tells what waits. Until then nothing
+else is applied.`,
 		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
@@ -83,12 +85,13 @@ the newest in /var/lib/postern/ssh-backup.`,
 	f.DurationVar(&o.within, "within", 5*time.Minute, "how long a new login may take to confirm")
 	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
 	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")
+	f.BoolVar(&o.overdue, "roll-back-overdue", false, "put back what nobody confirmed in time, as after a crash")
 	return cmd
 }
 
 func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 	o.setup.Mode = sshd.Mode(o.mode)
-	if os.Geteuid() != 0 && (o.confirm || o.apply || o.rollBack != "") {
+	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
 		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
 	}
 	switch applier := hostApplier(); {
@@ -100,6 +103,8 @@ func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 		return err
 	case o.rollBack != "":
 		return rollBack(ctx, applier, o)
+	case o.overdue:
+		return a.rollBackOverdue(ctx, applier)
 	}
 	if err := a.certificateFiles(ctx, &o); err != nil {
 		return err
@@ -231,6 +236,22 @@ func rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) err
 		return nil
 	}
 	return applier.RollBack(context.WithoutCancel(ctx), o.rollBack)
+}
+
+// rollBackOverdue puts back what a crash left. At boot it runs before sshd does,
+// which then has nothing to read again.
+func (a *app) rollBackOverdue(ctx context.Context, applier sshd.Applier) error {
+	applier.Reload = func(ctx context.Context) error {
+		if running, err := sshd.Listeners(); err == nil && len(running) == 0 {
+			return nil
+		}
+		return reloadSSHD(ctx)
+	}
+	dir, err := applier.RollBackOverdue(ctx)
+	if err == nil && dir != "" {
+		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)
+	}
+	return err
 }
 
 // lockOut returns why who runs this might not come in again.

@@ -101,27 +101,16 @@ func TestApplyIsPutBackWithoutConfirmation(t *testing.T) {
 	if _, err := os.Stat(h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); err == nil {
 		t.Error("the new file is still there")
 	}
-	// sshd may be between two lives for a moment.
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		c, err := h.Connect("alice", nil)
-		if err == nil {
-			c.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the old way in does not work again: %v", err)
-		}
-		posterntest.Pause(t)
-	}
+	waitForKeyAlone(t, h)
 }
 
-// TestDoctorTellsWhatACrashLeft ends the process that would put things back, as
-// a crash of the host does.
-func TestDoctorTellsWhatACrashLeft(t *testing.T) {
-	t.Parallel()
-	h, _, module := configHost(t)
+// crashedHost is a host on which the process that would put a new configuration
+// back was ended, as by a crash of the host. It returns that configuration's
+// module, too.
+func crashedHost(t *testing.T) (*posterntest.Host, string) {
+	t.Helper()
 	posterntest.Need(t, "pgrep")
+	h, _, module := configHost(t)
 	if out, err := config(h, "--mode", "key-and-code", "--module", module, "--apply", "--within", "1h"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -133,6 +122,13 @@ func TestDoctorTellsWhatACrashLeft(t *testing.T) {
 	if out, err := h.Command("kill", append([]string{"-KILL"}, strings.Fields(string(waits))...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return h, module
+}
+
+// TestDoctorTellsWhatACrashLeft has it put back by hand.
+func TestDoctorTellsWhatACrashLeft(t *testing.T) {
+	t.Parallel()
+	h, _ := crashedHost(t)
 	doctor := func() string {
 		out, _ := h.Command(filepath.Join(h.Dir, "postern"), "doctor").CombinedOutput()
 		return string(out)
@@ -150,6 +146,54 @@ func TestDoctorTellsWhatACrashLeft(t *testing.T) {
 	}
 	if said := doctor(); strings.Contains(said, "--roll-back") {
 		t.Errorf("it still waits: %s", said)
+	}
+}
+
+// TestWhatACrashLeftIsPutBack says at the next boot what the service says then.
+func TestWhatACrashLeftIsPutBack(t *testing.T) {
+	t.Parallel()
+	h, module := crashedHost(t)
+	dropIn := h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")
+	if out, err := config(h, "--roll-back-overdue"); err != nil || out != "" {
+		t.Errorf("before its time is over: %v: %s", err, out)
+	}
+	if _, err := os.Stat(dropIn); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := config(h, "--mode", "password-and-code", "--module", module, "--apply"); err == nil || !strings.Contains(out, "waits to be confirmed") {
+		t.Errorf("applied over what waits: %v: %s", err, out)
+	}
+	// Another boot has another ID.
+	h.Write(t, "boot_id", "0c3f5a2e-9a2b-4c1d-8e7f-112233445566\n")
+	if out, err := h.Command("mount", "--bind", filepath.Join(h.Dir, "boot_id"), "/proc/sys/kernel/random/boot_id").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := config(h, "--roll-back-overdue"); err != nil || !strings.Contains(out, "the old one is back") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := os.Stat(dropIn); err == nil {
+		t.Error("the new file is still there")
+	}
+	waitForKeyAlone(t, h)
+	if out, err := config(h, "--mode", "key-and-code", "--module", module, "--apply"); err != nil {
+		t.Errorf("the next one is not applied: %v: %s", err, out)
+	}
+}
+
+// waitForKeyAlone waits until alice's key opens the host by itself: sshd may be
+// between two lives for a moment.
+func waitForKeyAlone(t *testing.T, h *posterntest.Host) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		c, err := h.Connect("alice", nil)
+		if err == nil {
+			c.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the old way in does not work again: %v", err)
+		}
+		posterntest.Pause(t)
 	}
 }
 
