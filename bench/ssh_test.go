@@ -29,7 +29,7 @@ type sshChecker struct {
 }
 
 func (c sshChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	p, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service})
+	p, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
 	return sshd.Proof{Person: p.Person, Credential: p.Credential}, err
 }
 

@@ -3,6 +3,7 @@ package otp
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,12 +16,12 @@ type Devices interface {
 	// Guess tries a short code on the person's active devices. In one atomic
 	// and durable step it checks that guessing is not locked, finds the
 	// device whose code it is, moves that on if the code is new and appends
-	// g.Event, or counts the wrong guess as [Lockout] asks.
+	// g.Events, or counts the wrong guess as [Lockout] asks.
 	Guess(ctx context.Context, g Guess) (GuessResult, error)
 
 	// Recover uses up the person's recovery code with that hash and appends
-	// the event, both durable when it returns Accepted.
-	Recover(ctx context.Context, person string, hash [32]byte, event postern.Event) (Verdict, error)
+	// the events, all durable when it returns Accepted.
+	Recover(ctx context.Context, person string, hash [32]byte, events []postern.Event) (Verdict, error)
 
 	// Factors returns how many usable factors the person has, of all kinds.
 	Factors(ctx context.Context, person string) (int, error)
@@ -92,6 +93,9 @@ type Attempt struct {
 	Code    string // as typed
 	Address string // where from; may be empty
 	Service string // what for, as the timeline is to say: "sshd", "portal"
+	// With goes on the timeline in the same step as the acceptance, with the
+	// person and the credential that the code proved. Without a kind: nothing.
+	With postern.Event
 }
 
 // Proof says what proved the person.
@@ -201,6 +205,18 @@ func (t *try) event(outcome postern.Outcome, reason string) postern.Event {
 	return e
 }
 
+// accepted tells of the attempt that a credential's code decided.
+func (t *try) accepted(by postern.Link) []postern.Event {
+	e := t.event(postern.OK, "")
+	e.Object, e.Links = by.ID, []postern.Link{by}
+	with := t.attempt.With
+	if with.Kind == "" {
+		return []postern.Event{e}
+	}
+	with.Person, with.Links = t.proof.Person, append(slices.Clone(with.Links), by)
+	return []postern.Event{e, with}
+}
+
 // refuse puts the reason on the timeline and returns the one answer.
 func (t *try) refuse(ctx context.Context, reason, presented string) error {
 	if presented != "" {
@@ -222,7 +238,7 @@ func (t *try) guess(ctx context.Context, code string) error {
 	if t.proof.Person == "" {
 		return t.refuse(ctx, "not a code", "")
 	}
-	r, err := t.devices.Guess(ctx, Guess{Person: t.proof.Person, Code: code, Now: t.config.Now(), Event: t.event(postern.OK, "")})
+	r, err := t.devices.Guess(ctx, Guess{Person: t.proof.Person, Code: code, Now: t.config.Now(), Events: t.accepted})
 	if err != nil {
 		return err
 	}
@@ -248,9 +264,7 @@ func (t *try) recover(ctx context.Context, hash [32]byte) error {
 		return t.refuse(ctx, "not a code", "")
 	}
 	link := postern.Link{Kind: string(postern.RecoveryCode), ID: EncodeModhex(hash[:4])}
-	event := t.event(postern.OK, "")
-	event.Object, event.Links = link.ID, []postern.Link{link}
-	verdict, err := t.devices.Recover(ctx, t.proof.Person, hash, event)
+	verdict, err := t.devices.Recover(ctx, t.proof.Person, hash, t.accepted(link))
 	switch {
 	case err != nil:
 		return err
@@ -335,13 +349,13 @@ func (t *try) askOutside(ctx context.Context, publicID string, listed bool) erro
 		return t.accept(ctx, publicID, Last{Seq: a.Seq, Timestamp: a.Timestamp, Nonce: newNonce(), Time: t.config.Now()})
 	}
 	t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: publicID}
-	return t.log.Append(ctx, t.event(postern.OK, ""))
+	return t.log.Append(ctx, t.accepted(t.proof.Credential)...)
 }
 
 // accept uses the code up.
 func (t *try) accept(ctx context.Context, publicID string, last Last) error {
 	t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: publicID}
-	use := Use{PublicID: publicID, Last: last, Event: t.event(postern.OK, ""), Peers: t.config.Peers}
+	use := Use{PublicID: publicID, Last: last, Events: t.accepted(t.proof.Credential), Peers: t.config.Peers}
 	if !t.mapped.Has(t.attempt.User, publicID) {
 		use.Person = t.proof.Person
 	}
@@ -415,7 +429,7 @@ func (t *try) take(ctx context.Context, r Registry, publicID string, token Token
 	verdict, _, err := t.keys.Accept(ctx, Use{
 		PublicID: publicID,
 		Last:     Last{Seq: token.Seq(), Timestamp: token.Timestamp, Nonce: newNonce(), Time: t.config.Now()},
-		Event:    t.event(postern.OK, ""),
+		Events:   t.accepted(postern.Link{Kind: string(postern.YubiKey), ID: publicID}),
 		Peers:    t.config.Peers,
 	})
 	if err != nil {

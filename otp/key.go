@@ -39,10 +39,10 @@ var Never = Last{Seq: -1}
 // Use is one code on its way to be accepted.
 type Use struct {
 	PublicID string
-	Person   string // whom the key must belong to; "" anybody
-	Last            // what is to be left behind
-	Event    postern.Event
-	Peers    []string // servers of the sync protocol that are to hear of it
+	Person   string          // whom the key must belong to; "" anybody
+	Last                     // what is to be left behind
+	Events   []postern.Event // of an acceptance
+	Peers    []string        // servers of the sync protocol that are to hear of it
 }
 
 // Counter is a key's last use, as one server tells another.
@@ -72,7 +72,7 @@ type Keys interface {
 
 	// Accept takes a code: in one atomic step it checks that the key passes,
 	// belongs to u.Person, and that u.Seq is above the last; only then does it
-	// set the last and append u.Event to the timeline. When it returns
+	// set the last and append u.Events to the timeline. When it returns
 	// Accepted that is durable. With any other verdict nothing has changed.
 	// Last is what stood before.
 	Accept(ctx context.Context, u Use) (Verdict, Last, error)

@@ -173,7 +173,9 @@ type Guess struct {
 	Person string
 	Code   string
 	Now    time.Time
-	Event  postern.Event
+	// Events returns what to append for a code of that device. It may be called
+	// more than once.
+	Events func(device postern.Link) []postern.Event
 }
 
 // GuessResult says what became of a Guess.

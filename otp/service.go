@@ -270,7 +270,7 @@ func (c *check) accept(ctx context.Context) Status {
 	use := Use{
 		PublicID: c.key.PublicID,
 		Last:     Last{Seq: c.token.Seq(), Timestamp: c.token.Timestamp, Nonce: c.nonce, Time: now},
-		Event:    c.event(postern.OK, ""),
+		Events:   []postern.Event{c.event(postern.OK, "")},
 		Peers:    c.service.config.Sync.Peers,
 	}
 	verdict, last, err := c.service.keys.Accept(ctx, use)

@@ -32,6 +32,9 @@ type Attempt struct {
 	Service string // PAM service
 	Address string // remote host or address, as the service tells; may be empty
 	Code    string // as typed
+	// Event is what the timeline is to say of an acceptance, but for whom the
+	// code proved. Without a kind: nothing.
+	Event postern.Event
 }
 
 // Proof says who a code proved, and by which credential.
@@ -44,7 +47,8 @@ type Proof struct {
 type Checker interface {
 	// CheckCode decides whether the code proves whoever may use the account
 	// a.User, and uses the code up: it answers at most once with success, on
-	// all servers together. It fails with postern.NotFound for an account
+	// all servers together, and a.Event is on the timeline then, in one durable
+	// step with the use of the code. It fails with postern.NotFound for an account
 	// whose person has no factor at all, postern.Denied or Invalid for a code
 	// that proves nothing, and any other code if it cannot tell. A Proof that
 	// comes with an error says what is known of the attempt, for the timeline.
@@ -263,7 +267,10 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) Verdict {
 	switch q.Ask {
 	case AskCode:
 		var proof Proof
-		proof, err = s.check.CheckCode(ctx, Attempt{User: q.User, Service: q.Service, Address: q.Host, Code: q.Code})
+		proof, err = s.check.CheckCode(ctx, Attempt{User: q.User, Service: q.Service, Address: q.Host, Code: q.Code, Event: ev})
+		if err == nil {
+			return Yes
+		}
 		ev.Person = proof.Person
 		if proof.Credential.ID != "" {
 			ev.Links = append(ev.Links, proof.Credential)

@@ -16,8 +16,9 @@ import (
 // codes is a Checker over a list of codes, each good once. The account "bare"
 // has no factor; the account "gone" is suspended; any other is its own person.
 type codes struct {
-	mu   sync.Mutex
-	left map[string]bool
+	mu     sync.Mutex
+	left   map[string]bool
+	record Recorder // the server's
 }
 
 func newCodes(good ...string) *codes {
@@ -28,7 +29,7 @@ func newCodes(good ...string) *codes {
 	return c
 }
 
-func (c *codes) CheckCode(_ context.Context, a Attempt) (Proof, error) {
+func (c *codes) CheckCode(ctx context.Context, a Attempt) (Proof, error) {
 	if a.User == "bare" {
 		return Proof{}, postern.Errorf(postern.NotFound, "no factor")
 	}
@@ -43,7 +44,8 @@ func (c *codes) CheckCode(_ context.Context, a Attempt) (Proof, error) {
 		return proof, postern.Errorf(postern.Denied, "replayed code")
 	}
 	c.left[a.Code] = false
-	return proof, nil
+	a.Event.Person, a.Event.Links = proof.Person, append(a.Event.Links, proof.Credential)
+	return proof, c.record.Append(ctx, a.Event)
 }
 
 func (c *codes) CheckAccount(_ context.Context, user string) (string, error) {
@@ -78,6 +80,9 @@ func (e *events) list() []postern.Event {
 // startServer serves pam_postern on path until the test ends.
 func startServer(t testing.TB, path string, cfg Config, check Checker, record Recorder) *Server {
 	t.Helper()
+	if c, ok := check.(*codes); ok {
+		c.record = record
+	}
 	s, err := NewServer(cfg, check, record, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

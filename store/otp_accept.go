@@ -119,7 +119,7 @@ func acceptUses(ctx context.Context, tx *Tx, batch []*otpUse) error {
 		default:
 			w.verdict = otp.Accepted
 			s.last, s.changed = w.Last, true
-			if err := tx.Append(ctx, w.Event); err != nil {
+			if err := appendAll(ctx, tx, w.Events); err != nil {
 				return err
 			}
 			if err := queueSync(ctx, tx, w.Use); err != nil {

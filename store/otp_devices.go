@@ -162,9 +162,16 @@ func acceptGuess(ctx context.Context, tx *Tx, g otp.Guess, d *otp.OATH, moving i
 	if err := setGuesses(ctx, tx, g.Person, 0, time.Time{}); err != nil {
 		return err
 	}
-	e := g.Event
-	e.Object, e.Links = d.ID, []postern.Link{{Kind: string(d.Kind), ID: d.ID}}
-	return tx.Append(ctx, e)
+	return appendAll(ctx, tx, g.Events(postern.Link{Kind: string(d.Kind), ID: d.ID}))
+}
+
+func appendAll(ctx context.Context, tx *Tx, events []postern.Event) error {
+	for _, e := range events {
+		if err := tx.Append(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func setGuesses(ctx context.Context, tx *Tx, person string, wrong int64, until time.Time) error {
@@ -202,7 +209,7 @@ func (o *OTP) RecoveryLeft(ctx context.Context, person string) (int, error) {
 }
 
 // Recover implements [otp.Devices].
-func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, event postern.Event) (otp.Verdict, error) {
+func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, events []postern.Event) (otp.Verdict, error) {
 	if err := o.refusing(); err != nil {
 		return otp.Refused, err
 	}
@@ -224,7 +231,7 @@ func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, event p
 			return err
 		}
 		verdict = otp.Accepted
-		return tx.Append(ctx, event)
+		return appendAll(ctx, tx, events)
 	})
 	if err != nil {
 		return otp.Refused, err

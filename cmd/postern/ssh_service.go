@@ -25,7 +25,7 @@ type pamChecker struct {
 }
 
 func (c pamChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	proof, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service})
+	proof, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
 	return sshd.Proof{Person: proof.Person, Credential: proof.Credential}, err
 }
 
