@@ -73,7 +73,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	old, err := s.store.ACMEAccountByKey(r.Context(), print)
 	switch {
 	case err == nil:
-		if _, err := s.account(r.Context(), old.ID); err != nil {
+		if err := s.mayAct(&old); err != nil {
 			return err
 		}
 		return s.writeAccount(w, m, &old, http.StatusOK)

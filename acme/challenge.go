@@ -30,7 +30,7 @@ const patience = 2 * time.Second
 
 // challenge starts a validation, or tells how it stands.
 func (s *Server) challenge(w http.ResponseWriter, r *http.Request, m *message) error {
-	o, err := s.orderOf(r, m)
+	o, err := s.orderOf(m)
 	if err != nil {
 		return err
 	}

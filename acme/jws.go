@@ -7,10 +7,12 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
+	_ "crypto/sha512" // of ES384 and ES512
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"math/big"
 	"mime"
 	"net/http"
 	"strings"
@@ -19,8 +21,14 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// algorithms are those that requests may be signed with.
-var algorithms = []jose.SignatureAlgorithm{jose.ES256, jose.ES384, jose.ES512, jose.EdDSA, jose.RS256, jose.PS256}
+// algorithms are those that requests may be signed with, and what each hashes
+// with.
+var algorithms = map[string]crypto.Hash{
+	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512, "EdDSA": 0, "RS256": crypto.SHA256, "PS256": crypto.SHA256,
+}
+
+// curves are those of the algorithms over elliptic curves.
+var curves = map[elliptic.Curve]string{elliptic.P256(): "ES256", elliptic.P384(): "ES384", elliptic.P521(): "ES512"}
 
 // maxBody bounds a request; a certificate request of a hundred names is smaller.
 const maxBody = 128 << 10
@@ -50,6 +58,7 @@ type message struct {
 	url     string
 	key     *jose.JSONWebKey
 	account *Account // nil when the request was signed by a key of its own
+	order   *Order   // the account's that the path names, by its ID or its certificate
 	payload []byte
 	address string
 }
@@ -97,7 +106,7 @@ func (s *Server) verify(r *http.Request, by signer) (*message, error) {
 	case !fresh:
 		return nil, badNonce()
 	}
-	if err := s.keyOf(r.Context(), m, head, by); err != nil {
+	if err := s.keyOf(r, m, head, by); err != nil {
 		return nil, err
 	}
 	if m.payload, err = env.open(m.key, head.Alg); err != nil {
@@ -129,7 +138,7 @@ func parseEnvelope(body []byte) (*envelope, *protected, error) {
 }
 
 // keyOf finds the key that the request claims to be signed with.
-func (s *Server) keyOf(ctx context.Context, m *message, head *protected, by signer) error {
+func (s *Server) keyOf(r *http.Request, m *message, head *protected, by signer) error {
 	switch {
 	case (head.Key != nil) == (head.KeyID != ""):
 		return malformed("a request names its key by either jwk or kid")
@@ -146,61 +155,88 @@ func (s *Server) keyOf(ctx context.Context, m *message, head *protected, by sign
 	if !ok {
 		return accountDoesNotExist()
 	}
-	a, err := s.account(ctx, id)
-	if err != nil {
+	a, o, err := s.asked(r, id)
+	switch {
+	case postern.CodeOf(err) == postern.NotFound && err != nil:
+		return accountDoesNotExist()
+	case err != nil:
 		return err
 	}
-	m.account, m.key = a, new(jose.JSONWebKey)
+	if err := s.mayAct(&a); err != nil {
+		return err
+	}
+	m.account, m.order, m.key = &a, o, new(jose.JSONWebKey)
 	return m.key.UnmarshalJSON(a.Key)
 }
 
-// account returns an account that may act: it is valid, and so is the person
-// who stands for it.
-func (s *Server) account(ctx context.Context, id string) (*Account, error) {
-	a, err := s.store.ACMEAccount(ctx, id)
-	switch {
-	case postern.CodeOf(err) == postern.NotFound && err != nil:
-		return nil, accountDoesNotExist()
-	case err != nil:
-		return nil, err
-	case a.Status != valid:
-		return nil, unauthorized("the account is %s", a.Status)
-	case a.Person == "" && !s.cfg.Anonymous:
-		return nil, unauthorized("nobody stands for the account")
-	case a.Person == "":
-		return &a, nil
+// asked reads an account and, of its orders, the one that the request's path
+// names.
+func (s *Server) asked(r *http.Request, account string) (Account, *Order, error) {
+	if serial := r.PathValue("serial"); serial != "" {
+		return s.store.ACMEAccountAndCertified(r.Context(), account, serial)
 	}
-	p, err := s.store.Person(ctx, a.Person)
-	switch {
-	case err != nil:
-		return nil, err
-	case !p.Active():
-		return nil, unauthorized("the person who stands for the account is %s", p.Status)
+	if order := r.PathValue("order"); order != "" {
+		return s.store.ACMEAccountAndOrder(r.Context(), account, order)
 	}
-	return &a, nil
+	a, err := s.store.ACMEAccount(r.Context(), account)
+	return a, nil, err
 }
 
-// open verifies the signature and returns the payload.
+// mayAct reports whether an account is valid, and so is the person who stands
+// for it.
+func (s *Server) mayAct(a *Account) error {
+	switch {
+	case a.Status != valid:
+		return unauthorized("the account is %s", a.Status)
+	case a.Person == "" && !s.cfg.Anonymous:
+		return unauthorized("nobody stands for the account")
+	case a.Person != "" && a.Standing != postern.PersonActive:
+		return unauthorized("the person who stands for the account is %s", a.Standing)
+	}
+	return nil
+}
+
+// open verifies the signature (RFC 7515 section 5.2) and returns the payload.
 func (e *envelope) open(key *jose.JSONWebKey, alg string) ([]byte, error) {
-	if !accepted(alg) {
+	hash, ok := algorithms[alg]
+	if !ok {
 		return nil, badSignatureAlgorithm(alg)
 	}
-	jws, err := jose.ParseSignedCompact(e.Protected+"."+e.Payload+"."+e.Signature, algorithms)
+	signature, err := base64.RawURLEncoding.DecodeString(e.Signature)
 	if err != nil {
-		return nil, malformed("the JWS can't be read: %v", err)
+		return nil, malformed("the signature is not base64url")
 	}
-	payload, err := jws.Verify(key.Key)
+	payload, err := base64.RawURLEncoding.DecodeString(e.Payload)
 	if err != nil {
+		return nil, malformed("the payload is not base64url")
+	}
+	if !holds(key.Key, alg, hash, []byte(e.Protected+"."+e.Payload), signature) {
 		return nil, unauthorized("the signature does not hold")
 	}
 	return payload, nil
 }
 
-func accepted(alg string) bool {
-	for _, a := range algorithms {
-		if string(a) == alg {
-			return true
+// holds reports whether a signature of that algorithm (RFC 7518 section 3, RFC
+// 8037 section 3.1) holds. A key that is not the algorithm's made none.
+func holds(key any, alg string, hash crypto.Hash, signed, signature []byte) bool {
+	sum := signed // EdDSA hashes for itself
+	if hash != 0 {
+		h := hash.New()
+		h.Write(signed)
+		sum = h.Sum(nil)
+	}
+	switch pub := key.(type) {
+	case *ecdsa.PublicKey:
+		size := (pub.Curve.Params().BitSize + 7) / 8
+		if alg != curves[pub.Curve] || len(signature) != 2*size {
+			return false
 		}
+		return ecdsa.Verify(pub, sum, new(big.Int).SetBytes(signature[:size]), new(big.Int).SetBytes(signature[size:]))
+	case ed25519.PublicKey:
+		return alg == "EdDSA" && ed25519.Verify(pub, sum, signature)
+	case *rsa.PublicKey:
+		return alg == "RS256" && rsa.VerifyPKCS1v15(pub, hash, sum, signature) == nil ||
+			alg == "PS256" && rsa.VerifyPSS(pub, hash, sum, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 	}
 	return false
 }

@@ -157,20 +157,16 @@ func newAuthorization(id Identifier) *Authorization {
 
 // orderOf returns the order in the request's path if it is the account's own.
 // Another's is told apart from none by nobody.
-func (s *Server) orderOf(r *http.Request, m *message) (*Order, error) {
-	o, err := s.store.ACMEOrder(r.Context(), r.PathValue("order"))
-	switch {
-	case postern.CodeOf(err) == postern.NotFound && err != nil, err == nil && o.Account != m.account.ID:
+func (s *Server) orderOf(m *message) (*Order, error) {
+	if m.order == nil {
 		return nil, notFound("order")
-	case err != nil:
-		return nil, err
 	}
-	o.settle(s.cfg.Now())
-	return &o, nil
+	m.order.settle(s.cfg.Now())
+	return m.order, nil
 }
 
 func (s *Server) order(w http.ResponseWriter, r *http.Request, m *message) error {
-	o, err := s.orderOf(r, m)
+	o, err := s.orderOf(m)
 	if err != nil {
 		return err
 	}
@@ -181,15 +177,12 @@ func (s *Server) order(w http.ResponseWriter, r *http.Request, m *message) error
 // last state: of several requests for one order, on any server, one issues, and
 // the others are answered as if they had come later.
 func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) error {
-	o, err := s.orderOf(r, m)
+	o, err := s.orderOf(m)
 	if err != nil {
 		return err
 	}
-	if o.Status == valid {
-		return writeOrder(w, m, o, http.StatusOK)
-	}
 	if o.Status != ready {
-		return orderNotReady(o.Status)
+		return writeFinished(w, m, o)
 	}
 	der, err := s.csrFor(m, o)
 	if err != nil {
@@ -213,13 +206,21 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 	case err == nil:
 		return writeOrder(w, m, &done, http.StatusOK)
 	case errors.Is(err, errNotReadyNow):
-		return s.finalize(w, r, m) // no order becomes ready again
+		return writeFinished(w, m, &done)
 	case c == postern.Denied, c == postern.Invalid:
 		return badCSR("%s", err)
 	case o.Replaces != "":
 		return alreadyReplaced(err)
 	}
 	return err
+}
+
+// writeFinished answers a request to finalize an order that is not ready.
+func writeFinished(w http.ResponseWriter, m *message, o *Order) error {
+	if o.Status != valid {
+		return orderNotReady(o.Status)
+	}
+	return writeOrder(w, m, o, http.StatusOK)
 }
 
 // errNotReadyNow says that an order has left the state ready since it was read.
@@ -283,15 +284,10 @@ func (s *Server) csrFor(m *message, o *Order) ([]byte, error) {
 }
 
 func (s *Server) certificate(w http.ResponseWriter, r *http.Request, m *message) error {
-	serial := r.PathValue("serial")
-	o, err := s.store.ACMEOrderBySerial(r.Context(), serial)
-	switch {
-	case postern.CodeOf(err) == postern.NotFound && err != nil, err == nil && o.Account != m.account.ID:
+	if m.order == nil {
 		return notFound("certificate")
-	case err != nil:
-		return err
 	}
-	c, err := s.ca.Certificate(r.Context(), serial)
+	c, err := s.ca.Certificate(r.Context(), m.order.Serial)
 	if err != nil {
 		return err
 	}
@@ -349,7 +345,7 @@ func number(r *http.Request, name string) int {
 }
 
 func (s *Server) authorization(w http.ResponseWriter, r *http.Request, m *message) error {
-	o, err := s.orderOf(r, m)
+	o, err := s.orderOf(m)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -47,9 +49,7 @@ func badNonce() *Problem {
 
 func badSignatureAlgorithm(alg string) *Problem {
 	p := problem("badSignatureAlgorithm", http.StatusBadRequest, "the algorithm %q is not accepted", alg)
-	for _, a := range algorithms {
-		p.Algorithms = append(p.Algorithms, string(a))
-	}
+	p.Algorithms = slices.Sorted(maps.Keys(algorithms))
 	return p
 }
 

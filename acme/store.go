@@ -14,8 +14,9 @@ type Account struct {
 	Thumbprint string // of the key, RFC 7638, base64url
 	Key        []byte // JWK
 	Contact    []string
-	Status     string // valid, deactivated, revoked
-	Person     string // who stands for it; empty for an anonymous one
+	Status     string               // valid, deactivated, revoked
+	Person     string               // who stands for it; empty for an anonymous one
+	Standing   postern.PersonStatus // of the person, when the account was read
 	Binding    json.RawMessage
 	Created    time.Time
 }
@@ -83,16 +84,19 @@ type ExternalKey struct {
 // it returns, and safe for concurrent use, also by several servers. Functions
 // that are handed in may be called more than once.
 type Store interface {
-	// Person returns the person of that name, or a NotFound error.
-	Person(ctx context.Context, name string) (postern.Person, error)
-
 	// AddACMEAccount keeps a new account, or returns the one that has the key
 	// already. With an external key's ID it marks that key as used by the
 	// account; a key that is used, disabled or of somebody who is not active is
 	// Denied.
 	AddACMEAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool, err error)
-	// ACMEAccount and ACMEAccountByKey return a NotFound error for none.
+	// ACMEAccount and those like it return a NotFound error for none.
 	ACMEAccount(ctx context.Context, id string) (Account, error)
+	// ACMEAccountAndOrder returns an account and, of its orders, the one with
+	// that ID, or nil.
+	ACMEAccountAndOrder(ctx context.Context, id, order string) (Account, *Order, error)
+	// ACMEAccountAndCertified returns an account and, of its orders, the one that
+	// the certificate with that serial number was issued for, or nil.
+	ACMEAccountAndCertified(ctx context.Context, id, serial string) (Account, *Order, error)
 	ACMEAccountByKey(ctx context.Context, thumbprint string) (Account, error)
 	// UpdateACMEAccount changes an account. A key that another account has is a
 	// Conflict.
@@ -111,9 +115,8 @@ type Store interface {
 	// ones (TooMany), or it replaces a certificate that another has replaced
 	// (Conflict).
 	AddACMEOrder(ctx context.Context, o Order, limit int) error
-	// ACMEOrder returns a NotFound error for none.
-	ACMEOrder(ctx context.Context, id string) (Order, error)
-	// ACMEOrderBySerial returns the order that a certificate was issued for.
+	// ACMEOrderBySerial returns the order that a certificate was issued for, or a
+	// NotFound error.
 	ACMEOrderBySerial(ctx context.Context, serial string) (Order, error)
 	// ChangeACMEOrder changes an order. One that gets a certificate in place of
 	// one that another order has replaced is a Conflict.
@@ -121,8 +124,8 @@ type Store interface {
 	// FinishACMEOrder runs issue, which records one certificate in this store with
 	// the context that it is given. finish is told its serial and changes the order
 	// in the same transaction: certificate, order and event become durable
-	// together, or none does. An order to replace a certificate that another
-	// has replaced is a Conflict.
+	// together, or none does. With finish's error comes the order as it is. An
+	// order to replace a certificate that another has replaced is a Conflict.
 	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, serial string) (postern.Event, error)) (Order, error)
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.

@@ -19,13 +19,19 @@ var _ acme.Store = (*DB)(nil)
 // purposeACMEKey is what an external key's secret is bound to, besides its ID.
 const purposeACMEKey = "acme.external"
 
-const acmeAccountColumns = `SELECT id, thumbprint, public_key, contact, status, person, binding, created FROM acme_accounts `
+// An account comes with the standing of its person, and then with what a query
+// asks for besides.
+const (
+	acmeAccountColumns = `SELECT a.id, a.thumbprint, a.public_key, a.contact, a.status, a.person, COALESCE(p.status, ''), a.binding, a.created`
+	acmeAccountTables  = ` FROM acme_accounts a LEFT JOIN people p ON p.name = a.person `
+	acmeAccount        = acmeAccountColumns + acmeAccountTables
+)
 
-func scanACMEAccount(row *sql.Row) (acme.Account, error) {
+func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 	var a acme.Account
 	var contact string
 	var created int64
-	err := row.Scan(&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, (*[]byte)(&a.Binding), &created)
+	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.Standing, (*[]byte)(&a.Binding), &created}, more...)...)
 	if contact != "" {
 		a.Contact = strings.Split(contact, " ")
 	}
@@ -36,7 +42,7 @@ func scanACMEAccount(row *sql.Row) (acme.Account, error) {
 // AddACMEAccount implements [acme.Store].
 func (db *DB) AddACMEAccount(ctx context.Context, a acme.Account, externalKey string, event postern.Event) (kept acme.Account, added bool, err error) {
 	err = db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		old, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccountColumns+`WHERE thumbprint = $1`, a.Thumbprint))
+		old, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.thumbprint = $1`, a.Thumbprint))
 		if err == nil {
 			kept, added = old, false
 			return nil
@@ -90,13 +96,35 @@ func (tx *Tx) useACMEKey(ctx context.Context, key, account string) (string, erro
 
 // ACMEAccount implements [acme.Store].
 func (db *DB) ACMEAccount(ctx context.Context, id string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.row(ctx, acmeAccountColumns+`WHERE id = $1`, id))
+	a, err := scanACMEAccount(db.row(ctx, acmeAccount+`WHERE a.id = $1`, id))
 	return a, db.wrap(err, "read an ACME account")
+}
+
+// ACMEAccountAndOrder implements [acme.Store].
+func (db *DB) ACMEAccountAndOrder(ctx context.Context, id, order string) (acme.Account, *acme.Order, error) {
+	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
+		`LEFT JOIN acme_orders o ON o.account = a.id AND o.id = $2 WHERE a.id = $1`, id, order)
+}
+
+// ACMEAccountAndCertified implements [acme.Store].
+func (db *DB) ACMEAccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
+	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
+		`LEFT JOIN acme_orders o ON o.account = a.id AND o.serial = $2 AND o.serial <> '' WHERE a.id = $1`, id, serial)
+}
+
+func (db *DB) acmeAccountAnd(ctx context.Context, query, id, key string) (acme.Account, *acme.Order, error) {
+	var document []byte
+	a, err := scanACMEAccount(db.row(ctx, query, id, key), &document)
+	if err != nil || document == nil {
+		return a, nil, db.wrap(err, "read an ACME account")
+	}
+	o := new(acme.Order)
+	return a, o, json.Unmarshal(document, o)
 }
 
 // ACMEAccountByKey implements [acme.Store].
 func (db *DB) ACMEAccountByKey(ctx context.Context, thumbprint string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.row(ctx, acmeAccountColumns+`WHERE thumbprint = $1`, thumbprint))
+	a, err := scanACMEAccount(db.row(ctx, acmeAccount+`WHERE a.thumbprint = $1`, thumbprint))
 	return a, db.wrap(err, "read an ACME account")
 }
 
@@ -104,7 +132,7 @@ func (db *DB) ACMEAccountByKey(ctx context.Context, thumbprint string) (acme.Acc
 func (db *DB) UpdateACMEAccount(ctx context.Context, id string, change func(*acme.Account) error, events ...postern.Event) (acme.Account, error) {
 	var out acme.Account
 	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccountColumns+`WHERE id = $1`, id))
+		a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, id))
 		if err != nil {
 			return err
 		}
@@ -214,7 +242,7 @@ func (db *DB) AddACMEOrder(ctx context.Context, o acme.Order, limit int) error {
 	}
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var open int
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE account = $1 AND status IN ('pending', 'ready') AND expires > $2`,
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE account = $1 AND serial = '' AND expires > $2 AND status IN ('pending', 'ready')`,
 			o.Account, micros(o.Created)).Scan(&open); err != nil {
 			return err
 		}
@@ -252,12 +280,6 @@ func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
 		return o, notFound(err, "there is no such order")
 	}
 	return o, json.Unmarshal(document, &o)
-}
-
-// ACMEOrder implements [acme.Store].
-func (db *DB) ACMEOrder(ctx context.Context, id string) (acme.Order, error) {
-	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE id = $1`, id).Scan)
-	return o, db.wrap(err, "read an order")
 }
 
 // ACMEOrderBySerial implements [acme.Store].
