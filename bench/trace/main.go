@@ -196,10 +196,14 @@ func report(results map[string]*result, conns, lost int) error {
 
 func median(v []float64) float64 { return quantile(v, 0.5) }
 
-// quantile returns the value that a share of the others is below.
+// quantile returns the value that a share of the others is below, between two of
+// them where it falls there.
 func quantile(v []float64, share float64) float64 {
 	sorted := slices.Sorted(slices.Values(v))
-	return sorted[int(share*float64(len(sorted)-1)+0.5)]
+	at := share * float64(len(sorted)-1)
+	i := int(at)
+	next := sorted[min(i+1, len(sorted)-1)]
+	return sorted[i] + (at-float64(i))*(next-sorted[i])
 }
 
 // turn runs the load for one slice under one tracer, and returns with it how
