@@ -103,23 +103,28 @@ func (db *DB) ACMEAccount(ctx context.Context, id string) (acme.Account, error) 
 // ACMEAccountAndOrder implements [acme.Store].
 func (db *DB) ACMEAccountAndOrder(ctx context.Context, id, order string) (acme.Account, *acme.Order, error) {
 	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
-		`LEFT JOIN acme_orders o ON o.account = a.id AND o.id = $2 WHERE a.id = $1`, id, order)
+		`LEFT JOIN acme_orders o ON o.id = $2 WHERE a.id = $1`, id, order)
 }
 
 // ACMEAccountAndCertified implements [acme.Store].
 func (db *DB) ACMEAccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
 	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
-		`LEFT JOIN acme_orders o ON o.account = a.id AND o.serial = $2 AND o.serial <> '' WHERE a.id = $1`, id, serial)
+		`LEFT JOIN acme_orders o ON o.serial = $2 AND o.serial <> '' WHERE a.id = $1`, id, serial)
 }
 
+// acmeAccountAnd compares the order's account here: in the query, it would tempt
+// SQLite to look through all of the account's orders.
 func (db *DB) acmeAccountAnd(ctx context.Context, query, id, key string) (acme.Account, *acme.Order, error) {
 	var document []byte
 	a, err := scanACMEAccount(db.row(ctx, query, id, key), &document)
 	if err != nil || document == nil {
 		return a, nil, db.wrap(err, "read an ACME account")
 	}
-	o := new(acme.Order)
-	return a, o, json.Unmarshal(document, o)
+	var o acme.Order
+	if err := json.Unmarshal(document, &o); err != nil || o.Account != id {
+		return a, nil, err
+	}
+	return a, &o, nil
 }
 
 // ACMEAccountByKey implements [acme.Store].
