@@ -23,7 +23,8 @@ type Devices interface {
 	// the events, all durable when it returns Accepted.
 	Recover(ctx context.Context, person string, hash [32]byte, events []postern.Event) (Verdict, error)
 
-	// Factors returns how many usable factors the person has, of all kinds.
+	// Factors returns how many factors the person has or had, of all kinds: whose
+	// only key was disabled is not somebody without one.
 	Factors(ctx context.Context, person string) (int, error)
 }
 
@@ -129,8 +130,8 @@ func (c *Checker) Identify(ctx context.Context, a Attempt) (Proof, error) {
 	return t.proof, err
 }
 
-// HasFactor reports whether the person or account has anything to make a code
-// with.
+// HasFactor reports whether the person or account has or had anything to make a
+// code with.
 func (c *Checker) HasFactor(ctx context.Context, user string) (bool, error) {
 	n, err := c.devices.Factors(ctx, user)
 	if err != nil || n > 0 {

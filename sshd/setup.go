@@ -152,7 +152,8 @@ func (s Setup) sshdConfig() string {
 	line("UsePAM yes")
 	line("LoginGraceTime 60")
 	line("LogLevel VERBOSE") // tells of the first of two factors, too: which key or certificate
-	line("PermitRootLogin %s", map[bool]string{true: "yes", false: "no"}[s.Root])
+	// Where only some need both factors, root's own block below lets root in.
+	line("PermitRootLogin %s", map[bool]string{true: "yes", false: "no"}[s.Root && s.Mode != GroupsOnly])
 	switch s.Mode {
 	case KeyAndCode, PasswordAndCode:
 		line("PubkeyAuthentication %s", map[bool]string{true: "yes", false: "no"}[s.Mode == KeyAndCode])
@@ -193,12 +194,20 @@ func (s Setup) sshdConfig() string {
 		line("\tPubkeyAuthentication no")
 		line("\tAuthenticationMethods keyboard-interactive:pam")
 	}
-	if len(s.Groups) > 0 {
-		line("Match Group %s", strings.Join(s.Groups, ","))
+	both := func() {
 		line("\tPubkeyAuthentication yes")
 		line("\tPasswordAuthentication no")
 		line("\tKbdInteractiveAuthentication yes")
 		line("\tAuthenticationMethods %s", keyThenCode)
+	}
+	if len(s.Groups) > 0 {
+		if s.Root {
+			line("Match User root")
+			line("\tPermitRootLogin yes")
+			both()
+		}
+		line("Match Group %s", strings.Join(s.Groups, ","))
+		both()
 	}
 	line("Match all")
 	return b.String()

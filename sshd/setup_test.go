@@ -21,6 +21,7 @@ var setups = map[string]Setup{
 	"key or password, and code": {Mode: KeyAndCode, PasswordGroup: "remote"},
 	"password and code":         {Mode: PasswordAndCode},
 	"groups only":               {Mode: GroupsOnly, Groups: []string{"remote"}},
+	"groups only, root too":     {Mode: GroupsOnly, Groups: []string{"remote"}, Root: true},
 	"certificates":              {Mode: Certificates, UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},
 	"break-glass":               {Mode: KeyAndCode, RescueUser: "fred", RescueFrom: "192.0.2.7"},
 	"break-glass, certificates": {Mode: Certificates, RescueUser: "fred", RescueFrom: "192.0.2.0/28", UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},

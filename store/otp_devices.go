@@ -243,8 +243,8 @@ func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, events 
 func (o *OTP) Factors(ctx context.Context, person string) (int, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) (n int, err error) {
 		err = tx.QueryRow(ctx, `SELECT
-			(SELECT COUNT(*) FROM credentials WHERE person = $1 AND status = 'active' AND kind IN ('yubikey', 'totp', 'hotp')) +
-			(SELECT COUNT(*) FROM otp_recovery WHERE person = $1 AND used = 0)`, person).Scan(&n)
+			(SELECT COUNT(*) FROM credentials WHERE person = $1 AND kind IN ('yubikey', 'totp', 'hotp')) +
+			(SELECT COUNT(*) FROM otp_recovery WHERE person = $1)`, person).Scan(&n)
 		return n, err
 	})
 }

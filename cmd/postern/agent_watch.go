@@ -128,6 +128,9 @@ func newCallWatcher(host string, watched calls, emit func(postern.Event)) *callW
 
 // Event implements [trace.Sink].
 func (w *callWatcher) Event(e *event.Event) error {
+	if e.Kind.RPC() && e.UID != 0 {
+		return nil // a daemon of one user's own tells what that user likes
+	}
 	switch {
 	case e.Kind == event.ServerRx && libvirt.Type(e.Type).IsCall():
 		w.called(e)

@@ -247,6 +247,12 @@ func exportPCAP(a *app, file, output string) error {
 
 // config turns the flags into what the session wants.
 func (o *traceOptions) config() (trace.Config, error) {
+	if o.payload < 0 || o.payload > 64<<10 {
+		return trace.Config{}, postern.Errorf(postern.Invalid, "--payload %d is not between 0 and 65536 bytes", o.payload)
+	}
+	if o.slow < 0 || o.slower < 0 {
+		return trace.Config{}, postern.Errorf(postern.Invalid, "--slow and --slower are not negative")
+	}
 	f, err := o.filter()
 	if err != nil {
 		return trace.Config{}, err
@@ -366,8 +372,7 @@ func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (
 	var w io.Writer = a.out
 	closer := func() error { return nil }
 	if o.output != "" {
-		// Payloads are nobody else's business.
-		f, err := os.OpenFile(o.output, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		f, err := openPrivate(o.output)
 		if err != nil {
 			return nil, nil, postern.Errorf(postern.Invalid, "%w", err)
 		}
@@ -380,6 +385,23 @@ func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (
 		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
 	}
 	return fw, closer, nil
+}
+
+// openPrivate opens a file to write payloads to, which are nobody else's
+// business, whatever it was before.
+func openPrivate(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = errors.Join(f.Chmod(0o600), f.Truncate(0))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func (o *traceOptions) run(ctx context.Context, a *app) error {

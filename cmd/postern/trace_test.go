@@ -176,7 +176,7 @@ func traceRPCScript(t *testing.T, l *posterntest.Libvirtd) {
 		`C < 0x[0-9a-f]+ +msg=remote\.1\.auth_list\(reply, ok, 0\) len=36`,
 		`< S 0x[0-9a-f]+ +msg=remote\.1\.domain_lookup_by_id\(reply, error, 6\) len=\d+`,
 		`C < 0x[0-9a-f]+ +msg=remote\.1\.connect_close\(reply, ok, 8\) len=28`,
-		`- S 0x[0-9a-f]+ +local=\S* remote=\S*`,
+		`- S 0x[0-9a-f]+ +local=127\.0\.0\.1;\d+ remote=127\.0\.0\.1;\d+`,
 	} {
 		if n := len(regexp.MustCompile(`(?m)^ *\d+\.\d{3} `+want+`$`).FindAllString(out, -1)); n != 1 {
 			t.Errorf("%d lines like %s in\n%s", n, want, out)

@@ -1,6 +1,9 @@
 package format
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // Subcommands of virsh that take a secret, and how many words after them are
 // none: the secret's UUID, the domain.
@@ -8,12 +11,33 @@ var secretCommands = map[string]int{
 	"secret-set-value":     1,
 	"set-user-password":    2,
 	"qemu-monitor-command": 1,
+	"qemu-agent-command":   1,
 }
 
 // secretWords mark an argument, or the one behind it, as secret.
 var secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "base64", "apikey", "api-key"}
 
 const masked = "***"
+
+// within are the places in a word behind which its secret stands: QEMU's secret
+// objects, a URL's password, and JSON, of which nothing is shown.
+var within = regexp.MustCompile(`(?i)secret,|://[^/@:]*:[^/@]*@|\{.*(?:password|passwd|passphrase|secret|token|base64|data|key)`)
+
+// maskWithin hides what stands in a word behind such a place.
+func maskWithin(w string) string {
+	at := within.FindStringIndex(w)
+	if at == nil {
+		return w
+	}
+	end := at[1]
+	switch w[at[0]] {
+	case ':':
+		return w[:at[0]] + "://" + masked + w[end:]
+	case '{':
+		end = at[0]
+	}
+	return w[:end] + masked
+}
 
 // maskCommand hides in a process's command line what looks like a secret: the
 // operands of virsh's commands that take one, and options by their names. What
@@ -38,6 +62,7 @@ func maskCommand(line string) string {
 		case keep > 0:
 			keep--
 		}
+		words[i] = maskWithin(words[i])
 	}
 	return strings.Join(words, " ")
 }

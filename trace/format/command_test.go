@@ -13,6 +13,11 @@ func TestCommandLinesShowNoSecrets(t *testing.T) {
 		"tool --password x y":                                        "tool --password *** y",
 		"env LIBVIRT_TOKEN=abc tool":                                 "env LIBVIRT_TOKEN=*** tool",
 		"virt-install --graphics vnc,password=x":                     "virt-install --graphics vnc,password=***",
+		"virsh qemu-agent-command vm1 YmFzZTY0":                      "virsh qemu-agent-command vm1 ***",
+		"virsh -c esx://root:hunter2@host/ list":                     "virsh -c esx://***host/ list",
+		"qemu --object=secret,id=s,data=hunter2":                     "qemu --object=secret,***",
+		"qemu -object secret,id=s,data=hunter2":                      "qemu -object secret,***",
+		`tool {"password":"hunter2"} x`:                              `tool *** x`,
 		"":                                                           "",
 	} {
 		if got := maskCommand(line); got != want {

@@ -336,8 +336,8 @@ func TestConnectionsAreForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(f.socks.addrs)+len(f.socks.socks) != 0 {
-		t.Errorf("%d sockets and %d clients are remembered", len(f.socks.addrs), len(f.socks.socks))
+	if len(f.socks.addrs)+len(f.socks.socks)+len(f.socks.conns) != 0 {
+		t.Errorf("%d sockets and %d clients are remembered", len(f.socks.addrs), len(f.socks.conns))
 	}
 	for i := range uint64(maxSockets + 10) {
 		f.socks.track(other(1, event.SocketNew, 1, []uint64{i, 1, 1, 1, 1, 1}))

@@ -20,8 +20,9 @@ type addresses struct{ local, remote string }
 // sockets remembers which addresses a connection has: the probes tell them once,
 // of its socket. The zero value works.
 type sockets struct {
-	addrs map[place]addresses
-	socks map[place]uint64 // of a client: its socket
+	addrs map[place]addresses // of a socket
+	socks map[place]uint64    // of a client: its socket
+	conns map[place]addresses // of a server's client, whose socket may go first
 }
 
 func (s *sockets) track(e *event.Event) {
@@ -34,9 +35,13 @@ func (s *sockets) track(e *event.Event) {
 		s.addrs[place{e.PID, e.Arg(0)}] = addresses{e.Text(n - 2), e.Text(n - 1)}
 	case event.ClientNew, event.ServerNew:
 		if s.socks == nil || len(s.socks) >= maxSockets {
-			s.socks = make(map[place]uint64)
+			s.socks, s.conns = make(map[place]uint64), make(map[place]addresses)
 		}
-		s.socks[place{e.PID, e.Arg(0)}] = e.Arg(max(len(e.Args), 2) - 1)
+		at, sock := place{e.PID, e.Arg(0)}, e.Arg(max(len(e.Args), 2)-1)
+		s.socks[at] = sock
+		if e.Kind == event.ServerNew {
+			s.conns[at] = s.addrs[place{e.PID, sock}]
+		}
 	}
 }
 
@@ -49,12 +54,17 @@ func (s *sockets) untrack(e *event.Event) {
 		delete(s.addrs, place{e.PID, e.Arg(0)})
 	case event.ClientFree, event.ServerFree:
 		delete(s.socks, place{e.PID, e.Arg(0)})
+		delete(s.conns, place{e.PID, e.Arg(0)})
 	}
 }
 
 // of returns the addresses of a connection, by its client's address.
 func (s *sockets) of(e *event.Event) addresses {
-	return s.addrs[place{e.PID, s.socks[place{e.PID, e.Arg(0)}]}]
+	at := place{e.PID, e.Arg(0)}
+	if a, ok := s.conns[at]; ok {
+		return a
+	}
+	return s.addrs[place{e.PID, s.socks[at]}]
 }
 
 // last reports whether the event says that a thing is gone. The probes of old

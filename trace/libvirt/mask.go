@@ -91,7 +91,7 @@ func index(text []byte, pos int, word []byte) int {
 
 // assigned finds the value in ='v', = "v", =v, ": "v" and >v<.
 func assigned(b []byte, _ bool) (int, int) {
-	i := skip(b, 0, `"' `)
+	i := skip(b, 0, "\"' \t\r\n")
 	if i >= len(b) {
 		return -1, 0
 	}

@@ -95,7 +95,7 @@ func appendHuman(dst, cmd []byte) []byte {
 			continue
 		}
 		end := i + len(w)
-		for end < len(cmd) && cmd[end] != ' ' {
+		for end < len(cmd) && (cmd[end] == '_' || cmd[end] >= 'a' && cmd[end] <= 'z') {
 			end++
 		}
 		if len(lower) != len(cmd) {

@@ -85,6 +85,7 @@ func TestMask(t *testing.T) {
 		{`{"execute":"guest-set-user-password","arguments":{"username":"r","password":"` + s + `"}}`, `{"execute":"guest-set-user-password","arguments":{"username":"r","password":"***"}}`},
 		{"set_password vnc hunter2", "set_password ***"},
 		{"sendkey h-u-n-t-e-r-2", "sendkey ***"},
+		{"object_add secret,id=s8,data=hunter2", "object_add secret ***"},
 		{"info status", "info status"},
 	} {
 		if got := string(AppendMasked(nil, []byte(c.in))); got != c.want {
