@@ -73,6 +73,9 @@ func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []s
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
 		return err
 	}
+	if len(names) == 0 {
+		return unauthorized("the certificate was issued to another account, and has no name to prove")
+	}
 	proved, err := s.store.ACMEProved(r.Context(), m.account.ID, s.cfg.Now())
 	if err != nil {
 		return err

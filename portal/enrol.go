@@ -133,6 +133,9 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 		return who, nil
 	}
 	name = strings.ToLower(strings.TrimSpace(name))
+	if reservedNames[name] {
+		return postern.Person{}, wrong("person", "That name is the system's own: choose another.")
+	}
 	if !postern.ValidName(name) {
 		return postern.Person{}, wrong("person", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores, beginning with a letter or digit.")
 	}
@@ -317,4 +320,13 @@ func (p *Portal) sendKnown(ctx context.Context, who postern.Person) {
 		return
 	}
 	p.queue(ctx, alreadyMessage(p.Config, who, p.now()))
+}
+
+// reservedNames are accounts that hosts have of themselves: a name that somebody
+// chooses is one that an SSH certificate opens.
+var reservedNames = map[string]bool{
+	"root": true, "toor": true, "admin": true, "administrator": true, "daemon": true, "bin": true, "sys": true, "sync": true, "mail": true,
+	"news": true, "uucp": true, "proxy": true, "www-data": true, "backup": true, "list": true, "irc": true, "nobody": true, "sshd": true,
+	"systemd-network": true, "systemd-resolve": true, "messagebus": true, "postern": true, "postgres": true, "mysql": true, "libvirt-qemu": true,
+	"operator": true, "games": true, "man": true, "lp": true, "git": true, "ubuntu": true, "debian": true, "ec2-user": true, "wheel": true, "sudo": true,
 }

@@ -47,6 +47,9 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 	if err != nil {
 		return acme.Certificate{}, err
 	}
+	if c.Profile != ca.ProfileServer { // an intermediate, or somebody's own: not ACME's to give or to revoke
+		return acme.Certificate{}, postern.Errorf(postern.NotFound, "no server certificate %s was issued here", serial)
+	}
 	return acme.Certificate{
 		Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: !c.Revoked.IsZero(),

@@ -39,7 +39,7 @@ func newHouse(s *server) (*house, error) {
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
-	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log)})
+	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log))})
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
 		return nil, err
