@@ -28,50 +28,34 @@ func step(dialect goose.Dialect, statements []string) *goose.GoFunc {
 	}}
 }
 
-var denseUp = rebuild(
-	`CREATE TABLE log_events (
-		idx     INTEGER PRIMARY KEY,
-		time    BIGINT NOT NULL,
-		kind    TEXT NOT NULL,
-		outcome TEXT NOT NULL,
-		person  TEXT NOT NULL,
-		address TEXT NOT NULL,
-		object  TEXT NOT NULL,
-		line    TEXT NOT NULL
-	)`,
-	`CREATE TABLE log_links (
-		kind TEXT NOT NULL,
-		id   TEXT NOT NULL,
-		idx  BIGINT NOT NULL,
-		PRIMARY KEY (kind, id, idx)
-	) WITHOUT ROWID`)
+var (
+	denseUp   = rebuild("INTEGER", "WITHOUT ROWID")
+	denseDown = rebuild("BIGINT", "")
+)
 
-var denseDown = rebuild(
-	`CREATE TABLE log_events (
-		idx     BIGINT PRIMARY KEY,
-		time    BIGINT NOT NULL,
-		kind    TEXT NOT NULL,
-		outcome TEXT NOT NULL,
-		person  TEXT NOT NULL,
-		address TEXT NOT NULL,
-		object  TEXT NOT NULL,
-		line    TEXT NOT NULL
-	)`,
-	`CREATE TABLE log_links (
-		kind TEXT NOT NULL,
-		id   TEXT NOT NULL,
-		idx  BIGINT NOT NULL,
-		PRIMARY KEY (kind, id, idx)
-	)`)
-
-// rebuild returns the statements that move the timeline's lines to new tables.
-func rebuild(events, links string) []string {
+// rebuild returns the statements that move the timeline's lines to new tables,
+// of which one has a key of that type and the other that option.
+func rebuild(key, option string) []string {
 	return []string{
 		`DROP INDEX log_events_person`,
 		`ALTER TABLE log_events RENAME TO log_events_old`,
 		`ALTER TABLE log_links RENAME TO log_links_old`,
-		events,
-		links,
+		`CREATE TABLE log_events (
+			idx     ` + key + ` PRIMARY KEY,
+			time    BIGINT NOT NULL,
+			kind    TEXT NOT NULL,
+			outcome TEXT NOT NULL,
+			person  TEXT NOT NULL,
+			address TEXT NOT NULL,
+			object  TEXT NOT NULL,
+			line    TEXT NOT NULL
+		)`,
+		`CREATE TABLE log_links (
+			kind TEXT NOT NULL,
+			id   TEXT NOT NULL,
+			idx  BIGINT NOT NULL,
+			PRIMARY KEY (kind, id, idx)
+		) ` + option,
 		`INSERT INTO log_events SELECT * FROM log_events_old ORDER BY idx`,
 		`INSERT INTO log_links SELECT * FROM log_links_old ORDER BY kind, id, idx`,
 		`DROP TABLE log_events_old`,
