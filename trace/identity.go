@@ -93,7 +93,9 @@ func (d *identity) see(e *event.Event) {
 	case k == event.SocketFree:
 		delete(d.sockets, at)
 	case k == event.ClientNew:
-		d.process(e.PID, true)
+		if d.process(e.PID, true) == nil {
+			d.remember(e.PID, &process{uid: -1, command: e.Comm}) // gone already: the kernel told its name
+		}
 		s := d.sockets[object{e.PID, e.Arg(1)}]
 		d.connect(at, &event.Peer{UID: -1, Local: s.local, Remote: s.remote}).done = true
 	case k == event.ServerNew:
@@ -145,6 +147,11 @@ func (d *identity) connect(at object, p *event.Peer) *connection {
 func (d *identity) peer(e *event.Event) *event.Peer {
 	at := object{e.PID, e.Client}
 	if c, ok := d.conns[at]; ok {
+		if p := d.procs[c.peer.PID]; p != nil && c.peer.Command == "" {
+			named := *c.peer
+			named.Command = p.command
+			c.peer = &named
+		}
 		return c.peer
 	}
 	c := d.connect(at, &event.Peer{UID: -1})
@@ -403,16 +410,23 @@ func (d *identity) process(pid int, fresh bool) *process {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
 		p.command = strings.ToValidUTF8(strings.TrimRight(strings.ReplaceAll(string(b[:min(len(b), 4096)]), "\x00", " "), " "), "?")
 	}
+	if p.command == "" {
+		p.command = processName(pid) // it has ended and was not waited for yet
+	}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/sessionid", pid)); err == nil {
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil && uint32(n) != noSession {
 			p.session = uint32(n)
 		}
 	}
+	d.remember(pid, p)
+	return p
+}
+
+func (d *identity) remember(pid int, p *process) {
 	if len(d.procs) >= maxProcesses {
 		clear(d.procs)
 	}
 	d.procs[pid] = p
-	return p
 }
 
 const noSession = ^uint32(0) // AUDIT_SID_UNSET

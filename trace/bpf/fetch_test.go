@@ -13,9 +13,12 @@ import (
 )
 
 // hit is where the test's probe is: its arguments stand in registers, since Go
-// passes the first ones so.
+// passes the first ones so. It needs no stack: a function that makes its stack
+// grow begins, and is hit, twice.
 //
 //go:noinline
+//go:norace
+//go:nosplit
 func hit(n uint64, words *[4]uint64, index uint64) uint64 { return n + words[index&3] }
 
 // Where a struct pt_regs has the first three arguments of a Go function.
