@@ -87,6 +87,9 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	if err := checkContacts(req.Contact); err != nil {
 		return err
 	}
+	if err := s.permitKey(r, m.key); err != nil {
+		return err
+	}
 	a := Account{ID: newID(), Thumbprint: print, Contact: req.Contact, Status: valid, Created: s.cfg.Now().UTC()}
 	if a.Key, err = m.key.MarshalJSON(); err != nil {
 		return badPublicKey("it can't be written down")
@@ -112,6 +115,15 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 		status = http.StatusCreated
 	}
 	return s.writeAccount(w, m, &kept, status)
+}
+
+// permitKey refuses keys for accounts that are not certified either.
+func (s *Server) permitKey(r *http.Request, key *jose.JSONWebKey) error {
+	err := s.ca.PermitKey(r.Context(), key.Key)
+	if c := postern.CodeOf(err); err != nil && (c == postern.Denied || c == postern.Invalid) {
+		return badPublicKey(err.Error())
+	}
+	return err
 }
 
 // own returns the account in the request's path if it is the one that signed.
@@ -188,6 +200,9 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 	}
 	payload, err := env.open(head.Key, head.Alg)
 	if err != nil {
+		return err
+	}
+	if err := s.permitKey(r, head.Key); err != nil {
 		return err
 	}
 	var req struct {

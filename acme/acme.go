@@ -11,6 +11,7 @@ package acme
 
 import (
 	"context"
+	"crypto"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -81,6 +82,9 @@ func (c Config) withDefaults() Config {
 type Issuer interface {
 	// Permit reports whether certificates for these names may be issued at all.
 	Permit(names []string) error
+	// PermitKey reports whether a key may be certified, or prove anything else:
+	// one that others may know may not.
+	PermitKey(ctx context.Context, key crypto.PublicKey) error
 	// Issue signs for the key of a request (DER) the names given and no others.
 	// The certificate is recorded when it returns.
 	Issue(ctx context.Context, csr []byte, names []string, by Origin) (serial string, err error)

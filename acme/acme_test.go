@@ -92,6 +92,8 @@ func (a *authority) Permit(names []string) error {
 	return nil
 }
 
+func (a *authority) PermitKey(context.Context, crypto.PublicKey) error { return nil }
+
 func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acme.Origin) (string, error) {
 	if a.gather != nil {
 		a.gather.Done()

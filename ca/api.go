@@ -313,7 +313,7 @@ func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (post
 	no := postern.Errorf(postern.Denied, "the client certificate is none of this authority's, or no longer valid")
 	roots, inter := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(a.Root())
-	for _, c := range a.Intermediates(Client) {
+	for _, c := range a.Trusted(Client) {
 		inter.AddCert(c)
 	}
 	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: a.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})

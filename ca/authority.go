@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/postern-project/postern"
 	"golang.org/x/crypto/ssh"
@@ -132,29 +133,57 @@ func samePublic(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// active returns the newest issuer of a role.
-func (a *Authority) active(role Role) *issuer {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	for _, i := range slices.Backward(a.issuers) {
-		if i.Role == role {
-			return i
-		}
+// ended says how an issuer's time has ended, or returns "" for one that counts.
+func (i *issuer) ended(now time.Time) string {
+	switch {
+	case !i.Revoked.IsZero():
+		return "was revoked"
+	case i.cert != nil && !now.Before(i.cert.NotAfter):
+		return "has expired"
 	}
-	return nil
+	return ""
 }
 
-// signing returns the newest issuer of a role whose key is at hand.
+// newest returns the newest issuer of a role that counts or, if none does, the
+// newest; nil if there is none.
+func (a *Authority) newest(role Role) *issuer {
+	var last *issuer
+	now := a.now()
+	for _, i := range slices.Backward(a.list()) {
+		switch {
+		case i.Role != role:
+		case i.ended(now) == "":
+			return i
+		case last == nil:
+			last = i
+		}
+	}
+	return last
+}
+
+// signing returns the newest issuer of a role that counts. Its key must be at
+// hand.
 func (a *Authority) signing(role Role) (*issuer, error) {
-	i := a.active(role)
+	i := a.newest(role)
 	if i == nil {
 		return nil, postern.Errorf(postern.NotFound, "there is no %s CA", role)
+	}
+	if end := i.ended(a.now()); end != "" {
+		return nil, endedError(i, end)
 	}
 	if i.signer == nil {
 		return nil, postern.Errorf(postern.Unavailable, "the key of the %s CA is not on this machine", i.ID)
 	}
 	return i, nil
 }
+
+func endedError(i *issuer, end string) error {
+	return postern.Errorf(postern.Unavailable, "the %s CA %s", i.ID, end).WithHint("make the next one: %s", NewIntermediateCommand(i.Role))
+}
+
+// NewIntermediateCommand returns the command that makes the next intermediate of
+// a role.
+func NewIntermediateCommand(role Role) string { return "postern ca intermediate new " + string(role) }
 
 // issuer returns the issuer of an ID, after a look at the store if need be.
 func (a *Authority) issuer(ctx context.Context, id string) (*issuer, error) {
@@ -212,9 +241,10 @@ func (a *Authority) Root() *x509.Certificate {
 	return a.root
 }
 
-// Chain returns the role's newest intermediate and the root, in that order.
+// Chain returns the role's intermediate that issues now, or issued last, and the
+// root, in that order.
 func (a *Authority) Chain(role Role) []*x509.Certificate {
-	i := a.active(role)
+	i := a.newest(role)
 	if i == nil || i.cert == nil {
 		return nil
 	}
@@ -224,12 +254,25 @@ func (a *Authority) Chain(role Role) []*x509.Certificate {
 	return []*x509.Certificate{i.cert, a.Root()}
 }
 
-// Intermediates returns every intermediate of a role, oldest first: certificates
-// of all of them may be in use.
+// Intermediates returns every intermediate of a role, oldest first, also those
+// that were revoked or have expired: certificates of all of them may be shown.
 func (a *Authority) Intermediates(role Role) []*x509.Certificate {
 	var list []*x509.Certificate
 	for _, i := range a.list() {
 		if i.Role == role && i.cert != nil {
+			list = append(list, i.cert)
+		}
+	}
+	return list
+}
+
+// Trusted returns the intermediates of a role that were neither revoked nor have
+// expired, oldest first: the last one issues, certificates of all may count.
+func (a *Authority) Trusted(role Role) []*x509.Certificate {
+	var list []*x509.Certificate
+	now := a.now()
+	for _, i := range a.list() {
+		if i.Role == role && i.cert != nil && i.ended(now) == "" {
 			list = append(list, i.cert)
 		}
 	}

@@ -260,7 +260,7 @@ func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey cryp
 // lentRoot returns the root ready to sign: with the key that is here, or else
 // with the one that is lent.
 func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
-	root := *a.active(Root)
+	root := *a.newest(Root)
 	if key != nil {
 		if !samePublic(key.Public(), root.pub) {
 			return nil, postern.Errorf(postern.Invalid, "that is not the key of this root")

@@ -195,7 +195,7 @@ func (a *Authority) leafTemplate(iss *issuer, validity time.Duration, usage x509
 func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by Origin) (*Issued, error) {
 	out := &Issued{Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
 	if !tmpl.NotAfter.After(a.now()) {
-		return nil, postern.Errorf(postern.Unavailable, "the %s CA has expired", iss.ID).WithHint("postern ca intermediate new %s", iss.Role)
+		return nil, endedError(iss, "has expired")
 	}
 	if pub == nil {
 		key, err := GenerateKey(P256)
@@ -233,7 +233,8 @@ func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certifica
 	return out, nil
 }
 
-// checkSubjectKey refuses keys that are weak, and keys of the CAs themselves.
+// checkSubjectKey refuses keys that are weak, and keys of the CAs themselves. The
+// store refuses those that were revoked for compromise.
 func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
 	if err := CheckKey(pub); err != nil {
 		return err
@@ -245,6 +246,27 @@ func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
 	}
 	return nil
 }
+
+// PermitKey reports why a key is not accepted, be it to certify or for
+// something else that it is to prove: it is weak (Invalid), a CA's own, or was
+// revoked because others may know it (Denied).
+func (a *Authority) PermitKey(ctx context.Context, pub crypto.PublicKey) error {
+	if err := a.checkSubjectKey(pub); err != nil {
+		return err
+	}
+	key, err := KeyHash(pub)
+	if err != nil {
+		return err
+	}
+	list, err := a.store.Certificates(ctx, Filter{Key: key, Reason: KeyCompromise, Limit: 1})
+	if err == nil && len(list) > 0 {
+		return ErrKeyKnown
+	}
+	return err
+}
+
+// ErrKeyKnown refuses a key that was revoked for compromise.
+var ErrKeyKnown error = postern.Errorf(postern.Denied, "the key was revoked because others may know it").WithHint("make a new key")
 
 // record returns what the store keeps of a certificate.
 func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) Certificate {

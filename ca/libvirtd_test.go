@@ -49,6 +49,8 @@ func TestLibvirtdLayout(t *testing.T) {
 	}
 
 	person := func(a *ca.Authority, name string) *ca.Issued {
+		key, err := ca.GenerateKey(ca.RSA3072)
+		must(t, err)
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: name, Key: key.Public()})
 		must(t, err)
 		out.Key = key

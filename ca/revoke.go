@@ -1,7 +1,9 @@
 package ca
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,6 +73,13 @@ func ParseReason(s string) (Reason, error) {
 // Revoke revokes a certificate. CRL, OCSP and the gate know it when this
 // returns. It fails with NotFound for an unknown serial and with Conflict for one
 // that was revoked before.
+//
+// A key that others may know (KeyCompromise) is not certified again, and its other
+// certificates are revoked with the one.
+//
+// An intermediate takes with it all that it issued: who checks leaves alone
+// would go on believing in them. It signs nothing more than revocation lists and
+// the certificates of OCSP signers; other servers take that up within a second.
 func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by Origin) error {
 	if !reason.Valid() {
 		return postern.Errorf(postern.Invalid, "%d is not a reason for revocation", int(reason))
@@ -79,21 +88,74 @@ func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by
 	if err != nil {
 		return err
 	}
-	if c.Issuer == string(Root) && !a.HasKey(c.Issuer) {
+	if c.Profile == ProfileIntermediate {
+		return a.revokeIntermediate(ctx, c, reason, by)
+	}
+	err = a.store.RevokeCertificate(ctx, serial, reason, a.now(), revokedEvent(c, reason, by))
+	if reason != KeyCompromise || err != nil && postern.CodeOf(err) != postern.Conflict {
+		return err
+	}
+	return errors.Join(err, a.revokeKey(ctx, c.Key, by))
+}
+
+// revokeKey revokes what is left of the certificates of a key that others may
+// know.
+func (a *Authority) revokeKey(ctx context.Context, key string, by Origin) error {
+	list, err := a.store.Certificates(ctx, Filter{Key: key, Valid: a.now()})
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		err := a.store.RevokeCertificate(ctx, c.Serial, KeyCompromise, a.now(), revokedEvent(c, KeyCompromise, by))
+		if err != nil && postern.CodeOf(err) != postern.Conflict {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reason Reason, by Origin) error {
+	i := a.Owner(c)
+	if i == nil {
+		return postern.Errorf(postern.Internal, "no CA has the certificate %s", c.Serial)
+	}
+	if !a.HasKey(string(Root)) {
 		return postern.Errorf(postern.Unavailable, "the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
 			WithHint("postern ca root restore-key, revoke, and remove it again")
 	}
+	theirs := reason
+	if reason == KeyCompromise {
+		theirs = CACompromise // the holders' own keys are still theirs alone
+	}
+	if err := a.store.RevokeIssuer(ctx, i.ID, c.Serial, reason, theirs, a.now(), revokedEvent(c, reason, by)); err != nil {
+		return err
+	}
+	return a.Reload(ctx)
+}
+
+// Owner returns the CA that a certificate makes one, or nil if it is not an
+// intermediate's.
+func (a *Authority) Owner(c Certificate) *Issuer {
+	for _, i := range a.Issuers() {
+		if c.Profile == ProfileIntermediate && bytes.Equal(i.Certificate, c.DER) {
+			return &i
+		}
+	}
+	return nil
+}
+
+func revokedEvent(c Certificate, reason Reason, by Origin) postern.Event {
 	ev := postern.Event{
 		Kind:    postern.EventCertRevoked,
 		Outcome: postern.OK,
 		Person:  c.Person,
 		Address: by.Address,
-		Object:  serial,
+		Object:  c.Serial,
 		Reason:  reason.String(),
-		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}},
+		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: c.Serial}},
 	}
 	if by.Person != "" && by.Person != c.Person {
 		ev.Details = map[string]string{"by": by.Person}
 	}
-	return a.store.RevokeCertificate(ctx, serial, reason, a.now(), ev)
+	return ev
 }

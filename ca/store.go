@@ -29,6 +29,7 @@ type Issuer struct {
 	Key         []byte // PKCS#8, sealed by the Store; nil when it is not on this machine
 	KeyURI      string // where the key lives, if [Keys] made it
 	Created     time.Time
+	Revoked     time.Time // when its certificate was; zero: not revoked
 }
 
 // Profile says what an X.509 certificate is for.
@@ -78,6 +79,7 @@ type Filter struct {
 	Profile Profile
 	Name    string    // has exactly this subject alternative name
 	Key     string    // has this Certificate.Key
+	Reason  Reason    // was revoked for it
 	Valid   time.Time // neither revoked nor expired at that time
 	After   string    // serials in order of issue, after this one: for paging
 	Limit   int       // 0: all
@@ -146,8 +148,11 @@ type Store interface {
 	CASetting(ctx context.Context, name string) (string, error)
 	SetCASetting(ctx context.Context, name, value string) error
 
-	// AddCertificate records c. If c is a client certificate its person must be
-	// active (Denied), and it becomes the person's credential.
+	// AddCertificate records c. It fails with Unavailable if the issuer was revoked,
+	// but for what signs OCSP answers, and with Denied if the key was revoked for
+	// compromise. If c is a client certificate its person must be active and its key
+	// in nobody else's client certificate (Denied), and it becomes the person's
+	// credential.
 	AddCertificate(ctx context.Context, c Certificate, event postern.Event) error
 	// Certificate returns a NotFound error for a serial that was never issued.
 	Certificate(ctx context.Context, serial string) (Certificate, error)
@@ -156,6 +161,10 @@ type Store interface {
 	// RevokeCertificate records the revocation, revokes the credential, bumps
 	// the issuer's revision and the generation. Conflict: it was revoked before.
 	RevokeCertificate(ctx context.Context, serial string, reason Reason, at time.Time, event postern.Event) error
+	// RevokeIssuer is RevokeCertificate for the certificate of the issuer of that ID.
+	// With it are revoked, for a reason of their own, all certificates that the issuer
+	// made for others; their number is added to the event's details, as "certificates".
+	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs Reason, at time.Time, event postern.Event) error
 
 	// Revision changes whenever a certificate of the issuer is revoked.
 	Revision(ctx context.Context, issuer string) (int64, error)

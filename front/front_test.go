@@ -124,7 +124,7 @@ func (p *people) add(h *holder, name string) {
 	})
 }
 
-func (p *people) Certificate(_ context.Context, serial string) (postern.Credential, postern.Person, error) {
+func (p *people) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential, postern.Person, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, ok := p.credentials[serial]

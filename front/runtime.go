@@ -164,7 +164,7 @@ func (l *live) registry() gate.Registry {
 
 type nobody struct{}
 
-func (nobody) Certificate(context.Context, string) (postern.Credential, postern.Person, error) {
+func (nobody) Certificate(context.Context, string, *x509.Certificate) (postern.Credential, postern.Person, error) {
 	return postern.Credential{}, postern.Person{}, postern.Errorf(postern.NotFound, "no store")
 }
 

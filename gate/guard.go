@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -16,8 +17,9 @@ import (
 // answers are the store's at that moment: an implementation does not keep them.
 type Registry interface {
 	// Certificate returns the credential with this serial number (lower-case
-	// hex) and its holder. An unknown one is an error of code postern.NotFound.
-	Certificate(ctx context.Context, serial string) (postern.Credential, postern.Person, error)
+	// hex) and its holder. One that this issuer did not make is an error of code
+	// postern.NotFound; one whose issuer was revoked is revoked, too.
+	Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (postern.Credential, postern.Person, error)
 	// PersonByEmail returns the person with this address, or an error of code
 	// postern.NotFound.
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error)
@@ -160,7 +162,10 @@ func Hold(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
 }
 
 func holdOwn(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
-	c, p, err := reg.Certificate(ctx, v.Leaf().Serial)
+	if len(v.Chain) < 2 {
+		return nil, Unusable
+	}
+	c, p, err := reg.Certificate(ctx, v.Leaf().Serial, v.Chain[1])
 	switch {
 	case err != nil && postern.CodeOf(err) == postern.NotFound:
 		return nil, Unknown

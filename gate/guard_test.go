@@ -137,7 +137,7 @@ type registry struct {
 	err         error
 }
 
-func (r *registry) Certificate(_ context.Context, serial string) (postern.Credential, postern.Person, error) {
+func (r *registry) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential, postern.Person, error) {
 	c, ok := r.credentials[serial]
 	if !ok {
 		return c, postern.Person{}, or(r.err)

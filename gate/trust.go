@@ -60,8 +60,8 @@ func (v *Verified) Leaf() *Certificate { return v.Facts[0] }
 func (v *Verified) Depth() int { return len(v.Chain) - 1 }
 
 // Verify judges the certificates that a client showed, its own first, at a
-// moment. Who holds the certificate and whether it was revoked in Postern's own
-// CA is not its concern; see [Registry].
+// moment. Who holds the certificate and whether it, or Postern's own CA that issued it, was
+// revoked is not its concern; see [Registry].
 func (t *Trust) Verify(shown []*x509.Certificate, now time.Time) (*Verified, Reason) {
 	switch {
 	case len(shown) == 0:

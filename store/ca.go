@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,7 +40,7 @@ func (db *DB) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Ce
 			}
 		}
 		for _, c := range certs {
-			if err := tx.insertCertificate(ctx, c); err != nil {
+			if _, err := tx.Exec(ctx, insertCertificate, certificateValues(c)...); err != nil {
 				return err
 			}
 		}
@@ -53,7 +56,7 @@ func (db *DB) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Ce
 // Issuers implements [ca.Store].
 func (db *DB) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]ca.Issuer, error) {
-		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created FROM ca_issuers ORDER BY position`)
+		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked FROM ca_issuers ORDER BY position`)
 		if err != nil {
 			return nil, err
 		}
@@ -61,11 +64,11 @@ func (db *DB) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 		var list []ca.Issuer
 		for rows.Next() {
 			var i ca.Issuer
-			var created int64
-			if err := rows.Scan(&i.ID, &i.Role, &i.Certificate, &i.PublicKey, &i.Key, &i.KeyURI, &created); err != nil {
+			var created, revoked int64
+			if err := rows.Scan(&i.ID, &i.Role, &i.Certificate, &i.PublicKey, &i.Key, &i.KeyURI, &created, &revoked); err != nil {
 				return nil, err
 			}
-			i.Created = fromMicros(created)
+			i.Created, i.Revoked = fromMicros(created), fromMicros(revoked)
 			list = append(list, i)
 		}
 		return list, rows.Err()
@@ -110,7 +113,7 @@ func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 // AddCertificate implements [ca.Store].
 func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		if err := tx.insertCertificate(ctx, c); err != nil {
+		if err := tx.issueCertificate(ctx, c); err != nil {
 			return err
 		}
 		if c.Profile == ca.ProfileClient {
@@ -148,12 +151,37 @@ func (tx *Tx) addHeld(ctx context.Context, c postern.Credential) error {
 
 const certificateColumns = `serial, issuer, profile, person, label, subject, names, public_key, der, not_before, not_after, issued, renews, revoked, reason`
 
-func (tx *Tx) insertCertificate(ctx context.Context, c ca.Certificate) error {
-	_, err := tx.Exec(ctx, `INSERT INTO ca_certificates (`+certificateColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0)`,
+const insertCertificate = `INSERT INTO ca_certificates (` + certificateColumns + `) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0`
+
+func certificateValues(c ca.Certificate) []any {
+	return []any{
 		c.Serial, c.Issuer, string(c.Profile), c.Person, c.Label, c.Subject, joinNames(c.Names), c.Key, c.DER,
-		micros(c.NotBefore), micros(c.NotAfter), micros(c.Issued), c.Renews)
-	return err
+		micros(c.NotBefore), micros(c.NotAfter), micros(c.Issued), c.Renews,
+	}
+}
+
+// issueCertificate records a certificate, if its issuer and its key still count.
+func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
+	n, err := tx.Exec(ctx, insertCertificate+`
+		WHERE NOT EXISTS (SELECT 1 FROM ca_certificates WHERE public_key = $8 AND reason = 1)
+			AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0 AND $3 <> 'ocsp')
+			AND NOT EXISTS (SELECT 1 FROM ca_certificates WHERE $3 = 'client' AND public_key = $8 AND profile = 'client' AND person <> $4)`,
+		certificateValues(c)...)
+	if err != nil || n == 1 {
+		return err
+	}
+	var compromised, revoked bool
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_certificates WHERE public_key = $1 AND reason = 1), EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0)`,
+		c.Key, c.Issuer).Scan(&compromised, &revoked)
+	switch {
+	case err != nil:
+		return err
+	case compromised:
+		return ca.ErrKeyKnown
+	case revoked:
+		return postern.Errorf(postern.Unavailable, "the %s CA was revoked", c.Issuer).WithHint("try again")
+	}
+	return postern.Errorf(postern.Denied, "the key is in another person's certificate").WithHint("make a key of your own")
 }
 
 // joinNames writes names so that one can be looked for between spaces.
@@ -229,6 +257,9 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 	if f.Key != "" {
 		add("public_key = %s", f.Key)
 	}
+	if f.Reason != 0 {
+		add("reason = %s", int64(f.Reason))
+	}
 	if !f.Valid.IsZero() {
 		add("revoked = 0 AND not_after > %s", micros(f.Valid))
 	}
@@ -256,13 +287,55 @@ func (db *DB) RevokeCertificate(ctx context.Context, serial string, reason ca.Re
 	})
 }
 
+// RevokeIssuer implements [ca.Store].
+func (db *DB) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs ca.Reason, at time.Time, event postern.Event) error {
+	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET revoked = $2 WHERE id = $1`, id, micros(at)); err != nil {
+			return err
+		}
+		if n, err = tx.revokeCertificates(ctx, "issuer", id, theirs, at); err != nil {
+			return err
+		}
+		e := event
+		e.Details = maps.Clone(event.Details)
+		if e.Details == nil {
+			e.Details = map[string]string{}
+		}
+		e.Details["certificates"] = strconv.FormatInt(n, 10)
+		return tx.Append(ctx, e)
+	})
+}
+
+// IssuedBy reports whether the CA with that certificate (DER) issued the serial
+// number and, if so, whether it was revoked itself.
+func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issued, revoked bool, err error) {
+	var certificate []byte
+	var at int64
+	err = tx.QueryRow(ctx, `SELECT i.certificate, i.revoked FROM ca_certificates c JOIN ca_issuers i ON i.id = c.issuer WHERE c.serial = $1`, serial).Scan(&certificate, &at)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, false, nil
+	}
+	return err == nil && bytes.Equal(certificate, issuer), at != 0, err
+}
+
 // revokeCertificates revokes the certificates that are not yet revoked and whose
-// column, "serial" or "person", has a value, and returns how many there were. A
-// person's are the client certificates.
+// column, "serial", "person" or "issuer", has a value, and returns how many there
+// were. A person's are the client certificates, an issuer's those of others than
+// itself.
 func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reason ca.Reason, at time.Time) (int64, error) {
 	where := column + ` = $1 AND revoked = 0`
 	if column == "person" {
 		where += ` AND person <> '' AND profile = 'client'`
+	}
+	if column == "issuer" {
+		where += ` AND profile <> 'ocsp'`
 	}
 	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = $2 AND id IN (SELECT serial FROM ca_certificates WHERE `+where+`)`,
 		value, string(postern.X509Certificate)); err != nil {

@@ -165,30 +165,35 @@ func (o *acmeOrderer) begin(ctx context.Context) (acmez.Order, acmez.Challenge, 
 // finish waits for the proof and gets the certificate, whose serial number it
 // returns.
 func (o *acmeOrderer) finish(ctx context.Context, order acmez.Order) (string, error) {
-	if _, err := o.PollAuthorization(ctx, o.account, acmez.Authorization{Location: order.Authorizations[0]}); err != nil {
-		return "", err
-	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
-	if err != nil {
-		return "", err
-	}
-	if order, err = o.FinalizeOrder(ctx, o.account, order, csr); err != nil {
-		return "", err
-	}
-	chain, err := o.GetCertificateChain(ctx, o.account, order.Certificate)
-	if err != nil {
-		return "", err
-	}
-	block, _ := pem.Decode(chain[0].ChainPEM)
-	leaf, err := x509.ParseCertificate(block.Bytes)
+	leaf, err := o.certify(ctx, order, key)
 	if err != nil {
 		return "", err
 	}
 	return ca.SerialString(leaf.SerialNumber), nil
+}
+
+// certify waits for the proof and gets a certificate for a key.
+func (o *acmeOrderer) certify(ctx context.Context, order acmez.Order, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
+	if _, err := o.PollAuthorization(ctx, o.account, acmez.Authorization{Location: order.Authorizations[0]}); err != nil {
+		return nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
+	if err != nil {
+		return nil, err
+	}
+	if order, err = o.FinalizeOrder(ctx, o.account, order, csr); err != nil {
+		return nil, err
+	}
+	chain, err := o.GetCertificateChain(ctx, o.account, order.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(chain[0].ChainPEM)
+	return x509.ParseCertificate(block.Bytes)
 }
 
 func (o *acmeOrderer) obtain(ctx context.Context) (string, error) {

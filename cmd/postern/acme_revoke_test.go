@@ -1,9 +1,18 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
 	"testing"
 
+	acmez "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/acme"
 	"github.com/postern-project/postern/ca"
 	"github.com/postern-project/postern/store/storetest"
 )
@@ -40,4 +49,45 @@ func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 	if _, err := issuer.Certificate(t.Context(), server.Serial); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestACMERefusesKeysThatOthersMayKnow revokes a certificate for its key's sake,
+// and shows that key again.
+func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
+	db := storetest.Open(t)
+	a, err := ca.Init(t.Context(), ca.Config{}, db)
+	must(t, err)
+	proofs := newACMEProofs(t)
+	orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { orders.Close() })
+	srv := httptest.NewServer(orders)
+	t.Cleanup(srv.Close)
+	o := newACMEOrderer(t, srv.URL+acme.Prefix+"/directory", srv.Client(), proofs)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	order := func() (*x509.Certificate, error) {
+		order, c, err := o.begin(t.Context())
+		must(t, err)
+		_, err = o.InitiateChallenge(t.Context(), o.account, c)
+		must(t, err)
+		return o.certify(t.Context(), order, key)
+	}
+	cert, err := order()
+	must(t, err)
+	_, err = order()
+	must(t, err)
+	must(t, o.RevokeCertificate(t.Context(), acmez.Account{}, cert, key, int(ca.KeyCompromise)))
+	wantProblem := func(err error, kind string) {
+		t.Helper()
+		if p, ok := errors.AsType[acmez.Problem](err); !ok || p.Type != "urn:ietf:params:acme:error:"+kind {
+			t.Errorf("%v, want %s", err, kind)
+		}
+	}
+	_, err = order()
+	wantProblem(err, "badCSR")
+	_, err = o.NewAccount(t.Context(), acmez.Account{PrivateKey: key})
+	wantProblem(err, "badPublicKey")
+	_, err = o.AccountKeyRollover(t.Context(), o.account, key)
+	wantProblem(err, "badPublicKey")
 }

@@ -26,7 +26,12 @@ func newCARevoke(a *app) *cobra.Command {
 		Use:   "revoke (SERIAL... | --person PERSON)",
 		Short: "Revoke certificates",
 		Long: `Revoke certificates for good. From then on the front door refuses them, OCSP answers
-"revoked", and the revocation list holds them.`,
+"revoked", and the revocation list holds them. A key that was revoked for
+keyCompromise is not certified again.
+
+An intermediate (ca list --all shows them) signs no more certificates, and all
+that it issued are revoked with it. Make the next one before, so that its role
+goes on: postern ca intermediate new.`,
 		Example: `  postern ca revoke 5f3a… --reason keyCompromise
   postern ca revoke --person dan
   postern ca revoke --ssh 4711`,
@@ -80,7 +85,30 @@ func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) err
 			return err
 		}
 		fmt.Fprintf(a.out, "revoked %s\n", s)
+		if err := a.sayRevokedCA(ctx, authority, s); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// sayRevokedCA says what follows when a certificate that was revoked is an
+// intermediate's.
+func (a *app) sayRevokedCA(ctx context.Context, authority *ca.Authority, serial string) error {
+	c, err := authority.Load(ctx, serial)
+	if err != nil {
+		return err
+	}
+	i := authority.Owner(c.Certificate)
+	if i == nil {
+		return nil
+	}
+	fmt.Fprintf(a.out, "the %s CA signs no more certificates, and all that it issued are revoked with it\n", i.ID)
+	if authority.Trusted(i.Role) == nil {
+		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n", ca.NewIntermediateCommand(i.Role))
+		return nil
+	}
+	fmt.Fprintf(a.out, "%s issues from now on\n", authority.Chain(i.Role)[0].Subject.CommonName)
 	return nil
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"fmt"
+	"slices"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/ca"
@@ -52,7 +54,7 @@ func newCARootShow(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
-	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates too")
+	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates that count, too")
 	return cmd
 }
 
@@ -64,10 +66,9 @@ func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 			Key: authority.HasKey(string(ca.Root)), URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
 		})
 	}
-	certs := append(authority.Intermediates(ca.Root), authority.Intermediates(ca.Server)...)
-	certs = append(certs, authority.Intermediates(ca.Client)...)
-	if !chain {
-		certs = certs[:1]
+	certs := []*x509.Certificate{root}
+	if chain {
+		certs = slices.Concat(certs, authority.Trusted(ca.Server), authority.Trusted(ca.Client))
 	}
 	_, err := a.out.Write(ca.EncodeCertificates(certs...))
 	return err

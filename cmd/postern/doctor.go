@@ -191,10 +191,12 @@ func (d *doctor) authority(ctx context.Context, st *state) {
 		d.advise("ca", "postern ca root export-key, keep the file elsewhere, then postern ca root remove-key", "the root's key is on this machine; kept elsewhere it cannot be stolen from here")
 	}
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		for _, c := range authority.Intermediates(role)[:1] {
-			if c.NotAfter.Before(d.now.Add(90 * 24 * time.Hour)) {
-				d.wrong("ca", "postern ca intermediate --help", "the %s CA ends on %s", role, c.NotAfter.Format(time.DateOnly))
-			}
+		trusted, mend := authority.Trusted(role), ca.NewIntermediateCommand(role)
+		switch {
+		case len(trusted) == 0:
+			d.wrong("ca", mend, "every %s CA was revoked or has expired: none issues", role)
+		case trusted[len(trusted)-1].NotAfter.Before(d.now.Add(90 * 24 * time.Hour)):
+			d.wrong("ca", mend, "the %s CA ends on %s", role, trusted[len(trusted)-1].NotAfter.Format(time.DateOnly))
 		}
 	}
 	list, err := authority.Certificates(ctx, ca.Filter{Valid: d.now})

@@ -353,10 +353,20 @@ func (s *server) runtime() front.Runtime {
 type frontRegistry struct{ db *store.DB }
 
 // Certificate returns a certificate's standing and its holder.
-func (r frontRegistry) Certificate(ctx context.Context, serial string) (c postern.Credential, p postern.Person, err error) {
+func (r frontRegistry) Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (c postern.Credential, p postern.Person, err error) {
 	err = r.db.Read(ctx, func(ctx context.Context, tx *store.Tx) error {
+		issued, revoked, err := tx.IssuedBy(ctx, serial, issuer.Raw)
+		switch {
+		case err != nil:
+			return err
+		case !issued:
+			return postern.Errorf(postern.NotFound, "%s did not issue %s", issuer.Subject, serial)
+		}
 		if c, err = tx.Credential(ctx, postern.X509Certificate, serial); err != nil {
 			return err
+		}
+		if revoked {
+			c.Status = postern.CredentialRevoked
 		}
 		p, err = tx.Person(ctx, c.Person)
 		return err

@@ -324,7 +324,11 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		want string
-	}{{[]string{"user", "suspend", person}, "403"}, {[]string{"user", "resume", person}, "200"}} {
+	}{
+		{[]string{"user", "suspend", person}, "403"},
+		{[]string{"user", "resume", person}, "200"},
+		{[]string{"ca", "revoke", one.intermediate("Client CA")}, "403"},
+	} {
 		if out, err := one.postern(c.args...); err != nil {
 			t.Fatalf("%v: %v %s", c.args, err, out)
 		}
