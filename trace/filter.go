@@ -42,11 +42,15 @@ func (f Filter) Validate() error {
 	return nil
 }
 
-// messages reports whether f chooses among messages, so that nothing else is
-// wanted.
-func (f *Filter) messages() bool {
-	return f.Procedures != nil || f.Types != 0 || f.Statuses != 0 || len(f.Domains) > 0 || f.Slower > 0 || f.Errors
+// calls reports whether f chooses among messages by what they are, so that
+// nothing else is wanted.
+func (f *Filter) calls() bool {
+	return f.Procedures != nil || f.Types != 0 || f.Statuses != 0 || f.Slower > 0 || f.Errors
 }
+
+// messages is calls, or a choice of virtual machines: of what is not of a
+// message, only a monitor belongs to one.
+func (f *Filter) messages() bool { return f.calls() || len(f.Domains) > 0 }
 
 // late reports whether a call can only be judged by its reply.
 func (f *Filter) late() bool { return f.Slower > 0 || f.Errors }
@@ -64,18 +68,20 @@ const (
 // finds the virtual machine of a message that does not.
 func (f *Filter) judge(e *event.Event, c *call, domain func(*event.Event) string) verdict {
 	switch {
-	case e.Kind >= event.Process && e.Kind <= event.Lost:
+	case e.Kind == event.Warning || e.Kind == event.Lost && e.PID == 0:
 		return pass
+	case e.Kind == event.Process || e.Kind == event.Lost:
+		return when(f.process(e.PID))
 	case !f.who(e):
 		return drop
 	case e.Kind.RPC():
 		return f.message(e, c, domain)
 	case e.Kind == event.HandleDone || e.Kind == event.TimeoutDone:
-		return when(e.Took >= f.Slow)
+		return when(e.Took >= f.Slow && !f.messages())
 	case e.Kind >= event.HandleAdd && e.Kind <= event.PollRun:
-		return when(f.Slow == 0)
+		return when(f.Slow == 0 && !f.messages())
 	case e.Kind >= event.MonitorNew && e.Kind <= event.MonitorSendFD:
-		return when(f.domain(e.Domain))
+		return when(f.domain(e.Domain) && !f.calls())
 	case refusal(e.Kind) && f.Errors:
 		return pass
 	case f.Connections && (e.Kind == event.ServerNew || e.Kind == event.ServerFree):
@@ -99,9 +105,11 @@ func refusal(k event.Kind) bool {
 	return false
 }
 
-// who applies the filters by connection and user.
+func (f *Filter) process(pid int) bool { return len(f.PIDs) == 0 || slices.Contains(f.PIDs, pid) }
+
+// who applies the filters by process, connection and user.
 func (f *Filter) who(e *event.Event) bool {
-	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, e.PID) {
+	if !f.process(e.PID) {
 		return false
 	}
 	if len(f.Clients) > 0 && !slices.Contains(f.Clients, e.Client) {

@@ -165,6 +165,9 @@ func (p *pipeline) end(sink Sink, wall func(uint64) time.Time) error {
 				Kind: event.MonitorSend, Mono: c.Send, Wall: wall(c.Send), PID: t.pid, TID: tid, Comm: t.comm,
 				Args: []uint64{c.Monitor}, Strings: []string{"", c.Text}, Domain: c.Domain, Took: c.Took,
 			}
+			if p.filter.judge(&e, nil, p.domain) != pass {
+				continue
+			}
 			if err := sink.Event(&e); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,54 @@ func TestReplayJoins(t *testing.T) {
 	}
 	if e := c.all()[1]; e.Took != 10 || e.Call == nil || e.Peer == nil || e.Peer.User != "alice" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// TestReplayFilters replays a recording of everything through each filter: what
+// is shown is what a live trace would have shown.
+func TestReplayFilters(t *testing.T) {
+	const pid, other = 1, 2
+	const proc = 7
+	events := []event.Event{
+		{Kind: event.HandleAdd, PID: pid, TID: 3, UID: 1000, Args: []uint64{1, 4, 1}},
+		{Kind: event.HandleDispatch, PID: pid, TID: 3, UID: 1000, Args: []uint64{1, 1}, Mono: 100},
+		{Kind: event.HandleDone, PID: pid, TID: 3, UID: 1000, Mono: 100 + uint64(time.Second)},
+		{Kind: event.TimeoutAdd, PID: other, TID: 4, Args: []uint64{1, 10}},
+		{Kind: event.MonitorEvent, PID: pid, Domain: "vm1", Args: []uint64{1, 2}, Strings: []string{"", `{"event":"STOP"}`}},
+		{Kind: event.ServerRx, PID: pid, Client: 5, Len: 28, Prog: 0x20008086, Proc: proc, Peer: &event.Peer{PID: 9, UID: 1000, User: "alice"}},
+		{Kind: event.Lost, PID: other, Args: []uint64{3}},
+	}
+	data, err := recorded(t, events, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		filter Filter
+		want   []event.Kind
+	}{
+		"pid":         {Filter{PIDs: []int{other}}, []event.Kind{event.TimeoutAdd, event.Lost}},
+		"user":        {Filter{Users: []string{"alice", "1000"}}, []event.Kind{event.HandleAdd, event.HandleDispatch, event.HandleDone, event.ServerRx, event.Lost}},
+		"connection":  {Filter{Clients: []uint64{5}}, []event.Kind{event.ServerRx, event.Lost}},
+		"procedure":   {Filter{Procedures: map[Procedure]bool{{Prog: 0x20008086, Proc: proc}: true}}, []event.Kind{event.ServerRx, event.Lost}},
+		"type":        {Filter{Types: 1}, []event.Kind{event.ServerRx, event.Lost}},
+		"status":      {Filter{Statuses: 1 << statusError}, []event.Kind{event.Lost}},
+		"errors":      {Filter{Errors: true}, []event.Kind{event.Lost}},
+		"slower":      {Filter{Slower: time.Second}, []event.Kind{event.Lost}},
+		"domain":      {Filter{Domains: []string{"vm?"}}, []event.Kind{event.MonitorEvent, event.Lost}},
+		"slow":        {Filter{Slow: time.Second}, []event.Kind{event.HandleDone, event.MonitorEvent, event.ServerRx, event.Lost}},
+		"slow, a pid": {Filter{Slow: time.Second, PIDs: []int{other}}, []event.Kind{event.Lost}},
+	} {
+		k := &collector{}
+		if _, err := Replay(bytes.NewReader(data), c.filter, false, k); err != nil {
+			t.Fatal(err)
+		}
+		var got []event.Kind
+		for _, e := range k.all() {
+			got = append(got, e.Kind)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: shows %v, want %v", name, got, c.want)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -28,12 +27,6 @@ type certificateJSON struct {
 	ca.Certificate
 	Status string `json:"status"`
 	PEM    string `json:"pem,omitempty"`
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
 }
 
 // listOptions are the flags of ca list.

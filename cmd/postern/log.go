@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -153,13 +151,6 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 		fmt.Fprintf(tw, "%d\t%s\t%s\n", e.Index, stamp(e.Time), timeline.Sentence(e, joined))
 	}
 	return tw.Flush()
-}
-
-// printJSONLine prints a value as one line of JSON.
-func printJSONLine(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }
 
 // stamp returns a time as lists show it.

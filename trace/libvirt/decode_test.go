@@ -80,7 +80,11 @@ func TestTextAndJSON(t *testing.T) {
 		},
 		{
 			"a terminal's escape", head(t, "domain_lookup_by_name", Call, OK), new(wire).str("a\x1b]0;x\a\"\n\xff\u202eé").wire,
-			`name="a\x1b]0;x\x07\"\n\xff\xe2\x80\xaeé"`, "{\"name\":\"a\\u001b]0;x\\u0007\\\"\\n\ufffd\u202eé\"}",
+			`name="a\x1b]0;x\x07\"\n\xff\xe2\x80\xaeé"`, "{\"name\":\"a\\u001b]0;x\\u0007\\\"\\n\ufffd\\u202eé\"}",
+		},
+		{
+			"an eight-bit terminal's escape, hidden text", head(t, "domain_lookup_by_name", Call, OK), new(wire).str("\u009b2J\u0085\u2066x\u2069\U000e0041\U0001f512").wire,
+			`name="\xc2\x9b2J\xc2\x85\xe2\x81\xa6x\xe2\x81\xa9\xf3\xa0\x81\x81🔒"`, `{"name":"\u009b2J\u0085\u2066x\u2069\udb40\udc41🔒"}`,
 		},
 		{
 			"XML", head(t, "domain_define_xml", Call, OK), new(wire).str(longXML).wire,

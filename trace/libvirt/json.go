@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -149,8 +151,9 @@ func (m *Message) jsonParam(dst []byte, i int32, s Style) []byte {
 	return append(dst, '}')
 }
 
-// AppendJSONText appends foreign text as the inside of a JSON string. What is
-// not UTF-8 becomes U+FFFD.
+// AppendJSONText appends foreign text as the inside of a JSON string. What a
+// terminal might obey, controls and characters that change the direction of
+// writing, is escaped; what is not UTF-8 becomes U+FFFD.
 func AppendJSONText[T string | []byte](dst []byte, text T) []byte {
 	from := 0
 	for i := 0; i < len(text); {
@@ -159,8 +162,9 @@ func AppendJSONText[T string | []byte](dst []byte, text T) []byte {
 			i++
 			continue
 		}
+		r, n := rune(c), 1
 		if c >= utf8.RuneSelf {
-			if r, n := decodeRune(text[i:]); r != utf8.RuneError || n > 1 {
+			if r, n = decodeRune(text[i:]); n > 1 && unicode.IsPrint(r) {
 				i += n
 				continue
 			}
@@ -171,15 +175,23 @@ func AppendJSONText[T string | []byte](dst []byte, text T) []byte {
 			dst = append(dst, '\\', c)
 		case c == '\n':
 			dst = append(dst, '\\', 'n')
-		case c >= utf8.RuneSelf:
+		case r == utf8.RuneError:
 			dst = append(dst, "\ufffd"...)
 		default:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+			dst = appendJSONRune(dst, r)
 		}
-		i++
+		i += n
 		from = i
 	}
 	return append(dst, text[from:]...)
+}
+
+// appendJSONRune appends a character as JSON's escapes have it: \u and its UTF-16.
+func appendJSONRune(dst []byte, r rune) []byte {
+	for _, u := range utf16.AppendRune(nil, r) {
+		dst = append(dst, '\\', 'u', hexDigits[u>>12], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
+	}
+	return dst
 }
 
 // Object is the thing that a message is about.
