@@ -102,9 +102,10 @@ func acmeKeyEvent(person, id, did string) postern.Event {
 func newACMEList(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list PERSON",
-		Short: "List a person's keys",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Use:     "list PERSON",
+		Short:   "List a person's keys",
+		Example: "  postern ca acme list alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := a.open(cmd.Context())
 			if err != nil {
@@ -140,9 +141,10 @@ func newACMEList(a *app) *cobra.Command {
 
 func newACMEDisable(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "disable PERSON KEY",
-		Short: "Disable a key, and the account that it binds",
-		Args:  usageArgs(cobra.ExactArgs(2)),
+		Use:     "disable PERSON KEY",
+		Short:   "Disable a key, and the account that it binds",
+		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
+		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := a.open(cmd.Context())
 			if err != nil {

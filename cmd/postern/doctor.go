@@ -42,6 +42,8 @@ func newDoctor(a *app) *cobra.Command {
 		Long: `Looks at the state directory, its key and database, the timeline, the certificate authority, a running server,
 two-factor SSH and the watching of libvirt, and says of each what is wrong and the command that mends it. It changes
 nothing. The exit code is 1 if something is wrong; advice alone is not.`,
+		Example: `  postern doctor
+  postern doctor --json | jq .found`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := &doctor{app: a, now: time.Now()}

@@ -44,11 +44,13 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "postern",
 		Short:         "Prove who comes in. See what they do.",
+		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          usageArgs(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("postern {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return postern.Errorf(postern.Invalid, "%w", err).WithHint("see %s --help", cmd.CommandPath())
 	})

@@ -9,15 +9,27 @@ import (
 )
 
 func newVersion(a *app) *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Example: `  postern version
+  postern version --json | jq -r .version`,
+		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(a.out, "postern %s %s/%s %s\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			if asJSON {
+				return printJSON(a.out, map[string]string{"version": version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "go": runtime.Version()})
+			}
+			_, err := fmt.Fprintln(a.out, "postern", versionLine())
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
+}
+
+func versionLine() string {
+	return fmt.Sprintf("%s %s/%s %s", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
 
 // version returns the module version the binary was built from, or "devel".
