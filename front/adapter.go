@@ -110,6 +110,11 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 			HTTP struct {
 				Grace json.RawMessage `json:"grace_period"`
 			} `json:"http"`
+			TLS struct {
+				Automation struct {
+					Clean json.RawMessage `json:"storage_clean_interval"`
+				} `json:"automation"`
+			} `json:"tls"`
 		} `json:"apps"`
 	}
 	err := json.Unmarshal(config, &c)
@@ -121,6 +126,11 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 	set(c.Admin == nil, "admin", "disabled", true)
 	set(c.Admin == nil, "admin", "config", map[string]any{"persist": false})
 	set(c.Storage == nil && d.Storage != "", "storage", map[string]any{"module": "file_system", "root": d.Storage})
+	// Caddy cleans its storage at each start, and now and then takes away the
+	// directory that a site's first certificate is about to be put into: the site
+	// then has none for a minute. What is left uncleaned are a few kilobytes a
+	// site that is served no longer.
+	set(c.Apps.TLS.Automation.Clean == nil, "apps", "tls", "disable_storage_clean", true)
 	if !d.Verbose {
 		set(c.Logging.Logs["default"] == nil, "logging", "logs", "default", map[string]any{
 			"level": "WARN", "exclude": []string{"admin", "http.auto_https"}, // they warn of what was meant

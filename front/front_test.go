@@ -236,10 +236,13 @@ func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []b
 func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := strings.NewReplacer("HTTPS", fmt.Sprint(https), "HTTP", fmt.Sprint(http), "DIR", h.dir).Replace(caddyfile)
-	text = fmt.Sprintf("{\n\tadmin off\n\tpersist_config off\n\thttps_port %d\n\thttp_port %d\n\tstorage file_system %s\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n}\n%s",
-		https, http, filepath.Join(h.dir, "caddy"), text)
+	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n}\n%s",
+		https, http, text)
 	config, _, err := Adapt([]byte(text), "Caddyfile")
 	if err != nil {
+		t.Fatal(err)
+	}
+	if config, err = (Defaults{Storage: filepath.Join(h.dir, "caddy")}).Apply(config); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range change {
