@@ -51,6 +51,10 @@ func (db *DB) wrap(err error, doing string) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err)
 	}
+	if db.backend.full(err) {
+		return postern.Errorf(postern.Unavailable, "%s: the disk is full: %w", doing, err).
+			WithHint("make room on the database's disk")
+	}
 	if db.faultOf(err) != faultNone {
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err).
 			WithHint("the database cannot be used now; see that it runs, has room and may be written")

@@ -277,7 +277,7 @@ func TestFullDisk(t *testing.T) {
 			acked = append(acked, object)
 		}
 	}
-	if postern.CodeOf(failed) != postern.Unavailable || postern.HintOf(failed) == "" {
+	if postern.CodeOf(failed) != postern.Unavailable || postern.HintOf(failed) == "" || !strings.Contains(failed.Error(), "the disk is full") {
 		t.Fatalf("on a full disk: %v", failed)
 	}
 	checkAcked(t, db, acked) // reading goes on
@@ -285,6 +285,15 @@ func TestFullDisk(t *testing.T) {
 	must(t, os.Remove(ballast))
 	must(t, db.Append(t.Context(), postern.Event{Kind: "test", Object: "after"}))
 	checkAcked(t, db, append(acked, "after"))
+
+	// SQLite calls it an I/O error when it opens the file.
+	must(t, db.Close())
+	if err := os.WriteFile(ballast, make([]byte, 8<<20), 0o600); err == nil {
+		t.Fatal("the disk is not full")
+	}
+	if _, err := store.Open(t.Context(), config); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("open on a full disk: %v", err)
+	}
 }
 
 func TestReadOnlyFile(t *testing.T) {

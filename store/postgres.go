@@ -112,6 +112,11 @@ func (p *postgres) classify(err error) fault {
 	return faultNone
 }
 
+func (p *postgres) full(err error) bool {
+	var perr *pgconn.PgError
+	return errors.As(err, &perr) && perr.Code == "53100"
+}
+
 func (p *postgres) conflicts(err error) bool {
 	var perr *pgconn.PgError
 	return errors.As(err, &perr) && len(perr.Code) == 5 && perr.Code[:2] == "23"

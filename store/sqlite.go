@@ -179,6 +179,27 @@ func (s *sqlite) classify(err error) fault {
 	return faultNone
 }
 
+// full reports whether the disk has no room. SQLite says so of a write, but where
+// it makes room for memory that it shares, only that the disk fails.
+func (s *sqlite) full(err error) bool {
+	if errors.Is(err, syscall.ENOSPC) {
+		return true
+	}
+	var serr *driver.Error
+	if !errors.As(err, &serr) {
+		return false
+	}
+	switch serr.Code() & 0xff {
+	case lib.SQLITE_FULL:
+		return true
+	case lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN:
+		const least = 64 << 10 // twice what is shared at first
+		var disk syscall.Statfs_t
+		return syscall.Statfs(filepath.Dir(s.path), &disk) == nil && disk.Bavail*uint64(disk.Bsize) < least
+	}
+	return false
+}
+
 func (s *sqlite) conflicts(err error) bool {
 	var serr *driver.Error
 	return errors.As(err, &serr) && serr.Code()&0xff == lib.SQLITE_CONSTRAINT

@@ -91,6 +91,7 @@ type backend interface {
 	migrate(ctx context.Context, db *sql.DB) error
 	begin(ctx context.Context, c runner) error // take the one write lock there is
 	classify(err error) fault
+	full(err error) bool      // the disk is
 	conflicts(err error) bool // a unique key or a reference stood against it
 	cacheStatements() bool    // whether the driver leaves that to us
 }
