@@ -283,7 +283,7 @@ func (a *app) readInput(path string) ([]byte, error) {
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "%w", err)
+		return nil, postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer f.Close()
 	return readAll(f)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 
@@ -13,10 +14,11 @@ import (
 
 // initOptions are the flags of init.
 type initOptions struct {
-	ca       ca.Config
-	keyType  string
-	sshType  string
-	database string
+	ca           ca.Config
+	keyType      string
+	sshType      string
+	database     string
+	databaseFile string
 }
 
 func newInit(a *app) *cobra.Command {
@@ -32,10 +34,20 @@ host certificates. What is there stays as it is.
 With --domain the root may vouch for nothing else: for a domain, all below it and
 the mail addresses there; for a network; for the mail addresses of one host
 (@example.net). Whoever installs such a root trusts it for these names alone.
-localhost is always among them.`,
+localhost is always among them.
+
+Without --url the certificates say to ask about revocation at the portal's host,
+once a server has run with one. postern ca url changes it at any time.
+
+The database's URL is kept in the state directory, readable by its owner only. One
+with a password comes from a file (--database-file), since whoever is on the host
+sees the arguments of commands; or the password stays out of it, in PGPASSFILE or
+~/.pgpass, which must then be there for the server as well. POSTERN_DATABASE in the
+environment takes the place of what is kept.`,
 		Example: `  postern init --name "Example Org" --domain example.com --domain 192.0.2.0/24
   postern init --url http://pki.example.com
-  postern init --database postgres://postern@db.example.com/postern`,
+  postern init --database postgres://postern@db.example.com/postern
+  postern init --database-file db.url`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
@@ -49,7 +61,9 @@ localhost is always among them.`,
 	f.StringVar(&o.ca.URL, "url", "", "`http://` address under which others ask about revocation; written into certificates")
 	f.StringVar(&o.keyType, "key-type", "", "`type` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
 	f.StringVar(&o.sshType, "ssh-key-type", "", "`type` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
-	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database (default: a SQLite file in the state directory)")
+	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database, without a password (default: a SQLite file in the state directory)")
+	f.StringVar(&o.databaseFile, "database-file", "", "`file` whose first line is that URL; - is standard input")
+	cmd.MarkFlagsMutuallyExclusive("database", "database-file")
 	return cmd
 }
 
@@ -57,10 +71,8 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 	if err := o.ca.Validate(); err != nil {
 		return err
 	}
-	if o.database != "" {
-		if err := a.rememberDatabase(o.database); err != nil {
-			return err
-		}
+	if err := a.chooseDatabase(o); err != nil {
+		return err
 	}
 	st, err := a.create(ctx)
 	if err != nil {
@@ -97,11 +109,40 @@ func initCA(ctx context.Context, st *state, cfg ca.Config) (*ca.Authority, bool,
 	return authority, false, err
 }
 
+// chooseDatabase remembers the database that the flags name, if they do.
+func (a *app) chooseDatabase(o *initOptions) error {
+	switch {
+	case o.database != "" && hasPassword(o.database):
+		return postern.Errorf(postern.Invalid, "--database holds a password, which others on this host can see now: change it").
+			WithHint("give the URL in a file, --database-file FILE, or leave the password to PGPASSFILE")
+	case o.database != "":
+		return a.rememberDatabase(o.database)
+	case o.databaseFile != "":
+		data, err := a.readInput(o.databaseFile)
+		if err != nil {
+			return err
+		}
+		line, _, _ := strings.Cut(string(data), "\n")
+		return a.rememberDatabase(strings.TrimSpace(line))
+	}
+	return nil
+}
+
+// hasPassword reports whether a database's URL holds one.
+func hasPassword(database string) bool {
+	u, err := url.Parse(database)
+	if err != nil {
+		return strings.Contains(database, "@")
+	}
+	_, set := u.User.Password()
+	return set || u.Query().Has("password") || u.Query().Has("sslpassword")
+}
+
 // rememberDatabase writes the database's URL into the state directory, unless
 // another one stands there.
 func (a *app) rememberDatabase(url string) error {
 	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
-		return postern.Errorf(postern.Invalid, "--database is not a postgres:// URL").WithHint("without it the database is a SQLite file in the state directory")
+		return postern.Errorf(postern.Invalid, "the database's URL does not begin with postgres://").WithHint("without it the database is a SQLite file in the state directory")
 	}
 	dir, err := a.stateDir()
 	if err != nil {

@@ -67,7 +67,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 	for _, file := range o.earlier {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return postern.Errorf(postern.Invalid, "read the earlier checkpoint: %w", err)
+			return postern.Errorf(postern.NotFound, "read the earlier checkpoint: %w", err)
 		}
 		earlier = append(earlier, string(text))
 	}

@@ -53,7 +53,7 @@ func (a *app) readImport(path, format string) (*otp.Import, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, postern.Errorf(postern.Invalid, "%w", err)
+			return nil, postern.Errorf(postern.NotFound, "%w", err)
 		}
 		defer f.Close()
 		in = f

@@ -24,7 +24,7 @@ func (a *app) passwordFile(path string) ([]byte, error) {
 		data, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "read the password: %w", err)
+		return nil, postern.Errorf(postern.NotFound, "read the password: %w", err)
 	}
 	line, _, _ := bytes.Cut(data, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
