@@ -21,6 +21,8 @@ type Authority struct {
 	mu      sync.RWMutex
 	issuers []*issuer // oldest first
 	root    *x509.Certificate
+	url     string // see URL
+	chosen  bool   // see URLChosen
 
 	crls    crlCache
 	signers ocspSigners
@@ -38,9 +40,6 @@ type issuer struct {
 // keyPurpose binds a sealed CA key to its use.
 const keyPurpose = "ca.key"
 
-// settingURL is the stored setting that Config.URL overrides.
-const settingURL = "url"
-
 // Open returns the authority that [Init] made in this store. It fails with
 // NotFound if there is none.
 func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
@@ -51,20 +50,13 @@ func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 	if err := a.Reload(ctx); err != nil {
 		return nil, err
 	}
-	if a.cfg.URL == "" {
-		url, err := store.CASetting(ctx, settingURL)
-		if err != nil {
-			return nil, err
-		}
-		a.cfg.URL = url
-	}
 	a.cfg.Name = a.root.Subject.Organization[0]
 	return a, nil
 }
 
-// Reload reads the issuers again, to learn of an intermediate that another
-// process made or of a key that it removed. A server calls it whenever the
-// store's Generation has changed.
+// Reload reads the issuers and the URL again, to learn of an intermediate that
+// another process made or revoked, or of a key that it removed. A server calls it
+// whenever the store's Generation has changed.
 func (a *Authority) Reload(ctx context.Context) error {
 	list, err := a.store.Issuers(ctx)
 	if err != nil {
@@ -88,9 +80,13 @@ func (a *Authority) Reload(ctx context.Context) error {
 	if root == nil || len(root.Subject.Organization) == 0 {
 		return postern.Errorf(postern.Internal, "the store holds CAs but no root that Postern made")
 	}
+	url, chosen, err := a.readURL(ctx)
+	if err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.issuers, a.root = issuers, root
+	a.issuers, a.root, a.url, a.chosen = issuers, root, url, chosen
 	return nil
 }
 
@@ -229,10 +225,6 @@ func (a *Authority) HasKey(id string) bool {
 
 // Name returns the organisation's name.
 func (a *Authority) Name() string { return a.cfg.Name }
-
-// URL returns the base URL under which others reach the authority's handlers,
-// or "".
-func (a *Authority) URL() string { return a.cfg.URL }
 
 // Root returns the root certificate: what others trust.
 func (a *Authority) Root() *x509.Certificate {

@@ -9,10 +9,13 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -333,4 +336,50 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 		t.Errorf("list %d after %d: %+v", second.Number, first.Number, list.RevokedCertificateEntries)
 	}
 	must(t, list.CheckSignatureFrom(a.Intermediates(ca.Server)[0]))
+}
+
+// TestURLOfCertificates chooses where certificates say to ask about revocation,
+// beside a server that takes it up.
+func TestURLOfCertificates(t *testing.T) {
+	a, db := house(t, ca.Config{})
+	server, err := ca.Open(t.Context(), ca.Config{}, db)
+	must(t, err)
+	handler := server.Handler(nil)
+	for _, c := range []struct {
+		name, want string
+		change     func() error
+		chosen     bool
+	}{
+		{"nothing is known", "", func() error { return nil }, false},
+		{"the portal's", "http://id.example.com", func() error { return a.SetPortalURL(t.Context(), "http://id.example.com") }, false},
+		{"one with a path", "http://www.example.com/pki", func() error { return a.SetURL(t.Context(), "http://www.example.com/pki/") }, true},
+		{"the portal moves", "http://www.example.com/pki", func() error { return a.SetPortalURL(t.Context(), "http://id.example.org:8080") }, true},
+		{"none", "", func() error { return a.SetURL(t.Context(), ca.NoURL) }, true},
+		{"the portal's again", "http://id.example.org:8080", func() error { return a.SetURL(t.Context(), "") }, false},
+	} {
+		before, err := db.Generation(t.Context())
+		must(t, err)
+		must(t, c.change())
+		if after, _ := db.Generation(t.Context()); after == before && c.want != "" {
+			t.Errorf("%s: other servers are not told", c.name)
+		}
+		must(t, server.Reload(t.Context()))
+		out, err := server.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
+		must(t, err)
+		var want []string
+		if c.want != "" {
+			want = []string{c.want + "/crl/server.crl"}
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest("GET", want[0], nil))
+			if w.Code != http.StatusOK {
+				t.Errorf("%s: %s is answered %d", c.name, want[0], w.Code)
+			}
+		}
+		if server.URL() != c.want || server.URLChosen() != c.chosen || !slices.Equal(out.Leaf.CRLDistributionPoints, want) {
+			t.Errorf("%s: %q (chosen: %v), certificates say %v", c.name, server.URL(), server.URLChosen(), out.Leaf.CRLDistributionPoints)
+		}
+	}
+	for _, bad := range []string{"https://pki.example.com", "pki.example.com", "http://", "http://dan:pw@pki.example.com", "http://pki.example.com/?x"} {
+		wantCode(t, a.SetURL(t.Context(), bad), postern.Invalid, "plain http:// URL")
+	}
 }

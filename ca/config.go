@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto"
-	"net/url"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -28,7 +27,8 @@ type Config struct {
 
 	// URL is the base, http://host[/path], under which others reach
 	// [Authority.Handler]. It is written into certificates as CRL distribution
-	// point, OCSP responder and issuer. Empty leaves these out.
+	// point, OCSP responder and issuer. Empty means the stored one; see
+	// [Authority.SetURL].
 	URL string
 
 	RootValidity         time.Duration // default 20 years
@@ -78,10 +78,8 @@ func (c Config) Validate() error {
 		return postern.Errorf(postern.Invalid, "browsers do not accept Ed25519 in an X.509 CA").WithHint("use %s, or give Ed25519 to the SSH CAs alone", P256)
 	}
 	if c.URL != "" {
-		u, err := url.Parse(c.URL)
-		if err != nil || u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return postern.Errorf(postern.Invalid, "%q is not a plain http:// URL", c.URL).
-				WithHint("revocation is fetched over http: whoever checks a certificate cannot use TLS for it")
+		if err := checkURL(c.URL); err != nil {
+			return err
 		}
 	}
 	for _, v := range []struct {

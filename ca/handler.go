@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"path"
 	"strings"
 	"time"
 
@@ -24,30 +22,33 @@ const ocspMaxAge = time.Minute
 const crlMaxAge = time.Minute
 
 // Handler serves what others need to check certificates: GET /crl/ID.crl,
-// GET /ca/ID.cer, GET /ocsp/BASE64 and POST /ocsp, and GET /ssh/krl, all under
-// the base URL's path. It is meant to be reached over plain HTTP: what it serves
+// GET /ca/ID.cer, GET /ocsp/BASE64 and POST /ocsp, and GET /ssh/krl, with or
+// without the path of [Authority.URL] before. It is meant to be reached over plain HTTP: what it serves
 // is signed, apart from the KRL.
 func (a *Authority) Handler(log *slog.Logger) http.Handler {
 	h := &handler{a: a, log: log}
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
-	base := "/"
-	if u, err := url.Parse(a.cfg.URL); err == nil && u.Path != "" {
-		base = u.Path
-	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+path.Join(base, "crl/{file}"), h.crl)
-	mux.HandleFunc("GET "+path.Join(base, "ca/{file}"), h.cert)
-	mux.HandleFunc("GET "+path.Join(base, "ssh/krl"), h.krl)
-	ocsp := path.Join(base, "ocsp")
+	mux.HandleFunc("GET /crl/{file}", h.crl)
+	mux.HandleFunc("GET /ca/{file}", h.cert)
+	mux.HandleFunc("GET /ssh/krl", h.krl)
 	// The mux would redirect a GET whose base64 holds "//": cut the path here.
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	const ocsp = "/ocsp"
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == ocsp || strings.HasPrefix(r.URL.Path, ocsp+"/") {
 			h.ocsp(w, r, ocsp)
 			return
 		}
 		mux.ServeHTTP(w, r)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if base := a.URLPath(); base != "" && strings.HasPrefix(r.URL.Path, base+"/") {
+			http.StripPrefix(base, serve).ServeHTTP(w, r)
+			return
+		}
+		serve(w, r)
 	})
 }
 

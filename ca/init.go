@@ -31,6 +31,9 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 			WithHint("choose another --state directory for a second one")
 	}
 	a := &Authority{cfg: cfg.withDefaults(), store: store}
+	if a.url, a.chosen, err = a.readURL(ctx); err != nil {
+		return nil, err
+	}
 	var issuers []Issuer
 	var certs []Certificate
 	root, _, err := a.newRoot(ctx)
@@ -193,10 +196,10 @@ func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer c
 // addURLs writes where to fetch the issuer's revocation list and certificate,
 // and where to ask about one certificate.
 func (a *Authority) addURLs(tmpl *x509.Certificate, issuer string, ocsp bool) {
-	if a.cfg.URL == "" {
+	base := a.URL()
+	if base == "" {
 		return
 	}
-	base := strings.TrimSuffix(a.cfg.URL, "/")
 	tmpl.CRLDistributionPoints = []string{base + "/crl/" + issuer + ".crl"}
 	tmpl.IssuingCertificateURL = []string{base + "/ca/" + issuer + ".cer"}
 	if ocsp {

@@ -146,6 +146,7 @@ type Store interface {
 	SetIssuerKey(ctx context.Context, id string, sealed []byte, event postern.Event) error
 	// CASetting returns "" for what was never set.
 	CASetting(ctx context.Context, name string) (string, error)
+	// SetCASetting changes the Generation, too.
 	SetCASetting(ctx context.Context, name, value string) error
 
 	// AddCertificate records c. It fails with Unavailable if the issuer was revoked,

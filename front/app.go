@@ -2,12 +2,17 @@ package front
 
 import (
 	"encoding/json"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/postern-project/postern"
 )
 
@@ -23,6 +28,8 @@ type App struct {
 	Mail   string  `json:"mail,omitempty"` // smtp://…: how mail is sent
 	Portal *Portal `json:"portal,omitempty"`
 	Source string  `json:"source,omitempty"` // the configuration's file, for the timeline
+
+	httpPort int // of the whole configuration
 }
 
 // Portal says where the portal is and how it behaves.
@@ -134,12 +141,41 @@ func Options(config []byte) (App, error) {
 	var c struct {
 		Apps struct {
 			Postern App `json:"postern"`
+			HTTP    struct {
+				Port int `json:"http_port"`
+			} `json:"http"`
 		} `json:"apps"`
 	}
 	if err := json.Unmarshal(config, &c); err != nil {
 		return App{}, postern.Errorf(postern.Invalid, "configuration: %w", err)
 	}
+	c.Apps.Postern.httpPort = c.Apps.HTTP.Port
 	return c.Apps.Postern, nil
+}
+
+// PlainURL returns the address under which other hosts reach, over plain HTTP,
+// what the portal's site serves that way: http://id.example.com, or "" if they
+// cannot.
+func (a App) PlainURL() string {
+	if a.Portal == nil {
+		return ""
+	}
+	u, err := url.Parse(a.Portal.URL())
+	if err != nil {
+		return ""
+	}
+	host := u.Hostname()
+	addr, err := netip.ParseAddr(host)
+	if host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && addr.IsLoopback() {
+		return ""
+	}
+	if a.httpPort != 0 && a.httpPort != caddyhttp.DefaultHTTPPort {
+		return "http://" + net.JoinHostPort(host, strconv.Itoa(a.httpPort))
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return "http://" + host
 }
 
 // URL returns the address of the portal as a visitor would follow it, without

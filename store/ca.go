@@ -106,7 +106,10 @@ func (db *DB) CASetting(ctx context.Context, name string) (string, error) {
 func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO ca_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
-		return err
+		if err != nil {
+			return err
+		}
+		return tx.Touch(ctx)
 	})
 }
 

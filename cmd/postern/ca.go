@@ -26,6 +26,7 @@ func newCA(a *app) *cobra.Command {
 		newCARoot(a),
 		newCAIntermediate(a),
 		newCAToken(a),
+		newCAURL(a),
 		newACMEKeys(a),
 	)
 }

@@ -104,7 +104,7 @@ func newCAShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show SERIAL",
 		Short:   "Show one certificate",
-		Long:    "Show what is known of a certificate. The serial number may be written as browsers and openssl do.",
+		Long:    "Show what is known of a certificate, and where it says to ask about its revocation. The serial number may be\nwritten as browsers and openssl do.",
 		Example: "  postern ca show 5f3a… --pem | openssl x509 -text",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.caShow(cmd.Context(), args[0], asJSON, asPEM) },
@@ -144,6 +144,14 @@ func (a *app) caShow(ctx context.Context, arg string, asJSON, asPEM bool) error 
 			fmt.Fprintf(a.out, "%-8s %s\n", line.name, line.value)
 		}
 	}
+	crl, ocsp := "not named in it", "not named in it"
+	if len(c.Leaf.CRLDistributionPoints) > 0 {
+		crl = strings.Join(c.Leaf.CRLDistributionPoints, " ")
+	}
+	if len(c.Leaf.OCSPServer) > 0 {
+		ocsp = strings.Join(c.Leaf.OCSPServer, " ")
+	}
+	fmt.Fprintf(a.out, "crl      %s\nocsp     %s\n", crl, ocsp)
 	if !c.Revoked.IsZero() {
 		fmt.Fprintf(a.out, "revoked  %s, %s\n", stamp(c.Revoked), c.Reason)
 	}

@@ -201,6 +201,12 @@ func (d *doctor) authority(ctx context.Context, st *state) {
 			d.wrong("ca", mend, "the %s CA ends on %s", role, trusted[len(trusted)-1].NotAfter.Format(time.DateOnly))
 		}
 	}
+	switch {
+	case authority.URL() != "":
+		d.ok("certificates say to ask about revocation at %s", authority.URL())
+	case !authority.URLChosen():
+		d.advise("ca", "postern ca url http://HOST, by which others reach this server", "certificates do not say where to ask about their revocation")
+	}
 	list, err := authority.Certificates(ctx, ca.Filter{Valid: d.now})
 	if err != nil {
 		d.failed("ca", err, "")

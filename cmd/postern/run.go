@@ -290,6 +290,9 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.authority.SetPortalURL(ctx, options.PlainURL()); err != nil {
+		return err
+	}
 	if err := s.house.mount(ctx, options); err != nil {
 		return err
 	}

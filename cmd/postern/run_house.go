@@ -36,6 +36,9 @@ func newHouse(s *server) (*house, error) {
 	revocation := s.authority.Handler(s.log)
 	for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
 		h.fixed = append(h.fixed, front.Service{Prefix: prefix, Handler: revocation, PlainHTTP: true})
+		if base := s.authority.URLPath(); base != "" {
+			h.fixed = append(h.fixed, front.Service{Prefix: base + prefix, Handler: revocation, PlainHTTP: true})
+		}
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
