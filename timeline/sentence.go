@@ -1,8 +1,10 @@
 package timeline
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,8 +27,9 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	if b.Len() > len(s.who) {
 		b.WriteString(",")
 	}
-	b.WriteString(" " + did(e))
-	if e.Count > 1 {
+	words, counted := did(e)
+	b.WriteString(" " + words)
+	if e.Count > 1 && !counted {
 		fmt.Fprintf(&b, ", %d times", e.Count)
 	}
 	if e.Reason != "" {
@@ -118,7 +121,8 @@ func credentialRank(l postern.Link) int {
 }
 
 // deeds are the words for what happened: when it ended well, and when not. A %s
-// is the object.
+// is the object; a # the count, where it is of things and not of repetitions; and
+// {service} that of PAM.
 var deeds = map[string]struct{ ok, not string }{
 	postern.EventLogCreated:      {"began the log %s", ""},
 	postern.EventConfigLoaded:    {"loaded the configuration %s", "could not load the configuration %s"},
@@ -129,6 +133,10 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventPersonRemoved:   {"was removed", ""},
 	postern.EventPersonRecovered: {"was given a way back in", "was not given a way back in"},
 	postern.EventCACreated:       {"made the certificate authority %s", ""},
+	postern.EventCAKeyRemoved:    {"took the key of %s off the host", ""},
+	postern.EventCAKeyRestored:   {"brought the key of %s back to the host", ""},
+	postern.EventCAKeyExported:   {"exported the key of %s", ""},
+	postern.EventAPIToken:        {"changed the API token %s", ""},
 	postern.EventCertIssued:      {"was issued the certificate for %s", "was not issued a certificate for %s"},
 	postern.EventCertRenewed:     {"renewed the certificate for %s", "could not renew the certificate for %s"},
 	postern.EventCertRevoked:     {"had the certificate for %s revoked", ""},
@@ -138,27 +146,41 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventGate:            {"", "was refused %s"},
 	postern.EventPortalEnrolled:  {"enrolled at the portal", "could not enrol at the portal"},
 	postern.EventPortalLink:      {"was sent a link to the portal", "was refused a link to the portal"},
-	postern.EventACMEAccount:     {"opened the ACME account %s", "was refused an ACME account"},
+	postern.EventPortalCodes:     {"made # recovery codes", ""},
+	postern.EventPortalName:      {"proved the name %s", "did not prove the name %s"},
+	postern.EventPortalAllowed:   {"changed who may have certificates for %s", "could not change who may have certificates for %s"},
+	postern.EventACMEAccount:     {"changed the ACME account %s", "was refused an ACME account"},
 	postern.EventACMEOrder:       {"ordered a certificate for %s by ACME", "was refused a certificate for %s by ACME"},
 	postern.EventOTP:             {"gave a right one-time code", "gave a one-time code that does not count"},
 	postern.EventOTPKeyAdded:     {"was given the key %s", ""},
 	postern.EventOTPKeyChanged:   {"had the key %s changed", ""},
-	postern.EventSSHAuth:         {"proved both factors to sshd", "was refused by sshd"},
-	postern.EventSSHOpened:       {"opened an SSH session on %s", ""},
-	postern.EventSSHClosed:       {"closed an SSH session on %s", ""},
+	postern.EventOTPClient:       {"changed the API client %s of the validation server", ""},
+	postern.EventOTPOutside:      {"changed where keys of %s are asked about", ""},
+	postern.EventOTPSync:         {"changed the validation servers kept in step: %s", ""},
+	postern.EventOTPRestored:     {"took over from a back-up, and # counters were moved on", ""},
+	postern.EventOTPImported:     {"imported # keys, counters and clients of a validation server", ""},
+	postern.EventOTPExported:     {"exported # keys and their secrets", ""},
+	postern.EventOTPRecovery:     {"was given # recovery codes", ""},
+	postern.EventSSHAuth:         {"was accepted by sshd as %s", "was refused by sshd as %s"},
+	postern.EventSSHOpened:       {"opened an SSH session as %s", ""},
+	postern.EventSSHClosed:       {"closed an SSH session as %s", ""},
+	postern.EventPAMAuth:         {"was accepted by {service} as %s", "was refused by {service} as %s"},
+	postern.EventPAMOpened:       {"opened a session of {service} as %s", ""},
+	postern.EventPAMClosed:       {"closed a session of {service} as %s", ""},
+	postern.EventLibvirtCall:     {"ran %s", "was refused %s"}, // see ran
 	postern.EventAgentStarted:    {"began to watch libvirt on %s", ""},
 	postern.EventAgentStopped:    {"stopped watching libvirt on %s", ""},
-	postern.EventAgentLost:       {"", "lost what it saw on %s"},
+	postern.EventAgentLost:       {"", "lost # of what happened on %s"},
 }
 
 // Procedure is the key of an event's Details that names the call of an
 // [postern.EventLibvirtCall].
 const Procedure = "procedure"
 
-// did says what happened.
-func did(e postern.Event) string {
+// did says what happened, and whether that tells the event's count.
+func did(e postern.Event) (_ string, counted bool) {
 	if e.Kind == postern.EventLibvirtCall {
-		return ran(e)
+		return ran(e), false
 	}
 	words := deeds[e.Kind].ok
 	if e.Outcome != postern.OK {
@@ -172,19 +194,21 @@ func did(e postern.Event) string {
 	case words == "":
 		words = "failed at " + e.Kind + " on %s"
 	}
+	counted = strings.Contains(words, "#")
+	words = strings.NewReplacer("#", strconv.FormatInt(e.Count, 10), "{service}", cmp.Or(e.Details["service"], "PAM")).Replace(words)
 	before, after, object := strings.Cut(words, "%s")
 	switch {
 	case !object:
-		return words
+		return words, counted
 	case e.Object == "": // leave the words that lead to it out
-		for _, lead := range []string{" on ", " for ", " to ", " "} {
+		for _, lead := range []string{" on ", " for ", " to ", " as ", " of ", ": ", " "} {
 			if cut, ok := strings.CutSuffix(before, lead); ok {
 				before = cut
 				break
 			}
 		}
 	}
-	return before + e.Object + after
+	return before + e.Object + after, counted
 }
 
 func ran(e postern.Event) string {

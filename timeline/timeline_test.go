@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -119,12 +123,40 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK}, "bob was issued the certificate."},
 		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "somebody could not load the configuration Caddyfile: line 3."},
 		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
+		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
+		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
+		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
+		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
 		{postern.Event{Kind: "new.kind", Outcome: postern.OK, Person: "bob", Object: "x"}, "bob did new.kind on x."},
 		{postern.Event{Kind: "new.kind", Outcome: postern.Refused, Person: "bob"}, "bob was refused new.kind."},
 	} {
 		if got := Sentence(c.e, nil); got != c.want {
 			t.Errorf("%s, not %s", got, c.want)
 		}
+	}
+}
+
+// TestEveryKindHasWords reads the kinds of events where they are declared.
+func TestEveryKindHasWords(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../event.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		v, ok := node.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(v.Names[0].Name, "Event") || len(v.Values) != 1 {
+			return true
+		}
+		n++
+		kind, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+		if _, ok := deeds[kind]; err != nil || !ok {
+			t.Errorf("%s has no words: %v", v.Names[0].Name, err)
+		}
+		return true
+	})
+	if n < len(deeds) {
+		t.Errorf("%d kinds were found, and %d have words", n, len(deeds))
 	}
 }
 
