@@ -151,11 +151,14 @@ func TestRevocationOverHTTP(t *testing.T) {
 	if _, err := x509.ParseRevocationList(body); err != nil || resp.Header.Get("Content-Type") != "application/pkix-crl" || resp.Header.Get("ETag") == "" {
 		t.Errorf("CRL: %v, %v", err, resp.Header)
 	}
+	if resp, _ := get("GET", "/crl/server.crl", nil); resp.StatusCode != http.StatusOK {
+		t.Errorf("CRL without the path of the URL: %s", resp.Status)
+	}
 	_, body = get("GET", "/pki/ca/server.cer", nil)
 	if !bytes.Equal(body, out.Chain[0].Raw) {
 		t.Error("the issuer's certificate is another one")
 	}
-	for _, path := range []string{"/pki/crl/none.crl", "/pki/crl/ssh-user.crl", "/pki/crl/server", "/crl/server.crl", "/pki/ca/ssh-user.cer"} {
+	for _, path := range []string{"/pki/crl/none.crl", "/pki/crl/ssh-user.crl", "/pki/crl/server", "/other/crl/server.crl", "/pki/ca/ssh-user.cer"} {
 		if resp, _ := get("GET", path, nil); resp.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: %s", path, resp.Status)
 		}
