@@ -21,9 +21,10 @@ import (
 type Applier struct {
 	Root string // below this directory instead of /
 	Dir  string // where backups go, one directory each
-	// Check reports whether sshd takes the files that are in place: sshd -t.
+	// Check reports whether the files that are in place are right: whether sshd
+	// takes them, and whether they do what they are for.
 	Check func(ctx context.Context) error
-	// Reload makes sshd read them.
+	// Reload makes sshd read them, if it runs.
 	Reload func(ctx context.Context) error
 	Now    func() time.Time // nil means the system's clock
 }
@@ -98,10 +99,7 @@ func (a Applier) write(ctx context.Context, files []File) error {
 			return err
 		}
 	}
-	if err := a.Check(ctx); err != nil {
-		return postern.Errorf(postern.Invalid, "sshd does not take the new configuration: %w", err)
-	}
-	return nil
+	return a.Check(ctx)
 }
 
 func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
@@ -121,8 +119,8 @@ func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
 	return out, replaceFile(filepath.Join(dir, out.Copy), b, 0o600)
 }
 
-// RollBack puts everything back as the backup has it, once. One that did not
-// come to its end is done over.
+// RollBack puts everything back as the backup has it, and has sshd read it, once.
+// One that did not come to its end is done over.
 func (a Applier) RollBack(ctx context.Context, dir string) error {
 	m, err := readManifest(dir)
 	if err != nil {
@@ -147,10 +145,10 @@ func (a Applier) RollBack(ctx context.Context, dir string) error {
 			return fmt.Errorf("put %s back from %s: %w", f.Path, dir, err)
 		}
 	}
-	if err := finish(dir); err != nil {
-		return err
+	if err := a.Reload(ctx); err != nil {
+		return fmt.Errorf("the old files are back, but sshd has not read them: %w", err)
 	}
-	return a.Reload(ctx)
+	return finish(dir)
 }
 
 // finish says that a roll-back came to its end.
@@ -348,7 +346,7 @@ func uptime() float64 {
 }
 
 // Listeners returns the sshd processes of this host that listen for
-// connections: those whose parent is no sshd.
+// connections: those whose parent is no sshd, and that serve none themselves.
 func Listeners() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -360,8 +358,10 @@ func Listeners() ([]int, error) {
 		if err != nil || procFile(pid, "comm") != "sshd" {
 			continue
 		}
+		title := procFile(pid, "cmdline")
+		serves := strings.HasPrefix(title, "sshd: ") && !strings.Contains(title, "[listener]")
 		parent, err := strconv.Atoi(statField(pid, 4))
-		if err == nil && procFile(parent, "comm") != "sshd" && processUser(pid) == 0 {
+		if err == nil && !serves && procFile(parent, "comm") != "sshd" && processUser(pid) == 0 {
 			pids = append(pids, pid)
 		}
 	}

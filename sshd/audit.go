@@ -3,11 +3,17 @@ package sshd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/postern-project/postern"
 )
 
 // Auditor looks for what is wrong with two-factor SSH on a host. The zero
@@ -16,7 +22,8 @@ type Auditor struct {
 	Root   string   // read files below this directory instead of /
 	Config string   // sshd's; empty means /etc/ssh/sshd_config
 	SSHD   []string // the sshd command; empty means sshd from /usr/sbin
-	// Service is the PAM service; empty means sshd.
+	// Service is the PAM service; empty means what sshd's configuration says,
+	// else sshd.
 	Service string
 	// Clock tells how far off the clock is, for codes that depend on it; nil
 	// asks the kernel.
@@ -45,24 +52,30 @@ type audit struct {
 	port       string
 }
 
-// Audit returns what is wrong. It changes nothing.
+// Audit returns what is wrong. It changes nothing. It fails with
+// postern.Unavailable where there is no sshd to ask, postern.Denied for who is
+// not root, and postern.NotFound without a configuration.
 func (a Auditor) Audit(ctx context.Context) (*Report, error) {
-	run := &audit{hostFiles: hostFiles{root: a.Root}, config: "/etc/ssh/sshd_config", service: "sshd"}
+	run := &audit{hostFiles: hostFiles{root: a.Root}, config: sshdConfigFile, service: a.Service}
 	if a.Config != "" {
 		run.config = a.Config
 	}
-	if a.Service != "" {
-		run.service = a.Service
-	}
 	sshd := slices.Clone(a.SSHD)
 	if len(sshd) == 0 {
-		sshd = []string{"/usr/sbin/sshd"}
+		sshd = []string{sshdProgram}
+	}
+	if _, err := exec.LookPath(sshd[0]); err != nil {
+		return nil, postern.Errorf(postern.Unavailable, "there is no %s to ask", sshd[0]).WithHint("install OpenSSH's server")
+	}
+	if os.Geteuid() != 0 {
+		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("sudo postern ssh check")
 	}
 	sshd = append(sshd, "-f", run.path(run.config))
 	if err := run.gather(ctx, sshd); err != nil {
 		return nil, err
 	}
 	run.judgeDoors()
+	run.judgeUntried()
 	run.judgeChannels()
 	run.judgeValidation()
 	run.judgeFiles()
@@ -78,17 +91,24 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 func (a *audit) gather(ctx context.Context, sshd []string) error {
 	var err error
 	if a.directives, err = a.hostFiles.directives(a.config); err != nil {
-		return fmt.Errorf("sshd's configuration: %w", err)
+		return configError(err)
+	}
+	i := slices.IndexFunc(a.directives, func(d directive) bool { return d.keyword == "pamservicename" && len(d.args) > 0 })
+	if a.service == "" {
+		a.service = "sshd"
+		if i >= 0 {
+			a.service = a.directives[i].args[0]
+		}
 	}
 	a.accounts = a.hostFiles.accounts()
 	a.stack, _ = a.pamStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
-	for _, c := range cases(a.directives, a.accounts) {
+	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack) {
 		s, err := effective(ctx, sshd, c)
 		if err != nil {
 			return err
 		}
 		d := newDoor(c, s, a.stack)
-		_, d.explicit = a.directive(c, "authenticationmethods")
+		d.methods = a.directive(c, "authenticationmethods")
 		a.doors = append(a.doors, d)
 		a.port = s.first("port")
 	}
@@ -96,20 +116,39 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 	return nil
 }
 
-// directive returns the line that decides keyword for a connection.
-func (a *audit) directive(c Case, keyword string) (Line, bool) {
-	for _, d := range a.directives {
-		if d.keyword == keyword && d.applies(c) {
-			return d.Line, true
+// configError says that sshd's configuration cannot be read.
+func configError(err error) error {
+	code := postern.Internal
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		code = postern.NotFound
+	case errors.Is(err, fs.ErrPermission):
+		code = postern.Denied
+	}
+	return postern.Errorf(code, "sshd's configuration: %w", err)
+}
+
+// directive returns the line that decides keyword for a connection: the first
+// in a Match block that holds, else the first outside of any; nil for none.
+func (a *audit) directive(c Case, keyword string) *directive {
+	var global *directive
+	for i := range a.directives {
+		d := &a.directives[i]
+		switch {
+		case d.keyword != keyword:
+		case d.match == nil && global == nil:
+			global = d
+		case d.match != nil && d.applies(c):
+			return d
 		}
 	}
-	return Line{}, false
+	return global
 }
 
 // setBy returns the line that decides keyword, or says that it is the default.
 func (a *audit) setBy(d door, keyword string) Line {
-	if l, ok := a.directive(d.c, keyword); ok {
-		return l
+	if l := a.directive(d.c, keyword); l != nil {
+		return l.Line
 	}
 	return Line{File: a.shown(a.config), Text: "(not set) " + keyword + " " + d.s.first(keyword)}
 }
@@ -122,7 +161,7 @@ func (a *audit) judgeDoors() {
 			a.add(Finding{
 				ID: "no-second-factor", Severity: High, Title: "one factor opens everything; nothing asks for a second one",
 				Where: a.setBy(d, "authenticationmethods"), Case: d.c.String(),
-				Proof: a.ssh(d, d.paths[0], "true"), try: proveLogin(d, d.paths[0]),
+				Proof: a.ssh(d, d.paths[0], "true"), try: proveLogin(d, d.paths[0]), opens: true,
 				Mend: "postern ssh config --apply",
 			})
 		}
@@ -140,9 +179,31 @@ func (a *audit) judgeDoors() {
 			a.add(Finding{
 				ID: "empty-passwords", Severity: Critical, Title: "an account without a password needs none",
 				Where: a.setBy(d, "permitemptypasswords"), Case: d.c.String(),
-				Proof: a.ssh(d, path{methods: []string{"none"}}, "true"), Mend: "PermitEmptyPasswords no",
+				Proof: a.ssh(d, path{methods: []string{"none"}}, "true"), Mend: "PermitEmptyPasswords no", opens: true,
 			})
 		}
+	}
+}
+
+// decisive are the keywords that may let somebody in with less.
+var decisive = []string{
+	"authenticationmethods", "permitrootlogin", "passwordauthentication", "kbdinteractiveauthentication", "challengeresponseauthentication",
+	"pubkeyauthentication", "gssapiauthentication", "hostbasedauthentication", "permitemptypasswords", "authorizedkeysfile",
+	"authorizedkeyscommand", "trustedusercakeys", "forcecommand",
+}
+
+// judgeUntried tells of Match blocks that hold for no connection that was tried,
+// so that nobody knows what they let in.
+func (a *audit) judgeUntried() {
+	for _, l := range a.directives {
+		holds := func(d door) bool { return l.applies(d.c) }
+		if !slices.Contains(decisive, l.keyword) || l.File == dropInFile || slices.ContainsFunc(a.doors, holds) {
+			continue
+		}
+		a.add(Finding{
+			ID: "match-untried", Severity: Low, Title: "no account and no connection that is known here meets this line's Match: what it lets in was not tried", Where: l.Line,
+			Proof: "sshd -T -C user=USER,host=HOST,addr=ADDRESS of somebody whom it is for", Mend: "take the block away if it is for nobody any more",
+		})
 	}
 }
 
@@ -153,38 +214,47 @@ func (a *audit) intended() bool {
 	})
 }
 
-// elsewhere reports whether some kind of connection needs two factors whatever
-// it tries, or goes through a gate.
-func (a *audit) elsewhere() bool {
-	return slices.ContainsFunc(a.doors, func(d door) bool {
-		return len(d.paths) > 0 && (a.gate(d) != nil || !slices.ContainsFunc(d.paths, func(p path) bool { return !p.two() }))
+// meant reports whether somebody wrote down that one factor is enough for a
+// door. It does not count where it keeps another line from counting.
+func (a *audit) meant(d door) bool {
+	return d.methods != nil && d.methods.meant && a.hiddenBy(d.methods) == nil
+}
+
+// hiddenBy returns a line outside of Match blocks that asks for something else
+// than the first such line, which is the one that counts.
+func (a *audit) hiddenBy(first *directive) *directive {
+	i := slices.IndexFunc(a.directives, func(d directive) bool {
+		return first.match == nil && d.match == nil && d.keyword == first.keyword && !slices.Equal(d.args, first.args)
 	})
+	if i < 0 {
+		return nil
+	}
+	return &a.directives[i]
 }
 
 // judgeWeak explains a way in that proves less than two things.
 func (a *audit) judgeWeak(d door, p path) {
-	f := Finding{Severity: Critical, Case: d.c.String(), Proof: a.ssh(d, p, "true"), try: proveLogin(d, p)}
+	f := Finding{Severity: Critical, Case: d.c.String(), Proof: a.ssh(d, p, "true"), try: proveLogin(d, p), opens: true}
 	methods := strings.Join(p.methods, ",")
-	// Whoever wrote down one factor for some, and two for others, meant it.
-	meant := d.explicit && a.elsewhere() && !slices.ContainsFunc(d.paths, path.two)
 	right := "AuthenticationMethods publickey,keyboard-interactive:pam"
+	f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right+"; where one factor is meant, the line "+oneFactorMark+" above it"
 	switch {
 	case a.gate(d) != nil:
 		return // judgeChannels tells
 	case d.c.uid == 0:
 		f.ID, f.Title = "root-way-round", fmt.Sprintf("root comes in by %s alone", methods)
 		f.Where, f.Mend = a.setBy(d, "permitrootlogin"), "PermitRootLogin no"
-	case p.pam == nil && meant:
+	case a.meant(d):
 		return
-	case p.pam == nil && !d.explicit && slices.ContainsFunc(a.stack, pamLine.asksCode):
+	case d.methods != nil && d.methods.meant:
+		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s does not count: sshd takes the first AuthenticationMethods", a.hiddenBy(d.methods))
+		f.Mend = "take the first line away, or run postern ssh config again"
+	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, pamLine.asksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
-		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
 	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
 		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for", methods)
-		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
 	case p.pam == nil:
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
-		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
 	case p.pam.away != nil:
 		f.ID, f.Title = "pam-fail-open", "who makes the validation service unreachable needs no code"
 		f.Where, f.Mend = p.pam.away.Line, "auth required "+p.pam.away.module+".so"
@@ -193,8 +263,12 @@ func (a *audit) judgeWeak(d door, p path) {
 		f.ID, f.Title = "pam-nullok", "an account that nobody enrolled needs no code"
 		f.Where, f.Mend = p.pam.nullok.Line, "take nullok away once everybody is enrolled"
 		f.Severity = High
-	case p.pam.exempt && a.elsewhere():
-		return
+	case p.pam.exempt != nil && !p.has(factorCode):
+		if p.pam.exempt.meant {
+			return
+		}
+		f.ID, f.Title = "pam-exempt", "PAM asks some for no code, and nothing else asks them for a second factor"
+		f.Where, f.Mend = p.pam.exempt.Line, "take the condition away; where it is meant, the line "+oneFactorMark+" above it"
 	case p.pam.leavesOut(a.stack):
 		a.judgeLeftOut(d, p)
 		return
@@ -203,7 +277,6 @@ func (a *audit) judgeWeak(d door, p path) {
 		f.Where, f.Mend = p.pam.asked.Line, right+", or auth requisite "+p.pam.asked.module+".so above the password"
 	default:
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
-		f.Where, f.Mend = a.setBy(d, "authenticationmethods"), right
 	}
 	a.add(f)
 }
@@ -212,11 +285,11 @@ func (a *audit) judgeWeak(d door, p path) {
 func (a *audit) judgeLeftOut(d door, p path) {
 	f := Finding{
 		ID: "pam-sufficient", Severity: Critical, Case: d.c.String(),
-		Title: "PAM's stack succeeds without the code", Where: Line{File: "/etc/pam.d/" + a.service},
-		Proof: a.ssh(d, p, "true"), Mend: "auth required, with the code's module, above whatever can end the stack",
+		Title: "PAM's stack succeeds without the code", Where: Line{File: a.pamFile(a.service)},
+		Proof: a.ssh(d, p, "true"), Mend: "auth required, with the code's module, above whatever can end the stack", opens: true,
 	}
 	if p.two() {
-		f.Severity = High
+		f.Severity, f.opens = High, false
 	}
 	if by := cmp.Or(p.pam.ended, p.pam.asked); by != nil {
 		f.Where = by.Line

@@ -32,7 +32,13 @@ type directive struct {
 	keyword string // lower case
 	args    []string
 	match   []criterion // of every Match block that it stands in; nil means it always applies
+	meant   bool        // oneFactorMark stands above it
 }
+
+// oneFactorMark is the comment that says, on the line above, that whoever wrote
+// an AuthenticationMethods, or a condition of PAM's, knows that it lets people
+// in with one factor.
+const oneFactorMark = "# postern: one factor is meant"
 
 // criterion is one condition of a Match line.
 type criterion struct {
@@ -47,8 +53,8 @@ const (
 	fileMax       = 1 << 20
 )
 
-// directives reads sshd_config(5) and whatever it includes. Files that cannot
-// be read are left out, as sshd leaves them out.
+// directives reads sshd_config(5) and whatever it includes. A file that cannot
+// be read is an error, as it is for sshd.
 func (h hostFiles) directives(file string) ([]directive, error) {
 	var out []directive
 	return out, h.readDirectives(&out, file, nil, 0)
@@ -60,24 +66,28 @@ func (h hostFiles) readDirectives(out *[]directive, file string, match []criteri
 		return err
 	}
 	outer := match
-	number := 0
+	number, meant := 0, false
 	for text := range strings.Lines(string(b)) {
 		number++
 		text = strings.TrimSpace(text)
 		words := splitWords(text)
 		if len(words) == 0 {
+			meant = text == oneFactorMark
 			continue
 		}
 		d := directive{
-			Line: Line{File: h.shown(file), Line: number, Text: text}, keyword: strings.ToLower(words[0]), args: words[1:], match: match,
+			Line: Line{File: h.shown(file), Line: number, Text: text}, keyword: strings.ToLower(words[0]), args: words[1:], match: match, meant: meant,
 		}
+		meant = false
 		switch d.keyword {
 		case "match":
 			match = append(slices.Clone(outer), criteria(d.args)...)
 			d.match = match
 		case "include":
 			if depth < includeDepth {
-				h.include(out, d.args, match, depth)
+				if err := h.include(out, d.args, match, depth); err != nil {
+					return err
+				}
 			}
 		}
 		if len(*out) >= directivesMax {
@@ -88,17 +98,25 @@ func (h hostFiles) readDirectives(out *[]directive, file string, match []criteri
 	return nil
 }
 
-func (h hostFiles) include(out *[]directive, patterns []string, match []criterion, depth int) {
+func (h hostFiles) include(out *[]directive, patterns []string, match []criterion, depth int) error {
 	for _, pattern := range patterns {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join("/etc/ssh", pattern)
 		}
 		files, _ := filepath.Glob(h.path(pattern))
 		for _, f := range files {
-			_ = h.readDirectives(out, f, match, depth+1)
+			if hidden(f) && !hidden(pattern) {
+				continue // glob(3) does not find it
+			}
+			if err := h.readDirectives(out, f, match, depth+1); err != nil {
+				return err
+			}
 		}
 	}
+	return nil
 }
+
+func hidden(file string) bool { return strings.HasPrefix(filepath.Base(file), ".") }
 
 // splitWords splits a line as sshd does: blanks, one optional '=' after the
 // keyword, double quotes, and '#' for a comment.
@@ -135,8 +153,8 @@ func criteria(args []string) []criterion {
 	for i := 0; i < len(args); i++ {
 		attribute, value, ok := strings.Cut(args[i], "=")
 		attribute = strings.ToLower(attribute)
-		if attribute == "all" {
-			out = append(out, criterion{attribute: "all"})
+		if attribute == "all" || attribute == "invalid-user" { // take no patterns
+			out = append(out, criterion{attribute: attribute})
 			continue
 		}
 		if !ok && i+1 < len(args) {

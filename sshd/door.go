@@ -7,10 +7,10 @@ import (
 
 // door is what sshd demands of one kind of connection.
 type door struct {
-	c        Case
-	s        settings
-	explicit bool   // AuthenticationMethods is written down for it
-	paths    []path // the ways in
+	c       Case
+	s       settings
+	methods *directive // the AuthenticationMethods written down for it; may be nil
+	paths   []path     // the ways in
 }
 
 // path is one way in: methods that sshd wants in order, and what they prove.

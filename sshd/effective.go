@@ -79,32 +79,52 @@ func (h hostFiles) accounts() []account {
 // casesMax bounds how many kinds of connection are tried.
 const casesMax = 400
 
-// cases returns one connection of each kind that the Match lines tell apart:
-// for each attribute a value that meets each pattern, and one that meets none.
-func cases(directives []directive, accounts []account) []Case {
-	patterns := map[string][]string{}
-	var groups []string
-	for _, d := range directives {
-		if d.keyword != "match" {
-			continue
+// patterns are what a host's files tell connections apart by: a Match line's
+// attribute to the patterns that stand anywhere for it.
+type patterns map[string][]string
+
+func (p patterns) add(attribute string, more ...string) {
+	for _, v := range more {
+		if v = strings.TrimPrefix(v, "!"); v != "" && !slices.Contains(p[attribute], v) {
+			p[attribute] = append(p[attribute], v)
 		}
-		for _, m := range criteria(d.args) {
-			for _, p := range m.patterns {
-				p = strings.TrimPrefix(p, "!")
-				if m.attribute == "group" {
-					groups = append(groups, p)
-				} else if !slices.Contains(patterns[m.attribute], p) {
-					patterns[m.attribute] = append(patterns[m.attribute], p)
-				}
+	}
+}
+
+// patternsOf collects the patterns of sshd's Match lines, and of its lists of
+// whom to allow and deny.
+func patternsOf(directives []directive) patterns {
+	p := patterns{}
+	for _, d := range directives {
+		switch d.keyword {
+		case "match":
+			for _, m := range criteria(d.args) {
+				p.add(m.attribute, m.patterns...)
+			}
+		case "allowgroups", "denygroups":
+			p.add("group", d.args...)
+		case "allowusers", "denyusers":
+			for _, arg := range d.args {
+				user, from, _ := strings.Cut(arg, "@")
+				p.add("user", user)
+				p.add("address", from)
+				p.add("host", from)
 			}
 		}
 	}
+	return p
+}
+
+// cases returns one connection of each kind that sshd's patterns and PAM's
+// conditions tell apart: for each attribute a value that meets each pattern, and
+// one that meets none.
+func cases(p patterns, accounts []account, stack []pamLine) []Case {
 	var out []Case
-	for _, a := range candidates(accounts, patterns["user"], groups) {
-		for _, addr := range values(patterns["address"], "203.0.113.99") {
-			for _, host := range values(patterns["host"], "elsewhere.invalid") {
-				for _, laddr := range values(patterns["localaddress"], "198.51.100.1") {
-					for _, lport := range values(patterns["localport"], "22") {
+	for _, a := range candidates(accounts, p, stack) {
+		for _, addr := range values(p["address"], "203.0.113.99", someAddress) {
+			for _, host := range values(p["host"], "elsewhere.invalid", someName) {
+				for _, laddr := range values(p["localaddress"], "198.51.100.1", someAddress) {
+					for _, lport := range values(p["localport"], "22", someName) {
 						if len(out) < casesMax {
 							out = append(out, Case{a.name, host, addr, laddr, lport, a.uid, a.groups})
 						}
@@ -117,59 +137,98 @@ func cases(directives []directive, accounts []account) []Case {
 }
 
 // values returns what meets each pattern, after one that meets none.
-func values(patterns []string, other string) []string {
+func values(patterns []string, other string, some func(pattern string) string) []string {
 	out := []string{other}
 	for _, p := range patterns {
-		v := strings.NewReplacer("*", "x", "?", "x").Replace(p)
-		if base, _, ok := strings.Cut(p, "/"); ok {
-			v = base
-		}
-		if !slices.Contains(out, v) {
+		if v := some(p); v != "" && !slices.Contains(out, v) {
 			out = append(out, v)
 		}
 	}
 	return out
 }
 
-// candidates returns root, an ordinary account, and accounts that meet each
-// user and group pattern.
-func candidates(accounts []account, users, groups []string) []account {
-	var out []account
-	add := func(a account) {
-		if !slices.ContainsFunc(out, func(b account) bool { return a.name == b.name }) {
-			out = append(out, a)
+// someName returns a word that meets a pattern.
+func someName(pattern string) string { return strings.NewReplacer("*", "x", "?", "x").Replace(pattern) }
+
+// someAddress returns an address that meets a pattern or network, "" if none is
+// found.
+func someAddress(pattern string) string {
+	base, _, _ := strings.Cut(pattern, "/")
+	digits := strings.NewReplacer("*", "1", "?", "1").Replace(base)
+	for _, v := range []string{base, digits, digits + ".1", digits + ".1.1", digits + ".1.1.1", digits + "::1", digits + ":1"} {
+		if matchAddress(v, []string{pattern}) {
+			return v
 		}
 	}
-	first := func(meets func(account) bool) bool {
-		i := slices.IndexFunc(accounts, meets)
-		if i >= 0 {
-			add(accounts[i])
+	return ""
+}
+
+// candidates returns one account of each kind that may log in or is named, root
+// last, and one more for what no account of the host's files is: an ordinary
+// one, and one for each user pattern.
+func candidates(accounts []account, p patterns, stack []pamLine) []account {
+	var others, roots []account
+	seen := map[string]bool{}
+	ordinary := false
+	for _, a := range accounts {
+		named := p.name(a)
+		if !named && !a.mayLogIn() && a.uid != 0 {
+			continue
 		}
-		return i >= 0
+		ordinary = ordinary || !named && a.uid >= 1000
+		k := a.kind(p, stack)
+		switch {
+		case seen[k]:
+		case a.uid == 0:
+			roots = append(roots, a)
+		default:
+			others = append(others, a)
+		}
+		seen[k] = true
 	}
-	named := func(a account) bool {
-		return slices.ContainsFunc(users, func(p string) bool { return p != "*" && wildcard(p, a.name) }) ||
-			slices.ContainsFunc(groups, func(p string) bool {
-				return p != "*" && slices.ContainsFunc(a.groups, func(g string) bool { return wildcard(p, g) })
-			})
+	if !ordinary {
+		others = append(others, account{name: "someone", uid: -1})
 	}
-	if !first(func(a account) bool { return a.uid >= 1000 && a.uid < 60000 && a.mayLogIn() && !named(a) }) {
-		add(account{name: "someone", uid: -1})
-	}
-	if !first(func(a account) bool { return a.uid == 0 }) {
-		add(account{name: "root"})
-	}
-	for _, p := range users {
-		if !first(func(a account) bool { return wildcard(p, a.name) }) {
-			add(account{name: strings.NewReplacer("*", "x", "?", "x").Replace(p), uid: -1})
+	for _, pattern := range p["user"] {
+		if !slices.ContainsFunc(accounts, func(a account) bool { return wildcard(pattern, a.name) }) {
+			others = append(others, account{name: someName(pattern), uid: -1})
 		}
 	}
-	for _, p := range groups {
-		first(func(a account) bool {
-			return slices.ContainsFunc(a.groups, func(g string) bool { return wildcard(p, g) })
-		})
+	if len(roots) == 0 {
+		roots = []account{{name: "root"}}
 	}
-	return out
+	return append(others, roots...)
+}
+
+// name reports whether some pattern is for accounts such as a.
+func (p patterns) name(a account) bool {
+	meets := func(names ...string) func(string) bool {
+		return func(pattern string) bool {
+			return pattern != "*" && slices.ContainsFunc(names, func(n string) bool { return wildcard(pattern, n) })
+		}
+	}
+	return slices.ContainsFunc(p["user"], meets(a.name)) || slices.ContainsFunc(p["group"], meets(a.groups...))
+}
+
+// kind says what sshd's patterns and PAM's conditions make of an account:
+// whoever is of the same kind is treated alike.
+func (a account) kind(p patterns, stack []pamLine) string {
+	k := fmt.Append(nil, a.uid == 0)
+	for _, pattern := range p["user"] {
+		k = fmt.Append(k, wildcard(pattern, a.name))
+	}
+	for _, pattern := range p["group"] {
+		k = fmt.Append(k, slices.ContainsFunc(a.groups, func(g string) bool { return wildcard(pattern, g) }))
+	}
+	return string(appendConditions(k, stack, Case{User: a.name, uid: a.uid, groups: a.groups}))
+}
+
+func appendConditions(k []byte, stack []pamLine, c Case) []byte {
+	for _, l := range stack {
+		holds, _ := l.condition(c)
+		k = appendConditions(fmt.Append(k, holds, l.passesBy(c)), l.sub, c)
+	}
+	return k
 }
 
 // settings is what sshd -T prints: keyword, lower case, to its values.

@@ -50,7 +50,7 @@ func (a *audit) decisiveFiles() []string {
 			}
 		}
 	}
-	add(a.config, shellConfigFile, mappingsFile, "/etc/pam.d/"+a.service)
+	add(a.config, shellConfigFile, mappingsFile, a.pamFile(a.service))
 	for _, d := range a.directives {
 		add(d.File)
 	}

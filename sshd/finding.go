@@ -30,13 +30,19 @@ type Finding struct {
 	Mend     string   `json:"mend"`
 	Proved   string   `json:"proved,omitempty"` // what running the proof showed
 
-	try probe
+	try   probe
+	opens bool // a way in with fewer than two factors
 }
 
 // Report is what an audit found.
 type Report struct {
 	Findings []Finding `json:"findings"` // most severe first
 	Cases    int       `json:"cases"`    // kinds of connection that sshd was asked about
+}
+
+// Open returns the findings that are ways in with fewer than two factors.
+func (r *Report) Open() []Finding {
+	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return !f.opens })
 }
 
 // add notes a finding once for each line that causes it.

@@ -1,7 +1,10 @@
 package sshd
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -32,6 +35,7 @@ type pamLine struct {
 	module  string            // base name without .so
 	args    []string
 	sub     []pamLine // a substack
+	meant   bool      // oneFactorMark stands above it, or postern ssh config wrote it
 }
 
 // pass is one way through a stack to success.
@@ -41,7 +45,7 @@ type pass struct {
 	away    *pamLine // it works because this line's service is away
 	asked   *pamLine // a line that asks for a code
 	ended   *pamLine // the line that ended the stack, or jumped past one that asks for a code
-	exempt  bool     // a condition on the user leads past the line that asks for a code
+	exempt  *pamLine // a condition on the user that leads past the line that asks for a code
 }
 
 var pamControls = map[string]map[string]string{
@@ -74,10 +78,32 @@ var pamConditions = map[string]bool{
 	"pam_time": true, "pam_rhosts": true, "pam_wheel": true, "pam_shells": true, "pam_sepermit": true,
 }
 
-// pamStack reads the stack of one phase (auth, account) of a service.
+// pamStack reads the stack of one phase (auth, account) of a service; one that
+// has no file is served by that of "other".
 func (h hostFiles) pamStack(service, phase string) ([]pamLine, error) {
 	budget := pamFilesMax
-	return h.readPAM("/etc/pam.d/"+service, phase, 0, &budget)
+	stack, err := h.readPAM(h.pamFile(service), phase, 0, &budget)
+	if errors.Is(err, fs.ErrNotExist) {
+		return h.readPAM(h.pamFile("other"), phase, 0, &budget)
+	}
+	return stack, err
+}
+
+// pamDirs are where libpam looks for a service's file, in this order: the
+// administrator's, then the distribution's.
+var pamDirs = []string{"/etc/pam.d", "/usr/lib/pam.d", "/usr/etc/pam.d"}
+
+// pamFile returns the file of a service, or that a line includes.
+func (h hostFiles) pamFile(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	for _, dir := range pamDirs {
+		if _, err := os.Stat(h.path(filepath.Join(dir, name))); err == nil {
+			return filepath.Join(dir, name)
+		}
+	}
+	return filepath.Join(pamDirs[0], name)
 }
 
 // pamFilesMax bounds how many files a stack may include, each time counted.
@@ -92,25 +118,32 @@ func (h hostFiles) readPAM(file, phase string, depth int, budget *int) ([]pamLin
 		return nil, err
 	}
 	var out []pamLine
-	number := 0
+	number, meant, ours := 0, false, false
 	text := strings.ReplaceAll(string(b), "\\\n", " \x00") // continued lines count as lines
 	for raw := range strings.Lines(text) {
 		number++
 		at := Line{File: h.shown(h.path(file)), Line: number, Text: strings.TrimSpace(strings.ReplaceAll(raw, "\x00", ""))}
 		number += strings.Count(raw, "\x00")
 		words := pamWords(at.Text)
+		if len(words) == 0 {
+			meant = at.Text == oneFactorMark
+			ours = at.Text == pamBegin || ours && at.Text != pamEnd
+			continue
+		}
+		here := meant || ours
+		meant = false
 		if len(words) >= 2 && words[0] == "@include" && depth < includeDepth {
-			more, _ := h.readPAM(pamPath(words[1]), phase, depth+1, budget)
+			more, _ := h.readPAM(h.pamFile(words[1]), phase, depth+1, budget)
 			out = append(out, more...)
 			continue
 		}
 		if len(words) < 3 || strings.ToLower(strings.TrimPrefix(words[0], "-")) != phase {
 			continue
 		}
-		line := pamLine{Line: at, module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), args: words[3:]}
+		line := pamLine{Line: at, module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), args: words[3:], meant: here}
 		switch control := strings.ToLower(words[1]); {
 		case (control == "include" || control == "substack") && depth < includeDepth:
-			sub, _ := h.readPAM(pamPath(words[2]), phase, depth+1, budget)
+			sub, _ := h.readPAM(h.pamFile(words[2]), phase, depth+1, budget)
 			if control == "include" {
 				out = append(out, sub...)
 				continue
@@ -124,13 +157,6 @@ func (h hostFiles) readPAM(file, phase string, depth int, budget *int) ([]pamLin
 		out = append(out, line)
 	}
 	return out, nil
-}
-
-func pamPath(name string) string {
-	if filepath.IsAbs(name) {
-		return name
-	}
-	return "/etc/pam.d/" + name
 }
 
 // pamWords splits a line at blanks, keeping [bracketed words] together.
@@ -364,7 +390,7 @@ func (w *walk) run(lines []pamLine, s state, end func(state)) {
 			}
 			if slices.ContainsFunc(rest[:n], pamLine.asksCode) {
 				if pamConditions[l.module] {
-					next.pass.exempt = true
+					next.pass.exempt = &l
 				} else {
 					next.pass.ended = &l
 				}
@@ -377,7 +403,7 @@ func (w *walk) run(lines []pamLine, s state, end func(state)) {
 // leavesOut reports whether the pass gets by without a code that the stack
 // asks others for.
 func (p pass) leavesOut(stack []pamLine) bool {
-	return !p.exempt && p.nullok == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, pamLine.asksCode)
+	return p.exempt == nil && p.nullok == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, pamLine.asksCode)
 }
 
 // with returns the pass after the module answered o.
@@ -390,7 +416,7 @@ func (p pass) with(l *pamLine, o outcome) pass {
 		p.asked = l
 	}
 	if l.asksCode() && o.value == "ignore" && !o.nullok {
-		p.exempt = true
+		p.exempt = l
 	}
 	if o.nullok && p.nullok == nil {
 		p.nullok = l

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-project/postern"
 )
@@ -47,8 +49,9 @@ type Setup struct {
 	KRL             []byte // what RevokedKeys is to hold; for Certificates
 }
 
-// The files that a setup writes, beside PAM's for sshd.
+// sshd, and the files that a setup writes.
 const (
+	sshdProgram    = "/usr/sbin/sshd"
 	sshdConfigFile = "/etc/ssh/sshd_config"
 	dropInFile     = "/etc/ssh/sshd_config.d/00-postern.conf"
 	userCAFile     = "/etc/ssh/postern_user_ca.pub"
@@ -106,14 +109,18 @@ func (s Setup) Files(root string) ([]File, error) {
 	h := hostFiles{root: root}
 	main, err := h.read(sshdConfigFile)
 	if err != nil {
-		return nil, fmt.Errorf("sshd's configuration: %w", err)
+		return nil, configError(err)
 	}
-	pam, err := h.read(pamSSHDFile)
+	now, err := h.present()
 	if err != nil {
-		return nil, fmt.Errorf("PAM's stack for sshd: %w", err)
+		return nil, err
+	}
+	pam, err := h.read(h.pamFile("sshd"))
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "PAM's stack for sshd: %w", err)
 	}
 	files := []File{
-		{Path: dropInFile, Content: []byte(s.sshdConfig()), Mode: 0o644},
+		{Path: dropInFile, Content: []byte(s.sshdConfig(now)), Mode: 0o644},
 		{Path: pamSSHDFile, Content: []byte(s.pamSSHD(string(pam))), Mode: 0o644},
 	}
 	if !includesDropIns(string(main)) {
@@ -141,16 +148,80 @@ func includesDropIns(config string) bool {
 	return false
 }
 
+// present is what a host's sshd_config says outside of Match blocks, without
+// our own part: keyword to the arguments of its first line, which counts.
+type present map[string][]string
+
+func (h hostFiles) present() (present, error) {
+	all, err := h.directives(sshdConfigFile)
+	if err != nil {
+		return nil, configError(err)
+	}
+	now := present{}
+	for _, d := range all {
+		if d.File == dropInFile {
+			continue
+		}
+		if d.keyword == "authenticationmethods" && slices.Contains(d.args, "any") {
+			return nil, postern.Errorf(postern.Invalid, "%s: sshd takes no other AuthenticationMethods beside any", d.Line).WithHint("take the line away: any is the default")
+		}
+		if _, ok := now[d.keyword]; !ok && d.match == nil {
+			now[d.keyword] = d.args
+		}
+	}
+	return now, nil
+}
+
+func (p present) is(keyword, value string) bool {
+	return len(p[keyword]) > 0 && strings.EqualFold(p[keyword][0], value)
+}
+
+// othersMethods returns the AuthenticationMethods that leave whoever needs no
+// code as they are, though UsePAM is on from now on; "" where what stands there
+// asks for two methods, and is to stay.
+func (p present) othersMethods() string {
+	lists := p["authenticationmethods"]
+	if len(lists) == 0 {
+		lists = []string{"publickey", "password", "keyboard-interactive", "gssapi-with-mic", "hostbased"}
+	}
+	if !slices.ContainsFunc(lists, func(l string) bool { return !strings.Contains(l, ",") }) {
+		return ""
+	}
+	if !p.is("usepam", "yes") { // then nobody came in by it
+		lists = slices.DeleteFunc(slices.Clone(lists), func(l string) bool { return strings.Contains(l, "keyboard-interactive") })
+	}
+	return strings.Join(lists, " ")
+}
+
+// graceMax is how long somebody may take to come in.
+const graceMax = time.Minute
+
+// briefGrace reports whether a LoginGraceTime below graceMax is set.
+func (p present) briefGrace() bool {
+	if len(p["logingracetime"]) == 0 {
+		return false
+	}
+	text := p["logingracetime"][0]
+	if _, err := strconv.Atoi(text); err == nil {
+		text += "s"
+	}
+	d, err := time.ParseDuration(strings.ToLower(text)) // fails for days, weeks
+	return err == nil && d > 0 && d < graceMax
+}
+
 const keyThenCode = "publickey,keyboard-interactive:pam"
 
-// sshdConfig returns the part of sshd_config that is ours. Among Match blocks
-// the first counts, so the account for emergencies comes first.
-func (s Setup) sshdConfig() string {
+// sshdConfig returns the part of sshd_config that is ours, beside what the host
+// has. Among Match blocks the first counts, so the account for emergencies comes
+// first.
+func (s Setup) sshdConfig(now present) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by postern ssh config. What is set first counts: keep this file first.")
 	line("UsePAM yes")
-	line("LoginGraceTime 60")
+	if !now.briefGrace() {
+		line("LoginGraceTime %d", int(graceMax.Seconds()))
+	}
 	line("LogLevel VERBOSE") // tells of the first of two factors, too: which key or certificate
 	// Where only some need both factors, root's own block below lets root in.
 	line("PermitRootLogin %s", map[bool]string{true: "yes", false: "no"}[s.Root && s.Mode != GroupsOnly])
@@ -162,7 +233,10 @@ func (s Setup) sshdConfig() string {
 		line("AuthenticationMethods %s", map[Mode]string{KeyAndCode: keyThenCode, PasswordAndCode: "keyboard-interactive:pam"}[s.Mode])
 	case GroupsOnly:
 		line("# Members of the groups below need both; everybody else comes in as before.")
-		line("AuthenticationMethods publickey password keyboard-interactive gssapi-with-mic hostbased")
+		if methods := now.othersMethods(); methods != "" {
+			line(oneFactorMark)
+			line("AuthenticationMethods %s", methods)
+		}
 	case Certificates:
 		line("PubkeyAuthentication yes")
 		line("PasswordAuthentication no")
@@ -230,13 +304,13 @@ func (s Setup) pamSSHD(old string) string {
 		}
 	}
 	auth, account := s.pamAuth(), s.pamAccount()
-	for _, line := range strings.Split(strings.TrimRight(withoutOurs(old), "\n"), "\n") {
+	for _, line := range logicalLines(strings.TrimRight(withoutOurs(old), "\n")) {
 		switch pamPhase(line) {
 		case "auth":
 			block(auth)
 			auth = nil
 			if s.replaces(line) {
-				line = pamOff + line
+				line = pamOff + strings.ReplaceAll(line, "\n", "\n"+pamOff)
 			}
 		case "account":
 			block(account)
@@ -248,12 +322,28 @@ func (s Setup) pamSSHD(old string) string {
 	return strings.Join(out, "\n") + "\n"
 }
 
+// logicalLines splits text at the ends of lines, but for those that a backslash
+// continues.
+func logicalLines(text string) []string {
+	var out []string
+	continued := false
+	for _, line := range strings.Split(text, "\n") {
+		if continued {
+			out[len(out)-1] += "\n" + line
+		} else {
+			out = append(out, line)
+		}
+		continued = strings.HasSuffix(line, "\\") && !strings.HasPrefix(strings.TrimSpace(line), "#")
+	}
+	return out
+}
+
 // replaces reports whether our auth lines stand in for one that was there.
 func (s Setup) replaces(line string) bool {
 	if s.Mode == KeyAndCode && s.PasswordGroup == "" {
 		return true
 	}
-	words := pamWords(line)
+	words := pamWords(strings.ReplaceAll(line, "\\\n", " "))
 	module := strings.TrimSuffix(filepath.Base(words[min(2, len(words)-1)]), ".so")
 	return s.Mode != GroupsOnly && pamModules[module] == factorCode
 }
@@ -325,7 +415,7 @@ func withoutOurs(text string) string {
 // pamPhase returns the phase of a line, or of what it includes by Debian's
 // custom of common-PHASE.
 func pamPhase(line string) string {
-	words := pamWords(line)
+	words := pamWords(strings.ReplaceAll(line, "\\\n", " "))
 	if len(words) >= 2 && words[0] == "@include" {
 		return strings.TrimPrefix(words[1], "common-")
 	}

@@ -30,9 +30,9 @@ var setups = map[string]Setup{
 // TestAuditorIsSilentAboutSetups writes each configuration over Debian's and
 // Fedora's stock files and over what an earlier run wrote.
 func TestAuditorIsSilentAboutSetups(t *testing.T) {
-	for _, stock := range []string{"stock-debian", "stock-fedora", "broken-yubico-sufficient"} {
+	for _, stock := range []string{"stock-debian", "stock-fedora", "stock-arch", "stock-alpine", "stock-suse", "broken-yubico-sufficient"} {
 		for name, s := range setups {
-			if s.Mode == GroupsOnly && stock != "stock-debian" && stock != "stock-fedora" {
+			if s.Mode == GroupsOnly && !strings.HasPrefix(stock, "stock-") {
 				continue // what was wrong for everybody else stays
 			}
 			t.Run(stock+"/"+name, func(t *testing.T) {
@@ -90,7 +90,52 @@ func write(t *testing.T, s Setup, root string) string {
 	return pam
 }
 
+// TestGroupsOnlyWeakensNobody holds what sshd asks of alice, who is in no group,
+// against what it asked of her before.
+func TestGroupsOnlyWeakensNobody(t *testing.T) {
+	const any = "publickey password keyboard-interactive gssapi-with-mic hostbased"
+	for config, want := range map[string]string{
+		"UsePAM yes\n":                       any,
+		"UsePAM yes\nLoginGraceTime 1m30s\n": any,
+		"UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive:pam\nLoginGraceTime 30\n":               "publickey,keyboard-interactive:pam",
+		"UsePAM yes\nAuthenticationMethods publickey,password publickey,keyboard-interactive\n":                   "publickey,password publickey,keyboard-interactive",
+		"UsePAM yes\nAuthenticationMethods publickey\nMatch all\nAuthenticationMethods publickey,password\n":      "publickey,password",
+		"UsePAM yes\nMatch User nobody\nAuthenticationMethods publickey\n":                                        any,
+		"UsePAM yes\nAuthenticationMethods publickey gssapi-with-mic\nAuthenticationMethods publickey,password\n": "publickey gssapi-with-mic",
+		"UsePAM no\nPasswordAuthentication no\n":                                                                  "publickey password gssapi-with-mic hostbased",
+		"AuthenticationMethods keyboard-interactive publickey\n":                                                  "publickey",
+	} {
+		root := lay(t, map[string]string{"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\n" + config, "etc/ssh/sshd_config.d/99-x.conf": ""})
+		write(t, Setup{Mode: GroupsOnly, Groups: []string{"remote"}}, root)
+		sshd := append(sshdCommand(t, root), "-f", filepath.Join(root, "etc/ssh/sshd_config"))
+		ask := func(user string) settings {
+			s, err := effective(t.Context(), sshd, Case{User: user, Address: "203.0.113.1", LocalAddress: "203.0.113.2", LocalPort: "22"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		if got := ask("alice").first("authenticationmethods"); got != want {
+			t.Errorf("%q: alice now needs %q, not %q", config, got, want)
+		}
+		grace := "60"
+		if strings.Contains(config, "LoginGraceTime 30") {
+			grace = "30"
+		}
+		if got := ask("alice").first("logingracetime"); got != grace {
+			t.Errorf("%q: LoginGraceTime %s, not %s", config, got, grace)
+		}
+		if got := ask("robot").first("authenticationmethods"); got != keyThenCode {
+			t.Errorf("%q: robot, of the group, needs %q", config, got)
+		}
+	}
+}
+
 func TestSetupsThatMakeNoSense(t *testing.T) {
+	root := lay(t, map[string]string{"etc/ssh/sshd_config": "UsePAM yes\nMatch User alice\n\tAuthenticationMethods any\n"})
+	if _, err := (Setup{Mode: KeyAndCode}).Files(root); postern.HintOf(err) == "" || !strings.Contains(err.Error(), "/etc/ssh/sshd_config:3: ") {
+		t.Errorf("what sshd would not take: %v", err)
+	}
 	for name, s := range map[string]Setup{
 		"no mode":               {},
 		"unknown mode":          {Mode: "hope"},
@@ -210,6 +255,15 @@ func TestCrashLeavesNothingUnconfirmed(t *testing.T) {
 			}
 			if err := os.Rename(dir+".away", copies[0]); err != nil {
 				t.Fatal(err)
+			}
+		}, true},
+		"before sshd read it again": {time.Hour, func(t *testing.T, a Applier, dir string) {
+			a.Reload = func(context.Context) error { return errors.New("no signal") }
+			if err := a.RollBack(t.Context(), dir); err == nil {
+				t.Fatal("put back, and sshd never knew")
+			}
+			if pending, err := a.Pending(); pending != dir {
+				t.Errorf("what waits is %q, %v", pending, err)
 			}
 		}, true},
 		"confirmed, and then": {0, func(t *testing.T, _ Applier, dir string) {

@@ -269,11 +269,13 @@ func FuzzDirectives(f *testing.F) {
 		}
 		h := hostFiles{root: root}
 		ds, _ := h.directives("/c")
-		cases(ds, nil)
 		for _, d := range ds {
 			d.applies(Case{User: "a", Address: "192.0.2.1"})
 		}
 		stack, _ := h.pamStack("s", "auth")
+		if n := len(cases(patternsOf(ds), []account{{name: "a", uid: 1000}}, stack)); n > casesMax {
+			t.Errorf("%d cases", n)
+		}
 		for _, p := range passes(stack, Case{User: "a"}) {
 			if len(p.factors) > len(stack) {
 				t.Errorf("%d lines prove %q", len(stack), p.factors)

@@ -38,7 +38,13 @@ second factor and the channels open beside them, how codes are validated, and
 who can write the files that decide; where codes go by time, whether anything
 keeps the clock (behind pam_postern that is so if somebody in this host's state
 has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
-a command that shows it, and the mend. The exit code is 1 if there are findings.
+a command that shows it, and the mend. A way in that needs one factor is one,
+unless postern ssh config wrote it, or somebody wrote on the line above it:
+
+  # postern: one factor is meant
+
+The exit code is 1 if there are findings, 3 for who is not root, 4 without sshd's
+configuration, and 5 without sshd.
 
 With --prove, run what can be run of those commands against the local sshd; they
 open a channel and close it. Give a user and a key that sshd accepts.`,
@@ -50,7 +56,7 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 	f.BoolVar(&o.json, "json", false, "print a JSON object")
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`")
 	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default /etc/ssh/sshd_config)")
-	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default sshd)")
+	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
 	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")
 	f.StringVar(&o.prover.User, "user", "", "prove as this `USER` only")
 	f.StringVar(&o.prover.Identity, "identity", "", "the private key `FILE` to prove with")

@@ -53,7 +53,13 @@ password in its place. With --rescue-user and --rescue-from, one account comes i
 from one address with its key and a recovery code, whatever holds for others.
 
 With --apply, put the files in place: the old ones are backed up, sshd checks the
-new ones and reads them. Then log in again from another terminal and say postern
+new ones and reads them. What an older Match block still lets in with one factor
+is told, and then nothing happens without --force; where that is meant, say so
+with a comment on the line above its AuthenticationMethods, exactly
+
+  # postern: one factor is meant
+
+Then log in again from another terminal and say postern
 ssh config --confirm there: otherwise everything is put back. Before that it is
 checked whether you would be locked out; then nothing happens without --force.
 
@@ -81,7 +87,7 @@ else is applied.`,
 	f.StringVar(&o.userCA, "user-ca", "", "the `FILE` of CAs for certificates (default: this host's own state)")
 	f.StringVar(&o.krl, "krl", "", "the `FILE` of revoked keys (default: this host's own state)")
 	f.BoolVar(&o.apply, "apply", false, "put the files in place")
-	f.BoolVar(&o.force, "force", false, "apply although it may lock you out")
+	f.BoolVar(&o.force, "force", false, "apply although it may lock you out, or still lets people in with one factor")
 	f.DurationVar(&o.within, "within", 5*time.Minute, "how long a new login may take to confirm")
 	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
 	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")
@@ -102,7 +108,7 @@ func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 		}
 		return err
 	case o.rollBack != "":
-		return rollBack(ctx, applier, o)
+		return a.rollBack(ctx, applier, o)
 	case o.overdue:
 		return a.rollBackOverdue(ctx, applier)
 	}
@@ -149,35 +155,41 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 	return err
 }
 
-func hostApplier() sshd.Applier {
-	return sshd.Applier{
-		Dir: sshBackupDir,
-		Check: func(ctx context.Context) error {
-			out, err := exec.CommandContext(ctx, "/usr/sbin/sshd", "-t").CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
-			}
-			return nil
-		},
-		Reload: reloadSSHD,
+func hostApplier() sshd.Applier { return sshd.Applier{Dir: sshBackupDir, Reload: reloadSSHD} }
+
+// checkSSHD holds what was written against sshd, and looks for ways in that it
+// leaves open with fewer than two factors: then it does not stay without force.
+func (a *app) checkSSHD(ctx context.Context, force bool) error {
+	if out, err := exec.CommandContext(ctx, "/usr/sbin/sshd", "-t").CombinedOutput(); err != nil {
+		return postern.Errorf(postern.Invalid, "sshd does not take the new configuration: %w: %s", err, bytes.TrimSpace(out))
 	}
+	report, err := sshd.Auditor{}.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	open := report.Open()
+	for _, f := range open {
+		fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  mend: %s\n", f.Title, f.ID, f.Where, f.Case, f.Mend)
+	}
+	if len(open) > 0 && !force {
+		return postern.Errorf(postern.Denied, "this would still let people in with one factor; nothing was changed").WithHint("mend what the warnings say, or add --force")
+	}
+	return nil
 }
 
-// reloadSSHD tells sshd to read its configuration: by systemd, else by signal.
+// reloadSSHD tells sshd to read its configuration, if it runs: by systemd, else
+// by signal. At boot, before sshd starts, systemd is not asked: it would wait.
 func reloadSSHD(ctx context.Context) error {
-	if _, err := os.Stat("/run/systemd/system"); err == nil {
+	listeners, err := sshd.Listeners()
+	if err != nil || len(listeners) == 0 {
+		return err
+	}
+	if onSystemd() {
 		for _, unit := range []string{"ssh.service", "sshd.service"} {
 			if exec.CommandContext(ctx, "systemctl", "reload", unit).Run() == nil {
 				return nil
 			}
 		}
-		if exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", "ssh.socket").Run() == nil {
-			return nil // it starts anew for each connection
-		}
-	}
-	listeners, err := sshd.Listeners()
-	if err != nil || len(listeners) == 0 {
-		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
 	}
 	for _, pid := range listeners {
 		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
@@ -185,6 +197,19 @@ func reloadSSHD(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func onSystemd() bool {
+	_, err := os.Stat("/run/systemd/system")
+	return err == nil
+}
+
+// sshdRuns reports whether sshd listens, or systemd does in its place.
+func sshdRuns(ctx context.Context) bool {
+	if listeners, err := sshd.Listeners(); err == nil && len(listeners) > 0 {
+		return true
+	}
+	return onSystemd() && exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", "ssh.socket").Run() == nil
 }
 
 func (a *app) applySSH(ctx context.Context, files []sshd.File, o sshConfigOptions) error {
@@ -196,12 +221,17 @@ func (a *app) applySSH(ctx context.Context, files []sshd.File, o sshConfigOption
 			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("mend what the warnings say, or add --force")
 		}
 	}
-	dir, err := hostApplier().Apply(ctx, files, o.within)
+	if !sshdRuns(ctx) {
+		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
+	}
+	applier := hostApplier()
+	applier.Check = func(ctx context.Context) error { return a.checkSSHD(ctx, o.force) }
+	dir, err := applier.Apply(ctx, files, o.within)
 	if err != nil {
 		return err
 	}
 	if err := startRollBack(dir, o.within); err != nil {
-		return errors.Join(err, hostApplier().RollBack(ctx, dir))
+		return errors.Join(err, applier.RollBack(ctx, dir))
 	}
 	fmt.Fprintf(a.out, "applied; what it replaced is in %s\n", dir)
 	fmt.Fprintf(a.out, "Keep this session. Log in from another terminal and run\n\n  postern ssh config --confirm\n\nthere, within %v: otherwise everything is put back.\n", o.within)
@@ -226,7 +256,7 @@ func startRollBack(dir string, within time.Duration) error {
 }
 
 // rollBack waits, and puts everything back unless it was confirmed.
-func rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) error {
+func (a *app) rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) error {
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
 	select {
 	case <-ctx.Done():
@@ -235,18 +265,26 @@ func rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) err
 	if applier.Confirmed(o.rollBack) {
 		return nil
 	}
-	return applier.RollBack(context.WithoutCancel(ctx), o.rollBack)
+	for {
+		err := applier.RollBack(context.WithoutCancel(ctx), o.rollBack)
+		if err == nil || o.within == 0 || postern.CodeOf(err) == postern.Conflict {
+			return err
+		}
+		fmt.Fprintf(a.err, "postern: %v; trying again in %v\n", err, rollBackAgain)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(rollBackAgain):
+		}
+	}
 }
 
-// rollBackOverdue puts back what a crash left. At boot it runs before sshd does,
-// which then has nothing to read again.
+// rollBackAgain is how long after a failure what waits tries to put everything
+// back again. Who says it by hand, --within 0s, hears of the failure.
+const rollBackAgain = 30 * time.Second
+
+// rollBackOverdue puts back what a crash left. At boot it runs before sshd does.
 func (a *app) rollBackOverdue(ctx context.Context, applier sshd.Applier) error {
-	applier.Reload = func(ctx context.Context) error {
-		if running, err := sshd.Listeners(); err == nil && len(running) == 0 {
-			return nil
-		}
-		return reloadSSHD(ctx)
-	}
 	dir, err := applier.RollBackOverdue(ctx)
 	if err == nil && dir != "" {
 		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)

@@ -231,6 +231,32 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 	}
 }
 
+// TestApplyTellsOfOneFactorLeft has an older Match block let fred in by key.
+func TestApplyTellsOfOneFactorLeft(t *testing.T) {
+	t.Parallel()
+	h, _, module := configHost(t)
+	old := h.Inside("/etc/ssh/sshd_config.d/50-old.conf")
+	block := func(mark string) {
+		t.Helper()
+		if err := os.WriteFile(old, []byte("Match User fred\n"+mark+"\tAuthenticationMethods publickey\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply := func() (string, error) { return config(h, "--mode", "key-and-code", "--module", module, "--apply") }
+	block("")
+	before := read(t, h.Inside("/etc/pam.d/sshd"))
+	if out, err := apply(); err == nil || !strings.Contains(out, "50-old.conf:2: ") || !strings.Contains(out, "one factor") {
+		t.Errorf("applied beside one factor: %v: %s", err, out)
+	}
+	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {
+		t.Errorf("something was changed:\n%s", after)
+	}
+	block("\t# postern: one factor is meant\n")
+	if out, err := apply(); err != nil {
+		t.Errorf("what is meant is refused: %v: %s", err, out)
+	}
+}
+
 func read(t testing.TB, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -358,7 +358,7 @@ func ways(t *testing.T, module string) []way {
 		{
 			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
 			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
-				"Match User *,!alice\n\tAuthenticationMethods publickey\n")},
+				"Match User *,!alice\n\t# postern: one factor is meant\n\tAuthenticationMethods publickey\n")},
 			opens: opensFor([]string{"-N"}, []string{"shell", "exec", "sftp", "scp"}),
 		},
 		{
