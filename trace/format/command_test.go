@@ -17,6 +17,9 @@ func TestCommandLinesShowNoSecrets(t *testing.T) {
 		"virsh -c esx://root:hunter2@host/ list":                     "virsh -c esx://***host/ list",
 		"qemu --object=secret,id=s,data=hunter2":                     "qemu --object=secret,***",
 		"qemu -object secret,id=s,data=hunter2":                      "qemu -object secret,***",
+		"qemu -fw_cfg name=opt/x,string=hunter2 -S":                  "qemu -fw_cfg name=opt/x,string=*** -S",
+		"qemu -drive file.cookie=hunter2":                            "qemu -drive file.cookie=***",
+		"virsh -c qemu:///system qemu-monitor-command vm1 --hmp set": "virsh -c qemu:///system qemu-monitor-command vm1 --hmp ***",
 		`tool {"password":"hunter2"} x`:                              `tool *** x`,
 		"":                                                           "",
 	} {

@@ -283,7 +283,7 @@ func (f *Writer) jsonQMP(o object, m *qmp.Message, text string) object {
 		return body("data")
 	case qmp.Failure:
 		o = append(o.key("error"), '{')
-		return append(o.text("class", string(m.Class)).text("desc", string(m.Desc)), '}')
+		return append(o.text("class", string(m.Class)).text("desc", f.reason(m)), '}')
 	case qmp.Reply:
 		return body("return")
 	}

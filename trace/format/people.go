@@ -237,7 +237,7 @@ func (f *Writer) qmp(b []byte, m *qmp.Message, text string, d time.Duration) []b
 			b = took(append(b, ' '), d)
 		}
 		b = short(append(b, ' '), string(m.Class), 40)
-		b = short(append(b, ": "...), string(m.Desc), 400)
+		b = short(append(b, ": "...), f.reason(m), 400)
 		return f.paint(b, 0)
 	case qmp.Reply:
 		b = append(b, "ok"...)
@@ -250,6 +250,14 @@ func (f *Writer) qmp(b []byte, m *qmp.Message, text string, d time.Duration) []b
 		return b
 	}
 	return f.limited(b, f.monitorText(nil, text))
+}
+
+// reason returns why a command of the monitor failed.
+func (f *Writer) reason(m *qmp.Message) string {
+	if f.c.Secrets {
+		return string(m.Desc)
+	}
+	return string(qmp.AppendWithoutPasswords(nil, m.Desc, m.Cut))
 }
 
 // jsonBody appends a message's arguments, value or data.

@@ -151,12 +151,16 @@ func TestTextAndJSON(t *testing.T) {
 
 func TestSecretsAreMasked(t *testing.T) {
 	const secret = "hunter2%41"
-	vnc := "<domain><devices><graphics type='vnc' passwd='" + secret + "' port='-1'/></devices></domain>"
-	for _, c := range []struct {
+	type message struct {
 		what    string
 		head    Header
 		payload []byte
-	}{
+	}
+	xml := func(what, s string) message {
+		return message{what, head(t, "domain_define_xml", Call, OK), new(wire).str(s).wire}
+	}
+	vnc := "<domain><devices><graphics type='vnc' passwd='" + secret + "' port='-1'/></devices></domain>"
+	for _, c := range []message{
 		{"secret value", head(t, "secret_set_value", Call, OK), new(wire).dom("", 0).wire[4:20]},
 		{"SASL", head(t, "auth_sasl_step", Call, OK), sasl(secret)},
 		{"user password", head(t, "domain_set_user_password", Call, OK), new(wire).dom("vm1", 1).u32(1).str("root").u32(1).str(secret).u32(0).wire},
@@ -171,6 +175,24 @@ func TestSecretsAreMasked(t *testing.T) {
 		{"URI", head(t, "connect_open", Call, OK), new(wire).u32(1).str("esx://root:" + secret + "@host/").u32(0).wire},
 		{"cookie", head(t, "domain_define_xml", Call, OK), new(wire).str("<cookies><cookie name='id'>" + secret + "</cookie></cookies>").wire},
 		{"command line", head(t, "domain_define_xml", Call, OK), new(wire).str("<qemu:arg value='secret,id=s0,data=" + secret + ",format=raw'/>").wire},
+		xml("a prefix of one's own", "<q:arg value='secret,id=s0,data="+secret+",format=raw'/>"),
+		xml("no prefix", "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'><arg value='secret,id=s0,data="+secret+"'/></commandline>"),
+		xml("a secret with commas and quotes", `<q:arg value="secret,id=s0,data=x,,`+secret+` 'hunter2,,hunter2"/>`),
+		xml("a secret with an entity", "<q:arg value='secret,id=s0,data=x&amp;"+secret+"'/>"),
+		xml("a secret object as JSON", "<q:arg value='{&quot;qom-type&quot;:&quot;secret&quot;,&quot;data&quot;:&quot;"+secret+"&quot;}'/>"),
+		xml("firmware configuration on the command line", "<q:arg value='name=opt/com.coreos/config,string="+secret+"'/>"),
+		xml("firmware configuration", "<sysinfo type='fwcfg'><entry name='opt/com.coreos/config'>"+secret+"</entry></sysinfo>"),
+		xml("firmware configuration as CDATA", "<entry name='opt/com.coreos/config'><![CDATA[<"+secret+"]]></entry>"),
+		xml("Ignition", `<x>{"ignition":{"version":"3"},"passwd":{"users":[{"passwordHash":"`+secret+`"}]}}</x>`),
+		xml("cloud-init", "<x>#cloud-config\nchpasswd:\n  list: root:"+secret+"\n</x>"),
+		xml("a container's environment", "<initenv name='TOKEN'>"+secret+"</initenv>"),
+		xml("a container's environment as CDATA", "<initenv name='TOKEN'><![CDATA["+secret+"]]></initenv>"),
+		xml("environment of another prefix", "<q:env name='value=' value='"+secret+"'/>"),
+		xml("environment, the name behind", "<q:env\tvalue = \""+secret+"\" name='TOKEN'/>"),
+		xml("a URL in a disk", "<source protocol='https' name='x' file='https://dan:"+secret+"@host/x'/>"),
+		{"a native command line", head(t, "connect_domain_xml_to_native", Reply, OK), new(wire).str(`qemu -object '{"qom-type":"secret","id":"s0","data":"` + secret + `","format":"raw"}' -vnc :0`).wire},
+		{"a native command line's options", head(t, "connect_domain_xml_to_native", Reply, OK), new(wire).str("qemu -object secret,id=s0,data=x,," + secret + " -drive file.cookie=" + secret).wire},
+		{"a disk over HTTP", head(t, "qemu.domain_monitor_command", Call, OK), new(wire).dom("vm1", 1).str(`{"execute":"blockdev-add","arguments":{"driver":"https","url":"https://dan:` + secret + `@host/x"}}`).u32(0).wire},
 		{"environment", head(t, "domain_define_xml", Call, OK), new(wire).str("<qemu:env name='TOKEN' value='" + secret + "'/>").wire},
 		{"credential", head(t, "domain_define_xml", Call, OK), new(wire).str("<entry>io.systemd.credential:passwd.plain.root=" + secret + "</entry>").wire},
 	} {

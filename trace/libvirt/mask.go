@@ -27,17 +27,30 @@ type leak struct {
 
 // leaks are the places where domain XML, QEMU's command line and URIs carry
 // secrets: the passwords of VNC, SPICE and old storage pools, HTTP cookies of
-// network disks, secret objects and environments handed to QEMU, systemd
-// credentials in SMBIOS strings, passwords of URIs.
+// network disks, secret objects, environments and firmware configuration handed
+// to QEMU, whatever prefix its namespace has, environments of containers, systemd
+// credentials in SMBIOS strings, cloud-init's and Ignition's instructions,
+// passwords of URIs.
 var leaks = [...]leak{
 	{[]byte("passwd"), assigned},
 	{[]byte("password"), assigned},
 	{[]byte("passphrase"), assigned},
+	{[]byte("token"), assigned},
 	{[]byte("<cookie"), element},
-	{[]byte("qemu:env"), attribute},
+	{[]byte("<initenv"), element},
+	{[]byte("<entry"), entry},
+	{[]byte("<env"), environment},
+	{[]byte(":env"), environment},
+	{[]byte("<arg"), argument},
+	{[]byte(":arg"), argument},
+	{[]byte("cookie="), plain},
 	{[]byte("data="), plain},
+	{[]byte(`"data"`), assigned},
+	{[]byte("string="), plain},
 	{[]byte("io.systemd.credential"), credential},
-	{[]byte("://"), userinfo},
+	{[]byte("#cloud-config"), document},
+	{[]byte(`"ignition"`), document},
+	{[]byte("://"), qmp.Password},
 }
 
 // leaky reports whether text may hold a secret.
@@ -96,7 +109,7 @@ func assigned(b []byte, _ bool) (int, int) {
 		return -1, 0
 	}
 	if b[i] == '>' {
-		return until(b, i+1, "<")
+		return i + 1, untilTag(b, i+1)
 	}
 	if b[i] != '=' && b[i] != ':' {
 		return -1, 0
@@ -104,12 +117,12 @@ func assigned(b []byte, _ bool) (int, int) {
 	colon := b[i] == ':'
 	i = skip(b, i+1, " \t\r\n")
 	if i < len(b) && (b[i] == '\'' || b[i] == '"') {
-		return until(b, i+1, string(b[i]))
+		return i + 1, closing(b, i)
 	}
 	if colon {
 		return -1, 0
 	}
-	return until(b, i, ", \t\n'\"<&;")
+	return i, rest(b, i)
 }
 
 // element finds the text of an element whose name has just ended.
@@ -118,28 +131,70 @@ func element(b []byte, _ bool) (int, int) {
 	if i < 0 || b[i] != '>' || b[0] == 's' || i > 0 && b[i-1] == '/' { // <cookies> holds them
 		return -1, 0
 	}
-	return until(b, i+1, "<")
+	return i + 1, untilTag(b, i+1)
 }
 
-// attribute finds the value of the attribute value='…' before the tag ends.
-func attribute(b []byte, _ bool) (int, int) {
-	end := bytes.IndexAny(b, "<>")
-	if end < 0 {
-		end = len(b)
+// entry finds the text of an entry of firmware configuration, whose name is a
+// path: opt/com.coreos/config.
+func entry(b []byte, cut bool) (int, int) {
+	tag := b
+	if i := bytes.IndexAny(b, "<>"); i >= 0 {
+		tag = b[:i]
 	}
-	i := bytes.Index(b[:end], []byte("value"))
-	if i < 0 {
+	if from, to := attribute(b, "name"); from < 0 || bytes.IndexByte(tag[min(from, len(tag)):min(to, len(tag))], '/') < 0 {
 		return -1, 0
 	}
-	i = skip(b, i+len("value"), " =")
-	if i >= len(b) {
+	return element(b, cut)
+}
+
+// environment finds the value of a variable.
+func environment(b []byte, _ bool) (int, int) { return attribute(b, "value") }
+
+// argument finds an argument of a command line, if it may hold a secret: QEMU's
+// options have too many ways to quote for showing the rest of it.
+func argument(b []byte, _ bool) (int, int) {
+	from, to := attribute(b, "value")
+	if from < 0 {
 		return -1, 0
 	}
-	return until(b, i+1, string(b[i]))
+	value := bytes.ToLower(b[from:to])
+	for _, w := range [...]string{"secret", "passw", "passphrase", "token", "cookie", "data", "string=", "key", "credential", "ignition", "#cloud-config"} {
+		if bytes.Contains(value, []byte(w)) {
+			return from, to
+		}
+	}
+	return -1, 0
+}
+
+// attribute finds the value of an attribute of the tag whose name has just ended.
+func attribute(b []byte, name string) (int, int) {
+	for i := 0; i < len(b) && b[i] != '<' && b[i] != '>'; {
+		eq := bytes.IndexAny(b[i:], "=<>")
+		if eq < 0 || b[i+eq] != '=' {
+			break
+		}
+		found := string(bytes.TrimSpace(b[i:i+eq])) == name
+		i = skip(b, i+eq+1, " \t\r\n")
+		if i >= len(b) || b[i] != '"' && b[i] != '\'' {
+			break
+		}
+		end := len(b)
+		if n := bytes.IndexByte(b[i+1:], b[i]); n >= 0 {
+			end = i + 1 + n
+		}
+		if found {
+			return i + 1, end
+		}
+		i = end + 1
+	}
+	return -1, 0
 }
 
 // plain finds what stands after a = on QEMU's command line.
-func plain(b []byte, _ bool) (int, int) { return until(b, 0, ", \n'\"<&") }
+func plain(b []byte, _ bool) (int, int) { return 0, rest(b, 0) }
+
+// document finds the rest of a text that is secret as a whole.
+func document(b []byte, _ bool) (int, int) { return 0, untilTag(b, 0) }
 
 // credential finds what follows the name in a systemd credential.
 func credential(b []byte, _ bool) (int, int) {
@@ -147,28 +202,7 @@ func credential(b []byte, _ bool) (int, int) {
 	if i < 0 || b[i] == '<' {
 		return -1, 0
 	}
-	return until(b, i+1, "<\"'")
-}
-
-// userinfo finds the password in //user:password@host.
-func userinfo(b []byte, cut bool) (int, int) {
-	end := bytes.IndexAny(b, "/?#'\" \n<>")
-	open := end < 0
-	if open {
-		end = len(b)
-	}
-	at := bytes.LastIndexByte(b[:end], '@')
-	if at < 0 && open && cut {
-		at = end
-	}
-	if at < 0 {
-		return -1, 0
-	}
-	colon := bytes.IndexByte(b[:at], ':')
-	if colon < 0 {
-		return -1, 0
-	}
-	return colon + 1, at
+	return i + 1, rest(b, i+1)
 }
 
 func skip(b []byte, i int, set string) int {
@@ -178,11 +212,42 @@ func skip(b []byte, i int, set string) int {
 	return i
 }
 
-// until returns from and the index of the first byte of stop after it, or the
-// end: what was cut off is secret too.
-func until(b []byte, from int, stop string) (int, int) {
-	if i := bytes.IndexAny(b[from:], stop); i >= 0 {
-		return from, from + i
+// closing returns where the string ends whose quote is at i. What was cut off is
+// secret too.
+func closing(b []byte, i int) int {
+	for j := i + 1; j < len(b); j++ {
+		switch b[j] {
+		case '\\':
+			j++
+		case b[i]:
+			return j
+		}
 	}
-	return from, len(b)
+	return len(b)
+}
+
+// untilTag returns where the text from i on ends: at an element's end, since
+// there may be a CDATA section in it.
+func untilTag(b []byte, i int) int {
+	if n := bytes.Index(b[i:], []byte("</")); n >= 0 {
+		return i + n
+	}
+	return len(b)
+}
+
+// rest returns where an option ends whose value begins at i and stands in no
+// quotes of its own: at the line's or the text's end, or at a quote that does not
+// look like a part of it. A comma does not end it, since two stand for one.
+func rest(b []byte, i int) int {
+	for j := i; j < len(b); j++ {
+		switch b[j] {
+		case '\n', '<':
+			return j
+		case '"', '\'':
+			if j+1 == len(b) || bytes.IndexByte([]byte(" \t\r\n/>,;:.)}]"), b[j+1]) >= 0 {
+				return j
+			}
+		}
+	}
+	return len(b)
 }

@@ -1,6 +1,9 @@
 package qmp
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // Masked stands in the place of a secret.
 const Masked = "***"
@@ -17,7 +20,12 @@ var secrets = map[string]bool{
 	"cookie":        true, // blockdev-add over HTTP
 	"keys":          true, // send-key
 	"events":        true, // input-send-event
-	"input-data":    true, // guest-exec
+	"args":          true, // migrate over a command
+	"arg":           true, // guest-exec: what the guest runs
+	"env":           true,
+	"input-data":    true,
+	"out-data":      true, // guest-exec-status
+	"err-data":      true,
 	"buf-b64":       true, // guest-file-write, guest-file-read
 }
 
@@ -44,64 +52,161 @@ func (m *Message) AppendMaskedBody(dst []byte) []byte {
 type masker struct {
 	scanner
 	dst    []byte
+	from   int  // what has not been appended yet
 	values bool // the message sets a property, whose name is elsewhere
 }
 
 func (m *masker) run() {
-	from := 0
 	for m.i < len(m.b) {
 		if c := m.b[m.i]; c != '"' && c != '\'' {
 			m.i++
 			continue
 		}
-		k, ok := m.str()
-		if !ok || !m.take(':') || m.end() {
+		start := m.i
+		s, whole := m.str()
+		if !whole || !m.take(':') {
+			if clean, changed := cleanString(s, whole); changed {
+				m.put(start, start+len(s), clean)
+			}
 			continue
 		}
-		name, c := text(k), m.b[m.i]
-		switch {
-		case c == '{':
+		if m.end() || m.b[m.i] == '{' {
 			continue
-		case string(name) == "command-line":
-			start := m.i
-			v, _ := m.value()
-			m.dst = append(m.dst, m.b[from:start]...)
-			m.dst = append(m.dst, '"')
-			m.dst = appendHuman(m.dst, bytes.Trim(v, `"'`))
-			m.dst = append(m.dst, '"')
-			from = m.i
-		case secrets[string(name)] || m.values && string(name) == "value":
-			m.dst = append(m.dst, m.b[from:m.i]...)
-			m.dst = append(m.dst, `"`+Masked+`"`...)
+		}
+		start = m.i
+		switch name := string(text(s)); {
+		case name == "command-line":
+			v, whole := m.value()
+			m.put(start, m.i, quoted(appendHuman(nil, unquoted(v, whole))))
+		case secrets[name] || m.values && name == "value":
 			m.value()
-			from = m.i
+			m.put(start, m.i, []byte(`"`+Masked+`"`))
 		}
 	}
-	m.dst = append(m.dst, m.b[from:]...)
+	m.dst = append(m.dst, m.b[m.from:]...)
+}
+
+// put appends what comes before start, and text instead of what is between start
+// and end.
+func (m *masker) put(start, end int, text []byte) {
+	m.dst = append(append(m.dst, m.b[m.from:start]...), text...)
+	m.from = end
+}
+
+// cleanString returns a string's value without the secrets in it, quoted: JSON
+// inside, as QEMU's block layer has it behind json:, commands, and passwords of
+// URLs.
+func cleanString(s []byte, whole bool) (clean []byte, changed bool) {
+	t := unquoted(s, whole)
+	if at := embedded(t); at >= 0 {
+		if !whole {
+			return quoted(append(bytes.Clone(t[:at]), Masked...)), true
+		}
+		clean = AppendMasked(bytes.Clone(t[:at]), t[at:])
+	} else if bytes.HasPrefix(t, []byte("exec:")) {
+		clean = []byte("exec:" + Masked)
+	} else {
+		clean = AppendWithoutPasswords(nil, t, !whole)
+	}
+	if bytes.Equal(clean, t) {
+		return s, false
+	}
+	return quoted(clean), true
+}
+
+// embedded returns where JSON begins in a text, or -1.
+func embedded(t []byte) int {
+	if len(t) > 0 && (t[0] == '{' || t[0] == '[') {
+		return 0
+	}
+	if at := bytes.Index(t, []byte("json:{")); at >= 0 {
+		return at + len("json:")
+	}
+	return -1
+}
+
+// unquoted returns what a string says, of one that is cut without an escape that
+// is not whole.
+func unquoted(s []byte, whole bool) []byte {
+	if i := bytes.LastIndexByte(s, '\\'); !whole && i >= 0 && len(s)-i < len(`\u0000`) {
+		s = s[:i]
+	}
+	return text(s)
+}
+
+func quoted(t []byte) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if enc.Encode(string(t)) != nil {
+		return []byte(`"` + Masked + `"`)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // human lists the words of the human monitor after which nothing is shown.
 var human = [][]byte{
-	[]byte("passw"), []byte("secret"), []byte("sendkey"), []byte("change vnc"), []byte("block_passwd"),
+	[]byte("passw"), []byte("secret"), []byte("sendkey"), []byte("change vnc"), []byte("qom-set"), []byte("data="),
+	[]byte("string="), []byte("cookie"), []byte("exec:"), []byte("json:"),
 }
 
-// appendHuman appends a command of the human monitor up to the word that
+// appendHuman appends a command of the human monitor up to the first word that
 // carries a secret.
 func appendHuman(dst, cmd []byte) []byte {
 	lower := bytes.ToLower(cmd)
-	for _, w := range human {
-		i := bytes.Index(lower, w)
-		if i < 0 {
-			continue
-		}
-		end := i + len(w)
-		for end < len(cmd) && (cmd[end] == '_' || cmd[end] >= 'a' && cmd[end] <= 'z') {
-			end++
-		}
-		if len(lower) != len(cmd) {
-			end = 0
-		}
-		return append(append(append(dst, cmd[:end]...), ' '), Masked...)
+	if len(lower) != len(cmd) {
+		return append(dst, Masked...)
 	}
-	return append(dst, cmd...)
+	end := -1
+	for _, w := range human {
+		if i := bytes.Index(lower, w); i >= 0 && (end < 0 || i+len(w) < end) {
+			end = i + len(w)
+		}
+	}
+	if end < 0 {
+		return AppendWithoutPasswords(dst, cmd, true)
+	}
+	for end < len(cmd) && letter(cmd[end-1]) && letter(cmd[end]) {
+		end++
+	}
+	return append(append(AppendWithoutPasswords(dst, cmd[:end], true), ' '), Masked...)
+}
+
+func letter(c byte) bool { return c == '_' || c >= 'a' && c <= 'z' }
+
+// AppendWithoutPasswords appends a text with the passwords in its URLs masked.
+// Of one that is cut, what may be the beginning of a password is one.
+func AppendWithoutPasswords(dst, text []byte, cut bool) []byte {
+	for {
+		i := bytes.Index(text, []byte("://"))
+		if i < 0 {
+			return append(dst, text...)
+		}
+		dst, text = append(dst, text[:i+3]...), text[i+3:]
+		if from, to := Password(text, cut); from >= 0 {
+			dst, text = append(append(dst, text[:from]...), Masked...), text[to:]
+		}
+	}
+}
+
+// Password finds the password in a URL behind its ://, user:password@host; from
+// is -1 when there is none.
+func Password(b []byte, cut bool) (from, to int) {
+	end := bytes.IndexAny(b, "/?#'\" \n<>")
+	open := end < 0
+	if open {
+		end = len(b)
+	}
+	at := bytes.LastIndexByte(b[:end], '@')
+	if at < 0 && open && cut {
+		at = end
+	}
+	if at < 0 {
+		return -1, 0
+	}
+	colon := bytes.IndexByte(b[:at], ':')
+	if colon < 0 {
+		return -1, 0
+	}
+	return colon + 1, at
 }
