@@ -29,6 +29,11 @@ type Person struct {
 	Created  time.Time    `json:"created"` // UTC, microseconds
 }
 
+// SignedUp is the group of those who added themselves, until an administrator
+// takes them out of it. What is good for everybody is not good for them where
+// the name that they chose could open something: see sshd.RuleFor.
+const SignedUp = "signed-up"
+
 // Active reports whether the person may come in at all.
 func (p Person) Active() bool { return p.Status == PersonActive }
 

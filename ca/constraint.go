@@ -87,6 +87,12 @@ func (a *Authority) Permits(list []string) error {
 	return permits(a.Root(), n, nil)
 }
 
+// PermitsMail reports, by a Denied error, whether client certificates with that
+// e-mail address may be issued at all.
+func (a *Authority) PermitsMail(email string) error {
+	return permits(a.Root(), names{}, []string{email})
+}
+
 // permits returns a Denied error that names the first name which the root's
 // constraints leave out.
 func permits(root *x509.Certificate, n names, mails []string) error {

@@ -16,24 +16,37 @@ import (
 // and the certificate's serial number. It is for services, which open what
 // they open by themselves; a guard's rules have no say.
 func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
+	s := standingOf(r)
+	if s == nil || s.reason != gate.OK {
+		return postern.Person{}, "", false
+	}
+	return s.holder.Person, s.identity.serial, true
+}
+
+// Suspended reports whether Identify would say who a request comes from, were
+// they not suspended: it is for telling them.
+func Suspended(r *http.Request) bool {
+	s := standingOf(r)
+	return s != nil && s.reason == gate.Suspended && s.holder.Status == postern.PersonSuspended
+}
+
+// standingOf returns the standing of the certificate of Postern's own CA that a
+// request's connection showed, as of this moment; nil if there is none.
+func standingOf(r *http.Request) *standing {
 	l := current()
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || misdirected(r) {
-		return postern.Person{}, "", false
+		return nil
 	}
 	t, err := l.ownTrust()
 	now := time.Now()
 	if err != nil || !l.fresh(now) {
-		return postern.Person{}, "", false
+		return nil
 	}
 	claim := connOf(r).worth(r, t, l, now).claim
 	if claim == nil || !claim.verified.Own {
-		return postern.Person{}, "", false
+		return nil
 	}
-	s := claim.of(r.Context(), l)
-	if s.reason != gate.OK {
-		return postern.Person{}, "", false
-	}
-	return s.holder.Person, s.identity.serial, true
+	return claim.of(r.Context(), l)
 }
 
 // Address returns the client's address: that of its connection, or what a

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-project/postern"
 )
@@ -34,10 +35,10 @@ func (p *Portal) renderPeople(r *request, status int, errs map[string]string) er
 
 // invite adds a person and sends, or shows, their link.
 func (p *Portal) invite(r *request) error {
-	who, err := newPerson(r)
+	who, err := p.newPerson(r)
 	if err == nil {
 		err = p.People.AddPerson(r.Context(), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
-		if postern.CodeOf(err) == postern.Conflict && err != nil {
+		if err != nil && postern.CodeOf(err) == postern.Conflict {
 			err = beside("name", err)
 		}
 	}
@@ -59,34 +60,44 @@ func (p *Portal) personEvent(r *request, kind, name string) postern.Event {
 	return e
 }
 
-func newPerson(r *request) (postern.Person, error) {
-	who := postern.Person{
-		Name:     strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))),
-		FullName: strings.Join(strings.Fields(r.PostForm.Get("full_name")), " "),
-		Status:   postern.PersonActive,
-	}
+func (p *Portal) newPerson(r *request) (postern.Person, error) {
+	who := postern.Person{Name: strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))), Status: postern.PersonActive}
 	if !postern.ValidName(who.Name) {
 		return who, wrong("name", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores.")
 	}
-	if len(who.FullName) > 128 || strings.ContainsFunc(who.FullName, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-		return who, wrong("full_name", "At most 128 letters.")
+	return who, p.personForm(r, &who)
+}
+
+// personForm reads what can be changed of a person.
+func (p *Portal) personForm(r *request, who *postern.Person) error {
+	who.FullName = strings.Join(strings.Fields(r.PostForm.Get("full_name")), " ")
+	if utf8.RuneCountInString(who.FullName) > maxFullName || strings.ContainsFunc(who.FullName, unprintable) {
+		return wrong("full_name", "At most %d letters.", maxFullName)
 	}
+	who.Email = ""
 	if mail := strings.TrimSpace(r.PostForm.Get("email")); mail != "" {
 		var err error
 		if who.Email, err = postern.CleanEmail(mail); err != nil {
-			return who, wrong("email", "That is not an e-mail address.")
+			return wrong("email", "That is not an e-mail address.")
+		}
+		if err := p.Authority.PermitsMail(who.Email); err != nil {
+			return beside("email", err)
 		}
 	}
+	who.Groups = nil
 	for g := range strings.FieldsFuncSeq(r.PostForm.Get("groups"), func(c rune) bool { return c == ',' || c <= ' ' }) {
 		if !postern.ValidName(g) {
-			return who, wrong("groups", "%s cannot be a group's name.", printable(g))
+			return wrong("groups", "%s cannot be a group's name.", printable(g))
 		}
 		who.Groups = append(who.Groups, g)
 	}
 	slices.Sort(who.Groups)
 	who.Groups = slices.Compact(who.Groups)
-	return who, nil
+	return nil
 }
+
+// maxFullName is how many characters a full name may have.
+const maxFullName = 64
 
 func (p *Portal) sendInvitation(r *request, who postern.Person) error {
 	made, err := p.Links.Invite(r.Context(), who)
@@ -121,6 +132,12 @@ func (p *Portal) personPage(r *request) error {
 	if err != nil {
 		return err
 	}
+	return p.renderPerson(r, 200, who, nil)
+}
+
+// renderPerson shows a person to an administrator, with what was wrong beside
+// the fields of the form.
+func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs map[string]string) error {
 	certs, err := p.Authority.CertificatesOf(r.Context(), who.Name)
 	if err != nil {
 		return err
@@ -134,13 +151,21 @@ func (p *Portal) personPage(r *request) error {
 		return err
 	}
 	devices, servers := p.split(certs)
-	p.render(r, 200, "person", page{Title: who.Name, Nav: "admin", Data: map[string]any{
+	pg := page{Title: who.Name, Nav: "admin", Errors: errs, Data: map[string]any{
 		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes, "Self": who.Name == r.who.Name,
-	}})
+		"SignedUp": slices.Contains(who.Groups, postern.SignedUp),
+	}}
+	pg.Values = map[string]string{"email": who.Email, "full_name": who.FullName, "groups": strings.Join(who.Groups, " ")}
+	if errs != nil {
+		for k := range pg.Values {
+			pg.Values[k] = r.PostForm.Get(k)
+		}
+	}
+	p.render(r, status, "person", pg)
 	return nil
 }
 
-// personDo suspends, resumes, invites or recovers a person.
+// personDo changes, suspends, resumes, invites or recovers a person.
 func (p *Portal) personDo(r *request) error {
 	who, err := p.somebody(r)
 	if err != nil {
@@ -148,6 +173,12 @@ func (p *Portal) personDo(r *request) error {
 	}
 	back := "/admin/people/" + who.Name
 	switch do := r.PathValue("do"); {
+	case do == "change":
+		return p.changePerson(r, who)
+	case do == "approve":
+		return p.setPerson(r, who, func(who *postern.Person) {
+			who.Groups = slices.DeleteFunc(who.Groups, func(g string) bool { return g == postern.SignedUp })
+		})
 	case do == "suspend" && who.Name == r.who.Name:
 		return postern.Errorf(postern.Invalid, "You cannot suspend yourself.").WithHint("Ask another administrator.")
 	case do == "suspend":
@@ -172,15 +203,48 @@ func (p *Portal) personDo(r *request) error {
 	return nil
 }
 
-// recoverPerson revokes at once what a person has lost, and makes the link by
-// which they enrol again.
-func (p *Portal) recoverPerson(r *request, who postern.Person) error {
-	if _, err := p.revokeLost(r, who, "the administrator "+r.who.Name); err != nil {
+// changePerson sets a person's address, full name and groups to what the form
+// says.
+func (p *Portal) changePerson(r *request, who postern.Person) error {
+	var want postern.Person
+	err := p.personForm(r, &want)
+	if err == nil {
+		err = p.setPerson(r, who, func(who *postern.Person) {
+			who.Email, who.FullName, who.Groups = want.Email, want.FullName, want.Groups
+		})
+	}
+	if err != nil && postern.CodeOf(err) == postern.Conflict {
+		err = beside("email", err)
+	}
+	if fe, ok := asForm(err); ok {
+		return p.renderPerson(r, fe.code.HTTPStatus(), who, fe.fields)
+	}
+	return err
+}
+
+func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.Person)) error {
+	e := p.personEvent(r, postern.EventPersonChanged, who.Name)
+	if _, err := p.People.ChangePerson(r.Context(), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
 		return err
 	}
-	made, err := p.Links.Recover(r.Context(), who)
+	p.wakeMail()
+	p.see(r, "/admin/people/"+who.Name+"?done=changed")
+	return nil
+}
+
+// recoverPerson switches off at once what a person has lost, and makes the link
+// by which they enrol again.
+func (p *Portal) recoverPerson(r *request, who postern.Person) error {
+	e := p.recoveredEvent(r, who.Name, "the administrator "+r.who.Name)
+	e.Details = map[string]string{"by": r.who.Name}
+	made, _, err := p.Links.RecoverNow(r.Context(), who, e, r.PostForm.Has("keep"))
 	if err != nil {
 		return err
+	}
+	p.wakeMail()
+	if made.Sent {
+		p.see(r, "/admin/people/"+who.Name+"?done=recovered")
+		return nil
 	}
 	return p.showMade(r, who, made)
 }

@@ -3,7 +3,7 @@ package portal
 import (
 	"context"
 	"encoding/base64"
-	"strconv"
+	"errors"
 	"strings"
 	"time"
 
@@ -11,7 +11,6 @@ import (
 )
 
 const (
-	maxLabel      = 40
 	triesPerHour  = 60 // of codes and links, from one address
 	mailsPerHour  = 3  // to one address
 	askedPerHour  = 20 // messages asked for from one address
@@ -25,7 +24,8 @@ type enrolment struct {
 	Email   string
 	Ask     bool // whether the person chooses a name
 	Suggest string
-	Minimum int // length of a passphrase
+	Minimum int      // length of a passphrase
+	Off     []string // what a recovery code has just switched off
 }
 
 const minPassphrase = 10
@@ -90,7 +90,7 @@ type issue struct {
 	Certificate Certificate
 	Person      postern.Person
 	Codes       []string // fresh recovery codes; nil if there are some already
-	Revoked     int
+	Off         Off      // what a recovery has switched off with it
 }
 
 func (p *Portal) enrolled(r *request) (issue, error) {
@@ -110,16 +110,29 @@ func (p *Portal) enrolled(r *request) (issue, error) {
 	if err := p.freshKey(ctx, req); err != nil {
 		return issue{}, err
 	}
-	if err := p.Links.use(ctx, k); err != nil {
-		return issue{}, beside("code", err)
+	if who.Created.IsZero() {
+		if err := p.addSignedUp(r, who); err != nil {
+			return issue{}, err
+		}
 	}
-	res, err := p.enrolUnder(r, k, who, label, req)
-	if err != nil {
-		// The link was not of use: it stays good. The request may be over
-		// already, the link must not be lost with it.
-		p.keep(p.Store.ReleaseLink(context.WithoutCancel(ctx), k.Hash))
+	e := Enrolment{Link: &k.Hash, Purpose: k.Purpose, Label: label}
+	if k.Purpose == Recover {
+		how := "a mailed link"
+		e.Recovery = &Recovery{Event: p.recoveredEvent(r, who.Name, how), Mail: p.Links.recovered(who, how)}
 	}
-	return res, err
+	return p.certify(r, who, e, func(ctx context.Context) (Certificate, error) {
+		return p.Authority.IssueClient(ctx, who.Name, label, req, p.origin(r, who.Name))
+	})
+}
+
+// addSignedUp adds a person by their own wish. The link that they came with is
+// not spent yet: it stays good for their first certificate.
+func (p *Portal) addSignedUp(r *request, who postern.Person) error {
+	err := p.People.AddPerson(r.Context(), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
+	if err != nil && postern.CodeOf(err) == postern.Conflict {
+		return wrong("person", "That name is taken. Choose another.")
+	}
+	return err
 }
 
 // linkPerson returns whom a link is for; with a SignUp link that is a person
@@ -128,7 +141,7 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 	if k.Purpose != SignUp {
 		who, err := p.People.Person(ctx, k.Person)
 		if err != nil || !who.Active() {
-			return who, beside("code", orErr(err, errLink))
+			return who, beside("code", orErr(err, ErrLink))
 		}
 		return who, nil
 	}
@@ -141,7 +154,7 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 	}
 	who, err := p.People.PersonByEmail(ctx, k.Email)
 	if postern.CodeOf(err) == postern.NotFound && err != nil {
-		return postern.Person{Name: name, Email: k.Email, Status: postern.PersonActive}, nil
+		return postern.Person{Name: name, Email: k.Email, Groups: []string{postern.SignedUp}, Status: postern.PersonActive}, nil
 	}
 	if err != nil {
 		return who, err
@@ -150,7 +163,7 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 	// never for a further one.
 	have, err := p.Authority.CertificatesOf(ctx, who.Name)
 	if err == nil && (len(have) > 0 || !who.Active()) {
-		err = beside("code", errLink)
+		err = beside("code", ErrLink)
 	}
 	return who, err
 }
@@ -162,48 +175,75 @@ func orErr(err, otherwise error) error {
 	return otherwise
 }
 
-// enrolUnder does what a spent link is good for.
-func (p *Portal) enrolUnder(r *request, k Link, who postern.Person, label string, req Request) (issue, error) {
-	ctx := r.Context()
+// Enrolment is what goes into the transaction that records a certificate.
+type Enrolment struct {
+	Person   string
+	Link     *[32]byte // hash of the link that it spends; nil: none
+	Asked    string    // serial of the certificate that it was asked for with, which has to count still; "": none
+	Order    string    // ID of the order that it closes; "": none
+	Purpose  Purpose   // for the timeline's line that a device is enrolled; "": no line
+	Label    string    // of the device; "" for a server
+	Address  string    // who asks from where
+	Now      time.Time
+	Recovery *Recovery      // done before the certificate is recorded; nil: none
+	Codes    []RecoveryCode // for a person who has none left
+	// Mail returns what to tell the person, or nil. It may be called again.
+	Mail func(serial string, codes bool) *Message
+}
+
+// Enrolled is what came of it.
+type Enrolled struct {
+	Off   Off
+	Codes bool // whether the codes count
+}
+
+// certify issues a certificate to a person, and does what goes with it in the
+// transaction that records it: either all of it happens, or nothing.
+func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne func(context.Context) (Certificate, error)) (issue, error) {
 	res := issue{Person: who}
-	var err error
-	switch {
-	case k.Purpose == SignUp && who.Created.IsZero():
-		if err := p.People.AddPerson(ctx, who, p.personEvent(r, postern.EventPersonAdded, who.Name)); err != nil {
-			if postern.CodeOf(err) == postern.Conflict {
-				err = wrong("person", "That name is taken. Choose another.")
+	e.Person, e.Address, e.Now = who.Name, p.peer(r), p.now()
+	if who.Name == r.who.Name {
+		e.Asked = r.serial
+	}
+	codes, kept := newCodes()
+	if e.Purpose != "" {
+		e.Codes = kept
+	}
+	if e.Label != "" {
+		e.Mail = func(serial string, codes bool) *Message {
+			what := "The certificate " + shortSerial(serial) + " was made for the device " + e.Label + "."
+			if codes {
+				what += " With it came new recovery codes."
 			}
-			return res, err
-		}
-	case k.Purpose == Recover:
-		if res.Revoked, err = p.revokeLost(r, who, "an administrator's or mailed link"); err != nil {
-			return res, err
+			return p.Links.tell(who, addedMessage(p.Config, who, what, e.Address, p.now()))
 		}
 	}
-	if res.Certificate, err = p.Authority.IssueClient(ctx, who.Name, label, req, p.origin(r, who.Name)); err != nil {
-		return res, beside("csr", err)
+	done, err := p.Store.Enrol(r.Context(), e, func(ctx context.Context) (err error) {
+		res.Certificate, err = issueOne(ctx)
+		return err
+	})
+	if err != nil {
+		if errors.Is(err, ErrLink) {
+			return issue{}, beside("code", err)
+		}
+		return issue{}, beside("csr", err)
 	}
-	event := postern.Event{
-		Kind: postern.EventPortalEnrolled, Outcome: postern.OK, Person: who.Name, Address: p.peer(r), Object: label,
-		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: res.Certificate.Serial}},
-		Details: map[string]string{"purpose": string(k.Purpose)},
+	if done.Codes {
+		res.Codes = codes
 	}
-	if err := p.Timeline.Append(ctx, event); err != nil {
-		return res, err
-	}
-	res.Codes, err = p.firstCodes(ctx, who.Name)
-	return res, err
+	res.Off = done.Off
+	p.wakeMail()
+	return res, nil
 }
 
 // clientForm reads what every form that makes a client certificate has: a name
 // for the device and a certificate request.
 func (p *Portal) clientForm(r *request) (label string, req Request, err error) {
-	label = strings.Join(strings.Fields(r.PostForm.Get("label")), " ")
+	if label, err = labelIn(r); err != nil {
+		return "", req, beside("label", err)
+	}
 	if label == "" {
 		label = defaultDevice
-	}
-	if len(label) > maxLabel || label != printable(label) {
-		return "", req, wrong("label", "At most %d letters.", maxLabel)
 	}
 	csr, err := csrBytes(r)
 	if err == nil {
@@ -244,7 +284,7 @@ func (p *Portal) issued(r *request, res issue) error {
 	writeJSON(r.w, 200, map[string]any{
 		"person": res.Person.Name, "site": p.Name, "label": res.Certificate.Label, "serial": res.Certificate.Serial,
 		"chain": chain, "root": base64.StdEncoding.EncodeToString(p.Authority.Root().Raw),
-		"codes": res.Codes, "revoked": strconv.Itoa(res.Revoked), "until": res.Certificate.NotAfter.Format("2 January 2006"),
+		"codes": res.Codes, "until": res.Certificate.NotAfter.Format("2 January 2006"),
 	})
 	return nil
 }
@@ -271,6 +311,10 @@ func (p *Portal) signUp(r *request) error {
 	}
 	if !p.maySignUp(email) {
 		p.invalid(r, wrong("email", "Use an address at %s.", strings.Join(p.SignUp, " or ")), "signup", pg)
+		return nil
+	}
+	if err := p.Authority.PermitsMail(email); err != nil {
+		p.invalid(r, beside("email", err), "signup", pg)
 		return nil
 	}
 	if err := p.limit(r.Context(), "ask/"+p.from(r), askedPerHour, time.Hour); err != nil {

@@ -3,7 +3,6 @@ package portal
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -17,14 +16,19 @@ type Keyring interface {
 	// RegisterYubiKey gives a YubiKey to the person who proves, by the code that
 	// it typed, to have it in hand. It returns the key's public ID.
 	RegisterYubiKey(ctx context.Context, person, label, typed, address string) (string, error)
-	// AddTOTP makes a secret for an authenticator app and returns its otpauth:
-	// URL, which is shown once.
-	AddTOTP(ctx context.Context, person, label, issuer string) (string, error)
+	// NewTOTP makes a secret for an authenticator app. It counts for nothing until
+	// AddTOTP is called with what NewTOTP returned.
+	NewTOTP(ctx context.Context, person, label, issuer string) (PendingTOTP, error)
+	// AddTOTP adds the app to the person who proves, by a first code, that it has
+	// the secret. With the error Denied the code was wrong, and the app is
+	// returned to be tried again.
+	AddTOTP(ctx context.Context, person, token, code, issuer string) (PendingTOTP, error)
 	// AddACMEKey makes an external account binding key (RFC 8555, 7.3.4), whose
 	// second half is shown once.
 	AddACMEKey(ctx context.Context, person, label string) (id, key string, err error)
 	ACMEKeys(ctx context.Context, person string) ([]ACMEKey, error)
-	DisableACMEKey(ctx context.Context, person, id string) error
+	// SetACMEKey disables or enables a key, and the account that it bound.
+	SetACMEKey(ctx context.Context, person, id string, enabled bool) error
 	// SignSSH certifies an SSH key, given as a line of a .pub file, for as long
 	// and for the accounts that the house's rules give the person.
 	SignSSH(ctx context.Context, person, line, address string) (SSHCertificate, error)
@@ -33,12 +37,21 @@ type Keyring interface {
 	RevokeSSH(ctx context.Context, person, serial, address string) error
 }
 
+// PendingTOTP is an authenticator app that has not shown a code yet.
+type PendingTOTP struct {
+	Token string // stands for it in a form; of this person's only, and not for long
+	URL   string // otpauth:, with the secret
+	Label string
+}
+
 // SSHCertificate is what lets its owner in by SSH for a while.
 type SSHCertificate struct {
 	Line       string // of the file KEY-cert.pub
 	Accounts   []string
 	Expires    time.Time
 	KnownHosts string // lines that make the house's hosts known
+	Key        string // fingerprint
+	New        bool   // whether the person had no certificate for that key before
 }
 
 // ACMEKey is a key that binds an ACME account to a person.
@@ -119,9 +132,9 @@ func (p *Portal) adding(r *request) (string, error) {
 	if p.Keyring == nil {
 		return "", postern.Errorf(postern.NotFound, "Keys are not added here.")
 	}
-	label := strings.Join(strings.Fields(r.PostForm.Get("label")), " ")
-	if len(label) > maxLabel || label != printable(label) {
-		return "", postern.Errorf(postern.Invalid, "A name has at most %d letters.", maxLabel)
+	label, err := labelIn(r)
+	if err != nil {
+		return "", err
 	}
 	return label, p.limit(r.Context(), "keys/"+r.who.Name, keysPerHour, time.Hour)
 }
@@ -138,10 +151,16 @@ func (p *Portal) keyWrong(r *request, field string, err error) error {
 	return p.renderKeys(r, fe.code.HTTPStatus(), fe.fields)
 }
 
+// tellAdded tells the person of something new that lets them in.
+func (p *Portal) tellAdded(r *request, what, label, id string) {
+	p.queue(r.Context(), addedMessage(p.Config, r.who, what+" "+called(label, id)+" was added.", p.peer(r), p.now()))
+}
+
 func (p *Portal) addYubiKey(r *request) error {
 	label, err := p.adding(r)
+	var id string
 	if err == nil {
-		_, err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
+		id, err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
 	}
 	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
 		err = wrong("touch", "The key was not added: it is not known here, or somebody else's, or that code was used before.")
@@ -149,24 +168,50 @@ func (p *Portal) addYubiKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "touch", err)
 	}
+	p.tellAdded(r, "The YubiKey", label, id)
 	p.see(r, "/keys?done=added")
 	return nil
 }
 
-func (p *Portal) addTOTP(r *request) error {
+// newTOTP shows a secret for an authenticator app, and asks for its first code.
+func (p *Portal) newTOTP(r *request) error {
 	label, err := p.adding(r)
 	if err != nil {
 		return p.keyWrong(r, "totp", err)
 	}
-	url, err := p.Keyring.AddTOTP(r.Context(), r.who.Name, label, p.Name)
+	t, err := p.Keyring.NewTOTP(r.Context(), r.who.Name, label, p.Name)
 	if err != nil {
 		return p.keyWrong(r, "totp", err)
 	}
-	code, err := qr.Encode(url, qr.M)
+	return p.renderTOTP(r, 200, t, nil)
+}
+
+func (p *Portal) renderTOTP(r *request, status int, t PendingTOTP, errs map[string]string) error {
+	code, err := qr.Encode(t.URL, qr.M)
 	if err != nil {
 		return err
 	}
-	p.render(r, 200, "totp", page{Title: "Show this to your app", Nav: "keys", Data: map[string]any{"URL": url, "Size": code.Size + 8, "Path": qrPath(code)}})
+	p.render(r, status, "totp", page{Title: "Show this to your app", Nav: "keys", Errors: errs, Data: map[string]any{
+		"App": t, "Size": code.Size + 8, "Path": qrPath(code),
+	}})
+	return nil
+}
+
+// addTOTP adds the app that shows the right code.
+func (p *Portal) addTOTP(r *request) error {
+	_, err := p.adding(r)
+	var t PendingTOTP
+	if err == nil {
+		t, err = p.Keyring.AddTOTP(r.Context(), r.who.Name, r.PostForm.Get("app"), r.PostForm.Get("first"), p.Name)
+	}
+	switch {
+	case err != nil && postern.CodeOf(err) == postern.Denied && t.URL != "":
+		return p.renderTOTP(r, postern.Denied.HTTPStatus(), t, map[string]string{"first": sentence(err)})
+	case err != nil:
+		return p.keyWrong(r, "totp", err)
+	}
+	p.tellAdded(r, "The authenticator app", t.Label, "")
+	p.see(r, "/keys?done=added")
 	return nil
 }
 
@@ -179,18 +224,20 @@ func (p *Portal) addACMEKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "acme", err)
 	}
+	p.tellAdded(r, "The ACME key", label, id)
 	p.render(r, 200, "acmekey", page{Title: "A key for your ACME client", Nav: "keys", Data: map[string]string{"ID": id, "Key": key}})
 	return nil
 }
 
-func (p *Portal) dropACMEKey(r *request) error {
-	if p.Keyring == nil {
+func (p *Portal) acmeKeyStatus(r *request) error {
+	do := r.PostForm.Get("do")
+	if p.Keyring == nil || do != "disable" && do != "enable" {
 		return postern.Errorf(postern.NotFound, "There is no such page here.")
 	}
-	if err := p.Keyring.DisableACMEKey(r.Context(), r.who.Name, r.PostForm.Get("id")); err != nil {
+	if err := p.Keyring.SetACMEKey(r.Context(), r.who.Name, r.PostForm.Get("id"), do == "enable"); err != nil {
 		return err
 	}
-	p.see(r, "/keys?done=disabled")
+	p.see(r, map[string]string{"disable": "/keys?done=disabled", "enable": "/keys?done=active"}[do])
 	return nil
 }
 
@@ -202,6 +249,9 @@ func (p *Portal) signSSH(r *request) error {
 	}
 	if err != nil {
 		return p.keyWrong(r, "public_key", err)
+	}
+	if c.New {
+		p.tellAdded(r, "A certificate for the SSH key", "", c.Key)
 	}
 	p.render(r, 200, "sshcert", page{Title: "A certificate for your SSH key", Nav: "keys", Data: c})
 	return nil

@@ -18,7 +18,7 @@ type Purpose string
 const (
 	Enrol   Purpose = "enrol"   // a known person gets a first or further certificate
 	SignUp  Purpose = "signup"  // the holder of an address becomes a person
-	Recover Purpose = "recover" // as Enrol, after revoking what the person had
+	Recover Purpose = "recover" // as Enrol, after a [Recovery]
 	Prove   Purpose = "prove"   // the holder of a domain's address approves a name
 )
 
@@ -34,34 +34,47 @@ type Link struct {
 	Used    time.Time // zero: not yet
 }
 
+// Fresh is a link on its way into the store.
+type Fresh struct {
+	Link
+	Asked   string   // serial of the certificate that it was asked for with, which has to count still; "": none
+	Message *Message // that carries it; nil: none
+	Event   postern.Event
+}
+
 // Links makes and finds one-time links. It is safe for concurrent use.
 type Links struct {
 	Config
 	Store LinkStore
 	Mails bool // whether links with an address are sent
-	now   func() time.Time
+	// Permits reports, by an error fit to be shown, whether a certificate with
+	// that mail address can be issued at all.
+	Permits func(email string) error
+	now     func() time.Time
 }
 
 // LinkStore keeps links.
 //
-// PutLink stores the link and queues the message in one transaction, if there
-// is one. UseLink marks a link used and reports whether this call did: of any
-// number of calls, on any number of servers, at most one gets true, and none
-// for a link that has expired. ReleaseLink makes a used link good again, after
-// what it was used for failed.
+// PutLink stores the link, queues its message and appends its event in one
+// transaction. Recover does all of a Recovery in one: it fails with ErrCode if
+// the code is not one of the person's, and Denied for a person who is not
+// active. AnswerLink spends a Prove link, stores the proof if there is one and
+// appends the event in one, or fails with ErrLink: of any number of calls, on
+// any number of servers, at most one succeeds, and none for a link that has
+// expired.
 type LinkStore interface {
-	PutLink(ctx context.Context, l Link, m *Message, e postern.Event) error
+	PutLink(ctx context.Context, f Fresh) error
 	Link(ctx context.Context, hash [32]byte) (Link, error) // NotFound
-	UseLink(ctx context.Context, hash [32]byte, now time.Time) (bool, error)
-	ReleaseLink(ctx context.Context, hash [32]byte) error
+	Recover(ctx context.Context, r Recovery) (Off, error)
+	AnswerLink(ctx context.Context, hash [32]byte, now time.Time, p *Proof, e postern.Event) error
 }
 
 // NewLinks returns Links for use outside the site, as by a command line.
-func NewLinks(c Config, s LinkStore, mails bool) (*Links, error) {
+func NewLinks(c Config, s LinkStore, mails bool, permits func(email string) error) (*Links, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	return &Links{Config: c, Store: s, Mails: mails, now: time.Now}, nil
+	return &Links{Config: c, Store: s, Mails: mails, Permits: permits, now: time.Now}, nil
 }
 
 var tokenCoding = base32.StdEncoding.WithPadding(base32.NoPadding)
@@ -115,31 +128,45 @@ type Made struct {
 // Invite makes a link by which the person enrols, and sends it if mail is
 // configured and the person has an address.
 func (l *Links) Invite(ctx context.Context, who postern.Person) (Made, error) {
-	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, l.LinkLife, inviteMessage)
+	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.LinkLife, inviteMessage)
 }
 
-// Recover makes a link by which the person enrols again; what they had is
-// revoked when it is used.
-func (l *Links) Recover(ctx context.Context, who postern.Person) (Made, error) {
-	return l.put(ctx, Link{Purpose: Recover, Person: who.Name, Email: who.Email}, l.ShortLinkLife, recoverMessage)
-}
-
-// Device makes a link by which the person adds a device. It is shown, not sent.
-func (l *Links) Device(ctx context.Context, who postern.Person) (Made, error) {
-	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name}, l.ShortLinkLife, nil)
+// Device makes a link by which the person, who came with a certificate of that
+// serial, adds a device. It is shown, not sent.
+func (l *Links) Device(ctx context.Context, who postern.Person, serial string) (Made, error) {
+	made, f, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
+	if err != nil {
+		return made, err
+	}
+	f.Asked = serial
+	return made, l.Store.PutLink(ctx, f)
 }
 
 func (l *Links) signUp(ctx context.Context, email string) error {
-	_, err := l.put(ctx, Link{Purpose: SignUp, Email: email}, l.ShortLinkLife, signUpMessage)
+	_, err := l.put(ctx, Link{Purpose: SignUp, Email: email}, postern.Person{Email: email}, l.ShortLinkLife, signUpMessage)
 	return err
 }
 
 func (l *Links) prove(ctx context.Context, who postern.Person, name, email string) error {
-	_, err := l.put(ctx, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, l.LinkLife, proveMessage)
+	_, err := l.put(ctx, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, postern.Person{}, l.LinkLife, proveMessage)
 	return err
 }
 
-func (l *Links) put(ctx context.Context, k Link, life time.Duration, message func(Config, Link, Made) Message) (Made, error) {
+func (l *Links) put(ctx context.Context, k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, error) {
+	made, f, err := l.fresh(k, holder, life, message)
+	if err != nil {
+		return made, err
+	}
+	return made, l.Store.PutLink(ctx, f)
+}
+
+// fresh makes a link, for somebody who can be issued a certificate.
+func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, Fresh, error) {
+	if holder.Email != "" && l.Permits != nil {
+		if err := l.Permits(holder.Email); err != nil {
+			return Made{}, Fresh{}, err
+		}
+	}
 	token := newToken()
 	k.Hash, _ = hashToken(token)
 	k.Created = l.now().UTC().Truncate(time.Microsecond)
@@ -149,19 +176,27 @@ func (l *Links) put(ctx context.Context, k Link, life time.Duration, message fun
 		page = "/prove"
 	}
 	made := Made{URL: l.URL + page + "#" + token, Code: groups(token), Expires: k.Expires}
-	var m *Message
-	if message != nil && l.Mails && k.Email != "" {
-		msg := message(l.Config, k, made)
-		m, made.Sent = &msg, true
-	}
-	e := postern.Event{
+	f := Fresh{Link: k, Event: postern.Event{
 		Time: k.Created, Kind: postern.EventPortalLink, Outcome: postern.OK, Person: k.Person, Object: k.Detail,
 		Details: map[string]string{"purpose": string(k.Purpose), "sent": k.Email},
+	}}
+	if message != nil && l.Mails && k.Email != "" {
+		msg := message(l.Config, k, made)
+		f.Message, made.Sent = &msg, true
 	}
-	return made, l.Store.PutLink(ctx, k, m, e)
+	return made, f, nil
 }
 
-var errLink = postern.Errorf(postern.Denied, "This link is not valid: it is wrong, has expired, or was used before.").
+// Changed returns what tells people, at the address that they had, of a change
+// that somebody made, in words.
+func (l *Links) Changed(by string) func(old postern.Person, what string) *Message {
+	return func(old postern.Person, what string) *Message {
+		return l.tell(old, changedMessage(l.Config, old, what, by, l.now()))
+	}
+}
+
+// ErrLink says that a link does not count.
+var ErrLink = postern.Errorf(postern.Denied, "This link is not valid: it is wrong, has expired, or was used before.").
 	WithHint("Ask for a new one.")
 
 // look returns the link of a token that could still be used for one of the
@@ -169,31 +204,22 @@ var errLink = postern.Errorf(postern.Denied, "This link is not valid: it is wron
 func (l *Links) look(ctx context.Context, token string, purposes ...Purpose) (Link, error) {
 	hash, ok := hashToken(token)
 	if !ok {
-		return Link{}, errLink
+		return Link{}, ErrLink
 	}
 	k, err := l.Store.Link(ctx, hash)
 	if postern.CodeOf(err) == postern.NotFound && err != nil {
-		return Link{}, errLink
+		return Link{}, ErrLink
 	}
 	if err != nil {
 		return Link{}, err
 	}
 	if !k.Used.IsZero() || !k.Expires.After(l.now()) {
-		return Link{}, errLink
+		return Link{}, ErrLink
 	}
 	for _, p := range purposes {
 		if k.Purpose == p {
 			return k, nil
 		}
 	}
-	return Link{}, errLink
-}
-
-// use spends the link: exactly one caller succeeds.
-func (l *Links) use(ctx context.Context, k Link) error {
-	ok, err := l.Store.UseLink(ctx, k.Hash, l.now())
-	if err == nil && !ok {
-		return errLink
-	}
-	return err
+	return Link{}, ErrLink
 }

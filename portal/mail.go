@@ -173,7 +173,15 @@ func signUpMessage(c Config, k Link, m Made) Message {
 
 func recoverMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Getting back into "+c.Name, m.Expires,
-		fmt.Sprintf("This link lets %s make a new certificate for %s. When it is used, every certificate that you had for your devices is revoked:", k.Person, c.Name),
+		fmt.Sprintf("This link lets %s make a new certificate for %s. When it is used, everything that you had is switched off: certificates, keys, links and recovery codes:", k.Person, c.Name),
+		linkLines(m),
+		"If you did not ask for it, leave it, and tell your administrator.")
+}
+
+// againMessage carries the link of a recovery that has been done.
+func againMessage(c Config, k Link, m Made) Message {
+	return message(k.Email, "Getting back into "+c.Name, m.Expires,
+		fmt.Sprintf("An administrator of %s lets %s back in. With this link you make a new certificate:", c.Name, k.Person),
 		linkLines(m),
 		"If you did not ask for it, leave it, and tell your administrator.")
 }
@@ -185,10 +193,36 @@ func proveMessage(c Config, k Link, m Made) Message {
 		"If they may not, open it and refuse, or leave this message.")
 }
 
-func recoveredMessage(c Config, who postern.Person, how string, revoked int, now time.Time) Message {
+func recoveredMessage(c Config, who postern.Person, how string, off Off, now time.Time) Message {
+	list := "Nothing was left to switch off."
+	if words := off.Words(); len(words) > 0 {
+		list = "This was switched off:\n\n    " + strings.Join(words, "\n    ")
+	}
 	return message(who.Email, "Your certificates for "+c.Name+" were replaced", now.Add(48*time.Hour),
-		fmt.Sprintf("On %s a way back into %s was used for %s: %s. %d certificates that you had were revoked.", when(now), c.Name, who.Name, how, revoked),
-		"If that was not you, tell your administrator at once.")
+		fmt.Sprintf("On %s a way back into %s was used for %s: %s.", when(now), c.Name, who.Name, how),
+		list,
+		"Revoked certificates stay so. Keys that are yours you can switch on again, once you are back in, at",
+		"    "+c.URL+"/keys",
+		"The certificates of your servers are as they were. Revoke those that you do not know, at",
+		"    "+c.URL+"/servers",
+		"If all this was not you, tell your administrator at once.")
+}
+
+// addedMessage tells of something new that lets in whoever has it.
+func addedMessage(c Config, who postern.Person, what, from string, now time.Time) Message {
+	return message(who.Email, "Something new lets you into "+c.Name, now.Add(48*time.Hour),
+		fmt.Sprintf("On %s, for %s, from the address %s:", when(now), who.Name, orDefault(from, "of the server itself")),
+		"    "+what,
+		"If that was not you, somebody else has your certificate. Recover at once, which switches off whatever they made, at",
+		"    "+c.URL+"/recover",
+		"or tell your administrator.")
+}
+
+// changedMessage goes to the address that a person had until now.
+func changedMessage(c Config, old postern.Person, what, by string, now time.Time) Message {
+	return message(old.Email, "Your address at "+c.Name+" was changed", now.Add(48*time.Hour),
+		fmt.Sprintf("On %s %s changed what %s knows of %s: %s.", when(now), by, c.Name, old.Name, what),
+		"Messages do not come to this address any more. If that surprises you, tell your administrator at once.")
 }
 
 func revokedMessage(c Config, who postern.Person, what, by string, now time.Time) Message {

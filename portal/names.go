@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/postern-project/postern"
@@ -93,11 +94,12 @@ func validHost(s string) bool {
 	return strings.ContainsFunc(labels[len(labels)-1], func(r rune) bool { return r < '0' || r > '9' })
 }
 
-// printable returns s fit for a sentence on a page: short, without control
-// characters.
+// printable returns s fit for a sentence on a page: short, and without what is
+// not seen as it stands, such as control characters and those that turn the
+// direction of writing.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
@@ -107,6 +109,24 @@ func printable(s string) string {
 	}
 	return s
 }
+
+// maxLabel is how many characters the name of a device or key may have.
+const maxLabel = 40
+
+// labelIn returns the name that a form gives to a device or key; "" if none.
+func labelIn(r *request) (string, error) {
+	label := strings.Join(strings.Fields(r.PostForm.Get("label")), " ")
+	switch {
+	case utf8.RuneCountInString(label) > maxLabel:
+		return "", postern.Errorf(postern.Invalid, "A name has at most %d letters.", maxLabel)
+	case strings.ContainsFunc(label, unprintable):
+		return "", postern.Errorf(postern.Invalid, "A name is of letters, digits and signs that can be seen.")
+	}
+	return label, nil
+}
+
+// unprintable reports whether a rune is not seen as it stands.
+func unprintable(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }
 
 func isAddress(name string) bool {
 	_, err := netip.ParseAddr(name)

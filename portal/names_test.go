@@ -1,8 +1,11 @@
 package portal
 
 import (
+	"errors"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -131,9 +134,38 @@ func TestTokensAreReadAsTyped(t *testing.T) {
 	if _, ok := hashToken(token[:31]); ok {
 		t.Error("a token that is cut short counts")
 	}
-	code, kept := newCode()
-	if got, ok := hashCode(strings.ToUpper(strings.ReplaceAll(code, "-", " "))); !ok || got != kept.Hash {
+	codes, kept := newCodes()
+	if got, ok := hashCode(strings.ToUpper(strings.ReplaceAll(codes[0], "-", " "))); !ok || got != kept[0].Hash {
 		t.Error("a code in capitals is another one")
+	}
+}
+
+func TestWhatIsNotSeenIsNotPrinted(t *testing.T) {
+	for in, want := range map[string]string{
+		"phone\u009b31m": "phone?31m", "gpj.\u202eexe": "gpj.?exe", "a\u2066b\u200bc": "a?b?c", "a\x00b\x7fc": "a?b?c", "Grün 電話": "Grün 電話",
+	} {
+		if got := printable(in); got != want {
+			t.Errorf("printable(%q) = %q", in, got)
+		}
+		r := &request{Request: &http.Request{PostForm: url.Values{"label": {in}}}}
+		if label, err := labelIn(r); (err == nil) != (in == want) {
+			t.Errorf("the label %q: %q %v", in, label, err)
+		}
+	}
+}
+
+func TestSentencesKeepNames(t *testing.T) {
+	for in, want := range map[string]string{
+		"the key is too weak":             "The key is too weak.",
+		"www.example.com: not a name":     "www.example.com: not a name.",
+		"alice@example.com is taken":      "alice@example.com is taken.",
+		`"alice" is no group`:             `"alice" is no group.`,
+		"10.0.0.1 is not yours":           "10.0.0.1 is not yours.",
+		"über.example is not a name here": "über.example is not a name here.",
+	} {
+		if got := sentence(errors.New(in)); got != want {
+			t.Errorf("sentence(%q) = %q", in, got)
+		}
 	}
 }
 

@@ -2,10 +2,12 @@ package portal
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"bytes"
 	"cmp"
 	"context"
 	"encoding/pem"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strconv"
@@ -215,12 +217,9 @@ func (p *Portal) addDevice(r *request) (issue, error) {
 	if err := p.freshKey(r.Context(), req); err != nil {
 		return issue{}, err
 	}
-	c, err := p.Authority.IssueClient(r.Context(), r.who.Name, label, req, p.origin(r, r.who.Name))
-	if err != nil {
-		return issue{}, beside("csr", err)
-	}
-	codes, err := p.firstCodes(r.Context(), r.who.Name)
-	return issue{Certificate: c, Person: r.who, Codes: codes}, err
+	return p.certify(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(ctx context.Context) (Certificate, error) {
+		return p.Authority.IssueClient(ctx, r.who.Name, label, req, p.origin(r, r.who.Name))
+	})
 }
 
 // deviceLink shows a link, also as a QR code, to open on the other device.
@@ -228,7 +227,7 @@ func (p *Portal) deviceLink(r *request) error {
 	if err := p.limit(r.Context(), "device/"+r.who.Name, 20, time.Hour); err != nil {
 		return err
 	}
-	made, err := p.Links.Device(r.Context(), r.who)
+	made, err := p.Links.Device(r.Context(), r.who, r.serial)
 	if err != nil {
 		return err
 	}
@@ -290,21 +289,30 @@ func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 	if err != nil {
 		return c, err
 	}
-	if len(csr) == 0 {
-		return p.Authority.Renew(r.Context(), c.Serial, nil, p.origin(r, r.who.Name))
+	var req *Request
+	if len(csr) > 0 {
+		parsed, err := p.Authority.ParseCSR(csr)
+		if err != nil {
+			return c, err
+		}
+		if err := p.freshKey(r.Context(), parsed); err != nil {
+			return c, err
+		}
+		req = &parsed
 	}
-	req, err := p.Authority.ParseCSR(csr)
-	if err != nil {
-		return c, err
+	e := Enrolment{}
+	if !c.Server {
+		e.Label = orDefault(c.Label, defaultDevice)
 	}
-	if err := p.freshKey(r.Context(), req); err != nil {
-		return c, err
-	}
-	return p.Authority.Renew(r.Context(), c.Serial, &req, p.origin(r, r.who.Name))
+	res, err := p.certify(r, r.who, e, func(ctx context.Context) (Certificate, error) {
+		return p.Authority.Renew(ctx, c.Serial, req, p.origin(r, r.who.Name))
+	})
+	return res.Certificate, err
 }
 
 // revoke revokes one of the person's certificates, or, for an administrator,
-// anybody's.
+// anybody's. With a device's certificate, the one-time links that somebody may
+// have made with it are void.
 func (p *Portal) revoke(r *request) error {
 	ctx := r.Context()
 	c, err := p.Authority.Certificate(ctx, r.PathValue("serial"))
@@ -323,14 +331,16 @@ func (p *Portal) revoke(r *request) error {
 		return err
 	}
 	p.tellRevoked(ctx, c, r.who.Name)
-	back := "/certificates"
+	back := "/certificates?done=revoked"
 	switch {
 	case c.Person != r.who.Name:
-		back = "/admin/people/" + c.Person
+		back = "/admin/people/" + c.Person + "?done=revoked"
 	case c.Server:
-		back = "/servers"
+		back = "/servers?done=revoked"
+	case reason == KeyCompromise && c.Serial != r.serial:
+		back = "/keys?done=lost"
 	}
-	p.see(r, back+"?done=revoked")
+	p.see(r, back)
 	return nil
 }
 
@@ -369,16 +379,20 @@ func (p *Portal) certificateFiles(r *request) error {
 	if err != nil {
 		return err
 	}
-	b, err := archive(l, c.NotBefore)
+	format, pack, mime := "tar", tarred, "application/x-tar"
+	if r.URL.Query().Get("as") == "zip" {
+		format, pack, mime = "zip", zipped, "application/zip"
+	}
+	b, err := pack(l, c.NotBefore)
 	if err != nil {
 		return err
 	}
-	download(r, "application/x-tar", fileName(c)+"-"+kind+".tar", string(b))
+	download(r, mime, fileName(c)+"-"+kind+"."+format, string(b))
 	return nil
 }
 
-// archive packs a layout's files into a tar archive.
-func archive(l Layout, at time.Time) ([]byte, error) {
+// tarred packs a layout's files into a tar archive.
+func tarred(l Layout, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range l.Files {
@@ -387,6 +401,25 @@ func archive(l Layout, at time.Time) ([]byte, error) {
 			return nil, err
 		}
 		if _, err := w.Write([]byte(f.Body)); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return b.Bytes(), err
+}
+
+// zipped packs them into a zip archive.
+func zipped(l Layout, at time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for _, f := range l.Files {
+		h := &zip.FileHeader{Name: f.Path, Method: zip.Deflate, Modified: at}
+		h.SetMode(fs.FileMode(f.Mode))
+		part, err := w.CreateHeader(h)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := part.Write([]byte(f.Body)); err != nil {
 			return nil, err
 		}
 	}

@@ -88,7 +88,14 @@ type People interface {
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error) // NotFound
 	People(ctx context.Context) ([]postern.Person, error)                    // by name
 	AddPerson(ctx context.Context, p postern.Person, e postern.Event) error  // Conflict if the name or the address is taken
+	// ChangePerson changes a person's address, full name and groups, and returns
+	// in words what has changed, which is the event's Reason; "" and no event if
+	// nothing has. With the address it changes who links go to: unused ones that
+	// went to the old address are void, and mail's message is queued. Conflict if
+	// somebody else has the address. Both functions may be called again.
+	ChangePerson(ctx context.Context, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
 	SetPersonStatus(ctx context.Context, name string, s postern.PersonStatus, e postern.Event) error
+	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound
 	CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error)
 	SetCredentialStatus(ctx context.Context, kind postern.CredentialKind, id string, s postern.CredentialStatus, e postern.Event) error
 }
@@ -167,6 +174,9 @@ type Authority interface {
 	CertificatesOfKey(ctx context.Context, key string) ([]Certificate, error)
 	Valid(ctx context.Context) ([]Certificate, error) // neither revoked nor expired
 	Root() *x509.Certificate
+	// PermitsMail reports, by a Denied error, whether a client certificate with
+	// that address can be issued at all: a root may vouch for some domains only.
+	PermitsMail(email string) error
 	// Layouts lists the kinds of server that Layout knows.
 	Layouts() []string
 	// Layout lays a certificate out. The key is PEM, or a text that stands for
@@ -204,6 +214,7 @@ type Deps struct {
 	Mail      Mailer  // nil: nothing is sent; links are shown to whoever made them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
+	Suspended func(*http.Request) bool       // whether Identify would say who, but that they are suspended; nil: never
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Log       *slog.Logger
 }
@@ -249,7 +260,7 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 		later: make(chan func(context.Context), 256),
 		wake:  make(chan struct{}, 1),
 	}
-	p.Links = &Links{Config: c, Store: d.Store, Mails: d.Mail != nil, now: func() time.Time { return p.now() }}
+	p.Links = &Links{Config: c, Store: d.Store, Mails: d.Mail != nil, Permits: d.Authority.PermitsMail, now: func() time.Time { return p.now() }}
 	p.mux = p.routes()
 	return p, nil
 }

@@ -28,7 +28,7 @@ func (p *Portal) provedLink(r *request) (Link, question, error) {
 	}
 	who, err := p.People.Person(r.Context(), k.Person)
 	if err == nil && !who.Active() {
-		err = errLink
+		err = ErrLink
 	}
 	return k, question{Code: r.PostForm.Get("code"), Name: k.Detail, Who: who, Known: true}, beside("code", err)
 }
@@ -58,24 +58,22 @@ func (p *Portal) prove(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Links.use(r.Context(), k); err != nil {
-		p.invalid(r, beside("code", err), "prove", provePageOf(q))
-		return nil
-	}
 	proof.Method = ByMail
 	e := p.nameEvent(r, proof, postern.OK, "")
 	e.Details["mailbox"] = k.Email
-	if r.PostForm.Get("answer") != "yes" {
-		e.Outcome, e.Reason = postern.Refused, "refused by the holder of the address"
-		if err := p.Timeline.Append(r.Context(), e); err != nil {
-			return err
-		}
-		p.render(r, 200, "proved", page{Title: "Refused", Nav: "prove", Data: q})
-		return nil
+	yes := r.PostForm.Get("answer") == "yes"
+	put := &proof
+	if !yes {
+		put, e.Outcome, e.Reason = nil, postern.Refused, "refused by the holder of the address"
 	}
 	proof.Proved = p.now().UTC()
-	if err := p.Store.PutProof(r.Context(), proof, e); err != nil {
-		return err
+	if err := p.Store.AnswerLink(r.Context(), k.Hash, p.now(), put, e); err != nil {
+		p.invalid(r, beside("code", err), "prove", provePageOf(q))
+		return nil
+	}
+	if !yes {
+		p.render(r, 200, "proved", page{Title: "Refused", Nav: "prove", Data: q})
+		return nil
 	}
 	p.render(r, 200, "proved", page{Title: "Thank you", Nav: "prove", Done: "The name is approved.", Data: q})
 	return nil

@@ -74,12 +74,17 @@ type Store interface {
 	// ForgetExpired deletes links, orders, counters that are long past.
 	ForgetExpired(ctx context.Context, now time.Time) error
 
-	// PutRecoveryCodes replaces all codes of a person.
-	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
+	// Enrol has issue record one certificate, with the context that it is given,
+	// and does the Enrolment in the same transaction. It fails with ErrLink if the
+	// link does not count, with Denied if the certificate that was Asked with does
+	// not, and with Conflict if the order is done.
+	Enrol(ctx context.Context, e Enrolment, issue func(context.Context) error) (Enrolled, error)
+
+	// PutRecoveryCodes replaces all codes of a person, and queues the message if
+	// there is one.
+	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, m *Message, e postern.Event) error
 	// RecoveryCodes returns how many codes the person has left.
 	RecoveryCodes(ctx context.Context, person string) (int, error)
-	// UseRecoveryCode spends a code and reports whether this call did.
-	UseRecoveryCode(ctx context.Context, person string, hash [32]byte) (bool, error)
 
 	// Proof returns the person's standing with a name, created with the value
 	// if there was none.
@@ -93,7 +98,6 @@ type Store interface {
 	Order(ctx context.Context, id string) (Order, error) // NotFound
 	// OrdersOf returns a person's open orders, newest first.
 	OrdersOf(ctx context.Context, person string, now time.Time) ([]Order, error)
-	CloseOrder(ctx context.Context, id, serial string) error
 	DropOrder(ctx context.Context, id string) error
 
 	Allowed(ctx context.Context) ([]Allowed, error)

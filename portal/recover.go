@@ -4,24 +4,27 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
 )
 
-const (
-	recoveryCodes   = 10
-	recoveryPerHour = 10 // tries for one person
-)
+const recoveryCodes = 10
 
-// newCode returns a recovery code, 80 random bits in base32, and what is kept.
-func newCode() (string, RecoveryCode) {
-	var b [10]byte
-	rand.Read(b[:])
-	code := strings.ToLower(tokenCoding.EncodeToString(b[:]))
-	hash, _ := hashCode(code)
-	return groups(code), RecoveryCode{ID: newToken()[:16], Hash: hash}
+// newCodes returns recovery codes, 80 random bits each in base32, and what is
+// kept of them. With so many bits there is no guessing: tries are counted by
+// address alone, so that nobody can lock somebody else out.
+func newCodes() (codes []string, kept []RecoveryCode) {
+	for range recoveryCodes {
+		var b [10]byte
+		rand.Read(b[:])
+		code := strings.ToLower(tokenCoding.EncodeToString(b[:]))
+		hash, _ := hashCode(code)
+		codes, kept = append(codes, groups(code)), append(kept, RecoveryCode{ID: newToken()[:16], Hash: hash})
+	}
+	return codes, kept
 }
 
 // hashCode returns the hash under which a recovery code is kept; case, spaces
@@ -38,26 +41,6 @@ func hashCode(s string) (hash [32]byte, ok bool) {
 	return sha256.Sum256(append([]byte("postern recovery\x00"), b...)), true
 }
 
-// freshCodes replaces a person's recovery codes.
-func (p *Portal) freshCodes(ctx context.Context, person string) ([]string, error) {
-	var codes []string
-	var kept []RecoveryCode
-	for range recoveryCodes {
-		c, k := newCode()
-		codes, kept = append(codes, c), append(kept, k)
-	}
-	e := postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: person, Count: recoveryCodes}
-	return codes, p.Store.PutRecoveryCodes(ctx, person, kept, p.now(), e)
-}
-
-// firstCodes makes codes for a person who has none.
-func (p *Portal) firstCodes(ctx context.Context, person string) ([]string, error) {
-	if n, err := p.Store.RecoveryCodes(ctx, person); err != nil || n > 0 {
-		return nil, err
-	}
-	return p.freshCodes(ctx, person)
-}
-
 func (p *Portal) recoverPage(r *request) error {
 	p.render(r, 200, "recover", p.recoverForm())
 	return nil
@@ -67,58 +50,40 @@ func (p *Portal) recoverForm() page {
 	return page{Title: "Lost your certificate?", Nav: "recover", Data: p.RecoverByMail && p.Mail != nil}
 }
 
-var errCode = postern.Errorf(postern.Denied, "Name and code do not go together, or the code was used before.").
+// ErrCode says that a recovery code does not count. It is one and the same
+// whatever does not fit.
+var ErrCode = postern.Errorf(postern.Denied, "Name and code do not go together, or the code was used before.").
 	WithHint("Each code counts once. Try the next one on your list.")
 
-// recover takes a recovery code, revokes what was lost, and goes on to
+// recover takes a recovery code, switches off what was lost, and goes on to
 // enrolment.
 func (p *Portal) recover(r *request) error {
-	who, err := p.spendCode(r)
+	who, made, off, err := p.spendCode(r)
 	if err != nil {
 		p.invalid(r, beside("recovery", err), "recover", p.recoverForm())
 		return nil
 	}
-	revoked, err := p.revokeLost(r, who, "one of your recovery codes")
-	if err != nil {
-		return err
-	}
-	made, err := p.Links.Device(r.Context(), who)
-	if err != nil {
-		return err
-	}
+	p.wakeMail()
 	p.render(r, 200, "enrol", page{
 		Title: "Get a new certificate", Nav: "recover",
-		Done: revokedSentence(revoked),
-		Data: enrolment{Code: made.Code, Person: who.Name, Email: who.Email, Minimum: minPassphrase},
+		Done: "The code was right.",
+		Data: enrolment{Code: made.Code, Person: who.Name, Email: who.Email, Minimum: minPassphrase, Off: off.Words()},
 	})
 	return nil
 }
 
-func revokedSentence(n int) string {
-	switch n {
-	case 0:
-		return "The code was right."
-	case 1:
-		return "The code was right. The certificate that you had is revoked."
-	}
-	return "The code was right. All certificates that you had are revoked."
-}
-
-// spendCode finds the person by name or address and spends the code. The
-// answer is one and the same whatever does not fit.
-func (p *Portal) spendCode(r *request) (postern.Person, error) {
+// spendCode finds the person by name or address and spends the code. The work
+// is the same for somebody who is not known.
+func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 	ctx := r.Context()
+	fail := func(err error) (postern.Person, Made, Off, error) { return postern.Person{}, Made{}, Off{}, err }
 	id := strings.ToLower(strings.TrimSpace(r.PostForm.Get("who")))
 	if err := p.limit(ctx, "recover/"+p.from(r), askedPerHour, time.Hour); err != nil {
-		return postern.Person{}, err
+		return fail(err)
 	}
 	hash, ok := hashCode(r.PostForm.Get("recovery"))
 	if !ok || len(id) > 254 {
-		return postern.Person{}, errCode
-	}
-	sum := sha256.Sum256([]byte(id))
-	if err := p.limit(ctx, "recover/"+string(tokenCoding.EncodeToString(sum[:10])), recoveryPerHour, time.Hour); err != nil {
-		return postern.Person{}, err
+		return fail(ErrCode)
 	}
 	find := p.People.Person
 	if strings.Contains(id, "@") {
@@ -126,52 +91,23 @@ func (p *Portal) spendCode(r *request) (postern.Person, error) {
 	}
 	who, err := find(ctx, id)
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
-		return who, err
+		return fail(err)
 	}
 	if err != nil || !who.Active() {
 		who = postern.Person{} // nobody's codes: the same work, and never right
 	}
-	spent, err := p.Store.UseRecoveryCode(ctx, who.Name, hash)
-	if err == nil && !spent {
+	made, off, err := p.Links.withCode(ctx, who, p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
+	if errors.Is(err, ErrCode) {
 		p.keep(p.Timeline.Append(ctx, postern.Event{
 			Kind: postern.EventPersonRecovered, Outcome: postern.Refused, Person: who.Name, Address: p.peer(r), Reason: "wrong recovery code",
 		}))
-		err = errCode
 	}
-	return who, err
+	return who, made, off, err
 }
 
-// revokeLost revokes every client certificate of a person, tells them and the
-// timeline, and returns how many there were.
-func (p *Portal) revokeLost(r *request, who postern.Person, how string) (int, error) {
-	n, err := RevokeClients(r.Context(), p.Authority, who.Name, p.now(), p.origin(r, who.Name))
-	if err != nil {
-		return n, err
-	}
-	p.queue(r.Context(), recoveredMessage(p.Config, who, how, n, p.now()))
-	return n, p.Timeline.Append(r.Context(), postern.Event{
-		Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: who.Name, Address: p.peer(r), Count: int64(n), Reason: how,
-	})
-}
-
-// RevokeClients revokes every good client certificate of a person as lost, and
-// returns how many there were.
-func RevokeClients(ctx context.Context, a Authority, person string, now time.Time, by Origin) (int, error) {
-	certs, err := a.CertificatesOf(ctx, person)
-	if err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, c := range certs {
-		if c.Server || !c.Good(now) {
-			continue
-		}
-		if err := a.Revoke(ctx, c.Serial, KeyCompromise, by); err != nil && postern.CodeOf(err) != postern.Conflict {
-			return n, err
-		}
-		n++
-	}
-	return n, nil
+// recoveredEvent is what the timeline says of a recovery.
+func (p *Portal) recoveredEvent(r *request, person, how string) postern.Event {
+	return postern.Event{Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: person, Address: p.peer(r), Reason: how}
 }
 
 // recoverByMail sends a link to the person's own address, where the
@@ -218,11 +154,15 @@ func (p *Portal) recoveryPage(r *request) error {
 	return nil
 }
 
+// newRecoveryCodes replaces a person's recovery codes.
 func (p *Portal) newRecoveryCodes(r *request) error {
-	codes, err := p.freshCodes(r.Context(), r.who.Name)
-	if err != nil {
+	codes, kept := newCodes()
+	e := postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: r.who.Name, Address: p.peer(r), Count: recoveryCodes}
+	m := p.Links.tell(r.who, addedMessage(p.Config, r.who, "New recovery codes were made. Those from before do not count any more.", p.peer(r), p.now()))
+	if err := p.Store.PutRecoveryCodes(r.Context(), r.who.Name, kept, p.now(), m, e); err != nil {
 		return err
 	}
+	p.wakeMail()
 	p.render(r, 200, "recovery", page{Title: "Recovery codes", Nav: "recovery", Data: map[string]any{"Left": len(codes), "Codes": codes}})
 	return nil
 }

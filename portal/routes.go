@@ -58,9 +58,10 @@ func (p *Portal) routes() http.Handler {
 	person("GET /keys", p.keys)
 	person("POST /keys", p.keyStatus)
 	person("POST /keys/yubikey", p.addYubiKey)
-	person("POST /keys/totp", p.addTOTP)
+	person("POST /keys/totp", p.newTOTP)
+	person("POST /keys/totp/first", p.addTOTP)
 	person("POST /keys/acme", p.addACMEKey)
-	person("POST /keys/acme/disable", p.dropACMEKey)
+	person("POST /keys/acme/status", p.acmeKeyStatus)
 	person("POST /keys/ssh", p.signSSH)
 	person("POST /keys/ssh/revoke", p.revokeSSH)
 	person("GET /events", p.events)
@@ -79,54 +80,55 @@ func (p *Portal) routes() http.Handler {
 
 // public answers anybody. Whoever comes with a good certificate is known all
 // the same.
-func (p *Portal) public(h handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
-		r := &request{Request: hr, w: w}
-		if err := p.identify(r); err != nil {
-			p.fail(r, err)
-			return
-		}
-		p.run(r, h)
-	})
-}
+func (p *Portal) public(h handler) http.Handler { return p.handler(h, false) }
 
 // person answers a person, active at this moment, and sends everybody else to
 // the front page.
-func (p *Portal) person(h handler) http.Handler {
+func (p *Portal) person(h handler) http.Handler { return p.handler(h, true) }
+
+// handler reads the form before it finds out who asks, so that nobody can begin
+// a request while they count and finish it long after.
+func (p *Portal) handler(h handler, person bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		r := &request{Request: hr, w: w}
-		if err := p.identify(r); err != nil {
-			p.fail(r, err)
-			return
+		var formErr error
+		if r.Method == http.MethodPost {
+			formErr = p.form(r)
 		}
-		if r.who.Name == "" {
+		err := p.identify(r)
+		switch {
+		case err != nil:
+		case person && r.who.Name == "":
 			p.stranger(r, http.StatusForbidden)
 			return
+		case formErr != nil:
+			err = formErr
+		case r.Method == http.MethodPost && !p.ownForm(r):
+			err = postern.Errorf(postern.Denied, "This form is from another sign-in.").WithHint("Go back, reload the page, and send it again.")
+		default:
+			err = h(r)
 		}
-		p.run(r, h)
+		if err != nil {
+			p.fail(r, err)
+		}
 	})
 }
 
-func (p *Portal) run(r *request, h handler) {
-	if r.Method == http.MethodPost {
-		if err := p.form(r); err != nil {
-			p.fail(r, err)
-			return
-		}
-	}
-	if err := h(r); err != nil {
-		p.fail(r, err)
-	}
-}
-
-// identify fills in who asks. A person who is suspended or gone counts as
-// nobody.
+// identify fills in who asks. A person who is suspended or gone, or came with a
+// certificate that does not count at this moment, counts as nobody.
 func (p *Portal) identify(r *request) error {
 	name, serial, ok := p.Identify(r.Request)
 	if !ok || name == "" {
+		r.suspended = p.Suspended != nil && p.Suspended(r.Request)
 		return nil
 	}
 	who, err := p.People.Person(r.Context(), name)
+	if err == nil {
+		var c postern.Credential
+		if c, err = p.People.Credential(r.Context(), postern.X509Certificate, serial); err == nil && (c.Person != name || c.Status != postern.CredentialActive) {
+			return nil
+		}
+	}
 	if postern.CodeOf(err) == postern.NotFound && err != nil {
 		return nil
 	}
@@ -134,6 +136,7 @@ func (p *Portal) identify(r *request) error {
 		return err
 	}
 	if !who.Active() {
+		r.suspended = who.Status == postern.PersonSuspended
 		return nil
 	}
 	r.who, r.serial = who, serial
@@ -150,13 +153,21 @@ func adminOnly(h handler) handler {
 	}
 }
 
-// stranger shows the front page to somebody without a certificate. The
+// stranger shows the front page to somebody without a certificate, and tells
+// somebody who is suspended so. The
 // connection is closed, so that a browser which has got one meanwhile is asked
 // for it again.
 func (p *Portal) stranger(r *request, status int) {
 	r.w.Header().Set("Connection", "close")
 	if wantsJSON(r) {
 		p.fail(r, postern.Errorf(postern.Denied, "This needs your certificate."))
+		return
+	}
+	if r.suspended {
+		p.render(r, http.StatusForbidden, "error", page{
+			Title: "You are suspended", Nav: "home",
+			Data: "Your certificate is good, but an administrator has suspended you: nothing that you hold opens a door at present. Ask them to let you in again.",
+		})
 		return
 	}
 	p.render(r, status, "welcome", page{Title: p.Name, Nav: "home", Data: map[string]any{

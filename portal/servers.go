@@ -242,6 +242,9 @@ func (p *Portal) orderMail(r *request) error {
 	if p.Mail == nil || !slices.Contains(p.mailboxes(r.Context(), proof.Name), to) {
 		problem = "Choose one of the addresses."
 	} else if err := p.limit(r.Context(), "mail/"+to, mailsPerHour, time.Hour); err != nil {
+		if ours(err) {
+			return err
+		}
 		problem = sentence(err)
 	}
 	if problem != "" {
@@ -262,6 +265,9 @@ func (p *Portal) orderCheck(r *request) error {
 		return err
 	}
 	if err := p.limit(r.Context(), "check/"+r.who.Name, 120, time.Hour); err != nil {
+		if ours(err) {
+			return err
+		}
 		return p.renderOrder(r, 429, o, map[string]string{proof.Name: sentence(err)}, nil)
 	}
 	proof.Method = Method(r.PostForm.Get("method"))
@@ -318,7 +324,7 @@ func (p *Portal) recheck(ctx context.Context, who postern.Person, names []string
 	bad := map[string]string{}
 	for _, name := range names {
 		if err := p.recheckName(ctx, who, name); err != nil {
-			if postern.CodeOf(err) == postern.Internal && ctx.Err() != nil {
+			if ours(err) {
 				return err
 			}
 			bad[name] = sentence(err)
@@ -370,13 +376,13 @@ func (p *Portal) orderIssue(r *request) error {
 	if err := p.recheck(r.Context(), r.who, o.Names); err != nil {
 		return p.orderWrong(r, o, nil, err)
 	}
-	c, err := p.Authority.IssueServer(r.Context(), o.Names, req, p.origin(r, r.who.Name))
+	res, err := p.certify(r, r.who, Enrolment{Order: o.ID}, func(ctx context.Context) (Certificate, error) {
+		return p.Authority.IssueServer(ctx, o.Names, req, p.origin(r, r.who.Name))
+	})
 	if err != nil {
-		return p.orderWrong(r, o, beside("csr", err), nil)
+		return p.orderWrong(r, o, err, nil)
 	}
-	if err := p.Store.CloseOrder(r.Context(), o.ID, c.Serial); err != nil {
-		return err
-	}
+	c := res.Certificate
 	if !wantsJSON(r) {
 		p.see(r, "/certificates/"+c.Serial)
 		return nil

@@ -2,6 +2,7 @@ package portal_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,29 +33,36 @@ func must(t *testing.T, err error) {
 
 func TestLinkIsUsedByOne(t *testing.T) {
 	s, ctx := opened(t)
-	l := portal.Link{Hash: [32]byte{1}, Purpose: portal.Enrol, Person: "dan", Created: begin, Expires: begin.Add(time.Hour)}
-	must(t, s.PutLink(ctx, l, &portal.Message{ID: "m1", To: "dan@example.com", Text: "secret token", Expires: begin.Add(time.Hour)}, event))
+	l := portal.Link{Hash: [32]byte{1}, Purpose: portal.Prove, Person: "dan", Created: begin, Expires: begin.Add(time.Hour)}
+	m := &portal.Message{ID: "m1", To: "dan@example.com", Text: "secret token", Expires: begin.Add(time.Hour)}
+	must(t, s.PutLink(ctx, portal.Fresh{Link: l, Message: m, Event: event}))
+	proof, err := s.Proof(ctx, "dan", "www.example.org", "v1")
+	must(t, err)
+	proof.Method = portal.ByMail
+	if err := s.AnswerLink(ctx, l.Hash, l.Expires, &proof, event); !errors.Is(err, portal.ErrLink) {
+		t.Errorf("an expired link was used: %v", err)
+	}
+	if p, err := s.Proof(ctx, "dan", "www.example.org", ""); err != nil || p.Method != "" {
+		t.Errorf("what an expired link would do was done: %+v %v", p, err)
+	}
+	if got, err := s.Link(ctx, l.Hash); err != nil || got != l {
+		t.Errorf("the link reads %+v, %v", got, err)
+	}
 	var won atomic.Int64
 	var g sync.WaitGroup
 	for range 10 {
 		g.Go(func() {
-			if ok, err := s.UseLink(ctx, l.Hash, begin.Add(time.Minute)); err != nil {
-				t.Error(err)
-			} else if ok {
+			switch err := s.AnswerLink(ctx, l.Hash, begin.Add(time.Minute), &proof, event); {
+			case err == nil:
 				won.Add(1)
+			case !errors.Is(err, portal.ErrLink):
+				t.Error(err)
 			}
 		})
 	}
 	g.Wait()
 	if won.Load() != 1 {
 		t.Errorf("%d of 10 used one link", won.Load())
-	}
-	must(t, s.ReleaseLink(ctx, l.Hash))
-	if ok, err := s.UseLink(ctx, l.Hash, l.Expires); ok || err != nil {
-		t.Errorf("an expired link was used: %v", err)
-	}
-	if got, err := s.Link(ctx, l.Hash); err != nil || got != l {
-		t.Errorf("the link reads %+v, %v", got, err)
 	}
 	if _, err := s.Link(ctx, [32]byte{2}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("a link that never was: %v", err)
@@ -103,22 +111,33 @@ func TestCountsAreByWindow(t *testing.T) {
 
 func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 	s, ctx := opened(t)
-	must(t, s.AddPerson(ctx, postern.Person{Name: "dan"}, event))
-	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
-	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, event))
-	for _, want := range []bool{true, false} {
-		if ok, err := s.UseRecoveryCode(ctx, "dan", codes[0].Hash); err != nil || ok != want {
-			t.Errorf("spent %v, want %v: %v", ok, want, err)
-		}
+	for _, name := range []string{"dan", "eve"} {
+		must(t, s.AddPerson(ctx, postern.Person{Name: name}, event))
 	}
-	if ok, err := s.UseRecoveryCode(ctx, "eve", codes[1].Hash); err != nil || ok {
+	spend := func(person string, code byte) error {
+		_, err := s.Recover(ctx, portal.Recovery{
+			Event: postern.Event{Kind: postern.EventPersonRecovered, Person: person}, Code: &[32]byte{code},
+			Mail: func(portal.Off) *portal.Message { return nil },
+		})
+		return err
+	}
+	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
+	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, nil, event))
+	if err := spend("eve", 1); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("somebody else spent a code: %v", err)
 	}
-	if n, err := s.RecoveryCodes(ctx, "dan"); err != nil || n != 1 {
+	if n, err := s.RecoveryCodes(ctx, "dan"); err != nil || n != 2 {
 		t.Errorf("%d left, %v", n, err)
 	}
-	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
-	if ok, err := s.UseRecoveryCode(ctx, "dan", codes[1].Hash); err != nil || ok {
+	must(t, spend("dan", 1))
+	for code := byte(1); code <= 2; code++ {
+		if err := spend("dan", code); !errors.Is(err, portal.ErrCode) {
+			t.Errorf("after a recovery the code %d counts: %v", code, err)
+		}
+	}
+	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, nil, event))
+	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, nil, event))
+	if err := spend("dan", 3); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("a replaced code counts: %v", err)
 	}
 }
@@ -154,8 +173,7 @@ func TestProofsOrdersAndNames(t *testing.T) {
 	if got, err := s.Order(ctx, "o1"); err != nil || !slices.Equal(got.Names, o.Names) || !slices.Equal(got.CSR, o.CSR) || !got.Expires.Equal(o.Expires) {
 		t.Errorf("order: %+v, %v", got, err)
 	}
-	must(t, s.CloseOrder(ctx, "o1", "abcd"))
-	if open, err := s.OrdersOf(ctx, "dan", begin); err != nil || len(open) != 0 {
+	if open, err := s.OrdersOf(ctx, "dan", begin); err != nil || len(open) != 1 {
 		t.Errorf("open orders: %+v, %v", open, err)
 	}
 	must(t, s.DropOrder(ctx, "o1"))

@@ -147,9 +147,11 @@ func secured(next http.Handler) http.Handler {
 type request struct {
 	*http.Request
 	w      http.ResponseWriter
-	who    postern.Person // zero on public pages
+	who    postern.Person // zero for somebody who is not known
 	serial string         // of the certificate that who came with
 	admin  bool
+
+	suspended bool // with a good certificate, of somebody who may not come in
 }
 
 // page is what a template gets.
@@ -231,12 +233,18 @@ func wrong(field, format string, args ...any) error {
 // beside puts an error that its reader can act on beside a field. Other errors
 // stay what they are.
 func beside(field string, err error) error {
-	switch code := postern.CodeOf(err); {
-	case err == nil || code == postern.Internal || code == postern.Unavailable:
+	if _, ok := asForm(err); ok || err == nil || ours(err) {
 		return err
-	default:
-		return &formError{fields: map[string]string{field: sentence(err)}, code: code}
 	}
+	return &formError{fields: map[string]string{field: sentence(err)}, code: postern.CodeOf(err)}
+}
+
+// ours reports whether an error tells of the portal's own parts: nothing that
+// whoever asks can act on, or should read. A conflict with a cause is one that
+// only the database understands.
+func ours(err error) bool {
+	e, ok := errors.AsType[*postern.Error](err)
+	return !ok || e.Code == postern.Internal || e.Code == postern.Unavailable || e.Code == postern.Conflict && e.Err != nil
 }
 
 // sentence returns an error and its hint as text for a page.
@@ -245,18 +253,28 @@ func sentence(err error) string {
 	if e, ok := errors.AsType[*postern.Error](err); ok {
 		s = e.Msg
 	}
-	s = strings.ToUpper(s[:1]) + s[1:]
+	s = capital(s)
 	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "?") {
 		s += "."
 	}
 	if hint := postern.HintOf(err); hint != "" {
-		s += " " + strings.ToUpper(hint[:1]) + hint[1:]
+		s += " " + capital(hint)
 	}
 	return s
 }
 
+// capital begins a sentence with a capital, unless its first word is a name or
+// an address, which stands as it was typed.
+func capital(s string) string {
+	word, _, _ := strings.Cut(s, " ")
+	if strings.ContainsFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }) || word == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
 var doneSentences = map[string]string{
-	"revoked":   "The certificate is revoked. Nothing opens for it any more.",
+	"revoked":   "The certificate is revoked, with the links that were not used yet. Nothing opens for it any more.",
 	"renewed":   "The certificate is renewed.",
 	"suspended": "The person is suspended. Nothing they hold opens a door now.",
 	"resumed":   "The person may come in again.",
@@ -269,6 +287,9 @@ var doneSentences = map[string]string{
 	"active":    "It is enabled again.",
 	"added":     "It is added.",
 	"refused":   "The request is refused.",
+	"changed":   "It is changed.",
+	"lost":      "The certificate is revoked, with the links that were not used yet. Whoever had it may have added something here: disable what is not yours.",
+	"recovered": "Everything that they had is switched off, and a link is on its way.",
 }
 
 // render answers with a page.
@@ -317,16 +338,25 @@ func (p *Portal) invalid(r *request, err error, name string, pg page) {
 	p.render(r, fe.code.HTTPStatus(), name, pg)
 }
 
-// fail answers with an error page. What broke inside is logged, not shown.
+// fail answers with an error page. What broke inside, or is away, is logged, not
+// shown.
 func (p *Portal) fail(r *request, err error) {
 	code := postern.CodeOf(err)
-	msg := "Something broke here. It has been logged; try again in a while."
-	if fe, ok := asForm(err); ok {
+	fe, ok := asForm(err)
+	var msg string
+	switch {
+	case ok:
 		code, msg = fe.code, fe.words()
-	} else if code != postern.Internal {
+	case ours(err):
+		msg = "Something broke here. It has been logged; try again in a while."
+		if code != postern.Internal {
+			msg = "This is not available right now. Try again in a minute."
+		}
+		if r.Context().Err() == nil {
+			p.Log.Error("portal", postern.LogPath, r.URL.Path, postern.LogPerson, r.who.Name, postern.LogError, err)
+		}
+	default:
 		msg = sentence(err)
-	} else if r.Context().Err() == nil {
-		p.Log.Error("portal", postern.LogPath, r.URL.Path, postern.LogPerson, r.who.Name, postern.LogError, err)
 	}
 	if wantsJSON(r) {
 		writeJSON(r.w, code.HTTPStatus(), map[string]any{"errors": map[string]string{"": msg}})
@@ -361,8 +391,7 @@ func (p *Portal) token(r *request) string {
 	return hex.EncodeToString(m.Sum(nil)[:16])
 }
 
-// form reads the request's form, bounded, files included, and holds the token
-// of a person's page against what it must be.
+// form reads the request's form, bounded, files included.
 func (p *Portal) form(r *request) error {
 	r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
 	err := r.ParseMultipartForm(maxForm)
@@ -372,10 +401,12 @@ func (p *Portal) form(r *request) error {
 	if err != nil {
 		return postern.Errorf(postern.Invalid, "What was sent is too large, or broken.")
 	}
-	if r.who.Name != "" && !hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.token(r))) {
-		return postern.Errorf(postern.Denied, "This form is from another sign-in.").WithHint("Go back, reload the page, and send it again.")
-	}
 	return nil
+}
+
+// ownForm holds the token of a person's form against what it must be.
+func (p *Portal) ownForm(r *request) bool {
+	return r.who.Name == "" || hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.token(r)))
 }
 
 // csrBytes returns the certificate request of a form: a file if there is one,

@@ -153,12 +153,18 @@ func (m *Mailbox) Mails() []Mail {
 // Take waits for a message to an address, removes it and returns it.
 func (m *Mailbox) Take(t testing.TB, to string) Mail {
 	t.Helper()
+	return m.TakeAbout(t, to, "")
+}
+
+// TakeAbout is Take for a message with those words in its subject or text.
+func (m *Mailbox) TakeAbout(t testing.TB, to, words string) Mail {
+	t.Helper()
 	deadline := time.After(time.Minute)
 	for {
 		m.mu.Lock()
 		more := m.more
 		for i, msg := range m.mails {
-			if len(msg.To) == 1 && msg.To[0] == to {
+			if len(msg.To) == 1 && msg.To[0] == to && strings.Contains(msg.Subject+"\n"+msg.Text, words) {
 				m.mails = append(m.mails[:i:i], m.mails[i+1:]...)
 				m.mu.Unlock()
 				return msg
@@ -168,7 +174,7 @@ func (m *Mailbox) Take(t testing.TB, to string) Mail {
 		select {
 		case <-more:
 		case <-deadline:
-			t.Fatalf("no message to %s came within a minute", to)
+			t.Fatalf("no message to %s about %q came within a minute", to, words)
 		}
 	}
 }

@@ -224,16 +224,28 @@ func (db *DB) ACMEExternalKeys(ctx context.Context, person string) ([]acme.Exter
 
 // DisableACMEExternalKey implements [acme.Store].
 func (db *DB) DisableACMEExternalKey(ctx context.Context, person, id string, event postern.Event) error {
+	return db.setACMEExternalKey(ctx, person, id, false, event)
+}
+
+// EnableACMEExternalKey enables a person's key that was disabled, and with it the
+// account that it bound, unless the account's holder has deactivated that.
+func (db *DB) EnableACMEExternalKey(ctx context.Context, person, id string, event postern.Event) error {
+	return db.setACMEExternalKey(ctx, person, id, true, event)
+}
+
+func (db *DB) setACMEExternalKey(ctx context.Context, person, id string, enabled bool, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var account string
-		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = 1 WHERE id = $1 AND person = $2 RETURNING account`, id, person).Scan(&account)
+		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2 RETURNING account`, id, person, flag(!enabled)).Scan(&account)
 		if err != nil {
 			return notFound(err, "there is no such external account key")
 		}
-		if account != "" {
-			if _, err := tx.Exec(ctx, `UPDATE acme_accounts SET status = 'revoked' WHERE id = $1`, account); err != nil {
-				return err
-			}
+		from, to := "valid", "revoked"
+		if enabled {
+			from, to = to, from
+		}
+		if _, err := tx.Exec(ctx, `UPDATE acme_accounts SET status = $1 WHERE id = $2 AND status = $3`, to, account, from); err != nil {
+			return err
 		}
 		return tx.Append(ctx, event)
 	})

@@ -116,6 +116,11 @@ func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 // AddCertificate implements [ca.Store].
 func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		if also, ok := ctx.Value(withCertificate{}).(func(context.Context, *Tx, string) error); ok {
+			if err := also(ctx, tx, c.Serial); err != nil {
+				return err
+			}
+		}
 		if err := tx.issueCertificate(ctx, c); err != nil {
 			return err
 		}
@@ -127,16 +132,11 @@ func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event poster
 				return err
 			}
 		}
-		if also, ok := ctx.Value(withCertificate{}).(func(context.Context, *Tx, string) error); ok {
-			if err := also(ctx, tx, c.Serial); err != nil {
-				return err
-			}
-		}
 		return tx.Append(ctx, event)
 	})
 }
 
-// withCertificate is the key under which a context carries what else to write in
+// withCertificate is the key under which a context carries what to write first in
 // the transaction that records a certificate, given its serial.
 type withCertificate struct{}
 
@@ -342,6 +342,11 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 	}
 	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = $2 AND id IN (SELECT serial FROM ca_certificates WHERE `+where+`)`,
 		value, string(postern.X509Certificate)); err != nil {
+		return 0, err
+	}
+	// So do the links that somebody with the certificate may have made.
+	if _, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE purpose = 'enrol' AND used = 0 AND person IN (
+		SELECT person FROM ca_certificates WHERE `+where+` AND profile = 'client')`, value); err != nil {
 		return 0, err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET revision = revision + 1 WHERE id IN (SELECT issuer FROM ca_certificates WHERE `+where+`)`, value); err != nil {

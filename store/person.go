@@ -138,7 +138,11 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 		return postern.Errorf(postern.Conflict, "%s was removed", name)
 	}
 	switch status {
-	case postern.PersonActive, postern.PersonSuspended:
+	case postern.PersonActive:
+	case postern.PersonSuspended:
+		if err := tx.dropLinks(ctx, name, ""); err != nil {
+			return err
+		}
 	case postern.PersonRemoved:
 		if err := tx.strip(ctx, name); err != nil {
 			return err
@@ -163,6 +167,7 @@ func (tx *Tx) strip(ctx context.Context, name string) error {
 	for _, q := range []string{
 		`UPDATE people SET email = '' WHERE name = $1`,
 		`DELETE FROM person_groups WHERE person = $1`,
+		`DELETE FROM portal_links WHERE person = $1 AND used = 0`,
 		`UPDATE credentials SET status = 'revoked' WHERE person = $1`,
 	} {
 		if _, err := tx.Exec(ctx, q, name); err != nil {

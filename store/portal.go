@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,40 @@ func (s Portal) logged(ctx context.Context, e postern.Event, f func(ctx context.
 // AddPerson adds a person and appends the event.
 func (s Portal) AddPerson(ctx context.Context, p postern.Person, e postern.Event) error {
 	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.AddPerson(ctx, p) })
+}
+
+// ChangePerson changes a person and appends the event, if anything has changed.
+func (s Portal) ChangePerson(ctx context.Context, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
+	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		old, err := tx.Person(ctx, name)
+		if err != nil {
+			return err
+		}
+		next := old
+		next.Groups = slices.Clone(old.Groups)
+		change(&next)
+		if err := tx.ChangePerson(ctx, next); err != nil {
+			return err
+		}
+		if next, err = tx.Person(ctx, name); err != nil {
+			return err
+		}
+		if what = portal.Changes(old, next); what == "" {
+			return nil
+		}
+		if old.Email != "" && old.Email != next.Email {
+			if err := tx.dropLinks(ctx, name, old.Email); err != nil {
+				return err
+			}
+			if err := tx.queue(ctx, mail(old, what)); err != nil {
+				return err
+			}
+		}
+		e := e
+		e.Reason = what
+		return tx.Append(ctx, e)
+	})
+	return what, err
 }
 
 // SetPersonStatus changes a person's status and appends the event.
@@ -89,18 +124,23 @@ func (s Portal) PortalSetting(ctx context.Context, name string) (string, error) 
 	})
 }
 
-// PutLink stores a link, queues its message and appends the event.
-func (s Portal) PutLink(ctx context.Context, l portal.Link, m *portal.Message, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
-			l.Hash[:], string(l.Purpose), l.Person, l.Email, l.Detail, micros(l.Created), micros(l.Expires)); err != nil {
-			return err
-		}
-		if m == nil {
-			return nil
-		}
-		return tx.putMessage(ctx, *m)
-	})
+// PutLink stores a link, queues its message and appends its event.
+func (s Portal) PutLink(ctx context.Context, f portal.Fresh) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putLink(ctx, f) })
+}
+
+func (tx *Tx) putLink(ctx context.Context, f portal.Fresh) error {
+	if err := tx.stillCounts(ctx, f.Asked, f.Person); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+		f.Hash[:], string(f.Purpose), f.Person, f.Email, f.Detail, micros(f.Created), micros(f.Expires)); err != nil {
+		return err
+	}
+	if err := tx.queue(ctx, f.Message); err != nil {
+		return err
+	}
+	return tx.Append(ctx, f.Event)
 }
 
 // Link returns a link, used or not.
@@ -115,14 +155,31 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 	})
 }
 
-// UseLink marks a link used, if it was not and has not expired.
-func (s Portal) UseLink(ctx context.Context, hash [32]byte, now time.Time) (bool, error) {
-	return s.changed(ctx, `UPDATE portal_links SET used = $1 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:])
+// AnswerLink spends a link, stores the proof, if there is one, and appends the
+// event.
+func (s Portal) AnswerLink(ctx context.Context, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
+	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
+		if err := tx.useLink(ctx, hash, now); err != nil || p == nil {
+			return err
+		}
+		return tx.putProof(ctx, *p)
+	})
 }
 
-// ReleaseLink makes a used link good again.
-func (s Portal) ReleaseLink(ctx context.Context, hash [32]byte) error {
-	_, err := s.changed(ctx, `UPDATE portal_links SET used = 0 WHERE hash = $1`, hash[:])
+// useLink marks a link used, or fails with [portal.ErrLink] if it was, or has
+// expired.
+func (tx *Tx) useLink(ctx context.Context, hash [32]byte, now time.Time) error {
+	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:])
+	if err == nil && n == 0 {
+		return portal.ErrLink
+	}
+	return err
+}
+
+// dropLinks makes a person's unused links void: all, or those that were sent to
+// an address.
+func (tx *Tx) dropLinks(ctx context.Context, person, email string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND ($2 = '' OR email = $2)`, person, email)
 	return err
 }
 
@@ -139,6 +196,14 @@ func (s Portal) changed(ctx context.Context, query string, args ...any) (bool, e
 // PutMessage queues a message.
 func (s Portal) PutMessage(ctx context.Context, m portal.Message) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
+}
+
+// queue queues a message, if there is one.
+func (tx *Tx) queue(ctx context.Context, m *portal.Message) error {
+	if m == nil {
+		return nil
+	}
+	return tx.putMessage(ctx, *m)
 }
 
 func (tx *Tx) putMessage(ctx context.Context, m portal.Message) error {
@@ -277,24 +342,31 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 }
 
 // PutRecoveryCodes replaces all codes of a person.
-func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, m *portal.Message, e postern.Event) error {
 	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = 'recovery' AND person = $1`, person); err != nil {
+		if err := tx.putCodes(ctx, person, codes, now); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `DELETE FROM portal_codes WHERE person = $1`, person); err != nil {
-			return err
-		}
-		for _, c := range codes {
-			if _, err := tx.Exec(ctx, `INSERT INTO portal_codes (id, person, hash) VALUES ($1, $2, $3)`, c.ID, person, c.Hash[:]); err != nil {
-				return err
-			}
-			if err := tx.PutCredential(ctx, postern.Credential{Kind: postern.RecoveryCode, ID: c.ID, Person: person, Created: now}); err != nil {
-				return err
-			}
-		}
-		return nil
+		return tx.queue(ctx, m)
 	})
+}
+
+func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time) error {
+	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = 'recovery' AND person = $1`, person); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM portal_codes WHERE person = $1`, person); err != nil {
+		return err
+	}
+	for _, c := range codes {
+		if _, err := tx.Exec(ctx, `INSERT INTO portal_codes (id, person, hash) VALUES ($1, $2, $3)`, c.ID, person, c.Hash[:]); err != nil {
+			return err
+		}
+		if err := tx.PutCredential(ctx, postern.Credential{Kind: postern.RecoveryCode, ID: c.ID, Person: person, Created: now}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RecoveryCodes returns how many codes a person has left.
@@ -304,23 +376,6 @@ func (s Portal) RecoveryCodes(ctx context.Context, person string) (int, error) {
 		err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_codes WHERE person = $1`, person).Scan(&n)
 		return n, err
 	})
-}
-
-// UseRecoveryCode spends a code.
-func (s Portal) UseRecoveryCode(ctx context.Context, person string, hash [32]byte) (bool, error) {
-	spent := false
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		var id string
-		err := tx.QueryRow(ctx, `DELETE FROM portal_codes WHERE person = $1 AND hash = $2 RETURNING id`, person, hash[:]).Scan(&id)
-		if spent = err == nil; !spent {
-			if errors.Is(err, sql.ErrNoRows) {
-				return nil
-			}
-			return err
-		}
-		return tx.SetCredentialStatus(ctx, postern.RecoveryCode, id, postern.CredentialRevoked)
-	})
-	return spent && err == nil, err
 }
 
 // Proof returns, and if need be begins, a person's standing with a name.
@@ -352,11 +407,13 @@ func scanProof(row scanner) (portal.Proof, error) {
 
 // PutProof changes how and when a name was proved, and whether it was asked for.
 func (s Portal) PutProof(ctx context.Context, p portal.Proof, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE portal_proofs SET method = $1, proved = $2, asked = $3 WHERE person = $4 AND name = $5`,
-			string(p.Method), micros(p.Proved), micros(p.Asked), p.Person, p.Name)
-		return err
-	})
+	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.putProof(ctx, p) })
+}
+
+func (tx *Tx) putProof(ctx context.Context, p portal.Proof) error {
+	_, err := tx.Exec(ctx, `UPDATE portal_proofs SET method = $1, proved = $2, asked = $3 WHERE person = $4 AND name = $5`,
+		string(p.Method), micros(p.Proved), micros(p.Asked), p.Person, p.Name)
+	return err
 }
 
 // AskedProofs returns the names that wait for an administrator, oldest first.
@@ -418,12 +475,6 @@ func (s Portal) Order(ctx context.Context, id string) (portal.Order, error) {
 func (s Portal) OrdersOf(ctx context.Context, person string, now time.Time) ([]portal.Order, error) {
 	return readRows(ctx, s.DB, scanOrder, `SELECT `+orderColumns+` FROM portal_orders
 		WHERE person = $1 AND serial = '' AND expires > $2 ORDER BY created DESC, id`, person, micros(now))
-}
-
-// CloseOrder says what was issued for an order.
-func (s Portal) CloseOrder(ctx context.Context, id, serial string) error {
-	_, err := s.changed(ctx, `UPDATE portal_orders SET serial = $1 WHERE id = $2`, serial, id)
-	return err
 }
 
 // DropOrder forgets an order.

@@ -266,7 +266,7 @@ func TestBrowserStory(t *testing.T) {
 		chromedp.SendKeys(chromedp.CSS(`[name=who]`), "dan"),
 		chromedp.SendKeys(chromedp.CSS(`[name=recovery]`), codes[3]),
 		chromedp.Click(chromedp.CSS(`form[action="/recover"] button`)))
-	s.sees("All certificates that you had are revoked")
+	s.sees("certificate of the device phone")
 	for _, old := range []*tab{in, onPhone} {
 		old.run(chromedp.Navigate(rig.url + "/certificates"))
 		old.sees("needs your certificate")
@@ -276,7 +276,7 @@ func TestBrowserStory(t *testing.T) {
 	again := openTab(t, stranger, true)
 	again.run(chromedp.Navigate(rig.url + "/events"))
 	again.sees("one of your recovery codes")
-	if m := rig.mail.Take(t, "dan@example.com"); !strings.Contains(m.Text, "recovery code") {
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "a way back"); !strings.Contains(m.Text, "certificate of the device phone") || !strings.Contains(m.Text, "9 recovery codes") {
 		t.Errorf("dan was told:\n%s", m.Text)
 	}
 }

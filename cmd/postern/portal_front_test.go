@@ -63,13 +63,21 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 
 	cli("user", "suspend", "dan")
 	dan.until("/certificates", 403)
+	dan.get("/").says(t, 403, "an administrator has suspended you")
 	cli("user", "resume", "dan")
 	dan.until("/certificates", 200)
-	if said := cli("user", "recover", "dan"); !strings.Contains(said, "revoked 1 of dan's certificates") {
+	cli("user", "set", "dan", "--add-group", "admin")
+	dan.until("/admin", 200)
+	cli("user", "set", "dan", "--drop-group", "admin", "--email", "dan@example.org")
+	dan.until("/admin", 403)
+	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "dan@example.com changed to dan@example.org, left the group admin.") {
+		t.Errorf("the old address was told:\n%s", m.Text)
+	}
+	if said := cli("user", "recover", "dan"); !strings.Contains(said, "off: certificate of the device laptop") {
 		t.Errorf("user recover says %q", said)
 	}
 	dan.until("/certificates", 403)
-	again, _ := rig.local(rig.stranger(t)).enrol(codeIn(t, mailbox.Take(t, "dan@example.com")), "new laptop")
+	again, _ := rig.local(rig.stranger(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")), "new laptop")
 	rig.local(again)
 	again.get("/events").says(t, 200, "the command line")
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -14,6 +16,7 @@ import (
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/sshd"
 	"github.com/postern-project/postern/store"
+	"golang.org/x/crypto/ssh"
 )
 
 // portalKeyring fits one-time passwords, ACME keys and SSH certificates to the
@@ -30,10 +33,67 @@ func (k portalKeyring) RegisterYubiKey(ctx context.Context, person, label, typed
 	return k.check.Register(ctx, k.keys, otp.Registration{Person: person, Typed: typed, Label: label, Address: address})
 }
 
-// AddTOTP makes a secret for an authenticator app and returns its URL.
-func (k portalKeyring) AddTOTP(ctx context.Context, person, label, issuer string) (string, error) {
-	d := otp.NewOATH(postern.TOTP, person, label)
-	return d.URL(issuer), k.keys.AddOATH(ctx, d)
+const (
+	purposePendingTOTP = "portal totp" // what a page has while it waits for an app's first code
+	pendingTOTPLife    = time.Hour
+)
+
+// pendingTOTP is what a PendingTOTP's token seals.
+type pendingTOTP struct {
+	App  *otp.OATH
+	Made time.Time
+}
+
+// NewTOTP makes a secret for an authenticator app. Nothing is stored before its
+// first code.
+func (k portalKeyring) NewTOTP(_ context.Context, person, label, issuer string) (portal.PendingTOTP, error) {
+	return k.pending(pendingTOTP{otp.NewOATH(postern.TOTP, person, label), time.Now()}, issuer)
+}
+
+func (k portalKeyring) pending(p pendingTOTP, issuer string) (portal.PendingTOTP, error) {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return portal.PendingTOTP{}, err
+	}
+	sealed, err := k.st.Store.Seal(purposePendingTOTP, p.App.Person, b)
+	return portal.PendingTOTP{Token: base64.RawURLEncoding.EncodeToString(sealed), URL: p.App.URL(issuer), Label: p.App.Label}, err
+}
+
+// AddTOTP adds the app whose first code is right. That code counts as used.
+func (k portalKeyring) AddTOTP(ctx context.Context, person, token, code, issuer string) (portal.PendingTOTP, error) {
+	over := postern.Errorf(postern.Invalid, "This secret is too old, or not yours.").WithHint("Have a new one shown.")
+	sealed, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return portal.PendingTOTP{}, over
+	}
+	b, err := k.st.Store.Unseal(purposePendingTOTP, person, sealed)
+	if err != nil {
+		return portal.PendingTOTP{}, over
+	}
+	var p pendingTOTP
+	if err := json.Unmarshal(b, &p); err != nil {
+		return portal.PendingTOTP{}, err
+	}
+	now := time.Now()
+	if now.Sub(p.Made) > pendingTOTPLife {
+		return portal.PendingTOTP{}, over
+	}
+	again, err := k.pending(p, issuer)
+	if err != nil {
+		return again, err
+	}
+	at, ok := p.App.Match(strings.Join(strings.Fields(code), ""), now)
+	if !ok {
+		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and look at the clock of the device.")
+	}
+	switch _, err := k.st.Store.Credential(ctx, postern.TOTP, p.App.ID); {
+	case err == nil:
+		return portal.PendingTOTP{}, postern.Errorf(postern.Conflict, "This app was added already.")
+	case postern.CodeOf(err) != postern.NotFound:
+		return portal.PendingTOTP{}, err
+	}
+	p.App.Moving = at
+	return again, k.keys.AddOATH(ctx, p.App)
 }
 
 // AddACMEKey makes a key that binds an ACME account to the person.
@@ -53,8 +113,11 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 	return keys, err
 }
 
-// DisableACMEKey disables a person's key, and the account that it bound.
-func (k portalKeyring) DisableACMEKey(ctx context.Context, person, id string) error {
+// SetACMEKey disables or enables a person's key, and the account that it bound.
+func (k portalKeyring) SetACMEKey(ctx context.Context, person, id string, enabled bool) error {
+	if enabled {
+		return k.st.Store.EnableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "key enabled"))
+	}
 	return k.st.Store.DisableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "key disabled"))
 }
 
@@ -68,9 +131,17 @@ func (k portalKeyring) SignSSH(ctx context.Context, person, line, address string
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}
+	had, err := k.ca.SSHCertificates(ctx, person)
+	if err != nil {
+		return portal.SSHCertificate{}, err
+	}
+	fingerprint := ssh.FingerprintSHA256(key)
+	known := slices.ContainsFunc(had, func(c ca.SSHCertificate) bool { return c.Fingerprint == fingerprint })
 	c.Address = address
 	signed, err := sshAuthority{k.ca}.SignUser(ctx, c)
-	return portal.SSHCertificate{Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts}, err
+	return portal.SSHCertificate{
+		Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts, Key: fingerprint, New: !known,
+	}, err
 }
 
 // RevokeSSH revokes one of a person's SSH certificates.

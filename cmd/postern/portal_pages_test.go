@@ -106,7 +106,7 @@ func TestEveryPageFits(t *testing.T) {
 		{stranger, "welcome", "/", "", "I was sent a link"},
 		{stranger, "welcome-lost", "/certificates", "", "needs your certificate"},
 		{stranger, "enrol", "/enrol", "", "The code of your link"},
-		{stranger, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "is revoked"},
+		{stranger, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "is switched off"},
 		{stranger, "enrol-signup", strings.TrimPrefix(fresh, rig.url), "", "Your name here"},
 		{stranger, "enrol-errors", strings.TrimPrefix(fresh, rig.url), `document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10"},
 		{stranger, "signup", "/signup", "", "Your e-mail address"},
@@ -197,7 +197,7 @@ func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := rig.Links.Device(t.Context(), who)
+	made, err := rig.Links.Device(t.Context(), who, "")
 	if err != nil {
 		t.Fatal(err)
 	}

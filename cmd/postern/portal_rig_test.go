@@ -156,6 +156,16 @@ func (rig *portalRig) stranger(t *testing.T) *visitor {
 	return rig.visitor(t, nil, "")
 }
 
+// strangerAt is a stranger from the address 127.0.0.host.
+func (rig *portalRig) strangerAt(t *testing.T, host int) *visitor {
+	v := rig.visitor(t, nil, "")
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(host))}}
+	v.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		return d.DialContext(ctx, "tcp4", address)
+	}
+	return v
+}
+
 func (rig *portalRig) visitor(t *testing.T, certs []tls.Certificate, serial string) *visitor {
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: rig.roots, Certificates: certs}, ForceAttemptHTTP2: true}
 	t.Cleanup(tr.CloseIdleConnections)
@@ -166,7 +176,7 @@ func (rig *portalRig) visitor(t *testing.T, certs []tls.Certificate, serial stri
 func (rig *portalRig) enrolled(t *testing.T, name string, groups ...string) *visitor {
 	t.Helper()
 	who := rig.person(t, name, groups...)
-	made, err := rig.Links.Device(t.Context(), who)
+	made, err := rig.Links.Device(t.Context(), who, "")
 	if err != nil {
 		t.Fatal(err)
 	}

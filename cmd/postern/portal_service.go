@@ -27,9 +27,12 @@ type portalOptions struct {
 	// person may see the administrators' pages.
 	Identify func(*http.Request) (person, serial string, ok bool)
 	Admin    func(*http.Request) bool
-	Address  func(*http.Request) netip.Addr // nil: RemoteAddr
-	Keyring  portal.Keyring                 // nil: none
-	Log      *slog.Logger
+	// Suspended reports whether a request comes from somebody whom Identify would
+	// name, were they not suspended; nil: never.
+	Suspended func(*http.Request) bool
+	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
+	Keyring   portal.Keyring                 // nil: none
+	Log       *slog.Logger
 }
 
 // newPortal returns the portal over the state and the authority, and leaves
@@ -43,7 +46,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	}
 	deps := portal.Deps{
 		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db}, Prober: prober, Keyring: o.Keyring,
-		Identify: o.Identify, Admin: o.Admin, Address: o.Address, Log: o.Log,
+		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
 		return nil, err
@@ -86,7 +89,7 @@ type portalWord struct {
 
 // portalLinks returns what makes links for the portal that last ran on this
 // state; NotFound if none ever did.
-func portalLinks(ctx context.Context, db *store.DB) (*portal.Links, error) {
+func portalLinks(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.Links, error) {
 	s := store.NewPortal(db)
 	word, err := s.PortalSetting(ctx, portalSetting)
 	if err != nil {
@@ -100,7 +103,7 @@ func portalLinks(ctx context.Context, db *store.DB) (*portal.Links, error) {
 	if err := json.Unmarshal([]byte(word), &w); err != nil {
 		return nil, err
 	}
-	return portal.NewLinks(w.Config, s, w.Mails)
+	return portal.NewLinks(w.Config, s, w.Mails, authority.PermitsMail)
 }
 
 // portalTimeline reads and writes the timeline for the portal.
@@ -194,6 +197,9 @@ func (p portalAuthority) list(ctx context.Context, f ca.Filter) ([]portal.Certif
 	}
 	return list, err
 }
+
+// PermitsMail reports whether the root may vouch for an address.
+func (p portalAuthority) PermitsMail(email string) error { return p.a.PermitsMail(email) }
 
 // Root returns the root certificate.
 func (p portalAuthority) Root() *x509.Certificate { return p.a.Root() }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base32"
 	"html"
 	"os"
 	"os/exec"
@@ -57,7 +58,7 @@ func TestSignUpNeverTellsWhoIsKnown(t *testing.T) {
 	if a, b := strings.ReplaceAll(known.body, "known@", "x@"), strings.ReplaceAll(unknown.body, "newer@", "x@"); a != b || known.StatusCode != unknown.StatusCode {
 		t.Errorf("the answers differ:\n%s\n%s", a, b)
 	}
-	if m := rig.mail.Take(t, "known@example.com"); linkRE.MatchString(m.Text) {
+	if m := rig.mail.TakeAbout(t, "known@example.com", "known to"); linkRE.MatchString(m.Text) {
 		t.Errorf("somebody who is known was sent a link:\n%s", m.Text)
 	}
 	code := codeIn(t, rig.mail.Take(t, "newer@example.com"))
@@ -114,7 +115,7 @@ var recoveryRE = regexp.MustCompile(`<li><code>([a-z2-7-]{19})</code></li>`)
 
 func TestRecoveryCode(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	made, err := rig.Links.Device(t.Context(), rig.person(t, "dan"))
+	made, err := rig.Links.Device(t.Context(), rig.person(t, "dan"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,13 +128,15 @@ func TestRecoveryCode(t *testing.T) {
 	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0][1])
 	wrong := s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")
 	unknown.says(t, 403, "do not go together")
-	if strings.ReplaceAll(strings.ReplaceAll(unknown.body, "nobody", "dan"), codes[0][1], "aaaa-aaaa-aaaa-aaaa") != wrong.body {
-		t.Error("the answer tells whether a person is known")
+	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0][1], "aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
+		t.Errorf("the answer tells whether a person is known:\n%s\n%s", got, wrong.body)
 	}
 	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0][1])
-	right.says(t, 200, "is revoked")
+	right.says(t, 200, "certificate of the device laptop")
 	old.get("/").says(t, 200, "I have a certificate") // a stranger's page: refused at once
-	rig.mail.Take(t, "dan@example.com")
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "a way back"); !strings.Contains(m.Text, "certificate of the device laptop") {
+		t.Errorf("dan was told:\n%s", m.Text)
+	}
 	code := regexp.MustCompile(`name="code" value="([^"]+)"`).FindStringSubmatch(right.body)
 	v, _ := s.enrol(code[1], "new laptop")
 	v.get("/").says(t, 200, "Hello dan")
@@ -150,10 +153,7 @@ func TestAdministratorRecovers(t *testing.T) {
 		t.Fatal(a.StatusCode, a.body)
 	}
 	dan.get("/certificates").says(t, 403, "needs your certificate")
-	told, link := rig.mail.Take(t, "dan@example.com"), rig.mail.Take(t, "dan@example.com")
-	if strings.Contains(told.Text, "/enrol#") {
-		told, link = link, told
-	}
+	told, link := rig.mail.TakeAbout(t, "dan@example.com", "a way back"), rig.mail.TakeAbout(t, "dan@example.com", "/enrol#")
 	if !strings.Contains(told.Text, "administrator boss") {
 		t.Errorf("dan was told:\n%s", told.Text)
 	}
@@ -170,7 +170,8 @@ func TestSuspendedPersonGetsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	boss.post("/admin/people/dan/suspend").says(t, 303, "")
-	dan.get("/certificates").says(t, 403, "needs your certificate")
+	dan.get("/certificates").says(t, 403, "an administrator has suspended you")
+	dan.get("/").says(t, 403, "an administrator has suspended you")
 	_, a := rig.stranger(t).enrol(made.Code, "laptop")
 	a.says(t, 403, "not valid")
 	boss.post("/admin/people/dan/invite").says(t, 400, "Let them in again first")
@@ -196,7 +197,7 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 	phone.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
 	dan.get("/certificates").says(t, 403, "needs your certificate")
 	phone.post("/certificates/"+dan.serial+"/renew").says(t, 403, "cannot be renewed")
-	if m := rig.mail.Take(t, "dan@example.com"); !strings.Contains(m.Text, "laptop") {
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was revoked"); !strings.Contains(m.Text, "laptop") {
 		t.Errorf("dan was told:\n%s", m.Text)
 	}
 	if e, err := rig.Timeline.EventsOf(t.Context(), "dan", 1); err != nil || e[0].Kind != postern.EventCertRevoked {
@@ -207,7 +208,7 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 func TestCommandsMakeLinks(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	links, err := portalLinks(t.Context(), rig.db)
+	links, err := portalLinks(t.Context(), rig.db, rig.ca)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +217,10 @@ func TestCommandsMakeLinks(t *testing.T) {
 	}
 	var out strings.Builder
 	a := &app{out: &out}
-	if err := a.invite(t.Context(), rig.db, rig.person(t, "eve")); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
+	invite := func(links *portal.Links, who postern.Person) (portal.Made, error) {
+		return links.Invite(t.Context(), who)
+	}
+	if err := a.sendLinkTo(t.Context(), rig.db, rig.ca, rig.person(t, "eve"), invite); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
 		t.Errorf("%v: %s", err, &out)
 	}
 	rig.Flush()
@@ -246,13 +250,25 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	dan.get("/keys").says(t, 200, "blue")
 	eve.post("/keys/yubikey", "label", "mine", "touch", touch()).says(t, 400, "somebody else")
 	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 409, "registered already")
-	dan.post("/keys/totp", "label", "phone app").says(t, 200, "otpauth://totp/")
+	shown := dan.post("/keys/totp", "label", "phone app")
+	shown.says(t, 200, "otpauth://totp/")
+	app := regexp.MustCompile(`name="app" value="([^"]+)"`).FindStringSubmatch(shown.body)[1]
+	if strings.Contains(dan.get("/keys").body, "phone app") {
+		t.Error("an app counts before its first code")
+	}
+	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
+	first := totpNow(t, secret)
+	dan.post("/keys/totp/first", "app", app, "first", notThatCode(first)).says(t, 403, "not the code that the app should show")
+	eve.post("/keys/totp/first", "app", app, "first", first).says(t, 400, "too old, or not yours")
+	dan.post("/keys/totp/first", "app", app, "first", first).says(t, 303, "")
+	dan.post("/keys/totp/first", "app", app, "first", first).says(t, 409, "added already")
 	dan.get("/keys").says(t, 200, "phone app")
+	rig.mail.TakeAbout(t, "dan@example.com", "authenticator app phone app was added")
 	made := dan.post("/keys/acme", "label", "www")
 	made.says(t, 200, "certbot register")
 	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(made.body)[1]
-	eve.post("/keys/acme/disable", "id", kid).says(t, 404, "")
-	dan.post("/keys/acme/disable", "id", kid).says(t, 303, "")
+	eve.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 404, "")
+	dan.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 303, "")
 	all, err := rig.db.CredentialsOf(t.Context(), "dan")
 	if err != nil {
 		t.Fatal(err)
@@ -312,4 +328,20 @@ func TestSSHKeyCertifiedInThePanel(t *testing.T) {
 	if !revoked() {
 		t.Error("sshd would still take the certificate")
 	}
+}
+
+// totpNow returns the code of a secret, in base32, at this moment.
+func totpNow(t *testing.T, secret string) string {
+	t.Helper()
+	b, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := otp.NewOATH(postern.TOTP, "", "")
+	app.Secret = b
+	return app.Code(time.Now())
+}
+
+func notThatCode(right string) string {
+	return strings.Map(func(r rune) rune { return '0' + (r-'0'+5)%10 }, right)
 }

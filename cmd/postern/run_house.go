@@ -126,6 +126,7 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 			who, serial, ok := front.Identify(r)
 			return who.Name, serial, ok
 		},
+		Suspended: front.Suspended,
 		Admin: func(r *http.Request) bool {
 			who, _, ok := front.Identify(r)
 			return ok && slices.ContainsFunc(admins, func(g string) bool { return slices.Contains(who.Groups, g) })

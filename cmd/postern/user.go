@@ -8,13 +8,14 @@ import (
 	"text/tabwriter"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/store"
 	"github.com/spf13/cobra"
 )
 
 func newUser(a *app) *cobra.Command {
 	return group("user", "People, and what they hold",
-		newUserAdd(a), newUserInvite(a), newUserList(a), newUserShow(a),
+		newUserAdd(a), newUserSet(a), newUserInvite(a), newUserList(a), newUserShow(a),
 		newUserStatus(a, userStatus{
 			use: "suspend", done: "suspended", kind: postern.EventPersonSuspended, status: postern.PersonSuspended,
 			short: "Let somebody in no more, for now",
@@ -60,11 +61,14 @@ to be handed over.`,
 }
 
 func (a *app) userAdd(ctx context.Context, p postern.Person) error {
-	st, err := a.open(ctx)
+	st, authority, err := a.openCA(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	if err := permitsMail(authority, p.Email); err != nil {
+		return err
+	}
 	err = st.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.AddPerson(ctx, p); err != nil {
 			return err
@@ -79,7 +83,7 @@ func (a *app) userAdd(ctx context.Context, p postern.Person) error {
 	if err != nil {
 		return err
 	}
-	err = a.invite(ctx, st.Store, who)
+	err = a.sendLinkTo(ctx, st.Store, authority, who, func(links *portal.Links, who postern.Person) (portal.Made, error) { return links.Invite(ctx, who) })
 	if err != nil && postern.CodeOf(err) == postern.NotFound {
 		fmt.Fprintf(a.out, "%v; %s\n", err, postern.HintOf(err))
 		return nil

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/acme"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/store"
+)
+
+// owner is somebody whose laptop was stolen, and what is made with it before
+// they notice.
+type owner struct {
+	name    string
+	laptop  *visitor
+	codes   []string // recovery codes on paper
+	link    string   // code of a link for another device
+	device  *visitor // one that was added
+	account string   // ACME's
+	serial  uint64   // of an SSH certificate
+	order   string   // path
+}
+
+var codeFieldRE = regexp.MustCompile(`id="f-linkcode" readonly value="([^"]+)"`)
+
+// robbed enrols somebody, and does what a thief can.
+func robbed(t *testing.T, rig *portalRig, name string) *owner {
+	t.Helper()
+	o := &owner{name: name, account: "account-" + name}
+	made, err := rig.Links.Device(t.Context(), rig.person(t, name), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page answer
+	o.laptop, page = rig.stranger(t).enrol(made.Code, "laptop")
+	for _, m := range recoveryRE.FindAllStringSubmatch(page.body, -1) {
+		o.codes = append(o.codes, m[1])
+	}
+	key, csr := clientCSR(t)
+	added := o.laptop.post("/certificates/new", "label", "thief's", "csr", string(csr))
+	added.says(t, 200, "thief")
+	o.device = rig.with(t, key, added.body)
+	o.link = codeFieldRE.FindStringSubmatch(o.device.post("/certificates/link").body)[1]
+	shown := o.device.post("/keys/totp", "label", "thief's app")
+	app := regexp.MustCompile(`name="app" value="([^"]+)"`).FindStringSubmatch(shown.body)[1]
+	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
+	o.device.post("/keys/totp/first", "app", app, "first", totpNow(t, secret)).says(t, 303, "")
+	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme", "label", "thief's ACME").body)[1]
+	account := acme.Account{ID: o.account, Thumbprint: name, Key: []byte("{}"), Status: "valid", Created: time.Now()}
+	if _, _, err := rig.db.AddACMEAccount(t.Context(), account, kid, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
+		t.Fatal(err)
+	}
+	o.device.post("/keys/acme", "label", "unused").says(t, 200, "HMAC key")
+	_, line, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.device.post("/keys/ssh", "public_key", string(line)).says(t, 200, "-cert.pub")
+	certs, err := rig.ca.SSHCertificates(t.Context(), name)
+	if err != nil || len(certs) != 1 {
+		t.Fatal(certs, err)
+	}
+	o.serial = certs[0].Serial
+	if err := rig.db.PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.NewOTP(rig.db).SetRecovery(t.Context(), name, [][32]byte{{1}, {2}}); err != nil {
+		t.Fatal(err)
+	}
+	o.order = o.device.order("names", "www."+name+".example")
+	return o
+}
+
+// holdsNothing fails where something that the thief had or made still counts.
+func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
+	t.Helper()
+	for _, v := range []*visitor{o.laptop, o.device} {
+		v.get("/certificates").says(t, 403, "needs your certificate")
+	}
+	if v, a := rig.stranger(t).enrol(o.link, "again"); v != nil {
+		t.Errorf("a link made before counts: %s", a.main())
+	}
+	for _, code := range o.codes[1:] {
+		rig.stranger(t).post("/recover", "who", o.name, "recovery", code).says(t, 403, "do not go together")
+		break // tries are counted
+	}
+	if n, err := rig.Store.RecoveryCodes(t.Context(), o.name); err != nil || n != 10 && n != 0 {
+		t.Errorf("%d recovery codes are left: %v", n, err)
+	}
+	held, err := rig.db.CredentialsOf(t.Context(), o.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range held {
+		want := map[postern.CredentialKind]postern.CredentialStatus{
+			postern.TOTP: postern.CredentialDisabled, postern.SSHKey: postern.CredentialDisabled, postern.SSHCertificate: postern.CredentialRevoked,
+		}[c.Kind]
+		if otpKept && c.Kind == postern.TOTP {
+			want = postern.CredentialActive
+		}
+		if want != "" && c.Status != want {
+			t.Errorf("%s %s is %s, want %s", c.Kind, c.ID, c.Status, want)
+		}
+	}
+	revoked, _, _, err := rig.db.SSHRevoked(t.Context(), time.Now())
+	if err != nil || !slices.ContainsFunc(revoked, func(r ca.SSHRevocations) bool { return slices.Contains(r.Serials, o.serial) }) {
+		t.Errorf("the SSH certificate is not in the KRL: %v", err)
+	}
+	if a, err := rig.db.ACMEAccount(t.Context(), o.account); err != nil || a.Status != "revoked" {
+		t.Errorf("the ACME account is %s: %v", a.Status, err)
+	}
+	keys, err := rig.db.ACMEExternalKeys(t.Context(), o.name)
+	if err != nil || len(keys) != 2 || !keys[0].Disabled || !keys[1].Disabled {
+		t.Errorf("the keys for ACME accounts: %+v %v", keys, err)
+	}
+	if n, err := store.NewOTP(rig.db).RecoveryLeft(t.Context(), o.name); err != nil || n != 0 {
+		t.Errorf("%d one-time codes for SSH are left: %v", n, err)
+	}
+	if open, err := rig.Store.OrdersOf(t.Context(), o.name, time.Now()); err != nil || len(open) != 0 {
+		t.Errorf("open orders: %+v %v", open, err)
+	}
+	m := rig.mail.TakeAbout(t, o.name+"@example.com", "a way back")
+	for _, want := range []string{
+		"certificate of the device thief's (", "SSH certificate ", "SSH key SHA256:", "ACME key thief's ACME, with its account", "ACME key unused",
+		"1 unused link\n", "1 open order\n", "recovery codes\n",
+	} {
+		if !strings.Contains(m.Text, want) {
+			t.Errorf("%s was not told of %q:\n%s", o.name, want, m.Text)
+		}
+	}
+	if strings.Contains(m.Text, "authenticator app thief's app") == otpKept {
+		t.Errorf("%s was told of apps, though kept %v:\n%s", o.name, otpKept, m.Text)
+	}
+}
+
+// TestNothingIsLeftToAThief takes every way back in after a laptop was stolen
+// and used.
+func TestNothingIsLeftToAThief(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss := rig.enrolled(t, "boss", "admin")
+	nextCode := regexp.MustCompile(`name="code" value="([^"]+)"`)
+	links, err := portalLinks(t.Context(), rig.db, rig.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mailed := func(name string) string { return codeIn(t, rig.mail.TakeAbout(t, name+"@example.com", "/enrol#")) }
+	for name, way := range map[string]struct {
+		keep bool
+		back func(o *owner) string // returns the code to enrol with
+	}{
+		"code": {false, func(o *owner) string {
+			return nextCode.FindStringSubmatch(rig.stranger(t).post("/recover", "who", o.name, "recovery", o.codes[0]).body)[1]
+		}},
+		"code-kept": {true, func(o *owner) string {
+			return nextCode.FindStringSubmatch(rig.stranger(t).post("/recover", "who", o.name, "recovery", o.codes[0], "keep", "1").body)[1]
+		}},
+		"admin": {false, func(o *owner) string {
+			boss.post("/admin/people/"+o.name+"/recover").says(t, 303, "")
+			return mailed(o.name)
+		}},
+		"admin-kept": {true, func(o *owner) string {
+			boss.post("/admin/people/"+o.name+"/recover", "keep", "1").says(t, 303, "")
+			return mailed(o.name)
+		}},
+		"command": {false, func(o *owner) string {
+			a := &app{out: io.Discard}
+			who, err := rig.db.Person(t.Context(), o.name)
+			if err == nil {
+				err = a.sendLinkTo(t.Context(), rig.db, rig.ca, who, func(links *portal.Links, who postern.Person) (portal.Made, error) {
+					made, _, err := links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: o.name}, false)
+					return made, err
+				})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			rig.Flush()
+			return mailed(o.name)
+		}},
+		"link": {false, func(o *owner) string {
+			who, err := rig.db.Person(t.Context(), o.name)
+			if err == nil {
+				_, err = links.Recover(t.Context(), who)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			rig.Flush()
+			return mailed(o.name)
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := robbed(t, rig, name)
+			code := way.back(o)
+			if name == "link" { // it counts when it is used
+				v, page := rig.stranger(t).enrol(code, "new laptop")
+				if v == nil {
+					t.Fatal(page.main())
+				}
+				page.says(t, 200, "Switched off just now")
+				o.holdsNothing(t, rig, way.keep)
+				v.get("/").says(t, 200, "Hello "+name)
+				return
+			}
+			o.holdsNothing(t, rig, way.keep)
+			v, page := rig.stranger(t).enrol(code, "new laptop")
+			if v == nil {
+				t.Fatal(page.main())
+			}
+			if n := len(recoveryRE.FindAllString(page.body, -1)); n != 10 {
+				t.Errorf("%d new recovery codes", n)
+			}
+			v.get("/events").says(t, 200, "switched off: ")
+
+			// What is theirs they switch on again.
+			keys, _ := rig.db.ACMEExternalKeys(t.Context(), name)
+			for _, k := range keys {
+				v.post("/keys/acme/status", "id", k.ID, "do", "enable").says(t, 303, "")
+			}
+			if a, err := rig.db.ACMEAccount(t.Context(), o.account); err != nil || a.Status != "valid" {
+				t.Errorf("switched on again, the ACME account is %s: %v", a.Status, err)
+			}
+		})
+	}
+}
+
+// TestARequestBegunBeforeDoesNotCountAfter holds requests open over a recovery:
+// what they ask for is refused.
+func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
+	_, csr := clientCSR(t)
+	form := url.Values{"csrf": {token}, "label": {"thief's"}, "csr": {string(csr)}}.Encode()
+	type result struct {
+		status int
+		err    error
+	}
+	results := make(chan result)
+	paths := []string{"/certificates/new", "/certificates/link", "/keys/acme", "/certificates/" + dan.serial + "/renew", "/recovery"}
+	var bodies []*io.PipeWriter
+	for _, path := range paths {
+		body, w := io.Pipe()
+		bodies = append(bodies, w)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+path, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		go func() {
+			resp, err := dan.Do(req)
+			if err != nil {
+				results <- result{err: err}
+				return
+			}
+			resp.Body.Close()
+			results <- result{status: resp.StatusCode}
+		}()
+		if _, err := io.WriteString(w, form[:20]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	who, err := rig.db.Person(t.Context(), "dan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range bodies {
+		if _, err := io.WriteString(w, form[20:]); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+	}
+	for range paths {
+		if r := <-results; r.err != nil || r.status != 403 {
+			t.Errorf("a request that was begun before: %+v", r)
+		}
+	}
+}
+
+// TestACertificateIsAskedForWithOneThatCounts recovers somebody between the look
+// at who asks and the write.
+func TestACertificateIsAskedForWithOneThatCounts(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	s := store.NewPortal(rig.db)
+	who, _ := rig.db.Person(t.Context(), "dan")
+	_, csr := clientCSR(t)
+	_, err := s.Enrol(t.Context(), portal.Enrolment{Person: "dan", Asked: dan.serial, Now: time.Now()}, func(ctx context.Context) error {
+		if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+			t.Fatal(err)
+		}
+		_, err := rig.ca.SignCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"})
+		return err
+	})
+	if postern.CodeOf(err) != postern.Denied {
+		t.Errorf("a certificate for one that was revoked: %v", err)
+	}
+	if _, err := rig.Links.Device(t.Context(), who, dan.serial); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("a link for one that was revoked: %v", err)
+	}
+}
+
+// TestAnEnrolmentHappensAsAWhole has each step of the one transaction fail in
+// turn: the link is good still, and nothing has come of it.
+func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	links, _ := portalLinks(t.Context(), rig.db, rig.ca)
+	who, _ := rig.db.Person(t.Context(), "dan")
+	made, err := links.Recover(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rig.stranger(t)
+	for _, table := range []string{"ca_certificates", "credentials", "portal_codes", "portal_mail", "log_events"} {
+		name := "refuse_" + table
+		if err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, fmt.Sprintf(`CREATE TRIGGER %s BEFORE INSERT ON %s BEGIN SELECT RAISE(ABORT, 'no'); END`, name, table))
+			return err
+		}); err != nil {
+			t.Fatal(table, err)
+		}
+		if v, a := s.enrol(made.Code, "new"); v != nil || a.StatusCode < 400 || strings.Contains(a.body, "constraint") {
+			t.Errorf("%s refuses, and the answer is %d: %s", table, a.StatusCode, a.main())
+		}
+		if err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, "DROP TRIGGER "+name)
+			return err
+		}); err != nil {
+			t.Fatal(table, err)
+		}
+		dan.get("/").says(t, 200, "Hello dan") // nothing was revoked
+	}
+	v, a := s.enrol(made.Code, "new")
+	if v == nil {
+		t.Fatalf("the link was lost: %s", a.main())
+	}
+	dan.get("/certificates").says(t, 403, "needs your certificate")
+	certs, err := rig.Authority.CertificatesOf(t.Context(), "dan")
+	if err != nil || len(certs) != 2 {
+		t.Errorf("%d certificates: %v", len(certs), err)
+	}
+}
+
+func TestRevocationTakesLinksAlong(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	key, csr := clientCSR(t)
+	phone := rig.with(t, key, dan.post("/certificates/new", "label", "phone", "csr", string(csr)).body)
+	code := codeFieldRE.FindStringSubmatch(phone.post("/certificates/link").body)[1]
+	a := dan.post("/certificates/"+phone.serial+"/revoke", "reason", "lost")
+	a.says(t, 303, "")
+	dan.get(a.Header.Get("Location")).says(t, 200, "disable what is not yours")
+	if v, a := rig.stranger(t).enrol(code, "again"); v != nil {
+		t.Errorf("the link of a lost phone counts: %s", a.main())
+	}
+}
+
+// TestNobodyLocksSomebodyElseOut tries wrong codes from many addresses.
+func TestNobodyLocksSomebodyElseOut(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	made, err := rig.Links.Device(t.Context(), rig.person(t, "dan"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, page := rig.stranger(t).enrol(made.Code, "laptop")
+	code := recoveryRE.FindStringSubmatch(page.body)[1]
+	for i := range 15 {
+		rig.strangerAt(t, 2+i).post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "do not go together")
+	}
+	s := rig.strangerAt(t, 99)
+	for range 20 {
+		s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "do not go together")
+	}
+	s.post("/recover", "who", "dan", "recovery", code).says(t, 429, "tried too often")
+	rig.strangerAt(t, 100).post("/recover", "who", "dan", "recovery", code).says(t, 200, "The code was right")
+}
