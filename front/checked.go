@@ -3,6 +3,8 @@ package front
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -16,10 +18,12 @@ func init() { caddy.RegisterModule(Checked{}) }
 // since is judged anew, whoever rewrote it.
 type Checked struct {
 	HandlerRaw json.RawMessage `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
-	Proxy      bool            `json:"proxy,omitempty"`  // the handler passes requests on, and their headers
-	Errors     bool            `json:"errors,omitempty"` // it stands in error routes, where no guard came first
+	Proxy      bool            `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers
+	Errors     bool            `json:"errors,omitempty"`                                                   // it stands in error routes, where no guard came first
+	IndexRaw   json.RawMessage `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"` // finds the index page that it serves for a directory
 
 	handler caddyhttp.MiddlewareHandler
+	index   caddyhttp.RequestMatcherWithError
 }
 
 // CaddyModule returns the Caddy module information.
@@ -34,6 +38,13 @@ func (c *Checked) Provision(ctx caddy.Context) error {
 		return err
 	}
 	c.handler = m.(caddyhttp.MiddlewareHandler)
+	if c.IndexRaw == nil {
+		return nil
+	}
+	if m, err = ctx.LoadModule(c, "IndexRaw"); err != nil {
+		return err
+	}
+	c.index = m.(caddyhttp.RequestMatcherWithError)
 	return nil
 }
 
@@ -49,11 +60,34 @@ func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	case p != nil && !p.unchanged(r.URL) && !p.judge(w, r):
 		return nil
+	case p != nil && c.index != nil && p.guard.byPath:
+		if passes, err := c.indexPasses(w, r, p); !passes || err != nil {
+			return err
+		}
 	}
 	if c.Proxy && p != nil && p.identity != nil {
 		p.identity.setHeaders(r.Header)
 	}
 	return c.handler.ServeHTTP(w, r, next)
+}
+
+// indexPasses judges the index page that a file server would show, as if it
+// had been asked for by its name.
+func (c *Checked) indexPasses(w http.ResponseWriter, r *http.Request, p *passage) (bool, error) {
+	found, err := c.index.MatchWithError(r)
+	if !found || err != nil {
+		return err == nil, err
+	}
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return false, caddyhttp.Error(http.StatusInternalServerError, nil)
+	}
+	name, _ := repl.GetString("http.matchers.file.relative")
+	page := r.WithContext(r.Context())
+	page.URL = &url.URL{Path: "/" + strings.TrimPrefix(name, "/"), RawQuery: r.URL.RawQuery}
+	passes := p.judge(w, page)
+	p.path, p.rawPath = r.URL.Path, r.URL.RawPath
+	return passes, nil
 }
 
 // Unwrap returns the handler.

@@ -31,6 +31,7 @@ type Guard struct {
 	Named   bool      `json:"named,omitempty"`   // the configuration uses the placeholder for the user's name
 
 	named     bool // so, or the server logs accesses
+	byPath    bool // an index page may be judged otherwise than its directory
 	guards    []siteGuard
 	server    *caddyhttp.Server
 	live      *live
@@ -66,6 +67,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 			}
 			sets[key] = t
 		}
+		g.byPath = g.byPath || compiled.ByPath()
 		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0]})
 	}
 	g.named = g.Named

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 )
 
 // passive are the handlers that neither answer a request nor pass it on by
@@ -44,7 +45,34 @@ func checkHandler(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 	if inner, err = withFastCGI(inner); err != nil {
 		return nil, err
 	}
-	return caddyconfig.JSONModuleObject(Checked{HandlerRaw: inner, Proxy: proxy, Errors: errors}, "handler", "postern_checked", nil), nil
+	c := Checked{HandlerRaw: inner, Proxy: proxy, Errors: errors}
+	if name == "file_server" && !errors {
+		if c.IndexRaw, err = indexMatcher(raw); err != nil {
+			return nil, err
+		}
+	}
+	return caddyconfig.JSONModuleObject(c, "handler", "postern_checked", nil), nil
+}
+
+// indexMatcher returns a matcher that finds the index page which a file server
+// shows for a directory.
+func indexMatcher(raw json.RawMessage) (json.RawMessage, error) {
+	var server fileserver.FileServer
+	if err := json.Unmarshal(raw, &server); err != nil {
+		return nil, err
+	}
+	names := server.IndexNames
+	if names == nil {
+		names = []string{"index.html", "index.txt"} // Caddy's own
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	m := fileserver.MatchFile{Root: server.Root, FileSystem: server.FileSystem}
+	for _, n := range names {
+		m.TryFiles = append(m.TryFiles, "{http.request.uri.path}/"+n)
+	}
+	return caddyconfig.JSONModuleObject(m, "matcher", "file", nil), nil
 }
 
 // checkJSON wraps the handlers in all routes anywhere inside a value: those of

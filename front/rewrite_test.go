@@ -15,8 +15,12 @@ const rewritingSite = `
 }
 localhost:HTTPS {
 	root * DIR/www
-	require /wp-admin* /blog/index.html /hidden.txt {
+	require /wp-admin* /blog/index.html /hidden.txt ~/private\.html$ {
 		person alice
+	}
+	require / {
+		anyone
+		rule "!request.path.matches('(?i)/never[.]html$')"
 	}
 
 	rewrite /alias /wp-admin/index.html
@@ -61,7 +65,9 @@ localhost:HTTPS {
 		error "teapot" 418
 	}
 	handle {
-		file_server
+		file_server {
+			index private.html never.html index.html
+		}
 	}
 	handle_errors 418 {
 		rewrite * /wp-admin/index.html
@@ -82,6 +88,8 @@ func TestRewrittenPaths(t *testing.T) {
 	h.file(t, "www/wp-admin/moved.html", secret)
 	h.file(t, "www/blog/index.html", secret)
 	h.file(t, "www/hidden.txt", secret)
+	h.file(t, "www/private/private.html", secret)
+	h.file(t, "www/never/never.html", secret)
 	accel := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Accel-Redirect", "/wp-admin/index.html")
 	}))
@@ -112,6 +120,11 @@ func TestRewrittenPaths(t *testing.T) {
 		"/proxied/x/..;/wp-admin/":             false,
 		"/blog/":                               true,
 		"/blog":                                false, // sent on to /blog/
+		"/private/private.html":                true,
+		"/private/":                            true, // the index page that it shows
+		"/private//":                           true,
+		"/never/":                              false, // nobody may see its index page
+		"/never/never.html":                    false,
 		"/error/x":                             true,
 		"/wp-admin/nothing-here":               false,
 		"/wp-admin/index.html/":                false,

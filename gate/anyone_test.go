@@ -26,6 +26,24 @@ func TestPatternsInPlaceOfPrefixes(t *testing.T) {
 	}
 }
 
+// TestRulesOverEveryReading holds a rule on the path against the ways in which
+// servers may read it.
+func TestRulesOverEveryReading(t *testing.T) {
+	g, err := gate.New(gate.Config{Paths: []string{"/"}, Anyone: true, Rules: []string{`request.path.startsWith("/Public") && !request.path.matches("(?i)/hidden")`}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]gate.Reason{
+		"/Public": gate.OK, "/Public/x": gate.OK, "/Public/a/../b": gate.OK, "/Public/a;b": gate.OK,
+		"/": gate.RuleFailed, "/Public/../x": gate.RuleFailed, "/Public//../../x": gate.RuleFailed, "/Public;/../x": gate.RuleFailed,
+		"/Public/HIDDEN": gate.RuleFailed, "/Public/hid;x/../../Public/hidden": gate.RuleFailed, "/Public/a/..//hidden": gate.RuleFailed,
+	} {
+		if got := g.Decide(&gate.Subject{Request: &gate.Request{Path: path}}); got != want {
+			t.Errorf("%s: %v, want %v", path, got, want)
+		}
+	}
+}
+
 func TestAnyoneFromAnAddress(t *testing.T) {
 	g, err := gate.New(gate.Config{Paths: []string{"/status"}, Anyone: true, Rules: []string{`address.within("192.0.2.0/24") && request.method == "GET"`}})
 	if err != nil {

@@ -19,6 +19,9 @@
 //	address   the client's IP address, a string
 //	time      now, a timestamp
 //
+// Where servers may read a path in several ways (/a/../b, /a;x, //a), a rule
+// must hold for each of them. Case is kept: say (?i) in a pattern that refuses.
+//
 // A certificate has
 //
 //	subject, issuer    names: c st l o ou cn title initials gn sn description

@@ -114,6 +114,10 @@ func appendPerson(to []string, p string) ([]string, error) {
 // store: a rule looks at the request or the clock.
 func (g *Guard) Moving() bool { return g.moving }
 
+// ByPath reports whether the guard looks at more of a path than its beginning,
+// which a directory and the index page that it serves share.
+func (g *Guard) ByPath() bool { return g.moving || len(g.Paths.patterns) > 0 }
+
 // Anyone reports whether the guard asks for no certificate. Then a Subject
 // needs its Request alone.
 func (g *Guard) Anyone() bool { return g.anyone }
@@ -192,12 +196,34 @@ func (g *Guard) Decide(s *Subject) Reason {
 	case !g.named(s):
 		return NotPerson
 	}
-	for _, r := range g.rules {
-		if !r.holds(s) {
-			return RuleFailed
-		}
+	if !g.rulesHold(s) {
+		return RuleFailed
 	}
 	return OK
+}
+
+// rulesHold reports whether all rules hold, for each way in which servers may
+// read the path: what opens /public must not open /public/../secret.
+func (g *Guard) rulesHold(s *Subject) bool {
+	var readings Readings
+	if p := s.Request.Path; g.moving && !plain(p) {
+		readings.addShapes(p)
+	}
+	if readings.n < 2 {
+		return g.hold(s)
+	}
+	for _, p := range readings.all[:readings.n] {
+		request := *s.Request
+		request.Path = p
+		if !g.hold(&Subject{Verified: s.Verified, Holder: s.Holder, Request: &request}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (g *Guard) hold(s *Subject) bool {
+	return !slices.ContainsFunc(g.rules, func(r *Rule) bool { return !r.holds(s) })
 }
 
 // named reports whether the holder is one of the persons, or in one of the groups,

@@ -181,15 +181,20 @@ func plain(p string) bool {
 
 func addReadings(into *Readings, p string) {
 	f := fold(p)
-	into.add(f)
-	into.add(cleanDir(f))
-	into.add(removeDots(f))
-	if i := strings.IndexByte(f, ';'); i >= 0 {
-		into.add(cleanDir(cutParameters(f)))
-		into.add(cleanDir(f[:i]))
-	}
+	into.addShapes(f)
 	if !ascii(p) {
 		into.add(cleanDir(lookalike(f)))
+	}
+}
+
+// addShapes adds the readings that keep each letter as it is.
+func (r *Readings) addShapes(p string) {
+	r.add(p)
+	r.add(cleanDir(p))
+	r.add(removeDots(p))
+	if i := strings.IndexByte(p, ';'); i >= 0 {
+		r.add(cleanDir(cutParameters(p)))
+		r.add(cleanDir(p[:i]))
 	}
 }
 
