@@ -2,7 +2,7 @@ package apache
 
 import (
 	"fmt"
-	"regexp/syntax"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -217,8 +217,12 @@ func (v *vocabulary) match(e match, neg bool) (atom, error) {
 	if e.fold {
 		re = "(?i)" + re
 	}
-	if _, err := syntax.Parse(re, syntax.Perl); err != nil {
+	compiled, err := regexp.Compile(re)
+	if err != nil {
 		return atom{}, unmatched{fmt.Sprintf("the regular expression %s uses what RE2 lacks", e.re)}
+	}
+	if l.literal != "" {
+		return atom{cel: strconv.FormatBool(compiled.MatchString(l.literal) != (neg != e.differs))}, nil
 	}
 	if l.attr == "" {
 		return atom{l.guards, bang(neg != e.differs) + l.cel + ".matches(" + quote(re) + ")", 0}, nil

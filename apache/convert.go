@@ -74,6 +74,7 @@ type converter struct {
 	site     *site
 	matchers int
 	bundles  []Bundle
+	inherits bool // hosts take the main server's RewriteRules
 }
 
 // Convert reads the configuration in the named file, with all that it
@@ -112,6 +113,7 @@ func Convert(cfg Config, name string) (*Result, error) {
 	sites := c.sites(all)
 	for _, s := range sites {
 		c.site = s
+		c.htaccess(s, p)
 		s.guards = c.guards(s)
 	}
 	c.guardPlain(sites)

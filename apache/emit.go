@@ -89,33 +89,32 @@ func (c *converter) logPath(name string) string {
 
 // content writes who answers: proxies, aliases, PHP and files.
 func (c *converter) content(s *site) {
-	for _, d := range s.steps {
-		switch {
-		case d.is("ProxyPass"):
-			c.proxy(d)
-		case d.is("ProxyPassMatch"):
-			c.notes.add(Lost, d, "a proxy by pattern has no match; use ProxyPass")
+	for _, st := range s.steps {
+		if st.is("ProxyPass") {
+			c.proxy(st.Directive)
 		}
 	}
 	for _, a := range s.aliases {
 		if a.script {
-			fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 403\n\t}\n", below(a.url))
+			fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 403\n\t}\n", under(a.url))
 			c.notes.add(Lost, s.at, "Caddy runs no CGI: what stands under %s is answered with 403, not shown", a.url)
 			continue
 		}
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\troot %s\n\t\tfile_server\n\t}\n", below(a.url), token(a.dir))
+		fmt.Fprintf(&c.out, "\thandle_path %s {\n", under(a.url))
+		c.documents(s, a.dir, "\t\t")
+		fmt.Fprint(&c.out, "\t}\n")
 	}
-	if s.docroot == "" {
-		return
+	if s.docroot != "" {
+		c.documents(s, s.docroot, "\t")
 	}
-	c.documents(s)
 }
 
-// documents writes who serves the files of the document root: PHP its scripts,
-// and the file server all else.
-func (c *converter) documents(s *site) {
-	w := &c.out
-	fmt.Fprintf(w, "\troot %s\n", token(s.docroot))
+// documents writes who serves the files of a directory: PHP its scripts, and
+// the file server all else.
+func (c *converter) documents(s *site, dir, indent string) {
+	var b strings.Builder
+	w := &b
+	fmt.Fprintf(w, "root %s\n", token(dir))
 	index := s.index
 	if len(index) == 0 {
 		index = []string{"index.html"}
@@ -124,11 +123,15 @@ func (c *converter) documents(s *site) {
 	if php == "" {
 		php = c.cfg.PHP
 	}
-	fmt.Fprint(w, "\t@php path_regexp `(?i)\\.(?:php[0-9]?|phtml|phar)(?:/|$)`\n")
+	m := ""
+	if indent != "\t" {
+		m = c.matcher()
+	}
+	fmt.Fprintf(w, "@php%s path_regexp `(?i)\\.(?:php[0-9]?|phtml|phar)(?:/|$)`\n", m)
 	if php == "" {
 		// Apache may run PHP by a module that this configuration does not
 		// show: its sources must not be shown instead.
-		fmt.Fprint(w, "\terror @php 403\n")
+		fmt.Fprintf(w, "error @php%s 403\n", m)
 		c.notes.add(Info, s.at, "nothing says who runs PHP: scripts are answered with 403; name a FastCGI server with --php")
 	} else {
 		var try []string
@@ -137,47 +140,52 @@ func (c *converter) documents(s *site) {
 				try = append(try, token("{path}"+i))
 			}
 		}
-		fmt.Fprintf(w, "\t@index {\n\t\tpath */\n\t\tfile {\n\t\t\ttry_files %s\n\t\t}\n\t}\n", strings.Join(try, " "))
-		fmt.Fprint(w, "\trewrite @index {file_match.relative}{?query}\n")
-		if s.fallback {
-			fmt.Fprint(w, "\t@missing not file {path} {path}/\n\trewrite @missing /index.php{?query}\n")
+		fmt.Fprintf(w, "@index%s {\n\tpath */\n\tfile {\n\t\ttry_files %s\n\t}\n}\n", m, strings.Join(try, " "))
+		fmt.Fprintf(w, "rewrite @index%s {file_match.relative}{?query}\n", m)
+		if s.fallback && m == "" {
+			fmt.Fprint(w, "@missing not file {path} {path}/\nrewrite @missing /index.php{?query}\n")
 		}
-		fmt.Fprintf(w, "\treverse_proxy @php %s {\n\t\ttransport fastcgi {\n\t\t\tsplit .php\n\t\t}\n\t}\n", token(php))
+		fmt.Fprintf(w, "reverse_proxy @php%s %s {\n\ttransport fastcgi {\n\t\tsplit .php\n\t}\n}\n", m, token(php))
 	}
-	fmt.Fprintf(w, "\tfile_server {\n\t\tindex %s\n\t\thide .ht*\n\t}\n", tokens(index))
+	fmt.Fprintf(w, "file_server {\n\tindex %s\n\thide .ht*\n}\n", tokens(index))
+	for line := range strings.Lines(b.String()) {
+		c.out.WriteString(indent + line)
+	}
 }
 
 // proxy writes one ProxyPass.
 func (c *converter) proxy(d *Directive) {
 	from, to := d.arg(0), d.arg(1)
 	if to == "!" && c.site.docroot == "" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 404\n\t}\n", below(from))
+		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 404\n\t}\n", under(from))
 		return
 	}
 	if to == "!" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\troot %s\n\t\tfile_server\n\t}\n", below(from), token(c.site.docroot))
+		fmt.Fprintf(&c.out, "\thandle %s {\n", under(from))
+		c.documents(c.site, c.site.docroot, "\t\t")
+		fmt.Fprint(&c.out, "\t}\n")
 		return
 	}
 	u, err := url.Parse(to)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 503\n\t}\n", below(from))
+		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 503\n\t}\n", under(from))
 		c.notes.add(Lost, d, "only http and https are proxied; the place answers 503")
 		return
 	}
-	upstream := u.Scheme + "://" + u.Host
+	upstream := token(u.Scheme + "://" + u.Host)
 	base, target := strings.TrimSuffix(from, "/"), strings.TrimSuffix(u.Path, "/")
 	switch {
 	case base == target:
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\treverse_proxy %s\n\t}\n", below(base), upstream)
+		fmt.Fprintf(&c.out, "\thandle %s {\n\t\treverse_proxy %s\n\t}\n", under(base), upstream)
 	case target == "":
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\treverse_proxy %s\n\t}\n", below(base), upstream)
+		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\treverse_proxy %s\n\t}\n", under(base), upstream)
 	default:
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\trewrite * %s{uri}\n\t\treverse_proxy %s\n\t}\n", below(base), target, upstream)
+		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\trewrite * %s\n\t\treverse_proxy %s\n\t}\n", under(base), token(target+"{uri}"), upstream)
 	}
 }
 
-// below is a path matcher for all that begins with a prefix.
-func below(prefix string) string {
+// under is a path matcher for all that begins with a prefix.
+func under(prefix string) string {
 	if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
 		return "/*"
 	}

@@ -35,7 +35,8 @@ func (p policy) open() bool {
 // asks reports whether nobody passes without a certificate.
 func (p policy) asks() bool { return p.shown || p.verify == "require" }
 
-// guards returns what the host and its sections ask, section by section.
+// guards returns what the host and its sections ask, section by section, and
+// then what its redirects and rewrites forbid.
 func (c *converter) guards(s *site) []guard {
 	var out []guard
 	host := c.policy(s, s.policy, policy{verify: s.verify, depth: s.depth})
@@ -43,9 +44,9 @@ func (c *converter) guards(s *site) []guard {
 		out = append(out, guard{at: first(s.policy, s.at), prefix: []string{"/"}, policy: host})
 	}
 	for _, d := range s.sections {
-		out = append(out, c.section(s, d, host, nil)...)
+		out = append(out, c.section(s, d, around{policy: host})...)
 	}
-	return out
+	return append(out, c.stepGuards(s)...)
 }
 
 // guardPlain puts the guards of a name's HTTPS site into its plain HTTP site
@@ -77,118 +78,6 @@ func first(list []*Directive, or *Directive) *Directive {
 		return list[0]
 	}
 	return or
-}
-
-// section returns the guards of one section and of those inside it. Within
-// restricts Files sections to the place they stand in.
-func (c *converter) section(s *site, d *Directive, outer policy, within *guard) []guard {
-	g := guard{at: d}
-	switch strings.ToLower(d.Name) {
-	case "location":
-		if d.arg(0) == "~" {
-			g.setRegexp(c, d.arg(1))
-		} else {
-			g.setLocation(c, d.arg(0))
-		}
-	case "locationmatch":
-		g.setRegexp(c, d.arg(0))
-	case "directory":
-		if d.arg(0) == "~" {
-			return c.unplaced(s, d, outer, "a directory pattern can't be mapped to the paths it is served at")
-		}
-		g.prefix = c.urlsOf(s, c.path(d.arg(0)))
-		if len(g.prefix) == 0 {
-			return nil // not reachable through this host
-		}
-	case "directorymatch":
-		return c.unplaced(s, d, outer, "a directory pattern can't be mapped to the paths it is served at")
-	case "files":
-		if d.arg(0) == "~" {
-			g.setFiles(c, d.arg(1), within)
-		} else {
-			re := strings.TrimSuffix(strings.TrimPrefix(globRegexp(d.arg(0), false, true), "^"), "$")
-			g.setFiles(c, "^"+re+"$", within)
-		}
-	case "filesmatch":
-		g.setFiles(c, d.arg(0), within)
-	case "proxy", "proxymatch":
-		return nil // who may use the forward proxy, which Postern is not
-	case "if", "elseif", "else":
-		return c.unplaced(s, d, outer, "a condition around directives has no match")
-	default:
-		if !quiet[strings.ToLower(d.Name)] {
-			c.notes.add(Lost, d, "this section has no match in Postern")
-		}
-		return nil
-	}
-	var own []*Directive
-	var inner []*Directive
-	for _, k := range d.Children {
-		switch name := strings.ToLower(k.Name); {
-		case access[name]:
-			own = append(own, k)
-		case k.Section:
-			inner = append(inner, k)
-		case steps[name]:
-			c.notes.add(Lost, k, "inside a section this has no match in Postern and is left out")
-		case name == "sethandler" || name == "addhandler" || name == "allowoverride" || name == "options":
-		case !quiet[name]:
-			c.notes.add(Lost, k, "has no match in Postern and is left out")
-		}
-	}
-	g.policy = c.policy(s, own, policy{verify: outer.verify, depth: outer.depth})
-	var out []guard
-	if len(own) > 0 && !g.policy.open() {
-		out = append(out, g)
-	} else if reopens(own) && !outer.open() {
-		c.notes.add(Closed, d, "Apache lets this place open what stands around it; Postern asks here for all that is asked outside")
-	}
-	for _, k := range inner {
-		out = append(out, c.section(s, k, g.policy, &g)...)
-	}
-	return out
-}
-
-// reopens reports whether access directives grant what an outer section may
-// have refused.
-func reopens(own []*Directive) bool {
-	for _, d := range own {
-		if d.is("Require") && strings.EqualFold(d.arg(0), "all") && strings.EqualFold(d.arg(1), "granted") ||
-			d.is("Satisfy") && strings.EqualFold(d.arg(0), "any") ||
-			d.is("SSLVerifyClient") && !strings.EqualFold(d.arg(0), "require") {
-			return true
-		}
-	}
-	return false
-}
-
-// unplaced closes the whole site for a section that guards something nobody
-// can point at, and leaves it out when it guards nothing.
-func (c *converter) unplaced(s *site, d *Directive, outer policy, why string) []guard {
-	if !guardsSomething(d) {
-		c.notes.add(Lost, d, "%s; it guards nothing, and is left out", why)
-		return nil
-	}
-	c.notes.add(Closed, d, "%s, so the whole site is closed", why)
-	return []guard{{at: d, prefix: []string{"/"}, policy: policy{closed: true}}}
-}
-
-// guardsSomething reports whether anything in the section keeps somebody out.
-func guardsSomething(d *Directive) bool {
-	for _, k := range d.Children {
-		name := strings.ToLower(k.Name)
-		granted := name == "require" && strings.EqualFold(k.arg(0), "all") && strings.EqualFold(k.arg(1), "granted")
-		if access[name] && !granted && name != "ssloptions" && name != "authname" && name != "authtype" {
-			return true
-		}
-		if k.Section && guardsSomething(k) {
-			return true
-		}
-		if name == "rewriterule" && strings.Contains(k.arg(2), "F") {
-			return true
-		}
-	}
-	return false
 }
 
 // setLocation places a <Location>: a prefix, unless it has wild cards.
@@ -342,51 +231,6 @@ func spelled(re *syntax.Regexp) ([]string, bool) {
 		return out, true
 	}
 	return nil, false
-}
-
-// urlsOf returns the path prefixes at which the host serves a directory.
-func (c *converter) urlsOf(s *site, dir string) []string {
-	var out []string
-	roots := append([]alias{{url: "/", dir: s.docroot}}, s.aliases...)
-	for _, a := range roots {
-		if a.dir == "" {
-			continue
-		}
-		base := path.Clean(a.dir)
-		switch {
-		case dir == base || dir == "/" || strings.HasPrefix(base, strings.TrimSuffix(dir, "/")+"/"):
-			// <Directory /> is Apache's default for what is not served; it
-			// says nothing of this host's own root when another section does.
-			if dir != base && c.hasDirectory(s, base) {
-				continue
-			}
-			out = append(out, clean(a.url))
-		case strings.HasPrefix(dir, base+"/"):
-			out = append(out, clean(path.Join(a.url, strings.TrimPrefix(dir, base))))
-		}
-	}
-	return out
-}
-
-// hasDirectory reports whether a <Directory> section sits between the one
-// asked about and dir, overriding it.
-func (c *converter) hasDirectory(s *site, dir string) bool {
-	for _, d := range s.sections {
-		if !d.is("Directory") {
-			continue
-		}
-		p := path.Clean(c.path(d.arg(0)))
-		if p != "/" && (p == dir || strings.HasPrefix(dir, p+"/")) && saysWho(d) {
-			return true
-		}
-	}
-	return false
-}
-
-func saysWho(d *Directive) bool {
-	return slices.ContainsFunc(d.Children, func(k *Directive) bool {
-		return k.is("Require") || k.is("RequireAll") || k.is("RequireAny") || k.is("Allow") || k.is("Deny")
-	})
 }
 
 // String names the place as the Caddyfile does.

@@ -11,8 +11,8 @@ type Severity string
 
 // The severities, from the gravest.
 const (
-	Closed  Severity = "closed"  // could not be carried over, so the place is closed to everybody
-	Lost    Severity = "lost"    // has no match, and is left out; guards nothing
+	Closed  Severity = "closed"  // could not be carried over, so the place is closed to whom it may concern
+	Lost    Severity = "lost"    // has no match, and is left out; as far as is known it guards nothing
 	Changed Severity = "changed" // carried over, but answers differently in some case
 	Info    Severity = "info"    // worth knowing
 )

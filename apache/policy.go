@@ -18,11 +18,20 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 			c.verify(s, d, &p)
 		case "sslverifydepth":
 			p.depth = d.arg(0)
+			if n, err := strconv.Atoi(p.depth); err != nil || n < 1 || n > maxCAs {
+				c.notes.add(Closed, d, "a depth is 1 to %d here", maxCAs)
+				p.closed = true
+			}
 		case "sslrequire":
 			c.sslRequire(d, &p)
 		case "sslrequiressl":
-			// A guarded place answers over HTTPS only, in any case.
-			p.hosts = append(p.hosts, "true")
+			if !s.tls {
+				p.closed = true
+			}
+		case "allowmethods":
+			if !strings.EqualFold(d.arg(0), "reset") {
+				c.rule(d, methods(d.Args), apExpr, &p)
+			}
 		case "require", "requireall", "requireany", "requirenone":
 			authz = append(authz, d)
 		case "order", "allow", "deny":
@@ -31,10 +40,7 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 		case "satisfy":
 			satisfyAny = strings.EqualFold(d.arg(0), "any")
 		case "limit", "limitexcept":
-			if guardsSomething(d) {
-				c.notes.add(Closed, d, "a guard for some methods only is closed for all of them")
-				p.closed = true
-			}
+			c.limit(s, d, &p)
 		case "sslusername":
 			c.notes.add(Info, d, "the application gets the person's name as REMOTE_USER in any case")
 		case "ssloptions":
@@ -57,6 +63,39 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 		p.closed = true
 	}
 	return p
+}
+
+// maxCAs is how deep a chain the gate looks at.
+const maxCAs = 10
+
+// methods is the condition that a request's method is one of some; GET means
+// HEAD too.
+func methods(names []string) expr {
+	var list []word
+	for _, m := range names {
+		list = append(list, word{{lit: m}})
+		if m == "GET" {
+			list = append(list, word{{lit: "HEAD"}})
+		}
+	}
+	return in{word{{name: "REQUEST_METHOD"}}, list}
+}
+
+// limit adds what a <Limit> asks of its methods, and a <LimitExcept> of all
+// others.
+func (c *converter) limit(s *site, d *Directive, p *policy) {
+	if !guardsSomething(d) {
+		return
+	}
+	when := methods(d.Args)
+	if d.is("LimitExcept") {
+		when = not{when}
+	}
+	inner := c.policy(s, d.Children, policy{})
+	c.conditional(d, &inner, when)
+	p.closed = p.closed || inner.closed
+	p.shown = p.shown || inner.shown || inner.verify == "require"
+	p.rules, p.hosts = append(p.rules, inner.rules...), append(p.hosts, inner.hosts...)
 }
 
 // dropTrue leaves out rules that ask nothing, and closes for one that nothing
@@ -190,7 +229,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 	case "all":
 		return truth(len(rest) > 0 && strings.EqualFold(rest[0], "granted"))
 	case "ssl":
-		return truth(true) // a guarded place answers over HTTPS only
+		return truth(c.site == nil || c.site.tls)
 	case "ssl-verify-client":
 		return binary{"==", word{{name: "SSL_CLIENT_VERIFY"}}, word{{lit: "SUCCESS"}}}
 	case "method":
@@ -246,7 +285,7 @@ func (c *converter) legacy(list []*Directive, p *policy) {
 	denyFirst := false
 	for _, d := range list {
 		if d.is("Order") {
-			denyFirst = strings.EqualFold(strings.ReplaceAll(d.Raw, " ", ""), "allow,deny")
+			denyFirst = !strings.EqualFold(strings.ReplaceAll(d.Raw, " ", ""), "deny,allow")
 			continue
 		}
 		for _, a := range d.Args[min(1, len(d.Args)):] {

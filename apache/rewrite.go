@@ -6,174 +6,143 @@ import (
 	"strings"
 )
 
-// steps writes redirects, rewrites, proxies and headers.
+// step is a directive that answers or passes on a request.
+type step struct {
+	*Directive
+	place *guard       // the section that it stands in; nil is the whole host
+	when  expr         // the condition of the section; nil is always
+	conds []*Directive // the RewriteConds before a RewriteRule
+	whole bool         // its pattern says the place, too
+	gone  bool         // it has become a guard, or nothing
+}
+
+// steps writes redirects, rewrites and headers; what keeps people out has
+// become a guard before.
 func (c *converter) steps(s *site) {
-	var conds []*Directive
-	for _, d := range s.steps {
-		switch strings.ToLower(d.Name) {
+	for i := range s.steps {
+		st := &s.steps[i]
+		if st.gone {
+			continue
+		}
+		switch strings.ToLower(st.Name) {
 		case "redirect", "redirectpermanent", "redirecttemp":
-			c.redirect(d)
+			c.redirect(st)
 		case "redirectmatch":
-			c.redirectMatch(d)
-		case "rewritecond":
-			conds = append(conds, d)
+			c.redirectMatch(st)
 		case "rewriterule":
-			if s.engine {
-				c.rewrite(d, conds)
-			}
-			conds = nil
+			c.rewrite(st)
 		case "header":
-			c.header(d, "header")
+			c.header(st.Directive, "header")
 		case "requestheader":
-			c.header(d, "request_header")
+			c.header(st.Directive, "request_header")
 		case "errordocument":
-			c.notes.add(Lost, d, "errors are answered with Caddy's and Postern's own pages")
+			c.notes.add(Lost, st.Directive, "errors are answered with Caddy's and Postern's own pages")
 		}
 	}
 }
 
 var redirectCode = map[string]string{"permanent": "permanent", "temp": "temporary", "seeother": "303", "301": "permanent", "302": "temporary", "303": "303", "307": "307", "308": "308"}
 
-// redirect writes Redirect, which keeps what comes behind the prefix.
-func (c *converter) redirect(d *Directive) {
-	args := d.Args
-	code := "temporary"
-	if d.is("RedirectPermanent") {
-		code = "permanent"
+// redirection is what a Redirect or RedirectMatch says.
+type redirection struct {
+	code   string // as Caddy writes it; "" is an answer that shows nothing
+	from   string // path or expression; "" is all of the section
+	target string
+}
+
+// redirection reads a Redirect or RedirectMatch. It reports false for one that
+// Apache would not start with.
+func (st *step) redirection() (r redirection, ok bool) {
+	args := st.Args
+	r.code = "temporary"
+	if st.is("RedirectPermanent") {
+		r.code = "permanent"
 	}
-	if len(args) > 1 && args[0][0] != '/' {
-		named, ok := redirectCode[strings.ToLower(args[0])]
-		if !ok {
-			c.status(d, args[0], args[1])
-			return
+	plain := st.is("RedirectPermanent") || st.is("RedirectTemp")
+	if len(args) > 0 && !plain {
+		first := strings.ToLower(args[0])
+		named, known := redirectCode[first]
+		if known || first == "gone" || len(first) == 3 && strings.Trim(first, "0123456789") == "" {
+			r.code, args = named, args[1:]
 		}
-		code, args = named, args[1:]
 	}
-	if len(args) != 2 {
-		c.notes.add(Lost, d, "a redirect needs a path and a target")
+	switch {
+	case r.code == "" && len(args) <= 1:
+		if len(args) == 1 {
+			r.from = args[0]
+		}
+		return r, true
+	case r.code == "" && len(args) == 2: // a status that Caddy has no redirect for
+		r.from = args[0]
+		return r, true
+	case len(args) == 2:
+		r.from, r.target = args[0], args[1]
+		return r, true
+	case len(args) == 1 && st.place != nil:
+		r.target = args[0]
+		return r, !st.is("RedirectMatch")
+	}
+	return r, false
+}
+
+// redirect writes Redirect, which keeps what comes behind the prefix.
+func (c *converter) redirect(st *step) {
+	r, ok := st.redirection()
+	if !ok {
+		c.notes.add(Lost, st.Directive, "a redirect needs a path and a target")
 		return
 	}
-	re := "^" + regexpLiteral(strings.TrimSuffix(args[0], "/")) + "(/.*)?$"
-	if args[0] == "/" {
+	m := c.matcher()
+	if r.from == "" {
+		c.write(m, st.lines(), "redir @%s "+token(r.target)+" "+r.code)
+		return
+	}
+	re := "^" + regexpLiteral(strings.TrimSuffix(r.from, "/")) + "(/.*)?$"
+	if r.from == "/" {
 		re = "^/(.*)$"
 	}
-	m := c.matcher()
-	fmt.Fprintf(&c.out, "\t@%s path_regexp %s %s\n\tredir @%s %s{re.%s.1}{?query} %s\n", m, m, token(re), m, args[1], m, code)
+	c.write(m, append([]string{"path_regexp " + m + " " + token(re)}, st.lines()...), "redir @%s "+token(r.target+"{re."+m+".1}{?query}")+" "+r.code)
 }
 
-// status answers a Redirect with a status that is not a redirect: gone, or a
-// number.
-func (c *converter) status(d *Directive, status, prefix string) {
-	if strings.EqualFold(status, "gone") {
-		status = "410"
-	}
-	if len(status) != 3 || status[0] < '3' || status[0] > '5' {
-		c.notes.add(Lost, d, "%q is no status", status)
-		return
-	}
-	fmt.Fprintf(&c.out, "\trespond %s %s\n", below(prefix), status)
-}
-
-func (c *converter) redirectMatch(d *Directive) {
-	args := d.Args
-	code := "temporary"
-	if len(args) == 3 {
-		named, ok := redirectCode[strings.ToLower(args[0])]
-		if !ok {
-			c.notes.add(Lost, d, "only redirects to an address are carried over")
-			return
-		}
-		code, args = named, args[1:]
-	}
-	if len(args) != 2 || !c.regexpOK(d, args[0]) {
+func (c *converter) redirectMatch(st *step) {
+	r, ok := st.redirection()
+	if !ok {
+		c.notes.add(Lost, st.Directive, "a redirect needs an expression and a target")
 		return
 	}
 	m := c.matcher()
-	fmt.Fprintf(&c.out, "\t@%s path_regexp %s %s\n\tredir @%s %s %s\n", m, m, token(args[0]), m, token(substitute(args[1], m, "{?query}")), code)
+	c.write(m, append([]string{"path_regexp " + m + " " + token(r.from)}, st.lines()...), "redir @%s "+token(substitute(r.target, m, "{?query}"))+" "+r.code)
 }
 
-// regexpOK notes an expression that RE2 can't read.
-func (c *converter) regexpOK(d *Directive, re string) bool {
-	if _, err := syntax.Parse(re, syntax.Perl); err != nil {
-		c.notes.add(Lost, d, "the regular expression uses what RE2 lacks")
-		return false
+// lines are what a matcher says of the section that a step stands in.
+func (st *step) lines() []string {
+	switch {
+	case st.place == nil || st.whole || st.place.whole():
+		return nil
+	case st.place.regexp != "":
+		return []string{"path_regexp " + token(st.place.regexp)}
 	}
-	return true
+	var list []string
+	for _, p := range st.place.prefix {
+		list = append(list, token(p+"*"))
+	}
+	return []string{"path " + strings.Join(list, " ")}
 }
 
-// rewrite writes one RewriteRule of a host, with the conditions before it.
-func (c *converter) rewrite(d *Directive, conds []*Directive) {
-	pattern, target := d.arg(0), d.arg(1)
-	flags := rewriteFlags(d.arg(2))
-	neg := strings.HasPrefix(pattern, "!")
-	pattern = strings.TrimPrefix(pattern, "!")
-	if !c.regexpOK(d, pattern) {
-		return
-	}
-	m := c.matcher()
-	var lines []string
-	add := "path_regexp " + m + " " + token(pattern)
-	if neg {
-		add = "not " + "path_regexp " + token(pattern)
-	}
-	if flags["nc"] != "" {
-		add = strings.Replace(add, token(pattern), token("(?i)"+pattern), 1)
-	}
-	if pattern != "" && pattern != "^" && pattern != ".*" && pattern != "^.*$" {
-		lines = append(lines, add)
-	}
-	for _, cond := range conds {
-		l, when := c.condition(cond)
-		switch when {
-		case unknown:
-			c.notes.add(Lost, d, "the rule is left out with its condition")
-			return
-		case neverHolds:
-			return
-		case sometimes:
-			lines = append(lines, l)
-		}
-	}
-	to := substitute(target, m, "")
-	if strings.Contains(to, "%{") || strings.Contains(to, "%1") {
-		if to = serverVariables(to); to == "" {
-			c.notes.add(Lost, d, "the target uses a variable that has no match")
-			return
-		}
-	}
-	var step string
-	switch code := flags["r"]; {
-	case flags["f"] != "":
-		step = "error @%s 403"
-	case flags["g"] != "":
-		step = "error @%s 410"
-	case target == "-":
-		return
-	case code != "" || strings.Contains(target, "://"):
-		if code == "" || code == "1" {
-			code = "temp"
-		}
-		named, ok := redirectCode[strings.ToLower(code)]
-		if !ok {
-			c.notes.add(Lost, d, "%q is no redirect", code)
-			return
-		}
-		if !strings.Contains(target, "?") && flags["qsd"] == "" {
-			to += "{?query}"
-		}
-		step = "redir @%s " + token(to) + " " + named
-	case flags["p"] != "":
-		c.notes.add(Lost, d, "a proxy made by a rewrite has no match; use ProxyPass")
-		return
-	case strings.HasPrefix(target, "/index.php"):
-		c.site.fallback = true
-		return
-	default:
-		step = "rewrite @%s " + token(to)
-	}
+// write writes a step behind a named matcher. Each matcher of Caddy's says
+// itself only once in a set: further ones are put as "not not".
+func (c *converter) write(m string, lines []string, step string) {
 	if len(lines) == 0 {
 		fmt.Fprintf(&c.out, "\t%s\n", strings.Replace(step, "@%s", "*", 1))
 		return
+	}
+	used := map[string]bool{"not": false}
+	for i, l := range lines {
+		kind, _, _ := strings.Cut(l, " ")
+		if used[kind] {
+			lines[i] = "not {\n\t\t\tnot " + l + "\n\t\t}"
+		}
+		used[kind] = kind != "not"
 	}
 	set := strings.Join(lines, "\n\t\t")
 	if len(lines) > 1 {
@@ -182,10 +151,101 @@ func (c *converter) rewrite(d *Directive, conds []*Directive) {
 	fmt.Fprintf(&c.out, "\t@%s %s\n\t%s\n", m, set, fmt.Sprintf(step, m))
 }
 
+// readable reports whether an expression is one that RE2 can read.
+func readable(re string) bool {
+	_, err := syntax.Parse(re, syntax.Perl)
+	return err == nil
+}
+
+// everything reports whether a pattern matches each path.
+func everything(pattern string) bool {
+	switch strings.NewReplacer("(", "", ")", "").Replace(pattern) {
+	case "", "^", ".*", "^.*", "^.*$", ".*$", "^/", "^/.*", "^/.*$", "/", "^/?.*", "^/?.*$":
+		return true
+	}
+	return false
+}
+
+// rewrite writes one RewriteRule, with the conditions before it.
+func (c *converter) rewrite(st *step) {
+	r := st.rule()
+	m := c.matcher()
+	var lines []string
+	switch {
+	case everything(r.pattern) && !strings.Contains(r.target, "$") && !r.neg:
+	case r.neg:
+		lines = append(lines, "not path_regexp "+token(r.pattern))
+	default:
+		lines = append(lines, "path_regexp "+m+" "+token(r.pattern))
+	}
+	conds, _ := c.condLines(st)
+	lines = append(append(lines, st.lines()...), conds...)
+	to, _ := targetOf(r, m)
+	if r.code == "" {
+		c.write(m, lines, "rewrite @%s "+token(to))
+		return
+	}
+	if !strings.Contains(r.target, "?") && r.flags["qsd"] == "" {
+		to += "{?query}"
+	}
+	c.write(m, lines, "redir @%s "+token(to)+" "+r.code)
+}
+
+// targetOf writes a rule's target with Caddy's names in it, and reports
+// whether it has a match.
+func targetOf(r rewriteRule, m string) (string, bool) {
+	to := substitute(r.target, m, "")
+	if strings.Contains(to, "%") {
+		if to = serverVariables(to); to == "" {
+			return "", false
+		}
+	}
+	return to, !strings.Contains(to, "${")
+}
+
+// rewriteRule is what a RewriteRule says.
+type rewriteRule struct {
+	pattern string // with its flag for case in it
+	neg     bool   // it counts where the pattern does not match
+	target  string
+	flags   map[string]string
+	code    string // of a redirect, as Caddy writes it; "" is none
+	known   bool   // Caddy has this redirect
+}
+
+func (st *step) rule() rewriteRule {
+	r := rewriteRule{target: st.arg(1), flags: rewriteFlags(st.arg(2)), known: true}
+	r.pattern, r.neg = strings.CutPrefix(st.arg(0), "!")
+	if r.flags["nc"] != "" {
+		r.pattern = "(?i)" + r.pattern
+	}
+	code := strings.ToLower(r.flags["r"])
+	if code != "" || strings.Contains(r.target, "://") && r.flags["p"] == "" {
+		if code == "" || code == "1" {
+			code = "temp"
+		}
+		r.code, r.known = redirectCode[code]
+	}
+	return r
+}
+
+// stops reports whether a rule ends the rewriting and leaves the path alone.
+func (r rewriteRule) stops() bool {
+	return r.idle() && (r.flags["l"] != "" || r.flags["end"] != "")
+}
+
+// idle reports whether a rule changes nothing of who gets what.
+func (r rewriteRule) idle() bool {
+	return r.target == "-" && r.flags["f"] == "" && r.flags["g"] == "" && r.flags["r"] == "" && r.flags["p"] == ""
+}
+
 // rewriteFlags reads [L,R=permanent,NC].
 func rewriteFlags(s string) map[string]string {
 	m := map[string]string{}
-	long := map[string]string{"redirect": "r", "forbidden": "f", "gone": "g", "nocase": "nc", "proxy": "p", "qsdiscard": "qsd"}
+	long := map[string]string{
+		"redirect": "r", "forbidden": "f", "gone": "g", "nocase": "nc", "proxy": "p", "qsdiscard": "qsd",
+		"last": "l", "ornext": "or", "chain": "c", "skip": "s",
+	}
 	for f := range strings.SplitSeq(strings.Trim(s, "[] "), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(f), "=")
 		name = strings.ToLower(name)
@@ -198,77 +258,6 @@ func rewriteFlags(s string) map[string]string {
 		m[name] = value
 	}
 	return m
-}
-
-// when says whether a condition holds in a site.
-type when int
-
-const (
-	unknown when = iota // it has no match
-	sometimes
-	alwaysHolds
-	neverHolds
-)
-
-// condition writes a RewriteCond as a line of a matcher.
-func (c *converter) condition(d *Directive) (string, when) {
-	test, pattern := d.arg(0), d.arg(1)
-	neg := strings.HasPrefix(pattern, "!")
-	pattern = strings.TrimPrefix(pattern, "!")
-	not := ""
-	if neg {
-		not = "not "
-	}
-	https := func(on bool) (string, when) {
-		if c.site.tls == on {
-			return "", alwaysHolds
-		}
-		return "", neverHolds
-	}
-	eq := strings.TrimPrefix(pattern, "=")
-	switch strings.ToUpper(test) {
-	case "%{HTTPS}":
-		switch strings.ToLower(strings.Trim(eq, "^$")) {
-		case "on":
-			return https(!neg)
-		case "off":
-			return https(neg)
-		}
-	case "%{SERVER_PORT}":
-		switch strings.Trim(eq, "^$") {
-		case "443":
-			return https(!neg)
-		case "80":
-			return https(neg)
-		}
-	case "%{REQUEST_URI}":
-		if c.regexpOK(d, pattern) {
-			return not + "path_regexp " + token(pattern), sometimes
-		}
-		return "", unknown
-	case "%{HTTP_HOST}", "%{SERVER_NAME}":
-		if c.regexpOK(d, pattern) {
-			fold := ""
-			if rewriteFlags(d.arg(2))["nc"] != "" {
-				fold = "(?i)"
-			}
-			return not + "header_regexp Host " + token(fold+pattern), sometimes
-		}
-		return "", unknown
-	case "%{REQUEST_METHOD}":
-		if lit := strings.Trim(eq, "^$()"); lit != "" && strings.Trim(lit, "ABCDEFGHIJKLMNOPQRSTUVWXYZ|") == "" {
-			return not + "method " + strings.ReplaceAll(lit, "|", " "), sometimes
-		}
-	case "%{REQUEST_FILENAME}":
-		switch pattern {
-		case "-f":
-			return not + "file", sometimes
-		case "-d":
-			return not + "file {path}/", sometimes
-		}
-	}
-	c.notes.add(Lost, d, "this condition has no match in Postern")
-	return "", unknown
 }
 
 // substitute puts Caddy's names for $1 to $9 into a target.
@@ -310,6 +299,8 @@ func (c *converter) header(d *Directive, to string) {
 		args = args[1:]
 	}
 	switch {
+	case len(args) == 3 && strings.Contains(args[2], "%"):
+		c.notes.add(Lost, d, "a value with variables in it has no match; what the application is told of a certificate, README says")
 	case len(args) == 3 && strings.EqualFold(args[0], "set"):
 		fmt.Fprintf(&c.out, "\t%s %s %s\n", to, token(args[1]), token(args[2]))
 	case len(args) == 3 && (strings.EqualFold(args[0], "append") || strings.EqualFold(args[0], "add")):

@@ -10,30 +10,31 @@ import (
 // site is one virtual host with what it takes from the main server, in
 // Apache's terms.
 type site struct {
-	at        *Directive // <VirtualHost>, or a stand-in for the main server
-	ports     []string   // "443"; "" for any
-	names     []string   // ServerName and ServerAlias
-	tls       bool
-	cert      string
-	key       string
-	chain     string
-	trust     []string // files or folders of CAs for client certificates
-	crl       []string
-	ocsp      *Directive // SSLOCSPEnable on
-	verify    string     // SSLVerifyClient of the whole host; "" is none
-	depth     string
-	docroot   string
-	aliases   []alias
-	index     []string
-	errorLog  string
-	accessLog string
-	engine    bool // RewriteEngine on
-	sections  []*Directive
-	policy    []*Directive // access directives of the whole host
-	steps     []*Directive // Redirect, RewriteRule, ProxyPass and so on, in order
-	guards    []guard
-	php       string // address of a FastCGI server, as Caddy writes it
-	fallback  bool   // what is no file goes to /index.php
+	at          *Directive // <VirtualHost>, or a stand-in for the main server
+	ports       []string   // "443"; "" for any
+	names       []string   // ServerName and ServerAlias
+	tls         bool
+	cert        string
+	key         string
+	chain       string
+	trust       []string // files or folders of CAs for client certificates
+	crl         []string
+	ocsp        *Directive // SSLOCSPEnable on
+	verify      string     // SSLVerifyClient of the whole host; "" is none
+	depth       string
+	docroot     string
+	aliases     []alias
+	index       []string
+	errorLog    string
+	accessLog   string
+	engine      bool // RewriteEngine on
+	sections    []*Directive
+	policy      []*Directive // access directives of the whole host
+	steps       []step       // Redirect, RewriteRule, ProxyPass and so on, in order
+	guards      []guard
+	accessFiles []string // names of .htaccess files
+	php         string   // address of a FastCGI server, as Caddy writes it
+	fallback    bool     // what is no file goes to /index.php
 }
 
 type alias struct {
@@ -62,6 +63,7 @@ func (c *converter) sites(all []*Directive) []*site {
 		}
 		return []*site{s}
 	}
+	c.inherits = inherits(all)
 	var out []*site
 	for _, h := range hosts {
 		s := &site{at: h}
@@ -79,6 +81,14 @@ func (c *converter) sites(all []*Directive) []*site {
 		out = append(out, s)
 	}
 	return c.shadowed(out)
+}
+
+// inherits reports whether a host may take the main server's RewriteRules too,
+// which it else does not.
+func inherits(list []*Directive) bool {
+	return slices.ContainsFunc(list, func(d *Directive) bool {
+		return d.is("RewriteOptions") && strings.Contains(strings.ToLower(d.Raw), "inherit") || d.Section && inherits(d.Children)
+	})
 }
 
 // shadowed leaves out a virtual host that an earlier one hides: Apache gives a
@@ -130,14 +140,14 @@ var quiet = set(`
 	SSLCryptoDevice SSLHonorCipherOrder SSLOpenSSLConfCmd SSLPassPhraseDialog SSLProtocol SSLRandomSeed
 	SSLSessionCache SSLSessionCacheTimeout SSLSessionTickets SSLStaplingCache SSLUseStapling StartServers
 	ThreadLimit ThreadsPerChild TimeOut TraceEnable TypesConfig UseCanonicalName User DefaultRuntimeDir
-	AllowOverrideList AccessFileName RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest AliasMatchCase AllowOverride`)
+	AllowOverrideList RewriteOptions RewriteBase RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest AliasMatchCase AllowOverride`)
 
 // access are directives that say who may pass; they count in the whole host or
 // in a section.
 var access = set(`
 	SSLRequire SSLRequireSSL SSLVerifyClient SSLVerifyDepth Require RequireAll RequireAny RequireNone Satisfy
 	Order Allow Deny AuthType AuthName AuthUserFile AuthGroupFile AuthBasicProvider AuthDigestProvider AuthMerging
-	Limit LimitExcept SSLUserName AuthzProviderAlias SSLOptions`)
+	Limit LimitExcept AllowMethods SSLUserName AuthzProviderAlias SSLOptions`)
 
 // steps are directives that answer or pass on a request.
 var steps = set(`
@@ -155,13 +165,21 @@ func set(words string) map[string]bool {
 // fill puts what the directives say of a host into s. Names and ports are a
 // host's own; all else a host takes from the main server too.
 func (c *converter) fill(s *site, list []*Directive, own bool) {
+	var conds []*Directive
 	for _, d := range list {
 		name := strings.ToLower(d.Name)
 		switch {
 		case access[name]:
 			c.access(s, d)
 		case steps[name]:
-			s.steps = append(s.steps, d)
+			if name == "rewritecond" {
+				conds = append(conds, d)
+				continue
+			}
+			if own || c.inherits || name != "rewriterule" {
+				s.steps = append(s.steps, step{Directive: d, conds: conds})
+			}
+			conds = nil
 		case d.Section:
 			s.sections = append(s.sections, d)
 			c.sectionSettings(s, d)
@@ -228,11 +246,16 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 			c.notes.add(Changed, d, "the log is written as JSON, with the person's name and the certificate's serial; the format %s is not kept", f)
 		}
 	case "rewriteengine":
-		s.engine = strings.EqualFold(d.arg(0), "on")
+		s.engine = own && strings.EqualFold(d.arg(0), "on")
 	case "sethandler", "addhandler":
 		c.handler(s, d)
 	case "options":
 		// Options of the whole host: only in a directory do they matter.
+	case "use":
+		c.notes.add(Closed, d, "a macro may keep people out, and has no match in Postern")
+		s.policy = append(s.policy, denied(d))
+	case "accessfilename":
+		s.accessFiles = d.Args
 	default:
 		if !quiet[name] {
 			c.notes.add(Lost, d, "has no match in Postern and is left out")
@@ -241,14 +264,14 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 }
 
 // sectionSettings takes what a section says that is not about access: handlers
-// and .htaccess files.
+// and proxies.
 func (c *converter) sectionSettings(s *site, d *Directive) {
 	for _, k := range d.Children {
 		switch name := strings.ToLower(k.Name); {
-		case name == "allowoverride" && !strings.EqualFold(k.arg(0), "none"):
-			c.notes.add(Lost, k, ".htaccess files are not read by Postern: rules in them do not count")
 		case name == "sethandler", name == "addhandler":
 			c.handler(s, k)
+		case name == "proxypass" && plainLocation(d):
+			s.steps = append(s.steps, step{Directive: k.with(append([]string{d.arg(0)}, k.Args...))})
 		case k.Section:
 			c.sectionSettings(s, k)
 		}
@@ -258,6 +281,9 @@ func (c *converter) sectionSettings(s *site, d *Directive) {
 // handler finds out who runs the site's PHP.
 func (c *converter) handler(s *site, d *Directive) {
 	h := d.arg(0)
+	if strings.EqualFold(h, "none") {
+		return
+	}
 	addr, fcgi := strings.CutPrefix(h, "proxy:")
 	switch {
 	case fcgi && strings.HasPrefix(addr, "unix:"):
@@ -268,7 +294,7 @@ func (c *converter) handler(s *site, d *Directive) {
 	case strings.HasPrefix(h, "application/x-httpd-php"), strings.HasPrefix(h, "php"):
 		s.php = c.cfg.php()
 		c.notes.add(Changed, d, "PHP inside Apache becomes PHP over FastCGI at %s", s.php)
-	case h == "type-map", h == "cgi-script", h == "server-status", h == "server-info", h == "default-handler", h == "none":
+	case h == "type-map", h == "cgi-script", h == "server-status", h == "server-info", h == "default-handler":
 	default:
 		c.notes.add(Lost, d, "this handler has no match in Postern")
 	}

@@ -62,9 +62,19 @@ func (v *vocabulary) variable(name string) (value, error) {
 	case "SSL_TLS_SNI":
 		return value{cel: "tls.server_name"}, nil
 	case "HTTPS":
+		if v.plain() {
+			return literal("off"), nil
+		}
 		return literal("on"), nil
 	case "REQUEST_SCHEME":
+		if v.plain() {
+			return literal("http"), nil
+		}
 		return literal("https"), nil
+	case "THE_REQUEST":
+		return value{cel: `(request.method + " " + request.uri + " " + request.proto)`}, nil
+	case "IS_SUBREQ":
+		return literal("false"), nil
 	case "REMOTE_ADDR":
 		return value{cel: address}, nil
 	case "REQUEST_METHOD":
@@ -78,13 +88,13 @@ func (v *vocabulary) variable(name string) (value, error) {
 	case "HTTP_HOST":
 		return value{cel: "request.host"}, nil
 	case "SERVER_NAME":
-		if v.site != nil && len(v.site.names) > 0 {
+		if v.site != nil && len(v.site.names) == 1 {
 			return literal(v.site.names[0]), nil
 		}
 		return value{cel: "request.host"}, nil
 	case "SERVER_PORT":
-		if v.site != nil && len(v.site.ports) == 1 && v.site.ports[0] != "" {
-			return literal(v.site.ports[0]), nil
+		if port := v.port(); port != "" {
+			return literal(port), nil
 		}
 	case "DOCUMENT_ROOT":
 		if v.site != nil {
@@ -95,6 +105,22 @@ func (v *vocabulary) variable(name string) (value, error) {
 		return v.header(strings.ReplaceAll(h, "_", "-")), nil
 	}
 	return value{}, unmatched{"%{" + name + "} has no match here"}
+}
+
+// plain reports whether the site is one without TLS.
+func (v *vocabulary) plain() bool { return v.site != nil && !v.site.tls }
+
+// port is the site's port, if it has but one.
+func (v *vocabulary) port() string {
+	switch {
+	case v.site == nil || len(v.site.ports) > 1:
+		return ""
+	case len(v.site.ports) == 1:
+		return v.site.ports[0]
+	case v.site.tls:
+		return "443"
+	}
+	return "80"
 }
 
 func literal(s string) value { return value{cel: quote(s), literal: s} }

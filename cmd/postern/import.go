@@ -32,9 +32,10 @@ func newImportApache(a *app) *cobra.Command {
 		Short: "Write an Apache configuration with SSLVerifyClient and SSLRequire as a Caddyfile",
 		Long: `Reads an Apache configuration, with all that it includes, and writes a Caddyfile that guards the same places.
 
-What has no match is listed with file and line on standard error: "closed" is a guard that could not be
-carried over, so that its place is closed to everybody; "lost" is left out and guards nothing; "changed" answers
-differently in some case; "info" is worth knowing.`,
+What keeps people out counts, however Apache does it: access directives, conditions, what a rewrite forbids or sends
+elsewhere, .htaccess files as they are now. What has no match is listed with file and line on standard error:
+"closed" keeps people out in a way that could not be carried over, so that its place is closed; "lost" is left out,
+and guards nothing as far as Postern knows; "changed" answers differently in some case; "info" is worth knowing.`,
 		Example: `  postern import apache /etc/apache2/sites-enabled/example.conf > Caddyfile
   postern import apache --php unix//run/php/php-fpm.sock -o /etc/postern /etc/apache2/apache2.conf`,
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -311,7 +311,7 @@ func runApache(t *testing.T, dir, conf string) door {
 	t.Helper()
 	d := door{posterntest.FreePort(t), posterntest.FreePort(t)}
 	modules := ""
-	for _, m := range []string{"proxy", "proxy_fcgi", "log_config"} {
+	for _, m := range []string{"proxy", "proxy_fcgi", "log_config", "setenvif", "access_compat", "allowmethods", "auth_basic", "authn_file", "authz_user"} {
 		modules += fmt.Sprintf("<IfModule !mod_%[1]s.c>\nLoadModule %[1]s_module /usr/lib/apache2/modules/mod_%[1]s.so\n</IfModule>\n", m)
 	}
 	formats := "LogFormat \"%h %l %u %t \\\"%r\\\" %>s %b\" combined\n"
