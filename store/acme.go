@@ -106,10 +106,12 @@ func (db *DB) ACMEAccountAndOrder(ctx context.Context, id, order string) (acme.A
 		`LEFT JOIN acme_orders o ON o.id = $2 WHERE a.id = $1`, id, order)
 }
 
-// ACMEAccountAndCertified implements [acme.Store].
+// ACMEAccountAndCertified implements [acme.Store]. A column that stands in the
+// condition of an index (serial = '') is not compared with a bare parameter: for
+// its value's sake SQLite would plan the query again each time.
 func (db *DB) ACMEAccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
 	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
-		`LEFT JOIN acme_orders o ON o.serial = $2 AND o.serial <> '' WHERE a.id = $1`, id, serial)
+		`LEFT JOIN acme_orders o ON o.serial = $2 || '' AND o.serial <> '' WHERE a.id = $1`, id, serial)
 }
 
 // acmeAccountAnd compares the order's account here: in the query, it would tempt
@@ -301,7 +303,7 @@ func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
 
 // ACMEOrderBySerial implements [acme.Store].
 func (db *DB) ACMEOrderBySerial(ctx context.Context, serial string) (acme.Order, error) {
-	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 AND serial <> ''`, serial).Scan)
+	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 || '' AND serial <> ''`, serial).Scan)
 	return o, db.wrap(err, "read an order")
 }
 

@@ -125,10 +125,7 @@ func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event poster
 			return err
 		}
 		if c.Profile == ca.ProfileClient {
-			err := tx.addHeld(ctx, postern.Credential{
-				Kind: postern.X509Certificate, ID: c.Serial, Person: c.Person, Label: c.Label, Created: c.Issued, Expires: c.NotAfter,
-			})
-			if err != nil {
+			if err := tx.addHolder(ctx, c); err != nil {
 				return err
 			}
 		}
@@ -167,8 +164,7 @@ func certificateValues(c ca.Certificate) []any {
 func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 	n, err := tx.Exec(ctx, insertCertificate+`
 		WHERE NOT EXISTS (SELECT 1 FROM ca_certificates WHERE public_key = $8 AND reason = 1)
-			AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0 AND $3 <> 'ocsp')
-			AND NOT EXISTS (SELECT 1 FROM ca_certificates WHERE $3 = 'client' AND public_key = $8 AND profile = 'client' AND person <> $4)`,
+			AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0 AND $3 <> 'ocsp')`,
 		certificateValues(c)...)
 	if err != nil || n == 1 {
 		return err
@@ -184,7 +180,24 @@ func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 	case revoked:
 		return postern.Errorf(postern.Unavailable, "the %s CA was revoked", c.Issuer).WithHint("try again")
 	}
-	return postern.Errorf(postern.Denied, "the key is in another person's certificate").WithHint("make a key of your own")
+	return postern.Errorf(postern.Internal, "the certificate %s was not recorded", c.Serial)
+}
+
+// addHolder makes a certificate the credential of its person, whose key must be
+// in nobody else's.
+func (tx *Tx) addHolder(ctx context.Context, c ca.Certificate) error {
+	var others int
+	// A comparison with a parameter would have SQLite plan the query again each time.
+	err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT person) FROM ca_certificates WHERE public_key = $1 AND profile = 'client'`, c.Key).Scan(&others)
+	switch {
+	case err != nil:
+		return err
+	case others > 1:
+		return postern.Errorf(postern.Denied, "the key is in another person's certificate").WithHint("make a key of your own")
+	}
+	return tx.addHeld(ctx, postern.Credential{
+		Kind: postern.X509Certificate, ID: c.Serial, Person: c.Person, Label: c.Label, Created: c.Issued, Expires: c.NotAfter,
+	})
 }
 
 // joinNames writes names so that one can be looked for between spaces.
