@@ -54,8 +54,8 @@ type Signer interface {
 
 // Rule says what the certificates of a group's members may do.
 type Rule struct {
-	Groups       []string `json:"groups,omitempty"`     // any of them; none: everybody
-	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone
+	Groups       []string `json:"groups,omitempty"`     // any of them; none: everybody but who signed up by themselves
+	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone; root only by its name
 	Sources      []string `json:"sources,omitempty"`
 	ForceCommand string   `json:"force_command,omitempty"`
 	Extensions   []string `json:"extensions,omitempty"`
@@ -64,7 +64,8 @@ type Rule struct {
 
 // ParseRules reads a JSON array of rules; the first that fits a person counts,
 // and who fits none gets no certificate. Nothing at all is one rule for
-// everybody: their own account, a terminal, and forwarding.
+// everybody whom an administrator knows: their own account, a terminal, and
+// forwarding.
 func ParseRules(b []byte) ([]Rule, error) {
 	if len(b) == 0 {
 		return []Rule{{Extensions: []string{"permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding", "permit-user-rc"}}}, nil
@@ -98,11 +99,17 @@ func (r Rule) validity() (time.Duration, error) {
 func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error) {
 	validity, err := r.validity()
 	c := Certificate{Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand, Extensions: r.Extensions}
-	for _, p := range r.Principals {
-		c.Principals = append(c.Principals, strings.ReplaceAll(p, "{person}", person))
+	principals := r.Principals
+	if len(principals) == 0 {
+		principals = []string{"{person}"}
 	}
-	if len(c.Principals) == 0 {
-		c.Principals = []string{person}
+	for _, p := range principals {
+		named := strings.ReplaceAll(p, "{person}", person)
+		if named == "root" && p != named {
+			return c, postern.Errorf(postern.Denied, "no rule names root").
+				WithHint("whoever is called root gets its account by a rule that says so: postern ssh sign --help")
+		}
+		c.Principals = append(c.Principals, named)
 	}
 	if c.Extensions == nil {
 		c.Extensions = []string{}
@@ -110,12 +117,19 @@ func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error)
 	return c, err
 }
 
-// RuleFor returns the first rule that fits somebody of these groups.
+// RuleFor returns the first rule that fits somebody of these groups. Who signed
+// up by themselves chose their name, which could be that of an account on any
+// host: only a rule that names a group of theirs fits them.
 func RuleFor(rules []Rule, groups []string) (Rule, error) {
+	unknown := slices.Contains(groups, postern.SignedUp)
 	for _, r := range rules {
-		if len(r.Groups) == 0 || slices.ContainsFunc(r.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+		if len(r.Groups) == 0 && !unknown || slices.ContainsFunc(r.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
 			return r, nil
 		}
+	}
+	if unknown {
+		return Rule{}, postern.Errorf(postern.Denied, "you signed up by yourself, and no administrator has approved you for SSH yet").
+			WithHint("ask one: postern user set NAME --drop-group %s", postern.SignedUp)
 	}
 	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
 }

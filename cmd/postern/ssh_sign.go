@@ -96,7 +96,9 @@ func newSSHSign(a *app) *cobra.Command {
 With --person it is a user certificate. What is not said here comes from the
 state's rules, ssh-rules.json: an array of objects with groups, principals
 ({person} stands for the name), sources, force_command, extensions and validity;
-the first that fits counts. With --host it is a host certificate, good for those
+the first that fits counts. A rule without groups is for everybody but those who
+signed up by themselves and are not approved yet (postern user set). The account
+root is opened only by a rule, or --principal, that says root. With --host it is a host certificate, good for those
 names.
 
 People get their own with postern ssh login.`,
@@ -149,28 +151,38 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 
 // ruledCertificate returns what the state's rules give a person for a key.
 func ruledCertificate(ctx context.Context, st *state, person string, key ssh.PublicKey) (sshd.Certificate, error) {
-	p, err := st.Store.Person(ctx, person)
-	if err != nil {
-		return sshd.Certificate{}, err
-	}
-	rules, err := sshRules(st)
-	if err != nil {
-		return sshd.Certificate{}, err
-	}
-	rule, err := sshd.RuleFor(rules, p.Groups)
+	p, rule, err := ruleOf(ctx, st, person)
 	if err != nil {
 		return sshd.Certificate{}, err
 	}
 	return rule.Certificate(p.Name, key)
 }
 
+// ruleOf returns the rule that fits a person.
+func ruleOf(ctx context.Context, st *state, person string) (postern.Person, sshd.Rule, error) {
+	p, err := st.Store.Person(ctx, person)
+	if err != nil {
+		return p, sshd.Rule{}, err
+	}
+	rules, err := sshRules(st)
+	if err != nil {
+		return p, sshd.Rule{}, err
+	}
+	rule, err := sshd.RuleFor(rules, p.Groups)
+	return p, rule, err
+}
+
 func signUserKey(ctx context.Context, st *state, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
-	c, err := ruledCertificate(ctx, st, o.person, key)
+	p, rule, err := ruleOf(ctx, st, o.person)
 	if err != nil {
 		return "", err
 	}
 	if o.principals != nil {
-		c.Principals = o.principals
+		rule.Principals = o.principals
+	}
+	c, err := rule.Certificate(p.Name, key)
+	if err != nil {
+		return "", err
 	}
 	if o.sources != nil {
 		c.Sources = o.sources
