@@ -71,8 +71,11 @@ func (p *Portal) newPerson(r *request) (postern.Person, error) {
 // personForm reads what can be changed of a person.
 func (p *Portal) personForm(r *request, who *postern.Person) error {
 	who.FullName = strings.Join(strings.Fields(r.PostForm.Get("full_name")), " ")
-	if utf8.RuneCountInString(who.FullName) > maxFullName || strings.ContainsFunc(who.FullName, unprintable) {
+	switch {
+	case utf8.RuneCountInString(who.FullName) > maxFullName:
 		return wrong("full_name", "At most %d letters.", maxFullName)
+	case strings.ContainsFunc(who.FullName, unprintable):
+		return wrong("full_name", "Use letters and signs that can be seen.")
 	}
 	who.Email = ""
 	if mail := strings.TrimSpace(r.PostForm.Get("email")); mail != "" {

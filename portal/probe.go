@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"net"
@@ -29,17 +30,26 @@ const (
 // are not public, whatever DNS and redirects say, bounds time and size, and its
 // errors are words for the one who asked. It is safe for concurrent use.
 type Prober interface {
-	// File returns what a name's web server has at a path, at most max bytes.
-	File(ctx context.Context, host, path string, max int64) ([]byte, error)
+	// OwnFile returns what a name's web server itself has at a path, at most max
+	// bytes: a redirect to another name is an error.
+	OwnFile(ctx context.Context, host, path string, max int64) ([]byte, error)
 	// TXT returns a name's TXT records.
 	TXT(ctx context.Context, name string) ([]string, error)
 	// Server returns the DNS server to ask, host:port, or "" for the host's own.
 	Server() string
 }
 
+// proofPath returns where the file with a proof's value has to be. The value
+// cannot be told from it: a server that answers every path, or repeats it, proves
+// nothing.
+func proofPath(value string) string {
+	sum := sha256.Sum256([]byte("postern proof path\x00" + value))
+	return httpProofPath + strings.ToLower(tokenCoding.EncodeToString(sum[:20]))
+}
+
 // byFile looks for a proof's value in a file on the name's web server.
 func (p *Portal) byFile(ctx context.Context, name, value string) error {
-	body, err := p.Prober.File(ctx, name, httpProofPath+value, maxProbeBody)
+	body, err := p.Prober.OwnFile(ctx, name, proofPath(value), maxProbeBody)
 	if err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 			s.Done, s.How = true, map[Method]string{ByMail: "by mail", ByHTTP: "by the file on its web server", ByDNS: "by its DNS record"}[proof.Method]
 		}
 		if !isWildcard(name) {
-			s.HTTP = "http://" + urlHost(name) + httpProofPath + proof.Value
+			s.HTTP = "http://" + urlHost(name) + proofPath(proof.Value)
 		}
 		if !isAddress(name) {
 			s.DNS = dnsProofLabel + strings.TrimPrefix(name, "*.")

@@ -140,6 +140,21 @@ func (p *Prober) Server() string { return p.cfg.Resolver }
 // one who asked; they do not tell what lies at an address that is none of the
 // asker's business.
 func (p *Prober) File(ctx context.Context, host, path string, max int64) ([]byte, error) {
+	return p.file(ctx, host, path, max, p.checkRedirect)
+}
+
+// OwnFile is File, but follows redirects to the name itself only, as from HTTP
+// to HTTPS.
+func (p *Prober) OwnFile(ctx context.Context, host, path string, max int64) ([]byte, error) {
+	return p.file(ctx, host, path, max, func(req *http.Request, via []*http.Request) error {
+		if !strings.EqualFold(strings.TrimSuffix(req.URL.Hostname(), "."), host) {
+			return redirectError("it redirects to another name")
+		}
+		return p.checkRedirect(req, via)
+	})
+}
+
+func (p *Prober) file(ctx context.Context, host, path string, max int64, follow func(*http.Request, []*http.Request) error) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
 	transport := &http.Transport{
@@ -154,7 +169,7 @@ func (p *Prober) File(ctx context.Context, host, path string, max int64) ([]byte
 		return nil, errors.New("the name makes no address")
 	}
 	req.Header.Set("User-Agent", "postern")
-	resp, err := (&http.Client{Transport: transport, CheckRedirect: p.checkRedirect}).Do(req)
+	resp, err := (&http.Client{Transport: transport, CheckRedirect: follow}).Do(req)
 	if err != nil {
 		return nil, reason(err)
 	}

@@ -21,9 +21,9 @@ func (tx *Tx) AddPerson(ctx context.Context, p postern.Person) error {
 	}
 	if old, err := tx.Person(ctx, p.Name); err == nil {
 		if old.Status == postern.PersonRemoved {
-			return postern.Errorf(postern.Conflict, "%s was the name of a person who was removed; names are not given twice", p.Name)
+			return postern.Errorf(postern.Conflict, "the name %s was that of a person who was removed; names are not given twice", p.Name)
 		}
-		return postern.Errorf(postern.Conflict, "%s exists already", p.Name)
+		return postern.Errorf(postern.Conflict, "there is a person %s already", p.Name)
 	}
 	if err := tx.emailFree(ctx, p); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (tx *Tx) emailFree(ctx context.Context, p postern.Person) error {
 	}
 	switch other, err := tx.PersonByEmail(ctx, p.Email); {
 	case err == nil && other.Name != p.Name:
-		return postern.Errorf(postern.Conflict, "%s has the address %s already", other.Name, p.Email)
+		return postern.Errorf(postern.Conflict, "the address %s is that of %s already", p.Email, other.Name)
 	case err != nil && postern.CodeOf(err) != postern.NotFound:
 		return err
 	}
@@ -109,7 +109,7 @@ func (tx *Tx) ChangePerson(ctx context.Context, p postern.Person) error {
 		return err
 	}
 	if old.Status == postern.PersonRemoved {
-		return postern.Errorf(postern.Conflict, "%s was removed", p.Name)
+		return postern.Errorf(postern.Conflict, "the person %s was removed", p.Name)
 	}
 	p.Status, p.Created = old.Status, old.Created
 	if p, err = tx.cleanPerson(p); err != nil {
@@ -135,7 +135,7 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 		return err
 	}
 	if old.Status == postern.PersonRemoved {
-		return postern.Errorf(postern.Conflict, "%s was removed", name)
+		return postern.Errorf(postern.Conflict, "the person %s was removed", name)
 	}
 	switch status {
 	case postern.PersonActive:

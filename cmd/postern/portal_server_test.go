@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"archive/zip"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -57,9 +59,9 @@ func newWebServer(t *testing.T, address string) *webServer {
 
 func (s *webServer) says(h http.HandlerFunc) { s.answer.Store(&h) }
 
-// proves answers with the last part of the path, as a proof's file does.
-func (s *webServer) proves() {
-	s.says(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, filepath.Base(r.URL.Path)+"\n") })
+// proves answers with a text, as a proof's file does.
+func (s *webServer) proves(value string) {
+	s.says(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, value+"\n") })
 }
 
 // serverRig is a portal whose DNS and web server the test has.
@@ -103,17 +105,34 @@ func TestServerCertificateByFile(t *testing.T) {
 	dan := rig.enrolled(t, "dan")
 	rig.dns.Set(t, "www.example.org", "A 127.0.0.1")
 	path := dan.order("names", "WWW.example.org.")
-	dan.get(path).says(t, 200, rig.proofOf(t, "dan", "www.example.org"))
+	value := rig.proofOf(t, "dan", "www.example.org")
+	page := dan.get(path)
+	page.says(t, 200, "<pre>"+value+"</pre>")
+	file := regexp.MustCompile(`http://www\.example\.org(/\.well-known/postern/[a-z2-7]+)`).FindStringSubmatch(page.body)[1]
 	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 400, "answered 404")
 	key, csr := clientCSR(t, "www.example.org")
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "This name is not proved")
-	rig.web.proves()
-	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 303, "")
+	check := func() answer { return dan.post(path+"/check", "name", "www.example.org", "method", "http") }
+	// A server that repeats what it is asked for proves nothing.
+	rig.web.says(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, filepath.Base(r.URL.Path)) })
+	check().says(t, 400, "says something else")
+	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintf(w, "There is no %s; %s", r.URL, value)
+	})
+	check().says(t, 400, "says something else")
+	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != file {
+			http.Redirect(w, r, file, http.StatusFound)
+			return
+		}
+		_, _ = io.WriteString(w, value+"\n")
+	})
+	check().says(t, 303, "")
 	_, lying := clientCSR(t, "www.example.org", "www.bank.example")
 	dan.post(path+"/issue", "csr", string(lying)).says(t, 400, "www.bank.example, which is not in this order")
 	a := dan.post(path+"/issue", "csr", string(csr))
 	a.says(t, 303, "")
-	page := dan.get(a.Header.Get("Location"))
+	page = dan.get(a.Header.Get("Location"))
 	page.says(t, 200, "ssl-cert-www.example.org.pem")
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 409, "This order is done")
 	_ = key
@@ -196,8 +215,8 @@ func TestOrdersBelongToOnePerson(t *testing.T) {
 	rig := newServerRig(t)
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	rig.dns.Set(t, "www.example.org", "A 127.0.0.1")
-	rig.web.proves()
 	path := dan.order("names", "www.example.org")
+	rig.web.proves(rig.proofOf(t, "dan", "www.example.org"))
 	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 303, "")
 	_, csr := clientCSR(t)
 	eve.get(path).says(t, 404, "no such order")
@@ -249,9 +268,10 @@ func TestProofsDoNotReachInside(t *testing.T) {
 	rig := newServerRig(t)
 	dan := rig.enrolled(t, "dan")
 	inner := newWebServer(t, fmt.Sprintf("127.0.0.2:%d", rig.web.port))
-	inner.proves()
 	name := "www.example.org"
 	path := dan.order("names", name)
+	value := rig.proofOf(t, "dan", name)
+	inner.proves(value)
 	check := func() answer { return dan.post(path+"/check", "name", name, "method", "http") }
 
 	// A name that points inside.
@@ -280,15 +300,21 @@ func TestProofsDoNotReachInside(t *testing.T) {
 			t.Errorf("redirected to %s: %d", to, a.StatusCode)
 		}
 	}
-	// A redirect that stays outside is followed.
-	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
-		if r.Host == fmt.Sprintf("%s:%d", name, rig.web.port) {
-			http.Redirect(w, r, fmt.Sprintf("http://other.example.org:%d%s", rig.web.port, r.URL.Path), http.StatusFound)
-			return
-		}
-		_, _ = io.WriteString(w, filepath.Base(r.URL.Path))
-	})
+	// A redirect to another name, which need not be the same person's, is not
+	// followed; one to the name itself is.
+	redirect := func(to string) {
+		rig.web.says(func(w http.ResponseWriter, r *http.Request) {
+			if at := fmt.Sprintf("http://%s%s", r.Host, r.URL.Path); at != to {
+				http.Redirect(w, r, to, http.StatusFound)
+				return
+			}
+			_, _ = io.WriteString(w, value)
+		})
+	}
 	rig.dns.Set(t, "other.example.org", "A 127.0.0.1")
+	redirect(fmt.Sprintf("http://other.example.org:%d/proof", rig.web.port))
+	check().says(t, 400, "redirects to another name")
+	redirect(fmt.Sprintf("http://%s:%d/proof", name, rig.web.port))
 	check().says(t, 303, "")
 
 	// DNS that points inside by the time of the issue.
@@ -419,6 +445,18 @@ func TestArchiveForServer(t *testing.T) {
 		names := untar(t, strings.NewReader(a.body), t.TempDir())
 		if len(names) == 0 || strings.Contains(a.body, "PRIVATE KEY") && !strings.Contains(a.body, "private key") {
 			t.Errorf("%s: files %v", kind, names)
+		}
+		z := dan.get(page + "/files?as=zip&for=" + kind)
+		archive, err := zip.NewReader(strings.NewReader(z.body), int64(len(z.body)))
+		if err != nil || z.Header.Get("Content-Type") != "application/zip" {
+			t.Fatalf("%s as zip: %v %v", kind, err, z.Header)
+		}
+		var zipped []string
+		for _, f := range archive.File {
+			zipped = append(zipped, f.Name)
+		}
+		if !slices.Equal(zipped, names) {
+			t.Errorf("%s: the zip has %v, the tar %v", kind, zipped, names)
 		}
 	}
 	dan.get(page+"/files?for=nothing").says(t, 404, "")

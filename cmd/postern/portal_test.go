@@ -70,6 +70,57 @@ func TestSignUpNeverTellsWhoIsKnown(t *testing.T) {
 	v.get("/").says(t, 200, "Hello newer")
 }
 
+// TestWhoSignedUpOpensNoAccount has somebody take the name of an account that
+// hosts may have.
+func TestWhoSignedUpOpensNoAccount(t *testing.T) {
+	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp = []string{"example.com"} })
+	boss := rig.enrolled(t, "boss", "admin")
+	s := rig.stranger(t)
+	s.post("/signup", "email", "mallory@example.com").says(t, 200, "on its way")
+	code := codeIn(t, rig.mail.Take(t, "mallory@example.com"))
+	_, refused := s.enrol(code, "laptop", "person", "www-data")
+	refused.says(t, 400, "the system&#39;s own")
+	v, _ := s.enrol(code, "laptop", "person", "deploy")
+	_, line, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.post("/keys/ssh", "public_key", string(line)).says(t, 403, "no administrator has approved you")
+	boss.get("/admin/people/deploy").says(t, 200, "signed up by themselves")
+	v.post("/admin/people/deploy/approve").says(t, 403, "for administrators")
+	boss.post("/admin/people/deploy/approve").says(t, 303, "")
+	v.post("/keys/ssh", "public_key", string(line)).says(t, 200, "-cert.pub")
+}
+
+func TestAdministratorChangesAPerson(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan", "dev")
+	rig.person(t, "eve")
+	who, _ := rig.db.Person(t.Context(), "dan")
+	made, err := rig.Links.Invite(t.Context(), who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const path = "/admin/people/dan/change"
+	dan.post(path, "groups", "admin").says(t, 403, "for administrators")
+	boss.post(path, "csrf", "0123", "groups", "admin").says(t, 403, "another sign-in")
+	boss.get("/admin/people/dan").says(t, 200, `name="groups" type="text" value="dev"`)
+	boss.post(path, "email", "nonsense").says(t, 400, "not an e-mail address")
+	boss.post(path, "email", "eve@example.com").says(t, 409, "The address eve@example.com is that of eve already.")
+	boss.post(path, "email", "dan@example.com", "groups", "no/group").says(t, 400, "cannot be a group")
+	boss.post(path, "email", "dan@example.com", "full_name", "Dan \u202egnimmoc").says(t, 400, "can be seen")
+	a := boss.post(path, "email", "Dan@Example.org", "full_name", "Dan D.", "groups", "ops, admin")
+	a.says(t, 303, "")
+	boss.get(a.Header.Get("Location")).says(t, 200, "e-mail address dan@example.com changed to dan@example.org, full name Dan D. added, joined the group admin, joined the group ops, left the group dev")
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "the administrator boss changed") {
+		t.Errorf("the old address was told:\n%s", m.Text)
+	}
+	if v, _ := rig.stranger(t).enrol(made.Code, "again"); v != nil {
+		t.Error("a link that was sent to the old address counts")
+	}
+	dan.get("/admin").says(t, 200, "Invite somebody")
+}
+
 func TestLinkIsSpentOnce(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
@@ -344,4 +395,49 @@ func totpNow(t *testing.T, secret string) string {
 
 func notThatCode(right string) string {
 	return strings.Map(func(r rune) rune { return '0' + (r-'0'+5)%10 }, right)
+}
+
+// TestWhatIsAwayIsNotShown asks while the database is away.
+func TestWhatIsAwayIsNotShown(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	s := rig.stranger(t)
+	if err := rig.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []answer{s.post("/enrol/check", "code", "x"), s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")} {
+		a.says(t, 503, "This is not available right now.")
+		if strings.Contains(a.body, "database") || strings.Contains(a.body, "closed") {
+			t.Errorf("the page tells of the database: %s", a.main())
+		}
+	}
+}
+
+// smallAuthority may vouch for addresses at example.org alone.
+type smallAuthority struct{ portal.Authority }
+
+func (smallAuthority) PermitsMail(email string) error {
+	if strings.HasSuffix(email, "@example.org") {
+		return nil
+	}
+	return postern.Errorf(postern.Denied, "this authority's root may not vouch for %s", email).WithHint("it was made for example.org")
+}
+
+// TestNobodyIsSentALinkInVain tries every way to a link for an address that the
+// root may not vouch for.
+func TestNobodyIsSentALinkInVain(t *testing.T) {
+	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp, c.RecoverByMail = []string{"example.com"}, true })
+	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
+	rig.Authority = smallAuthority{rig.Authority}
+	rig.Links.Permits = rig.Authority.PermitsMail
+	const words = "This authority&#39;s root may not vouch for "
+	boss.post("/admin", "name", "eve", "email", "eve@example.com").says(t, 403, words+"eve@example.com")
+	boss.get("/admin/people/eve").says(t, 404, "")
+	boss.post("/admin/people/dan/change", "email", "dan@example.net").says(t, 403, words+"dan@example.net")
+	boss.post("/admin/people/dan/invite").says(t, 403, words+"dan@example.com")
+	boss.post("/admin/people/dan/recover").says(t, 403, words+"dan@example.com")
+	dan.post("/certificates/link").says(t, 403, words+"dan@example.com")
+	rig.stranger(t).post("/signup", "email", "new@example.com").says(t, 403, words+"new@example.com")
+	dan.get("/").says(t, 200, "Hello dan")
+	boss.post("/admin", "name", "eve", "email", "eve@example.org").says(t, 303, "")
+	codeIn(t, rig.mail.Take(t, "eve@example.org"))
 }
