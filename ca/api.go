@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"mime"
 	"net/http"
 	"net/netip"
 	"path"
@@ -28,7 +29,7 @@ type APIConfig struct {
 }
 
 // API signs certificate requests over HTTP, for programs: POST …/sign with a
-// JSON [SignCall], answered by a [SignAnswer] once the certificate is in the
+// JSON [SignCall], of Content-Type application/json, answered by a [SignAnswer] once the certificate is in the
 // store; and POST …/sign-many with a list of at most 64, for whoever renews a
 // whole fleet, answered by a list in the same order. The caller is known by "Authorization: Bearer TOKEN" (see
 // [Authority.AddToken]) or by a client certificate, checked here; anybody else is
@@ -107,6 +108,10 @@ func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	who, err := h.caller(r)
 	if err != nil {
 		h.reply(w, postern.CodeOf(err).HTTPStatus(), h.problem(r, err))
+		return
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		h.reply(w, http.StatusUnsupportedMediaType, h.problem(r, postern.Errorf(postern.Invalid, "the request is not said to be JSON").WithHint("Content-Type: application/json")))
 		return
 	}
 	answer, err := call(w, r, who)

@@ -40,6 +40,7 @@ func sign(t testing.TB, srv *httptest.Server, token string, client *ca.Issued, b
 	}
 	req, err := http.NewRequest("POST", srv.URL+"/ca/sign", bytes.NewReader(data))
 	must(t, err)
+	req.Header.Set("Content-Type", "application/json; charset=utf-8")
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
@@ -140,6 +141,7 @@ func TestAPISignsMany(t *testing.T) {
 		req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(data))
 		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
 		resp, err := srv.Client().Do(req)
 		must(t, err)
 		defer resp.Body.Close()
@@ -215,6 +217,18 @@ func TestAPIBadCalls(t *testing.T) {
 		status, _, text := sign(t, srv, token, nil, c.body)
 		if status != 400 || !strings.Contains(text, c.words) {
 			t.Errorf("%s: %d %s, want %q", c.name, status, text, c.words)
+		}
+	}
+	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+		req, err := http.NewRequest("POST", srv.URL+"/ca/sign", strings.NewReader("{}"))
+		must(t, err)
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", kind)
+		resp, err := srv.Client().Do(req)
+		must(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnsupportedMediaType {
+			t.Errorf("Content-Type %q: %s", kind, resp.Status)
 		}
 	}
 	for method, path := range map[string]string{"GET": "/ca/sign", "POST": "/ca/other"} {

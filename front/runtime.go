@@ -71,7 +71,7 @@ func (l *live) mounts() mounts {
 type live struct {
 	Runtime
 	generation atomic.Int64
-	asked      atomic.Int64 // when the generation was last known, Unix nanoseconds
+	asked      atomic.Int64 // when the generation was last known, nanoseconds from the start
 	own        own
 	mounted    atomic.Pointer[mounts]
 	claims     claims
@@ -138,12 +138,21 @@ func (l *live) poll(ctx context.Context) {
 		return
 	}
 	l.generation.Store(g)
-	l.asked.Store(before.UnixNano())
+	l.asked.Store(sinceStart(before))
 }
 
-// fresh reports whether what is known of the store may still be believed.
+// started is what ages are counted from. It carries a monotonic reading, so
+// that a clock which jumps makes nothing look young or old.
+var started = time.Now()
+
+// sinceStart returns the nanoseconds from the program's start to a moment that
+// time.Now told.
+func sinceStart(now time.Time) int64 { return int64(now.Sub(started)) }
+
+// fresh reports whether what is known of the store may still be believed. now
+// is what time.Now told.
 func (l *live) fresh(now time.Time) bool {
-	return l.Generation == nil || now.UnixNano()-l.asked.Load() < int64(staleAfter)
+	return l.Generation == nil || sinceStart(now)-l.asked.Load() < int64(staleAfter)
 }
 
 // clientCAs returns Postern's own client CAs.

@@ -25,7 +25,7 @@ type trust struct {
 	lists       []string // files
 
 	current atomic.Pointer[readTrust]
-	looked  atomic.Int64 // when the files were last looked at, Unix nanoseconds
+	looked  atomic.Int64 // when the files were last looked at, nanoseconds from the start
 }
 
 // readTrust is a trust with the lists as they were read, and what their files
@@ -42,8 +42,8 @@ const lookEvery = time.Second
 // leave the old ones, which end some day, and then nobody passes.
 func (t *trust) now(now time.Time) *readTrust {
 	r := t.current.Load()
-	last := t.looked.Load()
-	if len(t.lists) == 0 || now.UnixNano()-last < int64(lookEvery) || !t.looked.CompareAndSwap(last, now.UnixNano()) {
+	last, at := t.looked.Load(), sinceStart(now)
+	if len(t.lists) == 0 || at-last < int64(lookEvery) || !t.looked.CompareAndSwap(last, at) {
 		return r
 	}
 	if t.stamp() != r.files {

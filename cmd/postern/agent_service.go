@@ -56,14 +56,14 @@ func (s *eventService) Close() error {
 }
 
 // serveEvents takes events on a Unix socket in the state directory, from root and
-// the server's own user.
-func serveEvents(st *state, log *slog.Logger) (*eventService, error) {
+// the server's own user, and from them the wish to load the configuration again.
+func serveEvents(st *state, reload http.Handler, log *slog.Logger) (*eventService, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err)
 	}
 	h, err := relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
-		if uid, ok := r.Context().Value(peerUID{}).(int); !ok || uid != 0 && uid != os.Geteuid() {
+		if !trustedPeer(r) {
 			return relay.Source{}, postern.Errorf(postern.Denied, "only root sends events over this socket")
 		}
 		return relay.Source{Name: "host:" + host, Host: host, Self: true}, nil
@@ -75,8 +75,11 @@ func serveEvents(st *state, log *slog.Logger) (*eventService, error) {
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
 	}
+	mux := http.NewServeMux()
+	mux.Handle("/", h)
+	mux.Handle("POST "+reloadPath, reload)
 	s := &eventService{server: &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ConnContext: withPeer, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}
 	s.running.Go(func() {
@@ -103,6 +106,12 @@ func listenPrivate(path string) (net.Listener, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
+}
+
+// trustedPeer reports whether root or the server's own user asks.
+func trustedPeer(r *http.Request) bool {
+	uid, ok := r.Context().Value(peerUID{}).(int)
+	return ok && (uid == 0 || uid == os.Geteuid())
 }
 
 // peerUID is the key of a connection's user, as the kernel knows it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,7 +55,7 @@ func startAgent(t *testing.T, stateDir string, args ...string) (stop func() (str
 // takeEvents takes what agents on this host send, as postern run does.
 func takeEvents(t *testing.T, st *state) (stop func()) {
 	t.Helper()
-	s, err := serveEvents(st, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := serveEvents(st, http.NotFoundHandler(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

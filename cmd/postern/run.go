@@ -49,23 +49,24 @@ guarded page, and a first person with a client certificate. It says where all of
 it is and how to get in.
 
 A changed configuration is taken up on SIGHUP, or by postern run --reload, without
-dropping a connection; one that cannot be loaded leaves the old in place.`,
+dropping a connection; one that cannot be loaded leaves the old in place. --reload
+waits until that is settled, and fails with what is wrong.`,
 		Example: `  postern run
   postern run --config /etc/postern/Caddyfile
   postern run --reload`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.reload {
-				return a.reload(&o)
+				return a.reload(cmd.Context(), &o)
 			}
 			return a.serve(cmd.Context(), &o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "Caddyfile to serve (default: `FILE` Caddyfile in the state directory)")
-	f.IntVar(&o.httpsPort, "https-port", 8443, "`port` of the sample site, when it is made")
-	f.IntVar(&o.httpPort, "http-port", 8080, "`port` that sends the sample site's visitors to HTTPS")
-	f.BoolVar(&o.reload, "reload", false, "tell the server that runs on this state to load its configuration again")
+	f.IntVar(&o.httpsPort, "https-port", 8443, "`port` of the sample site, when it is made; 0 is any that is free")
+	f.IntVar(&o.httpPort, "http-port", 8080, "`port` that sends the sample site's visitors to HTTPS; 0 is any that is free")
+	f.BoolVar(&o.reload, "reload", false, "make the server that runs on this state load its configuration again")
 	f.StringVar(&o.pamSocket, "pam-socket", "", "answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd
@@ -80,16 +81,25 @@ type server struct {
 	oneTime   *oneTime
 	log       *slog.Logger
 	house     *house
-	file      string // the Caddyfile
+	file      string // the Caddyfile, absolute
 	served    []byte // the configuration that was loaded last
 
-	generation int64         // of the store, when the authority was last read
-	newCAs     chan struct{} // gets one when the client CAs are no longer those served
+	generation int64           // of the store, when the authority was last read
+	newCAs     chan struct{}   // gets one when the client CAs are no longer those served
+	reloads    chan chan error // gets one whenever the configuration is to be loaded again
 }
 
 // serve runs until ctx ends.
 func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
-	s := &server{app: a, opts: o, log: a.logger(o)}
+	s := &server{app: a, opts: o, log: a.logger(o), reloads: make(chan chan error)}
+	if o.config != "" { // before anything is made for it
+		if s.file, err = filepath.Abs(o.config); err != nil {
+			return err
+		}
+		if _, err := adaptFile(s.file); err != nil {
+			return err
+		}
+	}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
@@ -118,7 +128,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 		return err
 	}
 	defer ssh.Close()
-	events, err := serveEvents(s.state, s.log)
+	events, err := serveEvents(s.state, s, s.log)
 	if err != nil {
 		return err
 	}
@@ -140,7 +150,9 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-			s.reload(ctx)
+			_ = s.reload(ctx) // logged
+		case done := <-s.reloads:
+			done <- s.reload(ctx)
 		case <-s.newCAs:
 			s.serveAgain(ctx)
 		}
@@ -161,17 +173,20 @@ func spareThread() {
 	}
 }
 
-// reload loads the configuration again. What is wrong with it is logged, and
-// the old one stays.
-func (s *server) reload(ctx context.Context) {
-	if err := s.takeKeys(); err != nil {
-		s.log.ErrorContext(ctx, "the keys stay as they were", slog.Any(postern.LogError, err))
+// reload loads the keys and the configuration again. What is wrong with either
+// is logged and returned, and the old one stays.
+func (s *server) reload(ctx context.Context) error {
+	keys := s.takeKeys()
+	if keys != nil {
+		s.log.ErrorContext(ctx, "the keys stay as they were", slog.Any(postern.LogError, keys))
+		keys = postern.Errorf(postern.CodeOf(keys), "the keys stay as they were: %w", keys)
 	}
 	if err := s.load(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file), slog.Any(postern.LogError, err))
-		return
+		return errors.Join(err, keys)
 	}
 	s.log.InfoContext(ctx, "configuration loaded", slog.String(postern.LogFile, s.file))
+	return keys
 }
 
 func (a *app) logger(o *runOptions) *slog.Logger {
@@ -246,30 +261,6 @@ func runningPID(dir string) (int, error) {
 	return pid, nil
 }
 
-// reload checks the configuration and tells the running server to load it.
-func (a *app) reload(o *runOptions) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	pid, err := runningPID(dir)
-	if err != nil {
-		return err
-	}
-	file := o.config
-	if file == "" {
-		file = filepath.Join(dir, configFile)
-	}
-	if _, err := adaptFile(file); err != nil {
-		return err
-	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
-		return postern.Errorf(postern.Denied, "signal process %d: %w", pid, err)
-	}
-	fmt.Fprintf(a.out, "told process %d to load %s\n", pid, file)
-	return nil
-}
-
 // adaptFile reads a Caddyfile.
 func adaptFile(file string) ([]byte, error) {
 	body, err := os.ReadFile(file)
@@ -293,16 +284,20 @@ func (s *server) load(ctx context.Context) error {
 	if err := s.authority.SetPortalURL(ctx, options.PlainURL()); err != nil {
 		return err
 	}
-	if err := s.house.mount(ctx, options); err != nil {
-		return err
-	}
 	config, err = front.Defaults{Storage: s.state.path("sites"), Verbose: s.opts.verbose, Grace: 10 * time.Second}.Apply(config)
 	if err != nil {
 		return err
 	}
-	if err := front.Load(config); err != nil {
+	next, err := s.house.prepare(ctx, options)
+	if err != nil {
 		return err
 	}
+	next.mount()
+	if err := front.Load(config); err != nil {
+		s.house.keep(next)
+		return err
+	}
+	s.house.adopt(next)
 	s.served = config
 	return nil
 }

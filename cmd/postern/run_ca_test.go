@@ -127,7 +127,7 @@ func (r *running) signOver(who []string) string {
 	call, err := json.Marshal(ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
 	must(r.t, err)
 	file := filepath.Join(r.t.TempDir(), "answer")
-	got := r.curl(append(who, "-o", file, "--data-binary", string(call), strings.Replace(r.url("/api/sign"), "localhost", "id.localhost", 1))...)
+	got := r.curl(append(who, "-o", file, "-H", "Content-Type: application/json", "--data-binary", string(call), strings.Replace(r.url("/api/sign"), "localhost", "id.localhost", 1))...)
 	if !strings.HasSuffix(got, "201") {
 		return got
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -47,13 +48,17 @@ type firstRun struct {
 // begin finds the configuration. Where there is none it makes the sample's, its
 // pages, and somebody who may see the guarded one.
 func (s *server) begin(ctx context.Context) (*firstRun, error) {
-	s.file = s.opts.config
 	if s.file != "" {
 		return nil, nil
 	}
 	s.file = s.state.path(configFile)
 	if _, err := os.Stat(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
+	}
+	for _, port := range []*int{&s.opts.httpsPort, &s.opts.httpPort} {
+		if err := choosePort(port); err != nil {
+			return nil, err
+		}
 	}
 	first := &firstRun{
 		address: fmt.Sprintf("https://localhost:%d", s.opts.httpsPort),
@@ -65,6 +70,21 @@ func (s *server) begin(ctx context.Context) (*firstRun, error) {
 		return nil, err
 	}
 	return first, s.writeSample(first)
+}
+
+// choosePort puts a port that is free in the place of 0: the sample keeps it.
+func choosePort(port *int) error {
+	if *port != 0 {
+		return nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return postern.Errorf(postern.Unavailable, "find a free port: %w", err)
+	}
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		*port = a.Port
+	}
+	return l.Close()
 }
 
 // writeSample writes the sample's pages, and last its configuration, which is

@@ -26,13 +26,23 @@ type house struct {
 	*server
 	fixed []front.Service // the same under every configuration
 
-	options *front.App // that the portal was made with
+	now *services // those that are served
+}
+
+// services are what a configuration's options ask for.
+type services struct {
+	options front.App
+	portal  string // its address
+	list    []front.Service
+	run     []func(context.Context) // in the background, each until its context ends
+	end     func()                  // of what was made for them; nil is nothing
+
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
 func newHouse(s *server) (*house, error) {
-	h := &house{server: s, stop: func() {}}
+	h := &house{server: s}
 	revocation := s.authority.Handler(s.log)
 	for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
 		h.fixed = append(h.fixed, front.Service{Prefix: prefix, Handler: revocation, PlainHTTP: true})
@@ -42,7 +52,6 @@ func newHouse(s *server) (*house, error) {
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
-	h.fixed = append(h.fixed, front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(ca.NewAPI(ca.APIConfig{Groups: []string{adminGroup}}, s.authority, s.log))})
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
 		return nil, err
@@ -51,49 +60,96 @@ func newHouse(s *server) (*house, error) {
 	return h, nil
 }
 
-// adminGroup is the group of those who may do everything.
+// adminGroup is the group of those who may do everything, unless the
+// configuration names others.
 const adminGroup = "admin"
+
+// admins returns the groups of administrators: of those who see their pages in
+// the portal, and sign over HTTP.
+func admins(o front.App) []string {
+	if o.Portal == nil || len(o.Portal.Admins) == 0 {
+		return []string{adminGroup}
+	}
+	return o.Portal.Admins
+}
 
 // close ends what runs in the background.
 func (h *house) close() {
-	h.stop()
-	h.running.Wait()
+	if h.now != nil {
+		h.now.close()
+	}
 }
 
-// mount serves what the options ask for, from the next configuration on.
-func (h *house) mount(ctx context.Context, options front.App) error {
-	if h.options != nil && h.options.Mail == options.Mail && reflect.DeepEqual(h.options.Portal, options.Portal) {
-		return nil
+// prepare makes the services that the options ask for, or returns those that
+// are served if they are the same. They run once they are adopted.
+func (h *house) prepare(ctx context.Context, options front.App) (*services, error) {
+	if h.now != nil && h.now.options.Mail == options.Mail && reflect.DeepEqual(h.now.options.Portal, options.Portal) {
+		return h.now, nil
+	}
+	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
+	s := &services{options: options, list: append(h.fixed[:len(h.fixed):len(h.fixed)],
+		front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(sign)})}
+	if options.Portal == nil {
+		return s, nil
+	}
+	look, err := reachOf(options.Portal.PrivateProofs)
+	if err != nil {
+		return nil, err
+	}
+	p, err := h.newPortal(ctx, options, look)
+	if err != nil {
+		return nil, err
+	}
+	s.portal = options.Portal.URL() + "/"
+	orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: s.portal, Shared: h.state.Store.Shared()}, look, h.log)
+	if err != nil {
+		return nil, err
+	}
+	s.list = append(s.list, front.Service{Prefix: "/", Handler: p}, front.Service{Prefix: acme.Prefix + "/", Handler: orders})
+	s.run = append(s.run, p.Run)
+	s.end = func() { orders.Close() }
+	return s, nil
+}
+
+// mount makes the services those of the next configuration that is loaded.
+func (s *services) mount() { front.Mount(s.portal, s.list...) }
+
+// adopt lets the services run in place of those before, whose configuration
+// has ended.
+func (h *house) adopt(next *services) {
+	if next == h.now {
+		return
 	}
 	h.close()
-	services, url := h.fixed, ""
-	if options.Portal != nil {
-		look, err := reachOf(options.Portal.PrivateProofs)
-		if err != nil {
-			return err
-		}
-		p, err := h.newPortal(ctx, options, look)
-		if err != nil {
-			return err
-		}
-		url = options.Portal.URL() + "/"
-		orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: url, Shared: h.state.Store.Shared()}, look, h.log)
-		if err != nil {
-			return err
-		}
-		services = append(services[:len(services):len(services)],
-			front.Service{Prefix: "/", Handler: p}, front.Service{Prefix: acme.Prefix + "/", Handler: orders})
-		background, stop := context.WithCancel(context.WithoutCancel(ctx))
-		h.stop = stop
-		h.running.Go(func() { p.Run(background) })
-		h.running.Go(func() {
-			<-background.Done()
-			orders.Close()
-		})
+	h.now = next
+	var ctx context.Context
+	ctx, next.stop = context.WithCancel(context.Background())
+	for _, run := range next.run {
+		next.running.Go(func() { run(ctx) })
 	}
-	front.Mount(url, services...)
-	h.options = &options
-	return nil
+}
+
+// keep keeps the services that are served, when the configuration of the next
+// could not be loaded.
+func (h *house) keep(next *services) {
+	if next == h.now {
+		return
+	}
+	next.close()
+	if h.now != nil {
+		h.now.mount()
+	}
+}
+
+// close ends what runs in the background, and what was made for the services.
+func (s *services) close() {
+	if s.stop != nil {
+		s.stop()
+	}
+	s.running.Wait()
+	if s.end != nil {
+		s.end()
+	}
 }
 
 // reachOf says where proofs of names are looked for, besides the public
@@ -114,10 +170,7 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 	c := portal.Config{
 		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail, NamePatterns: o.Portal.Names,
 	}
-	admins := o.Portal.Admins
-	if len(admins) == 0 {
-		admins = []string{adminGroup}
-	}
+	groups := admins(o)
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{
 		Config: c, Reach: look, Mail: o.Mail, Address: front.Address,
 		Keyring: portalKeyring{h.state, h.oneTime.Keys, h.oneTime.Checker, h.authority},
@@ -129,7 +182,7 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 		Suspended: front.Suspended,
 		Admin: func(r *http.Request) bool {
 			who, _, ok := front.Identify(r)
-			return ok && slices.ContainsFunc(admins, func(g string) bool { return slices.Contains(who.Groups, g) })
+			return ok && slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(who.Groups, g) })
 		},
 	})
 }

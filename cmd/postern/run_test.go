@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -26,6 +27,7 @@ type running struct {
 	cmd         *exec.Cmd
 	env         []string
 	state       string
+	dir         string // where it is started; "" is here
 	https, http int
 	out         *printed
 	ended       chan error
@@ -70,7 +72,7 @@ func (r *running) start(args ...string) {
 	r.t.Helper()
 	args = append([]string{"run", "--https-port", fmt.Sprint(r.https), "--http-port", fmt.Sprint(r.http)}, args...)
 	r.cmd = exec.Command("postern", args...)
-	r.cmd.Env = r.env
+	r.cmd.Env, r.cmd.Dir = r.env, r.dir
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
@@ -237,17 +239,49 @@ func (r *running) checkReload() {
 		r.t.Errorf("a mistake is loaded: %v %s", err, out)
 	}
 	write(strings.Replace(string(old), "require /guarded*", "require /other*", 1))
+	if out, err := r.postern("run", "--reload"); err != nil || !strings.Contains(out, "has loaded "+file) {
+		r.t.Errorf("reload: %v %s", err, out)
+	}
+	if got := r.curl("-o", "/dev/null", r.url("/guarded/")); !strings.HasSuffix(got, "200") {
+		r.t.Errorf("after the reload: %s", got)
+	}
+	// Who is an administrator is said once, for the portal and for signing.
+	address := fmt.Sprintf("portal https://id.localhost:%d", r.https)
+	if got := r.signOver(r.me()); strings.HasSuffix(got, "403") {
+		r.t.Errorf("an administrator may not sign: %s", got)
+	}
+	write(strings.Replace(string(old), address, address+" {\n\t\t\tadmins staff\n\t\t}", 1))
 	if out, err := r.postern("run", "--reload"); err != nil {
 		r.t.Errorf("reload: %v %s", err, out)
 	}
-	r.await(func() bool { return strings.HasSuffix(r.curl("-o", "/dev/null", r.url("/guarded/")), "200") })
+	if got := r.signOver(append(r.me(), "--retry", "0")); !strings.HasSuffix(got, "403") {
+		r.t.Errorf("who is no administrator any more signs: %s", got)
+	}
+	write(strings.Replace(string(old), "require /guarded*", "require /other*", 1))
+	if out, err := r.postern("run", "--reload"); err != nil {
+		r.t.Errorf("reload: %v %s", err, out)
+	}
+	// What can be read and not loaded leaves the old in place, its portal too.
+	bad := strings.Replace(string(old), "require /guarded* {", "require /guarded* {\n\t\ttrust "+r.state+"/none.pem", 1)
+	write(strings.Replace(bad, "portal https://", "mail smtp://127.0.0.1:9\n\t\tportal https://", 1))
+	if out, err := r.postern("run", "--reload"); err == nil || !strings.Contains(out, "none.pem") {
+		r.t.Errorf("a CA that is missing is loaded: %v %s", err, out)
+	}
+	for url, want := range map[string]string{r.url("/guarded/"): "200", fmt.Sprintf("https://id.localhost:%d/acme/directory", r.https): "200"} {
+		if got := r.curl("--retry", "0", "-o", "/dev/null", url); !strings.HasSuffix(got, want) {
+			r.t.Errorf("after a reload that failed: %s: %s", url, got)
+		}
+	}
 	write(string(old))
-	if out, err := r.postern("run", "--reload"); err != nil {
+	if out, err := r.postern("run", "--reload", "--config", filepath.Join(r.state, ".", "Caddyfile")); err != nil {
 		r.t.Errorf("reload: %v %s", err, out)
 	}
-	r.await(func() bool {
-		return strings.HasSuffix(r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")), "403")
-	})
+	if got := r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")); !strings.HasSuffix(got, "403") {
+		r.t.Errorf("after the second reload: %s", got)
+	}
+	if out, err := r.postern("run", "--reload", "--config", "/etc/hostname"); err == nil || !strings.Contains(out, "serves "+file+", not /etc/hostname") || !strings.Contains(out, "hint: ") {
+		r.t.Errorf("reload of another file: %v %s", err, out)
+	}
 }
 
 // trustStores sums up where a program could install a root certificate.
@@ -280,6 +314,52 @@ func TestRunTellsOfABusyPort(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "another program listens there") || !strings.Contains(string(out), "hint: ") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestRunWithAConfiguration starts with a file that is named, from another
+// directory, which the reload need not name again; without the file nothing is
+// made.
+func TestRunWithAConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "Caddyfile")
+	r := unstarted(t, filepath.Join(dir, "state"))
+	if out, err := r.postern("run", "--config", file); err == nil || !strings.Contains(out, "no such file") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := os.Stat(r.state); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a state was made: %v", err)
+	}
+	write := func(text string) {
+		t.Helper()
+		text = fmt.Sprintf("{\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttp://localhost:%[1]d {\n\trespond %s\n}\n", r.http, text)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	r.dir = dir
+	r.start("--config", "Caddyfile")
+	write("two")
+	if out, err := r.postern("run", "--reload"); err != nil || !strings.Contains(out, "has loaded "+file) {
+		t.Errorf("reload: %v %s", err, out)
+	}
+	if out, err := exec.Command(posterntest.Need(t, "curl"), "-sS", fmt.Sprintf("http://localhost:%d/", r.http)).CombinedOutput(); err != nil || string(out) != "two" {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestRunOnAnyPort lets the sample choose its ports, which it keeps.
+func TestRunOnAnyPort(t *testing.T) {
+	r := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	r.https, r.http = 0, 0
+	r.start()
+	address := regexp.MustCompile(`site +(https://localhost:[0-9]+)/`).FindStringSubmatch(r.out.String())
+	if address == nil || strings.HasSuffix(address[1], ":0") {
+		t.Fatalf("no address is printed:\n%s", r.out)
+	}
+	if got := r.curl(address[1] + "/"); !strings.Contains(got, "It works") {
+		t.Errorf("%s: %s", address[1], got)
 	}
 }
 
