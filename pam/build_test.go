@@ -35,6 +35,8 @@ const (
 	unavailable = 4
 )
 
+const asked = 5 // a kind of question
+
 // authenticate builds the program that drives libpam.
 func authenticate(t testing.TB, flags ...string) string {
 	t.Helper()
@@ -47,8 +49,9 @@ func authenticate(t testing.TB, flags ...string) string {
 }
 
 // daemon answers each question on path with what reply returns; nil hangs, an
-// empty answer hangs up.
-func daemon(t testing.TB, path string, reply func(question []byte) []byte) {
+// empty answer hangs up. How each prompt for a code ended goes to prompts: with
+// what packet, "" for none.
+func daemon(t testing.TB, path string, reply func(question []byte) []byte, prompts ...chan<- string) {
 	t.Helper()
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
@@ -75,6 +78,13 @@ func daemon(t testing.TB, path string, reply func(question []byte) []byte) {
 				q := make([]byte, 2048)
 				n, err := c.Read(q)
 				if err != nil {
+					return
+				}
+				if q[3] == asked {
+					n, _ := c.Read(q)
+					for _, p := range prompts {
+						p <- string(q[:n])
+					}
 					return
 				}
 				a := reply(q[:n])
@@ -218,8 +228,8 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "sock")
-			asked := make(chan []string, 10)
-			daemon(t, socket, func(q []byte) []byte { asked <- fields(q); return answer(q, yes) })
+			questions, prompted := make(chan []string, 10), make(chan string, 10)
+			daemon(t, socket, func(q []byte) []byte { questions <- fields(q); return answer(q, yes) }, prompted)
 			token := filepath.Join(t.TempDir(), "token")
 			confdir := stack(t, module, socket, c.options+" [prompt=Touch it: ]",
 				"auth optional pam_exec.so expose_authtok quiet /bin/dd status=none of="+token)
@@ -231,8 +241,11 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			if got := run(t, program, confdir, "alice", answers...); got != "auth=0 cred=0 account=0 opened=0 closed=0 prompts="+prompts {
 				t.Error(got)
 			}
-			if got, want := <-asked, []string{"test", "alice", "192.0.2.7", "", c.code}; strings.Join(got, "|") != strings.Join(want, "|") {
+			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", c.code}; strings.Join(got, "|") != strings.Join(want, "|") {
 				t.Errorf("asked %q, want %q", got, want)
+			}
+			if end := <-prompted; end != "PD1" {
+				t.Errorf("the prompt ends with %q", end)
 			}
 			seen, _ := os.ReadFile(token)
 			if got, want := string(bytes.TrimRight(seen, "\x00")), cmp.Or(c.password, "asked again"); got != want {
@@ -251,9 +264,13 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 	t.Run("nobody types", func(t *testing.T) {
 		t.Parallel()
 		socket := filepath.Join(t.TempDir(), "sock")
-		daemon(t, socket, always(yes))
+		prompted := make(chan string, 10)
+		daemon(t, socket, always(yes), prompted)
 		if got := run(t, program, stack(t, module, socket, ""), "alice"); !strings.HasPrefix(got, fmt.Sprintf("auth=%d ", convErr)) {
 			t.Error(got)
+		}
+		if end := <-prompted; end != "" {
+			t.Errorf("the prompt ends with %q", end)
 		}
 	})
 }
@@ -370,17 +387,21 @@ func TestNothingLeaks(t *testing.T) {
 		times = "10000"
 	}
 	program, module := authenticate(t), posterntest.PAMModule(t)
-	for name, reply := range map[string]func([]byte) []byte{
-		"let in":  always(yes),
-		"denied":  always(no),
-		"no word": func([]byte) []byte { return []byte{} },
+	for name, c := range map[string]struct {
+		reply   func([]byte) []byte
+		answers []string
+	}{
+		"let in":  {always(yes), []string{"code"}},
+		"denied":  {always(no), []string{"code"}},
+		"no word": {func([]byte) []byte { return []byte{} }, []string{"code"}},
+		"no code": {always(yes), nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "sock")
-			daemon(t, socket, reply)
+			daemon(t, socket, c.reply)
 			confdir := stack(t, module, socket, "")
-			cmd := exec.Command(program, confdir, "test", "alice", times, "code")
+			cmd := exec.Command(program, append([]string{confdir, "test", "alice", times}, c.answers...)...)
 			cmd.Env = append(os.Environ(), "GLIBC_TUNABLES=glibc.malloc.tcache_count=0") // what is cached there counts as in use
 			out, err := cmd.CombinedOutput()
 			if err != nil || string(out) != "leaked files=0 bytes=0\n" {

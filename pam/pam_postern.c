@@ -6,7 +6,8 @@
  * Unix socket that root owns, and takes one answer; whatever else happens is a
  * no. It starts no thread, installs no signal handler and reads no environment.
  *
- *   auth      asks for the code with its own prompt, then asks the daemon
+ *   auth      asks for the code with its own prompt, then asks the daemon, which
+ *             knows by a connection held meanwhile if nobody gives one
  *   account   asks the daemon whether the person may come in at all
  *   session   tells the daemon that a session opens or closes
  *   setcred   has nothing to do
@@ -43,7 +44,8 @@
 /*
  * The question, one packet: "PQ1", kind, nonce, flags, then service, user,
  * remote host, terminal and code, each as one byte of length and its bytes.
- * The answer, one packet: "PA1", kind, nonce, verdict.
+ * The answer, one packet: "PA1", kind, nonce, verdict. None comes to TELL_ASKED:
+ * its connection ends with the packet "PD1" once a code was given.
  */
 enum {
 	NONCE = 16,
@@ -54,7 +56,7 @@ enum {
 	DIGITS_LEN = 6,
 };
 
-enum kind { ASK_CODE = 1, ASK_ACCOUNT = 2, TELL_OPENED = 3, TELL_CLOSED = 4 };
+enum kind { ASK_CODE = 1, ASK_ACCOUNT = 2, TELL_OPENED = 3, TELL_CLOSED = 4, TELL_ASKED = 5 };
 enum verdict { YES = 1, NO = 2, NO_FACTOR = 3, UNAVAILABLE = 4 };
 enum { FLAG_NULLOK = 1 };
 
@@ -190,6 +192,34 @@ static const char *item(pam_handle_t *pamh, int type)
 	return pam_get_item(pamh, type, &p) == PAM_SUCCESS ? p : NULL;
 }
 
+/* deadline sets end to what is so many seconds away. */
+static bool deadline(struct timespec *end, long seconds)
+{
+	if (clock_gettime(CLOCK_MONOTONIC, end) != 0)
+		return false;
+	end->tv_sec += seconds;
+	return true;
+}
+
+/* put sends a question and returns the connection: -1, with errno, for none. */
+static int put(const char *path, const unsigned char *question, size_t n, const struct timespec *end)
+{
+	ssize_t rc;
+
+	int fd = dial(path, end);
+	if (fd < 0)
+		return -1;
+	do
+		rc = wait_at_most(fd, SO_SNDTIMEO, end) ? send(fd, question, n, MSG_NOSIGNAL) : -1;
+	while (rc < 0 && errno == EINTR);
+	if (rc == (ssize_t)n)
+		return fd;
+	int err = errno;
+	close(fd);
+	errno = err;
+	return -1;
+}
+
 /* exchange sends the question and takes the verdict: 0, with errno, for none. */
 static int exchange(const char *path, const unsigned char *question, size_t n, long seconds)
 {
@@ -197,23 +227,13 @@ static int exchange(const char *path, const unsigned char *question, size_t n, l
 	struct timespec end;
 	ssize_t rc;
 
-	if (clock_gettime(CLOCK_MONOTONIC, &end) != 0)
-		return 0;
-	end.tv_sec += seconds;
-	int fd = dial(path, &end);
+	int fd = deadline(&end, seconds) ? put(path, question, n, &end) : -1;
 	if (fd < 0)
 		return 0;
 	do
-		rc = wait_at_most(fd, SO_SNDTIMEO, &end) ? send(fd, question, n, MSG_NOSIGNAL) : -1;
+		rc = wait_at_most(fd, SO_RCVTIMEO, &end) ? recv(fd, answer, sizeof answer, 0) : -1;
 	while (rc < 0 && errno == EINTR);
-	if (rc == (ssize_t)n) {
-		do
-			rc = wait_at_most(fd, SO_RCVTIMEO, &end) ? recv(fd, answer, sizeof answer, 0) : -1;
-		while (rc < 0 && errno == EINTR);
-		if (rc >= 0)
-			errno = EPROTO; /* closed, or not our answer */
-	}
-	int err = errno;
+	int err = rc < 0 ? errno : EPROTO; /* closed, or not our answer */
 	close(fd);
 	errno = err;
 	if (rc != ANSWER || memcmp(answer, "PA1", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
@@ -221,27 +241,72 @@ static int exchange(const char *path, const unsigned char *question, size_t n, l
 	return answer[ANSWER - 1];
 }
 
+/* compose writes a question and returns its length: 0, with errno, for none. */
+static size_t compose(pam_handle_t *pamh, unsigned char *question, const struct options *o, enum kind kind,
+                      const char *user, const char *code)
+{
+	size_t n = 4 + NONCE;
+
+	memcpy(question, "PQ1", 3);
+	question[3] = (unsigned char)kind;
+	if (getrandom(question + 4, NONCE, 0) != NONCE)
+		return 0;
+	question[n++] = o->nullok ? FLAG_NULLOK : 0;
+	errno = EMSGSIZE;
+	bool fits = field(question, &n, item(pamh, PAM_SERVICE)) && field(question, &n, user) &&
+	            field(question, &n, item(pamh, PAM_RHOST)) && field(question, &n, item(pamh, PAM_TTY)) &&
+	            field(question, &n, code);
+	return fits ? n : 0;
+}
+
 /* ask puts one question to the daemon and returns its verdict, 0 for none. */
 static int ask(pam_handle_t *pamh, const struct options *o, enum kind kind, const char *user, const char *code)
 {
 	unsigned char question[QUESTION_MAX];
-	size_t n = 4 + NONCE;
-	int verdict = 0;
 
-	memcpy(question, "PQ1", 3);
-	question[3] = (unsigned char)kind;
-	errno = EMSGSIZE;
-	if (getrandom(question + 4, NONCE, 0) == NONCE) {
-		question[n++] = o->nullok ? FLAG_NULLOK : 0;
-		if (field(question, &n, item(pamh, PAM_SERVICE)) && field(question, &n, user) &&
-		    field(question, &n, item(pamh, PAM_RHOST)) && field(question, &n, item(pamh, PAM_TTY)) &&
-		    field(question, &n, code))
-			verdict = exchange(o->socket, question, n, o->timeout);
-	}
+	size_t n = compose(pamh, question, o, kind, user, code);
+	int verdict = n > 0 ? exchange(o->socket, question, n, o->timeout) : 0;
 	if (verdict == 0)
 		pam_syslog(pamh, LOG_ERR, "no answer from the daemon at %s: %m", o->socket);
 	explicit_bzero(question, sizeof question);
 	return verdict;
+}
+
+/*
+ * announce tells the daemon that a code is asked for, and returns the connection
+ * that tells it, by ending, that none was given: sshd kills this process when
+ * its client hangs up. Nothing hangs on it; -1 means that the daemon is away.
+ */
+static int announce(pam_handle_t *pamh, const struct options *o, const char *user)
+{
+	unsigned char question[QUESTION_MAX];
+	struct timespec end;
+
+	size_t n = compose(pamh, question, o, TELL_ASKED, user, NULL);
+	int fd = n > 0 && deadline(&end, 1) ? put(o->socket, question, n, &end) : -1;
+	if (fd < 0 || fd > STDERR_FILENO)
+		return fd;
+	close(fd); /* the prompt may read and write there */
+	return -1;
+}
+
+/* prompt asks for the code; NULL if none is given. */
+static char *prompt(pam_handle_t *pamh, const struct options *o, const char *user)
+{
+	char *typed = NULL;
+
+	int asked = announce(pamh, o, user);
+	if (pam_prompt(pamh, PAM_PROMPT_ECHO_OFF, &typed, "%s", o->prompt) != PAM_SUCCESS && typed != NULL) {
+		explicit_bzero(typed, strlen(typed));
+		free(typed);
+		typed = NULL;
+	}
+	if (asked >= 0) {
+		if (typed != NULL)
+			(void)send(asked, "PD1", 3, MSG_NOSIGNAL | MSG_DONTWAIT);
+		close(asked);
+	}
+	return typed;
 }
 
 static bool all_of(const char *s, const char *set)
@@ -292,15 +357,14 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
 {
 	struct options o;
 	const char *user = NULL;
-	char *typed = NULL;
 	(void)flags;
 
 	int rc = ready(pamh, &o, &user, argc, argv);
 	if (rc != PAM_SUCCESS)
 		return rc;
-	if (pam_prompt(pamh, PAM_PROMPT_ECHO_OFF, &typed, "%s", o.prompt) != PAM_SUCCESS || typed == NULL) {
+	char *typed = prompt(pamh, &o, user);
+	if (typed == NULL) {
 		pam_syslog(pamh, LOG_NOTICE, "no code given for %s", user);
-		free(typed);
 		return PAM_CONV_ERR;
 	}
 	size_t n = strlen(typed), password = password_length(typed, o.combined);

@@ -14,7 +14,13 @@ const (
 	AskAccount Ask = 2 // may this user come in at all?
 	TellOpened Ask = 3 // a session of this user opened
 	TellClosed Ask = 4 // and closed
+	// TellAsked says that a code is asked for. It gets no answer; the connection
+	// is held, and ends with the packet codeGiven, or without if none was given.
+	TellAsked Ask = 5
 )
+
+// codeGiven is what pam_postern sends when the code that it asked for was typed.
+const codeGiven = "PD1"
 
 // Verdict answers a question. Everything but Yes keeps the door shut; NoFactor
 // lets the module step aside where the administrator wrote nullok, and in the
@@ -77,7 +83,7 @@ func ParseQuestion(b []byte) (Question, error) {
 	switch {
 	case len(b) > 0, flags&^flagNullOK != 0, q.User == "":
 		return q, errQuestion
-	case q.Ask < AskCode, q.Ask > TellClosed:
+	case q.Ask < AskCode, q.Ask > TellAsked:
 		return q, fmt.Errorf("%w: kind %d is unknown", errQuestion, q.Ask)
 	case q.Ask != AskCode && q.Code != "":
 		return q, fmt.Errorf("%w: a code where none is asked for", errQuestion)

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -100,6 +101,7 @@ type Server struct {
 	record  Recorder
 	log     *slog.Logger
 	machine machine
+	asked   atomic.Int32 // codes that are waited for
 }
 
 // NewServer returns a server that decides with check and writes what happened
@@ -206,16 +208,18 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 			return fmt.Errorf("PAM socket: %w", err)
 		}
 		wg.Go(func() {
-			defer func() { <-slots }()
+			free := sync.OnceFunc(func() { <-slots })
+			defer free()
 			defer conn.Close()
-			s.serve(ctx, conn)
+			s.serve(ctx, conn, free)
 		})
 	}
 }
 
 // serve answers the one question of a connection. Whatever is wrong, the
-// client gets no answer, which it takes for a no.
-func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
+// client gets no answer, which it takes for a no. It calls free when it goes on
+// without working.
+func (s *Server) serve(ctx context.Context, conn *net.UnixConn, free func()) {
 	peer, err := peerOf(conn)
 	if err != nil || peer.Uid != 0 && !s.cfg.Users {
 		s.log.Warn("the PAM socket refused a process", postern.LogPID, peer.Pid, postern.LogID, peer.Uid)
@@ -243,11 +247,52 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		}
 		q.Service = "postern-shell"
 	}
+	if q.Ask == TellAsked {
+		ev := s.event(q, loginProcess(int(peer.Pid)))
+		free()
+		s.awaitCode(ctx, conn, q, ev)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	verdict := s.answer(ctx, q, int(peer.Pid))
 	if conn.SetDeadline(time.Now().Add(s.cfg.ReadTimeout)) == nil {
 		_, _ = conn.Write(q.answer(verdict)) // gone already: it denied
+	}
+}
+
+// How long, and for how many at once, a code may be waited for.
+const (
+	askedMax  = 10 * time.Minute
+	askedOnce = 1024
+)
+
+// awaitCode puts on the timeline that a code was asked for and none was given:
+// that the connection ends without a word.
+func (s *Server) awaitCode(ctx context.Context, conn *net.UnixConn, q Question, ev postern.Event) {
+	if s.asked.Add(1) > askedOnce {
+		s.log.Warn("too many prompts for a code at once: if nobody answers this one, nobody will know", postern.LogID, q.User)
+		s.asked.Add(-1)
+		return
+	}
+	defer s.asked.Add(-1)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	buf := make([]byte, len(codeGiven))
+	err := conn.SetDeadline(time.Now().Add(askedMax))
+	n := 0
+	if err == nil {
+		n, _ = conn.Read(buf)
+	}
+	if string(buf[:n]) == codeGiven || ctx.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	ev.Person, _ = s.check.CheckAccount(ctx, q.User)
+	ev.Outcome, ev.Reason, ev.Took = postern.Refused, "no code was given", time.Since(ev.Time)
+	if err := s.record.Append(ctx, ev); err != nil {
+		s.log.Error("an SSH login is not on the timeline", postern.LogError, err)
 	}
 }
 
@@ -312,7 +357,7 @@ func (s *Server) event(q Question, pid int) postern.Event {
 		Details: map[string]string{"service": printable(q.Service)},
 	}
 	switch q.Ask {
-	case AskCode:
+	case AskCode, TellAsked:
 		ev.Details["method"] = "code"
 	case AskAccount:
 		ev.Details["method"] = "account"

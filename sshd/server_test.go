@@ -2,6 +2,7 @@ package sshd
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -185,6 +186,17 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the timeline says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	// Whoever hangs up when asked for a code.
+	if c, err := h.Connect("alice", func(string, string, []string, []bool) ([]string, error) { return nil, errors.New("hang up") }); err == nil {
+		c.Close()
+		t.Error("no code opened the door")
+	}
+	for len(log.list()) == len(want) {
+		posterntest.Pause(t)
+	}
+	if ev := log.list()[len(want)]; ev.Outcome != postern.Refused || ev.Reason != "no code was given" || ev.Person != "alice" || ev.Address != "127.0.0.1" {
+		t.Errorf("hanging up is told as %+v", ev)
 	}
 	accepted, opened := log.list()[1], log.list()[2]
 	if !slices.Contains(opened.Links, link(accepted, postern.LinkProcess)) {

@@ -51,6 +51,43 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestPromptsThatNobodyAnswers holds more prompts than questions are worked on at
+// once, while a code is checked; one ends with a code, one without.
+func TestPromptsThatNobodyAnswers(t *testing.T) {
+	posterntest.NeedRoot(t)
+	socket := filepath.Join(t.TempDir(), "pam.sock")
+	var told events
+	startServer(t, socket, Config{Conns: 2}, newCodes(code1), &told)
+	prompts := make([]net.Conn, 5)
+	for i := range prompts {
+		c, err := net.Dial("unixpacket", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if _, err := c.Write(Question{Ask: TellAsked, Service: "sudo", User: "alice"}.Append(nil)); err != nil {
+			t.Fatal(err)
+		}
+		prompts[i] = c
+	}
+	if v, err := ask(t, socket, Question{Ask: AskCode, User: "alice", Code: code1}); v != Yes || err != nil {
+		t.Errorf("%d, %v", v, err)
+	}
+	if _, err := prompts[0].Write([]byte(codeGiven)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := prompts[0].Read(make([]byte, 10)); n != 0 || err == nil {
+		t.Errorf("an answer of %d bytes, %v", n, err)
+	}
+	prompts[1].Close()
+	for len(told.list()) < 2 {
+		posterntest.Pause(t)
+	}
+	if ev := told.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused || ev.Person != "alice" || ev.Details["method"] != "code" || ev.Details["service"] != "sudo" {
+		t.Errorf("a prompt that nobody answered is told as %+v", ev)
+	}
+}
+
 // full is a timeline that takes nothing.
 type full struct{}
 
