@@ -97,6 +97,7 @@ const (
 	EventSSHAuth   = "ssh.auth"
 	EventSSHOpened = "ssh.session.opened"
 	EventSSHClosed = "ssh.session.closed"
+	EventSSHLog    = "ssh.log" // whether sshd's own log is read
 
 	EventPAMAuth   = "pam.auth" // sudo, su, login: whatever asks PAM and is not sshd
 	EventPAMOpened = "pam.session.opened"

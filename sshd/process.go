@@ -50,6 +50,30 @@ func loginProcess(pid int) int {
 	return pid
 }
 
+// answer is yes, no, or that there is nobody to ask any more.
+type answer int
+
+const (
+	gone answer = iota
+	yes
+	no
+)
+
+// serving reports whether a process is root's sshd that serves a connection of
+// an account. No process of another user can make itself look like one.
+func serving(pid int, account string) answer {
+	comm, title := procFile(pid, "comm"), procFile(pid, "cmdline") // sshd: ACCOUNT [priv]
+	if title == "" {
+		return gone // or about to be
+	}
+	_, rest, _ := strings.Cut(title, ": ")
+	name, _, _ := strings.Cut(rest, " [")
+	if strings.HasPrefix(comm, "sshd") && processUser(pid) == 0 && (name == account || name == "unknown") {
+		return yes
+	}
+	return no
+}
+
 // startTime returns when a process started, clock ticks since boot, or "".
 func startTime(pid int) string { return statField(pid, 22) }
 

@@ -2,11 +2,16 @@ package sshd
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/posterntest"
@@ -54,7 +59,7 @@ func watch(t *testing.T, lines <-chan LogLine) chan postern.Event {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watcher{Record: sink(out), Person: func(_ context.Context, account string) string { return account }, Sessions: true}.Watch(ctx, lines)
+		Watcher{Record: sink(out), Log: slog.New(slog.DiscardHandler), Person: func(_ context.Context, account string) string { return account }, Sessions: true}.Watch(ctx, lines)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return out
@@ -71,35 +76,25 @@ func (s sink) Append(_ context.Context, events ...postern.Event) error {
 }
 
 // TestWatcherFollowsALogin listens where sshd logs, while somebody comes in
-// with key and code and somebody else claims to be sshd.
+// with key and code and somebody else writes lines for sshd's process.
 func TestWatcherFollowsALogin(t *testing.T) {
 	posterntest.NeedRoot(t)
-	posterntest.Need(t, "logger")
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Config:   "LogLevel VERBOSE\n" + keyAndCode,
 		LoginLog: true,
 		Accounts: []posterntest.Account{{Name: "alice"}},
 		Files:    map[string]string{"/etc/pam.d/sshd": pamFile(posterntest.PAMModule(t), keyAndCodePAM+"session required pam_unix.so\n")},
 	})
-	h.Chmod(t, "syslog", 0o666)
 	var answered events
 	startServer(t, filepath.Join(h.Dir, "pam.sock"), Config{}, newCodes(code1), &answered)
-	lines := make(chan LogLine)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- ReadSyslog(ctx, h.Syslog, lines) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+	lines := make(chan LogLine, 100)
+	h.Logged(t, func(pid int, message string) {
+		// As if it came from a file, with a line that somebody else added.
+		lines <- LogLine{PID: pid, Time: time.Now(), Unverified: true, Message: strings.ReplaceAll(message, "alice", "mallory")}
+		lines <- LogLine{PID: pid, Time: time.Now(), Unverified: true, Message: message}
 	})
 	seen := watch(t, lines)
 
-	liar := h.Command("setpriv", "--reuid", "20000", "--regid", "20000", "--clear-groups", "logger", "-t", "sshd", "Accepted publickey for root from 192.0.2.66 port 1 ssh2")
-	if out, err := liar.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	c, err := h.Connect("alice", posterntest.Answers(code1))
 	if err != nil {
 		t.Fatal(err)
@@ -112,8 +107,8 @@ func TestWatcherFollowsALogin(t *testing.T) {
 	var process, session postern.Link
 	for len(want) > 0 {
 		ev := <-seen
-		if ev.Address == "192.0.2.66" {
-			t.Fatal("a user who claims to be sshd is believed")
+		if ev.Object == "mallory" || ev.Details["source"] != "file, unverified" {
+			t.Fatalf("what nobody vouches for is believed: %+v", ev)
 		}
 		if strings.HasPrefix(describe(ev), want[0]) {
 			want = want[1:]
@@ -143,8 +138,9 @@ func TestWatcherFollowsALogin(t *testing.T) {
 func TestJournalLines(t *testing.T) {
 	const entry = `{"MESSAGE":"Accepted publickey for alice from 192.0.2.7 port 1 ssh2","_PID":"7","_UID":"0","__REALTIME_TIMESTAMP":"1700000000000000"}`
 	lines := make(chan LogLine, 10)
+	r := &logReader{lines: lines}
 	text := entry + "\n" + strings.Replace(entry, `"_UID":"0"`, `"_UID":"1000"`, 1) + "\nnonsense\n" + strings.Replace(entry, `"Accepted`, `[65,66],"X":"`, 1) + "\n"
-	if err := readJournal(t.Context(), strings.NewReader(text), lines); err != nil {
+	if err := r.readEntries(t.Context(), strings.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
 	if len(lines) != 1 {
@@ -174,7 +170,7 @@ func TestLogFileThroughRotation(t *testing.T) {
 	lines := make(chan LogLine)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- ReadFile(ctx, path, lines) }()
+	go func() { done <- readFile(ctx, path, lines) }()
 	defer func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -218,6 +214,65 @@ func TestLogFileThroughRotation(t *testing.T) {
 	next("dave")
 }
 
+// TestForgedLines writes a file as logger(1) does for anybody, for processes that
+// are no sshd, or none at all.
+func TestForgedLines(t *testing.T) {
+	lines := make(chan LogLine)
+	seen := watch(t, lines)
+	for _, pid := range []string{strconv.Itoa(os.Getpid()), "1", "4194999"} {
+		line, ok := parseFileLine("Nov 24 06:00:00 host sshd[" + pid + "]: Accepted publickey for root from 192.0.2.66 port 1 ssh2")
+		if !ok {
+			t.Fatal("no line of sshd's")
+		}
+		lines <- line
+	}
+	ev := <-seen
+	if ev.Details["source"] != "file, unverified" || len(ev.Links) > 0 {
+		t.Errorf("believed: %+v", ev)
+	}
+	close(lines)
+	select {
+	case ev := <-seen:
+		t.Errorf("believed of a process that is no sshd: %+v", ev)
+	default:
+	}
+}
+
+// TestLogIsReadAgain has its reader end at once, and then last.
+func TestLogIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var told []string
+		runs := 0
+		go persist(ctx, func(ctx context.Context) error {
+			if runs++; runs < 5 || runs == 6 {
+				return errors.New("no journalctl")
+			}
+			select {
+			case <-time.After(time.Minute):
+			case <-ctx.Done():
+			}
+			return nil
+		}, false, func(err error) {
+			if err == nil {
+				err = errors.New("again")
+			}
+			told = append(told, err.Error())
+		})
+		time.Sleep(14 * time.Second) // 1+2+4+8 before the fifth
+		synctest.Wait()
+		if runs != 4 || len(told) != 1 {
+			t.Errorf("%d runs, %q", runs, told)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if want := []string{"no journalctl", "again", "sshd's log came to an end", "again"}; !slices.Equal(told[:min(4, len(told))], want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+		cancel()
+	})
+}
+
 func FuzzParseLogLine(f *testing.F) {
 	f.Add("Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519-CERT SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ID alice (serial 4711) CA ED25519 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	f.Add("Failed password for invalid user \x1b[31m from 192.0.2.7 port 50000 ssh2")
@@ -227,7 +282,6 @@ func FuzzParseLogLine(f *testing.F) {
 		if ok && strings.ContainsFunc(ev.Object+ev.Details["method"]+ev.Details["key_id"], func(r rune) bool { return r < ' ' }) {
 			t.Errorf("control characters in %+v", ev)
 		}
-		parseSyslog([]byte(line))
 		parseFileLine(line)
 		parseJournal([]byte(line))
 	})

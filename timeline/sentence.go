@@ -164,6 +164,7 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventSSHAuth:         {"was accepted by sshd as %s", "was refused by sshd as %s"},
 	postern.EventSSHOpened:       {"opened an SSH session as %s", ""},
 	postern.EventSSHClosed:       {"closed an SSH session as %s", ""},
+	postern.EventSSHLog:          {"followed sshd's log again", "could not follow sshd's log"},
 	postern.EventPAMAuth:         {"was accepted by {service} as %s", "was refused by {service} as %s"},
 	postern.EventPAMOpened:       {"opened a session of {service} as %s", ""},
 	postern.EventPAMClosed:       {"closed a session of {service} as %s", ""},

@@ -92,10 +92,10 @@ func TestSentence(t *testing.T) {
 		LoginLog: true,
 	})
 	rig.serve(t, h.Dir+"/pam.sock", sshd.Config{}, 0o600)
-	lines := make(chan sshd.LogLine)
+	lines := make(chan sshd.LogLine, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	watching := make(chan struct{})
-	go func() { _ = sshd.ReadSyslog(ctx, h.Syslog, lines) }()
+	h.Logged(t, func(pid int, message string) { lines <- sshd.LogLine{PID: pid, Time: time.Now(), Message: message} })
 	go func() {
 		defer close(watching)
 		sshd.Watcher{

@@ -152,6 +152,7 @@ func (d *doctor) state(ctx context.Context) {
 	}
 	d.room(dir)
 	d.log(ctx, st)
+	d.following(ctx, st)
 	d.authority(ctx, st)
 	d.server(dir)
 }
@@ -177,6 +178,18 @@ func (d *doctor) log(ctx context.Context, st *state) {
 		d.wrong("timeline", "postern log verify", "%d lines do not verify", len(report.Problems))
 	default:
 		d.ok("the timeline's %d lines verify", report.Size)
+	}
+}
+
+// following says whether a server of this state reads what sshd logs.
+func (d *doctor) following(ctx context.Context, st *state) {
+	last, err := lastFollowing(ctx, st)
+	switch {
+	case err != nil:
+		d.failed("timeline", err, "postern log verify")
+	case last.Outcome == postern.Failed:
+		d.advise("ssh", "see that the journal, or /var/log/auth.log, is there for the server to read",
+			"the server has not read sshd's log since %s: %s", last.Time.Format(time.DateTime), last.Reason)
 	}
 }
 

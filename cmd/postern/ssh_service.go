@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/sshd"
 	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/timeline"
 )
 
 // pamChecker lets people prove themselves to sshd with what the OTP room and
@@ -107,10 +109,34 @@ func (s *sshService) watchLog(ctx context.Context, st *state, log *slog.Logger) 
 		sshd.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
 	})
 	s.running.Go(func() {
-		if err := sshd.ReadLog(ctx, lines); err != nil && ctx.Err() == nil {
-			log.Warn("sshd's log is not followed", slog.Any(postern.LogError, err))
-		}
+		last, err := lastFollowing(ctx, st)
+		sshd.FollowLog(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
 	})
+}
+
+// lastFollowing returns what the timeline last said of whether sshd's log is
+// read, the zero Event if nothing.
+func lastFollowing(ctx context.Context, st *state) (postern.Event, error) {
+	events, err := st.Store.Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
+	if err != nil || len(events) == 0 {
+		return postern.Event{}, err
+	}
+	return events[0], nil
+}
+
+// tellFollowing puts on the timeline that it may lack logins from now on, or that
+// it does not any more.
+func tellFollowing(ctx context.Context, st *state, log *slog.Logger, lost error) {
+	ev := postern.Event{Time: time.Now().UTC(), Kind: postern.EventSSHLog, Outcome: postern.OK}
+	if lost != nil {
+		ev.Outcome, ev.Reason = postern.Failed, lost.Error()
+		log.Warn("sshd's log is not followed", slog.Any(postern.LogError, lost))
+	} else {
+		log.Info("sshd's log is followed again")
+	}
+	if err := st.Store.Append(ctx, ev); err != nil && ctx.Err() == nil {
+		log.Error("that is not on the timeline", slog.Any(postern.LogError, err))
+	}
 }
 
 // beside returns the path of a file in the directory of another, "" for "".
