@@ -24,7 +24,7 @@ import (
 type agentOptions struct {
 	server, cert, key, ca string
 	host, spool           string
-	spoolSize             int64
+	spoolSize             byteSize
 	all, print, verbose   bool
 	procedures, paths     []string
 }
@@ -61,7 +61,8 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.StringVar(&o.ca, "ca", "", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in events (default: its host name)")
 	f.StringVar(&o.spool, "spool", "", "`DIR` for events that wait (default: the state directory's name with -agent behind it)")
-	f.Int64Var(&o.spoolSize, "spool-size", 64<<20, "most `bytes` that wait")
+	o.spoolSize = 64 << 20
+	f.Var(&o.spoolSize, "spool-size", "most `bytes` that wait")
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
 	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `glob`s: domain_*, qemu.*")
 	f.StringSliceVar(&o.paths, "path", nil, "watch only these `file`s of libvirt's, instead of all that are found")
@@ -93,7 +94,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 		o.spool = dir + "-agent"
 	}
 	log := a.logger(&runOptions{verbose: o.verbose})
-	spool, err := relay.OpenSpool(relay.SpoolConfig{Dir: o.spool, MaxBytes: o.spoolSize})
+	spool, err := relay.OpenSpool(relay.SpoolConfig{Dir: o.spool, MaxBytes: int64(o.spoolSize)})
 	if err != nil {
 		return err
 	}

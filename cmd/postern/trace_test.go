@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/posterntest"
+	"golang.org/x/sys/unix"
 )
 
 // stream is a buffer that one goroutine writes and another watches.
@@ -97,6 +98,7 @@ func TestTrace(t *testing.T) {
 	t.Run("json", func(t *testing.T) { traceJSON(t, l) })
 	t.Run("filters", func(t *testing.T) { traceFilters(t, l) })
 	t.Run("record and replay", func(t *testing.T) { traceRecord(t, l) })
+	t.Run("record on a full disk", func(t *testing.T) { traceRecordFull(t, l) })
 	t.Run("probes", func(t *testing.T) { traceProbes(t, l) })
 	t.Run("slow", func(t *testing.T) { traceSlow(t, l) })
 	t.Run("secrets", func(t *testing.T) { traceSecrets(t, l) })
@@ -356,6 +358,32 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	if first, again := replay(), replay(); first != again {
 		t.Error("two replays differ")
+	}
+}
+
+// traceRecordFull records onto a file system that has no room: it ends, and says
+// so once.
+func traceRecordFull(t *testing.T, l *posterntest.Libvirtd) {
+	defer posterntest.TraceAlone(t)()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=16k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	var out, errs stream
+	done := make(chan int, 1)
+	go func() {
+		done <- run(t.Context(), []string{"trace", "record", filepath.Join(dir, "trace")}, strings.NewReader(""), &out, &errs)
+	}()
+	for len(done) == 0 {
+		virsh(t, l.UnixURI(), "dominfo", "vm1")
+	}
+	if code := <-done; code != 1 || strings.Count(errs.String(), "no space left on device") != 1 {
+		t.Errorf("exit %d: %s", code, errs.String())
 	}
 }
 

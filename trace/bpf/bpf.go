@@ -45,7 +45,7 @@ const (
 // Validate checks c.
 func (c Config) Validate() error {
 	switch {
-	case c.Buffer < 0 || c.Buffer > 1<<30:
+	case c.Buffer != 0 && c.Buffer < 4<<10 || c.Buffer > 1<<30:
 		return fmt.Errorf("a ring buffer of %d bytes: between 4 KiB and 1 GiB", c.Buffer)
 	case c.Payload > maxPayload:
 		return fmt.Errorf("payloads of %d bytes: at most %d are copied", c.Payload, maxPayload)

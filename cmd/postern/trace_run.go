@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/trace/event"
+	"github.com/postern-project/postern/trace/format"
+	"github.com/postern-project/postern/trace/stack"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+)
+
+// writer opens the output and the format. The returned function closes it.
+func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (*format.Writer, func() error, error) {
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu", Unwind: unwind}
+	if o.json {
+		c.Format = format.JSON
+	}
+	var w io.Writer = a.out
+	closer := func() error { return nil }
+	if o.output != "" {
+		f, err := openPrivate(o.output)
+		if err != nil {
+			return nil, nil, postern.Errorf(postern.Invalid, "%w", err)
+		}
+		w, closer = f, f.Close
+	} else if f, ok := a.out.(*os.File); ok {
+		c.Color = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+	}
+	fw, err := format.New(w, c)
+	if err != nil {
+		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
+	}
+	return fw, closer, nil
+}
+
+// openPrivate opens a file to write payloads to, which are nobody else's
+// business, whatever it was before.
+func openPrivate(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = errors.Join(f.Chmod(0o600), f.Truncate(0))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func (o *traceOptions) run(ctx context.Context, a *app) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	o.warn(a.err)
+	u := stack.New(stack.Config{})
+	defer u.Close()
+	var unwind func(*event.Event) []stack.Frame
+	if o.stack {
+		cfg.Stacked, unwind = u.Meet, u.Unwind
+	}
+	w, closer, err := o.writer(a, unwind)
+	if err != nil {
+		return err
+	}
+	s, err := trace.Start(cfg)
+	if err != nil {
+		return errors.Join(err, closer())
+	}
+	if o.stack {
+		watchAll(u, s)
+	}
+	ready(a.err, s)
+	err = w.Begin(monotonic(), time.Now())
+	if err == nil {
+		err = o.follow(ctx, s, w)
+	}
+	sum := s.Summary()
+	if err == nil {
+		err = w.End(sum.Seen, sum.Losses)
+	}
+	summary(a.err, sum)
+	return errors.Join(err, s.Close(), closer())
+}
+
+// warn says of users that this host does not know, which may be a slip, what they
+// can still mean.
+func (o *traceOptions) warn(w io.Writer) {
+	for _, name := range o.strangers {
+		fmt.Fprintf(w, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
+	}
+}
+
+// follow runs the session. Stacks are unwound behind it, so that it is in time to
+// look at processes that live for milliseconds.
+func (o *traceOptions) follow(ctx context.Context, s *trace.Session, w trace.Sink) error {
+	if !o.stack {
+		return s.Run(ctx, w)
+	}
+	b := trace.NewBehind(w)
+	return errors.Join(s.Run(ctx, b), b.Close())
+}
+
+// watchAll prepares for stacks of the processes that are there.
+func watchAll(u *stack.Unwinder, s *trace.Session) {
+	for _, l := range s.Libraries() {
+		for _, pid := range l.PIDs {
+			_ = u.Watch(pid) // one that has gone has no stacks
+		}
+	}
+}
+
+func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return postern.Errorf(postern.Conflict, "%w", err)
+	}
+	cfg.Queue = true // a replay may show it
+	if cfg.Record, err = trace.NewRecorder(f, limit); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	s, err := trace.Start(cfg)
+	if err != nil {
+		return errors.Join(err, f.Close(), os.Remove(file))
+	}
+	ready(a.err, s)
+	err = s.Run(ctx, recordSink{cfg.Record})
+	if errors.Is(err, trace.ErrFull) {
+		fmt.Fprintf(a.err, "the recording has reached --max-size\n")
+		err = nil
+	}
+	summary(a.err, s.Summary())
+	if err == nil {
+		err = cfg.Record.Flush()
+	}
+	return errors.Join(err, s.Close(), f.Close())
+}
+
+// recordSink shows nothing: the session records by itself.
+type recordSink struct{ r *trace.Recorder }
+
+func (recordSink) Event(*event.Event) error { return nil }
+func (s recordSink) Idle() error            { return s.r.Flush() }
+
+func (o *traceOptions) replay(a *app, file string) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return postern.Errorf(postern.NotFound, "%w", err)
+	}
+	defer f.Close()
+	w, closer, err := o.writer(a, nil)
+	if err != nil {
+		return err
+	}
+	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w})
+	if err == nil {
+		err = w.End(sum.Seen, sum.Losses)
+	}
+	return errors.Join(err, closer())
+}
+
+// beginner begins the output at the first event of a recording.
+type beginner struct {
+	*format.Writer
+	begun bool
+}
+
+func (b *beginner) Event(e *event.Event) error {
+	if !b.begun {
+		b.begun = true
+		if err := b.Begin(e.Mono, e.Wall); err != nil {
+			return err
+		}
+	}
+	return b.Writer.Event(e)
+}
+
+// ready says on the error stream that events are seen from now on.
+func ready(w io.Writer, s *trace.Session) {
+	files, pids := 0, map[int]bool{}
+	for _, l := range s.Libraries() {
+		if l.Err == nil {
+			files++
+		}
+		for _, pid := range l.PIDs {
+			pids[pid] = true
+		}
+	}
+	fmt.Fprintf(w, "ready: watching %d files of libvirt's in %d processes, and in those to come; Ctrl-C ends it\n", files, len(pids))
+}
+
+func summary(w io.Writer, sum trace.Summary) {
+	fmt.Fprintln(w, sum)
+	for _, l := range sum.Losses {
+		fmt.Fprintf(w, "  lost %d of %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)
+	}
+}
+
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+func exportPCAP(a *app, file, output string) error {
+	if output == "" {
+		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --output")
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		return postern.Errorf(postern.NotFound, "%w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(output, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return postern.Errorf(postern.Conflict, "%w", err)
+	}
+	n, err := trace.ExportPCAP(in, out)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "%d messages written\n", n)
+	return nil
+}
