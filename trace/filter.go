@@ -70,7 +70,7 @@ func (f *Filter) judge(e *event.Event, c *call, domain func(*event.Event) string
 	switch {
 	case e.Kind == event.Warning || e.Kind == event.Lost && e.PID == 0:
 		return pass
-	case e.Kind == event.Process || e.Kind == event.Lost:
+	case e.Kind == event.Gone || e.Kind == event.Lost:
 		return when(f.process(e.PID))
 	case !f.who(e):
 		return drop

@@ -2,7 +2,9 @@ package trace
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"strings"
@@ -35,15 +37,31 @@ func copyFD(pid, fd int) (int, error) {
 	return unix.PidfdGetfd(p, fd, 0)
 }
 
-func isSocket(pid, fd int) bool {
+// linkOfFD returns what a process's descriptor is, as /proc shows it. There it is
+// closed to another user with all that tracing needs, but not to root; a copy of
+// the descriptor is open to both.
+func linkOfFD(pid, fd int) (string, error) {
 	target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	if !errors.Is(err, fs.ErrPermission) {
+		return target, err
+	}
+	local, err := copyFD(pid, fd)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(local)
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", local))
+}
+
+func isSocket(pid, fd int) bool {
+	target, err := linkOfFD(pid, fd)
 	return err == nil && strings.HasPrefix(target, "socket:")
 }
 
 // describeFD says what a process's descriptor is: a path, eventfd, or for a
 // socket its addresses.
 func describeFD(pid, fd int) string {
-	target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	target, err := linkOfFD(pid, fd)
 	if err != nil {
 		return ""
 	}

@@ -395,6 +395,16 @@ func (j *joiner) dispatched(e *event.Event) {
 	*d = event.Event{}
 }
 
+// serves reports whether a process is a daemon with connections.
+func (j *joiner) serves(pid int) bool {
+	for at, l := range j.links {
+		if at.pid == pid && l.server {
+			return true
+		}
+	}
+	return false
+}
+
 // forget drops what belongs to processes that are gone.
 func (j *joiner) forget(gone func(pid int) bool) {
 	forget(j.sockets, gone)

@@ -86,6 +86,8 @@ type finder struct {
 	named  bool     // only these files; else all of libvirt's
 	// visit is called once for each file that is new, with the open file.
 	visit func(*Library, *os.File)
+	// gone is called for each process that had such a file mapped and is no more.
+	gone func(pid int)
 
 	mu      sync.Mutex
 	known   map[fileID]*Library
@@ -141,8 +143,23 @@ func (f *finder) forget(pids []int) {
 	}
 	for pid := range f.scanned {
 		if !alive[pid] {
-			delete(f.scanned, pid)
+			f.ended(pid)
 		}
+	}
+}
+
+// ended forgets a process.
+func (f *finder) ended(pid int) {
+	delete(f.scanned, pid)
+	had := false
+	for _, l := range f.known {
+		if i := slices.Index(l.PIDs, pid); i >= 0 {
+			l.PIDs = slices.Delete(l.PIDs, i, i+1)
+			had = true
+		}
+	}
+	if had && f.gone != nil {
+		f.gone(pid)
 	}
 }
 
@@ -212,7 +229,7 @@ func (f *finder) process(pid int, now time.Time) {
 	}
 	start := startTime(pid)
 	if start == "" {
-		delete(f.scanned, pid)
+		f.ended(pid)
 		return
 	}
 	if !ok || s.start != start {

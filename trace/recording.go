@@ -88,7 +88,7 @@ func Replay(rd io.Reader, f Filter, tree bool, sink Sink) (Summary, error) {
 		mono, wall = e.Mono, e.Wall
 		if e.Kind == event.Lost {
 			losses[event.Loss{PID: e.PID, Comm: e.Comm, Probe: e.Probe}] += e.Arg(0)
-		} else if e.Kind < event.Process {
+		} else if e.Kind < event.Gone {
 			sum.Seen++
 		}
 		return p.event(e, sink)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -314,6 +315,7 @@ func TestKilledTracerHarmsNothing(t *testing.T) {
 func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	pids := map[int]bool{l.PID: false}
+	first := l.PID
 	libs, _ := filepath.Glob("/usr/lib/*/libvirt.so.0")
 	if len(libs) == 0 {
 		posterntest.Missing(t, "needs libvirt.so.0")
@@ -324,6 +326,11 @@ func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 	}
 	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
 		versions(t, l, 3)
+		r, err := posterntest.DialRPC("unix", l.Socket()) // one that is open when it ends
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
 		l.Kill()
 		if err := l.Start(); err != nil {
 			t.Fatal(err)
@@ -353,6 +360,15 @@ func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 	})
 	for _, e := range c.of(func(e *event.Event) bool { return isVersion(e) && !e.NoPayload }) {
 		pids[e.PID] = true
+	}
+	var gone []int
+	for _, e := range c.of(func(e *event.Event) bool { return e.Kind == event.Gone }) {
+		if gone = append(gone, e.PID); e.Comm != "libvirtd" {
+			t.Errorf("%q has gone", e.Comm)
+		}
+	}
+	if !slices.Contains(gone, first) {
+		t.Errorf("%v have gone, not %d, which was killed", gone, first)
 	}
 	for pid, seen := range pids {
 		if !seen {

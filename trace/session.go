@@ -125,6 +125,7 @@ type Session struct {
 	seen     uint64
 	swept    time.Time
 	problems problems
+	ended    ended
 }
 
 // Summary is what a session saw and lost.
@@ -161,6 +162,26 @@ func (p *problems) take() []error {
 	return list
 }
 
+// ended collects the processes that are no more, for the reader to tell.
+type ended struct {
+	mu   sync.Mutex
+	pids []int
+}
+
+func (e *ended) add(pid int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.pids = append(e.pids, pid)
+}
+
+func (e *ended) take() []int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	pids := e.pids
+	e.pids = nil
+	return pids
+}
+
 // Start attaches to everything that is there. What comes later is attached while
 // [Session.Run] runs.
 func Start(c Config) (*Session, error) {
@@ -180,6 +201,7 @@ func Start(c Config) (*Session, error) {
 	s := &Session{cfg: c, kernel: k, source: newSource(k), identity: newIdentity(), pipeline: newPipeline(c.Filter, c.Tree)}
 	s.sockAt.Store(-1)
 	s.finder = newFinder(c.Filter.PIDs, c.Paths, s.attach)
+	s.finder.gone = s.ended.add
 	s.finder.Scan(time.Now())
 	if err := s.ready(); err != nil {
 		return nil, errors.Join(err, k.Close())
@@ -396,8 +418,23 @@ func (s *Session) idle(sink Sink) error {
 			return err
 		}
 	}
+	for _, pid := range s.ended.take() {
+		if err := s.tellGone(pid, now, sink); err != nil {
+			return err
+		}
+	}
 	s.sweep(time.Now())
 	return sink.Idle()
+}
+
+// tellGone hands on that a daemon is no more. Clients end all the time.
+func (s *Session) tellGone(pid int, now uint64, sink Sink) error {
+	if !s.pipeline.join.serves(pid) {
+		return nil
+	}
+	return s.deliver(&event.Event{
+		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1, Comm: s.source.names[uint32(pid)].comm,
+	}, sink)
 }
 
 // sweep forgets, now and then, processes that are gone.
@@ -420,7 +457,7 @@ func (s *Session) sweep(now time.Time) {
 }
 
 func (s *Session) deliver(e *event.Event, sink Sink) error {
-	if e.Kind < event.Process {
+	if e.Kind < event.Gone {
 		s.seen++
 	}
 	if s.cfg.Stacked != nil && len(e.Stack) > 0 {

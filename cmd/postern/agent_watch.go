@@ -138,7 +138,7 @@ func (w *callWatcher) Event(e *event.Event) error {
 		w.answered(e)
 	case e.Kind == event.ServerFree:
 		w.unanswered(func(c callID) bool { return c.pid == e.PID && c.client == e.Client })
-	case e.Kind == event.Process && e.Arg(0) == 1:
+	case e.Kind == event.Gone:
 		w.unanswered(func(c callID) bool { return c.pid == e.PID })
 	case e.Kind == event.Lost:
 		w.emit(postern.Event{

@@ -108,7 +108,7 @@ func (h host) missing() error {
 			WithHint("trace from the host, or start the container with --cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE and --pid host")
 	}
 	return postern.Errorf(postern.Denied, "tracing needs %s", strings.Join(lack, " and ")).
-		WithHint("run it with sudo, or give the program the capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search=ep $(command -v postern)")
+		WithHint("run it with sudo, or give the program the capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace=ep $(command -v postern)")
 }
 
 // Explain turns an error of Load or Attach into one that says what is missing

@@ -78,9 +78,9 @@ const (
 	ObjectUnref   // object_unref
 	ObjectDispose // object_dispose
 
-	// Process tells that a process was attached (Comm, PID) or, with
-	// Args[0] == 1, has gone. No probe fires for it.
-	Process
+	// Gone tells that a daemon (Comm, PID) that was watched is no more. No probe
+	// fires for it.
+	Gone
 	// Warning carries one sentence in Strings[0]. No probe fires for it.
 	Warning
 	// Lost tells that Args[0] hits of Probe in process PID were lost since the
@@ -104,7 +104,7 @@ func (k Kind) Server() bool {
 // Rx reports whether k is a message that was read.
 func (k Kind) Rx() bool { return k == ClientRx || k == ServerRx }
 
-// Event is one hit of one probe, or a notice of the tracer itself (Process,
+// Event is one hit of one probe, or a notice of the tracer itself (Gone,
 // Warning). Its slices may be reused after the consumer returns: copy what is
 // to be kept.
 type Event struct {

@@ -163,7 +163,7 @@ func rest() []*event.Event {
 	lost := other(13, event.Lost, 815, []uint64{17})
 	lost.Probe = "libvirt:rpc_client_msg_rx"
 	return append(all, old, unref, fresh, lost,
-		other(14, event.Process, 815, []uint64{0}), other(15, event.Process, 815, []uint64{1}),
+		other(15, event.Gone, 815, nil),
 		other(16, event.Warning, 0, nil, "kernel.\x1b"), other(17, event.MonitorNew, 815, []uint64{1, 30}),
 		other(17, event.MonitorSendFD, 815, []uint64{1, 30, 1, 0}), other(17, event.Unknown, 1, nil))
 }

@@ -115,8 +115,8 @@ func (f *Writer) json(e *event.Event) {
 	case k == event.MonitorSend || k == event.MonitorReply || k == event.MonitorEvent:
 		head(map[event.Kind]string{event.MonitorSend: "monitor.command", event.MonitorReply: "monitor.reply", event.MonitorEvent: "monitor.event"}[k])
 		o = f.jsonMonitor(o, e)
-	case k == event.Process:
-		head(map[bool]string{true: "process.gone", false: "process.attached"}[e.Arg(0) == 1])
+	case k == event.Gone:
+		head("process.gone")
 	case k == event.Warning:
 		head("warning")
 		o = o.text("text", e.Text(0))

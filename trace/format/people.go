@@ -57,8 +57,8 @@ func (f *Writer) people(e *event.Event) {
 		f.message(e)
 	case e.Kind == event.MonitorSend || e.Kind == event.MonitorReply || e.Kind == event.MonitorEvent:
 		f.monitor(e)
-	case e.Kind == event.Process:
-		f.process(e)
+	case e.Kind == event.Gone:
+		f.gone(e)
 	default:
 		if !f.other(e) {
 			f.buf = f.buf[:n]
@@ -349,14 +349,9 @@ func (f *Writer) command(b []byte, c *event.Command) []byte {
 	return append(b, '\n')
 }
 
-func (f *Writer) process(e *event.Event) {
+func (f *Writer) gone(e *event.Event) {
 	b := f.thread(append(f.paint(f.buf, dim), "   "...), e)
-	if e.Arg(0) == 1 {
-		b = append(b, " has gone"...)
-	} else {
-		b = append(b, " is watched"...)
-	}
-	f.buf = f.paint(b, 0)
+	f.buf = f.paint(append(b, " has gone"...), 0)
 }
 
 // other writes an event that is no message. It reports false for kinds that
@@ -366,11 +361,14 @@ func (f *Writer) other(e *event.Event) bool {
 	if !ok {
 		return false
 	}
-	b := append(f.buf, map[bool]string{true: " S ", false: "C  "}[e.Kind.Server()]...)
-	if e.Kind >= event.HandleAdd {
-		b = append(b[:len(b)-3], "   "...)
+	at := "   " // sockets, TLS and keepalive are the same on both sides
+	switch {
+	case e.Kind.Server():
+		at = " S "
+	case e.Kind == event.ClientNew || e.Kind == event.ClientFree:
+		at = "C  "
 	}
-	b = f.subject(b, e)
+	b := f.subject(append(f.buf, at...), e)
 	b = append(f.paint(b, d.color), d.verb...)
 	b = f.paint(b, 0)
 	for _, a := range d.args {

@@ -67,7 +67,7 @@ type stacks struct {
 func (c *stacks) Idle() error { return nil }
 
 func (c *stacks) Event(e *event.Event) error {
-	if e.Kind >= event.Process || e.PID != c.daemon && e.Comm != "virsh" {
+	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" {
 		return nil
 	}
 	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack)
