@@ -181,8 +181,9 @@ type Store interface {
 	// SSHSerials returns the first of n consecutive serial numbers, at least 1,
 	// that nobody else was or will be given.
 	SSHSerials(ctx context.Context, n int) (uint64, error)
-	// AddSSHCertificate records c. If c.Person is set, the person must be active
-	// (Denied), and it becomes the person's credential.
+	// AddSSHCertificate records c, whose key must not be revoked (Denied). If c.Person
+	// is set, the person must be active (Denied), and it becomes the person's
+	// credential.
 	AddSSHCertificate(ctx context.Context, c SSHCertificate, event postern.Event) error
 	SSHCertificate(ctx context.Context, serial uint64) (SSHCertificate, error)
 	// SSHCertificates returns a person's, or everybody's for "", newest first.

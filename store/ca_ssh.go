@@ -24,11 +24,15 @@ const sshColumns = `serial, issuer, key_id, person, principals, fingerprint, cer
 // AddSSHCertificate implements [ca.Store].
 func (db *DB) AddSSHCertificate(ctx context.Context, c ca.SSHCertificate, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO ssh_certificates (`+sshColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0)`,
+		n, err := tx.Exec(ctx, `INSERT INTO ssh_certificates (`+sshColumns+`) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0
+			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $6)`,
 			int64(c.Serial), c.Issuer, c.KeyID, c.Person, strings.Join(c.Principals, "\n"), c.Fingerprint, c.Certificate,
 			micros(c.ValidAfter), micros(c.ValidBefore), micros(c.Issued))
 		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return postern.Errorf(postern.Denied, "the SSH key was revoked").WithHint("make a new key: ssh-keygen -t ed25519")
 		}
 		if c.Person != "" {
 			err := tx.addHeld(ctx, postern.Credential{

@@ -163,6 +163,9 @@ func sshCertificates(t *testing.T, open opener) {
 		t.Errorf("revoke again: %v", err)
 	}
 	must(t, b.RevokeSSHKey(ctx, key, ca.Origin{}))
+	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("a revoked key is certified again: %v", err)
+	}
 	must(t, db.SetPersonStatus(ctx, "dan", postern.PersonRemoved))
 	certs, keys, version, err := db.SSHRevoked(ctx, time.Now())
 	must(t, err)
