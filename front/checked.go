@@ -3,11 +3,11 @@ package front
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 	"github.com/postern-project/postern/gate"
 )
 
@@ -15,12 +15,14 @@ func init() { caddy.RegisterModule(Checked{}) }
 
 // Checked holds a handler of a guarded site and lets a request through to it
 // only with the path that the guard has judged. A path that was rewritten
-// since is judged anew, whoever rewrote it.
+// since is judged anew, whoever rewrote it, and so is what the handler itself
+// makes of it: a proxy that rewrites, a file server that shows an index page.
 type Checked struct {
-	HandlerRaw json.RawMessage `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
-	Proxy      bool            `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers
-	Errors     bool            `json:"errors,omitempty"`                                                   // it stands in error routes, where no guard came first
-	IndexRaw   json.RawMessage `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"` // finds the index page that it serves for a directory
+	HandlerRaw json.RawMessage  `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
+	Proxy      bool             `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers
+	Errors     bool             `json:"errors,omitempty"`                                                   // it stands in error routes, where no guard came first
+	Rewrite    *rewrite.Rewrite `json:"rewrite,omitempty"`                                                  // what it does to a request before it passes it on
+	IndexRaw   json.RawMessage  `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"` // finds the index page that it serves for a directory
 
 	handler caddyhttp.MiddlewareHandler
 	index   caddyhttp.RequestMatcherWithError
@@ -38,6 +40,11 @@ func (c *Checked) Provision(ctx caddy.Context) error {
 		return err
 	}
 	c.handler = m.(caddyhttp.MiddlewareHandler)
+	if c.Rewrite != nil {
+		if err := c.Rewrite.Provision(ctx); err != nil {
+			return err
+		}
+	}
 	if c.IndexRaw == nil {
 		return nil
 	}
@@ -48,21 +55,21 @@ func (c *Checked) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// ServeHTTP judges the path if it has changed.
+// ServeHTTP judges the path if it has changed, and what the handler makes of
+// it.
 func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	p := passageOf(r)
-	switch {
-	case p == nil && c.Errors:
-		var readings gate.Readings
-		if g := guarded.cover(r, &readings); g != nil {
-			g.answer(w, r, refusal{status: http.StatusForbidden, reason: gate.NoneShown})
-			return nil
-		}
-	case p != nil && !p.unchanged(r.URL) && !p.judge(w, r):
+	if p != nil && !p.unchanged(r) && !p.judge(w, r) {
 		return nil
-	case p != nil && c.index != nil && p.guard.byPath:
-		if passes, err := c.indexPasses(w, r, p); !passes || err != nil {
+	}
+	if p == nil && c.Errors && coveredHere(w, r) {
+		return nil
+	}
+	if p != nil || c.Errors {
+		if reached, err := c.reached(r, p); err != nil {
 			return err
+		} else if reached != nil && (p != nil && !p.judgeAs(w, r, reached) || p == nil && coveredHere(w, reached)) {
+			return nil
 		}
 	}
 	if c.Proxy && p != nil && p.identity != nil {
@@ -71,23 +78,42 @@ func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return c.handler.ServeHTTP(w, r, next)
 }
 
-// indexPasses judges the index page that a file server would show, as if it
-// had been asked for by its name.
-func (c *Checked) indexPasses(w http.ResponseWriter, r *http.Request, p *passage) (bool, error) {
-	found, err := c.index.MatchWithError(r)
-	if !found || err != nil {
-		return err == nil, err
+// coveredHere refuses a request that no guard has seen if one would cover it.
+func coveredHere(w http.ResponseWriter, r *http.Request) bool {
+	var readings gate.Readings
+	g := guarded.cover(r, &readings)
+	if g != nil {
+		g.answer(w, r, refusal{status: http.StatusForbidden, reason: gate.NoneShown})
+	}
+	return g != nil
+}
+
+// reached returns the request as the handler will make it, or nil if it is the
+// same.
+func (c *Checked) reached(r *http.Request, p *passage) (*http.Request, error) {
+	if c.Rewrite == nil && (c.index == nil || p != nil && !p.guard.byPath) {
+		return nil, nil
 	}
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
-		return false, caddyhttp.Error(http.StatusInternalServerError, nil)
+		return nil, caddyhttp.Error(http.StatusInternalServerError, nil)
+	}
+	reached := r.WithContext(r.Context())
+	u := *r.URL
+	reached.URL = &u
+	if c.Rewrite != nil {
+		if !c.Rewrite.Rewrite(reached, repl) {
+			return nil, nil
+		}
+		return reached, nil
+	}
+	found, err := c.index.MatchWithError(r)
+	if !found || err != nil {
+		return nil, err
 	}
 	name, _ := repl.GetString("http.matchers.file.relative")
-	page := r.WithContext(r.Context())
-	page.URL = &url.URL{Path: "/" + strings.TrimPrefix(name, "/"), RawQuery: r.URL.RawQuery}
-	passes := p.judge(w, page)
-	p.path, p.rawPath = r.URL.Path, r.URL.RawPath
-	return passes, nil
+	u.Path, u.RawPath = "/"+strings.TrimPrefix(name, "/"), ""
+	return reached, nil
 }
 
 // Unwrap returns the handler.

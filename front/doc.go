@@ -33,6 +33,12 @@
 // prefix that does not stop at a segment, or "~" and an expression; without one
 // the whole site is guarded. See package gate for how paths are read and what a rule may say.
 //
+// A guard holds for what is reached in the end, wherever a path was rewritten:
+// before a handler, in handle_errors and handle_response, in a proxy's own
+// rewrite (so also for what forward_auth asks), for a directory's index page.
+// X-Original-URL and X-Rewrite-URL, by which a client could lead an application
+// elsewhere, are taken off.
+//
 // # What the application behind is told
 //
 // A request that passed a guard carries who it is from: to a proxied

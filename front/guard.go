@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,10 +96,16 @@ func httpsPort(ctx caddy.Context) int {
 // passage is what a request's guard has found so far.
 type passage struct {
 	guard    *Guard
-	path     string // the path that was judged last, and let through
-	rawPath  string
+	judged   reaches   // what was judged last, and let through
 	identity *identity // set once the request passed a guard
 	refused  bool
+}
+
+// reaches is what of a request tells where it leads.
+type reaches struct{ path, rawPath, query, method string }
+
+func reachesOf(r *http.Request) reaches {
+	return reaches{r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.Method}
 }
 
 const passageVar = "postern.passage"
@@ -112,6 +117,7 @@ func passageOf(r *http.Request) *passage {
 
 // ServeHTTP judges the path that the client asked for.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	stripPaths(r.Header)
 	p := &passage{guard: g}
 	caddyhttp.SetVar(r.Context(), passageVar, p)
 	if !p.judge(w, r) {
@@ -140,13 +146,21 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 			return false
 		}
 	}
-	p.path, p.rawPath = r.URL.Path, r.URL.RawPath
+	p.judged = reachesOf(r)
 	return true
 }
 
-// unchanged reports whether the path is the one that was judged last.
-func (p *passage) unchanged(u *url.URL) bool {
-	return p.path == u.Path && p.rawPath == u.RawPath && !p.refused
+// judgeAs judges a request as what a handler will make of it.
+func (p *passage) judgeAs(w http.ResponseWriter, r, reached *http.Request) bool {
+	passes := p.judge(w, reached)
+	p.judged = reachesOf(r)
+	return passes
+}
+
+// unchanged reports whether the request leads where it did when it was judged
+// last.
+func (p *passage) unchanged(r *http.Request) bool {
+	return p.judged == reachesOf(r) && !p.refused
 }
 
 // pass decides about one guard that covers the path.

@@ -197,6 +197,20 @@ func strip(h http.Header) {
 	}
 }
 
+// pathPrefixes are the names under which some applications take another path
+// than the request's, folded.
+var pathPrefixes = []string{"x-original-ur", "x-rewrite-ur"}
+
+// stripPaths removes what would lead an application behind a guard elsewhere
+// than where the guard has looked.
+func stripPaths(h http.Header) {
+	for name := range h {
+		if len(name) > 10 && name[0]|0x20 == 'x' && (hasFoldedPrefix(name, pathPrefixes[0]) || hasFoldedPrefix(name, pathPrefixes[1])) {
+			delete(h, name)
+		}
+	}
+}
+
 // namesIdentity reports whether a Connection header would make the next proxy
 // drop the identity that we set.
 func namesIdentity(value string) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
 
 // passive are the handlers that neither answer a request nor pass it on by
@@ -46,10 +47,18 @@ func checkHandler(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 		return nil, err
 	}
 	c := Checked{HandlerRaw: inner, Proxy: proxy, Errors: errors}
-	if name == "file_server" && !errors {
-		if c.IndexRaw, err = indexMatcher(raw); err != nil {
-			return nil, err
+	switch name {
+	case "file_server":
+		c.IndexRaw, err = indexMatcher(raw)
+	case "reverse_proxy":
+		var proxy struct {
+			Rewrite *rewrite.Rewrite `json:"rewrite"`
 		}
+		err = json.Unmarshal(raw, &proxy)
+		c.Rewrite = proxy.Rewrite
+	}
+	if err != nil {
+		return nil, err
 	}
 	return caddyconfig.JSONModuleObject(c, "handler", "postern_checked", nil), nil
 }

@@ -20,7 +20,7 @@ localhost:HTTPS {
 	}
 	require / {
 		anyone
-		rule "!request.path.matches('(?i)/never[.]html$')"
+		rule "!request.path.matches('(?i)/never[.]html$') && !request.query.contains('never')"
 	}
 
 	rewrite /alias /wp-admin/index.html
@@ -60,6 +60,26 @@ localhost:HTTPS {
 	handle /proxied/* {
 		uri strip_prefix /proxied
 		reverse_proxy APP
+	}
+	handle /upstream/* {
+		reverse_proxy APP {
+			rewrite /wp-admin/
+		}
+	}
+	handle /relative/* {
+		reverse_proxy APP {
+			rewrite {query.to}
+		}
+	}
+	handle /asked/* {
+		forward_auth APP {
+			uri /wp-admin/
+		}
+		respond "public"
+	}
+	handle /query/* {
+		rewrite /query/x /query/x?page=never
+		respond "SECRET-BYTES"
 	}
 	handle /error/* {
 		error "teapot" 418
@@ -125,6 +145,13 @@ func TestRewrittenPaths(t *testing.T) {
 		"/private//":                           true,
 		"/never/":                              false, // nobody may see its index page
 		"/never/never.html":                    false,
+		"/upstream/x":                          true,
+		"/relative/?to=/wp-admin/":             true,
+		"/relative/?to=//wp-admin":             true,
+		"/relative/?to=/x/../%2577p-admin/":    true,  // the rewrite decodes once more
+		"/relative/?to=/x/..;/wp-admin/":       false, // two servers could read it differently
+		"/asked/x":                             false, // the proxy would be asked for a guarded path
+		"/query/x":                             false,
 		"/error/x":                             true,
 		"/wp-admin/nothing-here":               false,
 		"/wp-admin/index.html/":                false,
@@ -142,6 +169,12 @@ func TestRewrittenPaths(t *testing.T) {
 					t.Errorf("%s for %s over HTTP/%s: %d %q", target, name, tr.proto, got.status, got.body)
 				}
 			}
+		}
+	}
+	for _, header := range []string{"X-Original-URL", "x-rewrite-url", "X_Original_URL", "X-Rewrite-URI"} {
+		got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/proxied/x", headers: []string{header + ": /wp-admin/"}})
+		if err != nil || got.status != 200 || strings.Contains(got.body, "/wp-admin/") {
+			t.Errorf("%s reaches the application: %v %d %q", header, err, got.status, got.body)
 		}
 	}
 	for _, method := range []string{"POST", "PUT", "OPTIONS", "HEAD", "PROPFIND", strings.Repeat("X", 40), "CONNECT"} {
