@@ -1,14 +1,19 @@
 package main
 
 import (
+	"archive/zip"
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -304,9 +309,33 @@ func TestBrowserServerCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		untar(t, f, dir)
+		names := untar(t, f, dir)
 		f.Close()
+		sameZip(t, in.saves(`[data-zip]`), dir, names)
 		serveAndVisit(t, kind, dir, root, "www.internal")
+	}
+}
+
+// sameZip fails unless a zip archive has what was unpacked in dir.
+func sameZip(t *testing.T, file, dir string, names []string) {
+	t.Helper()
+	z, err := zip.OpenReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	var zipped []string
+	for _, f := range z.File {
+		zipped = append(zipped, f.Name)
+		got, err := fs.ReadFile(z, f.Name) // holds it against its checksum
+		want, err2 := os.ReadFile(filepath.Join(dir, f.Name))
+		info, err3 := os.Stat(filepath.Join(dir, f.Name))
+		if err := errors.Join(err, err2, err3); err != nil || !bytes.Equal(got, want) || f.Mode() != info.Mode() {
+			t.Errorf("%s in the zip is not as in the tar: %v, mode %v", f.Name, err, f.Mode())
+		}
+	}
+	if !slices.Equal(zipped, names) {
+		t.Errorf("the zip has %v, the tar %v", zipped, names)
 	}
 }
 

@@ -60,6 +60,9 @@ const unfit = `(() => {
 	return bad;
 })()`
 
+// recoverWith uses somebody's recovery code, on the page for it.
+const recoverWith = `document.querySelector("[name=who]").value = "lost%d"; document.querySelector("[name=recovery]").value = %q; document.querySelector("form button").click()`
+
 // TestEveryPageFits opens every page in Chromium on a phone and a desktop, in
 // light and dark. With POSTERN_SCREENSHOTS set to a directory the pages are
 // kept there to be looked at.
@@ -82,6 +85,19 @@ func TestEveryPageFits(t *testing.T) {
 	_, csr := clientCSR(t)
 	server := boss.post(boss.order("names", "db.internal *.db.internal")+"/issue", "csr", string(csr)).Header.Get("Location")
 
+	rig.person(t, "newcomer", postern.SignedUp)
+	var lost []string // a recovery code for each time that one is used
+	for i := range 4 {
+		made, err := rig.Links.Device(t.Context(), rig.person(t, fmt.Sprintf("lost%d", i)), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, page := rig.stranger(t).enrol(made.Code, "laptop")
+		lost = append(lost, recoveryRE.FindStringSubmatch(page.body)[1])
+	}
+	rig.person(t, "mallory")
+	barred := rig.browserFor(t, "mallory")
+	boss.post("/admin/people/mallory/suspend").says(t, 303, "")
 	in := rig.browserFor(t, "boss")
 	out := posterntest.NewBrowser(t)
 	out.Trust(rig.rootFile(t))
@@ -113,6 +129,8 @@ func TestEveryPageFits(t *testing.T) {
 		{stranger, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
 		{stranger, "mailed", "/signup", `document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "on its way"},
 		{stranger, "recover", "/recover", "", "recovery code"},
+		{stranger, "recovered", "/recover", recoverWith, "Switched off just now"},
+		{barred, "suspended", "/", "", "has suspended you"},
 		{stranger, "prove", strings.TrimPrefix(prove, rig.url), "", "They may not"},
 		{stranger, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`, "fingerprint"},
 		{stranger, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
@@ -141,14 +159,17 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "events", "/events", "", "newest first"},
 		{in, "people", "/admin", "", "Invite somebody"},
 		{in, "person", "/admin/people/dan", "", "Suspend"},
+		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
+		{in, "person-wrong", "/admin/people/dan", `document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address"},
 		{in, "names", "/admin/names", "", "printer.lan"},
 	}
+	turn := 0
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			if os.Getenv("POSTERN_SCREENSHOTS") == "" && (width == 390) == (scheme == "dark") {
 				continue // each width and each scheme is tried once
 			}
-			for _, d := range []*tab{in, stranger} {
+			for _, d := range []*tab{in, stranger, barred} {
 				d.run(chromedp.EmulateViewport(width, 900))
 				if _, err := chromedp.Call(d.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
@@ -159,6 +180,10 @@ func TestEveryPageFits(t *testing.T) {
 			for _, p := range pages {
 				if p.name == "order-made" && (width != 1280 || scheme != "dark") {
 					continue // it can be made once
+				}
+				if p.then == recoverWith {
+					p.then = fmt.Sprintf(recoverWith, turn, lost[turn])
+					turn++
 				}
 				look(t, p.tab, rig.url+p.path, p.then, p.words, fmt.Sprintf("%s-%d-%s", p.name, width, scheme))
 			}

@@ -299,6 +299,7 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	code := touch()
 	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 303, "")
 	dan.get("/keys").says(t, 200, "blue")
+	rig.mail.TakeAbout(t, "dan@example.com", "The YubiKey blue ("+token.PublicID+") was added")
 	eve.post("/keys/yubikey", "label", "mine", "touch", touch()).says(t, 400, "somebody else")
 	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 409, "registered already")
 	shown := dan.post("/keys/totp", "label", "phone app")
@@ -318,6 +319,9 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	made := dan.post("/keys/acme", "label", "www")
 	made.says(t, 200, "certbot register")
 	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(made.body)[1]
+	rig.mail.TakeAbout(t, "dan@example.com", "The ACME key www (")
+	dan.post("/recovery").says(t, 200, "Print these")
+	rig.mail.TakeAbout(t, "dan@example.com", "New recovery codes were made")
 	eve.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 404, "")
 	dan.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 303, "")
 	all, err := rig.db.CredentialsOf(t.Context(), "dan")
@@ -343,6 +347,7 @@ func TestSSHKeyCertifiedInThePanel(t *testing.T) {
 	dan.post("/keys/ssh", "public_key", "ssh-ed25519 nonsense").says(t, 400, "no SSH public key")
 	made := dan.post("/keys/ssh", "public_key", string(line))
 	made.says(t, 200, "@cert-authority")
+	rig.mail.TakeAbout(t, "dan@example.com", "A certificate for the SSH key SHA256:")
 	certificate, _, _, _, err := ssh.ParseAuthorizedKey([]byte(html.UnescapeString(regexp.MustCompile(`ssh-ed25519-cert-v01@openssh\.com [^<]+`).FindString(made.body))))
 	if err != nil {
 		t.Fatalf("%v in %s", err, made.body)

@@ -19,7 +19,7 @@ func newUser(a *app) *cobra.Command {
 		newUserStatus(a, userStatus{
 			use: "suspend", done: "suspended", kind: postern.EventPersonSuspended, status: postern.PersonSuspended,
 			short: "Let somebody in no more, for now",
-			long:  "Suspend a person: nothing that they hold opens a door, from the next request on, until they are resumed.",
+			long:  "Suspend a person: nothing that they hold opens a door, from the next request on, until they are resumed. One-time links that they have not used are void.",
 		}),
 		newUserStatus(a, userStatus{
 			use: "resume", done: "resumed", kind: postern.EventPersonResumed, status: postern.PersonActive,

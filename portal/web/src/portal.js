@@ -1,6 +1,7 @@
 // The pages' script. Every page works without it, but for making keys.
 import * as keys from "./keys.js";
 import { tar } from "./tar.js";
+import { zip } from "./zip.js";
 import { profile } from "./profile.js";
 
 const $ = (selector, root = document) => root.querySelector(selector);
@@ -181,6 +182,7 @@ async function makeServer(form, say) {
     const layout = made.layouts[kind.value];
     const files = layout.files.map((file) => ({ ...file, body: file.body.replaceAll(made.key, () => key) }));
     offer($("[data-tar]", result), tar(files), "application/x-tar", `${made.name}-${kind.value}.tar`);
+    offer($("[data-zip]", result), zip(files), "application/zip", `${made.name}-${kind.value}.zip`);
     $("[data-dir]", result).textContent = layout.dir;
     $("[data-snippet]", result).textContent = layout.snippet;
     show($("[data-snippet]", result), layout.snippet !== "");
