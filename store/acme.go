@@ -107,7 +107,7 @@ func (db *DB) ACMEAccountAndOrder(ctx context.Context, id, order string) (acme.A
 }
 
 // ACMEAccountAndCertified implements [acme.Store]. A column that stands in the
-// condition of an index (serial = ”) is not compared with a bare parameter: for
+// condition of an index, as serial does, is not compared with a bare parameter: for
 // its value's sake SQLite would plan the query again each time.
 func (db *DB) ACMEAccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
 	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
