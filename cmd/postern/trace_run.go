@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -39,6 +41,18 @@ func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (
 		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
 	}
 	return fw, closer, nil
+}
+
+// createPrivate makes a file to write payloads to. One that is there stays.
+func createPrivate(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return nil, postern.Errorf(postern.Conflict, "%s is there already", name).WithHint("name another file, or remove it")
+	case err != nil:
+		return nil, postern.Errorf(postern.Invalid, "%w", err)
+	}
+	return f, nil
 }
 
 // openPrivate opens a file to write payloads to, which are nobody else's
@@ -126,9 +140,9 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := createPrivate(file)
 	if err != nil {
-		return postern.Errorf(postern.Conflict, "%w", err)
+		return err
 	}
 	cfg.Queue = true // a replay may show it
 	if cfg.Record, err = trace.NewRecorder(f, limit); err != nil {
@@ -172,10 +186,11 @@ func (o *traceOptions) replay(a *app, file string) error {
 		return err
 	}
 	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w})
-	if err == nil {
-		err = w.End(sum.Seen, sum.Losses)
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
 	}
-	return errors.Join(err, closer())
+	summary(a.err, sum)
+	return errors.Join(w.End(sum.Seen, sum.Losses), closer())
 }
 
 // beginner begins the output at the first event of a recording.
@@ -205,7 +220,16 @@ func ready(w io.Writer, s *trace.Session) {
 			pids[pid] = true
 		}
 	}
-	fmt.Fprintf(w, "ready: watching %d files of libvirt's in %d processes, and in those to come; Ctrl-C ends it\n", files, len(pids))
+	fmt.Fprintf(w, "ready: watching %s of libvirt's in %s, and in those to come; Ctrl-C ends it\n",
+		count(files, "file", "files"), count(len(pids), "process", "processes"))
+}
+
+// count writes a number with its noun.
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + more
 }
 
 func summary(w io.Writer, sum trace.Summary) {
@@ -232,13 +256,13 @@ func exportPCAP(a *app, file, output string) error {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer in.Close()
-	out, err := os.OpenFile(output, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	out, err := createPrivate(output)
 	if err != nil {
-		return postern.Errorf(postern.Conflict, "%w", err)
+		return err
 	}
 	n, err := trace.ExportPCAP(in, out)
 	if err := errors.Join(err, out.Close()); err != nil {
-		return err
+		return errors.Join(fmt.Errorf("%s: %w", file, err), os.Remove(output))
 	}
 	fmt.Fprintf(a.err, "%d messages written\n", n)
 	return nil

@@ -342,6 +342,9 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	if out := replay("--with", "qemu", "--procedure", "qemu.*"); !regexp.MustCompile(`(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`).MatchString(out) {
 		t.Errorf("no tree in\n%s", out)
 	}
+	if out := replay("--format", "people"); !regexp.MustCompile(`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`).MatchString(out) {
+		t.Errorf("no connection with its address in\n%.3000s", out)
+	}
 	if out := replay("--json"); !strings.Contains(out, `"seen":`) || strings.Contains(out, `"seen":0,`) {
 		t.Errorf("as JSON:\n%.500s", out)
 	}
@@ -355,6 +358,21 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	if fi, err := os.Stat(capture); err != nil || fi.Mode().Perm() != 0o600 || fi.Size() < 1000 {
 		t.Errorf("the capture: %v, %v", fi, err)
+	}
+	for _, args := range [][]string{{"record", file}, {"export", "-o", capture, file}} {
+		var errs bytes.Buffer
+		code := run(t.Context(), append([]string{"trace"}, args...), strings.NewReader(""), &errs, &errs)
+		if want := args[len(args)-1]; code == 0 || args[0] == "record" && !strings.Contains(errs.String(), want+" is there already\nhint: ") {
+			t.Errorf("%v over a file that is there: exit %d: %s", args, code, errs.String())
+		}
+	}
+	errs.Reset()
+	none := filepath.Join(t.TempDir(), "none.pcapng")
+	if code := run(t.Context(), []string{"trace", "export", "-o", none, capture}, strings.NewReader(""), &errs, &errs); code == 0 || !strings.Contains(errs.String(), capture+": this is no recording") {
+		t.Errorf("a capture as a recording: exit %d: %s", code, errs.String())
+	}
+	if _, err := os.Stat(none); err == nil {
+		t.Error("an export that failed leaves a file")
 	}
 	if first, again := replay(), replay(); first != again {
 		t.Error("two replays differ")

@@ -75,6 +75,7 @@ func (o *topOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	cfg.Queue = true
 	o.warn(a.err)
 	s, err := trace.Start(cfg)
 	if err != nil {

@@ -54,6 +54,8 @@ func traceTop(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, work, "top", "--by", "client", "--order", "calls", "--interval", "1h")
 	if got := strings.Split(out, "\n"); len(got) != 4 || !strings.HasSuffix(got[0], "CLIENT") || !strings.HasSuffix(got[1], "  root virsh") || !strings.HasSuffix(got[2], "  127.0.0.1") {
 		t.Errorf("by client:\n%s", out)
+	} else if f := strings.Fields(got[1]); f[len(f)-3] == "0.0%" {
+		t.Errorf("nobody waited for a worker:\n%s", out)
 	}
 	info := func() { virsh(t, l.UnixURI(), "dominfo", "vm1") }
 	if out := traced(t, info, "top", "--by", "domain", "--interval", "1h"); !strings.Contains(out, "  vm1\n") {

@@ -374,9 +374,13 @@ func (f *Writer) other(e *event.Event) bool {
 	for _, a := range d.args {
 		b = appendArgument(b, e, a)
 	}
+	if e.Domain != "" {
+		b = short(append(b, ' '), e.Domain, 64)
+	}
 	switch e.Kind {
 	case event.ClientNew, event.ServerNew, event.ClientFree, event.ServerFree:
 		a := f.socks.of(e)
+		b = pointer(append(b, ' '), e.Arg(0), 0)
 		b = clean(append(b, " local="...), a.local)
 		b = clean(append(b, " remote="...), a.remote)
 	}
