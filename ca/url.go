@@ -67,9 +67,12 @@ func (a *Authority) SetURL(ctx context.Context, url string) error {
 }
 
 // SetPortalURL says where the portal serves the authority's handlers: what
-// certificates carry unless something else was chosen. "" means nowhere that
-// others could reach.
+// certificates carry unless something else was chosen. A server that has no portal
+// which others reach says "", and changes nothing: another one may have.
 func (a *Authority) SetPortalURL(ctx context.Context, url string) error {
+	if url == "" {
+		return nil
+	}
 	if have, err := a.store.CASetting(ctx, settingPortal); err != nil || have == url {
 		return err
 	}
