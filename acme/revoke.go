@@ -47,8 +47,12 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 		}
 	} else {
 		by.Person = m.account.Person
-		if err := s.mayRevoke(r, m, serial, c.Names); err != nil {
+		ordered, err := s.mayRevoke(r, m, serial, c.Names)
+		if err != nil {
 			return err
+		}
+		if !ordered && req.Reason == keyCompromise {
+			return problem("badRevocationReason", http.StatusBadRequest, "that a key is compromised is for its holder, or whoever ordered the certificate, to say")
 		}
 	}
 	if !s.ca.ValidReason(req.Reason) {
@@ -65,27 +69,33 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 	return err
 }
 
-func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []string) error {
+// keyCompromise is the reason that concerns all certificates of a key (RFC 5280
+// section 5.3.1).
+const keyCompromise = 1
+
+// mayRevoke fails unless the account ordered the certificate, or has proved all
+// its names, and reports which.
+func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []string) (ordered bool, err error) {
 	o, err := s.store.ACMEOrderBySerial(r.Context(), serial)
 	if err == nil && o.Account == m.account.ID {
-		return nil
+		return true, nil
 	}
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
-		return err
+		return false, err
 	}
 	if len(names) == 0 {
-		return unauthorized("the certificate was issued to another account, and has no name to prove")
+		return false, unauthorized("the certificate was issued to another account, and has no name to prove")
 	}
 	proved, err := s.store.ACMEProved(r.Context(), m.account.ID, s.cfg.Now())
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, n := range names {
 		if !slices.Contains(proved, n) {
-			return unauthorized("the certificate was issued to another account, and this one has not proved %s", n)
+			return false, unauthorized("the certificate was issued to another account, and this one has not proved %s", n)
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // certID reads a certificate's identifier as RFC 9773 section 4.1 makes it:

@@ -29,6 +29,9 @@ func TestRevocation(t *testing.T) {
 	}
 	_, three := w.obtain(t, alice)
 	w.obtain(t, bob) // proves the name
+	if err := w.client.RevokeCertificate(t.Context(), bob, three, bob.PrivateKey, 1); kind(err) != "badRevocationReason" {
+		t.Errorf("that a key is compromised, by an account that never had it: %v", err)
+	}
 	if err := w.client.RevokeCertificate(t.Context(), bob, three, bob.PrivateKey, 0); err != nil {
 		t.Errorf("by an account that has proved the name: %v", err)
 	}
