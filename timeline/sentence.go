@@ -32,8 +32,11 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	if e.Count > 1 && !counted {
 		fmt.Fprintf(&b, ", %d times", e.Count)
 	}
+	if by := e.Details["by"]; by != "" && by != s.who {
+		b.WriteString(", by " + by)
+	}
 	if e.Reason != "" {
-		b.WriteString(": " + e.Reason)
+		b.WriteString(": " + reason(e))
 	}
 	if e.Took > 0 {
 		fmt.Fprintf(&b, "; answered in %s", Round(e.Took))
@@ -59,6 +62,7 @@ func telling(e postern.Event, joined []postern.Event) teller {
 		}
 	}
 	links := credentialsIn(e.Links, nil)
+	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	for _, j := range joined {
 		if j.Outcome != postern.OK || j.Person != t.who {
 			continue
@@ -74,11 +78,24 @@ func telling(e postern.Event, joined []postern.Event) teller {
 	}
 	if t.who == "" {
 		t.who = "somebody"
-		if strings.HasPrefix(e.Kind, "agent.") {
+		switch {
+		case strings.HasPrefix(e.Kind, "agent."):
 			t.who = "the agent"
+		case e.Kind == postern.EventConfigLoaded:
+			t.who = "the server"
+		case e.Details["profile"] == "server":
+			t.who = "a server"
 		}
 	}
 	return t
+}
+
+// reason is why, in words: the gate's reasons are words with hyphens.
+func reason(e postern.Event) string {
+	if e.Kind == postern.EventGate {
+		return strings.ReplaceAll(e.Reason, "-", " ")
+	}
+	return e.Reason
 }
 
 // credentialsIn adds the credentials among an event's links. The key that an SSH
@@ -137,11 +154,11 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventCAKeyRestored:   {"brought the key of %s back to the host", ""},
 	postern.EventCAKeyExported:   {"exported the key of %s", ""},
 	postern.EventAPIToken:        {"changed the API token %s", ""},
-	postern.EventCertIssued:      {"was issued the certificate for %s", "was not issued a certificate for %s"},
-	postern.EventCertRenewed:     {"renewed the certificate for %s", "could not renew the certificate for %s"},
-	postern.EventCertRevoked:     {"had the certificate for %s revoked", ""},
-	postern.EventSSHCertIssued:   {"was issued the SSH certificate for %s", "was not issued an SSH certificate for %s"},
-	postern.EventSSHRevoked:      {"had the SSH certificate for %s revoked", ""},
+	postern.EventCertIssued:      {"was issued the certificate %s", "was not issued the certificate %s"},
+	postern.EventCertRenewed:     {"renewed the certificate %s", "could not renew the certificate %s"},
+	postern.EventCertRevoked:     {"had the certificate %s revoked", ""},
+	postern.EventSSHCertIssued:   {"was issued the SSH certificate %s", "was not issued the SSH certificate %s"},
+	postern.EventSSHRevoked:      {"had the SSH certificate %s revoked", ""},
 	postern.EventGatePassed:      {"came in to %s", ""},
 	postern.EventGate:            {"", "was refused %s"},
 	postern.EventPortalEnrolled:  {"enrolled at the portal", "could not enrol at the portal"},
@@ -209,7 +226,11 @@ func did(e postern.Event) (_ string, counted bool) {
 			}
 		}
 	}
-	return before + e.Object + after, counted
+	words = before + e.Object + after
+	if names := e.Details["names"]; names != "" {
+		words += " for " + names
+	}
+	return words, counted
 }
 
 func ran(e postern.Event) string {

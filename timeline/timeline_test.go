@@ -118,10 +118,12 @@ func TestSentences(t *testing.T) {
 		e    postern.Event
 		want string
 	}{
-		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "no certificate was shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: no certificate was shown."},
+		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
+		{postern.Event{Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK, Details: map[string]string{"by": "root"}}, "bob was added, by root."},
+		{postern.Event{Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711", Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}}, Details: map[string]string{"profile": "server", "names": "a.example b.example"}}, "a server was issued the certificate 4711 for a.example b.example."},
 		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
 		{postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK}, "bob was issued the certificate."},
-		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "somebody could not load the configuration Caddyfile: line 3."},
+		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "the server could not load the configuration Caddyfile: line 3."},
 		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
 		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
 		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
