@@ -70,16 +70,17 @@ func (tx *Tx) spendCode(ctx context.Context, person string, hash [32]byte) error
 func (tx *Tx) switchOff(ctx context.Context, r portal.Recovery) (off portal.Off, err error) {
 	name, now := r.Event.Person, tx.db.Now()
 	for _, q := range []struct {
-		n   *int
-		sql string
+		n    *int
+		sql  string
+		args []any
 	}{
-		{&off.Links, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND expires > $2`},
-		{&off.Orders, `DELETE FROM portal_orders WHERE person = $1 AND serial = '' AND expires > $2`},
-		{&off.Codes, `DELETE FROM portal_codes WHERE person = $1 AND $2 > 0`},
+		{&off.Links, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND expires > $2`, []any{name, micros(now)}},
+		{&off.Orders, `DELETE FROM portal_orders WHERE person = $1 AND serial = '' AND expires > $2`, []any{name, micros(now)}},
+		{&off.Codes, `DELETE FROM portal_codes WHERE person = $1`, []any{name}},
 		// What is used stays: it says that the person has had a second factor.
-		{&off.Codes, `UPDATE otp_recovery SET used = $2 WHERE person = $1 AND used = 0`},
+		{&off.Codes, `UPDATE otp_recovery SET used = $2 WHERE person = $1 AND used = 0`, []any{name, micros(now)}},
 	} {
-		n, err := tx.Exec(ctx, q.sql, name, micros(now))
+		n, err := tx.Exec(ctx, q.sql, q.args...)
 		if err != nil {
 			return off, err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -327,22 +326,15 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	}
 	s := rig.stranger(t)
 	for _, table := range []string{"ca_certificates", "credentials", "portal_codes", "portal_mail", "log_events"} {
-		name := "refuse_" + table
-		if err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			_, err := tx.Exec(ctx, fmt.Sprintf(`CREATE TRIGGER %s BEFORE INSERT ON %s BEGIN SELECT RAISE(ABORT, 'no'); END`, name, table))
-			return err
-		}); err != nil {
-			t.Fatal(table, err)
+		refuse, take := "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" BEGIN SELECT RAISE(ABORT, 'constraint'); END", "DROP TRIGGER refuse"
+		if rig.db.Shared() { // PostgreSQL
+			refuse, take = "ALTER TABLE "+table+" ADD CONSTRAINT refuse CHECK (false) NOT VALID", "ALTER TABLE "+table+" DROP CONSTRAINT refuse"
 		}
+		rig.exec(t, refuse)
 		if v, a := s.enrol(made.Code, "new"); v != nil || a.StatusCode < 400 || strings.Contains(a.body, "constraint") {
 			t.Errorf("%s refuses, and the answer is %d: %s", table, a.StatusCode, a.main())
 		}
-		if err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			_, err := tx.Exec(ctx, "DROP TRIGGER "+name)
-			return err
-		}); err != nil {
-			t.Fatal(table, err)
-		}
+		rig.exec(t, take)
 		dan.get("/").says(t, 200, "Hello dan") // nothing was revoked
 	}
 	v, a := s.enrol(made.Code, "new")
@@ -353,6 +345,18 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	certs, err := rig.Authority.CertificatesOf(t.Context(), "dan")
 	if err != nil || len(certs) != 2 {
 		t.Errorf("%d certificates: %v", len(certs), err)
+	}
+}
+
+// exec does something to the database.
+func (rig *portalRig) exec(t *testing.T, sql string) {
+	t.Helper()
+	err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.Exec(ctx, sql)
+		return err
+	})
+	if err != nil {
+		t.Fatal(sql, err)
 	}
 }
 
