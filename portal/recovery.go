@@ -117,9 +117,10 @@ func (l *Links) RecoverNow(ctx context.Context, who postern.Person, e postern.Ev
 	return made, off, err
 }
 
-// withCode spends a recovery code: as RecoverNow, but the link is not sent.
+// withCode spends a recovery code: as RecoverNow, but the link is not sent, and
+// nothing but the code decides whether it is made.
 func (l *Links) withCode(ctx context.Context, who postern.Person, e postern.Event, code [32]byte, keepOTP bool) (Made, Off, error) {
-	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
+	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, postern.Person{}, l.ShortLinkLife, nil)
 	if err != nil {
 		return made, Off{}, err
 	}

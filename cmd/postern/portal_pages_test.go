@@ -136,6 +136,7 @@ func TestEveryPageFits(t *testing.T) {
 		{stranger, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
 		{stranger, "error", "/nowhere", "", "no such page"},
 		{in, "home", "/", "", "Hello boss"},
+		{in, "enrol-known", strings.TrimPrefix(made.URL, rig.url), "", "is switched off"},
 		{in, "devices", "/certificates", "", "this device"},
 		{in, "device", "/certificates/" + boss.serial, "", "Revoke"},
 		{in, "device-new", "/certificates/new", "", "Make it here"},

@@ -430,6 +430,29 @@ func TestMailHeadersCannotBeInjected(t *testing.T) {
 	}
 }
 
+// TestEveryFormIsOfItsSignIn holds that a person who comes with a certificate
+// can use the forms of the public pages, too.
+func TestEveryFormIsOfItsSignIn(t *testing.T) {
+	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp, c.RecoverByMail = []string{"example.com"}, true })
+	boss := rig.enrolled(t, "boss", "admin")
+	rig.person(t, "newcomer", postern.SignedUp)
+	form := regexp.MustCompile(`(?s)<form.*?</form>`)
+	for _, path := range []string{
+		"/enrol", "/prove", "/recover", "/signup", "/recovery", "/certificates/new", "/certificates/" + boss.serial, "/servers/new", "/keys",
+		"/admin", "/admin/names", "/admin/people/newcomer", "/admin/people/boss",
+	} {
+		forms := form.FindAllString(boss.get(path).body, -1)
+		if len(forms) == 0 {
+			t.Errorf("%s has no form", path)
+		}
+		for _, f := range forms {
+			if strings.Contains(f, `method="post"`) && !csrfRE.MatchString(f) {
+				t.Errorf("%s: whoever has a certificate cannot send %s", path, f[:min(len(f), 100)])
+			}
+		}
+	}
+}
+
 func TestArchiveForServer(t *testing.T) {
 	rig := newServerRig(t)
 	rig.NamePatterns = []string{"*.internal"}

@@ -75,8 +75,7 @@ async function openLink(form) {
   history.replaceState(null, "", location.pathname);
   const input = $("[name=code]", form);
   input.value = token;
-  const body = new FormData();
-  body.set("code", token);
+  const body = new FormData(form);
   try {
     const link = await post(form.dataset.check, body);
     show($("[data-codefield]", form), false);
