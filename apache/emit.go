@@ -64,7 +64,7 @@ func (c *converter) certificate(s *site) {
 	if s.chain != "" {
 		cert = c.joined(s.cert, s.chain)
 		if s.at != nil {
-			c.notes.add(Info, s.at, "certificate and chain are one file for Caddy: cat %s %s > %s", s.cert, s.chain, cert)
+			c.notes.add(Info, s.at, "certificate and chain are one file for Caddy: %s holds %s and then %s", cert, s.cert, s.chain)
 		}
 	}
 	key := s.key
@@ -232,7 +232,7 @@ func (c *converter) guard(s *site, g guard) {
 	p := g.policy
 	switch {
 	case p.closed:
-		fmt.Fprint(w, "\t\trule `false`\n")
+		fmt.Fprint(w, "\t\tanyone\n\t\trule `false`\n") // nobody, with or without a certificate
 	default:
 		if !p.asks() {
 			fmt.Fprint(w, "\t\tanyone\n")

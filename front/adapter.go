@@ -104,7 +104,7 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 		Admin   json.RawMessage `json:"admin"`
 		Storage json.RawMessage `json:"storage"`
 		Logging struct {
-			Logs map[string]json.RawMessage `json:"logs"`
+			Logs map[string]map[string]any `json:"logs"`
 		} `json:"logging"`
 		Apps struct {
 			HTTP struct {
@@ -132,9 +132,12 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 	// site that is served no longer.
 	set(c.Apps.TLS.Automation.Clean == nil, "apps", "tls", "disable_storage_clean", true)
 	if !d.Verbose {
-		set(c.Logging.Logs["default"] == nil, "logging", "logs", "default", map[string]any{
-			"level": "WARN", "exclude": []string{"admin", "http.auto_https"}, // they warn of what was meant
-		})
+		// A site's access log leaves itself out of the default one, and says no
+		// more of that.
+		log := c.Logging.Logs["default"]
+		exclude, _ := log["exclude"].([]any)
+		exclude = append(exclude, "admin", "http.auto_https") // they warn of what was meant
+		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default", map[string]any{"level": "WARN", "exclude": exclude})
 	}
 	set(c.Apps.HTTP.Grace == nil && d.Grace > 0, "apps", "http", "grace_period", d.Grace.String())
 	return config, err

@@ -120,6 +120,9 @@ func writeImport(dir string, r *apache.Result) error {
 			return err
 		}
 		text = strings.ReplaceAll(text, b.Name, name)
+		for i := range r.Notes {
+			r.Notes[i].Text = strings.ReplaceAll(r.Notes[i].Text, b.Name, name)
+		}
 	}
 	return createNew(filepath.Join(dir, "Caddyfile"), []byte(text))
 }
