@@ -347,25 +347,37 @@ func uptime() float64 {
 
 // Listeners returns the sshd processes of this host that listen for
 // connections: those whose parent is no sshd, and that serve none themselves.
+// Those of containers are other hosts'.
 func Listeners() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
+	here, _ := os.Readlink("/proc/self/ns/pid")
 	var pids []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || procFile(pid, "comm") != "sshd" {
 			continue
 		}
+		if there, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err == nil && there != here {
+			continue
+		}
 		title := procFile(pid, "cmdline")
-		serves := strings.HasPrefix(title, "sshd: ") && !strings.Contains(title, "[listener]")
 		parent, err := strconv.Atoi(statField(pid, 4))
-		if err == nil && !serves && procFile(parent, "comm") != "sshd" && processUser(pid) == 0 {
+		if err == nil && processUser(pid) == 0 && !serves(title) && (strings.Contains(title, listening) || procFile(parent, "comm") != "sshd") {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// listening is in the title of an sshd that listens, behind its arguments.
+const listening = " [listener] "
+
+// serves reports whether a title is that of an sshd that serves a connection.
+func serves(title string) bool {
+	return (strings.HasPrefix(title, "sshd: ") || strings.HasPrefix(title, "sshd-session: ")) && !strings.Contains(title, listening)
 }
 
 // processUser returns the user that a process runs as, -1 if it is gone. The

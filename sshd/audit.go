@@ -19,8 +19,10 @@ import (
 // Auditor looks for what is wrong with two-factor SSH on a host. The zero
 // value audits this one; sshd wants root for it.
 type Auditor struct {
-	Root   string   // read files below this directory instead of /
-	Config string   // sshd's; empty means /etc/ssh/sshd_config
+	Root string // read files below this directory instead of /
+	// Config is sshd's; empty means that of the sshd that runs, with the options
+	// that it was started with, else /etc/ssh/sshd_config.
+	Config string
 	SSHD   []string // the sshd command; empty means sshd from /usr/sbin
 	// Service is the PAM service; empty means what sshd's configuration says,
 	// else sshd.
@@ -71,6 +73,9 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("sudo postern ssh check")
 	}
 	sshd = append(sshd, "-f", run.path(run.config))
+	if a.Config == "" && a.Root == "" && len(a.SSHD) == 0 {
+		run.asRunning(&sshd)
+	}
 	if err := run.gather(ctx, sshd); err != nil {
 		return nil, err
 	}
@@ -86,6 +91,26 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	run.judgeClock(clock, a.timeCodes(ctx))
 	run.sort()
 	return &run.Report, nil
+}
+
+// asRunning takes the command and the configuration of the sshd that runs, and
+// tells of others that run beside it with another.
+func (a *audit) asRunning(sshd *[]string) {
+	pids, _ := Listeners()
+	first := 0
+	for _, pid := range pids {
+		command, file, err := parseTitle(procFile(pid, "cmdline"))
+		switch {
+		case err != nil || slices.Equal(command, *sshd) && first > 0:
+		case first == 0:
+			first, *sshd, a.config = pid, command, file
+		default:
+			a.add(Finding{
+				ID: "another-sshd", Severity: Low, Title: fmt.Sprintf("process %d is another sshd, which was not audited", pid),
+				Where: Line{File: file, Text: strings.Join(command, " ")}, Proof: fmt.Sprintf("ps %d", pid), Mend: "postern ssh check --config " + file,
+			})
+		}
+	}
 }
 
 func (a *audit) gather(ctx context.Context, sshd []string) error {

@@ -5,8 +5,12 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -14,30 +18,109 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Beside returns the channels that sshd leaves open beside a ForceCommand for a
-// connection, given as sshd describes it in SSH_CONNECTION. It needs no
-// privilege, but to read sshd's configuration; who cannot gets one finding,
-// "gate-unreadable", that says so.
-func Beside(ctx context.Context, user, connection string) []Finding {
+// Beside returns the channels that sshd leaves open beside a ForceCommand, whose
+// process is pid, for a connection given as sshd describes it in SSH_CONNECTION.
+// It needs no privilege, but to read the configuration that this sshd was started
+// with; where that cannot be known or read, it gets one finding,
+// gate-unreadable, that says so.
+func Beside(ctx context.Context, pid int, user, connection string) []Finding {
 	c := Case{User: user, Host: "unknown", Address: "0.0.0.0", LocalAddress: "0.0.0.0", LocalPort: "22"}
-	if f := strings.Fields(connection); len(f) == 4 {
-		c.Host, c.Address, c.LocalAddress, c.LocalPort = f[0], f[0], f[2], f[3]
+	if w := strings.Fields(connection); len(w) == 4 {
+		c.Host, c.Address, c.LocalAddress, c.LocalPort = w[0], w[0], w[2], w[3]
 	}
+	f := Finding{ID: unreadable, Severity: Critical}
+	sshd, file, err := startedWith(pid)
+	if err != nil {
+		f.Title = "which configuration sshd uses cannot be found out: " + err.Error()
+		f.Where = Line{File: sshdConfigFile}
+		f.Mend = "have sshd listen by itself, not by a socket of systemd's or inetd's, and write its options without blanks in them"
+		return []Finding{f}
+	}
+	a := &audit{config: file}
+	var s settings
 	key, err := throwawayKey()
 	if err == nil {
 		defer key.Close()
-		var s settings
 		// sshd closes what it inherits: let it open our copy.
-		if s, err = effective(ctx, []string{"/usr/sbin/sshd", "-f", sshdConfigFile, "-h", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), key.Fd())}, c); err == nil {
-			a := &audit{config: sshdConfigFile}
-			a.directives, _ = a.hostFiles.directives(sshdConfigFile)
-			return a.channelsBeside(door{c: c, s: s})
+		s, err = effective(ctx, append(sshd, "-h", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), key.Fd())), c)
+	}
+	if err == nil {
+		a.directives, err = a.hostFiles.directives(file)
+	}
+	if err != nil {
+		f.Title = "what sshd leaves open cannot be found out: " + err.Error()
+		f.Where = Line{File: file}
+		f.Mend = fmt.Sprintf("see what is wrong: sudo -u %s %s -T", user, strings.Join(sshd, " "))
+		if m := refusedFile.FindStringSubmatch(err.Error()); m != nil {
+			f.Where.File, f.Mend = m[1], "chmod go+r "+m[1]
+		}
+		return []Finding{f}
+	}
+	return a.channelsBeside(door{c: c, s: s})
+}
+
+// unreadable is the identifier of what cannot be found out.
+const unreadable = "gate-unreadable"
+
+// refusedFile finds the file that sshd may not read in what it says.
+var refusedFile = regexp.MustCompile(`(/\S+): Permission denied`)
+
+// startedWith returns the command that tells the configuration of the sshd whose
+// connection a process descends from, and its file: the program with the -f and
+// -o that its listening process was started with. That one shows them in its
+// title.
+func startedWith(pid int) (command []string, file string, err error) {
+	for depth := 0; pid > 0 && depth < 64; depth++ { // 1 may be sshd, in a container
+		title := procFile(pid, "cmdline")
+		if strings.HasPrefix(procFile(pid, "comm"), "sshd") && processUser(pid) == 0 && !serves(title) {
+			return parseTitle(title)
+		}
+		pid, _ = strconv.Atoi(statField(pid, 4))
+	}
+	return nil, "", errors.New("no listening sshd is seen that it comes from")
+}
+
+// parseTitle reads the title of an sshd that listens, "sshd: /usr/sbin/sshd -D
+// [listener] 0 of 10-100 startups", or its arguments as older ones leave them.
+func parseTitle(title string) (command []string, file string, err error) {
+	words := strings.Split(title, "\x00")
+	if rest, ok := strings.CutPrefix(title, "sshd: "); ok {
+		rest, _, _ = strings.Cut(rest, listening)
+		words = strings.Fields(rest)
+	}
+	if !filepath.IsAbs(words[0]) {
+		return nil, "", errors.New("its listening process shows no arguments")
+	}
+	command, file = words[:1:1], sshdConfigFile
+	for words = words[1:]; len(words) > 0; words = words[1:] {
+		cluster, ok := strings.CutPrefix(words[0], "-")
+		for i := 0; ok && i < len(cluster); i++ {
+			flag := cluster[i]
+			if strings.IndexByte("46DQRTdeiqrtGV", flag) >= 0 {
+				continue
+			}
+			ok = strings.IndexByte("CEbcfghkopu", flag) >= 0
+			value := cluster[i+1:]
+			if value == "" && len(words) > 1 {
+				words = words[1:]
+				value = words[0]
+			}
+			switch flag {
+			case 'f':
+				file = value
+			case 'o':
+				command = append(command, "-o", value)
+			}
+			break
+		}
+		if !ok {
+			return nil, "", fmt.Errorf("%q among its arguments", words[0])
 		}
 	}
-	return []Finding{{
-		ID: "gate-unreadable", Severity: Critical, Title: "what sshd leaves open cannot be found out: " + err.Error(),
-		Where: Line{File: sshdConfigFile}, Mend: "chmod go+r " + sshdConfigFile,
-	}}
+	if !filepath.IsAbs(file) {
+		return nil, "", fmt.Errorf("its file %q is relative", file)
+	}
+	return append(command, "-f", file), file, nil
 }
 
 // throwawayKey returns an unnamed file with a fresh host key: sshd prints its

@@ -2,6 +2,7 @@ package sshd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,6 +136,7 @@ type Shell struct {
 	// returns them; Accepted are the identifiers of those that do not matter.
 	Open     []Finding
 	Accepted []string
+	Debug    bool          // tell on Stderr what is found on the way, but no code
 	Timeout  time.Duration // to type the code, and again to check it; 0 means 60 seconds
 	Stdin    *os.File
 	Stdout   io.Writer
@@ -165,22 +167,32 @@ func (s Shell) Run(ctx context.Context) error {
 	return err
 }
 
+// debug tells what went well, in the manner of the script of old.
+func (s Shell) debug(format string, args ...any) {
+	if s.Debug {
+		fmt.Fprintf(s.Stderr, "\033[1;32m[i]\033[0;39m "+format+"\n", args...)
+	}
+}
+
 func (s Shell) run(ctx context.Context) error {
 	if err := s.refuseOpen(); err != nil {
 		return err
 	}
+	for _, f := range s.Open {
+		s.debug("open beside this, and accepted: %s", f.ID)
+	}
 	var ids []string
+	path := cmp.Or(s.TrustedKeys, mappingsFile)
 	if !s.AnyKey {
-		path := s.TrustedKeys
-		if path == "" {
-			path = mappingsFile
-		}
 		b, err := readTrusted(path)
 		if err != nil {
 			return err
 		}
 		if ids = trustedIDs(b, s.User); len(ids) == 0 {
 			return postern.Errorf(postern.Denied, "%s lists no key for %s", path, s.User)
+		}
+		for _, id := range ids {
+			s.debug("%s has for %s the key %s", path, s.User, id)
 		}
 	}
 	code, err := s.code(ctx)
@@ -191,9 +203,14 @@ func (s Shell) run(ctx context.Context) error {
 	if !s.AnyKey && !slices.ContainsFunc(ids, func(id string) bool { return len(code) == len(id)+32 && strings.EqualFold(code[:len(id)], id) }) {
 		return postern.Errorf(postern.Denied, "the code is of no key that is trusted for %s", s.User)
 	}
+	s.debug("the code has %d characters and is of a key that may be used: asking whether it is right", len(code))
 	ctx, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
-	return s.Validate(ctx, code)
+	err = s.Validate(ctx, code)
+	if err == nil {
+		s.debug("the code is right")
+	}
+	return err
 }
 
 func (s Shell) timeout() time.Duration {
@@ -207,9 +224,13 @@ func (s Shell) timeout() time.Duration {
 func (s Shell) refuseOpen() error {
 	var names, mends []string
 	for _, f := range s.Open {
-		if !slices.Contains(s.Accepted, f.ID) {
-			names, mends = append(names, f.ID), append(mends, f.Mend)
+		if slices.Contains(s.Accepted, f.ID) {
+			continue
 		}
+		if f.ID == unreadable {
+			return postern.Errorf(postern.Denied, "%s", f.Title).WithHint("%s; or accept that by name: --accept %s", f.Mend, f.ID)
+		}
+		names, mends = append(names, f.ID), append(mends, f.Mend)
 	}
 	if len(names) == 0 {
 		return nil

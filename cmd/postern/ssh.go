@@ -55,7 +55,7 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print a JSON object")
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`")
-	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default /etc/ssh/sshd_config)")
+	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
 	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
 	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")
 	f.StringVar(&o.prover.User, "user", "", "prove as this `USER` only")

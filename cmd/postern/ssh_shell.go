@@ -35,10 +35,13 @@ and become what sshd would have run: the login shell, or the client's command.
 
 Reads /etc/yubikey_shell (YUBICO_API_ID, TRUSTED_KEYS_FILE, DEBUG; besides,
 YUBICO_API_URL and YUBICO_API_KEY) and /etc/yubikey_mappings. Without an API
-identifier the Postern daemon of this host is asked.
+identifier the Postern daemon of this host is asked. DEBUG=1 has it tell on
+standard error what it finds on the way.
 
 sshd has let the client in before this runs. So it refuses to start where sshd
-leaves a channel open beside it, and says which and how to close it. Where
+leaves a channel open beside it, by the configuration that this sshd was started
+with, and says which and how to close it; also where that cannot be known, as for
+an sshd that systemd or inetd starts for each connection. Where
 nobody can type a code (sftp, scp, rsync), give it with
 ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
@@ -52,6 +55,9 @@ ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 	return cmd
 }
 
+// lastWord is how long sshd has to pass on why, before the connection ends.
+const lastWord = 200 * time.Millisecond
+
 // sshShell returns only if it refuses; the connection ends with it.
 func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
 	// Hanging up, and what interrupts or stops a program, are noes.
@@ -62,6 +68,7 @@ func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
 	if hint := postern.HintOf(err); hint != "" {
 		fmt.Fprintf(a.err, "hint: %s\n", hint)
 	}
+	time.Sleep(lastWord)
 	sshd.Disconnect()
 	return &postern.Error{Code: postern.Internal} // said already, before the connection ends
 }
@@ -77,8 +84,8 @@ func (a *app) becomeShell(ctx context.Context, o sshShellOptions) error {
 	}
 	s := sshd.Shell{
 		User: account, Login: login, Environ: os.Environ(), TrustedKeys: cfg.TrustedKeys,
-		Accepted: o.accept, Timeout: o.timeout, Stdin: os.Stdin, Stdout: a.out, Stderr: a.err,
-		Open: sshd.Beside(ctx, account, os.Getenv("SSH_CONNECTION")), Log: logAuth,
+		Accepted: o.accept, Debug: cfg.Debug, Timeout: o.timeout, Stdin: os.Stdin, Stdout: a.out, Stderr: a.err,
+		Open: sshd.Beside(ctx, os.Getpid(), account, os.Getenv("SSH_CONNECTION")), Log: logAuth,
 	}
 	if err := shellValidator(&s, cfg); err != nil {
 		return err

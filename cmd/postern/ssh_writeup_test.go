@@ -322,6 +322,70 @@ func TestShellTypesTheCode(t *testing.T) {
 	})
 }
 
+// TestShellAsksTheRightSSHD has a second sshd beside the first, with another
+// configuration, that leaves everything open.
+func TestShellAsksTheRightSSHD(t *testing.T) {
+	t.Parallel()
+	h, rig := gateHost(t)
+	strict := read(t, h.Inside("/etc/ssh/sshd_config"))
+	for name, content := range map[string]string{"open": strings.ReplaceAll(strict, "DisableForwarding yes\n", ""), "strict": strict} {
+		if err := os.WriteFile(h.Inside("/etc/ssh/"+name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(h.Inside("/etc/yubikey_shell"), []byte("YUBICO_API_ID=4711\nDEBUG=1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := func(port string) string {
+		out, _ := h.Command("ssh", "-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+			"-o", "SetEnv=LC_POSTERN_OTP="+rig.touch(t, "fred"), "-p", port, "fred@127.0.0.1", "echo is i''n").CombinedOutput()
+		return string(out)
+	}
+	for _, c := range []struct {
+		port string
+		args []string
+		want string
+	}{
+		{"2201", []string{"-f", "/etc/ssh/strict"}, "is in\n"},
+		{"2202", []string{"-f", "/etc/ssh/open"}, "sshd leaves open what no code guards: gate-tcp-forwarding"},
+		{"2203", []string{"-f", "/etc/ssh/strict", "-oPermitTunnel=yes"}, "sshd leaves open what no code guards: gate-tunnel"},
+		{"2204", []string{"-f", "/etc/ssh/strict", "-o", "PermitTunnel no"}, "cannot be found out"},
+	} {
+		sshd := h.Command("/usr/sbin/sshd", append(c.args, "-h", filepath.Join(h.Dir, "host"), "-p", c.port)...)
+		if out, err := sshd.CombinedOutput(); err != nil { // it goes into the background
+			t.Fatalf("%v: %s", err, out)
+		}
+		out := run(c.port)
+		for out == "" || strings.Contains(out, "Connection refused") {
+			posterntest.Pause(t)
+			out = run(c.port)
+		}
+		if !strings.Contains(out, c.want) {
+			t.Errorf("sshd %q: %s", c.args, out)
+		}
+		id := rig.tokens["fred"].PublicID
+		if tells := strings.Contains(out, "[i]"); tells != (c.want == "is in\n") || tells && (!strings.Contains(out, "key "+id+"\n") || strings.Contains(out, id+"c")) {
+			t.Errorf("DEBUG=1 tells: %s", out)
+		}
+	}
+}
+
+// TestCheckAsksTheRightSSHD audits what the sshd that runs was started with.
+func TestCheckAsksTheRightSSHD(t *testing.T) {
+	t.Parallel()
+	h, _ := gateHost(t)
+	if found := auditHost(t, h); slices.Contains(found, "another-sshd") || slices.Contains(found, "gate-tunnel") {
+		t.Errorf("found %q", found)
+	}
+	sshd := h.Command("/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config", "-oPermitTunnel=yes", "-h", filepath.Join(h.Dir, "host"), "-p", "2201")
+	if out, err := sshd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for !slices.Contains(auditHost(t, h), "another-sshd") {
+		posterntest.Pause(t)
+	}
+}
+
 func TestShellCarriesFiles(t *testing.T) {
 	t.Parallel()
 	h, rig := gateHost(t)
