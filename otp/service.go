@@ -328,7 +328,7 @@ func (c *check) answer(w http.ResponseWriter) {
 	var stamp [32]byte
 	add("t", string(appendTime(stamp[:0], c.service.config.Now())))
 	if c.version >= 2 {
-		if c.otp != "" && printable(c.otp) {
+		if c.otp != "" && echoes(c.otp) {
 			add("otp", c.otp)
 		}
 		if c.nonce != "" {
@@ -368,14 +368,15 @@ var (
 	noStore     = []string{"no-store"}
 )
 
-// printable reports whether s can be echoed: short, and nothing in it could
-// begin another line.
-func printable(s string) bool {
+// echoes reports whether s can be echoed: short, and nothing in it could begin
+// another line, or another parameter in the text that is signed. No keyboard
+// layout types such a code.
+func echoes(s string) bool {
 	if len(s) > maxCodeBytes {
 		return false
 	}
 	for _, r := range s {
-		if r < ' ' || r == 0x7f || r == 0xfffd || r == 0x85 || r == 0x2028 || r == 0x2029 {
+		if r < ' ' || r == '&' || r == '=' || r == 0x7f || r == 0xfffd || r == 0x85 || r == 0x2028 || r == 0x2029 {
 			return false
 		}
 	}

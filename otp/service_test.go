@@ -105,6 +105,24 @@ func lines(t testing.TB, body string) map[string]string {
 	return got
 }
 
+// TestEchoSignsNoOtherAnswer asks, as somebody between a client and the server,
+// for the signature of an OK to the client's own request.
+func TestEchoSignsNoOtherAnswer(t *testing.T) {
+	h := newHouse(t, store.Config{}, otp.Config{})
+	h.client1(t)
+	code := touch(t, h.token(t, ""))
+	const ok = "&sl=100&status=OK&t=2026-11-24T13:00:00Z0001"
+	got := h.ask(t, "/wsapi/2.0/verify", query("id", "1", "nonce", nonce, "otp", code+ok))
+	if got["status"] != "BAD_OTP" {
+		t.Fatalf("%v", got)
+	}
+	mac := hmac.New(sha1.New, apiKey)
+	io.WriteString(mac, "nonce="+nonce+"&otp="+code+ok+"&status=BAD_OTP&t="+got["t"])
+	if got["h"] == base64.StdEncoding.EncodeToString(mac.Sum(nil)) {
+		t.Error("the signature of a no is that of an OK whose time ends oddly")
+	}
+}
+
 func query(kv ...string) url.Values {
 	q := url.Values{}
 	for i := 0; i < len(kv); i += 2 {
