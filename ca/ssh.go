@@ -207,7 +207,7 @@ func (a *Authority) checkSSHKey(key ssh.PublicKey) error {
 	switch pub := ck.CryptoPublicKey().(type) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:
 		if err := CheckKey(pub); err != nil {
-			return err
+			return postern.Errorf(postern.Invalid, "%w", err).WithHint("use ssh-keygen -t ed25519")
 		}
 	default:
 		if key.Type() != ssh.KeyAlgoED25519 {

@@ -14,26 +14,7 @@ import (
 func newOTPSync(a *app) *cobra.Command {
 	return group("sync", "Keep step with yubikey-val servers",
 		newOTPSyncSet(a),
-		&cobra.Command{
-			Use: "show", Short: "Show which servers are told and heard",
-			Long:    "Show which servers are told of accepted codes, and which are heard.",
-			Example: "  postern otp sync show",
-			Args:    usageArgs(cobra.NoArgs),
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
-					s, err := keys.SyncConfig(cmd.Context())
-					if err != nil {
-						return err
-					}
-					allow := make([]string, len(s.Allow))
-					for i, p := range s.Allow {
-						allow[i] = p.String()
-					}
-					fmt.Fprintf(a.out, "tells %s\nhears %s\n", dash(strings.Join(s.Peers, " ")), dash(strings.Join(allow, " ")))
-					return nil
-				})
-			},
-		},
+		newOTPSyncShow(a),
 		&cobra.Command{
 			Use: "off", Short: "Tell and hear no other server",
 			Long:    "Tell and hear no other server any more, from the next start on.",
@@ -45,6 +26,40 @@ func newOTPSync(a *app) *cobra.Command {
 				})
 			},
 		})
+}
+
+func newOTPSyncShow(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "show", Short: "Show which servers are told and heard",
+		Long:    "Show which servers are told of accepted codes, and which are heard.",
+		Example: "  postern otp sync show --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+				s, err := keys.SyncConfig(cmd.Context())
+				if err != nil {
+					return err
+				}
+				hears := make([]string, len(s.Allow))
+				for i, p := range s.Allow {
+					hears[i] = p.String()
+				}
+				if asJSON {
+					return printJSON(a.out, struct {
+						Tells   []string `json:"tells"`
+						Hears   []string `json:"hears"`
+						Timeout float64  `json:"timeout,omitempty"` // seconds
+						Level   int      `json:"level,omitempty"`   // percent
+					}{append([]string{}, s.Peers...), hears, s.Timeout.Seconds(), s.Default})
+				}
+				fmt.Fprintf(a.out, "tells %s\nhears %s\n", dash(strings.Join(s.Peers, " ")), dash(strings.Join(hears, " ")))
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
 }
 
 func newOTPSyncSet(a *app) *cobra.Command {
