@@ -128,7 +128,7 @@ type sshWay struct {
 
 // BenchmarkSSHLogin measures what PAM and Postern add to a login with a public
 // key, until its first session is open: three questions of pam_postern, with
-// two durable commits.
+// two durable commits, and its word that it asks for a code.
 //
 // sshd holds back its answer to each request for authentication, for 5 to 9.2 ms
 // that depend on the user and on a secret that it makes when it starts

@@ -417,10 +417,19 @@ func (h *Host) Chmod(t testing.TB, name string, mode os.FileMode) {
 // Inside returns where a path of the host is for the test.
 func (h *Host) Inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid, path) }
 
+// cleanUp is how long before go test would end everything a test that waits
+// fails, so that it cleans up.
+const cleanUp = 5 * time.Second
+
 // Pause waits a little before something is looked at again, and fails the test
 // when its time is up.
 func Pause(t testing.TB) {
 	t.Helper()
+	if d, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {
+		if end, ok := d.Deadline(); ok && time.Until(end) < cleanUp {
+			t.Fatal("waited in vain")
+		}
+	}
 	select {
 	case <-t.Context().Done():
 		t.Fatal("waited in vain")
