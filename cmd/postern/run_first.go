@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -52,8 +53,8 @@ func (s *server) begin(ctx context.Context) (*firstRun, error) {
 		return nil, nil
 	}
 	s.file = s.state.path(configFile)
-	if _, err := os.Stat(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if text, err := os.ReadFile(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return s.again(string(text)), nil
 	}
 	for _, port := range []*int{&s.opts.httpsPort, &s.opts.httpPort} {
 		if err := choosePort(port); err != nil {
@@ -66,10 +67,40 @@ func (s *server) begin(ctx context.Context) (*firstRun, error) {
 		person:  invokingUser(),
 		root:    s.state.path("root.pem"),
 	}
+	first.files(s.state.path("first"))
 	if err := first.enrol(ctx, s); err != nil {
 		return nil, err
 	}
 	return first, s.writeSample(first)
+}
+
+// The sample's addresses, as its configuration has them.
+var (
+	sampleSite   = regexp.MustCompile(`(?m)^(https://localhost:[0-9]+) \{$`)
+	samplePortal = regexp.MustCompile(`(?m)^\s*portal (https://id\.localhost:[0-9]+)$`)
+)
+
+// again finds what the first run made, as long as the configuration is still
+// about the sample and the certificate is there; else it returns nil.
+func (s *server) again(config string) *firstRun {
+	site, portal := sampleSite.FindStringSubmatch(config), samplePortal.FindStringSubmatch(config)
+	made, err := filepath.Glob(s.state.path("first/*.p12"))
+	if site == nil || portal == nil || err != nil || len(made) != 1 || !strings.Contains(config, "require /guarded*") {
+		return nil
+	}
+	first := &firstRun{
+		address: site[1], portal: portal[1], person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), root: s.state.path("root.pem"),
+	}
+	first.files(s.state.path("first"))
+	return first
+}
+
+// files names the files of the certificate.
+func (f *firstRun) files(dir string) {
+	f.p12 = filepath.Join(dir, f.person+".p12")
+	f.cert = filepath.Join(dir, f.person+".crt")
+	f.key = filepath.Join(dir, f.person+".key")
+	f.password = filepath.Join(dir, f.person+".password")
 }
 
 // choosePort puts a port that is free in the place of 0: the sample keeps it.
@@ -134,14 +165,10 @@ func (f *firstRun) enrol(ctx context.Context, s *server) error {
 	if err != nil && postern.CodeOf(err) != postern.Conflict {
 		return err
 	}
-	dir := s.state.path("first")
+	dir := filepath.Dir(f.p12)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f.p12 = filepath.Join(dir, f.person+".p12")
-	f.cert = filepath.Join(dir, f.person+".crt")
-	f.key = filepath.Join(dir, f.person+".key")
-	f.password = filepath.Join(dir, f.person+".password")
 	if _, err := os.Stat(f.p12); err == nil {
 		return nil
 	}

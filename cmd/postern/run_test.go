@@ -188,6 +188,9 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	if got := r.curl(append(r.me(), r.url("/guarded/"))...); !strings.Contains(got, "You are in") {
 		t.Errorf("after a second start: %s", got)
 	}
+	if !strings.Contains(r.out.String(), line[0]) {
+		t.Errorf("the second start does not say how to get in:\n%s", r.out)
+	}
 	if out, err := r.postern("log", "verify"); err != nil {
 		t.Errorf("log verify: %v\n%s", err, out)
 	}
