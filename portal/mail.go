@@ -205,6 +205,8 @@ func recoveredMessage(c Config, who postern.Person, how string, off Off, now tim
 		"    "+c.URL+"/keys",
 		"The certificates of your servers are as they were. Revoke those that you do not know, at",
 		"    "+c.URL+"/servers",
+		"What was done in your name stands at",
+		"    "+c.URL+"/events",
 		"If all this was not you, tell your administrator at once.")
 }
 
