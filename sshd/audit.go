@@ -127,7 +127,7 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 	}
 	a.accounts = a.hostFiles.accounts()
 	a.stack, _ = a.pamStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
-	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack) {
+	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack, a.service) {
 		s, err := effective(ctx, sshd, c)
 		if err != nil {
 			return err

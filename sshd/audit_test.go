@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/posterntest"
 	"github.com/rogpeppe/go-internal/txtar"
 )
@@ -56,6 +57,19 @@ func lay(t testing.TB, files map[string]string) string {
 		}
 	}
 	return root
+}
+
+func TestAuditorSaysWhyItCannot(t *testing.T) {
+	posterntest.NeedRoot(t)
+	posterntest.Need(t, "sshd")
+	for want, a := range map[postern.Code]Auditor{
+		postern.NotFound:    {Root: t.TempDir()},
+		postern.Unavailable: {Root: t.TempDir(), SSHD: []string{"/nonexistent/sshd"}},
+	} {
+		if _, err := a.Audit(t.Context()); postern.CodeOf(err) != want || err == nil {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
 }
 
 func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -21,8 +22,9 @@ type Case struct {
 	LocalAddress string `json:"local_address,omitempty"`
 	LocalPort    string `json:"local_port,omitempty"`
 
-	uid    int // -1: the account does not exist
-	groups []string
+	uid     int // -1: the account does not exist
+	groups  []string
+	service string // PAM's
 }
 
 func (c Case) String() string {
@@ -118,7 +120,7 @@ func patternsOf(directives []directive) patterns {
 // cases returns one connection of each kind that sshd's patterns and PAM's
 // conditions tell apart: for each attribute a value that meets each pattern, and
 // one that meets none.
-func cases(p patterns, accounts []account, stack []pamLine) []Case {
+func cases(p patterns, accounts []account, stack []pamLine, service string) []Case {
 	var out []Case
 	for _, a := range candidates(accounts, p, stack) {
 		for _, addr := range values(p["address"], "203.0.113.99", someAddress) {
@@ -126,7 +128,7 @@ func cases(p patterns, accounts []account, stack []pamLine) []Case {
 				for _, laddr := range values(p["localaddress"], "198.51.100.1", someAddress) {
 					for _, lport := range values(p["localport"], "22", someName) {
 						if len(out) < casesMax {
-							out = append(out, Case{a.name, host, addr, laddr, lport, a.uid, a.groups})
+							out = append(out, Case{a.name, host, addr, laddr, lport, a.uid, a.groups, service})
 						}
 					}
 				}
@@ -151,12 +153,20 @@ func values(patterns []string, other string, some func(pattern string) string) [
 func someName(pattern string) string { return strings.NewReplacer("*", "x", "?", "x").Replace(pattern) }
 
 // someAddress returns an address that meets a pattern or network, "" if none is
-// found.
+// found: the last of a network, which is less likely to be in a part of it that
+// is left out.
 func someAddress(pattern string) string {
-	base, _, _ := strings.Cut(pattern, "/")
-	digits := strings.NewReplacer("*", "1", "?", "1").Replace(base)
-	for _, v := range []string{base, digits, digits + ".1", digits + ".1.1", digits + ".1.1.1", digits + "::1", digits + ":1"} {
-		if matchAddress(v, []string{pattern}) {
+	if p, err := netip.ParsePrefix(pattern); err == nil {
+		b := p.Addr().AsSlice()
+		for i := p.Bits(); i < len(b)*8; i++ {
+			b[i/8] |= 0x80 >> (i % 8)
+		}
+		a, _ := netip.AddrFromSlice(b)
+		return a.String()
+	}
+	digits := strings.NewReplacer("*", "77", "?", "7").Replace(pattern)
+	for _, more := range []string{"", ".77", ".77.77", ".77.77.77", "::77", ":77"} {
+		if v := digits + more; matchAddress(v, []string{pattern}) {
 			return v
 		}
 	}
@@ -255,6 +265,7 @@ func effective(ctx context.Context, sshd []string, c Case) (settings, error) {
 		said := strings.TrimSpace(complaint.String())
 		e := postern.Errorf(postern.Invalid, "%s -T: %s", sshd[0], cmp.Or(said, err.Error()))
 		if strings.Contains(said, "privilege separation") {
+			e.Code = postern.Unavailable
 			return nil, e.WithHint("start sshd once, or make the directory that it misses")
 		}
 		return nil, e.WithHint("sshd -t names the line; run as root so that sshd can read its host keys")

@@ -281,6 +281,14 @@ func succeedIf(c Case, left, op, right string) (holds, sure bool) {
 		return in(right, c.User), true
 	case "user notin":
 		return !in(right, c.User), true
+	case "service =", "service eq":
+		return c.service == right, true
+	case "service !=", "service ne":
+		return c.service != right, true
+	case "service in":
+		return in(right, c.service), true
+	case "service notin":
+		return !in(right, c.service), true
 	case "user ingroup":
 		return slices.ContainsFunc(c.groups, func(g string) bool { return in(right, g) }), true
 	case "user notingroup":

@@ -310,7 +310,7 @@ func FuzzDirectives(f *testing.F) {
 			d.applies(Case{User: "a", Address: "192.0.2.1"})
 		}
 		stack, _ := h.pamStack("s", "auth")
-		if n := len(cases(patternsOf(ds), []account{{name: "a", uid: 1000}}, stack)); n > casesMax {
+		if n := len(cases(patternsOf(ds), []account{{name: "a", uid: 1000}}, stack, "sshd")); n > casesMax {
 			t.Errorf("%d cases", n)
 		}
 		for _, p := range passes(stack, Case{User: "a"}) {
