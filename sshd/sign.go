@@ -162,9 +162,9 @@ func NewSignHandler(d SignDeps) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ssh/sign", h.page)
 	mux.HandleFunc("POST /ssh/sign", h.sign)
-	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, _ *http.Request) { h.text(w, d.Signer.KnownHosts) })
-	mux.HandleFunc("GET /ssh/user_ca", func(w http.ResponseWriter, _ *http.Request) {
-		h.text(w, func() (string, error) { b, err := d.Signer.UserCAs(); return string(b), err })
+	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, r *http.Request) { h.text(w, r, d.Signer.KnownHosts) })
+	mux.HandleFunc("GET /ssh/user_ca", func(w http.ResponseWriter, r *http.Request) {
+		h.text(w, r, func() (string, error) { b, err := d.Signer.UserCAs(); return string(b), err })
 	})
 	// A client certificate speaks for a browser whatever page it is on.
 	return http.NewCrossOriginProtection().Handler(mux)
@@ -271,23 +271,27 @@ func (h *signHandler) person(r *http.Request, q signRequest) (string, error) {
 func (h *signHandler) status(r *http.Request, err error) int {
 	code := postern.CodeOf(err)
 	if code == postern.Internal || code == postern.Unavailable {
-		h.Log.ErrorContext(r.Context(), "an SSH certificate was not signed", slog.Any(postern.LogError, err))
+		h.Log.ErrorContext(r.Context(), "SSH signing", slog.Any(postern.LogError, err))
 	}
 	return code.HTTPStatus()
 }
 
 // said is what a client hears of an error: its own mistakes, not ours.
 func said(err error) string {
-	if e, ok := errors.AsType[*postern.Error](err); ok && e.Code != postern.Internal {
-		return e.Msg
+	e, ok := errors.AsType[*postern.Error](err)
+	switch {
+	case !ok || e.Code == postern.Internal:
+		return "something broke here"
+	case e.Code == postern.Unavailable:
+		return "this is not available right now"
 	}
-	return "something broke here"
+	return e.Msg
 }
 
-func (h *signHandler) text(w http.ResponseWriter, get func() (string, error)) {
+func (h *signHandler) text(w http.ResponseWriter, r *http.Request, get func() (string, error)) {
 	text, err := get()
 	if err != nil {
-		http.Error(w, said(err), postern.CodeOf(err).HTTPStatus())
+		http.Error(w, said(err), h.status(r, err))
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
