@@ -1,34 +1,32 @@
 package bench
 
 import (
+	"errors"
 	"log"
 	"os"
-	"os/signal"
+	"os/exec"
 	"syscall"
 	"testing"
 )
 
-// TestMain keeps what the benchmarks write in one directory, and removes it also
-// when a signal ends them, as when somebody has seen enough.
+// TestMain keeps what the benchmarks write in one directory, which another
+// process removes when this one ends, also if a signal ends it.
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "postern-bench-")
-	if err == nil {
-		err = os.Chmod(dir, 0o755) // other users' sshd and PAM look into it
-	}
-	if err == nil {
-		err = os.Setenv("TMPDIR", dir)
-	}
 	if err != nil {
 		log.Fatal(err)
 	}
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	go func() {
-		<-ended
-		os.RemoveAll(dir)
-		os.Exit(1)
-	}()
+	cleaner := exec.Command("sh", "-c", `cat; sleep 1; rm -rf "$1"`, "sh", dir)
+	cleaner.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	ends, err := cleaner.StdinPipe()
+	err = errors.Join(err, cleaner.Start(),
+		os.Chmod(dir, 0o755), // other users' sshd and PAM look into it
+		os.Setenv("TMPDIR", dir))
+	if err != nil {
+		log.Fatal(err)
+	}
 	code := m.Run()
-	os.RemoveAll(dir)
+	ends.Close()
+	_ = cleaner.Wait()
 	os.Exit(code)
 }
