@@ -68,7 +68,7 @@ test:
 lint:
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
-	$(GO) tool -modfile=tools/go.mod golangci-lint run
+	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
 
 # What is generated is committed, and current.
 generate-check:
