@@ -81,7 +81,7 @@ func (b *Browser) Open(choose bool, flags ...chromedp.ExecAllocatorOption) conte
 		chromedp.Env("HOME="+b.Home, "TMPDIR="+tmp, "XDG_CONFIG_HOME="+b.Home+"/.config", "XDG_DATA_HOME="+b.Home+"/.local/share"),
 	)
 	opts = append(opts, flags...)
-	ctx, stop := context.WithTimeout(b.t.Context(), 90*time.Second)
+	ctx, stop := context.WithTimeout(b.t.Context(), 4*time.Minute)
 	ctx, cancel := chromedp.NewExecAllocator(ctx, opts...)
 	ctx, end := chromedp.NewContext(ctx, chromedp.WithErrorf(b.t.Logf))
 	b.t.Cleanup(func() { end(); cancel(); stop() })
