@@ -60,7 +60,7 @@ type Config struct {
 
 	oneByOne bool // see bpf.Config; for tests
 
-	Buffer  int // bytes of the ring buffer; 0 means 4 MiB
+	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
 	// Record is given every event before it is joined and filtered; nil for none.
 	Record *Recorder
@@ -77,10 +77,17 @@ func (c Config) Validate() error {
 	return c.kernel().Validate()
 }
 
+// stackBuffer holds 3,000 stacks: a call that asks for much makes hundreds of
+// events between two looks at the buffer.
+const stackBuffer = 64 << 20
+
 // kernel is what the kernel is told. It leaves out what would break the matching
 // of calls and replies: a filter on status never drops a call.
 func (c Config) kernel() bpf.Config {
 	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs, OneByOne: c.oneByOne}
+	if c.Stack && c.Buffer == 0 {
+		k.Buffer = stackBuffer
+	}
 	if c.What&Monitor != 0 {
 		return k // a monitor command belongs to the next reply of its thread: all must be seen
 	}

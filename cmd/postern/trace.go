@@ -58,9 +58,9 @@ func (o *traceOptions) choose(c *cobra.Command) {
 func (o *traceOptions) capture(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s of libvirt's, instead of all that are found")
-	o.payload, o.buffer = 16<<10, 4<<20
+	o.payload = 16 << 10
 	f.Var(&o.payload, "payload", "copy at most so many `bytes` of a message, up to 64KiB; 0 for headers only")
-	f.Var(&o.buffer, "buffer", "`bytes` of the buffer between kernel and postern, from 256KiB to 1GiB")
+	f.Var(&o.buffer, "buffer", "`bytes` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
 }
 
 // stacks adds the flag for stacks. They are unwound while the processes are there,
