@@ -41,22 +41,22 @@ func TestOtherPeoplesListsAreReadAgain(t *testing.T) {
 		t.Fatalf("before: %d %s", got.status, got.body)
 	}
 	list(time.Now().Add(time.Hour), x509.RevocationListEntry{SerialNumber: dan.cert.SerialNumber, RevocationTime: time.Now()})
-	trust.looked.Store(0)
+	trust.looked.Store(-int64(lookEvery))
 	if got := live("/x"); got.status != 403 {
 		t.Errorf("revoked: %d", got.status)
 	}
 	list(time.Now().Add(-time.Second))
-	trust.looked.Store(0)
+	trust.looked.Store(-int64(lookEvery))
 	if got := dialLive(t, h, https, "2", dan)("/x"); got.status != 503 {
 		t.Errorf("by a list that has ended: %d", got.status)
 	}
 	h.file(t, "other.crl", "no list")
-	trust.looked.Store(0)
+	trust.looked.Store(-int64(lookEvery))
 	if got := dialLive(t, h, https, "2", dan)("/x"); got.status != 503 {
 		t.Errorf("by a file that is no list: %d", got.status)
 	}
 	list(time.Now().Add(time.Hour))
-	trust.looked.Store(0)
+	trust.looked.Store(-int64(lookEvery))
 	if got := dialLive(t, h, https, "2", dan)("/x"); got.status != 200 {
 		t.Errorf("afterwards: %d", got.status)
 	}
