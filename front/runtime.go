@@ -88,6 +88,7 @@ var using atomic.Pointer[live]
 // configurations are loaded, and what it returns after the last was stopped.
 func Use(r Runtime) (stop func()) {
 	l := &live{Runtime: r}
+	l.asked.Store(-int64(staleAfter)) // nothing is known yet
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
 	l.events = newRecorder(r.Log)

@@ -2,6 +2,7 @@ package front
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 )
@@ -17,5 +18,14 @@ func TestAgesAreCountedOnAClockThatDoesNotJump(t *testing.T) {
 	}
 	if !l.fresh(begun) || l.fresh(begun.Add(staleAfter+time.Second)) {
 		t.Error("what was asked just now is stale, or never will be")
+	}
+}
+
+// TestNothingIsKnownBeforeTheFirstAnswer starts while the store is away.
+func TestNothingIsKnownBeforeTheFirstAnswer(t *testing.T) {
+	away := errors.New("away")
+	t.Cleanup(Use(Runtime{Generation: func(context.Context) (int64, error) { return 0, away }}))
+	if current().fresh(started) {
+		t.Error("what was never asked counts as fresh")
 	}
 }
