@@ -62,10 +62,7 @@ func (c *converter) redirectGuard(s *site, st *step) []guard {
 		return nil
 	}
 	st.gone = true
-	g := guard{at: st.Directive, prefix: []string{"/"}}
-	if st.place != nil {
-		g.prefix, g.regexp = st.place.prefix, st.place.regexp
-	}
+	g := st.ground()
 	pattern := ""
 	switch {
 	case st.is("RedirectMatch"):
@@ -74,6 +71,16 @@ func (c *converter) redirectGuard(s *site, st *step) []guard {
 		g.prefix, g.regexp = []string{clean(r.from)}, ""
 	}
 	return c.refuse(s, st, g, pattern, false, st.when)
+}
+
+// ground returns a guard, without a policy yet, of the place that a step counts
+// for: that of its section, or the whole host.
+func (st *step) ground() guard {
+	g := guard{at: st.Directive, prefix: []string{"/"}}
+	if st.place != nil {
+		g.prefix, g.regexp = st.place.prefix, st.place.regexp
+	}
+	return g
 }
 
 // proxyMatchGuard closes what a ProxyPassMatch passes on, unless it is how PHP
@@ -89,7 +96,7 @@ func (c *converter) proxyMatchGuard(s *site, st *step) []guard {
 		return nil
 	}
 	c.notes.add(Closed, st.Directive, "a proxy by pattern has no match; use ProxyPass")
-	return c.refuse(s, st, guard{at: st.Directive, prefix: []string{"/"}}, st.arg(0), false, nil)
+	return c.refuse(s, st, st.ground(), st.arg(0), false, nil)
 }
 
 // fcgiAddress takes the path of the scripts off the address of a FastCGI
@@ -138,10 +145,7 @@ func (c *converter) rewriteGuard(s *site, st *step, r rewriteRule, stops []*step
 		c.notes.add(Changed, st.Directive, "answered with 403")
 	}
 	st.gone = true
-	g := guard{at: st.Directive, prefix: []string{"/"}}
-	if st.place != nil {
-		g.prefix, g.regexp = st.place.prefix, st.place.regexp
-	}
+	g := st.ground()
 	unless := c.stopped(st, r, stops)
 	return c.refuse(s, st, g, r.pattern, r.neg, allOf(append([]expr{when}, unless...)))
 }

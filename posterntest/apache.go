@@ -14,7 +14,7 @@ import (
 func Apache(t testing.TB, port int, config string) string {
 	t.Helper()
 	Need(t, "apache2")
-	dir, root := worldReadable(t), worldReadable(t)
+	dir, root := OpenDir(t), OpenDir(t)
 	for name, text := range map[string]string{"index.html": "public", "private/index.html": "private"} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

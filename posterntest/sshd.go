@@ -30,7 +30,7 @@ func PAMModule(t testing.TB, flags ...string) string {
 		Missing(t, "needs PAM's headers (libpam0g-dev)")
 	}
 	_, here, _, _ := runtime.Caller(0)
-	out := filepath.Join(worldReadable(t), "pam_postern.so")
+	out := filepath.Join(OpenDir(t), "pam_postern.so")
 	args := append([]string{out}, flags...)
 	if b, err := exec.Command(filepath.Join(filepath.Dir(here), "../pam/build.sh"), args...).CombinedOutput(); err != nil {
 		t.Fatalf("building pam_postern: %v\n%s", err, b)
@@ -38,8 +38,8 @@ func PAMModule(t testing.TB, flags ...string) string {
 	return out
 }
 
-// worldReadable returns a temporary directory that other users can enter.
-func worldReadable(t testing.TB) string {
+// OpenDir returns a temporary directory that other users can enter.
+func OpenDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "postern-test-")
 	if err != nil {
@@ -117,7 +117,7 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 	for _, program := range []string{"sshd", "unshare", "nsenter", "ip"} {
 		Need(t, program)
 	}
-	h := &Host{Dir: worldReadable(t), Port: 22}
+	h := &Host{Dir: OpenDir(t), Port: 22}
 	h.lay(t, cfg)
 	out, err := os.Create(filepath.Join(h.Dir, "sshd.log"))
 	if err != nil {

@@ -30,7 +30,7 @@ func Yubiserver(t testing.TB, port int, apiKey string, keys []YubiserverKey) {
 	NeedRoot(t)
 	Need(t, "yubiserver")
 	Need(t, "unshare")
-	dir := worldReadable(t)
+	dir := OpenDir(t)
 	for _, d := range []string{"lib", "log"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)

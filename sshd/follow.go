@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -147,13 +146,6 @@ func parseJournal(b []byte) (line LogLine, cursor string, ok bool) {
 	return LogLine{PID: pid, Time: time.UnixMicro(us), Message: message}, e.Cursor, ok && err == nil && terr == nil
 }
 
-// taggedMessage splits "sshd[PID]: MESSAGE" and "sshd-session[PID]: MESSAGE".
-func taggedMessage(s string) (string, bool) {
-	tag, message, ok := strings.Cut(s, ": ")
-	name, _, _ := strings.Cut(tag, "[")
-	return message, ok && (name == "sshd" || name == "sshd-session")
-}
-
 // readFile sends what is appended to a log file such as /var/log/auth.log from
 // now on, through its rotations. Nobody vouches for who wrote a line; the
 // process's number is the line's own.
@@ -240,14 +232,13 @@ func rotated(f *os.File, path string) bool {
 	return !os.SameFile(now, was) || now.Size() < at
 }
 
-var fileLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ (sshd(?:-session)?\[(\d+)\]: .*)$`)
+var fileLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ sshd(?:-session)?\[(\d+)\]: (.*)$`)
 
 func parseFileLine(s string) (LogLine, bool) {
 	m := fileLine.FindStringSubmatch(s)
 	if m == nil {
 		return LogLine{}, false
 	}
-	pid, err := strconv.Atoi(m[2])
-	message, ok := taggedMessage(m[1])
-	return LogLine{PID: pid, Time: time.Now(), Message: message, Unverified: true}, ok && err == nil
+	pid, err := strconv.Atoi(m[1])
+	return LogLine{PID: pid, Time: time.Now(), Message: m[2], Unverified: true}, err == nil
 }

@@ -271,28 +271,24 @@ func (l pamLine) condition(c Case) (holds, sure bool) {
 }
 
 func succeedIf(c Case, left, op, right string) (holds, sure bool) {
-	in := func(all string, one string) bool { return slices.Contains(strings.Split(all, ":"), one) }
+	in := func(one string) bool { return slices.Contains(strings.Split(right, ":"), one) }
+	if one, ok := map[string]string{"user": c.User, "service": c.service}[left]; ok {
+		switch op {
+		case "=", "eq":
+			return one == right, true
+		case "!=", "ne":
+			return one != right, true
+		case "in":
+			return in(one), true
+		case "notin":
+			return !in(one), true
+		}
+	}
 	switch left + " " + op {
-	case "user =", "user eq":
-		return c.User == right, true
-	case "user !=", "user ne":
-		return c.User != right, true
-	case "user in":
-		return in(right, c.User), true
-	case "user notin":
-		return !in(right, c.User), true
-	case "service =", "service eq":
-		return c.service == right, true
-	case "service !=", "service ne":
-		return c.service != right, true
-	case "service in":
-		return in(right, c.service), true
-	case "service notin":
-		return !in(right, c.service), true
 	case "user ingroup":
-		return slices.ContainsFunc(c.groups, func(g string) bool { return in(right, g) }), true
+		return slices.ContainsFunc(c.groups, in), true
 	case "user notingroup":
-		return !slices.ContainsFunc(c.groups, func(g string) bool { return in(right, g) }), true
+		return !slices.ContainsFunc(c.groups, in), true
 	}
 	n, err := strconv.Atoi(right)
 	if left != "uid" || err != nil || c.uid < 0 {

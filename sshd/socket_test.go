@@ -204,14 +204,7 @@ func TestManyConnections(t *testing.T) {
 // that was opened to it by mistake.
 func TestOthersThanRootAreNotAnswered(t *testing.T) {
 	posterntest.NeedRoot(t)
-	dir, err := os.MkdirTemp("", "postern-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := posterntest.OpenDir(t)
 	users := filepath.Join(dir, "users.sock")
 	startServer(t, users, Config{Users: true}, newCodes(code1), new(events))
 	root := filepath.Join(dir, "root.sock")

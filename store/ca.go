@@ -292,31 +292,32 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 // RevokeCertificate implements [ca.Store].
 func (db *DB) RevokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
-		if err != nil {
+		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
-		}
-		if n == 0 {
-			return postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
 		}
 		return tx.Append(ctx, event)
 	})
 }
 
+func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time) error {
+	n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
+	if err == nil && n == 0 {
+		err = postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
+	}
+	return err
+}
+
 // RevokeIssuer implements [ca.Store].
 func (db *DB) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs ca.Reason, at time.Time, event postern.Event) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
-		if err != nil {
+		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
-		}
-		if n == 0 {
-			return postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
 		}
 		if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET revoked = $2 WHERE id = $1`, id, micros(at)); err != nil {
 			return err
 		}
-		if n, err = tx.revokeCertificates(ctx, "issuer", id, theirs, at); err != nil {
+		n, err := tx.revokeCertificates(ctx, "issuer", id, theirs, at)
+		if err != nil {
 			return err
 		}
 		e := event

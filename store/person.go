@@ -167,14 +167,13 @@ func (tx *Tx) strip(ctx context.Context, name string) error {
 	for _, q := range []string{
 		`UPDATE people SET email = '' WHERE name = $1`,
 		`DELETE FROM person_groups WHERE person = $1`,
-		`DELETE FROM portal_links WHERE person = $1 AND used = 0`,
 		`UPDATE credentials SET status = 'revoked' WHERE person = $1`,
 	} {
 		if _, err := tx.Exec(ctx, q, name); err != nil {
 			return err
 		}
 	}
-	return nil
+	return tx.dropLinks(ctx, name, "")
 }
 
 // Person returns the person of that name, whatever their status, or

@@ -352,10 +352,7 @@ func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []por
 }
 
 func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time) error {
-	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = 'recovery' AND person = $1`, person); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(ctx, `DELETE FROM portal_codes WHERE person = $1`, person); err != nil {
+	if _, err := tx.dropCodes(ctx, person); err != nil {
 		return err
 	}
 	for _, c := range codes {
@@ -367,6 +364,14 @@ func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.Recove
 		}
 	}
 	return nil
+}
+
+// dropCodes makes a person's recovery codes void, and returns how many there were.
+func (tx *Tx) dropCodes(ctx context.Context, person string) (int64, error) {
+	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = 'recovery' AND person = $1`, person); err != nil {
+		return 0, err
+	}
+	return tx.Exec(ctx, `DELETE FROM portal_codes WHERE person = $1`, person)
 }
 
 // RecoveryCodes returns how many codes a person has left.

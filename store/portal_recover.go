@@ -69,25 +69,25 @@ func (tx *Tx) spendCode(ctx context.Context, person string, hash [32]byte) error
 // switchOff takes from a person what a recovery takes.
 func (tx *Tx) switchOff(ctx context.Context, r portal.Recovery) (off portal.Off, err error) {
 	name, now := r.Event.Person, tx.db.Now()
+	n, err := tx.dropCodes(ctx, name)
+	if err != nil {
+		return off, err
+	}
+	off.Codes = int(n)
 	for _, q := range []struct {
-		n    *int
-		sql  string
-		args []any
+		n   *int
+		sql string
 	}{
-		{&off.Links, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND expires > $2`, []any{name, micros(now)}},
-		{&off.Orders, `DELETE FROM portal_orders WHERE person = $1 AND serial = '' AND expires > $2`, []any{name, micros(now)}},
-		{&off.Codes, `DELETE FROM portal_codes WHERE person = $1`, []any{name}},
+		{&off.Links, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND expires > $2`},
+		{&off.Orders, `DELETE FROM portal_orders WHERE person = $1 AND serial = '' AND expires > $2`},
 		// What is used stays: it says that the person has had a second factor.
-		{&off.Codes, `UPDATE otp_recovery SET used = $2 WHERE person = $1 AND used = 0`, []any{name, micros(now)}},
+		{&off.Codes, `UPDATE otp_recovery SET used = $2 WHERE person = $1 AND used = 0`},
 	} {
-		n, err := tx.Exec(ctx, q.sql, q.args...)
+		n, err := tx.Exec(ctx, q.sql, name, micros(now))
 		if err != nil {
 			return off, err
 		}
 		*q.n += int(n)
-	}
-	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE person = $1 AND kind = 'recovery'`, name); err != nil {
-		return off, err
 	}
 	if err := tx.switchOffCredentials(ctx, r, &off, now); err != nil {
 		return off, err

@@ -40,14 +40,7 @@ func startUnder(t *testing.T, setup string, under ...string) string {
 	}
 	defer posterntest.TraceAlone(t)()
 	// The test's own folder is closed to other users.
-	dir, err := os.MkdirTemp("", "postern-start-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := posterntest.OpenDir(t)
 	binary, err := os.ReadFile(os.Args[0])
 	if err != nil {
 		t.Fatal(err)

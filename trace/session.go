@@ -132,7 +132,7 @@ type Session struct {
 	seen     uint64
 	swept    time.Time
 	problems problems
-	ended    ended
+	ended    mailbox[int] // processes that are no more
 }
 
 // Summary is what a session saw and lost.
@@ -141,52 +141,36 @@ type Summary struct {
 	Losses []event.Loss
 }
 
-// problems collects what went wrong while attaching in the background, for the
-// reader to tell.
-type problems struct {
+// mailbox holds what is found in the background, for the reader to tell.
+type mailbox[T any] struct {
 	mu   sync.Mutex
-	list []error
-	told map[string]bool
+	list []T
 }
 
-func (p *problems) add(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.told == nil {
-		p.told = map[string]bool{}
-	}
-	if !p.told[err.Error()] {
-		p.told[err.Error()] = true
-		p.list = append(p.list, err)
-	}
+func (m *mailbox[T]) add(v T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, v)
 }
 
-func (p *problems) take() []error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := p.list
-	p.list = nil
+func (m *mailbox[T]) take() []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := m.list
+	m.list = nil
 	return list
 }
 
-// ended collects the processes that are no more, for the reader to tell.
-type ended struct {
-	mu   sync.Mutex
-	pids []int
+// problems are what went wrong while attaching, each told once.
+type problems struct {
+	mailbox[error]
+	told sync.Map // of their texts
 }
 
-func (e *ended) add(pid int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.pids = append(e.pids, pid)
-}
-
-func (e *ended) take() []int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	pids := e.pids
-	e.pids = nil
-	return pids
+func (p *problems) add(err error) {
+	if _, told := p.told.LoadOrStore(err.Error(), true); !told {
+		p.mailbox.add(err)
+	}
 }
 
 // Start attaches to everything that is there. What comes later is attached while

@@ -57,7 +57,7 @@ func caddy(s *acmeSite) (first, second string) {
 func TestApacheIsAnACMEClient(t *testing.T) {
 	rig := newACMERig(t)
 	s := rig.site(t, 31)
-	dir := openDir(t) // Apache's children are another user's
+	dir := posterntest.OpenDir(t) // Apache's children are another user's
 	root, store := filepath.Join(dir, "root.pem"), filepath.Join(dir, "md")
 	if err := os.WriteFile(root, ca.EncodeCertificates(rig.ca.Root()), 0o644); err != nil {
 		t.Fatal(err)
@@ -135,20 +135,6 @@ func (a *apacheMD) activates(old string) (serial string) {
 		return serial != old
 	})
 	return serial
-}
-
-// openDir makes a directory that every user may read.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "postern-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // await waits until something holds.

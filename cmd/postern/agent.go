@@ -166,10 +166,7 @@ func (o *agentOptions) target(stateDir string) (string, *http.Client, error) {
 			return "", nil, postern.Errorf(postern.Invalid, "--cert, --key and --ca are for a --server")
 		}
 		socket := filepath.Join(stateDir, agentSocket)
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		}
+		transport.DialContext = dialSocket(socket)
 		return "http://postern" + relay.Path, client, nil
 	}
 	u, err := url.Parse(o.server)
@@ -183,6 +180,14 @@ func (o *agentOptions) target(stateDir string) (string, *http.Client, error) {
 	transport.Proxy = http.ProxyFromEnvironment
 	transport.TLSClientConfig, err = o.tls()
 	return "https://" + u.Host + relay.Path, client, err
+}
+
+// dialSocket leads an HTTP client to a Unix socket, whatever the address is.
+func dialSocket(path string) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
 }
 
 // tls returns the configuration of a client that reads its certificate for each

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern/posterntest"
 )
 
 // closings are ways in which Apache keeps people out of a place: {u} is its
@@ -85,14 +87,7 @@ var closings = []struct {
 // Apache knows.
 func TestWhatApacheClosesStaysClosed(t *testing.T) {
 	s := newStartcom(t)
-	dir, err := os.MkdirTemp("", "postern-import-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := posterntest.OpenDir(t)
 	write := func(name, text string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {

@@ -205,14 +205,7 @@ const (
 // over, in Postern, and asks both the same.
 func TestTheWriteUpsConfiguration(t *testing.T) {
 	s := newStartcom(t)
-	dir, err := os.MkdirTemp("", "postern-import-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := posterntest.OpenDir(t)
 	for name, text := range map[string]string{"index.html": publicText, "wp-admin/index.html": secretText, "wp-admin/a b.html": secretText, "wp-login.php": "source"} {
 		file := filepath.Join(dir, "www", name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

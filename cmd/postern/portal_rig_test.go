@@ -175,16 +175,26 @@ func (rig *portalRig) visitor(t *testing.T, certs []tls.Certificate, serial stri
 // enrolled is a new person who has enrolled a device.
 func (rig *portalRig) enrolled(t *testing.T, name string, groups ...string) *visitor {
 	t.Helper()
+	v, _ := rig.withCodes(t, name, groups...)
+	return v
+}
+
+// withCodes is enrolled, and returns the recovery codes that came with it.
+func (rig *portalRig) withCodes(t *testing.T, name string, groups ...string) (v *visitor, codes []string) {
+	t.Helper()
 	who := rig.person(t, name, groups...)
 	made, err := rig.Links.Device(t.Context(), who, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, _ := rig.stranger(t).enrol(made.Code, "laptop")
+	v, page := rig.stranger(t).enrol(made.Code, "laptop")
 	if v == nil {
 		t.Fatal(name, "could not enrol")
 	}
-	return v
+	for _, m := range recoveryRE.FindAllStringSubmatch(page.body, -1) {
+		codes = append(codes, m[1])
+	}
+	return v, codes
 }
 
 // answer is an HTTP answer, read.

@@ -166,23 +166,18 @@ var recoveryRE = regexp.MustCompile(`<li><code>([a-z2-7-]{19})</code></li>`)
 
 func TestRecoveryCode(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	made, err := rig.Links.Device(t.Context(), rig.person(t, "dan"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	old, page := rig.stranger(t).enrol(made.Code, "laptop")
-	codes := recoveryRE.FindAllStringSubmatch(page.body, -1)
+	old, codes := rig.withCodes(t, "dan")
 	if len(codes) != 10 {
 		t.Fatalf("%d recovery codes", len(codes))
 	}
 	s := rig.stranger(t)
-	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0][1])
+	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0])
 	wrong := s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")
 	unknown.says(t, 403, "do not go together")
-	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0][1], "aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
+	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0], "aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
 		t.Errorf("the answer tells whether a person is known:\n%s\n%s", got, wrong.body)
 	}
-	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0][1])
+	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0])
 	right.says(t, 200, "certificate of the device laptop")
 	old.get("/").says(t, 200, "I have a certificate") // a stranger's page: refused at once
 	if m := rig.mail.TakeAbout(t, "dan@example.com", "a way back"); !strings.Contains(m.Text, "certificate of the device laptop") {
@@ -191,7 +186,7 @@ func TestRecoveryCode(t *testing.T) {
 	code := regexp.MustCompile(`name="code" value="([^"]+)"`).FindStringSubmatch(right.body)
 	v, _ := s.enrol(code[1], "new laptop")
 	v.get("/").says(t, 200, "Hello dan")
-	s.post("/recover", "who", "dan", "recovery", codes[0][1]).says(t, 403, "used before")
+	s.post("/recover", "who", "dan", "recovery", codes[0]).says(t, 403, "used before")
 	v.get("/events").says(t, 200, "one of your recovery codes")
 }
 

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -77,8 +75,7 @@ func askReload(ctx context.Context, socket string, call reloadCall) (answer relo
 	if err != nil {
 		return answer, err
 	}
-	var d net.Dialer
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) }}
+	transport := &http.Transport{DialContext: dialSocket(socket)}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
@@ -94,10 +91,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := s.takeReload(w, r)
 	answer := reloadAnswer{Config: s.file}
 	if err != nil {
-		answer.Code, answer.Error = postern.CodeOf(err), err.Error()
-		if e, ok := errors.AsType[*postern.Error](err); ok {
-			answer.Hint = e.Hint
-		}
+		answer.Code, answer.Error, answer.Hint = postern.CodeOf(err), err.Error(), postern.HintOf(err)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
