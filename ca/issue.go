@@ -317,17 +317,15 @@ type RenewRequest struct {
 	Origin   Origin
 }
 
-// Renew issues a certificate for the names, or the person, of an older one. A
-// revoked certificate cannot be renewed; an expired one can. The old one stays
-// valid until it expires or is revoked. A client certificate carries the
-// person's present e-mail address.
+// Renew issues a certificate for the names, or the person, of an older one. An
+// expired certificate can be renewed. A revoked one cannot, unless it was revoked
+// with its CA alone: then for a new key, whatever was wrong with the CA. The old
+// one stays valid until it expires or is revoked. A client certificate carries
+// the person's present e-mail address.
 func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*Issued, error) {
 	old, err := a.store.Certificate(ctx, serial)
 	if err != nil {
 		return nil, err
-	}
-	if !old.Revoked.IsZero() {
-		return nil, postern.Errorf(postern.Denied, "certificate %s is revoked", serial).WithHint("issue a new one")
 	}
 	cert, err := x509.ParseCertificate(old.DER)
 	if err != nil {
@@ -335,6 +333,11 @@ func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*
 	}
 	if r.SameKey {
 		r.Key = cert.PublicKey
+	}
+	if !old.Revoked.IsZero() {
+		if err := a.renewsRevoked(ctx, old, r.Key != nil && samePublic(r.Key, cert.PublicKey)); err != nil {
+			return nil, err
+		}
 	}
 	switch old.Profile {
 	case ProfileServer:
@@ -350,6 +353,22 @@ func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*
 		})
 	}
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)
+}
+
+// renewsRevoked fails unless a revoked certificate was revoked in the moment of
+// its CA, and is renewed for another key: what became of the old one since, nobody
+// has noted.
+func (a *Authority) renewsRevoked(ctx context.Context, old Certificate, sameKey bool) error {
+	iss, err := a.issuer(ctx, old.Issuer)
+	switch {
+	case err != nil:
+		return err
+	case !old.Revoked.Equal(iss.Revoked):
+		return postern.Errorf(postern.Denied, "certificate %s is revoked", old.Serial).WithHint("issue a new one")
+	case sameKey:
+		return postern.Errorf(postern.Denied, "certificate %s is revoked, with the %s CA", old.Serial, iss.ID).WithHint("renew it for a new key")
+	}
+	return nil
 }
 
 // Load returns an issued certificate as Issue did, without its key.

@@ -75,8 +75,31 @@ func TestRevokedIntermediate(t *testing.T) {
 	}
 
 	// The next one takes over, and an older one when that is revoked.
+	_, err = a.Renew(t.Context(), www.Serial, ca.RenewRequest{})
+	wantCode(t, err, postern.Unavailable, "the server CA was revoked")
 	_, err = a.NewIntermediate(t.Context(), ca.Server, nil)
 	must(t, err)
+	_, err = a.NewIntermediate(t.Context(), ca.Client, nil)
+	must(t, err)
+
+	// What was revoked with its CA is renewed for a new key; what was revoked for
+	// itself is not.
+	for _, r := range []ca.RenewRequest{{SameKey: true}, {Key: www.Leaf.PublicKey}} {
+		_, err = a.Renew(t.Context(), www.Serial, r)
+		wantCode(t, err, postern.Denied, "with the server CA")
+	}
+	renewed, err := a.Renew(t.Context(), www.Serial, ca.RenewRequest{})
+	must(t, err)
+	if err := renewed.Leaf.CheckSignatureFrom(a.Chain(ca.Server)[0]); err != nil || renewed.Names[0] != "www.example" {
+		t.Errorf("renewed: %v, %v", renewed.Names, err)
+	}
+	if again, err := a.Renew(t.Context(), dan.Serial, ca.RenewRequest{}); err != nil || again.Person != "dan" {
+		t.Errorf("dan's is renewed: %+v, %v", again, err)
+	}
+	must(t, a.Revoke(t.Context(), renewed.Serial, ca.Superseded, ca.Origin{}))
+	_, err = a.Renew(t.Context(), renewed.Serial, ca.RenewRequest{})
+	wantCode(t, err, postern.Denied, "is revoked")
+
 	third, err := a.NewIntermediate(t.Context(), ca.Server, nil)
 	must(t, err)
 	for _, want := range []string{"Postern Server CA 3", "Postern Server CA 2"} {

@@ -321,7 +321,10 @@ func newCARenew(a *app) *cobra.Command {
 		Short: "Issue the successor of a certificate",
 		Long: `Issue a certificate for the names, or the person, of an older one. It is for a new
 key, unless --csr brings one or --same-key keeps the old one. The older
-certificate stays valid until it expires or is revoked.`,
+certificate stays valid until it expires or is revoked.
+
+What was revoked with the intermediate that had issued it is renewed, too: for a
+new key, under the intermediate that issues now.`,
 		Example: `  postern ca renew 5f3a… --layout apache --out /etc/ssl/postern --force
   postern ca renew 5f3a… --same-key --out www`,
 		Args: usageArgs(cobra.ExactArgs(1)),

@@ -31,7 +31,8 @@ keyCompromise is not certified again.
 
 An intermediate (ca list --all shows them) signs no more certificates, and all
 that it issued are revoked with it. Make the next one before, so that its role
-goes on: postern ca intermediate new.`,
+goes on: postern ca intermediate new. What it had issued is made anew by postern
+ca renew.`,
 		Example: `  postern ca revoke 5f3a… --reason keyCompromise
   postern ca revoke --person dan
   postern ca revoke --ssh 4711`,

@@ -22,9 +22,9 @@ revocation lists and CAs, and ask by OCSP. Without a choice it is the portal's h
 the server that ran last had it; portal goes back to that. With none certificates say
 nothing, and whoever checks them has to be told.
 
-Servers that run take it up within a second, but serve the path of a new address,
-if it has one, after the next start. Certificates of before stay as they are until
-they are renewed, and so do intermediates: postern ca intermediate new makes one.`,
+Servers that run take it up within a second. Certificates of before stay as they
+are until they are renewed, and so do intermediates: postern ca intermediate new
+makes one.`,
 		Example: `  postern ca url
   postern ca url http://pki.example.com`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
@@ -54,7 +54,25 @@ func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) e
 	if err := authority.SetURL(ctx, url); err != nil {
 		return err
 	}
-	return a.showURL(authority, false)
+	if err := a.showURL(authority, false); err != nil {
+		return err
+	}
+	for _, role := range unlisted(authority) {
+		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role, ca.NewIntermediateCommand(role))
+	}
+	return nil
+}
+
+// unlisted returns the roles whose intermediate was made before there was an
+// address: it does not say where the list is that could revoke it.
+func unlisted(authority *ca.Authority) []ca.Role {
+	var roles []ca.Role
+	for _, role := range []ca.Role{ca.Server, ca.Client} {
+		if chain := authority.Chain(role); authority.URL() != "" && len(chain) > 0 && len(chain[0].CRLDistributionPoints) == 0 {
+			roles = append(roles, role)
+		}
+	}
+	return roles
 }
 
 func (a *app) showURL(authority *ca.Authority, asJSON bool) error {

@@ -220,6 +220,9 @@ func (d *doctor) authority(ctx context.Context, st *state) {
 	case !authority.URLChosen():
 		d.advise("ca", "postern ca url http://HOST, by which others reach this server", "certificates do not say where to ask about their revocation")
 	}
+	for _, role := range unlisted(authority) {
+		d.advise("ca", ca.NewIntermediateCommand(role), "the %s CA was made before that address was known: should it be revoked, who checks is not told where", role)
+	}
 	list, err := authority.Certificates(ctx, ca.Filter{Valid: d.now})
 	if err != nil {
 		d.failed("ca", err, "")

@@ -85,7 +85,7 @@ type server struct {
 	served    []byte // the configuration that was loaded last
 
 	generation int64           // of the store, when the authority was last read
-	newCAs     chan struct{}   // gets one when the client CAs are no longer those served
+	newCAs     chan struct{}   // gets one when the client CAs, or the path for questions about revocation, are no longer those served
 	reloads    chan chan error // gets one whenever the configuration is to be loaded again
 }
 
@@ -292,7 +292,7 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next.mount()
+	s.house.mount(next)
 	if err := front.Load(config); err != nil {
 		s.house.keep(next)
 		return err
@@ -302,14 +302,15 @@ func (s *server) load(ctx context.Context) error {
 	return nil
 }
 
-// serveAgain loads what is served once more, for the client CAs of this moment:
-// the file may be half changed.
+// serveAgain loads what is served once more, for the CAs of this moment: the file
+// may be half changed.
 func (s *server) serveAgain(ctx context.Context) {
+	s.house.mount(s.house.now)
 	if err := front.Load(s.served); err != nil {
-		s.log.ErrorContext(ctx, "new client CAs do not count before the next reload", slog.Any(postern.LogError, err))
+		s.log.ErrorContext(ctx, "what changed of the CAs does not count before the next reload", slog.Any(postern.LogError, err))
 		return
 	}
-	s.log.InfoContext(ctx, "new client CAs count")
+	s.log.InfoContext(ctx, "what changed of the CAs counts")
 }
 
 // storeGeneration returns the store's generation, after the authority has taken
@@ -321,13 +322,13 @@ func (s *server) storeGeneration(ctx context.Context) (int64, error) {
 	if err != nil || g == s.generation {
 		return g, err
 	}
-	before := len(s.authority.Intermediates(ca.Client))
+	before, path := len(s.authority.Intermediates(ca.Client)), s.authority.URLPath()
 	if err := s.authority.Reload(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the CAs stay as they were", slog.Any(postern.LogError, err))
 		return g, nil
 	}
 	s.generation = g
-	if len(s.authority.Intermediates(ca.Client)) != before {
+	if len(s.authority.Intermediates(ca.Client)) != before || s.authority.URLPath() != path {
 		select {
 		case s.newCAs <- struct{}{}:
 		default:

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +47,11 @@ func TestNewIntermediatesCountAtOnce(t *testing.T) {
 	if got := r.signOver(fresh); !strings.HasSuffix(got, "Server CA 2") {
 		t.Errorf("the signing call does not know the new intermediate's holder: %s", got)
 	}
+
+	// The path of another address is served without being told, too.
+	r.mustPostern("ca", "url", "http://id.localhost/pki")
+	list := fmt.Sprintf("http://id.localhost:%d/pki/crl/client.crl", r.http)
+	r.await(func() bool { return strings.HasSuffix(r.curl("-o", "/dev/null", "--retry", "0", list), "200") })
 
 	// Those that are revoked count no more, at once.
 	r.mustPostern("ca", "revoke", r.intermediate("Server CA 2"), r.intermediate("Client CA"))

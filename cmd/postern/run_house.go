@@ -24,7 +24,8 @@ import (
 // in the background.
 type house struct {
 	*server
-	fixed []front.Service // the same under every configuration
+	fixed      []front.Service // the same under every configuration
+	revocation http.Handler    // where others ask about certificates
 
 	now *services // those that are served
 }
@@ -43,13 +44,7 @@ type services struct {
 
 func newHouse(s *server) (*house, error) {
 	h := &house{server: s}
-	revocation := s.authority.Handler(s.log)
-	for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
-		h.fixed = append(h.fixed, front.Service{Prefix: prefix, Handler: revocation, PlainHTTP: true})
-		if base := s.authority.URLPath(); base != "" {
-			h.fixed = append(h.fixed, front.Service{Prefix: base + prefix, Handler: revocation, PlainHTTP: true})
-		}
-	}
+	h.revocation = s.authority.Handler(s.log)
 	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	events, err := newRemoteEvents(s.state, s.log)
@@ -111,8 +106,21 @@ func (h *house) prepare(ctx context.Context, options front.App) (*services, erro
 	return s, nil
 }
 
-// mount makes the services those of the next configuration that is loaded.
-func (s *services) mount() { front.Mount(s.portal, s.list...) }
+// mount makes the services those of the next configuration that is loaded, and
+// serves where certificates say at this moment to ask about them.
+func (h *house) mount(s *services) {
+	list := s.list[:len(s.list):len(s.list)]
+	bases := []string{""}
+	if base := h.authority.URLPath(); base != "" {
+		bases = append(bases, base)
+	}
+	for _, base := range bases {
+		for _, prefix := range []string{"/crl/", "/ca/", "/ssh/krl", "/ocsp"} {
+			list = append(list, front.Service{Prefix: base + prefix, Handler: h.revocation, PlainHTTP: true})
+		}
+	}
+	front.Mount(s.portal, list...)
+}
 
 // adopt lets the services run in place of those before, whose configuration
 // has ended.
@@ -137,7 +145,7 @@ func (h *house) keep(next *services) {
 	}
 	next.close()
 	if h.now != nil {
-		h.now.mount()
+		h.mount(h.now)
 	}
 }
 
