@@ -80,7 +80,7 @@ const (
 	EventPortalName     = "portal.name"    // a name for a server was proved, or not
 	EventPortalAllowed  = "portal.allowed" // an administrator changed the list of names
 
-	EventACMEAccount = "acme.account"
+	EventACMEAccount = "acme.account" // its detail "did" says what was done
 	EventACMEOrder   = "acme.order"
 
 	EventOTP           = "otp.checked"
@@ -108,4 +108,17 @@ const (
 	EventAgentStarted = "agent.started" // a host begins to be watched
 	EventAgentStopped = "agent.stopped"
 	EventAgentLost    = "agent.lost" // Count things that happened there are not on the timeline
+)
+
+// What is done to an ACME account, or to a key that binds one to a person.
+const (
+	ACMECreated     = "created"
+	ACMEChanged     = "changed" // its contacts
+	ACMEDeactivated = "deactivated"
+	ACMERolledOver  = "rolled over to a new key"
+
+	ACMEKeyMade      = "key made"
+	ACMEKeyEnabled   = "key enabled"
+	ACMEKeyDisabled  = "key disabled"
+	ACMEKeyRecovered = "key disabled by recovery"
 )

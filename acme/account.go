@@ -105,7 +105,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 		return externalAccountRequired()
 	}
 	kept, added, err := s.store.AddACMEAccount(r.Context(), a, external, postern.Event{
-		Kind: postern.EventACMEAccount, Outcome: postern.OK, Address: m.address, Object: a.ID, Details: map[string]string{"did": "created"},
+		Kind: postern.EventACMEAccount, Outcome: postern.OK, Address: m.address, Object: a.ID, Details: map[string]string{"did": postern.ACMECreated},
 	})
 	if err != nil {
 		return err
@@ -159,9 +159,9 @@ func (s *Server) updateAccount(w http.ResponseWriter, r *http.Request, m *messag
 	if req.Contact == nil && req.Status != deactivated {
 		return s.writeAccount(w, m, m.account, http.StatusOK)
 	}
-	did := "changed"
+	did := postern.ACMEChanged
 	if req.Status == deactivated {
-		did = deactivated
+		did = postern.ACMEDeactivated
 	}
 	a, err := s.store.UpdateACMEAccount(r.Context(), m.account.ID, func(a *Account) error {
 		if req.Contact != nil {
@@ -229,7 +229,7 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 		}
 		a.Thumbprint, a.Key = print, key
 		return nil
-	}, s.accountEvent(m, "rolled over to a new key"))
+	}, s.accountEvent(m, postern.ACMERolledOver))
 	if postern.CodeOf(err) == postern.Conflict && err != nil {
 		if other, err := s.store.ACMEAccountByKey(r.Context(), print); err == nil {
 			w.Header().Set("Location", m.base+"/account/"+other.ID)

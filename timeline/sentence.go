@@ -191,6 +191,18 @@ var deeds = map[string]struct{ ok, not string }{
 	postern.EventAgentLost:       {"", "lost # of what happened on %s"},
 }
 
+// acmeDeeds are the words for what an [postern.EventACMEAccount] tells of.
+var acmeDeeds = map[string]string{
+	postern.ACMECreated:      "made the ACME account %s",
+	postern.ACMEChanged:      "changed the contacts of the ACME account %s",
+	postern.ACMEDeactivated:  "deactivated the ACME account %s",
+	postern.ACMERolledOver:   "gave the ACME account %s another key",
+	postern.ACMEKeyMade:      "was given the ACME key %s",
+	postern.ACMEKeyEnabled:   "had the ACME key %s enabled",
+	postern.ACMEKeyDisabled:  "had the ACME key %s disabled",
+	postern.ACMEKeyRecovered: "had the ACME key %s disabled by a recovery",
+}
+
 // Procedure is the key of an event's Details that names the call of an
 // [postern.EventLibvirtCall].
 const Procedure = "procedure"
@@ -203,6 +215,8 @@ func did(e postern.Event) (_ string, counted bool) {
 	words := deeds[e.Kind].ok
 	if e.Outcome != postern.OK {
 		words = deeds[e.Kind].not
+	} else if e.Kind == postern.EventACMEAccount {
+		words = cmp.Or(acmeDeeds[e.Details["did"]], words)
 	}
 	switch {
 	case words == "" && e.Outcome == postern.OK:

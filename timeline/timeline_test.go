@@ -131,6 +131,12 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventOTPOutside, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed which outside validation service is asked: none."},
 		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMECreated}}, "bob made the ACME account a1."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1", Details: map[string]string{"did": postern.ACMERolledOver}}, "somebody, from 192.0.2.1, gave the ACME account a1 another key."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEChanged}}, "bob changed the contacts of the ACME account a1."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEDeactivated}}, "bob deactivated the ACME account a1."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "k1", Details: map[string]string{"did": postern.ACMEKeyDisabled, "by": "root"}}, "bob had the ACME key k1 disabled, by root."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1"}, "bob changed the ACME account a1."},
 		{postern.Event{Kind: "new.kind", Outcome: postern.OK, Person: "bob", Object: "x"}, "bob did new.kind on x."},
 		{postern.Event{Kind: "new.kind", Outcome: postern.Refused, Person: "bob"}, "bob was refused new.kind."},
 	} {
