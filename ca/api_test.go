@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -177,6 +178,58 @@ func TestAPISignsMany(t *testing.T) {
 	if status, _ := post(calls); status != 403 {
 		t.Errorf("without a token: %d", status)
 	}
+}
+
+// TestAPIRefusesAKeyThatOthersMayKnow asks with a token and with a certificate,
+// alone and among others.
+func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
+	a, _ := house(t, ca.Config{})
+	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, 0)
+	must(t, err)
+	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
+	must(t, err)
+	srv := signServer(t, a, ca.APIConfig{Groups: []string{"ops"}})
+	call := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
+	status, known, _ := sign(t, srv, token, nil, call)
+	if status != 201 {
+		t.Fatal(status)
+	}
+	must(t, a.Revoke(t.Context(), known.Serial, ca.KeyCompromise, ca.Origin{}))
+	for name, who := range map[string]struct {
+		token  string
+		client *ca.Issued
+	}{"a token": {token, nil}, "a certificate": {"", dan}} {
+		if status, _, text := sign(t, srv, who.token, who.client, call); status != 403 || !strings.Contains(text, "others may know it") || !strings.Contains(text, "make a new key") {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
+	}
+	fresh := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
+	req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(fmt.Appendf(nil, `[{"csr":%q},{"csr":%q}]`, call.CSR, fresh.CSR)))
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := srv.Client().Do(req)
+	must(t, err)
+	defer resp.Body.Close()
+	var answers []map[string]string
+	must(t, json.NewDecoder(resp.Body).Decode(&answers))
+	if len(answers) != 2 || answers[0]["code"] != "denied" || answers[1]["certificate"] == "" {
+		t.Errorf("among others: %v", answers)
+	}
+	if list, err := a.Certificates(t.Context(), ca.Filter{Key: keyHash(t, known.Certificate)}); err != nil || len(list) != 1 {
+		t.Errorf("%d certificates of the key: %v", len(list), err)
+	}
+}
+
+// keyHash returns the hash of the key of a certificate (PEM).
+func keyHash(t *testing.T, text string) string {
+	t.Helper()
+	block, _ := pem.Decode([]byte(text))
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	hash, err := ca.KeyHash(leaf.PublicKey)
+	must(t, err)
+	return hash
 }
 
 func TestAPIExpiredToken(t *testing.T) {
