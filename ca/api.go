@@ -175,7 +175,7 @@ func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignA
 	if !who.mayCertify(names) {
 		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
 	}
-	out, err := h.a.SignParsed(ctx, csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
+	out, err := h.a.SignParsed(who.asking(ctx), csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
 	if err != nil {
 		return nil, err
 	}
@@ -214,8 +214,19 @@ func readJSON(w http.ResponseWriter, r *http.Request, most int64, into any) erro
 
 // apiCaller is whoever may sign.
 type apiCaller struct {
-	origin Origin
-	token  *APIToken // nil: a person, for any name
+	origin      Origin
+	token       *APIToken // nil: a person, for any name
+	certificate string    // serial of the person's
+}
+
+// asking returns a context in which the caller asks.
+func (c apiCaller) asking(ctx context.Context) context.Context {
+	if c.token != nil {
+		return ctx
+	}
+	return postern.Asking(ctx, postern.Asker{
+		Person: c.origin.Person, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: c.certificate}, Address: c.origin.Address,
+	})
 }
 
 func (c apiCaller) mayCertify(list []string) bool { return c.token == nil || c.token.allows(list) }
@@ -250,7 +261,7 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 	if !slices.ContainsFunc(p.Groups, func(g string) bool { return slices.Contains(h.cfg.Groups, g) }) {
 		return who, postern.Errorf(postern.Denied, "%s may not sign", p.Name)
 	}
-	who.origin.Person = p.Name
+	who.origin.Person, who.certificate = p.Name, SerialString(r.TLS.PeerCertificates[0].SerialNumber)
 	return who, nil
 }
 

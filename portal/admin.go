@@ -114,7 +114,6 @@ func (p *Portal) sendInvitation(r *request, who postern.Person) error {
 // it to be handed over.
 func (p *Portal) showMade(r *request, who postern.Person, made Made) error {
 	if made.Sent {
-		p.wakeMail()
 		p.see(r, "/admin/people/"+who.Name+"?done=sent")
 		return nil
 	}
@@ -230,7 +229,6 @@ func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.
 	if _, err := p.People.ChangePerson(r.Context(), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
 		return err
 	}
-	p.wakeMail()
 	p.see(r, "/admin/people/"+who.Name+"?done=changed")
 	return nil
 }
@@ -244,7 +242,6 @@ func (p *Portal) recoverPerson(r *request, who postern.Person) error {
 	if err != nil {
 		return err
 	}
-	p.wakeMail()
 	if made.Sent {
 		p.see(r, "/admin/people/"+who.Name+"?done=recovered")
 		return nil

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	mailPoll  = 5 * time.Second // how long a message that another server queued may lie
+	mailPoll  = 5 * time.Second // how long a message, or news, of another process may lie
 	mailLease = 2 * time.Minute
 	mailBatch = 20
 )
@@ -45,6 +45,9 @@ func (p *Portal) runMail(ctx context.Context) {
 	tick := time.NewTicker(mailPoll)
 	defer tick.Stop()
 	for {
+		if err := p.tellNew(ctx); err != nil && ctx.Err() == nil {
+			p.Log.Error("what is new is not told", postern.LogError, err)
+		}
 		p.sendDue(ctx)
 		select {
 		case <-ctx.Done():

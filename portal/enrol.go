@@ -78,6 +78,9 @@ func suggestName(email string) string {
 func (p *Portal) enrol(r *request) error {
 	res, err := p.enrolled(r)
 	if err != nil {
+		if again, ok := p.given(r); ok {
+			return p.issued(r, again)
+		}
 		data := enrolment{Code: r.PostForm.Get("code"), Person: r.PostForm.Get("person"), Ask: r.PostForm.Has("person"), Minimum: minPassphrase}
 		p.invalid(r, err, "enrol", page{Title: "Get your certificate", Nav: "enrol", Data: data})
 		return nil
@@ -91,6 +94,7 @@ type issue struct {
 	Person      postern.Person
 	Codes       []string // fresh recovery codes; nil if there are some already
 	Off         Off      // what a recovery has switched off with it
+	Again       bool     // it was made before, and the answer is given again
 }
 
 func (p *Portal) enrolled(r *request) (issue, error) {
@@ -107,7 +111,7 @@ func (p *Portal) enrolled(r *request) (issue, error) {
 	if err != nil {
 		return issue{}, err
 	}
-	if err := p.freshKey(ctx, req); err != nil {
+	if _, err := p.freshKey(ctx, req, "", ""); err != nil {
 		return issue{}, err
 	}
 	if who.Created.IsZero() {
@@ -179,7 +183,6 @@ func orErr(err, otherwise error) error {
 type Enrolment struct {
 	Person   string
 	Link     *[32]byte // hash of the link that it spends; nil: none
-	Asked    string    // serial of the certificate that it was asked for with, which has to count still; "": none
 	Order    string    // ID of the order that it closes; "": none
 	Purpose  Purpose   // for the timeline's line that a device is enrolled; "": no line
 	Label    string    // of the device; "" for a server
@@ -187,8 +190,6 @@ type Enrolment struct {
 	Now      time.Time
 	Recovery *Recovery      // done before the certificate is recorded; nil: none
 	Codes    []RecoveryCode // for a person who has none left
-	// Mail returns what to tell the person, or nil. It may be called again.
-	Mail func(serial string, codes bool) *Message
 }
 
 // Enrolled is what came of it.
@@ -202,21 +203,9 @@ type Enrolled struct {
 func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne func(context.Context) (Certificate, error)) (issue, error) {
 	res := issue{Person: who}
 	e.Person, e.Address, e.Now = who.Name, p.peer(r), p.now()
-	if who.Name == r.who.Name {
-		e.Asked = r.serial
-	}
 	codes, kept := newCodes()
 	if e.Purpose != "" {
 		e.Codes = kept
-	}
-	if e.Label != "" {
-		e.Mail = func(serial string, codes bool) *Message {
-			what := "The certificate " + shortSerial(serial) + " was made for the device " + e.Label + "."
-			if codes {
-				what += " With it came new recovery codes."
-			}
-			return p.Links.tell(who, addedMessage(p.Config, who, what, e.Address, p.now()))
-		}
 	}
 	done, err := p.Store.Enrol(r.Context(), e, func(ctx context.Context) (err error) {
 		res.Certificate, err = issueOne(ctx)
@@ -232,7 +221,6 @@ func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne f
 		res.Codes = codes
 	}
 	res.Off = done.Off
-	p.wakeMail()
 	return res, nil
 }
 
@@ -253,15 +241,40 @@ func (p *Portal) clientForm(r *request) (label string, req Request, err error) {
 }
 
 // freshKey refuses a key that is in a certificate already: a device has its own.
-func (p *Portal) freshKey(ctx context.Context, req Request) error {
+// If that is the good certificate of that person's device of that name, the
+// answer to the same wish was lost: it returns it.
+func (p *Portal) freshKey(ctx context.Context, req Request, person, label string) (again *Certificate, err error) {
 	have, err := p.Authority.CertificatesOfKey(ctx, req.Key)
+	if err != nil || len(have) == 0 {
+		return nil, err
+	}
+	if c := have[0]; len(have) == 1 && c.Person == person && !c.Server && c.Label == label && c.Good(p.now()) {
+		c, err = p.Authority.Certificate(ctx, c.Serial)
+		return &c, err
+	}
+	return nil, wrong("csr", "This key is in another certificate already. Make a new one.")
+}
+
+// given returns what a link has given, while it would still count, to whoever
+// shows it again with a request for the same key: the answer may have been lost.
+// That is the certificate alone. Recovery codes, which let in without the key, are
+// shown once.
+func (p *Portal) given(r *request) (issue, bool) {
+	ctx := r.Context()
+	k, err := p.Links.living(ctx, r.PostForm.Get("code"))
+	if err != nil || k.Serial == "" {
+		return issue{}, false
+	}
+	_, req, err := p.clientForm(r)
 	if err != nil {
-		return err
+		return issue{}, false
 	}
-	if len(have) > 0 {
-		return wrong("csr", "This key is in another certificate already. Make a new one.")
+	c, err := p.Authority.Certificate(ctx, k.Serial)
+	if err != nil || c.Key != req.Key || !c.Good(p.now()) {
+		return issue{}, false
 	}
-	return nil
+	who, err := p.People.Person(ctx, c.Person)
+	return issue{Certificate: c, Person: who, Again: true}, err == nil && who.Active()
 }
 
 func (p *Portal) origin(r *request, person string) Origin {
@@ -284,7 +297,7 @@ func (p *Portal) issued(r *request, res issue) error {
 	writeJSON(r.w, 200, map[string]any{
 		"person": res.Person.Name, "site": p.Name, "label": res.Certificate.Label, "serial": res.Certificate.Serial,
 		"chain": chain, "root": base64.StdEncoding.EncodeToString(p.Authority.Root().Raw),
-		"codes": res.Codes, "until": res.Certificate.NotAfter.Format("2 January 2006"),
+		"codes": res.Codes, "again": res.Again, "until": res.Certificate.NotAfter.Format("2 January 2006"),
 	})
 	return nil
 }

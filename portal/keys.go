@@ -14,8 +14,8 @@ import (
 // fit to be shown. It is safe for concurrent use.
 type Keyring interface {
 	// RegisterYubiKey gives a YubiKey to the person who proves, by the code that
-	// it typed, to have it in hand. It returns the key's public ID.
-	RegisterYubiKey(ctx context.Context, person, label, typed, address string) (string, error)
+	// it typed, to have it in hand.
+	RegisterYubiKey(ctx context.Context, person, label, typed, address string) error
 	// NewTOTP makes a secret for an authenticator app. It counts for nothing until
 	// AddTOTP is called with what NewTOTP returned.
 	NewTOTP(ctx context.Context, person, label, issuer string) (PendingTOTP, error)
@@ -50,8 +50,6 @@ type SSHCertificate struct {
 	Accounts   []string
 	Expires    time.Time
 	KnownHosts string // lines that make the house's hosts known
-	Key        string // fingerprint
-	New        bool   // whether the person had no certificate for that key before
 }
 
 // ACMEKey is a key that binds an ACME account to a person.
@@ -151,16 +149,10 @@ func (p *Portal) keyWrong(r *request, field string, err error) error {
 	return p.renderKeys(r, fe.code.HTTPStatus(), fe.fields)
 }
 
-// tellAdded tells the person of something new that lets them in.
-func (p *Portal) tellAdded(r *request, what, label, id string) {
-	p.queue(r.Context(), addedMessage(p.Config, r.who, what+" "+called(label, id)+" was added.", p.peer(r), p.now()))
-}
-
 func (p *Portal) addYubiKey(r *request) error {
 	label, err := p.adding(r)
-	var id string
 	if err == nil {
-		id, err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
+		err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
 	}
 	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
 		err = wrong("touch", "The key was not added: it is not known here, or somebody else's, or that code was used before.")
@@ -168,7 +160,6 @@ func (p *Portal) addYubiKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "touch", err)
 	}
-	p.tellAdded(r, "The YubiKey", label, id)
 	p.see(r, "/keys?done=added")
 	return nil
 }
@@ -210,7 +201,6 @@ func (p *Portal) addTOTP(r *request) error {
 	case err != nil:
 		return p.keyWrong(r, "totp", err)
 	}
-	p.tellAdded(r, "The authenticator app", t.Label, "")
 	p.see(r, "/keys?done=added")
 	return nil
 }
@@ -224,7 +214,6 @@ func (p *Portal) addACMEKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "acme", err)
 	}
-	p.tellAdded(r, "The ACME key", label, id)
 	p.render(r, 200, "acmekey", page{Title: "A key for your ACME client", Nav: "keys", Data: map[string]string{"ID": id, "Key": key}})
 	return nil
 }
@@ -249,9 +238,6 @@ func (p *Portal) signSSH(r *request) error {
 	}
 	if err != nil {
 		return p.keyWrong(r, "public_key", err)
-	}
-	if c.New {
-		p.tellAdded(r, "A certificate for the SSH key", "", c.Key)
 	}
 	p.render(r, 200, "sshcert", page{Title: "A certificate for your SSH key", Nav: "keys", Data: c})
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,12 +33,12 @@ type Link struct {
 	Created time.Time
 	Expires time.Time
 	Used    time.Time // zero: not yet
+	Serial  string    // of the certificate that it gave; "": none
 }
 
 // Fresh is a link on its way into the store.
 type Fresh struct {
 	Link
-	Asked   string   // serial of the certificate that it was asked for with, which has to count still; "": none
 	Message *Message // that carries it; nil: none
 	Event   postern.Event
 }
@@ -131,15 +132,9 @@ func (l *Links) Invite(ctx context.Context, who postern.Person) (Made, error) {
 	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.LinkLife, inviteMessage)
 }
 
-// Device makes a link by which the person, who came with a certificate of that
-// serial, adds a device. It is shown, not sent.
-func (l *Links) Device(ctx context.Context, who postern.Person, serial string) (Made, error) {
-	made, f, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
-	if err != nil {
-		return made, err
-	}
-	f.Asked = serial
-	return made, l.Store.PutLink(ctx, f)
+// Device makes a link by which the person adds a device. It is shown, not sent.
+func (l *Links) Device(ctx context.Context, who postern.Person) (Made, error) {
+	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
 }
 
 func (l *Links) signUp(ctx context.Context, email string) error {
@@ -202,24 +197,25 @@ var ErrLink = postern.Errorf(postern.Denied, "This link is not valid: it is wron
 // look returns the link of a token that could still be used for one of the
 // purposes. It changes nothing.
 func (l *Links) look(ctx context.Context, token string, purposes ...Purpose) (Link, error) {
+	k, err := l.living(ctx, token)
+	if err == nil && (!k.Used.IsZero() || !slices.Contains(purposes, k.Purpose)) {
+		err = ErrLink
+	}
+	if err != nil {
+		return Link{}, err
+	}
+	return k, nil
+}
+
+// living returns the link of a token that has not expired, used or not.
+func (l *Links) living(ctx context.Context, token string) (Link, error) {
 	hash, ok := hashToken(token)
 	if !ok {
 		return Link{}, ErrLink
 	}
 	k, err := l.Store.Link(ctx, hash)
-	if postern.CodeOf(err) == postern.NotFound && err != nil {
-		return Link{}, ErrLink
+	if postern.CodeOf(err) == postern.NotFound && err != nil || err == nil && !k.Expires.After(l.now()) {
+		err = ErrLink
 	}
-	if err != nil {
-		return Link{}, err
-	}
-	if !k.Used.IsZero() || !k.Expires.After(l.now()) {
-		return Link{}, ErrLink
-	}
-	for _, p := range purposes {
-		if k.Purpose == p {
-			return k, nil
-		}
-	}
-	return Link{}, ErrLink
+	return k, err
 }

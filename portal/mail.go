@@ -210,16 +210,6 @@ func recoveredMessage(c Config, who postern.Person, how string, off Off, now tim
 		"If all this was not you, tell your administrator at once.")
 }
 
-// addedMessage tells of something new that lets in whoever has it.
-func addedMessage(c Config, who postern.Person, what, from string, now time.Time) Message {
-	return message(who.Email, "Something new lets you into "+c.Name, now.Add(48*time.Hour),
-		fmt.Sprintf("On %s, for %s, from the address %s:", when(now), who.Name, orDefault(from, "of the server itself")),
-		"    "+what,
-		"If that was not you, somebody else has your certificate. Recover at once, which switches off whatever they made, at",
-		"    "+c.URL+"/recover",
-		"or tell your administrator.")
-}
-
 // changedMessage goes to the address that a person had until now.
 func changedMessage(c Config, old postern.Person, what, by string, now time.Time) Message {
 	return message(old.Email, "Your address at "+c.Name+" was changed", now.Add(48*time.Hour),

@@ -214,12 +214,21 @@ func (p *Portal) addDevice(r *request) (issue, error) {
 	if err != nil {
 		return issue{}, err
 	}
-	if err := p.freshKey(r.Context(), req); err != nil {
-		return issue{}, err
+	again, err := p.freshKey(r.Context(), req, r.who.Name, label)
+	if err != nil || again != nil {
+		return asBefore(again, r.who), err
 	}
 	return p.certify(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(ctx context.Context) (Certificate, error) {
 		return p.Authority.IssueClient(ctx, r.who.Name, label, req, p.origin(r, r.who.Name))
 	})
+}
+
+// asBefore is the answer that was lost, if there was one.
+func asBefore(c *Certificate, who postern.Person) issue {
+	if c == nil {
+		return issue{}
+	}
+	return issue{Certificate: *c, Person: who, Again: true}
 }
 
 // deviceLink shows a link, also as a QR code, to open on the other device.
@@ -227,7 +236,7 @@ func (p *Portal) deviceLink(r *request) error {
 	if err := p.limit(r.Context(), "device/"+r.who.Name, 20, time.Hour); err != nil {
 		return err
 	}
-	made, err := p.Links.Device(r.Context(), r.who, r.serial)
+	made, err := p.Links.Device(r.Context(), r.who)
 	if err != nil {
 		return err
 	}
@@ -295,16 +304,18 @@ func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 		if err != nil {
 			return c, err
 		}
-		if err := p.freshKey(r.Context(), parsed); err != nil {
+		again, err := p.freshKey(r.Context(), parsed, c.Person, c.Label)
+		switch {
+		case err != nil:
 			return c, err
+		case again != nil && again.Serial == c.Serial:
+			return c, wrong("csr", "That is the key of the certificate itself. Make a new one, or renew for the same.")
+		case again != nil:
+			return *again, nil
 		}
 		req = &parsed
 	}
-	e := Enrolment{}
-	if !c.Server {
-		e.Label = orDefault(c.Label, defaultDevice)
-	}
-	res, err := p.certify(r, r.who, e, func(ctx context.Context) (Certificate, error) {
+	res, err := p.certify(r, r.who, Enrolment{}, func(ctx context.Context) (Certificate, error) {
 		return p.Authority.Renew(ctx, c.Serial, req, p.origin(r, r.who.Name))
 	})
 	return res.Certificate, err

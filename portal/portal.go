@@ -251,6 +251,11 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.Mail != nil {
+		if err := d.Store.BeginTelling(ctx); err != nil {
+			return nil, err
+		}
+	}
 	w, err := newWeb()
 	if err != nil {
 		return nil, err

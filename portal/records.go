@@ -57,10 +57,14 @@ type RecoveryCode struct {
 //
 // Every method is one transaction, durable when it returns, and safe for
 // concurrent use, also by several servers. Where an event is given it is
-// appended in the same transaction.
+// appended in the same transaction. With a context that tells of a
+// [postern.Asker] it writes nothing, and fails with Denied, once what they came
+// with does not count any more; so do People, Authority and Keyring where they
+// write what lets somebody in.
 type Store interface {
 	LinkStore
 	Outbox
+	Teller
 
 	// PortalKey returns 32 random bytes, the same on every server and after
 	// every restart.
@@ -76,13 +80,11 @@ type Store interface {
 
 	// Enrol has issue record one certificate, with the context that it is given,
 	// and does the Enrolment in the same transaction. It fails with ErrLink if the
-	// link does not count, with Denied if the certificate that was Asked with does
-	// not, and with Conflict if the order is done.
+	// link does not count, and with Conflict if the order is done.
 	Enrol(ctx context.Context, e Enrolment, issue func(context.Context) error) (Enrolled, error)
 
-	// PutRecoveryCodes replaces all codes of a person, and queues the message if
-	// there is one.
-	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, m *Message, e postern.Event) error
+	// PutRecoveryCodes replaces all codes of a person.
+	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
 	// RecoveryCodes returns how many codes the person has left.
 	RecoveryCodes(ctx context.Context, person string) (int, error)
 

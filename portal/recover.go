@@ -63,7 +63,6 @@ func (p *Portal) recover(r *request) error {
 		p.invalid(r, beside("recovery", err), "recover", p.recoverForm())
 		return nil
 	}
-	p.wakeMail()
 	p.render(r, 200, "enrol", page{
 		Title: "Get a new certificate", Nav: "recover",
 		Done: "The code was right.",
@@ -158,11 +157,9 @@ func (p *Portal) recoveryPage(r *request) error {
 func (p *Portal) newRecoveryCodes(r *request) error {
 	codes, kept := newCodes()
 	e := postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: r.who.Name, Address: p.peer(r), Count: recoveryCodes}
-	m := p.Links.tell(r.who, addedMessage(p.Config, r.who, "New recovery codes were made. Those from before do not count any more.", p.peer(r), p.now()))
-	if err := p.Store.PutRecoveryCodes(r.Context(), r.who.Name, kept, p.now(), m, e); err != nil {
+	if err := p.Store.PutRecoveryCodes(r.Context(), r.who.Name, kept, p.now(), e); err != nil {
 		return err
 	}
-	p.wakeMail()
 	p.render(r, 200, "recovery", page{Title: "Recovery codes", Nav: "recovery", Data: map[string]any{"Left": len(codes), "Codes": codes}})
 	return nil
 }

@@ -96,6 +96,7 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 			formErr = p.form(r)
 		}
 		err := p.identify(r)
+		r.Request = r.WithContext(postern.Asking(r.Context(), p.asker(r)))
 		switch {
 		case err != nil:
 		case person && r.who.Name == "":
@@ -107,6 +108,9 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 			err = postern.Errorf(postern.Denied, "This form is from another sign-in.").WithHint("Go back, reload the page, and send it again.")
 		default:
 			err = h(r)
+			if r.Method == http.MethodPost {
+				p.wakeMail()
+			}
 		}
 		if err != nil {
 			p.fail(r, err)
@@ -142,6 +146,15 @@ func (p *Portal) identify(r *request) error {
 	r.who, r.serial = who, serial
 	r.admin = p.Admin != nil && p.Admin(r.Request)
 	return nil
+}
+
+// asker is who asks, as the store is told with all that is written for them.
+func (p *Portal) asker(r *request) postern.Asker {
+	a := postern.Asker{Person: r.who.Name, Address: p.peer(r)}
+	if r.serial != "" {
+		a.Credential = postern.Link{Kind: string(postern.X509Certificate), ID: r.serial}
+	}
+	return a
 }
 
 func adminOnly(h handler) handler {

@@ -367,7 +367,7 @@ func (p *Portal) orderIssue(r *request) error {
 		return err
 	}
 	if o.Serial != "" {
-		return postern.Errorf(postern.Conflict, "This order is done.").WithHint("Its certificate is among your servers.")
+		return p.orderDone(r, o)
 	}
 	req, err := p.orderRequest(r, o)
 	if err != nil {
@@ -382,10 +382,22 @@ func (p *Portal) orderIssue(r *request) error {
 	if err != nil {
 		return p.orderWrong(r, o, err, nil)
 	}
-	c := res.Certificate
-	if !wantsJSON(r) {
-		p.see(r, "/certificates/"+c.Serial)
-		return nil
+	return p.issuedServer(r, res.Certificate)
+}
+
+// orderDone answers once more, where the answer was lost, to whoever shows the
+// request that the certificate was made for.
+func (p *Portal) orderDone(r *request, o Order) error {
+	req, err := p.orderRequest(r, o)
+	if err != nil {
+		return p.orderWrong(r, o, err, nil)
+	}
+	c, err := p.Authority.Certificate(r.Context(), o.Serial)
+	if err == nil && (c.Key != req.Key || c.Revoked) {
+		err = postern.Errorf(postern.Conflict, "This order is done.").WithHint("Its certificate is among your servers.")
+	}
+	if err != nil {
+		return err
 	}
 	return p.issuedServer(r, c)
 }
@@ -431,9 +443,13 @@ func (p *Portal) orderWrong(r *request, o Order, atForm, atNames error) error {
 	return orErr(atForm, atNames)
 }
 
-// issuedServer gives the page's script the files of every layout, with a line
-// in place of the key that only the page has.
+// issuedServer shows a certificate. The page's script gets the files of every
+// layout, with a line in place of the key that only the page has.
 func (p *Portal) issuedServer(r *request, c Certificate) error {
+	if !wantsJSON(r) {
+		p.see(r, "/certificates/"+c.Serial)
+		return nil
+	}
 	layouts := map[string]Layout{}
 	for _, kind := range p.Authority.Layouts() {
 		l, err := p.Authority.Layout(r.Context(), kind, c, KeyPlaceholder)

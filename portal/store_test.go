@@ -122,7 +122,7 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 		return err
 	}
 	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
-	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, nil, event))
+	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, event))
 	if err := spend("eve", 1); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("somebody else spent a code: %v", err)
 	}
@@ -135,8 +135,8 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 			t.Errorf("after a recovery the code %d counts: %v", code, err)
 		}
 	}
-	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, nil, event))
-	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, nil, event))
+	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
+	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, event))
 	if err := spend("dan", 3); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("a replaced code counts: %v", err)
 	}

@@ -460,6 +460,12 @@ func (p *Portal) see(r *request, where string) {
 
 // eventWords says in words what an event tells of.
 func eventWords(e postern.Event) string {
+	if did := e.Details["did"]; e.Kind == postern.EventACMEAccount && did != "" {
+		if strings.HasPrefix(did, "key ") {
+			return "ACME " + did
+		}
+		return "ACME account " + did
+	}
 	if w, ok := eventSentences[e.Kind]; ok {
 		return w
 	}

@@ -44,7 +44,8 @@ type Signed struct {
 // Signer is the certificate authority. It is safe for concurrent use.
 type Signer interface {
 	// SignUser certifies a key. It fails with postern.Denied for a person who
-	// may not come in.
+	// may not come in, and once what the [postern.Asker] showed does not count any
+	// more.
 	SignUser(ctx context.Context, c Certificate) (Signed, error)
 	// KnownHosts returns lines for known_hosts(5).
 	KnownHosts() (string, error)
@@ -141,7 +142,7 @@ type SignDeps struct {
 	// Certificate returns what the rules that hold now give a person for a key.
 	Certificate func(ctx context.Context, person string, key ssh.PublicKey) (Certificate, error)
 	// Identify says who a request comes from, proved by a client certificate.
-	Identify func(*http.Request) (person string, ok bool)
+	Identify func(*http.Request) (who postern.Asker, ok bool)
 	Address  func(*http.Request) string // the client's, without port
 	Log      *slog.Logger
 }
@@ -223,16 +224,16 @@ func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, for
 
 // issue finds out who asks, and signs what the rules give them.
 func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
-	ctx := r.Context()
 	key, err := ParsePublicKey(q.PublicKey)
 	if err != nil {
 		return Signed{}, err
 	}
-	person, err := h.person(r, q)
+	who, err := h.asker(r, q)
 	if err != nil {
 		return Signed{}, err
 	}
-	c, err := h.Certificate(ctx, person, key)
+	ctx := postern.Asking(r.Context(), who)
+	c, err := h.Certificate(ctx, who.Person, key)
 	if err != nil {
 		return Signed{}, err
 	}
@@ -249,14 +250,14 @@ func ParsePublicKey(line string) (ssh.PublicKey, error) {
 	return key, nil
 }
 
-// person returns who a request comes from: whom the client certificate names,
+// asker returns who a request comes from: whom the client certificate names,
 // else whom the code proves.
-func (h *signHandler) person(r *http.Request, q signRequest) (string, error) {
-	if person, ok := h.Identify(r); ok && (q.Person == "" || q.Person == person) && q.Code == "" {
-		return person, nil
+func (h *signHandler) asker(r *http.Request, q signRequest) (postern.Asker, error) {
+	if who, ok := h.Identify(r); ok && (q.Person == "" || q.Person == who.Person) && q.Code == "" {
+		return who, nil
 	}
 	if q.Person == "" || q.Code == "" {
-		return "", postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
+		return postern.Asker{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
 	}
 	proof, err := h.Check.CheckCode(r.Context(), Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
 	if postern.CodeOf(err) == postern.NotFound {
@@ -265,7 +266,7 @@ func (h *signHandler) person(r *http.Request, q signRequest) (string, error) {
 	if err == nil && proof.Person == "" {
 		err = postern.Errorf(postern.Denied, "the code was not accepted")
 	}
-	return proof.Person, err
+	return postern.Asker{Person: proof.Person, Credential: proof.Credential, Address: h.Address(r)}, err
 }
 
 func (h *signHandler) status(r *http.Request, err error) int {
@@ -309,7 +310,8 @@ type signPageData struct {
 func (h *signHandler) page(w http.ResponseWriter, r *http.Request) { h.show(w, r, signPageData{}) }
 
 func (h *signHandler) show(w http.ResponseWriter, r *http.Request, data signPageData) {
-	data.Known, _ = h.Identify(r)
+	known, _ := h.Identify(r)
+	data.Known = known.Person
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")

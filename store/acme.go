@@ -171,7 +171,7 @@ func (db *DB) AddACMEExternalKey(ctx context.Context, k acme.ExternalKey, event 
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
 		p, err := tx.Person(ctx, k.Person)
 		if err != nil {
 			return err
@@ -184,7 +184,7 @@ func (db *DB) AddACMEExternalKey(ctx context.Context, k acme.ExternalKey, event 
 			return err
 		}
 		return tx.Append(ctx, event)
-	})
+	}))
 }
 
 // ACMEExternalKey implements [acme.Store].
@@ -236,7 +236,7 @@ func (db *DB) EnableACMEExternalKey(ctx context.Context, person, id string, even
 }
 
 func (db *DB) setACMEExternalKey(ctx context.Context, person, id string, enabled bool, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
 		var account string
 		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2 RETURNING account`, id, person, flag(!enabled)).Scan(&account)
 		if err != nil {
@@ -250,7 +250,7 @@ func (db *DB) setACMEExternalKey(ctx context.Context, person, id string, enabled
 			return err
 		}
 		return tx.Append(ctx, event)
-	})
+	}))
 }
 
 // AddACMEOrder implements [acme.Store].

@@ -115,7 +115,7 @@ func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 
 // AddCertificate implements [ca.Store].
 func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
 		if also, ok := ctx.Value(withCertificate{}).(func(context.Context, *Tx, string) error); ok {
 			if err := also(ctx, tx, c.Serial); err != nil {
 				return err
@@ -130,7 +130,7 @@ func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event poster
 			}
 		}
 		return tx.Append(ctx, event)
-	})
+	}))
 }
 
 // withCertificate is the key under which a context carries what to write first in

@@ -101,7 +101,7 @@ func (o *OTP) poll(ctx context.Context) error {
 // write runs f in a Write and makes sure that what it changed is seen here at
 // once; other servers see it within otpPoll.
 func (o *OTP) write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
-	err := o.db.Write(ctx, f)
+	err := o.db.Write(ctx, asked(f))
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.polled = time.Time{}

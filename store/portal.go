@@ -25,6 +25,11 @@ type Portal struct{ *DB }
 // NewPortal returns the portal's part of db.
 func NewPortal(db *DB) Portal { return Portal{db} }
 
+// Write is [DB.Write] for what is asked for in the portal.
+func (s Portal) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	return s.DB.Write(ctx, asked(f))
+}
+
 // logged runs f and appends an event in one transaction.
 func (s Portal) logged(ctx context.Context, e postern.Event, f func(ctx context.Context, tx *Tx) error) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
@@ -130,9 +135,6 @@ func (s Portal) PutLink(ctx context.Context, f portal.Fresh) error {
 }
 
 func (tx *Tx) putLink(ctx context.Context, f portal.Fresh) error {
-	if err := tx.stillCounts(ctx, f.Asked, f.Person); err != nil {
-		return err
-	}
 	if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
 		f.Hash[:], string(f.Purpose), f.Person, f.Email, f.Detail, micros(f.Created), micros(f.Expires)); err != nil {
 		return err
@@ -148,8 +150,8 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Link, error) {
 		l := portal.Link{Hash: hash}
 		var created, expires, used int64
-		err := tx.QueryRow(ctx, `SELECT purpose, person, email, detail, created, expires, used FROM portal_links WHERE hash = $1`, hash[:]).
-			Scan(&l.Purpose, &l.Person, &l.Email, &l.Detail, &created, &expires, &used)
+		err := tx.QueryRow(ctx, `SELECT purpose, person, email, detail, created, expires, used, serial FROM portal_links WHERE hash = $1`, hash[:]).
+			Scan(&l.Purpose, &l.Person, &l.Email, &l.Detail, &created, &expires, &used, &l.Serial)
 		l.Created, l.Expires, l.Used = fromMicros(created), fromMicros(expires), fromMicros(used)
 		return l, notFound(err, "there is no such link")
 	})
@@ -159,17 +161,17 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 // event.
 func (s Portal) AnswerLink(ctx context.Context, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
 	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
-		if err := tx.useLink(ctx, hash, now); err != nil || p == nil {
+		if err := tx.useLink(ctx, hash, "", now); err != nil || p == nil {
 			return err
 		}
 		return tx.putProof(ctx, *p)
 	})
 }
 
-// useLink marks a link used, or fails with [portal.ErrLink] if it was, or has
-// expired.
-func (tx *Tx) useLink(ctx context.Context, hash [32]byte, now time.Time) error {
-	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:])
+// useLink marks a link used, for a certificate if it has a serial number, or
+// fails with [portal.ErrLink] if it was used, or has expired.
+func (tx *Tx) useLink(ctx context.Context, hash [32]byte, serial string, now time.Time) error {
+	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1, serial = $3 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:], serial)
 	if err == nil && n == 0 {
 		return portal.ErrLink
 	}
@@ -193,9 +195,9 @@ func (s Portal) changed(ctx context.Context, query string, args ...any) (bool, e
 	return n > 0, err
 }
 
-// PutMessage queues a message.
+// PutMessage queues a message, also about the end of what the asker came with.
 func (s Portal) PutMessage(ctx context.Context, m portal.Message) error {
-	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
+	return s.DB.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
 }
 
 // queue queues a message, if there is one.
@@ -342,13 +344,8 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 }
 
 // PutRecoveryCodes replaces all codes of a person.
-func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, m *portal.Message, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
-		if err := tx.putCodes(ctx, person, codes, now); err != nil {
-			return err
-		}
-		return tx.queue(ctx, m)
-	})
+func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.putCodes(ctx, person, codes, now) })
 }
 
 func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time) error {

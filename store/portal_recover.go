@@ -162,7 +162,7 @@ func (tx *Tx) switchOffACME(ctx context.Context, e postern.Event, off *portal.Of
 	for _, id := range ids {
 		if err := tx.Append(ctx, postern.Event{
 			Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: e.Person, Address: e.Address, Object: id,
-			Details: map[string]string{"did": "key disabled by recovery"},
+			Details: map[string]string{"did": postern.ACMEKeyRecovered},
 		}); err != nil {
 			return err
 		}
@@ -188,12 +188,9 @@ func (s Portal) Enrol(ctx context.Context, e portal.Enrolment, issue func(contex
 
 func (tx *Tx) enrol(ctx context.Context, e portal.Enrolment, serial string) (done portal.Enrolled, err error) {
 	if e.Link != nil {
-		if err := tx.useLink(ctx, *e.Link, e.Now); err != nil {
+		if err := tx.useLink(ctx, *e.Link, serial, e.Now); err != nil {
 			return done, err
 		}
-	}
-	if err := tx.stillCounts(ctx, e.Asked, e.Person); err != nil {
-		return done, err
 	}
 	if e.Order != "" {
 		n, err := tx.Exec(ctx, `UPDATE portal_orders SET serial = $1 WHERE id = $2 AND serial = ''`, serial, e.Order)
@@ -212,32 +209,14 @@ func (tx *Tx) enrol(ctx context.Context, e portal.Enrolment, serial string) (don
 	if done.Codes, err = tx.firstCodes(ctx, e); err != nil {
 		return done, err
 	}
-	if e.Purpose != "" {
-		if err := tx.Append(ctx, postern.Event{
-			Kind: postern.EventPortalEnrolled, Outcome: postern.OK, Person: e.Person, Address: e.Address, Object: e.Label,
-			Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}},
-			Details: map[string]string{"purpose": string(e.Purpose)},
-		}); err != nil {
-			return done, err
-		}
-	}
-	if e.Mail == nil {
+	if e.Purpose == "" {
 		return done, nil
 	}
-	return done, tx.queue(ctx, e.Mail(serial, done.Codes))
-}
-
-// stillCounts fails unless the certificate that something was asked for with is
-// good and the person's: they may have been recovered since.
-func (tx *Tx) stillCounts(ctx context.Context, serial, person string) error {
-	if serial == "" {
-		return nil
-	}
-	c, err := tx.Credential(ctx, postern.X509Certificate, serial)
-	if err == nil && (c.Status != postern.CredentialActive || c.Person != person) {
-		err = postern.Errorf(postern.Denied, "The certificate that you came with does not count any more.")
-	}
-	return err
+	return done, tx.Append(ctx, postern.Event{
+		Kind: postern.EventPortalEnrolled, Outcome: postern.OK, Person: e.Person, Address: e.Address, Object: e.Label,
+		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}},
+		Details: map[string]string{"purpose": string(e.Purpose)},
+	})
 }
 
 // firstCodes gives recovery codes to a person who has none.

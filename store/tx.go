@@ -60,8 +60,9 @@ func (tx *Tx) context(ctx context.Context) context.Context {
 }
 
 // Append adds an event to the timeline when the transaction commits. Its index
-// is assigned then; a zero Time becomes the time of now.
-func (tx *Tx) Append(_ context.Context, e postern.Event) error {
+// is assigned then; a zero Time becomes the time of now, and no Address that of
+// the [postern.Asker].
+func (tx *Tx) Append(ctx context.Context, e postern.Event) error {
 	if !tx.write {
 		return postern.Errorf(postern.Internal, "append to the timeline in a read transaction")
 	}
@@ -73,6 +74,9 @@ func (tx *Tx) Append(_ context.Context, e postern.Event) error {
 	}
 	if e.Outcome == "" {
 		e.Outcome = postern.OK
+	}
+	if e.Address == "" {
+		e.Address = postern.AskerIn(ctx).Address
 	}
 	tx.events = append(tx.events, timeline.Clean(e))
 	return nil

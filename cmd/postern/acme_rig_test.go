@@ -91,7 +91,7 @@ func writeFile(t testing.TB, path, text string) {
 func (rig *acmeRig) external(t testing.TB) (id, secret string) {
 	t.Helper()
 	k := acme.NewExternalKey("alice", t.Name(), time.Now())
-	if err := rig.db.AddACMEExternalKey(t.Context(), k, acmeKeyEvent(k.Person, k.ID, "key made")); err != nil {
+	if err := rig.db.AddACMEExternalKey(t.Context(), k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	return k.ID, base64.RawURLEncoding.EncodeToString(k.Secret)

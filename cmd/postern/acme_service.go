@@ -84,7 +84,7 @@ the person: suspending the person stops the account. A key binds one account. It
 			}
 			defer st.Close()
 			k := acme.NewExternalKey(args[0], label, time.Now())
-			if err := st.Store.AddACMEExternalKey(cmd.Context(), k, acmeKeyEvent(k.Person, k.ID, "key made")); err != nil {
+			if err := st.Store.AddACMEExternalKey(cmd.Context(), k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
@@ -95,8 +95,13 @@ the person: suspending the person stops the account. A key binds one account. It
 	return cmd
 }
 
-func acmeKeyEvent(person, id, did string) postern.Event {
-	return postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: person, Object: id, Details: map[string]string{"did": did}}
+// acmeKeyEvent tells what was done to a key, which has a label only when it is made.
+func acmeKeyEvent(person, id, label, did string) postern.Event {
+	e := postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: person, Object: id, Details: map[string]string{"did": did}}
+	if label != "" {
+		e.Details["label"] = label
+	}
+	return e
 }
 
 func newACMEList(a *app) *cobra.Command {
@@ -151,7 +156,7 @@ func newACMEDisable(a *app) *cobra.Command {
 				return err
 			}
 			defer st.Close()
-			return st.Store.DisableACMEExternalKey(cmd.Context(), args[0], args[1], acmeKeyEvent(args[0], args[1], "key disabled"))
+			return st.Store.DisableACMEExternalKey(cmd.Context(), args[0], args[1], acmeKeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
 		},
 	}
 }

@@ -154,6 +154,13 @@ func (d *tab) saves(selector string) string {
 // makes fills in the form that makes a client certificate, and waits for it.
 func (d *tab) makes(label string) {
 	d.t.Helper()
+	d.asks(label)
+	d.run(chromedp.WaitVisible(chromedp.CSS(`[data-p12]`)))
+}
+
+// asks fills in that form and sends it.
+func (d *tab) asks(label string) {
+	d.t.Helper()
 	if label != "" {
 		d.run(chromedp.SetValue(chromedp.CSS(`[name=label]`), label))
 	}
@@ -161,7 +168,6 @@ func (d *tab) makes(label string) {
 		chromedp.SendKeys(chromedp.CSS(`[data-pass]`), passphrase),
 		chromedp.SendKeys(chromedp.CSS(`[data-pass2]`), passphrase),
 		chromedp.Click(chromedp.CSS(`[data-go]`)),
-		chromedp.WaitVisible(chromedp.CSS(`[data-p12]`)),
 	)
 }
 
@@ -250,7 +256,11 @@ func TestBrowserStory(t *testing.T) {
 	ph := openTab(t, phone, false)
 	ph.run(chromedp.Navigate(forPhone))
 	ph.sees("For dan.")
-	ph.makes("phone")
+	rig.loses("/enrol")
+	ph.asks("phone")
+	ph.sees("No answer came from the portal")
+	ph.run(chromedp.Click(chromedp.CSS(`[data-go]`)), chromedp.WaitVisible(chromedp.CSS(`[data-p12]`)))
+	ph.sees("this is the same certificate")
 	phone.Import(ph.saves(`[data-p12]`), passphrase)
 	onPhone := openTab(t, phone, true)
 	onPhone.run(chromedp.Navigate(rig.url + "/certificates"))
@@ -298,6 +308,9 @@ func TestBrowserServerCertificate(t *testing.T) {
 		chromedp.SendKeys(chromedp.CSS(`[name=names]`), "www.internal\n*.www.internal"),
 		chromedp.Click(chromedp.CSS(`form[action="/servers/new"] button`)))
 	in.sees("All names are proved")
+	rig.loses("/issue")
+	in.run(chromedp.Click(chromedp.CSS(`[data-go]`)))
+	in.sees("No answer came from the portal")
 	in.run(chromedp.Click(chromedp.CSS(`[data-go]`)), chromedp.WaitVisible(chromedp.CSS(`[data-tar]`)))
 	for _, kind := range []string{"apache", "nginx", "haproxy"} {
 		eval[bool](in, fmt.Sprintf(`(e => { e.value = %q; return e.dispatchEvent(new Event("change")) })(document.querySelector("[data-kind]"))`, kind))

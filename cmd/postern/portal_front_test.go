@@ -61,6 +61,9 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	dan.get("/certificates").says(t, 200, "this device")
 	dan.get("/admin").says(t, 403, "for administrators")
 
+	cli("ca", "issue", "--client", "dan", "--label", "spare", "--layout", "pem", "--out", t.TempDir())
+	mailbox.TakeAbout(t, "dan@example.com", "on the server itself: The certificate")
+
 	cli("user", "suspend", "dan")
 	dan.until("/certificates", 403)
 	dan.get("/").says(t, 403, "an administrator has suspended you")

@@ -16,7 +16,6 @@ import (
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/sshd"
 	"github.com/postern-project/postern/store"
-	"golang.org/x/crypto/ssh"
 )
 
 // portalKeyring fits one-time passwords, ACME keys and SSH certificates to the
@@ -29,8 +28,9 @@ type portalKeyring struct {
 }
 
 // RegisterYubiKey gives a YubiKey to the person who touches it.
-func (k portalKeyring) RegisterYubiKey(ctx context.Context, person, label, typed, address string) (string, error) {
-	return k.check.Register(ctx, k.keys, otp.Registration{Person: person, Typed: typed, Label: label, Address: address})
+func (k portalKeyring) RegisterYubiKey(ctx context.Context, person, label, typed, address string) error {
+	_, err := k.check.Register(ctx, k.keys, otp.Registration{Person: person, Typed: typed, Label: label, Address: address})
+	return err
 }
 
 const (
@@ -99,7 +99,7 @@ func (k portalKeyring) AddTOTP(ctx context.Context, person, token, code, issuer 
 // AddACMEKey makes a key that binds an ACME account to the person.
 func (k portalKeyring) AddACMEKey(ctx context.Context, person, label string) (id, key string, err error) {
 	e := acme.NewExternalKey(person, label, time.Now())
-	err = k.st.Store.AddACMEExternalKey(ctx, e, acmeKeyEvent(person, e.ID, "key made"))
+	err = k.st.Store.AddACMEExternalKey(ctx, e, acmeKeyEvent(person, e.ID, label, postern.ACMEKeyMade))
 	return e.ID, base64.RawURLEncoding.EncodeToString(e.Secret), err
 }
 
@@ -116,9 +116,9 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 // SetACMEKey disables or enables a person's key, and the account that it bound.
 func (k portalKeyring) SetACMEKey(ctx context.Context, person, id string, enabled bool) error {
 	if enabled {
-		return k.st.Store.EnableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "key enabled"))
+		return k.st.Store.EnableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "", postern.ACMEKeyEnabled))
 	}
-	return k.st.Store.DisableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "key disabled"))
+	return k.st.Store.DisableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "", postern.ACMEKeyDisabled))
 }
 
 // SignSSH certifies a person's SSH key as the rules say.
@@ -131,17 +131,9 @@ func (k portalKeyring) SignSSH(ctx context.Context, person, line, address string
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}
-	had, err := k.ca.SSHCertificates(ctx, person)
-	if err != nil {
-		return portal.SSHCertificate{}, err
-	}
-	fingerprint := ssh.FingerprintSHA256(key)
-	known := slices.ContainsFunc(had, func(c ca.SSHCertificate) bool { return c.Fingerprint == fingerprint })
 	c.Address = address
 	signed, err := sshAuthority{k.ca}.SignUser(ctx, c)
-	return portal.SSHCertificate{
-		Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts, Key: fingerprint, New: !known,
-	}, err
+	return portal.SSHCertificate{Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts}, err
 }
 
 // RevokeSSH revokes one of a person's SSH certificates.

@@ -219,7 +219,7 @@ func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := rig.Links.Device(t.Context(), who, "")
+	made, err := rig.Links.Device(t.Context(), who)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,20 +2,25 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/acme"
 	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/portal"
 	"github.com/postern-project/postern/store"
+	"golang.org/x/crypto/ssh"
 )
 
 // owner is somebody whose laptop was stolen, and what is made with it before
@@ -279,26 +284,163 @@ func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
 	}
 }
 
-// TestACertificateIsAskedForWithOneThatCounts recovers somebody between the look
-// at who asks and the write.
-func TestACertificateIsAskedForWithOneThatCounts(t *testing.T) {
+// TestNothingIsGainedWithWhatWasRecovered does all that lets somebody in with what
+// they showed before a recovery, and again after it.
+func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	s := store.NewPortal(rig.db)
 	who, _ := rig.db.Person(t.Context(), "dan")
-	_, csr := clientCSR(t)
-	_, err := s.Enrol(t.Context(), portal.Enrolment{Person: "dan", Asked: dan.serial, Now: time.Now()}, func(ctx context.Context) error {
-		if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+	s, keys := store.NewPortal(rig.db), store.NewOTP(rig.db)
+	app := otp.NewOATH(postern.TOTP, "dan", "app")
+	if err := keys.AddOATH(t.Context(), app); err != nil {
+		t.Fatal(err)
+	}
+	external := acme.NewExternalKey("dan", "old", time.Now())
+	if err := rig.db.AddACMEExternalKey(t.Context(), external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
+		t.Fatal(err)
+	}
+	loose := func() string {
+		id := otp.NewPublicID()
+		if err := keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Last: otp.Never}}, false); err != nil {
 			t.Fatal(err)
 		}
-		_, err := rig.ca.SignCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"})
-		return err
-	})
-	if postern.CodeOf(err) != postern.Denied {
-		t.Errorf("a certificate for one that was revoked: %v", err)
+		return id
 	}
-	if _, err := rig.Links.Device(t.Context(), who, dan.serial); postern.CodeOf(err) != postern.Denied {
-		t.Errorf("a link for one that was revoked: %v", err)
+	hash := func() (h [32]byte) { rand.Read(h[:]); return h }
+	e := postern.Event{Kind: postern.EventPortalCodes, Person: "dan"}
+	ways := map[string]func(ctx context.Context) error{
+		"device": func(ctx context.Context) error {
+			_, csr := clientCSR(t)
+			_, err := rig.ca.SignCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"})
+			return err
+		},
+		"server": func(ctx context.Context) error {
+			_, err := rig.ca.IssueServer(ctx, ca.ServerRequest{Names: []string{"www.example"}})
+			return err
+		},
+		"SSH certificate": func(ctx context.Context) error {
+			_, err := rig.ca.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
+			return err
+		},
+		"link": func(ctx context.Context) error { _, err := rig.Links.Device(ctx, who); return err },
+		"app":  func(ctx context.Context) error { return keys.AddOATH(ctx, otp.NewOATH(postern.TOTP, "dan", "new")) },
+		"app enabled": func(ctx context.Context) error {
+			return keys.SetOATHStatus(ctx, postern.TOTP, app.ID, postern.CredentialActive)
+		},
+		"key in hand": func(ctx context.Context) error { return keys.ClaimKey(ctx, loose(), "dan", "blue") },
+		"key from afar": func(ctx context.Context) error {
+			return keys.AddKeys(ctx, []*otp.Key{{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never}}, false)
+		},
+		"key in panel": func(ctx context.Context) error {
+			return s.SetCredentialStatus(ctx, postern.TOTP, app.ID, postern.CredentialActive, e)
+		},
+		"codes": func(ctx context.Context) error {
+			return s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
+		},
+		"codes for SSH": func(ctx context.Context) error { return keys.SetRecovery(ctx, "dan", [][32]byte{hash()}) },
+		"ACME key": func(ctx context.Context) error {
+			return rig.db.AddACMEExternalKey(ctx, acme.NewExternalKey("dan", "", time.Now()), e)
+		},
+		"ACME key again": func(ctx context.Context) error { return rig.db.EnableACMEExternalKey(ctx, "dan", external.ID, e) },
+		"somebody": func(ctx context.Context) error {
+			return s.AddPerson(ctx, postern.Person{Name: strings.ToLower(rand.Text())}, e)
+		},
+		"names of others": func(ctx context.Context) error {
+			return s.PutAllowed(ctx, portal.Allowed{Pattern: "*." + strings.ToLower(rand.Text()), Person: "dan"}, e)
+		},
+	}
+	asking := func(kind postern.CredentialKind, id string) context.Context {
+		return postern.Asking(t.Context(), postern.Asker{Person: "dan", Credential: postern.Link{Kind: string(kind), ID: id}, Address: "192.0.2.7"})
+	}
+	shown := map[string]context.Context{"a certificate": asking(postern.X509Certificate, dan.serial), "a code": asking(postern.TOTP, app.ID)}
+	for name, way := range ways {
+		for with, ctx := range shown {
+			if err := way(ctx); err != nil {
+				t.Errorf("%s, with %s: %v", name, with, err)
+			}
+		}
+	}
+	events, err := rig.Timeline.EventsOf(t.Context(), "dan", 1)
+	if err != nil || events[0].Address != "192.0.2.7" {
+		t.Errorf("the timeline says: %+v, %v", events, err)
+	}
+	if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+		t.Fatal(err)
+	}
+	shown["a certificate that never was"] = asking(postern.X509Certificate, "4711")
+	for name, way := range ways {
+		for with, ctx := range shown {
+			if err := way(ctx); postern.CodeOf(err) != postern.Denied || !strings.Contains(fmt.Sprint(err), "does not count any more") {
+				t.Errorf("%s, with %s from before: %v", name, with, err)
+			}
+		}
+	}
+}
+
+// sshKey makes an SSH key.
+func sshKey(t *testing.T) ssh.PublicKey {
+	t.Helper()
+	_, line, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// meanwhile is a store that lets something happen before it answers.
+type meanwhile struct {
+	portal.Store
+	f func()
+}
+
+func (m *meanwhile) Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error) {
+	m.f()
+	return m.Store.Count(ctx, key, window, now)
+}
+
+func (m *meanwhile) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+	m.f()
+	return m.Store.PutRecoveryCodes(ctx, person, codes, now, e)
+}
+
+func (m *meanwhile) Enrol(ctx context.Context, e portal.Enrolment, issue func(context.Context) error) (portal.Enrolled, error) {
+	m.f()
+	return m.Store.Enrol(ctx, e, issue)
+}
+
+// TestARequestIsOvertakenByARecovery recovers somebody between the look at who
+// asks and the write, in each form that gives something.
+func TestARequestIsOvertakenByARecovery(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	between := &meanwhile{Store: rig.Portal.Store, f: func() {}}
+	rig.Portal.Store = between
+	_, line, err := freshKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, csr := clientCSR(t)
+	for i, form := range [][]string{
+		{"/certificates/new", "label", "thief's", "csr", string(csr)},
+		{"/certificates/link"},
+		{"/keys/ssh", "public_key", string(line)},
+		{"/keys/acme", "label", "thief's"},
+		{"/recovery"},
+	} {
+		name := fmt.Sprintf("dan%d", i)
+		dan := rig.enrolled(t, name)
+		token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
+		who, _ := rig.db.Person(t.Context(), name)
+		between.f = sync.OnceFunc(func() {
+			if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
+				t.Error(err)
+			}
+		})
+		dan.post(form[0], append(form[1:], "csrf", token)...).says(t, 403, "does not count any more")
+		between.f = func() {}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/postern-project/postern"
@@ -39,6 +40,7 @@ type portalRig struct {
 	mail  *posterntest.Mailbox
 	url   string
 	roots *x509.CertPool
+	lose  atomic.Pointer[string] // path of the next form whose answer is lost on its way; nil: none
 }
 
 // newPortalRig starts a portal. The configuration may be changed beforehand;
@@ -101,7 +103,7 @@ func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 	for _, c := range rig.ca.Intermediates(ca.Client) {
 		clients.AddCert(c)
 	}
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: rig.Portal, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(rig.answer), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}}
 	srv.TLS = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
 		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients,
@@ -117,6 +119,21 @@ func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 		<-done
 	})
 }
+
+// answer answers as the portal does, unless the answer is to be lost.
+func (rig *portalRig) answer(w http.ResponseWriter, r *http.Request) {
+	path := rig.lose.Load()
+	if path == nil || r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, *path) {
+		rig.ServeHTTP(w, r)
+		return
+	}
+	rig.lose.Store(nil)
+	rig.ServeHTTP(httptest.NewRecorder(), r)
+	panic(http.ErrAbortHandler)
+}
+
+// loses has the answer to the next form that is sent to a path lost on its way.
+func (rig *portalRig) loses(path string) { rig.lose.Store(&path) }
 
 // identify does what the front door does: the certificate was verified in the
 // handshake, and its credential must be active now.
@@ -183,7 +200,7 @@ func (rig *portalRig) enrolled(t *testing.T, name string, groups ...string) *vis
 func (rig *portalRig) withCodes(t *testing.T, name string, groups ...string) (v *visitor, codes []string) {
 	t.Helper()
 	who := rig.person(t, name, groups...)
-	made, err := rig.Links.Device(t.Context(), who, "")
+	made, err := rig.Links.Device(t.Context(), who)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -134,8 +134,11 @@ func TestServerCertificateByFile(t *testing.T) {
 	a.says(t, 303, "")
 	page = dan.get(a.Header.Get("Location"))
 	page.says(t, 200, "ssl-cert-www.example.org.pem")
-	dan.post(path+"/issue", "csr", string(csr)).says(t, 409, "This order is done")
-	_ = key
+	_, other := clientCSR(t, "www.example.org")
+	dan.post(path+"/issue", "csr", string(other)).says(t, 409, "This order is done")
+	if again := dan.post(path+"/issue", "csr", string(csrOf(t, key, "www.example.org"))); again.Header.Get("Location") != a.Header.Get("Location") {
+		t.Errorf("the answer that was lost is given again as %s", again.Header.Get("Location"))
+	}
 
 	// The same names again in one click, for the same key.
 	dan.post(a.Header.Get("Location")+"/renew").says(t, 303, "")

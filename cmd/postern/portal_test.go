@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base32"
+	"fmt"
 	"html"
 	"os"
 	"os/exec"
@@ -146,6 +147,98 @@ func TestLinkIsSpentOnce(t *testing.T) {
 	certs, err := rig.Authority.CertificatesOf(t.Context(), "dan")
 	if err != nil || len(certs) != 1 {
 		t.Errorf("%d certificates were issued: %v", len(certs), err)
+	}
+}
+
+// TestLostAnswerIsGivenAgain uses a link once more with the request that it was
+// used for, as a browser does whose connection broke, and as others might.
+func TestLostAnswerIsGivenAgain(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss := rig.enrolled(t, "boss", "admin")
+	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := clientCSR(t)
+	asks := func(code string, csr []byte) answer {
+		return rig.stranger(t).post("/enrol", "code", code, "label", "laptop", "csr", string(csr))
+	}
+	answers := make([]answer, 8) // at once, as impatient browsers do
+	var g sync.WaitGroup
+	for i := range answers {
+		g.Go(func() { answers[i] = asks(made.Code, csr) })
+	}
+	g.Wait()
+	serials, codes := map[string]int{}, 0
+	for _, a := range answers {
+		a.says(t, 200, "BEGIN CERTIFICATE")
+		serials[rig.with(t, key, a.body).serial]++
+		codes += len(recoveryRE.FindAllString(a.body, -1))
+	}
+	certs, err := rig.Authority.CertificatesOf(t.Context(), "dan")
+	if err != nil || len(certs) != 1 || len(serials) != 1 || codes != 10 {
+		t.Fatalf("%d certificates, %v, and %d recovery codes were shown: %v", len(certs), serials, codes, err)
+	}
+	dan := rig.with(t, key, answers[0].body)
+	again := asks(made.Code, csrOf(t, key, "another.request")) // of the same key
+	again.says(t, 200, "shown once more")
+	if got := rig.with(t, key, again.body).serial; got != dan.serial || recoveryRE.MatchString(again.body) {
+		t.Errorf("given again: %s, not %s, in\n%s", got, dan.serial, again.main())
+	}
+
+	// Nobody else gets anything.
+	const no = "was used before"
+	_, other := clientCSR(t)
+	asks(made.Code, other).says(t, 403, no)
+	asks(strings.Repeat("abcd", 8), csr).says(t, 403, no)
+	rig.stranger(t).post("/enrol/check", "code", made.Code).says(t, 403, no)
+	eve, err := rig.Links.Invite(t.Context(), rig.person(t, "eve"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asks(eve.Code, csr).says(t, 400, "in another certificate already")
+	boss.post("/admin/people/dan/suspend").says(t, 303, "")
+	asks(made.Code, csr).says(t, 403, no)
+	boss.post("/admin/people/dan/resume").says(t, 303, "")
+	asks(made.Code, csr).says(t, 200, "shown once more")
+	dan.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
+	asks(made.Code, csr).says(t, 403, no)
+}
+
+// TestLinkThatHasEndedGivesNothingAgain lets a link end after it was used.
+func TestLinkThatHasEndedGivesNothingAgain(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := clientCSR(t)
+	s := rig.stranger(t)
+	s.post("/enrol", "code", made.Code, "csr", string(csr)).says(t, 200, "BEGIN CERTIFICATE")
+	rig.exec(t, fmt.Sprintf("UPDATE portal_links SET expires = %d", time.Now().UnixMicro()))
+	s.post("/enrol", "code", made.Code, "csr", string(csrOf(t, key))).says(t, 403, "has expired")
+}
+
+// TestDeviceMadeInThePanelIsGivenAgain does the same where a certificate asks.
+func TestDeviceMadeInThePanelIsGivenAgain(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
+	for _, path := range []string{"/certificates/new", "/certificates/" + dan.serial + "/renew"} {
+		key, csr := clientCSR(t)
+		form := []string{"label", "laptop", "csr", string(csr)}
+		serial := func(v *visitor) string {
+			a := v.post(path, form...)
+			if to := a.Header.Get("Location"); to != "" {
+				a = v.get(strings.Split(to, "?")[0] + "/pem")
+			}
+			a.says(t, 200, "BEGIN CERTIFICATE")
+			return rig.with(t, key, a.body).serial
+		}
+		if first, again := serial(dan), serial(dan); first != again {
+			t.Errorf("%s: two certificates for one key, %s and %s", path, first, again)
+		}
+		eve.post("/certificates/new", form...).says(t, 400, "in another certificate already")
+		dan.post("/certificates/new", "label", "phone", "csr", string(csr)).says(t, 400, "in another certificate already")
 	}
 }
 

@@ -56,7 +56,7 @@ func sshRules(st *state) ([]sshd.Rule, error) {
 
 // newSSHSignHandler serves people who want their SSH key signed. Identify says
 // whom a client certificate proves.
-func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identify func(*http.Request) (string, bool), log *slog.Logger) http.Handler {
+func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Asker, bool), log *slog.Logger) http.Handler {
 	return sshd.NewSignHandler(sshd.SignDeps{
 		Signer: sshAuthority{authority},
 		Check:  pamChecker{otp: one.Checker, db: st.Store},
@@ -70,9 +70,11 @@ func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identif
 }
 
 // identified returns the person whose client certificate the front door saw.
-func identified(r *http.Request) (string, bool) {
-	who, _, ok := front.Identify(r)
-	return who.Name, ok && who.Name != ""
+func identified(r *http.Request) (postern.Asker, bool) {
+	who, serial, ok := front.Identify(r)
+	return postern.Asker{
+		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial}, Address: front.Address(r).String(),
+	}, ok && who.Name != ""
 }
 
 type sshSignOptions struct {

@@ -48,12 +48,12 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		clients.AddCert(c)
 	}
 	// What the front door does: the certificate's own credential must stand.
-	identify := func(r *http.Request) (string, bool) {
+	identify := func(r *http.Request) (postern.Asker, bool) {
 		if len(r.TLS.VerifiedChains) == 0 {
-			return "", false
+			return postern.Asker{}, false
 		}
 		c, err := rig.st.Store.Credential(r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
-		return c.Person, err == nil && c.Status == postern.CredentialActive
+		return postern.Asker{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
 	}
 	srv := httptest.NewUnstartedServer(newSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
 	srv.TLS = &tls.Config{

@@ -13,18 +13,20 @@ for (const button of document.querySelectorAll("[data-print]")) button.addEventL
 const broken = $("[aria-invalid=true]");
 if (broken) broken.focus();
 
+// LOST is thrown where no answer came, whatever the portal may have done.
+const LOST = { "": "No answer came from the portal. Nothing is lost: try again." };
+
 // post sends a form's fields and returns the answer, or throws its errors as
 // {field: sentence}.
 async function post(url, body) {
-  let response;
+  let answer;
   try {
-    response = await fetch(url, { method: "POST", body, headers: { Accept: "application/json" } });
+    const response = await fetch(url, { method: "POST", body, headers: { Accept: "application/json" } });
+    answer = await response.json();
   } catch {
-    throw { "": "The portal could not be reached. Nothing is lost: try again." };
+    throw LOST;
   }
-  const answer = await response.json().catch(() => ({ errors: { "": "The portal gave an answer that makes no sense." } }));
   if (answer.errors) throw answer.errors;
-  if (!response.ok) throw { "": "The portal said no." };
   return answer;
 }
 
@@ -133,13 +135,32 @@ function fields(form, csr) {
   return body;
 }
 
+// A key that was sent to be certified. It is kept until the portal answers: to
+// the same request the portal gives the same certificate.
+let sent = null;
+
+// certified makes a key, and returns it with the portal's answer.
+async function certified(form, names, say, certifying) {
+  if (!sent) {
+    say("Making the key…");
+    const pair = await keys.newKey();
+    sent = { pair, csr: await keys.request(pair, "", names) };
+  }
+  say(certifying);
+  unsaved = true;
+  try {
+    return { pair: sent.pair, made: await post(form.action, fields(form, sent.csr)) };
+  } catch (errors) {
+    if (errors !== LOST) {
+      sent = null;
+      unsaved = false;
+    }
+    throw errors;
+  }
+}
+
 async function makeClient(form, passphrase, say) {
-  say("Making the key…");
-  const pair = await keys.newKey();
-  const csr = await keys.request(pair, "");
-  say("Having it certified…");
-  const made = await post(form.action, fields(form, csr));
-  keepPage();
+  const { pair, made } = await certified(form, [], say, "Having it certified…");
   say("Locking it with your passphrase…");
   const chain = made.chain.map(keys.fromBase64);
   const name = `${made.person} ${made.label}`.trim();
@@ -150,6 +171,7 @@ async function makeClient(form, passphrase, say) {
   offer($("[data-profile]", result), profile(made, p12), "application/x-apple-aspen-config", `${file}.mobileconfig`);
   $("[data-until]", result).textContent = made.until;
   if (made.codes?.length) showCodes(result, made);
+  show($("[data-again]", result), Boolean(made.again));
   reveal(form, result);
 }
 
@@ -167,12 +189,7 @@ function showCodes(result, made) {
 }
 
 async function makeServer(form, say) {
-  say("Making the key…");
-  const pair = await keys.newKey();
-  const csr = await keys.request(pair, "", form.dataset.names.split("\n"));
-  say("Checking the names once more, and having the key certified…");
-  const made = await post(form.action, fields(form, csr));
-  keepPage();
+  const { pair, made } = await certified(form, form.dataset.names.split("\n"), say, "Checking the names once more, and having the key certified…");
   const key = await keys.privateKeyPEM(pair);
   const result = $("[data-result]");
   const kind = $("[data-kind]", result);
@@ -197,16 +214,12 @@ function offer(link, content, type, name) {
   if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(new Blob([content], { type }));
   link.download = name;
-  link.addEventListener("click", () => { saved = true; });
+  link.addEventListener("click", () => { unsaved = false; });
 }
 
-let saved = false;
-
-// keepPage asks before the page is left with a key that was not saved.
-function keepPage() {
-  saved = false;
-  addEventListener("beforeunload", (event) => { if (!saved) event.preventDefault(); });
-}
+// The browser asks before the page is left with a key that was not saved.
+let unsaved = false;
+addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
 
 function reveal(form, result) {
   show(form, false);

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/acme"
+	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/otp"
+	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/store"
+	"golang.org/x/crypto/ssh"
+)
+
+// TestNothingLetsInInSilence adds whatever lets somebody in as commands, imports
+// and the signing services do: past the pages of the portal.
+func TestNothingLetsInInSilence(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	rig.person(t, "dan")
+	keys := store.NewOTP(rig.db)
+	told := func(words string) {
+		t.Helper()
+		rig.Flush()
+		rig.mail.TakeAbout(t, "dan@example.com", words)
+	}
+	cert, err := rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "phone"})
+	must(t, err)
+	told("The certificate " + cert.Serial[:12] + "… was made for the device phone.")
+	_, err = rig.ca.Renew(t.Context(), cert.Serial, ca.RenewRequest{Origin: ca.Origin{Address: "192.0.2.7"}})
+	must(t, err)
+	told("from 192.0.2.7: The certificate")
+
+	// An SSH key is news once, and again after what it had was revoked.
+	key := sshKey(t)
+	sign := func() uint64 {
+		t.Helper()
+		c, err := rig.ca.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan", "deploy"}})
+		must(t, err)
+		return c.Serial
+	}
+	words := "A certificate for the SSH key " + ssh.FingerprintSHA256(key) + " was made. It opens these accounts: dan deploy."
+	first := sign()
+	told(words)
+	second := sign()
+	must(t, rig.ca.RevokeSSH(t.Context(), first, ca.Origin{}))
+	must(t, rig.ca.RevokeSSH(t.Context(), second, ca.Origin{}))
+	sign()
+	told(words)
+
+	id := otp.NewPublicID()
+	must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // nobody's
+	must(t, keys.AssignKey(t.Context(), id, "dan"))
+	told("The YubiKey " + id + " was added.")
+	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialDisabled))
+	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialActive))
+	told("The YubiKey " + id + " was switched on again.")
+	must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
+	told("The YubiKey blue (" + id + ") was given another secret.")
+	var many []*otp.Key
+	for range 30 {
+		many = append(many, &otp.Key{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never})
+	}
+	must(t, keys.Import(t.Context(), &otp.Import{Keys: many}, false))
+	told("and 10 more, at " + rig.url + "/events")
+	must(t, keys.AddOATH(t.Context(), otp.NewOATH(postern.HOTP, "dan", "fob")))
+	told("The code generator fob was added.")
+	must(t, keys.SetRecovery(t.Context(), "dan", [][32]byte{{1}}))
+	told("stand in for one-time passwords")
+	external := acme.NewExternalKey("dan", "www", time.Now())
+	must(t, rig.db.AddACMEExternalKey(t.Context(), external, acmeKeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
+	told("The ACME key www (" + external.ID[:12])
+	must(t, rig.db.EnableACMEExternalKey(t.Context(), "dan", external.ID, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
+	told("was switched on again, with its account.")
+
+	// What lets nobody in is nobody's news; nor is what was told already.
+	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}, Origin: ca.Origin{Person: "dan"}})
+	must(t, err)
+	must(t, keys.LabelKey(t.Context(), id, "red"))
+	rig.person(t, "eve")
+	_, err = rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "eve"})
+	must(t, err)
+	rig.Flush()
+	rig.mail.TakeAbout(t, "eve@example.com", "The certificate ") // anything else came before
+	if left := rig.mail.Mails(); len(left) != 0 {
+		t.Errorf("%d messages too many: %v", len(left), left)
+	}
+}
+
+// TestPeopleAreToldByOneServer has many servers tell of the same news.
+func TestPeopleAreToldByOneServer(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	s := store.NewPortal(rig.db)
+	kinds := []string{postern.EventOTPKeyAdded}
+	news := func() portal.Untold {
+		u, err := s.Untold(t.Context(), kinds, 10)
+		must(t, err)
+		return u
+	}
+	keys := store.NewOTP(rig.db) // nobody's: the portal that runs tells nothing of them
+	for range 3 {
+		must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+	}
+	u := news()
+	for ; len(u.Events) == 0; u = news() { // the portal that runs was quicker
+		must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+	}
+	var g sync.WaitGroup
+	for i := range 8 {
+		g.Go(func() {
+			m := portal.Message{ID: fmt.Sprint("m", i), To: "dan@example.com", Subject: "News", Text: "news\n", Expires: time.Now().Add(time.Hour)}
+			if err := s.Tell(t.Context(), u, []portal.Message{m}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	g.Wait()
+	rig.Flush()
+	must(t, rig.db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	_, err := rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "eve"})
+	must(t, err)
+	rig.Flush()
+	rig.mail.TakeAbout(t, "eve@example.com", "The certificate ")
+	if n := len(rig.mail.Mails()); n > 1 {
+		t.Errorf("%d servers told of it", n)
+	}
+	must(t, s.BeginTelling(t.Context())) // as at each start: it forgets nothing
+	if again := news(); again.From < u.Next {
+		t.Errorf("told from %d on, which was before %d", again.From, u.Next)
+	}
+}
+
+// TestOldNewsIsNotTold has mail come long after what happened.
+func TestOldNewsIsNotTold(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	rig.person(t, "dan")
+	old := postern.Event{Kind: postern.EventOTPKeyAdded, Person: "dan", Object: "cccccccccccc", Time: time.Now().Add(-49 * time.Hour)}
+	recent := old
+	recent.Object, recent.Time = "dddddddddddd", time.Now().Add(-47*time.Hour)
+	must(t, rig.db.Append(t.Context(), old, recent))
+	rig.Flush()
+	if m := rig.mail.Take(t, "dan@example.com"); strings.Contains(m.Text, old.Object) || !strings.Contains(m.Text, recent.Object) {
+		t.Errorf("told:\n%s", m.Text)
+	}
+}
