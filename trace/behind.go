@@ -16,14 +16,16 @@ const behindRoom = 2048
 // is gone. When the other sink is too far behind, the reader waits.
 type Behind struct {
 	next   Sink
+	before func(*event.Event)
 	events chan *event.Event // nil says that nothing more is at hand
 	done   chan struct{}
 	err    error // of next; read after done is closed
 }
 
-// NewBehind starts the goroutine, which Close ends.
-func NewBehind(next Sink) *Behind {
-	b := &Behind{next: next, events: make(chan *event.Event, behindRoom), done: make(chan struct{})}
+// NewBehind starts the goroutine, which Close ends. There before is called with
+// each event first, unless it is nil.
+func NewBehind(next Sink, before func(*event.Event)) *Behind {
+	b := &Behind{next: next, before: before, events: make(chan *event.Event, behindRoom), done: make(chan struct{})}
 	go b.run()
 	return b
 }
@@ -31,15 +33,20 @@ func NewBehind(next Sink) *Behind {
 func (b *Behind) run() {
 	defer close(b.done)
 	for e := range b.events {
-		if e == nil {
-			b.err = b.next.Idle()
-		} else {
-			b.err = b.next.Event(e)
-		}
-		if b.err != nil {
+		if b.err = b.pass(e); b.err != nil {
 			return
 		}
 	}
+}
+
+func (b *Behind) pass(e *event.Event) error {
+	if e == nil {
+		return b.next.Idle()
+	}
+	if b.before != nil {
+		b.before(e)
+	}
+	return b.next.Event(e)
 }
 
 // Event takes a copy of the event. It returns the error that ended the other sink.

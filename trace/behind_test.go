@@ -30,7 +30,7 @@ func (s *slowSink) Idle() error { s.idles++; return nil }
 
 func TestBehindKeepsOrderAndCopies(t *testing.T) {
 	s := &slowSink{gate: make(chan struct{})}
-	b := NewBehind(s)
+	b := NewBehind(s, nil)
 	e := &event.Event{
 		Args: []uint64{0}, Strings: []string{""}, Payload: []byte{0}, Stack: []byte{0}, Peer: &event.Peer{},
 		Call: &event.Call{Peer: &event.Peer{}, Monitor: []event.Command{{}}},
@@ -63,7 +63,7 @@ func TestBehindKeepsOrderAndCopies(t *testing.T) {
 func TestBehindTellsWhatEndedIt(t *testing.T) {
 	s := &slowSink{gate: make(chan struct{}), failAt: 3}
 	close(s.gate)
-	b := NewBehind(s)
+	b := NewBehind(s, nil)
 	var err error
 	for i := uint64(1); err == nil && i < 100_000; i++ {
 		err = b.Event(&event.Event{Mono: i})

@@ -11,30 +11,26 @@ import (
 	"github.com/postern-project/postern/trace/event"
 )
 
-// ExportPCAP writes the messages of a recording's daemons as a pcapng capture of
-// TCP connections to libvirt's port, which Wireshark's libvirt dissector reads:
-// also those that came over TLS or a Unix socket. Addresses and ports are made
-// up. What was not captured of a message is zeros, up to 1 MiB; a longer message
-// is left out. It returns how many messages were written.
-func ExportPCAP(recording io.Reader, w io.Writer) (int, error) {
-	ng, err := pcapgo.NewNgWriter(w, layers.LinkTypeEthernet)
-	if err != nil {
-		return 0, err
-	}
-	x := &pcapExport{w: ng, flows: map[object]*flow{}}
-	err = readRecording(recording, x.event)
-	if err != nil {
-		return x.messages, err
-	}
-	return x.messages, ng.Flush()
+// Capture writes the messages of daemons as a pcapng capture of TCP connections
+// to libvirt's port, which Wireshark's libvirt dissector reads: also those that
+// came over TLS or a Unix socket. Addresses and ports are made up. What was not
+// captured of a message is zeros, up to 1 MiB; a longer message is left out.
+type Capture struct {
+	Messages int // written so far
+
+	w      *pcapgo.NgWriter
+	flows  map[object]*flow
+	opened int
 }
 
-type pcapExport struct {
-	w        *pcapgo.NgWriter
-	flows    map[object]*flow
-	opened   int
-	messages int
+// NewCapture begins a capture in w.
+func NewCapture(w io.Writer) (*Capture, error) {
+	ng, err := pcapgo.NewNgWriter(w, layers.LinkTypeEthernet)
+	return &Capture{w: ng, flows: map[object]*flow{}}, err
 }
+
+// Idle writes out what is buffered.
+func (x *Capture) Idle() error { return x.w.Flush() }
 
 // flow is one made-up TCP connection.
 type flow struct {
@@ -49,7 +45,8 @@ const (
 	maxExportSize = 1 << 20
 )
 
-func (x *pcapExport) event(e *event.Event) error {
+// Event writes an event, if it is a message of a daemon.
+func (x *Capture) Event(e *event.Event) error {
 	at := object{e.PID, e.Client}
 	if e.Kind == event.ServerFree {
 		delete(x.flows, at)
@@ -64,7 +61,7 @@ func (x *pcapExport) event(e *event.Event) error {
 		x.opened++
 		x.flows[at] = f
 	}
-	x.messages++
+	x.Messages++
 	b := wire(e)
 	for len(b) > 0 {
 		n := min(len(b), segment)
@@ -87,7 +84,7 @@ func wire(e *event.Event) []byte {
 	return b[:e.Len]
 }
 
-func (x *pcapExport) packet(e *event.Event, f *flow, data []byte) error {
+func (x *Capture) packet(e *event.Event, f *flow, data []byte) error {
 	client, daemon := net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: client, DstIP: daemon}
 	tcp := &layers.TCP{SrcPort: f.port, DstPort: libvirtPort, Seq: f.seq, Ack: f.ack, ACK: true, PSH: true, Window: 65535}

@@ -27,7 +27,7 @@ func TestWiresharkReadsAnExport(t *testing.T) {
 		virsh(t, l.TLSURI(), "dominfo", "vm1")
 		virsh(t, l.TLSURI(), "capabilities")
 	})
-	if err := r.Flush(); err != nil {
+	if err := r.Idle(); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "export.pcapng")
@@ -35,10 +35,15 @@ func TestWiresharkReadsAnExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := ExportPCAP(bytes.NewReader(recording.Bytes()), out)
+	x, err := NewCapture(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Replay(bytes.NewReader(recording.Bytes()), Filter{}, false, x)
 	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}
+	n := x.Messages
 	messages := c.of(func(e *event.Event) bool { return e.Kind.RPC() })
 	if err != nil || n != len(messages) || n < 20 {
 		t.Fatalf("%d messages exported of %d: %v", n, len(messages), err)

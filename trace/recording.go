@@ -15,13 +15,17 @@ import (
 // A recording is a magic line and records, each a 32-bit little-endian length
 // and so many bytes: the fields of one event, in the order of [codec.event],
 // numbers as varints, texts and bytes with their length before them. A client's
-// identity is written once and referred to by number. Recordings hold payloads
-// as they were, secrets included: they are files of mode 0600.
+// identity, and a frame of a stack, is written once and referred to by number.
+// Recordings hold payloads as they were, secrets included: they are files of mode
+// 0600.
 const (
-	recordingMagic = "postern trace 1\n"
+	recordingMagic = "postern trace 2\n"
 	maxRecord      = 1 << 20 // an event's strings and payload are at most 64 KiB each
 	maxPeers       = 4096
+	maxFrames      = 1 << 14
+	maxName        = 4096 // bytes of a symbol or a module's path
 	maxItems       = 64
+	maxDepth       = 1024 // of a stack
 )
 
 // ErrFull is returned when a recording has reached its limit.
@@ -32,12 +36,13 @@ type Recorder struct {
 	w     *bufio.Writer
 	left  int64 // bytes that may still be written; negative for no limit
 	peers map[*event.Peer]uint64
+	known map[event.Frame]uint64
 	buf   []byte
 }
 
 // NewRecorder begins a recording in w of at most limit bytes; 0 means no limit.
 func NewRecorder(w io.Writer, limit int64) (*Recorder, error) {
-	r := &Recorder{w: bufio.NewWriterSize(w, 256<<10), left: limit - int64(len(recordingMagic)), peers: map[*event.Peer]uint64{}}
+	r := &Recorder{w: bufio.NewWriterSize(w, 256<<10), left: limit - int64(len(recordingMagic)), peers: map[*event.Peer]uint64{}, known: map[event.Frame]uint64{}}
 	if limit == 0 {
 		r.left = -1
 	}
@@ -58,6 +63,7 @@ func (r *Recorder) Event(e *event.Event) error {
 	}
 	c.peer(e.Peer, id, !known)
 	c.event(e)
+	c.writeFrames(e.Frames, r.known)
 	r.buf = c.b
 	if r.left >= 0 {
 		if int64(len(c.b)) > r.left {
@@ -70,8 +76,8 @@ func (r *Recorder) Event(e *event.Event) error {
 	return err
 }
 
-// Flush writes out what is buffered.
-func (r *Recorder) Flush() error { return r.w.Flush() }
+// Idle writes out what is buffered.
+func (r *Recorder) Idle() error { return r.w.Flush() }
 
 // Replay reads a recording and passes its events through the same joins and
 // filter as a live session's, in the order in which they were seen.
@@ -96,10 +102,7 @@ func Replay(rd io.Reader, f Filter, tree bool, sink Sink) (Summary, error) {
 	if err != nil {
 		return sum, err
 	}
-	for l, n := range losses {
-		l.Lost = n
-		sum.Losses = append(sum.Losses, l)
-	}
+	sum.setLosses(losses)
 	at := func(m uint64) time.Time { return wall.Add(time.Duration(int64(m - mono))) }
 	if err := p.end(sink, at); err != nil {
 		return sum, err
@@ -111,10 +114,14 @@ func Replay(rd io.Reader, f Filter, tree bool, sink Sink) (Summary, error) {
 func readRecording(rd io.Reader, do func(*event.Event) error) error {
 	br := bufio.NewReaderSize(rd, 256<<10)
 	magic := make([]byte, len(recordingMagic))
-	if _, err := io.ReadFull(br, magic); err != nil || string(magic) != recordingMagic {
+	if _, err := io.ReadFull(br, magic); err != nil || string(magic[:len("postern trace ")]) != recordingMagic[:len("postern trace ")] {
 		return postern.Errorf(postern.Invalid, "this is no recording of postern trace")
 	}
+	if string(magic) != recordingMagic {
+		return postern.Errorf(postern.Invalid, "this recording was made by another version of postern")
+	}
 	var peers []*event.Peer
+	var frames []event.Frame
 	var size [4]byte
 	var buf []byte
 	for n := 1; ; n++ {
@@ -138,6 +145,7 @@ func readRecording(rd io.Reader, do func(*event.Event) error) error {
 		c := codec{b: buf}
 		peers = c.readPeer(&e, peers)
 		c.event(&e)
+		frames = c.readFrames(&e, frames)
 		if c.err != nil || len(c.b) != 0 {
 			return postern.Errorf(postern.Invalid, "event %d of the recording is damaged", n)
 		}
@@ -263,8 +271,6 @@ func (c *codec) event(e *event.Event) {
 	c.bytes(&e.Payload)
 	number(c, &e.PayloadLen)
 	c.bool(&e.NoPayload)
-	c.bytes(&e.Regs)
-	c.bytes(&e.Stack)
 	c.uint(&e.Began)
 	c.text(&e.Domain)
 	c.text(&e.FD)
@@ -308,6 +314,78 @@ func (c *codec) readPeer(e *event.Event, peers []*event.Peer) []*event.Peer {
 		e.Peer = peers[ref-1]
 	}
 	return peers
+}
+
+// writeFrames writes how many frames there are, and a reference to each: its
+// number among those that are known and 1, or 0 and the frame itself.
+func (c *codec) writeFrames(frames []event.Frame, known map[event.Frame]uint64) {
+	if len(known)+len(frames) > maxFrames {
+		clear(known)
+	}
+	frames = frames[:min(len(frames), maxDepth)]
+	n := len(frames)
+	number(c, &n)
+	first := len(known) == 0 // what was known is forgotten
+	if n > 0 {
+		c.bool(&first)
+	}
+	for _, f := range frames {
+		f.Symbol, f.Module = f.Symbol[:min(len(f.Symbol), maxName)], f.Module[:min(len(f.Module), maxName)]
+		id, ok := known[f]
+		if !ok {
+			known[f] = uint64(len(known))
+			c.uint(new(uint64))
+			c.frame(&f)
+			continue
+		}
+		id++
+		c.uint(&id)
+	}
+}
+
+func (c *codec) readFrames(e *event.Event, known []event.Frame) []event.Frame {
+	var n int
+	var first bool
+	if number(c, &n); n == 0 {
+		return known
+	}
+	if c.bool(&first); first {
+		known = known[:0]
+	}
+	if n < 0 || n > min(maxDepth, len(c.b)) {
+		c.err = errDamaged
+		return known
+	}
+	e.Frames = make([]event.Frame, n)
+	for i := range e.Frames {
+		var ref uint64
+		c.uint(&ref)
+		switch {
+		case ref > uint64(len(known)) || ref == 0 && len(known) >= maxFrames:
+			c.err = errDamaged
+			return known
+		case ref > 0:
+			e.Frames[i] = known[ref-1]
+		default:
+			f := &e.Frames[i]
+			c.frame(f)
+			if len(f.Symbol) > maxName || len(f.Module) > maxName || len(f.BuildID) > maxName {
+				c.err = errDamaged
+				return known
+			}
+			known = append(known, *f)
+		}
+	}
+	return known
+}
+
+func (c *codec) frame(f *event.Frame) {
+	for _, v := range []*uint64{&f.PC, &f.Start, &f.Offset, &f.Size, &f.ModuleOffset, &f.ModuleSize} {
+		c.uint(v)
+	}
+	for _, v := range []*string{&f.Symbol, &f.Module, &f.BuildID} {
+		c.text(v)
+	}
 }
 
 func (c *codec) identity(p *event.Peer) {

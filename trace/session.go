@@ -3,6 +3,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,8 +63,9 @@ type Config struct {
 
 	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
-	// Record is given every event before it is joined and filtered; nil for none.
-	Record *Recorder
+	// Record is given every event before it is joined and filtered, and is not told
+	// of Idle; nil for none.
+	Record Sink
 }
 
 // Validate checks c.
@@ -139,6 +141,17 @@ type Session struct {
 type Summary struct {
 	Seen   uint64
 	Losses []event.Loss
+}
+
+// setLosses sets the losses from counts by process and probe, the largest first.
+func (s *Summary) setLosses(counts map[event.Loss]uint64) {
+	for l, n := range counts {
+		l.Lost = n
+		s.Losses = append(s.Losses, l)
+	}
+	slices.SortFunc(s.Losses, func(a, b event.Loss) int {
+		return cmp.Or(cmp.Compare(b.Lost, a.Lost), cmp.Compare(a.PID, b.PID), cmp.Compare(a.Probe, b.Probe))
+	})
 }
 
 // mailbox holds what is found in the background, for the reader to tell.
@@ -424,7 +437,7 @@ func (s *Session) tellGone(pid int, now uint64, sink Sink) error {
 		return nil
 	}
 	return s.deliver(&event.Event{
-		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1, Comm: s.source.names[uint32(pid)].comm,
+		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1, Comm: s.source.process(pid),
 	}, sink)
 }
 
@@ -471,10 +484,12 @@ func (s *Session) Summary() Summary {
 	if err != nil {
 		return sum
 	}
+	lost := map[event.Loss]uint64{}
 	for _, l := range losses {
 		site, _ := s.kernel.Site(l.Site)
-		sum.Losses = append(sum.Losses, event.Loss{PID: l.PID, Comm: processName(l.PID), Probe: site.Provider + ":" + site.Name, Lost: l.Lost})
+		lost[event.Loss{PID: l.PID, Comm: s.source.process(l.PID), Probe: site.Provider + ":" + site.Name}] += l.Lost
 	}
+	sum.setLosses(lost)
 	return sum
 }
 

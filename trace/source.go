@@ -291,7 +291,7 @@ func (s *source) tellLosses() {
 			continue
 		}
 		s.counts[key] = l.Lost
-		e := event.Event{Kind: event.Lost, PID: l.PID, Mono: s.ev.Mono, Wall: s.ev.Wall, Args: []uint64{more}, Comm: processName(l.PID)}
+		e := event.Event{Kind: event.Lost, PID: l.PID, Mono: s.ev.Mono, Wall: s.ev.Wall, Args: []uint64{more}, Comm: s.process(l.PID)}
 		if st := s.site(l.Site); st != nil && l.PID != 0 {
 			e.Probe = st.probe
 		}
@@ -326,6 +326,14 @@ func (s *source) who(pid, tid uint32) name {
 		s.names[tid] = n
 	}
 	return n
+}
+
+// process returns the name of a process, also of one that was seen and is gone.
+func (s *source) process(pid int) string {
+	if n := s.names[uint32(pid)]; n.comm != "" {
+		return n.comm
+	}
+	return processName(pid)
 }
 
 func processName(pid int) string { return threadName(pid, pid) }

@@ -63,10 +63,10 @@ func (o *traceOptions) capture(c *cobra.Command) {
 	f.Var(&o.buffer, "buffer", "`bytes` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
 }
 
-// stacks adds the flag for stacks. They are unwound while the processes are there,
-// so a recording has none.
-func (o *traceOptions) stacks(c *cobra.Command) {
-	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event")
+// stacks adds the flag for stacks. They are unwound while the processes are there:
+// also those that are recorded.
+func (o *traceOptions) stacks(c *cobra.Command, what string) {
+	c.Flags().BoolVar(&o.stack, "stack", false, what+" the user stack of every event")
 }
 
 // messages adds the filters on RPC messages.
@@ -80,7 +80,11 @@ func (o *traceOptions) messages(c *cobra.Command) {
 	f.StringSliceVar(&o.statuses, "status", nil, "only replies of these statuses: ok, error, continue")
 	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least so long, such as 100ms")
 	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
-	f.StringVar(&o.with, "with", "", "qemu: show below each reply what was said to QEMU for it")
+}
+
+// tree adds the flag for what calls led to.
+func (o *traceOptions) tree(c *cobra.Command) {
+	c.Flags().StringVar(&o.with, "with", "", "qemu: show below each reply what was said to QEMU for it")
 }
 
 func newTraceRPC(a *app) *cobra.Command {
@@ -101,8 +105,9 @@ clear; secrets in them are masked.`,
 	}
 	o.choose(c)
 	o.messages(c)
+	o.tree(c)
 	o.capture(c)
-	o.stacks(c)
+	o.stacks(c, "show")
 	o.show(c)
 	return c
 }
@@ -123,7 +128,7 @@ dispatch took.`,
 	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
 	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least so long, and loops that are stuck in one")
 	o.capture(c)
-	o.stacks(c)
+	o.stacks(c, "show")
 	o.show(c)
 	return c
 }
@@ -142,7 +147,7 @@ they took, events, and file descriptors that are passed.`,
 	}
 	o.choose(c)
 	o.capture(c)
-	o.stacks(c)
+	o.stacks(c, "show")
 	o.show(c)
 	return c
 }
@@ -158,7 +163,8 @@ func newTraceRecord(a *app) *cobra.Command {
 later, with any filter. The file holds messages as they were, secrets included:
 it is readable by its owner alone.`,
 		Example: `  postern trace record /tmp/libvirt.trace
-  postern trace record --what rpc,qemu,events --max-size 100MiB /tmp/libvirt.trace`,
+  postern trace record --what rpc,qemu,events --max-size 100MiB /tmp/libvirt.trace
+  postern trace record --stack /tmp/libvirt.trace`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, w := range what {
@@ -175,6 +181,7 @@ it is readable by its owner alone.`,
 	c.Flags().Var(&limit, "max-size", "stop when the file has so many `bytes`; 0 for no limit")
 	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
 	o.capture(c)
+	o.stacks(c, "record")
 	return c
 }
 
@@ -191,25 +198,9 @@ func newTraceReplay(a *app) *cobra.Command {
 	}
 	o.choose(c)
 	o.messages(c)
+	o.tree(c)
 	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least so long")
+	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event, as far as they were recorded")
 	o.show(c)
-	return c
-}
-
-func newTraceExport(a *app) *cobra.Command {
-	var output string
-	c := &cobra.Command{
-		Use:   "export FILE",
-		Short: "Write a recorded trace as a capture for Wireshark",
-		Long: `Write the RPC messages of a recorded trace's daemons as a pcapng capture, which
-Wireshark and tshark decode with their libvirt dissector: also those that went
-over TLS or a Unix socket. Addresses and ports in it are made up. Secrets in the
-messages are in the capture too: it is readable by its owner alone.`,
-		Example: `  postern trace export -o libvirt.pcapng /tmp/libvirt.trace
-  tshark -r libvirt.pcapng -O libvirt`,
-		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error { return exportPCAP(a, args[0], output) },
-	}
-	c.Flags().StringVarP(&output, "output", "o", "", "the `file` to write")
 	return c
 }

@@ -20,8 +20,8 @@ import (
 )
 
 // writer opens the output and the format. The returned function closes it.
-func (o *traceOptions) writer(a *app, unwind func(*event.Event) []stack.Frame) (*format.Writer, func() error, error) {
-	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu", Unwind: unwind}
+func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu"}
 	if o.json {
 		c.Format = format.JSON
 	}
@@ -78,27 +78,23 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 		return err
 	}
 	o.warn(a.err)
-	u := stack.New(stack.Config{})
-	defer u.Close()
-	var unwind func(*event.Event) []stack.Frame
-	if o.stack {
-		cfg.Stacked, unwind = u.Meet, u.Unwind
-	}
-	w, closer, err := o.writer(a, unwind)
+	w, closer, err := o.writer(a)
 	if err != nil {
 		return err
 	}
+	unwound := o.unwind(&cfg, w)
 	s, err := trace.Start(cfg)
 	if err != nil {
-		return errors.Join(err, closer())
+		return errors.Join(err, unwound.Close(), closer())
 	}
-	if o.stack {
-		watchAll(u, s)
-	}
+	unwound.watch(s)
 	ready(a.err, s)
 	err = w.Begin(monotonic(), time.Now())
 	if err == nil {
-		err = o.follow(ctx, s, w)
+		err = s.Run(ctx, unwound)
+	}
+	if cerr := unwound.Close(); err == nil {
+		err = cerr
 	}
 	sum := s.Summary()
 	if err == nil {
@@ -116,23 +112,44 @@ func (o *traceOptions) warn(w io.Writer) {
 	}
 }
 
-// follow runs the session. Stacks are unwound behind it, so that it is in time to
-// look at processes that live for milliseconds.
-func (o *traceOptions) follow(ctx context.Context, s *trace.Session, w trace.Sink) error {
-	if !o.stack {
-		return s.Run(ctx, w)
-	}
-	b := trace.NewBehind(w)
-	return errors.Join(s.Run(ctx, b), b.Close())
+// unwound is a sink whose events have their stacks unwound, where that is asked
+// for: behind the session, which so is in time to look at processes that live for
+// milliseconds.
+type unwound struct {
+	trace.Sink
+	unwinder *stack.Unwinder // nil without stacks
+	behind   *trace.Behind
 }
 
-// watchAll prepares for stacks of the processes that are there.
-func watchAll(u *stack.Unwinder, s *trace.Session) {
+func (o *traceOptions) unwind(c *trace.Config, next trace.Sink) *unwound {
+	if !o.stack {
+		return &unwound{Sink: next}
+	}
+	u := stack.New(stack.Config{})
+	b := trace.NewBehind(next, u.Unwind)
+	c.Stacked = u.Meet
+	return &unwound{Sink: b, unwinder: u, behind: b}
+}
+
+// watch prepares for stacks of the processes that are there.
+func (u *unwound) watch(s *trace.Session) {
+	if u.unwinder == nil {
+		return
+	}
 	for _, l := range s.Libraries() {
 		for _, pid := range l.PIDs {
-			_ = u.Watch(pid) // one that has gone has no stacks
+			_ = u.unwinder.Watch(pid) // one that has gone has no stacks
 		}
 	}
+}
+
+// Close waits until the next sink has all events.
+func (u *unwound) Close() error {
+	if u.unwinder == nil {
+		return nil
+	}
+	defer u.unwinder.Close()
+	return u.behind.Close()
 }
 
 func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
@@ -145,31 +162,37 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 		return err
 	}
 	cfg.Queue = true // a replay may show it
-	if cfg.Record, err = trace.NewRecorder(f, limit); err != nil {
+	recorder, err := trace.NewRecorder(f, limit)
+	if err != nil {
 		return errors.Join(err, f.Close())
 	}
+	unwound := o.unwind(&cfg, recorder)
+	cfg.Record = unwound
 	s, err := trace.Start(cfg)
 	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(file))
+		return errors.Join(err, unwound.Close(), f.Close(), os.Remove(file))
 	}
+	unwound.watch(s)
 	ready(a.err, s)
-	err = s.Run(ctx, recordSink{cfg.Record})
+	err = s.Run(ctx, recordSink{unwound})
+	if cerr := unwound.Close(); err == nil {
+		err = cerr
+	}
 	if errors.Is(err, trace.ErrFull) {
 		fmt.Fprintf(a.err, "the recording has reached --max-size\n")
 		err = nil
 	}
 	summary(a.err, s.Summary())
 	if err == nil {
-		err = cfg.Record.Flush()
+		err = recorder.Idle()
 	}
 	return errors.Join(err, s.Close(), f.Close())
 }
 
 // recordSink shows nothing: the session records by itself.
-type recordSink struct{ r *trace.Recorder }
+type recordSink struct{ trace.Sink }
 
 func (recordSink) Event(*event.Event) error { return nil }
-func (s recordSink) Idle() error            { return s.r.Flush() }
 
 func (o *traceOptions) replay(a *app, file string) error {
 	cfg, err := o.config()
@@ -181,11 +204,11 @@ func (o *traceOptions) replay(a *app, file string) error {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer f.Close()
-	w, closer, err := o.writer(a, nil)
+	w, closer, err := o.writer(a)
 	if err != nil {
 		return err
 	}
-	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w})
+	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w, stacks: o.stack})
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
 	}
@@ -196,7 +219,7 @@ func (o *traceOptions) replay(a *app, file string) error {
 // beginner begins the output at the first event of a recording.
 type beginner struct {
 	*format.Writer
-	begun bool
+	begun, stacks bool
 }
 
 func (b *beginner) Event(e *event.Event) error {
@@ -205,6 +228,9 @@ func (b *beginner) Event(e *event.Event) error {
 		if err := b.Begin(e.Mono, e.Wall); err != nil {
 			return err
 		}
+	}
+	if !b.stacks {
+		e.Frames = nil
 	}
 	return b.Writer.Event(e)
 }
@@ -245,25 +271,4 @@ func monotonic() uint64 {
 		return 0
 	}
 	return uint64(ts.Nano())
-}
-
-func exportPCAP(a *app, file, output string) error {
-	if output == "" {
-		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --output")
-	}
-	in, err := os.Open(file)
-	if err != nil {
-		return postern.Errorf(postern.NotFound, "%w", err)
-	}
-	defer in.Close()
-	out, err := createPrivate(output)
-	if err != nil {
-		return err
-	}
-	n, err := trace.ExportPCAP(in, out)
-	if err := errors.Join(err, out.Close()); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", file, err), os.Remove(output))
-	}
-	fmt.Fprintf(a.err, "%d messages written\n", n)
-	return nil
 }

@@ -98,6 +98,7 @@ func TestTrace(t *testing.T) {
 	t.Run("json", func(t *testing.T) { traceJSON(t, l) })
 	t.Run("filters", func(t *testing.T) { traceFilters(t, l) })
 	t.Run("record and replay", func(t *testing.T) { traceRecord(t, l) })
+	t.Run("profile", func(t *testing.T) { traceProfile(t, l) })
 	t.Run("record on a full disk", func(t *testing.T) { traceRecordFull(t, l) })
 	t.Run("probes", func(t *testing.T) { traceProbes(t, l) })
 	t.Run("slow", func(t *testing.T) { traceSlow(t, l) })
@@ -367,6 +368,14 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 		}
 	}
 	errs.Reset()
+	profile := filepath.Join(t.TempDir(), "none.pb.gz")
+	if code := run(t.Context(), []string{"trace", "export", "--format", "pprof", "-o", profile, file}, strings.NewReader(""), &errs, &errs); code == 0 || !strings.Contains(errs.String(), "has a stack\nhint: ") {
+		t.Errorf("a profile without stacks: exit %d: %s", code, errs.String())
+	}
+	if _, err := os.Stat(profile); err == nil {
+		t.Error("an empty profile leaves a file")
+	}
+	errs.Reset()
 	none := filepath.Join(t.TempDir(), "none.pcapng")
 	if code := run(t.Context(), []string{"trace", "export", "-o", none, capture}, strings.NewReader(""), &errs, &errs); code == 0 || !strings.Contains(errs.String(), capture+": this is no recording") {
 		t.Errorf("a capture as a recording: exit %d: %s", code, errs.String())
@@ -376,6 +385,55 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	if first, again := replay(), replay(); first != again {
 		t.Error("two replays differ")
+	}
+}
+
+// traceProfile records stacks, shows them, and has pprof read them.
+func traceProfile(t *testing.T, l *posterntest.Libvirtd) {
+	pprof := func(args ...string) string {
+		out, err := exec.Command(posterntest.Need(t, "go"), append([]string{"tool", "pprof"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("pprof %v: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	dir := t.TempDir()
+	file, packed := filepath.Join(dir, "trace"), filepath.Join(dir, "trace.pb.gz")
+	traced(t, func() {
+		virsh(t, l.UnixURI(), "suspend", "vm1")
+		virsh(t, l.UnixURI(), "resume", "vm1")
+	}, "record", "--stack", file)
+	export := func(args ...string) {
+		t.Helper()
+		var errs bytes.Buffer
+		args = append([]string{"trace", "export", "--format", "pprof", "-o", packed}, args...)
+		if code := run(t.Context(), append(args, file), strings.NewReader(""), &errs, &errs); code != 0 || !strings.Contains(errs.String(), "stacks of ") {
+			t.Fatalf("export: exit %d: %s", code, errs.String())
+		}
+	}
+	export()
+	if top := pprof("-top", "-cum", "-sample_index=time", "-tagfocus", "side=server", packed); !regexp.MustCompile(`(?m) \d+\.\d+% +virNetServerProgramDispatch$`).MatchString(top) {
+		t.Errorf("the daemon's time is not shown:\n%s", top)
+	}
+	raw := pprof("-raw", packed)
+	for _, want := range []string{`events/count time/nanoseconds`, `procedure:\[remote\.domain_suspend\]`, `user:\[root\]`, `command:\[virsh`, `procedure:\[stop\]`, `machine:\[vm1\]`, `pid:\[` + strconv.Itoa(l.PID) + `\]`, `/\S*libvirt\.so\S* [0-9a-f]{40} \[FN\]`} {
+		if !regexp.MustCompile(want).MatchString(raw) {
+			t.Errorf("nothing like %s in\n%.3000s", want, raw)
+		}
+	}
+	if err := os.Remove(packed); err != nil {
+		t.Fatal(err)
+	}
+	export("--procedure", "domain_suspend")
+	if raw := pprof("-raw", packed); strings.Contains(raw, "domain_resume") || !strings.Contains(raw, "domain_suspend") {
+		t.Errorf("not only what was chosen:\n%.3000s", raw)
+	}
+	frame := regexp.MustCompile(`(?m)^ +0x[0-9a-f]+ : virDomainSuspend\+`)
+	for _, args := range [][]string{{"--stack"}, nil} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append([]string{"trace", "replay", file}, args...), strings.NewReader(""), &out, &errs); code != 0 || frame.MatchString(out.String()) != (args != nil) {
+			t.Errorf("replay %v: exit %d: %s\n%.3000s", args, code, errs.String(), out.String())
+		}
 	}
 }
 

@@ -146,6 +146,8 @@ type Event struct {
 	// it, and the bytes from the stack pointer upwards.
 	Regs  []byte
 	Stack []byte
+	// Frames are that stack, unwound, the innermost first.
+	Frames []Frame
 
 	// Began is when the daemon's thread that sends this reply took up the call,
 	// on CLOCK_MONOTONIC; 0 when unknown.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/postern-project/postern/trace/event"
 	"github.com/postern-project/postern/trace/libvirt"
-	"github.com/postern-project/postern/trace/stack"
 )
 
 // Format is a way to write events.
@@ -37,8 +36,6 @@ type Config struct {
 	Full    bool // payloads, stacks and monitor messages at full length
 	Secrets bool // secrets too
 	Tree    bool // people: below a reply, what was said to QEMU for it
-	// Unwind names the frames of events that carry a stack; nil for none.
-	Unwind func(*event.Event) []stack.Frame
 }
 
 // Validate checks c.
@@ -141,12 +138,4 @@ func header(e *event.Event) libvirt.Header {
 		Len: uint32(e.Len), Prog: e.Prog, Vers: e.Vers, Proc: e.Proc,
 		Type: libvirt.Type(e.Type), Serial: e.Serial, Status: libvirt.Status(e.Status),
 	}
-}
-
-// frames returns the event's stack, or nil.
-func (f *Writer) frames(e *event.Event) []stack.Frame {
-	if f.c.Unwind == nil || len(e.Stack) == 0 {
-		return nil
-	}
-	return f.c.Unwind(e)
 }

@@ -113,7 +113,7 @@ func (f *Writer) json(e *event.Event) {
 		head("message")
 		o = f.jsonMessage(o, e)
 	case k == event.MonitorSend || k == event.MonitorReply || k == event.MonitorEvent:
-		head(map[event.Kind]string{event.MonitorSend: "monitor.command", event.MonitorReply: "monitor.reply", event.MonitorEvent: "monitor.event"}[k])
+		head(monitorNames[k])
 		o = f.jsonMonitor(o, e)
 	case k == event.Gone:
 		head("process.gone")
@@ -132,8 +132,12 @@ func (f *Writer) json(e *event.Event) {
 		head(d.name)
 		o = f.jsonOther(o, e, &d)
 	}
-	o = f.jsonStack(o, e)
+	o = jsonStack(o, e)
 	f.buf = append(o, '}', '\n')
+}
+
+var monitorNames = map[event.Kind]string{
+	event.MonitorSend: "monitor.command", event.MonitorReply: "monitor.reply", event.MonitorEvent: "monitor.event",
 }
 
 func side(k event.Kind) string {
@@ -321,14 +325,13 @@ func (f *Writer) jsonOther(o object, e *event.Event, d *description) object {
 	return f.jsonPeer(o.some("fd_target", e.FD).micros("took_us", e.Took), e.Peer)
 }
 
-func (f *Writer) jsonStack(o object, e *event.Event) object {
-	frames := f.frames(e)
-	if frames == nil {
+func jsonStack(o object, e *event.Event) object {
+	if e.Frames == nil {
 		return o
 	}
 	o = append(o.key("stack"), '[')
-	for i := range frames {
-		fr := &frames[i]
+	for i := range e.Frames {
+		fr := &e.Frames[i]
 		if i > 0 {
 			o = append(o, ',')
 		}
@@ -339,7 +342,7 @@ func (f *Writer) jsonStack(o object, e *event.Event) object {
 		}
 		o = o.some("module", fr.Module)
 		if fr.Module != "" {
-			o = o.pointer("module_offset", fr.ModuleOffset)
+			o = o.pointer("module_offset", fr.ModuleOffset).some("build_id", fr.BuildID)
 		}
 		o = append(o, '}')
 	}

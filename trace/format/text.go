@@ -7,7 +7,6 @@ import (
 
 	"github.com/postern-project/postern/trace/event"
 	"github.com/postern-project/postern/trace/libvirt"
-	"github.com/postern-project/postern/trace/stack"
 )
 
 // clean appends foreign text so that it stays on its line and no terminal obeys
@@ -35,13 +34,13 @@ func short(dst []byte, s string, n int) []byte {
 // stackLines appends a line for each frame of the event's stack:
 // 0xaddr : symbol+off/size [module].
 func (f *Writer) stackLines(e *event.Event, indent string) {
-	for _, fr := range f.frames(e) {
+	for i := range e.Frames {
 		f.buf = append(f.buf, indent...)
-		f.buf = append(appendFrame(f.buf, &fr), '\n')
+		f.buf = append(appendFrame(f.buf, &e.Frames[i]), '\n')
 	}
 }
 
-func appendFrame(dst []byte, fr *stack.Frame) []byte {
+func appendFrame(dst []byte, fr *event.Frame) []byte {
 	dst = pointer(dst, fr.PC, 0)
 	if fr.Size > 0 {
 		dst = append(dst, " : "...)
@@ -130,16 +129,7 @@ func digits(dst []byte, n, unit int64) []byte {
 // who appends who is at the other end of a connection: the strongest identity
 // that is known, and the process or address.
 func who(dst []byte, p *event.Peer) []byte {
-	switch {
-	case p.SASLName != "":
-		dst = short(dst, p.SASLName, 64)
-	case p.TLSName != "":
-		dst = short(dst, p.TLSName, 96)
-	case p.User != "":
-		dst = short(dst, p.User, 32)
-	case p.PID != 0 && p.UID >= 0:
-		dst = strconv.AppendInt(append(dst, "uid "...), int64(p.UID), 10)
-	}
+	dst = appendIdentity(dst, p)
 	switch {
 	case p.PID != 0:
 		dst = append(dst, ' ')
@@ -150,6 +140,21 @@ func who(dst []byte, p *event.Peer) []byte {
 			dst = append(dst, ' ')
 		}
 		dst = short(dst, p.Remote, 64)
+	}
+	return dst
+}
+
+// appendIdentity appends the strongest identity that is known.
+func appendIdentity(dst []byte, p *event.Peer) []byte {
+	switch {
+	case p.SASLName != "":
+		return short(dst, p.SASLName, 64)
+	case p.TLSName != "":
+		return short(dst, p.TLSName, 96)
+	case p.User != "":
+		return short(dst, p.User, 32)
+	case p.PID != 0 && p.UID >= 0:
+		return strconv.AppendInt(append(dst, "uid "...), int64(p.UID), 10)
 	}
 	return dst
 }

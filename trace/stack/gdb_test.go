@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/trace/event"
 )
 
 // A dump is what gdb wrote of one hit of a probe: testdata/dump.py.
@@ -199,7 +200,7 @@ func dumpDaemon(t *testing.T, l *posterntest.Libvirtd) []dump {
 	}
 }
 
-func differs(d *dump, got []Frame) string {
+func differs(d *dump, got []event.Frame) string {
 	if len(got) != len(d.Frames) {
 		return fmt.Sprintf("%d frames, gdb has %d", len(got), len(d.Frames))
 	}
@@ -215,7 +216,7 @@ func differs(d *dump, got []Frame) string {
 	return ""
 }
 
-func sideBySide(d *dump, got []Frame) string {
+func sideBySide(d *dump, got []event.Frame) string {
 	var b strings.Builder
 	for i := range max(len(got), len(d.Frames)) {
 		if i < len(got) {

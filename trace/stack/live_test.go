@@ -38,7 +38,7 @@ func TestTracedStacks(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	done := make(chan error, 1)
-	b := trace.NewBehind(c)
+	b := trace.NewBehind(c, nil)
 	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
 	if out, err := l.Virsh("start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
 		t.Errorf("virsh: %v: %s", err, out)
@@ -95,7 +95,7 @@ func TestWriteUpsStack(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	var out bytes.Buffer
-	w, err := format.New(&out, format.Config{Format: format.Raw, Unwind: u.Unwind})
+	w, err := format.New(&out, format.Config{Format: format.Raw})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestWriteUpsStack(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	done := make(chan error, 1)
-	b := trace.NewBehind(w)
+	b := trace.NewBehind(w, u.Unwind)
 	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
 	for range 3 { // on a busy machine one may be gone before its maps are read
 		if out, err := l.Virsh("domuuid", "vm1"); err != nil {

@@ -3,6 +3,7 @@ package stack
 import (
 	"bytes"
 	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 // call frame information is read as it is needed, so the file stays open.
 type module struct {
 	name    string
+	id      string // build-id in hexadecimal, or ""
 	r       io.ReaderAt
 	file    *os.File // nil for the vDSO
 	elf     *elf.File
@@ -48,7 +50,7 @@ func newModule(name string, r io.ReaderAt) (m *module, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m = &module{name: name, r: r, elf: f, machine: f.Machine, rows: make(map[uint64]*row)}
+	m = &module{name: name, id: hex.EncodeToString(buildID(f)), r: r, elf: f, machine: f.Machine, rows: make(map[uint64]*row)}
 	m.readIndex()
 	return m, nil
 }

@@ -1,3 +1,6 @@
+// Package stack unwinds user stacks that were copied together with the
+// registers, outside the process, by the call frame information of its modules:
+// no frame pointers are needed, and the process may have exited.
 package stack
 
 import (
@@ -28,7 +31,7 @@ type Config struct {
 type Unwinder struct {
 	c      Config
 	arch   *arch
-	frames []Frame
+	frames []event.Frame
 
 	mu      sync.Mutex
 	procs   map[int]*process
@@ -101,11 +104,12 @@ func (u *Unwinder) Close() {
 	clear(u.modules)
 }
 
-// Unwind returns the stack of an event that carries one, innermost frame first.
-// It stands until the next call.
-func (u *Unwinder) Unwind(e *event.Event) []Frame {
-	frames, _ := u.Frames(e.PID, e.Regs, e.Stack)
-	return frames
+// Unwind sets the frames of an event that carries a stack. They stand until the
+// next call.
+func (u *Unwinder) Unwind(e *event.Event) {
+	if len(e.Stack) > 0 {
+		e.Frames, _ = u.Frames(e.PID, e.Regs, e.Stack)
+	}
 }
 
 // Meet reads the maps of an event's process and opens its files, if it is a new
@@ -155,7 +159,7 @@ func (u *Unwinder) Watch(pid int) error {
 // from the stack pointer upwards. The error says why the last frame is not the
 // stack's outermost one; nil means that it is. The frames stand until the next
 // call.
-func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]Frame, error) {
+func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]event.Frame, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.frames = u.frames[:0]
@@ -202,16 +206,17 @@ func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
 	}
 	mp := u.mapping(pid, at)
 	if mp == nil {
-		u.frames = append(u.frames, Frame{PC: pc})
+		u.frames = append(u.frames, event.Frame{PC: pc})
 		return nil, errors.New("an address is in no file")
 	}
-	f := Frame{PC: pc, Module: strings.TrimSuffix(mp.path, " (deleted)"), ModuleOffset: pc - mp.base, ModuleSize: mp.size}
+	f := event.Frame{PC: pc, Module: strings.TrimSuffix(mp.path, " (deleted)"), ModuleOffset: pc - mp.base, ModuleSize: mp.size}
 	m, err := u.module(pid, mp)
 	if err != nil {
 		u.frames = append(u.frames, f)
 		return nil, err
 	}
 	m.used = u.count
+	f.BuildID = m.id
 	addr, ok := m.address(at - mp.start + mp.offset)
 	if !ok {
 		u.frames = append(u.frames, f)
@@ -231,7 +236,7 @@ func (u *Unwinder) readNames(pid int, m *module) {
 }
 
 // name fills in the function at addr, back bytes before the frame's pc.
-func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *Frame) {
+func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *event.Frame) {
 	if r != nil && r.signal {
 		addr, back = addr+back, 0 // nobody called it
 	}

@@ -1,7 +1,4 @@
-// Package stack unwinds user stacks that were copied together with the
-// registers, outside the process, by the call frame information of its modules:
-// no frame pointers are needed, and the process may have exited.
-package stack
+package event
 
 // Frame is one level of a stack.
 type Frame struct {
@@ -11,6 +8,7 @@ type Frame struct {
 	Offset       uint64 // of PC in the function
 	Size         uint64 // of the function, in bytes; 0 when not even its bounds are known
 	Module       string // path of the mapped file, or [vdso]; "" when PC is in none
+	BuildID      string // of the file, in hexadecimal; "" when it has none
 	ModuleOffset uint64 // of PC from where the module is mapped
 	ModuleSize   uint64 // bytes from there to the end of its last mapping
 }
