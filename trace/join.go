@@ -197,7 +197,7 @@ func (j *joiner) begin(l *side, key callKey, e *event.Event) *call {
 	if c == nil {
 		c = &call{Call: event.Call{
 			Prog: e.Prog, Vers: e.Vers, Proc: e.Proc, Serial: e.Serial, Client: e.Client, PID: e.PID,
-			Begin: e.Mono, Peer: e.Peer,
+			Begin: e.Mono, Peer: e.Peer, Type: e.Type, ArgsLen: e.PayloadLen,
 		}}
 		c.Args = bytes.Clone(e.Payload[:min(len(e.Payload), maxCallArgs)])
 		c.Domain = j.domain(e)

@@ -33,6 +33,7 @@ type traceOptions struct {
 	json, full, secrets  bool
 	stack                bool
 	payload, buffer      byteSize
+	collector, host      string // of OpenTelemetry
 
 	strangers []string // users that this host does not know; set by filter
 }
@@ -95,13 +96,23 @@ func newTraceRPC(a *app) *cobra.Command {
 		Long: `Show every RPC message that libvirt's clients and daemons send and receive on
 this host, with connections, authentication, TLS, keepalive and streams. Replies
 carry how long the call took. Messages on encrypted connections are shown in
-clear; secrets in them are masked.`,
+clear; secrets in them are masked.
+
+With --otlp each call becomes a span, which goes to an OpenTelemetry collector;
+nothing is shown. See postern trace export for what spans tell. While the
+collector is away they wait in memory; what does not fit is dropped, and counted.`,
 		Example: `  postern trace rpc
   postern trace rpc --procedure 'domain_*' --slower 100ms
   postern trace rpc --user alice --with qemu
+  postern trace rpc --with qemu --otlp https://collector.example.com:4318
   postern trace rpc --format stp`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.collector != "" {
+				return o.send(cmd.Context(), a)
+			}
+			return o.run(cmd.Context(), a)
+		},
 	}
 	o.choose(c)
 	o.messages(c)
@@ -109,6 +120,12 @@ clear; secrets in them are masked.`,
 	o.capture(c)
 	o.stacks(c, "show")
 	o.show(c)
+	f := c.Flags()
+	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
+	f.StringVar(&o.host, "host", "", "`NAME` of this host in spans (default: its host name)")
+	for _, shown := range []string{"format", "json", "output", "full", "show-secrets", "stack"} {
+		c.MarkFlagsMutuallyExclusive("otlp", shown)
+	}
 	return c
 }
 

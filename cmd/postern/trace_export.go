@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/trace"
@@ -18,7 +20,7 @@ func newTraceExport(a *app) *cobra.Command {
 		Use:   "export FILE",
 		Short: "Write a recorded trace for other programs",
 		Long: `Write what was recorded, or what the filters choose of it, as other programs read
-it.
+it. Files are readable by their owner alone.
 
 pcapng: the RPC messages of daemons as a capture, which Wireshark and tshark decode
 with their libvirt dissector: also those that went over TLS or a Unix socket.
@@ -30,18 +32,29 @@ events, and the time that calls, monitor commands and dispatches took. Each samp
 has labels: event, side, procedure, pid, thread, machine, and of the client user
 and command.
 
-What is written is readable by its owner alone.`,
+otlp: OpenTelemetry's spans, as lines that a collector's file receiver reads, or
+sent to a collector by OTLP over HTTP. A call is a span of each side that was seen,
+linked to one trace, and below the daemon's what was said to QEMU for it. Spans
+have the names of OpenTelemetry's conventions for RPC; a trace's own begin with
+libvirt. and qmp. Secrets are masked. A call without an answer has no span. What a
+collector wants besides the address is taken from the environment:
+OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`,
 		Example: `  postern trace export -o libvirt.pcapng /tmp/libvirt.trace
   tshark -r libvirt.pcapng -O libvirt
   postern trace export --format pprof -o libvirt.pb.gz /tmp/libvirt.trace
-  go tool pprof -top -tagfocus side=server libvirt.pb.gz`,
+  go tool pprof -top -tagfocus side=server libvirt.pb.gz
+  postern trace export --format otlp -o libvirt.jsonl --slower 100ms /tmp/libvirt.trace
+  postern trace export --format otlp --to https://collector.example.com:4318 /tmp/libvirt.trace`,
 		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(_ *cobra.Command, args []string) error { return o.export(a, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
 	}
 	o.choose(c)
 	o.messages(c)
-	c.Flags().StringVar(&o.format, "format", "pcapng", "what to write: pcapng, pprof")
-	c.Flags().StringVarP(&o.output, "output", "o", "", "the `file` to write")
+	f := c.Flags()
+	f.StringVar(&o.format, "format", "pcapng", "what to write: pcapng, pprof, otlp")
+	f.StringVarP(&o.output, "output", "o", "", "the `file` to write")
+	f.StringVar(&o.collector, "to", "", "of otlp: send to the collector at this `URL`")
+	f.StringVar(&o.host, "host", "", "of otlp: `NAME` of the host that was recorded (default: this one's)")
 	return c
 }
 
@@ -52,12 +65,25 @@ type exportSink interface {
 	finish() (string, error)
 }
 
-func (o *traceOptions) export(a *app, file string) (err error) {
-	begin := map[string]func(io.Writer) (exportSink, error){"pcapng": exportCapture, "pprof": exportProfile}[o.format]
-	if begin == nil {
-		return postern.Errorf(postern.Invalid, "no format %q to export", o.format).WithHint("there are pcapng and pprof")
+// exporter begins to write o.format to w, which is nil where no file is named.
+func (o *traceOptions) exporter(ctx context.Context, w io.Writer) (exportSink, error) {
+	switch o.format {
+	case "pcapng":
+		x, err := trace.NewCapture(w)
+		return captureExport{x}, err
+	case "pprof":
+		return &profileExport{w: w}, nil
 	}
-	if o.output == "" {
+	return o.exportSpans(ctx, w)
+}
+
+func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
+	switch {
+	case !slices.Contains([]string{"pcapng", "pprof", "otlp"}, o.format):
+		return postern.Errorf(postern.Invalid, "no format %q to export", o.format).WithHint("there are pcapng, pprof and otlp")
+	case o.collector != "" && o.format != "otlp":
+		return postern.Errorf(postern.Invalid, "--to is for --format otlp")
+	case o.output == "" && o.collector == "":
 		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --output")
 	}
 	cfg, err := o.config()
@@ -70,38 +96,42 @@ func (o *traceOptions) export(a *app, file string) (err error) {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer in.Close()
-	out, err := createPrivate(o.output)
-	if err != nil {
-		return err
+	var out *os.File
+	var w io.Writer
+	if o.output != "" {
+		if out, err = createPrivate(o.output); err != nil {
+			return err
+		}
+		w = out
 	}
-	written, sum, err := export(in, out, cfg.Filter, begin)
-	if err := errors.Join(err, out.Close()); err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", file, err), os.Remove(o.output))
+	sum, written, err := o.exportTo(ctx, in, w, cfg.Filter)
+	if out != nil {
+		if err = errors.Join(err, out.Close()); err != nil {
+			err = errors.Join(err, os.Remove(o.output))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
 	}
 	summary(a.err, sum)
 	fmt.Fprintln(a.err, written)
 	return nil
 }
 
-func export(in io.Reader, out io.Writer, f trace.Filter, begin func(io.Writer) (exportSink, error)) (string, trace.Summary, error) {
-	x, err := begin(out)
+func (o *traceOptions) exportTo(ctx context.Context, in io.Reader, w io.Writer, f trace.Filter) (sum trace.Summary, written string, err error) {
+	x, err := o.exporter(ctx, w)
 	if err != nil {
-		return "", trace.Summary{}, err
+		return sum, "", err
 	}
-	sum, err := trace.Replay(in, f, false, x)
-	if err != nil {
-		return "", sum, err
+	// Spans have what was said to QEMU below the call that it was said for.
+	if sum, err = trace.Replay(in, f, o.format == "otlp", x); err != nil {
+		return sum, "", err
 	}
-	written, err := x.finish()
-	return written, sum, err
+	written, err = x.finish()
+	return sum, written, err
 }
 
 type captureExport struct{ *trace.Capture }
-
-func exportCapture(w io.Writer) (exportSink, error) {
-	x, err := trace.NewCapture(w)
-	return captureExport{x}, err
-}
 
 func (x captureExport) finish() (string, error) {
 	return count(x.Messages, "message", "messages") + " written", x.Idle()
@@ -111,8 +141,6 @@ type profileExport struct {
 	format.Profile
 	w io.Writer
 }
-
-func exportProfile(w io.Writer) (exportSink, error) { return &profileExport{w: w}, nil }
 
 func (x *profileExport) finish() (string, error) {
 	n := int(x.Samples())

@@ -212,7 +212,9 @@ type Call struct {
 	// there and back, Queue from the daemon reading the call to a worker taking
 	// it up (known where a probe of the worker fires), Service the rest.
 	Network, Queue, Service time.Duration
+	Type                    uint32 // of the call's message: 0, or 4 with file descriptors
 	Args                    []byte // payload of the call, copied; bounded
+	ArgsLen                 int    // its whole length on the wire
 	Status                  uint32 // of the reply
 	Domain                  string // name of the domain that it is about, where its arguments tell
 	Peer                    *Peer
