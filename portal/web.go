@@ -74,6 +74,7 @@ func newWeb() (*web, error) {
 		"join":       func(s []string) string { return strings.Join(s, ", ") },
 		"short":      shortSerial,
 		"eventWords": eventWords,
+		"kind":       func(c postern.Credential) string { return capital(orDefault(credentialWords[c.Kind], string(c.Kind))) },
 		"lines":      func(s []string) string { return strings.Join(s, "\n") },
 	}
 	base, err := template.New("base").Funcs(funcs).ParseFS(pageFiles, "pages/base.html", "pages/parts.html")
@@ -456,47 +457,4 @@ func (p *Portal) peer(r *request) string {
 
 func (p *Portal) see(r *request, where string) {
 	http.Redirect(r.w, r.Request, where, http.StatusSeeOther)
-}
-
-// eventWords says in words what an event tells of.
-func eventWords(e postern.Event) string {
-	if did := e.Details["did"]; e.Kind == postern.EventACMEAccount && did != "" {
-		if strings.HasPrefix(did, "key ") {
-			return "ACME " + did
-		}
-		return "ACME account " + did
-	}
-	if w, ok := eventSentences[e.Kind]; ok {
-		return w
-	}
-	return e.Kind
-}
-
-var eventSentences = map[string]string{
-	postern.EventPersonAdded:     "Added",
-	postern.EventPersonChanged:   "Changed",
-	postern.EventPersonSuspended: "Suspended",
-	postern.EventPersonResumed:   "Let in again",
-	postern.EventPersonRecovered: "Recovery",
-	postern.EventCertIssued:      "Certificate issued",
-	postern.EventCertRenewed:     "Certificate renewed",
-	postern.EventCertRevoked:     "Certificate revoked",
-	postern.EventSSHCertIssued:   "SSH certificate issued",
-	postern.EventSSHRevoked:      "SSH certificate revoked",
-	postern.EventGatePassed:      "Came in",
-	postern.EventGate:            "Turned away",
-	postern.EventPortalEnrolled:  "Device enrolled",
-	postern.EventPortalLink:      "One-time link made",
-	postern.EventPortalCodes:     "Recovery codes made",
-	postern.EventPortalName:      "Proof of a name",
-	postern.EventPortalAllowed:   "List of names changed",
-	postern.EventACMEAccount:     "ACME account",
-	postern.EventACMEOrder:       "ACME order",
-	postern.EventOTP:             "One-time password checked",
-	postern.EventOTPKeyAdded:     "Key added",
-	postern.EventOTPKeyChanged:   "Key changed",
-	postern.EventSSHAuth:         "SSH sign-in",
-	postern.EventSSHOpened:       "SSH session opened",
-	postern.EventSSHClosed:       "SSH session closed",
-	postern.EventLibvirtCall:     "Call to libvirt",
 }

@@ -81,7 +81,7 @@ func TestEveryPageFits(t *testing.T) {
 	open := boss.order("names", "www.example.org a-rather-long-name-for-a-server.department.example.org *.example.org 192.0.2.7")
 	asked := boss.order("names", "printer.lan")
 	boss.post(asked+"/ask", "name", "printer.lan").says(t, 303, "")
-	ready := boss.order("names", "www.internal")
+	ready, spare := boss.order("names", "www.internal"), boss.order("names", "mail.internal")
 	_, csr := clientCSR(t)
 	server := boss.post(boss.order("names", "db.internal *.db.internal")+"/issue", "csr", string(csr)).Header.Get("Location")
 
@@ -98,6 +98,7 @@ func TestEveryPageFits(t *testing.T) {
 	out := posterntest.NewBrowser(t)
 	out.Trust(rig.rootFile(t))
 	stranger := openTab(t, out, false)
+	plain, plainStranger := in.withoutScript(), stranger.withoutScript()
 	who, _ := rig.db.Person(t.Context(), "dan")
 	made, err := rig.Links.Recover(t.Context(), who)
 	if err != nil {
@@ -159,6 +160,12 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
 		{in, "person-wrong", "/admin/people/dan", `document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address"},
 		{in, "names", "/admin/names", "", "printer.lan"},
+		{plainStranger, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
+		{plainStranger, "plain-prove", "/prove", "", "Look"},
+		{plain, "plain-device-new", "/certificates/new", "", "Without JavaScript"},
+		{plain, "plain-order", spare, "", "Without JavaScript"},
+		{plain, "plain-device", "/certificates/" + boss.serial, "", "I made the key myself"},
+		{plain, "plain-recovery", "/recovery", "", "New codes replace"},
 	}
 	turn := 0
 	for _, width := range []int64{390, 1280} {
@@ -166,7 +173,7 @@ func TestEveryPageFits(t *testing.T) {
 			if os.Getenv("POSTERN_SCREENSHOTS") == "" && (width == 390) == (scheme == "dark") {
 				continue // each width and each scheme is tried once
 			}
-			for _, d := range []*tab{in, stranger, barred} {
+			for _, d := range []*tab{in, stranger, barred, plain, plainStranger} {
 				d.run(chromedp.EmulateViewport(width, 900))
 				if _, err := chromedp.Call(d.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 					Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}},
@@ -210,6 +217,20 @@ func look(t *testing.T, d *tab, url, then, words, name string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// withoutScript opens another tab of the same browser, where pages run no script.
+func (d *tab) withoutScript() *tab {
+	d.t.Helper()
+	ctx, end := chromedp.NewContext(d.ctx)
+	d.t.Cleanup(end)
+	if err := chromedp.Do(ctx); err != nil { // opens it, for as long as ctx
+		d.t.Fatal(err)
+	}
+	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		d.t.Fatal(err)
+	}
+	return &tab{t: d.t, ctx: ctx, dir: d.dir, plain: true}
 }
 
 // browserFor enrols one more device of a person, a browser, and opens it.

@@ -91,6 +91,7 @@ async function openLink(form) {
     show($("[data-revokes]", form), Boolean(link.revokes));
     if (link.ask) {
       $("[data-ask]", form).classList.remove("nojs-only");
+      $("[data-ask] .optional", form)?.remove();
       $("[name=person]", form).value = link.suggest;
     }
   } catch (errors) {
