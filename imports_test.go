@@ -32,6 +32,7 @@ var only = []struct{ prefix, room, why string }{
 	{"github.com/cilium/ebpf", "trace", "a process that serves the network never loads BPF"},
 	{"modernc.org/sqlite", "store", "SQL is the store's"},
 	{"github.com/jackc/pgx/", "store", "SQL is the store's"},
+	{"github.com/miekg/pkcs11", "ca", "C is called by the process that ca starts for it"},
 }
 
 func TestRoomsImportOneWay(t *testing.T) {

@@ -68,7 +68,7 @@ func (a *Authority) Reload(ctx context.Context) error {
 	issuers := make([]*issuer, 0, len(list))
 	var root *x509.Certificate
 	for _, i := range list {
-		iss, err := a.open(ctx, i)
+		iss, err := a.open(i)
 		if err != nil {
 			return err
 		}
@@ -90,8 +90,9 @@ func (a *Authority) Reload(ctx context.Context) error {
 	return nil
 }
 
-// open parses an issuer and, if its key is at hand, makes it ready to sign.
-func (a *Authority) open(ctx context.Context, i Issuer) (*issuer, error) {
+// open parses an issuer and, if its key is sealed or in a device, makes it ready
+// to sign.
+func (a *Authority) open(i Issuer) (*issuer, error) {
 	iss := &issuer{Issuer: i}
 	var err error
 	if iss.pub, err = x509.ParsePKIXPublicKey(i.PublicKey); err != nil {
@@ -114,8 +115,8 @@ func (a *Authority) open(ctx context.Context, i Issuer) (*issuer, error) {
 		}
 		iss.signer = key.(crypto.Signer)
 	case i.KeyURI != "" && a.cfg.Keys != nil:
-		if iss.signer, err = a.cfg.Keys.OpenKey(ctx, i.KeyURI); err != nil {
-			return nil, postern.Errorf(postern.Unavailable, "CA %s: key %s: %w", i.ID, i.KeyURI, err)
+		if iss.signer, err = a.cfg.Keys.OpenKey(i.KeyURI, iss.pub); err != nil {
+			return nil, postern.Errorf(postern.Internal, "CA %s: key %s: %w", i.ID, i.KeyURI, err)
 		}
 	}
 	if iss.signer != nil && !samePublic(iss.signer.Public(), iss.pub) {
@@ -213,7 +214,8 @@ func (a *Authority) Issuers() []Issuer {
 	return list
 }
 
-// HasKey reports whether the key of the CA of that ID is at hand.
+// HasKey reports whether the key of the CA of that ID is on this machine, or in a
+// device that may be away.
 func (a *Authority) HasKey(id string) bool {
 	for _, i := range a.list() {
 		if i.ID == id {
@@ -221,6 +223,22 @@ func (a *Authority) HasKey(id string) bool {
 		}
 	}
 	return false
+}
+
+// CheckKey returns an Unavailable error unless the key of the CA of that ID is at
+// hand. It does not use it.
+func (a *Authority) CheckKey(ctx context.Context, id string) error {
+	i, err := a.issuer(ctx, id)
+	if err != nil {
+		return err
+	}
+	if i.signer == nil {
+		return postern.Errorf(postern.Unavailable, "the key of the %s CA is not on this machine", i.ID)
+	}
+	if device, ok := i.signer.(interface{ Check() error }); ok {
+		return device.Check()
+	}
+	return nil
 }
 
 // Name returns the organisation's name.

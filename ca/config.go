@@ -41,18 +41,30 @@ type Config struct {
 	OCSPValidity         time.Duration // default 1 hour: how long an OCSP answer may
 	Backdate             time.Duration // default 5 minutes: how far another host's clock may be behind
 
-	Keys Keys             // where private keys live; nil: sealed in the Store
-	Now  func() time.Time // nil: time.Now
+	// KeyURI is the device on which the private keys of new CAs are made, or
+	// KeyInStore. Empty means where the role's last one is, at first the Store.
+	KeyURI     string
+	RootKeyURI string // the same for the root's alone; empty: as KeyURI
+	Keys       Keys   // reaches devices; nil: none can be reached
+
+	Now func() time.Time // nil: time.Now
 }
 
-// Keys makes and opens private keys that live outside the Store: in a PKCS#11
-// token, a TPM or a key management service.
+// KeyInStore is what Config.KeyURI says for a key that is sealed in the Store.
+const KeyInStore = "state"
+
+// Keys reaches private keys that live outside the Store, in a device.
 type Keys interface {
-	// CreateKey makes a key for the issuer of that ID and returns the URI by
-	// which OpenKey finds it again.
-	CreateKey(ctx context.Context, issuer string, alg Algorithm) (key crypto.Signer, uri string, err error)
-	// OpenKey returns the key. It may be used by many goroutines at once.
-	OpenKey(ctx context.Context, uri string) (crypto.Signer, error)
+	// CreateKey makes a key for the issuer of that ID on the device of the URI,
+	// and returns the URI by which OpenKey finds it again. If the URI names one
+	// key, it takes that.
+	CreateKey(ctx context.Context, uri, issuer string, alg Algorithm) (key crypto.Signer, keyURI string, err error)
+	// OpenKey returns the key with that public half, for use by many goroutines at
+	// once. It does not ask the device, which may be away: the key's Sign fails
+	// with Unavailable while it is. A signature that is not by that key is an error.
+	OpenKey(keyURI string, pub crypto.PublicKey) (crypto.Signer, error)
+	// Device returns the URI of the device that a key is on.
+	Device(keyURI string) (string, error)
 }
 
 // Validate returns an Invalid error that names the first setting which cannot
@@ -82,6 +94,14 @@ func (c Config) Validate() error {
 			return err
 		}
 	}
+	for _, uri := range []string{c.KeyURI, c.RootKeyURI} {
+		if err := c.checkDevice(uri); err != nil {
+			return err
+		}
+	}
+	if c.SSHAlgorithm == Ed25519 && c.KeyURI != "" && c.KeyURI != KeyInStore {
+		return postern.Errorf(postern.Invalid, "a key of type %s is not made in a device", Ed25519).WithHint("use %s for the SSH CAs", P256)
+	}
 	for _, v := range []struct {
 		name string
 		d    time.Duration
@@ -102,6 +122,17 @@ func (c Config) Validate() error {
 		}
 	}
 	return nil
+}
+
+func (c Config) checkDevice(uri string) error {
+	switch {
+	case uri == "" || uri == KeyInStore:
+		return nil
+	case c.Keys == nil:
+		return postern.Errorf(postern.Invalid, "keys in devices are not reached from here")
+	}
+	_, err := c.Keys.Device(uri)
+	return err
 }
 
 const (

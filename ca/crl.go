@@ -15,6 +15,26 @@ import (
 type crlCache struct {
 	mu    sync.Mutex
 	lists map[string]CRL
+	tried map[string]time.Time // when an issuer's key was last asked for one
+}
+
+// keyPause is how long an issuer's key is not asked again for what is there and
+// counts for some time yet. It may be in a device that is away, or that asks
+// somebody each time.
+const keyPause = time.Minute
+
+// due reports whether an issuer's key may be asked, and if so notes that it is.
+func (c *crlCache) due(issuer string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tried == nil {
+		c.tried = map[string]time.Time{}
+	}
+	if since := now.Sub(c.tried[issuer]); since >= 0 && since < keyPause {
+		return false
+	}
+	c.tried[issuer] = now
+	return true
 }
 
 func (c *crlCache) load(issuer string) CRL {
@@ -56,7 +76,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		if err != nil && postern.CodeOf(err) != postern.NotFound {
 			return CRL{}, err
 		}
-		if a.fresh(last, rev) || iss.signer == nil && last.Revision == rev && a.now().Before(last.NextUpdate) {
+		counts := last.DER != nil && last.Revision == rev && a.now().Before(last.NextUpdate)
+		if a.fresh(last, rev) || counts && (iss.signer == nil || !a.crls.due(issuerID, a.now())) {
 			a.crls.keep(last)
 			return last, nil
 		}
@@ -68,10 +89,12 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 			validity = 365 * day
 		}
 		crl, ok, err := a.signCRL(ctx, iss, last.Number+1, a.now().Add(validity))
-		if err != nil {
+		switch {
+		case counts && postern.CodeOf(err) == postern.Unavailable:
+			return last, nil // the key is away, and the list still holds everything
+		case err != nil:
 			return CRL{}, err
-		}
-		if ok {
+		case ok:
 			return crl, nil
 		}
 		// Another server was first: look at its list.
@@ -109,7 +132,7 @@ func (a *Authority) signCRL(ctx context.Context, iss *issuer, number int64, next
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, tmpl, iss.cert, iss.signer)
 	if err != nil {
-		return CRL{}, false, postern.Errorf(postern.Internal, "sign the revocation list of %s: %w", iss.ID, err)
+		return CRL{}, false, postern.Errorf(postern.CodeOf(err), "sign the revocation list of %s: %w", iss.ID, err)
 	}
 	crl := CRL{Issuer: iss.ID, Number: number, Revision: revision, DER: der, ThisUpdate: tmpl.ThisUpdate, NextUpdate: tmpl.NextUpdate}
 	ok, err := a.store.PutCRL(ctx, crl)

@@ -55,6 +55,9 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 		}
 		issuers = append(issuers, iss.Issuer)
 	}
+	if err := sharedKey(issuers); err != nil {
+		return nil, err
+	}
 	var events []postern.Event
 	for _, i := range issuers {
 		events = append(events, createdEvent(i))
@@ -77,6 +80,19 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 	return a, nil
 }
 
+// sharedKey refuses CAs that were given one key, which is on a device.
+func sharedKey(issuers []Issuer) error {
+	owners := map[string]string{}
+	for _, i := range issuers {
+		if other := owners[string(i.PublicKey)]; other != "" {
+			return postern.Errorf(postern.Invalid, "the %s and the %s CA would have one key, %s", other, i.ID, i.KeyURI).
+				WithHint("leave object= and id= out of the URI, so that a key is made for each; only the URI of --root-key may name one key")
+		}
+		owners[string(i.PublicKey)] = i.ID
+	}
+	return nil
+}
+
 func createdEvent(i Issuer) postern.Event {
 	return postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: i.ID, Details: map[string]string{"role": string(i.Role)}}
 }
@@ -84,11 +100,15 @@ func createdEvent(i Issuer) postern.Event {
 // newKey makes an issuer's key, sealed or elsewhere.
 func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algorithm) (*issuer, error) {
 	iss := &issuer{Issuer: Issuer{ID: id, Role: role, Created: a.now()}}
-	var err error
-	if a.cfg.Keys != nil {
-		iss.signer, iss.KeyURI, err = a.cfg.Keys.CreateKey(ctx, id, alg)
-	} else if iss.signer, err = GenerateKey(alg); err == nil {
-		iss.Key, err = a.seal(id, iss.signer)
+	device, err := a.deviceFor(role)
+	switch {
+	case err != nil:
+	case device != "":
+		iss.signer, iss.KeyURI, err = a.cfg.Keys.CreateKey(ctx, device, id, alg)
+	default:
+		if iss.signer, err = GenerateKey(alg); err == nil {
+			iss.Key, err = a.seal(id, iss.signer)
+		}
 	}
 	if err != nil {
 		return nil, postern.Errorf(postern.CodeOf(err), "CA %s: make its key: %w", id, err)
@@ -98,6 +118,29 @@ func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algori
 		return nil, postern.Errorf(postern.Internal, "CA %s: %w", id, err)
 	}
 	return iss, nil
+}
+
+// deviceFor returns the URI of the device on which a role's next key is made, or
+// "" for the Store.
+func (a *Authority) deviceFor(role Role) (string, error) {
+	uri := a.cfg.KeyURI
+	if role == Root && a.cfg.RootKeyURI != "" {
+		uri = a.cfg.RootKeyURI
+	}
+	switch last := a.newest(role); {
+	case uri == KeyInStore:
+		return "", nil
+	case uri != "" || last == nil || last.KeyURI == "":
+		return uri, nil
+	case a.cfg.Keys == nil:
+		return "", noKeys(last)
+	default:
+		return a.cfg.Keys.Device(last.KeyURI)
+	}
+}
+
+func noKeys(i *issuer) error {
+	return postern.Errorf(postern.Unavailable, "the key of the %s CA is in a device that is not reached from here", i.ID)
 }
 
 func (a *Authority) seal(id string, key crypto.Signer) ([]byte, error) {
@@ -185,7 +228,7 @@ func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer c
 	}
 	tmpl.SubjectKeyId = id
 	if iss.Certificate, err = x509.CreateCertificate(rand.Reader, tmpl, parent, iss.pub, signer); err != nil {
-		return Certificate{}, postern.Errorf(postern.Internal, "sign CA %s: %w", iss.ID, err)
+		return Certificate{}, postern.Errorf(postern.CodeOf(err), "sign CA %s: %w", iss.ID, err)
 	}
 	if iss.cert, err = x509.ParseCertificate(iss.Certificate); err != nil {
 		return Certificate{}, postern.Errorf(postern.Internal, "CA %s: %w", iss.ID, err)
@@ -277,15 +320,25 @@ func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
 	return &root, nil
 }
 
+// RootKeyMoves returns an Invalid error if the root's key is in a device: such a
+// key is not exported, removed or restored.
+func (a *Authority) RootKeyMoves() error {
+	if root := a.newest(Root); root.KeyURI != "" {
+		return postern.Errorf(postern.Invalid, "the root's key is in the device %s and does not leave it", root.KeyURI).
+			WithHint("take the device away to keep the key elsewhere; it is needed to make and revoke intermediates, and twice a year for the root's revocation list")
+	}
+	return nil
+}
+
 // ExportRootKey returns the root's private key, encrypted under a passphrase, and
 // says so on the timeline.
 func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byte, error) {
+	if err := a.RootKeyMoves(); err != nil {
+		return nil, err
+	}
 	root, err := a.lentRoot(nil)
 	if err != nil {
 		return nil, err
-	}
-	if root.KeyURI != "" {
-		return nil, postern.Errorf(postern.Invalid, "the root's key lives in %s and does not leave it", root.KeyURI)
 	}
 	if len(passphrase) < 8 {
 		return nil, postern.Errorf(postern.Invalid, "the passphrase is shorter than 8 bytes")
@@ -302,6 +355,9 @@ func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byt
 // intermediates still works; the root's last revocation list stays valid as long
 // as the root.
 func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error {
+	if err := a.RootKeyMoves(); err != nil {
+		return err
+	}
 	root, err := a.lentRoot(nil)
 	if err != nil {
 		return err
@@ -321,6 +377,9 @@ func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error 
 
 // RestoreRootKey brings the root's key back for good.
 func (a *Authority) RestoreRootKey(ctx context.Context, key crypto.Signer) error {
+	if err := a.RootKeyMoves(); err != nil {
+		return err
+	}
 	root, err := a.lentRoot(key)
 	if err != nil {
 		return err

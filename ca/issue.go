@@ -219,7 +219,7 @@ func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certifica
 	}
 	der, err := iss.signLeaf(tmpl, pub, spki)
 	if err != nil {
-		return nil, postern.Errorf(postern.Internal, "sign with the %s CA: %w", iss.ID, err)
+		return nil, postern.Errorf(postern.CodeOf(err), "sign with the %s CA: %w", iss.ID, err)
 	}
 	if out.Leaf, err = x509.ParseCertificate(der); err != nil {
 		return nil, postern.Errorf(postern.Internal, "the certificate just signed does not parse: %w", err)

@@ -95,7 +95,7 @@ func small() *big.Int {
 
 func TestCAKeyIsNotCertified(t *testing.T) {
 	keys := keyRing{}
-	a, _ := house(t, ca.Config{Keys: keys})
+	a, _ := house(t, ca.Config{KeyURI: "test:", Keys: keys})
 	for _, id := range []string{"root", "server", "client", "ssh-user"} {
 		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.example"}}, keys["test:"+id])
 		must(t, err)

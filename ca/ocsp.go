@@ -214,6 +214,8 @@ type ocspSigner struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
 	id   []byte // SHA-1 of its key: the responder's ID
+
+	tried time.Time // when the CA's key was asked for the next one
 }
 
 type ocspSigners struct {
@@ -228,10 +230,16 @@ const ocspSignerValidity = 7 * day
 func (s *ocspSigners) of(ctx context.Context, a *Authority, iss *issuer) (*ocspSigner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if have := s.list[iss.ID]; have != nil && a.now().Add(ocspSignerValidity/2).Before(have.cert.NotAfter) {
+	now, have := a.now(), s.list[iss.ID]
+	counts := have != nil && now.Before(have.cert.NotAfter)
+	if counts && (now.Add(ocspSignerValidity/2).Before(have.cert.NotAfter) || now.Before(have.tried.Add(keyPause))) {
 		return have, nil
 	}
 	made, err := a.newOCSPSigner(ctx, iss)
+	if counts && postern.CodeOf(err) == postern.Unavailable {
+		have.tried = now
+		return have, nil // the CA's key is away
+	}
 	if err != nil {
 		return nil, err
 	}

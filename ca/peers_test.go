@@ -281,20 +281,22 @@ func TestOpenSSLVerifies(t *testing.T) {
 // keyRing keeps the authority's keys in the test's hands.
 type keyRing map[string]crypto.Signer
 
-func (k keyRing) CreateKey(_ context.Context, issuer string, alg ca.Algorithm) (crypto.Signer, string, error) {
+func (k keyRing) CreateKey(_ context.Context, _, issuer string, alg ca.Algorithm) (crypto.Signer, string, error) {
 	key, err := ca.GenerateKey(alg)
 	k["test:"+issuer] = key
 	return key, "test:" + issuer, err
 }
 
-func (k keyRing) OpenKey(_ context.Context, uri string) (crypto.Signer, error) { return k[uri], nil }
+func (k keyRing) OpenKey(uri string, _ crypto.PublicKey) (crypto.Signer, error) { return k[uri], nil }
+
+func (keyRing) Device(string) (string, error) { return "test:", nil }
 
 // TestStolenIntermediateVouchesForNothingElse signs with the key of a constrained
 // authority's intermediate, past all of our own checks.
 func TestStolenIntermediateVouchesForNothingElse(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	keys := keyRing{}
-	a, _ := house(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24"}, Keys: keys})
+	a, _ := house(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24"}, KeyURI: "test:", Keys: keys})
 	if _, err := a.ExportRootKey(t.Context(), []byte("a passphrase")); err == nil {
 		t.Error("a key that lives elsewhere was exported")
 	}

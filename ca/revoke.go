@@ -123,6 +123,9 @@ func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reaso
 		return postern.Errorf(postern.Unavailable, "the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
 			WithHint("postern ca root restore-key, revoke, and remove it again")
 	}
+	if err := a.CheckKey(ctx, string(Root)); err != nil {
+		return err
+	}
 	theirs := reason
 	if reason == KeyCompromise {
 		theirs = CACompromise // the holders' own keys are still theirs alone

@@ -164,7 +164,7 @@ func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificat
 		return nil, err
 	}
 	if err := cert.SignCert(rand.Reader, signer); err != nil {
-		return nil, postern.Errorf(postern.Internal, "sign with the %s CA: %w", iss.ID, err)
+		return nil, postern.Errorf(postern.CodeOf(err), "sign with the %s CA: %w", iss.ID, err)
 	}
 	rec := SSHCertificate{
 		Serial: cert.Serial, Issuer: iss.ID, KeyID: cert.KeyId, Person: person, Principals: cert.ValidPrincipals,

@@ -27,7 +27,7 @@ type Issuer struct {
 	Certificate []byte // DER; nil for the SSH roles, which have none
 	PublicKey   []byte // PKIX, DER
 	Key         []byte // PKCS#8, sealed by the Store; nil when it is not on this machine
-	KeyURI      string // where the key lives, if [Keys] made it
+	KeyURI      string // of the key, if it is in a device
 	Created     time.Time
 	Revoked     time.Time // when its certificate was; zero: not revoked
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/ca/pkcs11"
 	"github.com/spf13/cobra"
 )
 
@@ -33,17 +34,24 @@ func newCA(a *app) *cobra.Command {
 
 // openCA opens the state and the authority in it.
 func (a *app) openCA(ctx context.Context) (*state, *ca.Authority, error) {
+	return a.openCAWith(ctx, ca.Config{Keys: deviceKeys()})
+}
+
+func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state, *ca.Authority, error) {
 	st, err := a.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	authority, err := ca.Open(ctx, ca.Config{}, st.Store)
+	authority, err := ca.Open(ctx, cfg, st.Store)
 	if err != nil {
 		st.Close()
 		return nil, nil, err
 	}
 	return st, authority, nil
 }
+
+// deviceKeys reaches CAs' keys in devices.
+func deviceKeys() *pkcs11.Keys { return &pkcs11.Keys{ReadPIN: readCredential} }
 
 // validityFlag is a duration that may be given in days: 90d.
 type validityFlag time.Duration

@@ -31,6 +31,7 @@ type rootJSON struct {
 	Serial   string `json:"serial"`
 	NotAfter string `json:"not_after"`
 	Key      bool   `json:"key_here"`
+	KeyURI   string `json:"key_uri,omitempty"` // of the device that it is in
 	URL      string `json:"url,omitempty"`
 	PEM      string `json:"pem"`
 }
@@ -63,7 +64,7 @@ func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 	if asJSON {
 		return printJSON(a.out, rootJSON{
 			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: stamp(root.NotAfter),
-			Key: authority.HasKey(string(ca.Root)), URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
+			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
 		})
 	}
 	certs := []*x509.Certificate{root}
@@ -104,6 +105,9 @@ func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error 
 		return err
 	}
 	defer st.Close()
+	if err := authority.RootKeyMoves(); err != nil {
+		return err
+	}
 	passphrase, made, err := a.newPassword(passphraseFile, "the root's key")
 	if err != nil {
 		return err
@@ -172,14 +176,17 @@ func newCARootRestore(a *app) *cobra.Command {
 
 // withRootKey reads the root's key from its file and calls f.
 func (a *app) withRootKey(ctx context.Context, o keyFileOptions, f func(*ca.Authority, crypto.Signer) error) error {
-	if o.key == "" {
-		return postern.Errorf(postern.Invalid, "no file with the root's key given").WithHint("postern ca root export-key --out FILE makes one")
-	}
 	st, authority, err := a.openCA(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
+	if err := authority.RootKeyMoves(); err != nil {
+		return err
+	}
+	if o.key == "" {
+		return postern.Errorf(postern.Invalid, "no file with the root's key given").WithHint("postern ca root export-key --out FILE makes one")
+	}
 	key, err := a.readKey(o.key, o.passphraseFile, authority.Root())
 	if err != nil {
 		return err
@@ -189,24 +196,31 @@ func (a *app) withRootKey(ctx context.Context, o keyFileOptions, f func(*ca.Auth
 
 func newCAIntermediate(a *app) *cobra.Command {
 	var o keyFileOptions
+	cfg := ca.Config{Keys: deviceKeys()}
 	cmd := &cobra.Command{
 		Use:   "new (server|client)",
 		Short: "Make the next intermediate",
 		Long: `Make an intermediate that issues from now on; those before it go on answering for what
 they issued. If the root's key is not on this machine, it is lent for this once.
-Servers that run take it up within a second.`,
-		Example: "  postern ca intermediate new server --root-key /media/usb/root.key",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+Servers that run take it up within a second.
+
+Its key is made where the one before it is: in the state directory, or in the same
+device. With --key it is made in the device of that PKCS#11 URI, as in postern init, or
+taken if the URI names a key; --key state is the state directory.`,
+		Example: `  postern ca intermediate new server --root-key /media/usb/root.key
+  postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
+		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.intermediateNew(cmd.Context(), o, ca.Role(args[0]))
+			return a.intermediateNew(cmd.Context(), cfg, o, ca.Role(args[0]))
 		},
 	}
 	o.flags(cmd, "root-key")
+	cmd.Flags().StringVar(&cfg.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps its key")
 	return group("intermediate", "Intermediates: make the next one", cmd)
 }
 
-func (a *app) intermediateNew(ctx context.Context, o keyFileOptions, role ca.Role) error {
-	st, authority, err := a.openCA(ctx)
+func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, o keyFileOptions, role ca.Role) error {
+	st, authority, err := a.openCAWith(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -197,12 +197,13 @@ func (d *doctor) following(ctx context.Context, st *state) {
 const soon = 14 * 24 * time.Hour
 
 func (d *doctor) authority(ctx context.Context, st *state) {
-	authority, err := ca.Open(ctx, ca.Config{}, st.Store)
+	authority, err := ca.Open(ctx, ca.Config{Keys: deviceKeys()}, st.Store)
 	if err != nil {
 		d.failed("ca", err, "postern init")
 		return
 	}
-	if authority.HasKey(string(ca.Root)) {
+	d.devices(ctx, authority)
+	if authority.HasKey(string(ca.Root)) && authority.RootKeyMoves() == nil {
 		d.advise("ca", "postern ca root export-key, keep the file elsewhere, then postern ca root remove-key", "the root's key is on this machine; kept elsewhere it cannot be stolen from here")
 	}
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
@@ -237,6 +238,19 @@ func (d *doctor) authority(ctx context.Context, st *state) {
 	}
 	if ending == 0 {
 		d.ok("none of %d certificates ends within 14 days", len(list))
+	}
+}
+
+// devices looks for the keys that are in devices.
+func (d *doctor) devices(ctx context.Context, authority *ca.Authority) {
+	for _, i := range authority.Issuers() {
+		switch err := authority.CheckKey(ctx, i.ID); {
+		case i.KeyURI == "":
+		case err != nil:
+			d.failed("ca", fmt.Errorf("the %s CA: %w", i.ID, err), "")
+		default:
+			d.ok("the key of the %s CA is in its device", i.ID)
+		}
 	}
 }
 

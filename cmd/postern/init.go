@@ -39,6 +39,14 @@ localhost is always among them.
 Without --url the certificates say to ask about revocation at the portal's host,
 once a server has run with one. postern ca url changes it at any time.
 
+With --key the keys of the CAs are made in a PKCS#11 device (a YubiKey, a smart card,
+an HSM, a TPM with tpm2-pkcs11) and never leave it; with --root-key the root's alone
+is. The URI is that of RFC 7512: which token, by token= or serial=; which module
+speaks to it, by module-path= (or p11-kit finds it, where it is registered there);
+and pin-source=, the absolute path of a file of mode 0600 with the PIN. A key that is
+in the device already, as a YubiKey's own, is taken where --root-key names it by id=
+or object=. While the device is away nothing is signed with it; all else goes on.
+
 The database's URL is kept in the state directory, readable by its owner only. One
 with a password comes from a file (--database-file), since whoever is on the host
 sees the arguments of commands; or the password stays out of it, in PGPASSFILE or
@@ -46,11 +54,14 @@ sees the arguments of commands; or the password stays out of it, in PGPASSFILE o
 environment takes the place of what is kept.`,
 		Example: `  postern init --name "Example Org" --domain example.com --domain 192.0.2.0/24
   postern init --url http://pki.example.com
+  postern init --key 'pkcs11:token=postern?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/etc/postern/pin'
+  postern init --root-key 'pkcs11:id=%02?module-path=/usr/lib/x86_64-linux-gnu/libykcs11.so&pin-source=/etc/postern/pin'
   postern init --database postgres://postern@db.example.com/postern
   postern init --database-file db.url`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
+			o.ca.Keys = deviceKeys()
 			return a.init(cmd.Context(), &o)
 		},
 	}
@@ -61,6 +72,8 @@ environment takes the place of what is kept.`,
 	f.StringVar(&o.ca.URL, "url", "", "`http://` address under which others ask about revocation; written into certificates")
 	f.StringVar(&o.keyType, "key-type", "", "`type` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
 	f.StringVar(&o.sshType, "ssh-key-type", "", "`type` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
+	f.StringVar(&o.ca.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
+	f.StringVar(&o.ca.RootKeyURI, "root-key", "", "the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
 	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database, without a password (default: a SQLite file in the state directory)")
 	f.StringVar(&o.databaseFile, "database-file", "", "`file` whose first line is that URL; - is standard input")
 	cmd.MarkFlagsMutuallyExclusive("database", "database-file")
@@ -96,7 +109,8 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 
 // asksForCA reports whether a flag says how the CAs should be.
 func (o *initOptions) asksForCA() bool {
-	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != ""
+	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != "" ||
+		o.ca.KeyURI != "" || o.ca.RootKeyURI != ""
 }
 
 // initCA makes the authority if there is none, and reports whether it did.
@@ -105,7 +119,7 @@ func initCA(ctx context.Context, st *state, cfg ca.Config) (*ca.Authority, bool,
 	if postern.CodeOf(err) != postern.Conflict || err == nil {
 		return authority, err == nil, err
 	}
-	authority, err = ca.Open(ctx, ca.Config{}, st.Store)
+	authority, err = ca.Open(ctx, ca.Config{Keys: cfg.Keys}, st.Store)
 	return authority, false, err
 }
 

@@ -163,6 +163,15 @@ func readPrivate(path string) ([]byte, error) {
 	return readSecret(path, 0o077)
 }
 
+// readCredential reads a small file that nobody else may read, or that systemd
+// keeps for this service.
+func readCredential(path string) ([]byte, error) {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(path) == filepath.Clean(dir) {
+		return readSecret(path, 0o007)
+	}
+	return readPrivate(path)
+}
+
 // readSecret reads a small file that must have none of the permissions in
 // deny, and must be ours or root's.
 func readSecret(path string, deny fs.FileMode) ([]byte, error) {

@@ -70,6 +70,7 @@ func newRoot(a *app) *cobra.Command {
 		newDoctor(a),
 		newVersion(a),
 		newMan(a),
+		newPKCS11Module(),
 	)
 	return root
 }

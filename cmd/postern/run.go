@@ -206,7 +206,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err := os.Setenv("XDG_DATA_HOME", s.state.path("sites")); err != nil {
 		return err
 	}
-	if s.authority, _, err = initCA(ctx, s.state, ca.Config{}); err != nil {
+	if s.authority, _, err = initCA(ctx, s.state, ca.Config{Keys: deviceKeys()}); err != nil {
 		err = errors.Join(err, s.state.Close())
 	}
 	return err
