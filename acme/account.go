@@ -164,6 +164,9 @@ func (s *Server) updateAccount(w http.ResponseWriter, r *http.Request, m *messag
 		did = postern.ACMEDeactivated
 	}
 	a, err := s.store.UpdateACMEAccount(r.Context(), m.account.ID, func(a *Account) error {
+		if err := s.mayAct(a); err != nil {
+			return err
+		}
 		if req.Contact != nil {
 			a.Contact = *req.Contact
 		}
@@ -224,6 +227,9 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 		return badPublicKey("it can't be written down")
 	}
 	a, err := s.store.UpdateACMEAccount(r.Context(), m.account.ID, func(a *Account) error {
+		if err := s.mayAct(a); err != nil {
+			return err
+		}
 		if a.Thumbprint != m.account.Thumbprint {
 			return unauthorized("the key was changed meanwhile")
 		}

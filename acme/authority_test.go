@@ -31,6 +31,7 @@ type authority struct {
 	issued map[string]acme.Certificate
 	fail   error
 	gather *sync.WaitGroup // see hold
+	first  func()          // happens before an issuance; nil: nothing
 }
 
 // hold lets none of the next n issuances go on before all have come.
@@ -73,6 +74,9 @@ func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acm
 	if a.gather != nil {
 		a.gather.Done()
 		a.gather.Wait()
+	}
+	if a.first != nil {
+		a.first()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -192,7 +192,10 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 		_, err := s.ca.Issue(ctx, der, o.names(), Origin{Person: m.account.Person, Address: m.address})
 		return err
 	}
-	done, err := s.store.FinishACMEOrder(r.Context(), o.ID, issue, func(o *Order, serial string) (postern.Event, error) {
+	done, err := s.store.FinishACMEOrder(r.Context(), o.ID, issue, func(o *Order, a Account, serial string) (postern.Event, error) {
+		if err := s.mayAct(&a); err != nil { // not suspended, nor recovered, since
+			return postern.Event{}, err
+		}
 		if o.settle(s.cfg.Now()); o.Status != ready {
 			return postern.Event{}, errNotReadyNow
 		}

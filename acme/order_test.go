@@ -153,6 +153,18 @@ func TestASuspendedPersonsOpenOrderIsNotFinalized(t *testing.T) {
 	if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
 		t.Fatal(err)
 	}
+	w.ca.first = func() { // between the look at who asks and the certificate
+		if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := finalize(); kind(err) != "unauthorized" {
+		t.Errorf("suspended meanwhile: %v", err)
+	}
+	w.ca.first = nil
+	if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
+		t.Fatal(err)
+	}
 	if err := finalize(); err != nil {
 		t.Errorf("active again: %v", err)
 	}

@@ -122,11 +122,11 @@ type Store interface {
 	// one that another order has replaced is a Conflict.
 	ChangeACMEOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
 	// FinishACMEOrder runs issue, which records one certificate in this store with
-	// the context that it is given. finish is told its serial and changes the order
-	// in the same transaction: certificate, order and event become durable
-	// together, or none does. With finish's error comes the order as it is. An
+	// the context that it is given. finish is told its serial and how the account
+	// stands at that moment, and changes the order in the same transaction:
+	// certificate, order and event become durable together, or none does. With finish's error comes the order as it is. An
 	// order to replace a certificate that another has replaced is a Conflict.
-	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, serial string) (postern.Event, error)) (Order, error)
+	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, a Account, serial string) (postern.Event, error)) (Order, error)
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.
 	ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error)

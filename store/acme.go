@@ -342,13 +342,16 @@ func (tx *Tx) changeACMEOrder(ctx context.Context, id string, change func(*acme.
 }
 
 // FinishACMEOrder implements [acme.Store].
-func (db *DB) FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *acme.Order, serial string) (postern.Event, error)) (acme.Order, error) {
+func (db *DB) FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *acme.Order, a acme.Account, serial string) (postern.Event, error)) (acme.Order, error) {
 	var out acme.Order
 	recorded := false
 	err := issue(context.WithValue(ctx, withCertificate{}, func(ctx context.Context, tx *Tx, serial string) (err error) {
 		var event postern.Event
-		out, err = tx.changeACMEOrder(ctx, id, func(o *acme.Order) (err error) {
-			event, err = finish(o, serial)
+		out, err = tx.changeACMEOrder(ctx, id, func(o *acme.Order) error {
+			a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, o.Account))
+			if err == nil {
+				event, err = finish(o, a, serial)
+			}
 			return err
 		})
 		if err != nil {
