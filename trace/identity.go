@@ -304,19 +304,6 @@ func (d *identity) authenticated(e *event.Event) {
 
 const authSASL = 1 // REMOTE_AUTH_SASL in src/remote/remote_protocol.x
 
-// handle tells what the descriptor of an event-loop handle is.
-func (d *identity) handle(e *event.Event) {
-	at := object{e.PID, e.Arg(0)}
-	switch e.Kind {
-	case event.HandleAdd:
-		bound(d.watches)
-		d.watches[at] = describeFD(e.PID, e.Int(1))
-	case event.HandleIdle:
-		defer delete(d.watches, at)
-	}
-	e.FD = d.watches[at]
-}
-
 // monitor tells which virtual machine a monitor belongs to: by its socket's
 // path, else by the name of the thread that serves it.
 func (d *identity) monitor(e *event.Event) {

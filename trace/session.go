@@ -231,6 +231,7 @@ func (s *Session) attach(l *Library, f *os.File) {
 	var places []bpf.Place
 	for _, p := range l.Probes {
 		site := bpf.NewSite(p)
+		withHandle(&site)
 		site.Stack = s.cfg.Stack
 		site.Answer = s.cfg.Queue && site.Kind == event.ServerTx
 		if s.cfg.What.has(site.Kind) {

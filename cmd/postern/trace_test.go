@@ -495,6 +495,10 @@ func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
 	if !regexp.MustCompile(`< handle \d+ .*[\d.]+ [µm]s`).MatchString(all) {
 		t.Errorf("no dispatch with its time in\n%.1000s", all)
 	}
+	// Whoever connects is taken at a handle that was there before.
+	if !regexp.MustCompile(`> handle \d+ events=readable \(socket \S*/libvirt-sock\)`).MatchString(all) || regexp.MustCompile(`> handle \d+ events=\S+\n`).MatchString(all) {
+		t.Errorf("not all descriptors are told in\n%.1000s", all)
+	}
 	none := traced(t, func() { virsh(t, l.UnixURI(), "version") }, "events", "--pid", strconv.Itoa(l.PID), "--slow", "1m")
 	if got := lines(none, func(s string) bool { return strings.Contains(s, "handle") }); len(got) > 0 {
 		t.Errorf("shown though fast: %s", got[0])

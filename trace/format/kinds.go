@@ -11,7 +11,8 @@ const (
 	number form = iota
 	address
 	words
-	mask // of events the fd is watched for
+	mask  // of events the fd is watched for
+	every // milliseconds between a timeout's calls, or -1
 )
 
 type argument struct {
@@ -79,8 +80,8 @@ var described = map[event.Kind]description{
 	event.HandleIdle:      {"handle.purge", "! handle", dim, []argument{{"watch", number, 0}}},
 	event.HandleDispatch:  {"handle.dispatch", "> handle", cyan, []argument{{"watch", number, 0}, {"events", mask, 1}}},
 	event.HandleDone:      {"handle.done", "< handle", cyan, []argument{{"watch", number, 0}}},
-	event.TimeoutAdd:      {"timeout.add", "+ timeout", green, []argument{{"timer", number, 0}, {"frequency", number, 1}}},
-	event.TimeoutUpdate:   {"timeout.update", "* timeout", dim, []argument{{"timer", number, 0}, {"frequency", number, 1}}},
+	event.TimeoutAdd:      {"timeout.add", "+ timeout", green, []argument{{"timer", number, 0}, {"frequency", every, 1}}},
+	event.TimeoutUpdate:   {"timeout.update", "* timeout", dim, []argument{{"timer", number, 0}, {"frequency", every, 1}}},
 	event.TimeoutRemove:   {"timeout.remove", "- timeout", dim, []argument{{"timer", number, 0}}},
 	event.TimeoutIdle:     {"timeout.purge", "! timeout", dim, []argument{{"timer", number, 0}}},
 	event.TimeoutDispatch: {"timeout.dispatch", "> timeout", cyan, []argument{{"timer", number, 0}}},

@@ -403,6 +403,9 @@ func appendArgument(b []byte, e *event.Event, a argument) []byte {
 	if (a.name == "watch" || a.name == "timer") && a.form == number {
 		return strconv.AppendInt(append(b, ' '), int64(e.Int(i)), 10)
 	}
+	if a.form == every {
+		return appendEvery(append(b, ' '), e.Int(i))
+	}
 	b = append(append(append(b, ' '), a.name...), '=')
 	switch a.form {
 	case address:
@@ -416,6 +419,17 @@ func appendArgument(b []byte, e *event.Event, a argument) []byte {
 		return append(b, authTypes[n]...)
 	}
 	return strconv.AppendInt(b, int64(e.Int(i)), 10)
+}
+
+// appendEvery appends how often a timeout is called, from milliseconds.
+func appendEvery(b []byte, ms int) []byte {
+	switch {
+	case ms < 0:
+		return append(b, "off"...)
+	case ms == 0:
+		return append(b, "at once"...)
+	}
+	return took(append(b, "every "...), time.Duration(ms)*time.Millisecond)
 }
 
 func appendWatched(b []byte, bits uint64) []byte {
