@@ -3,7 +3,8 @@
 // file, and traced by bpftrace printing what it can; interleaved in one run, on
 // one and on four connections. It fails if postern takes more than its goal
 // allows, or loses a message. Beside them it measures a program that does nothing
-// at the same probes: what of the cost is the kernel's, for whoever traces.
+// at the same probes: what of the cost is the kernel's, for whoever traces; and
+// untraced turns against each other: how far to believe it all.
 package main
 
 import (
@@ -34,13 +35,13 @@ const (
 )
 
 // warmUp is how long calls are made before a turn is measured.
-const warmUp = 500 * time.Millisecond
+const warmUp = 250 * time.Millisecond
 
 var verbose bool
 
 func main() {
-	rounds := flag.Int("rounds", 9, "rounds; in each every tracer has its turn, between two untraced ones")
-	slice := flag.Duration("slice", time.Second, "how long a turn lasts")
+	rounds := flag.Int("rounds", 15, "rounds; in each every tracer has its turn, between two untraced ones")
+	slice := flag.Duration("slice", 400*time.Millisecond, "how long a turn lasts")
 	conns := flag.String("connections", "1,4", "how many connections call at once; one comparison for each")
 	binary := flag.String("postern", "", "the postern to measure; built when empty")
 	flag.BoolVar(&verbose, "v", false, "print every turn")
@@ -72,7 +73,19 @@ func run(rounds int, slice time.Duration, list, binary string) error {
 		return err
 	}
 	defer l.Stop()
-	b := &bench{l: l, dir: dir, binary: binary, slice: slice}
+	cpus, err := processors()
+	if err != nil {
+		return err
+	}
+	stop, err := keepAwake(cpus)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if err := errors.Join(pin(os.Getpid(), cpus[0]), pin(l.PID, cpus[len(cpus)-1])); err != nil {
+		return err
+	}
+	b := &bench{l: l, dir: dir, binary: binary, slice: slice, cpus: cpus}
 	var errs []error
 	for _, word := range strings.Split(list, ",") {
 		conns, err := strconv.Atoi(word)
@@ -102,6 +115,7 @@ type bench struct {
 	dir    string
 	binary string
 	slice  time.Duration
+	cpus   []int // all that there are
 }
 
 // turn is what one tracer's turn measured.
@@ -132,9 +146,9 @@ type result struct {
 }
 
 // compare gives each tracer its turns, each between two untraced ones, and
-// compares it with these alone: the speed of a machine, and how threads happen to
-// fall on its processors, change from one moment to the next by more than tracing
-// costs.
+// compares it with these alone: the speed of a machine changes from one moment to
+// the next by more than tracing costs. Each untraced turn is compared likewise
+// with the untraced ones around it.
 func (b *bench) compare(rounds, conns int) error {
 	results := map[string]*result{"untraced": {}, "postern": {}, "bare": {}, "bpftrace": {}}
 	lost := 0
@@ -151,6 +165,7 @@ func (b *bench) compare(rounds, conns int) error {
 		}
 		return t, nil
 	}
+	var previous turn
 	before, err := run("untraced")
 	for range rounds {
 		for _, name := range tracers {
@@ -165,7 +180,10 @@ func (b *bench) compare(rounds, conns int) error {
 				return err
 			}
 			results[name].add(t, before, after)
-			before = after
+			if previous.calls > 0 {
+				results["untraced"].add(before, previous, after)
+			}
+			previous, before = before, after
 		}
 	}
 	return report(results, conns, lost)
@@ -180,8 +198,7 @@ func (r *result) add(t, before, after turn) {
 }
 
 func report(results map[string]*result, conns, lost int) error {
-	fmt.Printf("%d connections  untraced  %8.0f calls/s\n", conns, median(results["untraced"].rates))
-	for _, name := range tracers {
+	for _, name := range slices.Concat([]string{"untraced"}, tracers) {
 		r := results[name]
 		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced (half of the turns: %.3f to %.3f)  %5.2f µs CPU a message\n", conns, name,
 			median(r.rates), median(r.ratios), quantile(r.ratios, 0.25), quantile(r.ratios, 0.75), median(r.cpu))
@@ -219,6 +236,11 @@ func (b *bench) turn(name string, conns int) (turn, int, error) {
 	tr, err := b.start(name)
 	if err != nil {
 		return turn{}, 0, err
+	}
+	if tr.cmd != nil {
+		if err := pin(tr.cmd.Process.Pid, b.cpus...); err != nil {
+			return turn{}, 0, err
+		}
 	}
 	clients, err := b.dial(conns)
 	if err != nil {
