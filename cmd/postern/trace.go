@@ -108,10 +108,15 @@ collector is away they wait in memory; what does not fit is dropped, and counted
   postern trace rpc --format stp`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.collector != "" {
-				return o.send(cmd.Context(), a)
+			if o.collector == "" {
+				return o.run(cmd.Context(), a)
 			}
-			return o.run(cmd.Context(), a)
+			for _, shown := range []string{"format", "json", "output", "full", "show-secrets", "stack"} {
+				if cmd.Flags().Changed(shown) {
+					return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
+				}
+			}
+			return o.send(cmd.Context(), a)
 		},
 	}
 	o.choose(c)
@@ -123,9 +128,6 @@ collector is away they wait in memory; what does not fit is dropped, and counted
 	f := c.Flags()
 	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in spans (default: its host name)")
-	for _, shown := range []string{"format", "json", "output", "full", "show-secrets", "stack"} {
-		c.MarkFlagsMutuallyExclusive("otlp", shown)
-	}
 	return c
 }
 

@@ -142,6 +142,10 @@ func TestTraceToCollector(t *testing.T) {
 		t.Run(name, func(t *testing.T) { checkSpans(t, l, r) })
 	}
 
+	var errs bytes.Buffer
+	if code := run(t.Context(), []string{"trace", "rpc", "--otlp", live.URL, "--json"}, strings.NewReader(""), &errs, &errs); code != 2 || !strings.Contains(errs.String(), "--json") {
+		t.Errorf("--otlp --json: exit %d: %s", code, errs.String())
+	}
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "")
 	for _, c := range []struct{ address, says string }{
 		{"http://192.0.2.7:4318", "hint: use https"},
