@@ -20,7 +20,6 @@ func init() { caddy.RegisterModule(Checked{}) }
 type Checked struct {
 	HandlerRaw json.RawMessage  `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
 	Proxy      bool             `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers
-	Errors     bool             `json:"errors,omitempty"`                                                   // it stands in error routes, where no guard came first
 	Rewrite    *rewrite.Rewrite `json:"rewrite,omitempty"`                                                  // what it does to a request before it passes it on
 	IndexRaw   json.RawMessage  `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"` // finds the index page that it serves for a directory
 
@@ -62,23 +61,25 @@ func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if p != nil && !p.unchanged(r) && !p.judge(w, r) {
 		return nil
 	}
-	if p == nil && c.Errors && coveredHere(w, r) {
+	if p == nil && coveredHere(w, r) {
 		return nil
 	}
-	if p != nil || c.Errors {
-		if reached, err := c.reached(r, p); err != nil {
-			return err
-		} else if reached != nil && (p != nil && !p.judgeAs(w, r, reached) || p == nil && coveredHere(w, reached)) {
-			return nil
-		}
+	if reached, err := c.reached(r, p); err != nil {
+		return err
+	} else if reached != nil && (p != nil && !p.judgeAs(w, r, reached) || p == nil && coveredHere(w, reached)) {
+		return nil
 	}
 	if c.Proxy && p != nil && p.identity != nil {
 		p.identity.setHeaders(r.Header)
 	}
+	if p != nil && len(p.passed) > 0 {
+		defer p.watch(w, r).end()
+	}
 	return c.handler.ServeHTTP(w, r, next)
 }
 
-// coveredHere refuses a request that no guard has seen if one would cover it.
+// coveredHere refuses a request that no guard has seen if one would cover it:
+// in error routes and in named ones, to which other sites lead too.
 func coveredHere(w http.ResponseWriter, r *http.Request) bool {
 	var readings gate.Readings
 	g := guarded.cover(r, &readings)

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,14 +14,16 @@ import (
 	"github.com/postern-project/postern/gate"
 )
 
-// conn is what is remembered of one TLS connection: what its certificates are
+// conn is what is remembered of one connection: what its certificates are
 // worth to each set of CAs.
 type conn struct {
+	net   net.Conn // nil where a connection cannot remember
 	mu    sync.Mutex
 	known []*worth
 }
 
-// worth is what one connection's certificates are worth to one set of CAs.
+// worth is what one connection's certificates are worth to one set of CAs. Only
+// passed changes.
 type worth struct {
 	trust  *trust
 	read   *readTrust  // the lists by which they were judged
@@ -32,8 +35,8 @@ type worth struct {
 type connKey struct{}
 
 // withConn is a http.Server.ConnContext.
-func withConn(ctx context.Context, _ net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, new(conn))
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, &conn{net: c})
 }
 
 // connOf returns what is remembered of the request's connection. Where a
@@ -45,28 +48,39 @@ func connOf(r *http.Request) *conn {
 	return new(conn)
 }
 
-// worth returns what the certificates that r's connection showed are worth to
+// worth returns what the certificates that the connection showed are worth to
 // t, now.
-func (c *conn) worth(r *http.Request, t *trust, l *live, now time.Time) *worth {
+func (c *conn) worth(shown []*x509.Certificate, t *trust, l *live, now time.Time) *worth {
 	read := t.now(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var w *worth
-	for _, have := range c.known {
-		if have.trust == t {
-			w = have
+	at := slices.IndexFunc(c.known, func(w *worth) bool { return w.trust == t })
+	if at >= 0 {
+		if w := c.known[at]; w.claim != nil && now.Before(w.claim.verified.Until) && w.read == read {
+			return w
 		}
 	}
-	switch {
-	case w == nil:
-		w = &worth{trust: t}
+	w := &worth{trust: t, read: read}
+	w.claim, w.reason = l.claims.verify(t, read, shown, now)
+	if at < 0 {
 		c.known = append(c.known, w)
-	case w.claim != nil && now.Before(w.claim.verified.Until) && w.read == read:
 		return w
 	}
-	w.read = read
-	w.claim, w.reason = l.claims.verify(t, read, r.TLS.PeerCertificates, now)
+	w.passed.Store(c.known[at].passed.Load())
+	c.known[at] = w
 	return w
+}
+
+// cut ends the connection at once, whoever reads and writes there.
+func (c *conn) cut() {
+	if c.net == nil {
+		return
+	}
+	raw := c.net
+	if t, ok := raw.(interface{ NetConn() net.Conn }); ok {
+		raw = t.NetConn() // TLS would first say good-bye, to somebody who may not listen
+	}
+	_ = raw.Close()
 }
 
 // claim is a certificate that verifies. Connections that show the same one share it.

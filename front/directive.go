@@ -33,6 +33,7 @@ type Require struct {
 	Trust   []string `json:"trust,omitempty"`  // PEM files; the word "postern" means Postern's own
 	CRLs    []string `json:"crls,omitempty"`
 	Depth   int      `json:"depth,omitempty"`
+	Status  int      `json:"status,omitempty"` // of the answer to whom the rules of anyone refuse; 0 is 403
 }
 
 // CaddyModule returns the Caddy module information.
@@ -78,6 +79,9 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err := r.config(nil).Validate(); err != nil {
 		return nil, h.WrapErr(err)
 	}
+	if r.Status != 0 && !r.Anyone {
+		return nil, h.Err("status is for a guard for anyone: who lacks a certificate is told so with 403")
+	}
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: caddyhttp.Route{
 		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(r, "handler", "postern_require", nil)},
 	}}}, nil
@@ -101,6 +105,16 @@ func (r *Require) parseLine(d *caddyfile.Dispenser) error {
 			return d.ArgErr()
 		}
 		return nil
+	case "status":
+		if r.Status != 0 || !d.NextArg() {
+			return d.ArgErr()
+		}
+		n, err := strconv.Atoi(d.Val())
+		if err != nil || n < 400 || n > 599 {
+			return d.Errf("%q is not the status of an error", d.Val())
+		}
+		r.Status = n
+		return nil
 	case "depth":
 		if r.Depth != 0 || !d.NextArg() {
 			return d.ArgErr()
@@ -112,7 +126,7 @@ func (r *Require) parseLine(d *caddyfile.Dispenser) error {
 		r.Depth = n
 		return nil
 	default:
-		return d.Errf("require knows person, group, rule, anyone, trust, crl and depth, but not %q", word)
+		return d.Errf("require knows person, group, rule, anyone, status, trust, crl and depth, but not %q", word)
 	}
 }
 

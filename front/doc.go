@@ -24,6 +24,7 @@
 //		group  NAME…           # or anybody in any of these
 //		rule   `CEL`           # and this must hold; may be repeated
 //		anyone                 # no certificate is needed, only the rules
+//		status N               # with anyone: answer with it instead of 403
 //		trust  FILE…|postern   # client CAs that count, instead of Postern's own
 //		crl    FILE…           # what they have taken back
 //		depth  N               # most CAs above the client's certificate; default 3
@@ -53,6 +54,12 @@
 // HTTP/3: over QUIC, Chromium shows no client certificate, and whoever has one would be
 // refused. A server that has a guarded site speaks HTTP/1.1 and HTTP/2 on all
 // its sites.
+//
+// Upgrades to another protocol than WebSocket: in h2c a client could ask the
+// application behind for anything, unseen by the guard.
+//
+// Exchanges without end: what lasts, as a WebSocket, a stream of events or a long
+// upload, is cut as soon as whoever opened it would not pass the guard any more.
 //
 // # How it works
 //

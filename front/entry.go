@@ -1,6 +1,7 @@
 package front
 
 import (
+	"io"
 	"net/http"
 	"strings"
 
@@ -11,8 +12,8 @@ import (
 func init() { caddy.RegisterModule(Entry{}) }
 
 // Entry is the first handler of every server: it takes forged identities off
-// each request, guarded or not, and a dot off the end of the host's name, so
-// that the sites' names match it.
+// each request, guarded or not, its trailers included, and a dot off the end of
+// the host's name, so that the sites' names match it.
 type Entry struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -31,13 +32,29 @@ func (*Entry) Provision(ctx caddy.Context) error {
 // ServeHTTP cleans the request.
 func (*Entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	strip(r.Header)
-	if len(r.Trailer) > 0 {
+	if r.Trailer != nil {
 		strip(r.Trailer)
+		r.Body = &bodyBeforeTrailers{r.Body, r.Trailer}
 	}
 	if strings.Contains(r.Host, ".") {
 		r.Host = withoutFinalDot(r.Host)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// bodyBeforeTrailers takes forged identities off a request's trailers, announced
+// ones and others, which come when its body ends.
+type bodyBeforeTrailers struct {
+	io.ReadCloser
+	trailers http.Header
+}
+
+func (b *bodyBeforeTrailers) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		strip(b.trailers)
+	}
+	return n, err
 }
 
 // withoutFinalDot takes the dot off a fully qualified host name.

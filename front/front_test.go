@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -376,5 +377,32 @@ http://localhost:HTTP {
 	resp.Body.Close()
 	if want := base + "/admin/?x=1"; resp.StatusCode != 301 || resp.Header.Get("Location") != want {
 		t.Errorf("plain HTTP: %d %s, want %s", resp.StatusCode, resp.Header.Get("Location"), want)
+	}
+}
+
+// TestAClosedPlaceAnswersAsTold asks for what is closed to everybody, with the
+// status that its guard names.
+func TestAClosedPlaceAnswersAsTold(t *testing.T) {
+	h := newHouse(t)
+	h.file(t, "www/index.html", "public")
+	closed := "\trequire /%d* {\n\t\tanyone\n\t\trule false\n\t\tstatus %[1]d\n\t}\n"
+	site := "root * DIR/www\n\tfile_server\n" + fmt.Sprintf(closed, 404) + fmt.Sprintf(closed, 410) + fmt.Sprintf(closed, 451) + fmt.Sprintf(closed, 503) + "}\n"
+	https, http := h.serve(t, "localhost:HTTPS {\n\t"+site+"http://localhost:HTTP {\n\t"+site)
+	for _, base := range []string{fmt.Sprintf("https://localhost:%d/", https), fmt.Sprintf("http://localhost:%d/", http)} {
+		for _, want := range []int{404, 410, 451, 503} {
+			for _, accept := range []string{"text/html", "application/json"} {
+				r := httptest.NewRequestWithContext(t.Context(), "GET", base+fmt.Sprint(want)+"/x", nil)
+				r.RequestURI, r.Header["Accept"] = "", []string{accept}
+				resp, err := h.client1(t, nil).Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, _ := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != want || strings.Contains(string(body), "certificate") {
+					t.Errorf("%s%d: %d %s", base, want, resp.StatusCode, body)
+				}
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,8 +40,9 @@ type Guard struct {
 
 type siteGuard struct {
 	*gate.Guard
-	trust *trust
-	name  string // its first path, for the timeline
+	trust  *trust
+	name   string // its first path, for the timeline
+	closed int    // status of the answer to whom the rules for anyone refuse
 }
 
 // CaddyModule returns the Caddy module information.
@@ -67,7 +69,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 			sets[key] = t
 		}
 		g.byPath = g.byPath || compiled.ByPath()
-		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0]})
+		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden)})
 	}
 	g.named = g.Named
 	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
@@ -99,6 +101,7 @@ type passage struct {
 	judged   reaches   // what was judged last, and let through
 	identity *identity // set once the request passed a guard
 	refused  bool
+	passed   []inquiry // the guards that let the request through
 }
 
 // reaches is what of a request tells where it leads.
@@ -165,67 +168,46 @@ func (p *passage) unchanged(r *http.Request) bool {
 
 // pass decides about one guard that covers the path.
 func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
+	if !s.Anyone() {
+		switch {
+		case r.TLS == nil:
+			p.guard.redirect(w, r)
+			return false
+		case misdirected(r):
+			p.guard.answer(w, r, refusal{status: http.StatusMisdirectedRequest})
+			return false
+		}
+	}
+	q := inquire(r, s)
+	f := q.decide(r.Context(), p.guard.live, time.Now())
+	if f.reason != gate.OK {
+		p.guard.noteRefusal(&q, f)
+		p.guard.answer(w, r, refusal{status: s.status(f.reason), reason: f.reason})
+		return false
+	}
+	p.passed = append(p.passed, q)
 	if s.Anyone() {
-		return p.passAnyone(w, r, s)
+		return true
 	}
-	switch {
-	case r.TLS == nil:
-		p.guard.redirect(w, r)
-		return false
-	case misdirected(r):
-		p.guard.answer(w, r, refusal{status: http.StatusMisdirectedRequest})
-		return false
+	if !f.worth.passed.Load() && f.worth.passed.CompareAndSwap(false, true) {
+		p.guard.note(&q, f.standing.identity)
 	}
-	now := time.Now()
-	have := connOf(r).worth(r, s.trust, p.guard.live, now)
-	if have.claim == nil {
-		p.guard.refuse(w, r, s, nil, nil, have.reason)
-		return false
-	}
-	st := have.claim.of(r.Context(), p.guard.live)
-	if reason := p.decide(r, s, have.claim, st, now); reason != gate.OK {
-		p.guard.refuse(w, r, s, have.claim, st, reason)
-		return false
-	}
-	if !have.passed.Load() && have.passed.CompareAndSwap(false, true) {
-		p.guard.note(r, s, st.identity)
-	}
-	p.identity = st.identity
+	p.identity = f.standing.identity
 	if p.guard.named {
-		addFields(r, st.identity)
+		addFields(r, p.identity)
 	}
 	return true
 }
 
-// passAnyone decides where no certificate is needed, over plain HTTP too.
-func (p *passage) passAnyone(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
-	reason := s.Decide(&gate.Subject{Request: newRequest(r, time.Now())})
-	if reason != gate.OK {
-		p.guard.refuse(w, r, s, nil, nil, gate.Closed)
+// status is that of the answer to a refused request.
+func (s *siteGuard) status(reason gate.Reason) int {
+	switch reason {
+	case gate.Away:
+		return http.StatusServiceUnavailable
+	case gate.Closed:
+		return s.closed
 	}
-	return reason == gate.OK
-}
-
-// newRequest returns what rules may read of a request.
-func newRequest(r *http.Request, now time.Time) *gate.Request {
-	return &gate.Request{
-		Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, URI: r.RequestURI, Host: r.Host, Proto: r.Proto,
-		Header: r.Header, Address: addressOf(r), Time: now, TLS: r.TLS,
-	}
-}
-
-// decide says whether a certificate and its standing open the guard.
-func (p *passage) decide(r *http.Request, s *siteGuard, c *claim, st *standing, now time.Time) gate.Reason {
-	switch {
-	case !p.guard.live.fresh(now):
-		return gate.Away
-	case st.reason != gate.OK:
-		return st.reason
-	}
-	if s.Moving() {
-		return s.Decide(&gate.Subject{Verified: c.verified, Holder: st.holder, Request: newRequest(r, now)})
-	}
-	return st.decided(s.Guard, c.verified)
+	return http.StatusForbidden
 }
 
 // misdirected reports whether the request names another host than the TLS
@@ -247,8 +229,12 @@ func hostName(host string) string {
 }
 
 // addressOf returns the client's address: that of the connection, or what a
-// trusted proxy says.
+// trusted proxy says. A request that came by no connection, as one that a
+// template makes, has none, and no rule about addresses holds for it.
 func addressOf(r *http.Request) netip.Addr {
+	if r.Context().Value(http.LocalAddrContextKey) == nil {
+		return netip.Addr{}
+	}
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	if ip == "" {
 		ip = r.RemoteAddr
@@ -257,7 +243,7 @@ func addressOf(r *http.Request) netip.Addr {
 		}
 	}
 	a, _ := netip.ParseAddr(ip)
-	return a.Unmap()
+	return a.Unmap().WithZone("")
 }
 
 // redirect sends a request for a guarded path over plain HTTP to HTTPS, for
@@ -303,38 +289,33 @@ func originalURI(r *http.Request) string {
 	return uri
 }
 
-// refuse answers and notes a refusal; claim and standing are nil as far as it
-// did not come to them.
-func (g *Guard) refuse(w http.ResponseWriter, r *http.Request, s *siteGuard, c *claim, st *standing, reason gate.Reason) {
-	k := eventKey{kind: postern.EventGate, address: addressOf(r).String(), object: s.name, reason: reason.String()}
+// noteRefusal records a refusal.
+func (g *Guard) noteRefusal(q *inquiry, f finding) {
+	k := eventKey{kind: postern.EventGate, address: q.address.String(), object: q.site.name, reason: f.reason.String()}
 	var links []postern.Link
-	if st != nil && st.holder != nil {
-		k.person = st.holder.Name
+	if f.standing != nil && f.standing.holder != nil {
+		k.person = f.standing.holder.Name
 	}
-	if c != nil {
-		k.serial = c.verified.Leaf().Serial
-		if c.verified.Own {
+	if f.worth != nil && f.worth.claim != nil {
+		verified := f.worth.claim.verified
+		k.serial = verified.Leaf().Serial
+		if verified.Own {
 			links = []postern.Link{{Kind: string(postern.X509Certificate), ID: k.serial}}
 		}
 	}
 	g.live.events.add(k, postern.Refused, links...)
-	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && reason != gate.Away {
-		g.live.tickets.refuse(r.TLS.PeerCertificates)
+	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Away {
+		g.live.tickets.refuse(q.tls.PeerCertificates)
 	}
-	status := http.StatusForbidden
-	if reason == gate.Away {
-		status = http.StatusServiceUnavailable
-	}
-	g.answer(w, r, refusal{status: status, reason: reason})
 }
 
 // note records the first passage on a connection.
-func (g *Guard) note(r *http.Request, s *siteGuard, id *identity) {
-	if !r.TLS.DidResume {
-		g.live.tickets.allow(r.TLS.PeerCertificates)
+func (g *Guard) note(q *inquiry, id *identity) {
+	if !q.tls.DidResume {
+		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
 	g.live.events.add(eventKey{
-		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: addressOf(r).String(), object: s.name,
+		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: q.address.String(), object: q.site.name,
 	}, postern.OK, id.links...)
 }
 

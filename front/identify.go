@@ -42,7 +42,7 @@ func standingOf(r *http.Request) *standing {
 	if err != nil || !l.fresh(now) {
 		return nil
 	}
-	claim := connOf(r).worth(r, t, l, now).claim
+	claim := connOf(r).worth(r.TLS.PeerCertificates, t, l, now).claim
 	if claim == nil || !claim.verified.Own {
 		return nil
 	}

@@ -202,8 +202,13 @@ func strip(h http.Header) {
 var pathPrefixes = []string{"x-original-ur", "x-rewrite-ur"}
 
 // stripPaths removes what would lead an application behind a guard elsewhere
-// than where the guard has looked.
+// than where the guard has looked: another path, or a protocol other than
+// WebSocket's on the same connection. In that protocol, as in h2c, a client
+// could go on with requests that nobody judges.
 func stripPaths(h http.Header) {
+	if len(h["Upgrade"]) > 0 && !strings.EqualFold(strings.Join(h["Upgrade"], ","), "websocket") {
+		delete(h, "Upgrade")
+	}
 	for name := range h {
 		if len(name) > 10 && name[0]|0x20 == 'x' && (hasFoldedPrefix(name, pathPrefixes[0]) || hasFoldedPrefix(name, pathPrefixes[1])) {
 			delete(h, name)

@@ -89,6 +89,9 @@ func newPage(why refusal, portal string) page {
 	case http.StatusServiceUnavailable:
 		p.Title, p.Portal = "Please try again in a moment", ""
 		return p
+	case http.StatusNotFound, http.StatusGone:
+		p.Title, p.Words, p.Portal = "Nothing here", "There is no page at this address.", ""
+		return p
 	}
 	p.Title = "This page needs a certificate"
 	switch why.reason {

@@ -125,13 +125,13 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite, names []string) error {
 	if s.Errors != nil {
 		for i := range s.Errors.Routes {
-			if err := checkRoute(&s.Errors.Routes[i], true); err != nil {
+			if err := checkRoute(&s.Errors.Routes[i]); err != nil {
 				return err
 			}
 		}
 	}
 	for _, r := range s.NamedRoutes {
-		if err := checkRoute(r, false); err != nil {
+		if err := checkRoute(r); err != nil {
 			return err
 		}
 	}
@@ -180,7 +180,7 @@ func prepareSite(r *caddyhttp.Route, hosts []string) (*guardedSite, error) {
 			return nil, err
 		}
 		if raw, ok := sub["errors"]; ok {
-			if sub["errors"], err = checkJSON(raw, true); err != nil {
+			if sub["errors"], err = checkJSON(raw); err != nil {
 				return nil, err
 			}
 		}
@@ -224,7 +224,7 @@ func guardRoutes(routes caddyhttp.RouteList, hosts []string) (*guardedSite, cadd
 		for _, raw := range rest[i].HandlersRaw {
 			site.guard.Indexes = append(site.guard.Indexes, indexNames(raw)...)
 		}
-		if err := checkRoute(&rest[i], false); err != nil {
+		if err := checkRoute(&rest[i]); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -21,9 +21,9 @@ var passive = map[string]bool{
 }
 
 // checkRoute wraps the handlers of a route.
-func checkRoute(r *caddyhttp.Route, errors bool) error {
+func checkRoute(r *caddyhttp.Route) error {
 	for i, raw := range r.HandlersRaw {
-		checked, err := checkHandler(raw, errors)
+		checked, err := checkHandler(raw)
 		if err != nil {
 			return err
 		}
@@ -33,9 +33,9 @@ func checkRoute(r *caddyhttp.Route, errors bool) error {
 }
 
 // checkHandler wraps a handler unless it is passive, and those inside it.
-func checkHandler(raw json.RawMessage, errors bool) (json.RawMessage, error) {
+func checkHandler(raw json.RawMessage) (json.RawMessage, error) {
 	name := handlerName(raw)
-	inner, err := checkJSON(raw, errors)
+	inner, err := checkJSON(raw)
 	if err != nil || passive[name] {
 		return inner, err
 	}
@@ -46,7 +46,7 @@ func checkHandler(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 	if inner, err = withFastCGI(inner); err != nil {
 		return nil, err
 	}
-	c := Checked{HandlerRaw: inner, Proxy: proxy, Errors: errors}
+	c := Checked{HandlerRaw: inner, Proxy: proxy}
 	switch name {
 	case "file_server":
 		c.IndexRaw, err = indexMatcher(raw)
@@ -87,7 +87,7 @@ func indexMatcher(raw json.RawMessage) (json.RawMessage, error) {
 // checkJSON wraps the handlers in all routes anywhere inside a value: those of
 // subroutes, of answers that a proxy handles, and of modules that we do not
 // know.
-func checkJSON(raw json.RawMessage, errors bool) (json.RawMessage, error) {
+func checkJSON(raw json.RawMessage) (json.RawMessage, error) {
 	trimmed := strings.TrimSpace(string(raw))
 	switch {
 	case strings.HasPrefix(trimmed, "{"):
@@ -96,7 +96,7 @@ func checkJSON(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 			return nil, err
 		}
 		for key, value := range object {
-			checked, err := checkMember(key, value, errors)
+			checked, err := checkMember(key, value)
 			if err != nil {
 				return nil, err
 			}
@@ -109,7 +109,7 @@ func checkJSON(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 			return nil, err
 		}
 		for i, value := range list {
-			checked, err := checkJSON(value, errors)
+			checked, err := checkJSON(value)
 			if err != nil {
 				return nil, err
 			}
@@ -120,13 +120,13 @@ func checkJSON(raw json.RawMessage, errors bool) (json.RawMessage, error) {
 	return raw, nil
 }
 
-func checkMember(key string, value json.RawMessage, errors bool) (json.RawMessage, error) {
+func checkMember(key string, value json.RawMessage) (json.RawMessage, error) {
 	var handlers []json.RawMessage
 	if key != "handle" || json.Unmarshal(value, &handlers) != nil {
-		return checkJSON(value, errors)
+		return checkJSON(value)
 	}
 	for i, h := range handlers {
-		checked, err := checkHandler(h, errors)
+		checked, err := checkHandler(h)
 		if err != nil {
 			return nil, err
 		}

@@ -121,13 +121,22 @@ func newHTTP2(c net.Conn) *http2Conn {
 }
 
 func (h *http2Conn) do(a attempt) (answer, error) {
+	stream, err := h.start(a, true)
+	if err != nil {
+		return answer{}, err
+	}
+	return h.read(stream)
+}
+
+// start sends the request's header, which is all of it if it ends.
+func (h *http2Conn) start(a attempt, ends bool) (stream uint32, err error) {
 	if !h.ready {
 		h.ready = true
 		if _, err := io.WriteString(h.c, http2.ClientPreface); err != nil {
-			return answer{}, err
+			return 0, err
 		}
 		if err := h.f.WriteSettings(); err != nil {
-			return answer{}, err
+			return 0, err
 		}
 	}
 	h.buf.Reset()
@@ -142,12 +151,9 @@ func (h *http2Conn) do(a attempt) (answer, error) {
 		name, value, _ := strings.Cut(line, ": ")
 		write(strings.ToLower(name), value)
 	}
-	stream := h.stream
+	stream = h.stream
 	h.stream += 2
-	if err := h.f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.buf.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
-		return answer{}, err
-	}
-	return h.read(stream)
+	return stream, h.f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.buf.Bytes(), EndStream: ends, EndHeaders: true})
 }
 
 func (h *http2Conn) read(stream uint32) (answer, error) {

@@ -89,6 +89,11 @@ localhost:HTTPS {
 			index private.html never.html index.html
 		}
 	}
+	handle_errors 410 {
+		root * DIR/www
+		rewrite * /wp-admin/index.html
+		invoke shared
+	}
 	handle_errors 418 {
 		rewrite * /wp-admin/index.html
 		file_server
@@ -96,6 +101,9 @@ localhost:HTTPS {
 	handle_errors {
 		file_server
 	}
+}
+localhost:HTTPS/elsewhere* {
+	error 410
 }
 `
 
@@ -153,6 +161,7 @@ func TestRewrittenPaths(t *testing.T) {
 		"/asked/x":                             false, // the proxy would be asked for a guarded path
 		"/query/x":                             false,
 		"/error/x":                             true,
+		"/elsewhere/x":                         false, // another site's error, which no guard has seen
 		"/wp-admin/nothing-here":               false,
 		"/wp-admin/index.html/":                false,
 		"/index.html":                          false,
@@ -235,6 +244,8 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 		"an encoded path":     {"localhost {\n\trequire /x%20y\n}", "decoded"},
 		"a relative path":     {"localhost {\n\trequire wp-admin\n}", "starts with /"},
 		"an unknown word":     {"localhost {\n\trequire /x {\n\t\tpersons a\n\t}\n}", "knows person"},
+		"a status to hide by": {"localhost {\n\trequire /x {\n\t\tstatus 404\n\t}\n}", "for a guard for anyone"},
+		"a status of success": {"localhost {\n\trequire /x {\n\t\tanyone\n\t\trule false\n\t\tstatus 200\n\t}\n}", "not the status of an error"},
 		"a depth of nothing":  {"localhost {\n\trequire /x {\n\t\tdepth 0\n\t}\n}", "not a depth"},
 		"beside client_auth":  {"localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n\trequire /x\n}", "client_auth"},
 		"an unknown option":   {"{\n\tpostern {\n\t\tportall x\n\t}\n}\nlocalhost {\n}", "knows mail and portal"},

@@ -16,7 +16,8 @@
 //	request   method, path (decoded), query, uri, host, proto ("HTTP/1.1"),
 //	          headers (map from lower-case name to the list of its values)
 //	tls       version ("TLSv1.3"), cipher, server_name, resumed (bool)
-//	address   the client's IP address, a string
+//	address   the client's IP address, a string; a rule that reads it does not
+//	          hold where there is none
 //	time      now, a timestamp
 //
 // Where servers may read a path in several ways (/a/../b, /a;x, //a), a rule

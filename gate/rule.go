@@ -108,7 +108,10 @@ func (r *Rule) holds(s *Subject) bool {
 
 // ResolveName gives a rule its variables.
 func (s *Subject) ResolveName(name string) (any, bool) {
-	if s.Verified == nil && (name == "cert" || name == "issuer" || name == "chain") {
+	switch {
+	case s.Verified == nil && (name == "cert" || name == "issuer" || name == "chain"):
+		return nil, false
+	case name == "address" && !s.Request.Address.IsValid():
 		return nil, false
 	}
 	switch name {
