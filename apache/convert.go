@@ -74,7 +74,8 @@ type converter struct {
 	site     *site
 	matchers int
 	bundles  []Bundle
-	inherits bool // hosts take the main server's RewriteRules
+	inherits bool         // hosts take the main server's RewriteRules
+	env      []*Directive // the SetEnvIf lines of the place that is looked at
 }
 
 // Convert reads the configuration in the named file, with all that it

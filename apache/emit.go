@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -243,6 +244,9 @@ func (c *converter) guard(s *site, g guard) {
 			fmt.Fprintf(w, "\t\trule `%s`\n", r)
 		}
 	}
+	if p.status != 0 {
+		fmt.Fprintf(w, "\t\tstatus %d\n", p.status)
+	}
 	fmt.Fprint(w, "\t}\n")
 }
 
@@ -253,9 +257,21 @@ func (c *converter) places(g guard) string {
 	}
 	var out []string
 	for _, p := range g.prefix {
-		out = append(out, token(p+"*"))
+		out = append(out, token(place(p)))
 	}
 	return strings.Join(out, " ")
+}
+
+// place writes a prefix as a guard's path: as an expression where there are
+// characters in it that such a path may not have.
+func place(prefix string) string {
+	if !strings.ContainsAny(prefix, `*?#%\;`) {
+		return prefix + "*"
+	}
+	if dir, ok := strings.CutSuffix(prefix, "/"); ok {
+		return "~^" + regexp.QuoteMeta(dir) + "(?:/|$)"
+	}
+	return "~^" + regexp.QuoteMeta(prefix)
 }
 
 // trust writes whose certificates count, and how far from the leaf.

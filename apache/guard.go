@@ -2,6 +2,7 @@ package apache
 
 import (
 	"fmt"
+	"net/url"
 	"path"
 	"regexp"
 	"regexp/syntax"
@@ -25,6 +26,7 @@ type policy struct {
 	rules  []string // CEL; all must hold
 	hosts  []string // CEL over the request alone (addresses, methods); all must hold
 	closed bool     // nobody passes
+	status int      // of the answer where no certificate is asked for; 0 is 403
 }
 
 // open reports whether the policy asks nothing.
@@ -92,6 +94,10 @@ func (g *guard) setLocation(c *converter, p string) {
 		return
 	}
 	g.prefix = []string{clean(p)}
+	if decoded, err := url.PathUnescape(p); err == nil && decoded != p {
+		g.prefix = append(g.prefix, clean(decoded))
+		c.notes.add(Changed, g.at, "Apache decodes a path before it compares; guarded is also the place that is meant")
+	}
 }
 
 func clean(p string) string {

@@ -3,6 +3,7 @@ package apache
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -47,6 +48,7 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 			c.sslOptions(d)
 		}
 	}
+	c.env = slices.DeleteFunc(slices.Clone(list), func(d *Directive) bool { return !setsEnv[strings.ToLower(d.Name)] })
 	if satisfyAny && (len(authz) > 0 || order) {
 		c.notes.add(Changed, list[0], "Satisfy any has no match: all conditions must hold")
 	}
@@ -232,6 +234,17 @@ func (c *converter) provider(d *Directive, args []string) expr {
 		return truth(c.site == nil || c.site.tls)
 	case "ssl-verify-client":
 		return binary{"==", word{{name: "SSL_CLIENT_VERIFY"}}, word{{lit: "SUCCESS"}}}
+	case "env":
+		var list []expr
+		for _, a := range rest {
+			if x := c.fromEnv(a); x != nil {
+				list = append(list, x)
+				continue
+			}
+			c.notes.add(Closed, d, "what sets %s can't be followed, and nobody passes by it", a)
+			list = append(list, never{})
+		}
+		return anyOf(list)
 	case "method":
 		var list []word
 		for _, m := range rest {
@@ -296,8 +309,11 @@ func (c *converter) legacy(list []*Directive, p *policy) {
 				x = truth(true)
 			case ok:
 				x = unary{"-R", word{{lit: net}}}
-			default:
-				c.notes.add(Closed, d, "%q is neither all nor an address: it lets nobody in", a)
+			case len(a) > 4 && strings.EqualFold(a[:4], "env="):
+				x = c.fromEnv(a[4:])
+			}
+			if x == nil {
+				c.notes.add(Closed, d, "%q is neither all, nor an address, nor a variable that can be followed: it lets nobody in", a)
 				x = never{}
 				if d.is("Deny") {
 					x = truth(true)

@@ -1,6 +1,7 @@
 package apache
 
 import (
+	"net/http"
 	"regexp/syntax"
 	"slices"
 	"strings"
@@ -50,9 +51,6 @@ func (c *converter) redirectGuard(s *site, st *step) []guard {
 	unreadable := st.is("RedirectMatch") && !readable(r.from)
 	switch {
 	case r.code == "":
-		if r.from != "" && st.arg(0) != "403" {
-			c.notes.add(Changed, st.Directive, "answered with 403")
-		}
 	case unreadable:
 	case st.when != nil:
 		c.notes.add(Changed, st.Directive, "who Apache sends elsewhere is refused here")
@@ -70,7 +68,23 @@ func (c *converter) redirectGuard(s *site, st *step) []guard {
 	case r.from != "":
 		g.prefix, g.regexp = []string{clean(r.from)}, ""
 	}
-	return c.refuse(s, st, g, pattern, false, st.when)
+	return c.answered(st, c.refuse(s, st, g, pattern, false, st.when), r.code, r.status)
+}
+
+// answered lets guards refuse with the status that Apache answers with. One
+// that asks for a certificate refuses in its own way.
+func (c *converter) answered(st *step, guards []guard, code string, status int) []guard {
+	for i := range guards {
+		p := &guards[i].policy
+		switch {
+		case code != "" || status == http.StatusForbidden:
+		case status == 0 || p.asks() && !p.closed:
+			c.notes.add(Changed, st.Directive, "answered with 403")
+		default:
+			p.status = status
+		}
+	}
+	return guards
 }
 
 // ground returns a guard, without a policy yet, of the place that a step counts
@@ -141,13 +155,15 @@ func (c *converter) rewriteGuard(s *site, st *step, r rewriteRule, stops []*step
 		default:
 			c.notes.add(Changed, st.Directive, "who Apache sends elsewhere is refused here")
 		}
-	} else if r.flags["g"] != "" {
-		c.notes.add(Changed, st.Directive, "answered with 403")
 	}
 	st.gone = true
 	g := st.ground()
 	unless := c.stopped(st, r, stops)
-	return c.refuse(s, st, g, r.pattern, r.neg, allOf(append([]expr{when}, unless...)))
+	out := c.refuse(s, st, g, r.pattern, r.neg, allOf(append([]expr{when}, unless...)))
+	if r.flags["g"] != "" {
+		return c.answered(st, out, "", http.StatusGone)
+	}
+	return out
 }
 
 // fallback reports whether a rule is only for what is no file: it hides

@@ -2,7 +2,9 @@ package apache
 
 import (
 	"fmt"
+	"net/http"
 	"regexp/syntax"
+	"strconv"
 	"strings"
 )
 
@@ -25,10 +27,8 @@ func (c *converter) steps(s *site) {
 			continue
 		}
 		switch strings.ToLower(st.Name) {
-		case "redirect", "redirectpermanent", "redirecttemp":
+		case "redirect", "redirectpermanent", "redirecttemp", "redirectmatch":
 			c.redirect(st)
-		case "redirectmatch":
-			c.redirectMatch(st)
 		case "rewriterule":
 			c.rewrite(st)
 		case "header":
@@ -46,6 +46,7 @@ var redirectCode = map[string]string{"permanent": "permanent", "temp": "temporar
 // redirection is what a Redirect or RedirectMatch says.
 type redirection struct {
 	code   string // as Caddy writes it; "" is an answer that shows nothing
+	status int    // of that answer; 0 is one that Postern does not give
 	from   string // path or expression; "" is all of the section
 	target string
 }
@@ -63,7 +64,7 @@ func (st *step) redirection() (r redirection, ok bool) {
 		first := strings.ToLower(args[0])
 		named, known := redirectCode[first]
 		if known || first == "gone" || len(first) == 3 && strings.Trim(first, "0123456789") == "" {
-			r.code, args = named, args[1:]
+			r.code, r.status, args = named, errorStatus(first), args[1:]
 		}
 	}
 	switch {
@@ -85,33 +86,39 @@ func (st *step) redirection() (r redirection, ok bool) {
 	return r, false
 }
 
-// redirect writes Redirect, which keeps what comes behind the prefix.
+// errorStatus is the status of an error as a Redirect names it; 0 is none.
+func errorStatus(name string) int {
+	if name == "gone" {
+		return http.StatusGone
+	}
+	if n, err := strconv.Atoi(name); err == nil && n >= 400 && n <= 599 {
+		return n
+	}
+	return 0
+}
+
+// redirect writes Redirect, which keeps what comes behind the prefix, and
+// RedirectMatch.
 func (c *converter) redirect(st *step) {
 	r, ok := st.redirection()
 	if !ok {
-		c.notes.add(Lost, st.Directive, "a redirect needs a path and a target")
+		c.notes.add(Lost, st.Directive, "a redirect needs a place and a target")
 		return
 	}
-	m := c.matcher()
-	if r.from == "" {
-		c.write(m, st.lines(), "redir @%s "+token(r.target)+" "+r.code)
-		return
+	m, lines, to := c.matcher(), st.lines(), r.target
+	switch {
+	case st.is("RedirectMatch"):
+		lines = append([]string{"path_regexp " + m + " " + token(r.from)}, lines...)
+		to = substitute(to, m, "{?query}")
+	case r.from != "":
+		re := "^" + regexpLiteral(strings.TrimSuffix(r.from, "/")) + "(/.*)?$"
+		if r.from == "/" {
+			re = "^/(.*)$"
+		}
+		lines = append([]string{"path_regexp " + m + " " + token(re)}, lines...)
+		to += "{re." + m + ".1}{?query}"
 	}
-	re := "^" + regexpLiteral(strings.TrimSuffix(r.from, "/")) + "(/.*)?$"
-	if r.from == "/" {
-		re = "^/(.*)$"
-	}
-	c.write(m, append([]string{"path_regexp " + m + " " + token(re)}, st.lines()...), "redir @%s "+token(r.target+"{re."+m+".1}{?query}")+" "+r.code)
-}
-
-func (c *converter) redirectMatch(st *step) {
-	r, ok := st.redirection()
-	if !ok {
-		c.notes.add(Lost, st.Directive, "a redirect needs an expression and a target")
-		return
-	}
-	m := c.matcher()
-	c.write(m, append([]string{"path_regexp " + m + " " + token(r.from)}, st.lines()...), "redir @%s "+token(substitute(r.target, m, "{?query}"))+" "+r.code)
+	c.write(m, lines, "redir @%s "+token(to)+" "+r.code)
 }
 
 // lines are what a matcher says of the section that a step stands in.

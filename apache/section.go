@@ -99,7 +99,7 @@ func (c *converter) inside(s *site, d *Directive, g guard, outer around) []guard
 	var own, inner, answers []*Directive
 	for _, k := range d.Children {
 		switch name := strings.ToLower(k.Name); {
-		case access[name]:
+		case access[name], setsEnv[name]:
 			own = append(own, k)
 		case k.Section:
 			inner = append(inner, k)
@@ -182,13 +182,18 @@ func unless(passes string, rules []string) (out []string) {
 // unknown notes a directive inside a section that has no match. One by which a
 // module that we do not know may keep people out closes its place.
 func (c *converter) unknown(k *Directive, own *[]*Directive) {
-	name := strings.ToLower(k.Name)
-	if name == "use" || strings.HasPrefix(name, "sec") && strings.ContainsAny(k.Raw, ",") && (strings.Contains(k.Raw, "deny") || strings.Contains(k.Raw, "drop") || strings.Contains(k.Raw, "block")) {
+	if k.is("Use") || firewall(k) {
 		c.notes.add(Closed, k, "it may keep people out, and has no match in Postern")
 		*own = append(*own, denied(k))
 		return
 	}
 	c.notes.add(Lost, k, "has no match in Postern and is left out")
+}
+
+// firewall reports whether a directive of ModSecurity may keep people out.
+func firewall(k *Directive) bool {
+	return strings.HasPrefix(strings.ToLower(k.Name), "sec") && strings.Contains(k.Raw, ",") &&
+		(strings.Contains(k.Raw, "deny") || strings.Contains(k.Raw, "drop") || strings.Contains(k.Raw, "block"))
 }
 
 // denied closes the place where a directive stands.

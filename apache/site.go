@@ -30,6 +30,7 @@ type site struct {
 	engine      bool // RewriteEngine on
 	sections    []*Directive
 	policy      []*Directive // access directives of the whole host
+	env         []*Directive // its SetEnvIf and the like
 	steps       []step       // Redirect, RewriteRule, ProxyPass and so on, in order
 	guards      []guard
 	accessFiles []string // names of .htaccess files
@@ -130,13 +131,13 @@ func splitPort(s string) (addr, port string) {
 // that Caddy does by itself.
 var quiet = set(`
 	AcceptPathInfo AddCharset AddDefaultCharset AddEncoding AddIcon AddIconByEncoding AddIconByType AddLanguage
-	AddOutputFilterByType AddType BrowserMatch DefaultIcon DefaultType DeflateCompressionLevel DirectorySlash
+	AddOutputFilterByType AddType DefaultIcon DefaultType DeflateCompressionLevel DirectorySlash
 	EnableMMAP EnableSendfile ExpiresActive ExpiresByType ExpiresDefault FileETag ForceLanguagePriority Group
 	HeaderName HostnameLookups IndexIgnore IndexOptions IndexStyleSheet KeepAlive KeepAliveTimeout LanguagePriority
 	Listen LoadFile LoadModule LogFormat LogLevel MaxConnectionsPerChild MaxKeepAliveRequests MaxRequestWorkers
 	MaxSpareServers MaxSpareThreads MIMEMagicFile MinSpareServers MinSpareThreads Mutex NameVirtualHost PidFile
 	ReadmeName RequestReadTimeout RewriteEngine ScriptSock ServerAdmin ServerAlias ServerLimit ServerName
-	ServerSignature ServerTokens SetEnvIf SetEnvIfNoCase SetOutputFilter SSLCipherSuite SSLCompression
+	ServerSignature ServerTokens SetOutputFilter SSLCipherSuite SSLCompression
 	SSLCryptoDevice SSLHonorCipherOrder SSLOpenSSLConfCmd SSLPassPhraseDialog SSLProtocol SSLRandomSeed
 	SSLSessionCache SSLSessionCacheTimeout SSLSessionTickets SSLStaplingCache SSLUseStapling StartServers
 	ThreadLimit ThreadsPerChild TimeOut TraceEnable TypesConfig UseCanonicalName User DefaultRuntimeDir
@@ -257,7 +258,12 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 	case "accessfilename":
 		s.accessFiles = d.Args
 	default:
-		if !quiet[name] {
+		switch {
+		case setsEnv[name]:
+			s.env = append(s.env, d)
+		case firewall(d):
+			c.notes.add(Lost, d, "it may keep requests out of the whole host, and has no match in Postern: nothing keeps them out here")
+		case !quiet[name]:
 			c.notes.add(Lost, d, "has no match in Postern and is left out")
 		}
 	}
