@@ -7,7 +7,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -348,13 +351,31 @@ func TestModuleThatFails(t *testing.T) {
 	must(t, d.process.cmd.Process.Kill())
 	must(t, sign(key))
 	p := d.process
-	must(t, p.cmd.Process.Signal(syscall.SIGSTOP))
+	halt(t, p.cmd.Process)
 	away(t, d.call(module.Find, module.Key{}, &module.None{}, 50*time.Millisecond), "does not answer in time")
 	away(t, sign(key), "does not answer in time") // nobody else waits as long
 	forget(d)
 	must(t, sign(key))
 	if err := p.cmd.Process.Signal(syscall.Signal(0)); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("the process that hangs is still there: %v", err)
+	}
+}
+
+// halt stops a process, and waits until all of its threads have stopped.
+func halt(t *testing.T, p *os.Process) {
+	t.Helper()
+	must(t, p.Signal(syscall.SIGSTOP))
+	runs := func(file string) bool {
+		text, err := os.ReadFile(file)
+		return err == nil && !strings.Contains(string(text), ") T ")
+	}
+	for {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
+		must(t, err)
+		if !slices.ContainsFunc(threads, runs) {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
