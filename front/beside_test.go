@@ -9,8 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern"
 )
 
 // TestNoTunnelLeadsPastTheGuard asks at a public path for other protocols, in
@@ -137,6 +140,12 @@ func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
 		if strings.Contains(string(body), secret) || !strings.Contains(string(body), open) {
 			t.Errorf("%s: %d %q", path, resp.StatusCode, body)
 		}
+	}
+	h.flush(t)
+	if !slices.ContainsFunc(h.events, func(e postern.Event) bool {
+		return e.Kind == postern.EventGate && e.Object == "/near*" && e.Address == ""
+	}) {
+		t.Errorf("on the timeline: %+v", h.events)
 	}
 }
 

@@ -138,7 +138,7 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 	var readings gate.Readings
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
-		p.guard.live.events.add(eventKey{kind: postern.EventGate, address: addressOf(r).String(), reason: "ambiguous-path"}, postern.Refused)
+		p.guard.live.events.add(eventKey{kind: postern.EventGate, address: written(addressOf(r)), reason: "ambiguous-path"}, postern.Refused)
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
 	}
@@ -246,6 +246,14 @@ func addressOf(r *http.Request) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
+// written is an address as the timeline has it; "" for none.
+func written(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 // redirect sends a request for a guarded path over plain HTTP to HTTPS, for
 // good. The address is the one that the client asked for, never a rewritten one.
 func (g *Guard) redirect(w http.ResponseWriter, r *http.Request) {
@@ -291,7 +299,7 @@ func originalURI(r *http.Request) string {
 
 // noteRefusal records a refusal.
 func (g *Guard) noteRefusal(q *inquiry, f finding) {
-	k := eventKey{kind: postern.EventGate, address: q.address.String(), object: q.site.name, reason: f.reason.String()}
+	k := eventKey{kind: postern.EventGate, address: written(q.address), object: q.site.name, reason: f.reason.String()}
 	var links []postern.Link
 	if f.standing != nil && f.standing.holder != nil {
 		k.person = f.standing.holder.Name
@@ -315,7 +323,7 @@ func (g *Guard) note(q *inquiry, id *identity) {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
 	g.live.events.add(eventKey{
-		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: q.address.String(), object: q.site.name,
+		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: written(q.address), object: q.site.name,
 	}, postern.OK, id.links...)
 }
 

@@ -40,12 +40,12 @@ Without --url the certificates say to ask about revocation at the portal's host,
 once a server has run with one. postern ca url changes it at any time.
 
 With --key the keys of the CAs are made in a PKCS#11 device (a YubiKey, a smart card,
-an HSM, a TPM with tpm2-pkcs11) and never leave it; with --root-key the root's alone
-is. The URI is that of RFC 7512: which token, by token= or serial=; which module
-speaks to it, by module-path= (or p11-kit finds it, where it is registered there);
-and pin-source=, the absolute path of a file of mode 0600 with the PIN. A key that is
-in the device already, as a YubiKey's own, is taken where --root-key names it by id=
-or object=. While the device is away nothing is signed with it; all else goes on.
+an HSM) and never leave it; with --root-key the root's alone is. The URI is that of
+RFC 7512: which token, by token= or serial=; which module speaks to it, by
+module-path= (or p11-kit finds it, where it is registered there); and pin-source=,
+the absolute path of a file of mode 0600 with the PIN. A key that is in the device
+already, as a YubiKey's own, is taken where --root-key names it by id= or object=.
+While the device is away nothing is signed with it; all else goes on.
 
 The database's URL is kept in the state directory, readable by its owner only. One
 with a password comes from a file (--database-file), since whoever is on the host
