@@ -83,7 +83,7 @@ func loaded(t *testing.T) int {
 		if err != nil {
 			continue // just unloaded
 		}
-		if info, err := p.Info(); err == nil && (info.Name == "on_probe" || info.Name == "on_return" || info.Name == "on_begin") {
+		if info, err := p.Info(); err == nil && (info.Name == "on_probe" || info.Name == "on_return" || info.Name == "on_begin" || info.Name == "on_enter") {
 			n++
 		}
 		p.Close()

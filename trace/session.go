@@ -287,6 +287,11 @@ func (s *Session) extras(l *Library, f *os.File, path string) error {
 			if !ok {
 				continue
 			}
+			if s.cfg.Stack {
+				if err := s.kernel.AttachEnter(path, 0, at); err != nil {
+					return err
+				}
+			}
 			site.Capture, site.Texts = bpf.Header, nil
 			if err := s.kernel.AttachReturn(path, 0, at, site); err != nil {
 				return err

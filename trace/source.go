@@ -35,7 +35,10 @@ type name struct {
 	uid  int
 }
 
-type stackCopy struct{ regs, stack []byte }
+type stackCopy struct {
+	regs, stack []byte
+	hidden      event.Hidden
+}
 
 // siteState is what the reader knows of a site.
 type siteState struct {
@@ -127,7 +130,9 @@ func (s *source) keepStack() {
 	if len(s.stacks) > 4096 {
 		clear(s.stacks)
 	}
-	s.stacks[s.record.TID] = stackCopy{data[:n:n], data[n:]}
+	c := stackCopy{regs: data[:n:n], stack: data[n:]}
+	c.hidden.PC, c.hidden.SP = s.record.Hidden()
+	s.stacks[s.record.TID] = c
 }
 
 // fill makes the event of a record.
@@ -163,7 +168,7 @@ func (s *source) fill(st *siteState) {
 		}
 	}
 	if c, ok := s.stacks[r.TID]; ok {
-		e.Regs, e.Stack = c.regs, c.stack
+		e.Regs, e.Stack, e.Hidden = c.regs, c.stack, c.hidden
 		delete(s.stacks, r.TID)
 	}
 }

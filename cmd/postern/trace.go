@@ -139,10 +139,7 @@ func newTraceEvents(a *app) *cobra.Command {
 		Long: `Show handles and timeouts of libvirt's event loops as they are added, updated,
 dispatched and removed, with what each file descriptor is and how long each
 dispatch took. What the descriptor of a handle is that is older than the trace,
-its first dispatch tells.
-
-With --stack, what happens in a dispatch has its stack up to there: while its
-return is watched, the kernel keeps the return address to itself.`,
+its first dispatch tells.`,
 		Example: `  postern trace events
   postern trace events --slow 50ms`,
 		Args: usageArgs(cobra.NoArgs),

@@ -246,6 +246,12 @@ func (k *Kernel) AttachBegin(path string, pid int, offset uint64) error {
 	return k.attach(k.coll.Programs[probeProgOnBegin], path, pid, attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
 }
 
+// AttachEnter notes where the function at offset returns to, which an
+// AttachReturn that comes after hides from the stacks of what happens in it.
+func (k *Kernel) AttachEnter(path string, pid int, offset uint64) error {
+	return k.attach(k.coll.Programs[probeProgOnEnter], path, pid, attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
+}
+
 // AttachReturn reports the returns of the function at offset as those of site.
 func (k *Kernel) AttachReturn(path string, pid int, offset uint64, s Site) error {
 	id, err := k.add(s)

@@ -140,6 +140,20 @@ struct {
 	__type(value, __u64);
 } serving SEC(".maps");
 
+// Where the function that a thread is in, and whose return is watched, would
+// return to, and the stack pointer then: the kernel puts an address of its own there.
+struct hidden {
+	__u64 pc;
+	__u64 sp;
+};
+
+struct {
+	__uint(type, MAP_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct hidden);
+} returns SEC(".maps");
+
 struct loss {
 	__u32 pid;
 	__u32 site;
@@ -469,7 +483,8 @@ static __always_inline int send_strings(struct record *r, const struct site *s, 
 #define PAGE 4096
 
 // send_stack hands over the registers and the stack from the stack pointer up,
-// page by page until one is not there. It goes before the event it belongs to.
+// page by page until one is not there. It goes before the event it belongs to. Its
+// first two arguments are the return address that is hidden in the stack.
 static __always_inline void send_stack(struct record *r, const void *ctx)
 {
 	struct {
@@ -479,6 +494,7 @@ static __always_inline void send_stack(struct record *r, const void *ctx)
 	} *e = ringbuf_reserve(&events, sizeof(*e), 0);
 	__u64 sp = ((const struct regs *)ctx)->r[SP];
 	__u32 got = 0, limit = stack_max;
+	const struct hidden *hidden;
 
 	if (!e) {
 		count_loss(r->pid, r->site);
@@ -503,6 +519,9 @@ static __always_inline void send_stack(struct record *r, const void *ctx)
 	r->what = REGS;
 	r->size = sizeof(e->regs) + got;
 	e->r = *r;
+	hidden = map_lookup(&returns, &r->tid);
+	e->r.args.v[0] = hidden ? hidden->pc : 0;
+	e->r.args.v[1] = hidden ? hidden->sp : 0;
 	ringbuf_submit(e, RB_NO_WAKEUP);
 	r->what = EVENT;
 }
@@ -621,6 +640,26 @@ static __always_inline int returned(void *ctx)
 	return send_bytes(&r, 0, 0, wake(&r, 0));
 }
 
+// enters notes where a function whose return is watched returns to, before the
+// kernel hides it.
+static __always_inline int enters(const struct regs *regs)
+{
+	struct hidden hidden = {.sp = regs->r[SP]};
+	__u32 pid, tid;
+
+	if (!current_process(&pid, &tid))
+		return 0;
+#if defined(__TARGET_ARCH_arm64)
+	hidden.pc = regs->r[30];
+#else
+	if (probe_read_user(&hidden.pc, sizeof(hidden.pc), (void *)hidden.sp))
+		return 0;
+	hidden.sp += sizeof(hidden.pc);
+#endif
+	map_update(&returns, &tid, &hidden, BPF_ANY);
+	return 0;
+}
+
 // begins notes that a worker thread takes up a call.
 static __always_inline int begins(void)
 {
@@ -653,4 +692,10 @@ SEC("uprobe.multi/begin")
 int on_begin(void *ctx)
 {
 	return begins();
+}
+
+SEC("uprobe.multi/enter")
+int on_enter(void *ctx)
+{
+	return enters(ctx);
 }

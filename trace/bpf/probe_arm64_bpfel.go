@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type probeHidden struct {
+	_  structs.HostLayout
+	Pc uint64
+	Sp uint64
+}
+
 type probeLoss struct {
 	_    structs.HostLayout
 	Pid  uint32
@@ -46,10 +52,12 @@ const (
 	probeMapLost             = "lost"
 	probeMapPids             = "pids"
 	probeMapProcedures       = "procedures"
+	probeMapReturns          = "returns"
 	probeMapSeen             = "seen"
 	probeMapServing          = "serving"
 	probeMapSites            = "sites"
 	probeProgOnBegin         = "on_begin"
+	probeProgOnEnter         = "on_enter"
 	probeProgOnProbe         = "on_probe"
 	probeProgOnReturn        = "on_return"
 	probeVarAt               = "at"
@@ -111,6 +119,7 @@ type probeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type probeProgramSpecs struct {
 	OnBegin  *ebpf.ProgramSpec `ebpf:"on_begin"`
+	OnEnter  *ebpf.ProgramSpec `ebpf:"on_enter"`
 	OnProbe  *ebpf.ProgramSpec `ebpf:"on_probe"`
 	OnReturn *ebpf.ProgramSpec `ebpf:"on_return"`
 }
@@ -124,6 +133,7 @@ type probeMapSpecs struct {
 	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Procedures *ebpf.MapSpec `ebpf:"procedures"`
+	Returns    *ebpf.MapSpec `ebpf:"returns"`
 	Seen       *ebpf.MapSpec `ebpf:"seen"`
 	Serving    *ebpf.MapSpec `ebpf:"serving"`
 	Sites      *ebpf.MapSpec `ebpf:"sites"`
@@ -174,6 +184,7 @@ type probeMaps struct {
 	Lost       *ebpf.Map `ebpf:"lost"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Procedures *ebpf.Map `ebpf:"procedures"`
+	Returns    *ebpf.Map `ebpf:"returns"`
 	Seen       *ebpf.Map `ebpf:"seen"`
 	Serving    *ebpf.Map `ebpf:"serving"`
 	Sites      *ebpf.Map `ebpf:"sites"`
@@ -186,6 +197,7 @@ func (m *probeMaps) Close() error {
 		m.Lost,
 		m.Pids,
 		m.Procedures,
+		m.Returns,
 		m.Seen,
 		m.Serving,
 		m.Sites,
@@ -217,6 +229,7 @@ type probeVariables struct {
 // It can be passed to loadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type probePrograms struct {
 	OnBegin  *ebpf.Program `ebpf:"on_begin"`
+	OnEnter  *ebpf.Program `ebpf:"on_enter"`
 	OnProbe  *ebpf.Program `ebpf:"on_probe"`
 	OnReturn *ebpf.Program `ebpf:"on_return"`
 }
@@ -224,6 +237,7 @@ type probePrograms struct {
 func (p *probePrograms) Close() error {
 	return _ProbeClose(
 		p.OnBegin,
+		p.OnEnter,
 		p.OnProbe,
 		p.OnReturn,
 	)

@@ -12,3 +12,7 @@ type Frame struct {
 	ModuleOffset uint64 // of PC from where the module is mapped
 	ModuleSize   uint64 // bytes from there to the end of its last mapping
 }
+
+// Hidden is where a function whose return is watched returns to, and the stack
+// pointer then.
+type Hidden struct{ PC, SP uint64 }

@@ -20,7 +20,8 @@ import (
 )
 
 // TestTracedStacks traces a real libvirtd and a virsh that calls it: every stack must be complete, from the probe to the program's
-// or the thread's start. Their addresses are gdb's: TestAgainstGDB.
+// or the thread's start, also through the event loop's dispatches, whose returns
+// are watched. Their addresses are gdb's: TestAgainstGDB.
 func TestTracedStacks(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
@@ -28,7 +29,7 @@ func TestTracedStacks(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
-	s, err := trace.Start(trace.Config{What: trace.RPC | trace.Monitor, Stack: true, Stacked: u.Meet})
+	s, err := trace.Start(trace.Config{What: trace.RPC | trace.Monitor | trace.Loop, Stack: true, Stacked: u.Meet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +68,10 @@ type stacks struct {
 func (c *stacks) Idle() error { return nil }
 
 func (c *stacks) Event(e *event.Event) error {
-	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" {
+	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" || e.Kind == event.HandleDone || e.Kind == event.TimeoutDone {
 		return nil
 	}
-	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack)
+	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack, e.Hidden)
 	c.all++
 	if err == nil {
 		c.complete++
@@ -178,7 +179,7 @@ func TestHiddenFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			frames, err := u.Frames(cmd.Process.Pid, stack.RegsAt(at), nil)
+			frames, err := u.Frames(cmd.Process.Pid, stack.RegsAt(at), nil, event.Hidden{})
 			if len(frames) != 1 || frames[0].Size == 0 || !strings.HasPrefix(frames[0].Module, dir) {
 				t.Errorf("got %+v, %v", frames, err)
 			}

@@ -108,7 +108,7 @@ func (u *Unwinder) Close() {
 // next call.
 func (u *Unwinder) Unwind(e *event.Event) {
 	if len(e.Stack) > 0 {
-		e.Frames, _ = u.Frames(e.PID, e.Regs, e.Stack)
+		e.Frames, _ = u.Frames(e.PID, e.Regs, e.Stack, e.Hidden)
 	}
 }
 
@@ -156,10 +156,10 @@ func (u *Unwinder) Watch(pid int) error {
 }
 
 // Frames unwinds a stack from a copy of struct pt_regs and of the stack's bytes
-// from the stack pointer upwards. The error says why the last frame is not the
-// stack's outermost one; nil means that it is. The frames stand until the next
-// call.
-func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]event.Frame, error) {
+// from the stack pointer upwards, in which one return address may be hidden. The
+// error says why the last frame is not the stack's outermost one; nil means that
+// it is. The frames stand until the next call.
+func (u *Unwinder) Frames(pid int, regs, stack []byte, hidden event.Hidden) ([]event.Frame, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.frames = u.frames[:0]
@@ -190,12 +190,24 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte) ([]event.Frame, error) {
 		if r, err = u.arch.step(row, &r, mem); err != nil {
 			return u.frames, err
 		}
-		if after, _ := r.get(u.arch.sp); !row.signal && (after < before || after == before && called) {
+		after, _ := r.get(u.arch.sp)
+		if !row.signal && (after < before || after == before && called) {
 			return u.frames, errors.New("the stack does not grow")
+		}
+		if after == hidden.SP && u.unmapped(pid, &r) {
+			r.set(u.arch.pc, hidden.PC)
 		}
 		called = !row.signal
 	}
 	return u.frames, errors.New("the stack has more frames than are shown")
+}
+
+// unmapped reports whether a frame's pc is in no file, as is the kernel's address
+// that hides another.
+func (u *Unwinder) unmapped(pid int, r *registers) bool {
+	pc, _ := r.get(u.arch.pc)
+	mp := u.mapping(pid, pc)
+	return mp == nil || mp.path == "[uprobes]"
 }
 
 // frame adds the frame at pc and returns how to go on from it.
