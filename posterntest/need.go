@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -57,14 +58,22 @@ func Soak(t testing.TB) {
 	}
 }
 
-// FreePort returns a TCP port on 127.0.0.1 that nobody listened on a moment
-// ago.
+// given are the ports that FreePort has returned.
+var given sync.Map
+
+// FreePort returns a TCP port on 127.0.0.1 that nobody listened on a moment ago,
+// and that it has not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if _, again := given.LoadOrStore(port, true); !again {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
