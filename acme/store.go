@@ -124,8 +124,9 @@ type Store interface {
 	// FinishACMEOrder runs issue, which records one certificate in this store with
 	// the context that it is given. finish is told its serial and how the account
 	// stands at that moment, and changes the order in the same transaction:
-	// certificate, order and event become durable together, or none does. With finish's error comes the order as it is. An
-	// order to replace a certificate that another has replaced is a Conflict.
+	// certificate, order and event become durable together, or none does. With
+	// finish's error comes the order as it is. An order to replace a certificate
+	// that another has replaced is a Conflict.
 	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, a Account, serial string) (postern.Event, error)) (Order, error)
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -130,28 +129,30 @@ func TestAPIDeniesByDefault(t *testing.T) {
 	}
 }
 
+// signMany asks for a list of certificates, and returns the status and the answers.
+func signMany(t *testing.T, srv *httptest.Server, token string, calls []ca.SignCall) (int, []map[string]string) {
+	t.Helper()
+	data, err := json.Marshal(calls)
+	must(t, err)
+	req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(data))
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := srv.Client().Do(req)
+	must(t, err)
+	defer resp.Body.Close()
+	var answers []map[string]string
+	if resp.StatusCode == http.StatusCreated {
+		must(t, json.NewDecoder(resp.Body).Decode(&answers))
+	}
+	return resp.StatusCode, answers
+}
+
 func TestAPISignsMany(t *testing.T) {
 	a, db := house(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"example.com"}, 0)
 	must(t, err)
 	srv := signServer(t, a, ca.APIConfig{})
-	post := func(calls []ca.SignCall) (int, []map[string]string) {
-		t.Helper()
-		data, err := json.Marshal(calls)
-		must(t, err)
-		req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(data))
-		must(t, err)
-		req.Header.Set("Authorization", "Bearer "+token)
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := srv.Client().Do(req)
-		must(t, err)
-		defer resp.Body.Close()
-		var answers []map[string]string
-		if resp.StatusCode == http.StatusCreated {
-			must(t, json.NewDecoder(resp.Body).Decode(&answers))
-		}
-		return resp.StatusCode, answers
-	}
 	good := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
 	var calls []ca.SignCall
 	for i := range 40 {
@@ -161,7 +162,7 @@ func TestAPISignsMany(t *testing.T) {
 			calls = append(calls, good)
 		}
 	}
-	status, answers := post(calls)
+	status, answers := signMany(t, srv, token, calls)
 	if status != 201 || len(answers) != len(calls) {
 		t.Fatalf("%d, %d answers", status, len(answers))
 	}
@@ -171,11 +172,11 @@ func TestAPISignsMany(t *testing.T) {
 			t.Errorf("call %d: %v, %v", i, answer, err)
 		}
 	}
-	if status, _ := post(slices.Repeat([]ca.SignCall{good}, 65)); status != 400 {
+	if status, _ := signMany(t, srv, token, slices.Repeat([]ca.SignCall{good}, 65)); status != 400 {
 		t.Errorf("65 at once: %d", status)
 	}
 	token = "x"
-	if status, _ := post(calls); status != 403 {
+	if status, _ := signMany(t, srv, token, calls); status != 403 {
 		t.Errorf("without a token: %d", status)
 	}
 }
@@ -204,15 +205,7 @@ func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
 		}
 	}
 	fresh := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
-	req, err := http.NewRequest("POST", srv.URL+"/ca/sign-many", bytes.NewReader(fmt.Appendf(nil, `[{"csr":%q},{"csr":%q}]`, call.CSR, fresh.CSR)))
-	must(t, err)
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := srv.Client().Do(req)
-	must(t, err)
-	defer resp.Body.Close()
-	var answers []map[string]string
-	must(t, json.NewDecoder(resp.Body).Decode(&answers))
+	_, answers := signMany(t, srv, token, []ca.SignCall{call, fresh})
 	if len(answers) != 2 || answers[0]["code"] != "denied" || answers[1]["certificate"] == "" {
 		t.Errorf("among others: %v", answers)
 	}

@@ -151,9 +151,9 @@ type Store interface {
 
 	// AddCertificate records c. It fails with Unavailable if the issuer was revoked,
 	// but for what signs OCSP answers, and with Denied if the key was revoked for
-	// compromise or what the [postern.Asker] showed does not count any more. If c is a client certificate its person must be active and its key
-	// in nobody else's client certificate (Denied), and it becomes the person's
-	// credential.
+	// compromise or what the [postern.Asker] showed does not count any more. If c is a
+	// client certificate its person must be active and its key in nobody else's
+	// client certificate (Denied), and it becomes the person's credential.
 	AddCertificate(ctx context.Context, c Certificate, event postern.Event) error
 	// Certificate returns a NotFound error for a serial that was never issued.
 	Certificate(ctx context.Context, serial string) (Certificate, error)
@@ -182,9 +182,8 @@ type Store interface {
 	// that nobody else was or will be given.
 	SSHSerials(ctx context.Context, n int) (uint64, error)
 	// AddSSHCertificate records c, whose key must not be revoked (Denied), while what
-	// the [postern.Asker] showed counts (Denied). If c.Person
-	// is set, the person must be active (Denied), and it becomes the person's
-	// credential.
+	// the [postern.Asker] showed counts (Denied). If c.Person is set, the person must
+	// be active (Denied), and it becomes the person's credential.
 	AddSSHCertificate(ctx context.Context, c SSHCertificate, event postern.Event) error
 	SSHCertificate(ctx context.Context, serial uint64) (SSHCertificate, error)
 	// SSHCertificates returns a person's, or everybody's for "", newest first.
