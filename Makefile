@@ -20,6 +20,9 @@ PACKAGES := \
 # The portal's bundle is made with npm: Debian's, where there is no other.
 PACKAGES += $(if $(shell command -v npm),,npm)
 
+# What keeps Debian from starting a service that is being installed.
+POLICY_RC := /usr/sbin/policy-rc.d
+
 .PHONY: up build check test packages generate-check lint generate bench soak fuzz demo-trace vuln pam install clean
 
 up: build
@@ -56,9 +59,9 @@ packages:
 	[ -n "$$missing" ] || exit 0; \
 	echo "installing:$$missing"; \
 	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	policy=/usr/sbin/policy-rc.d; made=; \
+	policy=$(POLICY_RC); made=; \
 	if ! [ -e $$policy ]; then printf '#!/bin/sh\nexit 101\n' | $$sudo tee $$policy >/dev/null; $$sudo chmod 755 $$policy; made=1; fi; \
-	$$sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $$sudo -E apt-get install -q -y --no-install-recommends $$missing; rc=$$?; \
+	$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; rc=$$?; \
 	[ -z "$$made" ] || $$sudo rm -f $$policy; \
 	exit $$rc
 
