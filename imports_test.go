@@ -68,13 +68,13 @@ func TestRoomsImportOneWay(t *testing.T) {
 	}
 }
 
-// roomOf returns the room that a directory belongs to: its first element, or
-// "" for the root package.
+// roomOf returns the room that a directory belongs to: its first element, below
+// internal where it lies there, or "" for the root package.
 func roomOf(dir string) string {
 	if dir == "." {
 		return ""
 	}
-	room, _, _ := strings.Cut(dir, "/")
+	room, _, _ := strings.Cut(strings.TrimPrefix(dir, "internal/"), "/")
 	return room
 }
 

@@ -28,10 +28,10 @@ import (
 
 	acmez "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // ACME orders a second over HTTPS, from the new order to the certificate, each

@@ -33,11 +33,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // Server certificates issued a second over HTTPS, each durable before it is

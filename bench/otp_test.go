@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // One-time passwords checked a second, each durable before its answer: our

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/timeline"
 )
 

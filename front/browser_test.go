@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 	"software.sslmate.com/src/go-pkcs12"
 )
 

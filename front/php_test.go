@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 const phpPage = `<?php

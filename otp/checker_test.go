@@ -11,7 +11,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // checker returns a checker over the house, whose outside service is another

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
 )
 
 var (

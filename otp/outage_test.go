@@ -11,8 +11,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // outage is a server whose database breaks and, perhaps, comes back.

@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // Real clients of the validation protocol against the service.

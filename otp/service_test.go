@@ -17,8 +17,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 const nonce = "kakakakakakakakakakakaka"

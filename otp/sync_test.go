@@ -13,8 +13,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 var loopbackNet = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}

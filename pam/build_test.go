@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // Results of PAM, from _pam_types.h.

@@ -17,7 +17,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )

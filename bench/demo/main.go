@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 func main() {

@@ -8,7 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/postern-project/postern/trace/usdt"
+	"github.com/postern-project/postern/internal/trace/usdt"
 )
 
 // bare attaches a program that does nothing to the probes that the others read:

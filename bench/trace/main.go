@@ -25,7 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // The goals.

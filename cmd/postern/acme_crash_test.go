@@ -29,12 +29,12 @@ import (
 	"time"
 
 	acmez "github.com/mholt/acmez/v3/acme"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // acmeServerEnv names the store, in the process that serves ACME until it is

@@ -15,8 +15,8 @@ import (
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
 	"github.com/letsencrypt/pebble/v2/wfe"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // publicACME is an ACME server like Let's Encrypt's own, which looks for proofs

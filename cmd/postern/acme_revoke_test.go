@@ -12,9 +12,9 @@ import (
 
 	acmez "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // TestACMEKnowsServerCertificatesOnly: whoever has an account may ask to revoke

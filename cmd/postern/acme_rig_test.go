@@ -18,12 +18,12 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // acmeRig is the ACME server over a real store and authority. Each client has a

@@ -14,8 +14,8 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	client "github.com/mholt/acmez/v3/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
 	"go.uber.org/zap"
 )
 

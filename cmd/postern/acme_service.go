@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/reach"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/reach"
 	"github.com/spf13/cobra"
 )
 

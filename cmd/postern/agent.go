@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/relay"
-	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/trace"
 	"github.com/spf13/cobra"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
-	"github.com/postern-project/postern/relay"
+	"github.com/postern-project/postern/internal/relay"
 	"golang.org/x/sys/unix"
 )
 

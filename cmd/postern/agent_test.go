@@ -18,12 +18,12 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/relay"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/timeline"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/event"
-	"github.com/postern-project/postern/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
 // interest says when a call of a procedure is told of.

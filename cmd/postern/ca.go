@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/ca/pkcs11"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/spf13/cobra"
 )
 

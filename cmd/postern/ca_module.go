@@ -1,7 +1,7 @@
 package main
 
 import (
-	"github.com/postern-project/postern/ca/pkcs11/module"
+	"github.com/postern-project/postern/internal/ca/pkcs11/module"
 	"github.com/spf13/cobra"
 )
 

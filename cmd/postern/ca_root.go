@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/spf13/cobra"
 )
 

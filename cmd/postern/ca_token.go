@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/spf13/cobra"
 )
 

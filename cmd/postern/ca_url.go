@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/spf13/cobra"
 )
 

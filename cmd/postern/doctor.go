@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/sshd"
-	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/trace"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/apache"
+	"github.com/postern-project/postern/internal/apache"
 	"github.com/spf13/cobra"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // closings are ways in which Apache keeps people out of a place: {u} is its

@@ -24,15 +24,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/apache"
+	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/front"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // TestImportedConfigurationsLoad holds what the importer writes against the
 // front door's own reading of a Caddyfile, rules included.
 func TestImportedConfigurationsLoad(t *testing.T) {
-	confs, err := filepath.Glob("../../apache/testdata/*/site.conf")
+	confs, err := filepath.Glob("../../internal/apache/testdata/*/site.conf")
 	if err != nil || len(confs) == 0 {
 		t.Fatal("no configurations", err)
 	}
@@ -287,7 +287,7 @@ func servePHP(t *testing.T) string {
 // writeUp returns the configuration with the test's files in it.
 func writeUp(t *testing.T, dir, php string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../apache/testdata/writeup/site.conf")
+	text, err := os.ReadFile("../../internal/apache/testdata/writeup/site.conf")
 	if err != nil {
 		t.Fatal(err)
 	}

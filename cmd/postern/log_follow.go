@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )

@@ -8,7 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
 

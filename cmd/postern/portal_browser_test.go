@@ -23,9 +23,9 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 const passphrase = "grün wie eine Wiese"

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // TestPortalBehindTheFrontDoor runs the whole server: a person is added on the

@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 )
 
 // TestKilledWhileThePortalIssues kills postern run at any moment while people

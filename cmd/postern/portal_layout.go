@@ -8,8 +8,8 @@ import (
 	"crypto/rand"
 	"sync"
 
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/portal"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
 )
 
 // portalLayouts are the layouts that the portal offers for servers, and where

@@ -10,8 +10,8 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // unfit is the page's own account of what does not fit or cannot be used: wider

@@ -23,12 +23,12 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // portalRig is a portal over a real store, authority and mail server, served

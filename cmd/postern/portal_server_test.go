@@ -23,9 +23,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/reach"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/reach"
 )
 
 // webServer is where proofs are looked for: it serves what it is told.

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/timeline"
 )
 

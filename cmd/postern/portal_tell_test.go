@@ -8,11 +8,11 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/store"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -17,9 +17,9 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -12,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/store"
-	"github.com/postern-project/postern/store/storetest"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // TestNewIntermediatesCountAtOnce makes intermediates beside a running server,

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // TestKeysInADevice makes the CAs' keys in a token, serves, and takes the token

@@ -16,8 +16,8 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // configFile is the configuration in the state directory.

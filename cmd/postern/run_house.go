@@ -12,12 +12,12 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/acme"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/front"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/reach"
-	"github.com/postern-project/postern/relay"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/relay"
 )
 
 // house is the services of the other rooms that a server runs, and what they do

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // running is a postern run of a test.

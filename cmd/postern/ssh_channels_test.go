@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 )
 
 // clientChannels are OpenSSH's ways to use a connection: what to run, and what

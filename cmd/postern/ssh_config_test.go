@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 )
 
 // configHost is a host with Debian's stock files, where alice may use sudo, and

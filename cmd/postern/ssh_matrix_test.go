@@ -11,8 +11,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 )
 
 // TestRunAnswersSSHD starts the program itself, and comes in with key and code:

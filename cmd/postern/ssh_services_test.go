@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/timeline"
 )
 

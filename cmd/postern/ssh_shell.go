@@ -15,7 +15,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/spf13/cobra"
 )
 

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/front"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )

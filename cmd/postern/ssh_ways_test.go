@@ -4,8 +4,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/ca"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/otp"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/sshd"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
 )
 

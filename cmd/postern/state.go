@@ -10,7 +10,7 @@ import (
 	"syscall"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // stateDir returns the state directory: --state, else $POSTERN_STATE, else

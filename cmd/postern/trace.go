@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/internal/trace"
 	"github.com/spf13/cobra"
 )
 

@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // reconfigure starts the daemon again with settings of libvirtd.conf changed,

@@ -9,8 +9,8 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/format"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/spf13/cobra"
 )
 

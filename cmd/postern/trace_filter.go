@@ -8,9 +8,9 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/format"
-	"github.com/postern-project/postern/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
 // Bounds of the flags. The largest messages and stacks need some room beside each

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/postern-project/postern/trace"
+	"github.com/postern-project/postern/internal/trace"
 	"github.com/spf13/cobra"
 )
 

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/event"
-	"github.com/postern-project/postern/trace/format"
-	"github.com/postern-project/postern/trace/stack"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/posterntest"
+	"github.com/postern-project/postern/internal/posterntest"
 	"golang.org/x/sys/unix"
 )
 

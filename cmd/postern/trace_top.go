@@ -12,8 +12,8 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/trace"
-	"github.com/postern-project/postern/trace/format"
+	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
-	"github.com/postern-project/postern/posterntest"
-	"github.com/postern-project/postern/trace/event"
-	"github.com/postern-project/postern/trace/format"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/format"
 )
 
 // traceTop counts what virsh calls: each call once, though client and daemon are

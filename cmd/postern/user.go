@@ -8,8 +8,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
 

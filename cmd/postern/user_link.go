@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/ca"
-	"github.com/postern-project/postern/portal"
-	"github.com/postern-project/postern/store"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
 

@@ -1,0 +1,34 @@
+package posterntest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// EventKinds reads the kinds of events where they are declared, for the test of a
+// room beside it: by the name of the constant.
+func EventKinds(t testing.TB) map[string]string {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../../event.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]string{}
+	ast.Inspect(file, func(node ast.Node) bool {
+		v, ok := node.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(v.Names[0].Name, "Event") || len(v.Values) != 1 {
+			return true
+		}
+		kind, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Errorf("%s: %v", v.Names[0].Name, err)
+		}
+		kinds[v.Names[0].Name] = kind
+		return true
+	})
+	return kinds
+}

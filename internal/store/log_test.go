@@ -1,0 +1,235 @@
+package store_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// fill appends n events of several people, some with links.
+func fill(t testing.TB, db *store.DB, n int) {
+	t.Helper()
+	events := make([]postern.Event, n)
+	for i := range events {
+		events[i] = postern.Event{
+			Kind: []string{postern.EventGate, postern.EventGatePassed}[i%2], Outcome: []postern.Outcome{postern.Refused, postern.OK}[i%2],
+			Person: fmt.Sprintf("person%d", i%3), Address: fmt.Sprintf("192.0.2.%d", i%7), Object: fmt.Sprintf("/a/%d", i),
+			Time: time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC),
+		}
+		if i%5 == 0 {
+			events[i].Links = []postern.Link{{Kind: "x509", ID: fmt.Sprint(i % 10)}, {Kind: postern.LinkSession, ID: fmt.Sprint(i)}}
+		}
+	}
+	must(t, db.Append(t.Context(), events...))
+}
+
+func asked(t *testing.T, open opener) {
+	db := open(t)
+	fill(t, db, 40)
+	all, err := db.Events(t.Context(), timeline.Filter{})
+	must(t, err)
+	if len(all) != 41 || all[0].Kind != postern.EventLogCreated {
+		t.Fatalf("%d events, the first %s", len(all), all[0].Kind)
+	}
+	for _, f := range []timeline.Filter{
+		{Person: "person1"},
+		{Kind: "gate"},
+		{Kind: postern.EventGate},
+		{Kind: "gat"},
+		{Outcome: postern.Refused, Person: "person2"},
+		{Address: "192.0.2.3"},
+		{Address: "192.0.2.0/30"},
+		{Object: "/a/7"},
+		{Object: "/a/1*"},
+		{Link: postern.Link{Kind: "x509", ID: "5"}},
+		{Link: postern.Link{Kind: "x509", ID: "5"}, Address: "192.0.2.1", Object: "/a/15", Person: "person0", Outcome: postern.OK},
+		{Since: time.Date(2026, 1, 1, 0, 10, 0, 0, time.UTC), Until: time.Date(2026, 1, 1, 0, 20, 0, 0, time.UTC)},
+		{From: 30},
+		{Person: "person1' OR 1=1 --"},
+	} {
+		var want []int64
+		for _, e := range all {
+			if f.Match(e) {
+				want = append(want, e.Index)
+			}
+		}
+		for _, limit := range []int{0, 1, 3, 100} {
+			for _, last := range []bool{false, true} {
+				f.Limit, f.Last = limit, last
+				got, err := db.Events(t.Context(), f)
+				must(t, err)
+				if w := cut(want, limit, last); !slices.Equal(indexes(got), w) {
+					t.Errorf("%+v gives %v, not %v", f, indexes(got), w)
+				}
+			}
+		}
+	}
+}
+
+func cut(want []int64, limit int, last bool) []int64 {
+	switch {
+	case limit == 0 || len(want) <= limit:
+		return want
+	case last:
+		return want[len(want)-limit:]
+	}
+	return want[:limit]
+}
+
+func indexes(events []postern.Event) []int64 {
+	var list []int64
+	for _, e := range events {
+		list = append(list, e.Index)
+	}
+	return list
+}
+
+func verify(t testing.TB, db *store.DB, earlier ...string) timeline.Report {
+	t.Helper()
+	r, err := db.VerifyLog(t.Context(), earlier...)
+	must(t, err)
+	return r
+}
+
+func provesEveryLine(t *testing.T, open opener) {
+	db := open(t)
+	v, err := note.NewVerifier(db.LogVerifier())
+	must(t, err)
+	var checkpoints []string
+	for range 5 {
+		fill(t, db, 33)
+		r := verify(t, db, checkpoints...)
+		if len(r.Problems) > 0 {
+			t.Fatalf("problems: %v", r.Problems)
+		}
+		checkpoints = append(checkpoints, r.Checkpoint)
+	}
+	for i := range int64(1 + 5*33) {
+		p, err := db.ProveEvent(t.Context(), i)
+		must(t, err)
+		text, err := json.Marshal(p)
+		must(t, err)
+		again, err := timeline.ParseProof(text)
+		must(t, err)
+		e, c, err := again.Check(v)
+		must(t, err)
+		if e.Index != i || c.Size != 1+5*33 {
+			t.Errorf("the proof of %d is of %d in %d", i, e.Index, c.Size)
+		}
+	}
+	if _, err := db.ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("prove a line that is not there: %v", err)
+	}
+}
+
+// tamper changes the database behind the store's back.
+func tamper(t testing.TB, db *store.DB, statements ...string) {
+	t.Helper()
+	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		for _, s := range statements {
+			if n, err := tx.Exec(ctx, s); err != nil || n == 0 {
+				return fmt.Errorf("%s: %d rows, %w", s, n, err)
+			}
+		}
+		return nil
+	}))
+}
+
+func tamperingShows(t *testing.T, open opener) {
+	db := open(t)
+	fill(t, db, 100)
+	for _, c := range []struct {
+		do, undo []string
+		want     string
+	}{
+		{
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5' WHERE idx = 12`},
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4' WHERE idx = 12`},
+			"line 12: not the line that was written",
+		},
+		{[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`}, []string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`}, "line 13: what is kept beside it"},
+		{[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`}, []string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`}, "line 14: what is kept beside it"},
+		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`}, []string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "line 50: missing"},
+		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "line 100: missing"},
+		{[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place"},
+		{
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
+			"line 20: not the line that was written",
+		},
+		{[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`}, []string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links"},
+		{[]string{`UPDATE log_state SET size = 100`}, []string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100"},
+		{[]string{`UPDATE log_state SET checkpoint = REPLACE(checkpoint, '101', '100')`}, []string{`UPDATE log_state SET checkpoint = REPLACE(checkpoint, '100', '101')`}, "checkpoint: "},
+		{[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`}, []string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/0"},
+	} {
+		tamper(t, db, c.do...)
+		r := verify(t, db)
+		if !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool { return strings.HasPrefix(p.String(), c.want) }) {
+			t.Errorf("%v: problems are %v", c.do, r.Problems)
+		}
+		tamper(t, db, c.undo...)
+		if r := verify(t, db); len(r.Problems) > 0 {
+			t.Fatalf("%v undone: %v", c.do, r.Problems)
+		}
+	}
+	// What is cut off at the end, with its links, tiles and size.
+	tamper(t, db, `DELETE FROM log_events WHERE idx > 90`, `DELETE FROM log_links WHERE idx > 90`, `UPDATE log_state SET size = 91`)
+	if r := verify(t, db); len(r.Problems) == 0 {
+		t.Error("ten lines cut off, and nothing said")
+	}
+}
+
+func notSignedAgain(t *testing.T, open opener) {
+	db := open(t)
+	fill(t, db, 10)
+	tamper(t, db, `UPDATE log_state SET edge = (SELECT sealed FROM keys WHERE name = 'log')`)
+	other := open(t) // has no tree of its own yet
+	if err := other.Append(t.Context(), postern.Event{Kind: "test"}); err == nil {
+		t.Error("a line was appended to a tree that was tampered with")
+	}
+	tamper(t, db, `DELETE FROM log_state`)
+	if err := db.Append(t.Context(), postern.Event{Kind: "test"}); err == nil {
+		t.Error("a log without its checkpoint was begun anew")
+	}
+}
+
+func writtenAnew(t *testing.T, open opener) {
+	db := open(t)
+	fill(t, db, 70)
+	saved := verify(t, db).Checkpoint
+	fill(t, db, 10)
+	if r := verify(t, db, saved); len(r.Problems) > 0 {
+		t.Fatalf("problems: %v", r.Problems)
+	}
+	// Somebody with the key and the program writes another history. The
+	// store's own way to begin a log does it: all but the key is gone.
+	anew := func(lines int) {
+		tamper(t, db, `DELETE FROM log_events`, `DELETE FROM log_links`, `DELETE FROM log_tiles`, `DELETE FROM log_state`)
+		must(t, db.BeginLogAgain(t.Context()))
+		fill(t, db, lines)
+		if r := verify(t, db); len(r.Problems) > 0 {
+			t.Fatalf("the new history is not whole: %v", r.Problems)
+		}
+	}
+	anew(90)
+	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
+		return strings.Contains(p.What, "its first 71 lines are not those")
+	}) {
+		t.Errorf("problems: %v", r.Problems)
+	}
+	anew(5)
+	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
+		return strings.Contains(p.What, "signed 71 lines, and only 6 are there")
+	}) {
+		t.Errorf("problems: %v", r.Problems)
+	}
+}

@@ -1,0 +1,98 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/timeline"
+	_ "modernc.org/sqlite"
+)
+
+// TestTimelineMovesToDenseTables opens a file as older programs left it.
+func TestTimelineMovesToDenseTables(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "postern.db")
+	open := func() *store.DB {
+		t.Helper()
+		db, err := store.Open(t.Context(), store.Config{URL: file, Key: storetest.Key})
+		must(t, err)
+		return db
+	}
+	db := open()
+	fill(t, db, 600)
+	must(t, db.Close())
+
+	raw, err := sql.Open("sqlite", file)
+	must(t, err)
+	for _, s := range append(store.DenseDown, `DELETE FROM goose_db_version WHERE version_id = 3`) {
+		_, err := raw.Exec(s)
+		must(t, err)
+	}
+	must(t, raw.Close())
+
+	db = open()
+	defer db.Close()
+	fill(t, db, 10)
+	r, err := db.VerifyLog(t.Context())
+	if err != nil || len(r.Problems) > 0 || r.Size != 611 {
+		t.Errorf("%+v %v", r, err)
+	}
+	events, err := db.Events(t.Context(), timeline.Filter{Link: postern.Link{Kind: "x509", ID: "5"}})
+	if err != nil || len(events) != 61 {
+		t.Errorf("%d events with a link, %v", len(events), err)
+	}
+}
+
+// TestWhoSignedUpIsMarked opens a store of before there was the mark.
+func TestWhoSignedUpIsMarked(t *testing.T) {
+	c := store.Config{URL: storetest.URL(t), Key: storetest.Key}
+	db, err := store.Open(t.Context(), c)
+	must(t, err)
+	by := map[string]string{"by": "boss"}
+	for name, added := range map[string]postern.Event{
+		"byhand":   {Details: map[string]string{"by": "root"}},
+		"nobody":   {}, // whoever ran the command has no name
+		"invited":  {Address: "192.0.2.1", Details: by},
+		"herself":  {Address: "192.0.2.2"},
+		"marked":   {Address: "192.0.2.3"},
+		"approved": {Address: "192.0.2.4"},
+		"moved":    {Address: "192.0.2.5"},
+		"refused":  {Address: "192.0.2.6", Outcome: postern.Refused},
+	} {
+		p := postern.Person{Name: name}
+		if name == "marked" {
+			p.Groups = []string{postern.SignedUp}
+		}
+		must(t, db.AddPerson(t.Context(), p))
+		added.Kind, added.Person = postern.EventPersonAdded, name
+		must(t, db.Append(t.Context(), added))
+	}
+	must(t, db.Append(t.Context(),
+		postern.Event{Kind: postern.EventPersonChanged, Person: "approved", Details: by, Reason: "left the group signed-up"},
+		postern.Event{Kind: postern.EventPersonChanged, Person: "moved", Details: by, Reason: "address a@example.com changed to b@example.com"}))
+	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM goose_db_version WHERE version_id = 302`)
+		return err
+	}))
+	must(t, db.Close())
+
+	db, err = store.Open(t.Context(), c)
+	must(t, err)
+	defer db.Close()
+	people, err := db.People(t.Context())
+	must(t, err)
+	var marked []string
+	for _, p := range people {
+		if slices.Contains(p.Groups, postern.SignedUp) {
+			marked = append(marked, p.Name)
+		}
+	}
+	if want := []string{"herself", "marked", "moved"}; !slices.Equal(marked, want) {
+		t.Errorf("%v are marked, not %v", marked, want)
+	}
+}

@@ -1,0 +1,29 @@
+package store_test
+
+import (
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+)
+
+// TestADisabledFactorIsOne: whose key was taken away has a factor all the same,
+// or taking it away would open the door that asks only those who have one.
+func TestADisabledFactorIsOne(t *testing.T) {
+	db := storetest.Open(t)
+	keys := store.NewOTP(db)
+	for _, name := range []string{"dan", "eve"} {
+		must(t, db.AddPerson(t.Context(), postern.Person{Name: name}))
+	}
+	must(t, db.PutCredential(t.Context(), postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "dan"}))
+	for _, status := range []postern.CredentialStatus{postern.CredentialActive, postern.CredentialDisabled, postern.CredentialRevoked} {
+		must(t, db.SetCredentialStatus(t.Context(), postern.YubiKey, "vvccccbdefgh", status))
+		if n, err := keys.Factors(t.Context(), "dan"); err != nil || n != 1 {
+			t.Errorf("%s: %d factors, %v", status, n, err)
+		}
+	}
+	if n, err := keys.Factors(t.Context(), "eve"); err != nil || n != 0 {
+		t.Errorf("eve: %d factors, %v", n, err)
+	}
+}

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/timeline"
+)
+
+// toldSetting is the index of the first event that people were not told of yet,
+// among the portal's settings.
+const toldSetting = "told"
+
+// toldStep is how many events that are nobody's news may be looked at again.
+const toldStep = 1000
+
+// BeginTelling implements [portal.Teller].
+func (s Portal) BeginTelling(ctx context.Context) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		size, err := tx.logSize(ctx)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, toldSetting, strconv.FormatInt(size, 10))
+		return err
+	})
+}
+
+func (tx *Tx) logSize(ctx context.Context) (n int64, err error) {
+	err = tx.QueryRow(ctx, `SELECT size FROM log_state WHERE id = 1`).Scan(&n)
+	return n, err
+}
+
+// Untold implements [portal.Teller].
+func (s Portal) Untold(ctx context.Context, kinds []string, n int) (portal.Untold, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Untold, error) {
+		var u portal.Untold
+		var from string
+		err := tx.QueryRow(ctx, `SELECT value FROM portal_settings WHERE name = $1`, toldSetting).Scan(&from)
+		if errors.Is(err, sql.ErrNoRows) {
+			return u, nil
+		}
+		if err == nil {
+			u.From, err = strconv.ParseInt(from, 10, 64)
+		}
+		if err != nil {
+			return u, err
+		}
+		if u.Next, err = tx.logSize(ctx); err != nil || u.Next == u.From {
+			return u, err
+		}
+		if u.Events, err = tx.eventsOf(ctx, u.From, kinds, n); err != nil {
+			return u, err
+		}
+		switch {
+		case len(u.Events) == n:
+			u.Next = u.Events[n-1].Index + 1
+		case len(u.Events) == 0 && u.Next < u.From+toldStep:
+			u.Next = u.From
+		}
+		return u, nil
+	})
+}
+
+// eventsOf returns the first n events of some kinds, from an index on.
+func (tx *Tx) eventsOf(ctx context.Context, from int64, kinds []string, n int) ([]postern.Event, error) {
+	args := []any{from, n}
+	for _, k := range kinds {
+		args = append(args, k)
+	}
+	marks := ""
+	for i := range kinds {
+		marks += ", $" + strconv.Itoa(i+3)
+	}
+	rows, err := tx.Query(ctx, `SELECT line FROM log_events WHERE idx >= $1 AND kind IN (`+strings.TrimPrefix(marks, ", ")+`) ORDER BY idx LIMIT $2`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var events []postern.Event
+	for rows.Next() {
+		var line []byte
+		if err := rows.Scan(&line); err != nil {
+			return nil, err
+		}
+		e, err := timeline.Decode(line)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	return events, rows.Err()
+}
+
+// Tell implements [portal.Teller].
+func (s Portal) Tell(ctx context.Context, u portal.Untold, messages []portal.Message) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE portal_settings SET value = $1 WHERE name = $2 AND value = $3`,
+			strconv.FormatInt(u.Next, 10), toldSetting, strconv.FormatInt(u.From, 10))
+		if err != nil || n == 0 {
+			return err
+		}
+		for _, m := range messages {
+			if err := tx.putMessage(ctx, m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SSHKeyKnown implements [portal.Teller].
+func (s Portal) SSHKeyKnown(ctx context.Context, serial string) (bool, error) {
+	n, err := strconv.ParseUint(serial, 10, 63)
+	if err != nil {
+		return false, nil
+	}
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (known bool, err error) {
+		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ssh_certificates c JOIN ssh_certificates o ON o.person = c.person
+			WHERE c.serial = $1 AND o.fingerprint = c.fingerprint AND o.issued < c.issued AND o.revoked = 0)`, int64(n)).Scan(&known)
+		return known, err
+	})
+}

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/postern-project/postern/internal/relay"
+)
+
+// maxAgents bounds how many agents of one source are remembered: a host has one,
+// and a new one when its spool was lost.
+const maxAgents = 64
+
+// Relay implements [relay.Store].
+func (db *DB) Relay(ctx context.Context, source, agent string, batch []relay.Numbered) (seq int64, err error) {
+	err = db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		seq, err = relayed(ctx, tx, source, agent, batch)
+		return err
+	})
+	return seq, err
+}
+
+func relayed(ctx context.Context, tx *Tx, source, agent string, batch []relay.Numbered) (seq int64, err error) {
+	err = tx.QueryRow(ctx, `SELECT seq FROM relay_agents WHERE source = $1 AND agent = $2`, source, agent).Scan(&seq)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return 0, err
+	}
+	before := seq
+	for _, n := range batch {
+		if n.Seq <= seq {
+			continue
+		}
+		if missing := n.Seq - seq - 1; missing > 0 {
+			if err := tx.Append(ctx, relay.Gap(source, missing, tx.db.Now())); err != nil {
+				return 0, err
+			}
+		}
+		if err := tx.Append(ctx, n.Event); err != nil {
+			return 0, err
+		}
+		seq = n.Seq
+	}
+	if seq == before {
+		return seq, nil
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO relay_agents (source, agent, seq, heard) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (source, agent) DO UPDATE SET seq = excluded.seq, heard = excluded.heard`, source, agent, seq, micros(tx.db.Now()))
+	if err != nil || before != 0 {
+		return seq, err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM relay_agents WHERE source = $1 AND agent NOT IN
+		(SELECT agent FROM relay_agents WHERE source = $1 ORDER BY heard DESC, agent LIMIT $2)`, source, maxAgents)
+	return seq, err
+}

@@ -1,0 +1,27 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/store"
+)
+
+// issuer is the ID of the CA that [AddIssuer] makes known.
+const issuer = "test"
+
+// AddIssuer makes a test's own CA known to a store, by its certificate (DER).
+func AddIssuer(t testing.TB, db *store.DB, certificate []byte) {
+	t.Helper()
+	if err := db.AddIssuers(t.Context(), []ca.Issuer{{ID: issuer, Role: ca.Server, Certificate: certificate, PublicKey: []byte{}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// AddCertificate records a server certificate (DER) that this CA has signed.
+func AddCertificate(ctx context.Context, db *store.DB, serial string, certificate []byte) error {
+	c := ca.Certificate{Serial: serial, Issuer: issuer, Profile: ca.ProfileServer, DER: certificate}
+	return db.AddCertificate(ctx, c, postern.Event{Kind: postern.EventCertIssued, Object: serial})
+}

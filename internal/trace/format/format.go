@@ -1,0 +1,141 @@
+// Package format writes what a trace saw: for people, as JSON lines (schema.md),
+// and in the formats of the SystemTap scripts that libvirt's probes were made
+// for. It reads payloads with trace/libvirt and trace/qmp, masks secrets unless
+// told otherwise, and lets no foreign control character through.
+package format
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+)
+
+// Format is a way to write events.
+type Format string
+
+// The formats.
+const (
+	People Format = ""      // for a reader: wall clock, names, arguments, durations
+	JSON   Format = "json"  // one object a line
+	STP    Format = "stp"   // as libvirt's example scripts print: rpc-monitor, events, qemu-monitor
+	Raw    Format = "raw"   // RPC messages by number: client=0x… len=… program=…
+	Named  Format = "named" // the same by name
+)
+
+// Formats lists the formats by the names that a command line takes.
+func Formats() []Format { return []Format{"people", JSON, STP, Raw, Named} }
+
+// Config says how events are written. Its zero value is for people, without
+// colour.
+type Config struct {
+	Format  Format
+	Color   bool // people: for a terminal
+	Full    bool // payloads, stacks and monitor messages at full length
+	Secrets bool // secrets too
+	Tree    bool // people: below a reply, what was said to QEMU for it
+}
+
+// Validate checks c.
+func (c Config) Validate() error {
+	switch c.Format {
+	case People, "people", JSON, STP, Raw, Named:
+		return nil
+	}
+	return fmt.Errorf("no output format %q: there are %v", c.Format, Formats())
+}
+
+// Writer writes events. It is not safe for concurrent use. It buffers; Idle
+// writes out.
+type Writer struct {
+	w     io.Writer
+	c     Config
+	style libvirt.Style
+	buf   []byte
+	dec   libvirt.Decoder
+	begin uint64 // milliseconds of CLOCK_MONOTONIC
+	write func(*event.Event)
+	socks sockets
+	clock clock
+}
+
+// flushAt is how many bytes are gathered before they are written.
+const flushAt = 64 << 10
+
+// New returns a writer of c's format to w.
+func New(w io.Writer, c Config) (*Writer, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	f := &Writer{w: w, c: c, style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096)}
+	if c.Full {
+		f.dec.Limit = 1 << 20 // more than the largest capture can hold
+	}
+	switch c.Format {
+	case JSON:
+		f.write = f.json
+	case STP:
+		f.write = f.stp
+	case Raw, Named:
+		f.write = f.raw
+	default:
+		f.write = f.people
+	}
+	return f, nil
+}
+
+// Begin writes the format's opening line. The relative times of STP count from
+// mono, nanoseconds of CLOCK_MONOTONIC; wall is the same moment.
+func (f *Writer) Begin(mono uint64, wall time.Time) error {
+	f.begin = mono / 1e6
+	switch f.c.Format {
+	case STP:
+		f.buf = append(f.stamp(mono), "begin\n"...)
+	case JSON:
+		f.beginJSON(mono, wall)
+	}
+	return f.Idle()
+}
+
+// Event writes one event.
+func (f *Writer) Event(e *event.Event) error {
+	f.socks.track(e)
+	f.write(e)
+	f.socks.untrack(e)
+	if len(f.buf) >= flushAt {
+		return f.Idle()
+	}
+	return nil
+}
+
+// End writes the format's closing line, if it has one.
+func (f *Writer) End(seen uint64, losses []event.Loss) error {
+	if f.c.Format == JSON {
+		f.endJSON(seen, losses)
+	}
+	return f.Idle()
+}
+
+// Idle writes out what is buffered.
+func (f *Writer) Idle() error {
+	if len(f.buf) == 0 {
+		return nil
+	}
+	_, err := f.w.Write(f.buf)
+	f.buf = f.buf[:0]
+	return err
+}
+
+// decode decodes an RPC event's payload. The message stands until the next call.
+func (f *Writer) decode(e *event.Event) *libvirt.Message {
+	return f.dec.Decode(header(e), e.Payload, e.PayloadLen)
+}
+
+func header(e *event.Event) libvirt.Header {
+	return libvirt.Header{
+		Len: uint32(e.Len), Prog: e.Prog, Vers: e.Vers, Proc: e.Proc,
+		Type: libvirt.Type(e.Type), Serial: e.Serial, Status: libvirt.Status(e.Status),
+	}
+}

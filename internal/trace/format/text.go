@@ -1,0 +1,176 @@
+package format
+
+import (
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+)
+
+// clean appends foreign text so that it stays on its line and no terminal obeys
+// it; what is printable stays as it is.
+func clean(dst []byte, s string) []byte {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c >= 0x7f {
+			return libvirt.AppendPrintable(dst, s)
+		}
+	}
+	return append(dst, s...)
+}
+
+// short appends at most n bytes of s.
+func short(dst []byte, s string, n int) []byte {
+	if len(s) <= n {
+		return clean(dst, s)
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return append(clean(dst, s[:n]), "…"...)
+}
+
+// stackLines appends a line for each frame of the event's stack:
+// 0xaddr : symbol+off/size [module].
+func (f *Writer) stackLines(e *event.Event, indent string) {
+	for i := range e.Frames {
+		f.buf = append(f.buf, indent...)
+		f.buf = append(appendFrame(f.buf, &e.Frames[i]), '\n')
+	}
+}
+
+func appendFrame(dst []byte, fr *event.Frame) []byte {
+	dst = pointer(dst, fr.PC, 0)
+	if fr.Size > 0 {
+		dst = append(dst, " : "...)
+		if fr.Symbol != "" {
+			dst = clean(dst, fr.Symbol)
+		} else { // only its bounds are known
+			dst = pointer(dst, fr.Start, 0)
+		}
+		dst = strconv.AppendUint(append(dst, "+0x"...), fr.Offset, 16)
+		dst = strconv.AppendUint(append(dst, "/0x"...), fr.Size, 16)
+	}
+	if fr.Module == "" {
+		return dst
+	}
+	dst = clean(append(dst, " ["...), fr.Module)
+	if fr.Size == 0 {
+		dst = strconv.AppendUint(append(dst, "+0x"...), fr.ModuleOffset, 16)
+		dst = strconv.AppendUint(append(dst, "/0x"...), fr.ModuleSize, 16)
+	}
+	return append(dst, ']')
+}
+
+// clock writes wall-clock times, formatting each second once.
+type clock struct {
+	second int64
+	text   [8]byte
+	utc    int64
+	stamps [20]byte
+}
+
+// append appends 15:04:05.000000 in local time.
+func (c *clock) append(dst []byte, t time.Time) []byte {
+	if s := t.Unix(); s != c.second || c.text[0] == 0 {
+		c.second = s
+		t.Local().AppendFormat(c.text[:0], "15:04:05")
+	}
+	dst = append(dst, c.text[:]...)
+	return padNumber(append(dst, '.'), uint64(t.Nanosecond()/1000), 6, '0')
+}
+
+// stamp appends 2006-01-02T15:04:05.000000Z.
+func (c *clock) stamp(dst []byte, t time.Time) []byte {
+	if s := t.Unix(); s != c.utc || c.stamps[0] == 0 {
+		c.utc = s
+		c.stamps = [20]byte{}
+		t.UTC().AppendFormat(c.stamps[:0], "2006-01-02T15:04:05.")
+	}
+	dst = append(dst, c.stamps[:]...)
+	return append(padNumber(dst, uint64(t.Nanosecond()/1000), 6, '0'), 'Z')
+}
+
+// Duration returns a duration with three significant digits: 41 ms, 1.25 s.
+func Duration(d time.Duration) string { return string(took(nil, d)) }
+
+// took appends a duration with three significant digits: 41 ms, 1.25 s.
+func took(dst []byte, d time.Duration) []byte {
+	switch {
+	case d < time.Microsecond:
+		return append(strconv.AppendInt(dst, d.Nanoseconds(), 10), " ns"...)
+	case d < time.Millisecond:
+		return append(digits(dst, d.Nanoseconds(), 1000), " µs"...)
+	case d < time.Second:
+		return append(digits(dst, d.Nanoseconds(), 1e6), " ms"...)
+	}
+	return append(digits(dst, d.Nanoseconds(), 1e9), " s"...)
+}
+
+// digits appends n in units with three significant digits.
+func digits(dst []byte, n, unit int64) []byte {
+	places, step := 2, unit/100
+	switch {
+	case n >= 100*unit:
+		places, step = 0, unit
+	case n >= 10*unit:
+		places, step = 1, unit/10
+	}
+	n = (n + step/2) / step // rounded
+	dst = strconv.AppendInt(dst, n*step/unit, 10)
+	if places == 0 {
+		return dst
+	}
+	rest := n % (unit / step)
+	return padNumber(append(dst, '.'), uint64(rest), places, '0')
+}
+
+// who appends who is at the other end of a connection: the strongest identity
+// that is known, and the process or address.
+func who(dst []byte, p *event.Peer) []byte {
+	dst = appendIdentity(dst, p)
+	switch {
+	case p.PID != 0:
+		dst = append(dst, ' ')
+		dst = short(dst, program(p.Command), 24)
+		dst = append(strconv.AppendInt(append(dst, '['), int64(p.PID), 10), ']')
+	case p.Remote != "":
+		if p.SASLName+p.TLSName != "" {
+			dst = append(dst, ' ')
+		}
+		dst = short(dst, p.Remote, 64)
+	}
+	return dst
+}
+
+// appendIdentity appends the strongest identity that is known.
+func appendIdentity(dst []byte, p *event.Peer) []byte {
+	switch {
+	case p.SASLName != "":
+		return short(dst, p.SASLName, 64)
+	case p.TLSName != "":
+		return short(dst, p.TLSName, 96)
+	case p.User != "":
+		return short(dst, p.User, 32)
+	case p.PID != 0 && p.UID >= 0:
+		return strconv.AppendInt(append(dst, "uid "...), int64(p.UID), 10)
+	}
+	return dst
+}
+
+// program returns the base name of a command line's program.
+func program(command string) string {
+	end := len(command)
+	start := 0
+	for i := range len(command) {
+		if command[i] == ' ' {
+			end = i
+			break
+		}
+		if command[i] == '/' {
+			start = i + 1
+		}
+	}
+	return command[start:end]
+}
