@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
 )
 
 // One-time passwords checked a second, each durable before its answer: our

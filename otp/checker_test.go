@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // checker returns a checker over the house, whose outside service is another

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // forger answers as a validation server would, with whatever is asked of it:

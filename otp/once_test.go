@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 var (

@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // outage is a server whose database breaks and, perhaps, comes back.

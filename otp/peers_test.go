@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // Real clients of the validation protocol against the service.

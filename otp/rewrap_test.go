@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // TestKeysAreSealedAgainWhileServing changes the key-encrypting key under a

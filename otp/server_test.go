@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
 )
 
 // The tests of what happens when a server dies need one that can: the test

@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
 )
 
 const nonce = "kakakakakakakakakakakaka"

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
 )
 
 var loopbackNet = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}

@@ -21,9 +21,9 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd"
-	"github.com/postern-project/postern/timeline"
 	"github.com/postern-project/postern/internal/trace"
 	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
 )
 

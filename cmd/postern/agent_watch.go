@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/timeline"
 	"github.com/postern-project/postern/internal/trace"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/timeline"
 )
 
 // interest says when a call of a procedure is told of.

@@ -24,8 +24,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/internal/posterntest"
 )
 

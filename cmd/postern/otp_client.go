@@ -10,8 +10,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
 

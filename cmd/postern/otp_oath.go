@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
 

@@ -7,8 +7,8 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // mappingsFile is libpam-yubico's list of accounts and keys, which counts here

@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
 

@@ -12,10 +12,10 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 )
 
 // portalKeyring fits one-time passwords, ACME keys and SSH certificates to the

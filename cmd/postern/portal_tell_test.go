@@ -10,9 +10,9 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -16,10 +16,10 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/front"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"

@@ -12,9 +12,9 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/relay"

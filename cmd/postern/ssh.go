@@ -7,9 +7,9 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
 

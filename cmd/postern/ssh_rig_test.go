@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
 

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 )
 

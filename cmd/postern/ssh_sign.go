@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
 
