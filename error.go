@@ -3,7 +3,6 @@ package postern
 import (
 	"errors"
 	"fmt"
-	"net/http"
 )
 
 // Code classifies an Error for whoever has to act on it. It maps to an HTTP
@@ -27,13 +26,13 @@ var codes = [...]struct {
 	status int
 	exit   int
 }{
-	Internal:    {"internal", http.StatusInternalServerError, 1},
-	Invalid:     {"invalid", http.StatusBadRequest, 2},
-	Denied:      {"denied", http.StatusForbidden, 3},
-	NotFound:    {"not found", http.StatusNotFound, 4},
-	Conflict:    {"conflict", http.StatusConflict, 1},
-	Unavailable: {"unavailable", http.StatusServiceUnavailable, 5},
-	TooMany:     {"too many", http.StatusTooManyRequests, 5},
+	Internal:    {"internal", 500, 1},
+	Invalid:     {"invalid", 400, 2},
+	Denied:      {"denied", 403, 3},
+	NotFound:    {"not found", 404, 4},
+	Conflict:    {"conflict", 409, 1},
+	Unavailable: {"unavailable", 503, 5},
+	TooMany:     {"too many", 429, 5},
 }
 
 // String returns the code's name in words.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
@@ -125,7 +124,7 @@ func (g *Guard) Anyone() bool { return g.anyone }
 // Request is what a rule may read of a request.
 type Request struct {
 	Method, Path, Query, URI, Host, Proto string
-	Header                                http.Header
+	Header                                map[string][]string
 	Address                               netip.Addr
 	Time                                  time.Time
 	TLS                                   *tls.ConnectionState
