@@ -43,7 +43,7 @@ type row struct {
 const shared = "durable"
 
 const (
-	domain   = "acme apache ca gate otp people portal reach relay sshd state timeline"
+	domain   = "acme apache ca gate otp portal reach relay sshd timeline"
 	adapters = "front store"
 )
 
@@ -55,8 +55,6 @@ var rows = map[string]row{
 	"pam":     {},
 	"reach":   {knows: "HTTP"},
 	"durable": {},
-	"state":   {},
-	"people":  {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},
@@ -72,11 +70,14 @@ var rows = map[string]row{
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
 
+	"state":  {imports: "store"},
+	"people": {imports: "ca portal state store"},
+
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
-	"server": {imports: domain + " " + adapters, knows: "HTTP"},
+	"server": {imports: domain + " people state " + adapters, knows: "HTTP"},
 
-	"cmd": {imports: domain + " " + adapters + " trace client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
 	"bench":       {imports: "posterntest trace", knows: "HTTP Caddy BPF", tests: "SQL " + domain},
@@ -276,8 +277,8 @@ func TestImportRulesCanFail(t *testing.T) {
 		"internal/reach":            {"internal/acme", "internal/portal", "internal/store"},
 		"internal/store":            {caddy, "front", "github.com/caddyserver/certmagic", "internal/server"},
 		"front":                     {"database/sql", sqlite, "github.com/jackc/pgx/v5", "internal/store", "internal/ca"},
-		"internal/state":            {"internal/store", "net/http", "database/sql"},
-		"internal/people":           {"internal/portal", "internal/store", "database/sql"},
+		"internal/state":            {"internal/ca", "internal/portal", "front", "net/http", "database/sql", cobra},
+		"internal/people":           {"front", caddy, "internal/server", "net/http", "database/sql", cobra},
 		"internal/durable":          {"internal/store", "timeline", "net/http"},
 		"internal/agent":            {"internal/store", "internal/people", "front", "internal/server", "database/sql"},
 		"internal/client":           {"internal/server", "internal/store", "internal/portal", "internal/ca"},

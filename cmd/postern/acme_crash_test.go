@@ -33,6 +33,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -87,7 +88,7 @@ func serveACMEUntilKilled(t *testing.T, spec string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +333,7 @@ func TestACMEFromTwoServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+		orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

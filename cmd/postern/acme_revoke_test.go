@@ -14,6 +14,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
@@ -58,7 +59,7 @@ func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
 	a, err := ca.Init(t.Context(), ca.Config{}, db)
 	must(t, err)
 	proofs := newACMEProofs(t)
-	orders, err := newACME(t.Context(), &state{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { orders.Close() })
 	srv := httptest.NewServer(orders)

@@ -22,6 +22,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -51,7 +52,7 @@ func newACMERig(t *testing.T) *acmeRig {
 		HTTPPort: posterntest.FreePort(t), TLSPort: posterntest.FreePort(t),
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	orders, err := newACME(t.Context(), &state{Store: rig.db}, rig.ca, acme.Config{}, rig.look, log)
+	orders, err := newACME(t.Context(), &state.State{Store: rig.db}, rig.ca, acme.Config{}, rig.look, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,12 +11,13 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
 
 // newACME returns the ACME server over the authority. Close it before the
 // store.
-func newACME(ctx context.Context, st *state, authority *ca.Authority, cfg acme.Config, look reach.Config, log *slog.Logger) (*acme.Server, error) {
+func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg acme.Config, look reach.Config, log *slog.Logger) (*acme.Server, error) {
 	prober, err := reach.New(look)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/state"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +26,7 @@ const (
 
 // newRemoteEvents takes events of agents elsewhere, each a person in the group
 // agents, who may speak for the host of the same name.
-func newRemoteEvents(st *state, log *slog.Logger) (http.Handler, error) {
+func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
 	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
 		who, _, ok := front.Identify(r)
 		return remoteSource(who, ok)
@@ -57,7 +58,7 @@ func (s *eventService) Close() error {
 
 // serveEvents takes events on a Unix socket in the state directory, from root and
 // the server's own user, and from them the wish to load the configuration again.
-func serveEvents(st *state, reload http.Handler, log *slog.Logger) (*eventService, error) {
+func serveEvents(st *state.State, reload http.Handler, log *slog.Logger) (*eventService, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err)
@@ -71,7 +72,7 @@ func serveEvents(st *state, reload http.Handler, log *slog.Logger) (*eventServic
 	if err != nil {
 		return nil, err
 	}
-	l, err := listenPrivate(st.path(agentSocket))
+	l, err := listenPrivate(st.Path(agentSocket))
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
 	}

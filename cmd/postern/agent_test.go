@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/timeline"
@@ -53,7 +54,7 @@ func startAgent(t *testing.T, stateDir string, args ...string) (stop func() (str
 }
 
 // takeEvents takes what agents on this host send, as postern run does.
-func takeEvents(t *testing.T, st *state) (stop func()) {
+func takeEvents(t *testing.T, st *state.State) (stop func()) {
 	t.Helper()
 	s, err := serveEvents(st, http.NotFoundHandler(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
@@ -257,7 +258,7 @@ func TestAnotherUserMaySendNoEvents(t *testing.T) {
 	posterntest.NeedRoot(t)
 	rig := newSSHRig(t)
 	defer takeEvents(t, rig.st)()
-	path := rig.st.path(agentSocket)
+	path := rig.st.Path(agentSocket)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatal(info, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
 
@@ -33,11 +35,11 @@ func newCA(a *app) *cobra.Command {
 }
 
 // openCA opens the state and the authority in it.
-func (a *app) openCA(ctx context.Context) (*state, *ca.Authority, error) {
+func (a *app) openCA(ctx context.Context) (*state.State, *ca.Authority, error) {
 	return a.openCAWith(ctx, ca.Config{Keys: deviceKeys()})
 }
 
-func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state, *ca.Authority, error) {
+func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state.State, *ca.Authority, error) {
 	st, err := a.open(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -51,7 +53,7 @@ func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state, *ca.Author
 }
 
 // deviceKeys reaches CAs' keys in devices.
-func deviceKeys() *pkcs11.Keys { return &pkcs11.Keys{ReadPIN: readCredential} }
+func deviceKeys() *pkcs11.Keys { return &pkcs11.Keys{ReadPIN: durable.ReadCredential} }
 
 // validityFlag is a duration that may be given in days: 90d.
 type validityFlag time.Duration

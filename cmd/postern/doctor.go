@@ -13,6 +13,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -147,7 +148,7 @@ func (d *doctor) state(ctx context.Context) {
 	}
 	defer st.Close()
 	d.ok("the database in %s opens", dir)
-	if _, err := os.Stat(st.path(nextKEKFile)); err == nil {
+	if st.Rekeying() {
 		d.wrong("key", "postern rekey", "a change of the key-encrypting key was not finished")
 	}
 	d.room(dir)
@@ -169,7 +170,7 @@ func (d *doctor) room(dir string) {
 	}
 }
 
-func (d *doctor) log(ctx context.Context, st *state) {
+func (d *doctor) log(ctx context.Context, st *state.State) {
 	report, err := st.Store.VerifyLog(ctx)
 	switch {
 	case err != nil:
@@ -182,7 +183,7 @@ func (d *doctor) log(ctx context.Context, st *state) {
 }
 
 // following says whether a server of this state reads what sshd logs.
-func (d *doctor) following(ctx context.Context, st *state) {
+func (d *doctor) following(ctx context.Context, st *state.State) {
 	last, err := lastFollowing(ctx, st)
 	switch {
 	case err != nil:
@@ -196,7 +197,7 @@ func (d *doctor) following(ctx context.Context, st *state) {
 // soon is how long before its end a certificate is worth a word.
 const soon = 14 * 24 * time.Hour
 
-func (d *doctor) authority(ctx context.Context, st *state) {
+func (d *doctor) authority(ctx context.Context, st *state.State) {
 	authority, err := ca.Open(ctx, ca.Config{Keys: deviceKeys()}, st.Store)
 	if err != nil {
 		d.failed("ca", err, "postern init")
@@ -255,7 +256,7 @@ func (d *doctor) devices(ctx context.Context, authority *ca.Authority) {
 }
 
 func (d *doctor) server(dir string) {
-	pid, err := runningPID(dir)
+	pid, err := state.ServedBy(dir)
 	if err != nil {
 		d.advise("server", "postern run", "no server runs on %s", dir)
 		return

@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
-	"os"
 	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
 
@@ -114,7 +113,7 @@ func (o *initOptions) asksForCA() bool {
 }
 
 // initCA makes the authority if there is none, and reports whether it did.
-func initCA(ctx context.Context, st *state, cfg ca.Config) (*ca.Authority, bool, error) {
+func initCA(ctx context.Context, st *state.State, cfg ca.Config) (*ca.Authority, bool, error) {
 	authority, err := ca.Init(ctx, cfg, st.Store)
 	if postern.CodeOf(err) != postern.Conflict || err == nil {
 		return authority, err == nil, err
@@ -126,7 +125,7 @@ func initCA(ctx context.Context, st *state, cfg ca.Config) (*ca.Authority, bool,
 // chooseDatabase remembers the database that the flags name, if they do.
 func (a *app) chooseDatabase(o *initOptions) error {
 	switch {
-	case o.database != "" && hasPassword(o.database):
+	case o.database != "" && state.HasPassword(o.database):
 		return postern.Errorf(postern.Invalid, "--database holds a password, which others on this host can see now: change it").
 			WithHint("give the URL in a file, --database-file FILE, or leave the password to PGPASSFILE")
 	case o.database != "":
@@ -142,38 +141,10 @@ func (a *app) chooseDatabase(o *initOptions) error {
 	return nil
 }
 
-// hasPassword reports whether a database's URL holds one.
-func hasPassword(database string) bool {
-	u, err := url.Parse(database)
-	if err != nil {
-		return strings.Contains(database, "@")
-	}
-	_, set := u.User.Password()
-	return set || u.Query().Has("password") || u.Query().Has("sslpassword")
-}
-
-// rememberDatabase writes the database's URL into the state directory, unless
-// another one stands there.
 func (a *app) rememberDatabase(url string) error {
-	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
-		return postern.Errorf(postern.Invalid, "the database's URL does not begin with postgres://").WithHint("without it the database is a SQLite file in the state directory")
-	}
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return postern.Errorf(postern.Unavailable, "make the state directory: %w", err)
-	}
-	st := state{Dir: dir}
-	if _, err := os.Stat(st.path(databaseFile)); err == nil {
-		return postern.Errorf(postern.Conflict, "%s has a SQLite database already", dir).WithHint("choose another --state directory")
-	}
-	if err := writeOnce(st.path(urlFile), []byte(url+"\n"), 0o600); err != nil {
-		return err
-	}
-	if have, err := databaseURL(dir); err != nil || have != url {
-		return postern.Errorf(postern.Conflict, "the state in %s uses another database", dir).WithHint("choose another --state directory, or edit %s", st.path(urlFile))
-	}
-	return nil
+	return state.UseDatabase(dir, url)
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -76,7 +77,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return err
 	}
 	defer st.Close()
-	remembered, err := os.ReadFile(st.path(checkpointFile))
+	remembered, err := os.ReadFile(st.Path(checkpointFile))
 	switch {
 	case err == nil:
 		earlier = append(earlier, string(remembered))
@@ -94,11 +95,11 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return postern.Errorf(postern.Internal, "the timeline was changed after it was written")
 	}
 	if o.save != "" {
-		if err := replaceFile(o.save, []byte(report.Checkpoint), 0o644); err != nil {
+		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
 			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
 		}
 	}
-	err = replaceFile(st.path(checkpointFile), []byte(report.Checkpoint), 0o644)
+	err = st.Replace(checkpointFile, []byte(report.Checkpoint), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
 		return postern.Errorf(postern.Unavailable, "remember the checkpoint: %w", err)
 	}
@@ -185,5 +186,5 @@ func (a *app) logProve(ctx context.Context, arg, output string) error {
 		_, err := a.out.Write(text)
 		return err
 	}
-	return replaceFile(output, text, 0o644)
+	return durable.Output(output, text, 0o644)
 }

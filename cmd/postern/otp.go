@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ func newOTP(a *app) *cobra.Command {
 }
 
 // withOTP opens the state and does something with its one-time passwords.
-func (a *app) withOTP(ctx context.Context, f func(st *state, keys *store.OTP) error) error {
+func (a *app) withOTP(ctx context.Context, f func(st *state.State, keys *store.OTP) error) error {
 	st, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -157,7 +158,7 @@ func oathItem(o *otp.OATH) otpItem {
 }
 
 // otpItems returns keys and devices, of one person or all.
-func otpItems(ctx context.Context, st *state, keys *store.OTP, person string) ([]otpItem, error) {
+func otpItems(ctx context.Context, st *state.State, keys *store.OTP, person string) ([]otpItem, error) {
 	items := []otpItem{}
 	all, err := keys.Keys(ctx, person)
 	if err != nil {
@@ -187,7 +188,7 @@ last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(st *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
 				items, err := otpItems(cmd.Context(), st, keys, person)
 				if err != nil {
 					return err
@@ -221,7 +222,7 @@ func (a *app) otpTable(items []otpItem) error {
 }
 
 // findItem returns the key or device of an ID.
-func findItem(ctx context.Context, st *state, keys *store.OTP, id string) (otpItem, error) {
+func findItem(ctx context.Context, st *state.State, keys *store.OTP, id string) (otpItem, error) {
 	items, err := otpItems(ctx, st, keys, "")
 	if err != nil {
 		return otpItem{}, err
@@ -243,7 +244,7 @@ func newOTPShow(a *app) *cobra.Command {
 		Example: "  postern otp show vvccccbdefgh",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
 				i, err := findItem(cmd.Context(), st, keys, args[0])
 				if err != nil {
 					return err
@@ -303,7 +304,7 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 		Example: "  postern otp " + s.use + " vvccccbdefgh",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
 				i, err := findItem(cmd.Context(), st, keys, args[0])
 				if err != nil {
 					return err
@@ -331,7 +332,7 @@ func newOTPAssign(a *app) *cobra.Command {
 		Example: "  postern otp assign vvccccbdefgh --person alice",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
 				if person != "" {
 					if _, err := st.Store.Person(cmd.Context(), person); err != nil {
 						return err

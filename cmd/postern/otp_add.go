@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -76,7 +77,7 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 	if !otp.ValidPublicID(k.PublicID) || len(k.PublicID)%2 != 0 {
 		return postern.Errorf(postern.Invalid, "%q is not a public ID", k.PublicID).WithHint("an even number of up to 16 letters of cbdefghijklnrtuv")
 	}
-	return a.withOTP(ctx, func(st *state, keys *store.OTP) error {
+	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
 		if _, err := st.Store.Person(ctx, o.person); err != nil {
 			return err
 		}
@@ -106,7 +107,7 @@ func burn(o otpAdd, k *otp.Key) string {
 
 // otpTouch registers a key by one of its codes.
 func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
-	return a.withOneTime(ctx, func(st *state, ot *oneTime) error {
+	return a.withOneTime(ctx, func(st *state.State, ot *oneTime) error {
 		code, err := a.typed("-", "Touch the key: ")
 		if err != nil {
 			return err
@@ -124,7 +125,7 @@ func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
 
 // withOneTime opens the state and does something with what checks one-time
 // passwords in a server.
-func (a *app) withOneTime(ctx context.Context, f func(st *state, ot *oneTime) error) error {
+func (a *app) withOneTime(ctx context.Context, f func(st *state.State, ot *oneTime) error) error {
 	st, err := a.open(ctx)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -63,7 +64,7 @@ func (a *app) otpClientAdd(ctx context.Context, c *otp.APIClient, out string) er
 	if err := a.secretTarget(out); err != nil {
 		return err
 	}
-	return a.withOTP(ctx, func(_ *state, keys *store.OTP) error {
+	return a.withOTP(ctx, func(_ *state.State, keys *store.OTP) error {
 		if err := keys.AddClient(ctx, c); err != nil {
 			return err
 		}
@@ -99,7 +100,7 @@ func newOTPClientList(a *app) *cobra.Command {
 		Example: "  postern otp client list --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				clients, err := keys.Clients(cmd.Context())
 				if err != nil {
 					return err
@@ -143,7 +144,7 @@ func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.
 			if err != nil {
 				return postern.Errorf(postern.Invalid, "%q is not the number of an API client", args[0])
 			}
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				err := keys.SetClientDisabled(cmd.Context(), id, disabled)
 				if err == nil {
 					fmt.Fprintf(a.out, "%sd API client %d\n", use, id)
@@ -163,7 +164,7 @@ func newOTPOutside(a *app) *cobra.Command {
 			Example: "  postern otp outside remove",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error { return keys.RemoveOutside(cmd.Context()) })
+				return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error { return keys.RemoveOutside(cmd.Context()) })
 			},
 		})
 }
@@ -190,7 +191,7 @@ key. No proxy is used unless one is given here.`,
 			if len(c.URLs) == 0 {
 				c.URLs = []string{otp.YubiCloud}
 			}
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error { return keys.SetOutside(cmd.Context(), c) })
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error { return keys.SetOutside(cmd.Context(), c) })
 		},
 	}
 	f := cmd.Flags()
@@ -226,7 +227,7 @@ func newOTPOutsideShow(a *app) *cobra.Command {
 		Example: "  postern otp outside show",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				c, err := keys.Outside(cmd.Context())
 				if err != nil {
 					return err

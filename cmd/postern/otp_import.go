@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -62,7 +63,7 @@ func (a *app) readImport(path, format string) (*otp.Import, error) {
 }
 
 func (a *app) otpImport(ctx context.Context, im *otp.Import, person string, replace bool) error {
-	return a.withOTP(ctx, func(st *state, keys *store.OTP) error {
+	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
 		for _, k := range im.Keys {
 			k.Person = person
 		}
@@ -110,7 +111,7 @@ func (a *app) otpExport(ctx context.Context, what, out string) error {
 	} else if out == "" {
 		out = "-"
 	}
-	return a.withOTP(ctx, func(st *state, keys *store.OTP) error {
+	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
 		all, err := keys.Keys(ctx, "")
 		if err != nil {
 			return err

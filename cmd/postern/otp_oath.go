@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -51,7 +52,7 @@ func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
 	if err := a.secretTarget(o.out); err != nil {
 		return err
 	}
-	return a.withOTP(ctx, func(st *state, keys *store.OTP) error {
+	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
 		if _, err := st.Store.Person(ctx, o.person); err != nil {
 			return err
 		}
@@ -115,7 +116,7 @@ kept. Earlier ones stop working.`,
 			if err := a.secretTarget(out); err != nil {
 				return err
 			}
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				codes, hashes := otp.NewRecoveryCodes(person)
 				if err := keys.SetRecovery(cmd.Context(), person, hashes); err != nil {
 					return err

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 )
@@ -28,9 +29,9 @@ type oneTime struct {
 
 // newOneTime returns what checks one-time passwords over a state. Close it
 // before the state.
-func newOneTime(st *state, log *slog.Logger) (*oneTime, error) {
+func newOneTime(st *state.State, log *slog.Logger) (*oneTime, error) {
 	keys := store.NewOTP(st.Store)
-	if _, err := checkRestored(context.Background(), st); err != nil {
+	if _, err := st.CheckRestored(context.Background()); err != nil {
 		log.Error("no one-time passwords are taken", postern.LogError, err)
 		keys.Refuse(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ func newOTPSync(a *app) *cobra.Command {
 			Example: "  postern otp sync off",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+				return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 					return keys.SetSyncConfig(cmd.Context(), otp.Sync{})
 				})
 			},
@@ -36,7 +37,7 @@ func newOTPSyncShow(a *app) *cobra.Command {
 		Example: "  postern otp sync show --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				s, err := keys.SyncConfig(cmd.Context())
 				if err != nil {
 					return err
@@ -85,7 +86,7 @@ none of this: they share one PostgreSQL database.`,
 				}
 				s.Allow = append(s.Allow, p)
 			}
-			return a.withOTP(cmd.Context(), func(_ *state, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				return keys.SetSyncConfig(cmd.Context(), s)
 			})
 		},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -61,7 +62,7 @@ func withToken(path string, f func(*otp.SoftToken) error) error {
 		return err
 	}
 	defer lock.Close()
-	b, err := readPrivate(path)
+	b, err := durable.ReadSecret(path)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func withToken(path string, f func(*otp.SoftToken) error) error {
 	if b, err = encodeToken(t); err != nil {
 		return err
 	}
-	return replaceFile(path, b, 0o600)
+	return durable.Replace(path, b, 0o600)
 }
 
 // lockToken opens the file and locks it. The file is replaced when it changes,
@@ -191,7 +192,7 @@ func newOTPTokenCSV(a *app) *cobra.Command {
 		Example: "  postern otp token csv token.json | postern otp import --person alice -",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := readPrivate(args[0])
+			b, err := durable.ReadSecret(args[0])
 			if err != nil {
 				return err
 			}

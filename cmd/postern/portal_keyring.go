@@ -14,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 )
@@ -21,7 +22,7 @@ import (
 // portalKeyring fits one-time passwords, ACME keys and SSH certificates to the
 // portal.
 type portalKeyring struct {
-	st    *state
+	st    *state.State
 	keys  *store.OTP
 	check *otp.Checker
 	ca    *ca.Authority

@@ -21,6 +21,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 )
 
 // TestKilledWhileThePortalIssues kills postern run at any moment while people
@@ -83,7 +84,7 @@ type given struct {
 }
 
 // store lets a function use the state's store, beside the server or without it.
-func (k *portalKill) store(f func(ctx context.Context, st *state)) {
+func (k *portalKill) store(f func(ctx context.Context, st *state.State)) {
 	k.t.Helper()
 	st, err := (&app{state: k.r.state}).open(k.t.Context())
 	if err != nil {
@@ -96,7 +97,7 @@ func (k *portalKill) store(f func(ctx context.Context, st *state)) {
 // invite makes new people, each with a link.
 func (k *portalKill) invite(n int) (made []*killLink) {
 	k.t.Helper()
-	k.store(func(ctx context.Context, st *state) {
+	k.store(func(ctx context.Context, st *state.State) {
 		authority, err := ca.Open(ctx, ca.Config{}, st.Store)
 		if err != nil {
 			k.t.Fatal(err)
@@ -228,7 +229,7 @@ func (k *portalKill) csrf() (token string) {
 // hold checks the store that the server left against what it gave out.
 func (k *portalKill) hold(all []given) {
 	k.t.Helper()
-	k.store(func(ctx context.Context, st *state) {
+	k.store(func(ctx context.Context, st *state.State) {
 		for _, g := range all {
 			c, err := st.Store.Certificate(ctx, g.Serial)
 			if err != nil || !bytes.Equal(c.DER, g.Chain[0]) {
@@ -260,7 +261,7 @@ func (k *portalKill) again(links []*killLink) {
 			k.t.Errorf("a link that was used before the end (certificate received: %v): %v %d %s", l.given, err, status, body)
 		}
 	}
-	k.store(func(ctx context.Context, st *state) {
+	k.store(func(ctx context.Context, st *state.State) {
 		for _, l := range links {
 			certs, err := st.Store.Certificates(ctx, ca.Filter{Person: l.person})
 			if err != nil {

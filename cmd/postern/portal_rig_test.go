@@ -27,6 +27,7 @@ import (
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -68,7 +69,7 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 		change(&c)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	st := &state{Dir: t.TempDir(), Store: rig.db}
+	st := &state.State{Dir: t.TempDir(), Store: rig.db}
 	one, err := newOneTime(st, log)
 	if err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 func TestRekeyWhileServing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	r := startRun(t, dir)
-	old, err := os.ReadFile(filepath.Join(dir, kekFile))
+	old, err := os.ReadFile(filepath.Join(dir, "kek"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,10 +25,10 @@ func TestRekeyWhileServing(t *testing.T) {
 		return out.String()
 	}
 	command("rekey")
-	if fresh, err := os.ReadFile(filepath.Join(dir, kekFile)); err != nil || bytes.Equal(fresh, old) {
+	if fresh, err := os.ReadFile(filepath.Join(dir, "kek")); err != nil || bytes.Equal(fresh, old) {
 		t.Fatal("the key is the same", err)
 	}
-	for _, left := range []string{nextKEKFile, takenFile} {
+	for _, left := range []string{"kek.next", "kek.taken"} {
 		if _, err := os.Stat(filepath.Join(dir, left)); err == nil {
 			t.Errorf("%s is left", left)
 		}

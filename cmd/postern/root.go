@@ -34,7 +34,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	if msg := err.Error(); msg != "" {
 		fmt.Fprintf(errw, "postern: %s\n", strings.TrimRight(msg, "\n"))
 	}
-	if hint := postern.HintOf(err); hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fmt.Fprintf(errw, "hint: %s\n", hint)
 	}
 	return postern.CodeOf(err).ExitCode()

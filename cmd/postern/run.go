@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -19,9 +18,9 @@ import (
 	"github.com/postern-project/postern/front"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // runOptions are the flags of run.
@@ -76,7 +75,7 @@ waits until that is settled, and fails with what is wrong.`,
 type server struct {
 	*app
 	opts      *runOptions
-	state     *state
+	state     *state.State
 	authority *ca.Authority
 	oneTime   *oneTime
 	log       *slog.Logger
@@ -104,7 +103,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.state.Close()) }()
-	unlock, err := s.lock()
+	unlock, err := s.state.Lock()
 	if err != nil {
 		return err
 	}
@@ -176,7 +175,7 @@ func spareThread() {
 // reload loads the keys and the configuration again. What is wrong with either
 // is logged and returned, and the old one stays.
 func (s *server) reload(ctx context.Context) error {
-	keys := s.takeKeys()
+	keys := s.state.TakeKeys()
 	if keys != nil {
 		s.log.ErrorContext(ctx, "the keys stay as they were", slog.Any(postern.LogError, keys))
 		keys = postern.Errorf(postern.CodeOf(keys), "the keys stay as they were: %w", keys)
@@ -203,62 +202,13 @@ func (s *server) open(ctx context.Context) (err error) {
 		return err
 	}
 	// Caddy keeps a number of its own there, which has no place in a home.
-	if err := os.Setenv("XDG_DATA_HOME", s.state.path("sites")); err != nil {
+	if err := os.Setenv("XDG_DATA_HOME", s.state.Path("sites")); err != nil {
 		return err
 	}
 	if s.authority, _, err = initCA(ctx, s.state, ca.Config{Keys: deviceKeys()}); err != nil {
 		err = errors.Join(err, s.state.Close())
 	}
 	return err
-}
-
-// runFile holds the process ID of the server that runs on a state, and is
-// locked while it does.
-const runFile = "run.pid"
-
-// lock keeps a second server off the same state directory.
-func (s *server) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(s.state.path(runFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, postern.Errorf(postern.Unavailable, "%w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		pid, _ := runningPID(s.state.Dir)
-		return nil, postern.Errorf(postern.Conflict, "postern serves this state already (process %d)", pid).
-			WithHint("postern run --reload makes it load a changed configuration; kill %d stops it", pid)
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		f.Close()
-		return nil, postern.Errorf(postern.Unavailable, "%w", err)
-	}
-	return func() { f.Close() }, nil
-}
-
-// runningPID returns the process that serves a state directory; NotFound if
-// none does.
-func runningPID(dir string) (int, error) {
-	none := postern.Errorf(postern.NotFound, "no postern serves the state in %s", dir).WithHint("start it with: postern run")
-	f, err := os.Open(filepath.Join(dir, runFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, none
-	}
-	if err != nil {
-		return 0, postern.Errorf(postern.Unavailable, "%w", err)
-	}
-	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
-		return 0, none
-	}
-	var pid int
-	if _, err := fmt.Fscan(f, &pid); err != nil || pid <= 1 {
-		return 0, none
-	}
-	return pid, nil
 }
 
 // adaptFile reads a Caddyfile.
@@ -284,7 +234,7 @@ func (s *server) load(ctx context.Context) error {
 	if err := s.authority.SetPortalURL(ctx, options.PlainURL()); err != nil {
 		return err
 	}
-	config, err = front.Defaults{Storage: s.state.path("sites"), Verbose: s.opts.verbose, Grace: 10 * time.Second}.Apply(config)
+	config, err = front.Defaults{Storage: s.state.Path("sites"), Verbose: s.opts.verbose, Grace: 10 * time.Second}.Apply(config)
 	if err != nil {
 		return err
 	}

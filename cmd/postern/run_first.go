@@ -52,7 +52,7 @@ func (s *server) begin(ctx context.Context) (*firstRun, error) {
 	if s.file != "" {
 		return nil, nil
 	}
-	s.file = s.state.path(configFile)
+	s.file = s.state.Path(configFile)
 	if text, err := os.ReadFile(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return s.again(string(text)), nil
 	}
@@ -65,9 +65,9 @@ func (s *server) begin(ctx context.Context) (*firstRun, error) {
 		address: fmt.Sprintf("https://localhost:%d", s.opts.httpsPort),
 		portal:  fmt.Sprintf("https://id.localhost:%d", s.opts.httpsPort),
 		person:  invokingUser(),
-		root:    s.state.path("root.pem"),
+		root:    s.state.Path("root.pem"),
 	}
-	first.files(s.state.path("first"))
+	first.files(s.state.Path("first"))
 	if err := first.enrol(ctx, s); err != nil {
 		return nil, err
 	}
@@ -84,14 +84,14 @@ var (
 // about the sample and the certificate is there; else it returns nil.
 func (s *server) again(config string) *firstRun {
 	site, portal := sampleSite.FindStringSubmatch(config), samplePortal.FindStringSubmatch(config)
-	made, err := filepath.Glob(s.state.path("first/*.p12"))
+	made, err := filepath.Glob(s.state.Path("first/*.p12"))
 	if site == nil || portal == nil || err != nil || len(made) != 1 || !strings.Contains(config, "require /guarded*") {
 		return nil
 	}
 	first := &firstRun{
-		address: site[1], portal: portal[1], person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), root: s.state.path("root.pem"),
+		address: site[1], portal: portal[1], person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), root: s.state.Path("root.pem"),
 	}
-	first.files(s.state.path("first"))
+	first.files(s.state.Path("first"))
 	return first
 }
 
@@ -121,7 +121,7 @@ func choosePort(port *int) error {
 // writeSample writes the sample's pages, and last its configuration, which is
 // what tells the next run that all of it is there.
 func (s *server) writeSample(first *firstRun) error {
-	site := s.state.path("site")
+	site := s.state.Path("site")
 	text := strings.NewReplacer("{person}", first.person, "{root}", site, "{https}", fmt.Sprint(s.opts.httpsPort),
 		"{http}", fmt.Sprint(s.opts.httpPort), "{portal}", first.portal, "{state}", s.state.Dir)
 	if err := os.MkdirAll(filepath.Join(site, "guarded"), 0o755); err != nil {
@@ -130,14 +130,14 @@ func (s *server) writeSample(first *firstRun) error {
 	for name, content := range map[string]string{
 		"index.html": sampleIndex, "guarded/index.html": sampleGuarded, "style.css": sampleStyle,
 	} {
-		if err := writeOnce(filepath.Join(site, name), []byte(text.Replace(content)), 0o644); err != nil {
+		if err := s.state.Ensure(filepath.Join("site", name), []byte(text.Replace(content)), 0o644); err != nil {
 			return err
 		}
 	}
-	if err := writeOnce(first.root, ca.EncodeCertificates(s.authority.Root()), 0o644); err != nil {
+	if err := s.state.Ensure("root.pem", ca.EncodeCertificates(s.authority.Root()), 0o644); err != nil {
 		return err
 	}
-	return writeOnce(s.file, []byte(text.Replace(sampleCaddyfile)), 0o644)
+	return s.state.Ensure(configFile, []byte(text.Replace(sampleCaddyfile)), 0o644)
 }
 
 // invokingUser returns the name of whoever started the program, as a person's.

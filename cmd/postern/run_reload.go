@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 )
 
 // reloadPath is where a server takes the wish to load its configuration again,
@@ -38,7 +39,7 @@ func (a *app) reload(ctx context.Context, o *runOptions) error {
 	if err != nil {
 		return err
 	}
-	pid, err := runningPID(dir)
+	pid, err := state.ServedBy(dir)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -94,7 +95,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 // timeCodes reports whether anybody in this host's own state has a device that
 // makes codes by time.
 func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
-	err = a.withOTP(ctx, func(_ *state, keys *store.OTP) error {
+	err = a.withOTP(ctx, func(_ *state.State, keys *store.OTP) error {
 		devices, err := keys.OATHs(ctx, "")
 		used = slices.ContainsFunc(devices, func(d *otp.OATH) bool {
 			return d.Kind == postern.TOTP && d.Status == postern.CredentialActive

@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
@@ -21,7 +22,7 @@ import (
 // sshRig is a Postern state with people and tokens, for a test host's sshd to
 // ask about.
 type sshRig struct {
-	st      *state
+	st      *state.State
 	oneTime *oneTime
 	tokens  map[string]*otp.SoftToken
 }

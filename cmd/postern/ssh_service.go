@@ -14,6 +14,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
@@ -57,7 +58,7 @@ func (s *sshService) Close() {
 // serveSSH answers pam_postern and the ForceCommand shell, on the sockets that
 // systemd passed under the names "pam" and "shell", else on pamSocket and its
 // neighbour shell.sock; for no path and no passed sockets, nowhere.
-func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
+func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
 	answering := false
@@ -96,7 +97,7 @@ func serveSSH(ctx context.Context, st *state, one *oneTime, pamSocket string, lo
 }
 
 // watchLog puts on the timeline what sshd logs of who comes in.
-func (s *sshService) watchLog(ctx context.Context, st *state, log *slog.Logger) {
+func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
 	lines := make(chan sshd.LogLine)
 	person := func(ctx context.Context, account string) string {
 		p, err := st.Store.Person(ctx, account)
@@ -116,7 +117,7 @@ func (s *sshService) watchLog(ctx context.Context, st *state, log *slog.Logger) 
 
 // lastFollowing returns what the timeline last said of whether sshd's log is
 // read, the zero Event if nothing.
-func lastFollowing(ctx context.Context, st *state) (postern.Event, error) {
+func lastFollowing(ctx context.Context, st *state.State) (postern.Event, error) {
 	events, err := st.Store.Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
 	if err != nil || len(events) == 0 {
 		return postern.Event{}, err
@@ -126,7 +127,7 @@ func lastFollowing(ctx context.Context, st *state) (postern.Event, error) {
 
 // tellFollowing puts on the timeline that it may lack logins from now on, or that
 // it does not any more.
-func tellFollowing(ctx context.Context, st *state, log *slog.Logger, lost error) {
+func tellFollowing(ctx context.Context, st *state.State, log *slog.Logger, lost error) {
 	ev := postern.Event{Time: time.Now().UTC(), Kind: postern.EventSSHLog, Outcome: postern.OK}
 	if lost != nil {
 		ev.Outcome, ev.Reason = postern.Failed, lost.Error()

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )
@@ -46,8 +47,8 @@ func (a sshAuthority) KnownHosts() (string, error) { return a.Authority.KnownHos
 func (a sshAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
 
 // sshRules reads the rules of a state.
-func sshRules(st *state) ([]sshd.Rule, error) {
-	b, err := os.ReadFile(st.path(sshRulesFile))
+func sshRules(st *state.State) ([]sshd.Rule, error) {
+	b, err := os.ReadFile(st.Path(sshRulesFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func sshRules(st *state) ([]sshd.Rule, error) {
 
 // newSSHSignHandler serves people who want their SSH key signed. Identify says
 // whom a client certificate proves.
-func newSSHSignHandler(st *state, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Asker, bool), log *slog.Logger) http.Handler {
+func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Asker, bool), log *slog.Logger) http.Handler {
 	return sshd.NewSignHandler(sshd.SignDeps{
 		Signer: sshAuthority{authority},
 		Check:  pamChecker{otp: one.Checker, db: st.Store},
@@ -152,7 +153,7 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 }
 
 // ruledCertificate returns what the state's rules give a person for a key.
-func ruledCertificate(ctx context.Context, st *state, person string, key ssh.PublicKey) (sshd.Certificate, error) {
+func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sshd.Certificate, error) {
 	p, rule, err := ruleOf(ctx, st, person)
 	if err != nil {
 		return sshd.Certificate{}, err
@@ -161,7 +162,7 @@ func ruledCertificate(ctx context.Context, st *state, person string, key ssh.Pub
 }
 
 // ruleOf returns the rule that fits a person.
-func ruleOf(ctx context.Context, st *state, person string) (postern.Person, sshd.Rule, error) {
+func ruleOf(ctx context.Context, st *state.State, person string) (postern.Person, sshd.Rule, error) {
 	p, err := st.Store.Person(ctx, person)
 	if err != nil {
 		return p, sshd.Rule{}, err
@@ -174,7 +175,7 @@ func ruleOf(ctx context.Context, st *state, person string) (postern.Person, sshd
 	return p, rule, err
 }
 
-func signUserKey(ctx context.Context, st *state, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
+func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
 	p, rule, err := ruleOf(ctx, st, o.person)
 	if err != nil {
 		return "", err

@@ -240,7 +240,7 @@ func TestRulesForCertificates(t *testing.T) {
 		{`[{"sources":["192.0.2.0/24"]}]`, "alice", ""},
 		{`[{"sources":["127.0.0.0/8"],"validity":"1h"}]`, "alice", "hello\n"},
 	} {
-		if err := os.WriteFile(rig.st.path(sshRulesFile), []byte(c.rules), 0o600); err != nil {
+		if err := os.WriteFile(rig.st.Path(sshRulesFile), []byte(c.rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root)
@@ -250,7 +250,7 @@ func TestRulesForCertificates(t *testing.T) {
 		}
 	}
 	for _, rules := range []string{`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`, `[{"principal":"alice"}]`} {
-		if err := os.WriteFile(rig.st.path(sshRulesFile), []byte(rules), 0o600); err != nil {
+		if err := os.WriteFile(rig.st.Path(sshRulesFile), []byte(rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if exit, out := rig.postern(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root); exit == 0 {

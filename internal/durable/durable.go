@@ -1,0 +1,137 @@
+// Package durable reads and writes files that something depends on: whole, on
+// disk before a call returns, and, for secrets, under nobody else's eyes.
+//
+// A file is written beside its place and then put there, so that a reader, or a
+// crash, finds the old content or the new, never a part. Calls for one path may
+// overlap; the last one wins.
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Option changes how a file is written.
+type Option func(*os.File) error
+
+// Create writes a file that must not exist: the error is fs.ErrExist if it does.
+// A file system without hard links gets it in place, and a crash may then leave
+// a part of it.
+func Create(path string, data []byte, mode fs.FileMode, options ...Option) error {
+	return write(path, data, mode, options, func(new string) error {
+		err := os.Link(new, path)
+		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			return createInPlace(path, data, mode, options)
+		}
+		return err
+	})
+}
+
+// Ensure writes a file unless there is one of that name. It succeeds when there
+// is, whoever made it.
+func Ensure(path string, data []byte, mode fs.FileMode, options ...Option) error {
+	if err := Create(path, data, mode, options...); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Replace writes a file in the place of any that is there. A symbolic link is
+// replaced, not followed. The new file has the given mode and, if root writes it,
+// the owner of the old one unless an option says otherwise.
+func Replace(path string, data []byte, mode fs.FileMode, options ...Option) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		options = append([]Option{ownerOf(info)}, options...)
+	}
+	return write(path, data, mode, options, func(new string) error { return os.Rename(new, path) })
+}
+
+// Output writes to what the user of a command named. Unlike Replace it follows
+// symbolic links, keeps the mode of a file that is there, and writes straight
+// into what is no plain file: /dev/stdout, a named pipe.
+func Output(path string, data []byte, mode fs.FileMode) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Replace(path, data, mode)
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return os.WriteFile(path, data, mode)
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
+	}
+	return Replace(path, data, info.Mode().Perm())
+}
+
+// Rename gives a file another name, in the place of any file that has it.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(to))
+}
+
+// Remove removes a file. It may be gone already.
+func Remove(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// write writes a file beside path and has it put in its place.
+func write(path string, data []byte, mode fs.FileMode, options []Option, place func(new string) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // of mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails where it was renamed
+	if err := fill(f, data, mode, options); err != nil {
+		return err
+	}
+	if err := place(f.Name()); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// fill writes and closes a new file. It belongs to its reader before it holds
+// anything.
+func fill(f *os.File, data []byte, mode fs.FileMode, options []Option) error {
+	defer f.Close()
+	for _, o := range options {
+		if err := o(f); err != nil {
+			return err
+		}
+	}
+	if err := f.Chmod(mode); err != nil { // chown(2) clears some bits
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func createInPlace(path string, data []byte, mode fs.FileMode, options []Option) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode&0o600)
+	if err != nil {
+		return err
+	}
+	if err := fill(f, data, mode, options); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package state
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+)
+
+// Rekeyed says what Rekey did.
+type Rekeyed struct {
+	Next   string // the new key's file, which the other servers of the database need first; "" when done
+	Key    string // the file of the key that now seals everything
+	Sealed int    // how many secrets were sealed again
+}
+
+// Rekey seals every secret in the database again under a new key-encrypting key,
+// while the server goes on, and replaces the old key. Cut short, it is finished
+// by another call. Where several servers share the database, it stops after
+// making the new key unless othersKnow says that they have it.
+func Rekey(ctx context.Context, dir string, othersKnow bool) (Rekeyed, error) {
+	if err := replaceable(dir); err != nil {
+		return Rekeyed{}, err
+	}
+	url, err := databaseURL(dir)
+	if err != nil {
+		return Rekeyed{}, err
+	}
+	next := filepath.Join(dir, nextKEKFile)
+	if err := durable.Ensure(next, newKey(), 0o600, durable.DirectoryOwner); err != nil {
+		return Rekeyed{}, postern.Errorf(postern.Unavailable, "make the new key: %w", err)
+	}
+	if shared := url != filepath.Join(dir, databaseFile); shared && !othersKnow {
+		return Rekeyed{Next: next}, nil
+	}
+	keys, err := loadKeys(dir)
+	if err != nil {
+		return Rekeyed{}, err
+	}
+	if err := passToServer(ctx, dir, keys[0]); err != nil {
+		return Rekeyed{}, err
+	}
+	n, err := sealAgain(ctx, dir, url)
+	if err != nil {
+		return Rekeyed{}, err
+	}
+	key := filepath.Join(dir, kekFile)
+	if err := durable.Rename(next, key); err != nil {
+		return Rekeyed{}, postern.Errorf(postern.Unavailable, "put the new key in place: %w", err).
+			WithHint("change the key again: nothing is lost")
+	}
+	os.Remove(filepath.Join(dir, takenFile))
+	return Rekeyed{Key: key, Sealed: n}, nil
+}
+
+func sealAgain(ctx context.Context, dir, url string) (sealed int, err error) {
+	s, err := open(ctx, dir, url)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	for range 2 { // a secret may have been on its way to the database, still under the old key
+		n, err := s.Store.Rewrap(ctx)
+		if err != nil {
+			return sealed, err
+		}
+		sealed += n
+	}
+	return sealed, nil
+}
+
+// Rekeying reports whether a change of the key-encrypting key was begun and not
+// finished.
+func (s *State) Rekeying() bool {
+	_, err := os.Stat(s.Path(nextKEKFile))
+	return err == nil
+}
+
+// replaceable fails unless the key-encrypting key is the state's own file, which
+// is the one that can be replaced here.
+func replaceable(dir string) error {
+	if os.Getenv("CREDENTIALS_DIRECTORY") != "" {
+		return postern.Errorf(postern.Invalid, "the key-encrypting key is a systemd credential").
+			WithHint("change it outside the service, or keep the key in the file kek")
+	}
+	if _, err := os.Stat(filepath.Join(dir, kdfFile)); err == nil {
+		return postern.Errorf(postern.Invalid, "the key-encrypting key comes from a passphrase").
+			WithHint("only a key kept in the file kek can be replaced")
+	}
+	if _, err := os.Stat(filepath.Join(dir, kekFile)); errors.Is(err, fs.ErrNotExist) {
+		return missing(dir)
+	}
+	return nil
+}
+
+// passToServer makes the server that runs on the state use the new key, and
+// waits until it does. Without a server there is nothing to do.
+func passToServer(ctx context.Context, dir string, key [32]byte) error {
+	pid, err := ServedBy(dir)
+	if errors.Is(err, ErrNotServed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		return postern.Errorf(postern.Denied, "signal process %d: %w", pid, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text, err := os.ReadFile(filepath.Join(dir, takenFile))
+		if err == nil && strings.TrimSpace(string(text)) == keyName(key) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return postern.Errorf(postern.Unavailable, "the server (process %d) does not use the new key", pid).
+				WithHint("see its log; nothing is lost: change the key again, or stop the server first")
+		case <-tick.C:
+		}
+	}
+}
+
+// keyName names a key without giving it away.
+func keyName(key [32]byte) string {
+	sum := sha256.Sum256(append([]byte("postern key name "), key[:]...))
+	return hex.EncodeToString(sum[:8])
+}
+
+// TakeKeys makes an open state use the keys that are in its directory now, and
+// tells a Rekey that waits for it.
+func (s *State) TakeKeys() error {
+	keys, err := loadKeys(s.Dir)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.SetKeys(keys[0], keys[1:]...); err != nil {
+		return err
+	}
+	if len(keys) > 1 {
+		return s.Replace(takenFile, []byte(keyName(keys[0])+"\n"), 0o600)
+	}
+	return nil
+}

@@ -1,0 +1,64 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+)
+
+// A server writes down how long the timeline is, outside the database. A database
+// whose timeline is shorter was restored from a backup, and has forgotten which
+// one-time passwords were used since.
+
+// seenSize returns the length that the timeline had, 0 if nobody has looked.
+func (s *State) seenSize() (int64, error) {
+	b, err := os.ReadFile(s.Path(seenFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+	if err != nil {
+		return 0, postern.Errorf(postern.Invalid, "%s does not hold a number", s.Path(seenFile)).
+			WithHint("if the database was restored from a backup, accept that; else write the timeline's length there")
+	}
+	return n, nil
+}
+
+// errRestored is why no code is taken from a database that went back in time.
+var errRestored = postern.Errorf(postern.Unavailable, "%w: codes used since then would be valid again", ErrRestored).
+	WithHint("accept the restored database, which disables what may have been used since")
+
+// CheckRestored returns the timeline's length; Unavailable (ErrRestored) if that
+// is less than what was seen of it, as in a database that was restored from a
+// backup.
+func (s *State) CheckRestored(ctx context.Context) (int64, error) {
+	seen, err := s.seenSize()
+	if err != nil {
+		return 0, err
+	}
+	size, err := s.Store.LogSize(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if size < seen {
+		return size, errRestored
+	}
+	return size, nil
+}
+
+// MarkSeen writes down how long the timeline is.
+func (s *State) MarkSeen(size int64) error {
+	return s.Replace(seenFile, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
+}
+
+// ForgetSeen accepts a restored database.
+func (s *State) ForgetSeen() error { return durable.Remove(s.Path(seenFile)) }

@@ -1,0 +1,205 @@
+// Package state is the directory that a server and the commands beside it share:
+// where the database is, the keys that open it, which server runs on it, and
+// what was last seen of it.
+//
+// Two processes may work on one directory at once: what must be one of is made
+// under one name, by whoever comes first.
+package state
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/store"
+)
+
+// The files of a state directory.
+const (
+	databaseFile = "postern.db"   // SQLite, unless a URL says otherwise
+	urlFile      = "database"     // the database's URL, when it is not that file
+	verifierFile = "log.vkey"     // the timeline's public key
+	kekFile      = "kek"          // the key-encrypting key
+	kdfFile      = "kek.argon2id" // how it is derived from a passphrase instead
+	nextKEKFile  = "kek.next"     // the key that replaces kek, while secrets are sealed again
+	takenFile    = "kek.taken"    // the name of the next key, once a running server uses it
+	seenFile     = "log.seen"     // the timeline's length when a server last looked
+	runFile      = "run.pid"      // the process of the running server, which locks it
+)
+
+// What a command may want to explain in its own words.
+var (
+	// ErrMissing says that nobody has made the state yet.
+	ErrMissing = errors.New("there is no state")
+	// ErrRestored says that the database is older than what was seen of it.
+	ErrRestored = errors.New("the database is older than what was seen of it")
+	// ErrServed says that a server runs on the state.
+	ErrServed = errors.New("postern serves this state already")
+	// ErrNotServed says that no server runs on the state.
+	ErrNotServed = errors.New("no postern serves the state")
+)
+
+// State is an open state directory. Its methods may be called at once from
+// several goroutines.
+type State struct {
+	Dir   string // absolute
+	Store *store.DB
+}
+
+// Dir returns the state directory: the one that is named, else $POSTERN_STATE,
+// else /var/lib/postern for root, else $XDG_STATE_HOME/postern, else
+// ~/.local/state/postern.
+func Dir(named string) (string, error) {
+	for _, dir := range []string{named, os.Getenv("POSTERN_STATE")} {
+		if dir != "" {
+			return filepath.Abs(dir)
+		}
+	}
+	if os.Geteuid() == 0 {
+		return "/var/lib/postern", nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "postern"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", postern.Errorf(postern.Invalid, "no state directory: %w", err).WithHint("name one")
+	}
+	return filepath.Join(home, ".local", "state", "postern"), nil
+}
+
+// Open opens a state directory; NotFound (ErrMissing) if it was not created yet.
+func Open(ctx context.Context, dir string) (*State, error) {
+	url, err := databaseURL(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(url); url == filepath.Join(dir, databaseFile) && errors.Is(err, fs.ErrNotExist) {
+		return nil, missing(dir)
+	}
+	return open(ctx, dir, url)
+}
+
+// Create makes what is missing of a state directory, its key-encrypting key, its
+// database and the timeline, and opens it. What is there stays as it is, so that
+// a creation that was cut short is finished by the next, and two at once end
+// with one state.
+func Create(ctx context.Context, dir string) (*State, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	url, err := databaseURL(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := createKey(dir, url); err != nil {
+		return nil, err
+	}
+	s, err := open(ctx, dir, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Ensure(verifierFile, []byte(s.Store.LogVerifier()+"\n"), 0o644); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, dir, url string) (*State, error) {
+	keys, err := loadKeys(dir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.Open(ctx, store.Config{URL: url, Key: keys[0], OldKeys: keys[1:]})
+	if err != nil {
+		return nil, err
+	}
+	return &State{Dir: dir, Store: db}, nil
+}
+
+func missing(dir string) error {
+	return postern.Errorf(postern.NotFound, "%w in %s", ErrMissing, dir).WithHint("make it first, or name another directory")
+}
+
+func makeDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return postern.Errorf(postern.Unavailable, "make the state directory: %w", err).
+			WithHint("name a directory that this user may write")
+	}
+	return nil
+}
+
+// Close closes the database.
+func (s *State) Close() error { return s.Store.Close() }
+
+// Path returns the path of a file in the state directory.
+func (s *State) Path(name string) string { return filepath.Join(s.Dir, name) }
+
+// Ensure writes a file in the state directory unless there is one of that name.
+// Where root writes it, it belongs to the directory's owner.
+func (s *State) Ensure(name string, data []byte, mode fs.FileMode) error {
+	return durable.Ensure(s.Path(name), data, mode, durable.DirectoryOwner)
+}
+
+// Replace writes a file in the state directory. Where root writes it, it belongs
+// to the directory's owner.
+func (s *State) Replace(name string, data []byte, mode fs.FileMode) error {
+	return durable.Replace(s.Path(name), data, mode, durable.DirectoryOwner)
+}
+
+// databaseURL returns $POSTERN_DATABASE, else what the state's file says, else
+// the path of the SQLite file there.
+func databaseURL(dir string) (string, error) {
+	if url := os.Getenv("POSTERN_DATABASE"); url != "" {
+		return url, nil
+	}
+	url, err := durable.ReadSecret(filepath.Join(dir, urlFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return filepath.Join(dir, databaseFile), nil
+	case err != nil:
+		return "", err
+	}
+	return strings.TrimSpace(string(url)), nil
+}
+
+// UseDatabase makes a state directory whose database is the PostgreSQL one at a
+// postgres:// URL. It fails with Conflict where another one was chosen before.
+func UseDatabase(dir, url string) error {
+	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
+		return postern.Errorf(postern.Invalid, "the database's URL does not begin with postgres://").
+			WithHint("without it the database is a SQLite file in the state directory")
+	}
+	if err := makeDir(dir); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
+		return postern.Errorf(postern.Conflict, "%s has a SQLite database already", dir).
+			WithHint("choose another state directory")
+	}
+	path := filepath.Join(dir, urlFile)
+	if err := durable.Ensure(path, []byte(url+"\n"), 0o600, durable.DirectoryOwner); err != nil {
+		return err
+	}
+	if have, err := databaseURL(dir); err != nil || have != url {
+		return postern.Errorf(postern.Conflict, "the state in %s uses another database", dir).
+			WithHint("choose another state directory, or edit %s", path)
+	}
+	return nil
+}
+
+// HasPassword reports whether a database's URL holds a password.
+func HasPassword(database string) bool {
+	u, err := url.Parse(database)
+	if err != nil {
+		return strings.Contains(database, "@")
+	}
+	_, set := u.User.Password()
+	return set || u.Query().Has("password") || u.Query().Has("sslpassword")
+}
