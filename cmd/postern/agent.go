@@ -16,7 +16,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/relay"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/spf13/cobra"
 )
 
@@ -103,8 +104,8 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	session, err := trace.Start(trace.Config{
-		What: trace.RPC, Paths: o.paths, Filter: trace.Filter{Procedures: watched.set(), Connections: true},
+	session, err := capture.Start(capture.Config{
+		What: capture.RPC, Paths: o.paths, Filter: correlate.Filter{Procedures: watched.set(), Connections: true},
 	})
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ import (
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
@@ -295,7 +295,7 @@ func TestWatchedCalls(t *testing.T) {
 		if len(found) != 1 {
 			t.Fatalf("%s: %d procedures", name, len(found))
 		}
-		if got := watched[trace.Procedure{Prog: found[0].Program.Number, Proc: found[0].Procedure.Number}]; got != want {
+		if got := watched[event.Procedure{Prog: found[0].Program.Number, Proc: found[0].Procedure.Number}]; got != want {
 			t.Errorf("%s: interest %d, want %d", name, got, want)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/timeline"
@@ -24,14 +23,14 @@ const (
 )
 
 // calls are the procedures that are watched; nil means all.
-type calls map[trace.Procedure]interest
+type calls map[event.Procedure]interest
 
 // set returns the procedures for a filter, nil for all.
-func (c calls) set() map[trace.Procedure]bool {
+func (c calls) set() map[event.Procedure]bool {
 	if c == nil {
 		return nil
 	}
-	set := map[trace.Procedure]bool{}
+	set := map[event.Procedure]bool{}
 	for p := range c {
 		set[p] = true
 	}
@@ -61,7 +60,7 @@ func watchedCalls(all bool, globs []string) (calls, error) {
 	for _, prog := range libvirt.Programs() {
 		for _, p := range prog.Procedures {
 			if i := interestIn(prog.Name, p.Name, p.ACL); i != 0 {
-				watched[trace.Procedure{Prog: prog.Number, Proc: p.Number}] = i
+				watched[event.Procedure{Prog: prog.Number, Proc: p.Number}] = i
 			}
 		}
 	}
@@ -126,7 +125,7 @@ func newCallWatcher(host string, watched calls, emit func(postern.Event)) *callW
 	return &callWatcher{host: host, boot: strings.TrimSpace(string(boot)), watched: watched, emit: emit, pending: map[callID]postern.Event{}}
 }
 
-// Event implements [trace.Sink].
+// Event implements [event.Sink].
 func (w *callWatcher) Event(e *event.Event) error {
 	if e.Kind.RPC() && e.UID != 0 {
 		return nil // a daemon of one user's own tells what that user likes
@@ -149,7 +148,7 @@ func (w *callWatcher) Event(e *event.Event) error {
 	return nil
 }
 
-// Idle implements [trace.Sink].
+// Idle implements [event.Sink].
 func (w *callWatcher) Idle() error { return nil }
 
 // close tells of the calls that are not answered.
@@ -189,11 +188,11 @@ func headerOf(e *event.Event) libvirt.Header {
 
 // called keeps a call until its answer.
 func (w *callWatcher) called(e *event.Event) {
-	if w.watched != nil && w.watched[trace.Procedure{Prog: e.Prog, Proc: e.Proc}] == 0 {
+	if w.watched != nil && w.watched[event.Procedure{Prog: e.Prog, Proc: e.Proc}] == 0 {
 		return
 	}
 	m := w.decoder.Decode(headerOf(e), e.Payload, e.PayloadLen)
-	if w.watched[trace.Procedure{Prog: e.Prog, Proc: e.Proc}] == secure && !e.NoPayload && flagsOf(m)&secureFlags == 0 {
+	if w.watched[event.Procedure{Prog: e.Prog, Proc: e.Proc}] == secure && !e.NoPayload && flagsOf(m)&secureFlags == 0 {
 		return
 	}
 	if len(w.pending) >= maxPending {
@@ -216,7 +215,7 @@ func flagsOf(m *libvirt.Message) uint64 {
 
 // answered tells of a call.
 func (w *callWatcher) answered(e *event.Event) {
-	how := w.watched[trace.Procedure{Prog: e.Prog, Proc: e.Proc}]
+	how := w.watched[event.Procedure{Prog: e.Prog, Proc: e.Proc}]
 	if w.watched != nil && how == 0 {
 		return
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -307,7 +307,7 @@ func (d *doctor) unconfirmed(applier sshd.Applier) {
 
 // libvirt says whether its probes can be read, where there is a libvirt.
 func (d *doctor) libvirt() {
-	files, err := trace.Ready()
+	files, err := capture.Ready()
 	switch {
 	case postern.CodeOf(err) == postern.NotFound && err != nil:
 	case err != nil:

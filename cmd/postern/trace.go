@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
 
@@ -17,13 +17,13 @@ restarted, and nothing has to be installed beside libvirt. Needs a kernel of
 5.15 or newer, and root or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.
 
 The lines that --json writes, and what stays the same about them, are described in
-trace/format/schema.md of Postern's sources.`
+internal/trace/format/schema.md of Postern's sources.`
 	return c
 }
 
 // traceOptions are the flags of the commands that show events.
 type traceOptions struct {
-	what trace.What
+	what capture.What
 
 	pids, clients, users, programs, procedures, types, statuses, domains, paths []string
 
@@ -89,7 +89,7 @@ func (o *traceOptions) tree(c *cobra.Command) {
 }
 
 func newTraceRPC(a *app) *cobra.Command {
-	o := &traceOptions{what: trace.RPC}
+	o := &traceOptions{what: capture.RPC}
 	c := &cobra.Command{
 		Use:   "rpc",
 		Short: "Show RPC messages of clients and daemons, with their payloads",
@@ -132,7 +132,7 @@ collector is away they wait in memory; what does not fit is dropped, and counted
 }
 
 func newTraceEvents(a *app) *cobra.Command {
-	o := &traceOptions{what: trace.Loop}
+	o := &traceOptions{what: capture.Loop}
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show what the event loop does, and how long it takes",
@@ -154,7 +154,7 @@ its first dispatch tells.`,
 }
 
 func newTraceQEMU(a *app) *cobra.Command {
-	o := &traceOptions{what: trace.Monitor}
+	o := &traceOptions{what: capture.Monitor}
 	c := &cobra.Command{
 		Use:   "qemu",
 		Short: "Show what is said to QEMU's monitors",
@@ -188,7 +188,7 @@ it is readable by its owner alone.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, w := range what {
-				bit, ok := map[string]trace.What{"rpc": trace.RPC, "events": trace.Loop, "qemu": trace.Monitor}[w]
+				bit, ok := map[string]capture.What{"rpc": capture.RPC, "events": capture.Loop, "qemu": capture.Monitor}[w]
 				if !ok {
 					return postern.Errorf(postern.Invalid, "nothing called %q to record", w).WithHint("--what takes rpc, qemu and events")
 				}

@@ -9,8 +9,10 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
-	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/export"
+	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/spf13/cobra"
 )
 
@@ -60,7 +62,7 @@ OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`,
 
 // exportSink takes the events of a recording.
 type exportSink interface {
-	trace.Sink
+	event.Sink
 	// finish writes what is left, and says what has been written.
 	finish() (string, error)
 }
@@ -69,7 +71,7 @@ type exportSink interface {
 func (o *traceOptions) exporter(ctx context.Context, w io.Writer) (exportSink, error) {
 	switch o.format {
 	case "pcapng":
-		x, err := trace.NewCapture(w)
+		x, err := export.NewPcapng(w)
 		return captureExport{x}, err
 	case "pprof":
 		return &profileExport{w: w}, nil
@@ -118,27 +120,27 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	return nil
 }
 
-func (o *traceOptions) exportTo(ctx context.Context, in io.Reader, w io.Writer, f trace.Filter) (sum trace.Summary, written string, err error) {
+func (o *traceOptions) exportTo(ctx context.Context, in io.Reader, w io.Writer, f correlate.Filter) (sum event.Summary, written string, err error) {
 	x, err := o.exporter(ctx, w)
 	if err != nil {
 		return sum, "", err
 	}
 	// Spans have what was said to QEMU below the call that it was said for.
-	if sum, err = trace.Replay(in, f, o.format == "otlp", x); err != nil {
+	if sum, err = record.Replay(in, f, o.format == "otlp", x); err != nil {
 		return sum, "", err
 	}
 	written, err = x.finish()
 	return sum, written, err
 }
 
-type captureExport struct{ *trace.Capture }
+type captureExport struct{ *export.Pcapng }
 
 func (x captureExport) finish() (string, error) {
 	return count(x.Messages, "message", "messages") + " written", x.Idle()
 }
 
 type profileExport struct {
-	format.Profile
+	export.Profile
 	w io.Writer
 }
 

@@ -8,7 +8,9 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -22,22 +24,22 @@ const (
 )
 
 // config turns the flags into what the session wants.
-func (o *traceOptions) config() (trace.Config, error) {
+func (o *traceOptions) config() (capture.Config, error) {
 	if o.payload > maxPayload {
-		return trace.Config{}, postern.Errorf(postern.Invalid, "--payload %s is more than 64KiB", &o.payload)
+		return capture.Config{}, postern.Errorf(postern.Invalid, "--payload %s is more than 64KiB", &o.payload)
 	}
 	if o.buffer != 0 && (o.buffer < minBuffer || o.buffer > maxBuffer) {
-		return trace.Config{}, postern.Errorf(postern.Invalid, "--buffer %s is not between 256KiB and 1GiB", &o.buffer).
+		return capture.Config{}, postern.Errorf(postern.Invalid, "--buffer %s is not between 256KiB and 1GiB", &o.buffer).
 			WithHint("4MiB, the default, holds some 15000 messages, and stays in the processor's cache")
 	}
 	if o.slow < 0 || o.slower < 0 {
-		return trace.Config{}, postern.Errorf(postern.Invalid, "--slow and --slower are not negative")
+		return capture.Config{}, postern.Errorf(postern.Invalid, "--slow and --slower are not negative")
 	}
 	f, err := o.filter()
 	if err != nil {
-		return trace.Config{}, err
+		return capture.Config{}, err
 	}
-	c := trace.Config{What: o.what, Paths: o.paths, Stack: o.stack, Filter: f, Buffer: int(o.buffer), Payload: int(o.payload)}
+	c := capture.Config{What: o.what, Paths: o.paths, Stack: o.stack, Filter: f, Buffer: int(o.buffer), Payload: int(o.payload)}
 	if o.payload == 0 {
 		c.Payload = -1
 	}
@@ -45,7 +47,7 @@ func (o *traceOptions) config() (trace.Config, error) {
 	switch o.with {
 	case "":
 	case "qemu":
-		c.What |= trace.Monitor
+		c.What |= capture.Monitor
 		c.Tree, c.Queue = true, true
 	default:
 		return c, postern.Errorf(postern.Invalid, "--with %s: only qemu can be shown with RPC", o.with)
@@ -58,8 +60,8 @@ func (o *traceOptions) config() (trace.Config, error) {
 	return c, nil
 }
 
-func (o *traceOptions) filter() (trace.Filter, error) {
-	f := trace.Filter{Domains: o.domains, Slower: o.slower, Errors: o.failed, Slow: o.slow}
+func (o *traceOptions) filter() (correlate.Filter, error) {
+	f := correlate.Filter{Domains: o.domains, Slower: o.slower, Errors: o.failed, Slow: o.slow}
 	var err error
 	for _, s := range o.pids {
 		pid, err := strconv.ParseUint(s, 10, 31)
@@ -113,7 +115,7 @@ func bits(flag string, words []string, known map[string]uint32) (uint32, error) 
 
 // procedures returns the numbers of the procedures that the globs name, in the
 // programs that are named; nil when none are.
-func procedures(programs, globs []string) (map[trace.Procedure]bool, error) {
+func procedures(programs, globs []string) (map[event.Procedure]bool, error) {
 	if len(programs) == 0 && len(globs) == 0 {
 		return nil, nil
 	}
@@ -129,7 +131,7 @@ func procedures(programs, globs []string) (map[trace.Procedure]bool, error) {
 			in[n.Program.Name] = true
 		}
 	}
-	set := map[trace.Procedure]bool{}
+	set := map[event.Procedure]bool{}
 	for _, g := range globs {
 		found := libvirt.Match(g)
 		if len(found) == 0 {
@@ -138,7 +140,7 @@ func procedures(programs, globs []string) (map[trace.Procedure]bool, error) {
 		}
 		for _, n := range found {
 			if len(in) == 0 || in[n.Program.Name] {
-				set[trace.Procedure{Prog: n.Program.Number, Proc: n.Procedure.Number}] = true
+				set[event.Procedure{Prog: n.Program.Number, Proc: n.Procedure.Number}] = true
 			}
 		}
 	}

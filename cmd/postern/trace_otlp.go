@@ -13,15 +13,15 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
-	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/export"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
 // spans returns a sink that makes spans of this host's calls.
-func (o *traceOptions) spans(send func([]*tracepb.ResourceSpans) error) (*format.Spans, error) {
+func (o *traceOptions) spans(send func([]*tracepb.ResourceSpans) error) (*export.Spans, error) {
 	host := o.host
 	if host == "" {
 		var err error
@@ -29,7 +29,7 @@ func (o *traceOptions) spans(send func([]*tracepb.ResourceSpans) error) (*format
 			return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name it with --host")
 		}
 	}
-	return format.NewSpans(format.SpansConfig{Host: host, Version: version(), Send: send}), nil
+	return export.NewSpans(export.SpansConfig{Host: host, Version: version(), Send: send}), nil
 }
 
 // send runs a trace whose calls go to a collector, instead of being shown.
@@ -49,7 +49,7 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	s, err := trace.Start(cfg)
+	s, err := capture.Start(cfg)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 
 // spanExport writes the spans of a recording to a file, or sends them, or both.
 type spanExport struct {
-	*format.Spans
+	*export.Spans
 	w      io.Writer        // nil for none
 	client otlptrace.Client // nil for none
 	ctx    context.Context
@@ -99,7 +99,7 @@ func (x *spanExport) write(spans []*tracepb.ResourceSpans) error {
 		return nil
 	}
 	var err error
-	if x.line, err = format.AppendSpans(x.line[:0], spans); err != nil {
+	if x.line, err = export.AppendSpans(x.line[:0], spans); err != nil {
 		return err
 	}
 	_, err = x.w.Write(x.line)

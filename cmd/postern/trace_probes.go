@@ -7,7 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
 
@@ -28,7 +28,7 @@ the probes that Postern knows are missing. With --all each place of each probe.`
 			if err != nil {
 				return err
 			}
-			libs, err := trace.Find(cfg)
+			libs, err := capture.Find(cfg)
 			if err != nil {
 				return err
 			}
@@ -46,7 +46,7 @@ the probes that Postern knows are missing. With --all each place of each probe.`
 	return c
 }
 
-func printProbes(w io.Writer, libs []*trace.Library, all bool) error {
+func printProbes(w io.Writer, libs []*capture.Library, all bool) error {
 	for _, l := range libs {
 		fmt.Fprintf(w, "%s\n", l.Path)
 		fmt.Fprintf(w, "  build %s, %s\n", orUnknown(l.BuildID), l.Machine)
@@ -118,7 +118,7 @@ type (
 	}
 )
 
-func probeList(libs []*trace.Library) []probeFile {
+func probeList(libs []*capture.Library) []probeFile {
 	out := []probeFile{}
 	for _, l := range libs {
 		f := probeFile{Path: l.Path, Build: l.BuildID, Machine: l.Machine, PIDs: l.PIDs, Missing: l.Missing()}

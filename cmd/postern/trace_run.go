@@ -11,9 +11,10 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -83,7 +84,7 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 		return err
 	}
 	unwound := o.unwind(&cfg, w)
-	s, err := trace.Start(cfg)
+	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), closer())
 	}
@@ -116,23 +117,23 @@ func (o *traceOptions) warn(w io.Writer) {
 // for: behind the session, which so is in time to look at processes that live for
 // milliseconds.
 type unwound struct {
-	trace.Sink
+	event.Sink
 	unwinder *stack.Unwinder // nil without stacks
-	behind   *trace.Behind
+	behind   *capture.Async
 }
 
-func (o *traceOptions) unwind(c *trace.Config, next trace.Sink) *unwound {
+func (o *traceOptions) unwind(c *capture.Config, next event.Sink) *unwound {
 	if !o.stack {
 		return &unwound{Sink: next}
 	}
 	u := stack.New(stack.Config{})
-	b := trace.NewBehind(next, u.Unwind)
+	b := capture.NewAsync(next, u.Unwind)
 	c.Stacked = u.Meet
 	return &unwound{Sink: b, unwinder: u, behind: b}
 }
 
 // watch prepares for stacks of the processes that are there.
-func (u *unwound) watch(s *trace.Session) {
+func (u *unwound) watch(s *capture.Session) {
 	if u.unwinder == nil {
 		return
 	}
@@ -162,13 +163,13 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 		return err
 	}
 	cfg.Queue = true // a replay may show it
-	recorder, err := trace.NewRecorder(f, limit)
+	recorder, err := record.NewRecorder(f, limit)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
 	unwound := o.unwind(&cfg, recorder)
 	cfg.Record = unwound
-	s, err := trace.Start(cfg)
+	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), f.Close(), os.Remove(file))
 	}
@@ -178,7 +179,7 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 	if cerr := unwound.Close(); err == nil {
 		err = cerr
 	}
-	if errors.Is(err, trace.ErrFull) {
+	if errors.Is(err, record.ErrFull) {
 		fmt.Fprintf(a.err, "the recording has reached --max-size\n")
 		err = nil
 	}
@@ -190,7 +191,7 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 }
 
 // recordSink shows nothing: the session records by itself.
-type recordSink struct{ trace.Sink }
+type recordSink struct{ event.Sink }
 
 func (recordSink) Event(*event.Event) error { return nil }
 
@@ -208,7 +209,7 @@ func (o *traceOptions) replay(a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	sum, err := trace.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w, stacks: o.stack})
+	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w, stacks: o.stack})
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
 	}
@@ -236,7 +237,7 @@ func (b *beginner) Event(e *event.Event) error {
 }
 
 // ready says on the error stream that events are seen from now on.
-func ready(w io.Writer, s *trace.Session) {
+func ready(w io.Writer, s *capture.Session) {
 	files, pids := 0, map[int]bool{}
 	for _, l := range s.Libraries() {
 		if l.Err == nil {
@@ -258,7 +259,7 @@ func count(n int, one, more string) string {
 	return strconv.Itoa(n) + " " + more
 }
 
-func summary(w io.Writer, sum trace.Summary) {
+func summary(w io.Writer, sum event.Summary) {
 	fmt.Fprintln(w, sum)
 	for _, l := range sum.Losses {
 		fmt.Fprintf(w, "  lost %d of %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)

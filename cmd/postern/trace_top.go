@@ -12,7 +12,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -27,7 +27,7 @@ type topOptions struct {
 }
 
 func newTraceTop(a *app) *cobra.Command {
-	o := &topOptions{traceOptions: traceOptions{what: trace.RPC}}
+	o := &topOptions{traceOptions: traceOptions{what: capture.RPC}}
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show which calls take libvirt's time",
@@ -77,7 +77,7 @@ func (o *topOptions) run(ctx context.Context, a *app) error {
 	}
 	cfg.Queue = true
 	o.warn(a.err)
-	s, err := trace.Start(cfg)
+	s, err := capture.Start(cfg)
 	if err != nil {
 		return err
 	}

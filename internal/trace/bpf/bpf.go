@@ -14,25 +14,20 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/postern-project/postern/internal/trace/event"
 	"golang.org/x/sys/unix"
 )
 
 // Config says what the kernel part copies and keeps. The zero value works.
 type Config struct {
-	Buffer     int         // bytes of the ring buffer; 0 means 4 MiB; rounded up to a power of two
-	Payload    int         // most bytes of a message or text that are copied: up to 64 KiB; 0 means 16 KiB, negative none
-	Stack      int         // bytes of stack that are copied where a site wants it; 0 means 16 KiB, which is the most
-	PIDs       []int       // processes to see; none means all
-	Procedures []Procedure // procedures to see; nil means all
-	Types      uint32      // bit n: RPC messages of type n; 0 means all
-	Statuses   uint32      // bit n: replies of status n; 0 means all
-	OneByOne   bool        // attach each place by a perf event of its own, as kernels before 6.6 need anyway
-}
-
-// Procedure names an RPC procedure by its numbers.
-type Procedure struct {
-	Prog uint32
-	Proc int32
+	Buffer     int               // bytes of the ring buffer; 0 means 4 MiB; rounded up to a power of two
+	Payload    int               // most bytes of a message or text that are copied: up to 64 KiB; 0 means 16 KiB, negative none
+	Stack      int               // bytes of stack that are copied where a site wants it; 0 means 16 KiB, which is the most
+	PIDs       []int             // processes to see; none means all
+	Procedures []event.Procedure // procedures to see; nil means all
+	Types      uint32            // bit n: RPC messages of type n; 0 means all
+	Statuses   uint32            // bit n: replies of status n; 0 means all
+	OneByOne   bool              // attach each place by a perf event of its own, as kernels before 6.6 need anyway
 }
 
 const (

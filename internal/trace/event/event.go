@@ -187,6 +187,12 @@ func (e *Event) Text(i int) string {
 	return ""
 }
 
+// Procedure names an RPC procedure by its numbers.
+type Procedure struct {
+	Prog uint32
+	Proc int32
+}
+
 // Peer is who is at the other end of a connection.
 type Peer struct {
 	PID      int    // of a Unix client; 0 for others
@@ -235,10 +241,8 @@ type Command struct {
 	Reply   string        // the answer, bounded; "" when it was not seen
 }
 
-// Loss is how many hits of one probe in one process never reached the tracer.
-type Loss struct {
-	PID   int
-	Comm  string
-	Probe string
-	Lost  uint64
-}
+// Pointer returns argument i as an address in the event's process.
+func (e *Event) Pointer(i int) Pointer { return Pointer{e.PID, e.Arg(i)} }
+
+// Connection returns the address of libvirt's object for the message's connection.
+func (e *Event) Connection() Pointer { return Pointer{e.PID, e.Client} }

@@ -40,10 +40,10 @@ func maskWithin(w string) string {
 	return w[:end] + masked
 }
 
-// maskCommand hides in a process's command line what looks like a secret: the
+// MaskCommand hides in a process's command line what looks like a secret: the
 // operands of virsh's commands that take one, and options by their names. What
 // it cannot know is a word like any other.
-func maskCommand(line string) string {
+func MaskCommand(line string) string {
 	words := strings.Split(line, " ")
 	keep := -1 // operands that may still be shown; -1 for all
 	next := false

@@ -23,7 +23,7 @@ func TestCommandLinesShowNoSecrets(t *testing.T) {
 		`tool {"password":"hunter2"} x`:                              `tool *** x`,
 		"":                                                           "",
 	} {
-		if got := maskCommand(line); got != want {
+		if got := MaskCommand(line); got != want {
 			t.Errorf("%q is shown as %q, want %q", line, got, want)
 		}
 	}

@@ -130,12 +130,5 @@ func (f *Writer) Idle() error {
 
 // decode decodes an RPC event's payload. The message stands until the next call.
 func (f *Writer) decode(e *event.Event) *libvirt.Message {
-	return f.dec.Decode(header(e), e.Payload, e.PayloadLen)
-}
-
-func header(e *event.Event) libvirt.Header {
-	return libvirt.Header{
-		Len: uint32(e.Len), Prog: e.Prog, Vers: e.Vers, Proc: e.Proc,
-		Type: libvirt.Type(e.Type), Serial: e.Serial, Status: libvirt.Status(e.Status),
-	}
+	return f.dec.Event(e)
 }

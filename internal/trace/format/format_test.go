@@ -3,74 +3,31 @@ package format
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/tracetest"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 const (
-	remote = 536903814
-	client = 0x7f1ea57dc010
-	server = 0x1c1f710
-	begin  = 5_000_000_000
+	remote = tracetest.Remote
+	client = tracetest.Client
+	server = tracetest.Server
+	begin  = tracetest.Begin
 )
 
-func at(ms int) (uint64, time.Time) {
-	return begin + uint64(ms)*1e6, time.Date(2026, 11, 24, 6, 0, 0, ms*1e6, time.UTC)
-}
-
-func message(ms int, k event.Kind, proc int32, typ, status, serial uint32, payload []byte) *event.Event {
-	e := &event.Event{
-		Kind: k, PID: 4711, TID: 4711, Comm: "virsh", Client: client, Len: 28 + len(payload),
-		Prog: remote, Vers: 1, Proc: proc, Type: typ, Status: status, Serial: serial,
-		Payload: payload, PayloadLen: len(payload),
-	}
-	if k.Server() {
-		e.PID, e.TID, e.Comm, e.Client = 815, 816, "rpc-libvirtd", server
-		e.Peer = &event.Peer{PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "/usr/bin/virsh domname 5", Remote: "127.0.0.1;0"}
-	}
-	e.Mono, e.Wall = at(ms)
-	return e
-}
-
-func other(ms int, k event.Kind, pid int, args []uint64, texts ...string) *event.Event {
-	e := &event.Event{Kind: k, PID: pid, TID: pid, Comm: "libvirtd", Args: args, Strings: texts}
-	if k == event.ClientNew || k == event.ClientFree || k.Server() {
-		e.Client = args[0]
-	}
-	e.Mono, e.Wall = at(ms)
-	return e
-}
-
-func word(n ...uint32) []byte {
-	var b []byte
-	for _, n := range n {
-		b = append(b, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	}
-	return b
-}
-
-func str(s string) []byte {
-	b := append(word(uint32(len(s))), s...)
-	for len(b)%4 != 0 {
-		b = append(b, 0)
-	}
-	return b
-}
+var (
+	at, message, other  = tracetest.At, tracetest.Message, tracetest.Other
+	word, str, noDomain = tracetest.Word, tracetest.String, tracetest.NoDomain
+	golden              = tracetest.Golden
+)
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 var (
-	uuid     = []byte{0xc7, 0xa5, 0xfd, 0xbd, 0xcd, 0xaf, 0x94, 0x55, 0x92, 0x6a, 0xd6, 0x5c, 0x16, 0xdb, 0x18, 0x09}
-	noDomain = join(word(42, 10, 1), str("Domain not found: no domain with matching id 5"), word(2, 0, 1), str("Domain not found: %s"),
-		word(1), str("no domain with matching id 5"), word(0, 0xffffffff, 0xffffffff, 0))
+	uuid    = []byte{0xc7, 0xa5, 0xfd, 0xbd, 0xcd, 0xaf, 0x94, 0x55, 0x92, 0x6a, 0xd6, 0x5c, 0x16, 0xdb, 0x18, 0x09}
 	opening = join(word(1), str("qemu:///system"), word(0))
 )
 
@@ -290,27 +247,6 @@ func TestGolden(t *testing.T) {
 			}
 			golden(t, c.name, got)
 		})
-	}
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; got:\n%s", file, got)
 	}
 }
 

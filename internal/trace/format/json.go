@@ -47,8 +47,8 @@ func (o object) someNum(name string, n int64) object {
 	return o.num(name, n)
 }
 
-func (o object) pointer(name string, p uint64) object {
-	return append(pointer(append(o.key(name), '"'), p, 0), '"')
+func (o object) address(name string, p uint64) object {
+	return append(Pointer(append(o.key(name), '"'), p, 0), '"')
 }
 
 func (o object) yes(name string, b bool) object {
@@ -140,7 +140,8 @@ var monitorNames = map[event.Kind]string{
 	event.MonitorSend: "monitor.command", event.MonitorReply: "monitor.reply", event.MonitorEvent: "monitor.event",
 }
 
-func side(k event.Kind) string {
+// Side returns the side of a connection that saw a message: client or server.
+func Side(k event.Kind) string {
 	if k.Server() {
 		return "server"
 	}
@@ -149,14 +150,14 @@ func side(k event.Kind) string {
 
 func (f *Writer) jsonMessage(o object, e *event.Event) object {
 	m := f.decode(e)
-	o = o.text("side", side(e.Kind)).text("direction", map[bool]string{true: "in", false: "out"}[e.Kind.Rx()])
-	o = o.pointer("connection", e.Client).num("length", int64(e.Len))
+	o = o.text("side", Side(e.Kind)).text("direction", map[bool]string{true: "in", false: "out"}[e.Kind.Rx()])
+	o = o.address("connection", e.Client).num("length", int64(e.Len))
 	o = o.text("program", libvirt.ProgramName(e.Prog)).num("version", int64(e.Vers))
 	o = o.text("procedure", libvirt.ProcedureName(e.Prog, e.Proc))
 	o = o.num("program_number", int64(e.Prog)).num("procedure_number", int64(e.Proc))
 	o = o.text("type", m.Type.String()).text("status", m.Status.String()).num("serial", int64(e.Serial))
 	o = f.jsonPayload(o, m, e)
-	if d := m.Domain(); d.Kind != libvirt.ObjectNone && !unread(e) {
+	if d := m.Domain(); d.Kind != libvirt.ObjectNone && !Unread(e) {
 		o = append(o.key("domain"), '{')
 		if d.Name != nil {
 			o = o.text("name", string(d.Name[:min(len(d.Name), 256)]))
@@ -181,7 +182,7 @@ func (f *Writer) jsonMessage(o object, e *event.Event) object {
 var parts = [...]string{libvirt.Args: "args", libvirt.Ret: "ret", libvirt.Notice: "data", libvirt.Error: "error", libvirt.Hole: "hole"}
 
 func (f *Writer) jsonPayload(o object, m *libvirt.Message, e *event.Event) object {
-	if unread(e) {
+	if Unread(e) {
 		return o.yes("no_payload", true)
 	}
 	switch m.Part {
@@ -210,7 +211,7 @@ func (f *Writer) jsonPeer(o object, p *event.Peer) object {
 	o = o.some("user", p.User).someNum("start", int64(p.Start)).someNum("session", int64(p.Session))
 	command := p.Command
 	if !f.c.Secrets {
-		command = maskCommand(command)
+		command = MaskCommand(command)
 	}
 	o = o.some("command", command).some("local", p.Local).some("remote", p.Remote)
 	return append(o.some("tls_name", p.TLSName).some("sasl_name", p.SASLName), '}')
@@ -228,7 +229,7 @@ func (f *Writer) jsonCall(o object, c *event.Call) object {
 			o = append(o, ',')
 		}
 		o = append(o, '{')
-		o = o.pointer("monitor", x.Monitor).some("machine", x.Domain).some("id", x.ID)
+		o = o.address("monitor", x.Monitor).some("machine", x.Domain).some("id", x.ID)
 		send := qmp.Parse([]byte(x.Text))
 		o = f.jsonQMP(o, &send, x.Text)
 		o = o.micros("took_us", x.Took)
@@ -244,7 +245,7 @@ func (f *Writer) jsonCall(o object, c *event.Call) object {
 
 func (f *Writer) jsonMonitor(o object, e *event.Event) object {
 	m := qmp.Parse([]byte(e.Text(1)))
-	o = o.pointer("monitor", e.Arg(0)).some("machine", e.Domain)
+	o = o.address("monitor", e.Arg(0)).some("machine", e.Domain)
 	if m.ID != nil {
 		o = o.text("id", string(m.ID[:min(len(m.ID), 256)]))
 	}
@@ -256,7 +257,7 @@ func (f *Writer) jsonMonitor(o object, e *event.Event) object {
 	if c := e.Cause; c != nil {
 		o = append(o.key("cause"), '{')
 		o = o.text("program", libvirt.ProgramName(c.Prog)).text("procedure", libvirt.ProcedureName(c.Prog, c.Proc))
-		o = o.num("serial", int64(c.Serial)).pointer("connection", c.Client)
+		o = o.num("serial", int64(c.Serial)).address("connection", c.Client)
 		o = append(f.jsonPeer(o, c.Peer), '}')
 	}
 	return o
@@ -298,10 +299,10 @@ func (f *Writer) jsonOther(o object, e *event.Event, d *description) object {
 	switch e.Kind {
 	case event.ClientNew, event.ServerNew, event.ClientFree, event.ServerFree:
 		a := f.socks.of(e)
-		o = o.text("side", side(e.Kind)).pointer("connection", e.Arg(0)).text("local", a.local).text("remote", a.remote)
+		o = o.text("side", Side(e.Kind)).address("connection", e.Arg(0)).text("local", a.local).text("remote", a.remote)
 	default:
 		if e.Client != 0 {
-			o = o.pointer("connection", e.Client)
+			o = o.address("connection", e.Client)
 		}
 	}
 	for _, a := range d.args {
@@ -311,7 +312,7 @@ func (f *Writer) jsonOther(o object, e *event.Event, d *description) object {
 		}
 		switch n := e.Int(i); {
 		case a.form == address:
-			o = o.pointer(a.name, e.Arg(i))
+			o = o.address(a.name, e.Arg(i))
 		case a.form == words:
 			o = o.text(a.name, e.Text(i))
 		case a.form == mask:
@@ -336,13 +337,13 @@ func jsonStack(o object, e *event.Event) object {
 			o = append(o, ',')
 		}
 		o = append(o, '{')
-		o = o.pointer("address", fr.PC).some("symbol", fr.Symbol)
+		o = o.address("address", fr.PC).some("symbol", fr.Symbol)
 		if fr.Size > 0 {
-			o = o.pointer("start", fr.Start).num("offset", int64(fr.Offset)).num("size", int64(fr.Size))
+			o = o.address("start", fr.Start).num("offset", int64(fr.Offset)).num("size", int64(fr.Size))
 		}
 		o = o.some("module", fr.Module)
 		if fr.Module != "" {
-			o = o.pointer("module_offset", fr.ModuleOffset).some("build_id", fr.BuildID)
+			o = o.address("module_offset", fr.ModuleOffset).some("build_id", fr.BuildID)
 		}
 		o = append(o, '}')
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -62,7 +62,7 @@ func traced(t *testing.T, f format.Format, do func()) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := trace.Start(trace.Config{})
+	s, err := capture.Start(capture.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func (f *Writer) people(e *event.Event) {
 	switch e.Kind {
 	case event.Warning:
 		b := append(f.paint(f.buf, yellow), "warning: "...)
-		f.buf = append(f.paint(clean(b, e.Text(0)), 0), '\n')
+		f.buf = append(f.paint(Clean(b, e.Text(0)), 0), '\n')
 		return
 	case event.Lost:
 		f.lost(e)
@@ -76,7 +76,7 @@ func (f *Writer) lost(e *event.Event) {
 	b := strconv.AppendUint(f.paint(f.buf, red), e.Arg(0), 10)
 	b = append(b, " events lost here"...)
 	if e.Probe != "" {
-		b = clean(append(b, ": "...), e.Probe)
+		b = Clean(append(b, ": "...), e.Probe)
 	}
 	if e.PID != 0 {
 		b = f.thread(append(b, " in "...), e)
@@ -97,7 +97,7 @@ func column(b []byte, start, width int) []byte {
 func (f *Writer) subject(b []byte, e *event.Event) []byte {
 	start := len(b)
 	if p := e.Peer; p != nil && e.Kind.Server() && (p.PID != 0 || p.Remote != "" || p.User != "" || p.TLSName != "" || p.SASLName != "") {
-		b = who(b, p)
+		b = Client(b, p)
 	} else {
 		b = f.thread(b, e)
 	}
@@ -105,7 +105,7 @@ func (f *Writer) subject(b []byte, e *event.Event) []byte {
 }
 
 func (f *Writer) thread(b []byte, e *event.Event) []byte {
-	b = short(b, e.Comm, 16)
+	b = Short(b, e.Comm, 16)
 	return append(strconv.AppendInt(append(b, '['), int64(e.PID), 10), ']')
 }
 
@@ -158,8 +158,8 @@ func (f *Writer) message(e *event.Event) {
 	f.buf = b
 }
 
-// unread reports whether only the message's header is known.
-func unread(e *event.Event) bool {
+// Unread reports whether only the message's header is known.
+func Unread(e *event.Event) bool {
 	return e.NoPayload || e.Len == 0 || e.Payload == nil && e.PayloadLen > 0
 }
 
@@ -167,7 +167,7 @@ func unread(e *event.Event) bool {
 // before nothing.
 func (f *Writer) body(b []byte, m *libvirt.Message, e *event.Event) []byte {
 	n := len(b)
-	if unread(e) {
+	if Unread(e) {
 		if e.PayloadLen > 0 {
 			b = append(strconv.AppendInt(append(b, '['), int64(e.PayloadLen), 10), " bytes]"...)
 		}
@@ -189,9 +189,9 @@ func (f *Writer) monitor(e *event.Event) {
 	b = f.paint(b, 0)
 	start := len(b)
 	if e.Domain != "" {
-		b = short(b, e.Domain, 64)
+		b = Short(b, e.Domain, 64)
 	} else {
-		b = pointer(b, e.Arg(0), 0)
+		b = Pointer(b, e.Arg(0), 0)
 	}
 	b = column(b, start, whoWidth)
 	b = f.qmp(b, &m, e.Text(1), e.Took)
@@ -206,7 +206,7 @@ func (f *Writer) monitor(e *event.Event) {
 		b = append(b, libvirt.ProcedureName(c.Prog, c.Proc)...)
 		b = strconv.AppendUint(append(b, " #"...), uint64(c.Serial), 10)
 		if c.Peer != nil {
-			b = who(append(b, " of "...), c.Peer)
+			b = Client(append(b, " of "...), c.Peer)
 		}
 		b = f.paint(b, 0)
 	}
@@ -218,14 +218,14 @@ func (f *Writer) monitor(e *event.Event) {
 func (f *Writer) qmp(b []byte, m *qmp.Message, text string, d time.Duration) []byte {
 	switch m.Kind {
 	case qmp.Command:
-		b = clean(f.paint(b, cyan), string(m.Name))
+		b = Clean(f.paint(b, cyan), string(m.Name))
 		b = f.paint(b, 0)
 		if len(m.Body) > 0 {
 			b = f.jsonBody(append(b, ' '), m)
 		}
 		return b
 	case qmp.Event:
-		b = clean(f.paint(b, green), string(m.Name))
+		b = Clean(f.paint(b, green), string(m.Name))
 		b = f.paint(b, 0)
 		if len(m.Body) > 0 {
 			b = f.jsonBody(append(b, ' '), m)
@@ -236,8 +236,8 @@ func (f *Writer) qmp(b []byte, m *qmp.Message, text string, d time.Duration) []b
 		if d > 0 {
 			b = took(append(b, ' '), d)
 		}
-		b = short(append(b, ' '), string(m.Class), 40)
-		b = short(append(b, ": "...), f.reason(m), 400)
+		b = Short(append(b, ' '), string(m.Class), 40)
+		b = Short(append(b, ": "...), f.reason(m), 400)
 		return f.paint(b, 0)
 	case qmp.Reply:
 		b = append(b, "ok"...)
@@ -334,7 +334,7 @@ func lastBranch(b []byte, start int) []byte {
 func (f *Writer) command(b []byte, c *event.Command) []byte {
 	send := qmp.Parse([]byte(c.Text))
 	if c.Domain != "" {
-		b = append(short(b, c.Domain, 64), ' ')
+		b = append(Short(b, c.Domain, 64), ' ')
 	}
 	b = f.qmp(b, &send, c.Text, 0)
 	switch {
@@ -375,17 +375,17 @@ func (f *Writer) other(e *event.Event) bool {
 		b = appendArgument(b, e, a)
 	}
 	if e.Domain != "" {
-		b = short(append(b, ' '), e.Domain, 64)
+		b = Short(append(b, ' '), e.Domain, 64)
 	}
 	switch e.Kind {
 	case event.ClientNew, event.ServerNew, event.ClientFree, event.ServerFree:
 		a := f.socks.of(e)
-		b = pointer(append(b, ' '), e.Arg(0), 0)
-		b = clean(append(b, " local="...), a.local)
-		b = clean(append(b, " remote="...), a.remote)
+		b = Pointer(append(b, ' '), e.Arg(0), 0)
+		b = Clean(append(b, " local="...), a.local)
+		b = Clean(append(b, " remote="...), a.remote)
 	}
 	if e.FD != "" {
-		b = append(short(append(b, " ("...), e.FD, 120), ')')
+		b = append(Short(append(b, " ("...), e.FD, 120), ')')
 	}
 	if e.Took > 0 {
 		b = took(append(b, ' '), e.Took)
@@ -409,9 +409,9 @@ func appendArgument(b []byte, e *event.Event, a argument) []byte {
 	b = append(append(append(b, ' '), a.name...), '=')
 	switch a.form {
 	case address:
-		return pointer(b, e.Arg(i), 0)
+		return Pointer(b, e.Arg(i), 0)
 	case words:
-		return short(b, e.Text(i), 200)
+		return Short(b, e.Text(i), 200)
 	case mask:
 		return appendWatched(b, e.Arg(i))
 	}

@@ -18,7 +18,7 @@ func (f *Writer) raw(e *event.Event) {
 		b = append(b, map[bool]string{true: "R ", false: "T "}[e.Kind.Rx()]...)
 	}
 	b = append(b, map[bool]string{true: "server=", false: "client="}[e.Kind.Server()]...)
-	b = pointer(b, e.Client, 0)
+	b = Pointer(b, e.Client, 0)
 	b = strconv.AppendInt(append(b, " len="...), int64(e.Len), 10)
 	num := func(key string, n int64) {
 		b = strconv.AppendInt(append(b, key...), n, 10)

@@ -10,37 +10,32 @@ import (
 // knowledge is dropped as a whole.
 const maxSockets = 1 << 16
 
-type place struct {
-	pid  int
-	addr uint64
-}
-
 type addresses struct{ local, remote string }
 
 // sockets remembers which addresses a connection has: the probes tell them once,
 // of its socket. The zero value works.
 type sockets struct {
-	addrs map[place]addresses // of a socket
-	socks map[place]uint64    // of a client: its socket
-	conns map[place]addresses // of a server's client, whose socket may go first
+	addrs map[event.Pointer]addresses // of a socket
+	socks map[event.Pointer]uint64    // of a client: its socket
+	conns map[event.Pointer]addresses // of a server's client, whose socket may go first
 }
 
 func (s *sockets) track(e *event.Event) {
 	switch e.Kind {
 	case event.SocketNew:
 		if s.addrs == nil || len(s.addrs) >= maxSockets {
-			s.addrs = make(map[place]addresses)
+			s.addrs = make(map[event.Pointer]addresses)
 		}
 		n := max(len(e.Args), 6)
-		s.addrs[place{e.PID, e.Arg(0)}] = addresses{e.Text(n - 2), e.Text(n - 1)}
+		s.addrs[e.Pointer(0)] = addresses{e.Text(n - 2), e.Text(n - 1)}
 	case event.ClientNew, event.ServerNew:
 		if s.socks == nil || len(s.socks) >= maxSockets {
-			s.socks, s.conns = make(map[place]uint64), make(map[place]addresses)
+			s.socks, s.conns = make(map[event.Pointer]uint64), make(map[event.Pointer]addresses)
 		}
-		at, sock := place{e.PID, e.Arg(0)}, e.Arg(max(len(e.Args), 2)-1)
+		at, sock := e.Pointer(0), e.Arg(max(len(e.Args), 2)-1)
 		s.socks[at] = sock
 		if e.Kind == event.ServerNew {
-			s.conns[at] = s.addrs[place{e.PID, sock}]
+			s.conns[at] = s.addrs[event.Pointer{PID: e.PID, Addr: sock}]
 		}
 	}
 }
@@ -51,20 +46,20 @@ func (s *sockets) untrack(e *event.Event) {
 	}
 	switch e.Kind {
 	case event.SocketFree:
-		delete(s.addrs, place{e.PID, e.Arg(0)})
+		delete(s.addrs, e.Pointer(0))
 	case event.ClientFree, event.ServerFree:
-		delete(s.socks, place{e.PID, e.Arg(0)})
-		delete(s.conns, place{e.PID, e.Arg(0)})
+		delete(s.socks, e.Pointer(0))
+		delete(s.conns, e.Pointer(0))
 	}
 }
 
 // of returns the addresses of a connection, by its client's address.
 func (s *sockets) of(e *event.Event) addresses {
-	at := place{e.PID, e.Arg(0)}
+	at := e.Pointer(0)
 	if a, ok := s.conns[at]; ok {
 		return a
 	}
-	return s.addrs[place{e.PID, s.socks[at]}]
+	return s.addrs[event.Pointer{PID: e.PID, Addr: s.socks[at]}]
 }
 
 // last reports whether the event says that a thing is gone. The probes of old

@@ -27,8 +27,8 @@ func padNumber(dst []byte, n uint64, width int, fill byte) []byte {
 	return append(dst, s...)
 }
 
-// pointer appends an address as %p does, and pads it to width.
-func pointer(dst []byte, p uint64, width int) []byte {
+// Pointer appends an address as %p does, and pads it to width.
+func Pointer(dst []byte, p uint64, width int) []byte {
 	n := len(dst)
 	dst = strconv.AppendUint(append(dst, "0x"...), p, 16)
 	for len(dst)-n < width {
@@ -47,7 +47,7 @@ func (f *Writer) stp(e *event.Event) {
 	case k == event.ClientNew, k == event.ClientFree, k == event.ServerNew, k == event.ServerFree:
 		f.stpConnection(e)
 	case k == event.SocketSendFD || k == event.SocketRecvFD:
-		b := pointer(append(f.stamp(e.Mono), "=   "...), e.Arg(0), 16)
+		b := Pointer(append(f.stamp(e.Mono), "=   "...), e.Arg(0), 16)
 		b = append(b, map[event.Kind]string{event.SocketSendFD: " send fd=", event.SocketRecvFD: " recv fd="}[k]...)
 		f.buf = append(strconv.AppendInt(b, int64(e.Int(1)), 10), '\n')
 	case k == event.MonitorSend || k == event.MonitorReply || k == event.MonitorEvent:
@@ -70,7 +70,7 @@ func (f *Writer) stpMessage(e *event.Event) {
 		return
 	}
 	b := append(f.stamp(e.Mono), stpSides[e.Kind]...)
-	b = pointer(b, e.Client, 16)
+	b = Pointer(b, e.Client, 16)
 	b = append(b, " msg="...)
 	b = append(b, stpProgram(e)...)
 	b = append(b, '.')
@@ -125,15 +125,15 @@ func (f *Writer) stpConnection(e *event.Event) {
 	}
 	a := f.socks.of(e)
 	b := append(f.stamp(e.Mono), stpSides[e.Kind]...)
-	b = pointer(b, e.Arg(0), 16)
-	b = clean(append(b, " local="...), a.local)
-	b = clean(append(b, " remote="...), a.remote)
+	b = Pointer(b, e.Arg(0), 16)
+	b = Clean(append(b, " local="...), a.local)
+	b = Clean(append(b, " remote="...), a.remote)
 	f.buf = append(b, '\n')
 }
 
 func (f *Writer) stpMonitor(e *event.Event) {
 	b := append(f.stamp(e.Mono), map[event.Kind]string{event.MonitorSend: "> ", event.MonitorReply: "< ", event.MonitorEvent: "! "}[e.Kind]...)
-	b = append(pointer(b, e.Arg(0), 0), ' ')
+	b = append(Pointer(b, e.Arg(0), 0), ' ')
 	b = f.monitorText(b, e.Text(1))
 	if e.Cut {
 		b = append(b, "…"...)
@@ -151,9 +151,9 @@ func (f *Writer) monitorText(dst []byte, msg string) []byte {
 		msg = msg[:len(msg)-1]
 	}
 	if f.c.Secrets {
-		return clean(dst, msg)
+		return Clean(dst, msg)
 	}
-	return clean(dst, string(qmp.AppendMasked(nil, []byte(msg))))
+	return Clean(dst, string(qmp.AppendMasked(nil, []byte(msg))))
 }
 
 var stpLoops = map[event.Kind]struct {

@@ -105,7 +105,7 @@ func (t *Tally) name(e *event.Event) string {
 		if p := e.Call.Peer; p != nil && e.Kind.Server() {
 			return string(whose(nil, p))
 		}
-		return string(short(nil, e.Comm, 16))
+		return string(Short(nil, e.Comm, 16))
 	case ByDomain:
 		return cmp.Or(string(libvirt.AppendPrintable(nil, e.Call.Domain)), "-")
 	}
@@ -121,9 +121,9 @@ func whose(dst []byte, p *event.Peer) []byte {
 	if p.PID != 0 {
 		q.Remote = ""
 	}
-	dst = who(dst, &q)
+	dst = Client(dst, &q)
 	if p.PID != 0 {
-		dst = short(append(dst, ' '), program(p.Command), 24)
+		dst = Short(append(dst, ' '), Program(p.Command), 24)
 	}
 	return dst
 }

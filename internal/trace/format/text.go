@@ -9,9 +9,9 @@ import (
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
-// clean appends foreign text so that it stays on its line and no terminal obeys
+// Clean appends foreign text so that it stays on its line and no terminal obeys
 // it; what is printable stays as it is.
-func clean(dst []byte, s string) []byte {
+func Clean(dst []byte, s string) []byte {
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; c < ' ' || c >= 0x7f {
 			return libvirt.AppendPrintable(dst, s)
@@ -20,15 +20,15 @@ func clean(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// short appends at most n bytes of s.
-func short(dst []byte, s string, n int) []byte {
+// Short appends at most n bytes of s.
+func Short(dst []byte, s string, n int) []byte {
 	if len(s) <= n {
-		return clean(dst, s)
+		return Clean(dst, s)
 	}
 	for n > 0 && !utf8.RuneStart(s[n]) {
 		n--
 	}
-	return append(clean(dst, s[:n]), "…"...)
+	return append(Clean(dst, s[:n]), "…"...)
 }
 
 // stackLines appends a line for each frame of the event's stack:
@@ -41,13 +41,13 @@ func (f *Writer) stackLines(e *event.Event, indent string) {
 }
 
 func appendFrame(dst []byte, fr *event.Frame) []byte {
-	dst = pointer(dst, fr.PC, 0)
+	dst = Pointer(dst, fr.PC, 0)
 	if fr.Size > 0 {
 		dst = append(dst, " : "...)
 		if fr.Symbol != "" {
-			dst = clean(dst, fr.Symbol)
+			dst = Clean(dst, fr.Symbol)
 		} else { // only its bounds are known
-			dst = pointer(dst, fr.Start, 0)
+			dst = Pointer(dst, fr.Start, 0)
 		}
 		dst = strconv.AppendUint(append(dst, "+0x"...), fr.Offset, 16)
 		dst = strconv.AppendUint(append(dst, "/0x"...), fr.Size, 16)
@@ -55,7 +55,7 @@ func appendFrame(dst []byte, fr *event.Frame) []byte {
 	if fr.Module == "" {
 		return dst
 	}
-	dst = clean(append(dst, " ["...), fr.Module)
+	dst = Clean(append(dst, " ["...), fr.Module)
 	if fr.Size == 0 {
 		dst = strconv.AppendUint(append(dst, "+0x"...), fr.ModuleOffset, 16)
 		dst = strconv.AppendUint(append(dst, "/0x"...), fr.ModuleSize, 16)
@@ -126,41 +126,41 @@ func digits(dst []byte, n, unit int64) []byte {
 	return padNumber(append(dst, '.'), uint64(rest), places, '0')
 }
 
-// who appends who is at the other end of a connection: the strongest identity
+// Client appends who is at the other end of a connection: the strongest identity
 // that is known, and the process or address.
-func who(dst []byte, p *event.Peer) []byte {
-	dst = appendIdentity(dst, p)
+func Client(dst []byte, p *event.Peer) []byte {
+	dst = Identity(dst, p)
 	switch {
 	case p.PID != 0:
 		dst = append(dst, ' ')
-		dst = short(dst, program(p.Command), 24)
+		dst = Short(dst, Program(p.Command), 24)
 		dst = append(strconv.AppendInt(append(dst, '['), int64(p.PID), 10), ']')
 	case p.Remote != "":
 		if p.SASLName+p.TLSName != "" {
 			dst = append(dst, ' ')
 		}
-		dst = short(dst, p.Remote, 64)
+		dst = Short(dst, p.Remote, 64)
 	}
 	return dst
 }
 
-// appendIdentity appends the strongest identity that is known.
-func appendIdentity(dst []byte, p *event.Peer) []byte {
+// Identity appends the strongest identity that is known.
+func Identity(dst []byte, p *event.Peer) []byte {
 	switch {
 	case p.SASLName != "":
-		return short(dst, p.SASLName, 64)
+		return Short(dst, p.SASLName, 64)
 	case p.TLSName != "":
-		return short(dst, p.TLSName, 96)
+		return Short(dst, p.TLSName, 96)
 	case p.User != "":
-		return short(dst, p.User, 32)
+		return Short(dst, p.User, 32)
 	case p.PID != 0 && p.UID >= 0:
 		return strconv.AppendInt(append(dst, "uid "...), int64(p.UID), 10)
 	}
 	return dst
 }
 
-// program returns the base name of a command line's program.
-func program(command string) string {
+// Program returns the base name of a command line's program.
+func Program(command string) string {
 	end := len(command)
 	start := 0
 	for i := range len(command) {

@@ -231,10 +231,6 @@ func nameOf(table int, value int64) string {
 // ErrorName returns the name of an error code, no_domain for 42, or its number.
 func ErrorName(code int32) string { return nameOrNumber(tableErrorCode, code) }
 
-// ErrorDomainName returns the name of the part of libvirt that an error comes
-// from, or its number.
-func ErrorDomainName(domain int32) string { return nameOrNumber(tableErrorDomain, domain) }
-
 func nameOrNumber(table int, value int32) string {
 	if n := nameOf(table, int64(value)); n != "" {
 		return n

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/trace"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/stack"
@@ -29,7 +29,7 @@ func TestTracedStacks(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
-	s, err := trace.Start(trace.Config{What: trace.RPC | trace.Monitor | trace.Loop, Stack: true, Stacked: u.Meet})
+	s, err := capture.Start(capture.Config{What: capture.RPC | capture.Monitor | capture.Loop, Stack: true, Stacked: u.Meet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestTracedStacks(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	done := make(chan error, 1)
-	b := trace.NewBehind(c, nil)
+	b := capture.NewAsync(c, nil)
 	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
 	if out, err := l.Virsh("start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
 		t.Errorf("virsh: %v: %s", err, out)
@@ -100,7 +100,7 @@ func TestWriteUpsStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := trace.Start(trace.Config{Stack: true, Stacked: u.Meet})
+	s, err := capture.Start(capture.Config{Stack: true, Stacked: u.Meet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestWriteUpsStack(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	done := make(chan error, 1)
-	b := trace.NewBehind(w, u.Unwind)
+	b := capture.NewAsync(w, u.Unwind)
 	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
 	for range 3 { // on a busy machine one may be gone before its maps are read
 		if out, err := l.Virsh("domuuid", "vm1"); err != nil {

@@ -1,0 +1,109 @@
+package capture
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/trace/bpf"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/usdt"
+)
+
+// attachMessages attaches the daemon's message probes after change has had its
+// way with what the kernel is told.
+func attachMessages(t *testing.T, l *posterntest.Libvirtd, change func(*bpf.Site)) *source {
+	t.Helper()
+	k, err := bpf.Load(bpf.Config{PIDs: []int{l.PID}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	libs, _ := filepath.Glob("/usr/lib/*/libvirt.so.0")
+	file, err := os.Open(libs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	parsed, err := usdt.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var places []bpf.Place
+	for _, p := range parsed.Probes {
+		if site := bpf.NewSite(p); site.Kind == event.ServerRx || site.Kind == event.ServerTx {
+			change(&site)
+			places = append(places, bpf.Place{Site: site, Offset: p.Offset, Semaphore: p.Semaphore})
+		}
+	}
+	if err := k.Attach(fmt.Sprintf("/proc/self/fd/%d", file.Fd()), l.PID, places); err != nil {
+		t.Fatal(err)
+	}
+	return newSource(k)
+}
+
+// rest reads what is there.
+func rest(t *testing.T, s *source) (messages, payloads int, warnings []string) {
+	t.Helper()
+	for {
+		e := s.next()
+		if e == nil {
+			return messages, payloads, warnings
+		}
+		switch {
+		case e.Kind == event.Warning:
+			warnings = append(warnings, e.Text(0))
+		case !e.NoPayload:
+			payloads++
+			fallthrough
+		default:
+			messages++
+		}
+	}
+}
+
+// TestMessageIsSearchedFor lets the kernel search for the messages, as in a
+// build whose probes do not tell where they are.
+func TestMessageIsSearchedFor(t *testing.T) {
+	l := posterntest.SharedLibvirtd(t)
+	defer posterntest.TraceAlone(t)()
+	s := attachMessages(t, l, func(*bpf.Site) {})
+	for id := range uint32(2) {
+		if err := s.kernel.Search(id, false); err != nil {
+			t.Fatal(err)
+		}
+		s.site(id).search = true
+	}
+	versions(t, l, 50)
+	if messages, _, _ := rest(t, s); messages != 104 {
+		t.Fatalf("%d messages, want 104", messages)
+	}
+	versions(t, l, 50)
+	if messages, payloads, warnings := rest(t, s); messages != 104 || payloads != 104 || len(warnings) > 0 {
+		t.Errorf("%d messages, %d payloads, warnings %v", messages, payloads, warnings)
+	}
+}
+
+// TestOtherStructuresGiveHeadersAndOneWarning makes the probes lie about the
+// length, so that nothing in memory fits.
+func TestOtherStructuresGiveHeadersAndOneWarning(t *testing.T) {
+	l := posterntest.SharedLibvirtd(t)
+	defer posterntest.TraceAlone(t)()
+	s := attachMessages(t, l, func(s *bpf.Site) {
+		s.Args[1] = usdt.Arg{Mode: usdt.Const, Size: 8, Reg: usdt.NoReg, Index: usdt.NoReg, Disp: 4711}
+	})
+	var warned []string
+	for range 5 {
+		versions(t, l, 100)
+		messages, payloads, warnings := rest(t, s)
+		if messages != 204 || payloads != 0 {
+			t.Errorf("%d messages, %d payloads", messages, payloads)
+		}
+		warned = append(warned, warnings...)
+	}
+	if len(warned) != 1 {
+		t.Errorf("warnings: %v", warned)
+	}
+}

@@ -1,0 +1,479 @@
+// Package capture reads what libvirt does from the static probes in libvirt's own
+// files: RPC messages, event loop and QEMU monitor. It finds the files, attaches to
+// their probes, turns the kernel's records into events, and asks the living
+// processes who their clients are.
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/trace/bpf"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace/usdt"
+	"golang.org/x/sys/unix"
+)
+
+// What is a set of things to watch.
+type What uint8
+
+// The things.
+const (
+	RPC     What = 1 << iota // messages, connections, authentication, TLS, keepalive
+	Loop                     // handles and timeouts of the event loop
+	Monitor                  // what is said to QEMU
+)
+
+func (w What) has(k event.Kind) bool {
+	switch {
+	case k >= event.ClientTx && k <= event.KeepaliveTimeout:
+		return w&RPC != 0
+	case k >= event.HandleAdd && k <= event.PollRun:
+		return w&Loop != 0
+	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef || k == event.MonitorUnref:
+		return false // the messages themselves tell more
+	case k >= event.MonitorNew && k <= event.MonitorSendFD:
+		return w&Monitor != 0
+	}
+	return false
+}
+
+// Config says what a session watches. The zero value watches RPC everywhere, in
+// processes present and to come.
+type Config struct {
+	What  What     // 0 means RPC
+	Paths []string // only these files; none means all of libvirt's
+	Stack bool     // copy registers and stack with every event
+	// Stacked is given every event with a stack as soon as it is read, while its
+	// process is likely still there; nil for none.
+	Stacked func(*event.Event)
+	Filter  correlate.Filter
+	Tree    bool // keep monitor messages of calls back: the call's reply carries them
+	// Queue tells of each call how long it waited for a worker and how long that
+	// took: one more probe for each call.
+	Queue bool
+
+	oneByOne bool // see bpf.Config; for tests
+
+	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
+	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
+	// Record is given every event before it is joined and filtered, and is not told
+	// of Idle; nil for none.
+	Record event.Sink
+}
+
+// Validate checks c.
+func (c Config) Validate() error {
+	if c.What&^(RPC|Loop|Monitor) != 0 {
+		return fmt.Errorf("unknown things to watch: %x", c.What)
+	}
+	if err := c.Filter.Validate(); err != nil {
+		return err
+	}
+	return c.kernel().Validate()
+}
+
+// stackBuffer holds 3,000 stacks: a call that asks for much makes hundreds of
+// events between two looks at the buffer.
+const stackBuffer = 64 << 20
+
+// kernel is what the kernel is told. It leaves out what would break the matching
+// of calls and replies: a filter on status never drops a call.
+func (c Config) kernel() bpf.Config {
+	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs, OneByOne: c.oneByOne}
+	if c.Stack && c.Buffer == 0 {
+		k.Buffer = stackBuffer
+	}
+	if c.What&Monitor != 0 {
+		return k // a monitor command belongs to the next reply of its thread: all must be seen
+	}
+	if f := c.Filter; f.Procedures != nil {
+		k.Procedures = make([]event.Procedure, 0, len(f.Procedures))
+		for p := range f.Procedures {
+			k.Procedures = append(k.Procedures, p)
+		}
+	}
+	if k.Types = c.Filter.Types; k.Types&replies != 0 {
+		k.Types |= calls
+	}
+	if k.Statuses = c.Filter.Statuses; k.Statuses == 0 && c.Filter.Errors {
+		k.Statuses = 1 << uint(libvirt.Failed)
+	}
+	return k
+}
+
+// Bits of the types of calls and replies, those with file descriptors included.
+const (
+	calls   = 1<<0 | 1<<4
+	replies = 1<<1 | 1<<5
+)
+
+// Session is a running trace.
+type Session struct {
+	cfg      Config
+	kernel   *bpf.Kernel
+	finder   *finder
+	source   *source
+	peers    *peers
+	pipeline *correlate.Pipeline
+	sockAt   atomic.Int64 // see peers.sockAt
+	seen     uint64
+	swept    time.Time
+	problems problems
+	ended    mailbox[int] // processes that are no more
+}
+
+// mailbox holds what is found in the background, for the reader to tell.
+type mailbox[T any] struct {
+	mu   sync.Mutex
+	list []T
+}
+
+func (m *mailbox[T]) add(v T) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.list = append(m.list, v)
+}
+
+func (m *mailbox[T]) take() []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := m.list
+	m.list = nil
+	return list
+}
+
+// problems are what went wrong while attaching, each told once.
+type problems struct {
+	mailbox[error]
+	told sync.Map // of their texts
+}
+
+func (p *problems) add(err error) {
+	if _, told := p.told.LoadOrStore(err.Error(), true); !told {
+		p.mailbox.add(err)
+	}
+}
+
+// Start attaches to everything that is there. What comes later is attached while
+// [Session.Run] runs.
+func Start(c Config) (*Session, error) {
+	if c.What == 0 {
+		c.What = RPC
+	}
+	if err := c.Validate(); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "%w", err)
+	}
+	if err := bpf.Preflight(); err != nil {
+		return nil, err
+	}
+	k, err := bpf.Load(c.kernel())
+	if err != nil {
+		return nil, bpf.Explain(err)
+	}
+	s := &Session{cfg: c, kernel: k, source: newSource(k), peers: newPeers(), pipeline: correlate.New(c.Filter, c.Tree)}
+	s.sockAt.Store(-1)
+	s.finder = newFinder(c.Filter.PIDs, c.Paths, s.attach)
+	s.finder.gone = s.ended.add
+	s.finder.Scan(time.Now())
+	if err := s.ready(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return s, nil
+}
+
+// ready checks that what was asked for is there.
+func (s *Session) ready() error {
+	libs := s.finder.Libraries()
+	attached := slices.ContainsFunc(libs, func(l *Library) bool { return l.Err == nil })
+	for _, err := range s.problems.take() {
+		return bpf.Explain(err)
+	}
+	if attached {
+		return nil
+	}
+	return noProbes(s.cfg, libs)
+}
+
+// attach attaches a file's probes.
+func (s *Session) attach(l *Library, f *os.File) {
+	var places []bpf.Place
+	for _, p := range l.Probes {
+		site := bpf.NewSite(p)
+		withHandle(&site)
+		site.Stack = s.cfg.Stack
+		site.Answer = s.cfg.Queue && site.Kind == event.ServerTx
+		if s.cfg.What.has(site.Kind) {
+			places = append(places, bpf.Place{Site: site, Offset: p.Offset, Semaphore: p.Semaphore})
+		}
+	}
+	if len(places) == 0 {
+		return
+	}
+	path := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	err := s.kernel.Attach(path, 0, places)
+	if err == nil {
+		err = s.extras(l, f, path)
+	}
+	if err != nil {
+		s.problems.add(fmt.Errorf("attach to %s: %w", l.Path, err))
+	}
+}
+
+// worker is the function that a daemon's thread enters when it takes up a call.
+const worker = "virNetServerProgramDispatch"
+
+// extras attaches what no probe tells: when a call is taken up, and when a
+// dispatch ends.
+func (s *Session) extras(l *Library, f *os.File, path string) error {
+	file, err := usdt.Open(f)
+	if err != nil {
+		return err
+	}
+	if s.cfg.What&RPC != 0 && s.cfg.Queue {
+		if sym, ok := file.Symbol(worker); ok {
+			if at, ok := file.Offset(sym.Value); ok {
+				if err := s.kernel.AttachBegin(path, 0, at); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, p := range l.Probes {
+		site := bpf.NewSite(p)
+		switch site.Kind {
+		case event.ServerNew:
+			s.learn(p)
+		case event.HandleDispatch, event.TimeoutDispatch:
+			if s.cfg.What&Loop == 0 {
+				continue
+			}
+			start, ok := file.Function(p.Addr)
+			if !ok {
+				continue
+			}
+			at, ok := file.Offset(start)
+			if !ok {
+				continue
+			}
+			if s.cfg.Stack {
+				if err := s.kernel.AttachEnter(path, 0, at); err != nil {
+					return err
+				}
+			}
+			site.Capture, site.Texts = bpf.Header, nil
+			if err := s.kernel.AttachReturn(path, 0, at, site); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// learn takes from the arguments of rpc_server_client_new, client and a word in
+// it, where a client holds its socket.
+func (s *Session) learn(p usdt.Probe) {
+	if len(p.Args) < 2 {
+		return
+	}
+	client, sock := p.Args[0], p.Args[len(p.Args)-1]
+	if client.Mode == usdt.Reg && sock.Mode == usdt.Mem && sock.Reg == client.Reg && sock.Index == usdt.NoReg {
+		s.sockAt.Store(sock.Disp)
+	}
+}
+
+// Intervals of the reader and the finder. While events come, the reader looks
+// seldom enough that it takes many at once, and often enough for who watches.
+const (
+	pollBusy = 50 * time.Millisecond
+	pollIdle = 100 * time.Millisecond
+	scanning = 500 * time.Millisecond
+)
+
+// Run hands events to sink until ctx ends, then detaches, hands over what is
+// left and returns. An error of the sink ends it.
+func (s *Session) Run(ctx context.Context, sink event.Sink) error {
+	scans, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.rescan(scans) })
+	err := s.read(ctx, sink)
+	stop()
+	wg.Wait()
+	if derr := s.kernel.Detach(); err == nil {
+		err = derr
+	}
+	if err != nil {
+		return err
+	}
+	return s.drain(sink)
+}
+
+func (s *Session) rescan(ctx context.Context) {
+	t := time.NewTicker(scanning)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			s.finder.Scan(now)
+		}
+	}
+}
+
+func (s *Session) read(ctx context.Context, sink event.Sink) error {
+	for {
+		n, err := s.deliverAll(ctx, sink)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		if err := s.idle(sink); err != nil {
+			return err
+		}
+		poll := pollIdle
+		if n > 0 {
+			poll = pollBusy
+		}
+		if err := s.kernel.Wait(time.Now().Add(poll)); err != nil {
+			return err
+		}
+	}
+}
+
+// giveWay is after how many events, some 20 microseconds of work, the reader lets
+// others have its processor.
+const giveWay = 32
+
+// deliverAll hands over what is in the ring, until ctx ends, and returns how many
+// events.
+func (s *Session) deliverAll(ctx context.Context, sink event.Sink) (int, error) {
+	for n := 1; ; n++ {
+		if n%giveWay == 0 {
+			s.kernel.GiveWay()
+			if ctx.Err() != nil {
+				return n, nil
+			}
+		}
+		e := s.source.next()
+		if e == nil {
+			return n - 1, nil
+		}
+		if err := s.deliver(e, sink); err != nil {
+			return n, err
+		}
+	}
+}
+
+// drain hands over what was in the ring when the probes were detached.
+func (s *Session) drain(sink event.Sink) error {
+	if _, err := s.deliverAll(context.Background(), sink); err != nil {
+		return err
+	}
+	if err := s.pipeline.End(sink, s.source.clock.wall); err != nil {
+		return err
+	}
+	return s.idle(sink)
+}
+
+func (s *Session) idle(sink event.Sink) error {
+	for _, err := range s.problems.take() {
+		s.source.warn(bpf.Explain(err).Error())
+	}
+	if uint32(s.kernel.Lost()) != s.source.lost {
+		s.source.lost = uint32(s.kernel.Lost())
+		s.source.tellLosses()
+	}
+	for len(s.source.out) > 0 {
+		e := s.source.out[0]
+		s.source.out = s.source.out[1:]
+		if err := s.deliver(&e, sink); err != nil {
+			return err
+		}
+	}
+	now := monotonic()
+	for _, text := range s.pipeline.Stalled(now) {
+		e := event.Event{Kind: event.Warning, Mono: now, Wall: s.source.clock.wall(now), Strings: []string{text}}
+		if err := sink.Event(&e); err != nil {
+			return err
+		}
+	}
+	for _, pid := range s.ended.take() {
+		if err := s.tellGone(pid, now, sink); err != nil {
+			return err
+		}
+	}
+	s.sweep(time.Now())
+	return sink.Idle()
+}
+
+// tellGone hands on that a daemon is no more. Clients end all the time.
+func (s *Session) tellGone(pid int, now uint64, sink event.Sink) error {
+	if !s.pipeline.Serves(pid) {
+		return nil
+	}
+	return s.deliver(&event.Event{
+		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1, Comm: s.source.process(pid),
+	}, sink)
+}
+
+// sweep forgets, now and then, processes that are gone.
+func (s *Session) sweep(now time.Time) {
+	if now.Sub(s.swept) < 10*time.Second {
+		return
+	}
+	s.swept = now
+	alive := map[int]bool{}
+	gone := func(pid int) bool {
+		a, ok := alive[pid]
+		if !ok {
+			a = unix.Kill(pid, 0) != unix.ESRCH
+			alive[pid] = a
+		}
+		return !a
+	}
+	s.peers.forget(gone)
+	s.pipeline.Forget(gone)
+}
+
+func (s *Session) deliver(e *event.Event, sink event.Sink) error {
+	if e.Kind < event.Gone {
+		s.seen++
+	}
+	if s.cfg.Stacked != nil && len(e.Stack) > 0 {
+		s.cfg.Stacked(e)
+	}
+	s.peers.sockAt = s.sockAt.Load()
+	s.peers.see(e)
+	if s.cfg.Record != nil {
+		if err := s.cfg.Record.Event(e); err != nil {
+			return err
+		}
+	}
+	return s.pipeline.Event(e, sink)
+}
+
+// Summary returns what was seen and lost so far. Not while Run runs.
+func (s *Session) Summary() event.Summary {
+	losses, _ := s.kernel.Losses() // what cannot be read is not known to be lost
+	lost := map[event.Loss]uint64{}
+	for _, l := range losses {
+		site, _ := s.kernel.Site(l.Site)
+		lost[event.Loss{PID: l.PID, Comm: s.source.process(l.PID), Probe: site.Provider + ":" + site.Name}] += l.Lost
+	}
+	return event.NewSummary(s.seen, lost)
+}
+
+// Libraries returns the files of libvirt's that were found.
+func (s *Session) Libraries() []*Library { return s.finder.Libraries() }
+
+// Close unloads everything.
+func (s *Session) Close() error { return s.kernel.Close() }

@@ -1,0 +1,184 @@
+// Package correlate joins the events of probes to what they tell together: calls to
+// replies on both sides of a connection, monitor commands to answers and to the call
+// that they were sent for, dispatches to their ends. It filters by what was joined.
+// It knows nothing of how events came: live, or from a recording.
+package correlate
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+)
+
+// Pipeline is what every event passes, live or recorded: joined to what belongs
+// to it, filtered, handed on.
+type Pipeline struct {
+	join    *joiner
+	filter  Filter
+	tree    bool
+	decoder libvirt.Decoder
+	names   map[[16]byte]string // domains by UUID
+	warned  map[int]uint64      // threads whose dispatch was called stalled, and its begin
+}
+
+// New returns a pipeline that keeps back what f does not choose; with tree also the
+// monitor messages of calls, whose replies carry them.
+func New(f Filter, tree bool) *Pipeline {
+	p := &Pipeline{filter: f, tree: tree, names: map[[16]byte]string{}, warned: map[int]uint64{}}
+	p.join = newJoiner(p.domain)
+	return p
+}
+
+// Event joins an event to what belongs to it and hands it on, or keeps it back.
+func (p *Pipeline) Event(e *event.Event, sink event.Sink) error {
+	c := p.join.see(e)
+	if p.tree && ofCall(e) {
+		return nil
+	}
+	switch p.filter.judge(e, c, p.domain) {
+	case drop:
+		return nil
+	case hold:
+		if c != nil {
+			c.hold(e)
+		}
+		return nil
+	}
+	if c != nil {
+		if h := c.release(e); h != nil {
+			if err := sink.Event(h); err != nil {
+				return err
+			}
+		}
+	}
+	return sink.Event(e)
+}
+
+// hold keeps a copy of the call until its reply decides.
+func (c *call) hold(e *event.Event) {
+	h := *e
+	h.Args, h.Strings = slices.Clone(e.Args), slices.Clone(e.Strings)
+	h.Payload = bytes.Clone(e.Payload[:min(len(e.Payload), maxCallArgs)])
+	h.Cut = h.Cut || len(h.Payload) < len(e.Payload)
+	if e.Kind.Server() {
+		c.heldServer = &h
+	} else {
+		c.heldClient = &h
+	}
+}
+
+// release returns the held call of the reply's side.
+func (c *call) release(reply *event.Event) *event.Event {
+	if !libvirt.Type(reply.Type).IsReply() {
+		return nil
+	}
+	held := &c.heldClient
+	if reply.Kind.Server() {
+		held = &c.heldServer
+	}
+	h := *held
+	*held = nil
+	return h
+}
+
+// ofCall reports whether a monitor message is sent, or answered, on behalf of an
+// RPC call: by a worker thread of a daemon, to whom the answer goes too.
+func ofCall(e *event.Event) bool {
+	return e.Kind == event.MonitorSend && isWorker(e.Comm) || e.Kind == event.MonitorReply && e.Worker
+}
+
+// isWorker reports whether a thread's name is that of a daemon's worker:
+// rpc-libvirtd, prio-rpc-libvir.
+func isWorker(comm string) bool {
+	return strings.HasPrefix(comm, "rpc-") || strings.HasPrefix(comm, "prio-rpc-")
+}
+
+// domain returns the name of the virtual machine that a message is about, or "".
+func (p *Pipeline) domain(e *event.Event) string {
+	if len(e.Payload) == 0 || len(p.filter.Domains) == 0 {
+		return ""
+	}
+	m := p.decoder.Event(e)
+	d := m.Domain()
+	if d.Kind == libvirt.ObjectNone {
+		return ""
+	}
+	var id [16]byte
+	copy(id[:], d.UUID)
+	if len(d.Name) == 0 {
+		return p.names[id]
+	}
+	if name, ok := p.names[id]; ok && len(d.UUID) == 16 && name == string(d.Name) {
+		return name
+	}
+	name := string(d.Name)
+	if len(d.UUID) == 16 {
+		event.Bound(p.names)
+		p.names[id] = name
+	}
+	return name
+}
+
+// Stalled returns a sentence for each dispatch that has been running for longer
+// than Filter.Slow and was not told of before.
+func (p *Pipeline) Stalled(now uint64) []string {
+	if p.filter.Slow == 0 {
+		return nil
+	}
+	var out []string
+	for tid, t := range p.join.threads {
+		d := &t.dispatch
+		took := span(d.Mono, now)
+		if d.Kind == event.Unknown || took < p.filter.Slow || p.warned[tid] == d.Mono {
+			continue
+		}
+		event.Bound(p.warned)
+		p.warned[tid] = d.Mono
+		what := "handle"
+		if d.Kind == event.TimeoutDispatch {
+			what = "timeout"
+		}
+		text := fmt.Sprintf("the event loop of process %d has been in %s %d for %v", d.PID, what, d.Int(0), took.Round(time.Millisecond))
+		if d.FD != "" {
+			text += " (" + d.FD + ")"
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+// End hands on the monitor commands whose call was still running.
+func (p *Pipeline) End(sink event.Sink, wall func(uint64) time.Time) error {
+	if !p.tree {
+		return nil
+	}
+	for tid, t := range p.join.threads {
+		if !isWorker(t.comm) {
+			continue
+		}
+		for _, c := range p.join.collect(tid) {
+			e := event.Event{
+				Kind: event.MonitorSend, Mono: c.Send, Wall: wall(c.Send), PID: t.pid, TID: tid, Comm: t.comm,
+				Args: []uint64{c.Monitor}, Strings: []string{"", c.Text}, Domain: c.Domain, Took: c.Took,
+			}
+			if p.filter.judge(&e, nil, p.domain) != pass {
+				continue
+			}
+			if err := sink.Event(&e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Serves reports whether a process is a daemon with connections.
+func (p *Pipeline) Serves(pid int) bool { return p.join.serves(pid) }
+
+// Forget drops what belongs to processes that are gone.
+func (p *Pipeline) Forget(gone func(pid int) bool) { p.join.forget(gone) }

@@ -1,0 +1,47 @@
+package event
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Loss is how many hits of one probe in one process never reached the tracer.
+type Loss struct {
+	PID   int
+	Comm  string
+	Probe string
+	Lost  uint64
+}
+
+// Summary is what a trace saw and lost.
+type Summary struct {
+	Seen   uint64
+	Losses []Loss // the largest first
+}
+
+// NewSummary returns a summary whose losses are given by process and probe, with
+// Lost 0 in the keys.
+func NewSummary(seen uint64, lost map[Loss]uint64) Summary {
+	s := Summary{Seen: seen}
+	for l, n := range lost {
+		l.Lost = n
+		s.Losses = append(s.Losses, l)
+	}
+	slices.SortFunc(s.Losses, func(a, b Loss) int {
+		return cmp.Or(cmp.Compare(b.Lost, a.Lost), cmp.Compare(a.PID, b.PID), cmp.Compare(a.Probe, b.Probe))
+	})
+	return s
+}
+
+// String makes a summary readable.
+func (s Summary) String() string {
+	var lost uint64
+	for _, l := range s.Losses {
+		lost += l.Lost
+	}
+	if lost == 0 {
+		return fmt.Sprintf("%d events seen, none lost", s.Seen)
+	}
+	return fmt.Sprintf("%d events seen, %d lost", s.Seen, lost)
+}
