@@ -132,7 +132,7 @@ func (a *app) spool(s *relay.Spool, e postern.Event, show bool, log *slog.Logger
 		log.Error("an event is lost", slog.Any(postern.LogError, err))
 	}
 	if show {
-		_ = printJSONLine(a.out, e)
+		_ = printJSON(a.out, e)
 	}
 }
 

@@ -131,7 +131,7 @@ func TestSentence(t *testing.T) {
 	a := &app{state: rig.st.Dir, err: io.Discard}
 	var words strings.Builder
 	a.out = &words
-	if err := a.logList(t.Context(), &logListOptions{logFilter: logFilter{Filter: timeline.Filter{Kind: postern.EventLibvirtCall, Limit: 10}}, words: true}); err != nil {
+	if err := a.logList(t.Context(), &logListOptions{logFilter: logFilter{Filter: timeline.Filter{Kind: postern.EventLibvirtCall, Limit: 10}}}); err != nil {
 		t.Fatal(err)
 	}
 	want := regexp.MustCompile(`alice, YubiKey ` + rig.tokens["alice"].PublicID + ` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.`)

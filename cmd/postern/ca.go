@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -88,11 +87,15 @@ func (v *validityFlag) Set(s string) error {
 // serialArg reads a serial number from the command line.
 func serialArg(s string) (string, error) { return ca.ParseSerial(s) }
 
-// describe prints what was issued, for people.
-func (a *app) describe(c ca.Certificate) {
-	fmt.Fprintf(a.out, "serial   %s\nsubject  %s\n", c.Serial, c.Subject)
-	if len(c.Names) > 0 {
-		fmt.Fprintf(a.out, "names    %s\n", strings.Join(c.Names, " "))
+// describe prints what was issued.
+func (a *app) describe(c ca.Certificate) error { return a.printFields(c, false, issuedFields(c)...) }
+
+// issuedFields are what a certificate says.
+func issuedFields(c ca.Certificate) []field {
+	return []field{
+		{"serial", c.Serial},
+		{"subject", c.Subject},
+		{"names", strings.Join(c.Names, " ")},
+		{"valid", stamp(c.NotBefore) + " to " + stamp(c.NotAfter)},
 	}
-	fmt.Fprintf(a.out, "valid    %s to %s\n", stamp(c.NotBefore), stamp(c.NotAfter))
 }

@@ -190,7 +190,9 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 	if err != nil {
 		return err
 	}
-	a.describe(out.Certificate)
+	if err := a.describe(out.Certificate); err != nil {
+		return err
+	}
 	return e.write(out, key)
 }
 
@@ -206,7 +208,9 @@ func (a *app) issueClient(ctx context.Context, authority *ca.Authority, o *issue
 	if err != nil {
 		return err
 	}
-	a.describe(out.Certificate)
+	if err := a.describe(out.Certificate); err != nil {
+		return err
+	}
 	return e.write(out, key)
 }
 
@@ -379,7 +383,9 @@ func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
 	if err != nil {
 		return err
 	}
-	a.describe(out.Certificate)
+	if err := a.describe(out.Certificate); err != nil {
+		return err
+	}
 	return e.write(out, out.Key)
 }
 

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -57,7 +55,7 @@ also the intermediates and those that sign OCSP answers.`,
 	f.BoolVar(&o.valid, "valid", false, "only those that are neither expired nor revoked")
 	f.BoolVar(&o.all, "all", false, "the authority's own, too")
 	f.IntVarP(&o.filter.Limit, "limit", "n", 0, "at most so `many`; 0 means all")
-	f.BoolVar(&o.json, "json", false, "print a JSON array")
+	jsonFlag(cmd, &o.json)
 	return cmd
 }
 
@@ -76,27 +74,27 @@ func (a *app) caList(ctx context.Context, o *listOptions) error {
 	if err != nil {
 		return err
 	}
-	shown := []certificateJSON{}
+	var shown []certificateJSON
 	for _, c := range list {
 		if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all && o.profile == "" {
 			continue
 		}
 		shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
 	}
-	if o.json {
-		return printJSON(a.out, shown)
+	return printList(a, shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
+		return []string{c.Serial, string(c.Profile), c.Status, day(c.NotAfter), c.holder()}
+	})
+}
+
+// holder returns whom or what a certificate is for.
+func (c certificateJSON) holder() string {
+	switch {
+	case c.Profile == ca.ProfileClient:
+		return strings.TrimSpace(c.Person + " " + c.Label)
+	case len(c.Names) > 0:
+		return strings.Join(c.Names, " ")
 	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, c := range shown {
-		who := strings.Join(c.Names, " ")
-		if c.Profile == ca.ProfileClient {
-			who = strings.TrimSpace(c.Person + " " + c.Label)
-		} else if who == "" {
-			who = c.Subject
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", c.Serial, c.Profile, c.Status, c.NotAfter.UTC().Format(time.DateOnly), who)
-	}
-	return w.Flush()
+	return c.Subject
 }
 
 func newCAShow(a *app) *cobra.Command {
@@ -109,7 +107,7 @@ func newCAShow(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.caShow(cmd.Context(), args[0], asJSON, asPEM) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the certificate and its chain in PEM")
 	cmd.MarkFlagsMutuallyExclusive("json", "pem")
 	return cmd
@@ -130,30 +128,37 @@ func (a *app) caShow(ctx context.Context, arg string, asJSON, asPEM bool) error 
 		return err
 	}
 	status := c.Status(time.Now())
-	switch {
-	case asPEM:
+	if asPEM {
 		_, err = a.out.Write(c.PEM())
 		return err
-	case asJSON:
-		return printJSON(a.out, certificateJSON{Certificate: c.Certificate, Status: status, PEM: string(c.PEM())})
 	}
-	a.describe(c.Certificate)
-	fmt.Fprintf(a.out, "status   %s\nprofile  %s\nissuer   %s\nissued   %s\nkey      sha256:%s\n", status, c.Profile, ca.SubjectString(c.Leaf.RawIssuer), stamp(c.Issued), c.Certificate.Key)
-	for _, line := range []struct{ name, value string }{{"person", c.Person}, {"label", c.Label}, {"renews", c.Renews}} {
-		if line.value != "" {
-			fmt.Fprintf(a.out, "%-8s %s\n", line.name, line.value)
-		}
-	}
-	crl, ocsp := "not named in it", "not named in it"
-	if len(c.Leaf.CRLDistributionPoints) > 0 {
-		crl = strings.Join(c.Leaf.CRLDistributionPoints, " ")
-	}
-	if len(c.Leaf.OCSPServer) > 0 {
-		ocsp = strings.Join(c.Leaf.OCSPServer, " ")
-	}
-	fmt.Fprintf(a.out, "crl      %s\nocsp     %s\n", crl, ocsp)
+	return a.printFields(certificateJSON{Certificate: c.Certificate, Status: status, PEM: string(c.PEM())}, asJSON, allFields(c, status)...)
+}
+
+// allFields are what is known of a certificate.
+func allFields(c *ca.Issued, status string) []field {
+	fields := append(issuedFields(c.Certificate),
+		field{"status", status},
+		field{"profile", string(c.Profile)},
+		field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
+		field{"issued", stamp(c.Issued)},
+		field{"key", "sha256:" + c.Certificate.Key},
+		field{"person", c.Person},
+		field{"label", c.Label},
+		field{"renews", c.Renews},
+		field{"crl", named(c.Leaf.CRLDistributionPoints)},
+		field{"ocsp", named(c.Leaf.OCSPServer)},
+	)
 	if !c.Revoked.IsZero() {
-		fmt.Fprintf(a.out, "revoked  %s, %s\n", stamp(c.Revoked), c.Reason)
+		fields = append(fields, field{"revoked", stamp(c.Revoked) + ", " + c.Reason.String()})
 	}
-	return nil
+	return fields
+}
+
+// named returns the URLs that a certificate names.
+func named(urls []string) string {
+	if len(urls) == 0 {
+		return "not named in it"
+	}
+	return strings.Join(urls, " ")
 }

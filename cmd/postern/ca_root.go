@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -27,13 +28,13 @@ func newCARoot(a *app) *cobra.Command {
 
 // rootJSON is the root as it is printed.
 type rootJSON struct {
-	Subject  string `json:"subject"`
-	Serial   string `json:"serial"`
-	NotAfter string `json:"not_after"`
-	Key      bool   `json:"key_here"`
-	KeyURI   string `json:"key_uri,omitempty"` // of the device that it is in
-	URL      string `json:"url,omitempty"`
-	PEM      string `json:"pem"`
+	Subject  string    `json:"subject"`
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+	Key      bool      `json:"key_here"`
+	KeyURI   string    `json:"key_uri,omitempty"` // of the device that it is in
+	URL      string    `json:"url,omitempty"`
+	PEM      string    `json:"pem"`
 }
 
 func newCARootShow(a *app) *cobra.Command {
@@ -54,7 +55,7 @@ func newCARootShow(a *app) *cobra.Command {
 			return a.rootShow(authority, asJSON, chain)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates that count, too")
 	return cmd
 }
@@ -63,7 +64,7 @@ func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 	root := authority.Root()
 	if asJSON {
 		return printJSON(a.out, rootJSON{
-			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: stamp(root.NotAfter),
+			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: root.NotAfter,
 			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
 		})
 	}

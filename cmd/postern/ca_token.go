@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
@@ -64,23 +63,18 @@ func newCATokenList(a *app) *cobra.Command {
 			return a.printTokens(list, asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
 func (a *app) printTokens(list []ca.APIToken, asJSON bool) error {
-	if asJSON {
-		return printJSON(a.out, append([]ca.APIToken{}, list...))
-	}
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, t := range list {
-		expires := "never expires"
+	return printList(a, list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
+		expires := "never"
 		if !t.Expires.IsZero() {
-			expires = "expires " + stamp(t.Expires)
+			expires = stamp(t.Expires)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", t.Name, strings.Join(t.Domains, " "), expires)
-	}
-	return w.Flush()
+		return []string{t.Name, strings.Join(t.Domains, " "), expires}
+	})
 }
 
 func newCATokenRemove(a *app) *cobra.Command {

@@ -40,7 +40,7 @@ makes one.`,
 			return a.showURL(authority, asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -75,16 +75,19 @@ func unlisted(authority *ca.Authority) []ca.Role {
 	return roles
 }
 
+// urlJSON is where certificates say to ask about revocation, as it is printed.
+type urlJSON struct {
+	URL    string `json:"url"`
+	Chosen bool   `json:"chosen"` // and not the portal's
+}
+
 func (a *app) showURL(authority *ca.Authority, asJSON bool) error {
 	url, from := authority.URL(), "the portal's host"
 	if authority.URLChosen() {
 		from = "chosen"
 	}
 	if asJSON {
-		return printJSON(a.out, struct {
-			URL    string `json:"url"`
-			Chosen bool   `json:"chosen"`
-		}{url, authority.URLChosen()})
+		return printJSON(a.out, urlJSON{url, authority.URLChosen()})
 	}
 	switch {
 	case url != "":

@@ -19,39 +19,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ailment is one thing that is wrong on this host, and what mends it.
-type ailment struct {
-	Part   string `json:"part"`
-	What   string `json:"what"`
-	Mend   string `json:"mend"`
-	Advice bool   `json:"advice,omitempty"` // nothing is broken; it could be better
+// finding is one thing that could be better on this host, and how.
+type finding struct {
+	Part    string `json:"part"`
+	Problem string `json:"problem"`
+	Fix     string `json:"fix"`
+	Advice  bool   `json:"advice,omitempty"` // nothing is broken; it could be better
+}
+
+// examination is what the doctor found, as doctor --json prints it.
+type examination struct {
+	OK       []string  `json:"ok"`
+	Findings []finding `json:"findings"`
 }
 
 // doctor looks at one part after the other.
 type doctor struct {
 	*app
-	now   time.Time
-	fine  []string
-	found []ailment
+	examination
+	now time.Time
 }
 
 func newDoctor(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what is wrong on this host, and what mends it",
+		Short: "Say what is wrong on this host, and how to fix it",
 		Long: `Looks at the state directory, its key and database, the timeline, the certificate authority, a running server,
-two-factor SSH and the watching of libvirt, and says of each what is wrong and the command that mends it. It changes
+two-factor SSH and the watching of libvirt, and says of each what is wrong and the command that fixes it. It changes
 nothing. The exit code is 1 if something is wrong; advice alone is not.`,
 		Example: `  postern doctor
-  postern doctor --json | jq .found`,
+  postern doctor --json | jq .findings`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			d := &doctor{app: a, now: time.Now()}
+			d := &doctor{app: a, now: time.Now(), examination: examination{OK: []string{}, Findings: []finding{}}}
 			return d.examine(cmd.Context(), asJSON)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -60,59 +65,57 @@ func (d *doctor) examine(ctx context.Context, asJSON bool) error {
 	d.state(ctx)
 	d.ssh(ctx)
 	d.libvirt()
-	wrong := 0
-	for _, x := range d.found {
-		if !x.Advice {
-			wrong++
+	if err := d.print(asJSON); err != nil {
+		return err
+	}
+	problems := 0
+	for _, f := range d.Findings {
+		if !f.Advice {
+			problems++
 		}
 	}
-	if asJSON {
-		if err := printJSON(d.out, struct {
-			Fine  []string  `json:"fine"`
-			Found []ailment `json:"found"`
-		}{append([]string{}, d.fine...), append([]ailment{}, d.found...)}); err != nil {
-			return err
-		}
-	} else {
-		d.print()
-	}
-	if wrong > 0 {
-		return postern.Errorf(postern.Internal, "%d things are wrong on this host", wrong)
+	if problems > 0 {
+		return postern.Errorf(postern.Internal, "this host has %s", counted(problems, "problem")).WithHint("each is named above, with what fixes it")
 	}
 	return nil
 }
 
-func (d *doctor) print() {
-	for _, f := range d.fine {
-		fmt.Fprintf(d.out, "ok      %s\n", f)
+func (d *doctor) print(asJSON bool) error {
+	if asJSON {
+		return printJSON(d.out, d.examination)
 	}
-	for _, x := range d.found {
-		mark := "wrong "
-		if x.Advice {
+	t := table{wrapped: true}
+	for _, text := range d.OK {
+		t.rows = append(t.rows, []string{"ok", text})
+	}
+	for _, f := range d.Findings {
+		mark := "problem"
+		if f.Advice {
 			mark = "advice"
 		}
-		fmt.Fprintf(d.out, "%s  %s: %s\n        mend: %s\n", mark, x.Part, x.What, x.Mend)
+		t.rows = append(t.rows, []string{mark, f.Part + ": " + f.Problem}, []string{"  fix", f.Fix})
 	}
+	return t.print(d.out, d.screen)
 }
 
 func (d *doctor) ok(format string, args ...any) {
-	d.fine = append(d.fine, fmt.Sprintf(format, args...))
+	d.OK = append(d.OK, fmt.Sprintf(format, args...))
 }
 
-func (d *doctor) wrong(part, mend, format string, args ...any) {
-	d.found = append(d.found, ailment{Part: part, What: fmt.Sprintf(format, args...), Mend: mend})
+func (d *doctor) wrong(part, fix, format string, args ...any) {
+	d.Findings = append(d.Findings, finding{Part: part, Problem: fmt.Sprintf(format, args...), Fix: fix})
 }
 
-func (d *doctor) advise(part, mend, format string, args ...any) {
-	d.found = append(d.found, ailment{Part: part, What: fmt.Sprintf(format, args...), Mend: mend, Advice: true})
+func (d *doctor) advise(part, fix, format string, args ...any) {
+	d.Findings = append(d.Findings, finding{Part: part, Problem: fmt.Sprintf(format, args...), Fix: fix, Advice: true})
 }
 
-// failed notes an error with its own hint as the mend.
-func (d *doctor) failed(part string, err error, mend string) {
+// failed notes an error with its own hint as the fix.
+func (d *doctor) failed(part string, err error, fix string) {
 	if hint := postern.HintOf(err); hint != "" {
-		mend = hint
+		fix = hint
 	}
-	d.wrong(part, mend, "%s", err)
+	d.wrong(part, fix, "%s", err)
 }
 
 // clock asks the kernel whether somebody keeps the clock right: certificates
@@ -208,12 +211,12 @@ func (d *doctor) authority(ctx context.Context, st *state.State) {
 		d.advise("ca", "postern ca root export-key, keep the file elsewhere, then postern ca root remove-key", "the root's key is on this machine; kept elsewhere it cannot be stolen from here")
 	}
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		trusted, mend := authority.Trusted(role), ca.NewIntermediateCommand(role)
+		trusted, fix := authority.Trusted(role), ca.NewIntermediateCommand(role)
 		switch {
 		case len(trusted) == 0:
-			d.wrong("ca", mend, "every %s CA was revoked or has expired: none issues", role)
+			d.wrong("ca", fix, "every %s CA was revoked or has expired: none issues", role)
 		case trusted[len(trusted)-1].NotAfter.Before(d.now.Add(90 * 24 * time.Hour)):
-			d.wrong("ca", mend, "the %s CA ends on %s", role, trusted[len(trusted)-1].NotAfter.Format(time.DateOnly))
+			d.wrong("ca", fix, "the %s CA ends on %s", role, trusted[len(trusted)-1].NotAfter.Format(time.DateOnly))
 		}
 	}
 	switch {
@@ -263,7 +266,7 @@ func (d *doctor) server(dir string) {
 	}
 	d.ok("process %d serves %s", pid, dir)
 	if _, err := adaptFile(filepath.Join(dir, configFile)); err != nil && !errors.Is(err, fs.ErrNotExist) && postern.CodeOf(err) != postern.NotFound {
-		d.failed("configuration", err, "mend the file; the server goes on with the one before")
+		d.failed("configuration", err, "fix the file; the server goes on with the one before")
 	}
 }
 

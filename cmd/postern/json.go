@@ -9,16 +9,11 @@ import (
 	"unicode/utf16"
 )
 
-// printJSON prints a value as indented JSON.
-func printJSON(w io.Writer, v any) error { return writeJSON(w, v, "  ") }
-
-// printJSONLine prints a value as one line of JSON.
-func printJSONLine(w io.Writer, v any) error { return writeJSON(w, v, "") }
-
-func writeJSON(w io.Writer, v any, indent string) error {
+// printJSON prints a value as one line of JSON. A command prints one object, or
+// one a line.
+func printJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return err

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -41,7 +40,7 @@ func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
 	if f.link != "" {
 		f.Link.Kind, f.Link.ID, _ = strings.Cut(f.link, "=")
 		if f.Link.ID == "" {
-			return f.Filter, postern.Errorf(postern.Invalid, "--link %q is not KIND=ID", f.link)
+			return f.Filter, postern.Errorf(postern.Invalid, "--link %q is not KIND=ID", f.link).WithHint("for example: --link yubikey=vvccccbdefgh")
 		}
 	}
 	if f.Since, err = parseTime(f.since, now); err != nil {
@@ -51,7 +50,7 @@ func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
 		return f.Filter, err
 	}
 	if f.Limit < 0 {
-		return f.Filter, postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit)
+		return f.Filter, postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit).WithHint("0 prints all entries")
 	}
 	return f.Filter, f.Validate()
 }
@@ -69,7 +68,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+	for _, layout := range []string{time.RFC3339, stampLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
 			return t, nil
 		}
@@ -80,14 +79,17 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 // logListOptions are the flags of log list and log follow.
 type logListOptions struct {
 	logFilter
-	json, words bool
+	json, columns bool
 }
 
 func (o *logListOptions) flags(cmd *cobra.Command, lines int, usage string) {
 	o.logFilter.flags(cmd)
 	cmd.Flags().IntVarP(&o.Limit, "lines", "n", lines, usage)
-	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON object a line")
-	cmd.Flags().BoolVar(&o.words, "words", false, "print sentences")
+	jsonFlag(cmd, &o.json)
+	cmd.Flags().BoolVar(&o.columns, "columns", false, "print columns instead of sentences")
+	cmd.Flags().Bool("words", true, "print sentences")
+	_ = cmd.Flags().MarkHidden("words") // what is the default today once was asked for
+	cmd.MarkFlagsMutuallyExclusive("json", "columns")
 }
 
 func newLogList(a *app) *cobra.Command {
@@ -95,19 +97,19 @@ func newLogList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Print the timeline",
-		Long: `Print the last lines of the timeline that match every flag, oldest first.
+		Long: `Print the last entries of the timeline that match every flag, oldest first.
 
-With --words each line is a sentence: who, with what, from where, did what. What
-a line does not tell itself is taken from the lines that share a session, a
-process or a connection with it.`,
+Each is a sentence: who, with what, from where, did what. What an entry does not
+say itself is taken from the entries that share a session, a process or a
+connection with it. With --columns the entry's own fields are printed.`,
 		Example: `  postern log list
-  postern log list --person alice --since 7d --words
-  postern log list --kind gate --outcome refused --address 192.0.2.0/24
+  postern log list --person alice --since 7d
+  postern log list --kind gate --outcome refused --address 192.0.2.0/24 --columns
   postern log list --link yubikey=vvccccbdefgh --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.logList(cmd.Context(), &o) },
 	}
-	o.flags(cmd, 100, "at most so `many` lines; 0 means all")
+	o.flags(cmd, 100, "at most so `MANY` entries; 0 means all")
 	return cmd
 }
 
@@ -126,37 +128,36 @@ func (a *app) logList(ctx context.Context, o *logListOptions) error {
 	if err != nil {
 		return err
 	}
-	return a.printEvents(ctx, st.Store, events, o.json, o.words)
+	return a.printEvents(ctx, st.Store, events, o, true)
 }
 
-func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, asJSON, words bool) error {
-	if asJSON {
+// printEvents prints entries of the timeline; with a header if there are columns.
+func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logListOptions, header bool) error {
+	switch {
+	case o.json || len(events) == 0:
+		return printList(a, events, true, "", nil)
+	case o.columns:
+		t := table{headed: header}
+		if header {
+			t.rows = append(t.rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
+		}
 		for _, e := range events {
-			if err := printJSONLine(a.out, e); err != nil {
-				return err
-			}
+			t.rows = append(t.rows, columns(e))
 		}
-		return nil
+		return t.print(a.out, a.screen)
 	}
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	t := table{wrapped: true}
 	for _, e := range events {
-		if !words {
-			fmt.Fprintln(tw, strings.Join(columns(e), "\t"))
-			continue
-		}
 		joined, err := timeline.Join(ctx, src, e)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\n", e.Index, stamp(e.Time), timeline.Sentence(e, joined))
+		t.rows = append(t.rows, []string{strconv.FormatInt(e.Index, 10), stamp(e.Time), timeline.Sentence(e, joined)})
 	}
-	return tw.Flush()
+	return t.print(a.out, a.screen)
 }
 
-// stamp returns a time as lists show it.
-func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
-
-// columns returns a line of the timeline as a list shows it.
+// columns returns the fields of an entry as log list --columns shows them.
 func columns(e postern.Event) []string {
 	what := e.Object
 	if call := e.Details[timeline.Procedure]; call != "" {
@@ -171,29 +172,21 @@ func columns(e postern.Event) []string {
 	if e.Took > 0 {
 		what += " (" + timeline.Round(e.Took) + ")"
 	}
-	return []string{strconv.FormatInt(e.Index, 10), stamp(e.Time), e.Kind, string(e.Outcome), dash(e.Person), dash(e.Address), dash(what)}
-}
-
-// dash stands for what is empty in a list.
-func dash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return []string{strconv.FormatInt(e.Index, 10), stamp(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, what}
 }
 
 func newLogShow(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show INDEX",
-		Short: "Say one line in words, with all that belongs to it",
-		Long: `Say one line of the timeline in words, and list the lines that belong to it:
-those that share a session, a process or a connection.`,
+		Short: "Show one entry, and the entries that belong to it",
+		Long: `Show one entry of the timeline as a sentence, and list the entries that belong to
+it: those that share a session, a process or a connection.`,
 		Example: "  postern log show 42",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.logShow(cmd.Context(), args[0], asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the lines as JSON, one a line")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -212,7 +205,7 @@ func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
 		return err
 	}
 	if len(found) == 0 || found[0].Index != index {
-		return postern.Errorf(postern.NotFound, "there is no line %d in the timeline", index)
+		return postern.Errorf(postern.NotFound, "the timeline has no entry %d", index)
 	}
 	joined, err := timeline.Join(ctx, st.Store, found[0])
 	if err != nil {
@@ -221,13 +214,13 @@ func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
 	if !asJSON {
 		fmt.Fprintf(a.out, "%s\n\n", timeline.Sentence(found[0], joined))
 	}
-	return a.printEvents(ctx, st.Store, joined, asJSON, false)
+	return a.printEvents(ctx, st.Store, joined, &logListOptions{json: asJSON, columns: true}, true)
 }
 
 func parseIndex(arg string) (int64, error) {
 	index, err := strconv.ParseInt(arg, 10, 64)
 	if err != nil || index < 0 {
-		return 0, postern.Errorf(postern.Invalid, "%q is not the index of a line", arg).WithHint("the first column of postern log list")
+		return 0, postern.Errorf(postern.Invalid, "%q is not the index of an entry", arg).WithHint("the index is the first column of: postern log list")
 	}
 	return index, nil
 }

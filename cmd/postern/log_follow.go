@@ -12,21 +12,21 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// followInterval is how often log follow looks for new lines.
+// followInterval is how often log follow looks for new entries.
 const followInterval = 300 * time.Millisecond
 
 func newLogFollow(a *app) *cobra.Command {
 	var o logListOptions
 	cmd := &cobra.Command{
 		Use:   "follow",
-		Short: "Print lines of the timeline as they are written",
-		Long:  "Print the last lines of the timeline that match every flag, and then each new one, until interrupted.",
+		Short: "Print entries of the timeline as they are written",
+		Long:  "Print the last entries of the timeline that match every flag, and then each new one, until interrupted.",
 		Example: `  postern log follow --outcome refused
   postern log follow -n 0 --json`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.logFollow(cmd.Context(), &o) },
 	}
-	o.flags(cmd, 10, "begin with at most so `many` lines that are there already")
+	o.flags(cmd, 10, "begin with at most so `MANY` entries that are there already")
 	return cmd
 }
 
@@ -51,7 +51,7 @@ func (a *app) logFollow(ctx context.Context, o *logListOptions) error {
 		if err != nil {
 			return err
 		}
-		if err := a.printEvents(ctx, st.Store, before(events, next), o.json, o.words); err != nil {
+		if err := a.printEvents(ctx, st.Store, before(events, next), o, true); err != nil {
 			return err
 		}
 	}
@@ -63,21 +63,21 @@ func (a *app) logFollow(ctx context.Context, o *logListOptions) error {
 	return err
 }
 
-// follow prints new lines until ctx ends. A database that is away is waited
-// for.
+// follow prints new entries until ctx ends, and waits for a database that is
+// unavailable.
 func (a *app) follow(ctx context.Context, db *store.DB, f timeline.Filter, o *logListOptions) error {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
-	away := false
+	waiting := false
 	for {
 		next, err := a.printSince(ctx, db, f, o)
 		switch {
 		case err == nil:
-			f.From, away = next, false
+			f.From, waiting = next, false
 		case postern.CodeOf(err) != postern.Unavailable:
 			return err
-		case !away && ctx.Err() == nil:
-			away = true
+		case !waiting && ctx.Err() == nil:
+			waiting = true
 			fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err)
 		}
 		select {
@@ -88,7 +88,7 @@ func (a *app) follow(ctx context.Context, db *store.DB, f timeline.Filter, o *lo
 	}
 }
 
-// printSince prints the lines from f.From on and returns the index after them.
+// printSince prints the entries from f.From on and returns the index after them.
 func (a *app) printSince(ctx context.Context, db *store.DB, f timeline.Filter, o *logListOptions) (int64, error) {
 	size, err := db.LogSize(ctx)
 	if err != nil || size <= f.From {
@@ -98,7 +98,7 @@ func (a *app) printSince(ctx context.Context, db *store.DB, f timeline.Filter, o
 	if err != nil {
 		return f.From, err
 	}
-	return size, a.printEvents(ctx, db, before(events, size), o.json, o.words)
+	return size, a.printEvents(ctx, db, before(events, size), o, false)
 }
 
 // before returns the events whose index is below next: others were written

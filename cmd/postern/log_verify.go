@@ -108,7 +108,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 
 func (a *app) printReport(r timeline.Report, asJSON bool) error {
 	if asJSON {
-		return printJSONLine(a.out, r)
+		return printJSON(a.out, r)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintln(a.out, p)
@@ -141,7 +141,7 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 		return err
 	}
 	if o.json {
-		return printJSONLine(a.out, e)
+		return printJSON(a.out, e)
 	}
 	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Line)
 	return nil

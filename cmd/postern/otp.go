@@ -6,8 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -159,7 +159,7 @@ func oathItem(o *otp.OATH) otpItem {
 
 // otpItems returns keys and devices, of one person or all.
 func otpItems(ctx context.Context, st *state.State, keys *store.OTP, person string) ([]otpItem, error) {
-	items := []otpItem{}
+	var items []otpItem
 	all, err := keys.Keys(ctx, person)
 	if err != nil {
 		return nil, err
@@ -193,32 +193,23 @@ last use, name. Secrets are not shown.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(a.out, items)
-				}
-				return a.otpTable(items)
+				return a.otpTable(items, asJSON)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	jsonFlag(cmd, &asJSON)
 	cmd.Flags().StringVar(&person, "person", "", "only what this `PERSON` holds")
 	return cmd
 }
 
-func (a *app) otpTable(items []otpItem) error {
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, i := range items {
-		used := "never used"
+func (a *app) otpTable(items []otpItem, asJSON bool) error {
+	return printList(a, items, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(i otpItem) []string {
+		used := "never"
 		if !i.LastUsed.IsZero() {
-			used = "used " + stamp(i.LastUsed)
+			used = stamp(i.LastUsed)
 		}
-		kind := string(i.Kind)
-		if i.Secret == "outside" {
-			kind += " (outside)"
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", kind, i.ID, dash(i.Person), i.Status, used, i.Label)
-	}
-	return tw.Flush()
+		return []string{i.ID, string(i.Kind), i.Person, string(i.Status), i.Secret, used, i.Label}
+	})
 }
 
 // findItem returns the key or device of an ID.
@@ -249,45 +240,37 @@ func newOTPShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(a.out, i)
-				}
-				return a.otpShow(i)
+				return a.otpShow(i, asJSON)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
-func (a *app) otpShow(i otpItem) error {
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(tw, "%s\t%s\n", name, value)
-		}
-	}
-	line("kind", string(i.Kind))
-	line("id", i.ID)
-	line("person", i.Person)
-	line("name", i.Label)
-	line("status", string(i.Status))
-	line("secret", i.Secret)
+func (a *app) otpShow(i otpItem, asJSON bool) error {
+	var serial, last string
 	if i.Serial != 0 {
-		line("serial", fmt.Sprint(i.Serial))
+		serial = strconv.FormatInt(i.Serial, 10)
 	}
-	if i.Counter != nil && i.Use != nil {
-		line("last code", fmt.Sprintf("session %d, use %d", *i.Counter, *i.Use))
-	} else if i.Counter != nil {
-		line("last code", fmt.Sprintf("counter %d", *i.Counter))
+	switch {
+	case i.Counter != nil && i.Use != nil:
+		last = fmt.Sprintf("session %d, use %d", *i.Counter, *i.Use)
+	case i.Counter != nil:
+		last = fmt.Sprintf("counter %d", *i.Counter)
 	}
-	if !i.Created.IsZero() {
-		line("added", stamp(i.Created))
-	}
-	if !i.LastUsed.IsZero() {
-		line("last used", stamp(i.LastUsed))
-	}
-	return tw.Flush()
+	return a.printFields(i, asJSON,
+		field{"id", i.ID},
+		field{"kind", string(i.Kind)},
+		field{"person", i.Person},
+		field{"label", i.Label},
+		field{"status", string(i.Status)},
+		field{"secret", i.Secret},
+		field{"serial", serial},
+		field{"last code", last},
+		field{"added", stamp(i.Created)},
+		field{"last used", stamp(i.LastUsed)},
+	)
 }
 
 // otpStatus is one of the commands that change a key's status.

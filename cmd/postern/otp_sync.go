@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -13,12 +12,12 @@ import (
 )
 
 func newOTPSync(a *app) *cobra.Command {
-	return group("sync", "Keep step with yubikey-val servers",
+	return group("sync", "Sync with yubikey-val servers",
 		newOTPSyncSet(a),
 		newOTPSyncShow(a),
 		&cobra.Command{
-			Use: "off", Short: "Tell and hear no other server",
-			Long:    "Tell and hear no other server any more, from the next start on.",
+			Use: "off", Short: "Stop syncing with other servers",
+			Long:    "Stop syncing with other servers, from the next start on.",
 			Example: "  postern otp sync off",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -29,11 +28,19 @@ func newOTPSync(a *app) *cobra.Command {
 		})
 }
 
+// syncJSON is how servers are synced with, as it is printed.
+type syncJSON struct {
+	Peers   []string `json:"peers"`             // URLs that accepted codes are sent to
+	Allowed []string `json:"allowed"`           // networks that may send theirs
+	Timeout float64  `json:"timeout,omitempty"` // seconds
+	Level   int      `json:"level,omitempty"`   // percent
+}
+
 func newOTPSyncShow(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use: "show", Short: "Show which servers are told and heard",
-		Long:    "Show which servers are told of accepted codes, and which are heard.",
+		Use: "show", Short: "Show which servers are synced with",
+		Long:    "Show which servers are sent each accepted code, and which may send theirs.",
 		Example: "  postern otp sync show --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -42,24 +49,18 @@ func newOTPSyncShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				hears := make([]string, len(s.Allow))
+				allowed := make([]string, len(s.Allow))
 				for i, p := range s.Allow {
-					hears[i] = p.String()
+					allowed[i] = p.String()
 				}
-				if asJSON {
-					return printJSON(a.out, struct {
-						Tells   []string `json:"tells"`
-						Hears   []string `json:"hears"`
-						Timeout float64  `json:"timeout,omitempty"` // seconds
-						Level   int      `json:"level,omitempty"`   // percent
-					}{append([]string{}, s.Peers...), hears, s.Timeout.Seconds(), s.Default})
-				}
-				fmt.Fprintf(a.out, "tells %s\nhears %s\n", dash(strings.Join(s.Peers, " ")), dash(strings.Join(hears, " ")))
-				return nil
+				shown := syncJSON{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}
+				return a.printFields(shown, asJSON,
+					field{"peers", dash(strings.Join(s.Peers, " "))},
+					field{"allowed", dash(strings.Join(allowed, " "))})
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -68,11 +69,11 @@ func newOTPSyncSet(a *app) *cobra.Command {
 	var allow []string
 	cmd := &cobra.Command{
 		Use:   "set",
-		Short: "Tell and hear other servers, from the next start on",
-		Long: `Keep step with a fleet of yubikey-val servers by their own sync protocol: each tells
-the others of every code that it accepts. They know each other by address only, so
-the network between them must be one to trust. Several servers of Postern's need
-none of this: they share one PostgreSQL database.`,
+		Short: "Sync with other servers, from the next start on",
+		Long: `Sync with yubikey-val servers by their own sync protocol: each server sends the
+others every code that it accepts. They identify each other by address only, so
+the network between them must be trusted. Several servers of Postern do not need
+this: they share one PostgreSQL database.`,
 		Example: "  postern otp sync set --peer https://val2.example.com/wsapi/2.0/sync --allow 192.0.2.12",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,7 +83,7 @@ none of this: they share one PostgreSQL database.`,
 					p, err = netip.PrefixFrom(ip, ip.BitLen()), nil
 				}
 				if err != nil {
-					return postern.Errorf(postern.Invalid, "%q is neither an IP address nor a network", text)
+					return postern.Errorf(postern.Invalid, "%q is neither an IP address nor a network", text).WithHint("for example: 192.0.2.12 or 192.0.2.0/24")
 				}
 				s.Allow = append(s.Allow, p)
 			}
@@ -92,9 +93,9 @@ none of this: they share one PostgreSQL database.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&s.Peers, "peer", nil, "`URL` of a server to tell; can be given again")
-	f.StringArrayVar(&allow, "allow", nil, "`ADDRESS` or network of servers to hear; can be given again")
-	f.DurationVar(&s.Timeout, "timeout", 0, "how `LONG` a client waits for peers if it does not say (default 1s)")
-	f.IntVar(&s.Default, "level", 0, "`PERCENT` of the peers that have to agree if the client does not say (default 60)")
+	f.StringArrayVar(&s.Peers, "peer", nil, "`URL` of a server to send accepted codes to; can be repeated")
+	f.StringArrayVar(&allow, "allow", nil, "`ADDRESS` or network of servers that may send theirs; can be repeated")
+	f.DurationVar(&s.Timeout, "timeout", 0, "the `TIME` that a client waits for peers unless it asks otherwise (default 1s)")
+	f.IntVar(&s.Default, "level", 0, "the `PERCENT` of the peers that have to agree unless the client asks otherwise (default 60)")
 	return cmd
 }

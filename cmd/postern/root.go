@@ -15,13 +15,14 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+	screen   screen // what out shows
 	state    string // --state, or the default; see stateDir
 }
 
 // run executes one command line and returns the exit code. It is the one place
 // that prints an error and maps it to a code.
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	a := &app{in: in, out: out, err: errw}
+	a := &app{in: in, out: out, err: errw, screen: screenOf(out)}
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetIn(in)

@@ -104,9 +104,9 @@ func (r *running) intermediate(name string) string {
 	r.t.Helper()
 	out, err := r.postern("ca", "list", "--profile", "intermediate", "--json")
 	must(r.t, err)
-	var list []certificateJSON
-	must(r.t, json.Unmarshal([]byte(out), &list))
-	for _, c := range list {
+	for line := range strings.Lines(out) {
+		var c certificateJSON
+		must(r.t, json.Unmarshal([]byte(line), &c))
 		if strings.HasSuffix(c.Subject, " "+name) {
 			return c.Serial
 		}

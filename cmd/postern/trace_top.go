@@ -235,7 +235,7 @@ func (m *topModel) writeJSON(w io.Writer) error {
 			Max: r.Max.Microseconds(), Took: r.Took.Microseconds(), Queued: r.Queued.Microseconds(),
 		}
 	}
-	return printJSONLine(w, map[string]any{"time": m.read.UTC(), "by": m.by, "lost": m.tally.Lost(), "rows": rows})
+	return printJSON(w, map[string]any{"time": m.read.UTC(), "by": m.by, "lost": m.tally.Lost(), "rows": rows})
 }
 
 // print writes a table each interval until ctx ends, and one when all has been

@@ -134,7 +134,7 @@ func (a *app) userList(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		return printJSONLine(a.out, append([]postern.Person{}, people...))
+		return printJSON(a.out, append([]postern.Person{}, people...))
 	}
 	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, p := range people {
@@ -182,7 +182,7 @@ func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
 		return err
 	}
 	if asJSON {
-		return printJSONLine(a.out, h)
+		return printJSON(a.out, h)
 	}
 	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tw, "name\t%s\nstatus\t%s\ne-mail\t%s\nfull name\t%s\ngroups\t%s\nadded\t%s\n",

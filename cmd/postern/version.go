@@ -18,14 +18,22 @@ func newVersion(a *app) *cobra.Command {
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return printJSON(a.out, map[string]string{"version": version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "go": runtime.Version()})
+				return printJSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})
 			}
 			_, err := fmt.Fprintln(a.out, "postern", versionLine())
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
+}
+
+// versionJSON is the version as it is printed.
+type versionJSON struct {
+	Version string `json:"version"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+	Go      string `json:"go"`
 }
 
 func versionLine() string {
