@@ -2,14 +2,17 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/apache"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/spf13/cobra"
 )
 
@@ -129,16 +132,9 @@ func writeImport(dir string, r *apache.Result) error {
 
 // createNew writes a file that must not exist yet.
 func createNew(name string, data []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		if os.IsExist(err) {
-			return postern.Errorf(postern.Conflict, "%s exists already", name).WithHint("name another folder with -o, or move the file away")
-		}
-		return err
+	err := durable.Create(name, data, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return postern.Errorf(postern.Conflict, "%s exists already", name).WithHint("name another folder with -o, or move the file away")
 	}
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
+	return err
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -88,18 +91,14 @@ func (a *app) secretTarget(path string) error {
 
 // newSecretFile writes a file that must not be there yet, for its owner's eyes.
 func (a *app) newSecretFile(path string, secret []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if os.IsExist(err) {
+	err := durable.Create(path, secret, 0o600)
+	if errors.Is(err, fs.ErrExist) {
 		return postern.Errorf(postern.Conflict, "%s is there already", path)
 	}
 	if err != nil {
 		return postern.Errorf(postern.Invalid, "%w", err)
 	}
-	_, err = f.Write(secret)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
+	return nil
 }
 
 // typed reads a code: the argument, or for "-" a line of standard input, which

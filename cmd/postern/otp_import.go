@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -119,17 +120,13 @@ func (a *app) otpExport(ctx context.Context, what, out string) error {
 		if out == "" || out == "-" {
 			return write(a.out, all)
 		}
-		f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return postern.Errorf(postern.Conflict, "%w", err)
+		var text bytes.Buffer
+		if err := write(&text, all); err != nil {
+			return err
 		}
-		err = write(f, all)
-		if cerr := f.Close(); err == nil {
-			err = cerr
+		if err := a.newSecretFile(out, text.Bytes()); err != nil {
+			return err
 		}
-		if err == nil {
-			err = keys.Exported(ctx, len(all))
-		}
-		return err
+		return keys.Exported(ctx, len(all))
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -104,7 +105,7 @@ func (a *app) sshLogin(ctx context.Context, o sshLoginOptions) error {
 	if o.agent {
 		err = giveAgent(fresh, signed)
 	} else {
-		err = os.WriteFile(certificateFile(file), []byte(signed.Line), 0o644)
+		err = durable.Output(certificateFile(file), []byte(signed.Line), 0o644)
 	}
 	if err != nil {
 		return postern.Errorf(postern.Unavailable, "%w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
@@ -224,7 +225,7 @@ func (a *app) writeText(path, text string) error {
 		_, err := fmt.Fprint(a.out, text)
 		return err
 	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+	if err := durable.Output(path, []byte(text), 0o644); err != nil {
 		return postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	fmt.Fprintf(a.out, "wrote %s\n", path)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 )
 
 // File is one file of an exported layout.
@@ -88,25 +89,10 @@ func writeFile(path string, f File, force bool) error {
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, ".postern-*") // of mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
-	if _, err := tmp.Write(f.Data); err != nil {
-		return err
-	}
-	if err := tmp.Chmod(f.Mode); err != nil {
-		return err
-	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
 	if force {
-		return os.Rename(tmp.Name(), path)
+		return durable.Replace(path, f.Data, f.Mode)
 	}
-	err = os.Link(tmp.Name(), path)
+	err := durable.Create(path, f.Data, f.Mode)
 	if errors.Is(err, fs.ErrExist) {
 		if same, err := holds(path, f.Data); err != nil || same {
 			return err

@@ -13,8 +13,8 @@ import (
 	"path/filepath"
 )
 
-// Option changes how a file is written.
-type Option func(*os.File) error
+// Option says whose a file is that root writes for path. Without one it is root's.
+type Option func(f *os.File, path string) error
 
 // Create writes a file that must not exist: the error is fs.ErrExist if it does.
 // A file system without hard links gets it in place, and a crash may then leave
@@ -39,18 +39,14 @@ func Ensure(path string, data []byte, mode fs.FileMode, options ...Option) error
 }
 
 // Replace writes a file in the place of any that is there. A symbolic link is
-// replaced, not followed. The new file has the given mode and, if root writes it,
-// the owner of the old one unless an option says otherwise.
+// replaced, not followed.
 func Replace(path string, data []byte, mode fs.FileMode, options ...Option) error {
-	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
-		options = append([]Option{ownerOf(info)}, options...)
-	}
 	return write(path, data, mode, options, func(new string) error { return os.Rename(new, path) })
 }
 
 // Output writes to what the user of a command named. Unlike Replace it follows
-// symbolic links, keeps the mode of a file that is there, and writes straight
-// into what is no plain file: /dev/stdout, a named pipe.
+// symbolic links, keeps the mode and owner of a file that is there, and writes
+// straight into what is no plain file: /dev/stdout, a named pipe.
 func Output(path string, data []byte, mode fs.FileMode) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +61,7 @@ func Output(path string, data []byte, mode fs.FileMode) error {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err
 	}
-	return Replace(path, data, info.Mode().Perm())
+	return Replace(path, data, info.Mode().Perm(), KeepOwner)
 }
 
 // Rename gives a file another name, in the place of any file that has it.
@@ -95,7 +91,7 @@ func write(path string, data []byte, mode fs.FileMode, options []Option, place f
 		return err
 	}
 	defer os.Remove(f.Name()) // fails where it was renamed
-	if err := fill(f, data, mode, options); err != nil {
+	if err := fill(f, path, data, mode, options); err != nil {
 		return err
 	}
 	if err := place(f.Name()); err != nil {
@@ -106,10 +102,10 @@ func write(path string, data []byte, mode fs.FileMode, options []Option, place f
 
 // fill writes and closes a new file. It belongs to its reader before it holds
 // anything.
-func fill(f *os.File, data []byte, mode fs.FileMode, options []Option) error {
+func fill(f *os.File, path string, data []byte, mode fs.FileMode, options []Option) error {
 	defer f.Close()
 	for _, o := range options {
-		if err := o(f); err != nil {
+		if err := o(f, path); err != nil {
 			return err
 		}
 	}
@@ -130,7 +126,7 @@ func createInPlace(path string, data []byte, mode fs.FileMode, options []Option)
 	if err != nil {
 		return err
 	}
-	if err := fill(f, data, mode, options); err != nil {
+	if err := fill(f, path, data, mode, options); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil

@@ -1,3 +1,5 @@
+//go:build unix
+
 package durable_test
 
 import (
@@ -194,7 +196,8 @@ func TestOwner(t *testing.T) {
 	}{
 		{"the writer's", nil, me},
 		{"the directory's", []durable.Option{durable.DirectoryOwner}, other},
-		{"as before", nil, other},
+		{"as before", []durable.Option{durable.KeepOwner}, other},
+		{"the writer's again", nil, me},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := durable.Replace(path, nil, 0o600, c.options...); err != nil {

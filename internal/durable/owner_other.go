@@ -9,9 +9,10 @@ import (
 
 // DirectoryOwner does nothing: here a new file gets the access rights of its
 // directory.
-func DirectoryOwner(*os.File) error { return nil }
+func DirectoryOwner(*os.File, string) error { return nil }
 
-func ownerOf(fs.FileInfo) Option { return DirectoryOwner }
+// KeepOwner does nothing.
+func KeepOwner(*os.File, string) error { return nil }
 
 // private accepts every file: here modes say nothing about who may read it.
 func private(string, fs.FileInfo, fs.FileMode) error { return nil }

@@ -3,6 +3,7 @@
 package durable
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,25 +12,32 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// DirectoryOwner gives a file that root writes to the owner of its directory:
-// the user that the server runs as.
-func DirectoryOwner(f *os.File) error {
-	info, err := os.Stat(filepath.Dir(f.Name()))
+// DirectoryOwner gives the file to the owner of its directory: the user that the
+// server runs as.
+func DirectoryOwner(f *os.File, path string) error { return ownLike(f, filepath.Dir(path)) }
+
+// KeepOwner gives the file to the owner of the one that it replaces, if there is
+// one.
+func KeepOwner(f *os.File, path string) error {
+	if err := ownLike(f, path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ownLike gives a file that root writes to the owner of another.
+func ownLike(f *os.File, path string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Lstat(path)
 	if err != nil {
 		return err
 	}
-	return ownerOf(info)(f)
-}
-
-// ownerOf gives a file that root writes to the owner of another.
-func ownerOf(info fs.FileInfo) Option {
-	return func(f *os.File) error {
-		owner, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || os.Geteuid() != 0 {
-			return nil
-		}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok {
 		return f.Chown(int(owner.Uid), int(owner.Gid))
 	}
+	return nil
 }
 
 // private fails if others may read a file.

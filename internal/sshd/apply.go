@@ -10,10 +10,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 )
 
 // Applier puts a setup's files in place, and takes them away again unless a new
@@ -134,7 +134,7 @@ func (a Applier) RollBack(ctx context.Context, dir string) error {
 	for _, f := range m.Files {
 		path := hostFiles{root: a.Root}.path(f.Path)
 		if f.Absent {
-			err = removeFile(path)
+			err = durable.Remove(path)
 		} else {
 			var b []byte
 			if b, err = os.ReadFile(filepath.Join(dir, f.Copy)); err == nil {
@@ -161,7 +161,7 @@ func finish(dir string) error {
 	if err != nil && decision(dir) != rolledBack { // else another process did the same
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // RollBackOverdue puts back a setup that nobody confirmed in time and that no
@@ -191,7 +191,7 @@ func claim(dir, as string) error {
 		}
 		return err
 	}
-	return syncDir(dir)
+	return durable.SyncDir(dir)
 }
 
 // decision returns what was decided about a backup, "" for nothing yet.
@@ -259,7 +259,7 @@ func writeManifest(dir string, m manifest) error {
 	if err := replaceFile(filepath.Join(dir, manifestFile), b, 0o600); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return durable.SyncDir(filepath.Dir(dir))
 }
 
 // replaceFile writes a file in one step, durably. One that exists keeps its
@@ -268,49 +268,10 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	uid, gid := 0, 0
-	if st, err := os.Stat(path); err == nil {
-		mode = st.Mode().Perm()
-		sys := st.Sys().(*syscall.Stat_t)
-		uid, gid = int(sys.Uid), int(sys.Gid)
+	if info, err := os.Stat(path); err == nil {
+		mode = info.Mode().Perm()
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".postern-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	err = errors.Join(err, f.Chmod(mode))
-	if os.Geteuid() == 0 {
-		err = errors.Join(err, f.Chown(uid, gid))
-	}
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// removeFile removes a file, durably. It may be gone already.
-func removeFile(path string) error {
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return errors.Join(err, syncDir(filepath.Dir(path)))
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Replace(path, content, mode, durable.KeepOwner)
 }
 
 // sshLogin returns the sshd process that a process descends from, the one that
