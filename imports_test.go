@@ -40,7 +40,7 @@ type row struct {
 
 // shared packages may be imported by every package but the root. They import
 // none.
-const shared = "durable"
+const shared = "durable system"
 
 const (
 	domain   = "acme apache ca gate otp portal reach relay sshd timeline"
@@ -55,6 +55,7 @@ var rows = map[string]row{
 	"pam":     {},
 	"reach":   {knows: "HTTP"},
 	"durable": {},
+	"system":  {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},

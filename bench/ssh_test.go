@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
@@ -78,11 +79,11 @@ func sshDaemon(b *testing.B, h *posterntest.Host, people int) func(i int) string
 	}
 	check := otp.NewChecker(otp.CheckerConfig{}, keys, keys, db, nil, db)
 	b.Cleanup(func() { check.Close() })
-	s, err := sshd.NewServer(sshd.Config{}, sshChecker{check, db}, db, slog.New(slog.DiscardHandler))
+	s, err := socket.NewServer(socket.Config{}, sshChecker{check, db}, db, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	l, err := sshd.Listen(filepath.Join(h.Dir, "pam.sock"), 0o600)
+	l, err := socket.Listen(filepath.Join(h.Dir, "pam.sock"), 0o600)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -244,10 +245,10 @@ func BenchmarkSSH200Logins(b *testing.B) {
 func BenchmarkSSHQuestion(b *testing.B) {
 	h := sshHost(b, keyThenCode, "auth required pam_permit.so\n", 1)
 	touch := sshDaemon(b, h, 1)
-	socket := filepath.Join(h.Dir, "pam.sock")
+	path := filepath.Join(h.Dir, "pam.sock")
 	for b.Loop() {
-		v, err := sshd.AskDaemon(context.Background(), socket, sshd.Question{Ask: sshd.AskCode, Service: "sshd", User: "user0", Code: touch(0)})
-		if err != nil || v != sshd.Yes {
+		v, err := socket.AskDaemon(context.Background(), path, socket.Question{Ask: socket.AskCode, Service: "sshd", User: "user0", Code: touch(0)})
+		if err != nil || v != socket.Yes {
 			b.Fatal(v, err)
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"io"
 	"os"
 	"slices"
-	"syscall"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // maxMappings bounds the mapping file, in bytes.
@@ -53,8 +53,8 @@ func ReadMappings(path string) (Mappings, error) {
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "%w", err)
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+	owner, _, ok := system.Owner(info)
+	if !ok || !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || owner != 0 && owner != os.Geteuid() {
 		return nil, postern.Errorf(postern.Unavailable, "others than its owner can change %s", path).
 			WithHint("chown root %s; chmod go-w %s", path, path)
 	}

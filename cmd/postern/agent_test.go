@@ -20,7 +20,8 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
@@ -92,14 +93,14 @@ func TestSentence(t *testing.T) {
 		},
 		LoginLog: true,
 	})
-	rig.serve(t, h.Dir+"/pam.sock", sshd.Config{}, 0o600)
-	lines := make(chan sshd.LogLine, 100)
+	rig.serve(t, h.Dir+"/pam.sock", socket.Config{}, 0o600)
+	lines := make(chan sshlog.Line, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	watching := make(chan struct{})
-	h.Logged(t, func(pid int, message string) { lines <- sshd.LogLine{PID: pid, Time: time.Now(), Message: message} })
+	h.Logged(t, func(pid int, message string) { lines <- sshlog.Line{PID: pid, Time: time.Now(), Message: message} })
 	go func() {
 		defer close(watching)
-		sshd.Watcher{
+		sshlog.Watcher{
 			Record: rig.st.Store, Person: func(_ context.Context, account string) string { return account },
 			Log: slog.New(slog.DiscardHandler),
 		}.Watch(ctx, lines)

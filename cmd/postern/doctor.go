@@ -12,7 +12,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
@@ -280,7 +281,7 @@ func (d *doctor) ssh(ctx context.Context) {
 		return
 	}
 	d.unconfirmed(hostApplier())
-	report, err := sshd.Auditor{TimeCodes: d.timeCodes}.Audit(ctx)
+	report, err := audit.Auditor{TimeCodes: d.timeCodes}.Audit(ctx)
 	if err != nil {
 		d.advise("ssh", "postern ssh check", "sshd's configuration cannot be audited: %s", err)
 		return
@@ -296,7 +297,7 @@ func (d *doctor) ssh(ctx context.Context) {
 
 // unconfirmed looks for a configuration of sshd that nobody has come in by, such
 // as one that a crash kept from being put back.
-func (d *doctor) unconfirmed(applier sshd.Applier) {
+func (d *doctor) unconfirmed(applier setup.Applier) {
 	dir, err := applier.Pending()
 	switch {
 	case postern.CodeOf(err) == postern.NotFound && err != nil:

@@ -13,7 +13,7 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/portal"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/sign"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -124,7 +124,7 @@ func (k portalKeyring) SetACMEKey(ctx context.Context, person, id string, enable
 
 // SignSSH certifies a person's SSH key as the rules say.
 func (k portalKeyring) SignSSH(ctx context.Context, person, line, address string) (portal.SSHCertificate, error) {
-	key, err := sshd.ParsePublicKey(line)
+	key, err := sign.ParsePublicKey(line)
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}

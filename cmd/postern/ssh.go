@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -22,9 +22,9 @@ func newSSH(a *app) *cobra.Command {
 }
 
 type sshCheckOptions struct {
-	auditor sshd.Auditor
+	auditor audit.Auditor
 	prove   bool
-	prover  sshd.Prover
+	prover  audit.Prover
 	json    bool
 }
 
@@ -39,7 +39,7 @@ second factor and the channels open beside them, how codes are validated, and
 who can write the files that decide; where codes go by time, whether anything
 keeps the clock (behind pam_postern that is so if somebody in this host's state
 has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
-a command that shows it, and the mend. A way in that needs one factor is one,
+a command that shows it, and the fix. A way in that needs one factor is one,
 unless postern ssh config wrote it, or somebody wrote on the line above it:
 
   # postern: one factor is meant
@@ -87,7 +87,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 		a.printSSHReport(report)
 	}
 	if n := len(report.Findings); n > 0 {
-		return postern.Errorf(postern.Internal, "%d findings", n).WithHint("each says how to mend it; postern ssh check --prove shows them at work")
+		return postern.Errorf(postern.Internal, "%d findings", n).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
 	return used, err
 }
 
-func (a *app) printSSHReport(r *sshd.Report) {
+func (a *app) printSSHReport(r *audit.Report) {
 	for _, f := range r.Findings {
 		fmt.Fprintf(a.out, "%s: %s (%s)\n  %s\n", f.Severity, f.Title, f.ID, f.Where)
 		if f.Case != "" {
@@ -115,7 +115,7 @@ func (a *app) printSSHReport(r *sshd.Report) {
 		if f.Proved != "" {
 			fmt.Fprintf(a.out, "  %s\n", f.Proved)
 		}
-		fmt.Fprintf(a.out, "  mend: %s\n\n", f.Mend)
+		fmt.Fprintf(a.out, "  fix: %s\n\n", f.Fix)
 	}
 	fmt.Fprintf(a.out, "%d kinds of connection tried, %d findings\n", r.Cases, len(r.Findings))
 }

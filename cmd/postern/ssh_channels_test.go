@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/shell"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -108,7 +108,7 @@ type conn struct {
 func (c conn) session() (*ssh.Session, error) {
 	s, err := c.NewSession()
 	if err == nil && c.code != nil {
-		err = s.Setenv(sshd.CodeVariable, c.code())
+		err = s.Setenv(shell.CodeVariable, c.code())
 	}
 	return s, err
 }

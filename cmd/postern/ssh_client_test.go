@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
 )
 
 // clientChannels are OpenSSH's ways to use a connection: what to run, and what
@@ -39,11 +41,11 @@ func TestOpenSSHClient(t *testing.T) {
 	posterntest.NeedRoot(t)
 	posterntest.Need(t, "xauth")
 	module := posterntest.PAMModule(t)
-	files := setupFiles(t, sshd.Setup{Mode: sshd.KeyAndCode, Module: module, Socket: "@DIR@/pam.sock"}, everything)
+	files := setupFiles(t, setup.Setup{Mode: setup.KeyAndCode, Module: module, Socket: "@DIR@/pam.sock"}, everything)
 	files["/bin/askpass"] = "#!/bin/sh\nhead -n 1 \"@DIR@/code\"\nsed -i 1d \"@DIR@/code\"\n"
 	h := matrixHost(t, files)
 	rig := newSSHRig(t, "alice", "fred")
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	if out, err := h.Command("ip", "tuntap", "add", "dev", "tun1000", "mode", "tun").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -90,7 +92,7 @@ func TestProofs(t *testing.T) {
 	cmd := h.Command("timeout", "60", filepath.Join(h.Dir, "postern"), "ssh", "check", "--json", "--prove", "--identity", h.KeyFile)
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	err := cmd.Run()
-	var report sshd.Report
+	var report audit.Report
 	if jerr := json.Unmarshal(out.Bytes(), &report); jerr != nil || err == nil {
 		t.Fatalf("%v, %v: %s%s", err, jerr, &out, &complaint)
 	}
@@ -99,8 +101,8 @@ func TestProofs(t *testing.T) {
 		proved[f.ID] = f.Proved
 	}
 	for id, want := range map[string]string{
-		"gate-tcp-forwarding": sshd.Proved, "gate-tcp-listening": sshd.Proved, "gate-x11": "", "gate-agent": sshd.NotTried,
-		"forcecommand-factor": sshd.NotTried,
+		"gate-tcp-forwarding": audit.Proved, "gate-tcp-listening": audit.Proved, "gate-x11": "", "gate-agent": audit.NotTried,
+		"forcecommand-factor": audit.NotTried,
 	} {
 		if proved[id] != want {
 			t.Errorf("%s: %q, want %q", id, proved[id], want)

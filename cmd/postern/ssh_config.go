@@ -16,6 +16,10 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/process"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +27,7 @@ import (
 const sshBackupDir = "/var/lib/postern/ssh-backup"
 
 type sshConfigOptions struct {
-	setup    sshd.Setup
+	setup    setup.Setup
 	mode     string
 	userCA   string
 	krl      string
@@ -75,7 +79,7 @@ else is applied.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.mode, "mode", string(sshd.KeyAndCode), "what is asked for: one of the `MODES` above")
+	f.StringVar(&o.mode, "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
 	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be given again")
 	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
 	f.BoolVar(&o.setup.Root, "root", false, "let root in, with the same factors")
@@ -96,7 +100,7 @@ else is applied.`,
 }
 
 func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
-	o.setup.Mode = sshd.Mode(o.mode)
+	o.setup.Mode = setup.Mode(o.mode)
 	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
 		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
 	}
@@ -131,7 +135,7 @@ func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 // certificateFiles reads what the mode of certificates needs: from the files
 // given, else from this host's own state.
 func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err error) {
-	if o.setup.Mode != sshd.Certificates {
+	if o.setup.Mode != setup.Certificates {
 		return nil
 	}
 	if o.userCA != "" {
@@ -155,7 +159,7 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 	return err
 }
 
-func hostApplier() sshd.Applier { return sshd.Applier{Dir: sshBackupDir, Reload: reloadSSHD} }
+func hostApplier() setup.Applier { return setup.Applier{Dir: sshBackupDir, Reload: reloadSSHD} }
 
 // checkSSHD holds what was written against sshd, and looks for ways in that it
 // leaves open with fewer than two factors: then it does not stay without force.
@@ -163,16 +167,16 @@ func (a *app) checkSSHD(ctx context.Context, force bool) error {
 	if out, err := exec.CommandContext(ctx, "/usr/sbin/sshd", "-t").CombinedOutput(); err != nil {
 		return postern.Errorf(postern.Invalid, "sshd does not take the new configuration: %w: %s", err, bytes.TrimSpace(out))
 	}
-	report, err := sshd.Auditor{}.Audit(ctx)
+	report, err := audit.Auditor{}.Audit(ctx)
 	if err != nil {
 		return err
 	}
 	open := report.Open()
 	for _, f := range open {
-		fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  mend: %s\n", f.Title, f.ID, f.Where, f.Case, f.Mend)
+		fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where, f.Case, f.Fix)
 	}
 	if len(open) > 0 && !force {
-		return postern.Errorf(postern.Denied, "this would still let people in with one factor; nothing was changed").WithHint("mend what the warnings say, or add --force")
+		return postern.Errorf(postern.Denied, "this would still let people in with one factor; nothing was changed").WithHint("fix what the warnings say, or add --force")
 	}
 	return nil
 }
@@ -180,7 +184,7 @@ func (a *app) checkSSHD(ctx context.Context, force bool) error {
 // reloadSSHD tells sshd to read its configuration, if it runs: by systemd, else
 // by signal. At boot, before sshd starts, systemd is not asked: it would wait.
 func reloadSSHD(ctx context.Context) error {
-	listeners, err := sshd.Listeners()
+	listeners, err := process.Listeners()
 	if err != nil || len(listeners) == 0 {
 		return err
 	}
@@ -206,19 +210,19 @@ func onSystemd() bool {
 
 // sshdRuns reports whether sshd listens, or systemd does in its place.
 func sshdRuns(ctx context.Context) bool {
-	if listeners, err := sshd.Listeners(); err == nil && len(listeners) > 0 {
+	if listeners, err := process.Listeners(); err == nil && len(listeners) > 0 {
 		return true
 	}
 	return onSystemd() && exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", "ssh.socket").Run() == nil
 }
 
-func (a *app) applySSH(ctx context.Context, files []sshd.File, o sshConfigOptions) error {
+func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
 	if worries := a.lockOut(ctx, o.setup); len(worries) > 0 {
 		for _, w := range worries {
 			fmt.Fprintf(a.err, "warning: %s\n", w)
 		}
 		if !o.force {
-			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("mend what the warnings say, or add --force")
+			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("fix what the warnings say, or add --force")
 		}
 	}
 	if !sshdRuns(ctx) {
@@ -256,7 +260,7 @@ func startRollBack(dir string, within time.Duration) error {
 }
 
 // rollBack waits, and puts everything back unless it was confirmed.
-func (a *app) rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOptions) error {
+func (a *app) rollBack(ctx context.Context, applier setup.Applier, o sshConfigOptions) error {
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
 	select {
 	case <-ctx.Done():
@@ -284,7 +288,7 @@ func (a *app) rollBack(ctx context.Context, applier sshd.Applier, o sshConfigOpt
 const rollBackAgain = 30 * time.Second
 
 // rollBackOverdue puts back what a crash left. At boot it runs before sshd does.
-func (a *app) rollBackOverdue(ctx context.Context, applier sshd.Applier) error {
+func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error {
 	dir, err := applier.RollBackOverdue(ctx)
 	if err == nil && dir != "" {
 		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)
@@ -293,7 +297,7 @@ func (a *app) rollBackOverdue(ctx context.Context, applier sshd.Applier) error {
 }
 
 // lockOut returns why who runs this might not come in again.
-func (a *app) lockOut(ctx context.Context, s sshd.Setup) []string {
+func (a *app) lockOut(ctx context.Context, s setup.Setup) []string {
 	var worries []string
 	worry := func(format string, args ...any) { worries = append(worries, fmt.Sprintf(format, args...)) }
 	name := os.Getenv("SUDO_USER")
@@ -308,7 +312,7 @@ func (a *app) lockOut(ctx context.Context, s sshd.Setup) []string {
 		return append(worries, err.Error())
 	}
 	concerned := true
-	if s.Mode == sshd.GroupsOnly {
+	if s.Mode == setup.GroupsOnly {
 		concerned = false
 		groups, _ := u.GroupIds()
 		for _, g := range s.Groups {
@@ -323,11 +327,11 @@ func (a *app) lockOut(ctx context.Context, s sshd.Setup) []string {
 	if !concerned {
 		return worries
 	}
-	if s.Mode == sshd.Certificates {
+	if s.Mode == setup.Certificates {
 		worry("%s needs a certificate to come in: get one first, with postern ssh login", name)
 		return worries
 	}
-	if s.Mode != sshd.PasswordAndCode {
+	if s.Mode != setup.PasswordAndCode {
 		if b, err := os.ReadFile(filepath.Join(u.HomeDir, ".ssh/authorized_keys")); err != nil || len(bytes.TrimSpace(b)) == 0 {
 			worry("%s has no public key in ~/.ssh/authorized_keys", name)
 		}
@@ -336,7 +340,7 @@ func (a *app) lockOut(ctx context.Context, s sshd.Setup) []string {
 }
 
 // codeWorries returns why somebody's code might not be accepted.
-func (a *app) codeWorries(ctx context.Context, name string, s sshd.Setup) []string {
+func (a *app) codeWorries(ctx context.Context, name string, s setup.Setup) []string {
 	var worries []string
 	module := s.Module
 	if module == "" {
@@ -347,16 +351,16 @@ func (a *app) codeWorries(ctx context.Context, name string, s sshd.Setup) []stri
 			worries = append(worries, module+" is not installed: make -C pam install")
 		}
 	}
-	socket := s.Socket
-	if socket == "" {
-		socket = sshd.DefaultSocket
+	path := s.Socket
+	if path == "" {
+		path = sshd.DefaultSocket
 	}
-	switch v, err := sshd.AskDaemon(ctx, socket, sshd.Question{Ask: sshd.AskAccount, User: name, Service: "postern-config"}); {
+	switch v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: name, Service: "postern-config"}); {
 	case err != nil:
 		worries = append(worries, err.Error())
-	case v == sshd.NoFactor:
+	case v == socket.NoFactor:
 		worries = append(worries, "Postern knows nobody by the name of "+name+": postern user add "+name)
-	case v != sshd.Yes:
+	case v != socket.Yes:
 		worries = append(worries, name+" is not let in by Postern")
 	default:
 		if has, err := a.hasFactor(ctx, name); err == nil && !has {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
 )
 
 // configHost is a host with Debian's stock files, where alice may use sudo, and
@@ -29,7 +29,7 @@ func configHost(t *testing.T) (*posterntest.Host, *sshRig, string) {
 	})
 	posternBinary(t, h.Dir)
 	rig := newSSHRig(t, "alice")
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	// Backups stay inside.
 	if err := h.Command("sh", "-c", "mkdir -p /var/lib/postern && mount -t tmpfs tmpfs /var/lib/postern").Run(); err != nil {
 		t.Fatal(err)
@@ -133,11 +133,11 @@ func TestDoctorTellsWhatACrashLeft(t *testing.T) {
 		out, _ := h.Command(filepath.Join(h.Dir, "postern"), "doctor").CombinedOutput()
 		return string(out)
 	}
-	_, mend, found := strings.Cut(doctor(), "--roll-back ")
+	_, fix, found := strings.Cut(doctor(), "--roll-back ")
 	if !found {
 		t.Fatalf("nothing is said: %s", doctor())
 	}
-	dir, _, _ := strings.Cut(mend, "\n")
+	dir, _, _ := strings.Cut(fix, "\n")
 	if out, err := config(h, "--within", "0s", "--roll-back", dir); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

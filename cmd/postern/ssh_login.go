@@ -21,7 +21,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/sign"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
@@ -191,8 +191,8 @@ func (a *app) askCode(o sshLoginOptions) (person, code string, err error) {
 }
 
 // requestCertificate asks the server to sign.
-func requestCertificate(ctx context.Context, client *http.Client, server string, request map[string]string) (sshd.Signed, error) {
-	var signed sshd.Signed
+func requestCertificate(ctx context.Context, client *http.Client, server string, request map[string]string) (sign.Signed, error) {
+	var signed sign.Signed
 	if !strings.Contains(server, "://") {
 		server = "https://" + server
 	}
@@ -236,7 +236,7 @@ func requestCertificate(ctx context.Context, client *http.Client, server string,
 }
 
 // giveAgent hands key and certificate to the ssh-agent, until it expires.
-func giveAgent(key ed25519.PrivateKey, signed sshd.Signed) error {
+func giveAgent(key ed25519.PrivateKey, signed sign.Signed) error {
 	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(signed.Line))
 	if err != nil {
 		return err

@@ -12,7 +12,8 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -175,21 +176,21 @@ func (w way) daemon(t *testing.T, h *posterntest.Host, rig *sshRig, state string
 	if w.script {
 		return w.validation(t, h, state)
 	}
-	socket, cfg, mode := filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, os.FileMode(0o600)
+	path, cfg, mode := filepath.Join(h.Dir, "pam.sock"), socket.Config{}, os.FileMode(0o600)
 	if w.gate {
-		socket, cfg, mode = h.Inside("/run/postern/shell.sock"), sshd.Config{Users: true, Account: accountInside}, 0o666
+		path, cfg, mode = h.Inside("/run/postern/shell.sock"), socket.Config{Users: true, Account: accountInside}, 0o666
 	}
 	switch state {
 	case daemonDead:
 		return func() {}
 	case daemonHung:
 		ended := make(chan struct{})
-		quiet := mute(t, socket, mode, func(c net.Conn) { <-ended })
+		quiet := mute(t, path, mode, func(c net.Conn) { <-ended })
 		return func() { close(ended); quiet() }
 	case daemonDies:
-		return mute(t, socket, mode, func(c net.Conn) { _, _ = c.Read(make([]byte, 2000)) })
+		return mute(t, path, mode, func(c net.Conn) { _, _ = c.Read(make([]byte, 2000)) })
 	}
-	return rig.serve(t, socket, cfg, mode)
+	return rig.serve(t, path, cfg, mode)
 }
 
 // validation brings api.yubico.com into a state and returns what ends it.
@@ -217,7 +218,7 @@ func accountInside(uid uint32) (string, error) {
 func auditHost(t *testing.T, h *posterntest.Host) []string {
 	t.Helper()
 	out, err := h.Command(filepath.Join(h.Dir, "postern"), "ssh", "check", "--json").Output()
-	var report sshd.Report
+	var report audit.Report
 	if jerr := json.Unmarshal(out, &report); jerr != nil {
 		t.Fatalf("postern ssh check: %v: %s", err, out)
 	}

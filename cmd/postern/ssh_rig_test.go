@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
@@ -65,13 +66,13 @@ func (r *sshRig) touch(t testing.TB, person string) string {
 }
 
 // serve answers on a socket until stop is called.
-func (r *sshRig) serve(t testing.TB, path string, cfg sshd.Config, mode os.FileMode) (stop func()) {
+func (r *sshRig) serve(t testing.TB, path string, cfg socket.Config, mode os.FileMode) (stop func()) {
 	t.Helper()
-	s, err := sshd.NewServer(cfg, pamChecker{otp: r.oneTime.Checker, db: r.st.Store}, r.st.Store, slog.New(slog.DiscardHandler))
+	s, err := socket.NewServer(cfg, pamChecker{otp: r.oneTime.Checker, db: r.st.Store}, r.st.Store, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := sshd.Listen(path, mode)
+	l, err := socket.Listen(path, mode)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func (r *sshRig) serve(t testing.TB, path string, cfg sshd.Config, mode os.FileM
 // mute listens where the daemon should, and treats each question as do says.
 func mute(t testing.TB, path string, mode os.FileMode, do func(net.Conn)) (stop func()) {
 	t.Helper()
-	l, err := sshd.Listen(path, mode)
+	l, err := socket.Listen(path, mode)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +142,7 @@ func posternBinary(t testing.TB, dir string) string {
 
 // setupFiles returns what postern ssh config writes over Debian's stock files,
 // and whatever sshd is told beside.
-func setupFiles(t testing.TB, s sshd.Setup, beside string) map[string]string {
+func setupFiles(t testing.TB, s setup.Setup, beside string) map[string]string {
 	t.Helper()
 	root := t.TempDir()
 	stock := map[string]string{

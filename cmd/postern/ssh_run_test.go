@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/setup"
 )
 
 // TestRunAnswersSSHD starts the program itself, and comes in with key and code:
@@ -16,8 +16,8 @@ func TestRunAnswersSSHD(t *testing.T) {
 	posterntest.NeedRoot(t)
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}},
-		Files: setupFiles(t, sshd.Setup{
-			Mode: sshd.KeyAndCode, Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
+		Files: setupFiles(t, setup.Setup{
+			Mode: setup.KeyAndCode, Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
 		}, ""),
 	})
 	r := startRun(t, filepath.Join(t.TempDir(), "state"), "--pam-socket", filepath.Join(h.Dir, "pam.sock"))

@@ -14,6 +14,8 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -62,15 +64,15 @@ func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket stri
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
 	answering := false
-	for _, socket := range []struct {
+	for _, each := range []struct {
 		name, path string
 		mode       os.FileMode
-		cfg        sshd.Config
+		cfg        socket.Config
 	}{
-		{"pam", pamSocket, 0o600, sshd.Config{}},
-		{"shell", beside(pamSocket, "shell.sock"), 0o666, sshd.Config{Users: true}},
+		{"pam", pamSocket, 0o600, socket.Config{}},
+		{"shell", beside(pamSocket, "shell.sock"), 0o666, socket.Config{Users: true}},
 	} {
-		l, err := sshListener(socket.name, socket.path, socket.mode)
+		l, err := sshListener(each.name, each.path, each.mode)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -79,7 +81,7 @@ func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket stri
 			continue
 		}
 		answering = true
-		server, err := sshd.NewServer(socket.cfg, pamChecker{otp: one.Checker, db: st.Store}, st.Store, log)
+		server, err := socket.NewServer(each.cfg, pamChecker{otp: one.Checker, db: st.Store}, st.Store, log)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -98,7 +100,7 @@ func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket stri
 
 // watchLog puts on the timeline what sshd logs of who comes in.
 func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
-	lines := make(chan sshd.LogLine)
+	lines := make(chan sshlog.Line)
 	person := func(ctx context.Context, account string) string {
 		p, err := st.Store.Person(ctx, account)
 		if err != nil {
@@ -107,11 +109,11 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 		return p.Name
 	}
 	s.running.Go(func() {
-		sshd.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
+		sshlog.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
 	})
 	s.running.Go(func() {
 		last, err := lastFollowing(ctx, st)
-		sshd.FollowLog(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
+		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
 	})
 }
 
@@ -166,7 +168,7 @@ func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error)
 		if path == "" {
 			return nil, nil
 		}
-		return sshd.Listen(path, mode)
+		return socket.Listen(path, mode)
 	}
 	defer f.Close()
 	l, err := net.FileListener(f)

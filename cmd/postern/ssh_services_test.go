@@ -11,7 +11,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -33,7 +33,7 @@ func TestSudoSuAndLogin(t *testing.T) {
 		},
 	})
 	rig := newSSHRig(t, "alice", "fred")
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	alice := []string{"-s", "KILL", "10", "setpriv", "--reuid", "20000", "--regid", "20000", "--clear-groups"}
 	for _, c := range []struct {
 		service string

@@ -15,6 +15,10 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/hostconf"
+	"github.com/postern-project/postern/internal/sshd/shell"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -69,7 +73,7 @@ func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
 		fmt.Fprintf(a.err, "hint: %s\n", hint)
 	}
 	time.Sleep(lastWord)
-	sshd.Disconnect()
+	shell.Disconnect()
 	return &postern.Error{Code: postern.Internal} // said already, before the connection ends
 }
 
@@ -78,14 +82,17 @@ func (a *app) becomeShell(ctx context.Context, o sshShellOptions) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := sshd.ReadShellConfig(o.config)
+	cfg, err := hostconf.ReadShellConfig(o.config)
 	if err != nil {
 		return err
 	}
-	s := sshd.Shell{
+	s := shell.Shell{
 		User: account, Login: login, Environ: os.Environ(), TrustedKeys: cfg.TrustedKeys,
 		Accepted: o.accept, Debug: cfg.Debug, Timeout: o.timeout, Stdin: os.Stdin, Stdout: a.out, Stderr: a.err,
-		Open: sshd.Beside(ctx, os.Getpid(), account, os.Getenv("SSH_CONNECTION")), Log: logAuth,
+		Log: logAuth,
+	}
+	for _, f := range audit.Beside(ctx, os.Getpid(), account, os.Getenv("SSH_CONNECTION")) {
+		s.Open = append(s.Open, shell.Channel{ID: f.ID, Title: f.Title, Fix: f.Fix})
 	}
 	if err := shellValidator(&s, cfg); err != nil {
 		return err
@@ -98,14 +105,14 @@ func (a *app) becomeShell(ctx context.Context, o sshShellOptions) error {
 }
 
 // shellValidator chooses who says whether a code is good.
-func shellValidator(s *sshd.Shell, cfg sshd.ShellConfig) error {
+func shellValidator(s *shell.Shell, cfg hostconf.ShellConfig) error {
 	switch {
 	case cfg.APIID == 0:
 		s.AnyKey = true
 		s.Validate = func(ctx context.Context, code string) error {
 			address, _, _ := strings.Cut(os.Getenv("SSH_CONNECTION"), " ")
-			v, err := sshd.AskDaemon(ctx, sshd.ShellSocket, sshd.Question{Ask: sshd.AskCode, User: s.User, Host: address, Code: code})
-			if err == nil && v != sshd.Yes {
+			v, err := socket.AskDaemon(ctx, sshd.ShellSocket, socket.Question{Ask: socket.AskCode, User: s.User, Host: address, Code: code})
+			if err == nil && v != socket.Yes {
 				err = postern.Errorf(postern.Denied, "the code was not accepted")
 			}
 			return err
@@ -126,7 +133,7 @@ func shellValidator(s *sshd.Shell, cfg sshd.ShellConfig) error {
 		s.Validate = func(ctx context.Context, typed string) error { return verifyCode(ctx, client, typed) }
 	default:
 		s.Validate = func(ctx context.Context, code string) error {
-			return sshd.ValidateUnsigned(ctx, cfg.URL, cfg.APIID, code)
+			return shell.ValidateUnsigned(ctx, cfg.URL, cfg.APIID, code)
 		}
 	}
 	return nil

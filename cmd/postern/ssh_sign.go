@@ -16,29 +16,29 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/sign"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )
 
 // sshRulesFile, in the state directory, says what SSH certificates may do: the
-// JSON that sshd.ParseRules reads.
+// JSON that sign.ParseRules reads.
 const sshRulesFile = "ssh-rules.json"
 
 // sshAuthority fits the certificate authority to the signing service.
 type sshAuthority struct{ *ca.Authority }
 
-func (a sshAuthority) SignUser(ctx context.Context, c sshd.Certificate) (sshd.Signed, error) {
+func (a sshAuthority) SignUser(ctx context.Context, c sign.Certificate) (sign.Signed, error) {
 	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
 		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
 		ForceCommand: c.ForceCommand, Extensions: c.Extensions, Origin: ca.Origin{Person: c.Person, Address: c.Address},
 	})
 	if err != nil {
-		return sshd.Signed{}, err
+		return sign.Signed{}, err
 	}
 	known, err := a.KnownHosts()
-	return sshd.Signed{
+	return sign.Signed{
 		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals, ValidBefore: issued.ValidBefore, KnownHosts: known,
 	}, err
 }
@@ -48,21 +48,21 @@ func (a sshAuthority) KnownHosts() (string, error) { return a.Authority.KnownHos
 func (a sshAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
 
 // sshRules reads the rules of a state.
-func sshRules(st *state.State) ([]sshd.Rule, error) {
+func sshRules(st *state.State) ([]sign.Rule, error) {
 	b, err := os.ReadFile(st.Path(sshRulesFile))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return sshd.ParseRules(b)
+	return sign.ParseRules(b)
 }
 
 // newSSHSignHandler serves people who want their SSH key signed. Identify says
 // whom a client certificate proves.
 func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Asker, bool), log *slog.Logger) http.Handler {
-	return sshd.NewSignHandler(sshd.SignDeps{
+	return sign.NewHandler(sign.Deps{
 		Signer: sshAuthority{authority},
 		Check:  pamChecker{otp: one.Checker, db: st.Store},
-		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sshd.Certificate, error) {
+		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
 			return ruledCertificate(ctx, st, person, key)
 		},
 		Identify: identify,
@@ -154,25 +154,25 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 }
 
 // ruledCertificate returns what the state's rules give a person for a key.
-func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sshd.Certificate, error) {
+func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
 	p, rule, err := ruleOf(ctx, st, person)
 	if err != nil {
-		return sshd.Certificate{}, err
+		return sign.Certificate{}, err
 	}
 	return rule.Certificate(p.Name, key)
 }
 
 // ruleOf returns the rule that fits a person.
-func ruleOf(ctx context.Context, st *state.State, person string) (postern.Person, sshd.Rule, error) {
+func ruleOf(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
 	p, err := st.Store.Person(ctx, person)
 	if err != nil {
-		return p, sshd.Rule{}, err
+		return p, sign.Rule{}, err
 	}
 	rules, err := sshRules(st)
 	if err != nil {
-		return p, sshd.Rule{}, err
+		return p, sign.Rule{}, err
 	}
-	rule, err := sshd.RuleFor(rules, p.Groups)
+	rule, err := sign.RuleFor(rules, p.Groups)
 	return p, rule, err
 }
 

@@ -20,7 +20,8 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
 )
 
 // signRig is a state with a CA, whose signing service is up.
@@ -110,15 +111,15 @@ func certificateHost(t *testing.T, rig *signRig) *posterntest.Host {
 		}
 		return string(b)
 	}
-	files := setupFiles(t, sshd.Setup{
-		Mode: sshd.Certificates, UserCA: userCA, KRL: krl, HostCertificate: "/etc/ssh/host2-cert.pub",
+	files := setupFiles(t, setup.Setup{
+		Mode: setup.Certificates, UserCA: userCA, KRL: krl, HostCertificate: "/etc/ssh/host2-cert.pub",
 		Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
 	}, "HostKey /etc/ssh/host2\n")
 	files["/etc/ssh/host2"], files["/etc/ssh/host2-cert.pub"] = read(hostKey), read(hostKey+"-cert.pub")
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}, {Name: "deploy"}}, Files: files,
 	})
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), sshd.Config{}, 0o600)
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	return h
 }
 

@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/setup"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -77,30 +77,30 @@ const everything = "PermitTunnel yes\nX11Forwarding yes\n"
 func ways(t *testing.T, module string) []way {
 	_, caFile := posterntest.NewSSHKey(t, t.TempDir(), "ca")
 	caKey := readKey(t, caFile)
-	setup := func(s sshd.Setup) map[string]string {
+	filesOf := func(s setup.Setup) map[string]string {
 		s.Module, s.Socket = module+" timeout=1", "@DIR@/pam.sock"
 		s.UserCA = ssh.MarshalAuthorizedKey(caKey.PublicKey())
 		return setupFiles(t, s, everything)
 	}
 	typed := func(code string) []string { return []string{code} }
 	return []way{
-		{name: "key and code", files: setup(sshd.Setup{Mode: sshd.KeyAndCode}), user: "alice", methods: keyAnd, code: typed},
+		{name: "key and code", files: filesOf(setup.Setup{Mode: setup.KeyAndCode}), user: "alice", methods: keyAnd, code: typed},
 		{
-			name: "password and code", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
+			name: "password and code", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred", methods: alone,
 			code: func(code string) []string { return []string{code, "s3cret"} },
 		},
 		{
-			name: "password and code in one", files: setup(sshd.Setup{Mode: sshd.PasswordAndCode}), user: "fred", methods: alone,
+			name: "password and code in one", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred", methods: alone,
 			code: func(code string) []string { return []string{"s3cret" + code} },
 		},
 		{
-			name: "code, and password of those without a key", files: setup(sshd.Setup{Mode: sshd.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
+			name: "code, and password of those without a key", files: filesOf(setup.Setup{Mode: setup.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
 			code: func(code string) []string { return []string{code, "s3cret"} },
 		},
-		{name: "some groups only", files: setup(sshd.Setup{Mode: sshd.GroupsOnly, Groups: []string{"staff2"}}), user: "alice", methods: keyAnd, code: typed},
-		{name: "break-glass", files: setup(sshd.Setup{Mode: sshd.Certificates, RescueUser: "alice", RescueFrom: "127.0.0.1"}), user: "alice", methods: keyAnd, code: typed},
+		{name: "some groups only", files: filesOf(setup.Setup{Mode: setup.GroupsOnly, Groups: []string{"staff2"}}), user: "alice", methods: keyAnd, code: typed},
+		{name: "break-glass", files: filesOf(setup.Setup{Mode: setup.Certificates, RescueUser: "alice", RescueFrom: "127.0.0.1"}), user: "alice", methods: keyAnd, code: typed},
 		{
-			name: "certificate", files: setup(sshd.Setup{Mode: sshd.Certificates}), user: "alice", code: typed,
+			name: "certificate", files: filesOf(setup.Setup{Mode: setup.Certificates}), user: "alice", code: typed,
 			methods: func(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, good bool) []ssh.AuthMethod {
 				if !good { // nobody signs for a code that is not right
 					return []ssh.AuthMethod{ssh.PublicKeys(h.Key)}

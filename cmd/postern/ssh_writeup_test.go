@@ -18,7 +18,7 @@ import (
 
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
@@ -198,13 +198,13 @@ func TestWriteUpPAMFile(t *testing.T) {
 
 // serveMapped answers pam_postern with a list of accounts and keys, such as
 // the write-up's.
-func (r *sshRig) serveMapped(t *testing.T, socket, mappings string) {
+func (r *sshRig) serveMapped(t *testing.T, path, mappings string) {
 	t.Helper()
 	keys := r.oneTime.Keys
 	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings}, keys, keys, r.st.Store, r.oneTime.outside, r.st.Store)
 	t.Cleanup(func() { check.Close() })
 	r.oneTime = &oneTime{Keys: keys, Checker: check, Service: r.oneTime.Service, outside: r.oneTime.outside}
-	r.serve(t, socket, sshd.Config{}, 0o600)
+	r.serve(t, path, socket.Config{}, 0o600)
 }
 
 // gateHost is a host whose sshd asks by ForceCommand, with the write-up's files

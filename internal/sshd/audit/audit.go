@@ -1,0 +1,384 @@
+// Package audit says what is wrong with two-factor SSH on a host: it asks sshd
+// what holds for each kind of connection, tries every way through PAM's stack, and
+// names the line behind each way in that needs less than two factors. It changes
+// nothing.
+package audit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/hostconf"
+	"github.com/postern-project/postern/internal/sshd/process"
+)
+
+// Auditor looks for what is wrong with two-factor SSH on a host. The zero
+// value audits this one; sshd wants root for it.
+type Auditor struct {
+	Root string // read files below this directory instead of /
+	// Config is sshd's; empty means that of the sshd that runs, with the options
+	// that it was started with, else /etc/ssh/sshd_config.
+	Config string
+	SSHD   []string // the sshd command; empty means sshd from /usr/sbin
+	// Service is the PAM service; empty means what sshd's configuration says,
+	// else sshd.
+	Service string
+	// Clock tells how far off the clock is, for codes that depend on it; nil
+	// asks the kernel.
+	Clock func() Clock
+	// TimeCodes reports whether anybody behind pam_postern has a device that
+	// makes codes by time; nil, or an error, means that nobody knows.
+	TimeCodes func(ctx context.Context) (bool, error)
+}
+
+// Clock is what is known of a clock.
+type Clock struct {
+	Synchronized bool
+	Offset       time.Duration // at most; 0 if it is not known
+}
+
+// audit is one run.
+type audit struct {
+	hostconf.Files
+	Report
+	directives []hostconf.Directive
+	accounts   []account
+	stack      []hostconf.PAMLine
+	doors      []access
+	config     string
+	service    string
+	port       string
+}
+
+// Audit returns what is wrong. It changes nothing. It fails with
+// postern.Unavailable where there is no sshd to ask, postern.Denied for who is
+// not root, and postern.NotFound without a configuration.
+func (a Auditor) Audit(ctx context.Context) (*Report, error) {
+	run := &audit{Files: hostconf.Files{Root: a.Root}, config: hostconf.ConfigFile, service: a.Service}
+	if a.Config != "" {
+		run.config = a.Config
+	}
+	sshd := slices.Clone(a.SSHD)
+	if len(sshd) == 0 {
+		sshd = []string{hostconf.Program}
+	}
+	if _, err := exec.LookPath(sshd[0]); err != nil {
+		return nil, postern.Errorf(postern.Unavailable, "there is no %s to ask", sshd[0]).WithHint("install OpenSSH's server")
+	}
+	if os.Geteuid() != 0 {
+		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("sudo postern ssh check")
+	}
+	sshd = append(sshd, "-f", run.Path(run.config))
+	if a.Config == "" && a.Root == "" && len(a.SSHD) == 0 {
+		run.asRunning(&sshd)
+	}
+	if err := run.gather(ctx, sshd); err != nil {
+		return nil, err
+	}
+	run.judgeDoors()
+	run.judgeUntried()
+	run.judgeChannels()
+	run.judgeValidation()
+	run.judgeFiles()
+	clock := a.Clock
+	if clock == nil {
+		clock = kernelClock
+	}
+	run.judgeClock(clock, a.timeCodes(ctx))
+	run.sort()
+	return &run.Report, nil
+}
+
+// asRunning takes the command and the configuration of the sshd that runs, and
+// tells of others that run beside it with another.
+func (a *audit) asRunning(sshd *[]string) {
+	pids, _ := process.Listeners()
+	first := 0
+	for _, pid := range pids {
+		command, file, err := parseTitle(process.File(pid, "cmdline"))
+		switch {
+		case err != nil || slices.Equal(command, *sshd) && first > 0:
+		case first == 0:
+			first, *sshd, a.config = pid, command, file
+		default:
+			a.add(Finding{
+				ID: "another-sshd", Severity: Low, Title: fmt.Sprintf("process %d is another sshd, which was not audited", pid),
+				Where: hostconf.Line{File: file, Text: strings.Join(command, " ")}, Proof: fmt.Sprintf("ps %d", pid), Fix: "postern ssh check --config " + file,
+			})
+		}
+	}
+}
+
+func (a *audit) gather(ctx context.Context, sshd []string) error {
+	var err error
+	if a.directives, err = a.Files.Directives(a.config); err != nil {
+		return hostconf.ConfigError(err)
+	}
+	i := slices.IndexFunc(a.directives, func(d hostconf.Directive) bool { return d.Keyword == "pamservicename" && len(d.Args) > 0 })
+	if a.service == "" {
+		a.service = "sshd"
+		if i >= 0 {
+			a.service = a.directives[i].Args[0]
+		}
+	}
+	a.accounts = accountsOf(a.Files)
+	a.stack, _ = a.PAMStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
+	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack, a.service) {
+		s, err := effective(ctx, sshd, c)
+		if err != nil {
+			return err
+		}
+		d := newAccess(c, s, a.stack)
+		d.methods = a.directive(c, "authenticationmethods")
+		a.doors = append(a.doors, d)
+		a.port = s.first("port")
+	}
+	a.Cases = len(a.doors)
+	return nil
+}
+
+// directive returns the line that decides keyword for a connection: the first
+// in a Match block that holds, else the first outside of any; nil for none.
+func (a *audit) directive(c hostconf.Case, keyword string) *hostconf.Directive {
+	var global *hostconf.Directive
+	for i := range a.directives {
+		d := &a.directives[i]
+		switch {
+		case d.Keyword != keyword:
+		case d.Match == nil && global == nil:
+			global = d
+		case d.Match != nil && d.Applies(c):
+			return d
+		}
+	}
+	return global
+}
+
+// setBy returns the line that decides keyword, or says that it is the default.
+func (a *audit) setBy(d access, keyword string) hostconf.Line {
+	if l := a.directive(d.c, keyword); l != nil {
+		return l.Line
+	}
+	return hostconf.Line{File: a.Shown(a.config), Text: "(not set) " + keyword + " " + d.s.first(keyword)}
+}
+
+// judgeDoors finds the ways in that prove less than two things.
+func (a *audit) judgeDoors() {
+	if !a.intended() {
+		if i := slices.IndexFunc(a.doors, func(d access) bool { return len(d.paths) > 0 }); i >= 0 {
+			d := a.doors[i]
+			a.add(Finding{
+				ID: "no-second-factor", Severity: High, Title: "one factor opens everything; nothing asks for a second one",
+				Where: a.setBy(d, "authenticationmethods"), Case: d.c.String(),
+				Proof: a.ssh(d, d.paths[0], "true"), try: proveLogin(d, d.paths[0]), opens: true,
+				Fix: "postern ssh config --apply",
+			})
+		}
+		return
+	}
+	for _, d := range a.doors {
+		for _, p := range d.paths {
+			if !p.two() {
+				a.judgeWeak(d, p)
+			} else if p.pam != nil && p.pam.leavesOut(a.stack) && !p.has(factorLogin) && !p.has(factorPIN) {
+				a.judgeLeftOut(d, p)
+			}
+		}
+		if d.s.is("permitemptypasswords", "yes") {
+			a.add(Finding{
+				ID: "empty-passwords", Severity: Critical, Title: "an account without a password needs none",
+				Where: a.setBy(d, "permitemptypasswords"), Case: d.c.String(),
+				Proof: a.ssh(d, path{methods: []string{"none"}}, "true"), Fix: "PermitEmptyPasswords no", opens: true,
+			})
+		}
+	}
+}
+
+// decisive are the keywords that may let somebody in with less.
+var decisive = []string{
+	"authenticationmethods", "permitrootlogin", "passwordauthentication", "kbdinteractiveauthentication", "challengeresponseauthentication",
+	"pubkeyauthentication", "gssapiauthentication", "hostbasedauthentication", "permitemptypasswords", "authorizedkeysfile",
+	"authorizedkeyscommand", "trustedusercakeys", "forcecommand",
+}
+
+// judgeUntried tells of Match blocks that hold for no connection that was tried,
+// so that nobody knows what they let in.
+func (a *audit) judgeUntried() {
+	for _, l := range a.directives {
+		holds := func(d access) bool { return l.Applies(d.c) }
+		if !slices.Contains(decisive, l.Keyword) || l.File == hostconf.DropIn || slices.ContainsFunc(a.doors, holds) {
+			continue
+		}
+		a.add(Finding{
+			ID: "match-untried", Severity: Low, Title: "no account and no connection that is known here meets this line's Match: what it lets in was not tried", Where: l.Line,
+			Proof: "sshd -T -C user=USER,host=HOST,addr=ADDRESS of somebody whom it is for", Fix: "take the block away if it is for nobody any more",
+		})
+	}
+}
+
+// intended reports whether somebody meant this host to ask for two factors.
+func (a *audit) intended() bool {
+	return slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode) || slices.ContainsFunc(a.doors, func(d access) bool {
+		return a.gate(d) != nil || slices.ContainsFunc(d.paths, path.two)
+	})
+}
+
+// meant reports whether somebody wrote down that one factor is enough for a
+// door. It does not count where it keeps another line from counting.
+func (a *audit) meant(d access) bool {
+	return d.methods != nil && d.methods.Meant && a.hiddenBy(d.methods) == nil
+}
+
+// hiddenBy returns a line outside of Match blocks that asks for something else
+// than the first such line, which is the one that counts.
+func (a *audit) hiddenBy(first *hostconf.Directive) *hostconf.Directive {
+	i := slices.IndexFunc(a.directives, func(d hostconf.Directive) bool {
+		return first.Match == nil && d.Match == nil && d.Keyword == first.Keyword && !slices.Equal(d.Args, first.Args)
+	})
+	if i < 0 {
+		return nil
+	}
+	return &a.directives[i]
+}
+
+// judgeWeak explains a way in that proves less than two things.
+func (a *audit) judgeWeak(d access, p path) {
+	f := Finding{Severity: Critical, Case: d.c.String(), Proof: a.ssh(d, p, "true"), try: proveLogin(d, p), opens: true}
+	methods := strings.Join(p.methods, ",")
+	right := "AuthenticationMethods publickey,keyboard-interactive:pam"
+	f.Where, f.Fix = a.setBy(d, "authenticationmethods"), right+"; where one factor is meant, the line "+hostconf.OneFactorMark+" above it"
+	switch {
+	case a.gate(d) != nil:
+		return // judgeChannels tells
+	case d.c.UID == 0:
+		f.ID, f.Title = "root-way-round", fmt.Sprintf("root comes in by %s alone", methods)
+		f.Where, f.Fix = a.setBy(d, "permitrootlogin"), "PermitRootLogin no"
+	case a.meant(d):
+		return
+	case d.methods != nil && d.methods.Meant:
+		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s does not count: sshd takes the first AuthenticationMethods", a.hiddenBy(d.methods))
+		f.Fix = "take the first line away, or run postern ssh config again"
+	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
+		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
+	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
+		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for", methods)
+	case p.pam == nil:
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+	case p.pam.away != nil:
+		f.ID, f.Title = "pam-fail-open", "who makes the validation service unreachable needs no code"
+		f.Where, f.Fix = p.pam.away.Line, "auth required "+p.pam.away.Module+".so"
+		f.Severity = High
+	case p.pam.nullok != nil:
+		f.ID, f.Title = "pam-nullok", "an account that nobody enrolled needs no code"
+		f.Where, f.Fix = p.pam.nullok.Line, "take nullok away once everybody is enrolled"
+		f.Severity = High
+	case p.pam.exempt != nil && !p.has(factorCode):
+		if p.pam.exempt.Meant {
+			return
+		}
+		f.ID, f.Title = "pam-exempt", "PAM asks some for no code, and nothing else asks them for a second factor"
+		f.Where, f.Fix = p.pam.exempt.Line, "take the condition away; where it is meant, the line "+hostconf.OneFactorMark+" above it"
+	case p.pam.leavesOut(a.stack):
+		a.judgeLeftOut(d, p)
+		return
+	case p.has(factorCode):
+		f.ID, f.Title = "code-alone", "the code alone is enough: neither a key nor a password is asked for with it"
+		f.Where, f.Fix = p.pam.asked.Line, right+", or auth requisite "+p.pam.asked.Module+".so above the password"
+	default:
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+	}
+	a.add(f)
+}
+
+// judgeLeftOut explains a way through PAM on which the code can be left out.
+func (a *audit) judgeLeftOut(d access, p path) {
+	f := Finding{
+		ID: "pam-sufficient", Severity: Critical, Case: d.c.String(),
+		Title: "PAM's stack succeeds without the code", Where: hostconf.Line{File: a.PAMFile(a.service)},
+		Proof: a.ssh(d, p, "true"), Fix: "auth required, with the code's module, above whatever can end the stack", opens: true,
+	}
+	if p.two() {
+		f.Severity, f.opens = High, false
+	}
+	if by := cmp.Or(p.pam.ended, p.pam.asked); by != nil {
+		f.Where = by.Line
+	}
+	a.add(f)
+}
+
+// ssh returns the command that goes in by a path, with options or a command.
+func (a *audit) ssh(d access, p path, what ...string) string {
+	args := []string{"ssh", "-o", "PreferredAuthentications=" + p.preferred()}
+	if a.port != "" && a.port != "22" {
+		args = append(args, "-p", a.port)
+	}
+	if len(what) > 0 && strings.HasPrefix(what[0], "-") {
+		args, what = append(args, what...), nil
+	}
+	return strings.Join(append(append(args, d.c.User+"@HOST"), what...), " ")
+}
+
+// preferred is the path for ssh's PreferredAuthentications.
+func (p path) preferred() string {
+	var methods []string
+	for _, m := range p.methods {
+		m, _, _ = strings.Cut(m, ":")
+		methods = append(methods, m)
+	}
+	return strings.Join(methods, ",")
+}
+
+// gateScript is a ForceCommand that asks for a second factor.
+type gateScript struct {
+	path    string // of the program; may be empty
+	text    string // what it says, if it is a script
+	postern bool   // postern ssh shell
+	config  string // the file of settings of postern ssh shell
+}
+
+// gate returns the ForceCommand that acts as a factor, or nil.
+func (a *audit) gate(d access) *gateScript {
+	command := d.s.first("forcecommand")
+	words := strings.Fields(command)
+	if len(words) == 0 || command == "none" || command == "internal-sftp" {
+		return nil
+	}
+	if strings.HasSuffix(words[0], "postern") && slices.Contains(words, "shell") {
+		return &gateScript{path: words[0], postern: true, config: optionOf(words, "--config", hostconf.ShellConfigFile)}
+	}
+	for _, w := range words { // sh /path/to/script, sudo …
+		if !filepath.IsAbs(w) {
+			continue
+		}
+		b, _ := a.Read(w)
+		text := string(b)
+		if strings.HasPrefix(text, "#!") && gateWords.MatchString(text) || gateWords.MatchString(filepath.Base(w)) {
+			if !strings.HasPrefix(text, "#!") {
+				text = ""
+			}
+			return &gateScript{path: w, text: text}
+		}
+	}
+	return nil
+}
+
+// optionOf returns what a command's words give for an option, or else absent.
+func optionOf(words []string, name, absent string) string {
+	for i, w := range words {
+		if v, ok := strings.CutPrefix(w, name+"="); ok {
+			return v
+		}
+		if w == name && i+1 < len(words) {
+			return words[i+1]
+		}
+	}
+	return absent
+}

@@ -1,0 +1,121 @@
+package audit
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/postern-project/postern/internal/sshd/hostconf"
+)
+
+// judgeChannels tells, for each kind of connection whose second factor is a
+// ForceCommand, what is open beside it. sshd runs the command for a session's
+// shell, command or subsystem, and for nothing else.
+func (a *audit) judgeChannels() {
+	for _, d := range a.doors {
+		if d.s.is("disableforwarding", "yes") && !d.s.is("permittunnel", "no") && len(d.paths) > 0 {
+			a.add(Finding{
+				ID: "tunnel-despite-disableforwarding", Severity: Medium, Title: "DisableForwarding does not stop ssh -w",
+				Where: a.setBy(d, "permittunnel"), Case: d.c.String(),
+				Proof: a.ssh(d, d.paths[0], "-N", "-w", "any:any"), try: proveChannel(d, d.paths[0], "Tunnel forwarding", "-v", "-N", "-w", "any:any"),
+				Fix: "PermitTunnel no",
+			})
+		}
+		gate := a.gate(d)
+		if gate == nil {
+			continue
+		}
+		for _, p := range d.paths {
+			if p.two() {
+				continue
+			}
+			open := a.channelsBeside(d)
+			for _, f := range open {
+				f.Case = d.c.String()
+				if f.Proof == "" {
+					f.Proof = a.ssh(d, p, f.try.args...)
+				}
+				if len(f.try.args) > 0 {
+					f.try = proveChannel(d, p, f.try.want, f.try.args...)
+				}
+				a.add(f)
+			}
+			if !gate.postern || len(open) > 0 {
+				a.add(Finding{
+					ID: "forcecommand-factor", Severity: map[bool]Severity{true: Critical, false: Medium}[len(open) > 0],
+					Title: "ForceCommand is the second factor: sshd has let the client in before it runs",
+					Where: a.setBy(d, "forcecommand"), Case: d.c.String(), Proof: a.ssh(d, p, "-N"),
+					Fix: "postern ssh config --mode key-and-code --apply; a host that cannot: ForceCommand postern ssh shell",
+				})
+			}
+			break
+		}
+	}
+}
+
+// channelsBeside returns what a client may open before, or instead of, the
+// ForceCommand.
+func (a *audit) channelsBeside(d access) []Finding {
+	var out []Finding
+	open := func(id string, severity Severity, keyword, fix, title, want string, args ...string) {
+		out = append(out, Finding{
+			ID: id, Severity: severity, Title: title, Where: a.setBy(d, keyword), Fix: fix,
+			try: probe{args: args, want: want},
+		})
+	}
+	s := d.s
+	forwarding := !s.is("disableforwarding", "yes")
+	tcp := s.first("allowtcpforwarding")
+	if forwarding && (tcp == "yes" || tcp == "all" || tcp == "local") {
+		open("gate-tcp-forwarding", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
+			"-L, -D and -W reach the network before the code", "SSH-2.0-", "-W", "127.0.0.1:"+cmp.Or(a.port, "22"))
+	}
+	if forwarding && (tcp == "yes" || tcp == "all" || tcp == "remote") {
+		open("gate-tcp-listening", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
+			"-R listens before the code", "Allocated port", "-N", "-R", "127.0.0.1:0:127.0.0.1:9")
+	}
+	if v := s.first("allowstreamlocalforwarding"); forwarding && v != "no" {
+		open("gate-socket-forwarding", Critical, "allowstreamlocalforwarding", "AllowStreamLocalForwarding no",
+			"-L and -R with Unix sockets reach local services before the code", "", "-N", "-L", "/tmp/proof:/run/dbus/system_bus_socket")
+	}
+	if forwarding && s.is("allowagentforwarding", "yes") {
+		open("gate-agent", High, "allowagentforwarding", "AllowAgentForwarding no",
+			"the agent's socket exists before the code", "", "-A")
+	}
+	if forwarding && s.is("x11forwarding", "yes") {
+		open("gate-x11", High, "x11forwarding", "X11Forwarding no",
+			"the X11 listener exists before the code", "", "-X")
+	}
+	if !s.is("permittunnel", "no") {
+		open("gate-tunnel", Critical, "permittunnel", "PermitTunnel no",
+			"-w joins the networks before the code", "Tunnel forwarding", "-v", "-N", "-w", "any:any")
+	}
+	if s.first("maxsessions") != "1" && s.first("maxsessions") != "0" {
+		open("gate-controlmaster", Medium, "maxsessions", "MaxSessions 1",
+			"a ControlMaster opens further sessions on a connection whose code is still asked for", "", "-M", "-S", "/tmp/proof", "-N")
+	}
+	if s.is("permituserrc", "yes") {
+		open("gate-userrc", Medium, "permituserrc", "PermitUserRC no",
+			"~/.ssh/rc runs before the code", "", "true")
+	}
+	if v := s.first("permituserenvironment"); v != "no" && v != "" {
+		open("gate-environment", High, "permituserenvironment", "PermitUserEnvironment no",
+			"~/.ssh/environment reaches the command that asks for the code", "", "true")
+	}
+	for _, name := range strings.Fields(strings.Join(s["acceptenv"], " ")) {
+		if loose := []string{"BASH_ENV", "ENV", "LD_PRELOAD", "PATH", "IFS", "SHELLOPTS", "PYTHONPATH", "PERL5OPT"}; matchesAny(name, loose) {
+			open("gate-environment", High, "acceptenv", "AcceptEnv LANG LC_*",
+				"AcceptEnv "+name+" lets the client change what the command that asks for the code runs", "", "-o", "SetEnv=BASH_ENV=/dev/fd/0", "true")
+			break
+		}
+	}
+	return out
+}
+
+func matchesAny(pattern string, names []string) bool {
+	for _, n := range names {
+		if hostconf.Wildcard(pattern, n) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,267 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/hostconf"
+)
+
+// account is a line of passwd(5).
+type account struct {
+	name, home, shell string
+	UID               int
+	groups            []string
+}
+
+// mayLogIn reports whether the account's shell lets anybody in.
+func (a account) mayLogIn() bool {
+	return a.shell == "" || !slices.Contains([]string{"nologin", "false", "sync", "halt", "shutdown"}, a.shell[strings.LastIndexByte(a.shell, '/')+1:])
+}
+
+// accounts reads passwd and group.
+func accountsOf(h hostconf.Files) []account {
+	passwd, _ := h.Read("/etc/passwd")
+	group, _ := h.Read("/etc/group")
+	members := map[string][]string{}
+	names := map[string]string{}
+	for line := range strings.Lines(string(group)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) < 4 {
+			continue
+		}
+		names[f[2]] = f[0]
+		for _, user := range strings.Split(f[3], ",") {
+			members[user] = append(members[user], f[0])
+		}
+	}
+	var out []account
+	for line := range strings.Lines(string(passwd)) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) < 7 {
+			continue
+		}
+		uid, err := strconv.Atoi(f[2])
+		if err != nil {
+			continue
+		}
+		groups := slices.Clone(members[f[0]])
+		if primary := names[f[3]]; primary != "" {
+			groups = append(groups, primary)
+		}
+		out = append(out, account{name: f[0], UID: uid, home: f[5], shell: f[6], groups: groups})
+	}
+	return out
+}
+
+// casesMax bounds how many kinds of connection are tried.
+const casesMax = 400
+
+// patterns are what a host's files tell connections apart by: a Match line's
+// attribute to the patterns that stand anywhere for it.
+type patterns map[string][]string
+
+func (p patterns) add(attribute string, more ...string) {
+	for _, v := range more {
+		if v = strings.TrimPrefix(v, "!"); v != "" && !slices.Contains(p[attribute], v) {
+			p[attribute] = append(p[attribute], v)
+		}
+	}
+}
+
+// patternsOf collects the patterns of sshd's Match lines, and of its lists of
+// whom to allow and deny.
+func patternsOf(directives []hostconf.Directive) patterns {
+	p := patterns{}
+	for _, d := range directives {
+		switch d.Keyword {
+		case "match":
+			for _, m := range hostconf.Criteria(d.Args) {
+				p.add(m.Attribute, m.Patterns...)
+			}
+		case "allowgroups", "denygroups":
+			p.add("group", d.Args...)
+		case "allowusers", "denyusers":
+			for _, arg := range d.Args {
+				user, from, _ := strings.Cut(arg, "@")
+				p.add("user", user)
+				p.add("address", from)
+				p.add("host", from)
+			}
+		}
+	}
+	return p
+}
+
+// cases returns one connection of each kind that sshd's patterns and PAM's
+// conditions tell apart: for each attribute a value that meets each pattern, and
+// one that meets none.
+func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service string) []hostconf.Case {
+	var out []hostconf.Case
+	for _, a := range candidates(accounts, p, stack) {
+		for _, addr := range values(p["address"], "203.0.113.99", someAddress) {
+			for _, host := range values(p["host"], "elsewhere.invalid", someName) {
+				for _, laddr := range values(p["localaddress"], "198.51.100.1", someAddress) {
+					for _, lport := range values(p["localport"], "22", someName) {
+						if len(out) < casesMax {
+							out = append(out, hostconf.Case{
+								User: a.name, Host: host, Address: addr, LocalAddress: laddr, LocalPort: lport,
+								UID: a.UID, Groups: a.groups, Service: service,
+							})
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+// values returns what meets each pattern, after one that meets none.
+func values(patterns []string, other string, some func(pattern string) string) []string {
+	out := []string{other}
+	for _, p := range patterns {
+		if v := some(p); v != "" && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// someName returns a word that meets a pattern.
+func someName(pattern string) string { return strings.NewReplacer("*", "x", "?", "x").Replace(pattern) }
+
+// someAddress returns an address that meets a pattern or network, "" if none is
+// found: the last of a network, which is less likely to be in a part of it that
+// is left out.
+func someAddress(pattern string) string {
+	if p, err := netip.ParsePrefix(pattern); err == nil {
+		b := p.Addr().AsSlice()
+		for i := p.Bits(); i < len(b)*8; i++ {
+			b[i/8] |= 0x80 >> (i % 8)
+		}
+		a, _ := netip.AddrFromSlice(b)
+		return a.String()
+	}
+	digits := strings.NewReplacer("*", "77", "?", "7").Replace(pattern)
+	for _, more := range []string{"", ".77", ".77.77", ".77.77.77", "::77", ":77"} {
+		if v := digits + more; hostconf.MatchAddress(v, []string{pattern}) {
+			return v
+		}
+	}
+	return ""
+}
+
+// candidates returns one account of each kind that may log in or is named, root
+// last, and one more for what no account of the host's files is: an ordinary
+// one, and one for each user pattern.
+func candidates(accounts []account, p patterns, stack []hostconf.PAMLine) []account {
+	var others, roots []account
+	seen := map[string]bool{}
+	ordinary := false
+	for _, a := range accounts {
+		named := p.name(a)
+		if !named && !a.mayLogIn() && a.UID != 0 {
+			continue
+		}
+		ordinary = ordinary || !named && a.UID >= 1000
+		k := a.kind(p, stack)
+		switch {
+		case seen[k]:
+		case a.UID == 0:
+			roots = append(roots, a)
+		default:
+			others = append(others, a)
+		}
+		seen[k] = true
+	}
+	if !ordinary {
+		others = append(others, account{name: "someone", UID: -1})
+	}
+	for _, pattern := range p["user"] {
+		if !slices.ContainsFunc(accounts, func(a account) bool { return hostconf.Wildcard(pattern, a.name) }) {
+			others = append(others, account{name: someName(pattern), UID: -1})
+		}
+	}
+	if len(roots) == 0 {
+		roots = []account{{name: "root"}}
+	}
+	return append(others, roots...)
+}
+
+// name reports whether some pattern is for accounts such as a.
+func (p patterns) name(a account) bool {
+	meets := func(names ...string) func(string) bool {
+		return func(pattern string) bool {
+			return pattern != "*" && slices.ContainsFunc(names, func(n string) bool { return hostconf.Wildcard(pattern, n) })
+		}
+	}
+	return slices.ContainsFunc(p["user"], meets(a.name)) || slices.ContainsFunc(p["group"], meets(a.groups...))
+}
+
+// kind says what sshd's patterns and PAM's conditions make of an account:
+// whoever is of the same kind is treated alike.
+func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
+	k := fmt.Append(nil, a.UID == 0)
+	for _, pattern := range p["user"] {
+		k = fmt.Append(k, hostconf.Wildcard(pattern, a.name))
+	}
+	for _, pattern := range p["group"] {
+		k = fmt.Append(k, slices.ContainsFunc(a.groups, func(g string) bool { return hostconf.Wildcard(pattern, g) }))
+	}
+	return string(appendConditions(k, stack, hostconf.Case{User: a.name, UID: a.UID, Groups: a.groups}))
+}
+
+func appendConditions(k []byte, stack []hostconf.PAMLine, c hostconf.Case) []byte {
+	for _, l := range stack {
+		holds, _ := condition(l, c)
+		k = appendConditions(fmt.Append(k, holds, passesBy(l, c)), l.Sub, c)
+	}
+	return k
+}
+
+// settings is what sshd -T prints: keyword, lower case, to its values.
+type settings map[string][]string
+
+func (s settings) first(keyword string) string {
+	if v := s[keyword]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
+func (s settings) is(keyword, value string) bool { return strings.EqualFold(s.first(keyword), value) }
+
+// effective asks sshd what holds for a connection. sshd is the command, with
+// the arguments that it always takes.
+func effective(ctx context.Context, sshd []string, c hostconf.Case) (settings, error) {
+	args := append(slices.Clone(sshd[1:]), "-T", "-C", c.String())
+	cmd := exec.CommandContext(ctx, sshd[0], args...)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		said := strings.TrimSpace(complaint.String())
+		e := postern.Errorf(postern.Invalid, "%s -T: %s", sshd[0], cmp.Or(said, err.Error()))
+		if strings.Contains(said, "privilege separation") {
+			e.Code = postern.Unavailable
+			return nil, e.WithHint("start sshd once, or make the directory that it misses")
+		}
+		return nil, e.WithHint("sshd -t names the line; run as root so that sshd can read its host keys")
+	}
+	s := settings{}
+	for line := range strings.Lines(string(out)) {
+		keyword, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		keyword = strings.ToLower(keyword)
+		s[keyword] = append(s[keyword], value)
+	}
+	return s, nil
+}

@@ -1,0 +1,316 @@
+package audit
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/postern-project/postern/internal/sshd/hostconf"
+)
+
+// factor is one kind of proof. Two different ones make two factors.
+type factor string
+
+const (
+	factorKey      factor = "key"
+	factorPIN      factor = "pin" // asked by the security key itself
+	factorPassword factor = "password"
+	factorCode     factor = "code"
+	factorTicket   factor = "ticket" // Kerberos
+	factorHost     factor = "host"   // hostbased
+	factorLogin    factor = "login"  // a code that a certificate was given for
+)
+
+// pass is one way through a stack to success.
+type pass struct {
+	factors []factor          // sorted, each once
+	nullok  *hostconf.PAMLine // it steps over a code because of this line's nullok
+	away    *hostconf.PAMLine // it works because this line's service is away
+	asked   *hostconf.PAMLine // a line that asks for a code
+	ended   *hostconf.PAMLine // the line that ended the stack, or jumped past one that asks for a code
+	exempt  *hostconf.PAMLine // a condition on the user that leads past the line that asks for a code
+}
+
+// pamModules says what a module's success proves; "" proves nothing.
+var pamModules = map[string]factor{
+	"pam_unix": factorPassword, "pam_sss": factorPassword, "pam_ldap": factorPassword, "pam_krb5": factorPassword,
+	"pam_winbind": factorPassword, "pam_userdb": factorPassword, "pam_systemd_home": factorPassword, "pam_pwdfile": factorPassword,
+	"pam_permit": "", "pam_rootok": "", "pam_faillock": "", "pam_tally2": "", "pam_securetty": "",
+}
+
+// pamAsides never let anybody in or keep anybody out in the auth phase, or only
+// for reasons that have nothing to do with who it is.
+var pamAsides = map[string]bool{
+	"pam_env": true, "pam_faildelay": true, "pam_motd": true, "pam_mail": true, "pam_selinux": true, "pam_keyinit": true,
+	"pam_group": true, "pam_cap": true, "pam_nologin": true, "pam_warn": true, "pam_echo": true, "pam_debug": true,
+	"pam_gnome_keyring": true, "pam_kwallet5": true, "pam_ecryptfs": true, "pam_fprintd": true,
+}
+
+// pamConditions branch; which way depends on the user or the client.
+var pamConditions = map[string]bool{
+	"pam_succeed_if": true, "pam_listfile": true, "pam_access": true, "pam_localuser": true, "pam_usertype": true,
+	"pam_time": true, "pam_rhosts": true, "pam_wheel": true, "pam_shells": true, "pam_sepermit": true,
+}
+
+// outcome is what a module may answer.
+type outcome struct {
+	value  string // PAM's name: success, auth_err, authinfo_unavail, ignore
+	factor factor
+	nullok bool
+	away   bool
+}
+
+var succeeds = outcome{value: "success"}
+
+// outcomes returns what the line's module may answer for a user.
+func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
+	has := func(arg string) bool { return slices.Contains(l.Args, arg) }
+	f, known := pamModules[l.Module]
+	if hostconf.CodeModules[l.Module] {
+		f, known = factorCode, true
+	}
+	switch {
+	case l.Module == "pam_deny", l.Module == "pam_faillock" && has("authfail"):
+		return []outcome{{value: "auth_err"}}
+	case l.Module == "pam_permit", l.Module == "pam_rootok", l.Module == "pam_faillock", l.Module == "pam_securetty", l.Module == "pam_tally2":
+		return []outcome{succeeds}
+	case pamAsides[l.Module]:
+		return []outcome{{value: "ignore"}}
+	case pamConditions[l.Module]:
+		if holds, sure := condition(l, c); sure {
+			return []outcome{map[bool]outcome{true: succeeds, false: {value: "auth_err"}}[holds]}
+		}
+		return []outcome{succeeds, {value: "auth_err"}}
+	case l.Module == "pam_postern" && passesBy(l, c):
+		return []outcome{{value: "ignore"}}
+	case !known:
+		f = factor(l.Module)
+	}
+	out := []outcome{{value: "success", factor: f}, {value: "auth_err"}}
+	if f == factorCode {
+		out = append(out, outcome{value: "authinfo_unavail", away: true})
+		if has("nullok") || has("nouserok") { // pam_u2f's word for it
+			out = append(out, outcome{value: "ignore", nullok: true}, outcome{value: "success", nullok: true})
+		}
+	}
+	if l.Module == "pam_postern" { // never success without a code
+		out = slices.DeleteFunc(out, func(o outcome) bool { return o.nullok && o.value == "success" })
+	}
+	return out
+}
+
+// passesBy reports whether pam_postern's users= leaves the user out.
+func passesBy(l hostconf.PAMLine, c hostconf.Case) bool {
+	for _, arg := range l.Args {
+		if users, ok := strings.CutPrefix(arg, "users="); ok {
+			return !slices.Contains(strings.Split(users, ","), c.User)
+		}
+	}
+	return false
+}
+
+// condition evaluates what it can of a condition module, for the case's user.
+func condition(l hostconf.PAMLine, c hostconf.Case) (holds, sure bool) {
+	switch l.Module {
+	case "pam_localuser":
+		return c.UID >= 0, true
+	case "pam_usertype":
+		return (c.UID >= 1000 || c.UID < 0) == slices.Contains(l.Args, "isregular"), true
+	case "pam_succeed_if":
+		args := slices.DeleteFunc(slices.Clone(l.Args), func(a string) bool {
+			return a == "quiet" || a == "quiet_success" || a == "quiet_fail" || a == "use_uid" || a == "debug" || a == "audit"
+		})
+		if len(args)%3 != 0 || len(args) == 0 {
+			return false, false
+		}
+		for ; len(args) > 0; args = args[3:] {
+			one, ok := succeedIf(c, args[0], args[1], args[2])
+			if !ok || !one {
+				return false, ok
+			}
+		}
+		return true, true
+	}
+	return false, false
+}
+
+func succeedIf(c hostconf.Case, left, op, right string) (holds, sure bool) {
+	in := func(one string) bool { return slices.Contains(strings.Split(right, ":"), one) }
+	if one, ok := map[string]string{"user": c.User, "service": c.Service}[left]; ok {
+		switch op {
+		case "=", "eq":
+			return one == right, true
+		case "!=", "ne":
+			return one != right, true
+		case "in":
+			return in(one), true
+		case "notin":
+			return !in(one), true
+		}
+	}
+	switch left + " " + op {
+	case "user ingroup":
+		return slices.ContainsFunc(c.Groups, in), true
+	case "user notingroup":
+		return !slices.ContainsFunc(c.Groups, in), true
+	}
+	n, err := strconv.Atoi(right)
+	if left != "uid" || err != nil || c.UID < 0 {
+		return false, false
+	}
+	switch op {
+	case "=", "eq":
+		return c.UID == n, true
+	case "!=", "ne":
+		return c.UID != n, true
+	case "<", "lt":
+		return c.UID < n, true
+	case "<=", "le":
+		return c.UID <= n, true
+	case ">", "gt":
+		return c.UID > n, true
+	case ">=", "ge":
+		return c.UID >= n, true
+	}
+	return false, false
+}
+
+// walk is libpam's dispatch, for all outcomes at once.
+type walk struct {
+	c      hostconf.Case
+	steps  int
+	passes []pass
+}
+
+// walkMax bounds the ways tried; a stack with more is not judged by more.
+const walkMax = 200000
+
+// passes returns the least demanding ways through a stack.
+func passes(stack []hostconf.PAMLine, c hostconf.Case) []pass {
+	w := &walk{c: c}
+	w.run(stack, state{}, func(s state) {
+		if s.good && !s.bad {
+			w.add(s.pass)
+		}
+	})
+	return w.passes
+}
+
+// state is libpam's impression so far. Bad is never left, but by reset.
+type state struct {
+	good, bad bool
+	pass      pass
+}
+
+// run walks lines from s and calls end for each state at the end.
+func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
+	if w.steps++; w.steps > walkMax {
+		return
+	}
+	if len(lines) == 0 {
+		end(s)
+		return
+	}
+	l, rest := lines[0], lines[1:]
+	if l.Sub != nil {
+		w.run(l.Sub, s, func(s state) { w.run(rest, s, end) })
+		return
+	}
+	for _, o := range outcomes(l, w.c) {
+		next := s
+		next.pass = s.pass.with(&l, o)
+		action, ok := l.Control[o.value]
+		if !ok {
+			action, ok = l.Control["default"]
+		}
+		if !ok {
+			action = "bad"
+		}
+		switch action {
+		case "ignore":
+			w.run(rest, next, end)
+		case "ok", "done":
+			if o.value != "success" {
+				// It takes over a failure as the result.
+				next.bad = next.bad || o.value != "ignore"
+			} else if !next.bad {
+				next.good = true
+			}
+			if action == "done" && next.good && !next.bad {
+				next.pass.ended = &l
+				end(next)
+				continue
+			}
+			w.run(rest, next, end)
+		case "bad":
+			next.bad = true
+			w.run(rest, next, end)
+		case "die":
+			next.bad = true
+			end(next)
+		case "reset":
+			next.good, next.bad = false, false
+			w.run(rest, next, end)
+		default:
+			n, err := strconv.Atoi(action)
+			if err != nil || n < 0 || n > len(rest) {
+				n = len(rest)
+			}
+			if slices.ContainsFunc(rest[:n], hostconf.PAMLine.AsksCode) {
+				if pamConditions[l.Module] {
+					next.pass.exempt = &l
+				} else {
+					next.pass.ended = &l
+				}
+			}
+			w.run(rest[n:], next, end)
+		}
+	}
+}
+
+// leavesOut reports whether the pass gets by without a code that the stack
+// asks others for.
+func (p pass) leavesOut(stack []hostconf.PAMLine) bool {
+	return p.exempt == nil && p.nullok == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
+}
+
+// with returns the pass after the module answered o.
+func (p pass) with(l *hostconf.PAMLine, o outcome) pass {
+	if o.value == "success" && o.factor != "" && !slices.Contains(p.factors, o.factor) {
+		p.factors = append(slices.Clone(p.factors), o.factor)
+		slices.Sort(p.factors)
+	}
+	if l.AsksCode() && p.asked == nil && o.value != "ignore" {
+		p.asked = l
+	}
+	if l.AsksCode() && o.value == "ignore" && !o.nullok {
+		p.exempt = l
+	}
+	if o.nullok && p.nullok == nil {
+		p.nullok = l
+	}
+	if o.away && p.away == nil {
+		p.away = l
+	}
+	return p
+}
+
+// add keeps p unless a pass that is there demands no more, and drops those that
+// demand more than p.
+func (w *walk) add(p pass) {
+	if slices.ContainsFunc(w.passes, func(q pass) bool { return q.beats(p) }) {
+		return
+	}
+	w.passes = append(slices.DeleteFunc(w.passes, p.beats), p)
+}
+
+// beats reports whether p demands nothing that q does without, and needs no
+// service away and no nullok where q needs none.
+func (p pass) beats(q pass) bool {
+	for _, f := range p.factors {
+		if !slices.Contains(q.factors, f) {
+			return false
+		}
+	}
+	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil)
+}

@@ -1,0 +1,94 @@
+package process
+
+import (
+	"os"
+	"strconv"
+	"strings"
+)
+
+// SshLogin returns the sshd process that a process descends from, the one that
+// serves its connection.
+func SshLogin(pid int) (int, bool) {
+	for depth := 0; pid > 1 && depth < 64; depth++ {
+		if strings.HasPrefix(File(pid, "comm"), "sshd") {
+			return pid, true
+		}
+		parent, err := strconv.Atoi(Stat(pid, 4))
+		if err != nil {
+			return 0, false
+		}
+		pid = parent
+	}
+	return 0, false
+}
+
+// Listeners returns the sshd processes of this host that listen for
+// connections: those whose parent is no sshd, and that serve none themselves.
+// Those of containers are other hosts'.
+func Listeners() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	here, _ := os.Readlink("/proc/self/ns/pid")
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || File(pid, "comm") != "sshd" {
+			continue
+		}
+		if there, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err == nil && there != here {
+			continue
+		}
+		title := File(pid, "cmdline")
+		parent, err := strconv.Atoi(Stat(pid, 4))
+		if err == nil && User(pid) == 0 && !Serves(title) && (strings.Contains(title, Listening) || File(parent, "comm") != "sshd") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// Listening is in the title of an sshd that listens, behind its arguments.
+const Listening = " [listener] "
+
+// Serves reports whether a title is that of an sshd that serves a connection.
+func Serves(title string) bool {
+	return (strings.HasPrefix(title, "sshd: ") || strings.HasPrefix(title, "sshd-session: ")) && !strings.Contains(title, Listening)
+}
+
+// Login returns the process that owns the login which pid takes part
+// in. sshd asks PAM for a code in a child of its own, titled "[pam]"; the
+// parent is the process that sshd logs by and that the session descends from.
+func Login(pid int) int {
+	if strings.HasSuffix(File(pid, "cmdline"), "[pam]") {
+		if ppid, err := strconv.Atoi(Stat(pid, 4)); err == nil {
+			return ppid
+		}
+	}
+	return pid
+}
+
+// answer is yes, no, or that there is nobody to ask any more.
+type answer int
+
+const (
+	gone answer = iota
+	Yes
+	No
+)
+
+// Serving reports whether a process is root's sshd that serves a connection of
+// an account. No process of another user can make itself look like one.
+func Serving(pid int, account string) answer {
+	comm, title := File(pid, "comm"), File(pid, "cmdline") // sshd: ACCOUNT [priv]
+	if title == "" {
+		return gone // or about to be
+	}
+	_, rest, _ := strings.Cut(title, ": ")
+	name, _, _ := strings.Cut(rest, " [")
+	if strings.HasPrefix(comm, "sshd") && User(pid) == 0 && (name == account || name == "unknown") {
+		return Yes
+	}
+	return No
+}

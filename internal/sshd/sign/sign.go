@@ -1,0 +1,327 @@
+// Package sign is the service that issues SSH certificates to people who prove
+// themselves by a client certificate or a code.
+package sign
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	_ "embed"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd"
+	"golang.org/x/crypto/ssh"
+)
+
+// Certificate is an SSH user certificate to make, or made.
+type Certificate struct {
+	Person       string
+	Key          ssh.PublicKey
+	Principals   []string      // accounts that it opens
+	Validity     time.Duration // 0: the CA's own
+	Sources      []string      // addresses or networks that it is good from; none: any
+	ForceCommand string
+	Extensions   []string
+	Address      string // who asked from where
+}
+
+// Signed is a certificate as its owner gets it.
+type Signed struct {
+	Line        string    `json:"certificate"` // for the file KEY-cert.pub
+	Serial      uint64    `json:"serial"`
+	Principals  []string  `json:"principals"`
+	ValidBefore time.Time `json:"valid_before"`
+	KnownHosts  string    `json:"known_hosts,omitempty"` // lines that make hosts of this house known
+}
+
+// Signer is the certificate authority. It is safe for concurrent use.
+type Signer interface {
+	// SignUser certifies a key. It fails with postern.Denied for a person who
+	// may not come in, and once what the [postern.Asker] showed does not count any
+	// more.
+	SignUser(ctx context.Context, c Certificate) (Signed, error)
+	// KnownHosts returns lines for known_hosts(5).
+	KnownHosts() (string, error)
+	// UserCAs returns the file for TrustedUserCAKeys.
+	UserCAs() ([]byte, error)
+}
+
+// Rule says what the certificates of a group's members may do.
+type Rule struct {
+	Groups       []string `json:"groups,omitempty"`     // any of them; none: everybody but who signed up by themselves
+	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone; root only by its name
+	Sources      []string `json:"sources,omitempty"`
+	ForceCommand string   `json:"force_command,omitempty"`
+	Extensions   []string `json:"extensions,omitempty"`
+	Validity     string   `json:"validity,omitempty"` // as 10h; empty: the CA's own
+}
+
+// ParseRules reads a JSON array of rules; the first that fits a person counts,
+// and who fits none gets no certificate. Nothing at all is one rule for
+// everybody whom an administrator knows: their own account, a terminal, and
+// forwarding.
+func ParseRules(b []byte) ([]Rule, error) {
+	if len(b) == 0 {
+		return []Rule{{Extensions: []string{"permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding", "permit-user-rc"}}}, nil
+	}
+	var rules []Rule
+	dec := json.NewDecoder(strings.NewReader(string(b)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&rules); err != nil {
+		return nil, postern.Errorf(postern.Invalid, "rules for SSH certificates: %w", err)
+	}
+	for _, r := range rules {
+		if _, err := r.validity(); err != nil {
+			return nil, err
+		}
+	}
+	return rules, nil
+}
+
+func (r Rule) validity() (time.Duration, error) {
+	if r.Validity == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(r.Validity)
+	if err != nil || d <= 0 {
+		return 0, postern.Errorf(postern.Invalid, "rules for SSH certificates: %q is no validity", r.Validity)
+	}
+	return d, nil
+}
+
+// Certificate returns what a person of these groups gets for a key.
+func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error) {
+	validity, err := r.validity()
+	c := Certificate{Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand, Extensions: r.Extensions}
+	principals := r.Principals
+	if len(principals) == 0 {
+		principals = []string{"{person}"}
+	}
+	for _, p := range principals {
+		named := strings.ReplaceAll(p, "{person}", person)
+		if named == "root" && p != named {
+			return c, postern.Errorf(postern.Denied, "no rule names root").
+				WithHint("whoever is called root gets its account by a rule that says so: postern ssh sign --help")
+		}
+		c.Principals = append(c.Principals, named)
+	}
+	if c.Extensions == nil {
+		c.Extensions = []string{}
+	}
+	return c, err
+}
+
+// RuleFor returns the first rule that fits somebody of these groups. Who signed
+// up by themselves chose their name, which could be that of an account on any
+// host: only a rule that names a group of theirs fits them.
+func RuleFor(rules []Rule, groups []string) (Rule, error) {
+	unknown := slices.Contains(groups, postern.SignedUp)
+	for _, r := range rules {
+		if len(r.Groups) == 0 && !unknown || slices.ContainsFunc(r.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+			return r, nil
+		}
+	}
+	if unknown {
+		return Rule{}, postern.Errorf(postern.Denied, "you signed up by yourself, and no administrator has approved you for SSH yet").
+			WithHint("ask one: postern user set NAME --drop-group %s", postern.SignedUp)
+	}
+	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
+}
+
+// SignDeps is what the signing service stands on.
+type Deps struct {
+	Signer Signer
+	Check  sshd.Checker
+	// Certificate returns what the rules that hold now give a person for a key.
+	Certificate func(ctx context.Context, person string, key ssh.PublicKey) (Certificate, error)
+	// Identify says who a request comes from, proved by a client certificate.
+	Identify func(*http.Request) (who postern.Asker, ok bool)
+	Address  func(*http.Request) string // the client's, without port
+	Log      *slog.Logger
+}
+
+// signBodyMax bounds a request, bytes.
+const signBodyMax = 1 << 14
+
+//go:embed sign.html
+var signPage string
+
+var signTemplate = template.Must(template.New("sign").Parse(signPage))
+
+// NewSignHandler serves POST /ssh/sign, which gives a certificate for a key to
+// who shows a client certificate or a code, as JSON or on the page /ssh/sign;
+// and GET /ssh/known_hosts and /ssh/user_ca.
+func NewHandler(d Deps) http.Handler {
+	h := &signHandler{Deps: d}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ssh/sign", h.page)
+	mux.HandleFunc("POST /ssh/sign", h.sign)
+	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, r *http.Request) { h.text(w, r, d.Signer.KnownHosts) })
+	mux.HandleFunc("GET /ssh/user_ca", func(w http.ResponseWriter, r *http.Request) {
+		h.text(w, r, func() (string, error) { b, err := d.Signer.UserCAs(); return string(b), err })
+	})
+	// A client certificate speaks for a browser whatever page it is on.
+	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+type signHandler struct{ Deps }
+
+// signRequest is what a client posts, as JSON or as a form.
+type signRequest struct {
+	PublicKey string `json:"public_key"`       // a line of a .pub file
+	Person    string `json:"person,omitempty"` // with Code, where no client certificate is shown
+	Code      string `json:"code,omitempty"`
+}
+
+func (h *signHandler) sign(w http.ResponseWriter, r *http.Request) {
+	q, form, err := readSignRequest(w, r)
+	var signed Signed
+	if err == nil {
+		signed, err = h.issue(r, q)
+	}
+	if form {
+		h.show(w, r, signPageData{Signed: signed, Err: err, Person: q.Person, PublicKey: q.PublicKey})
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if err != nil {
+		w.WriteHeader(h.status(r, err))
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": said(err), "hint": postern.HintOf(err)})
+		return
+	}
+	_ = json.NewEncoder(w).Encode(signed)
+}
+
+func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, form bool, err error) {
+	r.Body = http.MaxBytesReader(w, r.Body, signBodyMax)
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch kind {
+	case "application/json":
+		b, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = json.Unmarshal(b, &q)
+		}
+		if err != nil {
+			return q, false, postern.Errorf(postern.Invalid, "the request is no JSON object of at most %d bytes", signBodyMax)
+		}
+		return q, false, nil
+	case "application/x-www-form-urlencoded":
+		if r.ParseForm() != nil {
+			return q, true, postern.Errorf(postern.Invalid, "the form cannot be read")
+		}
+		return signRequest{PublicKey: r.PostForm.Get("public_key"), Person: r.PostForm.Get("person"), Code: r.PostForm.Get("code")}, true, nil
+	}
+	return q, false, postern.Errorf(postern.Invalid, "the request is neither JSON nor a form")
+}
+
+// issue finds out who asks, and signs what the rules give them.
+func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
+	key, err := ParsePublicKey(q.PublicKey)
+	if err != nil {
+		return Signed{}, err
+	}
+	who, err := h.asker(r, q)
+	if err != nil {
+		return Signed{}, err
+	}
+	ctx := postern.Asking(r.Context(), who)
+	c, err := h.Certificate(ctx, who.Person, key)
+	if err != nil {
+		return Signed{}, err
+	}
+	c.Address = h.Address(r)
+	return h.Signer.SignUser(ctx, c)
+}
+
+// ParsePublicKey reads a line of a .pub file.
+func ParsePublicKey(line string) (ssh.PublicKey, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "that is no SSH public key").WithHint("give one line of a .pub file")
+	}
+	return key, nil
+}
+
+// asker returns who a request comes from: whom the client certificate names,
+// else whom the code proves.
+func (h *signHandler) asker(r *http.Request, q signRequest) (postern.Asker, error) {
+	if who, ok := h.Identify(r); ok && (q.Person == "" || q.Person == who.Person) && q.Code == "" {
+		return who, nil
+	}
+	if q.Person == "" || q.Code == "" {
+		return postern.Asker{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
+	}
+	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
+	if postern.CodeOf(err) == postern.NotFound {
+		err = postern.Errorf(postern.Denied, "the code was not accepted") // who exists is nobody's business
+	}
+	if err == nil && proof.Person == "" {
+		err = postern.Errorf(postern.Denied, "the code was not accepted")
+	}
+	return postern.Asker{Person: proof.Person, Credential: proof.Credential, Address: h.Address(r)}, err
+}
+
+func (h *signHandler) status(r *http.Request, err error) int {
+	code := postern.CodeOf(err)
+	if code == postern.Internal || code == postern.Unavailable {
+		h.Log.ErrorContext(r.Context(), "SSH signing", slog.Any(postern.LogError, err))
+	}
+	return code.HTTPStatus()
+}
+
+// said is what a client hears of an error: its own mistakes, not ours.
+func said(err error) string {
+	e, ok := errors.AsType[*postern.Error](err)
+	switch {
+	case !ok || e.Code == postern.Internal:
+		return "something broke here"
+	case e.Code == postern.Unavailable:
+		return "this is not available right now"
+	}
+	return e.Msg
+}
+
+func (h *signHandler) text(w http.ResponseWriter, r *http.Request, get func() (string, error)) {
+	text, err := get()
+	if err != nil {
+		http.Error(w, said(err), h.status(r, err))
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprint(w, text)
+}
+
+type signPageData struct {
+	Known             string // whom the client certificate names
+	Person, PublicKey string
+	Signed            Signed
+	Err               error
+	Said, Hint        string
+}
+
+func (h *signHandler) page(w http.ResponseWriter, r *http.Request) { h.show(w, r, signPageData{}) }
+
+func (h *signHandler) show(w http.ResponseWriter, r *http.Request, data signPageData) {
+	known, _ := h.Identify(r)
+	data.Known = known.Person
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if data.Err != nil {
+		data.Said, data.Hint = said(data.Err), postern.HintOf(data.Err)
+		w.WriteHeader(h.status(r, data.Err))
+	}
+	_ = signTemplate.Execute(w, data)
+}

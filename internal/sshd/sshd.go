@@ -1,0 +1,87 @@
+// Package sshd is what Postern's parts around sshd share: an attempt to log in,
+// who decides about it, and where pam_postern asks. The parts do not know each other:
+//
+//   - socket answers pam_postern's questions
+//   - audit says what is wrong on a host
+//   - setup writes and applies the right configuration
+//   - shell is the ForceCommand for hosts that can use nothing better
+//   - sshlog records who logs in, from sshd's log
+//   - sign issues SSH certificates
+//
+// Two more serve them: hostconf reads a host's files, process its processes.
+package sshd
+
+import (
+	"context"
+	"net"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/postern-project/postern"
+)
+
+// ConfigUnreadable identifies that what sshd leaves open beside a ForceCommand
+// cannot be found out.
+const ConfigUnreadable = "gate-unreadable"
+
+// Where pam_postern, and the ForceCommand shell, look for the daemon.
+const (
+	DefaultSocket = "/run/postern/pam.sock"
+	ShellSocket   = "/run/postern/shell.sock"
+)
+
+// Attempt is somebody who wants in and typed a code.
+type Attempt struct {
+	User    string // local account name, as claimed
+	Service string // PAM service
+	Address string // remote host or address, as the service tells; may be empty
+	Code    string // as typed
+	// Event is what the timeline is to say of an acceptance, but for whom the
+	// code proved. Without a kind: nothing.
+	Event postern.Event
+}
+
+// Proof says who a code proved, and by which credential.
+type Proof struct {
+	Person     string
+	Credential postern.Link
+}
+
+// Checker knows the people and their factors. It is safe for concurrent use.
+type Checker interface {
+	// CheckCode decides whether the code proves whoever may use the account
+	// a.User, and uses the code up: it answers at most once with success, on
+	// all servers together, and a.Event is on the timeline then, in one durable
+	// step with the use of the code. It fails with postern.NotFound for an account
+	// whose person has no factor at all, postern.Denied or Invalid for a code
+	// that proves nothing, and any other code if it cannot tell. A Proof that
+	// comes with an error says what is known of the attempt, for the timeline.
+	CheckCode(ctx context.Context, a Attempt) (Proof, error)
+
+	// CheckAccount decides whether the person behind a local account may come
+	// in, whatever proves them: postern.Denied for a suspended or removed
+	// person, postern.NotFound for an account that no person answers to.
+	CheckAccount(ctx context.Context, user string) (person string, err error)
+}
+
+// Recorder is the timeline.
+type Recorder interface {
+	Append(ctx context.Context, events ...postern.Event) error
+}
+
+// Printable returns s with whatever could upset a terminal or a log replaced.
+func Printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// OnThisHost reports whether a host name or address is this host's own loopback.
+func OnThisHost(name string) bool {
+	ip := net.ParseIP(name)
+	return name == "localhost" || ip != nil && ip.IsLoopback()
+}
