@@ -7,13 +7,14 @@ type CredentialKind string
 
 // The kinds of credential, and what identifies one of each.
 const (
-	X509Certificate CredentialKind = "x509"     // serial number, lower-case hex
-	SSHCertificate  CredentialKind = "ssh-cert" // serial number, decimal
-	SSHKey          CredentialKind = "ssh-key"  // fingerprint, SHA256:…
-	YubiKey         CredentialKind = "yubikey"  // public ID, modhex
-	TOTP            CredentialKind = "totp"     // random identifier
-	HOTP            CredentialKind = "hotp"     // random identifier
-	RecoveryCode    CredentialKind = "recovery" // random identifier; the code itself is kept hashed
+	X509Certificate CredentialKind = "x509"      // serial number, lower-case hex
+	SSHCertificate  CredentialKind = "ssh-cert"  // serial number, decimal
+	SSHKey          CredentialKind = "ssh-key"   // fingerprint, SHA256:…
+	YubiKey         CredentialKind = "yubikey"   // public ID, modhex
+	TOTP            CredentialKind = "totp"      // random identifier
+	HOTP            CredentialKind = "hotp"      // random identifier
+	RecoveryCode    CredentialKind = "recovery"  // random identifier; the code itself is kept hashed
+	APIToken        CredentialKind = "api-token" // name; a program that requests certificates
 )
 
 // CredentialStatus says whether a credential still counts.

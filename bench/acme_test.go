@@ -78,23 +78,26 @@ func newOrders(t *testing.T, db *store.DB, a *ca.Authority) http.Handler {
 	port, _ := strconv.Atoi(os.Getenv(proofPortEnv)) // none: nothing is proved
 	prober, err := reach.New(reach.Config{HTTPPort: port, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	must(t, err)
-	s, err := acme.New(t.Context(), acme.Config{Anonymous: true}, db, orderIssuer{a}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := acme.New(t.Context(), acme.Config{Anonymous: true}, db, orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
 }
 
 // orderIssuer is the authority as the ACME server sees it.
-type orderIssuer struct{ *ca.Authority }
+type orderIssuer struct {
+	*ca.Authority
+	db *store.DB
+}
 
 func (i orderIssuer) Permit(names []string) error { return i.Permits(names) }
 
-func (i orderIssuer) Issue(ctx context.Context, csr []byte, names []string, by acme.Origin) (string, error) {
-	issued, err := i.SignCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, Origin: ca.Origin{Address: by.Address}})
+func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
+	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
 	if err != nil {
-		return "", err
+		return acme.Order{}, err
 	}
-	return issued.Serial, nil
+	return i.db.FinishACMEOrder(ctx, by, c.Certificate, c.Event, f)
 }
 
 func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certificate, error) {
@@ -105,7 +108,7 @@ func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certi
 	return acme.Certificate{Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter}, nil
 }
 
-func (orderIssuer) Revoke(context.Context, string, int, acme.Origin) error {
+func (orderIssuer) Revoke(context.Context, postern.Actor, string, int) error {
 	return postern.Errorf(postern.Denied, "nothing is revoked here")
 }
 

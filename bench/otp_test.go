@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
@@ -123,7 +124,7 @@ func startPostern(b *testing.B, url string, tokens []*benchToken) string {
 		for _, t := range chunk {
 			add = append(add, &otp.Key{PublicID: t.PublicID, Secret: &t.Secret, Last: otp.Never})
 		}
-		must(b, keys.AddKeys(ctx, add, false))
+		must(b, keys.AddKeys(ctx, postern.Actor{}, add, false))
 	}
 	service, err := otp.NewService(otp.Config{}, keys, db)
 	must(b, err)

@@ -72,7 +72,7 @@ func sshDaemon(b *testing.B, h *posterntest.Host, people int) func(i int) string
 			b.Fatal(err)
 		}
 		tok := otp.NewSoftToken()
-		if err := keys.AddKeys(ctx, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: name, Last: otp.Never}}, false); err != nil {
+		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: name, Last: otp.Never}}, false); err != nil {
 			b.Fatal(err)
 		}
 		tokens = append(tokens, tok)

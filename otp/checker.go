@@ -374,18 +374,19 @@ func (t *try) accept(ctx context.Context, publicID string, last Last) error {
 
 // Registration is somebody who shows a YubiKey that is to become theirs.
 type Registration struct {
-	Person  string
-	Typed   string // the code, as the key typed it
-	Label   string
-	Address string
+	Person string
+	Typed  string // the code, as the key typed it
+	Label  string
+	By     postern.Actor // who registers it
 }
 
-// Registry changes whose a key is, for [Checker.Register].
+// Registry changes whose a key is, for [Checker.Register]. It fails with Denied
+// once the credential of the actor is not valid any more.
 type Registry interface {
 	// AddKeys adds keys that are not known yet.
-	AddKeys(ctx context.Context, keys []*Key, replace bool) error
+	AddKeys(ctx context.Context, by postern.Actor, keys []*Key, replace bool) error
 	// ClaimKey gives a key to a person, unless it is somebody's.
-	ClaimKey(ctx context.Context, publicID, person, label string) error
+	ClaimKey(ctx context.Context, by postern.Actor, publicID, person, label string) error
 }
 
 // Register gives a key to a person who proves to hold it, by one touch: a key
@@ -396,7 +397,7 @@ func (c *Checker) Register(ctx context.Context, r Registry, reg Registration) (s
 	if len(reg.Label) > 64 {
 		return "", postern.Errorf(postern.Invalid, "the name has more than 64 bytes")
 	}
-	t := &try{Checker: c, attempt: Attempt{User: reg.Person, Code: reg.Typed, Address: reg.Address, Service: "registration"}, proof: Proof{Person: reg.Person}}
+	t := &try{Checker: c, attempt: Attempt{User: reg.Person, Code: reg.Typed, Address: reg.By.Address, Service: "registration"}, proof: Proof{Person: reg.Person}}
 	person, err := c.people.Person(ctx, reg.Person)
 	if err != nil {
 		return "", err
@@ -439,7 +440,7 @@ func (t *try) take(ctx context.Context, r Registry, publicID string, token Token
 	if verdict != Accepted {
 		return t.refuse(ctx, "replayed code", publicID)
 	}
-	return r.ClaimKey(ctx, publicID, reg.Person, reg.Label)
+	return r.ClaimKey(ctx, reg.By, publicID, reg.Person, reg.Label)
 }
 
 // vouched registers a key on the word of the outside service.
@@ -456,11 +457,11 @@ func (t *try) vouched(ctx context.Context, r Registry, code Code, key *Key, reg 
 	case a.Status != StatusOK:
 		return "", t.refuse(ctx, "outside service: "+string(a.Status), code.PublicID)
 	case key != nil:
-		return code.PublicID, r.ClaimKey(ctx, code.PublicID, reg.Person, reg.Label)
+		return code.PublicID, r.ClaimKey(ctx, reg.By, code.PublicID, reg.Person, reg.Label)
 	}
 	last := Never
 	if a.Counted {
 		last = Last{Seq: a.Seq, Timestamp: a.Timestamp, Time: t.config.Now()}
 	}
-	return code.PublicID, r.AddKeys(ctx, []*Key{{PublicID: code.PublicID, Person: reg.Person, Label: reg.Label, Last: last}}, false)
+	return code.PublicID, r.AddKeys(ctx, reg.By, []*Key{{PublicID: code.PublicID, Person: reg.Person, Label: reg.Label, Last: last}}, false)
 }

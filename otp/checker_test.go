@@ -53,7 +53,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 	must(t, h.otp.SetKeyStatus(ctx, lost.PublicID, postern.CredentialDisabled))
 	must(t, h.db.SetPersonStatus(ctx, "carol", postern.PersonSuspended))
 	elsewhere := cloud.token(t, "")
-	must(t, h.otp.AddKeys(ctx, []*otp.Key{{PublicID: elsewhere.PublicID, Person: "alice", Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: elsewhere.PublicID, Person: "alice", Last: otp.Never}}, false))
 	mapped, mappedElsewhere := h.token(t, ""), cloud.token(t, "")
 
 	path := filepath.Join(t.TempDir(), "yubikey_mappings")
@@ -138,8 +138,8 @@ func TestShortCodesCountOnceAndGuessingIsLocked(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	check, ask := h.checker(t, otp.CheckerConfig{Now: func() time.Time { return now }}, nil)
 	totp, hotp := otp.NewOATH(postern.TOTP, "alice", "phone"), otp.NewOATH(postern.HOTP, "alice", "fob")
-	must(t, h.otp.AddOATH(t.Context(), totp))
-	must(t, h.otp.AddOATH(t.Context(), hotp))
+	must(t, h.otp.AddOATH(t.Context(), postern.Actor{}, totp))
+	must(t, h.otp.AddOATH(t.Context(), postern.Actor{}, hotp))
 
 	ok := func(name, code string) {
 		t.Helper()
@@ -209,7 +209,7 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 	h.people(t, "alice", "bob")
 	_, ask := h.checker(t, otp.CheckerConfig{}, nil)
 	codes, hashes := otp.NewRecoveryCodes("alice")
-	must(t, h.otp.SetRecovery(t.Context(), "alice", hashes))
+	must(t, h.otp.SetRecovery(t.Context(), postern.Actor{}, "alice", hashes))
 	if _, err := ask("bob", codes[0]); err == nil {
 		t.Error("alice's code lets bob in")
 	}
@@ -229,7 +229,7 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 	}
 	must(t, h.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive))
 	_, fresh := otp.NewRecoveryCodes("alice")
-	must(t, h.otp.SetRecovery(t.Context(), "alice", fresh))
+	must(t, h.otp.SetRecovery(t.Context(), postern.Actor{}, "alice", fresh))
 	if _, err := ask("alice", codes[2]); err == nil {
 		t.Error("a code that was replaced still works")
 	}

@@ -172,7 +172,7 @@ func TestClockOff(t *testing.T) {
 	tok := h.token(t, "alice")
 	_, ask := h.checker(t, otp.CheckerConfig{Now: func() time.Time { return now }}, nil)
 	totp := otp.NewOATH(postern.TOTP, "alice", "phone")
-	must(t, h.otp.AddOATH(t.Context(), totp))
+	must(t, h.otp.AddOATH(t.Context(), postern.Actor{}, totp))
 
 	var used []string
 	for _, off := range []time.Duration{0, time.Hour, -time.Hour, 0} {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -152,7 +153,7 @@ func TestLibyubikey(t *testing.T) {
 	out, exit = run(t, "", generate, key, fmt.Sprintf("%x", tok.Secret.PrivateID[:]), "0013", "c230", "00", "11")
 	h := newHouse(t, store.Config{}, otp.Config{})
 	h.client1(t)
-	must(t, h.otp.AddKeys(t.Context(), []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
 	got := h.ask(t, "/wsapi/2.0/verify", query("id", "1", "nonce", nonce, "timestamp", "1", "otp", tok.PublicID+strings.TrimSpace(out)))
 	if exit != 0 || got["status"] != "OK" || got["sessioncounter"] != "19" || got["sessionuse"] != "17" || got["timestamp"] != "49712" {
 		t.Errorf("ykgenerate's code: %v\n%s", got, out)

@@ -21,7 +21,7 @@ func TestKeysAreSealedAgainWhileServing(t *testing.T) {
 	old.people(t, "alice")
 	must(t, old.otp.SetOutside(t.Context(), otp.ClientConfig{ID: 7, Key: apiKey, URLs: []string{otp.YubiCloud}}))
 	totp := otp.NewOATH(postern.TOTP, "alice", "phone")
-	must(t, old.otp.AddOATH(t.Context(), totp))
+	must(t, old.otp.AddOATH(t.Context(), postern.Actor{}, totp))
 	var tokens []*otp.SoftToken
 	for range 300 { // more than one page
 		tokens = append(tokens, otp.NewSoftToken())
@@ -30,7 +30,7 @@ func TestKeysAreSealedAgainWhileServing(t *testing.T) {
 	for _, tok := range tokens {
 		keys = append(keys, &otp.Key{PublicID: tok.PublicID, Secret: &tok.Secret, Person: "alice", Last: otp.Never})
 	}
-	must(t, old.otp.AddKeys(t.Context(), keys, false))
+	must(t, old.otp.AddKeys(t.Context(), postern.Actor{}, keys, false))
 	must(t, old.db.Close())
 
 	h := newHouse(t, store.Config{URL: url, Key: after, OldKeys: [][32]byte{before}}, otp.Config{})

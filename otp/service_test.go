@@ -70,7 +70,7 @@ func (h *house) client1(t testing.TB) {
 func (h *house) token(t testing.TB, person string) *otp.SoftToken {
 	t.Helper()
 	tok := otp.NewSoftToken()
-	must(t, h.otp.AddKeys(t.Context(), []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: person, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: person, Last: otp.Never}}, false))
 	return tok
 }
 
@@ -168,7 +168,7 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 	disabled := h.token(t, "")
 	must(t, h.otp.SetKeyStatus(ctx, disabled.PublicID, postern.CredentialDisabled))
 	elsewhere := otp.NewSoftToken()
-	must(t, h.otp.AddKeys(ctx, []*otp.Key{{PublicID: elsewhere.PublicID, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: elsewhere.PublicID, Last: otp.Never}}, false))
 
 	good := touch(t, tok)
 	const v2 = "/wsapi/2.0/verify"

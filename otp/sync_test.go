@@ -40,7 +40,7 @@ func (h *house) syncURL() string { return h.server.URL + "/wsapi/2.0/sync" }
 // share gives a token's key to another house.
 func (h *house) share(t *testing.T, tok *otp.SoftToken) {
 	t.Helper()
-	must(t, h.otp.AddKeys(t.Context(), []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
 }
 
 func (h *house) verify(t *testing.T, code string, more ...string) map[string]string {

@@ -68,7 +68,7 @@ func newACMERig(t *testing.T) *acmeRig {
 func serveTLS(t *testing.T, a *ca.Authority, h http.Handler) string {
 	t.Helper()
 	key, csr := clientCSR(t)
-	issued, err := a.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost", "127.0.0.1"}})
+	issued, err := a.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost", "127.0.0.1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func writeFile(t testing.TB, path, text string) {
 func (rig *acmeRig) external(t testing.TB) (id, secret string) {
 	t.Helper()
 	k := acme.NewExternalKey("alice", t.Name(), time.Now())
-	if err := rig.db.AddACMEExternalKey(t.Context(), k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.AddACMEExternalKey(t.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	return k.ID, base64.RawURLEncoding.EncodeToString(k.Secret)

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
 
@@ -22,24 +23,25 @@ func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg 
 	if err != nil {
 		return nil, err
 	}
-	return acme.New(ctx, cfg, st.Store, acmeIssuer{authority}, prober, log)
+	return acme.New(ctx, cfg, st.Store, acmeIssuer{authority, st.Store}, prober, log)
 }
 
 // acmeIssuer is the authority as the ACME server sees it.
-type acmeIssuer struct{ *ca.Authority }
+type acmeIssuer struct {
+	*ca.Authority
+	store *store.DB
+}
 
 // Permit implements [acme.Issuer].
 func (i acmeIssuer) Permit(names []string) error { return i.Permits(names) }
 
 // Issue implements [acme.Issuer].
-func (i acmeIssuer) Issue(ctx context.Context, csr []byte, names []string, by acme.Origin) (string, error) {
-	issued, err := i.SignCSR(ctx, csr, ca.SignRequest{
-		Profile: ca.ProfileServer, Names: names, Proved: names, Origin: ca.Origin{Person: by.Person, Address: by.Address},
-	})
+func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
+	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
 	if err != nil {
-		return "", err
+		return acme.Order{}, err
 	}
-	return issued.Serial, nil
+	return i.store.FinishACMEOrder(ctx, by, c.Certificate, c.Event, f)
 }
 
 // Certificate implements [acme.Issuer].
@@ -58,8 +60,8 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 }
 
 // Revoke implements [acme.Issuer].
-func (i acmeIssuer) Revoke(ctx context.Context, serial string, reason int, by acme.Origin) error {
-	return i.Authority.Revoke(ctx, serial, ca.Reason(reason), ca.Origin{Person: by.Person, Address: by.Address})
+func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string, reason int) error {
+	return i.Authority.Revoke(ctx, serial, ca.Reason(reason), by)
 }
 
 // ValidReason implements [acme.Issuer].
@@ -85,7 +87,7 @@ the person: suspending the person stops the account. A key binds one account. It
 			}
 			defer st.Close()
 			k := acme.NewExternalKey(args[0], label, time.Now())
-			if err := st.Store.AddACMEExternalKey(cmd.Context(), k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+			if err := st.Store.AddACMEExternalKey(cmd.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
@@ -157,7 +159,7 @@ func newACMEDisable(a *app) *cobra.Command {
 				return err
 			}
 			defer st.Close()
-			return st.Store.DisableACMEExternalKey(cmd.Context(), args[0], args[1], acmeKeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+			return st.Store.DisableACMEExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acmeKeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
 		},
 	}
 }

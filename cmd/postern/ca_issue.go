@@ -270,7 +270,7 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 		return err
 	}
 	defer st.Close()
-	out, err := authority.SignCSR(ctx, csr, r)
+	out, err := authority.IssueCSR(ctx, csr, r)
 	if err != nil {
 		return err
 	}

@@ -82,7 +82,7 @@ func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) err
 		}
 	}
 	for _, s := range serials {
-		if err := authority.Revoke(ctx, s, reason, ca.Origin{}); err != nil {
+		if err := authority.Revoke(ctx, s, reason, postern.Actor{}); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.out, "revoked %s\n", s)
@@ -119,7 +119,7 @@ func (a *app) revokeSSH(ctx context.Context, authority *ca.Authority, args []str
 		if err != nil {
 			return postern.Errorf(postern.Invalid, "%q is not the serial number of an SSH certificate", arg)
 		}
-		if err := authority.RevokeSSH(ctx, serial, ca.Origin{}); err != nil {
+		if err := authority.RevokeSSH(ctx, serial, postern.Actor{}); err != nil {
 			return err
 		}
 		fmt.Fprintf(a.out, "revoked SSH certificate %d\n", serial)

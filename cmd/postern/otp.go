@@ -294,7 +294,7 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 				if i.Kind == postern.YubiKey {
 					err = keys.SetKeyStatus(cmd.Context(), i.ID, s.status)
 				} else {
-					err = keys.SetOATHStatus(cmd.Context(), i.Kind, i.ID, s.status)
+					err = keys.SetOATHStatus(cmd.Context(), postern.Actor{}, i.Kind, i.ID, s.status)
 				}
 				if err == nil {
 					fmt.Fprintf(a.out, "%s %s\n", s.done, i.ID)

@@ -81,7 +81,7 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		if _, err := st.Store.Person(ctx, o.person); err != nil {
 			return err
 		}
-		if err := keys.AddKeys(ctx, []*otp.Key{k}, false); err != nil {
+		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{k}, false); err != nil {
 			return err
 		}
 		if err := a.secretOut(o.out, []byte(burn(o, k))); err != nil {

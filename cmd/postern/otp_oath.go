@@ -71,7 +71,7 @@ func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
 			}
 			d.Moving = moving
 		}
-		if err := keys.AddOATH(ctx, d); err != nil {
+		if err := keys.AddOATH(ctx, postern.Actor{}, d); err != nil {
 			return err
 		}
 		if o.out != "-" {
@@ -118,7 +118,7 @@ kept. Earlier ones stop working.`,
 			}
 			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
 				codes, hashes := otp.NewRecoveryCodes(person)
-				if err := keys.SetRecovery(cmd.Context(), person, hashes); err != nil {
+				if err := keys.SetRecovery(cmd.Context(), postern.Actor{}, person, hashes); err != nil {
 					return err
 				}
 				return a.secretOut(out, []byte(strings.Join(codes, "\n")+"\n"))

@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
@@ -239,7 +240,7 @@ func TestBrowserStory(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	root := rig.rootFile(t)
 	dan := rig.person(t, "dan")
-	if _, err := rig.Links.Invite(t.Context(), dan); err != nil {
+	if _, err := rig.Links.Invite(t.Context(), postern.Actor{}, dan); err != nil {
 		t.Fatal(err)
 	}
 	rig.Flush()

@@ -29,8 +29,8 @@ type portalKeyring struct {
 }
 
 // RegisterYubiKey gives a YubiKey to the person who touches it.
-func (k portalKeyring) RegisterYubiKey(ctx context.Context, person, label, typed, address string) error {
-	_, err := k.check.Register(ctx, k.keys, otp.Registration{Person: person, Typed: typed, Label: label, Address: address})
+func (k portalKeyring) RegisterYubiKey(ctx context.Context, by postern.Actor, label, typed string) error {
+	_, err := k.check.Register(ctx, k.keys, otp.Registration{Person: by.Person, Typed: typed, Label: label, By: by})
 	return err
 }
 
@@ -61,13 +61,13 @@ func (k portalKeyring) pending(p pendingTOTP, issuer string) (portal.PendingTOTP
 }
 
 // AddTOTP adds the app whose first code is right. That code counts as used.
-func (k portalKeyring) AddTOTP(ctx context.Context, person, token, code, issuer string) (portal.PendingTOTP, error) {
+func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (portal.PendingTOTP, error) {
 	over := postern.Errorf(postern.Invalid, "This secret is too old, or not yours.").WithHint("Have a new one shown.")
 	sealed, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
 		return portal.PendingTOTP{}, over
 	}
-	b, err := k.st.Store.Unseal(purposePendingTOTP, person, sealed)
+	b, err := k.st.Store.Unseal(purposePendingTOTP, by.Person, sealed)
 	if err != nil {
 		return portal.PendingTOTP{}, over
 	}
@@ -94,13 +94,13 @@ func (k portalKeyring) AddTOTP(ctx context.Context, person, token, code, issuer 
 		return portal.PendingTOTP{}, err
 	}
 	p.App.Moving = at
-	return again, k.keys.AddOATH(ctx, p.App)
+	return again, k.keys.AddOATH(ctx, by, p.App)
 }
 
 // AddACMEKey makes a key that binds an ACME account to the person.
-func (k portalKeyring) AddACMEKey(ctx context.Context, person, label string) (id, key string, err error) {
-	e := acme.NewExternalKey(person, label, time.Now())
-	err = k.st.Store.AddACMEExternalKey(ctx, e, acmeKeyEvent(person, e.ID, label, postern.ACMEKeyMade))
+func (k portalKeyring) AddACMEKey(ctx context.Context, by postern.Actor, label string) (id, key string, err error) {
+	e := acme.NewExternalKey(by.Person, label, time.Now())
+	err = k.st.Store.AddACMEExternalKey(ctx, by, e, acmeKeyEvent(by.Person, e.ID, label, postern.ACMEKeyMade))
 	return e.ID, base64.RawURLEncoding.EncodeToString(e.Secret), err
 }
 
@@ -115,31 +115,30 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 }
 
 // SetACMEKey disables or enables a person's key, and the account that it bound.
-func (k portalKeyring) SetACMEKey(ctx context.Context, person, id string, enabled bool) error {
+func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error {
 	if enabled {
-		return k.st.Store.EnableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "", postern.ACMEKeyEnabled))
+		return k.st.Store.EnableACMEExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
 	}
-	return k.st.Store.DisableACMEExternalKey(ctx, person, id, acmeKeyEvent(person, id, "", postern.ACMEKeyDisabled))
+	return k.st.Store.DisableACMEExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
 }
 
 // SignSSH certifies a person's SSH key as the rules say.
-func (k portalKeyring) SignSSH(ctx context.Context, person, line, address string) (portal.SSHCertificate, error) {
+func (k portalKeyring) SignSSH(ctx context.Context, by postern.Actor, line string) (portal.SSHCertificate, error) {
 	key, err := sign.ParsePublicKey(line)
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}
-	c, err := ruledCertificate(ctx, k.st, person, key)
+	c, err := ruledCertificate(ctx, k.st, by.Person, key)
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}
-	c.Address = address
-	signed, err := sshAuthority{k.ca}.SignUser(ctx, c)
+	signed, err := sshAuthority{k.ca}.SignUser(ctx, by, c)
 	return portal.SSHCertificate{Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts}, err
 }
 
 // RevokeSSH revokes one of a person's SSH certificates.
-func (k portalKeyring) RevokeSSH(ctx context.Context, person, serial, address string) error {
-	own, err := k.ca.SSHCertificates(ctx, person)
+func (k portalKeyring) RevokeSSH(ctx context.Context, by postern.Actor, serial string) error {
+	own, err := k.ca.SSHCertificates(ctx, by.Person)
 	if err != nil {
 		return err
 	}
@@ -147,5 +146,5 @@ func (k portalKeyring) RevokeSSH(ctx context.Context, person, serial, address st
 	if i < 0 {
 		return postern.Errorf(postern.NotFound, "You have no such certificate.")
 	}
-	return k.ca.RevokeSSH(ctx, own[i].Serial, ca.Origin{Person: person, Address: address})
+	return k.ca.RevokeSSH(ctx, own[i].Serial, by)
 }

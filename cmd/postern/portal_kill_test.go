@@ -111,7 +111,7 @@ func (k *portalKill) invite(n int) (made []*killLink) {
 			if err := st.Store.AddPerson(ctx, who); err != nil {
 				k.t.Fatal(err)
 			}
-			link, err := links.Invite(ctx, who)
+			link, err := links.Invite(ctx, postern.Actor{}, who)
 			if err != nil {
 				k.t.Fatal(err)
 			}

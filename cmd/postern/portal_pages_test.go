@@ -75,7 +75,7 @@ func TestEveryPageFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.enrolled(t, "dan")
-	if err := rig.Store.PutAllowed(t.Context(), portal.Allowed{Pattern: "*.internal", By: "boss"}, postern.Event{Kind: postern.EventPortalAllowed}); err != nil {
+	if err := rig.Store.PutAllowed(t.Context(), postern.Actor{}, portal.Allowed{Pattern: "*.internal", By: "boss"}, postern.Event{Kind: postern.EventPortalAllowed}); err != nil {
 		t.Fatal(err)
 	}
 	open := boss.order("names", "www.example.org a-rather-long-name-for-a-server.department.example.org *.example.org 192.0.2.7")
@@ -100,7 +100,7 @@ func TestEveryPageFits(t *testing.T) {
 	stranger := openTab(t, out, false)
 	plain, plainStranger := in.withoutScript(), stranger.withoutScript()
 	who, _ := rig.db.Person(t.Context(), "dan")
-	made, err := rig.Links.Recover(t.Context(), who)
+	made, err := rig.Links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, err := rig.Links.Device(t.Context(), who)
+	made, err := rig.Links.Device(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}

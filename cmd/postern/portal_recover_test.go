@@ -72,7 +72,7 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	if err := rig.db.PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.NewOTP(rig.db).SetRecovery(t.Context(), name, [][32]byte{{1}, {2}}); err != nil {
+	if err := store.NewOTP(rig.db).SetRecovery(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
 		t.Fatal(err)
 	}
 	o.order = o.device.order("names", "www."+name+".example")
@@ -172,7 +172,7 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 			who, err := rig.db.Person(t.Context(), o.name)
 			if err == nil {
 				err = a.sendLinkTo(t.Context(), rig.db, rig.ca, who, func(links *portal.Links, who postern.Person) (portal.Made, error) {
-					made, _, err := links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: o.name}, false)
+					made, _, err := links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: o.name}, false)
 					return made, err
 				})
 			}
@@ -185,7 +185,7 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 		"link": {false, func(o *owner) string {
 			who, err := rig.db.Person(t.Context(), o.name)
 			if err == nil {
-				_, err = links.Recover(t.Context(), who)
+				_, err = links.Recover(t.Context(), postern.Actor{}, who)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -269,7 +269,7 @@ func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range bodies {
@@ -293,70 +293,71 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 	who, _ := rig.db.Person(t.Context(), "dan")
 	s, keys := store.NewPortal(rig.db), store.NewOTP(rig.db)
 	app := otp.NewOATH(postern.TOTP, "dan", "app")
-	if err := keys.AddOATH(t.Context(), app); err != nil {
+	if err := keys.AddOATH(t.Context(), postern.Actor{}, app); err != nil {
 		t.Fatal(err)
 	}
 	external := acme.NewExternalKey("dan", "old", time.Now())
-	if err := rig.db.AddACMEExternalKey(t.Context(), external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.AddACMEExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	loose := func() string {
 		id := otp.NewPublicID()
-		if err := keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Last: otp.Never}}, false); err != nil {
+		if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false); err != nil {
 			t.Fatal(err)
 		}
 		return id
 	}
 	hash := func() (h [32]byte) { rand.Read(h[:]); return h }
 	e := postern.Event{Kind: postern.EventPortalCodes, Person: "dan"}
-	ways := map[string]func(ctx context.Context) error{
-		"device": func(ctx context.Context) error {
+	ctx := t.Context()
+	ways := map[string]func(by postern.Actor) error{
+		"device": func(by postern.Actor) error {
 			_, csr := clientCSR(t)
-			_, err := rig.ca.SignCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"})
+			_, err := rig.ca.IssueCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "dan", By: by})
 			return err
 		},
-		"server": func(ctx context.Context) error {
-			_, err := rig.ca.IssueServer(ctx, ca.ServerRequest{Names: []string{"www.example"}})
+		"server": func(by postern.Actor) error {
+			_, err := rig.ca.IssueServer(ctx, ca.ServerRequest{Names: []string{"www.example"}, By: by})
 			return err
 		},
-		"SSH certificate": func(ctx context.Context) error {
-			_, err := rig.ca.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
+		"SSH certificate": func(by postern.Actor) error {
+			_, err := rig.ca.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: sshKey(t), By: by})
 			return err
 		},
-		"link": func(ctx context.Context) error { _, err := rig.Links.Device(ctx, who); return err },
-		"app":  func(ctx context.Context) error { return keys.AddOATH(ctx, otp.NewOATH(postern.TOTP, "dan", "new")) },
-		"app enabled": func(ctx context.Context) error {
-			return keys.SetOATHStatus(ctx, postern.TOTP, app.ID, postern.CredentialActive)
+		"link": func(by postern.Actor) error { _, err := rig.Links.Device(ctx, by, who); return err },
+		"app":  func(by postern.Actor) error { return keys.AddOATH(ctx, by, otp.NewOATH(postern.TOTP, "dan", "new")) },
+		"app enabled": func(by postern.Actor) error {
+			return keys.SetOATHStatus(ctx, by, postern.TOTP, app.ID, postern.CredentialActive)
 		},
-		"key in hand": func(ctx context.Context) error { return keys.ClaimKey(ctx, loose(), "dan", "blue") },
-		"key from afar": func(ctx context.Context) error {
-			return keys.AddKeys(ctx, []*otp.Key{{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never}}, false)
+		"key in hand": func(by postern.Actor) error { return keys.ClaimKey(ctx, by, loose(), "dan", "blue") },
+		"key from afar": func(by postern.Actor) error {
+			return keys.AddKeys(ctx, by, []*otp.Key{{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never}}, false)
 		},
-		"key in panel": func(ctx context.Context) error {
-			return s.SetCredentialStatus(ctx, postern.TOTP, app.ID, postern.CredentialActive, e)
+		"key in panel": func(by postern.Actor) error {
+			return s.SetCredentialStatus(ctx, by, postern.TOTP, app.ID, postern.CredentialActive, e)
 		},
-		"codes": func(ctx context.Context) error {
-			return s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
+		"codes": func(by postern.Actor) error {
+			return s.PutRecoveryCodes(ctx, by, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
 		},
-		"codes for SSH": func(ctx context.Context) error { return keys.SetRecovery(ctx, "dan", [][32]byte{hash()}) },
-		"ACME key": func(ctx context.Context) error {
-			return rig.db.AddACMEExternalKey(ctx, acme.NewExternalKey("dan", "", time.Now()), e)
+		"codes for SSH": func(by postern.Actor) error { return keys.SetRecovery(ctx, by, "dan", [][32]byte{hash()}) },
+		"ACME key": func(by postern.Actor) error {
+			return rig.db.AddACMEExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
 		},
-		"ACME key again": func(ctx context.Context) error { return rig.db.EnableACMEExternalKey(ctx, "dan", external.ID, e) },
-		"somebody": func(ctx context.Context) error {
-			return s.AddPerson(ctx, postern.Person{Name: strings.ToLower(rand.Text())}, e)
+		"ACME key again": func(by postern.Actor) error { return rig.db.EnableACMEExternalKey(ctx, by, "dan", external.ID, e) },
+		"somebody": func(by postern.Actor) error {
+			return s.AddPerson(ctx, by, postern.Person{Name: strings.ToLower(rand.Text())}, e)
 		},
-		"names of others": func(ctx context.Context) error {
-			return s.PutAllowed(ctx, portal.Allowed{Pattern: "*." + strings.ToLower(rand.Text()), Person: "dan"}, e)
+		"names of others": func(by postern.Actor) error {
+			return s.PutAllowed(ctx, by, portal.Allowed{Pattern: "*." + strings.ToLower(rand.Text()), Person: "dan"}, e)
 		},
 	}
-	asking := func(kind postern.CredentialKind, id string) context.Context {
-		return postern.Asking(t.Context(), postern.Asker{Person: "dan", Credential: postern.Link{Kind: string(kind), ID: id}, Address: "192.0.2.7"})
+	actor := func(kind postern.CredentialKind, id string) postern.Actor {
+		return postern.Actor{Person: "dan", Credential: postern.Link{Kind: string(kind), ID: id}, Address: "192.0.2.7"}
 	}
-	shown := map[string]context.Context{"a certificate": asking(postern.X509Certificate, dan.serial), "a code": asking(postern.TOTP, app.ID)}
+	shown := map[string]postern.Actor{"a certificate": actor(postern.X509Certificate, dan.serial), "a code": actor(postern.TOTP, app.ID)}
 	for name, way := range ways {
-		for with, ctx := range shown {
-			if err := way(ctx); err != nil {
+		for with, by := range shown {
+			if err := way(by); err != nil {
 				t.Errorf("%s, with %s: %v", name, with, err)
 			}
 		}
@@ -365,13 +366,13 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 	if err != nil || events[0].Address != "192.0.2.7" {
 		t.Errorf("the timeline says: %+v, %v", events, err)
 	}
-	if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
 		t.Fatal(err)
 	}
-	shown["a certificate that never was"] = asking(postern.X509Certificate, "4711")
+	shown["a certificate that never was"] = actor(postern.X509Certificate, "4711")
 	for name, way := range ways {
-		for with, ctx := range shown {
-			if err := way(ctx); postern.CodeOf(err) != postern.Denied || !strings.Contains(fmt.Sprint(err), "does not count any more") {
+		for with, by := range shown {
+			if err := way(by); postern.CodeOf(err) != postern.Denied || !strings.Contains(fmt.Sprint(err), "not valid any more") {
 				t.Errorf("%s, with %s from before: %v", name, with, err)
 			}
 		}
@@ -409,14 +410,20 @@ func (m *meanwhile) Count(ctx context.Context, key string, window time.Duration,
 	return m.Store.Count(ctx, key, window, now)
 }
 
-func (m *meanwhile) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+func (m *meanwhile) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
 	m.f()
-	return m.Store.PutRecoveryCodes(ctx, person, codes, now, e)
+	return m.Store.PutRecoveryCodes(ctx, by, person, codes, now, e)
 }
 
-func (m *meanwhile) Enrol(ctx context.Context, e portal.Enrolment, issue func(context.Context) error) (portal.Enrolled, error) {
+// meanwhileIssuing is an authority of which the same is true.
+type meanwhileIssuing struct {
+	portal.Authority
+	*meanwhile
+}
+
+func (m meanwhileIssuing) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
 	m.f()
-	return m.Store.Enrol(ctx, e, issue)
+	return m.Authority.IssueClient(ctx, by, person, label, r, e)
 }
 
 // TestARequestIsOvertakenByARecovery recovers somebody between the look at who
@@ -425,7 +432,7 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	between := &meanwhile{Store: rig.Store}
 	deps := rig.Deps
-	deps.Store = between
+	deps.Store, deps.Authority = between, meanwhileIssuing{rig.Authority, between}
 	p, err := portal.New(t.Context(), rig.Config, deps)
 	if err != nil {
 		t.Fatal(err)
@@ -453,12 +460,12 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 		token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
 		who, _ := rig.db.Person(t.Context(), name)
 		recovers := func() {
-			if _, _, err := rig.Links.RecoverNow(t.Context(), who, postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
+			if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
 				t.Error(err)
 			}
 		}
 		between.what.Store(&recovers)
-		dan.post(form[0], append(form[1:], "csrf", token)...).says(t, 403, "does not count any more")
+		dan.post(form[0], append(form[1:], "csrf", token)...).says(t, 403, "not valid any more")
 	}
 }
 
@@ -469,7 +476,7 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	dan := rig.enrolled(t, "dan")
 	links, _ := portalLinks(t.Context(), rig.db, rig.ca)
 	who, _ := rig.db.Person(t.Context(), "dan")
-	made, err := links.Recover(t.Context(), who)
+	made, err := links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}

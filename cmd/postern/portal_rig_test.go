@@ -94,7 +94,7 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 	t.Helper()
 	key, csr := clientCSR(t)
-	issued, err := rig.ca.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
+	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func (rig *portalRig) enrolled(t *testing.T, name string, groups ...string) *vis
 func (rig *portalRig) withCodes(t *testing.T, name string, groups ...string) (v *visitor, codes []string) {
 	t.Helper()
 	who := rig.person(t, name, groups...)
-	made, err := rig.Links.Device(t.Context(), who)
+	made, err := rig.Links.Device(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}

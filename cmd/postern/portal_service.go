@@ -45,7 +45,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 		return nil, err
 	}
 	deps := portal.Deps{
-		Store: s, People: s, Authority: portalAuthority{a}, Timeline: portalTimeline{db}, Prober: prober, Keyring: o.Keyring,
+		Store: s, People: s, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
@@ -118,11 +118,11 @@ func (t portalTimeline) EventsOf(ctx context.Context, person string, n int) ([]p
 	return events, err
 }
 
-// portalAuthority fits the certificate authority to the portal.
-type portalAuthority struct{ a *ca.Authority }
-
-func portalOrigin(by portal.Origin) ca.Origin {
-	return ca.Origin{Person: by.Person, Address: by.Address}
+// portalAuthority fits the certificate authority to the portal, and records what
+// it signs with what goes with it.
+type portalAuthority struct {
+	a     *ca.Authority
+	store store.Portal
 }
 
 // ParseCSR reads and checks a certificate request.
@@ -135,35 +135,47 @@ func (p portalAuthority) ParseCSR(csr []byte) (portal.Request, error) {
 	return portal.Request{CSR: csr, Names: c.Names, Key: key}, err
 }
 
-// IssueClient certifies a person's key.
-func (p portalAuthority) IssueClient(ctx context.Context, person, label string, r portal.Request, by portal.Origin) (portal.Certificate, error) {
-	i, err := p.a.SignCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileClient, Person: person, Label: label, Origin: portalOrigin(by)})
-	return portalCertificate(i), err
+// IssueClient issues a certificate to a person.
+func (p portalAuthority) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
+	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileClient, Person: person, Label: label, By: by})
+	return p.enrol(ctx, i, e, err)
 }
 
-// IssueServer certifies a server's key for names that were proved.
-func (p portalAuthority) IssueServer(ctx context.Context, names []string, r portal.Request, by portal.Origin) (portal.Certificate, error) {
-	i, err := p.a.SignCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, Origin: portalOrigin(by)})
-	return portalCertificate(i), err
+// IssueServer issues a certificate for names that were proved.
+func (p portalAuthority) IssueServer(ctx context.Context, by postern.Actor, names []string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
+	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
+	return p.enrol(ctx, i, e, err)
 }
 
 // Renew issues a successor.
-func (p portalAuthority) Renew(ctx context.Context, serial string, r *portal.Request, by portal.Origin) (portal.Certificate, error) {
-	req := ca.RenewRequest{SameKey: r == nil, Origin: portalOrigin(by)}
+func (p portalAuthority) Renew(ctx context.Context, by postern.Actor, serial string, r *portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
+	req := ca.RenewRequest{SameKey: r == nil, By: by}
 	if r != nil {
 		c, err := ca.ParseCSR(r.CSR)
 		if err != nil {
-			return portal.Certificate{}, err
+			return portal.Certificate{}, portal.Enrolled{}, err
 		}
 		req.Key = c.PublicKey
 	}
-	i, err := p.a.Renew(ctx, serial, req)
-	return portalCertificate(i), err
+	i, err := p.a.PrepareRenewal(ctx, serial, req)
+	return p.enrol(ctx, i, e, err)
+}
+
+// enrol records a certificate that was signed together with an enrolment.
+func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrolment, err error) (portal.Certificate, portal.Enrolled, error) {
+	if err != nil {
+		return portal.Certificate{}, portal.Enrolled{}, err
+	}
+	done, err := p.store.Enrol(ctx, i.By, i.Certificate, i.Event, e)
+	if err != nil {
+		return portal.Certificate{}, done, err
+	}
+	return portalCertificate(i), done, nil
 }
 
 // Revoke revokes a certificate.
-func (p portalAuthority) Revoke(ctx context.Context, serial string, reason portal.Reason, by portal.Origin) error {
-	return p.a.Revoke(ctx, serial, ca.Reason(reason), portalOrigin(by))
+func (p portalAuthority) Revoke(ctx context.Context, by postern.Actor, serial string, reason portal.Reason) error {
+	return p.a.Revoke(ctx, serial, ca.Reason(reason), by)
 }
 
 // Certificate returns one certificate with its chain.

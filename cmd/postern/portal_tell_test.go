@@ -30,7 +30,7 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	cert, err := rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "phone"})
 	must(t, err)
 	told("The certificate " + cert.Serial[:12] + "… was made for the device phone.")
-	_, err = rig.ca.Renew(t.Context(), cert.Serial, ca.RenewRequest{Origin: ca.Origin{Address: "192.0.2.7"}})
+	_, err = rig.ca.Renew(t.Context(), cert.Serial, ca.RenewRequest{By: postern.Actor{Address: "192.0.2.7"}})
 	must(t, err)
 	told("from 192.0.2.7: The certificate")
 
@@ -46,19 +46,19 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	first := sign()
 	told(words)
 	second := sign()
-	must(t, rig.ca.RevokeSSH(t.Context(), first, ca.Origin{}))
-	must(t, rig.ca.RevokeSSH(t.Context(), second, ca.Origin{}))
+	must(t, rig.ca.RevokeSSH(t.Context(), first, postern.Actor{}))
+	must(t, rig.ca.RevokeSSH(t.Context(), second, postern.Actor{}))
 	sign()
 	told(words)
 
 	id := otp.NewPublicID()
-	must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // nobody's
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // nobody's
 	must(t, keys.AssignKey(t.Context(), id, "dan"))
 	told("The YubiKey " + id + " was added.")
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialDisabled))
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialActive))
 	told("The YubiKey " + id + " was switched on again.")
-	must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
 	told("The YubiKey blue (" + id + ") was given another secret.")
 	var many []*otp.Key
 	for range 30 {
@@ -66,18 +66,18 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	}
 	must(t, keys.Import(t.Context(), &otp.Import{Keys: many}, false))
 	told("and 10 more, at " + rig.url + "/events")
-	must(t, keys.AddOATH(t.Context(), otp.NewOATH(postern.HOTP, "dan", "fob")))
+	must(t, keys.AddOATH(t.Context(), postern.Actor{}, otp.NewOATH(postern.HOTP, "dan", "fob")))
 	told("The code generator fob was added.")
-	must(t, keys.SetRecovery(t.Context(), "dan", [][32]byte{{1}}))
+	must(t, keys.SetRecovery(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
 	told("stand in for one-time passwords")
 	external := acme.NewExternalKey("dan", "www", time.Now())
-	must(t, rig.db.AddACMEExternalKey(t.Context(), external, acmeKeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
+	must(t, rig.db.AddACMEExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
 	told("The ACME key www (" + external.ID[:12])
-	must(t, rig.db.EnableACMEExternalKey(t.Context(), "dan", external.ID, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
+	must(t, rig.db.EnableACMEExternalKey(t.Context(), postern.Actor{}, "dan", external.ID, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
 	told("was switched on again, with its account.")
 
 	// What lets nobody in is nobody's news; nor is what was told already.
-	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}, Origin: ca.Origin{Person: "dan"}})
+	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}, By: postern.Actor{Person: "dan"}})
 	must(t, err)
 	must(t, keys.LabelKey(t.Context(), id, "red"))
 	rig.person(t, "eve")
@@ -102,11 +102,11 @@ func TestPeopleAreToldByOneServer(t *testing.T) {
 	}
 	keys := store.NewOTP(rig.db) // nobody's: the portal that runs tells nothing of them
 	for range 3 {
-		must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
 	}
 	u := news()
 	for ; len(u.Events) == 0; u = news() { // the portal that runs was quicker
-		must(t, keys.AddKeys(t.Context(), []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
 	}
 	var g sync.WaitGroup
 	for i := range 8 {

@@ -26,7 +26,7 @@ import (
 func TestEnrolmentWithoutJavaScript(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.person(t, "dan")
-	made, err := rig.Links.Invite(t.Context(), dan)
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, dan)
 	if err != nil || !made.Sent {
 		t.Fatal(made, err)
 	}
@@ -98,7 +98,7 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan", "dev")
 	rig.person(t, "eve")
 	who, _ := rig.db.Person(t.Context(), "dan")
-	made, err := rig.Links.Invite(t.Context(), who)
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 
 func TestLinkIsSpentOnce(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "dan"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestLinkIsSpentOnce(t *testing.T) {
 func TestLostAnswerIsGivenAgain(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
-	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "dan"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func TestLostAnswerIsGivenAgain(t *testing.T) {
 	asks(made.Code, other).says(t, 403, no)
 	asks(strings.Repeat("abcd", 8), csr).says(t, 403, no)
 	rig.stranger(t).post("/enrol/check", "code", made.Code).says(t, 403, no)
-	eve, err := rig.Links.Invite(t.Context(), rig.person(t, "eve"))
+	eve, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "eve"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestLostAnswerIsGivenAgain(t *testing.T) {
 // TestLinkThatHasEndedGivesNothingAgain lets a link end after it was used.
 func TestLinkThatHasEndedGivesNothingAgain(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	made, err := rig.Links.Invite(t.Context(), rig.person(t, "dan"))
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "dan"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestSuspendedPersonGetsNothing(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
 	who, _ := rig.db.Person(t.Context(), "dan")
-	made, err := rig.Links.Invite(t.Context(), who)
+	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,7 +357,7 @@ func TestCommandsMakeLinks(t *testing.T) {
 	var out strings.Builder
 	a := &app{out: &out}
 	invite := func(links *portal.Links, who postern.Person) (portal.Made, error) {
-		return links.Invite(t.Context(), who)
+		return links.Invite(t.Context(), postern.Actor{}, who)
 	}
 	if err := a.sendLinkTo(t.Context(), rig.db, rig.ca, rig.person(t, "eve"), invite); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
 		t.Errorf("%v: %s", err, &out)
@@ -373,7 +373,7 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	token := otp.NewSoftToken()
 	keys := store.NewOTP(rig.db)
-	if err := keys.AddKeys(t.Context(), []*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
+	if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
 		t.Fatal(err)
 	}
 	touch := func() string {

@@ -198,7 +198,7 @@ func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (
 // issueSite issues the certificate of a site that no public CA can serve.
 func (s *server) issueSite(ctx context.Context, csr *x509.CertificateRequest) ([]byte, error) {
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr.Raw})
-	issued, err := s.authority.SignCSR(ctx, block, ca.SignRequest{Profile: ca.ProfileServer})
+	issued, err := s.authority.IssueCSR(ctx, block, ca.SignRequest{Profile: ca.ProfileServer})
 	if err != nil {
 		return nil, err
 	}

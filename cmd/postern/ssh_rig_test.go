@@ -48,7 +48,7 @@ func newSSHRig(t testing.TB, people ...string) *sshRig {
 		}
 		tok := otp.NewSoftToken()
 		rig.tokens[name] = tok
-		if err := one.Keys.AddKeys(context.Background(), []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: name, Last: otp.Never}}, false); err != nil {
+		if err := one.Keys.AddKeys(context.Background(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: name, Last: otp.Never}}, false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -29,10 +29,10 @@ const sshRulesFile = "ssh-rules.json"
 // sshAuthority fits the certificate authority to the signing service.
 type sshAuthority struct{ *ca.Authority }
 
-func (a sshAuthority) SignUser(ctx context.Context, c sign.Certificate) (sign.Signed, error) {
+func (a sshAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Certificate) (sign.Signed, error) {
 	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
 		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
-		ForceCommand: c.ForceCommand, Extensions: c.Extensions, Origin: ca.Origin{Person: c.Person, Address: c.Address},
+		ForceCommand: c.ForceCommand, Extensions: c.Extensions, By: by,
 	})
 	if err != nil {
 		return sign.Signed{}, err
@@ -58,7 +58,7 @@ func sshRules(st *state.State) ([]sign.Rule, error) {
 
 // newSSHSignHandler serves people who want their SSH key signed. Identify says
 // whom a client certificate proves.
-func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Asker, bool), log *slog.Logger) http.Handler {
+func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Actor, bool), log *slog.Logger) http.Handler {
 	return sign.NewHandler(sign.Deps{
 		Signer: sshAuthority{authority},
 		Check:  pamChecker{otp: one.Checker, db: st.Store},
@@ -72,9 +72,9 @@ func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, i
 }
 
 // identified returns the person whose client certificate the front door saw.
-func identified(r *http.Request) (postern.Asker, bool) {
+func identified(r *http.Request) (postern.Actor, bool) {
 	who, serial, ok := front.Identify(r)
-	return postern.Asker{
+	return postern.Actor{
 		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial}, Address: front.Address(r).String(),
 	}, ok && who.Name != ""
 }
@@ -200,7 +200,7 @@ func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, 
 	if o.validity != 0 {
 		c.Validity = o.validity
 	}
-	signed, err := sshAuthority{authority}.SignUser(ctx, c)
+	signed, err := sshAuthority{authority}.SignUser(ctx, postern.Actor{}, c)
 	return signed.Line, err
 }
 
@@ -297,13 +297,13 @@ func newSSHRevoke(a *app) *cobra.Command {
 			}
 			defer st.Close()
 			if serial, err := strconv.ParseUint(args[0], 10, 64); err == nil {
-				return authority.RevokeSSH(cmd.Context(), serial, ca.Origin{})
+				return authority.RevokeSSH(cmd.Context(), serial, postern.Actor{})
 			}
 			key, err := readPublicKey(args[0])
 			if err != nil {
 				return err
 			}
-			return authority.RevokeSSHKey(cmd.Context(), key, ca.Origin{})
+			return authority.RevokeSSHKey(cmd.Context(), key, postern.Actor{})
 		},
 	}
 }

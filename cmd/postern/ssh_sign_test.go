@@ -40,7 +40,7 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		t.Fatal(err)
 	}
 	key, csr := clientCSR(t)
-	issued, err := rig.ca.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
+	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,12 +49,12 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		clients.AddCert(c)
 	}
 	// What the front door does: the certificate's own credential must stand.
-	identify := func(r *http.Request) (postern.Asker, bool) {
+	identify := func(r *http.Request) (postern.Actor, bool) {
 		if len(r.TLS.VerifiedChains) == 0 {
-			return postern.Asker{}, false
+			return postern.Actor{}, false
 		}
 		c, err := rig.st.Store.Credential(r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
-		return postern.Asker{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
+		return postern.Actor{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
 	}
 	srv := httptest.NewUnstartedServer(newSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
 	srv.TLS = &tls.Config{
@@ -195,7 +195,7 @@ func TestOneCodeInTheMorning(t *testing.T) {
 	})
 	t.Run("with a client certificate", func(t *testing.T) {
 		key, csr := clientCSR(t)
-		issued, err := rig.ca.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "alice"})
+		issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "alice"})
 		if err != nil {
 			t.Fatal(err)
 		}

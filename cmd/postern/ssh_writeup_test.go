@@ -76,7 +76,7 @@ func newYubico(t *testing.T, rig *sshRig) yubico {
 		t.Fatal(err)
 	}
 	key, csr := clientCSR(t)
-	issued, err := authority.SignCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"api.yubico.com"}})
+	issued, err := authority.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"api.yubico.com"}})
 	if err != nil {
 		t.Fatal(err)
 	}

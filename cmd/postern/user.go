@@ -83,7 +83,9 @@ func (a *app) userAdd(ctx context.Context, p postern.Person) error {
 	if err != nil {
 		return err
 	}
-	err = a.sendLinkTo(ctx, st.Store, authority, who, func(links *portal.Links, who postern.Person) (portal.Made, error) { return links.Invite(ctx, who) })
+	err = a.sendLinkTo(ctx, st.Store, authority, who, func(links *portal.Links, who postern.Person) (portal.Made, error) {
+		return links.Invite(ctx, postern.Actor{}, who)
+	})
 	if err != nil && postern.CodeOf(err) == postern.NotFound {
 		fmt.Fprintf(a.out, "%v; %s\n", err, postern.HintOf(err))
 		return nil

@@ -37,7 +37,7 @@ The link is sent to their address; without mail it is printed, to be handed over
 func (a *app) userRecover(ctx context.Context, name string, keepOTP bool) error {
 	return a.sendLink(ctx, name, func(links *portal.Links, who postern.Person) (portal.Made, error) {
 		e := byHand(postern.Event{Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: name, Reason: "the command line"})
-		made, off, err := links.RecoverNow(ctx, who, e, keepOTP)
+		made, off, err := links.RecoverNow(ctx, postern.Actor{}, who, e, keepOTP)
 		if err != nil {
 			return made, err
 		}
@@ -62,7 +62,9 @@ stays good; who lost it needs postern user recover.`,
 }
 
 func (a *app) userInvite(ctx context.Context, name string) error {
-	return a.sendLink(ctx, name, func(links *portal.Links, who postern.Person) (portal.Made, error) { return links.Invite(ctx, who) })
+	return a.sendLink(ctx, name, func(links *portal.Links, who postern.Person) (portal.Made, error) {
+		return links.Invite(ctx, postern.Actor{}, who)
+	})
 }
 
 // sendLink opens the state, has a link made for a person whom it would let in,
@@ -176,7 +178,7 @@ func (a *app) userSet(ctx context.Context, name string, c userChange) error {
 		return err
 	}
 	event := byHand(postern.Event{Kind: postern.EventPersonChanged, Person: name})
-	what, err := store.NewPortal(st.Store).ChangePerson(ctx, name, c.apply, event, mail)
+	what, err := store.NewPortal(st.Store).ChangePerson(ctx, postern.Actor{}, name, c.apply, event, mail)
 	switch {
 	case err != nil:
 		return err

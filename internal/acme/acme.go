@@ -85,20 +85,29 @@ type Issuer interface {
 	// PermitKey reports whether a key may be certified, or prove anything else:
 	// one that others may know may not.
 	PermitKey(ctx context.Context, key crypto.PublicKey) error
-	// Issue signs for the key of a request (DER) the names given and no others.
-	// The certificate is recorded when it returns.
-	Issue(ctx context.Context, csr []byte, names []string, by Origin) (serial string, err error)
+	// Issue issues a certificate for the key of a request (DER), for the names given
+	// and no others. The certificate, its order and the event become durable in one
+	// transaction, or none does. The order is returned as it is then; with an
+	// error of f.Change, as it was. An order to replace a certificate that another
+	// has replaced is a Conflict.
+	Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f Finish) (Order, error)
 	// Certificate returns a certificate that was issued.
 	Certificate(ctx context.Context, serial string) (Certificate, error)
 	// Revoke revokes a certificate for a reason (RFC 5280 section 5.3.1).
 	// Conflict: it was revoked before.
-	Revoke(ctx context.Context, serial string, reason int, by Origin) error
+	Revoke(ctx context.Context, by postern.Actor, serial string, reason int) error
 	// ValidReason reports whether certificates are revoked for that reason.
 	ValidReason(reason int) bool
 }
 
-// Origin says who asks, for the timeline.
-type Origin struct{ Person, Address string }
+// Finish says how an order ends with the certificate that is issued for it.
+type Finish struct {
+	Order string // ID
+	// Change is given the order and its account as they are in the transaction that
+	// records the certificate. It changes the order and returns the event that is
+	// appended. It may be called more than once.
+	Change func(o *Order, a Account, serial string) (postern.Event, error)
+}
 
 // Certificate is what the server needs to know of one that was issued.
 type Certificate struct {

@@ -70,7 +70,7 @@ func (a *authority) Permit(names []string) error {
 
 func (a *authority) PermitKey(context.Context, crypto.PublicKey) error { return nil }
 
-func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acme.Origin) (string, error) {
+func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
 	if a.gather != nil {
 		a.gather.Done()
 		a.gather.Wait()
@@ -81,15 +81,15 @@ func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acm
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fail != nil {
-		return "", a.fail
+		return acme.Order{}, a.fail
 	}
 	req, err := x509.ParseCertificateRequest(csr)
 	if err != nil {
-		return "", err
+		return acme.Order{}, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		return "", err
+		return acme.Order{}, err
 	}
 	tmpl := &x509.Certificate{SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
 	for _, n := range names {
@@ -101,17 +101,18 @@ func (a *authority) Issue(ctx context.Context, csr []byte, names []string, _ acm
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, req.PublicKey, a.key)
 	if err != nil {
-		return "", err
+		return acme.Order{}, err
 	}
-	if err := storetest.AddCertificate(ctx, a.db, serial.Text(16), der); err != nil {
-		return "", err
+	order, err := storetest.FinishOrder(ctx, a.db, by, serial.Text(16), der, f)
+	if err != nil {
+		return order, err
 	}
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})...)
 	a.issued[serial.Text(16)] = acme.Certificate{
 		Chain: chain, DER: der, AuthorityKeyID: a.cert.SubjectKeyId, Names: names, NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter,
 	}
-	return serial.Text(16), nil
+	return order, nil
 }
 
 func (a *authority) Certificate(_ context.Context, serial string) (acme.Certificate, error) {
@@ -124,7 +125,7 @@ func (a *authority) Certificate(_ context.Context, serial string) (acme.Certific
 	return c, nil
 }
 
-func (a *authority) Revoke(_ context.Context, serial string, _ int, _ acme.Origin) error {
+func (a *authority) Revoke(_ context.Context, _ postern.Actor, serial string, _ int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.issued[serial]

@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -188,11 +187,8 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 	if err != nil {
 		return err
 	}
-	issue := func(ctx context.Context) error {
-		_, err := s.ca.Issue(ctx, der, o.names(), Origin{Person: m.account.Person, Address: m.address})
-		return err
-	}
-	done, err := s.store.FinishACMEOrder(r.Context(), o.ID, issue, func(o *Order, a Account, serial string) (postern.Event, error) {
+	by := postern.Actor{Person: m.account.Person, Address: m.address}
+	done, err := s.ca.Issue(r.Context(), by, der, o.names(), Finish{Order: o.ID, Change: func(o *Order, a Account, serial string) (postern.Event, error) {
 		if err := s.mayAct(&a); err != nil { // not suspended, nor recovered, since
 			return postern.Event{}, err
 		}
@@ -204,7 +200,7 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 			Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address, Object: strings.Join(o.names(), " "),
 			Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}}, Details: map[string]string{"account": m.account.ID},
 		}, nil
-	})
+	}})
 	switch c := postern.CodeOf(err); {
 	case err == nil:
 		return writeOrder(w, m, &done, http.StatusOK)

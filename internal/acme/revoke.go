@@ -40,7 +40,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 	case err != nil:
 		return err
 	}
-	by := Origin{Address: m.address}
+	by := postern.Actor{Address: m.address}
 	if m.account == nil {
 		if !sameKey(leaf.PublicKey, m.key.Key) {
 			return unauthorized("the request is signed by another key than the certificate's")
@@ -58,7 +58,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 	if !s.ca.ValidReason(req.Reason) {
 		return badRevocationReason(req.Reason)
 	}
-	err = s.ca.Revoke(r.Context(), serial, req.Reason, by)
+	err = s.ca.Revoke(r.Context(), by, serial, req.Reason)
 	switch {
 	case err == nil:
 		w.WriteHeader(http.StatusOK)

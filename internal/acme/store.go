@@ -102,14 +102,16 @@ type Store interface {
 	// Conflict.
 	UpdateACMEAccount(ctx context.Context, id string, change func(*Account) error, events ...postern.Event) (Account, error)
 
-	AddACMEExternalKey(ctx context.Context, k ExternalKey, event postern.Event) error
+	// AddACMEExternalKey keeps a new key, while the actor's credential is valid and
+	// the key's person is active (Denied).
+	AddACMEExternalKey(ctx context.Context, by postern.Actor, k ExternalKey, event postern.Event) error
 	// ACMEExternalKey returns the key with its secret, or a NotFound error.
 	ACMEExternalKey(ctx context.Context, id string) (ExternalKey, error)
 	// ACMEExternalKeys returns a person's keys, without secrets, newest first.
 	ACMEExternalKeys(ctx context.Context, person string) ([]ExternalKey, error)
 	// DisableACMEExternalKey disables a person's key, and with it the account
 	// that it binds.
-	DisableACMEExternalKey(ctx context.Context, person, id string, event postern.Event) error
+	DisableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error
 
 	// AddACMEOrder keeps a new order, unless the account has limit unfinished
 	// ones (TooMany), or it replaces a certificate that another has replaced
@@ -121,13 +123,6 @@ type Store interface {
 	// ChangeACMEOrder changes an order. One that gets a certificate in place of
 	// one that another order has replaced is a Conflict.
 	ChangeACMEOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
-	// FinishACMEOrder runs issue, which records one certificate in this store with
-	// the context that it is given. finish is told its serial and how the account
-	// stands at that moment, and changes the order in the same transaction:
-	// certificate, order and event become durable together, or none does. With
-	// finish's error comes the order as it is. An order to replace a certificate
-	// that another has replaced is a Conflict.
-	FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *Order, a Account, serial string) (postern.Event, error)) (Order, error)
 	// ACMEOrders returns IDs of an account's orders, newest first, that come
 	// after the one given.
 	ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error)

@@ -210,7 +210,7 @@ func (s alpnSolver) CleanUp(context.Context, client.Challenge) error { return ni
 func (w *world) external(t testing.TB, person string) client.EAB {
 	t.Helper()
 	k := acme.NewExternalKey(person, "test", time.Now())
-	if err := w.db.AddACMEExternalKey(t.Context(), k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
+	if err := w.db.AddACMEExternalKey(t.Context(), postern.Actor{}, k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
 		t.Fatal(err)
 	}
 	return client.EAB{KeyID: k.ID, MACKey: base64.RawURLEncoding.EncodeToString(k.Secret)}

@@ -175,8 +175,8 @@ func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignA
 	if !who.mayCertify(names) {
 		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
 	}
-	out, err := h.a.SignParsed(who.asking(ctx), csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, Origin: who.origin})
-	if err != nil {
+	out, err := h.a.prepareParsed(ctx, csr, SignRequest{Profile: ProfileServer, Names: call.Names, Validity: validity, By: who.Actor})
+	if out, err = h.a.record(ctx, out, err); err != nil {
 		return nil, err
 	}
 	return &SignAnswer{
@@ -214,19 +214,8 @@ func readJSON(w http.ResponseWriter, r *http.Request, most int64, into any) erro
 
 // apiCaller is whoever may sign.
 type apiCaller struct {
-	origin      Origin
-	token       *APIToken // nil: a person, for any name
-	certificate string    // serial of the person's
-}
-
-// asking returns a context in which the caller asks.
-func (c apiCaller) asking(ctx context.Context) context.Context {
-	if c.token != nil {
-		return ctx
-	}
-	return postern.Asking(ctx, postern.Asker{
-		Person: c.origin.Person, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: c.certificate}, Address: c.origin.Address,
-	})
+	postern.Actor
+	token *APIToken // nil: a person, for any name
 }
 
 func (c apiCaller) mayCertify(list []string) bool { return c.token == nil || c.token.allows(list) }
@@ -237,7 +226,7 @@ var errNobody = postern.Errorf(postern.Denied, "no token and no client certifica
 func (h *API) caller(r *http.Request) (apiCaller, error) {
 	who := apiCaller{}
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		who.origin.Address = ap.Addr().Unmap().String()
+		who.Address = ap.Addr().Unmap().String()
 	}
 	if auth := r.Header.Get("Authorization"); auth != "" {
 		secret, ok := strings.CutPrefix(auth, "Bearer ")
@@ -248,7 +237,7 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 		if err != nil {
 			return who, err
 		}
-		who.token, who.origin.Token = &token, token.Name
+		who.token, who.Credential = &token, postern.Link{Kind: string(postern.APIToken), ID: token.Name}
 		return who, nil
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
@@ -261,7 +250,8 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 	if !slices.ContainsFunc(p.Groups, func(g string) bool { return slices.Contains(h.cfg.Groups, g) }) {
 		return who, postern.Errorf(postern.Denied, "%s may not sign", p.Name)
 	}
-	who.origin.Person, who.certificate = p.Name, SerialString(r.TLS.PeerCertificates[0].SerialNumber)
+	who.Person = p.Name
+	who.Credential = postern.Link{Kind: string(postern.X509Certificate), ID: SerialString(r.TLS.PeerCertificates[0].SerialNumber)}
 	return who, nil
 }
 

@@ -181,11 +181,11 @@ func TestClientCertificate(t *testing.T) {
 	if cred.Person != "dan" || cred.Label != "laptop" || cred.Status != postern.CredentialActive || !cred.Expires.Equal(out.NotAfter) {
 		t.Errorf("credential %+v", cred)
 	}
-	must(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, ca.Origin{}))
+	must(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, postern.Actor{}))
 	if cred, _ = db.Credential(t.Context(), postern.X509Certificate, out.Serial); cred.Status != postern.CredentialRevoked {
 		t.Errorf("after the revocation the credential is %s", cred.Status)
 	}
-	wantCode(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, ca.Origin{}), postern.Conflict, "already")
+	wantCode(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
 	_, err = a.Renew(t.Context(), out.Serial, ca.RenewRequest{})
 	wantCode(t, err, postern.Denied, "revoked")
 }
@@ -200,7 +200,7 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nobody"})
 	wantCode(t, err, postern.NotFound, "nobody")
 	// Somebody who is suspended between the check and the record.
-	err = db.AddCertificate(t.Context(), ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
+	err = db.AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
 	wantCode(t, err, postern.Denied, "suspended")
 	if _, err := db.Certificate(t.Context(), "1"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("the refused certificate is in the store: %v", err)
@@ -303,7 +303,7 @@ func TestSignCSR(t *testing.T) {
 		{"a private key", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "private key"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			out, err := a.SignCSR(t.Context(), c.csr, c.r)
+			out, err := a.IssueCSR(t.Context(), c.csr, c.r)
 			if c.words != "" {
 				wantCode(t, err, c.code, c.words)
 				return
@@ -327,7 +327,7 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 	}
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
-	must(t, a.Revoke(t.Context(), out.Serial, ca.Superseded, ca.Origin{Person: "dan"}))
+	must(t, a.Revoke(t.Context(), out.Serial, ca.Superseded, postern.Actor{Person: "dan"}))
 	second, err := b.CRL(t.Context(), "server")
 	must(t, err)
 	list, err := x509.ParseRevocationList(second.DER)

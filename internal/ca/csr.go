@@ -145,33 +145,39 @@ type SignRequest struct {
 	Label    string        // client
 	Units    []string      // client: OU values
 	Validity time.Duration // 0: the configured one
-	Origin   Origin
+	By       postern.Actor
 }
 
-// SignCSR issues a certificate for the key of a request, in PEM or DER. Of the
-// request only the key and the wished-for names count; a client's identity comes
+// IssueCSR issues a certificate for the key of a request, in PEM or DER. Only the
+// key and the names are taken from the request; a client's identity comes
 // from the person. A name that was not proved, or another person's e-mail
-// address, is Denied.
-func (a *Authority) SignCSR(ctx context.Context, csr []byte, r SignRequest) (*Issued, error) {
+// address, is Denied. The certificate is in the store when this returns.
+func (a *Authority) IssueCSR(ctx context.Context, csr []byte, r SignRequest) (*Issued, error) {
+	i, err := a.PrepareCSR(ctx, csr, r)
+	return a.record(ctx, i, err)
+}
+
+// PrepareCSR is IssueCSR for a caller that records the certificate with what
+// belongs to it: see [Issued].
+func (a *Authority) PrepareCSR(ctx context.Context, csr []byte, r SignRequest) (*Issued, error) {
 	c, err := ParseCSR(csr)
 	if err != nil {
 		return nil, err
 	}
-	return a.SignParsed(ctx, c, r)
+	return a.prepareParsed(ctx, c, r)
 }
 
-// SignParsed is SignCSR for a request that was parsed before.
-func (a *Authority) SignParsed(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+func (a *Authority) prepareParsed(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
 	switch r.Profile {
 	case ProfileServer:
-		return a.signServer(ctx, c, r)
+		return a.serverCSR(c, r)
 	case ProfileClient:
-		return a.signClient(ctx, c, r)
+		return a.clientCSR(ctx, c, r)
 	}
 	return nil, postern.Errorf(postern.Invalid, "a request is signed for profile %q or %q, not %q", ProfileServer, ProfileClient, r.Profile)
 }
 
-func (a *Authority) signServer(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 	if len(c.Emails) > 0 {
 		return nil, postern.Errorf(postern.Invalid, "the request asks for the e-mail address %s: a server certificate carries none", c.Emails[0])
 	}
@@ -195,10 +201,10 @@ func (a *Authority) signServer(ctx context.Context, c *CSR, r SignRequest) (*Iss
 			}
 		}
 	}
-	return a.IssueServer(ctx, ServerRequest{Names: list, Key: c.PublicKey, Validity: r.Validity, Origin: r.Origin})
+	return a.prepareServer(ServerRequest{Names: list, Key: c.PublicKey, Validity: r.Validity, By: r.By})
 }
 
-func (a *Authority) signClient(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
+func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
 	p, err := a.store.Person(ctx, r.Person)
 	if err != nil {
 		return nil, err
@@ -211,5 +217,7 @@ func (a *Authority) signClient(ctx context.Context, c *CSR, r SignRequest) (*Iss
 	if len(c.DNSNames)+len(c.IPAddresses) > 0 {
 		return nil, postern.Errorf(postern.Invalid, "the request asks for the server name %s: a client certificate carries none", c.Names[0])
 	}
-	return a.IssueClient(ctx, ClientRequest{Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Validity: r.Validity, Origin: r.Origin})
+	return a.prepareClient(ctx, ClientRequest{
+		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Validity: r.Validity, By: r.By,
+	})
 }

@@ -233,7 +233,7 @@ func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer c
 	if iss.cert, err = x509.ParseCertificate(iss.Certificate); err != nil {
 		return Certificate{}, postern.Errorf(postern.Internal, "CA %s: %w", iss.ID, err)
 	}
-	return a.record(iss.cert, string(Root), ProfileIntermediate), nil
+	return a.entry(iss.cert, string(Root), ProfileIntermediate), nil
 }
 
 // addURLs writes where to fetch the issuer's revocation list and certificate,

@@ -13,16 +13,14 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Origin says who asks, for the timeline.
-type Origin struct {
-	Person  string // Person.Name; empty on the command line
-	Token   string // APIToken.Name, when a token asks
-	Address string // peer IP address
-}
-
-// Issued is a certificate that the store holds, with what is needed to use it.
+// Issued is a certificate, with what is needed to use it. One that
+// [Authority.PrepareCSR] or [Authority.PrepareRenewal] returned is not recorded
+// yet: nobody may get it before Store.AddCertificate, or a write that does the
+// same, has recorded Certificate and Event for By.
 type Issued struct {
 	Certificate
+	By    postern.Actor // for whom it was signed
+	Event postern.Event // that goes with it
 	Leaf  *x509.Certificate
 	Chain []*x509.Certificate // the intermediates, without the root
 	Root  *x509.Certificate
@@ -39,7 +37,7 @@ type ServerRequest struct {
 	Names    []string         // DNS names, wildcards and addresses; the first becomes the CN
 	Key      crypto.PublicKey // nil: make a key
 	Validity time.Duration    // 0: the configured one
-	Origin   Origin           // its Person is recorded as the one who asked
+	By       postern.Actor    // whose Person is recorded as the one who asked
 	renews   string
 }
 
@@ -51,12 +49,28 @@ type ClientRequest struct {
 	Units    []string         // OU values
 	Key      crypto.PublicKey // nil: make a key
 	Validity time.Duration    // 0: the configured one
-	Origin   Origin
+	By       postern.Actor
 	renews   string
 }
 
 // IssueServer issues a server certificate. It is in the store when this returns.
 func (a *Authority) IssueServer(ctx context.Context, r ServerRequest) (*Issued, error) {
+	i, err := a.prepareServer(r)
+	return a.record(ctx, i, err)
+}
+
+// record records a certificate that was signed, alone.
+func (a *Authority) record(ctx context.Context, i *Issued, err error) (*Issued, error) {
+	if err == nil {
+		err = a.store.AddCertificate(ctx, i.By, i.Certificate, i.Event)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func (a *Authority) prepareServer(r ServerRequest) (*Issued, error) {
 	iss, err := a.signing(Server)
 	if err != nil {
 		return nil, err
@@ -81,13 +95,18 @@ func (a *Authority) IssueServer(ctx context.Context, r ServerRequest) (*Issued, 
 			break
 		}
 	}
-	return a.issue(ctx, iss, tmpl, r.Key, Certificate{Profile: ProfileServer, Person: r.Origin.Person, Names: clean, Renews: r.renews}, r.Origin)
+	return a.sign(iss, tmpl, r.Key, Certificate{Profile: ProfileServer, Person: r.By.Person, Names: clean, Renews: r.renews}, r.By)
 }
 
 // IssueClient issues a client certificate, which becomes the person's
 // credential. It fails with Denied for a person who is not active. It is in the
 // store when this returns.
 func (a *Authority) IssueClient(ctx context.Context, r ClientRequest) (*Issued, error) {
+	i, err := a.prepareClient(ctx, r)
+	return a.record(ctx, i, err)
+}
+
+func (a *Authority) prepareClient(ctx context.Context, r ClientRequest) (*Issued, error) {
 	iss, err := a.signing(Client)
 	if err != nil {
 		return nil, err
@@ -115,7 +134,8 @@ func (a *Authority) IssueClient(ctx context.Context, r ClientRequest) (*Issued, 
 	if tmpl.RawSubject, err = a.clientSubject(p, r.Units); err != nil {
 		return nil, err
 	}
-	return a.issue(ctx, iss, tmpl, r.Key, Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}, r.Origin)
+	c := Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}
+	return a.sign(iss, tmpl, r.Key, c, r.By)
 }
 
 var (
@@ -190,10 +210,9 @@ func (a *Authority) leafTemplate(iss *issuer, validity time.Duration, usage x509
 	return tmpl
 }
 
-// issue signs the template for the key, records the certificate, and only then
-// returns it.
-func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by Origin) (*Issued, error) {
-	out := &Issued{Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
+// sign signs the template for the key. The certificate is not recorded yet.
+func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by postern.Actor) (*Issued, error) {
+	out := &Issued{By: by, Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
 	if !tmpl.NotAfter.After(a.now()) {
 		return nil, endedError(iss, "has expired")
 	}
@@ -224,12 +243,9 @@ func (a *Authority) issue(ctx context.Context, iss *issuer, tmpl *x509.Certifica
 	if out.Leaf, err = x509.ParseCertificate(der); err != nil {
 		return nil, postern.Errorf(postern.Internal, "the certificate just signed does not parse: %w", err)
 	}
-	rec := a.record(out.Leaf, iss.ID, c.Profile)
-	rec.Person, rec.Label, rec.Names, rec.Renews = c.Person, c.Label, c.Names, c.Renews
-	if err := a.store.AddCertificate(ctx, rec, issuedEvent(rec, by)); err != nil {
-		return nil, err
-	}
-	out.Certificate = rec
+	out.Certificate = a.entry(out.Leaf, iss.ID, c.Profile)
+	out.Person, out.Label, out.Names, out.Renews = c.Person, c.Label, c.Names, c.Renews
+	out.Event = issuedEvent(out.Certificate, by)
 	return out, nil
 }
 
@@ -268,8 +284,8 @@ func (a *Authority) PermitKey(ctx context.Context, pub crypto.PublicKey) error {
 // ErrKeyKnown refuses a key that was revoked for compromise.
 var ErrKeyKnown error = postern.Errorf(postern.Denied, "the key was revoked because others may know it").WithHint("make a new key")
 
-// record returns what the store keeps of a certificate.
-func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) Certificate {
+// entry returns what the store keeps of a certificate.
+func (a *Authority) entry(cert *x509.Certificate, issuer string, p Profile) Certificate {
 	return Certificate{
 		Serial:    SerialString(cert.SerialNumber),
 		Issuer:    issuer,
@@ -283,7 +299,7 @@ func (a *Authority) record(cert *x509.Certificate, issuer string, p Profile) Cer
 	}
 }
 
-func issuedEvent(c Certificate, by Origin) postern.Event {
+func issuedEvent(c Certificate, by postern.Actor) postern.Event {
 	ev := postern.Event{
 		Kind:    postern.EventCertIssued,
 		Outcome: postern.OK,
@@ -296,11 +312,11 @@ func issuedEvent(c Certificate, by Origin) postern.Event {
 	if len(c.Names) > 0 {
 		ev.Details["names"] = strings.Join(c.Names, " ")
 	}
-	if by.Person != "" && by.Person != c.Person {
-		ev.Details["by"] = by.Person
+	if other := by.By(c.Person); other != "" {
+		ev.Details["by"] = other
 	}
-	if by.Token != "" {
-		ev.Details["token"] = by.Token
+	if by.Credential.Kind == string(postern.APIToken) {
+		ev.Details["token"] = by.Credential.ID
 	}
 	if c.Renews != "" {
 		ev.Kind = postern.EventCertRenewed
@@ -314,15 +330,22 @@ type RenewRequest struct {
 	Key      crypto.PublicKey // nil: make a key
 	SameKey  bool             // certify the old key again
 	Validity time.Duration    // 0: the configured one
-	Origin   Origin
+	By       postern.Actor
 }
 
 // Renew issues a certificate for the names, or the person, of an older one. An
 // expired certificate can be renewed. A revoked one cannot, unless it was revoked
 // with its CA alone: then for a new key, whatever was wrong with the CA. The old
 // one stays valid until it expires or is revoked. A client certificate carries
-// the person's present e-mail address.
+// the person's present e-mail address. It is in the store when this returns.
 func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*Issued, error) {
+	i, err := a.PrepareRenewal(ctx, serial, r)
+	return a.record(ctx, i, err)
+}
+
+// PrepareRenewal is Renew for a caller that records the certificate with what
+// belongs to it: see [Issued].
+func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRequest) (*Issued, error) {
 	old, err := a.store.Certificate(ctx, serial)
 	if err != nil {
 		return nil, err
@@ -341,15 +364,15 @@ func (a *Authority) Renew(ctx context.Context, serial string, r RenewRequest) (*
 	}
 	switch old.Profile {
 	case ProfileServer:
-		by := r.Origin
+		by := r.By
 		if by.Person == "" {
 			by.Person = old.Person
 		}
-		return a.IssueServer(ctx, ServerRequest{Names: old.Names, Key: r.Key, Validity: r.Validity, Origin: by, renews: serial})
+		return a.prepareServer(ServerRequest{Names: old.Names, Key: r.Key, Validity: r.Validity, By: by, renews: serial})
 	case ProfileClient:
-		return a.IssueClient(ctx, ClientRequest{
+		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
-			Key: r.Key, Validity: r.Validity, Origin: r.Origin, renews: serial,
+			Key: r.Key, Validity: r.Validity, By: r.By, renews: serial,
 		})
 	}
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)

@@ -99,7 +99,7 @@ func TestCAKeyIsNotCertified(t *testing.T) {
 	for _, id := range []string{"root", "server", "client", "ssh-user"} {
 		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.example"}}, keys["test:"+id])
 		must(t, err)
-		_, err = a.SignCSR(t.Context(), der, ca.SignRequest{Profile: ca.ProfileServer})
+		_, err = a.IssueCSR(t.Context(), der, ca.SignRequest{Profile: ca.ProfileServer})
 		wantCode(t, err, postern.Denied, "key of the "+id+" CA")
 	}
 }

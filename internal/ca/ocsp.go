@@ -259,8 +259,8 @@ func (a *Authority) newOCSPSigner(ctx context.Context, iss *issuer) (*ocspSigner
 	tmpl.Subject = pkix.Name{Organization: []string{a.cfg.Name}, CommonName: iss.cert.Subject.CommonName + " OCSP"}
 	tmpl.OCSPServer, tmpl.CRLDistributionPoints = nil, nil
 	tmpl.ExtraExtensions = []pkix.Extension{{Id: oidOCSPNoCheck, Value: asn1.NullBytes}}
-	out, err := a.issue(ctx, iss, tmpl, key.Public(), Certificate{Profile: ProfileOCSP}, Origin{})
-	if err != nil {
+	out, err := a.sign(iss, tmpl, key.Public(), Certificate{Profile: ProfileOCSP}, postern.Actor{})
+	if out, err = a.record(ctx, out, err); err != nil {
 		return nil, err
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())

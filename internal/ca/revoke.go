@@ -80,7 +80,7 @@ func ParseReason(s string) (Reason, error) {
 // An intermediate takes with it all that it issued: who checks leaves alone
 // would go on believing in them. It signs nothing more than revocation lists and
 // the certificates of OCSP signers; other servers take that up within a second.
-func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by Origin) error {
+func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by postern.Actor) error {
 	if !reason.Valid() {
 		return postern.Errorf(postern.Invalid, "%d is not a reason for revocation", int(reason))
 	}
@@ -100,7 +100,7 @@ func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by
 
 // revokeKey revokes what is left of the certificates of a key that others may
 // know.
-func (a *Authority) revokeKey(ctx context.Context, key string, by Origin) error {
+func (a *Authority) revokeKey(ctx context.Context, key string, by postern.Actor) error {
 	list, err := a.store.Certificates(ctx, Filter{Key: key, Valid: a.now()})
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (a *Authority) revokeKey(ctx context.Context, key string, by Origin) error 
 	return nil
 }
 
-func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reason Reason, by Origin) error {
+func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reason Reason, by postern.Actor) error {
 	i := a.Owner(c)
 	if i == nil {
 		return postern.Errorf(postern.Internal, "no CA has the certificate %s", c.Serial)
@@ -147,7 +147,7 @@ func (a *Authority) Owner(c Certificate) *Issuer {
 	return nil
 }
 
-func revokedEvent(c Certificate, reason Reason, by Origin) postern.Event {
+func revokedEvent(c Certificate, reason Reason, by postern.Actor) postern.Event {
 	ev := postern.Event{
 		Kind:    postern.EventCertRevoked,
 		Outcome: postern.OK,
@@ -157,8 +157,8 @@ func revokedEvent(c Certificate, reason Reason, by Origin) postern.Event {
 		Reason:  reason.String(),
 		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: c.Serial}},
 	}
-	if by.Person != "" && by.Person != c.Person {
-		ev.Details = map[string]string{"by": by.Person}
+	if other := by.By(c.Person); other != "" {
+		ev.Details = map[string]string{"by": other}
 	}
 	return ev
 }

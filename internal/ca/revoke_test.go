@@ -31,8 +31,8 @@ func TestRevokedIntermediate(t *testing.T) {
 	}
 
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		must(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, ca.Origin{}))
-		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, ca.Origin{}), postern.Conflict, "already")
+		must(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, postern.Actor{}))
+		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
 	}
 	for who, x := range map[string]*ca.Authority{"itself": a, "another server": b} {
 		_, err := x.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
@@ -96,7 +96,7 @@ func TestRevokedIntermediate(t *testing.T) {
 	if again, err := a.Renew(t.Context(), dan.Serial, ca.RenewRequest{}); err != nil || again.Person != "dan" {
 		t.Errorf("dan's is renewed: %+v, %v", again, err)
 	}
-	must(t, a.Revoke(t.Context(), renewed.Serial, ca.Superseded, ca.Origin{}))
+	must(t, a.Revoke(t.Context(), renewed.Serial, ca.Superseded, postern.Actor{}))
 	_, err = a.Renew(t.Context(), renewed.Serial, ca.RenewRequest{})
 	wantCode(t, err, postern.Denied, "is revoked")
 
@@ -111,7 +111,7 @@ func TestRevokedIntermediate(t *testing.T) {
 		if want == "Postern Server CA 3" {
 			three, err := x509.ParseCertificate(third.Certificate)
 			must(t, err)
-			must(t, a.Revoke(t.Context(), ca.SerialString(three.SerialNumber), ca.Superseded, ca.Origin{}))
+			must(t, a.Revoke(t.Context(), ca.SerialString(three.SerialNumber), ca.Superseded, postern.Actor{}))
 		}
 	}
 }
@@ -133,7 +133,7 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 	a, _ := house(t, ca.Config{})
 	request := csr(t, x509.CertificateRequest{DNSNames: []string{"a.example"}})
 	sign := func() (*ca.Issued, error) {
-		return a.SignCSR(t.Context(), request, ca.SignRequest{Profile: ca.ProfileServer})
+		return a.IssueCSR(t.Context(), request, ca.SignRequest{Profile: ca.ProfileServer})
 	}
 	old, err := sign()
 	must(t, err)
@@ -142,11 +142,11 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 	other, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
 
-	must(t, a.Revoke(t.Context(), other.Serial, ca.Superseded, ca.Origin{}))
+	must(t, a.Revoke(t.Context(), other.Serial, ca.Superseded, postern.Actor{}))
 	if _, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Key: other.Leaf.PublicKey}); err != nil {
 		t.Errorf("a key that is still its holder's alone: %v", err)
 	}
-	must(t, a.Revoke(t.Context(), old.Serial, ca.KeyCompromise, ca.Origin{}))
+	must(t, a.Revoke(t.Context(), old.Serial, ca.KeyCompromise, postern.Actor{}))
 	if c, err := a.Load(t.Context(), twin.Serial); err != nil || c.Reason != ca.KeyCompromise {
 		t.Errorf("the key's other certificate is %s, %v", c.Status(time.Now()), err)
 	}

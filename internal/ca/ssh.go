@@ -28,7 +28,7 @@ type SSHUserRequest struct {
 	Sources      []string      // addresses or networks it may be used from; nil: any
 	ForceCommand string        // "": none
 	Extensions   []string      // permit-pty and so on; nil: permit-pty alone
-	Origin       Origin
+	By           postern.Actor
 }
 
 // SSHHostRequest asks for an SSH host certificate.
@@ -36,7 +36,7 @@ type SSHHostRequest struct {
 	Names    []string // host names and addresses that clients type; the first becomes the key ID
 	Key      ssh.PublicKey
 	Validity time.Duration // 0: the configured one
-	Origin   Origin
+	By       postern.Actor
 }
 
 // SSHExtensions are the extensions that a user certificate may carry
@@ -76,7 +76,7 @@ func (a *Authority) SignSSHUser(ctx context.Context, r SSHUserRequest) (*SSHIssu
 		return nil, err
 	}
 	cert := &ssh.Certificate{Key: r.Key, CertType: ssh.UserCert, KeyId: p.Name, ValidPrincipals: r.Principals, Permissions: perms}
-	return a.signSSH(ctx, SSHUser, cert, p.Name, r.Validity, a.cfg.SSHUserValidity, r.Origin)
+	return a.signSSH(ctx, SSHUser, cert, p.Name, r.Validity, a.cfg.SSHUserValidity, r.By)
 }
 
 // SignSSHHost certifies a host's key. It is in the store when this returns.
@@ -91,7 +91,7 @@ func (a *Authority) SignSSHHost(ctx context.Context, r SSHHostRequest) (*SSHIssu
 		}
 	}
 	cert := &ssh.Certificate{Key: r.Key, CertType: ssh.HostCert, KeyId: clean[0], ValidPrincipals: clean}
-	return a.signSSH(ctx, SSHHost, cert, "", r.Validity, a.cfg.SSHHostValidity, r.Origin)
+	return a.signSSH(ctx, SSHHost, cert, "", r.Validity, a.cfg.SSHHostValidity, r.By)
 }
 
 // checkPrincipals refuses a certificate without principals: sshd takes it for
@@ -142,7 +142,7 @@ func sshPermissions(r SSHUserRequest) (ssh.Permissions, error) {
 	return perms, nil
 }
 
-func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string, validity, standard time.Duration, by Origin) (*SSHIssued, error) {
+func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string, validity, standard time.Duration, by postern.Actor) (*SSHIssued, error) {
 	iss, err := a.signing(role)
 	if err != nil {
 		return nil, err
@@ -171,7 +171,7 @@ func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificat
 		Fingerprint: ssh.FingerprintSHA256(cert.Key), Certificate: cert.Marshal(),
 		ValidAfter: after, ValidBefore: before, Issued: a.cfg.Now().UTC().Truncate(time.Microsecond),
 	}
-	if err := a.store.AddSSHCertificate(ctx, rec, sshIssuedEvent(rec, cert, by)); err != nil {
+	if err := a.store.AddSSHCertificate(ctx, by, rec, sshIssuedEvent(rec, cert, by)); err != nil {
 		return nil, err
 	}
 	return &SSHIssued{SSHCertificate: rec, Cert: cert}, nil
@@ -222,7 +222,7 @@ func (a *Authority) checkSSHKey(key ssh.PublicKey) error {
 	return nil
 }
 
-func sshIssuedEvent(c SSHCertificate, cert *ssh.Certificate, by Origin) postern.Event {
+func sshIssuedEvent(c SSHCertificate, cert *ssh.Certificate, by postern.Actor) postern.Event {
 	serial := strconv.FormatUint(c.Serial, 10)
 	ev := postern.Event{
 		Kind: postern.EventSSHCertIssued, Outcome: postern.OK, Person: c.Person, Address: by.Address, Object: serial,
@@ -233,8 +233,8 @@ func sshIssuedEvent(c SSHCertificate, cert *ssh.Certificate, by Origin) postern.
 		},
 	}
 	maps.Copy(ev.Details, cert.CriticalOptions)
-	if by.Person != "" && by.Person != c.Person {
-		ev.Details["by"] = by.Person
+	if other := by.By(c.Person); other != "" {
+		ev.Details["by"] = other
 	}
 	return ev
 }
@@ -267,7 +267,7 @@ func (s *sshSerials) next(ctx context.Context, store Store) (uint64, error) {
 
 // RevokeSSH revokes an SSH certificate by its serial number. The next KRL holds
 // it.
-func (a *Authority) RevokeSSH(ctx context.Context, serial uint64, by Origin) error {
+func (a *Authority) RevokeSSH(ctx context.Context, serial uint64, by postern.Actor) error {
 	c, err := a.store.SSHCertificate(ctx, serial)
 	if err != nil {
 		return err
@@ -280,7 +280,7 @@ func (a *Authority) RevokeSSH(ctx context.Context, serial uint64, by Origin) err
 }
 
 // RevokeSSHKey revokes a plain SSH key, and with it every certificate for it.
-func (a *Authority) RevokeSSHKey(ctx context.Context, key ssh.PublicKey, by Origin) error {
+func (a *Authority) RevokeSSHKey(ctx context.Context, key ssh.PublicKey, by postern.Actor) error {
 	if cert, ok := key.(*ssh.Certificate); ok {
 		key = cert.Key
 	}

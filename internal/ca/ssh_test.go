@@ -63,13 +63,13 @@ func TestKRLAsOpenSSHReadsIt(t *testing.T) {
 	}
 	revoked := map[int]bool{0: true, 3: true, 4: true, 5: true, 6: true, 9: true}
 	for i := range revoked {
-		must(t, a.RevokeSSH(t.Context(), certs[i].Serial, ca.Origin{}))
+		must(t, a.RevokeSSH(t.Context(), certs[i].Serial, postern.Actor{}))
 	}
 	key, other := sshKey(t), sshKey(t)
 	certOfKey, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: key})
 	must(t, err)
-	must(t, a.RevokeSSHKey(t.Context(), key, ca.Origin{}))
-	must(t, a.RevokeSSHKey(t.Context(), sshKey(t), ca.Origin{}))
+	must(t, a.RevokeSSHKey(t.Context(), key, postern.Actor{}))
+	must(t, a.RevokeSSHKey(t.Context(), sshKey(t), postern.Actor{}))
 	_, err = a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: key})
 	wantCode(t, err, postern.Denied, "revoked")
 	krl, err := a.KRL(t.Context())

@@ -150,11 +150,11 @@ type Store interface {
 	SetCASetting(ctx context.Context, name, value string) error
 
 	// AddCertificate records c. It fails with Unavailable if the issuer was revoked,
-	// but for what signs OCSP answers, and with Denied if the key was revoked for
-	// compromise or what the [postern.Asker] showed does not count any more. If c is a
-	// client certificate its person must be active and its key in nobody else's
+	// unless c signs OCSP answers, and with Denied if the key was revoked for
+	// compromise or the actor's credential is not valid any more. If c is a
+	// client certificate its person must be active and its key in no other person's
 	// client certificate (Denied), and it becomes the person's credential.
-	AddCertificate(ctx context.Context, c Certificate, event postern.Event) error
+	AddCertificate(ctx context.Context, by postern.Actor, c Certificate, event postern.Event) error
 	// Certificate returns a NotFound error for a serial that was never issued.
 	Certificate(ctx context.Context, serial string) (Certificate, error)
 	// Certificates returns them newest first.
@@ -181,10 +181,10 @@ type Store interface {
 	// SSHSerials returns the first of n consecutive serial numbers, at least 1,
 	// that nobody else was or will be given.
 	SSHSerials(ctx context.Context, n int) (uint64, error)
-	// AddSSHCertificate records c, whose key must not be revoked (Denied), while what
-	// the [postern.Asker] showed counts (Denied). If c.Person is set, the person must
+	// AddSSHCertificate records c, whose key must not be revoked (Denied), while the
+	// actor's credential is valid (Denied). If c.Person is set, the person must
 	// be active (Denied), and it becomes the person's credential.
-	AddSSHCertificate(ctx context.Context, c SSHCertificate, event postern.Event) error
+	AddSSHCertificate(ctx context.Context, by postern.Actor, c SSHCertificate, event postern.Event) error
 	SSHCertificate(ctx context.Context, serial uint64) (SSHCertificate, error)
 	// SSHCertificates returns a person's, or everybody's for "", newest first.
 	SSHCertificates(ctx context.Context, person string) ([]SSHCertificate, error)

@@ -37,7 +37,7 @@ func (p *Portal) renderPeople(r *request, status int, errs map[string]string) er
 func (p *Portal) invite(r *request) error {
 	who, err := p.newPerson(r)
 	if err == nil {
-		err = p.People.AddPerson(r.Context(), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
+		err = p.People.AddPerson(r.Context(), p.actor(r), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
 		if err != nil && postern.CodeOf(err) == postern.Conflict {
 			err = beside("name", err)
 		}
@@ -103,7 +103,7 @@ func (p *Portal) personForm(r *request, who *postern.Person) error {
 const maxFullName = 64
 
 func (p *Portal) sendInvitation(r *request, who postern.Person) error {
-	made, err := p.Links.Invite(r.Context(), who)
+	made, err := p.Links.Invite(r.Context(), p.actor(r), who)
 	if err != nil {
 		return err
 	}
@@ -184,12 +184,12 @@ func (p *Portal) personDo(r *request) error {
 	case do == "suspend" && who.Name == r.who.Name:
 		return postern.Errorf(postern.Invalid, "You cannot suspend yourself.").WithHint("Ask another administrator.")
 	case do == "suspend":
-		if err := p.People.SetPersonStatus(r.Context(), who.Name, postern.PersonSuspended, p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
+		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonSuspended, p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
 			return err
 		}
 		p.see(r, back+"?done=suspended")
 	case do == "resume":
-		if err := p.People.SetPersonStatus(r.Context(), who.Name, postern.PersonActive, p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
+		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonActive, p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
 			return err
 		}
 		p.see(r, back+"?done=resumed")
@@ -226,7 +226,7 @@ func (p *Portal) changePerson(r *request, who postern.Person) error {
 
 func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.Person)) error {
 	e := p.personEvent(r, postern.EventPersonChanged, who.Name)
-	if _, err := p.People.ChangePerson(r.Context(), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
+	if _, err := p.People.ChangePerson(r.Context(), p.actor(r), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
 		return err
 	}
 	p.see(r, "/admin/people/"+who.Name+"?done=changed")
@@ -238,7 +238,7 @@ func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.
 func (p *Portal) recoverPerson(r *request, who postern.Person) error {
 	e := p.recoveredEvent(r, who.Name, "the administrator "+r.who.Name)
 	e.Details = map[string]string{"by": r.who.Name}
-	made, _, err := p.Links.RecoverNow(r.Context(), who, e, r.PostForm.Has("keep"))
+	made, _, err := p.Links.RecoverNow(r.Context(), p.actor(r), who, e, r.PostForm.Has("keep"))
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func (p *Portal) allowNames(r *request) error {
 			return p.renderNames(r, 400, map[string]string{"person": "There is no such person."})
 		}
 	}
-	if err := p.Store.PutAllowed(r.Context(), a, p.allowEvent(r, a, postern.OK)); err != nil {
+	if err := p.Store.PutAllowed(r.Context(), p.actor(r), a, p.allowEvent(r, a, postern.OK)); err != nil {
 		return err
 	}
 	p.see(r, "/admin/names?done=allowed")
@@ -298,7 +298,7 @@ func (p *Portal) allowEvent(r *request, a Allowed, outcome postern.Outcome) post
 
 func (p *Portal) dropNames(r *request) error {
 	a := Allowed{Pattern: r.PostForm.Get("pattern"), Person: r.PostForm.Get("person")}
-	if err := p.Store.DropAllowed(r.Context(), a.Pattern, a.Person, p.allowEvent(r, a, postern.Refused)); err != nil {
+	if err := p.Store.DropAllowed(r.Context(), p.actor(r), a.Pattern, a.Person, p.allowEvent(r, a, postern.Refused)); err != nil {
 		return err
 	}
 	p.see(r, "/admin/names?done=dropped")
@@ -320,7 +320,7 @@ func (p *Portal) refuseName(r *request) error {
 	q := asked[i]
 	q.Asked = time.Time{}
 	e := p.nameEvent(r, q, postern.Refused, "refused by "+r.who.Name)
-	if err := p.Store.PutProof(r.Context(), q, e); err != nil {
+	if err := p.Store.PutProof(r.Context(), p.actor(r), q, e); err != nil {
 		return err
 	}
 	p.see(r, "/admin/names?done=refused")

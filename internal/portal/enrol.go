@@ -124,15 +124,15 @@ func (p *Portal) enrolled(r *request) (issue, error) {
 		how := "a mailed link"
 		e.Recovery = &Recovery{Event: p.recoveredEvent(r, who.Name, how), Mail: p.Links.recovered(who, how)}
 	}
-	return p.certify(r, who, e, func(ctx context.Context) (Certificate, error) {
-		return p.Authority.IssueClient(ctx, who.Name, label, req, p.origin(r, who.Name))
+	return p.certify(r, who, e, func(e Enrolment) (Certificate, Enrolled, error) {
+		return p.Authority.IssueClient(ctx, p.actor(r), who.Name, label, req, e)
 	})
 }
 
 // addSignedUp adds a person by their own wish. The link that they came with is
 // not spent yet: it stays good for their first certificate.
 func (p *Portal) addSignedUp(r *request, who postern.Person) error {
-	err := p.People.AddPerson(r.Context(), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
+	err := p.People.AddPerson(r.Context(), p.actor(r), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
 	if err != nil && postern.CodeOf(err) == postern.Conflict {
 		return wrong("person", "That name is taken. Choose another.")
 	}
@@ -195,23 +195,21 @@ type Enrolment struct {
 // Enrolled is what came of it.
 type Enrolled struct {
 	Off   Off
-	Codes bool // whether the codes count
+	Codes bool // whether the codes are theirs now
 }
 
 // certify issues a certificate to a person, and does what goes with it in the
 // transaction that records it: either all of it happens, or nothing.
-func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne func(context.Context) (Certificate, error)) (issue, error) {
+func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne func(Enrolment) (Certificate, Enrolled, error)) (issue, error) {
 	res := issue{Person: who}
 	e.Person, e.Address, e.Now = who.Name, p.peer(r), p.now()
 	codes, kept := newCodes()
 	if e.Purpose != "" {
 		e.Codes = kept
 	}
-	done, err := p.Store.Enrol(r.Context(), e, func(ctx context.Context) (err error) {
-		res.Certificate, err = issueOne(ctx)
-		return err
-	})
-	if err != nil {
+	var done Enrolled
+	var err error
+	if res.Certificate, done, err = issueOne(e); err != nil {
 		if errors.Is(err, ErrLink) {
 			return issue{}, beside("code", err)
 		}
@@ -275,10 +273,6 @@ func (p *Portal) given(r *request) (issue, bool) {
 	}
 	who, err := p.People.Person(ctx, c.Person)
 	return issue{Certificate: c, Person: who, Again: true}, err == nil && who.Active()
-}
-
-func (p *Portal) origin(r *request, person string) Origin {
-	return Origin{Person: person, Address: p.peer(r)}
 }
 
 // issued answers with a client certificate: JSON for the page's script, which
@@ -372,7 +366,7 @@ func (p *Portal) sendKnown(ctx context.Context, who postern.Person) {
 		return
 	}
 	if len(have) == 0 {
-		_, err = p.Links.Invite(ctx, who)
+		_, err = p.Links.Invite(ctx, postern.Actor{}, who)
 		p.keep(err)
 		return
 	}

@@ -15,26 +15,26 @@ import (
 type Keyring interface {
 	// RegisterYubiKey gives a YubiKey to the person who proves, by the code that
 	// it typed, to have it in hand.
-	RegisterYubiKey(ctx context.Context, person, label, typed, address string) error
+	RegisterYubiKey(ctx context.Context, by postern.Actor, label, typed string) error
 	// NewTOTP makes a secret for an authenticator app. It counts for nothing until
 	// AddTOTP is called with what NewTOTP returned.
 	NewTOTP(ctx context.Context, person, label, issuer string) (PendingTOTP, error)
 	// AddTOTP adds the app to the person who proves, by a first code, that it has
 	// the secret. With the error Denied the code was wrong, and the app is
 	// returned to be tried again.
-	AddTOTP(ctx context.Context, person, token, code, issuer string) (PendingTOTP, error)
+	AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (PendingTOTP, error)
 	// AddACMEKey makes an external account binding key (RFC 8555, 7.3.4), whose
 	// second half is shown once.
-	AddACMEKey(ctx context.Context, person, label string) (id, key string, err error)
+	AddACMEKey(ctx context.Context, by postern.Actor, label string) (id, key string, err error)
 	ACMEKeys(ctx context.Context, person string) ([]ACMEKey, error)
 	// SetACMEKey disables or enables a key, and the account that it bound.
-	SetACMEKey(ctx context.Context, person, id string, enabled bool) error
+	SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error
 	// SignSSH certifies an SSH key, given as a line of a .pub file, for as long
 	// and for the accounts that the house's rules give the person.
-	SignSSH(ctx context.Context, person, line, address string) (SSHCertificate, error)
+	SignSSH(ctx context.Context, by postern.Actor, line string) (SSHCertificate, error)
 	// RevokeSSH revokes one of the person's SSH certificates; NotFound if it is
 	// nobody's, or somebody else's.
-	RevokeSSH(ctx context.Context, person, serial, address string) error
+	RevokeSSH(ctx context.Context, by postern.Actor, serial string) error
 }
 
 // PendingTOTP is an authenticator app that has not shown a code yet.
@@ -110,7 +110,7 @@ func (p *Portal) keyStatus(r *request) error {
 	if i < 0 || all[i].Status == postern.CredentialRevoked {
 		return postern.Errorf(postern.NotFound, "You have no such key.")
 	}
-	if err := p.People.SetCredentialStatus(r.Context(), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
+	if err := p.People.SetCredentialStatus(r.Context(), p.actor(r), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
 		return err
 	}
 	p.see(r, "/keys?done="+string(status))
@@ -152,7 +152,7 @@ func (p *Portal) keyWrong(r *request, field string, err error) error {
 func (p *Portal) addYubiKey(r *request) error {
 	label, err := p.adding(r)
 	if err == nil {
-		err = p.Keyring.RegisterYubiKey(r.Context(), r.who.Name, label, r.PostForm.Get("touch"), p.peer(r))
+		err = p.Keyring.RegisterYubiKey(r.Context(), p.actor(r), label, r.PostForm.Get("touch"))
 	}
 	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
 		err = wrong("touch", "The key was not added: it is not known here, or somebody else's, or that code was used before.")
@@ -193,7 +193,7 @@ func (p *Portal) addTOTP(r *request) error {
 	_, err := p.adding(r)
 	var t PendingTOTP
 	if err == nil {
-		t, err = p.Keyring.AddTOTP(r.Context(), r.who.Name, r.PostForm.Get("app"), r.PostForm.Get("first"), p.Name)
+		t, err = p.Keyring.AddTOTP(r.Context(), p.actor(r), r.PostForm.Get("app"), r.PostForm.Get("first"), p.Name)
 	}
 	switch {
 	case err != nil && postern.CodeOf(err) == postern.Denied && t.URL != "":
@@ -210,7 +210,7 @@ func (p *Portal) addACMEKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "acme", err)
 	}
-	id, key, err := p.Keyring.AddACMEKey(r.Context(), r.who.Name, label)
+	id, key, err := p.Keyring.AddACMEKey(r.Context(), p.actor(r), label)
 	if err != nil {
 		return p.keyWrong(r, "acme", err)
 	}
@@ -223,7 +223,7 @@ func (p *Portal) acmeKeyStatus(r *request) error {
 	if p.Keyring == nil || do != "disable" && do != "enable" {
 		return postern.Errorf(postern.NotFound, "There is no such page here.")
 	}
-	if err := p.Keyring.SetACMEKey(r.Context(), r.who.Name, r.PostForm.Get("id"), do == "enable"); err != nil {
+	if err := p.Keyring.SetACMEKey(r.Context(), p.actor(r), r.PostForm.Get("id"), do == "enable"); err != nil {
 		return err
 	}
 	p.see(r, map[string]string{"disable": "/keys?done=disabled", "enable": "/keys?done=active"}[do])
@@ -234,7 +234,7 @@ func (p *Portal) signSSH(r *request) error {
 	_, err := p.adding(r)
 	var c SSHCertificate
 	if err == nil {
-		c, err = p.Keyring.SignSSH(r.Context(), r.who.Name, r.PostForm.Get("public_key"), p.peer(r))
+		c, err = p.Keyring.SignSSH(r.Context(), p.actor(r), r.PostForm.Get("public_key"))
 	}
 	if err != nil {
 		return p.keyWrong(r, "public_key", err)
@@ -247,7 +247,7 @@ func (p *Portal) revokeSSH(r *request) error {
 	if p.Keyring == nil {
 		return postern.Errorf(postern.NotFound, "There is no such page here.")
 	}
-	if err := p.Keyring.RevokeSSH(r.Context(), r.who.Name, r.PostForm.Get("id"), p.peer(r)); err != nil {
+	if err := p.Keyring.RevokeSSH(r.Context(), p.actor(r), r.PostForm.Get("id")); err != nil {
 		return err
 	}
 	p.see(r, "/keys?done=revoked")

@@ -64,10 +64,10 @@ type Links struct {
 // any number of servers, at most one succeeds, and none for a link that has
 // expired.
 type LinkStore interface {
-	PutLink(ctx context.Context, f Fresh) error
+	PutLink(ctx context.Context, by postern.Actor, f Fresh) error
 	Link(ctx context.Context, hash [32]byte) (Link, error) // NotFound
-	Recover(ctx context.Context, r Recovery) (Off, error)
-	AnswerLink(ctx context.Context, hash [32]byte, now time.Time, p *Proof, e postern.Event) error
+	Recover(ctx context.Context, by postern.Actor, r Recovery) (Off, error)
+	AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *Proof, e postern.Event) error
 }
 
 // NewLinks returns Links for use outside the site, as by a command line.
@@ -128,31 +128,31 @@ type Made struct {
 
 // Invite makes a link by which the person enrols, and sends it if mail is
 // configured and the person has an address.
-func (l *Links) Invite(ctx context.Context, who postern.Person) (Made, error) {
-	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.LinkLife, inviteMessage)
+func (l *Links) Invite(ctx context.Context, by postern.Actor, who postern.Person) (Made, error) {
+	return l.put(ctx, by, Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.LinkLife, inviteMessage)
 }
 
 // Device makes a link by which the person adds a device. It is shown, not sent.
-func (l *Links) Device(ctx context.Context, who postern.Person) (Made, error) {
-	return l.put(ctx, Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
+func (l *Links) Device(ctx context.Context, by postern.Actor, who postern.Person) (Made, error) {
+	return l.put(ctx, by, Link{Purpose: Enrol, Person: who.Name}, who, l.ShortLinkLife, nil)
 }
 
 func (l *Links) signUp(ctx context.Context, email string) error {
-	_, err := l.put(ctx, Link{Purpose: SignUp, Email: email}, postern.Person{Email: email}, l.ShortLinkLife, signUpMessage)
+	_, err := l.put(ctx, postern.Actor{}, Link{Purpose: SignUp, Email: email}, postern.Person{Email: email}, l.ShortLinkLife, signUpMessage)
 	return err
 }
 
-func (l *Links) prove(ctx context.Context, who postern.Person, name, email string) error {
-	_, err := l.put(ctx, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, postern.Person{}, l.LinkLife, proveMessage)
+func (l *Links) prove(ctx context.Context, by postern.Actor, who postern.Person, name, email string) error {
+	_, err := l.put(ctx, by, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, postern.Person{}, l.LinkLife, proveMessage)
 	return err
 }
 
-func (l *Links) put(ctx context.Context, k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, error) {
+func (l *Links) put(ctx context.Context, by postern.Actor, k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, error) {
 	made, f, err := l.fresh(k, holder, life, message)
 	if err != nil {
 		return made, err
 	}
-	return made, l.Store.PutLink(ctx, f)
+	return made, l.Store.PutLink(ctx, by, f)
 }
 
 // fresh makes a link, for somebody who can be issued a certificate.

@@ -218,8 +218,8 @@ func (p *Portal) addDevice(r *request) (issue, error) {
 	if err != nil || again != nil {
 		return asBefore(again, r.who), err
 	}
-	return p.certify(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(ctx context.Context) (Certificate, error) {
-		return p.Authority.IssueClient(ctx, r.who.Name, label, req, p.origin(r, r.who.Name))
+	return p.certify(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(e Enrolment) (Certificate, Enrolled, error) {
+		return p.Authority.IssueClient(r.Context(), p.actor(r), r.who.Name, label, req, e)
 	})
 }
 
@@ -236,7 +236,7 @@ func (p *Portal) deviceLink(r *request) error {
 	if err := p.limit(r.Context(), "device/"+r.who.Name, 20, time.Hour); err != nil {
 		return err
 	}
-	made, err := p.Links.Device(r.Context(), r.who)
+	made, err := p.Links.Device(r.Context(), p.actor(r), r.who)
 	if err != nil {
 		return err
 	}
@@ -315,8 +315,8 @@ func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 		}
 		req = &parsed
 	}
-	res, err := p.certify(r, r.who, Enrolment{}, func(ctx context.Context) (Certificate, error) {
-		return p.Authority.Renew(ctx, c.Serial, req, p.origin(r, r.who.Name))
+	res, err := p.certify(r, r.who, Enrolment{}, func(e Enrolment) (Certificate, Enrolled, error) {
+		return p.Authority.Renew(r.Context(), p.actor(r), c.Serial, req, e)
 	})
 	return res.Certificate, err
 }
@@ -338,7 +338,7 @@ func (p *Portal) revoke(r *request) error {
 	if !ok {
 		reason = Unspecified
 	}
-	if err := p.Authority.Revoke(ctx, c.Serial, reason, p.origin(r, r.who.Name)); err != nil {
+	if err := p.Authority.Revoke(ctx, p.actor(r), c.Serial, reason); err != nil {
 		return err
 	}
 	p.tellRevoked(ctx, c, r.who.Name)

@@ -81,23 +81,24 @@ func (c *Config) Validate() error {
 
 // People is where persons are kept.
 //
-// An event that goes with a change is appended in the same transaction. All
-// methods are safe for concurrent use.
+// An event that goes with a change is appended in the same transaction. A method
+// that takes an actor writes nothing, and fails with Denied, once the actor's
+// credential is not valid any more. All methods are safe for concurrent use.
 type People interface {
-	Person(ctx context.Context, name string) (postern.Person, error)         // NotFound
-	PersonByEmail(ctx context.Context, email string) (postern.Person, error) // NotFound
-	People(ctx context.Context) ([]postern.Person, error)                    // by name
-	AddPerson(ctx context.Context, p postern.Person, e postern.Event) error  // Conflict if the name or the address is taken
+	Person(ctx context.Context, name string) (postern.Person, error)                          // NotFound
+	PersonByEmail(ctx context.Context, email string) (postern.Person, error)                  // NotFound
+	People(ctx context.Context) ([]postern.Person, error)                                     // by name
+	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error // Conflict if the name or the address is taken
 	// ChangePerson changes a person's address, full name and groups, and returns
 	// in words what has changed, which is the event's Reason; "" and no event if
 	// nothing has. With the address it changes who links go to: unused ones that
 	// went to the old address are void, and mail's message is queued. Conflict if
 	// somebody else has the address. Both functions may be called again.
-	ChangePerson(ctx context.Context, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
-	SetPersonStatus(ctx context.Context, name string, s postern.PersonStatus, e postern.Event) error
+	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
+	SetPersonStatus(ctx context.Context, by postern.Actor, name string, s postern.PersonStatus, e postern.Event) error
 	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound
 	CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error)
-	SetCredentialStatus(ctx context.Context, kind postern.CredentialKind, id string, s postern.CredentialStatus, e postern.Event) error
+	SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, s postern.CredentialStatus, e postern.Event) error
 }
 
 // Certificate is one that the authority has issued.
@@ -134,9 +135,6 @@ type Request struct {
 	Key   string   // hash of its public key, as in Certificate
 }
 
-// Origin says who asked for a change, and from which address.
-type Origin struct{ Person, Address string }
-
 // File is one file of a server's certificate layout.
 type File struct {
 	Path string `json:"path"` // relative
@@ -163,12 +161,16 @@ type Layout struct {
 // concurrent use.
 type Authority interface {
 	ParseCSR(csr []byte) (Request, error)
-	// IssueClient certifies the request's key for the person, active or Denied.
-	IssueClient(ctx context.Context, person, label string, r Request, by Origin) (Certificate, error)
-	IssueServer(ctx context.Context, names []string, r Request, by Origin) (Certificate, error)
+	// IssueClient issues a certificate for the request's key to the person, who must
+	// be active (Denied). This method, IssueServer and Renew do the Enrolment in the
+	// transaction that records the certificate: either all of it happens, or nothing.
+	// They fail with ErrLink if the link is not valid, with Conflict if the order is
+	// done, and with Denied once the actor's credential is not valid any more.
+	IssueClient(ctx context.Context, by postern.Actor, person, label string, r Request, e Enrolment) (Certificate, Enrolled, error)
+	IssueServer(ctx context.Context, by postern.Actor, names []string, r Request, e Enrolment) (Certificate, Enrolled, error)
 	// Renew issues a successor, for the same key if r is nil.
-	Renew(ctx context.Context, serial string, r *Request, by Origin) (Certificate, error)
-	Revoke(ctx context.Context, serial string, reason Reason, by Origin) error
+	Renew(ctx context.Context, by postern.Actor, serial string, r *Request, e Enrolment) (Certificate, Enrolled, error)
+	Revoke(ctx context.Context, by postern.Actor, serial string, reason Reason) error
 	Certificate(ctx context.Context, serial string) (Certificate, error) // NotFound
 	CertificatesOf(ctx context.Context, person string) ([]Certificate, error)
 	CertificatesOfKey(ctx context.Context, key string) ([]Certificate, error)

@@ -67,7 +67,7 @@ func (p *Portal) prove(r *request) error {
 		put, e.Outcome, e.Reason = nil, postern.Refused, "refused by the holder of the address"
 	}
 	proof.Proved = p.now().UTC()
-	if err := p.Store.AnswerLink(r.Context(), k.Hash, p.now(), put, e); err != nil {
+	if err := p.Store.AnswerLink(r.Context(), p.actor(r), k.Hash, p.now(), put, e); err != nil {
 		p.invalid(r, beside("code", err), "prove", provePageOf(q))
 		return nil
 	}

@@ -57,10 +57,9 @@ type RecoveryCode struct {
 //
 // Every method is one transaction, durable when it returns, and safe for
 // concurrent use, also by several servers. Where an event is given it is
-// appended in the same transaction. With a context that tells of a
-// [postern.Asker] it writes nothing, and fails with Denied, once what they came
-// with does not count any more; so do People, Authority and Keyring where they
-// write what lets somebody in.
+// appended in the same transaction. A method that takes an actor writes nothing,
+// and fails with Denied, once the actor's credential is not valid any more; so do
+// those of People, Authority and Keyring.
 type Store interface {
 	LinkStore
 	Outbox
@@ -78,13 +77,8 @@ type Store interface {
 	// ForgetExpired deletes links, orders, counters that are long past.
 	ForgetExpired(ctx context.Context, now time.Time) error
 
-	// Enrol has issue record one certificate, with the context that it is given,
-	// and does the Enrolment in the same transaction. It fails with ErrLink if the
-	// link does not count, and with Conflict if the order is done.
-	Enrol(ctx context.Context, e Enrolment, issue func(context.Context) error) (Enrolled, error)
-
 	// PutRecoveryCodes replaces all codes of a person.
-	PutRecoveryCodes(ctx context.Context, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
+	PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
 	// RecoveryCodes returns how many codes the person has left.
 	RecoveryCodes(ctx context.Context, person string) (int, error)
 
@@ -92,17 +86,17 @@ type Store interface {
 	// if there was none.
 	Proof(ctx context.Context, person, name, value string) (Proof, error)
 	// PutProof changes Method, Proved and Asked.
-	PutProof(ctx context.Context, p Proof, e postern.Event) error
+	PutProof(ctx context.Context, by postern.Actor, p Proof, e postern.Event) error
 	// AskedProofs returns the names that wait for an administrator.
 	AskedProofs(ctx context.Context) ([]Proof, error)
 
-	PutOrder(ctx context.Context, o Order) error
+	PutOrder(ctx context.Context, by postern.Actor, o Order) error
 	Order(ctx context.Context, id string) (Order, error) // NotFound
 	// OrdersOf returns a person's open orders, newest first.
 	OrdersOf(ctx context.Context, person string, now time.Time) ([]Order, error)
-	DropOrder(ctx context.Context, id string) error
+	DropOrder(ctx context.Context, by postern.Actor, id string) error
 
 	Allowed(ctx context.Context) ([]Allowed, error)
-	PutAllowed(ctx context.Context, a Allowed, e postern.Event) error
-	DropAllowed(ctx context.Context, pattern, person string, e postern.Event) error
+	PutAllowed(ctx context.Context, by postern.Actor, a Allowed, e postern.Event) error
+	DropAllowed(ctx context.Context, by postern.Actor, pattern, person string, e postern.Event) error
 }

@@ -95,7 +95,7 @@ func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 	if err != nil || !who.Active() {
 		who = postern.Person{} // nobody's codes: the same work, and never right
 	}
-	made, off, err := p.Links.withCode(ctx, who, p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
+	made, off, err := p.Links.withCode(ctx, p.actor(r), who, p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
 	if errors.Is(err, ErrCode) {
 		p.keep(p.Timeline.Append(ctx, postern.Event{
 			Kind: postern.EventPersonRecovered, Outcome: postern.Refused, Person: who.Name, Address: p.peer(r), Reason: "wrong recovery code",
@@ -139,7 +139,7 @@ func (p *Portal) sendRecovery(ctx context.Context, email string) {
 	if err != nil || !who.Active() {
 		return
 	}
-	_, err = p.Links.Recover(ctx, who)
+	_, err = p.Links.Recover(ctx, postern.Actor{}, who)
 	p.keep(err)
 	p.wakeMail()
 }
@@ -157,7 +157,7 @@ func (p *Portal) recoveryPage(r *request) error {
 func (p *Portal) newRecoveryCodes(r *request) error {
 	codes, kept := newCodes()
 	e := postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: r.who.Name, Address: p.peer(r), Count: recoveryCodes}
-	if err := p.Store.PutRecoveryCodes(r.Context(), r.who.Name, kept, p.now(), e); err != nil {
+	if err := p.Store.PutRecoveryCodes(r.Context(), p.actor(r), r.who.Name, kept, p.now(), e); err != nil {
 		return err
 	}
 	p.render(r, 200, "recovery", page{Title: "Recovery codes", Nav: "recovery", Data: map[string]any{"Left": len(codes), "Codes": codes}})

@@ -96,7 +96,6 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 			formErr = p.form(r)
 		}
 		err := p.identify(r)
-		r.Request = r.WithContext(postern.Asking(r.Context(), p.asker(r)))
 		switch {
 		case err != nil:
 		case person && r.who.Name == "":
@@ -148,9 +147,10 @@ func (p *Portal) identify(r *request) error {
 	return nil
 }
 
-// asker is who asks, as the store is told with all that is written for them.
-func (p *Portal) asker(r *request) postern.Asker {
-	a := postern.Asker{Person: r.who.Name, Address: p.peer(r)}
+// actor is who sent the request: what grants access is written only while their
+// certificate is valid.
+func (p *Portal) actor(r *request) postern.Actor {
+	a := postern.Actor{Person: r.who.Name, Address: p.peer(r)}
 	if r.serial != "" {
 		a.Credential = postern.Link{Kind: string(postern.X509Certificate), ID: r.serial}
 	}

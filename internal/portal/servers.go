@@ -38,7 +38,7 @@ func (p *Portal) newOrder(r *request) error {
 		p.invalid(r, err, "neworder", orderPage("A certificate for a server"))
 		return nil
 	}
-	if err := p.Store.PutOrder(r.Context(), o); err != nil {
+	if err := p.Store.PutOrder(r.Context(), p.actor(r), o); err != nil {
 		return err
 	}
 	p.see(r, "/servers/"+o.ID)
@@ -250,7 +250,7 @@ func (p *Portal) orderMail(r *request) error {
 	if problem != "" {
 		return p.renderOrder(r, 400, o, map[string]string{proof.Name: problem}, nil)
 	}
-	if err := p.Links.prove(r.Context(), r.who, proof.Name, to); err != nil {
+	if err := p.Links.prove(r.Context(), p.actor(r), r.who, proof.Name, to); err != nil {
 		return err
 	}
 	p.wakeMail()
@@ -276,7 +276,7 @@ func (p *Portal) orderCheck(r *request) error {
 		return p.renderOrder(r, 400, o, map[string]string{proof.Name: "Not proved yet: " + err.Error() + "."}, nil)
 	}
 	proof.Proved = p.now().UTC()
-	if err := p.Store.PutProof(r.Context(), proof, p.nameEvent(r, proof, postern.OK, "")); err != nil {
+	if err := p.Store.PutProof(r.Context(), p.actor(r), proof, p.nameEvent(r, proof, postern.OK, "")); err != nil {
 		return err
 	}
 	p.see(r, "/servers/"+o.ID)
@@ -310,7 +310,7 @@ func (p *Portal) orderAsk(r *request) error {
 	proof.Asked = p.now().UTC()
 	e := p.nameEvent(r, proof, postern.OK, "")
 	e.Details = map[string]string{"method": "asked"}
-	if err := p.Store.PutProof(r.Context(), proof, e); err != nil {
+	if err := p.Store.PutProof(r.Context(), p.actor(r), proof, e); err != nil {
 		return err
 	}
 	p.see(r, "/servers/"+o.ID+"?done=asked")
@@ -376,8 +376,8 @@ func (p *Portal) orderIssue(r *request) error {
 	if err := p.recheck(r.Context(), r.who, o.Names); err != nil {
 		return p.orderWrong(r, o, nil, err)
 	}
-	res, err := p.certify(r, r.who, Enrolment{Order: o.ID}, func(ctx context.Context) (Certificate, error) {
-		return p.Authority.IssueServer(ctx, o.Names, req, p.origin(r, r.who.Name))
+	res, err := p.certify(r, r.who, Enrolment{Order: o.ID}, func(e Enrolment) (Certificate, Enrolled, error) {
+		return p.Authority.IssueServer(r.Context(), p.actor(r), o.Names, req, e)
 	})
 	if err != nil {
 		return p.orderWrong(r, o, err, nil)
@@ -474,7 +474,7 @@ func (p *Portal) orderCancel(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := p.Store.DropOrder(r.Context(), o.ID); err != nil {
+	if err := p.Store.DropOrder(r.Context(), p.actor(r), o.ID); err != nil {
 		return err
 	}
 	p.see(r, "/servers?done=cancelled")

@@ -35,11 +35,11 @@ func TestLinkIsUsedByOne(t *testing.T) {
 	s, ctx := opened(t)
 	l := portal.Link{Hash: [32]byte{1}, Purpose: portal.Prove, Person: "dan", Created: begin, Expires: begin.Add(time.Hour)}
 	m := &portal.Message{ID: "m1", To: "dan@example.com", Text: "secret token", Expires: begin.Add(time.Hour)}
-	must(t, s.PutLink(ctx, portal.Fresh{Link: l, Message: m, Event: event}))
+	must(t, s.PutLink(ctx, postern.Actor{}, portal.Fresh{Link: l, Message: m, Event: event}))
 	proof, err := s.Proof(ctx, "dan", "www.example.org", "v1")
 	must(t, err)
 	proof.Method = portal.ByMail
-	if err := s.AnswerLink(ctx, l.Hash, l.Expires, &proof, event); !errors.Is(err, portal.ErrLink) {
+	if err := s.AnswerLink(ctx, postern.Actor{}, l.Hash, l.Expires, &proof, event); !errors.Is(err, portal.ErrLink) {
 		t.Errorf("an expired link was used: %v", err)
 	}
 	if p, err := s.Proof(ctx, "dan", "www.example.org", ""); err != nil || p.Method != "" {
@@ -52,7 +52,7 @@ func TestLinkIsUsedByOne(t *testing.T) {
 	var g sync.WaitGroup
 	for range 10 {
 		g.Go(func() {
-			switch err := s.AnswerLink(ctx, l.Hash, begin.Add(time.Minute), &proof, event); {
+			switch err := s.AnswerLink(ctx, postern.Actor{}, l.Hash, begin.Add(time.Minute), &proof, event); {
 			case err == nil:
 				won.Add(1)
 			case !errors.Is(err, portal.ErrLink):
@@ -112,17 +112,17 @@ func TestCountsAreByWindow(t *testing.T) {
 func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 	s, ctx := opened(t)
 	for _, name := range []string{"dan", "eve"} {
-		must(t, s.AddPerson(ctx, postern.Person{Name: name}, event))
+		must(t, s.AddPerson(ctx, postern.Actor{}, postern.Person{Name: name}, event))
 	}
 	spend := func(person string, code byte) error {
-		_, err := s.Recover(ctx, portal.Recovery{
+		_, err := s.Recover(ctx, postern.Actor{}, portal.Recovery{
 			Event: postern.Event{Kind: postern.EventPersonRecovered, Person: person}, Code: &[32]byte{code},
 			Mail: func(portal.Off) *portal.Message { return nil },
 		})
 		return err
 	}
 	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
-	must(t, s.PutRecoveryCodes(ctx, "dan", codes, begin, event))
+	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", codes, begin, event))
 	if err := spend("eve", 1); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("somebody else spent a code: %v", err)
 	}
@@ -135,8 +135,8 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 			t.Errorf("after a recovery the code %d counts: %v", code, err)
 		}
 	}
-	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
-	must(t, s.PutRecoveryCodes(ctx, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, event))
+	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
+	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, event))
 	if err := spend("dan", 3); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("a replaced code counts: %v", err)
 	}
@@ -150,33 +150,33 @@ func TestProofsOrdersAndNames(t *testing.T) {
 		t.Errorf("a proof's value changed: %+v, %v", again, err)
 	}
 	p.Method, p.Proved, p.Asked = portal.ByDNS, begin, begin
-	must(t, s.PutProof(ctx, p, event))
+	must(t, s.PutProof(ctx, postern.Actor{}, p, event))
 	asked, err := s.AskedProofs(ctx)
 	must(t, err)
 	if len(asked) != 1 || asked[0] != p {
 		t.Errorf("asked: %+v", asked)
 	}
-	must(t, s.PutAllowed(ctx, portal.Allowed{Pattern: "www.example.org", Person: "dan", By: "boss", Created: begin}, event))
+	must(t, s.PutAllowed(ctx, postern.Actor{}, portal.Allowed{Pattern: "www.example.org", Person: "dan", By: "boss", Created: begin}, event))
 	if asked, err = s.AskedProofs(ctx); err != nil || len(asked) != 0 {
 		t.Errorf("still asked: %+v, %v", asked, err)
 	}
 	if list, err := s.Allowed(ctx); err != nil || len(list) != 1 || list[0].By != "boss" || !list[0].Created.Equal(begin) {
 		t.Errorf("allowed: %+v, %v", list, err)
 	}
-	must(t, s.DropAllowed(ctx, "www.example.org", "dan", event))
-	if err := s.DropAllowed(ctx, "www.example.org", "dan", event); postern.CodeOf(err) != postern.NotFound {
+	must(t, s.DropAllowed(ctx, postern.Actor{}, "www.example.org", "dan", event))
+	if err := s.DropAllowed(ctx, postern.Actor{}, "www.example.org", "dan", event); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("dropped twice: %v", err)
 	}
 
 	o := portal.Order{ID: "o1", Person: "dan", Names: []string{"a.example.org", "*.b.example.org"}, CSR: []byte{1, 2}, Created: begin, Expires: begin.Add(time.Hour)}
-	must(t, s.PutOrder(ctx, o))
+	must(t, s.PutOrder(ctx, postern.Actor{}, o))
 	if got, err := s.Order(ctx, "o1"); err != nil || !slices.Equal(got.Names, o.Names) || !slices.Equal(got.CSR, o.CSR) || !got.Expires.Equal(o.Expires) {
 		t.Errorf("order: %+v, %v", got, err)
 	}
 	if open, err := s.OrdersOf(ctx, "dan", begin); err != nil || len(open) != 1 {
 		t.Errorf("open orders: %+v, %v", open, err)
 	}
-	must(t, s.DropOrder(ctx, "o1"))
+	must(t, s.DropOrder(ctx, postern.Actor{}, "o1"))
 	if _, err := s.Order(ctx, "o1"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("a dropped order: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
 )
 
 var _ acme.Store = (*DB)(nil)
@@ -166,12 +167,12 @@ func (tx *Tx) appendAll(ctx context.Context, events []postern.Event) error {
 }
 
 // AddACMEExternalKey implements [acme.Store].
-func (db *DB) AddACMEExternalKey(ctx context.Context, k acme.ExternalKey, event postern.Event) error {
+func (db *DB) AddACMEExternalKey(ctx context.Context, by postern.Actor, k acme.ExternalKey, event postern.Event) error {
 	sealed, err := db.Seal(purposeACMEKey, k.ID, k.Secret)
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
+	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		p, err := tx.Person(ctx, k.Person)
 		if err != nil {
 			return err
@@ -184,7 +185,7 @@ func (db *DB) AddACMEExternalKey(ctx context.Context, k acme.ExternalKey, event 
 			return err
 		}
 		return tx.Append(ctx, event)
-	}))
+	})
 }
 
 // ACMEExternalKey implements [acme.Store].
@@ -225,18 +226,18 @@ func (db *DB) ACMEExternalKeys(ctx context.Context, person string) ([]acme.Exter
 }
 
 // DisableACMEExternalKey implements [acme.Store].
-func (db *DB) DisableACMEExternalKey(ctx context.Context, person, id string, event postern.Event) error {
-	return db.setACMEExternalKey(ctx, person, id, false, event)
+func (db *DB) DisableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
+	return db.setACMEExternalKey(ctx, by, person, id, false, event)
 }
 
 // EnableACMEExternalKey enables a person's key that was disabled, and with it the
 // account that it bound, unless the account's holder has deactivated that.
-func (db *DB) EnableACMEExternalKey(ctx context.Context, person, id string, event postern.Event) error {
-	return db.setACMEExternalKey(ctx, person, id, true, event)
+func (db *DB) EnableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
+	return db.setACMEExternalKey(ctx, by, person, id, true, event)
 }
 
-func (db *DB) setACMEExternalKey(ctx context.Context, person, id string, enabled bool, event postern.Event) error {
-	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
+func (db *DB) setACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, enabled bool, event postern.Event) error {
+	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		var account string
 		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2 RETURNING account`, id, person, flag(!enabled)).Scan(&account)
 		if err != nil {
@@ -250,7 +251,7 @@ func (db *DB) setACMEExternalKey(ctx context.Context, person, id string, enabled
 			return err
 		}
 		return tx.Append(ctx, event)
-	}))
+	})
 }
 
 // AddACMEOrder implements [acme.Store].
@@ -341,28 +342,27 @@ func (tx *Tx) changeACMEOrder(ctx context.Context, id string, change func(*acme.
 	return o, err
 }
 
-// FinishACMEOrder implements [acme.Store].
-func (db *DB) FinishACMEOrder(ctx context.Context, id string, issue func(context.Context) error, finish func(o *acme.Order, a acme.Account, serial string) (postern.Event, error)) (acme.Order, error) {
+// FinishACMEOrder records a certificate, its event and the end of its order in one
+// transaction.
+func (db *DB) FinishACMEOrder(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, f acme.Finish) (acme.Order, error) {
 	var out acme.Order
-	recorded := false
-	err := issue(context.WithValue(ctx, withCertificate{}, func(ctx context.Context, tx *Tx, serial string) (err error) {
-		var event postern.Event
-		out, err = tx.changeACMEOrder(ctx, id, func(o *acme.Order) error {
+	err := db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
+		var finished postern.Event
+		out, err = tx.changeACMEOrder(ctx, f.Order, func(o *acme.Order) error {
 			a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, o.Account))
 			if err == nil {
-				event, err = finish(o, a, serial)
+				finished, err = f.Change(o, a, c.Serial)
 			}
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		recorded = true
-		return tx.Append(ctx, event)
-	}))
-	if err == nil && !recorded {
-		err = postern.Errorf(postern.Internal, "the certificate for an order was not recorded with it")
-	}
+		if err := tx.Append(ctx, finished); err != nil {
+			return err
+		}
+		return tx.addCertificate(ctx, c, event)
+	})
 	return out, err
 }
 

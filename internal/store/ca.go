@@ -114,28 +114,22 @@ func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 }
 
 // AddCertificate implements [ca.Store].
-func (db *DB) AddCertificate(ctx context.Context, c ca.Certificate, event postern.Event) error {
-	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
-		if also, ok := ctx.Value(withCertificate{}).(func(context.Context, *Tx, string) error); ok {
-			if err := also(ctx, tx, c.Serial); err != nil {
-				return err
-			}
-		}
-		if err := tx.issueCertificate(ctx, c); err != nil {
-			return err
-		}
-		if c.Profile == ca.ProfileClient {
-			if err := tx.addHolder(ctx, c); err != nil {
-				return err
-			}
-		}
-		return tx.Append(ctx, event)
-	}))
+func (db *DB) AddCertificate(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event) error {
+	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error { return tx.addCertificate(ctx, c, event) })
 }
 
-// withCertificate is the key under which a context carries what to write first in
-// the transaction that records a certificate, given its serial.
-type withCertificate struct{}
+// addCertificate records a certificate with its event.
+func (tx *Tx) addCertificate(ctx context.Context, c ca.Certificate, event postern.Event) error {
+	if err := tx.issueCertificate(ctx, c); err != nil {
+		return err
+	}
+	if c.Profile == ca.ProfileClient {
+		if err := tx.addHolder(ctx, c); err != nil {
+			return err
+		}
+	}
+	return tx.Append(ctx, event)
+}
 
 // addHeld gives a credential to a person who must be active.
 func (tx *Tx) addHeld(ctx context.Context, c postern.Credential) error {

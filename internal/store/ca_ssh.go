@@ -22,8 +22,8 @@ func (db *DB) SSHSerials(ctx context.Context, n int) (uint64, error) {
 const sshColumns = `serial, issuer, key_id, person, principals, fingerprint, certificate, valid_after, valid_before, issued, revoked`
 
 // AddSSHCertificate implements [ca.Store].
-func (db *DB) AddSSHCertificate(ctx context.Context, c ca.SSHCertificate, event postern.Event) error {
-	return db.Write(ctx, asked(func(ctx context.Context, tx *Tx) error {
+func (db *DB) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCertificate, event postern.Event) error {
+	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ssh_certificates (`+sshColumns+`) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0
 			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $6)`,
 			int64(c.Serial), c.Issuer, c.KeyID, c.Person, strings.Join(c.Principals, "\n"), c.Fingerprint, c.Certificate,
@@ -43,7 +43,7 @@ func (db *DB) AddSSHCertificate(ctx context.Context, c ca.SSHCertificate, event 
 			}
 		}
 		return tx.Append(ctx, event)
-	}))
+	})
 }
 
 func scanSSHCertificate(row scanner) (ca.SSHCertificate, error) {

@@ -113,10 +113,10 @@ func certificates(t *testing.T, open opener) {
 		})
 	}
 	wg.Wait()
-	if err := a.Revoke(ctx, dan.Serial, ca.Unspecified, ca.Origin{}); postern.CodeOf(err) != postern.Conflict {
+	if err := a.Revoke(ctx, dan.Serial, ca.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("revoke again: %v", err)
 	}
-	if err := a.Revoke(ctx, "abc", ca.Unspecified, ca.Origin{}); postern.CodeOf(err) != postern.NotFound {
+	if err := a.Revoke(ctx, "abc", ca.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("revoke what was never issued: %v", err)
 	}
 }
@@ -158,11 +158,11 @@ func sshCertificates(t *testing.T, open opener) {
 	}
 	empty, err := a.KRL(ctx)
 	must(t, err)
-	must(t, a.RevokeSSH(ctx, list[3].Serial, ca.Origin{}))
-	if err := b.RevokeSSH(ctx, list[3].Serial, ca.Origin{}); postern.CodeOf(err) != postern.Conflict {
+	must(t, a.RevokeSSH(ctx, list[3].Serial, postern.Actor{}))
+	if err := b.RevokeSSH(ctx, list[3].Serial, postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("revoke again: %v", err)
 	}
-	must(t, b.RevokeSSHKey(ctx, key, ca.Origin{}))
+	must(t, b.RevokeSSHKey(ctx, key, postern.Actor{}))
 	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}

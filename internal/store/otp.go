@@ -98,10 +98,10 @@ func (o *OTP) poll(ctx context.Context) error {
 	return nil
 }
 
-// write runs f in a Write and makes sure that what it changed is seen here at
+// write runs f in a WriteAs and makes sure that what it changed is seen here at
 // once; other servers see it within otpPoll.
-func (o *OTP) write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
-	err := o.db.Write(ctx, asked(f))
+func (o *OTP) write(ctx context.Context, by postern.Actor, f func(ctx context.Context, tx *Tx) error) error {
+	err := o.db.WriteAs(ctx, by, f)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.polled = time.Time{}
@@ -241,8 +241,8 @@ func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
 // AddKeys adds keys, all of them or none. A key that is there already is a
 // [postern.Conflict], unless replace says that its secret, serial number and
 // label are to change; its counter never goes back.
-func (o *OTP) AddKeys(ctx context.Context, keys []*otp.Key, replace bool) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+func (o *OTP) AddKeys(ctx context.Context, by postern.Actor, keys []*otp.Key, replace bool) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		for _, k := range keys {
 			if err := o.addKey(ctx, tx, k, replace); err != nil {
 				return err
@@ -318,7 +318,7 @@ func raiseCounter(ctx context.Context, tx *Tx, c otp.Counter) error {
 // RaiseCounters takes over counters from elsewhere: each key's last use becomes
 // the later of the two. Keys need not be known yet.
 func (o *OTP) RaiseCounters(ctx context.Context, counters []otp.Counter) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		for _, c := range counters {
 			if !otp.ValidPublicID(c.PublicID) {
 				return postern.Errorf(postern.Invalid, "%q is not a public ID", c.PublicID)
@@ -350,22 +350,22 @@ func lastUse(ctx context.Context, tx *Tx, publicID string) (otp.Last, error) {
 
 // SetKeyStatus enables, disables or revokes a key; a revoked one stays so.
 func (o *OTP) SetKeyStatus(ctx context.Context, publicID string, status postern.CredentialStatus) error {
-	return o.changeKey(ctx, publicID, string(status), func(ctx context.Context, tx *Tx) (int64, error) {
+	return o.changeKey(ctx, postern.Actor{}, publicID, string(status), func(ctx context.Context, tx *Tx) (int64, error) {
 		return tx.Exec(ctx, `UPDATE credentials SET status = $2 WHERE kind = 'yubikey' AND id = $1 AND status <> 'revoked'`, publicID, string(status))
 	})
 }
 
 // AssignKey gives a key to a person, or takes it back for "".
 func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
-	return o.changeKey(ctx, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
+	return o.changeKey(ctx, postern.Actor{}, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
 		return tx.Exec(ctx, `UPDATE credentials SET person = $2 WHERE kind = 'yubikey' AND id = $1`, publicID, nullable(person))
 	})
 }
 
 // ClaimKey gives a key that is nobody's to a person, with a name for it. A key
 // that has become somebody's meanwhile is [postern.NotFound].
-func (o *OTP) ClaimKey(ctx context.Context, publicID, person, label string) error {
-	return o.changeKey(ctx, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
+func (o *OTP) ClaimKey(ctx context.Context, by postern.Actor, publicID, person, label string) error {
+	return o.changeKey(ctx, by, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
 		return tx.Exec(ctx, `UPDATE credentials SET person = $2, label = CASE WHEN $3 = '' THEN label ELSE $3 END
 			WHERE kind = 'yubikey' AND id = $1 AND person IS NULL`, publicID, person, label)
 	})
@@ -373,13 +373,13 @@ func (o *OTP) ClaimKey(ctx context.Context, publicID, person, label string) erro
 
 // LabelKey names a key.
 func (o *OTP) LabelKey(ctx context.Context, publicID, label string) error {
-	return o.changeKey(ctx, publicID, "named", func(ctx context.Context, tx *Tx) (int64, error) {
+	return o.changeKey(ctx, postern.Actor{}, publicID, "named", func(ctx context.Context, tx *Tx) (int64, error) {
 		return tx.Exec(ctx, `UPDATE credentials SET label = $2 WHERE kind = 'yubikey' AND id = $1`, publicID, label)
 	})
 }
 
-func (o *OTP) changeKey(ctx context.Context, publicID, what string, change func(context.Context, *Tx) (int64, error)) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+func (o *OTP) changeKey(ctx context.Context, by postern.Actor, publicID, what string, change func(context.Context, *Tx) (int64, error)) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		n, err := change(ctx, tx)
 		if err != nil {
 			return err
@@ -402,7 +402,7 @@ func (o *OTP) changeKey(ctx context.Context, publicID, what string, change func(
 // away all recovery codes, and returns how many keys and devices there were.
 func (o *OTP) DisableAll(ctx context.Context) (int, error) {
 	var n int64
-	err := o.write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+	err := o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) (err error) {
 		if n, err = tx.Exec(ctx, `UPDATE credentials SET status = 'disabled' WHERE status = 'active' AND (kind = 'hotp'
 			OR kind = 'yubikey' AND EXISTS (SELECT 1 FROM otp_keys k WHERE k.public_id = credentials.id AND k.sealed IS NOT NULL))`); err != nil {
 			return err
@@ -442,7 +442,7 @@ func (o *OTP) unsealSecret(publicID string, sealed []byte) (*otp.Secret, error) 
 // nothing. A key that is known already is a [postern.Conflict] unless it is to be
 // replaced, an API client always.
 func (o *OTP) Import(ctx context.Context, im *otp.Import, replace bool) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		for _, k := range im.Keys {
 			if err := o.addKey(ctx, tx, k, replace); err != nil {
 				return err

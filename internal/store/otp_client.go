@@ -81,7 +81,7 @@ func (o *OTP) Clients(ctx context.Context) ([]*otp.APIClient, error) {
 // is set in c.
 func (o *OTP) AddClient(ctx context.Context, c *otp.APIClient) error {
 	added := *c
-	err := o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		added.ID = c.ID
 		return o.addClient(ctx, tx, &added)
 	})
@@ -121,7 +121,7 @@ func (o *OTP) addClient(ctx context.Context, tx *Tx, c *otp.APIClient) error {
 
 // SetClientDisabled disables or enables an API client.
 func (o *OTP) SetClientDisabled(ctx context.Context, id int64, disabled bool) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE otp_clients SET disabled = $2 WHERE id = $1`, id, flag(disabled))
 		if err != nil {
 			return err

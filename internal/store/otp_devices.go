@@ -57,7 +57,7 @@ func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
 }
 
 // AddOATH adds a TOTP or HOTP device. Its Moving says which code was used last.
-func (o *OTP) AddOATH(ctx context.Context, d *otp.OATH) error {
+func (o *OTP) AddOATH(ctx context.Context, by postern.Actor, d *otp.OATH) error {
 	if err := d.Validate(); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (o *OTP) AddOATH(ctx context.Context, d *otp.OATH) error {
 	if err != nil {
 		return err
 	}
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		c := postern.Credential{Kind: d.Kind, ID: d.ID, Person: d.Person, Label: d.Label, Status: d.Status}
 		if err := tx.PutCredential(ctx, c); err != nil {
 			return err
@@ -79,8 +79,8 @@ func (o *OTP) AddOATH(ctx context.Context, d *otp.OATH) error {
 }
 
 // SetOATHStatus enables, disables or revokes a device.
-func (o *OTP) SetOATHStatus(ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+func (o *OTP) SetOATHStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if err := tx.SetCredentialStatus(ctx, kind, id, status); err != nil {
 			return err
 		}
@@ -182,8 +182,8 @@ func setGuesses(ctx context.Context, tx *Tx, person string, wrong int64, until t
 }
 
 // SetRecovery replaces a person's recovery codes by new ones.
-func (o *OTP) SetRecovery(ctx context.Context, person string, hashes [][32]byte) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+func (o *OTP) SetRecovery(ctx context.Context, by postern.Actor, person string, hashes [][32]byte) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Person(ctx, person); err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
 	if err != nil {
 		return err
 	}
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO otp_outside (id, client, sealed, urls, level, proxy) VALUES (1, $1, $2, $3, $4, $5)
 			ON CONFLICT (id) DO UPDATE SET client = excluded.client, sealed = excluded.sealed, urls = excluded.urls, level = excluded.level, proxy = excluded.proxy`,
 			c.ID, sealed, strings.Join(c.URLs, " "), c.Level, c.Proxy); err != nil {
@@ -53,7 +53,7 @@ func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
 
 // RemoveOutside makes an end of asking an outside validation service.
 func (o *OTP) RemoveOutside(ctx context.Context) error {
-	return o.write(ctx, func(ctx context.Context, tx *Tx) error {
+	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM otp_outside`); err != nil {
 			return err
 		}

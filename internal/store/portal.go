@@ -25,14 +25,9 @@ type Portal struct{ *DB }
 // NewPortal returns the portal's part of db.
 func NewPortal(db *DB) Portal { return Portal{db} }
 
-// Write is [DB.Write] for what is asked for in the portal.
-func (s Portal) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
-	return s.DB.Write(ctx, asked(f))
-}
-
-// logged runs f and appends an event in one transaction.
-func (s Portal) logged(ctx context.Context, e postern.Event, f func(ctx context.Context, tx *Tx) error) error {
-	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+// logged runs f for an actor and appends an event in one transaction.
+func (s Portal) logged(ctx context.Context, by postern.Actor, e postern.Event, f func(ctx context.Context, tx *Tx) error) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if err := f(ctx, tx); err != nil {
 			return err
 		}
@@ -41,13 +36,13 @@ func (s Portal) logged(ctx context.Context, e postern.Event, f func(ctx context.
 }
 
 // AddPerson adds a person and appends the event.
-func (s Portal) AddPerson(ctx context.Context, p postern.Person, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.AddPerson(ctx, p) })
+func (s Portal) AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.AddPerson(ctx, p) })
 }
 
 // ChangePerson changes a person and appends the event, if anything has changed.
-func (s Portal) ChangePerson(ctx context.Context, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
-	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
+	err = s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		old, err := tx.Person(ctx, name)
 		if err != nil {
 			return err
@@ -80,13 +75,13 @@ func (s Portal) ChangePerson(ctx context.Context, name string, change func(*post
 }
 
 // SetPersonStatus changes a person's status and appends the event.
-func (s Portal) SetPersonStatus(ctx context.Context, name string, status postern.PersonStatus, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
+func (s Portal) SetPersonStatus(ctx context.Context, by postern.Actor, name string, status postern.PersonStatus, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
 }
 
 // SetCredentialStatus changes a credential's status and appends the event.
-func (s Portal) SetCredentialStatus(ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.SetCredentialStatus(ctx, kind, id, status) })
+func (s Portal) SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.SetCredentialStatus(ctx, kind, id, status) })
 }
 
 // PortalKey returns the portal's secret, made by whichever server asks first.
@@ -113,7 +108,7 @@ func (s Portal) PortalKey(ctx context.Context) ([]byte, error) {
 
 // SetPortalSetting keeps a setting that servers and commands share.
 func (s Portal) SetPortalSetting(ctx context.Context, name, value string) error {
-	_, err := s.changed(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	_, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 	return err
 }
 
@@ -130,8 +125,8 @@ func (s Portal) PortalSetting(ctx context.Context, name string) (string, error) 
 }
 
 // PutLink stores a link, queues its message and appends its event.
-func (s Portal) PutLink(ctx context.Context, f portal.Fresh) error {
-	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putLink(ctx, f) })
+func (s Portal) PutLink(ctx context.Context, by postern.Actor, f portal.Fresh) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error { return tx.putLink(ctx, f) })
 }
 
 func (tx *Tx) putLink(ctx context.Context, f portal.Fresh) error {
@@ -159,8 +154,8 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 
 // AnswerLink spends a link, stores the proof, if there is one, and appends the
 // event.
-func (s Portal) AnswerLink(ctx context.Context, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
+func (s Portal) AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
 		if err := tx.useLink(ctx, hash, "", now); err != nil || p == nil {
 			return err
 		}
@@ -185,19 +180,19 @@ func (tx *Tx) dropLinks(ctx context.Context, person, email string) error {
 	return err
 }
 
-// changed runs one statement and reports whether it changed a row.
-func (s Portal) changed(ctx context.Context, query string, args ...any) (bool, error) {
+// changed runs one statement for an actor and reports whether it changed a row.
+func (s Portal) changed(ctx context.Context, by postern.Actor, query string, args ...any) (bool, error) {
 	var n int64
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
 		n, err = tx.Exec(ctx, query, args...)
 		return err
 	})
 	return n > 0, err
 }
 
-// PutMessage queues a message, also about the end of what the asker came with.
+// PutMessage queues a message.
 func (s Portal) PutMessage(ctx context.Context, m portal.Message) error {
-	return s.DB.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
 }
 
 // queue queues a message, if there is one.
@@ -280,13 +275,13 @@ func (tx *Tx) dueMessages(ctx context.Context, now time.Time, n int) ([]portal.M
 
 // DropMessage forgets a message.
 func (s Portal) DropMessage(ctx context.Context, id string) error {
-	_, err := s.changed(ctx, `DELETE FROM portal_mail WHERE id = $1`, id)
+	_, err := s.changed(ctx, postern.Actor{}, `DELETE FROM portal_mail WHERE id = $1`, id)
 	return err
 }
 
 // RetryMessage makes a message due again later.
 func (s Portal) RetryMessage(ctx context.Context, id string, due time.Time) error {
-	_, err := s.changed(ctx, `UPDATE portal_mail SET due = $1, tries = tries + 1 WHERE id = $2`, micros(due), id)
+	_, err := s.changed(ctx, postern.Actor{}, `UPDATE portal_mail SET due = $1, tries = tries + 1 WHERE id = $2`, micros(due), id)
 	return err
 }
 
@@ -344,8 +339,8 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 }
 
 // PutRecoveryCodes replaces all codes of a person.
-func (s Portal) PutRecoveryCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.putCodes(ctx, person, codes, now) })
+func (s Portal) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.putCodes(ctx, person, codes, now) })
 }
 
 func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time) error {
@@ -386,7 +381,7 @@ func (s Portal) Proof(ctx context.Context, person, name, value string) (portal.P
 	if !errors.Is(err, sql.ErrNoRows) {
 		return p, err
 	}
-	if _, err := s.changed(ctx, `INSERT INTO portal_proofs (person, name, value, method, proved, asked) VALUES ($1, $2, $3, '', 0, 0)
+	if _, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_proofs (person, name, value, method, proved, asked) VALUES ($1, $2, $3, '', 0, 0)
 		ON CONFLICT (person, name) DO NOTHING`, person, name, value); err != nil {
 		return p, err
 	}
@@ -408,8 +403,8 @@ func scanProof(row scanner) (portal.Proof, error) {
 }
 
 // PutProof changes how and when a name was proved, and whether it was asked for.
-func (s Portal) PutProof(ctx context.Context, p portal.Proof, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error { return tx.putProof(ctx, p) })
+func (s Portal) PutProof(ctx context.Context, by postern.Actor, p portal.Proof, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.putProof(ctx, p) })
 }
 
 func (tx *Tx) putProof(ctx context.Context, p portal.Proof) error {
@@ -446,12 +441,12 @@ func readRows[T any](ctx context.Context, db *DB, scan func(scanner) (T, error),
 const orderColumns = `id, person, names, csr, created, expires, serial`
 
 // PutOrder opens an order.
-func (s Portal) PutOrder(ctx context.Context, o portal.Order) error {
+func (s Portal) PutOrder(ctx context.Context, by postern.Actor, o portal.Order) error {
 	csr := o.CSR
 	if csr == nil {
 		csr = []byte{}
 	}
-	_, err := s.changed(ctx, `INSERT INTO portal_orders (`+orderColumns+`) VALUES ($1, $2, $3, $4, $5, $6, '')`,
+	_, err := s.changed(ctx, by, `INSERT INTO portal_orders (`+orderColumns+`) VALUES ($1, $2, $3, $4, $5, $6, '')`,
 		o.ID, o.Person, strings.Join(o.Names, "\n"), csr, micros(o.Created), micros(o.Expires))
 	return err
 }
@@ -480,8 +475,8 @@ func (s Portal) OrdersOf(ctx context.Context, person string, now time.Time) ([]p
 }
 
 // DropOrder forgets an order.
-func (s Portal) DropOrder(ctx context.Context, id string) error {
-	_, err := s.changed(ctx, `DELETE FROM portal_orders WHERE id = $1`, id)
+func (s Portal) DropOrder(ctx context.Context, by postern.Actor, id string) error {
+	_, err := s.changed(ctx, by, `DELETE FROM portal_orders WHERE id = $1`, id)
 	return err
 }
 
@@ -497,8 +492,8 @@ func (s Portal) Allowed(ctx context.Context) ([]portal.Allowed, error) {
 }
 
 // PutAllowed adds to the list, and takes the names that it covers off the wishes.
-func (s Portal) PutAllowed(ctx context.Context, a portal.Allowed, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
+func (s Portal) PutAllowed(ctx context.Context, by postern.Actor, a portal.Allowed, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Exec(ctx, `INSERT INTO portal_allowed (pattern, person, added, created) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (pattern, person) DO NOTHING`, a.Pattern, a.Person, a.By, micros(a.Created)); err != nil {
 			return err
@@ -509,8 +504,8 @@ func (s Portal) PutAllowed(ctx context.Context, a portal.Allowed, e postern.Even
 }
 
 // DropAllowed takes from the list.
-func (s Portal) DropAllowed(ctx context.Context, pattern, person string, e postern.Event) error {
-	return s.logged(ctx, e, func(ctx context.Context, tx *Tx) error {
+func (s Portal) DropAllowed(ctx context.Context, by postern.Actor, pattern, person string, e postern.Event) error {
+	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM portal_allowed WHERE pattern = $1 AND person = $2`, pattern, person)
 		if err == nil && n == 0 {
 			err = postern.Errorf(postern.NotFound, "These names are not on the list.")

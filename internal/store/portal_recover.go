@@ -12,9 +12,9 @@ import (
 )
 
 // Recover does a recovery.
-func (s Portal) Recover(ctx context.Context, r portal.Recovery) (portal.Off, error) {
+func (s Portal) Recover(ctx context.Context, by postern.Actor, r portal.Recovery) (portal.Off, error) {
 	var off portal.Off
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
 		off, err = tx.recoverPerson(ctx, r)
 		return err
 	})
@@ -171,18 +171,15 @@ func (tx *Tx) switchOffACME(ctx context.Context, e postern.Event, off *portal.Of
 	return err
 }
 
-// Enrol does an enrolment in the transaction that records the certificate.
-func (s Portal) Enrol(ctx context.Context, e portal.Enrolment, issue func(context.Context) error) (portal.Enrolled, error) {
+// Enrol records a certificate, its event, and what goes with it in one transaction.
+func (s Portal) Enrol(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, e portal.Enrolment) (portal.Enrolled, error) {
 	var done portal.Enrolled
-	recorded := false
-	err := issue(context.WithValue(ctx, withCertificate{}, func(ctx context.Context, tx *Tx, serial string) (err error) {
-		done, err = tx.enrol(ctx, e, serial)
-		recorded = err == nil
-		return err
-	}))
-	if err == nil && !recorded {
-		err = postern.Errorf(postern.Internal, "a certificate was not recorded with what goes with it")
-	}
+	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
+		if done, err = tx.enrol(ctx, e, c.Serial); err != nil {
+			return err
+		}
+		return tx.addCertificate(ctx, c, event)
+	})
 	return done, err
 }
 

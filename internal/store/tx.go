@@ -12,11 +12,12 @@ import (
 // Tx is a transaction, valid inside the function that it was given to, and in
 // one goroutine at a time.
 type Tx struct {
-	db     *DB
-	run    runner
-	write  bool
-	events []postern.Event // appended when the batch commits
-	signer note.Signer     // a new log's, before the DB has it
+	db      *DB
+	run     runner
+	write   bool
+	events  []postern.Event // appended when the batch commits
+	signer  note.Signer     // a new log's, before the DB has it
+	address string          // of events that have none: the actor's
 
 	tree   *timeline.Tree // after the events
 	signed string         // its checkpoint
@@ -60,8 +61,8 @@ func (tx *Tx) context(ctx context.Context) context.Context {
 }
 
 // Append adds an event to the timeline when the transaction commits. Its index
-// is assigned then; a zero Time becomes the time of now, and no Address that of
-// the [postern.Asker].
+// is assigned then; a zero Time becomes the time of now, and an empty Address that
+// of the actor whom [DB.WriteAs] writes for.
 func (tx *Tx) Append(ctx context.Context, e postern.Event) error {
 	if !tx.write {
 		return postern.Errorf(postern.Internal, "append to the timeline in a read transaction")
@@ -76,7 +77,7 @@ func (tx *Tx) Append(ctx context.Context, e postern.Event) error {
 		e.Outcome = postern.OK
 	}
 	if e.Address == "" {
-		e.Address = postern.AskerIn(ctx).Address
+		e.Address = tx.address
 	}
 	tx.events = append(tx.events, timeline.Clean(e))
 	return nil

@@ -32,7 +32,6 @@ type Certificate struct {
 	Sources      []string      // addresses or networks that it is good from; none: any
 	ForceCommand string
 	Extensions   []string
-	Address      string // who asked from where
 }
 
 // Signed is a certificate as its owner gets it.
@@ -46,10 +45,9 @@ type Signed struct {
 
 // Signer is the certificate authority. It is safe for concurrent use.
 type Signer interface {
-	// SignUser certifies a key. It fails with postern.Denied for a person who
-	// may not come in, and once what the [postern.Asker] showed does not count any
-	// more.
-	SignUser(ctx context.Context, c Certificate) (Signed, error)
+	// SignUser issues a certificate. It fails with postern.Denied for a person who
+	// is not active, and once the actor's credential is not valid any more.
+	SignUser(ctx context.Context, by postern.Actor, c Certificate) (Signed, error)
 	// KnownHosts returns lines for known_hosts(5).
 	KnownHosts() (string, error)
 	// UserCAs returns the file for TrustedUserCAKeys.
@@ -145,7 +143,7 @@ type Deps struct {
 	// Certificate returns what the rules that hold now give a person for a key.
 	Certificate func(ctx context.Context, person string, key ssh.PublicKey) (Certificate, error)
 	// Identify says who a request comes from, proved by a client certificate.
-	Identify func(*http.Request) (who postern.Asker, ok bool)
+	Identify func(*http.Request) (who postern.Actor, ok bool)
 	Address  func(*http.Request) string // the client's, without port
 	Log      *slog.Logger
 }
@@ -231,17 +229,15 @@ func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
 	if err != nil {
 		return Signed{}, err
 	}
-	who, err := h.asker(r, q)
+	who, err := h.actor(r, q)
 	if err != nil {
 		return Signed{}, err
 	}
-	ctx := postern.Asking(r.Context(), who)
-	c, err := h.Certificate(ctx, who.Person, key)
+	c, err := h.Certificate(r.Context(), who.Person, key)
 	if err != nil {
 		return Signed{}, err
 	}
-	c.Address = h.Address(r)
-	return h.Signer.SignUser(ctx, c)
+	return h.Signer.SignUser(r.Context(), who, c)
 }
 
 // ParsePublicKey reads a line of a .pub file.
@@ -253,14 +249,14 @@ func ParsePublicKey(line string) (ssh.PublicKey, error) {
 	return key, nil
 }
 
-// asker returns who a request comes from: whom the client certificate names,
+// actor returns who a request comes from: whom the client certificate names,
 // else whom the code proves.
-func (h *signHandler) asker(r *http.Request, q signRequest) (postern.Asker, error) {
+func (h *signHandler) actor(r *http.Request, q signRequest) (postern.Actor, error) {
 	if who, ok := h.Identify(r); ok && (q.Person == "" || q.Person == who.Person) && q.Code == "" {
 		return who, nil
 	}
 	if q.Person == "" || q.Code == "" {
-		return postern.Asker{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
+		return postern.Actor{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
 	}
 	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
 	if postern.CodeOf(err) == postern.NotFound {
@@ -269,7 +265,7 @@ func (h *signHandler) asker(r *http.Request, q signRequest) (postern.Asker, erro
 	if err == nil && proof.Person == "" {
 		err = postern.Errorf(postern.Denied, "the code was not accepted")
 	}
-	return postern.Asker{Person: proof.Person, Credential: proof.Credential, Address: h.Address(r)}, err
+	return postern.Actor{Person: proof.Person, Credential: proof.Credential, Address: h.Address(r)}, err
 }
 
 func (h *signHandler) status(r *http.Request, err error) int {

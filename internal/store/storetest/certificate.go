@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/store"
 )
@@ -20,8 +21,9 @@ func AddIssuer(t testing.TB, db *store.DB, certificate []byte) {
 	}
 }
 
-// AddCertificate records a server certificate (DER) that this CA has signed.
-func AddCertificate(ctx context.Context, db *store.DB, serial string, certificate []byte) error {
+// FinishOrder records a server certificate (DER) that this CA has signed, and the
+// end of its order.
+func FinishOrder(ctx context.Context, db *store.DB, by postern.Actor, serial string, certificate []byte, f acme.Finish) (acme.Order, error) {
 	c := ca.Certificate{Serial: serial, Issuer: issuer, Profile: ca.ProfileServer, DER: certificate}
-	return db.AddCertificate(ctx, c, postern.Event{Kind: postern.EventCertIssued, Object: serial})
+	return db.FinishACMEOrder(ctx, by, c, postern.Event{Kind: postern.EventCertIssued, Object: serial}, f)
 }
