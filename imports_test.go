@@ -81,7 +81,14 @@ var rows = map[string]row{
 	"cmd": {imports: domain + " " + adapters + " trace people state client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
-	"bench":       {imports: "posterntest trace", knows: "HTTP Caddy BPF", tests: "SQL " + domain},
+	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},
+}
+
+// unlinked are modules that came along with others and are not used: Caddy's
+// own CA would bring them. internal/smallstep stands in for what it is built on.
+var unlinked = []string{
+	"cloud.google.com/go", "github.com/dgraph-io", "github.com/smallstep/linkedca", "github.com/smallstep/nosql",
+	"github.com/smallstep/scep", "go.etcd.io/bbolt", "google.golang.org/api",
 }
 
 // imports is what each package imports.
@@ -151,6 +158,11 @@ func linked(t *testing.T) []string {
 // import through others without being allowed to.
 func (all imports) problems() (problems []string) {
 	for pkg := range all {
+		for _, u := range unlinked {
+			if pkg == u || strings.HasPrefix(pkg, u+"/") {
+				problems = append(problems, pkg+" is linked, and not used")
+			}
+		}
 		if !ours(pkg) {
 			continue
 		}
@@ -340,6 +352,14 @@ func TestImportsThroughOthersAreSeen(t *testing.T) {
 				t.Errorf("%v: %v", c.way, problems)
 			}
 		})
+	}
+}
+
+func TestUnusedModulesAreSeen(t *testing.T) {
+	for _, pkg := range []string{"github.com/dgraph-io/badger/v2", "google.golang.org/api/option", "github.com/smallstep/nosql"} {
+		if len((imports{pkg: nil}).problems()) == 0 {
+			t.Errorf("%s may be linked", pkg)
+		}
 	}
 }
 

@@ -25,8 +25,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/postern-project/postern"
+	_ "github.com/postern-project/postern/front/standard"
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
@@ -164,6 +164,7 @@ type house struct {
 	*people
 	root, server, client *holder
 	dir                  string
+	global               string // a line more of the configuration's global options
 }
 
 // newHouse makes a house and lets the modules use it.
@@ -237,8 +238,8 @@ func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []b
 func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := strings.NewReplacer("HTTPS", fmt.Sprint(https), "HTTP", fmt.Sprint(http), "DIR", h.dir).Replace(caddyfile)
-	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n}\n%s",
-		https, http, text)
+	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n\t%s\n}\n%s",
+		https, http, h.global, text)
 	config, _, err := Adapt([]byte(text), "Caddyfile")
 	if err != nil {
 		t.Fatal(err)

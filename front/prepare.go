@@ -16,8 +16,8 @@ import (
 // directives it puts one guard before all of the site's handlers, checks in front of
 // each handler that a rewritten path could reach, error routes included, asks
 // for client certificates in that site's TLS handshakes and offers no HTTP/3. Names that no
-// public CA serves get certificates from Postern's own, and Caddy's own CA never
-// touches the system's trust store.
+// public CA serves, and whatever asks for Caddy's own CA, get certificates from
+// Postern's; where there is none, Caddy's own never touches the system's trust store.
 func Prepare(config []byte) ([]byte, error) {
 	var whole map[string]json.RawMessage
 	if err := json.Unmarshal(config, &whole); err != nil {
@@ -33,12 +33,7 @@ func Prepare(config []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if current().Issue != nil {
-		if err := issueInternally(apps, names); err != nil {
-			return nil, err
-		}
-	}
-	if err := keepTrustStore(apps); err != nil {
+	if err := prepareIssuers(apps, names); err != nil {
 		return nil, err
 	}
 	if _, ok := apps["postern"]; !ok {

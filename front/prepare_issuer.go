@@ -1,6 +1,7 @@
 package front
 
 import (
+	"bytes"
 	"encoding/json"
 	"net"
 	"slices"
@@ -8,7 +9,19 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/certmagic"
+	"github.com/postern-project/postern"
 )
+
+// prepareIssuers puts Postern's CA, if there is one, in place of Caddy's own.
+func prepareIssuers(apps map[string]json.RawMessage, names []string) error {
+	if current().Issue == nil {
+		return keepTrustStore(apps)
+	}
+	if err := replaceCaddyCA(apps); err != nil {
+		return err
+	}
+	return issueInternally(apps, names)
+}
 
 // issueInternally lets Postern's own CA issue the certificates of names that no
 // public CA would, unless the configuration says otherwise for a name.
@@ -56,12 +69,27 @@ func issueInternally(apps map[string]json.RawMessage, names []string) error {
 func internal(names []string) []string {
 	var out []string
 	for _, n := range names {
-		if certmagic.SubjectQualifiesForCert(n) && (!certmagic.SubjectQualifiesForPublicCert(n) || net.ParseIP(n) != nil) {
+		if certmagic.SubjectQualifiesForCert(n) && (!certmagic.SubjectQualifiesForPublicCert(n) || notPublic(n)) {
 			out = append(out, n)
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// notPublic reports whether a name is an address, or lies below no top-level
+// domain of the public DNS. Those that Caddy knows already are not listed here.
+func notPublic(name string) bool {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return net.ParseIP(name) != nil || !strings.Contains(name, ".") || slices.Contains(privateDomains, last)
+}
+
+// privateDomains are reserved by RFC 2606 and RFC 6761, or withheld from the
+// root zone by ICANN since private networks use them (corp, home, mail), or
+// named for such use in RFC 6762, appendix G.
+var privateDomains = []string{
+	"corp", "example", "home", "intranet", "invalid", "lan", "localdomain", "mail", "private", "test",
 }
 
 var ownIssuers = json.RawMessage(`[{"module":"postern"}]`)
@@ -86,13 +114,87 @@ func subjectsOf(policy map[string]json.RawMessage) (subjects []string) {
 	return subjects
 }
 
-// keepTrustStore makes sure that Caddy's own CA, where a configuration uses
-// it, is never installed in the system's trust store. Where none does, it is
-// not made at all.
-func keepTrustStore(apps map[string]json.RawMessage) error {
-	if current().Issue != nil && apps["pki"] == nil && !usesCaddyCA(apps) {
+// replaceCaddyCA lets Postern's CA issue what a configuration wants of Caddy's
+// own, by "tls internal" or "local_certs". Settings of that CA are refused, since
+// nothing would follow them.
+func replaceCaddyCA(apps map[string]json.RawMessage) error {
+	if err := withoutPKI(apps); err != nil {
+		return err
+	}
+	var tls any
+	if raw, ok := apps["tls"]; ok {
+		decoder := json.NewDecoder(bytes.NewReader(raw))
+		decoder.UseNumber()
+		if err := decoder.Decode(&tls); err != nil {
+			return err
+		}
+		if err := replaceIssuers(tls); err != nil {
+			return err
+		}
+		apps["tls"] = caddyconfig.JSON(tls, nil)
+	}
+	for _, word := range []string{"pki_root", "pki_intermediate"} {
+		if bytes.Contains(apps["http"], []byte(`"provider":"`+word+`"`)) {
+			return postern.Errorf(postern.Invalid, "trust_pool %s is about Caddy's own CA, which is not here", word).
+				WithHint("to ask for client certificates of Postern's CA, use require")
+		}
+	}
+	return nil
+}
+
+// replaceIssuers replaces Caddy's CA by Postern's in each list of issuers.
+func replaceIssuers(v any) error {
+	switch v := v.(type) {
+	case []any:
+		for _, value := range v {
+			if err := replaceIssuers(value); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		if v["module"] == "internal" {
+			if len(v) > 1 {
+				return postern.Errorf(postern.Invalid, "the internal issuer is Postern's CA, which has no settings here").
+					WithHint("write tls internal, or issuer postern, alone")
+			}
+			v["module"] = "postern"
+		}
+		for _, value := range v {
+			if err := replaceIssuers(value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// withoutPKI takes Caddy's own CA out of a configuration that says no more of
+// it than that it is not to be installed in the system's trust store.
+func withoutPKI(apps map[string]json.RawMessage) error {
+	raw, ok := apps["pki"]
+	if !ok {
 		return nil
 	}
+	var app struct {
+		CAs map[string]map[string]any `json:"certificate_authorities"`
+	}
+	if err := json.Unmarshal(raw, &app); err != nil {
+		return err
+	}
+	for id, ca := range app.CAs {
+		delete(ca, "install_trust")
+		if id != "local" || len(ca) > 0 {
+			return postern.Errorf(postern.Invalid, "pki is about Caddy's own CA, which is not here").
+				WithHint("take pki out: Postern's CA issues what tls internal asks for")
+		}
+	}
+	delete(apps, "pki")
+	return nil
+}
+
+// keepTrustStore makes sure that Caddy's own CA is never installed in the
+// system's trust store.
+func keepTrustStore(apps map[string]json.RawMessage) error {
 	var app struct {
 		CAs map[string]map[string]json.RawMessage `json:"certificate_authorities"`
 	}
@@ -115,13 +217,4 @@ func keepTrustStore(apps map[string]json.RawMessage) error {
 	raw, err := json.Marshal(app)
 	apps["pki"] = raw
 	return err
-}
-
-func usesCaddyCA(apps map[string]json.RawMessage) bool {
-	for _, raw := range apps {
-		if strings.Contains(string(raw), `"internal"`) || strings.Contains(string(raw), `"acme_server"`) {
-			return true
-		}
-	}
-	return false
 }

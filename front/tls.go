@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/caddyserver/certmagic"
@@ -200,12 +201,25 @@ func (NoName) CaddyModule() caddy.ModuleInfo {
 // Match reports whether the handshake names no host.
 func (NoName) Match(hello *tls.ClientHelloInfo) bool { return hello.ServerName == "" }
 
-// Issuer gets server certificates from Postern's own CA.
+// Issuer gets server certificates from Postern's own CA. In a Caddyfile it is
+// "issuer postern" in a tls directive, and "cert_issuer postern" for all sites.
 type Issuer struct{ live *live }
 
 // CaddyModule returns the Caddy module information.
 func (Issuer) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tls.issuance.postern", New: func() caddy.Module { return new(Issuer) }}
+}
+
+// UnmarshalCaddyfile reads the word postern, which stands alone.
+func (*Issuer) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	if d.NextBlock(d.Nesting()) {
+		return d.Err("the issuer postern has no settings")
+	}
+	return nil
 }
 
 // Provision finds the CA.

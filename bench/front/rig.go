@@ -18,7 +18,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
-	_ "github.com/caddyserver/caddy/v2/modules/standard" // the plain Caddy
+	_ "github.com/postern-project/postern/front/standard" // the plain Caddy
 )
 
 // page is what every server serves.
