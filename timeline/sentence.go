@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Sentence says an event in words: who, with what, from where, did what to
-// what, and how it ended. What the event itself does not tell is taken from the
+// Sentence returns an event in words: who, with what, from where, did what to
+// what, and how it ended. What the event itself does not contain is taken from the
 // events joined with it, see [Join].
 func Sentence(e postern.Event, joined []postern.Event) string {
 	s := telling(e, joined)
@@ -77,13 +77,9 @@ func telling(e postern.Event, joined []postern.Event) teller {
 		t.with = append(t.with, credentialNames[credentialRank(l)].name+" "+l.ID)
 	}
 	if t.who == "" {
-		t.who = "somebody"
-		switch {
-		case strings.HasPrefix(e.Kind, "agent."):
-			t.who = "the agent"
-		case e.Kind == postern.EventConfigLoaded:
-			t.who = "the server"
-		case e.Details["profile"] == "server":
+		kind, _ := postern.EventKindOf(e.Kind)
+		t.who = cmp.Or(kind.Doer, "somebody")
+		if e.Details["profile"] == "server" {
 			t.who = "a server"
 		}
 	}
@@ -137,62 +133,8 @@ func credentialRank(l postern.Link) int {
 	return len(credentialNames)
 }
 
-// deeds are the words for what happened: when it ended well, and when not. A %s
-// is the object; a # the count, where it is of things and not of repetitions; and
-// {service} that of PAM.
-var deeds = map[string]struct{ ok, not string }{
-	postern.EventLogCreated:      {"began the log %s", ""},
-	postern.EventConfigLoaded:    {"loaded the configuration %s", "could not load the configuration %s"},
-	postern.EventPersonAdded:     {"was added", ""},
-	postern.EventPersonChanged:   {"was changed", ""},
-	postern.EventPersonSuspended: {"was suspended", ""},
-	postern.EventPersonResumed:   {"was let in again", ""},
-	postern.EventPersonRemoved:   {"was removed", ""},
-	postern.EventPersonRecovered: {"was given a way back in", "was not given a way back in"},
-	postern.EventCACreated:       {"made the certificate authority %s", ""},
-	postern.EventCAKeyRemoved:    {"took the key of %s off the host", ""},
-	postern.EventCAKeyRestored:   {"brought the key of %s back to the host", ""},
-	postern.EventCAKeyExported:   {"exported the key of %s", ""},
-	postern.EventAPIToken:        {"changed the API token %s", ""},
-	postern.EventCertIssued:      {"was issued the certificate %s", "was not issued the certificate %s"},
-	postern.EventCertRenewed:     {"renewed the certificate %s", "could not renew the certificate %s"},
-	postern.EventCertRevoked:     {"had the certificate %s revoked", ""},
-	postern.EventSSHCertIssued:   {"was issued the SSH certificate %s", "was not issued the SSH certificate %s"},
-	postern.EventSSHRevoked:      {"had the SSH certificate %s revoked", ""},
-	postern.EventGatePassed:      {"came in to %s", ""},
-	postern.EventGate:            {"", "was refused %s"},
-	postern.EventPortalEnrolled:  {"enrolled at the portal", "could not enrol at the portal"},
-	postern.EventPortalLink:      {"was sent a link to the portal", "was refused a link to the portal"},
-	postern.EventPortalCodes:     {"made # recovery codes", ""},
-	postern.EventPortalName:      {"proved the name %s", "did not prove the name %s"},
-	postern.EventPortalAllowed:   {"changed who may have certificates for %s", "could not change who may have certificates for %s"},
-	postern.EventACMEAccount:     {"changed the ACME account %s", "was refused an ACME account"},
-	postern.EventACMEOrder:       {"ordered a certificate for %s by ACME", "was refused a certificate for %s by ACME"},
-	postern.EventOTP:             {"gave a right one-time code", "gave a one-time code that does not count"},
-	postern.EventOTPKeyAdded:     {"was given the key %s", ""},
-	postern.EventOTPKeyChanged:   {"had the key %s changed", ""},
-	postern.EventOTPClient:       {"changed the API client %s of the validation server", ""},
-	postern.EventOTPOutside:      {"changed which outside validation service is asked: %s", ""},
-	postern.EventOTPSync:         {"changed the validation servers kept in step: %s", ""},
-	postern.EventOTPRestored:     {"took over from a back-up, and # keys were disabled", ""},
-	postern.EventOTPImported:     {"imported # keys, counters and clients of a validation server", ""},
-	postern.EventOTPExported:     {"exported # keys and their secrets", ""},
-	postern.EventOTPRecovery:     {"was given # recovery codes", ""},
-	postern.EventSSHAuth:         {"was accepted by sshd as %s", "was refused by sshd as %s"},
-	postern.EventSSHOpened:       {"opened an SSH session as %s", ""},
-	postern.EventSSHClosed:       {"closed an SSH session as %s", ""},
-	postern.EventSSHLog:          {"followed sshd's log again", "could not follow sshd's log"},
-	postern.EventPAMAuth:         {"was accepted by {service} as %s", "was refused by {service} as %s"},
-	postern.EventPAMOpened:       {"opened a session of {service} as %s", ""},
-	postern.EventPAMClosed:       {"closed a session of {service} as %s", ""},
-	postern.EventLibvirtCall:     {"ran %s", "was refused %s"}, // see ran
-	postern.EventAgentStarted:    {"began to watch libvirt on %s", ""},
-	postern.EventAgentStopped:    {"stopped watching libvirt on %s", ""},
-	postern.EventAgentLost:       {"", "lost # of what happened on %s"},
-}
-
-// acmeDeeds are the words for what an [postern.EventACMEAccount] tells of.
-var acmeDeeds = map[string]string{
+// acmeWords are the words for what an [postern.EventACMEAccount] reports.
+var acmeWords = map[string]string{
 	postern.ACMECreated:      "made the ACME account %s",
 	postern.ACMEChanged:      "changed the contacts of the ACME account %s",
 	postern.ACMEDeactivated:  "deactivated the ACME account %s",
@@ -207,16 +149,17 @@ var acmeDeeds = map[string]string{
 // [postern.EventLibvirtCall].
 const Procedure = "procedure"
 
-// did says what happened, and whether that tells the event's count.
+// did returns what happened in words, and whether they contain the event's count.
 func did(e postern.Event) (_ string, counted bool) {
 	if e.Kind == postern.EventLibvirtCall {
 		return ran(e), false
 	}
-	words := deeds[e.Kind].ok
+	kind, _ := postern.EventKindOf(e.Kind)
+	words := kind.OK
 	if e.Outcome != postern.OK {
-		words = deeds[e.Kind].not
+		words = kind.NotOK
 	} else if e.Kind == postern.EventACMEAccount {
-		words = cmp.Or(acmeDeeds[e.Details["did"]], words)
+		words = cmp.Or(acmeWords[e.Details["did"]], words)
 	}
 	switch {
 	case words == "" && e.Outcome == postern.OK:

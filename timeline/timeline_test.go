@@ -124,10 +124,11 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
 		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
 		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
-		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root took over from a back-up, and 3 keys were disabled."},
-		{postern.Event{Kind: postern.EventOTPOutside, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed which outside validation service is asked: none."},
+		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root was restored from a backup, and 3 keys were disabled."},
+		{postern.Event{Kind: postern.EventOTPOutside, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed the upstream validation service: none."},
 		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
+		{postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"}, "the server made the certificate authority root."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMECreated}}, "bob made the ACME account a1."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1", Details: map[string]string{"did": postern.ACMERolledOver}}, "somebody, from 192.0.2.1, gave the ACME account a1 another key."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEChanged}}, "bob changed the contacts of the ACME account a1."},
@@ -143,16 +144,22 @@ func TestSentences(t *testing.T) {
 	}
 }
 
-// TestEveryKindHasWords looks at all kinds of events that are declared.
-func TestEveryKindHasWords(t *testing.T) {
-	kinds := posterntest.EventKinds(t)
-	for name, kind := range kinds {
-		if _, ok := deeds[kind]; !ok {
-			t.Errorf("%s has no words", name)
+// TestEveryKindIsRegistered compares the kinds of events that are declared with
+// those that are described.
+func TestEveryKindIsRegistered(t *testing.T) {
+	declared := posterntest.EventKinds(t)
+	for name, kind := range declared {
+		k, ok := postern.EventKindOf(kind)
+		if !ok || k.Title == "" || k.OK == "" && k.NotOK == "" {
+			t.Errorf("%s is not described: %+v", name, k)
+		}
+		said := Sentence(postern.Event{Kind: kind, Object: "it", Person: "dan", Outcome: postern.OK}, nil)
+		if k.OK != "" && strings.ContainsAny(said, "%#{}") {
+			t.Errorf("%s: %s", name, said)
 		}
 	}
-	if len(kinds) < len(deeds) {
-		t.Errorf("%d kinds were found, and %d have words", len(kinds), len(deeds))
+	if len(declared) != len(postern.EventKinds) {
+		t.Errorf("%d kinds are declared, and %d described", len(declared), len(postern.EventKinds))
 	}
 }
 

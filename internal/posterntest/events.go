@@ -4,16 +4,19 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// EventKinds reads the kinds of events where they are declared, for the test of a
-// room beside it: by the name of the constant.
+// EventKinds reads the kinds of events where they are declared, by the name of the
+// constant.
 func EventKinds(t testing.TB) map[string]string {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../../event.go", nil, 0)
+	_, here, _, _ := runtime.Caller(0)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(filepath.Dir(here), "../../event.go"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,19 +56,6 @@ func validAgent(s string) bool {
 	return err == nil && len(b) == 16 && s == strings.ToLower(s)
 }
 
-// kinds are the kinds of event that a sender may tell of.
-var kinds = map[string]bool{
-	postern.EventLibvirtCall:  true,
-	postern.EventAgentStarted: true,
-	postern.EventAgentStopped: true,
-	postern.EventAgentLost:    true,
-}
-
-// details are the keys of the details that a sender's event may have.
-var details = map[string]bool{
-	"procedure": true, "user": true, "sasl": true, "tls": true, "probe": true, "version": true,
-}
-
 // How far the time of an event may be from the server's, and how long a call may
 // have taken.
 const (
@@ -80,8 +68,9 @@ const (
 // of what it saw: not who did it, which the timeline knows by the links, and not
 // what happened on another host.
 func check(e postern.Event, host string, now time.Time) error {
+	kind, _ := postern.EventKindOf(e.Kind)
 	switch {
-	case !kinds[e.Kind]:
+	case !kind.FromHost:
 		return fmt.Errorf("an agent does not tell of %.40q", e.Kind)
 	case e.Index != 0:
 		return fmt.Errorf("the event says where it stands in the timeline")
@@ -100,7 +89,7 @@ func check(e postern.Event, host string, now time.Time) error {
 		return fmt.Errorf("%.80q is no address", e.Address)
 	}
 	for key := range e.Details {
-		if !details[key] {
+		if !slices.Contains(kind.Details, key) {
 			return fmt.Errorf("an agent's event has no detail %.40q", key)
 		}
 	}
