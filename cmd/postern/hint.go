@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/spf13/cobra"
 )
 
 // hints are the commands that help against errors whose packages do not know
@@ -19,6 +22,18 @@ var hints = []struct {
 	{state.ErrNotServed, "start it with: postern run"},
 }
 
+// commands are the commands that do what a package's hint says. A hint that
+// begins so has the command put behind it.
+var commands = []struct{ hint, command string }{
+	{"list the certificates", "postern ca list"},
+	{"create the certificate authority", "postern init"},
+	{"export the root's key first", "postern ca root export-key --out FILE"},
+	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
+	{"verify the timeline", "postern log verify"},
+	{"list the probes", "postern trace probes"},
+	{"start the server", "postern run"},
+}
+
 // hintOf returns what to do about an error, in commands where there are any.
 func hintOf(err error) string {
 	for _, h := range hints {
@@ -26,5 +41,33 @@ func hintOf(err error) string {
 			return h.hint
 		}
 	}
-	return postern.HintOf(err)
+	hint := postern.HintOf(err)
+	for _, c := range commands {
+		if strings.HasPrefix(hint, c.hint) {
+			return hint + ": " + c.command
+		}
+	}
+	return hint
+}
+
+// hintFor returns what to do about the error that a command ended with. Where
+// nobody said, it is where to look.
+func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string {
+	if hint := hintOf(err); hint != "" {
+		return hint
+	}
+	if noPerson.MatchString(err.Error()) {
+		if near := a.nearPerson(ctx, err); near != "" {
+			return "did you mean: " + near
+		}
+		return "postern user list shows everybody"
+	}
+	switch postern.CodeOf(err) {
+	case postern.Internal, postern.Unavailable, postern.TooMany:
+		return "postern doctor looks for what is wrong on this host"
+	case postern.Denied:
+		return "postern log list --outcome refused shows why"
+	default:
+		return "see " + cmd.CommandPath() + " --help"
+	}
 }

@@ -54,11 +54,6 @@ func jsonFlag(cmd *cobra.Command, asJSON *bool) {
 	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
 }
 
-// outFlag adds --out: a file, or - for standard output.
-func outFlag(cmd *cobra.Command, path *string, what string) {
-	cmd.Flags().StringVarP(path, "out", "o", "", what+"; - is standard output")
-}
-
 // printList prints a list. The header has one word a column; row returns the
 // cells of an item, of which empty ones are shown as a dash. The first column
 // identifies the item and is never cut.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/spf13/cobra"
@@ -28,15 +27,16 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errw)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	if msg := err.Error(); msg != "" {
-		fmt.Fprintf(errw, "postern: %s\n", strings.TrimRight(msg, "\n"))
-	}
-	if hint := hintOf(err); hint != "" {
-		fmt.Fprintf(errw, "hint: %s\n", hint)
+	err = classified(err)
+	if msg := message(err); msg != "" {
+		fmt.Fprintf(errw, "postern: %s\n", msg)
+		if hint := a.hintFor(ctx, cmd, err); hint != "" {
+			fmt.Fprintf(errw, "hint: %s\n", hint)
+		}
 	}
 	return postern.CodeOf(err).ExitCode()
 }
@@ -52,10 +52,8 @@ func newRoot(a *app) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("postern {{.Version}}\n")
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return postern.Errorf(postern.Invalid, "%w", err).WithHint("see %s --help", cmd.CommandPath())
-	})
-	root.PersistentFlags().StringVar(&a.state, "state", "", "state `directory` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
+	root.SetFlagErrorFunc(flagError)
+	root.PersistentFlags().StringVar(&a.state, "state", "", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
 	root.AddCommand(
 		newInit(a),
 		newRun(a),
@@ -87,14 +85,4 @@ func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	}
 	c.AddCommand(cmds...)
 	return c
-}
-
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return postern.Errorf(postern.Invalid, "%w", err).WithHint("see %s --help", cmd.CommandPath())
-		}
-		return nil
-	}
 }
