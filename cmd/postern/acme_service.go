@@ -94,7 +94,7 @@ the person: suspending the person stops the account. A key binds one account. It
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&label, "label", "", "what the key is for")
+	cmd.Flags().StringVar(&label, "label", "", "a `NAME` for what the key is for")
 	return cmd
 }
 

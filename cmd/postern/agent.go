@@ -63,10 +63,10 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in events (default: its host name)")
 	f.StringVar(&o.spool, "spool", "", "`DIR` for events that wait (default: the state directory's name with -agent behind it)")
 	o.spoolSize = 64 << 20
-	f.Var(&o.spoolSize, "spool-size", "most `bytes` that wait")
+	f.Var(&o.spoolSize, "spool-size", "at most this `SIZE` waits on disk")
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
-	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `glob`s: domain_*, qemu.*")
-	f.StringSliceVar(&o.paths, "path", nil, "watch only these `file`s of libvirt's, instead of all that are found")
+	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `GLOB`s: domain_*, qemu.*")
+	f.StringSliceVar(&o.paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false, "print what is sent, one JSON object a line")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd

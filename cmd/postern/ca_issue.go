@@ -27,11 +27,11 @@ type outputOptions struct {
 
 func (o *outputOptions) flags(cmd *cobra.Command, layouts string) {
 	f := cmd.Flags()
-	f.StringVarP(&o.out, "out", "o", ".", "`directory` for the files")
-	f.StringSliceVar(&o.layouts, "layout", nil, "`layout` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
+	f.StringVarP(&o.out, "out", "o", ".", "`DIRECTORY` for the files")
+	f.StringSliceVar(&o.layouts, "layout", nil, "`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
 	f.BoolVar(&o.force, "force", false, "replace files that exist")
 	f.BoolVar(&o.legacy, "legacy", false, "write PKCS#12 with the old encryption that old importers need")
-	f.StringVar(&o.passwordFile, "password-file", "", "`file` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
+	f.StringVar(&o.passwordFile, "password-file", "", "`FILE` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
 }
 
 // exporter writes certificates as its options say.
@@ -150,12 +150,12 @@ things that they can come in with.`,
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	f := cmd.Flags()
-	f.StringSliceVar(&o.server, "server", nil, "`name` of the server; more may follow")
-	f.StringVar(&o.client, "client", "", "`person` that the certificate is for")
-	f.StringVar(&o.label, "label", "", "the person's own `word` for where it is used")
-	f.StringSliceVar(&o.units, "unit", nil, "organisational `unit` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how `long` it is valid, such as 90d (default: the authority's)")
-	f.StringVar(&o.keyType, "key-type", "", "`type` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256; rsa-3072 for libvirt, which may refuse others)")
+	f.StringSliceVar(&o.server, "server", nil, "`NAME` of the server; more may follow")
+	f.StringVar(&o.client, "client", "", "`PERSON` that the certificate is for")
+	f.StringVar(&o.label, "label", "", "the person's own `NAME` for where it is used")
+	f.StringSliceVar(&o.units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
+	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
+	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256; rsa-3072 for libvirt, which may refuse others)")
 	return cmd
 }
 
@@ -239,13 +239,13 @@ A server gets the names that the request asks for, or those of --name. With
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.csr, "csr", "", "`file` with the request; - is standard input")
-	f.StringVar(&o.client, "client", "", "make it the client certificate of this `person`")
-	f.StringVar(&o.label, "label", "", "the person's own `word` for where it is used")
-	f.StringSliceVar(&o.names, "name", nil, "certify this `name`; can be given again")
-	f.StringSliceVar(&o.units, "unit", nil, "organisational `unit` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how `long` it is valid, such as 90d (default: the authority's)")
-	f.StringVarP(&o.out, "out", "o", "", "`file` for the certificate and its chain (default: standard output)")
+	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
+	f.StringVar(&o.client, "client", "", "make it the client certificate of this `PERSON`")
+	f.StringVar(&o.label, "label", "", "the person's own `NAME` for where it is used")
+	f.StringSliceVar(&o.names, "name", nil, "certify this `NAME`; can be repeated")
+	f.StringSliceVar(&o.units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
+	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
+	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain (default: standard output)")
 	f.BoolVar(&o.force, "force", false, "replace the file if it exists")
 	return cmd
 }
@@ -335,9 +335,9 @@ new key, under the intermediate that issues now.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caRenew(cmd.Context(), &o, args[0]) },
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
-	cmd.Flags().StringVar(&o.csr, "csr", "", "`file` with a request whose key is certified; - is standard input")
+	cmd.Flags().StringVar(&o.csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
 	cmd.Flags().BoolVar(&o.sameKey, "same-key", false, "certify the old key again")
-	cmd.Flags().Var(&o.validity, "validity", "how `long` it is valid, such as 90d (default: the authority's)")
+	cmd.Flags().Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
 }
@@ -411,8 +411,8 @@ without one, the key's file is left out.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caExport(cmd.Context(), &o, args[0]) },
 	}
 	o.flags(cmd, "pem")
-	cmd.Flags().StringVar(&o.key, "key", "", "`file` with the private key, PEM or PKCS#12")
-	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`file` with the passphrase of --key; - is standard input")
+	cmd.Flags().StringVar(&o.key, "key", "", "`FILE` with the private key, PEM or PKCS#12")
+	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`FILE` with the passphrase of --key; - is standard input")
 	return cmd
 }
 

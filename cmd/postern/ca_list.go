@@ -49,12 +49,12 @@ also the intermediates and those that sign OCSP answers.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caList(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.filter.Person, "person", "", "only those of this `person`")
-	f.StringVar(&o.filter.Name, "name", "", "only those with this `name`")
-	f.StringVar(&o.profile, "profile", "", "only those of this `profile`: server, client, intermediate, ocsp")
+	f.StringVar(&o.filter.Person, "person", "", "only those of this `PERSON`")
+	f.StringVar(&o.filter.Name, "name", "", "only those with this `NAME`")
+	f.StringVar(&o.profile, "profile", "", "only those of this `PROFILE`: server, client, intermediate, ocsp")
 	f.BoolVar(&o.valid, "valid", false, "only those that are neither expired nor revoked")
 	f.BoolVar(&o.all, "all", false, "the authority's own, too")
-	f.IntVarP(&o.filter.Limit, "limit", "n", 0, "at most so `many`; 0 means all")
+	f.IntVarP(&o.filter.Limit, "limit", "n", 0, "at most `N`; 0 means all")
 	jsonFlag(cmd, &o.json)
 	return cmd
 }

@@ -38,8 +38,8 @@ ca renew.`,
   postern ca revoke --ssh 4711`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caRevoke(cmd.Context(), &o, args) },
 	}
-	cmd.Flags().StringVar(&o.reason, "reason", ca.Unspecified.String(), "`reason`: "+strings.Join(ca.ReasonNames(), ", "))
-	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `person`")
+	cmd.Flags().StringVar(&o.reason, "reason", ca.Unspecified.String(), "`REASON`: "+strings.Join(ca.ReasonNames(), ", "))
+	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `PERSON`")
 	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
 	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
 	return cmd
@@ -141,7 +141,7 @@ file: write it to a temporary file, rename that, and have the server reload.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caCRL(cmd.Context(), issuer, out, der) },
 	}
 	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client), "`CA`: client, server, root, or a later one such as client-2")
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`file`, replaced as a whole (default: standard output)")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole (default: standard output)")
 	cmd.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
 	return cmd
 }
@@ -184,6 +184,6 @@ func newCAKRL(a *app) *cobra.Command {
 			return a.writeOutput(out, krl, 0o644, true)
 		},
 	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`file`, replaced as a whole (default: standard output)")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole (default: standard output)")
 	return cmd
 }

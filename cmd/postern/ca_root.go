@@ -17,8 +17,8 @@ import (
 type keyFileOptions struct{ key, passphraseFile string }
 
 func (o *keyFileOptions) flags(cmd *cobra.Command, name string) {
-	cmd.Flags().StringVar(&o.key, name, "", "`file` with the root's key, as export-key wrote it")
-	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`file` with its passphrase; - is standard input (default: ask)")
+	cmd.Flags().StringVar(&o.key, name, "", "`FILE` with the root's key, as export-key wrote it")
+	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`FILE` with its passphrase; - is standard input (default: ask)")
 }
 
 func newCARoot(a *app) *cobra.Command {
@@ -89,8 +89,8 @@ kept off this machine. It stays here as well until remove-key.`,
 			return a.rootExport(cmd.Context(), out, passphraseFile)
 		},
 	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`file` for the key")
-	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`file` with the passphrase; - is standard input (default: ask, or make one and print it)")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key")
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
 	return cmd
 }
 

@@ -37,8 +37,8 @@ them, from the signing call of the server. It is printed once and kept as a hash
 			return nil
 		},
 	}
-	cmd.Flags().StringSliceVar(&domains, "domain", nil, "`domain` it may get certificates for, * for any; can be given again")
-	cmd.Flags().Var(&validity, "validity", "how `long` it works, such as 30d (default: until removed)")
+	cmd.Flags().StringSliceVar(&domains, "domain", nil, "`DOMAIN` it may get certificates for, * for any; can be repeated")
+	cmd.Flags().Var(&validity, "validity", "how long it works, a `DURATION` such as 30d (default: until removed)")
 	return cmd
 }
 

@@ -45,11 +45,11 @@ and guards nothing as far as Postern knows; "changed" answers differently in som
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.output, "output", "o", "", "write Caddyfile and joined certificate chains into this `folder`; never overwrites")
-	f.StringVar(&o.cfg.PHP, "php", "", "`address` of a FastCGI server for PHP, as Caddy writes it, where the configuration names none")
-	f.StringVar(&o.cfg.ServerRoot, "server-root", "", "`folder` where relative names begin (default: the file's)")
-	f.StringVar(&o.cfg.TimeZone, "time-zone", "UTC", "IANA `zone` in which conditions on the time are meant")
-	f.StringArrayVarP(&o.defines, "define", "D", nil, "take `NAME[=VALUE]` as set by Define; may be repeated")
+	f.StringVarP(&o.output, "out", "o", "", "write Caddyfile and joined certificate chains into this `DIRECTORY`; never overwrites")
+	f.StringVar(&o.cfg.PHP, "php", "", "`ADDRESS` of a FastCGI server for PHP, as Caddy writes it, where the configuration names none")
+	f.StringVar(&o.cfg.ServerRoot, "server-root", "", "`DIRECTORY` where relative names begin (default: the file's)")
+	f.StringVar(&o.cfg.TimeZone, "time-zone", "UTC", "IANA `ZONE` in which conditions on the time are meant")
+	f.StringArrayVarP(&o.defines, "define", "D", nil, "take `NAME[=VALUE]` as set by Define; can be repeated")
 	f.BoolVar(&o.json, "json", false, "print Caddyfile, notes and files to be made as JSON")
 	f.BoolVar(&o.strict, "strict", false, "fail if a guard had to be closed or a line was lost")
 	return cmd

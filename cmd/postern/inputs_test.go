@@ -113,7 +113,7 @@ var dummies = map[string][]string{
 	"user-recover": {"alice"}, "user-remove": {"alice"}, "user-resume": {"alice"}, "user-show": {"alice"}, "user-suspend": {"alice"},
 	"user-set": {"alice", "--email", "a@example.com"}, "ssh-revoke": {"1"}, "ssh-sign": {"--person", "alice", "KEY"}, "log-verify": nil, "otp-import": {"-"},
 	"otp-client-add": {"--out", "NEW"}, "otp-client-disable": {"1"}, "otp-client-enable": {"1"},
-	"otp-outside-set": {"--id", "1", "--key-file", "KEY"},
+	"otp-outside-set": {"--id", "1", "--key-file", "SECRET"},
 }
 
 const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f alice\n"
@@ -132,6 +132,11 @@ func needState(t *testing.T, f func(t *testing.T, args []string)) {
 			switch arg {
 			case "NEW":
 				args[i] = filepath.Join(t.TempDir(), "new")
+			case "SECRET":
+				args[i] = filepath.Join(t.TempDir(), "secret")
+				if err := os.WriteFile(args[i], []byte("EHmo8FMxuhumBlTinC4uYL0Mgwg=\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
 			case "KEY":
 				args[i] = filepath.Join(t.TempDir(), "key.pub")
 				if err := os.WriteFile(args[i], []byte(publicKey), 0o600); err != nil {

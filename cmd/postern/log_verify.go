@@ -55,7 +55,7 @@ nothing else: no state directory, no network.`,
 			return a.logVerify(cmd.Context(), &o)
 		},
 	}
-	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil, "compare with the checkpoint in `FILE` too; can be given again")
+	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil, "compare with the checkpoint in `FILE` too; can be repeated")
 	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if all is well")
 	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
@@ -155,11 +155,11 @@ func newLogProve(a *app) *cobra.Command {
 		Long: `Write a proof that a line stands in the timeline, for somebody who has the
 log's public key (log.vkey in the state directory) and nothing else. They check
 it with log verify --proof FILE --key KEY.`,
-		Example: "  postern log prove 42 --output line42.json",
+		Example: "  postern log prove 42 --out line42.json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], output) },
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "write to `FILE`, not to the terminal")
+	cmd.Flags().StringVarP(&output, "out", "o", "", "write to `FILE`, not to the terminal")
 	return cmd
 }
 

@@ -197,7 +197,7 @@ key. No proxy is used unless one is given here.`,
 	f := cmd.Flags()
 	f.Int64Var(&c.ID, "id", 0, "our API client `NUMBER` there")
 	f.StringVar(&keyFile, "key-file", "", "`FILE` with our API key there, in base64; - is standard input")
-	f.StringArrayVar(&c.URLs, "url", nil, "`URL` of a server; can be given again (default "+otp.YubiCloud+")")
+	f.StringArrayVar(&c.URLs, "url", nil, "`URL` of a server; can be repeated (default "+otp.YubiCloud+")")
 	f.StringVar(&c.Level, "sl", "", "how many of its peers a server must have heard from: `PERCENT`, fast or secure")
 	f.StringVar(&c.Proxy, "proxy", "", "`URL` of an HTTP proxy to go through")
 	_ = cmd.MarkFlagRequired("id")

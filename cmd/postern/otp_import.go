@@ -96,7 +96,7 @@ import. Slots' access codes are not known here and come out as none.`,
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` to make, mode 0600; - is standard output")
-	cmd.Flags().StringVar(&what, "what", "keys", "`keys` or counters")
+	cmd.Flags().StringVar(&what, "what", "keys", "`WHAT` to write: keys or counters")
 	return cmd
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // app is what every command needs: where to read and write, and which state
@@ -53,6 +54,12 @@ func newRoot(a *app) *cobra.Command {
 	}
 	root.SetVersionTemplate("postern {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
+	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "output" { // the old spelling of some commands
+			name = "out"
+		}
+		return pflag.NormalizedName(name)
+	})
 	root.PersistentFlags().StringVar(&a.state, "state", "", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
 	root.AddCommand(
 		newInit(a),

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // TestEveryCommandExplainsItself: who reads a command's help or manual page finds
@@ -23,4 +24,19 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		}
 	}
 	walk(newRoot(&app{}))
+}
+
+// TestFlagsLookAlike: a flag that takes a value names it in capitals, and output
+// goes where --out says.
+func TestFlagsLookAlike(t *testing.T) {
+	leaves(t, func(t *testing.T, _ []string, c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if name, usage := pflag.UnquoteUsage(f); f.Value.Type() != "bool" && name != strings.ToUpper(name) {
+				t.Errorf("--%s takes %s: %s", f.Name, name, usage)
+			}
+			if f.Shorthand == "o" && f.Name != "out" {
+				t.Errorf("-o is --%s", f.Name)
+			}
+		})
+	})
 }

@@ -55,7 +55,7 @@ ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 	f := cmd.Flags()
 	f.StringVar(&o.config, "config", "/etc/yubikey_shell", "the `FILE` of settings")
 	f.StringSliceVar(&o.accept, "accept", nil, "start although this `CHANNEL` is open, named as postern ssh check names it")
-	f.DurationVar(&o.timeout, "timeout", time.Minute, "how long the code may take to be typed")
+	f.DurationVar(&o.timeout, "timeout", time.Minute, "the `DURATION` that typing the code may take")
 	return cmd
 }
 

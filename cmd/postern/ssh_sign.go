@@ -112,12 +112,12 @@ People get their own with postern ssh login.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.person, "person", "", "the `PERSON` whose key it is")
-	f.StringSliceVar(&o.host, "host", nil, "a `NAME` or address of the host whose key it is; can be given again")
-	f.StringSliceVar(&o.principals, "principal", nil, "an `ACCOUNT` that it opens; can be given again")
-	f.StringSliceVar(&o.sources, "source", nil, "an address or `NETWORK` that it is good from; can be given again")
+	f.StringSliceVar(&o.host, "host", nil, "a `NAME` or address of the host whose key it is; can be repeated")
+	f.StringSliceVar(&o.principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
+	f.StringSliceVar(&o.sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
 	f.StringVar(&o.force, "force-command", "", "the one `COMMAND` that it runs")
-	f.StringSliceVar(&o.extensions, "extension", nil, "what it permits, such as `permit-pty`; can be given again")
-	f.DurationVar(&o.validity, "validity", 0, "how long it is good (default: by rule, else the CA's own)")
+	f.StringSliceVar(&o.extensions, "extension", nil, "an `EXTENSION` that it permits, such as permit-pty; can be repeated")
+	f.DurationVar(&o.validity, "validity", 0, "the `DURATION` that it is valid (default: by rule, else the CA's own)")
 	f.StringVarP(&o.out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
 	return cmd
 }

@@ -41,9 +41,9 @@ type traceOptions struct {
 // show adds the flags that say how events are written.
 func (o *traceOptions) show(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.format, "format", "people", "how to write: people, json, stp (as SystemTap's example scripts), raw, named")
+	f.StringVar(&o.format, "format", "people", "the `FORMAT` to write: people, json, stp (as SystemTap's example scripts), raw, named")
 	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
-	f.StringVarP(&o.output, "output", "o", "", "write to this `file` instead")
+	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead")
 	f.BoolVar(&o.full, "full", false, "show payloads at full length")
 	f.BoolVar(&o.secrets, "show-secrets", false, "show passwords and keys, which are masked otherwise")
 }
@@ -51,17 +51,17 @@ func (o *traceOptions) show(c *cobra.Command) {
 // choose adds the flags that say whose events are seen.
 func (o *traceOptions) choose(c *cobra.Command) {
 	f := c.Flags()
-	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
-	f.StringSliceVar(&o.domains, "domain", nil, "only these virtual machines, by name; `glob`s")
+	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	f.StringSliceVar(&o.domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
 }
 
 // capture adds the flags of a live trace.
 func (o *traceOptions) capture(c *cobra.Command) {
 	f := c.Flags()
-	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s of libvirt's, instead of all that are found")
+	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
 	o.payload = 16 << 10
-	f.Var(&o.payload, "payload", "copy at most so many `bytes` of a message, up to 64KiB; 0 for headers only")
-	f.Var(&o.buffer, "buffer", "`bytes` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
+	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
+	f.Var(&o.buffer, "buffer", "`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
 }
 
 // stacks adds the flag for stacks. They are unwound while the processes are there:
@@ -73,19 +73,19 @@ func (o *traceOptions) stacks(c *cobra.Command, what string) {
 // messages adds the filters on RPC messages.
 func (o *traceOptions) messages(c *cobra.Command) {
 	f := c.Flags()
-	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `address` that events show")
-	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `name` or number")
-	f.StringSliceVar(&o.programs, "program", nil, "only these RPC programs: remote, qemu, lxc, admin, …")
-	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `glob`s: domain_*, qemu.*")
-	f.StringSliceVar(&o.types, "type", nil, "only these message types: call, reply, event, stream, hole")
-	f.StringSliceVar(&o.statuses, "status", nil, "only replies of these statuses: ok, error, continue")
-	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least so long, such as 100ms")
+	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `ADDRESS` that events show")
+	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `NAME` or number")
+	f.StringSliceVar(&o.programs, "program", nil, "only these RPC `PROGRAM`s: remote, qemu, lxc, admin, …")
+	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `GLOB`s: domain_*, qemu.*")
+	f.StringSliceVar(&o.types, "type", nil, "only messages of this `TYPE`: call, reply, event, stream, hole")
+	f.StringSliceVar(&o.statuses, "status", nil, "only replies of this `STATUS`: ok, error, continue")
+	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least this `DURATION`, such as 100ms")
 	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
 }
 
 // tree adds the flag for what calls led to.
 func (o *traceOptions) tree(c *cobra.Command) {
-	c.Flags().StringVar(&o.with, "with", "", "qemu: show below each reply what was said to QEMU for it")
+	c.Flags().StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
 }
 
 func newTraceRPC(a *app) *cobra.Command {
@@ -111,7 +111,7 @@ collector is away they wait in memory; what does not fit is dropped, and counted
 			if o.collector == "" {
 				return o.run(cmd.Context(), a)
 			}
-			for _, shown := range []string{"format", "json", "output", "full", "show-secrets", "stack"} {
+			for _, shown := range []string{"format", "json", "out", "full", "show-secrets", "stack"} {
 				if cmd.Flags().Changed(shown) {
 					return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
 				}
@@ -145,8 +145,8 @@ its first dispatch tells.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
-	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
-	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least so long, and loops that are stuck in one")
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least this `DURATION`, and loops that are stuck in one")
 	o.capture(c)
 	o.stacks(c, "show")
 	o.show(c)
@@ -197,9 +197,9 @@ it is readable by its owner alone.`,
 			return o.record(cmd.Context(), a, args[0], int64(limit))
 		},
 	}
-	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "what to record: rpc, qemu, events")
-	c.Flags().Var(&limit, "max-size", "stop when the file has so many `bytes`; 0 for no limit")
-	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
+	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
+	c.Flags().Var(&limit, "max-size", "stop when the file has this `SIZE`; 0 for no limit")
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
 	o.capture(c)
 	o.stacks(c, "record")
 	return c
@@ -219,7 +219,7 @@ func newTraceReplay(a *app) *cobra.Command {
 	o.choose(c)
 	o.messages(c)
 	o.tree(c)
-	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least so long")
+	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
 	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event, as far as they were recorded")
 	o.show(c)
 	return c

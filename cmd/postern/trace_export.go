@@ -53,8 +53,8 @@ OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`,
 	o.choose(c)
 	o.messages(c)
 	f := c.Flags()
-	f.StringVar(&o.format, "format", "pcapng", "what to write: pcapng, pprof, otlp")
-	f.StringVarP(&o.output, "output", "o", "", "the `file` to write")
+	f.StringVar(&o.format, "format", "pcapng", "the `FORMAT` to write: pcapng, pprof, otlp")
+	f.StringVarP(&o.output, "out", "o", "", "the `FILE` to write")
 	f.StringVar(&o.collector, "to", "", "of otlp: send to the collector at this `URL`")
 	f.StringVar(&o.host, "host", "", "of otlp: `NAME` of the host that was recorded (default: this one's)")
 	return c
@@ -86,7 +86,7 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	case o.collector != "" && o.format != "otlp":
 		return postern.Errorf(postern.Invalid, "--to is for --format otlp")
 	case o.output == "" && o.collector == "":
-		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --output")
+		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
 	}
 	cfg, err := o.config()
 	if err != nil {

@@ -39,8 +39,8 @@ the probes that Postern knows are missing. With --all each place of each probe.`
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `number`")
-	f.StringSliceVar(&o.paths, "path", nil, "only these `file`s")
+	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
 	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments")
 	return c

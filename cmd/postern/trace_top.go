@@ -49,10 +49,10 @@ line of JSON. Times are exact to 9 %.`,
 	o.messages(c)
 	o.capture(c)
 	f := c.Flags()
-	f.StringVar(&o.by, "by", "procedure", "what a row is: procedure, client, domain")
-	f.StringVar(&o.order, "order", "time", "what comes first: "+strings.Join(format.Orders, ", "))
-	f.DurationVar(&o.interval, "interval", time.Second, "how often the table is made anew")
-	f.IntVar(&o.count, "count", 0, "end after so `many` intervals; 0 means never")
+	f.StringVar(&o.by, "by", "procedure", "the `KIND` of a row: procedure, client, domain")
+	f.StringVar(&o.order, "order", "time", "the `COLUMN` that comes first: "+strings.Join(format.Orders, ", "))
+	f.DurationVar(&o.interval, "interval", time.Second, "the `DURATION` between two tables")
+	f.IntVar(&o.count, "count", 0, "end after `N` intervals; 0 means never")
 	f.BoolVar(&o.json, "json", false, "write one JSON object each interval")
 	return c
 }

@@ -56,7 +56,7 @@ to be handed over.`,
 	}
 	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; nobody else may have it")
 	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
-	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be given again")
+	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be repeated")
 	return cmd
 }
 

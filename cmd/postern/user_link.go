@@ -140,8 +140,8 @@ are not for them.`,
 	f := cmd.Flags()
 	f.StringVar(&email, "email", "", "the person's new `ADDRESS`; empty takes it away")
 	f.StringVar(&fullName, "full-name", "", "the person's `NAME` as people write it")
-	f.StringSliceVar(&c.add, "add-group", nil, "a `GROUP` that the person joins; can be given again")
-	f.StringSliceVar(&c.drop, "drop-group", nil, "a `GROUP` that the person leaves; can be given again")
+	f.StringSliceVar(&c.add, "add-group", nil, "a `GROUP` that the person joins; can be repeated")
+	f.StringSliceVar(&c.drop, "drop-group", nil, "a `GROUP` that the person leaves; can be repeated")
 	return cmd
 }
 
