@@ -10,6 +10,7 @@ const (
 	OK      Outcome = "ok"
 	Refused Outcome = "refused" // somebody asked and was told no
 	Failed  Outcome = "failed"  // something broke
+	Unknown Outcome = "unknown" // it was begun, and how it ended was not seen
 )
 
 // Event is one line of the timeline: who, with what, from where, did what to

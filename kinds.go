@@ -155,7 +155,7 @@ var EventKinds = []EventKind{
 
 	{
 		Name: EventLibvirtCall, Title: "Call to libvirt", OK: "ran {procedure} on %s", NotOK: "was refused {procedure} on %s",
-		Details: []string{"procedure", "user", "sasl", "tls"}, FromHost: true,
+		Details: []string{"procedure", "user", "sasl", "tls", "unknown"}, FromHost: true,
 	},
 
 	{Name: EventAgentStarted, Title: "Host watched", OK: "began to watch libvirt on %s", Doer: doerAgent, Details: []string{"version"}, FromHost: true},

@@ -33,9 +33,9 @@ func (f Filter) Validate() error {
 		}
 	}
 	switch f.Outcome {
-	case "", postern.OK, postern.Refused, postern.Failed:
+	case "", postern.OK, postern.Refused, postern.Failed, postern.Unknown:
 	default:
-		return postern.Errorf(postern.Invalid, "%q is no outcome", f.Outcome).WithHint("ok, refused or failed")
+		return postern.Errorf(postern.Invalid, "%q is no outcome", f.Outcome).WithHint("ok, refused, failed or unknown")
 	}
 	if (f.Link.Kind == "") != (f.Link.ID == "") {
 		return postern.Errorf(postern.Invalid, "a link is KIND=ID").WithHint("for example: yubikey=vvccccbdefgh")

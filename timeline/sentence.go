@@ -38,7 +38,10 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	if e.Reason != "" {
 		b.WriteString(": " + reason(e))
 	}
-	if e.Took > 0 {
+	switch {
+	case e.Took > 0 && e.Outcome == postern.Unknown:
+		fmt.Fprintf(&b, "; not answered for %s", Round(e.Took))
+	case e.Took > 0:
 		fmt.Fprintf(&b, "; answered in %s", Round(e.Took))
 	}
 	b.WriteString(".")
@@ -202,8 +205,11 @@ func ran(e postern.Event) string {
 	if e.Object != "" {
 		words += " on " + e.Object
 	}
-	if e.Outcome == postern.Failed {
+	switch e.Outcome {
+	case postern.Failed:
 		words += ", which failed"
+	case postern.Unknown:
+		words += ", whose outcome is not known"
 	}
 	return words
 }

@@ -1,23 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
-	"log/slog"
-	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/trace/capture"
-	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/spf13/cobra"
 )
 
@@ -45,7 +37,7 @@ agent.sock in its state directory. With --server they go there over HTTPS, with 
 client certificate of a person in the group agents; the person is named as the
 host, see --host.
 
-While the server is away, events wait on disk, and the oldest are dropped when
+While the server is unavailable, events wait on disk, and the oldest are dropped when
 there are too many; the timeline says how many. Each event is written once,
 however often it is sent. Needs a kernel of 5.15 or newer, and root or CAP_BPF,
 CAP_PERFMON and CAP_SYS_PTRACE.`,
@@ -67,153 +59,71 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
 	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `GLOB`s: domain_*, qemu.*")
 	f.StringSliceVar(&o.paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
-	f.BoolVar(&o.print, "print", false, "print what is sent, one JSON object a line")
+	f.BoolVar(&o.print, "print", false, "print the events, one JSON object a line; without --state, --spool and --server do nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd
 }
 
 // agent watches and sends until ctx ends.
-func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
-	watched, err := watchedCalls(o.all, o.procedures)
-	if err != nil {
+func (a *app) agent(ctx context.Context, o *agentOptions) error {
+	c := agent.Config{Version: version(), Paths: o.paths, Log: a.logger(&runOptions{verbose: o.verbose})}
+	var err error
+	if c.Host, err = hostName(o.host); err != nil {
 		return err
+	}
+	if c.Watched, err = o.watched(); err != nil {
+		return err
+	}
+	c.Ready = func(s *capture.Session) { ready(a.err, s) }
+	if o.print {
+		c.Print = func(e postern.Event) { _ = printJSON(a.out, e) }
+	}
+	if o.print && cmp.Or(o.server, o.spool, a.state, os.Getenv("POSTERN_STATE")) == "" {
+		return agent.Run(ctx, c) // to look at only
 	}
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	if o.host == "" {
-		if o.host, err = os.Hostname(); err != nil {
-			return postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name it with --host")
-		}
-	}
-	target, client, err := o.target(dir)
-	if err != nil {
+	if c.Target, err = o.target(dir); err != nil {
 		return err
 	}
-	if o.spool == "" {
-		o.spool = dir + "-agent"
-	}
-	log := a.logger(&runOptions{verbose: o.verbose})
-	spool, err := relay.OpenSpool(relay.SpoolConfig{Dir: o.spool, MaxBytes: int64(o.spoolSize)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, spool.Close()) }()
-	sender, err := relay.NewSender(relay.SenderConfig{URL: target, Host: o.host, Client: client}, spool, log)
-	if err != nil {
-		return err
-	}
-	session, err := capture.Start(capture.Config{
-		What: capture.RPC, Paths: o.paths, Filter: correlate.Filter{Procedures: watched.set(), Connections: true},
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, session.Close()) }()
-
-	w := newCallWatcher(o.host, watched, func(e postern.Event) { a.spool(spool, e, o.print, log) })
-	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var running sync.WaitGroup
-	running.Go(func() { sender.Run(sending) })
-	w.say(postern.EventAgentStarted)
-	ready(a.err, session)
-	err = session.Run(ctx, w)
-	w.close()
-	w.say(postern.EventAgentStopped)
-	stop()
-	running.Wait()
-	return errors.Join(err, sendRest(ctx, sender, spool, log))
+	c.Spool = relay.SpoolConfig{Dir: cmp.Or(o.spool, dir+"-agent"), MaxBytes: int64(o.spoolSize)}
+	return agent.Run(ctx, c)
 }
 
-// spool keeps an event for the sender.
-func (a *app) spool(s *relay.Spool, e postern.Event, show bool, log *slog.Logger) {
-	if err := s.Append(e); err != nil {
-		log.Error("an event is lost", slog.Any(postern.LogError, err))
+func (o *agentOptions) watched() (agent.Watched, error) {
+	switch {
+	case o.all && len(o.procedures) > 0:
+		return nil, postern.Errorf(postern.Invalid, "--all and --procedure exclude each other")
+	case o.all:
+		return nil, nil
 	}
-	if show {
-		_ = printJSON(a.out, e)
-	}
+	return agent.Watch(o.procedures)
 }
 
-// lastWords is how long the end waits for the server.
-const lastWords = 5 * time.Second
-
-// sendRest sends what is left at the end. What cannot be sent waits for the next
-// start.
-func sendRest(ctx context.Context, s *relay.Sender, spool *relay.Spool, log *slog.Logger) error {
-	if err := spool.Sync(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
-	defer cancel()
-	for more := true; more; {
-		var err error
-		if more, err = s.Send(ctx); err != nil {
-			log.Warn("the last events wait on disk for the next start", slog.Any(postern.LogError, err))
-			return nil
-		}
-	}
-	return nil
-}
-
-// target returns where to send, and by what.
-func (o *agentOptions) target(stateDir string) (string, *http.Client, error) {
-	transport := &http.Transport{ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 10 * time.Second}
-	// Nothing that is sent goes where a server points to.
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	if o.server == "" {
-		if o.cert != "" || o.key != "" || o.ca != "" {
-			return "", nil, postern.Errorf(postern.Invalid, "--cert, --key and --ca are for a --server")
-		}
-		socket := filepath.Join(stateDir, agentSocket)
-		transport.DialContext = dialSocket(socket)
-		return "http://postern" + relay.Path, client, nil
-	}
-	u, err := url.Parse(o.server)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
-		return "", nil, postern.Errorf(postern.Invalid, "--server %q is not an address such as https://id.example.com", o.server)
-	}
-	if o.cert == "" || o.key == "" {
-		return "", nil, postern.Errorf(postern.Invalid, "--server needs --cert and --key").
+// target returns where to send.
+func (o *agentOptions) target(stateDir string) (*agent.Target, error) {
+	switch {
+	case o.server == "" && (o.cert != "" || o.key != "" || o.ca != ""):
+		return nil, postern.Errorf(postern.Invalid, "--cert, --key and --ca are for a --server")
+	case o.server == "":
+		return agent.LocalTarget(filepath.Join(stateDir, agentSocket)), nil
+	case o.cert == "" || o.key == "":
+		return nil, postern.Errorf(postern.Invalid, "--server needs --cert and --key").
 			WithHint("postern user add NAME --group agents, and postern ca issue --client NAME, on the server")
 	}
-	transport.Proxy = http.ProxyFromEnvironment
-	transport.TLSClientConfig, err = o.tls()
-	return "https://" + u.Host + relay.Path, client, err
+	return agent.RemoteTarget(o.server, agent.Credentials{Cert: o.cert, Key: o.key, CA: o.ca})
 }
 
-// dialSocket leads an HTTP client to a Unix socket, whatever the address is.
-func dialSocket(path string) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	return func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
+// hostName returns what this host is called: the name that was given, or its own.
+func hostName(given string) (string, error) {
+	if given != "" {
+		return given, nil
 	}
-}
-
-// tls returns the configuration of a client that reads its certificate for each
-// connection, so that a renewed one counts.
-func (o *agentOptions) tls() (*tls.Config, error) {
-	if _, err := tls.LoadX509KeyPair(o.cert, o.key); err != nil {
-		return nil, postern.Errorf(postern.Invalid, "the client certificate: %w", err)
-	}
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(o.cert, o.key)
-			return &pair, err
-		},
-	}
-	if o.ca == "" {
-		return c, nil
-	}
-	pem, err := os.ReadFile(o.ca)
+	name, err := os.Hostname()
 	if err != nil {
-		return nil, postern.Errorf(postern.NotFound, "%w", err)
+		return "", postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name it with --host")
 	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, postern.Errorf(postern.Invalid, "no certificate in %s", o.ca)
-	}
-	return c, nil
+	return name, nil
 }

@@ -23,8 +23,6 @@ import (
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/trace/event"
-	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
 )
@@ -33,11 +31,16 @@ import (
 // what it printed and complained.
 func startAgent(t *testing.T, stateDir string, args ...string) (stop func() (string, string)) {
 	t.Helper()
+	return runAgent(t, append([]string{"--state", stateDir, "--spool", t.TempDir()}, args...)...)
+}
+
+// runAgent runs postern agent until stop is called.
+func runAgent(t *testing.T, args ...string) (stop func() (string, string)) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var out, errs stream
 	done := make(chan int, 1)
-	args = append([]string{"agent", "--state", stateDir, "--spool", t.TempDir()}, args...)
-	go func() { done <- run(ctx, args, strings.NewReader(""), &out, &errs) }()
+	go func() { done <- run(ctx, append([]string{"agent"}, args...), strings.NewReader(""), &out, &errs) }()
 	t.Cleanup(cancel)
 	for !strings.Contains(errs.String(), "ready:") {
 		if len(done) > 0 {
@@ -161,12 +164,12 @@ func sendOne(t *testing.T, stateDir string, o agentOptions, e postern.Event) err
 		t.Fatal(err)
 	}
 	defer spool.Close()
-	target, client, err := o.target(stateDir)
+	target, err := o.target(stateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.CloseIdleConnections()
-	s, err := relay.NewSender(relay.SenderConfig{URL: target, Host: o.host, Client: client}, spool, slog.New(slog.DiscardHandler))
+	defer target.Client.CloseIdleConnections()
+	s, err := relay.NewSender(relay.SenderConfig{URL: target.URL, Host: o.host, Client: target.Client}, spool, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,41 +282,6 @@ func TestAnotherUserMaySendNoEvents(t *testing.T) {
 	}
 }
 
-func TestWatchedCalls(t *testing.T) {
-	watched, err := watchedCalls(false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]interest{
-		"remote.domain_destroy": always, "remote.domain_create_xml": always, "remote.domain_reboot": always,
-		"remote.secret_get_value": always, "remote.domain_memory_peek": always, "remote.domain_screenshot": always,
-		"qemu.domain_monitor_command": always, "admin.client_close": always, "admin.connect_daemon_shutdown": always,
-		"remote.domain_get_xml_desc": secure,
-		"remote.domain_get_info":     0, "remote.connect_open": 0, "remote.auth_list": 0, "remote.connect_list_all_domains": 0,
-		"remote.domain_interface_addresses": 0, "admin.server_list_clients": 0,
-	} {
-		found := libvirt.Match(name)
-		if len(found) != 1 {
-			t.Fatalf("%s: %d procedures", name, len(found))
-		}
-		if got := watched[event.Procedure{Prog: found[0].Program.Number, Proc: found[0].Procedure.Number}]; got != want {
-			t.Errorf("%s: interest %d, want %d", name, got, want)
-		}
-	}
-	if got := apiName(536903814, 10); got != "domainCreateXML" {
-		t.Error(got)
-	}
-	if all, err := watchedCalls(true, nil); all != nil || err != nil {
-		t.Error(all, err)
-	}
-	if _, err := watchedCalls(true, []string{"domain_*"}); postern.CodeOf(err) != postern.Invalid {
-		t.Error(err)
-	}
-	if some, err := watchedCalls(false, []string{"domain_get_info"}); len(some) != 1 || err != nil {
-		t.Error(some, err)
-	}
-}
-
 // TestAgentWhileTheServerIsAway watches clients of all sorts with no server
 // there; what they did is on the timeline, once, when the server and the agent
 // are back.
@@ -357,7 +325,7 @@ func TestAgentWhileTheServerIsAway(t *testing.T) {
 		case postern.EventLibvirtCall:
 			got = append(got, strings.Join([]string{e.Details[timeline.Procedure], e.Object, string(e.Outcome), e.Address}, " "))
 			t.Log(timeline.Sentence(e, nil))
-			if e.Outcome == postern.Failed && e.Reason == "" || e.Address == "" && len(e.Links) < 2 {
+			if e.Outcome != postern.OK && e.Reason == "" || e.Address == "" && len(e.Links) < 2 {
 				t.Errorf("%+v", e)
 			}
 		case postern.EventAgentLost:
@@ -368,10 +336,52 @@ func TestAgentWhileTheServerIsAway(t *testing.T) {
 	}
 	want := []string{
 		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1", "domainSetVcpusFlags vm1 failed ",
-		"domainDestroy vm1 failed ", "agent.stopped", "agent.started", "agent.stopped", "agent.started", "agent.stopped",
+		"domainDestroy vm1 unknown ", "agent.stopped", "agent.started", "agent.stopped", "agent.started", "agent.stopped",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the timeline has\n%q\nwant\n%q", got, want)
+	}
+}
+
+// TestAgentThatOnlyPrints keeps nothing where there is no state.
+func TestAgentThatOnlyPrints(t *testing.T) {
+	l := posterntest.StartLibvirtd(t)
+	t.Cleanup(l.Stop)
+	virsh(t, l.UnixURI(), "start", "vm1")
+	defer posterntest.TraceAlone(t)()
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_STATE_HOME", home)
+	t.Setenv("POSTERN_STATE", "")
+	before, _ := os.Stat("/var/lib/postern-agent")
+	stop := runAgent(t, "--print", "--procedure", "domain_suspend")
+	virsh(t, l.UnixURI(), "suspend", "vm1")
+	out, _ := stop()
+	if !strings.Contains(out, `"object":"vm1"`) || !strings.Contains(out, "domainSuspend") {
+		t.Errorf("printed: %s", out)
+	}
+	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+	if after, _ := os.Stat("/var/lib/postern-agent"); after != nil && before == nil {
+		t.Error("a spool is made for root")
+	}
+}
+
+func TestAgentFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"--all --procedure domain_*":                  "exclude each other",
+		"--procedure nope_*":                          "no procedure fits",
+		"--cert x":                                    "are for a --server",
+		"--server https://id.example.com":             "needs --cert and --key",
+		"--server http://x --cert /x --key /x":        "is not an address",
+		"--server https://x --cert /none --key /none": "no such file",
+	} {
+		var out, errs stream
+		args := append([]string{"agent", "--state", t.TempDir()}, strings.Fields(args)...)
+		if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code == 0 || !strings.Contains(errs.String(), want) {
+			t.Errorf("%v: exit %d: %s", args, code, errs.String())
+		}
 	}
 }
 

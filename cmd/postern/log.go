@@ -27,7 +27,7 @@ func (f *logFilter) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.Person, "person", "", "only what `NAME` did")
 	flags.StringVar(&f.Kind, "kind", "", "only this `KIND`, or kinds that begin with it: cert, cert.issued")
-	flags.StringVar(&f.outcome, "outcome", "", "only what had this `OUTCOME`: ok, refused, failed")
+	flags.StringVar(&f.outcome, "outcome", "", "only what had this `OUTCOME`: ok, refused, failed, unknown")
 	flags.StringVar(&f.Address, "address", "", "only from this `ADDRESS` or network")
 	flags.StringVar(&f.Object, "object", "", "only what was done to `OBJECT`; a * at its end stands for anything")
 	flags.StringVar(&f.link, "link", "", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/state"
 )
 
@@ -76,7 +77,7 @@ func askReload(ctx context.Context, socket string, call reloadCall) (answer relo
 	if err != nil {
 		return answer, err
 	}
-	transport := &http.Transport{DialContext: dialSocket(socket)}
+	transport := &http.Transport{DialContext: agent.DialSocket(socket)}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {

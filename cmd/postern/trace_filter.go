@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/correlate"
-	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -91,7 +90,7 @@ func (o *traceOptions) filter() (correlate.Filter, error) {
 	if f.Statuses, err = bits("--status", o.statuses, map[string]uint32{"ok": 1, "error": 2, "continue": 4}); err != nil {
 		return f, err
 	}
-	f.Procedures, err = procedures(o.programs, o.procedures)
+	f.Procedures, err = libvirt.Procedures(o.programs, o.procedures)
 	return f, err
 }
 
@@ -109,40 +108,6 @@ func bits(flag string, words []string, known map[string]uint32) (uint32, error) 
 			return 0, postern.Errorf(postern.Invalid, "%s %s: there are %s", flag, w, strings.Join(names, ", "))
 		}
 		set |= bit
-	}
-	return set, nil
-}
-
-// procedures returns the numbers of the procedures that the globs name, in the
-// programs that are named; nil when none are.
-func procedures(programs, globs []string) (map[event.Procedure]bool, error) {
-	if len(programs) == 0 && len(globs) == 0 {
-		return nil, nil
-	}
-	if len(globs) == 0 {
-		globs = []string{"*"}
-	}
-	in := map[string]bool{}
-	for _, p := range programs {
-		if len(libvirt.Match(p+".*")) == 0 {
-			return nil, postern.Errorf(postern.Invalid, "--program %s: no such program", p)
-		}
-		for _, n := range libvirt.Match(p + ".*") {
-			in[n.Program.Name] = true
-		}
-	}
-	set := map[event.Procedure]bool{}
-	for _, g := range globs {
-		found := libvirt.Match(g)
-		if len(found) == 0 {
-			return nil, postern.Errorf(postern.Invalid, "--procedure %s: no procedure fits", g).
-				WithHint("names are as in domain_create_xml; globs take * and ?")
-		}
-		for _, n := range found {
-			if len(in) == 0 || in[n.Program.Name] {
-				set[event.Procedure{Prog: n.Program.Number, Proc: n.Procedure.Number}] = true
-			}
-		}
 	}
 	return set, nil
 }

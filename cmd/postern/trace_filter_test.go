@@ -20,7 +20,7 @@ func TestTraceFlags(t *testing.T) {
 		{"rpc --connection x", "not an address"},
 		{"rpc --type sigh", "there are call, event"},
 		{"rpc --status fine", "there are continue, error, ok"},
-		{"rpc --program nope", "no such program"},
+		{"rpc --program nope", "there is no RPC program"},
 		{"rpc --procedure nope_*", "no procedure fits"},
 		{"rpc --with xen", "only qemu"},
 		{"rpc --path /no/such/file", "no such file"},

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"sync"
 	"time"
 
@@ -22,12 +21,9 @@ import (
 
 // spans returns a sink that makes spans of this host's calls.
 func (o *traceOptions) spans(send func([]*tracepb.ResourceSpans) error) (*export.Spans, error) {
-	host := o.host
-	if host == "" {
-		var err error
-		if host, err = os.Hostname(); err != nil {
-			return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name it with --host")
-		}
+	host, err := hostName(o.host)
+	if err != nil {
+		return nil, err
 	}
 	return export.NewSpans(export.SpansConfig{Host: host, Version: version(), Send: send}), nil
 }
@@ -285,9 +281,12 @@ func unreachable(err error) bool {
 	return errors.As(err, &op) || errors.As(err, &dns)
 }
 
+// endWait is how long the end waits for the collector.
+const endWait = 5 * time.Second
+
 // finish sends what is left, for a while, and says how it went.
 func (s *spanSender) finish(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, lastWords)
+	ctx, cancel := context.WithTimeout(ctx, endWait)
 	defer cancel()
 	s.send(ctx)
 	s.mu.Lock()

@@ -80,7 +80,7 @@ func check(e postern.Event, host string, now time.Time) error {
 		return fmt.Errorf("the event is of the host %.80q, the sender is %q", e.Host, host)
 	case e.Time.After(now.Add(maxAhead)) || e.Time.Before(now.Add(-maxAge)):
 		return fmt.Errorf("the event is of %s", e.Time.UTC().Format(time.RFC3339))
-	case e.Outcome != postern.OK && e.Outcome != postern.Refused && e.Outcome != postern.Failed:
+	case !slices.Contains([]postern.Outcome{postern.OK, postern.Refused, postern.Failed, postern.Unknown}, e.Outcome):
 		return fmt.Errorf("%.40q is no outcome", e.Outcome)
 	case e.Took < 0 || e.Took > maxTook || e.Count < 0:
 		return fmt.Errorf("the event took %v and counts %d", e.Took, e.Count)

@@ -128,6 +128,7 @@ type Session struct {
 	sockAt   atomic.Int64 // see peers.sockAt
 	seen     uint64
 	swept    time.Time
+	drained  uint64 // when what was in the ring began to be read: all up to then is known
 	problems problems
 	ended    mailbox[int] // processes that are no more
 }
@@ -332,6 +333,7 @@ func (s *Session) rescan(ctx context.Context) {
 
 func (s *Session) read(ctx context.Context, sink event.Sink) error {
 	for {
+		s.drained = monotonic()
 		n, err := s.deliverAll(ctx, sink)
 		if err != nil || ctx.Err() != nil {
 			return err
@@ -375,10 +377,11 @@ func (s *Session) deliverAll(ctx context.Context, sink event.Sink) (int, error) 
 
 // drain hands over what was in the ring when the probes were detached.
 func (s *Session) drain(sink event.Sink) error {
+	s.drained = monotonic()
 	if _, err := s.deliverAll(context.Background(), sink); err != nil {
 		return err
 	}
-	if err := s.pipeline.End(sink, s.source.clock.wall); err != nil {
+	if err := s.pipeline.End(s.drained, sink); err != nil {
 		return err
 	}
 	return s.idle(sink)
@@ -412,6 +415,9 @@ func (s *Session) idle(sink event.Sink) error {
 		}
 	}
 	s.sweep(time.Now())
+	if err := s.pipeline.Idle(s.drained, sink); err != nil {
+		return err
+	}
 	return sink.Idle()
 }
 

@@ -115,7 +115,7 @@ func (f *Filter) who(e *event.Event) bool {
 	if len(f.Users) == 0 {
 		return true
 	}
-	if e.Kind.Server() {
+	if e.Server() {
 		p := e.Peer
 		return p != nil && slices.ContainsFunc(f.Users, func(u string) bool {
 			return u != "" && (u == p.User || u == p.SASLName || p.UID >= 0 && u == strconv.Itoa(p.UID))

@@ -2,6 +2,7 @@ package correlate
 
 import (
 	"bytes"
+	"container/list"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ type joiner struct {
 	threads map[int]*thread
 	mons    map[event.Pointer]*monitorState
 	domain  func(*event.Event) string // of a call's arguments
+	running *list.List                // of *call: may become slow; the oldest first
+	slower  bool                      // keep running
+	dropped []*call                   // their connections have ended; not handed on yet
 }
 
 type socketPair struct{ local, remote string }
@@ -43,7 +47,10 @@ type callKey struct {
 type call struct {
 	event.Call
 	clientTx, serverRx, serverTx uint64
-	heldClient, heldServer       *event.Event // the call itself, while it is not decided whether to show it
+	first                        event.Event   // the call as the daemon saw it, else as the client did
+	place                        *list.Element // in joiner.running
+	dropped                      bool          // nobody waits for its answer
+	heldClient, heldServer       *event.Event  // the call itself, while it is not decided whether to show it
 }
 
 // thread is what a thread of a daemon does.
@@ -75,10 +82,11 @@ const (
 	maxLinks    = 1 << 16
 )
 
-func newJoiner(domain func(*event.Event) string) *joiner {
+func newJoiner(slower bool, domain func(*event.Event) string) *joiner {
 	return &joiner{
 		links: map[event.Pointer]*side{}, sockets: map[event.Pointer]socketPair{}, tcp: map[socketPair]*side{}, unix: map[int][]*side{},
 		threads: map[int]*thread{}, mons: map[event.Pointer]*monitorState{}, domain: domain,
+		running: list.New(), slower: slower,
 	}
 }
 
@@ -97,6 +105,8 @@ func (j *joiner) see(e *event.Event) *call {
 		j.connect(e, j.sockets[e.Pointer(1)])
 	case k == event.ClientFree || k == event.ServerFree:
 		j.disconnect(e.Connection())
+	case k == event.Gone:
+		j.disconnectAll(func(at event.Pointer) bool { return at.PID == e.PID })
 	case k == event.MonitorSend:
 		j.command(e)
 	case k == event.MonitorReply:
@@ -117,9 +127,7 @@ func (j *joiner) connect(e *event.Event, s socketPair) *side {
 	at := e.Connection()
 	j.disconnect(at)
 	if len(j.links) >= maxLinks {
-		clear(j.links)
-		clear(j.tcp)
-		clear(j.unix)
+		j.disconnectAll(func(event.Pointer) bool { return true })
 	}
 	l := &side{at: at, server: e.Kind.Server(), addr: s, calls: map[callKey]*call{}}
 	j.links[at] = l
@@ -145,6 +153,7 @@ func (j *joiner) disconnect(at event.Pointer) {
 		return
 	}
 	delete(j.links, at)
+	j.drop(l)
 	if l.other != nil {
 		l.other.other = nil
 	}
@@ -207,8 +216,15 @@ func (j *joiner) begin(l *side, key callKey, e *event.Event) *call {
 	} else {
 		c.clientTx = e.Mono
 	}
+	c.noted(e)
+	if j.slower && c.place == nil {
+		c.place = j.running.PushBack(c)
+	}
 	if len(l.calls) >= maxCalls {
-		clear(l.calls)
+		j.drop(l)
+	}
+	if old := l.calls[key]; old != nil {
+		j.finish(old) // its answer was lost
 	}
 	l.calls[key] = c
 	e.Call = &c.Call
@@ -258,6 +274,7 @@ func (j *joiner) end(l *side, key callKey, e *event.Event) *call {
 		return nil
 	}
 	delete(l.calls, key)
+	j.finish(c)
 	c.End, c.Status = e.Mono, e.Status
 	if l.server {
 		c.serverTx = e.Mono
@@ -392,8 +409,13 @@ func (j *joiner) serves(pid int) bool {
 func (j *joiner) forget(gone func(pid int) bool) {
 	event.Forget(j.sockets, gone)
 	event.Forget(j.mons, gone)
+	j.disconnectAll(func(at event.Pointer) bool { return gone(at.PID) })
+}
+
+// disconnectAll ends the connections of which hold is true.
+func (j *joiner) disconnectAll(hold func(at event.Pointer) bool) {
 	for at := range j.links {
-		if gone(at.PID) {
+		if hold(at) {
 			j.disconnect(at)
 		}
 	}

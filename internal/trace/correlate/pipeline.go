@@ -24,19 +24,27 @@ type Pipeline struct {
 	decoder libvirt.Decoder
 	names   map[[16]byte]string // domains by UUID
 	warned  map[int]uint64      // threads whose dispatch was called stalled, and its begin
+	newest  moment              // of the newest event
 }
 
 // New returns a pipeline that keeps back what f does not choose; with tree also the
 // monitor messages of calls, whose replies carry them.
 func New(f Filter, tree bool) *Pipeline {
 	p := &Pipeline{filter: f, tree: tree, names: map[[16]byte]string{}, warned: map[int]uint64{}}
-	p.join = newJoiner(p.domain)
+	p.join = newJoiner(f.Slower > 0, p.domain)
 	return p
 }
 
 // Event joins an event to what belongs to it and hands it on, or keeps it back.
 func (p *Pipeline) Event(e *event.Event, sink event.Sink) error {
+	p.newest = moment{e.Mono, e.Wall}
+	if err := p.slow(e.Mono, sink); err != nil {
+		return err
+	}
 	c := p.join.see(e)
+	if err := p.unanswered(e.Mono, sink); err != nil {
+		return err
+	}
 	if p.tree && ofCall(e) {
 		return nil
 	}
@@ -152,8 +160,17 @@ func (p *Pipeline) Stalled(now uint64) []string {
 	return out
 }
 
-// End hands on the monitor commands whose call was still running.
-func (p *Pipeline) End(sink event.Sink, wall func(uint64) time.Time) error {
+// End hands on the calls that are still open, and with a tree the monitor commands
+// whose call was still running.
+func (p *Pipeline) End(now uint64, sink event.Sink) error {
+	if err := p.Idle(now, sink); err != nil {
+		return err
+	}
+	for _, c := range p.join.open() {
+		if err := p.tell(event.CallOpen, c, now, sink); err != nil {
+			return err
+		}
+	}
 	if !p.tree {
 		return nil
 	}
@@ -161,17 +178,25 @@ func (p *Pipeline) End(sink event.Sink, wall func(uint64) time.Time) error {
 		if !isWorker(t.comm) {
 			continue
 		}
-		for _, c := range p.join.collect(tid) {
-			e := event.Event{
-				Kind: event.MonitorSend, Mono: c.Send, Wall: wall(c.Send), PID: t.pid, TID: tid, Comm: t.comm,
-				Args: []uint64{c.Monitor}, Strings: []string{"", c.Text}, Domain: c.Domain, Took: c.Took,
-			}
-			if p.filter.judge(&e, nil, p.domain) != pass {
-				continue
-			}
-			if err := sink.Event(&e); err != nil {
-				return err
-			}
+		if err := p.left(tid, t, sink); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// left hands on the commands that a thread has sent for a call that still runs.
+func (p *Pipeline) left(tid int, t *thread, sink event.Sink) error {
+	for _, c := range p.join.collect(tid) {
+		e := event.Event{
+			Kind: event.MonitorSend, Mono: c.Send, Wall: p.wall(c.Send), PID: t.pid, TID: tid, Comm: t.comm,
+			Args: []uint64{c.Monitor}, Strings: []string{"", c.Text}, Domain: c.Domain, Took: c.Took,
+		}
+		if p.filter.judge(&e, nil, p.domain) != pass {
+			continue
+		}
+		if err := sink.Event(&e); err != nil {
+			return err
 		}
 	}
 	return nil

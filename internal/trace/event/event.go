@@ -91,6 +91,11 @@ const (
 	// it ran, FD what the handle was for.
 	HandleDone
 	TimeoutDone
+	// Notices of the tracer of a call that has no answer: its header and arguments,
+	// Call, and in Took its age.
+	CallSlow       // it has run for longer than was asked for, and still runs
+	CallOpen       // it still runs, and the trace ends
+	CallUnanswered // its connection or its daemon has ended
 )
 
 // RPC reports whether k is one of the four RPC message kinds.
@@ -100,6 +105,9 @@ func (k Kind) RPC() bool { return k >= ClientTx && k <= ServerTx }
 func (k Kind) Server() bool {
 	return k == ServerRx || k == ServerTx || k == ServerNew || k == ServerFree || k >= AuthAllow && k <= AuthFail
 }
+
+// Notice reports whether k tells of a call without an answer.
+func (k Kind) Notice() bool { return k >= CallSlow && k <= CallUnanswered }
 
 // Rx reports whether k is a message that was read.
 func (k Kind) Rx() bool { return k == ClientRx || k == ServerRx }
@@ -225,6 +233,7 @@ type Call struct {
 	Args                    []byte // payload of the call, copied; bounded
 	ArgsLen                 int    // its whole length on the wire
 	Status                  uint32 // of the reply
+	Served                  bool   // a daemon of this host was seen to read it
 	Domain                  string // name of the domain that it is about, where its arguments tell
 	Peer                    *Peer
 	Monitor                 []Command // what was said to QEMU for it, in order; at most 4096
@@ -243,6 +252,9 @@ type Command struct {
 
 // Pointer returns argument i as an address in the event's process.
 func (e *Event) Pointer(i int) Pointer { return Pointer{e.PID, e.Arg(i)} }
+
+// Server reports whether the event is of a daemon's side of a connection.
+func (e *Event) Server() bool { return e.Kind.Server() || e.Kind.Notice() && e.Call.Served }
 
 // Connection returns the address of libvirt's object for the message's connection.
 func (e *Event) Connection() Pointer { return Pointer{e.PID, e.Client} }

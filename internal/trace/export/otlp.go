@@ -36,7 +36,7 @@ type SpansConfig struct {
 }
 
 // Spans makes an OpenTelemetry span of each call when its reply is seen, on either
-// side, and below the daemon's one of each monitor command that was sent for it. A
+// side, or when it is known that no reply is, and below the daemon's one of each monitor command that was sent for it. A
 // call that both sides saw is one trace. Identifiers follow from what a call is: of
 // one recording they are the same each time. Secrets are masked. It is a sink of a
 // session, not safe for concurrent use.
@@ -62,11 +62,11 @@ func NewSpans(c SpansConfig) *Spans {
 	return &Spans{c: c, procs: map[int]traced{}, batch: map[int]*tracepb.ResourceSpans{}}
 }
 
-// Event makes spans of a reply.
+// Event makes spans of a reply, or of a call that has none.
 func (s *Spans) Event(e *event.Event) error {
 	s.meet(e)
 	c := e.Call
-	if c == nil || c.End == 0 || e.Took <= 0 || e.Kind != event.ServerTx && e.Kind != event.ClientRx {
+	if c == nil || e.Took <= 0 || !ends(e) {
 		return nil
 	}
 	ids := identify(s.c.Host, c)
@@ -81,6 +81,15 @@ func (s *Spans) Event(e *event.Event) error {
 		return s.Idle()
 	}
 	return nil
+}
+
+// ends reports whether nothing more is seen of the event's call.
+func ends(e *event.Event) bool {
+	switch e.Kind {
+	case event.ServerTx, event.ClientRx:
+		return e.Call.End != 0
+	}
+	return e.Kind == event.CallOpen || e.Kind == event.CallUnanswered
 }
 
 // Idle sends what is held.
@@ -219,9 +228,9 @@ func (s *Spans) call(e *event.Event, ids *identifiers) *tracepb.Span {
 	}
 	var a attributes
 	a.system("libvirt", program, span.Name)
-	if e.Kind == event.ServerTx {
+	if e.Server() {
 		span.Kind, span.SpanId = tracepb.Span_SPAN_KIND_SERVER, ids.server
-		if e.Call.PID != e.PID || e.Call.Client != e.Client {
+		if !e.Kind.Notice() && (e.Call.PID != e.PID || e.Call.Client != e.Client) {
 			span.ParentSpanId = ids.client // its side was seen first
 		}
 		if q := e.Call.Queue; q > 0 {
@@ -247,6 +256,14 @@ func (s *Spans) payload(a *attributes, span *tracepb.Span, e *event.Event) {
 		a.text("libvirt.arguments", string(m.AppendText(nil, libvirt.Style{})))
 		object = m.Domain()
 		a.domain(object)
+	}
+	switch e.Kind {
+	case event.CallOpen:
+		a.text("libvirt.call.state", "open")
+		return
+	case event.CallUnanswered:
+		a.text("libvirt.call.state", "unanswered")
+		return
 	}
 	m := s.dec.Event(e)
 	if object.Kind == libvirt.ObjectNone && !format.Unread(e) {
@@ -335,7 +352,7 @@ func (a *attributes) peer(e *event.Event) {
 		return
 	}
 	end := "server"
-	if e.Kind == event.ServerTx {
+	if e.Server() {
 		end = "client"
 		user := p.SASLName
 		if user == "" {

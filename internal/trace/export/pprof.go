@@ -69,6 +69,9 @@ func (p *Profile) Event(e *event.Event) error {
 	case k == event.ClientRx && e.Call != nil:
 		spend(p.calls[e.Call], e.Took)
 		delete(p.calls, e.Call)
+	case k == event.CallOpen || k == event.CallUnanswered:
+		spend(p.calls[e.Call], e.Took)
+		delete(p.calls, e.Call)
 	case k == event.MonitorSend:
 		remember(p.commands, at, s)
 	case k == event.MonitorReply:

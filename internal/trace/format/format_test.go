@@ -213,6 +213,8 @@ func TestGolden(t *testing.T) {
 		{"monitor.json", Config{Format: JSON}, monitor()},
 		{"secrets.stp", Config{Format: STP, Secrets: true}, monitor()},
 		{"odd.stp", Config{Format: STP}, odd()},
+		{"open.people", Config{}, open()},
+		{"open.json", Config{Format: JSON}, open()},
 		{"odd.people", Config{}, odd()},
 		{"odd.json", Config{Format: JSON}, odd()},
 		{"odd.full", Config{Full: true}, odd()},
@@ -299,4 +301,16 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+// open is one call without an answer, as it becomes slow, as the trace ends, and as
+// its connection does.
+func open() []*event.Event {
+	var all []*event.Event
+	for i, k := range []event.Kind{event.CallSlow, event.CallOpen, event.CallUnanswered} {
+		e := message(2000+i, event.ServerRx, 22, 0, 0, 3, word(5))
+		e.Kind, e.Took, e.Call = k, time.Duration(2000+i)*time.Millisecond, &event.Call{Served: true}
+		all = append(all, e)
+	}
+	return all
 }

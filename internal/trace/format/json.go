@@ -117,6 +117,9 @@ func (f *Writer) json(e *event.Event) {
 		o = f.jsonMonitor(o, e)
 	case k == event.Gone:
 		head("process.gone")
+	case k.Notice():
+		head(Name(k))
+		o = f.jsonOpen(o, e)
 	case k == event.Warning:
 		head("warning")
 		o = o.text("text", e.Text(0))
@@ -140,6 +143,10 @@ var monitorNames = map[event.Kind]string{
 	event.MonitorSend: "monitor.command", event.MonitorReply: "monitor.reply", event.MonitorEvent: "monitor.event",
 }
 
+var noticeNames = map[event.Kind]string{
+	event.CallSlow: "call.slow", event.CallOpen: "call.open", event.CallUnanswered: "call.unanswered",
+}
+
 // Side returns the side of a connection that saw a message: client or server.
 func Side(k event.Kind) string {
 	if k.Server() {
@@ -148,15 +155,48 @@ func Side(k event.Kind) string {
 	return "client"
 }
 
+// sideOf returns the side of a connection that an event is of.
+func sideOf(e *event.Event) string {
+	if e.Server() {
+		return "server"
+	}
+	return "client"
+}
+
+// jsonOpen writes a call without an answer.
+func (f *Writer) jsonOpen(o object, e *event.Event) object {
+	m := f.decode(e)
+	o = f.jsonHeader(o.text("side", sideOf(e)), e, m)
+	o = jsonDomain(f.jsonPayload(o, m, e), e, m)
+	return f.jsonPeer(o.micros("age_us", e.Took), e.Peer)
+}
+
 func (f *Writer) jsonMessage(o object, e *event.Event) object {
 	m := f.decode(e)
 	o = o.text("side", Side(e.Kind)).text("direction", map[bool]string{true: "in", false: "out"}[e.Kind.Rx()])
+	o = f.jsonHeader(o, e, m)
+	o = jsonDomain(f.jsonPayload(o, m, e), e, m)
+	o = o.micros("took_us", e.Took)
+	o = f.jsonPeer(o, e.Peer)
+	if e.Call != nil && m.Type.IsReply() {
+		o = f.jsonCall(o, e.Call)
+	}
+	return o
+}
+
+func (f *Writer) jsonHeader(o object, e *event.Event, m *libvirt.Message) object {
 	o = o.address("connection", e.Client).num("length", int64(e.Len))
 	o = o.text("program", libvirt.ProgramName(e.Prog)).num("version", int64(e.Vers))
 	o = o.text("procedure", libvirt.ProcedureName(e.Prog, e.Proc))
 	o = o.num("program_number", int64(e.Prog)).num("procedure_number", int64(e.Proc))
-	o = o.text("type", m.Type.String()).text("status", m.Status.String()).num("serial", int64(e.Serial))
-	o = f.jsonPayload(o, m, e)
+	o = o.text("type", m.Type.String())
+	if !e.Kind.Notice() {
+		o = o.text("status", m.Status.String())
+	}
+	return o.num("serial", int64(e.Serial))
+}
+
+func jsonDomain(o object, e *event.Event, m *libvirt.Message) object {
 	if d := m.Domain(); d.Kind != libvirt.ObjectNone && !Unread(e) {
 		o = append(o.key("domain"), '{')
 		if d.Name != nil {
@@ -169,11 +209,6 @@ func (f *Writer) jsonMessage(o object, e *event.Event) object {
 			o = o.num("id", int64(d.ID))
 		}
 		o = append(o, '}')
-	}
-	o = o.micros("took_us", e.Took)
-	o = f.jsonPeer(o, e.Peer)
-	if e.Call != nil && m.Type.IsReply() {
-		o = f.jsonCall(o, e.Call)
 	}
 	return o
 }

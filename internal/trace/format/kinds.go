@@ -118,10 +118,12 @@ func arg(e *event.Event, i int) int {
 	return i
 }
 
-// Name returns the name of a kind as the JSON lines have it, but of RPC messages and
-// notices of the tracer "".
+// Name returns the name of a kind as the JSON lines have it, but of RPC messages "".
 func Name(k event.Kind) string {
 	if n := monitorNames[k]; n != "" {
+		return n
+	}
+	if n := noticeNames[k]; n != "" {
 		return n
 	}
 	return described[k].name

@@ -59,6 +59,8 @@ func (f *Writer) people(e *event.Event) {
 		f.monitor(e)
 	case e.Kind == event.Gone:
 		f.gone(e)
+	case e.Kind.Notice():
+		f.unanswered(e)
 	default:
 		if !f.other(e) {
 			f.buf = f.buf[:n]
@@ -96,7 +98,7 @@ func column(b []byte, start, width int) []byte {
 // client, else the process itself.
 func (f *Writer) subject(b []byte, e *event.Event) []byte {
 	start := len(b)
-	if p := e.Peer; p != nil && e.Kind.Server() && (p.PID != 0 || p.Remote != "" || p.User != "" || p.TLSName != "" || p.SASLName != "") {
+	if p := e.Peer; p != nil && e.Server() && (p.PID != 0 || p.Remote != "" || p.User != "" || p.TLSName != "" || p.SASLName != "") {
 		b = Client(b, p)
 	} else {
 		b = f.thread(b, e)
@@ -156,6 +158,25 @@ func (f *Writer) message(e *event.Event) {
 		b = f.paint(b, 0)
 	}
 	f.buf = b
+}
+
+// unanswered tells of a call without an answer.
+func (f *Writer) unanswered(e *event.Event) {
+	m := f.decode(e)
+	b := append(f.paint(f.buf, blue), map[bool]string{true: ">S ", false: "C> "}[e.Server()]...)
+	b = f.subject(f.paint(b, 0), e)
+	b = append(append(f.paint(b, yellow), libvirt.ProgramName(e.Prog)...), '.')
+	b = append(append(b, libvirt.ProcedureName(e.Prog, e.Proc)...), '(')
+	b = append(f.body(b, m, e), ')')
+	switch e.Kind {
+	case event.CallSlow:
+		b = took(append(b, " still runs after "...), e.Took)
+	case event.CallOpen:
+		b = took(append(b, " open for "...), e.Took)
+	default:
+		b = took(append(b, " not answered: the connection ended after "...), e.Took)
+	}
+	f.buf = f.paint(b, 0)
 }
 
 // Unread reports whether only the message's header is known.

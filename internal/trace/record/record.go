@@ -88,10 +88,9 @@ func Replay(rd io.Reader, f correlate.Filter, tree bool, sink event.Sink) (event
 	p := correlate.New(f, tree)
 	var seen uint64
 	var mono uint64
-	var wall time.Time
 	losses := map[event.Loss]uint64{}
 	err := readRecording(rd, func(e *event.Event) error {
-		mono, wall = e.Mono, e.Wall
+		mono = e.Mono
 		if e.Kind == event.Lost {
 			losses[event.Loss{PID: e.PID, Comm: e.Comm, Probe: e.Probe}] += e.Arg(0)
 		} else if e.Kind < event.Gone {
@@ -103,8 +102,7 @@ func Replay(rd io.Reader, f correlate.Filter, tree bool, sink event.Sink) (event
 	if err != nil {
 		return sum, err
 	}
-	at := func(m uint64) time.Time { return wall.Add(time.Duration(int64(m - mono))) }
-	if err := p.End(sink, at); err != nil {
+	if err := p.End(mono, sink); err != nil {
 		return sum, err
 	}
 	return sum, sink.Idle()

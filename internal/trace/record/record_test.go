@@ -126,15 +126,15 @@ func TestReplayFilters(t *testing.T) {
 		want   []event.Kind
 	}{
 		"pid":         {correlate.Filter{PIDs: []int{other}}, []event.Kind{event.TimeoutAdd, event.Lost}},
-		"user":        {correlate.Filter{Users: []string{"alice", "1000"}}, []event.Kind{event.HandleAdd, event.HandleDispatch, event.HandleDone, event.ServerRx, event.Lost}},
-		"connection":  {correlate.Filter{Clients: []uint64{5}}, []event.Kind{event.ServerRx, event.Lost}},
-		"procedure":   {correlate.Filter{Procedures: map[event.Procedure]bool{{Prog: 0x20008086, Proc: proc}: true}}, []event.Kind{event.ServerRx, event.Lost}},
+		"user":        {correlate.Filter{Users: []string{"alice", "1000"}}, []event.Kind{event.HandleAdd, event.HandleDispatch, event.HandleDone, event.ServerRx, event.Lost, event.CallOpen}},
+		"connection":  {correlate.Filter{Clients: []uint64{5}}, []event.Kind{event.ServerRx, event.Lost, event.CallOpen}},
+		"procedure":   {correlate.Filter{Procedures: map[event.Procedure]bool{{Prog: 0x20008086, Proc: proc}: true}}, []event.Kind{event.ServerRx, event.Lost, event.CallOpen}},
 		"type":        {correlate.Filter{Types: 1}, []event.Kind{event.ServerRx, event.Lost}},
 		"status":      {correlate.Filter{Statuses: 1 << libvirt.Failed}, []event.Kind{event.Lost}},
 		"errors":      {correlate.Filter{Errors: true}, []event.Kind{event.Lost}},
 		"slower":      {correlate.Filter{Slower: time.Second}, []event.Kind{event.Lost}},
 		"domain":      {correlate.Filter{Domains: []string{"vm?"}}, []event.Kind{event.MonitorEvent, event.Lost}},
-		"slow":        {correlate.Filter{Slow: time.Second}, []event.Kind{event.HandleDone, event.MonitorEvent, event.ServerRx, event.Lost}},
+		"slow":        {correlate.Filter{Slow: time.Second}, []event.Kind{event.HandleDone, event.MonitorEvent, event.ServerRx, event.Lost, event.CallOpen}},
 		"slow, a pid": {correlate.Filter{Slow: time.Second, PIDs: []int{other}}, []event.Kind{event.Lost}},
 	} {
 		k := &tracetest.Collector{}

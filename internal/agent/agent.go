@@ -1,0 +1,148 @@
+// Package agent is what postern agent runs on a host: it reports the calls to
+// libvirt that matter to security to a server's timeline.
+//
+// It holds no database. Events wait in a spool until the server has taken them. What
+// the calls carry is not reported.
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
+)
+
+// Config says what an agent watches, and where it reports to.
+type Config struct {
+	Host    string   // what this host is called in events
+	Version string   // of the program
+	Watched Watched  // nil means every call
+	Paths   []string // only these files of libvirt's; none means all
+	// Target is where events are sent; nil for nowhere, then there is no spool.
+	Target *Target
+	Spool  relay.SpoolConfig
+	// Print is given every event, unless it is nil.
+	Print func(postern.Event)
+	// Ready is called once calls are seen, unless it is nil.
+	Ready func(*capture.Session)
+	Log   *slog.Logger
+}
+
+// Validate reports what is wrong with the configuration.
+func (c Config) Validate() error {
+	if c.Host == "" || c.Log == nil || c.Target == nil && c.Print == nil {
+		return postern.Errorf(postern.Invalid, "an agent needs the name of its host, a log, and where to report to")
+	}
+	return nil
+}
+
+// Run watches and reports until ctx ends.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	report, err := c.reporter()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, report.close()) }()
+	session, err := capture.Start(capture.Config{
+		What: capture.RPC, Paths: c.Paths, Filter: correlate.Filter{Procedures: c.Watched.set(), Connections: true},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, session.Close()) }()
+	stop := report.start(ctx)
+	report.event(status(postern.EventAgentStarted, c.Host, c.Version))
+	if c.Ready != nil {
+		c.Ready(session)
+	}
+	err = session.Run(ctx, newCalls(c.Host, c.Watched, report.event))
+	report.event(status(postern.EventAgentStopped, c.Host, c.Version))
+	stop()
+	return errors.Join(err, report.rest(ctx))
+}
+
+// reporter takes events to the spool and from there to the server, and prints them.
+type reporter struct {
+	spool  *relay.Spool // nil without a server
+	sender *relay.Sender
+	print  func(postern.Event)
+	log    *slog.Logger
+}
+
+func (c Config) reporter() (*reporter, error) {
+	r := &reporter{print: c.Print, log: c.Log}
+	if c.Target == nil {
+		return r, nil
+	}
+	spool, err := relay.OpenSpool(c.Spool)
+	if err != nil {
+		return nil, err
+	}
+	r.spool = spool
+	r.sender, err = relay.NewSender(relay.SenderConfig{URL: c.Target.URL, Host: c.Host, Client: c.Target.Client}, spool, c.Log)
+	if err != nil {
+		return nil, errors.Join(err, spool.Close())
+	}
+	return r, nil
+}
+
+func (r *reporter) event(e postern.Event) {
+	if r.spool != nil {
+		if err := r.spool.Append(e); err != nil {
+			r.log.Error("an event is lost", slog.Any(postern.LogError, err))
+		}
+	}
+	if r.print != nil {
+		r.print(e)
+	}
+}
+
+// start sends in the background until stop is called.
+func (r *reporter) start(ctx context.Context) (stop func()) {
+	if r.sender == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { r.sender.Run(ctx) })
+	return func() { cancel(); running.Wait() }
+}
+
+// endWait is how long the end waits for the server.
+const endWait = 5 * time.Second
+
+// rest sends what is left at the end. What cannot be sent waits for the next start.
+func (r *reporter) rest(ctx context.Context) error {
+	if r.spool == nil {
+		return nil
+	}
+	if err := r.spool.Sync(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endWait)
+	defer cancel()
+	for more := true; more; {
+		var err error
+		if more, err = r.sender.Send(ctx); err != nil {
+			r.log.Warn("the last events wait on disk for the next start", slog.Any(postern.LogError, err))
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *reporter) close() error {
+	if r.spool == nil {
+		return nil
+	}
+	return r.spool.Close()
+}
