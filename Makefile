@@ -23,7 +23,7 @@ PACKAGES += $(if $(shell command -v npm),,npm)
 # What keeps Debian from starting a service that is being installed.
 POLICY_RC := /usr/sbin/policy-rc.d
 
-.PHONY: up build check test packages generate-check lint generate bench soak fuzz demo-trace vuln pam install clean
+.PHONY: up build check test packages generate-check lint portable generate bench soak fuzz demo-trace vuln pam install clean
 
 up: build
 	$(BIN) run
@@ -39,7 +39,7 @@ install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket
 	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
-	for s in 1 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s man/*.$$s || exit 1; done
+	install -D -m 644 -t $(DESTDIR)/usr/share/man/man1 man/*.1
 	$(MAKE) -C pam install
 
 # --- tests ---------------------------------------------------------------
@@ -68,10 +68,17 @@ packages:
 test:
 	POSTERN_CHECK=1 $(GO) test $(if $(filter 1,$(RACE)),-race) -shuffle=on -timeout 20m ./...
 
-lint:
+lint: portable
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
+
+# The command compiles for the people who log in, too. Nothing is linked, which
+# would take most of the time.
+PORTABLE := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+portable:
+	@for p in $(PORTABLE); do echo "compile for $$p"; \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) list -export -f '' ./cmd/postern || exit 1; done
 
 # What is generated is committed, and current.
 generate-check:

@@ -40,7 +40,7 @@ type row struct {
 
 // shared packages may be imported by every package but the root. They import
 // none.
-const shared = "coalesce durable system"
+const shared = "durable system"
 
 const (
 	domain   = "acme apache ca gate otp portal reach relay sshd timeline"
@@ -51,13 +51,11 @@ const (
 // below internal where it lies there. The order is the one of the layers: a
 // package imports what stands above it.
 var rows = map[string]row{
-	"":         {},
-	"pam":      {},
-	"reach":    {knows: "HTTP"},
-	"coalesce": {},
-	"durable":  {},
-	"system":   {},
-	"manpage":  {},
+	"":        {},
+	"pam":     {},
+	"reach":   {knows: "HTTP"},
+	"durable": {},
+	"system":  {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},
@@ -80,7 +78,7 @@ var rows = map[string]row{
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
 	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},

@@ -10,7 +10,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/gate"
-	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // How the front door keeps up with the store.
@@ -77,7 +76,7 @@ type live struct {
 	mounted    atomic.Pointer[mounts]
 	claims     claims
 	tickets    refusedTickets
-	events     *coalesce.Writer // nil: there is no timeline
+	events     *recorder
 	stop       context.CancelFunc
 	done       sync.WaitGroup
 }
@@ -92,18 +91,16 @@ func Use(r Runtime) (stop func()) {
 	l.asked.Store(-int64(staleAfter)) // nothing is known yet
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
-	if r.Log != nil {
-		l.events = coalesce.Start(coalesce.Config{Append: r.Log})
-	}
+	l.events = newRecorder(r.Log)
 	if r.Generation != nil {
 		l.poll(ctx)
 		l.done.Go(func() { l.keepPolling(ctx) })
 	}
+	l.done.Go(func() { l.events.run(ctx) })
 	using.Store(l)
 	return func() {
 		cancel()
 		l.done.Wait()
-		_ = l.events.Close() // what cannot be written has nobody left to write it
 		using.CompareAndSwap(l, nil)
 	}
 }
@@ -116,7 +113,7 @@ func current() *live {
 	return idle
 }
 
-var idle = new(live)
+var idle = &live{events: newRecorder(nil)}
 
 func (l *live) keepPolling(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)

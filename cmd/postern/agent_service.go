@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,7 +15,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/state"
-	"golang.org/x/sys/unix"
+	"github.com/postern-project/postern/internal/system"
 )
 
 const (
@@ -72,7 +71,7 @@ func serveEvents(st *state.State, reload http.Handler, log *slog.Logger) (*event
 	if err != nil {
 		return nil, err
 	}
-	l, err := listenPrivate(st.Path(agentSocket))
+	l, err := system.ListenUnix("unix", st.Path(agentSocket), 0o600)
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
 	}
@@ -91,24 +90,6 @@ func serveEvents(st *state.State, reload http.Handler, log *slog.Logger) (*event
 	return s, nil
 }
 
-// listenPrivate listens on a socket for this user alone, in a directory that is
-// this server's: what is left of an earlier one is removed.
-func listenPrivate(path string) (net.Listener, error) {
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
-	}
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
-}
-
 // trustedPeer reports whether root or the server's own user asks.
 func trustedPeer(r *http.Request) bool {
 	uid, ok := r.Context().Value(peerUID{}).(int)
@@ -123,13 +104,9 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if !ok {
 		return ctx
 	}
-	raw, err := u.SyscallConn()
+	peer, err := system.PeerOf(u)
 	if err != nil {
 		return ctx
 	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil || err != nil {
-		return ctx
-	}
-	return context.WithValue(ctx, peerUID{}, int(cred.Uid))
+	return context.WithValue(ctx, peerUID{}, peer.UID)
 }

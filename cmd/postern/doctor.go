@@ -15,9 +15,9 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 // finding is one thing that could be better on this host, and how.
@@ -122,13 +122,11 @@ func (d *doctor) failed(part string, err error, fix string) {
 // clock asks the kernel whether somebody keeps the clock right: certificates
 // and one-time passwords depend on it.
 func (d *doctor) clock() {
-	var t unix.Timex
-	state, err := unix.ClockAdjtime(unix.CLOCK_REALTIME, &t)
-	const unsynchronised = 5 // TIME_ERROR
+	synchronized, _, err := system.ClockState()
 	switch {
 	case err != nil:
 		d.failed("clock", err, "")
-	case state == unsynchronised:
+	case !synchronized:
 		d.advise("clock", "run a time service: apt install chrony", "nobody keeps it synchronised; certificates and codes depend on it")
 	default:
 		d.ok("the clock is synchronised")
@@ -164,12 +162,8 @@ func (d *doctor) state(ctx context.Context) {
 
 // room looks at the disk: a full one lets nobody in.
 func (d *doctor) room(dir string) {
-	var s unix.Statfs_t
-	if unix.Statfs(dir, &s) != nil {
-		return
-	}
 	const least = 256 << 20
-	if free := s.Bavail * uint64(s.Bsize); free < least {
+	if free, ok := system.Free(dir); ok && free < least {
 		d.wrong("disk", "make room on the disk of "+dir, "only %d MiB are left; on a full disk nobody gets in", free>>20)
 	}
 }

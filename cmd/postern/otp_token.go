@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -87,7 +87,7 @@ func lockToken(path string) (*os.File, error) {
 		if err != nil {
 			return nil, postern.Errorf(postern.NotFound, "%w", err).WithHint("postern otp token new %s", path)
 		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		if err := system.Lock(f); err != nil {
 			f.Close()
 			return nil, err
 		}

@@ -78,7 +78,6 @@ func newRoot(a *app) *cobra.Command {
 		newMan(a),
 		newPKCS11Module(),
 	)
-	root.AddCommand(newTopics()...)
 	return root
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -66,6 +67,9 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 }
 
 func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
+	if err := system.OnlyLinux("judging sshd"); err != nil {
+		return err
+	}
 	if o.auditor.Root == "" {
 		o.auditor.TimeCodes = a.timeCodes
 	}

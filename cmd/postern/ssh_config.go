@@ -20,6 +20,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/process"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
 
@@ -100,6 +101,9 @@ else is applied.`,
 }
 
 func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
+	if err := system.OnlyLinux("configuring sshd"); err != nil {
+		return err
+	}
 	o.setup.Mode = setup.Mode(o.mode)
 	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
 		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
@@ -196,7 +200,11 @@ func reloadSSHD(ctx context.Context) error {
 		}
 	}
 	for _, pid := range listeners {
-		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		sshd, err := os.FindProcess(pid)
+		if err == nil {
+			err = sshd.Signal(syscall.SIGHUP)
+		}
+		if err != nil {
 			return fmt.Errorf("reload sshd: %w", err)
 		}
 	}
@@ -252,7 +260,7 @@ func startRollBack(dir string, within time.Duration) error {
 	cmd := exec.Command(self, "ssh", "config", "--roll-back", dir, "--within", within.String())
 	cmd.Args[0] = "postern"
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	system.Detach(cmd)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start what puts it back: %w", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"log/syslog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -19,6 +18,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 	"github.com/postern-project/postern/internal/sshd/shell"
 	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -64,8 +64,11 @@ const lastWord = 200 * time.Millisecond
 
 // sshShell returns only if it refuses; the connection ends with it.
 func (a *app) sshShell(ctx context.Context, o sshShellOptions) error {
+	if err := system.OnlyLinux("a ForceCommand"); err != nil {
+		return err
+	}
 	// Hanging up, and what interrupts or stops a program, are noes.
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
+	ctx, stop := signal.NotifyContext(ctx, system.Interrupts...)
 	defer stop()
 	err := a.becomeShell(ctx, o)
 	fmt.Fprintf(a.err, "postern: %v\n", err)
@@ -89,7 +92,7 @@ func (a *app) becomeShell(ctx context.Context, o sshShellOptions) error {
 	s := shell.Shell{
 		User: account, Login: login, Environ: os.Environ(), TrustedKeys: cfg.TrustedKeys,
 		Accepted: o.accept, Debug: cfg.Debug, Timeout: o.timeout, Stdin: os.Stdin, Stdout: a.out, Stderr: a.err,
-		Log: logAuth,
+		Log: shell.LogAuth,
 	}
 	for _, f := range audit.Beside(ctx, os.Getpid(), account, os.Getenv("SSH_CONNECTION")) {
 		s.Open = append(s.Open, shell.Channel{ID: f.ID, Title: f.Title, Fix: f.Fix})
@@ -149,18 +152,6 @@ func verifyCode(ctx context.Context, client *otp.Client, typed string) error {
 		err = postern.Errorf(postern.Denied, "the validation service says %s", answer.Status)
 	}
 	return err
-}
-
-// logAuth writes to the log where sshd's own refusals go, if there is one.
-func logAuth(ok bool, message string) {
-	priority := syslog.LOG_NOTICE
-	if ok {
-		priority = syslog.LOG_INFO
-	}
-	if w, err := syslog.New(syslog.LOG_AUTHPRIV|priority, "postern-shell"); err == nil {
-		_, _ = fmt.Fprint(w, message)
-		w.Close()
-	}
 }
 
 // accountOf returns a user's name and shell, as passwd(5) or whatever stands in

@@ -11,18 +11,18 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/record"
-	"golang.org/x/sys/unix"
+	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/term"
 )
 
 // writer opens the output and the format. The returned function closes it.
 func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
-	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu",
-		Messages: o.messages || o.stack || len(o.types) > 0, Verbose: o.verbose || o.stack}
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu"}
 	if o.json {
 		c.Format = format.JSON
 	}
@@ -35,25 +35,13 @@ func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
 		}
 		w, closer = f, f.Close
 	} else if f, ok := a.out.(*os.File); ok {
-		o.terminal(&c, f)
+		c.Color = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
 	}
 	fw, err := format.New(w, c)
 	if err != nil {
 		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
 	}
 	return fw, closer, nil
-}
-
-// terminal fits what is written to a terminal.
-func (o *traceOptions) terminal(c *format.Config, f *os.File) {
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return // none
-	}
-	c.Color = os.Getenv("NO_COLOR") == ""
-	if !o.full {
-		c.Width = width
-	}
 }
 
 // createPrivate makes a file to write payloads to. One that is there stays.
@@ -95,14 +83,14 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	unwound := capture.Unwind(&cfg, w)
+	unwound := o.unwind(&cfg, w)
 	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), closer())
 	}
-	unwound.Watch(s)
+	unwound.watch(s)
 	ready(a.err, s)
-	err = w.Begin(monotonic(), time.Now())
+	err = w.Begin(system.Monotonic(), time.Now())
 	if err == nil {
 		err = s.Run(ctx, unwound)
 	}
@@ -125,6 +113,46 @@ func (o *traceOptions) warn(w io.Writer) {
 	}
 }
 
+// unwound is a sink whose events have their stacks unwound, where that is asked
+// for: behind the session, which so is in time to look at processes that live for
+// milliseconds.
+type unwound struct {
+	event.Sink
+	unwinder *stack.Unwinder // nil without stacks
+	behind   *capture.Async
+}
+
+func (o *traceOptions) unwind(c *capture.Config, next event.Sink) *unwound {
+	if !o.stack {
+		return &unwound{Sink: next}
+	}
+	u := stack.New(stack.Config{})
+	b := capture.NewAsync(next, u.Unwind)
+	c.Stacked = u.Meet
+	return &unwound{Sink: b, unwinder: u, behind: b}
+}
+
+// watch prepares for stacks of the processes that are there.
+func (u *unwound) watch(s *capture.Session) {
+	if u.unwinder == nil {
+		return
+	}
+	for _, l := range s.Libraries() {
+		for _, pid := range l.PIDs {
+			_ = u.unwinder.Watch(pid) // one that has gone has no stacks
+		}
+	}
+}
+
+// Close waits until the next sink has all events.
+func (u *unwound) Close() error {
+	if u.unwinder == nil {
+		return nil
+	}
+	defer u.unwinder.Close()
+	return u.behind.Close()
+}
+
 func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
 	cfg, err := o.config()
 	if err != nil {
@@ -139,13 +167,13 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	unwound := capture.Unwind(&cfg, recorder)
+	unwound := o.unwind(&cfg, recorder)
 	cfg.Record = unwound
 	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), f.Close(), os.Remove(file))
 	}
-	unwound.Watch(s)
+	unwound.watch(s)
 	ready(a.err, s)
 	err = s.Run(ctx, recordSink{unwound})
 	if cerr := unwound.Close(); err == nil {
@@ -236,12 +264,4 @@ func summary(w io.Writer, sum event.Summary) {
 	for _, l := range sum.Losses {
 		fmt.Fprintf(w, "  lost %d of %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)
 	}
-}
-
-func monotonic() uint64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0
-	}
-	return uint64(ts.Nano())
 }

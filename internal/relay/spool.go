@@ -17,7 +17,7 @@ import (
 	"sync"
 
 	"github.com/postern-project/postern"
-	"golang.org/x/sys/unix"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // SpoolConfig says where a spool is and how large it grows.
@@ -121,7 +121,7 @@ func (s *Spool) identify() (err error) {
 	if s.lock, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
-	if unix.Flock(int(s.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	if system.TryLock(s.lock) != nil {
 		return postern.Errorf(postern.Conflict, "another agent uses the spool in %s", s.c.Dir)
 	}
 	b, err := io.ReadAll(io.LimitReader(s.lock, 100))
@@ -268,22 +268,13 @@ func (s *Spool) remove() error {
 // Sync returns when all that was appended is on disk.
 func (s *Spool) Sync() error {
 	s.mu.Lock()
-	f, err := dup(s.active)
+	f, err := system.Duplicate(s.active)
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	return f.Sync()
-}
-
-// dup returns the same open file again, for a use that does not hold the lock.
-func dup(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // Batch returns the oldest events from number from on, at most limit and as many

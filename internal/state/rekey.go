@@ -112,7 +112,11 @@ func passToServer(ctx context.Context, dir string, key [32]byte) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+	server, err := os.FindProcess(pid)
+	if err == nil {
+		err = server.Signal(syscall.SIGHUP)
+	}
+	if err != nil {
 		return postern.Errorf(postern.Denied, "signal process %d: %w", pid, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)

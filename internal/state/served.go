@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/postern-project/postern"
-	"golang.org/x/sys/unix"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // Lock keeps a second server off the state directory until unlock is called:
@@ -18,7 +18,7 @@ func (s *State) Lock() (unlock func(), err error) {
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "%w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := system.TryLock(f); err != nil {
 		f.Close()
 		pid, _ := ServedBy(s.Dir)
 		return nil, postern.Errorf(postern.Conflict, "%w (process %d)", ErrServed, pid).
@@ -47,7 +47,7 @@ func ServedBy(dir string) (pid int, err error) {
 		return 0, postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+	if system.TryLockShared(f) == nil {
 		return 0, none
 	}
 	if _, err := fmt.Fscan(f, &pid); err != nil || pid <= 1 {

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // The files of a state directory.
@@ -76,6 +77,9 @@ func Dir(named string) (string, error) {
 
 // Open opens a state directory; NotFound (ErrMissing) if it was not created yet.
 func Open(ctx context.Context, dir string) (*State, error) {
+	if err := system.OnlyLinux("a server's state"); err != nil {
+		return nil, err
+	}
 	url, err := databaseURL(dir)
 	if err != nil {
 		return nil, err
@@ -91,6 +95,9 @@ func Open(ctx context.Context, dir string) (*State, error) {
 // a creation that was cut short is finished by the next, and two at once end
 // with one state.
 func Create(ctx context.Context, dir string) (*State, error) {
+	if err := system.OnlyLinux("a server's state"); err != nil {
+		return nil, err
+	}
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}

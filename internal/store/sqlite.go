@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-project/postern/internal/system"
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -86,8 +87,11 @@ func (s *sqlite) create() error {
 	if err != nil {
 		return err
 	}
-	owner := dir.Sys().(*syscall.Stat_t)
-	return f.Chown(int(owner.Uid), int(owner.Gid))
+	uid, gid, ok := system.Owner(dir)
+	if !ok {
+		return nil
+	}
+	return f.Chown(uid, gid)
 }
 
 // private takes everybody else's permissions from a file that has some.
@@ -113,7 +117,7 @@ func (s *sqlite) migrate(ctx context.Context, db *sql.DB) error {
 			return nil, err
 		}
 		for {
-			err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+			err := system.TryLock(dir)
 			if err == nil {
 				return func() { dir.Close() }, nil
 			}
@@ -194,8 +198,8 @@ func (s *sqlite) full(err error) bool {
 		return true
 	case lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN:
 		const least = 64 << 10 // twice what is shared at first
-		var disk syscall.Statfs_t
-		return syscall.Statfs(filepath.Dir(s.path), &disk) == nil && disk.Bavail*uint64(disk.Bsize) < least
+		free, ok := system.Free(filepath.Dir(s.path))
+		return ok && free < least
 	}
 	return false
 }

@@ -36,6 +36,10 @@ func Lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }
 // process has it locked.
 func TryLock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
+// TryLockShared locks a file against [Lock] and [TryLock] of other processes, or
+// fails at once where one of them has it locked.
+func TryLockShared(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) }
+
 // Duplicate returns the same open file again.
 func Duplicate(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
@@ -43,4 +47,14 @@ func Duplicate(f *os.File) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// Free returns how many bytes an ordinary user may still write to the file system
+// of a path; ok is false where that is not known.
+func Free(path string) (bytes uint64, ok bool) {
+	var disk unix.Statfs_t
+	if unix.Statfs(path, &disk) != nil {
+		return 0, false
+	}
+	return uint64(disk.Bavail) * uint64(disk.Bsize), true
 }

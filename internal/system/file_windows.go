@@ -23,6 +23,10 @@ func TryLock(f *os.File) error {
 	return lock(f, windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY)
 }
 
+// TryLockShared locks a file against [Lock] and [TryLock] of other processes, or
+// fails at once where one of them has it locked.
+func TryLockShared(f *os.File) error { return lock(f, windows.LOCKFILE_FAIL_IMMEDIATELY) }
+
 // lockAt is the byte that is locked: one that no file reaches, since what is
 // locked cannot be read by others.
 const lockAt = 1 << 30
@@ -41,3 +45,6 @@ func Duplicate(f *os.File) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(h), f.Name()), nil
 }
+
+// Free does not know how much may still be written: ok is false.
+func Free(string) (bytes uint64, ok bool) { return 0, false }

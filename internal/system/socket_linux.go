@@ -75,3 +75,12 @@ func ListenUnix(network, path string, mode os.FileMode) (*net.UnixListener, erro
 	l.(*net.UnixListener).SetUnlinkOnClose(true)
 	return l.(*net.UnixListener), nil
 }
+
+// SocketPair makes two connected Unix sockets.
+func SocketPair() (a, b *os.File, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket"), nil
+}

@@ -14,3 +14,6 @@ func PeerOf(*net.UnixConn) (Peer, error) { return Peer{}, NeedsLinux("asking who
 func ListenUnix(string, string, os.FileMode) (*net.UnixListener, error) {
 	return nil, NeedsLinux("a private socket")
 }
+
+// SocketPair fails: it needs Linux.
+func SocketPair() (a, b *os.File, err error) { return nil, nil, NeedsLinux("a pair of sockets") }

@@ -19,3 +19,11 @@ func NeedsLinux(what string) error {
 	return postern.Errorf(postern.Unavailable, "%s needs Linux, and this is %s", what, runtime.GOOS).
 		WithHint("run it on the Linux host that it is for")
 }
+
+// OnlyLinux fails on another system than Linux, for what only that can do.
+func OnlyLinux(what string) error {
+	if runtime.GOOS == "linux" {
+		return nil
+	}
+	return NeedsLinux(what)
+}

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
-	"golang.org/x/sys/unix"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // How long a device may take over one call. Whoever has to touch a YubiKey has
@@ -34,11 +34,10 @@ type process struct {
 
 // start runs the process.
 func start() (*process, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := system.SocketPair()
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket")
 	defer ours.Close()
 	defer theirs.Close()
 	conn, err := net.FileConn(ours)

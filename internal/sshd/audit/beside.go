@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 	"github.com/postern-project/postern/internal/sshd/process"
+	"github.com/postern-project/postern/internal/system"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -132,7 +133,7 @@ func throwawayKey() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := memoryFile("hostkey")
+	f, err := system.MemoryFile("hostkey")
 	if err != nil {
 		return nil, err
 	}

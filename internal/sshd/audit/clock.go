@@ -7,11 +7,18 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/sshd/hostconf"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // clockSlack is how far off a clock may be before codes that live 30 seconds
 // are refused, or live too long.
 const clockSlack = 15 * time.Second
+
+// kernelClock is what the kernel knows of its clock.
+func kernelClock() Clock {
+	synchronized, offset, _ := system.ClockState()
+	return Clock{Synchronized: synchronized, Offset: offset}
+}
 
 // timeCodes is what is known of pam_postern's codes by time.
 type timeCodes int

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"github.com/postern-project/postern/internal/system"
 )
 
 // A module is an ELF file that is mapped: a program, a library or the vDSO. Its
@@ -97,8 +99,8 @@ func same(f *os.File, mp *mapping) bool {
 	if err != nil || !fi.Mode().IsRegular() {
 		return false
 	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	return ok && st.Ino == mp.inode
+	inode, ok := system.Inode(fi)
+	return ok && inode == mp.inode
 }
 
 // size is how many bytes are kept of the file, roughly.

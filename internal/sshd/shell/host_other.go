@@ -15,3 +15,6 @@ func (s Shell) ask(ctx context.Context) (string, error) { return readLine(ctx, s
 func readLine(context.Context, *os.File) (string, error) {
 	return "", system.NeedsLinux("asking for a code in place of a shell")
 }
+
+// LogAuth does nothing: there is no syslog.
+func LogAuth(bool, string) {}

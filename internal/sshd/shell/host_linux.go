@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/syslog"
 	"os"
 
 	"github.com/postern-project/postern"
@@ -72,5 +73,17 @@ func readable(ctx context.Context, in *os.File) error {
 		if n > 0 {
 			return nil
 		}
+	}
+}
+
+// LogAuth writes to the log where sshd's own refusals go, if there is one.
+func LogAuth(ok bool, message string) {
+	priority := syslog.LOG_NOTICE
+	if ok {
+		priority = syslog.LOG_INFO
+	}
+	if w, err := syslog.New(syslog.LOG_AUTHPRIV|priority, "postern-shell"); err == nil {
+		_, _ = fmt.Fprint(w, message)
+		w.Close()
 	}
 }

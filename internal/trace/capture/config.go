@@ -1,0 +1,71 @@
+// Package capture reads what libvirt does from the static probes in libvirt's own
+// files: RPC messages, event loop and QEMU monitor. It finds the files, attaches to
+// their probes, turns the kernel's records into events, and asks the living
+// processes who their clients are.
+package capture
+
+import (
+	"fmt"
+
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
+)
+
+// What is a set of things to watch.
+type What uint8
+
+// The things.
+const (
+	RPC     What = 1 << iota // messages, connections, authentication, TLS, keepalive
+	Loop                     // handles and timeouts of the event loop
+	Monitor                  // what is said to QEMU
+)
+
+func (w What) has(k event.Kind) bool {
+	switch {
+	case k >= event.ClientTx && k <= event.KeepaliveTimeout:
+		return w&RPC != 0
+	case k >= event.HandleAdd && k <= event.PollRun:
+		return w&Loop != 0
+	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef || k == event.MonitorUnref:
+		return false // the messages themselves tell more
+	case k >= event.MonitorNew && k <= event.MonitorSendFD:
+		return w&Monitor != 0
+	}
+	return false
+}
+
+// Config says what a session watches. The zero value watches RPC everywhere, in
+// processes present and to come.
+type Config struct {
+	What  What     // 0 means RPC
+	Paths []string // only these files; none means all of libvirt's
+	Stack bool     // copy registers and stack with every event
+	// Stacked is given every event with a stack as soon as it is read, while its
+	// process is likely still there; nil for none.
+	Stacked func(*event.Event)
+	Filter  correlate.Filter
+	Tree    bool // keep monitor messages of calls back: the call's reply carries them
+	// Queue tells of each call how long it waited for a worker and how long that
+	// took: one more probe for each call.
+	Queue bool
+
+	oneByOne bool // see bpf.Config; for tests
+
+	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
+	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
+	// Record is given every event before it is joined and filtered, and is not told
+	// of Idle; nil for none.
+	Record event.Sink
+}
+
+// Validate checks c.
+func (c Config) Validate() error {
+	if c.What&^(RPC|Loop|Monitor) != 0 {
+		return fmt.Errorf("unknown things to watch: %x", c.What)
+	}
+	if err := c.Filter.Validate(); err != nil {
+		return err
+	}
+	return c.checkKernel()
+}
