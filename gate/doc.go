@@ -4,6 +4,14 @@
 // which paths a guard covers. It knows nothing of Caddy or of a database, and
 // everything it cannot decide is a refusal.
 //
+// # Certificates
+//
+// A chain of certificates is held as RFC 5280 asks, name constraints included:
+// every name below a constrained CA lies within them, be it an alternative name,
+// the subject, an e-mail address in it, or a common name that looks like a
+// host's, whether or not the constraints are critical. What OpenSSL refuses for
+// that reason is refused here.
+//
 // # Rules
 //
 // A rule is a CEL expression (https://cel.dev) of type bool over these

@@ -14,6 +14,7 @@ const (
 	WrongUsage         // not a certificate for clients
 	TooDeep            // more CAs between it and the trusted one than allowed
 	Weak               // key or signature algorithm no longer trusted
+	Constrained        // carries a name that a CA above it may not issue
 	Unusable           // malformed, or more in it than can be judged
 	Unknown            // of Postern's own CA, yet the store does not know it
 	Revoked            // taken back
@@ -34,6 +35,7 @@ var reasons = [...]struct{ key, words string }{
 	WrongUsage:  {"wrong-usage", "Your certificate is not meant for signing in."},
 	TooDeep:     {"too-deep", "Your certificate was issued through more authorities than this site accepts."},
 	Weak:        {"weak", "Your certificate uses a key or a signature that is no longer safe."},
+	Constrained: {"constrained", "Your certificate carries a name that its issuer has no right to give."},
 	Unusable:    {"unusable", "Your certificate could not be understood."},
 	Unknown:     {"unknown", "Your certificate is not known here."},
 	Revoked:     {"revoked", "Your certificate has been revoked."},

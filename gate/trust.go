@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -32,10 +34,10 @@ type Trust struct {
 func NewTrust(own, others []*x509.Certificate, lists *RevocationLists) *Trust {
 	t := &Trust{own: own, others: others, anchors: x509.NewCertPool(), crls: lists}
 	for _, c := range own {
-		t.anchors.AddCert(c)
+		t.anchors.AddCert(readable(c))
 	}
 	for _, c := range others {
-		t.anchors.AddCert(c)
+		t.anchors.AddCert(readable(c))
 	}
 	return t
 }
@@ -72,11 +74,15 @@ func (t *Trust) Verify(shown []*x509.Certificate, now time.Time) (*Verified, Rea
 	leaf := shown[0]
 	between := x509.NewCertPool()
 	for _, c := range shown[1:] {
-		between.AddCert(c)
+		between.AddCert(readable(c))
 	}
 	chains, reason := t.chains(leaf, between, now)
 	if reason != OK {
 		return nil, reason
+	}
+	chains = slices.DeleteFunc(chains, func(c []*x509.Certificate) bool { return !withinConstraints(c) })
+	if len(chains) == 0 {
+		return nil, Constrained
 	}
 	chain := shortest(chains)
 	switch {
@@ -99,6 +105,18 @@ func (t *Trust) Verify(shown []*x509.Certificate, now time.Time) (*Verified, Rea
 		}
 	}
 	return v, OK
+}
+
+// readable returns a CA such that name constraints which crypto/x509 does not
+// know do not spoil it: withinConstraints holds them.
+func readable(c *x509.Certificate) *x509.Certificate {
+	known := func(id asn1.ObjectIdentifier) bool { return id.Equal(oidConstraints) }
+	if !slices.ContainsFunc(c.UnhandledCriticalExtensions, known) {
+		return c
+	}
+	r := *c
+	r.UnhandledCriticalExtensions = slices.DeleteFunc(slices.Clone(c.UnhandledCriticalExtensions), known)
+	return &r
 }
 
 // chains builds the chains. A certificate that is out of its time but from
@@ -143,6 +161,8 @@ func reasonOf(err error) Reason {
 			return TooDeep
 		case x509.NotAuthorizedToSign:
 			return AnotherCA
+		case x509.CANotAuthorizedForThisName, x509.UnconstrainedName, x509.NameConstraintsWithoutSANs:
+			return Constrained
 		}
 		return Unusable
 	}
