@@ -1,9 +1,5 @@
 package otp
 
-import (
-	"github.com/postern-project/postern"
-)
-
 // alphabet holds the sixteen letters of modhex in the order of their values:
 // those that sit on the same keys of most Latin keyboards.
 const alphabet = "cbdefghijklnrtuv"
@@ -29,16 +25,6 @@ func EncodeModhex(b []byte) string {
 		out = append(out, alphabet[c>>4], alphabet[c&15])
 	}
 	return string(out)
-}
-
-// DecodeModhex returns the bytes that s spells in modhex, in small letters or
-// capitals.
-func DecodeModhex(s string) ([]byte, error) {
-	out := make([]byte, len(s)/2)
-	if !decodeModhex(out, s) {
-		return nil, postern.Errorf(postern.Invalid, "not an even number of modhex letters (%s)", alphabet)
-	}
-	return out, nil
 }
 
 // decodeModhex fills dst from twice as many letters and reports whether s is

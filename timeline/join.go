@@ -32,14 +32,6 @@ func Join(ctx context.Context, src Source, e postern.Event) ([]postern.Event, er
 	return j.run(ctx)
 }
 
-// JoinLink returns the events that have the link, and those that belong to one
-// of them.
-func JoinLink(ctx context.Context, src Source, link postern.Link) ([]postern.Event, error) {
-	j := newJoiner(src)
-	j.follow(link)
-	return j.run(ctx)
-}
-
 type joiner struct {
 	src    Source
 	queue  []postern.Link

@@ -93,13 +93,6 @@ func TestSentence(t *testing.T) {
 	if got := Sentence(call, joined); got != want {
 		t.Errorf("the sentence is\n%s\nnot\n%s", got, want)
 	}
-	byKey, err := JoinLink(t.Context(), m, yubikey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := indexes(byKey); !slices.Equal(got, []int64{0, 1, 2, 3, 4, 6}) {
-		t.Errorf("joined by the key are %v", got)
-	}
 }
 
 func indexes(events []postern.Event) []int64 {
@@ -172,7 +165,7 @@ func TestJoinEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	joined, err := JoinLink(t.Context(), m, link(0))
+	joined, err := Join(t.Context(), m, postern.Event{Index: -1, Links: []postern.Link{link(0)}})
 	if err != nil || len(joined) != MaxJoined {
 		t.Errorf("%d joined, %v", len(joined), err)
 	}
