@@ -78,7 +78,7 @@ func newOrders(t *testing.T, db *store.DB, a *ca.Authority) http.Handler {
 	port, _ := strconv.Atoi(os.Getenv(proofPortEnv)) // none: nothing is proved
 	prober, err := reach.New(reach.Config{HTTPPort: port, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	must(t, err)
-	s, err := acme.New(t.Context(), acme.Config{Anonymous: true}, db, orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := acme.New(t.Context(), acme.Config{Anonymous: true}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
@@ -97,7 +97,7 @@ func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, na
 	if err != nil {
 		return acme.Order{}, err
 	}
-	return i.db.FinishACMEOrder(ctx, by, c.Certificate, c.Event, f)
+	return i.db.ACME().FinishOrder(ctx, by, c.Certificate, c.Event, f)
 }
 
 func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certificate, error) {

@@ -283,7 +283,7 @@ func TestServeSigner(t *testing.T) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // as postern run does
 	db, err := store.Open(t.Context(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
 	must(t, err)
-	a, err := ca.Open(t.Context(), ca.Config{}, db)
+	a, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
@@ -313,7 +313,7 @@ func startSigner(b *testing.B, env ...string) *peer {
 	dir, port := b.TempDir(), posterntest.FreePort(b)
 	db, err := store.Open(context.Background(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
 	must(b, err)
-	a, err := ca.Init(context.Background(), ca.Config{URL: "http://pki.example.com"}, db)
+	a, err := ca.Init(context.Background(), ca.Config{URL: "http://pki.example.com"}, db.CA())
 	must(b, err)
 	token, err := a.AddToken(context.Background(), "bench", []string{"example.com"}, 0)
 	must(b, err)

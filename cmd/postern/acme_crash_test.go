@@ -84,7 +84,7 @@ func lookAtProofs(port string) reach.Config {
 func serveACMEUntilKilled(t *testing.T, spec string) {
 	where := strings.Split(spec, " ") // database, address, port of the proofs
 	db := storetest.OpenConfig(t, store.Config{URL: where[0]})
-	a, err := ca.Open(t.Context(), ca.Config{}, db)
+	a, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -217,7 +217,7 @@ func TestACMEServerKilled(t *testing.T) {
 	}
 	s := &acmeServer{t: t, db: filepath.Join(t.TempDir(), "postern.db"), addr: fmt.Sprintf("127.0.0.1:%d", posterntest.FreePort(t)), proofs: newACMEProofs(t)}
 	db := storetest.OpenConfig(t, store.Config{URL: s.db})
-	if _, err := ca.Init(t.Context(), ca.Config{}, db); err != nil {
+	if _, err := ca.Init(t.Context(), ca.Config{}, db.CA()); err != nil {
 		t.Fatal(err)
 	}
 	db.Close()
@@ -272,14 +272,14 @@ func (s *acmeServer) checkKnown(got *sync.Map) {
 	n := 0
 	for serial := range got.Range {
 		n++
-		if _, err := db.Certificate(s.t.Context(), serial.(string)); err != nil {
+		if _, err := db.CA().Certificate(s.t.Context(), serial.(string)); err != nil {
 			s.t.Errorf("a certificate that was given out: %v", err)
 		}
 	}
 	if n == 0 {
 		s.t.Error("no certificate was given out at all")
 	}
-	if report, err := db.VerifyLog(s.t.Context()); err != nil || len(report.Problems) > 0 {
+	if report, err := db.Timeline().VerifyLog(s.t.Context()); err != nil || len(report.Problems) > 0 {
 		s.t.Errorf("the timeline: %v %v", report.Problems, err)
 	}
 }
@@ -326,9 +326,9 @@ func TestACMEFromTwoServers(t *testing.T) {
 	for i := range 2 {
 		db := storetest.OpenConfig(t, store.Config{URL: location})
 		dbs = append(dbs, db)
-		a, err := ca.Init(t.Context(), ca.Config{}, db)
+		a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 		if i > 0 {
-			a, err = ca.Open(t.Context(), ca.Config{}, db)
+			a, err = ca.Open(t.Context(), ca.Config{}, db.CA())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -372,7 +372,7 @@ func finalizeTwice(t *testing.T, c *acmeOrderer, db *store.DB) {
 	t.Helper()
 	ctx := t.Context()
 	count := func() int {
-		list, err := db.Certificates(ctx, ca.Filter{Profile: ca.ProfileServer})
+		list, err := db.CA().Certificates(ctx, ca.Filter{Profile: ca.ProfileServer})
 		if err != nil {
 			t.Fatal(err)
 		}

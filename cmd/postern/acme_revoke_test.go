@@ -22,7 +22,7 @@ import (
 // any certificate that it is shown, and CAs show theirs to everybody.
 func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 	db := storetest.Open(t)
-	a, err := ca.Init(t.Context(), ca.Config{Name: "Example"}, db)
+	a, err := ca.Init(t.Context(), ca.Config{Name: "Example"}, db.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 // and shows that key again.
 func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
 	db := storetest.Open(t)
-	a, err := ca.Init(t.Context(), ca.Config{}, db)
+	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	proofs := newACMEProofs(t)
 	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))

@@ -43,7 +43,7 @@ func newACMERig(t *testing.T) *acmeRig {
 	t.Helper()
 	rig := &acmeRig{db: storetest.Open(t), dns: posterntest.StartDNS(t), root: filepath.Join(t.TempDir(), "root.pem")}
 	var err error
-	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db); err != nil {
+	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db.CA()); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, rig.root, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rig.ca.Root().Raw})))
@@ -92,7 +92,7 @@ func writeFile(t testing.TB, path, text string) {
 func (rig *acmeRig) external(t testing.TB) (id, secret string) {
 	t.Helper()
 	k := acme.NewExternalKey("alice", t.Name(), time.Now())
-	if err := rig.db.AddACMEExternalKey(t.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	return k.ID, base64.RawURLEncoding.EncodeToString(k.Secret)
@@ -189,7 +189,7 @@ func (s *acmeSite) check(chain []byte) string {
 // alice's, and whether each is revoked.
 func (s *acmeSite) knows(revoked map[string]bool) {
 	s.t.Helper()
-	certs, err := s.rig.db.Certificates(s.t.Context(), ca.Filter{Name: s.name})
+	certs, err := s.rig.db.CA().Certificates(s.t.Context(), ca.Filter{Name: s.name})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ SSLEngine on
 	apache := &apacheMD{acmeSite: s, store: store}
 	first := apache.activates("")
 	apache.activates(first)
-	certs, err := rig.db.Certificates(t.Context(), ca.Filter{Name: s.name})
+	certs, err := rig.db.CA().Certificates(t.Context(), ca.Filter{Name: s.name})
 	if err != nil || len(certs) < 2 {
 		t.Fatalf("the store knows %d certificates: %v", len(certs), err)
 	}

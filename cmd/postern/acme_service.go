@@ -23,7 +23,7 @@ func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg 
 	if err != nil {
 		return nil, err
 	}
-	return acme.New(ctx, cfg, st.Store, acmeIssuer{authority, st.Store}, prober, log)
+	return acme.New(ctx, cfg, st.Store.ACME(), acmeIssuer{authority, st.Store}, prober, log)
 }
 
 // acmeIssuer is the authority as the ACME server sees it.
@@ -41,7 +41,7 @@ func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, nam
 	if err != nil {
 		return acme.Order{}, err
 	}
-	return i.store.FinishACMEOrder(ctx, by, c.Certificate, c.Event, f)
+	return i.store.ACME().FinishOrder(ctx, by, c.Certificate, c.Event, f)
 }
 
 // Certificate implements [acme.Issuer].
@@ -87,7 +87,7 @@ the person: suspending the person stops the account. A key binds one account. It
 			}
 			defer st.Close()
 			k := acme.NewExternalKey(args[0], label, time.Now())
-			if err := st.Store.AddACMEExternalKey(cmd.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+			if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
@@ -123,7 +123,7 @@ func newACMEList(a *app) *cobra.Command {
 			if _, err := st.Store.Person(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			keys, err := st.Store.ACMEExternalKeys(cmd.Context(), args[0])
+			keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -159,7 +159,7 @@ func newACMEDisable(a *app) *cobra.Command {
 				return err
 			}
 			defer st.Close()
-			return st.Store.DisableACMEExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acmeKeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+			return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acmeKeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
 		},
 	}
 }

@@ -315,7 +315,7 @@ func TestAgentWhileTheServerIsAway(t *testing.T) {
 		startAgent(t, rig.st.Dir, "--spool", spool)()
 	}
 	stopEvents()
-	events, err := rig.st.Store.Events(t.Context(), timeline.Filter{})
+	events, err := rig.st.Store.Timeline().Events(t.Context(), timeline.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

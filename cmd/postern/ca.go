@@ -43,7 +43,7 @@ func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state.State, *ca.
 	if err != nil {
 		return nil, nil, err
 	}
-	authority, err := ca.Open(ctx, cfg, st.Store)
+	authority, err := ca.Open(ctx, cfg, st.Store.CA())
 	if err != nil {
 		st.Close()
 		return nil, nil, err

@@ -169,7 +169,7 @@ func (d *doctor) room(dir string) {
 }
 
 func (d *doctor) log(ctx context.Context, st *state.State) {
-	report, err := st.Store.VerifyLog(ctx)
+	report, err := st.Store.Timeline().VerifyLog(ctx)
 	switch {
 	case err != nil:
 		d.failed("timeline", err, "postern log verify")
@@ -196,7 +196,7 @@ func (d *doctor) following(ctx context.Context, st *state.State) {
 const soon = 14 * 24 * time.Hour
 
 func (d *doctor) authority(ctx context.Context, st *state.State) {
-	authority, err := ca.Open(ctx, ca.Config{Keys: deviceKeys()}, st.Store)
+	authority, err := ca.Open(ctx, ca.Config{Keys: deviceKeys()}, st.Store.CA())
 	if err != nil {
 		d.failed("ca", err, "postern init")
 		return

@@ -114,11 +114,11 @@ func (o *initOptions) asksForCA() bool {
 
 // initCA makes the authority if there is none, and reports whether it did.
 func initCA(ctx context.Context, st *state.State, cfg ca.Config) (*ca.Authority, bool, error) {
-	authority, err := ca.Init(ctx, cfg, st.Store)
+	authority, err := ca.Init(ctx, cfg, st.Store.CA())
 	if postern.CodeOf(err) != postern.Conflict || err == nil {
 		return authority, err == nil, err
 	}
-	authority, err = ca.Open(ctx, ca.Config{Keys: cfg.Keys}, st.Store)
+	authority, err = ca.Open(ctx, ca.Config{Keys: cfg.Keys}, st.Store.CA())
 	return authority, false, err
 }
 

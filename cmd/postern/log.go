@@ -124,11 +124,11 @@ func (a *app) logList(ctx context.Context, o *logListOptions) error {
 		return err
 	}
 	defer st.Close()
-	events, err := st.Store.Events(ctx, f)
+	events, err := st.Store.Timeline().Events(ctx, f)
 	if err != nil {
 		return err
 	}
-	return a.printEvents(ctx, st.Store, events, o, true)
+	return a.printEvents(ctx, st.Store.Timeline(), events, o, true)
 }
 
 // printEvents prints entries of the timeline; with a header if there are columns.
@@ -200,21 +200,21 @@ func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
 		return err
 	}
 	defer st.Close()
-	found, err := st.Store.Events(ctx, timeline.Filter{From: index, Limit: 1})
+	found, err := st.Store.Timeline().Events(ctx, timeline.Filter{From: index, Limit: 1})
 	if err != nil {
 		return err
 	}
 	if len(found) == 0 || found[0].Index != index {
 		return postern.Errorf(postern.NotFound, "the timeline has no entry %d", index)
 	}
-	joined, err := timeline.Join(ctx, st.Store, found[0])
+	joined, err := timeline.Join(ctx, st.Store.Timeline(), found[0])
 	if err != nil {
 		return err
 	}
 	if !asJSON {
 		fmt.Fprintf(a.out, "%s\n\n", timeline.Sentence(found[0], joined))
 	}
-	return a.printEvents(ctx, st.Store, joined, &logListOptions{json: asJSON, columns: true}, true)
+	return a.printEvents(ctx, st.Store.Timeline(), joined, &logListOptions{json: asJSON, columns: true}, true)
 }
 
 func parseIndex(arg string) (int64, error) {

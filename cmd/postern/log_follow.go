@@ -40,18 +40,18 @@ func (a *app) logFollow(ctx context.Context, o *logListOptions) error {
 		return err
 	}
 	defer st.Close()
-	next, err := st.Store.LogSize(ctx)
+	next, err := st.Store.Timeline().LogSize(ctx)
 	if err != nil {
 		return err
 	}
 	if f.Limit > 0 {
 		last := f
 		last.Last = true
-		events, err := st.Store.Events(ctx, last)
+		events, err := st.Store.Timeline().Events(ctx, last)
 		if err != nil {
 			return err
 		}
-		if err := a.printEvents(ctx, st.Store, before(events, next), o, true); err != nil {
+		if err := a.printEvents(ctx, st.Store.Timeline(), before(events, next), o, true); err != nil {
 			return err
 		}
 	}
@@ -90,15 +90,15 @@ func (a *app) follow(ctx context.Context, db *store.DB, f timeline.Filter, o *lo
 
 // printSince prints the entries from f.From on and returns the index after them.
 func (a *app) printSince(ctx context.Context, db *store.DB, f timeline.Filter, o *logListOptions) (int64, error) {
-	size, err := db.LogSize(ctx)
+	size, err := db.Timeline().LogSize(ctx)
 	if err != nil || size <= f.From {
 		return f.From, err
 	}
-	events, err := db.Events(ctx, f)
+	events, err := db.Timeline().Events(ctx, f)
 	if err != nil {
 		return f.From, err
 	}
-	return size, a.printEvents(ctx, db, before(events, size), o, false)
+	return size, a.printEvents(ctx, db.Timeline(), before(events, size), o, false)
 }
 
 // before returns the events whose index is below next: others were written

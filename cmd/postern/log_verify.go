@@ -84,7 +84,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 	case !errors.Is(err, fs.ErrNotExist):
 		return postern.Errorf(postern.Unavailable, "read the checkpoint of the last verify: %w", err)
 	}
-	report, err := st.Store.VerifyLog(ctx, earlier...)
+	report, err := st.Store.Timeline().VerifyLog(ctx, earlier...)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (a *app) logProve(ctx context.Context, arg, output string) error {
 		return err
 	}
 	defer st.Close()
-	p, err := st.Store.ProveEvent(ctx, index)
+	p, err := st.Store.Timeline().ProveEvent(ctx, index)
 	if err != nil {
 		return err
 	}

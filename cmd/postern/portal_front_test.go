@@ -123,7 +123,7 @@ func rootOf(t *testing.T, dir string) *x509.Certificate {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store)
+	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,13 +100,13 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 // AddACMEKey makes a key that binds an ACME account to the person.
 func (k portalKeyring) AddACMEKey(ctx context.Context, by postern.Actor, label string) (id, key string, err error) {
 	e := acme.NewExternalKey(by.Person, label, time.Now())
-	err = k.st.Store.AddACMEExternalKey(ctx, by, e, acmeKeyEvent(by.Person, e.ID, label, postern.ACMEKeyMade))
+	err = k.st.Store.ACME().AddExternalKey(ctx, by, e, acmeKeyEvent(by.Person, e.ID, label, postern.ACMEKeyMade))
 	return e.ID, base64.RawURLEncoding.EncodeToString(e.Secret), err
 }
 
 // ACMEKeys lists a person's keys.
 func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.ACMEKey, error) {
-	list, err := k.st.Store.ACMEExternalKeys(ctx, person)
+	list, err := k.st.Store.ACME().ExternalKeys(ctx, person)
 	var keys []portal.ACMEKey
 	for _, e := range list {
 		keys = append(keys, portal.ACMEKey{ID: e.ID, Label: e.Label, Account: e.Account, Created: e.Created, Disabled: e.Disabled})
@@ -117,9 +117,9 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 // SetACMEKey disables or enables a person's key, and the account that it bound.
 func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error {
 	if enabled {
-		return k.st.Store.EnableACMEExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
+		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
 	}
-	return k.st.Store.DisableACMEExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
+	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
 }
 
 // SignSSH certifies a person's SSH key as the rules say.

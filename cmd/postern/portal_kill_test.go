@@ -98,7 +98,7 @@ func (k *portalKill) store(f func(ctx context.Context, st *state.State)) {
 func (k *portalKill) invite(n int) (made []*killLink) {
 	k.t.Helper()
 	k.store(func(ctx context.Context, st *state.State) {
-		authority, err := ca.Open(ctx, ca.Config{}, st.Store)
+		authority, err := ca.Open(ctx, ca.Config{}, st.Store.CA())
 		if err != nil {
 			k.t.Fatal(err)
 		}
@@ -231,12 +231,12 @@ func (k *portalKill) hold(all []given) {
 	k.t.Helper()
 	k.store(func(ctx context.Context, st *state.State) {
 		for _, g := range all {
-			c, err := st.Store.Certificate(ctx, g.Serial)
+			c, err := st.Store.CA().Certificate(ctx, g.Serial)
 			if err != nil || !bytes.Equal(c.DER, g.Chain[0]) {
 				k.t.Errorf("the certificate %s was given out, and in the store is: %v %x", g.Serial, err, c.DER)
 			}
 		}
-		report, err := st.Store.VerifyLog(ctx)
+		report, err := st.Store.Timeline().VerifyLog(ctx)
 		if err != nil || len(report.Problems) > 0 {
 			k.t.Errorf("the timeline: %v %v", err, report.Problems)
 		}
@@ -263,7 +263,7 @@ func (k *portalKill) again(links []*killLink) {
 	}
 	k.store(func(ctx context.Context, st *state.State) {
 		for _, l := range links {
-			certs, err := st.Store.Certificates(ctx, ca.Filter{Person: l.person})
+			certs, err := st.Store.CA().Certificates(ctx, ca.Filter{Person: l.person})
 			if err != nil {
 				k.t.Fatal(err)
 			}

@@ -55,7 +55,7 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	o.device.post("/keys/totp/first", "app", app, "first", totpNow(t, secret)).says(t, 303, "")
 	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme", "label", "thief's ACME").body)[1]
 	account := acme.Account{ID: o.account, Thumbprint: name, Key: []byte("{}"), Status: "valid", Created: time.Now()}
-	if _, _, err := rig.db.AddACMEAccount(t.Context(), account, kid, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
+	if _, _, err := rig.db.ACME().AddAccount(t.Context(), account, kid, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
 		t.Fatal(err)
 	}
 	o.device.post("/keys/acme", "label", "unused").says(t, 200, "HMAC key")
@@ -107,14 +107,14 @@ func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
 			t.Errorf("%s %s is %s, want %s", c.Kind, c.ID, c.Status, want)
 		}
 	}
-	revoked, _, _, err := rig.db.SSHRevoked(t.Context(), time.Now())
+	revoked, _, _, err := rig.db.CA().SSHRevoked(t.Context(), time.Now())
 	if err != nil || !slices.ContainsFunc(revoked, func(r ca.SSHRevocations) bool { return slices.Contains(r.Serials, o.serial) }) {
 		t.Errorf("the SSH certificate is not in the KRL: %v", err)
 	}
-	if a, err := rig.db.ACMEAccount(t.Context(), o.account); err != nil || a.Status != "revoked" {
+	if a, err := rig.db.ACME().Account(t.Context(), o.account); err != nil || a.Status != "revoked" {
 		t.Errorf("the ACME account is %s: %v", a.Status, err)
 	}
-	keys, err := rig.db.ACMEExternalKeys(t.Context(), o.name)
+	keys, err := rig.db.ACME().ExternalKeys(t.Context(), o.name)
 	if err != nil || len(keys) != 2 || !keys[0].Disabled || !keys[1].Disabled {
 		t.Errorf("the keys for ACME accounts: %+v %v", keys, err)
 	}
@@ -218,11 +218,11 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 			v.get("/events").says(t, 200, "switched off: ")
 
 			// What is theirs they switch on again.
-			keys, _ := rig.db.ACMEExternalKeys(t.Context(), name)
+			keys, _ := rig.db.ACME().ExternalKeys(t.Context(), name)
 			for _, k := range keys {
 				v.post("/keys/acme/status", "id", k.ID, "do", "enable").says(t, 303, "")
 			}
-			if a, err := rig.db.ACMEAccount(t.Context(), o.account); err != nil || a.Status != "valid" {
+			if a, err := rig.db.ACME().Account(t.Context(), o.account); err != nil || a.Status != "valid" {
 				t.Errorf("switched on again, the ACME account is %s: %v", a.Status, err)
 			}
 		})
@@ -297,7 +297,7 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := acme.NewExternalKey("dan", "old", time.Now())
-	if err := rig.db.AddACMEExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	loose := func() string {
@@ -341,9 +341,9 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 		},
 		"codes for SSH": func(by postern.Actor) error { return keys.SetRecovery(ctx, by, "dan", [][32]byte{hash()}) },
 		"ACME key": func(by postern.Actor) error {
-			return rig.db.AddACMEExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
+			return rig.db.ACME().AddExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
 		},
-		"ACME key again": func(by postern.Actor) error { return rig.db.EnableACMEExternalKey(ctx, by, "dan", external.ID, e) },
+		"ACME key again": func(by postern.Actor) error { return rig.db.ACME().EnableExternalKey(ctx, by, "dan", external.ID, e) },
 		"somebody": func(by postern.Actor) error {
 			return s.AddPerson(ctx, by, postern.Person{Name: strings.ToLower(rand.Text())}, e)
 		},

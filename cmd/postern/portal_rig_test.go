@@ -55,7 +55,7 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 	t.Helper()
 	rig := &portalRig{db: storetest.Open(t), mail: posterntest.NewMailbox(t)}
 	var err error
-	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db); err != nil {
+	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db.CA()); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

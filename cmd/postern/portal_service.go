@@ -45,7 +45,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 		return nil, err
 	}
 	deps := portal.Deps{
-		Store: s, People: s, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db}, Prober: prober, Keyring: o.Keyring,
+		Store: s, People: s, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
@@ -107,7 +107,7 @@ func portalLinks(ctx context.Context, db *store.DB, authority *ca.Authority) (*p
 }
 
 // portalTimeline reads and writes the timeline for the portal.
-type portalTimeline struct{ *store.DB }
+type portalTimeline struct{ store.Timeline }
 
 // EventsOf returns a person's last events, newest first.
 func (t portalTimeline) EventsOf(ctx context.Context, person string, n int) ([]postern.Event, error) {

@@ -70,7 +70,7 @@ func TestNewIntermediatesCountAtOnce(t *testing.T) {
 func TestStandingIsOfTheIssuersCertificate(t *testing.T) {
 	db := storetest.Open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
-	a, err := ca.Init(t.Context(), ca.Config{}, db)
+	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)

@@ -120,7 +120,7 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 // lastFollowing returns what the timeline last said of whether sshd's log is
 // read, the zero Event if nothing.
 func lastFollowing(ctx context.Context, st *state.State) (postern.Event, error) {
-	events, err := st.Store.Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
+	events, err := st.Store.Timeline().Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
 	if err != nil || len(events) == 0 {
 		return postern.Event{}, err
 	}

@@ -86,7 +86,7 @@ func TestSudoSuAndLogin(t *testing.T) {
 // eventsOf returns the outcomes of a service's events of a kind, oldest first.
 func eventsOf(t *testing.T, rig *sshRig, service, kind string) string {
 	t.Helper()
-	events, err := rig.st.Store.Events(t.Context(), timeline.Filter{Limit: 1000})
+	events, err := rig.st.Store.Timeline().Events(t.Context(), timeline.Filter{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

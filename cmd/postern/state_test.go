@@ -27,7 +27,7 @@ func TestTwoInitsAtOnce(t *testing.T) {
 				return
 			}
 			defer st.Close()
-			keys[i] = st.Store.LogVerifier()
+			keys[i] = st.Store.Timeline().LogVerifier()
 			if err := st.Store.Append(t.Context(), postern.Event{Kind: "test"}); err != nil {
 				t.Error(err)
 			}

@@ -70,7 +70,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	if err != nil {
 		return err
 	}
-	old, err := s.store.ACMEAccountByKey(r.Context(), print)
+	old, err := s.store.AccountByKey(r.Context(), print)
 	switch {
 	case err == nil:
 		if err := s.mayAct(&old); err != nil {
@@ -104,7 +104,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	case !s.cfg.Anonymous:
 		return externalAccountRequired()
 	}
-	kept, added, err := s.store.AddACMEAccount(r.Context(), a, external, postern.Event{
+	kept, added, err := s.store.AddAccount(r.Context(), a, external, postern.Event{
 		Kind: postern.EventACMEAccount, Outcome: postern.OK, Address: m.address, Object: a.ID, Details: map[string]string{"did": postern.ACMECreated},
 	})
 	if err != nil {
@@ -163,7 +163,7 @@ func (s *Server) updateAccount(w http.ResponseWriter, r *http.Request, m *messag
 	if req.Status == deactivated {
 		did = postern.ACMEDeactivated
 	}
-	a, err := s.store.UpdateACMEAccount(r.Context(), m.account.ID, func(a *Account) error {
+	a, err := s.store.UpdateAccount(r.Context(), m.account.ID, func(a *Account) error {
 		if err := s.mayAct(a); err != nil {
 			return err
 		}
@@ -226,7 +226,7 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 	if err != nil {
 		return badPublicKey("it can't be written down")
 	}
-	a, err := s.store.UpdateACMEAccount(r.Context(), m.account.ID, func(a *Account) error {
+	a, err := s.store.UpdateAccount(r.Context(), m.account.ID, func(a *Account) error {
 		if err := s.mayAct(a); err != nil {
 			return err
 		}
@@ -237,7 +237,7 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 		return nil
 	}, s.accountEvent(m, postern.ACMERolledOver))
 	if postern.CodeOf(err) == postern.Conflict && err != nil {
-		if other, err := s.store.ACMEAccountByKey(r.Context(), print); err == nil {
+		if other, err := s.store.AccountByKey(r.Context(), print); err == nil {
 			w.Header().Set("Location", m.base+"/account/"+other.ID)
 		}
 		return problem("malformed", http.StatusConflict, "another account has that key")
@@ -254,7 +254,7 @@ func (s *Server) orders(w http.ResponseWriter, r *http.Request, m *message) erro
 		return err
 	}
 	const page = 100
-	ids, err := s.store.ACMEOrders(r.Context(), m.account.ID, r.URL.Query().Get("after"), page+1)
+	ids, err := s.store.Orders(r.Context(), m.account.ID, r.URL.Query().Get("after"), page+1)
 	if err != nil {
 		return err
 	}

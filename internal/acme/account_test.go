@@ -101,14 +101,14 @@ func TestASuspendedPersonsAccountStops(t *testing.T) {
 			t.Errorf("%s: %v", c.status, err)
 		}
 	}
-	keys, err := w.db.ACMEExternalKeys(t.Context(), "alice")
+	keys, err := w.db.ACME().ExternalKeys(t.Context(), "alice")
 	if err != nil || len(keys) != 1 || keys[0].Account == "" {
 		t.Fatal(keys, err)
 	}
-	if err := w.db.DisableACMEExternalKey(t.Context(), postern.Actor{}, "bob", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err == nil {
+	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "bob", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err == nil {
 		t.Error("bob disables alice's key")
 	}
-	if err := w.db.DisableACMEExternalKey(t.Context(), postern.Actor{}, "alice", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
+	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "alice", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
 		t.Fatal(err)
 	}
 	if err := order(); kind(err) != "unauthorized" {

@@ -107,7 +107,7 @@ type validation struct {
 // markProcessing says that a validation takes longer: should the server stop
 // now, the next one takes it up.
 func (s *Server) markProcessing(ctx context.Context, v validation) (*Order, error) {
-	o, err := s.store.ChangeACMEOrder(ctx, v.order, func(o *Order) error {
+	o, err := s.store.ChangeOrder(ctx, v.order, func(o *Order) error {
 		if _, c := o.find(v.authz, v.challenge); c.Status == pending {
 			c.Status = processing
 		}
@@ -131,7 +131,7 @@ func (s *Server) validate(ctx context.Context, v validation) *Order {
 			Reason: problem.Detail, Details: map[string]string{"account": v.account.ID, "challenge": v.kind},
 		})
 	}
-	o, err := s.store.ChangeACMEOrder(ctx, v.order, func(o *Order) error {
+	o, err := s.store.ChangeOrder(ctx, v.order, func(o *Order) error {
 		a, c := o.find(v.authz, v.challenge)
 		if a.Status != pending || c.Status != pending && c.Status != processing {
 			return nil
@@ -154,12 +154,12 @@ func (s *Server) validate(ctx context.Context, v validation) *Order {
 // resume takes up what was under way when the last server stopped, and removes
 // orders that nobody needs any more.
 func (s *Server) resume(ctx context.Context) {
-	orders, err := s.store.ACMEProcessing(ctx)
+	orders, err := s.store.Processing(ctx)
 	if err != nil && ctx.Err() == nil {
 		s.log.ErrorContext(ctx, "acme: what was under way could not be taken up", postern.LogError, err)
 	}
 	for _, o := range orders {
-		account, err := s.store.ACMEAccount(ctx, o.Account)
+		account, err := s.store.Account(ctx, o.Account)
 		if err != nil {
 			continue
 		}
@@ -172,7 +172,7 @@ func (s *Server) resume(ctx context.Context) {
 		}
 	}
 	for ctx.Err() == nil {
-		if err := s.store.RemoveACMEOrders(ctx, s.cfg.Now().Add(-7*24*time.Hour)); err != nil && ctx.Err() == nil {
+		if err := s.store.RemoveOrders(ctx, s.cfg.Now().Add(-7*24*time.Hour)); err != nil && ctx.Err() == nil {
 			s.log.ErrorContext(ctx, "acme: old orders could not be removed", postern.LogError, err)
 		}
 		select {

@@ -173,12 +173,12 @@ func (s *Server) keyOf(r *http.Request, m *message, head *protected, by signer) 
 // names.
 func (s *Server) asked(r *http.Request, account string) (Account, *Order, error) {
 	if serial := r.PathValue("serial"); serial != "" {
-		return s.store.ACMEAccountAndCertified(r.Context(), account, serial)
+		return s.store.AccountAndCertified(r.Context(), account, serial)
 	}
 	if order := r.PathValue("order"); order != "" {
-		return s.store.ACMEAccountAndOrder(r.Context(), account, order)
+		return s.store.AccountAndOrder(r.Context(), account, order)
 	}
-	a, err := s.store.ACMEAccount(r.Context(), account)
+	a, err := s.store.Account(r.Context(), account)
 	return a, nil, err
 }
 
@@ -285,7 +285,7 @@ func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage)
 		return "", malformed("an external account binding is signed with HS256 by the key that kid names, for the address of new-account, without a nonce")
 	}
 	wrong := unauthorized("the external account binding does not hold")
-	key, err := s.store.ACMEExternalKey(ctx, head.KeyID)
+	key, err := s.store.ExternalKey(ctx, head.KeyID)
 	switch {
 	case postern.CodeOf(err) == postern.NotFound && err != nil:
 		return "", wrong

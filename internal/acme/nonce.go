@@ -33,9 +33,9 @@ type nonces struct {
 func newNonces(ctx context.Context, cfg Config, store Store) (*nonces, error) {
 	n := &nonces{now: cfg.Now, cur: map[[8]byte]struct{}{}, turned: cfg.Now()}
 	if cfg.Shared {
-		n.use = store.UseACMENonce
+		n.use = store.UseNonce
 		var err error
-		n.key, err = store.ACMENonceKey(ctx)
+		n.key, err = store.NonceKey(ctx)
 		return n, err
 	}
 	rand.Read(n.key[:])

@@ -71,7 +71,7 @@ func (s *Server) newOrder(w http.ResponseWriter, r *http.Request, m *message) er
 	for _, id := range ids {
 		o.Authz = append(o.Authz, newAuthorization(id))
 	}
-	if err := s.store.AddACMEOrder(r.Context(), o, s.cfg.MaxPending); err != nil {
+	if err := s.store.AddOrder(r.Context(), o, s.cfg.MaxPending); err != nil {
 		return alreadyReplaced(err)
 	}
 	return writeOrder(w, m, &o, http.StatusCreated)
@@ -363,7 +363,7 @@ func (s *Server) authorization(w http.ResponseWriter, r *http.Request, m *messag
 		if req.Status != deactivated {
 			return malformed("an authorization's status can be set to deactivated")
 		}
-		changed, err := s.store.ChangeACMEOrder(r.Context(), o.ID, func(o *Order) error {
+		changed, err := s.store.ChangeOrder(r.Context(), o.ID, func(o *Order) error {
 			if a, _ := o.find(i, -1); a.Status == pending || a.Status == valid {
 				a.Status = deactivated
 			}

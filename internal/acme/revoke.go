@@ -76,7 +76,7 @@ const keyCompromise = 1
 // mayRevoke fails unless the account ordered the certificate, or has proved all
 // its names, and reports which.
 func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []string) (ordered bool, err error) {
-	o, err := s.store.ACMEOrderBySerial(r.Context(), serial)
+	o, err := s.store.OrderBySerial(r.Context(), serial)
 	if err == nil && o.Account == m.account.ID {
 		return true, nil
 	}
@@ -86,7 +86,7 @@ func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []s
 	if len(names) == 0 {
 		return false, unauthorized("the certificate was issued to another account, and has no name to prove")
 	}
-	proved, err := s.store.ACMEProved(r.Context(), m.account.ID, s.cfg.Now())
+	proved, err := s.store.Proved(r.Context(), m.account.ID, s.cfg.Now())
 	if err != nil {
 		return false, err
 	}
@@ -149,7 +149,7 @@ func (s *Server) replaceable(r *http.Request, m *message, id string, names []Ide
 	if !ok {
 		return malformed("replaces is no certificate identifier")
 	}
-	o, err := s.store.ACMEOrderBySerial(r.Context(), serial)
+	o, err := s.store.OrderBySerial(r.Context(), serial)
 	switch {
 	case postern.CodeOf(err) == postern.NotFound && err != nil, err == nil && o.Account != m.account.ID:
 		return malformed("replaces names a certificate that this account does not have")

@@ -84,62 +84,62 @@ type ExternalKey struct {
 // it returns, and safe for concurrent use, also by several servers. Functions
 // that are handed in may be called more than once.
 type Store interface {
-	// AddACMEAccount keeps a new account, or returns the one that has the key
+	// AddAccount keeps a new account, or returns the one that has the key
 	// already. With an external key's ID it marks that key as used by the
 	// account; a key that is used, disabled or of somebody who is not active is
 	// Denied.
-	AddACMEAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool, err error)
-	// ACMEAccount and those like it return a NotFound error for none.
-	ACMEAccount(ctx context.Context, id string) (Account, error)
-	// ACMEAccountAndOrder returns an account and, of its orders, the one with
+	AddAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool, err error)
+	// Account and those like it return a NotFound error for none.
+	Account(ctx context.Context, id string) (Account, error)
+	// AccountAndOrder returns an account and, of its orders, the one with
 	// that ID, or nil.
-	ACMEAccountAndOrder(ctx context.Context, id, order string) (Account, *Order, error)
-	// ACMEAccountAndCertified returns an account and, of its orders, the one that
+	AccountAndOrder(ctx context.Context, id, order string) (Account, *Order, error)
+	// AccountAndCertified returns an account and, of its orders, the one that
 	// the certificate with that serial number was issued for, or nil.
-	ACMEAccountAndCertified(ctx context.Context, id, serial string) (Account, *Order, error)
-	ACMEAccountByKey(ctx context.Context, thumbprint string) (Account, error)
-	// UpdateACMEAccount changes an account. A key that another account has is a
+	AccountAndCertified(ctx context.Context, id, serial string) (Account, *Order, error)
+	AccountByKey(ctx context.Context, thumbprint string) (Account, error)
+	// UpdateAccount changes an account. A key that another account has is a
 	// Conflict.
-	UpdateACMEAccount(ctx context.Context, id string, change func(*Account) error, events ...postern.Event) (Account, error)
+	UpdateAccount(ctx context.Context, id string, change func(*Account) error, events ...postern.Event) (Account, error)
 
-	// AddACMEExternalKey keeps a new key, while the actor's credential is valid and
+	// AddExternalKey keeps a new key, while the actor's credential is valid and
 	// the key's person is active (Denied).
-	AddACMEExternalKey(ctx context.Context, by postern.Actor, k ExternalKey, event postern.Event) error
-	// ACMEExternalKey returns the key with its secret, or a NotFound error.
-	ACMEExternalKey(ctx context.Context, id string) (ExternalKey, error)
-	// ACMEExternalKeys returns a person's keys, without secrets, newest first.
-	ACMEExternalKeys(ctx context.Context, person string) ([]ExternalKey, error)
-	// DisableACMEExternalKey disables a person's key, and with it the account
+	AddExternalKey(ctx context.Context, by postern.Actor, k ExternalKey, event postern.Event) error
+	// ExternalKey returns the key with its secret, or a NotFound error.
+	ExternalKey(ctx context.Context, id string) (ExternalKey, error)
+	// ExternalKeys returns a person's keys, without secrets, newest first.
+	ExternalKeys(ctx context.Context, person string) ([]ExternalKey, error)
+	// DisableExternalKey disables a person's key, and with it the account
 	// that it binds.
-	DisableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error
+	DisableExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error
 
-	// AddACMEOrder keeps a new order, unless the account has limit unfinished
+	// AddOrder keeps a new order, unless the account has limit unfinished
 	// ones (TooMany), or it replaces a certificate that another has replaced
 	// (Conflict).
-	AddACMEOrder(ctx context.Context, o Order, limit int) error
-	// ACMEOrderBySerial returns the order that a certificate was issued for, or a
+	AddOrder(ctx context.Context, o Order, limit int) error
+	// OrderBySerial returns the order that a certificate was issued for, or a
 	// NotFound error.
-	ACMEOrderBySerial(ctx context.Context, serial string) (Order, error)
-	// ChangeACMEOrder changes an order. One that gets a certificate in place of
+	OrderBySerial(ctx context.Context, serial string) (Order, error)
+	// ChangeOrder changes an order. One that gets a certificate in place of
 	// one that another order has replaced is a Conflict.
-	ChangeACMEOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
-	// ACMEOrders returns IDs of an account's orders, newest first, that come
+	ChangeOrder(ctx context.Context, id string, change func(*Order) error, events ...postern.Event) (Order, error)
+	// Orders returns IDs of an account's orders, newest first, that come
 	// after the one given.
-	ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error)
-	// ACMEProved returns the names that the account has proved in orders that
+	Orders(ctx context.Context, account, after string, limit int) ([]string, error)
+	// Proved returns the names that the account has proved in orders that
 	// are not expired at that time.
-	ACMEProved(ctx context.Context, account string, now time.Time) ([]string, error)
-	// ACMEProcessing returns the orders in which a validation was under way.
-	ACMEProcessing(ctx context.Context) ([]Order, error)
-	// RemoveACMEOrders removes orders that expired before that time and have no
+	Proved(ctx context.Context, account string, now time.Time) ([]string, error)
+	// Processing returns the orders in which a validation was under way.
+	Processing(ctx context.Context) ([]Order, error)
+	// RemoveOrders removes orders that expired before that time and have no
 	// certificate.
-	RemoveACMEOrders(ctx context.Context, before time.Time) error
+	RemoveOrders(ctx context.Context, before time.Time) error
 
-	// ACMENonceKey returns the key that all servers make nonces with.
-	ACMENonceKey(ctx context.Context) ([32]byte, error)
-	// UseACMENonce reports whether a nonce is used for the first time. It may
+	// NonceKey returns the key that all servers make nonces with.
+	NonceKey(ctx context.Context) ([32]byte, error)
+	// UseNonce reports whether a nonce is used for the first time. It may
 	// be forgotten after expires.
-	UseACMENonce(ctx context.Context, nonce string, expires time.Time) (bool, error)
+	UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error)
 }
 
 // find returns the authorization and challenge with these numbers.

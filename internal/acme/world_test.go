@@ -136,7 +136,7 @@ func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
 func (w *world) start(t *testing.T, cfg acme.Config, prober acme.Prober) {
 	t.Helper()
 	var err error
-	if w.server, err = acme.New(t.Context(), cfg, w.db, w.ca, prober, slog.New(slog.DiscardHandler)); err != nil {
+	if w.server, err = acme.New(t.Context(), cfg, w.db.ACME(), w.ca, prober, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.server.Close() })
@@ -210,7 +210,7 @@ func (s alpnSolver) CleanUp(context.Context, client.Challenge) error { return ni
 func (w *world) external(t testing.TB, person string) client.EAB {
 	t.Helper()
 	k := acme.NewExternalKey(person, "test", time.Now())
-	if err := w.db.AddACMEExternalKey(t.Context(), postern.Actor{}, k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
+	if err := w.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
 		t.Fatal(err)
 	}
 	return client.EAB{KeyID: k.ID, MACKey: base64.RawURLEncoding.EncodeToString(k.Secret)}

@@ -108,7 +108,7 @@ func TestAPIDeniesByDefault(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", c.name, status, c.want, text)
 		}
 		if status == 201 {
-			if kept, err := db.Certificate(t.Context(), answer.Serial); err != nil || !strings.Contains(answer.Certificate, "BEGIN CERTIFICATE") || !kept.NotAfter.Equal(answer.NotAfter) {
+			if kept, err := db.CA().Certificate(t.Context(), answer.Serial); err != nil || !strings.Contains(answer.Certificate, "BEGIN CERTIFICATE") || !kept.NotAfter.Equal(answer.NotAfter) {
 				t.Errorf("%s: %+v is not in the store: %v", c.name, answer, err)
 			}
 		}
@@ -167,7 +167,7 @@ func TestAPISignsMany(t *testing.T) {
 		t.Fatalf("%d, %d answers", status, len(answers))
 	}
 	for i, answer := range answers {
-		_, err := db.Certificate(t.Context(), answer["serial"])
+		_, err := db.CA().Certificate(t.Context(), answer["serial"])
 		if signed := err == nil && answer["certificate"] != ""; signed != (i%4 != 3) || !signed && answer["code"] != "denied" {
 			t.Errorf("call %d: %v, %v", i, answer, err)
 		}
@@ -229,7 +229,7 @@ func TestAPIExpiredToken(t *testing.T) {
 	a, db := house(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, time.Hour)
 	must(t, err)
-	later, err := ca.Open(t.Context(), ca.Config{Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, db)
+	later, err := ca.Open(t.Context(), ca.Config{Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, db.CA())
 	must(t, err)
 	call := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
 	if status, _, text := sign(t, signServer(t, later, ca.APIConfig{}), token, nil, call); status != 403 || !strings.Contains(text, "expired") {

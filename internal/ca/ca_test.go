@@ -30,7 +30,7 @@ func house(t testing.TB, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com", Groups: []string{"ops"}}))
-	a, err := ca.Init(t.Context(), cfg, db)
+	a, err := ca.Init(t.Context(), cfg, db.CA())
 	must(t, err)
 	return a, db
 }
@@ -91,9 +91,9 @@ func roots(a *ca.Authority) (roots, intermediates *x509.CertPool) {
 
 func TestInitNeverOverwrites(t *testing.T) {
 	a, db := house(t, ca.Config{Name: "Example"})
-	_, err := ca.Init(t.Context(), ca.Config{Name: "Other"}, db)
+	_, err := ca.Init(t.Context(), ca.Config{Name: "Other"}, db.CA())
 	wantCode(t, err, postern.Conflict, "already")
-	again, err := ca.Open(t.Context(), ca.Config{}, db)
+	again, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	if !again.Root().Equal(a.Root()) || again.Name() != "Example" {
 		t.Errorf("the root changed to %s", again.Root().Subject)
@@ -104,7 +104,7 @@ func TestInitNeverOverwrites(t *testing.T) {
 }
 
 func TestOpenWithoutInit(t *testing.T) {
-	_, err := ca.Open(t.Context(), ca.Config{}, storetest.Open(t))
+	_, err := ca.Open(t.Context(), ca.Config{}, storetest.Open(t).CA())
 	wantCode(t, err, postern.NotFound, "no certificate authority")
 }
 
@@ -129,7 +129,7 @@ func TestServerCertificate(t *testing.T) {
 	if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
 		t.Error("a server certificate verifies as a client's")
 	}
-	kept, err := db.Certificate(t.Context(), out.Serial)
+	kept, err := db.CA().Certificate(t.Context(), out.Serial)
 	must(t, err)
 	if string(kept.DER) != string(out.Leaf.Raw) || kept.Status(out.Issued) != "valid" {
 		t.Errorf("the store holds %+v", kept)
@@ -200,9 +200,9 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nobody"})
 	wantCode(t, err, postern.NotFound, "nobody")
 	// Somebody who is suspended between the check and the record.
-	err = db.AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
+	err = db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
 	wantCode(t, err, postern.Denied, "suspended")
-	if _, err := db.Certificate(t.Context(), "1"); postern.CodeOf(err) != postern.NotFound {
+	if _, err := db.CA().Certificate(t.Context(), "1"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("the refused certificate is in the store: %v", err)
 	}
 }
@@ -318,7 +318,7 @@ func TestSignCSR(t *testing.T) {
 
 func TestCRLIsNewAtOnce(t *testing.T) {
 	a, db := house(t, ca.Config{})
-	b, err := ca.Open(context.Background(), ca.Config{}, db) // another server
+	b, err := ca.Open(context.Background(), ca.Config{}, db.CA()) // another server
 	must(t, err)
 	first, err := b.CRL(t.Context(), "server")
 	must(t, err)
@@ -342,7 +342,7 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 // beside a server that takes it up.
 func TestURLOfCertificates(t *testing.T) {
 	a, db := house(t, ca.Config{})
-	server, err := ca.Open(t.Context(), ca.Config{}, db)
+	server, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	handler := server.Handler(nil)
 	for _, c := range []struct {

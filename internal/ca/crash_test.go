@@ -30,7 +30,7 @@ func TestKilledWhileIssuing(t *testing.T) {
 	url := filepath.Join(t.TempDir(), "postern.db")
 	db := storetest.OpenConfig(t, store.Config{URL: url})
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
-	_, err := ca.Init(t.Context(), ca.Config{}, db)
+	_, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	must(t, db.Close())
 	rounds := 4
@@ -43,11 +43,11 @@ func TestKilledWhileIssuing(t *testing.T) {
 		given += len(serials)
 		db := storetest.OpenConfig(t, store.Config{URL: url})
 		for _, s := range serials {
-			if _, err := db.Certificate(t.Context(), s); err != nil {
+			if _, err := db.CA().Certificate(t.Context(), s); err != nil {
 				t.Errorf("a certificate that was given out: %v", err)
 			}
 		}
-		report, err := db.VerifyLog(t.Context())
+		report, err := db.Timeline().VerifyLog(t.Context())
 		must(t, err)
 		if len(report.Problems) > 0 {
 			t.Errorf("the timeline: %v", report.Problems)
@@ -83,7 +83,7 @@ func killIssuer(t *testing.T, url string) []string {
 
 func issueUntilKilled(t *testing.T, url string) {
 	db := storetest.OpenConfig(t, store.Config{URL: url})
-	a, err := ca.Open(t.Context(), ca.Config{}, db)
+	a, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	var wg sync.WaitGroup
 	for i := range 8 {

@@ -20,7 +20,7 @@ func serialOf(a *ca.Authority, role ca.Role) string {
 // told yet.
 func TestRevokedIntermediate(t *testing.T) {
 	a, db := house(t, ca.Config{URL: "http://pki.example.com"})
-	b, err := ca.Open(t.Context(), ca.Config{}, db)
+	b, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	www, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}})
 	must(t, err)
@@ -51,7 +51,7 @@ func TestRevokedIntermediate(t *testing.T) {
 	if c, _ := db.Credential(t.Context(), postern.X509Certificate, dan.Serial); c.Status != postern.CredentialRevoked {
 		t.Errorf("dan's certificate is %s", c.Status)
 	}
-	if c, _ := db.Certificate(t.Context(), www.Serial); c.Reason != ca.CACompromise {
+	if c, _ := db.CA().Certificate(t.Context(), www.Serial); c.Reason != ca.CACompromise {
 		t.Errorf("the certificate below was revoked for %s", c.Reason)
 	}
 	must(t, b.Reload(t.Context()))

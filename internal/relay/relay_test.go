@@ -175,7 +175,7 @@ func TestEventsWaitForTheServerAndCountOnce(t *testing.T) {
 	add(t, spool, "d")
 	sendAll(t, sender(t, s, spool))
 	equal(t, s.objects(t), "a", "b", "c", "d")
-	report, err := s.db.VerifyLog(t.Context())
+	report, err := s.db.Timeline().VerifyLog(t.Context())
 	if err != nil || len(report.Problems) > 0 {
 		t.Errorf("%v %v", report.Problems, err)
 	}

@@ -45,7 +45,7 @@ func (s *State) CheckRestored(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, err := s.Store.LogSize(ctx)
+	size, err := s.Store.Timeline().LogSize(ctx)
 	if err != nil {
 		return 0, err
 	}

@@ -112,7 +112,7 @@ func Create(ctx context.Context, dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Ensure(verifierFile, []byte(s.Store.LogVerifier()+"\n"), 0o644); err != nil {
+	if err := s.Ensure(verifierFile, []byte(s.Store.Timeline().LogVerifier()+"\n"), 0o644); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

@@ -15,7 +15,13 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 )
 
-var _ acme.Store = (*DB)(nil)
+var _ acme.Store = ACME{}
+
+// ACME keeps what the ACME server knows: it is its [acme.Store].
+type ACME struct{ *DB }
+
+// ACME returns the ACME server's part of the database.
+func (db *DB) ACME() ACME { return ACME{db} }
 
 // purposeACMEKey is what an external key's secret is bound to, besides its ID.
 const purposeACMEKey = "acme.external"
@@ -40,9 +46,9 @@ func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 	return a, notFound(err, "there is no such account")
 }
 
-// AddACMEAccount implements [acme.Store].
-func (db *DB) AddACMEAccount(ctx context.Context, a acme.Account, externalKey string, event postern.Event) (kept acme.Account, added bool, err error) {
-	err = db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+// AddAccount implements [acme.Store].
+func (s ACME) AddAccount(ctx context.Context, a acme.Account, externalKey string, event postern.Event) (kept acme.Account, added bool, err error) {
+	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		old, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.thumbprint = $1`, a.Thumbprint))
 		if err == nil {
 			kept, added = old, false
@@ -95,33 +101,33 @@ func (tx *Tx) useACMEKey(ctx context.Context, key, account string) (string, erro
 	return person, err
 }
 
-// ACMEAccount implements [acme.Store].
-func (db *DB) ACMEAccount(ctx context.Context, id string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.row(ctx, acmeAccount+`WHERE a.id = $1`, id))
-	return a, db.wrap(err, "read an ACME account")
+// Account implements [acme.Store].
+func (s ACME) Account(ctx context.Context, id string) (acme.Account, error) {
+	a, err := scanACMEAccount(s.row(ctx, acmeAccount+`WHERE a.id = $1`, id))
+	return a, s.wrap(err, "read an ACME account")
 }
 
-// ACMEAccountAndOrder implements [acme.Store].
-func (db *DB) ACMEAccountAndOrder(ctx context.Context, id, order string) (acme.Account, *acme.Order, error) {
-	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
+// AccountAndOrder implements [acme.Store].
+func (s ACME) AccountAndOrder(ctx context.Context, id, order string) (acme.Account, *acme.Order, error) {
+	return s.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
 		`LEFT JOIN acme_orders o ON o.id = $2 WHERE a.id = $1`, id, order)
 }
 
-// ACMEAccountAndCertified implements [acme.Store]. A column that stands in the
+// AccountAndCertified implements [acme.Store]. A column that stands in the
 // condition of an index, as serial does, is not compared with a bare parameter: for
 // its value's sake SQLite would plan the query again each time.
-func (db *DB) ACMEAccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
-	return db.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
+func (s ACME) AccountAndCertified(ctx context.Context, id, serial string) (acme.Account, *acme.Order, error) {
+	return s.acmeAccountAnd(ctx, acmeAccountColumns+`, o.document`+acmeAccountTables+
 		`LEFT JOIN acme_orders o ON o.serial = $2 || '' AND o.serial <> '' WHERE a.id = $1`, id, serial)
 }
 
 // acmeAccountAnd compares the order's account here: in the query, it would tempt
 // SQLite to look through all of the account's orders.
-func (db *DB) acmeAccountAnd(ctx context.Context, query, id, key string) (acme.Account, *acme.Order, error) {
+func (s ACME) acmeAccountAnd(ctx context.Context, query, id, key string) (acme.Account, *acme.Order, error) {
 	var document []byte
-	a, err := scanACMEAccount(db.row(ctx, query, id, key), &document)
+	a, err := scanACMEAccount(s.row(ctx, query, id, key), &document)
 	if err != nil || document == nil {
-		return a, nil, db.wrap(err, "read an ACME account")
+		return a, nil, s.wrap(err, "read an ACME account")
 	}
 	var o acme.Order
 	if err := json.Unmarshal(document, &o); err != nil || o.Account != id {
@@ -130,16 +136,16 @@ func (db *DB) acmeAccountAnd(ctx context.Context, query, id, key string) (acme.A
 	return a, &o, nil
 }
 
-// ACMEAccountByKey implements [acme.Store].
-func (db *DB) ACMEAccountByKey(ctx context.Context, thumbprint string) (acme.Account, error) {
-	a, err := scanACMEAccount(db.row(ctx, acmeAccount+`WHERE a.thumbprint = $1`, thumbprint))
-	return a, db.wrap(err, "read an ACME account")
+// AccountByKey implements [acme.Store].
+func (s ACME) AccountByKey(ctx context.Context, thumbprint string) (acme.Account, error) {
+	a, err := scanACMEAccount(s.row(ctx, acmeAccount+`WHERE a.thumbprint = $1`, thumbprint))
+	return a, s.wrap(err, "read an ACME account")
 }
 
-// UpdateACMEAccount implements [acme.Store].
-func (db *DB) UpdateACMEAccount(ctx context.Context, id string, change func(*acme.Account) error, events ...postern.Event) (acme.Account, error) {
+// UpdateAccount implements [acme.Store].
+func (s ACME) UpdateAccount(ctx context.Context, id string, change func(*acme.Account) error, events ...postern.Event) (acme.Account, error) {
 	var out acme.Account
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, id))
 		if err != nil {
 			return err
@@ -166,13 +172,13 @@ func (tx *Tx) appendAll(ctx context.Context, events []postern.Event) error {
 	return nil
 }
 
-// AddACMEExternalKey implements [acme.Store].
-func (db *DB) AddACMEExternalKey(ctx context.Context, by postern.Actor, k acme.ExternalKey, event postern.Event) error {
-	sealed, err := db.Seal(purposeACMEKey, k.ID, k.Secret)
+// AddExternalKey implements [acme.Store].
+func (s ACME) AddExternalKey(ctx context.Context, by postern.Actor, k acme.ExternalKey, event postern.Event) error {
+	sealed, err := s.Seal(purposeACMEKey, k.ID, k.Secret)
 	if err != nil {
 		return err
 	}
-	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		p, err := tx.Person(ctx, k.Person)
 		if err != nil {
 			return err
@@ -188,24 +194,24 @@ func (db *DB) AddACMEExternalKey(ctx context.Context, by postern.Actor, k acme.E
 	})
 }
 
-// ACMEExternalKey implements [acme.Store].
-func (db *DB) ACMEExternalKey(ctx context.Context, id string) (acme.ExternalKey, error) {
+// ExternalKey implements [acme.Store].
+func (s ACME) ExternalKey(ctx context.Context, id string) (acme.ExternalKey, error) {
 	k := acme.ExternalKey{ID: id}
 	var sealed []byte
 	var disabled, created int64
-	err := db.read.QueryRowContext(ctx, `SELECT person, label, sealed, account, disabled, created FROM acme_external_keys WHERE id = $1`, id).
+	err := s.read.QueryRowContext(ctx, `SELECT person, label, sealed, account, disabled, created FROM acme_external_keys WHERE id = $1`, id).
 		Scan(&k.Person, &k.Label, &sealed, &k.Account, &disabled, &created)
 	if err != nil {
-		return k, db.wrap(notFound(err, "there is no such external account key"), "read an external account key")
+		return k, s.wrap(notFound(err, "there is no such external account key"), "read an external account key")
 	}
 	k.Disabled, k.Created = disabled != 0, fromMicros(created)
-	k.Secret, err = db.Unseal(purposeACMEKey, id, sealed)
+	k.Secret, err = s.Unseal(purposeACMEKey, id, sealed)
 	return k, err
 }
 
-// ACMEExternalKeys implements [acme.Store].
-func (db *DB) ACMEExternalKeys(ctx context.Context, person string) ([]acme.ExternalKey, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]acme.ExternalKey, error) {
+// ExternalKeys implements [acme.Store].
+func (s ACME) ExternalKeys(ctx context.Context, person string) ([]acme.ExternalKey, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]acme.ExternalKey, error) {
 		rows, err := tx.Query(ctx, `SELECT id, person, label, account, disabled, created FROM acme_external_keys WHERE person = $1 ORDER BY created DESC, id`, person)
 		if err != nil {
 			return nil, err
@@ -225,19 +231,19 @@ func (db *DB) ACMEExternalKeys(ctx context.Context, person string) ([]acme.Exter
 	})
 }
 
-// DisableACMEExternalKey implements [acme.Store].
-func (db *DB) DisableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
-	return db.setACMEExternalKey(ctx, by, person, id, false, event)
+// DisableExternalKey implements [acme.Store].
+func (s ACME) DisableExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
+	return s.setExternalKey(ctx, by, person, id, false, event)
 }
 
-// EnableACMEExternalKey enables a person's key that was disabled, and with it the
+// EnableExternalKey enables a person's key that was disabled, and with it the
 // account that it bound, unless the account's holder has deactivated that.
-func (db *DB) EnableACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
-	return db.setACMEExternalKey(ctx, by, person, id, true, event)
+func (s ACME) EnableExternalKey(ctx context.Context, by postern.Actor, person, id string, event postern.Event) error {
+	return s.setExternalKey(ctx, by, person, id, true, event)
 }
 
-func (db *DB) setACMEExternalKey(ctx context.Context, by postern.Actor, person, id string, enabled bool, event postern.Event) error {
-	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
+func (s ACME) setExternalKey(ctx context.Context, by postern.Actor, person, id string, enabled bool, event postern.Event) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		var account string
 		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2 RETURNING account`, id, person, flag(!enabled)).Scan(&account)
 		if err != nil {
@@ -254,13 +260,13 @@ func (db *DB) setACMEExternalKey(ctx context.Context, by postern.Actor, person, 
 	})
 }
 
-// AddACMEOrder implements [acme.Store].
-func (db *DB) AddACMEOrder(ctx context.Context, o acme.Order, limit int) error {
+// AddOrder implements [acme.Store].
+func (s ACME) AddOrder(ctx context.Context, o acme.Order, limit int) error {
 	document, err := json.Marshal(&o)
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var open int
 		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE account = $1 AND serial = '' AND expires > $2 AND status IN ('pending', 'ready')`,
 			o.Account, micros(o.Created)).Scan(&open); err != nil {
@@ -302,16 +308,16 @@ func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
 	return o, json.Unmarshal(document, &o)
 }
 
-// ACMEOrderBySerial implements [acme.Store].
-func (db *DB) ACMEOrderBySerial(ctx context.Context, serial string) (acme.Order, error) {
-	o, err := scanACMEOrder(db.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 || '' AND serial <> ''`, serial).Scan)
-	return o, db.wrap(err, "read an order")
+// OrderBySerial implements [acme.Store].
+func (s ACME) OrderBySerial(ctx context.Context, serial string) (acme.Order, error) {
+	o, err := scanACMEOrder(s.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 || '' AND serial <> ''`, serial).Scan)
+	return o, s.wrap(err, "read an order")
 }
 
-// ChangeACMEOrder implements [acme.Store].
-func (db *DB) ChangeACMEOrder(ctx context.Context, id string, change func(*acme.Order) error, events ...postern.Event) (acme.Order, error) {
+// ChangeOrder implements [acme.Store].
+func (s ACME) ChangeOrder(ctx context.Context, id string, change func(*acme.Order) error, events ...postern.Event) (acme.Order, error) {
 	var out acme.Order
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
 		if out, err = tx.changeACMEOrder(ctx, id, change); err != nil {
 			return err
 		}
@@ -342,11 +348,11 @@ func (tx *Tx) changeACMEOrder(ctx context.Context, id string, change func(*acme.
 	return o, err
 }
 
-// FinishACMEOrder records a certificate, its event and the end of its order in one
+// FinishOrder records a certificate, its event and the end of its order in one
 // transaction.
-func (db *DB) FinishACMEOrder(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, f acme.Finish) (acme.Order, error) {
+func (s ACME) FinishOrder(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, f acme.Finish) (acme.Order, error) {
 	var out acme.Order
-	err := db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
+	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
 		var finished postern.Event
 		out, err = tx.changeACMEOrder(ctx, f.Order, func(o *acme.Order) error {
 			a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, o.Account))
@@ -366,9 +372,9 @@ func (db *DB) FinishACMEOrder(ctx context.Context, by postern.Actor, c ca.Certif
 	return out, err
 }
 
-// ACMEOrders implements [acme.Store].
-func (db *DB) ACMEOrders(ctx context.Context, account, after string, limit int) ([]string, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]string, error) {
+// Orders implements [acme.Store].
+func (s ACME) Orders(ctx context.Context, account, after string, limit int) ([]string, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]string, error) {
 		before, last := int64(1<<62), ""
 		if after != "" {
 			err := tx.QueryRow(ctx, `SELECT created FROM acme_orders WHERE id = $1 AND account = $2`, after, account).Scan(&before)
@@ -396,8 +402,8 @@ func (db *DB) ACMEOrders(ctx context.Context, account, after string, limit int) 
 }
 
 // acmeOrdersWhere returns the orders that a condition selects.
-func (db *DB) acmeOrdersWhere(ctx context.Context, where string, args ...any) ([]acme.Order, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]acme.Order, error) {
+func (s ACME) acmeOrdersWhere(ctx context.Context, where string, args ...any) ([]acme.Order, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]acme.Order, error) {
 		rows, err := tx.Query(ctx, `SELECT document FROM acme_orders WHERE `+where, args...)
 		if err != nil {
 			return nil, err
@@ -415,9 +421,9 @@ func (db *DB) acmeOrdersWhere(ctx context.Context, where string, args ...any) ([
 	})
 }
 
-// ACMEProved implements [acme.Store].
-func (db *DB) ACMEProved(ctx context.Context, account string, now time.Time) ([]string, error) {
-	orders, err := db.acmeOrdersWhere(ctx, `account = $1 AND expires > $2`, account, micros(now))
+// Proved implements [acme.Store].
+func (s ACME) Proved(ctx context.Context, account string, now time.Time) ([]string, error) {
+	orders, err := s.acmeOrdersWhere(ctx, `account = $1 AND expires > $2`, account, micros(now))
 	var names []string
 	for _, o := range orders {
 		for _, n := range o.Proved() {
@@ -429,14 +435,14 @@ func (db *DB) ACMEProved(ctx context.Context, account string, now time.Time) ([]
 	return names, err
 }
 
-// ACMEProcessing implements [acme.Store].
-func (db *DB) ACMEProcessing(ctx context.Context) ([]acme.Order, error) {
-	return db.acmeOrdersWhere(ctx, `processing = 1`)
+// Processing implements [acme.Store].
+func (s ACME) Processing(ctx context.Context) ([]acme.Order, error) {
+	return s.acmeOrdersWhere(ctx, `processing = 1`)
 }
 
-// RemoveACMEOrders implements [acme.Store].
-func (db *DB) RemoveACMEOrders(ctx context.Context, before time.Time) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+// RemoveOrders implements [acme.Store].
+func (s ACME) RemoveOrders(ctx context.Context, before time.Time) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM acme_nonces WHERE expires < $1`, micros(before)); err != nil {
 			return err
 		}
@@ -445,24 +451,24 @@ func (db *DB) RemoveACMEOrders(ctx context.Context, before time.Time) error {
 	})
 }
 
-// ACMENonceKey implements [acme.Store].
-func (db *DB) ACMENonceKey(ctx context.Context) ([32]byte, error) {
+// NonceKey implements [acme.Store].
+func (s ACME) NonceKey(ctx context.Context) ([32]byte, error) {
 	var key [32]byte
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var sealed []byte
 		err := tx.QueryRow(ctx, `SELECT sealed FROM keys WHERE name = $1`, acmeNonceKey).Scan(&sealed)
 		if errors.Is(err, sql.ErrNoRows) {
 			var fresh [32]byte
 			rand.Read(fresh[:])
-			if sealed, err = db.Seal(purposeKey, acmeNonceKey, fresh[:]); err != nil {
+			if sealed, err = s.Seal(purposeKey, acmeNonceKey, fresh[:]); err != nil {
 				return err
 			}
-			_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3)`, acmeNonceKey, sealed, micros(db.Now()))
+			_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3)`, acmeNonceKey, sealed, micros(s.Now()))
 		}
 		if err != nil {
 			return err
 		}
-		plain, err := db.Unseal(purposeKey, acmeNonceKey, sealed)
+		plain, err := s.Unseal(purposeKey, acmeNonceKey, sealed)
 		copy(key[:], plain)
 		return err
 	})
@@ -472,10 +478,10 @@ func (db *DB) ACMENonceKey(ctx context.Context) ([32]byte, error) {
 // acmeNonceKey is the key of ACME nonces among the keys.
 const acmeNonceKey = "acme.nonce"
 
-// UseACMENonce implements [acme.Store].
-func (db *DB) UseACMENonce(ctx context.Context, nonce string, expires time.Time) (bool, error) {
+// UseNonce implements [acme.Store].
+func (s ACME) UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error) {
 	var fresh bool
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (nonce, expires) VALUES ($1, $2) ON CONFLICT DO NOTHING`, nonce, micros(expires))
 		fresh = n == 1
 		return err

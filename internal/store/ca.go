@@ -15,14 +15,20 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 )
 
-var _ ca.Store = (*DB)(nil)
+var _ ca.Store = CA{}
+
+// CA keeps what the certificate authority knows: it is its [ca.Store].
+type CA struct{ *DB }
+
+// CA returns the certificate authority's part of the database.
+func (db *DB) CA() CA { return CA{db} }
 
 // purposeCAKey is what a CA's sealed key is bound to, besides its ID.
 const purposeCAKey = "ca.key"
 
 // AddIssuers implements [ca.Store].
-func (db *DB) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events ...postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events ...postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var position int64
 		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(position), 0) FROM ca_issuers`).Scan(&position); err != nil {
 			return err
@@ -54,8 +60,8 @@ func (db *DB) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Ce
 }
 
 // Issuers implements [ca.Store].
-func (db *DB) Issuers(ctx context.Context) ([]ca.Issuer, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]ca.Issuer, error) {
+func (s CA) Issuers(ctx context.Context) ([]ca.Issuer, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.Issuer, error) {
 		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked FROM ca_issuers ORDER BY position`)
 		if err != nil {
 			return nil, err
@@ -76,8 +82,8 @@ func (db *DB) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 }
 
 // SetIssuerKey implements [ca.Store].
-func (db *DB) SetIssuerKey(ctx context.Context, id string, sealed []byte, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) SetIssuerKey(ctx context.Context, id string, sealed []byte, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE ca_issuers SET sealed_key = $1 WHERE id = $2`, sealed, id)
 		if err != nil {
 			return err
@@ -93,18 +99,18 @@ func (db *DB) SetIssuerKey(ctx context.Context, id string, sealed []byte, event 
 }
 
 // CASetting implements [ca.Store].
-func (db *DB) CASetting(ctx context.Context, name string) (string, error) {
+func (s CA) CASetting(ctx context.Context, name string) (string, error) {
 	var value string
-	err := db.row(ctx, `SELECT value FROM ca_settings WHERE name = $1`, name).Scan(&value)
+	err := s.row(ctx, `SELECT value FROM ca_settings WHERE name = $1`, name).Scan(&value)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
-	return value, db.wrap(err, "read a setting")
+	return value, s.wrap(err, "read a setting")
 }
 
 // SetCASetting implements [ca.Store].
-func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) SetCASetting(ctx context.Context, name, value string) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO ca_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 		if err != nil {
 			return err
@@ -114,8 +120,8 @@ func (db *DB) SetCASetting(ctx context.Context, name, value string) error {
 }
 
 // AddCertificate implements [ca.Store].
-func (db *DB) AddCertificate(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event) error {
-	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error { return tx.addCertificate(ctx, c, event) })
+func (s CA) AddCertificate(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error { return tx.addCertificate(ctx, c, event) })
 }
 
 // addCertificate records a certificate with its event.
@@ -215,18 +221,18 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 }
 
 // Certificate implements [ca.Store].
-func (db *DB) Certificate(ctx context.Context, serial string) (ca.Certificate, error) {
-	c, err := scanCertificate(db.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
+func (s CA) Certificate(ctx context.Context, serial string) (ca.Certificate, error) {
+	c, err := scanCertificate(s.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).WithHint("postern ca list shows them")
 	}
-	return c, db.wrap(err, "read a certificate")
+	return c, s.wrap(err, "read a certificate")
 }
 
 // Certificates implements [ca.Store].
-func (db *DB) Certificates(ctx context.Context, f ca.Filter) ([]ca.Certificate, error) {
+func (s CA) Certificates(ctx context.Context, f ca.Filter) ([]ca.Certificate, error) {
 	query, args := certificateQuery(f)
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]ca.Certificate, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.Certificate, error) {
 		rows, err := tx.Query(ctx, query, args...)
 		if err != nil {
 			return nil, err
@@ -284,8 +290,8 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 }
 
 // RevokeCertificate implements [ca.Store].
-func (db *DB) RevokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) RevokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
 		}
@@ -302,8 +308,8 @@ func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason ca.Re
 }
 
 // RevokeIssuer implements [ca.Store].
-func (db *DB) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs ca.Reason, at time.Time, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs ca.Reason, at time.Time, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
 		}
@@ -368,17 +374,17 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 }
 
 // Revision implements [ca.Store].
-func (db *DB) Revision(ctx context.Context, issuer string) (int64, error) {
+func (s CA) Revision(ctx context.Context, issuer string) (int64, error) {
 	var n int64
-	err := db.row(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&n)
-	return n, db.wrap(notFound(err, "there is no CA %q", issuer), "read a CA's revision")
+	err := s.row(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&n)
+	return n, s.wrap(notFound(err, "there is no CA %q", issuer), "read a CA's revision")
 }
 
 // Revocations implements [ca.Store].
-func (db *DB) Revocations(ctx context.Context, issuer string, expireAfter time.Time) ([]ca.Revocation, int64, error) {
+func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Time) ([]ca.Revocation, int64, error) {
 	var list []ca.Revocation
 	var revision int64
-	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		list = nil
 		if err := tx.QueryRow(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&revision); err != nil {
 			return notFound(err, "there is no CA %q", issuer)
@@ -404,19 +410,19 @@ func (db *DB) Revocations(ctx context.Context, issuer string, expireAfter time.T
 }
 
 // CRL implements [ca.Store].
-func (db *DB) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
+func (s CA) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
 	crl := ca.CRL{Issuer: issuer}
 	var this, next int64
-	err := db.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls WHERE issuer = $1`, issuer).
+	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls WHERE issuer = $1`, issuer).
 		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next)
 	crl.ThisUpdate, crl.NextUpdate = fromMicros(this), fromMicros(next)
-	return crl, db.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
+	return crl, s.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
 }
 
 // PutCRL implements [ca.Store].
-func (db *DB) PutCRL(ctx context.Context, crl ca.CRL) (bool, error) {
+func (s CA) PutCRL(ctx context.Context, crl ca.CRL) (bool, error) {
 	var kept bool
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update)
 			VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (issuer) DO UPDATE SET number = excluded.number, revision = excluded.revision, der = excluded.der,
@@ -430,8 +436,8 @@ func (db *DB) PutCRL(ctx context.Context, crl ca.CRL) (bool, error) {
 }
 
 // AddAPIToken implements [ca.Store].
-func (db *DB) AddAPIToken(ctx context.Context, t ca.APIToken, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) AddAPIToken(ctx context.Context, t ca.APIToken, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ca_tokens (name, hash, domains, created, expires) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
 			t.Name, t.Hash, strings.Join(t.Domains, " "), micros(t.Created), micros(t.Expires))
 		if err != nil {
@@ -456,14 +462,14 @@ func scanToken(row scanner) (ca.APIToken, error) {
 }
 
 // APIToken implements [ca.Store].
-func (db *DB) APIToken(ctx context.Context, hash []byte) (ca.APIToken, error) {
-	t, err := scanToken(db.row(ctx, `SELECT `+tokenColumns+` FROM ca_tokens WHERE hash = $1`, hash))
-	return t, db.wrap(notFound(err, "there is no such token"), "read a token")
+func (s CA) APIToken(ctx context.Context, hash []byte) (ca.APIToken, error) {
+	t, err := scanToken(s.row(ctx, `SELECT `+tokenColumns+` FROM ca_tokens WHERE hash = $1`, hash))
+	return t, s.wrap(notFound(err, "there is no such token"), "read a token")
 }
 
 // APITokens implements [ca.Store].
-func (db *DB) APITokens(ctx context.Context) ([]ca.APIToken, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]ca.APIToken, error) {
+func (s CA) APITokens(ctx context.Context) ([]ca.APIToken, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.APIToken, error) {
 		rows, err := tx.Query(ctx, `SELECT `+tokenColumns+` FROM ca_tokens ORDER BY created, name`)
 		if err != nil {
 			return nil, err
@@ -482,8 +488,8 @@ func (db *DB) APITokens(ctx context.Context) ([]ca.APIToken, error) {
 }
 
 // RemoveAPIToken implements [ca.Store].
-func (db *DB) RemoveAPIToken(ctx context.Context, name string, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) RemoveAPIToken(ctx context.Context, name string, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM ca_tokens WHERE name = $1`, name)
 		if err != nil {
 			return err

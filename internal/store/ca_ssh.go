@@ -11,9 +11,9 @@ import (
 )
 
 // SSHSerials implements [ca.Store].
-func (db *DB) SSHSerials(ctx context.Context, n int) (uint64, error) {
+func (s CA) SSHSerials(ctx context.Context, n int) (uint64, error) {
 	var last int64
-	err := db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		return tx.QueryRow(ctx, `UPDATE counters SET value = value + $1 WHERE name = 'ssh-serial' RETURNING value`, n).Scan(&last)
 	})
 	return uint64(last - int64(n) + 1), err
@@ -22,8 +22,8 @@ func (db *DB) SSHSerials(ctx context.Context, n int) (uint64, error) {
 const sshColumns = `serial, issuer, key_id, person, principals, fingerprint, certificate, valid_after, valid_before, issued, revoked`
 
 // AddSSHCertificate implements [ca.Store].
-func (db *DB) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCertificate, event postern.Event) error {
-	return db.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
+func (s CA) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCertificate, event postern.Event) error {
+	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ssh_certificates (`+sshColumns+`) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0
 			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $6)`,
 			int64(c.Serial), c.Issuer, c.KeyID, c.Person, strings.Join(c.Principals, "\n"), c.Fingerprint, c.Certificate,
@@ -58,14 +58,14 @@ func scanSSHCertificate(row scanner) (ca.SSHCertificate, error) {
 }
 
 // SSHCertificate implements [ca.Store].
-func (db *DB) SSHCertificate(ctx context.Context, serial uint64) (ca.SSHCertificate, error) {
-	c, err := scanSSHCertificate(db.read.QueryRowContext(ctx, `SELECT `+sshColumns+` FROM ssh_certificates WHERE serial = $1`, int64(serial)))
-	return c, db.wrap(notFound(err, "no SSH certificate %d was issued here", serial), "read an SSH certificate")
+func (s CA) SSHCertificate(ctx context.Context, serial uint64) (ca.SSHCertificate, error) {
+	c, err := scanSSHCertificate(s.read.QueryRowContext(ctx, `SELECT `+sshColumns+` FROM ssh_certificates WHERE serial = $1`, int64(serial)))
+	return c, s.wrap(notFound(err, "no SSH certificate %d was issued here", serial), "read an SSH certificate")
 }
 
 // SSHCertificates implements [ca.Store].
-func (db *DB) SSHCertificates(ctx context.Context, person string) ([]ca.SSHCertificate, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]ca.SSHCertificate, error) {
+func (s CA) SSHCertificates(ctx context.Context, person string) ([]ca.SSHCertificate, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.SSHCertificate, error) {
 		rows, err := tx.Query(ctx, `SELECT `+sshColumns+` FROM ssh_certificates WHERE person = $1 OR $1 = '' ORDER BY serial DESC`, person)
 		if err != nil {
 			return nil, err
@@ -84,8 +84,8 @@ func (db *DB) SSHCertificates(ctx context.Context, person string) ([]ca.SSHCerti
 }
 
 // RevokeSSHCertificate implements [ca.Store].
-func (db *DB) RevokeSSHCertificate(ctx context.Context, serial uint64, at time.Time, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) RevokeSSHCertificate(ctx context.Context, serial uint64, at time.Time, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.revokeSSH(ctx, "serial", int64(serial), at)
 		if err != nil {
 			return err
@@ -121,8 +121,8 @@ func (tx *Tx) sshChanged(ctx context.Context) error {
 }
 
 // RevokeSSHKey implements [ca.Store].
-func (db *DB) RevokeSSHKey(ctx context.Context, fingerprint string, key []byte, at time.Time, event postern.Event) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) RevokeSSHKey(ctx context.Context, fingerprint string, key []byte, at time.Time, event postern.Event) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ssh_revoked_keys (fingerprint, public_key, revoked) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
 			fingerprint, key, micros(at))
 		if err != nil {
@@ -142,8 +142,8 @@ func (db *DB) RevokeSSHKey(ctx context.Context, fingerprint string, key []byte, 
 }
 
 // SSHRevoked implements [ca.Store].
-func (db *DB) SSHRevoked(ctx context.Context, now time.Time) (certs []ca.SSHRevocations, keys [][]byte, version int64, err error) {
-	err = db.Read(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) SSHRevoked(ctx context.Context, now time.Time) (certs []ca.SSHRevocations, keys [][]byte, version int64, err error) {
+	err = s.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		certs, keys = nil, nil
 		if err := tx.QueryRow(ctx, `SELECT value FROM counters WHERE name = 'ssh-revision'`).Scan(&version); err != nil {
 			return err

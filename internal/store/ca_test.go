@@ -23,15 +23,15 @@ func twoInits(t *testing.T, open opener) {
 	errs := make([]error, 2)
 	var wg sync.WaitGroup
 	for i, db := range servers {
-		wg.Go(func() { _, errs[i] = ca.Init(t.Context(), ca.Config{}, db) })
+		wg.Go(func() { _, errs[i] = ca.Init(t.Context(), ca.Config{}, db.CA()) })
 	}
 	wg.Wait()
 	if (errs[0] == nil) == (errs[1] == nil) || postern.CodeOf(errs[0]) != postern.Conflict && postern.CodeOf(errs[1]) != postern.Conflict {
 		t.Errorf("two inits: %v, %v", errs[0], errs[1])
 	}
-	one, err := ca.Open(t.Context(), ca.Config{}, servers[0])
+	one, err := ca.Open(t.Context(), ca.Config{}, servers[0].CA())
 	must(t, err)
-	two, err := ca.Open(t.Context(), ca.Config{}, servers[1])
+	two, err := ca.Open(t.Context(), ca.Config{}, servers[1].CA())
 	must(t, err)
 	if !one.Root().Equal(two.Root()) || len(one.Issuers()) != 5 {
 		t.Errorf("two roots, or not five CAs: %d", len(one.Issuers()))
@@ -43,9 +43,9 @@ func authorities(t *testing.T, open opener) (a, b *ca.Authority, db *store.DB) {
 	t.Helper()
 	db = open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
-	a, err := ca.Init(t.Context(), ca.Config{URL: "http://pki.example.com/"}, db)
+	a, err := ca.Init(t.Context(), ca.Config{URL: "http://pki.example.com/"}, db.CA())
 	must(t, err)
-	b, err = ca.Open(t.Context(), ca.Config{}, open(t))
+	b, err = ca.Open(t.Context(), ca.Config{}, open(t).CA())
 	must(t, err)
 	if b.URL() != "http://pki.example.com" {
 		t.Errorf("the address is kept as %q", b.URL())
@@ -167,7 +167,7 @@ func sshCertificates(t *testing.T, open opener) {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}
 	must(t, db.SetPersonStatus(ctx, "dan", postern.PersonRemoved))
-	certs, keys, version, err := db.SSHRevoked(ctx, time.Now())
+	certs, keys, version, err := db.CA().SSHRevoked(ctx, time.Now())
 	must(t, err)
 	if len(certs) != 1 || len(certs[0].Serials) != 20 || len(keys) != 1 || !bytes.Equal(keys[0], key.Marshal()) || version < 3 {
 		t.Errorf("revoked: %v, %d keys, version %d", certs, len(keys), version)

@@ -104,7 +104,7 @@ func checkAcked(t *testing.T, db *store.DB, acked []string) {
 	if r := verify(t, db); len(r.Problems) > 0 {
 		t.Errorf("problems: %v", r.Problems)
 	}
-	events, err := db.Events(t.Context(), timeline.Filter{Kind: "test"})
+	events, err := db.Timeline().Events(t.Context(), timeline.Filter{Kind: "test"})
 	must(t, err)
 	have := map[string]int{}
 	for _, e := range events {
@@ -164,7 +164,7 @@ func TestChangedFileIsNeverBelieved(t *testing.T) {
 	db, err := store.Open(t.Context(), config)
 	must(t, err)
 	fill(t, db, 100)
-	want, err := db.Events(t.Context(), timeline.Filter{})
+	want, err := db.Timeline().Events(t.Context(), timeline.Filter{})
 	must(t, err)
 	must(t, db.Close())
 	clean, err := os.ReadFile(path)
@@ -203,11 +203,11 @@ func says(t *testing.T, config store.Config, want []postern.Event) bool {
 		return true
 	}
 	defer db.Close()
-	r, err := db.VerifyLog(t.Context())
+	r, err := db.Timeline().VerifyLog(t.Context())
 	if err != nil || len(r.Problems) > 0 {
 		return true
 	}
-	got, err := db.Events(t.Context(), timeline.Filter{})
+	got, err := db.Timeline().Events(t.Context(), timeline.Filter{})
 	if err != nil {
 		return true
 	}
@@ -221,7 +221,7 @@ func says(t *testing.T, config store.Config, want []postern.Event) bool {
 func TestEveryByteOfALineCounts(t *testing.T) {
 	db := storetest.Open(t)
 	fill(t, db, 4)
-	events, err := db.Events(t.Context(), timeline.Filter{})
+	events, err := db.Timeline().Events(t.Context(), timeline.Filter{})
 	must(t, err)
 	for _, e := range events {
 		line, err := timeline.Encode(e)

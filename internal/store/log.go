@@ -75,7 +75,7 @@ func (db *DB) createLog(ctx context.Context) error {
 
 // LogVerifier returns the timeline's public key, in note's encoding. Whoever
 // keeps it can check checkpoints and proofs without the database.
-func (db *DB) LogVerifier() string { return db.verifier }
+func (s Timeline) LogVerifier() string { return s.verifier }
 
 // appendEvents writes the batch's events, the tiles of the tree that they
 // finish, its edge, and one signed checkpoint.

@@ -35,7 +35,7 @@ func fill(t testing.TB, db *store.DB, n int) {
 func asked(t *testing.T, open opener) {
 	db := open(t)
 	fill(t, db, 40)
-	all, err := db.Events(t.Context(), timeline.Filter{})
+	all, err := db.Timeline().Events(t.Context(), timeline.Filter{})
 	must(t, err)
 	if len(all) != 41 || all[0].Kind != postern.EventLogCreated {
 		t.Fatalf("%d events, the first %s", len(all), all[0].Kind)
@@ -65,7 +65,7 @@ func asked(t *testing.T, open opener) {
 		for _, limit := range []int{0, 1, 3, 100} {
 			for _, last := range []bool{false, true} {
 				f.Limit, f.Last = limit, last
-				got, err := db.Events(t.Context(), f)
+				got, err := db.Timeline().Events(t.Context(), f)
 				must(t, err)
 				if w := cut(want, limit, last); !slices.Equal(indexes(got), w) {
 					t.Errorf("%+v gives %v, not %v", f, indexes(got), w)
@@ -95,14 +95,14 @@ func indexes(events []postern.Event) []int64 {
 
 func verify(t testing.TB, db *store.DB, earlier ...string) timeline.Report {
 	t.Helper()
-	r, err := db.VerifyLog(t.Context(), earlier...)
+	r, err := db.Timeline().VerifyLog(t.Context(), earlier...)
 	must(t, err)
 	return r
 }
 
 func provesEveryLine(t *testing.T, open opener) {
 	db := open(t)
-	v, err := note.NewVerifier(db.LogVerifier())
+	v, err := note.NewVerifier(db.Timeline().LogVerifier())
 	must(t, err)
 	var checkpoints []string
 	for range 5 {
@@ -114,7 +114,7 @@ func provesEveryLine(t *testing.T, open opener) {
 		checkpoints = append(checkpoints, r.Checkpoint)
 	}
 	for i := range int64(1 + 5*33) {
-		p, err := db.ProveEvent(t.Context(), i)
+		p, err := db.Timeline().ProveEvent(t.Context(), i)
 		must(t, err)
 		text, err := json.Marshal(p)
 		must(t, err)
@@ -126,7 +126,7 @@ func provesEveryLine(t *testing.T, open opener) {
 			t.Errorf("the proof of %d is of %d in %d", i, e.Index, c.Size)
 		}
 	}
-	if _, err := db.ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
+	if _, err := db.Timeline().ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("prove a line that is not there: %v", err)
 	}
 }

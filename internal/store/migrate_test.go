@@ -38,11 +38,11 @@ func TestTimelineMovesToDenseTables(t *testing.T) {
 	db = open()
 	defer db.Close()
 	fill(t, db, 10)
-	r, err := db.VerifyLog(t.Context())
+	r, err := db.Timeline().VerifyLog(t.Context())
 	if err != nil || len(r.Problems) > 0 || r.Size != 611 {
 		t.Errorf("%+v %v", r, err)
 	}
-	events, err := db.Events(t.Context(), timeline.Filter{Link: postern.Link{Kind: "x509", ID: "5"}})
+	events, err := db.Timeline().Events(t.Context(), timeline.Filter{Link: postern.Link{Kind: "x509", ID: "5"}})
 	if err != nil || len(events) != 61 {
 		t.Errorf("%d events with a link, %v", len(events), err)
 	}

@@ -47,7 +47,7 @@ func relayedOnce(t *testing.T, open opener) {
 	if seq, err := b.Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{late}); err != nil || seq != 30 {
 		t.Errorf("one source's agents make another's be forgotten: up to %d: %v", seq, err)
 	}
-	events, err := a.Events(t.Context(), timeline.Filter{Kind: postern.EventLibvirtCall})
+	events, err := a.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventLibvirtCall})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func relayedOnce(t *testing.T, open opener) {
 	if want = append(want, "30"); !slices.Equal(got, want) {
 		t.Errorf("the timeline has %q, want %q", got, want)
 	}
-	lost, err := a.Events(t.Context(), timeline.Filter{Kind: postern.EventAgentLost})
+	lost, err := a.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventAgentLost})
 	if err != nil || len(lost) != 1 || lost[0].Count != 10 {
 		t.Errorf("lost: %+v %v", lost, err)
 	}

@@ -13,18 +13,24 @@ import (
 	"golang.org/x/mod/sumdb/note"
 )
 
+// Timeline reads the timeline: it is a [timeline.Source].
+type Timeline struct{ *DB }
+
+// Timeline returns the timeline in the database.
+func (db *DB) Timeline() Timeline { return Timeline{db} }
+
 // Events returns the events of the timeline that match, in their order. It is
 // the store's side of [timeline.Source].
-func (db *DB) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
+func (s Timeline) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
 	}
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]postern.Event, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Event, error) {
 		return tx.Events(ctx, f)
 	})
 }
 
-// Events is [DB.Events] inside a transaction.
+// Events is [Timeline.Events] inside a transaction.
 func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
 	query, args := eventQuery(f)
 	rows, err := tx.Query(ctx, query, args...)
@@ -97,17 +103,17 @@ func eventQuery(f timeline.Filter) (string, []any) {
 
 // LogSize returns the number of lines that the timeline has. It is cheap: one
 // row by its key.
-func (db *DB) LogSize(ctx context.Context) (int64, error) {
-	return db.readNumber(ctx, `SELECT size FROM log_state WHERE id = 1`)
+func (s Timeline) LogSize(ctx context.Context) (int64, error) {
+	return s.readNumber(ctx, `SELECT size FROM log_state WHERE id = 1`)
 }
 
 // VerifyLog checks the whole timeline as [timeline.Verify] does.
-func (db *DB) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report, error) {
-	v, err := note.NewVerifier(db.verifier)
+func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report, error) {
+	v, err := note.NewVerifier(s.verifier)
 	if err != nil {
 		return timeline.Report{}, err
 	}
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
 		return timeline.Verify(ctx, archive{tx}, v, earlier...)
 	})
 }
@@ -115,12 +121,12 @@ func (db *DB) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report
 // ProveEvent returns the proof that a line stands in the timeline. It fails
 // with [postern.NotFound] if there is no such line, and with
 // [postern.Internal] if the timeline was tampered with.
-func (db *DB) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
-	v, err := note.NewVerifier(db.verifier)
+func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
+	v, err := note.NewVerifier(s.verifier)
 	if err != nil {
 		return timeline.Proof{}, err
 	}
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (timeline.Proof, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Proof, error) {
 		var line string
 		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&line)
 		if err != nil {

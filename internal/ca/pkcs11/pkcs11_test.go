@@ -70,7 +70,7 @@ func house(t *testing.T, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
-	a, err := ca.Init(t.Context(), cfg, db)
+	a, err := ca.Init(t.Context(), cfg, db.CA())
 	must(t, err)
 	return a, db
 }
@@ -170,7 +170,7 @@ func TestAuthorityInADevice(t *testing.T) {
 		if (i.KeyURI == "") != (cfg.KeyURI == "") || i.KeyURI == a.Issuers()[1].KeyURI && i.KeyURI != "" {
 			t.Errorf("the next key is at %q", i.KeyURI)
 		}
-		a, err = ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db)
+		a, err = ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db.CA())
 		must(t, err)
 		use(t, a)
 	}
@@ -189,12 +189,12 @@ func TestKeyThatIsThere(t *testing.T) {
 		cfg := ca.Config{RootKeyURI: hsm.URI(name), Keys: newKeys(t)}
 		a, db := house(t, cfg)
 		use(t, a)
-		a, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db)
+		a, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db.CA())
 		must(t, err)
 		_, err = a.NewIntermediate(t.Context(), ca.Client, nil)
 		must(t, err)
 	}
-	_, err := ca.Init(t.Context(), ca.Config{KeyURI: hsm.URI(";object=plain"), Keys: newKeys(t)}, storetest.Open(t))
+	_, err := ca.Init(t.Context(), ca.Config{KeyURI: hsm.URI(";object=plain"), Keys: newKeys(t)}, storetest.Open(t).CA())
 	if postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), "would have one key") {
 		t.Errorf("one key for all: %v", err)
 	}
@@ -255,7 +255,7 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	}
 	_, err = a.CRL(t.Context(), "server")
 	away(t, err, "there is no such token") // no list that lacks it
-	other, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db)
+	other, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db.CA())
 	must(t, err) // also at the start
 	_, err = other.Holder(t.Context(), []*x509.Certificate{server.Leaf})
 	if postern.CodeOf(err) != postern.Denied {

@@ -16,7 +16,7 @@ const issuer = "test"
 // AddIssuer makes a test's own CA known to a store, by its certificate (DER).
 func AddIssuer(t testing.TB, db *store.DB, certificate []byte) {
 	t.Helper()
-	if err := db.AddIssuers(t.Context(), []ca.Issuer{{ID: issuer, Role: ca.Server, Certificate: certificate, PublicKey: []byte{}}}, nil); err != nil {
+	if err := db.CA().AddIssuers(t.Context(), []ca.Issuer{{ID: issuer, Role: ca.Server, Certificate: certificate, PublicKey: []byte{}}}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -25,5 +25,5 @@ func AddIssuer(t testing.TB, db *store.DB, certificate []byte) {
 // end of its order.
 func FinishOrder(ctx context.Context, db *store.DB, by postern.Actor, serial string, certificate []byte, f acme.Finish) (acme.Order, error) {
 	c := ca.Certificate{Serial: serial, Issuer: issuer, Profile: ca.ProfileServer, DER: certificate}
-	return db.FinishACMEOrder(ctx, by, c, postern.Event{Kind: postern.EventCertIssued, Object: serial}, f)
+	return db.ACME().FinishOrder(ctx, by, c, postern.Event{Kind: postern.EventCertIssued, Object: serial}, f)
 }
