@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -165,6 +166,7 @@ type house struct {
 	root, server, client *holder
 	dir                  string
 	global               string // a line more of the configuration's global options
+	log                  string // where Caddy logs to; "" is nowhere
 }
 
 // newHouse makes a house and lets the modules use it.
@@ -238,8 +240,8 @@ func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []b
 func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := strings.NewReplacer("HTTPS", fmt.Sprint(https), "HTTP", fmt.Sprint(http), "DIR", h.dir).Replace(caddyfile)
-	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput discard\n\t}\n\t%s\n}\n%s",
-		https, http, h.global, text)
+	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput %s\n\t}\n\t%s\n}\n%s",
+		https, http, cmp.Or(h.log, "discard"), h.global, text)
 	config, _, err := Adapt([]byte(text), "Caddyfile")
 	if err != nil {
 		t.Fatal(err)

@@ -71,6 +71,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		g.byPath = g.byPath || compiled.ByPath()
 		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden)})
 	}
+	g.warnOfUnknown(ctx)
 	g.named = g.Named
 	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		g.named = g.named || s.Logs != nil

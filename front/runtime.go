@@ -24,6 +24,9 @@ const (
 type Runtime struct {
 	// Registry tells who holds certificates; nil knows nobody.
 	Registry gate.Registry
+	// People returns everybody whom the store knows, for warnings about names in a
+	// configuration that nobody has; nil means no warnings.
+	People func(context.Context) ([]postern.Person, error)
 	// Generation returns a number that changes whenever an answer of Registry
 	// may have; nil means that none ever does.
 	Generation func(context.Context) (int64, error)

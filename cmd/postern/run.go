@@ -291,6 +291,7 @@ func (s *server) storeGeneration(ctx context.Context) (int64, error) {
 func (s *server) runtime() front.Runtime {
 	return front.Runtime{
 		Registry:   frontRegistry{s.state.Store},
+		People:     s.state.Store.People,
 		Generation: s.storeGeneration,
 		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
 		Issue:      s.issueSite,

@@ -1,0 +1,55 @@
+package front
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/postern-project/postern"
+	"go.uber.org/zap"
+)
+
+// warnOfUnknown warns of each person and group that a guard names and that the
+// store does not have: most likely a mistake, and nobody passes by it. It is no
+// error, since an account may be made later.
+func (g *Guard) warnOfUnknown(ctx caddy.Context) {
+	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool { return len(r.Persons)+len(r.Groups) > 0 }) {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	people, err := g.live.People(limited)
+	if err != nil {
+		return // guards are closed for as long as the store cannot be asked
+	}
+	for _, r := range g.Require {
+		for _, u := range r.unknown(people) {
+			ctx.Logger().Warn("a guard names a "+u.kind+" that does not exist, so nobody passes by that name",
+				zap.String("require", strings.Join(r.Paths, " ")), zap.String(u.kind, u.name))
+		}
+	}
+}
+
+// unknown is a name that nobody has.
+type unknown struct{ kind, name string }
+
+// unknown returns the persons and groups of the directive that are nobody's. An
+// address may be that of another CA's certificate where such CAs are trusted.
+func (r Require) unknown(people []postern.Person) (out []unknown) {
+	people = slices.DeleteFunc(slices.Clone(people), func(p postern.Person) bool { return p.Status == postern.PersonRemoved })
+	othersCAs := slices.ContainsFunc(r.Trust, func(f string) bool { return f != ownWord })
+	for _, name := range r.Persons {
+		named := func(p postern.Person) bool { return p.Name == name || strings.EqualFold(p.Email, name) }
+		if !slices.ContainsFunc(people, named) && !(othersCAs && strings.Contains(name, "@")) {
+			out = append(out, unknown{"person", name})
+		}
+	}
+	for _, group := range r.Groups {
+		if !slices.ContainsFunc(people, func(p postern.Person) bool { return slices.Contains(p.Groups, group) }) {
+			out = append(out, unknown{"group", group})
+		}
+	}
+	return out
+}
