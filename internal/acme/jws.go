@@ -100,10 +100,8 @@ func (s *Server) verify(r *http.Request, by signer) (*message, error) {
 	if subtle.ConstantTimeCompare([]byte(head.URL), []byte(m.url)) != 1 {
 		return nil, unauthorized("the request is signed for %q, not for %q", head.URL, m.url)
 	}
-	switch fresh, err := s.nonces.spend(r.Context(), head.Nonce); {
-	case err != nil:
-		return nil, err
-	case !fresh:
+	nonce, ok := s.nonces.parse(head.Nonce)
+	if !ok {
 		return nil, badNonce()
 	}
 	if err := s.keyOf(r, m, head, by); err != nil {
@@ -111,6 +109,13 @@ func (s *Server) verify(r *http.Request, by signer) (*message, error) {
 	}
 	if m.payload, err = env.open(m.key, head.Alg); err != nil {
 		return nil, err
+	}
+	// Only now: what is not signed writes nothing, and uses up no nonce.
+	switch fresh, err := s.nonces.spend(r.Context(), nonce); {
+	case err != nil:
+		return nil, err
+	case !fresh:
+		return nil, badNonce()
 	}
 	return m, nil
 }

@@ -2,6 +2,7 @@ package acme_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/store"
 )
 
 // nonce fetches a fresh nonce.
@@ -153,4 +155,39 @@ func FuzzRequest(f *testing.F) {
 	f.Add([]byte(`{"protected":"eyJhbGciOiJFUzI1NiJ9","payload":"","signature":"AA"}`))
 	f.Add([]byte(`{"protected":"","payload":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) { acme.ParseForFuzz(body) })
+}
+
+// TestWhatIsNotSignedUsesUpNoNonce sends requests whose signature does not hold to
+// one of several servers: they write nothing, and their nonce stays good.
+func TestWhatIsNotSignedUsesUpNoNonce(t *testing.T) {
+	w := newWorld(t, acme.Config{Shared: true})
+	alice := w.account(t, "alice")
+	url, order := w.url+"/new-order", []byte(`{"identifiers":[{"type":"dns","value":"a.test"}]}`)
+	used := func() (n int) {
+		t.Helper()
+		err := w.db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			return tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_nonces`).Scan(&n)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before, nonce := used(), w.nonce(t)
+	if resp, body := w.send(t, url, sign(t, newKey(t), url, alice.Location, nonce, order)); resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+		t.Fatal(resp.Status, string(body))
+	}
+	if n := used(); n != before {
+		t.Errorf("%d nonces were used up by what was not signed", n-before)
+	}
+	signed := sign(t, alice.PrivateKey.(*ecdsa.PrivateKey), url, alice.Location, nonce, order)
+	if resp, body := w.send(t, url, signed); resp.StatusCode != http.StatusCreated {
+		t.Error(resp.Status, string(body))
+	}
+	if resp, body := w.send(t, url, signed); resp.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte("badNonce")) {
+		t.Error("replayed:", resp.Status, string(body))
+	}
+	if n := used(); n != before+1 {
+		t.Errorf("%d nonces were used up by one request", n-before)
+	}
 }

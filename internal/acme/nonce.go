@@ -57,21 +57,31 @@ func (n *nonces) make() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// spend reports whether a nonce is one of ours and used for the first time.
-func (n *nonces) spend(ctx context.Context, s string) (bool, error) {
+// nonce is one that was made here, or by another server of the same store.
+type nonce struct {
+	text string
+	id   [8]byte
+	made time.Time
+}
+
+// parse reads a nonce, and reports whether it was made here and has not expired.
+// It writes nothing.
+func (n *nonces) parse(s string) (nonce, bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil || len(b) != 32 || !hmac.Equal(b[16:], n.sum(b[:16])) {
-		return false, nil
+		return nonce{}, false
 	}
 	made := time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))
-	now := n.now()
-	if now.Sub(made) > nonceLife || made.Sub(now) > nonceLife {
-		return false, nil
-	}
+	age := n.now().Sub(made)
+	return nonce{text: s, id: [8]byte(b[:8]), made: made}, age.Abs() <= nonceLife
+}
+
+// spend uses a nonce up, and reports whether that is the first time.
+func (n *nonces) spend(ctx context.Context, c nonce) (bool, error) {
 	if n.use != nil {
-		return n.use(ctx, s, made.Add(nonceLife))
+		return n.use(ctx, c.text, c.made.Add(nonceLife))
 	}
-	return n.remember([8]byte(b[:8]), made, now), nil
+	return n.remember(c.id, c.made, n.now()), nil
 }
 
 // remember keeps a used nonce in the younger of two generations. When it is
