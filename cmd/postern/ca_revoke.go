@@ -106,7 +106,7 @@ func (a *app) sayRevokedCA(ctx context.Context, authority *ca.Authority, serial 
 	}
 	fmt.Fprintf(a.out, "the %s CA signs no more certificates, and all that it issued are revoked with it\n", i.ID)
 	if authority.Trusted(i.Role) == nil {
-		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n", ca.NewIntermediateCommand(i.Role))
+		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n", newIntermediateCommand(i.Role))
 		return nil
 	}
 	fmt.Fprintf(a.out, "%s issues from now on\n", authority.Chain(i.Role)[0].Subject.CommonName)

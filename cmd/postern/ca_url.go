@@ -58,7 +58,7 @@ func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) e
 		return err
 	}
 	for _, role := range unlisted(authority) {
-		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role, ca.NewIntermediateCommand(role))
+		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role, newIntermediateCommand(role))
 	}
 	return nil
 }

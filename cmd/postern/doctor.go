@@ -206,7 +206,7 @@ func (d *doctor) authority(ctx context.Context, st *state.State) {
 		d.advise("ca", "postern ca root export-key, keep the file elsewhere, then postern ca root remove-key", "the root's key is on this machine; kept elsewhere it cannot be stolen from here")
 	}
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		trusted, fix := authority.Trusted(role), ca.NewIntermediateCommand(role)
+		trusted, fix := authority.Trusted(role), newIntermediateCommand(role)
 		switch {
 		case len(trusted) == 0:
 			d.wrong("ca", fix, "every %s CA was revoked or has expired: none issues", role)
@@ -221,7 +221,7 @@ func (d *doctor) authority(ctx context.Context, st *state.State) {
 		d.advise("ca", "postern ca url http://HOST, by which others reach this server", "certificates do not say where to ask about their revocation")
 	}
 	for _, role := range unlisted(authority) {
-		d.advise("ca", ca.NewIntermediateCommand(role), "the %s CA was made before that address was known: should it be revoked, who checks is not told where", role)
+		d.advise("ca", newIntermediateCommand(role), "the %s CA was made before that address was known: should it be revoked, who checks is not told where", role)
 	}
 	list, err := authority.Certificates(ctx, ca.Filter{Valid: d.now})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
@@ -26,6 +27,8 @@ var hints = []struct {
 // begins so has the command put behind it.
 var commands = []struct{ hint, command string }{
 	{"list the certificates", "postern ca list"},
+	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
+	{"make the next client intermediate", newIntermediateCommand(ca.Client)},
 	{"create the certificate authority", "postern init"},
 	{"export the root's key first", "postern ca root export-key --out FILE"},
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
@@ -70,4 +73,10 @@ func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string
 	default:
 		return "see " + cmd.CommandPath() + " --help"
 	}
+}
+
+// newIntermediateCommand returns the command that makes the next intermediate of a
+// role.
+func newIntermediateCommand(role ca.Role) string {
+	return "postern ca intermediate new " + string(role)
 }

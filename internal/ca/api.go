@@ -220,7 +220,7 @@ type apiCaller struct {
 
 func (c apiCaller) mayCertify(list []string) bool { return c.token == nil || c.token.allows(list) }
 
-var errNobody = postern.Errorf(postern.Denied, "no token and no client certificate that may sign").WithHint("postern ca token add")
+var errNobody = postern.Errorf(postern.Denied, "no token and no client certificate that may sign").WithHint("send an API token, or the client certificate of a person who may sign")
 
 // caller finds out who asks, or fails with Denied.
 func (h *API) caller(r *http.Request) (apiCaller, error) {

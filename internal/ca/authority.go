@@ -63,7 +63,7 @@ func (a *Authority) Reload(ctx context.Context) error {
 		return err
 	}
 	if len(list) == 0 {
-		return postern.Errorf(postern.NotFound, "there is no certificate authority here yet").WithHint("postern init")
+		return postern.Errorf(postern.NotFound, "there is no certificate authority here yet").WithHint("create the certificate authority")
 	}
 	issuers := make([]*issuer, 0, len(list))
 	var root *x509.Certificate
@@ -175,12 +175,8 @@ func (a *Authority) signing(role Role) (*issuer, error) {
 }
 
 func endedError(i *issuer, end string) error {
-	return postern.Errorf(postern.Unavailable, "the %s CA %s", i.ID, end).WithHint("make the next one: %s", NewIntermediateCommand(i.Role))
+	return postern.Errorf(postern.Unavailable, "the %s CA %s", i.ID, end).WithHint("make the next %s intermediate", i.Role)
 }
-
-// NewIntermediateCommand returns the command that makes the next intermediate of
-// a role.
-func NewIntermediateCommand(role Role) string { return "postern ca intermediate new " + string(role) }
 
 // issuer returns the issuer of an ID, after a look at the store if need be.
 func (a *Authority) issuer(ctx context.Context, id string) (*issuer, error) {

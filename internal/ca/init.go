@@ -268,7 +268,7 @@ func ParseSerial(s string) (string, error) {
 	clean := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(s))
 	n, ok := new(big.Int).SetString(clean, 16)
 	if !ok || n.Sign() <= 0 || len(clean) > 42 {
-		return "", postern.Errorf(postern.Invalid, "%q is not a serial number", s).WithHint("postern ca list shows them")
+		return "", postern.Errorf(postern.Invalid, "%q is not a serial number", s).WithHint("list the certificates to see their serial numbers")
 	}
 	return SerialString(n), nil
 }
@@ -363,7 +363,7 @@ func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error 
 		return err
 	}
 	if !samePublic(key.Public(), root.pub) {
-		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").WithHint("export it first: postern ca root export-key")
+		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").WithHint("export the root's key first")
 	}
 	if err := a.signRootCRL(ctx, root, root.cert.NotAfter); err != nil {
 		return err

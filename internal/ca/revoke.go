@@ -121,7 +121,7 @@ func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reaso
 	}
 	if !a.HasKey(string(Root)) {
 		return postern.Errorf(postern.Unavailable, "the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
-			WithHint("postern ca root restore-key, revoke, and remove it again")
+			WithHint("restore the root's key, revoke, and remove the key again")
 	}
 	if err := a.CheckKey(ctx, string(Root)); err != nil {
 		return err

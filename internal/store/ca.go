@@ -224,7 +224,7 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 func (s CA) Certificate(ctx context.Context, serial string) (ca.Certificate, error) {
 	c, err := scanCertificate(s.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).WithHint("postern ca list shows them")
+		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).WithHint("list the certificates to see their serial numbers")
 	}
 	return c, s.wrap(err, "read a certificate")
 }

@@ -155,7 +155,7 @@ func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 	}
 	if c.Size != s.Size || c.Root != tree.Root() {
 		return nil, postern.Errorf(postern.Internal, "the timeline was tampered with: its tree is not the one that was signed").
-			WithHint("see what postern log verify says, and restore the database from a backup")
+			WithHint("verify the timeline, and restore the database from a backup")
 	}
 	return tree, nil
 }

@@ -22,7 +22,7 @@ func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
 			Scan(&c.ID, &sealed, &urls, &c.Level, &c.Proxy)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, postern.Errorf(postern.NotFound, "no outside validation service is configured").WithHint("see postern otp outside set --help")
+		return c, postern.Errorf(postern.NotFound, "no outside validation service is configured").WithHint("configure one")
 	}
 	if err != nil {
 		return c, err

@@ -47,7 +47,7 @@ func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, e
 		}
 		e, err := timeline.Decode([]byte(line))
 		if err != nil || e.Index != index {
-			return nil, postern.Errorf(postern.Internal, "line %d of the timeline is damaged", index).WithHint("see what postern log verify says")
+			return nil, postern.Errorf(postern.Internal, "line %d of the timeline is damaged", index).WithHint("verify the timeline")
 		}
 		if !f.Match(e) {
 			continue
@@ -138,7 +138,7 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 		}
 		if _, _, err := p.Check(v); err != nil {
 			return p, postern.Errorf(postern.Internal, "line %d cannot be proved: it is not the one that was written", index).
-				WithHint("see what postern log verify says")
+				WithHint("verify the timeline")
 		}
 		return p, nil
 	})
