@@ -71,16 +71,27 @@ func NewService(c Config, keys Keys, log Log) (*Service, error) {
 	c = c.withDefaults()
 	s := &Service{config: c, keys: keys, mux: http.NewServeMux(), log: newJournal(log, c.Now, c.Logger)}
 	for pattern, version := range map[string]int{"/wsapi/2.0/verify": 2, "/wsapi/verify": 1, "/wsapi/1.0/verify": 1, "/wsapi/1.1/verify": 1} {
-		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.serveVerify(w, r, version) })
+		verify := func(w http.ResponseWriter, r *http.Request) { s.serveVerify(w, r, version) }
+		s.mux.HandleFunc("GET "+pattern, verify)
+		s.mux.HandleFunc("POST "+pattern, verify)
+		s.mux.HandleFunc("HEAD "+pattern, withoutEffect)
 	}
 	s.sync = newSyncer(c.Sync, c.Logger)
 	if len(c.Sync.Allow) > 0 {
-		s.mux.HandleFunc("/wsapi/2.0/sync", s.serveSync)
+		s.mux.HandleFunc("GET /wsapi/2.0/sync", s.serveSync)
+		s.mux.HandleFunc("HEAD /wsapi/2.0/sync", withoutEffect)
 	}
 	return s, nil
 }
 
-// ServeHTTP answers one request.
+// withoutEffect answers HEAD: what it asks about would use up a code.
+func withoutEffect(w http.ResponseWriter, _ *http.Request) {
+	w.Header()["Content-Type"] = contentType
+	w.Header()["Cache-Control"] = noStore
+}
+
+// ServeHTTP answers one request: GET and POST, which use up the code, and HEAD,
+// which does not.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 // Close waits until the events under way are on the timeline.

@@ -318,3 +318,32 @@ func (h *house) exec(t testing.TB, sql string, args ...any) {
 		return err
 	}))
 }
+
+// TestOnlyGetAndPostUseACodeUp asks by every other method first: the code is still
+// good afterwards.
+func TestOnlyGetAndPostUseACodeUp(t *testing.T) {
+	h := newHouse(t, store.Config{}, otp.Config{})
+	h.client1(t)
+	code := touch(t, h.token(t, ""))
+	q := url.Values{"id": {"1"}, "otp": {code}, "nonce": {nonce}}
+	for _, path := range []string{"/wsapi/2.0/verify", "/wsapi/verify", "/wsapi/1.0/verify", "/wsapi/1.1/verify"} {
+		for method, want := range map[string]int{
+			"PUT": 405, "DELETE": 405, "PATCH": 405, "OPTIONS": 405, "BREW": 405, "PROPFIND": 405, http.MethodHead: 200,
+		} {
+			req, err := http.NewRequestWithContext(t.Context(), method, h.server.URL+path+"?"+q.Encode(), nil)
+			must(t, err)
+			resp, err := http.DefaultClient.Do(req)
+			must(t, err)
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s %s: %s", method, path, resp.Status)
+			}
+			if allow := resp.Header.Get("Allow"); want == 405 && !strings.Contains(allow, "GET") {
+				t.Errorf("%s %s allows %q", method, path, allow)
+			}
+		}
+	}
+	if got := h.ask(t, "/wsapi/2.0/verify", q); got["status"] != "OK" {
+		t.Errorf("the code was used up: %v", got)
+	}
+}
