@@ -17,7 +17,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/audit"
-	"github.com/postern-project/postern/internal/sshd/process"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/system"
@@ -163,13 +162,16 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 	return err
 }
 
-func hostApplier() setup.Applier { return setup.Applier{Dir: sshBackupDir, Reload: reloadSSHD} }
+func hostApplier() setup.Applier {
+	var sshd setup.Service
+	return setup.Applier{Dir: sshBackupDir, Test: sshd.Test, Reload: sshd.Reload}
+}
 
 // checkSSHD holds what was written against sshd, and looks for ways in that it
 // leaves open with fewer than two factors: then it does not stay without force.
 func (a *app) checkSSHD(ctx context.Context, force bool) error {
-	if out, err := exec.CommandContext(ctx, "/usr/sbin/sshd", "-t").CombinedOutput(); err != nil {
-		return postern.Errorf(postern.Invalid, "sshd does not take the new configuration: %w: %s", err, bytes.TrimSpace(out))
+	if err := (setup.Service{}).Test(ctx); err != nil {
+		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s", postern.HintOf(err))
 	}
 	report, err := audit.Auditor{}.Audit(ctx)
 	if err != nil {
@@ -185,45 +187,6 @@ func (a *app) checkSSHD(ctx context.Context, force bool) error {
 	return nil
 }
 
-// reloadSSHD tells sshd to read its configuration, if it runs: by systemd, else
-// by signal. At boot, before sshd starts, systemd is not asked: it would wait.
-func reloadSSHD(ctx context.Context) error {
-	listeners, err := process.Listeners()
-	if err != nil || len(listeners) == 0 {
-		return err
-	}
-	if onSystemd() {
-		for _, unit := range []string{"ssh.service", "sshd.service"} {
-			if exec.CommandContext(ctx, "systemctl", "reload", unit).Run() == nil {
-				return nil
-			}
-		}
-	}
-	for _, pid := range listeners {
-		sshd, err := os.FindProcess(pid)
-		if err == nil {
-			err = sshd.Signal(syscall.SIGHUP)
-		}
-		if err != nil {
-			return fmt.Errorf("reload sshd: %w", err)
-		}
-	}
-	return nil
-}
-
-func onSystemd() bool {
-	_, err := os.Stat("/run/systemd/system")
-	return err == nil
-}
-
-// sshdRuns reports whether sshd listens, or systemd does in its place.
-func sshdRuns(ctx context.Context) bool {
-	if listeners, err := process.Listeners(); err == nil && len(listeners) > 0 {
-		return true
-	}
-	return onSystemd() && exec.CommandContext(ctx, "systemctl", "is-active", "--quiet", "ssh.socket").Run() == nil
-}
-
 func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
 	if worries := a.lockOut(ctx, o.setup); len(worries) > 0 {
 		for _, w := range worries {
@@ -233,7 +196,7 @@ func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptio
 			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("fix what the warnings say, or add --force")
 		}
 	}
-	if !sshdRuns(ctx) {
+	if !(setup.Service{}).Runs(ctx) {
 		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
 	}
 	applier := hostApplier()

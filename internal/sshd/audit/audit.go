@@ -103,7 +103,7 @@ func (a *audit) asRunning(sshd *[]string) {
 	pids, _ := process.Listeners()
 	first := 0
 	for _, pid := range pids {
-		command, file, err := parseTitle(process.File(pid, "cmdline"))
+		command, file, err := process.Command(process.File(pid, "cmdline"))
 		switch {
 		case err != nil || slices.Equal(command, *sshd) && first > 0:
 		case first == 0:
@@ -134,7 +134,7 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack, a.service) {
 		s, err := effective(ctx, sshd, c)
 		if err != nil {
-			return err
+			return a.blame(err)
 		}
 		d := newAccess(c, s, a.stack)
 		d.methods = a.directive(c, "authenticationmethods")
@@ -143,6 +143,17 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 	}
 	a.Cases = len(a.doors)
 	return nil
+}
+
+// blame adds the line that makes sshd refuse its configuration, where sshd names
+// none.
+func (a *audit) blame(err error) error {
+	line, ok := a.Blame(a.config, err.Error())
+	if !ok {
+		return err
+	}
+	return postern.Errorf(postern.CodeOf(err), "%s: %w", line, err).
+		WithHint("change or remove line %d of %s: what sshd reads first counts", line.Line, line.File)
 }
 
 // directive returns the line that decides keyword for a connection: the first

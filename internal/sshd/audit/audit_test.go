@@ -28,6 +28,20 @@ func TestAuditorSaysWhyItCannot(t *testing.T) {
 	}
 }
 
+// TestAuditorSaysWhichLineSSHDRefuses holds a line that sshd's own complaint does
+// not name.
+func TestAuditorSaysWhichLineSSHDRefuses(t *testing.T) {
+	const hardening = "etc/ssh/sshd_config.d/00-a-hardening.conf"
+	root := posterntest.SSHDFiles(t, map[string]string{
+		"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nAuthenticationMethods publickey,keyboard-interactive\n",
+		hardening:             "# CIS\nKbdInteractiveAuthentication no\n",
+	})
+	_, err := Auditor{Root: root, SSHD: posterntest.SSHDCommand(t, root)}.Audit(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "/"+hardening+":2: KbdInteractiveAuthentication no") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {
 	archives, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(archives) < 32 {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -72,54 +71,11 @@ func startedWith(pid int) (command []string, file string, err error) {
 	for depth := 0; pid > 0 && depth < 64; depth++ { // 1 may be sshd, in a container
 		title := process.File(pid, "cmdline")
 		if strings.HasPrefix(process.File(pid, "comm"), "sshd") && process.User(pid) == 0 && !process.Serves(title) {
-			return parseTitle(title)
+			return process.Command(title)
 		}
 		pid, _ = strconv.Atoi(process.Stat(pid, 4))
 	}
 	return nil, "", errors.New("no listening sshd is seen that it comes from")
-}
-
-// parseTitle reads the title of an sshd that listens, "sshd: /usr/sbin/sshd -D
-// [listener] 0 of 10-100 startups", or its arguments as older ones leave them.
-func parseTitle(title string) (command []string, file string, err error) {
-	words := strings.Split(title, "\x00")
-	if rest, ok := strings.CutPrefix(title, "sshd: "); ok {
-		rest, _, _ = strings.Cut(rest, process.Listening)
-		words = strings.Fields(rest)
-	}
-	if !filepath.IsAbs(words[0]) {
-		return nil, "", errors.New("its listening process shows no arguments")
-	}
-	command, file = words[:1:1], hostconf.ConfigFile
-	for words = words[1:]; len(words) > 0; words = words[1:] {
-		cluster, ok := strings.CutPrefix(words[0], "-")
-		for i := 0; ok && i < len(cluster); i++ {
-			flag := cluster[i]
-			if strings.IndexByte("46DQRTdeiqrtGV", flag) >= 0 {
-				continue
-			}
-			ok = strings.IndexByte("CEbcfghkopu", flag) >= 0
-			value := cluster[i+1:]
-			if value == "" && len(words) > 1 {
-				words = words[1:]
-				value = words[0]
-			}
-			switch flag {
-			case 'f':
-				file = value
-			case 'o':
-				command = append(command, "-o", value)
-			}
-			break
-		}
-		if !ok {
-			return nil, "", fmt.Errorf("%q among its arguments", words[0])
-		}
-	}
-	if !filepath.IsAbs(file) {
-		return nil, "", fmt.Errorf("its file %q is relative", file)
-	}
-	return append(command, "-f", file), file, nil
 }
 
 // throwawayKey returns an unnamed file with a fresh host key: sshd prints its

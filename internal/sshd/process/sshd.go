@@ -1,14 +1,19 @@
 package process
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/postern-project/postern/internal/sshd/hostconf"
 )
 
-// SshLogin returns the sshd process that a process descends from, the one that
+// SSHLogin returns the sshd process that a process descends from, the one that
 // serves its connection.
-func SshLogin(pid int) (int, bool) {
+func SSHLogin(pid int) (int, bool) {
 	for depth := 0; pid > 1 && depth < 64; depth++ {
 		if strings.HasPrefix(File(pid, "comm"), "sshd") {
 			return pid, true
@@ -91,4 +96,48 @@ func Serving(pid int, account string) answer {
 		return Yes
 	}
 	return No
+}
+
+// Command returns the command that an sshd was started with, its -o and -f, and
+// the file of its configuration, from its title, "sshd: /usr/sbin/sshd -D
+// [listener] 0 of 10-100 startups", or its arguments as older ones leave them.
+func Command(title string) (command []string, file string, err error) {
+	words := strings.Split(title, "\x00")
+	if rest, ok := strings.CutPrefix(title, "sshd: "); ok {
+		rest, _, _ = strings.Cut(rest, Listening)
+		words = strings.Fields(rest)
+	}
+	if !filepath.IsAbs(words[0]) {
+		return nil, "", errors.New("its listening process shows no arguments")
+	}
+	command, file = words[:1:1], hostconf.ConfigFile
+	for words = words[1:]; len(words) > 0; words = words[1:] {
+		cluster, ok := strings.CutPrefix(words[0], "-")
+		for i := 0; ok && i < len(cluster); i++ {
+			flag := cluster[i]
+			if strings.IndexByte("46DQRTdeiqrtGV", flag) >= 0 {
+				continue
+			}
+			ok = strings.IndexByte("CEbcfghkopu", flag) >= 0
+			value := cluster[i+1:]
+			if value == "" && len(words) > 1 {
+				words = words[1:]
+				value = words[0]
+			}
+			switch flag {
+			case 'f':
+				file = value
+			case 'o':
+				command = append(command, "-o", value)
+			}
+			break
+		}
+		if !ok {
+			return nil, "", fmt.Errorf("%q among its arguments", words[0])
+		}
+	}
+	if !filepath.IsAbs(file) {
+		return nil, "", fmt.Errorf("its file %q is relative", file)
+	}
+	return append(command, "-f", file), file, nil
 }

@@ -25,9 +25,21 @@ type Applier struct {
 	// Check reports whether the files that are in place are right: whether sshd
 	// takes them, and whether they do what they are for.
 	Check func(ctx context.Context) error
-	// Reload makes sshd read them, if it runs.
+	// Test fails with [ErrRefused] where sshd would not take the files that are in
+	// place. It changes nothing.
+	Test func(ctx context.Context) error
+	// Reload makes sshd read them, if it runs and would take them.
 	Reload func(ctx context.Context) error
 	Now    func() time.Time // nil means the system's clock
+
+	step func() // called before each change; for tests, which end there
+}
+
+// next begins a change.
+func (a Applier) next() {
+	if a.step != nil {
+		a.step()
+	}
 }
 
 // manifest is what a backup directory's file of that name says.
@@ -37,6 +49,8 @@ type manifest struct {
 	Uptime  float64       `json:"uptime"`          // seconds since boot when it was applied
 	Files   []backedUp    `json:"files"`           // in the order of writing
 	Until   time.Duration `json:"until,omitempty"` // nanoseconds that a confirmation may take
+	// Refused is why sshd did not take what was in place before; "" if it did.
+	Refused string `json:"refused,omitempty"`
 }
 
 type backedUp struct {
@@ -81,14 +95,19 @@ func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (
 		}
 		m.Files = append(m.Files, b)
 	}
+	if err := a.Test(ctx); errors.Is(err, ErrRefused) {
+		m.Refused = err.Error()
+	}
+	a.next()
 	if err := writeManifest(dir, m); err != nil {
 		return "", err
 	}
-	err := a.write(ctx, files)
-	if err == nil {
-		err = a.Reload(ctx)
+	if err := a.write(ctx, files); err != nil {
+		// sshd has read nothing of it: what it goes on with is not touched.
+		return "", errors.Join(err, a.putBack(dir, m), a.finish(dir))
 	}
-	if err != nil {
+	a.next()
+	if err := a.Reload(ctx); err != nil {
 		return "", errors.Join(err, a.RollBack(context.WithoutCancel(ctx), dir))
 	}
 	return dir, nil
@@ -96,6 +115,7 @@ func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (
 
 func (a Applier) write(ctx context.Context, files []File) error {
 	for _, f := range files {
+		a.next()
 		if err := replaceFile(hostconf.Files{Root: a.Root}.Path(f.Path), f.Content, f.Mode); err != nil {
 			return err
 		}
@@ -121,18 +141,39 @@ func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
 }
 
 // RollBack puts everything back as the backup has it, and has sshd read it, once.
-// One that did not come to its end is done over.
+// One that did not come to its end is done over. sshd is not told to read what it
+// would not take. Where that was so before the setup, too, the roll-back ends with
+// an error that says why, and sshd goes on with what it has read.
 func (a Applier) RollBack(ctx context.Context, dir string) error {
 	m, err := readManifest(dir)
 	if err != nil {
 		return err
 	}
+	if err := a.putBack(dir, m); err != nil {
+		return err
+	}
+	a.next()
+	err = a.Reload(ctx)
+	switch {
+	case errors.Is(err, ErrRefused) && m.Refused != "":
+		err = fmt.Errorf("the old files are back, which sshd refused before, too; it goes on with what it has read: %w", err)
+		return errors.Join(err, a.finish(dir))
+	case err != nil:
+		return fmt.Errorf("the old files are back, but sshd has not read them: %w", err)
+	}
+	return a.finish(dir)
+}
+
+// putBack decides for the old files, and puts them back.
+func (a Applier) putBack(dir string, m manifest) (err error) {
 	if decision(dir) != rollingBack {
+		a.next()
 		if err := claim(dir, rollingBack); err != nil {
 			return err
 		}
 	}
 	for _, f := range m.Files {
+		a.next()
 		path := hostconf.Files{Root: a.Root}.Path(f.Path)
 		if f.Absent {
 			err = durable.Remove(path)
@@ -146,14 +187,12 @@ func (a Applier) RollBack(ctx context.Context, dir string) error {
 			return fmt.Errorf("put %s back from %s: %w", f.Path, dir, err)
 		}
 	}
-	if err := a.Reload(ctx); err != nil {
-		return fmt.Errorf("the old files are back, but sshd has not read them: %w", err)
-	}
-	return finish(dir)
+	return nil
 }
 
 // finish says that a roll-back came to its end.
-func finish(dir string) error {
+func (a Applier) finish(dir string) error {
+	a.next()
 	next := filepath.Join(dir, rolledBack)
 	if err := os.Symlink(rolledBack, next); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -211,7 +250,7 @@ func (a Applier) Confirm(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	login, ok := process.SshLogin(pid)
+	login, ok := process.SSHLogin(pid)
 	if !ok {
 		return "", postern.Errorf(postern.Denied, "this is no SSH login").WithHint("log in by SSH from another terminal, and confirm there")
 	}

@@ -156,6 +156,7 @@ func applier(t *testing.T, root string) Applier {
 	return Applier{
 		Root: root, Dir: t.TempDir(),
 		Check:  func(context.Context) error { return nil },
+		Test:   func(context.Context) error { return nil },
 		Reload: func(context.Context) error { return nil },
 	}
 }

@@ -238,7 +238,7 @@ func sftpServer() string {
 // whatever else was opened on it: the sshd process that serves it, if that runs
 // as the same user.
 func Disconnect() {
-	if pid, ok := process.SshLogin(os.Getppid()); ok && process.User(pid) == os.Getuid() {
+	if pid, ok := process.SSHLogin(os.Getppid()); ok && process.User(pid) == os.Getuid() {
 		if sshd, err := os.FindProcess(pid); err == nil {
 			_ = sshd.Signal(syscall.SIGTERM)
 		}

@@ -1,8 +1,10 @@
-package audit
+package process_test
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern/internal/sshd/process"
 )
 
 func TestHowSSHDWasStarted(t *testing.T) {
@@ -21,7 +23,7 @@ func TestHowSSHDWasStarted(t *testing.T) {
 		"sshd: sshd [listener] 0 of 10-100 startups":                                               "",
 		"": "",
 	} {
-		command, _, err := parseTitle(title)
+		command, _, err := process.Command(title)
 		if got := strings.Join(command, " "); got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: %q, %v; want %q", title, got, err, want)
 		}
