@@ -72,11 +72,11 @@ var rows = map[string]row{
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
 
 	"state":  {imports: "store"},
-	"people": {imports: "ca portal state store"},
+	"people": {imports: "ca portal state store", knows: "HTTP"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
-	"server": {imports: domain + " people state " + adapters, knows: "HTTP"},
+	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
 
 	"cmd": {imports: domain + " " + adapters + " trace people state client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
 
@@ -291,7 +291,7 @@ func TestImportRulesCanFail(t *testing.T) {
 		"internal/store":            {caddy, "front", "github.com/caddyserver/certmagic", "internal/server"},
 		"front":                     {"database/sql", sqlite, "github.com/jackc/pgx/v5", "internal/store", "internal/ca"},
 		"internal/state":            {"internal/ca", "internal/portal", "front", "net/http", "database/sql", cobra},
-		"internal/people":           {"front", caddy, "internal/server", "net/http", "database/sql", cobra},
+		"internal/people":           {"front", caddy, "internal/server", "database/sql", cobra},
 		"internal/durable":          {"internal/store", "timeline", "net/http"},
 		"internal/agent":            {"internal/store", "internal/people", "front", "internal/server", "database/sql"},
 		"internal/client":           {"internal/server", "internal/store", "internal/portal", "internal/ca"},

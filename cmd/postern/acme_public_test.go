@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern/internal/server"
+
 	publicca "github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
 	"github.com/letsencrypt/pebble/v2/va"
@@ -55,7 +57,7 @@ func TestPublicSite(t *testing.T) {
 	if err := os.MkdirAll(r.state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, filepath.Join(r.state, configFile), fmt.Sprintf(`{
+	writeFile(t, filepath.Join(r.state, server.ConfigFile), fmt.Sprintf(`{
 	https_port %d
 	http_port %d
 	default_bind 127.0.0.1

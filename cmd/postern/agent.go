@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
@@ -108,7 +110,7 @@ func (o *agentOptions) target(stateDir string) (*agent.Target, error) {
 	case o.server == "" && (o.cert != "" || o.key != "" || o.ca != ""):
 		return nil, postern.Errorf(postern.Invalid, "--cert, --key and --ca are for a --server")
 	case o.server == "":
-		return agent.LocalTarget(filepath.Join(stateDir, agentSocket)), nil
+		return agent.LocalTarget(filepath.Join(stateDir, server.Socket)), nil
 	case o.cert == "" || o.key == "":
 		return nil, postern.Errorf(postern.Invalid, "--server needs --cert and --key").
 			WithHint("postern user add NAME --group agents, and postern ca issue --client NAME, on the server")

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
@@ -60,7 +62,7 @@ func runAgent(t *testing.T, args ...string) (stop func() (string, string)) {
 // takeEvents takes what agents on this host send, as postern run does.
 func takeEvents(t *testing.T, st *state.State) (stop func()) {
 	t.Helper()
-	s, err := serveEvents(st, http.NotFoundHandler(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := server.ServeEvents(st, http.NotFoundHandler(), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +264,7 @@ func TestAnotherUserMaySendNoEvents(t *testing.T) {
 	posterntest.NeedRoot(t)
 	rig := newSSHRig(t)
 	defer takeEvents(t, rig.st)()
-	path := rig.st.Path(agentSocket)
+	path := rig.st.Path(server.Socket)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatal(info, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd/audit"
@@ -182,7 +184,7 @@ func (d *doctor) log(ctx context.Context, st *state.State) {
 
 // following says whether a server of this state reads what sshd logs.
 func (d *doctor) following(ctx context.Context, st *state.State) {
-	last, err := lastFollowing(ctx, st)
+	last, err := server.SSHLog(ctx, st)
 	switch {
 	case err != nil:
 		d.failed("timeline", err, "postern log verify")
@@ -260,7 +262,7 @@ func (d *doctor) server(dir string) {
 		return
 	}
 	d.ok("process %d serves %s", pid, dir)
-	if _, err := adaptFile(filepath.Join(dir, configFile)); err != nil && !errors.Is(err, fs.ErrNotExist) && postern.CodeOf(err) != postern.NotFound {
+	if err := server.CheckConfig(filepath.Join(dir, server.ConfigFile)); err != nil && !errors.Is(err, fs.ErrNotExist) && postern.CodeOf(err) != postern.NotFound {
 		d.failed("configuration", err, "fix the file; the server goes on with the one before")
 	}
 }

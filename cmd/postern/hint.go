@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
@@ -21,6 +22,7 @@ var hints = []struct {
 	{state.ErrRestored, "see postern otp restored --help"},
 	{state.ErrServed, "postern run --reload makes it load a changed configuration"},
 	{state.ErrNotServed, "start it with: postern run"},
+	{people.ErrNoPortal, "start it with postern run, or make the certificate here with postern ca issue --client NAME"},
 }
 
 // commands are the commands that do what a package's hint says. A hint that

@@ -91,7 +91,7 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 		return err
 	}
 	defer st.Close()
-	authority, made, err := initCA(ctx, st, o.ca)
+	authority, made, err := ca.Ensure(ctx, o.ca, st.Store.CA())
 	if err != nil {
 		return err
 	}
@@ -110,16 +110,6 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 func (o *initOptions) asksForCA() bool {
 	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != "" ||
 		o.ca.KeyURI != "" || o.ca.RootKeyURI != ""
-}
-
-// initCA makes the authority if there is none, and reports whether it did.
-func initCA(ctx context.Context, st *state.State, cfg ca.Config) (*ca.Authority, bool, error) {
-	authority, err := ca.Init(ctx, cfg, st.Store.CA())
-	if postern.CodeOf(err) != postern.Conflict || err == nil {
-		return authority, err == nil, err
-	}
-	authority, err = ca.Open(ctx, ca.Config{Keys: cfg.Keys}, st.Store.CA())
-	return authority, false, err
 }
 
 // chooseDatabase remembers the database that the flags name, if they do.

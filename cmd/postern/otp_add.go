@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
@@ -107,7 +109,7 @@ func burn(o otpAdd, k *otp.Key) string {
 
 // otpTouch registers a key by one of its codes.
 func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
-	return a.withOneTime(ctx, func(st *state.State, ot *oneTime) error {
+	return a.withOneTime(ctx, func(st *state.State, ot *server.OneTime) error {
 		code, err := a.typed("-", "Touch the key: ")
 		if err != nil {
 			return err
@@ -125,13 +127,13 @@ func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
 
 // withOneTime opens the state and does something with what checks one-time
 // passwords in a server.
-func (a *app) withOneTime(ctx context.Context, f func(st *state.State, ot *oneTime) error) error {
+func (a *app) withOneTime(ctx context.Context, f func(st *state.State, ot *server.OneTime) error) error {
 	st, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	ot, err := newOneTime(st, a.quietLog())
+	ot, err := server.NewOneTime(st, server.Mappings, a.quietLog())
 	if err != nil {
 		return err
 	}

@@ -1,49 +1,16 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
+
+	"github.com/postern-project/postern/internal/people"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
-
-// seenEvery is how often a server looks how long the timeline is: what it saw last
-// may be that old.
-const seenEvery = time.Second
-
-// watchRestored looks every moment, and once more when ctx ends, and takes no
-// codes any more once the database has gone back.
-func watchRestored(ctx context.Context, st *state.State, keys *store.OTP, log *slog.Logger) {
-	tick := time.NewTicker(seenEvery)
-	defer tick.Stop()
-	for last := int64(0); ; {
-		final := ctx.Err() != nil
-		size, err := st.CheckRestored(context.WithoutCancel(ctx))
-		switch {
-		case errors.Is(err, state.ErrRestored):
-			keys.Refuse(err)
-			return
-		case err == nil && size != last:
-			if err := st.MarkSeen(size); err != nil {
-				log.Error("cannot note how long the timeline is", postern.LogError, err)
-			}
-			last = size
-		}
-		if final {
-			return
-		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
-	}
-}
 
 func newOTPRestored(a *app) *cobra.Command {
 	var trust bool
@@ -79,7 +46,7 @@ backup, or that nobody can have seen one.`,
 						return err
 					}
 				}
-				if err := st.Store.Append(ctx, byHand(postern.Event{Kind: postern.EventOTPRestored, Count: int64(n)})); err != nil {
+				if err := st.Store.Append(ctx, people.ByHand(postern.Event{Kind: postern.EventOTPRestored, Count: int64(n)})); err != nil {
 					return err
 				}
 				if err := st.ForgetSeen(); err != nil {

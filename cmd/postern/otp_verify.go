@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/otp"
@@ -48,7 +50,7 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 }
 
 func (a *app) otpVerify(ctx context.Context, person, code string, asJSON bool) error {
-	return a.withOneTime(ctx, func(st *state.State, ot *oneTime) error {
+	return a.withOneTime(ctx, func(st *state.State, ot *server.OneTime) error {
 		attempt := otp.Attempt{User: person, Code: code, Service: "command line"}
 		check := ot.Checker.Identify
 		if person != "" {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -11,10 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/store"
-	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // TestNewIntermediatesCountAtOnce makes intermediates beside a running server,
@@ -63,39 +59,6 @@ func TestNewIntermediatesCountAtOnce(t *testing.T) {
 		t.Errorf("the revoked intermediate's holder may sign: %s", got)
 	}
 	r.await(func() bool { return strings.HasSuffix(r.signOver(fresh), "Server CA") })
-}
-
-// TestStandingIsOfTheIssuersCertificate asks for certificates with a serial number
-// that is good, as whoever has stolen a CA's key could make them.
-func TestStandingIsOfTheIssuersCertificate(t *testing.T) {
-	db := storetest.Open(t)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
-	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
-	must(t, err)
-	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
-	must(t, err)
-	_, err = a.NewIntermediate(t.Context(), ca.Client, nil)
-	must(t, err)
-	issuers := a.Intermediates(ca.Client)
-	standing := func(issuer *x509.Certificate) (postern.CredentialStatus, error) {
-		c, _, err := frontRegistry{db}.Certificate(t.Context(), dan.Serial, issuer)
-		return c.Status, err
-	}
-	if got, err := standing(issuers[0]); got != postern.CredentialActive || err != nil {
-		t.Errorf("dan's own: %s, %v", got, err)
-	}
-	if _, err := standing(issuers[1]); postern.CodeOf(err) != postern.NotFound {
-		t.Errorf("another issuer's with dan's serial number: %v", err)
-	}
-	// One that was issued in the moment of the revocation.
-	must(t, a.Revoke(t.Context(), ca.SerialString(issuers[0].SerialNumber), ca.KeyCompromise, postern.Actor{}))
-	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE credentials SET status = 'active' WHERE id = $1`, dan.Serial)
-		return err
-	}))
-	if got, err := standing(issuers[0]); got != postern.CredentialRevoked || err != nil {
-		t.Errorf("under a revoked intermediate: %s, %v", got, err)
-	}
 }
 
 // intermediate returns the serial number of the intermediate whose common name

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/audit"
@@ -349,7 +351,7 @@ func (a *app) hasFactor(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	defer st.Close()
-	one, err := newOneTime(st, a.quietLog())
+	one, err := server.NewOneTime(st, server.Mappings, a.quietLog())
 	if err != nil {
 		return false, err
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern/internal/server"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
@@ -24,7 +26,7 @@ import (
 // ask about.
 type sshRig struct {
 	st      *state.State
-	oneTime *oneTime
+	oneTime *server.OneTime
 	tokens  map[string]*otp.SoftToken
 }
 
@@ -36,7 +38,7 @@ func newSSHRig(t testing.TB, people ...string) *sshRig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	one, err := newOneTime(st, slog.New(slog.DiscardHandler))
+	one, err := server.NewOneTime(st, server.Mappings, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func (r *sshRig) touch(t testing.TB, person string) string {
 // serve answers on a socket until stop is called.
 func (r *sshRig) serve(t testing.TB, path string, cfg socket.Config, mode os.FileMode) (stop func()) {
 	t.Helper()
-	s, err := socket.NewServer(cfg, pamChecker{otp: r.oneTime.Checker, db: r.st.Store}, r.st.Store, slog.New(slog.DiscardHandler))
+	s, err := socket.NewServer(cfg, server.SSHChecker{OTP: r.oneTime.Checker, DB: r.st.Store}, r.st.Store, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,82 +2,20 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"net/http"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/sshd/sign"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )
-
-// sshRulesFile, in the state directory, says what SSH certificates may do: the
-// JSON that sign.ParseRules reads.
-const sshRulesFile = "ssh-rules.json"
-
-// sshAuthority fits the certificate authority to the signing service.
-type sshAuthority struct{ *ca.Authority }
-
-func (a sshAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Certificate) (sign.Signed, error) {
-	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
-		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
-		ForceCommand: c.ForceCommand, Extensions: c.Extensions, By: by,
-	})
-	if err != nil {
-		return sign.Signed{}, err
-	}
-	known, err := a.KnownHosts()
-	return sign.Signed{
-		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals, ValidBefore: issued.ValidBefore, KnownHosts: known,
-	}, err
-}
-
-func (a sshAuthority) KnownHosts() (string, error) { return a.Authority.KnownHosts() }
-
-func (a sshAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
-
-// sshRules reads the rules of a state.
-func sshRules(st *state.State) ([]sign.Rule, error) {
-	b, err := os.ReadFile(st.Path(sshRulesFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return sign.ParseRules(b)
-}
-
-// newSSHSignHandler serves people who want their SSH key signed. Identify says
-// whom a client certificate proves.
-func newSSHSignHandler(st *state.State, authority *ca.Authority, one *oneTime, identify func(*http.Request) (postern.Actor, bool), log *slog.Logger) http.Handler {
-	return sign.NewHandler(sign.Deps{
-		Signer: sshAuthority{authority},
-		Check:  pamChecker{otp: one.Checker, db: st.Store},
-		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
-			return ruledCertificate(ctx, st, person, key)
-		},
-		Identify: identify,
-		Address:  func(r *http.Request) string { return front.Address(r).String() },
-		Log:      log,
-	})
-}
-
-// identified returns the person whose client certificate the front door saw.
-func identified(r *http.Request) (postern.Actor, bool) {
-	who, serial, ok := front.Identify(r)
-	return postern.Actor{
-		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial}, Address: front.Address(r).String(),
-	}, ok && who.Name != ""
-}
 
 type sshSignOptions struct {
 	person     string
@@ -153,31 +91,8 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	return a.writeText(o.out, line)
 }
 
-// ruledCertificate returns what the state's rules give a person for a key.
-func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
-	p, rule, err := ruleOf(ctx, st, person)
-	if err != nil {
-		return sign.Certificate{}, err
-	}
-	return rule.Certificate(p.Name, key)
-}
-
-// ruleOf returns the rule that fits a person.
-func ruleOf(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
-	p, err := st.Store.Person(ctx, person)
-	if err != nil {
-		return p, sign.Rule{}, err
-	}
-	rules, err := sshRules(st)
-	if err != nil {
-		return p, sign.Rule{}, err
-	}
-	rule, err := sign.RuleFor(rules, p.Groups)
-	return p, rule, err
-}
-
 func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
-	p, rule, err := ruleOf(ctx, st, o.person)
+	p, rule, err := server.SSHRule(ctx, st, o.person)
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +115,7 @@ func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, 
 	if o.validity != 0 {
 		c.Validity = o.validity
 	}
-	signed, err := sshAuthority{authority}.SignUser(ctx, postern.Actor{}, c)
+	signed, err := server.SSHAuthority{Authority: authority}.SignUser(ctx, postern.Actor{}, c)
 	return signed.Line, err
 }
 

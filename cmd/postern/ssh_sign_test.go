@@ -20,6 +20,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
 )
@@ -36,7 +37,7 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 	t.Helper()
 	rig := &signRig{sshRig: newSSHRig(t, people...)}
 	var err error
-	if rig.ca, _, err = initCA(t.Context(), rig.st, ca.Config{}); err != nil {
+	if rig.ca, _, err = ca.Ensure(t.Context(), ca.Config{}, rig.st.Store.CA()); err != nil {
 		t.Fatal(err)
 	}
 	key, csr := clientCSR(t)
@@ -56,7 +57,7 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		c, err := rig.st.Store.Credential(r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
 		return postern.Actor{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
 	}
-	srv := httptest.NewUnstartedServer(newSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
+	srv := httptest.NewUnstartedServer(server.NewSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
 	srv.TLS = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
 		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients,
@@ -241,7 +242,7 @@ func TestRulesForCertificates(t *testing.T) {
 		{`[{"sources":["192.0.2.0/24"]}]`, "alice", ""},
 		{`[{"sources":["127.0.0.0/8"],"validity":"1h"}]`, "alice", "hello\n"},
 	} {
-		if err := os.WriteFile(rig.st.Path(sshRulesFile), []byte(c.rules), 0o600); err != nil {
+		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(c.rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root)
@@ -251,7 +252,7 @@ func TestRulesForCertificates(t *testing.T) {
 		}
 	}
 	for _, rules := range []string{`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`, `[{"principal":"alice"}]`} {
-		if err := os.WriteFile(rig.st.Path(sshRulesFile), []byte(rules), 0o600); err != nil {
+		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(rules), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if exit, out := rig.postern(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root); exit == 0 {

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
@@ -68,7 +70,7 @@ type yubico struct {
 
 func newYubico(t *testing.T, rig *sshRig) yubico {
 	t.Helper()
-	authority, _, err := initCA(t.Context(), rig.st, ca.Config{})
+	authority, _, err := ca.Ensure(t.Context(), ca.Config{}, rig.st.Store.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,10 +202,12 @@ func TestWriteUpPAMFile(t *testing.T) {
 // the write-up's.
 func (r *sshRig) serveMapped(t *testing.T, path, mappings string) {
 	t.Helper()
-	keys := r.oneTime.Keys
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings}, keys, keys, r.st.Store, r.oneTime.outside, r.st.Store)
-	t.Cleanup(func() { check.Close() })
-	r.oneTime = &oneTime{Keys: keys, Checker: check, Service: r.oneTime.Service, outside: r.oneTime.outside}
+	one, err := server.NewOneTime(r.st, mappings, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { one.Close() })
+	r.oneTime = one
 	r.serve(t, path, socket.Config{}, 0o600)
 }
 

@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os/user"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/postern-project/postern/internal/people"
+
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
@@ -17,18 +18,18 @@ func newUser(a *app) *cobra.Command {
 	return group("user", "People, and what they hold",
 		newUserAdd(a), newUserSet(a), newUserInvite(a), newUserList(a), newUserShow(a),
 		newUserStatus(a, userStatus{
-			use: "suspend", done: "suspended", kind: postern.EventPersonSuspended, status: postern.PersonSuspended,
-			short: "Let somebody in no more, for now",
-			long:  "Suspend a person: nothing that they hold opens a door, from the next request on, until they are resumed. One-time links that they have not used are void.",
+			use: "suspend", done: "suspended", status: postern.PersonSuspended,
+			short: "Refuse a person everywhere until they are resumed",
+			long:  "Suspend a person: no certificate, key or code of theirs is accepted until they are resumed. One-time links that they have not used are void.",
 		}),
 		newUserStatus(a, userStatus{
-			use: "resume", done: "resumed", kind: postern.EventPersonResumed, status: postern.PersonActive,
-			short: "Let somebody in again who was suspended",
-			long:  "Resume a person who was suspended: what they hold opens doors again.",
+			use: "resume", done: "resumed", status: postern.PersonActive,
+			short: "End a person's suspension",
+			long:  "Resume a person who was suspended: their certificates, keys and codes are accepted again.",
 		}),
 		newUserStatus(a, userStatus{
-			use: "remove", done: "removed", kind: postern.EventPersonRemoved, status: postern.PersonRemoved,
-			short: "Remove somebody for good",
+			use: "remove", done: "removed", status: postern.PersonRemoved,
+			short: "Remove a person for good",
 			long: `Remove a person: everything that they hold is revoked, and their address and
 groups are forgotten. Their name stays, so that the timeline can be read and
 nobody else gets it. This cannot be undone.`,
@@ -61,36 +62,20 @@ to be handed over.`,
 }
 
 func (a *app) userAdd(ctx context.Context, p postern.Person) error {
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if err := permitsMail(authority, p.Email); err != nil {
-		return err
-	}
-	err = st.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.AddPerson(ctx, p); err != nil {
+	return a.withPeople(ctx, func(d people.Directory) error {
+		if err := d.Add(ctx, p); err != nil {
 			return err
 		}
-		return tx.Append(ctx, byHand(postern.Event{Kind: postern.EventPersonAdded, Person: p.Name}))
-	})
-	if err != nil {
+		fmt.Fprintf(a.out, "added %s\n", p.Name)
+		made, err := d.Invite(ctx, p.Name)
+		switch {
+		case errors.Is(err, people.ErrNoPortal):
+			_, err = fmt.Fprintf(a.out, "%v; %s\n", err, hintOf(err))
+		case err == nil:
+			err = a.printLink(p.Name, made)
+		}
 		return err
-	}
-	fmt.Fprintf(a.out, "added %s\n", p.Name)
-	who, err := st.Store.Person(ctx, p.Name)
-	if err != nil {
-		return err
-	}
-	err = a.sendLinkTo(ctx, st.Store, authority, who, func(links *portal.Links, who postern.Person) (portal.Made, error) {
-		return links.Invite(ctx, postern.Actor{}, who)
 	})
-	if err != nil && postern.CodeOf(err) == postern.NotFound {
-		fmt.Fprintf(a.out, "%v; %s\n", err, postern.HintOf(err))
-		return nil
-	}
-	return err
 }
 
 // change opens the state and changes it in one transaction.
@@ -101,14 +86,6 @@ func (a *app) change(ctx context.Context, f func(ctx context.Context, tx *store.
 	}
 	defer st.Close()
 	return st.Store.Write(ctx, f)
-}
-
-// byHand adds to an event which user of this machine gave the command.
-func byHand(e postern.Event) postern.Event {
-	if u, err := user.Current(); err == nil {
-		e.Details = map[string]string{"by": u.Username}
-	}
-	return e
 }
 
 func newUserList(a *app) *cobra.Command {
@@ -212,8 +189,8 @@ func describe(c postern.Credential) string {
 
 // userStatus is a command that sets a person's status.
 type userStatus struct {
-	use, done, short, long, kind string
-	status                       postern.PersonStatus
+	use, done, short, long string
+	status                 postern.PersonStatus
 }
 
 func newUserStatus(a *app, s userStatus) *cobra.Command {
@@ -228,27 +205,19 @@ func newUserStatus(a *app, s userStatus) *cobra.Command {
 }
 
 func (a *app) setUserStatus(ctx context.Context, name string, s userStatus) error {
-	changed := false
-	err := a.change(ctx, func(ctx context.Context, tx *store.Tx) error {
-		p, err := tx.Person(ctx, name)
-		if err != nil {
-			return err
-		}
-		if changed = p.Status != s.status; !changed {
-			return nil
-		}
-		if err := tx.SetPersonStatus(ctx, name, s.status); err != nil {
-			return err
-		}
-		return tx.Append(ctx, byHand(postern.Event{Kind: s.kind, Person: name}))
-	})
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, name, s.status)
 	switch {
 	case err != nil:
 		return err
 	case changed:
-		fmt.Fprintf(a.out, "%s %s\n", s.done, name)
+		_, err = fmt.Fprintf(a.out, "%s %s\n", s.done, name)
 	default:
-		fmt.Fprintf(a.out, "%s is %s already\n", name, s.status)
+		_, err = fmt.Fprintf(a.out, "%s is already %s\n", name, s.status)
 	}
-	return nil
+	return err
 }

@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
+
+	"github.com/postern-project/postern/internal/people"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/portal"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/spf13/cobra"
 )
 
@@ -35,16 +34,15 @@ The link is sent to their address; without mail it is printed, to be handed over
 }
 
 func (a *app) userRecover(ctx context.Context, name string, keepOTP bool) error {
-	return a.sendLink(ctx, name, func(links *portal.Links, who postern.Person) (portal.Made, error) {
-		e := byHand(postern.Event{Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: name, Reason: "the command line"})
-		made, off, err := links.RecoverNow(ctx, postern.Actor{}, who, e, keepOTP)
+	return a.withPeople(ctx, func(d people.Directory) error {
+		made, off, err := d.Recover(ctx, name, keepOTP)
 		if err != nil {
-			return made, err
+			return err
 		}
 		for _, what := range off.Words() {
 			fmt.Fprintf(a.out, "off: %s\n", what)
 		}
-		return made, nil
+		return a.printLink(name, made)
 	})
 }
 
@@ -62,57 +60,38 @@ stays good; who lost it needs postern user recover.`,
 }
 
 func (a *app) userInvite(ctx context.Context, name string) error {
-	return a.sendLink(ctx, name, func(links *portal.Links, who postern.Person) (portal.Made, error) {
-		return links.Invite(ctx, postern.Actor{}, who)
+	return a.withPeople(ctx, func(d people.Directory) error {
+		made, err := d.Invite(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.printLink(name, made)
 	})
 }
 
-// sendLink opens the state, has a link made for a person whom it would let in,
-// and says where it went.
-func (a *app) sendLink(ctx context.Context, name string, send func(*portal.Links, postern.Person) (portal.Made, error)) error {
+// withPeople opens the state and does something with its people.
+func (a *app) withPeople(ctx context.Context, f func(people.Directory) error) error {
 	st, authority, err := a.openCA(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	who, err := st.Store.Person(ctx, name)
-	if err != nil {
-		return err
-	}
-	return a.sendLinkTo(ctx, st.Store, authority, who, send)
+	return f(people.Directory{DB: st.Store, Authority: authority})
 }
 
-// sendLinkTo is sendLink where the state is open; NotFound if no portal ever ran
-// on it.
-func (a *app) sendLinkTo(ctx context.Context, db *store.DB, authority *ca.Authority, who postern.Person, send func(*portal.Links, postern.Person) (portal.Made, error)) error {
-	if !who.Active() {
-		return postern.Errorf(postern.Denied, "%s is %s", who.Name, who.Status).WithHint("let them in again first: postern user resume %s", who.Name)
-	}
-	links, err := portalLinks(ctx, db, authority)
-	if err != nil {
-		return err
-	}
-	made, err := send(links, who)
-	if err != nil {
-		return err
-	}
+// printLink says where a link went.
+func (a *app) printLink(name string, made portal.Made) (err error) {
 	if made.Sent {
-		fmt.Fprintf(a.out, "a link is on its way to %s, good until %s\n", who.Email, stamp(made.Expires))
-		return nil
+		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, stamp(made.Expires))
+	} else {
+		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, stamp(made.Expires), made.URL)
 	}
-	fmt.Fprintf(a.out, "give %s this link; it counts once, until %s:\n  %s\n", who.Name, stamp(made.Expires), made.URL)
-	return nil
-}
-
-// userChange is what user set is to change.
-type userChange struct {
-	email, fullName *string // nil: as they are
-	add, drop       []string
+	return err
 }
 
 func newUserSet(a *app) *cobra.Command {
 	var email, fullName string
-	var c userChange
+	var c people.Change
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a person's address, full name or groups",
@@ -129,10 +108,10 @@ are not for them.`,
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("email") {
-				c.email = &email
+				c.Email = &email
 			}
 			if cmd.Flags().Changed("full-name") {
-				c.fullName = &fullName
+				c.FullName = &fullName
 			}
 			return a.userSet(cmd.Context(), args[0], c)
 		},
@@ -140,61 +119,26 @@ are not for them.`,
 	f := cmd.Flags()
 	f.StringVar(&email, "email", "", "the person's new `ADDRESS`; empty takes it away")
 	f.StringVar(&fullName, "full-name", "", "the person's `NAME` as people write it")
-	f.StringSliceVar(&c.add, "add-group", nil, "a `GROUP` that the person joins; can be repeated")
-	f.StringSliceVar(&c.drop, "drop-group", nil, "a `GROUP` that the person leaves; can be repeated")
+	f.StringSliceVar(&c.Add, "add-group", nil, "a `GROUP` that the person joins; can be repeated")
+	f.StringSliceVar(&c.Drop, "drop-group", nil, "a `GROUP` that the person leaves; can be repeated")
 	return cmd
 }
 
-func (c userChange) apply(p *postern.Person) {
-	if c.email != nil {
-		p.Email = *c.email
+func (a *app) userSet(ctx context.Context, name string, c people.Change) error {
+	if c.Empty() {
+		return postern.Errorf(postern.Invalid, "nothing is to be changed").
+			WithHint("give --email, --full-name, --add-group or --drop-group")
 	}
-	if c.fullName != nil {
-		p.FullName = *c.fullName
-	}
-	p.Groups = append(p.Groups, c.add...)
-	p.Groups = slices.DeleteFunc(p.Groups, func(g string) bool { return slices.Contains(c.drop, g) })
-}
-
-func (a *app) userSet(ctx context.Context, name string, c userChange) error {
-	if c.email == nil && c.fullName == nil && len(c.add)+len(c.drop) == 0 {
-		return postern.Errorf(postern.Invalid, "nothing is to be changed").WithHint("give --email, --full-name, --add-group or --drop-group")
-	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if c.email != nil {
-		if err := permitsMail(authority, *c.email); err != nil {
+	return a.withPeople(ctx, func(d people.Directory) error {
+		what, err := d.Change(ctx, name, c)
+		switch {
+		case err != nil:
 			return err
+		case what == "":
+			_, err = fmt.Fprintf(a.out, "%s is already so: nothing has changed\n", name)
+		default:
+			_, err = fmt.Fprintf(a.out, "%s: %s\n", name, what)
 		}
-	}
-	mail := func(postern.Person, string) *portal.Message { return nil }
-	switch links, err := portalLinks(ctx, st.Store, authority); {
-	case err == nil:
-		mail = links.Changed("an administrator")
-	case postern.CodeOf(err) != postern.NotFound:
 		return err
-	}
-	event := byHand(postern.Event{Kind: postern.EventPersonChanged, Person: name})
-	what, err := store.NewPortal(st.Store).ChangePerson(ctx, postern.Actor{}, name, c.apply, event, mail)
-	switch {
-	case err != nil:
-		return err
-	case what == "":
-		fmt.Fprintf(a.out, "%s is so already\n", name)
-	default:
-		fmt.Fprintf(a.out, "%s: %s\n", name, what)
-	}
-	return nil
-}
-
-// permitsMail fails for an address with which no certificate can be issued here.
-func permitsMail(authority *ca.Authority, email string) error {
-	email, err := postern.CleanEmail(email)
-	if err != nil {
-		return nil // says the store
-	}
-	return authority.PermitsMail(email)
+	})
 }

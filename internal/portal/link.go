@@ -123,7 +123,8 @@ type Made struct {
 	URL     string // with the token in the fragment, which no server and no log sees
 	Code    string // the same token, to type
 	Expires time.Time
-	Sent    bool // whether a message carries it
+	Sent    bool   // whether a message carries it
+	Email   string // to whom, if so
 }
 
 // Invite makes a link by which the person enrols, and sends it if mail is
@@ -177,7 +178,7 @@ func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message
 	}}
 	if message != nil && l.Mails && k.Email != "" {
 		msg := message(l.Config, k, made)
-		f.Message, made.Sent = &msg, true
+		f.Message, made.Sent, made.Email = &msg, true, k.Email
 	}
 	return made, f, nil
 }

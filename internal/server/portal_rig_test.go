@@ -1,9 +1,10 @@
-package main
+package server
 
 import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -24,12 +25,14 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"golang.org/x/crypto/ssh"
 )
 
 // portalRig is a portal over a real store, authority and mail server, served
@@ -70,7 +73,7 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	st := &state.State{Dir: t.TempDir(), Store: rig.db}
-	one, err := newOneTime(st, log)
+	one, err := NewOneTime(st, Mappings, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,6 +162,24 @@ func (rig *portalRig) person(t *testing.T, name string, groups ...string) poster
 		t.Fatal(err)
 	}
 	return p
+}
+
+// people is what commands do to people.
+func (rig *portalRig) people() people.Directory {
+	return people.Directory{DB: rig.db, Authority: rig.ca}
+}
+
+// freshKey makes an SSH key, and its line of authorized_keys.
+func freshKey() (ed25519.PrivateKey, []byte, error) {
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return nil, nil, err
+	}
+	return key, ssh.MarshalAuthorizedKey(p), nil
 }
 
 // visitor is somebody at the portal, perhaps with a certificate.

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"bytes"
@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -21,10 +20,11 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
 )
 
-// TestKilledWhileThePortalIssues kills postern run at any moment while people
+// TestKilledWhileThePortalIssues kills the server at any moment while people
 // enrol by link and renew, again and again. Whatever certificate reached a client
 // is in the store, the timeline verifies, and a link that was under way is good
 // still, or was spent with a certificate: it never counts twice, and is never
@@ -34,9 +34,9 @@ func TestKilledWhileThePortalIssues(t *testing.T) {
 	if os.Getenv("POSTERN_SOAK") == "1" {
 		lives = 60
 	}
-	k := &portalKill{t: t, r: startRun(t, filepath.Join(t.TempDir(), "state"))}
-	k.rig = &portalRig{url: fmt.Sprintf("https://id.localhost:%d", k.r.https), roots: x509.NewCertPool()}
-	k.rig.roots.AddCert(rootOf(t, k.r.state))
+	k := &portalKill{t: t, r: startServer(t, nil)}
+	k.rig = &portalRig{url: fmt.Sprintf("https://id.localhost:%d", k.r.opts.HTTPSPort), roots: x509.NewCertPool()}
+	k.rig.roots.AddCert(k.r.root())
 	me := k.r.me()
 	pair, err := tls.LoadX509KeyPair(me[1], me[3])
 	if err != nil {
@@ -48,7 +48,6 @@ func TestKilledWhileThePortalIssues(t *testing.T) {
 		links := k.invite(20)
 		given := k.issueUntilKilled(links)
 		k.hold(given)
-		k.r.out, k.r.ended = new(printed), make(chan error, 1)
 		k.r.start()
 		k.again(links)
 	}
@@ -86,7 +85,7 @@ type given struct {
 // store lets a function use the state's store, beside the server or without it.
 func (k *portalKill) store(f func(ctx context.Context, st *state.State)) {
 	k.t.Helper()
-	st, err := (&app{state: k.r.state}).open(k.t.Context())
+	st, err := state.Open(k.t.Context(), k.r.opts.State)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -102,7 +101,7 @@ func (k *portalKill) invite(n int) (made []*killLink) {
 		if err != nil {
 			k.t.Fatal(err)
 		}
-		links, err := portalLinks(ctx, st.Store, authority)
+		links, err := people.Links(ctx, st.Store, authority)
 		if err != nil {
 			k.t.Fatal(err)
 		}
@@ -127,7 +126,7 @@ func (k *portalKill) visitor(host int, certs ...tls.Certificate) *visitor {
 	v := k.rig.visitor(k.t, certs, "")
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(k.life), byte(host))}}
 	v.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return d.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", k.r.https))
+		return d.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", k.r.opts.HTTPSPort))
 	}
 	return v
 }
@@ -168,7 +167,7 @@ func (k *portalKill) issueUntilKilled(links []*killLink) (all []given) {
 		all = append(all, g)
 		*count++
 		once.Do(func() {
-			time.AfterFunc(time.Duration(rand.IntN(120_000))*time.Microsecond, func() { k.r.cmd.Process.Kill() })
+			time.AfterFunc(time.Duration(rand.IntN(120_000))*time.Microsecond, func() { k.r.kill() })
 		})
 		return g, true
 	}
@@ -202,8 +201,8 @@ func (k *portalKill) issueUntilKilled(links []*killLink) (all []given) {
 		}
 	})
 	wg.Wait()
-	once.Do(func() { k.r.cmd.Process.Kill() }) // if nothing was given out
-	<-k.r.ended
+	once.Do(func() { k.r.kill() }) // if nothing was given out
+	k.r.stop()
 	return all
 }
 

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -6,22 +6,22 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
-	"os/user"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/postern-project/postern/internal/people"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/store"
 )
 
-// configFile is the configuration in the state directory.
-const configFile = "Caddyfile"
+// ConfigFile is the configuration in the state directory.
+const ConfigFile = "Caddyfile"
 
 var (
 	//go:embed sample/Caddyfile
@@ -34,38 +34,38 @@ var (
 	sampleStyle string
 )
 
-// firstRun is what the first run made, so that somebody can get in.
-type firstRun struct {
-	address  string
-	portal   string
-	person   string
-	root     string
-	p12      string
-	cert     string
-	key      string
-	password string // file
+// Sample is the sample configuration, and the certificate that opens its guarded
+// page.
+type Sample struct {
+	Site         string // URL, without a slash at its end
+	Portal       string // likewise
+	Person       string // whose certificate it is, an administrator
+	Root         string // PEM file of the root certificate
+	PKCS12       string // the certificate and its key for a browser
+	Certificate  string // PEM file, with its chain
+	Key          string // PEM file
+	PasswordFile string // whose first line is the PKCS#12 file's password
 }
 
 // begin finds the configuration. Where there is none it makes the sample's, its
 // pages, and somebody who may see the guarded one.
-func (s *server) begin(ctx context.Context) (*firstRun, error) {
-	if s.file != "" {
+func (s *server) begin(ctx context.Context) (*Sample, error) {
+	if s.opts.Config != "" {
 		return nil, nil
 	}
-	s.file = s.state.Path(configFile)
 	if text, err := os.ReadFile(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return s.again(string(text)), nil
 	}
-	for _, port := range []*int{&s.opts.httpsPort, &s.opts.httpPort} {
+	for _, port := range []*int{&s.opts.HTTPSPort, &s.opts.HTTPPort} {
 		if err := choosePort(port); err != nil {
 			return nil, err
 		}
 	}
-	first := &firstRun{
-		address: fmt.Sprintf("https://localhost:%d", s.opts.httpsPort),
-		portal:  fmt.Sprintf("https://id.localhost:%d", s.opts.httpsPort),
-		person:  invokingUser(),
-		root:    s.state.Path("root.pem"),
+	first := &Sample{
+		Site:   fmt.Sprintf("https://localhost:%d", s.opts.HTTPSPort),
+		Portal: fmt.Sprintf("https://id.localhost:%d", s.opts.HTTPSPort),
+		Person: s.opts.Person,
+		Root:   s.state.Path("root.pem"),
 	}
 	first.files(s.state.Path("first"))
 	if err := first.enrol(ctx, s); err != nil {
@@ -82,25 +82,25 @@ var (
 
 // again finds what the first run made, as long as the configuration is still
 // about the sample and the certificate is there; else it returns nil.
-func (s *server) again(config string) *firstRun {
+func (s *server) again(config string) *Sample {
 	site, portal := sampleSite.FindStringSubmatch(config), samplePortal.FindStringSubmatch(config)
 	made, err := filepath.Glob(s.state.Path("first/*.p12"))
 	if site == nil || portal == nil || err != nil || len(made) != 1 || !strings.Contains(config, "require /guarded*") {
 		return nil
 	}
-	first := &firstRun{
-		address: site[1], portal: portal[1], person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), root: s.state.Path("root.pem"),
+	first := &Sample{
+		Site: site[1], Portal: portal[1], Person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), Root: s.state.Path("root.pem"),
 	}
 	first.files(s.state.Path("first"))
 	return first
 }
 
 // files names the files of the certificate.
-func (f *firstRun) files(dir string) {
-	f.p12 = filepath.Join(dir, f.person+".p12")
-	f.cert = filepath.Join(dir, f.person+".crt")
-	f.key = filepath.Join(dir, f.person+".key")
-	f.password = filepath.Join(dir, f.person+".password")
+func (f *Sample) files(dir string) {
+	f.PKCS12 = filepath.Join(dir, f.Person+".p12")
+	f.Certificate = filepath.Join(dir, f.Person+".crt")
+	f.Key = filepath.Join(dir, f.Person+".key")
+	f.PasswordFile = filepath.Join(dir, f.Person+".password")
 }
 
 // choosePort puts a port that is free in the place of 0: the sample keeps it.
@@ -120,10 +120,10 @@ func choosePort(port *int) error {
 
 // writeSample writes the sample's pages, and last its configuration, which is
 // what tells the next run that all of it is there.
-func (s *server) writeSample(first *firstRun) error {
+func (s *server) writeSample(first *Sample) error {
 	site := s.state.Path("site")
-	text := strings.NewReplacer("{person}", first.person, "{root}", site, "{https}", fmt.Sprint(s.opts.httpsPort),
-		"{http}", fmt.Sprint(s.opts.httpPort), "{portal}", first.portal, "{state}", s.state.Dir)
+	text := strings.NewReplacer("{person}", first.Person, "{root}", site, "{https}", fmt.Sprint(s.opts.HTTPSPort),
+		"{http}", fmt.Sprint(s.opts.HTTPPort), "{portal}", first.Portal, "{state}", s.state.Dir)
 	if err := os.MkdirAll(filepath.Join(site, "guarded"), 0o755); err != nil {
 		return err
 	}
@@ -137,46 +137,33 @@ func (s *server) writeSample(first *firstRun) error {
 	if err := s.state.Ensure("root.pem", ca.EncodeCertificates(s.authority.Root()), 0o644); err != nil {
 		return err
 	}
-	return s.state.Ensure(configFile, []byte(text.Replace(sampleCaddyfile)), 0o644)
-}
-
-// invokingUser returns the name of whoever started the program, as a person's.
-func invokingUser() string {
-	name := os.Getenv("SUDO_USER")
-	if u, err := user.Current(); name == "" && err == nil {
-		name = u.Username
-	}
-	name = strings.ToLower(name)
-	if !postern.ValidName(name) {
-		return "admin"
-	}
-	return name
+	return s.state.Ensure(ConfigFile, []byte(text.Replace(sampleCaddyfile)), 0o644)
 }
 
 // enrol adds the first person, an administrator, and writes a client
 // certificate for them. A run that was cut short is finished by the next.
-func (f *firstRun) enrol(ctx context.Context, s *server) error {
+func (f *Sample) enrol(ctx context.Context, s *server) error {
 	err := s.state.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.AddPerson(ctx, postern.Person{Name: f.person, Groups: []string{adminGroup}}); err != nil {
+		if err := tx.AddPerson(ctx, postern.Person{Name: f.Person, Groups: []string{adminGroup}}); err != nil {
 			return err
 		}
-		return tx.Append(ctx, byHand(postern.Event{Kind: postern.EventPersonAdded, Person: f.person}))
+		return tx.Append(ctx, people.ByHand(postern.Event{Kind: postern.EventPersonAdded, Person: f.Person}))
 	})
 	if err != nil && postern.CodeOf(err) != postern.Conflict {
 		return err
 	}
-	dir := filepath.Dir(f.p12)
+	dir := filepath.Dir(f.PKCS12)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if _, err := os.Stat(f.p12); err == nil {
+	if _, err := os.Stat(f.PKCS12); err == nil {
 		return nil
 	}
 	key, err := ca.GenerateKey(ca.P256)
 	if err != nil {
 		return err
 	}
-	issued, err := s.authority.IssueClient(ctx, ca.ClientRequest{Person: f.person, Label: "first run", Key: key.Public()})
+	issued, err := s.authority.IssueClient(ctx, ca.ClientRequest{Person: f.Person, Label: "first run", Key: key.Public()})
 	if err != nil {
 		return err
 	}
@@ -184,7 +171,7 @@ func (f *firstRun) enrol(ctx context.Context, s *server) error {
 }
 
 // write writes the certificate's files; the PKCS#12 file comes last.
-func (f *firstRun) write(dir string, b ca.Bundle) error {
+func (f *Sample) write(dir string, b ca.Bundle) error {
 	p12, err := ca.EncodePKCS12(b.Key, b.Issued, b.Password, false)
 	if err != nil {
 		return err
@@ -194,27 +181,9 @@ func (f *firstRun) write(dir string, b ca.Bundle) error {
 		return err
 	}
 	return ca.WriteFiles(dir, []ca.File{
-		{Name: filepath.Base(f.password), Data: []byte(b.Password + "\n"), Mode: 0o600},
-		{Name: filepath.Base(f.cert), Data: b.Issued.PEM(), Mode: 0o600},
-		{Name: filepath.Base(f.key), Data: keyPEM, Mode: 0o600},
-		{Name: filepath.Base(f.p12), Data: p12, Mode: 0o600},
+		{Name: filepath.Base(f.PasswordFile), Data: []byte(b.Password + "\n"), Mode: 0o600},
+		{Name: filepath.Base(f.Certificate), Data: b.Issued.PEM(), Mode: 0o600},
+		{Name: filepath.Base(f.Key), Data: keyPEM, Mode: 0o600},
+		{Name: filepath.Base(f.PKCS12), Data: p12, Mode: 0o600},
 	}, true)
-}
-
-// print says how to get in.
-func (f *firstRun) print(w io.Writer) {
-	fmt.Fprintf(w, `
-  site      %s/           anybody may see it
-  guarded   %s/guarded/   only %s may
-  portal    %s/
-
-  The certificate that opens it:
-    for a browser  %s
-    its password   is in %s
-    trust first    %s
-
-  Or from here:
-    curl --cacert %s --cert %s --key %s %s/guarded/
-
-`, f.address, f.address, f.person, f.portal, f.p12, f.password, f.root, f.root, f.cert, f.key, f.address)
 }

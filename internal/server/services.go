@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -20,18 +20,18 @@ import (
 	"github.com/postern-project/postern/internal/relay"
 )
 
-// house is the services of the other rooms that a server runs, and what they do
+// services are those of the other packages that a server runs, and what they do
 // in the background.
-type house struct {
+type services struct {
 	*server
 	fixed      []front.Service // the same under every configuration
 	revocation http.Handler    // where others ask about certificates
 
-	now *services // those that are served
+	now *configured // those that are served
 }
 
-// services are what a configuration's options ask for.
-type services struct {
+// configured is what a configuration's options ask for.
+type configured struct {
 	options front.App
 	portal  string // its address
 	list    []front.Service
@@ -42,10 +42,10 @@ type services struct {
 	running sync.WaitGroup
 }
 
-func newHouse(s *server) (*house, error) {
-	h := &house{server: s}
+func newServices(s *server) (*services, error) {
+	h := &services{server: s}
 	h.revocation = s.authority.Handler(s.log)
-	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: newSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
+	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
@@ -69,7 +69,7 @@ func admins(o front.App) []string {
 }
 
 // close ends what runs in the background.
-func (h *house) close() {
+func (h *services) close() {
 	if h.now != nil {
 		h.now.close()
 	}
@@ -77,12 +77,12 @@ func (h *house) close() {
 
 // prepare makes the services that the options ask for, or returns those that
 // are served if they are the same. They run once they are adopted.
-func (h *house) prepare(ctx context.Context, options front.App) (*services, error) {
+func (h *services) prepare(ctx context.Context, options front.App) (*configured, error) {
 	if h.now != nil && h.now.options.Mail == options.Mail && reflect.DeepEqual(h.now.options.Portal, options.Portal) {
 		return h.now, nil
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
-	s := &services{options: options, list: append(h.fixed[:len(h.fixed):len(h.fixed)],
+	s := &configured{options: options, list: append(h.fixed[:len(h.fixed):len(h.fixed)],
 		front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(sign)})}
 	if options.Portal == nil {
 		return s, nil
@@ -108,7 +108,7 @@ func (h *house) prepare(ctx context.Context, options front.App) (*services, erro
 
 // mount makes the services those of the next configuration that is loaded, and
 // serves where certificates say at this moment to ask about them.
-func (h *house) mount(s *services) {
+func (h *services) mount(s *configured) {
 	list := s.list[:len(s.list):len(s.list)]
 	bases := []string{""}
 	if base := h.authority.URLPath(); base != "" {
@@ -124,7 +124,7 @@ func (h *house) mount(s *services) {
 
 // adopt lets the services run in place of those before, whose configuration
 // has ended.
-func (h *house) adopt(next *services) {
+func (h *services) adopt(next *configured) {
 	if next == h.now {
 		return
 	}
@@ -139,7 +139,7 @@ func (h *house) adopt(next *services) {
 
 // keep keeps the services that are served, when the configuration of the next
 // could not be loaded.
-func (h *house) keep(next *services) {
+func (h *services) keep(next *configured) {
 	if next == h.now {
 		return
 	}
@@ -150,7 +150,7 @@ func (h *house) keep(next *services) {
 }
 
 // close ends what runs in the background, and what was made for the services.
-func (s *services) close() {
+func (s *configured) close() {
 	if s.stop != nil {
 		s.stop()
 	}
@@ -174,7 +174,7 @@ func reachOf(private []string) (reach.Config, error) {
 	return c, nil
 }
 
-func (h *house) newPortal(ctx context.Context, o front.App, look reach.Config) (*portal.Portal, error) {
+func (h *services) newPortal(ctx context.Context, o front.App, look reach.Config) (*portal.Portal, error) {
 	c := portal.Config{
 		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail, NamePatterns: o.Portal.Names,
 	}

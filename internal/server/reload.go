@@ -1,18 +1,17 @@
-package main
+package server
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/state"
 )
 
@@ -33,36 +32,33 @@ type (
 	}
 )
 
-// reload makes the running server load its configuration again, and tells how
-// that went.
-func (a *app) reload(ctx context.Context, o *runOptions) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	pid, err := state.ServedBy(dir)
-	if err != nil {
-		return err
+// Reload makes the server that runs on a state directory load its configuration
+// again: the file config, which must be the one that it serves, or "". It returns
+// the server's process and the file, or why the old configuration stays; NotFound
+// if no server runs.
+func Reload(ctx context.Context, dir, config string) (pid int, file string, err error) {
+	if pid, err = state.ServedBy(dir); err != nil {
+		return 0, "", err
 	}
 	var call reloadCall
-	if o.config != "" {
-		if call.Config, err = filepath.Abs(o.config); err != nil {
-			return err
+	if config != "" {
+		if call.Config, err = filepath.Abs(config); err != nil {
+			return pid, "", err
 		}
 	}
-	got, err := askReload(ctx, filepath.Join(dir, agentSocket), call)
+	got, err := askReload(ctx, filepath.Join(dir, Socket), call)
 	if err != nil {
-		return postern.Errorf(postern.Unavailable, "process %d does not say whether it has loaded the configuration: %w", pid, err).WithHint("see its log")
+		return pid, "", postern.Errorf(postern.Unavailable,
+			"process %d does not say whether it has loaded the configuration: %w", pid, err).WithHint("see its log")
 	}
 	if got.Error != "" {
 		e := postern.Errorf(got.Code, "%s", got.Error)
 		if got.Hint != "" {
 			e = e.WithHint("%s", got.Hint)
 		}
-		return e
+		return pid, "", e
 	}
-	fmt.Fprintf(a.out, "process %d has loaded %s\n", pid, got.Config)
-	return nil
+	return pid, got.Config, nil
 }
 
 // askReload asks the server behind a socket, and waits for its answer.
@@ -77,7 +73,9 @@ func askReload(ctx context.Context, socket string, call reloadCall) (answer relo
 	if err != nil {
 		return answer, err
 	}
-	transport := &http.Transport{DialContext: agent.DialSocket(socket)}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
 	defer transport.CloseIdleConnections()
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
@@ -111,7 +109,7 @@ func (s *server) takeReload(w http.ResponseWriter, r *http.Request) error {
 	}
 	if call.Config != "" && call.Config != s.file {
 		return postern.Errorf(postern.Conflict, "the running server serves %s, not %s", s.file, call.Config).
-			WithHint("leave out --config to load %s again; to serve another file, stop the server and start it with that", s.file)
+			WithHint("name no file to load %s again; to serve another file, stop the server and start it with that", s.file)
 	}
 	done := make(chan error, 1)
 	select {

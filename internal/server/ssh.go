@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -22,20 +22,20 @@ import (
 	"github.com/postern-project/postern/timeline"
 )
 
-// pamChecker lets people prove themselves to sshd with what the OTP room and
-// the store know of them. An account answers to the person of its name.
-type pamChecker struct {
-	otp *otp.Checker
-	db  *store.DB
+// SSHChecker checks codes and accounts for sshd. An account belongs to the person
+// of its name.
+type SSHChecker struct {
+	OTP *otp.Checker
+	DB  *store.DB
 }
 
-func (c pamChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	proof, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
+func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
+	proof, err := c.OTP.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
 	return sshd.Proof{Person: proof.Person, Credential: proof.Credential}, err
 }
 
-func (c pamChecker) CheckAccount(ctx context.Context, user string) (string, error) {
-	p, err := c.db.Person(ctx, user)
+func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, error) {
+	p, err := c.DB.Person(ctx, user)
 	if err != nil {
 		return "", err
 	}
@@ -60,7 +60,7 @@ func (s *sshService) Close() {
 // serveSSH answers pam_postern and the ForceCommand shell, on the sockets that
 // systemd passed under the names "pam" and "shell", else on pamSocket and its
 // neighbour shell.sock; for no path and no passed sockets, nowhere.
-func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
+func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
 	answering := false
@@ -81,7 +81,7 @@ func serveSSH(ctx context.Context, st *state.State, one *oneTime, pamSocket stri
 			continue
 		}
 		answering = true
-		server, err := socket.NewServer(each.cfg, pamChecker{otp: one.Checker, db: st.Store}, st.Store, log)
+		server, err := socket.NewServer(each.cfg, SSHChecker{OTP: one.Checker, DB: st.Store}, st.Store, log)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -112,14 +112,14 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 		sshlog.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
 	})
 	s.running.Go(func() {
-		last, err := lastFollowing(ctx, st)
+		last, err := SSHLog(ctx, st)
 		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
 	})
 }
 
-// lastFollowing returns what the timeline last said of whether sshd's log is
+// SSHLog returns what the timeline last said of whether sshd's log is
 // read, the zero Event if nothing.
-func lastFollowing(ctx context.Context, st *state.State) (postern.Event, error) {
+func SSHLog(ctx context.Context, st *state.State) (postern.Event, error) {
 	events, err := st.Store.Timeline().Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
 	if err != nil || len(events) == 0 {
 		return postern.Event{}, err

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"fmt"
@@ -71,9 +71,9 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	must(t, keys.SetRecovery(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
 	told("stand in for one-time passwords")
 	external := acme.NewExternalKey("dan", "www", time.Now())
-	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
+	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
 	told("The ACME key www (" + external.ID[:12])
-	must(t, rig.db.ACME().EnableExternalKey(t.Context(), postern.Actor{}, "dan", external.ID, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
+	must(t, rig.db.ACME().EnableExternalKey(t.Context(), postern.Actor{}, "dan", external.ID, acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
 	told("was switched on again, with its account.")
 
 	// What lets nobody in is nobody's news; nor is what was told already.

@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -19,8 +19,10 @@ import (
 )
 
 const (
-	agentSocket = "agent.sock" // in the state directory
-	agentGroup  = "agents"     // who may send events
+	// Socket, in the state directory, takes the events of this host's agent, and
+	// the request to load the configuration again.
+	Socket     = "agent.sock"
+	agentGroup = "agents" // who may send events
 )
 
 // newRemoteEvents takes events of agents elsewhere, each a person in the group
@@ -40,14 +42,14 @@ func remoteSource(who postern.Person, ok bool) (relay.Source, error) {
 	return relay.Source{Name: "person:" + who.Name, Host: who.Name}, nil
 }
 
-// eventService takes events of the agent on this host.
-type eventService struct {
+// EventService takes events of the agent on this host.
+type EventService struct {
 	server  *http.Server
 	running sync.WaitGroup
 }
 
 // Close waits for batches that are under way.
-func (s *eventService) Close() error {
+func (s *EventService) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	err := s.server.Shutdown(ctx)
@@ -55,9 +57,9 @@ func (s *eventService) Close() error {
 	return err
 }
 
-// serveEvents takes events on a Unix socket in the state directory, from root and
+// ServeEvents takes events on a Unix socket in the state directory, from root and
 // the server's own user, and from them the wish to load the configuration again.
-func serveEvents(st *state.State, reload http.Handler, log *slog.Logger) (*eventService, error) {
+func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*EventService, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err)
@@ -71,14 +73,14 @@ func serveEvents(st *state.State, reload http.Handler, log *slog.Logger) (*event
 	if err != nil {
 		return nil, err
 	}
-	l, err := system.ListenUnix("unix", st.Path(agentSocket), 0o600)
+	l, err := system.ListenUnix("unix", st.Path(Socket), 0o600)
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", h)
 	mux.Handle("POST "+reloadPath, reload)
-	s := &eventService{server: &http.Server{
+	s := &EventService{server: &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ConnContext: withPeer, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}}

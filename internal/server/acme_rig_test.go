@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"crypto/tls"
@@ -92,7 +92,7 @@ func writeFile(t testing.TB, path, text string) {
 func (rig *acmeRig) external(t testing.TB) (id, secret string) {
 	t.Helper()
 	k := acme.NewExternalKey("alice", t.Name(), time.Now())
-	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, acmeKeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	return k.ID, base64.RawURLEncoding.EncodeToString(k.Secret)

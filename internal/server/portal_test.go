@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"encoding/base32"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
@@ -347,20 +348,16 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 func TestCommandsMakeLinks(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	links, err := portalLinks(t.Context(), rig.db, rig.ca)
+	links, err := people.Links(t.Context(), rig.db, rig.ca)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if links.URL != rig.url || !links.Mails {
 		t.Errorf("the portal left word of %s, mails %v", links.URL, links.Mails)
 	}
-	var out strings.Builder
-	a := &app{out: &out}
-	invite := func(links *portal.Links, who postern.Person) (portal.Made, error) {
-		return links.Invite(t.Context(), postern.Actor{}, who)
-	}
-	if err := a.sendLinkTo(t.Context(), rig.db, rig.ca, rig.person(t, "eve"), invite); err != nil || !strings.Contains(out.String(), "on its way to eve@example.com") {
-		t.Errorf("%v: %s", err, &out)
+	rig.person(t, "eve")
+	if made, err := rig.people().Invite(t.Context(), "eve"); err != nil || !made.Sent || made.Email != "eve@example.com" {
+		t.Errorf("%v: %+v", err, made)
 	}
 	rig.Flush()
 	v, _ := rig.stranger(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")

@@ -1,14 +1,15 @@
-package main
+package server
 
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/postern-project/postern/internal/people"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -62,11 +63,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	if err != nil {
 		return nil, err
 	}
-	word, err := json.Marshal(portalWord{Config: p.Config, Mails: o.Mail != ""})
-	if err != nil {
-		return nil, err
-	}
-	return p, s.SetPortalSetting(ctx, portalSetting, string(word))
+	return p, people.RememberPortal(ctx, db, p.Config, o.Mail != "")
 }
 
 func portalHost(url string) string {
@@ -76,34 +73,6 @@ func portalHost(url string) string {
 	}
 	host, _, _ = strings.Cut(host, ":")
 	return host
-}
-
-// portalSetting is where a running portal leaves word of itself.
-const portalSetting = "portal"
-
-// portalWord is what other commands need to know of the portal.
-type portalWord struct {
-	Config portal.Config
-	Mails  bool
-}
-
-// portalLinks returns what makes links for the portal that last ran on this
-// state; NotFound if none ever did.
-func portalLinks(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.Links, error) {
-	s := store.NewPortal(db)
-	word, err := s.PortalSetting(ctx, portalSetting)
-	if err != nil {
-		return nil, err
-	}
-	if word == "" {
-		return nil, postern.Errorf(postern.NotFound, "no portal has run here yet, so there is no address to send anybody to").
-			WithHint("start it with postern run, or make the certificate here with postern ca issue --client NAME")
-	}
-	var w portalWord
-	if err := json.Unmarshal([]byte(word), &w); err != nil {
-		return nil, err
-	}
-	return portal.NewLinks(w.Config, s, w.Mails, authority.PermitsMail)
 }
 
 // portalTimeline reads and writes the timeline for the portal.

@@ -1,7 +1,6 @@
-package main
+package server
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
@@ -13,13 +12,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// TestPortalBehindTheFrontDoor runs the whole server: a person is added on the
-// command line, enrols with the link that it sent, and comes in with the
-// certificate, until suspended or recovered there, which counts within a second.
+// TestPortalBehindTheFrontDoor runs the whole server: a person is added beside it,
+// enrols with the link that was sent, and signs in with the certificate, until
+// suspended or recovered there, which takes effect within a second.
 func TestPortalBehindTheFrontDoor(t *testing.T) {
 	mailbox := posterntest.NewMailbox(t)
 	https, plain := posterntest.FreePort(t), posterntest.FreePort(t)
@@ -30,29 +31,28 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stateDir := filepath.Join(dir, "state")
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	r := startServer(t, func(o *Options) { o.Config = conf })
+	st := r.open()
+	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
+	must(t, err)
+	commands := people.Directory{DB: st.Store, Authority: authority}
+	must(t, commands.Add(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
+	if made, err := commands.Invite(t.Context(), "dan"); err != nil || !made.Sent || made.Email != "dan@example.com" {
+		t.Errorf("invited: %+v, %v", made, err)
 	}
-	program := filepath.Join(dir, "postern") // the test's program is postern under that name
-	if err := os.Symlink(self, program); err != nil {
-		t.Fatal(err)
-	}
-	posterntest.Serve(t, https, program, "run", "--state", stateDir, "--config", conf)
-	cli := func(args ...string) string {
+	status := func(s postern.PersonStatus) {
 		t.Helper()
-		var out, errs bytes.Buffer
-		if code := run(t.Context(), append([]string{"--state", stateDir}, args...), strings.NewReader(""), &out, &errs); code != 0 {
-			t.Fatalf("postern %v: %d %s", args, code, &errs)
+		if changed, err := commands.SetStatus(t.Context(), "dan", s); !changed || err != nil {
+			t.Errorf("%s: %v, %v", s, changed, err)
 		}
-		return out.String()
 	}
-	if said := cli("user", "add", "dan", "--email", "dan@example.com"); !strings.Contains(said, "a link is on its way to dan@example.com") {
-		t.Errorf("user add says %q", said)
+	change := func(c people.Change) {
+		t.Helper()
+		_, err := commands.Change(t.Context(), "dan", c)
+		must(t, err)
 	}
 	rig := &portalRig{url: fmt.Sprintf("https://id.localhost:%d", https), roots: x509.NewCertPool()}
-	rig.roots.AddCert(rootOf(t, stateDir))
+	rig.roots.AddCert(authority.Root())
 	code := codeIn(t, mailbox.Take(t, "dan@example.com"))
 	dan, page := rig.local(rig.stranger(t)).enrol(code, "laptop")
 	page.says(t, 200, "Your recovery codes")
@@ -61,23 +61,26 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	dan.get("/certificates").says(t, 200, "this device")
 	dan.get("/admin").says(t, 403, "for administrators")
 
-	cli("ca", "issue", "--client", "dan", "--label", "spare", "--layout", "pem", "--out", t.TempDir())
+	_, err = authority.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "spare"})
+	must(t, err)
 	mailbox.TakeAbout(t, "dan@example.com", "on the server itself: The certificate")
 
-	cli("user", "suspend", "dan")
+	status(postern.PersonSuspended)
 	dan.until("/certificates", 403)
 	dan.get("/").says(t, 403, "an administrator has suspended you")
-	cli("user", "resume", "dan")
+	status(postern.PersonActive)
 	dan.until("/certificates", 200)
-	cli("user", "set", "dan", "--add-group", "admin")
+	change(people.Change{Add: []string{"admin"}})
 	dan.until("/admin", 200)
-	cli("user", "set", "dan", "--drop-group", "admin", "--email", "dan@example.org")
+	elsewhere := "dan@example.org"
+	change(people.Change{Drop: []string{"admin"}, Email: &elsewhere})
 	dan.until("/admin", 403)
 	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "dan@example.com changed to dan@example.org, left the group admin.") {
 		t.Errorf("the old address was told:\n%s", m.Text)
 	}
-	if said := cli("user", "recover", "dan"); !strings.Contains(said, "off: certificate of the device laptop") {
-		t.Errorf("user recover says %q", said)
+	_, off, err := commands.Recover(t.Context(), "dan", false)
+	if said := strings.Join(off.Words(), "\n"); err != nil || !strings.Contains(said, "certificate of the device laptop") {
+		t.Errorf("recovered: %q, %v", said, err)
 	}
 	dan.until("/certificates", 403)
 	again, _ := rig.local(rig.stranger(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")), "new laptop")
@@ -112,20 +115,4 @@ func (v *visitor) until(path string, status int) {
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-}
-
-// rootOf reads the root certificate of a state.
-func rootOf(t *testing.T, dir string) *x509.Certificate {
-	t.Helper()
-	a := &app{state: dir}
-	st, err := a.open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer st.Close()
-	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return authority.Root()
 }

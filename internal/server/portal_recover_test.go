@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -144,7 +145,7 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	nextCode := regexp.MustCompile(`name="code" value="([^"]+)"`)
-	links, err := portalLinks(t.Context(), rig.db, rig.ca)
+	links, err := people.Links(t.Context(), rig.db, rig.ca)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,15 +169,7 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 			return mailed(o.name)
 		}},
 		"command": {false, func(o *owner) string {
-			a := &app{out: io.Discard}
-			who, err := rig.db.Person(t.Context(), o.name)
-			if err == nil {
-				err = a.sendLinkTo(t.Context(), rig.db, rig.ca, who, func(links *portal.Links, who postern.Person) (portal.Made, error) {
-					made, _, err := links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: o.name}, false)
-					return made, err
-				})
-			}
-			if err != nil {
+			if _, _, err := rig.people().Recover(t.Context(), o.name, false); err != nil {
 				t.Fatal(err)
 			}
 			rig.Flush()
@@ -297,7 +290,7 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := acme.NewExternalKey("dan", "old", time.Now())
-	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acmeKeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	loose := func() string {
@@ -474,7 +467,7 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	links, _ := portalLinks(t.Context(), rig.db, rig.ca)
+	links, _ := people.Links(t.Context(), rig.db, rig.ca)
 	who, _ := rig.db.Person(t.Context(), "dan")
 	made, err := links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {

@@ -1,10 +1,11 @@
-package main
+package server
 
 import (
 	"context"
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
@@ -12,12 +13,11 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// mappingsFile is libpam-yubico's list of accounts and keys, which counts here
-// too.
-const mappingsFile = "/etc/yubikey_mappings"
+// Mappings is libpam-yubico's list of accounts and keys, which is used here, too.
+const Mappings = "/etc/yubikey_mappings"
 
-// oneTime is what checks one-time passwords in a running server.
-type oneTime struct {
+// OneTime checks one-time passwords, as a running server does.
+type OneTime struct {
 	Keys    *store.OTP
 	Checker *otp.Checker // for sshd, the portal and whoever else asks about people
 	Service *otp.Service // the handler of /wsapi/
@@ -27,9 +27,9 @@ type oneTime struct {
 	watcher sync.WaitGroup
 }
 
-// newOneTime returns what checks one-time passwords over a state. Close it
-// before the state.
-func newOneTime(st *state.State, log *slog.Logger) (*oneTime, error) {
+// NewOneTime returns what checks one-time passwords over a state, with a list of
+// accounts and keys such as [Mappings]. Close it before the state.
+func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, error) {
 	keys := store.NewOTP(st.Store)
 	if _, err := st.CheckRestored(context.Background()); err != nil {
 		log.Error("no one-time passwords are taken", postern.LogError, err)
@@ -44,8 +44,8 @@ func newOneTime(st *state.State, log *slog.Logger) (*oneTime, error) {
 		return nil, err
 	}
 	outside := &outsideService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappingsFile, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
-	o := &oneTime{Keys: keys, Checker: check, Service: service, outside: outside}
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
+	o := &OneTime{Keys: keys, Checker: check, Service: service, outside: outside}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
 	o.watcher.Go(func() { watchRestored(ctx, st, keys, log) })
@@ -53,7 +53,7 @@ func newOneTime(st *state.State, log *slog.Logger) (*oneTime, error) {
 }
 
 // Close waits until what is under way is on the timeline.
-func (o *oneTime) Close() error {
+func (o *OneTime) Close() error {
 	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
 	o.stop()
 	o.watcher.Wait()
@@ -108,4 +108,36 @@ func (o *outsideService) close() error {
 		return nil
 	}
 	return o.client.Close()
+}
+
+// seenEvery is how often a server writes down how long the timeline is: what it
+// saw last may be that old.
+const seenEvery = time.Second
+
+// watchRestored writes down how long the timeline is, every moment and once more
+// when ctx ends. It refuses all codes once the database has gone back in time.
+func watchRestored(ctx context.Context, st *state.State, keys *store.OTP, log *slog.Logger) {
+	tick := time.NewTicker(seenEvery)
+	defer tick.Stop()
+	for last := int64(0); ; {
+		final := ctx.Err() != nil
+		size, err := st.CheckRestored(context.WithoutCancel(ctx))
+		switch {
+		case errors.Is(err, state.ErrRestored):
+			keys.Refuse(err)
+			return
+		case err == nil && size != last:
+			if err := st.MarkSeen(size); err != nil {
+				log.Error("cannot write down how long the timeline is", postern.LogError, err)
+			}
+			last = size
+		}
+		if final {
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
 }

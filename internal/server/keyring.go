@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -100,7 +100,7 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 // AddACMEKey makes a key that binds an ACME account to the person.
 func (k portalKeyring) AddACMEKey(ctx context.Context, by postern.Actor, label string) (id, key string, err error) {
 	e := acme.NewExternalKey(by.Person, label, time.Now())
-	err = k.st.Store.ACME().AddExternalKey(ctx, by, e, acmeKeyEvent(by.Person, e.ID, label, postern.ACMEKeyMade))
+	err = k.st.Store.ACME().AddExternalKey(ctx, by, e, acme.KeyEvent(by.Person, e.ID, label, postern.ACMEKeyMade))
 	return e.ID, base64.RawURLEncoding.EncodeToString(e.Secret), err
 }
 
@@ -117,9 +117,9 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 // SetACMEKey disables or enables a person's key, and the account that it bound.
 func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error {
 	if enabled {
-		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
+		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
 	}
-	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id, acmeKeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
+	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
 }
 
 // SignSSH certifies a person's SSH key as the rules say.
@@ -132,7 +132,7 @@ func (k portalKeyring) SignSSH(ctx context.Context, by postern.Actor, line strin
 	if err != nil {
 		return portal.SSHCertificate{}, err
 	}
-	signed, err := sshAuthority{k.ca}.SignUser(ctx, by, c)
+	signed, err := SSHAuthority{k.ca}.SignUser(ctx, by, c)
 	return portal.SSHCertificate{Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts}, err
 }
 

@@ -1,0 +1,15 @@
+package people
+
+import (
+	"os/user"
+
+	"github.com/postern-project/postern"
+)
+
+// ByHand adds to an event which user of this machine caused it.
+func ByHand(e postern.Event) postern.Event {
+	if u, err := user.Current(); err == nil {
+		e.Details = map[string]string{"by": u.Username}
+	}
+	return e
+}

@@ -1,0 +1,64 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/reach"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/store"
+)
+
+// newACME returns the ACME server over the authority. Close it before the
+// store.
+func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg acme.Config, look reach.Config, log *slog.Logger) (*acme.Server, error) {
+	prober, err := reach.New(look)
+	if err != nil {
+		return nil, err
+	}
+	return acme.New(ctx, cfg, st.Store.ACME(), acmeIssuer{authority, st.Store}, prober, log)
+}
+
+// acmeIssuer is the authority as the ACME server sees it.
+type acmeIssuer struct {
+	*ca.Authority
+	store *store.DB
+}
+
+// Permit implements [acme.Issuer].
+func (i acmeIssuer) Permit(names []string) error { return i.Permits(names) }
+
+// Issue implements [acme.Issuer].
+func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
+	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
+	if err != nil {
+		return acme.Order{}, err
+	}
+	return i.store.ACME().FinishOrder(ctx, by, c.Certificate, c.Event, f)
+}
+
+// Certificate implements [acme.Issuer].
+func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certificate, error) {
+	c, err := i.Load(ctx, serial)
+	if err != nil {
+		return acme.Certificate{}, err
+	}
+	if c.Profile != ca.ProfileServer { // an intermediate, or somebody's own: not ACME's to give or to revoke
+		return acme.Certificate{}, postern.Errorf(postern.NotFound, "no server certificate %s was issued here", serial)
+	}
+	return acme.Certificate{
+		Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: !c.Revoked.IsZero(),
+	}, nil
+}
+
+// Revoke implements [acme.Issuer].
+func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string, reason int) error {
+	return i.Authority.Revoke(ctx, serial, ca.Reason(reason), by)
+}
+
+// ValidReason implements [acme.Issuer].
+func (i acmeIssuer) ValidReason(reason int) bool { return ca.Reason(reason).Valid() }

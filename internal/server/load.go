@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/ca"
+)
+
+// CheckConfig fails if a Caddyfile cannot be read: NotFound if there is none.
+func CheckConfig(file string) error {
+	_, err := adaptFile(file)
+	return err
+}
+
+// adaptFile reads a Caddyfile.
+func adaptFile(file string) ([]byte, error) {
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "configuration: %w", err)
+	}
+	config, _, err := front.Adapt(body, file)
+	return config, err
+}
+
+// load loads the configuration, its services first.
+func (s *server) load(ctx context.Context) error {
+	config, err := adaptFile(s.file)
+	if err != nil {
+		return err
+	}
+	options, err := front.Options(config)
+	if err != nil {
+		return err
+	}
+	if err := s.authority.SetPortalURL(ctx, options.PlainURL()); err != nil {
+		return err
+	}
+	config, err = front.Defaults{Storage: s.state.Path("sites"), Verbose: s.opts.Verbose, Grace: 10 * time.Second}.Apply(config)
+	if err != nil {
+		return err
+	}
+	next, err := s.services.prepare(ctx, options)
+	if err != nil {
+		return err
+	}
+	s.services.mount(next)
+	if err := front.Load(config); err != nil {
+		s.services.keep(next)
+		return err
+	}
+	s.services.adopt(next)
+	s.served = config
+	return nil
+}
+
+// reload loads the keys and the configuration again. What is wrong with either
+// is logged and returned, and the old one stays.
+func (s *server) reload(ctx context.Context) error {
+	keys := s.state.TakeKeys()
+	if keys != nil {
+		s.log.ErrorContext(ctx, "the keys stay as they were", slog.Any(postern.LogError, keys))
+		keys = postern.Errorf(postern.CodeOf(keys), "the keys stay as they were: %w", keys)
+	}
+	if err := s.load(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file), slog.Any(postern.LogError, err))
+		return errors.Join(err, keys)
+	}
+	s.log.InfoContext(ctx, "configuration loaded", slog.String(postern.LogFile, s.file))
+	return keys
+}
+
+// serveAgain loads what is served once more, for the CAs of this moment: the file
+// may be half changed.
+func (s *server) serveAgain(ctx context.Context) {
+	s.services.mount(s.services.now)
+	if err := front.Load(s.served); err != nil {
+		s.log.ErrorContext(ctx, "what changed of the CAs takes effect with the next reload only", slog.Any(postern.LogError, err))
+		return
+	}
+	s.log.InfoContext(ctx, "what changed of the CAs takes effect")
+}
+
+// storeGeneration returns the store's generation, after the authority has taken
+// up what changed: CAs that another process made, and keys that it removed. If
+// it cannot, it stays as it was and tries again at the next call. Calls must not
+// overlap.
+func (s *server) storeGeneration(ctx context.Context) (int64, error) {
+	g, err := s.state.Store.Generation(ctx)
+	if err != nil || g == s.generation {
+		return g, err
+	}
+	before, path := len(s.authority.Intermediates(ca.Client)), s.authority.URLPath()
+	if err := s.authority.Reload(ctx); err != nil {
+		s.log.ErrorContext(ctx, "the CAs stay as they were", slog.Any(postern.LogError, err))
+		return g, nil
+	}
+	s.generation = g
+	if len(s.authority.Intermediates(ca.Client)) != before || s.authority.URLPath() != path {
+		select {
+		case s.newCAs <- struct{}{}:
+		default:
+		}
+	}
+	return g, nil
+}

@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+	"crypto/x509"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/store"
+)
+
+// runtime is what the HTTPS server needs of this one.
+func (s *server) runtime() front.Runtime {
+	return front.Runtime{
+		Registry:   frontRegistry{s.state.Store},
+		People:     s.state.Store.People,
+		Generation: s.storeGeneration,
+		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
+		Issue:      s.issueSite,
+		Log:        func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },
+	}
+}
+
+// frontRegistry tells the HTTPS server whose a certificate is.
+type frontRegistry struct{ db *store.DB }
+
+// Certificate returns a certificate's status and its person.
+func (r frontRegistry) Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (c postern.Credential, p postern.Person, err error) {
+	err = r.db.Read(ctx, func(ctx context.Context, tx *store.Tx) error {
+		issued, revoked, err := tx.IssuedBy(ctx, serial, issuer.Raw)
+		switch {
+		case err != nil:
+			return err
+		case !issued:
+			return postern.Errorf(postern.NotFound, "%s did not issue %s", issuer.Subject, serial)
+		}
+		if c, err = tx.Credential(ctx, postern.X509Certificate, serial); err != nil {
+			return err
+		}
+		if revoked {
+			c.Status = postern.CredentialRevoked
+		}
+		p, err = tx.Person(ctx, c.Person)
+		return err
+	})
+	return c, p, err
+}
+
+// PersonByEmail returns the person with an address.
+func (r frontRegistry) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
+	return r.db.PersonByEmail(ctx, email)
+}

@@ -1,0 +1,181 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/state"
+)
+
+// serveEnv holds the Options of the server that this process is, as JSON.
+const serveEnv = "POSTERN_TEST_SERVE"
+
+// TestMain runs the tests, or, in a process that a test starts, a server.
+func TestMain(m *testing.M) {
+	if text := os.Getenv(serveEnv); text != "" {
+		if err := serveForTest(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func serveForTest(text string) error {
+	var o Options
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	o.Ready = func(s *Started) { fmt.Println("serves", s.Config) }
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, o)
+}
+
+// running is a server in a process of its own.
+type running struct {
+	t     *testing.T
+	opts  Options
+	cmd   *exec.Cmd
+	out   *printed
+	ended chan error
+}
+
+// printed gathers what a program prints.
+type printed struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (p *printed) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.Write(b)
+}
+
+func (p *printed) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.b.String()
+}
+
+// startServer starts a server on a new state directory, with the sample unless a
+// configuration is given, and waits until it serves.
+func startServer(t *testing.T, change func(*Options)) *running {
+	t.Helper()
+	r := &running{t: t, opts: Options{
+		State: filepath.Join(t.TempDir(), "state"), Person: "ann", HTTPSPort: posterntest.FreePort(t), HTTPPort: posterntest.FreePort(t),
+	}}
+	if change != nil {
+		change(&r.opts)
+	}
+	r.start()
+	return r
+}
+
+func (r *running) start() {
+	r.t.Helper()
+	if err := r.tryStart(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// tryStart starts a server and waits until it serves; if it ends before, the
+// error is what it printed.
+func (r *running) tryStart() error {
+	r.t.Helper()
+	text, err := json.Marshal(map[string]any{
+		"State": r.opts.State, "Config": r.opts.Config, "Person": r.opts.Person, "HTTPSPort": r.opts.HTTPSPort, "HTTPPort": r.opts.HTTPPort,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd, out, ended := exec.Command(os.Args[0]), new(printed), make(chan error, 1)
+	cmd.Env = append(os.Environ(), serveEnv+"="+string(text), "HOME="+r.t.TempDir())
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() { ended <- cmd.Wait() }()
+	r.cmd, r.out, r.ended = cmd, out, ended
+	r.t.Cleanup(func() { r.stop() })
+	for !strings.Contains(out.String(), "serves ") {
+		select {
+		case err := <-ended:
+			ended <- err
+			return errors.New(out.String())
+		default:
+			posterntest.Pause(r.t)
+		}
+	}
+	return nil
+}
+
+// stop asks the server to stop, and returns how it ended.
+func (r *running) stop() error {
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	err := <-r.ended
+	r.ended <- err
+	return err
+}
+
+// kill ends the server without asking.
+func (r *running) kill() { _ = r.cmd.Process.Kill() }
+
+// await waits until something holds.
+func (r *running) await(ready func() bool) {
+	r.t.Helper()
+	for !ready() {
+		select {
+		case err := <-r.ended:
+			r.ended <- err
+			r.t.Fatalf("the server ended: %v\n%s", err, r.out)
+		default:
+			posterntest.Pause(r.t)
+		}
+	}
+}
+
+// me returns curl's flags for the first person's certificate.
+func (r *running) me() []string {
+	base := filepath.Join(r.opts.State, "first", r.opts.Person)
+	return []string{"--cert", base + ".crt", "--key", base + ".key"}
+}
+
+// open opens the server's state beside it.
+func (r *running) open() *state.State {
+	r.t.Helper()
+	st, err := state.Open(r.t.Context(), r.opts.State)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { st.Close() })
+	return st
+}
+
+// root returns the root certificate of the server's authority.
+func (r *running) root() *x509.Certificate {
+	r.t.Helper()
+	authority, err := ca.Open(r.t.Context(), ca.Config{}, r.open().Store.CA())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return authority.Root()
+}

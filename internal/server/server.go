@@ -1,0 +1,177 @@
+// Package server is what a running Postern is: a state directory that is open,
+// the services of the other packages behind the HTTPS server, and the work in
+// the background. It reads no flags and prints nothing.
+//
+// A process runs one server at a time, since Caddy is configured once a process.
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"github.com/postern-project/postern/front"
+	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
+)
+
+// Options says what Run serves.
+type Options struct {
+	State     string         // the state directory, made if it is missing
+	Config    string         // the Caddyfile; "": ConfigFile in the state directory, made with a sample if it is missing
+	HTTPSPort int            // of the sample, when it is made; 0 is any that is free
+	HTTPPort  int            // likewise
+	Person    string         // whose certificate comes with the sample; "" is "admin"
+	PAMSocket string         // answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
+	Verbose   bool           // log each request, too
+	Keys      ca.Keys        // reaches CAs' keys in hardware; nil: none can be reached
+	Log       *slog.Logger   // required
+	Ready     func(*Started) // called once, when everything is served; nil: nobody
+}
+
+// Started is what a server tells when it is ready.
+type Started struct {
+	Config string // the Caddyfile that is served
+	State  string
+	Sample *Sample // nil unless the configuration is the sample
+}
+
+// server is a running Postern.
+type server struct {
+	opts      Options
+	state     *state.State
+	authority *ca.Authority
+	oneTime   *OneTime
+	log       *slog.Logger
+	services  *services
+	file      string // the Caddyfile, absolute
+	served    []byte // the configuration that was loaded last
+
+	generation int64           // of the store, when the authority was last read
+	newCAs     chan struct{}   // gets one when the client CAs, or the path for questions about revocation, are no longer those served
+	reloads    chan chan error // gets one whenever the configuration is to be loaded again
+}
+
+// Run serves until ctx ends. SIGHUP makes it load its configuration again.
+func Run(ctx context.Context, o Options) (err error) {
+	s := &server{opts: o, log: o.Log, reloads: make(chan chan error), newCAs: make(chan struct{}, 1)}
+	if err := s.findConfig(); err != nil {
+		return err
+	}
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.state.Close()) }()
+	unlock, err := s.state.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	sample, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer runtime.KeepAlive(heapFloor())
+	spareThread()
+	return s.serve(ctx, &Started{Config: s.file, State: s.state.Dir, Sample: sample})
+}
+
+// findConfig finds the Caddyfile, and reads one that was named before anything
+// is made for it.
+func (s *server) findConfig() (err error) {
+	if s.opts.Config == "" {
+		s.file = filepath.Join(s.opts.State, ConfigFile)
+		return nil
+	}
+	if s.file, err = filepath.Abs(s.opts.Config); err != nil {
+		return err
+	}
+	return CheckConfig(s.file)
+}
+
+// serve starts the services and waits.
+func (s *server) serve(ctx context.Context, started *Started) (err error) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	if s.oneTime, err = NewOneTime(s.state, Mappings, s.log); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.oneTime.Close()) }()
+	ssh, err := serveSSH(ctx, s.state, s.oneTime, pamSocketOf(s.opts.PAMSocket, s.state.Dir), s.log)
+	if err != nil {
+		return err
+	}
+	defer ssh.Close()
+	events, err := ServeEvents(s.state, s, s.log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, events.Close()) }()
+	stop := front.Use(s.runtime())
+	defer stop()
+	if s.services, err = newServices(s); err != nil {
+		return err
+	}
+	defer s.services.close()
+	defer func() { err = errors.Join(err, front.Stop()) }()
+	if err := s.load(ctx); err != nil {
+		return err
+	}
+	if s.opts.Ready != nil {
+		s.opts.Ready(started)
+	}
+	s.wait(ctx, hup)
+	return nil
+}
+
+// wait loads the configuration again when it should, until ctx ends.
+func (s *server) wait(ctx context.Context, hup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			_ = s.reload(ctx) // logged
+		case done := <-s.reloads:
+			done <- s.reload(ctx)
+		case <-s.newCAs:
+			s.serveAgain(ctx)
+		}
+	}
+}
+
+// heapFloor returns memory that is never touched, and so costs none, but that
+// the garbage collector reckons with: what a server holds is a few megabytes, and
+// collecting whenever as much again has been used is a twentieth of its work.
+func heapFloor() []byte { return make([]byte, 32<<20) }
+
+// spareThread lets Go code run on one thread more than there are processors: a
+// thread that waits for the disk gives up its place only when the runtime
+// notices, which on a machine of two would idle one of them at every commit.
+func spareThread() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
+}
+
+// open opens the state, and makes what is missing of it.
+func (s *server) open(ctx context.Context) (err error) {
+	if s.state, err = state.Create(ctx, s.opts.State); err != nil {
+		return err
+	}
+	// Caddy keeps a number of its own there, which has no place in a home.
+	if err := os.Setenv("XDG_DATA_HOME", s.state.Path("sites")); err != nil {
+		return err
+	}
+	if s.authority, _, err = ca.Ensure(ctx, ca.Config{Keys: s.opts.Keys}, s.state.Store.CA()); err != nil {
+		err = errors.Join(err, s.state.Close())
+	}
+	return err
+}

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/sshd/sign"
+	"github.com/postern-project/postern/internal/state"
+	"golang.org/x/crypto/ssh"
+)
+
+// SSHRulesFile, in the state directory, says what SSH certificates may do: the
+// JSON that sign.ParseRules reads.
+const SSHRulesFile = "ssh-rules.json"
+
+// SSHAuthority fits the certificate authority to the signing service.
+type SSHAuthority struct{ *ca.Authority }
+
+func (a SSHAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Certificate) (sign.Signed, error) {
+	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
+		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
+		ForceCommand: c.ForceCommand, Extensions: c.Extensions, By: by,
+	})
+	if err != nil {
+		return sign.Signed{}, err
+	}
+	known, err := a.KnownHosts()
+	return sign.Signed{
+		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals, ValidBefore: issued.ValidBefore, KnownHosts: known,
+	}, err
+}
+
+func (a SSHAuthority) KnownHosts() (string, error) { return a.Authority.KnownHosts() }
+
+func (a SSHAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
+
+// sshRules reads the rules of a state.
+func sshRules(st *state.State) ([]sign.Rule, error) {
+	b, err := os.ReadFile(st.Path(SSHRulesFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return sign.ParseRules(b)
+}
+
+// NewSSHSignHandler serves people who want their SSH key signed. Identify says
+// whom a client certificate proves.
+func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime, identify func(*http.Request) (postern.Actor, bool), log *slog.Logger) http.Handler {
+	return sign.NewHandler(sign.Deps{
+		Signer: SSHAuthority{authority},
+		Check:  SSHChecker{OTP: one.Checker, DB: st.Store},
+		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
+			return ruledCertificate(ctx, st, person, key)
+		},
+		Identify: identify,
+		Address:  func(r *http.Request) string { return front.Address(r).String() },
+		Log:      log,
+	})
+}
+
+// identified returns the person whose client certificate the front door saw.
+func identified(r *http.Request) (postern.Actor, bool) {
+	who, serial, ok := front.Identify(r)
+	return postern.Actor{
+		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial}, Address: front.Address(r).String(),
+	}, ok && who.Name != ""
+}
+
+// ruledCertificate returns what the state's rules give a person for a key.
+func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
+	p, rule, err := SSHRule(ctx, st, person)
+	if err != nil {
+		return sign.Certificate{}, err
+	}
+	return rule.Certificate(p.Name, key)
+}
+
+// SSHRule returns a person and the first of the state's rules for SSH certificates
+// that is for them.
+func SSHRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
+	p, err := st.Store.Person(ctx, person)
+	if err != nil {
+		return p, sign.Rule{}, err
+	}
+	rules, err := sshRules(st)
+	if err != nil {
+		return p, sign.Rule{}, err
+	}
+	rule, err := sign.RuleFor(rules, p.Groups)
+	return p, rule, err
+}
