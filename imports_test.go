@@ -40,7 +40,7 @@ type row struct {
 
 // shared packages may be imported by every package but the root. They import
 // none.
-const shared = "durable system"
+const shared = "coalesce durable system"
 
 const (
 	domain   = "acme apache ca gate otp portal reach relay sshd timeline"
@@ -51,11 +51,12 @@ const (
 // below internal where it lies there. The order is the one of the layers: a
 // package imports what stands above it.
 var rows = map[string]row{
-	"":        {},
-	"pam":     {},
-	"reach":   {knows: "HTTP"},
-	"durable": {},
-	"system":  {},
+	"":         {},
+	"pam":      {},
+	"reach":    {knows: "HTTP"},
+	"coalesce": {},
+	"durable":  {},
+	"system":   {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},

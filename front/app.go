@@ -50,7 +50,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 
 // Start notes that the configuration is in use.
 func (a *App) Start() error {
-	current().events.add(eventKey{kind: postern.EventConfigLoaded, object: a.Source}, postern.OK)
+	current().events.Add(postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.OK, Object: a.Source})
 	return nil
 }
 

@@ -139,7 +139,9 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 	var readings gate.Readings
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
-		p.guard.live.events.add(eventKey{kind: postern.EventGate, address: written(addressOf(r)), reason: "ambiguous-path"}, postern.Refused)
+		p.guard.live.events.Add(postern.Event{
+			Kind: postern.EventGate, Outcome: postern.Refused, Address: written(addressOf(r)), Reason: "ambiguous-path",
+		})
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
 	}
@@ -300,19 +302,19 @@ func originalURI(r *http.Request) string {
 
 // noteRefusal records a refusal.
 func (g *Guard) noteRefusal(q *inquiry, f finding) {
-	k := eventKey{kind: postern.EventGate, address: written(q.address), object: q.site.name, reason: f.reason.String()}
-	var links []postern.Link
+	e := postern.Event{
+		Kind: postern.EventGate, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name, Reason: f.reason.String(),
+	}
 	if f.standing != nil && f.standing.holder != nil {
-		k.person = f.standing.holder.Name
+		e.Person = f.standing.holder.Name
 	}
 	if f.worth != nil && f.worth.claim != nil {
 		verified := f.worth.claim.verified
-		k.serial = verified.Leaf().Serial
 		if verified.Own {
-			links = []postern.Link{{Kind: string(postern.X509Certificate), ID: k.serial}}
+			e.Links = []postern.Link{{Kind: string(postern.X509Certificate), ID: verified.Leaf().Serial}}
 		}
 	}
-	g.live.events.add(k, postern.Refused, links...)
+	g.live.events.Add(e)
 	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Away {
 		g.live.tickets.refuse(q.tls.PeerCertificates)
 	}
@@ -323,9 +325,9 @@ func (g *Guard) note(q *inquiry, id *identity) {
 	if !q.tls.DidResume {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
-	g.live.events.add(eventKey{
-		kind: postern.EventGatePassed, person: id.name(), serial: id.serial, address: written(q.address), object: q.site.name,
-	}, postern.OK, id.links...)
+	g.live.events.Add(postern.Event{
+		Kind: postern.EventGatePassed, Outcome: postern.OK, Person: id.name(), Address: written(q.address), Object: q.site.name, Links: id.links,
+	})
 }
 
 // addFields names person and serial in the access log, and gives Caddy's own

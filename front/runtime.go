@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/gate"
+	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // How the front door keeps up with the store.
@@ -79,7 +80,7 @@ type live struct {
 	mounted    atomic.Pointer[mounts]
 	claims     claims
 	tickets    refusedTickets
-	events     *recorder
+	events     *coalesce.Writer // nil: there is no timeline
 	stop       context.CancelFunc
 	done       sync.WaitGroup
 }
@@ -94,16 +95,18 @@ func Use(r Runtime) (stop func()) {
 	l.asked.Store(-int64(staleAfter)) // nothing is known yet
 	ctx, cancel := context.WithCancel(context.Background())
 	l.stop = cancel
-	l.events = newRecorder(r.Log)
+	if r.Log != nil {
+		l.events = coalesce.Start(coalesce.Config{Append: r.Log})
+	}
 	if r.Generation != nil {
 		l.poll(ctx)
 		l.done.Go(func() { l.keepPolling(ctx) })
 	}
-	l.done.Go(func() { l.events.run(ctx) })
 	using.Store(l)
 	return func() {
 		cancel()
 		l.done.Wait()
+		_ = l.events.Close() // what cannot be written has nobody left to write it
 		using.CompareAndSwap(l, nil)
 	}
 }
@@ -116,7 +119,7 @@ func current() *live {
 	return idle
 }
 
-var idle = &live{events: newRecorder(nil)}
+var idle = new(live)
 
 func (l *live) keepPolling(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)

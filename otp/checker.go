@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // Devices keeps what people have beside YubiKeys. Methods are safe for
@@ -67,7 +68,7 @@ type Checker struct {
 	people  People
 	outside Outside // nil: none
 	log     Log
-	journal *journal
+	refusal *coalesce.Writer
 }
 
 // NewChecker returns a checker. The outside service may be nil. Close it to
@@ -79,13 +80,12 @@ func NewChecker(c CheckerConfig, keys Keys, devices Devices, people People, outs
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	return &Checker{config: c, keys: keys, devices: devices, people: people, outside: outside, log: log, journal: newJournal(log, c.Now, c.Logger)}
+	return &Checker{config: c, keys: keys, devices: devices, people: people, outside: outside, log: log, refusal: refusals(log, c.Logger)}
 }
 
 // Close waits until the refusals under way are on the timeline.
 func (c *Checker) Close() error {
-	c.journal.close()
-	return nil
+	return c.refusal.Close()
 }
 
 // Attempt is somebody who typed a code.
@@ -224,7 +224,7 @@ func (t *try) refuse(ctx context.Context, reason, presented string) error {
 		t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: presented}
 	}
 	t.proof.Reason = reason
-	t.journal.record(t.event(postern.Refused, reason))
+	t.refusal.Add(t.event(postern.Refused, reason))
 	if t.anybody {
 		return refused()
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // Config configures a [Service]. The zero value works.
@@ -58,7 +59,7 @@ type Service struct {
 	config Config
 	keys   Keys
 	mux    *http.ServeMux
-	log    *journal
+	log    *coalesce.Writer
 	sync   *syncer
 }
 
@@ -69,7 +70,7 @@ func NewService(c Config, keys Keys, log Log) (*Service, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Service{config: c, keys: keys, mux: http.NewServeMux(), log: newJournal(log, c.Now, c.Logger)}
+	s := &Service{config: c, keys: keys, mux: http.NewServeMux(), log: refusals(log, c.Logger)}
 	for pattern, version := range map[string]int{"/wsapi/2.0/verify": 2, "/wsapi/verify": 1, "/wsapi/1.0/verify": 1, "/wsapi/1.1/verify": 1} {
 		verify := func(w http.ResponseWriter, r *http.Request) { s.serveVerify(w, r, version) }
 		s.mux.HandleFunc("GET "+pattern, verify)
@@ -97,8 +98,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.Serv
 // Close waits until the events under way are on the timeline.
 func (s *Service) Close() error {
 	s.sync.close()
-	s.log.close()
-	return nil
+	return s.log.Close()
 }
 
 // check is one request to verify a code, as far as it has got.
@@ -329,7 +329,7 @@ func (c *check) event(outcome postern.Outcome, reason string) postern.Event {
 	return e
 }
 
-func (c *check) refuse(reason string) { c.service.log.record(c.event(postern.Refused, reason)) }
+func (c *check) refuse(reason string) { c.service.log.Add(c.event(postern.Refused, reason)) }
 
 // answer writes the reply. It is signed once the client is known and has a
 // secret; what is echoed is exactly what was asked.

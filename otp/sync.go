@@ -317,7 +317,7 @@ func (s *Service) serveSync(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) hear(ctx context.Context, address, query string) (Status, *Counter) {
 	if !s.config.Sync.allows(address) {
-		s.log.record(postern.Event{
+		s.log.Add(postern.Event{
 			Time: s.config.Now(), Kind: postern.EventOTP, Outcome: postern.Refused, Address: address,
 			Reason: "sync from an address that is not allowed", Details: map[string]string{"service": "sync"},
 		})

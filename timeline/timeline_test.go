@@ -5,14 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -173,103 +171,6 @@ func TestJoinEnds(t *testing.T) {
 
 func refusal(i int) postern.Event {
 	return postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: fmt.Sprintf("192.0.2.%d", i), Object: "/admin", Reason: "no certificate was shown"}
-}
-
-func TestFloodIsOneLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := &memory{}
-		c, err := NewCoalescer(CoalesceConfig{}, m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 1000 {
-			c.Add(refusal(1))
-		}
-		c.Add(refusal(2))
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		got, _ := m.Events(t.Context(), Filter{})
-		if len(got) != 2 || got[0].Count+got[1].Count != 1000 {
-			t.Fatalf("lines are %+v", got)
-		}
-		for range 3600 * 10 { // an hour of it
-			c.Add(refusal(1))
-			time.Sleep(100 * time.Millisecond)
-		}
-		if err := c.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		got, _ = m.Events(t.Context(), Filter{Address: "192.0.2.1"})
-		total := int64(0)
-		for _, e := range got {
-			total += e.Count
-		}
-		if total != 1000+36000 || len(got) > 30 {
-			t.Errorf("%d lines count %d", len(got), total)
-		}
-		last := got[len(got)-1]
-		if last.Details[LastSeen] == "" {
-			t.Errorf("the last line does not say when the last was: %+v", last)
-		}
-	})
-}
-
-func TestFloodOfDifferentOnesIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := &memory{}
-		c, err := NewCoalescer(CoalesceConfig{MaxKeys: 10}, m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range 5000 {
-			c.Add(refusal(i))
-		}
-		if n := len(c.waits); n > 11 {
-			t.Errorf("%d are kept", n)
-		}
-		if err := c.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		got, _ := m.Events(t.Context(), Filter{})
-		total := int64(0)
-		for _, e := range got {
-			total += max(e.Count, 1)
-		}
-		if len(got) != 11 || total != 5000 {
-			t.Errorf("%d lines count %d", len(got), total)
-		}
-	})
-}
-
-func TestCountsAreKeptWhileTheLogIsAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := &memory{fail: errors.New("away")}
-		failures := 0
-		c, err := NewCoalescer(CoalesceConfig{Failed: func(error) { failures++ }}, m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 100 {
-			c.Add(refusal(1))
-			time.Sleep(time.Second)
-		}
-		synctest.Wait()
-		if failures == 0 {
-			t.Error("nobody was told")
-		}
-		m.mu.Lock()
-		m.fail = nil
-		m.mu.Unlock()
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		got, _ := m.Events(t.Context(), Filter{})
-		if len(got) != 1 || got[0].Count != 100 {
-			t.Errorf("lines are %+v", got)
-		}
-		if err := c.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	})
 }
 
 // key is a log's key and what signs and verifies with it.

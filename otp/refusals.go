@@ -1,0 +1,20 @@
+package otp
+
+import (
+	"log/slog"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
+)
+
+// refusals returns what writes refusals to the timeline, so that a flood costs it
+// nothing and hides nothing. Those of different API clients are kept apart.
+func refusals(log Log, logger *slog.Logger) *coalesce.Writer {
+	return coalesce.Start(coalesce.Config{
+		Append: log.Append,
+		Also:   func(e postern.Event) string { return e.Details["client"] },
+		Failed: func(err error) {
+			logger.Error("refused one-time passwords are not on the timeline yet", slog.Any(postern.LogError, err))
+		},
+	})
+}
