@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"net/url"
 	"sync"
@@ -40,8 +39,8 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	sender := newSpanSender(client, a.err)
-	sink, err := o.spans(sender.add)
+	sender := export.NewSender(client, func(text string) { fmt.Fprintln(a.err, "warning:", text) })
+	sink, err := o.spans(sender.Add)
 	if err != nil {
 		return err
 	}
@@ -53,13 +52,21 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var running sync.WaitGroup
-	running.Go(func() { sender.run(sending) })
+	running.Go(func() { sender.Run(sending) })
 	err = s.Run(ctx, sink)
 	stop()
 	running.Wait()
 	summary(a.err, s.Summary())
-	fmt.Fprintln(a.err, sender.finish(context.WithoutCancel(ctx)))
+	fmt.Fprintln(a.err, sentSpans(sender.Finish(context.WithoutCancel(ctx))))
 	return errors.Join(err, s.Close())
+}
+
+func sentSpans(sent, dropped int) string {
+	text := count(sent, "span", "spans") + " sent"
+	if dropped > 0 {
+		text += fmt.Sprintf(", %d dropped", dropped)
+	}
+	return text
 }
 
 // spanExport writes the spans of a recording to a file, or sends them, or both.
@@ -85,7 +92,7 @@ func (o *traceOptions) exportSpans(ctx context.Context, w io.Writer) (exportSink
 }
 
 func (x *spanExport) write(spans []*tracepb.ResourceSpans) error {
-	x.count += countSpans(spans)
+	x.count += export.CountSpans(spans)
 	if x.client != nil {
 		if err := x.client.UploadTraces(x.ctx, spans); err != nil {
 			return postern.Errorf(postern.Unavailable, "the collector does not take spans: %w", err)
@@ -135,165 +142,4 @@ func otlpClient(ctx context.Context, address string) (otlptrace.Client, error) {
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
-}
-
-// maxSpansWaiting bounds the memory that spans take while the collector is away:
-// some 3 KiB each.
-const maxSpansWaiting = 1 << 14
-
-// spanSender sends spans to a collector while a trace goes on, which never waits
-// for it: what does not fit is dropped, and counted.
-type spanSender struct {
-	client  otlptrace.Client
-	warn    io.Writer
-	mu      sync.Mutex
-	waiting []*tracepb.ResourceSpans
-	count   int // spans in waiting
-	sent    int
-	dropped int
-	more    chan struct{} // something waits
-}
-
-func newSpanSender(c otlptrace.Client, warn io.Writer) *spanSender {
-	return &spanSender{client: c, warn: warn, more: make(chan struct{}, 1)}
-}
-
-// add takes spans. It does not wait.
-func (s *spanSender) add(spans []*tracepb.ResourceSpans) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := countSpans(spans); s.count+n <= maxSpansWaiting {
-		s.waiting, s.count = append(s.waiting, spans...), s.count+n
-	} else {
-		s.dropped += n
-	}
-	select {
-	case s.more <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-func countSpans(spans []*tracepb.ResourceSpans) int {
-	n := 0
-	for _, rs := range spans {
-		for _, ss := range rs.ScopeSpans {
-			n += len(ss.Spans)
-		}
-	}
-	return n
-}
-
-// run sends until ctx ends: a second after something came, or when it is enough
-// for a request.
-func (s *spanSender) run(ctx context.Context) {
-	var later <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.more:
-			if s.held() < maxRequest {
-				if later == nil {
-					later = time.After(time.Second)
-				}
-				continue
-			}
-		case <-later:
-		}
-		later = nil
-		s.send(ctx)
-	}
-}
-
-func (s *spanSender) held() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count
-}
-
-// maxRequest is how many spans go in one request, if they are gathered that finely.
-const maxRequest = 512
-
-// take returns the spans that have waited longest.
-func (s *spanSender) take() (spans []*tracepb.ResourceSpans, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.waiting) > 0 && n < maxRequest {
-		spans = append(spans, s.waiting[0])
-		n += countSpans(s.waiting[:1])
-		s.waiting = s.waiting[1:]
-	}
-	return spans, n
-}
-
-// done says what became of n spans that were taken: with an error they wait on if
-// there was no time for more.
-func (s *spanSender) done(spans []*tracepb.ResourceSpans, n int, err error, ended bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
-		s.sent += n
-	case ended:
-		s.waiting = append(spans, s.waiting...)
-		return
-	default:
-		s.dropped += n
-	}
-	s.count -= n
-}
-
-// send sends what waits until nothing does or ctx ends. While the collector cannot
-// be reached it tries again; what the collector refuses is dropped.
-func (s *spanSender) send(ctx context.Context) {
-	for {
-		spans, n := s.take()
-		if n == 0 {
-			return
-		}
-		err := s.client.UploadTraces(ctx, spans)
-		for wait := time.Second; unreachable(err) && ctx.Err() == nil; wait = min(2*wait, 15*time.Second) {
-			if wait == time.Second {
-				fmt.Fprintf(s.warn, "warning: spans wait for the collector: %v\n", err)
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(wait):
-				err = s.client.UploadTraces(ctx, spans)
-			}
-		}
-		ended := ctx.Err() != nil
-		s.done(spans, n, err, ended)
-		if ended {
-			return
-		}
-		if err != nil {
-			fmt.Fprintf(s.warn, "warning: %s dropped: %v\n", count(n, "span", "spans"), err)
-		}
-	}
-}
-
-// unreachable reports whether nobody answered.
-func unreachable(err error) bool {
-	var op *net.OpError
-	var dns *net.DNSError
-	return errors.As(err, &op) || errors.As(err, &dns)
-}
-
-// endWait is how long the end waits for the collector.
-const endWait = 5 * time.Second
-
-// finish sends what is left, for a while, and says how it went.
-func (s *spanSender) finish(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, endWait)
-	defer cancel()
-	s.send(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	text := count(s.sent, "span", "spans") + " sent"
-	if lost := s.dropped + s.count; lost > 0 {
-		text += fmt.Sprintf(", %d dropped", lost)
-	}
-	return text
 }

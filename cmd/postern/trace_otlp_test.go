@@ -3,12 +3,10 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"github.com/postern-project/postern/internal/posterntest"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
@@ -186,64 +183,5 @@ func checkSpans(t *testing.T, l *posterntest.Libvirtd, r *receiver) {
 	}
 	if len(r.of("libvirtd", "qmp/set_password")) != 1 || bytes.Contains(r.bytes, []byte("sesame")) {
 		t.Error("a password is told, or what set it is not")
-	}
-}
-
-// absent is a collector that nobody answers for until it is back.
-type absent struct {
-	mu    sync.Mutex
-	back  bool
-	taken int
-}
-
-func (*absent) Start(context.Context) error { return nil }
-func (*absent) Stop(context.Context) error  { return nil }
-
-func (c *absent) UploadTraces(_ context.Context, spans []*tracepb.ResourceSpans) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.back {
-		return &net.OpError{Op: "dial", Err: errors.New("connection refused")}
-	}
-	c.taken += countSpans(spans)
-	return nil
-}
-
-// TestSpansWhileTheCollectorIsAway: the trace goes on; so many spans wait, and the
-// rest is dropped and told.
-func TestSpansWhileTheCollectorIsAway(t *testing.T) {
-	const batch, batches = 256, maxSpansWaiting/256 + 10
-	for name, back := range map[string]bool{"it comes back": true, "it stays away": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var warnings bytes.Buffer
-				c := &absent{}
-				s := newSpanSender(c, &warnings)
-				ctx, stop := context.WithCancel(t.Context())
-				var running sync.WaitGroup
-				running.Go(func() { s.run(ctx) })
-				for range batches {
-					if err := s.add([]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: make([]*tracepb.Span, batch)}}}}); err != nil {
-						t.Fatal(err)
-					}
-				}
-				synctest.Wait()
-				c.mu.Lock()
-				c.back = back
-				c.mu.Unlock()
-				stop()
-				running.Wait()
-				got, want := s.finish(t.Context()), "0 spans sent, 18944 dropped"
-				if back {
-					want = "16384 spans sent, 2560 dropped"
-				}
-				if got != want || back && c.taken != maxSpansWaiting {
-					t.Errorf("%q with %d taken, want %q", got, c.taken, want)
-				}
-				if n := strings.Count(warnings.String(), "spans wait for the collector"); n == 0 {
-					t.Errorf("nobody is told: %s", warnings.String())
-				}
-			})
-		})
 	}
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/record"
-	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/term"
 )
 
@@ -83,12 +82,12 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	unwound := o.unwind(&cfg, w)
+	unwound := capture.Unwind(&cfg, w)
 	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), closer())
 	}
-	unwound.watch(s)
+	unwound.Watch(s)
 	ready(a.err, s)
 	err = w.Begin(system.Monotonic(), time.Now())
 	if err == nil {
@@ -113,46 +112,6 @@ func (o *traceOptions) warn(w io.Writer) {
 	}
 }
 
-// unwound is a sink whose events have their stacks unwound, where that is asked
-// for: behind the session, which so is in time to look at processes that live for
-// milliseconds.
-type unwound struct {
-	event.Sink
-	unwinder *stack.Unwinder // nil without stacks
-	behind   *capture.Async
-}
-
-func (o *traceOptions) unwind(c *capture.Config, next event.Sink) *unwound {
-	if !o.stack {
-		return &unwound{Sink: next}
-	}
-	u := stack.New(stack.Config{})
-	b := capture.NewAsync(next, u.Unwind)
-	c.Stacked = u.Meet
-	return &unwound{Sink: b, unwinder: u, behind: b}
-}
-
-// watch prepares for stacks of the processes that are there.
-func (u *unwound) watch(s *capture.Session) {
-	if u.unwinder == nil {
-		return
-	}
-	for _, l := range s.Libraries() {
-		for _, pid := range l.PIDs {
-			_ = u.unwinder.Watch(pid) // one that has gone has no stacks
-		}
-	}
-}
-
-// Close waits until the next sink has all events.
-func (u *unwound) Close() error {
-	if u.unwinder == nil {
-		return nil
-	}
-	defer u.unwinder.Close()
-	return u.behind.Close()
-}
-
 func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
 	cfg, err := o.config()
 	if err != nil {
@@ -167,13 +126,13 @@ func (o *traceOptions) record(ctx context.Context, a *app, file string, limit in
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	unwound := o.unwind(&cfg, recorder)
+	unwound := capture.Unwind(&cfg, recorder)
 	cfg.Record = unwound
 	s, err := capture.Start(cfg)
 	if err != nil {
 		return errors.Join(err, unwound.Close(), f.Close(), os.Remove(file))
 	}
-	unwound.watch(s)
+	unwound.Watch(s)
 	ready(a.err, s)
 	err = s.Run(ctx, recordSink{unwound})
 	if cerr := unwound.Close(); err == nil {
