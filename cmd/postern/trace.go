@@ -32,6 +32,7 @@ type traceOptions struct {
 	format, output, with string
 	json, full, secrets  bool
 	stack                bool
+	messages, verbose    bool
 	payload, buffer      byteSize
 	collector, host      string // of OpenTelemetry
 
@@ -70,8 +71,8 @@ func (o *traceOptions) stacks(c *cobra.Command, what string) {
 	c.Flags().BoolVar(&o.stack, "stack", false, what+" the user stack of every event")
 }
 
-// messages adds the filters on RPC messages.
-func (o *traceOptions) messages(c *cobra.Command) {
+// rpc adds the filters on RPC messages.
+func (o *traceOptions) rpc(c *cobra.Command) {
 	f := c.Flags()
 	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `ADDRESS` that events show")
 	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `NAME` or number")
@@ -83,9 +84,12 @@ func (o *traceOptions) messages(c *cobra.Command) {
 	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
 }
 
-// tree adds the flag for what calls led to.
-func (o *traceOptions) tree(c *cobra.Command) {
-	c.Flags().StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
+// lines adds the flags that say what a line for people is.
+func (o *traceOptions) lines(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&o.messages, "messages", false, "show each message by itself, on both sides, not a line a call; --type and --stack do, too")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")
+	f.StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
 }
 
 func newTraceRPC(a *app) *cobra.Command {
@@ -93,9 +97,13 @@ func newTraceRPC(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rpc",
 		Short: "Show RPC messages of clients and daemons, with their payloads",
-		Long: `Show every RPC message that libvirt's clients and daemons send and receive on
-this host, with connections, authentication, TLS, keepalive and streams. Replies
-carry how long the call took. Messages on encrypted connections are shown in
+		Long: `Show the calls that libvirt's clients make on this host: a line for each when it is
+answered, with who made it, arguments, result and how long the daemon took; and
+events that daemons send. With --messages each message is shown by itself as each
+side sends and reads it, with the packets of streams; with --verbose also sockets,
+keepalive, TLS and how connections are set up. With --slower a call is shown as soon
+as it has run for that long, and again with its answer; what is still open when the
+trace ends is shown as open. Messages on encrypted connections are shown in
 clear; secrets in them are masked.
 
 With --otlp each call becomes a span, which goes to an OpenTelemetry collector;
@@ -120,8 +128,8 @@ collector is away they wait in memory; what does not fit is dropped, and counted
 		},
 	}
 	o.choose(c)
-	o.messages(c)
-	o.tree(c)
+	o.rpc(c)
+	o.lines(c)
 	o.capture(c)
 	o.stacks(c, "show")
 	o.show(c)
@@ -217,8 +225,8 @@ func newTraceReplay(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
 	}
 	o.choose(c)
-	o.messages(c)
-	o.tree(c)
+	o.rpc(c)
+	o.lines(c)
 	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
 	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event, as far as they were recorded")
 	o.show(c)

@@ -51,7 +51,7 @@ OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
 	}
 	o.choose(c)
-	o.messages(c)
+	o.rpc(c)
 	f := c.Flags()
 	f.StringVar(&o.format, "format", "pcapng", "the `FORMAT` to write: pcapng, pprof, otlp")
 	f.StringVarP(&o.output, "out", "o", "", "the `FILE` to write")

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/usdt"
 	"github.com/spf13/cobra"
 )
 
@@ -17,9 +20,10 @@ func newTraceProbes(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "probes",
 		Short: "List libvirt's files and the probes in them",
-		Long: `List every file of libvirt's that a process of this host has mapped or that
+		Long: `List every file of libvirt with probes that a process of this host has mapped or that
 stands in its usual place, its build and how many probes it carries, and which of
-the probes that Postern knows are missing. With --all each place of each probe.`,
+the probes that libvirt has in its sources are missing. With --all each place of each
+probe, and the files that hold none.`,
 		Example: `  postern trace probes
   postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
 		Args: usageArgs(cobra.NoArgs),
@@ -32,6 +36,9 @@ the probes that Postern knows are missing. With --all each place of each probe.`
 			if err != nil {
 				return err
 			}
+			if !all {
+				libs = withProbes(libs)
+			}
 			if asJSON {
 				return printJSON(a.out, probeList(libs))
 			}
@@ -42,8 +49,13 @@ the probes that Postern knows are missing. With --all each place of each probe.`
 	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
 	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s")
 	f.BoolVar(&asJSON, "json", false, "write JSON")
-	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments")
+	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments, and files without probes")
 	return c
+}
+
+// withProbes leaves out the files that were read and hold no probe.
+func withProbes(libs []*capture.Library) []*capture.Library {
+	return slices.DeleteFunc(libs, func(l *capture.Library) bool { return errors.Is(l.Err, usdt.ErrNoProbes) })
 }
 
 func printProbes(w io.Writer, libs []*capture.Library, all bool) error {

@@ -21,7 +21,8 @@ import (
 
 // writer opens the output and the format. The returned function closes it.
 func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
-	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu"}
+	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu",
+		Messages: o.messages || o.stack || len(o.types) > 0, Verbose: o.verbose || o.stack}
 	if o.json {
 		c.Format = format.JSON
 	}
@@ -34,13 +35,25 @@ func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
 		}
 		w, closer = f, f.Close
 	} else if f, ok := a.out.(*os.File); ok {
-		c.Color = term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == ""
+		o.terminal(&c, f)
 	}
 	fw, err := format.New(w, c)
 	if err != nil {
 		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
 	}
 	return fw, closer, nil
+}
+
+// terminal fits what is written to a terminal.
+func (o *traceOptions) terminal(c *format.Config, f *os.File) {
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return // none
+	}
+	c.Color = os.Getenv("NO_COLOR") == ""
+	if !o.full {
+		c.Width = width
+	}
 }
 
 // createPrivate makes a file to write payloads to. One that is there stays.

@@ -95,6 +95,7 @@ func TestTrace(t *testing.T) {
 	t.Run("events script", func(t *testing.T) { traceEventsScript(t, l) })
 	t.Run("qemu script", func(t *testing.T) { traceQEMUScript(t, l) })
 	t.Run("people", func(t *testing.T) { tracePeople(t, l) })
+	t.Run("calls", func(t *testing.T) { traceCalls(t, l) })
 	t.Run("json", func(t *testing.T) { traceJSON(t, l) })
 	t.Run("filters", func(t *testing.T) { traceFilters(t, l) })
 	t.Run("record and replay", func(t *testing.T) { traceRecord(t, l) })
@@ -242,7 +243,7 @@ func tracePeople(t *testing.T, l *posterntest.Libvirtd) {
 			t.Errorf("virsh as nobody: %v: %s", err, out)
 		}
 		_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
-	}, "rpc", "--with", "qemu")
+	}, "rpc", "--with", "qemu", "--messages")
 	for _, want := range []string{
 		`>S nobody virsh\[\d+\] +remote\.domain_lookup_by_name\(name="vm1"\)`,
 		`<S nobody virsh\[\d+\] +remote\.domain_get_state ok [\d.]+ [µm]s state=running`,
@@ -254,6 +255,22 @@ func tracePeople(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	if strings.Contains(out, "\x1b") {
 		t.Error("colours without a terminal")
+	}
+}
+
+// traceCalls shows a line a call, also of clients over TCP, and what it hides.
+func traceCalls(t *testing.T, l *posterntest.Libvirtd) {
+	do := func() {
+		virsh(t, l.UnixURI(), "domstate", "vm1")
+		virsh(t, l.TCPURI(), "domstate", "vm1")
+	}
+	shown := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
+	out := traced(t, do, "rpc")
+	if got := len(shown.FindAllString(out, -1)); got != 2 || strings.Contains(out, "connect_open") || strings.Contains(out, "socket") {
+		t.Errorf("%d calls in\n%s", got, out)
+	}
+	if out := traced(t, do, "rpc", "--verbose"); !strings.Contains(out, "remote.connect_open(") || !strings.Contains(out, "connected") {
+		t.Errorf("no connection in\n%s", out)
 	}
 }
 
@@ -303,7 +320,7 @@ func traceFilters(t *testing.T, l *posterntest.Libvirtd) {
 			out := traced(t, func() {
 				virsh(t, l.UnixURI(), "dominfo", "vm1")
 				_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
-			}, append([]string{"rpc"}, c.args...)...)
+			}, append([]string{"rpc", "--messages"}, c.args...)...)
 			got := lines(out, message)
 			for _, line := range got {
 				if !regexp.MustCompile(c.all).MatchString(line) {
@@ -340,10 +357,10 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 		}
 		return out.String()
 	}
-	if out := replay("--with", "qemu", "--procedure", "qemu.*"); !regexp.MustCompile(`(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`).MatchString(out) {
+	if out := replay("--with", "qemu", "--messages", "--procedure", "qemu.*"); !regexp.MustCompile(`(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`).MatchString(out) {
 		t.Errorf("no tree in\n%s", out)
 	}
-	if out := replay("--format", "people"); !regexp.MustCompile(`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`).MatchString(out) {
+	if out := replay("--format", "people", "--verbose"); !regexp.MustCompile(`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`).MatchString(out) {
 		t.Errorf("no connection with its address in\n%.3000s", out)
 	}
 	if out := replay("--json"); !strings.Contains(out, `"seen":`) || strings.Contains(out, `"seen":0,`) {
@@ -480,12 +497,17 @@ func traceProbes(t *testing.T, l *posterntest.Libvirtd) {
 		for _, p := range f.Probes {
 			counts[p.Name]++
 		}
-		if strings.Contains(f.Path, "libvirt_driver_network") && f.Error == "" {
-			t.Errorf("%s has probes", f.Path)
+		if f.Error != "" || len(f.Probes) == 0 || len(f.Missing) > 0 {
+			t.Errorf("%s: %d probes, missing %v: %s", f.Path, len(f.Probes), f.Missing, f.Error)
 		}
 	}
 	if counts["libvirt:rpc_client_msg_tx_queue"] != 2 || counts["libvirt:qemu_monitor_send_msg"] != 1 || counts["libvirt:rpc_server_client_auth_allow"] != 2 {
 		t.Errorf("%v", counts)
+	}
+	out.Reset()
+	if code := run(t.Context(), []string{"trace", "probes", "--pid", strconv.Itoa(l.PID), "--all"}, strings.NewReader(""), &out, &errs); code != 0 ||
+		!regexp.MustCompile(`libvirt_driver_network.*\n.*\n.*\n  no probes: `).MatchString(out.String()) {
+		t.Errorf("exit %d: %s%s", code, out.String(), errs.String())
 	}
 }
 

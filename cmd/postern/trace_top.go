@@ -46,7 +46,7 @@ line of JSON. Times are exact to 9 %.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.choose(c)
-	o.messages(c)
+	o.rpc(c)
 	o.capture(c)
 	f := c.Flags()
 	f.StringVar(&o.by, "by", "procedure", "the `KIND` of a row: procedure, client, domain")

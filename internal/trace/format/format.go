@@ -31,11 +31,16 @@ func Formats() []Format { return []Format{"people", JSON, STP, Raw, Named} }
 // Config says how events are written. Its zero value is for people, without
 // colour.
 type Config struct {
-	Format  Format
-	Color   bool // people: for a terminal
-	Full    bool // payloads, stacks and monitor messages at full length
-	Secrets bool // secrets too
-	Tree    bool // people: below a reply, what was said to QEMU for it
+	Format Format
+	Color  bool // people: for a terminal
+	Width  int  // people: of the terminal, in characters; 0 for lines of any length
+	// Messages shows people each message by itself, on both sides; else a call and its
+	// reply are one line, and packets of streams none.
+	Messages bool
+	Verbose  bool // people: sockets, keepalive and how connections are set up, too
+	Full     bool // payloads, stacks and monitor messages at full length
+	Secrets  bool // secrets too
+	Tree     bool // people: below a reply, what was said to QEMU for it
 }
 
 // Validate checks c.
@@ -58,7 +63,10 @@ type Writer struct {
 	begin uint64 // milliseconds of CLOCK_MONOTONIC
 	write func(*event.Event)
 	socks sockets
-	clock clock
+
+	answered map[answer]bool // calls that were shown and whose reply the client has not read
+	daemons  daemons
+	clock    clock
 }
 
 // flushAt is how many bytes are gathered before they are written.
@@ -69,7 +77,7 @@ func New(w io.Writer, c Config) (*Writer, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	f := &Writer{w: w, c: c, style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096)}
+	f := &Writer{answered: map[answer]bool{}, daemons: daemons{}, w: w, c: c, style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096)}
 	if c.Full {
 		f.dec.Limit = 1 << 20 // more than the largest capture can hold
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/tracetest"
 )
@@ -203,29 +204,33 @@ func TestGolden(t *testing.T) {
 		{"session.stp", Config{Format: STP}, session()},
 		{"session.raw", Config{Format: Raw}, session()},
 		{"session.named", Config{Format: Named}, session()},
-		{"session.people", Config{}, session()},
+		{"session.people", loud, session()},
 		{"session.json", Config{Format: JSON}, session()},
 		{"loop.stp", Config{Format: STP}, loop()},
-		{"loop.people", Config{}, loop()},
+		{"loop.people", loud, loop()},
 		{"loop.json", Config{Format: JSON}, loop()},
 		{"monitor.stp", Config{Format: STP}, monitor()},
-		{"monitor.people", Config{}, monitor()},
+		{"monitor.people", loud, monitor()},
 		{"monitor.json", Config{Format: JSON}, monitor()},
 		{"secrets.stp", Config{Format: STP, Secrets: true}, monitor()},
 		{"odd.stp", Config{Format: STP}, odd()},
+		{"calls.people", Config{}, joined(append(session(), rest()...))},
+		{"tree.people", Config{Tree: true}, start()},
+		{"narrow.people", Config{Width: 80, Color: true}, joined(session())},
+		{"daemons.people", Config{}, joined(several())},
 		{"open.people", Config{}, open()},
 		{"open.json", Config{Format: JSON}, open()},
-		{"odd.people", Config{}, odd()},
+		{"odd.people", loud, odd()},
 		{"odd.json", Config{Format: JSON}, odd()},
-		{"odd.full", Config{Full: true}, odd()},
-		{"rest.people", Config{}, rest()},
+		{"odd.full", Config{Full: true, Messages: true, Verbose: true}, odd()},
+		{"rest.people", loud, rest()},
 		{"rest.json", Config{Format: JSON}, rest()},
 		{"rest.stp", Config{Format: STP}, rest()},
-		{"start.people", Config{Tree: true}, start()},
+		{"start.people", Config{Tree: true, Messages: true, Verbose: true}, start()},
 		{"start.json", Config{Format: JSON}, start()},
-		{"color.people", Config{Color: true, Tree: true}, everything},
+		{"color.people", Config{Color: true, Tree: true, Messages: true, Verbose: true}, everything},
 		{"stack.raw", Config{Format: Raw}, []*event.Event{stacked}},
-		{"stack.people", Config{}, []*event.Event{stacked}},
+		{"stack.people", loud, []*event.Event{stacked}},
 		{"stack.json", Config{Format: JSON}, []*event.Event{stacked}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -301,6 +306,32 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+// joined returns events joined to their calls, as a session hands them on.
+func joined(events []*event.Event) []*event.Event {
+	c := &tracetest.Collector{}
+	p := correlate.New(correlate.Filter{}, false)
+	for _, e := range events {
+		_ = p.Event(e, c) // the sink fails never
+	}
+	var all []*event.Event
+	for _, e := range c.All() {
+		all = append(all, &e)
+	}
+	return all
+}
+
+// loud shows all that there is.
+var loud = Config{Messages: true, Verbose: true}
+
+// several is the session, and the same call to another daemon.
+func several() []*event.Event {
+	all := session()
+	call, reply := message(2700, event.ServerRx, 22, 0, 0, 9, word(5)), message(2701, event.ServerTx, 22, 1, 1, 9, noDomain)
+	call.PID, call.TID, call.Comm = 900, 900, "virtqemud"
+	reply.PID, reply.TID, reply.Comm = 900, 901, "prio-rpc-virtqe"
+	return append(all, call, reply)
 }
 
 // open is one call without an answer, as it becomes slow, as the trace ends, and as

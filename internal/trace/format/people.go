@@ -35,7 +35,7 @@ const (
 	textMax  = 200 // bytes shown of a monitor's message
 )
 
-// people writes an event for a reader:
+// people writes an event for a reader, here each message by itself:
 //
 //	15:04:05.123456 C> virsh[4711]        remote.domain_lookup_by_name(name="vm1")
 //	15:04:05.123890 <S root virsh[4711]   remote.domain_lookup_by_name ok 402 µs dom={name="vm1", …}
@@ -49,10 +49,16 @@ func (f *Writer) people(e *event.Event) {
 		f.lost(e)
 		return
 	}
+	f.daemons.see(e)
+	if f.quiet(e) {
+		return
+	}
 	n := len(f.buf)
 	f.buf = append(f.clock.append(f.paint(f.buf, dim), e.Wall), ' ')
 	f.buf = f.paint(f.buf, 0)
 	switch {
+	case e.Kind.RPC() && !f.c.Messages && libvirt.Type(e.Type).IsReply():
+		f.call(e)
 	case e.Kind.RPC():
 		f.message(e)
 	case e.Kind == event.MonitorSend || e.Kind == event.MonitorReply || e.Kind == event.MonitorEvent:
@@ -67,6 +73,7 @@ func (f *Writer) people(e *event.Event) {
 			return
 		}
 	}
+	f.fit(n)
 	f.buf = append(f.buf, '\n')
 	if f.c.Tree && e.Kind.RPC() && libvirt.Type(e.Type).IsReply() && e.Call != nil {
 		f.tree(e.Call)
@@ -118,7 +125,7 @@ var sides = [...]string{
 func (f *Writer) message(e *event.Event) {
 	m := f.decode(e)
 	b := append(f.paint(f.buf, blue), sides[e.Kind]...)
-	b = f.subject(f.paint(b, 0), e)
+	b = f.daemon(f.subject(f.paint(b, 0), e), e)
 	failed := m.Status == libvirt.Failed
 	switch {
 	case m.Type.IsCall():
@@ -138,15 +145,7 @@ func (f *Writer) message(e *event.Event) {
 		b = f.body(append(b, '('), m, e)
 		b = append(b, ')')
 	case m.Type.IsReply():
-		if failed {
-			b = append(b, " failed"...)
-		} else {
-			b = append(b, " ok"...)
-		}
-		if e.Took > 0 {
-			b = took(append(b, ' '), e.Took)
-		}
-		b = f.body(append(b, ' '), m, e)
+		b = f.outcome(b, m, e)
 	default:
 		b = append(append(b, ' '), m.Type.String()...)
 		if m.Type != libvirt.Event {
@@ -163,8 +162,12 @@ func (f *Writer) message(e *event.Event) {
 // unanswered tells of a call without an answer.
 func (f *Writer) unanswered(e *event.Event) {
 	m := f.decode(e)
-	b := append(f.paint(f.buf, blue), map[bool]string{true: ">S ", false: "C> "}[e.Server()]...)
-	b = f.subject(f.paint(b, 0), e)
+	b := f.buf
+	if f.c.Messages {
+		b = append(f.paint(b, blue), map[bool]string{true: ">S ", false: "C> "}[e.Server()]...)
+		b = f.paint(b, 0)
+	}
+	b = f.daemon(f.subject(b, e), e)
 	b = append(append(f.paint(b, yellow), libvirt.ProgramName(e.Prog)...), '.')
 	b = append(append(b, libvirt.ProcedureName(e.Prog, e.Proc)...), '(')
 	b = append(f.body(b, m, e), ')')
