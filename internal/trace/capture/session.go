@@ -43,6 +43,7 @@ func (c Config) kernel() bpf.Config {
 		for p := range f.Procedures {
 			k.Procedures = append(k.Procedures, p)
 		}
+		k.Procedures = append(k.Procedures, libvirt.SetIdentity) // tells who calls
 	}
 	if k.Types = c.Filter.Types; k.Types&replies != 0 {
 		k.Types |= calls

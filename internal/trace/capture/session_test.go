@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -8,6 +9,8 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace/tracetest"
 )
 
 func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
@@ -199,5 +202,39 @@ func TestConnectionOlderThanTheTracer(t *testing.T) {
 		if e.Peer == nil || e.Peer.PID != cmd.Process.Pid || e.Peer.UID != 0 {
 			t.Fatalf("client: %+v, want pid %d", e.Peer, cmd.Process.Pid)
 		}
+	}
+}
+
+// TestProxyNamesItsClient sets an identity at a real daemon as root, as virtproxyd does.
+func TestProxyNamesItsClient(t *testing.T) {
+	const pid, start, uid = 4711, 77, 1000
+	identity := tracetest.SetIdentity(pid, start, uid, "dan", "dan@EXAMPLE")
+	c, _ := traced(t, Config{Filter: correlate.Filter{
+		Procedures: map[event.Procedure]bool{{Prog: posterntest.RemoteProgram, Proc: posterntest.ProcLibVersion}: true},
+	}}, func(l *posterntest.Libvirtd) {
+		r, err := posterntest.DialRPC("unix", l.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for _, call := range []struct {
+			proc int32
+			args []byte
+		}{{posterntest.ProcLibVersion, nil}, {libvirt.SetIdentity.Proc, identity}, {posterntest.ProcLibVersion, nil}} {
+			if _, err := r.Call(call.proc, call.args); err != nil {
+				t.Fatalf("procedure %d: %v", call.proc, err)
+			}
+		}
+	})
+	replies := c.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx })
+	if len(replies) != 2 {
+		t.Fatalf("%d replies", len(replies))
+	}
+	if p := replies[0].Peer; p.PID != os.Getpid() || p.Via != 0 {
+		t.Errorf("before: %+v", p)
+	}
+	p := replies[1].Peer
+	if p.PID != pid || p.Start != start || p.UID != uid || p.User != "dan" || p.SASLName != "dan@EXAMPLE" || p.Via != os.Getpid() {
+		t.Errorf("after: %+v", p)
 	}
 }

@@ -3,6 +3,7 @@ package correlate
 import (
 	"bytes"
 	"container/list"
+	"maps"
 	"strings"
 	"time"
 
@@ -21,9 +22,12 @@ type joiner struct {
 	threads map[int]*thread
 	mons    map[event.Pointer]*monitorState
 	domain  func(*event.Event) string // of a call's arguments
-	running *list.List                // of *call: may become slow; the oldest first
-	slower  bool                      // keep running
-	dropped []*call                   // their connections have ended; not handed on yet
+	clients map[int]*event.Peer       // local ones, by process
+	serving map[int]bool              // processes that have been seen to be daemons
+	decoder libvirt.Decoder
+	running *list.List // of *call: may become slow; the oldest first
+	slower  bool       // keep running
+	dropped []*call    // their connections have ended; not handed on yet
 }
 
 type socketPair struct{ local, remote string }
@@ -34,6 +38,7 @@ type side struct {
 	server bool
 	addr   socketPair
 	other  *side
+	client *event.Peer // who a proxy has said that it calls for; nil for nobody
 	calls  map[callKey]*call
 }
 
@@ -56,6 +61,7 @@ type call struct {
 // thread is what a thread of a daemon does.
 type thread struct {
 	commands []*event.Command
+	made     []*call // calls that it made itself, since it last answered one
 	comm     string
 	pid      int
 	dispatch event.Event // the last one announced; Kind Unknown when it has returned
@@ -86,7 +92,7 @@ func newJoiner(slower bool, domain func(*event.Event) string) *joiner {
 	return &joiner{
 		links: map[event.Pointer]*side{}, sockets: map[event.Pointer]socketPair{}, tcp: map[socketPair]*side{}, unix: map[int][]*side{},
 		threads: map[int]*thread{}, mons: map[event.Pointer]*monitorState{}, domain: domain,
-		running: list.New(), slower: slower,
+		clients: map[int]*event.Peer{}, serving: map[int]bool{}, running: list.New(), slower: slower,
 	}
 }
 
@@ -132,6 +138,8 @@ func (j *joiner) connect(e *event.Event, s socketPair) *side {
 	l := &side{at: at, server: e.Kind.Server(), addr: s, calls: map[callKey]*call{}}
 	j.links[at] = l
 	if l.server {
+		event.Bound(j.serving)
+		j.serving[e.PID] = true
 		return l
 	}
 	if isTCP(l.addr) {
@@ -184,6 +192,11 @@ func (j *joiner) rpc(e *event.Event) *call {
 		}
 		l = j.connect(e, s)
 	}
+	if l.server {
+		if j.meet(e.Peer); l.client != nil {
+			e.Peer = l.client
+		}
+	}
 	key := callKey{e.Prog, e.Proc, e.Serial}
 	switch t := libvirt.Type(e.Type); {
 	case t.IsCall():
@@ -215,6 +228,9 @@ func (j *joiner) begin(l *side, key callKey, e *event.Event) *call {
 		c.serverRx, c.Peer = e.Mono, e.Peer
 	} else {
 		c.clientTx = e.Mono
+		if j.serving[e.PID] {
+			j.forwards(e.TID, c)
+		}
 	}
 	c.noted(e)
 	if j.slower && c.place == nil {
@@ -285,6 +301,10 @@ func (j *joiner) end(l *side, key callKey, e *event.Event) *call {
 			c.Service = e.Took
 		}
 		c.Monitor = j.collect(e.TID)
+		c.Forwarded = j.forwarded(e.TID, c)
+		if (event.Procedure{Prog: e.Prog, Proc: e.Proc}) == libvirt.SetIdentity {
+			j.believe(l, c, e)
+		}
 	} else {
 		e.Took = span(c.clientTx, e.Mono)
 		if c.serverTx != 0 {
@@ -409,6 +429,7 @@ func (j *joiner) serves(pid int) bool {
 func (j *joiner) forget(gone func(pid int) bool) {
 	event.Forget(j.sockets, gone)
 	event.Forget(j.mons, gone)
+	maps.DeleteFunc(j.serving, func(pid int, _ bool) bool { return gone(pid) })
 	j.disconnectAll(func(at event.Pointer) bool { return gone(at.PID) })
 }
 

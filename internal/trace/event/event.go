@@ -213,6 +213,10 @@ type Peer struct {
 	Remote   string
 	TLSName  string // distinguished name of the client's certificate
 	SASLName string // identity after authentication
+	SELinux  string // security context, of a client that a proxy has named
+	// Via is the process of the proxy that called for this client, such as virtproxyd,
+	// and named it; 0 for none.
+	Via int
 }
 
 // Call is a call and its reply.
@@ -234,6 +238,7 @@ type Call struct {
 	ArgsLen                 int    // its whole length on the wire
 	Status                  uint32 // of the reply
 	Served                  bool   // a daemon of this host was seen to read it
+	Forwarded               bool   // that daemon made the same call at another, which knows the client too
 	Domain                  string // name of the domain that it is about, where its arguments tell
 	Peer                    *Peer
 	Monitor                 []Command // what was said to QEMU for it, in order; at most 4096

@@ -249,7 +249,8 @@ func (f *Writer) jsonPeer(o object, p *event.Peer) object {
 		command = MaskCommand(command)
 	}
 	o = o.some("command", command).some("local", p.Local).some("remote", p.Remote)
-	return append(o.some("tls_name", p.TLSName).some("sasl_name", p.SASLName), '}')
+	o = o.some("tls_name", p.TLSName).some("sasl_name", p.SASLName).some("selinux", p.SELinux)
+	return append(o.someNum("via", int64(p.Via)), '}')
 }
 
 func (f *Writer) jsonCall(o object, c *event.Call) object {

@@ -1,0 +1,71 @@
+package correlate
+
+import (
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
+)
+
+// believe takes from an answered connect_set_identity who the client of a connection
+// really is. It is believed of a local process that runs as the daemon's own user, as
+// virtproxyd does, and once the daemon has accepted it: anybody else could be lying.
+func (j *joiner) believe(l *side, c *call, e *event.Event) {
+	proxy := c.Peer
+	if libvirt.Status(e.Status) != libvirt.OK || proxy == nil || proxy.PID == 0 || proxy.UID < 0 || proxy.UID != e.UID {
+		return
+	}
+	id, ok := j.decoder.Arguments(&c.Call).Identity()
+	if !ok {
+		return
+	}
+	p := &event.Peer{
+		PID: id.PID, Start: id.Start, UID: id.UID, User: id.User, SASLName: id.SASLName, TLSName: id.TLSName,
+		SELinux: id.SELinux, Via: proxy.PID, Local: proxy.Local, Remote: proxy.Remote,
+	}
+	if known := j.clients[id.PID]; known != nil && known.Start == id.Start {
+		p.Session, p.Command = known.Session, known.Command
+	}
+	l.client = p
+}
+
+// meet remembers a local client, which a proxy may name later.
+func (j *joiner) meet(p *event.Peer) {
+	if p == nil || p.PID == 0 || p.Via != 0 || j.clients[p.PID] == p {
+		return
+	}
+	if len(j.clients) >= maxClients {
+		clear(j.clients)
+	}
+	j.clients[p.PID] = p
+}
+
+// maxClients bounds how many local clients are remembered.
+const maxClients = 1 << 13
+
+// forwards notes what a thread calls while it serves a call.
+func (j *joiner) forwards(tid int, c *call) {
+	t := j.thread(tid)
+	if len(t.made) >= maxMade {
+		t.made = t.made[1:]
+	}
+	t.made = append(t.made, c)
+}
+
+// maxMade bounds how many calls of a thread are remembered.
+const maxMade = 16
+
+// forwarded reports whether the thread that answers a call has made the same one at
+// another daemon, which knows the real client, and forgets what it made.
+func (j *joiner) forwarded(tid int, c *call) bool {
+	t := j.threads[tid]
+	if t == nil {
+		return false
+	}
+	made := t.made
+	t.made = nil
+	for _, m := range made {
+		if m.Prog == c.Prog && m.Proc == c.Proc && m.Served && m.Begin >= c.serverRx && m.Peer != nil && m.Peer.Via == c.first.PID {
+			return true
+		}
+	}
+	return false
+}
