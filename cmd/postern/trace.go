@@ -36,13 +36,13 @@ type traceOptions struct {
 	payload, buffer      byteSize
 	collector, host      string // of OpenTelemetry
 
-	strangers []string // users that this host does not know; set by filter
+	unknownUsers []string // users that this host does not know; set by filter
 }
 
 // show adds the flags that say how events are written.
 func (o *traceOptions) show(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.format, "format", "people", "the `FORMAT` to write: people, json, stp (as SystemTap's example scripts), raw, named")
+	f.StringVar(&o.format, "format", "text", "the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
 	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
 	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead")
 	f.BoolVar(&o.full, "full", false, "show payloads at full length")
@@ -115,17 +115,7 @@ collector is away they wait in memory; what does not fit is dropped, and counted
   postern trace rpc --with qemu --otlp https://collector.example.com:4318
   postern trace rpc --format stp`,
 		Args: usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.collector == "" {
-				return o.run(cmd.Context(), a)
-			}
-			for _, shown := range []string{"format", "json", "out", "full", "show-secrets", "stack"} {
-				if cmd.Flags().Changed(shown) {
-					return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
-				}
-			}
-			return o.send(cmd.Context(), a)
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
 	}
 	o.choose(c)
 	o.rpc(c)
@@ -137,6 +127,19 @@ collector is away they wait in memory; what does not fit is dropped, and counted
 	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in spans (default: its host name)")
 	return c
+}
+
+// rpcTrace shows calls, or sends their spans.
+func (o *traceOptions) rpcTrace(cmd *cobra.Command, a *app) error {
+	if o.collector == "" {
+		return o.run(cmd.Context(), a)
+	}
+	for _, shown := range []string{"format", "json", "out", "full", "show-secrets", "stack", "messages", "verbose"} {
+		if cmd.Flags().Changed(shown) {
+			return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
+		}
+	}
+	return o.send(cmd.Context(), a)
 }
 
 func newTraceEvents(a *app) *cobra.Command {

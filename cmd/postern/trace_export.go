@@ -16,12 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newTraceExport(a *app) *cobra.Command {
-	o := &traceOptions{}
-	c := &cobra.Command{
-		Use:   "export FILE",
-		Short: "Write a recorded trace for other programs",
-		Long: `Write what was recorded, or what the filters choose of it, as other programs read
+const exportLong = `Write what was recorded, or what the filters choose of it, as other programs read
 it. Files are readable by their owner alone.
 
 pcapng: the RPC messages of daemons as a capture, which Wireshark and tshark decode
@@ -40,7 +35,14 @@ linked to one trace, and below the daemon's what was said to QEMU for it. Spans
 have the names of OpenTelemetry's conventions for RPC; a trace's own begin with
 libvirt. and qmp. Secrets are masked. A call without an answer has no span. What a
 collector wants besides the address is taken from the environment:
-OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`,
+OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`
+
+func newTraceExport(a *app) *cobra.Command {
+	o := &traceOptions{}
+	c := &cobra.Command{
+		Use:   "export FILE",
+		Short: "Write a recorded trace for other programs",
+		Long:  exportLong,
 		Example: `  postern trace export -o libvirt.pcapng /tmp/libvirt.trace
   tshark -r libvirt.pcapng -O libvirt
   postern trace export --format pprof -o libvirt.pb.gz /tmp/libvirt.trace

@@ -42,7 +42,7 @@ func (o *traceOptions) config() (capture.Config, error) {
 	if o.payload == 0 {
 		c.Payload = -1
 	}
-	c.Queue = o.json || format.Format(o.format) == format.JSON // people see it with the tree
+	c.Queue = o.json || format.Format(o.format) == format.JSON // text shows it with the tree
 	switch o.with {
 	case "":
 	case "qemu":
@@ -81,7 +81,7 @@ func (o *traceOptions) filter() (correlate.Filter, error) {
 		if u, err := user.Lookup(name); err == nil {
 			f.Users = append(f.Users, u.Uid)
 		} else if _, err := strconv.ParseUint(name, 10, 32); err != nil {
-			o.strangers = append(o.strangers, name)
+			o.unknownUsers = append(o.unknownUsers, name)
 		}
 	}
 	if f.Types, err = bits("--type", o.types, map[string]uint32{"call": 1<<0 | 1<<4, "reply": 1<<1 | 1<<5, "event": 1 << 2, "message": 1 << 2, "stream": 1 << 3, "hole": 1 << 6}); err != nil {

@@ -12,9 +12,9 @@ func TestTraceFlags(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"rpc --buffer 3", "--buffer 3 is not between 256KiB and 1GiB"},
 		{"rpc --buffer 2G", "--buffer 2GiB is not between 256KiB and 1GiB"},
-		{"rpc --buffer much", "not a number of bytes such as 4MiB"},
+		{"rpc --buffer much", "not a size such as 4MiB"},
 		{"rpc --payload 65K", "--payload 65KiB is more than 64KiB"},
-		{"rpc --payload -1", "not a number of bytes"},
+		{"rpc --payload -1", "not a size"},
 		{"rpc --slower -1s", "not negative"},
 		{"rpc --pid 0", "not a process number"},
 		{"rpc --connection x", "not an address"},

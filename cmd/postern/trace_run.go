@@ -120,7 +120,7 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 // warn says of users that this host does not know, which may be a slip, what they
 // can still mean.
 func (o *traceOptions) warn(w io.Writer) {
-	for _, name := range o.strangers {
+	for _, name := range o.unknownUsers {
 		fmt.Fprintf(w, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
 	}
 }

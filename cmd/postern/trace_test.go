@@ -94,7 +94,7 @@ func TestTrace(t *testing.T) {
 	t.Run("monitor script", func(t *testing.T) { traceRPCScript(t, l) })
 	t.Run("events script", func(t *testing.T) { traceEventsScript(t, l) })
 	t.Run("qemu script", func(t *testing.T) { traceQEMUScript(t, l) })
-	t.Run("people", func(t *testing.T) { tracePeople(t, l) })
+	t.Run("text", func(t *testing.T) { traceText(t, l) })
 	t.Run("calls", func(t *testing.T) { traceCalls(t, l) })
 	t.Run("json", func(t *testing.T) { traceJSON(t, l) })
 	t.Run("filters", func(t *testing.T) { traceFilters(t, l) })
@@ -236,7 +236,7 @@ func traceQEMUScript(t *testing.T, l *posterntest.Libvirtd) {
 	}
 }
 
-func tracePeople(t *testing.T, l *posterntest.Libvirtd) {
+func traceText(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
 		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(), "domstate", "vm1")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -360,7 +360,7 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	if out := replay("--with", "qemu", "--messages", "--procedure", "qemu.*"); !regexp.MustCompile(`(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`).MatchString(out) {
 		t.Errorf("no tree in\n%s", out)
 	}
-	if out := replay("--format", "people", "--verbose"); !regexp.MustCompile(`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`).MatchString(out) {
+	if out := replay("--format", "text", "--verbose"); !regexp.MustCompile(`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`).MatchString(out) {
 		t.Errorf("no connection with its address in\n%.3000s", out)
 	}
 	if out := replay("--json"); !strings.Contains(out, `"seen":`) || strings.Contains(out, `"seen":0,`) {
@@ -540,7 +540,7 @@ func traceSecrets(t *testing.T, l *posterntest.Libvirtd) {
 		virsh(t, l.UnixURI(), "secret-set-value", id, value)
 		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"set_password","arguments":{"protocol":"vnc","password":"`+encoded+`"}}`)
 	}
-	for _, format := range []string{"people", "json", "stp"} {
+	for _, format := range []string{"text", "json", "stp"} {
 		for _, what := range []string{"rpc", "qemu"} {
 			out := traced(t, do, what, "--format", format, "--full")
 			if strings.Contains(out, encoded) || strings.Contains(out, value) {

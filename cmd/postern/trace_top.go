@@ -58,24 +58,10 @@ line of JSON. Times are exact to 9 %.`,
 }
 
 func (o *topOptions) run(ctx context.Context, a *app) error {
-	if !slices.Contains(format.Orders, o.order) {
-		return postern.Errorf(postern.Invalid, "--order %s is none of %s", o.order, strings.Join(format.Orders, ", "))
-	}
-	if o.interval < 100*time.Millisecond || o.count < 0 {
-		return postern.Errorf(postern.Invalid, "--interval is at least 100ms, and --count not negative")
-	}
-	tally, err := format.NewTally(format.By(o.by))
+	tally, cfg, err := o.check()
 	if err != nil {
 		return err
 	}
-	if o.by == string(format.ByDomain) && len(o.domains) == 0 {
-		o.domains = []string{"*"} // look for them in the messages
-	}
-	cfg, err := o.config()
-	if err != nil {
-		return err
-	}
-	cfg.Queue = true
 	o.warn(a.err)
 	s, err := capture.Start(cfg)
 	if err != nil {
@@ -84,7 +70,6 @@ func (o *topOptions) run(ctx context.Context, a *app) error {
 	ready(a.err, s)
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	m := &topModel{topOptions: o, tally: tally, began: time.Now()}
 	var traced error
 	ended := make(chan struct{})
 	go func() {
@@ -92,18 +77,45 @@ func (o *topOptions) run(ctx context.Context, a *app) error {
 		close(ended)
 		stop()
 	}()
-	if out, ok := a.out.(*os.File); ok && term.IsTerminal(int(out.Fd())) && !o.json {
-		_, err = tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(out)).Run()
-		if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
-			err = nil // it was told to end
-		}
-	} else {
-		err = m.print(ctx, a.out, ended)
-	}
+	m := &topModel{topOptions: o, tally: tally, began: time.Now()}
+	err = m.show(ctx, a, ended)
 	stop()
 	<-ended
 	summary(a.err, s.Summary())
 	return errors.Join(err, traced, s.Close())
+}
+
+// check turns the flags into what is counted and watched.
+func (o *topOptions) check() (*format.Tally, capture.Config, error) {
+	if !slices.Contains(format.Orders, o.order) {
+		return nil, capture.Config{}, postern.Errorf(postern.Invalid, "--order %s is none of %s", o.order, strings.Join(format.Orders, ", "))
+	}
+	if o.interval < 100*time.Millisecond || o.count < 0 {
+		return nil, capture.Config{}, postern.Errorf(postern.Invalid, "--interval is at least 100ms, and --count not negative")
+	}
+	tally, err := format.NewTally(format.By(o.by))
+	if err != nil {
+		return nil, capture.Config{}, err
+	}
+	if o.by == string(format.ByDomain) && len(o.domains) == 0 {
+		o.domains = []string{"*"} // look for them in the messages
+	}
+	cfg, err := o.config()
+	cfg.Queue = true
+	return tally, cfg, err
+}
+
+// show shows the table until ctx ends, the reader ends it, or all intervals are over.
+func (m *topModel) show(ctx context.Context, a *app, ended <-chan struct{}) error {
+	out, ok := a.out.(*os.File)
+	if !ok || !term.IsTerminal(int(out.Fd())) || m.json {
+		return m.print(ctx, a.out, ended)
+	}
+	_, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(a.in), tea.WithOutput(out)).Run()
+	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
+		return nil // it was told to end
+	}
+	return err
 }
 
 // topModel is the table on a terminal.

@@ -81,10 +81,10 @@ func (r *Record) Peer() (pid, uid int, ok bool) {
 	return int(uint32(r.Since)), int(r.Since >> 32), uint32(r.Since) != 0
 }
 
-// Hidden returns of an IsRegs record where a function that the thread was in, and
+// Return returns of an IsRegs record where a function that the thread was in, and
 // whose return is watched, would return to, and the stack pointer then; zeros for
 // none.
-func (r *Record) Hidden() (pc, sp uint64) { return r.Args[0], r.Args[1] }
+func (r *Record) Return() (pc, sp uint64) { return r.Args[0], r.Args[1] }
 
 // RegsSize is how many bytes of registers begin the data of a IsRegs record.
 func RegsSize() int {

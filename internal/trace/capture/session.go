@@ -336,7 +336,7 @@ func (s *Session) idle(sink event.Sink) error {
 	}
 	if uint32(s.kernel.Lost()) != s.source.lost {
 		s.source.lost = uint32(s.kernel.Lost())
-		s.source.tellLosses()
+		s.source.reportLosses()
 	}
 	for len(s.source.out) > 0 {
 		e := s.source.out[0]
@@ -353,7 +353,7 @@ func (s *Session) idle(sink event.Sink) error {
 		}
 	}
 	for _, pid := range s.ended.take() {
-		if err := s.tellGone(pid, now, sink); err != nil {
+		if err := s.reportGone(pid, now, sink); err != nil {
 			return err
 		}
 	}
@@ -364,8 +364,8 @@ func (s *Session) idle(sink event.Sink) error {
 	return sink.Idle()
 }
 
-// tellGone hands on that a daemon is no more. Clients end all the time.
-func (s *Session) tellGone(pid int, now uint64, sink event.Sink) error {
+// reportGone hands on that a daemon is no more. Clients end all the time.
+func (s *Session) reportGone(pid int, now uint64, sink event.Sink) error {
 	if !s.pipeline.Serves(pid) {
 		return nil
 	}

@@ -39,7 +39,7 @@ type name struct {
 
 type stackCopy struct {
 	regs, stack []byte
-	hidden      event.Hidden
+	ret         event.Return
 }
 
 // siteState is what the reader knows of a site.
@@ -81,7 +81,7 @@ func (s *source) next() *event.Event {
 			return nil
 		}
 		if s.record.What == bpf.IsThread {
-			s.meet()
+			s.nameThread()
 			continue
 		}
 		st := s.site(uint32(s.record.Site))
@@ -95,7 +95,7 @@ func (s *source) next() *event.Event {
 		s.fill(st)
 		if s.record.Lost != s.lost {
 			s.lost = s.record.Lost
-			if s.tellLosses(); len(s.out) > 0 {
+			if s.reportLosses(); len(s.out) > 0 {
 				s.out = append(s.out, s.ownEvent())
 				continue
 			}
@@ -134,7 +134,7 @@ func (s *source) keepStack() {
 		clear(s.stacks)
 	}
 	c := stackCopy{regs: data[:n:n], stack: data[n:]}
-	c.hidden.PC, c.hidden.SP = s.record.Hidden()
+	c.ret.PC, c.ret.SP = s.record.Return()
 	s.stacks[s.record.TID] = c
 }
 
@@ -171,7 +171,7 @@ func (s *source) fill(st *siteState) {
 		}
 	}
 	if c, ok := s.stacks[r.TID]; ok {
-		e.Regs, e.Stack, e.Hidden = c.regs, c.stack, c.hidden
+		e.Regs, e.Stack, e.Return = c.regs, c.stack, c.ret
 		delete(s.stacks, r.TID)
 	}
 }
@@ -274,9 +274,9 @@ func (s *source) warn(text string) {
 	s.out = append(s.out, event.Event{Kind: event.Warning, Mono: now, Wall: s.clock.wall(now), Strings: []string{text}})
 }
 
-// tellLosses queues a notice for every process and probe that lost more than was
+// reportLosses queues a notice for every process and probe that lost more than was
 // told before.
-func (s *source) tellLosses() {
+func (s *source) reportLosses() {
 	losses, err := s.kernel.Losses()
 	if err != nil {
 		s.warn(err.Error())
@@ -297,9 +297,9 @@ func (s *source) tellLosses() {
 	}
 }
 
-// meet notes who a thread is: the kernel tells it before the thread's first event
+// nameThread notes who a thread is: the kernel tells it before the thread's first event
 // in a second.
-func (s *source) meet() {
+func (s *source) nameThread() {
 	comm, uid := s.record.Thread()
 	n, ok := s.names[s.record.TID]
 	if ok && n.comm == comm && n.uid == uid {

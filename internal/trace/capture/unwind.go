@@ -22,7 +22,7 @@ func Unwind(c *Config, next event.Sink) *Unwound {
 	}
 	u := stack.New(stack.Config{})
 	a := NewAsync(next, u.Unwind)
-	c.Stacked = u.Meet
+	c.Stacked = u.Prepare
 	return &Unwound{Sink: a, unwinder: u, async: a}
 }
 

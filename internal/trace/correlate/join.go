@@ -193,7 +193,7 @@ func (j *joiner) rpc(e *event.Event) *call {
 		l = j.connect(e, s)
 	}
 	if l.server {
-		if j.meet(e.Peer); l.client != nil {
+		if j.remember(e.Peer); l.client != nil {
 			e.Peer = l.client
 		}
 	}

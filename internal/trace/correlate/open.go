@@ -62,7 +62,7 @@ func (p *Pipeline) slow(now uint64, sink event.Sink) error {
 		}
 		p.join.running.Remove(f)
 		c.place = nil
-		if err := p.tell(event.CallSlow, c, due, sink); err != nil {
+		if err := p.report(event.CallSlow, c, due, sink); err != nil {
 			return err
 		}
 	}
@@ -74,14 +74,14 @@ func (p *Pipeline) unanswered(now uint64, sink event.Sink) error {
 	dropped := p.join.dropped
 	p.join.dropped = nil
 	for _, c := range dropped {
-		if err := p.tell(event.CallUnanswered, c, now, sink); err != nil {
+		if err := p.report(event.CallUnanswered, c, now, sink); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *Pipeline) tell(k event.Kind, c *call, mono uint64, sink event.Sink) error {
+func (p *Pipeline) report(k event.Kind, c *call, mono uint64, sink event.Sink) error {
 	e := p.notice(k, c, mono)
 	if !p.filter.open(&e, c, p.domain) {
 		return nil

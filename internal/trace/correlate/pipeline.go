@@ -167,7 +167,7 @@ func (p *Pipeline) End(now uint64, sink event.Sink) error {
 		return err
 	}
 	for _, c := range p.join.open() {
-		if err := p.tell(event.CallOpen, c, now, sink); err != nil {
+		if err := p.report(event.CallOpen, c, now, sink); err != nil {
 			return err
 		}
 	}

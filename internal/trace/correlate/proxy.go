@@ -27,8 +27,8 @@ func (j *joiner) believe(l *side, c *call, e *event.Event) {
 	l.client = p
 }
 
-// meet remembers a local client, which a proxy may name later.
-func (j *joiner) meet(p *event.Peer) {
+// remember remembers a local client, which a proxy may name later.
+func (j *joiner) remember(p *event.Peer) {
 	if p == nil || p.PID == 0 || p.Via != 0 || j.clients[p.PID] == p {
 		return
 	}

@@ -154,9 +154,9 @@ type Event struct {
 	// it, and the bytes from the stack pointer upwards.
 	Regs  []byte
 	Stack []byte
-	// Hidden is the return address in it that the kernel has put one of its own in
-	// place of; the zero Hidden is none.
-	Hidden Hidden
+	// Return is the return address in it that the kernel has put one of its own in
+	// place of; the zero Return is none.
+	Return Return
 	// Frames are that stack, unwound, the innermost first.
 	Frames []Frame
 

@@ -13,6 +13,6 @@ type Frame struct {
 	ModuleSize   uint64 // bytes from there to the end of its last mapping
 }
 
-// Hidden is where a function whose return is watched returns to, and the stack
+// Return is where a function whose return is watched returns to, and the stack
 // pointer then.
-type Hidden struct{ PC, SP uint64 }
+type Return struct{ PC, SP uint64 }

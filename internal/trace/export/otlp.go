@@ -64,7 +64,7 @@ func NewSpans(c SpansConfig) *Spans {
 
 // Event makes spans of a reply, or of a call that has none.
 func (s *Spans) Event(e *event.Event) error {
-	s.meet(e)
+	s.learn(e)
 	c := e.Call
 	if c == nil || e.Took <= 0 || !ends(e) {
 		return nil
@@ -106,9 +106,9 @@ func (s *Spans) Idle() error {
 	return s.c.Send(all)
 }
 
-// meet learns who a process is: its name best from its main thread, the command
+// learn learns who a process is: its name best from its main thread, the command
 // line of a client from the daemon's events.
-func (s *Spans) meet(e *event.Event) {
+func (s *Spans) learn(e *event.Event) {
 	if e.Kind == event.ClientNew {
 		delete(s.procs, e.PID) // another process may have had the number
 	}

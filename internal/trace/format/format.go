@@ -1,4 +1,4 @@
-// Package format writes what a trace saw: for people, as JSON lines (schema.md),
+// Package format writes what a trace saw: as text, as JSON lines (schema.md),
 // and in the formats of the SystemTap scripts that libvirt's probes were made
 // for. It reads payloads with trace/libvirt and trace/qmp, masks secrets unless
 // told otherwise, and lets no foreign control character through.
@@ -18,35 +18,35 @@ type Format string
 
 // The formats.
 const (
-	People Format = ""      // for a reader: wall clock, names, arguments, durations
-	JSON   Format = "json"  // one object a line
-	STP    Format = "stp"   // as libvirt's example scripts print: rpc-monitor, events, qemu-monitor
-	Raw    Format = "raw"   // RPC messages by number: client=0x… len=… program=…
-	Named  Format = "named" // the same by name
+	Text  Format = ""      // for a reader: wall clock, names, arguments, durations
+	JSON  Format = "json"  // one object a line
+	STP   Format = "stp"   // as libvirt's example scripts print: rpc-monitor, events, qemu-monitor
+	Raw   Format = "raw"   // RPC messages by number: client=0x… len=… program=…
+	Named Format = "named" // the same by name
 )
 
 // Formats lists the formats by the names that a command line takes.
-func Formats() []Format { return []Format{"people", JSON, STP, Raw, Named} }
+func Formats() []Format { return []Format{"text", JSON, STP, Raw, Named} }
 
-// Config says how events are written. Its zero value is for people, without
+// Config says how events are written. Its zero value is as text, without
 // colour.
 type Config struct {
 	Format Format
-	Color  bool // people: for a terminal
-	Width  int  // people: of the terminal, in characters; 0 for lines of any length
-	// Messages shows people each message by itself, on both sides; else a call and its
+	Color  bool // text: for a terminal
+	Width  int  // text: of the terminal, in characters; 0 for lines of any length
+	// Messages shows each message by itself, on both sides; else a call and its
 	// reply are one line, and packets of streams none.
 	Messages bool
-	Verbose  bool // people: sockets, keepalive and how connections are set up, too
+	Verbose  bool // text: sockets, keepalive and how connections are set up, too
 	Full     bool // payloads, stacks and monitor messages at full length
 	Secrets  bool // secrets too
-	Tree     bool // people: below a reply, what was said to QEMU for it
+	Tree     bool // text: below a reply, what was said to QEMU for it
 }
 
 // Validate checks c.
 func (c Config) Validate() error {
 	switch c.Format {
-	case People, "people", JSON, STP, Raw, Named:
+	case Text, "text", JSON, STP, Raw, Named:
 		return nil
 	}
 	return fmt.Errorf("no output format %q: there are %v", c.Format, Formats())
@@ -89,7 +89,7 @@ func New(w io.Writer, c Config) (*Writer, error) {
 	case Raw, Named:
 		f.write = f.raw
 	default:
-		f.write = f.people
+		f.write = f.text
 	}
 	return f, nil
 }
@@ -100,7 +100,7 @@ func (f *Writer) Begin(mono uint64, wall time.Time) error {
 	f.begin = mono / 1e6
 	switch f.c.Format {
 	case STP:
-		f.buf = append(f.stamp(mono), "begin\n"...)
+		f.buf = append(f.elapsed(mono), "begin\n"...)
 	case JSON:
 		f.beginJSON(mono, wall)
 	}

@@ -204,33 +204,33 @@ func TestGolden(t *testing.T) {
 		{"session.stp", Config{Format: STP}, session()},
 		{"session.raw", Config{Format: Raw}, session()},
 		{"session.named", Config{Format: Named}, session()},
-		{"session.people", loud, session()},
+		{"session.text", loud, session()},
 		{"session.json", Config{Format: JSON}, session()},
 		{"loop.stp", Config{Format: STP}, loop()},
-		{"loop.people", loud, loop()},
+		{"loop.text", loud, loop()},
 		{"loop.json", Config{Format: JSON}, loop()},
 		{"monitor.stp", Config{Format: STP}, monitor()},
-		{"monitor.people", loud, monitor()},
+		{"monitor.text", loud, monitor()},
 		{"monitor.json", Config{Format: JSON}, monitor()},
 		{"secrets.stp", Config{Format: STP, Secrets: true}, monitor()},
 		{"odd.stp", Config{Format: STP}, odd()},
-		{"calls.people", Config{}, joined(append(session(), rest()...))},
-		{"tree.people", Config{Tree: true}, start()},
-		{"narrow.people", Config{Width: 80, Color: true}, joined(session())},
-		{"daemons.people", Config{}, joined(several())},
-		{"open.people", Config{}, open()},
+		{"calls.text", Config{}, joined(append(session(), rest()...))},
+		{"tree.text", Config{Tree: true}, start()},
+		{"narrow.text", Config{Width: 80, Color: true}, joined(session())},
+		{"daemons.text", Config{}, joined(several())},
+		{"open.text", Config{}, open()},
 		{"open.json", Config{Format: JSON}, open()},
-		{"odd.people", loud, odd()},
+		{"odd.text", loud, odd()},
 		{"odd.json", Config{Format: JSON}, odd()},
 		{"odd.full", Config{Full: true, Messages: true, Verbose: true}, odd()},
-		{"rest.people", loud, rest()},
+		{"rest.text", loud, rest()},
 		{"rest.json", Config{Format: JSON}, rest()},
 		{"rest.stp", Config{Format: STP}, rest()},
-		{"start.people", Config{Tree: true, Messages: true, Verbose: true}, start()},
+		{"start.text", Config{Tree: true, Messages: true, Verbose: true}, start()},
 		{"start.json", Config{Format: JSON}, start()},
-		{"color.people", Config{Color: true, Tree: true, Messages: true, Verbose: true}, everything},
+		{"color.text", Config{Color: true, Tree: true, Messages: true, Verbose: true}, everything},
 		{"stack.raw", Config{Format: Raw}, []*event.Event{stacked}},
-		{"stack.people", loud, []*event.Event{stacked}},
+		{"stack.text", loud, []*event.Event{stacked}},
 		{"stack.json", Config{Format: JSON}, []*event.Event{stacked}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -292,7 +292,7 @@ func (sinkhole) Write(b []byte) (int, error) { return len(b), nil }
 
 func BenchmarkWrite(b *testing.B) {
 	events := session()
-	for _, format := range []Format{People, JSON, STP, Raw} {
+	for _, format := range []Format{Text, JSON, STP, Raw} {
 		b.Run(string(format)+"-", func(b *testing.B) {
 			f, err := New(sinkhole{}, Config{Format: format})
 			if err != nil {

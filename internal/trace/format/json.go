@@ -105,7 +105,7 @@ func (f *Writer) json(e *event.Event) {
 	o := object(append(f.buf, '{'))
 	head := func(name string) {
 		o = o.text("event", name)
-		o = append(f.clock.stamp(append(o.key("time"), '"'), e.Wall), '"')
+		o = append(f.clock.timestamp(append(o.key("time"), '"'), e.Wall), '"')
 		o = o.num("mono", int64(e.Mono)).someNum("pid", int64(e.PID)).someNum("tid", int64(e.TID)).some("comm", e.Comm)
 	}
 	switch k := e.Kind; {

@@ -25,8 +25,8 @@ type argument struct {
 // the connection.
 type description struct {
 	name  string // in JSON
-	verb  string // for people
-	color byte   // for people
+	verb  string // as text
+	color byte   // as text
 	args  []argument
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/postern-project/postern/internal/trace/qmp"
 )
 
-// stamp begins a line of STP: seconds and milliseconds since the trace began,
+// elapsed begins a line of STP: seconds and milliseconds since the trace began,
 // as "%3d.%03d ".
-func (f *Writer) stamp(mono uint64) []byte {
+func (f *Writer) elapsed(mono uint64) []byte {
 	ms := mono / 1e6
 	ms -= min(f.begin, ms)
 	b := padNumber(f.buf, ms/1000, 3, ' ')
@@ -47,7 +47,7 @@ func (f *Writer) stp(e *event.Event) {
 	case k == event.ClientNew, k == event.ClientFree, k == event.ServerNew, k == event.ServerFree:
 		f.stpConnection(e)
 	case k == event.SocketSendFD || k == event.SocketRecvFD:
-		b := Pointer(append(f.stamp(e.Mono), "=   "...), e.Arg(0), 16)
+		b := Pointer(append(f.elapsed(e.Mono), "=   "...), e.Arg(0), 16)
 		b = append(b, map[event.Kind]string{event.SocketSendFD: " send fd=", event.SocketRecvFD: " recv fd="}[k]...)
 		f.buf = append(strconv.AppendInt(b, int64(e.Int(1)), 10), '\n')
 	case k == event.MonitorSend || k == event.MonitorReply || k == event.MonitorEvent:
@@ -69,7 +69,7 @@ func (f *Writer) stpMessage(e *event.Event) {
 	if e.Len == 0 {
 		return
 	}
-	b := append(f.stamp(e.Mono), stpSides[e.Kind]...)
+	b := append(f.elapsed(e.Mono), stpSides[e.Kind]...)
 	b = Pointer(b, e.Client, 16)
 	b = append(b, " msg="...)
 	b = append(b, stpProgram(e)...)
@@ -124,7 +124,7 @@ func (f *Writer) stpConnection(e *event.Event) {
 		return
 	}
 	a := f.socks.of(e)
-	b := append(f.stamp(e.Mono), stpSides[e.Kind]...)
+	b := append(f.elapsed(e.Mono), stpSides[e.Kind]...)
 	b = Pointer(b, e.Arg(0), 16)
 	b = Clean(append(b, " local="...), a.local)
 	b = Clean(append(b, " remote="...), a.remote)
@@ -132,7 +132,7 @@ func (f *Writer) stpConnection(e *event.Event) {
 }
 
 func (f *Writer) stpMonitor(e *event.Event) {
-	b := append(f.stamp(e.Mono), map[event.Kind]string{event.MonitorSend: "> ", event.MonitorReply: "< ", event.MonitorEvent: "! "}[e.Kind]...)
+	b := append(f.elapsed(e.Mono), map[event.Kind]string{event.MonitorSend: "> ", event.MonitorReply: "< ", event.MonitorEvent: "! "}[e.Kind]...)
 	b = append(Pointer(b, e.Arg(0), 0), ' ')
 	b = f.monitorText(b, e.Text(1))
 	if e.Cut {
@@ -175,7 +175,7 @@ var stpLoops = map[event.Kind]struct {
 
 func (f *Writer) stpLoop(e *event.Event) {
 	l := stpLoops[e.Kind]
-	b := strconv.AppendInt(f.stamp(e.Mono), int64(e.PID), 10)
+	b := strconv.AppendInt(f.elapsed(e.Mono), int64(e.PID), 10)
 	b = append(append(b, ' '), l.sign...)
 	for i := range l.args {
 		b = strconv.AppendInt(append(b, ' '), int64(e.Int(i)), 10)

@@ -81,8 +81,8 @@ func (c *clock) append(dst []byte, t time.Time) []byte {
 	return padNumber(append(dst, '.'), uint64(t.Nanosecond()/1000), 6, '0')
 }
 
-// stamp appends 2006-01-02T15:04:05.000000Z.
-func (c *clock) stamp(dst []byte, t time.Time) []byte {
+// timestamp appends 2006-01-02T15:04:05.000000Z.
+func (c *clock) timestamp(dst []byte, t time.Time) []byte {
 	if s := t.Unix(); s != c.utc || c.stamps[0] == 0 {
 		c.utc = s
 		c.stamps = [20]byte{}

@@ -317,6 +317,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		m.Object()
 		m.Domain()
+		m.Identity()
 		if len(m.Values) > 64+40*8 {
 			t.Fatalf("%d values kept", len(m.Values))
 		}

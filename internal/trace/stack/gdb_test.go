@@ -147,7 +147,7 @@ func unwindAll(t *testing.T, dumps []dump) (good, named int) {
 		d := &dumps[i]
 		u.pretend(d.PID, d.Maps)
 		regs, stack := d.bytes(t)
-		got, err := u.Frames(d.PID, regs, stack, event.Hidden{})
+		got, err := u.Frames(d.PID, regs, stack, event.Return{})
 		if reason := differs(d, got); reason != "" || err != nil {
 			t.Logf("%s: %v %s\n%s", d.Spot, err, reason, sideBySide(d, got))
 			continue

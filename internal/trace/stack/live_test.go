@@ -29,7 +29,7 @@ func TestTracedStacks(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
-	s, err := capture.Start(capture.Config{What: capture.RPC | capture.Monitor | capture.Loop, Stack: true, Stacked: u.Meet})
+	s, err := capture.Start(capture.Config{What: capture.RPC | capture.Monitor | capture.Loop, Stack: true, Stacked: u.Prepare})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func (c *stacks) Event(e *event.Event) error {
 	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" || e.Kind == event.HandleDone || e.Kind == event.TimeoutDone {
 		return nil
 	}
-	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack, e.Hidden)
+	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack, e.Return)
 	c.all++
 	if err == nil {
 		c.complete++
@@ -100,7 +100,7 @@ func TestWriteUpsStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := capture.Start(capture.Config{Stack: true, Stacked: u.Meet})
+	s, err := capture.Start(capture.Config{Stack: true, Stacked: u.Prepare})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestHiddenFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			frames, err := u.Frames(cmd.Process.Pid, stack.RegsAt(at), nil, event.Hidden{})
+			frames, err := u.Frames(cmd.Process.Pid, stack.RegsAt(at), nil, event.Return{})
 			if len(frames) != 1 || frames[0].Size == 0 || !strings.HasPrefix(frames[0].Module, dir) {
 				t.Errorf("got %+v, %v", frames, err)
 			}

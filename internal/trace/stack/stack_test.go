@@ -72,7 +72,7 @@ func TestRecordedStacks(t *testing.T) {
 	for i := range dumps {
 		d := &dumps[i]
 		regs, stack := d.bytes(t)
-		got, err := u.Frames(d.PID, regs, stack, event.Hidden{})
+		got, err := u.Frames(d.PID, regs, stack, event.Return{})
 		if reason := differs(d, got); reason != "" || err != nil {
 			t.Errorf("stack %d: %v %s\n%s", i, err, reason, sideBySide(d, got))
 			continue
@@ -90,24 +90,24 @@ func TestIncompleteStacks(t *testing.T) {
 	u, dumps := still(t)
 	d := &dumps[3]
 	regs, stack := d.bytes(t)
-	whole, _ := u.Frames(d.PID, regs, stack, event.Hidden{})
+	whole, _ := u.Frames(d.PID, regs, stack, event.Return{})
 	frames := len(whole)
 	for n := 0; n < 400; n += 8 {
-		got, err := u.Frames(d.PID, regs, stack[:n], event.Hidden{})
+		got, err := u.Frames(d.PID, regs, stack[:n], event.Return{})
 		if len(got) < 1 || len(got) > frames || err == nil != (len(got) == frames) {
 			t.Errorf("of %d bytes come %d frames: %v", n, len(got), err)
 		}
 	}
-	if got, err := u.Frames(d.PID, regs[:100], stack, event.Hidden{}); got != nil || err == nil {
+	if got, err := u.Frames(d.PID, regs[:100], stack, event.Return{}); got != nil || err == nil {
 		t.Errorf("without registers there are %d frames", len(got))
 	}
 	u.c.Frames = 2
-	if got, err := u.Frames(d.PID, regs, stack, event.Hidden{}); len(got) != 2 || err == nil {
+	if got, err := u.Frames(d.PID, regs, stack, event.Return{}); len(got) != 2 || err == nil {
 		t.Errorf("%d frames where 2 are allowed: %v", len(got), err)
 	}
 	gone := New(Config{})
 	gone.arch = &amd64
-	if got, err := gone.Frames(1<<22+1, regs, stack, event.Hidden{}); len(got) != 1 || got[0].PC == 0 || err == nil {
+	if got, err := gone.Frames(1<<22+1, regs, stack, event.Return{}); len(got) != 1 || got[0].PC == 0 || err == nil {
 		t.Errorf("of an unknown process come %d frames: %v", len(got), err)
 	}
 }
@@ -143,7 +143,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	u.c.Memory = 64 << 10
 	regs, stack := dumps[0].bytes(t)
 	for range 3 {
-		if _, err := u.Frames(dumps[0].PID, regs, stack, event.Hidden{}); err != nil {
+		if _, err := u.Frames(dumps[0].PID, regs, stack, event.Return{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := u.Watch(os.Getpid()); err != nil {
@@ -278,7 +278,7 @@ func FuzzFrames(f *testing.F) {
 		f.Add(regs, stack[:min(len(stack), 1024)])
 	}
 	f.Fuzz(func(t *testing.T, regs, stack []byte) {
-		frames, err := u.Frames(dumps[0].PID, regs, stack, event.Hidden{})
+		frames, err := u.Frames(dumps[0].PID, regs, stack, event.Return{})
 		if len(frames) > 128 || err == nil && len(frames) == 0 {
 			t.Fatalf("%d frames: %v", len(frames), err)
 		}
@@ -331,7 +331,7 @@ func BenchmarkFrames(b *testing.B) {
 	regs, stack := dumps[3].bytes(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := u.Frames(dumps[3].PID, regs, stack, event.Hidden{}); err != nil {
+		if _, err := u.Frames(dumps[3].PID, regs, stack, event.Return{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -108,22 +108,22 @@ func (u *Unwinder) Close() {
 // next call.
 func (u *Unwinder) Unwind(e *event.Event) {
 	if len(e.Stack) > 0 {
-		e.Frames, _ = u.Frames(e.PID, e.Regs, e.Stack, e.Hidden)
+		e.Frames, _ = u.Frames(e.PID, e.Regs, e.Stack, e.Return)
 	}
 }
 
-// Meet reads the maps of an event's process and opens its files, if it is a new
+// Prepare reads the maps of an event's process and opens its files, if it is a new
 // one. It is quick: a process may live for milliseconds.
-func (u *Unwinder) Meet(e *event.Event) {
+func (u *Unwinder) Prepare(e *event.Event) {
 	u.mu.Lock()
 	known := u.procs[e.PID] != nil
 	u.mu.Unlock()
 	if !known {
-		_ = u.meet(e.PID) // if it is gone already, its frames say so
+		_ = u.prepare(e.PID) // if it is gone already, its frames say so
 	}
 }
 
-func (u *Unwinder) meet(pid int) error {
+func (u *Unwinder) prepare(pid int) error {
 	maps, err := readMaps(pid)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (u *Unwinder) meet(pid int) error {
 // Watch meets a process and reads the names in its files as well, so that its
 // first stacks are unwound without delay.
 func (u *Unwinder) Watch(pid int) error {
-	if err := u.meet(pid); err != nil {
+	if err := u.prepare(pid); err != nil {
 		return err
 	}
 	u.mu.Lock()
@@ -156,10 +156,10 @@ func (u *Unwinder) Watch(pid int) error {
 }
 
 // Frames unwinds a stack from a copy of struct pt_regs and of the stack's bytes
-// from the stack pointer upwards, in which one return address may be hidden. The
+// from the stack pointer upwards, in which one return address may be the kernel's own. The
 // error says why the last frame is not the stack's outermost one; nil means that
 // it is. The frames stand until the next call.
-func (u *Unwinder) Frames(pid int, regs, stack []byte, hidden event.Hidden) ([]event.Frame, error) {
+func (u *Unwinder) Frames(pid int, regs, stack []byte, ret event.Return) ([]event.Frame, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.frames = u.frames[:0]
@@ -194,8 +194,8 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte, hidden event.Hidden) ([]e
 		if !row.signal && (after < before || after == before && called) {
 			return u.frames, errors.New("the stack does not grow")
 		}
-		if after == hidden.SP && u.unmapped(pid, &r) {
-			r.set(u.arch.pc, hidden.PC)
+		if after == ret.SP && u.unmapped(pid, &r) {
+			r.set(u.arch.pc, ret.PC)
 		}
 		called = !row.signal
 	}

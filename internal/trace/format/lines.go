@@ -29,17 +29,17 @@ func (f *Writer) paint(b []byte, color byte) []byte {
 	return append(b, 'm')
 }
 
-// Columns of a line for people: the time takes 15, the side 2.
+// Columns of a line as text: the time takes 15, the side 2.
 const (
 	whoWidth = 26
 	textMax  = 200 // bytes shown of a monitor's message
 )
 
-// people writes an event for a reader, here each message by itself:
+// text writes an event for a reader, here each message by itself:
 //
 //	15:04:05.123456 C> virsh[4711]        remote.domain_lookup_by_name(name="vm1")
 //	15:04:05.123890 <S root virsh[4711]   remote.domain_lookup_by_name ok 402 µs dom={name="vm1", …}
-func (f *Writer) people(e *event.Event) {
+func (f *Writer) text(e *event.Event) {
 	switch e.Kind {
 	case event.Warning:
 		b := append(f.paint(f.buf, yellow), "warning: "...)
@@ -379,7 +379,7 @@ func (f *Writer) gone(e *event.Event) {
 }
 
 // other writes an event that is no message. It reports false for kinds that
-// people are not shown.
+// text does not show.
 func (f *Writer) other(e *event.Event) bool {
 	d, ok := described[e.Kind]
 	if !ok {
@@ -418,7 +418,7 @@ func (f *Writer) other(e *event.Event) bool {
 	return true
 }
 
-// appendArgument appends name=value, for people.
+// appendArgument appends name=value, as text.
 func appendArgument(b []byte, e *event.Event, a argument) []byte {
 	i := arg(e, a.at)
 	if i >= len(e.Args) {
