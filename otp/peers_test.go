@@ -383,7 +383,7 @@ done
 func TestReferenceServersOwnSteps(t *testing.T) {
 	h := newHouse(t, store.Config{}, otp.Config{})
 	im, err := otp.ReadImport(strings.NewReader("1,1,1383728711,EHmo8FMxuhumBlTinC4uYL0Mgwg=,,,\n"+
-		"0,idkfefrdhtru,609963eae7b5,c68c9df8cbfe7d2f994cb904046c7218,000000000000,,\n"), "")
+		"0,idkfefrdhtru,609963eae7b5,c68c9df8cbfe7d2f994cb904046c7218,000000000000,,\n"), otp.ImportOptions{})
 	must(t, err)
 	must(t, h.otp.Import(t.Context(), im, false))
 	const code = "idkfefrdhtrutjduvtcjbfeuvhehdvjjlbchtlenfgku"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -38,26 +39,18 @@ func (t sqlToken) is(words ...string) bool {
 	return false
 }
 
-func (im *Import) readSQL(b []byte) error {
+func (im *Import) readSQL(b []byte) {
 	d := &sqlDump{im: im, in: b, columns: map[string][]string{}}
-	for {
-		t, ok := d.token()
-		if !ok {
-			return nil
-		}
-		var err error
+	for t, ok := d.token(); ok; t, ok = d.token() {
 		switch {
 		case t.is("CREATE"):
 			d.create()
 		case t.is("INSERT"):
-			err = d.insert()
+			d.insert()
 		case t.is("COPY"):
-			err = d.copy()
+			d.copy()
 		case !t.is(";"):
 			d.skipStatement()
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
@@ -214,7 +207,7 @@ func (d *sqlDump) list() (values []string, ok bool) {
 }
 
 // insert reads INSERT INTO name [(columns)] VALUES (…), (…);
-func (d *sqlDump) insert() error {
+func (d *sqlDump) insert() {
 	t, _ := d.token()
 	for t.is("INTO", "OR", "REPLACE", "IGNORE") {
 		t, _ = d.token()
@@ -225,34 +218,34 @@ func (d *sqlDump) insert() error {
 	if t.is("(") {
 		var ok bool
 		if columns, ok = d.list(); !ok {
-			return lineError(d.line(), "an INSERT that does not end")
+			d.im.skip(d.line(), "an INSERT that does not end")
+			return
 		}
 		t, _ = d.token()
 	}
 	if !t.is("VALUES") {
 		d.skipStatement()
-		return nil
+		return
 	}
 	for {
 		t, ok := d.token()
 		if !ok || t.is(";") {
-			return nil
+			return
 		}
 		if !t.is("(") {
 			continue
 		}
 		values, ok := d.list()
 		if !ok {
-			return lineError(d.line(), "an INSERT that does not end")
+			d.im.skip(d.line(), "an INSERT that does not end")
+			return
 		}
-		if err := d.row(table, columns, values); err != nil {
-			return err
-		}
+		d.row(table, columns, values)
 	}
 }
 
 // copy reads COPY name (columns) FROM stdin; and the lines behind it.
-func (d *sqlDump) copy() error {
+func (d *sqlDump) copy() {
 	t, _ := d.token()
 	table := d.table(t)
 	columns := d.columns[table]
@@ -266,7 +259,7 @@ func (d *sqlDump) copy() error {
 		d.at = min(d.at+len(row)+1, len(d.in))
 		text := strings.TrimSuffix(string(row), "\r")
 		if text == `\.` {
-			return nil
+			return
 		}
 		values := strings.Split(text, "\t")
 		for i := range values {
@@ -274,47 +267,70 @@ func (d *sqlDump) copy() error {
 				values[i] = ""
 			}
 		}
-		if err := d.row(table, columns, values); err != nil {
-			return err
-		}
+		d.row(table, columns, values)
 	}
-	return nil
 }
 
+// ImportedTables are the tables of other servers' databases that are imported.
+var ImportedTables = []string{"yubikeys", "clients", "apikeys", "oathtokens"}
+
 // row imports one row of a table that matters.
-func (d *sqlDump) row(table string, columns, values []string) error {
-	if table != "yubikeys" && table != "clients" && table != "apikeys" {
-		return nil
+func (d *sqlDump) row(table string, columns, values []string) {
+	if !slices.Contains(ImportedTables, table) {
+		return
 	}
 	line := d.line()
+	if len(values) > len(columns) || !d.im.addRow(line, table, rowOf(columns, values)) {
+		d.im.skip(line, "a row of table %s whose columns are not known", table)
+	}
+}
+
+// rowOf returns the values by the names of their columns.
+func rowOf(columns, values []string) map[string]string {
 	v := map[string]string{}
-	for i, value := range values {
-		if i >= len(columns) {
-			return lineError(line, "a row of table %s whose columns are not known", table)
-		}
+	for i, value := range values[:min(len(values), len(columns))] {
 		v[strings.ToLower(columns[i])] = strings.TrimSpace(value)
 	}
+	return v
+}
+
+// addRow imports a row whose columns have names, of a table or a CSV file. It
+// reports whether it knows them.
+func (im *Import) addRow(line int, table string, v map[string]string) bool {
 	has := func(name string) bool { _, ok := v[name]; return ok }
 	switch {
 	case has("yk_counter"):
-		return d.im.addCounter(line, counterFields{
+		im.addCounter(line, counterFields{
 			active: v["active"], modified: v["modified"], publicID: v["yk_publicname"],
 			counter: v["yk_counter"], use: v["yk_use"], low: v["yk_low"], high: v["yk_high"], nonce: v["nonce"],
 		})
 	case has("aeskey"):
-		err := d.im.addKey(line, keyFields{
+		if has("time") {
+			c, ok := yubiserverCounter(v["publicname"], v["counter"], v["time"])
+			if !ok {
+				im.skip(line, "a counter is out of range")
+				return true
+			}
+			im.Counters = append(im.Counters, c)
+		}
+		im.addKey(line, keyFields{
 			serial: v["serialnr"], publicID: v["publicname"], privateID: v["internalname"],
 			key: v["aeskey"], created: v["created"], active: v["active"],
 		})
-		if err != nil || !has("time") {
-			return err
-		}
-		return d.im.addYubiserver(line, v["publicname"], v["counter"], v["time"])
-	case has("secret"):
+	case table == "oathtokens":
+		im.addOATH(line, oathFields{
+			kind: "hotp", secret: DecodeSecret(v["secret"]), counter: v["counter"], used: true,
+			account: v["nickname"], serial: v["publicname"], disabled: v["active"] == "0",
+		})
+	case has("secret") && table != "":
 		if table == "apikeys" { // yubiserver keeps it as it is
 			v["secret"] = base64.StdEncoding.EncodeToString([]byte(v["secret"]))
 		}
-		return d.im.addClient(line, clientFields{id: v["id"], active: v["active"], created: v["created"], secret: v["secret"], label: v["nickname"]})
+		im.addClient(line, clientFields{
+			id: v["id"], active: v["active"], created: v["created"], secret: v["secret"], label: v["nickname"],
+		})
+	default:
+		return false
 	}
-	return lineError(line, "a row of table %s whose columns are not known", table)
+	return true
 }

@@ -15,9 +15,13 @@ import (
 
 // shortCodes is what otp totp and otp hotp were told.
 type shortCodes struct {
-	kind                       postern.CredentialKind
-	person, label, issuer, out string
-	unchecked                  bool
+	kind                               postern.CredentialKind
+	person, label, issuer, out, secret string
+	algorithm                          string
+	digits                             int
+	period                             time.Duration
+	counter                            int64
+	unchecked                          bool
 }
 
 func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
@@ -29,7 +33,11 @@ func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 		Long: "Give a person " + what + `. The secret is shown once, as a QR code
 on the terminal, or with --out written to a file: a PNG image if its name ends in
 .png, an SVG image for .svg, else the otpauth: URL. Then the first code is asked
-for, to see that both sides agree, and used up.`,
+for, to see that both sides agree, and used up.
+
+With --secret an existing secret is taken over, as a hardware token's; it is not
+shown again. Not every app knows other algorithms, digits and periods than the
+default ones.`,
 		Example: "  postern otp " + string(kind) + " --person alice --label phone",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,20 +53,30 @@ for, to see that both sides agree, and used up.`,
 	f.StringVar(&o.issuer, "issuer", "Postern", "the `NAME` that the app shows")
 	f.StringVarP(&o.out, "out", "o", "", "write the secret to `FILE`, mode 0600; - is standard output, as a URL")
 	f.BoolVar(&o.unchecked, "no-check", false, "do not ask for the first code")
+	f.StringVar(&o.secret, "secret", "", "take the secret, in base32 or hexadecimal, from `FILE`; - asks for it, or is standard input")
+	f.StringVar(&o.algorithm, "algorithm", "SHA1", "`HASH`: SHA1, SHA256 or SHA512")
+	f.IntVar(&o.digits, "digits", 6, "`NUMBER` of digits of a code: 6 to 8")
+	if kind == postern.TOTP {
+		f.DurationVar(&o.period, "period", 30*time.Second, "how long a code is shown: a `DURATION` of 15s to 5m")
+	} else {
+		f.Int64Var(&o.counter, "counter", 0, "the `NUMBER` of codes that were made already")
+	}
 	return cmd
 }
 
 func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
-	if err := a.secretTarget(o.out); err != nil {
+	d, err := a.newOATH(o)
+	if err != nil {
 		return err
 	}
 	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
 		if _, err := st.Store.Person(ctx, o.person); err != nil {
 			return err
 		}
-		d := otp.NewOATH(o.kind, o.person, o.label)
-		if err := a.showOATH(o, d); err != nil {
-			return err
+		if o.secret == "" || o.out != "" {
+			if err := a.showOATH(o, d); err != nil {
+				return err
+			}
 		}
 		if !o.unchecked {
 			code, err := a.typed("-", "Its first code: ")
@@ -79,6 +97,40 @@ func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
 		}
 		return nil
 	})
+}
+
+// newOATH returns the authenticator that the flags describe, with a fresh secret
+// or the one that is given.
+func (a *app) newOATH(o shortCodes) (*otp.OATH, error) {
+	d := otp.NewOATH(o.kind, o.person, o.label)
+	d.Hash, d.Digits, d.Period, d.Moving = otp.HashName(o.algorithm), o.digits, o.period, o.counter-1
+	if o.secret == "" {
+		if err := a.secretTarget(o.out); err != nil {
+			return nil, err
+		}
+		return d, d.Validate()
+	}
+	line, err := a.secretLine(o)
+	if err != nil {
+		return nil, err
+	}
+	if d.Secret = otp.DecodeSecret(line); d.Secret == nil {
+		return nil, postern.Errorf(postern.Invalid, "the secret is neither base32 nor hexadecimal")
+	}
+	return d, d.Validate()
+}
+
+// secretLine reads the secret that is given.
+func (a *app) secretLine(o shortCodes) (string, error) {
+	if o.secret != "-" {
+		line, err := a.passwordFile(o.secret)
+		return string(line), err
+	}
+	if !o.unchecked && !isTerminal(a.in) {
+		return "", postern.Errorf(postern.Invalid, "standard input has the secret, so the first code cannot be asked for").
+			WithHint("give --no-check, or the secret in a file")
+	}
+	return a.typed("-", "Its secret: ")
 }
 
 // showOATH shows the secret, once.

@@ -438,50 +438,6 @@ func (o *OTP) unsealSecret(publicID string, sealed []byte) (*otp.Secret, error) 
 	return &s, nil
 }
 
-// Import takes over keys, counters and API clients from elsewhere, all of it or
-// nothing. A key that is known already is a [postern.Conflict] unless it is to be
-// replaced, an API client always.
-func (o *OTP) Import(ctx context.Context, im *otp.Import, replace bool) error {
-	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
-		for _, k := range im.Keys {
-			if err := o.addKey(ctx, tx, k, replace); err != nil {
-				return err
-			}
-		}
-		for _, c := range im.Counters {
-			if err := raiseCounter(ctx, tx, c); err != nil {
-				return err
-			}
-		}
-		for _, id := range im.Disabled {
-			if err := disableImported(ctx, tx, id); err != nil {
-				return err
-			}
-		}
-		for _, c := range im.Clients {
-			if err := o.addClient(ctx, tx, c); err != nil {
-				return err
-			}
-		}
-		if err := tx.Append(ctx, postern.Event{Kind: postern.EventOTPImported, Count: int64(len(im.Keys) + len(im.Counters) + len(im.Clients))}); err != nil {
-			return err
-		}
-		return tx.Touch(ctx)
-	})
-}
-
-// disableImported disables a key that was disabled where its counter comes
-// from. The key must be known: else it would come back enabled later.
-func disableImported(ctx context.Context, tx *Tx, publicID string) error {
-	n, err := tx.Exec(ctx, `UPDATE credentials SET status = CASE WHEN status = 'active' THEN 'disabled' ELSE status END
-		WHERE kind = 'yubikey' AND id = $1`, publicID)
-	if err == nil && n == 0 {
-		return postern.Errorf(postern.NotFound, "YubiKey %s is disabled there and not known here", publicID).
-			WithHint("import the keys first, then the counters")
-	}
-	return err
-}
-
 // Exported puts on the timeline that the secrets of so many keys have left.
 func (o *OTP) Exported(ctx context.Context, n int) error {
 	return o.db.Append(ctx, postern.Event{Kind: postern.EventOTPExported, Count: int64(n)})

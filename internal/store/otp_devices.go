@@ -56,26 +56,37 @@ func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
 	})
 }
 
-// AddOATH adds a TOTP or HOTP device. Its Moving says which code was used last.
+// AddOATH adds an authenticator, TOTP or HOTP. Its Moving says which code was
+// used last. A secret that the person has already is a [postern.Conflict].
 func (o *OTP) AddOATH(ctx context.Context, by postern.Actor, d *otp.OATH) error {
+	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error { return o.addOATH(ctx, tx, d) })
+}
+
+func (o *OTP) addOATH(ctx context.Context, tx *Tx, d *otp.OATH) error {
 	if err := d.Validate(); err != nil {
 		return err
+	}
+	// With one secret twice, a code that one of them has used is new to the other.
+	same, err := o.sameOATH(ctx, tx, d)
+	if err != nil {
+		return err
+	}
+	if same != nil {
+		return conflictOf(same)
 	}
 	sealed, err := o.db.Seal(purposeOATH, oathID(d), d.Secret)
 	if err != nil {
 		return err
 	}
-	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
-		c := postern.Credential{Kind: d.Kind, ID: d.ID, Person: d.Person, Label: d.Label, Status: d.Status}
-		if err := tx.PutCredential(ctx, c); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO otp_oath (kind, id, sealed, hash, digits, period, moving, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
-			string(d.Kind), d.ID, sealed, d.Hash, d.Digits, int64(d.Period/time.Second), d.Moving); err != nil {
-			return err
-		}
-		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyAdded, Person: d.Person, Object: d.ID, Links: []postern.Link{c.Link()}})
-	})
+	c := postern.Credential{Kind: d.Kind, ID: d.ID, Person: d.Person, Label: d.Label, Status: d.Status}
+	if err := tx.PutCredential(ctx, c); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `INSERT INTO otp_oath (kind, id, sealed, hash, digits, period, moving, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+		string(d.Kind), d.ID, sealed, d.Hash, d.Digits, int64(d.Period/time.Second), d.Moving); err != nil {
+		return err
+	}
+	return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyAdded, Person: d.Person, Object: d.ID, Links: []postern.Link{c.Link()}})
 }
 
 // SetOATHStatus enables, disables or revokes a device.
