@@ -57,6 +57,7 @@ var rows = map[string]row{
 	"coalesce": {},
 	"durable":  {},
 	"system":   {},
+	"manpage":  {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},
@@ -79,7 +80,7 @@ var rows = map[string]row{
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
 	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},

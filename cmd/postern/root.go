@@ -78,6 +78,7 @@ func newRoot(a *app) *cobra.Command {
 		newMan(a),
 		newPKCS11Module(),
 	)
+	root.AddCommand(newTopics()...)
 	return root
 }
 

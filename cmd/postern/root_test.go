@@ -19,7 +19,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if c.Short == "" {
 			t.Errorf("%s says nothing", c.CommandPath())
 		}
-		if !c.HasSubCommands() && !c.Hidden && !strings.Contains(c.Example, "postern ") {
+		if !c.HasSubCommands() && !c.Hidden && !isTopic(c) && !strings.Contains(c.Example, "postern ") {
 			t.Errorf("%s has no example", c.CommandPath())
 		}
 	}
