@@ -51,13 +51,14 @@ const (
 // below internal where it lies there. The order is the one of the layers: a
 // package imports what stands above it.
 var rows = map[string]row{
-	"":         {},
-	"pam":      {},
-	"reach":    {knows: "HTTP"},
-	"coalesce": {},
-	"durable":  {},
-	"system":   {},
-	"manpage":  {},
+	"":           {},
+	"pam":        {},
+	"reach":      {knows: "HTTP"},
+	"coalesce":   {},
+	"durable":    {},
+	"system":     {},
+	"manpage":    {},
+	"jsonschema": {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},
@@ -80,7 +81,7 @@ var rows = map[string]row{
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
 	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},

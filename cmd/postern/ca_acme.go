@@ -61,23 +61,19 @@ func newACMEList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(a.out, keys)
-			}
-			for _, k := range keys {
+			return printList(a, keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
 				status := "unused"
 				switch {
 				case k.Disabled:
 					status = "disabled"
 				case k.Account != "":
-					status = "account " + k.Account
+					status = "used"
 				}
-				fmt.Fprintf(a.out, "%s  %s  %s  %s\n", k.ID, k.Created.Format(time.DateOnly), status, k.Label)
-			}
-			return nil
+				return []string{k.ID, status, day(k.Created), k.Account, k.Label}
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 

@@ -115,7 +115,7 @@ func (d *doctor) advise(part, fix, format string, args ...any) {
 
 // failed notes an error with its own hint as the fix.
 func (d *doctor) failed(part string, err error, fix string) {
-	if hint := postern.HintOf(err); hint != "" {
+	if hint := hintOf(err); hint != "" {
 		fix = hint
 	}
 	d.wrong(part, fix, "%s", err)

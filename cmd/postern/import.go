@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,10 +71,7 @@ func (o *importApache) run(a *app, file string) error {
 	}
 	switch {
 	case o.json:
-		e := json.NewEncoder(a.out)
-		e.SetIndent("", "  ")
-		e.SetEscapeHTML(false)
-		err = e.Encode(r)
+		err = printJSON(a.out, r)
 	case o.output == "":
 		_, err = io.WriteString(a.out, r.Caddyfile)
 	default:

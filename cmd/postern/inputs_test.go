@@ -100,7 +100,7 @@ func TestEveryGroupRefusesUnknownCommands(t *testing.T) {
 var stateless = map[string]string{
 	"agent": "sends to a server", "completion": "prints", "doctor": "says so", "import-apache": "reads a configuration",
 	"init": "makes it", "man": "writes pages", "otp-token": "is a software token", "pkcs11-module": "is a child process",
-	"run": "makes it", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files", "ssh-login": "asks a server",
+	"run": "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files", "ssh-login": "asks a server",
 	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints",
 }
 

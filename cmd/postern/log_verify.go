@@ -59,7 +59,7 @@ nothing else: no state directory, no network.`,
 	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if all is well")
 	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print the report as JSON")
+	jsonFlag(cmd, &o.json)
 	return cmd
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
@@ -105,31 +104,40 @@ func newOTPClientList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				items := []clientItem{}
+				var items []clientItem
 				for _, c := range clients {
 					items = append(items, clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled})
 				}
-				if asJSON {
-					return printJSON(a.out, items)
-				}
-				return a.otpClientTable(items)
+				return a.otpClientTable(items, asJSON)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
-func (a *app) otpClientTable(items []clientItem) error {
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, c := range items {
-		signs := map[bool]string{true: "has a key", false: "unsigned"}[c.Signs]
-		if c.MustSign {
-			signs = "must sign"
+func (a *app) otpClientTable(items []clientItem, asJSON bool) error {
+	return printList(a, items, asJSON, "ID STATUS KEY LABEL", func(c clientItem) []string {
+		status, key := "active", "required"
+		if c.Disabled {
+			status = "disabled"
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\n", c.ID, map[bool]string{true: "disabled", false: "active"}[c.Disabled], signs, c.Label)
-	}
-	return tw.Flush()
+		switch {
+		case !c.Signs:
+			key = "unsigned"
+		case !c.MustSign:
+			key = "optional"
+		}
+		return []string{strconv.FormatInt(c.ID, 10), status, key, c.Label}
+	})
+}
+
+// upstreamJSON is the upstream validation service, as it is printed.
+type upstreamJSON struct {
+	ID    int64    `json:"id"`
+	URLs  []string `json:"urls"`
+	Level string   `json:"level,omitempty"` // the protocol's sl
+	Proxy string   `json:"proxy,omitempty"`
 }
 
 func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.Command {
@@ -232,14 +240,14 @@ func newOTPOutsideShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(a.out, map[string]any{"id": c.ID, "urls": c.URLs, "sl": c.Level, "proxy": c.Proxy})
-				}
-				fmt.Fprintf(a.out, "client %d of %s\n", c.ID, strings.Join(c.URLs, " "))
-				return nil
+				return a.printFields(upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, asJSON,
+					field{"client", strconv.FormatInt(c.ID, 10)},
+					field{"urls", strings.Join(c.URLs, " ")},
+					field{"level", c.Level},
+					field{"proxy", c.Proxy})
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }

@@ -45,7 +45,7 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 		},
 	}
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` whom the code must prove")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 

@@ -76,6 +76,7 @@ func newRoot(a *app) *cobra.Command {
 		newDoctor(a),
 		newVersion(a),
 		newMan(a),
+		newSchema(a),
 		newPKCS11Module(),
 	)
 	root.AddCommand(newTopics()...)

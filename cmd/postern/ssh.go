@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -55,7 +54,7 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.json, "json", false, "print a JSON object")
+	jsonFlag(cmd, &o.json)
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`")
 	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
 	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
@@ -81,17 +80,14 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 		o.prover.Prove(ctx, report)
 	}
 	if o.json {
-		enc := json.NewEncoder(a.out)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(report); err != nil {
+		if err := printJSON(a.out, report); err != nil {
 			return err
 		}
 	} else {
 		a.printSSHReport(report)
 	}
 	if n := len(report.Findings); n > 0 {
-		return postern.Errorf(postern.Internal, "%d findings", n).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
+		return postern.Errorf(postern.Internal, "%s", counted(n, "finding")).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ probe, and the files that hold none.`,
 				libs = withProbes(libs)
 			}
 			if asJSON {
-				return printJSON(a.out, probeList(libs))
+				return printList(a, probeList(libs), true, "", nil)
 			}
 			return printProbes(a.out, libs, all)
 		},
@@ -48,7 +48,7 @@ probe, and the files that hold none.`,
 	f := c.Flags()
 	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
 	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s")
-	f.BoolVar(&asJSON, "json", false, "write JSON")
+	jsonFlag(c, &asJSON)
 	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments, and files without probes")
 	return c
 }

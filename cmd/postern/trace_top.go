@@ -53,7 +53,7 @@ line of JSON. Times are exact to 9 %.`,
 	f.StringVar(&o.order, "order", "time", "the `COLUMN` that comes first: "+strings.Join(format.Orders, ", "))
 	f.DurationVar(&o.interval, "interval", time.Second, "the `DURATION` between two tables")
 	f.IntVar(&o.count, "count", 0, "end after `N` intervals; 0 means never")
-	f.BoolVar(&o.json, "json", false, "write one JSON object each interval")
+	f.BoolVar(&o.json, "json", false, "print JSON, one object an interval")
 	return c
 }
 
@@ -226,6 +226,14 @@ func percent(part, whole time.Duration) float64 {
 	return 100 * float64(part) / float64(whole)
 }
 
+// topJSON is a table as JSON.
+type topJSON struct {
+	Time time.Time `json:"time"`
+	By   string    `json:"by"`
+	Lost int64     `json:"lost"` // events that could not be read
+	Rows []topRow  `json:"rows"`
+}
+
 // topRow is a row as JSON. Times are in microseconds.
 type topRow struct {
 	Name   string  `json:"name"`
@@ -247,7 +255,7 @@ func (m *topModel) writeJSON(w io.Writer) error {
 			Max: r.Max.Microseconds(), Took: r.Took.Microseconds(), Queued: r.Queued.Microseconds(),
 		}
 	}
-	return printJSON(w, map[string]any{"time": m.read.UTC(), "by": m.by, "lost": m.tally.Lost(), "rows": rows})
+	return printJSON(w, topJSON{m.read.UTC(), m.by, m.tally.Lost(), rows})
 }
 
 // print writes a table each interval until ctx ends, and one when all has been

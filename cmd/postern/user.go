@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/postern-project/postern/internal/people"
 
@@ -98,7 +97,7 @@ func newUserList(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.userList(cmd.Context(), asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -112,14 +111,9 @@ func (a *app) userList(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(a.out, append([]postern.Person{}, people...))
-	}
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	for _, p := range people {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", p.Name, p.Status, dash(p.Email), dash(strings.Join(p.Groups, ",")), p.FullName)
-	}
-	return tw.Flush()
+	return printList(a, people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
+		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
+	})
 }
 
 func newUserShow(a *app) *cobra.Command {
@@ -132,7 +126,7 @@ func newUserShow(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userShow(cmd.Context(), args[0], asJSON) },
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	jsonFlag(cmd, &asJSON)
 	return cmd
 }
 
@@ -160,16 +154,18 @@ func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(a.out, h)
+	fields := []field{
+		{"name", h.Name},
+		{"status", string(h.Status)},
+		{"e-mail", h.Email},
+		{"full name", h.FullName},
+		{"groups", strings.Join(h.Groups, ", ")},
+		{"added", stamp(h.Created)},
 	}
-	tw := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "name\t%s\nstatus\t%s\ne-mail\t%s\nfull name\t%s\ngroups\t%s\nadded\t%s\n",
-		h.Name, h.Status, dash(h.Email), dash(h.FullName), dash(strings.Join(h.Groups, ", ")), stamp(h.Created))
 	for _, c := range h.Credentials {
-		fmt.Fprintf(tw, "holds\t%s\n", describe(c))
+		fields = append(fields, field{"credential", describe(c)})
 	}
-	return tw.Flush()
+	return a.printFields(h, asJSON, fields...)
 }
 
 // describe says a credential on one line.
