@@ -36,6 +36,7 @@ var commands = []struct{ hint, command string }{
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
 	{"verify the timeline", "postern log verify"},
 	{"list the probes", "postern trace probes"},
+	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
 }
 
