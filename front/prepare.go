@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddytls"
 	"github.com/postern-project/postern"
 )
 
@@ -134,8 +135,11 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 	if len(sites) == 0 || !servesTLS(s, app) {
 		return nil
 	}
-	no := false
-	s.StrictSNIHost = &no // the guards are stricter where it matters, and kinder where not
+	// The guards compare the handshake's name with the request's themselves, where it
+	// matters; certificates that Caddy demands for another site hold by this alone.
+	if strict := demandsCertificates(s); !strict || s.StrictSNIHost == nil {
+		s.StrictSNIHost = &strict
+	}
 	s.Protocols = withoutHTTP3(s.Protocols)
 	for i := range s.ListenProtocols {
 		if s.ListenProtocols[i] != nil {
@@ -143,6 +147,12 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 		}
 	}
 	return askForCertificates(s, sites, names)
+}
+
+// demandsCertificates reports whether a site of the server has a client_auth of
+// its own.
+func demandsCertificates(s *caddyhttp.Server) bool {
+	return slices.ContainsFunc(s.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool { return p.ClientAuthentication != nil })
 }
 
 // prepareSite prepares a route of a server that holds a site's routes: one
