@@ -49,6 +49,25 @@
 // other request carries none of them: whatever came along under such a name was taken
 // off, on every site.
 //
+// The placeholders {http.request.tls.client.*} are refused where a guard asks for
+// certificates: on public paths they are what a client shows, which nobody has
+// verified. {http.auth.user.id} is who passed a guard.
+//
+// # Server certificates
+//
+// Names that no public CA certifies (localhost, one label, .lan, .corp, .home,
+// .internal, .home.arpa, .local, .test and the like, addresses) get their certificates from
+// Postern's CA. So does every site that says so, a split-horizon name for instance:
+//
+//	intranet.example.com {
+//		tls {
+//			issuer postern    # tls internal means the same
+//		}
+//	}
+//
+// and, with the global option "cert_issuer postern", every site that names no
+// other. Caddy's own CA is not made beside it; settings of that CA are refused.
+//
 // # What a guarded site does not offer
 //
 // HTTP/3: over QUIC, Chromium shows no client certificate, and whoever has one would be

@@ -137,8 +137,12 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 	}
 	// The guards compare the handshake's name with the request's themselves, where it
 	// matters; certificates that Caddy demands for another site hold by this alone.
-	if strict := demandsCertificates(s); !strict || s.StrictSNIHost == nil {
+	strict := demandsCertificates(s)
+	if !strict || s.StrictSNIHost == nil {
 		s.StrictSNIHost = &strict
+	}
+	if err := refuseUnverified(s, sites, strict); err != nil {
+		return err
 	}
 	s.Protocols = withoutHTTP3(s.Protocols)
 	for i := range s.ListenProtocols {
@@ -147,6 +151,40 @@ func prepareGuarded(s *caddyhttp.Server, app *caddyhttp.App, sites []guardedSite
 		}
 	}
 	return askForCertificates(s, sites, names)
+}
+
+// shown is how the placeholders begin that stand for the certificate as a client
+// showed it, which the handshake of a guarded site does not verify.
+const shown = "http.request.tls.client."
+
+// refuseUnverified refuses those placeholders on each site that a connection
+// made for a guarded one reaches: all of the server, or, where the
+// handshake's name is held against the request's, the guarded sites.
+func refuseUnverified(s *caddyhttp.Server, sites []guardedSite, strict bool) error {
+	reached := any(s)
+	if strict {
+		var routes caddyhttp.RouteList
+		for _, r := range s.Routes {
+			hosts, err := hostsOf(r)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(sites, func(s guardedSite) bool { return slices.Equal(s.hosts, hosts) }) {
+				routes = append(routes, r)
+			}
+		}
+		reached = []any{routes, s.NamedRoutes, s.Errors}
+	}
+	raw, err := json.Marshal(reached)
+	if err != nil {
+		return err
+	}
+	if strings.Contains(string(raw), shown) {
+		return postern.Errorf(postern.Invalid, "{%s*} is the certificate as a client shows it, verified by nobody: anybody can make one", shown).
+			WithHint("the application behind a guard is told by the headers Client-Cert, Postern-Person, Postern-Email and " +
+				"Postern-Groups, or the variables SSL_CLIENT_*; in the configuration {http.auth.user.id} is who passed")
+	}
+	return nil
 }
 
 // demandsCertificates reports whether a site of the server has a client_auth of
