@@ -57,7 +57,7 @@ func (c *Checked) Provision(ctx caddy.Context) error {
 // ServeHTTP judges the path if it has changed, and what the handler makes of
 // it.
 func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	p := passageOf(r)
+	p := stateOf(r)
 	if p != nil && !p.unchanged(r) && !p.judge(w, r) {
 		return nil
 	}
@@ -91,7 +91,7 @@ func coveredHere(w http.ResponseWriter, r *http.Request) bool {
 
 // reached returns the request as the handler will make it, or nil if it is the
 // same.
-func (c *Checked) reached(r *http.Request, p *passage) (*http.Request, error) {
+func (c *Checked) reached(r *http.Request, p *requestState) (*http.Request, error) {
 	if c.Rewrite == nil && (c.index == nil || p != nil && !p.guard.byPath) {
 		return nil, nil
 	}

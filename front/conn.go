@@ -14,22 +14,22 @@ import (
 	"github.com/postern-project/postern/gate"
 )
 
-// conn is what is remembered of one connection: what its certificates are
-// worth to each set of CAs.
+// conn is what is remembered of one connection: the verdict of each set of CAs
+// on its certificates.
 type conn struct {
 	net   net.Conn // nil where a connection cannot remember
 	mu    sync.Mutex
-	known []*worth
+	known []*verdict
 }
 
-// worth is what one connection's certificates are worth to one set of CAs. Only
+// verdict is that of one set of CAs on one connection's certificates. Only
 // passed changes.
-type worth struct {
+type verdict struct {
 	trust  *trust
-	read   *readTrust  // the lists by which they were judged
-	claim  *claim      // nil: they do not verify
-	reason gate.Reason // why not
-	passed atomic.Bool // a first passage was noted
+	read   *readTrust           // the lists by which they were judged
+	cert   *verifiedCertificate // nil: they do not verify
+	reason gate.Reason          // why not
+	passed atomic.Bool          // that a request passed was noted
 }
 
 type connKey struct{}
@@ -48,20 +48,20 @@ func connOf(r *http.Request) *conn {
 	return new(conn)
 }
 
-// worth returns what the certificates that the connection showed are worth to
-// t, now.
-func (c *conn) worth(shown []*x509.Certificate, t *trust, l *live, now time.Time) *worth {
+// verdict returns t's verdict on the certificates that the connection showed,
+// now.
+func (c *conn) verdict(shown []*x509.Certificate, t *trust, l *live, now time.Time) *verdict {
 	read := t.now(now)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at := slices.IndexFunc(c.known, func(w *worth) bool { return w.trust == t })
+	at := slices.IndexFunc(c.known, func(w *verdict) bool { return w.trust == t })
 	if at >= 0 {
-		if w := c.known[at]; w.claim != nil && now.Before(w.claim.verified.Until) && w.read == read {
+		if w := c.known[at]; w.cert != nil && now.Before(w.cert.verified.Until) && w.read == read {
 			return w
 		}
 	}
-	w := &worth{trust: t, read: read}
-	w.claim, w.reason = l.claims.verify(t, read, shown, now)
+	w := &verdict{trust: t, read: read}
+	w.cert, w.reason = l.verifiedCertificates.verify(t, read, shown, now)
 	if at < 0 {
 		c.known = append(c.known, w)
 		return w
@@ -83,27 +83,27 @@ func (c *conn) cut() {
 	_ = raw.Close()
 }
 
-// claim is a certificate that verifies. Connections that show the same one share it.
-type claim struct {
+// verifiedCertificate is a certificate that verifies. Connections that show the same one share it.
+type verifiedCertificate struct {
 	verified *gate.Verified
-	standing atomic.Pointer[standing]
+	status   atomic.Pointer[accountStatus]
 }
 
-// standing is who holds a certificate and whether it counts, as the store had it
+// accountStatus is who holds a certificate and whether it is valid for the store,
 // at one generation.
-type standing struct {
+type accountStatus struct {
 	generation int64
 	holder     *gate.Holder
 	reason     gate.Reason
-	identity   *identity // nil unless it counts
+	identity   *identity // nil unless it is valid
 
 	mu        sync.RWMutex
 	decisions map[*gate.Guard]gate.Reason
 }
 
 // decided returns what a guard says whose answer is the same for every request
-// as long as this is the certificate's standing.
-func (s *standing) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
+// as long as this is the account's status.
+func (s *accountStatus) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
 	s.mu.RLock()
 	reason, ok := s.decisions[g]
 	s.mu.RUnlock()
@@ -120,74 +120,74 @@ func (s *standing) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
 	return reason
 }
 
-// maxDecisions bounds what one standing remembers; guards of configurations
+// maxDecisions bounds what an accountStatus remembers; guards of configurations
 // that are gone are forgotten that way.
 const maxDecisions = 64
 
-// standing asks the store, again only when it has changed since. What could
+// of asks the store, again only when it has changed since. What could
 // not be asked is not remembered.
-func (c *claim) of(ctx context.Context, l *live) *standing {
+func (c *verifiedCertificate) of(ctx context.Context, l *live) *accountStatus {
 	generation := l.generation.Load()
-	if s := c.standing.Load(); s != nil && s.generation == generation {
+	if s := c.status.Load(); s != nil && s.generation == generation {
 		return s
 	}
-	s := &standing{generation: generation}
+	s := &accountStatus{generation: generation}
 	s.holder, s.reason = gate.Hold(ctx, c.verified, l.registry())
 	if s.reason == gate.OK {
 		s.identity = newIdentity(c.verified, s.holder)
 	}
-	if s.reason != gate.Away {
-		c.standing.Store(s)
+	if s.reason != gate.Unavailable {
+		c.status.Store(s)
 	}
 	return s
 }
 
-// claims remembers certificates that were found good, so that a client that
+// verifiedCertificates remembers certificates that verified, so that a client that
 // comes back on another connection costs one hash.
-type claims struct {
+type verifiedCertificates struct {
 	mu   sync.Mutex
-	good map[claimKey]*claim
+	good map[verifiedKey]*verifiedCertificate
 }
 
-type claimKey struct{ trust, shown [sha256.Size]byte }
+type verifiedKey struct{ trust, shown [sha256.Size]byte }
 
-const maxClaims = 4096
+const maxVerified = 4096
 
 // verify judges the certificates against t. Only what is good is remembered, and where
 // revocation lists of other CAs have a say, nothing is.
-func (c *claims) verify(t *trust, read *readTrust, shown []*x509.Certificate, now time.Time) (*claim, gate.Reason) {
+func (c *verifiedCertificates) verify(t *trust, read *readTrust, shown []*x509.Certificate, now time.Time) (*verifiedCertificate, gate.Reason) {
 	if len(shown) == 0 || len(t.lists) > 0 {
-		return newClaim(read.Verify(shown, now))
+		return newVerifiedCertificate(read.Verify(shown, now))
 	}
-	key := claimKey{trust: t.id, shown: sumOf(shown)}
+	key := verifiedKey{trust: t.id, shown: sumOf(shown)}
 	c.mu.Lock()
 	have, ok := c.good[key]
 	c.mu.Unlock()
 	if ok && now.Before(have.verified.Until) && !now.Before(have.verified.Chain[0].NotBefore) {
 		return have, gate.OK
 	}
-	made, reason := newClaim(read.Verify(shown, now))
+	made, reason := newVerifiedCertificate(read.Verify(shown, now))
 	if made != nil {
 		c.keep(key, made)
 	}
 	return made, reason
 }
 
-func newClaim(v *gate.Verified, reason gate.Reason) (*claim, gate.Reason) {
+func newVerifiedCertificate(v *gate.Verified, reason gate.Reason) (*verifiedCertificate, gate.Reason) {
 	if reason != gate.OK {
 		return nil, reason
 	}
-	return &claim{verified: v}, gate.OK
+	return &verifiedCertificate{verified: v}, gate.OK
 }
 
-func (c *claims) keep(key claimKey, made *claim) {
+func (c *verifiedCertificates) keep(key verifiedKey, made *verifiedCertificate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.good == nil {
-		c.good = make(map[claimKey]*claim)
+		c.good = make(map[verifiedKey]*verifiedCertificate)
 	}
 	for k := range c.good {
-		if len(c.good) < maxClaims {
+		if len(c.good) < maxVerified {
 			break
 		}
 		delete(c.good, k)

@@ -22,7 +22,7 @@ import (
 func init() { caddy.RegisterModule(Guard{}) }
 
 // Guard is the first handler of a site with require directives: all of them
-// together. It judges the request's path, and leaves a [passage] with the request so that
+// together. It judges the request's path, and leaves a [requestState] with the request so that
 // each [Checked] handler behind it can tell whether the path was rewritten.
 type Guard struct {
 	Hosts   []string  `json:"hosts,omitempty"` // the site's names, for redirects of requests without one
@@ -96,13 +96,13 @@ func httpsPort(ctx caddy.Context) int {
 	return caddyhttp.DefaultHTTPSPort
 }
 
-// passage is what a request's guard has found so far.
-type passage struct {
+// requestState is what a request's guard has decided so far.
+type requestState struct {
 	guard    *Guard
 	judged   reaches   // what was judged last, and let through
 	identity *identity // set once the request passed a guard
 	refused  bool
-	passed   []inquiry // the guards that let the request through
+	passed   []authorizationRequest // the guards that let the request through
 }
 
 // reaches is what of a request tells where it leads.
@@ -112,18 +112,18 @@ func reachesOf(r *http.Request) reaches {
 	return reaches{r.URL.Path, r.URL.RawPath, r.URL.RawQuery, r.Method}
 }
 
-const passageVar = "postern.passage"
+const stateVar = "postern.state"
 
-func passageOf(r *http.Request) *passage {
-	p, _ := caddyhttp.GetVar(r.Context(), passageVar).(*passage)
+func stateOf(r *http.Request) *requestState {
+	p, _ := caddyhttp.GetVar(r.Context(), stateVar).(*requestState)
 	return p
 }
 
 // ServeHTTP judges the path that the client asked for.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	stripPaths(r.Header)
-	p := &passage{guard: g}
-	caddyhttp.SetVar(r.Context(), passageVar, p)
+	p := &requestState{guard: g}
+	caddyhttp.SetVar(r.Context(), stateVar, p)
 	if !p.judge(w, r) {
 		return nil
 	}
@@ -132,7 +132,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 
 // judge reports whether the request may go on with the path that it has now.
 // If not, it has been answered.
-func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
+func (p *requestState) judge(w http.ResponseWriter, r *http.Request) bool {
 	if p.refused {
 		return false
 	}
@@ -157,7 +157,7 @@ func (p *passage) judge(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // judgeAs judges a request as what a handler will make of it.
-func (p *passage) judgeAs(w http.ResponseWriter, r, reached *http.Request) bool {
+func (p *requestState) judgeAs(w http.ResponseWriter, r, reached *http.Request) bool {
 	passes := p.judge(w, reached)
 	p.judged = reachesOf(r)
 	return passes
@@ -165,12 +165,12 @@ func (p *passage) judgeAs(w http.ResponseWriter, r, reached *http.Request) bool 
 
 // unchanged reports whether the request leads where it did when it was judged
 // last.
-func (p *passage) unchanged(r *http.Request) bool {
+func (p *requestState) unchanged(r *http.Request) bool {
 	return p.judged == reachesOf(r) && !p.refused
 }
 
 // pass decides about one guard that covers the path.
-func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
+func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
 	if !s.Anyone() {
 		switch {
 		case r.TLS == nil:
@@ -181,7 +181,7 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 			return false
 		}
 	}
-	q := inquire(r, s)
+	q := newAuthorizationRequest(r, s)
 	f := q.decide(r.Context(), p.guard.live, time.Now())
 	if f.reason != gate.OK {
 		p.guard.noteRefusal(&q, f)
@@ -192,10 +192,10 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 	if s.Anyone() {
 		return true
 	}
-	if !f.worth.passed.Load() && f.worth.passed.CompareAndSwap(false, true) {
-		p.guard.note(&q, f.standing.identity)
+	if !f.verdict.passed.Load() && f.verdict.passed.CompareAndSwap(false, true) {
+		p.guard.note(&q, f.status.identity)
 	}
-	p.identity = f.standing.identity
+	p.identity = f.status.identity
 	if p.guard.named {
 		addFields(r, p.identity)
 	}
@@ -205,7 +205,7 @@ func (p *passage) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) boo
 // status is that of the answer to a refused request.
 func (s *siteGuard) status(reason gate.Reason) int {
 	switch reason {
-	case gate.Away:
+	case gate.Unavailable:
 		return http.StatusServiceUnavailable
 	case gate.Closed:
 		return s.closed
@@ -301,27 +301,27 @@ func originalURI(r *http.Request) string {
 }
 
 // noteRefusal records a refusal.
-func (g *Guard) noteRefusal(q *inquiry, f finding) {
+func (g *Guard) noteRefusal(q *authorizationRequest, f decision) {
 	e := postern.Event{
 		Kind: postern.EventGate, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name, Reason: f.reason.String(),
 	}
-	if f.standing != nil && f.standing.holder != nil {
-		e.Person = f.standing.holder.Name
+	if f.status != nil && f.status.holder != nil {
+		e.Person = f.status.holder.Name
 	}
-	if f.worth != nil && f.worth.claim != nil {
-		verified := f.worth.claim.verified
+	if f.verdict != nil && f.verdict.cert != nil {
+		verified := f.verdict.cert.verified
 		if verified.Own {
 			e.Links = []postern.Link{{Kind: string(postern.X509Certificate), ID: verified.Leaf().Serial}}
 		}
 	}
 	g.live.events.Add(e)
-	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Away {
+	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Unavailable {
 		g.live.tickets.refuse(q.tls.PeerCertificates)
 	}
 }
 
-// note records the first passage on a connection.
-func (g *Guard) note(q *inquiry, id *identity) {
+// note records that a request passed, once a connection.
+func (g *Guard) note(q *authorizationRequest, id *identity) {
 	if !q.tls.DidResume {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}

@@ -16,7 +16,7 @@ import (
 // and the certificate's serial number. It is for services, which open what
 // they open by themselves; a guard's rules have no say.
 func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
-	s := standingOf(r)
+	s := accountStatusOf(r)
 	if s == nil || s.reason != gate.OK {
 		return postern.Person{}, "", false
 	}
@@ -26,13 +26,13 @@ func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
 // Suspended reports whether Identify would say who a request comes from, were
 // they not suspended: it is for telling them.
 func Suspended(r *http.Request) bool {
-	s := standingOf(r)
+	s := accountStatusOf(r)
 	return s != nil && s.reason == gate.Suspended && s.holder.Status == postern.PersonSuspended
 }
 
-// standingOf returns the standing of the certificate of Postern's own CA that a
+// accountStatusOf returns the status of the certificate of Postern's own CA that a
 // request's connection showed, as of this moment; nil if there is none.
-func standingOf(r *http.Request) *standing {
+func accountStatusOf(r *http.Request) *accountStatus {
 	l := current()
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || misdirected(r) {
 		return nil
@@ -42,11 +42,11 @@ func standingOf(r *http.Request) *standing {
 	if err != nil || !l.fresh(now) {
 		return nil
 	}
-	claim := connOf(r).worth(r.TLS.PeerCertificates, t, l, now).claim
-	if claim == nil || !claim.verified.Own {
+	cert := connOf(r).verdict(r.TLS.PeerCertificates, t, l, now).cert
+	if cert == nil || !cert.verified.Own {
 		return nil
 	}
-	return claim.of(r.Context(), l)
+	return cert.of(r.Context(), l)
 }
 
 // Address returns the client's address: that of its connection, or what a

@@ -74,15 +74,15 @@ func (l *live) mounts() mounts {
 // events.
 type live struct {
 	Runtime
-	generation atomic.Int64
-	asked      atomic.Int64 // when the generation was last known, nanoseconds from the start
-	own        own
-	mounted    atomic.Pointer[mounts]
-	claims     claims
-	tickets    refusedTickets
-	events     *coalesce.Writer // nil: there is no timeline
-	stop       context.CancelFunc
-	done       sync.WaitGroup
+	generation           atomic.Int64
+	asked                atomic.Int64 // when the generation was last known, nanoseconds from the start
+	own                  own
+	mounted              atomic.Pointer[mounts]
+	verifiedCertificates verifiedCertificates
+	tickets              refusedTickets
+	events               *coalesce.Writer // nil: there is no timeline
+	stop                 context.CancelFunc
+	done                 sync.WaitGroup
 }
 
 var using atomic.Pointer[live]

@@ -24,7 +24,7 @@ func (FastCGI) CaddyModule() caddy.ModuleInfo {
 func (f FastCGI) RoundTrip(r *http.Request) (*http.Response, error) {
 	t := f.Transport
 	env := make(map[string]string, len(t.EnvVars)+40)
-	if p := passageOf(r); p != nil && p.identity != nil {
+	if p := stateOf(r); p != nil && p.identity != nil {
 		maps.Copy(env, p.identity.environment(r))
 	} else {
 		env["SSL_CLIENT_VERIFY"] = "NONE"

@@ -19,7 +19,7 @@ const watchEvery = 500 * time.Millisecond
 // both its directions are cut.
 type watch struct {
 	guard  *Guard
-	passed []inquiry
+	passed []authorizationRequest
 	conn   *conn
 	stream *http.ResponseController // nil where the exchange has the connection to itself
 
@@ -31,7 +31,7 @@ type watch struct {
 }
 
 // watch begins to watch the exchange, until the returned watch is ended.
-func (p *passage) watch(w http.ResponseWriter, r *http.Request) *watch {
+func (p *requestState) watch(w http.ResponseWriter, r *http.Request) *watch {
 	x := &watch{guard: p.guard, passed: p.passed, conn: connOf(r)}
 	if r.ProtoMajor > 1 {
 		x.stream = http.NewResponseController(innermost(w))
@@ -65,8 +65,8 @@ func (x *watch) end() {
 
 // look decides again, and cuts the exchange if it would not pass now.
 func (x *watch) look(ctx context.Context) {
-	var q *inquiry
-	var f finding
+	var q *authorizationRequest
+	var f decision
 	if !x.cut {
 		q, f = x.refusal(ctx)
 	}
@@ -92,7 +92,7 @@ func (x *watch) look(ctx context.Context) {
 
 // refusal asks the guards, and returns what the first that does not open any
 // more found; nil if all do.
-func (x *watch) refusal(ctx context.Context) (*inquiry, finding) {
+func (x *watch) refusal(ctx context.Context) (*authorizationRequest, decision) {
 	ctx, cancel := context.WithTimeout(ctx, staleAfter)
 	defer cancel()
 	for i := range x.passed {
@@ -100,5 +100,5 @@ func (x *watch) refusal(ctx context.Context) (*inquiry, finding) {
 			return &x.passed[i], f
 		}
 	}
-	return nil, finding{}
+	return nil, decision{}
 }

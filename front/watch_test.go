@@ -242,13 +242,13 @@ func TestTheClockEndsARight(t *testing.T) {
 		{gate.Config{Paths: []string{"/"}}, 2 * time.Hour, gate.Expired},
 		{gate.Config{Paths: []string{"/"}, Rules: []string{before}}, time.Second, gate.RuleFailed},
 		{gate.Config{Paths: []string{"/"}, Rules: []string{before}, Anyone: true}, time.Second, gate.Closed},
-		{gate.Config{Paths: []string{"/"}}, staleAfter + time.Second, gate.Away},
+		{gate.Config{Paths: []string{"/"}}, staleAfter + time.Second, gate.Unavailable},
 	} {
 		g, err := gate.New(c.Config)
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := inquire(r, &siteGuard{Guard: g, trust: trust})
+		q := newAuthorizationRequest(r, &siteGuard{Guard: g, trust: trust})
 		if f := q.decide(t.Context(), l, now); f.reason != gate.OK {
 			t.Errorf("%+v: %s", c.Config, f.reason)
 		}

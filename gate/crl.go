@@ -76,7 +76,7 @@ func (l *RevocationLists) check(chain []*x509.Certificate, now, until time.Time)
 			continue
 		}
 		if r.list.CheckSignatureFrom(chain[i+1]) != nil || !r.list.NextUpdate.IsZero() && now.After(r.list.NextUpdate) {
-			return until, Away
+			return until, Unavailable
 		}
 		if r.revoked[key(c.SerialNumber)] {
 			return until, Revoked

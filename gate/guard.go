@@ -157,7 +157,7 @@ func Hold(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
 	case postern.CodeOf(err) == postern.NotFound && err != nil:
 		return &Holder{}, OK
 	case err != nil:
-		return nil, Away
+		return nil, Unavailable
 	case !p.Active():
 		return &Holder{p}, Suspended
 	}
@@ -173,7 +173,7 @@ func holdOwn(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
 	case err != nil && postern.CodeOf(err) == postern.NotFound:
 		return nil, Unknown
 	case err != nil:
-		return nil, Away
+		return nil, Unavailable
 	case c.Status == postern.CredentialRevoked:
 		return &Holder{p}, Revoked
 	case c.Status != postern.CredentialActive:

@@ -195,12 +195,12 @@ func TestWhoHoldsACertificate(t *testing.T) {
 		{"ours, suspended", mine, with(postern.CredentialActive, postern.PersonSuspended), gate.Suspended, "alice"},
 		{"ours, removed", mine, with(postern.CredentialActive, postern.PersonRemoved), gate.Suspended, "alice"},
 		{"ours, unknown", own(true), active, gate.Unknown, ""},
-		{"ours, store away", mine, broken, gate.Away, ""},
+		{"ours, store unavailable", mine, broken, gate.Unavailable, ""},
 		{"another CA's", own(false, "Alice@Example.com"), active, gate.OK, "alice"},
 		{"another CA's, suspended", own(false, "alice@example.com"), with("", postern.PersonSuspended), gate.Suspended, "alice"},
 		{"another CA's, nobody", own(false, "bob@example.com"), active, gate.OK, ""},
 		{"another CA's, two addresses", own(false, "alice@example.com", "bob@example.com"), active, gate.OK, ""},
-		{"another CA's, store away", own(false, "alice@example.com"), broken, gate.Away, ""},
+		{"another CA's, store unavailable", own(false, "alice@example.com"), broken, gate.Unavailable, ""},
 	} {
 		h, got := gate.Hold(t.Context(), c.v, c.reg)
 		if got != c.want || c.person != "" && h.Name != c.person || c.person == "" && h != nil && h.Name != "" {

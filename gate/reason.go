@@ -23,7 +23,7 @@ const (
 	NotPerson          // valid, but of somebody else
 	RuleFailed         // valid, but the rule does not hold
 	Closed             // no certificate is asked for, and the rule does not hold
-	Away               // whether it still counts cannot be asked right now
+	Unavailable        // whether it still counts cannot be asked right now
 )
 
 var reasons = [...]struct{ key, words string }{
@@ -44,7 +44,7 @@ var reasons = [...]struct{ key, words string }{
 	NotPerson:   {"not-the-person", "Your certificate is valid, but this page is for somebody else."},
 	RuleFailed:  {"rule-failed", "Your certificate is valid, but it does not open this page."},
 	Closed:      {"closed", "This page is not open to you."},
-	Away:        {"away", "Whether your certificate is still valid could not be checked. Try again in a moment."},
+	Unavailable: {"unavailable", "Whether your certificate is still valid could not be checked. Try again in a moment."},
 }
 
 // String returns the reason's short name, as in the log: "revoked".

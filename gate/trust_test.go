@@ -109,8 +109,8 @@ func TestOtherPeoplesRevocationLists(t *testing.T) {
 		alice, bob gate.Reason
 	}{
 		{"current", list(ca, time.Now().Add(time.Hour)), gate.Revoked, gate.OK},
-		{"stale", list(ca, time.Now().Add(-time.Minute)), gate.Away, gate.Away},
-		{"of a twin", list(twin, time.Now().Add(time.Hour)), gate.Away, gate.Away},
+		{"stale", list(ca, time.Now().Add(-time.Minute)), gate.Unavailable, gate.Unavailable},
+		{"of a twin", list(twin, time.Now().Add(time.Hour)), gate.Unavailable, gate.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			lists, err := gate.ReadRevocationLists(c.list)
