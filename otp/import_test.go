@@ -3,6 +3,7 @@ package otp
 import (
 	"bytes"
 	"encoding/hex"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,17 @@ func FuzzParseAnswer(f *testing.F) {
 		}
 		counted(p)
 	})
+}
+
+func TestMappingsAreReadAsTheyAreMeant(t *testing.T) {
+	m := ParseMappings([]byte("\xef\xbb\xbf# keys\r\n  alice : VVCCCCCCBDEF\t: vvccccccbdeg # two\r\n\tbob:vvccccccbdeh\n" +
+		"  # carol:vvccccccbdei\n\n#dave:vvccccccbdej\nErin:vvccccccbdek\nj#b:vvccccccbdel\n"))
+	want := Mappings{
+		"alice": {"vvccccccbdef", "vvccccccbdeg"}, "bob": {"vvccccccbdeh"}, "Erin": {"vvccccccbdek"}, "j#b": {"vvccccccbdel"},
+	}
+	if !reflect.DeepEqual(m, want) {
+		t.Errorf("read %v", m)
+	}
 }
 
 func FuzzParseMappings(f *testing.F) {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/system"
@@ -17,25 +19,28 @@ const maxMappings = 1 << 20
 // /etc/yubikey_mappings does for libpam-yubico: account name to public IDs.
 type Mappings map[string][]string
 
-// ParseMappings reads lines of the form user:publicID:publicID. What begins
-// with # is a comment. An ID that cannot be one never matches and is left out.
-// An account may have several lines.
+// ParseMappings reads lines of the form user:publicID:publicID. What follows a #
+// that begins the line, or has a blank before it, is a comment. Blanks and tabs
+// around a name or an ID do not count, and neither does an ID's case. An ID that
+// cannot be one never matches and is left out. An account may have several lines.
 func ParseMappings(b []byte) Mappings {
 	m := Mappings{}
+	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
 	for line := range bytes.Lines(b) {
-		line = bytes.TrimRight(line, " \t\r\n")
-		if len(line) == 0 || line[0] == '#' {
-			continue
-		}
-		user, ids, _ := bytes.Cut(line, []byte(":"))
-		for id := range bytes.SplitSeq(ids, []byte(":")) {
-			if id := string(id); len(user) > 0 && ValidPublicID(id) && !slices.Contains(m[string(user)], id) {
-				m[string(user)] = append(m[string(user)], id)
+		name, ids, _ := strings.Cut(mappingComment.ReplaceAllString(string(line), ""), ":")
+		user := strings.TrimSpace(name)
+		for id := range strings.SplitSeq(ids, ":") {
+			id = strings.ToLower(strings.TrimSpace(id))
+			if user != "" && ValidPublicID(id) && !slices.Contains(m[user], id) {
+				m[user] = append(m[user], id)
 			}
 		}
 	}
 	return m
 }
+
+// mappingComment is a comment in a line of a mapping file.
+var mappingComment = regexp.MustCompile(`(^|[ \t])#.*`)
 
 // ReadMappings reads a mapping file. It must be a regular file that only its
 // owner, root or this process's user, can write. A file that does not exist
