@@ -1,0 +1,69 @@
+package postern_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// TestBuildsForComputersOfPeople type-checks the command for the systems that
+// people log in from. Compiling it, as make portable does, takes minutes.
+func TestBuildsForComputersOfPeople(t *testing.T) {
+	for _, system := range []string{"darwin/amd64", "darwin/arm64", "windows/amd64", "windows/arm64"} {
+		t.Run(system, func(t *testing.T) {
+			for _, problem := range typeCheck(t, system) {
+				t.Error(problem)
+			}
+		})
+	}
+}
+
+// typeCheck returns what is wrong with the command on a system, GOOS/GOARCH.
+func typeCheck(t *testing.T, system string) (problems []string) {
+	goos, arch, _ := strings.Cut(system, "/")
+	pkgs, err := packages.Load(&packages.Config{
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedDeps |
+			packages.NeedTypes | packages.NeedSyntax,
+		Env:       append(os.Environ(), "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0"),
+		ParseFile: parseOurs,
+	}, "./cmd/postern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	packages.Visit(pkgs, nil, func(p *packages.Package) {
+		if !ours(p.PkgPath) {
+			return
+		}
+		checked++
+		for _, e := range p.Errors {
+			problems = append(problems, e.Error())
+		}
+	})
+	if checked < 20 || len(pkgs) != 1 || pkgs[0].Types == nil {
+		t.Errorf("%d packages were checked", checked)
+	}
+	return problems
+}
+
+// parseOurs parses a file, of other modules without what the functions do.
+func parseOurs(set *token.FileSet, name string, src []byte) (*ast.File, error) {
+	f, err := parser.ParseFile(set, name, src, parser.SkipObjectResolution)
+	if f == nil || strings.HasPrefix(name, root) {
+		return f, err
+	}
+	for _, d := range f.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok {
+			fn.Body = nil
+		}
+	}
+	return f, err
+}
+
+// root is the directory of this module.
+var root, _ = os.Getwd()
