@@ -6,13 +6,13 @@ package postern
 // What grants access is written only while the actor's credential is valid: the
 // store checks it in the transaction that writes.
 type Actor struct {
-	Person     string // Person.Name; empty for a program, or somebody who is not known
+	Person     string // Person.Name; empty for a program, or a person who is not known
 	Credential Link   // what they showed; the zero Link is one that is not kept as a credential
 	Address    string // peer IP address, without port
 }
 
-// By returns what an event about somebody's credential says of an actor who is
-// another person: their name; else "".
+// By returns the actor's name for an event about a credential of person, or ""
+// if the actor is that person.
 func (a Actor) By(person string) string {
 	if a.Person == person {
 		return ""

@@ -2,7 +2,7 @@ package postern
 
 import "time"
 
-// CredentialKind says what sort of thing proves a person.
+// CredentialKind is a kind of credential.
 type CredentialKind string
 
 // The kinds of credential, and what identifies one of each.
@@ -17,7 +17,7 @@ const (
 	APIToken        CredentialKind = "api-token" // name; a program that requests certificates
 )
 
-// CredentialStatus says whether a credential still counts.
+// CredentialStatus says whether a credential is valid.
 type CredentialStatus string
 
 // A disabled credential can be enabled again; a revoked one cannot.
@@ -27,7 +27,7 @@ const (
 	CredentialRevoked  CredentialStatus = "revoked"
 )
 
-// Credential is what a person holds to prove who they are. It never carries
+// Credential is what a person or a program authenticates with. It never carries
 // the secret.
 type Credential struct {
 	Kind     CredentialKind   `json:"kind"`

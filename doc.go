@@ -1,3 +1,4 @@
-// Package postern holds the words that every room of the house shares: Person,
-// Credential, Event, Link and Error. It imports the standard library only.
+// Package postern holds the types that all packages of Postern share: Person,
+// Credential, Actor, Event, Link and Error. It imports the standard library
+// only.
 package postern

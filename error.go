@@ -5,19 +5,19 @@ import (
 	"fmt"
 )
 
-// Code classifies an Error for whoever has to act on it. It maps to an HTTP
-// status and to a process's exit code, both here and nowhere else.
+// Code classifies an Error. It maps to an HTTP status and to a process's exit
+// code, both here and nowhere else.
 type Code int
 
-// The codes. The zero Code is Internal, so that an error nobody classified
-// counts as ours.
+// The codes. The zero Code is Internal: an error without a code is a fault of the
+// program.
 const (
 	Internal    Code = iota // something broke
 	Invalid                 // the request or the command line is wrong
 	Denied                  // understood, and refused
 	NotFound                // no such thing
 	Conflict                // it exists already, or changed meanwhile
-	Unavailable             // a part that is needed is away; trying again may help
+	Unavailable             // something that is needed is unavailable; a later attempt may succeed
 	TooMany                 // rate limited
 )
 

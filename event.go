@@ -2,18 +2,18 @@ package postern
 
 import "time"
 
-// Outcome says how what an event tells of ended.
+// Outcome says how what an event reports ended.
 type Outcome string
 
 // The outcomes.
 const (
 	OK      Outcome = "ok"
-	Refused Outcome = "refused" // somebody asked and was told no
+	Refused Outcome = "refused" // a request was denied
 	Failed  Outcome = "failed"  // something broke
 	Unknown Outcome = "unknown" // it was begun, and how it ended was not seen
 )
 
-// Event is one line of the timeline: who, with what, from where, did what to
+// Event is one entry of the timeline: who, with what, from where, did what to
 // what, and how it ended. An event never carries a secret, a one-time code or
 // a key.
 type Event struct {
@@ -26,7 +26,7 @@ type Event struct {
 	Address string            `json:"address,omitempty"` // peer IP address, without port
 	Object  string            `json:"object,omitempty"`  // what it was done to: a path, a domain, a serial
 	Reason  string            `json:"reason,omitempty"`  // why it was refused or failed, in words
-	Count   int64             `json:"count,omitempty"`   // how many were coalesced into this line; 0 means 1
+	Count   int64             `json:"count,omitempty"`   // how many were coalesced into this entry; 0 means 1
 	Took    time.Duration     `json:"took,omitempty"`    // nanoseconds
 	Links   []Link            `json:"links,omitempty"`
 	Details map[string]string `json:"details,omitempty"`
@@ -72,7 +72,7 @@ const (
 	EventSSHCertIssued = "ssh.cert.issued"
 	EventSSHRevoked    = "ssh.cert.revoked"
 
-	EventGatePassed = "gate.passed" // a sign-in: first passage of a certificate on a connection
+	EventGatePassed = "gate.passed" // a sign-in: the first request that was authorized with a certificate on a connection
 	EventGate       = "gate.refused"
 
 	EventPortalEnrolled = "portal.enrolled"

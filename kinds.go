@@ -5,10 +5,10 @@ package postern
 type EventKind struct {
 	Name  string // as in Event.Kind
 	Title string // in a list of events: "Certificate issued"
-	// OK and NotOK say in a sentence, after who did it, what happened when it ended
-	// well, and when it was refused or failed; "" if it never does. %s stands for
-	// Event.Object, # for Event.Count where it counts things and not repetitions,
-	// {KEY} for the value of a detail.
+	// OK and NotOK are the rest of a sentence that begins with who did it: OK when it
+	// succeeded, NotOK when it was refused or failed; "" if that never happens. %s
+	// stands for Event.Object, # for Event.Count where that is a number of things and
+	// not of repetitions, {KEY} for the value of a detail.
 	OK, NotOK string
 	// Doer is who did it where the event names no person; "" where that is unknown.
 	Doer string

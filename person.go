@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// PersonStatus says whether a person may come in.
+// PersonStatus says whether a person may sign in.
 type PersonStatus string
 
-// A suspended person keeps what they hold but nothing of it opens a door; a
-// removed person is a name that is kept so that the timeline stays readable
-// and the name is not given to somebody else.
+// A suspended person keeps their credentials, none of which grants access. Of a
+// removed person the name is kept, so that the timeline stays readable and the
+// name is not given to another person.
 const (
 	PersonActive    PersonStatus = "active"
 	PersonSuspended PersonStatus = "suspended"
 	PersonRemoved   PersonStatus = "removed"
 )
 
-// Person is somebody who may come in. Name is the key: it never changes and is
-// never given to another person.
+// Person is a human being who has credentials. Name is the key: it never changes
+// and is never given to another person.
 type Person struct {
 	Name     string       `json:"name"`                // lower case, 1 to 64 of a-z 0-9 . _ -
 	Email    string       `json:"email,omitempty"`     // unique, compared without case; may be empty
@@ -29,12 +29,13 @@ type Person struct {
 	Created  time.Time    `json:"created"` // UTC, microseconds
 }
 
-// SignedUp is the group of those who added themselves, until an administrator
-// takes them out of it. What is good for everybody is not good for them where
-// the name that they chose could open something: see sshd.RuleFor.
+// SignedUp is the group of people who signed up by themselves, until an
+// administrator takes them out of it. They chose their own names, so a rule for
+// SSH certificates that names no group does not apply to them where a name alone
+// would grant access.
 const SignedUp = "signed-up"
 
-// Active reports whether the person may come in at all.
+// Active reports whether the person may sign in at all.
 func (p Person) Active() bool { return p.Status == PersonActive }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)

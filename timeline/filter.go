@@ -9,7 +9,7 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Filter says which events are asked for; the zero Filter means all of them.
+// Filter selects events; the zero Filter selects all of them.
 type Filter struct {
 	Person  string
 	Kind    string // a kind, or the beginning of one up to a dot: "cert" is "cert.issued" too
@@ -20,7 +20,7 @@ type Filter struct {
 	Since   time.Time // not before
 	Until   time.Time // before
 
-	From  int64 // the first index that counts
+	From  int64 // the first index
 	Limit int   // at most so many; 0 means all
 	Last  bool  // with Limit: the last ones, not the first
 }
@@ -43,7 +43,7 @@ func (f Filter) Validate() error {
 	return nil
 }
 
-// Match reports whether an event is asked for.
+// Match reports whether the filter selects an event.
 func (f Filter) Match(e postern.Event) bool {
 	return e.Index >= f.From &&
 		(f.Person == "" || e.Person == f.Person) &&

@@ -11,10 +11,9 @@ import (
 // MaxJoined bounds how many events a join returns.
 const MaxJoined = 1000
 
-// narrow reports whether a link stands for one sitting: what happened under it
-// belongs together. A credential or a virtual machine is wide: everything that
-// was ever done with it shares the link, so a join names it but does not go on
-// through it.
+// narrow reports whether a link stands for one session, process or connection:
+// events that share it belong together. A credential or a virtual machine is
+// shared by everything that was ever done with it, so a join does not follow it.
 func narrow(l postern.Link) bool {
 	switch l.Kind {
 	case postern.LinkSession, postern.LinkProcess, postern.LinkConnection:

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Proof shows that a line stands in a log, to whoever has the log's public key
-// and nothing else.
+// Proof shows that a log contains an entry to a reader who has the log's public
+// key and nothing else.
 type Proof struct {
-	Line       string      `json:"line"` // the exact text
+	Entry      string      `json:"line"` // the exact text
 	Index      int64       `json:"index"`
 	Hashes     []tlog.Hash `json:"hashes"`     // RFC 6962 audit path, in base64
 	Checkpoint string      `json:"checkpoint"` // signed note
@@ -26,15 +26,15 @@ const (
 	maxHashes = 64
 )
 
-// Prove returns the proof of a line that is kept in the archive, under the
-// checkpoint of now.
-func Prove(ctx context.Context, a Archive, line string, index int64) (Proof, error) {
+// Prove returns the proof of an entry of the archive, under the archive's
+// checkpoint. It fails with [postern.NotFound] if there is no such entry.
+func Prove(ctx context.Context, a Archive, entry string, index int64) (Proof, error) {
 	s, err := a.State(ctx)
 	if err != nil {
 		return Proof{}, err
 	}
 	if index < 0 || index >= s.Size {
-		return Proof{}, postern.Errorf(postern.NotFound, "there is no line %d: the log has %d", index, s.Size)
+		return Proof{}, postern.Errorf(postern.NotFound, "there is no entry %d: the log has %d", index, s.Size)
 	}
 	tree, err := LoadTree(s.Size, s.Edge)
 	if err != nil {
@@ -42,9 +42,9 @@ func Prove(ctx context.Context, a Archive, line string, index int64) (Proof, err
 	}
 	path, err := tlog.ProveRecord(s.Size, index, hashReader(ctx, a, tree))
 	if err != nil {
-		return Proof{}, fmt.Errorf("prove line %d: %w", index, err)
+		return Proof{}, fmt.Errorf("prove entry %d: %w", index, err)
 	}
-	return Proof{line, index, path, s.Checkpoint}, nil
+	return Proof{entry, index, path, s.Checkpoint}, nil
 }
 
 // hashReader reads the tree's hashes out of the archive's tiles and the edge.
@@ -53,8 +53,8 @@ func hashReader(ctx context.Context, a Archive, tree *Tree) tlog.HashReader {
 		hashes := make([]tlog.Hash, len(indexes))
 		for i, index := range indexes {
 			level, n := tlog.SplitStoredHashIndex(index)
-			height := level % TileHeight      // the hash stands so high over its tile's
-			per := int64(tileWidth >> height) // so many of its kind a tile
+			height := level % TileHeight      // levels between the hash and those of its tile
+			per := int64(tileWidth >> height) // hashes of that height in a tile
 			kept, err := tileOf(ctx, a, tree, level/TileHeight, n/per)
 			if err != nil {
 				return nil, err
@@ -85,27 +85,27 @@ func ParseProof(text []byte) (Proof, error) {
 		return p, postern.Errorf(postern.Invalid, "the proof is longer than %d bytes", maxProof)
 	}
 	if err := json.Unmarshal(text, &p); err != nil {
-		return p, postern.Errorf(postern.Invalid, "the proof is not right: %w", err)
+		return p, postern.Errorf(postern.Invalid, "the proof cannot be read: %w", err)
 	}
 	return p, nil
 }
 
-// Check returns the event that the proof proves, and the checkpoint that it
-// stands under. It fails with [postern.Denied] if the proof proves nothing.
+// Check returns the event that the proof proves and the checkpoint that it is
+// proved by. It fails with [postern.Denied] if the proof proves nothing.
 func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 	c, err := OpenCheckpoint(p.Checkpoint, v)
 	if err != nil {
 		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof's %w", err)
 	}
 	if p.Index < 0 || p.Index >= c.Size || len(p.Hashes) > maxHashes {
-		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof is of a line that the checkpoint does not have")
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof is of an entry that the checkpoint does not have")
 	}
-	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, p.Index, tlog.RecordHash([]byte(p.Line))); err != nil {
-		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its line")
+	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, p.Index, tlog.RecordHash([]byte(p.Entry))); err != nil {
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its entry")
 	}
-	e, err := Decode([]byte(p.Line))
+	e, err := Decode([]byte(p.Entry))
 	if err != nil {
-		return e, c, postern.Errorf(postern.Denied, "the proof's line is not an event: %w", err)
+		return e, c, postern.Errorf(postern.Denied, "the proof's entry is not an event: %w", err)
 	}
 	return e, c, nil
 }

@@ -15,7 +15,7 @@ import (
 // what, and how it ended. What the event itself does not contain is taken from the
 // events joined with it, see [Join].
 func Sentence(e postern.Event, joined []postern.Event) string {
-	s := telling(e, joined)
+	s := subjectOf(e, joined)
 	var b strings.Builder
 	b.WriteString(s.who)
 	if len(s.with) > 0 {
@@ -48,17 +48,17 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	return b.String()
 }
 
-// teller is the beginning of a sentence.
-type teller struct {
+// subject is the beginning of a sentence.
+type subject struct {
 	who, from string
 	with      []string
 }
 
-// telling finds who did it, with what and from where. Credentials and the
-// address count from joined events of the same person that ended well: a
-// refused attempt proves nobody.
-func telling(e postern.Event, joined []postern.Event) teller {
-	t := teller{who: e.Person, from: e.Address}
+// subjectOf finds who did it, with what and from where. Credentials and the
+// address are taken from joined events of the same person that succeeded: a
+// refused attempt does not authenticate a person.
+func subjectOf(e postern.Event, joined []postern.Event) subject {
+	t := subject{who: e.Person, from: e.Address}
 	for _, j := range joined {
 		if t.who == "" && j.Outcome == postern.OK {
 			t.who = j.Person
@@ -89,7 +89,7 @@ func telling(e postern.Event, joined []postern.Event) teller {
 	return t
 }
 
-// reason is why, in words: the gate's reasons are words with hyphens.
+// reason returns why, in words: a guard's reasons are words with hyphens.
 func reason(e postern.Event) string {
 	if e.Kind == postern.EventGate {
 		return strings.ReplaceAll(e.Reason, "-", " ")
@@ -112,8 +112,8 @@ func credentialsIn(from, links []postern.Link) []postern.Link {
 	return links
 }
 
-// credentialNames are the words for what proves a person, in the order in which
-// they are told.
+// credentialNames are the words for credentials, in the order in which a
+// sentence names them.
 var credentialNames = []struct {
 	kind postern.CredentialKind
 	name string

@@ -52,7 +52,8 @@ func (m *memory) Events(_ context.Context, f Filter) ([]postern.Event, error) {
 	return found, nil
 }
 
-// TestSentence tells the sentence that the timeline is for.
+// TestSentence joins a login, a session and a call into the sentence that the
+// timeline is for.
 func TestSentence(t *testing.T) {
 	session := postern.Link{Kind: postern.LinkSession, ID: "host/boot/7"}
 	process := postern.Link{Kind: postern.LinkProcess, ID: "host/boot/4242/99"}
@@ -240,15 +241,15 @@ func FuzzOpenCheckpoint(f *testing.F) {
 func FuzzProof(f *testing.F) {
 	s, v := key(f)
 	var tree Tree
-	lines := [][]byte{[]byte(`{"index":0}`), []byte(`{"index":1}`)}
-	for _, line := range lines {
-		tree.Append(tlog.RecordHash(line))
+	entries := [][]byte{[]byte(`{"index":0}`), []byte(`{"index":1}`)}
+	for _, entry := range entries {
+		tree.Append(tlog.RecordHash(entry))
 	}
 	signed, err := Checkpoint{Origin: s.Name(), Size: 2, Root: tree.Root()}.Sign(s)
 	if err != nil {
 		f.Fatal(err)
 	}
-	good := Proof{string(lines[0]), 0, []tlog.Hash{tlog.RecordHash(lines[1])}, signed}
+	good := Proof{string(entries[0]), 0, []tlog.Hash{tlog.RecordHash(entries[1])}, signed}
 	if _, _, err := good.Check(v); err != nil {
 		f.Fatal(err)
 	}
@@ -264,8 +265,8 @@ func FuzzProof(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, _, err := p.Check(v); err == nil && !slices.ContainsFunc(lines, func(l []byte) bool { return string(l) == p.Line }) {
-			t.Errorf("proves %q", p.Line)
+		if _, _, err := p.Check(v); err == nil && !slices.ContainsFunc(entries, func(l []byte) bool { return string(l) == p.Entry }) {
+			t.Errorf("proves %q", p.Entry)
 		}
 	})
 }

@@ -1,11 +1,11 @@
-// Package timeline is Postern's log: lines that are only ever appended, a
+// Package timeline is Postern's log: entries that are only ever appended, a
 // Merkle tree over them, and checkpoints of the tree signed with the log's key.
 //
-// A line is the exact JSON of one event; its leaf is the RFC 6962 hash of those
+// An entry is the exact JSON of one event; its leaf is the RFC 6962 hash of those
 // bytes (golang.org/x/mod/sumdb/tlog). A checkpoint is a signed note
 // (golang.org/x/mod/sumdb/note) in the form of C2SP's tlog-checkpoint: origin,
-// size, root. The room holds the mathematics, the questions that can be asked
-// and the words of the answers; the rows are the store's.
+// size, root. The package computes trees and proofs, verifies a log, filters and
+// joins events and writes them as sentences; package store keeps the rows.
 package timeline
 
 import (
@@ -70,7 +70,7 @@ func (t *Tree) Append(leaf tlog.Hash) {
 	t.size++
 }
 
-// keep adds the next hash of a tile level. It runs before size counts the leaf.
+// keep adds the next hash of a tile level. It runs before size includes the leaf.
 func (t *Tree) keep(level int, h tlog.Hash) {
 	if level == len(t.edge) {
 		t.edge = append(t.edge, nil)

@@ -15,12 +15,14 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// Archive is a whole log as it is kept, seen at one moment.
+// Archive is a whole log as it is kept, seen at one moment. Verify reads it from
+// one goroutine.
 type Archive interface {
-	// State returns what is kept of the log as a whole.
+	// State returns the size, edge and checkpoint of the log.
 	State(ctx context.Context) (State, error)
-	// Lines calls f with every kept line, in the order of their index.
-	Lines(ctx context.Context, f func(Kept) error) error
+	// Entries calls f with every entry, in the order of their index. It returns the
+	// error of f at once.
+	Entries(ctx context.Context, f func(Entry) error) error
 	// Links calls f with every kept link, in any order.
 	Links(ctx context.Context, f func(index int64, l postern.Link) error) error
 	// Tile returns the data of a finished tile, or nil if it is not kept.
@@ -35,16 +37,16 @@ type State struct {
 	Checkpoint string
 }
 
-// Kept is a line as it is kept, with the parts of it that are kept beside it
-// to be searched.
-type Kept struct {
-	Line string
+// Entry is an entry as it is kept, with the parts of it that are kept in columns
+// of their own to be searched.
+type Entry struct {
+	Text string
 	postern.Event
 }
 
 // Problem is one thing that is wrong with a log.
 type Problem struct {
-	Index int64  `json:"index"` // of the line; -1 when it is of no one line
+	Index int64  `json:"index"` // of the entry; -1 for a problem of more than one
 	What  string `json:"what"`
 }
 
@@ -52,24 +54,23 @@ func (p Problem) String() string {
 	if p.Index < 0 {
 		return p.What
 	}
-	return fmt.Sprintf("line %d: %s", p.Index, p.What)
+	return fmt.Sprintf("entry %d: %s", p.Index, p.What)
 }
 
 // Report is what Verify found.
 type Report struct {
-	Size       int64     `json:"size"`       // lines that are there
+	Size       int64     `json:"size"`       // entries that are there
 	Checkpoint string    `json:"checkpoint"` // the log's own
-	Problems   []Problem `json:"problems"`   // none means that all is well; at most maxProblems
+	Problems   []Problem `json:"problems"`   // none if the log is sound; at most maxProblems
 }
 
 const maxProblems = 100
 
-// Verify checks a whole log: that every line is the one that was hashed and
-// stands in its place, that the parts kept beside it and its links say the
-// same, and that all of them together are what the checkpoint signs. With
-// earlier checkpoints it also checks that the log still begins with what they
-// signed: they find a log that was cut, or written anew and signed with its
-// own key.
+// Verify checks a whole log: that every entry is the one that was hashed and is
+// in its place, that its columns and links say the same, and that all entries
+// together are what the checkpoint signs. With earlier checkpoints it also checks
+// that the log still begins with what they signed, which finds a log that was cut,
+// or written anew and signed with its own key.
 //
 // The error is that of reading; what is wrong with the log is in the report.
 func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) (Report, error) {
@@ -77,12 +78,13 @@ func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) 
 	for _, signed := range earlier {
 		c, err := OpenCheckpoint(signed, v)
 		if err != nil {
-			return Report{}, postern.Errorf(postern.Invalid, "the earlier %w", err).WithHint("it must be one of this log's, as log verify --save wrote it")
+			return Report{}, postern.Errorf(postern.Invalid, "the earlier %w", err).
+				WithHint("it must be a checkpoint of this log, saved when it was verified earlier")
 		}
 		w.earlier[c.Size] = append(w.earlier[c.Size], c)
 	}
 	rand.Read(w.key[:]) // never fails
-	if err := w.lines(ctx); err != nil {
+	if err := w.entries(ctx); err != nil {
 		return w.report, err
 	}
 	if w.broken {
@@ -100,9 +102,9 @@ type verifier struct {
 	earlier map[int64][]Checkpoint // not reached yet, by size
 	report  Report
 	tree    Tree
-	broken  bool     // a line is missing: after it no hash can be right
-	key     [32]byte // of this run, so that nobody can aim at a sum
-	sum     linkSum  // over the links in the lines
+	broken  bool     // an entry is missing: after it no hash can be right
+	key     [32]byte // random in each run, so that an attacker cannot construct a sum
+	sum     linkSum  // over the links in the entries
 }
 
 func (w *verifier) problem(index int64, format string, args ...any) {
@@ -111,17 +113,17 @@ func (w *verifier) problem(index int64, format string, args ...any) {
 	}
 }
 
-func (w *verifier) lines(ctx context.Context) error {
+func (w *verifier) entries(ctx context.Context) error {
 	w.atSize()
-	err := w.archive.Lines(ctx, func(k Kept) error {
+	err := w.archive.Entries(ctx, func(k Entry) error {
 		if next := w.tree.Size(); k.Index != next && k.Index > next {
-			w.problem(next, "missing; the next one that is there is line %d", k.Index)
+			w.problem(next, "missing; the next one that is there is entry %d", k.Index)
 			return errBroken
 		} else if k.Index != next {
 			w.problem(k.Index, "out of place")
 			return errBroken
 		}
-		w.line(k)
+		w.entry(k)
 		return w.tiles(ctx)
 	})
 	w.report.Size = w.tree.Size()
@@ -134,28 +136,34 @@ func (w *verifier) lines(ctx context.Context) error {
 // errBroken ends the reading.
 var errBroken = errors.New("the log is broken")
 
-func (w *verifier) line(k Kept) {
-	e, err := Decode([]byte(k.Line))
+func (w *verifier) entry(k Entry) {
+	e, err := Decode([]byte(k.Text))
 	switch {
 	case err != nil:
 		w.problem(k.Index, "not an event: %v", err)
 	case e.Index != k.Index:
-		w.problem(k.Index, "says of itself that it is line %d", e.Index)
-	case !e.Time.Equal(k.Time) || e.Kind != k.Kind || e.Outcome != k.Outcome || e.Person != k.Person || e.Address != k.Address || e.Object != k.Object:
-		w.problem(k.Index, "what is kept beside it to be searched says something else")
+		w.problem(k.Index, "says of itself that it is entry %d", e.Index)
+	case !sameColumns(e, k.Event):
+		w.problem(k.Index, "the columns that are searched say something else")
 	}
 	for _, l := range e.Links {
 		w.sum.add(w.key, k.Index, l)
 	}
-	w.tree.Append(tlog.RecordHash([]byte(k.Line)))
+	w.tree.Append(tlog.RecordHash([]byte(k.Text)))
 	w.atSize()
+}
+
+// sameColumns reports whether the columns that are searched are those of e.
+func sameColumns(e, columns postern.Event) bool {
+	return e.Time.Equal(columns.Time) && e.Kind == columns.Kind && e.Outcome == columns.Outcome &&
+		e.Person == columns.Person && e.Address == columns.Address && e.Object == columns.Object
 }
 
 // atSize compares the tree with the earlier checkpoints of its size.
 func (w *verifier) atSize() {
 	for _, c := range w.earlier[w.tree.Size()] {
 		if c.Root != w.tree.Root() {
-			w.problem(-1, "its first %d lines are not those that the earlier checkpoint signed", c.Size)
+			w.problem(-1, "its first %d entries are not those that the earlier checkpoint signed", c.Size)
 		}
 	}
 	delete(w.earlier, w.tree.Size())
@@ -177,18 +185,18 @@ func (w *verifier) tile(ctx context.Context, t Tile) error {
 		return err
 	}
 	if t.Level > 0 || len(kept) != len(t.Data) {
-		w.problem(-1, "the hashes of tile %d/%d are not those of the lines", t.Level, t.N)
+		w.problem(-1, "the hashes of tile %d/%d are not those of the entries", t.Level, t.N)
 		return nil
 	}
 	w.compare(t.N*tileWidth, split(kept), split(t.Data))
 	return nil
 }
 
-// compare names the lines whose hashes differ from those that are kept.
+// compare reports the entries whose hashes differ from those that are kept.
 func (w *verifier) compare(first int64, kept, is []tlog.Hash) {
 	for i := range is {
 		if i < len(kept) && is[i] != kept[i] {
-			w.problem(first+int64(i), "not the line that was written")
+			w.problem(first+int64(i), "not the entry that was written")
 		}
 	}
 }
@@ -200,7 +208,7 @@ func (w *verifier) links(ctx context.Context) error {
 		return nil
 	})
 	if err == nil && kept != w.sum {
-		w.problem(-1, "the links that are kept to be searched are not those in the lines")
+		w.problem(-1, "the links that are searched are not those in the entries")
 	}
 	return err
 }
@@ -226,7 +234,7 @@ func (w *verifier) checkpoint(ctx context.Context, v note.Verifier) error {
 	}
 	w.report.Checkpoint = kept.Checkpoint
 	if edge := w.tree.Edge(); kept.Size == w.tree.Size() && !bytes.Equal(kept.Edge, edge) {
-		w.problem(-1, "the hashes of the tree's edge are not those of the lines")
+		w.problem(-1, "the hashes of the tree's edge are not those of the entries")
 		width := edgeWidth(kept.Size, 0) * tlog.HashSize
 		w.compare(kept.Size/tileWidth*tileWidth, split(kept.Edge[:min(width, len(kept.Edge))]), split(edge[:width]))
 	}
@@ -235,16 +243,16 @@ func (w *verifier) checkpoint(ctx context.Context, v note.Verifier) error {
 	case err != nil:
 		w.problem(-1, "%v", err)
 	case c.Size > w.tree.Size():
-		w.problem(-1, "the checkpoint signs %d lines, and only %d are there", c.Size, w.tree.Size())
+		w.problem(-1, "the checkpoint signs %d entries, and only %d are there", c.Size, w.tree.Size())
 	case c.Size < w.tree.Size():
-		w.problem(-1, "the checkpoint signs %d lines, and %d are there", c.Size, w.tree.Size())
+		w.problem(-1, "the checkpoint signs %d entries, and %d are there", c.Size, w.tree.Size())
 	case c.Root != w.tree.Root():
-		w.problem(-1, "the lines are not those that the checkpoint signs")
+		w.problem(-1, "the entries are not those that the checkpoint signs")
 	case c.Size != kept.Size:
 		w.problem(-1, "the size that is kept is %d, not %d", kept.Size, c.Size)
 	}
 	for size := range w.earlier {
-		w.problem(-1, "an earlier checkpoint signed %d lines, and only %d are there", size, w.tree.Size())
+		w.problem(-1, "an earlier checkpoint signed %d entries, and only %d are there", size, w.tree.Size())
 	}
 	return nil
 }

@@ -143,7 +143,7 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 	if o.json {
 		return printJSON(a.out, e)
 	}
-	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Line)
+	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
 	return nil
 }
 

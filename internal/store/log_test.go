@@ -127,7 +127,7 @@ func provesEveryLine(t *testing.T, open opener) {
 		}
 	}
 	if _, err := db.Timeline().ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
-		t.Errorf("prove a line that is not there: %v", err)
+		t.Errorf("prove an entry that is not there: %v", err)
 	}
 }
 
@@ -154,17 +154,17 @@ func tamperingShows(t *testing.T, open opener) {
 		{
 			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5' WHERE idx = 12`},
 			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4' WHERE idx = 12`},
-			"line 12: not the line that was written",
+			"entry 12: not the entry that was written",
 		},
-		{[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`}, []string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`}, "line 13: what is kept beside it"},
-		{[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`}, []string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`}, "line 14: what is kept beside it"},
-		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`}, []string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "line 50: missing"},
-		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "line 100: missing"},
+		{[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`}, []string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`}, "entry 13: the columns that are searched"},
+		{[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`}, []string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`}, "entry 14: the columns that are searched"},
+		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`}, []string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "entry 50: missing"},
+		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "entry 100: missing"},
 		{[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place"},
 		{
 			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
 			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
-			"line 20: not the line that was written",
+			"entry 20: not the entry that was written",
 		},
 		{[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`}, []string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links"},
 		{[]string{`UPDATE log_state SET size = 100`}, []string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100"},
@@ -184,7 +184,7 @@ func tamperingShows(t *testing.T, open opener) {
 	// What is cut off at the end, with its links, tiles and size.
 	tamper(t, db, `DELETE FROM log_events WHERE idx > 90`, `DELETE FROM log_links WHERE idx > 90`, `UPDATE log_state SET size = 91`)
 	if r := verify(t, db); len(r.Problems) == 0 {
-		t.Error("ten lines cut off, and nothing said")
+		t.Error("ten entries cut off, and nothing said")
 	}
 }
 
@@ -194,7 +194,7 @@ func notSignedAgain(t *testing.T, open opener) {
 	tamper(t, db, `UPDATE log_state SET edge = (SELECT sealed FROM keys WHERE name = 'log')`)
 	other := open(t) // has no tree of its own yet
 	if err := other.Append(t.Context(), postern.Event{Kind: "test"}); err == nil {
-		t.Error("a line was appended to a tree that was tampered with")
+		t.Error("an entry was appended to a tree that was tampered with")
 	}
 	tamper(t, db, `DELETE FROM log_state`)
 	if err := db.Append(t.Context(), postern.Event{Kind: "test"}); err == nil {
@@ -222,13 +222,13 @@ func writtenAnew(t *testing.T, open opener) {
 	}
 	anew(90)
 	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
-		return strings.Contains(p.What, "its first 71 lines are not those")
+		return strings.Contains(p.What, "its first 71 entries are not those")
 	}) {
 		t.Errorf("problems: %v", r.Problems)
 	}
 	anew(5)
 	if r := verify(t, db, saved); !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool {
-		return strings.Contains(p.What, "signed 71 lines, and only 6 are there")
+		return strings.Contains(p.What, "signed 71 entries, and only 6 are there")
 	}) {
 		t.Errorf("problems: %v", r.Problems)
 	}

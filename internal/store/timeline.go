@@ -47,7 +47,7 @@ func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, e
 		}
 		e, err := timeline.Decode([]byte(line))
 		if err != nil || e.Index != index {
-			return nil, postern.Errorf(postern.Internal, "line %d of the timeline is damaged", index).WithHint("verify the timeline")
+			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", index).WithHint("verify the timeline")
 		}
 		if !f.Match(e) {
 			continue
@@ -118,8 +118,8 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 	})
 }
 
-// ProveEvent returns the proof that a line stands in the timeline. It fails
-// with [postern.NotFound] if there is no such line, and with
+// ProveEvent returns the proof that the timeline contains an entry. It fails
+// with [postern.NotFound] if there is no such entry, and with
 // [postern.Internal] if the timeline was tampered with.
 func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
 	v, err := note.NewVerifier(s.verifier)
@@ -127,17 +127,17 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 		return timeline.Proof{}, err
 	}
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Proof, error) {
-		var line string
-		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&line)
+		var entry string
+		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&entry)
 		if err != nil {
-			return timeline.Proof{}, notFound(err, "there is no line %d in the timeline", index)
+			return timeline.Proof{}, notFound(err, "there is no entry %d in the timeline", index)
 		}
-		p, err := timeline.Prove(ctx, archive{tx}, line, index)
+		p, err := timeline.Prove(ctx, archive{tx}, entry, index)
 		if err != nil {
 			return p, err
 		}
 		if _, _, err := p.Check(v); err != nil {
-			return p, postern.Errorf(postern.Internal, "line %d cannot be proved: it is not the one that was written", index).
+			return p, postern.Errorf(postern.Internal, "entry %d cannot be proved: it is not the one that was written", index).
 				WithHint("verify the timeline")
 		}
 		return p, nil
@@ -152,10 +152,10 @@ func (a archive) State(ctx context.Context) (s timeline.State, err error) {
 	return s, notFound(err, "the timeline has no checkpoint")
 }
 
-// linesPage is how many lines are read at a time: the tiles are read between.
-const linesPage = 1000
+// entriesPage is how many entries one query reads; tiles are read between queries.
+const entriesPage = 1000
 
-func (a archive) Lines(ctx context.Context, f func(timeline.Kept) error) error {
+func (a archive) Entries(ctx context.Context, f func(timeline.Entry) error) error {
 	after := int64(-1 << 63)
 	for {
 		page, err := a.page(ctx, after)
@@ -171,18 +171,18 @@ func (a archive) Lines(ctx context.Context, f func(timeline.Kept) error) error {
 	}
 }
 
-func (a archive) page(ctx context.Context, after int64) ([]timeline.Kept, error) {
+func (a archive) page(ctx context.Context, after int64) ([]timeline.Entry, error) {
 	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT idx, time, kind, outcome, person, address, object, line FROM log_events
-		WHERE idx > $1 ORDER BY idx LIMIT %d`, linesPage), after)
+		WHERE idx > $1 ORDER BY idx LIMIT %d`, entriesPage), after)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var page []timeline.Kept
+	var page []timeline.Entry
 	for rows.Next() {
-		var k timeline.Kept
+		var k timeline.Entry
 		var at int64
-		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object, &k.Line); err != nil {
+		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object, &k.Text); err != nil {
 			return nil, err
 		}
 		k.Time = fromMicros(at)

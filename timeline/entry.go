@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// The bounds of a line, in bytes and numbers. What is longer is cut: an event
-// that tells of foreign bytes must still be written.
+// The bounds of an entry, in bytes and numbers. What is longer is cut: an event
+// that contains foreign bytes must still be written.
 const (
 	maxText    = 2048
 	maxName    = 256
@@ -24,7 +24,8 @@ const (
 // characters, bounded, its time in UTC microseconds.
 func Clean(e postern.Event) postern.Event {
 	e.Time = e.Time.UTC().Truncate(time.Microsecond)
-	e.Kind, e.Host, e.Person, e.Address = clean(e.Kind, maxName), clean(e.Host, maxName), clean(e.Person, maxName), clean(e.Address, maxName)
+	e.Kind, e.Host = clean(e.Kind, maxName), clean(e.Host, maxName)
+	e.Person, e.Address = clean(e.Person, maxName), clean(e.Address, maxName)
 	e.Outcome = postern.Outcome(clean(string(e.Outcome), maxName))
 	e.Object, e.Reason = clean(e.Object, maxText), clean(e.Reason, maxText)
 	links := make([]postern.Link, 0, min(len(e.Links), maxLinks))
@@ -87,7 +88,7 @@ func plain(s string) bool {
 	return true
 }
 
-// Encode returns the line of an event: its JSON without a newline, keys in a
+// Encode returns the entry of an event: its JSON without a newline, keys in a
 // fixed order, so that one event has one encoding.
 func Encode(e postern.Event) ([]byte, error) {
 	var b bytes.Buffer
@@ -99,9 +100,9 @@ func Encode(e postern.Event) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Decode returns the event of a line.
-func Decode(line []byte) (postern.Event, error) {
+// Decode returns the event of an entry.
+func Decode(entry []byte) (postern.Event, error) {
 	var e postern.Event
-	err := json.Unmarshal(line, &e)
+	err := json.Unmarshal(entry, &e)
 	return e, err
 }
