@@ -74,6 +74,8 @@ var rows = map[string]row{
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
 
+	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
+
 	"state":  {imports: "store"},
 	"people": {imports: "ca portal state store", knows: "HTTP"},
 
@@ -81,7 +83,9 @@ var rows = map[string]row{
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema reference", knows: "HTTP cobra", tests: "SQL Caddy"},
+
+	"docs": {imports: "reference front gate manpage posterntest", knows: "HTTP"},
 
 	"posterntest": {knows: "HTTP SQL", hides: true},
 	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},

@@ -57,19 +57,7 @@ func (a *App) Start() error {
 // Stop does nothing.
 func (*App) Stop() error { return nil }
 
-// parseOptions reads
-//
-//	postern {
-//		mail   smtp://localhost
-//		portal ADDRESS… {
-//			name            TEXT
-//			sign_up         DOMAIN…
-//			recover_by_mail
-//			names           PATTERN…
-//			private_proofs  NETWORK…
-//			admins          GROUP…
-//		}
-//	}
+// parseOptions reads the postern block, see [Blocks].
 func parseOptions(d *caddyfile.Dispenser, _ any) (any, error) {
 	var a App
 	d.Next()
@@ -77,62 +65,27 @@ func parseOptions(d *caddyfile.Dispenser, _ any) (any, error) {
 		return nil, d.ArgErr()
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		switch word := d.Val(); word {
-		case "mail":
-			if !d.AllArgs(&a.Mail) {
-				return nil, d.ArgErr()
-			}
-		case "portal":
-			if a.Portal != nil {
-				return nil, d.Err("there is one portal")
-			}
-			a.Portal = new(Portal)
-			if err := a.Portal.parse(d); err != nil {
-				return nil, err
-			}
-		default:
-			return nil, d.Errf("postern knows mail and portal, but not %q", word)
+		if err := parseWord("postern", optionWords, &a, d); err != nil {
+			return nil, err
 		}
 	}
 	return httpcaddyfile.App{Name: "postern", Value: caddyconfig.JSON(a, nil)}, nil
 }
 
-func (p *Portal) parse(d *caddyfile.Dispenser) error {
-	if err := some(d, &p.Addresses); err != nil {
+func (a *App) parsePortal(d *caddyfile.Dispenser) error {
+	if a.Portal != nil {
+		return d.Err("there is one portal")
+	}
+	a.Portal = new(Portal)
+	if err := some(d, &a.Portal.Addresses); err != nil {
 		return err
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := p.parseLine(d); err != nil {
+		if err := parseWord("portal", portalWords, a.Portal, d); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (p *Portal) parseLine(d *caddyfile.Dispenser) error {
-	switch word := d.Val(); word {
-	case "name":
-		if !d.AllArgs(&p.Name) {
-			return d.ArgErr()
-		}
-		return nil
-	case "recover_by_mail":
-		p.RecoverByMail = true
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
-	case "sign_up":
-		return some(d, &p.SignUp)
-	case "names":
-		return some(d, &p.Names)
-	case "private_proofs":
-		return some(d, &p.PrivateProofs)
-	case "admins":
-		return some(d, &p.Admins)
-	default:
-		return d.Errf("portal knows name, sign_up, recover_by_mail, names, private_proofs and admins, but not %q", word)
-	}
 }
 
 // Options returns the settings of the global postern block in an adapted

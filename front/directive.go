@@ -72,7 +72,7 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		r.Paths = []string{"/"}
 	}
 	for nesting := h.Nesting(); h.NextBlock(nesting); {
-		if err := r.parseLine(h.Dispenser); err != nil {
+		if err := parseWord("require", requireWords, r, h.Dispenser); err != nil {
 			return nil, err
 		}
 	}
@@ -87,47 +87,30 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	}}}, nil
 }
 
-func (r *Require) parseLine(d *caddyfile.Dispenser) error {
-	switch word := d.Val(); word {
-	case "person":
-		return some(d, &r.Persons)
-	case "group":
-		return some(d, &r.Groups)
-	case "trust":
-		return some(d, &r.Trust)
-	case "crl":
-		return some(d, &r.CRLs)
-	case "rule":
-		return r.parseRule(d)
-	case "anyone":
-		r.Anyone = true
-		if d.NextArg() {
-			return d.ArgErr()
-		}
-		return nil
-	case "status":
-		if r.Status != 0 || !d.NextArg() {
-			return d.ArgErr()
-		}
-		n, err := strconv.Atoi(d.Val())
-		if err != nil || n < 400 || n > 599 {
-			return d.Errf("%q is not the status of an error", d.Val())
-		}
-		r.Status = n
-		return nil
-	case "depth":
-		if r.Depth != 0 || !d.NextArg() {
-			return d.ArgErr()
-		}
-		n, err := strconv.Atoi(d.Val())
-		if err != nil || n < 1 {
-			return d.Errf("%q is not a depth", d.Val())
-		}
-		r.Depth = n
-		return nil
-	default:
-		return d.Errf("require knows person, group, rule, anyone, status, trust, crl and depth, but not %q", word)
+// parseStatus reads the status of a refusal.
+func (r *Require) parseStatus(d *caddyfile.Dispenser) error {
+	if r.Status != 0 || !d.NextArg() {
+		return d.ArgErr()
 	}
+	n, err := strconv.Atoi(d.Val())
+	if err != nil || n < 400 || n > 599 {
+		return d.Errf("%q is not the status of an error", d.Val())
+	}
+	r.Status = n
+	return nil
+}
+
+// parseDepth reads how many CAs there may be above the client's certificate.
+func (r *Require) parseDepth(d *caddyfile.Dispenser) error {
+	if r.Depth != 0 || !d.NextArg() {
+		return d.ArgErr()
+	}
+	n, err := strconv.Atoi(d.Val())
+	if err != nil || n < 1 {
+		return d.Errf("%q is not a depth", d.Val())
+	}
+	r.Depth = n
+	return nil
 }
 
 func some(d *caddyfile.Dispenser, to *[]string) error {

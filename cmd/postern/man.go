@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/manpage"
+	"github.com/postern-project/postern/internal/reference"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -30,7 +31,11 @@ func newMan(*app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root := cmd.Root()
 			root.InitDefaultCompletionCmd()
-			return writePages(args[0], append(commandPages(root), pamPage(), eventsPage()))
+			rules, err := reference.Rules()
+			if err != nil {
+				return err
+			}
+			return writePages(args[0], append(commandPages(root), pamPage(), eventsPage(), reference.Caddyfile(), rules))
 		},
 	}
 }

@@ -1,0 +1,121 @@
+package front
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// Block describes a block that Postern adds to the Caddyfile, as the parser reads it.
+type Block struct {
+	Name  string // "require"
+	Usage string // how it begins: "require [PATH…]"
+	Doc   string
+	Words []Word
+}
+
+// Word is one subdirective of a block.
+type Word struct {
+	Name string
+	Args string // as in a synopsis; "" if it takes none
+	Doc  string
+}
+
+// Blocks returns the blocks that Postern adds to the Caddyfile with all their
+// words: what the reference and the manual page are made from.
+func Blocks() []Block {
+	return []Block{
+		{"require", "require [PATH…]", "Stands at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
+			"at a segment, or ~ and a regular expression; without one the whole site is guarded.", described(requireWords)},
+		{"postern", "postern", "Stands in the block of global options.", described(optionWords)},
+		{"portal", "portal ADDRESS…", "Stands in the postern block. The addresses are those of the portal's site; the first is the one that " +
+			"people are shown.", described(portalWords)},
+	}
+}
+
+// word is a subdirective with what reads its arguments into a T.
+type word[T any] struct {
+	Word
+	parse func(*T, *caddyfile.Dispenser) error
+}
+
+func described[T any](words []word[T]) []Word {
+	list := make([]Word, len(words))
+	for i, w := range words {
+		list[i] = w.Word
+	}
+	return list
+}
+
+// parseWord reads the subdirective that the dispenser stands at.
+func parseWord[T any](block string, words []word[T], to *T, d *caddyfile.Dispenser) error {
+	names := make([]string, len(words))
+	for i, w := range words {
+		if w.Name == d.Val() {
+			return w.parse(to, d)
+		}
+		names[i] = w.Name
+	}
+	last := len(names) - 1
+	known := strings.Join(names[:last], ", ") + " and " + names[last]
+	return d.Err(fmt.Sprintf("%s knows %s, but not %q", block, known, d.Val()))
+}
+
+var requireWords = []word[Require]{
+	{Word{"person", "NAME|E-MAIL…", "Any of these people may pass, named as in the state or by an e-mail address."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Persons) }},
+	{Word{"group", "NAME…", "So may whoever is in any of these groups."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Groups) }},
+	{Word{"rule", "`CEL`", "This rule must hold as well; see postern-rules(7). It may be repeated: all must hold."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseRule(d) }},
+	{Word{"anyone", "", "No certificate is needed; only the rules must hold."},
+		func(r *Require, d *caddyfile.Dispenser) error { return flag(d, &r.Anyone) }},
+	{Word{"status", "N", "With anyone: the status of a refusal, 400 to 599, in place of 403."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) }},
+	{Word{"trust", "FILE…|postern", "The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means Postern's own."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Trust) }},
+	{Word{"crl", "FILE…", "Revocation lists of those CAs. They are read again when they change."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.CRLs) }},
+	{Word{"depth", "N", "The most CA certificates above the client's, 3 unless it is given."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseDepth(d) }},
+}
+
+var optionWords = []word[App]{
+	{Word{"mail", "URL", "How mail is sent: smtp://localhost, or smtps:// with a user."},
+		func(a *App, d *caddyfile.Dispenser) error { return one(d, &a.Mail) }},
+	{Word{"portal", "ADDRESS…", "The portal; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) }},
+}
+
+var portalWords = []word[Portal]{
+	{Word{"name", "TEXT", "What the portal calls itself on its pages and in mails."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return one(d, &p.Name) }},
+	{Word{"sign_up", "DOMAIN…", "Whoever has a mail address in these domains may enrol without an invitation."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.SignUp) }},
+	{Word{"recover_by_mail", "", "A message to a person's address is enough to recover."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return flag(d, &p.RecoverByMail) }},
+	{Word{"names", "PATTERN…", "Names of servers that any person may have certificates for."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Names) }},
+	{Word{"private_proofs", "NETWORK…", "Private networks in which the proofs that a person controls a name may be fetched."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.PrivateProofs) }},
+	{Word{"admins", "GROUP…", "Groups whose members see the administrators' pages; admin unless it is given."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Admins) }},
+}
+
+// one reads the one argument of a word.
+func one(d *caddyfile.Dispenser, to *string) error {
+	if !d.AllArgs(to) {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// flag reads a word without arguments.
+func flag(d *caddyfile.Dispenser, to *bool) error {
+	*to = true
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
