@@ -78,12 +78,12 @@ func (c Config) withDefaults() Config {
 }
 
 // Issuer is the certificate authority behind the server. Errors of code
-// postern.Denied and postern.Invalid are told to the client; others are ours.
+// postern.Denied and postern.Invalid are returned to the client; others are logged.
 type Issuer interface {
 	// Permit reports whether certificates for these names may be issued at all.
 	Permit(names []string) error
-	// PermitKey reports whether a key may be certified, or prove anything else:
-	// one that others may know may not.
+	// PermitKey returns an error for a key that must not be used, in a certificate or
+	// as an account's key: one that is weak or was revoked for compromise.
 	PermitKey(ctx context.Context, key crypto.PublicKey) error
 	// Issue issues a certificate for the key of a request (DER), for the names given
 	// and no others. The certificate, its order and the event become durable in one

@@ -139,7 +139,8 @@ func (a *authority) Revoke(_ context.Context, _ postern.Actor, serial string, _ 
 
 func (a *authority) ValidReason(n int) bool { return n == 0 || n == 1 || n == 4 }
 
-// issuedCerts counts what was issued, and what of it is not revoked.
+// issuedCerts returns how many certificates were issued, and how many of them are
+// not revoked.
 func (a *authority) issuedCerts() (all, good int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -28,7 +28,7 @@ const (
 // see its end at once.
 const patience = 2 * time.Second
 
-// challenge starts a validation, or tells how it stands.
+// challenge starts a validation, or returns the state of one.
 func (s *Server) challenge(w http.ResponseWriter, r *http.Request, m *message) error {
 	o, err := s.orderOf(m)
 	if err != nil {
@@ -145,18 +145,18 @@ func (s *Server) validate(ctx context.Context, v validation) *Order {
 		return nil
 	}, events...)
 	if err != nil {
-		s.log.ErrorContext(ctx, "acme: a validation could not be written down", postern.LogOrder, v.order, postern.LogError, err)
+		s.log.ErrorContext(ctx, "acme: the result of a validation cannot be stored", postern.LogOrder, v.order, postern.LogError, err)
 		return nil
 	}
 	return &o
 }
 
-// resume takes up what was under way when the last server stopped, and removes
-// orders that nobody needs any more.
+// resume continues the validations that were under way when the last server
+// stopped, and removes old orders.
 func (s *Server) resume(ctx context.Context) {
 	orders, err := s.store.Processing(ctx)
 	if err != nil && ctx.Err() == nil {
-		s.log.ErrorContext(ctx, "acme: what was under way could not be taken up", postern.LogError, err)
+		s.log.ErrorContext(ctx, "acme: the validations that were under way cannot be continued", postern.LogError, err)
 	}
 	for _, o := range orders {
 		account, err := s.store.Account(ctx, o.Account)

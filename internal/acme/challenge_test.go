@@ -104,7 +104,7 @@ func TestProofsThatDoNotHold(t *testing.T) {
 	}
 }
 
-// inside counts who connects to an address where no proof may be looked for.
+// inside counts the connections to an address that validation must not connect to.
 func (w *world) inside(t *testing.T) *atomic.Int32 {
 	t.Helper()
 	var came atomic.Int32
@@ -128,9 +128,9 @@ func (w *world) inside(t *testing.T) *atomic.Int32 {
 	return &came
 }
 
-// TestDNSThatChangesItsMind holds that a name that leads to an allowed address
-// when it is looked at first, and inward after that, leads nobody inward.
-func TestDNSThatChangesItsMind(t *testing.T) {
+// TestDNSRebinding checks that validation does not connect to an internal address
+// of a name that first resolved to an allowed one.
+func TestDNSRebinding(t *testing.T) {
 	for name, kindOf := range map[string]string{"http": client.ChallengeTypeHTTP01, "alpn": client.ChallengeTypeTLSALPN01} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, acme.Config{})

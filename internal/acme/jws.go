@@ -187,16 +187,15 @@ func (s *Server) asked(r *http.Request, account string) (Account, *Order, error)
 	return a, nil, err
 }
 
-// mayAct reports whether an account is valid, and so is the person who stands
-// for it.
+// mayAct reports whether an account is valid and its person is active.
 func (s *Server) mayAct(a *Account) error {
 	switch {
 	case a.Status != valid:
 		return unauthorized("the account is %s", a.Status)
 	case a.Person == "" && !s.cfg.Anonymous:
-		return unauthorized("nobody stands for the account")
-	case a.Person != "" && a.Standing != postern.PersonActive:
-		return unauthorized("the person who stands for the account is %s", a.Standing)
+		return unauthorized("the account belongs to no person")
+	case a.Person != "" && a.PersonStatus != postern.PersonActive:
+		return unauthorized("the person to whom the account belongs is %s", a.PersonStatus)
 	}
 	return nil
 }

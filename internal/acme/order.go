@@ -116,26 +116,12 @@ func cleanIdentifier(id Identifier) (Identifier, error) {
 		name := strings.ToLower(strings.TrimSuffix(id.Value, "."))
 		base := strings.TrimPrefix(name, "*.")
 		ascii, err := idna.Lookup.ToASCII(base)
-		if _, ip := identifierIP(base); err != nil || ascii != base || ip || !hostName(base) {
+		if err != nil || ascii != base || !postern.ValidHostName(base) {
 			return id, malformed("%q is no host name in ASCII form", id.Value)
 		}
 		return Identifier{"dns", name}, nil
 	}
 	return id, unsupportedIdentifier(id)
-}
-
-// hostName reports whether s is a host name of letters, digits and hyphens.
-func hostName(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
-			strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return false
-		}
-	}
-	return true
 }
 
 func newAuthorization(id Identifier) *Authorization {
@@ -154,8 +140,8 @@ func newAuthorization(id Identifier) *Authorization {
 	return a
 }
 
-// orderOf returns the order in the request's path if it is the account's own.
-// Another's is told apart from none by nobody.
+// orderOf returns the order in the request's path if it is the account's own. The
+// answer for another account's order is the same as for one that does not exist.
 func (s *Server) orderOf(m *message) (*Order, error) {
 	if m.order == nil {
 		return nil, notFound("order")
@@ -295,7 +281,7 @@ func (s *Server) certificate(w http.ResponseWriter, r *http.Request, m *message)
 	return ignoreGone(err)
 }
 
-// ignoreGone drops the error of a client that has left: nobody can be told.
+// ignoreGone drops the error of a write to a client that has disconnected.
 func ignoreGone(error) error { return nil }
 
 type authzAnswer struct {

@@ -91,9 +91,9 @@ func TestFinalizeAsksForJustTheOrdersNames(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	w.ca.fail = postern.Errorf(postern.Unavailable, "away")
+	w.ca.fail = postern.Errorf(postern.Unavailable, "unavailable")
 	if _, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")); kind(err) != "serverInternal" {
-		t.Errorf("while the authority is away: %v", err)
+		t.Errorf("while the authority is unavailable: %v", err)
 	}
 	w.ca.fail = nil
 	if _, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")); err != nil {
@@ -102,7 +102,7 @@ func TestFinalizeAsksForJustTheOrdersNames(t *testing.T) {
 }
 
 // TestARaceToFinalizeAnOrder finalizes one order several times at once: all get
-// as far as the CA, and all are told of the one certificate.
+// as far as the CA, and all get the same certificate.
 func TestARaceToFinalizeAnOrder(t *testing.T) {
 	w, alice := aliceAtATest(t)
 	o := w.ready(t, alice, "")

@@ -111,8 +111,8 @@ func serverInternal() *Problem {
 	return problem("serverInternal", http.StatusInternalServerError, "something broke here; the server's log says what")
 }
 
-// problemOf turns an error into what the client is told. Only what was written
-// for the client reaches it.
+// problemOf returns the problem document for an error. It contains only text that
+// was written for the client.
 func problemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -127,7 +127,7 @@ func problemOf(err error) *Problem {
 	case postern.TooMany:
 		return rateLimited(err.Error())
 	case postern.Unavailable:
-		p := problem("serverInternal", http.StatusServiceUnavailable, "a part that is needed is away; try again")
+		p := problem("serverInternal", http.StatusServiceUnavailable, "the server cannot do this now; try again")
 		p.header = append(p.header, [2]string{"Retry-After", "10"})
 		return p
 	}

@@ -10,15 +10,15 @@ import (
 
 // Account is a client's account.
 type Account struct {
-	ID         string
-	Thumbprint string // of the key, RFC 7638, base64url
-	Key        []byte // JWK
-	Contact    []string
-	Status     string               // valid, deactivated, revoked
-	Person     string               // who stands for it; empty for an anonymous one
-	Standing   postern.PersonStatus // of the person, when the account was read
-	Binding    json.RawMessage
-	Created    time.Time
+	ID           string
+	Thumbprint   string // of the key, RFC 7638, base64url
+	Key          []byte // JWK
+	Contact      []string
+	Status       string               // valid, deactivated, revoked
+	Person       string               // who stands for it; empty for an anonymous one
+	PersonStatus postern.PersonStatus // of the person, when the account was read
+	Binding      json.RawMessage
+	Created      time.Time
 }
 
 // Identifier is a name in the protocol's words.
@@ -86,7 +86,7 @@ type ExternalKey struct {
 type Store interface {
 	// AddAccount keeps a new account, or returns the one that has the key
 	// already. With an external key's ID it marks that key as used by the
-	// account; a key that is used, disabled or of somebody who is not active is
+	// account; a key that is used, disabled or of a person who is not active is
 	// Denied.
 	AddAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool, err error)
 	// Account and those like it return a NotFound error for none.

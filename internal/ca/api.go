@@ -20,20 +20,21 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// APIConfig says who may sign over HTTP, besides the holders of a token. Its
-// zero value lets nobody else.
+// APIConfig says who may sign over HTTP besides programs with an API token. With
+// its zero value only those may.
 type APIConfig struct {
-	// Groups are the groups of persons who may, with their client certificate,
-	// for any name.
+	// Groups are the groups of people who may have certificates signed for any name,
+	// by authenticating with their client certificate.
 	Groups []string
 }
 
 // API signs certificate requests over HTTP, for programs: POST …/sign with a
-// JSON [SignCall], of Content-Type application/json, answered by a [SignAnswer] once the certificate is in the
-// store; and POST …/sign-many with a list of at most 64, for whoever renews a
-// whole fleet, answered by a list in the same order. The caller is known by "Authorization: Bearer TOKEN" (see
-// [Authority.AddToken]) or by a client certificate, checked here; anybody else is
-// refused. It belongs behind TLS that asks for a certificate.
+// JSON [SignCall] of Content-Type application/json is answered by a [SignAnswer]
+// once the certificate is in the store; POST …/sign-many with a list of at most 64
+// is answered by a list in the same order. A caller authenticates by
+// "Authorization: Bearer TOKEN" (see [Authority.AddToken]) or by a client
+// certificate, which is checked here. It must be served over TLS that requests a
+// client certificate.
 type API struct {
 	cfg    APIConfig
 	a      *Authority
@@ -104,7 +105,8 @@ func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "POST only", http.StatusMethodNotAllowed)
 		return
 	}
-	// Who asks comes first: a stranger's bytes are not parsed.
+	// The caller is authenticated first: the body of an unauthenticated one is not
+	// parsed.
 	who, err := h.caller(r)
 	if err != nil {
 		h.reply(w, postern.CodeOf(err).HTTPStatus(), h.problem(r, err))
@@ -212,17 +214,18 @@ func readJSON(w http.ResponseWriter, r *http.Request, most int64, into any) erro
 	return nil
 }
 
-// apiCaller is whoever may sign.
+// apiCaller is a caller who may sign.
 type apiCaller struct {
 	postern.Actor
-	token *APIToken // nil: a person, for any name
+	token *APIToken // nil: a person, who may for any name
 }
 
 func (c apiCaller) mayCertify(list []string) bool { return c.token == nil || c.token.allows(list) }
 
-var errNobody = postern.Errorf(postern.Denied, "no token and no client certificate that may sign").WithHint("send an API token, or the client certificate of a person who may sign")
+var errUnauthenticated = postern.Errorf(postern.Denied, "no token and no client certificate that may sign").
+	WithHint("send an API token, or the client certificate of a person who may sign")
 
-// caller finds out who asks, or fails with Denied.
+// caller authenticates the caller, or fails with Denied.
 func (h *API) caller(r *http.Request) (apiCaller, error) {
 	who := apiCaller{}
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
@@ -231,7 +234,7 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 	if auth := r.Header.Get("Authorization"); auth != "" {
 		secret, ok := strings.CutPrefix(auth, "Bearer ")
 		if !ok {
-			return who, errNobody
+			return who, errUnauthenticated
 		}
 		token, err := h.token(r.Context(), secret)
 		if err != nil {
@@ -241,7 +244,7 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 		return who, nil
 	}
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
-		return who, errNobody
+		return who, errUnauthenticated
 	}
 	p, err := h.a.Holder(r.Context(), r.TLS.PeerCertificates)
 	if err != nil {
@@ -263,11 +266,11 @@ func (h *API) token(ctx context.Context, secret string) (APIToken, error) {
 		t, err = h.a.store.APIToken(ctx, sum[:])
 		switch {
 		case postern.CodeOf(err) == postern.NotFound:
-			return t, errNobody
+			return t, errUnauthenticated
 		case err != nil:
 			return t, err
 		case subtle.ConstantTimeCompare(t.Hash, sum[:]) != 1:
-			return t, errNobody
+			return t, errUnauthenticated
 		}
 		h.tokens.put(sum, t, h.a.now())
 	}
@@ -278,7 +281,7 @@ func (h *API) token(ctx context.Context, secret string) (APIToken, error) {
 }
 
 // tokenLife is how long a token that was found in the store is not looked up
-// again: one that is removed, on any server, stops counting within it.
+// again: one that is removed, on any server, is refused after at most that long.
 const tokenLife = 500 * time.Millisecond
 
 // knownTokens are the tokens that were looked up lately, by their hash. It is
@@ -310,10 +313,10 @@ func (k *knownTokens) put(hash [sha256.Size]byte, t APIToken, now time.Time) {
 	k.list[hash] = knownToken{t, now}
 }
 
-// Holder returns the person whose living client certificate leads the chain that
-// a peer proved to hold the key of. It fails with Denied unless the certificate
-// is one that this authority issued to an active person, in time, and not
-// revoked.
+// Holder returns the person whose client certificate is the first of a chain, of
+// which TLS has proved that the peer has its key. It fails with Denied unless this
+// authority issued the certificate to a person who is active, and it is neither
+// expired nor revoked.
 func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (postern.Person, error) {
 	leaf := chain[0]
 	no := postern.Errorf(postern.Denied, "the client certificate is none of this authority's, or no longer valid")
@@ -345,7 +348,7 @@ func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (post
 	return p, nil
 }
 
-// problem returns an error as it is told to the caller, and logs what is ours.
+// problem returns an error as the caller may see it, and logs faults of the server.
 func (h *API) problem(r *http.Request, err error) *apiError {
 	code := postern.CodeOf(err)
 	if code == postern.Internal || code == postern.Unavailable {

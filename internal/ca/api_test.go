@@ -19,7 +19,7 @@ import (
 )
 
 // signServer serves the signing call over TLS that asks for a certificate and
-// checks none, as the front door does.
+// checks none, as Postern's HTTPS server does.
 func signServer(t testing.TB, a *ca.Authority, cfg ca.APIConfig) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(ca.NewAPI(cfg, a, nil))
@@ -63,7 +63,7 @@ func sign(t testing.TB, srv *httptest.Server, token string, client *ca.Issued, b
 }
 
 func TestAPIDeniesByDefault(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	client := func(person string) *ca.Issued {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: person})
@@ -74,7 +74,7 @@ func TestAPIDeniesByDefault(t *testing.T) {
 	must(t, a.Revoke(t.Context(), revoked.Serial, ca.KeyCompromise, postern.Actor{}))
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
-	other, _ := house(t, ca.Config{})
+	other, _ := newAuthority(t, ca.Config{})
 	foreign, err := other.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	token, err := a.AddToken(t.Context(), "deploy", []string{"example.com"}, time.Hour)
@@ -90,7 +90,7 @@ func TestAPIDeniesByDefault(t *testing.T) {
 		call   ca.SignCall
 		want   int
 	}{
-		{"nobody", open, "", nil, call, 403},
+		{"unauthenticated", open, "", nil, call, 403},
 		{"a wrong token", open, "postern-sign-AAAAAAAAAAAAAAAAAAAAAAAAAA", nil, call, 403},
 		{"a wrong token beside a good certificate", open, "x", good, call, 403},
 		{"a token", open, token, nil, call, 201},
@@ -149,7 +149,7 @@ func signMany(t *testing.T, srv *httptest.Server, token string, calls []ca.SignC
 }
 
 func TestAPISignsMany(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"example.com"}, 0)
 	must(t, err)
 	srv := signServer(t, a, ca.APIConfig{})
@@ -184,7 +184,7 @@ func TestAPISignsMany(t *testing.T) {
 // TestAPIRefusesAKeyThatOthersMayKnow asks with a token and with a certificate,
 // alone and among others.
 func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, 0)
 	must(t, err)
 	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
@@ -226,7 +226,7 @@ func keyHash(t *testing.T, text string) string {
 }
 
 func TestAPIExpiredToken(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, time.Hour)
 	must(t, err)
 	later, err := ca.Open(t.Context(), ca.Config{Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, db.CA())
@@ -238,7 +238,7 @@ func TestAPIExpiredToken(t *testing.T) {
 }
 
 func TestAPIBadCalls(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, 0)
 	must(t, err)
 	srv := signServer(t, a, ca.APIConfig{})

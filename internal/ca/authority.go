@@ -90,8 +90,8 @@ func (a *Authority) Reload(ctx context.Context) error {
 	return nil
 }
 
-// open parses an issuer and, if its key is sealed or in a device, makes it ready
-// to sign.
+// open parses an issuer and, if its key is sealed or in an HSM, makes it ready to
+// sign.
 func (a *Authority) open(i Issuer) (*issuer, error) {
 	iss := &issuer{Issuer: i}
 	var err error
@@ -120,7 +120,7 @@ func (a *Authority) open(i Issuer) (*issuer, error) {
 		}
 	}
 	if iss.signer != nil && !samePublic(iss.signer.Public(), iss.pub) {
-		return nil, postern.Errorf(postern.Internal, "CA %s: its private key is another one's", i.ID)
+		return nil, postern.Errorf(postern.Internal, "CA %s: its private key does not belong to its public key", i.ID)
 	}
 	return iss, nil
 }
@@ -130,7 +130,7 @@ func samePublic(a, b crypto.PublicKey) bool {
 	return ok && k.Equal(b)
 }
 
-// ended says how an issuer's time has ended, or returns "" for one that counts.
+// ended says how an issuer's time has ended, or returns "" for one that is valid.
 func (i *issuer) ended(now time.Time) string {
 	switch {
 	case !i.Revoked.IsZero():
@@ -141,7 +141,7 @@ func (i *issuer) ended(now time.Time) string {
 	return ""
 }
 
-// newest returns the newest issuer of a role that counts or, if none does, the
+// newest returns the newest issuer of a role that is valid or, if none is, the
 // newest; nil if there is none.
 func (a *Authority) newest(role Role) *issuer {
 	var last *issuer
@@ -158,8 +158,8 @@ func (a *Authority) newest(role Role) *issuer {
 	return last
 }
 
-// signing returns the newest issuer of a role that counts. Its key must be at
-// hand.
+// signing returns the newest issuer of a role that is valid, or an Unavailable
+// error if its key is not on this machine.
 func (a *Authority) signing(role Role) (*issuer, error) {
 	i := a.newest(role)
 	if i == nil {
@@ -210,8 +210,8 @@ func (a *Authority) Issuers() []Issuer {
 	return list
 }
 
-// HasKey reports whether the key of the CA of that ID is on this machine, or in a
-// device that may be away.
+// HasKey reports whether the key of the CA of that ID is on this machine, or in an
+// HSM, which may be unavailable.
 func (a *Authority) HasKey(id string) bool {
 	for _, i := range a.list() {
 		if i.ID == id {
@@ -221,8 +221,8 @@ func (a *Authority) HasKey(id string) bool {
 	return false
 }
 
-// CheckKey returns an Unavailable error unless the key of the CA of that ID is at
-// hand. It does not use it.
+// CheckKey returns an Unavailable error unless the key of the CA of that ID can be
+// used now. It does not use it.
 func (a *Authority) CheckKey(ctx context.Context, id string) error {
 	i, err := a.issuer(ctx, id)
 	if err != nil {
@@ -231,8 +231,8 @@ func (a *Authority) CheckKey(ctx context.Context, id string) error {
 	if i.signer == nil {
 		return postern.Errorf(postern.Unavailable, "the key of the %s CA is not on this machine", i.ID)
 	}
-	if device, ok := i.signer.(interface{ Check() error }); ok {
-		return device.Check()
+	if hsm, ok := i.signer.(interface{ Check() error }); ok {
+		return hsm.Check()
 	}
 	return nil
 }

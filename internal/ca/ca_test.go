@@ -25,8 +25,8 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// house returns an authority over a fresh store in which dan lives.
-func house(t testing.TB, cfg ca.Config) (*ca.Authority, *store.DB) {
+// newAuthority returns an authority over a fresh store with a person dan.
+func newAuthority(t testing.TB, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com", Groups: []string{"ops"}}))
@@ -90,7 +90,7 @@ func roots(a *ca.Authority) (roots, intermediates *x509.CertPool) {
 }
 
 func TestInitNeverOverwrites(t *testing.T) {
-	a, db := house(t, ca.Config{Name: "Example"})
+	a, db := newAuthority(t, ca.Config{Name: "Example"})
 	_, err := ca.Init(t.Context(), ca.Config{Name: "Other"}, db.CA())
 	wantCode(t, err, postern.Conflict, "already")
 	again, err := ca.Open(t.Context(), ca.Config{}, db.CA())
@@ -109,7 +109,7 @@ func TestOpenWithoutInit(t *testing.T) {
 }
 
 func TestServerCertificate(t *testing.T) {
-	a, db := house(t, ca.Config{URL: "http://pki.example.com/x"})
+	a, db := newAuthority(t, ca.Config{URL: "http://pki.example.com/x"})
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"WWW.Example.com.", "*.example.com", "bücher.example", "192.0.2.1", "2001:db8::1", "localhost"}})
 	must(t, err)
 	want := "www.example.com *.example.com xn--bcher-kva.example localhost"
@@ -137,7 +137,7 @@ func TestServerCertificate(t *testing.T) {
 }
 
 func TestServerNames(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	for _, c := range []struct{ name, words string }{
 		{"https://www.example.com/", "not a DNS name"},
 		{"www.example.com:443", "not a DNS name"},
@@ -163,7 +163,7 @@ func TestServerNames(t *testing.T) {
 }
 
 func TestClientCertificate(t *testing.T) {
-	a, db := house(t, ca.Config{Name: "Example Org"})
+	a, db := newAuthority(t, ca.Config{Name: "Example Org"})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "laptop", Units: []string{"audit"}})
 	must(t, err)
 	if want := "O=Example Org, OU=audit, CN=dan, emailAddress=dan@example.com"; out.Subject != want {
@@ -191,7 +191,7 @@ func TestClientCertificate(t *testing.T) {
 }
 
 func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	must(t, db.SetPersonStatus(t.Context(), "dan", postern.PersonSuspended))
 	_, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	wantCode(t, err, postern.Denied, "suspended")
@@ -199,7 +199,7 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	wantCode(t, err, postern.Denied, "suspended")
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nobody"})
 	wantCode(t, err, postern.NotFound, "nobody")
-	// Somebody who is suspended between the check and the record.
+	// A person who is suspended between the check and the record.
 	err = db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
 	wantCode(t, err, postern.Denied, "suspended")
 	if _, err := db.CA().Certificate(t.Context(), "1"); postern.CodeOf(err) != postern.NotFound {
@@ -208,7 +208,7 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 }
 
 func TestRemovedPersonsCertificatesAreRevoked(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	_, err = a.CRL(t.Context(), "client")
@@ -224,7 +224,7 @@ func TestRemovedPersonsCertificatesAreRevoked(t *testing.T) {
 }
 
 func TestRenew(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	s, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example", "127.0.0.1"}})
 	must(t, err)
 	s2, err := a.Renew(t.Context(), s.Serial, ca.RenewRequest{SameKey: true})
@@ -245,7 +245,7 @@ func TestRenew(t *testing.T) {
 }
 
 func TestConstraints(t *testing.T) {
-	a, db := house(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24", "@example.net"}})
+	a, db := newAuthority(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24", "@example.net"}})
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@evil.example"}))
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "net", Email: "net@example.net"}))
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "sub", Email: "sub@mail.example.com"}))
@@ -276,7 +276,7 @@ func TestConstraints(t *testing.T) {
 }
 
 func TestSignCSR(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	www := csr(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}, DNSNames: []string{"example.com"}})
 	u, _ := url.Parse("spiffe://x/y")
 	for _, c := range []struct {
@@ -286,7 +286,7 @@ func TestSignCSR(t *testing.T) {
 		code  postern.Code
 		words string // of the error; "": none
 	}{
-		{"CN counts as a name", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"www.example.com", "example.com"}}, 0, ""},
+		{"CN is a name", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"www.example.com", "example.com"}}, 0, ""},
 		{"a name that was not proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"example.com"}}, postern.Denied, "www.example.com was not proved"},
 		{"no name was proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{}}, postern.Denied, "was not proved"},
 		{"more names than agreed", www, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"example.com"}}, postern.Denied, "www.example.com"},
@@ -317,7 +317,7 @@ func TestSignCSR(t *testing.T) {
 }
 
 func TestCRLIsNewAtOnce(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	b, err := ca.Open(context.Background(), ca.Config{}, db.CA()) // another server
 	must(t, err)
 	first, err := b.CRL(t.Context(), "server")
@@ -341,7 +341,7 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 // TestURLOfCertificates chooses where certificates say to ask about revocation,
 // beside a server that takes it up.
 func TestURLOfCertificates(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	server, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	handler := server.Handler(nil)
@@ -362,7 +362,7 @@ func TestURLOfCertificates(t *testing.T) {
 		must(t, err)
 		must(t, c.change())
 		if after, _ := db.Generation(t.Context()); after == before && server.URL() != c.want {
-			t.Errorf("%s: other servers are not told", c.name)
+			t.Errorf("%s: the generation that other servers watch has not changed", c.name)
 		}
 		must(t, server.Reload(t.Context()))
 		out, err := server.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})

@@ -20,7 +20,7 @@ const MaxServerValidity = 397 * day
 type Config struct {
 	Name    string   // organisation, O and the start of each CA's CN; default "Postern"
 	Country string   // two letters, C of the CAs; may be empty
-	Domains []string // what the root may vouch for, see [ParseConstraint]; empty: anything
+	Domains []string // the root's name constraints, see [ParseConstraint]; empty: none
 
 	Algorithm    Algorithm // keys of the X.509 CAs; default P256
 	SSHAlgorithm Algorithm // keys of the SSH CAs; default P256
@@ -41,11 +41,12 @@ type Config struct {
 	OCSPValidity         time.Duration // default 1 hour: how long an OCSP answer may
 	Backdate             time.Duration // default 5 minutes: how far another host's clock may be behind
 
-	// KeyURI is the device on which the private keys of new CAs are made, or
-	// KeyInStore. Empty means where the role's last one is, at first the Store.
+	// KeyURI is the PKCS#11 URI of the HSM in which the private keys of new CAs are
+	// made, or KeyInStore. Empty means where the role's last one is, at first the
+	// Store.
 	KeyURI     string
 	RootKeyURI string // the same for the root's alone; empty: as KeyURI
-	Keys       Keys   // reaches devices; nil: none can be reached
+	Keys       Keys   // opens keys in HSMs; nil: none can be used
 
 	Now func() time.Time // nil: time.Now
 }
@@ -53,18 +54,19 @@ type Config struct {
 // KeyInStore is what Config.KeyURI says for a key that is sealed in the Store.
 const KeyInStore = "state"
 
-// Keys reaches private keys that live outside the Store, in a device.
+// Keys opens private keys that are kept outside the Store, in a hardware key store
+// (HSM).
 type Keys interface {
-	// CreateKey makes a key for the issuer of that ID on the device of the URI,
+	// CreateKey makes a key for the issuer of that ID in the HSM of the URI,
 	// and returns the URI by which OpenKey finds it again. If the URI names one
-	// key, it takes that.
+	// key, that one is used.
 	CreateKey(ctx context.Context, uri, issuer string, alg Algorithm) (key crypto.Signer, keyURI string, err error)
 	// OpenKey returns the key with that public half, for use by many goroutines at
-	// once. It does not ask the device, which may be away: the key's Sign fails
-	// with Unavailable while it is. A signature that is not by that key is an error.
+	// once. It does not need the HSM: while that is unavailable the key's Sign fails
+	// with Unavailable. A signature that is not by that key is an error.
 	OpenKey(keyURI string, pub crypto.PublicKey) (crypto.Signer, error)
-	// Device returns the URI of the device that a key is on.
-	Device(keyURI string) (string, error)
+	// HSM returns the URI of the HSM that a key is in.
+	HSM(keyURI string) (string, error)
 }
 
 // Validate returns an Invalid error that names the first setting which cannot
@@ -95,12 +97,12 @@ func (c Config) Validate() error {
 		}
 	}
 	for _, uri := range []string{c.KeyURI, c.RootKeyURI} {
-		if err := c.checkDevice(uri); err != nil {
+		if err := c.checkHSM(uri); err != nil {
 			return err
 		}
 	}
 	if c.SSHAlgorithm == Ed25519 && c.KeyURI != "" && c.KeyURI != KeyInStore {
-		return postern.Errorf(postern.Invalid, "a key of type %s is not made in a device", Ed25519).WithHint("use %s for the SSH CAs", P256)
+		return postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM", Ed25519).WithHint("use %s for the SSH CAs", P256)
 	}
 	for _, v := range []struct {
 		name string
@@ -124,14 +126,14 @@ func (c Config) Validate() error {
 	return nil
 }
 
-func (c Config) checkDevice(uri string) error {
+func (c Config) checkHSM(uri string) error {
 	switch {
 	case uri == "" || uri == KeyInStore:
 		return nil
 	case c.Keys == nil:
-		return postern.Errorf(postern.Invalid, "keys in devices are not reached from here")
+		return postern.Errorf(postern.Invalid, "keys in an HSM cannot be used from here")
 	}
-	_, err := c.Keys.Device(uri)
+	_, err := c.Keys.HSM(uri)
 	return err
 }
 

@@ -18,12 +18,12 @@ type crlCache struct {
 	tried map[string]time.Time // when an issuer's key was last asked for one
 }
 
-// keyPause is how long an issuer's key is not asked again for what is there and
-// counts for some time yet. It may be in a device that is away, or that asks
-// somebody each time.
+// keyPause is the least time between two attempts to replace what is still valid
+// with an issuer's key. The key may be in an HSM that is unavailable, or that wants
+// a touch for each signature.
 const keyPause = time.Minute
 
-// due reports whether an issuer's key may be asked, and if so notes that it is.
+// due reports whether an issuer's key may be used again, and if so notes that it is.
 func (c *crlCache) due(issuer string, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -76,8 +76,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		if err != nil && postern.CodeOf(err) != postern.NotFound {
 			return CRL{}, err
 		}
-		counts := last.DER != nil && last.Revision == rev && a.now().Before(last.NextUpdate)
-		if a.fresh(last, rev) || counts && (iss.signer == nil || !a.crls.due(issuerID, a.now())) {
+		valid := last.DER != nil && last.Revision == rev && a.now().Before(last.NextUpdate)
+		if a.fresh(last, rev) || valid && (iss.signer == nil || !a.crls.due(issuerID, a.now())) {
 			a.crls.keep(last)
 			return last, nil
 		}
@@ -90,8 +90,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		}
 		crl, ok, err := a.signCRL(ctx, iss, last.Number+1, a.now().Add(validity))
 		switch {
-		case counts && postern.CodeOf(err) == postern.Unavailable:
-			return last, nil // the key is away, and the list still holds everything
+		case valid && postern.CodeOf(err) == postern.Unavailable:
+			return last, nil // it is complete, and cannot be replaced now
 		case err != nil:
 			return CRL{}, err
 		case ok:

@@ -18,8 +18,8 @@ import (
 // smaller.
 const maxCSR = 64 << 10
 
-// CSR is a certificate request that was checked: its signature holds, its key is
-// strong enough, and it asks for nothing that no certificate here carries.
+// CSR is a certificate request that was checked: its signature is valid, its key
+// is strong enough, and it asks for nothing that no certificate here contains.
 type CSR struct {
 	*x509.CertificateRequest
 	Names  []string // server names, cleaned, the CN among them if it is one
@@ -78,7 +78,7 @@ func checkCSR(req *x509.CertificateRequest) (*CSR, error) {
 		return nil, err
 	}
 	var asked []string
-	// A CN counts as a name if it is one; other text there is left out.
+	// A CN that is a host name is a name to certify; other text there is ignored.
 	if cn, err := CleanName(req.Subject.CommonName); err == nil && (strings.Contains(cn, ".") || len(req.DNSNames)+len(req.IPAddresses) == 0) && len(req.EmailAddresses) == 0 {
 		asked = append(asked, cn)
 	}
@@ -110,7 +110,7 @@ var oidSAN = asn1.ObjectIdentifier{2, 5, 29, 17}
 var errNamesMalformed = postern.Errorf(postern.Invalid, "the request's alternative names are malformed")
 
 // checkSANKinds refuses a request for kinds of name (RFC 5280 section 4.2.1.6)
-// that crypto/x509 passes over in silence: otherName, directoryName and so on.
+// that crypto/x509 ignores: otherName, directoryName and so on.
 func checkSANKinds(req *x509.CertificateRequest) error {
 	for _, ext := range req.Extensions {
 		if !ext.Id.Equal(oidSAN) {

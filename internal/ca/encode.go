@@ -23,7 +23,7 @@ import (
 // With a P-256 key in this process, which CAs have unless they were made
 // otherwise, it writes a server's or a client's with the same bytes as
 // [x509.CreateCertificate], in half the time: it does not verify the signature
-// that crypto/ecdsa just made. Any other signer may be a device that fails, and
+// that crypto/ecdsa just made. Any other signer may be an HSM that fails, and
 // goes through crypto/x509, as a template with extensions of its own does.
 func (i *issuer) signLeaf(tmpl *x509.Certificate, pub crypto.PublicKey, spki []byte) ([]byte, error) {
 	key, ok := i.signer.(*ecdsa.PrivateKey)

@@ -156,7 +156,7 @@ func ocspBody(w http.ResponseWriter, r *http.Request, base string) ([]byte, erro
 		if len(text) > maxOCSPRequest {
 			return nil, postern.Errorf(postern.Invalid, "too long")
 		}
-		// Some clients leave the plus signs and the padding to chance.
+		// Some clients do not encode plus signs and padding as RFC 6960 says.
 		text = strings.TrimRight(strings.ReplaceAll(text, " ", "+"), "=")
 		return base64.RawStdEncoding.DecodeString(text)
 	}

@@ -80,7 +80,7 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 	return a, nil
 }
 
-// sharedKey refuses CAs that were given one key, which is on a device.
+// sharedKey refuses CAs that would share one key of an HSM.
 func sharedKey(issuers []Issuer) error {
 	owners := map[string]string{}
 	for _, i := range issuers {
@@ -100,11 +100,11 @@ func createdEvent(i Issuer) postern.Event {
 // newKey makes an issuer's key, sealed or elsewhere.
 func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algorithm) (*issuer, error) {
 	iss := &issuer{Issuer: Issuer{ID: id, Role: role, Created: a.now()}}
-	device, err := a.deviceFor(role)
+	hsm, err := a.hsmFor(role)
 	switch {
 	case err != nil:
-	case device != "":
-		iss.signer, iss.KeyURI, err = a.cfg.Keys.CreateKey(ctx, device, id, alg)
+	case hsm != "":
+		iss.signer, iss.KeyURI, err = a.cfg.Keys.CreateKey(ctx, hsm, id, alg)
 	default:
 		if iss.signer, err = GenerateKey(alg); err == nil {
 			iss.Key, err = a.seal(id, iss.signer)
@@ -120,9 +120,9 @@ func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algori
 	return iss, nil
 }
 
-// deviceFor returns the URI of the device on which a role's next key is made, or
-// "" for the Store.
-func (a *Authority) deviceFor(role Role) (string, error) {
+// hsmFor returns the URI of the HSM in which a role's next key is made, or "" for
+// the Store.
+func (a *Authority) hsmFor(role Role) (string, error) {
 	uri := a.cfg.KeyURI
 	if role == Root && a.cfg.RootKeyURI != "" {
 		uri = a.cfg.RootKeyURI
@@ -135,12 +135,12 @@ func (a *Authority) deviceFor(role Role) (string, error) {
 	case a.cfg.Keys == nil:
 		return "", noKeys(last)
 	default:
-		return a.cfg.Keys.Device(last.KeyURI)
+		return a.cfg.Keys.HSM(last.KeyURI)
 	}
 }
 
 func noKeys(i *issuer) error {
-	return postern.Errorf(postern.Unavailable, "the key of the %s CA is in a device that is not reached from here", i.ID)
+	return postern.Errorf(postern.Unavailable, "the key of the %s CA is in an HSM that cannot be used from here", i.ID)
 }
 
 func (a *Authority) seal(id string, key crypto.Signer) ([]byte, error) {
@@ -250,8 +250,9 @@ func (a *Authority) addURLs(tmpl *x509.Certificate, issuer string, ocsp bool) {
 	}
 }
 
-// newSerial returns the milliseconds of Unix time and 80 random bits behind them:
-// nobody foretells it, and what is issued together stands together in an index.
+// newSerial returns the milliseconds of Unix time followed by 80 random bits: a
+// serial number cannot be predicted, and those issued together are close in an
+// index.
 func newSerial() *big.Int {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], uint64(time.Now().UnixMilli())<<16)
@@ -274,8 +275,8 @@ func ParseSerial(s string) (string, error) {
 }
 
 // NewIntermediate makes the next intermediate of a role, Server or Client, which
-// issues from now on; the older ones go on answering for what they issued. The
-// root's key must be on this machine, or be lent: rootKey may be nil.
+// issues from now on; the older ones still sign CRLs and OCSP answers for what they
+// issued. rootKey is the root's key for this call; nil if it is on this machine.
 func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey crypto.Signer) (Issuer, error) {
 	if role != Server && role != Client {
 		return Issuer{}, postern.Errorf(postern.Invalid, "an intermediate is for %q or %q, not %q", Server, Client, role)
@@ -283,7 +284,7 @@ func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey cryp
 	if err := a.Reload(ctx); err != nil {
 		return Issuer{}, err
 	}
-	root, err := a.lentRoot(rootKey)
+	root, err := a.rootWith(rootKey)
 	if err != nil {
 		return Issuer{}, err
 	}
@@ -303,9 +304,9 @@ func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey cryp
 	return pub, nil
 }
 
-// lentRoot returns the root ready to sign: with the key that is here, or else
-// with the one that is lent.
-func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
+// rootWith returns the root ready to sign: with the key that is on this machine,
+// or else with key.
+func (a *Authority) rootWith(key crypto.Signer) (*issuer, error) {
 	root := *a.newest(Root)
 	if key != nil {
 		if !samePublic(key.Public(), root.pub) {
@@ -320,12 +321,13 @@ func (a *Authority) lentRoot(key crypto.Signer) (*issuer, error) {
 	return &root, nil
 }
 
-// RootKeyMoves returns an Invalid error if the root's key is in a device: such a
-// key is not exported, removed or restored.
+// RootKeyMoves returns an Invalid error if the root's key is in an HSM: such a key
+// is not exported, removed or restored.
 func (a *Authority) RootKeyMoves() error {
 	if root := a.newest(Root); root.KeyURI != "" {
-		return postern.Errorf(postern.Invalid, "the root's key is in the device %s and does not leave it", root.KeyURI).
-			WithHint("take the device away to keep the key elsewhere; it is needed to make and revoke intermediates, and twice a year for the root's revocation list")
+		return postern.Errorf(postern.Invalid, "the root's key is in the HSM %s and cannot leave it", root.KeyURI).
+			WithHint("unplug the HSM and keep it elsewhere; it is needed to make and revoke intermediates, " +
+				"and twice a year for the root's revocation list")
 	}
 	return nil
 }
@@ -336,7 +338,7 @@ func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byt
 	if err := a.RootKeyMoves(); err != nil {
 		return nil, err
 	}
-	root, err := a.lentRoot(nil)
+	root, err := a.rootWith(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -350,15 +352,14 @@ func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byt
 	return data, a.store.Append(ctx, postern.Event{Kind: postern.EventCAKeyExported, Outcome: postern.OK, Object: root.ID})
 }
 
-// RemoveRootKey takes the root's key off this machine. Only its holder, who
-// proves to have it by passing it, may do so. Everything but making and revoking
-// intermediates still works; the root's last revocation list stays valid as long
-// as the root.
+// RemoveRootKey deletes the root's key from this machine. The caller passes the key
+// to prove that there is a copy. Everything but making and revoking intermediates
+// still works; the root's last revocation list stays valid as long as the root.
 func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error {
 	if err := a.RootKeyMoves(); err != nil {
 		return err
 	}
-	root, err := a.lentRoot(nil)
+	root, err := a.rootWith(nil)
 	if err != nil {
 		return err
 	}
@@ -375,12 +376,12 @@ func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error 
 	return a.Reload(ctx)
 }
 
-// RestoreRootKey brings the root's key back for good.
+// RestoreRootKey keeps the root's key on this machine again.
 func (a *Authority) RestoreRootKey(ctx context.Context, key crypto.Signer) error {
 	if err := a.RootKeyMoves(); err != nil {
 		return err
 	}
-	root, err := a.lentRoot(key)
+	root, err := a.rootWith(key)
 	if err != nil {
 		return err
 	}

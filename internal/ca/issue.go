@@ -15,8 +15,8 @@ import (
 
 // Issued is a certificate, with what is needed to use it. One that
 // [Authority.PrepareCSR] or [Authority.PrepareRenewal] returned is not recorded
-// yet: nobody may get it before Store.AddCertificate, or a write that does the
-// same, has recorded Certificate and Event for By.
+// yet: it must not be given out before Store.AddCertificate, or a write that does
+// the same, has recorded Certificate and Event for By.
 type Issued struct {
 	Certificate
 	By    postern.Actor // for whom it was signed
@@ -147,9 +147,9 @@ var (
 
 // clientSubject returns O, OU…, CN, emailAddress, one attribute each.
 //
-// Under a constrained root a person's name that reads as a host name (it has a
-// dot) would be held against the DNS constraints by OpenSSL: the CN is the
-// e-mail address then.
+// Under a constrained root OpenSSL applies the DNS constraints to a CN that looks
+// like a host name. A person's name with a dot does, so the CN is the e-mail
+// address then.
 func (a *Authority) clientSubject(p postern.Person, units []string) ([]byte, error) {
 	cn := p.Name
 	if a.Root().PermittedDNSDomainsCritical && strings.Contains(cn, ".") && p.Email != "" && len(p.Email) <= 64 {
@@ -263,9 +263,9 @@ func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
 	return nil
 }
 
-// PermitKey reports why a key is not accepted, be it to certify or for
-// something else that it is to prove: it is weak (Invalid), a CA's own, or was
-// revoked because others may know it (Denied).
+// PermitKey returns an error for a key that is not accepted, in a certificate or
+// as an account's key: it is weak (Invalid), a CA's own, or was revoked for
+// compromise (Denied).
 func (a *Authority) PermitKey(ctx context.Context, pub crypto.PublicKey) error {
 	if err := a.checkSubjectKey(pub); err != nil {
 		return err
@@ -378,9 +378,9 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)
 }
 
-// renewsRevoked fails unless a revoked certificate was revoked in the moment of
-// its CA, and is renewed for another key: what became of the old one since, nobody
-// has noted.
+// renewsRevoked fails unless a revoked certificate was revoked together with its
+// CA and is renewed for another key: a compromise of the old key since then would
+// not have been recorded.
 func (a *Authority) renewsRevoked(ctx context.Context, old Certificate, sameKey bool) error {
 	iss, err := a.issuer(ctx, old.Issuer)
 	switch {

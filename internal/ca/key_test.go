@@ -95,7 +95,7 @@ func small() *big.Int {
 
 func TestCAKeyIsNotCertified(t *testing.T) {
 	keys := keyRing{}
-	a, _ := house(t, ca.Config{KeyURI: "test:", Keys: keys})
+	a, _ := newAuthority(t, ca.Config{KeyURI: "test:", Keys: keys})
 	for _, id := range []string{"root", "server", "client", "ssh-user"} {
 		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.example"}}, keys["test:"+id])
 		must(t, err)
@@ -168,7 +168,7 @@ func FuzzParseCSR(f *testing.F) {
 }
 
 func FuzzParsePKCS12(f *testing.F) {
-	a, _ := house(f, ca.Config{})
+	a, _ := newAuthority(f, ca.Config{})
 	out, err := a.IssueClient(f.Context(), ca.ClientRequest{Person: "dan"})
 	must(f, err)
 	for _, legacy := range []bool{false, true} {
@@ -185,7 +185,7 @@ func FuzzParsePKCS12(f *testing.F) {
 }
 
 func FuzzOCSP(f *testing.F) {
-	a, _ := house(f, ca.Config{})
+	a, _ := newAuthority(f, ca.Config{})
 	out, err := a.IssueClient(f.Context(), ca.ClientRequest{Person: "dan"})
 	must(f, err)
 	f.Add(ocspQuery(f, out, nil))
@@ -200,7 +200,7 @@ func FuzzOCSP(f *testing.F) {
 
 func TestPKCS12(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	for _, legacy := range []bool{false, true} {
@@ -228,7 +228,7 @@ func TestPKCS12(t *testing.T) {
 
 // TestPKCS12MadeToWasteTime has a MAC of two thousand million rounds.
 func TestPKCS12MadeToWasteTime(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	data, err := ca.EncodePKCS12(out.Key, out, "secret", true)

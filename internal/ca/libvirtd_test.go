@@ -19,9 +19,9 @@ import (
 // insists on the key usage that is for such keys alone.
 func TestLibvirtdLayout(t *testing.T) {
 	defer posterntest.TraceAlone(t)() // its clients would be seen
-	a, db := house(t, ca.Config{Name: "Example Org"})
+	a, db := newAuthority(t, ca.Config{Name: "Example Org"})
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
-	foreign, _ := house(t, ca.Config{Name: "Example Org"})
+	foreign, _ := newAuthority(t, ca.Config{Name: "Example Org"})
 	key, err := ca.GenerateKey(ca.RSA3072)
 	must(t, err)
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}, Key: key.Public()})
@@ -59,12 +59,12 @@ func TestLibvirtdLayout(t *testing.T) {
 	visitors := []struct {
 		who           string
 		client        *ca.Issued
-		open, guarded bool // whether they come in without the list, and with it
+		open, guarded bool // whether they can connect without the list, and with it
 	}{
 		{"dan", person(a, "dan"), true, true},
 		{"eve", person(a, "eve"), true, false},
 		{"a server", server, true, false},
-		{"another house's dan", person(foreign, "dan"), false, false},
+		{"dan of another CA", person(foreign, "dan"), false, false},
 	}
 	for _, list := range []string{"", allowed} {
 		restart(list)

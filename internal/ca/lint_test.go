@@ -21,7 +21,7 @@ var allowed = map[string]struct{ where, why string }{
 	"e_sub_ca_certificate_policies_missing":                   {"server CA", policies},
 	"e_invalid_ca_certificate_policies":                       {"server CA", policies},
 	"e_ca_country_name_missing":                               {"without a country: ", "the people who run their own servers need not name a country; --country does"},
-	"e_ext_san_contains_reserved_ip":                          {"server", "a private authority exists for such addresses, too; public ones may not certify them since nobody owns them alone"},
+	"e_ext_san_contains_reserved_ip":                          {"server", "a private authority exists for such addresses, too; public ones may not certify them since no one owns them alone"},
 	"e_ext_nc_intersects_reserved_ip":                         {"", "the loopback addresses are always permitted: they lead nowhere else"},
 	"e_dnsname_not_valid_tld":                                 {"server localhost", "the same for names"},
 	"w_subject_common_name_included":                          {"server", "one of the alternative names is repeated in the CN for programs and people that show or log only that"},
@@ -38,7 +38,7 @@ var allowed = map[string]struct{ where, why string }{
 
 const (
 	policies = "a policy identifier would claim that the CA/Browser Forum's requirements are followed, which only an audited public authority may"
-	noURL    = "an authority that nobody can reach over HTTP has no address to write there; --url gives it one"
+	noURL    = "an authority without a URL has no address to write there; --url gives it one"
 	lifetime = "binds public authorities; browsers do not hold private roots to it, and the default of 90 days is below"
 )
 
@@ -53,7 +53,7 @@ func TestEveryProfilePassesZlint(t *testing.T) {
 		{Algorithm: ca.P384, URL: "http://pki.example.com"},
 		{Algorithm: ca.RSA3072, Country: "DE", Domains: []string{"example.com", "192.0.2.1", "2001:db8::1"}},
 	} {
-		a, db := house(t, cfg)
+		a, db := newAuthority(t, cfg)
 		must(t, db.AddPerson(t.Context(), postern.Person{Name: "no.mail"}))
 		for name, cert := range profiles(t, a) {
 			parsed, err := zx509.ParseCertificate(cert.Raw)

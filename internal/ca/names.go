@@ -29,7 +29,7 @@ func CleanName(s string) (string, error) {
 	}
 	base, wild := strings.CutPrefix(s, "*.")
 	host, err := idna.Lookup.ToASCII(base)
-	if err != nil || !validHost(host) {
+	if err != nil || !postern.ValidHostName(host) {
 		e := postern.Errorf(postern.Invalid, "%q is not a DNS name or IP address", s)
 		switch {
 		case strings.Contains(s, "://"):
@@ -50,26 +50,6 @@ func CleanName(s string) (string, error) {
 		return "", postern.Errorf(postern.Invalid, "the wildcard %q is too wide", s).WithHint("browsers want at least two labels after the asterisk")
 	}
 	return "*." + host, nil
-}
-
-// validHost reports whether s is a host name of letters, digits and hyphens, of
-// at most 253 bytes and 63 a label, whose last label is not a number.
-func validHost(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, r := range label {
-			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-				return false
-			}
-		}
-	}
-	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
 }
 
 // maxNames bounds the names of one certificate.

@@ -29,8 +29,8 @@ var (
 	oidECDSASHA256 = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}
 )
 
-// Bounds on a request. RFC 9654 has nonces of 1 to 128 bytes; who sends a longer
-// one is told that the request is malformed.
+// Bounds on a request. RFC 9654 has nonces of 1 to 128 bytes; a request with a
+// longer one is answered "malformedRequest".
 const (
 	maxOCSPRequest = 16 << 10
 	maxOCSPCerts   = 16
@@ -224,21 +224,22 @@ type ocspSigners struct {
 }
 
 // ocspSignerValidity is how long a delegate lives; it is replaced when half of
-// that has passed. Nobody checks whether it was revoked.
+// that has passed. Clients do not check whether it was revoked
+// (id-pkix-ocsp-nocheck, RFC 6960 section 4.2.2.2.1).
 const ocspSignerValidity = 7 * day
 
 func (s *ocspSigners) of(ctx context.Context, a *Authority, iss *issuer) (*ocspSigner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, have := a.now(), s.list[iss.ID]
-	counts := have != nil && now.Before(have.cert.NotAfter)
-	if counts && (now.Add(ocspSignerValidity/2).Before(have.cert.NotAfter) || now.Before(have.tried.Add(keyPause))) {
+	valid := have != nil && now.Before(have.cert.NotAfter)
+	if valid && (now.Add(ocspSignerValidity/2).Before(have.cert.NotAfter) || now.Before(have.tried.Add(keyPause))) {
 		return have, nil
 	}
 	made, err := a.newOCSPSigner(ctx, iss)
-	if counts && postern.CodeOf(err) == postern.Unavailable {
+	if valid && postern.CodeOf(err) == postern.Unavailable {
 		have.tried = now
-		return have, nil // the CA's key is away
+		return have, nil
 	}
 	if err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func ocspSigner(t testing.TB, der []byte) *x509.Certificate {
 }
 
 func TestOCSP(t *testing.T) {
-	a, _ := house(t, ca.Config{URL: "http://pki.example.com"})
+	a, _ := newAuthority(t, ca.Config{URL: "http://pki.example.com"})
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
 	ask := func(der []byte) *ocsp.Response {
@@ -90,7 +90,7 @@ func TestOCSP(t *testing.T) {
 	if !bytes.Contains(answer.DER, nonce) || !answer.NextUpdate.IsZero() {
 		t.Error("the nonce is not in the answer, or the answer may be cached")
 	}
-	other, _ := house(t, ca.Config{})
+	other, _ := newAuthority(t, ca.Config{})
 	foreign, err := other.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
 	for name, c := range map[string]struct {
@@ -112,7 +112,7 @@ func TestOCSP(t *testing.T) {
 }
 
 func TestRevocationOverHTTP(t *testing.T) {
-	a, _ := house(t, ca.Config{URL: "http://pki.example.com/pki"})
+	a, _ := newAuthority(t, ca.Config{URL: "http://pki.example.com/pki"})
 	srv := httptest.NewServer(a.Handler(nil))
 	defer srv.Close()
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
@@ -171,7 +171,7 @@ func TestRevocationOverHTTP(t *testing.T) {
 
 func TestOpenSSLAsksOCSP(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
-	a, _ := house(t, ca.Config{URL: "http://pki.example.com"})
+	a, _ := newAuthority(t, ca.Config{URL: "http://pki.example.com"})
 	srv := httptest.NewServer(a.Handler(nil))
 	defer srv.Close()
 	good, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})

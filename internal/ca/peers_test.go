@@ -64,7 +64,7 @@ func visit(t *testing.T, a *ca.Authority, url string, client *ca.Issued) (status
 }
 
 func TestApacheLayout(t *testing.T) {
-	a, _ := house(t, ca.Config{Name: "Example Org"})
+	a, _ := newAuthority(t, ca.Config{Name: "Example Org"})
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost", "www.example.com"}})
 	must(t, err)
 	dir, files := exported(t, out, ca.LayoutApache)
@@ -94,7 +94,7 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 	var handler http.Handler
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	defer srv.Close()
-	a, db := house(t, ca.Config{URL: srv.URL})
+	a, db := newAuthority(t, ca.Config{URL: srv.URL})
 	handler = a.Handler(nil)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	issue := func(person string) *ca.Issued {
@@ -131,7 +131,7 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 				passes bool
 			}{
 				{"dan", good, true},
-				{"nobody", nil, false},
+				{"no certificate", nil, false},
 				{"another person", eve, false},
 				{"a server", server, false},
 				{"dan, revoked", bad, false},
@@ -146,7 +146,7 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 }
 
 func TestNginxLayout(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost", "*.example.com"}})
 	must(t, err)
 	_, files := exported(t, out, ca.LayoutNginx)
@@ -160,7 +160,7 @@ func TestNginxLayout(t *testing.T) {
 }
 
 func TestHAProxyLayout(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
 	dir, files := exported(t, out, ca.LayoutHAProxy)
@@ -181,7 +181,7 @@ func TestHAProxyLayout(t *testing.T) {
 // certificate alone against what cacert.pem holds.
 func TestLibvirtLayout(t *testing.T) {
 	certtool := posterntest.Need(t, "certtool")
-	a, _ := house(t, ca.Config{Domains: []string{"example.com"}})
+	a, _ := newAuthority(t, ca.Config{Domains: []string{"example.com"}})
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"host.example.com"}})
 	must(t, err)
 	client, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
@@ -189,7 +189,7 @@ func TestLibvirtLayout(t *testing.T) {
 	for name, out := range map[string]*ca.Issued{"server": server, "client": client} {
 		dir, files := exported(t, out, ca.LayoutLibvirt)
 		if !strings.Contains(string(files[len(files)-1].Data), "key is not RSA") {
-			t.Errorf("nobody is warned that libvirtd wants RSA keys:\n%s", files[len(files)-1].Data)
+			t.Errorf("no file warns that libvirtd wants RSA keys:\n%s", files[len(files)-1].Data)
 		}
 		leaf := write(t, "leaf.pem", ca.EncodeCertificates(out.Leaf))
 		text := runs(t, certtool, "--verify", "--load-ca-certificate", filepath.Join(dir, "CA/cacert.pem"), "--infile", leaf)
@@ -212,7 +212,7 @@ func TestNSS(t *testing.T) {
 	certutil, pk12util := posterntest.Need(t, "certutil"), posterntest.Need(t, "pk12util")
 	for _, cfg := range []ca.Config{{}, {Domains: []string{"example.com"}}, {Algorithm: ca.RSA3072}} {
 		for _, legacy := range []bool{false, true} {
-			a, _ := house(t, cfg)
+			a, _ := newAuthority(t, cfg)
 			out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 			must(t, err)
 			p12, err := ca.EncodePKCS12(out.Key, out, "secret", legacy)
@@ -256,7 +256,7 @@ func nickname(list string) string {
 func TestOpenSSLVerifies(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	for _, cfg := range []ca.Config{{}, {Domains: []string{"example.com", "@example.net"}}, {Algorithm: ca.P384, Domains: []string{"example.com"}}} {
-		a, db := house(t, cfg)
+		a, db := newAuthority(t, cfg)
 		must(t, db.AddPerson(t.Context(), postern.Person{Name: "dotted.name", Email: "d@example.com"}))
 		server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com", "*.example.com", "127.0.0.1", "::1", "localhost"}})
 		must(t, err)
@@ -289,14 +289,14 @@ func (k keyRing) CreateKey(_ context.Context, _, issuer string, alg ca.Algorithm
 
 func (k keyRing) OpenKey(uri string, _ crypto.PublicKey) (crypto.Signer, error) { return k[uri], nil }
 
-func (keyRing) Device(string) (string, error) { return "test:", nil }
+func (keyRing) HSM(string) (string, error) { return "test:", nil }
 
 // TestStolenIntermediateVouchesForNothingElse signs with the key of a constrained
 // authority's intermediate, past all of our own checks.
 func TestStolenIntermediateVouchesForNothingElse(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	keys := keyRing{}
-	a, _ := house(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24"}, KeyURI: "test:", Keys: keys})
+	a, _ := newAuthority(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24"}, KeyURI: "test:", Keys: keys})
 	if _, err := a.ExportRootKey(t.Context(), []byte("a passphrase")); err == nil {
 		t.Error("a key that lives elsewhere was exported")
 	}

@@ -29,7 +29,7 @@ func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bo
 	return data, nil
 }
 
-// Bounds on a PKCS#12 file of somebody else.
+// Bounds on a PKCS#12 file that another program wrote.
 const (
 	maxPKCS12 = 1 << 20
 	maxRounds = 2_000_000 // of hashing, added up; browsers write at most 600,000
@@ -43,7 +43,7 @@ func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate
 		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file is larger than %d KiB", maxPKCS12>>10)
 	}
 	if rounds(data, 0) > maxRounds {
-		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing: it is made to waste time", maxRounds)
+		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing, which would take too long", maxRounds)
 	}
 	key, cert, chain, err := pkcs12.DecodeChain(data, password)
 	if err != nil {
@@ -56,8 +56,8 @@ func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate
 	return signer, cert, chain, nil
 }
 
-// rounds adds up the iteration counts of what of a PKCS#12 file is in the clear: an
-// INTEGER behind a salt. The parameters of PBES1 (RFC 7292 appendix C), PBKDF2
+// rounds adds up the iteration counts in the unencrypted part of a PKCS#12 file: each
+// is an INTEGER after a salt. The parameters of PBES1 (RFC 7292 appendix C), PBKDF2
 // (RFC 8018 appendix A.2) and MacData (RFC 7292 section 4) all have that form. It
 // stops beyond maxRounds.
 func rounds(der cryptobyte.String, depth int) (total int) {

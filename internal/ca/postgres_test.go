@@ -19,15 +19,15 @@ import (
 // exported files where it looks for them.
 func TestPostgreSQLLayout(t *testing.T) {
 	psql := posterntest.Need(t, "psql")
-	a, db := house(t, ca.Config{Domains: []string{"example.com", "localhost"}})
+	a, db := newAuthority(t, ca.Config{Domains: []string{"example.com", "localhost"}})
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	issue := func(a *ca.Authority, person string) *ca.Issued {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: person})
 		must(t, err)
 		return out
 	}
-	foreign, _ := house(t, ca.Config{})
-	dan, eve, stranger, bad := issue(a, "dan"), issue(a, "eve"), issue(foreign, "dan"), issue(a, "dan")
+	foreign, _ := newAuthority(t, ca.Config{})
+	dan, eve, otherDan, bad := issue(a, "dan"), issue(a, "eve"), issue(foreign, "dan"), issue(a, "dan")
 	must(t, a.Revoke(t.Context(), bad.Serial, ca.KeyCompromise, postern.Actor{}))
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
@@ -40,15 +40,15 @@ func TestPostgreSQLLayout(t *testing.T) {
 		who, role string
 		client    *ca.Issued
 		root      *ca.Authority // whom psql trusts
-		says      string        // why it does not come in
+		says      string        // why the connection is refused
 	}{
 		{"dan", "dan", dan, a, ""},
 		{"eve as dan", "dan", eve, a, "certificate authentication failed"},
-		{"nobody", "dan", nil, a, "valid client certificate"},
+		{"no certificate", "dan", nil, a, "valid client certificate"},
 		{"dan, revoked", "dan", bad, a, "revoked"},
-		{"another house's dan", "dan", stranger, a, "unknown ca"},
+		{"dan of another CA", "dan", otherDan, a, "unknown ca"},
 		{"a server", "localhost", server, a, "unsupported certificate"},
-		{"dan, who trusts another house", "dan", dan, foreign, "certificate verify failed"},
+		{"dan, who trusts another CA", "dan", dan, foreign, "certificate verify failed"},
 	} {
 		home := psqlHome(t, c.client, c.root)
 		cmd := exec.CommandContext(t.Context(), psql, "-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",

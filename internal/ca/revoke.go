@@ -14,8 +14,8 @@ import (
 // Reason is a CRL reason code (RFC 5280 section 5.3.1).
 type Reason int
 
-// The reasons that a certificate can be revoked for. There is no hold: a
-// suspended person is the gate's matter.
+// The reasons that a certificate can be revoked for. There is no certificateHold: a
+// person who is to be refused for some time is suspended.
 const (
 	Unspecified          Reason = 0
 	KeyCompromise        Reason = 1
@@ -70,16 +70,16 @@ func ParseReason(s string) (Reason, error) {
 	return 0, postern.Errorf(postern.Invalid, "%q is not a reason for revocation", s).WithHint("one of %s", strings.Join(ReasonNames(), ", "))
 }
 
-// Revoke revokes a certificate. CRL, OCSP and the gate know it when this
-// returns. It fails with NotFound for an unknown serial and with Conflict for one
+// Revoke revokes a certificate. When it returns, CRL and OCSP say so and guards
+// refuse it. It fails with NotFound for an unknown serial and with Conflict for one
 // that was revoked before.
 //
 // A key that others may know (KeyCompromise) is not certified again, and its other
 // certificates are revoked with the one.
 //
-// An intermediate takes with it all that it issued: who checks leaves alone
-// would go on believing in them. It signs nothing more than revocation lists and
-// the certificates of OCSP signers; other servers take that up within a second.
+// With an intermediate all certificates that it issued are revoked: clients that
+// check leaves alone would still trust them. It signs nothing more than revocation
+// lists and the certificates of OCSP signers; other servers follow within a second.
 func (a *Authority) Revoke(ctx context.Context, serial string, reason Reason, by postern.Actor) error {
 	if !reason.Valid() {
 		return postern.Errorf(postern.Invalid, "%d is not a reason for revocation", int(reason))
@@ -128,7 +128,7 @@ func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reaso
 	}
 	theirs := reason
 	if reason == KeyCompromise {
-		theirs = CACompromise // the holders' own keys are still theirs alone
+		theirs = CACompromise // the keys of the leaves are not compromised
 	}
 	if err := a.store.RevokeIssuer(ctx, i.ID, c.Serial, reason, theirs, a.now(), revokedEvent(c, reason, by)); err != nil {
 		return err

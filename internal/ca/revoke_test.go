@@ -19,7 +19,7 @@ func serialOf(a *ca.Authority, role ca.Role) string {
 // TestRevokedIntermediate revokes intermediates beside a server that has not been
 // told yet.
 func TestRevokedIntermediate(t *testing.T) {
-	a, db := house(t, ca.Config{URL: "http://pki.example.com"})
+	a, db := newAuthority(t, ca.Config{URL: "http://pki.example.com"})
 	b, err := ca.Open(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	www, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}})
@@ -118,7 +118,7 @@ func TestRevokedIntermediate(t *testing.T) {
 
 func TestExpiredIntermediateIssuesNothing(t *testing.T) {
 	now := time.Now()
-	a, _ := house(t, ca.Config{IntermediateValidity: 24 * time.Hour, Now: func() time.Time { return now }})
+	a, _ := newAuthority(t, ca.Config{IntermediateValidity: 24 * time.Hour, Now: func() time.Time { return now }})
 	now = now.Add(25 * time.Hour)
 	_, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	wantCode(t, err, postern.Unavailable, "the server CA has expired")
@@ -130,7 +130,7 @@ func TestExpiredIntermediateIssuesNothing(t *testing.T) {
 // TestKeyThatOthersMayKnow asks for certificates of a key that was revoked for
 // compromise, in every way that there is.
 func TestKeyThatOthersMayKnow(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	request := csr(t, x509.CertificateRequest{DNSNames: []string{"a.example"}})
 	sign := func() (*ca.Issued, error) {
 		return a.IssueCSR(t.Context(), request, ca.SignRequest{Profile: ca.ProfileServer})
@@ -166,7 +166,7 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 }
 
 func TestKeyOfAnotherPerson(t *testing.T) {
-	a, db := house(t, ca.Config{})
+	a, db := newAuthority(t, ca.Config{})
 	must(t, db.AddPerson(context.Background(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)

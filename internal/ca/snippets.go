@@ -96,7 +96,7 @@ ssl_ca_file = '{{.Root}}'
 # Revocation: postern ca crl --issuer root, and --issuer client, in one file.
 #ssl_crl_file = '/etc/ssl/postern-crls.pem'
 
-# In pg_hba.conf, to let in who shows a certificate whose CN is the role's name:
+# In pg_hba.conf, to accept a certificate whose CN is the role's name:
 #   hostssl all all all cert
 `)
 

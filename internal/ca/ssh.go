@@ -23,7 +23,7 @@ import (
 type SSHUserRequest struct {
 	Person       string        // Person.Name; becomes the key ID that sshd logs
 	Key          ssh.PublicKey // the person's own
-	Principals   []string      // accounts that it opens; nil: the person's name
+	Principals   []string      // accounts that it may log in to; nil: the person's name
 	Validity     time.Duration // 0: the configured one
 	Sources      []string      // addresses or networks it may be used from; nil: any
 	ForceCommand string        // "": none
@@ -198,7 +198,7 @@ func (a *Authority) checkSSHKey(key ssh.PublicKey) error {
 	}
 	switch key.Type() {
 	case ssh.KeyAlgoSKED25519, ssh.KeyAlgoSKECDSA256:
-		return nil // made and held by a security key
+		return nil // made in a security key
 	}
 	ck, ok := key.(ssh.CryptoPublicKey)
 	if !ok {
@@ -239,8 +239,8 @@ func sshIssuedEvent(c SSHCertificate, cert *ssh.Certificate, by postern.Actor) p
 	return ev
 }
 
-// sshSerials hands out serial numbers from blocks that the store gave. Numbers
-// of a block that a process did not use are lost.
+// sshSerials returns serial numbers from blocks that the store reserves. Numbers of
+// a block that a process did not use are lost.
 type sshSerials struct {
 	mu    sync.Mutex
 	first uint64

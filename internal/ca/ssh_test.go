@@ -27,7 +27,7 @@ func TestSSHCertificatesAsOpenSSHReadsThem(t *testing.T) {
 	keygen := posterntest.Need(t, "ssh-keygen")
 	for _, alg := range []ca.Algorithm{ca.P256, ca.P384, ca.Ed25519, ca.RSA3072} {
 		t.Run(string(alg), func(t *testing.T) {
-			a, _ := house(t, ca.Config{SSHAlgorithm: alg})
+			a, _ := newAuthority(t, ca.Config{SSHAlgorithm: alg})
 			user, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{
 				Person: "dan", Key: sshKey(t), Principals: []string{"dan", "root"}, Sources: []string{"192.0.2.7", "2001:db8::/32"},
 				ForceCommand: "/bin/true", Extensions: []string{"permit-pty", "permit-port-forwarding"},
@@ -51,7 +51,7 @@ func TestSSHCertificatesAsOpenSSHReadsThem(t *testing.T) {
 
 func TestKRLAsOpenSSHReadsIt(t *testing.T) {
 	keygen := posterntest.Need(t, "ssh-keygen")
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	sign := func() *ca.SSHIssued {
 		c, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
 		must(t, err)
@@ -96,7 +96,7 @@ func TestKRLAsOpenSSHReadsIt(t *testing.T) {
 
 func TestKnownHosts(t *testing.T) {
 	keygen := posterntest.Need(t, "ssh-keygen")
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	lines, err := a.KnownHosts("*.example.com")
 	must(t, err)
 	if !strings.HasPrefix(lines, "@cert-authority *.example.com ecdsa-sha2-nistp256 ") {
@@ -113,7 +113,7 @@ func TestKnownHosts(t *testing.T) {
 }
 
 func TestSSHRefusals(t *testing.T) {
-	a, _ := house(t, ca.Config{})
+	a, _ := newAuthority(t, ca.Config{})
 	caKey, _, err := a.SSHCA(ca.SSHUser)
 	must(t, err)
 	good := sshKey(t)

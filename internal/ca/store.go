@@ -27,7 +27,7 @@ type Issuer struct {
 	Certificate []byte // DER; nil for the SSH roles, which have none
 	PublicKey   []byte // PKIX, DER
 	Key         []byte // PKCS#8, sealed by the Store; nil when it is not on this machine
-	KeyURI      string // of the key, if it is in a device
+	KeyURI      string // of the key, if it is in an HSM
 	Created     time.Time
 	Revoked     time.Time // when its certificate was; zero: not revoked
 }
@@ -135,7 +135,7 @@ type Store interface {
 	Append(ctx context.Context, events ...postern.Event) error
 	// Person returns the person of that name, or a NotFound error.
 	Person(ctx context.Context, name string) (postern.Person, error)
-	// Generation changes whenever who may pass, or an issuer, has changed.
+	// Generation changes whenever a person, a credential or an issuer has changed.
 	Generation(ctx context.Context) (int64, error)
 
 	// AddIssuers adds all or, if one of the IDs exists, none (Conflict).
@@ -179,7 +179,7 @@ type Store interface {
 	PutCRL(ctx context.Context, crl CRL) (bool, error)
 
 	// SSHSerials returns the first of n consecutive serial numbers, at least 1,
-	// that nobody else was or will be given.
+	// none of which is ever returned again.
 	SSHSerials(ctx context.Context, n int) (uint64, error)
 	// AddSSHCertificate records c, whose key must not be revoked (Denied), while the
 	// actor's credential is valid (Denied). If c.Person is set, the person must

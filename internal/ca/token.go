@@ -60,7 +60,7 @@ func (a *Authority) AddToken(ctx context.Context, name string, domains []string,
 // Tokens returns the tokens, without their secrets.
 func (a *Authority) Tokens(ctx context.Context) ([]APIToken, error) { return a.store.APITokens(ctx) }
 
-// RemoveToken makes a token worthless.
+// RemoveToken removes a token, which is refused from then on.
 func (a *Authority) RemoveToken(ctx context.Context, name string) error {
 	return a.store.RemoveAPIToken(ctx, name, postern.Event{
 		Kind: postern.EventAPIToken, Outcome: postern.OK, Object: name, Details: map[string]string{"action": "removed"},

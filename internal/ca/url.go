@@ -11,7 +11,7 @@ import (
 // The settings that say where others ask about revocation.
 const (
 	settingURL    = "url"    // chosen, or NoURL
-	settingPortal = "portal" // where the server that runs serves it; counts if none was chosen
+	settingPortal = "portal" // where the server that runs serves it; used if none was chosen
 )
 
 // NoURL is chosen so that certificates do not say where to ask about them.
@@ -22,12 +22,12 @@ func checkURL(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		return postern.Errorf(postern.Invalid, "%q is not a plain http:// URL", s).
-			WithHint("revocation is fetched over http: whoever checks a certificate cannot use TLS for it")
+			WithHint("revocation is fetched over http: a client that checks a certificate cannot use TLS for it")
 	}
 	return nil
 }
 
-// readURL returns the URL that counts: the configured one, else the chosen one,
+// readURL returns the URL to use: the configured one, else the chosen one,
 // else the portal's; and whether one was chosen.
 func (a *Authority) readURL(ctx context.Context) (url string, chosen bool, err error) {
 	if a.cfg.URL != "" {
@@ -53,7 +53,7 @@ func (a *Authority) URL() string {
 	return a.url
 }
 
-// URLChosen reports whether URL is what somebody chose, be it none.
+// URLChosen reports whether an administrator chose the URL, NoURL included.
 func (a *Authority) URLChosen() bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()

@@ -40,7 +40,7 @@ func ParseName(s string) (string, error) {
 		return bad("a wildcard can only be the whole first label, as in *.example.com")
 	}
 	base, err := idna.Lookup.ToASCII(base)
-	if err != nil || !validHost(base) {
+	if err != nil || !postern.ValidHostName(base) {
 		return bad("not a host name")
 	}
 	if !wild {
@@ -72,26 +72,6 @@ func ParseNames(s string) ([]string, error) {
 		return nil, postern.Errorf(postern.Invalid, "Give at least one name, like www.example.com.")
 	}
 	return names, nil
-}
-
-// validHost reports whether s is a lower-case LDH host name that is not a
-// dotted number (RFC 1123, 2.1).
-func validHost(s string) bool {
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	labels := strings.Split(s, ".")
-	for _, l := range labels {
-		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {
-			return false
-		}
-		for _, r := range l {
-			if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-				return false
-			}
-		}
-	}
-	return strings.ContainsFunc(labels[len(labels)-1], func(r rune) bool { return r < '0' || r > '9' })
 }
 
 // printable returns s fit for a sentence on a page: short, and without what is
@@ -151,7 +131,7 @@ func ParsePattern(s string) (Pattern, error) {
 		return Pattern{network: p.Masked()}, nil
 	}
 	if rest, ok := strings.CutPrefix(strings.TrimPrefix(s, "*"), "."); ok {
-		if !validHost(rest) {
+		if !postern.ValidHostName(rest) {
 			return Pattern{}, postern.Errorf(postern.Invalid, "%s is not a pattern of names.", printable(s)).WithHint("write *.internal, www.internal or 10.0.0.0/8")
 		}
 		if suffix, icann := publicsuffix.PublicSuffix(rest); icann && suffix == rest {

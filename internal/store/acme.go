@@ -38,7 +38,7 @@ func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 	var a acme.Account
 	var contact string
 	var created int64
-	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.Standing, (*[]byte)(&a.Binding), &created}, more...)...)
+	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.PersonStatus, (*[]byte)(&a.Binding), &created}, more...)...)
 	if contact != "" {
 		a.Contact = strings.Split(contact, " ")
 	}
@@ -95,7 +95,7 @@ func (tx *Tx) useACMEKey(ctx context.Context, key, account string) (string, erro
 		return "", err
 	}
 	if !p.Active() {
-		return "", postern.Errorf(postern.Denied, "the person who stands for the account is %s", p.Status)
+		return "", postern.Errorf(postern.Denied, "the person to whom the account belongs is %s", p.Status)
 	}
 	_, err = tx.Exec(ctx, `UPDATE acme_external_keys SET account = $1 WHERE id = $2`, account, key)
 	return person, err

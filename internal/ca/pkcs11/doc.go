@@ -1,8 +1,8 @@
-// Package pkcs11 keeps a CA's keys in a PKCS#11 device: a YubiKey, a smart card,
-// an HSM.
+// Package pkcs11 keeps a CA's keys in a hardware key store (HSM) with a PKCS#11
+// module: a network HSM, a smart card or a YubiKey's PIV application.
 //
-// The device's module is code of its vendor, in C. It is loaded by a process of
-// its own, this program once more, which is asked over a socket: a module that
-// crashes or hangs takes nothing with it, and one that has lost its device is
-// started anew. A program that was built without cgo can only say so.
+// The module is C code of the vendor. It is loaded by a process of its own, this
+// program once more, which is called over a socket: a module that crashes or hangs
+// does not affect the server, and one that has lost its HSM is started anew. A
+// program that was built without cgo returns an error that says so.
 package pkcs11

@@ -16,26 +16,26 @@ import (
 	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
-// key signs with a private key on a device. It holds nothing that goes away with
-// the device. It is safe for concurrent use.
+// key signs with a private key in an HSM. It stays usable when the HSM is unplugged
+// and plugged in again. It is safe for concurrent use.
 type key struct {
-	device *device
-	uri    URI
-	pub    crypto.PublicKey
+	hsm *hsm
+	uri URI
+	pub crypto.PublicKey
 }
 
 // Public implements [crypto.Signer].
 func (k *key) Public() crypto.PublicKey { return k.pub }
 
-// Check returns an Unavailable error unless the key is at hand. It does not use
-// it, which somebody might have to allow by a touch.
+// Check returns an Unavailable error unless the key can be used. It does not use it,
+// since that may need a touch.
 func (k *key) Check() error {
-	return k.device.call(module.Find, k.uri.key(), &module.None{}, callLimit)
+	return k.hsm.call(module.Find, k.uri.key(), &module.None{}, callLimit)
 }
 
 // Sign implements [crypto.Signer], for ECDSA and RSA with PKCS #1 v1.5. It fails
-// with Unavailable while the device or the key is away. What the device answers
-// counts only if it is a signature by the key.
+// with Unavailable while the HSM or the key is unavailable, and unless the HSM's
+// answer is a signature by the key.
 func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	args := module.SignArgs{Key: k.uri.key(), Data: digest}
 	if _, args.RSA = k.pub.(*rsa.PublicKey); args.RSA {
@@ -45,17 +45,17 @@ func (k *key) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, 
 		}
 	}
 	var raw []byte
-	if err := k.device.call(module.Sign, args, &raw, callLimit); err != nil {
+	if err := k.hsm.call(module.Sign, args, &raw, callLimit); err != nil {
 		return nil, err
 	}
 	signature, err := k.checked(raw, digest, opts.HashFunc())
 	if err != nil {
-		return nil, k.device.unavailable(err)
+		return nil, k.hsm.unavailable(err)
 	}
 	return signature, nil
 }
 
-// checked returns the device's signature as X.509 writes it.
+// checked returns the HSM's signature as X.509 writes it.
 func (k *key) checked(raw, digest []byte, hash crypto.Hash) ([]byte, error) {
 	signature, good := raw, false
 	switch pub := k.pub.(type) {
@@ -96,7 +96,7 @@ var hashOIDs = map[crypto.Hash]asn1.ObjectIdentifier{
 func digestInfo(digest []byte, opts crypto.SignerOpts) ([]byte, error) {
 	oid := hashOIDs[opts.HashFunc()]
 	if _, pss := opts.(*rsa.PSSOptions); pss || oid == nil {
-		return nil, postern.Errorf(postern.Invalid, "a key in a device signs with SHA-2 and PKCS #1 v1.5 only")
+		return nil, postern.Errorf(postern.Invalid, "a key in an HSM signs with SHA-2 and PKCS #1 v1.5 only")
 	}
 	return asn1.Marshal(struct {
 		Algorithm pkix.AlgorithmIdentifier

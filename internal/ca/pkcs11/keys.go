@@ -12,29 +12,29 @@ import (
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
 )
 
-// Keys makes and finds keys on devices. It implements [ca.Keys] and is safe for
+// Keys makes and finds keys in HSMs. It implements [ca.Keys] and is safe for
 // concurrent use.
 type Keys struct {
 	// ReadPIN reads the file that a URI's pin-source names.
 	ReadPIN func(path string) ([]byte, error)
 
-	mu      sync.Mutex
-	devices map[string]*device
+	mu   sync.Mutex
+	hsms map[string]*hsm
 }
 
-// device returns the token that a URI names.
-func (k *Keys) device(u URI) *device {
-	u = u.Device()
+// hsm returns the HSM that a URI names.
+func (k *Keys) hsm(u URI) *hsm {
+	u = u.HSM()
 	name := u.String()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.devices == nil {
-		k.devices = map[string]*device{}
+	if k.hsms == nil {
+		k.hsms = map[string]*hsm{}
 	}
-	d := k.devices[name]
+	d := k.hsms[name]
 	if d == nil {
-		d = &device{uri: u, readPIN: k.ReadPIN}
-		k.devices[name] = d
+		d = &hsm{uri: u, readPIN: k.ReadPIN}
+		k.hsms[name] = d
 	}
 	return d
 }
@@ -45,13 +45,13 @@ func (k *Keys) OpenKey(uri string, pub crypto.PublicKey) (crypto.Signer, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &key{device: k.device(u), uri: u, pub: pub}, nil
+	return &key{hsm: k.hsm(u), uri: u, pub: pub}, nil
 }
 
-// Device implements [ca.Keys].
-func (*Keys) Device(uri string) (string, error) {
+// HSM implements [ca.Keys].
+func (*Keys) HSM(uri string) (string, error) {
 	u, err := Parse(uri)
-	return u.Device().String(), err
+	return u.HSM().String(), err
 }
 
 // CreateKey implements [ca.Keys]. If the URI names a key by object or id, that
@@ -61,7 +61,7 @@ func (k *Keys) CreateKey(_ context.Context, uri, issuer string, alg ca.Algorithm
 	if err != nil {
 		return nil, "", err
 	}
-	d := k.device(u)
+	d := k.hsm(u)
 	var der []byte
 	if u.NamesKey() {
 		err = d.call(module.Public, u.key(), &der, callLimit)
@@ -85,7 +85,7 @@ func (k *Keys) CreateKey(_ context.Context, uri, issuer string, alg ca.Algorithm
 	if err != nil {
 		return nil, "", postern.Errorf(postern.Invalid, "the key %s: %w", u, err)
 	}
-	return &key{device: d, uri: u, pub: pub}, u.String(), nil
+	return &key{hsm: d, uri: u, pub: pub}, u.String(), nil
 }
 
 // generation returns what key is made for an algorithm.
@@ -100,5 +100,5 @@ func generation(alg ca.Algorithm) (module.GenerateArgs, error) {
 	case ca.RSA4096:
 		return module.GenerateArgs{Bits: 4096}, nil
 	}
-	return module.GenerateArgs{}, postern.Errorf(postern.Invalid, "a key of type %s is not made in a device", alg).WithHint("use %s", ca.P256)
+	return module.GenerateArgs{}, postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM", alg).WithHint("use %s", ca.P256)
 }

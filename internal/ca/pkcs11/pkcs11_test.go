@@ -45,9 +45,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// away fails unless the error says that something is away, in those words, and
+// unavailable fails unless the error is Unavailable, contains the words, and says
 // what to do.
-func away(t *testing.T, err error, words string) {
+func unavailable(t *testing.T, err error, words string) {
 	t.Helper()
 	if postern.CodeOf(err) != postern.Unavailable || err == nil || !strings.Contains(err.Error(), words) || postern.HintOf(err) == "" {
 		t.Errorf("%v (hint: %s), want %q", err, postern.HintOf(err), words)
@@ -57,7 +57,7 @@ func away(t *testing.T, err error, words string) {
 func newKeys(t *testing.T) *Keys {
 	k := &Keys{ReadPIN: os.ReadFile}
 	t.Cleanup(func() {
-		for _, d := range k.devices {
+		for _, d := range k.hsms {
 			if d.process != nil {
 				d.process.stop()
 			}
@@ -66,7 +66,7 @@ func newKeys(t *testing.T) *Keys {
 	return k
 }
 
-func house(t *testing.T, cfg ca.Config) (*ca.Authority, *store.DB) {
+func newAuthority(t *testing.T, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
 	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
@@ -139,9 +139,9 @@ func ask(t *testing.T, a *ca.Authority, c *ca.Issued) int {
 	return resp.Status
 }
 
-// TestAuthorityInADevice makes all keys in a device, and only the root's; uses
+// TestAuthorityInAnHSM makes all keys in an HSM, and only the root's; uses
 // them; and again after a restart.
-func TestAuthorityInADevice(t *testing.T) {
+func TestAuthorityInAnHSM(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	for _, cfg := range []ca.Config{
 		{KeyURI: hsm.URI("")},
@@ -149,7 +149,7 @@ func TestAuthorityInADevice(t *testing.T) {
 		{KeyURI: hsm.URI(""), RootKeyURI: ca.KeyInStore, Algorithm: ca.P384, SSHAlgorithm: ca.RSA3072},
 	} {
 		cfg.Keys = newKeys(t)
-		a, db := house(t, cfg)
+		a, db := newAuthority(t, cfg)
 		use(t, a)
 		for _, i := range a.Issuers() {
 			stored := cfg.KeyURI == ""
@@ -187,7 +187,7 @@ func TestKeyThatIsThere(t *testing.T) {
 	hsm.P11Tool("--generate-rsa", "--bits=2048", "--label=careful", "--mark-always-authenticate", "pkcs11:token=postern")
 	for _, name := range []string{";object=plain", ";id=%07", ";object=careful"} {
 		cfg := ca.Config{RootKeyURI: hsm.URI(name), Keys: newKeys(t)}
-		a, db := house(t, cfg)
+		a, db := newAuthority(t, cfg)
 		use(t, a)
 		a, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db.CA())
 		must(t, err)
@@ -200,7 +200,7 @@ func TestKeyThatIsThere(t *testing.T) {
 	}
 }
 
-// TestWhatIsWrongIsSaid opens devices that cannot be.
+// TestWhatIsWrongIsSaid opens HSMs that cannot be opened.
 func TestWhatIsWrongIsSaid(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	for uri, words := range map[string]string{
@@ -212,7 +212,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		hsm.URI(";object=other"):                       "there is no such key",
 	} {
 		_, _, err := newKeys(t).CreateKey(t.Context(), uri, "root", ca.P256)
-		away(t, err, words)
+		unavailable(t, err, words)
 	}
 	// Without a module's file p11-kit knows it.
 	_, _, err := newKeys(t).CreateKey(t.Context(), "pkcs11:token=postern?pin-source="+hsm.PINFile, "root", ca.P256)
@@ -225,7 +225,7 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	var skew time.Duration
 	keys := newKeys(t)
-	a, db := house(t, ca.Config{KeyURI: hsm.URI(""), Keys: keys, Now: func() time.Time { return time.Now().Add(skew) }})
+	a, db := newAuthority(t, ca.Config{KeyURI: hsm.URI(""), Keys: keys, Now: func() time.Time { return time.Now().Add(skew) }})
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}})
 	must(t, err)
 	ask(t, a, server)
@@ -233,14 +233,14 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	must(t, err)
 
 	hsm.Unplug()
-	onlyDevice(t, keys).process.stop()
+	onlyHSM(t, keys).process.stop()
 	again := func() error {
 		_, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}})
 		return err
 	}
-	away(t, again(), "there is no such token")
-	away(t, again(), "there is no such token")
-	away(t, a.CheckKey(t.Context(), "server"), "there is no such token")
+	unavailable(t, again(), "there is no such token")
+	unavailable(t, again(), "there is no such token")
+	unavailable(t, a.CheckKey(t.Context(), "server"), "there is no such token")
 	skew = 5 * 24 * time.Hour // past half the life of the list and of the OCSP signer
 	if got := ask(t, a, server); got != ocsp.Good {
 		t.Errorf("OCSP says %d", got)
@@ -248,13 +248,13 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	list, err := a.CRL(t.Context(), "server")
 	must(t, err)
 	inter := a.Chain(ca.Client)[0]
-	away(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), ca.Superseded, postern.Actor{}), "there is no such token")
+	unavailable(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), ca.Superseded, postern.Actor{}), "there is no such token")
 	must(t, a.Revoke(t.Context(), server.Serial, ca.Superseded, postern.Actor{}))
 	if got := ask(t, a, server); got != ocsp.Revoked {
 		t.Errorf("OCSP says %d", got)
 	}
 	_, err = a.CRL(t.Context(), "server")
-	away(t, err, "there is no such token") // no list that lacks it
+	unavailable(t, err, "there is no such token") // no list that lacks it
 	other, err := ca.Open(t.Context(), ca.Config{Keys: newKeys(t)}, db.CA())
 	must(t, err) // also at the start
 	_, err = other.Holder(t.Context(), []*x509.Certificate{server.Leaf})
@@ -263,7 +263,7 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	}
 
 	hsm.Plug()
-	forget(onlyDevice(t, keys))
+	forget(onlyHSM(t, keys))
 	must(t, again())
 	newer, err := a.CRL(t.Context(), "server")
 	must(t, err)
@@ -272,20 +272,20 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	}
 }
 
-// onlyDevice returns the device that is in use.
-func onlyDevice(t *testing.T, k *Keys) *device {
+// onlyHSM returns the HSM that is in use.
+func onlyHSM(t *testing.T, k *Keys) *hsm {
 	t.Helper()
-	if len(k.devices) != 1 {
-		t.Fatalf("%d devices", len(k.devices))
+	if len(k.hsms) != 1 {
+		t.Fatalf("%d HSMs", len(k.hsms))
 	}
-	for _, d := range k.devices {
+	for _, d := range k.hsms {
 		return d
 	}
 	return nil
 }
 
-// forget ends the time for which a device that was away is left alone.
-func forget(d *device) {
+// forget ends the time for which an HSM that failed is not tried again.
+func forget(d *hsm) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.since = time.Time{}
@@ -304,15 +304,15 @@ func sign(key crypto.Signer) error {
 	return err
 }
 
-// TestWrongPINIsTriedOnce keeps the device from locking itself.
+// TestWrongPINIsTriedOnce keeps the HSM from locking itself.
 func TestWrongPINIsTriedOnce(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	keys := newKeys(t)
 	key, _ := createKey(t, hsm, keys)
-	d := onlyDevice(t, keys)
+	d := onlyHSM(t, keys)
 	d.process.stop()
 	hsm.SetPIN("4321")
-	away(t, sign(key), "does not take the PIN")
+	unavailable(t, sign(key), "does not take the PIN")
 	if d.refused != sha256.Sum256([]byte("4321")) {
 		t.Error("the wrong PIN is not remembered")
 	}
@@ -320,7 +320,7 @@ func TestWrongPINIsTriedOnce(t *testing.T) {
 	if _, err := d.pin(); !errors.Is(err, module.ErrWrongPIN) {
 		t.Errorf("the wrong PIN is tried again: %v", err)
 	}
-	away(t, sign(key), "does not take the PIN")
+	unavailable(t, sign(key), "does not take the PIN")
 	hsm.SetPIN("1234")
 	forget(d)
 	must(t, sign(key))
@@ -332,14 +332,14 @@ func TestKeyThatIsGone(t *testing.T) {
 	keys := newKeys(t)
 	key, uri := createKey(t, hsm, keys)
 	must(t, sign(key))
-	stranger, err := keys.OpenKey(uri, newKey(t).Public())
+	foreign, err := keys.OpenKey(uri, newKey(t).Public())
 	must(t, err)
-	away(t, sign(stranger), "another one")
+	unavailable(t, sign(foreign), "another one")
 	hsm.P11Tool("--delete", "pkcs11:token=postern;object=postern%20root;type=private")
-	away(t, sign(key), "there is no such key")
-	away(t, key.(interface{ Check() error }).Check(), "there is no such key")
+	unavailable(t, sign(key), "there is no such key")
+	unavailable(t, key.(interface{ Check() error }).Check(), "there is no such key")
 	second, _ := createKey(t, hsm, keys)
-	must(t, sign(second)) // the device as such is well
+	must(t, sign(second)) // the HSM itself works
 }
 
 // TestModuleThatFails kills and stops the process that the module is in.
@@ -347,13 +347,13 @@ func TestModuleThatFails(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	keys := newKeys(t)
 	key, _ := createKey(t, hsm, keys)
-	d := onlyDevice(t, keys)
+	d := onlyHSM(t, keys)
 	must(t, d.process.cmd.Process.Kill())
 	must(t, sign(key))
 	p := d.process
 	halt(t, p.cmd.Process)
-	away(t, d.call(module.Find, module.Key{}, &module.None{}, 50*time.Millisecond), "does not answer in time")
-	away(t, sign(key), "does not answer in time") // nobody else waits as long
+	unavailable(t, d.call(module.Find, module.Key{}, &module.None{}, 50*time.Millisecond), "does not answer in time")
+	unavailable(t, sign(key), "does not answer in time") // nobody else waits as long
 	forget(d)
 	must(t, sign(key))
 	if err := p.cmd.Process.Signal(syscall.Signal(0)); !errors.Is(err, os.ErrProcessDone) {
@@ -384,7 +384,7 @@ func TestManySignAtOnce(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	keys := newKeys(t)
 	key, _ := createKey(t, hsm, keys)
-	p := onlyDevice(t, keys).process
+	p := onlyHSM(t, keys).process
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup

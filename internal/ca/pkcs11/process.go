@@ -16,8 +16,8 @@ import (
 	"github.com/postern-project/postern/internal/system"
 )
 
-// How long a device may take over one call. Whoever has to touch a YubiKey has
-// 15 seconds; a card makes a large RSA key in minutes.
+// How long an HSM may take for one call. A YubiKey waits 15 seconds for a touch; a
+// smart card makes a large RSA key in minutes.
 const (
 	callLimit     = 30 * time.Second
 	generateLimit = 5 * time.Minute

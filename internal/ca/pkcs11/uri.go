@@ -88,8 +88,8 @@ func (u URI) NamesKey() bool { return u.Object != "" || len(u.ID) > 0 }
 
 func (u URI) key() module.Key { return module.Key{Label: u.Object, ID: u.ID} }
 
-// Device returns the URI of the token alone.
-func (u URI) Device() URI {
+// HSM returns the URI without its key: that of the PKCS#11 token alone.
+func (u URI) HSM() URI {
 	u.Object, u.ID = "", nil
 	return u
 }

@@ -27,7 +27,7 @@ type Module struct {
 	slot uint
 	pin  string
 
-	sessions chan pkcs11.SessionHandle // that nobody uses
+	sessions chan pkcs11.SessionHandle // that are free
 	spare    chan None                 // one for each that may still be opened
 
 	mu   sync.Mutex
@@ -232,7 +232,7 @@ func (m *Module) attribute(s pkcs11.SessionHandle, object pkcs11.ObjectHandle, k
 	return list[0].Value, nil
 }
 
-// Generate makes a key that cannot leave the device, and returns its public half
+// Generate makes a key that cannot leave the HSM, and returns its public half
 // in PKIX form.
 func (m *Module) Generate(a GenerateArgs, out *[]byte) error {
 	s, err := m.ctx.OpenSession(m.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)

@@ -49,7 +49,7 @@ type SignArgs struct {
 	Data []byte // the digest; for RSA a DigestInfo (RFC 8017 section 9.2)
 }
 
-// None is for calls that tell only whether they failed.
+// None is the reply of calls that only report whether they failed.
 type None struct{}
 
 // What may fail, besides what the module says itself.

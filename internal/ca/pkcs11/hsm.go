@@ -11,30 +11,30 @@ import (
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
 )
 
-// device is a token that keys live on. It is safe for concurrent use.
-type device struct {
+// hsm is a PKCS#11 token with keys. It is safe for concurrent use.
+type hsm struct {
 	uri     URI // of the token
 	readPIN func(path string) ([]byte, error)
 
 	mu      sync.Mutex
 	process *process          // with the token open; nil: none
 	refused [sha256.Size]byte // the hash of the PIN that the token did not take
-	away    error             // how it failed, lately
+	failure error             // how it failed last, at since
 	since   time.Time
 }
 
-// pause is how long a device that failed is left alone.
+// pause is how long an HSM that failed is not tried again.
 const pause = time.Second
 
-// call asks the device. If a process that ran before fails, perhaps because the
-// device was away meanwhile, another one is asked once more. Any error is
-// Unavailable.
-func (d *device) call(method string, args, reply any, limit time.Duration) error {
+// call calls the HSM's module. If a process that ran before fails, perhaps because
+// the HSM was unplugged meanwhile, the call is repeated once with another process.
+// Any error is Unavailable.
+func (d *hsm) call(method string, args, reply any, limit time.Duration) error {
 	var err error
 	for range 2 {
-		p, fresh, away := d.ready()
-		if away != nil {
-			return away
+		p, fresh, failure := d.ready()
+		if failure != nil {
+			return failure
 		}
 		err = p.call(method, args, reply, limit)
 		switch {
@@ -53,26 +53,26 @@ func (d *device) call(method string, args, reply any, limit time.Duration) error
 }
 
 // ready returns a process with the token open, and whether it is a new one.
-func (d *device) ready() (p *process, fresh bool, err error) {
+func (d *hsm) ready() (p *process, fresh bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.process != nil {
 		return d.process, false, nil
 	}
 	if time.Since(d.since) < pause {
-		return nil, false, d.away
+		return nil, false, d.failure
 	}
 	if p, err = d.open(); err != nil {
-		d.away, d.since = d.unavailable(err), time.Now()
-		return nil, false, d.away
+		d.failure, d.since = d.unavailable(err), time.Now()
+		return nil, false, d.failure
 	}
 	d.process = p
 	return p, true, nil
 }
 
-// drop ends a process that failed. With rest, the device is left alone for a
-// while: nobody else waits as long for it, and no request alone starts a process.
-func (d *device) drop(p *process, why error, rest bool) {
+// drop ends a process that failed. With rest, the HSM is not tried for a while: other
+// calls fail at once, and not every request starts a process.
+func (d *hsm) drop(p *process, why error, rest bool) {
 	p.stop()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -80,12 +80,12 @@ func (d *device) drop(p *process, why error, rest bool) {
 		d.process = nil
 	}
 	if rest {
-		d.away, d.since = d.unavailable(why), time.Now()
+		d.failure, d.since = d.unavailable(why), time.Now()
 	}
 }
 
 // open starts a process and has it open the token.
-func (d *device) open() (*process, error) {
+func (d *hsm) open() (*process, error) {
 	pin, err := d.pin()
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (d *device) open() (*process, error) {
 
 // pin reads the PIN. One that the token refused is not tried again: after a few
 // tries it locks itself.
-func (d *device) pin() ([]byte, error) {
+func (d *hsm) pin() ([]byte, error) {
 	if d.uri.PIN == "" {
 		return nil, nil
 	}
@@ -122,8 +122,8 @@ func (d *device) pin() ([]byte, error) {
 	return pin, nil
 }
 
-// unavailable returns an error of the device as others see it.
-func (d *device) unavailable(err error) error {
+// unavailable returns an error of the HSM as callers see it.
+func (d *hsm) unavailable(err error) error {
 	hint := postern.HintOf(err)
 	switch {
 	case errors.Is(err, module.ErrNoModule):
@@ -135,7 +135,7 @@ func (d *device) unavailable(err error) error {
 	case errors.Is(err, module.ErrNoPIN):
 		hint = "write it to a file of mode 0600 and name that in the URI: pin-source=/path"
 	case errors.Is(err, module.ErrWrongPIN):
-		hint = "write the right one to " + d.uri.PIN + "; the wrong one is not tried again, so that the device does not lock itself"
+		hint = "write the right one to " + d.uri.PIN + "; the wrong one is not tried again, so that the HSM does not lock itself"
 	case errors.Is(err, module.ErrLocked):
 		hint = "unlock it with its vendor's tool"
 	case errors.Is(err, module.ErrNoKey), errors.Is(err, module.ErrKeys):
@@ -145,5 +145,5 @@ func (d *device) unavailable(err error) error {
 	case hint == "":
 		hint = "see that it is plugged in, and what else says: p11tool --provider FILE --login --list-privkeys"
 	}
-	return postern.Errorf(postern.Unavailable, "the device %s: %w", d.uri, err).WithHint("%s", hint)
+	return postern.Errorf(postern.Unavailable, "the HSM %s: %w", d.uri, err).WithHint("%s", hint)
 }
