@@ -59,6 +59,7 @@ var rows = map[string]row{
 	"system":     {},
 	"manpage":    {},
 	"jsonschema": {},
+	"terminal":   {},
 
 	"acme":     {imports: "reach", knows: "HTTP"},
 	"apache":   {knows: "HTTP"},
@@ -83,7 +84,7 @@ var rows = map[string]row{
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema reference", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema terminal reference", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"docs": {imports: "reference front gate manpage posterntest", knows: "HTTP"},
 

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
@@ -19,7 +20,7 @@ import (
 type agentOptions struct {
 	server, cert, key, ca string
 	host, spool           string
-	spoolSize             byteSize
+	spoolSize             terminal.Size
 	all, print, verbose   bool
 	procedures, paths     []string
 }
@@ -78,7 +79,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) error {
 	}
 	c.Ready = func(s *capture.Session) { ready(a.err, s) }
 	if o.print {
-		c.Print = func(e postern.Event) { _ = printJSON(a.out, e) }
+		c.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
 	}
 	if o.print && cmp.Or(o.server, o.spool, a.state, os.Getenv("POSTERN_STATE")) == "" {
 		return agent.Run(ctx, c) // to look at only

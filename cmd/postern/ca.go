@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -88,14 +89,16 @@ func (v *validityFlag) Set(s string) error {
 func serialArg(s string) (string, error) { return ca.ParseSerial(s) }
 
 // describe prints what was issued.
-func (a *app) describe(c ca.Certificate) error { return a.printFields(c, false, issuedFields(c)...) }
+func (a *app) describe(c ca.Certificate) error {
+	return a.printer().Fields(c, false, issuedFields(c)...)
+}
 
 // issuedFields are what a certificate says.
-func issuedFields(c ca.Certificate) []field {
-	return []field{
+func issuedFields(c ca.Certificate) []terminal.Field {
+	return []terminal.Field{
 		{"serial", c.Serial},
 		{"subject", c.Subject},
 		{"names", strings.Join(c.Names, " ")},
-		{"valid", stamp(c.NotBefore) + " to " + stamp(c.NotAfter)},
+		{"valid", terminal.Stamp(c.NotBefore) + " to " + terminal.Stamp(c.NotAfter)},
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -61,7 +62,7 @@ func newACMEList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printList(a, keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
+			return terminal.List(a.printer(), keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
 				status := "unused"
 				switch {
 				case k.Disabled:
@@ -69,7 +70,7 @@ func newACMEList(a *app) *cobra.Command {
 				case k.Account != "":
 					status = "used"
 				}
-				return []string{k.ID, status, day(k.Created), k.Account, k.Label}
+				return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
 			})
 		},
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -81,8 +82,8 @@ func (a *app) caList(ctx context.Context, o *listOptions) error {
 		}
 		shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
 	}
-	return printList(a, shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
-		return []string{c.Serial, string(c.Profile), c.Status, day(c.NotAfter), c.holder()}
+	return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
+		return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
 	})
 }
 
@@ -132,25 +133,25 @@ func (a *app) caShow(ctx context.Context, arg string, asJSON, asPEM bool) error 
 		_, err = a.out.Write(c.PEM())
 		return err
 	}
-	return a.printFields(certificateJSON{Certificate: c.Certificate, Status: status, PEM: string(c.PEM())}, asJSON, allFields(c, status)...)
+	return a.printer().Fields(certificateJSON{Certificate: c.Certificate, Status: status, PEM: string(c.PEM())}, asJSON, allFields(c, status)...)
 }
 
 // allFields are what is known of a certificate.
-func allFields(c *ca.Issued, status string) []field {
+func allFields(c *ca.Issued, status string) []terminal.Field {
 	fields := append(issuedFields(c.Certificate),
-		field{"status", status},
-		field{"profile", string(c.Profile)},
-		field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
-		field{"issued", stamp(c.Issued)},
-		field{"key", "sha256:" + c.Certificate.Key},
-		field{"person", c.Person},
-		field{"label", c.Label},
-		field{"renews", c.Renews},
-		field{"crl", named(c.Leaf.CRLDistributionPoints)},
-		field{"ocsp", named(c.Leaf.OCSPServer)},
+		terminal.Field{"status", status},
+		terminal.Field{"profile", string(c.Profile)},
+		terminal.Field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
+		terminal.Field{"issued", terminal.Stamp(c.Issued)},
+		terminal.Field{"key", "sha256:" + c.Certificate.Key},
+		terminal.Field{"person", c.Person},
+		terminal.Field{"label", c.Label},
+		terminal.Field{"renews", c.Renews},
+		terminal.Field{"crl", named(c.Leaf.CRLDistributionPoints)},
+		terminal.Field{"ocsp", named(c.Leaf.OCSPServer)},
 	)
 	if !c.Revoked.IsZero() {
-		fields = append(fields, field{"revoked", stamp(c.Revoked) + ", " + c.Reason.String()})
+		fields = append(fields, terminal.Field{"revoked", terminal.Stamp(c.Revoked) + ", " + c.Reason.String()})
 	}
 	return fields
 }

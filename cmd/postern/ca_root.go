@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -63,7 +64,7 @@ func newCARootShow(a *app) *cobra.Command {
 func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 	root := authority.Root()
 	if asJSON {
-		return printJSON(a.out, rootJSON{
+		return terminal.JSON(a.out, rootJSON{
 			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: root.NotAfter,
 			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
 		})

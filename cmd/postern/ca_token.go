@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -68,10 +69,10 @@ func newCATokenList(a *app) *cobra.Command {
 }
 
 func (a *app) printTokens(list []ca.APIToken, asJSON bool) error {
-	return printList(a, list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
+	return terminal.List(a.printer(), list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
 		expires := "never"
 		if !t.Expires.IsZero() {
-			expires = stamp(t.Expires)
+			expires = terminal.Stamp(t.Expires)
 		}
 		return []string{t.Name, strings.Join(t.Domains, " "), expires}
 	})

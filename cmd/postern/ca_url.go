@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -87,7 +88,7 @@ func (a *app) showURL(authority *ca.Authority, asJSON bool) error {
 		from = "chosen"
 	}
 	if asJSON {
-		return printJSON(a.out, urlJSON{url, authority.URLChosen()})
+		return terminal.JSON(a.out, urlJSON{url, authority.URLChosen()})
 	}
 	switch {
 	case url != "":

@@ -18,6 +18,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
@@ -78,27 +79,27 @@ func (d *doctor) examine(ctx context.Context, asJSON bool) error {
 		}
 	}
 	if problems > 0 {
-		return postern.Errorf(postern.Internal, "this host has %s", counted(problems, "problem")).WithHint("each is named above, with what fixes it")
+		return postern.Errorf(postern.Internal, "this host has %s", terminal.Counted(problems, "problem")).WithHint("each is named above, with what fixes it")
 	}
 	return nil
 }
 
 func (d *doctor) print(asJSON bool) error {
 	if asJSON {
-		return printJSON(d.out, d.examination)
+		return terminal.JSON(d.out, d.examination)
 	}
-	t := table{wrapped: true}
+	t := terminal.Table{Wrapped: true}
 	for _, text := range d.OK {
-		t.rows = append(t.rows, []string{"ok", text})
+		t.Rows = append(t.Rows, []string{"ok", text})
 	}
 	for _, f := range d.Findings {
 		mark := "problem"
 		if f.Advice {
 			mark = "advice"
 		}
-		t.rows = append(t.rows, []string{mark, f.Part + ": " + f.Problem}, []string{"  fix", f.Fix})
+		t.Rows = append(t.Rows, []string{mark, f.Part + ": " + f.Problem}, []string{"  fix", f.Fix})
 	}
-	return t.print(d.out, d.screen)
+	return t.Print(d.out, d.screen)
 }
 
 func (d *doctor) ok(format string, args ...any) {

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -71,7 +72,7 @@ func (o *importApache) run(a *app, file string) error {
 	}
 	switch {
 	case o.json:
-		err = printJSON(a.out, r)
+		err = terminal.JSON(a.out, r)
 	case o.output == "":
 		_, err = io.WriteString(a.out, r.Caddyfile)
 	default:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )
@@ -68,7 +69,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
 		return now.Add(-d), nil
 	}
-	for _, layout := range []string{time.RFC3339, stampLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
+	for _, layout := range []string{time.RFC3339, terminal.StampLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
 			return t, nil
 		}
@@ -135,26 +136,26 @@ func (a *app) logList(ctx context.Context, o *logListOptions) error {
 func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logListOptions, header bool) error {
 	switch {
 	case o.json || len(events) == 0:
-		return printList(a, events, true, "", nil)
+		return terminal.List(a.printer(), events, true, "", nil)
 	case o.columns:
-		t := table{headed: header}
+		t := terminal.Table{Headed: header}
 		if header {
-			t.rows = append(t.rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
+			t.Rows = append(t.Rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
 		}
 		for _, e := range events {
-			t.rows = append(t.rows, columns(e))
+			t.Rows = append(t.Rows, columns(e))
 		}
-		return t.print(a.out, a.screen)
+		return t.Print(a.out, a.screen)
 	}
-	t := table{wrapped: true}
+	t := terminal.Table{Wrapped: true}
 	for _, e := range events {
 		joined, err := timeline.Join(ctx, src, e)
 		if err != nil {
 			return err
 		}
-		t.rows = append(t.rows, []string{strconv.FormatInt(e.Index, 10), stamp(e.Time), timeline.Sentence(e, joined)})
+		t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time), timeline.Sentence(e, joined)})
 	}
-	return t.print(a.out, a.screen)
+	return t.Print(a.out, a.screen)
 }
 
 // columns returns the fields of an entry as log list --columns shows them.
@@ -172,7 +173,7 @@ func columns(e postern.Event) []string {
 	if e.Took > 0 {
 		what += " (" + timeline.Round(e.Took) + ")"
 	}
-	return []string{strconv.FormatInt(e.Index, 10), stamp(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, what}
+	return []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, what}
 }
 
 func newLogShow(a *app) *cobra.Command {

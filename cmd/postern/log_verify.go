@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -108,7 +109,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 
 func (a *app) printReport(r timeline.Report, asJSON bool) error {
 	if asJSON {
-		return printJSON(a.out, r)
+		return terminal.JSON(a.out, r)
 	}
 	for _, p := range r.Problems {
 		fmt.Fprintln(a.out, p)
@@ -141,7 +142,7 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 		return err
 	}
 	if o.json {
-		return printJSON(a.out, e)
+		return terminal.JSON(a.out, e)
 	}
 	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
 	return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -202,10 +203,10 @@ last use, name. Secrets are not shown.`,
 }
 
 func (a *app) otpTable(items []otpItem, asJSON bool) error {
-	return printList(a, items, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(i otpItem) []string {
+	return terminal.List(a.printer(), items, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(i otpItem) []string {
 		used := "never"
 		if !i.LastUsed.IsZero() {
-			used = stamp(i.LastUsed)
+			used = terminal.Stamp(i.LastUsed)
 		}
 		return []string{i.ID, string(i.Kind), i.Person, string(i.Status), i.Secret, used, i.Label}
 	})
@@ -258,17 +259,17 @@ func (a *app) otpShow(i otpItem, asJSON bool) error {
 	case i.Counter != nil:
 		last = fmt.Sprintf("counter %d", *i.Counter)
 	}
-	return a.printFields(i, asJSON,
-		field{"id", i.ID},
-		field{"kind", string(i.Kind)},
-		field{"person", i.Person},
-		field{"label", i.Label},
-		field{"status", string(i.Status)},
-		field{"secret", i.Secret},
-		field{"serial", serial},
-		field{"last code", last},
-		field{"added", stamp(i.Created)},
-		field{"last used", stamp(i.LastUsed)},
+	return a.printer().Fields(i, asJSON,
+		terminal.Field{"id", i.ID},
+		terminal.Field{"kind", string(i.Kind)},
+		terminal.Field{"person", i.Person},
+		terminal.Field{"label", i.Label},
+		terminal.Field{"status", string(i.Status)},
+		terminal.Field{"secret", i.Secret},
+		terminal.Field{"serial", serial},
+		terminal.Field{"last code", last},
+		terminal.Field{"added", terminal.Stamp(i.Created)},
+		terminal.Field{"last used", terminal.Stamp(i.LastUsed)},
 	)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -117,7 +118,7 @@ func newOTPClientList(a *app) *cobra.Command {
 }
 
 func (a *app) otpClientTable(items []clientItem, asJSON bool) error {
-	return printList(a, items, asJSON, "ID STATUS KEY LABEL", func(c clientItem) []string {
+	return terminal.List(a.printer(), items, asJSON, "ID STATUS KEY LABEL", func(c clientItem) []string {
 		status, key := "active", "required"
 		if c.Disabled {
 			status = "disabled"
@@ -240,11 +241,11 @@ func newOTPOutsideShow(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.printFields(upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, asJSON,
-					field{"client", strconv.FormatInt(c.ID, 10)},
-					field{"urls", strings.Join(c.URLs, " ")},
-					field{"level", c.Level},
-					field{"proxy", c.Proxy})
+				return a.printer().Fields(upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, asJSON,
+					terminal.Field{"client", strconv.FormatInt(c.ID, 10)},
+					terminal.Field{"urls", strings.Join(c.URLs, " ")},
+					terminal.Field{"level", c.Level},
+					terminal.Field{"proxy", c.Proxy})
 			})
 		},
 	}

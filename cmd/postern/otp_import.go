@@ -13,6 +13,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -129,8 +130,8 @@ func (a *app) otpImport(ctx context.Context, im *otp.Import, o otpImport) error 
 		if err := keys.Import(ctx, im, o.replace); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.out, "imported %s, %s, %s, %s\n", counted(len(im.Keys), "key"), counted(len(im.OATH), "authenticator"),
-			counted(len(im.Counters), "counter"), counted(len(im.Clients), "API client"))
+		fmt.Fprintf(a.out, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"), terminal.Counted(len(im.OATH), "authenticator"),
+			terminal.Counted(len(im.Counters), "counter"), terminal.Counted(len(im.Clients), "API client"))
 		return nil
 	})
 }
@@ -141,13 +142,13 @@ func (a *app) listSkipped(im *otp.Import, skipBad bool) error {
 		fmt.Fprintf(a.err, "%s: not imported: %s\n", s.Place, s.Why)
 	}
 	if im.Unlisted > 0 {
-		fmt.Fprintf(a.err, "%s not imported\n", counted(im.Unlisted, "more line"))
+		fmt.Fprintf(a.err, "%s not imported\n", terminal.Counted(im.Unlisted, "more line"))
 	}
 	switch n := len(im.Skipped) + im.Unlisted; {
 	case im.Empty():
 		return postern.Errorf(postern.Invalid, "the file holds nothing that can be imported")
 	case n > 0 && !skipBad:
-		return postern.Errorf(postern.Invalid, "%s of the file cannot be imported, so nothing was", counted(n, "thing")).
+		return postern.Errorf(postern.Invalid, "%s of the file cannot be imported, so nothing was", terminal.Counted(n, "thing")).
 			WithHint("mend the file, or give --skip-bad to import the rest")
 	}
 	return nil

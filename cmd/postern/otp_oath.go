@@ -9,6 +9,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -126,7 +127,7 @@ func (a *app) secretLine(o shortCodes) (string, error) {
 		line, err := a.passwordFile(o.secret)
 		return string(line), err
 	}
-	if !o.unchecked && !isTerminal(a.in) {
+	if !o.unchecked && !terminal.IsTerminal(a.in) {
 		return "", postern.Errorf(postern.Invalid, "standard input has the secret, so the first code cannot be asked for").
 			WithHint("give --no-check, or the secret in a file")
 	}

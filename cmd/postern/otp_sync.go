@@ -7,6 +7,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -54,9 +55,9 @@ func newOTPSyncShow(a *app) *cobra.Command {
 					allowed[i] = p.String()
 				}
 				shown := syncJSON{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}
-				return a.printFields(shown, asJSON,
-					field{"peers", dash(strings.Join(s.Peers, " "))},
-					field{"allowed", dash(strings.Join(allowed, " "))})
+				return a.printer().Fields(shown, asJSON,
+					terminal.Field{"peers", terminal.Dash(strings.Join(s.Peers, " "))},
+					terminal.Field{"allowed", terminal.Dash(strings.Join(allowed, " "))})
 			})
 		},
 	}

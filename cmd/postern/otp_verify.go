@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -63,11 +64,11 @@ func (a *app) otpVerify(ctx context.Context, person, code string, asJSON bool) e
 		v := otpVerdict{OK: err == nil, Person: proof.Person, Credential: proof.Credential, Reason: proof.Reason}
 		switch {
 		case asJSON && (err == nil || proof.Reason != ""):
-			if perr := printJSON(a.out, v); perr != nil {
+			if perr := terminal.JSON(a.out, v); perr != nil {
 				return perr
 			}
 		case err == nil:
-			fmt.Fprintf(a.out, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, dash(v.Person))
+			fmt.Fprintf(a.out, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, terminal.Dash(v.Person))
 		}
 		return err
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -15,14 +16,14 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
-	screen   screen // what out shows
-	state    string // --state, or the default; see stateDir
+	screen   terminal.Screen // what out shows
+	state    string          // --state, or the default; see stateDir
 }
 
 // run executes one command line and returns the exit code. It is the one place
 // that prints an error and maps it to a code.
 func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	a := &app{in: in, out: out, err: errw, screen: screenOf(out)}
+	a := &app{in: in, out: out, err: errw, screen: terminal.ScreenOf(out)}
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetIn(in)
@@ -94,4 +95,14 @@ func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	}
 	c.AddCommand(cmds...)
 	return c
+}
+
+// printer is where a command prints.
+func (a *app) printer() terminal.Printer {
+	return terminal.Printer{Out: a.out, Err: a.err, Screen: a.screen}
+}
+
+// jsonFlag adds --json, which every command that reads something has.
+func jsonFlag(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
 }

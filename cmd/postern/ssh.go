@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -80,14 +81,14 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 		o.prover.Prove(ctx, report)
 	}
 	if o.json {
-		if err := printJSON(a.out, report); err != nil {
+		if err := terminal.JSON(a.out, report); err != nil {
 			return err
 		}
 	} else {
 		a.printSSHReport(report)
 	}
 	if n := len(report.Findings); n > 0 {
-		return postern.Errorf(postern.Internal, "%s", counted(n, "finding")).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
+		return postern.Errorf(postern.Internal, "%s", terminal.Counted(n, "finding")).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
 	}
 	return nil
 }

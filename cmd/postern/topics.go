@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/manpage"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -80,7 +81,7 @@ func variableItems() []manpage.Item {
 func itemsText(items []manpage.Item) string {
 	var b strings.Builder
 	for _, i := range items {
-		fmt.Fprintf(&b, "%s\n    %s\n", i.Term, wrap(i.Text, 80, 4))
+		fmt.Fprintf(&b, "%s\n    %s\n", i.Term, terminal.Wrap(i.Text, 80, 4))
 	}
 	return b.String()
 }

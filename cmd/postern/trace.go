@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
@@ -33,7 +34,7 @@ type traceOptions struct {
 	json, full, secrets  bool
 	stack                bool
 	messages, verbose    bool
-	payload, buffer      byteSize
+	payload, buffer      terminal.Size
 	collector, host      string // of OpenTelemetry
 
 	unknownUsers []string // users that this host does not know; set by filter
@@ -186,7 +187,7 @@ they took, events, and file descriptors that are passed.`,
 func newTraceRecord(a *app) *cobra.Command {
 	o := &traceOptions{}
 	var what []string
-	limit := byteSize(1 << 30)
+	limit := terminal.Size(1 << 30)
 	c := &cobra.Command{
 		Use:   "record FILE",
 		Short: "Record a trace, to be shown later",

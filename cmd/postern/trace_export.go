@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/export"
@@ -138,7 +139,7 @@ func (o *traceOptions) exportTo(ctx context.Context, in io.Reader, w io.Writer, 
 type captureExport struct{ *export.Pcapng }
 
 func (x captureExport) finish() (string, error) {
-	return count(x.Messages, "message", "messages") + " written", x.Idle()
+	return terminal.Counted(x.Messages, "message") + " written", x.Idle()
 }
 
 type profileExport struct {
@@ -151,5 +152,5 @@ func (x *profileExport) finish() (string, error) {
 	if n == 0 {
 		return "", postern.Errorf(postern.Invalid, "no event of the recording has a stack").WithHint("postern trace record --stack records them")
 	}
-	return "stacks of " + count(n, "event", "events") + " written", x.Write(x.w)
+	return "stacks of " + terminal.Counted(n, "event") + " written", x.Write(x.w)
 }

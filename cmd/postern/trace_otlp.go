@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/export"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
@@ -62,7 +63,7 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 }
 
 func sentSpans(sent, dropped int) string {
-	text := count(sent, "span", "spans") + " sent"
+	text := terminal.Counted(sent, "span") + " sent"
 	if dropped > 0 {
 		text += fmt.Sprintf(", %d dropped", dropped)
 	}
@@ -110,7 +111,7 @@ func (x *spanExport) write(spans []*tracepb.ResourceSpans) error {
 }
 
 func (x *spanExport) finish() (string, error) {
-	return count(x.count, "span", "spans") + map[bool]string{true: " sent", false: " written"}[x.client != nil], x.Idle()
+	return terminal.Counted(x.count, "span") + map[bool]string{true: " sent", false: " written"}[x.client != nil], x.Idle()
 }
 
 // otlpRetries is how long a collector is asked again that says that it has too much

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"github.com/postern-project/postern/internal/terminal"
 	"io"
 	"slices"
 	"strconv"
@@ -40,7 +41,7 @@ probe, and the files that hold none.`,
 				libs = withProbes(libs)
 			}
 			if asJSON {
-				return printList(a, probeList(libs), true, "", nil)
+				return terminal.List(a.printer(), probeList(libs), true, "", nil)
 			}
 			return printProbes(a.out, libs, all)
 		},

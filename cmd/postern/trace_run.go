@@ -7,11 +7,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
@@ -220,15 +220,7 @@ func ready(w io.Writer, s *capture.Session) {
 		}
 	}
 	fmt.Fprintf(w, "ready: watching %s of libvirt's in %s, and in those to come; Ctrl-C ends it\n",
-		count(files, "file", "files"), count(len(pids), "process", "processes"))
-}
-
-// count writes a number with its noun.
-func count(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + more
+		terminal.Counted(files, "file"), terminal.Counted(len(pids), "process"))
 }
 
 func summary(w io.Writer, sum event.Summary) {

@@ -12,6 +12,7 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/spf13/cobra"
@@ -255,7 +256,7 @@ func (m *topModel) writeJSON(w io.Writer) error {
 			Max: r.Max.Microseconds(), Took: r.Took.Microseconds(), Queued: r.Queued.Microseconds(),
 		}
 	}
-	return printJSON(w, topJSON{m.read.UTC(), m.by, m.tally.Lost(), rows})
+	return terminal.JSON(w, topJSON{m.read.UTC(), m.by, m.tally.Lost(), rows})
 }
 
 // print writes a table each interval until ctx ends, and one when all has been

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -42,7 +42,7 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 		}
 	}
 	err := postern.Errorf(postern.Invalid, "unknown command %q", word)
-	if near := nearest(word, names); near != "" {
+	if near := terminal.Nearest(word, names); near != "" {
 		return err.WithHint("did you mean: %s %s", cmd.CommandPath(), near)
 	}
 	return err
@@ -75,7 +75,7 @@ func unknownFlag(cmd *cobra.Command, name string) error {
 		dashes = "-"
 	}
 	err := postern.Errorf(postern.Invalid, "unknown flag %s%s", dashes, name)
-	if near := nearest(name, names); near != "" {
+	if near := terminal.Nearest(name, names); near != "" {
 		return err.WithHint("did you mean: --%s", near)
 	}
 	return err
@@ -154,47 +154,5 @@ func (a *app) nearPerson(ctx context.Context, err error) string {
 	for i, p := range people {
 		names[i] = p.Name
 	}
-	return nearest(m[1], names)
-}
-
-// nearest returns the one of words that is a slip of the keyboard away from word,
-// or "".
-func nearest(word string, words []string) string {
-	best, least := "", max(1, min(len(word)/3, 3))+1
-	for _, w := range words {
-		if len(word) >= 2 && strings.HasPrefix(w, word) {
-			return w
-		}
-		if d := distance(word, w); d < least {
-			best, least = w, d
-		}
-	}
-	return best
-}
-
-// distance returns how many letters have to be added, removed, changed or swapped
-// with their neighbour to make b of a (optimal string alignment).
-func distance(a, b string) int {
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
-	}
-	for j := range rows[0] {
-		rows[0][j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			d := slices.Min([]int{rows[i-1][j] + 1, rows[i][j-1] + 1, rows[i-1][j-1] + change})
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				d = min(d, rows[i-2][j-2]+1)
-			}
-			rows[i][j] = d
-		}
-	}
-	return rows[len(a)][len(b)]
+	return terminal.Nearest(m[1], names)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -111,7 +112,7 @@ func (a *app) userList(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	return printList(a, people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
+	return terminal.List(a.printer(), people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
 		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
 	})
 }
@@ -154,18 +155,18 @@ func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	fields := []field{
+	fields := []terminal.Field{
 		{"name", h.Name},
 		{"status", string(h.Status)},
 		{"e-mail", h.Email},
 		{"full name", h.FullName},
 		{"groups", strings.Join(h.Groups, ", ")},
-		{"added", stamp(h.Created)},
+		{"added", terminal.Stamp(h.Created)},
 	}
 	for _, c := range h.Credentials {
-		fields = append(fields, field{"credential", describe(c)})
+		fields = append(fields, terminal.Field{"credential", describe(c)})
 	}
-	return a.printFields(h, asJSON, fields...)
+	return a.printer().Fields(h, asJSON, fields...)
 }
 
 // describe says a credential on one line.
@@ -175,10 +176,10 @@ func describe(c postern.Credential) string {
 		s += ", " + c.Label
 	}
 	if !c.Expires.IsZero() {
-		s += ", until " + stamp(c.Expires)
+		s += ", until " + terminal.Stamp(c.Expires)
 	}
 	if !c.LastUsed.IsZero() {
-		s += ", last used " + stamp(c.LastUsed)
+		s += ", last used " + terminal.Stamp(c.LastUsed)
 	}
 	return s
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -82,9 +83,9 @@ func (a *app) withPeople(ctx context.Context, f func(people.Directory) error) er
 // printLink says where a link went.
 func (a *app) printLink(name string, made portal.Made) (err error) {
 	if made.Sent {
-		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, stamp(made.Expires))
+		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Stamp(made.Expires))
 	} else {
-		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, stamp(made.Expires), made.URL)
+		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, terminal.Stamp(made.Expires), made.URL)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"github.com/postern-project/postern/internal/terminal"
 	"runtime"
 	"runtime/debug"
 
@@ -18,7 +19,7 @@ func newVersion(a *app) *cobra.Command {
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return printJSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})
+				return terminal.JSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})
 			}
 			_, err := fmt.Fprintln(a.out, "postern", versionLine())
 			return err

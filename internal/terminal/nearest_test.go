@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import "testing"
 
@@ -7,7 +7,7 @@ func TestASlipOfTheKeyboardIsRecognized(t *testing.T) {
 	for word, want := range map[string]string{
 		"lst": "list", "lsit": "list", "isue": "issue", "revok": "revoke", "shwo": "show", "xyz": "", "l": "", "": "", "destroy": "",
 	} {
-		if got := nearest(word, words); got != want {
+		if got := Nearest(word, words); got != want {
 			t.Errorf("%q is taken for %q, not %q", word, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"bytes"
@@ -9,7 +9,7 @@ import (
 func TestJSONHasNothingThatATerminalObeys(t *testing.T) {
 	const foreign = "vm\x1b[2J\u009b2J\x7f\u202e\u2066x\U000e0041é🔒<&>"
 	var b bytes.Buffer
-	if err := printJSON(&b, foreign); err != nil {
+	if err := JSON(&b, foreign); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := b.String(), `"vm\u001b[2J\u009b2J\u007f\u202e\u2066x\udb40\udc41é🔒<&>"`+"\n"; got != want {

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// byteSize is a flag's number of bytes: 4MiB, 64K, 1000.
-type byteSize int64
+// Size is a flag's number of bytes, a pflag.Value: 4MiB, 64K, 1000.
+type Size int64
 
 var units = []struct {
 	name  string
@@ -17,7 +17,7 @@ var units = []struct {
 
 // Set implements pflag.Value. The units are powers of 1024, however they are
 // written.
-func (s *byteSize) Set(text string) error {
+func (s *Size) Set(text string) error {
 	digits := strings.TrimRight(text, "KMGiBkmgb ")
 	unit := int64(1)
 	switch letters := strings.ToUpper(strings.TrimSpace(text[len(digits):])); letters {
@@ -34,12 +34,12 @@ func (s *byteSize) Set(text string) error {
 	if err != nil || n < 0 || unit == 0 || n > math.MaxInt64/unit {
 		return fmt.Errorf("not a number of bytes such as 4MiB or 65536")
 	}
-	*s = byteSize(n * unit)
+	*s = Size(n * unit)
 	return nil
 }
 
 // String implements pflag.Value: in the largest unit that fits.
-func (s *byteSize) String() string {
+func (s *Size) String() string {
 	for _, u := range units {
 		if n := int64(*s); n != 0 && n%u.bytes == 0 {
 			return strconv.FormatInt(n/u.bytes, 10) + u.name
@@ -49,4 +49,4 @@ func (s *byteSize) String() string {
 }
 
 // Type implements pflag.Value.
-func (*byteSize) Type() string { return "bytes" }
+func (*Size) Type() string { return "bytes" }

@@ -1,4 +1,4 @@
-package main
+package terminal
 
 import (
 	"bytes"
@@ -9,9 +9,8 @@ import (
 	"unicode/utf16"
 )
 
-// printJSON prints a value as one line of JSON. A command prints one object, or
-// one a line.
-func printJSON(w io.Writer, v any) error {
+// JSON prints a value as one line of JSON.
+func JSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
