@@ -281,7 +281,7 @@ func BenchmarkOTPMillionKeys(b *testing.B) {
 	}
 }
 
-// fillKeys adds keys that nobody touches, without a line on the timeline each.
+// fillKeys adds keys that are not used, without entries of the timeline.
 func fillKeys(b *testing.B, url string, n int) {
 	db := storetest.OpenConfig(b, store.Config{URL: url})
 	for n > 0 {

@@ -23,7 +23,7 @@ import (
 
 const keyThenCode = "publickey,keyboard-interactive:pam"
 
-// sshChecker lets the OTP room decide.
+// sshChecker checks codes by package otp.
 type sshChecker struct {
 	otp *otp.Checker
 	db  *store.DB

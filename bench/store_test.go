@@ -76,7 +76,7 @@ func (m *meter) measure(f func()) {
 
 func (m meter) seconds() float64 { return time.Duration(m).Seconds() }
 
-// sampleEvents are what a busy front door tells of.
+// sampleEvents are events as a busy HTTPS server writes them.
 func sampleEvents(db *store.DB, from int64) []postern.Event {
 	events := make([]postern.Event, appendBatch)
 	for i := range events {

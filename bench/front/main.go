@@ -1,4 +1,4 @@
-// Command front measures the front door against its peers, in one run on one
+// Command front measures Postern's HTTPS server against its peers, in one run on one
 // machine: full TLS 1.3 handshakes with a client certificate, a returning
 // client's connections, and keep-alive requests through a guarded location. The
 // peers are Caddy (the same library, without Postern), nginx and Apache. Each is a

@@ -231,7 +231,7 @@ func (r *rig) startCaddy() error {
 	return r.start(&server{name: "caddy", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt"}, cmd)
 }
 
-// serveCaddy serves a Caddyfile until it is told to stop.
+// serveCaddy serves a Caddyfile until it gets a signal to stop.
 func serveCaddy(file string) error {
 	body, err := os.ReadFile(file)
 	if err != nil {

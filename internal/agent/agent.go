@@ -1,8 +1,8 @@
 // Package agent is what postern agent runs on a host: it reports the calls to
 // libvirt that matter to security to a server's timeline.
 //
-// It holds no database. Events wait in a spool until the server has taken them. What
-// the calls carry is not reported.
+// It has no database. Events wait in a spool until the server has acknowledged them.
+// The arguments of the calls are not reported.
 package agent
 
 import (
@@ -20,14 +20,14 @@ import (
 
 // Config says what an agent watches, and where it reports to.
 type Config struct {
-	Host    string   // what this host is called in events
+	Host    string   // name of this host in events
 	Version string   // of the program
 	Watched Watched  // nil means every call
 	Paths   []string // only these files of libvirt's; none means all
 	// Target is where events are sent; nil for nowhere, then there is no spool.
 	Target *Target
 	Spool  relay.SpoolConfig
-	// Print is given every event, unless it is nil.
+	// Print is called with every event, unless it is nil.
 	Print func(postern.Event)
 	// Ready is called once calls are seen, unless it is nil.
 	Ready func(*capture.Session)
@@ -120,7 +120,8 @@ func (r *reporter) start(ctx context.Context) (stop func()) {
 // endWait is how long the end waits for the server.
 const endWait = 5 * time.Second
 
-// rest sends what is left at the end. What cannot be sent waits for the next start.
+// rest sends what is left at the end. What cannot be sent is sent after the next
+// start.
 func (r *reporter) rest(ctx context.Context) error {
 	if r.spool == nil {
 		return nil
@@ -133,7 +134,7 @@ func (r *reporter) rest(ctx context.Context) error {
 	for more := true; more; {
 		var err error
 		if more, err = r.sender.Send(ctx); err != nil {
-			r.log.Warn("the last events wait on disk for the next start", slog.Any(postern.LogError, err))
+			r.log.Warn("the last events stay on disk until the next start", slog.Any(postern.LogError, err))
 			return nil
 		}
 	}

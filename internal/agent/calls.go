@@ -36,7 +36,7 @@ func (c *calls) Event(e *event.Event) error {
 			Time: e.Wall, Kind: postern.EventAgentLost, Outcome: postern.Failed, Host: c.host, Object: c.host, Count: int64(e.Arg(0)),
 			Reason: "more happened than could be read", Details: map[string]string{"probe": e.Probe},
 		})
-	case e.UID != 0: // a daemon of one user's own reports what that user likes
+	case e.UID != 0: // what the daemon of an unprivileged user reports can be forged
 	case e.Kind == event.ServerTx && libvirt.Type(e.Type).IsReply():
 		c.answered(e)
 	case (e.Kind == event.CallOpen || e.Kind == event.CallUnanswered) && e.Call.Served:
@@ -126,7 +126,7 @@ func flagsOf(m *libvirt.Message) uint64 {
 	return ^uint64(0)
 }
 
-// base returns what a message tells of its caller and procedure.
+// base returns an event with a message's caller and procedure.
 func (c *calls) base(p *event.Peer, e *event.Event) postern.Event {
 	ev := postern.Event{
 		Time: e.Wall, Kind: postern.EventLibvirtCall, Host: c.host,

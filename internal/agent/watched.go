@@ -65,10 +65,10 @@ func (w Watched) of(prog uint32, proc int32) condition {
 	return w[event.Procedure{Prog: prog, Proc: proc}]
 }
 
-// conditionOf decides by the permissions that libvirt asks of a caller: all but
-// reading and listing matter. What is asked under a condition only is left out, but
-// for secrets in a description. The admin program has no permissions; there the
-// names tell.
+// conditionOf decides by the permissions that libvirt requires of a caller: all but
+// reading and listing are reported. Those that are required on a condition only are
+// ignored, except for secrets in a description. The admin program has no permissions:
+// its procedures are decided about by name.
 func conditionOf(program, name, acl string) condition {
 	if program == "admin" {
 		for _, harmless := range []string{"_get_", "_list_", "_lookup_", "connect_open", "connect_close"} {

@@ -61,7 +61,7 @@ func Soak(t testing.TB) {
 // given are the ports that FreePort has returned.
 var given sync.Map
 
-// FreePort returns a TCP port on 127.0.0.1 that nobody listened on a moment ago,
+// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago,
 // and that it has not returned before.
 func FreePort(t testing.TB) int {
 	t.Helper()

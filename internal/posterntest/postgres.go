@@ -178,14 +178,14 @@ func (p *PostgreSQL) Kill() { p.end("QUIT") }
 func (p *PostgreSQL) end(signal string) {
 	fmt.Fprintln(p.stdin, signal)
 	p.stdin.Close()
-	_ = p.cmd.Wait() // its status tells of the signal
+	_ = p.cmd.Wait() // its status is that of the signal
 	p.cmd = nil
 }
 
 // URL returns the URL of a database on the server.
 func (p *PostgreSQL) URL(database string) string {
 	at := "postgres://postgres@/" + database + "?host=" + url.QueryEscape(p.dir)
-	if p.port != 0 { // which the socket's name tells too
+	if p.port != 0 { // which is also part of the socket's name
 		at += fmt.Sprintf("&port=%d", p.port)
 	}
 	return at

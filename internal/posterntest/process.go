@@ -21,7 +21,7 @@ func Serve(t testing.TB, port int, program string, args ...string) {
 }
 
 // Start starts a peer and waits until it is ready, at most 30 seconds. When the
-// test ends the peer is told to stop, and killed if it does not within 10, with
+// test ends the peer gets a signal to stop, and is killed if it does not within 10, with
 // whatever children it left.
 func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
 	t.Helper()
@@ -62,7 +62,7 @@ func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
 	}
 }
 
-// answers reports whether somebody listens.
+// answers reports whether a process listens.
 func answers(network, address string) bool {
 	c, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {

@@ -62,7 +62,7 @@ func String(s string) []byte {
 }
 
 // Call sends a call and returns the reply's payload, which stands until the next
-// call. A reply that tells of an error is an error.
+// call. A reply with the status error is an error.
 func (r *RPC) Call(proc int32, payload []byte) ([]byte, error) {
 	return r.CallProgram(RemoteProgram, proc, payload)
 }

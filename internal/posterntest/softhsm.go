@@ -62,8 +62,8 @@ func (h *SoftHSM) P11Tool(args ...string) string {
 	return h.run(Need(h.t, "p11tool"), append([]string{"--provider", h.Module, "--batch", "--login", "--set-pin", "1234"}, args...)...)
 }
 
-// Unplug takes the token away, from programs that are started afterwards.
-func (h *SoftHSM) Unplug() { h.move(h.tokens, h.tokens+".away"); h.mkdir() }
+// Unplug removes the token, for programs that are started afterwards.
+func (h *SoftHSM) Unplug() { h.move(h.tokens, h.tokens+".unplugged"); h.mkdir() }
 
 // Plug brings it back.
 func (h *SoftHSM) Plug() {
@@ -71,7 +71,7 @@ func (h *SoftHSM) Plug() {
 	if err := os.RemoveAll(h.tokens); err != nil {
 		h.t.Fatal(err)
 	}
-	h.move(h.tokens+".away", h.tokens)
+	h.move(h.tokens+".unplugged", h.tokens)
 }
 
 func (h *SoftHSM) mkdir() {

@@ -1,7 +1,8 @@
-// Package reach fetches from where strangers' DNS points: what proves that
-// somebody controls a name. Every connection, after every redirect, is checked
-// at the moment of connecting, so that nobody can turn it inward: an address
-// that is not public is refused unless configured.
+// Package reach connects to servers whose names come from unauthenticated clients,
+// to fetch the proof that a client controls a name. Every address is checked at the
+// moment of connecting, also after a redirect: one that is not public is refused
+// unless it is configured. So DNS cannot direct a connection into the internal
+// network.
 package reach
 
 import (
@@ -23,13 +24,13 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Config says where to look. The zero value looks on the public Internet.
+// Config says what may be connected to. The zero value allows the public Internet.
 type Config struct {
-	Private  []netip.Prefix // addresses to go to though they are not public
-	Resolver string         // host:port of the DNS server to ask; "" is the host's own
-	HTTPPort int            // where plain HTTP is expected; 0 is 80
-	TLSPort  int            // where TLS is expected; 0 is 443
-	Timeout  time.Duration  // for one look; 0 is 10 s
+	Private  []netip.Prefix // networks that are allowed although they are not public
+	Resolver string         // host:port of the DNS server; "" is the host's own
+	HTTPPort int            // port of plain HTTP; 0 is 80
+	TLSPort  int            // port of TLS; 0 is 443
+	Timeout  time.Duration  // for one request; 0 is 10 s
 }
 
 // Validate reports what is wrong with the Config.
@@ -52,7 +53,8 @@ func (c Config) Validate() error {
 
 const maxRedirects = 5
 
-// Prober looks at names. It is safe for concurrent use and keeps nothing.
+// Prober sends requests to the servers of names. It is safe for concurrent use and
+// has no state.
 type Prober struct{ cfg Config }
 
 // New returns a Prober.
@@ -88,7 +90,7 @@ func prefixes(list ...string) []netip.Prefix {
 	return all
 }
 
-// Public reports whether an address is one that anybody could reach.
+// Public reports whether an address is reachable from the public Internet.
 func Public(a netip.Addr) bool {
 	a = a.Unmap()
 	if !a.IsValid() || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" {
@@ -101,11 +103,11 @@ func (p *Prober) allowed(a netip.Addr) bool {
 	return Public(a) || slices.ContainsFunc(p.cfg.Private, func(n netip.Prefix) bool { return n.Contains(a.Unmap()) })
 }
 
-// ErrPrivate says that a name leads to an address where no proof is looked for.
+// ErrPrivate is the error for a name whose address is neither public nor allowed.
 var ErrPrivate = errors.New("its address is private, and proofs are not looked for there")
 
-// Dial connects to an address that is allowed: the check holds for the very
-// address that is connected to, whatever DNS says a moment later.
+// Dial connects to an address that is allowed. The address that is checked is the
+// one that is connected to, whatever DNS answers a moment later.
 func (p *Prober) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{
 		Timeout:  p.cfg.Timeout,
@@ -136,9 +138,8 @@ func (p *Prober) Resolver() *net.Resolver {
 func (p *Prober) Server() string { return p.cfg.Resolver }
 
 // File returns what a name's web server has at a path, of at most max bytes,
-// following a few redirects to the usual ports. The errors are words for the
-// one who asked; they do not tell what lies at an address that is none of the
-// asker's business.
+// following a few redirects to the usual ports. The errors are written for the
+// client; they do not reveal anything about an address that is not allowed.
 func (p *Prober) File(ctx context.Context, host, path string, max int64) ([]byte, error) {
 	return p.file(ctx, host, path, max, p.checkRedirect)
 }
@@ -166,7 +167,7 @@ func (p *Prober) file(ctx context.Context, host, path string, max int64, follow 
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+hostPort(host, p.cfg.HTTPPort, 80)+path, nil)
 	if err != nil {
-		return nil, errors.New("the name makes no address")
+		return nil, errors.New("the name cannot be part of a URL")
 	}
 	req.Header.Set("User-Agent", "postern")
 	resp, err := (&http.Client{Transport: transport, CheckRedirect: follow}).Do(req)
@@ -197,7 +198,7 @@ func hostPort(host string, port, standard int) string {
 	return host + ":" + strconv.Itoa(port)
 }
 
-// redirectError is why a redirect was not followed.
+// redirectError says why a redirect was not followed.
 type redirectError string
 
 func (e redirectError) Error() string { return string(e) }

@@ -1,12 +1,12 @@
-// Package relay brings events from hosts that see them to the server that keeps
-// the timeline. The sending side writes every event to a spool on disk first and
-// deletes it when the server has said that it is durable; the receiving side
-// remembers how far it has heard each sender, so that what is sent again counts
-// once and what never comes is counted.
+// Package relay transports events from the hosts that see them to the server that
+// keeps the timeline. The sending side writes every event to a spool on disk and
+// deletes it when the server has acknowledged it. The receiving side remembers the
+// highest number of each sender, so that an event that is sent again is recorded
+// once, and lost ones are recorded as a number.
 //
 // On the wire a batch is a POST of JSON lines: a header, then one [Numbered]
-// event a line. The answer is a JSON object with the number up to which the
-// server holds everything that there will be.
+// event a line. The answer is a JSON object with the number up to which all events
+// are durable or given up.
 package relay
 
 import (
@@ -40,10 +40,10 @@ type Numbered struct {
 // header is the first line of a batch.
 type header struct {
 	Agent string `json:"agent"` // the sender's random name, 32 hex digits
-	Host  string `json:"host"`  // what it calls the host that it runs on
+	Host  string `json:"host"`  // name of the host that it runs on
 }
 
-// answer is what the server says to a batch.
+// answer is the server's answer to a batch.
 type answer struct {
 	Seq   int64  `json:"seq"`
 	Error string `json:"error,omitempty"`
@@ -64,18 +64,18 @@ const (
 	maxTook  = 30 * 24 * time.Hour
 )
 
-// check says why an event of a sender on a host is not believed. A sender tells
-// of what it saw: not who did it, which the timeline knows by the links, and not
-// what happened on another host.
+// check returns why an event of a sender on a host is refused. A sender may report
+// what it saw on its own host, but not which person did it: the timeline finds the
+// person by the links.
 func check(e postern.Event, host string, now time.Time) error {
 	kind, _ := postern.EventKindOf(e.Kind)
 	switch {
 	case !kind.FromHost:
-		return fmt.Errorf("an agent does not tell of %.40q", e.Kind)
+		return fmt.Errorf("an agent may not report %.40q", e.Kind)
 	case e.Index != 0:
-		return fmt.Errorf("the event says where it stands in the timeline")
+		return fmt.Errorf("the event has an index in the timeline")
 	case e.Person != "":
-		return fmt.Errorf("the event says which person it was")
+		return fmt.Errorf("the event names a person")
 	case e.Host != host:
 		return fmt.Errorf("the event is of the host %.80q, the sender is %q", e.Host, host)
 	case e.Time.After(now.Add(maxAhead)) || e.Time.Before(now.Add(-maxAge)):
@@ -83,7 +83,7 @@ func check(e postern.Event, host string, now time.Time) error {
 	case !slices.Contains([]postern.Outcome{postern.OK, postern.Refused, postern.Failed, postern.Unknown}, e.Outcome):
 		return fmt.Errorf("%.40q is no outcome", e.Outcome)
 	case e.Took < 0 || e.Took > maxTook || e.Count < 0:
-		return fmt.Errorf("the event took %v and counts %d", e.Took, e.Count)
+		return fmt.Errorf("the event took %v and has the count %d", e.Took, e.Count)
 	}
 	if _, err := netip.ParseAddr(e.Address); e.Address != "" && err != nil {
 		return fmt.Errorf("%.80q is no address", e.Address)
@@ -101,8 +101,8 @@ func check(e postern.Event, host string, now time.Time) error {
 	return nil
 }
 
-// checkLink lets an event belong to sessions and processes of its own host and
-// to virtual machines: never to a credential.
+// checkLink accepts links to sessions and processes of the sender's host and to
+// virtual machines, never to a credential.
 func checkLink(l postern.Link, host string) error {
 	switch l.Kind {
 	case postern.LinkSession, postern.LinkProcess:

@@ -18,15 +18,15 @@ import (
 // Store keeps events for good.
 type Store interface {
 	// Relay appends to the timeline, in one durable transaction, those events of
-	// an agent whose numbers are above the highest that it was given before, and
-	// returns the highest now. A gap in the numbers becomes an event that counts
-	// it. It is safe for concurrent use, on several servers at once.
+	// an agent whose numbers are above the highest that is recorded, and returns the
+	// highest now. A gap in the numbers becomes an event with their count, see [Gap].
+	// It is safe for concurrent use, on several servers at once.
 	Relay(ctx context.Context, source, agent string, batch []Numbered) (seq int64, err error)
 }
 
-// Source is who sends.
+// Source identifies a sender.
 type Source struct {
-	Name string // what the server remembers it by
+	Name string // the key under which the server remembers it
 	Host string // the host that its events are of
 	Self bool   // that host is the server itself: events need not name it
 }
@@ -36,19 +36,19 @@ type Config struct {
 	// Source says who sends a request; an error refuses it. It must be set.
 	Source func(*http.Request) (Source, error)
 	Now    func() time.Time // the clock; nil for the real one
-	// Busy bounds how many batches are taken at a time, 8 if zero.
+	// Busy is the most batches that are received at a time, 8 if zero.
 	Busy int
 }
 
 // Validate reports what is wrong with the configuration.
 func (c Config) Validate() error {
 	if c.Source == nil || c.Busy < 0 {
-		return postern.Errorf(postern.Invalid, "receiving events: who may send them is not said, or a number is negative")
+		return postern.Errorf(postern.Invalid, "receiving events: Source is not set, or a number is negative")
 	}
 	return nil
 }
 
-// Handler takes batches. It is safe for concurrent use.
+// Handler receives batches. It is safe for concurrent use.
 type Handler struct {
 	c     Config
 	store Store
@@ -80,7 +80,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if code == postern.Internal {
 			a.Error = "something broke"
 		}
-		h.log.WarnContext(r.Context(), "events were not taken", slog.Any(postern.LogError, err))
+		h.log.WarnContext(r.Context(), "a batch of events was refused", slog.Any(postern.LogError, err))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -119,7 +119,7 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 		return "", nil, postern.Errorf(postern.Invalid, "a batch begins with a line that names its sender")
 	}
 	if head.Host != source.Host {
-		return "", nil, postern.Errorf(postern.Denied, "the sender calls its host %.80q, and may speak for %q", head.Host, source.Host).
+		return "", nil, postern.Errorf(postern.Denied, "the sender calls its host %.80q, and may only report events of %q", head.Host, source.Host).
 			WithHint("a certificate's person is named as its host: postern agent --host %s", source.Host)
 	}
 	for in.Scan() {
@@ -170,10 +170,10 @@ func parseLine(line []byte, source Source, now time.Time) (Numbered, error) {
 // maxSeq bounds a sender's numbers, so that gaps add up.
 const maxSeq = 1 << 53
 
-// Gap returns the event that stands for n of a source's events that never came.
+// Gap returns the event that says that n of a source's events were lost.
 func Gap(source string, n int64, now time.Time) postern.Event {
 	return postern.Event{
 		Time: now, Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: source, Count: n,
-		Reason: "the agent had no room for them, or they were refused or damaged",
+		Reason: "the agent's spool was full, or they were refused or damaged",
 	}
 }

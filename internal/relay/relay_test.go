@@ -23,8 +23,8 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// server is a receiving server over a real store, which can go away, or lose its
-// answer.
+// server is a receiving server over a real store, which can be unavailable, or lose
+// its answer.
 type server struct {
 	*httptest.Server
 	db   *store.DB
@@ -32,9 +32,9 @@ type server struct {
 }
 
 const (
-	there      int32 = iota
-	away             // answers 503 and takes nothing
-	losesReply       // takes events, and hangs up instead of saying so
+	available   int32 = iota
+	unavailable       // answers 503 and records nothing
+	losesReply        // records events, and closes the connection without an answer
 )
 
 func newServer(t *testing.T) *server {
@@ -48,8 +48,8 @@ func newServer(t *testing.T) *server {
 	}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch s.mode.Load() {
-		case away:
-			http.Error(w, "away", http.StatusServiceUnavailable)
+		case unavailable:
+			http.Error(w, "unavailable", http.StatusServiceUnavailable)
 		case losesReply:
 			h.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
@@ -152,10 +152,10 @@ func TestEventsWaitForTheServerAndCountOnce(t *testing.T) {
 	s, dir := newServer(t), t.TempDir()
 	spool := open(t, dir, 0)
 	c := sender(t, s, spool)
-	s.mode.Store(away)
+	s.mode.Store(unavailable)
 	add(t, spool, "a", "b")
 	if _, err := c.Send(t.Context()); postern.CodeOf(err) != postern.Unavailable {
-		t.Fatalf("a server that is away: %v", err)
+		t.Fatalf("a server that is unavailable: %v", err)
 	}
 	s.mode.Store(losesReply)
 	if _, err := c.Send(t.Context()); postern.CodeOf(err) != postern.Unavailable {
@@ -164,7 +164,7 @@ func TestEventsWaitForTheServerAndCountOnce(t *testing.T) {
 	equal(t, s.objects(t), "a", "b")
 	// The agent ends without an answer, and starts again.
 	spool.Close()
-	s.mode.Store(there)
+	s.mode.Store(available)
 	spool = open(t, dir, 0)
 	add(t, spool, "c")
 	sendAll(t, sender(t, s, spool))
@@ -184,7 +184,7 @@ func TestEventsWaitForTheServerAndCountOnce(t *testing.T) {
 func TestSenderTriesUntilTheServerIsThere(t *testing.T) {
 	s := newServer(t)
 	spool := open(t, t.TempDir(), 0)
-	s.mode.Store(away)
+	s.mode.Store(unavailable)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); sender(t, s, spool).Run(ctx) }()
@@ -195,7 +195,7 @@ func TestSenderTriesUntilTheServerIsThere(t *testing.T) {
 			t.Fatal("nothing comes")
 		}
 	}
-	s.mode.Store(there)
+	s.mode.Store(available)
 	add(t, spool, "b")
 	for len(s.objects(t)) < 2 {
 		if t.Context().Err() != nil {
@@ -241,7 +241,7 @@ func TestSpoolIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	got := s.objects(t)
 	var lost int
 	if _, err := fmt.Sscanf(got[1], "lost %d", &lost); err != nil || lost+len(got)-2 != n {
-		t.Errorf("%d events, %d told and %q", n, len(got)-2, got[1])
+		t.Errorf("%d events, %d recorded and %q", n, len(got)-2, got[1])
 	}
 	if got[len(got)-1] != fmt.Sprint(n-1) {
 		t.Errorf("the newest is %s", got[len(got)-1])

@@ -18,7 +18,7 @@ import (
 // duration works.
 type SenderConfig struct {
 	URL    string // of the server's [Path]
-	Host   string // what this host is called in events
+	Host   string // name of this host in events
 	Client *http.Client
 	// Wait is the first pause after a failure, 1 s if zero; it doubles up to
 	// MaxWait, 1 min if zero.
@@ -59,14 +59,14 @@ func NewSender(c SenderConfig, spool *Spool, log *slog.Logger) (*Sender, error) 
 	return &Sender{c: c, spool: spool, log: log, limit: maxBatchEvents}, nil
 }
 
-// Run makes what is spooled durable and sends it until ctx ends. Failures are
-// logged once each time that they begin, and tried again.
+// Run makes spooled events durable and sends them until ctx ends. It retries after
+// a failure, and logs only the first of several in a row.
 func (s *Sender) Run(ctx context.Context) {
 	news := make(chan struct{}, 1)
 	var syncing sync.WaitGroup
 	syncing.Go(func() { s.keepSynced(ctx, news) })
 	defer syncing.Wait()
-	wait, away := s.c.Wait, false
+	wait, failing := s.c.Wait, false
 	for {
 		more, err := s.Send(ctx)
 		switch {
@@ -75,19 +75,19 @@ func (s *Sender) Run(ctx context.Context) {
 		case err == nil && more:
 			continue
 		case err == nil:
-			if away {
-				s.log.InfoContext(ctx, "the server takes events again")
+			if failing {
+				s.log.InfoContext(ctx, "the server accepts events again")
 			}
-			wait, away = s.c.Wait, false
+			wait, failing = s.c.Wait, false
 			select {
 			case <-ctx.Done():
 				return
 			case <-news:
 			}
 			continue
-		case !away:
-			away = true
-			s.log.WarnContext(ctx, "events wait on disk: they cannot be sent", slog.Any(postern.LogError, err))
+		case !failing:
+			failing = true
+			s.log.WarnContext(ctx, "events cannot be sent and are kept on disk", slog.Any(postern.LogError, err))
 		}
 		select {
 		case <-ctx.Done():
@@ -98,7 +98,7 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// keepSynced puts on disk what is appended, also while sending takes its time.
+// keepSynced makes appended events durable, also while a batch is being sent.
 func (s *Sender) keepSynced(ctx context.Context, news chan<- struct{}) {
 	for {
 		select {
@@ -107,7 +107,7 @@ func (s *Sender) keepSynced(ctx context.Context, news chan<- struct{}) {
 		case <-s.spool.wake:
 		}
 		if err := s.spool.Sync(); err != nil {
-			s.log.ErrorContext(ctx, "the spool is not on disk", slog.Any(postern.LogError, err))
+			s.log.ErrorContext(ctx, "the spool cannot be written to disk", slog.Any(postern.LogError, err))
 		}
 		select {
 		case news <- struct{}{}:
@@ -124,7 +124,7 @@ func (s *Sender) Send(ctx context.Context) (more bool, err error) {
 	if err != nil || len(batch) == 0 {
 		return false, err
 	}
-	// A number that the server knows must not be given again after a crash.
+	// A number that the server has received must not be used again after a crash.
 	if err := s.spool.Sync(); err != nil {
 		return false, err
 	}

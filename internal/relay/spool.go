@@ -41,8 +41,8 @@ func (c SpoolConfig) Validate() error {
 
 // Spool keeps events on disk, in files of JSON lines named by the number of
 // their first event, until they are acknowledged. It is safe for concurrent
-// use. A number is given to every event, also to one that cannot be written or
-// is dropped: whoever receives the others sees how many are missing.
+// use. Every event gets a number, also one that cannot be written or is dropped: the
+// receiver sees by the gaps how many are missing.
 type Spool struct {
 	c    SpoolConfig
 	id   string
@@ -115,7 +115,7 @@ func (s *Spool) open() error {
 	return s.resume()
 }
 
-// identify reads the spool's random name, or makes it, and keeps others off.
+// identify reads the spool's random name, or makes it, and locks the spool.
 func (s *Spool) identify() (err error) {
 	path := filepath.Join(s.c.Dir, agentFile)
 	if s.lock, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -160,7 +160,7 @@ func (s *Spool) resume() error {
 			break
 		}
 		last.bytes = read
-		// A damaged line keeps its place: numbers behind it may have been sent.
+		// A damaged line keeps its number: later ones may have been sent.
 		var n Numbered
 		if json.Unmarshal(line, &n) == nil && n.Seq >= s.next {
 			s.next = n.Seq + 1
@@ -177,7 +177,7 @@ func (s *Spool) path(first int64) string {
 	return filepath.Join(s.c.Dir, fmt.Sprintf("%019d%s", first, suffix))
 }
 
-// begin starts a new file. Its name alone says how far numbers have come.
+// begin starts a new file, whose name is the next number.
 func (s *Spool) begin() error {
 	f, err := os.OpenFile(s.path(s.next), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -220,7 +220,7 @@ func (s *Spool) Append(e postern.Event) error {
 	if line = append(line, '\n'); len(line) > maxLine {
 		return fmt.Errorf("an event of %d bytes", len(line))
 	}
-	if err := s.room(int64(len(line))); err != nil {
+	if err := s.makeSpace(int64(len(line))); err != nil {
 		return err
 	}
 	last := &s.segments[len(s.segments)-1]
@@ -235,8 +235,9 @@ func (s *Spool) Append(e postern.Event) error {
 	return nil
 }
 
-// room makes place for n more bytes.
-func (s *Spool) room(n int64) error {
+// makeSpace begins a new file if need be and drops the oldest ones until n more bytes
+// fit.
+func (s *Spool) makeSpace(n int64) error {
 	if last := s.segments[len(s.segments)-1]; last.bytes > 0 && last.bytes+n > s.c.MaxBytes/8 {
 		if err := s.begin(); err != nil {
 			return err
@@ -338,8 +339,8 @@ func (s *Spool) Ack(seq int64) error {
 	return nil
 }
 
-// Dropped returns how many events were dropped for want of room since the spool
-// was opened.
+// Dropped returns how many events were dropped since the spool was opened because
+// it was full.
 func (s *Spool) Dropped() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,9 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// PersonNamed returns the name of the person whom a name from elsewhere means:
-// a person's name, in any case, or their e-mail address; "" for nobody.
+// PersonNamed returns the name of the person that a name from another system
+// stands for: a person's name, in any case, or their e-mail address; "" if there is
+// no such person.
 func (db *DB) PersonNamed(ctx context.Context, name string) (string, error) {
 	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (string, error) {
 		for _, look := range []func(context.Context, string) (postern.Person, error){tx.Person, tx.PersonByEmail} {

@@ -183,8 +183,8 @@ func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 	return postern.Errorf(postern.Internal, "the certificate %s was not recorded", c.Serial)
 }
 
-// addHolder makes a certificate the credential of its person, whose key must be
-// in nobody else's.
+// addHolder makes a certificate the credential of its person. Its key must not be
+// in another person's certificate.
 func (tx *Tx) addHolder(ctx context.Context, c ca.Certificate) error {
 	var others int
 	// A comparison with a parameter would have SQLite plan the query again each time.
@@ -358,7 +358,7 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 		value, string(postern.X509Certificate)); err != nil {
 		return 0, err
 	}
-	// So do the links that somebody with the certificate may have made.
+	// So do the links that were made with the certificate.
 	if _, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE purpose = 'enrol' AND used = 0 AND person IN (
 		SELECT person FROM ca_certificates WHERE `+where+` AND profile = 'client')`, value); err != nil {
 		return 0, err

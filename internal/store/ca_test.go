@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// twoInits start at once on two servers: one makes the authority, the other is
-// told that there is one.
+// twoInits start at once on two servers: one makes the authority, the other gets a
+// Conflict.
 func twoInits(t *testing.T, open opener) {
 	servers := []*store.DB{open(t), open(t)}
 	errs := make([]error, 2)
@@ -149,12 +149,12 @@ func sshCertificates(t *testing.T, open opener) {
 	if len(serials) != 20 {
 		t.Errorf("20 certificates have %d serial numbers", len(serials))
 	}
-	held, err := db.CredentialsOf(ctx, "dan")
+	credentials, err := db.CredentialsOf(ctx, "dan")
 	must(t, err)
 	list, err := b.SSHCertificates(ctx, "dan")
 	must(t, err)
-	if len(held) != 20 || len(list) != 20 || strings.Join(list[0].Principals, " ") != "dan root" || list[0].Serial < list[1].Serial {
-		t.Errorf("dan holds %d credentials, %d certificates", len(held), len(list))
+	if len(credentials) != 20 || len(list) != 20 || strings.Join(list[0].Principals, " ") != "dan root" || list[0].Serial < list[1].Serial {
+		t.Errorf("dan has %d credentials, %d certificates", len(credentials), len(list))
 	}
 	empty, err := a.KRL(ctx)
 	must(t, err)

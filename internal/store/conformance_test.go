@@ -18,7 +18,7 @@ import (
 // unless a change says otherwise.
 type opener func(t *testing.T, changes ...func(*store.Config)) *store.DB
 
-// conformance is what both databases are held to.
+// conformance are the tests that both databases must pass.
 var conformance = []struct {
 	name string
 	run  func(t *testing.T, open opener)
@@ -26,7 +26,7 @@ var conformance = []struct {
 	{"a write is seen by the next read", writeThenRead},
 	{"an error undoes its own write alone", errorUndoesItself},
 	{"a panic reaches the caller and undoes its own write", panicReachesCaller},
-	{"concurrent writes on two servers all count", countTogether},
+	{"concurrent writes on two servers are all kept", countTogether},
 	{"people", people},
 	{"credentials", credentials},
 	{"the generation grows with who may pass", generation},
@@ -277,10 +277,11 @@ func credentials(t *testing.T, open opener) {
 	must(t, db.TouchCredential(ctx, key.Kind, key.ID, used))
 	must(t, db.TouchCredential(ctx, key.Kind, key.ID, used.Add(-time.Hour)))
 	must(t, db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialDisabled))
-	held, err := db.CredentialsOf(ctx, "alice")
+	credentials, err := db.CredentialsOf(ctx, "alice")
 	must(t, err)
-	if len(held) != 1 || held[0].Status != postern.CredentialDisabled || !held[0].LastUsed.Equal(used) || held[0].Label != "blue" {
-		t.Errorf("alice holds %+v", held)
+	if len(credentials) != 1 || credentials[0].Status != postern.CredentialDisabled ||
+		!credentials[0].LastUsed.Equal(used) || credentials[0].Label != "blue" {
+		t.Errorf("alice has %+v", credentials)
 	}
 	must(t, db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialRevoked))
 	if err := db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 )
 
-// credentialColumns are a credential's. When a YubiKey was last used stands with
-// its counter, which is written anyway.
+// credentialColumns are a credential's. The last use of a YubiKey is kept with its
+// counter, which is written at each use anyway.
 const credentialColumns = `kind, id, COALESCE(person, ''), label, status, created, expires,
 	COALESCE((SELECT u.used FROM otp_counters u WHERE credentials.kind = 'yubikey' AND u.public_id = credentials.id), last_used)`
 
@@ -42,7 +42,7 @@ func (tx *Tx) PutCredential(ctx context.Context, c postern.Credential) error {
 		return err
 	}
 	if n == 0 {
-		return postern.Errorf(postern.Conflict, "%s %s is revoked, or somebody else's", c.Kind, c.ID)
+		return postern.Errorf(postern.Conflict, "%s %s is revoked, or belongs to another person", c.Kind, c.ID)
 	}
 	return tx.Touch(ctx)
 }
@@ -53,25 +53,26 @@ func (tx *Tx) Credential(ctx context.Context, kind postern.CredentialKind, id st
 	return c, notFound(err, "there is no %s %q", kind, id)
 }
 
-// CredentialsOf returns everything that a person holds or held, by kind and ID.
+// CredentialsOf returns a person's credentials, revoked ones included, in the order
+// of kind and ID.
 func (tx *Tx) CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error) {
 	rows, err := tx.Query(ctx, `SELECT `+credentialColumns+` FROM credentials WHERE person = $1`, person)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var held []postern.Credential
+	var list []postern.Credential
 	for rows.Next() {
 		c, err := scanCredential(rows)
 		if err != nil {
 			return nil, err
 		}
-		held = append(held, c)
+		list = append(list, c)
 	}
-	slices.SortFunc(held, func(a, b postern.Credential) int {
+	slices.SortFunc(list, func(a, b postern.Credential) int {
 		return strings.Compare(string(a.Kind)+" "+a.ID, string(b.Kind)+" "+b.ID)
 	})
-	return held, rows.Err()
+	return list, rows.Err()
 }
 
 // SetCredentialStatus disables, enables or revokes a credential. What is

@@ -12,15 +12,15 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// fault says what an error of the database means for whoever met it.
+// fault classifies an error of the database.
 type fault int
 
 const (
-	faultNone fault = iota // the statement's or the caller's own
-	faultRace              // lost against another transaction: run it again
-	faultBusy              // another process held the lock for too long
-	faultConn              // the connection is gone: run it again on another
-	faultAway              // the database is away, full, read-only or damaged
+	faultNone        fault = iota // an error of the statement or of the caller
+	faultRace                     // a conflict with another transaction: run it again
+	faultBusy                     // another process has the lock for too long
+	faultConn                     // the connection is lost: run it again on another
+	faultUnavailable              // the database is unavailable, full, read-only or damaged
 )
 
 // faultOf classifies what both databases have in common, or asks the backend.
@@ -39,7 +39,7 @@ func (db *DB) faultOf(err error) fault {
 }
 
 // wrap classifies an error for the caller: Unavailable when the database cannot
-// serve now, Conflict when a unique key or a reference stands against it. An
+// serve now, Conflict when a unique key or a reference is violated. An
 // error that is classified already stays as it is.
 func (db *DB) wrap(err error, doing string) error {
 	if err == nil {
@@ -53,11 +53,11 @@ func (db *DB) wrap(err error, doing string) error {
 	}
 	if db.backend.full(err) {
 		return postern.Errorf(postern.Unavailable, "%s: the disk is full: %w", doing, err).
-			WithHint("make room on the database's disk")
+			WithHint("free space on the database's disk")
 	}
 	if db.faultOf(err) != faultNone {
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err).
-			WithHint("the database cannot be used now; see that it runs, has room and may be written")
+			WithHint("check that the database runs, has free space and may be written to")
 	}
 	if db.backend.conflicts(err) {
 		return postern.Errorf(postern.Conflict, "%s: %w", doing, err)

@@ -6,8 +6,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// BeginLogAgain appends the first line of a log that is empty, as only
-// somebody with the key can.
+// BeginLogAgain appends the first entry of a log that is empty, as an attacker with
+// the log's key can.
 func (db *DB) BeginLogAgain(ctx context.Context) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		tx.signer = db.signer

@@ -347,13 +347,13 @@ func TestPostgreSQLComesBack(t *testing.T) {
 		must(t, db.Append(t.Context(), postern.Event{Kind: "test", Object: before}))
 		end()
 		if err := db.Append(t.Context(), postern.Event{Kind: "test"}); postern.CodeOf(err) != postern.Unavailable {
-			t.Errorf("a write while it is away: %v", err)
+			t.Errorf("a write while it is unavailable: %v", err)
 		}
 		if _, err := db.Generation(t.Context()); postern.CodeOf(err) != postern.Unavailable {
-			t.Errorf("a read while it is away: %v", err)
+			t.Errorf("a read while it is unavailable: %v", err)
 		}
 		if _, err := store.Open(t.Context(), store.Config{URL: config.URL, Key: storetest.Key}); postern.CodeOf(err) != postern.Unavailable {
-			t.Errorf("open while it is away: %v", err)
+			t.Errorf("open while it is unavailable: %v", err)
 		}
 		server.Start()
 		after := fmt.Sprintf("after %d", i)

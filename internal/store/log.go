@@ -128,9 +128,9 @@ func insertEvent(ctx context.Context, tx *Tx, e postern.Event) ([]byte, error) {
 	return line, nil
 }
 
-// loadTree returns the tree to append to: the one that the last batch left, if
-// nobody has appended since, else the one that is kept. The tree that it reads must be the one that the checkpoint signs, else nothing is appended:
-// a log that was tampered with is not signed again.
+// loadTree returns the tree to append to: that of the last batch if no other server
+// has appended since, else the one in the database. It fails unless that is the tree
+// that the checkpoint signs: a log that was tampered with is not signed again.
 func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 	s, err := archive{tx}.State(ctx)
 	switch {

@@ -210,12 +210,12 @@ func writtenAnew(t *testing.T, open opener) {
 	if r := verify(t, db, saved); len(r.Problems) > 0 {
 		t.Fatalf("problems: %v", r.Problems)
 	}
-	// Somebody with the key and the program writes another history. The
-	// store's own way to begin a log does it: all but the key is gone.
-	anew := func(lines int) {
+	// An attacker with the log's key and the program writes another history. The
+	// store's own function to begin a log does it once all but the key is deleted.
+	anew := func(entries int) {
 		tamper(t, db, `DELETE FROM log_events`, `DELETE FROM log_links`, `DELETE FROM log_tiles`, `DELETE FROM log_state`)
 		must(t, db.BeginLogAgain(t.Context()))
-		fill(t, db, lines)
+		fill(t, db, entries)
 		if r := verify(t, db); len(r.Problems) > 0 {
 			t.Fatalf("the new history is not whole: %v", r.Problems)
 		}

@@ -14,7 +14,7 @@ import (
 var migrations embed.FS
 
 // migrate brings the schema up to date, under a lock if there is anything to
-// do. Migrations are numbered by room, so they may arrive out of order; a
+// do. Migrations are numbered by package, so they may arrive out of order; a
 // migration that this program does not know means that a newer one has been
 // here.
 func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func() (func(), error)) error {

@@ -56,7 +56,7 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 	by := map[string]string{"by": "boss"}
 	for name, added := range map[string]postern.Event{
 		"byhand":   {Details: map[string]string{"by": "root"}},
-		"nobody":   {}, // whoever ran the command has no name
+		"unnamed":  {}, // the actor has no name: an administrator with the command line
 		"invited":  {Address: "192.0.2.1", Details: by},
 		"herself":  {Address: "192.0.2.2"},
 		"marked":   {Address: "192.0.2.3"},

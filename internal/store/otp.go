@@ -17,30 +17,30 @@ const (
 	purposeOATH       = "otp oath"    // sealed column otp_oath.sealed
 	purposeOTPOutside = "otp outside" // sealed column otp_outside.sealed
 
-	otpCacheSize = 1 << 16                // keys held decrypted
-	otpPoll      = 200 * time.Millisecond // how old what is held may be
+	otpCacheSize = 1 << 16                // keys that are cached decrypted
+	otpPoll      = 200 * time.Millisecond // how old cached values may be
 )
 
-// OTP keeps one-time passwords: it is the [otp.Keys] of the validation service
-// and all that goes with it. Make one for each open database and share it: it
-// gathers what is accepted at the same time into one statement, and holds keys
-// that are in use decrypted.
+// OTP keeps keys, counters and clients of one-time passwords: it is the [otp.Keys] of
+// the validation service. Make one for each open database and share it: it gathers
+// codes that are accepted at the same time into one statement, and caches decrypted
+// keys. It is safe for concurrent use.
 type OTP struct {
 	db    *DB
 	batch otpBatch
 
 	mu         sync.Mutex
-	refuse     error     // why no codes are taken; nil: they are
+	refuse     error     // why no codes are accepted; nil: they are
 	readOne    *sql.Stmt // reads one key; nil until it is needed
-	generation int64     // of what is held below
+	generation int64     // of the cached values below
 	polled     time.Time // when it was last compared
-	keys       map[string]otpHeld[*otp.Key]
-	clients    map[int64]otpHeld[*otp.APIClient]
+	keys       map[string]otpCached[*otp.Key]
+	clients    map[int64]otpCached[*otp.APIClient]
 }
 
-// otpHeld is a value and the generation that it was read in. It counts only as
-// long as that is the newest.
-type otpHeld[T any] struct {
+// otpCached is a value and the generation that it was read in. It is valid while
+// that is the newest.
+type otpCached[T any] struct {
 	value      T
 	generation int64
 }
@@ -53,26 +53,25 @@ func NewOTP(db *DB) *OTP {
 	return o
 }
 
-// Refuse makes an end of taking codes: every attempt fails with err from now on.
+// Refuse makes every later attempt fail with err.
 func (o *OTP) Refuse(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.refuse = err
 }
 
-// refusing returns why no codes are taken, if so.
+// refusing returns why no codes are accepted, or nil.
 func (o *OTP) refusing() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.refuse
 }
 
-// forget drops all that is held. The caller holds the lock, or nobody else has
-// o yet.
+// forget empties the cache. The caller has the lock, or o is not shared yet.
 func (o *OTP) forget(generation int64) {
 	o.generation = generation
-	o.keys = map[string]otpHeld[*otp.Key]{}
-	o.clients = map[int64]otpHeld[*otp.APIClient]{}
+	o.keys = map[string]otpCached[*otp.Key]{}
+	o.clients = map[int64]otpCached[*otp.APIClient]{}
 }
 
 // poll compares the generation with the database's, unless that was done a
@@ -108,8 +107,8 @@ func (o *OTP) write(ctx context.Context, by postern.Actor, f func(ctx context.Co
 	return err
 }
 
-// held returns what is held under id, if it still counts.
-func held[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K) (v V, ok bool) {
+// cached returns the cached value of id, if it is still valid.
+func cached[K comparable, V any](o *OTP, in func() map[K]otpCached[V], id K) (v V, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	h, ok := in()[id]
@@ -119,8 +118,8 @@ func held[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K) (v V, o
 	return h.value, true
 }
 
-// hold keeps a value for later, making room by dropping any others.
-func hold[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K, v V, generation int64) {
+// cache caches a value, in place of any others if the cache is full.
+func cache[K comparable, V any](o *OTP, in func() map[K]otpCached[V], id K, v V, generation int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	m := in()
@@ -130,11 +129,11 @@ func hold[K comparable, V any](o *OTP, in func() map[K]otpHeld[V], id K, v V, ge
 		}
 		delete(m, old)
 	}
-	m[id] = otpHeld[V]{v, generation}
+	m[id] = otpCached[V]{v, generation}
 }
 
-func (o *OTP) heldKeys() map[string]otpHeld[*otp.Key]         { return o.keys }
-func (o *OTP) heldClients() map[int64]otpHeld[*otp.APIClient] { return o.clients }
+func (o *OTP) cachedKeys() map[string]otpCached[*otp.Key]         { return o.keys }
+func (o *OTP) cachedClients() map[int64]otpCached[*otp.APIClient] { return o.clients }
 
 const otpKeyColumns = `c.id, COALESCE(c.person, ''), c.label, c.status, COALESCE(p.status, ''), c.created,
 	       k.sealed, k.serial, u.seq, u.stamp, u.nonce, u.used`
@@ -169,7 +168,7 @@ func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
 	if err := o.poll(ctx); err != nil {
 		return nil, err
 	}
-	if k, ok := held(o, o.heldKeys, publicID); ok {
+	if k, ok := cached(o, o.cachedKeys, publicID); ok {
 		return k, nil
 	}
 	k, generation, err := o.readKey(ctx, publicID)
@@ -180,13 +179,13 @@ func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
 		return nil, o.db.wrap(err, "read a YubiKey")
 	}
 	if k.Passes() {
-		hold(o, o.heldKeys, publicID, k, generation)
+		cache(o, o.cachedKeys, publicID, k, generation)
 	}
 	return k, nil
 }
 
 // readKey reads a key together with the generation, in one statement that is
-// prepared once: keys that are not held cost one round trip.
+// prepared once: a key that is not cached costs one round trip.
 func (o *OTP) readKey(ctx context.Context, publicID string) (*otp.Key, int64, error) {
 	stmt, err := o.keyStatement(ctx) //nolint:sqlclosecheck // kept as long as the database is open
 	if err != nil {
@@ -362,8 +361,8 @@ func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
 	})
 }
 
-// ClaimKey gives a key that is nobody's to a person, with a name for it. A key
-// that has become somebody's meanwhile is [postern.NotFound].
+// ClaimKey assigns a key that belongs to no person to one, with a label. It fails
+// with [postern.NotFound] if the key has been assigned meanwhile.
 func (o *OTP) ClaimKey(ctx context.Context, by postern.Actor, publicID, person, label string) error {
 	return o.changeKey(ctx, by, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
 		return tx.Exec(ctx, `UPDATE credentials SET person = $2, label = CASE WHEN $3 = '' THEN label ELSE $3 END
@@ -398,8 +397,8 @@ func (o *OTP) changeKey(ctx context.Context, by postern.Actor, publicID, what st
 	})
 }
 
-// DisableAll disables every YubiKey and HOTP device whose secret is here, throws
-// away all recovery codes, and returns how many keys and devices there were.
+// DisableAll disables every YubiKey and HOTP authenticator whose secret is here,
+// deletes all backup codes, and returns how many keys it disabled.
 func (o *OTP) DisableAll(ctx context.Context) (int, error) {
 	var n int64
 	err := o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) (err error) {

@@ -46,7 +46,7 @@ func (o *OTP) Accept(ctx context.Context, u otp.Use) (otp.Verdict, otp.Last, err
 	case <-w.done:
 		return w.verdict, w.before, w.err
 	case <-ctx.Done():
-		// What becomes of the code is not known: it counts as used up.
+		// Whether the code was recorded is not known: it is refused.
 		return otp.Refused, otp.Last{}, postern.Errorf(postern.Unavailable, "accept a code: %w", ctx.Err())
 	}
 }
@@ -61,7 +61,7 @@ func (b *otpBatch) add(w *otpUse) {
 	}
 }
 
-// run works until nobody waits. Those who wait are its owners.
+// run works until no caller waits. The callers that wait are its owners.
 func (b *otpBatch) run() {
 	for {
 		b.mu.Lock()

@@ -33,7 +33,7 @@ func (o *OTP) Client(ctx context.Context, id int64) (*otp.APIClient, error) {
 	if err := o.poll(ctx); err != nil {
 		return nil, err
 	}
-	if c, ok := held(o, o.heldClients, id); ok {
+	if c, ok := cached(o, o.cachedClients, id); ok {
 		return c, nil
 	}
 	var c *otp.APIClient
@@ -51,7 +51,7 @@ func (o *OTP) Client(ctx context.Context, id int64) (*otp.APIClient, error) {
 	if err != nil {
 		return nil, err
 	}
-	hold(o, o.heldClients, id, c, generation)
+	cache(o, o.cachedClients, id, c, generation)
 	return c, nil
 }
 

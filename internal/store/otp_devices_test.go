@@ -8,8 +8,9 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// TestADisabledFactorIsOne: whose key was taken away has a factor all the same,
-// or taking it away would open the door that asks only those who have one.
+// TestADisabledFactorIsOne: a person whose only key was disabled still has a second
+// factor. Otherwise sshd would log them in without one where it asks only people who
+// have one.
 func TestADisabledFactorIsOne(t *testing.T) {
 	db := storetest.Open(t)
 	keys := store.NewOTP(db)

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// queueSync notes what the peers of the sync protocol are to hear about a use.
-// Only a key's newest use matters to them.
+// queueSync queues a use for the peers of the sync protocol. Only a key's newest use
+// is sent.
 func queueSync(ctx context.Context, tx *Tx, u otp.Use) error {
 	for _, peer := range u.Peers {
 		if _, err := tx.Exec(ctx, `INSERT INTO otp_sync (peer, public_id, seq, stamp, nonce, used) VALUES ($1, $2, $3, $4, $5, $6)
@@ -25,7 +25,7 @@ func queueSync(ctx context.Context, tx *Tx, u otp.Use) error {
 	return nil
 }
 
-// Unsynced returns up to max uses that a peer has not heard of.
+// Unsynced returns at most limit uses that a peer has not acknowledged.
 func (o *OTP) Unsynced(ctx context.Context, peer string, limit int) ([]otp.Counter, error) {
 	var all []otp.Counter
 	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
@@ -75,8 +75,8 @@ func (o *OTP) Heard(ctx context.Context, c otp.Counter) (before otp.Last, active
 	return before, active, err
 }
 
-// SyncConfig returns how this house keeps step with a fleet of older servers;
-// the zero value if it does not.
+// SyncConfig returns how this installation synchronizes with other validation
+// servers; the zero value if it does not.
 func (o *OTP) SyncConfig(ctx context.Context) (otp.Sync, error) {
 	var s otp.Sync
 	var text string
@@ -93,7 +93,7 @@ func (o *OTP) SyncConfig(ctx context.Context) (otp.Sync, error) {
 	return s, err
 }
 
-// SetSyncConfig sets it. Servers take it over when they start.
+// SetSyncConfig sets it. Servers read it when they start.
 func (o *OTP) SetSyncConfig(ctx context.Context, s otp.Sync) error {
 	s.Store = o
 	if err := s.Validate(); err != nil {

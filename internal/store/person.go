@@ -11,7 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 )
 
-// AddPerson adds a person. It cleans and checks what it is given; a zero
+// AddPerson adds a person. It cleans and checks p; a zero
 // Created is now, an empty Status active. A name that exists already, or ever
 // existed, and an address that another person has are [postern.Conflict].
 func (tx *Tx) AddPerson(ctx context.Context, p postern.Person) error {
@@ -101,8 +101,8 @@ func (tx *Tx) setGroups(ctx context.Context, p postern.Person) error {
 	return nil
 }
 
-// ChangePerson sets a person's address, full name and groups. Name says whose;
-// the other fields of p do not count.
+// ChangePerson sets the address, full name and groups of the person p.Name. It
+// ignores the other fields of p.
 func (tx *Tx) ChangePerson(ctx context.Context, p postern.Person) error {
 	old, err := tx.Person(ctx, p.Name)
 	if err != nil {
@@ -156,7 +156,7 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 	return tx.Touch(ctx)
 }
 
-// strip takes everything from a person that could open a door.
+// strip takes everything from a person that grants access.
 func (tx *Tx) strip(ctx context.Context, name string) error {
 	if _, err := tx.revokeCertificates(ctx, "person", name, ca.CessationOfOperation, tx.db.Now()); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (tx *Tx) Person(ctx context.Context, name string) (postern.Person, error) {
 func (tx *Tx) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
 	clean, err := postern.CleanEmail(email)
 	if err != nil {
-		return postern.Person{}, postern.Errorf(postern.NotFound, "nobody has the address %q", email)
+		return postern.Person{}, postern.Errorf(postern.NotFound, "no person has the address %q", email)
 	}
 	return tx.person(ctx, `email = $1`, clean)
 }
@@ -235,7 +235,7 @@ func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	// Databases order text by different rules; the house by bytes.
+	// Databases order text by different rules; Postern by bytes.
 	slices.SortFunc(people, func(a, b postern.Person) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range people {
 		slices.Sort(p.Groups)

@@ -304,7 +304,7 @@ func (s Portal) RemindOnce(ctx context.Context, serial string, before time.Durat
 	return queued && err == nil, err
 }
 
-// Count counts one more of key in the window that now is in.
+// Count adds one to the count of key in the window that contains now.
 func (s Portal) Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error) {
 	began := now.Truncate(window)
 	var n int64

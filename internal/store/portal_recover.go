@@ -66,7 +66,7 @@ func (tx *Tx) spendCode(ctx context.Context, person string, hash [32]byte) error
 	return tx.SetCredentialStatus(ctx, postern.RecoveryCode, id, postern.CredentialRevoked)
 }
 
-// switchOff takes from a person what a recovery takes.
+// switchOff invalidates everything that grants a person access, for a recovery.
 func (tx *Tx) switchOff(ctx context.Context, r portal.Recovery) (off portal.Off, err error) {
 	name, now := r.Event.Person, tx.db.Now()
 	n, err := tx.dropCodes(ctx, name)
@@ -97,11 +97,11 @@ func (tx *Tx) switchOff(ctx context.Context, r portal.Recovery) (off portal.Off,
 
 // switchOffCredentials revokes a person's certificates and disables their keys.
 func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *portal.Off, now time.Time) error {
-	held, err := tx.CredentialsOf(ctx, r.Event.Person)
+	credentials, err := tx.CredentialsOf(ctx, r.Event.Person)
 	if err != nil {
 		return err
 	}
-	for _, c := range held {
+	for _, c := range credentials {
 		e := postern.Event{Person: c.Person, Address: r.Event.Address, Object: c.ID, Links: []postern.Link{c.Link()}, Details: r.Event.Details}
 		switch c.Kind {
 		case postern.X509Certificate, postern.SSHCertificate:

@@ -20,7 +20,7 @@ type postgres struct {
 
 // The advisory locks. They belong to one database, not to the whole server.
 const (
-	writeLock   = 0x706f7374_00000001 // held by whoever writes, until the commit
+	writeLock   = 0x706f7374_00000001 // of the one writer, until its commit
 	migrateLock = 0x706f7374_00000002
 )
 
@@ -101,13 +101,13 @@ func (p *postgres) classify(err error) fault {
 	case "55P03": // lock not available
 		return faultBusy
 	case "25006", "42501": // read-only, insufficient privilege
-		return faultAway
+		return faultUnavailable
 	}
 	switch perr.Code[:2] {
 	case "08": // connection
 		return faultConn
-	case "53", "58", "XX", "28", "3D": // resources, system, damaged; not let in; no such database
-		return faultAway
+	case "53", "58", "XX", "28", "3D": // resources, system, damaged; login refused; no such database
+		return faultUnavailable
 	}
 	return faultNone
 }

@@ -22,7 +22,7 @@ import (
 //
 // AES-256-GCM under a key derived (HKDF-SHA256) from the key-encrypting key for
 // the purpose alone; the purpose and the identifier are additional data. The
-// key id is derived too, so it tells which key was used and nothing about it.
+// key id is derived too: it identifies the key and reveals nothing about it.
 const (
 	sealVersion  = 1
 	sealKeyID    = 4
@@ -147,7 +147,7 @@ type sealedColumn struct {
 	id                     []string
 }
 
-// sealedColumns lists every sealed column of every room, for Rewrap.
+// sealedColumns lists every sealed column, for Rewrap.
 var sealedColumns = []sealedColumn{
 	{"keys", "sealed", purposeKey, []string{"name"}},
 	{"acme_external_keys", "sealed", purposeACMEKey, []string{"id"}},
@@ -164,7 +164,7 @@ const rewrapPage = 200
 
 // Rewrap seals every value again that is sealed under an old key, while the
 // database is in use, and returns how many there were. Afterwards the old keys
-// can be thrown away.
+// are not needed any more.
 func (db *DB) Rewrap(ctx context.Context) (int, error) {
 	total := 0
 	for _, c := range sealedColumns {

@@ -55,7 +55,7 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 }
 
 // ping makes the first connection. Two that switch a new file to WAL at once
-// are told at once that it is busy, without SQLite's own waiting.
+// get SQLITE_BUSY at once, without SQLite's own waiting.
 func (s *sqlite) ping(ctx context.Context, db *sql.DB) error {
 	deadline := time.Now().Add(busyTimeout)
 	for {
@@ -169,7 +169,7 @@ func (s *sqlite) classify(err error) fault {
 	var perr *os.PathError
 	switch {
 	case errors.As(err, &perr):
-		return faultAway
+		return faultUnavailable
 	case !errors.As(err, &serr):
 		return faultNone
 	}
@@ -178,13 +178,13 @@ func (s *sqlite) classify(err error) fault {
 		return faultBusy
 	case lib.SQLITE_FULL, lib.SQLITE_IOERR, lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN, lib.SQLITE_PERM,
 		lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_NOMEM, lib.SQLITE_PROTOCOL, lib.SQLITE_NOLFS:
-		return faultAway
+		return faultUnavailable
 	}
 	return faultNone
 }
 
-// full reports whether the disk has no room. SQLite says so of a write, but where
-// it makes room for memory that it shares, only that the disk fails.
+// full reports whether the disk is full. SQLite says so of a write; when it cannot
+// extend its shared memory it only says that the disk fails.
 func (s *sqlite) full(err error) bool {
 	if errors.Is(err, syscall.ENOSPC) {
 		return true

@@ -1,14 +1,14 @@
 // Package store keeps Postern's state in SQLite or PostgreSQL, with one
 // hand-written SQL for both.
 //
-// A file is one room's tables: person.go, ca.go, otp.go and so on; each holds
-// the methods that satisfy the small interface which that room declares.
+// A file has the tables of one package: person.go, ca.go, otp.go and so on, with the
+// methods of the interface that the package declares.
 //
 // SQL is written with $1 placeholders; columns are TEXT, BIGINT and BYTEA; a
 // time is a BIGINT of microseconds since 1970 (see micros and fromMicros; 0 is
 // no time), a boolean a BIGINT of 0 or 1. Writes are serialised over all
 // servers that share the database, so that a function given to [DB.Write] may
-// read, decide and write without anybody between.
+// read, decide and write without another write in between.
 package store
 
 import (
@@ -36,7 +36,7 @@ type Config struct {
 	// OldKeys are former Keys, under which values may still be sealed until
 	// [DB.Rewrap] has run.
 	OldKeys [][32]byte
-	// Now tells the time; nil means the system's clock.
+	// Now returns the time; nil means the system's clock.
 	Now func() time.Time
 }
 
@@ -92,14 +92,14 @@ type backend interface {
 	begin(ctx context.Context, c runner) error // take the one write lock there is
 	classify(err error) fault
 	full(err error) bool      // the disk is
-	conflicts(err error) bool // a unique key or a reference stood against it
-	cacheStatements() bool    // whether the driver leaves that to us
+	conflicts(err error) bool // a unique key or a reference was violated
+	cacheStatements() bool    // whether the driver does not
 }
 
 // Open opens the database and brings its schema up to date, which is safe while
 // other servers do the same. It fails with [postern.Unavailable] when the
-// database is away, and with [postern.Conflict] when a newer Postern has been
-// at it.
+// database is unavailable, and with [postern.Conflict] when a newer Postern has
+// changed its schema.
 func Open(ctx context.Context, c Config) (*DB, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err

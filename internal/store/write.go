@@ -85,12 +85,12 @@ type writeKey struct{}
 // besides its statements and its results. It must not call Write.
 //
 // When ctx ends, Write returns with [postern.Unavailable]; if f has run by
-// then, what it did may or may not become durable. When the database is away,
+// then, what it did may or may not become durable. When the database is unavailable,
 // full or read-only, Write fails with [postern.Unavailable] and nothing was
-// done, unless the connection broke in the very moment of the commit.
+// done, unless the connection was lost during the commit.
 func (db *DB) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
 	if ctx.Value(writeKey{}) != nil {
-		return postern.Errorf(postern.Internal, "a Write inside a Write")
+		return postern.Errorf(postern.Internal, "Write was called inside a Write")
 	}
 	r := &request{ctx: ctx, f: f, done: make(chan struct{})}
 	select {

@@ -18,7 +18,7 @@ import (
 var Key = [32]byte{'t', 'e', 's', 't'}
 
 // DatabaseEnv names a PostgreSQL server's URL on which [Open] makes a database
-// for each test, instead of a SQLite file: so every room's tests run on both.
+// for each test, instead of a SQLite file: so every package's tests run on both.
 const DatabaseEnv = "POSTERN_TEST_DATABASE"
 
 // Open returns a new, empty store in a SQLite file of the test's own. It is

@@ -11,9 +11,9 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// TestRoomsOnPostgreSQL runs the tests of the rooms that keep something, which
-// run over SQLite elsewhere, over PostgreSQL.
-func TestRoomsOnPostgreSQL(t *testing.T) {
+// TestPackagesOnPostgreSQL runs the tests of the packages that use a store, which run
+// over SQLite elsewhere, over PostgreSQL.
+func TestPackagesOnPostgreSQL(t *testing.T) {
 	posterntest.Soak(t) // builds the whole program once more
 	server := posterntest.StartPostgreSQL(t)
 	for _, args := range [][]string{
