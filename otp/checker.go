@@ -90,10 +90,13 @@ func (c *Checker) Close() error {
 
 // Attempt is somebody who typed a code.
 type Attempt struct {
-	User    string // the person's name, or an account in the mapping file
-	Code    string // as typed
-	Address string // where from; may be empty
-	Service string // what for, as the timeline is to say: "sshd", "portal"
+	User string // the person's name, or an account in the mapping file
+	Code string // as typed
+	// Password says that a password may precede a YubiKey's code in Code, and Digits
+	// that it may precede six digits, too.
+	Password, Digits bool
+	Address          string // where from; may be empty
+	Service          string // what for, as the timeline is to say: "sshd", "portal"
 	// With goes on the timeline in the same step as the acceptance, with the
 	// person and the credential that the code proved. Without a kind: nothing.
 	With postern.Event
@@ -103,6 +106,8 @@ type Attempt struct {
 type Proof struct {
 	Person     string
 	Credential postern.Link
+	// Password is how many bytes of Attempt.Code precede the code.
+	Password int
 	// Reason says why a code was refused, as the timeline does. It is for
 	// administrators, never for who typed the code.
 	Reason string
@@ -175,6 +180,9 @@ func (t *try) run(ctx context.Context) error {
 		return err
 	case len(t.mapped[t.attempt.User]) == 0:
 		return t.refuse(ctx, "unknown person", "")
+	}
+	if err := t.skipPassword(ctx); err != nil {
+		return err
 	}
 	if code, ok := digits(t.attempt.Code); ok {
 		return t.guess(ctx, code)

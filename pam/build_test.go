@@ -98,9 +98,15 @@ func daemon(t testing.TB, path string, reply func(question []byte) []byte, promp
 	})
 }
 
-// answer is the right answer to a question.
+// answer is the right answer to a question, and says that all that was typed is
+// the code.
 func answer(question []byte, verdict byte) []byte {
-	return append(append([]byte("PA1"), question[3:20]...), verdict)
+	return answerCode(question, verdict, len(fields(question)[4]))
+}
+
+// answerCode says that the last so many bytes of what was typed are the code.
+func answerCode(question []byte, verdict byte, code int) []byte {
+	return append(append([]byte("PA2"), question[3:20]...), verdict, byte(code))
 }
 
 func always(verdict byte) func([]byte) []byte {
@@ -171,6 +177,9 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 		{"another nonce", func(q []byte) []byte { a := answer(q, yes); a[8]++; return a }, "", authinfoUnavail, authinfoUnavail},
 		{"another kind", func(q []byte) []byte { a := answer(q, yes); a[3]++; return a }, "", authinfoUnavail, authinfoUnavail},
 		{"another protocol", func(q []byte) []byte { return append([]byte("HTTP"), answer(q, yes)[4:]...) }, "", authinfoUnavail, authinfoUnavail},
+		{"the protocol before", func(q []byte) []byte { return append([]byte("PA1"), answer(q, yes)[3:21]...) }, "", authinfoUnavail, authinfoUnavail},
+		{"no code", func(q []byte) []byte { return answerCode(q, yes, 0) }, "", authinfoUnavail, success},
+		{"more code than typed", func(q []byte) []byte { return answerCode(q, yes, 5) }, "", authinfoUnavail, success},
 		{"short", func(q []byte) []byte { return answer(q, yes)[:20] }, "", authinfoUnavail, authinfoUnavail},
 		{"long", func(q []byte) []byte { return append(answer(q, yes), 1) }, "", authinfoUnavail, authinfoUnavail},
 		{"huge", func(q []byte) []byte { return append(answer(q, yes), make([]byte, 100000)...) }, "", authinfoUnavail, authinfoUnavail},
@@ -212,16 +221,15 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 	long := strings.Repeat("x", 256)
 	for _, c := range []struct {
 		name, options, typed string
-		code, password       string
+		code                 string // the end of it that the daemon takes for the code
+		password             string
 	}{
 		{"code alone", "", yubi, yubi, ""},
 		{"password and code", "", "s3cret" + yubi, yubi, "s3cret"},
-		{"password and code in capitals", "", "s3cret" + strings.ToUpper(yubi), strings.ToUpper(yubi), "s3cret"},
-		{"not quite a code", "", "s3cre7" + yubi[1:], "s3cre7" + yubi[1:], ""},
-		{"digits", "", "123456", "123456", ""},
-		{"password and digits are a code", "", "s3cret123456", "s3cret123456", ""},
-		{"password and digits, combined", "combined", "s3cret123456", "123456", "s3cret"},
-		{"digits alone, combined", "combined", "123456", "123456", ""},
+		{"a long password and a short code", "", long + yubi[12:], yubi[12:], long},
+		{"code and a blank", "", "s3cret" + yubi + " ", yubi + " ", "s3cret"},
+		{"password and digits", "combined", "s3cret123456", "123456", "s3cret"},
+		{"one letter", "", "x", "x", ""},
 		{"nothing", "", "", "", ""},
 		{"longest", "", long[1:], long[1:], ""},
 	} {
@@ -229,10 +237,15 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			t.Parallel()
 			socket := filepath.Join(t.TempDir(), "sock")
 			questions, prompted := make(chan []string, 10), make(chan string, 10)
-			daemon(t, socket, func(q []byte) []byte { questions <- fields(q); return answer(q, yes) }, prompted)
+			daemon(t, socket, func(q []byte) []byte {
+				questions <- append(fields(q), fmt.Sprint(q[20]))
+				return answerCode(q, yes, len(c.code))
+			}, prompted)
 			token := filepath.Join(t.TempDir(), "token")
 			confdir := stack(t, module, socket, c.options+" [prompt=Touch it: ]",
 				"auth optional pam_exec.so expose_authtok quiet /bin/dd status=none of="+token)
+			sent := c.typed[max(0, len(c.typed)-255):] // the end is enough
+			flags := map[string]string{"": "0", "combined": "2"}[c.options]
 			answers := []string{c.typed}
 			prompts := "Touch it: "
 			if c.password == "" {
@@ -241,7 +254,7 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			if got := run(t, program, confdir, "alice", answers...); got != "auth=0 cred=0 account=0 opened=0 closed=0 prompts="+prompts {
 				t.Error(got)
 			}
-			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", c.code}; strings.Join(got, "|") != strings.Join(want, "|") {
+			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", sent, flags}; strings.Join(got, "|") != strings.Join(want, "|") {
 				t.Errorf("asked %q, want %q", got, want)
 			}
 			if end := <-prompted; end != "PD1" {
@@ -257,7 +270,7 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 		t.Parallel()
 		socket := filepath.Join(t.TempDir(), "sock")
 		daemon(t, socket, always(yes))
-		if got := run(t, program, stack(t, module, socket, ""), "alice", long); !strings.HasPrefix(got, fmt.Sprintf("auth=%d ", authinfoUnavail)) {
+		if got := run(t, program, stack(t, module, socket, ""), long, "code"); !strings.HasPrefix(got, fmt.Sprintf("auth=%d ", authinfoUnavail)) {
 			t.Error(got)
 		}
 	})

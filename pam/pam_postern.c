@@ -8,8 +8,8 @@
  *
  *   auth      asks for the code with its own prompt, then asks the daemon, which
  *             knows by a connection held meanwhile if nobody gives one
- *   account   asks the daemon whether the person may come in at all
- *   session   tells the daemon that a session opens or closes
+ *   account   asks the daemon whether the account is active
+ *   session   notifies the daemon that a session opens or closes
  *   setcred   has nothing to do
  *
  * Options:
@@ -18,7 +18,7 @@
  *   prompt=TEXT   what to ask ("YubiKey OTP: "); write [prompt=two words]
  *   timeout=N     seconds for the daemon to answer, 1 to 60 (10)
  *   users=A,B     only these users are asked; the module ignores all others
- *   combined      six last digits are a code too, typed behind the password
+ *   combined      six digits, too, may follow a password in one field
  *   nullok        ignore, rather than deny, a person who has no factor at all
  *
  * Failures go to syslog here, to the audit system by libpam (which writes one
@@ -42,23 +42,26 @@
 #include <security/pam_modules.h>
 
 /*
- * The question, one packet: "PQ1", kind, nonce, flags, then service, user,
- * remote host, terminal and code, each as one byte of length and its bytes.
- * The answer, one packet: "PA1", kind, nonce, verdict. None comes to TELL_ASKED:
- * its connection ends with the packet "PD1" once a code was given.
+ * The question, one packet: "PQ2", kind, nonce, flags, then service, user,
+ * remote host, terminal and what was typed, each as one byte of length and its
+ * bytes. The answer, one packet: "PA2", kind, nonce, verdict, and how many of the
+ * last bytes of what was typed are the code: a password may precede it. Only the
+ * daemon can tell where it ends, since it knows the keys. No answer comes to
+ * NOTIFY_ASKED: its connection ends with the packet "PD1" once a code was given.
+ *
+ * In version 1 the module looked for the code itself, and sent nothing else. The
+ * daemon answers both; one that knows version 1 alone closes the connection.
  */
 enum {
 	NONCE = 16,
 	FIELD_MAX = 255,
 	QUESTION_MAX = 3 + 1 + NONCE + 1 + 5 * (1 + FIELD_MAX),
-	ANSWER = 3 + 1 + NONCE + 1,
-	CODE_LEN = 44, /* a YubiKey's code with a public ID of 12 */
-	DIGITS_LEN = 6,
+	ANSWER = 3 + 1 + NONCE + 1 + 1,
 };
 
-enum kind { ASK_CODE = 1, ASK_ACCOUNT = 2, TELL_OPENED = 3, TELL_CLOSED = 4, TELL_ASKED = 5 };
+enum kind { ASK_CODE = 1, ASK_ACCOUNT = 2, NOTIFY_OPENED = 3, NOTIFY_CLOSED = 4, NOTIFY_ASKED = 5 };
 enum verdict { YES = 1, NO = 2, NO_FACTOR = 3, UNAVAILABLE = 4 };
-enum { FLAG_NULLOK = 1 };
+enum { FLAG_NULLOK = 1, FLAG_COMBINED = 2 };
 
 struct options {
 	const char *socket, *prompt, *users;
@@ -220,8 +223,11 @@ static int put(const char *path, const unsigned char *question, size_t n, const 
 	return -1;
 }
 
-/* exchange sends the question and takes the verdict: 0, with errno, for none. */
-static int exchange(const char *path, const unsigned char *question, size_t n, long seconds)
+/*
+ * exchange sends the question and takes the verdict: 0, with errno, for none.
+ * code becomes how many bytes at the end of what was typed are the code.
+ */
+static int exchange(const char *path, const unsigned char *question, size_t n, long seconds, size_t *code)
 {
 	unsigned char answer[ANSWER + 1];
 	struct timespec end;
@@ -236,9 +242,10 @@ static int exchange(const char *path, const unsigned char *question, size_t n, l
 	int err = rc < 0 ? errno : EPROTO; /* closed, or not our answer */
 	close(fd);
 	errno = err;
-	if (rc != ANSWER || memcmp(answer, "PA1", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
+	if (rc != ANSWER || memcmp(answer, "PA2", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
 		return 0;
-	return answer[ANSWER - 1];
+	*code = answer[ANSWER - 1];
+	return answer[ANSWER - 2];
 }
 
 /* compose writes a question and returns its length: 0, with errno, for none. */
@@ -247,11 +254,11 @@ static size_t compose(pam_handle_t *pamh, unsigned char *question, const struct 
 {
 	size_t n = 4 + NONCE;
 
-	memcpy(question, "PQ1", 3);
+	memcpy(question, "PQ2", 3);
 	question[3] = (unsigned char)kind;
 	if (getrandom(question + 4, NONCE, 0) != NONCE)
 		return 0;
-	question[n++] = o->nullok ? FLAG_NULLOK : 0;
+	question[n++] = (unsigned char)((o->nullok ? FLAG_NULLOK : 0) | (o->combined ? FLAG_COMBINED : 0));
 	errno = EMSGSIZE;
 	bool fits = field(question, &n, item(pamh, PAM_SERVICE)) && field(question, &n, user) &&
 	            field(question, &n, item(pamh, PAM_RHOST)) && field(question, &n, item(pamh, PAM_TTY)) &&
@@ -259,30 +266,41 @@ static size_t compose(pam_handle_t *pamh, unsigned char *question, const struct 
 	return fits ? n : 0;
 }
 
-/* ask puts one question to the daemon and returns its verdict, 0 for none. */
-static int ask(pam_handle_t *pamh, const struct options *o, enum kind kind, const char *user, const char *code)
+/*
+ * ask puts one question to the daemon and returns its verdict, 0 for none. code is
+ * what was typed, NULL for none; code_len becomes the length of the code at its end.
+ */
+static int ask(pam_handle_t *pamh, const struct options *o, enum kind kind, const char *user, const char *code,
+               size_t *code_len)
 {
 	unsigned char question[QUESTION_MAX];
+	size_t sent = code != NULL ? strlen(code) : 0;
 
 	size_t n = compose(pamh, question, o, kind, user, code);
-	int verdict = n > 0 ? exchange(o->socket, question, n, o->timeout) : 0;
+	int verdict = n > 0 ? exchange(o->socket, question, n, o->timeout, code_len) : 0;
+	if (verdict == YES && kind == ASK_CODE && (*code_len > sent || (*code_len == 0 && sent > 0))) {
+		verdict = 0;
+		errno = EPROTO;
+	}
 	if (verdict == 0)
-		pam_syslog(pamh, LOG_ERR, "no answer from the daemon at %s: %m", o->socket);
+		pam_syslog(pamh, LOG_ERR, "no answer from the daemon at %s: %s", o->socket,
+		           errno == EPROTO ? "it does not answer in protocol 2: is it older than this module?" : strerror(errno));
 	explicit_bzero(question, sizeof question);
 	return verdict;
 }
 
 /*
- * announce tells the daemon that a code is asked for, and returns the connection
- * that tells it, by ending, that none was given: sshd kills this process when
- * its client hangs up. Nothing hangs on it; -1 means that the daemon is away.
+ * announce notifies the daemon that a code is asked for, and returns the
+ * connection: when that ends without a word, no code was given, since sshd kills
+ * this process when its client hangs up. No decision depends on it; -1 means that
+ * the daemon is unavailable.
  */
 static int announce(pam_handle_t *pamh, const struct options *o, const char *user)
 {
 	unsigned char question[QUESTION_MAX];
 	struct timespec end;
 
-	size_t n = compose(pamh, question, o, TELL_ASKED, user, NULL);
+	size_t n = compose(pamh, question, o, NOTIFY_ASKED, user, NULL);
 	int fd = n > 0 && deadline(&end, 1) ? put(o->socket, question, n, &end) : -1;
 	if (fd < 0 || fd > STDERR_FILENO)
 		return fd;
@@ -307,22 +325,6 @@ static char *prompt(pam_handle_t *pamh, const struct options *o, const char *use
 		close(asked);
 	}
 	return typed;
-}
-
-static bool all_of(const char *s, const char *set)
-{
-	return s[strspn(s, set)] == '\0';
-}
-
-/* password_length returns how many of the typed bytes precede the code. */
-static size_t password_length(const char *typed, bool combined)
-{
-	size_t n = strlen(typed);
-	if (n > CODE_LEN && all_of(typed + n - CODE_LEN, "cbdefghijklnrtuvCBDEFGHIJKLNRTUV"))
-		return n - CODE_LEN;
-	if (combined && n > DIGITS_LEN && all_of(typed + n - DIGITS_LEN, "0123456789"))
-		return n - DIGITS_LEN;
-	return 0;
 }
 
 static int auth_result(pam_handle_t *pamh, const struct options *o, int verdict, const char *user)
@@ -367,10 +369,11 @@ int pam_sm_authenticate(pam_handle_t *pamh, int flags, int argc, const char **ar
 		pam_syslog(pamh, LOG_NOTICE, "no code given for %s", user);
 		return PAM_CONV_ERR;
 	}
-	size_t n = strlen(typed), password = password_length(typed, o.combined);
-	rc = auth_result(pamh, &o, ask(pamh, &o, ASK_CODE, user, typed + password), user);
-	if (rc == PAM_SUCCESS && password > 0) {
-		explicit_bzero(typed + password, n - password);
+	size_t n = strlen(typed), code = 0;
+	/* More than fits precedes the code, which is at the end. */
+	rc = auth_result(pamh, &o, ask(pamh, &o, ASK_CODE, user, typed + (n > FIELD_MAX ? n - FIELD_MAX : 0), &code), user);
+	if (rc == PAM_SUCCESS && code < n) {
+		explicit_bzero(typed + n - code, code);
 		rc = pam_set_item(pamh, PAM_AUTHTOK, typed);
 	}
 	explicit_bzero(typed, n);
@@ -388,44 +391,46 @@ int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
 	struct options o;
 	const char *user = NULL;
+	size_t none;
 	(void)flags;
 
 	int rc = ready(pamh, &o, &user, argc, argv);
 	if (rc != PAM_SUCCESS)
 		return rc;
-	switch (ask(pamh, &o, ASK_ACCOUNT, user, NULL)) {
+	switch (ask(pamh, &o, ASK_ACCOUNT, user, NULL, &none)) {
 	case YES:
 		return PAM_SUCCESS;
 	case NO_FACTOR:
 		return PAM_IGNORE;
 	case NO:
-		pam_syslog(pamh, LOG_NOTICE, "%s may not come in", user);
+		pam_syslog(pamh, LOG_NOTICE, "%s has no access", user);
 		return PAM_PERM_DENIED;
 	default:
 		return PAM_AUTHINFO_UNAVAIL;
 	}
 }
 
-/* tell reports a session. Nothing hangs on the answer: the gate was auth. */
-static int tell(pam_handle_t *pamh, enum kind kind, int argc, const char **argv)
+/* notify records a session. Access was decided by auth, whatever the answer. */
+static int notify(pam_handle_t *pamh, enum kind kind, int argc, const char **argv)
 {
 	struct options o;
 	const char *user = NULL;
+	size_t none;
 
 	int rc = ready(pamh, &o, &user, argc, argv);
 	if (rc != PAM_SUCCESS)
 		return rc;
-	return ask(pamh, &o, kind, user, NULL) == YES ? PAM_SUCCESS : PAM_SESSION_ERR;
+	return ask(pamh, &o, kind, user, NULL, &none) == YES ? PAM_SUCCESS : PAM_SESSION_ERR;
 }
 
 int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
 	(void)flags;
-	return tell(pamh, TELL_OPENED, argc, argv);
+	return notify(pamh, NOTIFY_OPENED, argc, argv);
 }
 
 int pam_sm_close_session(pam_handle_t *pamh, int flags, int argc, const char **argv)
 {
 	(void)flags;
-	return tell(pamh, TELL_CLOSED, argc, argv);
+	return notify(pamh, NOTIFY_CLOSED, argc, argv);
 }

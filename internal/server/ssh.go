@@ -30,8 +30,11 @@ type SSHChecker struct {
 }
 
 func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	proof, err := c.OTP.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
-	return sshd.Proof{Person: proof.Person, Credential: proof.Credential}, err
+	proof, err := c.OTP.Check(ctx, otp.Attempt{
+		User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event,
+		Password: a.Password, Digits: a.Digits,
+	})
+	return sshd.Proof{Person: proof.Person, Credential: proof.Credential, Password: proof.Password}, err
 }
 
 func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, error) {

@@ -31,12 +31,15 @@ const (
 	ShellSocket   = "/run/postern/shell.sock"
 )
 
-// Attempt is somebody who wants in and typed a code.
+// Attempt is a request for access with a code.
 type Attempt struct {
 	User    string // local account name, as claimed
 	Service string // PAM service
 	Address string // remote host or address, as the service tells; may be empty
 	Code    string // as typed
+	// Password says that a password may precede the code in Code, and Digits that
+	// it may precede six digits, too.
+	Password, Digits bool
 	// Event is what the timeline is to say of an acceptance, but for whom the
 	// code proved. Without a kind: nothing.
 	Event postern.Event
@@ -46,6 +49,8 @@ type Attempt struct {
 type Proof struct {
 	Person     string
 	Credential postern.Link
+	// Password is how many bytes of Attempt.Code precede the accepted code.
+	Password int
 }
 
 // Checker knows the people and their factors. It is safe for concurrent use.

@@ -15,6 +15,7 @@ import (
 // believes no answer but root's and to this question. It gives the question
 // its nonce.
 func AskDaemon(ctx context.Context, socket string, q Question) (Verdict, error) {
+	q.Version = 1 // only a code is asked about
 	_, _ = rand.Read(q.Nonce[:])
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", socket)
@@ -37,7 +38,7 @@ func AskDaemon(ctx context.Context, socket string, q Question) (Verdict, error) 
 	if err == nil {
 		n, err = conn.Read(buf)
 	}
-	want := q.answer(0)
+	want := q.answer(0, 0)
 	if err != nil || n != len(want) || string(buf[:n-1]) != string(want[:n-1]) {
 		return Unavailable, postern.Errorf(postern.Unavailable, "the daemon at %s gave no answer", socket)
 	}

@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// Ask says what pam_postern wants to know, or to tell.
+// Ask says what pam_postern asks, or records.
 type Ask byte
 
 // The questions.
 const (
 	AskCode    Ask = 1 // does this code prove this user?
-	AskAccount Ask = 2 // may this user come in at all?
+	AskAccount Ask = 2 // is this account active?
 	TellOpened Ask = 3 // a session of this user opened
 	TellClosed Ask = 4 // and closed
 	// TellAsked says that a code is asked for. It gets no answer; the connection
@@ -22,9 +22,9 @@ const (
 // codeGiven is what pam_postern sends when the code that it asked for was typed.
 const codeGiven = "PD1"
 
-// Verdict answers a question. Everything but Yes keeps the door shut; NoFactor
-// lets the module step aside where the administrator wrote nullok, and in the
-// account phase.
+// Verdict answers a question. Everything but Yes refuses; for NoFactor the module
+// returns PAM_IGNORE where the administrator wrote nullok, and in the account
+// phase.
 type Verdict byte
 
 // The verdicts.
@@ -44,19 +44,31 @@ const fieldMax = 255
 // questionMax is the longest question, bytes: header, flags and five fields.
 const questionMax = 3 + 1 + nonceSize + 1 + 5*(1+fieldMax)
 
-const flagNullOK = 1
+const (
+	flagNullOK   = 1
+	flagCombined = 2 // version 2
+)
+
+// codeAndPassword is the version of the protocol in which the server finds the
+// code in what was typed, and answers where it is. In version 1 the module sent
+// the code alone.
+const codeAndPassword = 2
 
 // Question is what pam_postern sends: one packet, as pam/pam_postern.c writes
 // it.
 type Question struct {
+	Version int // of the protocol, 1 or 2; 0 is written as 1
 	Ask     Ask
 	Nonce   [nonceSize]byte
 	NullOK  bool
-	Service string // PAM's service name: sshd, sudo
-	User    string // as the client claims; never empty
-	Host    string // the remote host or address, as the service tells
-	TTY     string
-	Code    string // as typed, for AskCode only
+	// Combined says that six digits, too, may follow a password (version 2).
+	Combined bool
+	Service  string // PAM's service name: sshd, sudo
+	User     string // as the client claims; never empty
+	Host     string // the remote host or address, as the service tells
+	TTY      string
+	// Code is for AskCode only: as typed, in version 2 maybe behind a password.
+	Code string
 }
 
 var errQuestion = errors.New("not a question of pam_postern")
@@ -65,13 +77,18 @@ var errQuestion = errors.New("not a question of pam_postern")
 func ParseQuestion(b []byte) (Question, error) {
 	var q Question
 	header := len("PQ1") + 1 + nonceSize + 1
-	if len(b) < header || len(b) > questionMax || string(b[:3]) != "PQ1" {
+	if len(b) < header || len(b) > questionMax || string(b[:2]) != "PQ" {
 		return q, errQuestion
+	}
+	if q.Version = int(b[2]) - '0'; q.Version != 1 && q.Version != codeAndPassword {
+		return q, fmt.Errorf("%w that this server knows: pam_postern speaks protocol %q, the server 1 and 2; "+
+			"install the module that came with the server", errQuestion, b[2])
 	}
 	q.Ask = Ask(b[3])
 	copy(q.Nonce[:], b[4:])
 	flags := b[header-1]
 	q.NullOK = flags&flagNullOK != 0
+	q.Combined = flags&flagCombined != 0
 	b = b[header:]
 	for _, field := range []*string{&q.Service, &q.User, &q.Host, &q.TTY, &q.Code} {
 		if len(b) == 0 || len(b) < 1+int(b[0]) {
@@ -81,7 +98,7 @@ func ParseQuestion(b []byte) (Question, error) {
 		b = b[1+int(b[0]):]
 	}
 	switch {
-	case len(b) > 0, flags&^flagNullOK != 0, q.User == "":
+	case len(b) > 0, flags&^(flagNullOK|flagCombined) != 0, q.Combined && q.Version == 1, q.User == "":
 		return q, errQuestion
 	case q.Ask < AskCode, q.Ask > TellAsked:
 		return q, fmt.Errorf("%w: kind %d is unknown", errQuestion, q.Ask)
@@ -93,10 +110,13 @@ func ParseQuestion(b []byte) (Question, error) {
 
 // Append appends the packet of q to b. Fields past 255 bytes are cut.
 func (q Question) Append(b []byte) []byte {
-	b = append(append(b, 'P', 'Q', '1', byte(q.Ask)), q.Nonce[:]...)
+	b = append(append(b, 'P', 'Q', byte('0'+max(q.Version, 1)), byte(q.Ask)), q.Nonce[:]...)
 	var flags byte
 	if q.NullOK {
 		flags |= flagNullOK
+	}
+	if q.Combined {
+		flags |= flagCombined
 	}
 	b = append(b, flags)
 	for _, s := range []string{q.Service, q.User, q.Host, q.TTY, q.Code} {
@@ -106,7 +126,13 @@ func (q Question) Append(b []byte) []byte {
 	return b
 }
 
-// answer returns the packet that answers q.
-func (q Question) answer(v Verdict) []byte {
-	return append(append([]byte{'P', 'A', '1', byte(q.Ask)}, q.Nonce[:]...), byte(v))
+// answer returns the packet that answers q. code is how many bytes at the end of
+// what was typed are the code.
+func (q Question) answer(v Verdict, code int) []byte {
+	b := append([]byte{'P', 'A', byte('0' + max(q.Version, 1)), byte(q.Ask)}, q.Nonce[:]...)
+	b = append(b, byte(v))
+	if q.Version == codeAndPassword {
+		b = append(b, byte(code))
+	}
+	return b
 }

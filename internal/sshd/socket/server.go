@@ -173,9 +173,9 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, free func()) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	verdict := s.answer(ctx, q, peer.PID)
+	verdict, code := s.answer(ctx, q, peer.PID)
 	if conn.SetDeadline(time.Now().Add(s.cfg.ReadTimeout)) == nil {
-		_, _ = conn.Write(q.answer(verdict)) // gone already: it denied
+		_, _ = conn.Write(q.answer(verdict, code)) // gone already: it denied
 	}
 }
 
@@ -222,17 +222,21 @@ func accountOf(uid uint32) (string, error) {
 	return u.Username, nil
 }
 
-// answer decides, and writes the timeline before anybody is let in.
-func (s *Server) answer(ctx context.Context, q Question, pid int) Verdict {
+// answer decides, and writes the timeline before access is granted. code is how
+// many bytes at the end of what was typed are the code that was accepted.
+func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, code int) {
 	start := time.Now()
 	ev := s.event(q, process.Login(pid))
 	var err error
 	switch q.Ask {
 	case AskCode:
 		var proof sshd.Proof
-		proof, err = s.check.CheckCode(ctx, sshd.Attempt{User: q.User, Service: q.Service, Address: q.Host, Code: q.Code, Event: ev})
+		proof, err = s.check.CheckCode(ctx, sshd.Attempt{
+			User: q.User, Service: q.Service, Address: q.Host, Code: q.Code, Event: ev,
+			Password: q.Version == codeAndPassword, Digits: q.Combined,
+		})
 		if err == nil {
-			return Yes
+			return Yes, len(q.Code) - proof.Password
 		}
 		ev.Person = proof.Person
 		if proof.Credential.ID != "" {
@@ -241,7 +245,7 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) Verdict {
 	case AskAccount:
 		ev.Person, err = s.check.CheckAccount(ctx, q.User)
 		if err == nil || postern.CodeOf(err) == postern.NotFound {
-			return verdictOf(err) // nothing happened that the timeline wants
+			return verdictOf(err), 0 // nothing happened that the timeline records
 		}
 	case TellOpened, TellClosed:
 		ev.Person, _ = s.check.CheckAccount(ctx, q.User)
@@ -257,10 +261,10 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) Verdict {
 	if err := s.record.Append(ctx, ev); err != nil {
 		s.log.Error("an SSH login is not on the timeline", postern.LogError, err)
 		if verdict == Yes {
-			return Unavailable
+			return Unavailable, 0
 		}
 	}
-	return verdict
+	return verdict, 0
 }
 
 // event returns what the timeline says of a question, without its outcome.
