@@ -284,12 +284,16 @@ func (a *audit) judgeWeak(d access, p path) {
 	case p.pam == nil:
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
 	case p.pam.away != nil:
-		f.ID, f.Title = "pam-fail-open", "who makes the validation service unreachable needs no code"
-		f.Where, f.Fix = p.pam.away.Line, "auth required "+p.pam.away.Module+".so"
+		f.ID, f.Title = "pam-fail-open", "an attacker who makes the validation service unreachable needs no code"
+		f.Where, f.Fix = p.pam.away.Line, p.pam.away.FixOfFailOpen()
 		f.Severity = High
 	case p.pam.nullok != nil:
 		f.ID, f.Title = "pam-nullok", "an account that nobody enrolled needs no code"
 		f.Where, f.Fix = p.pam.nullok.Line, "take nullok away once everybody is enrolled"
+		f.Severity = High
+	case p.pam.unknown != nil:
+		f.ID, f.Title = "pam-user-unknown", fmt.Sprintf("an account that %s does not know needs no code", p.pam.unknown.Module)
+		f.Where, f.Fix = p.pam.unknown.Line, "auth required "+p.pam.unknown.Module+".so, or user_unknown=die"
 		f.Severity = High
 	case p.pam.exempt != nil && !p.has(factorCode):
 		if p.pam.exempt.Meant {

@@ -25,7 +25,8 @@ const (
 type pass struct {
 	factors []factor          // sorted, each once
 	nullok  *hostconf.PAMLine // it steps over a code because of this line's nullok
-	away    *hostconf.PAMLine // it works because this line's service is away
+	unknown *hostconf.PAMLine // it works because this line's module does not know the account
+	away    *hostconf.PAMLine // it works because this line's service is unavailable
 	asked   *hostconf.PAMLine // a line that asks for a code
 	ended   *hostconf.PAMLine // the line that ended the stack, or jumped past one that asks for a code
 	exempt  *hostconf.PAMLine // a condition on the user that leads past the line that asks for a code
@@ -54,13 +55,55 @@ var pamConditions = map[string]bool{
 
 // outcome is what a module may answer.
 type outcome struct {
-	value  string // PAM's name: success, auth_err, authinfo_unavail, ignore
-	factor factor
-	nullok bool
-	away   bool
+	value   string // PAM's name: success, auth_err, authinfo_unavail, ignore
+	factors []factor
+	nullok  bool
+	unknown bool // the module does not know the account
+	away    bool // the module's service is unavailable
 }
 
 var succeeds = outcome{value: "success"}
+
+// failures are the return values of a module that did not succeed, as pam.conf(5)
+// names them (_pam_types.h). ignore is not among them.
+var failures = []string{
+	"auth_err", "user_unknown", "authinfo_unavail", "open_err", "symbol_err", "service_err", "system_err", "buf_err",
+	"perm_denied", "cred_insufficient", "maxtries", "new_authtok_reqd", "acct_expired", "session_err", "cred_unavail",
+	"cred_expired", "cred_err", "no_module_data", "conv_err", "authtok_err", "authtok_recover_err",
+	"authtok_lock_busy", "authtok_disable_aging", "try_again", "abort", "authtok_expired", "module_unknown",
+	"bad_item", "conv_again", "incomplete",
+}
+
+// failuresOf returns the failures of the line's module, one for each action that the
+// line takes on them: the walk need not try the others. What user_unknown and
+// authinfo_unavail say is kept apart.
+func failuresOf(l hostconf.PAMLine) []outcome {
+	var out []outcome
+	tried := map[string]bool{}
+	for _, value := range failures {
+		o := outcome{value: value, unknown: value == "user_unknown", away: value == "authinfo_unavail"}
+		if l.Module == "pam_unix" && o.unknown {
+			continue // sshd refuses an account that NSS does not know
+		}
+		if action := actionOf(l, value); !tried[action] {
+			tried[action] = true
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// actionOf returns what the line does about a return value.
+func actionOf(l hostconf.PAMLine, value string) string {
+	action, ok := l.Control[value]
+	if !ok {
+		action, ok = l.Control["default"]
+	}
+	if !ok {
+		return "bad"
+	}
+	return action
+}
 
 // outcomes returns what the line's module may answer for a user.
 func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
@@ -78,23 +121,45 @@ func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
 		return []outcome{{value: "ignore"}}
 	case pamConditions[l.Module]:
 		if holds, sure := condition(l, c); sure {
-			return []outcome{map[bool]outcome{true: succeeds, false: {value: "auth_err"}}[holds]}
+			return map[bool][]outcome{true: {succeeds}, false: refusals(l)}[holds]
 		}
-		return []outcome{succeeds, {value: "auth_err"}}
+		return append([]outcome{succeeds}, refusals(l)...)
 	case l.Module == "pam_postern" && passesBy(l, c):
 		return []outcome{{value: "ignore"}}
 	case !known:
 		f = factor(l.Module)
 	}
-	out := []outcome{{value: "success", factor: f}, {value: "auth_err"}}
-	if f == factorCode {
-		out = append(out, outcome{value: "authinfo_unavail", away: true})
-		if has("nullok") || has("nouserok") { // pam_u2f's word for it
-			out = append(out, outcome{value: "ignore", nullok: true}, outcome{value: "success", nullok: true})
-		}
+	return attempts(l, f)
+}
+
+// refusals returns what a condition that does not hold may answer.
+func refusals(l hostconf.PAMLine) []outcome {
+	out := []outcome{{value: "auth_err"}, {value: "perm_denied"}}
+	if actionOf(l, "auth_err") == actionOf(l, "perm_denied") {
+		return out[:1]
 	}
-	if l.Module == "pam_postern" { // never success without a code
-		out = slices.DeleteFunc(out, func(o outcome) bool { return o.nullok && o.value == "success" })
+	return out
+}
+
+// attempts returns what a module that proves f may answer.
+func attempts(l hostconf.PAMLine, f factor) []outcome {
+	proves := []factor{f}
+	if l.Own.AsksCode {
+		proves = []factor{factorCode, f}
+	}
+	if f == "" {
+		proves = nil
+	}
+	out := append([]outcome{{value: "success", factors: proves}}, failuresOf(l)...)
+	if l.Own.FailsOpen {
+		out = append(out, outcome{value: "success", away: true})
+	}
+	if f != factorCode || !slices.Contains(l.Args, "nullok") && !slices.Contains(l.Args, "nouserok") { // pam_u2f's word for it
+		return out
+	}
+	out = append(out, outcome{value: "ignore", nullok: true})
+	if l.Module != "pam_postern" { // never success without a code
+		out = append(out, outcome{value: "success", nullok: true})
 	}
 	return out
 }
@@ -219,14 +284,7 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 	for _, o := range outcomes(l, w.c) {
 		next := s
 		next.pass = s.pass.with(&l, o)
-		action, ok := l.Control[o.value]
-		if !ok {
-			action, ok = l.Control["default"]
-		}
-		if !ok {
-			action = "bad"
-		}
-		switch action {
+		switch action := actionOf(l, o.value); action {
 		case "ignore":
 			w.run(rest, next, end)
 		case "ok", "done":
@@ -237,6 +295,7 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 				next.good = true
 			}
 			if action == "done" && next.good && !next.bad {
+				next.pass.skips(&l, rest)
 				next.pass.ended = &l
 				end(next)
 				continue
@@ -254,31 +313,35 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 		default:
 			n, err := strconv.Atoi(action)
 			if err != nil || n < 0 || n > len(rest) {
-				n = len(rest)
+				n, next.bad = len(rest), true // past the end libpam fails
 			}
-			if slices.ContainsFunc(rest[:n], hostconf.PAMLine.AsksCode) {
-				if pamConditions[l.Module] {
-					next.pass.exempt = &l
-				} else {
-					next.pass.ended = &l
-				}
-			}
+			next.pass.skips(&l, rest[:n])
 			w.run(rest[n:], next, end)
 		}
+	}
+}
+
+// skips notes that l leads past other lines, if one of them asks for a code.
+func (p *pass) skips(l *hostconf.PAMLine, others []hostconf.PAMLine) {
+	switch {
+	case !slices.ContainsFunc(others, hostconf.PAMLine.AsksCode):
+	case pamConditions[l.Module]:
+		p.exempt = l
+	default:
+		p.ended = l
 	}
 }
 
 // leavesOut reports whether the pass gets by without a code that the stack
 // asks others for.
 func (p pass) leavesOut(stack []hostconf.PAMLine) bool {
-	return p.exempt == nil && p.nullok == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
+	return p.exempt == nil && p.nullok == nil && p.unknown == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
 }
 
 // with returns the pass after the module answered o.
 func (p pass) with(l *hostconf.PAMLine, o outcome) pass {
-	if o.value == "success" && o.factor != "" && !slices.Contains(p.factors, o.factor) {
-		p.factors = append(slices.Clone(p.factors), o.factor)
-		slices.Sort(p.factors)
+	if o.value == "success" {
+		p.factors = union(p.factors, o.factors)
 	}
 	if l.AsksCode() && p.asked == nil && o.value != "ignore" {
 		p.asked = l
@@ -289,7 +352,10 @@ func (p pass) with(l *hostconf.PAMLine, o outcome) pass {
 	if o.nullok && p.nullok == nil {
 		p.nullok = l
 	}
-	if o.away && p.away == nil {
+	if l.AsksCode() && o.unknown && p.unknown == nil {
+		p.unknown = l
+	}
+	if l.AsksCode() && o.away && p.away == nil {
 		p.away = l
 	}
 	return p
@@ -305,12 +371,12 @@ func (w *walk) add(p pass) {
 }
 
 // beats reports whether p demands nothing that q does without, and needs no
-// service away and no nullok where q needs none.
+// service unavailable, no unknown account and no nullok where q needs none.
 func (p pass) beats(q pass) bool {
 	for _, f := range p.factors {
 		if !slices.Contains(q.factors, f) {
 			return false
 		}
 	}
-	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil)
+	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil) && (p.unknown == nil || q.unknown != nil)
 }

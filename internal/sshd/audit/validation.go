@@ -27,6 +27,7 @@ const checkedHTTPS = "use https://, and a key= to check the signature with"
 // script that acts as a gate.
 func (a *audit) judgeValidation() {
 	a.judgePAMYubico(a.stack)
+	a.judgeModules(a.stack)
 	for _, d := range a.doors {
 		if g := a.gate(d); g != nil {
 			a.judgeScript(g)
@@ -175,4 +176,35 @@ func (a *audit) demoID(at hostconf.Line) {
 		Proof: "sign any answer with the published key of identifier 16",
 		Fix:   "use an identifier of your own, or Postern's validation service",
 	})
+}
+
+// judgeModules looks at settings of PAM modules that ask for a code.
+func (a *audit) judgeModules(stack []hostconf.PAMLine) {
+	for _, l := range stack {
+		a.judgeModules(l.Sub)
+		switch {
+		case l.Module == "pam_privacyidea" && slices.Contains(l.Args, "nosslverify"):
+			a.add(Finding{
+				ID: "validation-unverified-tls", Severity: Critical, Title: "the validation service's certificate is not checked", Where: l.Line,
+				Proof: "accept any code in the service's name, from any machine on the way",
+				Fix:   "remove nosslverify",
+			})
+		case l.Module == "pam_google_authenticator" && hasOption(l.Args, "grace_period="):
+			a.add(Finding{
+				ID: "pam-grace-period", Severity: Medium, Title: "for a while after a login the same address needs no code", Where: l.Line,
+				Proof: "log in with a code, log out, and log in again from the same address without one",
+				Fix:   "remove grace_period=",
+			})
+		case l.Module == "pam_sss" && l.Own.AsksCode:
+			a.add(Finding{
+				ID: "sssd-code-per-account", Severity: Low, Title: "the directory decides for each account whether SSSD asks for a code", Where: l.Line,
+				Proof: "ipa user-show ACCOUNT --all   # \"User authentication types\" must be otp alone",
+				Fix:   "require otp for all accounts and nothing else in the directory",
+			})
+		}
+	}
+}
+
+func hasOption(args []string, prefix string) bool {
+	return slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, prefix) && a != prefix+"0" })
 }

@@ -17,7 +17,8 @@ type PAMLine struct {
 	Module  string            // base name without .so
 	Args    []string
 	Sub     []PAMLine // a substack
-	Meant   bool      // oneFactorMark stands above it, or postern ssh config wrote it
+	Own     ModuleSettings
+	Meant   bool // oneFactorMark stands above it, or postern ssh config wrote it
 }
 
 var pamControls = map[string]map[string]string{
@@ -103,6 +104,9 @@ func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, e
 		default:
 			line.Control = pamControls[control]
 		}
+		if line.Sub == nil {
+			h.readOwn(&line)
+		}
 		out = append(out, line)
 	}
 	return out, nil
@@ -143,7 +147,7 @@ var CodeModules = map[string]bool{
 
 // AsksCode reports whether the line, or its substack, asks for a code.
 func (l PAMLine) AsksCode() bool {
-	return CodeModules[l.Module] || slices.ContainsFunc(l.Sub, PAMLine.AsksCode)
+	return CodeModules[l.Module] || l.Own.AsksCode || slices.ContainsFunc(l.Sub, PAMLine.AsksCode)
 }
 
 // The marks around what is ours in PAM's file, so that it can be written again.
