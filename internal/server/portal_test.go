@@ -46,7 +46,7 @@ func TestEnrolmentWithoutJavaScript(t *testing.T) {
 	page.says(t, 200, "Your recovery codes")
 	v.get("/").says(t, 200, "Hello dan")
 	v.get("/certificates").says(t, 200, "this device")
-	v.get("/events").says(t, 200, "Device enrolled")
+	v.get("/events").says(t, 200, "Certificate enrolled")
 	s.get("/certificates").says(t, 403, "needs your certificate")
 	_, again := s.enrol(code, "laptop")
 	again.says(t, 403, "was used before")
