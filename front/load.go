@@ -2,8 +2,6 @@ package front
 
 import (
 	"errors"
-	"strings"
-	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/postern-project/postern"
@@ -11,19 +9,19 @@ import (
 
 // Load starts serving a configuration, in place of the one that is served, if
 // any: connections stay, and when the new one cannot be served the old one goes
-// on.
+// on. Unavailable if another process listens on a port that it asks for, Denied
+// without the right to that port.
 func Load(config []byte) error {
+	if err := listenable(config); err != nil {
+		return err
+	}
 	err := caddy.Load(config, true)
-	switch {
-	case err == nil:
+	if err == nil {
 		current().own.forget() // the client CAs may be others now
 		return nil
-	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):
-		return postern.Errorf(postern.Unavailable, "another program listens there already: %w", err).
-			WithHint("stop it (ss -ltnp shows which it is), or change the ports in the configuration")
-	case errors.Is(err, syscall.EACCES):
-		return postern.Errorf(postern.Denied, "%w", err).
-			WithHint("if it is about a port below 1024: give the program CAP_NET_BIND_SERVICE, as the packaged service does")
+	}
+	if e := listenError("an address of the configuration", err); e != nil {
+		return postern.Errorf(postern.CodeOf(e), "%w: %w", e, err).WithHint("%s", postern.HintOf(e))
 	}
 	if _, ok := errors.AsType[*postern.Error](err); ok {
 		return err

@@ -21,6 +21,7 @@ type runOptions struct {
 	httpPort  int
 	reload    bool
 	verbose   bool
+	ports     bool // the ports were given
 	pamSocket string
 }
 
@@ -49,6 +50,7 @@ waits until that is settled, and fails with what is wrong.`,
 			if o.reload {
 				return a.reload(cmd.Context(), &o)
 			}
+			o.ports = cmd.Flags().Changed("https-port") || cmd.Flags().Changed("http-port")
 			return a.serve(cmd.Context(), &o)
 		},
 	}
@@ -69,8 +71,8 @@ func (a *app) serve(ctx context.Context, o *runOptions) error {
 		return err
 	}
 	return server.Run(ctx, server.Options{
-		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Person: invokingUser(),
-		PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: deviceKeys(), Log: a.logger(o), Ready: a.greet,
+		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Ports: o.ports,
+		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: deviceKeys(), Log: a.logger(o), Ready: a.greet,
 	})
 }
 
@@ -117,6 +119,7 @@ func (a *app) greet(s *server.Started) {
   site      %s/           anybody may see it
   guarded   %s/guarded/   only %s may
   portal    %s/
+  ACME      %s
 
   The certificate that opens it:
     for a browser  %s
@@ -126,6 +129,6 @@ func (a *app) greet(s *server.Started) {
   Or from here:
     curl --cacert %s --cert %s --key %s %s/guarded/
 
-`, f.Site, f.Site, f.Person, f.Portal, f.PKCS12, f.PasswordFile, f.Root, f.Root, f.Certificate, f.Key, f.Site)
+`, f.Site, f.Site, f.Person, f.Portal, f.ACME, f.PKCS12, f.PasswordFile, f.Root, f.Root, f.Certificate, f.Key, f.Site)
 	}
 }

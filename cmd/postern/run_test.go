@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"golang.org/x/sys/unix"
 )
 
 // running is a postern run of a test.
@@ -170,6 +171,13 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	if got := r.curl(fmt.Sprintf("https://id.localhost:%d/", r.https)); !strings.HasSuffix(got, "200") {
 		t.Errorf("portal: %s", got)
 	}
+	directory := regexp.MustCompile(`(https://localhost:[0-9]+)/acme/directory`).FindStringSubmatch(r.out.String())
+	if directory == nil {
+		t.Fatalf("no ACME directory at localhost is printed:\n%s", r.out)
+	}
+	if got := r.curl(directory[0]); !strings.Contains(got, directory[1]+"/acme/") {
+		t.Errorf("ACME directory: %s", got)
+	}
 	r.checkFiles()
 
 	if out, err := r.postern("run"); err == nil || !strings.Contains(out, fmt.Sprintf("serves this state already (process %d)", r.cmd.Process.Pid)) || !strings.Contains(out, "hint: ") {
@@ -194,7 +202,7 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	if out, err := r.postern("log", "verify"); err != nil {
 		t.Errorf("log verify: %v\n%s", err, out)
 	}
-	if out, _ := r.postern("log", "list"); !strings.Contains(out, "gate.passed") || !strings.Contains(out, "gate.refused") || !strings.Contains(out, "config.loaded") {
+	if out, _ := r.postern("log", "list", "--columns"); !strings.Contains(out, "gate.passed") || !strings.Contains(out, "gate.refused") || !strings.Contains(out, "config.loaded") {
 		t.Errorf("the timeline lacks something:\n%s", out)
 	}
 	if after := trustStores(t); after != before {
@@ -249,7 +257,7 @@ func (r *running) checkReload() {
 		r.t.Errorf("after the reload: %s", got)
 	}
 	// Who is an administrator is said once, for the portal and for signing.
-	address := fmt.Sprintf("portal https://id.localhost:%d", r.https)
+	address := regexp.MustCompile(`portal https://id\.localhost:.*`).FindString(string(old))
 	if got := r.signOver(r.me()); strings.HasSuffix(got, "403") {
 		r.t.Errorf("an administrator may not sign: %s", got)
 	}
@@ -306,17 +314,62 @@ func trustStores(t *testing.T) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// TestRunTellsOfABusyPort starts where somebody else listens.
-func TestRunTellsOfABusyPort(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+// TestRunRefusesAPortThatIsTaken starts where another program listens, one that
+// shares its port (SO_REUSEPORT) and one that does not: nothing is made.
+func TestRunRefusesAPortThatIsTaken(t *testing.T) {
+	for name, control := range map[string]func(string, string, syscall.RawConn) error{"alone": nil, "shared": sharePort} {
+		t.Run(name, func(t *testing.T) {
+			l, err := (&net.ListenConfig{Control: control}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			r := unstarted(t, filepath.Join(t.TempDir(), "state"))
+			out, err := r.postern("run", "--https-port", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), "--http-port", fmt.Sprint(r.http))
+			if err == nil || !strings.Contains(out, "another program listens on "+l.Addr().String()) || !strings.Contains(out, "hint: ") {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if _, err := os.Stat(r.state); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a state was made: %v", err)
+			}
+		})
+	}
+}
+
+// sharePort lets others of the same user listen on the port, too, as Caddy does.
+func sharePort(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+}
+
+// TestRunRefusesAnotherServersPort starts a second server, with a state of its
+// own and a configuration that asks for the ports of the first.
+func TestRunRefusesAnotherServersPort(t *testing.T) {
+	first := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	first.start()
+	second := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	file := filepath.Join(first.state, "Caddyfile")
+	out, err := second.postern("run", "--config", file)
+	if err == nil || !strings.Contains(out, "another program listens on ") || !strings.Contains(out, "the ports are in "+file) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestRunSaysThatPortsTakeNoEffect asks for other ports than those of the
+// configuration that the first start has made, which is served as it is.
+func TestRunSaysThatPortsTakeNoEffect(t *testing.T) {
+	r := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	r.start()
+	if err := r.stop(); err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	cmd := exec.Command("postern", "run", "--state", filepath.Join(t.TempDir(), "state"), "--https-port", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), "--http-port", fmt.Sprint(posterntest.FreePort(t)))
-	out, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "another program listens there") || !strings.Contains(string(out), "hint: ") {
-		t.Errorf("%v\n%s", err, out)
+	https := r.https
+	r.https, r.out, r.ended = posterntest.FreePort(t), new(printed), make(chan error, 1)
+	r.start()
+	if out := r.out.String(); !strings.Contains(out, "take no effect") || !strings.Contains(out, filepath.Join(r.state, "Caddyfile")) {
+		t.Errorf("the configuration is not named:\n%s", out)
+	}
+	if got := r.curl(fmt.Sprintf("https://localhost:%d/", https)); !strings.Contains(got, "It works") {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -7,16 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
-	"github.com/postern-project/postern/internal/people"
-
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/store"
 )
 
@@ -39,6 +41,7 @@ var (
 type Sample struct {
 	Site         string // URL, without a slash at its end
 	Portal       string // likewise
+	ACME         string // URL of the directory, at localhost: few programs but browsers resolve names below it
 	Person       string // whose certificate it is, an administrator
 	Root         string // PEM file of the root certificate
 	PKCS12       string // the certificate and its key for a browser
@@ -56,14 +59,10 @@ func (s *server) begin(ctx context.Context) (*Sample, error) {
 	if text, err := os.ReadFile(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return s.again(string(text)), nil
 	}
-	for _, port := range []*int{&s.opts.HTTPSPort, &s.opts.HTTPPort} {
-		if err := choosePort(port); err != nil {
-			return nil, err
-		}
-	}
 	first := &Sample{
 		Site:   fmt.Sprintf("https://localhost:%d", s.opts.HTTPSPort),
 		Portal: fmt.Sprintf("https://id.localhost:%d", s.opts.HTTPSPort),
+		ACME:   fmt.Sprintf("https://localhost:%d%s/directory", s.acmePort, acme.Prefix),
 		Person: s.opts.Person,
 		Root:   s.state.Path("root.pem"),
 	}
@@ -77,7 +76,7 @@ func (s *server) begin(ctx context.Context) (*Sample, error) {
 // The sample's addresses, as its configuration has them.
 var (
 	sampleSite   = regexp.MustCompile(`(?m)^(https://localhost:[0-9]+) \{$`)
-	samplePortal = regexp.MustCompile(`(?m)^\s*portal (https://id\.localhost:[0-9]+)$`)
+	samplePortal = regexp.MustCompile(`(?m)^\s*portal (https://id\.localhost:[0-9]+) (https://localhost:[0-9]+)$`)
 )
 
 // again finds what the first run made, as long as the configuration is still
@@ -89,7 +88,8 @@ func (s *server) again(config string) *Sample {
 		return nil
 	}
 	first := &Sample{
-		Site: site[1], Portal: portal[1], Person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), Root: s.state.Path("root.pem"),
+		Site: site[1], Portal: portal[1], ACME: portal[2] + acme.Prefix + "/directory",
+		Person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), Root: s.state.Path("root.pem"),
 	}
 	first.files(s.state.Path("first"))
 	return first
@@ -101,6 +101,33 @@ func (f *Sample) files(dir string) {
 	f.Certificate = filepath.Join(dir, f.Person+".crt")
 	f.Key = filepath.Join(dir, f.Person+".key")
 	f.PasswordFile = filepath.Join(dir, f.Person+".password")
+}
+
+// samplePorts fails if the sample is to be made and one of its ports is taken.
+// It chooses the ports that are left to it.
+func (s *server) samplePorts() error {
+	if _, err := os.Stat(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		if err == nil && s.opts.Ports {
+			s.log.Warn("the configuration exists, so the ports that were asked for take no effect: its own are in it",
+				slog.String(postern.LogFile, s.file))
+		}
+		return nil
+	}
+	ports := []*int{&s.opts.HTTPSPort, &s.opts.HTTPPort, &s.acmePort}
+	for _, port := range ports {
+		if *port == 0 {
+			continue
+		}
+		if err := front.Listenable(fmt.Sprintf("127.0.0.1:%d", *port)); err != nil {
+			return err
+		}
+	}
+	for _, port := range ports {
+		if err := choosePort(port); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // choosePort puts a port that is free in the place of 0: the sample keeps it.
@@ -123,7 +150,7 @@ func choosePort(port *int) error {
 func (s *server) writeSample(first *Sample) error {
 	site := s.state.Path("site")
 	text := strings.NewReplacer("{person}", first.Person, "{root}", site, "{https}", fmt.Sprint(s.opts.HTTPSPort),
-		"{http}", fmt.Sprint(s.opts.HTTPPort), "{portal}", first.Portal, "{state}", s.state.Dir)
+		"{http}", fmt.Sprint(s.opts.HTTPPort), "{portal}", first.Portal, "{acme}", fmt.Sprint(s.acmePort), "{state}", s.state.Dir)
 	if err := os.MkdirAll(filepath.Join(site, "guarded"), 0o755); err != nil {
 		return err
 	}

@@ -52,11 +52,21 @@ func (s *server) load(ctx context.Context) error {
 	s.services.mount(next)
 	if err := front.Load(config); err != nil {
 		s.services.keep(next)
-		return err
+		return inConfig(s.file, err)
 	}
 	s.services.adopt(next)
 	s.served = config
 	return nil
+}
+
+// inConfig names the configuration in the hint of an error about one of its
+// ports.
+func inConfig(file string, err error) error {
+	hint := postern.HintOf(err)
+	if code := postern.CodeOf(err); hint == "" || code != postern.Unavailable && code != postern.Denied {
+		return err
+	}
+	return postern.Errorf(postern.CodeOf(err), "%w", err).WithHint("%s; the ports are in %s", hint, file)
 }
 
 // reload loads the keys and the configuration again. What is wrong with either

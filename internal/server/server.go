@@ -27,6 +27,7 @@ type Options struct {
 	Config    string         // the Caddyfile; "": ConfigFile in the state directory, made with a sample if it is missing
 	HTTPSPort int            // of the sample, when it is made; 0 is any that is free
 	HTTPPort  int            // likewise
+	Ports     bool           // the ports were asked for: warn where a configuration that exists makes them take no effect
 	Person    string         // whose certificate comes with the sample; "" is "admin"
 	PAMSocket string         // answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
 	Verbose   bool           // log each request, too
@@ -51,6 +52,7 @@ type server struct {
 	log       *slog.Logger
 	services  *services
 	file      string // the Caddyfile, absolute
+	acmePort  int    // of the sample's portal at localhost, when it is made
 	served    []byte // the configuration that was loaded last
 
 	generation int64           // of the store, when the authority was last read
@@ -82,12 +84,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	return s.serve(ctx, &Started{Config: s.file, State: s.state.Dir, Sample: sample})
 }
 
-// findConfig finds the Caddyfile, and reads one that was named before anything
-// is made for it.
+// findConfig finds the Caddyfile. It reads one that was named, and chooses the
+// ports of a sample, before anything is made.
 func (s *server) findConfig() (err error) {
 	if s.opts.Config == "" {
 		s.file = filepath.Join(s.opts.State, ConfigFile)
-		return nil
+		return s.samplePorts()
 	}
 	if s.file, err = filepath.Abs(s.opts.Config); err != nil {
 		return err
