@@ -17,14 +17,28 @@ import (
 type authorizationRequest struct {
 	site    *siteGuard
 	conn    *conn
-	tls     *tls.ConnectionState // nil over plain HTTP
+	tls     *tls.ConnectionState // nil if no certificate could be shown for this site
 	address netip.Addr
 	request *gate.Request // nil if a certificate is all that the guard reads
+	passed  passedBy
 }
 
+// passedBy is the kind of way by which a request passed. Whoever passed by a
+// certificate, and was named to the application, must go on passing by it.
+type passedBy int
+
+const (
+	notYet passedBy = iota
+	byCertificate
+	withoutOne
+)
+
 func newAuthorizationRequest(r *http.Request, s *siteGuard) authorizationRequest {
-	q := authorizationRequest{site: s, conn: connOf(r), tls: r.TLS, address: addressOf(r)}
-	if s.Moving() || s.Anyone() {
+	q := authorizationRequest{site: s, conn: connOf(r), address: addressOf(r)}
+	if r.TLS != nil && !s.Anyone() && !misdirected(r) {
+		q.tls = r.TLS
+	}
+	if s.Moving() || s.HasOpen() {
 		q.request = newRequest(r, q.address)
 	}
 	return q
@@ -36,17 +50,31 @@ type decision struct {
 	verdict *verdict
 	status  *accountStatus
 	reason  gate.Reason
+	by      passedBy
 }
 
-// decide says whether the guard lets the request pass, at a moment.
+// decide says whether the guard lets the request pass, at a moment. A certificate
+// is looked at first, so that the application is told who comes.
 func (q *authorizationRequest) decide(ctx context.Context, l *live, now time.Time) decision {
-	s := q.site
-	if s.Anyone() {
-		if s.Decide(&gate.Subject{Request: q.at(now)}) != gate.OK {
-			return decision{reason: gate.Closed}
-		}
-		return decision{}
+	f := decision{reason: gate.Closed}
+	if !q.site.Anyone() && q.passed != withoutOne {
+		f = q.decideCertificate(ctx, l, now)
 	}
+	switch {
+	case f.reason == gate.OK:
+		f.by = byCertificate
+	case q.passed != byCertificate && q.site.HasOpen() && q.site.Open(q.at(now)):
+		return decision{by: withoutOne}
+	}
+	return f
+}
+
+// decideCertificate decides by the certificate that the connection showed.
+func (q *authorizationRequest) decideCertificate(ctx context.Context, l *live, now time.Time) decision {
+	if q.tls == nil {
+		return decision{reason: gate.NoneShown}
+	}
+	s := q.site
 	f := decision{verdict: q.conn.verdict(q.tls.PeerCertificates, s.trust, l, now)}
 	cert := f.verdict.cert
 	if cert == nil {
@@ -60,7 +88,7 @@ func (q *authorizationRequest) decide(ctx context.Context, l *live, now time.Tim
 	case f.status.reason != gate.OK:
 		f.reason = f.status.reason
 	case s.Moving():
-		f.reason = s.Decide(&gate.Subject{Verified: cert.verified, Holder: f.status.holder, Request: q.at(now)})
+		f.reason = s.DecideCertificate(&gate.Subject{Verified: cert.verified, Holder: f.status.holder, Request: q.at(now)})
 	default:
 		f.reason = f.status.decided(s.Guard, cert.verified)
 	}

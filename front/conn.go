@@ -110,7 +110,7 @@ func (s *accountStatus) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
 	if ok {
 		return reason
 	}
-	reason = g.Decide(&gate.Subject{Verified: v, Holder: s.holder, Request: new(gate.Request)})
+	reason = g.DecideCertificate(&gate.Subject{Verified: v, Holder: s.holder, Request: new(gate.Request)})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.decisions == nil || len(s.decisions) >= maxDecisions {

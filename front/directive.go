@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
@@ -25,15 +26,13 @@ func init() {
 // Require is one require directive as the Caddyfile says it. It is no handler:
 // Prepare gathers a site's into one [Guard].
 type Require struct {
-	Paths   []string `json:"paths"`
-	Persons []string `json:"persons,omitempty"`
-	Groups  []string `json:"groups,omitempty"`
-	Rules   []string `json:"rules,omitempty"`
-	Anyone  bool     `json:"anyone,omitempty"` // no certificate is needed
-	Trust   []string `json:"trust,omitempty"`  // PEM files; the word "postern" means Postern's own
-	CRLs    []string `json:"crls,omitempty"`
-	Depth   int      `json:"depth,omitempty"`
-	Status  int      `json:"status,omitempty"` // of the answer to whom the rules of anyone refuse; 0 is 403
+	Paths []string `json:"paths"`
+	gate.Way
+	Or     []gate.Way `json:"or,omitempty"`    // further ways to pass
+	Trust  []string   `json:"trust,omitempty"` // PEM files; the word "postern" means Postern's own
+	CRLs   []string   `json:"crls,omitempty"`
+	Depth  int        `json:"depth,omitempty"`
+	Status int        `json:"status,omitempty"` // of a refusal where no certificate is asked for; 0 is 403
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,7 +52,12 @@ func (*Require) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler)
 
 // config returns the guard that the directive describes.
 func (r *Require) config(indexes []string) gate.Config {
-	return gate.Config{Paths: r.Paths, Persons: r.Persons, Groups: r.Groups, Rules: r.Rules, Anyone: r.Anyone, Depth: r.Depth, Indexes: indexes}
+	return gate.Config{Paths: r.Paths, Way: r.Way, Or: r.Or, Depth: r.Depth, Indexes: indexes}
+}
+
+// asks reports whether a way to pass asks for a certificate.
+func (r *Require) asks() bool {
+	return slices.ContainsFunc(r.config(nil).Ways(), func(w gate.Way) bool { return !w.Anyone })
 }
 
 func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
@@ -79,8 +83,8 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err := r.config(nil).Validate(); err != nil {
 		return nil, h.WrapErr(err)
 	}
-	if r.Status != 0 && !r.Anyone {
-		return nil, h.Err("status is for a guard for anyone: who lacks a certificate is told so with 403")
+	if r.Status != 0 && r.asks() {
+		return nil, h.Err("status is for a guard that asks for no certificate: who lacks one is told so with 403")
 	}
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: caddyhttp.Route{
 		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(r, "handler", "postern_require", nil)},
@@ -113,6 +117,41 @@ func (r *Require) parseDepth(d *caddyfile.Dispenser) error {
 	return nil
 }
 
+// parseOr reads "or [anyone] { … }": another way to pass.
+func (r *Require) parseOr(d *caddyfile.Dispenser) error {
+	var w gate.Way
+	for d.NextArg() {
+		if d.Val() != "anyone" || w.Anyone {
+			return d.Errf("or is followed by a block, or by anyone and a block, not by %q", d.Val())
+		}
+		w.Anyone = true
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := parseWord("or", wayWords, &w, d); err != nil {
+			return err
+		}
+	}
+	r.Or = append(r.Or, w)
+	return nil
+}
+
+// parseAddresses reads networks; private_ranges is Caddy's word for the private
+// ones.
+func parseAddresses(d *caddyfile.Dispenser, w *gate.Way) error {
+	var list []string
+	if err := some(d, &list); err != nil {
+		return err
+	}
+	for _, a := range list {
+		if a == "private_ranges" {
+			w.Addresses = append(w.Addresses, caddyhttp.PrivateRangesCIDR()...)
+		} else {
+			w.Addresses = append(w.Addresses, a)
+		}
+	}
+	return nil
+}
+
 func some(d *caddyfile.Dispenser, to *[]string) error {
 	args := d.RemainingArgs()
 	if len(args) == 0 {
@@ -124,7 +163,7 @@ func some(d *caddyfile.Dispenser, to *[]string) error {
 
 // parseRule compiles the rule at once, so that a mistake is reported with its
 // place in the file.
-func (r *Require) parseRule(d *caddyfile.Dispenser) error {
+func parseRule(d *caddyfile.Dispenser, w *gate.Way) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
@@ -140,6 +179,6 @@ func (r *Require) parseRule(d *caddyfile.Dispenser) error {
 		}
 		return fmt.Errorf("%s:%d: %w", token.File, token.Line+mistake.Line-1, err)
 	}
-	r.Rules = append(r.Rules, rule)
+	w.Rules = append(w.Rules, rule)
 	return nil
 }

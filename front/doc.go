@@ -1,6 +1,6 @@
 // Package front is the front door: Caddy modules that ask for client
 // certificates, hold requests against [gate.Guard]s and tell the application
-// behind who came in. It is the one room that imports Caddy.
+// behind who signed in. It is the one package that imports Caddy.
 //
 // # In a Caddyfile
 //
@@ -20,19 +20,72 @@
 // The directive:
 //
 //	require [PATH…] {
-//		person NAME|E-MAIL…    # any of these
-//		group  NAME…           # or anybody in any of these
-//		rule   `CEL`           # and this must hold; may be repeated
-//		anyone                 # no certificate is needed, only the rules
-//		status N               # with anyone: answer with it instead of 403
-//		trust  FILE…|postern   # client CAs that count, instead of Postern's own
-//		crl    FILE…           # what they have taken back
+//		person  NAME|E-MAIL…   # any of these
+//		group   NAME…          # or whoever is in any of these
+//		address NETWORK…|private_ranges  # and from any of these
+//		method  METHOD…        # and by any of these
+//		rule    `CEL`          # and this must hold; may be repeated
+//		anyone                 # no certificate is needed, only the rest
+//		or { … }               # another way to pass by a certificate
+//		or anyone { … }        # another way to pass, without one
+//		status N               # where no way asks for a certificate: the answer instead of 403
+//		trust  FILE…|postern   # trusted client CAs, instead of Postern's own
+//		crl    FILE…           # their revocation lists
 //		depth  N               # most CAs above the client's certificate; default 3
 //	}
 //
 // It stands at the top of a site, in no handle or route block. A path is a
 // prefix that does not stop at a segment, or "~" and an expression; without one
 // the whole site is guarded. See package gate for how paths are read and what a rule may say.
+//
+// # Other ways to pass
+//
+// Each or block is another way to pass, and any one is enough. It holds person,
+// group, address, method and rule, which mean there what they mean outside it; an empty
+// one is an error. From the local network freely, from elsewhere with a certificate:
+//
+//	require /wiki* {
+//		or anyone {
+//			address private_ranges
+//		}
+//	}
+//
+// Read freely, write as one of the editors:
+//
+//	require /wiki* {
+//		group editors
+//		or anyone {
+//			method GET HEAD
+//		}
+//	}
+//
+// By path, header or time, and another person for one method:
+//
+//	require {
+//		group staff
+//		or anyone {
+//			rule `request.path.startsWith("/status")`
+//			rule `time.getHours("Europe/Berlin") >= 8 && time.getHours("Europe/Berlin") < 18`
+//		}
+//		or {
+//			person dan
+//			method POST
+//		}
+//	}
+//
+// A header is what the client says: a rule on one is as secret as its value. The
+// address is the connection's, and what a forwarding header says only where Caddy's
+// trusted_proxies names the connection's address. A method does not include another:
+// say HEAD beside GET. A client may name another method in X-HTTP-Method-Override,
+// X-HTTP-Method, X-Method-Override or _method in the query; the way must then open for
+// both. A body is not read: who opens POST opens whatever the application takes a POST
+// for, and a WebSocket begins with a GET.
+//
+// The handshake asks for a certificate in either case; whoever has none, or one that
+// is not valid, passes where a way without one does. A certificate is looked at first,
+// so that the application is told who comes. A request that passes without a
+// certificate carries no identity. An exchange that lasts is cut when no way of
+// the kind by which it passed holds any more.
 //
 // A guard holds for what is reached in the end, wherever a path was rewritten:
 // before a handler, in handle_errors and handle_response, in a proxy's own
@@ -42,7 +95,7 @@
 //
 // # What the application behind is told
 //
-// A request that passed a guard carries who it is from: to a proxied
+// A request that passed a guard by a certificate carries who it is from: to a proxied
 // application the headers Client-Cert and Client-Cert-Chain (RFC 9440),
 // Postern-Person, Postern-Email, Postern-Groups and Postern-Serial; to FastCGI
 // the variables of Apache's mod_ssl, SSL_CLIENT_S_DN_Email and the rest. Any

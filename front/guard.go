@@ -42,7 +42,7 @@ type siteGuard struct {
 	*gate.Guard
 	trust  *trust
 	name   string // its first path, for the timeline
-	closed int    // status of the answer to whom the rules for anyone refuse
+	closed int    // status of a refusal where no certificate is asked for
 }
 
 // CaddyModule returns the Caddy module information.
@@ -62,7 +62,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		}
 		key := fmt.Sprintf("%q %q", r.Trust, r.CRLs)
 		t, ok := sets[key]
-		if !ok && !r.Anyone {
+		if !ok && !compiled.Anyone() {
 			if t, err = loadTrust(g.live, r.Trust, r.CRLs); err != nil {
 				return err
 			}
@@ -171,25 +171,15 @@ func (p *requestState) unchanged(r *http.Request) bool {
 
 // pass decides about one guard that covers the path.
 func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
-	if !s.Anyone() {
-		switch {
-		case r.TLS == nil:
-			p.guard.redirect(w, r)
-			return false
-		case misdirected(r):
-			p.guard.answer(w, r, refusal{status: http.StatusMisdirectedRequest})
-			return false
-		}
-	}
 	q := newAuthorizationRequest(r, s)
 	f := q.decide(r.Context(), p.guard.live, time.Now())
 	if f.reason != gate.OK {
-		p.guard.noteRefusal(&q, f)
-		p.guard.answer(w, r, refusal{status: s.status(f.reason), reason: f.reason})
+		p.refuse(w, r, &q, f)
 		return false
 	}
+	q.passed = f.by
 	p.passed = append(p.passed, q)
-	if s.Anyone() {
+	if f.by == withoutOne {
 		return true
 	}
 	if !f.verdict.passed.Load() && f.verdict.passed.CompareAndSwap(false, true) {
@@ -200,6 +190,20 @@ func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard
 		addFields(r, p.identity)
 	}
 	return true
+}
+
+// refuse answers a request that does not pass. Where a certificate would help,
+// and none can be shown on this connection, it says where one can.
+func (p *requestState) refuse(w http.ResponseWriter, r *http.Request, q *authorizationRequest, f decision) {
+	switch {
+	case !q.site.Anyone() && r.TLS == nil:
+		p.guard.redirect(w, r)
+	case !q.site.Anyone() && misdirected(r):
+		p.guard.answer(w, r, refusal{status: http.StatusMisdirectedRequest})
+	default:
+		p.guard.noteRefusal(q, f)
+		p.guard.answer(w, r, refusal{status: q.site.status(f.reason), reason: f.reason})
+	}
 }
 
 // status is that of the answer to a refused request.

@@ -135,7 +135,7 @@ func (s guardedSite) trust() []string {
 		files = append(files, ownWord)
 	}
 	for _, r := range s.guard.Require {
-		if r.Anyone {
+		if !r.asks() {
 			continue
 		}
 		if len(r.Trust) == 0 {

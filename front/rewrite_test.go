@@ -244,7 +244,7 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 		"an encoded path":     {"localhost {\n\trequire /x%20y\n}", "decoded"},
 		"a relative path":     {"localhost {\n\trequire wp-admin\n}", "starts with /"},
 		"an unknown word":     {"localhost {\n\trequire /x {\n\t\tpersons a\n\t}\n}", "knows person"},
-		"a status to hide by": {"localhost {\n\trequire /x {\n\t\tstatus 404\n\t}\n}", "for a guard for anyone"},
+		"a status to hide by": {"localhost {\n\trequire /x {\n\t\tstatus 404\n\t}\n}", "for a guard that asks for no certificate"},
 		"a status of success": {"localhost {\n\trequire /x {\n\t\tanyone\n\t\trule false\n\t\tstatus 200\n\t}\n}", "not the status of an error"},
 		"a depth of nothing":  {"localhost {\n\trequire /x {\n\t\tdepth 0\n\t}\n}", "not a depth"},
 		"beside client_auth":  {"localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n\trequire /x\n}", "client_auth"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/gate"
 	"go.uber.org/zap"
 )
 
@@ -15,7 +16,7 @@ import (
 // store does not have: most likely a mistake, and nobody passes by it. It is no
 // error, since an account may be made later.
 func (g *Guard) warnOfUnknown(ctx caddy.Context) {
-	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool { return len(r.Persons)+len(r.Groups) > 0 }) {
+	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool { return len(r.named().Persons)+len(r.named().Groups) > 0 }) {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -40,16 +41,24 @@ type unknown struct{ kind, name string }
 func (r Require) unknown(people []postern.Person) (out []unknown) {
 	people = slices.DeleteFunc(slices.Clone(people), func(p postern.Person) bool { return p.Status == postern.PersonRemoved })
 	othersCAs := slices.ContainsFunc(r.Trust, func(f string) bool { return f != ownWord })
-	for _, name := range r.Persons {
+	for _, name := range r.named().Persons {
 		named := func(p postern.Person) bool { return p.Name == name || strings.EqualFold(p.Email, name) }
 		if !slices.ContainsFunc(people, named) && !(othersCAs && strings.Contains(name, "@")) {
 			out = append(out, unknown{"person", name})
 		}
 	}
-	for _, group := range r.Groups {
+	for _, group := range r.named().Groups {
 		if !slices.ContainsFunc(people, func(p postern.Person) bool { return slices.Contains(p.Groups, group) }) {
 			out = append(out, unknown{"group", group})
 		}
 	}
 	return out
+}
+
+// named returns the persons and groups of all the directive's ways.
+func (r Require) named() (all gate.Way) {
+	for _, w := range r.config(nil).Ways() {
+		all.Persons, all.Groups = append(all.Persons, w.Persons...), append(all.Groups, w.Groups...)
+	}
+	return all
 }

@@ -240,8 +240,8 @@ func TestTheClockEndsARight(t *testing.T) {
 		want  gate.Reason
 	}{
 		{gate.Config{Paths: []string{"/"}}, 2 * time.Hour, gate.Expired},
-		{gate.Config{Paths: []string{"/"}, Rules: []string{before}}, time.Second, gate.RuleFailed},
-		{gate.Config{Paths: []string{"/"}, Rules: []string{before}, Anyone: true}, time.Second, gate.Closed},
+		{gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{before}}}, time.Second, gate.RuleFailed},
+		{gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{before}, Anyone: true}}, time.Second, gate.Closed},
 		{gate.Config{Paths: []string{"/"}}, staleAfter + time.Second, gate.Unavailable},
 	} {
 		g, err := gate.New(c.Config)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/postern-project/postern/gate"
 )
 
 // Block describes a block that Postern adds to the Caddyfile, as the parser reads it.
@@ -28,6 +29,9 @@ func Blocks() []Block {
 	return []Block{
 		{"require", "require [PATH…]", "Stands at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
 			"at a segment, or ~ and a regular expression; without one the whole site is guarded.", described(requireWords)},
+		{"or", "or [anyone]", "Stands in a require block and is another way to pass it, with a certificate, or without one where anyone " +
+			"stands behind it. Who has a valid certificate is looked at first and named to the application; who passes without one is not. " +
+			"The block may not be empty.", described(wayWords)},
 		{"postern", "postern", "Stands in the block of global options.", described(optionWords)},
 		{"portal", "portal ADDRESS…", "Stands in the postern block. The addresses are those of the portal's site; the first is the one that " +
 			"people are shown.", described(portalWords)},
@@ -62,16 +66,34 @@ func parseWord[T any](block string, words []word[T], to *T, d *caddyfile.Dispens
 	return d.Err(fmt.Sprintf("%s knows %s, but not %q", block, known, d.Val()))
 }
 
-var requireWords = []word[Require]{
+// wayWords are those of a way to pass: of require and of or.
+var wayWords = []word[gate.Way]{
 	{Word{"person", "NAME|E-MAIL…", "Any of these people may pass, named as in the state or by an e-mail address."},
-		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Persons) }},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Persons) }},
 	{Word{"group", "NAME…", "So may whoever is in any of these groups."},
-		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Groups) }},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Groups) }},
+	{Word{"address", "NETWORK…|private_ranges", "Only from any of these networks or addresses; private_ranges stands for the private networks."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseAddresses(d, w) }},
+	{Word{"method", "METHOD…", "Only by any of these methods. GET does not include HEAD."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Methods) }},
 	{Word{"rule", "`CEL`", "This rule must hold as well; see postern-rules(7). It may be repeated: all must hold."},
-		func(r *Require, d *caddyfile.Dispenser) error { return r.parseRule(d) }},
-	{Word{"anyone", "", "No certificate is needed; only the rules must hold."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseRule(d, w) }},
+}
+
+// inRequire makes the words of a way those of a require directive.
+func inRequire(words []word[gate.Way]) (list []word[Require]) {
+	for _, w := range words {
+		list = append(list, word[Require]{w.Word, func(r *Require, d *caddyfile.Dispenser) error { return w.parse(&r.Way, d) }})
+	}
+	return list
+}
+
+var requireWords = append(inRequire(wayWords), []word[Require]{
+	{Word{"anyone", "", "No certificate is needed; only the addresses, the methods and the rules must hold."},
 		func(r *Require, d *caddyfile.Dispenser) error { return flag(d, &r.Anyone) }},
-	{Word{"status", "N", "With anyone: the status of a refusal, 400 to 599, in place of 403."},
+	{Word{"or", "[anyone] { … }", "Another way to pass; see below. It may be repeated: any one is enough."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) }},
+	{Word{"status", "N", "Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403."},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) }},
 	{Word{"trust", "FILE…|postern", "The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means Postern's own."},
 		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Trust) }},
@@ -79,7 +101,7 @@ var requireWords = []word[Require]{
 		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.CRLs) }},
 	{Word{"depth", "N", "The most CA certificates above the client's, 3 unless it is given."},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseDepth(d) }},
-}
+}...)
 
 var optionWords = []word[App]{
 	{Word{"mail", "URL", "How mail is sent: smtp://localhost, or smtps:// with a user."},

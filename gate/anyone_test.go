@@ -29,7 +29,7 @@ func TestPatternsInPlaceOfPrefixes(t *testing.T) {
 // TestRulesOverEveryReading holds a rule on the path against the ways in which
 // servers may read it.
 func TestRulesOverEveryReading(t *testing.T) {
-	g, err := gate.New(gate.Config{Paths: []string{"/"}, Anyone: true, Rules: []string{`request.path.startsWith("/Public") && !request.path.matches("(?i)/hidden")`}})
+	g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Anyone: true, Rules: []string{`request.path.startsWith("/Public") && !request.path.matches("(?i)/hidden")`}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestRulesOverEveryReading(t *testing.T) {
 }
 
 func TestAnyoneFromAnAddress(t *testing.T) {
-	g, err := gate.New(gate.Config{Paths: []string{"/status"}, Anyone: true, Rules: []string{`address.within("192.0.2.0/24") && request.method == "GET"`}})
+	g, err := gate.New(gate.Config{Paths: []string{"/status"}, Way: gate.Way{Anyone: true, Rules: []string{`address.within("192.0.2.0/24") && request.method == "GET"`}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,13 +58,13 @@ func TestAnyoneFromAnAddress(t *testing.T) {
 		t.Error("passes without a request")
 	}
 	for name, c := range map[string]gate.Config{
-		"without a rule":                 {Paths: []string{"/"}, Anyone: true},
-		"beside persons":                 {Paths: []string{"/"}, Anyone: true, Persons: []string{"dan"}, Rules: []string{"true"}},
-		"with a rule on the person":      {Paths: []string{"/"}, Anyone: true, Rules: []string{`person.name == "dan"`}},
-		"with a rule on a certificate":   {Paths: []string{"/"}, Anyone: true, Rules: []string{`true || cert.serial == "1"`}},
-		"with a rule on the chain":       {Paths: []string{"/"}, Anyone: true, Rules: []string{`chain.exists(c, c.serial == "1")`}},
-		"with a depth of certificates":   {Paths: []string{"/"}, Anyone: true, Depth: 1, Rules: []string{"true"}},
-		"with a rule on a list's issuer": {Paths: []string{"/"}, Anyone: true, Rules: []string{`size(issuer.subject.cn) == 0`}},
+		"without a rule":                 {Paths: []string{"/"}, Way: gate.Way{Anyone: true}},
+		"beside persons":                 {Paths: []string{"/"}, Way: gate.Way{Anyone: true, Persons: []string{"dan"}, Rules: []string{"true"}}},
+		"with a rule on the person":      {Paths: []string{"/"}, Way: gate.Way{Anyone: true, Rules: []string{`person.name == "dan"`}}},
+		"with a rule on a certificate":   {Paths: []string{"/"}, Way: gate.Way{Anyone: true, Rules: []string{`true || cert.serial == "1"`}}},
+		"with a rule on the chain":       {Paths: []string{"/"}, Way: gate.Way{Anyone: true, Rules: []string{`chain.exists(c, c.serial == "1")`}}},
+		"with a depth of certificates":   {Paths: []string{"/"}, Depth: 1, Way: gate.Way{Anyone: true, Rules: []string{"true"}}},
+		"with a rule on a list's issuer": {Paths: []string{"/"}, Way: gate.Way{Anyone: true, Rules: []string{`size(issuer.subject.cn) == 0`}}},
 	} {
 		if _, err := gate.New(c); err == nil {
 			t.Errorf("anyone %s is accepted", name)

@@ -1,6 +1,7 @@
 // Package gate decides who may pass. It verifies the certificate that a client
-// showed against the client CAs that count, reads what the certificate says,
-// asks who holds it, and holds both against a guard's rules. It also decides
+// showed against the trusted client CAs, reads what the certificate says,
+// asks who holds it, and holds both against a guard's ways to pass, each with its
+// persons, groups, addresses, methods and rules; any one way is enough. It also decides
 // which paths a guard covers. It knows nothing of Caddy or of a database, and
 // everything it cannot decide is a refusal.
 //
@@ -29,7 +30,9 @@
 //	time      now, a timestamp
 //
 // Where servers may read a path in several ways (/a/../b, /a;x, //a), a rule
-// must hold for each of them. Case is kept: say (?i) in a pattern that refuses.
+// must hold for each of them. Case is kept: say (?i) in a pattern that refuses. In the same
+// way it must hold for each method that the request names: its own, and that of
+// X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override, and _method in the query.
 //
 // A certificate has
 //

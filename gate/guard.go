@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -24,20 +25,18 @@ type Registry interface {
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error)
 }
 
-// Config is one guard: which paths it covers and who may pass. Persons and
-// groups are alternatives to each other; every rule must hold besides. Without
-// any of them every certificate that counts passes. With Anyone no certificate
-// is asked for, and the rules, of which there must be one, look at the request
-// alone.
+// Config is one guard: which paths it covers and who may pass, by any one of its
+// ways. The first is the configuration's own; Or are the others.
 type Config struct {
-	Paths   []string // see CompilePaths
-	Persons []string // names, or e-mail addresses
-	Groups  []string
-	Anyone  bool
-	Rules   []string // see CompileRule
+	Paths []string // see CompilePaths
+	Way
+	Or      []Way    // further ways; one that says nothing is an error
 	Depth   int      // most CAs above the client's certificate; 0 means DefaultDepth
 	Indexes []string // further names of a directory's index page
 }
+
+// Ways returns all the ways of the guard.
+func (c Config) Ways() []Way { return append([]Way{c.Way}, c.Or...) }
 
 // Validate reports whether the guard can be built.
 func (c Config) Validate() error {
@@ -48,10 +47,8 @@ func (c Config) Validate() error {
 // Guard decides who may pass one set of paths. It is safe for concurrent use.
 type Guard struct {
 	Paths   Paths
-	persons []string
-	groups  []string
-	rules   []*Rule
-	anyone  bool
+	open    []way // those that ask for no certificate
+	certify []way // those that do
 	depth   int
 	moving  bool
 }
@@ -65,34 +62,24 @@ func New(c Config) (*Guard, error) {
 	if c.Depth < 0 || c.Depth > maxShown {
 		return nil, postern.Errorf(postern.Invalid, "a depth is 1 to %d", maxShown)
 	}
-	if c.Anyone && (len(c.Persons)+len(c.Groups)+c.Depth > 0 || len(c.Rules) == 0) {
-		return nil, postern.Errorf(postern.Invalid, "a guard for anyone has rules, and neither persons nor groups nor a depth")
+	if slices.ContainsFunc(c.Or, Way.empty) {
+		return nil, postern.Errorf(postern.Invalid, "another way to pass says who, from where or how: an empty one would let everybody by")
 	}
-	g := &Guard{Paths: paths, depth: c.Depth, anyone: c.Anyone}
-	if g.depth == 0 {
-		g.depth = DefaultDepth
-	}
-	for _, p := range c.Persons {
-		if g.persons, err = appendPerson(g.persons, p); err != nil {
+	g := &Guard{Paths: paths, depth: cmp.Or(c.Depth, DefaultDepth)}
+	for _, one := range c.Ways() {
+		w, err := newWay(one)
+		if err != nil {
 			return nil, err
 		}
+		g.moving = g.moving || w.moving
+		if w.anyone {
+			g.open = append(g.open, w)
+		} else {
+			g.certify = append(g.certify, w)
+		}
 	}
-	for _, name := range c.Groups {
-		if !postern.ValidName(name) {
-			return nil, postern.Errorf(postern.Invalid, "%q is not the name of a group", name)
-		}
-		g.groups = append(g.groups, name)
-	}
-	for _, source := range c.Rules {
-		r, err := CompileRule(source)
-		if err != nil {
-			return nil, ruleError(err)
-		}
-		if g.anyone && r.certified {
-			return nil, postern.Errorf(postern.Invalid, "a rule for anyone reads the request, not a certificate or a person: %s", r)
-		}
-		g.rules = append(g.rules, r)
-		g.moving = g.moving || r.Moving()
+	if g.Anyone() && c.Depth > 0 {
+		return nil, postern.Errorf(postern.Invalid, "a guard that asks for no certificate has no depth")
 	}
 	return g, nil
 }
@@ -117,9 +104,12 @@ func (g *Guard) Moving() bool { return g.moving }
 // which a directory and the index page that it serves share.
 func (g *Guard) ByPath() bool { return g.moving || len(g.Paths.patterns) > 0 }
 
-// Anyone reports whether the guard asks for no certificate. Then a Subject
-// needs its Request alone.
-func (g *Guard) Anyone() bool { return g.anyone }
+// Anyone reports whether no way asks for a certificate. Then a Subject needs its
+// Request alone.
+func (g *Guard) Anyone() bool { return len(g.certify) == 0 }
+
+// HasOpen reports whether a way asks for no certificate.
+func (g *Guard) HasOpen() bool { return len(g.open) > 0 }
 
 // Request is what a rule may read of a request.
 type Request struct {
@@ -184,70 +174,45 @@ func holdOwn(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {
 	return &Holder{p}, OK
 }
 
-// Decide reports whether the subject passes the guard, or why not.
+// Decide reports whether the subject passes the guard by any way, or why not.
 func (g *Guard) Decide(s *Subject) Reason {
 	switch {
-	case g.anyone && s != nil && s.Request != nil:
+	case s != nil && g.Open(s.Request):
+		return OK
+	case g.Anyone() && s != nil && s.Request != nil:
+		return RuleFailed
+	}
+	return g.DecideCertificate(s)
+}
+
+// Open reports whether the request passes by a way that asks for no certificate.
+func (g *Guard) Open(r *Request) bool {
+	if r == nil || len(g.open) == 0 {
+		return false
+	}
+	s := &Subject{Request: r}
+	return slices.ContainsFunc(g.open, func(w way) bool { return w.decide(s) == OK })
+}
+
+// DecideCertificate reports whether the subject passes by a way that asks for a
+// certificate, or why not: RuleFailed if the person is one whom a way names.
+func (g *Guard) DecideCertificate(s *Subject) Reason {
+	switch {
 	case s == nil || s.Verified == nil || s.Holder == nil || s.Request == nil || len(s.Verified.Facts) < 2:
 		return Unusable
 	case s.Verified.Depth() > g.depth:
 		return TooDeep
-	case !g.named(s):
-		return NotPerson
 	}
-	if !g.rulesHold(s) {
-		return RuleFailed
-	}
-	return OK
-}
-
-// rulesHold reports whether all rules hold, for each way in which servers may
-// read the path: what opens /public must not open /public/../secret.
-func (g *Guard) rulesHold(s *Subject) bool {
-	var readings Readings
-	if p := s.Request.Path; g.moving && !plain(p) {
-		readings.addShapes(p)
-	}
-	if readings.n < 2 {
-		return g.hold(s)
-	}
-	for _, p := range readings.all[:readings.n] {
-		request := *s.Request
-		request.Path = p
-		if !g.hold(&Subject{Verified: s.Verified, Holder: s.Holder, Request: &request}) {
-			return false
+	reason := NotPerson
+	for i := range g.certify {
+		switch g.certify[i].decide(s) {
+		case OK:
+			return OK
+		case RuleFailed:
+			reason = RuleFailed
 		}
 	}
-	return true
-}
-
-func (g *Guard) hold(s *Subject) bool {
-	return !slices.ContainsFunc(g.rules, func(r *Rule) bool { return !r.holds(s) })
-}
-
-// named reports whether the holder is one of the persons, or in one of the groups,
-// that the guard names. An address also matches a certificate of another CA
-// that names this address alone.
-func (g *Guard) named(s *Subject) bool {
-	if len(g.persons) == 0 && len(g.groups) == 0 {
-		return true
-	}
-	h := s.Holder
-	for _, group := range g.groups {
-		if slices.Contains(h.Groups, group) {
-			return true
-		}
-	}
-	for _, p := range g.persons {
-		if h.Name != "" && (p == h.Name || p == h.Email) {
-			return true
-		}
-	}
-	if s.Verified.Own {
-		return false
-	}
-	emails := s.Verified.Leaf().Emails()
-	return len(emails) == 1 && slices.Contains(g.persons, emails[0])
+	return reason
 }
 
 func tlsVersion(r *Request) string {

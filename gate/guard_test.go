@@ -94,7 +94,7 @@ func TestRules(t *testing.T) {
 		`person.groups[7] == "x"`: gate.RuleFailed,
 		`cert.subject.dn == "emailAddress=alice@example.com,CN=mallory,CN=alice,OU=night,OU=audit,O=Example"`: gate.OK,
 	} {
-		g, err := gate.New(gate.Config{Paths: []string{"/"}, Rules: []string{rule}})
+		g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{rule}}})
 		if err != nil {
 			t.Errorf("%s: %v", rule, err)
 			continue
@@ -237,7 +237,7 @@ func TestPersonsAndGroups(t *testing.T) {
 		{"one of two addresses", nobody, false, two, []string{"dan@example.com"}, nil, gate.NotPerson},
 		{"address imitated in a name", nobody, false, imitation, []string{"dan@example.com"}, nil, gate.NotPerson},
 	} {
-		g, err := gate.New(gate.Config{Paths: []string{"/"}, Persons: c.persons, Groups: c.groups})
+		g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Persons: c.persons, Groups: c.groups}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +287,7 @@ func FuzzReadCertificate(f *testing.F) {
 	})
 	f.Add(ca.cert.Raw)
 	f.Add(leaf.cert.Raw)
-	rule, err := gate.New(gate.Config{Paths: []string{"/"}, Rules: []string{`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`}})
+	rule, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`}}})
 	if err != nil {
 		f.Fatal(err)
 	}

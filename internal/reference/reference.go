@@ -28,6 +28,12 @@ www.example.com {
 		person dan@example.com
 		rule   ` + "`address.within(\"192.0.2.0/24\")`" + `
 	}
+	require /wiki* {
+		group editors
+		or anyone {
+			method GET HEAD
+		}
+	}
 }
 `
 
@@ -55,7 +61,8 @@ exactly one value. Say exists or all for any or all of them. The same is so of a
 values and of an extension's.`
 
 const rulesPaths = `Servers may read a path in several ways (/a/../b, /a;x, //a): a rule that reads it must hold for each of them.
-Case is kept: write (?i) in a pattern that refuses.`
+Case is kept: write (?i) in a pattern that refuses. In the same way it must hold for each method that the request
+names: its own, and that of X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override, and of _method in the query.`
 
 // Caddyfile returns postern-caddyfile(5).
 func Caddyfile() *manpage.Page {
