@@ -38,6 +38,7 @@ var commands = []struct{ hint, command string }{
 	{"list the probes", "postern trace probes"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
+	{"make a software token", "postern otp token new FILE"},
 }
 
 // hintOf returns what to do about an error, in commands where there are any.

@@ -1,16 +1,9 @@
 package main
 
 import (
-	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"time"
 
-	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -20,86 +13,6 @@ func newOTPToken(a *app) *cobra.Command {
 		newOTPTokenNew(a), newOTPTokenTouch(a), newOTPTokenPlug(a), newOTPTokenCSV(a))
 }
 
-// tokenFile is a software token as its file holds it.
-type tokenFile struct {
-	PublicID  string    `json:"public_id"`
-	PrivateID string    `json:"private_id"`
-	Key       string    `json:"key"`
-	Counter   uint16    `json:"counter"`
-	Use       uint8     `json:"use"`
-	Clock     uint32    `json:"clock"`
-	Powered   time.Time `json:"powered,omitzero"`
-}
-
-func encodeToken(t *otp.SoftToken) ([]byte, error) {
-	b, err := json.MarshalIndent(tokenFile{
-		PublicID: t.PublicID, PrivateID: hex.EncodeToString(t.Secret.PrivateID[:]), Key: hex.EncodeToString(t.Secret.Key[:]),
-		Counter: t.Counter, Use: t.Use, Clock: t.Clock, Powered: t.Powered,
-	}, "", "  ")
-	return append(b, '\n'), err
-}
-
-func decodeToken(b []byte) (*otp.SoftToken, error) {
-	var f tokenFile
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, err
-	}
-	t := &otp.SoftToken{PublicID: f.PublicID, Counter: f.Counter, Use: f.Use, Clock: f.Clock, Powered: f.Powered}
-	n, err1 := hex.Decode(t.Secret.PrivateID[:], []byte(f.PrivateID[:min(len(f.PrivateID), 12)]))
-	m, err2 := hex.Decode(t.Secret.Key[:], []byte(f.Key[:min(len(f.Key), 32)]))
-	if err1 != nil || err2 != nil || n != 6 || m != 16 || !otp.ValidPublicID(f.PublicID) {
-		return nil, errors.New("not a token")
-	}
-	return t, nil
-}
-
-// withToken changes the token in a file: while f works on it nobody else does,
-// and the file is durable before withToken returns. A token file that others
-// can read is refused.
-func withToken(path string, f func(*otp.SoftToken) error) error {
-	lock, err := lockToken(path)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	b, err := durable.ReadSecret(path)
-	if err != nil {
-		return err
-	}
-	t, err := decodeToken(b)
-	if err != nil {
-		return postern.Errorf(postern.Invalid, "%s is not a software token", path)
-	}
-	if err := f(t); err != nil {
-		return postern.Errorf(postern.Conflict, "%s: %w", path, err)
-	}
-	if b, err = encodeToken(t); err != nil {
-		return err
-	}
-	return durable.Replace(path, b, 0o600)
-}
-
-// lockToken opens the file and locks it. The file is replaced when it changes,
-// so a lock counts only on the file that is there.
-func lockToken(path string) (*os.File, error) {
-	for {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, postern.Errorf(postern.NotFound, "%w", err).WithHint("postern otp token new %s", path)
-		}
-		if err := system.Lock(f); err != nil {
-			f.Close()
-			return nil, err
-		}
-		held, err1 := f.Stat()
-		there, err2 := os.Stat(path)
-		if err1 == nil && err2 == nil && os.SameFile(held, there) {
-			return f, nil
-		}
-		f.Close()
-	}
-}
-
 func newOTPTokenNew(a *app) *cobra.Command {
 	var publicID string
 	cmd := &cobra.Command{
@@ -107,24 +20,14 @@ func newOTPTokenNew(a *app) *cobra.Command {
 		Short: "Make a software token",
 		Long: `Make a YubiKey in software: a file of mode 0600 with a fresh secret and the state
 that a key would hold. It is for tests and trials; a file can be copied, a key
-cannot.`,
+cannot. FILE.lock beside it lets one process at a time use the token.`,
 		Example: `  postern otp token new token.json
   postern otp token csv token.json | postern otp import --person alice -
   postern otp token touch token.json`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			t := otp.NewSoftToken()
-			if publicID != "" {
-				t.PublicID = publicID
-			}
-			if !otp.ValidPublicID(t.PublicID) {
-				return postern.Errorf(postern.Invalid, "%q is not a public ID", t.PublicID)
-			}
-			b, err := encodeToken(t)
+			t, err := client.NewToken(args[0], publicID)
 			if err != nil {
-				return err
-			}
-			if err := a.newSecretFile(args[0], b); err != nil {
 				return err
 			}
 			fmt.Fprintln(a.out, t.PublicID)
@@ -144,20 +47,7 @@ func newOTPTokenTouch(a *app) *cobra.Command {
 		Example: "  postern otp verify $(postern otp token touch token.json)",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if n < 1 || n > 1000 {
-				return postern.Errorf(postern.Invalid, "touch it 1 to 1000 times")
-			}
-			var codes []string
-			err := withToken(args[0], func(t *otp.SoftToken) error {
-				for range n {
-					c, err := t.Touch(time.Now())
-					if err != nil {
-						return err
-					}
-					codes = append(codes, c.Modhex())
-				}
-				return nil
-			})
+			codes, err := client.Touch(args[0], n)
 			if err != nil {
 				return err
 			}
@@ -179,7 +69,7 @@ func newOTPTokenPlug(a *app) *cobra.Command {
 		Example: "  postern otp token plug token.json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			return withToken(args[0], func(t *otp.SoftToken) error { return t.PowerUp(time.Now()) })
+			return client.PlugIn(args[0])
 		},
 	}
 }
@@ -192,13 +82,9 @@ func newOTPTokenCSV(a *app) *cobra.Command {
 		Example: "  postern otp token csv token.json | postern otp import --person alice -",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
-			b, err := durable.ReadSecret(args[0])
+			t, err := client.ReadToken(args[0])
 			if err != nil {
 				return err
-			}
-			t, err := decodeToken(b)
-			if err != nil {
-				return postern.Errorf(postern.Invalid, "%s is not a software token", args[0])
 			}
 			return otp.WriteKSM(a.out, []*otp.Key{{PublicID: t.PublicID, Secret: &t.Secret}})
 		},

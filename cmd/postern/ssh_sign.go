@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
@@ -64,7 +63,7 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	if (o.person == "") == (len(o.host) == 0) {
 		return postern.Errorf(postern.Invalid, "give either --person or --host")
 	}
-	key, err := readPublicKey(file)
+	key, err := client.ReadPublicKey(file)
 	if err != nil {
 		return err
 	}
@@ -86,7 +85,7 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 		return err
 	}
 	if o.out == "" {
-		o.out = certificateFile(file)
+		o.out = client.CertificateFile(file)
 	}
 	return a.writeText(o.out, line)
 }
@@ -118,21 +117,6 @@ func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, 
 	signed, err := server.SSHAuthority{Authority: authority}.SignUser(ctx, postern.Actor{}, c)
 	return signed.Line, err
 }
-
-func readPublicKey(file string) (ssh.PublicKey, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, postern.Errorf(postern.NotFound, "%w", err)
-	}
-	key, _, _, _, err := ssh.ParseAuthorizedKey(b)
-	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "%s holds no SSH public key", file).WithHint("give the .pub file; ssh-keygen -t ed25519 makes a key")
-	}
-	return key, nil
-}
-
-// certificateFile is where ssh looks for the certificate of a key.
-func certificateFile(public string) string { return strings.TrimSuffix(public, ".pub") + "-cert.pub" }
 
 // writeText writes a file, or standard output for "-" and "".
 func (a *app) writeText(path, text string) error {
@@ -214,7 +198,7 @@ func newSSHRevoke(a *app) *cobra.Command {
 			if serial, err := strconv.ParseUint(args[0], 10, 64); err == nil {
 				return authority.RevokeSSH(cmd.Context(), serial, postern.Actor{})
 			}
-			key, err := readPublicKey(args[0])
+			key, err := client.ReadPublicKey(args[0])
 			if err != nil {
 				return err
 			}

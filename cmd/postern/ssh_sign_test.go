@@ -19,6 +19,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/setup"
@@ -270,16 +271,17 @@ func TestSigningPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := loginClient(sshLoginOptions{ca: rig.root})
+	roots, err := client.ReadRoots(rig.root)
 	if err != nil {
 		t.Fatal(err)
 	}
+	browser := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	post := func(code, site string) (int, string) {
 		form := fmt.Sprintf("public_key=%s&person=alice&code=%s", strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"), code)
 		req, _ := http.NewRequest(http.MethodPost, rig.url+"/ssh/sign", strings.NewReader(form))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Sec-Fetch-Site", site)
-		resp, err := client.Do(req)
+		resp, err := browser.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,7 +300,7 @@ func TestSigningPage(t *testing.T) {
 		t.Errorf("another site's page: %d: %s", status, page)
 	}
 	for path, want := range map[string]string{"/ssh/sign": "<form", "/ssh/known_hosts": "@cert-authority", "/ssh/user_ca": "ecdsa"} {
-		resp, err := client.Get(rig.url + path)
+		resp, err := browser.Get(rig.url + path)
 		if err != nil {
 			t.Fatal(err)
 		}
