@@ -21,12 +21,13 @@ const setting = "portal"
 type lastPortal struct {
 	Config portal.Config
 	Mails  bool
+	Admins []string `json:",omitempty"`
 }
 
-// RememberPortal notes the configuration of a portal, and whether it sends mail,
-// for whoever makes links to it while it does not run.
-func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bool) error {
-	text, err := json.Marshal(lastPortal{Config: c, Mails: mails})
+// RememberPortal notes the configuration of a portal, whether it sends mail, and
+// the groups of its administrators, for commands that run without it.
+func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bool, admins []string) error {
+	text, err := json.Marshal(lastPortal{Config: c, Mails: mails, Admins: admins})
 	if err != nil {
 		return err
 	}
@@ -37,17 +38,32 @@ func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bo
 // NotFound (ErrNoPortal) if none ever did.
 func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.Links, error) {
 	s := store.NewPortal(db)
-	text, err := s.PortalSetting(ctx, setting)
+	last, err := rememberedPortal(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	if text == "" {
+	if last == nil {
 		return nil, postern.Errorf(postern.NotFound, "%w", ErrNoPortal).
 			WithHint("start the server, or issue the certificate here")
 	}
-	var last lastPortal
-	if err := json.Unmarshal([]byte(text), &last); err != nil {
+	return portal.NewLinks(last.Config, s, last.Mails, authority.PermitsMail)
+}
+
+// rememberedPortal returns what RememberPortal noted, or nil.
+func rememberedPortal(ctx context.Context, s store.Portal) (last *lastPortal, err error) {
+	text, err := s.PortalSetting(ctx, setting)
+	if err != nil || text == "" {
 		return nil, err
 	}
-	return portal.NewLinks(last.Config, s, last.Mails, authority.PermitsMail)
+	last = new(lastPortal)
+	return last, json.Unmarshal([]byte(text), last)
+}
+
+// administrators returns the groups of the administrators.
+func administrators(ctx context.Context, s store.Portal) ([]string, error) {
+	last, err := rememberedPortal(ctx, s)
+	if err != nil || last == nil || len(last.Admins) == 0 {
+		return []string{AdminGroup}, err
+	}
+	return last.Admins, nil
 }

@@ -114,8 +114,9 @@ func (c Change) apply(p *postern.Person) {
 	p.Groups = slices.DeleteFunc(p.Groups, func(g string) bool { return slices.Contains(c.Drop, g) })
 }
 
-// Change changes a person, and tells their old address by mail if that changes.
-// It returns what has changed in words, "" if nothing has.
+// Change changes a person, and notifies their old address by mail if that changes.
+// It returns what has changed in words, "" if nothing has. Denied
+// (portal.ErrLastAdministrator) if nobody would be an administrator.
 func (d Directory) Change(ctx context.Context, name string, c Change) (what string, err error) {
 	if c.Email != nil {
 		if err := d.permitsMail(*c.Email); err != nil {
@@ -130,7 +131,11 @@ func (d Directory) Change(ctx context.Context, name string, c Change) (what stri
 		return "", err
 	}
 	event := ByHand(postern.Event{Kind: postern.EventPersonChanged, Person: name})
-	return store.NewPortal(d.DB).ChangePerson(ctx, postern.Actor{}, name, c.apply, event, mail)
+	pages := Pages{Portal: store.NewPortal(d.DB)}
+	if pages.Admins, err = administrators(ctx, pages.Portal); err != nil {
+		return "", err
+	}
+	return pages.ChangePerson(ctx, postern.Actor{}, name, c.apply, event, mail)
 }
 
 // permitsMail fails for an address with which no certificate can be issued here.

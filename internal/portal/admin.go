@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -215,7 +216,10 @@ func (p *Portal) changePerson(r *request, who postern.Person) error {
 			who.Email, who.FullName, who.Groups = want.Email, want.FullName, want.Groups
 		})
 	}
-	if err != nil && postern.CodeOf(err) == postern.Conflict {
+	switch {
+	case errors.Is(err, ErrLastAdministrator):
+		err = wrong("groups", "%s is the last administrator. Add somebody else to that group first.", who.Name)
+	case postern.CodeOf(err) == postern.Conflict:
 		err = beside("email", err)
 	}
 	if fe, ok := asForm(err); ok {

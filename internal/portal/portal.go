@@ -79,6 +79,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// ErrLastAdministrator says that a change would leave no administrator.
+var ErrLastAdministrator = errors.New("the last administrator stays one")
+
 // People is where persons are kept.
 //
 // An event that goes with a change is appended in the same transaction. A method
@@ -93,7 +96,8 @@ type People interface {
 	// in words what has changed, which is the event's Reason; "" and no event if
 	// nothing has. With the address it changes who links go to: unused ones that
 	// went to the old address are void, and mail's message is queued. Conflict if
-	// somebody else has the address. Both functions may be called again.
+	// somebody else has the address, ErrLastAdministrator if nobody would be left.
+	// Both functions may be called again.
 	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
 	SetPersonStatus(ctx context.Context, by postern.Actor, name string, s postern.PersonStatus, e postern.Event) error
 	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound

@@ -171,7 +171,7 @@ func (s *server) writeSample(first *Sample) error {
 // certificate for them. A run that was cut short is finished by the next.
 func (f *Sample) enrol(ctx context.Context, s *server) error {
 	err := s.state.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := tx.AddPerson(ctx, postern.Person{Name: f.Person, Groups: []string{adminGroup}}); err != nil {
+		if err := tx.AddPerson(ctx, postern.Person{Name: f.Person, Groups: []string{people.AdminGroup}}); err != nil {
 			return err
 		}
 		return tx.Append(ctx, people.ByHand(postern.Event{Kind: postern.EventPersonAdded, Person: f.Person}))

@@ -70,6 +70,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	dan.get("/").says(t, 403, "an administrator has suspended you")
 	status(postern.PersonActive)
 	dan.until("/certificates", 200)
+	must(t, commands.Add(t.Context(), postern.Person{Name: "boss", Groups: []string{"admin"}}))
 	change(people.Change{Add: []string{"admin"}})
 	dan.until("/admin", 200)
 	elsewhere := "dan@example.org"

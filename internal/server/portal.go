@@ -28,6 +28,7 @@ type portalOptions struct {
 	// person may see the administrators' pages.
 	Identify func(*http.Request) (person, serial string, ok bool)
 	Admin    func(*http.Request) bool
+	Admins   []string // the groups of administrators; none are those of people.AdminGroup
 	// Suspended reports whether a request comes from somebody whom Identify would
 	// name, were they not suspended; nil: never.
 	Suspended func(*http.Request) bool
@@ -40,13 +41,16 @@ type portalOptions struct {
 // word of its configuration for commands that make links. The caller serves
 // it, and calls Run.
 func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptions) (*portal.Portal, error) {
+	if len(o.Admins) == 0 {
+		o.Admins = []string{people.AdminGroup}
+	}
 	s := store.NewPortal(db)
 	prober, err := reach.New(o.Reach)
 	if err != nil {
 		return nil, err
 	}
 	deps := portal.Deps{
-		Store: s, People: s, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
+		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
@@ -63,7 +67,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	if err != nil {
 		return nil, err
 	}
-	return p, people.RememberPortal(ctx, db, p.Config, o.Mail != "")
+	return p, people.RememberPortal(ctx, db, p.Config, o.Mail != "", o.Admins)
 }
 
 func portalHost(url string) string {

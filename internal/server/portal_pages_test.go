@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 )
@@ -252,4 +254,37 @@ func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	d.makes("browser")
 	b.Import(d.saves(`[data-p12]`), passphrase)
 	return openTab(t, b, true)
+}
+
+// TestTheLastAdministratorStaysOne has an administrator leave the group, by a
+// command and by the pages: refused until there is another who is active.
+func TestTheLastAdministratorStaysOne(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss := rig.enrolled(t, "boss", "admin")
+	rig.person(t, "second", "admin")
+	if _, err := rig.people().SetStatus(t.Context(), "second", postern.PersonSuspended); err != nil {
+		t.Fatal(err)
+	}
+	groups := func() string {
+		who, err := rig.db.Person(t.Context(), "boss")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(who.Groups, " ")
+	}
+	_, err := rig.people().Change(t.Context(), "boss", people.Change{Drop: []string{"admin"}})
+	if !errors.Is(err, portal.ErrLastAdministrator) || postern.HintOf(err) == "" || groups() != "admin" {
+		t.Errorf("by a command: %v; %s", err, groups())
+	}
+	boss.post("/admin/people/boss/change", "email", "boss@example.com", "groups", "ops").says(t, 400, "boss is the last administrator")
+	if got := groups(); got != "admin" {
+		t.Errorf("by a page: %s", got)
+	}
+	if _, err := rig.people().SetStatus(t.Context(), "second", postern.PersonActive); err != nil {
+		t.Fatal(err)
+	}
+	boss.post("/admin/people/boss/change", "email", "boss@example.com", "groups", "ops").says(t, 303, "")
+	if got := groups(); got != "ops" {
+		t.Errorf("with another administrator: %s", got)
+	}
 }

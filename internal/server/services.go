@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/relay"
@@ -55,15 +56,11 @@ func newServices(s *server) (*services, error) {
 	return h, nil
 }
 
-// adminGroup is the group of those who may do everything, unless the
-// configuration names others.
-const adminGroup = "admin"
-
 // admins returns the groups of administrators: of those who see their pages in
 // the portal, and sign over HTTP.
 func admins(o front.App) []string {
 	if o.Portal == nil || len(o.Portal.Admins) == 0 {
-		return []string{adminGroup}
+		return []string{people.AdminGroup}
 	}
 	return o.Portal.Admins
 }
@@ -180,7 +177,7 @@ func (h *services) newPortal(ctx context.Context, o front.App, look reach.Config
 	}
 	groups := admins(o)
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{
-		Config: c, Reach: look, Mail: o.Mail, Address: front.Address,
+		Config: c, Reach: look, Mail: o.Mail, Admins: groups, Address: front.Address,
 		Keyring: portalKeyring{h.state, h.oneTime.Keys, h.oneTime.Checker, h.authority},
 		Log:     h.log.With(slog.String(postern.LogKind, "portal")),
 		Identify: func(r *http.Request) (string, string, bool) {

@@ -41,7 +41,10 @@ func (s Portal) AddPerson(ctx context.Context, by postern.Actor, p postern.Perso
 }
 
 // ChangePerson changes a person and appends the event, if anything has changed.
-func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
+// Check sees the person before and after, in the transaction; its error undoes
+// the change.
+func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
+	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
 	err = s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		old, err := tx.Person(ctx, name)
 		if err != nil {
@@ -58,6 +61,9 @@ func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string,
 		}
 		if what = portal.Changes(old, next); what == "" {
 			return nil
+		}
+		if err := check(ctx, tx, old, next); err != nil {
+			return err
 		}
 		if old.Email != "" && old.Email != next.Email {
 			if err := tx.dropLinks(ctx, name, old.Email); err != nil {
