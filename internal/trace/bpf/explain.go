@@ -73,7 +73,7 @@ func (h host) has(c int) bool {
 	return h.caps&(1<<c) != 0
 }
 
-// Preflight tells what is missing before anything is tried, or nil.
+// Preflight returns an error that names what this host lacks for tracing, or nil.
 func Preflight() error {
 	if err := thisHost().missing(); err != nil {
 		return err

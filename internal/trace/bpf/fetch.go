@@ -74,7 +74,7 @@ func (s Site) messages() int {
 func (s Site) fetch() asm.Instructions {
 	var code asm.Instructions
 	for i, a := range s.Args[:min(len(s.Args), usdt.MaxArgs)] {
-		if i == 1 && s.tellsMessage() {
+		if i == 1 && s.pointsToMessage() {
 			code = append(code, lengthAndMessage(a)...)
 		} else {
 			code = append(code, argument(a)...)

@@ -39,7 +39,7 @@ enum capture {
 // Where the pointer to an RPC message's bytes is.
 enum where {
 	NOWHERE, // not known: header only
-	GIVEN,   // the arguments tell: fetch returns it
+	GIVEN,   // in the arguments: fetch returns it
 	SEARCH,  // not known yet: try registers, from next on, until one fits
 	FOUND,   // at base register + disp
 };
@@ -123,8 +123,8 @@ struct {
 
 #define MANY_THREADS 1024 // a power of two
 
-// Which threads the reader has been told of, and in which second: of several
-// with the same place here, the last.
+// Which threads were introduced to the reader, and in which second: of several
+// with the same index here, the last.
 struct {
 	__uint(type, MAP_ARRAY);
 	__uint(max_entries, MANY_THREADS);
@@ -167,7 +167,7 @@ struct {
 } lost SEC(".maps");
 
 __u64 lost_total = 0;   // all losses
-__u64 lost_nowhere = 0; // those that the map above had no room for
+__u64 lost_nowhere = 0; // those that did not fit into the map above
 __u64 wakeups = 0;      // how often the reader was woken
 __u64 last_query = 0;   // when the ring's filling was last looked at
 
@@ -187,7 +187,7 @@ volatile const struct {
 } at = {};
 
 // fetch reads the arguments of a site, and returns the pointer to the message's
-// bytes where the arguments tell it, else 0. This is only its place: each file's
+// bytes if an argument is one, else 0. This is only its place: each file's
 // programs get one of their own, which fetch.go writes from the probes' notes.
 static __attribute__((noinline)) __u64 fetch(const void *ctx, struct args *out, __u64 site)
 {
@@ -229,7 +229,7 @@ static __always_inline void count_loss(__u32 pid, __u32 site)
 }
 
 // header reports whether the bytes at p begin with the length word and header
-// that the probe's arguments tell of.
+// that the probe's arguments describe.
 static __always_inline int is_message(const void *p, const struct args *args)
 {
 	__u32 h[7];
@@ -299,7 +299,7 @@ static __always_inline __u32 load32(__u64 p, __u32 offset)
 	return v;
 }
 
-// peer reads what SO_PEERCRED would tell of a descriptor of the current process,
+// peer reads what SO_PEERCRED returns for a descriptor of the current process,
 // at the moment of the probe: later it may be closed.
 static __always_inline __u64 peer(__u32 fd)
 {
@@ -319,7 +319,7 @@ static __always_inline __u64 peer(__u32 fd)
 	return (__u64)load32(cred, at.cred_uid) << 32 | load32(pid, at.pid_nr);
 }
 
-// introduce tells the reader who this thread is, and returns how the event that
+// introduce sends the reader this thread's name, and returns how the event that
 // follows is handed over: a process that speaks for the first time in a second may
 // be gone soon.
 static __attribute__((noinline)) __u64 introduce(const struct record *r)
@@ -372,7 +372,7 @@ static __always_inline __u64 wake(const struct record *r, __u8 urgent)
 	return flags;
 }
 
-// A record with room for so many bytes behind it. The verifier wants each size
+// A record with space for so many bytes after it. The verifier wants each size
 // to be a constant.
 #define ROOM(n)                         \
 	struct {                        \
@@ -625,7 +625,7 @@ static __always_inline int hit(void *ctx)
 	return rpc(&r, s, ctx, given, flags);
 }
 
-// returned tells that the function which holds a dispatch probe has returned.
+// returned reports that the function which contains a dispatch probe has returned.
 static __always_inline int returned(void *ctx)
 {
 	struct record r = {};

@@ -68,7 +68,7 @@ func (r *Record) Text(i int) (s string, cut bool) {
 	return string(b), len(b) >= stringSlot-1
 }
 
-// Thread returns what an IsThread record tells: the thread's name and its
+// Thread returns the contents of an IsThread record: the thread's name and its
 // effective user.
 func (r *Record) Thread() (comm string, uid int) {
 	b, _, _ := bytes.Cut(r.Data, []byte{0})

@@ -26,7 +26,7 @@ type ring struct {
 	data     []byte
 	mask     uint64
 	at       uint64 // position of the next record
-	freed    uint64 // what the kernel was told
+	freed    uint64 // the consumer position that was written for the kernel
 	end      uint64 // the kernel's position when last looked at
 }
 
@@ -95,7 +95,7 @@ func (r *ring) next() []byte {
 	}
 }
 
-// free tells the kernel how far it may write.
+// free writes the consumer position, up to which the kernel may overwrite.
 func (r *ring) free() {
 	if r.freed != r.at {
 		r.freed = r.at

@@ -102,12 +102,12 @@ func withoutRefs(k event.Kind, args []usdt.Arg) []usdt.Arg {
 }
 
 // Searched reports whether the kernel searches for the site's messages from the
-// start, because its arguments do not tell where they are.
-func (s Site) Searched() bool { return s.Capture == Message && !s.tellsMessage() }
+// start, because no argument is a pointer to them.
+func (s Site) Searched() bool { return s.Capture == Message && !s.pointsToMessage() }
 
-// tellsMessage reports whether the site's arguments tell where its messages are:
-// the length is read from the struct that holds the pointer, too.
-func (s Site) tellsMessage() bool {
+// pointsToMessage reports whether an argument of the site points to its messages:
+// the length is read from the struct that contains the pointer, too.
+func (s Site) pointsToMessage() bool {
 	if s.Capture != Message {
 		return false
 	}
@@ -143,7 +143,7 @@ func (s Site) kernel() probeSite {
 	}
 	if s.Capture == Message {
 		k.Where = whereSearch
-		if s.tellsMessage() {
+		if s.pointsToMessage() {
 			k.Where = whereGiven
 		}
 	}

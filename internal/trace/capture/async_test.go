@@ -15,7 +15,7 @@ type slowSink struct {
 	idles  int
 }
 
-var errSink = errors.New("no room")
+var errSink = errors.New("the sink is full")
 
 func (s *slowSink) Event(e *event.Event) error {
 	<-s.gate

@@ -28,7 +28,7 @@ func (w What) has(k event.Kind) bool {
 	case k >= event.HandleAdd && k <= event.PollRun:
 		return w&Loop != 0
 	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef || k == event.MonitorUnref:
-		return false // the messages themselves tell more
+		return false // the messages themselves contain more
 	case k >= event.MonitorNew && k <= event.MonitorSendFD:
 		return w&Monitor != 0
 	}
@@ -46,7 +46,7 @@ type Config struct {
 	Stacked func(*event.Event)
 	Filter  correlate.Filter
 	Tree    bool // keep monitor messages of calls back: the call's reply carries them
-	// Queue tells of each call how long it waited for a worker and how long that
+	// Queue measures how long each call waited for a worker and how long the worker
 	// took: one more probe for each call.
 	Queue bool
 
@@ -54,8 +54,8 @@ type Config struct {
 
 	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
-	// Record is given every event before it is joined and filtered, and is not told
-	// of Idle; nil for none.
+	// Record gets every event before it is joined and filtered. Its Idle is not
+	// called. nil for none.
 	Record event.Sink
 }
 

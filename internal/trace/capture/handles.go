@@ -13,8 +13,8 @@ import (
 const callbackInHandle = 24
 
 // withHandle has a dispatch's event carry, as one more argument, the handle's watch
-// and descriptor: of a handle that is older than the tracer no other probe tells the
-// descriptor. The probe's callback and opaque are read from the handle, where the
+// and descriptor: no other probe has the descriptor of a handle that is older than the
+// tracer. The probe's callback and opaque are read from the handle, where the
 // compiler left them there.
 func withHandle(s *bpf.Site) {
 	if s.Kind != event.HandleDispatch || len(s.Args) != 4 {
@@ -42,7 +42,7 @@ func takeHandle(e *event.Event) (fd int, ok bool) {
 	return fd, uint32(handle) == uint32(e.Arg(0)) && fd >= 0
 }
 
-// handle tells what the descriptor of an event-loop handle is.
+// handle sets what the descriptor of an event-loop handle is used for.
 func (d *peers) handle(e *event.Event) {
 	at := e.Pointer(0)
 	fd, older := takeHandle(e)

@@ -73,7 +73,7 @@ type finder struct {
 
 // scan remembers a process that was looked at.
 type scan struct {
-	start string // start time: tells a reused pid
+	start string // start time: another one means that the PID was reused
 	next  time.Time
 	wait  time.Duration
 }

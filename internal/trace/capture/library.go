@@ -22,7 +22,7 @@ type Library struct {
 	id      fileID
 }
 
-// fileID tells files apart, also one that took the inode of another.
+// fileID identifies a file, also one that reuses the inode of another.
 type fileID struct {
 	dev, ino uint64
 	size     int64

@@ -17,8 +17,8 @@ import (
 
 // peers finds out who is at the other end of the daemons' connections, what
 // file descriptors are, and which virtual machine a monitor belongs to: from the
-// events themselves and from the living processes. What it finds is set on the
-// events, so that nobody behind it has to ask the host.
+// events themselves and from the running processes. What it finds is set on the
+// events, so that later stages need not read /proc.
 type peers struct {
 	sockets  map[event.Pointer]socket
 	conns    map[event.Pointer]*connection
@@ -96,7 +96,7 @@ func (d *peers) see(e *event.Event) {
 		delete(d.sockets, at)
 	case k == event.ClientNew:
 		if d.process(e.PID, true) == nil {
-			d.remember(e.PID, &process{uid: -1, command: e.Comm}) // gone already: the kernel told its name
+			d.remember(e.PID, &process{uid: -1, command: e.Comm}) // gone already: the kernel recorded its name
 		}
 		s := d.sockets[e.Pointer(1)]
 		d.connect(at, &event.Peer{UID: -1, Local: s.local, Remote: s.remote}).done = true
@@ -306,7 +306,7 @@ func (d *peers) authenticated(e *event.Event) {
 
 const authSASL = 1 // REMOTE_AUTH_SASL in src/remote/remote_protocol.x
 
-// monitor tells which virtual machine a monitor belongs to: by its socket's
+// monitor sets which virtual machine a monitor belongs to: by its socket's
 // path, else by the name of the thread that serves it.
 func (d *peers) monitor(e *event.Event) {
 	at := e.Pointer(0)

@@ -33,8 +33,8 @@ func versions(t *testing.T, l *posterntest.Libvirtd, n int) {
 func isVersion(e *event.Event) bool { return e.Kind.RPC() && e.Proc == posterntest.ProcLibVersion }
 
 // TestLossIsCountedExactly stops the reader while the daemon works: what does
-// not fit into the buffer is lost, and told of where it happened, to the last
-// message.
+// not fit into the buffer is lost, and every lost message is reported where it was
+// lost.
 func TestLossIsCountedExactly(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	defer posterntest.TraceAlone(t)()
@@ -88,12 +88,12 @@ func TestLossIsCountedExactly(t *testing.T) {
 	for _, loss := range s.Summary().Losses {
 		sum += loss.Lost
 	}
-	told := uint64(0)
+	reported := uint64(0)
 	for _, n := range lost {
-		told += n
+		reported += n
 	}
-	if sum != told {
-		t.Errorf("the summary has %d lost, the trace %d", sum, told)
+	if sum != reported {
+		t.Errorf("the summary has %d lost, the trace %d", sum, reported)
 	}
 }
 

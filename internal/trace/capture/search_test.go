@@ -12,8 +12,8 @@ import (
 	"github.com/postern-project/postern/internal/trace/usdt"
 )
 
-// attachMessages attaches the daemon's message probes after change has had its
-// way with what the kernel is told.
+// attachMessages attaches the daemon's message probes after change has changed their
+// sites.
 func attachMessages(t *testing.T, l *posterntest.Libvirtd, change func(*bpf.Site)) *source {
 	t.Helper()
 	k, err := bpf.Load(bpf.Config{PIDs: []int{l.PID}})
@@ -65,7 +65,7 @@ func rest(t *testing.T, s *source) (messages, payloads int, warnings []string) {
 }
 
 // TestMessageIsSearchedFor lets the kernel search for the messages, as in a
-// build whose probes do not tell where they are.
+// build whose probes have no argument that points to them.
 func TestMessageIsSearchedFor(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	defer posterntest.TraceAlone(t)()

@@ -28,8 +28,8 @@ func (c Config) checkKernel() error { return c.kernel().Validate() }
 // events between two looks at the buffer.
 const stackBuffer = 64 << 20
 
-// kernel is what the kernel is told. It leaves out what would break the matching
-// of calls and replies: a filter on status never drops a call.
+// kernel returns the configuration of the kernel's filter. It leaves out what would
+// break the matching of calls and replies: a filter on status never drops a call.
 func (c Config) kernel() bpf.Config {
 	k := bpf.Config{Buffer: c.Buffer, Payload: c.Payload, PIDs: c.Filter.PIDs, OneByOne: c.oneByOne}
 	if c.Stack && c.Buffer == 0 {
@@ -43,7 +43,7 @@ func (c Config) kernel() bpf.Config {
 		for p := range f.Procedures {
 			k.Procedures = append(k.Procedures, p)
 		}
-		k.Procedures = append(k.Procedures, libvirt.SetIdentity) // tells who calls
+		k.Procedures = append(k.Procedures, libvirt.SetIdentity) // names the client of a proxy
 	}
 	if k.Types = c.Filter.Types; k.Types&replies != 0 {
 		k.Types |= calls
@@ -76,7 +76,7 @@ type Session struct {
 	ended    mailbox[int] // processes that are no more
 }
 
-// mailbox holds what is found in the background, for the reader to tell.
+// mailbox has what the background found, for the reader to report.
 type mailbox[T any] struct {
 	mu   sync.Mutex
 	list []T
@@ -96,14 +96,14 @@ func (m *mailbox[T]) take() []T {
 	return list
 }
 
-// problems are what went wrong while attaching, each told once.
+// problems are errors while attaching, each reported once.
 type problems struct {
 	mailbox[error]
-	told sync.Map // of their texts
+	reported sync.Map // texts
 }
 
 func (p *problems) add(err error) {
-	if _, told := p.told.LoadOrStore(err.Error(), true); !told {
+	if _, reported := p.reported.LoadOrStore(err.Error(), true); !reported {
 		p.mailbox.add(err)
 	}
 }
@@ -176,8 +176,8 @@ func (s *Session) attach(l *Library, f *os.File) {
 // worker is the function that a daemon's thread enters when it takes up a call.
 const worker = "virNetServerProgramDispatch"
 
-// extras attaches what no probe tells: when a call is taken up, and when a
-// dispatch ends.
+// extras attaches probes where libvirt has none: when a worker begins a call, and when
+// a dispatch ends.
 func (s *Session) extras(l *Library, f *os.File, path string) error {
 	file, err := usdt.Open(f)
 	if err != nil {

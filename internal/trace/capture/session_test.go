@@ -90,7 +90,7 @@ func TestUnixClientIsKnown(t *testing.T) {
 	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
 		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(), "dominfo", "vm1")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("virsh as nobody: %v: %s", err, out)
+			t.Errorf("virsh as user 65534: %v: %s", err, out)
 		}
 		pid = cmd.Process.Pid
 	})

@@ -22,7 +22,7 @@ type source struct {
 	names  map[uint32]name      // by thread
 	stacks map[uint32]stackCopy // by thread: waits for its event
 	lost   uint32               // what the last record said
-	counts map[bpf.Loss]uint64  // losses already told, keyed with Lost 0
+	counts map[bpf.Loss]uint64  // losses already reported, keyed with Lost 0
 	record bpf.Record
 	ev     event.Event
 	args   [16]uint64
@@ -203,8 +203,8 @@ func (s *source) text(st *siteState) {
 		if st.Capture == bpf.Text {
 			var whole bool
 			data, _, whole = bytes.Cut(data, []byte{0})
-			// A string that filled its room ends where the room does.
-			e.Cut = !whole && len(r.Data) > 0 || isRoom(len(r.Data))
+			// A string that fills its slot was cut at the slot's end.
+			e.Cut = !whole && len(r.Data) > 0 || fillsSlot(len(r.Data))
 		} else {
 			e.Cut = uint64(len(data)) < e.Arg(st.Texts[1])
 		}
@@ -212,9 +212,9 @@ func (s *source) text(st *siteState) {
 	}
 }
 
-// isRoom reports whether a text of n bytes, its end included, took all that the
+// fillsSlot reports whether a text of n bytes, its end included, filled the slot that the
 // kernel had set aside for the longest texts.
-func isRoom(n int) bool { return n == 16<<10 || n == 64<<10 }
+func fillsSlot(n int) bool { return n == 16<<10 || n == 64<<10 }
 
 // message sets the header and, if the copied bytes begin with that very header,
 // the payload.
@@ -275,7 +275,7 @@ func (s *source) warn(text string) {
 }
 
 // reportLosses queues a notice for every process and probe that lost more than was
-// told before.
+// reported before.
 func (s *source) reportLosses() {
 	losses, err := s.kernel.Losses()
 	if err != nil {
@@ -297,8 +297,8 @@ func (s *source) reportLosses() {
 	}
 }
 
-// nameThread notes who a thread is: the kernel tells it before the thread's first event
-// in a second.
+// nameThread notes a thread's name and user, which the BPF program sends before the
+// thread's first event in a second.
 func (s *source) nameThread() {
 	comm, uid := s.record.Thread()
 	n, ok := s.names[s.record.TID]

@@ -38,7 +38,7 @@ type side struct {
 	server bool
 	addr   socketPair
 	other  *side
-	client *event.Peer // who a proxy has said that it calls for; nil for nobody
+	client *event.Peer // the client that a proxy has named; nil for none
 	calls  map[callKey]*call
 }
 
@@ -54,8 +54,8 @@ type call struct {
 	clientTx, serverRx, serverTx uint64
 	first                        event.Event   // the call as the daemon saw it, else as the client did
 	place                        *list.Element // in joiner.running
-	dropped                      bool          // nobody waits for its answer
-	heldClient, heldServer       *event.Event  // the call itself, while it is not decided whether to show it
+	dropped                      bool          // no answer is expected
+	withheldClient, withheldServer       *event.Event  // the call itself, while it is not decided whether to show it
 }
 
 // thread is what a thread of a daemon does.
@@ -379,7 +379,7 @@ func (j *joiner) monitor(e *event.Event) *monitorState {
 }
 
 // answer matches a reply to its command by the id, or, when the reply's end was
-// cut away, by the order: a monitor has one command in flight.
+// cut, by the order: a monitor has one command in flight.
 func (j *joiner) answer(e *event.Event) {
 	m := j.monitor(e)
 	id := string(qmp.TailID([]byte(e.Text(1))))
@@ -404,7 +404,7 @@ func shorten(s string) string {
 	return strings.Clone(s)
 }
 
-// dispatched gives the end of a dispatch what its beginning told.
+// dispatched copies what the beginning of a dispatch contains to its end.
 func (j *joiner) dispatched(e *event.Event) {
 	t := j.thread(e.TID)
 	d := &t.dispatch

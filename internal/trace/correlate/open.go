@@ -9,7 +9,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
-// noted keeps of a call's event what a later notice of the call tells again.
+// noted keeps what a later notice of the call repeats.
 func (c *call) noted(e *event.Event) {
 	c.first = *e
 	n := &c.first
@@ -23,7 +23,7 @@ func (c *call) noted(e *event.Event) {
 // open reports whether no answer has been seen.
 func (c *call) open() bool { return c.End == 0 && !c.dropped }
 
-// notice returns an event that tells of an open call at a moment.
+// notice returns an event that reports an open call at a moment.
 func (p *Pipeline) notice(k event.Kind, c *call, mono uint64) event.Event {
 	e := c.first
 	e.Kind, e.Mono, e.Wall = k, mono, p.wall(mono)

@@ -23,9 +23,9 @@ func conversation() []*event.Event {
 	}
 }
 
-// told runs events through a pipeline and returns what it says, as kind, age in
+// notices runs events through a pipeline and returns its output, as kind, age in
 // milliseconds, process and serial number.
-func told(t *testing.T, f Filter, events []*event.Event, end int) []string {
+func notices(t *testing.T, f Filter, events []*event.Event, end int) []string {
 	t.Helper()
 	c := &tracetest.Collector{}
 	p := New(f, false)
@@ -83,21 +83,21 @@ func TestCallsWithoutAnAnswer(t *testing.T) {
 			if c.last != nil {
 				events = append(events, c.last)
 			}
-			if got := told(t, c.filter, events, 5000); !slices.Equal(got, c.want) {
+			if got := notices(t, c.filter, events, 5000); !slices.Equal(got, c.want) {
 				t.Errorf("%q\nwant %q", got, c.want)
 			}
 		})
 	}
 }
 
-// TestManyCallsWithoutAnAnswer: what is remembered is bounded, and what is forgotten
-// is told.
+// TestManyCallsWithoutAnAnswer: the number of open calls that are remembered is bounded,
+// and those that are forgotten are reported.
 func TestManyCallsWithoutAnAnswer(t *testing.T) {
 	var events []*event.Event
 	for i := range uint32(3 * maxCalls) {
 		events = append(events, tracetest.Message(int(i), event.ServerRx, getInfo, 0, 0, i, nil))
 	}
-	if got := told(t, Filter{}, events, 5000); len(got) != 3*maxCalls {
+	if got := notices(t, Filter{}, events, 5000); len(got) != 3*maxCalls {
 		t.Errorf("%d calls of %d", len(got), 3*maxCalls)
 	}
 }

@@ -1,6 +1,6 @@
-// Package correlate joins the events of probes to what they tell together: calls to
-// replies on both sides of a connection, monitor commands to answers and to the call
-// that they were sent for, dispatches to their ends. It filters by what was joined.
+// Package correlate pairs the events of probes: calls with replies on both sides of a
+// connection, monitor commands with answers and with the call that they were sent for,
+// dispatches with their ends. It filters by what was paired.
 // It knows nothing of how events came: live, or from a recording.
 package correlate
 
@@ -74,23 +74,23 @@ func (c *call) hold(e *event.Event) {
 	h.Payload = bytes.Clone(e.Payload[:min(len(e.Payload), maxCallArgs)])
 	h.Cut = h.Cut || len(h.Payload) < len(e.Payload)
 	if e.Kind.Server() {
-		c.heldServer = &h
+		c.withheldServer = &h
 	} else {
-		c.heldClient = &h
+		c.withheldClient = &h
 	}
 }
 
-// release returns the held call of the reply's side.
+// release returns the withheld call of the reply's side.
 func (c *call) release(reply *event.Event) *event.Event {
 	if !libvirt.Type(reply.Type).IsReply() {
 		return nil
 	}
-	held := &c.heldClient
+	withheld := &c.withheldClient
 	if reply.Kind.Server() {
-		held = &c.heldServer
+		withheld = &c.withheldServer
 	}
-	h := *held
-	*held = nil
+	h := *withheld
+	*withheld = nil
 	return h
 }
 
@@ -133,7 +133,7 @@ func (p *Pipeline) domain(e *event.Event) string {
 }
 
 // Stalled returns a sentence for each dispatch that has been running for longer
-// than Filter.Slow and was not told of before.
+// than Filter.Slow and was not reported before.
 func (p *Pipeline) Stalled(now uint64) []string {
 	if p.filter.Slow == 0 {
 		return nil

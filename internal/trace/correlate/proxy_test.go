@@ -38,8 +38,8 @@ func proxied(proxyUID int, status uint32) []*event.Event {
 	}
 }
 
-// TestProxyNamesTheClient: the daemon's own user is believed once the daemon has
-// accepted it, and nobody else.
+// TestProxyNamesTheClient: only the daemon's own user is trusted, and only once the
+// daemon has accepted it.
 func TestProxyNamesTheClient(t *testing.T) {
 	for name, c := range map[string]struct {
 		uid      int
@@ -48,7 +48,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 	}{
 		"the daemon's own user": {0, 0, true},
 		"another user":          {1000, 0, false},
-		"nobody known":          {-1, 0, false},
+		"no known user":         {-1, 0, false},
 		"refused by the daemon": {0, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,8 +5,8 @@ package event
 
 import "time"
 
-// Kind says what an event tells of. It follows from the probe's name: old and
-// new names of one thing share a kind.
+// Kind is the kind of an event. It follows from the probe's name: old and new names
+// of one probe share a kind.
 type Kind uint8
 
 // The kinds. The comments give the probe.
@@ -78,15 +78,15 @@ const (
 	ObjectUnref   // object_unref
 	ObjectDispose // object_dispose
 
-	// Gone tells that a daemon (Comm, PID) that was watched is no more. No probe
-	// fires for it.
+	// Gone reports that a daemon (Comm, PID) that was traced has ended. No probe fires
+	// for it.
 	Gone
 	// Warning carries one sentence in Strings[0]. No probe fires for it.
 	Warning
-	// Lost tells that Args[0] hits of Probe in process PID were lost since the
-	// last such event, between the event before this and the one behind it.
+	// Lost reports that Args[0] hits of Probe in process PID were lost since the last
+	// such event, between the event before it and the one after it.
 	Lost
-	// HandleDone and TimeoutDone tell that the dispatch which this thread
+	// HandleDone and TimeoutDone report that the dispatch which this thread
 	// announced last has returned: Args[0] is its watch or timer, Took how long
 	// it ran, FD what the handle was for.
 	HandleDone
@@ -106,7 +106,7 @@ func (k Kind) Server() bool {
 	return k == ServerRx || k == ServerTx || k == ServerNew || k == ServerFree || k >= AuthAllow && k <= AuthFail
 }
 
-// Notice reports whether k tells of a call without an answer.
+// Notice reports whether events of kind k report a call without an answer.
 func (k Kind) Notice() bool { return k >= CallSlow && k <= CallUnanswered }
 
 // Rx reports whether k is a message that was read.
@@ -168,7 +168,7 @@ type Event struct {
 	Peer *Peer // the other end: the client's, of a server event; the daemon's, of a client event
 	Call *Call // of RPC calls and replies: the pair
 	// Cause is the RPC call that a monitor message was sent for. It is known
-	// only when the call's reply is queued, so only on events that were held.
+	// only when the call's reply is queued, so only on events that were withheld.
 	Cause  *Call
 	Worker bool          // of a monitor reply: a daemon's worker thread sent the command
 	Domain string        // name of the virtual machine of a monitor event, where known
@@ -239,7 +239,7 @@ type Call struct {
 	Status                  uint32 // of the reply
 	Served                  bool   // a daemon of this host was seen to read it
 	Forwarded               bool   // that daemon made the same call at another, which knows the client too
-	Domain                  string // name of the domain that it is about, where its arguments tell
+	Domain                  string // name of the domain that it is about, if its arguments contain it
 	Peer                    *Peer
 	Monitor                 []Command // what was said to QEMU for it, in order; at most 4096
 }

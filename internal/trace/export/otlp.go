@@ -45,7 +45,7 @@ type Spans struct {
 	dec   libvirt.Decoder
 	procs map[int]traced
 	batch map[int]*tracepb.ResourceSpans
-	held  int // spans in batch
+	spans int // in batch
 }
 
 // traced is what is known of a process.
@@ -77,7 +77,7 @@ func (s *Spans) Event(e *event.Event) error {
 			s.add(e, s.command(e, &ids, i))
 		}
 	}
-	if s.held >= spansAtOnce {
+	if s.spans >= spansAtOnce {
 		return s.Idle()
 	}
 	return nil
@@ -92,9 +92,9 @@ func ends(e *event.Event) bool {
 	return e.Kind == event.CallOpen || e.Kind == event.CallUnanswered
 }
 
-// Idle sends what is held.
+// Idle sends the batch.
 func (s *Spans) Idle() error {
-	if s.held == 0 {
+	if s.spans == 0 {
 		return nil
 	}
 	all := make([]*tracepb.ResourceSpans, 0, len(s.batch))
@@ -102,7 +102,7 @@ func (s *Spans) Idle() error {
 		all = append(all, rs)
 	}
 	clear(s.batch)
-	s.held = 0
+	s.spans = 0
 	return s.c.Send(all)
 }
 
@@ -166,7 +166,7 @@ func hexed(id []byte) []byte {
 	return b
 }
 
-// processName returns the name of an event's process as far as its thread tells it:
+// processName returns the name of an event's process as its thread's name suggests it:
 // workers of libvirtd are called rpc-libvirtd and prio-rpc-libvir.
 func processName(e *event.Event) string {
 	return strings.TrimPrefix(strings.TrimPrefix(e.Comm, "prio-"), "rpc-")
@@ -185,7 +185,7 @@ func (s *Spans) add(e *event.Event, span *tracepb.Span) {
 		s.batch[e.PID] = rs
 	}
 	rs.ScopeSpans[0].Spans = append(rs.ScopeSpans[0].Spans, span)
-	s.held++
+	s.spans++
 }
 
 func (s *Spans) resource(e *event.Event) attributes {
@@ -247,7 +247,7 @@ func (s *Spans) call(e *event.Event, ids *identifiers) *tracepb.Span {
 	return span
 }
 
-// payload tells of a call's arguments and how it went.
+// payload adds a call's arguments and its result.
 func (s *Spans) payload(a *attributes, span *tracepb.Span, e *event.Event) {
 	c := e.Call
 	var object libvirt.Object
@@ -345,7 +345,7 @@ func (a *attributes) failed(span *tracepb.Span, code, text string) {
 	span.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: strings.ToValidUTF8(string(format.Short(nil, text, maxSpanText)), "?")}
 }
 
-// peer tells who is at the other end.
+// peer adds the attributes of the other end.
 func (a *attributes) peer(e *event.Event) {
 	p := e.Peer
 	if p == nil {

@@ -126,7 +126,7 @@ func TestSpans(t *testing.T) {
 		}
 	}
 	if e := got["Server remote/auth_list"].Events(); e.Len() != 1 || e.At(0).Timestamp()-got["Server remote/auth_list"].StartTimestamp() != 100000 {
-		t.Error("when a worker took up the call is not told")
+		t.Error("the span has no event for when a worker began the call")
 	}
 }
 

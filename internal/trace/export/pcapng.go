@@ -42,7 +42,7 @@ type flow struct {
 const (
 	libvirtPort   = 16509
 	firstPort     = 20000
-	segment       = 32 << 10 // bytes of one made-up packet: IP has room for 64 KiB
+	segment       = 32 << 10 // bytes of one synthetic packet: IP allows 64 KiB
 	maxExportSize = 1 << 20
 )
 

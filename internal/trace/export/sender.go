@@ -75,7 +75,7 @@ func (s *Sender) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.more:
-			if s.held() < maxRequest {
+			if s.buffered() < maxRequest {
 				if later == nil {
 					later = time.After(time.Second)
 				}
@@ -88,7 +88,7 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-func (s *Sender) held() int {
+func (s *Sender) buffered() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.count
@@ -156,7 +156,7 @@ func (s *Sender) send(ctx context.Context) {
 	}
 }
 
-// unreachable reports whether nobody answered.
+// unreachable reports whether no server answered.
 func unreachable(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError

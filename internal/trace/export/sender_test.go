@@ -12,7 +12,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
-// absent is a collector that nobody answers for until it is back.
+// absent is a collector that does not answer until it is back.
 type absent struct {
 	mu    sync.Mutex
 	back  bool

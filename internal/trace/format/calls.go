@@ -141,13 +141,13 @@ func (f *Writer) daemon(b []byte, e *event.Event) []byte {
 	return append(strconv.AppendInt(append(b, '['), int64(e.PID), 10), "] "...)
 }
 
-// fit cuts the line that begins at start to the terminal's width. Colours take no
-// room.
+// fit cuts the line that begins at start to the terminal's width. Colours have no
+// width.
 func (f *Writer) fit(start int) {
 	if f.c.Width <= 0 {
 		return
 	}
-	room, escaped := f.c.Width, false
+	columns, escaped := f.c.Width, false
 	for i := start; i < len(f.buf); i++ {
 		switch c := f.buf[i]; {
 		case c == '\x1b':
@@ -155,11 +155,11 @@ func (f *Writer) fit(start int) {
 		case escaped:
 			escaped = c != 'm'
 		case c&0xc0 == 0x80: // inside a character
-		case room == 1 && visible(f.buf[i:]) > 1:
+		case columns == 1 && visible(f.buf[i:]) > 1:
 			f.buf = f.paint(append(f.buf[:i], "…"...), 0)
 			return
 		default:
-			room--
+			columns--
 		}
 	}
 }

@@ -68,8 +68,8 @@ func MaskCommand(line string) string {
 	return strings.Join(words, " ")
 }
 
-// maskOption hides the value of NAME=VALUE when the name is a secret's; next
-// tells that the value is the word behind.
+// maskOption hides the value of NAME=VALUE when the name is a secret's; next reports
+// that the value is the next word.
 func maskOption(w string) (shown string, next bool) {
 	name, value, has := strings.Cut(w, "=")
 	low := strings.ToLower(name)

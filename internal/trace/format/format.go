@@ -1,7 +1,7 @@
 // Package format writes what a trace saw: as text, as JSON lines (schema.md),
 // and in the formats of the SystemTap scripts that libvirt's probes were made
 // for. It reads payloads with trace/libvirt and trace/qmp, masks secrets unless
-// told otherwise, and lets no foreign control character through.
+// configured otherwise, and escapes control characters.
 package format
 
 import (

@@ -21,8 +21,8 @@ type argument struct {
 	at   int // position among the probe's arguments
 }
 
-// description is how events of one kind are named, and what they tell besides
-// the connection.
+// description is how events of one kind are named, and what they contain besides the
+// connection.
 type description struct {
 	name  string // in JSON
 	verb  string // as text
@@ -43,7 +43,7 @@ var described = map[event.Kind]description{
 	event.SocketSendFD: {"socket.send_fd", "passes fd", cyan, []argument{{"socket", address, 0}, {"fd", number, 1}}},
 	event.SocketRecvFD: {"socket.recv_fd", "receives fd", cyan, []argument{{"socket", address, 0}, {"fd", number, 1}}},
 
-	event.AuthAllow: {"auth.allow", "let in", green, []argument{{"authtype", number, 1}, {"identity", words, 2}}},
+	event.AuthAllow: {"auth.allow", "allowed", green, []argument{{"authtype", number, 1}, {"identity", words, 2}}},
 	event.AuthDeny:  {"auth.deny", "refused", red, []argument{{"authtype", number, 1}, {"identity", words, 2}}},
 	event.AuthFail:  {"auth.fail", "authentication failed", red, []argument{{"authtype", number, 1}}},
 

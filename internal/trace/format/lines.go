@@ -159,7 +159,7 @@ func (f *Writer) message(e *event.Event) {
 	f.buf = b
 }
 
-// unanswered tells of a call without an answer.
+// unanswered writes a call without an answer.
 func (f *Writer) unanswered(e *event.Event) {
 	m := f.decode(e)
 	b := f.buf

@@ -12,8 +12,8 @@ const maxSockets = 1 << 16
 
 type addresses struct{ local, remote string }
 
-// sockets remembers which addresses a connection has: the probes tell them once,
-// of its socket. The zero value works.
+// sockets remembers which addresses a connection has: only the probes of its socket
+// have them. The zero value works.
 type sockets struct {
 	addrs map[event.Pointer]addresses // of a socket
 	socks map[event.Pointer]uint64    // of a client: its socket

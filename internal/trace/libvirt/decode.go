@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// DefaultLimit is how many values of one message are kept, unless told
-// otherwise.
+// DefaultLimit is how many values of one message are kept unless another limit is
+// given.
 const DefaultLimit = 4096
 
 // Value is a node of a payload's tree. A message keeps its values in one slice,

@@ -107,7 +107,7 @@ func (e *encoder) payload(typ uint16) {
 	}
 }
 
-// said tells what the decoder made of a payload, in the encoder's words.
+// said returns what the decoder made of a payload, in the encoder's words.
 func said(m *Message) []string {
 	var out []string
 	for i := range m.Values {

@@ -31,8 +31,8 @@ func TestRecordedMessages(t *testing.T) {
 	})
 }
 
-// record keeps one short message of each procedure, type and status. What tells
-// of the machine is left out.
+// record keeps one short message of each procedure, type and status. What
+// identifies the machine is left out.
 func record(t *testing.T, conversations map[string][]byte) {
 	t.Helper()
 	var d libvirt.Decoder

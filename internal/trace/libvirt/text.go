@@ -221,7 +221,7 @@ func (v *Value) shown(s Style) (text []byte, cut bool) {
 }
 
 // quoted appends text, or its first limit bytes and how long the whole is where
-// more is cut away.
+// more is cut.
 func (v *Value) quoted(dst, text []byte, limit int, cut bool) []byte {
 	if len(text) <= limit && !cut {
 		dst = append(dst, '"')

@@ -29,7 +29,7 @@ const (
 type Message struct {
 	Kind  Kind
 	Name  []byte // of the command or event
-	ID    []byte // of commands and replies; nil when there is none or it was cut away
+	ID    []byte // of commands and replies; nil when there is none or it was cut
 	Body  []byte // JSON of the arguments, the returned value or the event's data; as far as captured
 	Class []byte // of a failure
 	Desc  []byte // of a failure: why, in words
@@ -38,7 +38,7 @@ type Message struct {
 	Cut             bool // the message's end is missing
 }
 
-// Parse reads one message. Of one that was cut it tells what is there; QEMU
+// Parse reads one message. Of one that was cut it returns what is there; QEMU
 // writes the id last, so that of a cut reply is found only if the message's
 // tail was kept ([TailID]).
 func Parse(b []byte) Message {

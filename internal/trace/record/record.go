@@ -50,7 +50,7 @@ func NewRecorder(w io.Writer, limit int64) (*Recorder, error) {
 	return r, err
 }
 
-// Event appends one event; ErrFull when there is no room.
+// Event appends one event, or returns ErrFull.
 func (r *Recorder) Event(e *event.Event) error {
 	c := codec{b: append(r.buf[:0], 0, 0, 0, 0), writing: true}
 	id, known := r.peers[e.Peer]

@@ -124,7 +124,7 @@ func (a *arch) cfa(r *row, regs *registers, stack *memory) (uint64, error) {
 	}
 	v, ok := regs.get(r.cfa.reg)
 	if r.cfa.kind != frame.RuleCFA || !ok {
-		return 0, fmt.Errorf("the frame's address cannot be told from register %d", r.cfa.reg)
+		return 0, fmt.Errorf("the frame's address cannot be computed from register %d", r.cfa.reg)
 	}
 	return v + uint64(r.cfa.offset), nil
 }

@@ -250,7 +250,7 @@ func (u *Unwinder) readNames(pid int, m *module) {
 // name fills in the function at addr, back bytes before the frame's pc.
 func (u *Unwinder) name(pid int, m *module, addr, back uint64, r *row, f *event.Frame) {
 	if r != nil && r.signal {
-		addr, back = addr+back, 0 // nobody called it
+		addr, back = addr+back, 0 // no code called it
 	}
 	u.readNames(pid, m)
 	if s := m.names.find(addr); s != nil {
