@@ -108,11 +108,9 @@ func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certi
 	return acme.Certificate{Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter}, nil
 }
 
-func (orderIssuer) Revoke(context.Context, postern.Actor, string, int) error {
+func (orderIssuer) Revoke(context.Context, postern.Actor, string, postern.RevocationReason) error {
 	return postern.Errorf(postern.Denied, "nothing is revoked here")
 }
-
-func (orderIssuer) ValidReason(int) bool { return false }
 
 // proofServer answers http-01 for every order.
 type proofServer struct {

@@ -38,7 +38,7 @@ ca renew.`,
   postern ca revoke --ssh 4711`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caRevoke(cmd.Context(), &o, args) },
 	}
-	cmd.Flags().StringVar(&o.reason, "reason", ca.Unspecified.String(), "`REASON`: "+strings.Join(ca.ReasonNames(), ", "))
+	cmd.Flags().StringVar(&o.reason, "reason", postern.Unspecified.String(), "`REASON`: "+strings.Join(postern.RevocationReasonNames(), ", "))
 	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `PERSON`")
 	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
 	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
@@ -49,7 +49,7 @@ func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) err
 	if (len(args) > 0) == (o.person != "") {
 		return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").WithHint("postern ca list shows them")
 	}
-	reason, err := ca.ParseReason(o.reason)
+	reason, err := postern.ParseRevocationReason(o.reason)
 	if err != nil {
 		return err
 	}

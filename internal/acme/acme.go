@@ -95,9 +95,7 @@ type Issuer interface {
 	Certificate(ctx context.Context, serial string) (Certificate, error)
 	// Revoke revokes a certificate for a reason (RFC 5280 section 5.3.1).
 	// Conflict: it was revoked before.
-	Revoke(ctx context.Context, by postern.Actor, serial string, reason int) error
-	// ValidReason reports whether certificates are revoked for that reason.
-	ValidReason(reason int) bool
+	Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error
 }
 
 // Finish says how an order ends with the certificate that is issued for it.

@@ -125,7 +125,7 @@ func (a *authority) Certificate(_ context.Context, serial string) (acme.Certific
 	return c, nil
 }
 
-func (a *authority) Revoke(_ context.Context, _ postern.Actor, serial string, _ int) error {
+func (a *authority) Revoke(_ context.Context, _ postern.Actor, serial string, _ postern.RevocationReason) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	c := a.issued[serial]
@@ -136,8 +136,6 @@ func (a *authority) Revoke(_ context.Context, _ postern.Actor, serial string, _ 
 	a.issued[serial] = c
 	return nil
 }
-
-func (a *authority) ValidReason(n int) bool { return n == 0 || n == 1 || n == 4 }
 
 // issuedCerts returns how many certificates were issued, and how many of them are
 // not revoked.

@@ -97,8 +97,8 @@ func alreadyRevoked() *Problem {
 	return problem("alreadyRevoked", http.StatusBadRequest, "the certificate is revoked already")
 }
 
-func badRevocationReason(n int) *Problem {
-	return problem("badRevocationReason", http.StatusBadRequest, "certificates are not revoked for reason %d", n)
+func badRevocationReason(r postern.RevocationReason) *Problem {
+	return problem("badRevocationReason", http.StatusBadRequest, "certificates are not revoked for reason %d", int(r))
 }
 
 func rateLimited(detail string) *Problem {

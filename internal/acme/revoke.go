@@ -18,8 +18,8 @@ import (
 // 7.6).
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) error {
 	var req struct {
-		Certificate string `json:"certificate"`
-		Reason      int    `json:"reason"`
+		Certificate string                   `json:"certificate"`
+		Reason      postern.RevocationReason `json:"reason"`
 	}
 	if err := m.decode(&req); err != nil {
 		return err
@@ -51,11 +51,11 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 		if err != nil {
 			return err
 		}
-		if !ordered && req.Reason == keyCompromise {
+		if !ordered && req.Reason == postern.KeyCompromise {
 			return problem("badRevocationReason", http.StatusBadRequest, "that a key is compromised is for its holder, or whoever ordered the certificate, to say")
 		}
 	}
-	if !s.ca.ValidReason(req.Reason) {
+	if !req.Reason.Valid() {
 		return badRevocationReason(req.Reason)
 	}
 	err = s.ca.Revoke(r.Context(), by, serial, req.Reason)
@@ -68,10 +68,6 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 	}
 	return err
 }
-
-// keyCompromise is the reason that concerns all certificates of a key (RFC 5280
-// section 5.3.1).
-const keyCompromise = 1
 
 // mayRevoke fails unless the account ordered the certificate, or has proved all
 // its names, and reports which.

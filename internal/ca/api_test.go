@@ -71,7 +71,7 @@ func TestAPIDeniesByDefault(t *testing.T) {
 		return out
 	}
 	good, revoked, eve := client("dan"), client("dan"), client("eve")
-	must(t, a.Revoke(t.Context(), revoked.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), revoked.Serial, postern.KeyCompromise, postern.Actor{}))
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
 	other, _ := newAuthority(t, ca.Config{})
@@ -195,7 +195,7 @@ func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
 	if status != 201 {
 		t.Fatal(status)
 	}
-	must(t, a.Revoke(t.Context(), known.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), known.Serial, postern.KeyCompromise, postern.Actor{}))
 	for name, who := range map[string]struct {
 		token  string
 		client *ca.Issued

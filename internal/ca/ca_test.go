@@ -181,11 +181,11 @@ func TestClientCertificate(t *testing.T) {
 	if cred.Person != "dan" || cred.Label != "laptop" || cred.Status != postern.CredentialActive || !cred.Expires.Equal(out.NotAfter) {
 		t.Errorf("credential %+v", cred)
 	}
-	must(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}))
 	if cred, _ = db.Credential(t.Context(), postern.X509Certificate, out.Serial); cred.Status != postern.CredentialRevoked {
 		t.Errorf("after the revocation the credential is %s", cred.Status)
 	}
-	wantCode(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
+	wantCode(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
 	_, err = a.Renew(t.Context(), out.Serial, ca.RenewRequest{})
 	wantCode(t, err, postern.Denied, "revoked")
 }
@@ -327,12 +327,12 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 	}
 	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
-	must(t, a.Revoke(t.Context(), out.Serial, ca.Superseded, postern.Actor{Person: "dan"}))
+	must(t, a.Revoke(t.Context(), out.Serial, postern.Superseded, postern.Actor{Person: "dan"}))
 	second, err := b.CRL(t.Context(), "server")
 	must(t, err)
 	list, err := x509.ParseRevocationList(second.DER)
 	must(t, err)
-	if len(list.RevokedCertificateEntries) != 1 || list.RevokedCertificateEntries[0].ReasonCode != int(ca.Superseded) || second.Number != first.Number+1 || list.Number.Int64() != second.Number {
+	if len(list.RevokedCertificateEntries) != 1 || list.RevokedCertificateEntries[0].ReasonCode != int(postern.Superseded) || second.Number != first.Number+1 || list.Number.Int64() != second.Number {
 		t.Errorf("list %d after %d: %+v", second.Number, first.Number, list.RevokedCertificateEntries)
 	}
 	must(t, list.CheckSignatureFrom(a.Intermediates(ca.Server)[0]))

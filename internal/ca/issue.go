@@ -274,7 +274,7 @@ func (a *Authority) PermitKey(ctx context.Context, pub crypto.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	list, err := a.store.Certificates(ctx, Filter{Key: key, Reason: KeyCompromise, Limit: 1})
+	list, err := a.store.Certificates(ctx, Filter{Key: key, Reason: postern.KeyCompromise, Limit: 1})
 	if err == nil && len(list) > 0 {
 		return ErrKeyKnown
 	}

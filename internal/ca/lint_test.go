@@ -118,7 +118,7 @@ func profiles(t *testing.T, a *ca.Authority) map[string]*x509.Certificate {
 		must(t, err)
 		all["client "+out.Subject] = out.Leaf
 	}
-	must(t, a.Revoke(t.Context(), long.Serial, ca.Unspecified, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), long.Serial, postern.Unspecified, postern.Actor{}))
 	answer, err := a.OCSP(t.Context(), ocspQuery(t, long, nil))
 	must(t, err)
 	all["OCSP signer"] = ocspSigner(t, answer.DER)

@@ -316,7 +316,7 @@ func (a *Authority) signOCSP(ctx context.Context, req *ocspRequest, iss *issuer,
 type single struct {
 	id      certID
 	revoked time.Time // zero: good
-	reason  Reason
+	reason  postern.RevocationReason
 	never   bool // never issued
 }
 
@@ -365,7 +365,7 @@ func addSingle(b *cryptobyte.Builder, s single, answer OCSPAnswer) {
 		} else {
 			b.AddASN1(context0(1), func(b *cryptobyte.Builder) {
 				b.AddASN1GeneralizedTime(s.revoked.UTC())
-				if s.reason != Unspecified {
+				if s.reason != postern.Unspecified {
 					b.AddASN1(context0(0), func(b *cryptobyte.Builder) { b.AddASN1Enum(int64(s.reason)) })
 				}
 			})

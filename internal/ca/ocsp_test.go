@@ -72,7 +72,7 @@ func TestOCSP(t *testing.T) {
 	if r := ask(ocspQuery(t, out, nil)); r.Status != ocsp.Good || r.NextUpdate.Sub(r.ThisUpdate).Minutes() != 65 {
 		t.Errorf("before: %+v", r)
 	}
-	must(t, a.Revoke(t.Context(), out.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}))
 	if r := ask(ocspQuery(t, out, nil)); r.Status != ocsp.Revoked || r.RevocationReason != ocsp.KeyCompromise {
 		t.Errorf("after: %+v", r)
 	}
@@ -178,7 +178,7 @@ func TestOpenSSLAsksOCSP(t *testing.T) {
 	must(t, err)
 	bad, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
-	must(t, a.Revoke(t.Context(), bad.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), bad.Serial, postern.KeyCompromise, postern.Actor{}))
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{
 		"root.pem": ca.EncodeCertificates(good.Root), "issuer.pem": ca.EncodeCertificates(good.Chain[0]),

@@ -103,7 +103,7 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 		return out
 	}
 	good, bad, eve := issue("dan"), issue("dan"), issue("eve")
-	must(t, a.Revoke(t.Context(), bad.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), bad.Serial, postern.KeyCompromise, postern.Actor{}))
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
 	crl, err := a.CRL(t.Context(), "client")

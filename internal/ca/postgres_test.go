@@ -28,7 +28,7 @@ func TestPostgreSQLLayout(t *testing.T) {
 	}
 	foreign, _ := newAuthority(t, ca.Config{})
 	dan, eve, otherDan, bad := issue(a, "dan"), issue(a, "eve"), issue(foreign, "dan"), issue(a, "dan")
-	must(t, a.Revoke(t.Context(), bad.Serial, ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), bad.Serial, postern.KeyCompromise, postern.Actor{}))
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
 	must(t, err)
 

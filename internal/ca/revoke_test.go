@@ -31,8 +31,8 @@ func TestRevokedIntermediate(t *testing.T) {
 	}
 
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		must(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, postern.Actor{}))
-		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), ca.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
+		must(t, a.Revoke(t.Context(), serialOf(a, role), postern.KeyCompromise, postern.Actor{}))
+		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), postern.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
 	}
 	for who, x := range map[string]*ca.Authority{"itself": a, "another server": b} {
 		_, err := x.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
@@ -51,7 +51,7 @@ func TestRevokedIntermediate(t *testing.T) {
 	if c, _ := db.Credential(t.Context(), postern.X509Certificate, dan.Serial); c.Status != postern.CredentialRevoked {
 		t.Errorf("dan's certificate is %s", c.Status)
 	}
-	if c, _ := db.CA().Certificate(t.Context(), www.Serial); c.Reason != ca.CACompromise {
+	if c, _ := db.CA().Certificate(t.Context(), www.Serial); c.Reason != postern.CACompromise {
 		t.Errorf("the certificate below was revoked for %s", c.Reason)
 	}
 	must(t, b.Reload(t.Context()))
@@ -96,7 +96,7 @@ func TestRevokedIntermediate(t *testing.T) {
 	if again, err := a.Renew(t.Context(), dan.Serial, ca.RenewRequest{}); err != nil || again.Person != "dan" {
 		t.Errorf("dan's is renewed: %+v, %v", again, err)
 	}
-	must(t, a.Revoke(t.Context(), renewed.Serial, ca.Superseded, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), renewed.Serial, postern.Superseded, postern.Actor{}))
 	_, err = a.Renew(t.Context(), renewed.Serial, ca.RenewRequest{})
 	wantCode(t, err, postern.Denied, "is revoked")
 
@@ -111,7 +111,7 @@ func TestRevokedIntermediate(t *testing.T) {
 		if want == "Postern Server CA 3" {
 			three, err := x509.ParseCertificate(third.Certificate)
 			must(t, err)
-			must(t, a.Revoke(t.Context(), ca.SerialString(three.SerialNumber), ca.Superseded, postern.Actor{}))
+			must(t, a.Revoke(t.Context(), ca.SerialString(three.SerialNumber), postern.Superseded, postern.Actor{}))
 		}
 	}
 }
@@ -142,12 +142,12 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 	other, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
 	must(t, err)
 
-	must(t, a.Revoke(t.Context(), other.Serial, ca.Superseded, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), other.Serial, postern.Superseded, postern.Actor{}))
 	if _, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Key: other.Leaf.PublicKey}); err != nil {
 		t.Errorf("a key that is still its holder's alone: %v", err)
 	}
-	must(t, a.Revoke(t.Context(), old.Serial, ca.KeyCompromise, postern.Actor{}))
-	if c, err := a.Load(t.Context(), twin.Serial); err != nil || c.Reason != ca.KeyCompromise {
+	must(t, a.Revoke(t.Context(), old.Serial, postern.KeyCompromise, postern.Actor{}))
+	if c, err := a.Load(t.Context(), twin.Serial); err != nil || c.Reason != postern.KeyCompromise {
 		t.Errorf("the key's other certificate is %s, %v", c.Status(time.Now()), err)
 	}
 	const words = "others may know it"

@@ -45,21 +45,21 @@ const (
 
 // Certificate is an issued X.509 certificate as the Store keeps it.
 type Certificate struct {
-	Serial    string    `json:"serial"` // lower-case hex, no leading zero
-	Issuer    string    `json:"issuer"` // Issuer.ID
-	Profile   Profile   `json:"profile"`
-	Person    string    `json:"person,omitempty"` // who holds it, or asked for it
-	Label     string    `json:"label,omitempty"`  // the person's own words
-	Subject   string    `json:"subject"`
-	Names     []string  `json:"names,omitempty"` // subject alternative names
-	Key       string    `json:"key"`             // SHA-256 of the public key's PKIX form, lower-case hex
-	DER       []byte    `json:"-"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	Issued    time.Time `json:"issued"`
-	Renews    string    `json:"renews,omitempty"` // serial of the certificate that this one follows
-	Revoked   time.Time `json:"revoked,omitzero"` // zero: not revoked
-	Reason    Reason    `json:"reason,omitempty"` // why it was revoked
+	Serial    string                   `json:"serial"` // lower-case hex, no leading zero
+	Issuer    string                   `json:"issuer"` // Issuer.ID
+	Profile   Profile                  `json:"profile"`
+	Person    string                   `json:"person,omitempty"` // who holds it, or asked for it
+	Label     string                   `json:"label,omitempty"`  // the person's own words
+	Subject   string                   `json:"subject"`
+	Names     []string                 `json:"names,omitempty"` // subject alternative names
+	Key       string                   `json:"key"`             // SHA-256 of the public key's PKIX form, lower-case hex
+	DER       []byte                   `json:"-"`
+	NotBefore time.Time                `json:"not_before"`
+	NotAfter  time.Time                `json:"not_after"`
+	Issued    time.Time                `json:"issued"`
+	Renews    string                   `json:"renews,omitempty"` // serial of the certificate that this one follows
+	Revoked   time.Time                `json:"revoked,omitzero"` // zero: not revoked
+	Reason    postern.RevocationReason `json:"reason,omitempty"` // why it was revoked
 }
 
 // Status returns "revoked", "expired" or "valid" as of now.
@@ -77,19 +77,19 @@ func (c Certificate) Status(now time.Time) string {
 type Filter struct {
 	Person  string
 	Profile Profile
-	Name    string    // has exactly this subject alternative name
-	Key     string    // has this Certificate.Key
-	Reason  Reason    // was revoked for it
-	Valid   time.Time // neither revoked nor expired at that time
-	After   string    // serials in order of issue, after this one: for paging
-	Limit   int       // 0: all
+	Name    string                   // has exactly this subject alternative name
+	Key     string                   // has this Certificate.Key
+	Reason  postern.RevocationReason // was revoked for it
+	Valid   time.Time                // neither revoked nor expired at that time
+	After   string                   // serials in order of issue, after this one: for paging
+	Limit   int                      // 0: all
 }
 
 // Revocation is one line of a CRL.
 type Revocation struct {
 	Serial string
 	Time   time.Time
-	Reason Reason
+	Reason postern.RevocationReason
 }
 
 // CRL is a signed revocation list.
@@ -161,11 +161,11 @@ type Store interface {
 	Certificates(ctx context.Context, f Filter) ([]Certificate, error)
 	// RevokeCertificate records the revocation, revokes the credential, bumps
 	// the issuer's revision and the generation. Conflict: it was revoked before.
-	RevokeCertificate(ctx context.Context, serial string, reason Reason, at time.Time, event postern.Event) error
+	RevokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time, event postern.Event) error
 	// RevokeIssuer is RevokeCertificate for the certificate of the issuer of that ID.
 	// With it are revoked, for a reason of their own, all certificates that the issuer
 	// made for others; their number is added to the event's details, as "certificates".
-	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs Reason, at time.Time, event postern.Event) error
+	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time, event postern.Event) error
 
 	// Revision changes whenever a certificate of the issuer is revoked.
 	Revision(ctx context.Context, issuer string) (int64, error)

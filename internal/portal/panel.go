@@ -333,10 +333,12 @@ func (p *Portal) revoke(r *request) error {
 	if err != nil || c.Person != r.who.Name && !r.admin {
 		return postern.Errorf(postern.NotFound, "You have no such certificate.")
 	}
-	reasons := map[string]Reason{"lost": KeyCompromise, "replaced": Superseded, "unused": Cessation}
+	reasons := map[string]postern.RevocationReason{
+		"lost": postern.KeyCompromise, "replaced": postern.Superseded, "unused": postern.CessationOfOperation,
+	}
 	reason, ok := reasons[r.PostForm.Get("reason")]
 	if !ok {
-		reason = Unspecified
+		reason = postern.Unspecified
 	}
 	if err := p.Authority.Revoke(ctx, p.actor(r), c.Serial, reason); err != nil {
 		return err
@@ -348,7 +350,7 @@ func (p *Portal) revoke(r *request) error {
 		back = "/admin/people/" + c.Person + "?done=revoked"
 	case c.Server:
 		back = "/servers?done=revoked"
-	case reason == KeyCompromise && c.Serial != r.serial:
+	case reason == postern.KeyCompromise && c.Serial != r.serial:
 		back = "/keys?done=lost"
 	}
 	p.see(r, back)

@@ -174,7 +174,7 @@ type Authority interface {
 	IssueServer(ctx context.Context, by postern.Actor, names []string, r Request, e Enrolment) (Certificate, Enrolled, error)
 	// Renew issues a successor, for the same key if r is nil.
 	Renew(ctx context.Context, by postern.Actor, serial string, r *Request, e Enrolment) (Certificate, Enrolled, error)
-	Revoke(ctx context.Context, by postern.Actor, serial string, reason Reason) error
+	Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error
 	Certificate(ctx context.Context, serial string) (Certificate, error) // NotFound
 	CertificatesOf(ctx context.Context, person string) ([]Certificate, error)
 	CertificatesOfKey(ctx context.Context, key string) ([]Certificate, error)
@@ -189,18 +189,6 @@ type Authority interface {
 	// one; "" leaves the key's file out.
 	Layout(ctx context.Context, kind string, c Certificate, key string) (Layout, error)
 }
-
-// Reason is why a certificate is revoked (RFC 5280, 5.3.1).
-type Reason int
-
-// The reasons that the portal gives.
-const (
-	Unspecified   Reason = 0
-	KeyCompromise Reason = 1
-	Superseded    Reason = 4
-	Cessation     Reason = 5
-	Withdrawn     Reason = 9
-)
 
 // Timeline is where events are read and written.
 type Timeline interface {

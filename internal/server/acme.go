@@ -56,9 +56,9 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 }
 
 // Revoke implements [acme.Issuer].
-func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string, reason int) error {
-	return i.Authority.Revoke(ctx, serial, ca.Reason(reason), by)
+func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error {
+	return i.Authority.Revoke(ctx, serial, reason, by)
 }
 
 // ValidReason implements [acme.Issuer].
-func (i acmeIssuer) ValidReason(reason int) bool { return ca.Reason(reason).Valid() }
+func (i acmeIssuer) ValidReason(reason int) bool { return postern.RevocationReason(reason).Valid() }

@@ -78,7 +78,7 @@ func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
 	must(t, err)
 	_, err = order()
 	must(t, err)
-	must(t, o.RevokeCertificate(t.Context(), acmez.Account{}, cert, key, int(ca.KeyCompromise)))
+	must(t, o.RevokeCertificate(t.Context(), acmez.Account{}, cert, key, int(postern.KeyCompromise)))
 	wantProblem := func(err error, kind string) {
 		t.Helper()
 		if p, ok := errors.AsType[acmez.Problem](err); !ok || p.Type != "urn:ietf:params:acme:error:"+kind {

@@ -147,8 +147,8 @@ func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrol
 }
 
 // Revoke revokes a certificate.
-func (p portalAuthority) Revoke(ctx context.Context, by postern.Actor, serial string, reason portal.Reason) error {
-	return p.a.Revoke(ctx, serial, ca.Reason(reason), by)
+func (p portalAuthority) Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error {
+	return p.a.Revoke(ctx, serial, reason, by)
 }
 
 // Certificate returns one certificate with its chain.

@@ -34,7 +34,7 @@ func TestStatusIsOfTheIssuersCertificate(t *testing.T) {
 		t.Errorf("another issuer's with dan's serial number: %v", err)
 	}
 	// One that was issued in the moment of the revocation.
-	must(t, a.Revoke(t.Context(), ca.SerialString(issuers[0].SerialNumber), ca.KeyCompromise, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), ca.SerialString(issuers[0].SerialNumber), postern.KeyCompromise, postern.Actor{}))
 	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE credentials SET status = 'active' WHERE id = $1`, dan.Serial)
 		return err

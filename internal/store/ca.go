@@ -216,7 +216,7 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 		&notBefore, &notAfter, &issued, &c.Renews, &revoked, &reason)
 	c.Names = strings.Fields(names)
 	c.NotBefore, c.NotAfter = fromMicros(notBefore), fromMicros(notAfter)
-	c.Issued, c.Revoked, c.Reason = fromMicros(issued), fromMicros(revoked), ca.Reason(reason)
+	c.Issued, c.Revoked, c.Reason = fromMicros(issued), fromMicros(revoked), postern.RevocationReason(reason)
 	return c, err
 }
 
@@ -290,7 +290,7 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 }
 
 // RevokeCertificate implements [ca.Store].
-func (s CA) RevokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time, event postern.Event) error {
+func (s CA) RevokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time, event postern.Event) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
@@ -299,7 +299,7 @@ func (s CA) RevokeCertificate(ctx context.Context, serial string, reason ca.Reas
 	})
 }
 
-func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason ca.Reason, at time.Time) error {
+func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time) error {
 	n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
 	if err == nil && n == 0 {
 		err = postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
@@ -308,7 +308,7 @@ func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason ca.Re
 }
 
 // RevokeIssuer implements [ca.Store].
-func (s CA) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs ca.Reason, at time.Time, event postern.Event) error {
+func (s CA) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time, event postern.Event) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
@@ -346,7 +346,7 @@ func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issue
 // column, "serial", "person" or "issuer", has a value, and returns how many there
 // were. A person's are the client certificates, an issuer's those of others than
 // itself.
-func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reason ca.Reason, at time.Time) (int64, error) {
+func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reason postern.RevocationReason, at time.Time) (int64, error) {
 	where := column + ` = $1 AND revoked = 0`
 	if column == "person" {
 		where += ` AND person <> '' AND profile = 'client'`
@@ -401,7 +401,7 @@ func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Tim
 			if err := rows.Scan(&r.Serial, &at, &reason); err != nil {
 				return err
 			}
-			r.Time, r.Reason = fromMicros(at), ca.Reason(reason)
+			r.Time, r.Reason = fromMicros(at), postern.RevocationReason(reason)
 			list = append(list, r)
 		}
 		return rows.Err()

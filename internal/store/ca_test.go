@@ -113,10 +113,10 @@ func certificates(t *testing.T, open opener) {
 		})
 	}
 	wg.Wait()
-	if err := a.Revoke(ctx, dan.Serial, ca.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
+	if err := a.Revoke(ctx, dan.Serial, postern.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("revoke again: %v", err)
 	}
-	if err := a.Revoke(ctx, "abc", ca.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.NotFound {
+	if err := a.Revoke(ctx, "abc", postern.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("revoke what was never issued: %v", err)
 	}
 }

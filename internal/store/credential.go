@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
 )
 
 // credentialColumns are a credential's. The last use of a YubiKey is kept with its
@@ -103,7 +102,7 @@ func (tx *Tx) revokeIssued(ctx context.Context, kind postern.CredentialKind, id 
 	var err error
 	switch kind {
 	case postern.X509Certificate:
-		_, err = tx.revokeCertificates(ctx, "serial", id, ca.Unspecified, tx.db.Now())
+		_, err = tx.revokeCertificates(ctx, "serial", id, postern.Unspecified, tx.db.Now())
 	case postern.SSHCertificate:
 		var serial uint64
 		if serial, err = strconv.ParseUint(id, 10, 63); err == nil {

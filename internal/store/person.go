@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
 )
 
 // AddPerson adds a person. It cleans and checks p; a zero
@@ -158,7 +157,7 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 
 // strip takes everything from a person that grants access.
 func (tx *Tx) strip(ctx context.Context, name string) error {
-	if _, err := tx.revokeCertificates(ctx, "person", name, ca.CessationOfOperation, tx.db.Now()); err != nil {
+	if _, err := tx.revokeCertificates(ctx, "person", name, postern.CessationOfOperation, tx.db.Now()); err != nil {
 		return err
 	}
 	if _, err := tx.revokeSSH(ctx, "person", name, tx.db.Now()); err != nil {

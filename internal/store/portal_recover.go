@@ -111,7 +111,7 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 			off.Certificates = append(off.Certificates, c)
 			e.Kind, e.Reason = postern.EventSSHRevoked, "recovery"
 			if c.Kind == postern.X509Certificate {
-				e.Kind, e.Reason = postern.EventCertRevoked, ca.KeyCompromise.String()
+				e.Kind, e.Reason = postern.EventCertRevoked, postern.KeyCompromise.String()
 			}
 		case postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey:
 			if c.Status != postern.CredentialActive || r.KeepOTP && c.Kind != postern.SSHKey {
@@ -129,7 +129,7 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 			return err
 		}
 	}
-	if _, err := tx.revokeCertificates(ctx, "person", r.Event.Person, ca.KeyCompromise, now); err != nil {
+	if _, err := tx.revokeCertificates(ctx, "person", r.Event.Person, postern.KeyCompromise, now); err != nil {
 		return err
 	}
 	_, err = tx.revokeSSH(ctx, "person", r.Event.Person, now)

@@ -85,7 +85,7 @@ func use(t *testing.T, a *ca.Authority) {
 	inter.AddCert(server.Chain[0])
 	_, err = server.Leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter})
 	must(t, err)
-	must(t, a.Revoke(t.Context(), server.Serial, ca.Superseded, postern.Actor{}))
+	must(t, a.Revoke(t.Context(), server.Serial, postern.Superseded, postern.Actor{}))
 	list, err := a.CRL(t.Context(), server.Issuer)
 	must(t, err)
 	crl, err := x509.ParseRevocationList(list.DER)
@@ -248,8 +248,8 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	list, err := a.CRL(t.Context(), "server")
 	must(t, err)
 	inter := a.Chain(ca.Client)[0]
-	unavailable(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), ca.Superseded, postern.Actor{}), "there is no such token")
-	must(t, a.Revoke(t.Context(), server.Serial, ca.Superseded, postern.Actor{}))
+	unavailable(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), postern.Superseded, postern.Actor{}), "there is no such token")
+	must(t, a.Revoke(t.Context(), server.Serial, postern.Superseded, postern.Actor{}))
 	if got := ask(t, a, server); got != ocsp.Revoked {
 		t.Errorf("OCSP says %d", got)
 	}

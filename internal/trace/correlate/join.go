@@ -51,11 +51,11 @@ type callKey struct {
 // call is a call with the moments at which it was seen.
 type call struct {
 	event.Call
-	clientTx, serverRx, serverTx uint64
-	first                        event.Event   // the call as the daemon saw it, else as the client did
-	place                        *list.Element // in joiner.running
-	dropped                      bool          // no answer is expected
-	withheldClient, withheldServer       *event.Event  // the call itself, while it is not decided whether to show it
+	clientTx, serverRx, serverTx   uint64
+	first                          event.Event   // the call as the daemon saw it, else as the client did
+	place                          *list.Element // in joiner.running
+	dropped                        bool          // no answer is expected
+	withheldClient, withheldServer *event.Event  // the call itself, while it is not decided whether to show it
 }
 
 // thread is what a thread of a daemon does.

@@ -242,8 +242,8 @@ func TestFunctionOfADispatchIsFound(t *testing.T) {
 func TestNotesThatLie(t *testing.T) {
 	good := realNotes(t)["libvirtd.amd64.notes"]
 	for name, data := range map[string][]byte{
-		"name past the end":  append([]byte{0xff, 0xff, 0xff, 0xff}, good[4:]...),
-		"desc past the end":  append(append(bytes.Clone(good[:4]), 0xff, 0xff, 0xff, 0x7f), good[8:]...),
+		"name past the end":   append([]byte{0xff, 0xff, 0xff, 0xff}, good[4:]...),
+		"desc past the end":   append(append(bytes.Clone(good[:4]), 0xff, 0xff, 0xff, 0x7f), good[8:]...),
 		"no space for places": {8, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 's', 't', 'a', 'p', 's', 'd', 't', 0, 1, 2, 3, 4},
 	} {
 		if notes, err := parseNotes(data, binary.LittleEndian); err == nil {
