@@ -11,10 +11,11 @@ type Severity string
 
 // The severities, from the gravest.
 const (
-	Closed  Severity = "closed"  // could not be carried over, so the place is closed to whom it may concern
-	Lost    Severity = "lost"    // has no match, and is left out; as far as is known it guards nothing
-	Changed Severity = "changed" // carried over, but answers differently in some case
-	Info    Severity = "info"    // worth knowing
+	Closed   Severity = "closed"   // could not be carried over, so the place is closed to whom it may concern
+	Lost     Severity = "lost"     // has no match, and is left out; as far as is known it guards nothing
+	Narrowed Severity = "narrowed" // carried over, but asks for more: somebody whom Apache lets pass is refused
+	Changed  Severity = "changed"  // carried over, but answers differently in some case
+	Info     Severity = "info"     // worth knowing
 )
 
 // Note is what a line of the configuration turned into when it is not simply

@@ -12,7 +12,7 @@ import (
 // are mod_ssl's, which add up, and mod_authz's, which are a tree of their own.
 func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 	var authz []*Directive
-	satisfyAny, order, strictly := false, false, []*Directive{}
+	satisfyAny, order, strictly, ssl := false, false, []*Directive{}, false
 	for _, d := range list {
 		switch strings.ToLower(d.Name) {
 		case "sslverifyclient":
@@ -25,6 +25,7 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 			}
 		case "sslrequire":
 			c.sslRequire(d, &p)
+			ssl = true
 		case "sslrequiressl":
 			if !s.tls {
 				p.closed = true
@@ -49,8 +50,8 @@ func (c *converter) policy(s *site, list []*Directive, p policy) policy {
 		}
 	}
 	c.env = slices.DeleteFunc(slices.Clone(list), func(d *Directive) bool { return !setsEnv[strings.ToLower(d.Name)] })
-	if satisfyAny && (len(authz) > 0 || order) {
-		c.notes.add(Changed, list[0], "Satisfy any has no match: all conditions must hold")
+	if satisfyAny && (len(authz) > 0 && order || ssl && (len(authz) > 0 || order)) {
+		c.notes.add(Narrowed, list[0], "Satisfy any is not carried over: all conditions must hold")
 	}
 	if order {
 		c.legacy(strictly, &p)
@@ -167,12 +168,36 @@ func (c *converter) rule(d *Directive, e expr, dia dialect, p *policy) {
 	if v.certificate {
 		p.shown = true
 		p.rules = append(p.rules, cel)
+		if p.verify != "require" && c.holdsWithout(e, dia) {
+			c.notes.add(Narrowed, d, "Apache lets some requests pass without a certificate; here one is asked for in any case. "+
+				"Put what they meet into a block \"or anyone\" of the guard")
+		}
 		if p.verify == "" || p.verify == "none" {
 			c.notes.add(Changed, d, "Apache asks nobody here for a certificate, so nobody passes; Postern asks for one")
 		}
 		return
 	}
 	p.hosts = append(p.hosts, cel)
+}
+
+// holdsWithout reports whether a condition may hold for a request without a
+// certificate: it reads none, or has an alternative or a negation that does so.
+func (c *converter) holdsWithout(e expr, dia dialect) bool {
+	switch e := e.(type) {
+	case or:
+		return c.holdsWithout(e.l, dia) || c.holdsWithout(e.r, dia)
+	case and:
+		return c.holdsWithout(e.l, dia) && c.holdsWithout(e.r, dia)
+	case not:
+		return e.x != expr(truth(true)) && e.x != expr(never{})
+	case truth:
+		return bool(e)
+	case never:
+		return false
+	}
+	v := &vocabulary{dialect: dia, site: c.site, zone: c.cfg.TimeZone, file: c.readFile}
+	v.rule(e)
+	return !v.certificate
 }
 
 // authz carries over Require lines and the containers around them. Lines that

@@ -149,7 +149,7 @@ func (c *converter) conditional(d *Directive, p *policy, when expr) {
 	passes := append(other.hosts, other.rules...)[0]
 	p.shown = p.shown || other.shown
 	if p.asks() {
-		c.notes.add(Changed, d, "a certificate is asked for whether the condition holds or not")
+		c.notes.add(Narrowed, d, "a certificate is asked for whether the condition holds or not")
 	}
 	if p.closed {
 		p.closed = false
