@@ -43,7 +43,7 @@ var pamModules = map[string]factor{
 // for reasons that have nothing to do with who it is.
 var pamAsides = map[string]bool{
 	"pam_env": true, "pam_faildelay": true, "pam_motd": true, "pam_mail": true, "pam_selinux": true, "pam_keyinit": true,
-	"pam_group": true, "pam_cap": true, "pam_nologin": true, "pam_warn": true, "pam_echo": true, "pam_debug": true,
+	"pam_group": true, "pam_cap": true, "pam_nologin": true, "pam_warn": true, "pam_echo": true,
 	"pam_gnome_keyring": true, "pam_kwallet5": true, "pam_ecryptfs": true, "pam_fprintd": true,
 }
 
@@ -117,6 +117,8 @@ func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
 		return []outcome{{value: "auth_err"}}
 	case l.Module == "pam_permit", l.Module == "pam_rootok", l.Module == "pam_faillock", l.Module == "pam_securetty", l.Module == "pam_tally2":
 		return []outcome{succeeds}
+	case l.Module == "pam_debug":
+		return []outcome{{value: debugValue(l)}}
 	case pamAsides[l.Module]:
 		return []outcome{{value: "ignore"}}
 	case pamConditions[l.Module]:
@@ -130,6 +132,17 @@ func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
 		f = factor(l.Module)
 	}
 	return attempts(l, f)
+}
+
+// debugValue returns what pam_debug returns: its option auth= (pam_debug(8)).
+func debugValue(l hostconf.PAMLine) string {
+	value := "success"
+	for _, arg := range l.Args {
+		if v, ok := strings.CutPrefix(arg, "auth="); ok {
+			value = v
+		}
+	}
+	return value
 }
 
 // refusals returns what a condition that does not hold may answer.
@@ -254,17 +267,26 @@ const walkMax = 200000
 func passes(stack []hostconf.PAMLine, c hostconf.Case) []pass {
 	w := &walk{c: c}
 	w.run(stack, state{}, func(s state) {
-		if s.good && !s.bad {
+		if s.good && !s.failed && !s.bad {
 			w.add(s.pass)
 		}
 	})
 	return w.passes
 }
 
-// state is libpam's impression so far. Bad is never left, but by reset.
+// impression is libpam's, of the lines so far (pam_dispatch.c). It succeeds if it is
+// good alone. What failed or is bad stays so, but for a reset.
+type impression struct {
+	good   bool // a success was taken for the result
+	failed bool // a failure was, by ok or done
+	bad    bool // by bad or die
+}
+
+// state is where a walk is.
 type state struct {
-	good, bad bool
-	pass      pass
+	impression
+	entry impression // with which the substack began, to which a reset leads back
+	pass  pass
 }
 
 // run walks lines from s and calls end for each state at the end.
@@ -278,7 +300,9 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 	}
 	l, rest := lines[0], lines[1:]
 	if l.Sub != nil {
-		w.run(l.Sub, s, func(s state) { w.run(rest, s, end) })
+		outer := s.entry
+		s.entry = s.impression
+		w.run(l.Sub, s, func(s state) { s.entry = outer; w.run(rest, s, end) })
 		return
 	}
 	for _, o := range outcomes(l, w.c) {
@@ -288,13 +312,8 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 		case "ignore":
 			w.run(rest, next, end)
 		case "ok", "done":
-			if o.value != "success" {
-				// It takes over a failure as the result.
-				next.bad = next.bad || o.value != "ignore"
-			} else if !next.bad {
-				next.good = true
-			}
-			if action == "done" && next.good && !next.bad {
+			next.take(o.value)
+			if action == "done" && !next.bad {
 				next.pass.skips(&l, rest)
 				next.pass.ended = &l
 				end(next)
@@ -308,7 +327,7 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 			next.bad = true
 			end(next)
 		case "reset":
-			next.good, next.bad = false, false
+			next.impression = next.entry
 			w.run(rest, next, end)
 		default:
 			n, err := strconv.Atoi(action)
@@ -318,6 +337,18 @@ func (w *walk) run(lines []hostconf.PAMLine, s state, end func(state)) {
 			next.pass.skips(&l, rest[:n])
 			w.run(rest[n:], next, end)
 		}
+	}
+}
+
+// take takes a return value for the result: a failure, ignore too, is not left for a
+// success.
+func (i *impression) take(value string) {
+	switch {
+	case i.bad:
+	case value != "success":
+		i.failed = true
+	default:
+		i.good = true
 	}
 }
 
