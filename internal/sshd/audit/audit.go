@@ -34,8 +34,8 @@ type Auditor struct {
 	// Clock tells how far off the clock is, for codes that depend on it; nil
 	// asks the kernel.
 	Clock func() Clock
-	// TimeCodes reports whether anybody behind pam_postern has a device that
-	// makes codes by time; nil, or an error, means that nobody knows.
+	// TimeCodes reports whether an account behind pam_postern has an authenticator
+	// that makes codes by time; nil, or an error, means that this is unknown.
 	TimeCodes func(ctx context.Context) (bool, error)
 }
 
@@ -52,7 +52,7 @@ type audit struct {
 	directives []hostconf.Directive
 	accounts   []account
 	stack      []hostconf.PAMLine
-	doors      []access
+	accesses   []access
 	config     string
 	service    string
 	port       string
@@ -74,7 +74,7 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 		return nil, postern.Errorf(postern.Unavailable, "there is no %s to ask", sshd[0]).WithHint("install OpenSSH's server")
 	}
 	if os.Geteuid() != 0 {
-		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("sudo postern ssh check")
+		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("run it as root")
 	}
 	sshd = append(sshd, "-f", run.Path(run.config))
 	if a.Config == "" && a.Root == "" && len(a.SSHD) == 0 {
@@ -83,7 +83,7 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	if err := run.gather(ctx, sshd); err != nil {
 		return nil, err
 	}
-	run.judgeDoors()
+	run.judgeAccesses()
 	run.judgeUntried()
 	run.judgeChannels()
 	run.judgeValidation()
@@ -138,10 +138,10 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 		}
 		d := newAccess(c, s, a.stack)
 		d.methods = a.directive(c, "authenticationmethods")
-		a.doors = append(a.doors, d)
+		a.accesses = append(a.accesses, d)
 		a.port = s.first("port")
 	}
-	a.Cases = len(a.doors)
+	a.Cases = len(a.accesses)
 	return nil
 }
 
@@ -181,11 +181,11 @@ func (a *audit) setBy(d access, keyword string) hostconf.Line {
 	return hostconf.Line{File: a.Shown(a.config), Text: "(not set) " + keyword + " " + d.s.first(keyword)}
 }
 
-// judgeDoors finds the ways in that prove less than two things.
-func (a *audit) judgeDoors() {
+// judgeAccesses finds the ways in that prove less than two things.
+func (a *audit) judgeAccesses() {
 	if !a.intended() {
-		if i := slices.IndexFunc(a.doors, func(d access) bool { return len(d.paths) > 0 }); i >= 0 {
-			d := a.doors[i]
+		if i := slices.IndexFunc(a.accesses, func(d access) bool { return len(d.paths) > 0 }); i >= 0 {
+			d := a.accesses[i]
 			a.add(Finding{
 				ID: "no-second-factor", Severity: High, Title: "one factor opens everything; nothing asks for a second one",
 				Where: a.setBy(d, "authenticationmethods"), Case: d.c.String(),
@@ -195,7 +195,7 @@ func (a *audit) judgeDoors() {
 		}
 		return
 	}
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		for _, p := range d.paths {
 			if !p.two() {
 				a.judgeWeak(d, p)
@@ -213,19 +213,19 @@ func (a *audit) judgeDoors() {
 	}
 }
 
-// decisive are the keywords that may let somebody in with less.
+// decisive are the keywords that may grant access with less.
 var decisive = []string{
 	"authenticationmethods", "permitrootlogin", "passwordauthentication", "kbdinteractiveauthentication", "challengeresponseauthentication",
 	"pubkeyauthentication", "gssapiauthentication", "hostbasedauthentication", "permitemptypasswords", "authorizedkeysfile",
 	"authorizedkeyscommand", "trustedusercakeys", "forcecommand",
 }
 
-// judgeUntried tells of Match blocks that hold for no connection that was tried,
-// so that nobody knows what they let in.
+// judgeUntried reports Match blocks that hold for no connection that was tried, so
+// that it is unknown what they grant.
 func (a *audit) judgeUntried() {
 	for _, l := range a.directives {
 		holds := func(d access) bool { return l.Applies(d.c) }
-		if !slices.Contains(decisive, l.Keyword) || l.File == hostconf.DropIn || slices.ContainsFunc(a.doors, holds) {
+		if !slices.Contains(decisive, l.Keyword) || l.File == hostconf.DropIn || slices.ContainsFunc(a.accesses, holds) {
 			continue
 		}
 		a.add(Finding{
@@ -237,7 +237,7 @@ func (a *audit) judgeUntried() {
 
 // intended reports whether somebody meant this host to ask for two factors.
 func (a *audit) intended() bool {
-	return slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode) || slices.ContainsFunc(a.doors, func(d access) bool {
+	return slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode) || slices.ContainsFunc(a.accesses, func(d access) bool {
 		return a.gate(d) != nil || slices.ContainsFunc(d.paths, path.two)
 	})
 }
@@ -270,12 +270,12 @@ func (a *audit) judgeWeak(d access, p path) {
 	case a.gate(d) != nil:
 		return // judgeChannels tells
 	case d.c.UID == 0:
-		f.ID, f.Title = "root-way-round", fmt.Sprintf("root comes in by %s alone", methods)
+		f.ID, f.Title = "root-way-round", fmt.Sprintf("root logs in by %s alone", methods)
 		f.Where, f.Fix = a.setBy(d, "permitrootlogin"), "PermitRootLogin no"
 	case a.meant(d):
 		return
 	case d.methods != nil && d.methods.Meant:
-		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s does not count: sshd takes the first AuthenticationMethods", a.hiddenBy(d.methods))
+		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s has no effect: sshd takes the first AuthenticationMethods", a.hiddenBy(d.methods))
 		f.Fix = "take the first line away, or run postern ssh config again"
 	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)

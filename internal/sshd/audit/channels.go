@@ -11,7 +11,7 @@ import (
 // ForceCommand, what is open beside it. sshd runs the command for a session's
 // shell, command or subsystem, and for nothing else.
 func (a *audit) judgeChannels() {
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		if d.s.is("disableforwarding", "yes") && !d.s.is("permittunnel", "no") && len(d.paths) > 0 {
 			a.add(Finding{
 				ID: "tunnel-despite-disableforwarding", Severity: Medium, Title: "DisableForwarding does not stop ssh -w",

@@ -17,7 +17,7 @@ func (a *audit) judgeFiles() {
 	for _, f := range a.decisiveFiles() {
 		a.judgeFile(f, 0)
 	}
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		i := slices.IndexFunc(a.accounts, func(acc account) bool { return acc.name == d.c.User })
 		if i < 0 || len(d.paths) == 0 {
 			continue
@@ -71,7 +71,7 @@ func (a *audit) decisiveFiles() []string {
 		}
 	}
 	walk(a.stack)
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		add(d.s.first("trustedusercakeys"), d.s.first("revokedkeys"), d.s.first("authorizedkeyscommand"), d.s.first("authorizedprincipalscommand"))
 		if g := a.gate(d); g != nil {
 			add(g.path)
@@ -101,7 +101,7 @@ func (a *audit) judgeFile(file string, uid int) {
 			fix = fmt.Sprintf("chown root: %s && chmod go-w %s", name, name)
 		}
 		a.add(Finding{
-			ID: "writable-file", Severity: Critical, Title: fmt.Sprintf("%s decides who comes in, and others than its owner can change it", file),
+			ID: "writable-file", Severity: Critical, Title: fmt.Sprintf("%s decides who may log in, and others than its owner can change it", file),
 			Where: hostconf.Line{File: name, Text: fmt.Sprintf("%v, owned by user %d", st.Mode().Perm(), owner)},
 			Proof: "ls -ld " + name, Fix: fix,
 		})

@@ -28,7 +28,7 @@ const checkedHTTPS = "use https://, and a key= to check the signature with"
 func (a *audit) judgeValidation() {
 	a.judgePAMYubico(a.stack)
 	a.judgeModules(a.stack)
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		if g := a.gate(d); g != nil {
 			a.judgeScript(g)
 		}
@@ -109,7 +109,7 @@ func (a *audit) assignsID() bool {
 // each postern ssh shell in use.
 func (a *audit) judgeShellConfigs() {
 	files, ours := []string{hostconf.ShellConfigFile}, map[string]bool{}
-	for _, d := range a.doors {
+	for _, d := range a.accesses {
 		if g := a.gate(d); g != nil && g.postern {
 			ours[g.config] = true
 			if !slices.Contains(files, g.config) {
