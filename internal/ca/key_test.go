@@ -12,7 +12,9 @@ import (
 	"encoding/pem"
 	"math/big"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -201,7 +203,7 @@ func FuzzOCSP(f *testing.F) {
 func TestPKCS12(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	a, _ := newAuthority(t, ca.Config{})
-	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
+	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "laptop"})
 	must(t, err)
 	for _, legacy := range []bool{false, true} {
 		data, err := ca.EncodePKCS12(out.Key, out, "secret", legacy)
@@ -218,8 +220,12 @@ func TestPKCS12(t *testing.T) {
 		if legacy {
 			args = append(args, "-legacy")
 		}
-		if text := runs(t, openssl, args...); bytes.Count([]byte(text), []byte("BEGIN CERTIFICATE")) != 3 {
+		text := runs(t, openssl, args...)
+		if bytes.Count([]byte(text), []byte("BEGIN CERTIFICATE")) != 3 {
 			t.Errorf("openssl pkcs12: %s", text)
+		}
+		if name := "friendlyName: dan laptop until " + out.Leaf.NotAfter.UTC().Format(time.DateOnly); !strings.Contains(text, name) {
+			t.Errorf("openssl pkcs12: no %q in\n%s", name, text)
 		}
 	}
 	_, err = ca.EncodePKCS12(out.Key, out, "", false)

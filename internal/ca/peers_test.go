@@ -225,6 +225,9 @@ func TestNSS(t *testing.T) {
 			if !strings.Contains(list, "u,u,u") {
 				t.Fatalf("no certificate with its key in:\n%s", list)
 			}
+			if !strings.HasPrefix(nickname(list), "dan until ") {
+				t.Errorf("NSS lists it as %q", nickname(list))
+			}
 			leaf := write(t, "dan.pem", ca.EncodeCertificates(out.Leaf))
 			runs(t, certutil, "-V", "-d", dir, "-n", nickname(list), "-u", "C")
 			runs(t, certutil, "-A", "-d", dir, "-n", "again", "-t", ",,", "-a", "-i", leaf)

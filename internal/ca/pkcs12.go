@@ -3,6 +3,8 @@ package ca
 import (
 	"crypto"
 	"crypto/x509"
+	"strings"
+	"time"
 
 	"github.com/postern-project/postern"
 	"golang.org/x/crypto/cryptobyte"
@@ -13,7 +15,7 @@ import (
 // EncodePKCS12 packs key, certificate, chain and root under a password, for
 // import into a browser or system: AES-256 and SHA-256, or, for importers that
 // know neither (macOS before 15, Windows before 2019, Android before 14),
-// triple DES and SHA-1.
+// triple DES and SHA-1. The key is named after the person, the label and the end.
 func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bool) ([]byte, error) {
 	if password == "" {
 		return nil, postern.Errorf(postern.Invalid, "a PKCS#12 file needs a password: browsers refuse an empty one")
@@ -26,7 +28,23 @@ func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bo
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "write PKCS#12: %w", err)
 	}
+	if data, err = nameKey(data, password, out.friendlyName()); err != nil {
+		return nil, postern.Errorf(postern.Internal, "write PKCS#12: %w", err)
+	}
 	return data, nil
+}
+
+// friendlyName returns the name under which an importer lists the key: whose it
+// is, the label, and the day on which the certificate ends (UTC).
+func (i *Issued) friendlyName() string {
+	name := i.Person
+	if name == "" && len(i.Names) > 0 {
+		name = i.Names[0]
+	}
+	if i.Label != "" {
+		name += " " + i.Label
+	}
+	return strings.TrimSpace(name + " until " + i.Leaf.NotAfter.UTC().Format(time.DateOnly))
 }
 
 // Bounds on a PKCS#12 file that another program wrote.
