@@ -58,10 +58,35 @@ func Output(path string, data []byte, mode fs.FileMode) error {
 	if !info.Mode().IsRegular() {
 		return os.WriteFile(path, data, mode)
 	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
+	if path, err = follow(path); err != nil {
 		return err
 	}
 	return Replace(path, data, info.Mode().Perm(), KeepOwner)
+}
+
+// maxLinks is how many symbolic links are followed, as on Linux (path_resolution(7)).
+const maxLinks = 40
+
+// follow returns the path of the file that a path names, which is not a symbolic
+// link itself. Its directory stays as it is written: what reads as a link there may
+// lead elsewhere for the kernel, as /proc/PID/root does.
+func follow(path string) (string, error) {
+	for range maxLinks {
+		info, err := os.Lstat(path)
+		if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			return path, err
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return "", err
+		}
+		if !filepath.IsAbs(target) {
+			dir, _ := filepath.Split(path)
+			target = dir + target
+		}
+		path = target
+	}
+	return "", &fs.PathError{Op: "follow", Path: path, Err: errors.New("too many symbolic links")}
 }
 
 // Rename gives a file another name, in the place of any file that has it.

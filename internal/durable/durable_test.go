@@ -243,3 +243,24 @@ func TestReadSecret(t *testing.T) {
 		t.Errorf("a directory: %v", err)
 	}
 }
+
+func TestOutputFollowsLinksToTheirEnd(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	err := errors.Join(os.Mkdir(at("below"), 0o700), os.WriteFile(at("target"), []byte("old"), 0o600),
+		os.Symlink("../target", at("below/one")), os.Symlink(at("below/one"), at("two")), os.Symlink("two", at("three")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Output(at("three"), []byte("new"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if read(t, at("target")) != "new" || mode(t, at("target")) != 0o600 {
+		t.Errorf("%q, %v", read(t, at("target")), mode(t, at("target")))
+	}
+	for _, link := range []string{"below/one", "two", "three"} {
+		if mode(t, at(link)).Type() != fs.ModeSymlink {
+			t.Errorf("%s is no link any more", link)
+		}
+	}
+}
