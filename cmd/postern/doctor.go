@@ -277,7 +277,7 @@ func (d *doctor) ssh(ctx context.Context) {
 		d.advise("ssh", "sudo postern ssh check", "sshd tells its configuration to root only")
 		return
 	}
-	d.unconfirmed(hostApplier())
+	d.unconfirmed(setup.ThisHost())
 	report, err := audit.Auditor{TimeCodes: d.timeCodes}.Audit(ctx)
 	if err != nil {
 		d.advise("ssh", "postern ssh check", "sshd's configuration cannot be audited: %s", err)

@@ -38,6 +38,8 @@ var commands = []struct{ hint, command string }{
 	{"list the probes", "postern trace probes"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
+	{"use your own account and sudo, or permit root", "postern ssh config --root"},
+	{"get an SSH certificate first", "postern ssh login SERVER"},
 	{"make a software token", "postern otp token new FILE"},
 }
 

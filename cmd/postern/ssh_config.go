@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
-	"os/user"
-	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -24,9 +20,6 @@ import (
 	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
-
-// sshBackupDir is where postern ssh config keeps what it replaced.
-const sshBackupDir = "/var/lib/postern/ssh-backup"
 
 type sshConfigOptions struct {
 	setup    setup.Setup
@@ -109,7 +102,7 @@ func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
 		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
 	}
-	switch applier := hostApplier(); {
+	switch applier := setup.ThisHost(); {
 	case o.confirm:
 		dir, err := applier.Confirm(os.Getpid())
 		if err == nil {
@@ -164,11 +157,6 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 	return err
 }
 
-func hostApplier() setup.Applier {
-	var sshd setup.Service
-	return setup.Applier{Dir: sshBackupDir, Test: sshd.Test, Reload: sshd.Reload}
-}
-
 // checkSSHD holds what was written against sshd, and looks for ways in that it
 // leaves open with fewer than two factors: then it does not stay without force.
 func (a *app) checkSSHD(ctx context.Context, force bool) error {
@@ -190,9 +178,12 @@ func (a *app) checkSSHD(ctx context.Context, force bool) error {
 }
 
 func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
-	if worries := a.lockOut(ctx, o.setup); len(worries) > 0 {
-		for _, w := range worries {
-			fmt.Fprintf(a.err, "warning: %s\n", w)
+	if warnings := a.lockOut(ctx, o.setup); len(warnings) > 0 {
+		for _, w := range warnings {
+			fmt.Fprintf(a.err, "warning: %v\n", w)
+			if hint := hintOf(w); hint != "" {
+				fmt.Fprintf(a.err, "  fix: %s\n", hint)
+			}
 		}
 		if !o.force {
 			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("fix what the warnings say, or add --force")
@@ -201,7 +192,7 @@ func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptio
 	if !(setup.Service{}).Runs(ctx) {
 		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
 	}
-	applier := hostApplier()
+	applier := setup.ThisHost()
 	applier.Check = func(ctx context.Context) error { return a.checkSSHD(ctx, o.force) }
 	dir, err := applier.Apply(ctx, files, o.within)
 	if err != nil {
@@ -235,30 +226,10 @@ func startRollBack(dir string, within time.Duration) error {
 // rollBack waits, and puts everything back unless it was confirmed.
 func (a *app) rollBack(ctx context.Context, applier setup.Applier, o sshConfigOptions) error {
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
-	select {
-	case <-ctx.Done():
-	case <-time.After(o.within):
-	}
-	if applier.Confirmed(o.rollBack) {
-		return nil
-	}
-	for {
-		err := applier.RollBack(context.WithoutCancel(ctx), o.rollBack)
-		if err == nil || o.within == 0 || postern.CodeOf(err) == postern.Conflict {
-			return err
-		}
-		fmt.Fprintf(a.err, "postern: %v; trying again in %v\n", err, rollBackAgain)
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(rollBackAgain):
-		}
-	}
+	return applier.RollBackAfter(ctx, o.rollBack, o.within, func(err error, again time.Duration) {
+		fmt.Fprintf(a.err, "postern: %v; trying again in %v\n", err, again)
+	})
 }
-
-// rollBackAgain is how long after a failure what waits tries to put everything
-// back again. Who says it by hand, --within 0s, hears of the failure.
-const rollBackAgain = 30 * time.Second
 
 // rollBackOverdue puts back what a crash left. At boot it runs before sshd does.
 func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error {
@@ -269,78 +240,43 @@ func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error 
 	return err
 }
 
-// lockOut returns why who runs this might not come in again.
-func (a *app) lockOut(ctx context.Context, s setup.Setup) []string {
-	var worries []string
-	worry := func(format string, args ...any) { worries = append(worries, fmt.Sprintf(format, args...)) }
+// lockOut returns why the user who runs this might not be able to log in again.
+func (a *app) lockOut(ctx context.Context, s setup.Setup) []error {
 	name := os.Getenv("SUDO_USER")
 	if name == "" {
 		name = "root"
 	}
-	if name == "root" && !s.Root {
-		worry("you are root, and root will not be let in by SSH: use your own account and sudo, or add --root")
+	warnings, asked := s.LockOut(name)
+	if !asked {
+		return warnings
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return append(worries, err.Error())
+	if module, ok := s.ModuleInstalled(); !ok {
+		warnings = append(warnings, postern.Errorf(postern.NotFound, "%s is not installed", module).WithHint("make -C pam install"))
 	}
-	concerned := true
-	if s.Mode == setup.GroupsOnly {
-		concerned = false
-		groups, _ := u.GroupIds()
-		for _, g := range s.Groups {
-			group, err := user.LookupGroup(g)
-			if err != nil {
-				worry("there is no group %s", g)
-				continue
-			}
-			concerned = concerned || slices.Contains(groups, group.Gid)
-		}
+	if err := a.refusesCodes(ctx, name, s.Socket); err != nil {
+		warnings = append(warnings, err)
 	}
-	if !concerned {
-		return worries
-	}
-	if s.Mode == setup.Certificates {
-		worry("%s needs a certificate to come in: get one first, with postern ssh login", name)
-		return worries
-	}
-	if s.Mode != setup.PasswordAndCode {
-		if b, err := os.ReadFile(filepath.Join(u.HomeDir, ".ssh/authorized_keys")); err != nil || len(bytes.TrimSpace(b)) == 0 {
-			worry("%s has no public key in ~/.ssh/authorized_keys", name)
-		}
-	}
-	return append(worries, a.codeWorries(ctx, name, s)...)
+	return warnings
 }
 
-// codeWorries returns why somebody's code might not be accepted.
-func (a *app) codeWorries(ctx context.Context, name string, s setup.Setup) []string {
-	var worries []string
-	module := s.Module
-	if module == "" {
-		module = "pam_postern.so"
-	}
-	if found, _ := filepath.Glob("/lib/*/security/" + module); !filepath.IsAbs(module) && len(found) == 0 {
-		if found, _ = filepath.Glob("/lib*/security/" + module); len(found) == 0 {
-			worries = append(worries, module+" is not installed: make -C pam install")
-		}
-	}
-	path := s.Socket
+// refusesCodes returns why no code of a user's would be accepted, nil if one may be.
+func (a *app) refusesCodes(ctx context.Context, name, path string) error {
 	if path == "" {
 		path = sshd.DefaultSocket
 	}
-	switch v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: name, Service: "postern-config"}); {
+	v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: name, Service: "postern-config"})
+	switch {
 	case err != nil:
-		worries = append(worries, err.Error())
+		return err
 	case v == socket.NoFactor:
-		worries = append(worries, "Postern knows nobody by the name of "+name+": postern user add "+name)
+		return postern.Errorf(postern.NotFound, "Postern knows nobody by the name of %s", name).WithHint("postern user add %s", name)
 	case v != socket.Yes:
-		worries = append(worries, name+" is not let in by Postern")
-	default:
-		if has, err := a.hasFactor(ctx, name); err == nil && !has {
-			worries = append(worries, name+" has nothing to make a code with: postern otp add "+name)
-		}
+		return postern.Errorf(postern.Denied, "Postern does not let %s in", name)
 	}
-	return worries
+	if has, err := a.hasFactor(ctx, name); err == nil && !has {
+		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with", name).WithHint("postern otp add %s", name)
+	}
+	return nil
 }
 
 // hasFactor reports whether somebody has anything to make a code with, as this

@@ -4,27 +4,20 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/server"
-	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/sshd/sign"
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
 )
 
 type sshSignOptions struct {
-	person     string
-	host       []string
-	principals []string
-	sources    []string
-	force      string
-	extensions []string
-	validity   time.Duration
-	out        string
+	user server.SSHUser
+	host []string
+	out  string
 }
 
 func newSSHSign(a *app) *cobra.Command {
@@ -48,19 +41,19 @@ People get their own with postern ssh login.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.person, "person", "", "the `PERSON` whose key it is")
+	f.StringVar(&o.user.Person, "person", "", "the `PERSON` whose key it is")
 	f.StringSliceVar(&o.host, "host", nil, "a `NAME` or address of the host whose key it is; can be repeated")
-	f.StringSliceVar(&o.principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
-	f.StringSliceVar(&o.sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
-	f.StringVar(&o.force, "force-command", "", "the one `COMMAND` that it runs")
-	f.StringSliceVar(&o.extensions, "extension", nil, "an `EXTENSION` that it permits, such as permit-pty; can be repeated")
-	f.DurationVar(&o.validity, "validity", 0, "the `DURATION` that it is valid (default: by rule, else the CA's own)")
+	f.StringSliceVar(&o.user.Principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
+	f.StringSliceVar(&o.user.Sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
+	f.StringVar(&o.user.ForceCommand, "force-command", "", "the one `COMMAND` that it runs")
+	f.StringSliceVar(&o.user.Extensions, "extension", nil, "an `EXTENSION` that it permits, such as permit-pty; can be repeated")
+	f.DurationVar(&o.user.Validity, "validity", 0, "the `DURATION` that it is valid (default: by rule, else the CA's own)")
 	f.StringVarP(&o.out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
 	return cmd
 }
 
 func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error {
-	if (o.person == "") == (len(o.host) == 0) {
+	if (o.user.Person == "") == (len(o.host) == 0) {
 		return postern.Errorf(postern.Invalid, "give either --person or --host")
 	}
 	key, err := client.ReadPublicKey(file)
@@ -73,11 +66,13 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	}
 	defer st.Close()
 	var line string
-	if o.person != "" {
-		line, err = signUserKey(ctx, st, authority, key, o)
+	if o.user.Person != "" {
+		var signed sign.Signed
+		signed, err = server.SignSSHUser(ctx, st, authority, key, o.user)
+		line = signed.Line
 	} else {
 		var issued *ca.SSHIssued
-		if issued, err = authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.validity}); err == nil {
+		if issued, err = authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.user.Validity}); err == nil {
 			line = string(issued.Line())
 		}
 	}
@@ -88,34 +83,6 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 		o.out = client.CertificateFile(file)
 	}
 	return a.writeText(o.out, line)
-}
-
-func signUserKey(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, o sshSignOptions) (string, error) {
-	p, rule, err := server.SSHRule(ctx, st, o.person)
-	if err != nil {
-		return "", err
-	}
-	if o.principals != nil {
-		rule.Principals = o.principals
-	}
-	c, err := rule.Certificate(p.Name, key)
-	if err != nil {
-		return "", err
-	}
-	if o.sources != nil {
-		c.Sources = o.sources
-	}
-	if o.extensions != nil {
-		c.Extensions = o.extensions
-	}
-	if o.force != "" {
-		c.ForceCommand = o.force
-	}
-	if o.validity != 0 {
-		c.Validity = o.validity
-	}
-	signed, err := server.SSHAuthority{Authority: authority}.SignUser(ctx, postern.Actor{}, c)
-	return signed.Line, err
 }
 
 // writeText writes a file, or standard output for "-" and "".

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
@@ -75,16 +76,16 @@ func identified(r *http.Request) (postern.Actor, bool) {
 
 // ruledCertificate returns what the state's rules give a person for a key.
 func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
-	p, rule, err := SSHRule(ctx, st, person)
+	p, rule, err := sshRule(ctx, st, person)
 	if err != nil {
 		return sign.Certificate{}, err
 	}
 	return rule.Certificate(p.Name, key)
 }
 
-// SSHRule returns a person and the first of the state's rules for SSH certificates
+// sshRule returns a person and the first of the state's rules for SSH certificates
 // that is for them.
-func SSHRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
+func sshRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
 	p, err := st.Store.Person(ctx, person)
 	if err != nil {
 		return p, sign.Rule{}, err
@@ -95,4 +96,45 @@ func SSHRule(ctx context.Context, st *state.State, person string) (postern.Perso
 	}
 	rule, err := sign.RuleFor(rules, p.Groups)
 	return p, rule, err
+}
+
+// SSHUser is an SSH certificate for a person. What is zero comes from the state's
+// rules.
+type SSHUser struct {
+	Person       string
+	Principals   []string      // accounts that it opens
+	Sources      []string      // addresses or networks that it is valid from
+	ForceCommand string        // the one command that it runs
+	Extensions   []string      // such as permit-pty
+	Validity     time.Duration // from now
+}
+
+// SignSSHUser issues an SSH certificate as this host's administrator.
+func SignSSHUser(
+	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, u SSHUser,
+) (sign.Signed, error) {
+	p, rule, err := sshRule(ctx, st, u.Person)
+	if err != nil {
+		return sign.Signed{}, err
+	}
+	if u.Principals != nil {
+		rule.Principals = u.Principals
+	}
+	c, err := rule.Certificate(p.Name, key)
+	if err != nil {
+		return sign.Signed{}, err
+	}
+	if u.Sources != nil {
+		c.Sources = u.Sources
+	}
+	if u.Extensions != nil {
+		c.Extensions = u.Extensions
+	}
+	if u.ForceCommand != "" {
+		c.ForceCommand = u.ForceCommand
+	}
+	if u.Validity != 0 {
+		c.Validity = u.Validity
+	}
+	return SSHAuthority{Authority: authority}.SignUser(ctx, postern.Actor{}, c)
 }
