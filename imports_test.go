@@ -70,7 +70,7 @@ var rows = map[string]row{
 	"relay":    {knows: "HTTP"},
 	"sshd":     {knows: "HTTP"},
 	"timeline": {},
-	"trace":    {knows: "BPF", hides: true},
+	"trace":    {imports: "terminal", knows: "BPF", hides: true},
 
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
@@ -83,8 +83,9 @@ var rows = map[string]row{
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
+	"doctor": {imports: "ca sshd state server trace", knows: "HTTP"},
 
-	"cmd": {imports: domain + " " + adapters + " trace people state client agent server manpage jsonschema terminal reference", knows: "HTTP cobra", tests: "SQL Caddy"},
+	"cmd": {imports: domain + " " + adapters + " trace people state client agent server doctor manpage jsonschema terminal reference", knows: "HTTP cobra", tests: "SQL Caddy"},
 
 	"docs": {imports: "reference front gate manpage posterntest", knows: "HTTP"},
 

@@ -24,7 +24,7 @@ func newCA(a *app) *cobra.Command {
 		newCARenew(a),
 		newCARevoke(a),
 		newCACRL(a),
-		newCAKRL(a),
+		oldSpelling(newSSHKRL(a)),
 		newCAExport(a),
 		newCARoot(a),
 		newCAIntermediate(a),

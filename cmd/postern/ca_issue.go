@@ -295,15 +295,15 @@ func (a *app) readInput(path string) ([]byte, error) {
 
 // checkOutput fails if a file of that name is in the way.
 func checkOutput(path string, force bool) error {
-	if path == "" {
+	if path == "" || path == "-" {
 		return nil
 	}
 	return ca.CheckFiles(filepath.Dir(path), []ca.File{{Name: filepath.Base(path)}}, force)
 }
 
-// writeOutput writes to a file, or to standard output if there is none.
+// writeOutput writes to a file; to standard output if there is none, or it is "-".
 func (a *app) writeOutput(path string, data []byte, mode os.FileMode, force bool) error {
-	if path == "" {
+	if path == "" || path == "-" {
 		_, err := a.out.Write(data)
 		return err
 	}
@@ -342,22 +342,32 @@ new key, under the intermediate that issues now.`,
 	return cmd
 }
 
+// renewRequest says for which key the successor is.
+func (a *app) renewRequest(o *renewOptions) (ca.RenewRequest, error) {
+	r := ca.RenewRequest{SameKey: o.sameKey, Validity: time.Duration(o.validity)}
+	if o.csr == "" {
+		return r, nil
+	}
+	data, err := a.readInput(o.csr)
+	if err != nil {
+		return r, err
+	}
+	csr, err := ca.ParseCSR(data)
+	if err != nil {
+		return r, err
+	}
+	r.Key = csr.PublicKey
+	return r, nil
+}
+
 func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
 	serial, err := serialArg(arg)
 	if err != nil {
 		return err
 	}
-	r := ca.RenewRequest{SameKey: o.sameKey, Validity: time.Duration(o.validity)}
-	if o.csr != "" {
-		data, err := a.readInput(o.csr)
-		if err != nil {
-			return err
-		}
-		csr, err := ca.ParseCSR(data)
-		if err != nil {
-			return err
-		}
-		r.Key = csr.PublicKey
+	r, err := a.renewRequest(o)
+	if err != nil {
+		return err
 	}
 	st, authority, err := a.openCA(ctx)
 	if err != nil {

@@ -34,13 +34,13 @@ that it issued are revoked with it. Make the next one before, so that its role
 goes on: postern ca intermediate new. What it had issued is made anew by postern
 ca renew.`,
 		Example: `  postern ca revoke 5f3a… --reason keyCompromise
-  postern ca revoke --person dan
-  postern ca revoke --ssh 4711`,
+  postern ca revoke --person dan`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caRevoke(cmd.Context(), &o, args) },
 	}
 	cmd.Flags().StringVar(&o.reason, "reason", postern.Unspecified.String(), "`REASON`: "+strings.Join(postern.RevocationReasonNames(), ", "))
 	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `PERSON`")
 	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
+	_ = cmd.Flags().MarkHidden("ssh") // the old spelling of postern ssh revoke
 	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
 	return cmd
 }
@@ -61,25 +61,9 @@ func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) err
 	if o.ssh {
 		return a.revokeSSH(ctx, authority, args)
 	}
-	var serials []string
-	for _, arg := range args {
-		s, err := serialArg(arg)
-		if err != nil {
-			return err
-		}
-		serials = append(serials, s)
-	}
-	if o.person != "" {
-		list, err := authority.Certificates(ctx, ca.Filter{Person: o.person, Profile: ca.ProfileClient, Valid: time.Now()})
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return postern.Errorf(postern.NotFound, "%s has no valid client certificate", o.person)
-		}
-		for _, c := range list {
-			serials = append(serials, c.Serial)
-		}
+	serials, err := revocable(ctx, authority, o.person, args)
+	if err != nil {
+		return err
 	}
 	for _, s := range serials {
 		if err := authority.Revoke(ctx, s, reason, postern.Actor{}); err != nil {
@@ -91,6 +75,32 @@ func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) err
 		}
 	}
 	return nil
+}
+
+// revocable returns the serial numbers to revoke: those that were given, or those of
+// the valid client certificates of a person.
+func revocable(ctx context.Context, authority *ca.Authority, person string, args []string) ([]string, error) {
+	var serials []string
+	for _, arg := range args {
+		s, err := serialArg(arg)
+		if err != nil {
+			return nil, err
+		}
+		serials = append(serials, s)
+	}
+	if person != "" {
+		list, err := authority.Certificates(ctx, ca.Filter{Person: person, Profile: ca.ProfileClient, Valid: time.Now()})
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 0 {
+			return nil, postern.Errorf(postern.NotFound, "%s has no valid client certificate", person)
+		}
+		for _, c := range list {
+			serials = append(serials, c.Serial)
+		}
+	}
+	return serials, nil
 }
 
 // sayRevokedCA says what follows when a certificate that was revoked is an
@@ -161,29 +171,4 @@ func (a *app) caCRL(ctx context.Context, issuer, out string, der bool) error {
 		data = pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER})
 	}
 	return a.writeOutput(out, data, 0o644, true)
-}
-
-func newCAKRL(a *app) *cobra.Command {
-	var out string
-	cmd := &cobra.Command{
-		Use:     "krl",
-		Short:   "Print the SSH revocation list",
-		Long:    "Print the list of revoked SSH certificates and keys as it stands now, for sshd's RevokedKeys.",
-		Example: "  postern ca krl --out /etc/ssh/revoked.krl",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			krl, err := authority.KRL(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.writeOutput(out, krl, 0o644, true)
-		},
-	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole (default: standard output)")
-	return cmd
 }

@@ -58,22 +58,10 @@ func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) e
 	if err := a.showURL(authority, false); err != nil {
 		return err
 	}
-	for _, role := range unlisted(authority) {
+	for _, role := range authority.Unlisted() {
 		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role, newIntermediateCommand(role))
 	}
 	return nil
-}
-
-// unlisted returns the roles whose intermediate was made before there was an
-// address: it does not say where the list is that could revoke it.
-func unlisted(authority *ca.Authority) []ca.Role {
-	var roles []ca.Role
-	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		if chain := authority.Chain(role); authority.URL() != "" && len(chain) > 0 && len(chain[0].CRLDistributionPoints) == 0 {
-			roles = append(roles, role)
-		}
-	}
-	return roles
 }
 
 // urlJSON is where certificates say to ask about revocation, as it is printed.

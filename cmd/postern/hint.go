@@ -25,8 +25,8 @@ var hints = []struct {
 	{people.ErrNoPortal, "start it with postern run, or make the certificate here with postern ca issue --client NAME"},
 }
 
-// commands are the commands that do what a package's hint says. A hint that
-// begins so has the command put behind it.
+// commands are the commands that do what a package's hint, or a finding of the
+// doctor's, says. A hint that begins so has the command put behind it.
 var commands = []struct{ hint, command string }{
 	{"list the certificates", "postern ca list"},
 	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
@@ -35,12 +35,19 @@ var commands = []struct{ hint, command string }{
 	{"export the root's key first", "postern ca root export-key --out FILE"},
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
 	{"verify the timeline", "postern log verify"},
-	{"list the probes", "postern trace probes"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
 	{"use your own account and sudo, or permit root", "postern ssh config --root"},
 	{"get an SSH certificate first", "postern ssh login SERVER"},
 	{"make a software token", "postern otp token new FILE"},
+	{"create the state directory", "postern init"},
+	{"finish changing the key", "postern rekey"},
+	{"export the root's key, keep the file elsewhere", "postern ca root export-key, and postern ca root remove-key"},
+	{"choose the address by which others reach", "postern ca url http://HOST"},
+	{"renew certificate ", "postern ca renew "},
+	{"audit SSH as root", "sudo postern ssh check"},
+	{"audit SSH", "postern ssh check"},
+	{"confirm the configuration of sshd, or put back", "postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back "},
 }
 
 // hintOf returns what to do about an error, in commands where there are any.
@@ -50,9 +57,18 @@ func hintOf(err error) string {
 			return h.hint
 		}
 	}
-	hint := postern.HintOf(err)
+	return inCommands(postern.HintOf(err))
+}
+
+// inCommands puts the command behind a hint that a command does.
+func inCommands(hint string) string {
 	for _, c := range commands {
-		if strings.HasPrefix(hint, c.hint) {
+		named, ok := strings.CutPrefix(hint, c.hint)
+		switch {
+		case !ok:
+		case strings.HasSuffix(c.command, " "):
+			return hint + ": " + c.command + strings.TrimSpace(named)
+		default:
 			return hint + ": " + c.command
 		}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,9 @@ func (f *logFilter) flags(cmd *cobra.Command) {
 
 func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
 	f.Outcome = postern.Outcome(f.outcome)
+	if err := checkKind(f.Kind); err != nil {
+		return f.Filter, err
+	}
 	if f.link != "" {
 		f.Link.Kind, f.Link.ID, _ = strings.Cut(f.link, "=")
 		if f.Link.ID == "" {
@@ -54,6 +58,29 @@ func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
 		return f.Filter, postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit).WithHint("0 prints all entries")
 	}
 	return f.Filter, f.Validate()
+}
+
+// checkKind fails for what is neither a kind of event nor the beginning of one.
+func checkKind(kind string) error {
+	var words []string
+	for _, k := range postern.EventKinds {
+		for name := k.Name; name != ""; name = wider(name) {
+			words = append(words, name)
+		}
+	}
+	if kind == "" || slices.Contains(words, kind) {
+		return nil
+	}
+	err := postern.Errorf(postern.Invalid, "--kind: there is no kind of event %q", kind)
+	if near := terminal.Nearest(kind, words); near != "" {
+		return err.WithHint("did you mean: %s", near)
+	}
+	return err.WithHint("man 7 postern-events lists them")
+}
+
+// wider returns the kinds that a kind is one of: cert for cert.issued.
+func wider(kind string) string {
+	return kind[:max(0, strings.LastIndex(kind, "."))]
 }
 
 // parseTime reads a point in time, or how long ago it was.

@@ -64,14 +64,23 @@ nothing else: no state directory, no network.`,
 	return cmd
 }
 
-func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
+// readCheckpoints reads the checkpoints in files.
+func readCheckpoints(files []string) ([]string, error) {
 	var earlier []string
-	for _, file := range o.earlier {
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return postern.Errorf(postern.NotFound, "read the earlier checkpoint: %w", err)
+			return nil, postern.Errorf(postern.NotFound, "read the earlier checkpoint: %w", err)
 		}
 		earlier = append(earlier, string(text))
+	}
+	return earlier, nil
+}
+
+func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
+	earlier, err := readCheckpoints(o.earlier)
+	if err != nil {
+		return err
 	}
 	st, err := a.open(ctx)
 	if err != nil {
@@ -183,7 +192,7 @@ func (a *app) logProve(ctx context.Context, arg, output string) error {
 		return err
 	}
 	text = append(text, '\n')
-	if output == "" {
+	if output == "" || output == "-" {
 		_, err := a.out.Write(text)
 		return err
 	}

@@ -106,3 +106,9 @@ func (a *app) printer() terminal.Printer {
 func jsonFlag(cmd *cobra.Command, asJSON *bool) {
 	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
 }
+
+// oldSpelling hides a command that has moved to another group.
+func oldSpelling(cmd *cobra.Command) *cobra.Command {
+	cmd.Hidden = true
+	return cmd
+}

@@ -7,8 +7,10 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/jsonschema"
 	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/trace/top"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +27,7 @@ var outputs = map[string]any{
 	"ca show":            certificateJSON{},
 	"ca token list":      ca.APIToken{},
 	"ca url":             urlJSON{},
-	"doctor":             examination{},
+	"doctor":             doctor.Report{},
 	"import apache":      apache.Result{},
 	"log follow":         postern.Event{},
 	"log list":           postern.Event{},
@@ -41,7 +43,7 @@ var outputs = map[string]any{
 	"otp verify":         otpVerdict{},
 	"ssh check":          audit.Report{},
 	"trace probes":       probeFile{},
-	"trace top":          topJSON{},
+	"trace top":          top.Table{},
 	"user list":          postern.Person{},
 	"user show":          holder{},
 	"version":            versionJSON{},

@@ -82,7 +82,8 @@ func (o *traceOptions) exporter(ctx context.Context, w io.Writer) (exportSink, e
 	return o.exportSpans(ctx, w)
 }
 
-func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
+// checkExport fails for flags that do not go together.
+func (o *traceOptions) checkExport() error {
 	switch {
 	case !slices.Contains([]string{"pcapng", "pprof", "otlp"}, o.format):
 		return postern.Errorf(postern.Invalid, "no format %q to export", o.format).WithHint("there are pcapng, pprof and otlp")
@@ -90,6 +91,13 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 		return postern.Errorf(postern.Invalid, "--to is for --format otlp")
 	case o.output == "" && o.collector == "":
 		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
+	}
+	return nil
+}
+
+func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
+	if err := o.checkExport(); err != nil {
+		return err
 	}
 	cfg, err := o.config()
 	if err != nil {
@@ -103,7 +111,11 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	defer in.Close()
 	var out *os.File
 	var w io.Writer
-	if o.output != "" {
+	switch o.output {
+	case "":
+	case "-":
+		w = a.out
+	default:
 		if out, err = createPrivate(o.output); err != nil {
 			return err
 		}

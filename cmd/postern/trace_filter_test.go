@@ -26,7 +26,7 @@ func TestTraceFlags(t *testing.T) {
 		{"rpc --path /no/such/file", "no such file"},
 		{"rpc --domain [", "syntax error in pattern"},
 		{"record --what everything /tmp/x", "--what takes rpc, qemu and events"},
-		{"top --order age", "is none of"},
+		{"top --order age", "the order age is none of"},
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append([]string{"trace"}, strings.Fields(c.args)...), strings.NewReader(""), &out, &errs)

@@ -28,7 +28,7 @@ func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
 	}
 	var w io.Writer = a.out
 	closer := func() error { return nil }
-	if o.output != "" {
+	if o.output != "" && o.output != "-" {
 		f, err := openPrivate(o.output)
 		if err != nil {
 			return nil, nil, postern.Errorf(postern.Invalid, "%w", err)

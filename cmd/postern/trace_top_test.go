@@ -5,12 +5,9 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
-	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/trace/event"
-	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/top"
 )
 
 // traceTop counts what virsh calls: each call once, though client and daemon are
@@ -27,7 +24,7 @@ func traceTop(t *testing.T, l *posterntest.Libvirtd) {
 	type document struct {
 		By   string
 		Lost int
-		Rows []topRow
+		Rows []top.Row
 	}
 	last := func(out string) (d document) {
 		t.Helper()
@@ -38,7 +35,7 @@ func traceTop(t *testing.T, l *posterntest.Libvirtd) {
 		return d
 	}
 	d := last(traced(t, work, "top", "--json", "--interval", "1h"))
-	rows := map[string]topRow{}
+	rows := map[string]top.Row{}
 	for _, r := range d.Rows {
 		rows[r.Name] = r
 		if r.Max == 0 || r.P50 > r.P99 || r.P99 > r.Max || r.Took < r.Max || r.Queued > r.Took {
@@ -60,54 +57,5 @@ func traceTop(t *testing.T, l *posterntest.Libvirtd) {
 	info := func() { virsh(t, l.UnixURI(), "dominfo", "vm1") }
 	if out := traced(t, info, "top", "--by", "domain", "--interval", "1h"); !strings.Contains(out, "  vm1\n") {
 		t.Errorf("by domain:\n%s", out)
-	}
-}
-
-func TestTopOnATerminal(t *testing.T) {
-	tally, err := format.NewTally(format.ByProcedure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	call := func(proc int32, took time.Duration) {
-		e := &event.Event{Kind: event.ServerTx, Prog: 0x20008086, Proc: proc, Type: 1, Took: took, Call: &event.Call{End: 1, Service: took}}
-		if err := tally.Event(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for range 10 {
-		call(1, time.Millisecond)
-	}
-	call(2, time.Second)
-	m := &topModel{topOptions: &topOptions{by: "procedure", order: "time", interval: time.Second}, tally: tally, began: time.Now()}
-	press := func(k string) tea.Cmd {
-		_, cmd := m.Update(tea.KeyPressMsg{Text: k, Code: rune(k[0])})
-		return cmd
-	}
-	first := func() string { return strings.Split(m.View().Content, "\n")[2] }
-	m.Update(topTick{})
-	if got := first(); !strings.HasSuffix(got, "remote.connect_close") {
-		t.Errorf("by time: %q", got)
-	}
-	press("o")
-	if got := first(); !strings.HasSuffix(got, "remote.connect_open") {
-		t.Errorf("by calls: %q", got)
-	}
-	m.Update(tea.WindowSizeMsg{Width: 40, Height: 2})
-	for _, line := range strings.Split(m.View().Content, "\n") {
-		if len(line) > 40 {
-			t.Errorf("wider than the terminal: %q", line)
-		}
-	}
-	if n := strings.Count(m.View().Content, "\n"); n != 1 {
-		t.Errorf("%d lines on two", n+1)
-	}
-	press(" ")
-	call(1, time.Millisecond)
-	m.Update(topTick{})
-	if m.rows[0].Calls != 10 || !m.held {
-		t.Errorf("held, but %+v", m.rows[0])
-	}
-	if cmd := press("q"); cmd == nil {
-		t.Error("q does not end it")
 	}
 }

@@ -99,3 +99,16 @@ func (a *Authority) URLPath() string {
 	}
 	return u.Path
 }
+
+// Unlisted returns the roles whose intermediate was made before there was an
+// address: it does not say where the list is that could revoke it.
+func (a *Authority) Unlisted() []Role {
+	var roles []Role
+	for _, role := range []Role{Server, Client} {
+		chain := a.Chain(role)
+		if a.URL() != "" && len(chain) > 0 && len(chain[0].CRLDistributionPoints) == 0 {
+			roles = append(roles, role)
+		}
+	}
+	return roles
+}
