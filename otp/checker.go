@@ -1,6 +1,7 @@
 package otp
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -90,8 +91,9 @@ func (c *Checker) Close() error {
 
 // Attempt is somebody who typed a code.
 type Attempt struct {
-	User string // the person's name, or an account in the mapping file
-	Code string // as typed
+	User   string // the person's name, or an account's
+	Person string // whose that account is; "" the person named as User
+	Code   string // as typed
 	// Password says that a password may precede a YubiKey's code in Code, and Digits
 	// that it may precede six digits, too.
 	Password, Digits bool
@@ -169,7 +171,7 @@ type try struct {
 
 func (t *try) run(ctx context.Context) error {
 	t.mapped = t.mappings()
-	person, err := t.people.Person(ctx, t.attempt.User)
+	person, err := t.people.Person(ctx, t.name())
 	switch {
 	case err == nil && !person.Active():
 		t.proof.Person = person.Name
@@ -192,6 +194,9 @@ func (t *try) run(ctx context.Context) error {
 	}
 	return t.yubikey(ctx)
 }
+
+// name returns the name of the person whom the code is to prove.
+func (t *try) name() string { return cmp.Or(t.attempt.Person, t.attempt.User) }
 
 // event tells of the attempt, without the code.
 func (t *try) event(outcome postern.Outcome, reason string) postern.Event {
@@ -236,7 +241,8 @@ func (t *try) refuse(ctx context.Context, reason, presented string) error {
 	if t.anybody {
 		return refused()
 	}
-	if has, err := t.HasFactor(ctx, t.attempt.User); err == nil && !has {
+	has, err := t.HasFactor(ctx, t.name())
+	if err == nil && !has && len(t.mapped[t.attempt.User]) == 0 {
 		return postern.Errorf(postern.NotFound, "there is nothing to make a code with")
 	}
 	return refused()

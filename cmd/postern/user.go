@@ -34,7 +34,7 @@ func newUser(a *app) *cobra.Command {
 groups are forgotten. Their name stays, so that the timeline can be read and
 nobody else gets it. This cannot be undone.`,
 		}),
-		newUserRecover(a),
+		newUserRecover(a), newUserAccount(a),
 	)
 }
 

@@ -22,23 +22,32 @@ import (
 	"github.com/postern-project/postern/timeline"
 )
 
-// SSHChecker checks codes and accounts for sshd. An account belongs to the person
-// of its name.
+// SSHChecker checks codes and accounts for sshd. Whose an account is, the store's
+// accounts say.
 type SSHChecker struct {
-	OTP *otp.Checker
-	DB  *store.DB
+	OTP  *otp.Checker
+	DB   *store.DB
+	Host string // whose accounts they are
 }
 
 func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
+	person, err := c.DB.AccountPerson(ctx, a.User, c.Host)
+	if err != nil {
+		return sshd.Proof{}, err
+	}
 	proof, err := c.OTP.Check(ctx, otp.Attempt{
-		User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event,
+		User: a.User, Person: person, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event,
 		Password: a.Password, Digits: a.Digits,
 	})
 	return sshd.Proof{Person: proof.Person, Credential: proof.Credential, Password: proof.Password}, err
 }
 
 func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, error) {
-	p, err := c.DB.Person(ctx, user)
+	name, err := c.DB.AccountPerson(ctx, user, c.Host)
+	if err != nil {
+		return "", err
+	}
+	p, err := c.DB.Person(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -84,7 +93,7 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 			continue
 		}
 		answering = true
-		server, err := socket.NewServer(each.cfg, SSHChecker{OTP: one.Checker, DB: st.Store}, st.Store, log)
+		server, err := socket.NewServer(each.cfg, SSHChecker{OTP: one.Checker, DB: st.Store, Host: hostName()}, st.Store, log)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -105,7 +114,11 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
 	lines := make(chan sshlog.Line)
 	person := func(ctx context.Context, account string) string {
-		p, err := st.Store.Person(ctx, account)
+		name, err := st.Store.AccountPerson(ctx, account, hostName())
+		if err != nil {
+			return ""
+		}
+		p, err := st.Store.Person(ctx, name)
 		if err != nil {
 			return ""
 		}
@@ -118,6 +131,13 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 		last, err := SSHLog(ctx, st)
 		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
 	})
+}
+
+// hostName returns this host's name, without its domain.
+func hostName() string {
+	name, _ := os.Hostname()
+	name, _, _ = strings.Cut(name, ".")
+	return name
 }
 
 // SSHLog returns what the timeline last said of whether sshd's log is
