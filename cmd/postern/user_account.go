@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -60,7 +61,7 @@ func newUserAccountList(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printList(a, accounts, asJSON, "ACCOUNT PERSON HOST CASE", func(c postern.Account) []string {
+				return terminal.List(a.printer(), accounts, asJSON, "ACCOUNT PERSON HOST CASE", func(c postern.Account) []string {
 					folded := map[bool]string{true: "any", false: "exact"}[c.AnyCase]
 					return []string{c.Name, c.Person, c.Host, folded}
 				})
