@@ -486,8 +486,12 @@ func traceProbes(t *testing.T, l *posterntest.Libvirtd) {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
 	var files []probeFile
-	if err := json.Unmarshal(out.Bytes(), &files); err != nil {
-		t.Fatal(err)
+	for lines := json.NewDecoder(&out); lines.More(); {
+		var f probeFile
+		if err := lines.Decode(&f); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
 	}
 	counts := map[string]int{}
 	for _, f := range files {
