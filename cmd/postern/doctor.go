@@ -6,6 +6,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/doctor"
+	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
