@@ -56,8 +56,14 @@ func TestAccountsBelongToPeople(t *testing.T) {
 
 func TestAccountsAreValidated(t *testing.T) {
 	for _, a := range []postern.Account{
-		{}, {Name: "*", Person: ""}, {Name: "*", Person: "alice"}, {Name: "a*b*", Person: "alice"}, {Name: "alice"},
-		{Name: "x", Person: "Not A Person"}, {Name: "a\nb", Person: "alice"}, {Name: strings.Repeat("a", 257), Person: "alice"},
+		{},
+		{Name: "*", Person: ""},
+		{Name: "*", Person: "alice"},
+		{Name: "a*b*", Person: "alice"},
+		{Name: "alice"},
+		{Name: "x", Person: "Not A Person"},
+		{Name: "a\nb", Person: "alice"},
+		{Name: strings.Repeat("a", 257), Person: "alice"},
 	} {
 		if a.Validate() == nil {
 			t.Errorf("%+v is valid", a)

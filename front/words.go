@@ -68,16 +68,26 @@ func parseWord[T any](block string, words []word[T], to *T, d *caddyfile.Dispens
 
 // wayWords are those of a way to pass: of require and of or.
 var wayWords = []word[gate.Way]{
-	{Word{"person", "NAME|E-MAIL…", "Any of these people may pass, named as in the state or by an e-mail address."},
-		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Persons) }},
-	{Word{"group", "NAME…", "So may whoever is in any of these groups."},
-		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Groups) }},
-	{Word{"address", "NETWORK…|private_ranges", "Only from any of these networks or addresses; private_ranges stands for the private networks."},
-		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseAddresses(d, w) }},
-	{Word{"method", "METHOD…", "Only by any of these methods. GET does not include HEAD."},
-		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Methods) }},
-	{Word{"rule", "`CEL`", "This rule must hold as well; see postern-rules(7). It may be repeated: all must hold."},
-		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseRule(d, w) }},
+	{
+		Word{"person", "NAME|E-MAIL…", "Any of these people may pass, named as in the state or by an e-mail address."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Persons) },
+	},
+	{
+		Word{"group", "NAME…", "So may whoever is in any of these groups."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Groups) },
+	},
+	{
+		Word{"address", "NETWORK…|private_ranges", "Only from any of these networks or addresses; private_ranges stands for the private networks."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseAddresses(d, w) },
+	},
+	{
+		Word{"method", "METHOD…", "Only by any of these methods. GET does not include HEAD."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Methods) },
+	},
+	{
+		Word{"rule", "`CEL`", "This rule must hold as well; see postern-rules(7). It may be repeated: all must hold."},
+		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseRule(d, w) },
+	},
 }
 
 // inRequire makes the words of a way those of a require directive.
@@ -89,40 +99,68 @@ func inRequire(words []word[gate.Way]) (list []word[Require]) {
 }
 
 var requireWords = append(inRequire(wayWords), []word[Require]{
-	{Word{"anyone", "", "No certificate is needed; only the addresses, the methods and the rules must hold."},
-		func(r *Require, d *caddyfile.Dispenser) error { return flag(d, &r.Anyone) }},
-	{Word{"or", "[anyone] { … }", "Another way to pass; see below. It may be repeated: any one is enough."},
-		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) }},
-	{Word{"status", "N", "Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403."},
-		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) }},
-	{Word{"trust", "FILE…|postern", "The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means Postern's own."},
-		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Trust) }},
-	{Word{"crl", "FILE…", "Revocation lists of those CAs. They are read again when they change."},
-		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.CRLs) }},
-	{Word{"depth", "N", "The most CA certificates above the client's, 3 unless it is given."},
-		func(r *Require, d *caddyfile.Dispenser) error { return r.parseDepth(d) }},
+	{
+		Word{"anyone", "", "No certificate is needed; only the addresses, the methods and the rules must hold."},
+		func(r *Require, d *caddyfile.Dispenser) error { return flag(d, &r.Anyone) },
+	},
+	{
+		Word{"or", "[anyone] { … }", "Another way to pass; see below. It may be repeated: any one is enough."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) },
+	},
+	{
+		Word{"status", "N", "Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) },
+	},
+	{
+		Word{"trust", "FILE…|postern", "The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means Postern's own."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Trust) },
+	},
+	{
+		Word{"crl", "FILE…", "Revocation lists of those CAs. They are read again when they change."},
+		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.CRLs) },
+	},
+	{
+		Word{"depth", "N", "The most CA certificates above the client's, 3 unless it is given."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseDepth(d) },
+	},
 }...)
 
 var optionWords = []word[App]{
-	{Word{"mail", "URL", "How mail is sent: smtp://localhost, or smtps:// with a user."},
-		func(a *App, d *caddyfile.Dispenser) error { return one(d, &a.Mail) }},
-	{Word{"portal", "ADDRESS…", "The portal; see below."},
-		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) }},
+	{
+		Word{"mail", "URL", "How mail is sent: smtp://localhost, or smtps:// with a user."},
+		func(a *App, d *caddyfile.Dispenser) error { return one(d, &a.Mail) },
+	},
+	{
+		Word{"portal", "ADDRESS…", "The portal; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) },
+	},
 }
 
 var portalWords = []word[Portal]{
-	{Word{"name", "TEXT", "What the portal calls itself on its pages and in mails."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return one(d, &p.Name) }},
-	{Word{"sign_up", "DOMAIN…", "Whoever has a mail address in these domains may enrol without an invitation."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.SignUp) }},
-	{Word{"recover_by_mail", "", "A message to a person's address is enough to recover."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return flag(d, &p.RecoverByMail) }},
-	{Word{"names", "PATTERN…", "Names of servers that any person may have certificates for."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Names) }},
-	{Word{"private_proofs", "NETWORK…", "Private networks in which the proofs that a person controls a name may be fetched."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.PrivateProofs) }},
-	{Word{"admins", "GROUP…", "Groups whose members see the administrators' pages; admin unless it is given."},
-		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Admins) }},
+	{
+		Word{"name", "TEXT", "What the portal calls itself on its pages and in mails."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return one(d, &p.Name) },
+	},
+	{
+		Word{"sign_up", "DOMAIN…", "Whoever has a mail address in these domains may enrol without an invitation."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.SignUp) },
+	},
+	{
+		Word{"recover_by_mail", "", "A message to a person's address is enough to recover."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return flag(d, &p.RecoverByMail) },
+	},
+	{
+		Word{"names", "PATTERN…", "Names of servers that any person may have certificates for."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Names) },
+	},
+	{
+		Word{"private_proofs", "NETWORK…", "Private networks in which the proofs that a person controls a name may be fetched."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.PrivateProofs) },
+	},
+	{
+		Word{"admins", "GROUP…", "Groups whose members see the administrators' pages; admin unless it is given."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Admins) },
+	},
 }
 
 // one reads the one argument of a word.

@@ -43,7 +43,6 @@ var (
 	sha256Code = made{"bob", "totp", "46119246"}
 	sha512Code = made{"carol", "totp", "90693936"}
 	firstHOTP  = made{"dave", "hotp", "755224"}
-	shortTOTP  = made{"alice", "totp", "287082"}
 )
 
 // oathFile is a file with authenticators, as one row of docs/import.md has it.
@@ -62,36 +61,64 @@ func oathFiles() []oathFile {
 		`{"type":"steam","name":"eve","issuer":"","info":{"secret":"` + base1 + `","algo":"SHA1","digits":5,"period":30}},` +
 		`{"type":"hotp","name":"dave","issuer":"","info":{"secret":"` + base1 + `","algo":"SHA1","digits":6,"counter":0}}]}`
 	return []oathFile{
-		{"otpauth: URLs", "otpauth://totp/Example:alice?secret=" + base1 + "&digits=8&issuer=Example\n" +
-			"otpauth://totp/bob?secret=" + strings.ToLower(base256) + "&algorithm=SHA256&digits=8&period=30\r\n" +
-			"otpauth://totp/Example%3Acarol?algorithm=HMAC-SHA-512&digits=8&secret=" + base512 + "\n" +
-			"otpauth://hotp/dave?secret=" + base1 + "&counter=0\n" +
-			"otpauth://totp/eve?secret=1189\n", ImportOptions{},
-			[]made{sha1Code, sha256Code, sha512Code, firstHOTP}, []string{"line 5"}},
+		{
+			"otpauth: URLs", "otpauth://totp/Example:alice?secret=" + base1 + "&digits=8&issuer=Example\n" +
+				"otpauth://totp/bob?secret=" + strings.ToLower(base256) + "&algorithm=SHA256&digits=8&period=30\r\n" +
+				"otpauth://totp/Example%3Acarol?algorithm=HMAC-SHA-512&digits=8&secret=" + base512 + "\n" +
+				"otpauth://hotp/dave?secret=" + base1 + "&counter=0\n" +
+				"otpauth://totp/eve?secret=1189\n",
+			ImportOptions{},
+			[]made{sha1Code, sha256Code, sha512Code, firstHOTP},
+			[]string{"line 5"},
+		},
 		{"Google Authenticator, exported", migrationURL(1, 0), ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
-		{"`.google_authenticator`", base1 + "\n\" RATE_LIMIT 3 30\n\" WINDOW_SIZE 17\n\" DISALLOW_REUSE\n\" TOTP_AUTH\n12345678\n23456789\n",
-			ImportOptions{}, []made{{"", "totp", "287082"}}, []string{"line 6"}},
-		{"`users.oath`", "# a comment\nHOTP/T30/8\talice\t-\t" + hex1 + "\nHOTP dave - " + hex1 + "\nHOTP/E/6 dave + " + hex1 + " 0\n" +
-			"HOTP eve 1234 " + hex1 + "\nMOTP eve - " + hex1 + "\n", ImportOptions{},
-			[]made{sha1Code, firstHOTP, firstHOTP}, []string{"line 5", "line 6"}},
-		{"LinOTP, CSV", "F1," + hex1 + ",totp,8,30,sha1\nF2," + hex.EncodeToString([]byte(seed256)) + ",totp,8,30\n" +
-			"F3," + hex.EncodeToString([]byte(seed512)) + ",TOTP,8,,\nF4," + hex1 + "\nF5," + hex1 + ",ocra2,OCRA-1:HOTP-SHA256-8:C-QN08\n", ImportOptions{},
-			[]made{{"", "totp", sha1Code.code}, {"", "totp", sha256Code.code}, {"", "totp", sha512Code.code}, {"", "hotp", "755224"}}, []string{"line 5"}},
-		{"privacyIDEA, CSV", "# version: 2\nalice, res, realm, F1, " + hex1 + ", totp, 8, 30\ndave, res, realm, F2, " + hex1 + ", hotp, 6, 0\n",
-			ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
+		{
+			"`.google_authenticator`", base1 + "\n\" RATE_LIMIT 3 30\n\" WINDOW_SIZE 17\n\" DISALLOW_REUSE\n\" TOTP_AUTH\n12345678\n23456789\n",
+			ImportOptions{},
+			[]made{{"", "totp", "287082"}},
+			[]string{"line 6"},
+		},
+		{
+			"`users.oath`", "# a comment\nHOTP/T30/8\talice\t-\t" + hex1 + "\nHOTP dave - " + hex1 + "\nHOTP/E/6 dave + " + hex1 + " 0\n" +
+				"HOTP eve 1234 " + hex1 + "\nMOTP eve - " + hex1 + "\n",
+			ImportOptions{},
+			[]made{sha1Code, firstHOTP, firstHOTP},
+			[]string{"line 5", "line 6"},
+		},
+		{
+			"LinOTP, CSV", "F1," + hex1 + ",totp,8,30,sha1\nF2," + hex.EncodeToString([]byte(seed256)) + ",totp,8,30\n" +
+				"F3," + hex.EncodeToString([]byte(seed512)) + ",TOTP,8,,\nF4," + hex1 + "\nF5," + hex1 + ",ocra2,OCRA-1:HOTP-SHA256-8:C-QN08\n",
+			ImportOptions{},
+			[]made{{"", "totp", sha1Code.code}, {"", "totp", sha256Code.code}, {"", "totp", sha512Code.code}, {"", "hotp", "755224"}},
+			[]string{"line 5"},
+		},
+		{
+			"privacyIDEA, CSV", "# version: 2\nalice, res, realm, F1, " + hex1 + ", totp, 8, 30\ndave, res, realm, F2, " + hex1 + ", hotp, 6, 0\n",
+			ImportOptions{},
+			[]made{sha1Code, firstHOTP},
+			nil,
+		},
 		{"CSV with a header line", "\"Username\";\"Secret\";\"Type\";\"Digits\";\"Algorithm\"\r\n\"alice\";\"" + base1 + "\";\"TOTP\";\"8\";\"SHA1\"\r\n" +
 			"dave;" + hex1 + ";HOTP;6;\r\n", ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
 		{"FreeOTP+", `{"tokenOrder":["Example:alice"],"tokens":[{"algo":"SHA1","counter":0,"digits":8,"issuerExt":"Example","issuerInt":"Example","label":"alice","period":30,"secret":[49,50,51,52,53,54,55,56,57,48,49,50,51,52,53,54,55,56,57,48],"type":"TOTP"},` +
 			`{"algo":"MD5","digits":6,"label":"eve","period":30,"secret":[-1,2],"type":"TOTP"}]}`, ImportOptions{}, []made{sha1Code}, []string{"entry 2"}},
-		{"Aegis, plain", `{"version":1,"header":{"slots":null,"params":null},"db":` + vault + `}`, ImportOptions{},
-			[]made{sha1Code, firstHOTP}, []string{"entry 2"}},
+		{
+			"Aegis, plain", `{"version":1,"header":{"slots":null,"params":null},"db":` + vault + `}`,
+			ImportOptions{},
+			[]made{sha1Code, firstHOTP},
+			[]string{"entry 2"},
+		},
 		{"Aegis, with a password", sealAegis(vault, "qwerty"), password, []made{sha1Code, firstHOTP}, []string{"entry 2"}},
 		{"PSKC", pskcPlain, ImportOptions{}, []made{sha1Code, firstHOTP}, []string{"line 16"}},
 		{"PSKC, with a key", pskcRFCKey, ImportOptions{Key: key}, []made{{"", "hotp", "755224"}}, nil},
 		{"PSKC, with a password", pskcRFCPassword, password, []made{{"", "hotp", "755224"}}, nil},
-		{"yubiserver, dump or database", "CREATE TABLE oathtokens(nickname, publicname, created, secret, active, counter);\n" +
-			"INSERT INTO oathtokens VALUES('dave','cccc00000001','2026-11-24','" + hex1 + "',1,0);\n", ImportOptions{},
-			[]made{{"dave", "hotp", "287082"}}, nil},
+		{
+			"yubiserver, dump or database", "CREATE TABLE oathtokens(nickname, publicname, created, secret, active, counter);\n" +
+				"INSERT INTO oathtokens VALUES('dave','cccc00000001','2026-11-24','" + hex1 + "',1,0);\n",
+			ImportOptions{},
+			[]made{{"dave", "hotp", "287082"}},
+			nil,
+		},
 	}
 }
 

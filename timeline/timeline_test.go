@@ -170,10 +170,6 @@ func TestJoinEnds(t *testing.T) {
 	}
 }
 
-func refusal(i int) postern.Event {
-	return postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: fmt.Sprintf("192.0.2.%d", i), Object: "/admin", Reason: "no certificate was shown"}
-}
-
 // key is a log's key and what signs and verifies with it.
 func key(t testing.TB) (note.Signer, note.Verifier) {
 	t.Helper()

@@ -3,12 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"github.com/postern-project/postern/internal/terminal"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/postern-project/postern/internal/terminal"
 
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/usdt"

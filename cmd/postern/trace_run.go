@@ -21,8 +21,10 @@ import (
 
 // writer opens the output and the format. The returned function closes it.
 func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
-	c := format.Config{Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu",
-		Messages: o.messages || o.stack || len(o.types) > 0, Verbose: o.verbose || o.stack}
+	c := format.Config{
+		Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu",
+		Messages: o.messages || o.stack || len(o.types) > 0, Verbose: o.verbose || o.stack,
+	}
 	if o.json {
 		c.Format = format.JSON
 	}

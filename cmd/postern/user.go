@@ -78,16 +78,6 @@ func (a *app) userAdd(ctx context.Context, p postern.Person) error {
 	})
 }
 
-// change opens the state and changes it in one transaction.
-func (a *app) change(ctx context.Context, f func(ctx context.Context, tx *store.Tx) error) error {
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return st.Store.Write(ctx, f)
-}
-
 func newUserList(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{

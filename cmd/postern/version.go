@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"github.com/postern-project/postern/internal/terminal"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/postern-project/postern/internal/terminal"
 
 	"github.com/spf13/cobra"
 )

@@ -22,7 +22,8 @@ type Pages struct {
 // ChangePerson is [store.Portal.ChangePerson], by the rules of this package:
 // Denied (portal.ErrLastAdministrator) if nobody would be an administrator.
 func (p Pages) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
-	e postern.Event, mail func(postern.Person, string) *portal.Message) (string, error) {
+	e postern.Event, mail func(postern.Person, string) *portal.Message,
+) (string, error) {
 	return p.Portal.ChangePerson(ctx, by, name, change, keepAdministrator(p.Admins), e, mail)
 }
 

@@ -43,8 +43,13 @@ func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 		user  string
 		right bool
 	}{
-		{"alice", true}, {"Alice@corp.example.com", true}, {"www", true},
-		{"bob@corp.example.com", false}, {"alice@other.example.com", false}, {"two", false}, {"bob", false},
+		{"alice", true},
+		{"Alice@corp.example.com", true},
+		{"www", true},
+		{"bob@corp.example.com", false},
+		{"alice@other.example.com", false},
+		{"two", false},
+		{"bob", false},
 	} {
 		now = now.Add(time.Minute)
 		proof, err := c.CheckCode(t.Context(), sshd.Attempt{User: step.user, Code: app.Code(now), Service: "sshd"})

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// Socket, in the state directory, takes the events of this host's agent, and
+	// Socket is the socket in the state directory that takes the events of this host's agent, and
 	// the request to load the configuration again.
 	Socket     = "agent.sock"
 	agentGroup = "agents" // who may send events

@@ -30,6 +30,7 @@ type SSHChecker struct {
 	Host string // whose accounts they are
 }
 
+// CheckCode checks what an account typed as a code, and uses it up.
 func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
 	person, err := c.DB.AccountPerson(ctx, a.User, c.Host)
 	if err != nil {
@@ -42,6 +43,7 @@ func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, 
 	return sshd.Proof{Person: proof.Person, Credential: proof.Credential, Password: proof.Password}, err
 }
 
+// CheckAccount returns the name of the person whose account it is.
 func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, error) {
 	name, err := c.DB.AccountPerson(ctx, user, c.Host)
 	if err != nil {

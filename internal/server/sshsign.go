@@ -17,13 +17,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// SSHRulesFile, in the state directory, says what SSH certificates may do: the
+// SSHRulesFile is the file in the state directory that says what SSH certificates may do: the
 // JSON that sign.ParseRules reads.
 const SSHRulesFile = "ssh-rules.json"
 
 // SSHAuthority fits the certificate authority to the signing service.
 type SSHAuthority struct{ *ca.Authority }
 
+// SignUser issues an SSH certificate.
 func (a SSHAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Certificate) (sign.Signed, error) {
 	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
 		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
@@ -38,8 +39,10 @@ func (a SSHAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Cer
 	}, err
 }
 
+// KnownHosts returns the lines of known_hosts that trust the host CAs.
 func (a SSHAuthority) KnownHosts() (string, error) { return a.Authority.KnownHosts() }
 
+// UserCAs returns the public keys of the user CAs, a line each.
 func (a SSHAuthority) UserCAs() ([]byte, error) { return a.TrustedUserCAs() }
 
 // sshRules reads the rules of a state.

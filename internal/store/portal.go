@@ -44,7 +44,8 @@ func (s Portal) AddPerson(ctx context.Context, by postern.Actor, p postern.Perso
 // Check sees the person before and after, in the transaction; its error undoes
 // the change.
 func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
-	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event, mail func(old postern.Person, what string) *portal.Message) (what string, err error) {
+	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event, mail func(old postern.Person, what string) *portal.Message,
+) (what string, err error) {
 	err = s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		old, err := tx.Person(ctx, name)
 		if err != nil {

@@ -30,7 +30,8 @@ func NewEmbedded(...Option) (*Authority, error) { return nil, errUnused }
 
 // SignWithContext fails.
 func (*Authority) SignWithContext(context.Context, *x509.CertificateRequest, provisioner.SignOptions,
-	...provisioner.SignOption) ([]*x509.Certificate, error) {
+	...provisioner.SignOption,
+) ([]*x509.Certificate, error) {
 	return nil, errUnused
 }
 

@@ -179,6 +179,8 @@ func negated(s string, patterns []string) bool {
 	})
 }
 
+// MatchAddress reports whether an address matches one of the patterns, as in
+// sshd_config(5) under Match.
 func MatchAddress(s string, patterns []string) bool {
 	addr, err := netip.ParseAddr(s)
 	if err != nil {

@@ -22,6 +22,7 @@ func StartedAt(pid int) float64 {
 	return ticks / clockTick
 }
 
+// Uptime returns how long the kernel has run, in seconds; 0 if it does not say.
 func Uptime() float64 {
 	b, _ := os.ReadFile("/proc/uptime")
 	first, _, _ := strings.Cut(string(b), " ")
@@ -51,6 +52,8 @@ const noSession = "4294967295"
 // Machine names this host and its boot in links.
 type Machine struct{ host, Boot string }
 
+// This returns the machine that the program runs on, by a host name, or by its own
+// where that is empty.
 func This(host string) Machine {
 	if host == "" {
 		host, _ = os.Hostname()

@@ -79,6 +79,7 @@ type answer int
 
 const (
 	gone answer = iota
+	// Yes and No answer whether it is.
 	Yes
 	No
 )

@@ -136,7 +136,7 @@ func RuleFor(rules []Rule, groups []string) (Rule, error) {
 	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
 }
 
-// SignDeps is what the signing service stands on.
+// Deps is what the signing service stands on.
 type Deps struct {
 	Signer Signer
 	Check  sshd.Checker
@@ -156,7 +156,7 @@ var signPage string
 
 var signTemplate = template.Must(template.New("sign").Parse(signPage))
 
-// NewSignHandler serves POST /ssh/sign, which gives a certificate for a key to
+// NewHandler serves POST /ssh/sign, which gives a certificate for a key to
 // who shows a client certificate or a code, as JSON or on the page /ssh/sign;
 // and GET /ssh/known_hosts and /ssh/user_ca.
 func NewHandler(d Deps) http.Handler {

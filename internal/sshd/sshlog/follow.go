@@ -16,9 +16,9 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// FollowLog sends what sshd logs from now on, from where this host keeps it: the
+// Follow sends what sshd logs from now on, from where this host keeps it: the
 // journal, else /var/log/auth.log or /var/log/secure, until ctx ends. When it
-// cannot be read any more, told hears why, once, and FollowLog tries again, ever
+// cannot be read any more, told hears why, once, and Follow tries again, ever
 // more slowly; told hears nil when it is read again, and at the beginning if it
 // was lost before. It is postern.NotFound that there is no log.
 func Follow(ctx context.Context, lines chan<- Line, lost bool, told func(error)) {

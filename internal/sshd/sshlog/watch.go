@@ -14,7 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/process"
 )
 
-// LogLine is one line of sshd's log.
+// Line is one line of sshd's log.
 type Line struct {
 	PID     int // of the process that wrote it
 	Time    time.Time
@@ -35,7 +35,7 @@ var (
 // logLineMax bounds a line that is looked at, bytes.
 const logLineMax = 8 << 10
 
-// ParseLogLine returns what a line of sshd's log tells of: an attempt to log in
+// Parse returns what a line of sshd's log tells of: an attempt to log in
 // by one method, or a session that opens or closes. Most lines tell of neither.
 func Parse(message string) (postern.Event, bool) {
 	if len(message) > logLineMax {

@@ -34,12 +34,6 @@ type peers struct {
 	sockAt int64
 }
 
-// object is an address in a process.
-type object struct {
-	pid  int
-	addr uint64
-}
-
 type socket struct {
 	fd            int
 	local, remote string
@@ -126,14 +120,6 @@ func (d *peers) see(e *event.Event) {
 	}
 	if e.Kind == event.ClientFree || e.Kind == event.ServerFree {
 		delete(d.conns, at)
-	}
-}
-
-// bound empties a map that has outgrown its bound: what is forgotten is found
-// again, or shown without.
-func bound[K comparable, V any](m map[K]V) {
-	if len(m) >= maxObjects {
-		clear(m)
 	}
 }
 
@@ -443,14 +429,6 @@ func (d *peers) forget(gone func(pid int) bool) {
 		if gone(pid) {
 			delete(d.procs, pid)
 			delete(d.offsets, pid)
-		}
-	}
-}
-
-func forget[V any](m map[event.Pointer]V, gone func(pid int) bool) {
-	for at := range m {
-		if gone(at.PID) {
-			delete(m, at)
 		}
 	}
 }

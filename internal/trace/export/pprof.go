@@ -61,7 +61,7 @@ func (p *Profile) Event(e *event.Event) error {
 		s = p.sample(e)
 		s.Value[0]++
 	}
-	switch k, at := e.Kind, (e.Pointer(0)); {
+	switch k, at := e.Kind, e.Pointer(0); {
 	case k == event.ServerTx:
 		spend(s, e.Took)
 	case k == event.ClientTx && e.Call != nil:
