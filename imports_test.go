@@ -83,7 +83,7 @@ var rows = map[string]row{
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
 	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
-	"doctor": {imports: "ca sshd state server trace", knows: "HTTP"},
+	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
 
 	"cmd": {imports: domain + " " + adapters + " trace people state client agent server doctor manpage jsonschema terminal reference", knows: "HTTP cobra", tests: "SQL Caddy"},
 

@@ -14,7 +14,7 @@ import (
 // TestBuildsForComputersOfPeople type-checks the command for the systems that
 // people log in from. Compiling it, as make portable does, takes minutes.
 func TestBuildsForComputersOfPeople(t *testing.T) {
-	for _, system := range []string{"darwin/amd64", "darwin/arm64", "windows/amd64", "windows/arm64"} {
+	for _, system := range []string{"darwin/arm64", "windows/amd64"} {
 		t.Run(system, func(t *testing.T) {
 			for _, problem := range typeCheck(t, system) {
 				t.Error(problem)

@@ -102,7 +102,8 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return err
 	}
 	if len(report.Problems) > 0 {
-		return postern.Errorf(postern.Internal, "the timeline was changed after it was written")
+		return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
+			WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
 	}
 	if o.save != "" {
 		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {

@@ -36,11 +36,11 @@ func TestKeysInADevice(t *testing.T) {
 		t.Fatalf("signed by %s", got)
 	}
 	out, _ = r.postern("doctor")
-	if !strings.Contains(out, "the key of the ssh-user CA is in its device") || strings.Contains(out, "export-key") {
+	if !strings.Contains(out, "the key of the ssh-user CA is in its HSM") || strings.Contains(out, "export-key") {
 		t.Error(out)
 	}
 	out, err = r.postern("ca", "root", "export-key", "--out", filepath.Join(t.TempDir(), "root.key"))
-	if code(err) != 2 || !strings.Contains(out, "does not leave it") {
+	if code(err) != 2 || !strings.Contains(out, "cannot leave it") {
 		t.Errorf("export: %v %s", err, out)
 	}
 
@@ -62,7 +62,7 @@ func TestKeysInADevice(t *testing.T) {
 		t.Errorf("issued: %v %s", err, out)
 	}
 	out, err = r.postern("doctor")
-	if err == nil || !strings.Contains(out, "the server CA: the device pkcs11:token=postern") {
+	if err == nil || !strings.Contains(out, "the server CA: the HSM pkcs11:token=postern") {
 		t.Errorf("doctor: %v %s", err, out)
 	}
 

@@ -234,7 +234,7 @@ func (d *examiner) hardware(ctx context.Context, authority *ca.Authority) {
 		case err != nil:
 			d.failed("ca", fmt.Errorf("the %s CA: %w", i.ID, err), "")
 		default:
-			d.ok("the key of the %s CA is in its hardware key store", i.ID)
+			d.ok("the key of the %s CA is in its HSM", i.ID)
 		}
 	}
 }

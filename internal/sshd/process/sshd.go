@@ -74,12 +74,12 @@ func Login(pid int) int {
 	return pid
 }
 
-// answer is yes, no, or that there is nobody to ask any more.
+// answer is what is known of a process that may have ended.
 type answer int
 
+// The answers; the zero answer is that the process has ended.
 const (
 	gone answer = iota
-	// Yes and No answer whether it is.
 	Yes
 	No
 )
