@@ -440,7 +440,12 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 	}
 	two := &running{t: t, state: one.state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
 	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"), "HOME="+t.TempDir())
-	text := strings.NewReplacer(fmt.Sprint(one.https), fmt.Sprint(two.https), fmt.Sprint(one.http), fmt.Sprint(two.http)).Replace(string(config))
+	acme := regexp.MustCompile(`portal \S+ https://localhost:([0-9]+)`).FindStringSubmatch(string(config))
+	if acme == nil {
+		t.Fatalf("no second address of the portal in\n%s", config)
+	}
+	text := strings.NewReplacer(fmt.Sprint(one.https), fmt.Sprint(two.https), fmt.Sprint(one.http), fmt.Sprint(two.http),
+		acme[1], fmt.Sprint(posterntest.FreePort(t))).Replace(string(config))
 	if err := os.WriteFile(filepath.Join(other, "Caddyfile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
