@@ -63,19 +63,21 @@ func TestLogFollow(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		o := &logListOptions{json: true}
-		o.Limit, o.Kind = 10, "test"
+		o.Limit, o.Kind = 10, "otp"
 		a := &app{out: w, err: io.Discard, state: dir}
-		done <- a.logFollow(ctx, o)
+		err := a.logFollow(ctx, o)
+		w.CloseWithError(err) // nothing more is printed, so the reader does not wait
+		done <- err
 	}()
 	lines := bufio.NewReader(r)
 	for _, object := range []string{"one", "two", "three"} {
-		for _, kind := range []string{"test.x", "other"} {
+		for _, kind := range []string{postern.EventOTP, postern.EventConfigLoaded} {
 			if err := st.Store.Append(t.Context(), postern.Event{Kind: kind, Object: object}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		line, err := lines.ReadString('\n')
-		if err != nil || !strings.Contains(line, `"object":"`+object+`"`) || strings.Contains(line, "other") {
+		if err != nil || !strings.Contains(line, `"object":"`+object+`"`) || strings.Contains(line, postern.EventConfigLoaded) {
 			t.Errorf("after %s: %q, %v", object, line, err)
 		}
 	}
