@@ -44,6 +44,7 @@ var outputs = map[string]any{
 	"ssh check":          audit.Report{},
 	"trace probes":       probeFile{},
 	"trace top":          top.Table{},
+	"user account list":  postern.Account{},
 	"user list":          postern.Person{},
 	"user show":          holder{},
 	"version":            versionJSON{},
