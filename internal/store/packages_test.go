@@ -18,7 +18,7 @@ func TestPackagesOnPostgreSQL(t *testing.T) {
 	server := posterntest.StartPostgreSQL(t)
 	for _, args := range [][]string{
 		{"../acme", "../ca", "../../otp", "../portal"},
-		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../../cmd/postern"}, // the portal over the store
+		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../server"}, // the portal over the store
 	} {
 		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1", "-race=" + raced()}, args...)...)
 		cmd.Env = append(os.Environ(), storetest.DatabaseEnv+"="+server.URL("postgres"))

@@ -89,17 +89,6 @@ func (p *Pipeline) report(k event.Kind, c *call, mono uint64, sink event.Sink) e
 	return sink.Event(&e)
 }
 
-// Open returns the calls without an answer, the oldest first. They stand until the
-// next event.
-func (p *Pipeline) Open() []*event.Call {
-	calls := p.join.open()
-	out := make([]*event.Call, len(calls))
-	for i, c := range calls {
-		out[i] = &c.Call
-	}
-	return out
-}
-
 // open returns the calls without an answer, each once, the oldest first.
 func (j *joiner) open() []*call {
 	seen := map[*call]bool{}
