@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,8 +14,7 @@ import (
 // constant.
 func EventKinds(t testing.TB) map[string]string {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(filepath.Dir(here), "../../event.go"), nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(ModuleDir(t), "event.go"), nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

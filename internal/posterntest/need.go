@@ -77,3 +77,20 @@ func FreePort(t testing.TB) int {
 		}
 	}
 }
+
+// startDir is where the test began: go test runs each in its package's directory.
+var startDir, _ = os.Getwd()
+
+// ModuleDir returns the directory of this module's go.mod, at or above the
+// directory that the test began in.
+func ModuleDir(t testing.TB) string {
+	t.Helper()
+	for dir := startDir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatalf("no go.mod at or above %q", startDir)
+		}
+	}
+}

@@ -29,10 +29,9 @@ func PAMModule(t testing.TB, flags ...string) string {
 	if _, err := os.Stat("/usr/include/security/pam_modules.h"); err != nil {
 		Missing(t, "needs PAM's headers (libpam0g-dev)")
 	}
-	_, here, _, _ := runtime.Caller(0)
 	out := filepath.Join(OpenDir(t), "pam_postern.so")
 	args := append([]string{out}, flags...)
-	if b, err := exec.Command(filepath.Join(filepath.Dir(here), "../../pam/build.sh"), args...).CombinedOutput(); err != nil {
+	if b, err := exec.Command(filepath.Join(ModuleDir(t), "pam/build.sh"), args...).CombinedOutput(); err != nil {
 		t.Fatalf("building pam_postern: %v\n%s", err, b)
 	}
 	return out
