@@ -1,16 +1,15 @@
-// Command postern proves who comes in and sees what they do.
+// Command postern proves who signs in and sees what they do.
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
+
+	"github.com/postern-project/postern/internal/cli"
 )
 
+//go:generate go run . man ../../man
+//go:generate go run . schema -o ../../docs/output.schema.json
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	os.Exit(cli.Main())
 }

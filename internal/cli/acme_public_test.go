@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"encoding/pem"
+	"fmt"
+	"log"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-project/postern/internal/server"
+
+	publicca "github.com/letsencrypt/pebble/v2/ca"
+	"github.com/letsencrypt/pebble/v2/db"
+	"github.com/letsencrypt/pebble/v2/va"
+	"github.com/letsencrypt/pebble/v2/wfe"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+)
+
+// publicACME is an ACME server like Let's Encrypt's own, which looks for proofs
+// where one server of a test listens.
+type publicACME struct {
+	directory string
+	trust     string // PEM file: who vouches for the ACME server itself
+	root      string // PEM file: who vouches for the certificates that it issues
+}
+
+func startPublicACME(t *testing.T, httpPort, tlsPort int, resolver string) publicACME {
+	t.Helper()
+	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
+	logger := log.New(t.Output(), "pebble ", 0)
+	kept := db.NewMemoryStore()
+	authority := publicca.New(logger, kept, "", "ecdsa", 0, 1, map[string]publicca.Profile{"default": {}})
+	front := wfe.New(logger, kept, va.New(logger, httpPort, tlsPort, false, resolver, kept), authority, []string{"ca.example"}, false, false, 1, 1)
+	srv := httptest.NewTLSServer(front.Handler())
+	t.Cleanup(srv.Close)
+	dir := t.TempDir()
+	p := publicACME{directory: srv.URL + wfe.DirectoryPath, trust: filepath.Join(dir, "trust.pem"), root: filepath.Join(dir, "root.pem")}
+	writeFile(t, p.trust, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
+	writeFile(t, p.root, string(authority.GetRootCert(0).PEM()))
+	return p
+}
+
+// TestPublicSite holds that a site with a public name gets its certificate from
+// the public CA, by itself, while one with a name of this house's has the
+// house's own.
+func TestPublicSite(t *testing.T) {
+	const name = "www.example.com"
+	dns := posterntest.StartDNS(t)
+	dns.Set(t, name, "A 127.0.0.1")
+	r := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	public := startPublicACME(t, r.http, r.https, dns.Addr)
+	if err := os.MkdirAll(r.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(r.state, server.ConfigFile), fmt.Sprintf(`{
+	https_port %d
+	http_port %d
+	default_bind 127.0.0.1
+	acme_ca %s
+	acme_ca_root %s
+	storage file_system %s
+}
+%s {
+	respond "public page"
+}
+localhost {
+	respond "page of the house"
+}
+`, r.https, r.http, public.directory, public.trust, filepath.Join(r.state, "caddy"), name))
+	r.start()
+	r.await(func() bool {
+		made, err := filepath.Glob(filepath.Join(r.state, "caddy/certificates/*", name, name+".crt"))
+		return err == nil && len(made) == 1
+	})
+
+	to := net.JoinHostPort(name, fmt.Sprint(r.https))
+	got := r.curl("--cacert", public.root, "--resolve", to+":127.0.0.1", "https://"+to+"/")
+	if got != "public page\n200" {
+		t.Errorf("with the public root: %q", got)
+	}
+	house := filepath.Join(t.TempDir(), "house.pem")
+	writeFile(t, house, string(ca.EncodeCertificates(rootOf(t, r.state))))
+	if got := r.curl("--cacert", house, r.url("/")); got != "page of the house\n200" {
+		t.Errorf("with the house's root: %q", got)
+	}
+	if out, err := r.postern("ca", "list"); err != nil || strings.Contains(out, name) || !strings.Contains(out, "localhost") {
+		t.Errorf("the house's certificates: %v\n%s", err, out)
+	}
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+func newACMEKeys(a *app) *cobra.Command {
+	return group("acme", "Keys that bind ACME accounts to people", newACMEAdd(a), newACMEList(a), newACMEDisable(a))
+}
+
+func newACMEAdd(a *app) *cobra.Command {
+	var label string
+	cmd := &cobra.Command{
+		Use:   "add PERSON",
+		Short: "Make a key for a person's ACME client",
+		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs to
+the person: suspending the person stops the account. A key binds one account. It is shown once.`,
+		Example: "  postern ca acme add alice --label www\n  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			k := acme.NewExternalKey(args[0], label, time.Now())
+			if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&label, "label", "", "a `NAME` for what the key is for")
+	return cmd
+}
+
+func newACMEList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list PERSON",
+		Short:   "List a person's keys",
+		Example: "  postern ca acme list alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			if _, err := st.Store.Person(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return terminal.List(a.printer(), keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
+				status := "unused"
+				switch {
+				case k.Disabled:
+					status = "disabled"
+				case k.Account != "":
+					status = "used"
+				}
+				return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newACMEDisable(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "disable PERSON KEY",
+		Short:   "Disable a key, and the account that it binds",
+		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
+		Args:    usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer st.Close()
+			return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+		},
+	}
+}

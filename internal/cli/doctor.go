@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/doctor"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+func newDoctor(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what is wrong on this host, and how to fix it",
+		Long: `Looks at the state directory, its key and database, the timeline, the certificate authority, a running server,
+two-factor SSH and the watching of libvirt, and says of each what is wrong and the command that fixes it. It changes
+nothing. The exit code is 1 if something is wrong; advice alone is not.`,
+		Example: `  postern doctor
+  postern doctor --json | jq .findings`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.doctor(cmd.Context(), asJSON)
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) doctor(ctx context.Context, asJSON bool) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	report := doctor.Examine(ctx, doctor.Host{Dir: dir, CA: ca.Config{Keys: deviceKeys()}, SSH: setup.ThisHost(), TimeCodes: a.timeCodes})
+	for i, f := range report.Findings {
+		report.Findings[i].Fix = fixOf(f)
+	}
+	if asJSON {
+		err = terminal.JSON(a.out, report)
+	} else {
+		err = a.printFindings(report)
+	}
+	if n := report.Problems(); n > 0 && err == nil {
+		return postern.Errorf(postern.Internal, "this host has %s", terminal.Counted(n, "problem")).
+			WithHint("each is named above, with what fixes it")
+	}
+	return err
+}
+
+// fixOf returns what to do about a finding, in commands where there are any.
+func fixOf(f doctor.Finding) string {
+	if f.Err != nil {
+		if hint := hintOf(f.Err); hint != "" {
+			return hint
+		}
+	}
+	return inCommands(f.Fix)
+}
+
+func (a *app) printFindings(r *doctor.Report) error {
+	t := terminal.Table{Wrapped: true}
+	for _, text := range r.OK {
+		t.Rows = append(t.Rows, []string{"ok", text})
+	}
+	for _, f := range r.Findings {
+		mark := "problem"
+		if f.Advice {
+			mark = "advice"
+		}
+		t.Rows = append(t.Rows, []string{mark, f.Part + ": " + f.Problem}, []string{"  fix", f.Fix})
+	}
+	return t.Print(a.out, a.screen)
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/spf13/cobra"
+)
+
+// hints are the commands that help against errors whose packages do not know
+// the command line.
+var hints = []struct {
+	err  error
+	hint string
+}{
+	{state.ErrMissing, "make it with: postern init; or name another directory with --state"},
+	{state.ErrRestored, "see postern otp restored --help"},
+	{state.ErrServed, "postern run --reload makes it load a changed configuration"},
+	{state.ErrNotServed, "start it with: postern run"},
+	{people.ErrNoPortal, "start it with postern run, or make the certificate here with postern ca issue --client NAME"},
+}
+
+// commands are the commands that do what a package's hint, or a finding of the
+// doctor's, says. A hint that begins so has the command put behind it.
+var commands = []struct{ hint, command string }{
+	{"list the certificates", "postern ca list"},
+	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
+	{"make the next client intermediate", newIntermediateCommand(ca.Client)},
+	{"create the certificate authority", "postern init"},
+	{"export the root's key first", "postern ca root export-key --out FILE"},
+	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
+	{"verify the timeline", "postern log verify"},
+	{"resume the person first", "postern user resume NAME"},
+	{"start the server", "postern run"},
+	{"use your own account and sudo, or permit root", "postern ssh config --root"},
+	{"get an SSH certificate first", "postern ssh login SERVER"},
+	{"make a software token", "postern otp token new FILE"},
+	{"create the state directory", "postern init"},
+	{"finish changing the key", "postern rekey"},
+	{"export the root's key, keep the file elsewhere", "postern ca root export-key, and postern ca root remove-key"},
+	{"choose the address by which others reach", "postern ca url http://HOST"},
+	{"renew certificate ", "postern ca renew "},
+	{"audit SSH as root", "sudo postern ssh check"},
+	{"audit SSH", "postern ssh check"},
+	{"confirm the configuration of sshd, or put back", "postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back "},
+}
+
+// hintOf returns what to do about an error, in commands where there are any.
+func hintOf(err error) string {
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.hint
+		}
+	}
+	return inCommands(postern.HintOf(err))
+}
+
+// inCommands puts the command behind a hint that a command does.
+func inCommands(hint string) string {
+	for _, c := range commands {
+		named, ok := strings.CutPrefix(hint, c.hint)
+		switch {
+		case !ok:
+		case strings.HasSuffix(c.command, " "):
+			return hint + ": " + c.command + strings.TrimSpace(named)
+		default:
+			return hint + ": " + c.command
+		}
+	}
+	return hint
+}
+
+// hintFor returns what to do about the error that a command ended with. Where
+// nobody said, it is where to look.
+func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string {
+	if hint := hintOf(err); hint != "" {
+		return hint
+	}
+	if noPerson.MatchString(err.Error()) {
+		if near := a.nearPerson(ctx, err); near != "" {
+			return "did you mean: " + near
+		}
+		return "postern user list shows everybody"
+	}
+	switch postern.CodeOf(err) {
+	case postern.Internal, postern.Unavailable, postern.TooMany:
+		return "postern doctor looks for what is wrong on this host"
+	case postern.Denied:
+		return "postern log list --outcome refused shows why"
+	default:
+		return "see " + cmd.CommandPath() + " --help"
+	}
+}
+
+// newIntermediateCommand returns the command that makes the next intermediate of a
+// role.
+func newIntermediateCommand(role ca.Role) string {
+	return "postern ca intermediate new " + string(role)
+}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestHintsExist holds each hint that a command is put behind against the packages:
+// one of them says it.
+func TestHintsExist(t *testing.T) {
+	said := packageTexts(t)
+	for _, c := range commands {
+		if !saidByOne(said, c.hint) {
+			t.Errorf("no package says %q", c.hint)
+		}
+	}
+	if saidByOne(said, "do what nothing says") {
+		t.Error("this test cannot fail")
+	}
+}
+
+// saidByOne reports whether a text begins with a hint, whatever role it is for.
+func saidByOne(texts []string, hint string) bool {
+	for _, text := range texts {
+		for _, role := range []string{"server", "client"} {
+			if strings.HasPrefix(strings.ReplaceAll(text, "%s", role), hint) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// packageTexts returns the string literals of all packages but the command line's.
+func packageTexts(t *testing.T) (texts []string) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS("../.."), ".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (file == "cmd" || file == "docs" || d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.'):
+			return fs.SkipDir
+		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), "../../"+file, nil, 0)
+		if err != nil {
+			return err
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				text, _ := strconv.Unquote(lit.Value)
+				texts = append(texts, text)
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return texts
+}
+
+func TestHintsNameTheirCommands(t *testing.T) {
+	for hint, want := range map[string]string{
+		"start the server":       "start the server: postern run",
+		"renew certificate 5f3a": "renew certificate 5f3a: postern ca renew 5f3a",
+		"confirm the configuration of sshd, or put back /var/x/1": "--roll-back /var/x/1",
+		"take its permissions from others: chmod 700 /var/x":      "take its permissions from others: chmod 700 /var/x",
+	} {
+		if got := inCommands(hint); !strings.HasSuffix(got, want) {
+			t.Errorf("%q becomes %q", hint, got)
+		}
+	}
+}
+
+func TestKindsAreKnown(t *testing.T) {
+	for kind, want := range map[string]string{"": "", "cert": "", "cert.issued": "", "cert.isued": "did you mean: cert.issued", "xyzzy": "man 7"} {
+		err := checkKind(kind)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(hintOf(err), want) {
+			t.Errorf("--kind %s: %v, hint %q", kind, err, hintOf(err))
+		}
+	}
+}

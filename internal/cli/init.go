@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/spf13/cobra"
+)
+
+// initOptions are the flags of init.
+type initOptions struct {
+	ca           ca.Config
+	keyType      string
+	sshType      string
+	database     string
+	databaseFile string
+}
+
+func newInit(a *app) *cobra.Command {
+	var o initOptions
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make a state directory: CAs, log key, database",
+		Long: `Make what is missing of the state directory: the key-encrypting key, the
+database, the timeline with its key, and the certificate authority: a root, an
+intermediate for servers and one for clients, and the keys that sign SSH user and
+host certificates. What is there stays as it is.
+
+With --domain the root may vouch for nothing else: for a domain, all below it and
+the mail addresses there; for a network; for the mail addresses of one host
+(@example.net). Whoever installs such a root trusts it for these names alone.
+localhost is always among them.
+
+Without --url the certificates say to ask about revocation at the portal's host,
+once a server has run with one. postern ca url changes it at any time.
+
+With --key the keys of the CAs are made in a PKCS#11 device (a YubiKey, a smart card,
+an HSM) and never leave it; with --root-key the root's alone is. The URI is that of
+RFC 7512: which token, by token= or serial=; which module speaks to it, by
+module-path= (or p11-kit finds it, where it is registered there); and pin-source=,
+the absolute path of a file of mode 0600 with the PIN. A key that is in the device
+already, as a YubiKey's own, is taken where --root-key names it by id= or object=.
+While the device is away nothing is signed with it; all else goes on.
+
+The database's URL is kept in the state directory, readable by its owner only. One
+with a password comes from a file (--database-file), since whoever is on the host
+sees the arguments of commands; or the password stays out of it, in PGPASSFILE or
+~/.pgpass, which must then be there for the server as well. POSTERN_DATABASE in the
+environment takes the place of what is kept.`,
+		Example: `  postern init --name "Example Org" --domain example.com --domain 192.0.2.0/24
+  postern init --url http://pki.example.com
+  postern init --key 'pkcs11:token=postern?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/etc/postern/pin'
+  postern init --root-key 'pkcs11:id=%02?module-path=/usr/lib/x86_64-linux-gnu/libykcs11.so&pin-source=/etc/postern/pin'
+  postern init --database postgres://postern@db.example.com/postern
+  postern init --database-file db.url`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
+			o.ca.Keys = deviceKeys()
+			return a.init(cmd.Context(), &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.ca.Name, "name", "", "the organisation's `NAME` in the certificates (default Postern)")
+	f.StringVar(&o.ca.Country, "country", "", "its country, a `CODE` of two capital letters")
+	f.StringSliceVar(&o.ca.Domains, "domain", nil, "a `DOMAIN`, network or @host that the root may vouch for; can be repeated (default: any)")
+	f.StringVar(&o.ca.URL, "url", "", "http:// `URL` under which others ask about revocation; written into certificates")
+	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
+	f.StringVar(&o.sshType, "ssh-key-type", "", "`TYPE` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
+	f.StringVar(&o.ca.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
+	f.StringVar(&o.ca.RootKeyURI, "root-key", "", "the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
+	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database, without a password (default: a SQLite file in the state directory)")
+	f.StringVar(&o.databaseFile, "database-file", "", "`FILE` whose first line is that URL; - is standard input")
+	cmd.MarkFlagsMutuallyExclusive("database", "database-file")
+	return cmd
+}
+
+func (a *app) init(ctx context.Context, o *initOptions) error {
+	if err := o.ca.Validate(); err != nil {
+		return err
+	}
+	if err := a.chooseDatabase(o); err != nil {
+		return err
+	}
+	st, err := a.create(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	authority, made, err := ca.Ensure(ctx, o.ca, st.Store.CA())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "the state is in %s\n", st.Dir)
+	if !made && o.asksForCA() {
+		return postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
+			WithHint("choose another --state directory for a second one")
+	}
+	if made {
+		fmt.Fprintf(a.out, "made the certificate authority %s\n", ca.SubjectString(authority.Root().RawSubject))
+	}
+	return nil
+}
+
+// asksForCA reports whether a flag says how the CAs should be.
+func (o *initOptions) asksForCA() bool {
+	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != "" ||
+		o.ca.KeyURI != "" || o.ca.RootKeyURI != ""
+}
+
+// chooseDatabase remembers the database that the flags name, if they do.
+func (a *app) chooseDatabase(o *initOptions) error {
+	switch {
+	case o.database != "" && state.HasPassword(o.database):
+		return postern.Errorf(postern.Invalid, "--database holds a password, which others on this host can see now: change it").
+			WithHint("give the URL in a file, --database-file FILE, or leave the password to PGPASSFILE")
+	case o.database != "":
+		return a.rememberDatabase(o.database)
+	case o.databaseFile != "":
+		data, err := a.readInput(o.databaseFile)
+		if err != nil {
+			return err
+		}
+		line, _, _ := strings.Cut(string(data), "\n")
+		return a.rememberDatabase(strings.TrimSpace(line))
+	}
+	return nil
+}
+
+func (a *app) rememberDatabase(url string) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	return state.UseDatabase(dir, url)
+}

@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/timeline"
+	"github.com/spf13/cobra"
+	"golang.org/x/mod/sumdb/note"
+)
+
+// checkpointFile is the file of the state directory that keeps the checkpoint
+// of the last log verify that found all well.
+const checkpointFile = "log.checkpoint"
+
+// logVerifyOptions are the flags of log verify.
+type logVerifyOptions struct {
+	earlier          []string
+	save, proof, key string
+	json             bool
+}
+
+func newLogVerify(a *app) *cobra.Command {
+	var o logVerifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Check that nothing in the timeline was changed, dropped or reordered",
+		Long: `Check every line of the timeline against the hashes and the signed checkpoint,
+and against the checkpoint that the last verify left in the state directory. A
+checkpoint that was saved elsewhere with --save and is given with --earlier
+finds also a log that was cut or written anew by somebody who has its key.
+
+With --proof and --key it checks one line, as log prove wrote it, and needs
+nothing else: no state directory, no network.`,
+		Example: `  postern log verify
+  postern log verify --save /mnt/elsewhere/checkpoint
+  postern log verify --earlier /mnt/elsewhere/checkpoint
+  postern log verify --proof line42.json --key log.vkey`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if (o.proof == "") != (o.key == "") {
+				return postern.Errorf(postern.Invalid, "--proof and --key go together")
+			}
+			if o.proof != "" {
+				return a.logVerifyProof(&o)
+			}
+			return a.logVerify(cmd.Context(), &o)
+		},
+	}
+	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil, "compare with the checkpoint in `FILE` too; can be repeated")
+	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if all is well")
+	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead")
+	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
+	jsonFlag(cmd, &o.json)
+	return cmd
+}
+
+// readCheckpoints reads the checkpoints in files.
+func readCheckpoints(files []string) ([]string, error) {
+	var earlier []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, postern.Errorf(postern.NotFound, "read the earlier checkpoint: %w", err)
+		}
+		earlier = append(earlier, string(text))
+	}
+	return earlier, nil
+}
+
+func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
+	earlier, err := readCheckpoints(o.earlier)
+	if err != nil {
+		return err
+	}
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	remembered, err := os.ReadFile(st.Path(checkpointFile))
+	switch {
+	case err == nil:
+		earlier = append(earlier, string(remembered))
+	case !errors.Is(err, fs.ErrNotExist):
+		return postern.Errorf(postern.Unavailable, "read the checkpoint of the last verify: %w", err)
+	}
+	report, err := st.Store.Timeline().VerifyLog(ctx, earlier...)
+	if err != nil {
+		return err
+	}
+	if err := a.printReport(report, o.json); err != nil {
+		return err
+	}
+	if len(report.Problems) > 0 {
+		return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
+			WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
+	}
+	if o.save != "" {
+		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
+			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
+		}
+	}
+	err = st.Replace(checkpointFile, []byte(report.Checkpoint), 0o644)
+	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return postern.Errorf(postern.Unavailable, "remember the checkpoint: %w", err)
+	}
+	return nil
+}
+
+func (a *app) printReport(r timeline.Report, asJSON bool) error {
+	if asJSON {
+		return terminal.JSON(a.out, r)
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintln(a.out, p)
+	}
+	if len(r.Problems) == 0 {
+		fmt.Fprintf(a.out, "ok: %d lines, all as they were written\n", r.Size)
+	}
+	return nil
+}
+
+func (a *app) logVerifyProof(o *logVerifyOptions) error {
+	key := o.key
+	if text, err := os.ReadFile(o.key); err == nil {
+		key = strings.TrimSpace(string(text))
+	}
+	v, err := note.NewVerifier(key)
+	if err != nil {
+		return postern.Errorf(postern.Invalid, "--key is neither a file nor a log's public key")
+	}
+	text, err := os.ReadFile(o.proof)
+	if err != nil {
+		return postern.Errorf(postern.NotFound, "read the proof: %w", err)
+	}
+	p, err := timeline.ParseProof(text)
+	if err != nil {
+		return err
+	}
+	e, c, err := p.Check(v)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return terminal.JSON(a.out, e)
+	}
+	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
+	return nil
+}
+
+func newLogProve(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "prove INDEX",
+		Short: "Write a proof that a line stands in the timeline",
+		Long: `Write a proof that a line stands in the timeline, for somebody who has the
+log's public key (log.vkey in the state directory) and nothing else. They check
+it with log verify --proof FILE --key KEY.`,
+		Example: "  postern log prove 42 --out line42.json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], output) },
+	}
+	cmd.Flags().StringVarP(&output, "out", "o", "", "write to `FILE`, not to the terminal")
+	return cmd
+}
+
+func (a *app) logProve(ctx context.Context, arg, output string) error {
+	index, err := parseIndex(arg)
+	if err != nil {
+		return err
+	}
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	p, err := st.Store.Timeline().ProveEvent(ctx, index)
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		return err
+	}
+	text = append(text, '\n')
+	if output == "" || output == "-" {
+		_, err := a.out.Write(text)
+		return err
+	}
+	return durable.Output(output, text, 0o644)
+}

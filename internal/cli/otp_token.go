@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/postern-project/postern/internal/client"
+	"github.com/postern-project/postern/otp"
+	"github.com/spf13/cobra"
+)
+
+func newOTPToken(a *app) *cobra.Command {
+	return group("token", "A YubiKey in software, for tests and trials",
+		newOTPTokenNew(a), newOTPTokenTouch(a), newOTPTokenPlug(a), newOTPTokenCSV(a))
+}
+
+func newOTPTokenNew(a *app) *cobra.Command {
+	var publicID string
+	cmd := &cobra.Command{
+		Use:   "new FILE",
+		Short: "Make a software token",
+		Long: `Make a YubiKey in software: a file of mode 0600 with a fresh secret and the state
+that a key would hold. It is for tests and trials; a file can be copied, a key
+cannot. FILE.lock beside it lets one process at a time use the token.`,
+		Example: `  postern otp token new token.json
+  postern otp token csv token.json | postern otp import --person alice -
+  postern otp token touch token.json`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			t, err := client.NewToken(args[0], publicID)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, t.PublicID)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&publicID, "public-id", "", "its public ID in `MODHEX` (default: a random one)")
+	return cmd
+}
+
+func newOTPTokenTouch(a *app) *cobra.Command {
+	var n int
+	cmd := &cobra.Command{
+		Use:     "touch FILE",
+		Short:   "Print the token's next code",
+		Long:    "Touch a software token: it prints its next code, and has used it up.",
+		Example: "  postern otp verify $(postern otp token touch token.json)",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			codes, err := client.Touch(args[0], n)
+			if err != nil {
+				return err
+			}
+			for _, c := range codes {
+				fmt.Fprintln(a.out, c)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVarP(&n, "count", "n", 1, "print this `NUMBER` of codes")
+	return cmd
+}
+
+func newOTPTokenPlug(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "plug FILE",
+		Short:   "Unplug the token and plug it in again",
+		Long:    "Unplug a software token and plug it in again: its session counter rises, its use counter and clock start over.",
+		Example: "  postern otp token plug token.json",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return client.PlugIn(args[0])
+		},
+	}
+}
+
+func newOTPTokenCSV(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "csv FILE",
+		Short:   "Print the token's secret for otp import",
+		Long:    "Print a software token's secret as a line of the key file that postern otp import reads.",
+		Example: "  postern otp token csv token.json | postern otp import --person alice -",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			t, err := client.ReadToken(args[0])
+			if err != nil {
+				return err
+			}
+			return otp.WriteKSM(a.out, []*otp.Key{{PublicID: t.PublicID, Secret: &t.Secret}})
+		},
+	}
+}

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/client"
+	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/otp"
+	"github.com/spf13/cobra"
+)
+
+// otpVerdict is what otp verify says.
+type otpVerdict struct {
+	OK         bool         `json:"ok"`
+	Person     string       `json:"person,omitempty"`
+	Credential postern.Link `json:"credential,omitzero"`
+	Reason     string       `json:"reason,omitempty"`
+}
+
+// otpVerifyOptions are the flags of otp verify.
+type otpVerifyOptions struct {
+	person  string
+	service otp.ClientConfig // ask this service instead, if it has a URL
+	keyFile string
+	ca      string
+	json    bool
+}
+
+func newOTPVerify(a *app) *cobra.Command {
+	var o otpVerifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify CODE",
+		Short: "Check one code, and use it up",
+		Long: `Check a code as a login would: against the keys here, else by the outside
+validation service. CODE - reads it from standard input without echo. The code is
+used up. Without --person it may be anybody's YubiKey; with it, it must be that
+person's, and TOTP, HOTP and recovery codes are checked too.
+
+With --url the code is checked by a validation service, over Yubico's protocol 2.0,
+and nothing else is needed: no state directory, on any system. The service gives
+out the API client's number and key (postern otp client add, on its host).
+
+The exit code is 0 for a good code, 3 for any other, with the reason in words, and
+5 if it cannot be checked now.`,
+		Example: `  postern otp verify -
+  postern otp verify --person alice 123456
+  postern otp verify --url https://id.example.com/wsapi/2.0/verify --id 2 --key-file client.key -`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			code, err := a.typed(args[0], "Touch the key: ")
+			if err != nil {
+				return err
+			}
+			if len(o.service.URLs) > 0 {
+				return a.otpVerifyAt(cmd.Context(), o, code)
+			}
+			return a.otpVerify(cmd.Context(), o, code)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.person, "person", "", "the `PERSON` whom the code must prove")
+	f.StringArrayVar(&o.service.URLs, "url", nil, "ask the validation service at this `URL`; can be repeated")
+	f.Int64Var(&o.service.ID, "id", 0, "with --url, the API client's `NUMBER` there")
+	f.StringVar(&o.keyFile, "key-file", "", "with --url, the `FILE` with the API client's key in base64")
+	f.StringVar(&o.ca, "ca", "", "with --url, trust it by the certificates in this `FILE`, PEM (default: the system's)")
+	cmd.MarkFlagsRequiredTogether("url", "id", "key-file")
+	cmd.MarkFlagsMutuallyExclusive("url", "person")
+	jsonFlag(cmd, &o.json)
+	return cmd
+}
+
+// otpVerifyAt has a validation service check the code.
+func (a *app) otpVerifyAt(ctx context.Context, o otpVerifyOptions, code string) (err error) {
+	if o.service.Key, err = a.apiKey(o.keyFile); err != nil {
+		return err
+	}
+	if o.service.Roots, err = client.ReadRoots(o.ca); err != nil {
+		return err
+	}
+	id, err := client.Verify(ctx, o.service, code)
+	v := otpVerdict{OK: err == nil, Credential: postern.Link{Kind: string(postern.YubiKey), ID: id}}
+	if postern.CodeOf(err) == postern.Denied {
+		v = otpVerdict{Reason: err.Error()}
+		err = postern.Errorf(postern.Denied, "refused: %w", err)
+	}
+	return a.printVerdict(v, o.json, err)
+}
+
+// printVerdict prints what was found out about a code, and returns err.
+func (a *app) printVerdict(v otpVerdict, asJSON bool, err error) error {
+	switch {
+	case asJSON && (v.OK || v.Reason != ""):
+		if perr := terminal.JSON(a.out, v); perr != nil {
+			return perr
+		}
+	case v.OK:
+		fmt.Fprintf(a.out, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, terminal.Dash(v.Person))
+	}
+	return err
+}
+
+func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
+	return a.withOneTime(ctx, func(st *state.State, ot *server.OneTime) error {
+		attempt := otp.Attempt{User: o.person, Code: code, Service: "command line"}
+		check := ot.Checker.Identify
+		if o.person != "" {
+			check = ot.Checker.Check
+		}
+		proof, err := check(ctx, attempt)
+		if proof.Reason != "" {
+			err = postern.Errorf(postern.Denied, "refused: %s", proof.Reason)
+		}
+		v := otpVerdict{OK: err == nil, Person: proof.Person, Credential: proof.Credential, Reason: proof.Reason}
+		return a.printVerdict(v, o.json, err)
+	})
+}

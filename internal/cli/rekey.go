@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-project/postern/internal/state"
+	"github.com/spf13/cobra"
+)
+
+func newRekey(a *app) *cobra.Command {
+	var others bool
+	cmd := &cobra.Command{
+		Use:   "rekey",
+		Short: "Seal all secrets again under a new key-encrypting key",
+		Long: `Makes a new key-encrypting key, seals every secret in the database again under it, and throws the old key away,
+while the server goes on. Cut short, it is finished by running it again.
+
+Where several servers share a database, the first run stops after making the new key, kek.next: copy that into
+each server's state directory, run "postern run --reload" there, and go on with --others-know.`,
+		Example: "  postern rekey",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
+	}
+	cmd.Flags().BoolVar(&others, "others-know", false, "the other servers of this database have kek.next and were reloaded")
+	return cmd
+}
+
+func (a *app) rekey(ctx context.Context, others bool) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	done, err := state.Rekey(ctx, dir, others)
+	switch {
+	case err != nil:
+		return err
+	case done.Next != "":
+		_, err = fmt.Fprintf(a.out, `The new key is %s.
+Copy it into the state directory of every other server of this database, run "postern run --reload" there,
+and then here: postern rekey --others-know
+`, done.Next)
+	default:
+		_, err = fmt.Fprintf(a.out, "sealed %d secrets again; the new key is %s\n", done.Sealed, done.Key)
+	}
+	return err
+}

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestRekeyWhileServing changes the key under a running server, which then
+// makes secrets that only the new key opens.
+func TestRekeyWhileServing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	r := startRun(t, dir)
+	old, err := os.ReadFile(filepath.Join(dir, "kek"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := func(args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append([]string{"--state", dir}, args...), nil, &out, &errs); code != 0 {
+			t.Fatalf("%q: %s", args, errs.String())
+		}
+		return out.String()
+	}
+	command("rekey")
+	if fresh, err := os.ReadFile(filepath.Join(dir, "kek")); err != nil || bytes.Equal(fresh, old) {
+		t.Fatal("the key is the same", err)
+	}
+	for _, left := range []string{"kek.next", "kek.taken"} {
+		if _, err := os.Stat(filepath.Join(dir, left)); err == nil {
+			t.Errorf("%s is left", left)
+		}
+	}
+	command("ca", "issue", "--server", "www.example.com", "--out", t.TempDir())
+	r.stop()
+	r.start()
+	command("log", "verify")
+}

@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// app is what every command needs: where to read and write, and which state
+// directory to use. Commands print to out and complain by returning an error.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	screen   terminal.Screen // what out shows
+	state    string          // --state, or the default; see stateDir
+}
+
+// run executes one command line and returns the exit code. It is the one place
+// that prints an error and maps it to a code.
+func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	a := &app{in: in, out: out, err: errw, screen: terminal.ScreenOf(out)}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return 0
+	}
+	err = classified(err)
+	if msg := message(err); msg != "" {
+		fmt.Fprintf(errw, "postern: %s\n", msg)
+		if hint := a.hintFor(ctx, cmd, err); hint != "" {
+			fmt.Fprintf(errw, "hint: %s\n", hint)
+		}
+	}
+	return postern.CodeOf(err).ExitCode()
+}
+
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "postern",
+		Short:         "Prove who comes in. See what they do.",
+		Version:       versionLine(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("postern {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "output" { // the old spelling of some commands
+			name = "out"
+		}
+		return pflag.NormalizedName(name)
+	})
+	root.PersistentFlags().StringVar(&a.state, "state", "", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
+	root.AddCommand(
+		newInit(a),
+		newRun(a),
+		newUser(a),
+		newCA(a),
+		newOTP(a),
+		newSSH(a),
+		newTrace(a),
+		newAgent(a),
+		newLog(a),
+		newImport(a),
+		newRekey(a),
+		newDoctor(a),
+		newVersion(a),
+		newMan(a),
+		newSchema(a),
+		newPKCS11Module(),
+	)
+	root.AddCommand(newTopics()...)
+	return root
+}
+
+// group returns a command that only holds others: alone it prints its help, and
+// a word it does not know is a usage error.
+func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  usageArgs(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(cmds...)
+	return c
+}
+
+// printer is where a command prints.
+func (a *app) printer() terminal.Printer {
+	return terminal.Printer{Out: a.out, Err: a.err, Screen: a.screen}
+}
+
+// jsonFlag adds --json, which every command that reads something has.
+func jsonFlag(cmd *cobra.Command, asJSON *bool) {
+	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
+}
+
+// oldSpelling hides a command that has moved to another group.
+func oldSpelling(cmd *cobra.Command) *cobra.Command {
+	cmd.Hidden = true
+	return cmd
+}

@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// TestEveryCommandExplainsItself: who reads a command's help or manual page finds
+// what it does and how to type it.
+func TestEveryCommandExplainsItself(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+		if c.Short == "" {
+			t.Errorf("%s says nothing", c.CommandPath())
+		}
+		if !c.HasSubCommands() && !c.Hidden && !isTopic(c) && !strings.Contains(c.Example, "postern ") {
+			t.Errorf("%s has no example", c.CommandPath())
+		}
+	}
+	walk(newRoot(&app{}))
+}
+
+// TestFlagsLookAlike: a flag that takes a value names it in capitals, and output
+// goes where --out says.
+func TestFlagsLookAlike(t *testing.T) {
+	leaves(t, func(t *testing.T, _ []string, c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if name, usage := pflag.UnquoteUsage(f); f.Value.Type() != "bool" && name != strings.ToUpper(name) {
+				t.Errorf("--%s takes %s: %s", f.Name, name, usage)
+			}
+			if f.Shorthand == "o" && f.Name != "out" {
+				t.Errorf("-o is --%s", f.Name)
+			}
+		})
+	})
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"strings"
+
+	"github.com/postern-project/postern"
+	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
+	"github.com/postern-project/postern/internal/server"
+	"github.com/spf13/cobra"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	config    string
+	httpsPort int
+	httpPort  int
+	reload    bool
+	verbose   bool
+	ports     bool // the ports were given
+	pamSocket string
+}
+
+func newRun(a *app) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Serve the front door, portal and the rest",
+		Long: `Serve what the configuration says: sites, their guarded places, the portal and
+the services behind it. The configuration is a Caddyfile with one directive more,
+require; see the manual.
+
+Without --config it is the file Caddyfile in the state directory. The first run
+makes what is missing: the state itself, that file with a sample site of one
+guarded page, and a first person with a client certificate. It says where all of
+it is and how to get in.
+
+A changed configuration is taken up on SIGHUP, or by postern run --reload, without
+dropping a connection; one that cannot be loaded leaves the old in place. --reload
+waits until that is settled, and fails with what is wrong.`,
+		Example: `  postern run
+  postern run --config /etc/postern/Caddyfile
+  postern run --reload`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.reload {
+				return a.reload(cmd.Context(), &o)
+			}
+			o.ports = cmd.Flags().Changed("https-port") || cmd.Flags().Changed("http-port")
+			return a.serve(cmd.Context(), &o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "", "the `FILE` to serve, a Caddyfile (default: Caddyfile in the state directory)")
+	f.IntVar(&o.httpsPort, "https-port", 8443, "`PORT` of the sample site, when it is made; 0 is any that is free")
+	f.IntVar(&o.httpPort, "http-port", 8080, "`PORT` that sends the sample site's visitors to HTTPS; 0 is any that is free")
+	f.BoolVar(&o.reload, "reload", false, "make the server that runs on this state load its configuration again")
+	f.StringVar(&o.pamSocket, "pam-socket", "", "answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
+	return cmd
+}
+
+// serve runs until ctx ends.
+func (a *app) serve(ctx context.Context, o *runOptions) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx, server.Options{
+		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Ports: o.ports,
+		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: deviceKeys(), Log: a.logger(o), Ready: a.greet,
+	})
+}
+
+// reload makes the running server load its configuration again.
+func (a *app) reload(ctx context.Context, o *runOptions) error {
+	dir, err := a.stateDir()
+	if err != nil {
+		return err
+	}
+	pid, file, err := server.Reload(ctx, dir, o.config)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.out, "process %d has loaded %s\n", pid, file)
+	return err
+}
+
+func (a *app) logger(o *runOptions) *slog.Logger {
+	level := slog.LevelWarn
+	if o.verbose {
+		level = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// invokingUser returns the name of whoever started the program, as a person's.
+func invokingUser() string {
+	name := os.Getenv("SUDO_USER")
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	name = strings.ToLower(name)
+	if !postern.ValidName(name) {
+		return "admin"
+	}
+	return name
+}
+
+// greet says where the server stands, and how to get in.
+func (a *app) greet(s *server.Started) {
+	fmt.Fprintf(a.out, "postern %s serves %s (state in %s, process %d)\n", version(), s.Config, s.State, os.Getpid())
+	if f := s.Sample; f != nil {
+		fmt.Fprintf(a.out, `
+  site      %s/           anybody may see it
+  guarded   %s/guarded/   only %s may
+  portal    %s/
+  ACME      %s
+
+  The certificate that opens it:
+    for a browser  %s
+    its password   is in %s
+    trust first    %s
+
+  Or from here:
+    curl --cacert %s --cert %s --key %s %s/guarded/
+
+`, f.Site, f.Site, f.Person, f.Portal, f.ACME, f.PKCS12, f.PasswordFile, f.Root, f.Root, f.Certificate, f.Key, f.Site)
+	}
+}

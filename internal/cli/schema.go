@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"encoding/json"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/apache"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/doctor"
+	"github.com/postern-project/postern/internal/jsonschema"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/trace/top"
+	"github.com/postern-project/postern/timeline"
+	"github.com/spf13/cobra"
+)
+
+// outputs are what commands print with --json: the type of each object. What the
+// trace commands print of events is described in internal/trace/format/schema.md.
+var outputs = map[string]any{
+	"agent --print":      postern.Event{},
+	"ca acme list":       acme.ExternalKey{},
+	"ca list":            certificateJSON{},
+	"ca root show":       rootJSON{},
+	"ca show":            certificateJSON{},
+	"ca token list":      ca.APIToken{},
+	"ca url":             urlJSON{},
+	"doctor":             doctor.Report{},
+	"import apache":      apache.Result{},
+	"log follow":         postern.Event{},
+	"log list":           postern.Event{},
+	"log prove":          timeline.Proof{},
+	"log show":           postern.Event{},
+	"log verify":         timeline.Report{},
+	"log verify --proof": postern.Event{},
+	"otp client list":    clientItem{},
+	"otp list":           otpItem{},
+	"otp outside show":   upstreamJSON{},
+	"otp show":           otpItem{},
+	"otp sync show":      syncJSON{},
+	"otp verify":         otpVerdict{},
+	"ssh check":          audit.Report{},
+	"trace probes":       probeFile{},
+	"trace top":          top.Table{},
+	"user account list":  postern.Account{},
+	"user list":          postern.Person{},
+	"user show":          holder{},
+	"version":            versionJSON{},
+}
+
+// outputSchema describes what commands print with --json, by their names.
+func outputSchema() *jsonschema.Schema {
+	s := &jsonschema.Schema{
+		Schema: "https://json-schema.org/draft/2020-12/schema",
+		Title:  "What the commands of Postern print with --json",
+		Description: "Each definition is named after its command and describes one line of its output. " +
+			"Fields may be added; none changes or goes without a note in CHANGELOG.md.",
+		Defs: map[string]*jsonschema.Schema{},
+	}
+	for name, v := range outputs {
+		s.Defs[name] = jsonschema.Of(v)
+	}
+	return s
+}
+
+// newSchema returns the command that writes the schema. It is for those who build
+// Postern, and in no list.
+func newSchema(a *app) *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use:    "schema",
+		Short:  "Write the JSON Schema of what commands print",
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE: func(*cobra.Command, []string) error {
+			text, err := json.MarshalIndent(outputSchema(), "", "  ")
+			if err != nil {
+				return err
+			}
+			return a.writeOutput(out, append(text, '\n'), 0o644, true)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")
+	return cmd
+}

@@ -1,0 +1,296 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/postern-project/postern/internal/server"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/internal/system"
+	"github.com/spf13/cobra"
+)
+
+type sshConfigOptions struct {
+	setup    setup.Setup
+	mode     string
+	userCA   string
+	krl      string
+	apply    bool
+	force    bool
+	confirm  bool
+	rollBack string
+	overdue  bool
+	within   time.Duration
+}
+
+func newSSHConfig(a *app) *cobra.Command {
+	var o sshConfigOptions
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Write the right sshd and PAM configuration for two factors",
+		Long: `Print the files that make this host's sshd ask for two factors before any channel
+opens. The modes:
+
+  key-and-code       a public key, then a code
+  password-and-code  a code, then the Unix password; also typed in one
+  groups-only        key and code for some groups; everybody else as before
+  certificates       a short-lived SSH certificate, which a code was asked for
+
+With --password-group, members of that group, who have no key, give their
+password in its place. With --rescue-user and --rescue-from, one account comes in
+from one address with its key and a recovery code, whatever holds for others.
+
+With --apply, put the files in place: the old ones are backed up, sshd checks the
+new ones and reads them. What an older Match block still lets in with one factor
+is told, and then nothing happens without --force; where that is meant, say so
+with a comment on the line above its AuthenticationMethods, exactly
+
+  # postern: one factor is meant
+
+Then log in again from another terminal and say postern
+ssh config --confirm there: otherwise everything is put back. Before that it is
+checked whether you would be locked out; then nothing happens without --force.
+
+A process of this command waits to put things back, and does so at once when it is
+told to end, as by an orderly reboot. After a crash of the host in that time,
+postern-ssh-config.service puts them back before sshd starts: it says postern ssh
+config --roll-back-overdue, which acts on what an earlier boot left unconfirmed and
+on what is past its time. Where that service is not enabled, say it yourself, or
+confirm in a new SSH login; postern doctor tells what waits. Until then nothing
+else is applied.`,
+		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.mode, "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
+	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be repeated")
+	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
+	f.BoolVar(&o.setup.Root, "root", false, "let root in, with the same factors")
+	f.StringVar(&o.setup.RescueUser, "rescue-user", "", "the `ACCOUNT` for emergencies")
+	f.StringVar(&o.setup.RescueFrom, "rescue-from", "", "the `ADDRESS` or network that it comes in from")
+	f.StringVar(&o.setup.Module, "module", "", "the `FILE` of pam_postern, if it is not among PAM's modules")
+	f.StringVar(&o.setup.Socket, "socket", "", "the daemon's `SOCKET`, if it is not /run/postern/pam.sock")
+	f.StringVar(&o.setup.HostCertificate, "host-certificate", "", "the host's SSH certificate `FILE`")
+	f.StringVar(&o.userCA, "user-ca", "", "the `FILE` of CAs for certificates (default: this host's own state)")
+	f.StringVar(&o.krl, "krl", "", "the `FILE` of revoked keys (default: this host's own state)")
+	f.BoolVar(&o.apply, "apply", false, "put the files in place")
+	f.BoolVar(&o.force, "force", false, "apply although it may lock you out, or still lets people in with one factor")
+	f.DurationVar(&o.within, "within", 5*time.Minute, "the `DURATION` that a new login may take to confirm")
+	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
+	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")
+	f.BoolVar(&o.overdue, "roll-back-overdue", false, "put back what nobody confirmed in time, as after a crash")
+	return cmd
+}
+
+func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
+	if err := system.OnlyLinux("configuring sshd"); err != nil {
+		return err
+	}
+	o.setup.Mode = setup.Mode(o.mode)
+	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
+		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
+	}
+	switch applier := setup.ThisHost(); {
+	case o.confirm:
+		dir, err := applier.Confirm(os.Getpid())
+		if err == nil {
+			fmt.Fprintf(a.out, "the new configuration stays; what it replaced is in %s\n", dir)
+		}
+		return err
+	case o.rollBack != "":
+		return a.rollBack(ctx, applier, o)
+	case o.overdue:
+		return a.rollBackOverdue(ctx, applier)
+	}
+	if err := a.certificateFiles(ctx, &o); err != nil {
+		return err
+	}
+	files, err := o.setup.Files("")
+	if err != nil {
+		return err
+	}
+	if !o.apply {
+		for _, f := range files {
+			fmt.Fprintf(a.out, "# %s\n%s\n", f.Path, f.Content)
+		}
+		return nil
+	}
+	return a.applySSH(ctx, files, o)
+}
+
+// certificateFiles reads what the mode of certificates needs: from the files
+// given, else from this host's own state.
+func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err error) {
+	if o.setup.Mode != setup.Certificates {
+		return nil
+	}
+	if o.userCA != "" {
+		if o.setup.UserCA, err = os.ReadFile(o.userCA); err == nil && o.krl != "" {
+			o.setup.KRL, err = os.ReadFile(o.krl)
+		}
+		if err != nil {
+			return postern.Errorf(postern.NotFound, "%w", err)
+		}
+		return nil
+	}
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	if o.setup.UserCA, err = authority.TrustedUserCAs(); err != nil {
+		return err
+	}
+	o.setup.KRL, err = authority.KRL(ctx)
+	return err
+}
+
+// checkSSHD holds what was written against sshd, and looks for ways in that it
+// leaves open with fewer than two factors: then it does not stay without force.
+func (a *app) checkSSHD(ctx context.Context, force bool) error {
+	if err := (setup.Service{}).Test(ctx); err != nil {
+		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s", postern.HintOf(err))
+	}
+	report, err := audit.Auditor{}.Audit(ctx)
+	if err != nil {
+		return err
+	}
+	open := report.Open()
+	for _, f := range open {
+		fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where, f.Case, f.Fix)
+	}
+	if len(open) > 0 && !force {
+		return postern.Errorf(postern.Denied, "this would still let people in with one factor; nothing was changed").WithHint("fix what the warnings say, or add --force")
+	}
+	return nil
+}
+
+func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
+	if warnings := a.lockOut(ctx, o.setup); len(warnings) > 0 {
+		for _, w := range warnings {
+			fmt.Fprintf(a.err, "warning: %v\n", w)
+			if hint := hintOf(w); hint != "" {
+				fmt.Fprintf(a.err, "  fix: %s\n", hint)
+			}
+		}
+		if !o.force {
+			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("fix what the warnings say, or add --force")
+		}
+	}
+	if !(setup.Service{}).Runs(ctx) {
+		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
+	}
+	applier := setup.ThisHost()
+	applier.Check = func(ctx context.Context) error { return a.checkSSHD(ctx, o.force) }
+	dir, err := applier.Apply(ctx, files, o.within)
+	if err != nil {
+		return err
+	}
+	if err := startRollBack(dir, o.within); err != nil {
+		return errors.Join(err, applier.RollBack(ctx, dir))
+	}
+	fmt.Fprintf(a.out, "applied; what it replaced is in %s\n", dir)
+	fmt.Fprintf(a.out, "Keep this session. Log in from another terminal and run\n\n  postern ssh config --confirm\n\nthere, within %v: otherwise everything is put back.\n", o.within)
+	return nil
+}
+
+// startRollBack leaves a process behind that outlives this one and its
+// terminal, and puts everything back unless a login confirms in time.
+func startRollBack(dir string, within time.Duration) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, "ssh", "config", "--roll-back", dir, "--within", within.String())
+	cmd.Args[0] = "postern"
+	cmd.Dir = "/"
+	system.Detach(cmd)
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start what puts it back: %w", err)
+	}
+	return cmd.Process.Release()
+}
+
+// rollBack waits, and puts everything back unless it was confirmed.
+func (a *app) rollBack(ctx context.Context, applier setup.Applier, o sshConfigOptions) error {
+	signal.Ignore(syscall.SIGHUP) // the terminal may go
+	return applier.RollBackAfter(ctx, o.rollBack, o.within, func(err error, again time.Duration) {
+		fmt.Fprintf(a.err, "postern: %v; trying again in %v\n", err, again)
+	})
+}
+
+// rollBackOverdue puts back what a crash left. At boot it runs before sshd does.
+func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error {
+	dir, err := applier.RollBackOverdue(ctx)
+	if err == nil && dir != "" {
+		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)
+	}
+	return err
+}
+
+// lockOut returns why the user who runs this might not be able to log in again.
+func (a *app) lockOut(ctx context.Context, s setup.Setup) []error {
+	name := os.Getenv("SUDO_USER")
+	if name == "" {
+		name = "root"
+	}
+	warnings, asked := s.LockOut(name)
+	if !asked {
+		return warnings
+	}
+	if module, ok := s.ModuleInstalled(); !ok {
+		warnings = append(warnings, postern.Errorf(postern.NotFound, "%s is not installed", module).WithHint("make -C pam install"))
+	}
+	if err := a.refusesCodes(ctx, name, s.Socket); err != nil {
+		warnings = append(warnings, err)
+	}
+	return warnings
+}
+
+// refusesCodes returns why no code of a user's would be accepted, nil if one may be.
+func (a *app) refusesCodes(ctx context.Context, name, path string) error {
+	if path == "" {
+		path = sshd.DefaultSocket
+	}
+	v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: name, Service: "postern-config"})
+	switch {
+	case err != nil:
+		return err
+	case v == socket.NoFactor:
+		return postern.Errorf(postern.NotFound, "Postern knows nobody by the name of %s", name).WithHint("postern user add %s", name)
+	case v != socket.Yes:
+		return postern.Errorf(postern.Denied, "Postern does not let %s in", name)
+	}
+	if has, err := a.hasFactor(ctx, name); err == nil && !has {
+		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with", name).WithHint("postern otp add %s", name)
+	}
+	return nil
+}
+
+// hasFactor reports whether somebody has anything to make a code with, as this
+// host's own state knows.
+func (a *app) hasFactor(ctx context.Context, name string) (bool, error) {
+	st, err := a.open(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer st.Close()
+	one, err := server.NewOneTime(st, server.Mappings, a.quietLog())
+	if err != nil {
+		return false, err
+	}
+	defer one.Close()
+	return one.Checker.HasFactor(ctx, name)
+}

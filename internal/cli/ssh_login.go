@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/client"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+func newSSHLogin(a *app) *cobra.Command {
+	var l client.Login
+	cmd := &cobra.Command{
+		Use:   "login SERVER",
+		Short: "Get a short-lived SSH certificate for your key",
+		Long: `Ask a Postern server for a certificate for your SSH key: one code in the morning
+instead of one for each host. It is written beside the key, where ssh finds it.
+
+You prove yourself with a client certificate (--cert, --cert-key), or else with a
+code, which is asked for on the terminal or read from standard input.
+
+With --agent a new key is made, which is never in a file, and added to the running
+ssh-agent with its certificate until that expires.`,
+		Example: "  postern ssh login id.example.com\n  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			l.Server, l.Code = args[0], a.askCode
+			return a.sshLogin(cmd.Context(), l)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&l.Person, "person", "", "your `NAME` there (default: your user name here)")
+	f.StringVar(&l.Key, "key", "", "the public key `FILE` (default ~/.ssh/id_ed25519.pub)")
+	f.StringVar(&l.Cert, "cert", "", "prove yourself with the client certificate in this `FILE`, PEM")
+	f.StringVar(&l.CertKey, "cert-key", "", "its private key `FILE`, PEM (default: in the same file)")
+	f.StringVar(&l.CA, "ca", "", "trust the server by the certificates in this `FILE`, PEM (default: the system's)")
+	f.BoolVar(&l.Agent, "agent", false, "make a key and add it to the ssh-agent")
+	f.BoolVar(&l.KnownHosts, "known-hosts", false, "trust the server's hosts, in ~/.ssh/known_hosts")
+	return cmd
+}
+
+func (a *app) sshLogin(ctx context.Context, l client.Login) error {
+	signed, err := l.Run(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "certificate %d opens %s until %s\n",
+		signed.Serial, strings.Join(signed.Principals, ", "), signed.ValidBefore.Local().Format("2006-01-02 15:04"))
+	return nil
+}
+
+// askCode asks for a person's code: on a terminal without echo, or else from
+// standard input.
+func (a *app) askCode(person string) (string, error) {
+	var b []byte
+	var err error
+	if in, ok := a.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		fmt.Fprintf(a.err, "Code for %s: ", person)
+		b, err = term.ReadPassword(int(in.Fd()))
+		fmt.Fprintln(a.err)
+	} else {
+		b, err = io.ReadAll(io.LimitReader(a.in, 1<<10))
+	}
+	if err != nil {
+		return "", postern.Errorf(postern.Invalid, "no code: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

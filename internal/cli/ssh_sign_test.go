@@ -1,0 +1,325 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/client"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/sshd/socket"
+)
+
+// signRig is a state with a CA, whose signing service is up.
+type signRig struct {
+	*sshRig
+	ca   *ca.Authority
+	url  string
+	root string // file with the CA's root
+}
+
+func newSignRig(t *testing.T, people ...string) *signRig {
+	t.Helper()
+	rig := &signRig{sshRig: newSSHRig(t, people...)}
+	var err error
+	if rig.ca, _, err = ca.Ensure(t.Context(), ca.Config{}, rig.st.Store.CA()); err != nil {
+		t.Fatal(err)
+	}
+	key, csr := clientCSR(t)
+	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := x509.NewCertPool()
+	for _, c := range rig.ca.Intermediates(ca.Client) {
+		clients.AddCert(c)
+	}
+	// What the front door does: the certificate's own credential must stand.
+	identify := func(r *http.Request) (postern.Actor, bool) {
+		if len(r.TLS.VerifiedChains) == 0 {
+			return postern.Actor{}, false
+		}
+		c, err := rig.st.Store.Credential(r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
+		return postern.Actor{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
+	}
+	srv := httptest.NewUnstartedServer(server.NewSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
+	srv.TLS = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
+		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients,
+	}
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	_, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
+	rig.url = "https://localhost:" + port
+	rig.root = filepath.Join(t.TempDir(), "root.pem")
+	if err := os.WriteFile(rig.root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rig.ca.Root().Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return rig
+}
+
+// postern runs the command line on the rig's state.
+func (r *signRig) postern(t *testing.T, stdin string, args ...string) (code int, out string) {
+	t.Helper()
+	var b bytes.Buffer
+	code = run(context.Background(), append([]string{"--state", r.st.Dir}, args...), strings.NewReader(stdin), &b, &b)
+	return code, b.String()
+}
+
+func (r *signRig) must(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	code, out := r.postern(t, stdin, args...)
+	if code != 0 {
+		t.Fatalf("postern %q: exit code %d: %s", args, code, out)
+	}
+	return out
+}
+
+// certificateHost is a host that takes certificates of the rig's CA alone, and
+// shows a host certificate.
+func certificateHost(t *testing.T, rig *signRig) *posterntest.Host {
+	t.Helper()
+	userCA, err := rig.ca.TrustedUserCAs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	krl, err := rig.ca.KRL(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	_, hostKey := posterntest.NewSSHKey(t, dir, "host2")
+	rig.must(t, "", "ssh", "sign", "--host", "127.0.0.1", hostKey+".pub")
+	read := func(name string) string {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	files := setupFiles(t, setup.Setup{
+		Mode: setup.Certificates, UserCA: userCA, KRL: krl, HostCertificate: "/etc/ssh/host2-cert.pub",
+		Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
+	}, "HostKey /etc/ssh/host2\n")
+	files["/etc/ssh/host2"], files["/etc/ssh/host2-cert.pub"] = read(hostKey), read(hostKey+"-cert.pub")
+	h := posterntest.StartHost(t, posterntest.HostConfig{
+		Accounts: []posterntest.Account{{Name: "alice"}, {Name: "deploy"}}, Files: files,
+	})
+	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
+	return h
+}
+
+// ssh runs OpenSSH's client on the host, trusting it by its certificate alone.
+func clientOf(h *posterntest.Host, known string, args ...string) *exec.Cmd {
+	return h.Command("ssh", append([]string{
+		"-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + known,
+	}, args...)...)
+}
+
+func TestOneCodeInTheMorning(t *testing.T) {
+	posterntest.NeedRoot(t)
+	posterntest.Need(t, "ssh-agent")
+	rig := newSignRig(t, "alice", "bob")
+	h := certificateHost(t, rig)
+	known := filepath.Join(h.Dir, "known_hosts")
+	rig.must(t, "", "ssh", "known-hosts", "-o", known)
+	login := []string{"ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile + ".pub", "--ca", rig.root}
+	cert := h.KeyFile + "-cert.pub"
+
+	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
+		t.Fatalf("a bare key opens the host: %s", out)
+	}
+	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "somebody else's code": rig.touch(t, "bob")} {
+		if exit, out := rig.postern(t, code, login...); exit != postern.Denied.ExitCode() {
+			t.Errorf("%s: exit code %d: %s", name, exit, out)
+		}
+	}
+	if _, err := os.Stat(cert); err == nil {
+		t.Fatal("there is a certificate")
+	}
+	code := rig.touch(t, "alice")
+	rig.must(t, code, login...)
+	out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "id -un").CombinedOutput()
+	if err != nil || string(out) != "alice\n" {
+		t.Fatalf("%v: %s\n%s", err, out, h.Log())
+	}
+	if out, err := clientOf(h, known, "-i", h.KeyFile, "deploy@127.0.0.1", "true").CombinedOutput(); err == nil {
+		t.Errorf("alice's certificate opens deploy's account: %s", out)
+	}
+	if exit, _ := rig.postern(t, code, login...); exit != postern.Denied.ExitCode() {
+		t.Error("the code works twice")
+	}
+
+	// Revoked, it opens nothing once the host has the list.
+	serial := serialOf(t, cert)
+	rig.must(t, "", "ssh", "revoke", serial)
+	rig.must(t, "", "ssh", "krl", "-o", h.Inside("/etc/ssh/postern_revoked"))
+	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
+		t.Errorf("a revoked certificate opens the host: %s", out)
+	}
+
+	t.Run("with the agent", func(t *testing.T) {
+		socket := filepath.Join(h.Dir, "agent")
+		agent := exec.Command("ssh-agent", "-D", "-a", socket)
+		says, err := agent.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := agent.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
+		if _, err := says.Read(make([]byte, 1)); err != nil { // it says where it listens once it does
+			t.Fatal(err)
+		}
+		t.Setenv("SSH_AUTH_SOCK", socket)
+		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--ca", rig.root, "--agent")
+		cmd := clientOf(h, known, "-o", "IdentityAgent="+socket, "-o", "IdentityFile=none", "alice@127.0.0.1", "id -un")
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "alice\n" {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	t.Run("with a client certificate", func(t *testing.T) {
+		key, csr := clientCSR(t)
+		issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "alice"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "alice.pem")
+		text := append(issued.PEM(), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})...)
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rig.must(t, "", "ssh", "login", rig.url, "--key", h.KeyFile+".pub", "--ca", rig.root, "--cert", file)
+		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "id -un").CombinedOutput(); err != nil || string(out) != "alice\n" {
+			t.Errorf("%v: %s", err, out)
+		}
+		if err := rig.st.Store.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
+			t.Errorf("a suspended person's certificate opens the host: %s", out)
+		}
+		if exit, out := rig.postern(t, "", "ssh", "login", rig.url, "--key", h.KeyFile+".pub", "--ca", rig.root, "--cert", file); exit == 0 {
+			t.Errorf("a suspended person gets a certificate: %s", out)
+		}
+	})
+}
+
+func TestRulesForCertificates(t *testing.T) {
+	posterntest.NeedRoot(t)
+	rig := newSignRig(t, "alice")
+	h := certificateHost(t, rig)
+	known := filepath.Join(h.Dir, "known_hosts")
+	rig.must(t, "", "ssh", "known-hosts", "-o", known)
+	for _, c := range []struct {
+		rules string
+		user  string
+		out   string // of the command "echo hello"; empty: refused
+	}{
+		{`[{"principals":["{person}","deploy"],"extensions":["permit-pty"]}]`, "deploy", "hello\n"},
+		{`[{"principals":["deploy"]}]`, "alice", ""},
+		{`[{"force_command":"echo forced"}]`, "alice", "forced\n"},
+		{`[{"sources":["192.0.2.0/24"]}]`, "alice", ""},
+		{`[{"sources":["127.0.0.0/8"],"validity":"1h"}]`, "alice", "hello\n"},
+	} {
+		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(c.rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root)
+		out, err := clientOf(h, known, "-i", h.KeyFile, c.user+"@127.0.0.1", "echo hello").Output()
+		if string(out) != c.out || (err == nil) != (c.out != "") {
+			t.Errorf("under %s, as %s: %q, %v", c.rules, c.user, out, err)
+		}
+	}
+	for _, rules := range []string{`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`, `[{"principal":"alice"}]`} {
+		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(rules), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if exit, out := rig.postern(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root); exit == 0 {
+			t.Errorf("under %s there is a certificate: %s", rules, out)
+		}
+	}
+}
+
+// TestSigningPage uses the page as a browser does, and as a page of somebody
+// else's in the same browser would.
+func TestSigningPage(t *testing.T) {
+	rig := newSignRig(t, "alice")
+	_, keyFile := posterntest.NewSSHKey(t, t.TempDir(), "key")
+	public, err := os.ReadFile(keyFile + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := client.ReadRoots(rig.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	post := func(code, site string) (int, string) {
+		form := fmt.Sprintf("public_key=%s&person=alice&code=%s", strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"), code)
+		req, _ := http.NewRequest(http.MethodPost, rig.url+"/ssh/sign", strings.NewReader(form))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		req.Header.Set("Sec-Fetch-Site", site)
+		resp, err := browser.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var b bytes.Buffer
+		_, _ = b.ReadFrom(resp.Body)
+		return resp.StatusCode, b.String()
+	}
+	if status, page := post(rig.touch(t, "alice"), "same-origin"); status != 200 || !strings.Contains(page, "ssh-ed25519-cert-v01@openssh.com") {
+		t.Errorf("%d: %s", status, page)
+	}
+	if status, page := post("<script>", "same-origin"); status != 403 || strings.Contains(page, "<script>") || !strings.Contains(page, "not accepted") {
+		t.Errorf("%d: %s", status, page)
+	}
+	if status, page := post(rig.touch(t, "alice"), "cross-site"); status != 403 || strings.Contains(page, "cert-v01") {
+		t.Errorf("another site's page: %d: %s", status, page)
+	}
+	for path, want := range map[string]string{"/ssh/sign": "<form", "/ssh/known_hosts": "@cert-authority", "/ssh/user_ca": "ecdsa"} {
+		resp, err := browser.Get(rig.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b bytes.Buffer
+		_, _ = b.ReadFrom(resp.Body)
+		resp.Body.Close()
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s: %s", path, b.String())
+		}
+	}
+}
+
+func serialOf(t *testing.T, cert string) string {
+	t.Helper()
+	out, err := exec.Command(posterntest.Need(t, "ssh-keygen"), "-L", "-f", cert).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(out), "Serial: ")
+	serial, _, _ := strings.Cut(after, "\n")
+	return serial
+}

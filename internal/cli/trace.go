@@ -1,0 +1,238 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/spf13/cobra"
+)
+
+func newTrace(a *app) *cobra.Command {
+	c := group("trace", "Watch libvirt",
+		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a), newTraceExport(a))
+	c.Long = `Watch libvirt through the static probes that it already carries: who calls
+what on it, what its event loop does, what is said to QEMU. Nothing is
+restarted, and nothing has to be installed beside libvirt. Needs a kernel of
+5.15 or newer, and root or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.
+
+The lines that --json writes, and what stays the same about them, are described in
+internal/trace/format/schema.md of Postern's sources.`
+	return c
+}
+
+// traceOptions are the flags of the commands that show events.
+type traceOptions struct {
+	what capture.What
+
+	pids, clients, users, programs, procedures, types, statuses, domains, paths []string
+
+	slower, slow         time.Duration
+	failed               bool
+	format, output, with string
+	json, full, secrets  bool
+	stack                bool
+	messages, verbose    bool
+	payload, buffer      terminal.Size
+	collector, host      string // of OpenTelemetry
+
+	unknownUsers []string // users that this host does not know; set by filter
+}
+
+// show adds the flags that say how events are written.
+func (o *traceOptions) show(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.format, "format", "text", "the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
+	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
+	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead")
+	f.BoolVar(&o.full, "full", false, "show payloads at full length")
+	f.BoolVar(&o.secrets, "show-secrets", false, "show passwords and keys, which are masked otherwise")
+}
+
+// choose adds the flags that say whose events are seen.
+func (o *traceOptions) choose(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	f.StringSliceVar(&o.domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
+}
+
+// capture adds the flags of a live trace.
+func (o *traceOptions) capture(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
+	o.payload = 16 << 10
+	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
+	f.Var(&o.buffer, "buffer", "`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
+}
+
+// stacks adds the flag for stacks. They are unwound while the processes are there:
+// also those that are recorded.
+func (o *traceOptions) stacks(c *cobra.Command, what string) {
+	c.Flags().BoolVar(&o.stack, "stack", false, what+" the user stack of every event")
+}
+
+// rpc adds the filters on RPC messages.
+func (o *traceOptions) rpc(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `ADDRESS` that events show")
+	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `NAME` or number")
+	f.StringSliceVar(&o.programs, "program", nil, "only these RPC `PROGRAM`s: remote, qemu, lxc, admin, …")
+	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `GLOB`s: domain_*, qemu.*")
+	f.StringSliceVar(&o.types, "type", nil, "only messages of this `TYPE`: call, reply, event, stream, hole")
+	f.StringSliceVar(&o.statuses, "status", nil, "only replies of this `STATUS`: ok, error, continue")
+	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least this `DURATION`, such as 100ms")
+	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
+}
+
+// lines adds the flags that say what a line for people is.
+func (o *traceOptions) lines(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&o.messages, "messages", false, "show each message by itself, on both sides, not a line a call; --type and --stack do, too")
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")
+	f.StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
+}
+
+func newTraceRPC(a *app) *cobra.Command {
+	o := &traceOptions{what: capture.RPC}
+	c := &cobra.Command{
+		Use:   "rpc",
+		Short: "Show RPC messages of clients and daemons, with their payloads",
+		Long: `Show the calls that libvirt's clients make on this host: a line for each when it is
+answered, with who made it, arguments, result and how long the daemon took; and
+events that daemons send. With --messages each message is shown by itself as each
+side sends and reads it, with the packets of streams; with --verbose also sockets,
+keepalive, TLS and how connections are set up. With --slower a call is shown as soon
+as it has run for that long, and again with its answer; what is still open when the
+trace ends is shown as open. Messages on encrypted connections are shown in
+clear; secrets in them are masked.
+
+With --otlp each call becomes a span, which goes to an OpenTelemetry collector;
+nothing is shown. See postern trace export for what spans tell. While the
+collector is away they wait in memory; what does not fit is dropped, and counted.`,
+		Example: `  postern trace rpc
+  postern trace rpc --procedure 'domain_*' --slower 100ms
+  postern trace rpc --user alice --with qemu
+  postern trace rpc --with qemu --otlp https://collector.example.com:4318
+  postern trace rpc --format stp`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
+	}
+	o.choose(c)
+	o.rpc(c)
+	o.lines(c)
+	o.capture(c)
+	o.stacks(c, "show")
+	o.show(c)
+	f := c.Flags()
+	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
+	f.StringVar(&o.host, "host", "", "`NAME` of this host in spans (default: its host name)")
+	return c
+}
+
+// rpcTrace shows calls, or sends their spans.
+func (o *traceOptions) rpcTrace(cmd *cobra.Command, a *app) error {
+	if o.collector == "" {
+		return o.run(cmd.Context(), a)
+	}
+	for _, shown := range []string{"format", "json", "out", "full", "show-secrets", "stack", "messages", "verbose"} {
+		if cmd.Flags().Changed(shown) {
+			return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
+		}
+	}
+	return o.send(cmd.Context(), a)
+}
+
+func newTraceEvents(a *app) *cobra.Command {
+	o := &traceOptions{what: capture.Loop}
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "Show what the event loop does, and how long it takes",
+		Long: `Show handles and timeouts of libvirt's event loops as they are added, updated,
+dispatched and removed, with what each file descriptor is and how long each
+dispatch took. What the descriptor of a handle is that is older than the trace,
+its first dispatch tells.`,
+		Example: `  postern trace events
+  postern trace events --slow 50ms`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+	}
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least this `DURATION`, and loops that are stuck in one")
+	o.capture(c)
+	o.stacks(c, "show")
+	o.show(c)
+	return c
+}
+
+func newTraceQEMU(a *app) *cobra.Command {
+	o := &traceOptions{what: capture.Monitor}
+	c := &cobra.Command{
+		Use:   "qemu",
+		Short: "Show what is said to QEMU's monitors",
+		Long: `Show the commands that libvirt sends to QEMU's monitors, the answers and how long
+they took, events, and file descriptors that are passed.`,
+		Example: `  postern trace qemu
+  postern trace qemu --domain vm1 --full`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+	}
+	o.choose(c)
+	o.capture(c)
+	o.stacks(c, "show")
+	o.show(c)
+	return c
+}
+
+func newTraceRecord(a *app) *cobra.Command {
+	o := &traceOptions{}
+	var what []string
+	limit := terminal.Size(1 << 30)
+	c := &cobra.Command{
+		Use:   "record FILE",
+		Short: "Record a trace, to be shown later",
+		Long: `Record what libvirt's probes tell into a file, which postern trace replay shows
+later, with any filter. The file holds messages as they were, secrets included:
+it is readable by its owner alone.`,
+		Example: `  postern trace record /tmp/libvirt.trace
+  postern trace record --what rpc,qemu,events --max-size 100MiB /tmp/libvirt.trace
+  postern trace record --stack /tmp/libvirt.trace`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, w := range what {
+				bit, ok := map[string]capture.What{"rpc": capture.RPC, "events": capture.Loop, "qemu": capture.Monitor}[w]
+				if !ok {
+					return postern.Errorf(postern.Invalid, "nothing called %q to record", w).WithHint("--what takes rpc, qemu and events")
+				}
+				o.what |= bit
+			}
+			return o.record(cmd.Context(), a, args[0], int64(limit))
+		},
+	}
+	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
+	c.Flags().Var(&limit, "max-size", "stop when the file has this `SIZE`; 0 for no limit")
+	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	o.capture(c)
+	o.stacks(c, "record")
+	return c
+}
+
+func newTraceReplay(a *app) *cobra.Command {
+	o := &traceOptions{}
+	c := &cobra.Command{
+		Use:   "replay FILE",
+		Short: "Show a recorded trace",
+		Long:  `Show a trace that postern trace record wrote, in any format and through any filter.`,
+		Example: `  postern trace replay /tmp/libvirt.trace
+  postern trace replay --errors --json /tmp/libvirt.trace`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
+	}
+	o.choose(c)
+	o.rpc(c)
+	o.lines(c)
+	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
+	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event, as far as they were recorded")
+	o.show(c)
+	return c
+}

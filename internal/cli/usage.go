@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// usageArgs makes a wrong number of arguments a usage error that names what is
+// missing, or what is too much.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) == nil {
+			return nil
+		}
+		if cmd.HasSubCommands() && len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
+		for n := len(args) - 1; n >= 0; n-- {
+			if check(cmd, args[:n]) == nil {
+				return postern.Errorf(postern.Invalid, "unexpected argument %q", args[n])
+			}
+		}
+		_, wanted, _ := strings.Cut(cmd.Use, " ")
+		return postern.Errorf(postern.Invalid, "missing %s", wanted)
+	}
+}
+
+func unknownCommand(cmd *cobra.Command, word string) error {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	err := postern.Errorf(postern.Invalid, "unknown command %q", word)
+	if near := terminal.Nearest(word, names); near != "" {
+		return err.WithHint("did you mean: %s %s", cmd.CommandPath(), near)
+	}
+	return err
+}
+
+// flagError says in words what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		return unknownFlag(cmd, unknown.GetSpecifiedName())
+	}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return badValue(bad)
+	}
+	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		value, _ := pflag.UnquoteUsage(missing.GetFlag())
+		return postern.Errorf(postern.Invalid, "--%s needs a value: %s", missing.GetFlag().Name, value)
+	}
+	return postern.Errorf(postern.Invalid, "%w", err)
+}
+
+func unknownFlag(cmd *cobra.Command, name string) error {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	dashes := "--"
+	if len(name) == 1 {
+		dashes = "-"
+	}
+	err := postern.Errorf(postern.Invalid, "unknown flag %s%s", dashes, name)
+	if near := terminal.Nearest(name, names); near != "" {
+		return err.WithHint("did you mean: --%s", near)
+	}
+	return err
+}
+
+// wanted says what values a type of flag takes.
+var wanted = map[string]string{
+	"bool":     "true or false",
+	"bytes":    "a size such as 4MiB or 65536",
+	"duration": "a length of time such as 90m or 12h",
+	"float64":  "a number",
+	"int":      "a whole number",
+	"int64":    "a whole number",
+	"uint16":   "a whole number from 0 to 65535",
+	"uint32":   "a whole number from 0 to 4294967295",
+	"uint64":   "a whole number from 0 on",
+}
+
+func badValue(bad *pflag.InvalidValueError) error {
+	f := bad.GetFlag()
+	if own, ok := errors.AsType[*postern.Error](bad.Unwrap()); ok {
+		return postern.Errorf(own.Code, "--%s: %w", f.Name, own)
+	}
+	if what := wanted[f.Value.Type()]; what != "" {
+		return postern.Errorf(postern.Invalid, "--%s: %q is not %s", f.Name, bad.GetValue(), what)
+	}
+	return postern.Errorf(postern.Invalid, "--%s: %w", f.Name, bad.Unwrap())
+}
+
+// groupError matches what cobra says of flags that exclude each other.
+var groupError = regexp.MustCompile(`^if any flags in the group .*; \[(.*)\] were all set$`)
+
+// requiredError matches what cobra says of flags that must be given.
+var requiredError = regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`)
+
+// classified gives an error of cobra's its code, and Postern's words.
+func classified(err error) error {
+	if m := groupError.FindStringSubmatch(err.Error()); m != nil {
+		flags := strings.Fields(m[1])
+		return postern.Errorf(postern.Invalid, "--%s cannot be used together", strings.Join(flags, " and --"))
+	}
+	if m := requiredError.FindStringSubmatch(err.Error()); m != nil {
+		return postern.Errorf(postern.Invalid, "missing --%s", strings.ReplaceAll(m[1], `", "`, " and --"))
+	}
+	return err
+}
+
+// message returns what happened, without the names of Go's functions.
+func message(err error) string {
+	msg := strings.TrimRight(err.Error(), "\n")
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		msg = strings.Replace(msg, failed.Error(), fmt.Sprintf("%s: %v", failed.Path, failed.Err), 1)
+	}
+	return msg
+}
+
+// noPerson matches what the store says of a name that nobody has.
+var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
+
+// nearPerson returns a person whose name is near to the one that an error names.
+func (a *app) nearPerson(ctx context.Context, err error) string {
+	m := noPerson.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	st, err := a.open(ctx)
+	if err != nil {
+		return ""
+	}
+	defer st.Close()
+	people, err := st.Store.People(ctx)
+	if err != nil {
+		return ""
+	}
+	names := make([]string, len(people))
+	for i, p := range people {
+		names[i] = p.Name
+	}
+	return terminal.Nearest(m[1], names)
+}

@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/postern-project/postern/internal/people"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+func newUser(a *app) *cobra.Command {
+	return group("user", "People, and what they hold",
+		newUserAdd(a), newUserSet(a), newUserInvite(a), newUserList(a), newUserShow(a),
+		newUserStatus(a, userStatus{
+			use: "suspend", done: "suspended", status: postern.PersonSuspended,
+			short: "Refuse a person everywhere until they are resumed",
+			long:  "Suspend a person: no certificate, key or code of theirs is accepted until they are resumed. One-time links that they have not used are void.",
+		}),
+		newUserStatus(a, userStatus{
+			use: "resume", done: "resumed", status: postern.PersonActive,
+			short: "End a person's suspension",
+			long:  "Resume a person who was suspended: their certificates, keys and codes are accepted again.",
+		}),
+		newUserStatus(a, userStatus{
+			use: "remove", done: "removed", status: postern.PersonRemoved,
+			short: "Remove a person for good",
+			long: `Remove a person: everything that they hold is revoked, and their address and
+groups are forgotten. Their name stays, so that the timeline can be read and
+nobody else gets it. This cannot be undone.`,
+		}),
+		newUserRecover(a), newUserAccount(a),
+	)
+}
+
+func newUserAdd(a *app) *cobra.Command {
+	var p postern.Person
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Add a person",
+		Long: `Add a person. The name is 1 to 64 of a-z 0-9 . _ - and never changes.
+
+If a portal runs on this state, the person is sent a one-time link by which they
+get their certificate; without mail, or without an address, the link is printed,
+to be handed over.`,
+		Example: "  postern user add alice --email alice@example.com --group audit",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p.Name = args[0]
+			return a.userAdd(cmd.Context(), p)
+		},
+	}
+	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; nobody else may have it")
+	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
+	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be repeated")
+	return cmd
+}
+
+func (a *app) userAdd(ctx context.Context, p postern.Person) error {
+	return a.withPeople(ctx, func(d people.Directory) error {
+		if err := d.Add(ctx, p); err != nil {
+			return err
+		}
+		fmt.Fprintf(a.out, "added %s\n", p.Name)
+		made, err := d.Invite(ctx, p.Name)
+		switch {
+		case errors.Is(err, people.ErrNoPortal):
+			_, err = fmt.Fprintf(a.out, "%v; %s\n", err, hintOf(err))
+		case err == nil:
+			err = a.printLink(p.Name, made)
+		}
+		return err
+	})
+}
+
+func newUserList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the people",
+		Long:    "List everybody who was not removed, by name.",
+		Example: "  postern user list --json",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.userList(cmd.Context(), asJSON) },
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func (a *app) userList(ctx context.Context, asJSON bool) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	people, err := st.Store.People(ctx)
+	if err != nil {
+		return err
+	}
+	return terminal.List(a.printer(), people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
+		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
+	})
+}
+
+func newUserShow(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show NAME",
+		Short:   "Show a person and what they hold",
+		Long:    "Show a person and every credential that they hold or held.",
+		Example: "  postern user show alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.userShow(cmd.Context(), args[0], asJSON) },
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+// holder is a person with what they hold, as user show --json prints it.
+type holder struct {
+	postern.Person
+	Credentials []postern.Credential `json:"credentials"`
+}
+
+func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	h := holder{Credentials: []postern.Credential{}}
+	err = st.Store.Read(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		if h.Person, err = tx.Person(ctx, name); err != nil {
+			return err
+		}
+		held, err := tx.CredentialsOf(ctx, name)
+		h.Credentials = append(h.Credentials[:0], held...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fields := []terminal.Field{
+		{"name", h.Name},
+		{"status", string(h.Status)},
+		{"e-mail", h.Email},
+		{"full name", h.FullName},
+		{"groups", strings.Join(h.Groups, ", ")},
+		{"added", terminal.Stamp(h.Created)},
+	}
+	for _, c := range h.Credentials {
+		fields = append(fields, terminal.Field{"credential", describe(c)})
+	}
+	return a.printer().Fields(h, asJSON, fields...)
+}
+
+// describe says a credential on one line.
+func describe(c postern.Credential) string {
+	s := fmt.Sprintf("%s %s, %s", c.Kind, c.ID, c.Status)
+	if c.Label != "" {
+		s += ", " + c.Label
+	}
+	if !c.Expires.IsZero() {
+		s += ", until " + terminal.Stamp(c.Expires)
+	}
+	if !c.LastUsed.IsZero() {
+		s += ", last used " + terminal.Stamp(c.LastUsed)
+	}
+	return s
+}
+
+// userStatus is a command that sets a person's status.
+type userStatus struct {
+	use, done, short, long string
+	status                 postern.PersonStatus
+}
+
+func newUserStatus(a *app, s userStatus) *cobra.Command {
+	return &cobra.Command{
+		Use:     s.use + " NAME",
+		Short:   s.short,
+		Long:    s.long,
+		Example: "  postern user " + s.use + " alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.setUserStatus(cmd.Context(), args[0], s) },
+	}
+}
+
+func (a *app) setUserStatus(ctx context.Context, name string, s userStatus) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, name, s.status)
+	switch {
+	case err != nil:
+		return err
+	case changed:
+		_, err = fmt.Fprintf(a.out, "%s %s\n", s.done, name)
+	default:
+		_, err = fmt.Fprintf(a.out, "%s is already %s\n", name, s.status)
+	}
+	return err
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+func newUserAccount(a *app) *cobra.Command {
+	cmd := group("account", "Say whose the accounts of hosts and directories are",
+		newUserAccountAdd(a), newUserAccountList(a), newUserAccountRemove(a))
+	cmd.Long = `Say by which account names hosts know a person. Without that, an account is the
+person's of the same name. A whole name goes before one with a *, a named person
+before any, and a host before everywhere.`
+	return cmd
+}
+
+func newUserAccountAdd(a *app) *cobra.Command {
+	var account postern.Account
+	cmd := &cobra.Command{
+		Use:   "add ACCOUNT",
+		Short: "Say whose an account is",
+		Long: `Say whose an account is. A * in the name stands for any text; without --person it
+stands for the person's name, as in *@corp.example.com.`,
+		Example: `  postern user account add --person juergen jürgen
+  postern user account add --any-case '*@corp.example.com'
+  postern user account add --any-case 'CORP\*'
+  postern user account add --person alice --host web1 www`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			account.Name = args[0]
+			if err := account.Validate(); err != nil {
+				return err
+			}
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				return st.Store.AddAccount(cmd.Context(), account)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&account.Person, "person", "", "the `PERSON` whose it is")
+	f.StringVar(&account.Host, "host", "", "the `HOST` where it is theirs, by its name without the domain (default: everywhere)")
+	f.BoolVar(&account.AnyCase, "any-case", false, "the name may be written in any case, as in most directories")
+	return cmd
+}
+
+func newUserAccountList(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List whose accounts are",
+		Example: "  postern user account list",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				accounts, err := st.Store.Accounts(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return terminal.List(a.printer(), accounts, asJSON, "ACCOUNT PERSON HOST CASE", func(c postern.Account) []string {
+					folded := map[bool]string{true: "any", false: "exact"}[c.AnyCase]
+					return []string{c.Name, c.Person, c.Host, folded}
+				})
+			})
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newUserAccountRemove(a *app) *cobra.Command {
+	var host string
+	cmd := &cobra.Command{
+		Use:     "remove ACCOUNT",
+		Short:   "Take back whose an account is",
+		Example: "  postern user account remove jürgen",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				if err := st.Store.RemoveAccount(cmd.Context(), args[0], host); err != nil {
+					return err
+				}
+				fmt.Fprintf(a.out, "removed %s\n", args[0])
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&host, "host", "", "the `HOST` for which it was said")
+	return cmd
+}
+
+// withState opens the state and does something with it.
+func (a *app) withState(ctx context.Context, f func(*state.State) error) error {
+	st, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return f(st)
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/postern-project/postern/internal/people"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/terminal"
+	"github.com/spf13/cobra"
+)
+
+func newUserRecover(a *app) *cobra.Command {
+	var keepOTP bool
+	cmd := &cobra.Command{
+		Use:   "recover NAME",
+		Short: "Let somebody back in who lost their certificates",
+		Long: `Switch off at once whatever somebody with a person's things could have, or could
+have made with them, and make a one-time link by which they get a new certificate.
+
+Certificates for their devices and SSH keys are revoked; YubiKeys, authenticator
+apps, SSH keys and the keys of ACME accounts are disabled, and can be enabled
+again in the portal; one-time links, open orders and recovery codes are void.
+Certificates of servers stay as they are.
+
+The link is sent to their address; without mail it is printed, to be handed over.`,
+		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.userRecover(cmd.Context(), args[0], keepOTP) },
+	}
+	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps on: they were not lost, and none was added by somebody else")
+	return cmd
+}
+
+func (a *app) userRecover(ctx context.Context, name string, keepOTP bool) error {
+	return a.withPeople(ctx, func(d people.Directory) error {
+		made, off, err := d.Recover(ctx, name, keepOTP)
+		if err != nil {
+			return err
+		}
+		for _, what := range off.Words() {
+			fmt.Fprintf(a.out, "off: %s\n", what)
+		}
+		return a.printLink(name, made)
+	})
+}
+
+func newUserInvite(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "invite NAME",
+		Short: "Send somebody a link to a certificate",
+		Long: `Make a one-time link by which a person gets a client certificate. It is sent to
+their address; without mail it is printed, to be handed over. What they hold
+stays good; who lost it needs postern user recover.`,
+		Example: "  postern user invite alice",
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.userInvite(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) userInvite(ctx context.Context, name string) error {
+	return a.withPeople(ctx, func(d people.Directory) error {
+		made, err := d.Invite(ctx, name)
+		if err != nil {
+			return err
+		}
+		return a.printLink(name, made)
+	})
+}
+
+// withPeople opens the state and does something with its people.
+func (a *app) withPeople(ctx context.Context, f func(people.Directory) error) error {
+	st, authority, err := a.openCA(ctx)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+	return f(people.Directory{DB: st.Store, Authority: authority})
+}
+
+// printLink says where a link went.
+func (a *app) printLink(name string, made portal.Made) (err error) {
+	if made.Sent {
+		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Stamp(made.Expires))
+	} else {
+		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, terminal.Stamp(made.Expires), made.URL)
+	}
+	return err
+}
+
+func newUserSet(a *app) *cobra.Command {
+	var email, fullName string
+	var c people.Change
+	cmd := &cobra.Command{
+		Use:   "set NAME",
+		Short: "Change a person's address, full name or groups",
+		Long: `Change a person's address, full name or groups. Servers know it within a second.
+
+When the address changes, the old one is told by mail, and one-time links that
+were sent there are void. Certificates that the person has keep the address that
+they were issued with until they are renewed.
+
+Taking somebody who signed up by themselves out of the group ` + postern.SignedUp + `
+approves them: until then the rules for SSH certificates that are for everybody
+are not for them.`,
+		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n  postern user set newcomer --drop-group " + postern.SignedUp,
+		Args:    usageArgs(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("email") {
+				c.Email = &email
+			}
+			if cmd.Flags().Changed("full-name") {
+				c.FullName = &fullName
+			}
+			return a.userSet(cmd.Context(), args[0], c)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&email, "email", "", "the person's new `ADDRESS`; empty takes it away")
+	f.StringVar(&fullName, "full-name", "", "the person's `NAME` as people write it")
+	f.StringSliceVar(&c.Add, "add-group", nil, "a `GROUP` that the person joins; can be repeated")
+	f.StringSliceVar(&c.Drop, "drop-group", nil, "a `GROUP` that the person leaves; can be repeated")
+	return cmd
+}
+
+func (a *app) userSet(ctx context.Context, name string, c people.Change) error {
+	if c.Empty() {
+		return postern.Errorf(postern.Invalid, "nothing is to be changed").
+			WithHint("give --email, --full-name, --add-group or --drop-group")
+	}
+	return a.withPeople(ctx, func(d people.Directory) error {
+		what, err := d.Change(ctx, name, c)
+		switch {
+		case err != nil:
+			return err
+		case what == "":
+			_, err = fmt.Fprintf(a.out, "%s is already so: nothing has changed\n", name)
+		default:
+			_, err = fmt.Fprintf(a.out, "%s: %s\n", name, what)
+		}
+		return err
+	})
+}
