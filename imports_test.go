@@ -68,7 +68,7 @@ var rows = map[string]row{
 	"otp":      {knows: "HTTP"},
 	"portal":   {imports: "reach", knows: "HTTP"},
 	"relay":    {knows: "HTTP"},
-	"sshd":     {knows: "HTTP"},
+	"sshd":     {knows: "HTTP", tests: "ca otp server timeline"},
 	"timeline": {},
 	"trace":    {imports: "terminal", knows: "BPF", hides: true},
 
@@ -82,7 +82,7 @@ var rows = map[string]row{
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
-	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy"},
+	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy client"},
 	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
 
 	"cli": {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/server/servertest"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
@@ -84,9 +85,8 @@ func TestSentence(t *testing.T) {
 	virsh(t, l.UnixURI(), "start", "vm1")
 	defer posterntest.TraceAlone(t)()
 
-	_, caFile := posterntest.NewSSHKey(t, t.TempDir(), "ca")
-	authority := readKey(t, caFile)
-	rig := newSSHRig(t, "alice")
+	authority, _ := posterntest.NewSSHKey(t, t.TempDir(), "ca")
+	rig := servertest.NewSSH(t, "alice")
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}},
 		Files: map[string]string{
@@ -98,7 +98,7 @@ func TestSentence(t *testing.T) {
 		},
 		LoginLog: true,
 	})
-	rig.serve(t, h.Dir+"/pam.sock", socket.Config{}, 0o600)
+	rig.Serve(t, h.Dir+"/pam.sock", socket.Config{}, 0o600)
 	lines := make(chan sshlog.Line, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	watching := make(chan struct{})
@@ -106,16 +106,16 @@ func TestSentence(t *testing.T) {
 	go func() {
 		defer close(watching)
 		sshlog.Watcher{
-			Record: rig.st.Store, Person: func(_ context.Context, account string) string { return account },
+			Record: rig.State.Store, Person: func(_ context.Context, account string) string { return account },
 			Log: slog.New(slog.DiscardHandler),
 		}.Watch(ctx, lines)
 	}()
 	defer func() { cancel(); <-watching }()
 
-	stopEvents := takeEvents(t, rig.st)
-	stopAgent := startAgent(t, rig.st.Dir, "--print")
-	certified := userCertificate(t, authority, h.Key, "alice")
-	c, err := h.Connect("alice", posterntest.Answers(rig.touch(t, "alice")), ssh.PublicKeys(certified))
+	stopEvents := takeEvents(t, rig.State)
+	stopAgent := startAgent(t, rig.State.Dir, "--print")
+	certified := posterntest.SSHCertificate(t, authority, h.Key, "alice")
+	c, err := h.Connect("alice", posterntest.Answers(rig.Touch(t, "alice")), ssh.PublicKeys(certified))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, h.Log())
 	}
@@ -134,13 +134,13 @@ func TestSentence(t *testing.T) {
 		t.Errorf("the agent sends %s\n%s", printed, complaints)
 	}
 
-	a := &app{state: rig.st.Dir, err: io.Discard}
+	a := &app{state: rig.State.Dir, err: io.Discard}
 	var words strings.Builder
 	a.out = &words
 	if err := a.logList(t.Context(), &logListOptions{logFilter: logFilter{Filter: timeline.Filter{Kind: postern.EventLibvirtCall, Limit: 10}}}); err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`alice, YubiKey ` + rig.tokens["alice"].PublicID + ` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.`)
+	want := regexp.MustCompile(`alice, YubiKey ` + rig.Tokens["alice"].PublicID + ` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.`)
 	if !want.MatchString(words.String()) {
 		t.Errorf("the timeline says:\n%s\nwant %s", words.String(), want)
 		words.Reset()
@@ -262,16 +262,16 @@ func TestWhoMaySendEvents(t *testing.T) {
 // directory let everybody in.
 func TestAnotherUserMaySendNoEvents(t *testing.T) {
 	posterntest.NeedRoot(t)
-	rig := newSSHRig(t)
-	defer takeEvents(t, rig.st)()
-	path := rig.st.Path(server.Socket)
+	rig := servertest.NewSSH(t)
+	defer takeEvents(t, rig.State)()
+	path := rig.State.Path(server.Socket)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatal(info, err)
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	for dir := rig.st.Dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+	for dir := rig.State.Dir; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -292,10 +292,10 @@ func TestAgentWhileTheServerIsAway(t *testing.T) {
 	t.Cleanup(l.Stop)
 	virsh(t, l.UnixURI(), "start", "vm1")
 	defer posterntest.TraceAlone(t)()
-	rig := newSSHRig(t)
+	rig := servertest.NewSSH(t)
 	spool := t.TempDir()
 	// What is in the spool later counts; the last --spool does.
-	stop := startAgent(t, rig.st.Dir, "--spool", spool)
+	stop := startAgent(t, rig.State.Dir, "--spool", spool)
 	virsh(t, l.UnixURI(), "dominfo", "vm1")
 	virsh(t, l.UnixURI(), "dumpxml", "vm1")
 	virsh(t, l.UnixURI(), "dumpxml", "--security-info", "vm1")
@@ -312,12 +312,12 @@ func TestAgentWhileTheServerIsAway(t *testing.T) {
 		t.Errorf("nothing is logged while the server is unavailable: %s", complaints)
 	}
 
-	stopEvents := takeEvents(t, rig.st)
+	stopEvents := takeEvents(t, rig.State)
 	for range 2 {
-		startAgent(t, rig.st.Dir, "--spool", spool)()
+		startAgent(t, rig.State.Dir, "--spool", spool)()
 	}
 	stopEvents()
-	events, err := rig.st.Store.Timeline().Events(t.Context(), timeline.Filter{})
+	events, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/setup"
 )
 
@@ -16,7 +17,7 @@ func TestRunAnswersSSHD(t *testing.T) {
 	posterntest.NeedRoot(t)
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}},
-		Files: setupFiles(t, setup.Setup{
+		Files: servertest.SSHDFiles(t, setup.Setup{
 			Mode: setup.KeyAndCode, Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
 		}, ""),
 	})

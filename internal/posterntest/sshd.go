@@ -298,6 +298,28 @@ func NewSSHKey(t testing.TB, dir, name string) (ssh.Signer, string) {
 	return signer, path
 }
 
+// SSHCertificate returns a signer that shows a user certificate for a key, with
+// the serial number 4711 and for an hour, issued by the CA of a test.
+func SSHCertificate(t testing.TB, authority, key ssh.Signer, principal string) ssh.Signer {
+	t.Helper()
+	cert := &ssh.Certificate{
+		Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: principal, Serial: 4711, ValidPrincipals: []string{principal},
+		ValidAfter:  uint64(time.Now().Add(-time.Minute).Unix()),
+		ValidBefore: uint64(time.Now().Add(time.Hour).Unix()),
+		Permissions: ssh.Permissions{Extensions: map[string]string{
+			"permit-pty": "", "permit-port-forwarding": "", "permit-agent-forwarding": "", "permit-X11-forwarding": "",
+		}},
+	}
+	if err := cert.SignCert(rand.Reader, authority); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewCertSigner(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
 // Addr returns where sshd listens, inside.
 func (h *Host) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(h.Port)) }
 

@@ -1,8 +1,7 @@
-package cli
+package server_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -20,15 +19,17 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/client"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
 )
 
 // signRig is a state with a CA, whose signing service is up.
 type signRig struct {
-	*sshRig
+	*servertest.SSH
 	ca   *ca.Authority
 	url  string
 	root string // file with the CA's root
@@ -36,13 +37,16 @@ type signRig struct {
 
 func newSignRig(t *testing.T, people ...string) *signRig {
 	t.Helper()
-	rig := &signRig{sshRig: newSSHRig(t, people...)}
+	rig := &signRig{SSH: servertest.NewSSH(t, people...)}
 	var err error
-	if rig.ca, _, err = ca.Ensure(t.Context(), ca.Config{}, rig.st.Store.CA()); err != nil {
+	if rig.ca, _, err = ca.Ensure(t.Context(), ca.Config{}, rig.State.Store.CA()); err != nil {
 		t.Fatal(err)
 	}
-	key, csr := clientCSR(t)
-	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
+	key, csr := posterntest.NewCSR(t)
+	issued, err := rig.ca.IssueCSR(
+		t.Context(), csr,
+		ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +59,23 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		if len(r.TLS.VerifiedChains) == 0 {
 			return postern.Actor{}, false
 		}
-		c, err := rig.st.Store.Credential(r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
-		return postern.Actor{Person: c.Person, Credential: c.Link()}, err == nil && c.Status == postern.CredentialActive
+		c, err := rig.State.Store.Credential(
+			r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber),
+		)
+		return postern.Actor{
+				Person:     c.Person,
+				Credential: c.Link(),
+			}, err == nil &&
+				c.Status == postern.CredentialActive
 	}
-	srv := httptest.NewUnstartedServer(server.NewSSHSignHandler(rig.st, rig.ca, rig.oneTime, identify, slog.New(slog.DiscardHandler)))
+	srv := httptest.NewUnstartedServer(
+		server.NewSSHSignHandler(rig.State, rig.ca, rig.OneTime, identify, slog.New(slog.DiscardHandler)),
+	)
 	srv.TLS = &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
-		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients,
+		Certificates: []tls.Certificate{
+			{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key},
+		},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -74,21 +88,29 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 	return rig
 }
 
-// postern runs the command line on the rig's state.
-func (r *signRig) postern(t *testing.T, stdin string, args ...string) (code int, out string) {
+// login gets a certificate for alice's key by a code, and returns its serial number.
+func (r *signRig) login(t *testing.T, key, code string, change func(*client.Login)) (uint64, error) {
 	t.Helper()
-	var b bytes.Buffer
-	code = run(context.Background(), append([]string{"--state", r.st.Dir}, args...), strings.NewReader(stdin), &b, &b)
-	return code, b.String()
+	l := client.Login{
+		Server: r.url, CA: r.root, Key: key, Person: "alice",
+		Code: func(string) (string, error) { return code, nil },
+	}
+	if change != nil {
+		change(&l)
+	}
+	signed, err := l.Run(t.Context())
+	return signed.Serial, err
 }
 
-func (r *signRig) must(t *testing.T, stdin string, args ...string) string {
+// knownHosts writes the file that makes the CA's hosts known.
+func (r *signRig) knownHosts(t *testing.T, h *posterntest.Host) string {
 	t.Helper()
-	code, out := r.postern(t, stdin, args...)
-	if code != 0 {
-		t.Fatalf("postern %q: exit code %d: %s", args, code, out)
+	lines, err := r.ca.KnownHosts()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out
+	h.Write(t, "known_hosts", lines)
+	return filepath.Join(h.Dir, "known_hosts")
 }
 
 // certificateHost is a host that takes certificates of the rig's CA alone, and
@@ -103,25 +125,27 @@ func certificateHost(t *testing.T, rig *signRig) *posterntest.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	_, hostKey := posterntest.NewSSHKey(t, dir, "host2")
-	rig.must(t, "", "ssh", "sign", "--host", "127.0.0.1", hostKey+".pub")
-	read := func(name string) string {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
+	key, keyFile := posterntest.NewSSHKey(t, t.TempDir(), "host2")
+	private, err := os.ReadFile(keyFile)
+	if err != nil {
+		t.Fatal(err)
 	}
-	files := setupFiles(t, setup.Setup{
+	issued, err := rig.ca.SignSSHHost(
+		t.Context(),
+		ca.SSHHostRequest{Names: []string{"127.0.0.1"}, Key: key.PublicKey()},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := servertest.SSHDFiles(t, setup.Setup{
 		Mode: setup.Certificates, UserCA: userCA, KRL: krl, HostCertificate: "/etc/ssh/host2-cert.pub",
 		Module: posterntest.PAMModule(t), Socket: "@DIR@/pam.sock",
 	}, "HostKey /etc/ssh/host2\n")
-	files["/etc/ssh/host2"], files["/etc/ssh/host2-cert.pub"] = read(hostKey), read(hostKey+"-cert.pub")
+	files["/etc/ssh/host2"], files["/etc/ssh/host2-cert.pub"] = string(private), string(issued.Line())
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}, {Name: "deploy"}}, Files: files,
 	})
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
+	rig.Serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	return h
 }
 
@@ -137,24 +161,27 @@ func TestOneCodeInTheMorning(t *testing.T) {
 	posterntest.Need(t, "ssh-agent")
 	rig := newSignRig(t, "alice", "bob")
 	h := certificateHost(t, rig)
-	known := filepath.Join(h.Dir, "known_hosts")
-	rig.must(t, "", "ssh", "known-hosts", "-o", known)
-	login := []string{"ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile + ".pub", "--ca", rig.root}
-	cert := h.KeyFile + "-cert.pub"
+	known := rig.knownHosts(t, h)
+	key, cert := h.KeyFile+".pub", h.KeyFile+"-cert.pub"
 
 	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
 		t.Fatalf("a bare key opens the host: %s", out)
 	}
-	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "somebody else's code": rig.touch(t, "bob")} {
-		if exit, out := rig.postern(t, code, login...); exit != postern.Denied.ExitCode() {
-			t.Errorf("%s: exit code %d: %s", name, exit, out)
-		}
+	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "somebody else's code": rig.Touch(t, "bob")} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := rig.login(t, key, code, nil); postern.CodeOf(err) != postern.Denied {
+				t.Errorf("signed: %v", err)
+			}
+			if _, err := os.Stat(cert); err == nil {
+				t.Fatal("there is a certificate")
+			}
+		})
 	}
-	if _, err := os.Stat(cert); err == nil {
-		t.Fatal("there is a certificate")
+	code := rig.Touch(t, "alice")
+	serial, err := rig.login(t, key, code, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	code := rig.touch(t, "alice")
-	rig.must(t, code, login...)
 	out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "id -un").CombinedOutput()
 	if err != nil || string(out) != "alice\n" {
 		t.Fatalf("%v: %s\n%s", err, out, h.Log())
@@ -162,14 +189,21 @@ func TestOneCodeInTheMorning(t *testing.T) {
 	if out, err := clientOf(h, known, "-i", h.KeyFile, "deploy@127.0.0.1", "true").CombinedOutput(); err == nil {
 		t.Errorf("alice's certificate opens deploy's account: %s", out)
 	}
-	if exit, _ := rig.postern(t, code, login...); exit != postern.Denied.ExitCode() {
-		t.Error("the code works twice")
+	if _, err := rig.login(t, key, code, nil); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("the code works twice: %v", err)
 	}
 
 	// Revoked, it opens nothing once the host has the list.
-	serial := serialOf(t, cert)
-	rig.must(t, "", "ssh", "revoke", serial)
-	rig.must(t, "", "ssh", "krl", "-o", h.Inside("/etc/ssh/postern_revoked"))
+	if err := rig.ca.RevokeSSH(t.Context(), serial, postern.Actor{}); err != nil {
+		t.Fatal(err)
+	}
+	krl, err := rig.ca.KRL(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Output(h.Inside("/etc/ssh/postern_revoked"), krl, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
 		t.Errorf("a revoked certificate opens the host: %s", out)
 	}
@@ -189,19 +223,25 @@ func TestOneCodeInTheMorning(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("SSH_AUTH_SOCK", socket)
-		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--ca", rig.root, "--agent")
-		cmd := clientOf(h, known, "-o", "IdentityAgent="+socket, "-o", "IdentityFile=none", "alice@127.0.0.1", "id -un")
+		if _, err := rig.login(t, "", rig.Touch(t, "alice"), func(l *client.Login) { l.Agent = true }); err != nil {
+			t.Fatal(err)
+		}
+		cmd := clientOf(
+			h, known, "-o",
+			"IdentityAgent="+socket,
+			"-o", "IdentityFile=none", "alice@127.0.0.1", "id -un",
+		)
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "alice\n" {
 			t.Errorf("%v: %s", err, out)
 		}
 	})
 	t.Run("with a client certificate", func(t *testing.T) {
-		key, csr := clientCSR(t)
+		private, csr := posterntest.NewCSR(t)
 		issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileClient, Person: "alice"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		der, err := x509.MarshalPKCS8PrivateKey(key)
+		der, err := x509.MarshalPKCS8PrivateKey(private)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,18 +250,22 @@ func TestOneCodeInTheMorning(t *testing.T) {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		rig.must(t, "", "ssh", "login", rig.url, "--key", h.KeyFile+".pub", "--ca", rig.root, "--cert", file)
-		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "id -un").CombinedOutput(); err != nil || string(out) != "alice\n" {
+		byCertificate := func(l *client.Login) { l.Person, l.Cert, l.Code = "", file, nil }
+		if _, err := rig.login(t, key, "", byCertificate); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "id -un").CombinedOutput(); err != nil ||
+			string(out) != "alice\n" {
 			t.Errorf("%v: %s", err, out)
 		}
-		if err := rig.st.Store.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+		if err := rig.State.Store.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
 			t.Errorf("a suspended person's certificate opens the host: %s", out)
 		}
-		if exit, out := rig.postern(t, "", "ssh", "login", rig.url, "--key", h.KeyFile+".pub", "--ca", rig.root, "--cert", file); exit == 0 {
-			t.Errorf("a suspended person gets a certificate: %s", out)
+		if _, err := rig.login(t, key, "", byCertificate); err == nil {
+			t.Error("a suspended person gets a certificate")
 		}
 	})
 }
@@ -230,8 +274,7 @@ func TestRulesForCertificates(t *testing.T) {
 	posterntest.NeedRoot(t)
 	rig := newSignRig(t, "alice")
 	h := certificateHost(t, rig)
-	known := filepath.Join(h.Dir, "known_hosts")
-	rig.must(t, "", "ssh", "known-hosts", "-o", known)
+	known, key := rig.knownHosts(t, h), h.KeyFile+".pub"
 	for _, c := range []struct {
 		rules string
 		user  string
@@ -243,22 +286,28 @@ func TestRulesForCertificates(t *testing.T) {
 		{`[{"sources":["192.0.2.0/24"]}]`, "alice", ""},
 		{`[{"sources":["127.0.0.0/8"],"validity":"1h"}]`, "alice", "hello\n"},
 	} {
-		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(c.rules), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		rig.must(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root)
-		out, err := clientOf(h, known, "-i", h.KeyFile, c.user+"@127.0.0.1", "echo hello").Output()
-		if string(out) != c.out || (err == nil) != (c.out != "") {
-			t.Errorf("under %s, as %s: %q, %v", c.rules, c.user, out, err)
-		}
+		t.Run(c.user+" by "+c.rules, func(t *testing.T) {
+			if err := os.WriteFile(rig.State.Path(server.SSHRulesFile), []byte(c.rules), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := rig.login(t, key, rig.Touch(t, "alice"), nil); err != nil {
+				t.Fatal(err)
+			}
+			out, err := clientOf(h, known, "-i", h.KeyFile, c.user+"@127.0.0.1", "echo hello").Output()
+			if string(out) != c.out || (err == nil) != (c.out != "") {
+				t.Errorf("%q, %v", out, err)
+			}
+		})
 	}
 	for _, rules := range []string{`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`, `[{"principal":"alice"}]`} {
-		if err := os.WriteFile(rig.st.Path(server.SSHRulesFile), []byte(rules), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if exit, out := rig.postern(t, rig.touch(t, "alice"), "ssh", "login", rig.url, "--person", "alice", "--key", h.KeyFile+".pub", "--ca", rig.root); exit == 0 {
-			t.Errorf("under %s there is a certificate: %s", rules, out)
-		}
+		t.Run("refused by "+rules, func(t *testing.T) {
+			if err := os.WriteFile(rig.State.Path(server.SSHRulesFile), []byte(rules), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := rig.login(t, key, rig.Touch(t, "alice"), nil); err == nil {
+				t.Error("there is a certificate")
+			}
+		})
 	}
 }
 
@@ -277,7 +326,11 @@ func TestSigningPage(t *testing.T) {
 	}
 	browser := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	post := func(code, site string) (int, string) {
-		form := fmt.Sprintf("public_key=%s&person=alice&code=%s", strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"), code)
+		form := fmt.Sprintf(
+			"public_key=%s&person=alice&code=%s",
+			strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"),
+			code,
+		)
 		req, _ := http.NewRequest(http.MethodPost, rig.url+"/ssh/sign", strings.NewReader(form))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Sec-Fetch-Site", site)
@@ -290,13 +343,15 @@ func TestSigningPage(t *testing.T) {
 		_, _ = b.ReadFrom(resp.Body)
 		return resp.StatusCode, b.String()
 	}
-	if status, page := post(rig.touch(t, "alice"), "same-origin"); status != 200 || !strings.Contains(page, "ssh-ed25519-cert-v01@openssh.com") {
+	if status, page := post(rig.Touch(t, "alice"), "same-origin"); status != 200 ||
+		!strings.Contains(page, "ssh-ed25519-cert-v01@openssh.com") {
 		t.Errorf("%d: %s", status, page)
 	}
-	if status, page := post("<script>", "same-origin"); status != 403 || strings.Contains(page, "<script>") || !strings.Contains(page, "not accepted") {
+	if status, page := post("<script>", "same-origin"); status != 403 || strings.Contains(page, "<script>") ||
+		!strings.Contains(page, "not accepted") {
 		t.Errorf("%d: %s", status, page)
 	}
-	if status, page := post(rig.touch(t, "alice"), "cross-site"); status != 403 || strings.Contains(page, "cert-v01") {
+	if status, page := post(rig.Touch(t, "alice"), "cross-site"); status != 403 || strings.Contains(page, "cert-v01") {
 		t.Errorf("another site's page: %d: %s", status, page)
 	}
 	for path, want := range map[string]string{"/ssh/sign": "<form", "/ssh/known_hosts": "@cert-authority", "/ssh/user_ca": "ecdsa"} {
@@ -311,15 +366,4 @@ func TestSigningPage(t *testing.T) {
 			t.Errorf("%s: %s", path, b.String())
 		}
 	}
-}
-
-func serialOf(t *testing.T, cert string) string {
-	t.Helper()
-	out, err := exec.Command(posterntest.Need(t, "ssh-keygen"), "-L", "-f", cert).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(out), "Serial: ")
-	serial, _, _ := strings.Cut(after, "\n")
-	return serial
 }

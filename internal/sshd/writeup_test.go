@@ -1,12 +1,12 @@
-package cli
+package sshd_test
 
 import (
 	"bytes"
 	"crypto/tls"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,7 +19,7 @@ import (
 
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
@@ -38,14 +38,16 @@ session required pam_loginuid.so
 // writeUpHost is a host with the write-up's own files, to which Postern's
 // validation service is api.yubico.com. fred has two keys, as there; jimbob has
 // one, and bob none.
-func writeUpHost(t *testing.T, module string, more map[string]string) (*posterntest.Host, *sshRig) {
+func writeUpHost(t *testing.T, module string, more map[string]string) (*posterntest.Host, *servertest.SSH) {
 	t.Helper()
-	rig := newSSHRig(t, "fred", "spare", "jimbob")
+	rig := servertest.NewSSH(t, "fred", "spare", "jimbob")
 	service := newYubico(t, rig)
-	ids := func(who string) string { return rig.tokens[who].PublicID }
+	ids := func(who string) string { return rig.Tokens[who].PublicID }
 	files := map[string]string{
-		"/etc/pam.d/sshd":                    strings.ReplaceAll(writeUpPAM, "@MODULE@", module),
-		"/etc/yubikey_mappings":              "fred:" + ids("fred") + ":" + ids("spare") + "\njimbob:" + ids("jimbob") + "\n",
+		"/etc/pam.d/sshd": strings.ReplaceAll(writeUpPAM, "@MODULE@", module),
+		"/etc/yubikey_mappings": "fred:" + ids("fred") + ":" + ids(
+			"spare",
+		) + "\njimbob:" + ids("jimbob") + "\n",
 		"/etc/hosts":                         yubicoHosts,
 		"/etc/ssl/certs/ca-certificates.crt": service.root,
 		"/etc/ssh/sshd_config":               "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
@@ -54,9 +56,13 @@ func writeUpHost(t *testing.T, module string, more map[string]string) (*posternt
 		files[path] = content
 	}
 	h := posterntest.StartHost(t, posterntest.HostConfig{
-		Accounts: []posterntest.Account{{Name: "fred", Password: "s3cret"}, {Name: "jimbob"}, {Name: "bob"}}, Files: files,
+		Accounts: []posterntest.Account{
+			{Name: "fred", Password: "s3cret"},
+			{Name: "jimbob"},
+			{Name: "bob"},
+		}, Files: files,
 	})
-	posternBinary(t, h.Dir)
+	h.Install(t)
 	service.serve(t, h)
 	return h, rig
 }
@@ -68,24 +74,27 @@ type yubico struct {
 	handler http.Handler
 }
 
-func newYubico(t *testing.T, rig *sshRig) yubico {
+func newYubico(t *testing.T, rig *servertest.SSH) yubico {
 	t.Helper()
-	authority, _, err := ca.Ensure(t.Context(), ca.Config{}, rig.st.Store.CA())
+	authority, _, err := ca.Ensure(t.Context(), ca.Config{}, rig.State.Store.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rig.oneTime.Keys.AddClient(t.Context(), &otp.APIClient{ID: 4711, Secret: []byte("secret of client 4711")}); err != nil {
+	if err := rig.OneTime.Keys.AddClient(t.Context(), &otp.APIClient{ID: 4711, Secret: []byte("secret of client 4711")}); err != nil {
 		t.Fatal(err)
 	}
-	key, csr := clientCSR(t)
-	issued, err := authority.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"api.yubico.com"}})
+	key, csr := posterntest.NewCSR(t)
+	issued, err := authority.IssueCSR(
+		t.Context(), csr,
+		ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"api.yubico.com"}},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return yubico{
 		root:    string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Root().Raw})),
 		cert:    tls.Certificate{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key},
-		handler: rig.oneTime.Service,
+		handler: rig.OneTime.Service,
 	}
 }
 
@@ -174,8 +183,9 @@ func TestWriteUpPAMFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, rig := writeUpHost(t, module, nil)
-			rig.serveMapped(t, filepath.Join(h.Dir, "pam.sock"), h.Inside("/etc/yubikey_mappings"))
-			code := rig.touch(t, "fred")
+			rig.Map(t, h.Inside("/etc/yubikey_mappings"))
+			rig.Serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
+			code := rig.Touch(t, "fred")
 			for _, c := range []struct {
 				what    string
 				user    string
@@ -184,41 +194,32 @@ func TestWriteUpPAMFile(t *testing.T) {
 			}{
 				{"a code", "fred", []string{code}, true},
 				{"it again", "fred", []string{code, "wrong password"}, false},
-				{"a code of the second key", "fred", []string{rig.touch(t, "spare")}, true},
-				{"password and code in one", "fred", []string{"s3cret" + rig.touch(t, "fred")}, true},
+				{"a code of the second key", "fred", []string{rig.Touch(t, "spare")}, true},
+				{"password and code in one", "fred", []string{"s3cret" + rig.Touch(t, "fred")}, true},
 				{"no code, but the password", "fred", []string{"", "s3cret"}, true}, // sufficient is what the write-up says
-				{"jimbob's code for bob", "bob", []string{rig.touch(t, "jimbob"), "wrong"}, false},
-				{"jimbob's code for jimbob", "jimbob", []string{rig.touch(t, "jimbob")}, true},
+				{"jimbob's code for bob", "bob", []string{rig.Touch(t, "jimbob"), "wrong"}, false},
+				{"jimbob's code for jimbob", "jimbob", []string{rig.Touch(t, "jimbob")}, true},
 			} {
-				if in := comesIn(h, c.user, c.answers...); in != c.in {
-					t.Errorf("%s: in %v, want %v\n%s", c.what, in, c.in, h.Log())
-				}
+				t.Run(c.what, func(t *testing.T) {
+					if in := comesIn(h, c.user, c.answers...); in != c.in {
+						t.Errorf("in %v, want %v\n%s", in, c.in, h.Log())
+					}
+				})
 			}
 		})
 	}
 }
 
-// serveMapped answers pam_postern with a list of accounts and keys, such as
-// the write-up's.
-func (r *sshRig) serveMapped(t *testing.T, path, mappings string) {
-	t.Helper()
-	one, err := server.NewOneTime(r.st, mappings, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { one.Close() })
-	r.oneTime = one
-	r.serve(t, path, socket.Config{}, 0o600)
-}
-
 // gateHost is a host whose sshd asks by ForceCommand, with the write-up's files
 // and every channel beside it shut.
-func gateHost(t *testing.T) (*posterntest.Host, *sshRig) {
+func gateHost(t *testing.T) (*posterntest.Host, *servertest.SSH) {
 	t.Helper()
 	posterntest.NeedRoot(t)
 	return writeUpHost(t, "pam_deny.so", map[string]string{
-		"/etc/yubikey_shell":   "# Configuration for /sbin/yubikey_shell\nYUBICO_API_ID=\"4711\"\n#DEBUG=1\n#TRUSTED_KEYS_FILE=/etc/yubikey_mappings\n",
-		"/etc/ssh/sshd_config": gateConfig("ForceCommand @DIR@/postern ssh shell --timeout 20s\nDisableForwarding yes\nMaxSessions 1\nPermitUserRC no\n"),
+		"/etc/yubikey_shell": "# Configuration for /sbin/yubikey_shell\nYUBICO_API_ID=\"4711\"\n#DEBUG=1\n#TRUSTED_KEYS_FILE=/etc/yubikey_mappings\n",
+		"/etc/ssh/sshd_config": gateConfig(
+			"ForceCommand @DIR@/postern ssh shell --timeout 20s\nDisableForwarding yes\nMaxSessions 1\nPermitUserRC no\n",
+		),
 	})
 }
 
@@ -255,11 +256,11 @@ func TestShellTypesTheCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectAll(t, out, "Please provide Yubi OTP: ")
-		io.WriteString(in, rig.touch(t, "fred")+"\n")
+		io.WriteString(in, rig.Touch(t, "fred")+"\n")
 		before := expectAll(t, out, "$ ")
 		io.WriteString(in, "shopt -q login_shell && echo is lo''gin; echo code is $LC_POSTERN_OTP.; exit 7\n")
 		said := before + expectAll(t, out, "is login", "code is .")
-		if strings.Contains(said, rig.tokens["fred"].PublicID) {
+		if strings.Contains(said, rig.Tokens["fred"].PublicID) {
 			t.Errorf("the code is echoed: %q", said)
 		}
 		if err := s.Wait(); err == nil || !strings.Contains(err.Error(), "status 7") {
@@ -271,7 +272,7 @@ func TestShellTypesTheCode(t *testing.T) {
 		if err := s.Start("read -r x; echo got \"$x\", ran $0; cat"); err != nil {
 			t.Fatal(err)
 		}
-		io.WriteString(in, rig.touch(t, "fred")+"\nfirst\nrest\n")
+		io.WriteString(in, rig.Touch(t, "fred")+"\nfirst\nrest\n")
 		in.Close()
 		all, err := io.ReadAll(out)
 		if err != nil || string(all) != "got first, ran bash\nrest\n" {
@@ -285,7 +286,7 @@ func TestShellTypesTheCode(t *testing.T) {
 		t.Run(name+" ends the connection", func(t *testing.T) {
 			user := "fred"
 			if typed == "" {
-				user, typed = "bob", rig.touch(t, "jimbob")+"\n"
+				user, typed = "bob", rig.Touch(t, "jimbob")+"\n"
 			}
 			s, in, out := session(t, user, terminal)
 			if err := s.Shell(); err != nil {
@@ -342,7 +343,8 @@ func TestShellAsksTheRightSSHD(t *testing.T) {
 	}
 	run := func(port string) string {
 		out, _ := h.Command("ssh", "-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-			"-o", "SetEnv=LC_POSTERN_OTP="+rig.touch(t, "fred"), "-p", port, "fred@127.0.0.1", "echo is i''n").CombinedOutput()
+			"-o", "SetEnv=LC_POSTERN_OTP="+rig.Touch(t, "fred"), "-p", port, "fred@127.0.0.1", "echo is i''n").
+			CombinedOutput()
 		return string(out)
 	}
 	for _, c := range []struct {
@@ -355,22 +357,25 @@ func TestShellAsksTheRightSSHD(t *testing.T) {
 		{"2203", []string{"-f", "/etc/ssh/strict", "-oPermitTunnel=yes"}, "sshd leaves open what no code guards: gate-tunnel"},
 		{"2204", []string{"-f", "/etc/ssh/strict", "-o", "PermitTunnel no"}, "cannot be found out"},
 	} {
-		sshd := h.Command("/usr/sbin/sshd", append(c.args, "-h", filepath.Join(h.Dir, "host"), "-p", c.port)...)
-		if out, err := sshd.CombinedOutput(); err != nil { // it goes into the background
-			t.Fatalf("%v: %s", err, out)
-		}
-		out := run(c.port)
-		for out == "" || strings.Contains(out, "Connection refused") {
-			posterntest.Pause(t)
-			out = run(c.port)
-		}
-		if !strings.Contains(out, c.want) {
-			t.Errorf("sshd %q: %s", c.args, out)
-		}
-		id := rig.tokens["fred"].PublicID
-		if tells := strings.Contains(out, "[i]"); tells != (c.want == "is in\n") || tells && (!strings.Contains(out, "key "+id+"\n") || strings.Contains(out, id+"c")) {
-			t.Errorf("DEBUG=1 tells: %s", out)
-		}
+		t.Run(fmt.Sprintf("sshd %q", c.args), func(t *testing.T) {
+			sshd := h.Command("/usr/sbin/sshd", append(c.args, "-h", filepath.Join(h.Dir, "host"), "-p", c.port)...)
+			if out, err := sshd.CombinedOutput(); err != nil { // it goes into the background
+				t.Fatalf("%v: %s", err, out)
+			}
+			out := run(c.port)
+			for out == "" || strings.Contains(out, "Connection refused") {
+				posterntest.Pause(t)
+				out = run(c.port)
+			}
+			if !strings.Contains(out, c.want) {
+				t.Error(out)
+			}
+			id := rig.Tokens["fred"].PublicID
+			if tells := strings.Contains(out, "[i]"); tells != (c.want == "is in\n") ||
+				tells && (!strings.Contains(out, "key "+id+"\n") || strings.Contains(out, id+"c")) {
+				t.Errorf("DEBUG=1 tells: %s", out)
+			}
+		})
 	}
 }
 
@@ -381,7 +386,10 @@ func TestCheckAsksTheRightSSHD(t *testing.T) {
 	if found := auditHost(t, h); slices.Contains(found, "another-sshd") || slices.Contains(found, "gate-tunnel") {
 		t.Errorf("found %q", found)
 	}
-	sshd := h.Command("/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config", "-oPermitTunnel=yes", "-h", filepath.Join(h.Dir, "host"), "-p", "2201")
+	sshd := h.Command(
+		"/usr/sbin/sshd", "-f", "/etc/ssh/sshd_config", "-oPermitTunnel=yes", "-h",
+		filepath.Join(h.Dir, "host"), "-p", "2201",
+	)
 	if out, err := sshd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -397,7 +405,11 @@ func TestShellCarriesFiles(t *testing.T) {
 		posterntest.Need(t, program)
 	}
 	options := func(code string) []string {
-		return []string{"-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "SetEnv=LC_POSTERN_OTP=" + code}
+		return []string{
+			"-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
+			"UserKnownHostsFile=/dev/null", "-o",
+			"SetEnv=LC_POSTERN_OTP=" + code,
+		}
 	}
 	target := filepath.Join(h.Dir, "home/fred/copied")
 	source := filepath.Join(h.Dir, "etc/yubikey_mappings")
@@ -417,19 +429,21 @@ func TestShellCarriesFiles(t *testing.T) {
 			return h.Command("rsync", "-e", "ssh "+strings.Join(options(code), " "), source, "fred@127.0.0.1:"+target)
 		},
 	} {
-		if out, err := command("x").CombinedOutput(); err == nil {
-			t.Errorf("%s works without a code: %s", name, out)
-		}
-		if _, err := os.Stat(target); err == nil {
-			t.Fatalf("%s wrote without a code", name)
-		}
-		if out, err := command(rig.touch(t, "fred")).CombinedOutput(); err != nil {
-			t.Errorf("%s: %v: %s", name, err, out)
-		}
-		if read(t, target) != read(t, source) {
-			t.Errorf("%s copied something else", name)
-		}
-		os.Remove(target)
+		t.Run(name, func(t *testing.T) {
+			if out, err := command("x").CombinedOutput(); err == nil {
+				t.Errorf("it works without a code: %s", out)
+			}
+			if _, err := os.Stat(target); err == nil {
+				t.Fatal("it wrote without a code")
+			}
+			if out, err := command(rig.Touch(t, "fred")).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			if read(t, target) != read(t, source) {
+				t.Error("it copied something else")
+			}
+			os.Remove(target)
+		})
 	}
 }
 

@@ -1,4 +1,4 @@
-package cli
+package sshd_test
 
 import (
 	"bytes"
@@ -70,7 +70,9 @@ var channels = []struct {
 	{"-L socket", func(c conn) error { return banner(c.Dial("unix", c.dir+"/service")) }},
 	{"-R", func(c conn) error { return closing(c.Listen("tcp", "127.0.0.1:0")) }},
 	{"-R socket", func(c conn) error {
-		return closing(c.ListenUnix(filepath.Join(c.dir, "home", c.User(), fmt.Sprint("socket", time.Now().UnixNano()))))
+		return closing(
+			c.ListenUnix(filepath.Join(c.dir, "home", c.User(), fmt.Sprint("socket", time.Now().UnixNano()))),
+		)
 	}},
 	{"-w", func(c conn) error {
 		unit := uint32(slices.Index([]string{"alice", "fred"}, c.User()))

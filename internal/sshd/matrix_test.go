@@ -1,4 +1,4 @@
-package cli
+package sshd_test
 
 import (
 	"encoding/json"
@@ -12,8 +12,10 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/socket"
+	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -30,7 +32,9 @@ const (
 	onlyNone   = "none request"
 )
 
-var codeStates = []string{noCode, onlyNone, wrongCode, somebodys, replayed, daemonDead, daemonHung, daemonDies, rightCode}
+var codeStates = []string{
+	noCode, onlyNone, wrongCode, somebodys, replayed, daemonDead, daemonHung, daemonDies, rightCode,
+}
 
 // TestNothingOpensBeforeBothFactors tries every channel, under every
 // configuration, in every state of code and daemon.
@@ -43,23 +47,31 @@ func TestNothingOpensBeforeBothFactors(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
 			h := matrixHost(t, w.files)
-			rig := newSSHRig(t, "alice", "fred", "mallory")
+			rig := servertest.NewSSH(t, "alice", "fred", "mallory")
 			if w.script {
 				w.service = newYubico(t, rig)
-				trust(t, h, w.service.root, "alice:"+rig.tokens["alice"].PublicID+"\nmalice:cccccccccccc:"+rig.tokens["mallory"].PublicID+"\n")
+				trust(
+					t, h, w.service.root,
+					"alice:"+rig.Tokens["alice"].PublicID+"\nmalice:cccccccccccc:"+rig.Tokens["mallory"].PublicID+"\n",
+				)
 			}
 			for _, state := range codeStates {
-				opened := w.try(t, h, rig, state)
-				opens := w.opens
-				if opens == nil {
-					opens = opensAll
-				}
-				if want := opens(state); !slices.Equal(opened, want) {
-					t.Errorf("with %s, open: %q, want %q\n%s", state, opened, want, h.Log())
-				}
+				t.Run(state, func(t *testing.T) {
+					opened := w.try(t, h, rig, state)
+					opens := w.opens
+					if opens == nil {
+						opens = opensAll
+					}
+					if want := opens(state); !slices.Equal(opened, want) {
+						t.Errorf("open: %q, want %q\n%s", opened, want, h.Log())
+					}
+				})
 			}
 			found := auditHost(t, h)
-			missed := slices.DeleteFunc(slices.Clone(w.finds), func(id string) bool { return slices.Contains(found, id) })
+			missed := slices.DeleteFunc(
+				slices.Clone(w.finds),
+				func(id string) bool { return slices.Contains(found, id) },
+			)
 			if (len(found) > 0) != w.wrong || len(missed) > 0 {
 				t.Errorf("the auditor finds %q, not %q", found, missed)
 			}
@@ -86,7 +98,7 @@ func matrixHost(t *testing.T, files map[string]string) *posterntest.Host {
 		},
 		Files: files,
 	})
-	posternBinary(t, h.Dir)
+	h.Install(t)
 	// Something local to reach through a forwarded socket.
 	l, err := net.Listen("unix", filepath.Join(h.Dir, "service"))
 	if err != nil {
@@ -109,23 +121,23 @@ func matrixHost(t *testing.T, files map[string]string) *posterntest.Host {
 }
 
 // try comes in one way in one state and returns the channels that open.
-func (w way) try(t *testing.T, h *posterntest.Host, rig *sshRig, state string) []string {
+func (w way) try(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state string) []string {
 	t.Helper()
 	defer w.daemon(t, h, rig, state)()
-	spoilt := rig.touch(t, w.user)
+	spoilt := rig.Touch(t, w.user)
 	switch state {
 	case wrongCode:
 		spoilt = strings.Repeat("c", 44)
 	case somebodys:
-		spoilt = rig.touch(t, "mallory")
+		spoilt = rig.Touch(t, "mallory")
 	case replayed:
-		if _, err := rig.oneTime.Checker.Check(t.Context(), otpAttempt(w.user, spoilt)); err != nil {
+		if _, err := rig.OneTime.Checker.Check(t.Context(), otp.Attempt{User: w.user, Code: spoilt, Service: "sshd"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	code := func() string {
 		if state == rightCode {
-			return rig.touch(t, w.user)
+			return rig.Touch(t, w.user)
 		}
 		return spoilt
 	}
@@ -133,7 +145,8 @@ func (w way) try(t *testing.T, h *posterntest.Host, rig *sshRig, state string) [
 	var opened []string
 	for _, ch := range channels {
 		// A gate that refuses in a session takes the connection with it.
-		if c.Client == nil || w.gate && slices.Contains([]string{"exec", "sftp", "scp", "second session", "-L"}, ch.name) {
+		if c.Client == nil ||
+			w.gate && slices.Contains([]string{"exec", "sftp", "scp", "second session", "-L"}, ch.name) {
 			client, err := w.connect(h, state, code)
 			if err != nil {
 				return opened
@@ -171,14 +184,17 @@ func (w way) connect(h *posterntest.Host, state string, code func() string) (*ss
 }
 
 // daemon brings the daemon into a state and returns what ends it.
-func (w way) daemon(t *testing.T, h *posterntest.Host, rig *sshRig, state string) (stop func()) {
+func (w way) daemon(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state string) (stop func()) {
 	t.Helper()
 	if w.script {
 		return w.validation(t, h, state)
 	}
 	path, cfg, mode := filepath.Join(h.Dir, "pam.sock"), socket.Config{}, os.FileMode(0o600)
 	if w.gate {
-		path, cfg, mode = h.Inside("/run/postern/shell.sock"), socket.Config{Users: true, Account: accountInside}, 0o666
+		path, cfg, mode = h.Inside("/run/postern/shell.sock"), socket.Config{
+			Users:   true,
+			Account: accountInside,
+		}, 0o666
 	}
 	switch state {
 	case daemonDead:
@@ -190,7 +206,7 @@ func (w way) daemon(t *testing.T, h *posterntest.Host, rig *sshRig, state string
 	case daemonDies:
 		return mute(t, path, mode, func(c net.Conn) { _, _ = c.Read(make([]byte, 2000)) })
 	}
-	return rig.serve(t, path, cfg, mode)
+	return rig.Serve(t, path, cfg, mode)
 }
 
 // validation brings api.yubico.com into a state and returns what ends it.
@@ -232,4 +248,34 @@ func auditHost(t *testing.T, h *posterntest.Host) []string {
 		}
 	}
 	return ids
+}
+
+// mute listens where the daemon should, and treats each question as do says.
+func mute(t testing.TB, path string, mode os.FileMode, do func(net.Conn)) (stop func()) {
+	t.Helper()
+	l, err := socket.Listen(path, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return muteOn(t, l, do)
+}
+
+func muteOn(t testing.TB, l net.Listener, do func(net.Conn)) (stop func()) {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				do(c)
+			})
+		}
+	})
+	stop = sync.OnceFunc(func() { l.Close(); wg.Wait() })
+	t.Cleanup(stop)
+	return stop
 }

@@ -1,4 +1,4 @@
-package cli
+package sshd_test
 
 import (
 	"os"
@@ -30,7 +30,8 @@ func underSystemd(t *testing.T, h *posterntest.Host) {
 	if err := os.WriteFile(path, []byte(standInSystemctl), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	out, err := h.Command("sh", "-ec", "mkdir -p /run/systemd/system; mount --bind "+path+" $(command -v systemctl)").CombinedOutput()
+	out, err := h.Command("sh", "-ec", "mkdir -p /run/systemd/system; mount --bind "+path+" $(command -v systemctl)").
+		CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -57,7 +58,7 @@ func TestSSHDIsNeverTakenDown(t *testing.T) {
 			reloaded(t, h)
 			comeIn := func(command string) {
 				t.Helper()
-				c, err := h.Connect("alice", posterntest.Answers(rig.touch(t, "alice")))
+				c, err := h.Connect("alice", posterntest.Answers(rig.Touch(t, "alice")))
 				if err != nil {
 					t.Fatalf("%v\n%s", err, h.Log())
 				}

@@ -1,10 +1,11 @@
-package cli
+package sshd_test
 
 import (
 	"slices"
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"golang.org/x/crypto/ssh"
 )
@@ -75,16 +76,21 @@ func alone(_ *posterntest.Host, answer ssh.KeyboardInteractiveChallenge, _ bool)
 const everything = "PermitTunnel yes\nX11Forwarding yes\n"
 
 func ways(t *testing.T, module string) []way {
-	_, caFile := posterntest.NewSSHKey(t, t.TempDir(), "ca")
-	caKey := readKey(t, caFile)
+	caKey, _ := posterntest.NewSSHKey(t, t.TempDir(), "ca")
 	filesOf := func(s setup.Setup) map[string]string {
 		s.Module, s.Socket = module+" timeout=1", "@DIR@/pam.sock"
 		s.UserCA = ssh.MarshalAuthorizedKey(caKey.PublicKey())
-		return setupFiles(t, s, everything)
+		return servertest.SSHDFiles(t, s, everything)
 	}
 	typed := func(code string) []string { return []string{code} }
 	return []way{
-		{name: "key and code", files: filesOf(setup.Setup{Mode: setup.KeyAndCode}), user: "alice", methods: keyAnd, code: typed},
+		{
+			name:    "key and code",
+			files:   filesOf(setup.Setup{Mode: setup.KeyAndCode}),
+			user:    "alice",
+			methods: keyAnd,
+			code:    typed,
+		},
 		{
 			name: "password and code", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred", methods: alone,
 			code: func(code string) []string { return []string{code, "s3cret"} },
@@ -97,35 +103,61 @@ func ways(t *testing.T, module string) []way {
 			name: "code, and password of those without a key", files: filesOf(setup.Setup{Mode: setup.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
 			code: func(code string) []string { return []string{code, "s3cret"} },
 		},
-		{name: "some groups only", files: filesOf(setup.Setup{Mode: setup.GroupsOnly, Groups: []string{"staff2"}}), user: "alice", methods: keyAnd, code: typed},
-		{name: "break-glass", files: filesOf(setup.Setup{Mode: setup.Certificates, RescueUser: "alice", RescueFrom: "127.0.0.1"}), user: "alice", methods: keyAnd, code: typed},
+		{
+			name:    "some groups only",
+			files:   filesOf(setup.Setup{Mode: setup.GroupsOnly, Groups: []string{"staff2"}}),
+			user:    "alice",
+			methods: keyAnd,
+			code:    typed,
+		},
+		{
+			name:    "break-glass",
+			files:   filesOf(setup.Setup{Mode: setup.Certificates, RescueUser: "alice", RescueFrom: "127.0.0.1"}),
+			user:    "alice",
+			methods: keyAnd,
+			code:    typed,
+		},
 		{
 			name: "certificate", files: filesOf(setup.Setup{Mode: setup.Certificates}), user: "alice", code: typed,
 			methods: func(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, good bool) []ssh.AuthMethod {
 				if !good { // nobody signs for a code that is not right
 					return []ssh.AuthMethod{ssh.PublicKeys(h.Key)}
 				}
-				return []ssh.AuthMethod{ssh.PublicKeys(userCertificate(t, caKey, h.Key, "alice"))}
+				return []ssh.AuthMethod{ssh.PublicKeys(posterntest.SSHCertificate(t, caKey, h.Key, "alice"))}
 			},
 		},
-		{name: "the write-up's PAM file", user: "alice", methods: keyAnd, code: typed, wrong: true, opens: opensFor(allChannels(), nil), files: map[string]string{
-			"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + everything,
-			"/etc/pam.d/sshd": "auth required pam_env.so # [1]\nauth required pam_env.so envfile=/etc/default/locale\nauth sufficient " + module +
-				" timeout=1 socket=@DIR@/pam.sock\n@include common-auth\naccount required pam_unix.so\n",
-		}},
+		{
+			name:    "the write-up's PAM file",
+			user:    "alice",
+			methods: keyAnd,
+			code:    typed,
+			wrong:   true,
+			opens:   opensFor(allChannels(), nil),
+			files: map[string]string{
+				"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + everything,
+				"/etc/pam.d/sshd": "auth required pam_env.so # [1]\nauth required pam_env.so envfile=/etc/default/locale\nauth sufficient " + module +
+					" timeout=1 socket=@DIR@/pam.sock\n@include common-auth\naccount required pam_unix.so\n",
+			},
+		},
 		// What the shell refuses stays shut; what sshd opens beside it does not.
 		{
 			name: "the write-up's ForceCommand", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
-			files: map[string]string{"/etc/ssh/sshd_config": gateConfig(everything + "Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n")},
+			files: map[string]string{
+				"/etc/ssh/sshd_config": gateConfig(
+					everything + "Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n",
+				),
+			},
 			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, nil),
 		},
 		{
 			name: "the write-up's ForceCommand script", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true, script: true,
 			files: map[string]string{
-				"/etc/ssh/sshd_config": gateConfig(everything + "Match User alice\n\tForceCommand @DIR@/sbin/yubikey_shell\n"),
-				"/sbin/yubikey_shell":  writeUpScript,
-				"/etc/yubikey_shell":   "YUBICO_API_ID=\"4711\"\n",
-				"/etc/hosts":           yubicoHosts,
+				"/etc/ssh/sshd_config": gateConfig(
+					everything + "Match User alice\n\tForceCommand @DIR@/sbin/yubikey_shell\n",
+				),
+				"/sbin/yubikey_shell": writeUpScript,
+				"/etc/yubikey_shell":  "YUBICO_API_ID=\"4711\"\n",
+				"/etc/hosts":          yubicoHosts,
 			},
 			opens: func(state string) []string {
 				var behind []string
@@ -142,15 +174,26 @@ func ways(t *testing.T, module string) []way {
 		},
 		{
 			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
-			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
-				"Match User *,!alice\n\t# postern: one factor is meant\n\tAuthenticationMethods publickey\n")},
+			files: map[string]string{
+				"/etc/ssh/sshd_config": gateConfig(
+					"Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
+						"Match User *,!alice\n\t# postern: one factor is meant\n\tAuthenticationMethods publickey\n",
+				),
+			},
 			opens: opensFor([]string{"-N"}, []string{"shell", "exec", "sftp", "scp"}),
 		},
 		{
 			name: "a ForceCommand with all accepted by name", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
-			files: map[string]string{"/etc/ssh/sshd_config": gateConfig("X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
-				"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11,gate-tunnel,gate-controlmaster,gate-userrc\n")},
-			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, []string{"shell", "exec", "sftp", "scp", "second session"}),
+			files: map[string]string{
+				"/etc/ssh/sshd_config": gateConfig(
+					"X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
+						"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11,gate-tunnel,gate-controlmaster,gate-userrc\n",
+				),
+			},
+			opens: opensFor(
+				[]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"},
+				[]string{"shell", "exec", "sftp", "scp", "second session"},
+			),
 		},
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package sshd_test
 
 import (
 	"bytes"
@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/socket"
 )
 
 // configHost is a host with Debian's stock files, where alice may use sudo, and
 // Postern's daemon knows her.
-func configHost(t *testing.T) (*posterntest.Host, *sshRig, string) {
+func configHost(t *testing.T) (*posterntest.Host, *servertest.SSH, string) {
 	t.Helper()
 	posterntest.NeedRoot(t)
 	posterntest.Need(t, "sudo")
@@ -27,9 +28,9 @@ func configHost(t *testing.T) (*posterntest.Host, *sshRig, string) {
 			"/etc/pam.d/sshd":      "@include common-auth\naccount required pam_nologin.so\n@include common-account\nsession required pam_loginuid.so\n",
 		},
 	})
-	posternBinary(t, h.Dir)
-	rig := newSSHRig(t, "alice")
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
+	h.Install(t)
+	rig := servertest.NewSSH(t, "alice")
+	rig.Serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	// Backups stay inside.
 	if err := h.Command("sh", "-c", "mkdir -p /var/lib/postern && mount -t tmpfs tmpfs /var/lib/postern").Run(); err != nil {
 		t.Fatal(err)
@@ -39,7 +40,10 @@ func configHost(t *testing.T) (*posterntest.Host, *sshRig, string) {
 
 // config runs postern ssh config on the host as alice does with sudo.
 func config(h *posterntest.Host, args ...string) (string, error) {
-	cmd := h.Command("env", append([]string{"SUDO_USER=alice", filepath.Join(h.Dir, "postern"), "ssh", "config", "--socket", filepath.Join(h.Dir, "pam.sock")}, args...)...)
+	command := []string{
+		"SUDO_USER=alice", filepath.Join(h.Dir, "postern"), "ssh", "config", "--socket", filepath.Join(h.Dir, "pam.sock"),
+	}
+	cmd := h.Command("env", append(command, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
@@ -64,14 +68,15 @@ func TestApplyAndConfirm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err == nil || !strings.Contains(string(out), "older than the new configuration") {
+	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err == nil ||
+		!strings.Contains(string(out), "older than the new configuration") {
 		t.Errorf("the old session confirms: %s", out)
 	}
 	if c, err := h.Connect("alice", nil); err == nil {
 		c.Close()
 		t.Error("the key alone opens the host")
 	}
-	c, err := h.Connect("alice", posterntest.Answers(rig.touch(t, "alice")))
+	c, err := h.Connect("alice", posterntest.Answers(rig.Touch(t, "alice")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +165,8 @@ func TestWhatACrashLeftIsPutBack(t *testing.T) {
 	if _, err := os.Stat(dropIn); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := config(h, "--mode", "password-and-code", "--module", module, "--apply"); err == nil || !strings.Contains(out, "waits to be confirmed") {
+	if out, err := config(h, "--mode", "password-and-code", "--module", module, "--apply"); err == nil ||
+		!strings.Contains(out, "waits to be confirmed") {
 		t.Errorf("applied over what waits: %v: %s", err, out)
 	}
 	// Another boot has another ID.
@@ -212,13 +218,15 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 		"no such group":         {"alice", "no group", []string{"--mode", "groups-only", "--group", "absent"}},
 		"certificates":          {"alice", "needs a certificate", []string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")}},
 	} {
-		cmd := h.Command("env", append([]string{
-			"SUDO_USER=" + c.user, filepath.Join(h.Dir, "postern"), "ssh", "config", "--apply", "--socket", filepath.Join(h.Dir, "pam.sock"), "--module", module,
-		}, c.args...)...)
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), c.want) {
-			t.Errorf("%s: %v: %s", name, err, out)
-		}
+		t.Run(name, func(t *testing.T) {
+			out, err := h.Command("env", append([]string{
+				"SUDO_USER=" + c.user, filepath.Join(h.Dir, "postern"), "ssh", "config", "--apply",
+				"--socket", filepath.Join(h.Dir, "pam.sock"), "--module", module,
+			}, c.args...)...).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.want) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 	if out, err := config(h, "--apply", "--module", filepath.Join(h.Dir, "absent.so"), "--mode", "hope"); err == nil {
 		t.Errorf("hope is a mode: %s", out)
@@ -226,7 +234,9 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {
 		t.Errorf("something was changed:\n%s", after)
 	}
-	if out, err := config(h, "--mode", "password-and-code"); err != nil || !strings.Contains(out, "# /etc/pam.d/sshd\n") || !strings.Contains(out, "AuthenticationMethods keyboard-interactive:pam") {
+	if out, err := config(h, "--mode", "password-and-code"); err != nil ||
+		!strings.Contains(out, "# /etc/pam.d/sshd\n") ||
+		!strings.Contains(out, "AuthenticationMethods keyboard-interactive:pam") {
 		t.Errorf("printing: %v: %s", err, out)
 	}
 }
@@ -245,7 +255,8 @@ func TestApplyTellsOfOneFactorLeft(t *testing.T) {
 	apply := func() (string, error) { return config(h, "--mode", "key-and-code", "--module", module, "--apply") }
 	block("")
 	before := read(t, h.Inside("/etc/pam.d/sshd"))
-	if out, err := apply(); err == nil || !strings.Contains(out, "50-old.conf:2: ") || !strings.Contains(out, "one factor") {
+	if out, err := apply(); err == nil || !strings.Contains(out, "50-old.conf:2: ") ||
+		!strings.Contains(out, "one factor") {
 		t.Errorf("applied beside one factor: %v: %s", err, out)
 	}
 	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {

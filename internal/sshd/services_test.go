@@ -1,4 +1,4 @@
-package cli
+package sshd_test
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/server/servertest"
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/timeline"
 )
@@ -32,8 +33,8 @@ func TestSudoSuAndLogin(t *testing.T) {
 			"/etc/sudoers.d/alice": "alice ALL=(ALL) ALL\n",
 		},
 	})
-	rig := newSSHRig(t, "alice", "fred")
-	rig.serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
+	rig := servertest.NewSSH(t, "alice", "fred")
+	rig.Serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	alice := []string{"-s", "KILL", "10", "setpriv", "--reuid", "20000", "--regid", "20000", "--clear-groups"}
 	for _, c := range []struct {
 		service string
@@ -43,23 +44,25 @@ func TestSudoSuAndLogin(t *testing.T) {
 		{"sudo", "alice", func() *exec.Cmd { return h.Command("timeout", append(alice, "sudo", "-k", "-S", "echo", "in")...) }},
 		{"su", "fred", func() *exec.Cmd { return h.Command("timeout", append(alice, "su", "fred", "-c", "echo in")...) }},
 	} {
-		for state, code := range map[string]string{"wrong": "wrong", "right": rig.touch(t, c.person)} {
-			cmd := c.command()
-			cmd.Stdin = strings.NewReader(code + "\necho i''n\nexit\n")
-			var out bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &out
-			cmd.WaitDelay = time.Second
-			_ = cmd.Run()
-			in := false
-			for line := range strings.Lines(out.String()) {
-				in = in || strings.TrimSpace(strings.TrimPrefix(line, "YubiKey OTP: ")) == "in"
-			}
-			if in != (state == "right") {
-				t.Errorf("%s with a %s code: in %v: %q", c.service, state, in, out.String())
-			}
+		for state, code := range map[string]string{"wrong": "wrong", "right": rig.Touch(t, c.person)} {
+			t.Run(c.service+" with a "+state+" code", func(t *testing.T) {
+				cmd := c.command()
+				cmd.Stdin = strings.NewReader(code + "\necho i''n\nexit\n")
+				var out bytes.Buffer
+				cmd.Stdout, cmd.Stderr = &out, &out
+				cmd.WaitDelay = time.Second
+				_ = cmd.Run()
+				in := false
+				for line := range strings.Lines(out.String()) {
+					in = in || strings.TrimSpace(strings.TrimPrefix(line, "YubiKey OTP: ")) == "in"
+				}
+				if in != (state == "right") {
+					t.Errorf("in %v: %q", in, out.String())
+				}
+			})
 		}
 	}
-	for code, want := range map[string]string{"wrong": "incorrect", rig.touch(t, "fred"): "$ "} {
+	for code, want := range map[string]string{"wrong": "incorrect", rig.Touch(t, "fred"): "$ "} {
 		cmd := h.Command("timeout", "-s", "KILL", "20", "script", "-qec", "login fred", "/dev/null")
 		in, _ := cmd.StdinPipe()
 		out, _ := cmd.StdoutPipe()
@@ -84,9 +87,9 @@ func TestSudoSuAndLogin(t *testing.T) {
 }
 
 // eventsOf returns the outcomes of a service's events of a kind, oldest first.
-func eventsOf(t *testing.T, rig *sshRig, service, kind string) string {
+func eventsOf(t *testing.T, rig *servertest.SSH, service, kind string) string {
 	t.Helper()
-	events, err := rig.st.Store.Timeline().Events(t.Context(), timeline.Filter{Limit: 1000})
+	events, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
