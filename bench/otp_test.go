@@ -116,7 +116,7 @@ func startYubiserver(b *testing.B, tokens []*benchToken) string {
 
 func startPostern(b *testing.B, url string, tokens []*benchToken) string {
 	db := storetest.OpenConfig(b, store.Config{URL: url})
-	keys := store.NewOTP(db)
+	keys := db.OTP()
 	ctx := context.Background()
 	must(b, keys.AddClient(ctx, &otp.APIClient{ID: 1, Secret: []byte(otpAPIKey)}))
 	for chunk := range slices.Chunk(tokens, 1000) {

@@ -35,7 +35,7 @@ func (c sshChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, 
 }
 
 func (c sshChecker) CheckAccount(ctx context.Context, user string) (string, error) {
-	p, err := c.db.Person(ctx, user)
+	p, err := c.db.People().Person(ctx, user)
 	return p.Name, err
 }
 
@@ -64,11 +64,11 @@ func sshDaemon(b *testing.B, h *posterntest.Host, people int) func(i int) string
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { db.Close() })
-	keys := store.NewOTP(db)
+	keys := db.OTP()
 	var tokens []*otp.SoftToken
 	for i := range people {
 		name := fmt.Sprintf("user%d", i)
-		if err := db.AddPerson(ctx, postern.Person{Name: name}); err != nil {
+		if err := db.People().AddPerson(ctx, postern.Person{Name: name}); err != nil {
 			b.Fatal(err)
 		}
 		tok := otp.NewSoftToken()
@@ -77,7 +77,7 @@ func sshDaemon(b *testing.B, h *posterntest.Host, people int) func(i int) string
 		}
 		tokens = append(tokens, tok)
 	}
-	check := otp.NewChecker(otp.CheckerConfig{}, keys, keys, db, nil, db)
+	check := otp.NewChecker(otp.CheckerConfig{}, keys, keys, db.People(), nil, db)
 	b.Cleanup(func() { check.Close() })
 	s, err := socket.NewServer(socket.Config{}, sshChecker{check, db}, db, slog.New(slog.DiscardHandler))
 	if err != nil {

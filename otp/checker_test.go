@@ -18,7 +18,7 @@ import (
 // house, and the function that asks it.
 func (h *house) checker(t testing.TB, c otp.CheckerConfig, outside otp.Outside) (*otp.Checker, func(user, code string) (otp.Proof, error)) {
 	t.Helper()
-	check := otp.NewChecker(c, h.otp, h.otp, h.db, outside, h.db)
+	check := otp.NewChecker(c, h.otp, h.otp, h.db.People(), outside, h.db)
 	t.Cleanup(func() { check.Close() })
 	return check, func(user, code string) (otp.Proof, error) {
 		t.Helper()
@@ -29,7 +29,7 @@ func (h *house) checker(t testing.TB, c otp.CheckerConfig, outside otp.Outside) 
 func (h *house) people(t testing.TB, names ...string) {
 	t.Helper()
 	for _, n := range names {
-		must(t, h.db.AddPerson(t.Context(), postern.Person{Name: n}))
+		must(t, h.db.People().AddPerson(t.Context(), postern.Person{Name: n}))
 	}
 }
 
@@ -51,7 +51,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 
 	alice, bob, lost, carol := h.token(t, "alice"), h.token(t, "bob"), h.token(t, "alice"), h.token(t, "carol")
 	must(t, h.otp.SetKeyStatus(ctx, lost.PublicID, postern.CredentialDisabled))
-	must(t, h.db.SetPersonStatus(ctx, "carol", postern.PersonSuspended))
+	must(t, h.db.People().SetPersonStatus(ctx, "carol", postern.PersonSuspended))
 	elsewhere := cloud.token(t, "")
 	must(t, h.otp.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: elsewhere.PublicID, Person: "alice", Last: otp.Never}}, false))
 	mapped, mappedElsewhere := h.token(t, ""), cloud.token(t, "")
@@ -96,7 +96,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 			t.Errorf("%s is told: %v", c.name, err)
 		}
 	}
-	if c, err := h.db.Credential(ctx, postern.YubiKey, alice.PublicID); err != nil || c.LastUsed.IsZero() {
+	if c, err := h.db.People().Credential(ctx, postern.YubiKey, alice.PublicID); err != nil || c.LastUsed.IsZero() {
 		t.Errorf("the credential says that it was never used: %+v, %v", c, err)
 	}
 	check.Close()
@@ -175,7 +175,7 @@ func TestShortCodesCountOnceAndGuessingIsLocked(t *testing.T) {
 	}
 	no("right, but locked", good)
 	// The lock is durable: it holds for another server on the same database.
-	other := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, store.NewOTP(h.db), store.NewOTP(h.db), h.db, nil, h.db)
+	other := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, h.db.OTP(), h.db.OTP(), h.db.People(), nil, h.db)
 	defer other.Close()
 	if _, err := other.Check(t.Context(), otp.Attempt{User: "alice", Code: good}); err == nil {
 		t.Error("another server does not know of the lock")
@@ -223,11 +223,11 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 	if n, err := h.otp.RecoveryLeft(t.Context(), "alice"); n != 9 || err != nil {
 		t.Errorf("%d left, %v", n, err)
 	}
-	must(t, h.db.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
+	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
 	if _, err := ask("alice", codes[1]); err == nil {
 		t.Error("a suspended person is let in")
 	}
-	must(t, h.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive))
+	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonActive))
 	_, fresh := otp.NewRecoveryCodes("alice")
 	must(t, h.otp.SetRecovery(t.Context(), postern.Actor{}, "alice", fresh))
 	if _, err := ask("alice", codes[2]); err == nil {

@@ -42,7 +42,7 @@ func serve(db, addr string) error {
 	if err != nil {
 		return err
 	}
-	service, err := otp.NewService(otp.Config{}, store.NewOTP(s), s)
+	service, err := otp.NewService(otp.Config{}, s.OTP(), s)
 	if err != nil {
 		return err
 	}

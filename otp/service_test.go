@@ -42,7 +42,7 @@ func newHouse(t testing.TB, c store.Config, oc otp.Config) *house {
 	} else {
 		db = storetest.OpenConfig(t, c)
 	}
-	h := &house{db: db, otp: store.NewOTP(db)}
+	h := &house{db: db, otp: db.OTP()}
 	var err error
 	if h.service, err = otp.NewService(oc, h.otp, db); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 2}))
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 3, Secret: apiKey, MustSign: true}))
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 4, Secret: apiKey, Disabled: true}))
-	must(t, h.db.AddPerson(ctx, postern.Person{Name: "alice"}))
+	must(t, h.db.People().AddPerson(ctx, postern.Person{Name: "alice"}))
 	tok, stranger := h.token(t, "alice"), otp.NewSoftToken()
 	disabled := h.token(t, "")
 	must(t, h.otp.SetKeyStatus(ctx, disabled.PublicID, postern.CredentialDisabled))
@@ -222,7 +222,7 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 			t.Errorf("%s: the answer's signature is wrong", c.name)
 		}
 	}
-	must(t, h.db.SetPersonStatus(ctx, "alice", postern.PersonSuspended))
+	must(t, h.db.People().SetPersonStatus(ctx, "alice", postern.PersonSuspended))
 	if got := h.ask(t, v2, query("id", "1", "otp", touch(t, tok), "nonce", nonce)); got["status"] != string(otp.StatusBadOTP) {
 		t.Errorf("a suspended person's key: %s", got["status"])
 	}

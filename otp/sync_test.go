@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 )
@@ -23,7 +22,7 @@ var loopbackNet = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 func fleet(t *testing.T, s otp.Sync) *house {
 	t.Helper()
 	db := storetest.Open(t)
-	h := &house{db: db, otp: store.NewOTP(db)}
+	h := &house{db: db, otp: db.OTP()}
 	s.Store = h.otp
 	var err error
 	h.service, err = otp.NewService(otp.Config{Sync: s}, h.otp, db)

@@ -94,7 +94,7 @@ func TestASuspendedPersonsAccountStops(t *testing.T) {
 		status postern.PersonStatus
 		want   string
 	}{{postern.PersonSuspended, "unauthorized"}, {postern.PersonActive, ""}} {
-		if err := w.db.SetPersonStatus(t.Context(), "alice", c.status); err != nil {
+		if err := w.db.People().SetPersonStatus(t.Context(), "alice", c.status); err != nil {
 			t.Fatal(err)
 		}
 		if err := order(); kind(err) != c.want {

@@ -141,7 +141,7 @@ func TestASuspendedPersonsOpenOrderIsNotFinalized(t *testing.T) {
 	finalize := func() error {
 		return second(w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")))
 	}
-	if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+	if err := w.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
 		t.Fatal(err)
 	}
 	if err := finalize(); kind(err) != "unauthorized" {
@@ -150,11 +150,11 @@ func TestASuspendedPersonsOpenOrderIsNotFinalized(t *testing.T) {
 	if all, _ := w.ca.issuedCerts(); all != 0 {
 		t.Errorf("%d certificates were issued", all)
 	}
-	if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
+	if err := w.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
 		t.Fatal(err)
 	}
 	w.ca.first = func() { // between the look at who asks and the certificate
-		if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+		if err := w.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
 			t.Error(err)
 		}
 	}
@@ -162,7 +162,7 @@ func TestASuspendedPersonsOpenOrderIsNotFinalized(t *testing.T) {
 		t.Errorf("suspended meanwhile: %v", err)
 	}
 	w.ca.first = nil
-	if err := w.db.SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
+	if err := w.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonActive); err != nil {
 		t.Fatal(err)
 	}
 	if err := finalize(); err != nil {

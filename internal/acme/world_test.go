@@ -126,7 +126,7 @@ func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
 	}
 	w.start(t, cfg, prober)
 	for _, name := range []string{"alice", "bob"} {
-		if err := w.db.AddPerson(t.Context(), postern.Person{Name: name, Email: name + "@example.com"}); err != nil {
+		if err := w.db.People().AddPerson(t.Context(), postern.Person{Name: name, Email: name + "@example.com"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -64,7 +64,7 @@ func sign(t testing.TB, srv *httptest.Server, token string, client *ca.Issued, b
 
 func TestAPIDeniesByDefault(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{})
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	client := func(person string) *ca.Issued {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: person})
 		must(t, err)
@@ -113,7 +113,7 @@ func TestAPIDeniesByDefault(t *testing.T) {
 			}
 		}
 	}
-	must(t, db.SetPersonStatus(t.Context(), "dan", postern.PersonSuspended))
+	must(t, db.People().SetPersonStatus(t.Context(), "dan", postern.PersonSuspended))
 	if status, _, _ := sign(t, open, "", good, call); status != 403 {
 		t.Errorf("suspended: %d", status)
 	}

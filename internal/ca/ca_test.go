@@ -29,7 +29,7 @@ import (
 func newAuthority(t testing.TB, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com", Groups: []string{"ops"}}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com", Groups: []string{"ops"}}))
 	a, err := ca.Init(t.Context(), cfg, db.CA())
 	must(t, err)
 	return a, db
@@ -176,13 +176,13 @@ func TestClientCertificate(t *testing.T) {
 	if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
 		t.Error(err)
 	}
-	cred, err := db.Credential(t.Context(), postern.X509Certificate, out.Serial)
+	cred, err := db.People().Credential(t.Context(), postern.X509Certificate, out.Serial)
 	must(t, err)
 	if cred.Person != "dan" || cred.Label != "laptop" || cred.Status != postern.CredentialActive || !cred.Expires.Equal(out.NotAfter) {
 		t.Errorf("credential %+v", cred)
 	}
 	must(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}))
-	if cred, _ = db.Credential(t.Context(), postern.X509Certificate, out.Serial); cred.Status != postern.CredentialRevoked {
+	if cred, _ = db.People().Credential(t.Context(), postern.X509Certificate, out.Serial); cred.Status != postern.CredentialRevoked {
 		t.Errorf("after the revocation the credential is %s", cred.Status)
 	}
 	wantCode(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
@@ -192,7 +192,7 @@ func TestClientCertificate(t *testing.T) {
 
 func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{})
-	must(t, db.SetPersonStatus(t.Context(), "dan", postern.PersonSuspended))
+	must(t, db.People().SetPersonStatus(t.Context(), "dan", postern.PersonSuspended))
 	_, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	wantCode(t, err, postern.Denied, "suspended")
 	_, err = a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
@@ -213,7 +213,7 @@ func TestRemovedPersonsCertificatesAreRevoked(t *testing.T) {
 	must(t, err)
 	_, err = a.CRL(t.Context(), "client")
 	must(t, err)
-	must(t, db.SetPersonStatus(t.Context(), "dan", postern.PersonRemoved))
+	must(t, db.People().SetPersonStatus(t.Context(), "dan", postern.PersonRemoved))
 	crl, err := a.CRL(t.Context(), "client")
 	must(t, err)
 	list, err := x509.ParseRevocationList(crl.DER)
@@ -246,9 +246,9 @@ func TestRenew(t *testing.T) {
 
 func TestConstraints(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24", "@example.net"}})
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@evil.example"}))
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "net", Email: "net@example.net"}))
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "sub", Email: "sub@mail.example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@evil.example"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "net", Email: "net@example.net"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "sub", Email: "sub@mail.example.com"}))
 	r, i := roots(a)
 	for _, names := range [][]string{{"example.com", "*.example.com"}, {"a.b.example.com", "192.0.2.7"}, {"localhost", "127.0.0.1", "::1"}} {
 		out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: names})

@@ -29,7 +29,7 @@ func TestKilledWhileIssuing(t *testing.T) {
 	}
 	url := filepath.Join(t.TempDir(), "postern.db")
 	db := storetest.OpenConfig(t, store.Config{URL: url})
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
 	_, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	must(t, db.Close())

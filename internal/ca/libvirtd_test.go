@@ -20,7 +20,7 @@ import (
 func TestLibvirtdLayout(t *testing.T) {
 	defer posterntest.TraceAlone(t)() // its clients would be seen
 	a, db := newAuthority(t, ca.Config{Name: "Example Org"})
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	foreign, _ := newAuthority(t, ca.Config{Name: "Example Org"})
 	key, err := ca.GenerateKey(ca.RSA3072)
 	must(t, err)

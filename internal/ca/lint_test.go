@@ -54,7 +54,7 @@ func TestEveryProfilePassesZlint(t *testing.T) {
 		{Algorithm: ca.RSA3072, Country: "DE", Domains: []string{"example.com", "192.0.2.1", "2001:db8::1"}},
 	} {
 		a, db := newAuthority(t, cfg)
-		must(t, db.AddPerson(t.Context(), postern.Person{Name: "no.mail"}))
+		must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "no.mail"}))
 		for name, cert := range profiles(t, a) {
 			parsed, err := zx509.ParseCertificate(cert.Raw)
 			must(t, err)

@@ -96,7 +96,7 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 	defer srv.Close()
 	a, db := newAuthority(t, ca.Config{URL: srv.URL})
 	handler = a.Handler(nil)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	issue := func(person string) *ca.Issued {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: person})
 		must(t, err)
@@ -260,7 +260,7 @@ func TestOpenSSLVerifies(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	for _, cfg := range []ca.Config{{}, {Domains: []string{"example.com", "@example.net"}}, {Algorithm: ca.P384, Domains: []string{"example.com"}}} {
 		a, db := newAuthority(t, cfg)
-		must(t, db.AddPerson(t.Context(), postern.Person{Name: "dotted.name", Email: "d@example.com"}))
+		must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dotted.name", Email: "d@example.com"}))
 		server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com", "*.example.com", "127.0.0.1", "::1", "localhost"}})
 		must(t, err)
 		dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})

@@ -20,7 +20,7 @@ import (
 func TestPostgreSQLLayout(t *testing.T) {
 	psql := posterntest.Need(t, "psql")
 	a, db := newAuthority(t, ca.Config{Domains: []string{"example.com", "localhost"}})
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	issue := func(a *ca.Authority, person string) *ca.Issued {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: person})
 		must(t, err)

@@ -48,7 +48,7 @@ func TestRevokedIntermediate(t *testing.T) {
 	if len(list) != 0 {
 		t.Errorf("%d certificates are valid still, such as %+v", len(list), list[0])
 	}
-	if c, _ := db.Credential(t.Context(), postern.X509Certificate, dan.Serial); c.Status != postern.CredentialRevoked {
+	if c, _ := db.People().Credential(t.Context(), postern.X509Certificate, dan.Serial); c.Status != postern.CredentialRevoked {
 		t.Errorf("dan's certificate is %s", c.Status)
 	}
 	if c, _ := db.CA().Certificate(t.Context(), www.Serial); c.Reason != postern.CACompromise {
@@ -167,7 +167,7 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 
 func TestKeyOfAnotherPerson(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{})
-	must(t, db.AddPerson(context.Background(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, db.People().AddPerson(context.Background(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 	must(t, err)
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Key: dan.Leaf.PublicKey})

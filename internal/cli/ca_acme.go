@@ -55,7 +55,7 @@ func newACMEList(a *app) *cobra.Command {
 				return err
 			}
 			defer st.Close()
-			if _, err := st.Store.Person(cmd.Context(), args[0]); err != nil {
+			if _, err := st.Store.People().Person(cmd.Context(), args[0]); err != nil {
 				return err
 			}
 			keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])

@@ -53,7 +53,7 @@ func (a *app) withOTP(ctx context.Context, f func(st *state.State, keys *store.O
 		return err
 	}
 	defer st.Close()
-	return f(st, store.NewOTP(st.Store))
+	return f(st, st.Store.OTP())
 }
 
 // quietLog returns a logger that prints warnings for people, on standard error.
@@ -317,7 +317,7 @@ func newOTPAssign(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
 				if person != "" {
-					if _, err := st.Store.Person(cmd.Context(), person); err != nil {
+					if _, err := st.Store.People().Person(cmd.Context(), person); err != nil {
 						return err
 					}
 				}

@@ -80,7 +80,7 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		return postern.Errorf(postern.Invalid, "%q is not a public ID", k.PublicID).WithHint("an even number of up to 16 letters of cbdefghijklnrtuv")
 	}
 	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
-		if _, err := st.Store.Person(ctx, o.person); err != nil {
+		if _, err := st.Store.People().Person(ctx, o.person); err != nil {
 			return err
 		}
 		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{k}, false); err != nil {

@@ -120,7 +120,7 @@ func (a *app) otpImport(ctx context.Context, im *otp.Import, o otpImport) error 
 				return err
 			}
 		}
-		err := im.Assign(o.person, owners, func(name string) (string, error) { return st.Store.PersonNamed(ctx, name) })
+		err := im.Assign(o.person, owners, func(name string) (string, error) { return st.Store.People().PersonNamed(ctx, name) })
 		if err != nil {
 			return err
 		}

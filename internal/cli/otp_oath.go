@@ -71,7 +71,7 @@ func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
 		return err
 	}
 	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
-		if _, err := st.Store.Person(ctx, o.person); err != nil {
+		if _, err := st.Store.People().Person(ctx, o.person); err != nil {
 			return err
 		}
 		if o.secret == "" || o.out != "" {

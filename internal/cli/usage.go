@@ -146,7 +146,7 @@ func (a *app) nearPerson(ctx context.Context, err error) string {
 		return ""
 	}
 	defer st.Close()
-	people, err := st.Store.People(ctx)
+	people, err := st.Store.People().All(ctx)
 	if err != nil {
 		return ""
 	}

@@ -98,7 +98,7 @@ func (a *app) userList(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	defer st.Close()
-	people, err := st.Store.People(ctx)
+	people, err := st.Store.People().All(ctx)
 	if err != nil {
 		return err
 	}

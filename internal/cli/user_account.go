@@ -37,7 +37,7 @@ stands for the person's name, as in *@corp.example.com.`,
 				return err
 			}
 			return a.withState(cmd.Context(), func(st *state.State) error {
-				return st.Store.AddAccount(cmd.Context(), account)
+				return st.Store.People().AddAccount(cmd.Context(), account)
 			})
 		},
 	}
@@ -57,7 +57,7 @@ func newUserAccountList(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
-				accounts, err := st.Store.Accounts(cmd.Context())
+				accounts, err := st.Store.People().Accounts(cmd.Context())
 				if err != nil {
 					return err
 				}
@@ -81,7 +81,7 @@ func newUserAccountRemove(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
-				if err := st.Store.RemoveAccount(cmd.Context(), args[0], host); err != nil {
+				if err := st.Store.People().RemoveAccount(cmd.Context(), args[0], host); err != nil {
 					return err
 				}
 				fmt.Fprintf(a.out, "removed %s\n", args[0])

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 )
@@ -17,7 +16,7 @@ import (
 // TestVerifyAsksTheService asks Postern's validation service over TLS.
 func TestVerifyAsksTheService(t *testing.T) {
 	db := storetest.Open(t)
-	keys := store.NewOTP(db)
+	keys := db.OTP()
 	service, err := otp.NewService(otp.Config{}, keys, db)
 	if err != nil {
 		t.Fatal(err)

@@ -31,13 +31,13 @@ func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bo
 	if err != nil {
 		return err
 	}
-	return store.NewPortal(db).SetPortalSetting(ctx, setting, string(text))
+	return db.Portal().SetPortalSetting(ctx, setting, string(text))
 }
 
 // Links returns what makes links to the portal that last ran on this database;
 // NotFound (ErrNoPortal) if none ever did.
 func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.Links, error) {
-	s := store.NewPortal(db)
+	s := db.Portal()
 	last, err := rememberedPortal(ctx, s)
 	if err != nil {
 		return nil, err

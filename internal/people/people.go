@@ -55,7 +55,7 @@ func (d Directory) Recover(ctx context.Context, name string, keepOTP bool) (port
 
 // linksFor returns an active person and what makes links for them.
 func (d Directory) linksFor(ctx context.Context, name string) (*portal.Links, postern.Person, error) {
-	who, err := d.DB.Person(ctx, name)
+	who, err := d.DB.People().Person(ctx, name)
 	if err != nil {
 		return nil, who, err
 	}
@@ -131,7 +131,7 @@ func (d Directory) Change(ctx context.Context, name string, c Change) (what stri
 		return "", err
 	}
 	event := ByHand(postern.Event{Kind: postern.EventPersonChanged, Person: name})
-	pages := Pages{Portal: store.NewPortal(d.DB)}
+	pages := Pages{Portal: d.DB.Portal()}
 	if pages.Admins, err = administrators(ctx, pages.Portal); err != nil {
 		return "", err
 	}

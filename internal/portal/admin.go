@@ -15,7 +15,7 @@ func (p *Portal) people(r *request) error {
 }
 
 func (p *Portal) renderPeople(r *request, status int, errs map[string]string) error {
-	people, err := p.People.People(r.Context())
+	people, err := p.People.All(r.Context())
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,7 @@ var ErrLastAdministrator = errors.New("the last administrator stays one")
 type People interface {
 	Person(ctx context.Context, name string) (postern.Person, error)                          // NotFound
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error)                  // NotFound
-	People(ctx context.Context) ([]postern.Person, error)                                     // by name
+	All(ctx context.Context) ([]postern.Person, error)                                        // by name, but those who were removed
 	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error // Conflict if the name or the address is taken
 	// ChangePerson changes a person's address, full name and groups, and returns
 	// in words what has changed, which is the event's Reason; "" and no event if

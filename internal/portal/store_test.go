@@ -21,7 +21,7 @@ var event = postern.Event{Kind: postern.EventPortalLink}
 
 func opened(t *testing.T) (store.Portal, context.Context) {
 	t.Helper()
-	return store.NewPortal(storetest.Open(t)), t.Context()
+	return storetest.Open(t).Portal(), t.Context()
 }
 
 func must(t *testing.T, err error) {

@@ -42,7 +42,7 @@ func newServer(t *testing.T) *server {
 	s := &server{db: storetest.Open(t)}
 	h, err := relay.NewHandler(relay.Config{Source: func(*http.Request) (relay.Source, error) {
 		return relay.Source{Name: "person:hv1", Host: "hv1"}, nil
-	}}, s.db, quiet)
+	}}, s.db.Relay(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 	db := openStore(t)
 	for _, name := range []string{"alice", "bob"} {
-		check(t, db.AddPerson(t.Context(), postern.Person{Name: name}))
+		check(t, db.People().AddPerson(t.Context(), postern.Person{Name: name}))
 	}
 	for _, a := range []postern.Account{
 		{Name: "*@corp.example.com", AnyCase: true},
@@ -24,19 +24,19 @@ func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 		{Name: "two*", Person: "alice"},
 		{Name: "*wo", Person: "bob"},
 	} {
-		check(t, db.AddAccount(t.Context(), a))
+		check(t, db.People().AddAccount(t.Context(), a))
 	}
-	if err := db.AddAccount(t.Context(), postern.Account{Name: "x", Person: "nobody"}); postern.CodeOf(err) != postern.NotFound {
+	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "x", Person: "nobody"}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("an account of nobody: %v", err)
 	}
-	if err := db.AddAccount(t.Context(), postern.Account{Name: "www", Host: "WEB1", Person: "bob"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "www", Host: "WEB1", Person: "bob"}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("an account twice: %v", err)
 	}
-	keys := store.NewOTP(db)
+	keys := db.OTP()
 	app := otp.NewOATH(postern.TOTP, "alice", "")
 	check(t, keys.AddOATH(t.Context(), postern.Actor{}, app))
 	now := time.Unix(1_800_000_000, 0)
-	checker := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, keys, keys, db, nil, db)
+	checker := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, keys, keys, db.People(), nil, db)
 	t.Cleanup(func() { checker.Close() })
 	c := server.SSHChecker{OTP: checker, DB: db, Host: "web1"}
 	for _, step := range []struct {
@@ -61,12 +61,12 @@ func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 	if person, err := c.CheckAccount(t.Context(), "www"); err == nil {
 		t.Errorf("www is %s's on another host", person)
 	}
-	check(t, db.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
+	check(t, db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
 	if _, err := c.CheckAccount(t.Context(), "ALICE@corp.example.com"); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("the account of who is suspended: %v", err)
 	}
-	check(t, db.RemoveAccount(t.Context(), "www", "web1"))
-	if err := db.RemoveAccount(t.Context(), "www", "web1"); postern.CodeOf(err) != postern.NotFound {
+	check(t, db.People().RemoveAccount(t.Context(), "www", "web1"))
+	if err := db.People().RemoveAccount(t.Context(), "www", "web1"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("removed twice: %v", err)
 	}
 }

@@ -26,7 +26,7 @@ func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.AddPerson(t.Context(), postern.Person{Name: "dan"}); err != nil {
+	if err := db.People().AddPerson(t.Context(), postern.Person{Name: "dan"}); err != nil {
 		t.Fatal(err)
 	}
 	client, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})

@@ -58,7 +58,7 @@ func newACMERig(t *testing.T) *acmeRig {
 	}
 	t.Cleanup(func() { orders.Close() })
 	rig.directory = serveTLS(t, rig.ca, orders) + acme.Prefix + "/directory"
-	if err := rig.db.AddPerson(t.Context(), postern.Person{Name: "alice", Email: "alice@example.com"}); err != nil {
+	if err := rig.db.People().AddPerson(t.Context(), postern.Person{Name: "alice", Email: "alice@example.com"}); err != nil {
 		t.Fatal(err)
 	}
 	return rig

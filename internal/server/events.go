@@ -31,7 +31,7 @@ func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
 	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
 		who, _, ok := front.Identify(r)
 		return remoteSource(who, ok)
-	}}, st.Store, log)
+	}}, st.Store.Relay(), log)
 }
 
 func remoteSource(who postern.Person, ok bool) (relay.Source, error) {
@@ -69,7 +69,7 @@ func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*Event
 			return relay.Source{}, postern.Errorf(postern.Denied, "only root sends events over this socket")
 		}
 		return relay.Source{Name: "host:" + host, Host: host, Self: true}, nil
-	}}, st.Store, log)
+	}}, st.Store.Relay(), log)
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 	if !ok {
 		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and look at the clock of the device.")
 	}
-	switch _, err := k.st.Store.Credential(ctx, postern.TOTP, p.App.ID); {
+	switch _, err := k.st.Store.People().Credential(ctx, postern.TOTP, p.App.ID); {
 	case err == nil:
 		return portal.PendingTOTP{}, postern.Errorf(postern.Conflict, "This app was added already.")
 	case postern.CodeOf(err) != postern.NotFound:

@@ -30,7 +30,7 @@ type OneTime struct {
 // NewOneTime returns what checks one-time passwords over a state, with a list of
 // accounts and keys such as [Mappings]. Close it before the state.
 func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, error) {
-	keys := store.NewOTP(st.Store)
+	keys := st.Store.OTP()
 	if _, err := st.CheckRestored(context.Background()); err != nil {
 		log.Error("no one-time passwords are taken", postern.LogError, err)
 		keys.Refuse(err)
@@ -44,7 +44,7 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 		return nil, err
 	}
 	outside := &outsideService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store, outside, st.Store)
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store.People(), outside, st.Store)
 	o := &OneTime{Keys: keys, Checker: check, Service: service, outside: outside}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop

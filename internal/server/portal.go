@@ -44,7 +44,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	if len(o.Admins) == 0 {
 		o.Admins = []string{people.AdminGroup}
 	}
-	s := store.NewPortal(db)
+	s := db.Portal()
 	prober, err := reach.New(o.Reach)
 	if err != nil {
 		return nil, err

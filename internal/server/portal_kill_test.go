@@ -107,7 +107,7 @@ func (k *portalKill) invite(n int) (made []*killLink) {
 		}
 		for i := range n {
 			who := postern.Person{Name: fmt.Sprintf("p%d-%d", k.life, i), Email: fmt.Sprintf("p%d-%d@example.com", k.life, i)}
-			if err := st.Store.AddPerson(ctx, who); err != nil {
+			if err := st.Store.People().AddPerson(ctx, who); err != nil {
 				k.t.Fatal(err)
 			}
 			link, err := links.Invite(ctx, postern.Actor{}, who)

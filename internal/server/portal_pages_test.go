@@ -73,7 +73,7 @@ func TestEveryPageFits(t *testing.T) {
 	rig.SignUp, rig.RecoverByMail = []string{"example.com"}, true
 	boss := rig.enrolled(t, "boss", "admin", "ops")
 	key := postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "boss", Label: "blue key"}
-	if err := rig.db.PutCredential(t.Context(), key); err != nil {
+	if err := rig.db.People().PutCredential(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 	rig.enrolled(t, "dan")
@@ -97,7 +97,7 @@ func TestEveryPageFits(t *testing.T) {
 	out.Trust(rig.rootFile(t))
 	stranger := openTab(t, out, false)
 	plain, plainStranger := in.withoutScript(), stranger.withoutScript()
-	who, _ := rig.db.Person(t.Context(), "dan")
+	who, _ := rig.db.People().Person(t.Context(), "dan")
 	made, err := rig.Links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func (d *tab) withoutScript() *tab {
 // browserFor enrols one more device of a person, a browser, and opens it.
 func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	t.Helper()
-	who, err := rig.db.Person(t.Context(), name)
+	who, err := rig.db.People().Person(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestTheLastAdministratorStaysOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	groups := func() string {
-		who, err := rig.db.Person(t.Context(), "boss")
+		who, err := rig.db.People().Person(t.Context(), "boss")
 		if err != nil {
 			t.Fatal(err)
 		}

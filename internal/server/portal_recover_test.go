@@ -70,10 +70,10 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 		t.Fatal(certs, err)
 	}
 	o.serial = certs[0].Serial
-	if err := rig.db.PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
+	if err := rig.db.People().PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.NewOTP(rig.db).SetRecovery(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
+	if err := rig.db.OTP().SetRecovery(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
 		t.Fatal(err)
 	}
 	o.order = o.device.order("names", "www."+name+".example")
@@ -93,7 +93,7 @@ func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
 	if n, err := rig.Store.RecoveryCodes(t.Context(), o.name); err != nil || n != 10 && n != 0 {
 		t.Errorf("%d recovery codes are left: %v", n, err)
 	}
-	held, err := rig.db.CredentialsOf(t.Context(), o.name)
+	held, err := rig.db.People().CredentialsOf(t.Context(), o.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
 	if err != nil || len(keys) != 2 || !keys[0].Disabled || !keys[1].Disabled {
 		t.Errorf("the keys for ACME accounts: %+v %v", keys, err)
 	}
-	if n, err := store.NewOTP(rig.db).RecoveryLeft(t.Context(), o.name); err != nil || n != 0 {
+	if n, err := rig.db.OTP().RecoveryLeft(t.Context(), o.name); err != nil || n != 0 {
 		t.Errorf("%d one-time codes for SSH are left: %v", n, err)
 	}
 	if open, err := rig.Store.OrdersOf(t.Context(), o.name, time.Now()); err != nil || len(open) != 0 {
@@ -176,7 +176,7 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 			return mailed(o.name)
 		}},
 		"link": {false, func(o *owner) string {
-			who, err := rig.db.Person(t.Context(), o.name)
+			who, err := rig.db.People().Person(t.Context(), o.name)
 			if err == nil {
 				_, err = links.Recover(t.Context(), postern.Actor{}, who)
 			}
@@ -258,7 +258,7 @@ func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	who, err := rig.db.Person(t.Context(), "dan")
+	who, err := rig.db.People().Person(t.Context(), "dan")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,8 +283,8 @@ func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
 func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	who, _ := rig.db.Person(t.Context(), "dan")
-	s, keys := store.NewPortal(rig.db), store.NewOTP(rig.db)
+	who, _ := rig.db.People().Person(t.Context(), "dan")
+	s, keys := rig.db.Portal(), rig.db.OTP()
 	app := otp.NewOATH(postern.TOTP, "dan", "app")
 	if err := keys.AddOATH(t.Context(), postern.Actor{}, app); err != nil {
 		t.Fatal(err)
@@ -451,7 +451,7 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 		name := fmt.Sprintf("dan%d", i)
 		dan := rig.enrolled(t, name)
 		token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
-		who, _ := rig.db.Person(t.Context(), name)
+		who, _ := rig.db.People().Person(t.Context(), name)
 		recovers := func() {
 			if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
 				t.Error(err)
@@ -468,7 +468,7 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
 	links, _ := people.Links(t.Context(), rig.db, rig.ca)
-	who, _ := rig.db.Person(t.Context(), "dan")
+	who, _ := rig.db.People().Person(t.Context(), "dan")
 	made, err := links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)

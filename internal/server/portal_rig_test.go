@@ -83,7 +83,7 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 		Identify: rig.identify,
 		Admin: func(r *http.Request) bool {
 			name, _, ok := rig.identify(r)
-			who, err := rig.db.Person(r.Context(), name)
+			who, err := rig.db.People().Person(r.Context(), name)
 			return ok && err == nil && strings.Contains(strings.Join(who.Groups, " "), "admin")
 		},
 	})
@@ -146,7 +146,7 @@ func (rig *portalRig) identify(r *http.Request) (person, serial string, ok bool)
 		return "", "", false
 	}
 	serial = ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber)
-	c, err := rig.db.Credential(r.Context(), postern.X509Certificate, serial)
+	c, err := rig.db.People().Credential(r.Context(), postern.X509Certificate, serial)
 	return c.Person, serial, err == nil && c.Status == postern.CredentialActive
 }
 
@@ -154,10 +154,10 @@ func (rig *portalRig) identify(r *http.Request) (person, serial string, ok bool)
 func (rig *portalRig) person(t *testing.T, name string, groups ...string) postern.Person {
 	t.Helper()
 	p := postern.Person{Name: name, Email: name + "@example.com", Groups: groups}
-	if err := rig.db.AddPerson(t.Context(), p); err != nil {
+	if err := rig.db.People().AddPerson(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	p, err := rig.db.Person(t.Context(), name)
+	p, err := rig.db.People().Person(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/portal"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
@@ -21,7 +20,7 @@ import (
 func TestNothingLetsInInSilence(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	rig.person(t, "dan")
-	keys := store.NewOTP(rig.db)
+	keys := rig.db.OTP()
 	told := func(words string) {
 		t.Helper()
 		rig.Flush()
@@ -93,14 +92,14 @@ func TestNothingLetsInInSilence(t *testing.T) {
 // TestPeopleAreToldByOneServer has many servers tell of the same news.
 func TestPeopleAreToldByOneServer(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	s := store.NewPortal(rig.db)
+	s := rig.db.Portal()
 	kinds := []string{postern.EventOTPKeyAdded}
 	news := func() portal.Untold {
 		u, err := s.Untold(t.Context(), kinds, 10)
 		must(t, err)
 		return u
 	}
-	keys := store.NewOTP(rig.db) // nobody's: the portal that runs tells nothing of them
+	keys := rig.db.OTP() // nobody's: the portal that runs tells nothing of them
 	for range 3 {
 		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
 	}
@@ -119,7 +118,7 @@ func TestPeopleAreToldByOneServer(t *testing.T) {
 	}
 	g.Wait()
 	rig.Flush()
-	must(t, rig.db.AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
+	must(t, rig.db.People().AddPerson(t.Context(), postern.Person{Name: "eve", Email: "eve@example.com"}))
 	_, err := rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "eve"})
 	must(t, err)
 	rig.Flush()

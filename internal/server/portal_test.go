@@ -19,7 +19,6 @@ import (
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
 	"golang.org/x/crypto/ssh"
 )
@@ -98,7 +97,7 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan", "dev")
 	rig.person(t, "eve")
-	who, _ := rig.db.Person(t.Context(), "dan")
+	who, _ := rig.db.People().Person(t.Context(), "dan")
 	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
@@ -304,7 +303,7 @@ func TestAdministratorRecovers(t *testing.T) {
 func TestSuspendedPersonGetsNothing(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
-	who, _ := rig.db.Person(t.Context(), "dan")
+	who, _ := rig.db.People().Person(t.Context(), "dan")
 	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
@@ -369,7 +368,7 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	token := otp.NewSoftToken()
-	keys := store.NewOTP(rig.db)
+	keys := rig.db.OTP()
 	if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
 		t.Fatal(err)
 	}
@@ -409,7 +408,7 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	rig.mail.TakeAbout(t, "dan@example.com", "New recovery codes were made")
 	eve.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 404, "")
 	dan.post("/keys/acme/status", "id", kid, "do", "disable").says(t, 303, "")
-	all, err := rig.db.CredentialsOf(t.Context(), "dan")
+	all, err := rig.db.People().CredentialsOf(t.Context(), "dan")
 	if err != nil {
 		t.Fatal(err)
 	}

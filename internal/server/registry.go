@@ -14,7 +14,7 @@ import (
 func (s *server) runtime() front.Runtime {
 	return front.Runtime{
 		Registry:   frontRegistry{s.state.Store},
-		People:     s.state.Store.People,
+		People:     s.state.Store.People().All,
 		Generation: s.storeGeneration,
 		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
 		Issue:      s.issueSite,
@@ -49,5 +49,5 @@ func (r frontRegistry) Certificate(ctx context.Context, serial string, issuer *x
 
 // PersonByEmail returns the person with an address.
 func (r frontRegistry) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
-	return r.db.PersonByEmail(ctx, email)
+	return r.db.People().PersonByEmail(ctx, email)
 }

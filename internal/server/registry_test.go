@@ -15,7 +15,7 @@ import (
 // that is good, as whoever has stolen a CA's key could make them.
 func TestStatusIsOfTheIssuersCertificate(t *testing.T) {
 	db := storetest.Open(t)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan"}))
 	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})

@@ -32,7 +32,7 @@ type SSHChecker struct {
 
 // CheckCode checks what an account typed as a code, and uses it up.
 func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	person, err := c.DB.AccountPerson(ctx, a.User, c.Host)
+	person, err := c.DB.People().AccountPerson(ctx, a.User, c.Host)
 	if err != nil {
 		return sshd.Proof{}, err
 	}
@@ -45,11 +45,11 @@ func (c SSHChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, 
 
 // CheckAccount returns the name of the person whose account it is.
 func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, error) {
-	name, err := c.DB.AccountPerson(ctx, user, c.Host)
+	name, err := c.DB.People().AccountPerson(ctx, user, c.Host)
 	if err != nil {
 		return "", err
 	}
-	p, err := c.DB.Person(ctx, name)
+	p, err := c.DB.People().Person(ctx, name)
 	if err != nil {
 		return "", err
 	}
@@ -116,11 +116,11 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
 	lines := make(chan sshlog.Line)
 	person := func(ctx context.Context, account string) string {
-		name, err := st.Store.AccountPerson(ctx, account, hostName())
+		name, err := st.Store.People().AccountPerson(ctx, account, hostName())
 		if err != nil {
 			return ""
 		}
-		p, err := st.Store.Person(ctx, name)
+		p, err := st.Store.People().Person(ctx, name)
 		if err != nil {
 			return ""
 		}

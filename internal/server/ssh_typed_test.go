@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/socket"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 )
@@ -29,8 +28,8 @@ func TestPasswordAndCodeInOneField(t *testing.T) {
 			"auth required pam_unix.so use_first_pass\naccount required pam_unix.so\nsession required pam_unix.so\n"},
 	})
 	db := storetest.Open(t)
-	keys := store.NewOTP(db)
-	check := otp.NewChecker(otp.CheckerConfig{}, keys, keys, db, nil, db)
+	keys := db.OTP()
+	check := otp.NewChecker(otp.CheckerConfig{}, keys, keys, db.People(), nil, db)
 	t.Cleanup(func() { check.Close() })
 	s, err := socket.NewServer(socket.Config{}, SSHChecker{OTP: check, DB: db}, db, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -44,7 +43,7 @@ func TestPasswordAndCodeInOneField(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, l) }()
 	t.Cleanup(func() { cancel(); <-done })
-	if err := db.AddPerson(ctx, postern.Person{Name: "alice"}); err != nil {
+	if err := db.People().AddPerson(ctx, postern.Person{Name: "alice"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, letters := range []int{2, 8, 12, 13, 16} {

@@ -89,7 +89,7 @@ func ruledCertificate(ctx context.Context, st *state.State, person string, key s
 // sshRule returns a person and the first of the state's rules for SSH certificates
 // that is for them.
 func sshRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
-	p, err := st.Store.Person(ctx, person)
+	p, err := st.Store.People().Person(ctx, person)
 	if err != nil {
 		return p, sign.Rule{}, err
 	}

@@ -59,7 +59,7 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		if len(r.TLS.VerifiedChains) == 0 {
 			return postern.Actor{}, false
 		}
-		c, err := rig.State.Store.Credential(
+		c, err := rig.State.Store.People().Credential(
 			r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber),
 		)
 		return postern.Actor{
@@ -258,7 +258,7 @@ func TestOneCodeInTheMorning(t *testing.T) {
 			string(out) != "alice\n" {
 			t.Errorf("%v: %s", err, out)
 		}
-		if err := rig.State.Store.SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
+		if err := rig.State.Store.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
 			t.Fatal(err)
 		}
 		if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {

@@ -12,12 +12,12 @@ import (
 // PersonNamed returns the name of the person that a name from another system
 // stands for: an account's, a person's name, in any case, or their e-mail address;
 // "" if there is no such person.
-func (db *DB) PersonNamed(ctx context.Context, name string) (string, error) {
-	name, err := db.AccountPerson(ctx, name, "")
+func (s People) PersonNamed(ctx context.Context, name string) (string, error) {
+	name, err := s.AccountPerson(ctx, name, "")
 	if err != nil {
 		return "", err
 	}
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (string, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (string, error) {
 		for _, look := range []func(context.Context, string) (postern.Person, error){tx.Person, tx.PersonByEmail} {
 			p, err := look(ctx, strings.ToLower(name))
 			if err == nil {
@@ -32,8 +32,8 @@ func (db *DB) PersonNamed(ctx context.Context, name string) (string, error) {
 }
 
 // Accounts returns the accounts by which hosts know people, by name and host.
-func (db *DB) Accounts(ctx context.Context) ([]postern.Account, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]postern.Account, error) {
+func (s People) Accounts(ctx context.Context) ([]postern.Account, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Account, error) {
 		rows, err := tx.Query(ctx, `SELECT name, host, person, any_case FROM accounts ORDER BY name, host`)
 		if err != nil {
 			return nil, err
@@ -55,12 +55,12 @@ func (db *DB) Accounts(ctx context.Context) ([]postern.Account, error) {
 
 // AddAccount says whose an account is. One that is said already is a
 // [postern.Conflict].
-func (db *DB) AddAccount(ctx context.Context, a postern.Account) error {
+func (s People) AddAccount(ctx context.Context, a postern.Account) error {
 	if err := a.Validate(); err != nil {
 		return err
 	}
 	a.Host = strings.ToLower(a.Host)
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if a.Person != "" {
 			if _, err := tx.Person(ctx, a.Person); err != nil {
 				return err
@@ -83,8 +83,8 @@ func (db *DB) AddAccount(ctx context.Context, a postern.Account) error {
 }
 
 // RemoveAccount takes back whose an account is.
-func (db *DB) RemoveAccount(ctx context.Context, name, host string) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s People) RemoveAccount(ctx context.Context, name, host string) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		a := postern.Account{Name: name, Host: strings.ToLower(host)}
 		err := tx.QueryRow(ctx, `DELETE FROM accounts WHERE name = $1 AND host = $2 RETURNING person`, a.Name, a.Host).Scan(&a.Person)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -110,8 +110,8 @@ func (tx *Tx) accountChanged(ctx context.Context, a postern.Account, what string
 
 // AccountPerson returns the name of the person whose an account on a host is;
 // see [postern.AccountPerson].
-func (db *DB) AccountPerson(ctx context.Context, name, host string) (string, error) {
-	accounts, err := db.Accounts(ctx)
+func (s People) AccountPerson(ctx context.Context, name, host string) (string, error) {
+	accounts, err := s.Accounts(ctx)
 	if err != nil {
 		return "", err
 	}

@@ -23,6 +23,11 @@ type CA struct{ *DB }
 // CA returns the certificate authority's part of the database.
 func (db *DB) CA() CA { return CA{db} }
 
+// Person implements [ca.Store].
+func (s CA) Person(ctx context.Context, name string) (postern.Person, error) {
+	return People{s.DB}.Person(ctx, name)
+}
+
 // purposeCAKey is what a CA's sealed key is bound to, besides its ID.
 const purposeCAKey = "ca.key"
 

@@ -42,7 +42,7 @@ func twoInits(t *testing.T, open opener) {
 func authorities(t *testing.T, open opener) (a, b *ca.Authority, db *store.DB) {
 	t.Helper()
 	db = open(t)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
 	a, err := ca.Init(t.Context(), ca.Config{URL: "http://pki.example.com/"}, db.CA())
 	must(t, err)
 	b, err = ca.Open(t.Context(), ca.Config{}, open(t).CA())
@@ -92,7 +92,7 @@ func certificates(t *testing.T, open opener) {
 	first, err := a.CRL(ctx, "client")
 	must(t, err)
 	// The credential's revocation is the certificate's, whoever does it.
-	must(t, db.SetCredentialStatus(ctx, postern.X509Certificate, dan.Serial, postern.CredentialRevoked))
+	must(t, db.People().SetCredentialStatus(ctx, postern.X509Certificate, dan.Serial, postern.CredentialRevoked))
 	after, err := db.Generation(ctx)
 	must(t, err)
 	if after == before {
@@ -149,7 +149,7 @@ func sshCertificates(t *testing.T, open opener) {
 	if len(serials) != 20 {
 		t.Errorf("20 certificates have %d serial numbers", len(serials))
 	}
-	credentials, err := db.CredentialsOf(ctx, "dan")
+	credentials, err := db.People().CredentialsOf(ctx, "dan")
 	must(t, err)
 	list, err := b.SSHCertificates(ctx, "dan")
 	must(t, err)
@@ -166,7 +166,7 @@ func sshCertificates(t *testing.T, open opener) {
 	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}
-	must(t, db.SetPersonStatus(ctx, "dan", postern.PersonRemoved))
+	must(t, db.People().SetPersonStatus(ctx, "dan", postern.PersonRemoved))
 	certs, keys, version, err := db.CA().SSHRevoked(ctx, time.Now())
 	must(t, err)
 	if len(certs) != 1 || len(certs[0].Serials) != 20 || len(keys) != 1 || !bytes.Equal(keys[0], key.Marshal()) || version < 3 {

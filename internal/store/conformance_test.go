@@ -211,9 +211,9 @@ func countTogether(t *testing.T, open opener) {
 
 func people(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
-	must(t, db.AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.", Groups: []string{"ops", "audit", "ops"}}))
-	must(t, db.AddPerson(ctx, postern.Person{Name: "bob"}))
-	must(t, db.AddPerson(ctx, postern.Person{Name: "carol"}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.", Groups: []string{"ops", "audit", "ops"}}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "bob"}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "carol"}))
 	for _, c := range []struct {
 		p    postern.Person
 		code postern.Code
@@ -224,73 +224,73 @@ func people(t *testing.T, open opener) {
 		{postern.Person{Name: "dan", Email: "x"}, postern.Invalid},
 		{postern.Person{Name: "dan", Groups: []string{"a b"}}, postern.Invalid},
 	} {
-		if err := db.AddPerson(ctx, c.p); postern.CodeOf(err) != c.code || err == nil {
+		if err := db.People().AddPerson(ctx, c.p); postern.CodeOf(err) != c.code || err == nil {
 			t.Errorf("add %+v: %v", c.p, err)
 		}
 	}
-	alice, err := db.PersonByEmail(ctx, "aLice@example.COM")
+	alice, err := db.People().PersonByEmail(ctx, "aLice@example.COM")
 	must(t, err)
 	if alice.Name != "alice" || len(alice.Groups) != 2 || alice.Groups[0] != "audit" || !alice.Active() || alice.Created.IsZero() {
 		t.Errorf("alice is %+v", alice)
 	}
-	must(t, db.SetPersonStatus(ctx, "alice", postern.PersonSuspended))
-	if alice, _ = db.Person(ctx, "alice"); alice.Active() {
+	must(t, db.People().SetPersonStatus(ctx, "alice", postern.PersonSuspended))
+	if alice, _ = db.People().Person(ctx, "alice"); alice.Active() {
 		t.Error("alice is active though suspended")
 	}
-	must(t, db.PutCredential(ctx, postern.Credential{Kind: postern.YubiKey, ID: "vvcc", Person: "alice"}))
-	must(t, db.SetPersonStatus(ctx, "alice", postern.PersonRemoved))
-	if c, err := db.Credential(ctx, postern.YubiKey, "vvcc"); err != nil || c.Status != postern.CredentialRevoked {
+	must(t, db.People().PutCredential(ctx, postern.Credential{Kind: postern.YubiKey, ID: "vvcc", Person: "alice"}))
+	must(t, db.People().SetPersonStatus(ctx, "alice", postern.PersonRemoved))
+	if c, err := db.People().Credential(ctx, postern.YubiKey, "vvcc"); err != nil || c.Status != postern.CredentialRevoked {
 		t.Errorf("a removed person's key is %v, %v", c.Status, err)
 	}
-	if err := db.SetPersonStatus(ctx, "alice", postern.PersonActive); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().SetPersonStatus(ctx, "alice", postern.PersonActive); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("resume a removed person: %v", err)
 	}
-	if err := db.AddPerson(ctx, postern.Person{Name: "alice"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().AddPerson(ctx, postern.Person{Name: "alice"}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("give a removed person's name again: %v", err)
 	}
-	must(t, db.AddPerson(ctx, postern.Person{Name: "dan", Email: "alice@example.com"}))
-	all, err := db.People(ctx)
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "dan", Email: "alice@example.com"}))
+	all, err := db.People().All(ctx)
 	must(t, err)
 	if len(all) != 3 || all[0].Name != "bob" || all[2].Name != "dan" {
 		t.Errorf("people are %+v", all)
 	}
-	if _, err := db.Person(ctx, "nobody"); postern.CodeOf(err) != postern.NotFound {
+	if _, err := db.People().Person(ctx, "nobody"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("nobody: %v", err)
 	}
 }
 
 func credentials(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
-	must(t, db.AddPerson(ctx, postern.Person{Name: "alice"}))
-	must(t, db.AddPerson(ctx, postern.Person{Name: "bob"}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "alice"}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "bob"}))
 	key := postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "alice", Label: "blue"}
-	must(t, db.PutCredential(ctx, key))
+	must(t, db.People().PutCredential(ctx, key))
 	other := key
 	other.Person = "bob"
-	if err := db.PutCredential(ctx, other); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().PutCredential(ctx, other); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("give alice's key to bob: %v", err)
 	}
-	if err := db.PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x", Person: "nobody"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x", Person: "nobody"}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("a credential of nobody: %v", err)
 	}
 	used := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
-	must(t, db.TouchCredential(ctx, key.Kind, key.ID, used))
-	must(t, db.TouchCredential(ctx, key.Kind, key.ID, used.Add(-time.Hour)))
-	must(t, db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialDisabled))
-	credentials, err := db.CredentialsOf(ctx, "alice")
+	must(t, db.People().TouchCredential(ctx, key.Kind, key.ID, used))
+	must(t, db.People().TouchCredential(ctx, key.Kind, key.ID, used.Add(-time.Hour)))
+	must(t, db.People().SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialDisabled))
+	credentials, err := db.People().CredentialsOf(ctx, "alice")
 	must(t, err)
 	if len(credentials) != 1 || credentials[0].Status != postern.CredentialDisabled ||
 		!credentials[0].LastUsed.Equal(used) || credentials[0].Label != "blue" {
 		t.Errorf("alice has %+v", credentials)
 	}
-	must(t, db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialRevoked))
-	if err := db.SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {
+	must(t, db.People().SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialRevoked))
+	if err := db.People().SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("bring a revoked key back: %v", err)
 	}
-	if err := db.PutCredential(ctx, key); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().PutCredential(ctx, key); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("put a revoked key again: %v", err)
 	}
-	if err := db.SetCredentialStatus(ctx, postern.HOTP, "none", postern.CredentialActive); postern.CodeOf(err) != postern.NotFound {
+	if err := db.People().SetCredentialStatus(ctx, postern.HOTP, "none", postern.CredentialActive); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("enable what is not there: %v", err)
 	}
 }
@@ -301,12 +301,12 @@ func generation(t *testing.T, open opener) {
 	last, err := b.Generation(ctx)
 	must(t, err)
 	for _, change := range []func() error{
-		func() error { return a.AddPerson(ctx, postern.Person{Name: "alice"}) },
+		func() error { return a.People().AddPerson(ctx, postern.Person{Name: "alice"}) },
 		func() error {
-			return a.PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x", Person: "alice"})
+			return a.People().PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x", Person: "alice"})
 		},
-		func() error { return a.SetCredentialStatus(ctx, postern.TOTP, "x", postern.CredentialRevoked) },
-		func() error { return a.SetPersonStatus(ctx, "alice", postern.PersonSuspended) },
+		func() error { return a.People().SetCredentialStatus(ctx, postern.TOTP, "x", postern.CredentialRevoked) },
+		func() error { return a.People().SetPersonStatus(ctx, "alice", postern.PersonSuspended) },
 	} {
 		must(t, change())
 		now, err := b.Generation(ctx)
@@ -346,7 +346,7 @@ func sealed(t *testing.T, open opener) {
 
 func rewrap(t *testing.T, open opener) {
 	old := open(t)
-	must(t, old.AddPerson(t.Context(), postern.Person{Name: "alice"}))
+	must(t, old.People().AddPerson(t.Context(), postern.Person{Name: "alice"}))
 	key := [32]byte{'n', 'e', 'w'}
 	renewed := func(c *store.Config) { c.Key, c.OldKeys = key, [][32]byte{storetest.Key} }
 	both := open(t, renewed)

@@ -130,28 +130,3 @@ func scanCredential(row scanner) (postern.Credential, error) {
 	c.Created, c.Expires, c.LastUsed = fromMicros(created), fromMicros(expires), fromMicros(used)
 	return c, err
 }
-
-// PutCredential is [Tx.PutCredential] in a transaction of its own.
-func (db *DB) PutCredential(ctx context.Context, c postern.Credential) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.PutCredential(ctx, c) })
-}
-
-// Credential is [Tx.Credential] in a transaction of its own.
-func (db *DB) Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (postern.Credential, error) { return tx.Credential(ctx, kind, id) })
-}
-
-// CredentialsOf is [Tx.CredentialsOf] in a transaction of its own.
-func (db *DB) CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]postern.Credential, error) { return tx.CredentialsOf(ctx, person) })
-}
-
-// SetCredentialStatus is [Tx.SetCredentialStatus] in a transaction of its own.
-func (db *DB) SetCredentialStatus(ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.SetCredentialStatus(ctx, kind, id, status) })
-}
-
-// TouchCredential is [Tx.TouchCredential] in a transaction of its own.
-func (db *DB) TouchCredential(ctx context.Context, kind postern.CredentialKind, id string, used time.Time) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.TouchCredential(ctx, kind, id, used) })
-}

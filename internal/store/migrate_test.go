@@ -68,7 +68,7 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 		if name == "marked" {
 			p.Groups = []string{postern.SignedUp}
 		}
-		must(t, db.AddPerson(t.Context(), p))
+		must(t, db.People().AddPerson(t.Context(), p))
 		added.Kind, added.Person = postern.EventPersonAdded, name
 		must(t, db.Append(t.Context(), added))
 	}
@@ -84,7 +84,7 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 	db, err = store.Open(t.Context(), c)
 	must(t, err)
 	defer db.Close()
-	people, err := db.People(t.Context())
+	people, err := db.People().All(t.Context())
 	must(t, err)
 	var marked []string
 	for _, p := range people {

@@ -22,9 +22,8 @@ const (
 )
 
 // OTP keeps keys, counters and clients of one-time passwords: it is the [otp.Keys] of
-// the validation service. Make one for each open database and share it: it gathers
-// codes that are accepted at the same time into one statement, and caches decrypted
-// keys. It is safe for concurrent use.
+// the validation service. It gathers codes that are accepted at the same time into
+// one statement, and caches decrypted keys. It is safe for concurrent use.
 type OTP struct {
 	db    *DB
 	batch otpBatch
@@ -45,8 +44,10 @@ type otpCached[T any] struct {
 	generation int64
 }
 
-// NewOTP returns the one-time passwords in db.
-func NewOTP(db *DB) *OTP {
+// OTP returns the one-time passwords in the database, the same each time.
+func (db *DB) OTP() *OTP { return db.otp }
+
+func newOTP(db *DB) *OTP {
 	o := &OTP{db: db}
 	o.batch.otp = o
 	o.forget(0)

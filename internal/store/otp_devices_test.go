@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
@@ -13,13 +12,13 @@ import (
 // have one.
 func TestADisabledFactorIsOne(t *testing.T) {
 	db := storetest.Open(t)
-	keys := store.NewOTP(db)
+	keys := db.OTP()
 	for _, name := range []string{"dan", "eve"} {
-		must(t, db.AddPerson(t.Context(), postern.Person{Name: name}))
+		must(t, db.People().AddPerson(t.Context(), postern.Person{Name: name}))
 	}
-	must(t, db.PutCredential(t.Context(), postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "dan"}))
+	must(t, db.People().PutCredential(t.Context(), postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "dan"}))
 	for _, status := range []postern.CredentialStatus{postern.CredentialActive, postern.CredentialDisabled, postern.CredentialRevoked} {
-		must(t, db.SetCredentialStatus(t.Context(), postern.YubiKey, "vvccccbdefgh", status))
+		must(t, db.People().SetCredentialStatus(t.Context(), postern.YubiKey, "vvccccbdefgh", status))
 		if n, err := keys.Factors(t.Context(), "dan"); err != nil || n != 1 {
 			t.Errorf("%s: %d factors, %v", status, n, err)
 		}

@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"slices"
 	"strings"
 
@@ -240,47 +238,4 @@ func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.
 		slices.Sort(p.Groups)
 	}
 	return people, nil
-}
-
-// AddPerson is [Tx.AddPerson] in a transaction of its own.
-func (db *DB) AddPerson(ctx context.Context, p postern.Person) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.AddPerson(ctx, p) })
-}
-
-// SetPersonStatus is [Tx.SetPersonStatus] in a transaction of its own.
-func (db *DB) SetPersonStatus(ctx context.Context, name string, status postern.PersonStatus) error {
-	return db.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
-}
-
-// Person is [Tx.Person] in a transaction of its own.
-func (db *DB) Person(ctx context.Context, name string) (postern.Person, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (postern.Person, error) { return tx.Person(ctx, name) })
-}
-
-// PersonByEmail is [Tx.PersonByEmail] in a transaction of its own.
-func (db *DB) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (postern.Person, error) { return tx.PersonByEmail(ctx, email) })
-}
-
-// People is [Tx.People] in a transaction of its own.
-func (db *DB) People(ctx context.Context) ([]postern.Person, error) {
-	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]postern.Person, error) { return tx.People(ctx) })
-}
-
-// readOne is [DB.Read] for a function with one result.
-func readOne[T any](ctx context.Context, db *DB, f func(ctx context.Context, tx *Tx) (T, error)) (T, error) {
-	var v T
-	err := db.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		v, err = f(ctx, tx)
-		return err
-	})
-	return v, err
-}
-
-// notFound turns the error of a query without a row into [postern.NotFound].
-func notFound(err error, format string, args ...any) error {
-	if errors.Is(err, sql.ErrNoRows) {
-		return postern.Errorf(postern.NotFound, format, args...)
-	}
-	return err
 }

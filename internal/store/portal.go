@@ -20,10 +20,10 @@ const (
 )
 
 // Portal keeps what the portal keeps: it is its Store and its People.
-type Portal struct{ *DB }
+type Portal struct{ People }
 
-// NewPortal returns the portal's part of db.
-func NewPortal(db *DB) Portal { return Portal{db} }
+// Portal returns the portal's part of the database.
+func (db *DB) Portal() Portal { return Portal{People{db}} }
 
 // logged runs f for an actor and appends an event in one transaction.
 func (s Portal) logged(ctx context.Context, by postern.Actor, e postern.Event, f func(ctx context.Context, tx *Tx) error) error {

@@ -12,9 +12,18 @@ import (
 // and a new one when its spool was lost.
 const maxAgents = 64
 
+var _ relay.Store = Relay{}
+
+// Relay keeps how far the events of other hosts have been written: it is the
+// [relay.Store].
+type Relay struct{ *DB }
+
+// Relay returns the relay's part of the database.
+func (db *DB) Relay() Relay { return Relay{db} }
+
 // Relay implements [relay.Store].
-func (db *DB) Relay(ctx context.Context, source, agent string, batch []relay.Numbered) (seq int64, err error) {
-	err = db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+func (s Relay) Relay(ctx context.Context, source, agent string, batch []relay.Numbered) (seq int64, err error) {
+	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		seq, err = relayed(ctx, tx, source, agent, batch)
 		return err
 	})

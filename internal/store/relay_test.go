@@ -26,7 +26,7 @@ func relayedOnce(t *testing.T, open opener) {
 			if i%2 == 1 {
 				db = b
 			}
-			if seq, err := db.Relay(t.Context(), "host:hv1", "agent", batch[:5+2*i]); err != nil || seq < int64(5+2*i) {
+			if seq, err := db.Relay().Relay(t.Context(), "host:hv1", "agent", batch[:5+2*i]); err != nil || seq < int64(5+2*i) {
 				t.Errorf("up to %d: %v", seq, err)
 			}
 		})
@@ -34,17 +34,17 @@ func relayedOnce(t *testing.T, open opener) {
 	wg.Wait()
 	late := relay.Numbered{Seq: 30, Event: postern.Event{Kind: postern.EventLibvirtCall, Object: "30"}}
 	for range 2 {
-		if seq, err := b.Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{batch[18], late}); err != nil || seq != 30 {
+		if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{batch[18], late}); err != nil || seq != 30 {
 			t.Errorf("up to %d: %v", seq, err)
 		}
 	}
 	// More agents of a source than are remembered, and the last of them again.
 	for i := range 100 {
-		if _, err := a.Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{Seq: 1, Event: postern.Event{Kind: postern.EventAgentStarted}}}); err != nil {
+		if _, err := a.Relay().Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{Seq: 1, Event: postern.Event{Kind: postern.EventAgentStarted}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if seq, err := b.Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{late}); err != nil || seq != 30 {
+	if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{late}); err != nil || seq != 30 {
 		t.Errorf("one source's agents make another's be forgotten: up to %d: %v", seq, err)
 	}
 	events, err := a.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventLibvirtCall})

@@ -70,6 +70,7 @@ type DB struct {
 	rows    sync.Map // query to *sql.Stmt on read: see row
 	seals   atomic.Pointer[sealer]
 	now     func() time.Time
+	otp     *OTP
 
 	queue  chan *request
 	closed chan struct{} // closed when Close begins
@@ -114,6 +115,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		closed: make(chan struct{}),
 		done:   make(chan struct{}),
 	}
+	db.otp = newOTP(db)
 	db.seals.Store(&seals)
 	if db.now == nil {
 		db.now = time.Now

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -170,4 +171,22 @@ func (db *DB) readOnce(ctx context.Context, f func(ctx context.Context, tx *Tx) 
 	}
 	defer tx.Rollback()
 	return f(ctx, &Tx{db: db, run: tx})
+}
+
+// readOne is [DB.Read] for a function with one result.
+func readOne[T any](ctx context.Context, db *DB, f func(ctx context.Context, tx *Tx) (T, error)) (T, error) {
+	var v T
+	err := db.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
+		v, err = f(ctx, tx)
+		return err
+	})
+	return v, err
+}
+
+// notFound turns the error of a query without a row into [postern.NotFound].
+func notFound(err error, format string, args ...any) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return postern.Errorf(postern.NotFound, format, args...)
+	}
+	return err
 }

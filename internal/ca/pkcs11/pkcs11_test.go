@@ -69,7 +69,7 @@ func newKeys(t *testing.T) *Keys {
 func newAuthority(t *testing.T, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
-	must(t, db.AddPerson(t.Context(), postern.Person{Name: "dan"}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan"}))
 	a, err := ca.Init(t.Context(), cfg, db.CA())
 	must(t, err)
 	return a, db

@@ -38,7 +38,7 @@ func NewSSH(t testing.TB, people ...string) *SSH {
 	s := &SSH{State: st, Tokens: map[string]*otp.SoftToken{}}
 	s.Map(t, server.Mappings)
 	for _, name := range people {
-		if err := st.Store.AddPerson(t.Context(), postern.Person{Name: name}); err != nil {
+		if err := st.Store.People().AddPerson(t.Context(), postern.Person{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		token := otp.NewSoftToken()

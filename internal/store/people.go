@@ -1,0 +1,81 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// People keeps people, their credentials, and the accounts by which hosts know them.
+// Each method is a transaction of its own; those of [Tx] do the same as part of another.
+type People struct{ *DB }
+
+// People returns the people in the database.
+func (db *DB) People() People { return People{db} }
+
+// AddPerson is [Tx.AddPerson] in a transaction of its own.
+func (s People) AddPerson(ctx context.Context, p postern.Person) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.AddPerson(ctx, p) })
+}
+
+// SetPersonStatus is [Tx.SetPersonStatus] in a transaction of its own.
+func (s People) SetPersonStatus(ctx context.Context, name string, status postern.PersonStatus) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
+}
+
+// Person is [Tx.Person] in a transaction of its own.
+func (s People) Person(ctx context.Context, name string) (postern.Person, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (postern.Person, error) {
+		return tx.Person(ctx, name)
+	})
+}
+
+// PersonByEmail is [Tx.PersonByEmail] in a transaction of its own.
+func (s People) PersonByEmail(ctx context.Context, email string) (postern.Person, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (postern.Person, error) {
+		return tx.PersonByEmail(ctx, email)
+	})
+}
+
+// All is [Tx.People] in a transaction of its own.
+func (s People) All(ctx context.Context) ([]postern.Person, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Person, error) { return tx.People(ctx) })
+}
+
+// PutCredential is [Tx.PutCredential] in a transaction of its own.
+func (s People) PutCredential(ctx context.Context, c postern.Credential) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.PutCredential(ctx, c) })
+}
+
+// Credential is [Tx.Credential] in a transaction of its own.
+func (s People) Credential(
+	ctx context.Context, kind postern.CredentialKind, id string,
+) (postern.Credential, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (postern.Credential, error) {
+		return tx.Credential(ctx, kind, id)
+	})
+}
+
+// CredentialsOf is [Tx.CredentialsOf] in a transaction of its own.
+func (s People) CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Credential, error) {
+		return tx.CredentialsOf(ctx, person)
+	})
+}
+
+// SetCredentialStatus is [Tx.SetCredentialStatus] in a transaction of its own.
+func (s People) SetCredentialStatus(
+	ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus,
+) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		return tx.SetCredentialStatus(ctx, kind, id, status)
+	})
+}
+
+// TouchCredential is [Tx.TouchCredential] in a transaction of its own.
+func (s People) TouchCredential(
+	ctx context.Context, kind postern.CredentialKind, id string, used time.Time,
+) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.TouchCredential(ctx, kind, id, used) })
+}
