@@ -38,7 +38,7 @@ func newAuthorizationRequest(r *http.Request, s *siteGuard) authorizationRequest
 	if r.TLS != nil && !s.Anyone() && !misdirected(r) {
 		q.tls = r.TLS
 	}
-	if s.Moving() || s.HasOpen() {
+	if s.Moving() || s.HasOpen() || s.reads {
 		q.request = newRequest(r, q.address)
 	}
 	return q
@@ -51,12 +51,13 @@ type decision struct {
 	status  *accountStatus
 	reason  gate.Reason
 	by      passedBy
+	at      time.Time
 }
 
 // decide says whether the guard lets the request pass, at a moment. A certificate
 // is looked at first, so that the application is told who comes.
 func (q *authorizationRequest) decide(ctx context.Context, l *live, now time.Time) decision {
-	f := decision{reason: gate.Closed}
+	f := decision{reason: gate.Closed, at: now}
 	if !q.site.Anyone() && q.passed != withoutOne {
 		f = q.decideCertificate(ctx, l, now)
 	}
@@ -75,7 +76,7 @@ func (q *authorizationRequest) decideCertificate(ctx context.Context, l *live, n
 		return decision{reason: gate.NoneShown}
 	}
 	s := q.site
-	f := decision{verdict: q.conn.verdict(q.tls.PeerCertificates, s.trust, l, now)}
+	f := decision{verdict: q.conn.verdict(q.tls.PeerCertificates, s.trust, l, now), at: now}
 	cert := f.verdict.cert
 	if cert == nil {
 		f.reason = f.verdict.reason

@@ -69,8 +69,8 @@ func (c *Checked) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	} else if reached != nil && (p != nil && !p.judgeAs(w, r, reached) || p == nil && coveredHere(w, reached)) {
 		return nil
 	}
-	if c.Proxy && p != nil && p.identity != nil {
-		p.identity.setHeaders(r.Header)
+	if c.Proxy && p != nil {
+		p.setHeaders(r.Header)
 	}
 	if p != nil && len(p.passed) > 0 {
 		defer p.watch(w, r).end()

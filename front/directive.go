@@ -28,11 +28,12 @@ func init() {
 type Require struct {
 	Paths []string `json:"paths"`
 	gate.Way
-	Or     []gate.Way `json:"or,omitempty"`    // further ways to pass
-	Trust  []string   `json:"trust,omitempty"` // PEM files; the word "postern" means Postern's own
-	CRLs   []string   `json:"crls,omitempty"`
-	Depth  int        `json:"depth,omitempty"`
-	Status int        `json:"status,omitempty"` // of a refusal where no certificate is asked for; 0 is 403
+	Or       []gate.Way `json:"or,omitempty"`    // further ways to pass
+	Trust    []string   `json:"trust,omitempty"` // PEM files; the word "postern" means Postern's own
+	CRLs     []string   `json:"crls,omitempty"`
+	Depth    int        `json:"depth,omitempty"`
+	HeaderUp []HeaderUp `json:"header_up,omitempty"`
+	Status   int        `json:"status,omitempty"` // of a refusal where no certificate is asked for; 0 is 403
 }
 
 // CaddyModule returns the Caddy module information.
@@ -82,6 +83,9 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	}
 	if err := r.config(nil).Validate(); err != nil {
 		return nil, h.WrapErr(err)
+	}
+	if len(r.HeaderUp) > 0 && !r.asks() {
+		return nil, h.Err("header_up is for a guard that asks for a certificate: there is nobody to tell of without one")
 	}
 	if r.Status != 0 && r.asks() {
 		return nil, h.Err("status is for a guard that asks for no certificate: who lacks one is told so with 403")
@@ -173,12 +177,17 @@ func parseRule(d *caddyfile.Dispenser, w *gate.Way) error {
 		return d.Err("a rule is one argument: put it between backquotes")
 	}
 	if _, err := gate.CompileRule(rule); err != nil {
-		mistake, ok := errors.AsType[*gate.RuleError](err)
-		if !ok {
-			return d.WrapErr(err)
-		}
-		return fmt.Errorf("%s:%d: %w", token.File, token.Line+mistake.Line-1, err)
+		return inFile(token, err)
 	}
 	w.Rules = append(w.Rules, rule)
 	return nil
+}
+
+// inFile adds the place in the file to a mistake in an expression.
+func inFile(token caddyfile.Token, err error) error {
+	line := token.Line
+	if mistake, ok := errors.AsType[*gate.RuleError](err); ok {
+		line += mistake.Line - 1
+	}
+	return fmt.Errorf("%s:%d: %w", token.File, line, err)
 }

@@ -28,6 +28,7 @@
 //		anyone                 # no certificate is needed, only the rest
 //		or { … }               # another way to pass by a certificate
 //		or anyone { … }        # another way to pass, without one
+//		header_up NAME `CEL`   # tells the application about who passed; may be repeated
 //		status N               # where no way asks for a certificate: the answer instead of 403
 //		trust  FILE…|postern   # trusted client CAs, instead of Postern's own
 //		crl    FILE…           # their revocation lists
@@ -101,6 +102,18 @@
 // the variables of Apache's mod_ssl, SSL_CLIENT_S_DN_Email and the rest. Any
 // other request carries none of them: whatever came along under such a name was taken
 // off, on every site.
+//
+// Other headers are set by header_up, each from an expression of the language of
+// rules over the verified certificate or the person:
+//
+//	require /account* {
+//		header_up X-SSL-Subject `cert.subject.dn`
+//	}
+//
+// A request that passed by a certificate carries them, and no client can send them.
+// A value is written as mod_ssl writes it, see [gate.Value.Text]; one that cannot be
+// evaluated is not sent. Names of headers that clients send, as Host or Cookie,
+// are refused.
 //
 // The placeholders {http.request.tls.client.*} are refused where a guard asks for
 // certificates: on public paths they are what a client shows, which nobody has

@@ -14,7 +14,9 @@ func init() { caddy.RegisterModule(Entry{}) }
 // Entry is the first handler of every server: it takes forged identities off
 // each request, guarded or not, its trailers included, and a dot off the end of
 // the host's name, so that the sites' names match it.
-type Entry struct{}
+type Entry struct {
+	Told []string `json:"told,omitempty"` // folded names of the headers by which guards tell something
+}
 
 // CaddyModule returns the Caddy module information.
 func (Entry) CaddyModule() caddy.ModuleInfo {
@@ -30,11 +32,11 @@ func (*Entry) Provision(ctx caddy.Context) error {
 }
 
 // ServeHTTP cleans the request.
-func (*Entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	strip(r.Header)
+func (e *Entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	e.strip(r.Header)
 	if r.Trailer != nil {
-		strip(r.Trailer)
-		r.Body = &bodyBeforeTrailers{r.Body, r.Trailer}
+		e.strip(r.Trailer)
+		r.Body = &bodyBeforeTrailers{r.Body, r.Trailer, e}
 	}
 	if strings.Contains(r.Host, ".") {
 		r.Host = withoutFinalDot(r.Host)
@@ -47,12 +49,13 @@ func (*Entry) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 type bodyBeforeTrailers struct {
 	io.ReadCloser
 	trailers http.Header
+	entry    *Entry
 }
 
 func (b *bodyBeforeTrailers) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
-		strip(b.trailers)
+		b.entry.strip(b.trailers)
 	}
 	return n, err
 }

@@ -40,9 +40,11 @@ type Guard struct {
 
 type siteGuard struct {
 	*gate.Guard
-	trust  *trust
-	name   string // its first path, for the timeline
-	closed int    // status of a refusal where no certificate is asked for
+	trust   *trust
+	name    string // its first path, for the timeline
+	closed  int    // status of a refusal where no certificate is asked for
+	headers []headerUp
+	reads   bool // whether a header reads more than the certificate and the person
 }
 
 // CaddyModule returns the Caddy module information.
@@ -69,7 +71,14 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 			sets[key] = t
 		}
 		g.byPath = g.byPath || compiled.ByPath()
-		g.guards = append(g.guards, siteGuard{Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden)})
+		headers, err := compileHeaders(r.HeaderUp)
+		if err != nil {
+			return err
+		}
+		g.guards = append(g.guards, siteGuard{
+			Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden), headers: headers,
+			reads: slices.ContainsFunc(headers, func(h headerUp) bool { return h.value.ReadsRequest() }),
+		})
 	}
 	g.warnOfUnknown(ctx)
 	g.named = g.Named
@@ -99,8 +108,9 @@ func httpsPort(ctx caddy.Context) int {
 // requestState is what a request's guard has decided so far.
 type requestState struct {
 	guard    *Guard
-	judged   reaches   // what was judged last, and let through
-	identity *identity // set once the request passed a guard
+	judged   reaches           // what was judged last, and let through
+	identity *identity         // set once the request passed a guard
+	told     map[string]string // by headers' names, "" for none
 	refused  bool
 	passed   []authorizationRequest // the guards that let the request through
 }
@@ -186,6 +196,7 @@ func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard
 		p.guard.note(&q, f.status.identity)
 	}
 	p.identity = f.status.identity
+	p.tell(&q, f)
 	if p.guard.named {
 		addFields(r, p.identity)
 	}

@@ -184,17 +184,22 @@ var forbiddenPrefixes = []string{
 }
 
 // strip removes what looks like an identity from a request that came from
-// outside, whatever its case and whichever of "-", "_" and "." stands between
+// a client, whatever its case and whichever of "-", "_" and "." stands between
 // the words.
-func strip(h http.Header) {
+func (e *Entry) strip(h http.Header) {
 	for name := range h {
-		if forged(name) {
+		if e.forged(name) {
 			delete(h, name)
 		}
 	}
 	if values := h["Connection"]; len(values) > 0 {
-		h["Connection"] = slices.DeleteFunc(values, namesIdentity)
+		h["Connection"] = slices.DeleteFunc(values, e.namesIdentity)
 	}
+}
+
+// forged reports whether only Postern sets a header of this name.
+func (e *Entry) forged(name string) bool {
+	return forged(name) || len(e.Told) > 0 && slices.Contains(e.Told, fold(name))
 }
 
 // pathPrefixes are the names under which some applications take another path
@@ -218,9 +223,9 @@ func stripPaths(h http.Header) {
 
 // namesIdentity reports whether a Connection header would make the next proxy
 // drop the identity that we set.
-func namesIdentity(value string) bool {
+func (e *Entry) namesIdentity(value string) bool {
 	for token := range strings.SplitSeq(value, ",") {
-		if forged(strings.TrimSpace(token)) {
+		if e.forged(strings.TrimSpace(token)) {
 			return true
 		}
 	}

@@ -56,14 +56,21 @@ func prepareHTTP(apps map[string]json.RawMessage) (names []string, err error) {
 	if err := json.Unmarshal(raw, &app); err != nil {
 		return nil, postern.Errorf(postern.Invalid, "configuration: http: %w", err)
 	}
+	entry := new(Entry)
 	for name, s := range app.Servers {
-		hosts, err := prepareServer(s, &app)
+		hosts, err := prepareServer(s, &app, entry)
 		if err != nil {
 			return nil, postern.Errorf(postern.Invalid, "server %s: %w", name, err)
 		}
 		if servesTLS(s, &app) {
 			names = append(names, hosts...)
 		}
+	}
+	slices.Sort(entry.Told)
+	entry.Told = slices.Compact(entry.Told)
+	handler := caddyconfig.JSONModuleObject(entry, "handler", "postern_entry", nil)
+	for _, s := range app.Servers {
+		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}}, s.Routes...)
 	}
 	apps["http"], err = json.Marshal(app)
 	return names, err
@@ -77,7 +84,9 @@ type guardedSite struct {
 	services bool
 }
 
-func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err error) {
+// prepareServer prepares one server but for its first handler, to which it adds
+// the headers by which the server's guards tell something.
+func prepareServer(s *caddyhttp.Server, app *caddyhttp.App, entry *Entry) (names []string, err error) {
 	var sites []guardedSite
 	for i := range s.Routes {
 		hosts, err := hostsOf(s.Routes[i])
@@ -104,6 +113,9 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{guardJSON(site.guard)}}}, routes...)
 		sites = append(sites, *site)
 	}
+	for _, site := range sites {
+		entry.Told = append(entry.Told, site.guard.told()...)
+	}
 	if len(sites) > 0 {
 		if err := prepareGuarded(s, app, sites, names); err != nil {
 			return nil, err
@@ -112,8 +124,6 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App) (names []string, err
 	if !servesTLS(s, app) && len(s.Protocols) == 0 {
 		s.Protocols = []string{"h1"} // the others need TLS
 	}
-	entry := caddyconfig.JSONModuleObject(Entry{}, "handler", "postern_entry", nil)
-	s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{entry}}}, s.Routes...)
 	return names, nil
 }
 
@@ -181,8 +191,9 @@ func refuseUnverified(s *caddyhttp.Server, sites []guardedSite, strict bool) err
 	}
 	if strings.Contains(string(raw), shown) {
 		return postern.Errorf(postern.Invalid, "{%s*} is the certificate as a client shows it, verified by nobody: anybody can make one", shown).
-			WithHint("the application behind a guard is told by the headers Client-Cert, Postern-Person, Postern-Email and " +
-				"Postern-Groups, or the variables SSL_CLIENT_*; in the configuration {http.auth.user.id} is who passed")
+			WithHint("header_up in the guard's block tells the application behind it what the verified certificate says, beside the " +
+				"headers Client-Cert, Postern-Person, Postern-Email and Postern-Groups, or the variables SSL_CLIENT_*; " +
+				"in the configuration {http.auth.user.id} is who passed")
 	}
 	return nil
 }

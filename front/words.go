@@ -108,6 +108,11 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) },
 	},
 	{
+		Word{"header_up", "NAME `CEL`", "Tells the application something about who passed by a certificate, in a header: an expression over cert, issuer, chain " +
+			"or person. The header is removed from what clients send, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseHeaderUp(d) },
+	},
+	{
 		Word{"status", "N", "Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403."},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) },
 	},

@@ -38,11 +38,14 @@
 //
 //	subject, issuer    names: c st l o ou cn title initials gn sn description
 //	                   uid email dc serial street postal_code, each the list of
-//	                   all values in the certificate's order, and dn (RFC 4514)
+//	                   all values in the certificate's order; dn (RFC 4514);
+//	                   oneline ("/C=DE/CN=Alice"), which a name with a slash in a
+//	                   value does not have
 //	san                email, dns, uri, ip: lists
 //	serial             lower-case hex without leading zeros
 //	version            1 to 3
 //	not_before, not_after
+//	pem                the certificate in PEM, on one line
 //	fingerprint, spki  SHA-256 of the certificate and of its public key, hex
 //	key_algorithm      "ECDSA", "RSA", "Ed25519"
 //	signature_algorithm "ECDSA-SHA256", …
@@ -50,7 +53,10 @@
 //	                   "clientAuth", or the OID
 //
 // and the member function extension(oid), the list of the text values of that
-// extension.
+// extension. Texts have lowerAscii() and upperAscii().
+//
+// The same expressions, of another type than bool, say what a header tells an
+// application; see [CompileValue].
 //
 // # Lists compared with one value
 //

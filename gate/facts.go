@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"strings"
 	"time"
@@ -146,13 +147,39 @@ func text(v asn1.RawValue) (string, bool) {
 	return "", false
 }
 
+// pem returns the certificate in PEM on one line.
+func (c *Certificate) pem() string {
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.X509.Raw})
+	return strings.TrimSpace(strings.ReplaceAll(string(text), "\n", " "))
+}
+
 // Name is a distinguished name with every value of every attribute, in order.
 type Name struct {
 	DN         string // RFC 4514, most specific first, as Apache and OpenSSL write it
 	attributes []attribute
 }
 
-type attribute struct{ kind, value string }
+type attribute struct{ kind, short, value string }
+
+// oneline writes the name as X509_NAME_oneline(3) of OpenSSL does, and fails if a
+// value has a slash in it: there it could pass for another name.
+func (n *Name) oneline() (string, error) {
+	var b strings.Builder
+	for _, a := range n.attributes {
+		if strings.Contains(a.value, "/") {
+			return "", fmt.Errorf("%s has a slash in it", a.short)
+		}
+		b.WriteString("/" + a.short + "=")
+		for _, c := range []byte(a.value) {
+			if c < ' ' || c > '~' {
+				fmt.Fprintf(&b, `\x%02X`, c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+	}
+	return b.String(), nil
+}
 
 // The attribute types that have a name here, and the names that RFC 4514 and
 // OpenSSL print.
@@ -214,7 +241,7 @@ func readAttribute(ava pkix.AttributeTypeAndValue) (attribute, string) {
 	if !isText {
 		value = fmt.Sprintf("#%v", ava.Value)
 	}
-	return attribute{t.field, value}, t.short + "=" + escapeDN(value)
+	return attribute{t.field, t.short, value}, t.short + "=" + escapeDN(value)
 }
 
 // escapeDN escapes a value as RFC 4514 section 2.4 asks, so that no value can

@@ -80,8 +80,10 @@ var variableDocs = map[string]string{
 }
 
 var functionDocs = map[string]Term{
-	"within":    {Doc: "whether an address is in a network, or in one of several", Uses: []string{`address.within("192.0.2.0/24")`, `address.within(["192.0.2.0/24", "2001:db8::/32"])`}},
-	"extension": {Doc: "the text values of the extension with that OID", Uses: []string{`cert.extension("1.2.3.4").exists(v, v == "staff")`}},
+	"within":     {Doc: "whether an address is in a network, or in one of several", Uses: []string{`address.within("192.0.2.0/24")`, `address.within(["192.0.2.0/24", "2001:db8::/32"])`}},
+	"lowerAscii": {Doc: "the text with the letters A to Z in lower case", Uses: []string{`cert.subject.cn.lowerAscii() == "alice"`}},
+	"upperAscii": {Doc: "the text with the letters a to z in upper case", Uses: []string{`cert.serial.upperAscii() == "2A"`}},
+	"extension":  {Doc: "the text values of the extension with that OID", Uses: []string{`cert.extension("1.2.3.4").exists(v, v == "staff")`}},
 }
 
 var fieldDocs = map[string]string{
@@ -93,6 +95,7 @@ var fieldDocs = map[string]string{
 	"postern.Certificate.version":             "1 to 3",
 	"postern.Certificate.not_before":          "from when it is valid",
 	"postern.Certificate.not_after":           "until when it is valid",
+	"postern.Certificate.pem":                 "the certificate in PEM on one line, with a space where a line ends, as Apache tells it in a header",
 	"postern.Certificate.fingerprint":         "SHA-256 of the certificate, hex",
 	"postern.Certificate.spki":                "SHA-256 of the public key (SubjectPublicKeyInfo), hex",
 	"postern.Certificate.key_algorithm":       `"ECDSA", "RSA" or "Ed25519"`,
@@ -101,6 +104,7 @@ var fieldDocs = map[string]string{
 	"postern.Certificate.ext_key_usage":       `RFC 5280's names, as "clientAuth", or the OID`,
 	"postern.Name":                            "A distinguished name. An attribute is the list of all its values, in the certificate's order.",
 	"postern.Name.dn":                         "the whole name, as RFC 4514 writes it",
+	"postern.Name.oneline":                    "the whole name as /C=DE/O=Example/CN=Alice, which OpenSSL once wrote; none if a value has a slash in it",
 	"postern.Name.c":                          "country",
 	"postern.Name.st":                         "state or province",
 	"postern.Name.l":                          "locality",

@@ -46,6 +46,30 @@ func (e *RuleError) Error() string {
 // CompileRule compiles a rule; see the package comment for what it may say. The
 // error is a *RuleError with the place of the first mistake.
 func CompileRule(source string) (*Rule, error) {
+	c, err := compile(source)
+	if err != nil {
+		return nil, err
+	}
+	if c.checked.OutputType() != cel.BoolType {
+		return nil, &RuleError{1, 1, fmt.Sprintf("a rule is true or false, and this is a %s", c.checked.OutputType())}
+	}
+	return &Rule{
+		source:    source,
+		program:   c.program,
+		moving:    c.reads("request", "time", "address"),
+		certified: c.reads("cert", "issuer", "chain", "person"),
+	}, nil
+}
+
+// compiled is an expression with its program.
+type compiled struct {
+	native  *ast.AST // as parsed, with lists compared singly
+	checked *cel.Ast
+	program cel.Program
+}
+
+// compile compiles an expression, whatever its type, and bounds its cost.
+func compile(source string) (*compiled, error) {
 	env, err := ruleEnv()
 	if err != nil {
 		return nil, err
@@ -63,27 +87,22 @@ func CompileRule(source string) (*Rule, error) {
 	if err := firstIssue(issues); err != nil {
 		return nil, err
 	}
-	if checked.OutputType() != cel.BoolType {
-		return nil, &RuleError{1, 1, fmt.Sprintf("a rule is true or false, and this is a %s", checked.OutputType())}
-	}
 	estimate, err := env.EstimateCost(checked, estimator{})
 	if err != nil {
 		return nil, &RuleError{1, 1, err.Error()}
 	}
 	if estimate.Max > maxRuleCost {
-		return nil, &RuleError{1, 1, "the rule could take too long: fewer loops inside loops, please"}
+		return nil, &RuleError{1, 1, "the rule could take too long: use fewer loops inside loops"}
 	}
 	program, err := env.Program(checked, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxRuleCost))
 	if err != nil {
 		return nil, &RuleError{1, 1, err.Error()}
 	}
-	return &Rule{
-		source:    source,
-		program:   program,
-		moving:    reads(native, "request", "time", "address"),
-		certified: reads(native, "cert", "issuer", "chain", "person"),
-	}, nil
+	return &compiled{native: native, checked: checked, program: program}, nil
 }
+
+// reads reports whether the expression reads one of the variables.
+func (c *compiled) reads(variables ...string) bool { return reads(c.native, variables...) }
 
 func firstIssue(issues *cel.Issues) error {
 	if issues == nil || len(issues.Errors()) == 0 {
@@ -217,7 +236,7 @@ func manyValued(e ast.Expr) bool {
 	switch e.Kind() {
 	case ast.SelectKind:
 		s := e.AsSelect()
-		if s.IsTestOnly() || s.FieldName() == "dn" || s.Operand().Kind() != ast.SelectKind {
+		if s.IsTestOnly() || s.FieldName() == "dn" || s.FieldName() == "oneline" || s.Operand().Kind() != ast.SelectKind {
 			return false
 		}
 		switch of := s.Operand().AsSelect().FieldName(); of {
@@ -334,6 +353,8 @@ func (estimator) EstimateCallCost(function, _ string, _ *cost.AstNode, _ []cost.
 	switch function {
 	case one, "within", "extension":
 		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 1, Max: maxValues}}
+	case "lowerAscii", "upperAscii":
+		return &cost.CallEstimate{CostEstimate: cost.Estimate{Min: 1, Max: maxText / 10}}
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ var (
 	requestType = cel.ObjectType("postern.Request")
 	tlsType     = cel.ObjectType("postern.TLS")
 	textsType   = cel.ListType(cel.StringType)
+	textsNative = reflect.TypeFor[[]string]()
 )
 
 // ruleEnv is the environment that every rule is compiled in.
@@ -48,6 +49,8 @@ var ruleEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Function("within",
 			cel.MemberOverload("string_within_string", []*cel.Type{cel.StringType, cel.StringType}, cel.BoolType, cel.BinaryBinding(within)),
 			cel.MemberOverload("string_within_list", []*cel.Type{cel.StringType, textsType}, cel.BoolType, cel.BinaryBinding(withinAny))),
+		cel.Function("lowerAscii", cel.MemberOverload("string_lower_ascii", []*cel.Type{cel.StringType}, cel.StringType, cel.UnaryBinding(lowerText))),
+		cel.Function("upperAscii", cel.MemberOverload("string_upper_ascii", []*cel.Type{cel.StringType}, cel.StringType, cel.UnaryBinding(upperText))),
 		cel.Function("extension",
 			cel.MemberOverload("certificate_extension", []*cel.Type{certType, cel.StringType}, textsType, cel.BinaryBinding(extension))),
 	)
@@ -59,6 +62,20 @@ func extension(cert, oid ref.Val) ref.Val {
 		return types.NoSuchOverloadErr()
 	}
 	return types.NewStringList(types.DefaultTypeAdapter, c.Extension(string(oid.(types.String))))
+}
+
+func lowerText(s ref.Val) ref.Val { return types.String(mapASCII(s, 'A', 'Z')) }
+func upperText(s ref.Val) ref.Val { return types.String(mapASCII(s, 'a', 'z')) }
+
+// mapASCII turns the letters between two into those of the other case, and leaves
+// alone what is not ASCII.
+func mapASCII(s ref.Val, from, to rune) string {
+	return strings.Map(func(r rune) rune {
+		if from <= r && r <= to {
+			return r ^ 0x20
+		}
+		return r
+	}, string(s.(types.String)))
 }
 
 // ruleTypes tells CEL the fields of our types, and reads them.
@@ -164,6 +181,24 @@ func field[T any](typ *types.Type, get func(*T) any) *types.FieldType {
 	}
 }
 
+// checkedField makes a text field that some values do not have: reading it of
+// those fails.
+func checkedField[T any](get func(*T) (string, error)) *types.FieldType {
+	return &types.FieldType{
+		Type:  cel.StringType,
+		IsSet: func(target any) bool { v, ok := target.(*T); return ok && hasText(get(v)) },
+		GetFrom: func(target any) (any, error) {
+			v, ok := target.(*T)
+			if !ok {
+				return nil, fmt.Errorf("not a %T", v)
+			}
+			return get(v)
+		},
+	}
+}
+
+func hasText(s string, err error) bool { return err == nil && s != "" }
+
 func empty(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -216,6 +251,7 @@ func certificateFields() map[string]*types.FieldType {
 		"version":             field(cel.IntType, func(c *Certificate) any { return int64(c.Version) }),
 		"not_before":          field(cel.TimestampType, func(c *Certificate) any { return c.NotBefore }),
 		"not_after":           field(cel.TimestampType, func(c *Certificate) any { return c.NotAfter }),
+		"pem":                 field(cel.StringType, func(c *Certificate) any { return c.pem() }),
 		"fingerprint":         field(cel.StringType, func(c *Certificate) any { return c.Fingerprint }),
 		"spki":                field(cel.StringType, func(c *Certificate) any { return c.SPKI }),
 		"key_algorithm":       field(cel.StringType, func(c *Certificate) any { return c.KeyAlgorithm }),
@@ -227,7 +263,8 @@ func certificateFields() map[string]*types.FieldType {
 
 func nameFields() map[string]*types.FieldType {
 	fields := map[string]*types.FieldType{
-		"dn": field(cel.StringType, func(n *Name) any { return n.DN }),
+		"dn":      field(cel.StringType, func(n *Name) any { return n.DN }),
+		"oneline": checkedField((*Name).oneline),
 	}
 	for _, t := range attributeTypes {
 		fields[t.field] = field(textsType, func(n *Name) any { return n.Values(t.field) })
