@@ -101,7 +101,8 @@ func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof is of an entry that the checkpoint does not have")
 	}
 	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, p.Index, tlog.RecordHash([]byte(p.Entry))); err != nil {
-		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its entry")
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its entry").
+			WithHint("one of the two was changed: ask for the proof again")
 	}
 	e, err := Decode([]byte(p.Entry))
 	if err != nil {

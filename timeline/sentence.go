@@ -82,6 +82,9 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 	if t.who == "" {
 		kind, _ := postern.EventKindOf(e.Kind)
 		t.who = cmp.Or(kind.Doer, "somebody")
+		if account := e.Details["user"]; account != "" {
+			t.who = "the account " + account
+		}
 		if e.Details["profile"] == "server" {
 			t.who = "a server"
 		}

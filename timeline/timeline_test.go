@@ -114,6 +114,7 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK}, "bob was issued the certificate."},
 		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "the server could not load the configuration Caddyfile: line 3."},
 		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
+		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Details: map[string]string{"procedure": "domainCreate", "user": "root"}}, "the account root ran domainCreate on vm3."},
 		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
 		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
 		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root was restored from a backup, and 3 keys were disabled."},

@@ -154,7 +154,7 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 	if o.json {
 		return terminal.JSON(a.out, e)
 	}
-	fmt.Fprintf(a.out, "ok: line %d of %s, of %d lines when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
+	fmt.Fprintf(a.out, "ok: entry %d of %s, of %d entries when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
 	return nil
 }
 
