@@ -61,6 +61,16 @@ type host struct {
 	root *shell
 	you  *shell // alice's
 	more map[string]*shell
+	// hosts are others on the same network.
+	hosts map[string]*host
+}
+
+// command runs a program of the test's own side.
+func command(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(posterntest.Need(t, name), args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
 }
 
 // fresh runs inside the namespaces. $1 is the host's directory, $2 postern, $3 pam_postern.
@@ -69,10 +79,9 @@ cd "$1"
 ip link set lo up
 over() { mkdir -p "$1/up$2" "$1/work$2"; mount -t overlay -o "lowerdir=$2,upperdir=$1/up$2,workdir=$1/work$2" overlay "$2"; }
 mount -t tmpfs -o mode=755 tmpfs "$1/t"
-for d in /etc /usr/local/bin /usr/lib/$(uname -m)-linux-gnu/security; do over "$1/t" $d; done
+for d in /etc /var/lib /usr/local/bin /usr/lib/$(uname -m)-linux-gnu/security; do over "$1/t" $d; done
 for d in /run /home /srv /mnt /root /var/log; do mount -t tmpfs -o mode=755 tmpfs $d; done
-mkdir -p /var/lib/postern /run/sshd /run/lock /run/php /run/postern /srv/www
-mount -t tmpfs -o mode=700 tmpfs /var/lib/postern
+mkdir -p /run/sshd /run/lock /run/php /run/postern /srv/www
 touch /usr/local/bin/postern && mount --bind "$2" /usr/local/bin/postern
 cp "$3" /usr/lib/$(uname -m)-linux-gnu/security/pam_postern.so
 mkdir -p dev/pts dev/shm
@@ -87,7 +96,8 @@ echo "127.0.0.1 localhost $(hostname)" >/etc/hosts
 useradd -m -s /bin/bash alice
 su alice -s /bin/sh -c 'mkdir -m 700 ~/.ssh && ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/id_ed25519 && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys'
 echo ready
-exec sleep infinity
+sleep infinity &
+wait $! # and whatever else ends here, as the first process has to
 `
 
 // newHost starts a host, which ends with the test.
@@ -97,7 +107,7 @@ func newHost(t testing.TB) *host {
 	for _, p := range []string{"unshare", "nsenter", "ip", "setpriv", "useradd"} {
 		posterntest.Need(t, p)
 	}
-	h := &host{t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}}
+	h := &host{t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}, hosts: map[string]*host{}}
 	if err := errors.Join(os.Mkdir(filepath.Join(h.dir, "t"), 0o755), os.Mkdir(filepath.Join(h.dir, "dev"), 0o755)); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 // The blocks of a tutorial are run. A console block holds commands, each after a
 // prompt ("# " as root, "$ " as the person), and below each what it prints; "…"
 // stands for any text in a line, and alone in its line for any lines. A block
-// with file=PATH is written to that file. Comments say what a reader sees from
+// with file=PATH is written to that file; host=NAME is on another host. Comments say what a reader sees from
 // the text:
 //
 //	<!-- terminal: NAME -->   the command goes on, in a terminal of that name
@@ -25,6 +25,7 @@ type block struct {
 	line     int
 	language string
 	file     string
+	host     string // "" is the first
 	terminal string
 	exit     int
 	text     string
@@ -71,6 +72,8 @@ func parse(page, text string) ([]block, error) {
 		for _, word := range strings.Fields(info) {
 			if path, ok := strings.CutPrefix(word, "file="); ok {
 				next.file = path
+			} else if name, ok := strings.CutPrefix(word, "host="); ok {
+				next.host = name
 			} else {
 				next.language = word
 			}

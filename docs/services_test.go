@@ -1,12 +1,18 @@
 package docs_test
 
-import "github.com/postern-project/postern/internal/posterntest"
+import (
+	"fmt"
+
+	"github.com/postern-project/postern/internal/posterntest"
+)
 
 // services are what Debian starts when its package is installed, by the tutorial
 // that needs it.
 var services = map[string][]func(*host){
 	"close-wordpress":     {phpFPM},
 	"two-factors-for-ssh": {sshServer},
+	"who-destroyed-vm3":   {sshServer, libvirtd},
+	"a-second-host":       {secondHost},
 }
 
 // must runs a command as root, which has to succeed.
@@ -30,4 +36,32 @@ func sshServer(h *host) {
 	h.must("cp /usr/share/openssh/sshd_config /etc/ssh/sshd_config && rm -f /etc/ssh/sshd_config.d/*")
 	h.must("ssh-keygen -A >/dev/null && echo 'alice ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice && chmod 440 /etc/sudoers.d/alice")
 	h.must(posterntest.Need(h.t, "sshd"))
+}
+
+// libvirtd runs libvirtd with its QEMU driver where its packages expect it.
+func libvirtd(h *host) {
+	h.t.Helper()
+	l := posterntest.StartLibvirtdInside(h.t, h.pid)
+	h.t.Cleanup(l.Stop)
+	h.must("mkdir -p /run/libvirt && mount --bind " + l.Dir + "/run /run/libvirt && usermod -aG libvirt alice")
+}
+
+// secondHost adds the host hv1, which runs libvirt, to the server's network, as
+// 192.0.2.2 beside the server's 192.0.2.1. Both see what is in /mnt.
+func secondHost(h *host) {
+	hv := newHost(h.t)
+	libvirtd(hv)
+	h.hosts["hv1"] = hv
+	shared := posterntest.OpenDir(h.t)
+	for _, x := range []*host{h, hv} {
+		x.must("mount --bind " + shared + " /mnt && chmod 755 /mnt")
+	}
+	outside := func(args ...string) {
+		command(h.t, "nsenter", append([]string{"-t", fmt.Sprint(h.pid), "-n", "--"}, args...)...)
+	}
+	outside("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1", "netns", fmt.Sprint(hv.pid))
+	h.must("ip addr add 192.0.2.1/24 dev eth0 && ip link set eth0 up")
+	hv.must("ip link set eth1 name eth0 && ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && hostname hv1")
+	h.must("echo 192.0.2.2 hv1.example.internal hv1 >>/etc/hosts; echo 192.0.2.1 id.example.internal >>/etc/hosts")
+	hv.must("echo 192.0.2.1 id.example.internal >>/etc/hosts; echo 192.0.2.2 hv1.example.internal hv1 >>/etc/hosts")
 }

@@ -24,10 +24,16 @@ func TestTutorials(t *testing.T) {
 			for _, start := range services[name] {
 				start(h)
 			}
+			for _, before := range begins[name] {
+				h.followPage(before)
+			}
 			h.followPage(page)
 		})
 	}
 }
+
+// begins are the tutorials that another one goes on from.
+var begins = map[string][]string{"who-destroyed-vm3": {"tutorials/two-factors-for-ssh.md"}}
 
 func (h *host) followPage(page string) {
 	h.t.Helper()
@@ -40,6 +46,14 @@ func (h *host) followPage(page string) {
 
 // follow does what a block says.
 func (h *host) follow(b block) error {
+	if b.host != "" {
+		other := h.hosts[b.host]
+		if other == nil {
+			return fmt.Errorf("%s:%d: there is no host %s", b.page, b.line, b.host)
+		}
+		b.host = ""
+		return other.follow(b)
+	}
 	switch {
 	case b.file != "":
 		return h.write(b)

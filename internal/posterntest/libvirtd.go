@@ -33,6 +33,7 @@ type Libvirtd struct {
 	Port    int
 	TLSPort int
 	Env     []string // more of the daemon's environment, from the next Start on
+	inside  int      // the process in whose namespaces the daemon runs, or 0
 	cmd     *exec.Cmd
 	bus     *exec.Cmd
 	done    chan struct{}
@@ -71,12 +72,25 @@ func StopLibvirtd() {
 // test process traces, which would see this one's clients.
 func StartLibvirtd(t testing.TB) *Libvirtd {
 	t.Helper()
+	return startLibvirtd(t, 0)
+}
+
+// StartLibvirtdInside starts a daemon in the mount, UTS, network and PID
+// namespaces of a process, which knows the accounts of /etc/passwd there. The
+// daemon and its virtual machines end with that PID namespace.
+func StartLibvirtdInside(t testing.TB, pid int) *Libvirtd {
+	t.Helper()
+	return startLibvirtd(t, pid)
+}
+
+func startLibvirtd(t testing.TB, inside int) *Libvirtd {
+	t.Helper()
 	NeedRoot(t)
-	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "qemu-system-x86_64"} {
+	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "nsenter", "qemu-system-x86_64"} {
 		Need(t, program)
 	}
 	release := TraceAlone(t)
-	l, err := RunLibvirtd(FreePort(t), FreePort(t))
+	l, err := runLibvirtd(FreePort(t), FreePort(t), inside)
 	if err != nil {
 		release()
 		t.Fatal(err)
@@ -86,12 +100,14 @@ func StartLibvirtd(t testing.TB) *Libvirtd {
 }
 
 // RunLibvirtd starts a daemon outside a test, on these ports.
-func RunLibvirtd(port, tlsPort int) (*Libvirtd, error) {
+func RunLibvirtd(port, tlsPort int) (*Libvirtd, error) { return runLibvirtd(port, tlsPort, 0) }
+
+func runLibvirtd(port, tlsPort, inside int) (*Libvirtd, error) {
 	dir, err := os.MkdirTemp("", "postern-libvirtd-")
 	if err != nil {
 		return nil, err
 	}
-	l := &Libvirtd{Dir: dir, Port: port, TLSPort: tlsPort}
+	l := &Libvirtd{Dir: dir, Port: port, TLSPort: tlsPort, inside: inside}
 	if err := errors.Join(l.prepare(), l.Start()); err != nil {
 		l.Stop()
 		return nil, err
@@ -177,7 +193,14 @@ func (l *Libvirtd) prepare() error {
 		"conf/vm1.xml":       l.DomainXML("vm1"),
 	}
 	// It knows the first account of a test host, see Host, as one of its own.
-	for file, line := range map[string]string{"passwd": "postern-test:x:20000:20000::/:/bin/sh\n", "group": "postern-test:x:20000:\n"} {
+	accounts := map[string]string{"passwd": "postern-test:x:20000:20000::/:/bin/sh\n", "group": "postern-test:x:20000:\n"}
+	if l.inside != 0 {
+		accounts = nil
+		if err := os.CopyFS(l.cache(), os.DirFS(cacheDir())); err != nil {
+			return err
+		}
+	}
+	for file, line := range accounts {
 		own, err := os.ReadFile("/etc/" + file)
 		if err != nil {
 			return err
@@ -199,6 +222,14 @@ func cacheDir() string {
 		dir = os.TempDir()
 	}
 	return filepath.Join(dir, "postern-test-libvirt")
+}
+
+// cache is where the daemon finds that: a copy, where the first is out of sight.
+func (l *Libvirtd) cache() string {
+	if l.inside != 0 {
+		return filepath.Join(l.Dir, "cache")
+	}
+	return cacheDir()
 }
 
 // alone is this process's hold on the lock of TraceAlone.
@@ -256,14 +287,18 @@ func (l *Libvirtd) Start() error {
 		return err
 	}
 	defer log.Close()
-	l.cmd = exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c", `
+	args := []string{"unshare", "-m", "--propagation", "private", "sh", "-c", `
 		mkdir -p /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt
 		mount --bind "$D/etc" /etc/libvirt && mount --bind "$D/run" /run/libvirt &&
 		mount --bind "$D/lib" /var/lib/libvirt && mount --bind "$CACHE" /var/cache/libvirt &&
-		mount --bind "$D/log" /var/log/libvirt && mount --bind "$D/conf/passwd" /etc/passwd &&
-		mount --bind "$D/conf/group" /etc/group || exit 1
-		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`)
-	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+cacheDir(), "DAEMON="+daemon,
+		mount --bind "$D/log" /var/log/libvirt || exit 1
+		[ ! -e "$D/conf/passwd" ] || { mount --bind "$D/conf/passwd" /etc/passwd && mount --bind "$D/conf/group" /etc/group; } || exit 1
+		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`}
+	if l.inside != 0 {
+		args = append([]string{"nsenter", "-t", strconv.Itoa(l.inside), "-m", "-u", "-n", "-p", "--"}, args...)
+	}
+	l.cmd = exec.Command(args[0], args[1:]...)
+	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+l.cache(), "DAEMON="+daemon,
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))
 	l.cmd.Env = append(l.cmd.Env, l.Env...)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
@@ -331,27 +366,33 @@ func (l *Libvirtd) Kill() {
 	if l.cmd == nil || l.cmd.Process == nil {
 		return
 	}
-	_ = l.cmd.Process.Kill()
+	l.signal(syscall.SIGKILL)
 	<-l.done
+}
+
+// signal signals the daemon. Inside a PID namespace it is a child of nsenter, in
+// its process group.
+func (l *Libvirtd) signal(sig syscall.Signal) {
+	target := l.PID
+	if l.inside != 0 {
+		target = -l.PID
+	}
+	_ = syscall.Kill(target, sig)
 }
 
 // Stop stops the daemon, its virtual machines and its bus, and removes its
 // files.
 func (l *Libvirtd) Stop() {
 	if l.cmd != nil && l.cmd.Process != nil {
-		_ = l.cmd.Process.Signal(syscall.SIGTERM)
+		l.signal(syscall.SIGTERM)
 		select {
 		case <-l.done:
 		case <-time.After(10 * time.Second):
 			l.Kill()
 		}
 	}
-	pids, _ := filepath.Glob(filepath.Join(l.Dir, "run/qemu/*.pid"))
-	for _, file := range pids {
-		b, _ := os.ReadFile(file)
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && isQEMU(pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
+	if l.inside == 0 {
+		l.killMachines()
 	}
 	if l.bus != nil && l.bus.Process != nil {
 		_ = l.bus.Process.Kill()
@@ -361,6 +402,17 @@ func (l *Libvirtd) Stop() {
 	if l.release != nil {
 		l.release()
 		l.release = nil
+	}
+}
+
+// killMachines ends the virtual machines, which outlive the daemon.
+func (l *Libvirtd) killMachines() {
+	pids, _ := filepath.Glob(filepath.Join(l.Dir, "run/qemu/*.pid"))
+	for _, file := range pids {
+		b, _ := os.ReadFile(file)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && isQEMU(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
 	}
 }
 
