@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"errors"
@@ -450,42 +449,4 @@ func (s ACME) RemoveOrders(ctx context.Context, before time.Time) error {
 		_, err := tx.Exec(ctx, `DELETE FROM acme_orders WHERE expires < $1 AND serial = ''`, micros(before))
 		return err
 	})
-}
-
-// NonceKey implements [acme.Store].
-func (s ACME) NonceKey(ctx context.Context) ([32]byte, error) {
-	var key [32]byte
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		var sealed []byte
-		err := tx.QueryRow(ctx, `SELECT sealed FROM keys WHERE name = $1`, acmeNonceKey).Scan(&sealed)
-		if errors.Is(err, sql.ErrNoRows) {
-			var fresh [32]byte
-			rand.Read(fresh[:])
-			if sealed, err = s.Seal(purposeKey, acmeNonceKey, fresh[:]); err != nil {
-				return err
-			}
-			_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3)`, acmeNonceKey, sealed, micros(s.Now()))
-		}
-		if err != nil {
-			return err
-		}
-		plain, err := s.Unseal(purposeKey, acmeNonceKey, sealed)
-		copy(key[:], plain)
-		return err
-	})
-	return key, err
-}
-
-// acmeNonceKey is the key of ACME nonces among the keys.
-const acmeNonceKey = "acme.nonce"
-
-// UseNonce implements [acme.Store].
-func (s ACME) UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error) {
-	var fresh bool
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (nonce, expires) VALUES ($1, $2) ON CONFLICT DO NOTHING`, nonce, micros(expires))
-		fresh = n == 1
-		return err
-	})
-	return fresh, err
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -44,6 +42,7 @@ func (s Portal) AddPerson(ctx context.Context, by postern.Actor, p postern.Perso
 // Check sees the person before and after, in the transaction; its error undoes
 // the change.
 func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
+
 	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event, mail func(old postern.Person, what string) *portal.Message,
 ) (what string, err error) {
 	err = s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
@@ -131,62 +130,6 @@ func (s Portal) PortalSetting(ctx context.Context, name string) (string, error) 
 	})
 }
 
-// PutLink stores a link, queues its message and appends its event.
-func (s Portal) PutLink(ctx context.Context, by postern.Actor, f portal.Fresh) error {
-	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error { return tx.putLink(ctx, f) })
-}
-
-func (tx *Tx) putLink(ctx context.Context, f portal.Fresh) error {
-	if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
-		f.Hash[:], string(f.Purpose), f.Person, f.Email, f.Detail, micros(f.Created), micros(f.Expires)); err != nil {
-		return err
-	}
-	if err := tx.queue(ctx, f.Message); err != nil {
-		return err
-	}
-	return tx.Append(ctx, f.Event)
-}
-
-// Link returns a link, used or not.
-func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Link, error) {
-		l := portal.Link{Hash: hash}
-		var created, expires, used int64
-		err := tx.QueryRow(ctx, `SELECT purpose, person, email, detail, created, expires, used, serial FROM portal_links WHERE hash = $1`, hash[:]).
-			Scan(&l.Purpose, &l.Person, &l.Email, &l.Detail, &created, &expires, &used, &l.Serial)
-		l.Created, l.Expires, l.Used = fromMicros(created), fromMicros(expires), fromMicros(used)
-		return l, notFound(err, "there is no such link")
-	})
-}
-
-// AnswerLink spends a link, stores the proof, if there is one, and appends the
-// event.
-func (s Portal) AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
-		if err := tx.useLink(ctx, hash, "", now); err != nil || p == nil {
-			return err
-		}
-		return tx.putProof(ctx, *p)
-	})
-}
-
-// useLink marks a link used, for a certificate if it has a serial number, or
-// fails with [portal.ErrLink] if it was used, or has expired.
-func (tx *Tx) useLink(ctx context.Context, hash [32]byte, serial string, now time.Time) error {
-	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1, serial = $3 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:], serial)
-	if err == nil && n == 0 {
-		return portal.ErrLink
-	}
-	return err
-}
-
-// dropLinks makes a person's unused links void: all, or those that were sent to
-// an address.
-func (tx *Tx) dropLinks(ctx context.Context, person, email string) error {
-	_, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND ($2 = '' OR email = $2)`, person, email)
-	return err
-}
-
 // changed runs one statement for an actor and reports whether it changed a row.
 func (s Portal) changed(ctx context.Context, by postern.Actor, query string, args ...any) (bool, error) {
 	var n int64
@@ -195,120 +138,6 @@ func (s Portal) changed(ctx context.Context, by postern.Actor, query string, arg
 		return err
 	})
 	return n > 0, err
-}
-
-// PutMessage queues a message.
-func (s Portal) PutMessage(ctx context.Context, m portal.Message) error {
-	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.putMessage(ctx, m) })
-}
-
-// queue queues a message, if there is one.
-func (tx *Tx) queue(ctx context.Context, m *portal.Message) error {
-	if m == nil {
-		return nil
-	}
-	return tx.putMessage(ctx, *m)
-}
-
-func (tx *Tx) putMessage(ctx context.Context, m portal.Message) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	sealed, err := tx.db.Seal(purposePortalMail, m.ID, b)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO portal_mail (id, sealed, due, tries) VALUES ($1, $2, 0, 0)`, m.ID, sealed)
-	return err
-}
-
-// DueMessages leases messages that are due.
-func (s Portal) DueMessages(ctx context.Context, now time.Time, n int, lease time.Duration) ([]portal.Message, error) {
-	var due []portal.Message
-	idle, err := s.noneDue(ctx, now)
-	if err != nil || idle {
-		return nil, err
-	}
-	err = s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		if due, err = tx.dueMessages(ctx, now, n); err != nil {
-			return err
-		}
-		for _, m := range due {
-			if _, err := tx.Exec(ctx, `UPDATE portal_mail SET due = $1 WHERE id = $2`, micros(now.Add(lease)), m.ID); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return due, err
-}
-
-func (s Portal) noneDue(ctx context.Context, now time.Time) (bool, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (bool, error) {
-		var n int64
-		err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_mail WHERE due <= $1`, micros(now)).Scan(&n)
-		return n == 0, err
-	})
-}
-
-func (tx *Tx) dueMessages(ctx context.Context, now time.Time, n int) ([]portal.Message, error) {
-	rows, err := tx.Query(ctx, `SELECT id, sealed, tries FROM portal_mail WHERE due <= $1 ORDER BY due, id LIMIT $2`, micros(now), n)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var due []portal.Message
-	for rows.Next() {
-		var id string
-		var sealed []byte
-		var tries int
-		if err := rows.Scan(&id, &sealed, &tries); err != nil {
-			return nil, err
-		}
-		b, err := tx.db.Unseal(purposePortalMail, id, sealed)
-		if err != nil {
-			return nil, err
-		}
-		var m portal.Message
-		if err := json.Unmarshal(b, &m); err != nil {
-			return nil, err
-		}
-		m.ID, m.Tries = id, tries
-		due = append(due, m)
-	}
-	return due, rows.Err()
-}
-
-// DropMessage forgets a message.
-func (s Portal) DropMessage(ctx context.Context, id string) error {
-	_, err := s.changed(ctx, postern.Actor{}, `DELETE FROM portal_mail WHERE id = $1`, id)
-	return err
-}
-
-// RetryMessage makes a message due again later.
-func (s Portal) RetryMessage(ctx context.Context, id string, due time.Time) error {
-	_, err := s.changed(ctx, postern.Actor{}, `UPDATE portal_mail SET due = $1, tries = tries + 1 WHERE id = $2`, micros(due), id)
-	return err
-}
-
-// RemindOnce queues a reminder, unless one as late or later was queued before.
-func (s Portal) RemindOnce(ctx context.Context, serial string, before time.Duration, m portal.Message) (bool, error) {
-	queued := false
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		var n int64
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_reminders WHERE serial = $1 AND before <= $2`, serial, int64(before)).Scan(&n); err != nil {
-			return err
-		}
-		if queued = n == 0; !queued {
-			return nil
-		}
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_reminders (serial, before, sent) VALUES ($1, $2, $3)`, serial, int64(before), micros(s.Now())); err != nil {
-			return err
-		}
-		return tx.putMessage(ctx, m)
-	})
-	return queued && err == nil, err
 }
 
 // Count adds one to the count of key in the window that contains now.
@@ -345,86 +174,6 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 	})
 }
 
-// PutRecoveryCodes replaces all codes of a person.
-func (s Portal) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.putCodes(ctx, person, codes, now) })
-}
-
-func (tx *Tx) putCodes(ctx context.Context, person string, codes []portal.RecoveryCode, now time.Time) error {
-	if _, err := tx.dropCodes(ctx, person); err != nil {
-		return err
-	}
-	for _, c := range codes {
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_codes (id, person, hash) VALUES ($1, $2, $3)`, c.ID, person, c.Hash[:]); err != nil {
-			return err
-		}
-		if err := tx.PutCredential(ctx, postern.Credential{Kind: postern.RecoveryCode, ID: c.ID, Person: person, Created: now}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropCodes makes a person's recovery codes void, and returns how many there were.
-func (tx *Tx) dropCodes(ctx context.Context, person string) (int64, error) {
-	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = 'recovery' AND person = $1`, person); err != nil {
-		return 0, err
-	}
-	return tx.Exec(ctx, `DELETE FROM portal_codes WHERE person = $1`, person)
-}
-
-// RecoveryCodes returns how many codes a person has left.
-func (s Portal) RecoveryCodes(ctx context.Context, person string) (int, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (int, error) {
-		var n int
-		err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_codes WHERE person = $1`, person).Scan(&n)
-		return n, err
-	})
-}
-
-// Proof returns, and if need be begins, a person's standing with a name.
-func (s Portal) Proof(ctx context.Context, person, name, value string) (portal.Proof, error) {
-	p, err := s.proof(ctx, person, name)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return p, err
-	}
-	if _, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_proofs (person, name, value, method, proved, asked) VALUES ($1, $2, $3, '', 0, 0)
-		ON CONFLICT (person, name) DO NOTHING`, person, name, value); err != nil {
-		return p, err
-	}
-	return s.proof(ctx, person, name)
-}
-
-func (s Portal) proof(ctx context.Context, person, name string) (portal.Proof, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Proof, error) {
-		return scanProof(tx.QueryRow(ctx, `SELECT person, name, value, method, proved, asked FROM portal_proofs WHERE person = $1 AND name = $2`, person, name))
-	})
-}
-
-func scanProof(row scanner) (portal.Proof, error) {
-	var p portal.Proof
-	var proved, asked int64
-	err := row.Scan(&p.Person, &p.Name, &p.Value, &p.Method, &proved, &asked)
-	p.Proved, p.Asked = fromMicros(proved), fromMicros(asked)
-	return p, err
-}
-
-// PutProof changes how and when a name was proved, and whether it was asked for.
-func (s Portal) PutProof(ctx context.Context, by postern.Actor, p portal.Proof, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.putProof(ctx, p) })
-}
-
-func (tx *Tx) putProof(ctx context.Context, p portal.Proof) error {
-	_, err := tx.Exec(ctx, `UPDATE portal_proofs SET method = $1, proved = $2, asked = $3 WHERE person = $4 AND name = $5`,
-		string(p.Method), micros(p.Proved), micros(p.Asked), p.Person, p.Name)
-	return err
-}
-
-// AskedProofs returns the names that wait for an administrator, oldest first.
-func (s Portal) AskedProofs(ctx context.Context) ([]portal.Proof, error) {
-	return readRows(ctx, s.DB, scanProof, `SELECT person, name, value, method, proved, asked FROM portal_proofs WHERE asked <> 0 ORDER BY asked, person, name`)
-}
-
 // readRows is a query of many rows in a transaction of its own.
 func readRows[T any](ctx context.Context, db *DB, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
 	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]T, error) {
@@ -442,81 +191,5 @@ func readRows[T any](ctx context.Context, db *DB, scan func(scanner) (T, error),
 			all = append(all, v)
 		}
 		return all, rows.Err()
-	})
-}
-
-const orderColumns = `id, person, names, csr, created, expires, serial`
-
-// PutOrder opens an order.
-func (s Portal) PutOrder(ctx context.Context, by postern.Actor, o portal.Order) error {
-	csr := o.CSR
-	if csr == nil {
-		csr = []byte{}
-	}
-	_, err := s.changed(ctx, by, `INSERT INTO portal_orders (`+orderColumns+`) VALUES ($1, $2, $3, $4, $5, $6, '')`,
-		o.ID, o.Person, strings.Join(o.Names, "\n"), csr, micros(o.Created), micros(o.Expires))
-	return err
-}
-
-func scanOrder(row scanner) (portal.Order, error) {
-	var o portal.Order
-	var names string
-	var created, expires int64
-	err := row.Scan(&o.ID, &o.Person, &names, &o.CSR, &created, &expires, &o.Serial)
-	o.Names, o.Created, o.Expires = strings.Split(names, "\n"), fromMicros(created), fromMicros(expires)
-	return o, err
-}
-
-// Order returns one order.
-func (s Portal) Order(ctx context.Context, id string) (portal.Order, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Order, error) {
-		o, err := scanOrder(tx.QueryRow(ctx, `SELECT `+orderColumns+` FROM portal_orders WHERE id = $1`, id))
-		return o, notFound(err, "there is no such order")
-	})
-}
-
-// OrdersOf returns a person's open orders, newest first.
-func (s Portal) OrdersOf(ctx context.Context, person string, now time.Time) ([]portal.Order, error) {
-	return readRows(ctx, s.DB, scanOrder, `SELECT `+orderColumns+` FROM portal_orders
-		WHERE person = $1 AND serial = '' AND expires > $2 ORDER BY created DESC, id`, person, micros(now))
-}
-
-// DropOrder forgets an order.
-func (s Portal) DropOrder(ctx context.Context, by postern.Actor, id string) error {
-	_, err := s.changed(ctx, by, `DELETE FROM portal_orders WHERE id = $1`, id)
-	return err
-}
-
-// Allowed returns the administrators' list of names.
-func (s Portal) Allowed(ctx context.Context) ([]portal.Allowed, error) {
-	return readRows(ctx, s.DB, func(row scanner) (portal.Allowed, error) {
-		var a portal.Allowed
-		var created int64
-		err := row.Scan(&a.Pattern, &a.Person, &a.By, &created)
-		a.Created = fromMicros(created)
-		return a, err
-	}, `SELECT pattern, person, added, created FROM portal_allowed ORDER BY pattern, person`)
-}
-
-// PutAllowed adds to the list, and takes the names that it covers off the wishes.
-func (s Portal) PutAllowed(ctx context.Context, by postern.Actor, a portal.Allowed, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_allowed (pattern, person, added, created) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (pattern, person) DO NOTHING`, a.Pattern, a.Person, a.By, micros(a.Created)); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE portal_proofs SET asked = 0 WHERE name = $1 AND ($2 = '' OR person = $2)`, a.Pattern, a.Person)
-		return err
-	})
-}
-
-// DropAllowed takes from the list.
-func (s Portal) DropAllowed(ctx context.Context, by postern.Actor, pattern, person string, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `DELETE FROM portal_allowed WHERE pattern = $1 AND person = $2`, pattern, person)
-		if err == nil && n == 0 {
-			err = postern.Errorf(postern.NotFound, "These names are not on the list.")
-		}
-		return err
 	})
 }
