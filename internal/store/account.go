@@ -70,7 +70,8 @@ func (s People) AddAccount(ctx context.Context, a postern.Account) error {
 		if a.AnyCase {
 			anyCase = 1
 		}
-		n, err := tx.Exec(ctx, `INSERT INTO accounts (name, host, person, any_case) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+		n, err := tx.Exec(ctx, `INSERT INTO accounts (name, host, person, any_case) VALUES ($1, $2, $3, $4)
+			ON CONFLICT DO NOTHING`,
 			a.Name, a.Host, a.Person, anyCase)
 		if err != nil {
 			return err
@@ -86,7 +87,8 @@ func (s People) AddAccount(ctx context.Context, a postern.Account) error {
 func (s People) RemoveAccount(ctx context.Context, name, host string) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		a := postern.Account{Name: name, Host: strings.ToLower(host)}
-		err := tx.QueryRow(ctx, `DELETE FROM accounts WHERE name = $1 AND host = $2 RETURNING person`, a.Name, a.Host).Scan(&a.Person)
+		err := tx.QueryRow(ctx, `DELETE FROM accounts WHERE name = $1 AND host = $2
+			RETURNING person`, a.Name, a.Host).Scan(&a.Person)
 		if errors.Is(err, sql.ErrNoRows) {
 			return postern.Errorf(postern.NotFound, "no account %q", name)
 		}

@@ -28,16 +28,18 @@ const purposeACMEKey = "acme.external"
 // An account comes with the standing of its person, and then with what a query
 // asks for besides.
 const (
-	acmeAccountColumns = `SELECT a.id, a.thumbprint, a.public_key, a.contact, a.status, a.person, COALESCE(p.status, ''), a.binding, a.created`
-	acmeAccountTables  = ` FROM acme_accounts a LEFT JOIN people p ON p.name = a.person `
-	acmeAccount        = acmeAccountColumns + acmeAccountTables
+	acmeAccountColumns = `SELECT a.id, a.thumbprint, a.public_key, a.contact, a.status, a.person,
+		COALESCE(p.status, ''), a.binding, a.created`
+	acmeAccountTables = ` FROM acme_accounts a LEFT JOIN people p ON p.name = a.person `
+	acmeAccount       = acmeAccountColumns + acmeAccountTables
 )
 
 func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 	var a acme.Account
 	var contact string
 	var created int64
-	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.PersonStatus, (*[]byte)(&a.Binding), &created}, more...)...)
+	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.PersonStatus,
+		(*[]byte)(&a.Binding), &created}, more...)...)
 	if contact != "" {
 		a.Contact = strings.Split(contact, " ")
 	}
@@ -46,7 +48,9 @@ func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 }
 
 // AddAccount implements [acme.Store].
-func (s ACME) AddAccount(ctx context.Context, a acme.Account, externalKey string, event postern.Event) (kept acme.Account, added bool, err error) {
+func (s ACME) AddAccount(
+	ctx context.Context, a acme.Account, externalKey string, event postern.Event,
+) (kept acme.Account, added bool, err error) {
 	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		old, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.thumbprint = $1`, a.Thumbprint))
 		if err == nil {
@@ -62,9 +66,11 @@ func (s ACME) AddAccount(ctx context.Context, a acme.Account, externalKey string
 				return err
 			}
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO acme_accounts (id, thumbprint, public_key, contact, status, person, binding, created)
+		_, err = tx.Exec(ctx, `INSERT INTO acme_accounts (id, thumbprint, public_key, contact, status, person,
+			binding, created)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-			a.ID, a.Thumbprint, a.Key, strings.Join(a.Contact, " "), a.Status, kept.Person, []byte(a.Binding), micros(a.Created))
+			a.ID, a.Thumbprint, a.Key, strings.Join(a.Contact, " "), a.Status, kept.Person, []byte(a.Binding),
+			micros(a.Created))
 		if err != nil {
 			return err
 		}
@@ -80,14 +86,16 @@ func (s ACME) AddAccount(ctx context.Context, a acme.Account, externalKey string
 func (tx *Tx) useACMEKey(ctx context.Context, key, account string) (string, error) {
 	var person, used string
 	var disabled int64
-	err := tx.QueryRow(ctx, `SELECT person, account, disabled FROM acme_external_keys WHERE id = $1`, key).Scan(&person, &used, &disabled)
+	err := tx.QueryRow(ctx, `SELECT person, account, disabled FROM acme_external_keys
+		WHERE id = $1`, key).Scan(&person, &used, &disabled)
 	switch {
 	case errors.Is(err, sql.ErrNoRows), err == nil && disabled != 0:
 		return "", postern.Errorf(postern.Denied, "the external account key is not good (any more)")
 	case err != nil:
 		return "", err
 	case used != "":
-		return "", postern.Errorf(postern.Denied, "the external account key has bound an account already: make another in the portal")
+		return "", postern.Errorf(postern.Denied,
+			"the external account key has bound an account already: make another in the portal")
 	}
 	p, err := tx.Person(ctx, person)
 	if err != nil {
@@ -142,7 +150,9 @@ func (s ACME) AccountByKey(ctx context.Context, thumbprint string) (acme.Account
 }
 
 // UpdateAccount implements [acme.Store].
-func (s ACME) UpdateAccount(ctx context.Context, id string, change func(*acme.Account) error, events ...postern.Event) (acme.Account, error) {
+func (s ACME) UpdateAccount(
+	ctx context.Context, id string, change func(*acme.Account) error, events ...postern.Event,
+) (acme.Account, error) {
 	var out acme.Account
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		a, err := scanACMEAccount(tx.QueryRow(ctx, acmeAccount+`WHERE a.id = $1`, id))
@@ -152,7 +162,8 @@ func (s ACME) UpdateAccount(ctx context.Context, id string, change func(*acme.Ac
 		if err := change(&a); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE acme_accounts SET thumbprint = $1, public_key = $2, contact = $3, status = $4 WHERE id = $5`,
+		if _, err := tx.Exec(ctx, `UPDATE acme_accounts
+			SET thumbprint = $1, public_key = $2, contact = $3, status = $4 WHERE id = $5`,
 			a.Thumbprint, a.Key, strings.Join(a.Contact, " "), a.Status, id); err != nil {
 			return err
 		}
@@ -185,7 +196,8 @@ func (s ACME) AddExternalKey(ctx context.Context, by postern.Actor, k acme.Exter
 		if !p.Active() {
 			return postern.Errorf(postern.Denied, "%s is %s", p.Name, p.Status)
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO acme_external_keys (id, person, label, sealed, account, disabled, created)
+		if _, err := tx.Exec(ctx, `INSERT INTO acme_external_keys (id, person, label, sealed, account, disabled,
+			created)
 			VALUES ($1, $2, $3, $4, '', 0, $5)`, k.ID, k.Person, k.Label, sealed, micros(k.Created)); err != nil {
 			return err
 		}
@@ -198,7 +210,8 @@ func (s ACME) ExternalKey(ctx context.Context, id string) (acme.ExternalKey, err
 	k := acme.ExternalKey{ID: id}
 	var sealed []byte
 	var disabled, created int64
-	err := s.read.QueryRowContext(ctx, `SELECT person, label, sealed, account, disabled, created FROM acme_external_keys WHERE id = $1`, id).
+	err := s.read.QueryRowContext(ctx, `SELECT person, label, sealed, account, disabled, created
+		FROM acme_external_keys WHERE id = $1`, id).
 		Scan(&k.Person, &k.Label, &sealed, &k.Account, &disabled, &created)
 	if err != nil {
 		return k, s.wrap(notFound(err, "there is no such external account key"), "read an external account key")
@@ -211,7 +224,8 @@ func (s ACME) ExternalKey(ctx context.Context, id string) (acme.ExternalKey, err
 // ExternalKeys implements [acme.Store].
 func (s ACME) ExternalKeys(ctx context.Context, person string) ([]acme.ExternalKey, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]acme.ExternalKey, error) {
-		rows, err := tx.Query(ctx, `SELECT id, person, label, account, disabled, created FROM acme_external_keys WHERE person = $1 ORDER BY created DESC, id`, person)
+		rows, err := tx.Query(ctx, `SELECT id, person, label, account, disabled, created FROM acme_external_keys
+			WHERE person = $1 ORDER BY created DESC, id`, person)
 		if err != nil {
 			return nil, err
 		}
@@ -241,10 +255,13 @@ func (s ACME) EnableExternalKey(ctx context.Context, by postern.Actor, person, i
 	return s.setExternalKey(ctx, by, person, id, true, event)
 }
 
-func (s ACME) setExternalKey(ctx context.Context, by postern.Actor, person, id string, enabled bool, event postern.Event) error {
+func (s ACME) setExternalKey(
+	ctx context.Context, by postern.Actor, person, id string, enabled bool, event postern.Event,
+) error {
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		var account string
-		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2 RETURNING account`, id, person, flag(!enabled)).Scan(&account)
+		err := tx.QueryRow(ctx, `UPDATE acme_external_keys SET disabled = $3 WHERE id = $1 AND person = $2
+			RETURNING account`, id, person, flag(!enabled)).Scan(&account)
 		if err != nil {
 			return notFound(err, "there is no such external account key")
 		}
@@ -252,7 +269,8 @@ func (s ACME) setExternalKey(ctx context.Context, by postern.Actor, person, id s
 		if enabled {
 			from, to = to, from
 		}
-		if _, err := tx.Exec(ctx, `UPDATE acme_accounts SET status = $1 WHERE id = $2 AND status = $3`, to, account, from); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE acme_accounts SET status = $1
+			WHERE id = $2 AND status = $3`, to, account, from); err != nil {
 			return err
 		}
 		return tx.Append(ctx, event)
@@ -267,7 +285,8 @@ func (s ACME) AddOrder(ctx context.Context, o acme.Order, limit int) error {
 	}
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var open int
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE account = $1 AND serial = '' AND expires > $2 AND status IN ('pending', 'ready')`,
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders
+			WHERE account = $1 AND serial = '' AND expires > $2 AND status IN ('pending', 'ready')`,
 			o.Account, micros(o.Created)).Scan(&open); err != nil {
 			return err
 		}
@@ -279,8 +298,10 @@ func (s ACME) AddOrder(ctx context.Context, o acme.Order, limit int) error {
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO acme_orders (id, account, status, processing, serial, replaces, created, expires, document)
-			VALUES ($1, $2, $3, 0, '', $4, $5, $6, $7)`, o.ID, o.Account, o.Status, o.Replaces, micros(o.Created), micros(o.Expires), document)
+		_, err := tx.Exec(ctx, `INSERT INTO acme_orders (id, account, status, processing, serial, replaces, created,
+			expires, document)
+			VALUES ($1, $2, $3, 0, '', $4, $5, $6, $7)`, o.ID, o.Account, o.Status, o.Replaces, micros(o.Created),
+			micros(o.Expires), document)
 		return err
 	})
 }
@@ -289,7 +310,8 @@ func (s ACME) AddOrder(ctx context.Context, o acme.Order, limit int) error {
 // place of the one that o is to replace.
 func (tx *Tx) replaceableACME(ctx context.Context, o acme.Order) error {
 	var replaced int
-	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders WHERE replaces = $1 AND serial <> '' AND id <> $2`, o.Replaces, o.ID).Scan(&replaced); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM acme_orders
+		WHERE replaces = $1 AND serial <> '' AND id <> $2`, o.Replaces, o.ID).Scan(&replaced); err != nil {
 		return err
 	}
 	if replaced > 0 {
@@ -309,12 +331,15 @@ func scanACMEOrder(scan func(...any) error) (acme.Order, error) {
 
 // OrderBySerial implements [acme.Store].
 func (s ACME) OrderBySerial(ctx context.Context, serial string) (acme.Order, error) {
-	o, err := scanACMEOrder(s.row(ctx, `SELECT document FROM acme_orders WHERE serial = $1 || '' AND serial <> ''`, serial).Scan)
+	o, err := scanACMEOrder(s.row(ctx, `SELECT document FROM acme_orders
+		WHERE serial = $1 || '' AND serial <> ''`, serial).Scan)
 	return o, s.wrap(err, "read an order")
 }
 
 // ChangeOrder implements [acme.Store].
-func (s ACME) ChangeOrder(ctx context.Context, id string, change func(*acme.Order) error, events ...postern.Event) (acme.Order, error) {
+func (s ACME) ChangeOrder(
+	ctx context.Context, id string, change func(*acme.Order) error, events ...postern.Event,
+) (acme.Order, error) {
 	var out acme.Order
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
 		if out, err = tx.changeACMEOrder(ctx, id, change); err != nil {
@@ -342,14 +367,17 @@ func (tx *Tx) changeACMEOrder(ctx context.Context, id string, change func(*acme.
 	if err != nil {
 		return o, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE acme_orders SET status = $1, processing = $2, serial = $3, document = $4 WHERE id = $5`,
+	_, err = tx.Exec(ctx, `UPDATE acme_orders SET status = $1, processing = $2, serial = $3, document = $4
+		WHERE id = $5`,
 		o.Status, flag(o.Processing()), o.Serial, document, id)
 	return o, err
 }
 
 // FinishOrder records a certificate, its event and the end of its order in one
 // transaction.
-func (s ACME) FinishOrder(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, f acme.Finish) (acme.Order, error) {
+func (s ACME) FinishOrder(
+	ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, f acme.Finish,
+) (acme.Order, error) {
 	var out acme.Order
 	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
 		var finished postern.Event
@@ -376,13 +404,15 @@ func (s ACME) Orders(ctx context.Context, account, after string, limit int) ([]s
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]string, error) {
 		before, last := int64(1<<62), ""
 		if after != "" {
-			err := tx.QueryRow(ctx, `SELECT created FROM acme_orders WHERE id = $1 AND account = $2`, after, account).Scan(&before)
+			err := tx.QueryRow(ctx, `SELECT created FROM acme_orders
+				WHERE id = $1 AND account = $2`, after, account).Scan(&before)
 			if err != nil {
 				return nil, notFound(err, "there is no such order")
 			}
 			last = after
 		}
-		rows, err := tx.Query(ctx, `SELECT id FROM acme_orders WHERE account = $1 AND (created < $2 OR created = $2 AND id > $3)
+		rows, err := tx.Query(ctx, `SELECT id FROM acme_orders
+			WHERE account = $1 AND (created < $2 OR created = $2 AND id > $3)
 			ORDER BY created DESC, id LIMIT $4`, account, before, last, limit)
 		if err != nil {
 			return nil, err

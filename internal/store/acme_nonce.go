@@ -20,7 +20,8 @@ func (s ACME) NonceKey(ctx context.Context) ([32]byte, error) {
 			if sealed, err = s.Seal(purposeKey, acmeNonceKey, fresh[:]); err != nil {
 				return err
 			}
-			_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3)`, acmeNonceKey, sealed, micros(s.Now()))
+			_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created)
+				VALUES ($1, $2, '', $3)`, acmeNonceKey, sealed, micros(s.Now()))
 		}
 		if err != nil {
 			return err
@@ -39,7 +40,8 @@ const acmeNonceKey = "acme.nonce"
 func (s ACME) UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error) {
 	var fresh bool
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (nonce, expires) VALUES ($1, $2) ON CONFLICT DO NOTHING`, nonce, micros(expires))
+		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (nonce, expires) VALUES ($1, $2)
+			ON CONFLICT DO NOTHING`, nonce, micros(expires))
 		fresh = n == 1
 		return err
 	})

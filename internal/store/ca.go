@@ -28,7 +28,9 @@ func (s CA) Person(ctx context.Context, name string) (postern.Person, error) {
 const purposeCAKey = "ca.key"
 
 // AddIssuers implements [ca.Store].
-func (s CA) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events ...postern.Event) error {
+func (s CA) AddIssuers(
+	ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events ...postern.Event,
+) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var position int64
 		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(position), 0) FROM ca_issuers`).Scan(&position); err != nil {
@@ -36,7 +38,8 @@ func (s CA) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Cert
 		}
 		for _, i := range issuers {
 			position++
-			n, err := tx.Exec(ctx, `INSERT INTO ca_issuers (id, role, certificate, public_key, sealed_key, key_uri, created, position, revision)
+			n, err := tx.Exec(ctx, `INSERT INTO ca_issuers (id, role, certificate, public_key, sealed_key, key_uri,
+				created, position, revision)
 				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0) ON CONFLICT DO NOTHING`,
 				i.ID, string(i.Role), i.Certificate, i.PublicKey, i.Key, i.KeyURI, micros(i.Created), position)
 			if err != nil {
@@ -63,7 +66,8 @@ func (s CA) AddIssuers(ctx context.Context, issuers []ca.Issuer, certs []ca.Cert
 // Issuers implements [ca.Store].
 func (s CA) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.Issuer, error) {
-		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked FROM ca_issuers ORDER BY position`)
+		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked
+			FROM ca_issuers ORDER BY position`)
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +76,8 @@ func (s CA) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 		for rows.Next() {
 			var i ca.Issuer
 			var created, revoked int64
-			if err := rows.Scan(&i.ID, &i.Role, &i.Certificate, &i.PublicKey, &i.Key, &i.KeyURI, &created, &revoked); err != nil {
+			if err := rows.Scan(&i.ID, &i.Role, &i.Certificate, &i.PublicKey, &i.Key, &i.KeyURI, &created,
+				&revoked); err != nil {
 				return nil, err
 			}
 			i.Created, i.Revoked = fromMicros(created), fromMicros(revoked)
@@ -112,7 +117,8 @@ func (s CA) CASetting(ctx context.Context, name string) (string, error) {
 // SetCASetting implements [ca.Store].
 func (s CA) SetCASetting(ctx context.Context, name, value string) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO ca_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+		_, err := tx.Exec(ctx, `INSERT INTO ca_settings (name, value) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 		if err != nil {
 			return err
 		}
@@ -150,9 +156,11 @@ func (tx *Tx) addHeld(ctx context.Context, c postern.Credential) error {
 	return tx.PutCredential(ctx, c)
 }
 
-const certificateColumns = `serial, issuer, profile, person, label, subject, names, public_key, der, not_before, not_after, issued, renews, revoked, reason`
+const certificateColumns = `serial, issuer, profile, person, label, subject, names, public_key, der, not_before,
+	not_after, issued, renews, revoked, reason`
 
-const insertCertificate = `INSERT INTO ca_certificates (` + certificateColumns + `) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0`
+const insertCertificate = `INSERT INTO ca_certificates (` + certificateColumns + `)
+	SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0`
 
 func certificateValues(c ca.Certificate) []any {
 	return []any{
@@ -171,7 +179,8 @@ func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 		return err
 	}
 	var compromised, revoked bool
-	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_certificates WHERE public_key = $1 AND reason = 1), EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0)`,
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_certificates
+		WHERE public_key = $1 AND reason = 1), EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0)`,
 		c.Key, c.Issuer).Scan(&compromised, &revoked)
 	switch {
 	case err != nil:
@@ -189,15 +198,18 @@ func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 func (tx *Tx) addHolder(ctx context.Context, c ca.Certificate) error {
 	var others int
 	// A comparison with a parameter would have SQLite plan the query again each time.
-	err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT person) FROM ca_certificates WHERE public_key = $1 AND profile = 'client'`, c.Key).Scan(&others)
+	err := tx.QueryRow(ctx, `SELECT COUNT(DISTINCT person) FROM ca_certificates
+		WHERE public_key = $1 AND profile = 'client'`, c.Key).Scan(&others)
 	switch {
 	case err != nil:
 		return err
 	case others > 1:
-		return postern.Errorf(postern.Denied, "the key is in another person's certificate").WithHint("make a key of your own")
+		return postern.Errorf(postern.Denied, "the key is in another person's certificate").
+			WithHint("make a key of your own")
 	}
 	return tx.addHeld(ctx, postern.Credential{
-		Kind: postern.X509Certificate, ID: c.Serial, Person: c.Person, Label: c.Label, Created: c.Issued, Expires: c.NotAfter,
+		Kind: postern.X509Certificate, ID: c.Serial, Person: c.Person, Label: c.Label, Created: c.Issued,
+		Expires: c.NotAfter,
 	})
 }
 
@@ -223,9 +235,11 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 
 // Certificate implements [ca.Store].
 func (s CA) Certificate(ctx context.Context, serial string) (ca.Certificate, error) {
-	c, err := scanCertificate(s.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates WHERE serial = $1`, serial))
+	c, err := scanCertificate(s.row(ctx, `SELECT `+certificateColumns+` FROM ca_certificates
+		WHERE serial = $1`, serial))
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).WithHint("list the certificates to see their serial numbers")
+		return c, postern.Errorf(postern.NotFound, "no certificate %s was issued here", serial).
+			WithHint("list the certificates to see their serial numbers")
 	}
 	return c, s.wrap(err, "read a certificate")
 }
@@ -283,7 +297,8 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 	if f.After != "" {
 		add("(issued, serial) < (SELECT issued, serial FROM ca_certificates WHERE serial = %s)", f.After)
 	}
-	query = `SELECT ` + certificateColumns + ` FROM ca_certificates WHERE ` + strings.Join(where, " AND ") + ` ORDER BY issued DESC, serial DESC`
+	query = `SELECT ` + certificateColumns + ` FROM ca_certificates
+		WHERE ` + strings.Join(where, " AND ") + ` ORDER BY issued DESC, serial DESC`
 	if f.Limit > 0 {
 		query += fmt.Sprintf(" LIMIT %d", f.Limit)
 	}

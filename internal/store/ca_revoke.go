@@ -14,7 +14,9 @@ import (
 )
 
 // RevokeCertificate implements [ca.Store].
-func (s CA) RevokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time, event postern.Event) error {
+func (s CA) RevokeCertificate(
+	ctx context.Context, serial string, reason postern.RevocationReason, at time.Time, event postern.Event,
+) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
@@ -23,7 +25,9 @@ func (s CA) RevokeCertificate(ctx context.Context, serial string, reason postern
 	})
 }
 
-func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time) error {
+func (tx *Tx) revokeCertificate(
+	ctx context.Context, serial string, reason postern.RevocationReason, at time.Time,
+) error {
 	n, err := tx.revokeCertificates(ctx, "serial", serial, reason, at)
 	if err == nil && n == 0 {
 		err = postern.Errorf(postern.Conflict, "certificate %s is revoked already, or was never issued", serial)
@@ -32,7 +36,9 @@ func (tx *Tx) revokeCertificate(ctx context.Context, serial string, reason poste
 }
 
 // RevokeIssuer implements [ca.Store].
-func (s CA) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time, event postern.Event) error {
+func (s CA) RevokeIssuer(
+	ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time, event postern.Event,
+) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		if err := tx.revokeCertificate(ctx, serial, reason, at); err != nil {
 			return err
@@ -59,7 +65,8 @@ func (s CA) RevokeIssuer(ctx context.Context, id, serial string, reason, theirs 
 func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issued, revoked bool, err error) {
 	var certificate []byte
 	var at int64
-	err = tx.QueryRow(ctx, `SELECT i.certificate, i.revoked FROM ca_certificates c JOIN ca_issuers i ON i.id = c.issuer WHERE c.serial = $1`, serial).Scan(&certificate, &at)
+	err = tx.QueryRow(ctx, `SELECT i.certificate, i.revoked FROM ca_certificates c
+		JOIN ca_issuers i ON i.id = c.issuer WHERE c.serial = $1`, serial).Scan(&certificate, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, false, nil
 	}
@@ -70,7 +77,9 @@ func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issue
 // column, "serial", "person" or "issuer", has a value, and returns how many there
 // were. A person's are the client certificates, an issuer's those of others than
 // itself.
-func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reason postern.RevocationReason, at time.Time) (int64, error) {
+func (tx *Tx) revokeCertificates(
+	ctx context.Context, column, value string, reason postern.RevocationReason, at time.Time,
+) (int64, error) {
 	where := column + ` = $1 AND revoked = 0`
 	if column == "person" {
 		where += ` AND person <> '' AND profile = 'client'`
@@ -78,7 +87,8 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 	if column == "issuer" {
 		where += ` AND profile <> 'ocsp'`
 	}
-	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked' WHERE kind = $2 AND id IN (SELECT serial FROM ca_certificates WHERE `+where+`)`,
+	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked'
+		WHERE kind = $2 AND id IN (SELECT serial FROM ca_certificates WHERE `+where+`)`,
 		value, string(postern.X509Certificate)); err != nil {
 		return 0, err
 	}
@@ -87,10 +97,12 @@ func (tx *Tx) revokeCertificates(ctx context.Context, column, value string, reas
 		SELECT person FROM ca_certificates WHERE `+where+` AND profile = 'client')`, value); err != nil {
 		return 0, err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET revision = revision + 1 WHERE id IN (SELECT issuer FROM ca_certificates WHERE `+where+`)`, value); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET revision = revision + 1
+		WHERE id IN (SELECT issuer FROM ca_certificates WHERE `+where+`)`, value); err != nil {
 		return 0, err
 	}
-	n, err := tx.Exec(ctx, `UPDATE ca_certificates SET revoked = $2, reason = $3 WHERE `+where, value, micros(at), int64(reason))
+	n, err := tx.Exec(ctx, `UPDATE ca_certificates SET revoked = $2, reason = $3
+		WHERE `+where, value, micros(at), int64(reason))
 	if err != nil || n == 0 {
 		return n, err
 	}
@@ -110,11 +122,13 @@ func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Tim
 	var revision int64
 	err := s.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		list = nil
-		if err := tx.QueryRow(ctx, `SELECT revision FROM ca_issuers WHERE id = $1`, issuer).Scan(&revision); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT revision FROM ca_issuers
+			WHERE id = $1`, issuer).Scan(&revision); err != nil {
 			return notFound(err, "there is no CA %q", issuer)
 		}
 		rows, err := tx.Query(ctx, `SELECT serial, revoked, reason FROM ca_certificates
-			WHERE issuer = $1 AND revoked <> 0 AND not_after > $2 ORDER BY revoked, serial`, issuer, micros(expireAfter))
+			WHERE issuer = $1 AND revoked <> 0 AND not_after > $2
+			ORDER BY revoked, serial`, issuer, micros(expireAfter))
 		if err != nil {
 			return err
 		}
@@ -137,7 +151,8 @@ func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Tim
 func (s CA) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
 	crl := ca.CRL{Issuer: issuer}
 	var this, next int64
-	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls WHERE issuer = $1`, issuer).
+	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls
+		WHERE issuer = $1`, issuer).
 		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next)
 	crl.ThisUpdate, crl.NextUpdate = fromMicros(this), fromMicros(next)
 	return crl, s.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
@@ -149,7 +164,8 @@ func (s CA) PutCRL(ctx context.Context, crl ca.CRL) (bool, error) {
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update)
 			VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (issuer) DO UPDATE SET number = excluded.number, revision = excluded.revision, der = excluded.der,
+			ON CONFLICT (issuer) DO UPDATE SET number = excluded.number, revision = excluded.revision,
+			der = excluded.der,
 				this_update = excluded.this_update, next_update = excluded.next_update
 			WHERE ca_crls.number = excluded.number - 1`,
 			crl.Issuer, crl.Number, crl.Revision, crl.DER, micros(crl.ThisUpdate), micros(crl.NextUpdate))

@@ -26,7 +26,8 @@ func twoInits(t *testing.T, open opener) {
 		wg.Go(func() { _, errs[i] = ca.Init(t.Context(), ca.Config{}, db.CA()) })
 	}
 	wg.Wait()
-	if (errs[0] == nil) == (errs[1] == nil) || postern.CodeOf(errs[0]) != postern.Conflict && postern.CodeOf(errs[1]) != postern.Conflict {
+	if (errs[0] == nil) == (errs[1] == nil) || postern.CodeOf(errs[0]) != postern.Conflict &&
+		postern.CodeOf(errs[1]) != postern.Conflict {
 		t.Errorf("two inits: %v, %v", errs[0], errs[1])
 	}
 	one, err := ca.Open(t.Context(), ca.Config{}, servers[0].CA())
@@ -107,13 +108,15 @@ func certificates(t *testing.T, open opener) {
 				return
 			}
 			list, err := x509.ParseRevocationList(crl.DER)
-			if err != nil || len(list.RevokedCertificateEntries) != 1 || ca.SerialString(list.RevokedCertificateEntries[0].SerialNumber) != dan.Serial {
+			if err != nil || len(list.RevokedCertificateEntries) != 1 ||
+				ca.SerialString(list.RevokedCertificateEntries[0].SerialNumber) != dan.Serial {
 				t.Errorf("the list holds %v, %v", list.RevokedCertificateEntries, err)
 			}
 		})
 	}
 	wg.Wait()
-	if err := a.Revoke(ctx, dan.Serial, postern.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
+	if err := a.Revoke(ctx, dan.Serial, postern.Unspecified,
+		postern.Actor{}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("revoke again: %v", err)
 	}
 	if err := a.Revoke(ctx, "abc", postern.Unspecified, postern.Actor{}); postern.CodeOf(err) != postern.NotFound {
@@ -134,7 +137,8 @@ func sshCertificates(t *testing.T, open opener) {
 	for _, x := range []*ca.Authority{a, b} {
 		wg.Go(func() {
 			for range 10 {
-				c, err := x.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan", "root"}})
+				c, err := x.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan",
+					"root"}})
 				if err != nil {
 					t.Error(err)
 					return
@@ -153,7 +157,8 @@ func sshCertificates(t *testing.T, open opener) {
 	must(t, err)
 	list, err := b.SSHCertificates(ctx, "dan")
 	must(t, err)
-	if len(credentials) != 20 || len(list) != 20 || strings.Join(list[0].Principals, " ") != "dan root" || list[0].Serial < list[1].Serial {
+	if len(credentials) != 20 || len(list) != 20 || strings.Join(list[0].Principals, " ") != "dan root" ||
+		list[0].Serial < list[1].Serial {
 		t.Errorf("dan has %d credentials, %d certificates", len(credentials), len(list))
 	}
 	empty, err := a.KRL(ctx)
@@ -163,13 +168,15 @@ func sshCertificates(t *testing.T, open opener) {
 		t.Errorf("revoke again: %v", err)
 	}
 	must(t, b.RevokeSSHKey(ctx, key, postern.Actor{}))
-	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
+	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key,
+		Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}
 	must(t, db.People().SetPersonStatus(ctx, "dan", postern.PersonRemoved))
 	certs, keys, version, err := db.CA().SSHRevoked(ctx, time.Now())
 	must(t, err)
-	if len(certs) != 1 || len(certs[0].Serials) != 20 || len(keys) != 1 || !bytes.Equal(keys[0], key.Marshal()) || version < 3 {
+	if len(certs) != 1 || len(certs[0].Serials) != 20 || len(keys) != 1 || !bytes.Equal(keys[0], key.Marshal()) ||
+		version < 3 {
 		t.Errorf("revoked: %v, %d keys, version %d", certs, len(keys), version)
 	}
 	if full, err := b.KRL(ctx); err != nil || len(full) <= len(empty) {
@@ -188,7 +195,8 @@ func signTokens(t *testing.T, open opener) {
 	}
 	list, err := b.Tokens(ctx)
 	must(t, err)
-	if len(list) != 1 || strings.Join(list[0].Domains, " ") != "example.com *" || list[0].Expires.Sub(list[0].Created) != time.Hour {
+	if len(list) != 1 || strings.Join(list[0].Domains, " ") != "example.com *" ||
+		list[0].Expires.Sub(list[0].Created) != time.Hour {
 		t.Errorf("tokens %+v", list)
 	}
 	must(t, b.RemoveToken(ctx, "deploy"))

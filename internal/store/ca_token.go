@@ -11,7 +11,8 @@ import (
 // AddAPIToken implements [ca.Store].
 func (s CA) AddAPIToken(ctx context.Context, t ca.APIToken, event postern.Event) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO ca_tokens (name, hash, domains, created, expires) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+		n, err := tx.Exec(ctx, `INSERT INTO ca_tokens (name, hash, domains, created, expires)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
 			t.Name, t.Hash, strings.Join(t.Domains, " "), micros(t.Created), micros(t.Expires))
 		if err != nil {
 			return err

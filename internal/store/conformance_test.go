@@ -189,7 +189,8 @@ func countTogether(t *testing.T, open opener) {
 		wg.Go(func() {
 			for range each {
 				err := servers[i%2].Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-					if err := tx.Append(ctx, postern.Event{Kind: "test", Links: []postern.Link{{Kind: "k", ID: "v"}}}); err != nil {
+					if err := tx.Append(ctx, postern.Event{Kind: "test", Links: []postern.Link{{Kind: "k",
+						ID: "v"}}}); err != nil {
 						return err
 					}
 					return add(ctx, tx, 1)
@@ -211,7 +212,8 @@ func countTogether(t *testing.T, open opener) {
 
 func people(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
-	must(t, db.People().AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.", Groups: []string{"ops", "audit", "ops"}}))
+	must(t, db.People().AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.",
+		Groups: []string{"ops", "audit", "ops"}}))
 	must(t, db.People().AddPerson(ctx, postern.Person{Name: "bob"}))
 	must(t, db.People().AddPerson(ctx, postern.Person{Name: "carol"}))
 	for _, c := range []struct {
@@ -230,7 +232,8 @@ func people(t *testing.T, open opener) {
 	}
 	alice, err := db.People().PersonByEmail(ctx, "aLice@example.COM")
 	must(t, err)
-	if alice.Name != "alice" || len(alice.Groups) != 2 || alice.Groups[0] != "audit" || !alice.Active() || alice.Created.IsZero() {
+	if alice.Name != "alice" || len(alice.Groups) != 2 || alice.Groups[0] != "audit" || !alice.Active() ||
+		alice.Created.IsZero() {
 		t.Errorf("alice is %+v", alice)
 	}
 	must(t, db.People().SetPersonStatus(ctx, "alice", postern.PersonSuspended))
@@ -239,10 +242,12 @@ func people(t *testing.T, open opener) {
 	}
 	must(t, db.People().PutCredential(ctx, postern.Credential{Kind: postern.YubiKey, ID: "vvcc", Person: "alice"}))
 	must(t, db.People().SetPersonStatus(ctx, "alice", postern.PersonRemoved))
-	if c, err := db.People().Credential(ctx, postern.YubiKey, "vvcc"); err != nil || c.Status != postern.CredentialRevoked {
+	if c, err := db.People().Credential(ctx, postern.YubiKey, "vvcc"); err != nil ||
+		c.Status != postern.CredentialRevoked {
 		t.Errorf("a removed person's key is %v, %v", c.Status, err)
 	}
-	if err := db.People().SetPersonStatus(ctx, "alice", postern.PersonActive); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().SetPersonStatus(ctx, "alice",
+		postern.PersonActive); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("resume a removed person: %v", err)
 	}
 	if err := db.People().AddPerson(ctx, postern.Person{Name: "alice"}); postern.CodeOf(err) != postern.Conflict {
@@ -270,7 +275,8 @@ func credentials(t *testing.T, open opener) {
 	if err := db.People().PutCredential(ctx, other); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("give alice's key to bob: %v", err)
 	}
-	if err := db.People().PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x", Person: "nobody"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x",
+		Person: "nobody"}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("a credential of nobody: %v", err)
 	}
 	used := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
@@ -284,13 +290,15 @@ func credentials(t *testing.T, open opener) {
 		t.Errorf("alice has %+v", credentials)
 	}
 	must(t, db.People().SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialRevoked))
-	if err := db.People().SetCredentialStatus(ctx, key.Kind, key.ID, postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().SetCredentialStatus(ctx, key.Kind, key.ID,
+		postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("bring a revoked key back: %v", err)
 	}
 	if err := db.People().PutCredential(ctx, key); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("put a revoked key again: %v", err)
 	}
-	if err := db.People().SetCredentialStatus(ctx, postern.HOTP, "none", postern.CredentialActive); postern.CodeOf(err) != postern.NotFound {
+	if err := db.People().SetCredentialStatus(ctx, postern.HOTP, "none",
+		postern.CredentialActive); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("enable what is not there: %v", err)
 	}
 }
@@ -407,7 +415,8 @@ func newerSchema(t *testing.T, open opener) {
 	var config store.Config
 	db := open(t, func(c *store.Config) { config = *c })
 	config.Key = storetest.Key
-	tamper(t, db, `INSERT INTO goose_db_version (version_id, is_applied) SELECT 9999, is_applied FROM goose_db_version WHERE version_id = 1`)
+	tamper(t, db, `INSERT INTO goose_db_version (version_id, is_applied) SELECT 9999, is_applied FROM goose_db_version
+		WHERE version_id = 1`)
 	_, err := store.Open(t.Context(), config)
 	if postern.CodeOf(err) != postern.Conflict || postern.HintOf(err) == "" {
 		t.Errorf("a newer schema: %v", err)
@@ -467,7 +476,8 @@ func readOnly(t *testing.T, open opener) {
 	if err == nil || count(t, db) != 0 {
 		t.Errorf("a read wrote: %v", err)
 	}
-	err = db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error { return tx.Append(ctx, postern.Event{Kind: "test"}) })
+	err = db.Read(t.Context(),
+		func(ctx context.Context, tx *store.Tx) error { return tx.Append(ctx, postern.Event{Kind: "test"}) })
 	if err == nil {
 		t.Error("a read appended to the timeline")
 	}

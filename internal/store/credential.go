@@ -14,7 +14,8 @@ import (
 // credentialColumns are a credential's. The last use of a YubiKey is kept with its
 // counter, which is written at each use anyway.
 const credentialColumns = `kind, id, COALESCE(person, ''), label, status, created, expires,
-	COALESCE((SELECT u.used FROM otp_counters u WHERE credentials.kind = 'yubikey' AND u.public_id = credentials.id), last_used)`
+	COALESCE((SELECT u.used FROM otp_counters u
+	WHERE credentials.kind = 'yubikey' AND u.public_id = credentials.id), last_used)`
 
 // PutCredential adds a credential, or replaces the label, expiry and status of
 // one that is there. It never changes whose it is, and never brings a revoked
@@ -33,10 +34,12 @@ func (tx *Tx) PutCredential(ctx context.Context, c postern.Credential) error {
 	person := sql.NullString{String: c.Person, Valid: c.Person != ""}
 	n, err := tx.Exec(ctx, `INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (kind, id) DO UPDATE SET label = excluded.label, status = excluded.status, expires = excluded.expires
+		ON CONFLICT (kind, id) DO UPDATE SET label = excluded.label, status = excluded.status,
+		expires = excluded.expires
 		WHERE COALESCE(credentials.person, '') = COALESCE(excluded.person, '')
 			AND (credentials.status <> 'revoked' OR excluded.status = 'revoked')`,
-		string(c.Kind), c.ID, person, c.Label, string(c.Status), micros(c.Created), micros(c.Expires), micros(c.LastUsed))
+		string(c.Kind), c.ID, person, c.Label, string(c.Status), micros(c.Created), micros(c.Expires),
+		micros(c.LastUsed))
 	if err != nil {
 		return err
 	}
@@ -48,7 +51,8 @@ func (tx *Tx) PutCredential(ctx context.Context, c postern.Credential) error {
 
 // Credential returns one credential, or [postern.NotFound].
 func (tx *Tx) Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) {
-	c, err := scanCredential(tx.QueryRow(ctx, `SELECT `+credentialColumns+` FROM credentials WHERE kind = $1 AND id = $2`, string(kind), id))
+	c, err := scanCredential(tx.QueryRow(ctx, `SELECT `+credentialColumns+` FROM credentials
+		WHERE kind = $1 AND id = $2`, string(kind), id))
 	return c, notFound(err, "there is no %s %q", kind, id)
 }
 
@@ -76,8 +80,11 @@ func (tx *Tx) CredentialsOf(ctx context.Context, person string) ([]postern.Crede
 
 // SetCredentialStatus disables, enables or revokes a credential. What is
 // revoked stays so: anything else is [postern.Conflict] then.
-func (tx *Tx) SetCredentialStatus(ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus) error {
-	n, err := tx.Exec(ctx, `UPDATE credentials SET status = $1 WHERE kind = $2 AND id = $3 AND (status <> 'revoked' OR $1 = 'revoked')`,
+func (tx *Tx) SetCredentialStatus(
+	ctx context.Context, kind postern.CredentialKind, id string, status postern.CredentialStatus,
+) error {
+	n, err := tx.Exec(ctx, `UPDATE credentials SET status = $1
+		WHERE kind = $2 AND id = $3 AND (status <> 'revoked' OR $1 = 'revoked')`,
 		string(status), string(kind), id)
 	if err != nil {
 		return err

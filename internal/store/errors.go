@@ -30,7 +30,8 @@ func (db *DB) faultOf(err error) fault {
 	case err == nil:
 		return faultNone
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, io.ErrUnexpectedEOF),
-		errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
 		return faultConn
 	case errors.As(err, &netErr) && !errors.Is(err, context.DeadlineExceeded):
 		return faultConn

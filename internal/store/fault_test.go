@@ -277,7 +277,8 @@ func TestFullDisk(t *testing.T) {
 			acked = append(acked, object)
 		}
 	}
-	if postern.CodeOf(failed) != postern.Unavailable || postern.HintOf(failed) == "" || !strings.Contains(failed.Error(), "the disk is full") {
+	if postern.CodeOf(failed) != postern.Unavailable || postern.HintOf(failed) == "" ||
+		!strings.Contains(failed.Error(), "the disk is full") {
 		t.Fatalf("on a full disk: %v", failed)
 	}
 	checkAcked(t, db, acked) // reading goes on
@@ -352,7 +353,8 @@ func TestPostgreSQLComesBack(t *testing.T) {
 		if _, err := db.Generation(t.Context()); postern.CodeOf(err) != postern.Unavailable {
 			t.Errorf("a read while it is unavailable: %v", err)
 		}
-		if _, err := store.Open(t.Context(), store.Config{URL: config.URL, Key: storetest.Key}); postern.CodeOf(err) != postern.Unavailable {
+		if _, err := store.Open(t.Context(), store.Config{URL: config.URL,
+			Key: storetest.Key}); postern.CodeOf(err) != postern.Unavailable {
 			t.Errorf("open while it is unavailable: %v", err)
 		}
 		server.Start()

@@ -40,7 +40,8 @@ func (db *DB) logKey(ctx context.Context) (timeline.Key, error) {
 	var sealed []byte
 	var key timeline.Key
 	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
-		return tx.QueryRow(ctx, `SELECT sealed, public FROM keys WHERE name = $1`, logKeyName).Scan(&sealed, &key.Verifier)
+		return tx.QueryRow(ctx, `SELECT sealed, public FROM keys
+			WHERE name = $1`, logKeyName).Scan(&sealed, &key.Verifier)
 	})
 	if err != nil {
 		return key, err
@@ -97,7 +98,8 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 		tree.Append(tlog.RecordHash(line))
 	}
 	for _, t := range tree.Finished() {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)`, t.Level, t.N, t.Data); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data)
+			VALUES ($1, $2, $3)`, t.Level, t.N, t.Data); err != nil {
 			return err
 		}
 	}
@@ -107,7 +109,8 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	}
 	tx.tree, tx.signed = tree, signed
 	_, err = tx.Exec(ctx, `INSERT INTO log_state (id, size, edge, checkpoint) VALUES (1, $1, $2, $3)
-		ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge, checkpoint = excluded.checkpoint`, tree.Size(), tree.Edge(), signed)
+		ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge, checkpoint = excluded.checkpoint`,
+		tree.Size(), tree.Edge(), signed)
 	return err
 }
 
@@ -116,12 +119,14 @@ func insertEvent(ctx context.Context, tx *Tx, e postern.Event) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+	if _, err := tx.Exec(ctx, `INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
 		e.Index, micros(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line)); err != nil {
 		return nil, err
 	}
 	for _, l := range e.Links {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_links (kind, id, idx) VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO log_links (kind, id, idx)
+			VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
 			return nil, err
 		}
 	}
@@ -154,7 +159,8 @@ func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 		return nil, err
 	}
 	if c.Size != s.Size || c.Root != tree.Root() {
-		return nil, postern.Errorf(postern.Internal, "the timeline was tampered with: its tree is not the one that was signed").
+		return nil, postern.Errorf(postern.Internal,
+			"the timeline was tampered with: its tree is not the one that was signed").
 			WithHint("verify the timeline, and restore the database from a backup")
 	}
 	return tree, nil

@@ -21,12 +21,16 @@ func fill(t testing.TB, db *store.DB, n int) {
 	events := make([]postern.Event, n)
 	for i := range events {
 		events[i] = postern.Event{
-			Kind: []string{postern.EventGate, postern.EventGatePassed}[i%2], Outcome: []postern.Outcome{postern.Refused, postern.OK}[i%2],
-			Person: fmt.Sprintf("person%d", i%3), Address: fmt.Sprintf("192.0.2.%d", i%7), Object: fmt.Sprintf("/a/%d", i),
-			Time: time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC),
+			Kind:    []string{postern.EventGate, postern.EventGatePassed}[i%2],
+			Outcome: []postern.Outcome{postern.Refused, postern.OK}[i%2],
+			Person:  fmt.Sprintf("person%d", i%3), Address: fmt.Sprintf("192.0.2.%d", i%7),
+			Object: fmt.Sprintf("/a/%d", i),
+			Time:   time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC),
 		}
 		if i%5 == 0 {
-			events[i].Links = []postern.Link{{Kind: "x509", ID: fmt.Sprint(i % 10)}, {Kind: postern.LinkSession, ID: fmt.Sprint(i)}}
+			events[i].Links = []postern.Link{
+				{Kind: "x509", ID: fmt.Sprint(i % 10)}, {Kind: postern.LinkSession, ID: fmt.Sprint(i)},
+			}
 		}
 	}
 	must(t, db.Append(t.Context(), events...))
@@ -51,7 +55,10 @@ func asked(t *testing.T, open opener) {
 		{Object: "/a/7"},
 		{Object: "/a/1*"},
 		{Link: postern.Link{Kind: "x509", ID: "5"}},
-		{Link: postern.Link{Kind: "x509", ID: "5"}, Address: "192.0.2.1", Object: "/a/15", Person: "person0", Outcome: postern.OK},
+		{
+			Link: postern.Link{Kind: "x509", ID: "5"}, Address: "192.0.2.1", Object: "/a/15", Person: "person0",
+			Outcome: postern.OK,
+		},
 		{Since: time.Date(2026, 1, 1, 0, 10, 0, 0, time.UTC), Until: time.Date(2026, 1, 1, 0, 20, 0, 0, time.UTC)},
 		{From: 30},
 		{Person: "person1' OR 1=1 --"},
@@ -147,33 +154,67 @@ func tamper(t testing.TB, db *store.DB, statements ...string) {
 func tamperingShows(t *testing.T, open opener) {
 	db := open(t)
 	fill(t, db, 100)
+	swap := []string{
+		`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`,
+		`UPDATE log_events SET idx = 21 WHERE idx = 1000`,
+	}
 	for _, c := range []struct {
 		do, undo []string
 		want     string
 	}{
 		{
-			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5' WHERE idx = 12`},
-			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4' WHERE idx = 12`},
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.4', '192.0.2.5'), address = '192.0.2.5'
+				WHERE idx = 12`},
+			[]string{`UPDATE log_events SET line = REPLACE(line, '192.0.2.5', '192.0.2.4'), address = '192.0.2.4'
+				WHERE idx = 12`},
 			"entry 12: not the entry that was written",
 		},
-		{[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`}, []string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`}, "entry 13: the columns that are searched"},
-		{[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`}, []string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`}, "entry 14: the columns that are searched"},
-		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`}, []string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "entry 50: missing"},
-		{[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "entry 100: missing"},
-		{[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`}, []string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place"},
 		{
-			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
-			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`, `UPDATE log_events SET idx = 21 WHERE idx = 1000`},
-			"entry 20: not the entry that was written",
+			[]string{`UPDATE log_events SET person = 'eve' WHERE idx = 13`},
+			[]string{`UPDATE log_events SET person = 'person0' WHERE idx = 13`},
+			"entry 13: the columns that are searched",
 		},
-		{[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`}, []string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links"},
-		{[]string{`UPDATE log_state SET size = 100`}, []string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100"},
-		{[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n101\n', '\n100\n')"}, []string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n100\n', '\n101\n')"}, "checkpoint: "},
-		{[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`}, []string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/0"},
+		{
+			[]string{`UPDATE log_events SET time = time + 1 WHERE idx = 14`},
+			[]string{`UPDATE log_events SET time = time - 1 WHERE idx = 14`},
+			"entry 14: the columns that are searched",
+		},
+		{
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`},
+			[]string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "entry 50: missing",
+		},
+		{
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`},
+			[]string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "entry 100: missing",
+		},
+		{
+			[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`},
+			[]string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place",
+		},
+		{
+			swap, swap, "entry 20: not the entry that was written",
+		},
+		{
+			[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`},
+			[]string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links",
+		},
+		{
+			[]string{`UPDATE log_state SET size = 100`},
+			[]string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100",
+		},
+		{
+			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n101\n', '\n100\n')"},
+			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n100\n', '\n101\n')"}, "checkpoint: ",
+		},
+		{
+			[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`},
+			[]string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/0",
+		},
 	} {
 		tamper(t, db, c.do...)
 		r := verify(t, db)
-		if !slices.ContainsFunc(r.Problems, func(p timeline.Problem) bool { return strings.HasPrefix(p.String(), c.want) }) {
+		wanted := func(p timeline.Problem) bool { return strings.HasPrefix(p.String(), c.want) }
+		if !slices.ContainsFunc(r.Problems, wanted) {
 			t.Errorf("%v: problems are %v", c.do, r.Problems)
 		}
 		tamper(t, db, c.undo...)
@@ -182,7 +223,8 @@ func tamperingShows(t *testing.T, open opener) {
 		}
 	}
 	// What is cut off at the end, with its links, tiles and size.
-	tamper(t, db, `DELETE FROM log_events WHERE idx > 90`, `DELETE FROM log_links WHERE idx > 90`, `UPDATE log_state SET size = 91`)
+	tamper(t, db, `DELETE FROM log_events WHERE idx > 90`, `DELETE FROM log_links WHERE idx > 90`,
+		`UPDATE log_state SET size = 91`)
 	if r := verify(t, db); len(r.Problems) == 0 {
 		t.Error("ten entries cut off, and nothing said")
 	}
@@ -213,7 +255,8 @@ func writtenAnew(t *testing.T, open opener) {
 	// An attacker with the log's key and the program writes another history. The
 	// store's own function to begin a log does it once all but the key is deleted.
 	anew := func(entries int) {
-		tamper(t, db, `DELETE FROM log_events`, `DELETE FROM log_links`, `DELETE FROM log_tiles`, `DELETE FROM log_state`)
+		tamper(t, db, `DELETE FROM log_events`, `DELETE FROM log_links`, `DELETE FROM log_tiles`,
+			`DELETE FROM log_state`)
 		must(t, db.BeginLogAgain(t.Context()))
 		fill(t, db, entries)
 		if r := verify(t, db); len(r.Problems) > 0 {

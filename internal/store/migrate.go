@@ -22,7 +22,9 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func()
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(dialect, db, dir, goose.WithAllowOutofOrder(true), goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(dense(dialect)), goose.WithLogger(goose.NopLogger()))
+	p, err := goose.NewProvider(dialect, db, dir, goose.WithAllowOutofOrder(true),
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(dense(dialect)),
+		goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err
 	}
@@ -59,7 +61,8 @@ func current(ctx context.Context, db *sql.DB, known map[int64]bool) (bool, error
 			return false, err
 		}
 		if !known[v] {
-			return false, postern.Errorf(postern.Conflict, "the database has schema %04d, which this version of postern does not know", v).
+			return false, postern.Errorf(postern.Conflict,
+				"the database has schema %04d, which this version of postern does not know", v).
 				WithHint("a newer postern has used this database: run that version or a newer one")
 		}
 		applied++

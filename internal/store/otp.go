@@ -221,7 +221,8 @@ func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
 	var keys []*otp.Key
 	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		keys = nil
-		rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+`($1 = '' OR c.person = $1) ORDER BY c.id`, person)
+		rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+`($1 = '' OR c.person = $1)
+			ORDER BY c.id`, person)
 		if err != nil {
 			return err
 		}
@@ -279,19 +280,23 @@ func (o *OTP) addKey(ctx context.Context, tx *Tx, k *otp.Key, replace bool) erro
 		return postern.Errorf(postern.Conflict, "there is a YubiKey %s already", k.PublicID)
 	case n == 0:
 		kind = postern.EventOTPKeyChanged
-		if _, err := tx.Exec(ctx, `UPDATE credentials SET person = COALESCE($2, person), label = CASE WHEN $3 = '' THEN label ELSE $3 END
+		if _, err := tx.Exec(ctx, `UPDATE credentials
+			SET person = COALESCE($2, person), label = CASE WHEN $3 = '' THEN label ELSE $3 END
 			WHERE kind = 'yubikey' AND id = $1`, k.PublicID, nullable(k.Person), k.Label); err != nil {
 			return err
 		}
 	}
 	if _, err := tx.Exec(ctx, `INSERT INTO otp_keys (public_id, sealed, serial) VALUES ($1, $2, $3)
-		ON CONFLICT (public_id) DO UPDATE SET sealed = excluded.sealed, serial = excluded.serial`, k.PublicID, sealed, k.Serial); err != nil {
+		ON CONFLICT (public_id) DO UPDATE SET sealed = excluded.sealed, serial = excluded.serial`, k.PublicID, sealed,
+		k.Serial); err != nil {
 		return err
 	}
 	if err := raiseCounter(ctx, tx, otp.Counter{PublicID: k.PublicID, Last: k.Last}); err != nil {
 		return err
 	}
-	return tx.Append(ctx, postern.Event{Kind: kind, Person: k.Person, Object: k.PublicID, Links: []postern.Link{yubikeyLink(k.PublicID)}})
+	return tx.Append(ctx, postern.Event{
+		Kind: kind, Person: k.Person, Object: k.PublicID, Links: []postern.Link{yubikeyLink(k.PublicID)},
+	})
 }
 
 func yubikeyLink(publicID string) postern.Link {
@@ -309,7 +314,8 @@ func nullable(s string) any {
 // raiseCounter sets a key's last use unless a later one is known.
 func raiseCounter(ctx context.Context, tx *Tx, c otp.Counter) error {
 	_, err := tx.Exec(ctx, `INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp, nonce = excluded.nonce, used = excluded.used
+		ON CONFLICT (public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp, nonce = excluded.nonce,
+		used = excluded.used
 		WHERE otp_counters.seq < excluded.seq`,
 		c.PublicID, c.Seq, int64(c.Timestamp), c.Nonce, micros(c.Time))
 	return err
@@ -333,7 +339,8 @@ func (o *OTP) RaiseCounters(ctx context.Context, counters []otp.Counter) error {
 
 // Counter returns a key's last use, otp.Never if there is none.
 func (o *OTP) Counter(ctx context.Context, publicID string) (otp.Last, error) {
-	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) (otp.Last, error) { return lastUse(ctx, tx, publicID) })
+	return readOne(ctx, o.db,
+		func(ctx context.Context, tx *Tx) (otp.Last, error) { return lastUse(ctx, tx, publicID) })
 }
 
 func lastUse(ctx context.Context, tx *Tx, publicID string) (otp.Last, error) {
@@ -350,15 +357,18 @@ func lastUse(ctx context.Context, tx *Tx, publicID string) (otp.Last, error) {
 
 // SetKeyStatus enables, disables or revokes a key; a revoked one stays so.
 func (o *OTP) SetKeyStatus(ctx context.Context, publicID string, status postern.CredentialStatus) error {
-	return o.changeKey(ctx, postern.Actor{}, publicID, string(status), func(ctx context.Context, tx *Tx) (int64, error) {
-		return tx.Exec(ctx, `UPDATE credentials SET status = $2 WHERE kind = 'yubikey' AND id = $1 AND status <> 'revoked'`, publicID, string(status))
-	})
+	return o.changeKey(ctx, postern.Actor{}, publicID, string(status),
+		func(ctx context.Context, tx *Tx) (int64, error) {
+			return tx.Exec(ctx, `UPDATE credentials SET status = $2
+			WHERE kind = 'yubikey' AND id = $1 AND status <> 'revoked'`, publicID, string(status))
+		})
 }
 
 // AssignKey gives a key to a person, or takes it back for "".
 func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
 	return o.changeKey(ctx, postern.Actor{}, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
-		return tx.Exec(ctx, `UPDATE credentials SET person = $2 WHERE kind = 'yubikey' AND id = $1`, publicID, nullable(person))
+		return tx.Exec(ctx, `UPDATE credentials SET person = $2
+			WHERE kind = 'yubikey' AND id = $1`, publicID, nullable(person))
 	})
 }
 
@@ -378,7 +388,9 @@ func (o *OTP) LabelKey(ctx context.Context, publicID, label string) error {
 	})
 }
 
-func (o *OTP) changeKey(ctx context.Context, by postern.Actor, publicID, what string, change func(context.Context, *Tx) (int64, error)) error {
+func (o *OTP) changeKey(
+	ctx context.Context, by postern.Actor, publicID, what string, change func(context.Context, *Tx) (int64, error),
+) error {
 	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		n, err := change(ctx, tx)
 		if err != nil {
@@ -388,13 +400,15 @@ func (o *OTP) changeKey(ctx context.Context, by postern.Actor, publicID, what st
 			return postern.Errorf(postern.NotFound, "no YubiKey %s that can be changed", publicID)
 		}
 		var person string
-		if err := tx.QueryRow(ctx, `SELECT COALESCE(person, '') FROM credentials WHERE kind = 'yubikey' AND id = $1`, publicID).Scan(&person); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT COALESCE(person, '') FROM credentials
+			WHERE kind = 'yubikey' AND id = $1`, publicID).Scan(&person); err != nil {
 			return err
 		}
 		if err := tx.Touch(ctx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID, Reason: what, Links: []postern.Link{yubikeyLink(publicID)}})
+		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID,
+			Reason: what, Links: []postern.Link{yubikeyLink(publicID)}})
 	})
 }
 
@@ -403,8 +417,10 @@ func (o *OTP) changeKey(ctx context.Context, by postern.Actor, publicID, what st
 func (o *OTP) DisableAll(ctx context.Context) (int, error) {
 	var n int64
 	err := o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) (err error) {
-		if n, err = tx.Exec(ctx, `UPDATE credentials SET status = 'disabled' WHERE status = 'active' AND (kind = 'hotp'
-			OR kind = 'yubikey' AND EXISTS (SELECT 1 FROM otp_keys k WHERE k.public_id = credentials.id AND k.sealed IS NOT NULL))`); err != nil {
+		if n, err = tx.Exec(ctx, `UPDATE credentials SET status = 'disabled'
+			WHERE status = 'active' AND (kind = 'hotp'
+			OR kind = 'yubikey' AND EXISTS (SELECT 1 FROM otp_keys k
+			WHERE k.public_id = credentials.id AND k.sealed IS NOT NULL))`); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM otp_recovery`); err != nil {

@@ -196,12 +196,14 @@ var otpStatements = func() map[int]otpStatement {
 				SELECT c.id, COALESCE(c.person, ''), c.status, COALESCE(p.status, ''), u.seq, u.stamp, u.nonce, u.used
 				FROM credentials c JOIN otp_counters u ON u.public_id = c.id LEFT JOIN people p ON p.name = c.person
 				WHERE c.kind = 'yubikey' AND c.id = $%d`, i+1))
-			values = append(values, fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT), CAST($%d AS TEXT), CAST($%d AS BIGINT))",
+			values = append(values, fmt.Sprintf("(CAST($%d AS TEXT), CAST($%d AS BIGINT), CAST($%d AS BIGINT), "+
+				"CAST($%d AS TEXT), CAST($%d AS BIGINT))",
 				5*i+1, 5*i+2, 5*i+3, 5*i+4, 5*i+5))
 		}
 		all[n] = otpStatement{
 			states: strings.Join(states, " UNION ALL "),
-			update: `UPDATE otp_counters AS u SET seq = v.column2, stamp = v.column3, nonce = v.column4, used = v.column5
+			update: `UPDATE otp_counters AS u
+				SET seq = v.column2, stamp = v.column3, nonce = v.column4, used = v.column5
 				FROM (VALUES ` + strings.Join(values, ", ") + `) AS v
 				WHERE u.public_id = v.column1 AND u.seq < v.column2`,
 		}

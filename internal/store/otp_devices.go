@@ -11,7 +11,8 @@ import (
 )
 
 const oathColumns = `
-	SELECT c.kind, c.id, COALESCE(c.person, ''), c.label, c.status, c.created, o.sealed, o.hash, o.digits, o.period, o.moving, o.used
+	SELECT c.kind, c.id, COALESCE(c.person, ''), c.label, c.status, c.created, o.sealed, o.hash, o.digits, o.period,
+	o.moving, o.used
 	FROM credentials c JOIN otp_oath o ON o.kind = c.kind AND o.id = c.id `
 
 // oathID is what a sealed secret is bound to.
@@ -21,7 +22,8 @@ func (o *OTP) scanOATH(scan func(...any) error) (*otp.OATH, error) {
 	var d otp.OATH
 	var sealed []byte
 	var created, period, used int64
-	err := scan(&d.Kind, &d.ID, &d.Person, &d.Label, &d.Status, &created, &sealed, &d.Hash, &d.Digits, &period, &d.Moving, &used)
+	err := scan(&d.Kind, &d.ID, &d.Person, &d.Label, &d.Status, &created, &sealed, &d.Hash, &d.Digits, &period,
+		&d.Moving, &used)
 	if err != nil {
 		return nil, err
 	}
@@ -82,15 +84,20 @@ func (o *OTP) addOATH(ctx context.Context, tx *Tx, d *otp.OATH) error {
 	if err := tx.PutCredential(ctx, c); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO otp_oath (kind, id, sealed, hash, digits, period, moving, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+	if _, err := tx.Exec(ctx, `INSERT INTO otp_oath (kind, id, sealed, hash, digits, period, moving, used)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
 		string(d.Kind), d.ID, sealed, d.Hash, d.Digits, int64(d.Period/time.Second), d.Moving); err != nil {
 		return err
 	}
-	return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyAdded, Person: d.Person, Object: d.ID, Links: []postern.Link{c.Link()}})
+	return tx.Append(ctx, postern.Event{
+		Kind: postern.EventOTPKeyAdded, Person: d.Person, Object: d.ID, Links: []postern.Link{c.Link()},
+	})
 }
 
 // SetOATHStatus enables, disables or revokes a device.
-func (o *OTP) SetOATHStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus) error {
+func (o *OTP) SetOATHStatus(
+	ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus,
+) error {
 	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if err := tx.SetCredentialStatus(ctx, kind, id, status); err != nil {
 			return err
@@ -99,7 +106,8 @@ func (o *OTP) SetOATHStatus(ctx context.Context, by postern.Actor, kind postern.
 		if err != nil {
 			return err
 		}
-		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: c.Person, Object: id, Reason: string(status), Links: []postern.Link{c.Link()}})
+		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: c.Person, Object: id,
+			Reason: string(status), Links: []postern.Link{c.Link()}})
 	})
 }
 
@@ -121,12 +129,14 @@ func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
 
 func (o *OTP) guess(ctx context.Context, tx *Tx, g otp.Guess) (otp.GuessResult, error) {
 	var r otp.GuessResult
-	devices, err := o.oaths(ctx, tx, `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p WHERE p.name = c.person AND p.status = 'active')`, g.Person)
+	devices, err := o.oaths(ctx, tx, `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p
+		WHERE p.name = c.person AND p.status = 'active')`, g.Person)
 	if r.Devices = len(devices); err != nil || r.Devices == 0 {
 		return r, err
 	}
 	var wrong, until int64
-	err = tx.QueryRow(ctx, `SELECT wrong, locked_until FROM otp_guesses WHERE person = $1`, g.Person).Scan(&wrong, &until)
+	err = tx.QueryRow(ctx, `SELECT wrong, locked_until FROM otp_guesses
+		WHERE person = $1`, g.Person).Scan(&wrong, &until)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return r, err
 	}
@@ -237,7 +247,8 @@ func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, events 
 			return err
 		}
 		verdict = otp.Replayed
-		n, err := tx.Exec(ctx, `UPDATE otp_recovery SET used = $3 WHERE person = $1 AND hash = $2 AND used = 0`, person, hash[:], micros(o.db.Now()))
+		n, err := tx.Exec(ctx, `UPDATE otp_recovery SET used = $3
+			WHERE person = $1 AND hash = $2 AND used = 0`, person, hash[:], micros(o.db.Now()))
 		if err != nil || n == 0 {
 			return err
 		}

@@ -16,8 +16,12 @@ func TestADisabledFactorIsOne(t *testing.T) {
 	for _, name := range []string{"dan", "eve"} {
 		must(t, db.People().AddPerson(t.Context(), postern.Person{Name: name}))
 	}
-	must(t, db.People().PutCredential(t.Context(), postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "dan"}))
-	for _, status := range []postern.CredentialStatus{postern.CredentialActive, postern.CredentialDisabled, postern.CredentialRevoked} {
+	must(t, db.People().PutCredential(t.Context(), postern.Credential{
+		Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "dan",
+	}))
+	for _, status := range []postern.CredentialStatus{
+		postern.CredentialActive, postern.CredentialDisabled, postern.CredentialRevoked,
+	} {
 		must(t, db.People().SetCredentialStatus(t.Context(), postern.YubiKey, "vvccccbdefgh", status))
 		if n, err := keys.Factors(t.Context(), "dan"); err != nil || n != 1 {
 			t.Errorf("%s: %d factors, %v", status, n, err)

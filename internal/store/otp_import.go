@@ -86,7 +86,8 @@ func conflictOf(same *otp.OATH) error {
 // disableImported disables a key that was disabled where its counter comes
 // from. The key must be known: else it would come back enabled later.
 func disableImported(ctx context.Context, tx *Tx, publicID string) error {
-	n, err := tx.Exec(ctx, `UPDATE credentials SET status = CASE WHEN status = 'active' THEN 'disabled' ELSE status END
+	n, err := tx.Exec(ctx, `UPDATE credentials
+		SET status = CASE WHEN status = 'active' THEN 'disabled' ELSE status END
 		WHERE kind = 'yubikey' AND id = $1`, publicID)
 	if err == nil && n == 0 {
 		return postern.Errorf(postern.NotFound, "YubiKey %s is disabled there and not known here", publicID).

@@ -22,7 +22,8 @@ func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
 			Scan(&c.ID, &sealed, &urls, &c.Level, &c.Proxy)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, postern.Errorf(postern.NotFound, "no outside validation service is configured").WithHint("configure one")
+		return c, postern.Errorf(postern.NotFound, "no outside validation service is configured").
+			WithHint("configure one")
 	}
 	if err != nil {
 		return c, err
@@ -42,8 +43,10 @@ func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
 		return err
 	}
 	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO otp_outside (id, client, sealed, urls, level, proxy) VALUES (1, $1, $2, $3, $4, $5)
-			ON CONFLICT (id) DO UPDATE SET client = excluded.client, sealed = excluded.sealed, urls = excluded.urls, level = excluded.level, proxy = excluded.proxy`,
+		if _, err := tx.Exec(ctx, `INSERT INTO otp_outside (id, client, sealed, urls, level, proxy)
+			VALUES (1, $1, $2, $3, $4, $5)
+			ON CONFLICT (id) DO UPDATE SET client = excluded.client, sealed = excluded.sealed, urls = excluded.urls,
+			level = excluded.level, proxy = excluded.proxy`,
 			c.ID, sealed, strings.Join(c.URLs, " "), c.Level, c.Proxy); err != nil {
 			return err
 		}

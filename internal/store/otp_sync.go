@@ -15,8 +15,10 @@ import (
 // is sent.
 func queueSync(ctx context.Context, tx *Tx, u otp.Use) error {
 	for _, peer := range u.Peers {
-		if _, err := tx.Exec(ctx, `INSERT INTO otp_sync (peer, public_id, seq, stamp, nonce, used) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (peer, public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp, nonce = excluded.nonce, used = excluded.used
+		if _, err := tx.Exec(ctx, `INSERT INTO otp_sync (peer, public_id, seq, stamp, nonce, used)
+			VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (peer, public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp,
+			nonce = excluded.nonce, used = excluded.used
 			WHERE otp_sync.seq < excluded.seq`,
 			peer, u.PublicID, u.Seq, int64(u.Timestamp), u.Nonce, micros(u.Time)); err != nil {
 			return err
@@ -30,7 +32,8 @@ func (o *OTP) Unsynced(ctx context.Context, peer string, limit int) ([]otp.Count
 	var all []otp.Counter
 	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		all = nil
-		rows, err := tx.Query(ctx, `SELECT public_id, seq, stamp, nonce, used FROM otp_sync WHERE peer = $1 ORDER BY used, public_id LIMIT $2`, peer, limit)
+		rows, err := tx.Query(ctx, `SELECT public_id, seq, stamp, nonce, used FROM otp_sync WHERE peer = $1
+			ORDER BY used, public_id LIMIT $2`, peer, limit)
 		if err != nil {
 			return err
 		}
@@ -52,7 +55,8 @@ func (o *OTP) Unsynced(ctx context.Context, peer string, limit int) ([]otp.Count
 // Synced says that a peer has heard of a key's use, and not of a later one.
 func (o *OTP) Synced(ctx context.Context, peer string, c otp.Counter) error {
 	return o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM otp_sync WHERE peer = $1 AND public_id = $2 AND seq <= $3`, peer, c.PublicID, c.Seq)
+		_, err := tx.Exec(ctx, `DELETE FROM otp_sync
+			WHERE peer = $1 AND public_id = $2 AND seq <= $3`, peer, c.PublicID, c.Seq)
 		return err
 	})
 }
@@ -62,7 +66,8 @@ func (o *OTP) Heard(ctx context.Context, c otp.Counter) (before otp.Last, active
 	err = o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		before, active = otp.Never, true
 		var status string
-		err := tx.QueryRow(ctx, `SELECT status FROM credentials WHERE kind = 'yubikey' AND id = $1`, c.PublicID).Scan(&status)
+		err := tx.QueryRow(ctx, `SELECT status FROM credentials
+			WHERE kind = 'yubikey' AND id = $1`, c.PublicID).Scan(&status)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}

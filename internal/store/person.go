@@ -18,14 +18,16 @@ func (tx *Tx) AddPerson(ctx context.Context, p postern.Person) error {
 	}
 	if old, err := tx.Person(ctx, p.Name); err == nil {
 		if old.Status == postern.PersonRemoved {
-			return postern.Errorf(postern.Conflict, "the name %s was that of a person who was removed; names are not given twice", p.Name)
+			return postern.Errorf(postern.Conflict,
+				"the name %s was that of a person who was removed; names are not given twice", p.Name)
 		}
 		return postern.Errorf(postern.Conflict, "there is a person %s already", p.Name)
 	}
 	if err := tx.emailFree(ctx, p); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO people (name, email, full_name, status, created) VALUES ($1, $2, $3, $4, $5)`,
+	if _, err := tx.Exec(ctx, `INSERT INTO people (name, email, full_name, status, created)
+		VALUES ($1, $2, $3, $4, $5)`,
 		p.Name, p.Email, p.FullName, string(p.Status), micros(p.Created)); err != nil {
 		return err
 	}
@@ -115,7 +117,8 @@ func (tx *Tx) ChangePerson(ctx context.Context, p postern.Person) error {
 	if err := tx.emailFree(ctx, p); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE people SET email = $1, full_name = $2 WHERE name = $3`, p.Email, p.FullName, p.Name); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE people SET email = $1, full_name = $2
+		WHERE name = $3`, p.Email, p.FullName, p.Name); err != nil {
 		return err
 	}
 	if err := tx.setGroups(ctx, p); err != nil {

@@ -24,7 +24,9 @@ type Portal struct{ People }
 func (db *DB) Portal() Portal { return Portal{People{db}} }
 
 // logged runs f for an actor and appends an event in one transaction.
-func (s Portal) logged(ctx context.Context, by postern.Actor, e postern.Event, f func(ctx context.Context, tx *Tx) error) error {
+func (s Portal) logged(
+	ctx context.Context, by postern.Actor, e postern.Event, f func(ctx context.Context, tx *Tx) error,
+) error {
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if err := f(ctx, tx); err != nil {
 			return err
@@ -43,7 +45,8 @@ func (s Portal) AddPerson(ctx context.Context, by postern.Actor, p postern.Perso
 // the change.
 func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
 
-	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event, mail func(old postern.Person, what string) *portal.Message,
+	check func(ctx context.Context, tx *Tx, old, next postern.Person) error, e postern.Event,
+	mail func(old postern.Person, what string) *portal.Message,
 ) (what string, err error) {
 	err = s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		old, err := tx.Person(ctx, name)
@@ -81,13 +84,20 @@ func (s Portal) ChangePerson(ctx context.Context, by postern.Actor, name string,
 }
 
 // SetPersonStatus changes a person's status and appends the event.
-func (s Portal) SetPersonStatus(ctx context.Context, by postern.Actor, name string, status postern.PersonStatus, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
+func (s Portal) SetPersonStatus(
+	ctx context.Context, by postern.Actor, name string, status postern.PersonStatus, e postern.Event,
+) error {
+	return s.logged(ctx, by, e,
+		func(ctx context.Context, tx *Tx) error { return tx.SetPersonStatus(ctx, name, status) })
 }
 
 // SetCredentialStatus changes a credential's status and appends the event.
-func (s Portal) SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus, e postern.Event) error {
-	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error { return tx.SetCredentialStatus(ctx, kind, id, status) })
+func (s Portal) SetCredentialStatus(
+	ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus,
+	e postern.Event,
+) error {
+	return s.logged(ctx, by, e,
+		func(ctx context.Context, tx *Tx) error { return tx.SetCredentialStatus(ctx, kind, id, status) })
 }
 
 // PortalKey returns the portal's secret, made by whichever server asks first.
@@ -100,7 +110,8 @@ func (s Portal) PortalKey(ctx context.Context) ([]byte, error) {
 	}
 	var kept []byte
 	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3) ON CONFLICT (name) DO NOTHING`,
+		if _, err := tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, '', $3)
+			ON CONFLICT (name) DO NOTHING`,
 			portalKeyName, sealed, micros(s.Now())); err != nil {
 			return err
 		}
@@ -114,7 +125,8 @@ func (s Portal) PortalKey(ctx context.Context) ([]byte, error) {
 
 // SetPortalSetting keeps a setting that servers and commands share.
 func (s Portal) SetPortalSetting(ctx context.Context, name, value string) error {
-	_, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	_, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_settings (name, value) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
 	return err
 }
 
@@ -146,7 +158,8 @@ func (s Portal) Count(ctx context.Context, key string, window time.Duration, now
 	var n int64
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO portal_counts (key, began, ends, n) VALUES ($1, $2, $3, 1)
-			ON CONFLICT (key) DO UPDATE SET n = CASE WHEN portal_counts.began = excluded.began THEN portal_counts.n + 1 ELSE 1 END,
+			ON CONFLICT (key) DO UPDATE
+				SET n = CASE WHEN portal_counts.began = excluded.began THEN portal_counts.n + 1 ELSE 1 END,
 				began = excluded.began, ends = excluded.ends
 			RETURNING n`, key, micros(began), micros(began.Add(window))).Scan(&n)
 	})
@@ -175,7 +188,9 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 }
 
 // readRows is a query of many rows in a transaction of its own.
-func readRows[T any](ctx context.Context, db *DB, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+func readRows[T any](
+	ctx context.Context, db *DB, scan func(scanner) (T, error), query string, args ...any,
+) ([]T, error) {
 	return readOne(ctx, db, func(ctx context.Context, tx *Tx) ([]T, error) {
 		rows, err := tx.Query(ctx, query, args...)
 		if err != nil {

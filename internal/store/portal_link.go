@@ -14,7 +14,8 @@ func (s Portal) PutLink(ctx context.Context, by postern.Actor, f portal.Fresh) e
 }
 
 func (tx *Tx) putLink(ctx context.Context, f portal.Fresh) error {
-	if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used) VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
+	if _, err := tx.Exec(ctx, `INSERT INTO portal_links (hash, purpose, person, email, detail, created, expires, used)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0)`,
 		f.Hash[:], string(f.Purpose), f.Person, f.Email, f.Detail, micros(f.Created), micros(f.Expires)); err != nil {
 		return err
 	}
@@ -29,7 +30,8 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Link, error) {
 		l := portal.Link{Hash: hash}
 		var created, expires, used int64
-		err := tx.QueryRow(ctx, `SELECT purpose, person, email, detail, created, expires, used, serial FROM portal_links WHERE hash = $1`, hash[:]).
+		err := tx.QueryRow(ctx, `SELECT purpose, person, email, detail, created, expires, used, serial
+			FROM portal_links WHERE hash = $1`, hash[:]).
 			Scan(&l.Purpose, &l.Person, &l.Email, &l.Detail, &created, &expires, &used, &l.Serial)
 		l.Created, l.Expires, l.Used = fromMicros(created), fromMicros(expires), fromMicros(used)
 		return l, notFound(err, "there is no such link")
@@ -38,7 +40,9 @@ func (s Portal) Link(ctx context.Context, hash [32]byte) (portal.Link, error) {
 
 // AnswerLink spends a link, stores the proof, if there is one, and appends the
 // event.
-func (s Portal) AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event) error {
+func (s Portal) AnswerLink(
+	ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *portal.Proof, e postern.Event,
+) error {
 	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
 		if err := tx.useLink(ctx, hash, "", now); err != nil || p == nil {
 			return err
@@ -50,7 +54,8 @@ func (s Portal) AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte,
 // useLink marks a link used, for a certificate if it has a serial number, or
 // fails with [portal.ErrLink] if it was used, or has expired.
 func (tx *Tx) useLink(ctx context.Context, hash [32]byte, serial string, now time.Time) error {
-	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1, serial = $3 WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:], serial)
+	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1, serial = $3
+		WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:], serial)
 	if err == nil && n == 0 {
 		return portal.ErrLink
 	}
@@ -60,6 +65,7 @@ func (tx *Tx) useLink(ctx context.Context, hash [32]byte, serial string, now tim
 // dropLinks makes a person's unused links void: all, or those that were sent to
 // an address.
 func (tx *Tx) dropLinks(ctx context.Context, person, email string) error {
-	_, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE person = $1 AND used = 0 AND ($2 = '' OR email = $2)`, person, email)
+	_, err := tx.Exec(ctx, `DELETE FROM portal_links
+		WHERE person = $1 AND used = 0 AND ($2 = '' OR email = $2)`, person, email)
 	return err
 }

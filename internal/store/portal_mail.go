@@ -47,7 +47,8 @@ func (s Portal) DueMessages(ctx context.Context, now time.Time, n int, lease tim
 			return err
 		}
 		for _, m := range due {
-			if _, err := tx.Exec(ctx, `UPDATE portal_mail SET due = $1 WHERE id = $2`, micros(now.Add(lease)), m.ID); err != nil {
+			if _, err := tx.Exec(ctx, `UPDATE portal_mail SET due = $1
+				WHERE id = $2`, micros(now.Add(lease)), m.ID); err != nil {
 				return err
 			}
 		}
@@ -65,7 +66,8 @@ func (s Portal) noneDue(ctx context.Context, now time.Time) (bool, error) {
 }
 
 func (tx *Tx) dueMessages(ctx context.Context, now time.Time, n int) ([]portal.Message, error) {
-	rows, err := tx.Query(ctx, `SELECT id, sealed, tries FROM portal_mail WHERE due <= $1 ORDER BY due, id LIMIT $2`, micros(now), n)
+	rows, err := tx.Query(ctx, `SELECT id, sealed, tries FROM portal_mail WHERE due <= $1
+		ORDER BY due, id LIMIT $2`, micros(now), n)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +102,8 @@ func (s Portal) DropMessage(ctx context.Context, id string) error {
 
 // RetryMessage makes a message due again later.
 func (s Portal) RetryMessage(ctx context.Context, id string, due time.Time) error {
-	_, err := s.changed(ctx, postern.Actor{}, `UPDATE portal_mail SET due = $1, tries = tries + 1 WHERE id = $2`, micros(due), id)
+	_, err := s.changed(ctx, postern.Actor{}, `UPDATE portal_mail SET due = $1, tries = tries + 1
+		WHERE id = $2`, micros(due), id)
 	return err
 }
 
@@ -109,13 +112,15 @@ func (s Portal) RemindOnce(ctx context.Context, serial string, before time.Durat
 	queued := false
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		var n int64
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_reminders WHERE serial = $1 AND before <= $2`, serial, int64(before)).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_reminders
+			WHERE serial = $1 AND before <= $2`, serial, int64(before)).Scan(&n); err != nil {
 			return err
 		}
 		if queued = n == 0; !queued {
 			return nil
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_reminders (serial, before, sent) VALUES ($1, $2, $3)`, serial, int64(before), micros(s.Now())); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO portal_reminders (serial, before, sent)
+			VALUES ($1, $2, $3)`, serial, int64(before), micros(s.Now())); err != nil {
 			return err
 		}
 		return tx.putMessage(ctx, m)

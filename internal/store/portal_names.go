@@ -17,7 +17,8 @@ func (s Portal) Proof(ctx context.Context, person, name, value string) (portal.P
 	if !errors.Is(err, sql.ErrNoRows) {
 		return p, err
 	}
-	if _, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_proofs (person, name, value, method, proved, asked) VALUES ($1, $2, $3, '', 0, 0)
+	if _, err := s.changed(ctx, postern.Actor{}, `INSERT INTO portal_proofs (person, name, value, method, proved,
+		asked) VALUES ($1, $2, $3, '', 0, 0)
 		ON CONFLICT (person, name) DO NOTHING`, person, name, value); err != nil {
 		return p, err
 	}
@@ -26,7 +27,8 @@ func (s Portal) Proof(ctx context.Context, person, name, value string) (portal.P
 
 func (s Portal) proof(ctx context.Context, person, name string) (portal.Proof, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Proof, error) {
-		return scanProof(tx.QueryRow(ctx, `SELECT person, name, value, method, proved, asked FROM portal_proofs WHERE person = $1 AND name = $2`, person, name))
+		return scanProof(tx.QueryRow(ctx, `SELECT person, name, value, method, proved, asked FROM portal_proofs
+			WHERE person = $1 AND name = $2`, person, name))
 	})
 }
 
@@ -44,14 +46,16 @@ func (s Portal) PutProof(ctx context.Context, by postern.Actor, p portal.Proof, 
 }
 
 func (tx *Tx) putProof(ctx context.Context, p portal.Proof) error {
-	_, err := tx.Exec(ctx, `UPDATE portal_proofs SET method = $1, proved = $2, asked = $3 WHERE person = $4 AND name = $5`,
+	_, err := tx.Exec(ctx, `UPDATE portal_proofs SET method = $1, proved = $2, asked = $3
+		WHERE person = $4 AND name = $5`,
 		string(p.Method), micros(p.Proved), micros(p.Asked), p.Person, p.Name)
 	return err
 }
 
 // AskedProofs returns the names that wait for an administrator, oldest first.
 func (s Portal) AskedProofs(ctx context.Context) ([]portal.Proof, error) {
-	return readRows(ctx, s.DB, scanProof, `SELECT person, name, value, method, proved, asked FROM portal_proofs WHERE asked <> 0 ORDER BY asked, person, name`)
+	return readRows(ctx, s.DB, scanProof, `SELECT person, name, value, method, proved, asked FROM portal_proofs
+		WHERE asked <> 0 ORDER BY asked, person, name`)
 }
 
 const orderColumns = `id, person, names, csr, created, expires, serial`
@@ -110,11 +114,13 @@ func (s Portal) Allowed(ctx context.Context) ([]portal.Allowed, error) {
 // PutAllowed adds to the list, and takes the names that it covers off the wishes.
 func (s Portal) PutAllowed(ctx context.Context, by postern.Actor, a portal.Allowed, e postern.Event) error {
 	return s.logged(ctx, by, e, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO portal_allowed (pattern, person, added, created) VALUES ($1, $2, $3, $4)
+		if _, err := tx.Exec(ctx, `INSERT INTO portal_allowed (pattern, person, added, created)
+			VALUES ($1, $2, $3, $4)
 			ON CONFLICT (pattern, person) DO NOTHING`, a.Pattern, a.Person, a.By, micros(a.Created)); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE portal_proofs SET asked = 0 WHERE name = $1 AND ($2 = '' OR person = $2)`, a.Pattern, a.Person)
+		_, err := tx.Exec(ctx, `UPDATE portal_proofs SET asked = 0
+			WHERE name = $1 AND ($2 = '' OR person = $2)`, a.Pattern, a.Person)
 		return err
 	})
 }

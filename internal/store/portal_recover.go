@@ -56,7 +56,8 @@ func (tx *Tx) recoverPerson(ctx context.Context, r portal.Recovery) (off portal.
 // spendCode uses a recovery code up, or fails with [portal.ErrCode].
 func (tx *Tx) spendCode(ctx context.Context, person string, hash [32]byte) error {
 	var id string
-	err := tx.QueryRow(ctx, `DELETE FROM portal_codes WHERE person = $1 AND hash = $2 RETURNING id`, person, hash[:]).Scan(&id)
+	err := tx.QueryRow(ctx, `DELETE FROM portal_codes WHERE person = $1 AND hash = $2
+		RETURNING id`, person, hash[:]).Scan(&id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return portal.ErrCode
 	}
@@ -102,7 +103,8 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 		return err
 	}
 	for _, c := range credentials {
-		e := postern.Event{Person: c.Person, Address: r.Event.Address, Object: c.ID, Links: []postern.Link{c.Link()}, Details: r.Event.Details}
+		e := postern.Event{Person: c.Person, Address: r.Event.Address, Object: c.ID, Links: []postern.Link{c.Link()},
+			Details: r.Event.Details}
 		switch c.Kind {
 		case postern.X509Certificate, postern.SSHCertificate:
 			if c.Status == postern.CredentialRevoked || !c.Expires.After(now) {
@@ -139,7 +141,8 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 // switchOffACME disables the keys by which ACME accounts are bound to a person,
 // and the accounts.
 func (tx *Tx) switchOffACME(ctx context.Context, e postern.Event, off *portal.Off) error {
-	rows, err := tx.Query(ctx, `UPDATE acme_external_keys SET disabled = 1 WHERE person = $1 AND disabled = 0 RETURNING id, label`, e.Person)
+	rows, err := tx.Query(ctx, `UPDATE acme_external_keys SET disabled = 1 WHERE person = $1 AND disabled = 0
+		RETURNING id, label`, e.Person)
 	if err != nil {
 		return err
 	}
@@ -167,12 +170,15 @@ func (tx *Tx) switchOffACME(ctx context.Context, e postern.Event, off *portal.Of
 			return err
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE acme_accounts SET status = 'revoked' WHERE person = $1 AND status = 'valid'`, e.Person)
+	_, err = tx.Exec(ctx, `UPDATE acme_accounts SET status = 'revoked'
+		WHERE person = $1 AND status = 'valid'`, e.Person)
 	return err
 }
 
 // Enrol records a certificate, its event, and what goes with it in one transaction.
-func (s Portal) Enrol(ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, e portal.Enrolment) (portal.Enrolled, error) {
+func (s Portal) Enrol(
+	ctx context.Context, by postern.Actor, c ca.Certificate, event postern.Event, e portal.Enrolment,
+) (portal.Enrolled, error) {
 	var done portal.Enrolled
 	err := s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) (err error) {
 		if done, err = tx.enrol(ctx, e, c.Serial); err != nil {
@@ -222,13 +228,15 @@ func (tx *Tx) firstCodes(ctx context.Context, e portal.Enrolment) (bool, error) 
 		return false, nil
 	}
 	var have int
-	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_codes WHERE person = $1`, e.Person).Scan(&have); err != nil || have > 0 {
+	if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM portal_codes
+		WHERE person = $1`, e.Person).Scan(&have); err != nil || have > 0 {
 		return false, err
 	}
 	if err := tx.putCodes(ctx, e.Person, e.Codes, e.Now); err != nil {
 		return false, err
 	}
 	return true, tx.Append(ctx, postern.Event{
-		Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: e.Person, Address: e.Address, Count: int64(len(e.Codes)),
+		Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: e.Person, Address: e.Address,
+		Count: int64(len(e.Codes)),
 	})
 }

@@ -26,7 +26,8 @@ func (s Portal) BeginTelling(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, toldSetting, strconv.FormatInt(size, 10))
+		_, err = tx.Exec(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2)
+			ON CONFLICT (name) DO NOTHING`, toldSetting, strconv.FormatInt(size, 10))
 		return err
 	})
 }
@@ -77,7 +78,8 @@ func (tx *Tx) eventsOf(ctx context.Context, from int64, kinds []string, n int) (
 	for i := range kinds {
 		marks += ", $" + strconv.Itoa(i+3)
 	}
-	rows, err := tx.Query(ctx, `SELECT line FROM log_events WHERE idx >= $1 AND kind IN (`+strings.TrimPrefix(marks, ", ")+`) ORDER BY idx LIMIT $2`, args...)
+	rows, err := tx.Query(ctx, `SELECT line FROM log_events
+		WHERE idx >= $1 AND kind IN (`+strings.TrimPrefix(marks, ", ")+`) ORDER BY idx LIMIT $2`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -121,8 +123,10 @@ func (s Portal) SSHKeyKnown(ctx context.Context, serial string) (bool, error) {
 		return false, nil
 	}
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (known bool, err error) {
-		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ssh_certificates c JOIN ssh_certificates o ON o.person = c.person
-			WHERE c.serial = $1 AND o.fingerprint = c.fingerprint AND o.issued < c.issued AND o.revoked = 0)`, int64(n)).Scan(&known)
+		err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ssh_certificates c
+			JOIN ssh_certificates o ON o.person = c.person
+			WHERE c.serial = $1 AND o.fingerprint = c.fingerprint AND o.issued < c.issued
+			AND o.revoked = 0)`, int64(n)).Scan(&known)
 		return known, err
 	})
 }

@@ -37,7 +37,8 @@ const session = `
 func (p *postgres) open(ctx context.Context) (write, read *sql.DB, err error) {
 	config, err := pgx.ParseConfig(p.url)
 	if err != nil {
-		return nil, nil, postern.Errorf(postern.Invalid, "the database URL is not right") // its text may hold a password
+		return nil, nil, postern.Errorf(postern.Invalid,
+			"the database URL is not right") // its text may hold a password
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second

@@ -54,7 +54,8 @@ func relayed(ctx context.Context, tx *Tx, source, agent string, batch []relay.Nu
 		return seq, nil
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO relay_agents (source, agent, seq, heard) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (source, agent) DO UPDATE SET seq = excluded.seq, heard = excluded.heard`, source, agent, seq, micros(tx.db.Now()))
+		ON CONFLICT (source, agent) DO UPDATE SET seq = excluded.seq, heard = excluded.heard`, source, agent, seq,
+		micros(tx.db.Now()))
 	if err != nil || before != 0 {
 		return seq, err
 	}

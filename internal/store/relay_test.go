@@ -17,7 +17,9 @@ func relayedOnce(t *testing.T, open opener) {
 	a, b := open(t), open(t)
 	var batch []relay.Numbered
 	for seq := range int64(20) {
-		batch = append(batch, relay.Numbered{Seq: seq + 1, Event: postern.Event{Kind: postern.EventLibvirtCall, Object: fmt.Sprint(seq + 1)}})
+		batch = append(batch, relay.Numbered{
+			Seq: seq + 1, Event: postern.Event{Kind: postern.EventLibvirtCall, Object: fmt.Sprint(seq + 1)},
+		})
 	}
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -26,7 +28,8 @@ func relayedOnce(t *testing.T, open opener) {
 			if i%2 == 1 {
 				db = b
 			}
-			if seq, err := db.Relay().Relay(t.Context(), "host:hv1", "agent", batch[:5+2*i]); err != nil || seq < int64(5+2*i) {
+			if seq, err := db.Relay().Relay(t.Context(), "host:hv1", "agent", batch[:5+2*i]); err != nil ||
+				seq < int64(5+2*i) {
 				t.Errorf("up to %d: %v", seq, err)
 			}
 		})
@@ -34,13 +37,15 @@ func relayedOnce(t *testing.T, open opener) {
 	wg.Wait()
 	late := relay.Numbered{Seq: 30, Event: postern.Event{Kind: postern.EventLibvirtCall, Object: "30"}}
 	for range 2 {
-		if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{batch[18], late}); err != nil || seq != 30 {
+		if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{batch[18],
+			late}); err != nil || seq != 30 {
 			t.Errorf("up to %d: %v", seq, err)
 		}
 	}
 	// More agents of a source than are remembered, and the last of them again.
 	for i := range 100 {
-		if _, err := a.Relay().Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{Seq: 1, Event: postern.Event{Kind: postern.EventAgentStarted}}}); err != nil {
+		if _, err := a.Relay().Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{Seq: 1,
+			Event: postern.Event{Kind: postern.EventAgentStarted}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

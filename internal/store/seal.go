@@ -127,7 +127,8 @@ func (s sealer) unseal(purpose, id string, sealed []byte) ([]byte, error) {
 		rest := sealed[1+sealKeyID:]
 		plain, err := a.Open(nil, rest[:sealNonce], rest[sealNonce:], bound(purpose, id))
 		if err != nil {
-			return nil, postern.Errorf(postern.Internal, "unseal %s %q: changed, or moved here from elsewhere", purpose, id)
+			return nil, postern.Errorf(postern.Internal, "unseal %s %q: changed, or moved here from elsewhere",
+				purpose, id)
 		}
 		return plain, nil
 	}
@@ -214,7 +215,8 @@ func (c sealedColumn) rewrap(ctx context.Context, tx *Tx, after []string) (seale
 			return 0, nil, err
 		}
 		where, args := c.where("=", r.id, 2)
-		if _, err := tx.Exec(ctx, `UPDATE `+c.table+` SET `+c.column+` = $1 WHERE `+where, append([]any{value}, args...)...); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE `+c.table+` SET `+c.column+` = $1
+			WHERE `+where, append([]any{value}, args...)...); err != nil {
 			return 0, nil, err
 		}
 		sealed++

@@ -82,7 +82,8 @@ func statementsOf(t *testing.T) map[string]string {
 			switch fun, ok := call.Fun.(*ast.SelectorExpr); {
 			case !ok:
 				return true
-			case fun.Sel.Name != "Exec" && fun.Sel.Name != "Query" && fun.Sel.Name != "QueryRow" && fun.Sel.Name != "row":
+			case fun.Sel.Name != "Exec" && fun.Sel.Name != "Query" && fun.Sel.Name != "QueryRow" &&
+				fun.Sel.Name != "row":
 				return true
 			}
 			text, ok := textOf(call.Args[1], constants)

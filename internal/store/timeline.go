@@ -47,7 +47,8 @@ func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, e
 		}
 		e, err := timeline.Decode([]byte(line))
 		if err != nil || e.Index != index {
-			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", index).WithHint("verify the timeline")
+			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", index).
+				WithHint("verify the timeline")
 		}
 		if !f.Match(e) {
 			continue
@@ -137,7 +138,8 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 			return p, err
 		}
 		if _, _, err := p.Check(v); err != nil {
-			return p, postern.Errorf(postern.Internal, "entry %d cannot be proved: it is not the one that was written", index).
+			return p, postern.Errorf(postern.Internal, "entry %d cannot be proved: it is not the one that was written",
+				index).
 				WithHint("verify the timeline")
 		}
 		return p, nil
@@ -148,7 +150,8 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 type archive struct{ tx *Tx }
 
 func (a archive) State(ctx context.Context) (s timeline.State, err error) {
-	err = a.tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state WHERE id = 1`).Scan(&s.Size, &s.Edge, &s.Checkpoint)
+	err = a.tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state
+		WHERE id = 1`).Scan(&s.Size, &s.Edge, &s.Checkpoint)
 	return s, notFound(err, "the timeline has no checkpoint")
 }
 
@@ -172,7 +175,8 @@ func (a archive) Entries(ctx context.Context, f func(timeline.Entry) error) erro
 }
 
 func (a archive) page(ctx context.Context, after int64) ([]timeline.Entry, error) {
-	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT idx, time, kind, outcome, person, address, object, line FROM log_events
+	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT idx, time, kind, outcome, person, address, object, line
+		FROM log_events
 		WHERE idx > $1 ORDER BY idx LIMIT %d`, entriesPage), after)
 	if err != nil {
 		return nil, err
@@ -182,7 +186,8 @@ func (a archive) page(ctx context.Context, after int64) ([]timeline.Entry, error
 	for rows.Next() {
 		var k timeline.Entry
 		var at int64
-		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object, &k.Text); err != nil {
+		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object,
+			&k.Text); err != nil {
 			return nil, err
 		}
 		k.Time = fromMicros(at)

@@ -199,7 +199,8 @@ func (w *batchWriter) drop() {
 func (w *batchWriter) serve(batch []*request) {
 	err := w.try(batch)
 	var lost *commitError
-	if err != nil && len(batch) > 1 && !errors.As(err, &lost) && !errors.Is(err, context.DeadlineExceeded) && w.db.faultOf(err) == faultNone {
+	if err != nil && len(batch) > 1 && !errors.As(err, &lost) && !errors.Is(err, context.DeadlineExceeded) &&
+		w.db.faultOf(err) == faultNone {
 		for _, r := range batch {
 			w.serve([]*request{r})
 		}

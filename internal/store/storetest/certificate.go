@@ -16,14 +16,17 @@ const issuer = "test"
 // AddIssuer makes a test's own CA known to a store, by its certificate (DER).
 func AddIssuer(t testing.TB, db *store.DB, certificate []byte) {
 	t.Helper()
-	if err := db.CA().AddIssuers(t.Context(), []ca.Issuer{{ID: issuer, Role: ca.Server, Certificate: certificate, PublicKey: []byte{}}}, nil); err != nil {
+	i := ca.Issuer{ID: issuer, Role: ca.Server, Certificate: certificate, PublicKey: []byte{}}
+	if err := db.CA().AddIssuers(t.Context(), []ca.Issuer{i}, nil); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // FinishOrder records a server certificate (DER) that this CA has signed, and the
 // end of its order.
-func FinishOrder(ctx context.Context, db *store.DB, by postern.Actor, serial string, certificate []byte, f acme.Finish) (acme.Order, error) {
+func FinishOrder(
+	ctx context.Context, db *store.DB, by postern.Actor, serial string, certificate []byte, f acme.Finish,
+) (acme.Order, error) {
 	c := ca.Certificate{Serial: serial, Issuer: issuer, Profile: ca.ProfileServer, DER: certificate}
 	return db.ACME().FinishOrder(ctx, by, c, postern.Event{Kind: postern.EventCertIssued, Object: serial}, f)
 }
