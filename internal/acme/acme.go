@@ -36,8 +36,8 @@ type Config struct {
 	MaxNames int
 	// MaxPending is how many unfinished orders an account may have. Default 300.
 	MaxPending int
-	// Shared says that several servers answer for one store: nonces are then
-	// used up in the store.
+	// Shared says that several servers answer for one store: the nonces of
+	// accounts are then used up in the store.
 	Shared bool
 	// Terms is the address of the terms of service, or "".
 	Terms string

@@ -111,7 +111,7 @@ func (s *Server) verify(r *http.Request, by signer) (*message, error) {
 		return nil, err
 	}
 	// Only now: what is not signed writes nothing, and uses up no nonce.
-	switch fresh, err := s.nonces.spend(r.Context(), nonce); {
+	switch fresh, err := s.nonces.use(r.Context(), nonce, m.account != nil); {
 	case err != nil:
 		return nil, err
 	case !fresh:

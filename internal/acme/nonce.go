@@ -12,34 +12,54 @@ import (
 )
 
 // A nonce is 8 bytes of random, 8 bytes of time and 16 bytes of an HMAC over
-// them: handing one out costs no memory. Used ones are remembered until they
-// expire, here or, where several servers answer, in the store.
+// them: making one keeps nothing.
+//
+// RFC 8555 section 6.5 asks that a nonce cannot be predicted, and that one which
+// has appeared in a request is not valid again. The random bytes of a nonce name one
+// of a fixed number of slots, and a slot keeps the time of the newest nonce that was
+// used in it: one that is not newer is refused. So none is valid twice, however many
+// are used and whatever their number, nothing grows. The price is that a nonce is
+// refused if a newer one of its slot was used first: at 100 requests a second, each
+// a second after it got its nonce, 1 in 650. Its client gets badNonce and a new nonce,
+// and sends the request again, as section 6.5 has it do.
+//
+// Where several servers answer for one store, they make nonces with one key, which
+// the store has, and each takes those of the others. What an account signs is used
+// up in the store's slots, so it is valid once on all servers. What a key signs that
+// belongs to no account (new-account, revoke-cert) can be sent by anybody, so it is
+// used up in the memory of the server alone and writes nothing. An attacker who
+// records such a request can replay it once at each other server while the nonce is
+// valid, and changes nothing by it: the account exists, the certificate is revoked.
+//
+// A slot whose time is later by more than [NonceReset] was set while a clock was
+// wrong, and is used as if it were empty.
 const (
-	nonceLife = 30 * time.Minute
-	maxUsed   = 1 << 18 // remembered in one generation
+	nonceLife  = 30 * time.Minute
+	nonceSlots = 1 << 16 // what the first two random bytes can name
+	NonceReset = 2 * nonceLife
 )
 
 type nonces struct {
-	now func() time.Time
-	key [32]byte
-	use func(ctx context.Context, nonce string, expires time.Time) (bool, error) // nil: remembered here
+	now    func() time.Time
+	key    [32]byte
+	shared Store // keeps the slots of what accounts sign; nil: they are here
+	began  int64 // older ones were used up in a memory that is gone
 
-	mu       sync.Mutex
-	old, cur map[[8]byte]struct{}
-	turned   time.Time
-	floor    time.Time // nonces made before are refused: they are forgotten
+	mu    sync.Mutex
+	made  int64             // the time in the newest nonce made here
+	slots [nonceSlots]int64 // times, as in nonces
 }
 
 func newNonces(ctx context.Context, cfg Config, store Store) (*nonces, error) {
-	n := &nonces{now: cfg.Now, cur: map[[8]byte]struct{}{}, turned: cfg.Now()}
-	if cfg.Shared {
-		n.use = store.UseNonce
-		var err error
-		n.key, err = store.NonceKey(ctx)
-		return n, err
+	n := &nonces{now: cfg.Now, began: cfg.Now().UnixMicro()}
+	if !cfg.Shared {
+		rand.Read(n.key[:])
+		return n, nil
 	}
-	rand.Read(n.key[:])
-	return n, nil
+	n.shared = store
+	var err error
+	n.key, err = store.NonceKey(ctx)
+	return n, err
 }
 
 func (n *nonces) sum(b []byte) []byte {
@@ -52,16 +72,23 @@ func (n *nonces) sum(b []byte) []byte {
 func (n *nonces) make() string {
 	var b [32]byte
 	rand.Read(b[:8])
-	binary.BigEndian.PutUint64(b[8:], uint64(n.now().UnixMilli()))
+	binary.BigEndian.PutUint64(b[8:], uint64(n.time()))
 	copy(b[16:], n.sum(b[:16]))
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
+// time returns the time in microseconds, and a later one each time.
+func (n *nonces) time() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.made = max(n.made+1, n.now().UnixMicro())
+	return n.made
+}
+
 // nonce is one that was made here, or by another server of the same store.
 type nonce struct {
-	text string
-	id   [8]byte
-	made time.Time
+	slot uint16
+	made int64 // in microseconds since 1970
 }
 
 // parse reads a nonce, and reports whether it was made here and has not expired.
@@ -71,39 +98,22 @@ func (n *nonces) parse(s string) (nonce, bool) {
 	if err != nil || len(b) != 32 || !hmac.Equal(b[16:], n.sum(b[:16])) {
 		return nonce{}, false
 	}
-	made := time.UnixMilli(int64(binary.BigEndian.Uint64(b[8:])))
-	age := n.now().Sub(made)
-	return nonce{text: s, id: [8]byte(b[:8]), made: made}, age.Abs() <= nonceLife
+	c := nonce{slot: binary.BigEndian.Uint16(b), made: int64(binary.BigEndian.Uint64(b[8:]))}
+	return c, n.now().Sub(time.UnixMicro(c.made)).Abs() <= nonceLife
 }
 
-// spend uses a nonce up, and reports whether that is the first time.
-func (n *nonces) spend(ctx context.Context, c nonce) (bool, error) {
-	if n.use != nil {
-		return n.use(ctx, c.text, c.made.Add(nonceLife))
+// use uses a nonce up, and reports whether it was valid. It was in a request that an
+// account has signed, or a key that belongs to none.
+func (n *nonces) use(ctx context.Context, c nonce, account bool) (bool, error) {
+	if account && n.shared != nil {
+		return n.shared.UseNonce(ctx, c.slot, c.made)
 	}
-	return n.remember(c.id, c.made, n.now()), nil
-}
-
-// remember keeps a used nonce in the younger of two generations. When it is
-// full or old, the older is forgotten with all nonces of its time.
-func (n *nonces) remember(id [8]byte, made, now time.Time) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.cur) >= maxUsed || now.Sub(n.turned) > nonceLife {
-		if n.old != nil {
-			n.floor = n.turned
-		}
-		n.old, n.cur, n.turned = n.cur, map[[8]byte]struct{}{}, now
+	newest := n.slots[c.slot]
+	if c.made < n.began || c.made <= newest && newest <= c.made+NonceReset.Microseconds() {
+		return false, nil
 	}
-	if made.Before(n.floor) {
-		return false
-	}
-	if _, used := n.cur[id]; used {
-		return false
-	}
-	if _, used := n.old[id]; used {
-		return false
-	}
-	n.cur[id] = struct{}{}
-	return true
+	n.slots[c.slot] = c.made
+	return true, nil
 }

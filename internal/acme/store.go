@@ -137,9 +137,10 @@ type Store interface {
 
 	// NonceKey returns the key that all servers make nonces with.
 	NonceKey(ctx context.Context) ([32]byte, error)
-	// UseNonce reports whether a nonce is used for the first time. It may
-	// be forgotten after expires.
-	UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error)
+	// UseNonce reports whether a nonce is newer than the one that a slot keeps,
+	// on all servers, or that one is newer by more than [NonceReset]. If so, the
+	// slot keeps this one's time, in microseconds since 1970.
+	UseNonce(ctx context.Context, slot uint16, made int64) (bool, error)
 }
 
 // find returns the authorization and challenge with these numbers.

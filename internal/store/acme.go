@@ -469,13 +469,9 @@ func (s ACME) Processing(ctx context.Context) ([]acme.Order, error) {
 	return s.acmeOrdersWhere(ctx, `processing = 1`)
 }
 
-// RemoveOrders implements [acme.Store]. It also removes used nonces that have
-// expired.
+// RemoveOrders implements [acme.Store].
 func (s ACME) RemoveOrders(ctx context.Context, before time.Time) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `DELETE FROM acme_nonces WHERE expires < $1`, micros(s.Now())); err != nil {
-			return err
-		}
 		_, err := tx.Exec(ctx, `DELETE FROM acme_orders WHERE expires < $1 AND serial = ''`, micros(before))
 		return err
 	})

@@ -5,7 +5,8 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
-	"time"
+
+	"github.com/postern-project/postern/internal/acme"
 )
 
 // NonceKey implements [acme.Store].
@@ -37,13 +38,15 @@ func (s ACME) NonceKey(ctx context.Context) ([32]byte, error) {
 const acmeNonceKey = "acme.nonce"
 
 // UseNonce implements [acme.Store].
-func (s ACME) UseNonce(ctx context.Context, nonce string, expires time.Time) (bool, error) {
-	var fresh bool
+func (s ACME) UseNonce(ctx context.Context, slot uint16, made int64) (bool, error) {
+	var newer bool
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (nonce, expires) VALUES ($1, $2)
-			ON CONFLICT DO NOTHING`, nonce, micros(expires))
-		fresh = n == 1
+		n, err := tx.Exec(ctx, `INSERT INTO acme_nonces (slot, made) VALUES ($1, $2)
+			ON CONFLICT (slot) DO UPDATE SET made = excluded.made
+			WHERE acme_nonces.made < excluded.made OR acme_nonces.made > excluded.made + $3`,
+			int64(slot), made, acme.NonceReset.Microseconds())
+		newer = n == 1
 		return err
 	})
-	return fresh, err
+	return newer, err
 }
