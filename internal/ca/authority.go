@@ -24,6 +24,8 @@ type Authority struct {
 	url     string // see URL
 	chosen  bool   // see URLChosen
 
+	policies []Policy
+
 	crls    crlCache
 	signers ocspSigners
 	serials sshSerials
@@ -54,7 +56,7 @@ func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 	return a, nil
 }
 
-// Reload reads the issuers and the URL again, to learn of an intermediate that
+// Reload reads the issuers, the URL and the profiles again, to learn of an intermediate that
 // another process made or revoked, or of a key that it removed. A server calls it
 // whenever the store's Generation has changed.
 func (a *Authority) Reload(ctx context.Context) error {
@@ -84,9 +86,13 @@ func (a *Authority) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	policies, err := a.readPolicies(ctx)
+	if err != nil {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.issuers, a.root, a.url, a.chosen = issuers, root, url, chosen
+	a.issuers, a.root, a.url, a.chosen, a.policies = issuers, root, url, chosen, policies
 	return nil
 }
 

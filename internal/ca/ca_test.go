@@ -298,7 +298,7 @@ func TestSignCSR(t *testing.T) {
 		{"another's address", csr(t, x509.CertificateRequest{EmailAddresses: []string{"eve@example.com"}}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, postern.Denied, "not dan's"},
 		{"a server's name on a client", csr(t, x509.CertificateRequest{IPAddresses: []net.IP{{127, 0, 0, 1}}}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, postern.Invalid, "server name"},
 		{"otherName", csr(t, x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: []byte{0x30, 6, 0xa0, 4, 6, 2, 0x2a, 3}}}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "not certified"},
-		{"a profile that is not signed", www, ca.SignRequest{Profile: ca.ProfileIntermediate}, postern.Invalid, "profile"},
+		{"a profile that is not signed", www, ca.SignRequest{Profile: ca.ProfileIntermediate}, postern.NotFound, "profile"},
 		{"nothing", nil, ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "no certificate request"},
 		{"a private key", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "private key"},
 	} {

@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/postern-project/postern"
 	"golang.org/x/crypto/cryptobyte"
@@ -138,14 +137,14 @@ func checkSANKinds(req *x509.CertificateRequest) error {
 
 // SignRequest says what a CSR may become.
 type SignRequest struct {
-	Profile  Profile       // ProfileServer or ProfileClient
-	Names    []string      // server: names to certify; nil: those that the CSR asks for
-	Proved   []string      // server: if not nil, every name must be one of these, or the wildcard listed here
-	Person   string        // client: whose certificate it becomes
-	Label    string        // client
-	Units    []string      // client: OU values
-	Validity time.Duration // 0: the configured one
-	By       postern.Actor
+	Profile Profile  // ProfileClient, or one for servers
+	Names   []string // server: names to certify; nil: those that the CSR asks for
+	Proved  []string // server: if not nil, every name must be one of these, or the wildcard listed here
+	Person  string   // client: whose certificate it becomes
+	Label   string   // client
+	Units   []string // client: OU values
+	Period
+	By postern.Actor
 }
 
 // IssueCSR issues a certificate for the key of a request, in PEM or DER. Only the
@@ -168,13 +167,10 @@ func (a *Authority) PrepareCSR(ctx context.Context, csr []byte, r SignRequest) (
 }
 
 func (a *Authority) prepareParsed(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
-	switch r.Profile {
-	case ProfileServer:
-		return a.serverCSR(c, r)
-	case ProfileClient:
+	if r.Profile == ProfileClient {
 		return a.clientCSR(ctx, c, r)
 	}
-	return nil, postern.Errorf(postern.Invalid, "a request is signed for profile %q or %q, not %q", ProfileServer, ProfileClient, r.Profile)
+	return a.serverCSR(c, r)
 }
 
 func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
@@ -201,7 +197,7 @@ func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 			}
 		}
 	}
-	return a.prepareServer(ServerRequest{Names: list, Key: c.PublicKey, Validity: r.Validity, By: r.By})
+	return a.prepareServer(ServerRequest{Names: list, Profile: r.Profile, Key: c.PublicKey, Period: r.Period, By: r.By})
 }
 
 func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
@@ -218,6 +214,6 @@ func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issu
 		return nil, postern.Errorf(postern.Invalid, "the request asks for the server name %s: a client certificate carries none", c.Names[0])
 	}
 	return a.prepareClient(ctx, ClientRequest{
-		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Validity: r.Validity, By: r.By,
+		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Period: r.Period, By: r.By,
 	})
 }

@@ -50,7 +50,7 @@ func (i *issuer) signLeaf(tmpl *x509.Certificate, pub crypto.PublicKey, spki []b
 
 // plainLeaf reports whether leafTBS writes everything that the template asks for.
 func plainLeaf(tmpl *x509.Certificate) bool {
-	return len(tmpl.ExtKeyUsage) == 1 && oidUsages[tmpl.ExtKeyUsage[0]] != nil && len(tmpl.ExtraExtensions) == 0
+	return len(tmpl.ExtKeyUsage) == 1 && oidUsages[tmpl.ExtKeyUsage[0]] != nil && len(tmpl.ExtraExtensions)+len(tmpl.Policies) == 0
 }
 
 // leafTBS returns the TBSCertificate (RFC 5280 section 4.1) of a template, for a

@@ -34,23 +34,24 @@ func (i *Issued) PEM() []byte {
 
 // ServerRequest asks for a server certificate.
 type ServerRequest struct {
-	Names    []string         // DNS names, wildcards and addresses; the first becomes the CN
-	Key      crypto.PublicKey // nil: make a key
-	Validity time.Duration    // 0: the configured one
-	By       postern.Actor    // whose Person is recorded as the one who asked
-	renews   string
+	Names   []string         // DNS names, wildcards and addresses; the first becomes the CN
+	Profile Profile          // "": ProfileServer
+	Key     crypto.PublicKey // nil: make a key
+	Period
+	By     postern.Actor // whose Person is recorded as the one who asked
+	renews string
 }
 
 // ClientRequest asks for a client certificate: CN the person's name, e-mail in
 // the subject and as alternative name, O the organisation.
 type ClientRequest struct {
-	Person   string           // Person.Name
-	Label    string           // the person's own words: "phone"
-	Units    []string         // OU values
-	Key      crypto.PublicKey // nil: make a key
-	Validity time.Duration    // 0: the configured one
-	By       postern.Actor
-	renews   string
+	Person string           // Person.Name
+	Label  string           // the person's own words: "phone"
+	Units  []string         // OU values
+	Key    crypto.PublicKey // nil: make a key
+	Period
+	By     postern.Actor
+	renews string
 }
 
 // IssueServer issues a server certificate. It is in the store when this returns.
@@ -82,11 +83,14 @@ func (a *Authority) prepareServer(r ServerRequest) (*Issued, error) {
 	if err := permits(a.Root(), n, nil); err != nil {
 		return nil, err
 	}
-	validity, err := validityOf(r.Validity, a.cfg.ServerValidity, MaxServerValidity)
+	policy, err := a.serverPolicy(r.Profile)
 	if err != nil {
 		return nil, err
 	}
-	tmpl := a.leafTemplate(iss, validity, x509.ExtKeyUsageServerAuth)
+	tmpl, err := a.policyTemplate(iss, policy, r.Period, x509.ExtKeyUsageServerAuth)
+	if err != nil {
+		return nil, err
+	}
 	tmpl.DNSNames, tmpl.IPAddresses = n.dns, n.ips
 	// A CN repeats the first name that fits into its 64 characters.
 	for _, name := range clean {
@@ -95,7 +99,8 @@ func (a *Authority) prepareServer(r ServerRequest) (*Issued, error) {
 			break
 		}
 	}
-	return a.sign(iss, tmpl, r.Key, Certificate{Profile: ProfileServer, Person: r.By.Person, Names: clean, Renews: r.renews}, r.By)
+	c := Certificate{Profile: ProfileServer, Person: r.By.Person, Names: clean, Renews: r.renews}
+	return a.signUnder(iss, policy, tmpl, r.Key, c, r.By)
 }
 
 // IssueClient issues a client certificate, which becomes the person's
@@ -118,11 +123,14 @@ func (a *Authority) prepareClient(ctx context.Context, r ClientRequest) (*Issued
 	if !p.Active() {
 		return nil, postern.Errorf(postern.Denied, "%s is %s", p.Name, p.Status)
 	}
-	validity, err := validityOf(r.Validity, a.cfg.ClientValidity, maxClientValidity)
+	policy, err := a.policy(ProfileClient)
 	if err != nil {
 		return nil, err
 	}
-	tmpl := a.leafTemplate(iss, validity, x509.ExtKeyUsageClientAuth)
+	tmpl, err := a.policyTemplate(iss, policy, r.Period, x509.ExtKeyUsageClientAuth)
+	if err != nil {
+		return nil, err
+	}
 	var list []string
 	if p.Email != "" {
 		if err := permits(a.Root(), names{}, []string{p.Email}); err != nil {
@@ -135,7 +143,7 @@ func (a *Authority) prepareClient(ctx context.Context, r ClientRequest) (*Issued
 		return nil, err
 	}
 	c := Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}
-	return a.sign(iss, tmpl, r.Key, c, r.By)
+	return a.signUnder(iss, policy, tmpl, r.Key, c, r.By)
 }
 
 var (
@@ -177,37 +185,66 @@ func (a *Authority) clientSubject(p postern.Person, units []string) ([]byte, err
 	return der, nil
 }
 
-func validityOf(want, standard, most time.Duration) (time.Duration, error) {
-	switch {
-	case want == 0:
-		return standard, nil
-	case want < time.Minute || want > most:
-		return 0, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %d days", want, most/day)
-	}
-	return want, nil
-}
-
-// leafTemplate returns what all end-entity certificates of an issuer share. None
-// outlives its issuer, and no server's is, backdating and last second included,
-// longer than browsers accept.
-func (a *Authority) leafTemplate(iss *issuer, validity time.Duration, usage x509.ExtKeyUsage) *x509.Certificate {
-	now := a.now()
+// leafTemplate returns what all end-entity certificates of an issuer share.
+func (a *Authority) leafTemplate(iss *issuer, from, to time.Time, usage x509.ExtKeyUsage) *x509.Certificate {
 	tmpl := &x509.Certificate{
 		SerialNumber:          newSerial(),
-		NotBefore:             now.Add(-a.cfg.Backdate),
-		NotAfter:              now.Add(validity),
+		NotBefore:             from,
+		NotAfter:              to,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{usage},
 		BasicConstraintsValid: true,
 	}
-	if latest := tmpl.NotBefore.Add(MaxServerValidity - time.Second); usage == x509.ExtKeyUsageServerAuth && tmpl.NotAfter.After(latest) {
-		tmpl.NotAfter = latest
-	}
-	if tmpl.NotAfter.After(iss.cert.NotAfter) {
-		tmpl.NotAfter = iss.cert.NotAfter
-	}
 	a.addURLs(tmpl, iss.ID, true)
 	return tmpl
+}
+
+// policyTemplate returns what a policy makes of a certificate that is issued now.
+func (a *Authority) policyTemplate(iss *issuer, policy Policy, p Period, usage x509.ExtKeyUsage) (*x509.Certificate, error) {
+	from, to, err := p.in(policy, a.now(), a.cfg.Backdate)
+	if err != nil {
+		return nil, err
+	}
+	if from, to, err = p.within(from, to, iss, policy.ForServers()); err != nil {
+		return nil, err
+	}
+	tmpl := a.leafTemplate(iss, from, to, usage)
+	for _, o := range policy.OIDs {
+		oid, err := x509.ParseOID(o)
+		if err != nil {
+			return nil, postern.Errorf(postern.Internal, "profile %s: %w", policy.Profile, err)
+		}
+		tmpl.Policies = append(tmpl.Policies, oid)
+	}
+	return tmpl, nil
+}
+
+// signUnder signs the template for a key, which is made here if there is none, as a
+// policy says.
+func (a *Authority) signUnder(iss *issuer, policy Policy, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by postern.Actor) (*Issued, error) {
+	var made crypto.Signer
+	if pub == nil {
+		var err error
+		if made, err = policy.newKey(); err != nil {
+			return nil, postern.Errorf(postern.Internal, "make a key: %w", err)
+		}
+		pub = made.Public()
+	} else if err := a.checkSubjectKey(pub); err != nil {
+		return nil, err
+	}
+	if err := policy.checkKey(pub); err != nil {
+		return nil, err
+	}
+	if _, ok := pub.(*rsa.PublicKey); ok && !policy.SignOnly {
+		// TLS 1.2 without forward secrecy asks a server for it, and libvirt both sides.
+		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment
+	}
+	out, err := a.sign(iss, tmpl, pub, c, by)
+	if err != nil {
+		return nil, err
+	}
+	out.Key = made
+	return out, nil
 }
 
 // sign signs the template for the key. The certificate is not recorded yet.
@@ -215,19 +252,6 @@ func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicK
 	out := &Issued{By: by, Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
 	if !tmpl.NotAfter.After(a.now()) {
 		return nil, endedError(iss, "has expired")
-	}
-	if pub == nil {
-		key, err := GenerateKey(P256)
-		if err != nil {
-			return nil, postern.Errorf(postern.Internal, "make a key: %w", err)
-		}
-		out.Key, pub = key, key.Public()
-	} else if err := a.checkSubjectKey(pub); err != nil {
-		return nil, err
-	}
-	if _, ok := pub.(*rsa.PublicKey); ok {
-		// TLS 1.2 without forward secrecy asks a server for it, and libvirt both sides.
-		tmpl.KeyUsage |= x509.KeyUsageKeyEncipherment
 	}
 	spki, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -327,10 +351,11 @@ func issuedEvent(c Certificate, by postern.Actor) postern.Event {
 
 // RenewRequest asks for a successor of a certificate.
 type RenewRequest struct {
-	Key      crypto.PublicKey // nil: make a key
-	SameKey  bool             // certify the old key again
-	Validity time.Duration    // 0: the configured one
-	By       postern.Actor
+	Key     crypto.PublicKey // nil: make a key
+	SameKey bool             // certify the old key again
+	Profile Profile          // of a server's; "": ProfileServer
+	Period
+	By postern.Actor
 }
 
 // Renew issues a certificate for the names, or the person, of an older one. An
@@ -368,11 +393,11 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 		if by.Person == "" {
 			by.Person = old.Person
 		}
-		return a.prepareServer(ServerRequest{Names: old.Names, Key: r.Key, Validity: r.Validity, By: by, renews: serial})
+		return a.prepareServer(ServerRequest{Names: old.Names, Profile: r.Profile, Key: r.Key, Period: r.Period, By: by, renews: serial})
 	case ProfileClient:
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
-			Key: r.Key, Validity: r.Validity, By: r.By, renews: serial,
+			Key: r.Key, Period: r.Period, By: r.By, renews: serial,
 		})
 	}
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)

@@ -110,9 +110,16 @@ func profiles(t *testing.T, a *ca.Authority) map[string]*x509.Certificate {
 			all[fmt.Sprintf("server %s %s", names[0], alg)] = out.Leaf
 		}
 	}
-	long, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}, Validity: ca.MaxServerValidity})
+	long, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}, Period: ca.Period{Validity: ca.MaxServerValidity}})
 	must(t, err)
 	all["long-lived server"] = long.Leaf
+	must(t, a.SetPolicies(t.Context(), configured[3:]))
+	for _, alg := range []ca.Algorithm{ca.P256, ca.RSA3072} {
+		r := ca.ServerRequest{Names: []string{"www.example.com"}, Profile: configured[3].Profile, Key: publicKey(t, alg)}
+		short, err := a.IssueServer(t.Context(), r)
+		must(t, err)
+		all[fmt.Sprintf("server of a profile of its own, %s", alg)] = short.Leaf
+	}
 	for _, r := range []ca.ClientRequest{{Person: "dan"}, {Person: "dan", Units: []string{"audit", "ops"}}, {Person: "no.mail"}} {
 		out, err := a.IssueClient(t.Context(), r)
 		must(t, err)

@@ -256,7 +256,11 @@ func (a *Authority) newOCSPSigner(ctx context.Context, iss *issuer) (*ocspSigner
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "make a key: %w", err)
 	}
-	tmpl := a.leafTemplate(iss, ocspSignerValidity, x509.ExtKeyUsageOCSPSigning)
+	to := a.now().Add(ocspSignerValidity)
+	if to.After(iss.cert.NotAfter) {
+		to = iss.cert.NotAfter
+	}
+	tmpl := a.leafTemplate(iss, a.now().Add(-a.cfg.Backdate), to, x509.ExtKeyUsageOCSPSigning)
 	tmpl.Subject = pkix.Name{Organization: []string{a.cfg.Name}, CommonName: iss.cert.Subject.CommonName + " OCSP"}
 	tmpl.OCSPServer, tmpl.CRLDistributionPoints = nil, nil
 	tmpl.ExtraExtensions = []pkix.Extension{{Id: oidOCSPNoCheck, Value: asn1.NullBytes}}

@@ -76,7 +76,7 @@ func (a *Authority) SignSSHUser(ctx context.Context, r SSHUserRequest) (*SSHIssu
 		return nil, err
 	}
 	cert := &ssh.Certificate{Key: r.Key, CertType: ssh.UserCert, KeyId: p.Name, ValidPrincipals: r.Principals, Permissions: perms}
-	return a.signSSH(ctx, SSHUser, cert, p.Name, r.Validity, a.cfg.SSHUserValidity, r.By)
+	return a.signSSH(ctx, SSHUser, cert, p.Name, r.Validity, r.By)
 }
 
 // SignSSHHost certifies a host's key. It is in the store when this returns.
@@ -91,7 +91,7 @@ func (a *Authority) SignSSHHost(ctx context.Context, r SSHHostRequest) (*SSHIssu
 		}
 	}
 	cert := &ssh.Certificate{Key: r.Key, CertType: ssh.HostCert, KeyId: clean[0], ValidPrincipals: clean}
-	return a.signSSH(ctx, SSHHost, cert, "", r.Validity, a.cfg.SSHHostValidity, r.By)
+	return a.signSSH(ctx, SSHHost, cert, "", r.Validity, r.By)
 }
 
 // checkPrincipals refuses a certificate without principals: sshd takes it for
@@ -142,7 +142,7 @@ func sshPermissions(r SSHUserRequest) (ssh.Permissions, error) {
 	return perms, nil
 }
 
-func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string, validity, standard time.Duration, by postern.Actor) (*SSHIssued, error) {
+func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string, validity time.Duration, by postern.Actor) (*SSHIssued, error) {
 	iss, err := a.signing(role)
 	if err != nil {
 		return nil, err
@@ -150,11 +150,14 @@ func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificat
 	if err := a.checkSSHKey(cert.Key); err != nil {
 		return nil, err
 	}
-	if validity, err = validityOf(validity, standard, maxSSHValidity); err != nil {
+	policy, err := a.policy(Profile(role)) // of the same name
+	if err != nil {
 		return nil, err
 	}
-	now := a.now()
-	after, before := now.Add(-a.cfg.Backdate), now.Add(validity)
+	after, before, err := Period{Validity: validity}.in(policy, a.now(), a.cfg.Backdate)
+	if err != nil {
+		return nil, err
+	}
 	cert.ValidAfter, cert.ValidBefore = uint64(after.Unix()), uint64(before.Unix())
 	if cert.Serial, err = a.serials.next(ctx, a.store); err != nil {
 		return nil, err

@@ -186,7 +186,7 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 	if err := e.check(authority, ca.ProfileServer, "", names); err != nil {
 		return err
 	}
-	out, err := authority.IssueServer(ctx, ca.ServerRequest{Names: names, Key: key.Public(), Validity: time.Duration(o.validity)})
+	out, err := authority.IssueServer(ctx, ca.ServerRequest{Names: names, Key: key.Public(), Period: ca.Period{Validity: time.Duration(o.validity)}})
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (a *app) issueClient(ctx context.Context, authority *ca.Authority, o *issue
 	if err := e.check(authority, ca.ProfileClient, o.client, nil); err != nil {
 		return err
 	}
-	out, err := authority.IssueClient(ctx, ca.ClientRequest{Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Validity: time.Duration(o.validity)})
+	out, err := authority.IssueClient(ctx, ca.ClientRequest{Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: ca.Period{Validity: time.Duration(o.validity)}})
 	if err != nil {
 		return err
 	}
@@ -258,7 +258,7 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 	if err != nil {
 		return err
 	}
-	r := ca.SignRequest{Profile: ca.ProfileServer, Names: o.names, Person: o.client, Label: o.label, Units: o.units, Validity: time.Duration(o.validity)}
+	r := ca.SignRequest{Profile: ca.ProfileServer, Names: o.names, Person: o.client, Label: o.label, Units: o.units, Period: ca.Period{Validity: time.Duration(o.validity)}}
 	if o.client != "" {
 		r.Profile = ca.ProfileClient
 	}
@@ -344,7 +344,7 @@ new key, under the intermediate that issues now.`,
 
 // renewRequest says for which key the successor is.
 func (a *app) renewRequest(o *renewOptions) (ca.RenewRequest, error) {
-	r := ca.RenewRequest{SameKey: o.sameKey, Validity: time.Duration(o.validity)}
+	r := ca.RenewRequest{SameKey: o.sameKey, Period: ca.Period{Validity: time.Duration(o.validity)}}
 	if o.csr == "" {
 		return r, nil
 	}
