@@ -78,7 +78,7 @@ func newOrders(t *testing.T, db *store.DB, a *ca.Authority) http.Handler {
 	port, _ := strconv.Atoi(os.Getenv(proofPortEnv)) // none: nothing is proved
 	prober, err := reach.New(reach.Config{HTTPPort: port, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
 	must(t, err)
-	s, err := acme.New(t.Context(), acme.Config{Anonymous: true}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := acme.New(t.Context(), acme.Config{Anonymous: func(netip.Addr, []string) bool { return true }}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
@@ -92,13 +92,17 @@ type orderIssuer struct {
 
 func (i orderIssuer) Permit(names []string) error { return i.Permits(names) }
 
-func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
+func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, _ acme.Terms, f acme.Finish) (acme.Order, error) {
 	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
 	if err != nil {
 		return acme.Order{}, err
 	}
 	return i.db.ACME().FinishOrder(ctx, by, c.Certificate, c.Event, f)
 }
+
+func (orderIssuer) Profiles() map[string]string { return nil }
+
+func (orderIssuer) Accept(t acme.Terms) (acme.Terms, error) { return t, nil }
 
 func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certificate, error) {
 	c, err := i.Load(ctx, serial)

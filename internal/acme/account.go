@@ -73,7 +73,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	old, err := s.store.AccountByKey(r.Context(), print)
 	switch {
 	case err == nil:
-		if err := s.mayAct(&old); err != nil {
+		if err := s.mayAct(m, &old); err != nil {
 			return err
 		}
 		return s.writeAccount(w, m, &old, http.StatusOK)
@@ -101,7 +101,7 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 			return err
 		}
 		a.Binding = req.Binding
-	case !s.cfg.Anonymous:
+	case !s.cfg.Anonymous(m.from, nil):
 		return externalAccountRequired()
 	}
 	kept, added, err := s.store.AddAccount(r.Context(), a, external, postern.Event{
@@ -164,7 +164,7 @@ func (s *Server) updateAccount(w http.ResponseWriter, r *http.Request, m *messag
 		did = postern.ACMEDeactivated
 	}
 	a, err := s.store.UpdateAccount(r.Context(), m.account.ID, func(a *Account) error {
-		if err := s.mayAct(a); err != nil {
+		if err := s.mayAct(m, a); err != nil {
 			return err
 		}
 		if req.Contact != nil {
@@ -227,7 +227,7 @@ func (s *Server) keyChange(w http.ResponseWriter, r *http.Request, m *message) e
 		return badPublicKey("it can't be written down")
 	}
 	a, err := s.store.UpdateAccount(r.Context(), m.account.ID, func(a *Account) error {
-		if err := s.mayAct(a); err != nil {
+		if err := s.mayAct(m, a); err != nil {
 			return err
 		}
 		if a.Thumbprint != m.account.Thumbprint {

@@ -28,8 +28,11 @@ type Config struct {
 	// URL is where the server is seen, without a slash at the end:
 	// https://id.example.com/acme. "" takes the host from each request.
 	URL string
-	// Anonymous lets in accounts that no person stands for.
-	Anonymous bool
+	// Anonymous reports whether an account that no person stands for may act from an
+	// address, and have certificates for these names if there are any. nil: none may.
+	Anonymous func(from netip.Addr, names []string) bool
+	// Address returns where a request comes from; nil is its connection's peer.
+	Address func(*http.Request) netip.Addr
 	// OrderLife is how long an order may take. Default 1 h, 5 min to 7 days.
 	OrderLife time.Duration
 	// MaxNames is how many names one certificate may carry. Default 100.
@@ -71,6 +74,12 @@ func (c Config) withDefaults() Config {
 	if c.MaxPending == 0 {
 		c.MaxPending = 300
 	}
+	if c.Anonymous == nil {
+		c.Anonymous = func(netip.Addr, []string) bool { return false }
+	}
+	if c.Address == nil {
+		c.Address = peerAddress
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -85,12 +94,17 @@ type Issuer interface {
 	// PermitKey returns an error for a key that must not be used, in a certificate or
 	// as an account's key: one that is weak or was revoked for compromise.
 	PermitKey(ctx context.Context, key crypto.PublicKey) error
+	// Profiles returns the profiles that an order may name, each with what it is for.
+	Profiles() map[string]string
+	// Accept returns the terms of an order with its profile chosen. NotFound: there is
+	// no such profile. Invalid: its certificates cannot be valid at that time.
+	Accept(t Terms) (Terms, error)
 	// Issue issues a certificate for the key of a request (DER), for the names given
-	// and no others. The certificate, its order and the event become durable in one
+	// and no others, under the terms of its order. The certificate, its order and the event become durable in one
 	// transaction, or none does. The order is returned as it is then; with an
 	// error of f.Change, as it was. An order to replace a certificate that another
 	// has replaced is a Conflict.
-	Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f Finish) (Order, error)
+	Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, t Terms, f Finish) (Order, error)
 	// Certificate returns a certificate that was issued.
 	Certificate(ctx context.Context, serial string) (Certificate, error)
 	// Revoke revokes a certificate for a reason (RFC 5280 section 5.3.1).

@@ -18,7 +18,7 @@ import (
 // TestAccountsOfEveryAlgorithm makes accounts with keys of every kind, signed by
 // another's JOSE.
 func TestAccountsOfEveryAlgorithm(t *testing.T) {
-	w := newWorld(t, acme.Config{Anonymous: true})
+	w := newWorld(t, acme.Config{Anonymous: anyone})
 	curve := func(c elliptic.Curve) crypto.Signer {
 		k, err := ecdsa.GenerateKey(c, rand.Reader)
 		if err != nil {

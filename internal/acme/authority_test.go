@@ -68,9 +68,29 @@ func (a *authority) Permit(names []string) error {
 	return nil
 }
 
+// longest is how long this CA's certificates are valid.
+const longest = time.Hour
+
+func (a *authority) Profiles() map[string]string {
+	return map[string]string{"server": "for servers", "short": "for servers that renew often"}
+}
+
+func (a *authority) Accept(t acme.Terms) (acme.Terms, error) {
+	if t.Profile == "" {
+		t.Profile = "server"
+	}
+	if a.Profiles()[t.Profile] == "" {
+		return t, postern.Errorf(postern.NotFound, "there is no profile %q", t.Profile)
+	}
+	if !t.NotAfter.IsZero() && (time.Until(t.NotAfter) > longest || time.Until(t.NotAfter) < 0) {
+		return t, postern.Errorf(postern.Invalid, "an hour at most")
+	}
+	return t, nil
+}
+
 func (a *authority) PermitKey(context.Context, crypto.PublicKey) error { return nil }
 
-func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
+func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, terms acme.Terms, f acme.Finish) (acme.Order, error) {
 	if a.gather != nil {
 		a.gather.Done()
 		a.gather.Wait()
@@ -91,7 +111,10 @@ func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, nam
 	if err != nil {
 		return acme.Order{}, err
 	}
-	tmpl := &x509.Certificate{SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{SerialNumber: serial, NotBefore: time.Now(), NotAfter: time.Now().Add(longest)}
+	if !terms.NotAfter.IsZero() {
+		tmpl.NotAfter = terms.NotAfter
+	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			tmpl.IPAddresses = append(tmpl.IPAddresses, ip)

@@ -15,6 +15,8 @@ import (
 	"math/big"
 	"mime"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/go-jose/go-jose/v4"
@@ -60,7 +62,8 @@ type message struct {
 	account *Account // nil when the request was signed by a key of its own
 	order   *Order   // the account's that the path names, by its ID or its certificate
 	payload []byte
-	address string
+	from    netip.Addr
+	address string // the same, for events
 }
 
 // postAsGet reports whether the request only asks (RFC 8555 section 6.3).
@@ -95,7 +98,8 @@ func (s *Server) verify(r *http.Request, by signer) (*message, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &message{base: s.base(r), address: remoteAddress(r)}
+	m := &message{base: s.base(r), from: s.cfg.Address(r)}
+	m.address = written(m.from)
 	m.url = m.base + strings.TrimPrefix(r.URL.RequestURI(), prefix)
 	if subtle.ConstantTimeCompare([]byte(head.URL), []byte(m.url)) != 1 {
 		return nil, unauthorized("the request is signed for %q, not for %q", head.URL, m.url)
@@ -167,7 +171,7 @@ func (s *Server) keyOf(r *http.Request, m *message, head *protected, by signer) 
 	case err != nil:
 		return err
 	}
-	if err := s.mayAct(&a); err != nil {
+	if err := s.mayAct(m, &a); err != nil {
 		return err
 	}
 	m.account, m.order, m.key = &a, o, new(jose.JSONWebKey)
@@ -187,13 +191,15 @@ func (s *Server) asked(r *http.Request, account string) (Account, *Order, error)
 	return a, nil, err
 }
 
-// mayAct reports whether an account is valid and its person is active.
-func (s *Server) mayAct(a *Account) error {
+// mayAct returns an error unless an account is valid and its person is active; one
+// that no person stands for must be permitted where the request comes from, and for
+// the names, if any.
+func (s *Server) mayAct(m *message, a *Account, names ...string) error {
 	switch {
 	case a.Status != valid:
 		return unauthorized("the account is %s", a.Status)
-	case a.Person == "" && !s.cfg.Anonymous:
-		return unauthorized("the account belongs to no person")
+	case a.Person == "" && !s.cfg.Anonymous(m.from, names):
+		return unauthorized("an account that belongs to no person may not do this from here")
 	case a.Person != "" && a.PersonStatus != postern.PersonActive:
 		return unauthorized("the person to whom the account belongs is %s", a.PersonStatus)
 	}
@@ -278,6 +284,9 @@ func thumbprint(k *jose.JSONWebKey) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum), nil
 }
 
+// macs are the algorithms of external account bindings (RFC 7518 section 3.2).
+var macs = []jose.SignatureAlgorithm{jose.HS256, jose.HS384, jose.HS512}
+
 // bindingOf verifies an external account binding (RFC 8555 section 7.3.4) and
 // returns the ID of the external key that made it.
 func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage) (string, error) {
@@ -285,8 +294,8 @@ func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage)
 	if err != nil {
 		return "", err
 	}
-	if head.Alg != string(jose.HS256) || head.Nonce != "" || head.URL != m.url || head.KeyID == "" {
-		return "", malformed("an external account binding is signed with HS256 by the key that kid names, for the address of new-account, without a nonce")
+	if !slices.Contains(macs, jose.SignatureAlgorithm(head.Alg)) || head.Nonce != "" || head.URL != m.url || head.KeyID == "" {
+		return "", malformed("an external account binding is signed with HS256, HS384 or HS512 by the key that kid names, for the address of new-account, without a nonce")
 	}
 	wrong := unauthorized("the external account binding does not hold")
 	key, err := s.store.ExternalKey(ctx, head.KeyID)
@@ -296,7 +305,7 @@ func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage)
 	case err != nil:
 		return "", err
 	}
-	jws, err := jose.ParseSignedCompact(env.Protected+"."+env.Payload+"."+env.Signature, []jose.SignatureAlgorithm{jose.HS256})
+	jws, err := jose.ParseSignedCompact(env.Protected+"."+env.Payload+"."+env.Signature, macs)
 	if err != nil {
 		return "", wrong
 	}

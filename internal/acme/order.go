@@ -24,13 +24,14 @@ type orderAnswer struct {
 	Certificate    string       `json:"certificate,omitempty"`
 	Error          *Problem     `json:"error,omitempty"`
 	Replaces       string       `json:"replaces,omitempty"`
+	Terms
 }
 
 func writeOrder(w http.ResponseWriter, m *message, o *Order, status int) error {
 	url := m.base + "/order/" + o.ID
 	a := orderAnswer{
 		Status: o.Status, Expires: o.Expires.Truncate(time.Second), Identifiers: o.Identifiers, Finalize: url + "/finalize",
-		Error: o.Error, Replaces: o.Replaces,
+		Error: o.Error, Replaces: o.Replaces, Terms: o.Terms,
 	}
 	for i := range o.Authz {
 		a.Authorizations = append(a.Authorizations, fmt.Sprintf("%s/authz/%s/%d", m.base, o.ID, i))
@@ -45,17 +46,20 @@ func writeOrder(w http.ResponseWriter, m *message, o *Order, status int) error {
 func (s *Server) newOrder(w http.ResponseWriter, r *http.Request, m *message) error {
 	var req struct {
 		Identifiers []Identifier `json:"identifiers"`
-		NotBefore   string       `json:"notBefore"`
-		NotAfter    string       `json:"notAfter"`
 		Replaces    string       `json:"replaces"`
+		Terms
 	}
 	if err := m.decode(&req); err != nil {
 		return err
 	}
-	if req.NotBefore != "" || req.NotAfter != "" {
-		return malformed("how long a certificate lives is not for the client to say")
-	}
 	ids, err := s.cleanIdentifiers(req.Identifiers)
+	if err != nil {
+		return err
+	}
+	if err := s.permitAll(m, ids); err != nil {
+		return err
+	}
+	terms, err := s.accept(req.Terms)
 	if err != nil {
 		return err
 	}
@@ -66,7 +70,7 @@ func (s *Server) newOrder(w http.ResponseWriter, r *http.Request, m *message) er
 	}
 	now := s.cfg.Now().UTC()
 	o := Order{
-		ID: newID(), Account: m.account.ID, Status: pending, Identifiers: ids, Created: now, Expires: now.Add(s.cfg.OrderLife), Replaces: req.Replaces,
+		ID: newID(), Account: m.account.ID, Status: pending, Identifiers: ids, Created: now, Expires: now.Add(s.cfg.OrderLife), Replaces: req.Replaces, Terms: terms,
 	}
 	for _, id := range ids {
 		o.Authz = append(o.Authz, newAuthorization(id))
@@ -96,19 +100,42 @@ func (s *Server) cleanIdentifiers(in []Identifier) ([]Identifier, error) {
 			out = append(out, clean)
 		}
 	}
-	for _, id := range out {
+	return out, nil
+}
+
+// permitAll refuses names that the authority does not certify, or not for this
+// account.
+func (s *Server) permitAll(m *message, ids []Identifier) error {
+	for _, id := range ids {
 		if err := s.ca.Permit([]string{id.Value}); err != nil {
-			return nil, rejectedIdentifier(id, err.Error())
+			return rejectedIdentifier(id, err.Error())
+		}
+		if err := s.mayAct(m, m.account, id.Value); err != nil {
+			return rejectedIdentifier(id, err.Error())
 		}
 	}
-	return out, nil
+	return nil
+}
+
+// accept brings an order's terms into the form in which they are kept.
+func (s *Server) accept(t Terms) (Terms, error) {
+	t.NotBefore, t.NotAfter = t.NotBefore.UTC().Truncate(time.Second), t.NotAfter.UTC().Truncate(time.Second)
+	t, err := s.ca.Accept(t)
+	switch c := postern.CodeOf(err); {
+	case err == nil:
+	case c == postern.NotFound:
+		return t, invalidProfile(err.Error())
+	case c == postern.Invalid:
+		return t, malformed("%s", err)
+	}
+	return t, err
 }
 
 func cleanIdentifier(id Identifier) (Identifier, error) {
 	switch id.Type {
 	case "ip":
 		a, ok := identifierIP(id.Value)
-		if !ok || a.String() != id.Value {
+		if !ok || a.Unmap().String() != id.Value { // RFC 8738 section 3: an IPv4 address has the form of one
 			return id, malformed("%q is no IP address in its usual form", id.Value)
 		}
 		return id, nil
@@ -169,13 +196,16 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 	if o.Status != ready {
 		return writeFinished(w, m, o)
 	}
+	if _, err := s.accept(o.Terms); err != nil { // the profile is gone, or the time has passed
+		return err
+	}
 	der, err := s.csrFor(m, o)
 	if err != nil {
 		return err
 	}
 	by := postern.Actor{Person: m.account.Person, Address: m.address}
-	done, err := s.ca.Issue(r.Context(), by, der, o.names(), Finish{Order: o.ID, Change: func(o *Order, a Account, serial string) (postern.Event, error) {
-		if err := s.mayAct(&a); err != nil { // not suspended, nor recovered, since
+	done, err := s.ca.Issue(r.Context(), by, der, o.names(), o.Terms, Finish{Order: o.ID, Change: func(o *Order, a Account, serial string) (postern.Event, error) {
+		if err := s.mayAct(m, &a, o.names()...); err != nil { // not suspended, nor recovered, since
 			return postern.Event{}, err
 		}
 		if o.settle(s.cfg.Now()); o.Status != ready {

@@ -67,6 +67,10 @@ func rejectedIdentifier(id Identifier, why string) *Problem {
 	return p
 }
 
+func invalidProfile(why string) *Problem {
+	return problem("invalidProfile", http.StatusBadRequest, "%s", why)
+}
+
 func unsupportedIdentifier(id Identifier) *Problem {
 	p := problem("unsupportedIdentifier", http.StatusBadRequest, "names of type %q are not certified", id.Type)
 	p.Identifier = &id

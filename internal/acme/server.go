@@ -2,9 +2,8 @@ package acme
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
-	"strings"
+	"net/netip"
 
 	"github.com/postern-project/postern"
 )
@@ -78,12 +77,18 @@ func (s *Server) base(r *http.Request) string {
 	return scheme + r.Host + prefix
 }
 
-func remoteAddress(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return strings.Trim(r.RemoteAddr, "[]")
+// peerAddress returns the address of the connection's peer.
+func peerAddress(r *http.Request) netip.Addr {
+	peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return peer.Addr().Unmap().WithZone("")
+}
+
+// written is an address as events have it; "" for none.
+func written(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
 	}
-	return host
+	return a.String()
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
@@ -95,7 +100,10 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 
 func (s *Server) directory(w http.ResponseWriter, r *http.Request) {
 	base := s.base(r)
-	meta := map[string]any{"externalAccountRequired": !s.cfg.Anonymous}
+	meta := map[string]any{"externalAccountRequired": !s.cfg.Anonymous(s.cfg.Address(r), nil)}
+	if profiles := s.ca.Profiles(); len(profiles) > 0 {
+		meta["profiles"] = profiles
+	}
 	if s.cfg.Terms != "" {
 		meta["termsOfService"] = s.cfg.Terms
 	}

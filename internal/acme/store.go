@@ -39,6 +39,15 @@ type Order struct {
 	Error       *Problem         `json:"error,omitempty"`
 	Serial      string           `json:"serial,omitempty"` // of the certificate
 	Replaces    string           `json:"replaces,omitempty"`
+	Terms
+}
+
+// Terms are what an order says of its certificate besides the names (RFC 8555
+// section 7.1.3, draft-ietf-acme-profiles). What is zero the issuer chooses.
+type Terms struct {
+	Profile   string    `json:"profile,omitempty"`
+	NotBefore time.Time `json:"notBefore,omitzero"` // of the certificate, to the second
+	NotAfter  time.Time `json:"notAfter,omitzero"`
 }
 
 // Authorization is the proof of one of an order's names.
@@ -74,7 +83,7 @@ type ExternalKey struct {
 	ID       string    `json:"id"`
 	Person   string    `json:"person"`
 	Label    string    `json:"label,omitempty"`
-	Secret   []byte    `json:"-"`                 // 32 bytes
+	Secret   []byte    `json:"-"`                 // 64 bytes; 32 in those made before HS384 and HS512 were taken
 	Account  string    `json:"account,omitempty"` // that it was used for; a key binds one
 	Disabled bool      `json:"disabled,omitempty"`
 	Created  time.Time `json:"created"`

@@ -31,9 +31,29 @@ type acmeIssuer struct {
 // Permit implements [acme.Issuer].
 func (i acmeIssuer) Permit(names []string) error { return i.Permits(names) }
 
+// Profiles implements [acme.Issuer].
+func (i acmeIssuer) Profiles() map[string]string {
+	profiles := make(map[string]string)
+	for _, p := range i.Policies() {
+		if p.ForServers() {
+			profiles[string(p.Profile)] = p.Text
+		}
+	}
+	return profiles
+}
+
+// Accept implements [acme.Issuer].
+func (i acmeIssuer) Accept(t acme.Terms) (acme.Terms, error) {
+	profile, err := i.Authority.Accept(ca.Profile(t.Profile), periodOf(t))
+	t.Profile = string(profile)
+	return t, err
+}
+
+func periodOf(t acme.Terms) ca.Period { return ca.Period{NotBefore: t.NotBefore, NotAfter: t.NotAfter} }
+
 // Issue implements [acme.Issuer].
-func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, f acme.Finish) (acme.Order, error) {
-	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
+func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, t acme.Terms, f acme.Finish) (acme.Order, error) {
+	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.Profile(t.Profile), Names: names, Proved: names, Period: periodOf(t), By: by})
 	if err != nil {
 		return acme.Order{}, err
 	}

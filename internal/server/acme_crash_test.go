@@ -88,7 +88,7 @@ func serveACMEUntilKilled(t *testing.T, spec string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestACMEFromTwoServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: true, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+		orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
