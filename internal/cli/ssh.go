@@ -45,6 +45,15 @@ unless postern ssh config wrote it, or somebody wrote on the line above it:
 
   # postern: one factor is meant
 
+Accounts and groups are those that NSS knows (LDAP, SSSD, AD): those that sshd's
+and PAM's rules name are looked up. A group without a known member is judged as if
+somebody were in it, unless it stands in /etc/group.
+
+With --root, audit the files below a directory, such as an image's or a container's.
+All names and symbolic links are resolved there. The sshd that is there is asked,
+with the directory as its root, without privileges and a network; where none is
+there that runs, this host's, with copies of the files. Nothing is written.
+
 The exit code is 1 if there are findings, 3 for who is not root, 4 without sshd's
 configuration, and 5 without sshd.
 
@@ -56,7 +65,7 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 	}
 	f := cmd.Flags()
 	jsonFlag(cmd, &o.json)
-	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`")
+	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`, as of an image")
 	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
 	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
 	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")

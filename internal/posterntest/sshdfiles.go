@@ -16,15 +16,15 @@ var sshdBaseFiles = map[string]string{
 	"etc/pam.d/sshd":        "@include common-auth\n",
 }
 
-// SSHDCommand runs sshd where /run/sshd need not exist and etc/passwd and
-// etc/group are the test host's.
+// SSHDCommand runs sshd where /run/sshd need not exist and etc/passwd, etc/group and
+// etc/ssh are the test host's.
 func SSHDCommand(t testing.TB, root string) []string {
 	t.Helper()
 	NeedRoot(t)
 	Need(t, "sshd")
 	Need(t, "unshare")
 	_, key := NewSSHKey(t, root, "hostkey")
-	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd && for f in passwd group; do mount --bind "$1/etc/$f" /etc/$f; done && shift && exec /usr/sbin/sshd "$@"`
+	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd && for f in passwd group ssh; do mount --bind "$1/etc/$f" /etc/$f; done && shift && exec /usr/sbin/sshd "$@"`
 	return []string{"unshare", "--mount", "sh", "-c", script, "sh", root, "-h", key}
 }
 
@@ -40,9 +40,6 @@ func SSHDFiles(t testing.TB, files map[string]string) string {
 			path := filepath.Join(root, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 				t.Fatal(err)
-			}
-			if strings.HasPrefix(name, "etc/ssh/") {
-				content = strings.NewReplacer("Include /etc/", "Include "+root+"/etc/", " /etc/ssh/", " "+root+"/etc/ssh/").Replace(content)
 			}
 			if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 				t.Fatal(err)
@@ -66,4 +63,42 @@ func SSHDSetting(t testing.TB, sshd []string, connection, keyword string) string
 		}
 	}
 	return ""
+}
+
+// SSHDImage adds Debian's sshd, and what asks NSS, to the files below a root, so that
+// they run with it as their root. modules are NSS modules beside that for files.
+func SSHDImage(t testing.TB, root string, modules ...string) {
+	t.Helper()
+	files := []string{Need(t, "sshd"), Need(t, "getent"), Need(t, "id")}
+	for _, name := range modules {
+		found, _ := filepath.Glob("/usr/lib/libnss_" + name + ".so.2")
+		if len(found) == 0 {
+			Missing(t, "needs the NSS module %s", name)
+		}
+		files = append(files, found...)
+	}
+	for _, file := range files[:len(files):len(files)] {
+		out, err := exec.Command("ldd", file).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, word := range strings.Fields(string(out)) {
+			if filepath.IsAbs(word) {
+				files = append(files, word)
+			}
+		}
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		to := filepath.Join(root, file)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(to), 0o755)
+		}
+		if err == nil {
+			err = os.WriteFile(to, b, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -90,6 +90,12 @@ func (s *Sandbox) enter() error {
 
 // nullDevice gives the root a /dev with null in it, and nothing else.
 func (s *Sandbox) nullDevice() error {
+	if err := s.cover("/"); err != nil { // there may be no /dev
+		return err
+	}
+	if err := s.makeDir("/dev"); err != nil {
+		return err
+	}
 	if err := s.mount("tmpfs", "/dev", "tmpfs", 0); err != nil {
 		return err
 	}
@@ -167,8 +173,8 @@ func (s *Sandbox) makeDir(name string) error {
 	return err
 }
 
-// cover puts over a directory one that can be written to, with the same
-// directories in it, and no files.
+// cover puts over a directory one that can be written to, with the same directories
+// and symbolic links in it, and no files.
 func (s *Sandbox) cover(name string) error {
 	dir, err := openInRoot(s.root, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -183,20 +189,29 @@ func (s *Sandbox) cover(name string) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.IsDir() {
-			continue
-		}
-		err := s.at(name, func(cover string) error {
-			inside := path.Join(cover, e.Name())
-			if err := os.Mkdir(inside, 0o755); err != nil {
-				return err
-			}
-			old := fmt.Sprintf("/proc/thread-self/fd/%d/%s", dir.Fd(), e.Name())
-			return unix.Mount(old, inside, "", unix.MS_BIND|unix.MS_REC, "")
-		})
+		old := fmt.Sprintf("/proc/thread-self/fd/%d/%s", dir.Fd(), e.Name())
+		err := s.at(name, func(cover string) error { return carry(old, path.Join(cover, e.Name()), e.Type()) })
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// carry makes what is at old be at inside, too, if it is a directory or a link.
+func carry(old, inside string, kind fs.FileMode) error {
+	switch kind {
+	case fs.ModeDir:
+		if err := os.Mkdir(inside, 0o755); err != nil {
+			return err
+		}
+		return unix.Mount(old, inside, "", unix.MS_BIND|unix.MS_REC, "")
+	case fs.ModeSymlink:
+		target, err := os.Readlink(old)
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, inside)
 	}
 	return nil
 }

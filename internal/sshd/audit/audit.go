@@ -23,11 +23,14 @@ import (
 // Auditor looks for what is wrong with two-factor SSH on a host. The zero
 // value audits this one; sshd wants root for it.
 type Auditor struct {
-	Root string // read files below this directory instead of /
+	// Root is a directory to audit the files below, as of an image; empty means /. The
+	// sshd that is there is asked, without privileges and with the directory as its
+	// root; where there is none that runs, this host's.
+	Root string
 	// Config is sshd's; empty means that of the sshd that runs, with the options
 	// that it was started with, else /etc/ssh/sshd_config.
 	Config string
-	SSHD   []string // the sshd command; empty means sshd from /usr/sbin
+	SSHD   []string // this host's sshd command; empty means sshd from /usr/sbin
 	// Service is the PAM service; empty means what sshd's configuration says,
 	// else sshd.
 	Service string
@@ -47,7 +50,7 @@ type Clock struct {
 
 // audit is one run.
 type audit struct {
-	hostconf.Files
+	*host
 	Report
 	directives []hostconf.Directive
 	accounts   []account
@@ -62,25 +65,15 @@ type audit struct {
 // postern.Unavailable where there is no sshd to ask, postern.Denied for who is
 // not root, and postern.NotFound without a configuration.
 func (a Auditor) Audit(ctx context.Context) (*Report, error) {
-	run := &audit{Files: hostconf.Files{Root: a.Root}, config: hostconf.ConfigFile, service: a.Service}
-	if a.Config != "" {
-		run.config = a.Config
-	}
-	sshd := slices.Clone(a.SSHD)
-	if len(sshd) == 0 {
-		sshd = []string{hostconf.Program}
-	}
-	if _, err := exec.LookPath(sshd[0]); err != nil {
-		return nil, postern.Errorf(postern.Unavailable, "there is no %s to ask", sshd[0]).WithHint("install OpenSSH's server")
-	}
 	if os.Geteuid() != 0 {
 		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").WithHint("run it as root")
 	}
-	sshd = append(sshd, "-f", run.Path(run.config))
-	if a.Config == "" && a.Root == "" && len(a.SSHD) == 0 {
-		run.asRunning(&sshd)
+	run := &audit{config: cmp.Or(a.Config, hostconf.ConfigFile), service: a.Service}
+	if err := run.open(ctx, a); err != nil {
+		return nil, err
 	}
-	if err := run.gather(ctx, sshd); err != nil {
+	defer run.close()
+	if err := run.gather(ctx); err != nil {
 		return nil, err
 	}
 	run.judgeAccesses()
@@ -97,8 +90,40 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	return &run.Report, nil
 }
 
+// open finds the sshd to ask, and reads its configuration.
+func (a *audit) open(ctx context.Context, as Auditor) error {
+	sshd := slices.Clone(as.SSHD)
+	if len(sshd) == 0 {
+		sshd = []string{hostconf.Program}
+	}
+	files := hostconf.Files{Root: as.Root}
+	var err error
+	if as.Root != "" {
+		if files.Root, err = filepath.Abs(as.Root); err != nil {
+			return err
+		}
+		if a.directives, err = files.Directives(a.config); err != nil {
+			return hostconf.ConfigError(err)
+		}
+		a.host, err = hostBelow(ctx, files, a.config, sshd)
+		return err
+	}
+	if _, err := exec.LookPath(sshd[0]); err != nil {
+		return postern.Errorf(postern.Unavailable, "there is no %s to ask", sshd[0]).WithHint("install OpenSSH's server")
+	}
+	sshd = append(sshd, "-f", a.config)
+	if as.Config == "" && len(as.SSHD) == 0 {
+		a.asRunning(&sshd)
+	}
+	a.host = thisHost(sshd)
+	if a.directives, err = files.Directives(a.config); err != nil {
+		return hostconf.ConfigError(err)
+	}
+	return nil
+}
+
 // asRunning takes the command and the configuration of the sshd that runs, and
-// tells of others that run beside it with another.
+// records others that run beside it with another.
 func (a *audit) asRunning(sshd *[]string) {
 	pids, _ := process.Listeners()
 	first := 0
@@ -117,11 +142,7 @@ func (a *audit) asRunning(sshd *[]string) {
 	}
 }
 
-func (a *audit) gather(ctx context.Context, sshd []string) error {
-	var err error
-	if a.directives, err = a.Files.Directives(a.config); err != nil {
-		return hostconf.ConfigError(err)
-	}
+func (a *audit) gather(ctx context.Context) error {
 	i := slices.IndexFunc(a.directives, func(d hostconf.Directive) bool { return d.Keyword == "pamservicename" && len(d.Args) > 0 })
 	if a.service == "" {
 		a.service = "sshd"
@@ -129,10 +150,13 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 			a.service = a.directives[i].Args[0]
 		}
 	}
-	a.accounts = accountsOf(a.Files)
 	a.stack, _ = a.PAMStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
-	for _, c := range cases(patternsOf(a.directives), a.accounts, a.stack, a.service) {
-		s, err := effective(ctx, sshd, c)
+	p, named := patternsOf(a.directives), patternsOf(a.directives)
+	named.addPAM(a.stack)
+	a.accounts = accountsOf(ctx, a.host, named.names("user"), named.names("group"))
+	a.accounts = append(a.accounts, a.unlisted(p)...)
+	for _, c := range cases(p, a.accounts, a.stack, a.service) {
+		s, err := a.effective(ctx, c)
 		if err != nil {
 			return a.blame(err)
 		}
@@ -143,6 +167,41 @@ func (a *audit) gather(ctx context.Context, sshd []string) error {
 	}
 	a.Cases = len(a.accesses)
 	return nil
+}
+
+// unlisted returns an account for each group that sshd's rules name, but no file of
+// the host, and of which no member is known: a directory's.
+func (a *audit) unlisted(p patterns) []account {
+	file, _ := a.Read("/etc/group")
+	local := firstFields(string(file))
+	var out []account
+	for _, pattern := range p["group"] {
+		known := func(group string) bool { return hostconf.Wildcard(pattern, group) }
+		member := func(acc account) bool { return slices.ContainsFunc(acc.groups, known) }
+		if !slices.ContainsFunc(local, known) && !slices.ContainsFunc(a.accounts, member) {
+			group := someName(pattern)
+			out = append(out, account{name: "member-of-" + group, UID: -1, groups: []string{group}})
+		}
+	}
+	return out
+}
+
+// effective returns what is in force for a connection: as sshd says, but for a
+// member of a group whom no one here knows. Then sshd says what is in force for
+// strangers to the group, and the blocks that it leaves out are applied to that.
+func (a *audit) effective(ctx context.Context, c hostconf.Case) (settings, error) {
+	s, err := a.settings(ctx, c)
+	if err != nil || c.UID >= 0 || len(c.Groups) == 0 {
+		return s, err
+	}
+	set := map[string]bool{}
+	for _, d := range a.directives {
+		if d.Match != nil && d.Keyword != "match" && d.Applies(c) && !set[d.Keyword] {
+			set[d.Keyword] = true
+			s[d.Keyword] = []string{strings.Join(d.Args, " ")}
+		}
+	}
+	return s, nil
 }
 
 // blame adds the line that makes sshd refuse its configuration, where sshd names
@@ -178,7 +237,7 @@ func (a *audit) setBy(d access, keyword string) hostconf.Line {
 	if l := a.directive(d.c, keyword); l != nil {
 		return l.Line
 	}
-	return hostconf.Line{File: a.Shown(a.config), Text: "(not set) " + keyword + " " + d.s.first(keyword)}
+	return hostconf.Line{File: a.config, Text: "(not set) " + keyword + " " + d.s.first(keyword)}
 }
 
 // judgeAccesses finds the ways in that prove less than two things.

@@ -18,9 +18,10 @@ import (
 func TestAuditorSaysWhyItCannot(t *testing.T) {
 	posterntest.NeedRoot(t)
 	posterntest.Need(t, "sshd")
+	root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "UsePAM yes\n"})
 	for want, a := range map[postern.Code]Auditor{
 		postern.NotFound:    {Root: t.TempDir()},
-		postern.Unavailable: {Root: t.TempDir(), SSHD: []string{"/nonexistent/sshd"}},
+		postern.Unavailable: {Root: root, SSHD: []string{"/nonexistent/sshd"}},
 	} {
 		if _, err := a.Audit(t.Context()); postern.CodeOf(err) != want || err == nil {
 			t.Errorf("%v, want %v", err, want)
@@ -36,7 +37,7 @@ func TestAuditorSaysWhichLineSSHDRefuses(t *testing.T) {
 		"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nAuthenticationMethods publickey,keyboard-interactive\n",
 		hardening:             "# CIS\nKbdInteractiveAuthentication no\n",
 	})
-	_, err := Auditor{Root: root, SSHD: posterntest.SSHDCommand(t, root)}.Audit(t.Context())
+	_, err := Auditor{Root: root}.Audit(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "/"+hardening+":2: KbdInteractiveAuthentication no") {
 		t.Errorf("%v", err)
 	}
@@ -86,7 +87,7 @@ func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			a := Auditor{Root: root, SSHD: posterntest.SSHDCommand(t, root), Clock: func() Clock { return clock }, TimeCodes: timeCodes}
+			a := Auditor{Root: root, Clock: func() Clock { return clock }, TimeCodes: timeCodes}
 			report, err := a.Audit(context.Background())
 			if err != nil {
 				t.Fatal(err)

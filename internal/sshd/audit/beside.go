@@ -39,11 +39,13 @@ func Beside(ctx context.Context, pid int, user, connection string) []Finding {
 	}
 	a := &audit{config: file}
 	var s settings
-	key, err := throwawayKey()
+	key, err := throwawayKeyFile()
 	if err == nil {
 		defer key.Close()
 		// sshd closes what it inherits: let it open our copy.
-		s, err = effective(ctx, append(sshd, "-h", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), key.Fd())), c)
+		a.host = thisHost(append(sshd, "-h", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), key.Fd())))
+		s, err = a.settings(ctx, c)
+		defer a.close()
 	}
 	if err == nil {
 		a.directives, err = a.Files.Directives(file)
@@ -78,9 +80,9 @@ func startedWith(pid int) (command []string, file string, err error) {
 	return nil, "", errors.New("no listening sshd is seen that it comes from")
 }
 
-// throwawayKey returns an unnamed file with a fresh host key: sshd prints its
-// configuration only if it has one, and the real ones are root's.
-func throwawayKey() (*os.File, error) {
+// throwawayKey returns a fresh host key: sshd prints its configuration only if it
+// has one.
+func throwawayKey() ([]byte, error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -89,12 +91,22 @@ func throwawayKey() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return pem.EncodeToMemory(block), nil
+}
+
+// throwawayKeyFile returns an unnamed file with a fresh host key, where the real ones
+// are root's.
+func throwawayKeyFile() (*os.File, error) {
+	key, err := throwawayKey()
+	if err != nil {
+		return nil, err
+	}
 	f, err := system.MemoryFile("hostkey")
 	if err != nil {
 		return nil, err
 	}
 	if err = f.Chmod(0o600); err == nil {
-		_, err = f.Write(pem.EncodeToMemory(block))
+		_, err = f.Write(key)
 	}
 	if err != nil {
 		f.Close()

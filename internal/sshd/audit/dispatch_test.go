@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -24,6 +25,10 @@ func TestWalkAgreesWithLibpam(t *testing.T) {
 	}
 	confdir := filepath.Join(dir, "etc/pam.d")
 	if err := os.MkdirAll(confdir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// What libpam finds on this host is found below dir, too.
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, dir), 0o755), os.Symlink("/etc", filepath.Join(dir, dir, "etc"))); err != nil {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))

@@ -84,7 +84,7 @@ func (a *audit) decisiveFiles() []string {
 // but root and the user uid.
 func (a *audit) judgeFile(file string, uid int) {
 	for _, name := range []string{file, filepath.Dir(file)} {
-		st, err := os.Stat(a.Path(name))
+		st, err := a.Stat(name)
 		if err != nil {
 			continue
 		}

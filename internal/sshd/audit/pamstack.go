@@ -191,9 +191,9 @@ func passesBy(l hostconf.PAMLine, c hostconf.Case) bool {
 func condition(l hostconf.PAMLine, c hostconf.Case) (holds, sure bool) {
 	switch l.Module {
 	case "pam_localuser":
-		return c.UID >= 0, true
+		return c.Local, true
 	case "pam_usertype":
-		return (c.UID >= 1000 || c.UID < 0) == slices.Contains(l.Args, "isregular"), true
+		return (c.UID >= firstOrdinary || c.UID < 0) == slices.Contains(l.Args, "isregular"), true
 	case "pam_succeed_if":
 		args := slices.DeleteFunc(slices.Clone(l.Args), func(a string) bool {
 			return a == "quiet" || a == "quiet_success" || a == "quiet_fail" || a == "use_uid" || a == "debug" || a == "audit"
@@ -211,6 +211,9 @@ func condition(l hostconf.PAMLine, c hostconf.Case) (holds, sure bool) {
 	}
 	return false, false
 }
+
+// firstOrdinary is the first number of a person's account (UID_MIN of login.defs(5)).
+const firstOrdinary = 1000
 
 func succeedIf(c hostconf.Case, left, op, right string) (holds, sure bool) {
 	in := func(one string) bool { return slices.Contains(strings.Split(right, ":"), one) }
@@ -233,8 +236,11 @@ func succeedIf(c hostconf.Case, left, op, right string) (holds, sure bool) {
 		return !slices.ContainsFunc(c.Groups, in), true
 	}
 	n, err := strconv.Atoi(right)
-	if left != "uid" || err != nil || c.UID < 0 {
+	if left != "uid" || err != nil || c.UID < 0 && n > firstOrdinary {
 		return false, false
+	}
+	if c.UID < 0 {
+		c.UID = firstOrdinary + 1 // a person's, wherever the account is
 	}
 	switch op {
 	case "=", "eq":

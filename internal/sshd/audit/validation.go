@@ -69,7 +69,7 @@ func (a *audit) judgeScript(g *gateScript) {
 	number := 0
 	for text := range strings.Lines(g.text) {
 		number++
-		at := hostconf.Line{File: a.Shown(g.path), Line: number, Text: strings.TrimSpace(text)}
+		at := hostconf.Line{File: g.path, Line: number, Text: strings.TrimSpace(text)}
 		if strings.HasPrefix(at.Text, "#") {
 			continue
 		}
@@ -95,7 +95,7 @@ func (a *audit) judgeScript(g *gateScript) {
 		}
 	}
 	if strings.Contains(g.text, "wsapi") && !checksAnswer.MatchString(g.text) {
-		a.unsigned(hostconf.Line{File: a.Shown(g.path)}, "use postern ssh shell, which checks the answer's signature, code and nonce")
+		a.unsigned(hostconf.Line{File: g.path}, "use postern ssh shell, which checks the answer's signature, code and nonce")
 	}
 }
 
@@ -133,7 +133,7 @@ func (a *audit) judgeShellConfig(file string, ours bool) {
 	signed, number := false, 0
 	for text := range strings.Lines(string(b)) {
 		number++
-		at := hostconf.Line{File: a.Shown(file), Line: number, Text: strings.TrimSpace(text)}
+		at := hostconf.Line{File: file, Line: number, Text: strings.TrimSpace(text)}
 		if strings.HasPrefix(at.Text, "#") {
 			continue
 		}

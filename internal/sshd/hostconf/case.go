@@ -10,7 +10,8 @@ type Case struct {
 	LocalAddress string `json:"local_address,omitempty"`
 	LocalPort    string `json:"local_port,omitempty"`
 
-	UID     int // -1: the account does not exist
+	UID     int  // -1: the account does not exist
+	Local   bool // it stands in passwd(5)
 	Groups  []string
 	Service string // PAM's
 }

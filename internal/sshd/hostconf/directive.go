@@ -1,6 +1,7 @@
 package hostconf
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -31,27 +32,75 @@ type criterion struct {
 // Directives reads sshd_config(5) and whatever it includes. A file that cannot
 // be read is an error, as it is for sshd.
 func (h Files) Directives(file string) ([]Directive, error) {
-	var out []Directive
-	return out, h.readDirectives(&out, file, nil, 0)
+	r := configReader{Files: h}
+	_, err := r.read(file, nil, 0)
+	return r.directives, err
 }
 
-func (h Files) readDirectives(out *[]Directive, file string, match []criterion, depth int) error {
-	b, err := h.Read(file)
-	if err != nil {
-		return err
+// ConfigCopy is sshd's configuration with each file that it includes, for an sshd
+// that does not see the host's files.
+type ConfigCopy struct {
+	Main  string            // the first file
+	Files map[string][]byte // by name
+	names map[string]string // which file of the host each copies
+}
+
+// Copy copies sshd's configuration into a directory; its Include lines name the
+// copies.
+func (h Files) Copy(file, dir string) (ConfigCopy, error) {
+	c := ConfigCopy{Files: map[string][]byte{}, names: map[string]string{}}
+	r := configReader{Files: h, dir: dir, copied: &c}
+	var err error
+	c.Main, err = r.read(file, nil, 0)
+	return c, err
+}
+
+// Original replaces the names of copies in what sshd says.
+func (c ConfigCopy) Original(said string) string {
+	var pairs []string
+	for name, original := range c.names {
+		pairs = append(pairs, name, original)
 	}
+	return strings.NewReplacer(pairs...).Replace(said)
+}
+
+// configReader reads sshd_config(5) and what it includes.
+type configReader struct {
+	Files
+	directives []Directive
+	files      int
+	dir        string      // of the copies
+	copied     *ConfigCopy // nil: none is wanted
+}
+
+// read reads a file and returns the name of its copy.
+func (r *configReader) read(file string, match []criterion, depth int) (string, error) {
+	if r.files++; r.files > includesMax || depth > includeDepth {
+		return "", fmt.Errorf("%s: more than %d files are included, or more than %d in each other", file, includesMax, includeDepth)
+	}
+	b, err := r.Read(file)
+	if err != nil {
+		return "", err
+	}
+	if bytes.IndexByte(b, 0) >= 0 {
+		return "", fmt.Errorf("%s holds a NUL byte, where sshd ends the line", file)
+	}
+	// The name ends so that none is the beginning of another.
+	name := filepath.Join(r.dir, fmt.Sprintf("%d.conf", r.files))
 	outer := match
 	number, meant := 0, false
+	var out strings.Builder
 	for text := range strings.Lines(string(b)) {
 		number++
-		text = strings.TrimSpace(text)
+		text = strings.Trim(text, " \t\r\n\f")
 		words := Words(text)
 		if len(words) == 0 {
 			meant = text == OneFactorMark
+			fmt.Fprintln(&out, text)
 			continue
 		}
 		d := Directive{
-			Line: Line{File: h.Shown(file), Line: number, Text: text}, Keyword: strings.ToLower(words[0]), Args: words[1:], Match: match, Meant: meant,
+			Line: Line{File: file, Line: number, Text: text}, Keyword: strings.ToLower(words[0]), Args: words[1:], Match: match, Meant: meant,
 		}
 		meant = false
 		switch d.Keyword {
@@ -59,67 +108,92 @@ func (h Files) readDirectives(out *[]Directive, file string, match []criterion, 
 			match = append(slices.Clone(outer), Criteria(d.Args)...)
 			d.Match = match
 		case "include":
-			if depth < includeDepth {
-				if err := h.include(out, d.Args, match, depth); err != nil {
-					return err
-				}
+			if text, err = r.include(d.Args, match, depth); err != nil {
+				return "", err
 			}
 		}
-		if len(*out) >= directivesMax {
-			return fmt.Errorf("%s: more than %d lines", file, directivesMax)
+		fmt.Fprintln(&out, text)
+		if len(r.directives) >= directivesMax {
+			return "", fmt.Errorf("%s: more than %d lines", file, directivesMax)
 		}
-		*out = append(*out, d)
+		r.directives = append(r.directives, d)
 	}
-	return nil
+	if r.copied != nil {
+		r.copied.Files[name], r.copied.names[name] = []byte(out.String()), file
+	}
+	return name, nil
 }
 
-func (h Files) include(out *[]Directive, patterns []string, match []criterion, depth int) error {
+// include reads what patterns match and returns the line that includes the copies.
+func (r *configReader) include(patterns []string, match []criterion, depth int) (string, error) {
+	line := "Include"
 	for _, pattern := range patterns {
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join("/etc/ssh", pattern)
 		}
-		files, _ := filepath.Glob(h.Path(pattern))
-		for _, f := range files {
-			if hidden(f) && !hidden(pattern) {
-				continue // glob(3) does not find it
+		for _, f := range r.glob(pattern) {
+			name, err := r.read(f, match, depth+1)
+			if err != nil {
+				return "", err
 			}
-			if err := h.readDirectives(out, f, match, depth+1); err != nil {
-				return err
-			}
+			line += " " + name
 		}
 	}
-	return nil
+	if line == "Include" {
+		return "", nil
+	}
+	return line, nil
 }
 
-func hidden(file string) bool { return strings.HasPrefix(filepath.Base(file), ".") }
-
-// Words splits a line as sshd does: blanks, one optional '=' after the
-// keyword, double quotes, and '#' for a comment.
+// Words splits a line as sshd does: the keyword, which one '=' may follow, then
+// arguments with quotes and backslashes, up to a '#' that begins one (argv_split of
+// misc.c). What follows a quote that does not end is left out: sshd refuses the line.
 func Words(line string) []string {
-	var words []string
-	for line = strings.TrimLeft(line, " \t"); line != "" && line[0] != '#'; line = strings.TrimLeft(line, " \t") {
-		if line[0] == '"' {
-			word, rest, ok := strings.Cut(line[1:], `"`)
-			if !ok {
-				return words // sshd refuses the line
-			}
-			words, line = append(words, word), rest
-			continue
+	line = strings.TrimLeft(line, " \t")
+	if line == "" || line[0] == '#' {
+		return nil
+	}
+	end := strings.IndexAny(line, " \t=")
+	if end < 0 {
+		return []string{strings.Trim(line, `"`)}
+	}
+	words := []string{strings.Trim(line[:end], `"`)}
+	rest := strings.TrimPrefix(strings.TrimLeft(line[end:], " \t"), "=")
+	for rest = strings.TrimLeft(rest, " \t"); rest != "" && rest[0] != '#'; rest = strings.TrimLeft(rest, " \t") {
+		word, n := argument(rest)
+		if n < 0 {
+			return words
 		}
-		end := strings.IndexAny(line, " \t")
-		if len(words) == 0 {
-			end = strings.IndexAny(line, " \t=")
-		}
-		if end < 0 {
-			end = len(line)
-		}
-		words = append(words, line[:end])
-		line = strings.TrimLeft(line[end:], " \t")
-		if len(words) == 1 {
-			line = strings.TrimPrefix(line, "=")
-		}
+		words, rest = append(words, word), rest[n:]
 	}
 	return words
+}
+
+// argument returns the first argument of s and how many bytes it takes; -1 if a
+// quote does not end.
+func argument(s string) (word string, n int) {
+	var out []byte
+	quote := byte(0)
+	for ; n < len(s); n++ {
+		c := s[n]
+		switch {
+		case c == '\\' && n+1 < len(s) && (strings.IndexByte(`'"\`, s[n+1]) >= 0 || quote == 0 && s[n+1] == ' '):
+			n++
+			out = append(out, s[n])
+		case quote == 0 && (c == ' ' || c == '\t'):
+			return string(out), n
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case c == quote && quote != 0:
+			quote = 0
+		default:
+			out = append(out, c)
+		}
+	}
+	if quote != 0 {
+		return "", -1
+	}
+	return string(out), n
 }
 
 // Criteria reads the arguments of a Match line.

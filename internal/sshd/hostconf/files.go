@@ -6,12 +6,15 @@ package hostconf
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // ConfigError says that sshd's configuration cannot be read.
@@ -45,42 +48,76 @@ func (l Line) String() string {
 
 // Bounds on what a configuration may make us read.
 const (
-	includeDepth  = 16
+	includeDepth  = 16   // sshd's SERVCONF_MAX_DEPTH, libpam's PAM_SUBSTACK_MAX_LEVEL
+	includesMax   = 1000 // files that sshd's configuration includes, each time counted
 	directivesMax = 10000
 	fileMax       = 1 << 20
 )
 
-// Files reads a host's files, below another root than / in tests and
-// images.
+// Files reads a host's files: this one's, or, below another root than /, those of an
+// image or of a test. There every name, and every symbolic link, is resolved below
+// Root.
 type Files struct{ Root string }
 
-// Path returns where a file of the host is.
-func (h Files) Path(file string) string {
-	if h.Root == "" || strings.HasPrefix(file, h.Root+"/") {
-		return file
-	}
-	return filepath.Join(h.Root, file)
-}
+// Path returns where a file of the host is, if no symbolic link leads elsewhere.
+func (h Files) Path(file string) string { return filepath.Join(h.Root, file) }
 
-// Shown is the file's name on the host.
-func (h Files) Shown(file string) string {
+// Open opens a file of the host for reading.
+func (h Files) Open(file string) (*os.File, error) {
 	if h.Root == "" {
-		return file
+		return os.Open(file)
 	}
-	return strings.TrimPrefix(file, h.Root)
+	return system.OpenInRoot(h.Root, file)
 }
 
+// Stat says what a file of the host is.
+func (h Files) Stat(file string) (os.FileInfo, error) {
+	if h.Root == "" {
+		return os.Stat(file)
+	}
+	return system.StatInRoot(h.Root, file)
+}
+
+// Read returns the content of an ordinary file of at most 1 MB.
 func (h Files) Read(file string) ([]byte, error) {
-	path := h.Path(file)
-	st, err := os.Stat(path)
+	st, err := h.Stat(file) // before it is opened, which a device may answer to
 	if err != nil {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > fileMax {
 		return nil, fmt.Errorf("%s is no ordinary file of at most %d bytes", file, fileMax)
 	}
-	return os.ReadFile(path)
+	f, err := h.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, fileMax+1))
+	if err == nil && len(b) > fileMax {
+		err = fmt.Errorf("%s has more than %d bytes", file, fileMax)
+	}
+	return b, err
 }
+
+// glob returns the names that a pattern matches, as glob(3) finds them.
+func (h Files) glob(pattern string) []string {
+	pattern = strings.ReplaceAll(pattern, "[!", "[^")
+	found, _ := fs.Glob(below{h}, strings.TrimLeft(pattern, "/"))
+	found = slices.DeleteFunc(found, func(f string) bool { return hidden(f) && !hidden(pattern) })
+	for i := range found {
+		found[i] = "/" + found[i]
+	}
+	return found
+}
+
+func hidden(file string) bool { return strings.HasPrefix(filepath.Base(file), ".") }
+
+// below is the host's files as a file system.
+type below struct{ Files }
+
+func (b below) Open(name string) (fs.File, error) { return b.Files.Open("/" + name) }
+
+func (b below) Stat(name string) (fs.FileInfo, error) { return b.Files.Stat("/" + name) }
 
 // sshd, its configuration, and the part of it that is ours.
 const (

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func (h Files) PAMFile(name string) string {
 		return name
 	}
 	for _, dir := range pamDirs {
-		if _, err := os.Stat(h.Path(filepath.Join(dir, name))); err == nil {
+		if _, err := h.Stat(filepath.Join(dir, name)); err == nil {
 			return filepath.Join(dir, name)
 		}
 	}
@@ -72,7 +71,7 @@ func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, e
 	text := strings.ReplaceAll(string(b), "\\\n", " \x00") // continued lines count as lines
 	for raw := range strings.Lines(text) {
 		number++
-		at := Line{File: h.Shown(h.Path(file)), Line: number, Text: strings.TrimSpace(strings.ReplaceAll(raw, "\x00", ""))}
+		at := Line{File: file, Line: number, Text: strings.TrimSpace(strings.ReplaceAll(raw, "\x00", ""))}
 		number += strings.Count(raw, "\x00")
 		words := PAMWords(at.Text)
 		if len(words) == 0 {

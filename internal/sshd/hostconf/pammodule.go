@@ -37,7 +37,7 @@ func (h Files) readOwn(l *PAMLine) {
 		if err != nil {
 			return // pam_duo fails, too
 		}
-		l.Own = ModuleSettings{File: h.Shown(h.Path(file)), FailsOpen: lastSetting(string(b), "failmode") != "secure"}
+		l.Own = ModuleSettings{File: file, FailsOpen: lastSetting(string(b), "failmode") != "secure"}
 	case "pam_sss":
 		b, err := h.Read(sssdConfig)
 		prompts := func(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "[prompting/2fa") }

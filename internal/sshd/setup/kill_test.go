@@ -161,12 +161,12 @@ func TestRefusalNamesTheLine(t *testing.T) {
 	})
 	sshd := newRunning(t, root, false)
 	err := sshd.Test(t.Context())
-	want := filepath.Join(root, "etc/ssh/sshd_config.d/00-a-hardening.conf")
-	line, ok := hostconf.Files{}.Blame(filepath.Join(root, "etc/ssh/sshd_config"), err.Error())
+	const want = "/etc/ssh/sshd_config.d/00-a-hardening.conf"
+	line, ok := hostconf.Files{Root: root}.Blame(hostconf.ConfigFile, err.Error())
 	if !ok || line.File != want || line.Line != 2 || !errors.Is(err, ErrRefused) {
 		t.Errorf("%v: %v", err, line)
 	}
-	if os.Remove(want) != nil || sshd.Test(t.Context()) != nil {
+	if os.Remove(filepath.Join(root, want)) != nil || sshd.Test(t.Context()) != nil {
 		t.Error("refused without the line")
 	}
 }

@@ -1,66 +1,13 @@
 package audit
 
 import (
-	"bytes"
-	"cmp"
-	"context"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 )
-
-// account is a line of passwd(5).
-type account struct {
-	name, home, shell string
-	UID               int
-	groups            []string
-}
-
-// mayLogIn reports whether the account's shell lets anybody in.
-func (a account) mayLogIn() bool {
-	return a.shell == "" || !slices.Contains([]string{"nologin", "false", "sync", "halt", "shutdown"}, a.shell[strings.LastIndexByte(a.shell, '/')+1:])
-}
-
-// accounts reads passwd and group.
-func accountsOf(h hostconf.Files) []account {
-	passwd, _ := h.Read("/etc/passwd")
-	group, _ := h.Read("/etc/group")
-	members := map[string][]string{}
-	names := map[string]string{}
-	for line := range strings.Lines(string(group)) {
-		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) < 4 {
-			continue
-		}
-		names[f[2]] = f[0]
-		for _, user := range strings.Split(f[3], ",") {
-			members[user] = append(members[user], f[0])
-		}
-	}
-	var out []account
-	for line := range strings.Lines(string(passwd)) {
-		f := strings.Split(strings.TrimSpace(line), ":")
-		if len(f) < 7 {
-			continue
-		}
-		uid, err := strconv.Atoi(f[2])
-		if err != nil {
-			continue
-		}
-		groups := slices.Clone(members[f[0]])
-		if primary := names[f[3]]; primary != "" {
-			groups = append(groups, primary)
-		}
-		out = append(out, account{name: f[0], UID: uid, home: f[5], shell: f[6], groups: groups})
-	}
-	return out
-}
 
 // casesMax bounds how many kinds of connection are tried.
 const casesMax = 400
@@ -114,7 +61,7 @@ func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service str
 						if len(out) < casesMax {
 							out = append(out, hostconf.Case{
 								User: a.name, Host: host, Address: addr, LocalAddress: laddr, LocalPort: lport,
-								UID: a.UID, Groups: a.groups, Service: service,
+								UID: a.UID, Local: a.local, Groups: a.groups, Service: service,
 							})
 						}
 					}
@@ -183,8 +130,9 @@ func candidates(accounts []account, p patterns, stack []hostconf.PAMLine) []acco
 		}
 		seen[k] = true
 	}
-	if !ordinary {
-		others = append(others, account{name: "someone", UID: -1})
+	someone := account{name: "someone", UID: -1}
+	if !ordinary || asksWhere(stack) && !seen[someone.kind(p, stack)] {
+		others = append(others, someone)
 	}
 	for _, pattern := range p["user"] {
 		if !slices.ContainsFunc(accounts, func(a account) bool { return hostconf.Wildcard(pattern, a.name) }) {
@@ -195,6 +143,11 @@ func candidates(accounts []account, p patterns, stack []hostconf.PAMLine) []acco
 		roots = []account{{name: "root"}}
 	}
 	return append(others, roots...)
+}
+
+// asksWhere reports whether a stack treats a directory's accounts differently.
+func asksWhere(stack []hostconf.PAMLine) bool {
+	return slices.ContainsFunc(stack, func(l hostconf.PAMLine) bool { return l.Module == "pam_localuser" || asksWhere(l.Sub) })
 }
 
 // name reports whether some pattern is for accounts such as a.
@@ -217,7 +170,7 @@ func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
 	for _, pattern := range p["group"] {
 		k = fmt.Append(k, slices.ContainsFunc(a.groups, func(g string) bool { return hostconf.Wildcard(pattern, g) }))
 	}
-	return string(appendConditions(k, stack, hostconf.Case{User: a.name, UID: a.UID, Groups: a.groups}))
+	return string(appendConditions(k, stack, hostconf.Case{User: a.name, UID: a.UID, Local: a.local, Groups: a.groups}))
 }
 
 func appendConditions(k []byte, stack []hostconf.PAMLine, c hostconf.Case) []byte {
@@ -226,42 +179,4 @@ func appendConditions(k []byte, stack []hostconf.PAMLine, c hostconf.Case) []byt
 		k = appendConditions(fmt.Append(k, holds, passesBy(l, c)), l.Sub, c)
 	}
 	return k
-}
-
-// settings is what sshd -T prints: keyword, lower case, to its values.
-type settings map[string][]string
-
-func (s settings) first(keyword string) string {
-	if v := s[keyword]; len(v) > 0 {
-		return v[0]
-	}
-	return ""
-}
-
-func (s settings) is(keyword, value string) bool { return strings.EqualFold(s.first(keyword), value) }
-
-// effective asks sshd what holds for a connection. sshd is the command, with
-// the arguments that it always takes.
-func effective(ctx context.Context, sshd []string, c hostconf.Case) (settings, error) {
-	args := append(slices.Clone(sshd[1:]), "-T", "-C", c.String())
-	cmd := exec.CommandContext(ctx, sshd[0], args...)
-	var complaint bytes.Buffer
-	cmd.Stderr = &complaint
-	out, err := cmd.Output()
-	if err != nil {
-		said := strings.TrimSpace(complaint.String())
-		e := postern.Errorf(postern.Invalid, "%s -T: %s", sshd[0], cmp.Or(said, err.Error()))
-		if strings.Contains(said, "privilege separation") {
-			e.Code = postern.Unavailable
-			return nil, e.WithHint("start sshd once, or make the directory that it misses")
-		}
-		return nil, e.WithHint("sshd -t names the line; run as root so that sshd can read its host keys")
-	}
-	s := settings{}
-	for line := range strings.Lines(string(out)) {
-		keyword, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		keyword = strings.ToLower(keyword)
-		s[keyword] = append(s[keyword], value)
-	}
-	return s, nil
 }
