@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern/internal/manual"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -45,7 +46,7 @@ func failing(t *testing.T, codes []int, args ...string) string {
 func leaves(t *testing.T, f func(t *testing.T, path []string, c *cobra.Command)) {
 	var walk func(path []string, c *cobra.Command)
 	walk = func(path []string, c *cobra.Command) {
-		if isTopic(c) {
+		if manual.IsTopic(c) {
 			return
 		}
 		if !c.HasSubCommands() {

@@ -7,17 +7,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern/internal/manual"
 )
 
 // TestPagesAreWhole: who reads a manual page finds what each should have, and the
 // pages that are committed are those of this command line.
 func TestPagesAreWhole(t *testing.T) {
 	root := newRoot(&app{})
-	root.InitDefaultCompletionCmd()
-	pages := append(commandPages(root), pamPage(), eventsPage())
+	pages := manual.Pages(root)
 	var names []string
 	for _, p := range pages {
-		p.Date, p.Source = released, "Postern"
+		p.Date, p.Source = manual.Released, "Postern"
 		names = append(names, p.FileName())
 	}
 	for _, p := range pages {

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/manual"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -80,7 +81,7 @@ func newRoot(a *app) *cobra.Command {
 		newSchema(a),
 		newPKCS11Module(),
 	)
-	root.AddCommand(newTopics()...)
+	root.AddCommand(manual.Topics()...)
 	return root
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern/internal/manual"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -19,7 +20,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if c.Short == "" {
 			t.Errorf("%s says nothing", c.CommandPath())
 		}
-		if !c.HasSubCommands() && !c.Hidden && !isTopic(c) && !strings.Contains(c.Example, "postern ") {
+		if !c.HasSubCommands() && !c.Hidden && !manual.IsTopic(c) && !strings.Contains(c.Example, "postern ") {
 			t.Errorf("%s has no example", c.CommandPath())
 		}
 	}

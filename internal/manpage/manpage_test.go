@@ -1,9 +1,13 @@
 package manpage
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postern-project/postern"
 )
 
 func TestAPageStandsAsItsTextDoes(t *testing.T) {
@@ -62,4 +66,34 @@ func diff(got, want string) string {
 		}
 	}
 	return "nothing more"
+}
+
+func TestPagesThatAreNoMoreAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"gone.1", "kept.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	day := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	if err := WriteAll(dir, "Postern 1", day, []*Page{{Name: "a", Section: 1}, {Name: "b", Section: 7}}); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); got != "a.1 b.7 kept.txt" {
+		t.Errorf("there are %s", got)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "b.7")); err != nil || !strings.Contains(string(text), `.TH "B" 7 2026-01-02 "Postern 1"`) {
+		t.Errorf("%v: %s", err, text)
+	}
+	if err := WriteAll(filepath.Join(dir, "a.1"), "", day, nil); postern.CodeOf(err) != postern.Unavailable {
+		t.Errorf("into a file: %v", err)
+	}
 }

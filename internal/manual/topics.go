@@ -1,4 +1,4 @@
-package cli
+package manual
 
 import (
 	"fmt"
@@ -61,7 +61,8 @@ var variables = []variable{
 // topics are the pages of the help that are no commands.
 var topics = map[string][]manpage.Item{"exit-codes": exitCodes, "environment": variableItems(), "files": stateFiles}
 
-func newTopics() []*cobra.Command {
+// Topics returns the help topics, as commands that only have a help.
+func Topics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: itemsText(exitCodes)},
 		{Use: "environment", Short: "The environment variables that are read", Long: itemsText(variableItems())},
