@@ -72,9 +72,12 @@ var rows = map[string]row{
 	"timeline": {},
 	"trace":    {imports: "terminal", knows: "BPF", hides: true},
 
+	"collector": {knows: "HTTP"},
+
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
 
+	"manual":    {imports: "manpage terminal", knows: "cobra"},
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
 	"state":  {imports: "store"},
@@ -86,7 +89,7 @@ var rows = map[string]row{
 	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
-		imports: domain + " " + adapters + " trace people state client agent server doctor manpage jsonschema terminal reference",
+		imports: domain + " " + adapters + " trace collector people state client agent server doctor manpage manual jsonschema terminal reference",
 		knows:   "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},
@@ -297,6 +300,8 @@ func TestImportRulesCanFail(t *testing.T) {
 		"pam":                       {"otp", "net/http", "internal/sshd"},
 		"internal/trace":            {"net/http", "database/sql", "internal/relay", cobra},
 		"internal/trace/format":     {"net/http", sqlite, "timeline"},
+		"internal/trace/export":     {"net/http", "internal/collector"},
+		"internal/collector":        {"internal/trace/export", ebpf, "database/sql"},
 		"timeline":                  {"database/sql", "internal/store", "net/http"},
 		"internal/relay":            {"internal/trace", "internal/trace/event", "database/sql"},
 		"internal/apache":           {caddy, "front", "gate"},

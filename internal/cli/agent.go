@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/spf13/cobra"
 )
 
@@ -77,7 +76,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) error {
 	if c.Watched, err = o.watched(); err != nil {
 		return err
 	}
-	c.Ready = func(s *capture.Session) { ready(a.err, s) }
+	c.Ready = a.watching
 	if o.print {
 		c.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
 	}

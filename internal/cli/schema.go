@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/jsonschema"
 	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/top"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ var outputs = map[string]any{
 	"otp sync show":      syncJSON{},
 	"otp verify":         otpVerdict{},
 	"ssh check":          audit.Report{},
-	"trace probes":       probeFile{},
+	"trace probes":       format.Library{},
 	"trace top":          top.Table{},
 	"user account list":  postern.Account{},
 	"user list":          postern.Person{},

@@ -1,11 +1,15 @@
 package cli
 
 import (
-	"time"
+	"context"
+	"fmt"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/export"
+	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/spf13/cobra"
 )
 
@@ -22,79 +26,8 @@ internal/trace/format/schema.md of Postern's sources.`
 	return c
 }
 
-// traceOptions are the flags of the commands that show events.
-type traceOptions struct {
-	what capture.What
-
-	pids, clients, users, programs, procedures, types, statuses, domains, paths []string
-
-	slower, slow         time.Duration
-	failed               bool
-	format, output, with string
-	json, full, secrets  bool
-	stack                bool
-	messages, verbose    bool
-	payload, buffer      terminal.Size
-	collector, host      string // of OpenTelemetry
-
-	unknownUsers []string // users that this host does not know; set by filter
-}
-
-// show adds the flags that say how events are written.
-func (o *traceOptions) show(c *cobra.Command) {
-	f := c.Flags()
-	f.StringVar(&o.format, "format", "text", "the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
-	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
-	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead")
-	f.BoolVar(&o.full, "full", false, "show payloads at full length")
-	f.BoolVar(&o.secrets, "show-secrets", false, "show passwords and keys, which are masked otherwise")
-}
-
-// choose adds the flags that say whose events are seen.
-func (o *traceOptions) choose(c *cobra.Command) {
-	f := c.Flags()
-	f.StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
-	f.StringSliceVar(&o.domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
-}
-
-// capture adds the flags of a live trace.
-func (o *traceOptions) capture(c *cobra.Command) {
-	f := c.Flags()
-	f.StringSliceVar(&o.paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
-	o.payload = 16 << 10
-	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
-	f.Var(&o.buffer, "buffer", "`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
-}
-
-// stacks adds the flag for stacks. They are unwound while the processes are there:
-// also those that are recorded.
-func (o *traceOptions) stacks(c *cobra.Command, what string) {
-	c.Flags().BoolVar(&o.stack, "stack", false, what+" the user stack of every event")
-}
-
-// rpc adds the filters on RPC messages.
-func (o *traceOptions) rpc(c *cobra.Command) {
-	f := c.Flags()
-	f.StringSliceVar(&o.clients, "connection", nil, "only these connections, by the `ADDRESS` that events show")
-	f.StringSliceVar(&o.users, "user", nil, "only clients of these users, by `NAME` or number")
-	f.StringSliceVar(&o.programs, "program", nil, "only these RPC `PROGRAM`s: remote, qemu, lxc, admin, …")
-	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `GLOB`s: domain_*, qemu.*")
-	f.StringSliceVar(&o.types, "type", nil, "only messages of this `TYPE`: call, reply, event, stream, hole")
-	f.StringSliceVar(&o.statuses, "status", nil, "only replies of this `STATUS`: ok, error, continue")
-	f.DurationVar(&o.slower, "slower", 0, "only calls that took at least this `DURATION`, such as 100ms")
-	f.BoolVar(&o.failed, "errors", false, "only calls that failed, and clients that were refused")
-}
-
-// lines adds the flags that say what a line for people is.
-func (o *traceOptions) lines(c *cobra.Command) {
-	f := c.Flags()
-	f.BoolVar(&o.messages, "messages", false, "show each message by itself, on both sides, not a line a call; --type and --stack do, too")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")
-	f.StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
-}
-
 func newTraceRPC(a *app) *cobra.Command {
-	o := &traceOptions{what: capture.RPC}
+	o := newTraceOptions(capture.RPC)
 	c := &cobra.Command{
 		Use:   "rpc",
 		Short: "Show RPC messages of clients and daemons, with their payloads",
@@ -109,7 +42,7 @@ clear; secrets in them are masked.
 
 With --otlp each call becomes a span, which goes to an OpenTelemetry collector;
 nothing is shown. See postern trace export for what spans tell. While the
-collector is away they wait in memory; what does not fit is dropped, and counted.`,
+collector is unavailable they wait in memory; what does not fit is dropped, and counted.`,
 		Example: `  postern trace rpc
   postern trace rpc --procedure 'domain_*' --slower 100ms
   postern trace rpc --user alice --with qemu
@@ -143,8 +76,29 @@ func (o *traceOptions) rpcTrace(cmd *cobra.Command, a *app) error {
 	return o.send(cmd.Context(), a)
 }
 
+// send runs a trace whose calls go to a collector, instead of being shown.
+func (o *traceOptions) send(ctx context.Context, a *app) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	o.warn(a.err)
+	live := export.Live{Version: version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
+	if live.Host, err = hostName(o.host); err != nil {
+		return err
+	}
+	if live.Collector, err = collector.Connect(ctx, o.collector); err != nil {
+		return err
+	}
+	sum, sent, dropped, err := live.Trace(ctx, cfg, a.watching)
+	if sent+dropped > 0 || err == nil {
+		fmt.Fprintf(a.err, "%s sent, %d dropped\n", terminal.Counted(sent, "span"), dropped)
+	}
+	return a.traced(sum, err)
+}
+
 func newTraceEvents(a *app) *cobra.Command {
-	o := &traceOptions{what: capture.Loop}
+	o := newTraceOptions(capture.Loop)
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show what the event loop does, and how long it takes",
@@ -157,8 +111,8 @@ its first dispatch tells.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
-	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
-	c.Flags().DurationVar(&o.slow, "slow", 0, "only dispatches that took at least this `DURATION`, and loops that are stuck in one")
+	o.processes(c)
+	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0, "only dispatches that took at least this `DURATION`, and loops that are stuck in one")
 	o.capture(c)
 	o.stacks(c, "show")
 	o.show(c)
@@ -166,7 +120,7 @@ its first dispatch tells.`,
 }
 
 func newTraceQEMU(a *app) *cobra.Command {
-	o := &traceOptions{what: capture.Monitor}
+	o := newTraceOptions(capture.Monitor)
 	c := &cobra.Command{
 		Use:   "qemu",
 		Short: "Show what is said to QEMU's monitors",
@@ -185,7 +139,7 @@ they took, events, and file descriptors that are passed.`,
 }
 
 func newTraceRecord(a *app) *cobra.Command {
-	o := &traceOptions{}
+	o := newTraceOptions(0)
 	var what []string
 	limit := terminal.Size(1 << 30)
 	c := &cobra.Command{
@@ -204,21 +158,21 @@ it is readable by its owner alone.`,
 				if !ok {
 					return postern.Errorf(postern.Invalid, "nothing called %q to record", w).WithHint("--what takes rpc, qemu and events")
 				}
-				o.what |= bit
+				o.cfg.What |= bit
 			}
-			return o.record(cmd.Context(), a, args[0], int64(limit))
+			return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(limit)})
 		},
 	}
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
 	c.Flags().Var(&limit, "max-size", "stop when the file has this `SIZE`; 0 for no limit")
-	c.Flags().StringSliceVar(&o.pids, "pid", nil, "only these processes, by `PID`")
+	o.processes(c)
 	o.capture(c)
 	o.stacks(c, "record")
 	return c
 }
 
 func newTraceReplay(a *app) *cobra.Command {
-	o := &traceOptions{}
+	o := newTraceOptions(0)
 	c := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Show a recorded trace",
@@ -231,8 +185,8 @@ func newTraceReplay(a *app) *cobra.Command {
 	o.choose(c)
 	o.rpc(c)
 	o.lines(c)
-	c.Flags().DurationVar(&o.slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
-	c.Flags().BoolVar(&o.stack, "stack", false, "show the user stack of every event, as far as they were recorded")
+	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
+	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, "show the user stack of every event, as far as they were recorded")
 	o.show(c)
 	return c
 }

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/trace/correlate"
-	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/collector"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/trace/export"
-	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/spf13/cobra"
 )
 
@@ -39,7 +36,7 @@ collector wants besides the address is taken from the environment:
 OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`
 
 func newTraceExport(a *app) *cobra.Command {
-	o := &traceOptions{}
+	o := newTraceOptions(0)
 	c := &cobra.Command{
 		Use:   "export FILE",
 		Short: "Write a recorded trace for other programs",
@@ -57,112 +54,64 @@ func newTraceExport(a *app) *cobra.Command {
 	o.rpc(c)
 	f := c.Flags()
 	f.StringVar(&o.format, "format", "pcapng", "the `FORMAT` to write: pcapng, pprof, otlp")
-	f.StringVarP(&o.output, "out", "o", "", "the `FILE` to write")
+	f.StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
 	f.StringVar(&o.collector, "to", "", "of otlp: send to the collector at this `URL`")
 	f.StringVar(&o.host, "host", "", "of otlp: `NAME` of the host that was recorded (default: this one's)")
 	return c
 }
 
-// exportSink takes the events of a recording.
-type exportSink interface {
-	event.Sink
-	// finish writes what is left, and says what has been written.
-	finish() (string, error)
-}
-
-// exporter begins to write o.format to w, which is nil where no file is named.
-func (o *traceOptions) exporter(ctx context.Context, w io.Writer) (exportSink, error) {
-	switch o.format {
-	case "pcapng":
-		x, err := export.NewPcapng(w)
-		return captureExport{x}, err
-	case "pprof":
-		return &profileExport{w: w}, nil
-	}
-	return o.exportSpans(ctx, w)
-}
-
-// checkExport fails for flags that do not go together.
-func (o *traceOptions) checkExport() error {
-	switch {
-	case !slices.Contains([]string{"pcapng", "pprof", "otlp"}, o.format):
-		return postern.Errorf(postern.Invalid, "no format %q to export", o.format).WithHint("there are pcapng, pprof and otlp")
-	case o.collector != "" && o.format != "otlp":
-		return postern.Errorf(postern.Invalid, "--to is for --format otlp")
-	case o.output == "" && o.collector == "":
-		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
-	}
-	return nil
-}
-
 func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
-	if err := o.checkExport(); err != nil {
-		return err
+	if o.output == "" && o.collector == "" {
+		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
 	}
 	cfg, err := o.config()
 	if err != nil {
 		return err
 	}
 	o.warn(a.err)
+	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version()}
+	if x.Host, err = hostName(o.host); err != nil {
+		return err
+	}
+	if o.collector != "" {
+		if x.Collector, err = collector.Connect(ctx, o.collector); err != nil {
+			return err
+		}
+	}
+	if err := x.Validate(); err != nil {
+		return err
+	}
 	in, err := os.Open(file)
 	if err != nil {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer in.Close()
-	var out *os.File
-	var w io.Writer
-	switch o.output {
+	return a.writePrivate(o.output, func(w io.Writer) error {
+		sum, written, err := x.Write(ctx, in, w)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		printSummary(a.err, sum)
+		fmt.Fprintln(a.err, written)
+		return nil
+	})
+}
+
+// writePrivate has write fill the new file of that name, which is removed if that
+// fails, or standard output where it is "-". Without a name it gets nil.
+func (a *app) writePrivate(name string, write func(io.Writer) error) error {
+	switch name {
 	case "":
+		return write(nil)
 	case "-":
-		w = a.out
-	default:
-		if out, err = createPrivate(o.output); err != nil {
-			return err
-		}
-		w = out
+		return write(a.out)
 	}
-	sum, written, err := o.exportTo(ctx, in, w, cfg.Filter)
-	if out != nil {
-		if err = errors.Join(err, out.Close()); err != nil {
-			err = errors.Join(err, os.Remove(o.output))
-		}
-	}
+	f, err := durable.CreatePrivate(name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return err
 	}
-	summary(a.err, sum)
-	fmt.Fprintln(a.err, written)
+	if err = errors.Join(write(f), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(name))
+	}
 	return nil
-}
-
-func (o *traceOptions) exportTo(ctx context.Context, in io.Reader, w io.Writer, f correlate.Filter) (sum event.Summary, written string, err error) {
-	x, err := o.exporter(ctx, w)
-	if err != nil {
-		return sum, "", err
-	}
-	// Spans have what was said to QEMU below the call that it was said for.
-	if sum, err = record.Replay(in, f, o.format == "otlp", x); err != nil {
-		return sum, "", err
-	}
-	written, err = x.finish()
-	return sum, written, err
-}
-
-type captureExport struct{ *export.Pcapng }
-
-func (x captureExport) finish() (string, error) {
-	return terminal.Counted(x.Messages, "message") + " written", x.Idle()
-}
-
-type profileExport struct {
-	export.Profile
-	w io.Writer
-}
-
-func (x *profileExport) finish() (string, error) {
-	n := int(x.Samples())
-	if n == 0 {
-		return "", postern.Errorf(postern.Invalid, "no event of the recording has a stack").WithHint("postern trace record --stack records them")
-	}
-	return "stacks of " + terminal.Counted(n, "event") + " written", x.Write(x.w)
 }

@@ -1,18 +1,118 @@
 package cli
 
 import (
-	"os/user"
+	"fmt"
+	"io"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
-	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/spf13/cobra"
 )
+
+// traceOptions are the flags of the commands that show events.
+type traceOptions struct {
+	cfg                  capture.Config
+	shown                format.Config
+	programs, procedures []string
+	unknownUsers         []string // those of --user that this host does not know
+	payload, buffer      terminal.Size
+	format, output, with string
+	json                 bool
+	collector, host      string // of OpenTelemetry
+}
+
+func newTraceOptions(what capture.What) *traceOptions {
+	return &traceOptions{cfg: capture.Config{What: what}}
+}
+
+// show adds the flags that say how events are written.
+func (o *traceOptions) show(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.format, "format", "text", "the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
+	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
+	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead; - is standard output")
+	f.BoolVar(&o.shown.Full, "full", false, "show payloads at full length")
+	f.BoolVar(&o.shown.Secrets, "show-secrets", false, "show passwords and keys, which are masked otherwise")
+}
+
+// processes adds the flag that says whose events are seen.
+func (o *traceOptions) processes(c *cobra.Command) {
+	c.Flags().Func("pid", "only these processes, by `PID`", each(o.cfg.Filter.AddPID))
+}
+
+// choose adds the flags that say of what events are seen.
+func (o *traceOptions) choose(c *cobra.Command) {
+	o.processes(c)
+	c.Flags().StringSliceVar(&o.cfg.Filter.Domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
+}
+
+// capture adds the flags of a live trace.
+func (o *traceOptions) capture(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&o.cfg.Paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
+	o.payload = 16 << 10
+	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
+	f.Var(&o.buffer, "buffer", "`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
+}
+
+// stacks adds the flag for stacks. They are unwound while the processes are there:
+// also those that are recorded.
+func (o *traceOptions) stacks(c *cobra.Command, what string) {
+	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, what+" the user stack of every event")
+}
+
+// rpc adds the filters on RPC messages.
+func (o *traceOptions) rpc(c *cobra.Command) {
+	f, filter := c.Flags(), &o.cfg.Filter
+	f.Func("connection", "only these connections, by the `ADDRESS` that events show", each(filter.AddConnection))
+	f.Func("user", "only clients of these users, by `NAME` or number", each(o.addUser))
+	f.StringSliceVar(&o.programs, "program", nil, "only these RPC `PROGRAM`s: remote, qemu, lxc, admin, …")
+	f.StringSliceVar(&o.procedures, "procedure", nil, "only these procedures; `GLOB`s: domain_*, qemu.*")
+	f.Func("type", "only messages of this `TYPE`: call, reply, event, stream, hole", each(filter.AddType))
+	f.Func("status", "only replies of this `STATUS`: ok, error, continue", each(filter.AddStatus))
+	f.DurationVar(&filter.Slower, "slower", 0, "only calls that took at least this `DURATION`, such as 100ms")
+	f.BoolVar(&filter.Errors, "errors", false, "only calls that failed, and clients that were refused")
+}
+
+// each returns a flag's function that takes values with commas between them.
+func each(add func(string) error) func(string) error {
+	return func(list string) error {
+		for value := range strings.SplitSeq(list, ",") {
+			if err := add(value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func (o *traceOptions) addUser(name string) error {
+	if !o.cfg.Filter.AddUser(name) {
+		o.unknownUsers = append(o.unknownUsers, name)
+	}
+	return nil
+}
+
+// warn says of users that this host does not know, which may be a slip, what they
+// can still mean.
+func (o *traceOptions) warn(w io.Writer) {
+	for _, name := range o.unknownUsers {
+		fmt.Fprintf(w, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
+	}
+}
+
+// lines adds the flags that say what a line for people is.
+func (o *traceOptions) lines(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&o.shown.Messages, "messages", false, "show each message by itself, on both sides, not a line a call; --type and --stack do, too")
+	f.BoolVarP(&o.shown.Verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")
+	f.StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
+}
 
 // Bounds of the flags. The largest messages and stacks need some room beside each
 // other.
@@ -22,34 +122,29 @@ const (
 	maxBuffer  = 1 << 30
 )
 
-// config turns the flags into what the session wants.
-func (o *traceOptions) config() (capture.Config, error) {
-	if o.payload > maxPayload {
-		return capture.Config{}, postern.Errorf(postern.Invalid, "--payload %s is more than 64KiB", &o.payload)
-	}
-	if o.buffer != 0 && (o.buffer < minBuffer || o.buffer > maxBuffer) {
-		return capture.Config{}, postern.Errorf(postern.Invalid, "--buffer %s is not between 256KiB and 1GiB", &o.buffer).
+// config completes and checks what the flags say to watch.
+func (o *traceOptions) config() (c capture.Config, err error) {
+	switch {
+	case o.payload > maxPayload:
+		return c, postern.Errorf(postern.Invalid, "--payload %s is more than 64KiB", &o.payload)
+	case o.buffer != 0 && (o.buffer < minBuffer || o.buffer > maxBuffer):
+		return c, postern.Errorf(postern.Invalid, "--buffer %s is not between 256KiB and 1GiB", &o.buffer).
 			WithHint("4MiB, the default, holds some 15000 messages, and stays in the processor's cache")
+	case o.with != "" && o.with != "qemu":
+		return c, postern.Errorf(postern.Invalid, "--with %s: only qemu can be shown with RPC", o.with)
 	}
-	if o.slow < 0 || o.slower < 0 {
-		return capture.Config{}, postern.Errorf(postern.Invalid, "--slow and --slower are not negative")
+	c = o.cfg
+	if c.Filter.Procedures, err = libvirt.Procedures(o.programs, o.procedures); err != nil {
+		return c, err
 	}
-	f, err := o.filter()
-	if err != nil {
-		return capture.Config{}, err
-	}
-	c := capture.Config{What: o.what, Paths: o.paths, Stack: o.stack, Filter: f, Buffer: int(o.buffer), Payload: int(o.payload)}
+	c.Buffer, c.Payload = int(o.buffer), int(o.payload)
 	if o.payload == 0 {
 		c.Payload = -1
 	}
-	c.Queue = o.json || format.Format(o.format) == format.JSON // text shows it with the tree
-	switch o.with {
-	case "":
-	case "qemu":
+	c.Tree = o.with == "qemu"
+	c.Queue = c.Tree || o.json || format.Format(o.format) == format.JSON // text shows it with the tree
+	if c.Tree {
 		c.What |= capture.Monitor
-		c.Tree, c.Queue = true, true
-	default:
-		return c, postern.Errorf(postern.Invalid, "--with %s: only qemu can be shown with RPC", o.with)
 	}
 	for i, p := range c.Paths {
 		if c.Paths[i], err = filepath.EvalSymlinks(p); err != nil {
@@ -57,57 +152,4 @@ func (o *traceOptions) config() (capture.Config, error) {
 		}
 	}
 	return c, nil
-}
-
-func (o *traceOptions) filter() (correlate.Filter, error) {
-	f := correlate.Filter{Domains: o.domains, Slower: o.slower, Errors: o.failed, Slow: o.slow}
-	var err error
-	for _, s := range o.pids {
-		pid, err := strconv.ParseUint(s, 10, 31)
-		if err != nil || pid == 0 {
-			return f, postern.Errorf(postern.Invalid, "--pid %s: not a process number", s)
-		}
-		f.PIDs = append(f.PIDs, int(pid))
-	}
-	for _, s := range o.clients {
-		client, err := strconv.ParseUint(strings.TrimPrefix(s, "0x"), 16, 64)
-		if err != nil {
-			return f, postern.Errorf(postern.Invalid, "--connection %s: not an address such as 0x55d0c8a2e010", s)
-		}
-		f.Clients = append(f.Clients, client)
-	}
-	for _, name := range o.users {
-		f.Users = append(f.Users, name)
-		if u, err := user.Lookup(name); err == nil {
-			f.Users = append(f.Users, u.Uid)
-		} else if _, err := strconv.ParseUint(name, 10, 32); err != nil {
-			o.unknownUsers = append(o.unknownUsers, name)
-		}
-	}
-	if f.Types, err = bits("--type", o.types, map[string]uint32{"call": 1<<0 | 1<<4, "reply": 1<<1 | 1<<5, "event": 1 << 2, "message": 1 << 2, "stream": 1 << 3, "hole": 1 << 6}); err != nil {
-		return f, err
-	}
-	if f.Statuses, err = bits("--status", o.statuses, map[string]uint32{"ok": 1, "error": 2, "continue": 4}); err != nil {
-		return f, err
-	}
-	f.Procedures, err = libvirt.Procedures(o.programs, o.procedures)
-	return f, err
-}
-
-// bits turns words into a set.
-func bits(flag string, words []string, known map[string]uint32) (uint32, error) {
-	var set uint32
-	for _, w := range words {
-		bit, ok := known[w]
-		if !ok {
-			var names []string
-			for n := range known {
-				names = append(names, n)
-			}
-			slices.Sort(names)
-			return 0, postern.Errorf(postern.Invalid, "%s %s: there are %s", flag, w, strings.Join(names, ", "))
-		}
-		set |= bit
-	}
-	return set, nil
 }

@@ -5,86 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/record"
-	"golang.org/x/term"
 )
 
 // writer opens the output and the format. The returned function closes it.
-func (o *traceOptions) writer(a *app) (*format.Writer, func() error, error) {
-	c := format.Config{
-		Format: format.Format(o.format), Full: o.full, Secrets: o.secrets, Tree: o.with == "qemu",
-		Messages: o.messages || o.stack || len(o.types) > 0, Verbose: o.verbose || o.stack,
-	}
+func (o *traceOptions) writer(a *app) (w *format.Writer, closer func() error, err error) {
+	c := o.shown
+	c.Format, c.Tree = format.Format(o.format), o.with == "qemu"
 	if o.json {
 		c.Format = format.JSON
 	}
-	var w io.Writer = a.out
-	closer := func() error { return nil }
-	if o.output != "" && o.output != "-" {
-		f, err := openPrivate(o.output)
-		if err != nil {
-			return nil, nil, postern.Errorf(postern.Invalid, "%w", err)
+	c.Messages = c.Messages || o.cfg.Stack || o.cfg.Filter.Types != 0
+	c.Verbose = c.Verbose || o.cfg.Stack
+	if o.output == "" || o.output == "-" {
+		c.Color = a.screen.Colour
+		if !c.Full {
+			c.Width = a.screen.Width
 		}
-		w, closer = f, f.Close
-	} else if f, ok := a.out.(*os.File); ok {
-		o.terminal(&c, f)
+		w, err = format.New(a.out, c)
+		return w, func() error { return nil }, err
 	}
-	fw, err := format.New(w, c)
+	f, err := durable.OpenPrivate(o.output)
 	if err != nil {
-		return nil, nil, errors.Join(postern.Errorf(postern.Invalid, "%w", err), closer())
+		return nil, nil, err
 	}
-	return fw, closer, nil
-}
-
-// terminal fits what is written to a terminal.
-func (o *traceOptions) terminal(c *format.Config, f *os.File) {
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return // none
+	if w, err = format.New(f, c); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
 	}
-	c.Color = os.Getenv("NO_COLOR") == ""
-	if !o.full {
-		c.Width = width
-	}
-}
-
-// createPrivate makes a file to write payloads to. One that is there stays.
-func createPrivate(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return nil, postern.Errorf(postern.Conflict, "%s is there already", name).WithHint("name another file, or remove it")
-	case err != nil:
-		return nil, postern.Errorf(postern.Invalid, "%w", err)
-	}
-	return f, nil
-}
-
-// openPrivate opens a file to write payloads to, which are nobody else's
-// business, whatever it was before.
-func openPrivate(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && info.Mode().IsRegular() {
-		err = errors.Join(f.Chmod(0o600), f.Truncate(0))
-	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return w, f.Close, nil
 }
 
 func (o *traceOptions) run(ctx context.Context, a *app) error {
@@ -97,83 +55,34 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	unwound := capture.Unwind(&cfg, w)
-	s, err := capture.Start(cfg)
-	if err != nil {
-		return errors.Join(err, unwound.Close(), closer())
-	}
-	unwound.Watch(s)
-	ready(a.err, s)
-	err = w.Begin(system.Monotonic(), time.Now())
-	if err == nil {
-		err = s.Run(ctx, unwound)
-	}
-	if cerr := unwound.Close(); err == nil {
-		err = cerr
-	}
-	sum := s.Summary()
+	sum, err := capture.Trace(ctx, cfg, w, func(s *capture.Session) error {
+		a.watching(s)
+		return w.Begin(system.Monotonic(), time.Now())
+	})
 	if err == nil {
 		err = w.End(sum.Seen, sum.Losses)
 	}
-	summary(a.err, sum)
-	return errors.Join(err, s.Close(), closer())
+	return errors.Join(a.traced(sum, err), closer())
 }
 
-// warn says of users that this host does not know, which may be a slip, what they
-// can still mean.
-func (o *traceOptions) warn(w io.Writer) {
-	for _, name := range o.unknownUsers {
-		fmt.Fprintf(w, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
-	}
-}
-
-func (o *traceOptions) record(ctx context.Context, a *app, file string, limit int64) error {
+func (o *traceOptions) record(ctx context.Context, a *app, f record.File) error {
 	cfg, err := o.config()
 	if err != nil {
 		return err
 	}
-	f, err := createPrivate(file)
-	if err != nil {
-		return err
+	sum, full, err := f.Trace(ctx, cfg, a.watching)
+	if full {
+		fmt.Fprintln(a.err, "the recording has reached --max-size")
 	}
-	cfg.Queue = true // a replay may show it
-	recorder, err := record.NewRecorder(f, limit)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	unwound := capture.Unwind(&cfg, recorder)
-	cfg.Record = unwound
-	s, err := capture.Start(cfg)
-	if err != nil {
-		return errors.Join(err, unwound.Close(), f.Close(), os.Remove(file))
-	}
-	unwound.Watch(s)
-	ready(a.err, s)
-	err = s.Run(ctx, recordSink{unwound})
-	if cerr := unwound.Close(); err == nil {
-		err = cerr
-	}
-	if errors.Is(err, record.ErrFull) {
-		fmt.Fprintf(a.err, "the recording has reached --max-size\n")
-		err = nil
-	}
-	summary(a.err, s.Summary())
-	if err == nil {
-		err = recorder.Idle()
-	}
-	return errors.Join(err, s.Close(), f.Close())
+	return a.traced(sum, err)
 }
-
-// recordSink shows nothing: the session records by itself.
-type recordSink struct{ event.Sink }
-
-func (recordSink) Event(*event.Event) error { return nil }
 
 func (o *traceOptions) replay(a *app, file string) error {
 	cfg, err := o.config()
 	if err != nil {
 		return err
 	}
+	o.warn(a.err)
 	f, err := os.Open(file)
 	if err != nil {
 		return postern.Errorf(postern.NotFound, "%w", err)
@@ -183,49 +92,30 @@ func (o *traceOptions) replay(a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, &beginner{Writer: w, stacks: o.stack})
+	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, &format.Replay{Writer: w, Stacks: cfg.Stack})
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
 	}
-	summary(a.err, sum)
-	return errors.Join(w.End(sum.Seen, sum.Losses), closer())
+	return errors.Join(a.traced(sum, w.End(sum.Seen, sum.Losses)), closer())
 }
 
-// beginner begins the output at the first event of a recording.
-type beginner struct {
-	*format.Writer
-	begun, stacks bool
+// watching says that events are seen from now on.
+func (a *app) watching(s *capture.Session) {
+	files, processes := s.Watched()
+	fmt.Fprintf(a.err, "ready: watching %s of libvirt's in %s, and in those to come; Ctrl-C ends it\n",
+		terminal.Counted(files, "file"), terminal.Counted(processes, "process"))
 }
 
-func (b *beginner) Event(e *event.Event) error {
-	if !b.begun {
-		b.begun = true
-		if err := b.Begin(e.Mono, e.Wall); err != nil {
-			return err
-		}
+// traced says what a trace saw and lost, unless it could not begin. It returns the
+// trace's error.
+func (a *app) traced(sum event.Summary, err error) error {
+	if err == nil || sum.Seen > 0 {
+		printSummary(a.err, sum)
 	}
-	if !b.stacks {
-		e.Frames = nil
-	}
-	return b.Writer.Event(e)
+	return err
 }
 
-// ready says on the error stream that events are seen from now on.
-func ready(w io.Writer, s *capture.Session) {
-	files, pids := 0, map[int]bool{}
-	for _, l := range s.Libraries() {
-		if l.Err == nil {
-			files++
-		}
-		for _, pid := range l.PIDs {
-			pids[pid] = true
-		}
-	}
-	fmt.Fprintf(w, "ready: watching %s of libvirt's in %s, and in those to come; Ctrl-C ends it\n",
-		terminal.Counted(files, "file"), terminal.Counted(len(pids), "process"))
-}
-
-func summary(w io.Writer, sum event.Summary) {
+func printSummary(w io.Writer, sum event.Summary) {
 	fmt.Fprintln(w, sum)
 	for _, l := range sum.Losses {
 		fmt.Fprintf(w, "  lost %d of %s in %s (%d)\n", l.Lost, l.Probe, l.Comm, l.PID)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/trace/format"
 	"golang.org/x/sys/unix"
 )
 
@@ -485,9 +486,9 @@ func traceProbes(t *testing.T, l *posterntest.Libvirtd) {
 	if code := run(t.Context(), []string{"trace", "probes", "--pid", strconv.Itoa(l.PID), "--json"}, strings.NewReader(""), &out, &errs); code != 0 {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
-	var files []probeFile
+	var files []format.Library
 	for lines := json.NewDecoder(&out); lines.More(); {
-		var f probeFile
+		var f format.Library
 		if err := lines.Decode(&f); err != nil {
 			t.Fatal(err)
 		}

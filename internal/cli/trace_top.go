@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"time"
 
@@ -19,7 +18,7 @@ type topOptions struct {
 }
 
 func newTraceTop(a *app) *cobra.Command {
-	o := &topOptions{traceOptions: traceOptions{what: capture.RPC}}
+	o := &topOptions{traceOptions: *newTraceOptions(capture.RPC)}
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show which calls take libvirt's time",
@@ -50,46 +49,12 @@ line of JSON. Times are exact to 9 %.`,
 }
 
 func (o *topOptions) run(ctx context.Context, a *app) error {
-	tally, cfg, err := o.check()
+	cfg, err := o.config()
 	if err != nil {
 		return err
 	}
 	o.warn(a.err)
-	s, err := capture.Start(cfg)
-	if err != nil {
-		return err
-	}
-	ready(a.err, s)
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var traced error
-	ended := make(chan struct{})
-	go func() {
-		traced = s.Run(ctx, tally)
-		close(ended)
-		stop()
-	}()
-	err = top.New(o.page, tally).Show(ctx, a.in, a.out, ended)
-	stop()
-	<-ended
-	summary(a.err, s.Summary())
-	return errors.Join(err, traced, s.Close())
-}
-
-// check turns the flags into what is counted and watched.
-func (o *topOptions) check() (*format.Tally, capture.Config, error) {
 	o.page.JSON = o.json
-	if err := o.page.Validate(); err != nil {
-		return nil, capture.Config{}, err
-	}
-	tally, err := format.NewTally(format.By(o.page.By))
-	if err != nil {
-		return nil, capture.Config{}, err
-	}
-	if o.page.By == string(format.ByDomain) && len(o.domains) == 0 {
-		o.domains = []string{"*"} // look for them in the messages
-	}
-	cfg, err := o.config()
-	cfg.Queue = true
-	return tally, cfg, err
+	sum, err := o.page.Trace(ctx, cfg, a.in, a.out, a.watching)
+	return a.traced(sum, err)
 }

@@ -67,3 +67,18 @@ func belongs(probe, file string) bool {
 	}
 	return false
 }
+
+// Watched returns how many files with probes a session watches, and how many processes
+// have them mapped.
+func (s *Session) Watched() (files, processes int) {
+	pids := map[int]bool{}
+	for _, l := range s.Libraries() {
+		if l.Err == nil {
+			files++
+		}
+		for _, pid := range l.PIDs {
+			pids[pid] = true
+		}
+	}
+	return files, len(pids)
+}

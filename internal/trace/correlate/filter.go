@@ -1,6 +1,7 @@
 package correlate
 
 import (
+	"errors"
 	"path"
 	"slices"
 	"strconv"
@@ -29,8 +30,11 @@ type Filter struct {
 	Slow time.Duration
 }
 
-// Validate checks the globs.
+// Validate checks the globs and durations.
 func (f Filter) Validate() error {
+	if f.Slow < 0 || f.Slower < 0 {
+		return errors.New("the least duration of what is shown is not negative")
+	}
 	for _, g := range f.Domains {
 		if _, err := path.Match(g, ""); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/postern-project/postern/internal/terminal"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -151,7 +152,7 @@ func (s *Sender) send(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			s.warn(fmt.Sprintf("%d spans dropped: %v", n, err))
+			s.warn(fmt.Sprintf("%s dropped: %v", terminal.Counted(n, "span"), err))
 		}
 	}
 }

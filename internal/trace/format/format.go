@@ -5,10 +5,10 @@
 package format
 
 import (
-	"fmt"
 	"io"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -49,7 +49,7 @@ func (c Config) Validate() error {
 	case Text, "text", JSON, STP, Raw, Named:
 		return nil
 	}
-	return fmt.Errorf("no output format %q: there are %v", c.Format, Formats())
+	return postern.Errorf(postern.Invalid, "no output format %q: there are %v", c.Format, Formats())
 }
 
 // Writer writes events. It is not safe for concurrent use. It buffers; Idle
@@ -139,4 +139,25 @@ func (f *Writer) Idle() error {
 // decode decodes an RPC event's payload. The message stands until the next call.
 func (f *Writer) decode(e *event.Event) *libvirt.Message {
 	return f.dec.Event(e)
+}
+
+// Replay is a sink for a recording, whose output begins at its first event.
+type Replay struct {
+	*Writer
+	Stacks bool // shows the stacks that were recorded
+	begun  bool
+}
+
+// Event writes one event.
+func (r *Replay) Event(e *event.Event) error {
+	if !r.begun {
+		r.begun = true
+		if err := r.Begin(e.Mono, e.Wall); err != nil {
+			return err
+		}
+	}
+	if !r.Stacks {
+		e.Frames = nil
+	}
+	return r.Writer.Event(e)
 }
