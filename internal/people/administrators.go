@@ -13,14 +13,14 @@ import (
 // others.
 const AdminGroup = "admin"
 
-// Pages is what the administrators' pages do to people.
+// Pages changes people on behalf of the administrators' pages.
 type Pages struct {
 	store.Portal
 	Admins []string // the groups of administrators
 }
 
-// ChangePerson is [store.Portal.ChangePerson], by the rules of this package:
-// Denied (portal.ErrLastAdministrator) if nobody would be an administrator.
+// ChangePerson is [store.Portal.ChangePerson], but fails with Denied
+// (portal.ErrLastAdministrator) if no administrator would be left.
 func (p Pages) ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person),
 	e postern.Event, mail func(postern.Person, string) *portal.Message,
 ) (string, error) {
@@ -42,6 +42,6 @@ func keepAdministrator(groups []string) func(context.Context, *store.Tx, postern
 			return err
 		}
 		return postern.Errorf(postern.Denied, "%s: %w", old.Name, portal.ErrLastAdministrator).
-			WithHint("add somebody else to the group %s first", groups[0])
+			WithHint("add another person to the group %s first", groups[0])
 	}
 }

@@ -1,3 +1,3 @@
-// Package people is what the command line, the administrators' pages and recovery
-// do to people alike: invite and recover them, change them and what they may.
+// Package people does what the command line, the administrators' pages and recovery
+// have in common: it invites, recovers and changes people.
 package people

@@ -12,9 +12,9 @@ import (
 )
 
 // ErrNoPortal says that no portal has run on the state yet.
-var ErrNoPortal = errors.New("no portal has run here yet, so there is no address to send anybody to")
+var ErrNoPortal = errors.New("no portal has run here yet, so there is no address for a link")
 
-// setting is where a running portal leaves its configuration.
+// setting is the name of the setting with the portal's configuration.
 const setting = "portal"
 
 // lastPortal is the configuration of the portal that last ran.
@@ -24,8 +24,8 @@ type lastPortal struct {
 	Admins []string `json:",omitempty"`
 }
 
-// RememberPortal notes the configuration of a portal, whether it sends mail, and
-// the groups of its administrators, for commands that run without it.
+// RememberPortal stores the configuration of a portal, whether it sends mail, and the
+// groups of its administrators, for commands that run without it.
 func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bool, admins []string) error {
 	text, err := json.Marshal(lastPortal{Config: c, Mails: mails, Admins: admins})
 	if err != nil {
@@ -34,8 +34,8 @@ func RememberPortal(ctx context.Context, db *store.DB, c portal.Config, mails bo
 	return db.Portal().SetPortalSetting(ctx, setting, string(text))
 }
 
-// Links returns what makes links to the portal that last ran on this database;
-// NotFound (ErrNoPortal) if none ever did.
+// Links returns Links to the portal that last ran on this database; NotFound
+// (ErrNoPortal) if none ever did.
 func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.Links, error) {
 	s := db.Portal()
 	last, err := rememberedPortal(ctx, s)
@@ -49,7 +49,7 @@ func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.
 	return portal.NewLinks(last.Config, s, last.Mails, authority.PermitsMail)
 }
 
-// rememberedPortal returns what RememberPortal noted, or nil.
+// rememberedPortal returns what RememberPortal stored, or nil.
 func rememberedPortal(ctx context.Context, s store.Portal) (last *lastPortal, err error) {
 	text, err := s.PortalSetting(ctx, setting)
 	if err != nil || text == "" {

@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern/internal/store"
 )
 
-// Directory changes people on behalf of whoever may give commands on this
-// machine. Each change and its entry on the timeline are one transaction.
+// Directory changes people on behalf of the command line. Each change and its entry on
+// the timeline are one transaction.
 type Directory struct {
 	DB        *store.DB
 	Authority *ca.Authority
@@ -53,7 +53,7 @@ func (d Directory) Recover(ctx context.Context, name string, keepOTP bool) (port
 	}), keepOTP)
 }
 
-// linksFor returns an active person and what makes links for them.
+// linksFor returns an active person and the Links to invite or recover them.
 func (d Directory) linksFor(ctx context.Context, name string) (*portal.Links, postern.Person, error) {
 	who, err := d.DB.People().Person(ctx, name)
 	if err != nil {
@@ -66,7 +66,7 @@ func (d Directory) linksFor(ctx context.Context, name string) (*portal.Links, po
 	return links, who, err
 }
 
-// statusEvents are the entries that say that a person got a status.
+// statusEvents are the kinds of event by the new status of a person.
 var statusEvents = map[postern.PersonStatus]string{
 	postern.PersonActive:    postern.EventPersonResumed,
 	postern.PersonSuspended: postern.EventPersonSuspended,
@@ -116,7 +116,7 @@ func (c Change) apply(p *postern.Person) {
 
 // Change changes a person, and notifies their old address by mail if that changes.
 // It returns what has changed in words, "" if nothing has. Denied
-// (portal.ErrLastAdministrator) if nobody would be an administrator.
+// (portal.ErrLastAdministrator) if no administrator would be left.
 func (d Directory) Change(ctx context.Context, name string, c Change) (what string, err error) {
 	if c.Email != nil {
 		if err := d.permitsMail(*c.Email); err != nil {
@@ -139,7 +139,7 @@ func (d Directory) Change(ctx context.Context, name string, c Change) (what stri
 }
 
 // permitsMail fails for an address with which no certificate can be issued here.
-// One that is no address is left to the store, which says so.
+// A string that is not an address is left to the store, which refuses it.
 func (d Directory) permitsMail(email string) error {
 	email, err := postern.CleanEmail(email)
 	if err != nil {

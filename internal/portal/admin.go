@@ -52,7 +52,7 @@ func (p *Portal) invite(r *request) error {
 	return p.sendInvitation(r, who)
 }
 
-// personEvent is what the timeline says of a change to a person.
+// personEvent returns the event that records a change to a person.
 func (p *Portal) personEvent(r *request, kind, name string) postern.Event {
 	e := postern.Event{Kind: kind, Outcome: postern.OK, Person: name, Address: p.peer(r)}
 	if r.who.Name != name && r.who.Name != "" {
@@ -69,14 +69,14 @@ func (p *Portal) newPerson(r *request) (postern.Person, error) {
 	return who, p.personForm(r, &who)
 }
 
-// personForm reads what can be changed of a person.
+// personForm reads the fields of a person that can be changed.
 func (p *Portal) personForm(r *request, who *postern.Person) error {
 	who.FullName = strings.Join(strings.Fields(r.PostForm.Get("full_name")), " ")
 	switch {
 	case utf8.RuneCountInString(who.FullName) > maxFullName:
-		return wrong("full_name", "At most %d letters.", maxFullName)
+		return wrong("full_name", "At most %d characters.", maxFullName)
 	case strings.ContainsFunc(who.FullName, unprintable):
-		return wrong("full_name", "Use letters and signs that can be seen.")
+		return wrong("full_name", "Use letters and other visible characters.")
 	}
 	who.Email = ""
 	if mail := strings.TrimSpace(r.PostForm.Get("email")); mail != "" {
@@ -111,18 +111,19 @@ func (p *Portal) sendInvitation(r *request, who postern.Person) error {
 	return p.showMade(r, who, made)
 }
 
-// showMade goes back to the person's page when a link was sent, and else shows
-// it to be handed over.
+// showMade goes back to the person's page if the link was sent by mail, and
+// otherwise shows the link, for the administrator to hand it over.
 func (p *Portal) showMade(r *request, who postern.Person, made Made) error {
 	if made.Sent {
-		p.see(r, "/admin/people/"+who.Name+"?done=sent")
+		p.redirect(r, "/admin/people/"+who.Name+"?done=sent")
 		return nil
 	}
 	p.renderLink(r, "Give this link to "+who.Name, "admin", made)
 	return nil
 }
 
-func (p *Portal) somebody(r *request) (postern.Person, error) {
+// pathPerson returns the person whose name is in the request's path.
+func (p *Portal) pathPerson(r *request) (postern.Person, error) {
 	name := r.PathValue("name")
 	if !postern.ValidName(name) {
 		return postern.Person{}, postern.Errorf(postern.NotFound, "There is no such person.")
@@ -131,15 +132,15 @@ func (p *Portal) somebody(r *request) (postern.Person, error) {
 }
 
 func (p *Portal) personPage(r *request) error {
-	who, err := p.somebody(r)
+	who, err := p.pathPerson(r)
 	if err != nil {
 		return err
 	}
 	return p.renderPerson(r, 200, who, nil)
 }
 
-// renderPerson shows a person to an administrator, with what was wrong beside
-// the fields of the form.
+// renderPerson shows a person to an administrator, with errors beside the fields
+// of the form.
 func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs map[string]string) error {
 	certs, err := p.Authority.CertificatesOf(r.Context(), who.Name)
 	if err != nil {
@@ -170,7 +171,7 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 
 // personDo changes, suspends, resumes, invites or recovers a person.
 func (p *Portal) personDo(r *request) error {
-	who, err := p.somebody(r)
+	who, err := p.pathPerson(r)
 	if err != nil {
 		return err
 	}
@@ -188,14 +189,14 @@ func (p *Portal) personDo(r *request) error {
 		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonSuspended, p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
 			return err
 		}
-		p.see(r, back+"?done=suspended")
+		p.redirect(r, back+"?done=suspended")
 	case do == "resume":
 		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonActive, p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
 			return err
 		}
-		p.see(r, back+"?done=resumed")
+		p.redirect(r, back+"?done=resumed")
 	case !who.Active():
-		return postern.Errorf(postern.Invalid, "This person may not come in at present.").WithHint("Let them in again first.")
+		return postern.Errorf(postern.Invalid, "This person is not active.").WithHint("Resume them first.")
 	case do == "invite":
 		return p.sendInvitation(r, who)
 	case do == "recover":
@@ -218,7 +219,7 @@ func (p *Portal) changePerson(r *request, who postern.Person) error {
 	}
 	switch {
 	case errors.Is(err, ErrLastAdministrator):
-		err = wrong("groups", "%s is the last administrator. Add somebody else to that group first.", who.Name)
+		err = wrong("groups", "%s is the last administrator. Add another person to that group first.", who.Name)
 	case postern.CodeOf(err) == postern.Conflict:
 		err = beside("email", err)
 	}
@@ -233,12 +234,12 @@ func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.
 	if _, err := p.People.ChangePerson(r.Context(), p.actor(r), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
 		return err
 	}
-	p.see(r, "/admin/people/"+who.Name+"?done=changed")
+	p.redirect(r, "/admin/people/"+who.Name+"?done=changed")
 	return nil
 }
 
-// recoverPerson switches off at once what a person has lost, and makes the link
-// by which they enrol again.
+// recoverPerson revokes and disables a person's credentials at once, and makes the
+// link by which they enrol again.
 func (p *Portal) recoverPerson(r *request, who postern.Person) error {
 	e := p.recoveredEvent(r, who.Name, "the administrator "+r.who.Name)
 	e.Details = map[string]string{"by": r.who.Name}
@@ -247,7 +248,7 @@ func (p *Portal) recoverPerson(r *request, who postern.Person) error {
 		return err
 	}
 	if made.Sent {
-		p.see(r, "/admin/people/"+who.Name+"?done=recovered")
+		p.redirect(r, "/admin/people/"+who.Name+"?done=recovered")
 		return nil
 	}
 	return p.showMade(r, who, made)
@@ -274,7 +275,7 @@ func (p *Portal) renderNames(r *request, status int, errs map[string]string) err
 	return nil
 }
 
-// allowNames adds a pattern to the list, for one person or for everybody.
+// allowNames adds a pattern to the list, for one person or for all.
 func (p *Portal) allowNames(r *request) error {
 	pat, err := ParsePattern(r.PostForm.Get("pattern"))
 	if err != nil {
@@ -289,7 +290,7 @@ func (p *Portal) allowNames(r *request) error {
 	if err := p.Store.PutAllowed(r.Context(), p.actor(r), a, p.allowEvent(r, a, postern.OK)); err != nil {
 		return err
 	}
-	p.see(r, "/admin/names?done=allowed")
+	p.redirect(r, "/admin/names?done=allowed")
 	return nil
 }
 
@@ -305,11 +306,11 @@ func (p *Portal) dropNames(r *request) error {
 	if err := p.Store.DropAllowed(r.Context(), p.actor(r), a.Pattern, a.Person, p.allowEvent(r, a, postern.Refused)); err != nil {
 		return err
 	}
-	p.see(r, "/admin/names?done=dropped")
+	p.redirect(r, "/admin/names?done=dropped")
 	return nil
 }
 
-// refuseName answers no to somebody who asked for a name.
+// refuseName refuses a name that a person asked for.
 func (p *Portal) refuseName(r *request) error {
 	asked, err := p.Store.AskedProofs(r.Context())
 	if err != nil {
@@ -319,7 +320,7 @@ func (p *Portal) refuseName(r *request) error {
 		return q.Person == r.PostForm.Get("person") && q.Name == r.PostForm.Get("name")
 	})
 	if i < 0 {
-		return postern.Errorf(postern.NotFound, "Nobody asks for that name.")
+		return postern.Errorf(postern.NotFound, "No person waits for that name.")
 	}
 	q := asked[i]
 	q.Asked = time.Time{}
@@ -327,6 +328,6 @@ func (p *Portal) refuseName(r *request) error {
 	if err := p.Store.PutProof(r.Context(), p.actor(r), q, e); err != nil {
 		return err
 	}
-	p.see(r, "/admin/names?done=refused")
+	p.redirect(r, "/admin/names?done=refused")
 	return nil
 }

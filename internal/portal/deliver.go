@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	mailPoll  = 5 * time.Second // how long a message, or news, of another process may lie
+	mailPoll  = 5 * time.Second // how long a message or an event from another process may wait
 	mailLease = 2 * time.Minute
 	mailBatch = 20
 )
 
-// queue stores a message and wakes the sender. A message to nobody, or without
-// mail configured, is dropped.
+// queue stores a message and wakes the sender. It drops a message without an
+// address, and all messages where mail is not configured.
 func (p *Portal) queue(ctx context.Context, m Message) {
 	if p.Mail == nil || m.To == "" {
 		return
@@ -28,7 +28,7 @@ func (p *Portal) queue(ctx context.Context, m Message) {
 	p.wakeMail()
 }
 
-// Flush wakes the sender, after something outside the site has made a link.
+// Flush wakes the sender, after a link was made by other means than a page.
 func (p *Portal) Flush() { p.wakeMail() }
 
 func (p *Portal) wakeMail() {
@@ -45,8 +45,8 @@ func (p *Portal) runMail(ctx context.Context) {
 	tick := time.NewTicker(mailPoll)
 	defer tick.Stop()
 	for {
-		if err := p.tellNew(ctx); err != nil && ctx.Err() == nil {
-			p.Log.Error("what is new is not told", postern.LogError, err)
+		if err := p.notifyNew(ctx); err != nil && ctx.Err() == nil {
+			p.Log.Error("people not notified", postern.LogError, err)
 		}
 		p.sendDue(ctx)
 		select {
@@ -77,27 +77,27 @@ func (p *Portal) sendDue(ctx context.Context) {
 
 func (p *Portal) send(ctx context.Context, m Message) {
 	if !m.Expires.After(p.now()) {
-		p.Log.Warn("message given up", postern.LogID, m.ID, postern.LogCount, m.Tries)
-		p.keep(p.Store.DropMessage(ctx, m.ID))
+		p.Log.Warn("message expired before it could be sent", postern.LogID, m.ID, postern.LogCount, m.Tries)
+		p.logError(p.Store.DropMessage(ctx, m.ID))
 		return
 	}
 	if err := p.Mail.Send(ctx, m); err != nil {
 		wait := min(time.Hour, 15*time.Second<<min(m.Tries, 8))
 		p.Log.Warn("message not sent", postern.LogID, m.ID, postern.LogError, err, postern.LogCount, m.Tries+1)
-		p.keep(p.Store.RetryMessage(ctx, m.ID, p.now().Add(wait)))
+		p.logError(p.Store.RetryMessage(ctx, m.ID, p.now().Add(wait)))
 		return
 	}
-	p.keep(p.Store.DropMessage(ctx, m.ID))
+	p.logError(p.Store.DropMessage(ctx, m.ID))
 }
 
-func (p *Portal) keep(err error) {
+func (p *Portal) logError(err error) {
 	if err != nil {
 		p.Log.Error("store", postern.LogError, err)
 	}
 }
 
-// runReminders tells owners of certificates that end soon, once for each of
-// Config.Remind, and forgets what has expired.
+// runReminders reminds owners of certificates that expire soon, once for each of
+// Config.Remind, and deletes what has expired from the store.
 func (p *Portal) runReminders(ctx context.Context) {
 	tick := time.NewTicker(time.Hour)
 	defer tick.Stop()
@@ -116,8 +116,8 @@ func (p *Portal) runReminders(ctx context.Context) {
 	}
 }
 
-// RemindNow queues what is due, the latest reminder of a certificate first. One
-// that has a successor is left to end.
+// RemindNow queues the reminders that are due, for each certificate the latest
+// one only. A certificate that has a successor gets none.
 func (p *Portal) RemindNow(ctx context.Context) error {
 	if p.Mail == nil {
 		return nil
@@ -147,8 +147,8 @@ func (p *Portal) RemindNow(ctx context.Context) error {
 	return nil
 }
 
-// succeeded reports whether another of the certificates does the same job for
-// longer.
+// succeeded reports whether another of the certificates has the same owner, label
+// and names, and is valid for longer.
 func succeeded(c Certificate, all []Certificate) bool {
 	return slices.ContainsFunc(all, func(o Certificate) bool {
 		return o.Person == c.Person && o.Server == c.Server && o.Label == c.Label && slices.Equal(o.Names, c.Names) && o.NotAfter.After(c.NotAfter)

@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	triesPerHour  = 60 // of codes and links, from one address
-	mailsPerHour  = 3  // to one address
-	askedPerHour  = 20 // messages asked for from one address
+	triesPerHour  = 60 // of codes and links, from one IP address
+	mailsPerHour  = 3  // to one mail address
+	askedPerHour  = 20 // messages requested from one IP address
 	defaultDevice = "First device"
 )
 
@@ -25,7 +25,7 @@ type enrolment struct {
 	Ask     bool // whether the person chooses a name
 	Suggest string
 	Minimum int      // length of a passphrase
-	Off     []string // what a recovery code has just switched off
+	Off     []string // what a recovery code has just revoked or disabled
 }
 
 const minPassphrase = 10
@@ -35,7 +35,7 @@ func (p *Portal) enrolPage(r *request) error {
 	return nil
 }
 
-// enrolCheck tells the page whose link it holds. It changes nothing.
+// enrolCheck returns whose link the page has. It changes nothing.
 func (p *Portal) enrolCheck(r *request) error {
 	k, err := p.lookLink(r, Enrol, SignUp, Recover)
 	if err != nil {
@@ -61,7 +61,7 @@ func (p *Portal) lookLink(r *request, purposes ...Purpose) (Link, error) {
 	return p.Links.look(r.Context(), r.PostForm.Get("code"), purposes...)
 }
 
-// suggestName makes a name of an address.
+// suggestName returns a name made from a mail address.
 func suggestName(email string) string {
 	local, _, _ := strings.Cut(email, "@")
 	local = strings.Map(func(c rune) rune {
@@ -74,49 +74,49 @@ func suggestName(email string) string {
 	return local[:min(len(local), 64)]
 }
 
-// enrol spends a link and certifies the key that the page has made.
+// enrol uses up a link and issues a certificate for the key that the page made.
 func (p *Portal) enrol(r *request) error {
 	res, err := p.enrolled(r)
 	if err != nil {
-		if again, ok := p.given(r); ok {
-			return p.issued(r, again)
+		if again, ok := p.issuedBefore(r); ok {
+			return p.renderIssued(r, again)
 		}
 		data := enrolment{Code: r.PostForm.Get("code"), Person: r.PostForm.Get("person"), Ask: r.PostForm.Has("person"), Minimum: minPassphrase}
 		p.invalid(r, err, "enrol", page{Title: "Get your certificate", Nav: "enrol", Data: data})
 		return nil
 	}
-	return p.issued(r, res)
+	return p.renderIssued(r, res)
 }
 
-// issue is what a page gets when a client certificate was made.
-type issue struct {
+// issuance is what a page gets when a client certificate was issued.
+type issuance struct {
 	Certificate Certificate
 	Person      postern.Person
-	Codes       []string // fresh recovery codes; nil if there are some already
-	Off         Off      // what a recovery has switched off with it
-	Again       bool     // it was made before, and the answer is given again
+	Codes       []string // new recovery codes; nil if the person has some already
+	Off         Off      // what a recovery revoked and disabled with it
+	Again       bool     // it was issued before, and the answer is repeated
 }
 
-func (p *Portal) enrolled(r *request) (issue, error) {
+func (p *Portal) enrolled(r *request) (issuance, error) {
 	ctx := r.Context()
 	k, err := p.lookLink(r, Enrol, SignUp, Recover)
 	if err != nil {
-		return issue{}, beside("code", err)
+		return issuance{}, beside("code", err)
 	}
 	label, req, err := p.clientForm(r)
 	if err != nil {
-		return issue{}, err
+		return issuance{}, err
 	}
 	who, err := p.linkPerson(ctx, k, r.PostForm.Get("person"))
 	if err != nil {
-		return issue{}, err
+		return issuance{}, err
 	}
 	if _, err := p.freshKey(ctx, req, "", ""); err != nil {
-		return issue{}, err
+		return issuance{}, err
 	}
 	if who.Created.IsZero() {
 		if err := p.addSignedUp(r, who); err != nil {
-			return issue{}, err
+			return issuance{}, err
 		}
 	}
 	e := Enrolment{Link: &k.Hash, Purpose: k.Purpose, Label: label}
@@ -124,13 +124,13 @@ func (p *Portal) enrolled(r *request) (issue, error) {
 		how := "a mailed link"
 		e.Recovery = &Recovery{Event: p.recoveredEvent(r, who.Name, how), Mail: p.Links.recovered(who, how)}
 	}
-	return p.certify(r, who, e, func(e Enrolment) (Certificate, Enrolled, error) {
+	return p.issue(r, who, e, func(e Enrolment) (Certificate, Enrolled, error) {
 		return p.Authority.IssueClient(ctx, p.actor(r), who.Name, label, req, e)
 	})
 }
 
-// addSignedUp adds a person by their own wish. The link that they came with is
-// not spent yet: it stays good for their first certificate.
+// addSignedUp adds a person who signs up. Their link is not used up yet: it stays
+// valid for their first certificate.
 func (p *Portal) addSignedUp(r *request, who postern.Person) error {
 	err := p.People.AddPerson(r.Context(), p.actor(r), who, p.personEvent(r, postern.EventPersonAdded, who.Name))
 	if err != nil && postern.CodeOf(err) == postern.Conflict {
@@ -139,8 +139,8 @@ func (p *Portal) addSignedUp(r *request, who postern.Person) error {
 	return err
 }
 
-// linkPerson returns whom a link is for; with a SignUp link that is a person
-// who does not exist yet.
+// linkPerson returns the person whom a link is for. For a SignUp link it returns a
+// person who is not in the store yet.
 func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.Person, error) {
 	if k.Purpose != SignUp {
 		who, err := p.People.Person(ctx, k.Person)
@@ -151,7 +151,7 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 	}
 	name = strings.ToLower(strings.TrimSpace(name))
 	if reservedNames[name] {
-		return postern.Person{}, wrong("person", "That name is the system's own: choose another.")
+		return postern.Person{}, wrong("person", "That name is reserved for the system: choose another.")
 	}
 	if !postern.ValidName(name) {
 		return postern.Person{}, wrong("person", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores, beginning with a letter or digit.")
@@ -163,8 +163,8 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 	if err != nil {
 		return who, err
 	}
-	// The address has got a person since. It is good for a first certificate,
-	// never for a further one.
+	// A person with that address was added since the link was sent. The link is
+	// valid for a first certificate, never for a further one.
 	have, err := p.Authority.CertificatesOf(ctx, who.Name)
 	if err == nil && (len(have) > 0 || !who.Active()) {
 		err = beside("code", ErrLink)
@@ -182,26 +182,26 @@ func orErr(err, otherwise error) error {
 // Enrolment is what goes into the transaction that records a certificate.
 type Enrolment struct {
 	Person   string
-	Link     *[32]byte // hash of the link that it spends; nil: none
+	Link     *[32]byte // hash of the link that it uses up; nil: none
 	Order    string    // ID of the order that it closes; "": none
-	Purpose  Purpose   // for the timeline's line that a device is enrolled; "": no line
+	Purpose  Purpose   // of the timeline's entry that a device is enrolled; "": no entry
 	Label    string    // of the device; "" for a server
-	Address  string    // who asks from where
+	Address  string    // the requesting client's
 	Now      time.Time
 	Recovery *Recovery      // done before the certificate is recorded; nil: none
 	Codes    []RecoveryCode // for a person who has none left
 }
 
-// Enrolled is what came of it.
+// Enrolled is the result of an Enrolment.
 type Enrolled struct {
 	Off   Off
-	Codes bool // whether the codes are theirs now
+	Codes bool // whether Enrolment.Codes were stored
 }
 
-// certify issues a certificate to a person, and does what goes with it in the
-// transaction that records it: either all of it happens, or nothing.
-func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne func(Enrolment) (Certificate, Enrolled, error)) (issue, error) {
-	res := issue{Person: who}
+// issue issues a certificate to a person and stores an Enrolment in the same
+// transaction: either all of it happens, or nothing.
+func (p *Portal) issue(r *request, who postern.Person, e Enrolment, issueOne func(Enrolment) (Certificate, Enrolled, error)) (issuance, error) {
+	res := issuance{Person: who}
 	e.Person, e.Address, e.Now = who.Name, p.peer(r), p.now()
 	codes, kept := newCodes()
 	if e.Purpose != "" {
@@ -211,9 +211,9 @@ func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne f
 	var err error
 	if res.Certificate, done, err = issueOne(e); err != nil {
 		if errors.Is(err, ErrLink) {
-			return issue{}, beside("code", err)
+			return issuance{}, beside("code", err)
 		}
-		return issue{}, beside("csr", err)
+		return issuance{}, beside("csr", err)
 	}
 	if done.Codes {
 		res.Codes = codes
@@ -222,8 +222,8 @@ func (p *Portal) certify(r *request, who postern.Person, e Enrolment, issueOne f
 	return res, nil
 }
 
-// clientForm reads what every form that makes a client certificate has: a name
-// for the device and a certificate request.
+// clientForm reads the fields of each form for a client certificate: the device's
+// name and a certificate request.
 func (p *Portal) clientForm(r *request) (label string, req Request, err error) {
 	if label, err = labelIn(r); err != nil {
 		return "", req, beside("label", err)
@@ -238,46 +238,45 @@ func (p *Portal) clientForm(r *request) (label string, req Request, err error) {
 	return label, req, beside("csr", err)
 }
 
-// freshKey refuses a key that is in a certificate already: a device has its own.
-// If that is the good certificate of that person's device of that name, the
-// answer to the same wish was lost: it returns it.
+// freshKey refuses a key that is in a certificate already: each device has a key of
+// its own. If that certificate is valid and is for the same person and device, the
+// answer to the same request was lost, and freshKey returns the certificate again.
 func (p *Portal) freshKey(ctx context.Context, req Request, person, label string) (again *Certificate, err error) {
 	have, err := p.Authority.CertificatesOfKey(ctx, req.Key)
 	if err != nil || len(have) == 0 {
 		return nil, err
 	}
-	if c := have[0]; len(have) == 1 && c.Person == person && !c.Server && c.Label == label && c.Good(p.now()) {
+	if c := have[0]; len(have) == 1 && c.Person == person && !c.Server && c.Label == label && c.Valid(p.now()) {
 		c, err = p.Authority.Certificate(ctx, c.Serial)
 		return &c, err
 	}
 	return nil, wrong("csr", "This key is in another certificate already. Make a new one.")
 }
 
-// given returns what a link has given, while it would still count, to whoever
-// shows it again with a request for the same key: the answer may have been lost.
-// That is the certificate alone. Recovery codes, which let in without the key, are
-// shown once.
-func (p *Portal) given(r *request) (issue, bool) {
+// issuedBefore returns the certificate that a link has granted, if the link has not
+// expired and the request is for the same key: the first answer may have been lost.
+// Recovery codes are not repeated, since they grant access without the key.
+func (p *Portal) issuedBefore(r *request) (issuance, bool) {
 	ctx := r.Context()
-	k, err := p.Links.living(ctx, r.PostForm.Get("code"))
+	k, err := p.Links.unexpired(ctx, r.PostForm.Get("code"))
 	if err != nil || k.Serial == "" {
-		return issue{}, false
+		return issuance{}, false
 	}
 	_, req, err := p.clientForm(r)
 	if err != nil {
-		return issue{}, false
+		return issuance{}, false
 	}
 	c, err := p.Authority.Certificate(ctx, k.Serial)
-	if err != nil || c.Key != req.Key || !c.Good(p.now()) {
-		return issue{}, false
+	if err != nil || c.Key != req.Key || !c.Valid(p.now()) {
+		return issuance{}, false
 	}
 	who, err := p.People.Person(ctx, c.Person)
-	return issue{Certificate: c, Person: who, Again: true}, err == nil && who.Active()
+	return issuance{Certificate: c, Person: who, Again: true}, err == nil && who.Active()
 }
 
-// issued answers with a client certificate: JSON for the page's script, which
+// renderIssued answers with a client certificate: JSON for the page's script, which
 // has the key, or a page to download it from.
-func (p *Portal) issued(r *request, res issue) error {
+func (p *Portal) renderIssued(r *request, res issuance) error {
 	if !wantsJSON(r) {
 		p.render(r, 200, "issued", page{Title: "Your certificate", Nav: "enrol", Data: map[string]any{
 			"Issue": res, "PEM": chainPEM(res.Certificate.Chain),
@@ -336,11 +335,11 @@ func (p *Portal) signUp(r *request) error {
 }
 
 func (p *Portal) mailed(r *request, email string) {
-	p.render(r, 200, "mailed", page{Title: "Look into your mail", Data: email})
+	p.render(r, 200, "mailed", page{Title: "Check your mail", Data: email})
 }
 
-// sendSignUp sends an address what fits it: a link to become a person, or, to
-// somebody who is one, the way back in if mail is enough for that.
+// sendSignUp sends a link to sign up, or, if a person has that address already, a
+// message that says how they sign in.
 func (p *Portal) sendSignUp(ctx context.Context, email string) {
 	if p.limit(ctx, "mail/"+email, mailsPerHour, time.Hour) != nil {
 		return
@@ -348,33 +347,33 @@ func (p *Portal) sendSignUp(ctx context.Context, email string) {
 	who, err := p.People.PersonByEmail(ctx, email)
 	switch {
 	case postern.CodeOf(err) == postern.NotFound && err != nil:
-		p.keep(p.Links.signUp(ctx, email))
+		p.logError(p.Links.signUp(ctx, email))
 	case err != nil:
-		p.keep(err)
+		p.logError(err)
 	case who.Active():
 		p.sendKnown(ctx, who)
 	}
 	p.wakeMail()
 }
 
-// sendKnown tells somebody who asks to sign up, but is a person already, what
-// to do; with no certificate yet that is their invitation again.
+// sendKnown answers a person who asks to sign up again: with their invitation if
+// they have no certificate yet, else with how to sign in.
 func (p *Portal) sendKnown(ctx context.Context, who postern.Person) {
 	have, err := p.Authority.CertificatesOf(ctx, who.Name)
 	if err != nil {
-		p.keep(err)
+		p.logError(err)
 		return
 	}
 	if len(have) == 0 {
 		_, err = p.Links.Invite(ctx, postern.Actor{}, who)
-		p.keep(err)
+		p.logError(err)
 		return
 	}
 	p.queue(ctx, alreadyMessage(p.Config, who, p.now()))
 }
 
-// reservedNames are accounts that hosts have of themselves: a name that somebody
-// chooses is one that an SSH certificate opens.
+// reservedNames are accounts that exist on most hosts. A person who signs up may
+// not choose one, since SSH certificates grant access to the account of one's name.
 var reservedNames = map[string]bool{
 	"root": true, "toor": true, "admin": true, "administrator": true, "daemon": true, "bin": true, "sys": true, "sync": true, "mail": true,
 	"news": true, "uucp": true, "proxy": true, "www-data": true, "backup": true, "list": true, "irc": true, "nobody": true, "sshd": true,

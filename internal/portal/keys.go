@@ -9,63 +9,63 @@ import (
 	"rsc.io/qr"
 )
 
-// Keyring adds what a person holds besides certificates. Its changes are on the
-// timeline when a method returns; errors with a code other than Internal are
-// fit to be shown. It is safe for concurrent use.
+// Keyring adds a person's credentials other than client certificates. Its changes
+// are on the timeline when a method returns. Errors with a code other than Internal
+// may be shown to the person. It is safe for concurrent use.
 type Keyring interface {
-	// RegisterYubiKey gives a YubiKey to the person who proves, by the code that
-	// it typed, to have it in hand.
+	// RegisterYubiKey assigns a YubiKey to the actor, who proves possession by a
+	// code that the key typed.
 	RegisterYubiKey(ctx context.Context, by postern.Actor, label, typed string) error
-	// NewTOTP makes a secret for an authenticator app. It counts for nothing until
+	// NewTOTP makes a secret for an authenticator app. Codes are not accepted until
 	// AddTOTP is called with what NewTOTP returned.
 	NewTOTP(ctx context.Context, person, label, issuer string) (PendingTOTP, error)
-	// AddTOTP adds the app to the person who proves, by a first code, that it has
-	// the secret. With the error Denied the code was wrong, and the app is
-	// returned to be tried again.
+	// AddTOTP adds the app to the actor, if the code proves that the app has the
+	// secret. If the code was wrong, it fails with Denied and returns the app, to be
+	// tried again.
 	AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (PendingTOTP, error)
-	// AddACMEKey makes an external account binding key (RFC 8555, 7.3.4), whose
-	// second half is shown once.
+	// AddACMEKey makes an external account binding key (RFC 8555, 7.3.4). The key is
+	// returned here only, and id names it afterwards.
 	AddACMEKey(ctx context.Context, by postern.Actor, label string) (id, key string, err error)
 	ACMEKeys(ctx context.Context, person string) ([]ACMEKey, error)
 	// SetACMEKey disables or enables a key, and the account that it bound.
 	SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error
-	// SignSSH certifies an SSH key, given as a line of a .pub file, for as long
-	// and for the accounts that the house's rules give the person.
-	SignSSH(ctx context.Context, by postern.Actor, line string) (SSHCertificate, error)
-	// RevokeSSH revokes one of the person's SSH certificates; NotFound if it is
-	// nobody's, or somebody else's.
+	// IssueSSH issues a certificate for an SSH key, given as a line of a .pub file.
+	// The configured rules decide its lifetime and its principals.
+	IssueSSH(ctx context.Context, by postern.Actor, line string) (SSHCertificate, error)
+	// RevokeSSH revokes one of the actor's SSH certificates. It fails with NotFound
+	// if the actor has no such certificate.
 	RevokeSSH(ctx context.Context, by postern.Actor, serial string) error
 }
 
-// PendingTOTP is an authenticator app that has not shown a code yet.
+// PendingTOTP is an authenticator app whose first code is still to come.
 type PendingTOTP struct {
-	Token string // stands for it in a form; of this person's only, and not for long
+	Token string // the sealed secret for a form field; valid for this person, for a short time
 	URL   string // otpauth:, with the secret
 	Label string
 }
 
-// SSHCertificate is what lets its owner in by SSH for a while.
+// SSHCertificate is an SSH user certificate that was just issued.
 type SSHCertificate struct {
 	Line       string // of the file KEY-cert.pub
 	Accounts   []string
 	Expires    time.Time
-	KnownHosts string // lines that make the house's hosts known
+	KnownHosts string // lines for known_hosts(5) that trust the host CA
 }
 
 // ACMEKey is a key that binds an ACME account to a person.
 type ACMEKey struct {
 	ID, Label string
-	Account   string // that was bound; "" if none yet
+	Account   string // that it is bound to; "" if none yet
 	Created   time.Time
 	Disabled  bool
 }
 
-const keysPerHour = 30 // keys that a person may add, or try to
+const keysPerHour = 30 // attempts of a person to add a key
 
 func (p *Portal) keys(r *request) error { return p.renderKeys(r, 200, nil) }
 
-// renderKeys lists what the person holds besides certificates, and the ways to
-// add to it.
+// renderKeys lists the person's credentials other than client certificates, with
+// forms to add more.
 func (p *Portal) renderKeys(r *request, status int, errs map[string]string) error {
 	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
 	if err != nil {
@@ -76,12 +76,12 @@ func (p *Portal) renderKeys(r *request, status int, errs map[string]string) erro
 	for _, c := range all {
 		switch c.Kind {
 		case postern.YubiKey, postern.TOTP, postern.HOTP:
-			byKind["Tokens"] = append(byKind["Tokens"], c)
+			byKind["OTP"] = append(byKind["OTP"], c)
 		case postern.SSHKey, postern.SSHCertificate:
 			byKind["SSH"] = append(byKind["SSH"], c)
 		}
 	}
-	data["Tokens"], data["SSH"] = byKind["Tokens"], byKind["SSH"]
+	data["OTP"], data["SSH"] = byKind["OTP"], byKind["SSH"]
 	if p.Keyring != nil {
 		if data["ACME"], err = p.Keyring.ACMEKeys(r.Context(), r.who.Name); err != nil {
 			return err
@@ -113,7 +113,7 @@ func (p *Portal) keyStatus(r *request) error {
 	if err := p.People.SetCredentialStatus(r.Context(), p.actor(r), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
 		return err
 	}
-	p.see(r, "/keys?done="+string(status))
+	p.redirect(r, "/keys?done="+string(status))
 	return nil
 }
 
@@ -124,8 +124,8 @@ func (p *Portal) keyEvent(r *request, c postern.Credential, s postern.Credential
 	}
 }
 
-// adding reads the name of a key that is to be added. It fails where nothing
-// can be, and after too many tries.
+// adding reads the name of a key that is to be added. It fails where no keys can be
+// added, and after too many tries.
 func (p *Portal) adding(r *request) (string, error) {
 	if p.Keyring == nil {
 		return "", postern.Errorf(postern.NotFound, "Keys are not added here.")
@@ -155,12 +155,12 @@ func (p *Portal) addYubiKey(r *request) error {
 		err = p.Keyring.RegisterYubiKey(r.Context(), p.actor(r), label, r.PostForm.Get("touch"))
 	}
 	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
-		err = wrong("touch", "The key was not added: it is not known here, or somebody else's, or that code was used before.")
+		err = wrong("touch", "The key was not added: it is unknown here, another person has it, or that code was used before.")
 	}
 	if err != nil {
 		return p.keyWrong(r, "touch", err)
 	}
-	p.see(r, "/keys?done=added")
+	p.redirect(r, "/keys?done=added")
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (p *Portal) addTOTP(r *request) error {
 	case err != nil:
 		return p.keyWrong(r, "totp", err)
 	}
-	p.see(r, "/keys?done=added")
+	p.redirect(r, "/keys?done=added")
 	return nil
 }
 
@@ -226,15 +226,15 @@ func (p *Portal) acmeKeyStatus(r *request) error {
 	if err := p.Keyring.SetACMEKey(r.Context(), p.actor(r), r.PostForm.Get("id"), do == "enable"); err != nil {
 		return err
 	}
-	p.see(r, map[string]string{"disable": "/keys?done=disabled", "enable": "/keys?done=active"}[do])
+	p.redirect(r, map[string]string{"disable": "/keys?done=disabled", "enable": "/keys?done=active"}[do])
 	return nil
 }
 
-func (p *Portal) signSSH(r *request) error {
+func (p *Portal) issueSSH(r *request) error {
 	_, err := p.adding(r)
 	var c SSHCertificate
 	if err == nil {
-		c, err = p.Keyring.SignSSH(r.Context(), p.actor(r), r.PostForm.Get("public_key"))
+		c, err = p.Keyring.IssueSSH(r.Context(), p.actor(r), r.PostForm.Get("public_key"))
 	}
 	if err != nil {
 		return p.keyWrong(r, "public_key", err)
@@ -250,6 +250,6 @@ func (p *Portal) revokeSSH(r *request) error {
 	if err := p.Keyring.RevokeSSH(r.Context(), p.actor(r), r.PostForm.Get("id")); err != nil {
 		return err
 	}
-	p.see(r, "/keys?done=revoked")
+	p.redirect(r, "/keys?done=revoked")
 	return nil
 }

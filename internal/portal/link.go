@@ -12,18 +12,19 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Purpose says what a link is good for.
+// Purpose says what a link grants.
 type Purpose string
 
 // The purposes.
 const (
-	Enrol   Purpose = "enrol"   // a known person gets a first or further certificate
-	SignUp  Purpose = "signup"  // the holder of an address becomes a person
+	Enrol   Purpose = "enrol"   // a first or further certificate for a person who exists
+	SignUp  Purpose = "signup"  // a new person for a mail address, and a certificate
 	Recover Purpose = "recover" // as Enrol, after a [Recovery]
-	Prove   Purpose = "prove"   // the holder of a domain's address approves a name
+	Prove   Purpose = "prove"   // the right to approve a name of a domain
 )
 
-// Link is a one-time link as it is kept: never its token, only the hash.
+// Link is a one-time link as it is stored: with the hash of its token, never the
+// token.
 type Link struct {
 	Hash    [32]byte
 	Purpose Purpose
@@ -33,13 +34,13 @@ type Link struct {
 	Created time.Time
 	Expires time.Time
 	Used    time.Time // zero: not yet
-	Serial  string    // of the certificate that it gave; "": none
+	Serial  string    // of the certificate that it granted; "": none
 }
 
-// Fresh is a link on its way into the store.
+// Fresh is a new link, to be stored.
 type Fresh struct {
 	Link
-	Message *Message // that carries it; nil: none
+	Message *Message // with the token, to be queued; nil: none
 	Event   postern.Event
 }
 
@@ -48,21 +49,20 @@ type Links struct {
 	Config
 	Store LinkStore
 	Mails bool // whether links with an address are sent
-	// Permits reports, by an error fit to be shown, whether a certificate with
-	// that mail address can be issued at all.
+	// Permits returns an error that may be shown if no certificate with that mail
+	// address can be issued.
 	Permits func(email string) error
 	now     func() time.Time
 }
 
-// LinkStore keeps links.
+// LinkStore stores links. Each method that writes is one transaction.
 //
-// PutLink stores the link, queues its message and appends its event in one
-// transaction. Recover does all of a Recovery in one: it fails with ErrCode if
-// the code is not one of the person's, and Denied for a person who is not
-// active. AnswerLink spends a Prove link, stores the proof if there is one and
-// appends the event in one, or fails with ErrLink: of any number of calls, on
-// any number of servers, at most one succeeds, and none for a link that has
-// expired.
+// PutLink stores the link, queues its message and appends its event. Recover does
+// all of a Recovery: it fails with ErrCode if the code is not one of the person's,
+// and with Denied for a person who is not active. AnswerLink uses up a Prove link,
+// stores the proof if there is one and appends the event. It fails with ErrLink if
+// the link has expired or was used: of any number of calls, on any number of
+// servers, at most one succeeds.
 type LinkStore interface {
 	PutLink(ctx context.Context, by postern.Actor, f Fresh) error
 	Link(ctx context.Context, hash [32]byte) (Link, error) // NotFound
@@ -70,7 +70,7 @@ type LinkStore interface {
 	AnswerLink(ctx context.Context, by postern.Actor, hash [32]byte, now time.Time, p *Proof, e postern.Event) error
 }
 
-// NewLinks returns Links for use outside the site, as by a command line.
+// NewLinks returns Links without a portal, as a command line uses them.
 func NewLinks(c Config, s LinkStore, mails bool, permits func(email string) error) (*Links, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -87,7 +87,7 @@ func newToken() string {
 	return strings.ToLower(tokenCoding.EncodeToString(b[:]))
 }
 
-// hashToken returns the hash under which a token is kept. Spaces, dashes and
+// hashToken returns the hash under which a token is stored. Spaces, dashes and
 // case, as typed by hand, do not matter. ok is false if s cannot be a token.
 func hashToken(s string) (hash [32]byte, ok bool) {
 	if len(s) > 200 {
@@ -106,7 +106,7 @@ func hashToken(s string) (hash [32]byte, ok bool) {
 	return sha256.Sum256(append([]byte("postern link\x00"), b...)), true
 }
 
-// groups cuts a token into fours, for people to type.
+// groups writes a token in groups of four characters, for people to type.
 func groups(token string) string {
 	var b strings.Builder
 	for i, r := range token {
@@ -118,13 +118,13 @@ func groups(token string) string {
 	return b.String()
 }
 
-// Made is a fresh link: the only moment at which its token is known.
+// Made is a link that was just made. Nothing else has its token.
 type Made struct {
-	URL     string // with the token in the fragment, which no server and no log sees
+	URL     string // with the token in the fragment, which browsers do not send to servers
 	Code    string // the same token, to type
 	Expires time.Time
-	Sent    bool   // whether a message carries it
-	Email   string // to whom, if so
+	Sent    bool   // whether a message with it is queued
+	Email   string // that message's address
 }
 
 // Invite makes a link by which the person enrols, and sends it if mail is
@@ -156,7 +156,7 @@ func (l *Links) put(ctx context.Context, by postern.Actor, k Link, holder poster
 	return made, l.Store.PutLink(ctx, by, f)
 }
 
-// fresh makes a link, for somebody who can be issued a certificate.
+// fresh makes a link. It fails if its holder could not be issued a certificate.
 func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, Fresh, error) {
 	if holder.Email != "" && l.Permits != nil {
 		if err := l.Permits(holder.Email); err != nil {
@@ -183,22 +183,22 @@ func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message
 	return made, f, nil
 }
 
-// Changed returns what tells people, at the address that they had, of a change
-// that somebody made, in words.
+// Changed returns a function that makes a message about a change to a person, sent
+// to the address that they had before. by is who changed it.
 func (l *Links) Changed(by string) func(old postern.Person, what string) *Message {
 	return func(old postern.Person, what string) *Message {
-		return l.tell(old, changedMessage(l.Config, old, what, by, l.now()))
+		return l.mailTo(old, changedMessage(l.Config, old, what, by, l.now()))
 	}
 }
 
-// ErrLink says that a link does not count.
+// ErrLink says that a link is not valid.
 var ErrLink = postern.Errorf(postern.Denied, "This link is not valid: it is wrong, has expired, or was used before.").
 	WithHint("Ask for a new one.")
 
-// look returns the link of a token that could still be used for one of the
-// purposes. It changes nothing.
+// look returns the link of a token if it can still be used for one of the purposes.
+// It changes nothing.
 func (l *Links) look(ctx context.Context, token string, purposes ...Purpose) (Link, error) {
-	k, err := l.living(ctx, token)
+	k, err := l.unexpired(ctx, token)
 	if err == nil && (!k.Used.IsZero() || !slices.Contains(purposes, k.Purpose)) {
 		err = ErrLink
 	}
@@ -208,8 +208,8 @@ func (l *Links) look(ctx context.Context, token string, purposes ...Purpose) (Li
 	return k, nil
 }
 
-// living returns the link of a token that has not expired, used or not.
-func (l *Links) living(ctx context.Context, token string) (Link, error) {
+// unexpired returns the link of a token if it has not expired, used or not.
+func (l *Links) unexpired(ctx context.Context, token string) (Link, error) {
 	hash, ok := hashToken(token)
 	if !ok {
 		return Link{}, ErrLink

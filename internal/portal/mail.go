@@ -14,15 +14,15 @@ import (
 	"github.com/wneessen/go-mail"
 )
 
-// Message is one plain-text message. It may carry a link's token, so it is
-// kept sealed.
+// Message is one plain-text message. It may have a link's token in it, so it is
+// stored encrypted.
 type Message struct {
 	ID      string    `json:"id"`
 	To      string    `json:"to"`
 	Subject string    `json:"subject"`
 	Text    string    `json:"text"`
 	Queued  time.Time `json:"queued"`
-	Expires time.Time `json:"expires"` // not worth sending later
+	Expires time.Time `json:"expires"` // it is not sent later
 	Tries   int       `json:"-"`
 }
 
@@ -31,11 +31,11 @@ type Mailer interface {
 	Send(ctx context.Context, m Message) error
 }
 
-// Outbox keeps messages until they are sent.
+// Outbox stores messages until they are sent.
 //
 // DueMessages leases up to n messages that are due: no other caller gets them
-// before the lease ends. DropMessage forgets one, RetryMessage makes it due at
-// a time and counts the try.
+// before the lease ends. DropMessage deletes one. RetryMessage sets when it is due
+// again and adds one to its Tries.
 type Outbox interface {
 	PutMessage(ctx context.Context, m Message) error
 	DueMessages(ctx context.Context, now time.Time, n int, lease time.Duration) ([]Message, error)
@@ -154,73 +154,78 @@ func message(to, subject string, expires time.Time, paragraphs ...string) Messag
 func when(t time.Time) string { return t.UTC().Format("Monday 2 January 2006, 15:04 UTC") }
 
 func linkLines(m Made) string {
-	return fmt.Sprintf("    %s\n\nIf the page asks for a code, it is\n\n    %s\n\nBoth count once, until %s.", m.URL, m.Code, when(m.Expires))
+	return fmt.Sprintf("    %s\n\nIf the page asks for a code, it is\n\n    %s\n\nThe link can be used once, until %s.",
+		m.URL, m.Code, when(m.Expires))
 }
 
 func inviteMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Your certificate for "+c.Name, m.Expires,
-		fmt.Sprintf("You, %s, are invited to get a certificate for %s: a key, kept in your browser, that opens what a password would elsewhere. It takes two minutes. Open this page with the browser that you will use:", k.Person, c.Name),
+		fmt.Sprintf("You are invited to get a certificate for %s, with the name %s. The certificate and its key are in your browser "+
+			"and replace a password. It takes two minutes. Open this page in the browser that you will use:", c.Name, k.Person),
 		linkLines(m),
-		"Opening the page does nothing yet; the link is spent when you press its button. If you did not expect this message, leave it.")
+		"Opening the page changes nothing. The link is used up when you press the button on it. "+
+			"If you did not expect this message, ignore it.")
 }
 
 func signUpMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Confirm your address for "+c.Name, m.Expires,
-		fmt.Sprintf("Somebody, you we hope, asked %s for a certificate for this address. To go on, open:", c.Name),
+		fmt.Sprintf("A certificate of %s was requested for this address. If you requested it, open:", c.Name),
 		linkLines(m),
-		"If it was not you, leave this message: nothing happens.")
+		"If you did not, ignore this message: nothing happens.")
 }
 
 func recoverMessage(c Config, k Link, m Made) Message {
-	return message(k.Email, "Getting back into "+c.Name, m.Expires,
-		fmt.Sprintf("This link lets %s make a new certificate for %s. When it is used, everything that you had is switched off: certificates, keys, links and recovery codes:", k.Person, c.Name),
+	return message(k.Email, "Recover your access to "+c.Name, m.Expires,
+		fmt.Sprintf("With this link, %s gets a new certificate for %s. When it is used, your certificates are revoked, your keys are "+
+			"disabled, and your unused links and recovery codes become void:", k.Person, c.Name),
 		linkLines(m),
-		"If you did not ask for it, leave it, and tell your administrator.")
+		"If you did not request it, do not use it, and tell your administrator.")
 }
 
-// againMessage carries the link of a recovery that has been done.
+// againMessage has the link of a recovery that was done by an administrator.
 func againMessage(c Config, k Link, m Made) Message {
-	return message(k.Email, "Getting back into "+c.Name, m.Expires,
-		fmt.Sprintf("An administrator of %s lets %s back in. With this link you make a new certificate:", c.Name, k.Person),
+	return message(k.Email, "Recover your access to "+c.Name, m.Expires,
+		fmt.Sprintf("An administrator of %s has recovered the access of %s. With this link you get a new certificate:", c.Name, k.Person),
 		linkLines(m),
-		"If you did not ask for it, leave it, and tell your administrator.")
+		"If you did not request it, do not use it, and tell your administrator.")
 }
 
 func proveMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "May "+k.Person+" have a certificate for "+k.Detail+"?", m.Expires,
-		fmt.Sprintf("%s asks %s for a server certificate with the name\n\n    %s\n\nThis message went to you because this address speaks for that domain. If they may, open this page and say so:", k.Person, c.Name, k.Detail),
+		fmt.Sprintf("%s requests a server certificate of %s with the name\n\n    %s\n\nYou get this message because this address is "+
+			"responsible for that domain. To approve the request, open this page:", k.Person, c.Name, k.Detail),
 		linkLines(m),
-		"If they may not, open it and refuse, or leave this message.")
+		"To refuse it, open the page and refuse, or ignore this message.")
 }
 
 func recoveredMessage(c Config, who postern.Person, how string, off Off, now time.Time) Message {
-	list := "Nothing was left to switch off."
+	list := "There was nothing to revoke or disable."
 	if words := off.Words(); len(words) > 0 {
-		list = "This was switched off:\n\n    " + strings.Join(words, "\n    ")
+		list = "This was revoked or disabled:\n\n    " + strings.Join(words, "\n    ")
 	}
-	return message(who.Email, "Your certificates for "+c.Name+" were replaced", now.Add(48*time.Hour),
-		fmt.Sprintf("On %s a way back into %s was used for %s: %s.", when(now), c.Name, who.Name, how),
+	return message(who.Email, "Your access to "+c.Name+" was recovered", now.Add(48*time.Hour),
+		fmt.Sprintf("On %s the access of %s to %s was recovered, by %s.", when(now), who.Name, c.Name, how),
 		list,
-		"Revoked certificates stay so. Keys that are yours you can switch on again, once you are back in, at",
+		"Revoked certificates stay revoked. You can enable your own keys again, after you have signed in, at",
 		"    "+c.URL+"/keys",
-		"The certificates of your servers are as they were. Revoke those that you do not know, at",
+		"The certificates of your servers are unchanged. Revoke those that you do not know, at",
 		"    "+c.URL+"/servers",
-		"What was done in your name stands at",
+		"What was done in your name is listed at",
 		"    "+c.URL+"/events",
-		"If all this was not you, tell your administrator at once.")
+		"If you did not do this, tell your administrator at once.")
 }
 
-// changedMessage goes to the address that a person had until now.
+// changedMessage is sent to the address that a person had before the change.
 func changedMessage(c Config, old postern.Person, what, by string, now time.Time) Message {
 	return message(old.Email, "Your address at "+c.Name+" was changed", now.Add(48*time.Hour),
-		fmt.Sprintf("On %s %s changed what %s knows of %s: %s.", when(now), by, c.Name, old.Name, what),
-		"Messages do not come to this address any more. If that surprises you, tell your administrator at once.")
+		fmt.Sprintf("On %s %s changed the account of %s at %s: %s.", when(now), by, old.Name, c.Name, what),
+		"Messages are not sent to this address any more. If you did not expect this, tell your administrator at once.")
 }
 
 func revokedMessage(c Config, who postern.Person, what, by string, now time.Time) Message {
 	return message(who.Email, "A certificate of yours for "+c.Name+" was revoked", now.Add(48*time.Hour),
 		fmt.Sprintf("On %s %s was revoked by %s.", when(now), what, by),
-		"If that surprises you, look at your events at "+c.URL+"/events or tell your administrator.")
+		"If you did not expect this, look at your events at "+c.URL+"/events or tell your administrator.")
 }
 
 func reminderMessage(c Config, who postern.Person, cert Certificate) Message {
@@ -230,15 +235,17 @@ func reminderMessage(c Config, who postern.Person, cert Certificate) Message {
 		what = "the server certificate for " + strings.Join(cert.Names, ", ")
 		page = "/servers"
 	}
-	return message(who.Email, "A certificate for "+c.Name+" ends soon", cert.NotAfter,
-		fmt.Sprintf("On %s %s ends. Renewing takes one click while it is still good:", when(cert.NotAfter), what),
+	return message(who.Email, "A certificate for "+c.Name+" expires soon", cert.NotAfter,
+		fmt.Sprintf("On %s %s expires. While it is valid, you can renew it with one click:", when(cert.NotAfter), what),
 		"    "+c.URL+page)
 }
 
 func alreadyMessage(c Config, who postern.Person, now time.Time) Message {
-	return message(who.Email, "You are known to "+c.Name+" already", now.Add(48*time.Hour),
-		fmt.Sprintf("Somebody, you we hope, asked %s for a certificate for this address. You, %s, have one already. With it you come in, and add another device, at", c.Name, who.Name),
+	return message(who.Email, "You have a certificate for "+c.Name+" already", now.Add(48*time.Hour),
+		fmt.Sprintf("A certificate of %s was requested for this address. You have one already, with the name %s. "+
+			"With it you sign in, and can add another device, at", c.Name, who.Name),
 		"    "+c.URL+"/",
-		"If you have lost it, the way back is at",
-		"    "+c.URL+"/recover")
+		"If you have lost it, recover your access at",
+		"    "+c.URL+"/recover",
+		"If you did not request a certificate, ignore this message: nothing happens.")
 }

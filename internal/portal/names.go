@@ -74,9 +74,8 @@ func ParseNames(s string) ([]string, error) {
 	return names, nil
 }
 
-// printable returns s fit for a sentence on a page: short, and without what is
-// not seen as it stands, such as control characters and those that turn the
-// direction of writing.
+// printable returns s for use in a sentence on a page: shortened, and without
+// control characters and those that change the direction of text.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -93,19 +92,19 @@ func printable(s string) string {
 // maxLabel is how many characters the name of a device or key may have.
 const maxLabel = 40
 
-// labelIn returns the name that a form gives to a device or key; "" if none.
+// labelIn returns the name of a device or key from a form; "" if there is none.
 func labelIn(r *request) (string, error) {
 	label := strings.Join(strings.Fields(r.PostForm.Get("label")), " ")
 	switch {
 	case utf8.RuneCountInString(label) > maxLabel:
-		return "", postern.Errorf(postern.Invalid, "A name has at most %d letters.", maxLabel)
+		return "", postern.Errorf(postern.Invalid, "A name has at most %d characters.", maxLabel)
 	case strings.ContainsFunc(label, unprintable):
-		return "", postern.Errorf(postern.Invalid, "A name is of letters, digits and signs that can be seen.")
+		return "", postern.Errorf(postern.Invalid, "A name has letters, digits and other visible characters.")
 	}
 	return label, nil
 }
 
-// unprintable reports whether a rune is not seen as it stands.
+// unprintable reports whether a rune is invisible or is not valid UTF-8.
 func unprintable(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }
 
 func isAddress(name string) bool {

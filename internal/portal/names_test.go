@@ -83,8 +83,8 @@ func TestPatterns(t *testing.T) {
 	}
 }
 
-// FuzzParseName: a name that is taken is one that a certificate can carry, and
-// stays what it is when read again.
+// FuzzParseName checks that a name which is accepted fits into a certificate, and that
+// parsing it again changes nothing.
 func FuzzParseName(f *testing.F) {
 	for _, s := range []string{"www.example.com", "*.example.com", "bücher.example", "10.0.0.1", "[::1]", "*.co.uk", "a\x00b", "xn--a", "١.example", "。.example", ".example.com.", "-"} {
 		f.Add(s)
@@ -107,7 +107,7 @@ func FuzzParseName(f *testing.F) {
 	})
 }
 
-// FuzzTokens: what is no token or code is refused, and spelling does not count.
+// FuzzTokens checks that only tokens and codes are accepted, in any spelling.
 func FuzzTokens(f *testing.F) {
 	f.Add("abcd-efgh-ijkl-mnop-qrst-uvwx-yz23-4567")
 	f.Add(strings.Repeat("A", 32))
@@ -116,7 +116,7 @@ func FuzzTokens(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		a, ok := hashToken(s)
 		if b, again := hashToken(" " + strings.ToUpper(s) + "\n"); ok && (!again || a != b) {
-			t.Errorf("%q counts as two tokens", s)
+			t.Errorf("%q has two hashes", s)
 		}
 		c, isCode := hashCode(s)
 		if ok && isCode && a == c {
@@ -132,7 +132,7 @@ func TestTokensAreReadAsTyped(t *testing.T) {
 		t.Error("a token with dashes is another one")
 	}
 	if _, ok := hashToken(token[:31]); ok {
-		t.Error("a token that is cut short counts")
+		t.Error("a token that is cut short is accepted")
 	}
 	codes, kept := newCodes()
 	if got, ok := hashCode(strings.ToUpper(strings.ReplaceAll(codes[0], "-", " "))); !ok || got != kept[0].Hash {

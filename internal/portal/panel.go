@@ -20,10 +20,10 @@ import (
 
 const recentEvents = 100
 
-// front is the panel to a person, and the way in to everybody else.
-func (p *Portal) front(r *request) error {
+// home shows the panel to a person, and how to sign in to all others.
+func (p *Portal) home(r *request) error {
 	if r.who.Name == "" {
-		p.stranger(r, 200)
+		p.unauthenticated(r, 200)
 		return nil
 	}
 	certs, err := p.Authority.CertificatesOf(r.Context(), r.who.Name)
@@ -44,7 +44,7 @@ func (p *Portal) front(r *request) error {
 	}
 	devices, servers := p.split(certs)
 	p.render(r, 200, "home", page{Title: "Hello " + r.who.Name, Nav: "home", Data: map[string]any{
-		"Devices": good(devices), "Servers": good(servers), "Codes": codes, "Orders": orders, "Events": events,
+		"Devices": validOnly(devices), "Servers": validOnly(servers), "Codes": codes, "Orders": orders, "Events": events,
 	}})
 	return nil
 }
@@ -52,12 +52,12 @@ func (p *Portal) front(r *request) error {
 // shown is a certificate as a list shows it.
 type shown struct {
 	Certificate
-	State string // "good", "ends soon", "ended", "revoked"
-	Here  bool   // the one that this request came with
-	Days  int    // until it ends
+	State string // "valid", "expires soon", "expired", "revoked"
+	Here  bool   // whether this request was made with it
+	Days  int    // until it expires
 }
 
-// split sorts certificates into devices and servers, good ones first.
+// split sorts certificates into devices and servers, valid ones first.
 func (p *Portal) split(certs []Certificate) (devices, servers []shown) {
 	for _, c := range certs {
 		s := p.show(c)
@@ -67,7 +67,7 @@ func (p *Portal) split(certs []Certificate) (devices, servers []shown) {
 			devices = append(devices, s)
 		}
 	}
-	rank := map[string]int{"ends soon": 0, "good": 0, "ended": 1, "revoked": 2}
+	rank := map[string]int{"expires soon": 0, "valid": 0, "expired": 1, "revoked": 2}
 	order := func(a, b shown) int {
 		return cmp.Or(cmp.Compare(rank[a.State], rank[b.State]), b.NotBefore.Compare(a.NotBefore))
 	}
@@ -77,22 +77,22 @@ func (p *Portal) split(certs []Certificate) (devices, servers []shown) {
 }
 
 func (p *Portal) show(c Certificate) shown {
-	s := shown{Certificate: c, State: "good"}
+	s := shown{Certificate: c, State: "valid"}
 	left := c.NotAfter.Sub(p.now())
 	s.Days = int(left / (24 * time.Hour))
 	switch {
 	case c.Revoked:
 		s.State = "revoked"
 	case left <= 0:
-		s.State = "ended"
+		s.State = "expired"
 	case len(p.Remind) > 0 && left < slices.Max(p.Remind):
-		s.State = "ends soon"
+		s.State = "expires soon"
 	}
 	return s
 }
 
-func good(all []shown) []shown {
-	return slices.DeleteFunc(all, func(s shown) bool { return s.State == "revoked" || s.State == "ended" })
+func validOnly(all []shown) []shown {
+	return slices.DeleteFunc(all, func(s shown) bool { return s.State == "revoked" || s.State == "expired" })
 }
 
 func (p *Portal) certificates(r *request) error {
@@ -108,9 +108,9 @@ func (p *Portal) certificates(r *request) error {
 	return nil
 }
 
-// own returns one of the person's certificates. Somebody else's is as unknown
-// as one that never was.
-func (p *Portal) own(r *request) (Certificate, error) {
+// ownCertificate returns one of the person's certificates. Another person's fails
+// with the same error as one that does not exist.
+func (p *Portal) ownCertificate(r *request) (Certificate, error) {
 	c, err := p.Authority.Certificate(r.Context(), r.PathValue("serial"))
 	if err == nil && (c.Person == r.who.Name || r.admin && r.Method == http.MethodGet) {
 		return c, nil
@@ -122,7 +122,7 @@ func (p *Portal) own(r *request) (Certificate, error) {
 }
 
 func (p *Portal) certificate(r *request) error {
-	c, err := p.own(r)
+	c, err := p.ownCertificate(r)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func chainPEM(chain [][]byte) string {
 }
 
 func (p *Portal) certificatePEM(r *request) error {
-	c, err := p.own(r)
+	c, err := p.ownCertificate(r)
 	if err != nil {
 		return err
 	}
@@ -199,36 +199,37 @@ func (p *Portal) devicePage() page {
 	return page{Title: "Add a device", Nav: "certificates", Data: enrolment{Minimum: minPassphrase}}
 }
 
-// newDevice certifies a further key of the person's.
+// newDevice issues a client certificate for another key of the person.
 func (p *Portal) newDevice(r *request) error {
 	res, err := p.addDevice(r)
 	if err != nil {
 		p.invalid(r, err, "device", p.devicePage())
 		return nil
 	}
-	return p.issued(r, res)
+	return p.renderIssued(r, res)
 }
 
-func (p *Portal) addDevice(r *request) (issue, error) {
+func (p *Portal) addDevice(r *request) (issuance, error) {
 	label, req, err := p.clientForm(r)
 	if err != nil {
-		return issue{}, err
+		return issuance{}, err
 	}
 	again, err := p.freshKey(r.Context(), req, r.who.Name, label)
 	if err != nil || again != nil {
 		return asBefore(again, r.who), err
 	}
-	return p.certify(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(e Enrolment) (Certificate, Enrolled, error) {
+	return p.issue(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(e Enrolment) (Certificate, Enrolled, error) {
 		return p.Authority.IssueClient(r.Context(), p.actor(r), r.who.Name, label, req, e)
 	})
 }
 
-// asBefore is the answer that was lost, if there was one.
-func asBefore(c *Certificate, who postern.Person) issue {
+// asBefore is the issuance of a certificate whose first answer was lost; empty
+// if c is nil.
+func asBefore(c *Certificate, who postern.Person) issuance {
 	if c == nil {
-		return issue{}
+		return issuance{}
 	}
-	return issue{Certificate: *c, Person: who, Again: true}
+	return issuance{Certificate: *c, Person: who, Again: true}
 }
 
 // deviceLink shows a link, also as a QR code, to open on the other device.
@@ -253,7 +254,7 @@ func (p *Portal) renderLink(r *request, title, nav string, made Made) {
 	p.render(r, 200, "link", page{Title: title, Nav: nav, Data: map[string]any{"Made": made, "Size": code.Size + 8, "Path": qrPath(code)}})
 }
 
-// qrPath returns the dark squares as one SVG path, inside a quiet zone of 4.
+// qrPath returns the dark modules as one SVG path, inside a quiet zone of 4.
 func qrPath(c *qr.Code) string {
 	var b strings.Builder
 	for y := range c.Size {
@@ -266,10 +267,10 @@ func qrPath(c *qr.Code) string {
 	return b.String()
 }
 
-// renew issues a successor. A new key comes as a request, made in the page;
-// without one the old key is certified again.
+// renew issues a successor: for the key of a request that the page made, or, if
+// there is no request, for the same key.
 func (p *Portal) renew(r *request) error {
-	c, err := p.own(r)
+	c, err := p.ownCertificate(r)
 	if err != nil {
 		return err
 	}
@@ -278,18 +279,19 @@ func (p *Portal) renew(r *request) error {
 		return err
 	}
 	if wantsJSON(r) && !next.Server {
-		return p.issued(r, issue{Certificate: next, Person: r.who})
+		return p.renderIssued(r, issuance{Certificate: next, Person: r.who})
 	}
-	p.see(r, "/certificates/"+next.Serial+"?done=renewed")
+	p.redirect(r, "/certificates/"+next.Serial+"?done=renewed")
 	return nil
 }
 
 func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
-	if !c.Good(p.now()) {
-		return c, postern.Errorf(postern.Denied, "This certificate has ended or is revoked, so it cannot be renewed.").WithHint("Make a new one.")
+	if !c.Valid(p.now()) {
+		return c, postern.Errorf(postern.Denied, "This certificate has expired or is revoked, so it cannot be renewed.").
+			WithHint("Make a new one.")
 	}
 	if c.Server {
-		// The names are proved anew where that can be done without a person.
+		// Proofs that need no person are repeated.
 		if err := p.recheck(r.Context(), r.who, c.Names); err != nil {
 			return c, err
 		}
@@ -309,21 +311,21 @@ func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 		case err != nil:
 			return c, err
 		case again != nil && again.Serial == c.Serial:
-			return c, wrong("csr", "That is the key of the certificate itself. Make a new one, or renew for the same.")
+			return c, wrong("csr", "That is the key of the certificate itself. Make a new key, or renew without a request.")
 		case again != nil:
 			return *again, nil
 		}
 		req = &parsed
 	}
-	res, err := p.certify(r, r.who, Enrolment{}, func(e Enrolment) (Certificate, Enrolled, error) {
+	res, err := p.issue(r, r.who, Enrolment{}, func(e Enrolment) (Certificate, Enrolled, error) {
 		return p.Authority.Renew(r.Context(), p.actor(r), c.Serial, req, e)
 	})
 	return res.Certificate, err
 }
 
-// revoke revokes one of the person's certificates, or, for an administrator,
-// anybody's. With a device's certificate, the one-time links that somebody may
-// have made with it are void.
+// revoke revokes one of the person's certificates, or, for an administrator, any.
+// With the certificate of a device, the person's unused one-time links become void,
+// since they may have been made with it.
 func (p *Portal) revoke(r *request) error {
 	ctx := r.Context()
 	c, err := p.Authority.Certificate(ctx, r.PathValue("serial"))
@@ -343,7 +345,7 @@ func (p *Portal) revoke(r *request) error {
 	if err := p.Authority.Revoke(ctx, p.actor(r), c.Serial, reason); err != nil {
 		return err
 	}
-	p.tellRevoked(ctx, c, r.who.Name)
+	p.mailRevoked(ctx, c, r.who.Name)
 	back := "/certificates?done=revoked"
 	switch {
 	case c.Person != r.who.Name:
@@ -353,11 +355,11 @@ func (p *Portal) revoke(r *request) error {
 	case reason == postern.KeyCompromise && c.Serial != r.serial:
 		back = "/keys?done=lost"
 	}
-	p.see(r, back)
+	p.redirect(r, back)
 	return nil
 }
 
-func (p *Portal) tellRevoked(ctx context.Context, c Certificate, by string) {
+func (p *Portal) mailRevoked(ctx context.Context, c Certificate, by string) {
 	who, err := p.People.Person(ctx, c.Person)
 	if err != nil {
 		return
@@ -378,9 +380,9 @@ func (p *Portal) events(r *request) error {
 	return nil
 }
 
-// certificateFiles gives a server's files, laid out for it, without the key.
+// certificateFiles answers with the files of a server's layout, without the key.
 func (p *Portal) certificateFiles(r *request) error {
-	c, err := p.own(r)
+	c, err := p.ownCertificate(r)
 	if err != nil {
 		return err
 	}

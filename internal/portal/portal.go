@@ -1,11 +1,10 @@
-// Package portal is the self-service site: it proves a person's e-mail
-// address, hands out the client certificate that is then the key to everything
-// else on the site, and lets its holder get certificates for servers, renew,
-// revoke and recover.
+// Package portal is the self-service site. It verifies a person's e-mail address
+// and issues a client certificate, with which the person then signs in to get
+// certificates for servers, to renew, to revoke and to recover.
 //
-// A private key is made in the person's browser or on their machine and never
-// comes here. The site needs no cookie and no password: who asks is what the
-// client certificate says, as verified by whoever mounts the handler.
+// A private key is made in the person's browser or on their computer and is never
+// sent here. The site has no cookies and no passwords: the client certificate says
+// who the person is. The program that mounts the handler verifies it.
 package portal
 
 //go:generate go run ./web/bundle
@@ -29,16 +28,16 @@ import (
 // Config says how the portal behaves. The zero value works once Validate has
 // filled in the defaults, but for URL, without which links lead nowhere.
 type Config struct {
-	URL           string          // where the portal is reached: https://id.example.com, no path
-	Name          string          // whose portal it is, for people to read; default: URL's host
+	URL           string          // address of the portal: https://id.example.com, no path
+	Name          string          // of the organization, for people to read; default: URL's host
 	SignUp        []string        // mail domains whose addresses may enrol without invitation; none by default
 	RecoverByMail bool            // whether a message to the person's address is enough to recover
-	LinkLife      time.Duration   // how long an invitation counts; default 72 h
-	ShortLinkLife time.Duration   // how long any other link counts; default 1 h
+	LinkLife      time.Duration   // how long an invitation is valid; default 72 h
+	ShortLinkLife time.Duration   // how long any other link is valid; default 1 h
 	OrderLife     time.Duration   // how long an order stays open; default 7 days
-	ProofLife     time.Duration   // how long the proof of a name by mail counts; default 200 days
+	ProofLife     time.Duration   // how long the proof of a name by mail is valid; default 200 days
 	Remind        []time.Duration // how long before expiry to remind; default 14 and 3 days
-	NamePatterns  []string        // names that anybody may have without proof (see ParsePattern); none by default
+	NamePatterns  []string        // names that need no proof (see ParsePattern); none by default
 }
 
 // Validate fills in defaults and reports what is wrong.
@@ -80,24 +79,24 @@ func (c *Config) Validate() error {
 }
 
 // ErrLastAdministrator says that a change would leave no administrator.
-var ErrLastAdministrator = errors.New("the last administrator stays one")
+var ErrLastAdministrator = errors.New("the change would leave no administrator")
 
-// People is where persons are kept.
+// People stores people and their credentials.
 //
-// An event that goes with a change is appended in the same transaction. A method
-// that takes an actor writes nothing, and fails with Denied, once the actor's
-// credential is not valid any more. All methods are safe for concurrent use.
+// The event of a change is appended in the same transaction. A method that takes an
+// actor writes nothing, and fails with Denied, if the actor's credential is not
+// valid any more. All methods are safe for concurrent use.
 type People interface {
 	Person(ctx context.Context, name string) (postern.Person, error)                          // NotFound
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error)                  // NotFound
 	All(ctx context.Context) ([]postern.Person, error)                                        // by name, but those who were removed
 	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error // Conflict if the name or the address is taken
-	// ChangePerson changes a person's address, full name and groups, and returns
-	// in words what has changed, which is the event's Reason; "" and no event if
-	// nothing has. With the address it changes who links go to: unused ones that
-	// went to the old address are void, and mail's message is queued. Conflict if
-	// somebody else has the address, ErrLastAdministrator if nobody would be left.
-	// Both functions may be called again.
+	// ChangePerson changes a person's address, full name and groups. It returns in
+	// words what has changed, which is the event's Reason; "" and no event if
+	// nothing has. If the address changes, unused links that were sent to the old one
+	// become void, and the message that mail returns is queued. It fails with
+	// Conflict if another person has the address, and with ErrLastAdministrator if
+	// no administrator would be left. Both functions may be called again.
 	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
 	SetPersonStatus(ctx context.Context, by postern.Actor, name string, s postern.PersonStatus, e postern.Event) error
 	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound
@@ -109,7 +108,7 @@ type People interface {
 type Certificate struct {
 	Serial    string // lower-case hex
 	Person    string // owner
-	Label     string // the owner's words; client certificates
+	Label     string // the owner's name for the device; client certificates
 	Server    bool
 	Names     []string // DNS names and addresses; server certificates
 	Subject   string   // for people to read
@@ -120,22 +119,22 @@ type Certificate struct {
 	Chain     [][]byte // DER, leaf first, without the root; only from methods that return one certificate
 }
 
-// Good reports whether the certificate counts at that time.
-func (c Certificate) Good(now time.Time) bool { return !c.Revoked && now.Before(c.NotAfter) }
+// Valid reports whether the certificate is neither revoked nor expired.
+func (c Certificate) Valid(now time.Time) bool { return !c.Revoked && now.Before(c.NotAfter) }
 
 // Leaf returns the parsed certificate.
 func (c Certificate) Leaf() (*x509.Certificate, error) {
 	if len(c.Chain) == 0 {
-		return nil, errors.New("a certificate without bytes")
+		return nil, errors.New("the certificate's bytes were not loaded")
 	}
 	return x509.ParseCertificate(c.Chain[0])
 }
 
-// Request is a certificate request that was read and found sound: its signature
-// holds and its key is strong.
+// Request is a certificate request that was checked: its signature is valid and its
+// key is strong.
 type Request struct {
-	CSR   []byte   // as it was given
-	Names []string // names and addresses that it asks for
+	CSR   []byte   // as it was received
+	Names []string // DNS names and IP addresses in it
 	Key   string   // hash of its public key, as in Certificate
 }
 
@@ -146,23 +145,23 @@ type File struct {
 	Body string `json:"body"`
 }
 
-// KeyPlaceholder stands for a private key that only its owner has, in the files
-// that the page completes.
+// KeyPlaceholder stands for the private key in a layout's files. The page, which has
+// the key, puts it there.
 const KeyPlaceholder = "-----POSTERN PRIVATE KEY GOES HERE-----\n"
 
 // Layout is how one kind of server wants its files.
 type Layout struct {
 	Files   []File `json:"files"`
-	Dir     string `json:"dir"`     // where the snippet expects them
+	Dir     string `json:"dir"`     // directory where the snippet expects them
 	Snippet string `json:"snippet"` // its configuration, one of Files; may be empty
 }
 
 // Authority issues certificates.
 //
 // A certificate is durable, and on the timeline, before the method that issues
-// it returns; Revoke is seen by every server when it returns. Errors with a
-// code other than Internal are fit to be shown. All methods are safe for
-// concurrent use.
+// it returns. When Revoke returns, the revocation takes effect on every server.
+// Errors with a code other than Internal may be shown to the person. All methods
+// are safe for concurrent use.
 type Authority interface {
 	ParseCSR(csr []byte) (Request, error)
 	// IssueClient issues a certificate for the request's key to the person, who must
@@ -180,13 +179,13 @@ type Authority interface {
 	CertificatesOfKey(ctx context.Context, key string) ([]Certificate, error)
 	Valid(ctx context.Context) ([]Certificate, error) // neither revoked nor expired
 	Root() *x509.Certificate
-	// PermitsMail reports, by a Denied error, whether a client certificate with
-	// that address can be issued at all: a root may vouch for some domains only.
+	// PermitsMail fails with Denied if no client certificate with that address can
+	// be issued: a root's name constraints may permit some domains only.
 	PermitsMail(email string) error
 	// Layouts lists the kinds of server that Layout knows.
 	Layouts() []string
-	// Layout lays a certificate out. The key is PEM, or a text that stands for
-	// one; "" leaves the key's file out.
+	// Layout returns a certificate's files for one kind of server. The key is PEM, or
+	// KeyPlaceholder; "" leaves the key's file out.
 	Layout(ctx context.Context, kind string, c Certificate, key string) (Layout, error)
 }
 
@@ -196,19 +195,19 @@ type Timeline interface {
 	EventsOf(ctx context.Context, person string, n int) ([]postern.Event, error) // newest first
 }
 
-// Deps is what the portal stands on. Identify and Admin are asked about every
-// request: they say what the verified client certificate says.
+// Deps are the parts that the portal uses. Identify and Admin are called for every
+// request, and answer from the verified client certificate.
 type Deps struct {
 	Store     Store
 	People    People
 	Authority Authority
 	Timeline  Timeline
 	Prober    Prober
-	Keyring   Keyring // nil: keys are listed, and none are added
-	Mail      Mailer  // nil: nothing is sent; links are shown to whoever made them
+	Keyring   Keyring // nil: keys are listed, but cannot be added
+	Mail      Mailer  // nil: nothing is sent; links are shown to the person who makes them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
-	Suspended func(*http.Request) bool       // whether Identify would say who, but that they are suspended; nil: never
+	Suspended func(*http.Request) bool       // whether Identify returns false because the person is suspended; nil: never
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Log       *slog.Logger
 }
@@ -233,7 +232,7 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 		return nil, err
 	}
 	if d.Identify == nil {
-		return nil, postern.Errorf(postern.Internal, "a portal that cannot tell who asks")
+		return nil, postern.Errorf(postern.Internal, "a portal without Identify")
 	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
@@ -246,7 +245,7 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 		return nil, err
 	}
 	if d.Mail != nil {
-		if err := d.Store.BeginTelling(ctx); err != nil {
+		if err := d.Store.StartNotifying(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -267,8 +266,8 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 // ServeHTTP answers one request.
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
 
-// Run does what happens in the background until ctx ends: answers that must
-// not be timed, mail, reminders, forgetting what has expired.
+// Run does background work until ctx ends: work whose duration an answer must not
+// reveal, mail, reminders, and deleting what has expired.
 func (p *Portal) Run(ctx context.Context) {
 	var g sync.WaitGroup
 	g.Go(func() { p.runLater(ctx) })
@@ -288,8 +287,8 @@ func (p *Portal) runLater(ctx context.Context) {
 	}
 }
 
-// afterwards queues work whose length must not show in the answer. It reports
-// false when too much is queued.
+// afterwards queues work whose duration an answer must not reveal. It returns false
+// when too much is queued.
 func (p *Portal) afterwards(f func(context.Context)) bool {
 	select {
 	case p.later <- f:

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/publicsuffix"
 )
 
-// Where a proof is looked for.
+// Where a server proves its name.
 const (
 	httpProofPath = "/.well-known/postern/"
 	dnsProofLabel = "_postern-challenge."
@@ -26,22 +26,22 @@ const (
 	maxMailTargets = 20
 )
 
-// Prober looks where strangers' DNS points. It refuses to go to addresses that
-// are not public, whatever DNS and redirects say, bounds time and size, and its
-// errors are words for the one who asked. It is safe for concurrent use.
+// Prober fetches from addresses that other people's DNS names point to. It connects
+// to public addresses only, whatever DNS and redirects say, and limits time and
+// size. Its errors may be shown to the person. It is safe for concurrent use.
 type Prober interface {
-	// OwnFile returns what a name's web server itself has at a path, at most max
-	// bytes: a redirect to another name is an error.
+	// OwnFile returns the file at a path of a name's own web server, at most max
+	// bytes. A redirect to another name is an error.
 	OwnFile(ctx context.Context, host, path string, max int64) ([]byte, error)
 	// TXT returns a name's TXT records.
 	TXT(ctx context.Context, name string) ([]string, error)
-	// Server returns the DNS server to ask, host:port, or "" for the host's own.
+	// Server returns the DNS server to use, host:port, or "" for the host's own.
 	Server() string
 }
 
-// proofPath returns where the file with a proof's value has to be. The value
-// cannot be told from it: a server that answers every path, or repeats it, proves
-// nothing.
+// proofPath returns the path of the file with a proof's value. The value cannot be
+// derived from the path, so a server that repeats the paths that it is asked for
+// proves nothing.
 func proofPath(value string) string {
 	sum := sha256.Sum256([]byte("postern proof path\x00" + value))
 	return httpProofPath + strings.ToLower(tokenCoding.EncodeToString(sum[:20]))
@@ -54,7 +54,7 @@ func (p *Portal) byFile(ctx context.Context, name, value string) error {
 		return err
 	}
 	if !sameText(strings.TrimSpace(string(body)), value) {
-		return errors.New("the file is there, but says something else")
+		return errors.New("the file is there, but with another content")
 	}
 	return nil
 }
@@ -71,14 +71,14 @@ func (p *Portal) byRecord(ctx context.Context, name, value string) error {
 			return nil
 		}
 	}
-	return errors.New("there is a TXT record, but it says something else")
+	return errors.New("there is a TXT record, but with another value")
 }
 
 func sameText(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
-// mailboxes returns the addresses that speak for a name: RFC 2142's at the name
-// and at every domain above it down to the registrable one, and the contacts
-// that the domain's CAA records name (CA/Browser Forum, 3.2.2.4.4 and .13).
+// mailboxes returns the addresses that may approve a name: those of RFC 2142 at the
+// name and at each domain above it up to the registrable one, and the contacts in
+// the domain's CAA records (CA/Browser Forum, 3.2.2.4.4 and .13).
 func (p *Portal) mailboxes(ctx context.Context, name string) []string {
 	if isAddress(name) || isWildcard(name) {
 		return nil

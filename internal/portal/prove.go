@@ -4,12 +4,12 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// question is what the page of a Prove link asks its holder.
+// question is what the page of a Prove link asks: whether a person may have a name.
 type question struct {
 	Code  string
 	Name  string
 	Who   postern.Person
-	Known bool // whether the link was looked at already
+	Known bool // whether the link was checked already
 }
 
 func provePageOf(q question) page {
@@ -47,7 +47,7 @@ func (p *Portal) proveCheck(r *request) error {
 	return nil
 }
 
-// prove spends the link: the holder of the domain's address says yes or no.
+// prove uses up the link: the holder of the domain's address approves or refuses.
 func (p *Portal) prove(r *request) error {
 	k, q, err := p.provedLink(r)
 	if err != nil {

@@ -18,17 +18,17 @@ const (
 	ByAllowed Method = "allowed" // an administrator's list; nothing is stored in a Proof
 )
 
-// Proof is one person's standing with one name.
+// Proof says whether one person has proved control of one name.
 type Proof struct {
 	Person string
 	Name   string
-	Value  string // what a file or TXT record has to say; bound to person and name
+	Value  string // content of the file or TXT record; bound to person and name
 	Method Method // "" until proved
 	Proved time.Time
 	Asked  time.Time // when an administrator was asked to allow the name; zero if not
 }
 
-// Order is a wish for a server certificate that waits for its proofs.
+// Order is a request for a server certificate whose names are being proved.
 type Order struct {
 	ID      string
 	Person  string
@@ -36,45 +36,46 @@ type Order struct {
 	CSR     []byte // DER; empty if the key is made at the end
 	Created time.Time
 	Expires time.Time
-	Serial  string // of what was issued; "" while open
+	Serial  string // of the certificate that was issued; "" while open
 }
 
 // Allowed is a pattern of names on the administrators' list.
 type Allowed struct {
 	Pattern string
-	Person  string // whom it allows; "" means everybody
+	Person  string // who may have the names; "" means all
 	By      string
 	Created time.Time
 }
 
-// RecoveryCode is one printed code, as kept.
+// RecoveryCode is one recovery code as it is stored.
 type RecoveryCode struct {
 	ID   string
 	Hash [32]byte
 }
 
-// Store is what the portal keeps.
+// Store stores the portal's data.
 //
 // Every method is one transaction, durable when it returns, and safe for
-// concurrent use, also by several servers. Where an event is given it is
-// appended in the same transaction. A method that takes an actor writes nothing,
-// and fails with Denied, once the actor's credential is not valid any more; so do
-// those of People, Authority and Keyring.
+// concurrent use, also by several servers. An event that a method takes is appended
+// in the same transaction. A method that takes an actor writes nothing, and fails
+// with Denied, if the actor's credential is not valid any more; so do those of
+// People, Authority and Keyring.
 type Store interface {
 	LinkStore
 	Outbox
-	Teller
+	NotificationStore
 
 	// PortalKey returns 32 random bytes, the same on every server and after
 	// every restart.
 	PortalKey(ctx context.Context) ([]byte, error)
-	// Count adds one to the counter of key in the window of time that now is
-	// in, and returns it.
+	// Count adds one to the counter of key in the time window that contains now, and
+	// returns it.
 	Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error)
-	// RemindOnce queues m unless the certificate had a reminder as late as this
-	// one or later, and reports whether it did.
+	// RemindOnce queues m, which is sent that long before the certificate expires,
+	// unless this reminder or a later one was queued before. It reports whether it
+	// queued m.
 	RemindOnce(ctx context.Context, serial string, before time.Duration, m Message) (bool, error)
-	// ForgetExpired deletes links, orders, counters that are long past.
+	// ForgetExpired deletes links, orders and counters that expired long ago.
 	ForgetExpired(ctx context.Context, now time.Time) error
 
 	// PutRecoveryCodes replaces all codes of a person.
@@ -82,12 +83,12 @@ type Store interface {
 	// RecoveryCodes returns how many codes the person has left.
 	RecoveryCodes(ctx context.Context, person string) (int, error)
 
-	// Proof returns the person's standing with a name, created with the value
-	// if there was none.
+	// Proof returns the proof of a person and a name. If there is none, it creates one
+	// with the value.
 	Proof(ctx context.Context, person, name, value string) (Proof, error)
 	// PutProof changes Method, Proved and Asked.
 	PutProof(ctx context.Context, by postern.Actor, p Proof, e postern.Event) error
-	// AskedProofs returns the names that wait for an administrator.
+	// AskedProofs returns the proofs that wait for an administrator's decision.
 	AskedProofs(ctx context.Context) ([]Proof, error)
 
 	PutOrder(ctx context.Context, by postern.Actor, o Order) error

@@ -13,9 +13,9 @@ import (
 
 const recoveryCodes = 10
 
-// newCodes returns recovery codes, 80 random bits each in base32, and what is
-// kept of them. With so many bits there is no guessing: tries are counted by
-// address alone, so that nobody can lock somebody else out.
+// newCodes returns recovery codes, 80 random bits each in base32, and their records
+// to be stored. So many bits cannot be guessed, so tries are limited by IP address
+// only: an attacker cannot lock a person out.
 func newCodes() (codes []string, kept []RecoveryCode) {
 	for range recoveryCodes {
 		var b [10]byte
@@ -27,7 +27,7 @@ func newCodes() (codes []string, kept []RecoveryCode) {
 	return codes, kept
 }
 
-// hashCode returns the hash under which a recovery code is kept; case, spaces
+// hashCode returns the hash under which a recovery code is stored; case, spaces
 // and dashes do not matter.
 func hashCode(s string) (hash [32]byte, ok bool) {
 	if len(s) > 100 {
@@ -50,13 +50,13 @@ func (p *Portal) recoverForm() page {
 	return page{Title: "Lost your certificate?", Nav: "recover", Data: p.RecoverByMail && p.Mail != nil}
 }
 
-// ErrCode says that a recovery code does not count. It is one and the same
-// whatever does not fit.
-var ErrCode = postern.Errorf(postern.Denied, "Name and code do not go together, or the code was used before.").
-	WithHint("Each code counts once. Try the next one on your list.")
+// ErrCode says that a recovery code is not valid. It does not reveal whether the
+// name or the code is wrong.
+var ErrCode = postern.Errorf(postern.Denied, "The name or the code is wrong, or the code was used before.").
+	WithHint("Each code can be used once. Try the next one on your list.")
 
-// recover takes a recovery code, switches off what was lost, and goes on to
-// enrolment.
+// recover uses up a recovery code, revokes and disables what the person had, and
+// shows the page to enrol.
 func (p *Portal) recover(r *request) error {
 	who, made, off, err := p.spendCode(r)
 	if err != nil {
@@ -65,14 +65,14 @@ func (p *Portal) recover(r *request) error {
 	}
 	p.render(r, 200, "enrol", page{
 		Title: "Get a new certificate", Nav: "recover",
-		Done: "The code was right.",
+		Done: "The code is accepted.",
 		Data: enrolment{Code: made.Code, Person: who.Name, Email: who.Email, Minimum: minPassphrase, Off: off.Words()},
 	})
 	return nil
 }
 
-// spendCode finds the person by name or address and spends the code. The work
-// is the same for somebody who is not known.
+// spendCode finds the person by name or address and uses up the code. It does the
+// same work if no person is found, so that its duration does not reveal that.
 func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 	ctx := r.Context()
 	fail := func(err error) (postern.Person, Made, Off, error) { return postern.Person{}, Made{}, Off{}, err }
@@ -93,18 +93,18 @@ func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 		return fail(err)
 	}
 	if err != nil || !who.Active() {
-		who = postern.Person{} // nobody's codes: the same work, and never right
+		who = postern.Person{} // has no codes, so any code is wrong
 	}
 	made, off, err := p.Links.withCode(ctx, p.actor(r), who, p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
 	if errors.Is(err, ErrCode) {
-		p.keep(p.Timeline.Append(ctx, postern.Event{
+		p.logError(p.Timeline.Append(ctx, postern.Event{
 			Kind: postern.EventPersonRecovered, Outcome: postern.Refused, Person: who.Name, Address: p.peer(r), Reason: "wrong recovery code",
 		}))
 	}
 	return who, made, off, err
 }
 
-// recoveredEvent is what the timeline says of a recovery.
+// recoveredEvent returns the event that records a recovery.
 func (p *Portal) recoveredEvent(r *request, person, how string) postern.Event {
 	return postern.Event{Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: person, Address: p.peer(r), Reason: how}
 }
@@ -113,7 +113,8 @@ func (p *Portal) recoveredEvent(r *request, person, how string) postern.Event {
 // configuration says that this is enough.
 func (p *Portal) recoverByMail(r *request) error {
 	if !p.RecoverByMail || p.Mail == nil {
-		return postern.Errorf(postern.Denied, "Here a message to your address is not enough.").WithHint("Use a recovery code, another device, or ask the administrator.")
+		return postern.Errorf(postern.Denied, "Recovery by mail is not enabled here.").
+			WithHint("Use a recovery code or another device, or ask an administrator.")
 	}
 	email, err := postern.CleanEmail(r.PostForm.Get("email"))
 	if err != nil {
@@ -140,7 +141,7 @@ func (p *Portal) sendRecovery(ctx context.Context, email string) {
 		return
 	}
 	_, err = p.Links.Recover(ctx, postern.Actor{}, who)
-	p.keep(err)
+	p.logError(err)
 	p.wakeMail()
 }
 

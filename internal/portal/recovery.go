@@ -8,20 +8,20 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Recovery is the use of a way back in. It takes from a person everything that
-// somebody who had their things could hold, or could have made with them:
-// certificates are revoked, keys switched off, and links, orders and codes that
-// were not used yet are void. Their keys the person can switch on again.
+// Recovery is the recovery of a person's access. It invalidates every credential
+// that an attacker may have stolen, or may have made with a stolen one:
+// certificates are revoked, keys disabled, and unused links, orders and codes become
+// void. The person can enable their keys again.
 type Recovery struct {
-	Event   postern.Event // whose, from where and, as its Reason, which way; the store adds what was switched off
-	KeepOTP bool          // leave YubiKeys and authenticator apps on
-	Code    *[32]byte     // hash of the recovery code that it spends; nil: none
-	Next    *Fresh        // link by which the person goes on; nil: none
-	// Mail returns what to tell the person, or nil. It may be called again.
+	Event   postern.Event // with the person, the address and, as its Reason, how; the store adds a summary of Off
+	KeepOTP bool          // leave YubiKeys and authenticator apps enabled
+	Code    *[32]byte     // hash of the recovery code that it uses up; nil: none
+	Next    *Fresh        // link by which the person enrols again; nil: none
+	// Mail returns the message to the person, or nil. It may be called again.
 	Mail func(Off) *Message
 }
 
-// Off is what a recovery has switched off.
+// Off is what a recovery revoked, disabled and made void.
 type Off struct {
 	Certificates []postern.Credential // X.509 and SSH, revoked for good
 	Keys         []postern.Credential // YubiKeys, authenticator apps, SSH keys: disabled
@@ -40,7 +40,7 @@ var credentialWords = map[postern.CredentialKind]string{
 	postern.HOTP:            "code generator",
 }
 
-// Words lists it for people, one line each.
+// Words lists it for people, one line for each thing.
 func (o Off) Words() []string {
 	var all []string
 	for _, c := range append(o.Certificates[:len(o.Certificates):len(o.Certificates)], o.Keys...) {
@@ -60,7 +60,7 @@ func called(label, id string) string {
 	return label + " (" + id + ")"
 }
 
-// Summary says it in one line, without names.
+// Summary returns the numbers of things in one line.
 func (o Off) Summary() string {
 	counts := []string{}
 	for _, n := range []struct {
@@ -73,12 +73,12 @@ func (o Off) Summary() string {
 	}
 	counts = append(counts, o.rest()...)
 	if len(counts) == 0 {
-		return "nothing was left to switch off"
+		return "nothing was left to disable"
 	}
-	return "switched off: " + strings.Join(counts, ", ")
+	return "disabled: " + strings.Join(counts, ", ")
 }
 
-// rest counts what has no name.
+// rest returns the numbers of things without names.
 func (o Off) rest() []string {
 	var all []string
 	if o.Links > 0 {
@@ -100,14 +100,14 @@ func number(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// Recover makes a link by which the person enrols again; what they had is
-// switched off when it is used.
+// Recover makes a link by which the person enrols again. What they had is revoked
+// and disabled when the link is used.
 func (l *Links) Recover(ctx context.Context, by postern.Actor, who postern.Person) (Made, error) {
 	return l.put(ctx, by, Link{Purpose: Recover, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife, recoverMessage)
 }
 
-// RecoverNow switches off at once what the person had, and makes a link by which
-// they enrol again. The event says who does it, and which way.
+// RecoverNow revokes and disables at once what the person had, and makes a link by
+// which they enrol again. The event says who does it, and how.
 func (l *Links) RecoverNow(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event, keepOTP bool) (Made, Off, error) {
 	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife, againMessage)
 	if err != nil {
@@ -117,8 +117,8 @@ func (l *Links) RecoverNow(ctx context.Context, by postern.Actor, who postern.Pe
 	return made, off, err
 }
 
-// withCode spends a recovery code: as RecoverNow, but the link is not sent, and
-// nothing but the code decides whether it is made.
+// withCode uses up a recovery code. It is as RecoverNow, but the link is not sent,
+// and a valid code is all that it needs.
 func (l *Links) withCode(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event, code [32]byte, keepOTP bool) (Made, Off, error) {
 	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, postern.Person{}, l.ShortLinkLife, nil)
 	if err != nil {
@@ -128,15 +128,16 @@ func (l *Links) withCode(ctx context.Context, by postern.Actor, who postern.Pers
 	return made, off, err
 }
 
-// recovered tells the person of a recovery.
+// recovered returns a function that makes the message about a recovery.
 func (l *Links) recovered(who postern.Person, how string) func(Off) *Message {
 	return func(off Off) *Message {
-		return l.tell(who, recoveredMessage(l.Config, who, how, off, l.now()))
+		return l.mailTo(who, recoveredMessage(l.Config, who, how, off, l.now()))
 	}
 }
 
-// tell returns a message as it is queued, or nil where nothing can be sent.
-func (l *Links) tell(who postern.Person, m Message) *Message {
+// mailTo returns the message, ready to be queued, or nil if the person has no address
+// or mail is not configured.
+func (l *Links) mailTo(who postern.Person, m Message) *Message {
 	if !l.Mails || who.Email == "" {
 		return nil
 	}

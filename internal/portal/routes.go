@@ -16,7 +16,7 @@ func (p *Portal) routes() http.Handler {
 	admin := func(pattern string, h handler) { mux.Handle(pattern, p.person(adminOnly(h))) }
 
 	mux.HandleFunc("GET /static/", p.web.serveStatic)
-	public("GET /{$}", p.front)
+	public("GET /{$}", p.home)
 	public("GET /enrol", p.enrolPage)
 	public("POST /enrol/check", p.enrolCheck)
 	public("POST /enrol", p.enrol)
@@ -62,7 +62,7 @@ func (p *Portal) routes() http.Handler {
 	person("POST /keys/totp/first", p.addTOTP)
 	person("POST /keys/acme", p.addACMEKey)
 	person("POST /keys/acme/status", p.acmeKeyStatus)
-	person("POST /keys/ssh", p.signSSH)
+	person("POST /keys/ssh", p.issueSSH)
 	person("POST /keys/ssh/revoke", p.revokeSSH)
 	person("GET /events", p.events)
 
@@ -78,16 +78,14 @@ func (p *Portal) routes() http.Handler {
 	return secured(http.NewCrossOriginProtection().Handler(mux))
 }
 
-// public answers anybody. Whoever comes with a good certificate is known all
-// the same.
+// public answers all visitors. A valid certificate still identifies the person.
 func (p *Portal) public(h handler) http.Handler { return p.handler(h, false) }
 
-// person answers a person, active at this moment, and sends everybody else to
-// the front page.
+// person answers active people only. Other visitors are shown how to sign in.
 func (p *Portal) person(h handler) http.Handler { return p.handler(h, true) }
 
-// handler reads the form before it finds out who asks, so that nobody can begin
-// a request while they count and finish it long after.
+// handler reads the form before it identifies the person. Otherwise a request that
+// was begun with a valid certificate could be finished long after its revocation.
 func (p *Portal) handler(h handler, person bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
 		r := &request{Request: hr, w: w}
@@ -99,7 +97,7 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 		switch {
 		case err != nil:
 		case person && r.who.Name == "":
-			p.stranger(r, http.StatusForbidden)
+			p.unauthenticated(r, http.StatusForbidden)
 			return
 		case formErr != nil:
 			err = formErr
@@ -117,8 +115,8 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 	})
 }
 
-// identify fills in who asks. A person who is suspended or gone, or came with a
-// certificate that does not count at this moment, counts as nobody.
+// identify sets the person of a request. It sets none if the person is suspended or
+// removed, or if the certificate is not valid any more.
 func (p *Portal) identify(r *request) error {
 	name, serial, ok := p.Identify(r.Request)
 	if !ok || name == "" {
@@ -147,8 +145,8 @@ func (p *Portal) identify(r *request) error {
 	return nil
 }
 
-// actor is who sent the request: what grants access is written only while their
-// certificate is valid.
+// actor returns who sent the request. The store writes what grants access only
+// while their certificate is valid.
 func (p *Portal) actor(r *request) postern.Actor {
 	a := postern.Actor{Person: r.who.Name, Address: p.peer(r)}
 	if r.serial != "" {
@@ -166,11 +164,10 @@ func adminOnly(h handler) handler {
 	}
 }
 
-// stranger shows the front page to somebody without a certificate, and tells
-// somebody who is suspended so. The
-// connection is closed, so that a browser which has got one meanwhile is asked
-// for it again.
-func (p *Portal) stranger(r *request, status int) {
+// unauthenticated answers a request without a valid certificate: it shows how to
+// sign in, or that the person is suspended. It closes the connection, so that the
+// browser is asked for a certificate again at the next request.
+func (p *Portal) unauthenticated(r *request, status int) {
 	r.w.Header().Set("Connection", "close")
 	if wantsJSON(r) {
 		p.fail(r, postern.Errorf(postern.Denied, "This needs your certificate."))
@@ -179,7 +176,8 @@ func (p *Portal) stranger(r *request, status int) {
 	if r.suspended {
 		p.render(r, http.StatusForbidden, "error", page{
 			Title: "You are suspended", Nav: "home",
-			Data: "Your certificate is good, but an administrator has suspended you: nothing that you hold opens a door at present. Ask them to let you in again.",
+			Data: "Your certificate is valid, but an administrator has suspended you: none of your credentials is accepted. " +
+				"Ask an administrator to resume your account.",
 		})
 		return
 	}

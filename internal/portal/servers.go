@@ -41,7 +41,7 @@ func (p *Portal) newOrder(r *request) error {
 	if err := p.Store.PutOrder(r.Context(), p.actor(r), o); err != nil {
 		return err
 	}
-	p.see(r, "/servers/"+o.ID)
+	p.redirect(r, "/servers/"+o.ID)
 	return nil
 }
 
@@ -71,9 +71,8 @@ func (p *Portal) orderForm(r *request) (Order, error) {
 	return o, nil
 }
 
-// serverRequest reads a request for a server certificate, and refuses a key
-// that somebody else, or a person's device, has in a certificate, or that was
-// in one that is revoked.
+// serverRequest reads a request for a server certificate. It refuses a key that is in
+// a certificate of another person or of a device, or in a revoked one.
 func (p *Portal) serverRequest(r *request, csr []byte) (Request, error) {
 	req, err := p.Authority.ParseCSR(csr)
 	if err != nil {
@@ -86,7 +85,7 @@ func (p *Portal) serverRequest(r *request, csr []byte) (Request, error) {
 	for _, c := range have {
 		switch {
 		case c.Person != r.who.Name:
-			return req, wrong("csr", "This key is in somebody else's certificate. Make a key of your own.")
+			return req, wrong("csr", "This key is in the certificate of another person. Make a key of your own.")
 		case !c.Server:
 			return req, wrong("csr", "This key is in the certificate of one of your devices. Make another for the server.")
 		case c.Revoked:
@@ -96,8 +95,8 @@ func (p *Portal) serverRequest(r *request, csr []byte) (Request, error) {
 	return req, nil
 }
 
-// ownOrder returns one of the person's open orders. Somebody else's is as
-// unknown as one that never was.
+// ownOrder returns one of the person's open orders. Another person's fails with the
+// same error as one that does not exist.
 func (p *Portal) ownOrder(r *request) (Order, error) {
 	o, err := p.Store.Order(r.Context(), r.PathValue("id"))
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
@@ -109,15 +108,15 @@ func (p *Portal) ownOrder(r *request) (Order, error) {
 	return o, nil
 }
 
-// step is one name of an order and what is left to do for it.
+// step is one name of an order, with how it was or can be proved.
 type step struct {
 	Name      string
 	Proof     Proof
 	Done      bool
 	How       string   // how it was proved
 	Mailboxes []string // who may prove it by mail
-	HTTP      string   // address of the file; "" where that is no way
-	DNS       string   // name of the TXT record; "" where that is no way
+	HTTP      string   // URL of the file; "" if the name cannot be proved so
+	DNS       string   // name of the TXT record; "" if the name cannot be proved so
 	Allow     bool     // whether an administrator can be asked
 	Error     string
 }
@@ -137,7 +136,7 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 		switch {
 		case allowed:
 			s.Done, s.How = true, "on the administrators' list"
-		case p.counts(proof):
+		case p.proofValid(proof):
 			s.Done, s.How = true, map[Method]string{ByMail: "by mail", ByHTTP: "by the file on its web server", ByDNS: "by its DNS record"}[proof.Method]
 		}
 		if !isWildcard(name) {
@@ -151,7 +150,7 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 	return steps, nil
 }
 
-// urlHost returns a name as an address of the web has it.
+// urlHost returns a name as the host of a URL.
 func urlHost(name string) string {
 	if strings.Contains(name, ":") {
 		return "[" + name + "]"
@@ -159,9 +158,9 @@ func urlHost(name string) string {
 	return name
 }
 
-// counts reports whether a proof holds as far as can be told without looking
-// again.
-func (p *Portal) counts(proof Proof) bool {
+// proofValid reports whether a proof was made and has not expired. It does not
+// repeat the check.
+func (p *Portal) proofValid(proof Proof) bool {
 	return proof.Method != "" && p.now().Sub(proof.Proved) < p.ProofLife
 }
 
@@ -187,13 +186,13 @@ func (p *Portal) order(r *request) error {
 		return err
 	}
 	if o.Serial != "" {
-		p.see(r, "/certificates/"+o.Serial)
+		p.redirect(r, "/certificates/"+o.Serial)
 		return nil
 	}
 	return p.renderOrder(r, 200, o, nil, nil)
 }
 
-// renderOrder shows an order, with what went wrong beside names and fields.
+// renderOrder shows an order, with errors beside names and fields.
 func (p *Portal) renderOrder(r *request, status int, o Order, atName, atField map[string]string) error {
 	steps, err := p.steps(r.Context(), o)
 	if err != nil {
@@ -231,7 +230,7 @@ func (p *Portal) named(r *request) (Order, Proof, error) {
 	return o, proof, err
 }
 
-// orderMail sends the approval of a name to an address that speaks for it.
+// orderMail sends the request to approve a name to one of its mailboxes.
 func (p *Portal) orderMail(r *request) error {
 	o, proof, err := p.named(r)
 	if err != nil {
@@ -242,7 +241,7 @@ func (p *Portal) orderMail(r *request) error {
 	if p.Mail == nil || !slices.Contains(p.mailboxes(r.Context(), proof.Name), to) {
 		problem = "Choose one of the addresses."
 	} else if err := p.limit(r.Context(), "mail/"+to, mailsPerHour, time.Hour); err != nil {
-		if ours(err) {
+		if internalError(err) {
 			return err
 		}
 		problem = sentence(err)
@@ -254,32 +253,32 @@ func (p *Portal) orderMail(r *request) error {
 		return err
 	}
 	p.wakeMail()
-	p.see(r, "/servers/"+o.ID+"?done=sent")
+	p.redirect(r, "/servers/"+o.ID+"?done=sent")
 	return nil
 }
 
-// orderCheck looks for the proof of a name now.
+// orderCheck checks the proof of a name by file or record.
 func (p *Portal) orderCheck(r *request) error {
 	o, proof, err := p.named(r)
 	if err != nil {
 		return err
 	}
 	if err := p.limit(r.Context(), "check/"+r.who.Name, 120, time.Hour); err != nil {
-		if ours(err) {
+		if internalError(err) {
 			return err
 		}
 		return p.renderOrder(r, 429, o, map[string]string{proof.Name: sentence(err)}, nil)
 	}
 	proof.Method = Method(r.PostForm.Get("method"))
 	if err := p.lookFor(r.Context(), proof); err != nil {
-		p.keep(p.Timeline.Append(r.Context(), p.nameEvent(r, proof, postern.Refused, err.Error())))
+		p.logError(p.Timeline.Append(r.Context(), p.nameEvent(r, proof, postern.Refused, err.Error())))
 		return p.renderOrder(r, 400, o, map[string]string{proof.Name: "Not proved yet: " + err.Error() + "."}, nil)
 	}
 	proof.Proved = p.now().UTC()
 	if err := p.Store.PutProof(r.Context(), p.actor(r), proof, p.nameEvent(r, proof, postern.OK, "")); err != nil {
 		return err
 	}
-	p.see(r, "/servers/"+o.ID)
+	p.redirect(r, "/servers/"+o.ID)
 	return nil
 }
 
@@ -313,18 +312,18 @@ func (p *Portal) orderAsk(r *request) error {
 	if err := p.Store.PutProof(r.Context(), p.actor(r), proof, e); err != nil {
 		return err
 	}
-	p.see(r, "/servers/"+o.ID+"?done=asked")
+	p.redirect(r, "/servers/"+o.ID+"?done=asked")
 	return nil
 }
 
-// recheck proves every name as of now: the list as it stands, and files and
-// records fetched again, so that what was true at the check and is not any more
-// does not get a certificate. Mail proofs hold for ProofLife.
+// recheck checks every name again at the moment of issuance: against the list as it
+// is now, and with files and records fetched again. Proofs by mail are valid for
+// ProofLife.
 func (p *Portal) recheck(ctx context.Context, who postern.Person, names []string) error {
 	bad := map[string]string{}
 	for _, name := range names {
 		if err := p.recheckName(ctx, who, name); err != nil {
-			if ours(err) {
+			if internalError(err) {
 				return err
 			}
 			bad[name] = sentence(err)
@@ -347,20 +346,21 @@ func (p *Portal) recheckName(ctx context.Context, who postern.Person, name strin
 	}
 	switch proof.Method {
 	case ByMail:
-		if p.counts(proof) {
+		if p.proofValid(proof) {
 			return nil
 		}
 		return postern.Errorf(postern.Denied, "The approval by mail is too old.").WithHint("Prove the name again.")
 	case ByHTTP, ByDNS:
 		if err := p.lookFor(ctx, proof); err != nil {
-			return postern.Errorf(postern.Denied, "The proof is not there any more: %v.", err).WithHint("Leave it in place until the certificate is issued, and for renewals.")
+			return postern.Errorf(postern.Denied, "The proof is not there any more: %v.", err).
+				WithHint("Leave it in place until the certificate is issued, and for renewals.")
 		}
 		return nil
 	}
 	return postern.Errorf(postern.Denied, "This name is not proved.")
 }
 
-// orderIssue issues what an order asks for.
+// orderIssue issues the certificate of an order.
 func (p *Portal) orderIssue(r *request) error {
 	o, err := p.ownOrder(r)
 	if err != nil {
@@ -376,7 +376,7 @@ func (p *Portal) orderIssue(r *request) error {
 	if err := p.recheck(r.Context(), r.who, o.Names); err != nil {
 		return p.orderWrong(r, o, nil, err)
 	}
-	res, err := p.certify(r, r.who, Enrolment{Order: o.ID}, func(e Enrolment) (Certificate, Enrolled, error) {
+	res, err := p.issue(r, r.who, Enrolment{Order: o.ID}, func(e Enrolment) (Certificate, Enrolled, error) {
 		return p.Authority.IssueServer(r.Context(), p.actor(r), o.Names, req, e)
 	})
 	if err != nil {
@@ -385,8 +385,8 @@ func (p *Portal) orderIssue(r *request) error {
 	return p.issuedServer(r, res.Certificate)
 }
 
-// orderDone answers once more, where the answer was lost, to whoever shows the
-// request that the certificate was made for.
+// orderDone repeats the answer of an order that is done, since the first may have been
+// lost. The request must have the certificate's key.
 func (p *Portal) orderDone(r *request, o Order) error {
 	req, err := p.orderRequest(r, o)
 	if err != nil {
@@ -394,7 +394,7 @@ func (p *Portal) orderDone(r *request, o Order) error {
 	}
 	c, err := p.Authority.Certificate(r.Context(), o.Serial)
 	if err == nil && (c.Key != req.Key || c.Revoked) {
-		err = postern.Errorf(postern.Conflict, "This order is done.").WithHint("Its certificate is among your servers.")
+		err = postern.Errorf(postern.Conflict, "This order is done.").WithHint("Its certificate is listed under Servers.")
 	}
 	if err != nil {
 		return err
@@ -402,8 +402,8 @@ func (p *Portal) orderDone(r *request, o Order) error {
 	return p.issuedServer(r, c)
 }
 
-// orderRequest returns the request that an order is for: the one that it began
-// with, or the one that comes now, whose names have to be in the order.
+// orderRequest returns the certificate request of an order: the one that the order was
+// opened with, or the one in the form. All its names must be in the order.
 func (p *Portal) orderRequest(r *request, o Order) (Request, error) {
 	csr, err := csrBytes(r)
 	if err != nil {
@@ -444,10 +444,10 @@ func (p *Portal) orderWrong(r *request, o Order, atForm, atNames error) error {
 }
 
 // issuedServer shows a certificate. The page's script gets the files of every
-// layout, with a line in place of the key that only the page has.
+// layout, with KeyPlaceholder for the key, which only the page has.
 func (p *Portal) issuedServer(r *request, c Certificate) error {
 	if !wantsJSON(r) {
-		p.see(r, "/certificates/"+c.Serial)
+		p.redirect(r, "/certificates/"+c.Serial)
 		return nil
 	}
 	layouts := map[string]Layout{}
@@ -477,6 +477,6 @@ func (p *Portal) orderCancel(r *request) error {
 	if err := p.Store.DropOrder(r.Context(), p.actor(r), o.ID); err != nil {
 		return err
 	}
-	p.see(r, "/servers?done=cancelled")
+	p.redirect(r, "/servers?done=cancelled")
 	return nil
 }

@@ -124,7 +124,7 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 	codes := []portal.RecoveryCode{{ID: "c1", Hash: [32]byte{1}}, {ID: "c2", Hash: [32]byte{2}}}
 	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", codes, begin, event))
 	if err := spend("eve", 1); !errors.Is(err, portal.ErrCode) {
-		t.Errorf("somebody else spent a code: %v", err)
+		t.Errorf("another person used a code: %v", err)
 	}
 	if n, err := s.RecoveryCodes(ctx, "dan"); err != nil || n != 2 {
 		t.Errorf("%d left, %v", n, err)
@@ -132,13 +132,13 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 	must(t, spend("dan", 1))
 	for code := byte(1); code <= 2; code++ {
 		if err := spend("dan", code); !errors.Is(err, portal.ErrCode) {
-			t.Errorf("after a recovery the code %d counts: %v", code, err)
+			t.Errorf("after a recovery the code %d is still valid: %v", code, err)
 		}
 	}
 	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
 	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, event))
 	if err := spend("dan", 3); !errors.Is(err, portal.ErrCode) {
-		t.Errorf("a replaced code counts: %v", err)
+		t.Errorf("a replaced code is still valid: %v", err)
 	}
 }
 

@@ -44,7 +44,7 @@ func (p *Portal) rootDER(r *request) error {
 	return nil
 }
 
-// rootProfile gives Apple's devices the root as a configuration profile.
+// rootProfile answers with the root as a configuration profile for Apple's systems.
 func (p *Portal) rootProfile(r *request) error {
 	root := p.Authority.Root().Raw
 	sum := sha256.Sum256(root)

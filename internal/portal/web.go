@@ -33,11 +33,11 @@ var staticFiles embed.FS
 // maxForm is the size in bytes of the largest form that is read.
 const maxForm = 256 << 10
 
-// maxCSR is the size in bytes of the largest certificate request that is taken.
+// maxCSR is the size in bytes of the largest certificate request that is accepted.
 const maxCSR = 64 << 10
 
-// web renders pages and serves the two static files under names that change
-// with their content.
+// web renders pages and serves static files under names that change with their
+// content.
 type web struct {
 	pages  map[string]*template.Template
 	static map[string]staticFile // by URL path
@@ -118,9 +118,8 @@ func (w *web) serveStatic(rw http.ResponseWriter, r *http.Request) {
 	http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(f.body))
 }
 
-// secured sets the headers of every answer. Cross-Origin-Opener-Policy and the
-// rest keep other sites from framing, opening or reading a page; no-referrer
-// keeps addresses to ourselves.
+// secured sets the security headers of every answer: other sites cannot frame, open
+// or read a page, and are not sent its address.
 func secured(next http.Handler) http.Handler {
 	headers := map[string]string{
 		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
@@ -143,22 +142,21 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// request is one request on its way through a handler, with the person who
-// asks if there is one.
+// request is one request with the person who sent it, if they are known.
 type request struct {
 	*http.Request
 	w      http.ResponseWriter
-	who    postern.Person // zero for somebody who is not known
-	serial string         // of the certificate that who came with
+	who    postern.Person // zero if not known
+	serial string         // of the certificate that who showed
 	admin  bool
 
-	suspended bool // with a good certificate, of somebody who may not come in
+	suspended bool // whether the certificate is valid, but its person is suspended
 }
 
-// page is what a template gets.
+// page is the data of a template.
 type page struct {
 	Title  string
-	Nav    string // which entry of the navigation is here
+	Nav    string // key of the current page's entry in the navigation
 	Site   string
 	URL    string
 	Who    postern.Person
@@ -167,7 +165,7 @@ type page struct {
 	CSRF   string
 	Done   string            // a sentence about what has just been done
 	Errors map[string]string // by field; "" is the form's own
-	Values map[string]string // what was typed
+	Values map[string]string // what was typed, by field
 	Data   any
 }
 
@@ -185,7 +183,7 @@ func (p page) NavItem(key, path, text string) any {
 	}{path, text, p.Nav == key}
 }
 
-// With returns the page with other data, for a part of it.
+// With returns the page with other data, for a template of a part.
 func (p page) With(data any) page {
 	p.Data = data
 	return p
@@ -205,7 +203,7 @@ func (p page) Field(name, label, hint, kind, auto string, need bool) field {
 	return field{p, name, label, hint, kind, auto, need}
 }
 
-// formError is what is wrong with a form, beside which field.
+// formError is what is wrong with a form, by field.
 type formError struct {
 	fields map[string]string
 	code   postern.Code
@@ -215,7 +213,7 @@ func (e *formError) Error() string {
 	return fmt.Sprint("form: ", e.fields)
 }
 
-// asForm returns err as a form's errors, if it is that.
+// asForm returns err as a formError, if it is one.
 func asForm(err error) (*formError, bool) { return errors.AsType[*formError](err) }
 
 // words returns everything that is wrong as one text.
@@ -231,19 +229,19 @@ func wrong(field, format string, args ...any) error {
 	return &formError{fields: map[string]string{field: fmt.Sprintf(format, args...)}, code: postern.Invalid}
 }
 
-// beside puts an error that its reader can act on beside a field. Other errors
-// stay what they are.
+// beside returns an error that the person can act on as the error of a field. It
+// returns other errors unchanged.
 func beside(field string, err error) error {
-	if _, ok := asForm(err); ok || err == nil || ours(err) {
+	if _, ok := asForm(err); ok || err == nil || internalError(err) {
 		return err
 	}
 	return &formError{fields: map[string]string{field: sentence(err)}, code: postern.CodeOf(err)}
 }
 
-// ours reports whether an error tells of the portal's own parts: nothing that
-// whoever asks can act on, or should read. A conflict with a cause is one that
-// only the database understands.
-func ours(err error) bool {
+// internalError reports whether an error is about the portal itself, so that the
+// visitor neither can act on it nor should read it. A conflict with a cause comes
+// from the database.
+func internalError(err error) bool {
 	e, ok := errors.AsType[*postern.Error](err)
 	return !ok || e.Code == postern.Internal || e.Code == postern.Unavailable || e.Code == postern.Conflict && e.Err != nil
 }
@@ -264,8 +262,8 @@ func sentence(err error) string {
 	return s
 }
 
-// capital begins a sentence with a capital, unless its first word is a name or
-// an address, which stands as it was typed.
+// capital makes the first letter of a sentence a capital, unless the first word is a
+// name or an address.
 func capital(s string) string {
 	word, _, _ := strings.Cut(s, " ")
 	if strings.ContainsFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }) || word == "" {
@@ -275,28 +273,28 @@ func capital(s string) string {
 }
 
 var doneSentences = map[string]string{
-	"revoked":   "The certificate is revoked, with the links that were not used yet. Nothing opens for it any more.",
+	"revoked":   "The certificate is revoked, with all unused links. It is not accepted any more.",
 	"renewed":   "The certificate is renewed.",
-	"suspended": "The person is suspended. Nothing they hold opens a door now.",
-	"resumed":   "The person may come in again.",
+	"suspended": "The person is suspended. None of their credentials is accepted now.",
+	"resumed":   "The person may sign in again.",
 	"allowed":   "The names are allowed.",
 	"dropped":   "The names are no longer allowed.",
 	"asked":     "An administrator has been asked.",
-	"sent":      "A message is on its way.",
+	"sent":      "A message is being sent.",
 	"cancelled": "The order is cancelled.",
-	"disabled":  "It is disabled.",
-	"active":    "It is enabled again.",
-	"added":     "It is added.",
+	"disabled":  "The key is disabled.",
+	"active":    "The key is enabled again.",
+	"added":     "The key is added.",
 	"refused":   "The request is refused.",
-	"changed":   "It is changed.",
-	"lost":      "The certificate is revoked, with the links that were not used yet. Whoever had it may have added something here: disable what is not yours.",
-	"recovered": "Everything that they had is switched off, and a link is on its way.",
+	"changed":   "The change is saved.",
+	"lost":      "The certificate is revoked, with all unused links. An attacker may have added a key with it: disable those that are not yours.",
+	"recovered": "Their certificates are revoked, their keys are disabled, and a new link is being sent.",
 }
 
 // render answers with a page.
 func (p *Portal) render(r *request, status int, name string, pg page) {
 	pg.Site, pg.URL, pg.Who, pg.Serial, pg.Admin = p.Name, p.URL, r.who, r.serial, r.admin
-	pg.CSRF = p.token(r)
+	pg.CSRF = p.csrfToken(r)
 	if pg.Done == "" && r.Method == http.MethodGet {
 		pg.Done = doneSentences[r.URL.Query().Get("done")]
 	}
@@ -306,7 +304,7 @@ func (p *Portal) render(r *request, status int, name string, pg page) {
 	var b bytes.Buffer
 	if err := p.web.pages[name].ExecuteTemplate(&b, "base", pg); err != nil {
 		p.Log.Error("page", postern.LogPath, r.URL.Path, postern.LogError, err)
-		http.Error(r.w, "Something broke here.", http.StatusInternalServerError)
+		http.Error(r.w, "The portal failed.", http.StatusInternalServerError)
 		return
 	}
 	r.w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -314,9 +312,8 @@ func (p *Portal) render(r *request, status int, name string, pg page) {
 	_, _ = b.WriteTo(r.w)
 }
 
-// invalid renders the page again with what is wrong beside its fields; the
-// browser's own script gets the same as JSON. An error that is not about the
-// form gets a page of its own.
+// invalid renders the page again with errors beside its fields; the page's script
+// gets them as JSON. An error that is not about the form gets a page of its own.
 func (p *Portal) invalid(r *request, err error, name string, pg page) {
 	fe, ok := asForm(err)
 	if !ok {
@@ -339,8 +336,7 @@ func (p *Portal) invalid(r *request, err error, name string, pg page) {
 	p.render(r, fe.code.HTTPStatus(), name, pg)
 }
 
-// fail answers with an error page. What broke inside, or is away, is logged, not
-// shown.
+// fail answers with an error page. Internal errors are logged, not shown.
 func (p *Portal) fail(r *request, err error) {
 	code := postern.CodeOf(err)
 	fe, ok := asForm(err)
@@ -348,10 +344,10 @@ func (p *Portal) fail(r *request, err error) {
 	switch {
 	case ok:
 		code, msg = fe.code, fe.words()
-	case ours(err):
-		msg = "Something broke here. It has been logged; try again in a while."
+	case internalError(err):
+		msg = "The portal failed, and has logged why. Try again later."
 		if code != postern.Internal {
-			msg = "This is not available right now. Try again in a minute."
+			msg = "This is not available at the moment. Try again in a minute."
 		}
 		if r.Context().Err() == nil {
 			p.Log.Error("portal", postern.LogPath, r.URL.Path, postern.LogPerson, r.who.Name, postern.LogError, err)
@@ -367,13 +363,13 @@ func (p *Portal) fail(r *request, err error) {
 }
 
 var errorTitles = map[postern.Code]string{
-	postern.Internal:    "Something broke",
-	postern.Invalid:     "That did not work",
+	postern.Internal:    "Internal error",
+	postern.Invalid:     "Invalid request",
 	postern.Denied:      "Not allowed",
-	postern.NotFound:    "No such page",
-	postern.Conflict:    "It changed meanwhile",
-	postern.Unavailable: "Not available right now",
-	postern.TooMany:     "Too many tries",
+	postern.NotFound:    "Not found",
+	postern.Conflict:    "Conflict",
+	postern.Unavailable: "Not available",
+	postern.TooMany:     "Too many attempts",
 }
 
 func wantsJSON(r *request) bool { return r.Header.Get("Accept") == "application/json" }
@@ -384,15 +380,15 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// token returns what a form of this person's pages has to bring back. It is
-// bound to the certificate they came with.
-func (p *Portal) token(r *request) string {
+// csrfToken returns the token that each form of this person has. It is bound to the
+// certificate that they showed.
+func (p *Portal) csrfToken(r *request) string {
 	m := hmac.New(sha256.New, p.csrf)
 	fmt.Fprintf(m, "form\x00%s\x00%s", r.who.Name, r.serial)
 	return hex.EncodeToString(m.Sum(nil)[:16])
 }
 
-// form reads the request's form, bounded, files included.
+// form reads the request's form, files included, of at most maxForm bytes.
 func (p *Portal) form(r *request) error {
 	r.Body = http.MaxBytesReader(r.w, r.Body, maxForm)
 	err := r.ParseMultipartForm(maxForm)
@@ -400,14 +396,14 @@ func (p *Portal) form(r *request) error {
 		err = nil
 	}
 	if err != nil {
-		return postern.Errorf(postern.Invalid, "What was sent is too large, or broken.")
+		return postern.Errorf(postern.Invalid, "The form is too large or malformed.")
 	}
 	return nil
 }
 
-// ownForm holds the token of a person's form against what it must be.
+// ownForm reports whether the form has the person's token.
 func (p *Portal) ownForm(r *request) bool {
-	return r.who.Name == "" || hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.token(r)))
+	return r.who.Name == "" || hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.csrfToken(r)))
 }
 
 // csrBytes returns the certificate request of a form: a file if there is one,
@@ -425,19 +421,19 @@ func csrBytes(r *request) ([]byte, error) {
 	return b, err
 }
 
-// limit counts a try and refuses when there were too many.
+// limit counts an attempt, and fails with TooMany if there were too many.
 func (p *Portal) limit(ctx context.Context, key string, most int64, window time.Duration) error {
 	n, err := p.Store.Count(ctx, key, window, p.now())
 	if err != nil {
 		return err
 	}
 	if n > most {
-		return postern.Errorf(postern.TooMany, "That was tried too often.").WithHint("Wait a while, then try again.")
+		return postern.Errorf(postern.TooMany, "There were too many attempts.").WithHint("Wait a while, then try again.")
 	}
 	return nil
 }
 
-// from returns the peer as rate limits see it: an IPv6 peer is its /64.
+// from returns the peer's address for rate limits: of an IPv6 address its /64.
 func (p *Portal) from(r *request) string {
 	a := p.Address(r.Request)
 	if a.Is6() && !a.Is4In6() {
@@ -455,6 +451,6 @@ func (p *Portal) peer(r *request) string {
 	return ""
 }
 
-func (p *Portal) see(r *request, where string) {
+func (p *Portal) redirect(r *request, where string) {
 	http.Redirect(r.w, r.Request, where, http.StatusSeeOther)
 }

@@ -21,7 +21,7 @@ func TestEveryKindOfEventHasWords(t *testing.T) {
 // there are words for in a message.
 func TestPeopleAreNotifiedOfWhatGrants(t *testing.T) {
 	for _, k := range postern.EventKinds {
-		if _, ok := gains[k.Name]; ok != k.Grants {
+		if _, ok := notices[k.Name]; ok != k.Grants {
 			t.Errorf("%s: it grants something: %v; a message says so: %v", k.Name, k.Grants, ok)
 		}
 	}

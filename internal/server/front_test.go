@@ -54,7 +54,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	rig := &portalRig{url: fmt.Sprintf("https://id.localhost:%d", https), roots: x509.NewCertPool()}
 	rig.roots.AddCert(authority.Root())
 	code := codeIn(t, mailbox.Take(t, "dan@example.com"))
-	dan, page := rig.local(rig.stranger(t)).enrol(code, "laptop")
+	dan, page := rig.local(rig.newVisitor(t)).enrol(code, "laptop")
 	page.says(t, 200, "Your recovery codes")
 	rig.local(dan)
 	dan.get("/").says(t, 200, "Hello dan")
@@ -84,7 +84,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 		t.Errorf("recovered: %q, %v", said, err)
 	}
 	dan.until("/certificates", 403)
-	again, _ := rig.local(rig.stranger(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")), "new laptop")
+	again, _ := rig.local(rig.newVisitor(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")), "new laptop")
 	rig.local(again)
 	again.get("/events").says(t, 200, "the command line")
 }

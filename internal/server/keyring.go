@@ -19,7 +19,7 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// portalKeyring fits one-time passwords, ACME keys and SSH certificates to the
+// portalKeyring adapts one-time passwords, ACME keys and SSH certificates to the
 // portal.
 type portalKeyring struct {
 	st    *state.State
@@ -28,14 +28,14 @@ type portalKeyring struct {
 	ca    *ca.Authority
 }
 
-// RegisterYubiKey gives a YubiKey to the person who touches it.
+// RegisterYubiKey assigns a YubiKey to the person who touches it.
 func (k portalKeyring) RegisterYubiKey(ctx context.Context, by postern.Actor, label, typed string) error {
 	_, err := k.check.Register(ctx, k.keys, otp.Registration{Person: by.Person, Typed: typed, Label: label, By: by})
 	return err
 }
 
 const (
-	purposePendingTOTP = "portal totp" // what a page has while it waits for an app's first code
+	purposePendingTOTP = "portal totp" // of the secret in the page that waits for the first code of an app
 	pendingTOTPLife    = time.Hour
 )
 
@@ -60,9 +60,9 @@ func (k portalKeyring) pending(p pendingTOTP, issuer string) (portal.PendingTOTP
 	return portal.PendingTOTP{Token: base64.RawURLEncoding.EncodeToString(sealed), URL: p.App.URL(issuer), Label: p.App.Label}, err
 }
 
-// AddTOTP adds the app whose first code is right. That code counts as used.
+// AddTOTP adds the app whose first code is right. That code is used up.
 func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (portal.PendingTOTP, error) {
-	over := postern.Errorf(postern.Invalid, "This secret is too old, or not yours.").WithHint("Have a new one shown.")
+	over := postern.Errorf(postern.Invalid, "This secret is too old, or not yours.").WithHint("Start again.")
 	sealed, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
 		return portal.PendingTOTP{}, over
@@ -85,7 +85,7 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 	}
 	at, ok := p.App.Match(strings.Join(strings.Fields(code), ""), now)
 	if !ok {
-		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and look at the clock of the device.")
+		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and check that the clock of the app is right.")
 	}
 	switch _, err := k.st.Store.People().Credential(ctx, postern.TOTP, p.App.ID); {
 	case err == nil:
@@ -114,7 +114,7 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 	return keys, err
 }
 
-// SetACMEKey disables or enables a person's key, and the account that it bound.
+// SetACMEKey disables or enables a person's key, and the account that it is bound to.
 func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error {
 	if enabled {
 		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
@@ -122,8 +122,8 @@ func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id stri
 	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
 }
 
-// SignSSH certifies a person's SSH key as the rules say.
-func (k portalKeyring) SignSSH(ctx context.Context, by postern.Actor, line string) (portal.SSHCertificate, error) {
+// IssueSSH issues a certificate for a person's SSH key, as the rules say.
+func (k portalKeyring) IssueSSH(ctx context.Context, by postern.Actor, line string) (portal.SSHCertificate, error) {
 	key, err := sign.ParsePublicKey(line)
 	if err != nil {
 		return portal.SSHCertificate{}, err

@@ -22,24 +22,23 @@ import (
 // portalOptions is what the portal's service needs besides the state.
 type portalOptions struct {
 	Config portal.Config
-	Reach  reach.Config // where proofs of names are looked for
+	Reach  reach.Config // for fetching the proofs of names
 	Mail   string       // smtp://…, or "" for none
-	// Identify says who a request comes from, as verified; Admin whether that
-	// person may see the administrators' pages.
+	// Identify returns the person who sent a request, as verified. Admin reports
+	// whether that person may see the administrators' pages.
 	Identify func(*http.Request) (person, serial string, ok bool)
 	Admin    func(*http.Request) bool
 	Admins   []string // the groups of administrators; none are those of people.AdminGroup
-	// Suspended reports whether a request comes from somebody whom Identify would
-	// name, were they not suspended; nil: never.
+	// Suspended reports whether Identify returns false because the person is
+	// suspended; nil: never.
 	Suspended func(*http.Request) bool
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Keyring   portal.Keyring                 // nil: none
 	Log       *slog.Logger
 }
 
-// newPortal returns the portal over the state and the authority, and leaves
-// word of its configuration for commands that make links. The caller serves
-// it, and calls Run.
+// newPortal returns the portal over the state and the authority, and stores its
+// configuration for commands that make links. The caller serves it, and calls Run.
 func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptions) (*portal.Portal, error) {
 	if len(o.Admins) == 0 {
 		o.Admins = []string{people.AdminGroup}
@@ -91,8 +90,8 @@ func (t portalTimeline) EventsOf(ctx context.Context, person string, n int) ([]p
 	return events, err
 }
 
-// portalAuthority fits the certificate authority to the portal, and records what
-// it signs with what goes with it.
+// portalAuthority adapts the certificate authority to the portal. It records each
+// certificate with its enrolment.
 type portalAuthority struct {
 	a     *ca.Authority
 	store store.Portal
@@ -134,7 +133,7 @@ func (p portalAuthority) Renew(ctx context.Context, by postern.Actor, serial str
 	return p.enrol(ctx, i, e, err)
 }
 
-// enrol records a certificate that was signed together with an enrolment.
+// enrol records an issued certificate together with an enrolment.
 func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrolment, err error) (portal.Certificate, portal.Enrolled, error) {
 	if err != nil {
 		return portal.Certificate{}, portal.Enrolled{}, err
@@ -183,7 +182,7 @@ func (p portalAuthority) list(ctx context.Context, f ca.Filter) ([]portal.Certif
 	return list, err
 }
 
-// PermitsMail reports whether the root may vouch for an address.
+// PermitsMail fails if the root's name constraints do not permit the address.
 func (p portalAuthority) PermitsMail(email string) error { return p.a.PermitsMail(email) }
 
 // Root returns the root certificate.

@@ -87,7 +87,7 @@ func (d *tab) run(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// eval returns what an expression is worth on the page.
+// eval returns the value of an expression on the page.
 func eval[T any](d *tab, expression string) T {
 	d.t.Helper()
 	v, err := chromedp.Run(d.ctx, chromedp.Evaluate[T](expression))
@@ -97,7 +97,7 @@ func eval[T any](d *tab, expression string) T {
 	return v
 }
 
-// text returns what the page says, for messages of failed tests.
+// text returns the page's text, for messages of failed tests.
 func (d *tab) text() string {
 	ctx, cancel := context.WithTimeout(d.ctx, 5*time.Second)
 	defer cancel()
@@ -322,10 +322,10 @@ func TestBrowserStory(t *testing.T) {
 		t.Error("the renewed certificate is the old one")
 	}
 
-	// All is lost but the paper.
-	stranger := posterntest.NewBrowser(t)
-	stranger.Trust(root)
-	s := openTab(t, stranger, false)
+	// All devices are lost; the recovery codes are left.
+	replacement := posterntest.NewBrowser(t)
+	replacement.Trust(root)
+	s := openTab(t, replacement, false)
 	s.run(chromedp.Navigate(rig.url+"/recover"),
 		chromedp.SendKeys(chromedp.CSS(`[name=who]`), "dan"),
 		chromedp.SendKeys(chromedp.CSS(`[name=recovery]`), codes[3]),
@@ -336,12 +336,12 @@ func TestBrowserStory(t *testing.T) {
 		old.sees("needs your certificate")
 	}
 	s.makes("new laptop")
-	stranger.Import(s.saves(`[data-p12]`), passphrase)
-	again := openTab(t, stranger, true)
+	replacement.Import(s.saves(`[data-p12]`), passphrase)
+	again := openTab(t, replacement, true)
 	again.run(chromedp.Navigate(rig.url + "/events"))
 	again.sees("one of your recovery codes")
-	if m := rig.mail.TakeAbout(t, "dan@example.com", "a way back"); !strings.Contains(m.Text, "certificate of the device phone") || !strings.Contains(m.Text, "9 recovery codes") {
-		t.Errorf("dan was told:\n%s", m.Text)
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text, "certificate of the device phone") || !strings.Contains(m.Text, "9 recovery codes") {
+		t.Errorf("the message to dan is:\n%s", m.Text)
 	}
 }
 

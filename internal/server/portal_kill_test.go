@@ -24,11 +24,10 @@ import (
 	"github.com/postern-project/postern/internal/state"
 )
 
-// TestKilledWhileThePortalIssues kills the server at any moment while people
-// enrol by link and renew, again and again. Whatever certificate reached a client
-// is in the store, the timeline verifies, and a link that was under way is good
-// still, or was spent with a certificate: it never counts twice, and is never
-// lost.
+// TestKilledWhileThePortalIssues kills the server at random moments while people
+// enrol by link and renew. Each certificate that reached a client is in the store,
+// and the timeline verifies. Each link that was in use is either still valid or was
+// used up with a certificate: none is used twice, and none is lost.
 func TestKilledWhileThePortalIssues(t *testing.T) {
 	lives := 8
 	if os.Getenv("POSTERN_SOAK") == "1" {
@@ -51,10 +50,10 @@ func TestKilledWhileThePortalIssues(t *testing.T) {
 		k.r.start()
 		k.again(links)
 	}
-	t.Logf("%d lives: %d enrolled and %d renewed; of the links under way at the end %d were good still, %d were spent with a certificate",
+	t.Logf("%d lives: %d enrolled and %d renewed; of the links in use at the end %d were still valid, %d were used up with a certificate",
 		lives, k.enrolled, k.renewed, k.reused, k.unseen)
 	if k.enrolled == 0 || k.renewed == 0 {
-		t.Error("a kind of certificate was never given out")
+		t.Error("a kind of certificate was never issued")
 	}
 }
 
@@ -63,14 +62,14 @@ type portalKill struct {
 	t     *testing.T
 	r     *running
 	rig   *portalRig
-	first tls.Certificate // of the person who was there first
+	first tls.Certificate // of the first person
 	life  int
 
 	mu                                sync.Mutex
 	enrolled, renewed, reused, unseen int
 }
 
-// killLink is a link and what became of it.
+// killLink is a link and how it was used.
 type killLink struct {
 	person, code string
 	sent, given  bool // a request went out; a certificate came back
@@ -120,8 +119,8 @@ func (k *portalKill) invite(n int) (made []*killLink) {
 	return made
 }
 
-// visitor is somebody at an address of this life's own, because tries are counted
-// by address.
+// visitor is a visitor from an address that only this life uses, because attempts are
+// limited by address.
 func (k *portalKill) visitor(host int, certs ...tls.Certificate) *visitor {
 	v := k.rig.visitor(k.t, certs, "")
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(k.life), byte(host))}}
@@ -152,7 +151,7 @@ func (k *portalKill) send(v *visitor, path string, form url.Values) (status int,
 }
 
 // issueUntilKilled has two people at a time enrol and one renew, and kills the
-// server some time after the first certificate. It returns what was given out.
+// server some time after the first certificate. It returns the certificates.
 func (k *portalKill) issueUntilKilled(links []*killLink) (all []given) {
 	k.t.Helper()
 	token := k.csrf()
@@ -201,7 +200,7 @@ func (k *portalKill) issueUntilKilled(links []*killLink) (all []given) {
 		}
 	})
 	wg.Wait()
-	once.Do(func() { k.r.kill() }) // if nothing was given out
+	once.Do(func() { k.r.kill() }) // if nothing was issued
 	k.r.stop()
 	return all
 }
@@ -225,14 +224,14 @@ func (k *portalKill) csrf() (token string) {
 	return token
 }
 
-// hold checks the store that the server left against what it gave out.
+// hold compares the server's store with the certificates that it issued.
 func (k *portalKill) hold(all []given) {
 	k.t.Helper()
 	k.store(func(ctx context.Context, st *state.State) {
 		for _, g := range all {
 			c, err := st.Store.CA().Certificate(ctx, g.Serial)
 			if err != nil || !bytes.Equal(c.DER, g.Chain[0]) {
-				k.t.Errorf("the certificate %s was given out, and in the store is: %v %x", g.Serial, err, c.DER)
+				k.t.Errorf("the certificate %s was issued, and in the store is: %v %x", g.Serial, err, c.DER)
 			}
 		}
 		report, err := st.Store.Timeline().VerifyLog(ctx)
@@ -274,7 +273,7 @@ func (k *portalKill) again(links []*killLink) {
 			case l.sent && !l.given && len(certs) == 1:
 				k.unseen++
 			case l.sent && !l.given:
-				k.t.Errorf("%s's link is spent, and no certificate came of it", l.person)
+				k.t.Errorf("%s's link is used up, and no certificate was issued", l.person)
 			}
 		}
 	})

@@ -16,10 +16,9 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// unfit is the page's own account of what does not fit or cannot be used: wider
-// than the window, a control without a name, a target too small to touch, a
-// heading that jumps a level, text of too little contrast with what is behind
-// it.
+// unfit is a script that lists what does not fit or cannot be used: content wider
+// than the window, a control without a name, a target too small to touch, a heading
+// that skips a level, text with too little contrast to its background.
 const unfit = `(() => {
 	const bad = [];
 	const seen = e => e.checkVisibility({ visibilityProperty: true });
@@ -62,7 +61,7 @@ const unfit = `(() => {
 	return bad;
 })()`
 
-// recoverWith uses somebody's recovery code, on the page for it.
+// recoverWith uses a person's recovery code, on the page for it.
 const recoverWith = `document.querySelector("[name=who]").value = "lost"; document.querySelector("[name=recovery]").value = %q; document.querySelector("form button").click()`
 
 // TestEveryPageFits opens every page in Chromium on a phone and a desktop, in
@@ -90,19 +89,19 @@ func TestEveryPageFits(t *testing.T) {
 	rig.person(t, "newcomer", postern.SignedUp)
 	_, codes := rig.withCodes(t, "lost")
 	rig.person(t, "mallory")
-	barred := rig.browserFor(t, "mallory")
+	suspended := rig.browserFor(t, "mallory")
 	boss.post("/admin/people/mallory/suspend").says(t, 303, "")
 	in := rig.browserFor(t, "boss")
 	out := posterntest.NewBrowser(t)
 	out.Trust(rig.rootFile(t))
-	stranger := openTab(t, out, false)
-	plain, plainStranger := in.withoutScript(), stranger.withoutScript()
+	signedOut := openTab(t, out, false)
+	plain, plainSignedOut := in.withoutScript(), signedOut.withoutScript()
 	who, _ := rig.db.People().Person(t.Context(), "dan")
 	made, err := rig.Links.Recover(t.Context(), postern.Actor{}, who)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	s.post("/signup", "email", "new@example.com")
 	fresh := linkRE.FindString(rig.mail.Take(t, "new@example.com").Text)
 	boss.post(open+"/mail", "name", "www.example.org", "to", "admin@example.org").says(t, 303, "")
@@ -114,32 +113,32 @@ func TestEveryPageFits(t *testing.T) {
 		then       string // an expression to run on the page
 		words      string
 	}{
-		{stranger, "welcome", "/", "", "I was sent a link"},
-		{stranger, "welcome-lost", "/certificates", "", "needs your certificate"},
-		{stranger, "enrol", "/enrol", "", "The code of your link"},
-		{stranger, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "is switched off"},
-		{stranger, "enrol-signup", strings.TrimPrefix(fresh, rig.url), "", "Your name here"},
-		{stranger, "enrol-errors", strings.TrimPrefix(fresh, rig.url), `document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10"},
-		{stranger, "signup", "/signup", "", "Your e-mail address"},
-		{stranger, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
-		{stranger, "mailed", "/signup", `document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "on its way"},
-		{stranger, "recover", "/recover", "", "recovery code"},
-		{stranger, "recovered", "/recover", fmt.Sprintf(recoverWith, codes[0]), "Switched off just now"},
-		{barred, "suspended", "/", "", "has suspended you"},
-		{stranger, "prove", strings.TrimPrefix(prove, rig.url), "", "They may not"},
-		{stranger, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`, "fingerprint"},
-		{stranger, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
-		{stranger, "error", "/nowhere", "", "no such page"},
+		{signedOut, "welcome", "/", "", "I was sent a link"},
+		{signedOut, "welcome-lost", "/certificates", "", "needs your certificate"},
+		{signedOut, "enrol", "/enrol", "", "The code of your link"},
+		{signedOut, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "becomes invalid"},
+		{signedOut, "enrol-signup", strings.TrimPrefix(fresh, rig.url), "", "Your name here"},
+		{signedOut, "enrol-errors", strings.TrimPrefix(fresh, rig.url), `document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10"},
+		{signedOut, "signup", "/signup", "", "Your e-mail address"},
+		{signedOut, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
+		{signedOut, "mailed", "/signup", `document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "is being sent"},
+		{signedOut, "recover", "/recover", "", "recovery code"},
+		{signedOut, "recovered", "/recover", fmt.Sprintf(recoverWith, codes[0]), "Revoked or disabled just now"},
+		{suspended, "suspended", "/", "", "has suspended you"},
+		{signedOut, "prove", strings.TrimPrefix(prove, rig.url), "", "Refuse"},
+		{signedOut, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`, "fingerprint"},
+		{signedOut, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
+		{signedOut, "error", "/nowhere", "", "no such page"},
 		{in, "home", "/", "", "Hello boss"},
-		{in, "enrol-known", strings.TrimPrefix(made.URL, rig.url), "", "is switched off"},
+		{in, "enrol-known", strings.TrimPrefix(made.URL, rig.url), "", "becomes invalid"},
 		{in, "devices", "/certificates", "", "this device"},
 		{in, "device", "/certificates/" + boss.serial, "", "Revoke"},
-		{in, "device-new", "/certificates/new", "", "Make it here"},
-		{in, "device-link", "/certificates/new", `document.querySelector("form button").click()`, "It counts once"},
+		{in, "device-new", "/certificates/new", "", "In this browser"},
+		{in, "device-link", "/certificates/new", `document.querySelector("form button").click()`, "can be used once"},
 		{in, "device-made", "/certificates/new", `(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate"},
 		{in, "servers", "/servers", "", "db.internal"},
 		{in, "order-new", "/servers/new", `document.querySelector(".own").open = true`, "Names of the server"},
-		{in, "order", open, `document.querySelectorAll("details").forEach(d => d.open = true)`, "to be proved"},
+		{in, "order", open, `document.querySelectorAll("details").forEach(d => d.open = true)`, "not proved yet"},
 		{in, "order-ready", ready, "", "All names are proved"},
 		{in, "order-made", ready, `document.querySelector("[data-go]").click()`, "Your server"},
 		{in, "server", server, "", "For your server"},
@@ -153,13 +152,13 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
 		{in, "events", "/events", "", "newest first"},
-		{in, "people", "/admin", "", "Invite somebody"},
+		{in, "people", "/admin", "", "Invite a person"},
 		{in, "person", "/admin/people/dan", "", "Suspend"},
 		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
 		{in, "person-wrong", "/admin/people/dan", `document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address"},
 		{in, "names", "/admin/names", "", "printer.lan"},
-		{plainStranger, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
-		{plainStranger, "plain-prove", "/prove", "", "Look"},
+		{plainSignedOut, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
+		{plainSignedOut, "plain-prove", "/prove", "", "Continue"},
 		{plain, "plain-device-new", "/certificates/new", "", "Without JavaScript"},
 		{plain, "plain-order", spare, "", "Without JavaScript"},
 		{plain, "plain-device", "/certificates/" + boss.serial, "", "I made the key myself"},
@@ -251,9 +250,9 @@ func (rig *portalRig) browserFor(t *testing.T, name string) *tab {
 	return openTab(t, b, true)
 }
 
-// TestTheLastAdministratorStaysOne has an administrator leave the group, by a
-// command and by the pages: refused until there is another who is active.
-func TestTheLastAdministratorStaysOne(t *testing.T) {
+// TestTheLastAdministratorCannotLeave removes an administrator from the group, by a
+// command and by the pages. It is refused until there is another active one.
+func TestTheLastAdministratorCannotLeave(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	rig.person(t, "second", "admin")

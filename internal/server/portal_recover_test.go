@@ -25,8 +25,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// owner is somebody whose laptop was stolen, and what is made with it before
-// they notice.
+// owner is a person whose laptop was stolen, and what the attacker made with it
+// before they noticed.
 type owner struct {
 	name    string
 	laptop  *visitor
@@ -40,21 +40,21 @@ type owner struct {
 
 var codeFieldRE = regexp.MustCompile(`id="f-linkcode" readonly value="([^"]+)"`)
 
-// robbed enrols somebody, and does what a thief can.
+// robbed enrols a person, and makes what an attacker with their laptop can make.
 func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	t.Helper()
 	o := &owner{name: name, account: "account-" + name}
 	o.laptop, o.codes = rig.withCodes(t, name)
 	key, csr := clientCSR(t)
-	added := o.laptop.post("/certificates/new", "label", "thief's", "csr", string(csr))
-	added.says(t, 200, "thief")
+	added := o.laptop.post("/certificates/new", "label", "attacker's", "csr", string(csr))
+	added.says(t, 200, "attacker")
 	o.device = rig.with(t, key, added.body)
 	o.link = codeFieldRE.FindStringSubmatch(o.device.post("/certificates/link").body)[1]
-	shown := o.device.post("/keys/totp", "label", "thief's app")
+	shown := o.device.post("/keys/totp", "label", "attacker's app")
 	app := regexp.MustCompile(`name="app" value="([^"]+)"`).FindStringSubmatch(shown.body)[1]
 	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
 	o.device.post("/keys/totp/first", "app", app, "first", totpNow(t, secret)).says(t, 303, "")
-	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme", "label", "thief's ACME").body)[1]
+	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme", "label", "attacker's ACME").body)[1]
 	account := acme.Account{ID: o.account, Thumbprint: name, Key: []byte("{}"), Status: "valid", Created: time.Now()}
 	if _, _, err := rig.db.ACME().AddAccount(t.Context(), account, kid, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
 		t.Fatal(err)
@@ -80,24 +80,24 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	return o
 }
 
-// holdsNothing fails where something that the thief had or made still counts.
-func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
+// isRecovered fails where something that the attacker had or made is still valid.
+func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 	t.Helper()
 	for _, v := range []*visitor{o.laptop, o.device} {
 		v.get("/certificates").says(t, 403, "needs your certificate")
 	}
-	if v, a := rig.stranger(t).enrol(o.link, "again"); v != nil {
-		t.Errorf("a link made before counts: %s", a.main())
+	if v, a := rig.newVisitor(t).enrol(o.link, "again"); v != nil {
+		t.Errorf("a link made before is still valid: %s", a.main())
 	}
-	rig.stranger(t).post("/recover", "who", o.name, "recovery", o.codes[1]).says(t, 403, "do not go together") // once: tries are counted
+	rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[1]).says(t, 403, "or the code is wrong") // once: tries are counted
 	if n, err := rig.Store.RecoveryCodes(t.Context(), o.name); err != nil || n != 10 && n != 0 {
 		t.Errorf("%d recovery codes are left: %v", n, err)
 	}
-	held, err := rig.db.People().CredentialsOf(t.Context(), o.name)
+	credentials, err := rig.db.People().CredentialsOf(t.Context(), o.name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range held {
+	for _, c := range credentials {
 		want := map[postern.CredentialKind]postern.CredentialStatus{
 			postern.TOTP: postern.CredentialDisabled, postern.SSHKey: postern.CredentialDisabled, postern.SSHCertificate: postern.CredentialRevoked,
 		}[c.Kind]
@@ -120,28 +120,28 @@ func (o *owner) holdsNothing(t *testing.T, rig *portalRig, otpKept bool) {
 		t.Errorf("the keys for ACME accounts: %+v %v", keys, err)
 	}
 	if n, err := rig.db.OTP().RecoveryLeft(t.Context(), o.name); err != nil || n != 0 {
-		t.Errorf("%d one-time codes for SSH are left: %v", n, err)
+		t.Errorf("%d backup codes are left: %v", n, err)
 	}
 	if open, err := rig.Store.OrdersOf(t.Context(), o.name, time.Now()); err != nil || len(open) != 0 {
 		t.Errorf("open orders: %+v %v", open, err)
 	}
-	m := rig.mail.TakeAbout(t, o.name+"@example.com", "a way back")
+	m := rig.mail.TakeAbout(t, o.name+"@example.com", "was recovered")
 	for _, want := range []string{
-		"certificate of the device thief's (", "SSH certificate ", "SSH key SHA256:", "ACME key thief's ACME, with its account", "ACME key unused",
+		"certificate of the device attacker's (", "SSH certificate ", "SSH key SHA256:", "ACME key attacker's ACME, with its account", "ACME key unused",
 		"1 unused link\n", "1 open order\n", "recovery codes\n",
 	} {
 		if !strings.Contains(m.Text, want) {
-			t.Errorf("%s was not told of %q:\n%s", o.name, want, m.Text)
+			t.Errorf("the message to %s does not say %q:\n%s", o.name, want, m.Text)
 		}
 	}
-	if strings.Contains(m.Text, "authenticator app thief's app") == otpKept {
-		t.Errorf("%s was told of apps, though kept %v:\n%s", o.name, otpKept, m.Text)
+	if strings.Contains(m.Text, "authenticator app attacker's app") == otpKept {
+		t.Errorf("the message to %s, with authenticators kept %v:\n%s", o.name, otpKept, m.Text)
 	}
 }
 
-// TestNothingIsLeftToAThief takes every way back in after a laptop was stolen
+// TestRecoveryInvalidatesEverything recovers in every way after a laptop was stolen
 // and used.
-func TestNothingIsLeftToAThief(t *testing.T) {
+func TestRecoveryInvalidatesEverything(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	nextCode := regexp.MustCompile(`name="code" value="([^"]+)"`)
@@ -155,10 +155,10 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 		back func(o *owner) string // returns the code to enrol with
 	}{
 		"code": {false, func(o *owner) string {
-			return nextCode.FindStringSubmatch(rig.stranger(t).post("/recover", "who", o.name, "recovery", o.codes[0]).body)[1]
+			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[0]).body)[1]
 		}},
 		"code-kept": {true, func(o *owner) string {
-			return nextCode.FindStringSubmatch(rig.stranger(t).post("/recover", "who", o.name, "recovery", o.codes[0], "keep", "1").body)[1]
+			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[0], "keep", "1").body)[1]
 		}},
 		"admin": {false, func(o *owner) string {
 			boss.post("/admin/people/"+o.name+"/recover").says(t, 303, "")
@@ -190,46 +190,46 @@ func TestNothingIsLeftToAThief(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := robbed(t, rig, name)
 			code := way.back(o)
-			if name == "link" { // it counts when it is used
-				v, page := rig.stranger(t).enrol(code, "new laptop")
+			if name == "link" { // takes effect when it is used
+				v, page := rig.newVisitor(t).enrol(code, "new laptop")
 				if v == nil {
 					t.Fatal(page.main())
 				}
-				page.says(t, 200, "Switched off just now")
-				o.holdsNothing(t, rig, way.keep)
+				page.says(t, 200, "Revoked or disabled just now")
+				o.isRecovered(t, rig, way.keep)
 				v.get("/").says(t, 200, "Hello "+name)
 				return
 			}
-			o.holdsNothing(t, rig, way.keep)
-			v, page := rig.stranger(t).enrol(code, "new laptop")
+			o.isRecovered(t, rig, way.keep)
+			v, page := rig.newVisitor(t).enrol(code, "new laptop")
 			if v == nil {
 				t.Fatal(page.main())
 			}
 			if n := len(recoveryRE.FindAllString(page.body, -1)); n != 10 {
 				t.Errorf("%d new recovery codes", n)
 			}
-			v.get("/events").says(t, 200, "switched off: ")
+			v.get("/events").says(t, 200, "disabled: ")
 
-			// What is theirs they switch on again.
+			// They enable their own keys again.
 			keys, _ := rig.db.ACME().ExternalKeys(t.Context(), name)
 			for _, k := range keys {
 				v.post("/keys/acme/status", "id", k.ID, "do", "enable").says(t, 303, "")
 			}
 			if a, err := rig.db.ACME().Account(t.Context(), o.account); err != nil || a.Status != "valid" {
-				t.Errorf("switched on again, the ACME account is %s: %v", a.Status, err)
+				t.Errorf("after it was enabled again, the ACME account is %s: %v", a.Status, err)
 			}
 		})
 	}
 }
 
-// TestARequestBegunBeforeDoesNotCountAfter holds requests open over a recovery:
-// what they ask for is refused.
-func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
+// TestARequestBegunBeforeARecoveryIsRefused keeps requests open during a recovery and
+// ends them after it.
+func TestARequestBegunBeforeARecoveryIsRefused(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
 	token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
 	_, csr := clientCSR(t)
-	form := url.Values{"csrf": {token}, "label": {"thief's"}, "csr": {string(csr)}}.Encode()
+	form := url.Values{"csrf": {token}, "label": {"attacker's"}, "csr": {string(csr)}}.Encode()
 	type result struct {
 		status int
 		err    error
@@ -278,9 +278,9 @@ func TestARequestBegunBeforeDoesNotCountAfter(t *testing.T) {
 	}
 }
 
-// TestNothingIsGainedWithWhatWasRecovered does all that lets somebody in with what
-// they showed before a recovery, and again after it.
-func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
+// TestRecoveredCredentialsGrantNothing does everything that grants access with the
+// credentials of before a recovery: before it, and after it.
+func TestRecoveredCredentialsGrantNothing(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
 	who, _ := rig.db.People().Person(t.Context(), "dan")
@@ -332,12 +332,12 @@ func TestNothingIsGainedWithWhatWasRecovered(t *testing.T) {
 		"codes": func(by postern.Actor) error {
 			return s.PutRecoveryCodes(ctx, by, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
 		},
-		"codes for SSH": func(by postern.Actor) error { return keys.SetRecovery(ctx, by, "dan", [][32]byte{hash()}) },
+		"backup codes": func(by postern.Actor) error { return keys.SetRecovery(ctx, by, "dan", [][32]byte{hash()}) },
 		"ACME key": func(by postern.Actor) error {
 			return rig.db.ACME().AddExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
 		},
 		"ACME key again": func(by postern.Actor) error { return rig.db.ACME().EnableExternalKey(ctx, by, "dan", external.ID, e) },
-		"somebody": func(by postern.Actor) error {
+		"person": func(by postern.Actor) error {
 			return s.AddPerson(ctx, by, postern.Person{Name: strings.ToLower(rand.Text())}, e)
 		},
 		"names of others": func(by postern.Actor) error {
@@ -386,7 +386,7 @@ func sshKey(t *testing.T) ssh.PublicKey {
 	return key
 }
 
-// meanwhile is a store that lets something happen, once, before it answers.
+// meanwhile is a store that calls a function, once, before it answers.
 type meanwhile struct {
 	portal.Store
 	what atomic.Pointer[func()]
@@ -408,7 +408,7 @@ func (m *meanwhile) PutRecoveryCodes(ctx context.Context, by postern.Actor, pers
 	return m.Store.PutRecoveryCodes(ctx, by, person, codes, now, e)
 }
 
-// meanwhileIssuing is an authority of which the same is true.
+// meanwhileIssuing is an authority that does the same.
 type meanwhileIssuing struct {
 	portal.Authority
 	*meanwhile
@@ -419,9 +419,9 @@ func (m meanwhileIssuing) IssueClient(ctx context.Context, by postern.Actor, per
 	return m.Authority.IssueClient(ctx, by, person, label, r, e)
 }
 
-// TestARequestIsOvertakenByARecovery recovers somebody between the look at who
-// asks and the write, in each form that gives something.
-func TestARequestIsOvertakenByARecovery(t *testing.T) {
+// TestARecoveryDuringARequest recovers a person between their identification and the
+// write, in each form that grants access.
+func TestARecoveryDuringARequest(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	between := &meanwhile{Store: rig.Store}
 	deps := rig.Deps
@@ -442,10 +442,10 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 	}
 	_, csr := clientCSR(t)
 	for i, form := range [][]string{
-		{"/certificates/new", "label", "thief's", "csr", string(csr)},
+		{"/certificates/new", "label", "attacker's", "csr", string(csr)},
 		{"/certificates/link"},
 		{"/keys/ssh", "public_key", string(line)},
-		{"/keys/acme", "label", "thief's"},
+		{"/keys/acme", "label", "attacker's"},
 		{"/recovery"},
 	} {
 		name := fmt.Sprintf("dan%d", i)
@@ -462,9 +462,9 @@ func TestARequestIsOvertakenByARecovery(t *testing.T) {
 	}
 }
 
-// TestAnEnrolmentHappensAsAWhole has each step of the one transaction fail in
-// turn: the link is good still, and nothing has come of it.
-func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
+// TestAnEnrolmentIsOneTransaction has each step of the transaction fail in turn: the
+// link stays valid, and nothing else is written.
+func TestAnEnrolmentIsOneTransaction(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
 	links, _ := people.Links(t.Context(), rig.db, rig.ca)
@@ -473,7 +473,7 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	for _, table := range []string{"ca_certificates", "credentials", "portal_codes", "portal_mail", "log_events"} {
 		refuse, take := "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" BEGIN SELECT RAISE(ABORT, 'constraint'); END", "DROP TRIGGER refuse"
 		if rig.db.Shared() { // PostgreSQL
@@ -497,7 +497,7 @@ func TestAnEnrolmentHappensAsAWhole(t *testing.T) {
 	}
 }
 
-// exec does something to the database.
+// exec runs an SQL statement.
 func (rig *portalRig) exec(t *testing.T, sql string) {
 	t.Helper()
 	err := rig.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
@@ -509,7 +509,7 @@ func (rig *portalRig) exec(t *testing.T, sql string) {
 	}
 }
 
-func TestRevocationTakesLinksAlong(t *testing.T) {
+func TestRevocationVoidsLinks(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
 	key, csr := clientCSR(t)
@@ -517,23 +517,23 @@ func TestRevocationTakesLinksAlong(t *testing.T) {
 	code := codeFieldRE.FindStringSubmatch(phone.post("/certificates/link").body)[1]
 	a := dan.post("/certificates/"+phone.serial+"/revoke", "reason", "lost")
 	a.says(t, 303, "")
-	dan.get(a.Header.Get("Location")).says(t, 200, "disable what is not yours")
-	if v, a := rig.stranger(t).enrol(code, "again"); v != nil {
-		t.Errorf("the link of a lost phone counts: %s", a.main())
+	dan.get(a.Header.Get("Location")).says(t, 200, "disable those that are not yours")
+	if v, a := rig.newVisitor(t).enrol(code, "again"); v != nil {
+		t.Errorf("the link of a lost phone is still valid: %s", a.main())
 	}
 }
 
-// TestNobodyLocksSomebodyElseOut tries wrong codes from many addresses.
-func TestNobodyLocksSomebodyElseOut(t *testing.T) {
+// TestWrongCodesDoNotLockAPersonOut tries wrong codes from many addresses.
+func TestWrongCodesDoNotLockAPersonOut(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	_, codes := rig.withCodes(t, "dan")
 	for i := range 15 {
-		rig.strangerAt(t, 2+i).post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "do not go together")
+		rig.visitorAt(t, 2+i).post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "or the code is wrong")
 	}
-	s := rig.strangerAt(t, 99)
+	s := rig.visitorAt(t, 99)
 	for range 20 {
-		s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "do not go together")
+		s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "or the code is wrong")
 	}
-	s.post("/recover", "who", "dan", "recovery", codes[0]).says(t, 429, "tried too often")
-	rig.strangerAt(t, 100).post("/recover", "who", "dan", "recovery", codes[0]).says(t, 200, "The code was right")
+	s.post("/recover", "who", "dan", "recovery", codes[0]).says(t, 429, "too many attempts")
+	rig.visitorAt(t, 100).post("/recover", "who", "dan", "recovery", codes[0]).says(t, 200, "The code is accepted")
 }

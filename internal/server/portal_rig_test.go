@@ -182,7 +182,7 @@ func freshKey() (ed25519.PrivateKey, []byte, error) {
 	return key, ssh.MarshalAuthorizedKey(p), nil
 }
 
-// visitor is somebody at the portal, perhaps with a certificate.
+// visitor is an HTTP client of the portal, perhaps with a certificate.
 type visitor struct {
 	t   *testing.T
 	rig *portalRig
@@ -190,13 +190,13 @@ type visitor struct {
 	serial string
 }
 
-// stranger is a visitor without a certificate.
-func (rig *portalRig) stranger(t *testing.T) *visitor {
+// newVisitor is a visitor without a certificate.
+func (rig *portalRig) newVisitor(t *testing.T) *visitor {
 	return rig.visitor(t, nil, "")
 }
 
-// strangerAt is a stranger from the address 127.0.0.host.
-func (rig *portalRig) strangerAt(t *testing.T, host int) *visitor {
+// visitorAt is a visitor without a certificate from the address 127.0.0.host.
+func (rig *portalRig) visitorAt(t *testing.T, host int) *visitor {
 	v := rig.visitor(t, nil, "")
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(host))}}
 	v.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
@@ -226,7 +226,7 @@ func (rig *portalRig) withCodes(t *testing.T, name string, groups ...string) (v 
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, page := rig.stranger(t).enrol(made.Code, "laptop")
+	v, page := rig.newVisitor(t).enrol(made.Code, "laptop")
 	if v == nil {
 		t.Fatal(name, "could not enrol")
 	}

@@ -28,7 +28,7 @@ import (
 	"github.com/postern-project/postern/internal/reach"
 )
 
-// webServer is where proofs are looked for: it serves what it is told.
+// webServer is a web server from which proofs are fetched. Its handler can be changed.
 type webServer struct {
 	*httptest.Server
 	port   int
@@ -115,11 +115,11 @@ func TestServerCertificateByFile(t *testing.T) {
 	check := func() answer { return dan.post(path+"/check", "name", "www.example.org", "method", "http") }
 	// A server that repeats what it is asked for proves nothing.
 	rig.web.says(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, filepath.Base(r.URL.Path)) })
-	check().says(t, 400, "says something else")
+	check().says(t, 400, "with another content")
 	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "There is no %s; %s", r.URL, value)
 	})
-	check().says(t, 400, "says something else")
+	check().says(t, 400, "with another content")
 	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != file {
 			http.Redirect(w, r, file, http.StatusFound)
@@ -137,7 +137,7 @@ func TestServerCertificateByFile(t *testing.T) {
 	_, other := clientCSR(t, "www.example.org")
 	dan.post(path+"/issue", "csr", string(other)).says(t, 409, "This order is done")
 	if again := dan.post(path+"/issue", "csr", string(csrOf(t, key, "www.example.org"))); again.Header.Get("Location") != a.Header.Get("Location") {
-		t.Errorf("the answer that was lost is given again as %s", again.Header.Get("Location"))
+		t.Errorf("the repeated answer is %s", again.Header.Get("Location"))
 	}
 
 	// The same names again in one click, for the same key.
@@ -160,8 +160,8 @@ func TestServerCertificateByDNS(t *testing.T) {
 	}
 	_, csr := clientCSR(t)
 
-	// What was true at the check and is not at the issue gets nothing.
-	rig.dns.Set(t, "_postern-challenge.example.org", `TXT "somebody else's"`)
+	// A proof that was there at the check, but is not when the certificate is issued.
+	rig.dns.Set(t, "_postern-challenge.example.org", `TXT "another person's"`)
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "proof is not there any more")
 	rig.dns.Set(t, "_postern-challenge.example.org", "TXT "+value, "TXT "+rig.proofOf(t, "dan", "example.org"))
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 303, "")
@@ -179,11 +179,11 @@ func TestServerCertificateByMail(t *testing.T) {
 	dan.post(path+"/mail", "name", "www.example.org", "to", "dan@evil.example").says(t, 400, "Choose one of the addresses")
 	dan.post(path+"/mail", "name", "www.example.org", "to", "dns-owner@example.net").says(t, 303, "")
 	code := codeIn(t, rig.mail.Take(t, "dns-owner@example.net"))
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	s.get("/prove").says(t, 200, "The code of your link")
 	s.post("/prove/check", "code", code).says(t, 200, "dan@example.com")
 	if _, a := s.enrol(code, "trick"); a.StatusCode != 403 {
-		t.Errorf("a proof's link was good to enrol: %d", a.StatusCode)
+		t.Errorf("a link to prove a name enrolled: %d", a.StatusCode)
 	}
 	_, csr := clientCSR(t)
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "This name is not proved")
@@ -231,8 +231,7 @@ func TestOrdersBelongToOnePerson(t *testing.T) {
 	rig.web.says(http.NotFound)
 	other := eve.order("names", "www.example.org")
 	eve.post(other+"/issue", "csr", string(csr)).says(t, 403, "not proved")
-	stranger := rig.stranger(t)
-	stranger.get(path).says(t, 403, "needs your certificate")
+	rig.newVisitor(t).get(path).says(t, 403, "needs your certificate")
 }
 
 func TestRequestsThatAreRefused(t *testing.T) {
@@ -251,13 +250,13 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	dan.post("/servers/new", "names", "*.co.uk").says(t, 400, "whole public domain")
 	dan.post("/servers/new", "names", "<script>").says(t, 400, "not a host name")
 
-	// A key of somebody else's, of a device, of a revoked certificate.
+	// A key of another person, of a device, of a revoked certificate.
 	rig.NamePatterns = []string{"*.internal"}
 	_, csr := clientCSR(t)
 	path := eve.order("names", "a.internal", "csr", string(csr))
 	issued := eve.post(path + "/issue")
 	issued.says(t, 303, "")
-	dan.post("/servers/new", "names", "b.internal", "csr", string(csr)).says(t, 400, "somebody else")
+	dan.post("/servers/new", "names", "b.internal", "csr", string(csr)).says(t, 400, "another person")
 	dan.post("/certificates/new", "label", "x", "csr", string(csr)).says(t, 400, "another certificate already")
 	eve.post(issued.Header.Get("Location")+"/revoke", "reason", "lost").says(t, 303, "")
 	eve.post("/servers/new", "names", "a.internal", "csr", string(csr)).says(t, 400, "that is revoked")
@@ -267,7 +266,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	dan.post("/servers/new", "csr", string(csrOf(t, key, "a.internal"))).says(t, 400, "one of your devices")
 }
 
-func TestProofsDoNotReachInside(t *testing.T) {
+func TestProofsAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	rig := newServerRig(t)
 	dan := rig.enrolled(t, "dan")
 	inner := newWebServer(t, fmt.Sprintf("127.0.0.2:%d", rig.web.port))
@@ -277,7 +276,7 @@ func TestProofsDoNotReachInside(t *testing.T) {
 	inner.proves(value)
 	check := func() answer { return dan.post(path+"/check", "name", name, "method", "http") }
 
-	// A name that points inside.
+	// A name with a private address.
 	for _, inside := range []string{"127.0.0.2", "10.0.0.1", "169.254.169.254", "192.168.1.1", "100.64.0.1", "0.0.0.0"} {
 		rig.dns.Set(t, name, "A "+inside)
 		check().says(t, 400, "private")
@@ -291,7 +290,7 @@ func TestProofsDoNotReachInside(t *testing.T) {
 	}
 	rig.dns.Set(t, name)
 
-	// A redirect that leads inside, to another port, or round in circles.
+	// A redirect to a private address, to another port, or to itself.
 	rig.dns.Set(t, name, "A 127.0.0.1")
 	for _, to := range []string{
 		fmt.Sprintf("http://127.0.0.2:%d/x", rig.web.port), "http://inner.example.org/x", "http://[::1]/x", "http://127.0.0.1:22/", "gopher://127.0.0.1/", "file:///etc/passwd",
@@ -303,8 +302,8 @@ func TestProofsDoNotReachInside(t *testing.T) {
 			t.Errorf("redirected to %s: %d", to, a.StatusCode)
 		}
 	}
-	// A redirect to another name, which need not be the same person's, is not
-	// followed; one to the name itself is.
+	// A redirect to another name, which may be another person's, is not followed; one to
+	// the name itself is.
 	redirect := func(to string) {
 		rig.web.says(func(w http.ResponseWriter, r *http.Request) {
 			if at := fmt.Sprintf("http://%s%s", r.Host, r.URL.Path); at != to {
@@ -320,12 +319,12 @@ func TestProofsDoNotReachInside(t *testing.T) {
 	redirect(fmt.Sprintf("http://%s:%d/proof", name, rig.web.port))
 	check().says(t, 303, "")
 
-	// DNS that points inside by the time of the issue.
+	// A name whose address has become private when the certificate is issued.
 	rig.dns.Set(t, name, "A 127.0.0.2")
 	_, csr := clientCSR(t)
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "private")
 
-	// An answer without end, and one that is too long to be a proof.
+	// An answer that is too long to be a proof.
 	rig.dns.Set(t, name, "A 127.0.0.1")
 	rig.web.says(func(w http.ResponseWriter, r *http.Request) {
 		for range 1 << 10 {
@@ -336,7 +335,7 @@ func TestProofsDoNotReachInside(t *testing.T) {
 	})
 	check().says(t, 400, "longer than")
 	if n := inner.asked.Load(); n != 0 {
-		t.Errorf("the server inside was asked %d times", n)
+		t.Errorf("the server at the private address got %d requests", n)
 	}
 }
 
@@ -403,7 +402,7 @@ func TestReminders(t *testing.T) {
 		}
 	}
 	rig.mail.TakeAbout(t, "dan@example.com", "made for the device laptop")
-	rig.mail.TakeAbout(t, "dan@example.com", `"laptop" ends`)
+	rig.mail.TakeAbout(t, "dan@example.com", `"laptop" expires`)
 	dan.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
 	rig.mail.TakeAbout(t, "dan@example.com", "was revoked") // anything else came before
 	if left := rig.mail.Mails(); len(left) != 0 {
@@ -433,9 +432,9 @@ func TestMailHeadersCannotBeInjected(t *testing.T) {
 	}
 }
 
-// TestEveryFormIsOfItsSignIn holds that a person who comes with a certificate
-// can use the forms of the public pages, too.
-func TestEveryFormIsOfItsSignIn(t *testing.T) {
+// TestEveryFormHasItsToken checks that a person with a certificate can use the forms of
+// the public pages, too.
+func TestEveryFormHasItsToken(t *testing.T) {
 	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp, c.RecoverByMail = []string{"example.com"}, true })
 	boss := rig.enrolled(t, "boss", "admin")
 	rig.person(t, "newcomer", postern.SignedUp)
@@ -450,7 +449,7 @@ func TestEveryFormIsOfItsSignIn(t *testing.T) {
 		}
 		for _, f := range forms {
 			if strings.Contains(f, `method="post"`) && !csrfRE.MatchString(f) {
-				t.Errorf("%s: whoever has a certificate cannot send %s", path, f[:min(len(f), 100)])
+				t.Errorf("%s: a person with a certificate cannot send %s", path, f[:min(len(f), 100)])
 			}
 		}
 	}
@@ -523,7 +522,7 @@ func TestScriptGetsErrorsAsJSON(t *testing.T) {
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
-	a := rig.stranger(t).do(req)
+	a := rig.newVisitor(t).do(req)
 	var said struct{ Errors map[string]string }
 	if err := json.Unmarshal([]byte(a.body), &said); err != nil || a.StatusCode != postern.Denied.HTTPStatus() || said.Errors["code"] == "" {
 		t.Errorf("%d %s: %v", a.StatusCode, a.body, err)

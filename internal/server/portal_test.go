@@ -36,7 +36,7 @@ func TestEnrolmentWithoutJavaScript(t *testing.T) {
 		t.Errorf("no link in:\n%s", m.Text)
 	}
 	code := codeIn(t, m)
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	for range 3 { // as mail scanners do
 		s.get("/enrol").says(t, 200, "The code of your link")
 	}
@@ -51,16 +51,16 @@ func TestEnrolmentWithoutJavaScript(t *testing.T) {
 	again.says(t, 403, "was used before")
 }
 
-func TestSignUpNeverTellsWhoIsKnown(t *testing.T) {
+func TestSignUpDoesNotRevealWhoIsKnown(t *testing.T) {
 	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp = []string{"example.com"} })
 	rig.enrolled(t, "known")
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	known, unknown := s.post("/signup", "email", "known@example.com"), s.post("/signup", "email", "newer@example.com")
 	if a, b := strings.ReplaceAll(known.body, "known@", "x@"), strings.ReplaceAll(unknown.body, "newer@", "x@"); a != b || known.StatusCode != unknown.StatusCode {
 		t.Errorf("the answers differ:\n%s\n%s", a, b)
 	}
-	if m := rig.mail.TakeAbout(t, "known@example.com", "known to"); linkRE.MatchString(m.Text) {
-		t.Errorf("somebody who is known was sent a link:\n%s", m.Text)
+	if m := rig.mail.TakeAbout(t, "known@example.com", "already, with the name known"); linkRE.MatchString(m.Text) {
+		t.Errorf("a person who exists was sent a link:\n%s", m.Text)
 	}
 	code := codeIn(t, rig.mail.Take(t, "newer@example.com"))
 	s.post("/signup", "email", "x@elsewhere.org").says(t, 400, "Use an address at example.com")
@@ -71,23 +71,23 @@ func TestSignUpNeverTellsWhoIsKnown(t *testing.T) {
 	v.get("/").says(t, 200, "Hello newer")
 }
 
-// TestWhoSignedUpOpensNoAccount has somebody take the name of an account that
+// TestSigningUpGrantsNoAccount has a person sign up with the name of an account that
 // hosts may have.
-func TestWhoSignedUpOpensNoAccount(t *testing.T) {
+func TestSigningUpGrantsNoAccount(t *testing.T) {
 	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp = []string{"example.com"} })
 	boss := rig.enrolled(t, "boss", "admin")
-	s := rig.stranger(t)
-	s.post("/signup", "email", "mallory@example.com").says(t, 200, "on its way")
+	s := rig.newVisitor(t)
+	s.post("/signup", "email", "mallory@example.com").says(t, 200, "is being sent")
 	code := codeIn(t, rig.mail.Take(t, "mallory@example.com"))
 	_, refused := s.enrol(code, "laptop", "person", "www-data")
-	refused.says(t, 400, "the system&#39;s own")
+	refused.says(t, 400, "reserved for the system")
 	v, _ := s.enrol(code, "laptop", "person", "deploy")
 	_, line, err := freshKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.post("/keys/ssh", "public_key", string(line)).says(t, 403, "no administrator has approved you")
-	boss.get("/admin/people/deploy").says(t, 200, "signed up by themselves")
+	boss.get("/admin/people/deploy").says(t, 200, "This person signed up")
 	v.post("/admin/people/deploy/approve").says(t, 403, "for administrators")
 	boss.post("/admin/people/deploy/approve").says(t, 303, "")
 	v.post("/keys/ssh", "public_key", string(line)).says(t, 200, "-cert.pub")
@@ -109,17 +109,17 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 	boss.post(path, "email", "nonsense").says(t, 400, "not an e-mail address")
 	boss.post(path, "email", "eve@example.com").says(t, 409, "The address eve@example.com is that of eve already.")
 	boss.post(path, "email", "dan@example.com", "groups", "no/group").says(t, 400, "cannot be a group")
-	boss.post(path, "email", "dan@example.com", "full_name", "Dan \u202egnimmoc").says(t, 400, "can be seen")
+	boss.post(path, "email", "dan@example.com", "full_name", "Dan \u202egnimmoc").says(t, 400, "other visible characters")
 	a := boss.post(path, "email", "Dan@Example.org", "full_name", "Dan D.", "groups", "ops, admin")
 	a.says(t, 303, "")
 	boss.get(a.Header.Get("Location")).says(t, 200, "e-mail address dan@example.com changed to dan@example.org, full name Dan D. added, joined the group admin, joined the group ops, left the group dev")
 	if m := rig.mail.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "the administrator boss changed") {
-		t.Errorf("the old address was told:\n%s", m.Text)
+		t.Errorf("the message to the old address is:\n%s", m.Text)
 	}
-	if v, _ := rig.stranger(t).enrol(made.Code, "again"); v != nil {
-		t.Error("a link that was sent to the old address counts")
+	if v, _ := rig.newVisitor(t).enrol(made.Code, "again"); v != nil {
+		t.Error("a link that was sent to the old address is still valid")
 	}
-	dan.get("/admin").says(t, 200, "Invite somebody")
+	dan.get("/admin").says(t, 200, "Invite a person")
 }
 
 func TestLinkIsSpentOnce(t *testing.T) {
@@ -131,7 +131,7 @@ func TestLinkIsSpentOnce(t *testing.T) {
 	var got sync.Map
 	var g sync.WaitGroup
 	for i := range 8 {
-		s := rig.stranger(t)
+		s := rig.newVisitor(t)
 		g.Go(func() {
 			if v, _ := s.enrol(made.Code, "laptop"); v != nil {
 				got.Store(i, v.serial)
@@ -150,9 +150,9 @@ func TestLinkIsSpentOnce(t *testing.T) {
 	}
 }
 
-// TestLostAnswerIsGivenAgain uses a link once more with the request that it was
-// used for, as a browser does whose connection broke, and as others might.
-func TestLostAnswerIsGivenAgain(t *testing.T) {
+// TestLostAnswerIsRepeated uses a link again with the same certificate request, as a
+// browser does after its connection broke, and as an attacker might.
+func TestLostAnswerIsRepeated(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "dan"))
@@ -161,7 +161,7 @@ func TestLostAnswerIsGivenAgain(t *testing.T) {
 	}
 	key, csr := clientCSR(t)
 	asks := func(code string, csr []byte) answer {
-		return rig.stranger(t).post("/enrol", "code", code, "label", "laptop", "csr", string(csr))
+		return rig.newVisitor(t).post("/enrol", "code", code, "label", "laptop", "csr", string(csr))
 	}
 	answers := make([]answer, 8) // at once, as impatient browsers do
 	var g sync.WaitGroup
@@ -181,17 +181,17 @@ func TestLostAnswerIsGivenAgain(t *testing.T) {
 	}
 	dan := rig.with(t, key, answers[0].body)
 	again := asks(made.Code, csrOf(t, key, "another.request")) // of the same key
-	again.says(t, 200, "shown once more")
+	again.says(t, 200, "is shown again")
 	if got := rig.with(t, key, again.body).serial; got != dan.serial || recoveryRE.MatchString(again.body) {
-		t.Errorf("given again: %s, not %s, in\n%s", got, dan.serial, again.main())
+		t.Errorf("the repeated answer has %s, not %s, in\n%s", got, dan.serial, again.main())
 	}
 
-	// Nobody else gets anything.
+	// With another key, link or person there is no certificate.
 	const no = "was used before"
 	_, other := clientCSR(t)
 	asks(made.Code, other).says(t, 403, no)
 	asks(strings.Repeat("abcd", 8), csr).says(t, 403, no)
-	rig.stranger(t).post("/enrol/check", "code", made.Code).says(t, 403, no)
+	rig.newVisitor(t).post("/enrol/check", "code", made.Code).says(t, 403, no)
 	eve, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "eve"))
 	if err != nil {
 		t.Fatal(err)
@@ -200,27 +200,27 @@ func TestLostAnswerIsGivenAgain(t *testing.T) {
 	boss.post("/admin/people/dan/suspend").says(t, 303, "")
 	asks(made.Code, csr).says(t, 403, no)
 	boss.post("/admin/people/dan/resume").says(t, 303, "")
-	asks(made.Code, csr).says(t, 200, "shown once more")
+	asks(made.Code, csr).says(t, 200, "is shown again")
 	dan.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
 	asks(made.Code, csr).says(t, 403, no)
 }
 
-// TestLinkThatHasEndedGivesNothingAgain lets a link end after it was used.
-func TestLinkThatHasEndedGivesNothingAgain(t *testing.T) {
+// TestExpiredLinkRepeatsNothing lets a link expire after it was used.
+func TestExpiredLinkRepeatsNothing(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	made, err := rig.Links.Invite(t.Context(), postern.Actor{}, rig.person(t, "dan"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	key, csr := clientCSR(t)
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	s.post("/enrol", "code", made.Code, "csr", string(csr)).says(t, 200, "BEGIN CERTIFICATE")
 	rig.exec(t, fmt.Sprintf("UPDATE portal_links SET expires = %d", time.Now().UnixMicro()))
 	s.post("/enrol", "code", made.Code, "csr", string(csrOf(t, key))).says(t, 403, "has expired")
 }
 
-// TestDeviceMadeInThePanelIsGivenAgain does the same where a certificate asks.
-func TestDeviceMadeInThePanelIsGivenAgain(t *testing.T) {
+// TestLostAnswerIsRepeatedToAPerson does the same for a person with a certificate.
+func TestLostAnswerIsRepeatedToAPerson(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	for _, path := range []string{"/certificates/new", "/certificates/" + dan.serial + "/renew"} {
@@ -244,7 +244,7 @@ func TestDeviceMadeInThePanelIsGivenAgain(t *testing.T) {
 
 func TestLinksCannotBeGuessed(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	guess := strings.Repeat("abcd", 8)
 	status := 0
 	for range 70 {
@@ -263,18 +263,18 @@ func TestRecoveryCode(t *testing.T) {
 	if len(codes) != 10 {
 		t.Fatalf("%d recovery codes", len(codes))
 	}
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0])
 	wrong := s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")
-	unknown.says(t, 403, "do not go together")
+	unknown.says(t, 403, "or the code is wrong")
 	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0], "aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
-		t.Errorf("the answer tells whether a person is known:\n%s\n%s", got, wrong.body)
+		t.Errorf("the answer reveals whether a person is known:\n%s\n%s", got, wrong.body)
 	}
 	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0])
 	right.says(t, 200, "certificate of the device laptop")
-	old.get("/").says(t, 200, "I have a certificate") // a stranger's page: refused at once
-	if m := rig.mail.TakeAbout(t, "dan@example.com", "a way back"); !strings.Contains(m.Text, "certificate of the device laptop") {
-		t.Errorf("dan was told:\n%s", m.Text)
+	old.get("/").says(t, 200, "I have a certificate") // the page for visitors without one: revoked at once
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text, "certificate of the device laptop") {
+		t.Errorf("the message to dan is:\n%s", m.Text)
 	}
 	code := regexp.MustCompile(`name="code" value="([^"]+)"`).FindStringSubmatch(right.body)
 	v, _ := s.enrol(code[1], "new laptop")
@@ -292,11 +292,11 @@ func TestAdministratorRecovers(t *testing.T) {
 		t.Fatal(a.StatusCode, a.body)
 	}
 	dan.get("/certificates").says(t, 403, "needs your certificate")
-	told, link := rig.mail.TakeAbout(t, "dan@example.com", "a way back"), rig.mail.TakeAbout(t, "dan@example.com", "/enrol#")
-	if !strings.Contains(told.Text, "administrator boss") {
-		t.Errorf("dan was told:\n%s", told.Text)
+	notice, link := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"), rig.mail.TakeAbout(t, "dan@example.com", "/enrol#")
+	if !strings.Contains(notice.Text, "administrator boss") {
+		t.Errorf("the message to dan is:\n%s", notice.Text)
 	}
-	v, _ := rig.stranger(t).enrol(codeIn(t, link), "laptop")
+	v, _ := rig.newVisitor(t).enrol(codeIn(t, link), "laptop")
 	v.get("/").says(t, 200, "Hello dan")
 }
 
@@ -311,9 +311,9 @@ func TestSuspendedPersonGetsNothing(t *testing.T) {
 	boss.post("/admin/people/dan/suspend").says(t, 303, "")
 	dan.get("/certificates").says(t, 403, "an administrator has suspended you")
 	dan.get("/").says(t, 403, "an administrator has suspended you")
-	_, a := rig.stranger(t).enrol(made.Code, "laptop")
+	_, a := rig.newVisitor(t).enrol(made.Code, "laptop")
 	a.says(t, 403, "not valid")
-	boss.post("/admin/people/dan/invite").says(t, 400, "Let them in again first")
+	boss.post("/admin/people/dan/invite").says(t, 400, "Resume them first")
 	boss.post("/admin/people/dan/resume").says(t, 303, "")
 	dan.get("/").says(t, 200, "Hello dan")
 }
@@ -337,7 +337,7 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 	dan.get("/certificates").says(t, 403, "needs your certificate")
 	phone.post("/certificates/"+dan.serial+"/renew").says(t, 403, "cannot be renewed")
 	if m := rig.mail.TakeAbout(t, "dan@example.com", "was revoked"); !strings.Contains(m.Text, "laptop") {
-		t.Errorf("dan was told:\n%s", m.Text)
+		t.Errorf("the message to dan is:\n%s", m.Text)
 	}
 	if e, err := rig.Timeline.EventsOf(t.Context(), "dan", 1); err != nil || e[0].Kind != postern.EventCertRevoked {
 		t.Error(e, err)
@@ -352,19 +352,19 @@ func TestCommandsMakeLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if links.URL != rig.url || !links.Mails {
-		t.Errorf("the portal left word of %s, mails %v", links.URL, links.Mails)
+		t.Errorf("the portal has stored %s, mails %v", links.URL, links.Mails)
 	}
 	rig.person(t, "eve")
 	if made, err := rig.people().Invite(t.Context(), "eve"); err != nil || !made.Sent || made.Email != "eve@example.com" {
 		t.Errorf("%v: %+v", err, made)
 	}
 	rig.Flush()
-	v, _ := rig.stranger(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")
+	v, _ := rig.newVisitor(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")
 	v.get("/").says(t, 200, "Hello eve")
 	dan.get("/").says(t, 200, "Hello dan")
 }
 
-func TestKeysOfOnesOwn(t *testing.T) {
+func TestOwnKeys(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	token := otp.NewSoftToken()
@@ -384,13 +384,13 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 303, "")
 	dan.get("/keys").says(t, 200, "blue")
 	rig.mail.TakeAbout(t, "dan@example.com", "The YubiKey blue ("+token.PublicID+") was added")
-	eve.post("/keys/yubikey", "label", "mine", "touch", touch()).says(t, 400, "somebody else")
+	eve.post("/keys/yubikey", "label", "mine", "touch", touch()).says(t, 400, "another person has it")
 	dan.post("/keys/yubikey", "label", "blue", "touch", code).says(t, 409, "registered already")
 	shown := dan.post("/keys/totp", "label", "phone app")
 	shown.says(t, 200, "otpauth://totp/")
 	app := regexp.MustCompile(`name="app" value="([^"]+)"`).FindStringSubmatch(shown.body)[1]
 	if strings.Contains(dan.get("/keys").body, "phone app") {
-		t.Error("an app counts before its first code")
+		t.Error("an app is listed before its first code")
 	}
 	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
 	first := totpNow(t, secret)
@@ -421,7 +421,7 @@ func TestKeysOfOnesOwn(t *testing.T) {
 	dan.get("/keys").says(t, 200, "Enable")
 }
 
-func TestSSHKeyCertifiedInThePanel(t *testing.T) {
+func TestSSHCertificateByThePages(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	_, line, err := freshKey()
@@ -438,7 +438,7 @@ func TestSSHKeyCertifiedInThePanel(t *testing.T) {
 	}
 	cert := certificate.(*ssh.Certificate)
 	if !slices.Equal(cert.ValidPrincipals, []string{"dan"}) {
-		t.Errorf("it opens %v", cert.ValidPrincipals)
+		t.Errorf("its principals are %v", cert.ValidPrincipals)
 	}
 	serial := strconv.FormatUint(cert.Serial, 10)
 	dan.get("/keys").says(t, 200, serial)
@@ -462,11 +462,11 @@ func TestSSHKeyCertifiedInThePanel(t *testing.T) {
 		return err != nil
 	}
 	if revoked() {
-		t.Error("revoked by somebody else")
+		t.Error("revoked by another person")
 	}
 	dan.post("/keys/ssh/revoke", "id", serial).says(t, 303, "")
 	if !revoked() {
-		t.Error("sshd would still take the certificate")
+		t.Error("sshd would still accept the certificate")
 	}
 }
 
@@ -486,22 +486,22 @@ func notThatCode(right string) string {
 	return strings.Map(func(r rune) rune { return '0' + (r-'0'+5)%10 }, right)
 }
 
-// TestWhatIsAwayIsNotShown asks while the database is away.
-func TestWhatIsAwayIsNotShown(t *testing.T) {
+// TestInternalErrorsAreNotShown sends forms while the database is unavailable.
+func TestInternalErrorsAreNotShown(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	s := rig.stranger(t)
+	s := rig.newVisitor(t)
 	if err := rig.db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, a := range []answer{s.post("/enrol/check", "code", "x"), s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")} {
-		a.says(t, 503, "This is not available right now.")
+		a.says(t, 503, "This is not available at the moment.")
 		if strings.Contains(a.body, "database") || strings.Contains(a.body, "closed") {
-			t.Errorf("the page tells of the database: %s", a.main())
+			t.Errorf("the page names the database: %s", a.main())
 		}
 	}
 }
 
-// smallAuthority may vouch for addresses at example.org alone.
+// smallAuthority issues certificates for addresses at example.org only.
 type smallAuthority struct{ portal.Authority }
 
 func (smallAuthority) PermitsMail(email string) error {
@@ -511,9 +511,9 @@ func (smallAuthority) PermitsMail(email string) error {
 	return postern.Errorf(postern.Denied, "this authority's root may not vouch for %s", email).WithHint("it was made for example.org")
 }
 
-// TestNobodyIsSentALinkInVain tries every way to a link for an address that the
-// root may not vouch for.
-func TestNobodyIsSentALinkInVain(t *testing.T) {
+// TestNoLinkWithoutACertificate tries every way to a link for an address for which
+// the root's name constraints permit no certificate.
+func TestNoLinkWithoutACertificate(t *testing.T) {
 	rig := newPortalRig(t, func(c *portal.Config) { c.SignUp, c.RecoverByMail = []string{"example.com"}, true })
 	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
 	rig.Authority = smallAuthority{rig.Authority}
@@ -525,7 +525,7 @@ func TestNobodyIsSentALinkInVain(t *testing.T) {
 	boss.post("/admin/people/dan/invite").says(t, 403, words+"dan@example.com")
 	boss.post("/admin/people/dan/recover").says(t, 403, words+"dan@example.com")
 	dan.post("/certificates/link").says(t, 403, words+"dan@example.com")
-	rig.stranger(t).post("/signup", "email", "new@example.com").says(t, 403, words+"new@example.com")
+	rig.newVisitor(t).post("/signup", "email", "new@example.com").says(t, 403, words+"new@example.com")
 	dan.get("/").says(t, 200, "Hello dan")
 	boss.post("/admin", "name", "eve", "email", "eve@example.org").says(t, 303, "")
 	codeIn(t, rig.mail.Take(t, "eve@example.org"))

@@ -10,10 +10,10 @@ const show = (element, on = true) => { if (element) element.hidden = !on; };
 for (const form of document.querySelectorAll("form[data-check]")) openLink(form);
 for (const form of document.querySelectorAll("form[data-make]")) form.addEventListener("submit", (event) => make(event, form));
 for (const button of document.querySelectorAll("[data-print]")) button.addEventListener("click", () => print());
-const broken = $("[aria-invalid=true]");
-if (broken) broken.focus();
+const invalid = $("[aria-invalid=true]");
+if (invalid) invalid.focus();
 
-// LOST is thrown where no answer came, whatever the portal may have done.
+// LOST is thrown when there was no answer. The portal may have done the request.
 const LOST = { "": "No answer came from the portal. Nothing is lost: try again." };
 
 // post sends a form's fields and returns the answer, or throws its errors as
@@ -30,10 +30,10 @@ async function post(url, body) {
   return answer;
 }
 
-// complain puts errors beside their fields, and what has no field at the top
+// complain shows errors beside their fields, shows those without a field at the top
 // of the form, and moves the focus to the first.
 function complain(form, errors) {
-  if (errors instanceof Error) errors = { "": `This browser could not do it: ${errors.message}` };
+  if (errors instanceof Error) errors = { "": `The browser reports an error: ${errors.message}` };
   let first = null;
   const rest = [];
   for (const [name, text] of Object.entries(errors)) {
@@ -69,8 +69,9 @@ function calm(form) {
   for (const alert of form.querySelectorAll("[data-said]")) alert.remove();
 }
 
-// openLink takes the token out of the address, where history and screen would
-// keep it, and asks what it is for. That spends nothing.
+// openLink removes the token from the address, so that it is neither in the history
+// nor on the screen, and asks the portal what the link is for. The link is not used
+// up by this.
 async function openLink(form) {
   const token = location.hash.slice(1);
   if (!/^[a-z2-7]{32}$/i.test(token)) return;
@@ -99,8 +100,8 @@ async function openLink(form) {
   }
 }
 
-// make makes a key, has it certified and offers the files. A request that the
-// person made themselves goes its plain way.
+// make makes a key, gets a certificate for it and offers the files. A form with a
+// request that the person made is sent without script.
 async function make(event, form) {
   if (event.submitter?.name === "own") return;
   event.preventDefault();
@@ -136,18 +137,18 @@ function fields(form, csr) {
   return body;
 }
 
-// A key that was sent to be certified. It is kept until the portal answers: to
-// the same request the portal gives the same certificate.
+// The key whose request was sent. It is kept until the portal answers: to the same
+// request the portal gives the same certificate.
 let sent = null;
 
-// certified makes a key, and returns it with the portal's answer.
-async function certified(form, names, say, certifying) {
+// certificate makes a key, and returns it with the portal's answer.
+async function certificate(form, names, say, requesting) {
   if (!sent) {
     say("Making the key…");
     const pair = await keys.newKey();
     sent = { pair, csr: await keys.request(pair, "", names) };
   }
-  say(certifying);
+  say(requesting);
   unsaved = true;
   try {
     return { pair: sent.pair, made: await post(form.action, fields(form, sent.csr)) };
@@ -161,8 +162,8 @@ async function certified(form, names, say, certifying) {
 }
 
 async function makeClient(form, passphrase, say) {
-  const { pair, made } = await certified(form, [], say, "Having it certified…");
-  say("Locking it with your passphrase…");
+  const { pair, made } = await certificate(form, [], say, "Requesting the certificate…");
+  say("Encrypting it with your passphrase…");
   const chain = made.chain.map(keys.fromBase64);
   const name = `${made.person} ${made.label}`.trim();
   const p12 = await keys.pkcs12(pair, chain, passphrase, `${name} at ${made.site}`);
@@ -190,7 +191,7 @@ function showCodes(result, made) {
 }
 
 async function makeServer(form, say) {
-  const { pair, made } = await certified(form, form.dataset.names.split("\n"), say, "Checking the names once more, and having the key certified…");
+  const { pair, made } = await certificate(form, form.dataset.names.split("\n"), say, "Checking the names again, and requesting the certificate…");
   const key = await keys.privateKeyPEM(pair);
   const result = $("[data-result]");
   const kind = $("[data-kind]", result);
@@ -210,7 +211,7 @@ async function makeServer(form, say) {
   reveal(form, result);
 }
 
-// offer makes a link save the bytes under a name.
+// offer makes a link that saves the content under a name.
 function offer(link, content, type, name) {
   if (link.href.startsWith("blob:")) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(new Blob([content], { type }));
@@ -218,7 +219,7 @@ function offer(link, content, type, name) {
   link.addEventListener("click", () => { unsaved = false; });
 }
 
-// The browser asks before the page is left with a key that was not saved.
+// Whether a key was made and not saved. The browser then asks before leaving the page.
 let unsaved = false;
 addEventListener("beforeunload", (event) => { if (unsaved) event.preventDefault(); });
 

@@ -1,5 +1,5 @@
 // profile returns an Apple configuration profile with the root and the PKCS#12,
-// which stays locked: the device asks for the passphrase.
+// which stays encrypted: the system asks for the passphrase.
 import { base64 } from "./keys.js";
 
 export function profile(made, p12) {

@@ -15,25 +15,25 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// TestNothingLetsInInSilence adds whatever lets somebody in as commands, imports
-// and the signing services do: past the pages of the portal.
-func TestNothingLetsInInSilence(t *testing.T) {
+// TestEveryCredentialIsReported adds credentials of every kind as commands, imports
+// and the issuing services do: without the pages of the portal.
+func TestEveryCredentialIsReported(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	rig.person(t, "dan")
 	keys := rig.db.OTP()
-	told := func(words string) {
+	reported := func(words string) {
 		t.Helper()
 		rig.Flush()
 		rig.mail.TakeAbout(t, "dan@example.com", words)
 	}
 	cert, err := rig.ca.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "phone"})
 	must(t, err)
-	told("The certificate " + cert.Serial[:12] + "… was made for the device phone.")
+	reported("The certificate " + cert.Serial[:12] + "… was made for the device phone.")
 	_, err = rig.ca.Renew(t.Context(), cert.Serial, ca.RenewRequest{By: postern.Actor{Address: "192.0.2.7"}})
 	must(t, err)
-	told("from 192.0.2.7: The certificate")
+	reported("from 192.0.2.7: The certificate")
 
-	// An SSH key is news once, and again after what it had was revoked.
+	// An SSH key is reported once, and again after its certificates were revoked.
 	key := sshKey(t)
 	sign := func() uint64 {
 		t.Helper()
@@ -43,39 +43,39 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	}
 	words := "A certificate for the SSH key " + ssh.FingerprintSHA256(key) + " was made. It opens these accounts: dan deploy."
 	first := sign()
-	told(words)
+	reported(words)
 	second := sign()
 	must(t, rig.ca.RevokeSSH(t.Context(), first, postern.Actor{}))
 	must(t, rig.ca.RevokeSSH(t.Context(), second, postern.Actor{}))
 	sign()
-	told(words)
+	reported(words)
 
 	id := otp.NewPublicID()
-	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // nobody's
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // assigned to no person
 	must(t, keys.AssignKey(t.Context(), id, "dan"))
-	told("The YubiKey " + id + " was added.")
+	reported("The YubiKey " + id + " was added.")
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialDisabled))
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialActive))
-	told("The YubiKey " + id + " was switched on again.")
+	reported("The YubiKey " + id + " was enabled again.")
 	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
-	told("The YubiKey blue (" + id + ") was given another secret.")
+	reported("The YubiKey blue (" + id + ") was given another secret.")
 	var many []*otp.Key
 	for range 30 {
 		many = append(many, &otp.Key{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never})
 	}
 	must(t, keys.Import(t.Context(), &otp.Import{Keys: many}, false))
-	told("and 10 more, at " + rig.url + "/events")
+	reported("and 10 more, at " + rig.url + "/events")
 	must(t, keys.AddOATH(t.Context(), postern.Actor{}, otp.NewOATH(postern.HOTP, "dan", "fob")))
-	told("The code generator fob was added.")
+	reported("The code generator fob was added.")
 	must(t, keys.SetRecovery(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
-	told("stand in for one-time passwords")
+	reported("New backup codes")
 	external := acme.NewExternalKey("dan", "www", time.Now())
 	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
-	told("The ACME key www (" + external.ID[:12])
+	reported("The ACME key www (" + external.ID[:12])
 	must(t, rig.db.ACME().EnableExternalKey(t.Context(), postern.Actor{}, "dan", external.ID, acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
-	told("was switched on again, with its account.")
+	reported("was enabled again, with its account.")
 
-	// What lets nobody in is nobody's news; nor is what was told already.
+	// What grants no access is not reported, nor is what was reported already.
 	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}, By: postern.Actor{Person: "dan"}})
 	must(t, err)
 	must(t, keys.LabelKey(t.Context(), id, "red"))
@@ -89,29 +89,29 @@ func TestNothingLetsInInSilence(t *testing.T) {
 	}
 }
 
-// TestPeopleAreToldByOneServer has many servers tell of the same news.
-func TestPeopleAreToldByOneServer(t *testing.T) {
+// TestOneServerNotifies has many servers notify people of the same events.
+func TestOneServerNotifies(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	s := rig.db.Portal()
 	kinds := []string{postern.EventOTPKeyAdded}
-	news := func() portal.Untold {
-		u, err := s.Untold(t.Context(), kinds, 10)
+	next := func() portal.Unnotified {
+		u, err := s.Unnotified(t.Context(), kinds, 10)
 		must(t, err)
 		return u
 	}
-	keys := rig.db.OTP() // nobody's: the portal that runs tells nothing of them
+	keys := rig.db.OTP() // assigned to no person: the running portal notifies nobody of them
 	for range 3 {
 		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
 	}
-	u := news()
-	for ; len(u.Events) == 0; u = news() { // the portal that runs was quicker
+	u := next()
+	for ; len(u.Events) == 0; u = next() { // the running portal was quicker
 		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
 	}
 	var g sync.WaitGroup
 	for i := range 8 {
 		g.Go(func() {
 			m := portal.Message{ID: fmt.Sprint("m", i), To: "dan@example.com", Subject: "News", Text: "news\n", Expires: time.Now().Add(time.Hour)}
-			if err := s.Tell(t.Context(), u, []portal.Message{m}); err != nil {
+			if err := s.Notify(t.Context(), u, []portal.Message{m}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -124,16 +124,16 @@ func TestPeopleAreToldByOneServer(t *testing.T) {
 	rig.Flush()
 	rig.mail.TakeAbout(t, "eve@example.com", "The certificate ")
 	if n := len(rig.mail.Mails()); n > 1 {
-		t.Errorf("%d servers told of it", n)
+		t.Errorf("%d servers sent a message", n)
 	}
-	must(t, s.BeginTelling(t.Context())) // as at each start: it forgets nothing
-	if again := news(); again.From < u.Next {
-		t.Errorf("told from %d on, which was before %d", again.From, u.Next)
+	must(t, s.StartNotifying(t.Context())) // as at each start: the mark stays
+	if again := next(); again.From < u.Next {
+		t.Errorf("the mark is at %d, and was at %d", again.From, u.Next)
 	}
 }
 
-// TestOldNewsIsNotTold has mail come long after what happened.
-func TestOldNewsIsNotTold(t *testing.T) {
+// TestOldEventsAreNotReported has the portal read events long after they happened.
+func TestOldEventsAreNotReported(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	rig.person(t, "dan")
 	old := postern.Event{Kind: postern.EventOTPKeyAdded, Person: "dan", Object: "cccccccccccc", Time: time.Now().Add(-49 * time.Hour)}
@@ -142,6 +142,6 @@ func TestOldNewsIsNotTold(t *testing.T) {
 	must(t, rig.db.Append(t.Context(), old, recent))
 	rig.Flush()
 	if m := rig.mail.Take(t, "dan@example.com"); strings.Contains(m.Text, old.Object) || !strings.Contains(m.Text, recent.Object) {
-		t.Errorf("told:\n%s", m.Text)
+		t.Errorf("the message is:\n%s", m.Text)
 	}
 }

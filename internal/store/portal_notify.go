@@ -12,22 +12,23 @@ import (
 	"github.com/postern-project/postern/timeline"
 )
 
-// toldSetting is the index of the first event that people were not told of yet,
-// among the portal's settings.
-const toldSetting = "told"
+// notifiedSetting is the portal's setting for the index of the first event that people
+// were not notified of.
+const notifiedSetting = "told"
 
-// toldStep is how many events that are nobody's news may be looked at again.
-const toldStep = 1000
+// notifyStep is how many events may be read again before the mark is moved past them,
+// if none of them is of a kind that people are notified of.
+const notifyStep = 1000
 
-// BeginTelling implements [portal.Teller].
-func (s Portal) BeginTelling(ctx context.Context) error {
+// StartNotifying implements [portal.NotificationStore].
+func (s Portal) StartNotifying(ctx context.Context) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		size, err := tx.logSize(ctx)
 		if err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `INSERT INTO portal_settings (name, value) VALUES ($1, $2)
-			ON CONFLICT (name) DO NOTHING`, toldSetting, strconv.FormatInt(size, 10))
+			ON CONFLICT (name) DO NOTHING`, notifiedSetting, strconv.FormatInt(size, 10))
 		return err
 	})
 }
@@ -37,12 +38,12 @@ func (tx *Tx) logSize(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// Untold implements [portal.Teller].
-func (s Portal) Untold(ctx context.Context, kinds []string, n int) (portal.Untold, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Untold, error) {
-		var u portal.Untold
+// Unnotified implements [portal.NotificationStore].
+func (s Portal) Unnotified(ctx context.Context, kinds []string, n int) (portal.Unnotified, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (portal.Unnotified, error) {
+		var u portal.Unnotified
 		var from string
-		err := tx.QueryRow(ctx, `SELECT value FROM portal_settings WHERE name = $1`, toldSetting).Scan(&from)
+		err := tx.QueryRow(ctx, `SELECT value FROM portal_settings WHERE name = $1`, notifiedSetting).Scan(&from)
 		if errors.Is(err, sql.ErrNoRows) {
 			return u, nil
 		}
@@ -61,7 +62,7 @@ func (s Portal) Untold(ctx context.Context, kinds []string, n int) (portal.Untol
 		switch {
 		case len(u.Events) == n:
 			u.Next = u.Events[n-1].Index + 1
-		case len(u.Events) == 0 && u.Next < u.From+toldStep:
+		case len(u.Events) == 0 && u.Next < u.From+notifyStep:
 			u.Next = u.From
 		}
 		return u, nil
@@ -99,11 +100,11 @@ func (tx *Tx) eventsOf(ctx context.Context, from int64, kinds []string, n int) (
 	return events, rows.Err()
 }
 
-// Tell implements [portal.Teller].
-func (s Portal) Tell(ctx context.Context, u portal.Untold, messages []portal.Message) error {
+// Notify implements [portal.NotificationStore].
+func (s Portal) Notify(ctx context.Context, u portal.Unnotified, messages []portal.Message) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE portal_settings SET value = $1 WHERE name = $2 AND value = $3`,
-			strconv.FormatInt(u.Next, 10), toldSetting, strconv.FormatInt(u.From, 10))
+			strconv.FormatInt(u.Next, 10), notifiedSetting, strconv.FormatInt(u.From, 10))
 		if err != nil || n == 0 {
 			return err
 		}
@@ -116,7 +117,7 @@ func (s Portal) Tell(ctx context.Context, u portal.Untold, messages []portal.Mes
 	})
 }
 
-// SSHKeyKnown implements [portal.Teller].
+// SSHKeyKnown implements [portal.NotificationStore].
 func (s Portal) SSHKeyKnown(ctx context.Context, serial string) (bool, error) {
 	n, err := strconv.ParseUint(serial, 10, 63)
 	if err != nil {
