@@ -73,7 +73,7 @@ environment takes the place of what is kept.`,
 	f.StringVar(&o.sshType, "ssh-key-type", "", "`TYPE` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
 	f.StringVar(&o.ca.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
 	f.StringVar(&o.ca.RootKeyURI, "root-key", "", "the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
-	f.StringVar(&o.database, "database", "", "postgres:// `URL` of the database, without a password (default: a SQLite file in the state directory)")
+	f.StringVar(&o.database, "database", "", "`URL` of a PostgreSQL database, or host=… dbname=…, without a password (default: a SQLite file in the state directory)")
 	f.StringVar(&o.databaseFile, "database-file", "", "`FILE` whose first line is that URL; - is standard input")
 	cmd.MarkFlagsMutuallyExclusive("database", "database-file")
 	return cmd

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -176,12 +177,13 @@ func databaseURL(dir string) (string, error) {
 	return strings.TrimSpace(string(url)), nil
 }
 
-// UseDatabase makes a state directory whose database is the PostgreSQL one at a
-// postgres:// URL. It fails with Conflict where another one was chosen before.
+// UseDatabase makes a state directory whose database is the PostgreSQL one that a
+// connection string names. It fails with Conflict where another one was chosen before.
 func UseDatabase(dir, url string) error {
-	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
-		return postern.Errorf(postern.Invalid, "the database's URL does not begin with postgres://").
-			WithHint("without it the database is a SQLite file in the state directory")
+	if !store.IsPostgres(url) {
+		return postern.Errorf(postern.Invalid, "the database is no connection string of PostgreSQL").
+			WithHint("write postgres://user@host/database, or host=… user=… dbname=…; without one the database is a " +
+				"SQLite file in the state directory")
 	}
 	if err := makeDir(dir); err != nil {
 		return err
@@ -201,8 +203,14 @@ func UseDatabase(dir, url string) error {
 	return nil
 }
 
-// HasPassword reports whether a database's URL holds a password.
+// password is the keyword of one in a connection string of keywords and values.
+var password = regexp.MustCompile(`(?i)(^|\s)(ssl)?password\s*=`)
+
+// HasPassword reports whether a database's connection string holds a password.
 func HasPassword(database string) bool {
+	if !strings.Contains(database, "://") {
+		return password.MatchString(database)
+	}
 	u, err := url.Parse(database)
 	if err != nil {
 		return strings.Contains(database, "@")

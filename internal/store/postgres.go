@@ -55,7 +55,12 @@ func (p *postgres) open(ctx context.Context) (write, read *sql.DB, err error) {
 	read.SetMaxOpenConns(readConns)
 	read.SetMaxIdleConns(readConns)
 	read.SetConnMaxIdleTime(5 * time.Minute)
-	return write, read, write.PingContext(ctx)
+	err = checkLock(ctx, write)
+	if perr, ok := errors.AsType[*pgconn.PgError](err); ok && perr.Code == "42704" { // undefined object
+		err = postern.Errorf(postern.Invalid, "the database's connection string: %s", perr.Message).
+			WithHint("each keyword is one of libpq's, or a setting of PostgreSQL")
+	}
+	return write, read, err
 }
 
 func (p *postgres) migrate(ctx context.Context, db *sql.DB) error {

@@ -14,22 +14,21 @@ package store
 import (
 	"context"
 	"database/sql"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/mod/sumdb/note"
+
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // Config says which database to open and how.
 type Config struct {
-	// URL is a postgres:// or postgresql:// URL, or the path of a SQLite
-	// file, which is made if need be. Empty means "postern.db" in the
-	// working directory.
+	// URL is a connection string of PostgreSQL, see [IsPostgres], or the path
+	// of a SQLite file, which is made if need be. Empty means "postern.db" in
+	// the working directory.
 	URL string
 	// Key encrypts the keys at rest. It must not be zero.
 	Key [32]byte
@@ -45,20 +44,7 @@ func (c Config) Validate() error {
 	if c.Key == [32]byte{} {
 		return postern.Errorf(postern.Invalid, "the database needs a key-encrypting key")
 	}
-	if c.postgres() {
-		if _, err := url.Parse(c.URL); err != nil {
-			return postern.Errorf(postern.Invalid, "the database URL cannot be parsed") // its text may hold a password
-		}
-		return nil
-	}
-	if strings.Contains(c.URL, "://") {
-		return postern.Errorf(postern.Invalid, "the database is neither a path nor a postgres:// URL")
-	}
-	return nil
-}
-
-func (c Config) postgres() bool {
-	return strings.HasPrefix(c.URL, "postgres://") || strings.HasPrefix(c.URL, "postgresql://")
+	return checkURL(c.URL)
 }
 
 // DB is an open store. It is safe for concurrent use, and several processes may
@@ -99,8 +85,9 @@ type backend interface {
 
 // Open opens the database and brings its schema up to date, which is safe while
 // other servers do the same. It fails with [postern.Unavailable] when the
-// database is unavailable, and with [postern.Conflict] when a newer Postern has
-// changed its schema.
+// database is unavailable, with [postern.Conflict] when a newer Postern has
+// changed its schema, and with [postern.Invalid] when the database's locks do not
+// exclude other servers.
 func Open(ctx context.Context, c Config) (*DB, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -120,7 +107,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if db.now == nil {
 		db.now = time.Now
 	}
-	if c.postgres() {
+	if IsPostgres(c.URL) {
 		db.backend = &postgres{url: c.URL}
 	} else {
 		db.backend = &sqlite{path: c.URL}
