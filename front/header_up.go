@@ -111,7 +111,8 @@ func compileHeaders(list []HeaderUp) (headers []headerUp, err error) {
 }
 
 // tell takes down what the guard that the request has passed by a certificate
-// tells the application. A value that cannot be evaluated is none.
+// tells the application. A value that cannot be evaluated is not told: what the site
+// sets by a directive of its own stays.
 func (p *requestState) tell(q *authorizationRequest, f decision) {
 	if len(q.site.headers) == 0 {
 		return
@@ -134,7 +135,6 @@ func (p *requestState) setHeaders(h http.Header) {
 		p.identity.setHeaders(h)
 	}
 	for name, value := range p.told {
-		delete(h, name)
 		if value != "" {
 			h[name] = []string{value}
 		}

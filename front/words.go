@@ -109,7 +109,7 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 	},
 	{
 		Word{"header_up", "NAME `CEL`", "Tells the application something about who passed by a certificate, in a header: an expression over cert, issuer, chain " +
-			"or person. The header is removed from what clients send, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
+			"or person, or a constant. The header is removed from what clients send, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseHeaderUp(d) },
 	},
 	{

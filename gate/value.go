@@ -21,9 +21,9 @@ type Value struct {
 }
 
 // CompileValue compiles an expression of the language of rules whose result is
-// text, a whole number, a truth value, a time, or a list of texts. It reads the
-// certificate or the person: without one there is no value. The error is a
-// *RuleError with the place of the first mistake.
+// text, a whole number, a truth value, a time, or a list of texts. It does not
+// read the request alone. The error is a *RuleError with the place of the first
+// mistake.
 func CompileValue(source string) (*Value, error) {
 	c, err := compile(source)
 	if err != nil {
@@ -32,14 +32,15 @@ func CompileValue(source string) (*Value, error) {
 	if !isText(c.checked.OutputType()) {
 		return nil, &RuleError{1, 1, fmt.Sprintf("a header is text, and this is a %s", typeName(c.checked.OutputType()))}
 	}
-	if !c.reads("cert", "issuer", "chain", "person") {
+	request := c.reads("request", "tls", "address", "time")
+	if request && !c.reads("cert", "issuer", "chain", "person") {
 		return nil, &RuleError{1, 1, "this reads neither the certificate nor the person; Caddy's own header_up sets what does not"}
 	}
 	root := c.native.Expr()
 	return &Value{
 		source:  source,
 		program: c.program,
-		request: c.reads("request", "tls", "address", "time"),
+		request: request,
 		dn:      root.Kind() == ast.SelectKind && root.AsSelect().FieldName() == "dn",
 	}, nil
 }

@@ -1,17 +1,13 @@
 package apache
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
-
-// A condition of Apache's is written as a CEL rule in which doubt refuses: it
-// is first brought into a form where only single comparisons are negated; then
-// each comparison that has no match becomes false, negated or not, and each
-// that looks at an attribute which a subject may carry twice holds only if it
-// is there at most once.
 
 // unmatched is why a comparison could not be carried over.
 type unmatched struct{ what string }
@@ -20,91 +16,15 @@ func (u unmatched) Error() string { return u.what }
 
 // rule writes e as CEL. The reasons tell which parts became false.
 func (v *vocabulary) rule(e expr) (cel string, reasons []string) {
-	r := &ruleWriter{v: v}
-	cel = r.write(e, false, 0)
-	return cel, r.reasons
+	n, reasons := v.tree(e)
+	return n.text(0), reasons
 }
 
-type ruleWriter struct {
-	v       *vocabulary
-	reasons []string
-}
-
-// Binding strengths, to place no more parentheses than CEL needs.
-const (
-	inOr = iota + 1
-	inAnd
-	inAtom
-)
-
-func (r *ruleWriter) write(e expr, neg bool, outer int) string {
-	switch e := e.(type) {
-	case truth:
-		return strconv.FormatBool(bool(e) != neg)
-	case not:
-		return r.write(e.x, !neg, outer)
-	case and:
-		return r.join(e.l, e.r, neg, !neg, outer)
-	case or:
-		return r.join(e.l, e.r, neg, neg, outer)
-	}
-	if _, ok := e.(never); ok {
-		return "false"
-	}
-	a, err := r.v.atom(e, neg)
-	if err != nil {
-		r.reasons = append(r.reasons, err.Error())
-		return "false"
-	}
-	return a.text(outer)
-}
-
-// join writes two conditions with && or ||, leaving out what true and false
-// make idle.
-func (r *ruleWriter) join(l, x expr, neg, conj bool, outer int) string {
-	op, level, idle, wins := " || ", inOr, "false", "true"
-	if conj {
-		op, level, idle, wins = " && ", inAnd, "true", "false"
-	}
-	a, b := r.write(l, neg, level), r.write(x, neg, level)
-	switch {
-	case a == wins || b == wins:
-		return wins
-	case a == idle:
-		return b
-	case b == idle:
-		return a
-	}
-	if s := a + op + b; outer <= level {
-		return s
-	} else {
-		return "(" + s + ")"
-	}
-}
-
-// atom is one comparison and what must hold beside it.
-type atom struct {
-	guards []string
-	cel    string
-	level  int // binding strength of cel; 0 means it stands alone
-}
-
-func (a atom) text(outer int) string {
-	if len(a.guards) == 0 {
-		if a.level != 0 && outer > a.level {
-			return "(" + a.cel + ")"
-		}
-		return a.cel
-	}
-	body := a.cel
-	if a.level == inOr {
-		body = "(" + body + ")"
-	}
-	s := strings.Join(append(a.guards, body), " && ")
-	if outer > inAnd {
-		s = "(" + s + ")"
-	}
-	return s
+// tree writes e as a tree.
+func (v *vocabulary) tree(e expr) (n node, reasons []string) {
+	w := &writer{v: v}
+	n = w.write(e, false)
+	return n, w.reasons
 }
 
 var flipped = map[string]string{"==": "!=", "!=": "==", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
@@ -135,9 +55,9 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 	if err != nil {
 		return atom{}, err
 	}
-	if l.literal == "" && r.literal != "" {
+	if !l.known && r.known {
 		r, err = comparable(l, r)
-	} else if r.literal == "" && l.literal != "" {
+	} else if !r.known && l.known {
 		l, err = comparable(r, l)
 	}
 	if err != nil {
@@ -157,6 +77,9 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 		if l.number != "" && r.number != "" {
 			return atom{guards, l.number + " " + op + " " + r.number, 0}, nil
 		}
+		if l.known && r.known {
+			return atom{cel: strconv.FormatBool(v.ordered(l.literal, r.literal, op))}, nil
+		}
 		if v.dialect == apExpr {
 			return atom{guards, l.cel + " " + op + " " + r.cel, 0}, nil
 		}
@@ -168,20 +91,59 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 		if neg {
 			op = flipped[op]
 		}
+		if l.known && r.known {
+			return atom{cel: strconv.FormatBool(whole(l.literal, r.literal, op))}, nil
+		}
 		return atom{guards, l.integer() + " " + op + " " + r.integer(), 0}, nil
 	case "-ipmatch":
-		if r.literal == "" || l.cel != address {
+		if !r.known || l.cel != address {
 			return atom{}, unmatched{"-ipmatch compares anything but REMOTE_ADDR with an address"}
 		}
 		return atom{guards, bang(neg) + inNet(r.literal), 0}, nil
 	case "-strmatch", "-strcmatch", "-fnmatch":
-		if r.literal == "" {
+		if !r.known {
 			return atom{}, unmatched{op + " with a pattern that is not literal"}
 		}
 		re := globRegexp(r.literal, op == "-strcmatch", op == "-fnmatch")
+		if l.known {
+			ok, err := regexp.MatchString(re, l.literal)
+			return atom{cel: strconv.FormatBool(ok != neg)}, err
+		}
 		return atom{guards, bang(neg) + l.cel + ".matches(" + quote(re) + ")", 0}, nil
 	}
 	return atom{}, unmatched{"the operator " + e.op + " is not known"}
+}
+
+// ordered compares two texts that are known. SSLRequire orders by length first.
+func (v *vocabulary) ordered(l, r, op string) bool {
+	order := cmp.Compare(l, r)
+	if v.dialect == sslRequire {
+		order = cmp.Or(cmp.Compare(len(l), len(r)), order)
+	}
+	return holds(order, op)
+}
+
+// whole compares two texts as whole numbers, as atoi(3) reads them.
+func whole(l, r, op string) bool {
+	a, _ := strconv.Atoi(strings.TrimSpace(l))
+	b, _ := strconv.Atoi(strings.TrimSpace(r))
+	return holds(cmp.Compare(a, b), op)
+}
+
+func holds(order int, op string) bool {
+	switch op {
+	case "<":
+		return order < 0
+	case "<=":
+		return order <= 0
+	case ">":
+		return order > 0
+	case ">=":
+		return order >= 0
+	case "==":
+		return order == 0
+	}
+	return order != 0
 }
 
 // equality compares two strings. An attribute that is not there is the empty
@@ -194,15 +156,15 @@ func equality(l, r value, op string) atom {
 		l.cel = strings.TrimSuffix(l.cel, ".upperAscii()")
 	}
 	switch {
-	case l.literal != "" && r.literal != "":
+	case l.known && r.known:
 		return atom{cel: strconv.FormatBool((l.literal == r.literal) == (op == "=="))}
 	case l.attr == "" || r.attr != "":
 		return atom{append(l.guards, r.guards...), l.cel + " " + op + " " + r.cel, 0}
-	case op == "==" && r.literal == "" && r.cel == `""`:
+	case op == "==" && r.cel == `""`:
 		return atom{nil, "size(" + l.attr + ") == 0", 0}
 	case op == "==":
 		return atom{r.guards, l.attr + " == " + r.cel, 0}
-	case r.literal == "" && r.cel == `""`:
+	case r.cel == `""`:
 		return atom{nil, "size(" + l.attr + ") > 0", 0}
 	}
 	return atom{r.guards, "size(" + l.attr + ") == 0 || " + l.attr + " != " + r.cel, inOr}
@@ -221,7 +183,7 @@ func (v *vocabulary) match(e match, neg bool) (atom, error) {
 	if err != nil {
 		return atom{}, unmatched{fmt.Sprintf("the regular expression %s uses what RE2 lacks", e.re)}
 	}
-	if l.literal != "" {
+	if l.known {
 		return atom{cel: strconv.FormatBool(compiled.MatchString(l.literal) != (neg != e.differs))}, nil
 	}
 	if l.attr == "" {
@@ -233,22 +195,6 @@ func (v *vocabulary) match(e match, neg bool) (atom, error) {
 	return atom{nil, l.attr + ".matches(" + quote(re) + ")", 0}, nil
 }
 
-func (v *vocabulary) inExt(e inExt, neg bool) (atom, error) {
-	v.certificate = true
-	l, err := v.value(e.l)
-	if err != nil {
-		return atom{}, err
-	}
-	if strings.Trim(e.oid, "0123456789.") != "" {
-		return atom{}, unmatched{"PeerExtList needs the OID in numbers, not " + e.oid}
-	}
-	cel := l.cel + " in cert.extension(" + quote(e.oid) + ")"
-	if neg {
-		cel = "!(" + cel + ")"
-	}
-	return atom{l.guards, cel, 0}, nil
-}
-
 func (v *vocabulary) in(e in, neg bool) (atom, error) {
 	l, err := v.value(e.l)
 	if err != nil {
@@ -256,18 +202,22 @@ func (v *vocabulary) in(e in, neg bool) (atom, error) {
 	}
 	guards := l.guards
 	var list []string
+	var all []value
 	for _, w := range e.list {
 		x, err := v.value(w)
 		if err != nil {
 			return atom{}, err
 		}
-		if x.literal != "" {
+		if x.known {
 			if x, err = comparable(l, x); err != nil {
 				return atom{}, err
 			}
 		}
 		guards = append(guards, x.guards...)
-		list = append(list, x.cel)
+		list, all = append(list, x.cel), append(all, x)
+	}
+	if l.known && !slices.ContainsFunc(all, func(x value) bool { return !x.known }) {
+		return atom{cel: strconv.FormatBool(slices.ContainsFunc(all, func(x value) bool { return x.literal == l.literal }) != neg)}, nil
 	}
 	if l.serial {
 		l.cel = "cert.serial"
@@ -282,7 +232,7 @@ func (v *vocabulary) in(e in, neg bool) (atom, error) {
 func (v *vocabulary) unary(e unary, neg bool) (atom, error) {
 	if e.op == "-R" {
 		x, err := v.value(e.x)
-		if err != nil || x.literal == "" {
+		if err != nil || !x.known {
 			return atom{}, unmatched{"-R with an address that is not literal"}
 		}
 		return atom{nil, bang(neg) + inNet(x.literal), 0}, nil
@@ -298,6 +248,10 @@ func (v *vocabulary) unary(e unary, neg bool) (atom, error) {
 			op = "=="
 		}
 		return equality(x, literal(""), op), nil
+	}
+	if e.op == "-T" && x.known {
+		off := []string{"", "0", "off", "false", "no"}
+		return atom{cel: strconv.FormatBool(slices.Contains(off, strings.ToLower(x.literal)) == neg)}, nil
 	}
 	if e.op == "-T" {
 		// Empty, "0", "off", "false" and "no" are false.
@@ -316,7 +270,8 @@ func bang(neg bool) string {
 // value is a word in CEL.
 type value struct {
 	cel     string
-	literal string   // what it is, when all of it is known
+	literal string // what it is, when all of it is known
+	known   bool
 	attr    string   // the attribute it is, when it is just that
 	number  string   // the same as a whole number, where that is its meaning
 	serial  bool     // a serial number in upper-case hex
@@ -335,7 +290,7 @@ func (x value) integer() string {
 
 // value writes a word as one CEL string.
 func (v *vocabulary) value(w word) (value, error) {
-	var out value
+	out := value{known: true}
 	var cels []string
 	for _, p := range w {
 		x, err := v.part(p)
@@ -347,14 +302,19 @@ func (v *vocabulary) value(w word) (value, error) {
 		}
 		cels = append(cels, x.cel)
 		out.guards = append(out.guards, x.guards...)
+		out.known, out.literal = out.known && x.known, out.literal+x.literal
 	}
+	if out.known {
+		return literal(out.literal), nil
+	}
+	out.literal = ""
 	out.cel = "(" + strings.Join(cels, " + ") + ")"
 	return out, nil
 }
 
 func (v *vocabulary) part(p part) (value, error) {
 	if p.name == "" {
-		x := value{cel: quote(p.lit), literal: p.lit}
+		x := literal(p.lit)
 		if n, err := strconv.ParseInt(p.lit, 10, 64); err == nil {
 			x.number = strconv.FormatInt(n, 10)
 		}
@@ -374,20 +334,26 @@ func (v *vocabulary) function(p part) (value, error) {
 	}
 	switch strings.ToLower(p.name) {
 	case "tolower":
+		if x.known {
+			return literal(strings.ToLower(x.literal)), nil
+		}
 		return value{cel: x.cel + ".lowerAscii()", guards: x.guards}, nil
 	case "toupper":
+		if x.known {
+			return literal(strings.ToUpper(x.literal)), nil
+		}
 		return value{cel: x.cel + ".upperAscii()", guards: x.guards}, nil
 	case "file":
-		if x.literal == "" {
+		if !x.known {
 			return value{}, unmatched{"file() of a name that is not literal"}
 		}
 		text, err := v.file(x.literal)
 		if err != nil {
 			return value{}, unmatched{fmt.Sprintf("file(%q) can't be read: %v", x.literal, err)}
 		}
-		return value{cel: quote(text), literal: text}, nil
+		return literal(text), nil
 	case "http", "req", "req_novary":
-		if x.literal == "" {
+		if !x.known {
 			return value{}, unmatched{p.name + "() of a header that is not literal"}
 		}
 		return v.header(x.literal), nil

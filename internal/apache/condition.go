@@ -115,7 +115,7 @@ func condWord(s string) word {
 // settled tells of conditions that are settled by the site alone: whether it
 // speaks HTTPS, and at which port.
 func (c *converter) settled(e expr) (holds, known bool) {
-	v := &vocabulary{dialect: apExpr, site: c.site, zone: c.cfg.TimeZone, file: c.readFile}
+	v := c.vocabulary(apExpr)
 	cel, reasons := v.rule(e)
 	return cel == "true", len(reasons) == 0 && !v.certificate && (cel == "true" || cel == "false")
 }

@@ -1,10 +1,12 @@
 package apache
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -88,8 +90,13 @@ func (c *converter) logPath(name string) string {
 	return c.path(strings.ReplaceAll(name, "${APACHE_LOG_DIR}", "/var/log/apache2"))
 }
 
-// content writes who answers: proxies, aliases, PHP and files.
+// content writes who answers: proxies, aliases, PHP and files. The first prefix
+// that a path is below counts, in the order of the configuration.
 func (c *converter) content(s *site) {
+	proxies := slices.ContainsFunc(s.steps, func(st step) bool { return st.is("ProxyPass") })
+	if proxies || len(s.aliases) > 0 {
+		fmt.Fprint(&c.out, "\troute {\n")
+	}
 	for _, st := range s.steps {
 		if st.is("ProxyPass") {
 			c.proxy(st.Directive)
@@ -97,22 +104,30 @@ func (c *converter) content(s *site) {
 	}
 	for _, a := range s.aliases {
 		if a.script {
-			fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 403\n\t}\n", under(a.url))
+			c.under(a.url, "error 403")
 			c.notes.add(Lost, s.at, "Caddy runs no CGI: what stands under %s is answered with 403, not shown", a.url)
 			continue
 		}
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n", under(a.url))
-		c.documents(s, a.dir, "\t\t")
+		lines := c.documents(s, a.dir)
+		if base := strings.TrimSuffix(a.url, "/"); base != "" {
+			lines = "uri strip_prefix " + token(base) + "\n" + lines
+		}
+		c.under(a.url, lines)
+	}
+	if proxies || len(s.aliases) > 0 {
 		fmt.Fprint(&c.out, "\t}\n")
 	}
-	if s.docroot != "" {
-		c.documents(s, s.docroot, "\t")
+	if s.docroot == "" {
+		return
+	}
+	for line := range strings.Lines(c.documents(s, s.docroot)) {
+		c.out.WriteString("\t" + line)
 	}
 }
 
-// documents writes who serves the files of a directory: PHP its scripts, and
-// the file server all else.
-func (c *converter) documents(s *site, dir, indent string) {
+// documents returns the lines by which the files of a directory are served: PHP
+// runs its scripts, and the file server serves all else.
+func (c *converter) documents(s *site, dir string) string {
 	var b strings.Builder
 	w := &b
 	fmt.Fprintf(w, "root %s\n", token(dir))
@@ -125,7 +140,7 @@ func (c *converter) documents(s *site, dir, indent string) {
 		php = c.cfg.PHP
 	}
 	m := ""
-	if indent != "\t" {
+	if dir != s.docroot {
 		m = c.matcher()
 	}
 	fmt.Fprintf(w, "@php%s path_regexp `(?i)\\.(?:php[0-9]?|phtml|phar)(?:/|$)`\n", m)
@@ -149,48 +164,55 @@ func (c *converter) documents(s *site, dir, indent string) {
 		fmt.Fprintf(w, "reverse_proxy @php%s %s {\n\ttransport fastcgi {\n\t\tsplit .php\n\t}\n}\n", m, token(php))
 	}
 	fmt.Fprintf(w, "file_server {\n\tindex %s\n\thide .ht*\n}\n", tokens(index))
-	for line := range strings.Lines(b.String()) {
-		c.out.WriteString(indent + line)
-	}
+	return b.String()
 }
 
 // proxy writes one ProxyPass.
 func (c *converter) proxy(d *Directive) {
 	from, to := d.arg(0), d.arg(1)
 	if to == "!" && c.site.docroot == "" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 404\n\t}\n", under(from))
+		c.under(from, "error 404")
 		return
 	}
 	if to == "!" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n", under(from))
-		c.documents(c.site, c.site.docroot, "\t\t")
-		fmt.Fprint(&c.out, "\t}\n")
+		c.under(from, c.documents(c.site, c.site.docroot))
 		return
 	}
 	u, err := url.Parse(to)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\terror 503\n\t}\n", under(from))
+		c.under(from, "error 503")
 		c.notes.add(Lost, d, "only http and https are proxied; the place answers 503")
 		return
 	}
-	upstream := token(u.Scheme + "://" + u.Host)
+	proxy := "reverse_proxy " + token(u.Scheme+"://"+u.Host)
 	base, target := strings.TrimSuffix(from, "/"), strings.TrimSuffix(u.Path, "/")
 	switch {
-	case base == target:
-		fmt.Fprintf(&c.out, "\thandle %s {\n\t\treverse_proxy %s\n\t}\n", under(base), upstream)
+	case target == base:
+	case base == "":
+		proxy = "rewrite * " + token(target+"{uri}") + "\n" + proxy
 	case target == "":
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\treverse_proxy %s\n\t}\n", under(base), upstream)
+		proxy = "uri strip_prefix " + token(base) + "\n" + proxy
 	default:
-		fmt.Fprintf(&c.out, "\thandle_path %s {\n\t\trewrite * %s\n\t\treverse_proxy %s\n\t}\n", under(base), token(target+"{uri}"), upstream)
+		proxy = "uri path_regexp " + token("^"+regexpLiteral(base)) + " " + token(target) + "\n" + proxy
 	}
+	c.under(from, proxy)
 }
 
-// under is a path matcher for all that begins with a prefix.
-func under(prefix string) string {
-	if prefix = strings.TrimSuffix(prefix, "/"); prefix == "" {
-		return "/*"
+// under writes what happens below a prefix, which ends at a segment, as Apache's
+// do.
+func (c *converter) under(prefix, lines string) {
+	prefix, slash := strings.CutSuffix(prefix, "/")
+	matcher := token(prefix + "/*")
+	if !slash {
+		m := c.matcher()
+		fmt.Fprintf(&c.out, "\t\t@%s path %s %s\n", m, token(prefix), matcher)
+		matcher = "@" + m
 	}
-	return token(prefix + "*")
+	fmt.Fprintf(&c.out, "\t\thandle %s {\n", matcher)
+	for line := range strings.Lines(lines) {
+		c.out.WriteString("\t\t\t" + strings.TrimSuffix(line, "\n") + "\n")
+	}
+	c.out.WriteString("\t\t}\n")
 }
 
 // matcher returns a name for a matcher that this site has not used yet.
@@ -230,22 +252,30 @@ func tokens(list []string) string {
 func (c *converter) guard(s *site, g guard) {
 	w := &c.out
 	fmt.Fprintf(w, "\trequire %s {\n", c.places(g))
-	p := g.policy
+	open := g.ways.open
 	switch {
-	case p.closed:
+	case g.ways.closed:
 		fmt.Fprint(w, "\t\tanyone\n\t\trule `false`\n") // nobody, with or without a certificate
-	default:
-		if !p.asks() {
-			fmt.Fprint(w, "\t\tanyone\n")
-		} else {
-			c.trust(s, p)
-		}
-		for _, r := range append(p.rules, p.hosts...) {
+	case g.ways.certify:
+		c.trust(s, g)
+		for _, r := range g.ways.rules {
 			fmt.Fprintf(w, "\t\trule `%s`\n", r)
 		}
+		for _, h := range g.told {
+			fmt.Fprintf(w, "\t\theader_up %s `%s`\n", token(h.name), h.value)
+		}
+	default:
+		fmt.Fprint(w, "\t\tanyone\n")
+		open[0].write(w, "\t\t")
+		open = open[1:]
 	}
-	if p.status != 0 {
-		fmt.Fprintf(w, "\t\tstatus %d\n", p.status)
+	for _, o := range open {
+		fmt.Fprint(w, "\t\tor anyone {\n")
+		o.write(w, "\t\t\t")
+		fmt.Fprint(w, "\t\t}\n")
+	}
+	if g.status != 0 {
+		fmt.Fprintf(w, "\t\tstatus %d\n", g.status)
 	}
 	fmt.Fprint(w, "\t}\n")
 }
@@ -275,16 +305,12 @@ func place(prefix string) string {
 }
 
 // trust writes whose certificates count, and how far from the leaf.
-func (c *converter) trust(s *site, p policy) {
+func (c *converter) trust(s *site, g guard) {
 	if len(s.trust) > 0 {
 		fmt.Fprintf(&c.out, "\t\ttrust %s\n", tokens(s.trust))
 	}
 	if len(s.crl) > 0 {
 		fmt.Fprintf(&c.out, "\t\tcrl %s\n", tokens(s.crl))
 	}
-	depth := p.depth
-	if depth == "" {
-		depth = "1" // Apache's default
-	}
-	fmt.Fprintf(&c.out, "\t\tdepth %s\n", token(depth))
+	fmt.Fprintf(&c.out, "\t\tdepth %s\n", token(cmp.Or(g.depth, "1"))) // Apache's default
 }

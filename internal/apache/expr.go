@@ -45,19 +45,26 @@ type (
 		op string
 		x  word
 	}
-	never struct{} // does not hold, negated or not; why has been noted
+	written struct { // x in another language than that around it
+		in dialect
+		x  expr
+	}
+	legacyNames struct{ x expr } // in which DNs are written as with SSLOptions +LegacyDNStringFormat
+	never       struct{}         // does not hold, negated or not; why has been noted
 )
 
-func (truth) isExpr()  {}
-func (not) isExpr()    {}
-func (and) isExpr()    {}
-func (or) isExpr()     {}
-func (binary) isExpr() {}
-func (match) isExpr()  {}
-func (in) isExpr()     {}
-func (inExt) isExpr()  {}
-func (unary) isExpr()  {}
-func (never) isExpr()  {}
+func (truth) isExpr()       {}
+func (not) isExpr()         {}
+func (and) isExpr()         {}
+func (or) isExpr()          {}
+func (binary) isExpr()      {}
+func (match) isExpr()       {}
+func (in) isExpr()          {}
+func (inExt) isExpr()       {}
+func (unary) isExpr()       {}
+func (written) isExpr()     {}
+func (legacyNames) isExpr() {}
+func (never) isExpr()       {}
 
 // word is a string made of parts put one behind the other.
 type word []part

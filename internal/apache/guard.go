@@ -10,45 +10,16 @@ import (
 	"strings"
 )
 
-// guard is a place and who may pass there.
+// guard is a place and the ways to pass there.
 type guard struct {
 	at     *Directive
 	prefix []string // path prefixes; "/" is the whole site
 	regexp string   // or a regular expression over the path
-	policy policy
-}
-
-// policy is what Apache asks of a request in one place.
-type policy struct {
-	verify string   // SSLVerifyClient in force
+	closed bool     // the place could not be told, and nobody passes
 	depth  string   // SSLVerifyDepth in force
-	shown  bool     // a certificate must be shown, whatever SSLVerifyClient says
-	rules  []string // CEL; all must hold
-	hosts  []string // CEL over the request alone (addresses, methods); all must hold
-	closed bool     // nobody passes
-	status int      // of the answer where no certificate is asked for; 0 is 403
-}
-
-// open reports whether the policy asks nothing.
-func (p policy) open() bool {
-	return !p.closed && !p.asks() && len(p.hosts) == 0
-}
-
-// asks reports whether nobody passes without a certificate.
-func (p policy) asks() bool { return p.shown || p.verify == "require" }
-
-// guards returns what the host and its sections ask, section by section, and
-// then what its redirects and rewrites forbid.
-func (c *converter) guards(s *site) []guard {
-	var out []guard
-	host := c.policy(s, s.policy, policy{verify: s.verify, depth: s.depth})
-	if !host.open() {
-		out = append(out, guard{at: first(s.policy, s.at), prefix: []string{"/"}, policy: host})
-	}
-	for _, d := range s.sections {
-		out = append(out, c.section(s, d, around{policy: host})...)
-	}
-	return append(out, c.stepGuards(s)...)
+	ways   ways
+	status int        // of the answer where no certificate is asked for; 0 is 403
+	told   []headerUp // what the application is told of the certificate
 }
 
 // guardPlain puts the guards of a name's HTTPS site into its plain HTTP site
@@ -68,7 +39,7 @@ func (c *converter) guardPlain(sites []*site) {
 			continue
 		}
 		for _, g := range plain.guards {
-			if g.policy.asks() {
+			if g.ways.certify && len(g.ways.open) == 0 {
 				c.notes.add(Changed, g.at, "a certificate can be shown over HTTPS only; this host has no HTTPS site")
 			}
 		}
@@ -117,7 +88,7 @@ func (g *guard) setRegexp(c *converter, re string) {
 	parsed, err := syntax.Parse(re, syntax.Perl)
 	if err != nil {
 		c.notes.add(Closed, g.at, "the regular expression uses what RE2 lacks, so the whole site is closed")
-		g.prefix, g.policy.closed = []string{"/"}, true
+		g.prefix, g.closed = []string{"/"}, true
 		return
 	}
 	if list, ok := literalPrefixes(parsed.Simplify()); ok {
@@ -151,7 +122,7 @@ func (g *guard) setFiles(c *converter, re string, within *guard) {
 	}
 	if _, err := syntax.Parse(full, syntax.Perl); err != nil {
 		c.notes.add(Closed, g.at, "the pattern uses what RE2 lacks, so the whole site is closed")
-		g.prefix, g.policy.closed = []string{"/"}, true
+		g.prefix, g.closed = []string{"/"}, true
 		return
 	}
 	g.regexp = full

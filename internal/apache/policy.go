@@ -8,64 +8,149 @@ import (
 	"strings"
 )
 
-// policy puts the access directives of one place into one policy. Directives
-// are mod_ssl's, which add up, and mod_authz's, which are a tree of their own.
-func (c *converter) policy(s *site, list []*Directive, p policy) policy {
-	var authz []*Directive
-	satisfyAny, order, strictly, ssl := false, false, []*Directive{}, false
+// policy is what a section says about who may pass.
+type policy struct {
+	depth     string        // SSLVerifyDepth in force
+	says      [modules]expr // what takes the place of what sections around say; nil says nothing
+	satisfies expr          // what is enough in place of the Require lines around: Satisfy any
+	adds      []expr        // what must hold beside what sections around say
+	joins     bool          // the Require lines around count, too: AuthMerging
+	closed    bool          // nobody passes
+}
+
+// module is a module of Apache by which a section says something anew.
+type module int
+
+const (
+	byVerify  module = iota // mod_ssl: SSLVerifyClient
+	byAuthz                 // mod_authz_core: Require
+	byAccess                // mod_access_compat: Order, Allow, Deny
+	byMethods               // mod_allowmethods
+	modules
+)
+
+// takesOver is the condition under which a section takes over what those around
+// it say by a module; nil is never.
+func (p *policy) takesOver(by module) expr {
+	switch {
+	case by == byAuthz && p.joins:
+		return nil
+	case p.says[by] != nil:
+		return truth(true)
+	case by == byAuthz:
+		return p.satisfies
+	}
+	return nil
+}
+
+// access lines of one section, sorted by who reads them.
+type lines struct{ authz, order []*Directive }
+
+// policy reads the access directives of one section.
+func (c *converter) policy(s *site, list []*Directive) policy {
+	var p policy
+	var l lines
+	var satisfy *Directive
+	c.env = slices.DeleteFunc(slices.Clone(list), func(d *Directive) bool { return !setsEnv[strings.ToLower(d.Name)] })
 	for _, d := range list {
 		switch strings.ToLower(d.Name) {
-		case "sslverifyclient":
-			c.verify(s, d, &p)
-		case "sslverifydepth":
-			p.depth = d.arg(0)
-			if n, err := strconv.Atoi(p.depth); err != nil || n < 1 || n > maxCAs {
-				c.notes.add(Closed, d, "a depth is 1 to %d here", maxCAs)
-				p.closed = true
-			}
-		case "sslrequire":
-			c.sslRequire(d, &p)
-			ssl = true
-		case "sslrequiressl":
-			if !s.tls {
-				p.closed = true
-			}
-		case "allowmethods":
-			if !strings.EqualFold(d.arg(0), "reset") {
-				c.rule(d, methods(d.Args), apExpr, &p)
-			}
 		case "require", "requireall", "requireany", "requirenone":
-			authz = append(authz, d)
+			l.authz = append(l.authz, d)
 		case "order", "allow", "deny":
-			order = true
-			strictly = append(strictly, d)
+			l.order = append(l.order, d)
 		case "satisfy":
-			satisfyAny = strings.EqualFold(d.arg(0), "any")
+			satisfy = d
 		case "limit", "limitexcept":
-			c.limit(s, d, &p)
-		case "sslusername":
-			c.notes.add(Info, d, "the application gets the person's name as REMOTE_USER in any case")
-		case "ssloptions":
-			c.sslOptions(d)
+			c.limit(s, d, &l, &p)
+		default:
+			c.sslPolicy(s, d, &p)
 		}
 	}
-	c.env = slices.DeleteFunc(slices.Clone(list), func(d *Directive) bool { return !setsEnv[strings.ToLower(d.Name)] })
-	if satisfyAny && (len(authz) > 0 && order || ssl && (len(authz) > 0 || order)) {
-		c.notes.add(Narrowed, list[0], "Satisfy any is not carried over: all conditions must hold")
+	if len(l.authz) > 0 {
+		p.says[byAuthz] = c.authz(l.authz)
+		c.check(l.authz[0], p.says[byAuthz])
 	}
-	if order {
-		c.legacy(strictly, &p)
+	if len(l.order) > 0 {
+		p.says[byAccess] = c.limited(l.order)
+		c.check(l.order[0], p.says[byAccess])
 	}
-	if len(authz) > 0 {
-		c.authz(authz, &p)
+	if legacyDNs(list) {
+		for m, e := range p.says {
+			if e != nil {
+				p.says[m] = legacyNames{e}
+			}
+		}
+		for i, e := range p.adds {
+			p.adds[i] = legacyNames{e}
+		}
 	}
-	p.hosts = dropTrue(p.hosts, &p)
-	p.rules = dropTrue(p.rules, &p)
-	if s.ocsp != nil && p.asks() && !p.closed {
-		c.notes.add(Closed, s.ocsp, "Postern asks no OCSP responder whether a foreign certificate is revoked; use SSLCARevocationFile")
-		p.closed = true
+	if satisfy != nil && strings.EqualFold(satisfy.arg(0), "any") {
+		c.satisfyAny(satisfy, &p)
 	}
 	return p
+}
+
+// legacyDNs reports whether directives switch on OpenSSL's old form of DNs.
+func legacyDNs(list []*Directive) bool {
+	return slices.ContainsFunc(list, func(d *Directive) bool {
+		return d.is("SSLOptions") && slices.ContainsFunc(d.Args, func(o string) bool {
+			return strings.EqualFold(strings.TrimPrefix(o, "+"), "LegacyDNStringFormat")
+		})
+	})
+}
+
+// satisfyAny lets whoever meets one of two pass: the address and what mod_ssl asks,
+// or the Require lines. Without a Deny line any address will do.
+func (c *converter) satisfyAny(d *Directive, p *policy) {
+	access := p.says[byAccess]
+	if access == nil {
+		access = truth(true)
+		c.notes.add(Info, d, "no Deny line stands beside it: everybody passes")
+	}
+	if p.says[byAuthz] == nil {
+		p.satisfies = access
+		return
+	}
+	ssl := append(p.adds, access)
+	if v := p.says[byVerify]; v != nil {
+		ssl = append(ssl, v)
+	}
+	p.says[byAuthz] = or{allOf(ssl), p.says[byAuthz]}
+	p.says[byAccess], p.says[byVerify], p.adds = truth(true), nil, nil
+}
+
+// sslPolicy reads one directive of mod_ssl's, or another that stands alone.
+func (c *converter) sslPolicy(s *site, d *Directive, p *policy) {
+	switch strings.ToLower(d.Name) {
+	case "sslverifyclient":
+		c.verify(s, d, p)
+	case "sslverifydepth":
+		p.depth = d.arg(0)
+		if n, err := strconv.Atoi(p.depth); err != nil || n < 1 || n > maxCAs {
+			c.notes.add(Closed, d, "a depth is 1 to %d here", maxCAs)
+			p.closed = true
+		}
+	case "sslrequire":
+		c.sslRequire(d, p)
+	case "sslrequiressl":
+		if !s.tls {
+			p.closed = true
+		}
+	case "allowmethods":
+		p.says[byMethods] = truth(true)
+		if !strings.EqualFold(d.arg(0), "reset") {
+			p.says[byMethods] = methods(d.Args)
+		}
+	case "authmerging":
+		p.joins = !strings.EqualFold(d.arg(0), "off")
+		if strings.EqualFold(d.arg(0), "or") {
+			c.notes.add(Narrowed, d, "the Require lines around must hold as well as those here")
+		}
+	case "sslusername":
+		c.notes.add(Info, d, "the application gets the person's name as REMOTE_USER in any case")
+	case "ssloptions":
+		c.sslOptions(d)
+	}
 }
 
 // maxCAs is how deep a chain the gate looks at.
@@ -77,72 +162,100 @@ func methods(names []string) expr {
 	var list []word
 	for _, m := range names {
 		list = append(list, word{{lit: m}})
-		if m == "GET" {
+		if m == "GET" && !slices.Contains(names, "HEAD") {
 			list = append(list, word{{lit: "HEAD"}})
 		}
 	}
 	return in{word{{name: "REQUEST_METHOD"}}, list}
 }
 
-// limit adds what a <Limit> asks of its methods, and a <LimitExcept> of all
-// others.
-func (c *converter) limit(s *site, d *Directive, p *policy) {
-	if !guardsSomething(d) {
-		return
-	}
-	when := methods(d.Args)
-	if d.is("LimitExcept") {
-		when = not{when}
-	}
-	inner := c.policy(s, d.Children, policy{})
-	c.conditional(d, &inner, when)
-	p.closed = p.closed || inner.closed
-	p.shown = p.shown || inner.shown || inner.verify == "require"
-	p.rules, p.hosts = append(p.rules, inner.rules...), append(p.hosts, inner.hosts...)
-}
-
-// dropTrue leaves out rules that ask nothing, and closes for one that nothing
-// meets.
-func dropTrue(rules []string, p *policy) []string {
-	var out []string
-	for _, r := range rules {
-		switch r {
-		case "true":
-		case "false":
-			p.closed = true
+// limit sorts the lines of a <Limit> or <LimitExcept>. Those of mod_ssl count for
+// every method, as in Apache.
+func (c *converter) limit(s *site, d *Directive, l *lines, p *policy) {
+	var of lines
+	for _, k := range d.Children {
+		switch name := strings.ToLower(k.Name); {
+		case strings.HasPrefix(name, "require"):
+			of.authz = append(of.authz, k)
+		case name == "order" || name == "allow" || name == "deny":
+			of.order = append(of.order, k)
+		case name == "satisfy":
+			c.notes.add(Closed, k, "Satisfy for some methods has no match: all that is asked must hold")
 		default:
-			out = append(out, r)
+			if strings.HasPrefix(name, "ssl") {
+				c.notes.add(Info, k, "as in Apache it counts for all methods")
+			}
+			c.sslPolicy(s, k, p)
 		}
 	}
-	return out
+	if len(of.authz) > 0 {
+		l.authz = append(l.authz, d.of(of.authz))
+	}
+	if len(of.order) > 0 {
+		l.order = append(l.order, d.of(of.order))
+	}
 }
 
+// of is the section with other lines in it.
+func (d *Directive) of(children []*Directive) *Directive {
+	k := *d
+	k.Children = children
+	return &k
+}
+
+// limits is the condition that a <Limit> or <LimitExcept> counts for a request's
+// method; nil for another directive.
+func limits(d *Directive) expr {
+	switch {
+	case d.is("Limit"):
+		return methods(d.Args)
+	case d.is("LimitExcept"):
+		return not{methods(d.Args)}
+	}
+	return nil
+}
+
+// check notes what of a condition has no match, and what means something else.
+func (c *converter) check(d *Directive, e expr) {
+	v := c.vocabulary(apExpr)
+	_, reasons := v.tree(e)
+	for _, r := range reasons {
+		c.notes.add(Closed, d, "%s; that part of the condition never holds", r)
+	}
+	for _, r := range v.changed {
+		c.notes.add(Changed, d, "%s", r)
+	}
+}
+
+// vocabulary returns Apache's variables as they are called for the site.
+func (c *converter) vocabulary(d dialect) *vocabulary {
+	return &vocabulary{dialect: d, site: c.site, zone: c.cfg.TimeZone, file: c.readFile, oneline: c.site != nil && c.site.oneline}
+}
+
+// verify reads an SSLVerifyClient.
 func (c *converter) verify(s *site, d *Directive, p *policy) {
 	switch v := strings.ToLower(d.arg(0)); v {
 	case "none":
-		if p.verify == "require" {
-			c.notes.add(Closed, d, "the certificate that is asked for outside is asked for here too")
-			return
-		}
-		p.verify = v
+		p.says[byVerify] = truth(true)
 	case "optional":
-		if p.verify != "require" {
-			p.verify = v
-		}
+		p.says[byVerify] = truth(true)
 		c.notes.add(Info, d, "a certificate is asked for, not insisted on, in the whole site; a rule decides where it must be shown")
 	case "optional_no_ca":
 		p.closed = true
 		c.notes.add(Closed, d, "a certificate that nobody vouches for proves nothing; name its CA with SSLCACertificateFile")
 	case "require":
-		p.verify = v
+		p.says[byVerify] = verified
 		if len(s.trust) == 0 {
-			c.notes.add(Changed, d, "no SSLCACertificateFile says whose certificates count, so Postern's own do")
+			c.notes.add(Changed, d, "no SSLCACertificateFile says whose certificates are trusted, so Postern's own are")
 		}
 	default:
 		p.closed = true
 		c.notes.add(Closed, d, "%q is no value of SSLVerifyClient", d.arg(0))
 	}
 }
+
+// verified is the condition that a certificate was shown and verified.
+var verified = binary{"==", word{{name: "SSL_CLIENT_VERIFY"}}, word{{lit: "SUCCESS"}}}
 
 // sslRequire carries over one SSLRequire.
 func (c *converter) sslRequire(d *Directive, p *policy) {
@@ -152,59 +265,44 @@ func (c *converter) sslRequire(d *Directive, p *policy) {
 		c.notes.add(Closed, d, "can't be read: %v", err)
 		return
 	}
-	c.rule(d, e, sslRequire, p)
+	e = written{sslRequire, e}
+	c.check(d, e)
+	p.adds = append(p.adds, e)
 }
 
-// rule adds a condition to the policy, in the language of the gate.
-func (c *converter) rule(d *Directive, e expr, dia dialect, p *policy) {
-	v := &vocabulary{dialect: dia, site: c.site, zone: c.cfg.TimeZone, file: c.readFile}
-	cel, reasons := v.rule(e)
-	for _, r := range reasons {
-		c.notes.add(Closed, d, "%s; that part of the condition never holds", r)
-	}
-	for _, r := range v.changed {
-		c.notes.add(Changed, d, "%s", r)
-	}
-	if v.certificate {
-		p.shown = true
-		p.rules = append(p.rules, cel)
-		if p.verify != "require" && c.holdsWithout(e, dia) {
-			c.notes.add(Narrowed, d, "Apache lets some requests pass without a certificate; here one is asked for in any case. "+
-				"Put what they meet into a block \"or anyone\" of the guard")
+// authz is the condition of Require lines and of the containers around them.
+// Lines that stand alone are a RequireAny; those in a <Limit> count for its
+// methods, and where none counts everybody passes.
+func (c *converter) authz(list []*Directive) expr {
+	var some, when []expr
+	for _, d := range list {
+		if l := limits(d); l != nil {
+			when = append(when, l)
+			some = append(some, and{l, anyOf(c.requirements(d.Children))})
+		} else {
+			some = append(some, c.requirement(d))
 		}
-		if p.verify == "" || p.verify == "none" {
-			c.notes.add(Changed, d, "Apache asks nobody here for a certificate, so nobody passes; Postern asks for one")
+	}
+	if len(when) == len(list) {
+		some = append(some, not{anyOf(when)})
+	}
+	return anyOf(some)
+}
+
+// limited is the condition of Order, Allow and Deny lines, of which those in a
+// <Limit> count for its methods.
+func (c *converter) limited(list []*Directive) expr {
+	plain := slices.DeleteFunc(slices.Clone(list), func(d *Directive) bool { return limits(d) != nil })
+	e := expr(truth(true))
+	if len(plain) > 0 {
+		e = c.legacy(plain)
+	}
+	for _, d := range list {
+		if l := limits(d); l != nil {
+			e = or{and{not{l}, e}, and{l, c.legacy(append(slices.Clone(plain), d.Children...))}}
 		}
-		return
 	}
-	p.hosts = append(p.hosts, cel)
-}
-
-// holdsWithout reports whether a condition may hold for a request without a
-// certificate: it reads none, or has an alternative or a negation that does so.
-func (c *converter) holdsWithout(e expr, dia dialect) bool {
-	switch e := e.(type) {
-	case or:
-		return c.holdsWithout(e.l, dia) || c.holdsWithout(e.r, dia)
-	case and:
-		return c.holdsWithout(e.l, dia) && c.holdsWithout(e.r, dia)
-	case not:
-		return e.x != expr(truth(true)) && e.x != expr(never{})
-	case truth:
-		return bool(e)
-	case never:
-		return false
-	}
-	v := &vocabulary{dialect: dia, site: c.site, zone: c.cfg.TimeZone, file: c.readFile}
-	v.rule(e)
-	return !v.certificate
-}
-
-// authz carries over Require lines and the containers around them. Lines that
-// stand alone are a RequireAny.
-func (c *converter) authz(list []*Directive, p *policy) {
-	e := anyOf(c.requirements(list))
-	c.rule(list[0], e, apExpr, p)
+	return e
 }
 
 // requirements returns the conditions of several lines.
@@ -258,7 +356,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 	case "ssl":
 		return truth(c.site == nil || c.site.tls)
 	case "ssl-verify-client":
-		return binary{"==", word{{name: "SSL_CLIENT_VERIFY"}}, word{{lit: "SUCCESS"}}}
+		return verified
 	case "env":
 		var list []expr
 		for _, a := range rest {
@@ -271,11 +369,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 		}
 		return anyOf(list)
 	case "method":
-		var list []word
-		for _, m := range rest {
-			list = append(list, word{{lit: m}})
-		}
-		return in{word{{name: "REQUEST_METHOD"}}, list}
+		return methods(rest)
 	case "ip":
 		var list []expr
 		for _, a := range rest {
@@ -309,7 +403,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 func (c *converter) sslOptions(d *Directive) {
 	for _, o := range d.Args {
 		switch strings.ToLower(strings.TrimLeft(o, "+-")) {
-		case "stdenvvars", "exportcertdata", "strictrequire", "optrenegotiate", "legacydnstringformat":
+		case "stdenvvars", "exportcertdata", "strictrequire", "optrenegotiate", "legacydnstringformat": // see legacyDNs
 		case "fakebasicauth":
 			c.notes.add(Changed, d, "the application gets the person's name as REMOTE_USER, with no password made up")
 		}
@@ -317,8 +411,7 @@ func (c *converter) sslOptions(d *Directive) {
 }
 
 // legacy carries over Order, Allow and Deny of Apache 2.2.
-func (c *converter) legacy(list []*Directive, p *policy) {
-	var e expr
+func (c *converter) legacy(list []*Directive) expr {
 	var allow, deny []expr
 	denyFirst := false
 	for _, d := range list {
@@ -352,11 +445,9 @@ func (c *converter) legacy(list []*Directive, p *policy) {
 		}
 	}
 	if denyFirst { // Order allow,deny: refused unless allowed, and deny wins
-		e = and{anyOf(allow), not{anyOf(deny)}}
-	} else { // Order deny,allow: passed unless denied, and allow wins
-		e = or{anyOf(allow), not{anyOf(deny)}}
+		return and{anyOf(allow), not{anyOf(deny)}}
 	}
-	c.rule(list[0], e, apExpr, p)
+	return or{anyOf(allow), not{anyOf(deny)}} // Order deny,allow: passed unless denied, and allow wins
 }
 
 // anyOf holds if one of the conditions does, and never for none of them.

@@ -75,13 +75,13 @@ func (c *converter) redirectGuard(s *site, st *step) []guard {
 // that asks for a certificate refuses in its own way.
 func (c *converter) answered(st *step, guards []guard, code string, status int) []guard {
 	for i := range guards {
-		p := &guards[i].policy
+		g := &guards[i]
 		switch {
 		case code != "" || status == http.StatusForbidden:
-		case status == 0 || p.asks() && !p.closed:
+		case status == 0 || g.ways.certify:
 			c.notes.add(Changed, st.Directive, "answered with 403")
 		default:
-			p.status = status
+			g.status = status
 		}
 	}
 	return guards
@@ -200,7 +200,7 @@ func (c *converter) stopped(st *step, r rewriteRule, stops []*step) (out []expr)
 		if !everything(b.pattern) || b.neg {
 			e = and{pathMatches(b.pattern, b.neg, false), e}
 		}
-		v := &vocabulary{dialect: apExpr, site: c.site, zone: c.cfg.TimeZone, file: c.readFile}
+		v := c.vocabulary(apExpr)
 		if _, reasons := v.rule(e); len(reasons) == 0 && !v.certificate {
 			out = append(out, not{e})
 		}
@@ -262,14 +262,12 @@ func (c *converter) refuse(s *site, st *step, g guard, pattern string, neg bool,
 	default:
 		when = and{pathMatches(pattern, false, true), when}
 	}
-	p := policy{verify: s.verify, depth: s.depth}
-	if p.verify == "require" {
-		p.verify = "" // that is the host's own guard
+	c.check(st.Directive, not{when})
+	g.depth = s.depth
+	if g.ways = c.ways(st.Directive, not{when}); g.closed {
+		g.ways = closedWays
 	}
-	c.rule(st.Directive, not{when}, apExpr, &p)
-	p.rules, p.hosts = dropTrue(p.rules, &p), dropTrue(p.hosts, &p)
-	g.policy = p
-	if p.open() {
+	if g.ways.all {
 		return nil
 	}
 	return []guard{g}

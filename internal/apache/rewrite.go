@@ -32,9 +32,9 @@ func (c *converter) steps(s *site) {
 		case "rewriterule":
 			c.rewrite(st)
 		case "header":
-			c.header(st.Directive, "header")
+			c.header(st, "header")
 		case "requestheader":
-			c.header(st.Directive, "request_header")
+			c.header(st, "request_header")
 		case "errordocument":
 			c.notes.add(Lost, st.Directive, "errors are answered with Caddy's and Postern's own pages")
 		}
@@ -300,21 +300,33 @@ func serverVariables(s string) string {
 }
 
 // header writes Header and RequestHeader.
-func (c *converter) header(d *Directive, to string) {
-	args := d.Args
+func (c *converter) header(st *step, to string) {
+	args := st.Args
 	if len(args) > 0 && (strings.EqualFold(args[0], "always") || strings.EqualFold(args[0], "onsuccess")) {
 		args = args[1:]
 	}
+	line := ""
 	switch {
+	case st.when != nil:
+		c.notes.add(Lost, st.Directive, "under a condition this has no match in Postern")
+		return
 	case len(args) == 3 && strings.Contains(args[2], "%"):
-		c.notes.add(Lost, d, "a value with variables in it has no match; what the application is told of a certificate, README says")
+		c.notes.add(Lost, st.Directive, "a value with variables in it has no match, but for what it tells of the client's certificate")
+		return
 	case len(args) == 3 && strings.EqualFold(args[0], "set"):
-		fmt.Fprintf(&c.out, "\t%s %s %s\n", to, token(args[1]), token(args[2]))
+		line = token(args[1]) + " " + token(args[2])
 	case len(args) == 3 && (strings.EqualFold(args[0], "append") || strings.EqualFold(args[0], "add")):
-		fmt.Fprintf(&c.out, "\t%s +%s %s\n", to, token(args[1]), token(args[2]))
+		line = "+" + token(args[1]) + " " + token(args[2])
 	case len(args) == 2 && strings.EqualFold(args[0], "unset"):
-		fmt.Fprintf(&c.out, "\t%s -%s\n", to, token(args[1]))
+		line = "-" + token(args[1])
 	default:
-		c.notes.add(Lost, d, "this form has no match in Postern")
+		c.notes.add(Lost, st.Directive, "this form has no match in Postern")
+		return
 	}
+	lines := st.lines()
+	if len(lines) == 0 {
+		fmt.Fprintf(&c.out, "\t%s %s\n", to, line)
+		return
+	}
+	c.write(c.matcher(), lines, to+" @%s "+strings.ReplaceAll(line, "%", "%%"))
 }

@@ -1,6 +1,7 @@
 package apache
 
 import (
+	"cmp"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -9,15 +10,14 @@ import (
 
 // around is what stands around a section.
 type around struct {
-	policy policy
+	depth  string // SSLVerifyDepth in force
 	within *guard // the place that a section is restricted to; nil is the host
 	when   expr   // the condition that it is under; nil is always
 }
 
-// section returns the guards of one section and of those inside it.
-func (c *converter) section(s *site, d *Directive, outer around) []guard {
-	g := guard{at: d}
-	when := outer.when
+// section returns the regions of one section and of those inside it.
+func (c *converter) section(s *site, d *Directive, outer around) []region {
+	g := region{guard: guard{at: d}, rank: rankLocation}
 	switch strings.ToLower(d.Name) {
 	case "location":
 		if d.arg(0) == "~" {
@@ -44,20 +44,21 @@ func (c *converter) section(s *site, d *Directive, outer around) []guard {
 			re := strings.TrimSuffix(strings.TrimPrefix(globRegexp(d.arg(0), false, true), "^"), "$")
 			g.setFiles(c, "^"+re+"$", outer.within)
 		}
+		g.rank, g.byFile = rankFiles, true
 	case "filesmatch":
 		g.setFiles(c, d.arg(0), outer.within)
+		g.rank, g.byFile = rankFiles, true
 	case "proxy", "proxymatch":
+		g.rank = rankDirectory
 		g.prefix, g.regexp = c.proxied(s, d)
 		if len(g.prefix) == 0 && g.regexp == "" {
 			return nil // who may use the forward proxy, which Postern is not
 		}
 	case "if", "elseif", "else":
+		g.prefix, g.rank = []string{"/"}, rankIf
 		if outer.within != nil {
 			g.prefix, g.regexp = outer.within.prefix, outer.within.regexp
-		} else {
-			g.prefix = []string{"/"}
 		}
-		when = c.under(d, when)
 	default:
 		if guardsSomething(d) {
 			return c.unplaced(s, d, "this section has no match in Postern")
@@ -67,17 +68,37 @@ func (c *converter) section(s *site, d *Directive, outer around) []guard {
 		}
 		return nil
 	}
-	return c.inside(s, d, g, around{policy: outer.policy, within: outer.within, when: when})
+	return c.inside(s, d, g, outer)
 }
 
-// under reads the condition of an <If>, beside one that it stands under.
-func (c *converter) under(d *Directive, when expr) expr {
-	if d.is("Else") || d.is("ElseIf") {
-		c.notes.add(Changed, d, "it counts also where the condition before it holds")
+// conditions returns the condition of each <If>, <ElseIf> and <Else> in a list of
+// sections, that none before it in its chain holds included.
+func (c *converter) conditions(list []*Directive) map[*Directive]expr {
+	when := make(map[*Directive]expr)
+	var before []expr
+	for _, d := range list {
+		var own expr = truth(true)
+		switch {
+		case d.is("If"):
+			before = nil
+			own = c.condition1(d)
+		case d.is("ElseIf"):
+			own = c.condition1(d)
+		case !d.is("Else"):
+			continue
+		}
+		when[d] = own
+		if len(before) > 0 {
+			when[d] = and{not{anyOf(before)}, own}
+		}
+		before = append(before, own)
 	}
-	if d.is("Else") {
-		return when
-	}
+	return when
+}
+
+// condition1 reads the condition of an <If>. One that can't be read holds where it
+// refuses, and not where it lets pass.
+func (c *converter) condition1(d *Directive) expr {
 	raw := d.Raw
 	if len(d.Args) == 1 {
 		raw = d.Args[0]
@@ -85,17 +106,15 @@ func (c *converter) under(d *Directive, when expr) expr {
 	e, err := parseExpr(raw, apExpr)
 	if err != nil {
 		c.notes.add(Closed, d, "can't be read, and is taken to hold: %v", err)
-		return when
+		return never{}
 	}
-	if when != nil {
-		return and{when, e}
-	}
+	c.check(d, e)
 	return e
 }
 
-// inside returns the guards of a section whose place is known, and of those
+// inside returns the regions of a section whose place is known, and of those
 // inside it.
-func (c *converter) inside(s *site, d *Directive, g guard, outer around) []guard {
+func (c *converter) inside(s *site, d *Directive, g region, outer around) []region {
 	var own, inner, answers []*Directive
 	for _, k := range d.Children {
 		switch name := strings.ToLower(k.Name); {
@@ -117,64 +136,31 @@ func (c *converter) inside(s *site, d *Directive, g guard, outer around) []guard
 			c.unknown(k, &own)
 		}
 	}
-	closed := g.policy.closed // the place could not be told
-	g.policy = c.policy(s, own, policy{verify: outer.policy.verify, depth: outer.policy.depth})
-	g.policy.closed = g.policy.closed || closed
-	if outer.when != nil {
-		c.conditional(d, &g.policy, outer.when)
-	}
-	var out []guard
-	if (len(own) > 0 || closed) && !g.policy.open() {
-		out = append(out, g)
-	} else if reopens(own) && !outer.policy.open() {
-		c.notes.add(Closed, d, "Apache lets this place open what stands around it; Postern asks here for all that is asked outside")
-	}
+	g.when = outer.when
+	g.policy = c.policy(s, own)
+	g.policy.depth = cmp.Or(g.policy.depth, outer.depth)
+	out := []region{g}
 	for _, k := range own {
 		if noScripts(k) {
 			out = append(out, c.noScripts(k, g))
 		}
 	}
-	c.lift(s, d, g, outer.when, answers)
-	for _, k := range inner {
-		out = append(out, c.section(s, k, around{policy: g.policy, within: &g, when: outer.when})...)
-	}
-	return out
+	c.lift(s, d, g.guard, outer.when, answers)
+	return append(out, c.sections(s, inner, around{depth: g.policy.depth, within: &g.guard, when: outer.when})...)
 }
 
-// conditional lets a policy count only where a condition holds. A certificate
-// is asked for in any case.
-func (c *converter) conditional(d *Directive, p *policy, when expr) {
-	var other policy
-	c.rule(d, not{when}, apExpr, &other)
-	passes := append(other.hosts, other.rules...)[0]
-	p.shown = p.shown || other.shown
-	if p.asks() {
-		c.notes.add(Narrowed, d, "a certificate is asked for whether the condition holds or not")
-	}
-	if p.closed {
-		p.closed = false
-		p.hosts, p.rules = nil, nil
-		if other.shown {
-			p.rules = []string{passes}
-		} else {
-			p.hosts = []string{passes}
+// sections returns the regions of several sections, of which conditions make
+// chains.
+func (c *converter) sections(s *site, list []*Directive, outer around) (out []region) {
+	when := c.conditions(list)
+	for _, d := range list {
+		in := outer
+		if w, ok := when[d]; ok && outer.when != nil {
+			in.when = and{outer.when, w}
+		} else if ok {
+			in.when = w
 		}
-	} else {
-		p.hosts, p.rules = unless(passes, p.hosts), unless(passes, p.rules)
-	}
-	p.hosts, p.rules = dropTrue(p.hosts, p), dropTrue(p.rules, p)
-}
-
-// unless lets rules count only where a condition does not pass already.
-func unless(passes string, rules []string) (out []string) {
-	for _, r := range rules {
-		switch passes {
-		case "false":
-			out = append(out, r)
-		case "true":
-		default:
-			out = append(out, passes+" || "+r)
-		}
+		out = append(out, c.section(s, d, in)...)
 	}
 	return out
 }
@@ -206,28 +192,15 @@ func plainLocation(d *Directive) bool {
 	return d.is("Location") && strings.HasPrefix(d.arg(0), "/") && !strings.ContainsAny(d.arg(0), "*?[")
 }
 
-// reopens reports whether access directives grant what an outer section may
-// have refused.
-func reopens(own []*Directive) bool {
-	for _, d := range own {
-		if d.is("Require") && strings.EqualFold(d.arg(0), "all") && strings.EqualFold(d.arg(1), "granted") ||
-			d.is("Satisfy") && strings.EqualFold(d.arg(0), "any") ||
-			d.is("SSLVerifyClient") && !strings.EqualFold(d.arg(0), "require") {
-			return true
-		}
-	}
-	return false
-}
-
 // unplaced closes the whole site for a section that guards something nobody
 // can point at, and leaves it out when it guards nothing.
-func (c *converter) unplaced(s *site, d *Directive, why string) []guard {
+func (c *converter) unplaced(s *site, d *Directive, why string) []region {
 	if !guardsSomething(d) {
 		c.notes.add(Lost, d, "%s; it guards nothing, and is left out", why)
 		return nil
 	}
 	c.notes.add(Closed, d, "%s, so the whole site is closed", why)
-	return []guard{{at: d, prefix: []string{"/"}, policy: policy{closed: true}}}
+	return []region{{guard: guard{at: d, prefix: []string{"/"}, closed: true}, rank: rankIf}}
 }
 
 // guardsSomething reports whether anything in the section keeps somebody out.
@@ -293,19 +266,19 @@ func noScripts(d *Directive) bool {
 	return false
 }
 
-// noScripts returns the guard that closes the scripts of a place.
-func (c *converter) noScripts(k *Directive, place guard) guard {
+// noScripts returns the region that closes the scripts of a place.
+func (c *converter) noScripts(k *Directive, place region) region {
 	c.notes.add(Changed, k, "PHP's scripts are neither run nor shown here")
-	g := guard{at: k, prefix: place.prefix, regexp: place.regexp}
+	g := region{guard: guard{at: k, prefix: place.prefix, regexp: place.regexp}, rank: place.rank, when: place.when}
 	if g.regexp == "" && len(g.prefix) > 0 {
 		g.regexp, g.prefix = prefixRegexp(g.prefix)+".*"+scripts, nil
 		if place.whole() {
 			g.regexp = scripts
 		}
-		g.policy.closed = true
+		g.policy.adds = []expr{truth(false)}
 		return g
 	}
-	c.rule(k, not{pathMatches(scripts, false, true)}, apExpr, &g.policy)
+	g.policy.adds = []expr{not{pathMatches(scripts, false, true)}}
 	return g
 }
 
@@ -339,6 +312,8 @@ func (c *converter) lift(s *site, d *Directive, g guard, when expr, answers []*D
 			}
 			conds = nil
 		case "redirect", "redirectmatch", "redirectpermanent", "redirecttemp":
+			s.steps = append(s.steps, step{Directive: k, place: &g, when: when})
+		case "requestheader", "header":
 			s.steps = append(s.steps, step{Directive: k, place: &g, when: when})
 		case "proxypass", "proxypassreverse": // the host's own, by now
 		default:

@@ -20,7 +20,8 @@ type site struct {
 	trust       []string // files or folders of CAs for client certificates
 	crl         []string
 	ocsp        *Directive // SSLOCSPEnable on
-	verify      string     // SSLVerifyClient of the whole host; "" is none
+	asks        bool       // SSLVerifyClient asks for a certificate somewhere
+	oneline     bool       // SSLOptions +LegacyDNStringFormat
 	depth       string
 	docroot     string
 	aliases     []alias
@@ -192,10 +193,7 @@ func (c *converter) fill(s *site, list []*Directive, own bool) {
 
 // access remembers an access directive of a whole host.
 func (c *converter) access(s *site, d *Directive) {
-	switch {
-	case d.is("SSLVerifyClient"):
-		s.verify = strings.ToLower(d.arg(0))
-	case d.is("SSLVerifyDepth"):
+	if d.is("SSLVerifyDepth") {
 		s.depth = d.arg(0)
 	}
 	s.policy = append(s.policy, d)

@@ -15,6 +15,8 @@ type vocabulary struct {
 	site        *site
 	zone        string
 	file        func(name string) (string, error)
+	shown       shown    // what is known of the client's certificate
+	oneline     bool     // DNs are written as OpenSSL once wrote them
 	certificate bool     // the rule looks at a certificate
 	changed     []string // what means something a little different here
 }
@@ -123,7 +125,7 @@ func (v *vocabulary) port() string {
 	return "80"
 }
 
-func literal(s string) value { return value{cel: quote(s), literal: s} }
+func literal(s string) value { return value{cel: quote(s), literal: s, known: true} }
 
 // number is a value that is a whole number by its nature; Apache shows it with
 // decimal digits.
@@ -140,12 +142,22 @@ func (v *vocabulary) header(name string) value {
 
 // client is a variable that speaks of the client's certificate.
 func (v *vocabulary) client(name, rest string) (value, error) {
+	if v.shown == noneShown {
+		if rest == "VERIFY" {
+			return literal("NONE"), nil
+		}
+		return literal(""), nil
+	}
 	for _, dn := range []struct{ prefix, cel string }{{"S_DN", "cert.subject"}, {"I_DN", "cert.issuer"}} {
 		part, ok := strings.CutPrefix(rest, dn.prefix)
 		if !ok {
 			continue
 		}
 		if part == "" || part == "_RAW" {
+			if v.oneline {
+				v.changed = append(v.changed, "a name with a slash in one of its values never matches")
+				return value{cel: dn.cel + ".oneline"}, nil
+			}
 			v.changed = append(v.changed, "the whole name is compared as RFC 4514 writes it")
 			return value{cel: dn.cel + ".dn"}, nil
 		}
@@ -225,14 +237,14 @@ func (v *vocabulary) time(part string) (value, error) {
 func comparable(x, lit value) (value, error) {
 	switch {
 	case x.serial:
-		return value{cel: quote(strings.TrimLeft(strings.ToLower(lit.literal), "0"))}, nil
+		return value{known: true, cel: quote(strings.TrimLeft(strings.ToLower(lit.literal), "0"))}, nil
 	case x.pem:
 		block, _ := pem.Decode([]byte(lit.literal))
 		if block == nil || block.Type != "CERTIFICATE" {
 			return value{}, unmatched{"SSL_CLIENT_CERT is compared with what is no certificate"}
 		}
 		sum := sha256.Sum256(block.Bytes)
-		return value{cel: quote(hex.EncodeToString(sum[:]))}, nil
+		return value{known: true, cel: quote(hex.EncodeToString(sum[:]))}, nil
 	}
 	return lit, nil
 }

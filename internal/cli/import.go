@@ -38,8 +38,8 @@ func newImportApache(a *app) *cobra.Command {
 What keeps people out counts, however Apache does it: access directives, conditions, what a rewrite forbids or sends
 elsewhere, .htaccess files as they are now. What has no match is listed with file and line on standard error:
 "closed" keeps people out in a way that could not be carried over, so that its place is closed; "lost" is left out,
-and guards nothing as far as Postern knows; "narrowed" asks for more than Apache does, so that somebody whom Apache
-lets pass is refused; "changed" answers differently in some case; "info" is worth knowing.`,
+and guards nothing as far as Postern knows; "widened" asks for less than Apache does, so that somebody whom Apache
+refuses may pass; "narrowed" asks for more, so that somebody whom Apache lets pass is refused; "changed" answers differently in some case; "info" is worth knowing.`,
 		Example: `  postern import apache /etc/apache2/sites-enabled/example.conf > Caddyfile
   postern import apache --php unix//run/php/php-fpm.sock -o /etc/postern /etc/apache2/apache2.conf`,
 		Args: usageArgs(cobra.ExactArgs(1)),
@@ -52,7 +52,7 @@ lets pass is refused; "changed" answers differently in some case; "info" is wort
 	f.StringVar(&o.cfg.TimeZone, "time-zone", "UTC", "IANA `ZONE` in which conditions on the time are meant")
 	f.StringArrayVarP(&o.defines, "define", "D", nil, "take `NAME[=VALUE]` as set by Define; can be repeated")
 	f.BoolVar(&o.json, "json", false, "print Caddyfile, notes and files to be made as JSON")
-	f.BoolVar(&o.strict, "strict", false, "fail if a guard had to be closed or asks for more, or a line was lost")
+	f.BoolVar(&o.strict, "strict", false, "fail if a guard had to be closed or asks for more or less, or a line was lost")
 	return cmd
 }
 
@@ -84,7 +84,7 @@ func (o *importApache) run(a *app, file string) error {
 	}
 	grave := 0
 	for _, n := range r.Notes {
-		if n.Severity == apache.Closed || n.Severity == apache.Lost || n.Severity == apache.Narrowed {
+		if n.Severity.Grave() {
 			grave++
 		}
 		if !o.json {
@@ -92,7 +92,7 @@ func (o *importApache) run(a *app, file string) error {
 		}
 	}
 	if o.strict && grave > 0 {
-		return postern.Errorf(postern.Denied, "%d lines could not be carried over as they are", grave).WithHint("read the notes marked closed, lost and narrowed")
+		return postern.Errorf(postern.Denied, "%d lines could not be carried over as they are", grave).WithHint("read the notes marked closed, lost, widened and narrowed")
 	}
 	return nil
 }
