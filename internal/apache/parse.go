@@ -48,6 +48,8 @@ type parser struct {
 	root    string // ServerRoot, for relative Includes
 	defines map[string]string
 	notes   *notes
+	macros  map[string]*macro
+	modules map[string]bool // that LoadModule lines name; nil if there is none
 	files   int
 	total   int
 }
@@ -82,21 +84,28 @@ func fsName(name string) string {
 	return name
 }
 
+// frame is a section that is being read.
+type frame struct {
+	*Directive
+	skipped bool // its condition does not hold
+}
+
 // parse reads the text of one file.
 func (p *parser) parse(name, text string, depth int) ([]*Directive, error) {
+	return p.parseLines(name, logicalLines(text), depth)
+}
+
+func (p *parser) parseLines(name string, lines []logicalLine, depth int) ([]*Directive, error) {
 	root := &Directive{Section: true, File: name}
-	stack := []*Directive{root}
-	lines := logicalLines(text)
-	for _, l := range lines {
-		if len(l.text) > maxLine {
-			return nil, fmt.Errorf("%s:%d: line is longer than %d KiB", name, l.line, maxLine>>10)
+	stack := []frame{{Directive: root}}
+	for i := 0; i < len(lines); i++ {
+		l := lines[i]
+		s, err := p.line(name, l)
+		if err != nil {
+			return nil, err
 		}
-		s := strings.TrimSpace(l.text)
-		if s == "" || s[0] == '#' {
+		if s == "" {
 			continue
-		}
-		if p.total++; p.total > maxTotal {
-			return nil, fmt.Errorf("%s:%d: more than %d directives", name, l.line, maxTotal)
 		}
 		top := stack[len(stack)-1]
 		if closing, ok := strings.CutPrefix(s, "</"); ok {
@@ -105,39 +114,72 @@ func (p *parser) parse(name, text string, depth int) ([]*Directive, error) {
 				return nil, fmt.Errorf("%s:%d: </%s> closes nothing that is open", name, l.line, closing)
 			}
 			stack = stack[:len(stack)-1]
+			if below := stack[len(stack)-1]; conditional(top.Directive) {
+				below.Children = append(below.Children, top.Children...)
+			}
 			continue
 		}
 		d, err := p.directive(s, name, l.line)
 		if err != nil {
 			return nil, err
 		}
-		if d.Section {
+		switch {
+		case d.Section && d.is("Macro"):
+			if i, err = p.macro(d, lines, i, top.skipped); err != nil {
+				return nil, err
+			}
+		case d.Section:
 			if len(stack) > maxDepth {
 				return nil, fmt.Errorf("%s:%d: sections nest more than %d deep", name, l.line, maxDepth)
 			}
-			top.Children = append(top.Children, d)
-			stack = append(stack, d)
-			continue
-		}
-		if err := p.place(top, d, depth); err != nil {
-			return nil, err
+			if !conditional(d) {
+				top.Children = append(top.Children, d)
+			}
+			stack = append(stack, frame{d, top.skipped || !p.holds(d)})
+		case !top.skipped:
+			if err := p.place(top.Directive, d, depth); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if len(stack) > 1 {
 		open := stack[len(stack)-1]
 		return nil, fmt.Errorf("%s:%d: <%s> is never closed", name, open.Line, open.Name)
 	}
-	return p.conditions(root.Children), nil
+	return root.Children, nil
 }
 
-// place puts a directive where it belongs: Includes are replaced by what they
-// include, Defines are remembered.
+// line returns what stands in a line, "" for nothing.
+func (p *parser) line(name string, l logicalLine) (string, error) {
+	if len(l.text) > maxLine {
+		return "", fmt.Errorf("%s:%d: line is longer than %d KiB", name, l.line, maxLine>>10)
+	}
+	s := strings.TrimSpace(l.text)
+	if s == "" || s[0] == '#' {
+		return "", nil
+	}
+	if p.total++; p.total > maxTotal {
+		return "", fmt.Errorf("%s:%d: more than %d directives", name, l.line, maxTotal)
+	}
+	return s, nil
+}
+
+// place puts a directive where it belongs: Includes and uses of macros are
+// replaced by what they stand for, Defines are remembered.
 func (p *parser) place(top, d *Directive, depth int) error {
 	switch {
 	case d.is("Include"), d.is("IncludeOptional"):
 		got, err := p.include(d, depth)
 		top.Children = append(top.Children, got...)
 		return err
+	case d.is("Use") && p.macros[strings.ToLower(d.arg(0))] != nil:
+		got, err := p.use(d, depth)
+		top.Children = append(top.Children, got...)
+		return err
+	case d.is("UndefMacro"):
+		delete(p.macros, strings.ToLower(d.arg(0)))
+	case d.is("LoadModule"):
+		p.load(d)
 	case d.is("Define"):
 		value := d.arg(1)
 		p.defines[d.arg(0)] = value
@@ -195,35 +237,6 @@ func (p *parser) include(d *Directive, depth int) ([]*Directive, error) {
 		}
 	}
 	return all, nil
-}
-
-// conditions opens <IfModule>, <IfVersion> and <IfDefine>, which say when the
-// lines inside count. IfDefine is decided; a module is taken as loaded, and
-// one taken as missing with "!", since what guards must not get lost.
-func (p *parser) conditions(in []*Directive) []*Directive {
-	var out []*Directive
-	for _, d := range in {
-		if d.Section {
-			d.Children = p.conditions(d.Children)
-		}
-		not := strings.HasPrefix(d.arg(0), "!")
-		switch {
-		case d.Section && d.is("IfDefine"):
-			_, defined := p.defines[strings.TrimPrefix(d.arg(0), "!")]
-			if defined != not {
-				out = append(out, d.Children...)
-			}
-		case d.Section && (d.is("IfModule") || d.is("IfVersion") || d.is("IfFile") || d.is("IfDirective") || d.is("IfSection")):
-			if not {
-				p.notes.add(Info, d, "taken as not applying: the module or condition is taken as present")
-				continue
-			}
-			out = append(out, d.Children...)
-		default:
-			out = append(out, d)
-		}
-	}
-	return out
 }
 
 // directive reads one logical line.

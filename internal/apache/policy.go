@@ -183,7 +183,7 @@ func (c *converter) limit(s *site, d *Directive, l *lines, p *policy) {
 			c.notes.add(Closed, k, "Satisfy for some methods has no match: all that is asked must hold")
 		default:
 			if strings.HasPrefix(name, "ssl") {
-				c.notes.add(Info, k, "as in Apache it counts for all methods")
+				c.notes.add(Info, k, "as in Apache it counts for every method")
 			}
 			c.sslPolicy(s, k, p)
 		}
