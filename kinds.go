@@ -148,10 +148,16 @@ var EventKinds = []EventKind{
 
 	{
 		Name: EventPAMAuth, Title: "Sign-in on a host", OK: "was accepted by {service} as %s", NotOK: "was refused by {service} as %s",
-		Details: []string{"service", "method", "tty"},
+		Details: []string{"service", "method", "tty", "user"},
 	},
-	{Name: EventPAMOpened, Title: "Session on a host opened", OK: "opened a session of {service} as %s", Details: []string{"service", "method", "tty"}},
-	{Name: EventPAMClosed, Title: "Session on a host closed", OK: "closed a session of {service} as %s", Details: []string{"service", "method", "tty"}},
+	{
+		Name: EventPAMOpened, Title: "Session on a host opened", OK: "opened a session of {service} as %s",
+		Details: []string{"service", "method", "tty", "user"},
+	},
+	{
+		Name: EventPAMClosed, Title: "Session on a host closed", OK: "closed a session of {service} as %s",
+		Details: []string{"service", "method", "tty", "user"},
+	},
 
 	{
 		Name: EventLibvirtCall, Title: "Call to libvirt", OK: "ran {procedure} on %s", NotOK: "was refused {procedure} on %s",

@@ -106,14 +106,14 @@ func answer(question []byte, verdict byte) []byte {
 
 // answerCode says that the last so many bytes of what was typed are the code.
 func answerCode(question []byte, verdict byte, code int) []byte {
-	return append(append([]byte("PA2"), question[3:20]...), verdict, byte(code))
+	return append(append([]byte("PA3"), question[3:20]...), verdict, byte(code))
 }
 
 func always(verdict byte) func([]byte) []byte {
 	return func(q []byte) []byte { return answer(q, verdict) }
 }
 
-// fields returns service, user, host, terminal and code.
+// fields returns service, user, host, terminal, code and requesting user.
 func fields(q []byte) []string {
 	var out []string
 	for q = q[21:]; len(q) > 0; q = q[1+int(q[0]):] {
@@ -177,7 +177,7 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 		{"another nonce", func(q []byte) []byte { a := answer(q, yes); a[8]++; return a }, "", authinfoUnavail, authinfoUnavail},
 		{"another kind", func(q []byte) []byte { a := answer(q, yes); a[3]++; return a }, "", authinfoUnavail, authinfoUnavail},
 		{"another protocol", func(q []byte) []byte { return append([]byte("HTTP"), answer(q, yes)[4:]...) }, "", authinfoUnavail, authinfoUnavail},
-		{"the protocol before", func(q []byte) []byte { return append([]byte("PA1"), answer(q, yes)[3:21]...) }, "", authinfoUnavail, authinfoUnavail},
+		{"the protocol before", func(q []byte) []byte { return append([]byte("PA2"), answer(q, yes)[3:]...) }, "", authinfoUnavail, authinfoUnavail},
 		{"no code", func(q []byte) []byte { return answerCode(q, yes, 0) }, "", authinfoUnavail, success},
 		{"more code than typed", func(q []byte) []byte { return answerCode(q, yes, 5) }, "", authinfoUnavail, success},
 		{"short", func(q []byte) []byte { return answer(q, yes)[:20] }, "", authinfoUnavail, authinfoUnavail},
@@ -254,7 +254,7 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			if got := run(t, program, confdir, "alice", answers...); got != "auth=0 cred=0 account=0 opened=0 closed=0 prompts="+prompts {
 				t.Error(got)
 			}
-			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", sent, flags}; strings.Join(got, "|") != strings.Join(want, "|") {
+			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", sent, "carol", flags}; strings.Join(got, "|") != strings.Join(want, "|") {
 				t.Errorf("asked %q, want %q", got, want)
 			}
 			if end := <-prompted; end != "PD1" {

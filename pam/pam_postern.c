@@ -42,20 +42,22 @@
 #include <security/pam_modules.h>
 
 /*
- * The question, one packet: "PQ2", kind, nonce, flags, then service, user,
- * remote host, terminal and what was typed, each as one byte of length and its
- * bytes. The answer, one packet: "PA2", kind, nonce, verdict, and how many of the
+ * The question, one packet: "PQ3", kind, nonce, flags, then service, user,
+ * remote host, terminal, what was typed and the requesting user, as sudo and su
+ * know it, each as one byte of length and its bytes.
+ * The answer, one packet: "PA3", kind, nonce, verdict, and how many of the
  * last bytes of what was typed are the code: a password may precede it. Only the
  * daemon can tell where it ends, since it knows the keys. No answer comes to
  * NOTIFY_ASKED: its connection ends with the packet "PD1" once a code was given.
  *
- * In version 1 the module looked for the code itself, and sent nothing else. The
- * daemon answers both; one that knows version 1 alone closes the connection.
+ * In version 1 the module looked for the code itself, and sent nothing else; in
+ * version 2 it did not send the requesting user. The daemon answers all three; one
+ * that does not know version 3 closes the connection.
  */
 enum {
 	NONCE = 16,
 	FIELD_MAX = 255,
-	QUESTION_MAX = 3 + 1 + NONCE + 1 + 5 * (1 + FIELD_MAX),
+	QUESTION_MAX = 3 + 1 + NONCE + 1 + 6 * (1 + FIELD_MAX),
 	ANSWER = 3 + 1 + NONCE + 1 + 1,
 };
 
@@ -242,7 +244,7 @@ static int exchange(const char *path, const unsigned char *question, size_t n, l
 	int err = rc < 0 ? errno : EPROTO; /* closed, or not our answer */
 	close(fd);
 	errno = err;
-	if (rc != ANSWER || memcmp(answer, "PA2", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
+	if (rc != ANSWER || memcmp(answer, "PA3", 3) != 0 || memcmp(answer + 3, question + 3, 1 + NONCE) != 0)
 		return 0;
 	*code = answer[ANSWER - 1];
 	return answer[ANSWER - 2];
@@ -254,7 +256,7 @@ static size_t compose(pam_handle_t *pamh, unsigned char *question, const struct 
 {
 	size_t n = 4 + NONCE;
 
-	memcpy(question, "PQ2", 3);
+	memcpy(question, "PQ3", 3);
 	question[3] = (unsigned char)kind;
 	if (getrandom(question + 4, NONCE, 0) != NONCE)
 		return 0;
@@ -262,7 +264,7 @@ static size_t compose(pam_handle_t *pamh, unsigned char *question, const struct 
 	errno = EMSGSIZE;
 	bool fits = field(question, &n, item(pamh, PAM_SERVICE)) && field(question, &n, user) &&
 	            field(question, &n, item(pamh, PAM_RHOST)) && field(question, &n, item(pamh, PAM_TTY)) &&
-	            field(question, &n, code);
+	            field(question, &n, code) && field(question, &n, item(pamh, PAM_RUSER));
 	return fits ? n : 0;
 }
 
@@ -284,7 +286,7 @@ static int ask(pam_handle_t *pamh, const struct options *o, enum kind kind, cons
 	}
 	if (verdict == 0)
 		pam_syslog(pamh, LOG_ERR, "no answer from the daemon at %s: %s", o->socket,
-		           errno == EPROTO ? "it does not answer in protocol 2: is it older than this module?" : strerror(errno));
+		           errno == EPROTO ? "it does not answer in protocol 3: is it older than this module?" : strerror(errno));
 	explicit_bzero(question, sizeof question);
 	return verdict;
 }

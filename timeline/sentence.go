@@ -166,6 +166,8 @@ func did(e postern.Event) (_ string, counted bool) {
 		words = kind.NotOK
 	} else if e.Kind == postern.EventACMEAccount {
 		words = cmp.Or(acmeWords[e.Details["did"]], words)
+	} else if e.Kind == postern.EventPAMOpened && e.Details["user"] != "" {
+		words = "became %s by {service}"
 	}
 	switch {
 	case words == "" && e.Outcome == postern.OK:

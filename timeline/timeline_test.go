@@ -120,6 +120,8 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root was restored from a backup, and 3 keys were disabled."},
 		{postern.Event{Kind: postern.EventOTPOutside, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed the upstream validation service: none."},
 		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
+		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Person: "alice", Object: "root", Details: map[string]string{"service": "sudo", "user": "alice"}}, "alice became root by sudo."},
+		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Object: "root", Details: map[string]string{"service": "su", "user": "carol"}}, "the account carol became root by su."},
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
 		{postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"}, "the server made the certificate authority root."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMECreated}}, "bob made the ACME account a1."},

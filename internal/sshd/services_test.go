@@ -75,6 +75,13 @@ func TestSudoSuAndLogin(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
+	for service, want := range map[string]string{
+		"sudo": "alice became root by sudo", "su": "alice became fred by su", "login": "fred opened a session of login as fred",
+	} {
+		if got := sentenceOf(t, rig, service, postern.EventPAMOpened); !strings.HasPrefix(got, want) {
+			t.Errorf("the timeline says of %s: %q", service, got)
+		}
+	}
 	for _, service := range []string{"sudo", "su", "login"} {
 		outcomes := eventsOf(t, rig, service, postern.EventPAMAuth)
 		if strings.Count(outcomes, "ok") != 1 || !strings.Contains(outcomes, "refused") {
@@ -100,4 +107,19 @@ func eventsOf(t *testing.T, rig *servertest.SSH, service, kind string) string {
 		}
 	}
 	return strings.Join(out, ",")
+}
+
+// sentenceOf returns a service's first event of a kind in words.
+func sentenceOf(t *testing.T, rig *servertest.SSH, service, kind string) string {
+	t.Helper()
+	events, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: kind, Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range events {
+		if ev.Details["service"] == service {
+			return timeline.Sentence(ev, nil)
+		}
+	}
+	return ""
 }

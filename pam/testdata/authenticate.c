@@ -65,6 +65,7 @@ int main(int argc, char **argv)
 		if (pam_start_confdir(argv[2], argv[3], &conv, argv[1], &pamh) != PAM_SUCCESS)
 			return 2;
 		pam_set_item(pamh, PAM_RHOST, "192.0.2.7");
+		pam_set_item(pamh, PAM_RUSER, "carol");
 		int auth = pam_authenticate(pamh, 0);
 		int cred = pam_setcred(pamh, PAM_ESTABLISH_CRED);
 		int account = pam_acct_mgmt(pamh, 0);

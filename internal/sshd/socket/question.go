@@ -41,34 +41,42 @@ const nonceSize = 16
 // fieldMax is the longest field of a question, bytes.
 const fieldMax = 255
 
-// questionMax is the longest question, bytes: header, flags and five fields.
-const questionMax = 3 + 1 + nonceSize + 1 + 5*(1+fieldMax)
+// questionMax is the longest question, bytes: header, flags and six fields.
+const questionMax = 3 + 1 + nonceSize + 1 + 6*(1+fieldMax)
 
 const (
 	flagNullOK   = 1
 	flagCombined = 2 // version 2
 )
 
-// codeAndPassword is the version of the protocol in which the server finds the
-// code in what was typed, and answers where it is. In version 1 the module sent
-// the code alone.
-const codeAndPassword = 2
+// The versions of the protocol after the first, in which the module sent the code
+// alone.
+const (
+	// codeAndPassword: the server finds the code in what was typed, and answers where
+	// it is.
+	codeAndPassword = 2
+	// requestingUser: the module sends PAM_RUSER, too.
+	requestingUser = 3
+)
 
 // Question is what pam_postern sends: one packet, as pam/pam_postern.c writes
 // it.
 type Question struct {
-	Version int // of the protocol, 1 or 2; 0 is written as 1
+	Version int // of the protocol, 1 to 3; 0 is written as 1
 	Ask     Ask
 	Nonce   [nonceSize]byte
 	NullOK  bool
-	// Combined says that six digits, too, may follow a password (version 2).
+	// Combined says that six digits, too, may follow a password (from version 2).
 	Combined bool
 	Service  string // PAM's service name: sshd, sudo
 	User     string // as the client claims; never empty
 	Host     string // the remote host or address, as the service tells
 	TTY      string
-	// Code is for AskCode only: as typed, in version 2 maybe behind a password.
+	// Code is for AskCode only: as typed, from version 2 maybe behind a password.
 	Code string
+	// RequestedBy is the account that asks to become User, as the service knows it
+	// (PAM_RUSER; from version 3).
+	RequestedBy string
 }
 
 var errQuestion = errors.New("not a question of pam_postern")
@@ -80,8 +88,8 @@ func ParseQuestion(b []byte) (Question, error) {
 	if len(b) < header || len(b) > questionMax || string(b[:2]) != "PQ" {
 		return q, errQuestion
 	}
-	if q.Version = int(b[2]) - '0'; q.Version != 1 && q.Version != codeAndPassword {
-		return q, fmt.Errorf("%w that this server knows: pam_postern speaks protocol %q, the server 1 and 2; "+
+	if q.Version = int(b[2]) - '0'; q.Version < 1 || q.Version > requestingUser {
+		return q, fmt.Errorf("%w that this server knows: pam_postern speaks protocol %q, the server 1 to 3; "+
 			"install the module that came with the server", errQuestion, b[2])
 	}
 	q.Ask = Ask(b[3])
@@ -90,7 +98,7 @@ func ParseQuestion(b []byte) (Question, error) {
 	q.NullOK = flags&flagNullOK != 0
 	q.Combined = flags&flagCombined != 0
 	b = b[header:]
-	for _, field := range []*string{&q.Service, &q.User, &q.Host, &q.TTY, &q.Code} {
+	for _, field := range q.fields() {
 		if len(b) == 0 || len(b) < 1+int(b[0]) {
 			return q, errQuestion
 		}
@@ -108,6 +116,15 @@ func ParseQuestion(b []byte) (Question, error) {
 	return q, nil
 }
 
+// fields returns the strings of a question in their order.
+func (q *Question) fields() []*string {
+	fields := []*string{&q.Service, &q.User, &q.Host, &q.TTY, &q.Code, &q.RequestedBy}
+	if q.Version < requestingUser {
+		return fields[:5]
+	}
+	return fields
+}
+
 // Append appends the packet of q to b. Fields past 255 bytes are cut.
 func (q Question) Append(b []byte) []byte {
 	b = append(append(b, 'P', 'Q', byte('0'+max(q.Version, 1)), byte(q.Ask)), q.Nonce[:]...)
@@ -119,8 +136,8 @@ func (q Question) Append(b []byte) []byte {
 		flags |= flagCombined
 	}
 	b = append(b, flags)
-	for _, s := range []string{q.Service, q.User, q.Host, q.TTY, q.Code} {
-		s = s[:min(len(s), fieldMax)]
+	for _, field := range q.fields() {
+		s := (*field)[:min(len(*field), fieldMax)]
 		b = append(append(b, byte(len(s))), s...)
 	}
 	return b
@@ -131,7 +148,7 @@ func (q Question) Append(b []byte) []byte {
 func (q Question) answer(v Verdict, code int) []byte {
 	b := append([]byte{'P', 'A', byte('0' + max(q.Version, 1)), byte(q.Ask)}, q.Nonce[:]...)
 	b = append(b, byte(v))
-	if q.Version == codeAndPassword {
+	if q.Version >= codeAndPassword {
 		b = append(b, byte(code))
 	}
 	return b

@@ -3,6 +3,7 @@
 package socket
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -233,7 +234,7 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, co
 		var proof sshd.Proof
 		proof, err = s.check.CheckCode(ctx, sshd.Attempt{
 			User: q.User, Service: q.Service, Address: q.Host, Code: q.Code, Event: ev,
-			Password: q.Version == codeAndPassword, Digits: q.Combined,
+			Password: q.Version >= codeAndPassword, Digits: q.Combined,
 		})
 		if err == nil {
 			return Yes, len(q.Code) - proof.Password
@@ -248,7 +249,7 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, co
 			return verdictOf(err), 0 // nothing happened that the timeline records
 		}
 	case TellOpened, TellClosed:
-		ev.Person, _ = s.check.CheckAccount(ctx, q.User)
+		ev.Person, _ = s.check.CheckAccount(ctx, cmp.Or(s.requestedBy(q), q.User))
 	}
 	verdict := verdictOf(err)
 	if err != nil {
@@ -287,7 +288,22 @@ func (s *Server) event(q Question, pid int) postern.Event {
 	if q.TTY != "" {
 		ev.Details["tty"] = sshd.Printable(q.TTY)
 	}
+	if by := s.requestedBy(q); by != "" {
+		ev.Details["user"] = sshd.Printable(by)
+	}
 	return ev
+}
+
+// requestedBy returns the account of this host that asks to become another, as sudo
+// and su say: "" for none. What a service says of a user on another host proves
+// nothing.
+func (s *Server) requestedBy(q Question) string {
+	name, _ := os.Hostname()
+	here := q.Host == "" || q.Host == name || sshd.OnThisHost(q.Host)
+	if s.cfg.Users || !here || q.RequestedBy == q.User || strings.Contains(q.Service, "sshd") {
+		return ""
+	}
+	return q.RequestedBy
 }
 
 func kindOf(q Question) string {

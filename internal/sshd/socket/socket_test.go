@@ -278,6 +278,7 @@ func TestListenReplacesTheDeadAlone(t *testing.T) {
 func FuzzParseQuestion(f *testing.F) {
 	f.Add(Question{Ask: AskCode, User: "alice", Service: "sshd", Host: "192.0.2.7", TTY: "ssh", Code: code1, NullOK: true}.Append(nil))
 	f.Add(Question{Ask: AskAccount, User: "alice"}.Append(nil))
+	f.Add(Question{Version: 3, Ask: TellOpened, User: "root", Service: "sudo", RequestedBy: "alice"}.Append(nil))
 	f.Add([]byte("PQ1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := ParseQuestion(b)

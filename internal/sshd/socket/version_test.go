@@ -37,7 +37,8 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 		{"1: the code alone", Question{Version: 1}, "\x01", sshd.Attempt{}},
 		{"2: where the code is", Question{Version: 2}, "\x01\x2c", sshd.Attempt{Password: true}},
 		{"2: digits, too", Question{Version: 2, Combined: true}, "\x01\x2c", sshd.Attempt{Password: true, Digits: true}},
-		{"3", Question{Version: 3}, "", sshd.Attempt{}},
+		{"3: who asks", Question{Version: 3, RequestedBy: "carol"}, "\x01\x2c", sshd.Attempt{Password: true}},
+		{"4", Question{Version: 4}, "", sshd.Attempt{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			check.asked = nil
@@ -65,8 +66,41 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 			}
 		})
 	}
-	_, err := ParseQuestion(Question{Version: 3, Ask: AskCode, User: "alice"}.Append(nil))
+	_, err := ParseQuestion(Question{Version: 4, Ask: AskCode, User: "alice"}.Append(nil))
 	if err == nil || !strings.Contains(err.Error(), "install the module that came with the server") {
 		t.Errorf("an unknown version is refused with %v", err)
+	}
+}
+
+// TestWhoAsksToBecomeAnother believes a service about accounts of this host alone.
+func TestWhoAsksToBecomeAnother(t *testing.T) {
+	posterntest.NeedRoot(t)
+	path := filepath.Join(t.TempDir(), "pam.sock")
+	var recorded events
+	startServer(t, path, Config{}, newCodes(), &recorded)
+	for _, c := range []struct {
+		q          Question
+		user, from string
+	}{
+		{Question{Service: "sudo", User: "root", RequestedBy: "alice"}, "alice", "alice"},
+		{Question{Service: "su", User: "root", RequestedBy: "alice", Host: "localhost"}, "alice", "alice"},
+		{Question{Service: "sudo", User: "alice", RequestedBy: "alice"}, "", "alice"},
+		{Question{Service: "rlogin", User: "bob", RequestedBy: "alice", Host: "192.0.2.9"}, "", "bob"},
+		{Question{Service: "sshd", User: "bob", RequestedBy: "alice"}, "", "bob"},
+	} {
+		c.q.Version, c.q.Ask = requestingUser, TellOpened
+		conn, err := net.Dial("unixpacket", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(c.q.Append(nil)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Read(make([]byte, 64))
+		conn.Close()
+		all := recorded.list()
+		if ev := all[len(all)-1]; ev.Details["user"] != c.user || ev.Person != c.from || ev.Object != c.q.User {
+			t.Errorf("%+v is recorded as %+v", c.q, ev)
+		}
 	}
 }
