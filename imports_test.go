@@ -81,7 +81,7 @@ var rows = map[string]row{
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
 	"state":  {imports: "store"},
-	"people": {imports: "ca portal state store", knows: "HTTP"},
+	"people": {imports: "ca portal state store", knows: "HTTP", tests: "otp timeline"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},

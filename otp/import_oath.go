@@ -166,3 +166,17 @@ func (im *Import) Assign(person string, owners map[string]string, find func(acco
 func (im *Import) Empty() bool {
 	return len(im.Keys)+len(im.OATH)+len(im.Counters)+len(im.Disabled)+len(im.Clients) == 0
 }
+
+// Check fails if there is nothing to import, or if something cannot be imported and
+// the rest is not wanted without it.
+func (im *Import) Check(rest bool) error {
+	skipped := len(im.Skipped) + im.Unlisted
+	switch {
+	case im.Empty():
+		return postern.Errorf(postern.Invalid, "the file holds nothing that can be imported")
+	case skipped > 0 && !rest:
+		return postern.Errorf(postern.Invalid, "%d entries of the file cannot be imported, so nothing was", skipped).
+			WithHint("correct the file, or import the rest of it")
+	}
+	return nil
+}

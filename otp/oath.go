@@ -123,6 +123,18 @@ func (o *OATH) Match(code string, now time.Time) (moving int64, ok bool) {
 	return moving, ok
 }
 
+// Confirm checks the first code that somebody typed, in groups perhaps, and uses it
+// up: Denied if it is not the authenticator's.
+func (o *OATH) Confirm(typed string, now time.Time) error {
+	moving, ok := o.Match(strings.Join(strings.Fields(typed), ""), now)
+	if !ok || moving <= o.Moving {
+		return postern.Errorf(postern.Denied, "that is not its code; nothing was added").
+			WithHint("see that its clock is right, and begin again")
+	}
+	o.Moving = moving
+	return nil
+}
+
 // URL returns the otpauth: URL that an app reads from a QR code. It holds the
 // secret.
 //

@@ -42,6 +42,23 @@ type Sync struct {
 	Store Replicas `json:"-"`
 }
 
+// ParseNetworks reads IP addresses and networks, for Sync.Allow.
+func ParseNetworks(list []string) ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, text := range list {
+		network, err := netip.ParsePrefix(text)
+		if ip, ierr := netip.ParseAddr(text); ierr == nil {
+			network, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return nil, postern.Errorf(postern.Invalid, "%q is neither an IP address nor a network", text).
+				WithHint("for example: 192.0.2.12 or 192.0.2.0/24")
+		}
+		networks = append(networks, network)
+	}
+	return networks, nil
+}
+
 // Replicas keeps step with servers that have their own counters. What is to be
 // told is queued by [Keys.Accept], see Use.Peers.
 type Replicas interface {

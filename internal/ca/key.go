@@ -117,6 +117,30 @@ func ParseKey(data, passphrase []byte) (crypto.Signer, error) {
 	return signer, nil
 }
 
+// ReadKey reads a private key in PEM or PKCS#12. The passphrase is asked for only if
+// the key is encrypted. Invalid if it is not the key of cert, unless that is nil.
+func ReadKey(data []byte, cert *x509.Certificate, passphrase func() ([]byte, error)) (key crypto.Signer, err error) {
+	packed := len(data) > 0 && data[0] == 0x30 // DER's SEQUENCE
+	var secret []byte
+	if packed || bytes.Contains(data, []byte("BEGIN ENCRYPTED PRIVATE KEY")) {
+		if secret, err = passphrase(); err != nil {
+			return nil, err
+		}
+	}
+	if packed {
+		key, _, _, err = ParsePKCS12(data, string(secret))
+	} else {
+		key, err = ParseKey(data, secret)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if cert != nil && !samePublic(key.Public(), cert.PublicKey) {
+		return nil, postern.Errorf(postern.Invalid, "it is another certificate's key")
+	}
+	return key, nil
+}
+
 // findPEM returns the first block whose type ends in suffix.
 func findPEM(data []byte, suffix string) *pem.Block {
 	for {

@@ -36,6 +36,51 @@ func (a *Authority) Revoke(ctx context.Context, serial string, reason postern.Re
 	return errors.Join(err, a.revokeKey(ctx, c.Key, by))
 }
 
+// Revoked is what was revoked, and what follows from it.
+type Revoked struct {
+	Serial string
+	Issuer *Issuer // the CA that issues nothing any more; nil if it was no intermediate
+	Next   string  // common name of the CA that issues for its role from now on; "": none does
+}
+
+// RevokeAll revokes certificates one after the other, as Revoke does. On an error
+// it returns those that were revoked before it, too.
+func (a *Authority) RevokeAll(
+	ctx context.Context, serials []string, reason postern.RevocationReason, by postern.Actor,
+) (done []Revoked, err error) {
+	for _, serial := range serials {
+		c, err := a.store.Certificate(ctx, serial)
+		if err != nil {
+			return done, err
+		}
+		if err := a.Revoke(ctx, serial, reason, by); err != nil {
+			return done, err
+		}
+		r := Revoked{Serial: serial, Issuer: a.Owner(c)}
+		if r.Issuer != nil && a.Trusted(r.Issuer.Role) != nil {
+			r.Next = a.Chain(r.Issuer.Role)[0].Subject.CommonName
+		}
+		done = append(done, r)
+	}
+	return done, nil
+}
+
+// ValidOf returns the serial numbers of a person's valid client certificates:
+// NotFound if there are none.
+func (a *Authority) ValidOf(ctx context.Context, person string) (serials []string, err error) {
+	list, err := a.store.Certificates(ctx, Filter{Person: person, Profile: ProfileClient, Valid: a.now()})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		serials = append(serials, c.Serial)
+	}
+	if serials == nil {
+		return nil, postern.Errorf(postern.NotFound, "%s has no valid client certificate", person)
+	}
+	return serials, nil
+}
+
 // revokeKey revokes what is left of the certificates of a key that others may
 // know.
 func (a *Authority) revokeKey(ctx context.Context, key string, by postern.Actor) error {

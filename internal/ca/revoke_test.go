@@ -3,6 +3,7 @@ package ca_test
 import (
 	"context"
 	"crypto/x509"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,4 +177,35 @@ func TestKeyOfAnotherPerson(t *testing.T) {
 	wantCode(t, err, postern.Denied, "another person's certificate")
 	_, err = a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Key: a.Intermediates(ca.Client)[0].PublicKey})
 	wantCode(t, err, postern.Denied, "the key of the client CA")
+}
+
+// TestRevokeAll says what follows, and what was done before an error.
+func TestRevokeAll(t *testing.T) {
+	a, _ := newAuthority(t, ca.Config{})
+	_, err := a.ValidOf(t.Context(), "dan")
+	wantCode(t, err, postern.NotFound, "dan has no valid client certificate")
+	for range 2 {
+		_, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
+		must(t, err)
+	}
+	serials, err := a.ValidOf(t.Context(), "dan")
+	must(t, err)
+	done, err := a.RevokeAll(t.Context(), append(serials, "4711"), postern.Superseded, postern.Actor{})
+	wantCode(t, err, postern.NotFound, "")
+	if len(done) != 2 || done[0].Serial != serials[0] || done[0].Issuer != nil {
+		t.Errorf("revoked %+v", done)
+	}
+	first := serialOf(a, ca.Server)
+	_, err = a.NewIntermediate(t.Context(), ca.Server, nil)
+	must(t, err)
+	done, err = a.RevokeAll(t.Context(), []string{first}, postern.Superseded, postern.Actor{})
+	must(t, err)
+	if len(done) != 1 || done[0].Issuer.ID != "server" || !strings.HasSuffix(done[0].Next, "Server CA 2") {
+		t.Errorf("revoked %+v", done)
+	}
+	done, err = a.RevokeAll(t.Context(), []string{serialOf(a, ca.Client)}, postern.Superseded, postern.Actor{})
+	must(t, err)
+	if len(done) != 1 || done[0].Issuer.Role != ca.Client || done[0].Next != "" {
+		t.Errorf("revoked %+v", done)
+	}
 }

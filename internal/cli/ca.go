@@ -2,14 +2,13 @@ package cli
 
 import (
 	"context"
-	"strconv"
+	"encoding/pem"
+	"fmt"
 	"strings"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/ca/pkcs11"
-	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/ca/pkcs11/module"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
@@ -17,76 +16,10 @@ import (
 
 func newCA(a *app) *cobra.Command {
 	return group("ca", "Certificates: issue, renew, revoke, export",
-		newCAIssue(a),
-		newCASign(a),
-		newCAList(a),
-		newCAShow(a),
-		newCARenew(a),
-		newCARevoke(a),
-		newCACRL(a),
-		oldSpelling(newSSHKRL(a)),
-		newCAExport(a),
-		newCARoot(a),
-		newCAIntermediate(a),
-		newCAToken(a),
-		newCAURL(a),
-		newACMEKeys(a),
+		newCAIssue(a), newCASign(a), newCAList(a), newCAShow(a), newCARenew(a), newCARevoke(a), newCACRL(a), oldSpelling(newSSHKRL(a)),
+		newCAExport(a), newCARoot(a), newCAIntermediate(a), newCAToken(a), newCAURL(a), newACMEKeys(a),
 	)
 }
-
-// openCA opens the state and the authority in it.
-func (a *app) openCA(ctx context.Context) (*state.State, *ca.Authority, error) {
-	return a.openCAWith(ctx, ca.Config{Keys: deviceKeys()})
-}
-
-func (a *app) openCAWith(ctx context.Context, cfg ca.Config) (*state.State, *ca.Authority, error) {
-	st, err := a.open(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	authority, err := ca.Open(ctx, cfg, st.Store.CA())
-	if err != nil {
-		st.Close()
-		return nil, nil, err
-	}
-	return st, authority, nil
-}
-
-// deviceKeys reaches CAs' keys in devices.
-func deviceKeys() *pkcs11.Keys { return &pkcs11.Keys{ReadPIN: durable.ReadCredential} }
-
-// validityFlag is a duration that may be given in days: 90d.
-type validityFlag time.Duration
-
-// String implements pflag.Value.
-func (v *validityFlag) String() string {
-	if *v == 0 {
-		return ""
-	}
-	return time.Duration(*v).String()
-}
-
-// Type implements pflag.Value.
-func (v *validityFlag) Type() string { return "duration" }
-
-// Set implements pflag.Value.
-func (v *validityFlag) Set(s string) error {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n > 0 && n < 100000 {
-			*v = validityFlag(time.Duration(n) * 24 * time.Hour)
-			return nil
-		}
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return postern.Errorf(postern.Invalid, "%q is not a length of time such as 90d or 12h", s)
-	}
-	*v = validityFlag(d)
-	return nil
-}
-
-// serialArg reads a serial number from the command line.
-func serialArg(s string) (string, error) { return ca.ParseSerial(s) }
 
 // describe prints what was issued.
 func (a *app) describe(c ca.Certificate) error {
@@ -100,5 +33,126 @@ func issuedFields(c ca.Certificate) []terminal.Field {
 		{"subject", c.Subject},
 		{"names", strings.Join(c.Names, " ")},
 		{"valid", terminal.Stamp(c.NotBefore) + " to " + terminal.Stamp(c.NotAfter)},
+	}
+}
+
+// revokeOptions are the flags of ca revoke.
+type revokeOptions struct {
+	reason string
+	person string
+	ssh    bool
+}
+
+func newCARevoke(a *app) *cobra.Command {
+	var o revokeOptions
+	cmd := &cobra.Command{
+		Use:   "revoke (SERIAL... | --person PERSON)",
+		Short: "Revoke certificates",
+		Long: `Revoke certificates for good. From then on the front door refuses them, OCSP answers
+"revoked", and the revocation list holds them. A key that was revoked for
+keyCompromise is not certified again.
+
+An intermediate (ca list --all shows them) signs no more certificates, and all
+that it issued are revoked with it. Make the next one before, so that its role
+goes on: postern ca intermediate new. What it had issued is made anew by postern
+ca renew.`,
+		Example: `  postern ca revoke 5f3a… --reason keyCompromise
+  postern ca revoke --person dan`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if (len(args) > 0) == (o.person != "") {
+				return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").WithHint("list the certificates")
+			}
+			if o.ssh {
+				return a.revokeSSH(cmd.Context(), args)
+			}
+			return a.caRevoke(cmd.Context(), &o, args)
+		},
+	}
+	reasons := strings.Join(postern.RevocationReasonNames(), ", ")
+	cmd.Flags().StringVar(&o.reason, "reason", postern.Unspecified.String(), "`REASON`: "+reasons)
+	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `PERSON`")
+	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
+	_ = cmd.Flags().MarkHidden("ssh") // the old spelling of postern ssh revoke
+	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
+	return cmd
+}
+
+func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) error {
+	reason, err := postern.ParseRevocationReason(o.reason)
+	if err != nil {
+		return err
+	}
+	serials := make([]string, len(args))
+	for i, arg := range args {
+		if serials[i], err = ca.ParseSerial(arg); err != nil {
+			return err
+		}
+	}
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		if o.person != "" {
+			if serials, err = authority.ValidOf(ctx, o.person); err != nil {
+				return err
+			}
+		}
+		done, err := authority.RevokeAll(ctx, serials, reason, postern.Actor{})
+		for _, r := range done {
+			a.printRevoked(r)
+		}
+		return err
+	})
+}
+
+func (a *app) printRevoked(r ca.Revoked) {
+	fmt.Fprintf(a.out, "revoked %s\n", r.Serial)
+	if r.Issuer == nil {
+		return
+	}
+	fmt.Fprintf(a.out, "the %s CA signs no more certificates, and all that it issued are revoked with it\n", r.Issuer.ID)
+	if r.Next == "" {
+		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n", newIntermediateCommand(r.Issuer.Role))
+		return
+	}
+	fmt.Fprintf(a.out, "%s issues from now on\n", r.Next)
+}
+
+func newCACRL(a *app) *cobra.Command {
+	var issuer, out string
+	var der bool
+	cmd := &cobra.Command{
+		Use:   "crl",
+		Short: "Print a revocation list",
+		Long: `Print the revocation list of one CA as it stands now, for servers that read it from a
+file. With --out the file is replaced in one step; have the server reload then.`,
+		Example: `  postern ca crl --issuer client --out /etc/ssl/client.crl
+  postern ca crl --issuer server --der > server.crl`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				crl, err := authority.CRL(cmd.Context(), issuer)
+				if err != nil {
+					return err
+				}
+				if der {
+					return a.print(out, crl.DER)
+				}
+				return a.print(out, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER}))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client), "`CA`: client, server, root, or a later one such as client-2")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole; - is standard output, the default")
+	cmd.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
+	return cmd
+}
+
+// newPKCS11Module makes the command that the program runs itself, for a PKCS#11
+// module.
+func newPKCS11Module() *cobra.Command {
+	return &cobra.Command{
+		Use:    module.Command,
+		Short:  "Load a PKCS#11 module, for the one who started this",
+		Hidden: true,
+		Args:   usageArgs(cobra.NoArgs),
+		RunE:   func(*cobra.Command, []string) error { return module.Serve() },
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -25,17 +26,14 @@ the person: suspending the person stops the account. A key binds one account. It
 		Example: "  postern ca acme add alice --label www\n  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := a.open(cmd.Context())
-			if err != nil {
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				k := acme.NewExternalKey(args[0], label, time.Now())
+				if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
 				return err
-			}
-			defer st.Close()
-			k := acme.NewExternalKey(args[0], label, time.Now())
-			if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
-			return err
+			})
 		},
 	}
 	cmd.Flags().StringVar(&label, "label", "", "a `NAME` for what the key is for")
@@ -50,27 +48,24 @@ func newACMEList(a *app) *cobra.Command {
 		Example: "  postern ca acme list alice",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := a.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			if _, err := st.Store.People().Person(cmd.Context(), args[0]); err != nil {
-				return err
-			}
-			keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			return terminal.List(a.printer(), keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
-				status := "unused"
-				switch {
-				case k.Disabled:
-					status = "disabled"
-				case k.Account != "":
-					status = "used"
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				if _, err := st.Store.People().Person(cmd.Context(), args[0]); err != nil {
+					return err
 				}
-				return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
+				keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return terminal.List(a.printer(), keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
+					status := "unused"
+					switch {
+					case k.Disabled:
+						status = "disabled"
+					case k.Account != "":
+						status = "used"
+					}
+					return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
+				})
 			})
 		},
 	}
@@ -85,12 +80,9 @@ func newACMEDisable(a *app) *cobra.Command {
 		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
 		Args:    usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, err := a.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+			})
 		},
 	}
 }

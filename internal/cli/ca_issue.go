@@ -5,108 +5,58 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
 // outputOptions say how a certificate is written to files.
 type outputOptions struct {
-	out          string
+	ca.Output
 	layouts      []string
-	force        bool
-	legacy       bool
 	passwordFile string
+	random       bool // the password was made here
 }
 
 func (o *outputOptions) flags(cmd *cobra.Command, layouts string) {
 	f := cmd.Flags()
-	f.StringVarP(&o.out, "out", "o", ".", "`DIRECTORY` for the files")
+	f.StringVarP(&o.Dir, "out", "o", ".", "`DIRECTORY` for the files")
 	f.StringSliceVar(&o.layouts, "layout", nil, "`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
-	f.BoolVar(&o.force, "force", false, "replace files that exist")
-	f.BoolVar(&o.legacy, "legacy", false, "write PKCS#12 with the old encryption that old importers need")
+	f.BoolVar(&o.Force, "force", false, "replace files that exist")
+	f.BoolVar(&o.Legacy, "legacy", false, "write PKCS#12 with the old encryption that old importers need")
 	f.StringVar(&o.passwordFile, "password-file", "", "`FILE` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
 }
 
-// exporter writes certificates as its options say.
-type exporter struct {
-	*app
-	opts     *outputOptions
-	dir      string
-	layouts  []ca.Layout
-	password string
-	made     bool // the password was made here
+// prepare checks the options, and asks for a password if one is needed.
+func (a *app) prepare(o *outputOptions, fallback ...ca.Layout) (err error) {
+	if o.Layouts, err = ca.ParseLayouts(o.layouts, fallback...); err != nil {
+		return err
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return postern.Errorf(postern.Invalid, "--out: %w", err)
+	}
+	if o.NeedsPassword() {
+		o.Password, o.random, err = a.prompt().NewPassword(o.passwordFile, "the PKCS#12 file")
+	}
+	return err
 }
 
-// exporter checks the options, before anything is issued.
-func (a *app) exporter(o *outputOptions, fallback ...ca.Layout) (*exporter, error) {
-	e := &exporter{app: a, opts: o, layouts: fallback}
-	if o.layouts != nil {
-		e.layouts = nil
+// writeFiles writes a certificate, and says where, and what the password is if
+// nobody knows it yet.
+func (a *app) writeFiles(o *outputOptions, i *ca.Issued, key crypto.PrivateKey) error {
+	files, err := o.Write(i, key)
+	for _, f := range files {
+		fmt.Fprintf(a.out, "wrote    %s\n", f)
 	}
-	for _, s := range o.layouts {
-		l, err := ca.ParseLayout(s)
-		if err != nil {
-			return nil, err
-		}
-		e.layouts = append(e.layouts, l)
+	if err == nil && o.random {
+		fmt.Fprintf(a.out, "password %s (of the PKCS#12 file; it is not shown again)\n", o.Password)
 	}
-	dir, err := filepath.Abs(o.out)
-	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "--out %s: %w", o.out, err)
-	}
-	e.dir = dir
-	for _, l := range e.layouts {
-		if l != ca.LayoutPKCS12 {
-			continue
-		}
-		if e.password, e.made, err = a.newPassword(o.passwordFile, "the PKCS#12 file"); err != nil {
-			return nil, err
-		}
-	}
-	return e, nil
-}
-
-// check fails if the files of a certificate to be issued cannot be written.
-func (e *exporter) check(authority *ca.Authority, p ca.Profile, person string, names []string) error {
-	for _, l := range e.layouts {
-		files, err := authority.Planned(l, p, person, names)
-		if err != nil {
-			return err
-		}
-		if err := ca.CheckFiles(e.dir, files, e.opts.force); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// write writes the files and says which, and what the password is if nobody
-// knows it yet.
-func (e *exporter) write(out *ca.Issued, key crypto.PrivateKey) error {
-	for _, l := range e.layouts {
-		b := ca.Bundle{Issued: out, Key: key, Dir: e.dir, Password: e.password, Legacy: e.opts.legacy}
-		files, err := b.Files(l)
-		if err != nil {
-			return err
-		}
-		if err := ca.WriteFiles(e.dir, files, e.opts.force); err != nil {
-			return err
-		}
-		for _, f := range files {
-			fmt.Fprintf(e.out, "wrote    %s\n", filepath.Join(e.dir, f.Name))
-		}
-	}
-	if e.made {
-		fmt.Fprintf(e.out, "password %s (of the PKCS#12 file; it is not shown again)\n", e.password)
-	}
-	return nil
+	return err
 }
 
 // issueOptions are the flags of ca issue.
@@ -116,19 +66,8 @@ type issueOptions struct {
 	client   string
 	label    string
 	units    []string
-	validity validityFlag
+	validity terminal.Duration
 	keyType  string
-}
-
-// algorithm returns the kind of key to make.
-func (o *issueOptions) algorithm() ca.Algorithm {
-	switch {
-	case o.keyType != "":
-		return ca.Algorithm(o.keyType)
-	case slices.Contains(o.layouts, string(ca.LayoutLibvirt)):
-		return ca.RSA3072
-	}
-	return ca.P256
 }
 
 func newCAIssue(a *app) *cobra.Command {
@@ -141,7 +80,7 @@ not kept: who loses it, or its password, gets a new one.
 
 A server certificate carries DNS names, wildcards and IP addresses. A client
 certificate carries the person's name and e-mail address, and becomes one of the
-things that they can come in with.`,
+things that they can sign in with.`,
 		Example: `  postern ca issue --server www.example.com example.com '*.api.example.com' 192.0.2.1
   postern ca issue --server www.example.com --layout apache --out /etc/ssl/postern
   postern ca issue --client dan --label laptop
@@ -163,63 +102,60 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 	if (len(o.server) > 0) == (o.client != "") {
 		return postern.Errorf(postern.Invalid, "say what it is for: --server NAME..., or --client PERSON").WithHint("see postern ca issue --help")
 	}
-	if o.client != "" && len(args) > 0 {
-		return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
-	}
-	key, err := ca.GenerateKey(o.algorithm())
-	if err != nil {
-		return err
-	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
+	profile, fallback, names := ca.ProfileServer, serverLayouts, append(o.server, args...)
 	if o.client != "" {
-		return a.issueClient(ctx, authority, o, key)
+		profile, fallback, names = ca.ProfileClient, clientLayouts, nil
+		if len(args) > 0 {
+			return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
+		}
 	}
-	names := append(o.server[:len(o.server):len(o.server)], args...)
-	e, err := a.exporter(&o.outputOptions, ca.LayoutPEM)
+	if err := a.prepare(&o.outputOptions, fallback...); err != nil {
+		return err
+	}
+	if o.keyType == "" {
+		o.keyType = string(ca.KeyFor(o.Layouts))
+	}
+	key, err := ca.GenerateKey(ca.Algorithm(o.keyType))
 	if err != nil {
 		return err
 	}
-	if err := e.check(authority, ca.ProfileServer, "", names); err != nil {
-		return err
-	}
-	out, err := authority.IssueServer(ctx, ca.ServerRequest{Names: names, Key: key.Public(), Period: ca.Period{Validity: time.Duration(o.validity)}})
-	if err != nil {
-		return err
-	}
-	if err := a.describe(out.Certificate); err != nil {
-		return err
-	}
-	return e.write(out, key)
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		if err := o.Check(authority, profile, o.client, names); err != nil {
+			return err
+		}
+		issued, err := o.issue(ctx, authority, key, names)
+		if err != nil {
+			return err
+		}
+		if err := a.describe(issued.Certificate); err != nil {
+			return err
+		}
+		return a.writeFiles(&o.outputOptions, issued, key)
+	})
 }
 
-func (a *app) issueClient(ctx context.Context, authority *ca.Authority, o *issueOptions, key crypto.Signer) error {
-	e, err := a.exporter(&o.outputOptions, ca.LayoutPKCS12, ca.LayoutPEM)
-	if err != nil {
-		return err
+// The layouts of certificates where none is asked for.
+var (
+	serverLayouts = []ca.Layout{ca.LayoutPEM}
+	clientLayouts = []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}
+)
+
+func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key crypto.Signer, names []string) (*ca.Issued, error) {
+	period := ca.Period{Validity: time.Duration(o.validity)}
+	if o.client == "" {
+		return authority.IssueServer(ctx, ca.ServerRequest{Names: names, Key: key.Public(), Period: period})
 	}
-	if err := e.check(authority, ca.ProfileClient, o.client, nil); err != nil {
-		return err
-	}
-	out, err := authority.IssueClient(ctx, ca.ClientRequest{Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: ca.Period{Validity: time.Duration(o.validity)}})
-	if err != nil {
-		return err
-	}
-	if err := a.describe(out.Certificate); err != nil {
-		return err
-	}
-	return e.write(out, key)
+	return authority.IssueClient(ctx, ca.ClientRequest{
+		Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: period,
+	})
 }
 
 // signOptions are the flags of ca sign.
 type signOptions struct {
-	csr, client, label, out string
-	names, units            []string
-	validity                validityFlag
-	force                   bool
+	request  ca.SignRequest
+	csr, out string
+	validity terminal.Duration
+	force    bool
 }
 
 func newCASign(a *app) *cobra.Command {
@@ -232,7 +168,7 @@ private key stays where it was made. The certificate, followed by its chain, is
 printed or written to a file.
 
 A server gets the names that the request asks for, or those of --name. With
---client the request's key alone counts: the identity is the person's.`,
+--client nothing but the request's key is used: the identity is the person's.`,
 		Example: `  postern ca sign --csr www.csr > www.pem
   postern ca sign --csr phone.csr --client dan --label phone --out phone.pem`,
 		Args: usageArgs(cobra.NoArgs),
@@ -240,12 +176,12 @@ A server gets the names that the request asks for, or those of --name. With
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
-	f.StringVar(&o.client, "client", "", "make it the client certificate of this `PERSON`")
-	f.StringVar(&o.label, "label", "", "the person's own `NAME` for where it is used")
-	f.StringSliceVar(&o.names, "name", nil, "certify this `NAME`; can be repeated")
-	f.StringSliceVar(&o.units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
+	f.StringVar(&o.request.Person, "client", "", "make it the client certificate of this `PERSON`")
+	f.StringVar(&o.request.Label, "label", "", "the person's own `NAME` for where it is used")
+	f.StringSliceVar(&o.request.Names, "name", nil, "certify this `NAME`; can be repeated")
+	f.StringSliceVar(&o.request.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
 	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
-	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain (default: standard output)")
+	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain; - is standard output, the default")
 	f.BoolVar(&o.force, "force", false, "replace the file if it exists")
 	return cmd
 }
@@ -258,56 +194,22 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 	if err != nil {
 		return err
 	}
-	r := ca.SignRequest{Profile: ca.ProfileServer, Names: o.names, Person: o.client, Label: o.label, Units: o.units, Period: ca.Period{Validity: time.Duration(o.validity)}}
-	if o.client != "" {
-		r.Profile = ca.ProfileClient
+	o.request.Profile, o.request.Period.Validity = ca.ProfileServer, time.Duration(o.validity)
+	if o.request.Person != "" {
+		o.request.Profile = ca.ProfileClient
 	}
-	if err := checkOutput(o.out, o.force); err != nil {
-		return err
+	if !o.force {
+		if err := checkNew(o.out); err != nil {
+			return err
+		}
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	out, err := authority.IssueCSR(ctx, csr, r)
-	if err != nil {
-		return err
-	}
-	return a.writeOutput(o.out, out.PEM(), 0o644, o.force)
-}
-
-// maxInput bounds a file that a command reads whole.
-const maxInput = 1 << 20
-
-// readInput reads a file; "-" is standard input.
-func (a *app) readInput(path string) ([]byte, error) {
-	if path == "-" {
-		return readAll(a.in)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, postern.Errorf(postern.NotFound, "%w", err)
-	}
-	defer f.Close()
-	return readAll(f)
-}
-
-// checkOutput fails if a file of that name is in the way.
-func checkOutput(path string, force bool) error {
-	if path == "" || path == "-" {
-		return nil
-	}
-	return ca.CheckFiles(filepath.Dir(path), []ca.File{{Name: filepath.Base(path)}}, force)
-}
-
-// writeOutput writes to a file; to standard output if there is none, or it is "-".
-func (a *app) writeOutput(path string, data []byte, mode os.FileMode, force bool) error {
-	if path == "" || path == "-" {
-		_, err := a.out.Write(data)
-		return err
-	}
-	return ca.WriteFiles(filepath.Dir(path), []ca.File{{Name: filepath.Base(path), Data: data, Mode: mode}}, force)
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		issued, err := authority.IssueCSR(ctx, csr, o.request)
+		if err != nil {
+			return err
+		}
+		return a.print(o.out, issued.PEM())
+	})
 }
 
 // renewOptions are the flags of ca renew.
@@ -315,7 +217,7 @@ type renewOptions struct {
 	outputOptions
 	csr      string
 	sameKey  bool
-	validity validityFlag
+	validity terminal.Duration
 }
 
 func newCARenew(a *app) *cobra.Command {
@@ -342,72 +244,76 @@ new key, under the intermediate that issues now.`,
 	return cmd
 }
 
-// renewRequest says for which key the successor is.
-func (a *app) renewRequest(o *renewOptions) (ca.RenewRequest, error) {
-	r := ca.RenewRequest{SameKey: o.sameKey, Period: ca.Period{Validity: time.Duration(o.validity)}}
-	if o.csr == "" {
-		return r, nil
-	}
-	data, err := a.readInput(o.csr)
+func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
+	serial, err := ca.ParseSerial(arg)
 	if err != nil {
-		return r, err
+		return err
+	}
+	request := ca.RenewRequest{SameKey: o.sameKey, Period: ca.Period{Validity: time.Duration(o.validity)}}
+	if o.csr != "" {
+		if request.Key, err = a.requestedKey(o.csr); err != nil {
+			return err
+		}
+	}
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		old, err := authority.Load(ctx, serial)
+		if err != nil {
+			return err
+		}
+		fallback := serverLayouts
+		if old.Profile == ca.ProfileClient && !o.sameKey && o.csr == "" {
+			fallback = clientLayouts
+		}
+		if err := a.prepare(&o.outputOptions, fallback...); err != nil {
+			return err
+		}
+		if err := o.Check(authority, old.Profile, old.Person, old.Names); err != nil {
+			return err
+		}
+		issued, err := authority.Renew(ctx, serial, request)
+		if err != nil {
+			return err
+		}
+		if err := a.describe(issued.Certificate); err != nil {
+			return err
+		}
+		return a.writeFiles(&o.outputOptions, issued, issued.Key)
+	})
+}
+
+// requestedKey returns the key of a certificate request.
+func (a *app) requestedKey(file string) (crypto.PublicKey, error) {
+	data, err := a.readInput(file)
+	if err != nil {
+		return nil, err
 	}
 	csr, err := ca.ParseCSR(data)
 	if err != nil {
-		return r, err
+		return nil, err
 	}
-	r.Key = csr.PublicKey
-	return r, nil
+	return csr.PublicKey, nil
 }
 
-func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
-	serial, err := serialArg(arg)
-	if err != nil {
-		return err
-	}
-	r, err := a.renewRequest(o)
-	if err != nil {
-		return err
-	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	old, err := authority.Load(ctx, serial)
-	if err != nil {
-		return err
-	}
-	fallback := []ca.Layout{ca.LayoutPEM}
-	if old.Profile == ca.ProfileClient && !o.sameKey && o.csr == "" {
-		fallback = []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}
-	}
-	e, err := a.exporter(&o.outputOptions, fallback...)
-	if err != nil {
-		return err
-	}
-	if err := e.check(authority, old.Profile, old.Person, old.Names); err != nil {
-		return err
-	}
-	out, err := authority.Renew(ctx, serial, r)
-	if err != nil {
-		return err
-	}
-	if err := a.describe(out.Certificate); err != nil {
-		return err
-	}
-	return e.write(out, out.Key)
-}
+// keyFile names a file with a private key, and the one with its passphrase.
+type keyFile struct{ path, passphrase string }
 
-// exportOptions are the flags of ca export.
-type exportOptions struct {
-	outputOptions
-	key            string
-	passphraseFile string
+// readKey reads a private key, in PEM or PKCS#12. If cert is not nil, it has to be
+// that certificate's.
+func (a *app) readKey(k keyFile, cert *x509.Certificate) (crypto.Signer, error) {
+	data, err := a.readInput(k.path)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ca.ReadKey(data, cert, func() ([]byte, error) { return a.prompt().Passphrase(k.passphrase, k.path) })
+	if err != nil {
+		return nil, postern.Errorf(postern.CodeOf(err), "%s: %w", k.path, err).WithHint("%s", postern.HintOf(err))
+	}
+	return key, nil
 }
 
 func newCAExport(a *app) *cobra.Command {
-	var o exportOptions
+	var o outputOptions
+	var key keyFile
 	cmd := &cobra.Command{
 		Use:   "export SERIAL --layout LAYOUT",
 		Short: "Write a certificate as another program wants it",
@@ -418,69 +324,33 @@ without one, the key's file is left out.`,
 		Example: `  postern ca export 5f3a… --layout nginx --key www.key --out /etc/nginx/postern
   postern ca export 5f3a… --layout pkcs12 --key dan.key --legacy`,
 		Args: usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.caExport(cmd.Context(), &o, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.caExport(cmd.Context(), &o, key, args[0]) },
 	}
 	o.flags(cmd, "pem")
-	cmd.Flags().StringVar(&o.key, "key", "", "`FILE` with the private key, PEM or PKCS#12")
-	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`FILE` with the passphrase of --key; - is standard input")
+	cmd.Flags().StringVar(&key.path, "key", "", "`FILE` with the private key, PEM or PKCS#12; - is standard input")
+	cmd.Flags().StringVar(&key.passphrase, "passphrase-file", "", "`FILE` with the passphrase of --key; - is standard input")
 	return cmd
 }
 
-func (a *app) caExport(ctx context.Context, o *exportOptions, arg string) error {
-	serial, err := serialArg(arg)
+func (a *app) caExport(ctx context.Context, o *outputOptions, k keyFile, arg string) error {
+	serial, err := ca.ParseSerial(arg)
 	if err != nil {
 		return err
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	out, err := authority.Load(ctx, serial)
-	if err != nil {
-		return err
-	}
-	var key crypto.PrivateKey
-	if o.key != "" {
-		if key, err = a.readKey(o.key, o.passphraseFile, out.Leaf); err != nil {
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		issued, err := authority.Load(ctx, serial)
+		if err != nil {
 			return err
 		}
-	}
-	e, err := a.exporter(&o.outputOptions, ca.LayoutPEM)
-	if err != nil {
-		return err
-	}
-	return e.write(out, key)
-}
-
-// readKey reads a private key, in PEM or PKCS#12. If cert is given, the key has
-// to be that certificate's.
-func (a *app) readKey(path, passphraseFile string, cert *x509.Certificate) (crypto.Signer, error) {
-	data, err := a.readInput(path)
-	if err != nil {
-		return nil, err
-	}
-	var passphrase []byte
-	packed := len(data) > 0 && data[0] == 0x30
-	if packed || strings.Contains(string(data), "BEGIN ENCRYPTED PRIVATE KEY") {
-		if passphrase, err = a.password(passphraseFile, path); err != nil {
-			return nil, err
+		var key crypto.PrivateKey
+		if k.path != "" {
+			if key, err = a.readKey(k, issued.Leaf); err != nil {
+				return err
+			}
 		}
-	}
-	var key crypto.Signer
-	if packed {
-		key, _, _, err = ca.ParsePKCS12(data, string(passphrase))
-	} else {
-		key, err = ca.ParseKey(data, passphrase)
-	}
-	if err != nil {
-		return nil, postern.Errorf(postern.CodeOf(err), "%s: %w", path, err)
-	}
-	if cert != nil {
-		pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if !ok || !pub.Equal(cert.PublicKey) {
-			return nil, postern.Errorf(postern.Invalid, "%s holds another certificate's key", path)
+		if err := a.prepare(o, ca.LayoutPEM); err != nil {
+			return err
 		}
-	}
-	return key, nil
+		return a.writeFiles(o, issued, key)
+	})
 }

@@ -2,24 +2,14 @@ package cli
 
 import (
 	"context"
-	"io"
 	"strings"
 	"time"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
-
-// readAll reads a whole stream, which must not be larger than maxInput.
-func readAll(r io.Reader) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
-	if err == nil && len(data) > maxInput {
-		err = postern.Errorf(postern.Invalid, "the input is larger than %d KiB", maxInput>>10)
-	}
-	return data, err
-}
 
 // certificateJSON is a certificate as commands print it.
 type certificateJSON struct {
@@ -61,29 +51,26 @@ also the intermediates and those that sign OCSP answers.`,
 }
 
 func (a *app) caList(ctx context.Context, o *listOptions) error {
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	now := time.Now()
-	o.filter.Profile = ca.Profile(o.profile)
-	if o.valid {
-		o.filter.Valid = now
-	}
-	list, err := authority.Certificates(ctx, o.filter)
-	if err != nil {
-		return err
-	}
-	var shown []certificateJSON
-	for _, c := range list {
-		if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all && o.profile == "" {
-			continue
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		now := time.Now()
+		o.filter.Profile = ca.Profile(o.profile)
+		if o.valid {
+			o.filter.Valid = now
 		}
-		shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
-	}
-	return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
-		return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
+		list, err := authority.Certificates(ctx, o.filter)
+		if err != nil {
+			return err
+		}
+		var shown []certificateJSON
+		for _, c := range list {
+			if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all && o.profile == "" {
+				continue
+			}
+			shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
+		}
+		return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
+			return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
+		})
 	})
 }
 
@@ -115,25 +102,22 @@ func newCAShow(a *app) *cobra.Command {
 }
 
 func (a *app) caShow(ctx context.Context, arg string, asJSON, asPEM bool) error {
-	serial, err := serialArg(arg)
+	serial, err := ca.ParseSerial(arg)
 	if err != nil {
 		return err
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	c, err := authority.Load(ctx, serial)
-	if err != nil {
-		return err
-	}
-	status := c.Status(time.Now())
-	if asPEM {
-		_, err = a.out.Write(c.PEM())
-		return err
-	}
-	return a.printer().Fields(certificateJSON{Certificate: c.Certificate, Status: status, PEM: string(c.PEM())}, asJSON, allFields(c, status)...)
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		c, err := authority.Load(ctx, serial)
+		if err != nil {
+			return err
+		}
+		if asPEM {
+			_, err = a.out.Write(c.PEM())
+			return err
+		}
+		shown := certificateJSON{Certificate: c.Certificate, Status: c.Status(time.Now()), PEM: string(c.PEM())}
+		return a.printer().Fields(shown, asJSON, allFields(c, shown.Status)...)
+	})
 }
 
 // allFields are what is known of a certificate.

@@ -10,21 +10,34 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
-// keyFileOptions name a file with the root's key and its passphrase.
-type keyFileOptions struct{ key, passphraseFile string }
-
-func (o *keyFileOptions) flags(cmd *cobra.Command, name string) {
-	cmd.Flags().StringVar(&o.key, name, "", "`FILE` with the root's key, as export-key wrote it")
-	cmd.Flags().StringVar(&o.passphraseFile, "passphrase-file", "", "`FILE` with its passphrase; - is standard input (default: ask)")
+// rootKeyFlags are the flags for a file with the root's key.
+func (k *keyFile) rootKeyFlags(cmd *cobra.Command, name string) {
+	cmd.Flags().StringVar(&k.path, name, "", "`FILE` with the root's key, as export-key wrote it")
+	cmd.Flags().StringVar(&k.passphrase, "passphrase-file", "", "`FILE` with its passphrase; - is standard input (default: ask)")
 }
 
 func newCARoot(a *app) *cobra.Command {
 	return group("root", "The root: show it, and take its key off this machine",
-		newCARootShow(a), newCARootExport(a), newCARootRemove(a), newCARootRestore(a))
+		newCARootShow(a), newCARootExport(a),
+		newCARootMove(a, rootMove{
+			use: "remove-key", short: "Take the root's key off this machine", done: "the root's key is no longer on this machine",
+			long: `Take the root's private key off this machine, after a look that the exported file
+opens. Everything but making and revoking intermediates goes on working.
+
+With SQLite the removed key may linger in free pages and backups, still encrypted
+under the state's own key.`,
+			move: (*ca.Authority).RemoveRootKey,
+		}),
+		newCARootMove(a, rootMove{
+			use: "restore-key", short: "Bring the root's key back", done: "the root's key is back on this machine",
+			long: "Bring the root's private key back to this machine, from the file that export-key wrote.",
+			move: (*ca.Authority).RestoreRootKey,
+		}))
 }
 
 // rootJSON is the root as it is printed.
@@ -33,7 +46,7 @@ type rootJSON struct {
 	Serial   string    `json:"serial"`
 	NotAfter time.Time `json:"not_after"`
 	Key      bool      `json:"key_here"`
-	KeyURI   string    `json:"key_uri,omitempty"` // of the device that it is in
+	KeyURI   string    `json:"key_uri,omitempty"` // of the HSM that it is in
 	URL      string    `json:"url,omitempty"`
 	PEM      string    `json:"pem"`
 }
@@ -48,16 +61,13 @@ func newCARootShow(a *app) *cobra.Command {
   postern ca root show --chain > all.pem`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			return a.rootShow(authority, asJSON, chain)
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				return a.rootShow(authority, asJSON, chain)
+			})
 		},
 	}
 	jsonFlag(cmd, &asJSON)
-	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates that count, too")
+	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates that are trusted, too")
 	return cmd
 }
 
@@ -66,7 +76,8 @@ func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 	if asJSON {
 		return terminal.JSON(a.out, rootJSON{
 			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: root.NotAfter,
-			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(), PEM: string(ca.EncodeCertificates(root)),
+			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(),
+			PEM: string(ca.EncodeCertificates(root)),
 		})
 	}
 	certs := []*x509.Certificate{root}
@@ -90,115 +101,88 @@ kept off this machine. It stays here as well until remove-key.`,
 			return a.rootExport(cmd.Context(), out, passphraseFile)
 		},
 	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
 	return cmd
 }
 
 func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error {
-	if out == "" {
+	switch {
+	case out == "":
 		return postern.Errorf(postern.Invalid, "no file given for the key").WithHint("postern ca root export-key --out FILE")
+	case out == "-" && passphraseFile == "":
+		return postern.Errorf(postern.Invalid, "the key and its passphrase would both go to standard output").
+			WithHint("give --passphrase-file FILE, or a file for the key with --out FILE")
 	}
-	if err := checkOutput(out, false); err != nil {
+	if err := a.secretTarget(out); err != nil {
 		return err
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	if err := authority.RootKeyMoves(); err != nil {
-		return err
-	}
-	passphrase, made, err := a.newPassword(passphraseFile, "the root's key")
-	if err != nil {
-		return err
-	}
-	data, err := authority.ExportRootKey(ctx, []byte(passphrase))
-	if err != nil {
-		return err
-	}
-	if err := a.writeOutput(out, data, 0o600, false); err != nil {
-		return err
-	}
-	fmt.Fprintf(a.out, "wrote      %s\n", out)
-	if made {
-		fmt.Fprintf(a.out, "passphrase %s (it is not shown again)\n", passphrase)
-	}
-	return nil
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		if err := authority.RootKeyMoves(); err != nil {
+			return err
+		}
+		passphrase, random, err := a.prompt().NewPassword(passphraseFile, "the root's key")
+		if err != nil {
+			return err
+		}
+		key, err := authority.ExportRootKey(ctx, []byte(passphrase))
+		if err != nil {
+			return err
+		}
+		if err := a.secretOut(out, key); err != nil || out == "-" {
+			return err
+		}
+		fmt.Fprintf(a.out, "wrote      %s\n", out)
+		if random {
+			fmt.Fprintf(a.out, "passphrase %s (it is not shown again)\n", passphrase)
+		}
+		return nil
+	})
 }
 
-func newCARootRemove(a *app) *cobra.Command {
-	var o keyFileOptions
-	cmd := &cobra.Command{
-		Use:   "remove-key --key FILE",
-		Short: "Take the root's key off this machine",
-		Long: `Take the root's private key off this machine, after a look that the exported file
-opens. Everything but making and revoking intermediates goes on working.
+// rootMove is one of the commands that take the root's key away or bring it back.
+type rootMove struct {
+	use, short, long, done string
+	move                   func(*ca.Authority, context.Context, crypto.Signer) error
+}
 
-With SQLite the removed key may linger in free pages and backups, still encrypted
-under the state's own key.`,
-		Example: "  postern ca root remove-key --key /media/usb/root.key",
+func newCARootMove(a *app, m rootMove) *cobra.Command {
+	var k keyFile
+	cmd := &cobra.Command{
+		Use:     m.use + " --key FILE",
+		Short:   m.short,
+		Long:    m.long,
+		Example: "  postern ca root " + m.use + " --key /media/usb/root.key",
 		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRootKey(cmd.Context(), o, func(authority *ca.Authority, key crypto.Signer) error {
-				if err := authority.RemoveRootKey(cmd.Context(), key); err != nil {
-					return err
-				}
-				fmt.Fprintln(a.out, "the root's key is no longer on this machine")
-				return nil
-			})
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.moveRootKey(cmd.Context(), k, m) },
 	}
-	o.flags(cmd, "key")
+	k.rootKeyFlags(cmd, "key")
 	return cmd
 }
 
-func newCARootRestore(a *app) *cobra.Command {
-	var o keyFileOptions
-	cmd := &cobra.Command{
-		Use:     "restore-key --key FILE",
-		Short:   "Bring the root's key back",
-		Long:    "Bring the root's private key back to this machine, from the file that export-key wrote.",
-		Example: "  postern ca root restore-key --key /media/usb/root.key",
-		Args:    usageArgs(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRootKey(cmd.Context(), o, func(authority *ca.Authority, key crypto.Signer) error {
-				if err := authority.RestoreRootKey(cmd.Context(), key); err != nil {
-					return err
-				}
-				fmt.Fprintln(a.out, "the root's key is back on this machine")
-				return nil
-			})
-		},
-	}
-	o.flags(cmd, "key")
-	return cmd
-}
-
-// withRootKey reads the root's key from its file and calls f.
-func (a *app) withRootKey(ctx context.Context, o keyFileOptions, f func(*ca.Authority, crypto.Signer) error) error {
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
+func (a *app) moveRootKey(ctx context.Context, k keyFile, m rootMove) error {
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		if err := authority.RootKeyMoves(); err != nil {
+			return err
+		}
+		if k.path == "" {
+			return postern.Errorf(postern.Invalid, "no file with the root's key given").WithHint("postern ca root export-key --out FILE makes one")
+		}
+		key, err := a.readKey(k, authority.Root())
+		if err != nil {
+			return err
+		}
+		if err := m.move(authority, ctx, key); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(a.out, m.done)
 		return err
-	}
-	defer st.Close()
-	if err := authority.RootKeyMoves(); err != nil {
-		return err
-	}
-	if o.key == "" {
-		return postern.Errorf(postern.Invalid, "no file with the root's key given").WithHint("postern ca root export-key --out FILE makes one")
-	}
-	key, err := a.readKey(o.key, o.passphraseFile, authority.Root())
-	if err != nil {
-		return err
-	}
-	return f(authority, key)
+	})
 }
 
 func newCAIntermediate(a *app) *cobra.Command {
-	var o keyFileOptions
-	cfg := ca.Config{Keys: deviceKeys()}
+	var root keyFile
+	var cfg ca.Config
 	cmd := &cobra.Command{
 		Use:   "new (server|client)",
 		Short: "Make the next intermediate",
@@ -207,36 +191,33 @@ they issued. If the root's key is not on this machine, it is lent for this once.
 Servers that run take it up within a second.
 
 Its key is made where the one before it is: in the state directory, or in the same
-device. With --key it is made in the device of that PKCS#11 URI, as in postern init, or
+HSM. With --key it is made in the HSM of that PKCS#11 URI, as in postern init, or
 taken if the URI names a key; --key state is the state directory.`,
 		Example: `  postern ca intermediate new server --root-key /media/usb/root.key
   postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.intermediateNew(cmd.Context(), cfg, o, ca.Role(args[0]))
+			return a.intermediateNew(cmd.Context(), cfg, root, ca.Role(args[0]))
 		},
 	}
-	o.flags(cmd, "root-key")
-	cmd.Flags().StringVar(&cfg.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps its key")
+	root.rootKeyFlags(cmd, "root-key")
+	cmd.Flags().StringVar(&cfg.KeyURI, "key", "", "pkcs11: `URI` of the HSM that makes and keeps its key")
 	return group("intermediate", "Intermediates: make the next one", cmd)
 }
 
-func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, o keyFileOptions, role ca.Role) error {
-	st, authority, err := a.openCAWith(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	var key crypto.Signer
-	if o.key != "" {
-		if key, err = a.readKey(o.key, o.passphraseFile, authority.Root()); err != nil {
+func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, root keyFile, role ca.Role) error {
+	return a.withCAConfig(ctx, cfg, func(_ *state.State, authority *ca.Authority) (err error) {
+		var key crypto.Signer
+		if root.path != "" {
+			if key, err = a.readKey(root, authority.Root()); err != nil {
+				return err
+			}
+		}
+		i, err := authority.NewIntermediate(ctx, role, key)
+		if err != nil {
 			return err
 		}
-	}
-	i, err := authority.NewIntermediate(ctx, role, key)
-	if err != nil {
+		_, err = fmt.Fprintf(a.out, "made the CA %s\n", i.ID)
 		return err
-	}
-	fmt.Fprintf(a.out, "made the CA %s\n", i.ID)
-	return nil
+	})
 }

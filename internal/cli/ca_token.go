@@ -6,17 +6,18 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
 func newCAToken(a *app) *cobra.Command {
-	return group("token", "Tokens with which programs sign over HTTP", newCATokenAdd(a), newCATokenList(a), newCATokenRemove(a))
+	return group("token", "API tokens with which programs sign over HTTP", newCATokenAdd(a), newCATokenList(a), newCATokenRemove(a))
 }
 
 func newCATokenAdd(a *app) *cobra.Command {
 	var domains []string
-	var validity validityFlag
+	var validity terminal.Duration
 	cmd := &cobra.Command{
 		Use:   "add NAME --domain DOMAIN...",
 		Short: "Make a token, and print it once",
@@ -25,17 +26,13 @@ them, from the signing call of the server. It is printed once and kept as a hash
 		Example: "  postern ca token add deploy --domain example.com --validity 30d",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				token, err := authority.AddToken(cmd.Context(), args[0], domains, time.Duration(validity))
+				if err == nil {
+					fmt.Fprintln(a.out, token)
+				}
 				return err
-			}
-			defer st.Close()
-			token, err := authority.AddToken(cmd.Context(), args[0], domains, time.Duration(validity))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(a.out, token)
-			return nil
+			})
 		},
 	}
 	cmd.Flags().StringSliceVar(&domains, "domain", nil, "`DOMAIN` it may get certificates for, * for any; can be repeated")
@@ -52,30 +49,23 @@ func newCATokenList(a *app) *cobra.Command {
 		Example: "  postern ca token list --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			list, err := authority.Tokens(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.printTokens(list, asJSON)
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				list, err := authority.Tokens(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return terminal.List(a.printer(), list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
+					expires := "never"
+					if !t.Expires.IsZero() {
+						expires = terminal.Stamp(t.Expires)
+					}
+					return []string{t.Name, strings.Join(t.Domains, " "), expires}
+				})
+			})
 		},
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
-}
-
-func (a *app) printTokens(list []ca.APIToken, asJSON bool) error {
-	return terminal.List(a.printer(), list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
-		expires := "never"
-		if !t.Expires.IsZero() {
-			expires = terminal.Stamp(t.Expires)
-		}
-		return []string{t.Name, strings.Join(t.Domains, " "), expires}
-	})
 }
 
 func newCATokenRemove(a *app) *cobra.Command {
@@ -86,12 +76,9 @@ func newCATokenRemove(a *app) *cobra.Command {
 		Example: "  postern ca token remove deploy",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			return authority.RemoveToken(cmd.Context(), args[0])
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				return authority.RemoveToken(cmd.Context(), args[0])
+			})
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -30,15 +31,12 @@ makes one.`,
   postern ca url http://pki.example.com`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			if len(args) == 1 {
-				return a.setURL(cmd.Context(), authority, args[0])
-			}
-			return a.showURL(authority, asJSON)
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				if len(args) == 1 {
+					return a.setURL(cmd.Context(), authority, args[0])
+				}
+				return a.showURL(authority, asJSON)
+			})
 		},
 	}
 	jsonFlag(cmd, &asJSON)

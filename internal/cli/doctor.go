@@ -5,6 +5,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/terminal"
@@ -35,7 +36,7 @@ func (a *app) doctor(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	report := doctor.Examine(ctx, doctor.Host{Dir: dir, CA: ca.Config{Keys: deviceKeys()}, SSH: setup.ThisHost(), TimeCodes: a.timeCodes})
+	report := doctor.Examine(ctx, doctor.Host{Dir: dir, CA: ca.Config{Keys: new(pkcs11.Keys)}, SSH: setup.ThisHost(), TimeCodes: a.timeCodes})
 	for i, f := range report.Findings {
 		report.Findings[i].Fix = fixOf(f)
 	}

@@ -29,6 +29,13 @@ var hints = []struct {
 // doctor's, says. A hint that begins so has the command put behind it.
 var commands = []struct{ hint, command string }{
 	{"list the certificates", "postern ca list"},
+	{"list the keys and authenticators", "postern otp list"},
+	{"add the person", "postern user add NAME"},
+	{"give the person a key or an authenticator", "postern otp add --person NAME"},
+	{"give the passphrase in a file", "--passphrase-file FILE"},
+	{"fix what the warnings say, or apply it by force", "--force"},
+	{"correct the file, or import the rest of it", "--skip-bad"},
+	{"name another directory, or move the file away", "--out DIRECTORY"},
 	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
 	{"make the next client intermediate", newIntermediateCommand(ca.Client)},
 	{"create the certificate authority", "postern init"},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
 )
@@ -60,7 +61,7 @@ environment takes the place of what is kept.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
-			o.ca.Keys = deviceKeys()
+			o.ca.Keys = new(pkcs11.Keys)
 			return a.init(cmd.Context(), &o)
 		},
 	}

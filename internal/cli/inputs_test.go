@@ -113,11 +113,11 @@ var dummies = map[string][]string{
 	"ca-token-add": {"x", "--domain", "example.com"}, "ca-token-remove": {"x"}, "log-prove": {"1"}, "log-show": {"1"},
 	"otp-add": {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"}, "otp-revoke": {"x"}, "otp-show": {"x"},
 	"otp-export": {"--out", "NEW"}, "otp-hotp": {"--person", "alice", "--out", "NEW"}, "otp-totp": {"--person", "alice", "--out", "NEW"},
-	"otp-recovery": {"--person", "alice", "--out", "NEW"}, "otp-verify": {"123456"}, "user-account-add": {"--person", "alice", "al"}, "user-account-remove": {"al"}, "user-add": {"alice"}, "user-invite": {"alice"},
+	"otp-backup-codes": {"--person", "alice", "--out", "NEW"}, "otp-verify": {"123456"}, "user-account-add": {"--person", "alice", "al"}, "user-account-remove": {"al"}, "user-add": {"alice"}, "user-invite": {"alice"},
 	"user-recover": {"alice"}, "user-remove": {"alice"}, "user-resume": {"alice"}, "user-show": {"alice"}, "user-suspend": {"alice"},
 	"user-set": {"alice", "--email", "a@example.com"}, "ssh-revoke": {"1"}, "ssh-sign": {"--person", "alice", "KEY"}, "log-verify": nil, "otp-import": {"-"},
 	"otp-client-add": {"--out", "NEW"}, "otp-client-disable": {"1"}, "otp-client-enable": {"1"},
-	"otp-outside-set": {"--id", "1", "--key-file", "SECRET"},
+	"otp-upstream-set": {"--id", "1", "--key-file", "SECRET"},
 }
 
 const publicKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f alice\n"

@@ -12,15 +12,12 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
 )
-
-// checkpointFile is the file of the state directory that keeps the checkpoint
-// of the last log verify that found all well.
-const checkpointFile = "log.checkpoint"
 
 // logVerifyOptions are the flags of log verify.
 type logVerifyOptions struct {
@@ -87,7 +84,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return err
 	}
 	defer st.Close()
-	remembered, err := os.ReadFile(st.Path(checkpointFile))
+	remembered, err := os.ReadFile(st.Path(state.CheckpointFile))
 	switch {
 	case err == nil:
 		earlier = append(earlier, string(remembered))
@@ -110,7 +107,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
 		}
 	}
-	err = st.Replace(checkpointFile, []byte(report.Checkpoint), 0o644)
+	err = st.Replace(state.CheckpointFile, []byte(report.Checkpoint), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
 		return postern.Errorf(postern.Unavailable, "remember the checkpoint: %w", err)
 	}

@@ -1,25 +1,18 @@
 package cli
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"log/slog"
-	"os"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 func newOTP(a *app) *cobra.Command {
@@ -27,154 +20,23 @@ func newOTP(a *app) *cobra.Command {
 		newOTPAdd(a), newOTPList(a), newOTPShow(a), newOTPAssign(a),
 		newOTPStatus(a, otpStatus{
 			use: "disable", done: "disabled", status: postern.CredentialDisabled,
-			short: "Take no more codes of a key or device, for now",
-			long:  "Disable a key or device: none of its codes opens anything, from the next one on, until it is enabled.",
+			short: "Refuse the codes of a key or authenticator until it is enabled",
+			long:  "Disable a key or authenticator: none of its codes is accepted, from the next one on, until it is enabled.",
 		}),
 		newOTPStatus(a, otpStatus{
 			use: "enable", done: "enabled", status: postern.CredentialActive,
-			short: "Take the codes of a disabled key or device again",
-			long:  "Enable a key or device that was disabled.",
+			short: "Accept the codes of a disabled key or authenticator again",
+			long:  "Enable a key or authenticator that was disabled.",
 		}),
 		newOTPStatus(a, otpStatus{
 			use: "revoke", done: "revoked", status: postern.CredentialRevoked,
-			short: "Take no more codes of a key or device, for good",
-			long:  "Revoke a key or device that was lost. This cannot be undone.",
+			short: "Refuse the codes of a key or authenticator for good",
+			long:  "Revoke a key or authenticator that was lost. This cannot be undone.",
 		}),
 		newOTPImport(a), newOTPExport(a),
-		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPRecovery(a),
-		newOTPVerify(a), newOTPClient(a), newOTPOutside(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
+		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPBackupCodes(a),
+		newOTPVerify(a), newOTPClient(a), newOTPUpstream(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
 	)
-}
-
-// withOTP opens the state and does something with its one-time passwords.
-func (a *app) withOTP(ctx context.Context, f func(st *state.State, keys *store.OTP) error) error {
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return f(st, st.Store.OTP())
-}
-
-// quietLog returns a logger that prints warnings for people, on standard error.
-func (a *app) quietLog() *slog.Logger {
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-}
-
-// secretOut says where a command may write a secret: to a file of mode 0600, or
-// to a terminal, where it stays once. A pipe gets it only if asked for with "-".
-func (a *app) secretOut(path string, secret []byte) error {
-	switch {
-	case path == "-":
-		_, err := a.out.Write(secret)
-		return err
-	case path != "":
-		return a.newSecretFile(path, secret)
-	}
-	if f, ok := a.out.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
-		return postern.Errorf(postern.Invalid, "a secret is not printed into a pipe or a file that others may read").
-			WithHint("give --out FILE for a file of mode 0600, or --out - to have it all the same")
-	}
-	_, err := a.out.Write(secret)
-	return err
-}
-
-// secretTarget fails early if secretOut would.
-func (a *app) secretTarget(path string) error {
-	if path != "" {
-		if _, err := os.Lstat(path); path != "-" && err == nil {
-			return postern.Errorf(postern.Conflict, "%s is there already", path)
-		}
-		return nil
-	}
-	return a.secretOut(path, nil)
-}
-
-// newSecretFile writes a file that must not be there yet, for its owner's eyes.
-func (a *app) newSecretFile(path string, secret []byte) error {
-	err := durable.Create(path, secret, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return postern.Errorf(postern.Conflict, "%s is there already", path)
-	}
-	if err != nil {
-		return postern.Errorf(postern.Invalid, "%w", err)
-	}
-	return nil
-}
-
-// typed reads a code: the argument, or for "-" a line of standard input, which
-// is not echoed.
-func (a *app) typed(arg, prompt string) (string, error) {
-	if arg != "-" {
-		return arg, nil
-	}
-	if f, ok := a.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(a.err, prompt)
-		line, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(a.err)
-		return string(line), err
-	}
-	b, err := io.ReadAll(io.LimitReader(a.in, 1024))
-	line, _, _ := strings.Cut(string(b), "\n")
-	return line, err
-}
-
-// otpItem is a key or device, as lists show it.
-type otpItem struct {
-	Kind     postern.CredentialKind   `json:"kind"`
-	ID       string                   `json:"id"`
-	Person   string                   `json:"person,omitempty"`
-	Label    string                   `json:"label,omitempty"`
-	Status   postern.CredentialStatus `json:"status"`
-	Secret   string                   `json:"secret"` // "here" or "outside"
-	Serial   int64                    `json:"serial,omitempty"`
-	Counter  *int64                   `json:"counter,omitempty"`
-	Use      *int64                   `json:"use,omitempty"`
-	Created  time.Time                `json:"created,omitzero"`
-	LastUsed time.Time                `json:"last_used,omitzero"`
-}
-
-func keyItem(k *otp.Key) otpItem {
-	i := otpItem{
-		Kind: postern.YubiKey, ID: k.PublicID, Person: k.Person, Label: k.Label, Status: k.Status,
-		Secret: "here", Serial: k.Serial, Created: k.Created, LastUsed: k.Last.Time,
-	}
-	if k.Secret == nil {
-		i.Secret = "outside"
-	}
-	if k.Last.Seq >= 0 {
-		counter, use := k.Last.Seq>>8, k.Last.Seq&0xff
-		i.Counter, i.Use = &counter, &use
-	}
-	return i
-}
-
-func oathItem(o *otp.OATH) otpItem {
-	i := otpItem{Kind: o.Kind, ID: o.ID, Person: o.Person, Label: o.Label, Status: o.Status, Secret: "here", Created: o.Created, LastUsed: o.Used}
-	if o.Kind == postern.HOTP && o.Moving >= 0 {
-		i.Counter = &o.Moving
-	}
-	return i
-}
-
-// otpItems returns keys and devices, of one person or all.
-func otpItems(ctx context.Context, st *state.State, keys *store.OTP, person string) ([]otpItem, error) {
-	var items []otpItem
-	all, err := keys.Keys(ctx, person)
-	if err != nil {
-		return nil, err
-	}
-	for _, k := range all {
-		items = append(items, keyItem(k))
-	}
-	devices, err := keys.OATHs(ctx, person)
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range devices {
-		items = append(items, oathItem(d))
-	}
-	return items, nil
 }
 
 func newOTPList(a *app) *cobra.Command {
@@ -182,65 +44,47 @@ func newOTPList(a *app) *cobra.Command {
 	var person string
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List YubiKeys and other devices",
-		Long: `List YubiKeys by public ID, then TOTP and HOTP devices: kind, ID, person, status,
-last use, name. Secrets are not shown.`,
+		Short: "List YubiKeys and authenticators",
+		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
+status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
-				items, err := otpItems(cmd.Context(), st, keys, person)
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
+				list, err := keys.Credentials(cmd.Context(), person)
 				if err != nil {
 					return err
 				}
-				return a.otpTable(items, asJSON)
+				return terminal.List(a.printer(), list, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(c otp.Credential) []string {
+					used := "never"
+					if !c.LastUsed.IsZero() {
+						used = terminal.Stamp(c.LastUsed)
+					}
+					return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
+				})
 			})
 		},
 	}
 	jsonFlag(cmd, &asJSON)
-	cmd.Flags().StringVar(&person, "person", "", "only what this `PERSON` holds")
+	cmd.Flags().StringVar(&person, "person", "", "only those of this `PERSON`")
 	return cmd
-}
-
-func (a *app) otpTable(items []otpItem, asJSON bool) error {
-	return terminal.List(a.printer(), items, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(i otpItem) []string {
-		used := "never"
-		if !i.LastUsed.IsZero() {
-			used = terminal.Stamp(i.LastUsed)
-		}
-		return []string{i.ID, string(i.Kind), i.Person, string(i.Status), i.Secret, used, i.Label}
-	})
-}
-
-// findItem returns the key or device of an ID.
-func findItem(ctx context.Context, st *state.State, keys *store.OTP, id string) (otpItem, error) {
-	items, err := otpItems(ctx, st, keys, "")
-	if err != nil {
-		return otpItem{}, err
-	}
-	for _, i := range items {
-		if i.ID == id {
-			return i, nil
-		}
-	}
-	return otpItem{}, postern.Errorf(postern.NotFound, "there is no key or device %q", id).WithHint("see postern otp list")
 }
 
 func newOTPShow(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "show ID",
-		Short:   "Show a key or device",
-		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP device. The secret is not shown.",
+		Short:   "Show a key or authenticator",
+		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
-				i, err := findItem(cmd.Context(), st, keys, args[0])
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
+				c, err := keys.Credential(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
-				return a.otpShow(i, asJSON)
+				return a.otpShow(c, asJSON)
 			})
 		},
 	}
@@ -248,28 +92,28 @@ func newOTPShow(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) otpShow(i otpItem, asJSON bool) error {
+func (a *app) otpShow(c otp.Credential, asJSON bool) error {
 	var serial, last string
-	if i.Serial != 0 {
-		serial = strconv.FormatInt(i.Serial, 10)
+	if c.Serial != 0 {
+		serial = strconv.FormatInt(c.Serial, 10)
 	}
 	switch {
-	case i.Counter != nil && i.Use != nil:
-		last = fmt.Sprintf("session %d, use %d", *i.Counter, *i.Use)
-	case i.Counter != nil:
-		last = fmt.Sprintf("counter %d", *i.Counter)
+	case c.Counter != nil && c.Use != nil:
+		last = fmt.Sprintf("session %d, use %d", *c.Counter, *c.Use)
+	case c.Counter != nil:
+		last = fmt.Sprintf("counter %d", *c.Counter)
 	}
-	return a.printer().Fields(i, asJSON,
-		terminal.Field{"id", i.ID},
-		terminal.Field{"kind", string(i.Kind)},
-		terminal.Field{"person", i.Person},
-		terminal.Field{"label", i.Label},
-		terminal.Field{"status", string(i.Status)},
-		terminal.Field{"secret", i.Secret},
+	return a.printer().Fields(c, asJSON,
+		terminal.Field{"id", c.ID},
+		terminal.Field{"kind", string(c.Kind)},
+		terminal.Field{"person", c.Person},
+		terminal.Field{"label", c.Label},
+		terminal.Field{"status", string(c.Status)},
+		terminal.Field{"secret", c.Secret},
 		terminal.Field{"serial", serial},
 		terminal.Field{"last code", last},
-		terminal.Field{"added", terminal.Stamp(i.Created)},
-		terminal.Field{"last used", terminal.Stamp(i.LastUsed)},
+		terminal.Field{"added", terminal.Stamp(c.Created)},
+		terminal.Field{"last used", terminal.Stamp(c.LastUsed)},
 	)
 }
 
@@ -287,18 +131,10 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 		Example: "  postern otp " + s.use + " vvccccbdefgh",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
-				i, err := findItem(cmd.Context(), st, keys, args[0])
-				if err != nil {
-					return err
-				}
-				if i.Kind == postern.YubiKey {
-					err = keys.SetKeyStatus(cmd.Context(), i.ID, s.status)
-				} else {
-					err = keys.SetOATHStatus(cmd.Context(), postern.Actor{}, i.Kind, i.ID, s.status)
-				}
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
+				err := keys.SetStatus(cmd.Context(), postern.Actor{}, args[0], s.status)
 				if err == nil {
-					fmt.Fprintf(a.out, "%s %s\n", s.done, i.ID)
+					fmt.Fprintf(a.out, "%s %s\n", s.done, args[0])
 				}
 				return err
 			})
@@ -315,12 +151,7 @@ func newOTPAssign(a *app) *cobra.Command {
 		Example: "  postern otp assign vvccccbdefgh --person alice",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(st *state.State, keys *store.OTP) error {
-				if person != "" {
-					if _, err := st.Store.People().Person(cmd.Context(), person); err != nil {
-						return err
-					}
-				}
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.AssignKey(cmd.Context(), args[0], person)
 				if err == nil {
 					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{true: person + "'s", false: "nobody's"}[person != ""])
@@ -330,5 +161,94 @@ func newOTPAssign(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who holds the key from now on")
+	return cmd
+}
+
+func newOTPExport(a *app) *cobra.Command {
+	var out, what string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write all keys, or their counters, for another server",
+		Long: `Write all YubiKeys in the format of yubikey-ksm's key file, with their secrets, or
+with --what counters what yubikey-val imports. Both are read again by postern otp
+import. Slots' access codes are not known here and come out as none. The timeline
+says that the secrets leave before they are written.`,
+		Example: `  postern otp export --out keys.csv
+  postern otp export --out - | gpg --encrypt --recipient backup > keys.asc
+  postern otp export --what counters > counters.csv`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.otpExport(cmd.Context(), what, out)
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` to make, mode 0600; - is standard output")
+	cmd.Flags().StringVar(&what, "what", "keys", "`WHAT` to write: keys or counters")
+	return cmd
+}
+
+func (a *app) otpExport(ctx context.Context, what, out string) error {
+	switch what {
+	case "keys":
+	case "counters":
+		if out == "" {
+			out = "-" // no secret
+		}
+	default:
+		return postern.Errorf(postern.Invalid, "--what is keys or counters")
+	}
+	if err := a.secretTarget(out); err != nil {
+		return err
+	}
+	return a.withOTP(ctx, func(keys *store.OTP) error {
+		get, write := keys.Export, otp.WriteKSM
+		if what == "counters" {
+			get, write = func(ctx context.Context) ([]*otp.Key, error) { return keys.Keys(ctx, "") }, otp.WriteVal
+		}
+		all, err := get(ctx)
+		if err != nil {
+			return err
+		}
+		var text bytes.Buffer
+		if err := write(&text, all); err != nil {
+			return err
+		}
+		return a.secretOut(out, text.Bytes())
+	})
+}
+
+func newOTPRestored(a *app) *cobra.Command {
+	var how people.Restored
+	cmd := &cobra.Command{
+		Use:   "restored",
+		Short: "Go on with a database that was restored from a backup",
+		Long: `Go on with a database that was restored from a backup. It does not know which
+codes were used after the backup was made, and would accept them again; so no code
+is accepted until this command was given, with the server stopped.
+
+It disables every YubiKey and HOTP authenticator whose secret is here and deletes all
+backup codes. Then, for each key, have its holder unplug it, plug it in again and
+touch it: postern otp enable ID, and at once postern otp verify - with that code,
+which puts the counter where it belongs. Hand out new backup codes.
+
+The checkpoint of the last postern log verify, which the restored timeline does not
+reach, is set aside as log.checkpoint.before-restore in the state directory.
+
+With --trust nothing is disabled: if you know that no code was used since the
+backup, or that nobody can have seen one. If the whole state directory was restored,
+nothing in it shows that: give --force.`,
+		Example: "  postern otp restored",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withState(cmd.Context(), func(st *state.State) error {
+				n, err := how.Accept(cmd.Context(), st)
+				if err == nil {
+					fmt.Fprintf(a.out, "disabled %s\n", terminal.Counted(n, "credential"))
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&how.Trust, "trust", false, "disable nothing")
+	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the database was restored")
 	return cmd
 }

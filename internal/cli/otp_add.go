@@ -2,14 +2,15 @@ package cli
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
-
-	"github.com/postern-project/postern/internal/server"
+	"strings"
+	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -27,7 +28,7 @@ func newOTPAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add --person PERSON",
 		Short: "Give a YubiKey to a person",
-		Long: `Make a fresh secret for a YubiKey and print the ykman command that burns it into
+		Long: `Make a fresh secret for a YubiKey and print the ykman command that writes it into
 the key: from then on only this server can check its codes. The command is run
 where the key is plugged in. It asks for the private ID and the key, which are
 printed once, so that neither stands in the shell's history or the list of
@@ -35,20 +36,19 @@ processes. With --out they go into a script of mode 0600 instead; run it and
 delete it.
 
 With --touch the key stays as it is: touch it when asked. A key that is known
-here (imported, say) is given to the person; any other is checked by the outside
-validation service, which goes on to check its codes (see postern otp outside).`,
+here (imported, say) is given to the person; any other is checked by the upstream
+validation service, which goes on to check its codes (see postern otp upstream).`,
 		Example: `  postern otp add --person alice --label 'blue key'
-  postern otp add --person alice --slot 1 --out burn.sh
+  postern otp add --person alice --slot 1 --out program.sh
   postern otp add --person alice --touch`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.person == "" {
+			switch {
+			case o.person == "":
 				return postern.Errorf(postern.Invalid, "whose key is it?").WithHint("give --person")
-			}
-			if o.slot != 1 && o.slot != 2 {
+			case o.slot != 1 && o.slot != 2:
 				return postern.Errorf(postern.Invalid, "a YubiKey has the slots 1 and 2")
-			}
-			if o.touch {
+			case o.touch:
 				return a.otpTouch(cmd.Context(), o)
 			}
 			return a.otpAdd(cmd.Context(), o)
@@ -59,7 +59,7 @@ validation service, which goes on to check its codes (see postern otp outside).`
 	f.StringVar(&o.label, "label", "", "a `NAME` for the key, in the person's own words")
 	f.StringVar(&o.publicID, "public-id", "", "the key's public ID, 12 letters of `MODHEX` (default: a random one)")
 	f.Int64Var(&o.serial, "serial", 0, "the key's serial `NUMBER`, as printed on it")
-	f.IntVar(&o.slot, "slot", 2, "the `SLOT` to burn: 1 is a short touch, 2 a long one; new keys have YubiCloud's secret in 1")
+	f.IntVar(&o.slot, "slot", 2, "the `SLOT` to write: 1 is a short touch, 2 a long one; new keys have YubiCloud's secret in 1")
 	f.BoolVar(&o.touch, "touch", false, "keep the key's secret: register it by a touch")
 	f.StringVarP(&o.out, "out", "o", "", "write the command and the secret as a script to `FILE`, mode 0600; - is standard output")
 	cmd.MarkFlagsMutuallyExclusive("touch", "out")
@@ -71,72 +71,216 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 	if err := a.secretTarget(o.out); err != nil {
 		return err
 	}
-	secret := otp.NewSecret()
-	k := &otp.Key{PublicID: o.publicID, Secret: &secret, Person: o.person, Label: o.label, Serial: o.serial, Last: otp.Never}
-	if k.PublicID == "" {
-		k.PublicID = otp.NewPublicID()
+	k, err := otp.NewKey(o.publicID)
+	if err != nil {
+		return err
 	}
-	if !otp.ValidPublicID(k.PublicID) || len(k.PublicID)%2 != 0 {
-		return postern.Errorf(postern.Invalid, "%q is not a public ID", k.PublicID).WithHint("an even number of up to 16 letters of cbdefghijklnrtuv")
-	}
-	return a.withOTP(ctx, func(st *state.State, keys *store.OTP) error {
+	k.Person, k.Label, k.Serial = o.person, o.label, o.serial
+	return a.withState(ctx, func(st *state.State) error {
 		if _, err := st.Store.People().Person(ctx, o.person); err != nil {
 			return err
 		}
-		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{k}, false); err != nil {
+		if err := st.Store.OTP().AddKeys(ctx, postern.Actor{}, []*otp.Key{k}, false); err != nil {
 			return err
 		}
-		if err := a.secretOut(o.out, []byte(burn(o, k))); err != nil {
+		if o.out == "" {
+			return a.secretOut("", []byte(ykmanWords(k, o.slot)))
+		}
+		if err := a.secretOut(o.out, []byte(k.YkmanScript(o.slot))); err != nil || o.out == "-" {
 			return err
 		}
-		if o.out != "" && o.out != "-" {
-			fmt.Fprintf(a.out, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n", k.PublicID, o.out, o.out)
+		_, err := fmt.Fprintf(a.out, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n", k.PublicID, o.out, o.out)
+		return err
+	})
+}
+
+// ykmanWords says how to write the secret into the key.
+func ykmanWords(k *otp.Key, slot int) string {
+	privateID, key := k.YkmanAnswers()
+	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n    secret key: %s\n\nThis is shown once.\n",
+		k.YkmanCommand(slot), privateID, key)
+}
+
+// otpTouch registers a key by one of its codes.
+func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
+	return a.withOneTime(ctx, func(one *server.OneTime) error {
+		code, err := a.prompt().Line("Touch the key: ")
+		if err != nil {
+			return err
+		}
+		id, err := one.Checker.Register(ctx, one.Keys, otp.Registration{Person: o.person, Typed: code, Label: o.label})
+		if err == nil {
+			fmt.Fprintf(a.out, "%s is now %s's\n", id, o.person)
+		}
+		if postern.CodeOf(err) == postern.Denied {
+			err = postern.Errorf(postern.Denied, "the key was not accepted").
+				WithHint("see postern log list for the reason; a key that is not known here needs postern otp upstream set")
+		}
+		return err
+	})
+}
+
+// shortCodes is what otp totp and otp hotp were told.
+type shortCodes struct {
+	app                 *otp.OATH
+	issuer, out, secret string
+	counter             int64
+	unchecked           bool
+}
+
+func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
+	o := shortCodes{app: otp.NewOATH(kind, "", "")}
+	what := map[postern.CredentialKind]string{
+		postern.TOTP: "an app that makes codes by time (TOTP)", postern.HOTP: "an authenticator that makes codes by counting (HOTP)",
+	}[kind]
+	cmd := &cobra.Command{
+		Use:   string(kind) + " --person PERSON",
+		Short: "Give a person " + what,
+		Long: "Give a person " + what + `. The secret is shown once, as a QR code
+on the terminal, or with --out written to a file: a PNG image if its name ends in
+.png, an SVG image for .svg, else the otpauth: URL. Then the first code is asked
+for, to see that both sides agree, and used up.
+
+With --secret an existing secret is taken over, as a hardware authenticator's; it is
+not shown again. Not every app knows other algorithms, digits and periods than the
+default ones.`,
+		Example: "  postern otp " + string(kind) + " --person alice --label phone",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.app.Person == "" {
+				return postern.Errorf(postern.Invalid, "whose is it?").WithHint("give --person")
+			}
+			return a.otpShortCodes(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.app.Person, "person", "", "the `PERSON` who holds it")
+	f.StringVar(&o.app.Label, "label", "", "a `NAME` for it, in the person's own words")
+	f.StringVar(&o.issuer, "issuer", "Postern", "the `NAME` that the app shows")
+	f.StringVarP(&o.out, "out", "o", "", "write the secret to `FILE`, mode 0600; - is standard output, as a URL")
+	f.BoolVar(&o.unchecked, "no-check", false, "do not ask for the first code")
+	f.StringVar(&o.secret, "secret", "", "take the secret, in base32 or hexadecimal, from `FILE`; - asks for it, or is standard input")
+	f.StringVar(&o.app.Hash, "algorithm", "SHA1", "`HASH`: SHA1, SHA256 or SHA512")
+	f.IntVar(&o.app.Digits, "digits", 6, "`NUMBER` of digits of a code: 6 to 8")
+	if kind == postern.TOTP {
+		f.DurationVar(&o.app.Period, "period", 30*time.Second, "how long a code is shown: a `DURATION` of 15s to 5m")
+	} else {
+		f.Int64Var(&o.counter, "counter", 0, "the `NUMBER` of codes that were made already")
+	}
+	return cmd
+}
+
+func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
+	if err := a.readOATH(&o); err != nil {
+		return err
+	}
+	return a.withState(ctx, func(st *state.State) error {
+		if _, err := st.Store.People().Person(ctx, o.app.Person); err != nil {
+			return err
+		}
+		if o.secret == "" || o.out != "" {
+			if err := a.showOATH(o); err != nil {
+				return err
+			}
+		}
+		if !o.unchecked {
+			code, err := a.prompt().Line("Its first code: ")
+			if err != nil {
+				return err
+			}
+			if err := o.app.Confirm(code, time.Now()); err != nil {
+				return err
+			}
+		}
+		if err := st.Store.OTP().AddOATH(ctx, postern.Actor{}, o.app); err != nil {
+			return err
+		}
+		if o.out != "-" {
+			fmt.Fprintf(a.out, "added %s %s\n", o.app.Kind, o.app.ID)
 		}
 		return nil
 	})
 }
 
-// burn returns how to put the secret into the key: words for a person, or a
-// script.
-func burn(o otpAdd, k *otp.Key) string {
-	private, key := hex.EncodeToString(k.Secret.PrivateID[:]), hex.EncodeToString(k.Secret.Key[:])
-	command := fmt.Sprintf("ykman otp yubiotp %d --public-id %s", o.slot, k.PublicID)
-	if o.out != "" {
-		return fmt.Sprintf("#!/bin/sh\n# Burns a secret into slot %d of the YubiKey that is plugged in.\nexec %s <<'END'\n%s\n%s\ny\nEND\n", o.slot, command, private, key)
-	}
-	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n    secret key: %s\n\nThis is shown once.\n", command, private, key)
-}
-
-// otpTouch registers a key by one of its codes.
-func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
-	return a.withOneTime(ctx, func(st *state.State, ot *server.OneTime) error {
-		code, err := a.typed("-", "Touch the key: ")
-		if err != nil {
+// readOATH completes the authenticator that the flags describe: its secret is a
+// fresh one, or the one that is given.
+func (a *app) readOATH(o *shortCodes) error {
+	o.app.Hash, o.app.Moving = otp.HashName(o.app.Hash), o.counter-1
+	if o.secret == "" {
+		if err := a.secretTarget(o.out); err != nil {
 			return err
 		}
-		id, err := ot.Checker.Register(ctx, ot.Keys, otp.Registration{Person: o.person, Typed: code, Label: o.label})
-		if err == nil {
-			fmt.Fprintf(a.out, "%s is now %s's\n", id, o.person)
-		}
-		if postern.CodeOf(err) == postern.Denied {
-			err = postern.Errorf(postern.Denied, "the key was not accepted").WithHint("see postern log list for the reason; a key that is not known here needs postern otp outside set")
-		}
+		return o.app.Validate()
+	}
+	line, err := a.secretLine(*o)
+	if err != nil {
 		return err
-	})
+	}
+	if o.app.Secret = otp.DecodeSecret(line); o.app.Secret == nil {
+		return postern.Errorf(postern.Invalid, "the secret is neither base32 nor hexadecimal")
+	}
+	return o.app.Validate()
 }
 
-// withOneTime opens the state and does something with what checks one-time
-// passwords in a server.
-func (a *app) withOneTime(ctx context.Context, f func(st *state.State, ot *server.OneTime) error) error {
-	st, err := a.open(ctx)
+// secretLine reads the secret that is given.
+func (a *app) secretLine(o shortCodes) (string, error) {
+	switch {
+	case o.secret != "-":
+		line, err := a.prompt().FirstLine(o.secret)
+		return string(line), err
+	case !o.unchecked && !terminal.IsTerminal(a.in):
+		return "", postern.Errorf(postern.Invalid, "standard input has the secret, so the first code cannot be asked for").
+			WithHint("give --no-check, or the secret in a file")
+	}
+	return a.prompt().Line("Its secret: ")
+}
+
+// showOATH shows the secret, once.
+func (a *app) showOATH(o shortCodes) error {
+	url := o.app.URL(o.issuer)
+	qr, err := otp.NewQR(url)
 	if err != nil {
 		return err
 	}
-	defer st.Close()
-	ot, err := server.NewOneTime(st, server.Mappings, a.quietLog())
-	if err != nil {
-		return err
+	switch {
+	case o.out == "":
+		return a.secretOut("", []byte(qr.Terminal()+"\n"+url+"\n"))
+	case strings.HasSuffix(o.out, ".png"):
+		return a.secretOut(o.out, qr.PNG())
+	case strings.HasSuffix(o.out, ".svg"):
+		return a.secretOut(o.out, []byte(qr.SVG()))
 	}
-	defer ot.Close()
-	return f(st, ot)
+	return a.secretOut(o.out, []byte(url+"\n"))
+}
+
+func newOTPBackupCodes(a *app) *cobra.Command {
+	var person, out string
+	cmd := &cobra.Command{
+		Use:     "backup-codes --person PERSON",
+		Aliases: []string{"recovery"},
+		Short:   "Give a person ten backup codes",
+		Long: `Make ten backup codes, each of which replaces a one-time password once, for the day
+when the key is not at hand. They are printed once; only hashes are kept. Earlier
+ones stop working.`,
+		Example: "  postern otp backup-codes --person alice --out alice.txt",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if person == "" {
+				return postern.Errorf(postern.Invalid, "whose are they?").WithHint("give --person")
+			}
+			if err := a.secretTarget(out); err != nil {
+				return err
+			}
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
+				codes, hashes := otp.NewRecoveryCodes(person)
+				if err := keys.SetRecovery(cmd.Context(), postern.Actor{}, person, hashes); err != nil {
+					return err
+				}
+				return a.secretOut(out, []byte(strings.Join(codes, "\n")+"\n"))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who gets them")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "write them to `FILE`, mode 0600; - is standard output")
+	return cmd
 }

@@ -3,13 +3,11 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
@@ -39,11 +37,12 @@ The key is printed once.`,
   postern otp client add --must-sign --out client.txt`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if unsigned && c.MustSign {
+				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
+			}
 			if !unsigned {
 				c.Secret = make([]byte, 20)
 				rand.Read(c.Secret)
-			} else if c.MustSign {
-				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
 			}
 			return a.otpClientAdd(cmd.Context(), &c, out)
 		},
@@ -64,21 +63,15 @@ func (a *app) otpClientAdd(ctx context.Context, c *otp.APIClient, out string) er
 	if err := a.secretTarget(out); err != nil {
 		return err
 	}
-	return a.withOTP(ctx, func(_ *state.State, keys *store.OTP) error {
+	return a.withOTP(ctx, func(keys *store.OTP) error {
 		if err := keys.AddClient(ctx, c); err != nil {
 			return err
 		}
-		text := fmt.Sprintf("id %d\n", c.ID)
-		if len(c.Secret) > 0 {
-			text += "key " + base64.StdEncoding.EncodeToString(c.Secret) + "\n"
-		}
-		if err := a.secretOut(out, []byte(text)); err != nil {
+		if err := a.secretOut(out, []byte(c.Text())); err != nil || toStdout(out) {
 			return err
 		}
-		if out != "-" && out != "" {
-			fmt.Fprintf(a.out, "added API client %d\n", c.ID)
-		}
-		return nil
+		_, err := fmt.Fprintf(a.out, "added API client %d\n", c.ID)
+		return err
 	})
 }
 
@@ -100,16 +93,16 @@ func newOTPClientList(a *app) *cobra.Command {
 		Example: "  postern otp client list --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				clients, err := keys.Clients(cmd.Context())
 				if err != nil {
 					return err
 				}
-				var items []clientItem
-				for _, c := range clients {
-					items = append(items, clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled})
+				items := make([]clientItem, len(clients))
+				for i, c := range clients {
+					items[i] = clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
 				}
-				return a.otpClientTable(items, asJSON)
+				return terminal.List(a.printer(), items, asJSON, "ID STATUS KEY LABEL", clientItem.row)
 			})
 		},
 	}
@@ -117,28 +110,18 @@ func newOTPClientList(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) otpClientTable(items []clientItem, asJSON bool) error {
-	return terminal.List(a.printer(), items, asJSON, "ID STATUS KEY LABEL", func(c clientItem) []string {
-		status, key := "active", "required"
-		if c.Disabled {
-			status = "disabled"
-		}
-		switch {
-		case !c.Signs:
-			key = "unsigned"
-		case !c.MustSign:
-			key = "optional"
-		}
-		return []string{strconv.FormatInt(c.ID, 10), status, key, c.Label}
-	})
-}
-
-// upstreamJSON is the upstream validation service, as it is printed.
-type upstreamJSON struct {
-	ID    int64    `json:"id"`
-	URLs  []string `json:"urls"`
-	Level string   `json:"level,omitempty"` // the protocol's sl
-	Proxy string   `json:"proxy,omitempty"`
+func (c clientItem) row() []string {
+	status, key := "active", "required"
+	if c.Disabled {
+		status = "disabled"
+	}
+	switch {
+	case !c.Signs:
+		key = "unsigned"
+	case !c.MustSign:
+		key = "optional"
+	}
+	return []string{strconv.FormatInt(c.ID, 10), status, key, c.Label}
 }
 
 func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.Command {
@@ -153,7 +136,7 @@ func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.
 			if err != nil {
 				return postern.Errorf(postern.Invalid, "%q is not the number of an API client", args[0])
 			}
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.SetClientDisabled(cmd.Context(), id, disabled)
 				if err == nil {
 					fmt.Fprintf(a.out, "%sd API client %d\n", use, id)
@@ -164,79 +147,97 @@ func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.
 	}
 }
 
-func newOTPOutside(a *app) *cobra.Command {
-	return group("outside", "The outside validation service, for keys whose secret is not here",
-		newOTPOutsideSet(a), newOTPOutsideShow(a),
+func newOTPUpstream(a *app) *cobra.Command {
+	cmd := group("upstream", "The upstream validation service, for keys whose secret is not here",
+		newOTPUpstreamSet(a), newOTPUpstreamShow(a),
 		&cobra.Command{
-			Use: "remove", Short: "Ask no outside validation service any more",
-			Long:    "Ask no outside validation service any more: keys whose secret is there are refused.",
-			Example: "  postern otp outside remove",
+			Use: "remove", Short: "Ask no upstream validation service any more",
+			Long:    "Ask no upstream validation service any more: keys whose secret is there are refused.",
+			Example: "  postern otp upstream remove",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error { return keys.RemoveOutside(cmd.Context()) })
+				return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.RemoveOutside(cmd.Context()) })
 			},
 		})
+	cmd.Aliases = []string{"outside"}
+	return cmd
 }
 
-func newOTPOutsideSet(a *app) *cobra.Command {
+func newOTPUpstreamSet(a *app) *cobra.Command {
 	var c otp.ClientConfig
 	var keyFile string
 	cmd := &cobra.Command{
 		Use:   "set --id NUMBER --key-file FILE",
-		Short: "Set the outside validation service",
+		Short: "Set the upstream validation service",
 		Long: `Set the validation service that checks codes of keys whose secret is not here:
 YubiCloud, or with --url any others that speak its protocol. All of several
-servers are asked at once. Answers count only if they are signed with the API
-key. No proxy is used unless one is given here.`,
-		Example: `  postern otp outside set --id 12345 --key-file yubicloud.key
-  postern otp outside set --id 1 --key-file - --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
+servers are asked at once. Only answers that are signed with the API key are
+accepted. No proxy is used unless one is given here.`,
+		Example: `  postern otp upstream set --id 12345 --key-file yubicloud.key
+  postern otp upstream set --id 1 --key-file - --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			key, err := a.apiKey(keyFile)
-			if err != nil {
+			if err := a.apiKey(&c, keyFile); err != nil {
 				return err
 			}
-			c.Key = key
 			if len(c.URLs) == 0 {
 				c.URLs = []string{otp.YubiCloud}
 			}
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error { return keys.SetOutside(cmd.Context(), c) })
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.SetOutside(cmd.Context(), c) })
 		},
 	}
 	f := cmd.Flags()
-	f.Int64Var(&c.ID, "id", 0, "our API client `NUMBER` there")
-	f.StringVar(&keyFile, "key-file", "", "`FILE` with our API key there, in base64; - is standard input")
+	f.StringVar(&keyFile, "key-file", "", keyFileUsage)
+	f.Int64Var(&c.ID, "id", 0, "our API client `NUMBER` there (default: the one in the key's file)")
 	f.StringArrayVar(&c.URLs, "url", nil, "`URL` of a server; can be repeated (default "+otp.YubiCloud+")")
 	f.StringVar(&c.Level, "sl", "", "how many of its peers a server must have heard from: `PERCENT`, fast or secure")
 	f.StringVar(&c.Proxy, "proxy", "", "`URL` of an HTTP proxy to go through")
-	_ = cmd.MarkFlagRequired("id")
 	_ = cmd.MarkFlagRequired("key-file")
 	return cmd
 }
 
-// apiKey reads a key in base64.
-func (a *app) apiKey(path string) ([]byte, error) {
-	text, err := a.passwordFile(path)
+// keyFileUsage is what --key-file takes, wherever an API client's key is needed.
+const keyFileUsage = "`FILE` with the API client's key: in base64, or as postern otp client add writes it; - is standard input"
+
+// apiKey reads the key of an API client, and its number unless that is known.
+func (a *app) apiKey(c *otp.ClientConfig, file string) error {
+	text, err := a.readInput(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(key) == 0 {
-		return nil, postern.Errorf(postern.Invalid, "%s does not hold an API key in base64", path)
+	id, key, err := otp.ParseAPIKey(text)
+	switch {
+	case err != nil:
+		return postern.Errorf(postern.Invalid, "%s: %w", file, err)
+	case c.ID == 0 && id == 0:
+		return postern.Errorf(postern.Invalid, "%s has no number of an API client", file).WithHint("give --id NUMBER")
+	case c.ID == 0:
+		c.ID = id
+	case id != 0 && id != c.ID:
+		return postern.Errorf(postern.Invalid, "%s has the key of the API client %d, not %d", file, id, c.ID)
 	}
-	return key, nil
+	c.Key = key
+	return nil
 }
 
-func newOTPOutsideShow(a *app) *cobra.Command {
+// upstreamJSON is the upstream validation service, as it is printed.
+type upstreamJSON struct {
+	ID    int64    `json:"id"`
+	URLs  []string `json:"urls"`
+	Level string   `json:"level,omitempty"` // the protocol's sl
+	Proxy string   `json:"proxy,omitempty"`
+}
+
+func newOTPUpstreamShow(a *app) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:     "show",
-		Short:   "Show which outside validation service is asked",
-		Long:    "Show which outside validation service is asked. The key is not shown.",
-		Example: "  postern otp outside show",
+		Short:   "Show which upstream validation service is asked",
+		Long:    "Show which upstream validation service is asked. The key is not shown.",
+		Example: "  postern otp upstream show",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				c, err := keys.Outside(cmd.Context())
 				if err != nil {
 					return err

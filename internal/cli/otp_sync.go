@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"net/netip"
 	"strings"
 
-	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
@@ -22,7 +19,7 @@ func newOTPSync(a *app) *cobra.Command {
 			Example: "  postern otp sync off",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+				return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 					return keys.SetSyncConfig(cmd.Context(), otp.Sync{})
 				})
 			},
@@ -45,7 +42,7 @@ func newOTPSyncShow(a *app) *cobra.Command {
 		Example: "  postern otp sync show --json",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				s, err := keys.SyncConfig(cmd.Context())
 				if err != nil {
 					return err
@@ -78,17 +75,11 @@ this: they share one PostgreSQL database.`,
 		Example: "  postern otp sync set --peer https://val2.example.com/wsapi/2.0/sync --allow 192.0.2.12",
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			for _, text := range allow {
-				p, err := netip.ParsePrefix(text)
-				if ip, ierr := netip.ParseAddr(text); ierr == nil {
-					p, err = netip.PrefixFrom(ip, ip.BitLen()), nil
-				}
-				if err != nil {
-					return postern.Errorf(postern.Invalid, "%q is neither an IP address nor a network", text).WithHint("for example: 192.0.2.12 or 192.0.2.0/24")
-				}
-				s.Allow = append(s.Allow, p)
+			var err error
+			if s.Allow, err = otp.ParseNetworks(allow); err != nil {
+				return err
 			}
-			return a.withOTP(cmd.Context(), func(_ *state.State, keys *store.OTP) error {
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				return keys.SetSyncConfig(cmd.Context(), s)
 			})
 		},

@@ -7,7 +7,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/server"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
@@ -35,10 +34,10 @@ func newOTPVerify(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify CODE",
 		Short: "Check one code, and use it up",
-		Long: `Check a code as a login would: against the keys here, else by the outside
+		Long: `Check a code as a login would: against the keys here, else by the upstream
 validation service. CODE - reads it from standard input without echo. The code is
 used up. Without --person it may be anybody's YubiKey; with it, it must be that
-person's, and TOTP, HOTP and recovery codes are checked too.
+person's, and TOTP, HOTP and backup codes are checked too.
 
 With --url the code is checked by a validation service, over Yubico's protocol 2.0,
 and nothing else is needed: no state directory, on any system. The service gives
@@ -48,12 +47,19 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 5 if it cannot be checked now.`,
 		Example: `  postern otp verify -
   postern otp verify --person alice 123456
-  postern otp verify --url https://id.example.com/wsapi/2.0/verify --id 2 --key-file client.key -`,
+  postern otp verify --url https://id.example.com/wsapi/2.0/verify --key-file client.txt -`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			code, err := a.typed(args[0], "Touch the key: ")
-			if err != nil {
-				return err
+			code := args[0]
+			if code == "-" {
+				if o.keyFile == "-" {
+					return postern.Errorf(postern.Invalid, "standard input cannot be both the code and the key").
+						WithHint("give the key in a file")
+				}
+				var err error
+				if code, err = a.prompt().Line("Touch the key: "); err != nil {
+					return err
+				}
 			}
 			if len(o.service.URLs) > 0 {
 				return a.otpVerifyAt(cmd.Context(), o, code)
@@ -64,10 +70,10 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 	f := cmd.Flags()
 	f.StringVar(&o.person, "person", "", "the `PERSON` whom the code must prove")
 	f.StringArrayVar(&o.service.URLs, "url", nil, "ask the validation service at this `URL`; can be repeated")
-	f.Int64Var(&o.service.ID, "id", 0, "with --url, the API client's `NUMBER` there")
-	f.StringVar(&o.keyFile, "key-file", "", "with --url, the `FILE` with the API client's key in base64")
+	f.Int64Var(&o.service.ID, "id", 0, "with --url, the API client's `NUMBER` there (default: the one in the key's file)")
+	f.StringVar(&o.keyFile, "key-file", "", "with --url, the "+keyFileUsage)
 	f.StringVar(&o.ca, "ca", "", "with --url, trust it by the certificates in this `FILE`, PEM (default: the system's)")
-	cmd.MarkFlagsRequiredTogether("url", "id", "key-file")
+	cmd.MarkFlagsRequiredTogether("url", "key-file")
 	cmd.MarkFlagsMutuallyExclusive("url", "person")
 	jsonFlag(cmd, &o.json)
 	return cmd
@@ -75,7 +81,7 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 
 // otpVerifyAt has a validation service check the code.
 func (a *app) otpVerifyAt(ctx context.Context, o otpVerifyOptions, code string) (err error) {
-	if o.service.Key, err = a.apiKey(o.keyFile); err != nil {
+	if err := a.apiKey(&o.service, o.keyFile); err != nil {
 		return err
 	}
 	if o.service.Roots, err = client.ReadRoots(o.ca); err != nil {
@@ -104,11 +110,11 @@ func (a *app) printVerdict(v otpVerdict, asJSON bool, err error) error {
 }
 
 func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
-	return a.withOneTime(ctx, func(st *state.State, ot *server.OneTime) error {
+	return a.withOneTime(ctx, func(one *server.OneTime) error {
 		attempt := otp.Attempt{User: o.person, Code: code, Service: "command line"}
-		check := ot.Checker.Identify
+		check := one.Checker.Identify
 		if o.person != "" {
-			check = ot.Checker.Check
+			check = one.Checker.Check
 		}
 		proof, err := check(ctx, attempt)
 		if proof.Reason != "" {

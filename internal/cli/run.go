@@ -10,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
+	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/spf13/cobra"
 )
@@ -72,7 +73,7 @@ func (a *app) serve(ctx context.Context, o *runOptions) error {
 	}
 	return server.Run(ctx, server.Options{
 		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Ports: o.ports,
-		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: deviceKeys(), Log: a.logger(o), Ready: a.greet,
+		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: new(pkcs11.Keys), Log: a.logger(o), Ready: a.greet,
 	})
 }
 

@@ -9,9 +9,11 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/jsonschema"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/top"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )
@@ -35,17 +37,17 @@ var outputs = map[string]any{
 	"log verify":         timeline.Report{},
 	"log verify --proof": postern.Event{},
 	"otp client list":    clientItem{},
-	"otp list":           otpItem{},
-	"otp outside show":   upstreamJSON{},
-	"otp show":           otpItem{},
+	"otp list":           otp.Credential{},
+	"otp show":           otp.Credential{},
 	"otp sync show":      syncJSON{},
+	"otp upstream show":  upstreamJSON{},
 	"otp verify":         otpVerdict{},
 	"ssh check":          audit.Report{},
 	"trace probes":       format.Library{},
 	"trace top":          top.Table{},
 	"user account list":  postern.Account{},
 	"user list":          postern.Person{},
-	"user show":          holder{},
+	"user show":          people.Holder{},
 	"version":            versionJSON{},
 }
 
@@ -78,7 +80,7 @@ func newSchema(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.writeOutput(out, append(text, '\n'), 0o644, true)
+			return a.print(out, append(text, '\n'))
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")

@@ -74,10 +74,10 @@ func TestOutputIsAsDescribed(t *testing.T) {
 	postern("ca", "acme", "add", "alice")
 	postern("otp", "totp", "--person", "alice", "--no-check", "--out", filepath.Join(dir, "totp"))
 	postern("otp", "client", "add", "--out", filepath.Join(dir, "client"))
-	postern("otp", "outside", "set", "--id", "12", "--key-file", "-")
+	postern("otp", "upstream", "set", "--id", "12", "--key-file", "-")
 	for _, words := range []string{
 		"ca acme list alice", "ca list", "ca root show", "ca token list", "ca url", "doctor", "log list", "log show 1", "log verify",
-		"otp client list", "otp list", "otp outside show", "otp sync show", "user list", "user show alice", "version",
+		"otp client list", "otp list", "otp upstream show", "otp sync show", "user list", "user show alice", "version",
 	} {
 		args := append(strings.Fields(words), "--json")
 		name := words

@@ -7,7 +7,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/audit"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
@@ -89,12 +88,8 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 	if o.prove {
 		o.prover.Prove(ctx, report)
 	}
-	if o.json {
-		if err := terminal.JSON(a.out, report); err != nil {
-			return err
-		}
-	} else {
-		a.printSSHReport(report)
+	if err := a.printSSHReport(report, o.json); err != nil {
+		return err
 	}
 	if n := len(report.Findings); n > 0 {
 		return postern.Errorf(postern.Internal, "%s", terminal.Counted(n, "finding")).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
@@ -105,7 +100,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 // timeCodes reports whether anybody in this host's own state has a device that
 // makes codes by time.
 func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
-	err = a.withOTP(ctx, func(_ *state.State, keys *store.OTP) error {
+	err = a.withOTP(ctx, func(keys *store.OTP) error {
 		devices, err := keys.OATHs(ctx, "")
 		used = slices.ContainsFunc(devices, func(d *otp.OATH) bool {
 			return d.Kind == postern.TOTP && d.Status == postern.CredentialActive
@@ -115,7 +110,10 @@ func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
 	return used, err
 }
 
-func (a *app) printSSHReport(r *audit.Report) {
+func (a *app) printSSHReport(r *audit.Report, asJSON bool) error {
+	if asJSON {
+		return terminal.JSON(a.out, r)
+	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(a.out, "%s: %s (%s)\n  %s\n", f.Severity, f.Title, f.ID, f.Where)
 		if f.Case != "" {
@@ -127,5 +125,6 @@ func (a *app) printSSHReport(r *audit.Report) {
 		}
 		fmt.Fprintf(a.out, "  fix: %s\n\n", f.Fix)
 	}
-	fmt.Fprintf(a.out, "%d kinds of connection tried, %d findings\n", r.Cases, len(r.Findings))
+	_, err := fmt.Fprintf(a.out, "%s tried, %s\n", terminal.Counted(r.Cases, "case"), terminal.Counted(len(r.Findings), "finding"))
+	return err
 }

@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,13 +10,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/state"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
-	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
@@ -48,13 +48,13 @@ opens. The modes:
   certificates       a short-lived SSH certificate, which a code was asked for
 
 With --password-group, members of that group, who have no key, give their
-password in its place. With --rescue-user and --rescue-from, one account comes in
-from one address with its key and a recovery code, whatever holds for others.
+password in its place. With --rescue-user and --rescue-from, one account logs in
+from one address with its key and a backup code, whatever holds for others.
 
 With --apply, put the files in place: the old ones are backed up, sshd checks the
-new ones and reads them. What an older Match block still lets in with one factor
-is told, and then nothing happens without --force; where that is meant, say so
-with a comment on the line above its AuthenticationMethods, exactly
+new ones and reads them. The command returns once sshd serves by them. What an older Match block still permits with one
+factor is listed, and then nothing happens without --force; where that is meant, say
+so with a comment on the line above its AuthenticationMethods, exactly
 
   # postern: one factor is meant
 
@@ -77,9 +77,9 @@ else is applied.`,
 	f.StringVar(&o.mode, "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
 	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be repeated")
 	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
-	f.BoolVar(&o.setup.Root, "root", false, "let root in, with the same factors")
+	f.BoolVar(&o.setup.Root, "root", false, "let root log in, with the same factors")
 	f.StringVar(&o.setup.RescueUser, "rescue-user", "", "the `ACCOUNT` for emergencies")
-	f.StringVar(&o.setup.RescueFrom, "rescue-from", "", "the `ADDRESS` or network that it comes in from")
+	f.StringVar(&o.setup.RescueFrom, "rescue-from", "", "the `ADDRESS` or network that it logs in from")
 	f.StringVar(&o.setup.Module, "module", "", "the `FILE` of pam_postern, if it is not among PAM's modules")
 	f.StringVar(&o.setup.Socket, "socket", "", "the daemon's `SOCKET`, if it is not /run/postern/pam.sock")
 	f.StringVar(&o.setup.HostCertificate, "host-certificate", "", "the host's SSH certificate `FILE`")
@@ -100,7 +100,7 @@ func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
 	}
 	o.setup.Mode = setup.Mode(o.mode)
 	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
-		return postern.Errorf(postern.Denied, "only root can change how sshd lets people in")
+		return postern.Errorf(postern.Denied, "only root can change how people log in")
 	}
 	switch applier := setup.ThisHost(); {
 	case o.confirm:
@@ -145,65 +145,48 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 		}
 		return nil
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		if o.setup.UserCA, err = authority.TrustedUserCAs(); err == nil {
+			o.setup.KRL, err = authority.KRL(ctx)
+		}
 		return err
-	}
-	defer st.Close()
-	if o.setup.UserCA, err = authority.TrustedUserCAs(); err != nil {
-		return err
-	}
-	o.setup.KRL, err = authority.KRL(ctx)
-	return err
-}
-
-// checkSSHD holds what was written against sshd, and looks for ways in that it
-// leaves open with fewer than two factors: then it does not stay without force.
-func (a *app) checkSSHD(ctx context.Context, force bool) error {
-	if err := (setup.Service{}).Test(ctx); err != nil {
-		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s", postern.HintOf(err))
-	}
-	report, err := audit.Auditor{}.Audit(ctx)
-	if err != nil {
-		return err
-	}
-	open := report.Open()
-	for _, f := range open {
-		fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where, f.Case, f.Fix)
-	}
-	if len(open) > 0 && !force {
-		return postern.Errorf(postern.Denied, "this would still let people in with one factor; nothing was changed").WithHint("fix what the warnings say, or add --force")
-	}
-	return nil
+	})
 }
 
 func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
-	if warnings := a.lockOut(ctx, o.setup); len(warnings) > 0 {
-		for _, w := range warnings {
-			fmt.Fprintf(a.err, "warning: %v\n", w)
-			if hint := hintOf(w); hint != "" {
-				fmt.Fprintf(a.err, "  fix: %s\n", hint)
-			}
-		}
-		if !o.force {
-			return postern.Errorf(postern.Denied, "this may lock you out; nothing was changed").WithHint("fix what the warnings say, or add --force")
-		}
-	}
-	if !(setup.Service{}).Runs(ctx) {
-		return postern.Errorf(postern.Unavailable, "sshd does not run").WithHint("start sshd first")
-	}
-	applier := setup.ThisHost()
-	applier.Check = func(ctx context.Context) error { return a.checkSSHD(ctx, o.force) }
-	dir, err := applier.Apply(ctx, files, o.within)
+	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	if err := startRollBack(dir, o.within); err != nil {
-		return errors.Join(err, applier.RollBack(ctx, dir))
+	backup, err := server.SSHConfig{
+		Setup: o.setup, User: cmp.Or(os.Getenv("SUDO_USER"), "root"), State: dir, Within: o.within, Force: o.force,
+		Locked: a.warnLocked, Open: a.warnOpen,
+		Wait: func(backup string) error { return startRollBack(backup, o.within) },
+	}.Apply(ctx, files)
+	if err != nil {
+		return err
 	}
-	fmt.Fprintf(a.out, "applied; what it replaced is in %s\n", dir)
-	fmt.Fprintf(a.out, "Keep this session. Log in from another terminal and run\n\n  postern ssh config --confirm\n\nthere, within %v: otherwise everything is put back.\n", o.within)
-	return nil
+	_, err = fmt.Fprintf(a.out, `applied; what it replaced is in %s
+Keep this session. Log in from another terminal and run
+
+  postern ssh config --confirm
+
+there, within %v: otherwise everything is put back.
+`, backup, o.within)
+	return err
+}
+
+// warnLocked says why the user might not be able to log in again.
+func (a *app) warnLocked(reason error) {
+	fmt.Fprintf(a.err, "warning: %v\n", reason)
+	if hint := hintOf(reason); hint != "" {
+		fmt.Fprintf(a.err, "  fix: %s\n", hint)
+	}
+}
+
+// warnOpen says how people can still log in with one factor.
+func (a *app) warnOpen(f audit.Finding) {
+	fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where, f.Case, f.Fix)
 }
 
 // startRollBack leaves a process behind that outlives this one and its
@@ -238,59 +221,4 @@ func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error 
 		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)
 	}
 	return err
-}
-
-// lockOut returns why the user who runs this might not be able to log in again.
-func (a *app) lockOut(ctx context.Context, s setup.Setup) []error {
-	name := os.Getenv("SUDO_USER")
-	if name == "" {
-		name = "root"
-	}
-	warnings, asked := s.LockOut(name)
-	if !asked {
-		return warnings
-	}
-	if module, ok := s.ModuleInstalled(); !ok {
-		warnings = append(warnings, postern.Errorf(postern.NotFound, "%s is not installed", module).WithHint("make -C pam install"))
-	}
-	if err := a.refusesCodes(ctx, name, s.Socket); err != nil {
-		warnings = append(warnings, err)
-	}
-	return warnings
-}
-
-// refusesCodes returns why no code of a user's would be accepted, nil if one may be.
-func (a *app) refusesCodes(ctx context.Context, name, path string) error {
-	if path == "" {
-		path = sshd.DefaultSocket
-	}
-	v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: name, Service: "postern-config"})
-	switch {
-	case err != nil:
-		return err
-	case v == socket.NoFactor:
-		return postern.Errorf(postern.NotFound, "Postern knows nobody by the name of %s", name).WithHint("postern user add %s", name)
-	case v != socket.Yes:
-		return postern.Errorf(postern.Denied, "Postern does not let %s in", name)
-	}
-	if has, err := a.hasFactor(ctx, name); err == nil && !has {
-		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with", name).WithHint("postern otp add %s", name)
-	}
-	return nil
-}
-
-// hasFactor reports whether somebody has anything to make a code with, as this
-// host's own state knows.
-func (a *app) hasFactor(ctx context.Context, name string) (bool, error) {
-	st, err := a.open(ctx)
-	if err != nil {
-		return false, err
-	}
-	defer st.Close()
-	one, err := server.NewOneTime(st, server.Mappings, a.quietLog())
-	if err != nil {
-		return false, err
-	}
-	defer one.Close()
-	return one.Checker.HasFactor(ctx, name)
 }

@@ -3,14 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/client"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 func newSSHLogin(a *app) *cobra.Command {
@@ -54,20 +50,7 @@ func (a *app) sshLogin(ctx context.Context, l client.Login) error {
 	return nil
 }
 
-// askCode asks for a person's code: on a terminal without echo, or else from
-// standard input.
+// askCode asks for a person's code.
 func (a *app) askCode(person string) (string, error) {
-	var b []byte
-	var err error
-	if in, ok := a.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
-		fmt.Fprintf(a.err, "Code for %s: ", person)
-		b, err = term.ReadPassword(int(in.Fd()))
-		fmt.Fprintln(a.err)
-	} else {
-		b, err = io.ReadAll(io.LimitReader(a.in, 1<<10))
-	}
-	if err != nil {
-		return "", postern.Errorf(postern.Invalid, "no code: %w", err)
-	}
-	return strings.TrimSpace(string(b)), nil
+	return a.prompt().Line("Code for " + person + ": ")
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/client"
-	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/server"
-	"github.com/postern-project/postern/internal/sshd/sign"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 )
 
 type sshSignOptions struct {
@@ -30,10 +30,11 @@ func newSSHSign(a *app) *cobra.Command {
 With --person it is a user certificate. What is not said here comes from the
 state's rules, ssh-rules.json: an array of objects with groups, principals
 ({person} stands for the name), sources, force_command, extensions and validity;
-the first that fits counts. A rule without groups is for everybody but those who
+the first that fits is used. A rule without groups is for everybody but those who
 signed up by themselves and are not approved yet (postern user set). The account
-root is opened only by a rule, or --principal, that says root. With --host it is a host certificate, good for those
-names.
+root is opened only by a rule, or --principal, that says root.
+
+With --host it is a host certificate, valid for those names.
 
 People get their own with postern ssh login.`,
 		Example: "  postern ssh sign --person alice id_ed25519.pub\n  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command /usr/bin/deploy --validity 1h ci.pub\n  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
@@ -60,116 +61,123 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	if err != nil {
 		return err
 	}
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	var line string
-	if o.user.Person != "" {
-		var signed sign.Signed
-		signed, err = server.SignSSHUser(ctx, st, authority, key, o.user)
-		line = signed.Line
-	} else {
-		var issued *ca.SSHIssued
-		if issued, err = authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.user.Validity}); err == nil {
-			line = string(issued.Line())
-		}
-	}
-	if err != nil {
-		return err
-	}
 	if o.out == "" {
 		o.out = client.CertificateFile(file)
 	}
-	return a.writeText(o.out, line)
+	return a.withCA(ctx, func(st *state.State, authority *ca.Authority) error {
+		line, err := o.sign(ctx, st, authority, key)
+		if err != nil {
+			return err
+		}
+		return a.print(o.out, []byte(line))
+	})
 }
 
-// writeText writes a file, or standard output for "-" and "".
-func (a *app) writeText(path, text string) error {
-	if path == "" || path == "-" {
-		_, err := fmt.Fprint(a.out, text)
-		return err
+// sign returns the certificate as a line of text.
+func (o sshSignOptions) sign(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey) (string, error) {
+	if o.user.Person != "" {
+		signed, err := server.SignSSHUser(ctx, st, authority, key, o.user)
+		return signed.Line, err
 	}
-	if err := durable.Output(path, []byte(text), 0o644); err != nil {
-		return postern.Errorf(postern.Unavailable, "%w", err)
+	issued, err := authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.user.Validity})
+	if err != nil {
+		return "", err
 	}
-	fmt.Fprintf(a.out, "wrote %s\n", path)
-	return nil
+	return string(issued.Line()), nil
 }
 
-// newSSHOutput returns a command that prints something of the CA's.
-func newSSHOutput(a *app, use, short, long, example string, args cobra.PositionalArgs, get func(context.Context, *ca.Authority, []string) (string, error)) *cobra.Command {
+// sshOutput is a command that prints something of the CA's.
+type sshOutput struct {
+	use, short, long, example string
+	args                      cobra.PositionalArgs
+	get                       func(context.Context, *ca.Authority, []string) ([]byte, error)
+}
+
+func newSSHOutput(a *app, o sshOutput) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: use, Short: short, Long: long, Example: example, Args: usageArgs(args),
+		Use: o.use, Short: o.short, Long: o.long, Example: o.example, Args: usageArgs(o.args),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			text, err := get(cmd.Context(), authority, args)
-			if err != nil {
-				return err
-			}
-			return a.writeText(out, text)
+			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
+				text, err := o.get(cmd.Context(), authority, args)
+				if err != nil {
+					return err
+				}
+				return a.print(out, text)
+			})
 		},
 	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "write to this `FILE` instead of standard output")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole; - is standard output, the default")
 	return cmd
 }
 
 func newSSHKRL(a *app) *cobra.Command {
-	return newSSHOutput(a, "krl", "Print the list of revoked SSH keys and certificates",
-		"Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, too.",
-		"  postern ssh krl -o /etc/ssh/postern_revoked", cobra.NoArgs,
-		func(ctx context.Context, authority *ca.Authority, _ []string) (string, error) {
-			b, err := authority.KRL(ctx)
-			return string(b), err
-		})
+	return newSSHOutput(a, sshOutput{
+		use: "krl", short: "Print the list of revoked SSH keys and certificates",
+		long:    "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, too.",
+		example: "  postern ssh krl -o /etc/ssh/postern_revoked", args: cobra.NoArgs,
+		get: func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
+			return authority.KRL(ctx)
+		},
+	})
 }
 
 func newSSHKnownHosts(a *app) *cobra.Command {
-	return newSSHOutput(a, "known-hosts [PATTERN...]", "Print the lines that make this house's hosts known",
-		"Print the lines for known_hosts that make a client trust the host certificates of this house, for hosts that match a PATTERN (all, if there is none).",
-		"  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts", cobra.ArbitraryArgs,
-		func(_ context.Context, authority *ca.Authority, patterns []string) (string, error) {
-			return authority.KnownHosts(patterns...)
-		})
+	return newSSHOutput(a, sshOutput{
+		use: "known-hosts [PATTERN...]", short: "Print the lines of known_hosts for this installation's hosts",
+		long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts that match a PATTERN " +
+			"(all, if there is none).",
+		example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts", args: cobra.ArbitraryArgs,
+		get: func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {
+			lines, err := authority.KnownHosts(patterns...)
+			return []byte(lines), err
+		},
+	})
 }
 
 func newSSHUserCA(a *app) *cobra.Command {
-	return newSSHOutput(a, "user-ca", "Print the file for sshd's TrustedUserCAKeys",
-		"Print the public keys of the CAs that sign people's SSH keys.",
-		"  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub", cobra.NoArgs,
-		func(_ context.Context, authority *ca.Authority, _ []string) (string, error) {
-			b, err := authority.TrustedUserCAs()
-			return string(b), err
-		})
+	return newSSHOutput(a, sshOutput{
+		use: "user-ca", short: "Print the file for sshd's TrustedUserCAKeys",
+		long:    "Print the public keys of the CAs that sign people's SSH keys.",
+		example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub", args: cobra.NoArgs,
+		get: func(_ context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
+			return authority.TrustedUserCAs()
+		},
+	})
 }
 
 func newSSHRevoke(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "revoke SERIAL|KEY.pub",
-		Short:   "Revoke an SSH certificate or key",
-		Long:    "Revoke a certificate by its serial number, or a key, and with it every certificate for it. Hosts know it when they have the new KRL.",
+		Use:   "revoke (SERIAL | KEY.pub)...",
+		Short: "Revoke SSH certificates or keys",
+		Long: `Revoke certificates by their serial numbers, or keys, and with each key every
+certificate for it. Hosts know it when they have the new KRL.`,
 		Example: "  postern ssh revoke 4711\n  postern ssh revoke lost.pub",
-		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			st, authority, err := a.openCA(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer st.Close()
-			if serial, err := strconv.ParseUint(args[0], 10, 64); err == nil {
-				return authority.RevokeSSH(cmd.Context(), serial, postern.Actor{})
-			}
-			key, err := client.ReadPublicKey(args[0])
-			if err != nil {
-				return err
-			}
-			return authority.RevokeSSHKey(cmd.Context(), key, postern.Actor{})
-		},
+		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.revokeSSH(cmd.Context(), args) },
 	}
+}
+
+// revokeSSH revokes certificates, by their serial numbers, and keys, by their files.
+func (a *app) revokeSSH(ctx context.Context, args []string) error {
+	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+		for _, arg := range args {
+			if err := revokeOneSSH(ctx, authority, arg); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "revoked %s\n", arg)
+		}
+		return nil
+	})
+}
+
+func revokeOneSSH(ctx context.Context, authority *ca.Authority, arg string) error {
+	if serial, err := strconv.ParseUint(arg, 10, 64); err == nil {
+		return authority.RevokeSSH(ctx, serial, postern.Actor{})
+	}
+	key, err := client.ReadPublicKey(arg)
+	if err != nil {
+		return err
+	}
+	return authority.RevokeSSHKey(ctx, key, postern.Actor{})
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/postern-project/postern/internal/people"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -93,17 +93,14 @@ func newUserList(a *app) *cobra.Command {
 }
 
 func (a *app) userList(ctx context.Context, asJSON bool) error {
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	people, err := st.Store.People().All(ctx)
-	if err != nil {
-		return err
-	}
-	return terminal.List(a.printer(), people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
-		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
+	return a.withState(ctx, func(st *state.State) error {
+		people, err := st.Store.People().All(ctx)
+		if err != nil {
+			return err
+		}
+		return terminal.List(a.printer(), people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
+			return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
+		})
 	})
 }
 
@@ -121,42 +118,25 @@ func newUserShow(a *app) *cobra.Command {
 	return cmd
 }
 
-// holder is a person with what they hold, as user show --json prints it.
-type holder struct {
-	postern.Person
-	Credentials []postern.Credential `json:"credentials"`
-}
-
 func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	h := holder{Credentials: []postern.Credential{}}
-	err = st.Store.Read(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-		if h.Person, err = tx.Person(ctx, name); err != nil {
+	return a.withState(ctx, func(st *state.State) error {
+		h, err := people.Directory{DB: st.Store}.Holder(ctx, name)
+		if err != nil {
 			return err
 		}
-		held, err := tx.CredentialsOf(ctx, name)
-		h.Credentials = append(h.Credentials[:0], held...)
-		return err
+		fields := []terminal.Field{
+			{"name", h.Name},
+			{"status", string(h.Status)},
+			{"e-mail", h.Email},
+			{"full name", h.FullName},
+			{"groups", strings.Join(h.Groups, ", ")},
+			{"added", terminal.Stamp(h.Created)},
+		}
+		for _, c := range h.Credentials {
+			fields = append(fields, terminal.Field{"credential", describe(c)})
+		}
+		return a.printer().Fields(h, asJSON, fields...)
 	})
-	if err != nil {
-		return err
-	}
-	fields := []terminal.Field{
-		{"name", h.Name},
-		{"status", string(h.Status)},
-		{"e-mail", h.Email},
-		{"full name", h.FullName},
-		{"groups", strings.Join(h.Groups, ", ")},
-		{"added", terminal.Stamp(h.Created)},
-	}
-	for _, c := range h.Credentials {
-		fields = append(fields, terminal.Field{"credential", describe(c)})
-	}
-	return a.printer().Fields(h, asJSON, fields...)
 }
 
 // describe says a credential on one line.
@@ -192,19 +172,16 @@ func newUserStatus(a *app, s userStatus) *cobra.Command {
 }
 
 func (a *app) setUserStatus(ctx context.Context, name string, s userStatus) error {
-	st, err := a.open(ctx)
-	if err != nil {
+	return a.withState(ctx, func(st *state.State) error {
+		changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, name, s.status)
+		switch {
+		case err != nil:
+			return err
+		case changed:
+			_, err = fmt.Fprintf(a.out, "%s %s\n", s.done, name)
+		default:
+			_, err = fmt.Fprintf(a.out, "%s is already %s\n", name, s.status)
+		}
 		return err
-	}
-	defer st.Close()
-	changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, name, s.status)
-	switch {
-	case err != nil:
-		return err
-	case changed:
-		_, err = fmt.Fprintf(a.out, "%s %s\n", s.done, name)
-	default:
-		_, err = fmt.Fprintf(a.out, "%s is already %s\n", name, s.status)
-	}
-	return err
+	})
 }

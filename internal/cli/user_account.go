@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/postern-project/postern"
@@ -91,14 +90,4 @@ func newUserAccountRemove(a *app) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&host, "host", "", "the `HOST` for which it was said")
 	return cmd
-}
-
-// withState opens the state and does something with it.
-func (a *app) withState(ctx context.Context, f func(*state.State) error) error {
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return f(st)
 }

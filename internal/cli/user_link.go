@@ -70,16 +70,6 @@ func (a *app) userInvite(ctx context.Context, name string) error {
 	})
 }
 
-// withPeople opens the state and does something with its people.
-func (a *app) withPeople(ctx context.Context, f func(people.Directory) error) error {
-	st, authority, err := a.openCA(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return f(people.Directory{DB: st.Store, Authority: authority})
-}
-
 // printLink says where a link went.
 func (a *app) printLink(name string, made portal.Made) (err error) {
 	if made.Sent {

@@ -18,6 +18,26 @@ type Directory struct {
 	Authority *ca.Authority
 }
 
+// Holder is a person with the credentials that they have or had.
+type Holder struct {
+	postern.Person
+	Credentials []postern.Credential `json:"credentials"`
+}
+
+// Holder returns a person and their credentials, as they are at one time.
+func (d Directory) Holder(ctx context.Context, name string) (Holder, error) {
+	h := Holder{Credentials: []postern.Credential{}}
+	err := d.DB.Read(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+		if h.Person, err = tx.Person(ctx, name); err != nil {
+			return err
+		}
+		list, err := tx.CredentialsOf(ctx, name)
+		h.Credentials = append(h.Credentials[:0], list...)
+		return err
+	})
+	return h, err
+}
+
 // Add adds a person. Invalid if no certificate could be issued with the address.
 func (d Directory) Add(ctx context.Context, p postern.Person) error {
 	if err := d.permitsMail(p.Email); err != nil {

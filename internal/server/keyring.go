@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -83,8 +82,7 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 	if err != nil {
 		return again, err
 	}
-	at, ok := p.App.Match(strings.Join(strings.Fields(code), ""), now)
-	if !ok {
+	if p.App.Confirm(code, now) != nil {
 		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and check that the clock of the app is right.")
 	}
 	switch _, err := k.st.Store.People().Credential(ctx, postern.TOTP, p.App.ID); {
@@ -93,7 +91,6 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 	case postern.CodeOf(err) != postern.NotFound:
 		return portal.PendingTOTP{}, err
 	}
-	p.App.Moving = at
 	return again, k.keys.AddOATH(ctx, by, p.App)
 }
 

@@ -211,7 +211,7 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 		user, want string
 		args       []string
 	}{
-		"a stranger to Postern": {"fred", "knows nobody", nil},
+		"a stranger to Postern": {"fred", "knows no person", nil},
 		"root":                  {"root", "root will not be let in", nil},
 		"no module":             {"alice", "not installed", []string{"--module", "pam_absent.so"}},
 		"no daemon":             {"alice", "does not answer", []string{"--socket", "/run/absent"}},

@@ -60,5 +60,20 @@ func (s *State) MarkSeen(size int64) error {
 	return s.Replace(seenFile, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
 }
 
-// ForgetSeen accepts a restored database.
-func (s *State) ForgetSeen() error { return durable.Remove(s.Path(seenFile)) }
+// CheckpointFile is the file of the state directory with the checkpoint of the
+// timeline that was found right last. The next check compares with it.
+const CheckpointFile = "log.checkpoint"
+
+// setAside is its name after a restored database, which is not that far, was
+// accepted.
+const setAside = CheckpointFile + ".before-restore"
+
+// AcceptRestored goes on with a restored database: it forgets how long the timeline
+// was, and sets the last checkpoint aside.
+func (s *State) AcceptRestored() error {
+	err := durable.Rename(s.Path(CheckpointFile), s.Path(setAside))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return durable.Remove(s.Path(seenFile))
+}

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	purposeOTPKey     = "otp key"     // sealed column otp_keys.sealed
-	purposeOTPClient  = "otp client"  // sealed column otp_clients.sealed
-	purposeOATH       = "otp oath"    // sealed column otp_oath.sealed
-	purposeOTPOutside = "otp outside" // sealed column otp_outside.sealed
+	purposeOTPKey     = "otp key"      // sealed column otp_keys.sealed
+	purposeOTPClient  = "otp client"   // sealed column otp_clients.sealed
+	purposeOATH       = "otp oath"     // sealed column otp_oath.sealed
+	purposeOTPOutside = "otp upstream" // sealed column otp_outside.sealed
 
 	otpCacheSize = 1 << 16                // keys that are cached decrypted
 	otpPoll      = 200 * time.Millisecond // how old cached values may be
@@ -367,6 +367,11 @@ func (o *OTP) SetKeyStatus(ctx context.Context, publicID string, status postern.
 // AssignKey gives a key to a person, or takes it back for "".
 func (o *OTP) AssignKey(ctx context.Context, publicID, person string) error {
 	return o.changeKey(ctx, postern.Actor{}, publicID, "assigned", func(ctx context.Context, tx *Tx) (int64, error) {
+		if person != "" {
+			if _, err := tx.Person(ctx, person); err != nil {
+				return 0, err
+			}
+		}
 		return tx.Exec(ctx, `UPDATE credentials SET person = $2
 			WHERE kind = 'yubikey' AND id = $1`, publicID, nullable(person))
 	})
@@ -454,7 +459,12 @@ func (o *OTP) unsealSecret(publicID string, sealed []byte) (*otp.Secret, error) 
 	return &s, nil
 }
 
-// Exported puts on the timeline that the secrets of so many keys have left.
-func (o *OTP) Exported(ctx context.Context, n int) error {
-	return o.db.Append(ctx, postern.Event{Kind: postern.EventOTPExported, Count: int64(n)})
+// Export returns all keys with their secrets, which are about to leave. The timeline
+// says so before it returns.
+func (o *OTP) Export(ctx context.Context) ([]*otp.Key, error) {
+	keys, err := o.Keys(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return keys, o.db.Append(ctx, postern.Event{Kind: postern.EventOTPExported, Count: int64(len(keys))})
 }

@@ -5,7 +5,53 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
+	"github.com/postern-project/postern/timeline"
 )
+
+// TestCredentials lists YubiKeys and authenticators, and changes the status of either.
+func TestCredentials(t *testing.T) {
+	db := storetest.Open(t)
+	keys := db.OTP()
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan"}))
+	key, err := otp.NewKey("")
+	must(t, err)
+	key.Person = "dan"
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{key}, false))
+	app := otp.NewOATH(postern.TOTP, "dan", "phone")
+	must(t, keys.AddOATH(t.Context(), postern.Actor{}, app))
+	for person, want := range map[string]int{"": 2, "dan": 2, "eve": 0} {
+		if list, err := keys.Credentials(t.Context(), person); err != nil || len(list) != want {
+			t.Errorf("%q has %+v, %v", person, list, err)
+		}
+	}
+	for _, id := range []string{key.PublicID, app.ID} {
+		must(t, keys.SetStatus(t.Context(), postern.Actor{}, id, postern.CredentialDisabled))
+		if c, err := keys.Credential(t.Context(), id); err != nil || c.Status != postern.CredentialDisabled {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+	err = keys.SetStatus(t.Context(), postern.Actor{}, "vvccccbdefgh", postern.CredentialDisabled)
+	if postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("an unknown key: %v", err)
+	}
+}
+
+// TestExportIsRecorded has the entry on the timeline by the time the secrets are out.
+func TestExportIsRecorded(t *testing.T) {
+	db := storetest.Open(t)
+	keys := db.OTP()
+	key, err := otp.NewKey("")
+	must(t, err)
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{key}, false))
+	all, err := keys.Export(t.Context())
+	must(t, err)
+	events, err := db.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventOTPExported, Limit: 10})
+	must(t, err)
+	if len(all) != 1 || all[0].Secret == nil || len(events) != 1 || events[0].Count != 1 {
+		t.Errorf("exported %+v, recorded %+v", all, events)
+	}
+}
 
 // TestADisabledFactorIsOne: a person whose only key was disabled still has a second
 // factor. Otherwise sshd would log them in without one where it asks only people who

@@ -1,12 +1,34 @@
 package store
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/subtle"
+	"os"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/otp"
 )
+
+// ReadImport reads a file with what is to be imported, perhaps the SQLite database of
+// another program.
+func ReadImport(ctx context.Context, path string, o otp.ImportOptions) (*otp.Import, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "%w", err)
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	if magic, _ := in.Peek(16); !otp.IsSQLite(magic) {
+		return otp.ReadImport(in, o)
+	}
+	text, err := DumpSQLite(ctx, path, otp.ImportedTables...)
+	if err != nil {
+		return nil, err
+	}
+	return otp.ReadImport(bytes.NewReader(text), o)
+}
 
 // Import takes over keys, authenticators, counters and API clients from
 // elsewhere, all of it or nothing. A key or an authenticator that is known

@@ -10,12 +10,14 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
+	"github.com/postern-project/postern/internal/durable"
 )
 
 // Keys makes and finds keys in HSMs. It implements [ca.Keys] and is safe for
 // concurrent use.
 type Keys struct {
-	// ReadPIN reads the file that a URI's pin-source names.
+	// ReadPIN reads the file that a URI's pin-source names; nil is
+	// [durable.ReadCredential], which refuses one that others may read.
 	ReadPIN func(path string) ([]byte, error)
 
 	mu   sync.Mutex
@@ -34,6 +36,9 @@ func (k *Keys) hsm(u URI) *hsm {
 	d := k.hsms[name]
 	if d == nil {
 		d = &hsm{uri: u, readPIN: k.ReadPIN}
+		if d.readPIN == nil {
+			d.readPIN = durable.ReadCredential
+		}
 		k.hsms[name] = d
 	}
 	return d
