@@ -62,7 +62,8 @@ func (v *Value) String() string { return v.source }
 
 // Text returns the value as a header carries it, "" if it cannot be evaluated.
 // It is written as mod_ssl writes it: control characters as \ and two hexadecimal
-// digits, the backslash as two; in a distinguished name also what is not ASCII.
+// digits, the backslash as two, and UTF-8 as it is. A distinguished name is
+// escaped already.
 // A list is joined with commas, and is "" if one of its texts has a comma in it.
 func (v *Value) Text(s *Subject) string {
 	out, _, err := v.program.Eval(s)
@@ -92,8 +93,7 @@ func (v *Value) Text(s *Subject) string {
 }
 
 // escapeHeader writes a text so that no two differ only in what a header cannot
-// carry; see X509_NAME_print_ex(3) of OpenSSL, ASN1_STRFLGS_ESC_CTRL and, for a
-// distinguished name, ASN1_STRFLGS_ESC_MSB.
+// carry; see ASN1_STRFLGS_ESC_CTRL in X509_NAME_print_ex(3) of OpenSSL.
 func escapeHeader(s string, dn bool) string {
 	var b strings.Builder
 	for i, r := range s {
@@ -104,7 +104,7 @@ func escapeHeader(s string, dn bool) string {
 		switch raw := s[i : i+size]; {
 		case r == '\\' && !dn:
 			b.WriteString(`\\`)
-		case r < ' ' || r == 0x7f || r >= 0x80 && (dn || r < 0xa0) || r == utf8.RuneError && size == 1:
+		case r < ' ' || r >= 0x7f && r < 0xa0 || r == utf8.RuneError && size == 1:
 			for _, c := range []byte(raw) {
 				fmt.Fprintf(&b, `\%02X`, c)
 			}

@@ -69,7 +69,7 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 		if neg {
 			op = flipped[op]
 		}
-		return equality(l, r, op), nil
+		return v.equality(l, r, op), nil
 	case "<", "<=", ">", ">=":
 		if neg {
 			op = flipped[op]
@@ -114,6 +114,13 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 	return atom{}, unmatched{"the operator " + e.op + " is not known"}
 }
 
+// once notes that an attribute is compared, of which Apache looks at the first.
+func (v *vocabulary) once(x value) {
+	if x.attr != "" {
+		v.changed = append(v.changed, "of an attribute that a name has several times Apache compares the first; here none of them matches")
+	}
+}
+
 // ordered compares two texts that are known. SSLRequire orders by length first.
 func (v *vocabulary) ordered(l, r, op string) bool {
 	order := cmp.Compare(l, r)
@@ -148,10 +155,11 @@ func holds(order int, op string) bool {
 
 // equality compares two strings. An attribute that is not there is the empty
 // string to Apache; one that is there twice fails in the gate, and refuses.
-func equality(l, r value, op string) atom {
+func (v *vocabulary) equality(l, r value, op string) atom {
 	if l.attr == "" && r.attr != "" {
 		l, r = r, l
 	}
+	v.once(l)
 	if l.serial && op == "==" || l.pem {
 		l.cel = strings.TrimSuffix(l.cel, ".upperAscii()")
 	}
@@ -186,6 +194,7 @@ func (v *vocabulary) match(e match, neg bool) (atom, error) {
 	if l.known {
 		return atom{cel: strconv.FormatBool(compiled.MatchString(l.literal) != (neg != e.differs))}, nil
 	}
+	v.once(l)
 	if l.attr == "" {
 		return atom{l.guards, bang(neg != e.differs) + l.cel + ".matches(" + quote(re) + ")", 0}, nil
 	}
@@ -200,6 +209,7 @@ func (v *vocabulary) in(e in, neg bool) (atom, error) {
 	if err != nil {
 		return atom{}, err
 	}
+	v.once(l)
 	guards := l.guards
 	var list []string
 	var all []value
@@ -247,7 +257,7 @@ func (v *vocabulary) unary(e unary, neg bool) (atom, error) {
 		if z != neg {
 			op = "=="
 		}
-		return equality(x, literal(""), op), nil
+		return v.equality(x, literal(""), op), nil
 	}
 	if e.op == "-T" && x.known {
 		off := []string{"", "0", "off", "false", "no"}

@@ -108,7 +108,7 @@ func (c *converter) content(s *site) {
 			c.notes.add(Lost, s.at, "Caddy runs no CGI: what stands under %s is answered with 403, not shown", a.url)
 			continue
 		}
-		lines := c.documents(s, a.dir)
+		lines := c.documents(s, a.dir, c.matcher())
 		if base := strings.TrimSuffix(a.url, "/"); base != "" {
 			lines = "uri strip_prefix " + token(base) + "\n" + lines
 		}
@@ -120,14 +120,14 @@ func (c *converter) content(s *site) {
 	if s.docroot == "" {
 		return
 	}
-	for line := range strings.Lines(c.documents(s, s.docroot)) {
+	for line := range strings.Lines(c.documents(s, s.docroot, "")) {
 		c.out.WriteString("\t" + line)
 	}
 }
 
 // documents returns the lines by which the files of a directory are served: PHP
-// runs its scripts, and the file server serves all else.
-func (c *converter) documents(s *site, dir string) string {
+// runs its scripts, and the file server serves all else. Its matchers end in m.
+func (c *converter) documents(s *site, dir, m string) string {
 	var b strings.Builder
 	w := &b
 	fmt.Fprintf(w, "root %s\n", token(dir))
@@ -138,10 +138,6 @@ func (c *converter) documents(s *site, dir string) string {
 	php := s.php
 	if php == "" {
 		php = c.cfg.PHP
-	}
-	m := ""
-	if dir != s.docroot {
-		m = c.matcher()
 	}
 	fmt.Fprintf(w, "@php%s path_regexp `(?i)\\.(?:php[0-9]?|phtml|phar)(?:/|$)`\n", m)
 	if php == "" {
@@ -175,7 +171,7 @@ func (c *converter) proxy(d *Directive) {
 		return
 	}
 	if to == "!" {
-		c.under(from, c.documents(c.site, c.site.docroot))
+		c.under(from, c.documents(c.site, c.site.docroot, c.matcher()))
 		return
 	}
 	u, err := url.Parse(to)

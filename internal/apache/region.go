@@ -1,6 +1,7 @@
 package apache
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -84,6 +85,9 @@ func (c *converter) guarded(s *site, regions []region, i int) (guard, bool) {
 			some = append(some, c.replaced(&regions[j], r, module(m), e))
 		}
 		all = append(all, anyOf(some))
+	}
+	if len(all) == 1 && r.policy.says[byMethods] != nil {
+		g.status = http.StatusMethodNotAllowed
 	}
 	g.ways = c.ways(r.at, allOf(all))
 	if s.ocsp != nil && g.ways.certify {
