@@ -44,6 +44,10 @@ unless postern ssh config wrote it, or somebody wrote on the line above it:
 
   # postern: one factor is meant
 
+That line is an AuthenticationMethods, a condition of PAM's, or a ForceCommand. Where
+sshd runs one command, by ForceCommand or by command= of each of an account's keys,
+the finding says what that opens, and is less severe.
+
 Accounts and groups are those that NSS knows (LDAP, SSSD, AD): those that sshd's
 and PAM's rules name are looked up. A group without a known member is judged as if
 somebody were in it, unless it stands in /etc/group.

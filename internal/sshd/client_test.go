@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
+	"golang.org/x/crypto/ssh"
 )
 
 // clientChannels are OpenSSH's ways to use a connection: what to run, and what
@@ -146,6 +148,59 @@ func TestProofs(t *testing.T) {
 	} {
 		if proved[id] != want {
 			t.Errorf("%s: %q, want %q", id, proved[id], want)
+		}
+	}
+}
+
+// TestProofsOfWhatOneFactorOpens has sshd run a command for who comes in by key
+// alone, and each finding say what that opens, and prove it.
+func TestProofsOfWhatOneFactorOpens(t *testing.T) {
+	t.Parallel()
+	posterntest.NeedRoot(t)
+	accounts := []posterntest.Account{
+		{Name: "alice"}, {Name: "chrooted"}, {Name: "files"}, {Name: "forwards"}, {Name: "git"}, {Name: "odd"}, {Name: "shell"}, {Name: "some"},
+	}
+	keyAlone := func(user, more string) string {
+		return "Match User " + user + "\n\tAuthenticationMethods publickey\n" + more
+	}
+	h := posterntest.StartHost(t, posterntest.HostConfig{Accounts: accounts, Files: map[string]string{
+		"/etc/pam.d/sshd": "auth required pam_deny.so\nauth required pam_postern.so\n",
+		"/etc/ssh/sshd_config": "UsePAM yes\nPermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\n" +
+			"AuthenticationMethods publickey,keyboard-interactive:pam\nAllowTcpForwarding no\nAllowStreamLocalForwarding no\nSubsystem sftp internal-sftp\n" +
+			keyAlone("chrooted", "\tChrootDirectory /run/sshd\n\tForceCommand internal-sftp\n") +
+			keyAlone("files", "\tForceCommand internal-sftp\n") +
+			keyAlone("forwards", "\tChrootDirectory /run/sshd\n\tForceCommand internal-sftp\n\tAllowTcpForwarding yes\n") +
+			keyAlone("git", "") + keyAlone("odd", "") + keyAlone("shell", "") + keyAlone("some", ""),
+	}})
+	h.Install(t)
+	line := string(ssh.MarshalAuthorizedKey(h.Key.PublicKey()))
+	for user, content := range map[string]string{
+		"git": `restrict,command="git-shell" ` + line, "odd": `restrict,command="/usr/bin/id" ` + line,
+		"shell": `command="/bin/bash" ` + line, "some": line + `restrict,command="git-shell" ` + line,
+	} {
+		h.Write(t, "home/"+user+"/.ssh/authorized_keys", content)
+	}
+	out, err := h.Command("timeout", "100", filepath.Join(h.Dir, "postern"), "ssh", "check", "--json", "--prove", "--identity", h.KeyFile).Output()
+	var report audit.Report
+	if jerr := json.Unmarshal(out, &report); jerr != nil {
+		t.Fatalf("%v, %v: %s", err, jerr, out)
+	}
+	for user, want := range map[string]string{
+		"chrooted": "medium: publickey alone opens SFTP below /run/sshd",
+		"files":    "high: publickey alone opens SFTP with all of the account's files",
+		"forwards": "critical: publickey alone opens SFTP below /run/sshd; beside it -L, -D and -W reach the network",
+		"git":      "medium: publickey alone opens git repositories (git-shell)",
+		"odd":      "high: publickey alone opens the command /usr/bin/id",
+		"shell":    "critical: publickey alone opens everything",
+		"some":     "critical: publickey alone opens everything",
+	} {
+		i := slices.IndexFunc(report.Findings, func(f audit.Finding) bool { return strings.HasPrefix(f.Case, "user="+user+",") })
+		if i < 0 {
+			t.Errorf("nothing is found for %s", user)
+			continue
+		}
+		if f := report.Findings[i]; string(f.Severity)+": "+f.Title != want || f.Proved != audit.Proved {
+			t.Errorf("%s: %s: %s: %s (%s)", user, f.Severity, f.Title, f.Proved, f.Proof)
 		}
 	}
 }

@@ -13,6 +13,7 @@ type access struct {
 	s       settings
 	methods *hostconf.Directive // the AuthenticationMethods written down for it; may be nil
 	paths   []path              // the ways in
+	keys    *keys               // the account's; nil: none are known
 }
 
 // path is one way in: methods that sshd wants in order, and what they prove.
@@ -27,9 +28,10 @@ func (p path) two() bool { return len(p.factors) >= 2 }
 func (p path) has(f factor) bool { return slices.Contains(p.factors, f) }
 
 // newAccess works out the ways in.
-func newAccess(c hostconf.Case, s settings, stack []hostconf.PAMLine) access {
-	d := access{c: c, s: s}
-	if !admitted(c, s) {
+func newAccess(c hostconf.Case, s settings, stack []hostconf.PAMLine, k *keys) access {
+	d := access{c: c, s: s, keys: k}
+	forcedOnly := c.UID == 0 && s.is("permitrootlogin", "forced-commands-only")
+	if !admitted(c, s) || forcedOnly && (k == nil || len(k.commands) == 0) {
 		return d
 	}
 	lists := strings.Fields(s.first("authenticationmethods"))
@@ -115,7 +117,7 @@ func keyFactors(s settings) []factor {
 
 // admitted applies PermitRootLogin and the allow and deny lists.
 func admitted(c hostconf.Case, s settings) bool {
-	if c.UID == 0 && (s.is("permitrootlogin", "no") || s.is("permitrootlogin", "forced-commands-only")) {
+	if c.UID == 0 && s.is("permitrootlogin", "no") {
 		return false
 	}
 	user := func(p string) bool {

@@ -15,6 +15,7 @@ type account struct {
 	UID               int // -1: no account of the host, but of a kind that its rules name
 	groups            []string
 	local             bool // it stands in passwd(5)
+	keys              *keys
 }
 
 // mayLogIn reports whether the account's shell lets anybody in.

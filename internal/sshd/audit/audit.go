@@ -155,17 +155,26 @@ func (a *audit) gather(ctx context.Context) error {
 	named.addPAM(a.stack)
 	a.accounts = accountsOf(ctx, a.host, named.names("user"), named.names("group"))
 	a.accounts = append(a.accounts, a.unlisted(p)...)
+	a.readKeys()
 	for _, c := range cases(p, a.accounts, a.stack, a.service) {
 		s, err := a.effective(ctx, c)
 		if err != nil {
 			return a.blame(err)
 		}
-		d := newAccess(c, s, a.stack)
+		d := newAccess(c, s, a.stack, a.keysFor(c))
 		d.methods = a.directive(c, "authenticationmethods")
 		a.accesses = append(a.accesses, d)
 		a.port = s.first("port")
 	}
 	a.Cases = len(a.accesses)
+	return nil
+}
+
+// keysFor returns what is known of the keys of a connection's account.
+func (a *audit) keysFor(c hostconf.Case) *keys {
+	if i := slices.IndexFunc(a.accounts, func(acc account) bool { return acc.name == c.User }); i >= 0 {
+		return a.accounts[i].keys
+	}
 	return nil
 }
 
@@ -322,14 +331,20 @@ func (a *audit) hiddenBy(first *hostconf.Directive) *hostconf.Directive {
 // judgeWeak explains a way in that proves less than two things.
 func (a *audit) judgeWeak(d access, p path) {
 	f := Finding{Severity: Critical, Case: d.c.String(), Proof: a.ssh(d, p, "true"), try: proveLogin(d, p), opens: true}
-	methods := strings.Join(p.methods, ",")
+	methods, what := strings.Join(p.methods, ","), "everything"
+	forced := a.opens(d, p)
+	if forced != nil {
+		what = forced.what
+	}
 	right := "AuthenticationMethods publickey,keyboard-interactive:pam"
 	f.Where, f.Fix = a.setBy(d, "authenticationmethods"), right+"; where one factor is meant, the line "+hostconf.OneFactorMark+" above it"
 	switch {
 	case a.gate(d) != nil:
 		return // judgeChannels tells
+	case forced != nil && (a.meant(d) || a.meantCommand(d)):
+		return
 	case d.c.UID == 0:
-		f.ID, f.Title = "root-way-round", fmt.Sprintf("root logs in by %s alone", methods)
+		f.ID, f.Title = "root-way-round", fmt.Sprintf("root logs in by %s alone, which opens %s", methods, what)
 		f.Where, f.Fix = a.setBy(d, "permitrootlogin"), "PermitRootLogin no"
 	case a.meant(d):
 		return
@@ -341,7 +356,7 @@ func (a *audit) judgeWeak(d access, p path) {
 	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
 		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for", methods)
 	case p.pam == nil:
-		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens %s", methods, what)
 	case p.pam.away != nil:
 		f.ID, f.Title = "pam-fail-open", "an attacker who makes the validation service unreachable needs no code"
 		f.Where, f.Fix = p.pam.away.Line, p.pam.away.FixOfFailOpen()
@@ -367,9 +382,16 @@ func (a *audit) judgeWeak(d access, p path) {
 		f.ID, f.Title = "code-alone", "the code alone is enough: neither a key nor a password is asked for with it"
 		f.Where, f.Fix = p.pam.asked.Line, right+", or auth requisite "+p.pam.asked.Module+".so above the password"
 	default:
-		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens everything", methods)
+		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens %s", methods, what)
 	}
-	a.add(f)
+	a.add(a.limited(d, p, f, forced))
+}
+
+// meantCommand reports whether somebody wrote down that one factor is enough for
+// what ForceCommand opens.
+func (a *audit) meantCommand(d access) bool {
+	l := a.directive(d.c, "forcecommand")
+	return l != nil && l.Meant
 }
 
 // judgeLeftOut explains a way through PAM on which the code can be left out.

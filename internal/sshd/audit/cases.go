@@ -164,6 +164,9 @@ func (p patterns) name(a account) bool {
 // whoever is of the same kind is treated alike.
 func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
 	k := fmt.Append(nil, a.UID == 0)
+	if a.keys != nil {
+		k = fmt.Append(k, *a.keys)
+	}
 	for _, pattern := range p["user"] {
 		k = fmt.Append(k, hostconf.Wildcard(pattern, a.name))
 	}

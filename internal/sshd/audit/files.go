@@ -27,11 +27,7 @@ func (a *audit) judgeFiles() {
 			if pattern == "none" {
 				continue
 			}
-			file := strings.NewReplacer("%h", acc.home, "%u", acc.name, "%U", fmt.Sprint(acc.UID), "%%", "%").Replace(pattern)
-			if !filepath.IsAbs(file) {
-				file = filepath.Join(acc.home, file)
-			}
-			a.judgeFile(file, acc.UID)
+			a.judgeFile(acc.keysFile(pattern), acc.UID)
 		}
 		if d.s.is("strictmodes", "no") {
 			a.add(Finding{

@@ -47,16 +47,22 @@ func (r *Report) Open() []Finding {
 	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return !f.opens })
 }
 
-// add notes a finding once for each line that causes it.
+// add notes a finding once for each line that causes it: where it matters most.
 func (r *Report) add(f Finding) {
-	same := func(g Finding) bool { return f.ID == g.ID && f.Where == g.Where }
-	if !slices.ContainsFunc(r.Findings, same) {
+	i := slices.IndexFunc(r.Findings, func(g Finding) bool { return f.ID == g.ID && f.Where == g.Where })
+	switch {
+	case i < 0:
 		r.Findings = append(r.Findings, f)
+	case f.rank() < r.Findings[i].rank():
+		r.Findings[i] = f
 	}
 }
 
+// rank orders findings, most severe first.
+func (f Finding) rank() int { return slices.Index(severities, f.Severity) }
+
 func (r *Report) sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity))
+		return cmp.Compare(a.rank(), b.rank())
 	})
 }

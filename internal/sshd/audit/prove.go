@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -14,14 +15,16 @@ import (
 type probe struct {
 	user    string
 	methods string
-	args    []string
+	args    []string // of ssh, before the host
+	command []string // behind it
+	stdin   string
 	want    string
 	login   bool // it is enough that the command's exit status is 0
 }
 
 // proveLogin shows that a path opens a session.
 func proveLogin(d access, p path) probe {
-	return probe{user: d.c.User, methods: p.preferred(), args: []string{"true"}, login: true}
+	return probe{user: d.c.User, methods: p.preferred(), command: []string{"true"}, login: true}
 }
 
 // proveChannel shows that a channel opens.
@@ -81,11 +84,7 @@ func (p Prover) run(ctx context.Context, try probe) bool {
 	if p.Identity != "" {
 		args = append(args, "-i", p.Identity, "-o", "IdentitiesOnly=yes")
 	}
-	options, command := try.args, []string(nil)
-	if try.login {
-		options, command = nil, try.args
-	}
-	args = slices.Concat(args, options, []string{try.user + "@" + host}, command)
+	args = slices.Concat(args, try.args, []string{try.user + "@" + host}, try.command)
 	ssh := p.SSH
 	if len(ssh) == 0 {
 		ssh = []string{"ssh"}
@@ -93,6 +92,16 @@ func (p Prover) run(ctx context.Context, try probe) bool {
 	cmd := exec.CommandContext(ctx, ssh[0], append(slices.Clone(ssh[1:]), args...)...)
 	if try.login {
 		return cmd.Run() == nil
+	}
+	if try.stdin != "" {
+		in, out, err := os.Pipe() // which stays open: some programs end with their input
+		if err != nil {
+			return false
+		}
+		defer in.Close()
+		defer out.Close()
+		_, _ = out.WriteString(try.stdin)
+		cmd.Stdin = in
 	}
 	// The channel stays open: stop as soon as it shows.
 	watch := &until{want: []byte(try.want), stop: cancel}
