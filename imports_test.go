@@ -80,8 +80,8 @@ var rows = map[string]row{
 	"manual":    {imports: "manpage terminal", knows: "cobra"},
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
-	"state":  {imports: "store"},
-	"people": {imports: "ca portal state store", knows: "HTTP", tests: "otp timeline"},
+	"state":  {imports: "store timeline"},
+	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},

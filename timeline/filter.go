@@ -3,6 +3,7 @@ package timeline
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,9 +39,39 @@ func (f Filter) Validate() error {
 		return postern.Errorf(postern.Invalid, "%q is no outcome", f.Outcome).WithHint("ok, refused, failed or unknown")
 	}
 	if (f.Link.Kind == "") != (f.Link.ID == "") {
-		return postern.Errorf(postern.Invalid, "a link is KIND=ID").WithHint("for example: yubikey=vvccccbdefgh")
+		return errLink
+	}
+	if f.Limit < 0 {
+		return postern.Errorf(postern.Invalid, "%d entries are less than none", f.Limit).WithHint("0 is all of them")
 	}
 	return nil
+}
+
+var errLink = postern.Errorf(postern.Invalid, "a link is KIND=ID").WithHint("for example: yubikey=vvccccbdefgh")
+
+// ParseLink reads a link as people write it: yubikey=vvccccbdefgh.
+func ParseLink(text string) (postern.Link, error) {
+	kind, id, _ := strings.Cut(text, "=")
+	if kind == "" || id == "" {
+		return postern.Link{}, errLink
+	}
+	return postern.Link{Kind: kind, ID: id}, nil
+}
+
+// Kinds returns what Filter.Kind selects: every kind of event, and what kinds begin
+// with.
+func Kinds() []string {
+	var all []string
+	for _, k := range postern.EventKinds {
+		for i, r := range k.Name {
+			if r == '.' {
+				all = append(all, k.Name[:i])
+			}
+		}
+		all = append(all, k.Name)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // Match reports whether the filter selects an event.

@@ -48,6 +48,22 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	return b.String()
 }
 
+// Summary returns in few words what an event did to what, why, how often and how
+// long it took: the last column of a table of events.
+func Summary(e postern.Event) string {
+	what := strings.TrimSpace(e.Details[Procedure] + " " + e.Object)
+	if e.Reason != "" {
+		what = strings.TrimPrefix(what+": "+e.Reason, ": ")
+	}
+	if e.Count > 1 {
+		what += fmt.Sprintf(" (%d times)", e.Count)
+	}
+	if e.Took > 0 {
+		what += " (" + Round(e.Took) + ")"
+	}
+	return what
+}
+
 // subject is the beginning of a sentence.
 type subject struct {
 	who, from string

@@ -314,12 +314,64 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestFilterSaysWhatIsWrong(t *testing.T) {
-	for _, f := range []Filter{{Address: "192.0.2.0/33"}, {Outcome: "maybe"}, {Link: postern.Link{Kind: "x"}}} {
+	for _, f := range []Filter{{Address: "192.0.2.0/33"}, {Outcome: "maybe"}, {Link: postern.Link{Kind: "x"}}, {Limit: -1}} {
 		if postern.CodeOf(f.Validate()) != postern.Invalid {
 			t.Errorf("%+v is valid", f)
 		}
 	}
 	if err := (Filter{}).Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLinksAreParsed(t *testing.T) {
+	if got, err := ParseLink("x509=1=2"); err != nil || got != (postern.Link{Kind: "x509", ID: "1=2"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, text := range []string{"", "yubikey", "yubikey=", "=vvccccbdefgh"} {
+		t.Run(text, func(t *testing.T) {
+			if _, err := ParseLink(text); postern.CodeOf(err) != postern.Invalid || postern.HintOf(err) == "" {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestKindsAreWhatAFilterSelects: each kind by its name and by what it begins with.
+func TestKindsAreWhatAFilterSelects(t *testing.T) {
+	kinds := Kinds()
+	if !slices.IsSorted(kinds) || !slices.Contains(kinds, "cert") || !slices.Contains(kinds, postern.EventCertIssued) {
+		t.Errorf("got %v", kinds)
+	}
+	for _, kind := range kinds {
+		if !slices.ContainsFunc(postern.EventKinds, func(k postern.EventKind) bool {
+			return Filter{Kind: kind}.Match(postern.Event{Kind: k.Name})
+		}) {
+			t.Errorf("%s selects nothing", kind)
+		}
+	}
+	for _, k := range postern.EventKinds {
+		if !slices.Contains(kinds, k.Name) {
+			t.Errorf("%s is missing", k.Name)
+		}
+	}
+}
+
+func TestSummary(t *testing.T) {
+	for _, c := range []struct {
+		event postern.Event
+		want  string
+	}{
+		{postern.Event{}, ""},
+		{postern.Event{Object: "/private/", Reason: "not-after"}, "/private/: not-after"},
+		{postern.Event{Reason: "no certificate"}, "no certificate"},
+		{postern.Event{Object: "vm1", Details: map[string]string{Procedure: "domain_destroy"}, Took: 1500 * time.Millisecond}, "domain_destroy vm1 (1.5 s)"},
+		{postern.Event{Details: map[string]string{Procedure: "connect_open"}, Count: 3}, "connect_open (3 times)"},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			if got := Summary(c.event); got != c.want {
+				t.Errorf("got %q want %q", got, c.want)
+			}
+		})
 	}
 }

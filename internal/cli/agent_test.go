@@ -137,14 +137,14 @@ func TestSentence(t *testing.T) {
 	a := &app{state: rig.State.Dir, err: io.Discard}
 	var words strings.Builder
 	a.out = &words
-	if err := a.logList(t.Context(), &logListOptions{logFilter: logFilter{Filter: timeline.Filter{Kind: postern.EventLibvirtCall, Limit: 10}}}); err != nil {
+	if err := a.logList(t.Context(), &logOptions{filter: timeline.Filter{Kind: postern.EventLibvirtCall, Limit: 10}}); err != nil {
 		t.Fatal(err)
 	}
 	want := regexp.MustCompile(`alice, YubiKey ` + rig.Tokens["alice"].PublicID + ` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.`)
 	if !want.MatchString(words.String()) {
 		t.Errorf("the timeline says:\n%s\nwant %s", words.String(), want)
 		words.Reset()
-		_ = a.logList(t.Context(), &logListOptions{json: true})
+		_ = a.logList(t.Context(), &logOptions{json: true})
 		t.Log(words.String())
 	}
 	t.Log(words.String())

@@ -44,7 +44,7 @@ func packageTexts(t *testing.T) (texts []string) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (file == "cmd" || file == "docs" || d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.'):
+		case d.IsDir() && (file == "internal/cli" || file == "docs" || d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.'):
 			return fs.SkipDir
 		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
 			return nil
@@ -82,10 +82,14 @@ func TestHintsNameTheirCommands(t *testing.T) {
 }
 
 func TestKindsAreKnown(t *testing.T) {
-	for kind, want := range map[string]string{"": "", "cert": "", "cert.issued": "", "cert.isued": "did you mean: cert.issued", "xyzzy": "man 7"} {
-		err := checkKind(kind)
-		if (err == nil) != (want == "") || err != nil && !strings.Contains(hintOf(err), want) {
-			t.Errorf("--kind %s: %v, hint %q", kind, err, hintOf(err))
-		}
+	for kind, want := range map[string]string{
+		"cert": "", "cert.issued": "", "cert.isued": "did you mean: cert.issued", "xyzzy": "man 7", "": "man 7",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			err := new(logOptions).kind(kind)
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(hintOf(err), want) {
+				t.Errorf("%v, hint %q", err, hintOf(err))
+			}
+		})
 	}
 }

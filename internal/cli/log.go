@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/terminal"
@@ -19,109 +18,50 @@ func newLog(a *app) *cobra.Command {
 		newLogList(a), newLogShow(a), newLogFollow(a), newLogVerify(a), newLogProve(a))
 }
 
-// logFilter is a timeline filter as flags give it.
-type logFilter struct {
-	timeline.Filter
-	outcome, link, since, until string
+// logOptions are the flags of log list and log follow.
+type logOptions struct {
+	filter        timeline.Filter
+	json, columns bool
+	headed        bool // the header was printed
 }
 
-func (f *logFilter) flags(cmd *cobra.Command) {
-	flags := cmd.Flags()
-	flags.StringVar(&f.Person, "person", "", "only what `NAME` did")
-	flags.StringVar(&f.Kind, "kind", "", "only this `KIND`, or kinds that begin with it: cert, cert.issued")
-	flags.StringVar(&f.outcome, "outcome", "", "only what had this `OUTCOME`: ok, refused, failed, unknown")
-	flags.StringVar(&f.Address, "address", "", "only from this `ADDRESS` or network")
-	flags.StringVar(&f.Object, "object", "", "only what was done to `OBJECT`; a * at its end stands for anything")
-	flags.StringVar(&f.link, "link", "", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL")
-	flags.StringVar(&f.since, "since", "", "only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
-	flags.StringVar(&f.until, "until", "", "only before `TIME`")
+func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
+	f := cmd.Flags()
+	f.StringVar(&o.filter.Person, "person", "", "only what `NAME` did")
+	f.Func("kind", "only this `KIND`, or kinds that begin with it: cert, cert.issued", o.kind)
+	f.StringVar((*string)(&o.filter.Outcome), "outcome", "", "only what had this `OUTCOME`: ok, refused, failed, unknown")
+	f.StringVar(&o.filter.Address, "address", "", "only from this `ADDRESS` or network")
+	f.StringVar(&o.filter.Object, "object", "", "only what was done to `OBJECT`; a * at its end stands for anything")
+	f.Func("link", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL", func(text string) (err error) {
+		o.filter.Link, err = timeline.ParseLink(text)
+		return err
+	})
+	f.Var((*terminal.Moment)(&o.filter.Since), "since", "only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
+	f.Var((*terminal.Moment)(&o.filter.Until), "until", "only before `TIME`")
+	f.IntVarP(&o.filter.Limit, "lines", "n", lines, usage)
+	jsonFlag(cmd, &o.json)
+	f.BoolVar(&o.columns, "columns", false, "print columns instead of sentences")
+	f.Bool("words", true, "print sentences")
+	_ = f.MarkHidden("words") // what is the default today once was asked for
+	cmd.MarkFlagsMutuallyExclusive("json", "columns")
 }
 
-func (f *logFilter) parse(now time.Time) (_ timeline.Filter, err error) {
-	f.Outcome = postern.Outcome(f.outcome)
-	if err := checkKind(f.Kind); err != nil {
-		return f.Filter, err
-	}
-	if f.link != "" {
-		f.Link.Kind, f.Link.ID, _ = strings.Cut(f.link, "=")
-		if f.Link.ID == "" {
-			return f.Filter, postern.Errorf(postern.Invalid, "--link %q is not KIND=ID", f.link).WithHint("for example: --link yubikey=vvccccbdefgh")
-		}
-	}
-	if f.Since, err = parseTime(f.since, now); err != nil {
-		return f.Filter, err
-	}
-	if f.Until, err = parseTime(f.until, now); err != nil {
-		return f.Filter, err
-	}
-	if f.Limit < 0 {
-		return f.Filter, postern.Errorf(postern.Invalid, "--lines %d is negative", f.Limit).WithHint("0 prints all entries")
-	}
-	return f.Filter, f.Validate()
-}
-
-// checkKind fails for what is neither a kind of event nor the beginning of one.
-func checkKind(kind string) error {
-	var words []string
-	for _, k := range postern.EventKinds {
-		for name := k.Name; name != ""; name = wider(name) {
-			words = append(words, name)
-		}
-	}
-	if kind == "" || slices.Contains(words, kind) {
+// kind sets the kind, which must be one of those that there are.
+func (o *logOptions) kind(kind string) error {
+	o.filter.Kind = kind
+	kinds := timeline.Kinds()
+	if slices.Contains(kinds, kind) {
 		return nil
 	}
-	err := postern.Errorf(postern.Invalid, "--kind: there is no kind of event %q", kind)
-	if near := terminal.Nearest(kind, words); near != "" {
+	err := postern.Errorf(postern.Invalid, "there is no kind of event %q", kind)
+	if near := terminal.Nearest(kind, kinds); near != "" {
 		return err.WithHint("did you mean: %s", near)
 	}
 	return err.WithHint("man 7 postern-events lists them")
 }
 
-// wider returns the kinds that a kind is one of: cert for cert.issued.
-func wider(kind string) string {
-	return kind[:max(0, strings.LastIndex(kind, "."))]
-}
-
-// parseTime reads a point in time, or how long ago it was.
-func parseTime(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		if n, err := strconv.Atoi(days); err == nil && n >= 0 && n < 100000 {
-			return now.AddDate(0, 0, -n), nil
-		}
-	}
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	for _, layout := range []string{time.RFC3339, terminal.StampLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, postern.Errorf(postern.Invalid, "%q is not a time", s).WithHint("for example: 2026-01-02, 2026-01-02T03:04:05Z, 90m, 12h, 7d")
-}
-
-// logListOptions are the flags of log list and log follow.
-type logListOptions struct {
-	logFilter
-	json, columns bool
-}
-
-func (o *logListOptions) flags(cmd *cobra.Command, lines int, usage string) {
-	o.logFilter.flags(cmd)
-	cmd.Flags().IntVarP(&o.Limit, "lines", "n", lines, usage)
-	jsonFlag(cmd, &o.json)
-	cmd.Flags().BoolVar(&o.columns, "columns", false, "print columns instead of sentences")
-	cmd.Flags().Bool("words", true, "print sentences")
-	_ = cmd.Flags().MarkHidden("words") // what is the default today once was asked for
-	cmd.MarkFlagsMutuallyExclusive("json", "columns")
-}
-
 func newLogList(a *app) *cobra.Command {
-	var o logListOptions
+	var o logOptions
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Print the timeline",
@@ -141,66 +81,46 @@ connection with it. With --columns the entry's own fields are printed.`,
 	return cmd
 }
 
-func (a *app) logList(ctx context.Context, o *logListOptions) error {
-	f, err := o.parse(time.Now())
-	if err != nil {
+func (a *app) logList(ctx context.Context, o *logOptions) error {
+	if err := o.filter.Validate(); err != nil {
 		return err
 	}
-	f.Last = f.Limit > 0
+	o.filter.Last = o.filter.Limit > 0
 	st, err := a.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	events, err := st.Store.Timeline().Events(ctx, f)
+	events, err := st.Store.Timeline().Events(ctx, o.filter)
 	if err != nil {
 		return err
 	}
-	return a.printEvents(ctx, st.Store.Timeline(), events, o, true)
+	return a.printEvents(ctx, st.Store.Timeline(), events, o)
 }
 
-// printEvents prints entries of the timeline; with a header if there are columns.
-func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logListOptions, header bool) error {
-	switch {
-	case o.json || len(events) == 0:
+// printEvents prints entries of the timeline, at its first call with a header if there
+// are columns.
+func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logOptions) error {
+	if o.json || len(events) == 0 {
 		return terminal.List(a.printer(), events, true, "", nil)
-	case o.columns:
-		t := terminal.Table{Headed: header}
-		if header {
-			t.Rows = append(t.Rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
-		}
-		for _, e := range events {
-			t.Rows = append(t.Rows, columns(e))
-		}
-		return t.Print(a.out, a.screen)
 	}
-	t := terminal.Table{Wrapped: true}
+	t := terminal.Table{Headed: o.columns && !o.headed, Wrapped: !o.columns}
+	if o.headed = true; t.Headed {
+		t.Rows = append(t.Rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
+	}
 	for _, e := range events {
+		row := []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time)}
+		if o.columns {
+			t.Rows = append(t.Rows, append(row, e.Kind, string(e.Outcome), e.Person, e.Address, timeline.Summary(e)))
+			continue
+		}
 		joined, err := timeline.Join(ctx, src, e)
 		if err != nil {
 			return err
 		}
-		t.Rows = append(t.Rows, []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time), timeline.Sentence(e, joined)})
+		t.Rows = append(t.Rows, append(row, timeline.Sentence(e, joined)))
 	}
 	return t.Print(a.out, a.screen)
-}
-
-// columns returns the fields of an entry as log list --columns shows them.
-func columns(e postern.Event) []string {
-	what := e.Object
-	if call := e.Details[timeline.Procedure]; call != "" {
-		what = strings.TrimSpace(call + " " + what)
-	}
-	if e.Reason != "" {
-		what = strings.TrimPrefix(what+": "+e.Reason, ": ")
-	}
-	if e.Count > 1 {
-		what += fmt.Sprintf(" (%d times)", e.Count)
-	}
-	if e.Took > 0 {
-		what += " (" + timeline.Round(e.Took) + ")"
-	}
-	return []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, what}
 }
 
 func newLogShow(a *app) *cobra.Command {
@@ -242,7 +162,7 @@ func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
 	if !asJSON {
 		fmt.Fprintf(a.out, "%s\n\n", timeline.Sentence(found[0], joined))
 	}
-	return a.printEvents(ctx, st.Store.Timeline(), joined, &logListOptions{json: asJSON, columns: true}, true)
+	return a.printEvents(ctx, st.Store.Timeline(), joined, &logOptions{json: asJSON, columns: true})
 }
 
 func parseIndex(arg string) (int64, error) {

@@ -3,16 +3,12 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
@@ -31,17 +27,17 @@ func newLogVerify(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Check that nothing in the timeline was changed, dropped or reordered",
-		Long: `Check every line of the timeline against the hashes and the signed checkpoint,
-and against the checkpoint that the last verify left in the state directory. A
-checkpoint that was saved elsewhere with --save and is given with --earlier
-finds also a log that was cut or written anew by somebody who has its key.
+		Long: `Check every entry of the timeline against the hashes and the signed checkpoint,
+and against the checkpoint that the last verification left in the state directory. A
+checkpoint that was saved elsewhere with --save and is given with --earlier also
+finds a log that was cut or written anew by an attacker who has its key.
 
-With --proof and --key it checks one line, as log prove wrote it, and needs
+With --proof and --key it checks one entry, as log prove wrote it, and needs
 nothing else: no state directory, no network.`,
 		Example: `  postern log verify
   postern log verify --save /mnt/elsewhere/checkpoint
   postern log verify --earlier /mnt/elsewhere/checkpoint
-  postern log verify --proof line42.json --key log.vkey`,
+  postern log verify --proof entry42.json --key log.vkey`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (o.proof == "") != (o.key == "") {
@@ -54,8 +50,8 @@ nothing else: no state directory, no network.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil, "compare with the checkpoint in `FILE` too; can be repeated")
-	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if all is well")
-	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead")
+	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if there is no problem")
+	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead; - is standard input")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
 	jsonFlag(cmd, &o.json)
 	return cmd
@@ -84,14 +80,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return err
 	}
 	defer st.Close()
-	remembered, err := os.ReadFile(st.Path(state.CheckpointFile))
-	switch {
-	case err == nil:
-		earlier = append(earlier, string(remembered))
-	case !errors.Is(err, fs.ErrNotExist):
-		return postern.Errorf(postern.Unavailable, "read the checkpoint of the last verify: %w", err)
-	}
-	report, err := st.Store.Timeline().VerifyLog(ctx, earlier...)
+	report, err := st.VerifyLog(ctx, earlier...)
 	if err != nil {
 		return err
 	}
@@ -102,14 +91,11 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
 			WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
 	}
-	if o.save != "" {
-		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
-			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
-		}
+	if o.save == "" {
+		return nil
 	}
-	err = st.Replace(state.CheckpointFile, []byte(report.Checkpoint), 0o644)
-	if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
-		return postern.Errorf(postern.Unavailable, "remember the checkpoint: %w", err)
+	if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
+		return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
 	}
 	return nil
 }
@@ -122,7 +108,7 @@ func (a *app) printReport(r timeline.Report, asJSON bool) error {
 		fmt.Fprintln(a.out, p)
 	}
 	if len(r.Problems) == 0 {
-		fmt.Fprintf(a.out, "ok: %d lines, all as they were written\n", r.Size)
+		fmt.Fprintf(a.out, "ok: %s, all as written\n", terminal.Counted(r.Size, "entry"))
 	}
 	return nil
 }
@@ -136,9 +122,9 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 	if err != nil {
 		return postern.Errorf(postern.Invalid, "--key is neither a file nor a log's public key")
 	}
-	text, err := os.ReadFile(o.proof)
+	text, err := a.readInput(o.proof)
 	if err != nil {
-		return postern.Errorf(postern.NotFound, "read the proof: %w", err)
+		return err
 	}
 	p, err := timeline.ParseProof(text)
 	if err != nil {
@@ -151,27 +137,29 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 	if o.json {
 		return terminal.JSON(a.out, e)
 	}
-	fmt.Fprintf(a.out, "ok: entry %d of %s, of %d entries when it was proved\n%s\n", e.Index, c.Origin, c.Size, p.Entry)
+	fmt.Fprintf(a.out, "ok: entry %d of %s, of %s when it was proved\n%s\n",
+		e.Index, c.Origin, terminal.Counted(c.Size, "entry"), p.Entry)
 	return nil
 }
 
 func newLogProve(a *app) *cobra.Command {
-	var output string
+	var out string
 	cmd := &cobra.Command{
 		Use:   "prove INDEX",
-		Short: "Write a proof that a line stands in the timeline",
-		Long: `Write a proof that a line stands in the timeline, for somebody who has the
-log's public key (log.vkey in the state directory) and nothing else. They check
-it with log verify --proof FILE --key KEY.`,
-		Example: "  postern log prove 42 --out line42.json",
+		Short: "Write a proof that the timeline has an entry",
+		Long: `Write a proof that the timeline has an entry, for a reader who has the log's
+public key (log.vkey in the state directory) and nothing else. They check it with
+log verify --proof FILE --key KEY. The proof holds the entry as it was written, and
+nothing of the others but their hashes.`,
+		Example: "  postern log prove 42 --out entry42.json",
 		Args:    usageArgs(cobra.ExactArgs(1)),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], output) },
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], out) },
 	}
-	cmd.Flags().StringVarP(&output, "out", "o", "", "write to `FILE`, not to the terminal")
+	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")
 	return cmd
 }
 
-func (a *app) logProve(ctx context.Context, arg, output string) error {
+func (a *app) logProve(ctx context.Context, arg, out string) error {
 	index, err := parseIndex(arg)
 	if err != nil {
 		return err
@@ -189,10 +177,5 @@ func (a *app) logProve(ctx context.Context, arg, output string) error {
 	if err != nil {
 		return err
 	}
-	text = append(text, '\n')
-	if output == "" || output == "-" {
-		_, err := a.out.Write(text)
-		return err
-	}
-	return durable.Output(output, text, 0o644)
+	return a.print(out, append(text, '\n'))
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/timeline"
 )
 
 // TestTwoInitsAtOnce makes one state from several sides, and each can use it.
@@ -62,8 +63,7 @@ func TestLogFollow(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		o := &logListOptions{json: true}
-		o.Limit, o.Kind = 10, "otp"
+		o := &logOptions{json: true, filter: timeline.Filter{Limit: 10, Kind: "otp"}}
 		a := &app{out: w, err: io.Discard, state: dir}
 		err := a.logFollow(ctx, o)
 		w.CloseWithError(err) // nothing more is printed, so the reader does not wait
