@@ -82,7 +82,8 @@
 // both. A body is not read: who opens POST opens whatever the application takes a POST
 // for, and a WebSocket begins with a GET.
 //
-// The handshake asks for a certificate in either case; whoever has none, or one that
+// The handshake asks for a certificate, but not from an address from which each guard of
+// the site that would ask lets everybody pass; whoever has none, or one that
 // is not valid, passes where a way without one does. A certificate is looked at first,
 // so that the application is told who comes. A request that passes without a
 // certificate carries no identity. An exchange that lasts is cut when no way of

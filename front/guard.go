@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -358,50 +357,8 @@ func addFields(r *http.Request, id *identity) {
 	}
 }
 
-// serves reports whether the request is for one of the site's hosts.
-func (g *Guard) serves(r *http.Request) bool {
-	host := strings.ToLower(strings.TrimSuffix(hostName(r.Host), "."))
+// serves reports whether a request's host is one of the site's.
+func (g *Guard) serves(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(hostName(host), "."))
 	return len(g.Hosts) == 0 || slices.ContainsFunc(g.Hosts, func(h string) bool { return certmagic.MatchWildcard(host, strings.ToLower(h)) })
-}
-
-// guardedSites are the guards of each server that is being served.
-type guardedSites struct {
-	mu sync.RWMutex
-	of map[*caddyhttp.Server][]*Guard
-}
-
-var guarded = guardedSites{of: make(map[*caddyhttp.Server][]*Guard)}
-
-func (s *guardedSites) add(srv *caddyhttp.Server, g *Guard) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.of[srv] = append(s.of[srv], g)
-}
-
-func (s *guardedSites) remove(srv *caddyhttp.Server) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.of, srv)
-}
-
-// cover returns a guard of the request's server that covers its path, or
-// cannot tell.
-func (s *guardedSites) cover(r *http.Request, readings *gate.Readings) *Guard {
-	srv, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, g := range s.of[srv] {
-		if !g.serves(r) {
-			continue
-		}
-		if !gate.ReadPath(r.URL, readings) {
-			return g
-		}
-		for i := range g.guards {
-			if g.guards[i].Paths.Cover(readings) {
-				return g
-			}
-		}
-	}
-	return nil
 }

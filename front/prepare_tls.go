@@ -3,6 +3,8 @@ package front
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -75,8 +77,12 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 	for _, site := range sites {
 		trust := site.trust()
 		all = append(all, trust...)
+		quiet := site.quiet()
+		if s.TrustedProxiesRaw != nil {
+			quiet = nil // the connection's address is not the client's
+		}
 		if len(site.hosts) == 0 {
-			if err := askEverybody(s, trust); err != nil {
+			if err := askEverybody(s, trust, quiet); err != nil {
 				return err
 			}
 			continue
@@ -86,7 +92,11 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 			if err != nil {
 				return err
 			}
-			p.MatchersRaw = caddy.ModuleMap{"sni": caddyconfig.JSON([]string{host}, nil)}
+			sni := caddy.ModuleMap{"sni": caddyconfig.JSON([]string{host}, nil)}
+			if len(quiet) > 0 {
+				asking = append(asking, quietPolicy(policyFor(s.TLSConnPolicies, host), sni, quiet))
+			}
+			p.MatchersRaw = sni
 			asking = append(asking, p)
 		}
 	}
@@ -147,19 +157,75 @@ func (s guardedSite) trust() []string {
 	return slices.Compact(files)
 }
 
-// askEverybody makes the policies that match any host ask.
-func askEverybody(s *caddyhttp.Server, trust []string) error {
-	for i, p := range s.TLSConnPolicies {
+// askEverybody makes the policies that match any host ask, but for connections from
+// quiet networks.
+func askEverybody(s *caddyhttp.Server, trust []string, quiet []netip.Prefix) error {
+	var all caddytls.ConnectionPolicies
+	for _, p := range s.TLSConnPolicies {
 		if len(p.MatchersRaw) > 0 {
+			all = append(all, p)
 			continue
 		}
 		asking, err := asker(p, trust)
 		if err != nil {
 			return err
 		}
-		s.TLSConnPolicies[i] = asking
+		if len(quiet) > 0 {
+			all = append(all, quietPolicy(p, nil, quiet))
+		}
+		all = append(all, asking)
 	}
+	s.TLSConnPolicies = all
 	return nil
+}
+
+// quiet returns the networks from which all guards of the site let everybody
+// pass that ask for a certificate: nobody is asked for one from there.
+func (s guardedSite) quiet() (quiet []netip.Prefix) {
+	if s.services {
+		return nil
+	}
+	first := true
+	for _, r := range s.guard.Require {
+		if !r.asks() {
+			continue
+		}
+		var open []netip.Prefix
+		for _, w := range r.config(nil).Ways() {
+			open = append(open, w.Networks()...)
+		}
+		if quiet = common(quiet, open); first {
+			quiet, first = open, false
+		}
+	}
+	return quiet
+}
+
+// common returns the networks that lie in both lists.
+func common(a, b []netip.Prefix) (both []netip.Prefix) {
+	for _, p := range a {
+		for _, q := range b {
+			switch {
+			case !p.Overlaps(q):
+			case p.Bits() > q.Bits():
+				both = append(both, p)
+			default:
+				both = append(both, q)
+			}
+		}
+	}
+	return both
+}
+
+// quietPolicy is a copy of a policy for connections from some networks.
+func quietPolicy(p *caddytls.ConnectionPolicy, matchers caddy.ModuleMap, networks []netip.Prefix) *caddytls.ConnectionPolicy {
+	c := *p
+	c.MatchersRaw = maps.Clone(matchers)
+	if c.MatchersRaw == nil {
+		c.MatchersRaw = make(caddy.ModuleMap)
+	}
+	c.MatchersRaw["remote_ip"] = caddyconfig.JSON(map[string]any{"ranges": networks}, nil)
+	return &c
 }
 
 // policyFor returns the policy that a handshake for host would get now.

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"sync"
@@ -19,7 +20,11 @@ const watchEvery = 500 * time.Millisecond
 // both its directions are cut.
 type watch struct {
 	guard  *Guard
-	passed []authorizationRequest
+	began  []authorizationRequest // the guards that it passed when it began
+	passed []authorizationRequest // those of now
+	host   string
+	path   reaches
+	seen   int64 // the state of the configuration whose guards are asked, see guardedSites
 	conn   *conn
 	stream *http.ResponseController // nil where the exchange has the connection to itself
 
@@ -32,7 +37,9 @@ type watch struct {
 
 // watch begins to watch the exchange, until the returned watch is ended.
 func (p *requestState) watch(w http.ResponseWriter, r *http.Request) *watch {
-	x := &watch{guard: p.guard, passed: p.passed, conn: connOf(r)}
+	x := &watch{
+		guard: p.guard, began: p.passed, passed: p.passed, host: r.Host, path: p.judged, conn: connOf(r), seen: guarded.changes.Load(),
+	}
 	if r.ProtoMajor > 1 {
 		x.stream = http.NewResponseController(innermost(w))
 	}
@@ -93,6 +100,12 @@ func (x *watch) look(ctx context.Context) {
 // refusal asks the guards, and returns what the first that does not open any
 // more found; nil if all do.
 func (x *watch) refusal(ctx context.Context) (*authorizationRequest, decision) {
+	if changes := guarded.changes.Load(); changes != x.seen {
+		x.seen = changes
+		if !x.follow() {
+			return &x.began[0], decision{reason: gate.Closed}
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, staleAfter)
 	defer cancel()
 	for i := range x.passed {
@@ -101,4 +114,31 @@ func (x *watch) refusal(ctx context.Context) (*authorizationRequest, decision) {
 		}
 	}
 	return nil, decision{}
+}
+
+// follow asks the guards of the configuration that is served now. It reports false
+// where they read more of the request than was kept. Who was named to the
+// application must go on passing by certificate.
+func (x *watch) follow() bool {
+	kept := x.began[0]
+	for _, q := range x.began[1:] {
+		kept.tls, kept.request = cmp.Or(kept.tls, q.tls), cmp.Or(kept.request, q.request)
+		if q.passed == byCertificate {
+			kept.passed = byCertificate
+		}
+	}
+	if kept.passed != byCertificate {
+		kept.passed = notYet
+	}
+	guards, ok := guarded.covering(x.host, x.path)
+	x.passed = nil
+	for _, s := range guards {
+		q := kept
+		q.site = s
+		if q.request == nil && (s.Moving() || s.HasOpen()) {
+			return false
+		}
+		x.passed = append(x.passed, q)
+	}
+	return ok
 }
