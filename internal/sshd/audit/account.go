@@ -163,6 +163,9 @@ func (p patterns) names(attribute string) []string {
 func (p patterns) addPAM(stack []hostconf.PAMLine) {
 	for _, l := range stack {
 		p.addPAM(l.Sub)
+		for _, patterns := range l.Own.Groups {
+			p.add("group", patterns...)
+		}
 		if l.Module != "pam_succeed_if" {
 			continue
 		}

@@ -374,7 +374,7 @@ func (a *audit) judgeWeak(d access, p path) {
 			return
 		}
 		f.ID, f.Title = "pam-exempt", "PAM asks some for no code, and nothing else asks them for a second factor"
-		f.Where, f.Fix = p.pam.exempt.Line, "take the condition away; where it is meant, the line "+hostconf.OneFactorMark+" above it"
+		f.Where, f.Fix = p.pam.exempt.Line, p.pam.exempt.FixOfExemption()+"; where it is meant, the line "+hostconf.OneFactorMark+" above it"
 	case p.pam.leavesOut(a.stack):
 		a.judgeLeftOut(d, p)
 		return

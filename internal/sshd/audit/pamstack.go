@@ -60,6 +60,7 @@ type outcome struct {
 	nullok  bool
 	unknown bool // the module does not know the account
 	away    bool // the module's service is unavailable
+	exempt  bool // the module asks others
 }
 
 var succeeds = outcome{value: "success"}
@@ -128,6 +129,8 @@ func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
 		return append([]outcome{succeeds}, refusals(l)...)
 	case l.Module == "pam_postern" && passesBy(l, c):
 		return []outcome{{value: "ignore"}}
+	case l.Module == "pam_duo" && passesBy(l, c):
+		return []outcome{{value: "success", exempt: true}}
 	case !known:
 		f = factor(l.Module)
 	}
@@ -177,8 +180,12 @@ func attempts(l hostconf.PAMLine, f factor) []outcome {
 	return out
 }
 
-// passesBy reports whether pam_postern's users= leaves the user out.
+// passesBy reports whether pam_postern's users=, or Duo's groups=, leaves the user
+// out.
 func passesBy(l hostconf.PAMLine, c hostconf.Case) bool {
+	if !l.Own.Asks(c.Groups) {
+		return true
+	}
 	for _, arg := range l.Args {
 		if users, ok := strings.CutPrefix(arg, "users="); ok {
 			return !slices.Contains(strings.Split(users, ","), c.User)
@@ -383,7 +390,7 @@ func (p pass) with(l *hostconf.PAMLine, o outcome) pass {
 	if l.AsksCode() && p.asked == nil && o.value != "ignore" {
 		p.asked = l
 	}
-	if l.AsksCode() && o.value == "ignore" && !o.nullok {
+	if l.AsksCode() && (o.exempt || o.value == "ignore" && !o.nullok) {
 		p.exempt = l
 	}
 	if o.nullok && p.nullok == nil {

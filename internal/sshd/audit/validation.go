@@ -196,11 +196,16 @@ func (a *audit) judgeModules(stack []hostconf.PAMLine) {
 				Fix:   "remove grace_period=",
 			})
 		case l.Module == "pam_sss" && l.Own.AsksCode:
-			a.add(Finding{
+			f := Finding{
 				ID: "sssd-code-per-account", Severity: Low, Title: "the directory decides for each account whether SSSD asks for a code", Where: l.Line,
 				Proof: "ipa user-show ACCOUNT --all   # \"User authentication types\" must be otp alone",
 				Fix:   "require otp for all accounts and nothing else in the directory",
-			})
+			}
+			if l.Own.PerAccount {
+				f.Severity, f.opens = High, true
+				f.Fix += ", and say so with a section [prompting/2fa] in " + l.Own.File
+			}
+			a.add(f)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package hostconf
 
 import (
+	"cmp"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,20 @@ type ModuleSettings struct {
 	File      string // that file, if it was read
 	FailsOpen bool   // the module succeeds while its service is unavailable
 	AsksCode  bool   // beside what the module asks for otherwise
+	// PerAccount says that the directory decides whether it does, for each account,
+	// and nothing here says that it is meant to.
+	PerAccount bool
+	// Groups are pattern lists, as of sshd's Match Group: the module asks who is in a
+	// group that one of them matches, and grants the rest. Empty means that it asks all.
+	Groups [][]string
+}
+
+// Asks reports whether the module asks who is in these groups at all.
+func (m ModuleSettings) Asks(groups []string) bool {
+	return len(m.Groups) == 0 || slices.ContainsFunc(m.Groups, func(patterns []string) bool {
+		in := slices.ContainsFunc(groups, func(g string) bool { return MatchList(g, patterns) })
+		return in && !slices.ContainsFunc(groups, func(g string) bool { return negated(g, patterns) })
+	})
 }
 
 // duoConfig is where pam_duo looks unless conf= says otherwise (pam_duo(8)).
@@ -38,20 +53,48 @@ func (h Files) readOwn(l *PAMLine) {
 			return // pam_duo fails, too
 		}
 		l.Own = ModuleSettings{File: file, FailsOpen: lastSetting(string(b), "failmode") != "secure"}
+		for _, list := range strings.Fields(cmp.Or(lastSetting(string(b), "groups"), lastSetting(string(b), "group"))) {
+			l.Own.Groups = append(l.Own.Groups, strings.Split(list, ","))
+		}
 	case "pam_sss":
 		b, err := h.Read(sssdConfig)
-		prompts := func(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), "[prompting/2fa") }
-		if err == nil && slices.ContainsFunc(strings.Split(string(b), "\n"), prompts) {
-			l.Own = ModuleSettings{File: sssdConfig, AsksCode: true}
+		if err != nil {
+			return
+		}
+		prompts := hasSection(string(b), "prompting/2fa")
+		// FreeIPA's accounts may have authenticators: SSSD asks for both factors then.
+		if prompts || setsTo(string(b), "ipa", "id_provider", "auth_provider") {
+			l.Own = ModuleSettings{File: sssdConfig, AsksCode: true, PerAccount: !prompts}
 		}
 	}
+}
+
+// hasSection reports whether an INI file has a section that begins with a name.
+func hasSection(text, name string) bool {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(strings.TrimSpace(line), "["+name) {
+			return true
+		}
+	}
+	return false
+}
+
+// setsTo reports whether an INI file sets one of the keys to a value anywhere.
+func setsTo(text, value string, keys ...string) bool {
+	for line := range strings.Lines(text) {
+		k, v, _ := strings.Cut(line, "=")
+		if slices.Contains(keys, strings.TrimSpace(k)) && strings.TrimSpace(v) == value {
+			return true
+		}
+	}
+	return false
 }
 
 // lastSetting returns the value of a key of an INI file, "" if it is not set.
 func lastSetting(text, key string) (value string) {
 	for line := range strings.Lines(text) {
 		k, v, ok := strings.Cut(line, "=")
-		if ok && strings.TrimSpace(k) == key {
+		if ok && strings.EqualFold(strings.TrimSpace(k), key) {
 			value = strings.TrimSpace(v)
 		}
 	}
@@ -65,4 +108,12 @@ func (l PAMLine) FixOfFailOpen() string {
 		return "failmode=secure in " + l.Own.File
 	}
 	return "auth required " + l.Module + ".so"
+}
+
+// FixOfExemption says how to have the line exempt nobody.
+func (l PAMLine) FixOfExemption() string {
+	if len(l.Own.Groups) > 0 {
+		return "remove groups= from " + l.Own.File
+	}
+	return "remove the condition"
 }
