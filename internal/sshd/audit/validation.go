@@ -34,6 +34,7 @@ func (a *audit) judgeValidation() {
 		}
 	}
 	a.judgeShellConfigs()
+	a.judgeMappings()
 }
 
 func (a *audit) judgePAMYubico(stack []hostconf.PAMLine) {

@@ -42,6 +42,8 @@ func (l Line) String() string {
 		return l.File
 	case l.Line == 0:
 		return l.File + ": " + l.Text
+	case l.Text == "":
+		return fmt.Sprintf("%s:%d", l.File, l.Line)
 	}
 	return fmt.Sprintf("%s:%d: %s", l.File, l.Line, l.Text)
 }

@@ -25,10 +25,10 @@ import (
 // user:ID:ID. The user is the whole first field.
 func trustedIDs(b []byte, user string) []string {
 	var ids []string
-	for line := range strings.Lines(string(b)) {
-		name, rest, ok := strings.Cut(strings.TrimSpace(line), ":")
-		if ok && name == user && name != "" {
-			ids = append(ids, strings.FieldsFunc(rest, func(r rune) bool { return r == ':' })...)
+	lines, _ := hostconf.Mappings(hostconf.MappingsFile, b)
+	for _, m := range lines {
+		if m.Account == user {
+			ids = append(ids, m.IDs...)
 		}
 	}
 	return ids
