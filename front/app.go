@@ -27,7 +27,11 @@ func init() {
 type App struct {
 	Mail   string  `json:"mail,omitempty"` // smtp://…: how mail is sent
 	Portal *Portal `json:"portal,omitempty"`
-	Source string  `json:"source,omitempty"` // the configuration's file, for the timeline
+
+	Profiles []Profile `json:"profiles,omitempty"` // of the CA's certificates
+	ACME     ACME      `json:"acme,omitzero"`
+
+	Source string `json:"source,omitempty"` // the configuration's file, for the timeline
 
 	httpPort int // of the whole configuration
 }

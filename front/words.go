@@ -35,6 +35,12 @@ func Blocks() []Block {
 		{"postern", "postern", "Stands in the block of global options.", described(optionWords)},
 		{"portal", "portal ADDRESS…", "Stands in the postern block. The addresses are those of the portal's site; the first is the one that " +
 			"people are shown.", described(portalWords)},
+		{"ca", "ca", "Stands in the postern block: a profile for each kind of certificate. What the server loaded last holds for all " +
+			"servers of the state, and for its commands.", described(caWords)},
+		{"profile", "server|client|ssh-user|ssh-host|profile NAME", "Stands in the ca block and says what the certificates of a profile are " +
+			"like. What it leaves out stays as it is without it.", described(profileWords)},
+		{"acme", "acme", "Stands in the postern block. Without it each ACME account needs a key that binds it to a person. An account " +
+			"without one must prove each name, as others do.", described(acmeWords)},
 	}
 }
 
@@ -138,6 +144,14 @@ var optionWords = []word[App]{
 	{
 		Word{"portal", "ADDRESS…", "The portal; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) },
+	},
+	{
+		Word{"ca", "", "What certificates of Postern's CA are like; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseCA(d) },
+	},
+	{
+		Word{"acme", "", "Which ACME accounts need no key from the portal; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseACME(d) },
 	},
 }
 

@@ -164,7 +164,8 @@ func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignA
 	if err != nil {
 		return nil, err
 	}
-	csr, err := ParseCSR([]byte(call.CSR))
+	r := SignRequest{Names: call.Names, Period: Period{Validity: validity}, By: who.Actor}
+	csr, err := parseCSR([]byte(call.CSR), r)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +178,7 @@ func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignA
 	if !who.mayCertify(names) {
 		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
 	}
-	out, err := h.a.prepareParsed(ctx, csr, SignRequest{Profile: ProfileServer, Names: call.Names, Period: Period{Validity: validity}, By: who.Actor})
+	out, err := h.a.prepareParsed(ctx, csr, r)
 	if out, err = h.a.record(ctx, out, err); err != nil {
 		return nil, err
 	}

@@ -289,7 +289,12 @@ func TestSignCSR(t *testing.T) {
 		{"CN is a name", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"www.example.com", "example.com"}}, 0, ""},
 		{"a name that was not proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"example.com"}}, postern.Denied, "www.example.com was not proved"},
 		{"no name was proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{}}, postern.Denied, "was not proved"},
-		{"more names than agreed", www, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"example.com"}}, postern.Denied, "www.example.com"},
+		{"more names than agreed", www, ca.SignRequest{Names: []string{"example.com"}, Proved: []string{"example.com"}}, postern.Denied, "www.example.com"},
+		{"the names given are the names", www, ca.SignRequest{Names: []string{"other.example"}}, 0, ""},
+		{"whatever an appliance calls itself", csr(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "ILOCZ1234"}}), ca.SignRequest{Names: []string{"ilo.example.test"}}, 0, ""},
+		{"whatever else it asks for", csr(t, x509.CertificateRequest{
+			URIs: []*url.URL{u}, EmailAddresses: []string{"admin@ilo"}, DNSNames: []string{"_x", "*"}, IPAddresses: []net.IP{net.IPv4zero},
+		}), ca.SignRequest{Names: []string{"ilo.example.test"}}, 0, ""},
 		{"a mail address on a server", csr(t, x509.CertificateRequest{DNSNames: []string{"a.example"}, EmailAddresses: []string{"x@a.example"}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "e-mail"},
 		{"a URI", csr(t, x509.CertificateRequest{URIs: []*url.URL{u}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "URI"},
 		{"no name", csr(t, x509.CertificateRequest{}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "at least one name"},

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -28,6 +29,37 @@ type CSR struct {
 // ParseCSR reads a request (PKCS#10) in PEM or DER. Errors are Invalid and say
 // in words what is wrong.
 func ParseCSR(data []byte) (*CSR, error) {
+	req, err := readCSR(data)
+	if err != nil {
+		return nil, err
+	}
+	return checkCSR(req)
+}
+
+// CSRKey returns the key of a request, and nothing that it asks for.
+func CSRKey(data []byte) (crypto.PublicKey, error) {
+	req, err := readCSR(data)
+	if err != nil {
+		return nil, err
+	}
+	return req.PublicKey, nil
+}
+
+// parseCSR reads a request that becomes what r says. Where a server's names are given
+// and need no proof, only its key is read: appliances write into theirs what they like.
+func parseCSR(data []byte, r SignRequest) (*CSR, error) {
+	if r.Profile == ProfileClient || r.Names == nil || r.Proved != nil {
+		return ParseCSR(data)
+	}
+	req, err := readCSR(data)
+	if err != nil {
+		return nil, err
+	}
+	return &CSR{CertificateRequest: req}, nil
+}
+
+// readCSR reads a request whose key is strong enough and signed it.
+func readCSR(data []byte) (*x509.CertificateRequest, error) {
 	if len(data) > maxCSR {
 		return nil, postern.Errorf(postern.Invalid, "the certificate request is larger than %d KiB", maxCSR>>10)
 	}
@@ -45,7 +77,7 @@ func ParseCSR(data []byte) (*CSR, error) {
 	if err := req.CheckSignature(); err != nil {
 		return nil, postern.Errorf(postern.Invalid, "the request's signature does not hold: whoever made it does not have the key").WithHint("sign with SHA-256 or better")
 	}
-	return checkCSR(req)
+	return req, nil
 }
 
 func csrDER(data []byte) ([]byte, error) {
@@ -139,7 +171,7 @@ func checkSANKinds(req *x509.CertificateRequest) error {
 type SignRequest struct {
 	Profile Profile  // ProfileClient, or one for servers
 	Names   []string // server: names to certify; nil: those that the CSR asks for
-	Proved  []string // server: if not nil, every name must be one of these, or the wildcard listed here
+	Proved  []string // server: if not nil, every name, also of the CSR, must be one of these, or the wildcard listed here
 	Person  string   // client: whose certificate it becomes
 	Label   string   // client
 	Units   []string // client: OU values
@@ -159,7 +191,7 @@ func (a *Authority) IssueCSR(ctx context.Context, csr []byte, r SignRequest) (*I
 // PrepareCSR is IssueCSR for a caller that records the certificate with what
 // belongs to it: see [Issued].
 func (a *Authority) PrepareCSR(ctx context.Context, csr []byte, r SignRequest) (*Issued, error) {
-	c, err := ParseCSR(csr)
+	c, err := parseCSR(csr, r)
 	if err != nil {
 		return nil, err
 	}

@@ -395,6 +395,9 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 		}
 		return a.prepareServer(ServerRequest{Names: old.Names, Profile: r.Profile, Key: r.Key, Period: r.Period, By: by, renews: serial})
 	case ProfileClient:
+		if r.Profile != "" && r.Profile != ProfileClient {
+			return nil, postern.Errorf(postern.Invalid, "the profile %s is for servers, and certificate %s is %s's", r.Profile, serial, old.Person)
+		}
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
 			Key: r.Key, Period: r.Period, By: r.By, renews: serial,

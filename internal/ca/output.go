@@ -68,12 +68,19 @@ func ParseLayouts(names []string, fallback ...Layout) ([]Layout, error) {
 	return list, nil
 }
 
-// KeyFor returns the kind of key for a certificate that is written in these
-// layouts: RSA for libvirt, which may refuse others (GnuTLS priorities of old
-// distributions), else P-256.
-func KeyFor(layouts []Layout) Algorithm {
-	if slices.Contains(layouts, LayoutLibvirt) {
-		return RSA3072
+// NewKey makes a key for a certificate of a profile that is written in these layouts:
+// of the kind that is asked for or, with "", RSA for libvirt, which may refuse others
+// (GnuTLS priorities of old distributions), else the first that the profile certifies.
+func (a *Authority) NewKey(p Profile, alg Algorithm, layouts []Layout) (crypto.Signer, error) {
+	switch {
+	case alg != "":
+		return GenerateKey(alg)
+	case slices.Contains(layouts, LayoutLibvirt):
+		return GenerateKey(RSA3072)
 	}
-	return P256
+	policy, err := a.policy(p)
+	if err != nil {
+		return nil, err
+	}
+	return policy.newKey()
 }

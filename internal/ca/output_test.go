@@ -1,7 +1,10 @@
 package ca_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/rsa"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,9 +51,43 @@ func TestParseLayouts(t *testing.T) {
 	}
 	_, err = ca.ParseLayouts([]string{"pem", "floppy"})
 	wantCode(t, err, postern.Invalid, `unknown layout "floppy"`)
-	if ca.KeyFor([]ca.Layout{ca.LayoutPEM, ca.LayoutLibvirt}) != ca.RSA3072 || ca.KeyFor(nil) != ca.P256 {
-		t.Error("libvirt gets another key than RSA, or others do")
+}
+
+func TestNewKey(t *testing.T) {
+	a, _ := newAuthority(t, ca.Config{})
+	must(t, a.SetPolicies(t.Context(), configured))
+	for _, c := range []struct {
+		profile ca.Profile
+		alg     ca.Algorithm
+		layout  ca.Layout
+		want    ca.Algorithm
+	}{
+		{ca.ProfileServer, "", ca.LayoutPEM, ca.P384}, // the first that the profile certifies
+		{ca.ProfileClient, "", ca.LayoutPEM, ca.P256},
+		{ca.ProfileClient, "", ca.LayoutLibvirt, ca.RSA3072},
+		{ca.ProfileClient, ca.P384, ca.LayoutLibvirt, ca.P384},
+	} {
+		key, err := a.NewKey(c.profile, c.alg, []ca.Layout{ca.LayoutPEM, c.layout})
+		must(t, err)
+		want, err := ca.GenerateKey(c.want)
+		must(t, err)
+		if got := key.Public(); fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want.Public()) || sizeOf(got) != sizeOf(want.Public()) {
+			t.Errorf("%+v: the key is a %T of %d bits", c, got, sizeOf(got))
+		}
 	}
+	_, err := a.NewKey("other", "", nil)
+	wantCode(t, err, postern.NotFound, "profile")
+}
+
+// sizeOf returns how many bits a public key has.
+func sizeOf(pub any) int {
+	switch k := pub.(type) {
+	case *ecdsa.PublicKey:
+		return k.Curve.Params().BitSize
+	case *rsa.PublicKey:
+		return k.N.BitLen()
+	}
+	return 0
 }
 
 // TestReadKey reads what EncodeKey and EncodePKCS12 write.

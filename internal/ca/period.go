@@ -34,7 +34,7 @@ func (p Period) in(policy Policy, now time.Time, backdate time.Duration) (from, 
 	}
 	switch length := to.Sub(start); {
 	case length < time.Minute || length > policy.longest():
-		return from, to, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %s", length, lifetime(policy.longest())).
+		return from, to, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %s", length, Lifetime(policy.longest())).
 			WithHint("that is what the profile %s permits", policy.Profile)
 	case start.Before(now.Add(-maxPast)):
 		return from, to, postern.Errorf(postern.Invalid, "a certificate does not begin more than %d days in the past", maxPast/day)

@@ -114,13 +114,13 @@ func (p Policy) over(standard Policy) Policy {
 		p.Validity = min(standard.Validity, p.Max)
 	}
 	if p.Text == "" && p.ForServers() {
-		p.Text = fmt.Sprintf("server certificates, valid for %s", lifetime(p.Validity))
+		p.Text = fmt.Sprintf("server certificates, valid for %s", Lifetime(p.Validity))
 	}
 	return p
 }
 
-// lifetime is a length of time in words.
-func lifetime(d time.Duration) string {
+// Lifetime writes a length of time: in days, if it is two days or more.
+func Lifetime(d time.Duration) string {
 	if days := d / day; d%day == 0 && days > 1 {
 		return fmt.Sprintf("%d days", days)
 	}

@@ -17,7 +17,7 @@ import (
 func newCA(a *app) *cobra.Command {
 	return group("ca", "Certificates: issue, renew, revoke, export",
 		newCAIssue(a), newCASign(a), newCAList(a), newCAShow(a), newCARenew(a), newCARevoke(a), newCACRL(a), oldSpelling(newSSHKRL(a)),
-		newCAExport(a), newCARoot(a), newCAIntermediate(a), newCAToken(a), newCAURL(a), newACMEKeys(a),
+		newCAExport(a), newCARoot(a), newCAIntermediate(a), newCAToken(a), newCAURL(a), newCAProfile(a), newACMEKeys(a),
 	)
 }
 

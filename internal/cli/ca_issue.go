@@ -67,6 +67,7 @@ type issueOptions struct {
 	label    string
 	units    []string
 	validity terminal.Duration
+	profile  string
 	keyType  string
 }
 
@@ -93,18 +94,26 @@ things that they can sign in with.`,
 	f.StringVar(&o.client, "client", "", "`PERSON` that the certificate is for")
 	f.StringVar(&o.label, "label", "", "the person's own `NAME` for where it is used")
 	f.StringSliceVar(&o.units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
-	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256; rsa-3072 for libvirt, which may refuse others)")
+	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
+	profileFlag(cmd, &o.profile)
+	cmd.MarkFlagsMutuallyExclusive("client", "profile")
+	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default: the profile's first; rsa-3072 for libvirt, which may refuse others)")
 	return cmd
+}
+
+// profileFlag adds the flag for a server's profile.
+func profileFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "profile", string(ca.ProfileServer), "`PROFILE` of a server's certificate; postern ca profile list shows them")
 }
 
 func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error {
 	if (len(o.server) > 0) == (o.client != "") {
 		return postern.Errorf(postern.Invalid, "say what it is for: --server NAME..., or --client PERSON").WithHint("see postern ca issue --help")
 	}
-	profile, fallback, names := ca.ProfileServer, serverLayouts, append(o.server, args...)
+	kind, fallback, names := ca.ProfileServer, serverLayouts, append(o.server, args...)
 	if o.client != "" {
-		profile, fallback, names = ca.ProfileClient, clientLayouts, nil
+		kind, fallback, names = ca.ProfileClient, clientLayouts, nil
+		o.profile = string(kind)
 		if len(args) > 0 {
 			return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
 		}
@@ -112,15 +121,12 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 	if err := a.prepare(&o.outputOptions, fallback...); err != nil {
 		return err
 	}
-	if o.keyType == "" {
-		o.keyType = string(ca.KeyFor(o.Layouts))
-	}
-	key, err := ca.GenerateKey(ca.Algorithm(o.keyType))
-	if err != nil {
-		return err
-	}
 	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		if err := o.Check(authority, profile, o.client, names); err != nil {
+		key, err := authority.NewKey(ca.Profile(o.profile), ca.Algorithm(o.keyType), o.Layouts)
+		if err != nil {
+			return err
+		}
+		if err := o.Check(authority, kind, o.client, names); err != nil {
 			return err
 		}
 		issued, err := o.issue(ctx, authority, key, names)
@@ -143,7 +149,7 @@ var (
 func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key crypto.Signer, names []string) (*ca.Issued, error) {
 	period := ca.Period{Validity: time.Duration(o.validity)}
 	if o.client == "" {
-		return authority.IssueServer(ctx, ca.ServerRequest{Names: names, Key: key.Public(), Period: period})
+		return authority.IssueServer(ctx, ca.ServerRequest{Names: names, Profile: ca.Profile(o.profile), Key: key.Public(), Period: period})
 	}
 	return authority.IssueClient(ctx, ca.ClientRequest{
 		Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: period,
@@ -167,9 +173,11 @@ func newCASign(a *app) *cobra.Command {
 private key stays where it was made. The certificate, followed by its chain, is
 printed or written to a file.
 
-A server gets the names that the request asks for, or those of --name. With
---client nothing but the request's key is used: the identity is the person's.`,
+A server gets the names that the request asks for. With --name it gets those
+names and no others, whatever an appliance wrote into its request. With --client
+nothing but the request's key is used either: the identity is the person's.`,
 		Example: `  postern ca sign --csr www.csr > www.pem
+  postern ca sign --csr ilo.csr --name ilo.example.com --out ilo.pem
   postern ca sign --csr phone.csr --client dan --label phone --out phone.pem`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
@@ -178,9 +186,11 @@ A server gets the names that the request asks for, or those of --name. With
 	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
 	f.StringVar(&o.request.Person, "client", "", "make it the client certificate of this `PERSON`")
 	f.StringVar(&o.request.Label, "label", "", "the person's own `NAME` for where it is used")
-	f.StringSliceVar(&o.request.Names, "name", nil, "certify this `NAME`; can be repeated")
+	f.StringSliceVar(&o.request.Names, "name", nil, "certify this `NAME`, in place of those in the request; can be repeated")
 	f.StringSliceVar(&o.request.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
+	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
+	profileFlag(cmd, (*string)(&o.request.Profile))
+	cmd.MarkFlagsMutuallyExclusive("client", "profile")
 	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain; - is standard output, the default")
 	f.BoolVar(&o.force, "force", false, "replace the file if it exists")
 	return cmd
@@ -194,7 +204,7 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 	if err != nil {
 		return err
 	}
-	o.request.Profile, o.request.Period.Validity = ca.ProfileServer, time.Duration(o.validity)
+	o.request.Validity = time.Duration(o.validity)
 	if o.request.Person != "" {
 		o.request.Profile = ca.ProfileClient
 	}
@@ -218,6 +228,7 @@ type renewOptions struct {
 	csr      string
 	sameKey  bool
 	validity terminal.Duration
+	profile  string
 }
 
 func newCARenew(a *app) *cobra.Command {
@@ -239,7 +250,8 @@ new key, under the intermediate that issues now.`,
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	cmd.Flags().StringVar(&o.csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
 	cmd.Flags().BoolVar(&o.sameKey, "same-key", false, "certify the old key again")
-	cmd.Flags().Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the authority's)")
+	cmd.Flags().Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
+	cmd.Flags().StringVar(&o.profile, "profile", "", "`PROFILE` of a server's certificate; postern ca profile list shows them (default server)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
 }
@@ -249,7 +261,7 @@ func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
 	if err != nil {
 		return err
 	}
-	request := ca.RenewRequest{SameKey: o.sameKey, Period: ca.Period{Validity: time.Duration(o.validity)}}
+	request := ca.RenewRequest{SameKey: o.sameKey, Profile: ca.Profile(o.profile), Period: ca.Period{Validity: time.Duration(o.validity)}}
 	if o.csr != "" {
 		if request.Key, err = a.requestedKey(o.csr); err != nil {
 			return err
@@ -287,11 +299,7 @@ func (a *app) requestedKey(file string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	csr, err := ca.ParseCSR(data)
-	if err != nil {
-		return nil, err
-	}
-	return csr.PublicKey, nil
+	return ca.CSRKey(data)
 }
 
 // keyFile names a file with a private key, and the one with its passphrase.

@@ -24,6 +24,7 @@ var outputs = map[string]any{
 	"agent --print":      postern.Event{},
 	"ca acme list":       acme.ExternalKey{},
 	"ca list":            certificateJSON{},
+	"ca profile list":    profileJSON{},
 	"ca root show":       rootJSON{},
 	"ca show":            certificateJSON{},
 	"ca token list":      ca.APIToken{},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/reach"
@@ -20,6 +21,16 @@ func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg 
 		return nil, err
 	}
 	return acme.New(ctx, cfg, st.Store.ACME(), acmeIssuer{authority, st.Store}, prober, log)
+}
+
+// newOrders returns the ACME server that a configuration describes.
+func (h *services) newOrders(ctx context.Context, o front.App, look reach.Config) (*acme.Server, error) {
+	permit, err := anonymous(o.ACME)
+	if err != nil {
+		return nil, err
+	}
+	cfg := acme.Config{Website: o.Portal.URL() + "/", Shared: h.state.Store.Shared(), Anonymous: permit, Address: front.Address}
+	return newACME(ctx, h.state, h.authority, cfg, look, h.log)
 }
 
 // acmeIssuer is the authority as the ACME server sees it.

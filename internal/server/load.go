@@ -38,9 +38,6 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.authority.SetPortalURL(ctx, options.PlainURL()); err != nil {
-		return err
-	}
 	config, err = front.Defaults{Storage: s.state.Path("sites"), Verbose: s.opts.Verbose, Grace: 10 * time.Second}.Apply(config)
 	if err != nil {
 		return err
@@ -49,13 +46,18 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.configureCA(ctx, options); err != nil {
+		s.services.keep(next)
+		return err
+	}
 	s.services.mount(next)
 	if err := front.Load(config); err != nil {
 		s.services.keep(next)
+		s.keepPolicies(ctx)
 		return inConfig(s.file, err)
 	}
 	s.services.adopt(next)
-	s.served = config
+	s.served, s.profiles = config, options.Profiles
 	return nil
 }
 

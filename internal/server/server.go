@@ -51,9 +51,10 @@ type server struct {
 	oneTime   *OneTime
 	log       *slog.Logger
 	services  *services
-	file      string // the Caddyfile, absolute
-	acmePort  int    // of the sample's portal at localhost, when it is made
-	served    []byte // the configuration that was loaded last
+	file      string          // the Caddyfile, absolute
+	acmePort  int             // of the sample's portal at localhost, when it is made
+	served    []byte          // the configuration that was loaded last
+	profiles  []front.Profile // of that configuration
 
 	generation int64           // of the store, when the authority was last read
 	newCAs     chan struct{}   // gets one when the client CAs, or the path for questions about revocation, are no longer those served

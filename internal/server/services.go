@@ -75,7 +75,8 @@ func (h *services) close() {
 // prepare makes the services that the options ask for, or returns those that
 // are served if they are the same. They run once they are adopted.
 func (h *services) prepare(ctx context.Context, options front.App) (*configured, error) {
-	if h.now != nil && h.now.options.Mail == options.Mail && reflect.DeepEqual(h.now.options.Portal, options.Portal) {
+	if h.now != nil && h.now.options.Mail == options.Mail &&
+		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME, options.ACME) {
 		return h.now, nil
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
@@ -93,7 +94,7 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 		return nil, err
 	}
 	s.portal = options.Portal.URL() + "/"
-	orders, err := newACME(ctx, h.state, h.authority, acme.Config{Website: s.portal, Shared: h.state.Store.Shared()}, look, h.log)
+	orders, err := h.newOrders(ctx, options, look)
 	if err != nil {
 		return nil, err
 	}
