@@ -70,7 +70,7 @@ var rows = map[string]row{
 	"relay":    {knows: "HTTP"},
 	"sshd":     {knows: "HTTP", tests: "ca otp server timeline"},
 	"timeline": {},
-	"trace":    {imports: "terminal", knows: "BPF", hides: true},
+	"trace":    {imports: "terminal", knows: "BPF", tests: "collector", hides: true},
 
 	"collector": {knows: "HTTP"},
 

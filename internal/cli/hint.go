@@ -44,6 +44,7 @@ var commands = []struct{ hint, command string }{
 	{"verify the timeline", "postern log verify"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
+	{"record with stacks", "postern trace record --stack FILE"},
 	{"use your own account and sudo, or permit root", "postern ssh config --root"},
 	{"get an SSH certificate first", "postern ssh login SERVER"},
 	{"make a software token", "postern otp token new FILE"},

@@ -1,8 +1,6 @@
 package format_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/trace/capture"
@@ -33,7 +30,7 @@ func TestAgainstLibvirtsLog(t *testing.T) {
 	for transport, uri := range map[string]string{"unix": l.UnixURI(), "tls": l.TLSURI()} {
 		t.Run(transport, func(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "log")
-			raw := traced(t, format.Raw, func() { loudVirsh(t, uri, log) })
+			raw := debugged(t, format.Raw, uri, log)
 			if got, want := only(raw, "client="), logged(t, log); !slices.Equal(got, want) {
 				t.Errorf("%d lines, the log has %d:\n%s\nlog:\n%s", len(got), len(want), strings.Join(got, "\n"), strings.Join(want, "\n"))
 			} else if len(got) < 40 {
@@ -41,8 +38,8 @@ func TestAgainstLibvirtsLog(t *testing.T) {
 			}
 
 			log = filepath.Join(t.TempDir(), "log")
-			lines := traced(t, format.JSON, func() { loudVirsh(t, uri, log) })
-			got, want := domains(t, lines), loggedDomains(t, log)
+			objects := debugged(t, format.JSON, uri, log)
+			got, want := domains(t, objects), loggedDomains(t, log)
 			got = slices.DeleteFunc(got, func(s string) bool { // some calls of the API write another line
 				return strings.HasPrefix(s, "domain_is_active ")
 			})
@@ -53,35 +50,12 @@ func TestAgainstLibvirtsLog(t *testing.T) {
 	}
 }
 
-// traced returns the lines that a trace writes while do runs.
-func traced(t *testing.T, f format.Format, do func()) []string {
+// debugged returns the lines that a trace in a format writes while virsh runs with its
+// debug log in a file.
+func debugged(t *testing.T, f format.Format, uri, log string) []string {
 	t.Helper()
-	defer posterntest.TraceAlone(t)()
-	var out bytes.Buffer
-	w, err := format.New(&out, format.Config{Format: f, Full: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := capture.Start(capture.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, w) }()
-	do()
-	stop()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if losses := s.Summary().Losses; len(losses) > 0 {
-		t.Fatalf("lost %v", losses)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	out := traced(t, func() { loudVirsh(t, uri, log) }, capture.Config{}, format.Config{Format: f, Full: true})
+	return lines(out, func(string) bool { return true })
 }
 
 // loudVirsh runs virsh with its library's debug log in a file.

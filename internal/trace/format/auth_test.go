@@ -1,4 +1,4 @@
-package cli
+package format_test
 
 import (
 	"crypto/ecdsa"
@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/format"
 )
 
 // reconfigure starts the daemon again with settings of libvirtd.conf changed,
@@ -49,7 +52,7 @@ func reconfigure(t *testing.T, l *posterntest.Libvirtd, env []string, settings m
 	}
 }
 
-// seen is what the JSON lines of a trace tell of whoever authenticates.
+// seen is what the JSON lines of a trace say about a client that authenticates.
 type seen struct {
 	Event, Side, Procedure string
 	Identity, Dname        string
@@ -61,10 +64,10 @@ type seen struct {
 }
 
 // tracedJSON returns the events of a trace by name.
-func tracedJSON(t *testing.T, do func(), args ...string) map[string][]seen {
+func tracedJSON(t *testing.T, do func(), f correlate.Filter) map[string][]seen {
 	t.Helper()
 	events := map[string][]seen{}
-	for line := range strings.Lines(traced(t, do, append(args, "--json")...)) {
+	for line := range strings.Lines(traced(t, do, capture.Config{Filter: f}, format.Config{Format: format.JSON})) {
 		var e seen
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatalf("%v: %s", err, line)
@@ -75,7 +78,7 @@ func tracedJSON(t *testing.T, do func(), args ...string) map[string][]seen {
 }
 
 // TestTraceOfSASL has a user prove a password to the daemon, and another fail to:
-// the trace tells who it was, and nothing that was the proof.
+// the trace says who it was, and shows nothing of the proof.
 func TestTraceOfSASL(t *testing.T) {
 	for _, mechanism := range []string{"scram-sha-256", "digest-md5"} {
 		t.Run(mechanism, func(t *testing.T) { traceSASL(t, mechanism) })
@@ -117,7 +120,7 @@ func traceSASL(t *testing.T, mechanism string) {
 		}
 	}
 
-	events := tracedJSON(t, func() { virsh(t, right, "dominfo", "vm1") }, "rpc")
+	events := tracedJSON(t, func() { virsh(t, right, "dominfo", "vm1") }, correlate.Filter{})
 	if allowed := events["auth.allow"]; len(allowed) != 1 || allowed[0].Identity != "alice" {
 		t.Errorf("allowed: %+v", allowed)
 	}
@@ -134,7 +137,7 @@ func traceSASL(t *testing.T, mechanism string) {
 		t.Errorf("only %d messages of alice's", after)
 	}
 
-	events = tracedJSON(t, refused, "rpc")
+	events = tracedJSON(t, refused, correlate.Filter{})
 	if failed := len(events["auth.fail"]) + len(events["auth.deny"]); failed != 1 || len(events["auth.allow"]) > 0 {
 		t.Errorf("a wrong password: %v", events)
 	}
@@ -145,18 +148,20 @@ func traceSASL(t *testing.T, mechanism string) {
 	}
 
 	// SCRAM's proof begins with "n,,n=alice", DIGEST-MD5's with "username=".
-	for _, format := range []string{"text", "json"} {
+	for _, f := range []format.Format{format.Text, format.JSON} {
 		do := func() { virsh(t, right, "uri") }
-		if out := traced(t, do, "rpc", "--full", "--verbose", "--format", format); strings.Contains(out, "n=alice") || strings.Contains(out, "username=") || !strings.Contains(out, "auth_sasl_step") {
-			t.Errorf("%s shows the proof:\n%s", format, out)
+		c := format.Config{Format: f, Full: true, Verbose: true}
+		if out := traced(t, do, capture.Config{}, c); strings.Contains(out, "n=alice") || strings.Contains(out, "username=") || !strings.Contains(out, "auth_sasl_step") {
+			t.Errorf("%q shows the proof:\n%s", f, out)
 		}
-		if out := traced(t, do, "rpc", "--full", "--verbose", "--show-secrets", "--format", format); strings.Count(out, "auth_sasl_start") == 0 || strings.Contains(out, "***") {
-			t.Errorf("%s does not show the proof when asked to:\n%s", format, out)
+		c.Secrets = true
+		if out := traced(t, do, capture.Config{}, c); !strings.Contains(out, "auth_sasl_start") || strings.Contains(out, "***") {
+			t.Errorf("%q does not show the proof when asked to:\n%s", f, out)
 		}
 	}
 }
 
-// TestTraceOfTLSRefusals shows clients that the daemon turns away: one that is not
+// TestTraceOfTLSRefusals shows clients that the daemon refuses: one that is not
 // on its list, one whose certificate is of an authority that it does not know.
 func TestTraceOfTLSRefusals(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
@@ -167,26 +172,26 @@ func TestTraceOfTLSRefusals(t *testing.T) {
 			t.Errorf("the daemon takes a client: %s", out)
 		}
 	}
-	events := tracedJSON(t, refused, "rpc", "--errors")
+	events := tracedJSON(t, refused, correlate.Filter{Errors: true})
 	if denied := events["tls.deny"]; len(denied) != 1 || !strings.Contains(denied[0].Dname, "CN=tester") || denied[0].PID != l.PID {
 		t.Errorf("not on the list: %v", events)
 	}
-	if out := traced(t, refused, "rpc"); !strings.Contains(out, "TLS certificate refused") {
-		t.Errorf("nobody is told of the refusal:\n%s", out)
+	if out := traced(t, refused, capture.Config{}, format.Config{}); !strings.Contains(out, "TLS certificate refused") {
+		t.Errorf("the refusal is not shown:\n%s", out)
 	}
 	if len(events["message"])+len(events["tls.allow"]) > 0 {
 		t.Errorf("a refused client says something: %v", events)
 	}
 
-	stranger := selfSigned(t)
-	events = tracedJSON(t, func() { knock(t, l, stranger) }, "rpc", "--errors")
+	unknown := selfSigned(t)
+	events = tracedJSON(t, func() { knock(t, l, unknown) }, correlate.Filter{Errors: true})
 	if len(events["tls.deny"])+len(events["tls.fail"]) == 0 {
-		t.Errorf("a stranger's certificate: %v", events)
+		t.Errorf("an unknown certificate: %v", events)
 	}
 }
 
 // knock connects with a certificate whatever the daemon says of those that it
-// takes (virsh looks at it first, and stays away), and waits to be turned away.
+// takes (virsh looks at it first, and does not connect), and waits to be refused.
 func knock(t *testing.T, l *posterntest.Libvirtd, cert tls.Certificate) {
 	t.Helper()
 	c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.TLSPort), &tls.Config{
@@ -197,9 +202,9 @@ func knock(t *testing.T, l *posterntest.Libvirtd, cert tls.Certificate) {
 		return
 	}
 	defer c.Close()
-	// libvirt's daemon says so with one byte, 1, to whom it lets in.
+	// libvirt's daemon says so with one byte, 1, to a client that it accepts.
 	if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
-		t.Error("the daemon lets a stranger in")
+		t.Error("the daemon accepts an unknown certificate")
 	}
 }
 
@@ -211,7 +216,7 @@ func selfSigned(t *testing.T) tls.Certificate {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "stranger"},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "unknown"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}

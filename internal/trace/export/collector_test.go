@@ -1,8 +1,9 @@
-package cli
+package export
 
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -15,7 +16,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/livetest"
 	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -92,7 +98,7 @@ func texts(all []*commonpb.KeyValue) map[string]string {
 	return m
 }
 
-// of returns the spans that are told of by a service under a name.
+// of returns the spans that a service reports under a name.
 func (r *receiver) of(service, name string) []*received {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,43 +122,57 @@ func TestTraceToCollector(t *testing.T) {
 		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"set_password","arguments":{"protocol":"vnc","password":"sesame-open"}}`)
 		_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
 	}
-	file := filepath.Join(t.TempDir(), "trace")
-	traced(t, do, "record", file)
-	export := func(args ...string) (int, string) {
-		var errs bytes.Buffer
-		code := run(t.Context(), append([]string{"trace", "export", "--format", "otlp", file}, args...), strings.NewReader(""), &errs, &errs)
-		return code, errs.String()
-	}
-
-	live := startReceiver(t)
+	recorded := recordTrace(t, capture.Config{What: capture.RPC | capture.Monitor}, do)
 	virsh(t, l.UnixURI(), "resume", "vm1")
-	traced(t, do, "rpc", "--with", "qemu", "--otlp", live.URL, "--host", "hv1")
-	sent := startReceiver(t)
-	out := filepath.Join(t.TempDir(), "spans.jsonl")
-	if code, errs := export("--to", sent.URL, "-o", out, "--host", "hv1"); code != 0 || !strings.Contains(errs, " spans sent") {
-		t.Errorf("export: exit %d: %s", code, errs)
-	}
-	if b, err := os.ReadFile(out); err != nil || bytes.Contains(b, []byte("sesame")) || !bytes.Contains(b, []byte(`"name":"remote/domain_suspend"`)) {
-		t.Errorf("the file: %v: %.500s", err, b)
-	}
-	for name, r := range map[string]*receiver{"live": live, "recorded": sent} {
-		t.Run(name, func(t *testing.T) { checkSpans(t, l, r) })
-	}
-
-	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"trace", "rpc", "--otlp", live.URL, "--json"}, strings.NewReader(""), &errs, &errs); code != 2 || !strings.Contains(errs.String(), "--json") {
-		t.Errorf("--otlp --json: exit %d: %s", code, errs.String())
-	}
-	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "")
-	for _, c := range []struct{ address, says string }{
-		{"http://192.0.2.7:4318", "hint: use https"},
-		{"collector:4318", "is not an address"},
-		{fmt.Sprintf("http://127.0.0.1:%d", posterntest.FreePort(t)), "the collector does not take spans"},
-	} {
-		if code, errs := export("--to", c.address); code == 0 || !strings.Contains(errs, c.says) {
-			t.Errorf("%s: exit %d: %s", c.address, code, errs)
+	t.Run("live", func(t *testing.T) { checkSpans(t, l, sendLive(t, do)) })
+	t.Run("recorded", func(t *testing.T) { checkSpans(t, l, sendRecorded(t, recorded)) })
+	t.Run("no collector", func(t *testing.T) {
+		x := Recording{Format: FormatOTLP, Host: "hv1", Collector: connect(t, fmt.Sprintf("http://127.0.0.1:%d", posterntest.FreePort(t)))}
+		_, _, err := x.Write(t.Context(), bytes.NewReader(recorded), nil)
+		if postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(), "the collector does not take spans") {
+			t.Errorf("%v", err)
 		}
+	})
+}
+
+func connect(t *testing.T, address string) Collector {
+	t.Helper()
+	c, err := collector.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return c
+}
+
+// sendLive sends the spans of a trace while do runs.
+func sendLive(t *testing.T, do func()) *receiver {
+	r := startReceiver(t)
+	defer posterntest.TraceAlone(t)()
+	live := Live{Collector: connect(t, r.URL), Host: "hv1", Version: "1", Warn: func(text string) { t.Error(text) }}
+	livetest.Run(t, do, func(ctx context.Context, ready func(*capture.Session)) (event.Summary, error) {
+		c := capture.Config{What: capture.RPC | capture.Monitor, Tree: true}
+		sum, sent, dropped, err := live.Trace(ctx, c, ready)
+		if sent != len(r.spans) || dropped > 0 {
+			t.Errorf("%d spans sent, %d dropped; %d came", sent, dropped, len(r.spans))
+		}
+		return sum, err
+	})
+	return r
+}
+
+// sendRecorded sends the spans of a recording, and writes them to a file.
+func sendRecorded(t *testing.T, recorded []byte) *receiver {
+	r := startReceiver(t)
+	var file bytes.Buffer
+	x := Recording{Format: FormatOTLP, Host: "hv1", Collector: connect(t, r.URL)}
+	_, written, err := x.Write(t.Context(), bytes.NewReader(recorded), &file)
+	if want := fmt.Sprintf("%d spans sent", len(r.spans)); err != nil || written != want {
+		t.Errorf("%q, not %q: %v", written, want, err)
+	}
+	if bytes.Contains(file.Bytes(), []byte("sesame")) || !bytes.Contains(file.Bytes(), []byte(`"name":"remote/domain_suspend"`)) {
+		t.Errorf("the file: %.500s", file.String())
+	}
+	return r
 }
 
 func checkSpans(t *testing.T, l *posterntest.Libvirtd, r *receiver) {
@@ -182,6 +202,6 @@ func checkSpans(t *testing.T, l *posterntest.Libvirtd, r *receiver) {
 		t.Errorf("%v %v", last.Status, a)
 	}
 	if len(r.of("libvirtd", "qmp/set_password")) != 1 || bytes.Contains(r.bytes, []byte("sesame")) {
-		t.Error("a password is told, or what set it is not")
+		t.Error("a password is shown, or what set it is not")
 	}
 }
