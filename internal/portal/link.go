@@ -174,11 +174,12 @@ func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message
 	made := Made{URL: l.URL + page + "#" + token, Code: groups(token), Expires: k.Expires}
 	f := Fresh{Link: k, Event: postern.Event{
 		Time: k.Created, Kind: postern.EventPortalLink, Outcome: postern.OK, Person: k.Person, Object: k.Detail,
-		Details: map[string]string{"purpose": string(k.Purpose), "sent": k.Email},
+		Details: map[string]string{"purpose": string(k.Purpose)},
 	}}
 	if message != nil && l.Mails && k.Email != "" {
 		msg := message(l.Config, k, made)
 		f.Message, made.Sent, made.Email = &msg, true, k.Email
+		f.Event.Details["sent"] = k.Email
 	}
 	return made, f, nil
 }

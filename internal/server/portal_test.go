@@ -20,6 +20,7 @@ import (
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/otp"
+	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -362,6 +363,23 @@ func TestCommandsMakeLinks(t *testing.T) {
 	v, _ := rig.newVisitor(t).enrol(codeIn(t, rig.mail.Take(t, "eve@example.com")), "laptop")
 	v.get("/").says(t, 200, "Hello eve")
 	dan.get("/").says(t, 200, "Hello dan")
+}
+
+// TestLinksSayWhetherTheyWereSent makes a link with mail and one without: only the
+// first is recorded as sent.
+func TestLinksSayWhetherTheyWereSent(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.person(t, "dan")
+	for _, mails := range []bool{true, false} {
+		rig.Links.Mails = mails
+		made, err := rig.Links.Invite(t.Context(), postern.Actor{}, dan)
+		must(t, err)
+		list, err := rig.db.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventPortalLink, Last: true, Limit: 1})
+		must(t, err)
+		if sent := list[0].Details["sent"] == "dan@example.com"; made.Sent != mails || sent != mails {
+			t.Errorf("with mail %v: sent %v, recorded as sent %v", mails, made.Sent, sent)
+		}
+	}
 }
 
 func TestOwnKeys(t *testing.T) {
