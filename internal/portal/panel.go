@@ -133,7 +133,7 @@ func (p *Portal) certificate(r *request) error {
 		return err
 	}
 	pg := page{Title: "Certificate", Nav: "certificates", Data: map[string]any{
-		"C": s, "Subject": c.Subject, "Issuer": leaf.Issuer.String(), "Mine": c.Person == r.who.Name,
+		"C": s, "Subject": c.Subject, "Issuer": inOrder(leaf.Issuer), "Mine": c.Person == r.who.Name,
 		"Layouts": p.Authority.Layouts(), "Minimum": minPassphrase,
 	}}
 	if c.Server {

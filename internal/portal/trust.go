@@ -2,11 +2,13 @@ package portal
 
 import (
 	"crypto/sha256"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"encoding/xml"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -14,10 +16,17 @@ func (p *Portal) trustPage(r *request) error {
 	root := p.Authority.Root()
 	sum := sha256.Sum256(root.Raw)
 	p.render(r, 200, "trust", page{Title: "Trust the root", Nav: "trust", Data: map[string]any{
-		"Subject": root.Subject.String(), "Until": root.NotAfter, "Fingerprint": colons(sum[:]),
+		"Subject": inOrder(root.Subject), "Until": root.NotAfter, "Fingerprint": colons(sum[:]),
 		"Only": root.PermittedDNSDomains,
 	}})
 	return nil
+}
+
+// inOrder writes a name as the certificate has it: O=Example,CN=Example Root CA.
+func inOrder(name pkix.Name) string {
+	parts := name.ToRDNSequence()
+	slices.Reverse(parts) // String begins at the end
+	return parts.String()
 }
 
 // colons writes bytes as fingerprints are read: AB:CD:….
