@@ -1,6 +1,6 @@
 # make up      build, and run: front door, portal and the rest, nothing to configure
 # make check   install what the tests need (Debian), then run every test
-# The others: bench soak fuzz demo-trace generate lint vuln pam install
+# The others: bench soak fuzz demo-trace generate screenshots lint vuln pam install
 
 GO      ?= go
 BIN     := bin/postern
@@ -25,7 +25,7 @@ PACKAGES += $(if $(shell command -v npm),,npm)
 # What keeps Debian from starting a service that is being installed.
 POLICY_RC := /usr/sbin/policy-rc.d
 
-.PHONY: up build check test packages generate-check lint portable generate bench soak fuzz demo-trace vuln pam install clean
+.PHONY: up build check test packages generate-check lint portable generate screenshots bench soak fuzz demo-trace vuln pam install clean
 
 up: build
 	$(BIN) run
@@ -89,6 +89,10 @@ generate-check:
 
 generate:
 	$(GO) generate ./...
+
+# The manual's pictures: pages in Chromium, and terminals as the tutorials run.
+screenshots:
+	POSTERN_CHECK=1 $(GO) test -count=1 -timeout 20m -run 'TestScreenshots|TestTutorials' ./docs -screenshots
 
 # Side by side with peers; each prints a ratio measured in one run. As root, on
 # a machine that does nothing else.

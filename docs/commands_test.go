@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // A command of the program, as its own help tells it.
@@ -35,7 +37,7 @@ func help(t testing.TB, path ...string) *helpOf {
 	if h := helps[key]; h != nil {
 		return h
 	}
-	out, err := exec.Command(binary(t), append(slices.Clone(path), "--help")...).CombinedOutput()
+	out, err := exec.Command(posterntest.Program(t), append(slices.Clone(path), "--help")...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("postern %s --help: %v: %s", key, err, out)
 	}
@@ -61,7 +63,7 @@ func help(t testing.TB, path ...string) *helpOf {
 
 // hidden reports whether a command exists that is in no list.
 func hidden(t testing.TB, path []string) bool {
-	out, _ := exec.Command(binary(t), append(slices.Clone(path), "--help")...).CombinedOutput()
+	out, _ := exec.Command(posterntest.Program(t), append(slices.Clone(path), "--help")...).CombinedOutput()
 	return strings.Contains(string(out), "Usage:\n  postern "+strings.Join(path, " ")+" ")
 }
 

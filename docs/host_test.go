@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,37 +18,7 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// program is the postern that the documentation is held against, built once.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "postern-docs-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "postern")
-	out, err := exec.Command("go", "build", "-o", path, "../cmd/postern").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, os.Chmod(dir, 0o755)
-})
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if path, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
-	}
-	os.Exit(code)
-}
-
-// binary returns the program's path.
-func binary(t testing.TB) string {
-	t.Helper()
-	path, err := program()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+func TestMain(m *testing.M) { os.Exit(posterntest.Run(m)) }
 
 // host is a fresh Debian: mount, PID and network namespaces with an /etc, /home,
 // /run and state of their own, postern and pam_postern installed, and an account
@@ -63,6 +32,8 @@ type host struct {
 	more map[string]*shell
 	// hosts are others on the same network.
 	hosts map[string]*host
+	// recordings are what blocks with a recording's name showed so far.
+	recordings map[string][]scene
 }
 
 // command runs a program of the test's own side.
@@ -93,6 +64,7 @@ ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 mount --rbind dev /dev
 echo "127.0.0.1 localhost $(hostname)" >/etc/hosts
+awk -F: '$3 < 1000 || $3 >= 60000' /etc/passwd >passwd && cat passwd >/etc/passwd # no other people
 useradd -m -s /bin/bash alice
 su alice -s /bin/sh -c 'mkdir -m 700 ~/.ssh && ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/id_ed25519 && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys'
 echo ready
@@ -107,12 +79,12 @@ func newHost(t testing.TB) *host {
 	for _, p := range []string{"unshare", "nsenter", "ip", "setpriv", "useradd"} {
 		posterntest.Need(t, p)
 	}
-	h := &host{t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}, hosts: map[string]*host{}}
+	h := &host{t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}, hosts: map[string]*host{}, recordings: map[string][]scene{}}
 	if err := errors.Join(os.Mkdir(filepath.Join(h.dir, "t"), 0o755), os.Mkdir(filepath.Join(h.dir, "dev"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", fresh, "sh", h.dir, binary(t), posterntest.PAMModule(t))
+		"sh", "-c", fresh, "sh", h.dir, posterntest.Program(t), posterntest.PAMModule(t))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -194,6 +166,8 @@ type shell struct {
 	t     testing.TB
 	in    io.WriteCloser
 	lines chan string // what it prints, with the ends of lines
+	begun step        // what start started
+	seen  strings.Builder
 }
 
 func (s *shell) read(r io.Reader) {
@@ -243,19 +217,33 @@ func (s *shell) run(command string) (string, int) {
 func (s *shell) start(command string, shown []string) {
 	s.t.Helper()
 	s.send("exec " + command)
-	var out strings.Builder
 	for deadline := time.After(patience); ; {
-		if len(shown) > 0 && matches(slices.Concat([]string{"…"}, shown, []string{"…"}), out.String()) {
+		if len(shown) > 0 && matches(slices.Concat([]string{"…"}, shown, []string{"…"}), plain(s.seen.String())) {
 			return
 		}
 		select {
 		case line, ok := <-s.lines:
 			if !ok {
-				s.t.Fatalf("%s ends:\n%s", command, out.String())
+				s.t.Fatalf("%s ends:\n%s", command, s.seen.String())
 			}
-			out.WriteString(line)
+			s.seen.WriteString(line)
 		case <-deadline:
-			s.t.Fatalf("%s does not say\n%s\nbut\n%s", command, strings.Join(shown, "\n"), out.String())
+			s.t.Fatalf("%s does not say\n%s\nbut\n%s", command, strings.Join(shown, "\n"), s.seen.String())
+		}
+	}
+}
+
+// rest returns all that the started command has printed by now.
+func (s *shell) rest() string {
+	for {
+		select {
+		case line, ok := <-s.lines:
+			if !ok {
+				return s.seen.String()
+			}
+			s.seen.WriteString(line)
+		default:
+			return s.seen.String()
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 //
 //	<!-- terminal: NAME -->   the command goes on, in a terminal of that name
 //	<!-- exit: N -->          the block's last command ends with this code
+//	<!-- recording: NAME -->  make screenshots shows the block in images/NAME.svg
 type block struct {
 	page     string
 	line     int
@@ -27,11 +28,12 @@ type block struct {
 	file     string
 	host     string // "" is the first
 	terminal string
+	record   string
 	exit     int
 	text     string
 }
 
-var comment = regexp.MustCompile(`^<!-- (terminal|exit): (\S+) -->$`)
+var comment = regexp.MustCompile(`^<!-- (terminal|exit|recording): (\S+) -->$`)
 
 // blocks returns the fenced blocks of a page, in order.
 func blocks(t testing.TB, page string) []block {
@@ -54,12 +56,8 @@ func parse(page, text string) ([]block, error) {
 	for i := 0; i < len(lines); i++ {
 		line := strings.TrimSpace(lines[i])
 		if m := comment.FindStringSubmatch(line); m != nil {
-			if m[1] == "terminal" {
-				next.terminal = m[2]
-			} else if n, err := strconv.Atoi(m[2]); err == nil {
-				next.exit = n
-			} else {
-				return nil, fmt.Errorf("%s:%d: %q is not an exit code", page, i+1, m[2])
+			if err := next.remark(m[1], m[2]); err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", page, i+1, err)
 			}
 			continue
 		}
@@ -93,11 +91,25 @@ func parse(page, text string) ([]block, error) {
 	return list, nil
 }
 
+// remark takes what a comment before the block says.
+func (b *block) remark(key, value string) (err error) {
+	switch key {
+	case "terminal":
+		b.terminal = value
+	case "recording":
+		b.record = value
+	case "exit":
+		b.exit, err = strconv.Atoi(value)
+	}
+	return err
+}
+
 // A step is one command of a console block.
 type step struct {
 	root    bool
 	line    int
 	command string
+	record  string   // the block's
 	output  []string // as the page shows it; empty if it shows nothing
 }
 
@@ -119,7 +131,7 @@ func (b block) steps() ([]step, error) {
 				continue
 			}
 		}
-		s := step{root: root, line: b.line + 1 + i, command: command}
+		s := step{root: root, line: b.line + 1 + i, command: command, record: b.record}
 		for strings.HasSuffix(lines[i], `\`) && i+1 < len(lines) {
 			i++
 			s.command += "\n" + lines[i]

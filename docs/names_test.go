@@ -145,6 +145,36 @@ func TestNamedFilesExist(t *testing.T) {
 	}
 }
 
+// An image as Markdown or HTML names it.
+var imageName = regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)"\s]+\.(?:png|svg))`)
+
+// TestEveryImageIsShown holds the images that the pages name against those that
+// there are, and bounds their sizes.
+func TestEveryImageIsShown(t *testing.T) {
+	shown := map[string]bool{}
+	for _, page := range pages(t) {
+		for _, m := range imageName.FindAllStringSubmatch(read(t, page), -1) {
+			shown[strings.TrimPrefix(filepath.Join(filepath.Dir(page), m[1]), "../docs/")] = true
+		}
+	}
+	there, err := filepath.Glob("images/*")
+	if err != nil || len(there) < 50 {
+		t.Fatalf("only %d images: %v", len(there), err)
+	}
+	for _, path := range there {
+		if !shown[path] {
+			t.Errorf("no page shows %s", path)
+		}
+		delete(shown, path)
+		if info, err := os.Stat(path); err != nil || info.Size() > 100<<10 {
+			t.Errorf("%s is larger than 100 KiB, or cannot be read: %v", path, err)
+		}
+	}
+	for path := range shown {
+		t.Errorf("there is no %s", path)
+	}
+}
+
 var link = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
 
 // TestLinksLeadSomewhere checks the links between the pages.

@@ -27,7 +27,9 @@ func TestTutorials(t *testing.T) {
 			for _, before := range begins[name] {
 				h.followPage(before)
 			}
+			h.recordings = map[string][]scene{}
 			h.followPage(page)
+			h.keepRecordings()
 		})
 	}
 }
@@ -65,30 +67,62 @@ func (h *host) follow(b block) error {
 		return err
 	}
 	for i, s := range steps {
-		if b.terminal != "" {
-			if h.more[b.terminal] != nil {
-				return fmt.Errorf("%s:%d: the terminal %s is busy", b.page, s.line, b.terminal)
-			}
-			h.more[b.terminal] = h.shell("root")
-			h.more[b.terminal].start(s.command, s.output)
-			continue
-		}
-		sh := h.you
-		if s.root {
-			sh = h.root
-		}
 		want := 0
 		if i == len(steps)-1 {
 			want = b.exit
 		}
-		out, code := sh.run(s.command)
-		h.t.Logf("%s:%d: %s\n%s", filepath.Base(b.page), s.line, s.command, out)
-		if code != want {
-			return fmt.Errorf("%s:%d: %s\nends with %d, not %d:\n%s", b.page, s.line, s.command, code, want, out)
+		if b.terminal != "" {
+			err = h.open(b.terminal, s)
+		} else {
+			err = h.do(s, want)
 		}
-		if len(s.output) > 0 && !matches(s.output, out) {
-			return fmt.Errorf("%s:%d: %s\nprints\n%s\nand the page shows\n%s", b.page, s.line, s.command, out, strings.Join(s.output, "\n"))
+		if err != nil {
+			return fmt.Errorf("%s:%d: %s\n%w", b.page, s.line, s.command, err)
 		}
+	}
+	return nil
+}
+
+// open starts a command in a terminal of its own.
+func (h *host) open(terminal string, s step) error {
+	if h.more[terminal] != nil {
+		return fmt.Errorf("the terminal %s is busy", terminal)
+	}
+	h.more[terminal] = h.shell("root")
+	h.more[terminal].begun = s
+	h.more[terminal].start(s.typed(), s.output)
+	return nil
+}
+
+// typed returns the command to run.
+func (s step) typed() string {
+	if s.inTerminal() {
+		return inTerminal(s.command)
+	}
+	return s.command
+}
+
+// inTerminal reports whether the command runs in a terminal, which breaks its
+// lines elsewhere than the page.
+func (s step) inTerminal() bool { return s.record != "" && *screenshots }
+
+// do runs a command, and compares what it prints and its exit code.
+func (h *host) do(s step, want int) error {
+	sh, prompt := h.you, "$ "
+	if s.root {
+		sh, prompt = h.root, "# "
+	}
+	raw, code := sh.run(s.typed())
+	out := plain(raw)
+	h.t.Logf("%d: %s\n%s", s.line, s.command, out)
+	if code != want {
+		return fmt.Errorf("ends with %d, not %d:\n%s", code, want, out)
+	}
+	if len(s.output) > 0 && !s.inTerminal() && !matches(s.output, out) {
+		return fmt.Errorf("prints\n%s\nand the page shows\n%s", out, strings.Join(s.output, "\n"))
+	}
+	if s.record != "" {
+		h.recordings[s.record] = append(h.recordings[s.record], scene{prompt, s.command, raw})
 	}
 	return nil
 }

@@ -331,13 +331,13 @@ func (h *Host) Log() string {
 
 // Dial connects from inside the host's network.
 func (h *Host) Dial(network, addr string) (net.Conn, error) {
-	return inside(h, func() (net.Conn, error) { return net.DialTimeout(network, addr, 10*time.Second) })
+	return InNetwork(h.pid, func() (net.Conn, error) { return net.DialTimeout(network, addr, 10*time.Second) })
 }
 
 // Listen listens inside the host's network until the test ends.
 func (h *Host) Listen(t testing.TB, network, addr string) net.Listener {
 	t.Helper()
-	l, err := inside(h, func() (net.Listener, error) { return net.Listen(network, addr) })
+	l, err := InNetwork(h.pid, func() (net.Listener, error) { return net.Listen(network, addr) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,8 +345,9 @@ func (h *Host) Listen(t testing.TB, network, addr string) net.Listener {
 	return l
 }
 
-// inside runs open in the host's network: a socket stays where it was made.
-func inside[T any](h *Host, open func() (T, error)) (T, error) {
+// InNetwork runs open in the network namespace of a process: a socket stays where
+// it was made.
+func InNetwork[T any](pid int, open func() (T, error)) (T, error) {
 	type result struct {
 		v   T
 		err error
@@ -356,7 +357,7 @@ func inside[T any](h *Host, open func() (T, error)) (T, error) {
 		// The thread that entered the namespace is never used again.
 		runtime.LockOSThread()
 		var r result
-		if r.err = h.enter(); r.err == nil {
+		if r.err = enterNetwork(pid); r.err == nil {
 			r.v, r.err = open()
 		}
 		ch <- r
@@ -365,8 +366,8 @@ func inside[T any](h *Host, open func() (T, error)) (T, error) {
 	return r.v, r.err
 }
 
-func (h *Host) enter() error {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", h.pid))
+func enterNetwork(pid int) error {
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return err
 	}
