@@ -36,7 +36,8 @@ func newSSHCheck(a *app) *cobra.Command {
 		Long: `Audit this host: what sshd demands of every kind of connection that its Match
 blocks tell apart, what PAM's stack lets through, ForceCommands that act as a
 second factor and the channels open beside them, how codes are validated, and
-who can write the files that decide; where codes go by time, whether anything
+who can write the files that decide; lines of mapping files that nobody can read;
+whether SELinux lets sshd ask Postern; where codes go by time, whether anything
 keeps the clock (behind pam_postern that is so if somebody in this host's state
 has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
 a command that shows it, and the fix. A way in that needs one factor is one,

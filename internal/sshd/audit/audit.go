@@ -81,6 +81,7 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	run.judgeChannels()
 	run.judgeValidation()
 	run.judgeFiles()
+	run.judgeSELinux()
 	clock := a.Clock
 	if clock == nil {
 		clock = kernelClock

@@ -131,7 +131,7 @@ func (r *configReader) include(patterns []string, match []criterion, depth int) 
 		if !filepath.IsAbs(pattern) {
 			pattern = filepath.Join("/etc/ssh", pattern)
 		}
-		for _, f := range r.glob(pattern) {
+		for _, f := range r.Glob(pattern) {
 			name, err := r.read(f, match, depth+1)
 			if err != nil {
 				return "", err

@@ -101,8 +101,8 @@ func (h Files) Read(file string) ([]byte, error) {
 	return b, err
 }
 
-// glob returns the names that a pattern matches, as glob(3) finds them.
-func (h Files) glob(pattern string) []string {
+// Glob returns the names that a pattern matches, as glob(3) finds them.
+func (h Files) Glob(pattern string) []string {
 	pattern = strings.ReplaceAll(pattern, "[!", "[^")
 	found, _ := fs.Glob(below{h}, strings.TrimLeft(pattern, "/"))
 	found = slices.DeleteFunc(found, func(f string) bool { return hidden(f) && !hidden(pattern) })
