@@ -75,8 +75,8 @@ var EventKinds = []EventKind{
 	},
 	{Name: EventSSHRevoked, Title: "SSH certificate revoked", OK: "had the SSH certificate %s revoked"},
 
-	{Name: EventGatePassed, Title: "Signed in", OK: "signed in to %s"},
-	{Name: EventGate, Title: "Refused", NotOK: "was refused %s"},
+	{Name: EventSignedIn, Title: "Signed in", OK: "signed in to %s"},
+	{Name: EventAccessRefused, Title: "Refused", NotOK: "was refused %s"},
 
 	{
 		Name: EventPortalEnrolled, Title: "Certificate enrolled", OK: "enrolled at the portal", NotOK: "could not enrol at the portal",
@@ -117,7 +117,7 @@ var EventKinds = []EventKind{
 		OK: "changed the API client %s of the validation server",
 	},
 	{
-		Name: EventOTPOutside, Title: "Upstream validation service changed", Doer: doerAdmin,
+		Name: EventOTPUpstream, Title: "Upstream validation service changed", Doer: doerAdmin,
 		OK: "changed the upstream validation service: %s",
 	},
 	{

@@ -82,7 +82,7 @@ func sampleEvents(db *store.DB, from int64) []postern.Event {
 	for i := range events {
 		n := from + int64(i)
 		events[i] = timeline.Clean(postern.Event{
-			Index: n, Time: db.Now(), Kind: postern.EventGatePassed, Outcome: postern.OK,
+			Index: n, Time: db.Now(), Kind: postern.EventSignedIn, Outcome: postern.OK,
 			Person: fmt.Sprintf("person%d", n%50), Address: fmt.Sprintf("192.0.2.%d", n%250), Object: fmt.Sprintf("/reports/%d", n),
 			Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: fmt.Sprintf("%040x", n%50)}},
 		})

@@ -143,7 +143,7 @@ func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
 	}
 	h.flush(t)
 	if !slices.ContainsFunc(h.events, func(e postern.Event) bool {
-		return e.Kind == postern.EventGate && e.Object == "/near*" && e.Address == ""
+		return e.Kind == postern.EventAccessRefused && e.Object == "/near*" && e.Address == ""
 	}) {
 		t.Errorf("on the timeline: %+v", h.events)
 	}

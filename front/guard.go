@@ -149,7 +149,7 @@ func (p *requestState) judge(w http.ResponseWriter, r *http.Request) bool {
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
 		p.guard.live.events.Add(postern.Event{
-			Kind: postern.EventGate, Outcome: postern.Refused, Address: written(addressOf(r)), Reason: "ambiguous-path",
+			Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(addressOf(r)), Reason: "ambiguous-path",
 		})
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
@@ -317,7 +317,7 @@ func originalURI(r *http.Request) string {
 // noteRefusal records a refusal.
 func (g *Guard) noteRefusal(q *authorizationRequest, f decision) {
 	e := postern.Event{
-		Kind: postern.EventGate, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name, Reason: f.reason.String(),
+		Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name, Reason: f.reason.String(),
 	}
 	if f.status != nil && f.status.holder != nil {
 		e.Person = f.status.holder.Name
@@ -340,7 +340,7 @@ func (g *Guard) note(q *authorizationRequest, id *identity) {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
 	g.live.events.Add(postern.Event{
-		Kind: postern.EventGatePassed, Outcome: postern.OK, Person: id.name(), Address: written(q.address), Object: q.site.name, Links: id.links,
+		Kind: postern.EventSignedIn, Outcome: postern.OK, Person: id.name(), Address: written(q.address), Object: q.site.name, Links: id.links,
 	})
 }
 

@@ -40,7 +40,7 @@ func TestTheTimelineIsTold(t *testing.T) {
 	got := make(map[string]int64)
 	for _, e := range h.events {
 		got[fmt.Sprintf("%s %s %s %s", e.Kind, e.Person, e.Reason, e.Object)] += max(e.Count, 1)
-		if e.Kind == postern.EventGatePassed && (len(e.Links) != 1 || e.Links[0].ID != alice.cert.SerialNumber.Text(16) || e.Address != "127.0.0.1") {
+		if e.Kind == postern.EventSignedIn && (len(e.Links) != 1 || e.Links[0].ID != alice.cert.SerialNumber.Text(16) || e.Address != "127.0.0.1") {
 			t.Errorf("requestState: %+v", e)
 		}
 	}

@@ -208,8 +208,8 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 	h := newHouse(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob")
 	_, ask := h.checker(t, otp.CheckerConfig{}, nil)
-	codes, hashes := otp.NewRecoveryCodes("alice")
-	must(t, h.otp.SetRecovery(t.Context(), postern.Actor{}, "alice", hashes))
+	codes, hashes := otp.NewBackupCodes("alice")
+	must(t, h.otp.SetBackupCodes(t.Context(), postern.Actor{}, "alice", hashes))
 	if _, err := ask("bob", codes[0]); err == nil {
 		t.Error("alice's code lets bob in")
 	}
@@ -228,8 +228,8 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 		t.Error("a suspended person is let in")
 	}
 	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonActive))
-	_, fresh := otp.NewRecoveryCodes("alice")
-	must(t, h.otp.SetRecovery(t.Context(), postern.Actor{}, "alice", fresh))
+	_, fresh := otp.NewBackupCodes("alice")
+	must(t, h.otp.SetBackupCodes(t.Context(), postern.Actor{}, "alice", fresh))
 	if _, err := ask("alice", codes[2]); err == nil {
 		t.Error("a code that was replaced still works")
 	}

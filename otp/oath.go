@@ -207,9 +207,9 @@ const (
 	recoveryGroup    = 4
 )
 
-// NewRecoveryCodes returns ten fresh codes and, in the same order, the hashes
+// NewBackupCodes returns ten fresh codes and, in the same order, the hashes
 // to keep of them.
-func NewRecoveryCodes(person string) (codes []string, hashes [][32]byte) {
+func NewBackupCodes(person string) (codes []string, hashes [][32]byte) {
 	for range recoveryCodes {
 		var random [recoveryLetters]byte
 		rand.Read(random[:])

@@ -98,7 +98,7 @@ func TestLockoutGrows(t *testing.T) {
 }
 
 func TestRecoveryCodes(t *testing.T) {
-	codes, hashes := NewRecoveryCodes("alice")
+	codes, hashes := NewBackupCodes("alice")
 	if len(codes) != 10 || len(hashes) != 10 {
 		t.Fatalf("%d codes", len(codes))
 	}

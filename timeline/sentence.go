@@ -110,7 +110,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 
 // reason returns why, in words: a guard's reasons are words with hyphens.
 func reason(e postern.Event) string {
-	if e.Kind == postern.EventGate {
+	if e.Kind == postern.EventAccessRefused {
 		return strings.ReplaceAll(e.Reason, "-", " ")
 	}
 	return e.Reason

@@ -107,7 +107,7 @@ func TestSentences(t *testing.T) {
 		e    postern.Event
 		want string
 	}{
-		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
+		{postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
 		{postern.Event{Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK, Details: map[string]string{"by": "root"}}, "bob was added, by root."},
 		{postern.Event{Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711", Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}}, Details: map[string]string{"profile": "server", "names": "a.example b.example"}}, "a server was issued the certificate 4711 for a.example b.example."},
 		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
@@ -118,7 +118,7 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
 		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
 		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root was restored from a backup, and 3 keys were disabled."},
-		{postern.Event{Kind: postern.EventOTPOutside, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed the upstream validation service: none."},
+		{postern.Event{Kind: postern.EventOTPUpstream, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed the upstream validation service: none."},
 		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
 		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Person: "alice", Object: "root", Details: map[string]string{"service": "sudo", "user": "alice"}}, "alice became root by sudo."},
 		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Object: "root", Details: map[string]string{"service": "su", "user": "carol"}}, "the account carol became root by su."},

@@ -32,7 +32,7 @@ func issuedFields(c ca.Certificate) []terminal.Field {
 		{"serial", c.Serial},
 		{"subject", c.Subject},
 		{"names", strings.Join(c.Names, " ")},
-		{"valid", terminal.Stamp(c.NotBefore) + " to " + terminal.Stamp(c.NotAfter)},
+		{"valid", terminal.Time(c.NotBefore) + " to " + terminal.Time(c.NotAfter)},
 	}
 }
 

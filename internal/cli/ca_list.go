@@ -126,7 +126,7 @@ func allFields(c *ca.Issued, status string) []terminal.Field {
 		terminal.Field{"status", status},
 		terminal.Field{"profile", string(c.Profile)},
 		terminal.Field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
-		terminal.Field{"issued", terminal.Stamp(c.Issued)},
+		terminal.Field{"issued", terminal.Time(c.Issued)},
 		terminal.Field{"key", "sha256:" + c.Certificate.Key},
 		terminal.Field{"person", c.Person},
 		terminal.Field{"label", c.Label},
@@ -135,7 +135,7 @@ func allFields(c *ca.Issued, status string) []terminal.Field {
 		terminal.Field{"ocsp", named(c.Leaf.OCSPServer)},
 	)
 	if !c.Revoked.IsZero() {
-		fields = append(fields, terminal.Field{"revoked", terminal.Stamp(c.Revoked) + ", " + c.Reason.String()})
+		fields = append(fields, terminal.Field{"revoked", terminal.Time(c.Revoked) + ", " + c.Reason.String()})
 	}
 	return fields
 }

@@ -57,7 +57,7 @@ func newCATokenList(a *app) *cobra.Command {
 				return terminal.List(a.printer(), list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
 					expires := "never"
 					if !t.Expires.IsZero() {
-						expires = terminal.Stamp(t.Expires)
+						expires = terminal.Time(t.Expires)
 					}
 					return []string{t.Name, strings.Join(t.Domains, " "), expires}
 				})

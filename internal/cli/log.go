@@ -109,7 +109,7 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 		t.Rows = append(t.Rows, strings.Fields("INDEX TIME KIND OUTCOME PERSON ADDRESS WHAT"))
 	}
 	for _, e := range events {
-		row := []string{strconv.FormatInt(e.Index, 10), terminal.Stamp(e.Time)}
+		row := []string{strconv.FormatInt(e.Index, 10), terminal.Time(e.Time)}
 		if o.columns {
 			t.Rows = append(t.Rows, append(row, e.Kind, string(e.Outcome), e.Person, e.Address, timeline.Summary(e)))
 			continue

@@ -58,7 +58,7 @@ status, last use, name. Secrets are not shown.`,
 				return terminal.List(a.printer(), list, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(c otp.Credential) []string {
 					used := "never"
 					if !c.LastUsed.IsZero() {
-						used = terminal.Stamp(c.LastUsed)
+						used = terminal.Time(c.LastUsed)
 					}
 					return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
 				})
@@ -112,8 +112,8 @@ func (a *app) otpShow(c otp.Credential, asJSON bool) error {
 		terminal.Field{"secret", c.Secret},
 		terminal.Field{"serial", serial},
 		terminal.Field{"last code", last},
-		terminal.Field{"added", terminal.Stamp(c.Created)},
-		terminal.Field{"last used", terminal.Stamp(c.LastUsed)},
+		terminal.Field{"added", terminal.Time(c.Created)},
+		terminal.Field{"last used", terminal.Time(c.LastUsed)},
 	)
 }
 

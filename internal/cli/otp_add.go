@@ -272,8 +272,8 @@ ones stop working.`,
 				return err
 			}
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				codes, hashes := otp.NewRecoveryCodes(person)
-				if err := keys.SetRecovery(cmd.Context(), postern.Actor{}, person, hashes); err != nil {
+				codes, hashes := otp.NewBackupCodes(person)
+				if err := keys.SetBackupCodes(cmd.Context(), postern.Actor{}, person, hashes); err != nil {
 					return err
 				}
 				return a.secretOut(out, []byte(strings.Join(codes, "\n")+"\n"))

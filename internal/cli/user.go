@@ -130,7 +130,7 @@ func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
 			{"e-mail", h.Email},
 			{"full name", h.FullName},
 			{"groups", strings.Join(h.Groups, ", ")},
-			{"added", terminal.Stamp(h.Created)},
+			{"added", terminal.Time(h.Created)},
 		}
 		for _, c := range h.Credentials {
 			fields = append(fields, terminal.Field{"credential", describe(c)})
@@ -146,10 +146,10 @@ func describe(c postern.Credential) string {
 		s += ", " + c.Label
 	}
 	if !c.Expires.IsZero() {
-		s += ", until " + terminal.Stamp(c.Expires)
+		s += ", until " + terminal.Time(c.Expires)
 	}
 	if !c.LastUsed.IsZero() {
-		s += ", last used " + terminal.Stamp(c.LastUsed)
+		s += ", last used " + terminal.Time(c.LastUsed)
 	}
 	return s
 }

@@ -73,9 +73,9 @@ func (a *app) userInvite(ctx context.Context, name string) error {
 // printLink says where a link went.
 func (a *app) printLink(name string, made portal.Made) (err error) {
 	if made.Sent {
-		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Stamp(made.Expires))
+		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Time(made.Expires))
 	} else {
-		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, terminal.Stamp(made.Expires), made.URL)
+		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, terminal.Time(made.Expires), made.URL)
 	}
 	return err
 }

@@ -52,7 +52,7 @@ func (l *ledger) want(t *testing.T, written int, count int64) {
 }
 
 func refusal(i int) postern.Event {
-	return postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: fmt.Sprintf("2001:db8::%x", i), Object: "/admin", Reason: "none-shown"}
+	return postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: fmt.Sprintf("2001:db8::%x", i), Object: "/admin", Reason: "none-shown"}
 }
 
 func closed(t *testing.T, w *Writer) {

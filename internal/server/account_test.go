@@ -11,9 +11,9 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// TestAccountsOpenByTheCodesOfTheirPeople asks as pam_postern does, for accounts
-// as directories name them.
-func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
+// TestAccountsTakeTheCodesOfTheirPeople checks codes as pam_postern does, for accounts as
+// directories name them.
+func TestAccountsTakeTheCodesOfTheirPeople(t *testing.T) {
 	db := openStore(t)
 	for _, name := range []string{"alice", "bob"} {
 		check(t, db.People().AddPerson(t.Context(), postern.Person{Name: name}))
@@ -27,7 +27,7 @@ func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 		check(t, db.People().AddAccount(t.Context(), a))
 	}
 	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "x", Person: "nobody"}); postern.CodeOf(err) != postern.NotFound {
-		t.Errorf("an account of nobody: %v", err)
+		t.Errorf("an account of a person who does not exist: %v", err)
 	}
 	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "www", Host: "WEB1", Person: "bob"}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("an account twice: %v", err)
@@ -63,7 +63,7 @@ func TestAccountsOpenByTheCodesOfTheirPeople(t *testing.T) {
 	}
 	check(t, db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
 	if _, err := c.CheckAccount(t.Context(), "ALICE@corp.example.com"); postern.CodeOf(err) != postern.Denied {
-		t.Errorf("the account of who is suspended: %v", err)
+		t.Errorf("the account of a suspended person: %v", err)
 	}
 	check(t, db.People().RemoveAccount(t.Context(), "www", "web1"))
 	if err := db.People().RemoveAccount(t.Context(), "www", "web1"); postern.CodeOf(err) != postern.NotFound {

@@ -33,7 +33,7 @@ func (h *services) newOrders(ctx context.Context, o front.App, look reach.Config
 	return newACME(ctx, h.state, h.authority, cfg, look, h.log)
 }
 
-// acmeIssuer is the authority as the ACME server sees it.
+// acmeIssuer adapts the authority to the ACME server.
 type acmeIssuer struct {
 	*ca.Authority
 	store *store.DB
@@ -77,7 +77,7 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 	if err != nil {
 		return acme.Certificate{}, err
 	}
-	if c.Profile != ca.ProfileServer { // an intermediate, or somebody's own: not ACME's to give or to revoke
+	if c.Profile != ca.ProfileServer { // an intermediate or a client certificate, which ACME may neither return nor revoke
 		return acme.Certificate{}, postern.Errorf(postern.NotFound, "no server certificate %s was issued here", serial)
 	}
 	return acme.Certificate{

@@ -42,22 +42,22 @@ import (
 // killed.
 const acmeServerEnv = "POSTERN_TEST_ACME"
 
-// acmeProofs is a web server that holds the proofs of all who order; those that
-// are held back are answered once they are let go.
+// acmeProofs is a web server with the proofs of all clients. It can delay its answers
+// until they are released.
 type acmeProofs struct {
 	*httptest.Server
-	files sync.Map // path to content
-	held  atomic.Pointer[chan struct{}]
-	asked chan struct{} // told of each look that is held
+	files   sync.Map // path to content
+	delayed atomic.Pointer[chan struct{}]
+	asked   chan struct{} // gets one for each request that is delayed
 }
 
 func newACMEProofs(t *testing.T) *acmeProofs {
 	p := &acmeProofs{asked: make(chan struct{}, 100)}
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if held := p.held.Load(); held != nil {
+		if delayed := p.delayed.Load(); delayed != nil {
 			p.asked <- struct{}{}
 			select {
-			case <-*held:
+			case <-*delayed:
 			case <-r.Context().Done():
 				return
 			}
@@ -74,7 +74,7 @@ func newACMEProofs(t *testing.T) *acmeProofs {
 
 func (p *acmeProofs) port() string { return p.URL[strings.LastIndex(p.URL, ":")+1:] }
 
-// lookAtProofs is where a server finds the proofs.
+// lookAtProofs is the configuration to fetch the proofs.
 func lookAtProofs(port string) reach.Config {
 	n, _ := strconv.Atoi(port)
 	return reach.Config{HTTPPort: n, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Timeout: time.Minute}
@@ -95,7 +95,7 @@ func serveACMEUntilKilled(t *testing.T, spec string) {
 	t.Fatal(http.ListenAndServe(where[1], orders))
 }
 
-// acmeServer is that process, as its clients see it.
+// acmeServer starts that process for its clients.
 type acmeServer struct {
 	t        *testing.T
 	db, addr string
@@ -208,9 +208,9 @@ func (o *acmeOrderer) obtain(ctx context.Context) (string, error) {
 	return o.finish(ctx, order)
 }
 
-// TestACMEServerKilled kills a server at any moment while clients order, again
-// and again. Whatever certificate a client got is in the store; orders and
-// validations that were under way go on with the next server.
+// TestACMEServerKilled kills servers at random moments while clients order. Each
+// certificate that a client got is in the store, and the next server continues pending
+// orders and validations.
 func TestACMEServerKilled(t *testing.T) {
 	if spec := os.Getenv(acmeServerEnv); spec != "" {
 		serveACMEUntilKilled(t, spec)
@@ -241,8 +241,7 @@ func TestACMEServerKilled(t *testing.T) {
 	s.checkGoesOn(clients[0], &got)
 }
 
-// killWhile kills the server some time after the first certificate that it
-// gives out.
+// killWhile kills the server some time after the first certificate that it issues.
 func (s *acmeServer) killWhile(clients []*acmeOrderer, got *sync.Map) {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	defer cancel()
@@ -263,8 +262,8 @@ func (s *acmeServer) killWhile(clients []*acmeOrderer, got *sync.Map) {
 	wg.Wait()
 }
 
-// checkKnown holds that the store knows what the clients got, and that the
-// timeline is whole.
+// checkKnown checks that the store has the certificates that the clients got, and that
+// the timeline verifies.
 func (s *acmeServer) checkKnown(got *sync.Map) {
 	s.t.Helper()
 	db := storetest.OpenConfig(s.t, store.Config{URL: s.db})
@@ -273,19 +272,19 @@ func (s *acmeServer) checkKnown(got *sync.Map) {
 	for serial := range got.Range {
 		n++
 		if _, err := db.CA().Certificate(s.t.Context(), serial.(string)); err != nil {
-			s.t.Errorf("a certificate that was given out: %v", err)
+			s.t.Errorf("a certificate that was issued: %v", err)
 		}
 	}
 	if n == 0 {
-		s.t.Error("no certificate was given out at all")
+		s.t.Error("no certificate was issued at all")
 	}
 	if report, err := db.Timeline().VerifyLog(s.t.Context()); err != nil || len(report.Problems) > 0 {
 		s.t.Errorf("the timeline: %v %v", report.Problems, err)
 	}
 }
 
-// checkGoesOn kills the server between the steps of an order and while it looks
-// at a name.
+// checkGoesOn kills the server between the steps of an order, and while it validates a
+// name.
 func (s *acmeServer) checkGoesOn(c *acmeOrderer, got *sync.Map) {
 	s.t.Helper()
 	ctx := s.t.Context()
@@ -295,16 +294,16 @@ func (s *acmeServer) checkGoesOn(c *acmeOrderer, got *sync.Map) {
 	}
 	s.kill()
 	s.start()
-	held := make(chan struct{})
-	s.proofs.held.Store(&held)
+	delayed := make(chan struct{})
+	s.proofs.delayed.Store(&delayed)
 	answer, err := c.InitiateChallenge(ctx, c.account, challenge)
 	if err != nil || answer.Status != acmez.StatusProcessing {
 		s.t.Fatalf("a challenge that takes long is %q: %v", answer.Status, err)
 	}
 	<-s.proofs.asked
 	s.kill()
-	s.proofs.held.Store(nil)
-	close(held)
+	s.proofs.delayed.Store(nil)
+	close(delayed)
 	s.start()
 	serial, err := c.finish(ctx, order)
 	if err != nil {
@@ -314,8 +313,8 @@ func (s *acmeServer) checkGoesOn(c *acmeOrderer, got *sync.Map) {
 	s.checkKnown(got)
 }
 
-// TestACMEFromTwoServers puts two servers over one PostgreSQL behind one address
-// that gives each request to the other one: every order is served by both.
+// TestACMEFromTwoServers runs two servers over one PostgreSQL behind one address that
+// alternates between them: every order is served by both.
 func TestACMEFromTwoServers(t *testing.T) {
 	pg := posterntest.StartPostgreSQL(t)
 	location := pg.Database()
@@ -366,8 +365,8 @@ func TestACMEFromTwoServers(t *testing.T) {
 	}
 }
 
-// finalizeTwice sends two requests for one order at once, one to each server,
-// again and again: each order gets one certificate, which both are told of.
+// finalizeTwice repeatedly sends two requests for one order at once, one to each server:
+// each order gets one certificate, and both answers have it.
 func finalizeTwice(t *testing.T, c *acmeOrderer, db *store.DB) {
 	t.Helper()
 	ctx := t.Context()

@@ -18,8 +18,8 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// TestACMEKnowsServerCertificatesOnly: whoever has an account may ask to revoke
-// any certificate that it is shown, and CAs show theirs to everybody.
+// TestACMEKnowsServerCertificatesOnly tries to revoke other certificates: a client with an
+// account may ask to revoke any certificate that it has seen, and those of CAs are public.
 func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 	db := storetest.Open(t)
 	a, err := ca.Init(t.Context(), ca.Config{Name: "Example"}, db.CA())
@@ -52,8 +52,8 @@ func TestACMEKnowsServerCertificatesOnly(t *testing.T) {
 	}
 }
 
-// TestACMERefusesKeysThatOthersMayKnow revokes a certificate for its key's sake,
-// and shows that key again.
+// TestACMERefusesKeysThatOthersMayKnow revokes a certificate because its key is
+// compromised, and asks for another one for that key.
 func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
 	db := storetest.Open(t)
 	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())

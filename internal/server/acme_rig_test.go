@@ -27,9 +27,8 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// acmeRig is the ACME server over a real store and authority. Each client has a
-// name of its own, that leads to a loopback address of its own, where its
-// proofs are looked for: so many run at once.
+// acmeRig is the ACME server over a real store and authority. Each client has its own
+// name with its own loopback address, so that many run at once.
 type acmeRig struct {
 	db        *store.DB
 	ca        *ca.Authority
@@ -150,8 +149,8 @@ func (s *acmeSite) run(program string, args ...string) {
 	}
 }
 
-// holds checks that a file has a certificate for the site that a browser with
-// the root would take, and returns its serial number.
+// holds checks that a file has a certificate for the site that is valid under the root,
+// and returns its serial number.
 func (s *acmeSite) holds(file string) string {
 	s.t.Helper()
 	data, err := os.ReadFile(file)
@@ -188,8 +187,8 @@ func (s *acmeSite) check(chain []byte) string {
 	return ca.SerialString(leaf.SerialNumber)
 }
 
-// knows checks that the store has just these certificates for the site, all
-// alice's, and whether each is revoked.
+// knows checks that the store has exactly these certificates for the site, all of alice,
+// and whether each is revoked.
 func (s *acmeSite) knows(revoked map[string]bool) {
 	s.t.Helper()
 	certs, err := s.rig.db.CA().Certificates(s.t.Context(), ca.Filter{Name: s.name})

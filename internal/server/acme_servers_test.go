@@ -52,12 +52,12 @@ func caddy(s *acmeSite) (first, second string) {
 	return first, second
 }
 
-// TestApacheIsAnACMEClient holds that mod_md gets a certificate and renews it at
-// once, as it is told to, and that Apache serves each after a graceful restart.
+// TestApacheIsAnACMEClient checks that mod_md gets a certificate and renews it at once, as
+// it is configured, and that Apache serves each after a graceful restart.
 func TestApacheIsAnACMEClient(t *testing.T) {
 	rig := newACMERig(t)
 	s := rig.site(t, 31)
-	dir := posterntest.OpenDir(t) // Apache's children are another user's
+	dir := posterntest.OpenDir(t) // Apache's workers run as another user
 	root, store := filepath.Join(dir, "root.pem"), filepath.Join(dir, "md")
 	if err := os.WriteFile(root, ca.EncodeCertificates(rig.ca.Root()), 0o644); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for start := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
 		if time.Since(start) > 30*time.Second {
-			t.Fatalf("never came about: %s", what)
+			t.Fatalf("did not happen: %s", what)
 		}
 	}
 }

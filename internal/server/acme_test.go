@@ -9,8 +9,8 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// TestACMEClients holds that the clients that people use get a certificate, get
-// another in its place, and revoke that one; and that the store knows all of it.
+// TestACMEClients checks that common clients get a certificate, renew it and revoke the
+// new one, and that the store records all of it.
 func TestACMEClients(t *testing.T) {
 	rig := newACMERig(t)
 	for i, c := range []struct {

@@ -19,14 +19,14 @@ import (
 )
 
 const (
-	// Socket is the socket in the state directory that takes the events of this host's agent, and
-	// the request to load the configuration again.
+	// Socket is the socket in the state directory that receives the events of this host's agent,
+	// and requests to load the configuration again.
 	Socket     = "agent.sock"
 	agentGroup = "agents" // who may send events
 )
 
-// newRemoteEvents takes events of agents elsewhere, each a person in the group
-// agents, who may speak for the host of the same name.
+// newRemoteEvents receives events from agents on other hosts. Each agent is a person in
+// the group agents, and may send events of the host with the same name.
 func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
 	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
 		who, _, ok := front.Identify(r)
@@ -42,13 +42,13 @@ func remoteSource(who postern.Person, ok bool) (relay.Source, error) {
 	return relay.Source{Name: "person:" + who.Name, Host: who.Name}, nil
 }
 
-// EventService takes events of the agent on this host.
+// EventService receives events from the agent on this host.
 type EventService struct {
 	server  *http.Server
 	running sync.WaitGroup
 }
 
-// Close waits for batches that are under way.
+// Close waits for batches that are being written.
 func (s *EventService) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -57,8 +57,8 @@ func (s *EventService) Close() error {
 	return err
 }
 
-// ServeEvents takes events on a Unix socket in the state directory, from root and
-// the server's own user, and from them the wish to load the configuration again.
+// ServeEvents receives events on a Unix socket in the state directory, from root and the
+// server's own user, and their requests to load the configuration again.
 func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*EventService, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -86,19 +86,19 @@ func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*Event
 	}}
 	s.running.Go(func() {
 		if err := s.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("the agent's events are not taken any more", slog.Any(postern.LogError, err))
+			log.Error("the agent's events are not received any more", slog.Any(postern.LogError, err))
 		}
 	})
 	return s, nil
 }
 
-// trustedPeer reports whether root or the server's own user asks.
+// trustedPeer reports whether the peer is root or the server's own user.
 func trustedPeer(r *http.Request) bool {
 	uid, ok := r.Context().Value(peerUID{}).(int)
 	return ok && (uid == 0 || uid == os.Geteuid())
 }
 
-// peerUID is the key of a connection's user, as the kernel knows it.
+// peerUID is the context key of the peer's user ID, as the kernel reports it.
 type peerUID struct{}
 
 func withPeer(ctx context.Context, c net.Conn) context.Context {

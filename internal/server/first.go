@@ -36,8 +36,8 @@ var (
 	sampleStyle string
 )
 
-// Sample is the sample configuration, and the certificate that opens its guarded
-// page.
+// Sample is the sample configuration, and the certificate that grants access to its
+// guarded page.
 type Sample struct {
 	Site         string // URL, without a slash at its end
 	Portal       string // likewise
@@ -50,8 +50,8 @@ type Sample struct {
 	PasswordFile string // whose first line is the PKCS#12 file's password
 }
 
-// begin finds the configuration. Where there is none it makes the sample's, its
-// pages, and somebody who may see the guarded one.
+// begin finds the configuration. If there is none, it writes the sample and its pages,
+// and adds a person who may see the guarded one.
 func (s *server) begin(ctx context.Context) (*Sample, error) {
 	if s.opts.Config != "" {
 		return nil, nil
@@ -73,14 +73,14 @@ func (s *server) begin(ctx context.Context) (*Sample, error) {
 	return first, s.writeSample(first)
 }
 
-// The sample's addresses, as its configuration has them.
+// The sample's addresses in its configuration.
 var (
 	sampleSite   = regexp.MustCompile(`(?m)^(https://localhost:[0-9]+) \{$`)
 	samplePortal = regexp.MustCompile(`(?m)^\s*portal (https://id\.localhost:[0-9]+) (https://localhost:[0-9]+)$`)
 )
 
-// again finds what the first run made, as long as the configuration is still
-// about the sample and the certificate is there; else it returns nil.
+// again finds what the first run made. It returns nil if the configuration is not the
+// sample's any more, or if the certificate is gone.
 func (s *server) again(config string) *Sample {
 	site, portal := sampleSite.FindStringSubmatch(config), samplePortal.FindStringSubmatch(config)
 	made, err := filepath.Glob(s.state.Path("first/*.p12"))
@@ -103,12 +103,12 @@ func (f *Sample) files(dir string) {
 	f.PasswordFile = filepath.Join(dir, f.Person+".password")
 }
 
-// samplePorts fails if the sample is to be made and one of its ports is taken.
-// It chooses the ports that are left to it.
+// samplePorts fails if the sample is to be made and one of its ports is in use. It
+// chooses a free port where none was given.
 func (s *server) samplePorts() error {
 	if _, err := os.Stat(s.file); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		if err == nil && s.opts.Ports {
-			s.log.Warn("the configuration exists, so the ports that were asked for take no effect: its own are in it",
+			s.log.Warn("the ports that were given take no effect: those in the existing configuration do",
 				slog.String(postern.LogFile, s.file))
 		}
 		return nil
@@ -130,7 +130,7 @@ func (s *server) samplePorts() error {
 	return nil
 }
 
-// choosePort puts a port that is free in the place of 0: the sample keeps it.
+// choosePort replaces 0 by a free port, which the sample then keeps.
 func choosePort(port *int) error {
 	if *port != 0 {
 		return nil
@@ -145,8 +145,8 @@ func choosePort(port *int) error {
 	return l.Close()
 }
 
-// writeSample writes the sample's pages, and last its configuration, which is
-// what tells the next run that all of it is there.
+// writeSample writes the sample's pages and then its configuration: from the latter the
+// next run knows that all was written.
 func (s *server) writeSample(first *Sample) error {
 	site := s.state.Path("site")
 	text := strings.NewReplacer("{person}", first.Person, "{root}", site, "{https}", fmt.Sprint(s.opts.HTTPSPort),
@@ -168,7 +168,7 @@ func (s *server) writeSample(first *Sample) error {
 }
 
 // enrol adds the first person, an administrator, and writes a client
-// certificate for them. A run that was cut short is finished by the next.
+// certificate for them. The next run completes one that was interrupted.
 func (f *Sample) enrol(ctx context.Context, s *server) error {
 	err := s.state.Store.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if err := tx.AddPerson(ctx, postern.Person{Name: f.Person, Groups: []string{people.AdminGroup}}); err != nil {

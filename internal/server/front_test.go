@@ -18,9 +18,9 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// TestPortalBehindTheFrontDoor runs the whole server: a person is added beside it,
-// enrols with the link that was sent, and signs in with the certificate, until
-// suspended or recovered there, which takes effect within a second.
+// TestPortalBehindTheFrontDoor runs the whole server. A person who is added by commands
+// enrols with the link from the mail and signs in with the certificate, until they are
+// suspended or recovered, which takes effect within a second.
 func TestPortalBehindTheFrontDoor(t *testing.T) {
 	mailbox := posterntest.NewMailbox(t)
 	https, plain := posterntest.FreePort(t), posterntest.FreePort(t)
@@ -77,7 +77,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	change(people.Change{Drop: []string{"admin"}, Email: &elsewhere})
 	dan.until("/admin", 403)
 	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "dan@example.com changed to dan@example.org, left the group admin.") {
-		t.Errorf("the old address was told:\n%s", m.Text)
+		t.Errorf("the message to the old address is:\n%s", m.Text)
 	}
 	_, off, err := commands.Recover(t.Context(), "dan", false)
 	if said := strings.Join(off.Words(), "\n"); err != nil || !strings.Contains(said, "certificate of the device laptop") {
@@ -89,7 +89,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	again.get("/events").says(t, 200, "the command line")
 }
 
-// local makes a visitor find the portal's name on this machine.
+// local makes a visitor resolve the portal's name to this host.
 func (rig *portalRig) local(v *visitor) *visitor {
 	v.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		_, port, err := net.SplitHostPort(addr)
@@ -101,8 +101,8 @@ func (rig *portalRig) local(v *visitor) *visitor {
 	return v
 }
 
-// until asks until the answer has the status: the front door learns of a change
-// by looking for one.
+// until repeats a request until the answer has the status: the HTTPS server polls for
+// changes.
 func (v *visitor) until(path string, status int) {
 	v.t.Helper()
 	deadline := time.Now().Add(20 * time.Second)

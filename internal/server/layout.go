@@ -12,8 +12,8 @@ import (
 	"github.com/postern-project/postern/internal/portal"
 )
 
-// portalLayouts are the layouts that the portal offers for servers, and where
-// each one's files lie. PKCS#12 is not among them: whoever has the key has
+// portalLayouts are the layouts that the portal offers for servers, with the directory of
+// each one's files. PKCS#12 is not among them: a person who has the key can make it with
 // openssl.
 var portalLayouts = []struct {
 	layout ca.Layout
@@ -27,7 +27,7 @@ var portalLayouts = []struct {
 	{ca.LayoutPEM, "/etc/ssl/postern"},
 }
 
-// Layouts lists the kinds of server whose files the portal lays out.
+// Layouts lists the kinds of server that the portal has a layout for.
 func (p portalAuthority) Layouts() []string {
 	var names []string
 	for _, l := range portalLayouts {
@@ -36,12 +36,12 @@ func (p portalAuthority) Layouts() []string {
 	return names
 }
 
-// standIn is a key that is nobody's: its PEM marks the place of the real one.
+// standIn is a key that is used for nothing: its PEM marks the place of the real one.
 var standIn = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
 	return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 })
 
-// Layout lays a certificate out for one kind of server.
+// Layout returns a certificate's files for one kind of server.
 func (p portalAuthority) Layout(ctx context.Context, kind string, c portal.Certificate, key string) (portal.Layout, error) {
 	layout, err := ca.ParseLayout(kind)
 	if err != nil {

@@ -71,8 +71,8 @@ func inConfig(file string, err error) error {
 	return postern.Errorf(postern.CodeOf(err), "%w", err).WithHint("%s; the ports are in %s", hint, file)
 }
 
-// reload loads the keys and the configuration again. What is wrong with either
-// is logged and returned, and the old one stays.
+// reload loads the keys and the configuration again. If one of them fails, the error is
+// logged and returned, and the old one stays in effect.
 func (s *server) reload(ctx context.Context) error {
 	keys := s.state.TakeKeys()
 	if keys != nil {
@@ -87,21 +87,20 @@ func (s *server) reload(ctx context.Context) error {
 	return keys
 }
 
-// serveAgain loads what is served once more, for the CAs of this moment: the file
-// may be half changed.
+// serveAgain loads the configuration that is served again, with the current CAs. It does
+// not read the file, which may be half edited.
 func (s *server) serveAgain(ctx context.Context) {
 	s.services.mount(s.services.now)
 	if err := front.Load(s.served); err != nil {
-		s.log.ErrorContext(ctx, "what changed of the CAs takes effect with the next reload only", slog.Any(postern.LogError, err))
+		s.log.ErrorContext(ctx, "changed CAs take effect at the next reload only", slog.Any(postern.LogError, err))
 		return
 	}
-	s.log.InfoContext(ctx, "what changed of the CAs takes effect")
+	s.log.InfoContext(ctx, "changed CAs take effect")
 }
 
-// storeGeneration returns the store's generation, after the authority has taken
-// up what changed: CAs that another process made, and keys that it removed. If
-// it cannot, it stays as it was and tries again at the next call. Calls must not
-// overlap.
+// storeGeneration returns the store's generation, after the authority has read what
+// changed: CAs that another process made, and keys that it removed. If reading fails, the
+// authority is unchanged, and the next call tries again. Calls must not overlap.
 func (s *server) storeGeneration(ctx context.Context) (int64, error) {
 	g, err := s.state.Store.Generation(ctx)
 	if err != nil || g == s.generation {

@@ -16,10 +16,10 @@ import (
 // Mappings is libpam-yubico's list of accounts and keys, which is used here, too.
 const Mappings = "/etc/yubikey_mappings"
 
-// OneTime checks one-time passwords, as a running server does.
+// OneTime checks one-time passwords in a running server.
 type OneTime struct {
 	Keys    *store.OTP
-	Checker *otp.Checker // for sshd, the portal and whoever else asks about people
+	Checker *otp.Checker // for sshd, the portal and commands
 	Service *otp.Service // the handler of /wsapi/
 	outside *outsideService
 
@@ -27,12 +27,12 @@ type OneTime struct {
 	watcher sync.WaitGroup
 }
 
-// NewOneTime returns what checks one-time passwords over a state, with a list of
-// accounts and keys such as [Mappings]. Close it before the state.
+// NewOneTime returns a OneTime over a state, with a list of accounts and keys such as
+// [Mappings]. Close it before the state.
 func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, error) {
 	keys := st.Store.OTP()
 	if _, err := st.CheckRestored(context.Background()); err != nil {
-		log.Error("no one-time passwords are taken", postern.LogError, err)
+		log.Error("no one-time passwords are accepted", postern.LogError, err)
 		keys.Refuse(err)
 	}
 	fleet, err := keys.SyncConfig(context.Background())
@@ -52,7 +52,7 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 	return o, nil
 }
 
-// Close waits until what is under way is on the timeline.
+// Close waits until all pending events are on the timeline.
 func (o *OneTime) Close() error {
 	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
 	o.stop()
@@ -110,12 +110,11 @@ func (o *outsideService) close() error {
 	return o.client.Close()
 }
 
-// seenEvery is how often a server writes down how long the timeline is: what it
-// saw last may be that old.
+// seenEvery is how often a server stores the length of the timeline.
 const seenEvery = time.Second
 
-// watchRestored writes down how long the timeline is, every moment and once more
-// when ctx ends. It refuses all codes once the database has gone back in time.
+// watchRestored stores the length of the timeline at intervals and when ctx ends. It
+// refuses all codes if the timeline has become shorter: then the database was restored.
 func watchRestored(ctx context.Context, st *state.State, keys *store.OTP, log *slog.Logger) {
 	tick := time.NewTicker(seenEvery)
 	defer tick.Stop()
@@ -128,7 +127,7 @@ func watchRestored(ctx context.Context, st *state.State, keys *store.OTP, log *s
 			return
 		case err == nil && size != last:
 			if err := st.MarkSeen(size); err != nil {
-				log.Error("cannot write down how long the timeline is", postern.LogError, err)
+				log.Error("cannot store the length of the timeline", postern.LogError, err)
 			}
 			last = size
 		}

@@ -67,7 +67,7 @@ func TestEveryCredentialIsReported(t *testing.T) {
 	reported("and 10 more, at " + rig.url + "/events")
 	must(t, keys.AddOATH(t.Context(), postern.Actor{}, otp.NewOATH(postern.HOTP, "dan", "fob")))
 	reported("The code generator fob was added.")
-	must(t, keys.SetRecovery(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
+	must(t, keys.SetBackupCodes(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
 	reported("New backup codes")
 	external := acme.NewExternalKey("dan", "www", time.Now())
 	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))

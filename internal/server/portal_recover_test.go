@@ -73,7 +73,7 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	if err := rig.db.People().PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
 		t.Fatal(err)
 	}
-	if err := rig.db.OTP().SetRecovery(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
+	if err := rig.db.OTP().SetBackupCodes(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
 		t.Fatal(err)
 	}
 	o.order = o.device.order("names", "www."+name+".example")
@@ -332,7 +332,7 @@ func TestRecoveredCredentialsGrantNothing(t *testing.T) {
 		"codes": func(by postern.Actor) error {
 			return s.PutRecoveryCodes(ctx, by, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
 		},
-		"backup codes": func(by postern.Actor) error { return keys.SetRecovery(ctx, by, "dan", [][32]byte{hash()}) },
+		"backup codes": func(by postern.Actor) error { return keys.SetBackupCodes(ctx, by, "dan", [][32]byte{hash()}) },
 		"ACME key": func(by postern.Actor) error {
 			return rig.db.ACME().AddExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
 		},

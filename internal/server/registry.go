@@ -10,7 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/store"
 )
 
-// runtime is what the HTTPS server needs of this one.
+// runtime is the part of the server that the HTTPS server uses.
 func (s *server) runtime() front.Runtime {
 	return front.Runtime{
 		Registry:   frontRegistry{s.state.Store},
@@ -22,7 +22,7 @@ func (s *server) runtime() front.Runtime {
 	}
 }
 
-// frontRegistry tells the HTTPS server whose a certificate is.
+// frontRegistry looks up certificates for the HTTPS server.
 type frontRegistry struct{ db *store.DB }
 
 // Certificate returns a certificate's status and its person.

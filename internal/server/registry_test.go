@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
-// TestStatusIsOfTheIssuersCertificate asks for certificates with a serial number
-// that is good, as whoever has stolen a CA's key could make them.
+// TestStatusIsOfTheIssuersCertificate looks up certificates with the serial number of a
+// valid one, as an attacker with a stolen CA key could make them.
 func TestStatusIsOfTheIssuersCertificate(t *testing.T) {
 	db := storetest.Open(t)
 	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan"}))
@@ -33,7 +33,7 @@ func TestStatusIsOfTheIssuersCertificate(t *testing.T) {
 	if _, err := status(issuers[1]); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("another issuer's with dan's serial number: %v", err)
 	}
-	// One that was issued in the moment of the revocation.
+	// One that was issued at the time of the revocation.
 	must(t, a.Revoke(t.Context(), ca.SerialString(issuers[0].SerialNumber), postern.KeyCompromise, postern.Actor{}))
 	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE credentials SET status = 'active' WHERE id = $1`, dan.Serial)

@@ -15,27 +15,27 @@ import (
 	"github.com/postern-project/postern/internal/state"
 )
 
-// reloadPath is where a server takes the wish to load its configuration again,
-// on the socket in its state directory.
+// reloadPath is the path for requests to load the configuration again, on the socket in
+// the state directory.
 const reloadPath = "/reload"
 
-// reloadCall is the body of that wish, and reloadAnswer that of its answer.
+// reloadCall is the body of such a request, and reloadAnswer that of its answer.
 type (
 	reloadCall struct {
-		Config string `json:"config,omitempty"` // the file that is meant, absolute; "" is the server's own
+		Config string `json:"config,omitempty"` // the file to load, absolute; "" is the one that is served
 	}
 	reloadAnswer struct {
 		Config string       `json:"config"` // the file that is served
 		Code   postern.Code `json:"code,omitempty"`
-		Error  string       `json:"error,omitempty"` // why the old configuration stays
+		Error  string       `json:"error,omitempty"` // why the old configuration stays in effect
 		Hint   string       `json:"hint,omitempty"`
 	}
 )
 
 // Reload makes the server that runs on a state directory load its configuration
-// again: the file config, which must be the one that it serves, or "". It returns
-// the server's process and the file, or why the old configuration stays; NotFound
-// if no server runs.
+// again. config is the file that it serves, or "". It returns the server's process and
+// the file. If it fails, the old configuration stays in effect; NotFound means that no
+// server runs.
 func Reload(ctx context.Context, dir, config string) (pid int, file string, err error) {
 	if pid, err = state.ServedBy(dir); err != nil {
 		return 0, "", err
@@ -61,7 +61,7 @@ func Reload(ctx context.Context, dir, config string) (pid int, file string, err 
 	return pid, got.Config, nil
 }
 
-// askReload asks the server behind a socket, and waits for its answer.
+// askReload sends the request to the server on a socket, and waits for its answer.
 func askReload(ctx context.Context, socket string, call reloadCall) (answer reloadAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -85,8 +85,7 @@ func askReload(ctx context.Context, socket string, call reloadCall) (answer relo
 	return answer, json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&answer)
 }
 
-// ServeHTTP answers a wish to load the configuration again once it has been
-// tried.
+// ServeHTTP loads the configuration again, and answers whether that succeeded.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	err := s.takeReload(w, r)
 	answer := reloadAnswer{Config: s.file}
@@ -95,13 +94,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
-		s.log.WarnContext(r.Context(), "whoever wished a reload has gone", slog.Any(postern.LogError, err))
+		s.log.WarnContext(r.Context(), "the client that requested a reload has disconnected", slog.Any(postern.LogError, err))
 	}
 }
 
 func (s *server) takeReload(w http.ResponseWriter, r *http.Request) error {
 	if !trustedPeer(r) {
-		return postern.Errorf(postern.Denied, "only root and the server's own user make it load its configuration")
+		return postern.Errorf(postern.Denied, "only root and the server's own user may request a reload")
 	}
 	var call reloadCall
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&call); err != nil {

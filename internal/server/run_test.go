@@ -22,7 +22,7 @@ import (
 	"github.com/postern-project/postern/internal/state"
 )
 
-// serveEnv holds the Options of the server that this process is, as JSON.
+// serveEnv is the environment variable with the Options of a test's server, as JSON.
 const serveEnv = "POSTERN_TEST_SERVE"
 
 // TestMain runs the tests, or, in a process that a test starts, a server.
@@ -58,7 +58,7 @@ type running struct {
 	ended chan error
 }
 
-// printed gathers what a program prints.
+// printed collects the output of a program.
 type printed struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -136,7 +136,7 @@ func (r *running) stop() error {
 	return err
 }
 
-// kill ends the server without asking.
+// kill sends SIGKILL to the server.
 func (r *running) kill() { _ = r.cmd.Process.Kill() }
 
 // await waits until something holds.
@@ -159,7 +159,7 @@ func (r *running) me() []string {
 	return []string{"--cert", base + ".crt", "--key", base + ".key"}
 }
 
-// open opens the server's state beside it.
+// open opens the state of the running server.
 func (r *running) open() *state.State {
 	r.t.Helper()
 	st, err := state.Open(r.t.Context(), r.opts.State)

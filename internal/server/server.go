@@ -1,8 +1,8 @@
-// Package server is what a running Postern is: a state directory that is open,
-// the services of the other packages behind the HTTPS server, and the work in
-// the background. It reads no flags and prints nothing.
+// Package server runs Postern: it opens a state directory, serves the other packages'
+// services over HTTPS, and does their background work. It reads no flags and prints
+// nothing.
 //
-// A process runs one server at a time, since Caddy is configured once a process.
+// A process runs one server at a time, since Caddy's configuration is global.
 package server
 
 import (
@@ -27,16 +27,16 @@ type Options struct {
 	Config    string         // the Caddyfile; "": ConfigFile in the state directory, made with a sample if it is missing
 	HTTPSPort int            // of the sample, when it is made; 0 is any that is free
 	HTTPPort  int            // likewise
-	Ports     bool           // the ports were asked for: warn where a configuration that exists makes them take no effect
+	Ports     bool           // the ports were given: warn if they take no effect because a configuration exists
 	Person    string         // whose certificate comes with the sample; "" is "admin"
 	PAMSocket string         // answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
 	Verbose   bool           // log each request, too
-	Keys      ca.Keys        // reaches CAs' keys in hardware; nil: none can be reached
+	Keys      ca.Keys        // CAs' keys in HSMs; nil: none
 	Log       *slog.Logger   // required
-	Ready     func(*Started) // called once, when everything is served; nil: nobody
+	Ready     func(*Started) // called once, when everything is served; nil: not called
 }
 
-// Started is what a server tells when it is ready.
+// Started is what a server reports when it is ready.
 type Started struct {
 	Config string // the Caddyfile that is served
 	State  string
@@ -57,8 +57,8 @@ type server struct {
 	profiles  []front.Profile // of that configuration
 
 	generation int64           // of the store, when the authority was last read
-	newCAs     chan struct{}   // gets one when the client CAs, or the path for questions about revocation, are no longer those served
-	reloads    chan chan error // gets one whenever the configuration is to be loaded again
+	newCAs     chan struct{}   // gets one when the client CAs or the OCSP and CRL paths differ from those served
+	reloads    chan chan error // gets one for each request to load the configuration again
 }
 
 // Run serves until ctx ends. SIGHUP makes it load its configuration again.
@@ -85,8 +85,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	return s.serve(ctx, &Started{Config: s.file, State: s.state.Dir, Sample: sample})
 }
 
-// findConfig finds the Caddyfile. It reads one that was named, and chooses the
-// ports of a sample, before anything is made.
+// findConfig finds the Caddyfile. Before anything is written, it reads one that was
+// named, or chooses the ports of the sample.
 func (s *server) findConfig() (err error) {
 	if s.opts.Config == "" {
 		s.file = filepath.Join(s.opts.State, ConfigFile)
@@ -134,7 +134,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	return nil
 }
 
-// wait loads the configuration again when it should, until ctx ends.
+// wait loads the configuration again whenever that is requested, until ctx ends.
 func (s *server) wait(ctx context.Context, hup <-chan os.Signal) {
 	for {
 		select {
@@ -150,26 +150,26 @@ func (s *server) wait(ctx context.Context, hup <-chan os.Signal) {
 	}
 }
 
-// heapFloor returns memory that is never touched, and so costs none, but that
-// the garbage collector reckons with: what a server holds is a few megabytes, and
-// collecting whenever as much again has been used is a twentieth of its work.
+// heapFloor returns memory that is never touched, and so is never really allocated, but
+// counts for the garbage collector. A server's heap is a few megabytes: without the
+// floor, collecting it each time it doubles would be a twentieth of the server's work.
 func heapFloor() []byte { return make([]byte, 32<<20) }
 
-// spareThread lets Go code run on one thread more than there are processors: a
-// thread that waits for the disk gives up its place only when the runtime
-// notices, which on a machine of two would idle one of them at every commit.
+// spareThread lets Go code run on one thread more than there are processors. The runtime
+// replaces a thread that waits for the disk only after a while, so on a host with two
+// processors one would be idle at every commit.
 func spareThread() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
 }
 
-// open opens the state, and makes what is missing of it.
+// open opens the state directory, and makes what is missing in it.
 func (s *server) open(ctx context.Context) (err error) {
 	if s.state, err = state.Create(ctx, s.opts.State); err != nil {
 		return err
 	}
-	// Caddy keeps a number of its own there, which has no place in a home.
+	// Caddy stores an instance ID there, which does not belong in a home directory.
 	if err := os.Setenv("XDG_DATA_HOME", s.state.Path("sites")); err != nil {
 		return err
 	}

@@ -21,23 +21,23 @@ import (
 	"github.com/postern-project/postern/internal/relay"
 )
 
-// services are those of the other packages that a server runs, and what they do
-// in the background.
+// services are the other packages' services that a server runs, with their background
+// work.
 type services struct {
 	*server
 	fixed      []front.Service // the same under every configuration
-	revocation http.Handler    // where others ask about certificates
+	revocation http.Handler    // OCSP and CRLs
 
-	now *configured // those that are served
+	now *configured // those that are served now
 }
 
-// configured is what a configuration's options ask for.
+// configured are the services that a configuration's options ask for.
 type configured struct {
 	options front.App
 	portal  string // its address
 	list    []front.Service
 	run     []func(context.Context) // in the background, each until its context ends
-	end     func()                  // of what was made for them; nil is nothing
+	end     func()                  // closes what was made for them; nil: nothing
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -56,8 +56,8 @@ func newServices(s *server) (*services, error) {
 	return h, nil
 }
 
-// admins returns the groups of administrators: of those who see their pages in
-// the portal, and sign over HTTP.
+// admins returns the groups of administrators, who may see the portal's administrators'
+// pages and use the signing API.
 func admins(o front.App) []string {
 	if o.Portal == nil || len(o.Portal.Admins) == 0 {
 		return []string{people.AdminGroup}
@@ -72,8 +72,8 @@ func (h *services) close() {
 	}
 }
 
-// prepare makes the services that the options ask for, or returns those that
-// are served if they are the same. They run once they are adopted.
+// prepare makes the services that the options ask for, or returns those that are served
+// if the options are the same. New ones run after adopt.
 func (h *services) prepare(ctx context.Context, options front.App) (*configured, error) {
 	if h.now != nil && h.now.options.Mail == options.Mail &&
 		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME, options.ACME) {
@@ -104,8 +104,8 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	return s, nil
 }
 
-// mount makes the services those of the next configuration that is loaded, and
-// serves where certificates say at this moment to ask about them.
+// mount sets the services of the next configuration that is loaded, with OCSP and CRLs at
+// the paths that certificates name now.
 func (h *services) mount(s *configured) {
 	list := s.list[:len(s.list):len(s.list)]
 	bases := []string{""}
@@ -120,8 +120,8 @@ func (h *services) mount(s *configured) {
 	front.Mount(s.portal, list...)
 }
 
-// adopt lets the services run in place of those before, whose configuration
-// has ended.
+// adopt runs the services, in place of those of the previous configuration, which it
+// ends.
 func (h *services) adopt(next *configured) {
 	if next == h.now {
 		return
@@ -135,8 +135,8 @@ func (h *services) adopt(next *configured) {
 	}
 }
 
-// keep keeps the services that are served, when the configuration of the next
-// could not be loaded.
+// keep keeps the services that are served, after the next configuration could not be
+// loaded.
 func (h *services) keep(next *configured) {
 	if next == h.now {
 		return
@@ -158,8 +158,7 @@ func (s *configured) close() {
 	}
 }
 
-// reachOf says where proofs of names are looked for, besides the public
-// Internet.
+// reachOf returns from which private addresses proofs of names are fetched.
 func reachOf(private []string) (reach.Config, error) {
 	var c reach.Config
 	for _, n := range private {

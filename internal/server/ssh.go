@@ -22,12 +22,12 @@ import (
 	"github.com/postern-project/postern/timeline"
 )
 
-// SSHChecker checks codes and accounts for sshd. Whose an account is, the store's
-// accounts say.
+// SSHChecker checks codes and accounts for sshd. The store's accounts say whose an account
+// is.
 type SSHChecker struct {
 	OTP  *otp.Checker
 	DB   *store.DB
-	Host string // whose accounts they are
+	Host string // host of the accounts
 }
 
 // CheckCode checks what an account typed as a code, and uses it up.
@@ -59,21 +59,21 @@ func (c SSHChecker) CheckAccount(ctx context.Context, user string) (string, erro
 	return p.Name, nil
 }
 
-// sshService is what answers sshd's side while the server runs.
+// sshService answers pam_postern and the ForceCommand shell while the server runs.
 type sshService struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
 
-// Close waits until the questions under way are answered.
+// Close waits until all pending questions are answered.
 func (s *sshService) Close() {
 	s.stop()
 	s.running.Wait()
 }
 
 // serveSSH answers pam_postern and the ForceCommand shell, on the sockets that
-// systemd passed under the names "pam" and "shell", else on pamSocket and its
-// neighbour shell.sock; for no path and no passed sockets, nowhere.
+// systemd passed under the names "pam" and "shell", else on pamSocket and shell.sock in
+// the same directory. Without a path and passed sockets it serves nothing.
 func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
@@ -112,7 +112,7 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 	return s, nil
 }
 
-// watchLog puts on the timeline what sshd logs of who comes in.
+// watchLog records on the timeline the logins in sshd's log.
 func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
 	lines := make(chan sshlog.Line)
 	person := func(ctx context.Context, account string) string {
@@ -131,7 +131,7 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 	})
 	s.running.Go(func() {
 		last, err := SSHLog(ctx, st)
-		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { tellFollowing(ctx, st, log, err) })
+		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { recordFollowing(ctx, st, log, err) })
 	})
 }
 
@@ -142,8 +142,7 @@ func hostName() string {
 	return name
 }
 
-// SSHLog returns what the timeline last said of whether sshd's log is
-// read, the zero Event if nothing.
+// SSHLog returns the last event about whether sshd's log is read, or the zero Event.
 func SSHLog(ctx context.Context, st *state.State) (postern.Event, error) {
 	events, err := st.Store.Timeline().Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
 	if err != nil || len(events) == 0 {
@@ -152,9 +151,9 @@ func SSHLog(ctx context.Context, st *state.State) (postern.Event, error) {
 	return events[0], nil
 }
 
-// tellFollowing puts on the timeline that it may lack logins from now on, or that
-// it does not any more.
-func tellFollowing(ctx context.Context, st *state.State, log *slog.Logger, lost error) {
+// recordFollowing records on the timeline that logins may be missing from now on, or that
+// they are complete again.
+func recordFollowing(ctx context.Context, st *state.State, log *slog.Logger, lost error) {
 	ev := postern.Event{Time: time.Now().UTC(), Kind: postern.EventSSHLog, Outcome: postern.OK}
 	if lost != nil {
 		ev.Outcome, ev.Reason = postern.Failed, lost.Error()
@@ -163,7 +162,7 @@ func tellFollowing(ctx context.Context, st *state.State, log *slog.Logger, lost 
 		log.Info("sshd's log is followed again")
 	}
 	if err := st.Store.Append(ctx, ev); err != nil && ctx.Err() == nil {
-		log.Error("that is not on the timeline", slog.Any(postern.LogError, err))
+		log.Error("this is not recorded on the timeline", slog.Any(postern.LogError, err))
 	}
 }
 
@@ -175,18 +174,18 @@ func beside(path, name string) string {
 	return filepath.Join(filepath.Dir(path), name)
 }
 
-// pamSocketOf returns where a server answers pam_postern: as told, else on the
-// host's own socket if root serves the host's own state. No trial takes that
-// over.
-func pamSocketOf(told, stateDir string) string {
-	if told == "" && os.Geteuid() == 0 && stateDir == "/var/lib/postern" {
+// pamSocketOf returns the socket on which a server answers pam_postern: the one that was
+// given, else the host's own if root serves the host's own state. So a server that is
+// only tried does not replace the host's.
+func pamSocketOf(given, stateDir string) string {
+	if given == "" && os.Geteuid() == 0 && stateDir == "/var/lib/postern" {
 		return sshd.DefaultSocket
 	}
-	return told
+	return given
 }
 
-// sshListener returns the socket that systemd passed, or else one of our own,
-// nil for no path.
+// sshListener returns the socket that systemd passed, or else listens on path; nil for no
+// path.
 func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error) {
 	f := inheritedSocket(name)
 	if f == nil {
@@ -203,7 +202,7 @@ func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error)
 	u, ok := l.(*net.UnixListener)
 	if !ok || u.Addr().Network() != "unixpacket" {
 		l.Close()
-		return nil, fmt.Errorf("the socket named %s is no Unix socket of sequential packets", name)
+		return nil, fmt.Errorf("the socket named %s is not a Unix socket of type SOCK_SEQPACKET", name)
 	}
 	return u, nil
 }

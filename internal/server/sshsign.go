@@ -21,7 +21,8 @@ import (
 // JSON that sign.ParseRules reads.
 const SSHRulesFile = "ssh-rules.json"
 
-// SSHAuthority fits the certificate authority to the signing service.
+// SSHAuthority adapts the certificate authority to the service that issues SSH
+// certificates.
 type SSHAuthority struct{ *ca.Authority }
 
 // SignUser issues an SSH certificate.
@@ -54,8 +55,8 @@ func sshRules(st *state.State) ([]sign.Rule, error) {
 	return sign.ParseRules(b)
 }
 
-// NewSSHSignHandler serves people who want their SSH key signed. Identify says
-// whom a client certificate proves.
+// NewSSHSignHandler issues SSH certificates to people. Identify returns the person of a
+// client certificate.
 func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime, identify func(*http.Request) (postern.Actor, bool), log *slog.Logger) http.Handler {
 	return sign.NewHandler(sign.Deps{
 		Signer: SSHAuthority{authority},
@@ -69,7 +70,7 @@ func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime, i
 	})
 }
 
-// identified returns the person whose client certificate the front door saw.
+// identified returns the person whose client certificate the HTTPS server has verified.
 func identified(r *http.Request) (postern.Actor, bool) {
 	who, serial, ok := front.Identify(r)
 	return postern.Actor{
@@ -77,7 +78,7 @@ func identified(r *http.Request) (postern.Actor, bool) {
 	}, ok && who.Name != ""
 }
 
-// ruledCertificate returns what the state's rules give a person for a key.
+// ruledCertificate returns the certificate that the state's rules allow a person for a key.
 func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
 	p, rule, err := sshRule(ctx, st, person)
 	if err != nil {
@@ -86,8 +87,8 @@ func ruledCertificate(ctx context.Context, st *state.State, person string, key s
 	return rule.Certificate(p.Name, key)
 }
 
-// sshRule returns a person and the first of the state's rules for SSH certificates
-// that is for them.
+// sshRule returns a person and the first of the state's rules for SSH certificates that
+// applies to them.
 func sshRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
 	p, err := st.Store.People().Person(ctx, person)
 	if err != nil {
@@ -101,11 +102,11 @@ func sshRule(ctx context.Context, st *state.State, person string) (postern.Perso
 	return p, rule, err
 }
 
-// SSHUser is an SSH certificate for a person. What is zero comes from the state's
-// rules.
+// SSHUser is a request for an SSH certificate for a person. Zero fields are set by the
+// state's rules.
 type SSHUser struct {
 	Person       string
-	Principals   []string      // accounts that it opens
+	Principals   []string      // accounts that it grants access to
 	Sources      []string      // addresses or networks that it is valid from
 	ForceCommand string        // the one command that it runs
 	Extensions   []string      // such as permit-pty

@@ -54,7 +54,7 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 	for _, c := range rig.ca.Intermediates(ca.Client) {
 		clients.AddCert(c)
 	}
-	// What the front door does: the certificate's own credential must stand.
+	// As the HTTPS server does, check that the certificate's credential is active.
 	identify := func(r *http.Request) (postern.Actor, bool) {
 		if len(r.TLS.VerifiedChains) == 0 {
 			return postern.Actor{}, false
@@ -102,7 +102,7 @@ func (r *signRig) login(t *testing.T, key, code string, change func(*client.Logi
 	return signed.Serial, err
 }
 
-// knownHosts writes the file that makes the CA's hosts known.
+// knownHosts writes a known_hosts file that trusts the host CA.
 func (r *signRig) knownHosts(t *testing.T, h *posterntest.Host) string {
 	t.Helper()
 	lines, err := r.ca.KnownHosts()
@@ -113,8 +113,8 @@ func (r *signRig) knownHosts(t *testing.T, h *posterntest.Host) string {
 	return filepath.Join(h.Dir, "known_hosts")
 }
 
-// certificateHost is a host that takes certificates of the rig's CA alone, and
-// shows a host certificate.
+// certificateHost is a host that accepts only certificates of the rig's CA, and has a host
+// certificate.
 func certificateHost(t *testing.T, rig *signRig) *posterntest.Host {
 	t.Helper()
 	userCA, err := rig.ca.TrustedUserCAs()
@@ -167,7 +167,7 @@ func TestOneCodeInTheMorning(t *testing.T) {
 	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
 		t.Fatalf("a bare key opens the host: %s", out)
 	}
-	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "somebody else's code": rig.Touch(t, "bob")} {
+	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "another person's code": rig.Touch(t, "bob")} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := rig.login(t, key, code, nil); postern.CodeOf(err) != postern.Denied {
 				t.Errorf("signed: %v", err)
@@ -193,7 +193,7 @@ func TestOneCodeInTheMorning(t *testing.T) {
 		t.Errorf("the code works twice: %v", err)
 	}
 
-	// Revoked, it opens nothing once the host has the list.
+	// After its revocation it is refused when the host has the list.
 	if err := rig.ca.RevokeSSH(t.Context(), serial, postern.Actor{}); err != nil {
 		t.Fatal(err)
 	}
@@ -311,8 +311,8 @@ func TestRulesForCertificates(t *testing.T) {
 	}
 }
 
-// TestSigningPage uses the page as a browser does, and as a page of somebody
-// else's in the same browser would.
+// TestSigningPage uses the page as a browser does, and as an attacker's page in the same
+// browser would.
 func TestSigningPage(t *testing.T) {
 	rig := newSignRig(t, "alice")
 	_, keyFile := posterntest.NewSSHKey(t, t.TempDir(), "key")

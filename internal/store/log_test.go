@@ -21,7 +21,7 @@ func fill(t testing.TB, db *store.DB, n int) {
 	events := make([]postern.Event, n)
 	for i := range events {
 		events[i] = postern.Event{
-			Kind:    []string{postern.EventGate, postern.EventGatePassed}[i%2],
+			Kind:    []string{postern.EventAccessRefused, postern.EventSignedIn}[i%2],
 			Outcome: []postern.Outcome{postern.Refused, postern.OK}[i%2],
 			Person:  fmt.Sprintf("person%d", i%3), Address: fmt.Sprintf("192.0.2.%d", i%7),
 			Object: fmt.Sprintf("/a/%d", i),
@@ -47,7 +47,7 @@ func asked(t *testing.T, open opener) {
 	for _, f := range []timeline.Filter{
 		{Person: "person1"},
 		{Kind: "gate"},
-		{Kind: postern.EventGate},
+		{Kind: postern.EventAccessRefused},
 		{Kind: "gat"},
 		{Outcome: postern.Refused, Person: "person2"},
 		{Address: "192.0.2.3"},

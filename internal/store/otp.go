@@ -15,7 +15,7 @@ const (
 	purposeOTPKey     = "otp key"      // sealed column otp_keys.sealed
 	purposeOTPClient  = "otp client"   // sealed column otp_clients.sealed
 	purposeOATH       = "otp oath"     // sealed column otp_oath.sealed
-	purposeOTPOutside = "otp upstream" // sealed column otp_outside.sealed
+	purposeOTPUpstream = "otp upstream" // sealed column otp_outside.sealed
 
 	otpCacheSize = 1 << 16                // keys that are cached decrypted
 	otpPoll      = 200 * time.Millisecond // how old cached values may be

@@ -29,7 +29,7 @@ func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
 		return c, err
 	}
 	c.URLs = strings.Fields(urls)
-	c.Key, err = o.db.Unseal(purposeOTPOutside, "1", sealed)
+	c.Key, err = o.db.Unseal(purposeOTPUpstream, "1", sealed)
 	return c, err
 }
 
@@ -38,7 +38,7 @@ func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
-	sealed, err := o.db.Seal(purposeOTPOutside, "1", c.Key)
+	sealed, err := o.db.Seal(purposeOTPUpstream, "1", c.Key)
 	if err != nil {
 		return err
 	}
@@ -68,5 +68,5 @@ func (o *OTP) outsideChanged(ctx context.Context, tx *Tx, what string) error {
 	if err := tx.Touch(ctx); err != nil {
 		return err
 	}
-	return tx.Append(ctx, postern.Event{Kind: postern.EventOTPOutside, Object: what})
+	return tx.Append(ctx, postern.Event{Kind: postern.EventOTPUpstream, Object: what})
 }

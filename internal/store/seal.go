@@ -155,7 +155,7 @@ var sealedColumns = []sealedColumn{
 	{"otp_keys", "sealed", purposeOTPKey, []string{"public_id"}},
 	{"otp_clients", "sealed", purposeOTPClient, []string{"CAST(id AS TEXT)"}},
 	{"portal_mail", "sealed", purposePortalMail, []string{"id"}},
-	{"otp_outside", "sealed", purposeOTPOutside, []string{"CAST(id AS TEXT)"}},
+	{"otp_outside", "sealed", purposeOTPUpstream, []string{"CAST(id AS TEXT)"}},
 	{"otp_oath", "sealed", purposeOATH, []string{"kind", "id"}},
 	{"ca_issuers", "sealed_key", purposeCAKey, []string{"id"}},
 }

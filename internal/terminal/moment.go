@@ -13,7 +13,7 @@ import (
 type Moment time.Time
 
 var momentLayouts = []string{
-	time.RFC3339, StampLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly,
+	time.RFC3339, TimeLayout, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", time.DateOnly,
 }
 
 // Set implements pflag.Value. A time without a zone is of this host's.

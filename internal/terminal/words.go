@@ -12,11 +12,11 @@ func Stamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.Local().Format(StampLayout)
+	return t.Local().Format(TimeLayout)
 }
 
-// StampLayout is the layout of Stamp.
-const StampLayout = "2006-01-02 15:04:05Z07:00"
+// TimeLayout is the layout of Stamp.
+const TimeLayout = "2006-01-02 15:04:05Z07:00"
 
 // Day returns the day of a time, in UTC: when a certificate ends.
 func Day(t time.Time) string {

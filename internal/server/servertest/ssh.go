@@ -1,5 +1,5 @@
-// Package servertest makes what answers sshd's questions in tests: a state with
-// people and software tokens.
+// Package servertest answers pam_postern in tests, from a state with people and software
+// tokens.
 package servertest
 
 import (
@@ -19,8 +19,7 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// SSH is a state with people, each with a software token, for a test host's sshd
-// to ask about.
+// SSH is a state with people, each with a software token, for the sshd of a test host.
 type SSH struct {
 	State   *state.State
 	OneTime *server.OneTime
@@ -51,8 +50,7 @@ func NewSSH(t testing.TB, people ...string) *SSH {
 	return s
 }
 
-// Map has the state read whose keys are whose from this file, too, as from
-// /etc/yubikey_mappings.
+// Map makes the state read this file in the place of /etc/yubikey_mappings.
 func (s *SSH) Map(t testing.TB, mappings string) {
 	t.Helper()
 	one, err := server.NewOneTime(s.State, mappings, slog.New(slog.DiscardHandler))
@@ -98,8 +96,8 @@ func (s *SSH) Serve(t testing.TB, path string, cfg socket.Config, mode os.FileMo
 	return stop
 }
 
-// SSHDFiles returns what a setup writes over Debian's stock files, and whatever
-// sshd is told beside.
+// SSHDFiles returns the files that a setup writes over Debian's, with further lines for
+// sshd_config.
 func SSHDFiles(t testing.TB, s setup.Setup, beside string) map[string]string {
 	t.Helper()
 	root := t.TempDir()
