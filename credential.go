@@ -13,7 +13,8 @@ const (
 	YubiKey         CredentialKind = "yubikey"   // public ID, modhex
 	TOTP            CredentialKind = "totp"      // random identifier
 	HOTP            CredentialKind = "hotp"      // random identifier
-	RecoveryCode    CredentialKind = "recovery"  // random identifier; the code itself is kept hashed
+	RecoveryCode    CredentialKind = "recovery"  // random identifier; the code itself is stored hashed
+	BackupCode      CredentialKind = "backup"    // the first 4 bytes of its hash, modhex
 	APIToken        CredentialKind = "api-token" // name; a program that requests certificates
 )
 

@@ -72,8 +72,8 @@ const (
 	EventSSHCertIssued = "ssh.cert.issued"
 	EventSSHRevoked    = "ssh.cert.revoked"
 
-	EventSignedIn = "gate.passed" // a sign-in: the first request that was authorized with a certificate on a connection
-	EventAccessRefused       = "gate.refused"
+	EventSignedIn      = "gate.passed" // a sign-in: the first request that was authorized with a certificate on a connection
+	EventAccessRefused = "gate.refused"
 
 	EventPortalEnrolled = "portal.enrolled"
 	EventPortalLink     = "portal.link"
@@ -88,7 +88,7 @@ const (
 	EventOTPKeyAdded   = "otp.key.added"
 	EventOTPKeyChanged = "otp.key.changed"
 	EventOTPClient     = "otp.client.changed"
-	EventOTPUpstream    = "otp.outside.changed"
+	EventOTPUpstream   = "otp.outside.changed"
 	EventOTPSync       = "otp.sync.changed"
 	EventOTPRestored   = "otp.restored"
 	EventOTPImported   = "otp.imported"

@@ -14,9 +14,9 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// checker returns a checker over the house, whose outside service is another
-// house, and the function that asks it.
-func (h *house) checker(t testing.TB, c otp.CheckerConfig, outside otp.Outside) (*otp.Checker, func(user, code string) (otp.Proof, error)) {
+// checker returns a checker over the rig, whose upstream service is another
+// rig, and the function that asks it.
+func (h *rig) checker(t testing.TB, c otp.CheckerConfig, outside otp.Upstream) (*otp.Checker, func(user, code string) (otp.Proof, error)) {
 	t.Helper()
 	check := otp.NewChecker(c, h.otp, h.otp, h.db.People(), outside, h.db)
 	t.Cleanup(func() { check.Close() })
@@ -26,15 +26,15 @@ func (h *house) checker(t testing.TB, c otp.CheckerConfig, outside otp.Outside) 
 	}
 }
 
-func (h *house) people(t testing.TB, names ...string) {
+func (h *rig) people(t testing.TB, names ...string) {
 	t.Helper()
 	for _, n := range names {
 		must(t, h.db.People().AddPerson(t.Context(), postern.Person{Name: n}))
 	}
 }
 
-// outsideOf returns a client of another house.
-func outsideOf(t testing.TB, h *house) *otp.Client {
+// upstreamOf returns a client of another rig.
+func upstreamOf(t testing.TB, h *rig) *otp.Client {
 	t.Helper()
 	c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: []string{h.server.URL + "/wsapi/2.0/verify"}})
 	must(t, err)
@@ -43,9 +43,9 @@ func outsideOf(t testing.TB, h *house) *otp.Client {
 }
 
 func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
-	cloud := newHouse(t, store.Config{}, otp.Config{})
+	cloud := newRig(t, store.Config{}, otp.Config{})
 	cloud.client1(t)
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob", "jimbob", "carol")
 	ctx := t.Context()
 
@@ -58,7 +58,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 
 	path := filepath.Join(t.TempDir(), "yubikey_mappings")
 	must(t, os.WriteFile(path, []byte("# comment\njimbob:"+mapped.PublicID+"\nfred:"+mappedElsewhere.PublicID+"\n"), 0o644))
-	check, ask := h.checker(t, otp.CheckerConfig{Mappings: path}, outsideOf(t, cloud))
+	check, ask := h.checker(t, otp.CheckerConfig{Mappings: path}, upstreamOf(t, cloud))
 
 	used := touch(t, alice)
 	usedElsewhere := touch(t, elsewhere)
@@ -75,13 +75,13 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 		{"damaged code", "alice", flip(touch(t, alice)), "not a code of this key", postern.Denied},
 		{"suspended person", "carol", touch(t, carol), "person suspended", postern.Denied},
 		{"unknown person", "mallory", touch(t, alice), "unknown person", postern.NotFound},
-		{"outside key", "alice", usedElsewhere, "", postern.Internal},
-		{"outside key again", "alice", usedElsewhere, "outside service: REPLAYED_OTP", postern.Denied},
-		{"outside key of another", "bob", touch(t, elsewhere), "another person's key", postern.Denied},
+		{"upstream key", "alice", usedElsewhere, "", postern.Internal},
+		{"upstream key again", "alice", usedElsewhere, "upstream service: REPLAYED_OTP", postern.Denied},
+		{"upstream key of another", "bob", touch(t, elsewhere), "another person's key", postern.Denied},
 		{"mapped key", "jimbob", touch(t, mapped), "", postern.Internal},
 		{"mapped key of a longer name", "bob", touch(t, mapped), "another person's key", postern.Denied},
-		{"mapped outside key for an account", "fred", touch(t, mappedElsewhere), "", postern.Internal},
-		{"digits without a device", "bob", "123456", "no device for short codes", postern.Denied},
+		{"mapped upstream key for an account", "fred", touch(t, mappedElsewhere), "", postern.Internal},
+		{"digits without an authenticator", "bob", "123456", "no authenticator", postern.Denied},
 		{"empty", "alice", "", "not a code", postern.Denied},
 		{"nonsense", "alice", "let me in", "not a code", postern.Denied},
 	} {
@@ -107,7 +107,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 			t.Errorf("the event lacks address or service: %+v", e)
 		}
 	}
-	for _, want := range []string{"", "replayed code", "another person's key", "key disabled", "unknown key", "not a code of this key", "person suspended", "unknown person", "outside service: REPLAYED_OTP", "no device for short codes", "not a code"} {
+	for _, want := range []string{"", "replayed code", "another person's key", "key disabled", "unknown key", "not a code of this key", "person suspended", "unknown person", "upstream service: REPLAYED_OTP", "no authenticator", "not a code"} {
 		if !reasons[want] {
 			t.Errorf("the timeline never says %q", want)
 		}
@@ -133,7 +133,7 @@ func flip(code string) string {
 }
 
 func TestShortCodesCountOnceAndGuessingIsLocked(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob")
 	now := time.Unix(1700000000, 0)
 	check, ask := h.checker(t, otp.CheckerConfig{Now: func() time.Time { return now }}, nil)
@@ -185,7 +185,7 @@ func TestShortCodesCountOnceAndGuessingIsLocked(t *testing.T) {
 	check.Close()
 }
 
-// otpHas reports whether the code could be one of the device's now.
+// otpHas reports whether the code could be one of the authenticator's now.
 func otpHas(o *otp.OATH, now time.Time, code string) bool {
 	_, ok := o.Match(code, now)
 	return ok
@@ -205,7 +205,7 @@ func wrongCode(o *otp.OATH, now time.Time) string {
 }
 
 func TestRecoveryCodesWorkOnce(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob")
 	_, ask := h.checker(t, otp.CheckerConfig{}, nil)
 	codes, hashes := otp.NewBackupCodes("alice")
@@ -214,13 +214,13 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 		t.Error("alice's code lets bob in")
 	}
 	proof, err := ask("alice", strings.ToUpper(codes[0]))
-	if err != nil || proof.Credential.Kind != string(postern.RecoveryCode) {
-		t.Errorf("a recovery code: %+v, %v", proof, err)
+	if err != nil || proof.Credential.Kind != string(postern.BackupCode) {
+		t.Errorf("a backup code: %+v, %v", proof, err)
 	}
 	if _, err := ask("alice", codes[0]); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("again: %v", err)
 	}
-	if n, err := h.otp.RecoveryLeft(t.Context(), "alice"); n != 9 || err != nil {
+	if n, err := h.otp.BackupCodesLeft(t.Context(), "alice"); n != 9 || err != nil {
 		t.Errorf("%d left, %v", n, err)
 	}
 	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
@@ -236,11 +236,11 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 }
 
 func TestRegisterByTouch(t *testing.T) {
-	cloud := newHouse(t, store.Config{}, otp.Config{})
+	cloud := newRig(t, store.Config{}, otp.Config{})
 	cloud.client1(t)
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob")
-	check, ask := h.checker(t, otp.CheckerConfig{}, outsideOf(t, cloud))
+	check, ask := h.checker(t, otp.CheckerConfig{}, upstreamOf(t, cloud))
 	ours, theirs, bobs := h.token(t, ""), cloud.token(t, ""), h.token(t, "bob")
 	register := func(code string) (string, error) {
 		return check.Register(t.Context(), h.otp, otp.Registration{Person: "alice", Typed: code, Label: "blue"})

@@ -27,27 +27,27 @@ const YubiCloud = "https://api.yubico.com/wsapi/2.0/verify"
 const maxServers = 16
 
 // ClientConfig says which validation service to ask and how. ID and Key are
-// needed; the rest may stay zero.
+// required; the rest may stay zero.
 type ClientConfig struct {
 	ID   int64  // the API client's number at the service
-	Key  []byte // its secret: requests are signed with it and answers must be
+	Key  []byte // its secret: requests are signed with it, and answers must be
 	URLs []string
 	// Timeout is for the whole check; 0 means 8 seconds.
 	Timeout time.Duration
 	// Skew is how far the server's clock may be from ours; 0 means 5 minutes.
 	Skew time.Duration
-	// Level is the protocol's sl: the percentage of its peers that a server
-	// must have heard from, "fast" or "secure"; empty leaves it to the server.
+	// Level is the protocol's sl: the percentage of its peers that must have confirmed
+	// the code to the server, "fast" or "secure"; empty leaves it to the server.
 	Level string
-	// Proxy is the URL of an HTTP proxy. The environment is never asked for
-	// one: whoever could set it could answer in the server's place.
+	// Proxy is the URL of an HTTP proxy. It is never taken from the environment: an
+	// attacker who can set that could answer in the server's place.
 	Proxy string
 	// Roots are the certification authorities to trust; nil: the system's.
 	Roots *x509.CertPool
-	// Plain allows http: URLs of other hosts than this one. Answers are
-	// signed, but whoever is in between can keep a code and use it.
+	// Plain allows http: URLs of other hosts than this one. Answers are signed, but an
+	// attacker on the network can keep a code and use it.
 	Plain bool
-	// Now tells the time; nil means the system's clock.
+	// Now returns the time; nil means the system's clock.
 	Now func() time.Time
 }
 
@@ -86,14 +86,14 @@ func (c ClientConfig) Validate() error {
 			return postern.Errorf(postern.Invalid, "%q is not the URL of a validation server", s)
 		case u.Scheme == "https", u.Scheme == "http" && (c.Plain || loopback(u.Hostname())):
 		default:
-			return postern.Errorf(postern.Invalid, "the validation server %s is not asked over https", s)
+			return postern.Errorf(postern.Invalid, "the URL of the validation server %s is not https", s)
 		}
 	}
 	return nil
 }
 
-// Fingerprint returns a text that is the same for two configurations exactly if
-// they ask the same service in the same way. It does not tell the key.
+// Fingerprint returns a text that is equal for two configurations exactly if they ask
+// the same service in the same way. The key cannot be derived from it.
 func (c ClientConfig) Fingerprint() string {
 	key := sha256.Sum256(c.Key)
 	return fmt.Sprintf("%d %x %q %v %v %q %q %v", c.ID, key, c.URLs, c.Timeout, c.Skew, c.Level, c.Proxy, c.Plain)
@@ -104,8 +104,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Client asks other validation servers, over Yubico's protocol 2.0. It is safe
-// for concurrent use and keeps connections open between checks.
+// Client asks validation servers by Yubico's protocol 2.0. It is safe for concurrent
+// use and keeps connections open between checks.
 type Client struct {
 	config ClientConfig
 	http   *http.Client
@@ -127,7 +127,7 @@ func NewClient(c ClientConfig) (*Client, error) {
 	if c.Proxy != "" {
 		u, err := url.Parse(c.Proxy)
 		if err != nil || u.Host == "" {
-			return nil, postern.Errorf(postern.Invalid, "the proxy's URL is not right")
+			return nil, postern.Errorf(postern.Invalid, "the proxy's URL is not valid")
 		}
 		t.Proxy = http.ProxyURL(u)
 	}
@@ -143,22 +143,21 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Answer is what a validation server said: believed only because signature,
-// code, nonce and time were right.
+// Answer is a validation server's answer, whose signature, code, nonce and time were
+// verified.
 type Answer struct {
 	Status    Status
 	Server    string
 	Time      time.Time
-	Counted   bool // whether Seq and Timestamp are there
+	Counted   bool // whether the answer has Seq and Timestamp
 	Seq       int64
 	Timestamp uint32
 }
 
-// Verify asks all servers at once whether a code is good and returns the first
-// answer that settles it. An OK counts only with the right signature, code,
-// nonce and time; one server that has seen the code before outweighs others
-// that have not answered. It fails with [postern.Unavailable] when no server
-// gave an answer that can be believed.
+// Verify asks all servers at once whether a code is valid and returns the first
+// conclusive answer. Answers whose signature, code, nonce or time is wrong are ignored.
+// If one server has seen the code before, the others' answers are not awaited. It fails
+// with [postern.Unavailable] if no server gave a valid answer.
 func (c *Client) Verify(ctx context.Context, code Code) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
 	defer cancel()
@@ -187,7 +186,7 @@ func (c *Client) Verify(ctx context.Context, code Code) (Answer, error) {
 		case r.answer.Status == StatusOK, r.answer.Status == StatusReplayedOTP, r.answer.Status == StatusBadOTP:
 			return r.answer, nil
 		case refused == nil || refused.Status == StatusReplayedRequest:
-			// REPLAYED_REQUEST: a peer was quicker, whose answer is to come.
+			// REPLAYED_REQUEST: a peer was quicker, and its answer is still to come.
 			refused = &r.answer
 		}
 	}
@@ -222,7 +221,7 @@ func (c *Client) query(otp, nonce string) string {
 	return q.Encode()
 }
 
-// ask asks one server. Its error never holds the request, which holds the code.
+// ask asks one server. Its error never contains the request, which contains the code.
 func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Answer, error) {
 	fail := func(format string, args ...any) (Answer, error) {
 		return Answer{}, postern.Errorf(postern.Unavailable, "validation server %s: %w", server, fmt.Errorf(format, args...))
@@ -242,7 +241,7 @@ func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Ans
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return fail("its answer broke off")
+		return fail("its answer is incomplete")
 	case resp.StatusCode != http.StatusOK:
 		return fail("HTTP status %d", resp.StatusCode)
 	case len(body) > maxAnswer:
@@ -260,10 +259,10 @@ func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Ans
 	return a, nil
 }
 
-// believe returns what an answer says if there is reason to believe it.
+// believe verifies an answer and returns it.
 func (c *Client) believe(lines params, otp, nonce string) (Answer, error) {
 	a := Answer{Status: Status(lines.lookup("status"))}
-	// A server that does not know us cannot sign; its no is as good as none.
+	// A server that does not know this client cannot sign, so its refusal is ignored.
 	if !lines.signed(c.config.Key) {
 		switch a.Status {
 		case StatusNoSuchClient, StatusBadSignature, StatusMissingParameter, StatusOperationNotAllowed:
@@ -283,7 +282,7 @@ func (c *Client) believe(lines params, otp, nonce string) (Answer, error) {
 		return Answer{}, fmt.Errorf("its answer has no time")
 	}
 	if off := a.Time.Sub(c.config.Now()); off.Abs() > c.config.Skew {
-		return Answer{}, fmt.Errorf("its clock and ours are %s apart", off.Abs().Round(time.Second))
+		return Answer{}, fmt.Errorf("its clock differs from this one by %s", off.Abs().Round(time.Second))
 	}
 	if _, known := words[a.Status]; !known {
 		return Answer{}, fmt.Errorf("its answer has no status of the protocol")

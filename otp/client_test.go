@@ -136,7 +136,7 @@ func TestClientAsksAllAtOnce(t *testing.T) {
 		t.Errorf("one of three answers: %+v, %v", a, err)
 	}
 	// Two servers of ours on one database: the slower one has seen the request.
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	tok := h.token(t, "")
 	second := httptest.NewServer(h.service)

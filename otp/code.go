@@ -47,15 +47,15 @@ func parseModhex(s string) (c Code, ok bool) {
 	return c, isModhex(c.PublicID)
 }
 
-// Modhex returns the whole code in small letters. It is a secret until it has
-// been accepted, so it never goes into a log or an error.
+// Modhex returns the whole code in small letters. It is secret until it was accepted,
+// so it must not be in a log or an error.
 func (c Code) Modhex() string { return c.PublicID + EncodeModhex(c.Block[:]) }
 
-// String returns the public ID only, so that a code that strays into a message
-// gives nothing away.
+// String returns the public ID only, so that a code that is printed by mistake is not
+// revealed.
 func (c Code) String() string { return c.PublicID + "…" }
 
-// Token is what a YubiKey encrypts into a block.
+// Token is the content of a YubiKey's encrypted block.
 type Token struct {
 	PrivateID [privateIDLength]byte
 	Counter   uint16 // sessions (power-ups with a touch) so far, 15 bits
@@ -65,13 +65,12 @@ type Token struct {
 	Random    uint16
 }
 
-// Seq returns the place of the code in the order of its key's codes: session
-// counter and use as one number. Of two codes the later has the higher.
+// Seq returns the session counter and the use as one number. It is higher for a later
+// code of the same key.
 func (t Token) Seq() int64 { return int64(t.Counter)<<8 | int64(t.Use) }
 
-// Open decrypts the block with a key's AES-128 cipher. It reports false unless
-// checksum and private ID are right; which of the two was wrong does not show,
-// not even in the time taken.
+// Open decrypts the block with a key's AES-128 cipher. It returns false unless checksum
+// and private ID are right. Neither the result nor the time reveals which was wrong.
 func (c Code) Open(aes cipher.Block, privateID [privateIDLength]byte) (Token, bool) {
 	var b [16]byte
 	aes.Decrypt(b[:], c.Block[:])
@@ -104,8 +103,8 @@ func (t Token) Seal(aes cipher.Block, publicID string) Code {
 	return c
 }
 
-// plain lays the token out, checksum last: the complement of the CRC over the
-// rest, so that the CRC over everything is the residue.
+// plain returns the token's bytes. The last two are the checksum: the complement of the
+// CRC of the rest, so that the CRC of all is the residue.
 func (t Token) plain() (b [16]byte) {
 	le := binary.LittleEndian
 	word := t.Counter & counterMask
@@ -127,7 +126,7 @@ func crc16(b []byte) uint16 {
 	for _, c := range b {
 		crc ^= uint16(c)
 		for range 8 {
-			// No branch on the data: what is decrypted here is secret.
+			// No branch depends on the data, which is secret.
 			crc = crc>>1 ^ crcPolynomial&-(crc&1)
 		}
 	}

@@ -7,22 +7,21 @@ import (
 	"unicode/utf8"
 )
 
-// usualCode is how many letters a YubiKey types as it is delivered, with a public
-// ID of 12 letters.
+// usualCode is the length of a code with the factory's public ID of 12 letters.
 const usualCode = 12 + blockLetters
 
-// skipPassword finds the code in what was typed, which a password may precede, and
-// leaves the code alone in the attempt. Where the password ends cannot be seen, as
-// public IDs have up to 16 letters and a password may consist of the same letters:
-// it is where a code begins that a known key made.
+// skipPassword finds the code in what was typed, which may begin with a password, and
+// leaves only the code in the attempt. The end of the password is not marked: public
+// IDs have up to 16 letters, and a password may have the same letters. It ends where a
+// code of a known key begins.
 func (t *try) skipPassword(ctx context.Context) error {
 	if !t.attempt.Password {
 		return nil
 	}
 	typed := t.attempt.Code
 	_, short := digits(typed)
-	_, recovery := recoveryHash(t.proof.Person, typed)
-	if short || recovery {
+	_, backup := backupHash(t.proof.Person, typed)
+	if short || backup {
 		return nil
 	}
 	n, err := t.yubikeyCode(ctx, typed)
@@ -39,8 +38,8 @@ func (t *try) skipPassword(ctx context.Context) error {
 	return nil
 }
 
-// yubikeyCode returns where in typed a YubiKey's code begins: one that a key made,
-// else one of a key whose secret the upstream service has, else one of the usual
+// yubikeyCode returns where in typed a YubiKey's code begins: the code of a key in the
+// store, else of a key whose secret the upstream service has, else one of the usual
 // length, else 0.
 func (t *try) yubikeyCode(ctx context.Context, typed string) (int, error) {
 	upstream, usual := -1, 0
@@ -51,7 +50,7 @@ func (t *try) yubikeyCode(ctx context.Context, typed string) (int, error) {
 			return 0, err
 		case key != nil && (reason == "" || reason == key.refusal()):
 			return start, nil
-		case upstream < 0 && (key != nil && reason == outsideKey && t.mayUse(key) || t.isMapped(typed[start:])):
+		case upstream < 0 && (key != nil && reason == upstreamKey && t.mayUse(key) || t.isMapped(typed[start:])):
 			upstream = start
 		case utf8.RuneCountInString(strings.TrimSpace(typed[start:])) == usualCode:
 			usual = start

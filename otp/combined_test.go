@@ -13,7 +13,7 @@ import (
 // TestCodeBehindAPassword types codes of keys with public IDs of every length
 // behind passwords that consist of a key's own letters, too.
 func TestCodeBehindAPassword(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.people(t, "alice", "bob")
 	check, _ := h.checker(t, otp.CheckerConfig{}, nil)
 	as := func(user, typed string, password bool) (otp.Proof, error) {

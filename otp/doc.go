@@ -1,9 +1,8 @@
-// Package otp checks one-time passwords: YubiKey codes, above all, and beside
-// them TOTP (RFC 6238), HOTP (RFC 4226) and recovery codes.
+// Package otp checks one-time passwords: codes of YubiKeys, TOTP (RFC 6238), HOTP (RFC
+// 4226) and backup codes.
 //
-// [Service] answers Yubico's validation protocol, [Client] asks any server that
-// speaks it, and [Checker] answers the one question that the rest of the house
-// has: does this code prove this person? Whatever they accept, they accept at
-// most once: the counter is compared and set in one durable step of [Keys]
-// before anybody hears OK.
+// [Service] answers Yubico's validation protocol, [Client] asks any server that speaks
+// it, and [Checker] checks that a code proves a person. Each code is accepted at most
+// once: [Keys] compares and raises the counter in one durable step before the code is
+// accepted.
 package otp

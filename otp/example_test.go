@@ -35,7 +35,7 @@ func (k *oneKey) Accept(_ context.Context, u otp.Use) (otp.Verdict, otp.Last, er
 	defer k.mu.Unlock()
 	before := k.key.Last
 	switch {
-	case u.PublicID != k.key.PublicID || !k.key.Passes() || u.Person != "" && u.Person != k.key.Person:
+	case u.PublicID != k.key.PublicID || !k.key.Active() || u.Person != "" && u.Person != k.key.Person:
 		return otp.Refused, before, nil
 	case u.Seq <= before.Seq:
 		return otp.Replayed, before, nil

@@ -10,9 +10,9 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// WriteKSM writes keys as the key file of yubikey-ksm, which ReadImport reads
-// again. Keys whose secret is elsewhere are left out. The access codes that
-// protect a slot are not known and written as none.
+// WriteKSM writes keys as the key file of yubikey-ksm, which ReadImport can read. It
+// leaves out keys whose secret is not here. Slots' access codes are not known, and are
+// written as none.
 func WriteKSM(w io.Writer, keys []*Key) error {
 	b := bufio.NewWriter(w)
 	fmt.Fprintln(b, "# ykksm 1")

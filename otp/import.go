@@ -18,20 +18,20 @@ const (
 type ImportOptions struct {
 	// Format is the personalization tool's flexible format, as it was set there.
 	Format string
-	// Password is asked once for the password of an encrypted file; nil: there is none.
+	// Password is called once for the password of an encrypted file; nil: there is none.
 	Password func() ([]byte, error)
 	// Key is the key that a PSKC file was encrypted with.
 	Key []byte
 }
 
-// Import is what a file from elsewhere holds.
+// Import is the content of a file that another program wrote.
 type Import struct {
 	Keys     []*Key
 	OATH     []*ImportedOATH
 	Counters []Counter
 	Disabled []string // public IDs of counters whose keys were disabled
 	Clients  []*APIClient
-	Skipped  []Skipped // what is not imported, at most 1000
+	Skipped  []Skipped // entries that are not imported, at most 1000
 	Unlisted int       // how many more are not imported
 
 	options ImportOptions
@@ -41,16 +41,16 @@ type Import struct {
 	batches map[int64][]bool // of Google Authenticator: which parts were read
 }
 
-// ImportedOATH is a TOTP or HOTP secret, and whose it is as the file says.
+// ImportedOATH is a TOTP or HOTP secret, with its owner according to the file.
 type ImportedOATH struct {
 	*OATH
 	Place   string // line or entry
-	Account string // "" where the file names nobody
+	Account string // "" if the file names none
 	Serial  string // of a hardware token
 }
 
-// Skipped is something that the file holds and that is not imported. Neither
-// field holds anything from a line that could not be read: it may be a secret.
+// Skipped is an entry of the file that is not imported. Neither field has text from a
+// line that could not be read, which may be a secret.
 type Skipped struct{ Place, Why string }
 
 func (im *Import) place(n int) string { return fmt.Sprintf("%s %d", im.unit, n) }
@@ -67,11 +67,11 @@ func (im *Import) skipAt(place, why string) {
 	im.Skipped = append(im.Skipped, Skipped{place, why})
 }
 
-// ReadImport reads keys, authenticators, counters and API clients. It knows, and
-// tells apart by itself, the formats that docs/import.md lists; only a log in the
-// personalization tool's flexible format needs that format. A file may be UTF-8
-// or UTF-16 with any line ends. What is not understood, or cannot be used here,
-// is in Skipped; it fails where nothing of the file can be read.
+// ReadImport reads keys, authenticators, counters and API clients. It detects the
+// formats that docs/import.md lists; only for a log in the personalization tool's
+// flexible format that format must be given. A file may be UTF-8 or UTF-16 with any
+// line ends. Entries that are not understood, or cannot be used here, are in Skipped.
+// It fails if nothing of the file can be read.
 func ReadImport(r io.Reader, o ImportOptions) (*Import, error) {
 	b, err := io.ReadAll(io.LimitReader(r, maxImport+1))
 	if err != nil {
@@ -141,8 +141,7 @@ func (im *Import) readLines(b []byte) {
 	}
 }
 
-// readFields finds out what a line is: each format has something where no other
-// has it.
+// readFields detects a line's format by fields that only that format has.
 func (im *Import) readFields(line int, f []string) {
 	switch {
 	case f[0] == "LOGGING START":

@@ -28,7 +28,7 @@ func (im *Import) readCSV(line int, text string) {
 }
 
 // splitCSV splits a line at commas, or else at semicolons or tabs, with or
-// without quotes (RFC 4180). It returns nil for a line that holds nothing.
+// without quotes (RFC 4180). It returns nil for an empty line.
 func splitCSV(text string) (fields []string, ok bool) {
 	comma := ','
 	for _, c := range []rune{';', '\t'} {
@@ -92,7 +92,7 @@ func columnNames(f []string) []string {
 	for i, word := range f {
 		names[i] = columnWords[strings.ToLower(word)]
 		if slices.Contains(names[:i], names[i]) {
-			names[i] = "" // the first of that name is meant
+			names[i] = "" // the first column of that name is used
 		}
 	}
 	return names
@@ -139,7 +139,7 @@ func (im *Import) readTokenRow(line int, f []string) bool {
 	switch {
 	case oathKinds[kind] != "":
 	case kind == "" && len(f) <= 4 && isHex(f[1]) && len(f[1]) >= 20:
-		kind = "hotp" // what both take where nothing is said
+		kind = "hotp" // the default of both
 	case slices.Contains([]string{"ocra", "ocra2", "tan", "pw", "spass", "sms", "email", "motp", "yubikey", "yubico"}, kind):
 		im.skip(line, "neither TOTP nor HOTP")
 		return true
@@ -148,7 +148,7 @@ func (im *Import) readTokenRow(line int, f []string) bool {
 	}
 	secret := DecodeSecret(f[1])
 	hash := field(5)
-	if hash == "" { // both tell it from the secret's length
+	if hash == "" { // both derive it from the secret's length
 		hash = map[int]string{32: "SHA256", 64: "SHA512"}[len(secret)]
 	}
 	o := oathFields{kind: kind, secret: secret, account: account, serial: f[0], digits: field(3), hash: hash}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// number is a number as JSON has it, or a string that holds one.
+// number is a JSON number, or a string with a number.
 type number = json.Number
 
 // readJSON reads the backups of FreeOTP+ and Aegis.
@@ -67,8 +67,8 @@ func (im *Import) addFreeOTP(n int, raw []byte) {
 	})
 }
 
-// aegisHeader says how an Aegis vault is encrypted: with a master key, which
-// each slot holds encrypted in its own way.
+// aegisHeader says how an Aegis vault is encrypted: with a master key, of which each
+// slot has a copy that is encrypted in its own way.
 //
 // See https://github.com/beemdevelopment/Aegis/blob/master/docs/vault.md
 type aegisHeader struct {
@@ -181,7 +181,7 @@ func (im *Import) openAegis(h aegisHeader, db json.RawMessage) ([]byte, error) {
 	return nil, postern.Errorf(postern.Denied, "the password does not open the Aegis vault")
 }
 
-// open decrypts what is sealed with AES-256-GCM.
+// open decrypts data that was encrypted with AES-256-GCM.
 func (s aegisSeal) open(key, sealed []byte) ([]byte, bool) {
 	block, err := aes.NewCipher(key)
 	if err != nil || len(s.Nonce) != 12 || len(s.Tag) != 16 {

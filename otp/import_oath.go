@@ -11,12 +11,12 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// oathFields are an authenticator's fields, as a file has them. What is empty
-// has the default that all programs share: SHA-1, 6 digits, 30 seconds, 0.
+// oathFields are an authenticator's fields, as in a file. Empty fields have the default
+// that all programs share: SHA-1, 6 digits, 30 seconds, 0.
 type oathFields struct {
 	kind     string // totp, hotp; hmac is another word for hotp
 	secret   []byte // nil: it could not be decoded
-	account  string // whose it is
+	account  string // of the owner
 	serial   string
 	label    string
 	hash     string // SHA1, HmacSHA256, HMAC-SHA-512 …
@@ -79,8 +79,7 @@ func (im *Import) addOATH(n int, f oathFields) {
 	im.OATH = append(im.OATH, &ImportedOATH{OATH: o, Place: im.place(n), Account: f.account, Serial: f.serial})
 }
 
-// HashName returns a hash's name as OATH has it, or "" for one that it does not
-// know.
+// HashName returns OATH's name of a hash, or "" for one that OATH does not have.
 func HashName(s string) string {
 	s = strings.ToUpper(strings.TrimSpace(s))
 	s = strings.NewReplacer("-", "", "_", "", "HMAC", "").Replace(s)
@@ -93,7 +92,7 @@ func HashName(s string) string {
 	return s
 }
 
-// clip returns at most n bytes of s, cut between two letters.
+// clip returns at most n bytes of s, cut between two runes.
 func clip(s string, n int) string {
 	s = strings.ToValidUTF8(s, "")
 	for len(s) > n {
@@ -119,8 +118,8 @@ func decodeBase32(s string) []byte {
 	return b
 }
 
-// DecodeSecret decodes a secret that is hexadecimal or base32. What is both, and
-// long enough for it, is hexadecimal.
+// DecodeSecret decodes a secret that is hexadecimal or base32. A secret that could be
+// both is hexadecimal if it is long enough.
 func DecodeSecret(s string) []byte {
 	s = squeeze(strings.TrimSpace(s))
 	if len(s) > maxSecretText {
@@ -132,10 +131,10 @@ func DecodeSecret(s string) []byte {
 	return decodeBase32(s)
 }
 
-// Assign says whose each key and authenticator is: person's, unless that is "";
-// else the one's whom owners (see [ParseOwners]) have for one of its names. An
-// authenticator's account may also name a person: find returns who that is, or
-// "". An authenticator without a person is not imported.
+// Assign assigns each key and authenticator to a person. If person is not "", it is that
+// one; else it is the one that owners (see [ParseOwners]) have for one of its names.
+// For an authenticator it may also be the person of its account, which find returns,
+// or "". An authenticator without a person is not imported.
 func (im *Import) Assign(person string, owners map[string]string, find func(account string) (string, error)) error {
 	for _, k := range im.Keys {
 		k.Person = firstOf(person, owners[k.PublicID], owners[strconv.FormatInt(k.Serial, 10)])
@@ -153,9 +152,9 @@ func (im *Import) Assign(person string, owners map[string]string, find func(acco
 		case o.Person != "":
 			kept = append(kept, o)
 		case o.Account == "" && o.Serial == "":
-			im.skipAt(o.Place, "the file does not say whose it is")
+			im.skipAt(o.Place, "the file does not name its owner")
 		default:
-			im.skipAt(o.Place, "nobody is known as "+strconv.QuoteToASCII(clip(firstOf(o.Account, o.Serial), 100)))
+			im.skipAt(o.Place, "there is no person "+strconv.QuoteToASCII(clip(firstOf(o.Account, o.Serial), 100)))
 		}
 	}
 	im.OATH = kept

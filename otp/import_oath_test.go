@@ -392,7 +392,7 @@ func TestAuthenticatorsGoToTheirOwners(t *testing.T) {
 	if err != nil || len(im.OATH) != 2 || im.OATH[0].Person != "bob" || im.OATH[1].Person != "alice" {
 		t.Errorf("%+v, %v", im.OATH, err)
 	}
-	if len(im.Skipped) != 2 || im.Skipped[0].Place != "line 2" || im.Skipped[1].Why != `nobody is known as "eve"` {
+	if len(im.Skipped) != 2 || im.Skipped[0].Place != "line 2" || im.Skipped[1].Why != `there is no person "eve"` {
 		t.Errorf("skipped %v", im.Skipped)
 	}
 	for _, bad := range []string{"F1\n", "F1,not a person\n", ",bob\n", "a,b,c\n"} {

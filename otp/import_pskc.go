@@ -55,8 +55,8 @@ type pskcKey struct {
 	} `xml:"Policy"`
 }
 
-// readPSKC reads RFC 6030, and the personalization tool's flavour of it. A log
-// of that tool which is still open has no end, which is no harm.
+// readPSKC reads RFC 6030, and the personalization tool's variant of it. A log that the
+// tool still writes has no end tag, and is read all the same.
 func (im *Import) readPSKC(b []byte) error {
 	d := xml.NewDecoder(bytes.NewReader(b))
 	d.CharsetReader = func(_ string, r io.Reader) (io.Reader, error) { return r, nil } // it is UTF-8 by now
@@ -136,7 +136,7 @@ func (im *Import) addPSKC(line int, p pskcPackage, k pskcKey, keys *pskcKeys) er
 		return nil
 	}
 	if drift != "" && drift != "0" {
-		im.skip(line, "the token's clock is known to be off, which is not taken over")
+		im.skip(line, "the authenticator's clock is known to be wrong, which cannot be imported")
 		return nil
 	}
 	im.addOATH(line, oathFields{
@@ -146,8 +146,8 @@ func (im *Import) addPSKC(line int, p pskcPackage, k pskcKey, keys *pskcKeys) er
 	return nil
 }
 
-// unusable says why a key cannot be used as its file wants it to be, or "".
-// A policy that is not understood forbids the key (RFC 6030, section 5).
+// unusable returns why a key cannot be used under its file's policy, or "". A policy
+// that is not understood forbids the key (RFC 6030, section 5).
 func (k pskcKey) unusable() string {
 	yubico := strings.HasSuffix(k.Algorithm, "#yubikey-aes")
 	switch kind := pskcAlgorithm(k.Algorithm); {
@@ -160,9 +160,9 @@ func (k pskcKey) unusable() string {
 	case k.Policy == nil:
 		return ""
 	case k.Policy.Start != "" || k.Policy.Expiry != "" || k.Policy.Times != "":
-		return "it may be used for a time or a number of times only, which is not taken over"
+		return "it may be used for a time or a number of times only, which cannot be imported"
 	case k.Policy.PIN != nil && !strings.EqualFold(k.Policy.PIN.Mode, "Local"):
-		return "it is used with a PIN, which is not taken over"
+		return "it is used with a PIN, which cannot be imported"
 	}
 	for _, usage := range k.Policy.Usage {
 		if strings.EqualFold(strings.TrimSpace(usage), "OTP") {
@@ -184,8 +184,7 @@ func pskcAlgorithm(uri string) string {
 // pskcCN is the part of a distinguished name that names a person.
 var pskcCN = regexp.MustCompile(`(?i)^\s*(?:CN|UID)\s*=\s*([^,]+)`)
 
-// pskcOwner returns whose a key is: the name in a distinguished name, or what
-// is written as it is.
+// pskcOwner returns a key's owner: the name in a distinguished name, or the whole text.
 func pskcOwner(names ...string) string {
 	name := strings.TrimSpace(firstOf(names...))
 	if m := pskcCN.FindStringSubmatch(name); m != nil {
@@ -203,7 +202,7 @@ func firstOf(all ...string) string {
 	return ""
 }
 
-// pskcUser is where the personalization tool puts public and private ID.
+// pskcUser is the form in which the personalization tool writes public and private ID.
 var pskcUser = regexp.MustCompile(`^CN=([a-zA-Z ]*), UID=([0-9a-fA-F ]*)$`)
 
 func (im *Import) addYubicoPSKC(line int, p pskcPackage, k pskcKey, secret []byte) {

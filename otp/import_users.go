@@ -27,7 +27,7 @@ func (im *Import) readUser(line int, text string) {
 		im.skip(line, "not a line of users.oath that can be read")
 		return
 	case f[2] != "-" && f[2] != "+":
-		im.skip(line, "the user has a PIN, which is not taken over")
+		im.skip(line, "the user has a PIN, which cannot be imported")
 		return
 	}
 	secret, err := hex.DecodeString(f[3])
@@ -46,14 +46,13 @@ func (im *Import) readUser(line int, text string) {
 		o.last = usedStep(f[6], o.period)
 	}
 	if o.kind == "totp" && o.counter != "" && o.counter != "0" {
-		im.skip(line, "the user's clock is known to be off, which is not taken over")
+		im.skip(line, "the user's clock is known to be wrong, which cannot be imported")
 		return
 	}
 	im.addOATH(line, o)
 }
 
-// usedStep returns a step of TOTP that no code accepted at that time was later
-// than.
+// usedStep returns the latest step of TOTP that could be accepted at that time.
 func usedStep(when, period string) int64 {
 	t, err := time.ParseInLocation("2006-01-02T15:04:05L", when, time.Local)
 	if err != nil || t.After(time.Now()) {
@@ -94,7 +93,7 @@ func (im *Import) readGoogle(b []byte) {
 	}
 	im.addOATH(first, f)
 	if codes > 0 {
-		im.skip(firstCode, "%d emergency codes, which are too short to be kept safely; give the person recovery codes", codes)
+		im.skip(firstCode, "%d emergency codes, which are too short to be stored safely; make backup codes for the person", codes)
 	}
 }
 
@@ -103,7 +102,7 @@ func (im *Import) googleOption(n int, f *oathFields, words []string) {
 		return
 	}
 	switch arguments := words[1:]; words[0] {
-	case "RATE_LIMIT", "WINDOW_SIZE": // the same for everybody here
+	case "RATE_LIMIT", "WINDOW_SIZE": // the same for all people here
 	case "TOTP_AUTH":
 		f.kind = firstOf(f.kind, "totp") // HOTP_COUNTER goes before it
 	case "STEP_SIZE":
@@ -118,7 +117,7 @@ func (im *Import) googleOption(n int, f *oathFields, words []string) {
 		}
 	case "TIME_SKEW":
 		if len(arguments) == 1 && arguments[0] != "0" {
-			im.skip(n, "the clock of the phone is known to be off, which is not taken over: set it right")
+			im.skip(n, "the clock of the phone is known to be wrong, which cannot be imported: set it right")
 		}
 	default:
 		if !strings.HasPrefix(words[0], "LAST") && words[0] != "RESETTING_TIME_SKEW" {

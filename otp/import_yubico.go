@@ -40,7 +40,7 @@ type keyFields struct{ serial, publicID, privateID, key, created, active string 
 func (im *Import) addKey(line int, f keyFields) {
 	id := strings.ToLower(squeeze(f.publicID))
 	if id == "" {
-		im.skip(line, "a key without a public ID cannot be told from others")
+		im.skip(line, "a key without a public ID cannot be distinguished from others")
 		return
 	}
 	if !ValidPublicID(id) {
@@ -109,8 +109,8 @@ func (im *Import) addCounter(line int, f counterFields) {
 	im.Counters = append(im.Counters, Counter{PublicID: id, Last: last})
 }
 
-// lastOf puts a key's counters together, in yubikey-val's terms. Old versions
-// kept the caps-lock bit in the session counter.
+// lastOf returns the last use with a key's counters as yubikey-val stores them. Old
+// versions stored the caps-lock bit in the session counter.
 func lastOf(counter, use, low, high int64) (Last, bool) {
 	ok := counter >= 0 && counter <= 0xffff && use >= 0 && use <= 0xff && low >= -1 && low <= 0xffff && high >= -1 && high <= 0xff
 	t := Token{Counter: uint16(counter) & counterMask, Use: uint8(use)}

@@ -7,25 +7,26 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Key is a YubiKey slot that the house knows.
+// Key is a YubiKey slot.
 type Key struct {
 	PublicID string
-	Secret   *Secret // nil: the secret stays with an outside service
-	Person   string  // who holds it; "" nobody yet
+	Secret   *Secret // nil: only an upstream service has it
+	Person   string  // whom it is assigned to; "": no person
 	Label    string
-	Serial   int64 // the device's number, 0 if not known
+	Serial   int64 // the YubiKey's serial number; 0: not known
 	Status   postern.CredentialStatus
 	Owner    postern.PersonStatus // the person's status; "" without a person
 	Created  time.Time
 	Last     Last
 }
 
-// Passes reports whether codes of the key open anything at all.
-func (k *Key) Passes() bool {
+// Active reports whether the key and its person are active, so that its codes may be
+// accepted.
+func (k *Key) Active() bool {
 	return k.Status == postern.CredentialActive && (k.Person == "" || k.Owner == postern.PersonActive)
 }
 
-// Last is what a key's newest accepted code left behind.
+// Last is what is stored of a key's last accepted code.
 type Last struct {
 	Seq       int64     // see [Token.Seq]; -1: no code yet
 	Timestamp uint32    // the key's own clock, 24 bits
@@ -36,52 +37,51 @@ type Last struct {
 // Never is the Last of a key that has not been used.
 var Never = Last{Seq: -1}
 
-// Use is one code on its way to be accepted.
+// Use is one code that is to be accepted.
 type Use struct {
 	PublicID string
-	Person   string          // whom the key must belong to; "" anybody
-	Last                     // what is to be left behind
-	Events   []postern.Event // of an acceptance
-	Peers    []string        // servers of the sync protocol that are to hear of it
+	Person   string          // whom the key must be assigned to; "": anyone or no person
+	Last                     // what to store
+	Events   []postern.Event // of the acceptance
+	Peers    []string        // servers of the sync protocol to send it to
 }
 
-// Counter is a key's last use, as one server tells another.
+// Counter is a key's last use, as servers send it to each other.
 type Counter struct {
 	PublicID string
 	Last
 }
 
-// Verdict says what became of a Use.
+// Verdict is the result of a Use.
 type Verdict int
 
-// The verdicts. Only Accepted ever means yes.
+// The verdicts.
 const (
-	Refused  Verdict = iota // unknown or disabled key, suspended person, or another's key
+	Refused  Verdict = iota // unknown or disabled key, suspended person, or another person's key
 	Replayed                // not later than the last code
 	Accepted
 )
 
-// Keys keeps YubiKeys, what they were last used for, and API clients. Methods
-// are safe for concurrent use, by several servers on one database too. They
-// fail with [postern.NotFound] where there is no such thing and otherwise only
-// when the store cannot answer.
+// Keys stores YubiKeys, their last use, and API clients. Methods are safe for
+// concurrent use, also by several servers on one database. They fail with
+// [postern.NotFound] if there is no such key or client, and otherwise only if the store
+// is unavailable.
 type Keys interface {
-	// Key returns the key with a public ID. It may be a little older than the
-	// truth (Accept has the last word), but not if it does not pass.
+	// Key returns the key with a public ID. An active key may be slightly out of date,
+	// since Accept checks again; a key that is not active may not.
 	Key(ctx context.Context, publicID string) (*Key, error)
 
-	// Accept takes a code: in one atomic step it checks that the key passes,
-	// belongs to u.Person, and that u.Seq is above the last; only then does it
-	// set the last and append u.Events to the timeline. When it returns
-	// Accepted that is durable. With any other verdict nothing has changed.
-	// Last is what stood before.
+	// Accept uses up a code. In one atomic step it checks that the key is active and
+	// assigned to u.Person, and that u.Seq is above the last one; only then does it
+	// store u.Last and append u.Events to the timeline. That is durable when it returns
+	// Accepted. With any other verdict nothing is changed. It returns the previous Last.
 	Accept(ctx context.Context, u Use) (Verdict, Last, error)
 
 	// Client returns an API client.
 	Client(ctx context.Context, id int64) (*APIClient, error)
 }
 
-// APIClient is a program that may ask the validation service.
+// APIClient is a program that may use the validation service.
 type APIClient struct {
 	ID       int64 // 1 to 2³¹-1
 	Secret   []byte

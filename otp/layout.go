@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// layouts says what other keyboards type for a YubiKey's key strokes: for each
-// letter of the modhex alphabet, in its order, the character that sits there.
-// Layouts that keep all sixteen letters in place (QWERTY, QWERTZ, AZERTY, most
-// Latin ones) need no line; that is what modhex was made for.
+// layouts lists what other keyboard layouts type for a YubiKey's key strokes: for each
+// letter of the modhex alphabet, in its order, the character at that key. Layouts with
+// all sixteen letters in place (QWERTY, QWERTZ, AZERTY, most Latin ones) are not listed;
+// modhex was made for them.
 var layouts = []struct{ name, letters string }{
 	{"Dvorak", "jxe.uidchtnbpygk"},
 	{"Colemak", "cbsftdhuneikpglv"},
@@ -24,8 +24,8 @@ var layouts = []struct{ name, letters string }{
 	{"Hebrew", "בנגקכעיןחלךמראוה"},
 }
 
-// aliases are what some of these keys type as well: with shift, by another
-// variant of the layout, or once a Turkish dotless capital became small.
+// aliases are further characters of some of these keys: with shift, in another variant
+// of the layout, or after a Turkish dotless capital was converted to a small letter.
 var aliases = map[rune]rune{'>': '.', '’': '\'', 'i': 'ı'}
 
 // modhexOf maps what each layout types back to modhex.
@@ -47,10 +47,10 @@ var modhexOf = func() []map[rune]byte {
 	return tables
 }()
 
-// Readings returns every code that typed may stand for, the most likely first:
-// as it is, then as typed on each other keyboard layout. White space around it
-// and capitals do not matter. It is nil for what cannot be an OTP. Nothing but
-// decryption tells two readings apart; a caller tries them in order.
+// Readings returns every code that typed may be, the most likely first: as it is, then
+// as typed on each other keyboard layout. White space around it and capitals do not
+// matter. It returns nil if typed cannot be an OTP. Only decryption shows which reading
+// is right, so a caller tries them in order.
 func Readings(typed string) []Code {
 	typed = strings.TrimSpace(typed)
 	if len(typed) < blockLetters || len(typed) > maxCodeBytes {

@@ -15,14 +15,14 @@ import (
 // maxMappings bounds the mapping file, in bytes.
 const maxMappings = 1 << 20
 
-// Mappings says which YubiKeys open which account, as the file
-// /etc/yubikey_mappings does for libpam-yubico: account name to public IDs.
+// Mappings assigns YubiKeys to accounts, as the file /etc/yubikey_mappings does for
+// libpam-yubico: account name to public IDs.
 type Mappings map[string][]string
 
-// ParseMappings reads lines of the form user:publicID:publicID. What follows a #
-// that begins the line, or has a blank before it, is a comment. Blanks and tabs
-// around a name or an ID do not count, and neither does an ID's case. An ID that
-// cannot be one never matches and is left out. An account may have several lines.
+// ParseMappings reads lines of the form user:publicID:publicID. A # at the beginning of
+// the line or after a blank begins a comment. Blanks and tabs around a name or an ID
+// are ignored, and so is an ID's case. An ID that is not valid never matches and is
+// left out. An account may have several lines.
 func ParseMappings(b []byte) Mappings {
 	m := Mappings{}
 	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
@@ -43,8 +43,8 @@ func ParseMappings(b []byte) Mappings {
 var mappingComment = regexp.MustCompile(`(^|[ \t])#.*`)
 
 // ReadMappings reads a mapping file. It must be a regular file that only its
-// owner, root or this process's user, can write. A file that does not exist
-// maps nobody.
+// owner, root or this process's user, can write. A file that does not exist has no
+// mappings.
 func ReadMappings(path string) (Mappings, error) {
 	f, err := os.Open(path)
 	if os.IsNotExist(err) {
@@ -60,7 +60,7 @@ func ReadMappings(path string) (Mappings, error) {
 	}
 	owner, _, ok := system.Owner(info)
 	if !ok || !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || owner != 0 && owner != os.Geteuid() {
-		return nil, postern.Errorf(postern.Unavailable, "others than its owner can change %s", path).
+		return nil, postern.Errorf(postern.Unavailable, "other users than its owner can change %s", path).
 			WithHint("chown root %s; chmod go-w %s", path, path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxMappings+1))
@@ -73,6 +73,6 @@ func ReadMappings(path string) (Mappings, error) {
 	return ParseMappings(b), nil
 }
 
-// Has reports whether the key opens the account. The account's name must be the
-// whole one: bob is not jimbob.
+// Has reports whether the key is assigned to the account. The account's whole name must
+// match: bob is not jimbob.
 func (m Mappings) Has(user, publicID string) bool { return slices.Contains(m[user], publicID) }

@@ -1,12 +1,12 @@
 package otp
 
-// alphabet holds the sixteen letters of modhex in the order of their values:
-// those that sit on the same keys of most Latin keyboards.
+// alphabet has the sixteen letters of modhex in the order of their values. They are at
+// the same keys of most Latin keyboards.
 const alphabet = "cbdefghijklnrtuv"
 
 const notModhex = 0xff
 
-// nibbles maps a byte to its modhex value, or to notModhex. Capitals count.
+// nibbles maps a byte to its modhex value, or to notModhex. Capitals are accepted.
 var nibbles = func() (t [256]byte) {
 	for i := range t {
 		t[i] = notModhex
@@ -53,7 +53,7 @@ func isModhex(s string) bool {
 	return true
 }
 
-// ValidPublicID reports whether s can be a key's public ID: 1 to 16 small
-// modhex letters. (A key may also have none; such keys cannot be told apart and
-// are not kept.)
+// ValidPublicID reports whether s can be a key's public ID: 1 to 16 small modhex
+// letters. (A key may also have none; such keys cannot be distinguished and are not
+// stored.)
 func ValidPublicID(s string) bool { return len(s) >= 1 && len(s) <= 16 && isModhex(s) }

@@ -21,12 +21,12 @@ import (
 )
 
 const (
-	totpSkew  = 1  // steps that a person's clock may be off, either way (RFC 6238, 5.2)
+	totpSkew  = 1  // steps by which an authenticator's clock may differ, either way (RFC 6238, 5.2)
 	hotpAhead = 10 // codes that may have been made and not used (RFC 4226, 7.4)
 )
 
-// OATH is a device or app that makes short codes from a shared secret: by time
-// (TOTP, RFC 6238) or by counting (HOTP, RFC 4226).
+// OATH is an authenticator: an app or a hardware key that makes short codes from a
+// shared secret, by time (TOTP, RFC 6238) or by a counter (HOTP, RFC 4226).
 type OATH struct {
 	Kind    postern.CredentialKind // TOTP or HOTP
 	ID      string                 // random
@@ -36,14 +36,14 @@ type OATH struct {
 	Hash    string        // SHA1, SHA256 or SHA512
 	Digits  int           // 6 to 8
 	Period  time.Duration // of a TOTP step, whole seconds
-	Moving  int64         // last accepted time step or counter; -1 at first
+	Moving  int64         // last accepted time step or counter; -1: none yet
 	Status  postern.CredentialStatus
 	Created time.Time
 	Used    time.Time
 }
 
-// NewOATH returns a fresh TOTP or HOTP secret with the parameters that every
-// app understands: SHA-1, six digits, thirty seconds.
+// NewOATH returns a new TOTP or HOTP secret with the parameters that all apps support:
+// SHA-1, six digits, thirty seconds.
 func NewOATH(kind postern.CredentialKind, person, label string) *OATH {
 	o := &OATH{
 		Kind: kind, ID: randomID(), Person: person, Label: label,
@@ -84,7 +84,7 @@ func (o *OATH) Validate() error {
 	return nil
 }
 
-// code returns the code at a place of the moving factor (RFC 4226, 5.3).
+// code returns the code for a value of the moving factor (RFC 4226, 5.3).
 func (o *OATH) code(moving int64) string {
 	mac := hmac.New(oathHashes[o.Hash], o.Secret)
 	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(moving)))
@@ -97,7 +97,7 @@ func (o *OATH) code(moving int64) string {
 	return fmt.Sprintf("%0*d", o.Digits, n%mod)
 }
 
-// Code returns the code that the device shows at a time, or next if it counts.
+// Code returns the code at a time, or the next one of HOTP.
 func (o *OATH) Code(now time.Time) string {
 	if o.Kind == postern.HOTP {
 		return o.code(o.Moving + 1)
@@ -107,9 +107,8 @@ func (o *OATH) Code(now time.Time) string {
 
 func (o *OATH) step(now time.Time) int64 { return now.Unix() / int64(o.Period/time.Second) }
 
-// Match returns the place of the moving factor that a typed code belongs to, if
-// it is near enough to be taken. The code may have been used already: only a
-// place above Moving is new.
+// Match returns the value of the moving factor of a typed code, if it is within the
+// accepted window. The code is new only if that value is above Moving.
 func (o *OATH) Match(code string, now time.Time) (moving int64, ok bool) {
 	first, last := o.Moving+1, o.Moving+hotpAhead
 	if o.Kind == postern.TOTP {
@@ -123,7 +122,7 @@ func (o *OATH) Match(code string, now time.Time) (moving int64, ok bool) {
 	return moving, ok
 }
 
-// Confirm checks the first code that somebody typed, in groups perhaps, and uses it
+// Confirm checks the first code, typed perhaps with spaces, of a new authenticator and uses it
 // up: Denied if it is not the authenticator's.
 func (o *OATH) Confirm(typed string, now time.Time) error {
 	moving, ok := o.Match(strings.Join(strings.Fields(typed), ""), now)
@@ -135,7 +134,7 @@ func (o *OATH) Confirm(typed string, now time.Time) error {
 	return nil
 }
 
-// URL returns the otpauth: URL that an app reads from a QR code. It holds the
+// URL returns the otpauth: URL that an app reads from a QR code. It contains the
 // secret.
 //
 // See https://github.com/google/google-authenticator/wiki/Key-Uri-Format
@@ -166,8 +165,8 @@ func digits(typed string) (string, bool) {
 	return code, len(code) >= 6 && len(code) <= 8
 }
 
-// Lockout returns how long no short code of a person is tried after so many
-// wrong ones in a row: a minute after five, doubling up to six hours.
+// Lockout returns for how long a person's short codes are refused after so many wrong
+// ones in a row: a minute after five, doubling up to six hours.
 func Lockout(wrong int64) time.Duration {
 	const free, longest = 5, 6 * time.Hour
 	switch n := wrong - free; {
@@ -180,61 +179,60 @@ func Lockout(wrong int64) time.Duration {
 	}
 }
 
-// Guess is a short code, on its way to be tried on a person's devices.
+// Guess is a short code that is tried on a person's authenticators.
 type Guess struct {
 	Person string
 	Code   string
 	Now    time.Time
-	// Events returns what to append for a code of that device. It may be called
-	// more than once.
-	Events func(device postern.Link) []postern.Event
+	// Events returns the events for an accepted code of that authenticator. It may be
+	// called more than once.
+	Events func(authenticator postern.Link) []postern.Event
 }
 
-// GuessResult says what became of a Guess.
+// GuessResult is the result of a Guess.
 type GuessResult struct {
-	Verdict Verdict
-	Device  *OATH     // whose code it was; nil for a wrong one
-	Devices int       // how many the person has
-	Until   time.Time // no more is tried until then; zero: at once
+	Verdict        Verdict
+	Authenticator  *OATH     // that made the code; nil for a wrong code
+	Authenticators int       // active ones of the person
+	Until          time.Time // codes are refused until then; zero: they are not
 }
 
-// Recovery codes are a way back in for who has lost everything else. Ten at a
-// time, each good once, each of 100 random bits; only their hashes are kept.
+// Backup codes replace a one-time password for a person who has lost their keys. There
+// are ten, each valid once and of 100 random bits; only their hashes are stored.
 const (
-	recoveryCodes    = 10
-	recoveryAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford's
-	recoveryLetters  = 20
-	recoveryGroup    = 4
+	backupCodes    = 10
+	backupAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford's
+	backupLetters  = 20
+	backupGroup    = 4
 )
 
-// NewBackupCodes returns ten fresh codes and, in the same order, the hashes
-// to keep of them.
+// NewBackupCodes returns ten new codes and, in the same order, the hashes to store.
 func NewBackupCodes(person string) (codes []string, hashes [][32]byte) {
-	for range recoveryCodes {
-		var random [recoveryLetters]byte
+	for range backupCodes {
+		var random [backupLetters]byte
 		rand.Read(random[:])
 		var b strings.Builder
 		for i, r := range random {
-			if i > 0 && i%recoveryGroup == 0 {
+			if i > 0 && i%backupGroup == 0 {
 				b.WriteByte('-')
 			}
-			b.WriteByte(recoveryAlphabet[r&31])
+			b.WriteByte(backupAlphabet[r&31])
 		}
-		hash, _ := recoveryHash(person, b.String())
+		hash, _ := backupHash(person, b.String())
 		codes, hashes = append(codes, b.String()), append(hashes, hash)
 	}
 	return codes, hashes
 }
 
-// recoveryHash returns the hash of what may be a recovery code, typed with or
-// without dashes, capitals and the usual misreadings. The code has 100 random
-// bits, so one round of SHA-256 keeps it.
-func recoveryHash(person, typed string) (hash [32]byte, ok bool) {
+// backupHash returns the hash of a backup code, typed with or without dashes, capitals
+// and the usual misreadings. ok is false if it cannot be one. The code has 100 random
+// bits, so one round of SHA-256 protects it.
+func backupHash(person, typed string) (hash [32]byte, ok bool) {
 	if len(typed) > 128 {
 		return hash, false
 	}
 	code := strings.NewReplacer("-", "", " ", "", "\t", "", "\r", "", "\n", "", "o", "0", "i", "1", "l", "1").Replace(strings.ToLower(typed))
-	if len(code) != recoveryLetters || strings.Trim(code, recoveryAlphabet) != "" {
+	if len(code) != backupLetters || strings.Trim(code, backupAlphabet) != "" {
 		return hash, false
 	}
 	return sha256.Sum256([]byte("postern recovery code\x00" + person + "\x00" + code)), true

@@ -104,17 +104,17 @@ func TestRecoveryCodes(t *testing.T) {
 	}
 	for i, c := range codes {
 		for _, typed := range []string{c, strings.ToUpper(c), " " + strings.ReplaceAll(c, "-", "") + "\n", strings.ReplaceAll(c, "0", "O"), strings.ReplaceAll(c, "1", "l")} {
-			if h, ok := recoveryHash("alice", typed); !ok || h != hashes[i] {
+			if h, ok := backupHash("alice", typed); !ok || h != hashes[i] {
 				t.Errorf("%q is not read as %q", typed, c)
 			}
 		}
-		if h, _ := recoveryHash("bob", c); h == hashes[i] {
+		if h, _ := backupHash("bob", c); h == hashes[i] {
 			t.Error("bob's hash is alice's")
 		}
 	}
 	for _, bad := range []string{"", "123456", codes[0] + "x", codes[0][1:], strings.Repeat("c", 44), strings.Repeat("-", 1<<20)} {
-		if _, ok := recoveryHash("alice", bad); ok {
-			t.Errorf("%q passes for a recovery code", bad)
+		if _, ok := backupHash("alice", bad); ok {
+			t.Errorf("%q is accepted as a backup code", bad)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func TestRacingPresentations(t *testing.T) {
 	}
 	const clients = 32
 	onBoth(t, func(t *testing.T, url string) {
-		a, b := newHouse(t, store.Config{URL: url}, otp.Config{}), newHouse(t, store.Config{URL: url}, otp.Config{})
+		a, b := newRig(t, store.Config{URL: url}, otp.Config{}), newRig(t, store.Config{URL: url}, otp.Config{})
 		a.client1(t)
 		var tokens []*otp.SoftToken
 		for range keys {
@@ -54,7 +54,7 @@ func TestRacingPresentations(t *testing.T) {
 			var wg sync.WaitGroup
 			for n := range clients {
 				wg.Go(func() {
-					server := []*house{a, b}[n%2]
+					server := []*rig{a, b}[n%2]
 					for _, i := range rand.Perm(keys) {
 						switch status, err := presentTo(c, server.server.URL, codes[i]); {
 						case err != nil:
@@ -113,7 +113,7 @@ func TestKilledDatabaseAcceptsNothingTwice(t *testing.T) {
 // must not be accepted again; one without an answer at most once.
 func killAtRandom(t *testing.T, s *server, kills int, breakIt func()) {
 	const clients = 8
-	h := newHouse(t, store.Config{URL: s.url}, otp.Config{})
+	h := newRig(t, store.Config{URL: s.url}, otp.Config{})
 	h.client1(t)
 	tokens := make([]*otp.SoftToken, clients)
 	for i := range tokens {

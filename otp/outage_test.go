@@ -24,7 +24,7 @@ type outage struct {
 // newOutage makes a database at url with a key in it, and starts a server.
 func newOutage(t *testing.T, url string) *outage {
 	o := &outage{server: newServer(t, url)}
-	h := newHouse(t, store.Config{URL: url}, otp.Config{})
+	h := newRig(t, store.Config{URL: url}, otp.Config{})
 	h.client1(t)
 	o.tok = h.token(t, "")
 	must(t, h.db.Close())
@@ -166,7 +166,7 @@ func TestFileSystemTurnsReadOnly(t *testing.T) {
 // setting it back brings no used code to life.
 func TestClockOff(t *testing.T) {
 	now := time.Now()
-	h := newHouse(t, store.Config{}, otp.Config{Now: func() time.Time { return now }})
+	h := newRig(t, store.Config{}, otp.Config{Now: func() time.Time { return now }})
 	h.client1(t)
 	h.people(t, "alice")
 	tok := h.token(t, "alice")
@@ -213,7 +213,7 @@ func TestClockOff(t *testing.T) {
 		_, err = c.Verify(t.Context(), code)
 		return err
 	}
-	if err := client(0); postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(), "1h0m0s apart") {
+	if err := client(0); postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(), "differs from this one by 1h0m0s") {
 		t.Errorf("a server an hour ahead: %v", err)
 	}
 	if err := client(2 * time.Hour); err != nil {

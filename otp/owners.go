@@ -7,10 +7,9 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// ParseOwners reads whose each thing of an import is: a line each with a name
-// that the import has for it (a serial number, a public ID, an account), a comma,
-// and the person's name. Blank lines and what follows a # do not count. The
-// names are without case.
+// ParseOwners reads the owners of what is imported. Each line has a name in the import
+// (a serial number, a public ID, an account), a comma, and the person's name. Blank
+// lines and lines that begin with # are ignored, and so is case.
 func ParseOwners(b []byte) (map[string]string, error) {
 	b, err := plainText(b)
 	if err != nil {

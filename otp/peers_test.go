@@ -34,16 +34,16 @@ func run(t *testing.T, stdin, program string, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// peerHouse is a house with client 1 and a key.
-func peerHouse(t *testing.T) (*house, *otp.SoftToken) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+// newPeerRig is a rig with client 1 and a key.
+func newPeerRig(t *testing.T) (*rig, *otp.SoftToken) {
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	return h, h.token(t, "")
 }
 
 func TestYkclient(t *testing.T) {
 	ykclient := posterntest.Need(t, "ykclient")
-	h, tok := peerHouse(t)
+	h, tok := newPeerRig(t)
 	for _, path := range []string{"/wsapi/2.0/verify", "/wsapi/verify"} {
 		ask := func(key, code string) (string, int) {
 			args := []string{"--url", h.server.URL + path, "--apikey", key, "1", code}
@@ -70,7 +70,7 @@ func TestPerlClient(t *testing.T) {
 	if err := exec.Command(perl, "-MAuth::Yubikey_WebClient", "-e", "1").Run(); err != nil {
 		posterntest.Missing(t, "needs Perl's Auth::Yubikey_WebClient (libauth-yubikey-webclient-perl)")
 	}
-	h, tok := peerHouse(t)
+	h, tok := newPeerRig(t)
 	const script = `use Auth::Yubikey_WebClient; my ($url, $api, $otp) = @ARGV;
 		print Auth::Yubikey_WebClient->new({id => 1, api => $api, url => $url})->otp($otp)`
 	ask := func(code string) string {
@@ -91,7 +91,7 @@ func TestPythonClient(t *testing.T) {
 	if err := exec.Command(python, "-c", "import yubiotp.client").Run(); err != nil {
 		posterntest.Missing(t, "needs Python's yubiotp (python3-yubiotp)")
 	}
-	h, tok := peerHouse(t)
+	h, tok := newPeerRig(t)
 	const script = `
 import sys
 from yubiotp.client import YubiClient10, YubiClient11, YubiClient20
@@ -151,7 +151,7 @@ func TestLibyubikey(t *testing.T) {
 		t.Errorf("ykparse: exit %d\n%s", exit, out)
 	}
 	out, exit = run(t, "", generate, key, fmt.Sprintf("%x", tok.Secret.PrivateID[:]), "0013", "c230", "00", "11")
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
 	got := h.ask(t, "/wsapi/2.0/verify", query("id", "1", "nonce", nonce, "timestamp", "1", "otp", tok.PublicID+strings.TrimSpace(out)))
@@ -167,7 +167,7 @@ func TestLibpamYubico(t *testing.T) {
 	if _, err := os.Stat("/lib/security/pam_yubico.so"); err != nil {
 		posterntest.Missing(t, "needs libpam-yubico")
 	}
-	h, tok := peerHouse(t)
+	h, tok := newPeerRig(t)
 	stranger := h.token(t, "")
 	dir := t.TempDir()
 	mappings := filepath.Join(dir, "mappings")
@@ -203,7 +203,7 @@ func TestFreeRADIUS(t *testing.T) {
 	if _, err := os.Stat("/usr/lib/freeradius/rlm_yubikey.so"); err != nil {
 		posterntest.Missing(t, "needs freeradius-yubikey")
 	}
-	h, tok := peerHouse(t)
+	h, tok := newPeerRig(t)
 	dir := t.TempDir()
 	port, tcp := posterntest.FreePort(t), posterntest.FreePort(t)
 	must(t, os.WriteFile(filepath.Join(dir, "radiusd.conf"), []byte(fmt.Sprintf(`
@@ -312,7 +312,7 @@ func TestModAuthnYubikey(t *testing.T) {
 	}
 	dir := t.TempDir()
 	url := filepath.Join(dir, "postern.db")
-	h := newHouse(t, store.Config{URL: url}, otp.Config{})
+	h := newRig(t, store.Config{URL: url}, otp.Config{})
 	for _, id := range []int64{1, 16} {
 		must(t, h.otp.AddClient(t.Context(), &otp.APIClient{ID: id}))
 	}
@@ -381,7 +381,7 @@ done
 // TestReferenceServersOwnSteps asks what yubikey-val's self-test asks, in its
 // order, with its key.
 func TestReferenceServersOwnSteps(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	im, err := otp.ReadImport(strings.NewReader("1,1,1383728711,EHmo8FMxuhumBlTinC4uYL0Mgwg=,,,\n"+
 		"0,idkfefrdhtru,609963eae7b5,c68c9df8cbfe7d2f994cb904046c7218,000000000000,,\n"), otp.ImportOptions{})
 	must(t, err)

@@ -7,8 +7,7 @@ import (
 	"rsc.io/qr"
 )
 
-// QR is a QR code of an otpauth: URL, to be shown and scanned. It holds the
-// secret.
+// QR is a QR code of an otpauth: URL, to be shown and scanned. It contains the secret.
 type QR struct{ code *qr.Code }
 
 // NewQR encodes a text. It fails if the text is too long for a QR code.
@@ -25,8 +24,8 @@ func (q QR) dark(x, y int) bool { return q.code.Black(x-quiet, y-quiet) }
 
 func (q QR) side() int { return q.code.Size + 2*quiet }
 
-// Terminal draws the code with half blocks, two modules a character: light on
-// whatever the terminal's background is, by setting both colours.
+// Terminal draws the code with half blocks, two modules a character. It sets both
+// colours, so that the terminal's own background does not matter.
 func (q QR) Terminal() string {
 	var b strings.Builder
 	for y := 0; y < q.side(); y += 2 {
@@ -52,8 +51,8 @@ func (q QR) Terminal() string {
 // PNG returns the code as a PNG image.
 func (q QR) PNG() []byte { return q.code.PNG() }
 
-// SVG returns the code as an SVG image that scales, without scripts or
-// styles: it can stand in a page as it is.
+// SVG returns the code as a scalable SVG image without scripts or styles, which can be
+// included in a page.
 func (q QR) SVG() string {
 	var path strings.Builder
 	for y := range q.side() {

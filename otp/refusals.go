@@ -7,8 +7,8 @@ import (
 	"github.com/postern-project/postern/internal/coalesce"
 )
 
-// refusals returns what writes refusals to the timeline, so that a flood costs it
-// nothing and hides nothing. Those of different API clients are kept apart.
+// refusals returns a writer that coalesces refusals on the timeline, separately for each
+// API client.
 func refusals(log Log, logger *slog.Logger) *coalesce.Writer {
 	return coalesce.Start(coalesce.Config{
 		Append: log.Append,

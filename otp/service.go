@@ -20,12 +20,11 @@ import (
 type Config struct {
 	// Timeout bounds the work on one request; 0 means 10 seconds.
 	Timeout time.Duration
-	// Sync is for a fleet of older servers beside this one; the zero value
-	// has nothing to do with any.
+	// Sync synchronizes with yubikey-val servers; the zero value with none.
 	Sync Sync
-	// Now tells the time; nil means the system's clock.
+	// Now returns the time; nil means the system's clock.
 	Now func() time.Time
-	// Logger hears of what cannot go on the timeline; nil means slog.Default.
+	// Logger logs failures to write to the timeline; nil means slog.Default.
 	Logger *slog.Logger
 }
 
@@ -63,8 +62,8 @@ type Service struct {
 	sync   *syncer
 }
 
-// NewService returns a service over keys which writes refusals to log. Close it
-// to have the last of them written.
+// NewService returns a service over keys that writes refusals to log. Close it to have
+// the last ones written.
 func NewService(c Config, keys Keys, log Log) (*Service, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -85,7 +84,7 @@ func NewService(c Config, keys Keys, log Log) (*Service, error) {
 	return s, nil
 }
 
-// withoutEffect answers HEAD: what it asks about would use up a code.
+// withoutEffect answers HEAD, which must not use up a code.
 func withoutEffect(w http.ResponseWriter, _ *http.Request) {
 	w.Header()["Content-Type"] = contentType
 	w.Header()["Cache-Control"] = noStore
@@ -95,13 +94,13 @@ func withoutEffect(w http.ResponseWriter, _ *http.Request) {
 // which does not.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Close waits until the events under way are on the timeline.
+// Close waits until the pending events are on the timeline.
 func (s *Service) Close() error {
 	s.sync.close()
 	return s.log.Close()
 }
 
-// check is one request to verify a code, as far as it has got.
+// check is the state of one request to verify a code.
 type check struct {
 	service  *Service
 	version  int
@@ -152,8 +151,8 @@ func peer(r *http.Request) string {
 	return host
 }
 
-// run takes the request through every check, in the order that leaks least:
-// form, client, signature, and only then the code.
+// run makes all checks of a request in the order that reveals least: parameters,
+// client, signature, and only then the code.
 func (c *check) run(ctx context.Context) Status {
 	for _, step := range []func(context.Context) Status{c.readParams, c.findClient, c.checkSignature, c.openCode, c.accept} {
 		if status := step(ctx); status != "" {
@@ -229,12 +228,12 @@ func (c *check) openCode(ctx context.Context) Status {
 	return ""
 }
 
-// outsideKey is the reason for not opening a code whose secret is elsewhere.
-const outsideKey = "key of an outside service"
+// upstreamKey is the reason why a code whose secret is not here cannot be decrypted.
+const upstreamKey = "key of an upstream service"
 
-// openCode tries every reading of a typed code. The key is nil unless one is
-// known by its public ID; reason is empty only if the code is one of that key
-// and the key passes.
+// openCode tries every reading of a typed code. It returns the key with the public ID,
+// or nil if none is known. reason is empty only if the code is one of that key and the
+// key is active.
 func openCode(ctx context.Context, keys Keys, typed string) (found *Key, _ Token, reason string, _ error) {
 	readings := Readings(typed)
 	if readings == nil {
@@ -251,7 +250,7 @@ func openCode(ctx context.Context, keys Keys, typed string) (found *Key, _ Token
 		}
 		found = key
 		if key.Secret == nil {
-			reason = outsideKey
+			reason = upstreamKey
 			continue
 		}
 		token, ok := code.Open(key.Secret.cipher(), key.Secret.PrivateID)
@@ -264,10 +263,10 @@ func openCode(ctx context.Context, keys Keys, typed string) (found *Key, _ Token
 	return found, Token{}, reason, nil
 }
 
-// refusal says why the key does not pass, "" if it does.
+// refusal returns why the key is not active, "" if it is.
 func (k *Key) refusal() string {
 	switch {
-	case k.Passes():
+	case k.Active():
 		return ""
 	case k.Status != postern.CredentialActive:
 		return "key " + string(k.Status)
@@ -275,7 +274,7 @@ func (k *Key) refusal() string {
 	return "person " + string(k.Owner)
 }
 
-// accept makes the code used up, durably, or finds out that it is already.
+// accept uses up the code durably, or sets the status if it was used before.
 func (c *check) accept(ctx context.Context) Status {
 	now := c.service.config.Now()
 	use := Use{
@@ -301,7 +300,7 @@ func (c *check) accept(ctx context.Context) Status {
 	return c.askPeers(use)
 }
 
-// backend is the answer when the store failed: never a yes.
+// backend sets the status when the store has failed.
 func (c *check) backend(err error) Status {
 	if !errors.Is(err, context.Canceled) {
 		c.service.config.Logger.Error("cannot check one-time passwords", postern.LogError, err)
@@ -309,7 +308,7 @@ func (c *check) backend(err error) Status {
 	return StatusBackendError
 }
 
-// event tells of this request, without the code.
+// event returns the event that records this request, without the code.
 func (c *check) event(outcome postern.Outcome, reason string) postern.Event {
 	e := postern.Event{
 		Time:    c.service.config.Now(),
@@ -331,8 +330,8 @@ func (c *check) event(outcome postern.Outcome, reason string) postern.Event {
 
 func (c *check) refuse(reason string) { c.service.log.Add(c.event(postern.Refused, reason)) }
 
-// answer writes the reply. It is signed once the client is known and has a
-// secret; what is echoed is exactly what was asked.
+// answer writes the reply. It is signed if the client is known and has a secret. It
+// repeats code and nonce exactly as they were sent.
 func (c *check) answer(w http.ResponseWriter) {
 	lines := make(params, 0, 8)
 	add := func(name, value string) { lines = append(lines, param{name, value}) }
@@ -379,8 +378,8 @@ var (
 	noStore     = []string{"no-store"}
 )
 
-// echoes reports whether s can be echoed: short, and nothing in it could begin
-// another line, or another parameter in the text that is signed. No keyboard
+// echoes reports whether s can be repeated in the answer: it is short and has nothing
+// that could begin another line, or another parameter in the signed text. No keyboard
 // layout types such a code.
 func echoes(s string) bool {
 	if len(s) > maxCodeBytes {

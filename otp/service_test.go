@@ -25,16 +25,16 @@ const nonce = "kakakakakakakakakakakaka"
 
 var apiKey = []byte("a secret of twenty b")
 
-// house is a validation service over a real store, with what a test needs to
+// rig is a validation service over a real store, with what a test needs to
 // use it.
-type house struct {
+type rig struct {
 	db      *store.DB
 	otp     *store.OTP
 	service *otp.Service
 	server  *httptest.Server
 }
 
-func newHouse(t testing.TB, c store.Config, oc otp.Config) *house {
+func newRig(t testing.TB, c store.Config, oc otp.Config) *rig {
 	t.Helper()
 	var db *store.DB
 	if c.URL == "" {
@@ -42,7 +42,7 @@ func newHouse(t testing.TB, c store.Config, oc otp.Config) *house {
 	} else {
 		db = storetest.OpenConfig(t, c)
 	}
-	h := &house{db: db, otp: db.OTP()}
+	h := &rig{db: db, otp: db.OTP()}
 	var err error
 	if h.service, err = otp.NewService(oc, h.otp, db); err != nil {
 		t.Fatal(err)
@@ -61,13 +61,13 @@ func must(t testing.TB, err error) {
 }
 
 // client1 adds API client 1, with apiKey.
-func (h *house) client1(t testing.TB) {
+func (h *rig) client1(t testing.TB) {
 	t.Helper()
 	must(t, h.otp.AddClient(t.Context(), &otp.APIClient{ID: 1, Secret: apiKey}))
 }
 
 // token adds a fresh key and returns what types its codes.
-func (h *house) token(t testing.TB, person string) *otp.SoftToken {
+func (h *rig) token(t testing.TB, person string) *otp.SoftToken {
 	t.Helper()
 	tok := otp.NewSoftToken()
 	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: person, Last: otp.Never}}, false))
@@ -82,7 +82,7 @@ func touch(t testing.TB, tok *otp.SoftToken) string {
 }
 
 // ask sends a request and returns the lines of the answer.
-func (h *house) ask(t testing.TB, path string, q url.Values) map[string]string {
+func (h *rig) ask(t testing.TB, path string, q url.Values) map[string]string {
 	t.Helper()
 	resp, err := http.Get(h.server.URL + path + "?" + q.Encode())
 	must(t, err)
@@ -108,7 +108,7 @@ func lines(t testing.TB, body string) map[string]string {
 // TestEchoSignsNoOtherAnswer asks, as somebody between a client and the server,
 // for the signature of an OK to the client's own request.
 func TestEchoSignsNoOtherAnswer(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	code := touch(t, h.token(t, ""))
 	const ok = "&sl=100&status=OK&t=2026-11-24T13:00:00Z0001"
@@ -157,7 +157,7 @@ func sign(q url.Values) url.Values {
 }
 
 func TestVerifyAnswersEveryStatus(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	ctx := t.Context()
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 2}))
@@ -230,7 +230,7 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 
 func TestVerifyAnswersWithWhatWasAsked(t *testing.T) {
 	now := time.Date(2026, 11, 23, 21, 15, 17, 157e6, time.UTC)
-	h := newHouse(t, store.Config{}, otp.Config{Now: func() time.Time { return now }})
+	h := newRig(t, store.Config{}, otp.Config{Now: func() time.Time { return now }})
 	h.client1(t)
 	tok := h.token(t, "")
 	tok.Counter, tok.Use, tok.Clock, tok.Powered = 19, 17, 49712, time.Now().Add(time.Hour)
@@ -260,7 +260,7 @@ func TestVerifyAnswersWithWhatWasAsked(t *testing.T) {
 }
 
 func TestParametersGivenTwiceAreRefused(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	q := query("id", "1", "otp", touch(t, h.token(t, "")), "nonce", nonce).Encode()
 	for _, twice := range []string{"&id=1", "&otp=x", "&nonce=" + nonce, "&%69d=1", "&x=%zz"} {
@@ -284,7 +284,7 @@ func TestParametersGivenTwiceAreRefused(t *testing.T) {
 }
 
 // events returns the timeline's lines about checked codes.
-func (h *house) events(t testing.TB) []postern.Event {
+func (h *rig) events(t testing.TB) []postern.Event {
 	t.Helper()
 	var found []postern.Event
 	must(t, h.db.Read(context.Background(), func(ctx context.Context, tx *store.Tx) error {
@@ -311,7 +311,7 @@ func (h *house) events(t testing.TB) []postern.Event {
 }
 
 // exec does to the database what somebody who can write it could.
-func (h *house) exec(t testing.TB, sql string, args ...any) {
+func (h *rig) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	must(t, h.db.Write(context.Background(), func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.Exec(ctx, sql, args...)
@@ -322,7 +322,7 @@ func (h *house) exec(t testing.TB, sql string, args ...any) {
 // TestOnlyGetAndPostUseACodeUp asks by every other method first: the code is still
 // good afterwards.
 func TestOnlyGetAndPostUseACodeUp(t *testing.T) {
-	h := newHouse(t, store.Config{}, otp.Config{})
+	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	code := touch(t, h.token(t, ""))
 	q := url.Values{"id": {"1"}, "otp": {code}, "nonce": {nonce}}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Secret is what a YubiKey slot holds and a server must know to read its codes.
+// Secret is the secret of a YubiKey slot, which a server needs to decrypt its codes.
 type Secret struct {
 	PrivateID [privateIDLength]byte
 	Key       [16]byte // AES-128
@@ -23,8 +23,8 @@ func NewSecret() Secret {
 	return s
 }
 
-// NewPublicID returns a random public ID of twelve letters that begins with vv,
-// which is the prefix for IDs that Yubico did not give out.
+// NewPublicID returns a random public ID of twelve letters that begins with vv, the
+// prefix for IDs that Yubico does not assign.
 func NewPublicID() string {
 	id := [6]byte{0xff}
 	rand.Read(id[1:])
@@ -40,30 +40,29 @@ func (s Secret) cipher() cipher.Block {
 	return block
 }
 
-// String hides the secret from whatever prints it.
+// String does not reveal the secret.
 func (s Secret) String() string { return "(secret)" }
 
-// GoString hides the secret from %#v.
+// GoString does not reveal the secret to %#v.
 func (s Secret) GoString() string { return s.String() }
 
-// SoftToken behaves as a YubiKey slot does, in software: for tests and trials.
-// It is plain data, so that it can be kept between touches, and not safe for
-// concurrent use.
+// SoftToken is a YubiKey slot in software, for tests and trials. It is plain data, so
+// that it can be stored between touches, and it is not safe for concurrent use.
 type SoftToken struct {
 	PublicID string
 	Secret   Secret
-	Counter  uint16    // sessions so far; it never passes 0x7fff
+	Counter  uint16    // sessions so far; at most 0x7fff
 	Use      uint8     // the next code's use in this session
 	Clock    uint32    // the timestamp at power-up, 24 bits, random
-	Powered  time.Time // when power came; zero: not plugged in yet
+	Powered  time.Time // when it was plugged in; zero: not yet
 }
 
-// ErrTokenWornOut is the end of a YubiKey: its session counter cannot rise any
-// more and it types nothing.
+// ErrTokenWornOut says that the session counter has reached its maximum. A YubiKey then
+// types no more codes.
 var ErrTokenWornOut = errors.New("the session counter is used up")
 
-// NewSoftToken returns a token with a fresh public ID and secret that has never
-// been plugged in.
+// NewSoftToken returns a token with a new public ID and secret that was never plugged
+// in.
 func NewSoftToken() *SoftToken {
 	return &SoftToken{PublicID: NewPublicID(), Secret: NewSecret()}
 }

@@ -11,8 +11,8 @@ import (
 // sqlStatement finds out that a file is an SQL dump.
 var sqlStatement = regexp.MustCompile(`(?im)^\s*(INSERT INTO|CREATE TABLE|COPY)\s`)
 
-// sqlDump reads the tables that matter out of a dump: it follows CREATE TABLE
-// for the order of columns, INSERT and COPY for rows, and steps over the rest.
+// sqlDump reads ImportedTables from a dump: the order of columns from CREATE TABLE, rows
+// from INSERT and COPY. It skips the rest.
 type sqlDump struct {
 	im      *Import
 	in      []byte

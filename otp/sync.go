@@ -16,16 +16,15 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Sync says how this server keeps step with a fleet of yubikey-val servers, by
-// their own protocol: each tells the others of every code that it accepts. They
-// know each other by address only, so it is for a network that can be trusted.
-// Several servers of ours need none of it: they share one database. The zero
-// value has nothing to do with any fleet.
+// Sync configures synchronization with yubikey-val servers, by their protocol: each
+// server sends every code that it accepts to the others. They authenticate each other by
+// IP address only, so it is for trusted networks. Several Postern servers do not need
+// it, since they share one database. The zero value synchronizes with none.
 //
 // See https://developers.yubico.com/yubikey-val/Server_Replication_Protocol.html
 type Sync struct {
-	Peers []string       `json:"peers,omitempty"` // URLs to tell, …/wsapi/2.0/sync
-	Allow []netip.Prefix `json:"allow,omitempty"` // addresses to hear from
+	Peers []string       `json:"peers,omitempty"` // URLs to send codes to, …/wsapi/2.0/sync
+	Allow []netip.Prefix `json:"allow,omitempty"` // addresses to accept codes from
 	// Timeout is how long a client waits for peers if it does not say; 0 means
 	// one second.
 	Timeout time.Duration `json:"timeout,omitempty"`
@@ -38,7 +37,7 @@ type Sync struct {
 	// Resend is how often a peer that did not answer is tried again; 0 means
 	// 30 seconds.
 	Resend time.Duration `json:"resend,omitempty"`
-	// Store keeps what has to be told.
+	// Store has the queue of what is to be sent.
 	Store Replicas `json:"-"`
 }
 
@@ -59,17 +58,16 @@ func ParseNetworks(list []string) ([]netip.Prefix, error) {
 	return networks, nil
 }
 
-// Replicas keeps step with servers that have their own counters. What is to be
-// told is queued by [Keys.Accept], see Use.Peers.
+// Replicas stores the counters that are exchanged with peers. [Keys.Accept] queues what
+// is to be sent, see Use.Peers.
 type Replicas interface {
-	// Heard takes over a counter that a peer told of: the last use becomes the
-	// later of the two, durably. It returns what stood before, and whether
-	// codes of the key are taken here, which is also said of a key that is
-	// not known.
-	Heard(ctx context.Context, c Counter) (before Last, active bool, err error)
-	// Unsynced returns some of what a peer has not been told, oldest first.
+	// Merge stores a counter that a peer has sent, durably, if it is later than the
+	// stored one. It returns the previous one, and whether codes of the key are accepted
+	// here; that is true also of a key that is not known.
+	Merge(ctx context.Context, c Counter) (before Last, active bool, err error)
+	// Unsynced returns the oldest uses that a peer has not confirmed, at most limit.
 	Unsynced(ctx context.Context, peer string, limit int) ([]Counter, error)
-	// Synced says that a peer knows of a use.
+	// Synced records that a peer has confirmed a use.
 	Synced(ctx context.Context, peer string, c Counter) error
 }
 
@@ -131,7 +129,7 @@ func (s Sync) level(sl, timeout string) (percent int, wait time.Duration, ok boo
 	return percent, time.Duration(min(n, 60)) * time.Second, err == nil && n >= 0
 }
 
-// allows reports whether a peer at that address may tell us counters.
+// allows reports whether a peer at that address may send counters.
 func (s Sync) allows(address string) bool {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {
@@ -145,7 +143,7 @@ func (s Sync) allows(address string) bool {
 	return false
 }
 
-// syncer tells peers what this server accepts.
+// syncer sends the codes that this server accepts to its peers.
 type syncer struct {
 	Sync
 	http   *http.Client
@@ -174,7 +172,7 @@ func (y *syncer) close() {
 	y.http.CloseIdleConnections()
 }
 
-// resend tells peers again what they have not heard, until the service closes.
+// resend sends peers again what they have not confirmed, until the service closes.
 func (y *syncer) resend() {
 	tick := time.NewTicker(or(y.Resend, 30*time.Second))
 	defer tick.Stop()
@@ -190,7 +188,7 @@ func (y *syncer) resend() {
 	}
 }
 
-// catchUp tells one peer what it has not heard, as long as it answers.
+// catchUp sends one peer what it has not confirmed, as long as it answers.
 func (y *syncer) catchUp(peer string) {
 	for {
 		todo, err := y.Store.Unsynced(y.ctx, peer, 100)
@@ -199,7 +197,7 @@ func (y *syncer) catchUp(peer string) {
 		}
 		for _, c := range todo {
 			ctx, cancel := context.WithTimeout(y.ctx, 10*time.Second)
-			_, err := y.tell(ctx, peer, c)
+			_, err := y.send(ctx, peer, c)
 			cancel()
 			if err != nil {
 				return
@@ -208,15 +206,15 @@ func (y *syncer) catchUp(peer string) {
 	}
 }
 
-// tell tells one peer of a use, and returns whether the peer finds it new. A
-// peer that knows a later use makes ours later too.
-func (y *syncer) tell(ctx context.Context, peer string, c Counter) (fresh bool, err error) {
+// send sends one peer a use, and returns whether the use is new to it. If the peer has a
+// later use, that is stored here.
+func (y *syncer) send(ctx context.Context, peer string, c Counter) (fresh bool, err error) {
 	theirs, known, err := y.ask(ctx, peer, c)
 	if err != nil {
 		return false, err
 	}
 	if known && theirs.Seq >= 0 {
-		if _, _, err := y.Store.Heard(ctx, Counter{PublicID: c.PublicID, Last: theirs}); err != nil {
+		if _, _, err := y.Store.Merge(ctx, Counter{PublicID: c.PublicID, Last: theirs}); err != nil {
 			return false, err
 		}
 	}
@@ -226,11 +224,11 @@ func (y *syncer) tell(ctx context.Context, peer string, c Counter) (fresh bool, 
 	return known && (theirs.Seq < c.Seq || theirs.Seq == c.Seq && theirs.Nonce == c.Nonce), nil
 }
 
-// ask sends a sync request and returns the peer's counter. It is not known if
-// the peer does not take the key's codes.
+// ask sends a sync request and returns the peer's counter. known is false if the peer
+// does not accept the key's codes.
 func (y *syncer) ask(ctx context.Context, peer string, c Counter) (theirs Last, known bool, err error) {
 	q := url.Values{}
-	// The code itself, which the peer only logs, never leaves this server.
+	// The code itself, which the peer would only log, is not sent.
 	q.Set("otp", c.PublicID+strings.Repeat("c", blockLetters))
 	for _, kv := range counterParams(c) {
 		q.Set(kv.name, kv.value)
@@ -251,18 +249,18 @@ func (y *syncer) ask(ctx context.Context, peer string, c Counter) (theirs Last, 
 	lines, ok := parseAnswer(string(body))
 	if status := Status(lines.lookup("status")); !ok || status != StatusOK {
 		if ok && status == StatusBadOTP {
-			return theirs, false, nil // the key is disabled there, for good or not
+			return theirs, false, nil // the key is disabled or revoked there
 		}
 		return theirs, false, fmt.Errorf("sync peer %s answers %q", peer, status)
 	}
 	answer, ok := parseCounter(lines)
 	if !ok || answer.PublicID != c.PublicID {
-		return theirs, false, fmt.Errorf("sync peer %s answers with something else", peer)
+		return theirs, false, fmt.Errorf("sync peer %s sends a malformed answer", peer)
 	}
 	return answer.Last, true, nil
 }
 
-// counterParams returns a counter in the sync protocol's words.
+// counterParams returns a counter as parameters of the sync protocol.
 func counterParams(c Counter) params {
 	n := func(v int64) string { return strconv.FormatInt(v, 10) }
 	counter, use, high, low, modified, nonce := int64(-1), int64(-1), int64(-1), int64(-1), int64(-1), c.Nonce
@@ -286,7 +284,7 @@ func counterParams(c Counter) params {
 	}
 }
 
-// parseCounter reads a counter in the sync protocol's words.
+// parseCounter reads a counter from parameters of the sync protocol.
 func parseCounter(p params) (c Counter, ok bool) {
 	var n [5]int64
 	for i, name := range []string{"yk_counter", "yk_use", "yk_low", "yk_high", "modified"} {
@@ -312,13 +310,13 @@ func parseCounter(p params) (c Counter, ok bool) {
 	return c, true
 }
 
-// serveSync answers a peer that tells of a code it accepted: with what we knew
-// before, from which it sees whether we had accepted that code ourselves.
+// serveSync answers a peer that has accepted a code with the counter before, from which
+// the peer sees whether the code was accepted here, too.
 func (s *Service) serveSync(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.config.Timeout)
 	defer cancel()
 	lines := params{{"t", string(appendTime(nil, s.config.Now()))}}
-	status, counter := s.hear(ctx, peer(r), r.URL.RawQuery)
+	status, counter := s.merge(ctx, peer(r), r.URL.RawQuery)
 	if counter != nil {
 		lines = append(lines, counterParams(*counter)...)
 	}
@@ -332,7 +330,7 @@ func (s *Service) serveSync(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(body, "\r\n"...))
 }
 
-func (s *Service) hear(ctx context.Context, address, query string) (Status, *Counter) {
+func (s *Service) merge(ctx context.Context, address, query string) (Status, *Counter) {
 	if !s.config.Sync.allows(address) {
 		s.log.Add(postern.Event{
 			Time: s.config.Now(), Kind: postern.EventOTP, Outcome: postern.Refused, Address: address,
@@ -348,9 +346,9 @@ func (s *Service) hear(ctx context.Context, address, query string) (Status, *Cou
 	if !ok {
 		return StatusMissingParameter, nil
 	}
-	before, active, err := s.config.Sync.Store.Heard(ctx, c)
+	before, active, err := s.config.Sync.Store.Merge(ctx, c)
 	if err != nil {
-		s.config.Logger.Error("cannot take over a counter", postern.LogError, err)
+		s.config.Logger.Error("cannot store a peer's counter", postern.LogError, err)
 		return StatusBackendError, nil
 	}
 	if !active {
@@ -359,9 +357,8 @@ func (s *Service) hear(ctx context.Context, address, query string) (Status, *Cou
 	return StatusOK, &Counter{PublicID: c.PublicID, Last: before}
 }
 
-// askPeers tells the peers of a code that was accepted here, and waits until as
-// many of them agree as the client asked for. Those that answer later, or not,
-// are told all the same.
+// askPeers sends a code that was accepted here to the peers, and waits until as many of
+// them confirm it as the client requested. The others are sent it all the same.
 func (c *check) askPeers(use Use) Status {
 	y := c.service.sync
 	if len(y.Peers) == 0 {
@@ -376,7 +373,7 @@ func (c *check) askPeers(use Use) Status {
 		y.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(y.ctx, 10*time.Second)
 			defer cancel()
-			fresh, err := y.tell(ctx, peer, Counter{PublicID: use.PublicID, Last: use.Last})
+			fresh, err := y.send(ctx, peer, Counter{PublicID: use.PublicID, Last: use.Last})
 			answers <- answer{fresh, err}
 		})
 	}

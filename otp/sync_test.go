@@ -18,11 +18,11 @@ import (
 
 var loopbackNet = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 
-// fleet makes a house that keeps step with others, over a store of its own.
-func fleet(t *testing.T, s otp.Sync) *house {
+// fleet makes a rig that keeps step with others, over a store of its own.
+func fleet(t *testing.T, s otp.Sync) *rig {
 	t.Helper()
 	db := storetest.Open(t)
-	h := &house{db: db, otp: db.OTP()}
+	h := &rig{db: db, otp: db.OTP()}
 	s.Store = h.otp
 	var err error
 	h.service, err = otp.NewService(otp.Config{Sync: s}, h.otp, db)
@@ -34,15 +34,15 @@ func fleet(t *testing.T, s otp.Sync) *house {
 	return h
 }
 
-func (h *house) syncURL() string { return h.server.URL + "/wsapi/2.0/sync" }
+func (h *rig) syncURL() string { return h.server.URL + "/wsapi/2.0/sync" }
 
-// share gives a token's key to another house.
-func (h *house) share(t *testing.T, tok *otp.SoftToken) {
+// share gives a token's key to another rig.
+func (h *rig) share(t *testing.T, tok *otp.SoftToken) {
 	t.Helper()
 	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
 }
 
-func (h *house) verify(t *testing.T, code string, more ...string) map[string]string {
+func (h *rig) verify(t *testing.T, code string, more ...string) map[string]string {
 	t.Helper()
 	q := query(append([]string{"id", "1", "otp", code, "nonce", fmt.Sprintf("nonce%016d", nonces.Add(1))}, more...)...)
 	return h.ask(t, "/wsapi/2.0/verify", q)

@@ -12,8 +12,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Status is the last word of the validation service's answer, as Yubico's
-// validation protocol 2.0 spells it.
+// Status is the status in the validation service's answer, as in Yubico's validation
+// protocol 2.0.
 type Status string
 
 // The statuses of the protocol.
@@ -30,7 +30,7 @@ const (
 	StatusNotEnoughAnswers    Status = "NOT_ENOUGH_ANSWERS"
 )
 
-// words says what each status means, for people.
+// words are the meanings of the statuses, for people.
 var words = map[Status]string{
 	StatusOK:                  "the code is good",
 	StatusBadOTP:              "the code is not one of a known, enabled key",
@@ -123,9 +123,8 @@ func (p params) has(name string) bool {
 	return slices.ContainsFunc(p, func(kv param) bool { return kv.name == name })
 }
 
-// parseQuery reads the parameters of a request. It fails if there are too many,
-// if one is there twice (two readers could disagree about which counts) or if
-// an escape is broken.
+// parseQuery reads the parameters of a request. It fails if there are too many, if one
+// is there twice (two parsers could use different ones) or if an escape is malformed.
 func parseQuery(query string) (params, bool) {
 	if len(query) > maxQuery {
 		return nil, false
@@ -188,8 +187,8 @@ func (p params) sign(key []byte) []byte {
 	return mac.Sum(nil)
 }
 
-// signed reports whether h carries the right signature under key. An empty key
-// signs nothing.
+// signed reports whether h is the right signature under key. It is false for an empty
+// key.
 func (p params) signed(key []byte) bool {
 	h, err := base64.StdEncoding.DecodeString(p.lookup("h"))
 	return err == nil && len(key) > 0 && hmac.Equal(h, p.sign(key))

@@ -97,7 +97,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 	}
 	if t.who == "" {
 		kind, _ := postern.EventKindOf(e.Kind)
-		t.who = cmp.Or(kind.Doer, "somebody")
+		t.who = cmp.Or(kind.Doer, "an unknown client")
 		if account := e.Details["user"]; account != "" {
 			t.who = "the account " + account
 		}
@@ -141,6 +141,7 @@ var credentialNames = []struct {
 	{postern.TOTP, "TOTP"},
 	{postern.HOTP, "HOTP"},
 	{postern.RecoveryCode, "recovery code"},
+	{postern.BackupCode, "backup code"},
 	{postern.X509Certificate, "certificate"},
 	{postern.SSHCertificate, "SSH certificate"},
 	{postern.SSHKey, "SSH key"},

@@ -107,7 +107,7 @@ func TestSentences(t *testing.T) {
 		e    postern.Event
 		want string
 	}{
-		{postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "somebody, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
+		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "an unknown client, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
 		{postern.Event{Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK, Details: map[string]string{"by": "root"}}, "bob was added, by root."},
 		{postern.Event{Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711", Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}}, Details: map[string]string{"profile": "server", "names": "a.example b.example"}}, "a server was issued the certificate 4711 for a.example b.example."},
 		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
@@ -125,7 +125,7 @@ func TestSentences(t *testing.T) {
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
 		{postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"}, "the server made the certificate authority root."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMECreated}}, "bob made the ACME account a1."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1", Details: map[string]string{"did": postern.ACMERolledOver}}, "somebody, from 192.0.2.1, gave the ACME account a1 another key."},
+		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1", Details: map[string]string{"did": postern.ACMERolledOver}}, "an unknown client, from 192.0.2.1, gave the ACME account a1 another key."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEChanged}}, "bob changed the contacts of the ACME account a1."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEDeactivated}}, "bob deactivated the ACME account a1."},
 		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "k1", Details: map[string]string{"did": postern.ACMEKeyDisabled, "by": "root"}}, "bob had the ACME key k1 disabled, by root."},

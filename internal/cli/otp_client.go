@@ -156,7 +156,7 @@ func newOTPUpstream(a *app) *cobra.Command {
 			Example: "  postern otp upstream remove",
 			Args:    usageArgs(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.RemoveOutside(cmd.Context()) })
+				return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.RemoveUpstream(cmd.Context()) })
 			},
 		})
 	cmd.Aliases = []string{"outside"}
@@ -183,7 +183,7 @@ accepted. No proxy is used unless one is given here.`,
 			if len(c.URLs) == 0 {
 				c.URLs = []string{otp.YubiCloud}
 			}
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.SetOutside(cmd.Context(), c) })
+			return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.SetUpstream(cmd.Context(), c) })
 		},
 	}
 	f := cmd.Flags()
@@ -238,7 +238,7 @@ func newOTPUpstreamShow(a *app) *cobra.Command {
 		Args:    usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				c, err := keys.Outside(cmd.Context())
+				c, err := keys.Upstream(cmd.Context())
 				if err != nil {
 					return err
 				}

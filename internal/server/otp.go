@@ -18,10 +18,10 @@ const Mappings = "/etc/yubikey_mappings"
 
 // OneTime checks one-time passwords in a running server.
 type OneTime struct {
-	Keys    *store.OTP
-	Checker *otp.Checker // for sshd, the portal and commands
-	Service *otp.Service // the handler of /wsapi/
-	outside *outsideService
+	Keys     *store.OTP
+	Checker  *otp.Checker // for sshd, the portal and commands
+	Service  *otp.Service // the handler of /wsapi/
+	upstream *upstreamService
 
 	stop    context.CancelFunc
 	watcher sync.WaitGroup
@@ -43,9 +43,9 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 	if err != nil {
 		return nil, err
 	}
-	outside := &outsideService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store.People(), outside, st.Store)
-	o := &OneTime{Keys: keys, Checker: check, Service: service, outside: outside}
+	upstream := &upstreamService{keys: keys}
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store.People(), upstream, st.Store)
+	o := &OneTime{Keys: keys, Checker: check, Service: service, upstream: upstream}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
 	o.watcher.Go(func() { watchRestored(ctx, st, keys, log) })
@@ -54,15 +54,15 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 
 // Close waits until all pending events are on the timeline.
 func (o *OneTime) Close() error {
-	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.outside.close())
+	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.upstream.close())
 	o.stop()
 	o.watcher.Wait()
 	return err
 }
 
-// outsideService asks the outside validation service that is configured in the
+// upstreamService asks the upstream validation service that is configured in the
 // store, as it is configured now.
-type outsideService struct {
+type upstreamService struct {
 	keys *store.OTP
 
 	mu     sync.Mutex
@@ -70,44 +70,44 @@ type outsideService struct {
 	client *otp.Client
 }
 
-// Verify implements [otp.Outside].
-func (o *outsideService) Verify(ctx context.Context, code otp.Code) (otp.Answer, error) {
-	c, err := o.current(ctx)
+// Verify implements [otp.Upstream].
+func (u *upstreamService) Verify(ctx context.Context, code otp.Code) (otp.Answer, error) {
+	c, err := u.current(ctx)
 	if err != nil {
 		return otp.Answer{}, err
 	}
 	return c.Verify(ctx, code)
 }
 
-// current returns a client as configured; it stays the same, and keeps its
-// connections, as long as the configuration does.
-func (o *outsideService) current(ctx context.Context) (*otp.Client, error) {
-	config, err := o.keys.Outside(ctx)
+// current returns a client for the stored configuration. It is the same one, with its
+// connections, until the configuration changes.
+func (u *upstreamService) current(ctx context.Context) (*otp.Client, error) {
+	config, err := u.keys.Upstream(ctx)
 	if err != nil {
 		return nil, err
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if same := config.Fingerprint(); o.client == nil || o.config != same {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if same := config.Fingerprint(); u.client == nil || u.config != same {
 		client, err := otp.NewClient(config)
 		if err != nil {
 			return nil, err
 		}
-		if o.client != nil {
-			o.client.Close()
+		if u.client != nil {
+			u.client.Close()
 		}
-		o.config, o.client = same, client
+		u.config, u.client = same, client
 	}
-	return o.client, nil
+	return u.client, nil
 }
 
-func (o *outsideService) close() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.client == nil {
+func (u *upstreamService) close() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.client == nil {
 		return nil
 	}
-	return o.client.Close()
+	return u.client.Close()
 }
 
 // seenEvery is how often a server stores the length of the timeline.

@@ -119,7 +119,7 @@ func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 	if err != nil || len(keys) != 2 || !keys[0].Disabled || !keys[1].Disabled {
 		t.Errorf("the keys for ACME accounts: %+v %v", keys, err)
 	}
-	if n, err := rig.db.OTP().RecoveryLeft(t.Context(), o.name); err != nil || n != 0 {
+	if n, err := rig.db.OTP().BackupCodesLeft(t.Context(), o.name); err != nil || n != 0 {
 		t.Errorf("%d backup codes are left: %v", n, err)
 	}
 	if open, err := rig.Store.OrdersOf(t.Context(), o.name, time.Now()); err != nil || len(open) != 0 {

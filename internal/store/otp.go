@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	purposeOTPKey     = "otp key"      // sealed column otp_keys.sealed
-	purposeOTPClient  = "otp client"   // sealed column otp_clients.sealed
-	purposeOATH       = "otp oath"     // sealed column otp_oath.sealed
+	purposeOTPKey      = "otp key"      // sealed column otp_keys.sealed
+	purposeOTPClient   = "otp client"   // sealed column otp_clients.sealed
+	purposeOATH        = "otp oath"     // sealed column otp_oath.sealed
 	purposeOTPUpstream = "otp upstream" // sealed column otp_outside.sealed
 
 	otpCacheSize = 1 << 16                // keys that are cached decrypted
@@ -179,7 +179,7 @@ func (o *OTP) Key(ctx context.Context, publicID string) (*otp.Key, error) {
 	if err != nil {
 		return nil, o.db.wrap(err, "read a YubiKey")
 	}
-	if k.Passes() {
+	if k.Active() {
 		cache(o, o.cachedKeys, publicID, k, generation)
 	}
 	return k, nil

@@ -153,7 +153,7 @@ func otpStates(ctx context.Context, tx *Tx, batch []*otpUse) (map[string]*otpSta
 			return nil, err
 		}
 		k := otp.Key{Person: s.person, Status: postern.CredentialStatus(status), Owner: postern.PersonStatus(owner)}
-		s.passes, s.last.Timestamp, s.last.Time = k.Passes(), uint32(stamp), fromMicros(used)
+		s.passes, s.last.Timestamp, s.last.Time = k.Active(), uint32(stamp), fromMicros(used)
 		states[id] = &s
 	}
 	return states, rows.Err()

@@ -111,7 +111,7 @@ func (o *OTP) SetOATHStatus(
 	})
 }
 
-// Guess implements [otp.Devices].
+// Guess implements [otp.Authenticators].
 func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
 	if err := o.refusing(); err != nil {
 		return otp.GuessResult{}, err
@@ -131,7 +131,7 @@ func (o *OTP) guess(ctx context.Context, tx *Tx, g otp.Guess) (otp.GuessResult, 
 	var r otp.GuessResult
 	devices, err := o.oaths(ctx, tx, `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p
 		WHERE p.name = c.person AND p.status = 'active')`, g.Person)
-	if r.Devices = len(devices); err != nil || r.Devices == 0 {
+	if r.Authenticators = len(devices); err != nil || r.Authenticators == 0 {
 		return r, err
 	}
 	var wrong, until int64
@@ -150,16 +150,16 @@ func (o *OTP) guess(ctx context.Context, tx *Tx, g otp.Guess) (otp.GuessResult, 
 		switch {
 		case !ok || r.Verdict == otp.Accepted:
 		case at > d.Moving:
-			r.Verdict, r.Device, moving = otp.Accepted, d, at
+			r.Verdict, r.Authenticator, moving = otp.Accepted, d, at
 		default:
-			r.Verdict, r.Device = otp.Replayed, d
+			r.Verdict, r.Authenticator = otp.Replayed, d
 		}
 	}
 	switch r.Verdict {
 	case otp.Replayed:
 		return r, nil
 	case otp.Accepted:
-		return r, acceptGuess(ctx, tx, g, r.Device, moving)
+		return r, acceptGuess(ctx, tx, g, r.Authenticator, moving)
 	}
 	wrong++
 	if d := otp.Lockout(wrong); d > 0 {
@@ -175,7 +175,7 @@ func acceptGuess(ctx context.Context, tx *Tx, g otp.Guess, d *otp.OATH, moving i
 		return err
 	}
 	if n != 1 {
-		return postern.Errorf(postern.Internal, "the device has changed")
+		return postern.Errorf(postern.Internal, "the authenticator has changed")
 	}
 	if err := tx.TouchCredential(ctx, d.Kind, d.ID, g.Now); err != nil {
 		return err
@@ -202,8 +202,8 @@ func setGuesses(ctx context.Context, tx *Tx, person string, wrong int64, until t
 	return err
 }
 
-// SetRecovery replaces a person's recovery codes by new ones.
-func (o *OTP) SetRecovery(ctx context.Context, by postern.Actor, person string, hashes [][32]byte) error {
+// SetBackupCodes replaces a person's backup codes.
+func (o *OTP) SetBackupCodes(ctx context.Context, by postern.Actor, person string, hashes [][32]byte) error {
 	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Person(ctx, person); err != nil {
 			return err
@@ -221,16 +221,16 @@ func (o *OTP) SetRecovery(ctx context.Context, by postern.Actor, person string, 
 	})
 }
 
-// RecoveryLeft returns how many recovery codes a person has left.
-func (o *OTP) RecoveryLeft(ctx context.Context, person string) (int, error) {
+// BackupCodesLeft returns how many backup codes a person has left.
+func (o *OTP) BackupCodesLeft(ctx context.Context, person string) (int, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) (n int, err error) {
 		err = tx.QueryRow(ctx, `SELECT COUNT(*) FROM otp_recovery WHERE person = $1 AND used = 0`, person).Scan(&n)
 		return n, err
 	})
 }
 
-// Recover implements [otp.Devices].
-func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, events []postern.Event) (otp.Verdict, error) {
+// UseBackupCode implements [otp.Authenticators].
+func (o *OTP) UseBackupCode(ctx context.Context, person string, hash [32]byte, events []postern.Event) (otp.Verdict, error) {
 	if err := o.refusing(); err != nil {
 		return otp.Refused, err
 	}
@@ -261,7 +261,7 @@ func (o *OTP) Recover(ctx context.Context, person string, hash [32]byte, events 
 	return verdict, nil
 }
 
-// Factors implements [otp.Devices].
+// Factors implements [otp.Authenticators].
 func (o *OTP) Factors(ctx context.Context, person string) (int, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) (n int, err error) {
 		err = tx.QueryRow(ctx, `SELECT

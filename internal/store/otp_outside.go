@@ -11,9 +11,9 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// Outside returns how to ask the outside validation service, or
+// Upstream returns the configuration of the upstream validation service, or
 // [postern.NotFound] if there is none.
-func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
+func (o *OTP) Upstream(ctx context.Context) (otp.ClientConfig, error) {
 	var c otp.ClientConfig
 	var sealed []byte
 	var urls string
@@ -22,7 +22,7 @@ func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
 			Scan(&c.ID, &sealed, &urls, &c.Level, &c.Proxy)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, postern.Errorf(postern.NotFound, "no outside validation service is configured").
+		return c, postern.Errorf(postern.NotFound, "no upstream validation service is configured").
 			WithHint("configure one")
 	}
 	if err != nil {
@@ -33,8 +33,8 @@ func (o *OTP) Outside(ctx context.Context) (otp.ClientConfig, error) {
 	return c, err
 }
 
-// SetOutside sets or replaces the outside validation service.
-func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
+// SetUpstream sets or replaces the upstream validation service.
+func (o *OTP) SetUpstream(ctx context.Context, c otp.ClientConfig) error {
 	if err := c.Validate(); err != nil {
 		return err
 	}
@@ -50,21 +50,21 @@ func (o *OTP) SetOutside(ctx context.Context, c otp.ClientConfig) error {
 			c.ID, sealed, strings.Join(c.URLs, " "), c.Level, c.Proxy); err != nil {
 			return err
 		}
-		return o.outsideChanged(ctx, tx, "client "+strconv.FormatInt(c.ID, 10)+" of "+strings.Join(c.URLs, " "))
+		return o.upstreamChanged(ctx, tx, "client "+strconv.FormatInt(c.ID, 10)+" of "+strings.Join(c.URLs, " "))
 	})
 }
 
-// RemoveOutside makes an end of asking an outside validation service.
-func (o *OTP) RemoveOutside(ctx context.Context) error {
+// RemoveUpstream removes the upstream validation service.
+func (o *OTP) RemoveUpstream(ctx context.Context) error {
 	return o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM otp_outside`); err != nil {
 			return err
 		}
-		return o.outsideChanged(ctx, tx, "none")
+		return o.upstreamChanged(ctx, tx, "none")
 	})
 }
 
-func (o *OTP) outsideChanged(ctx context.Context, tx *Tx, what string) error {
+func (o *OTP) upstreamChanged(ctx context.Context, tx *Tx, what string) error {
 	if err := tx.Touch(ctx); err != nil {
 		return err
 	}

@@ -61,8 +61,8 @@ func (o *OTP) Synced(ctx context.Context, peer string, c otp.Counter) error {
 	})
 }
 
-// Heard implements [otp.Replicas].
-func (o *OTP) Heard(ctx context.Context, c otp.Counter) (before otp.Last, active bool, err error) {
+// Merge implements [otp.Replicas].
+func (o *OTP) Merge(ctx context.Context, c otp.Counter) (before otp.Last, active bool, err error) {
 	err = o.db.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		before, active = otp.Never, true
 		var status string
