@@ -16,7 +16,7 @@ type Account struct {
 	// Person is whose it is. "" in a name with a *: the person whose name the *
 	// stands for, in lower case.
 	Person string `json:"person,omitempty"`
-	// AnyCase says that case does not tell accounts apart, as in most directories.
+	// AnyCase says that accounts are compared without case, as in most directories.
 	AnyCase bool `json:"any_case,omitempty"`
 }
 
@@ -29,7 +29,7 @@ func (a Account) Validate() error {
 	case stars > 1 || a.Name == "*":
 		return Errorf(Invalid, "an account's name has one * at most, and something beside it")
 	case a.Person == "" && stars == 0:
-		return Errorf(Invalid, "nobody is named for the account").WithHint("name a person, or put a * where the person's name is")
+		return Errorf(Invalid, "the account has no person").WithHint("name a person, or put a * where the person's name is")
 	case a.Person != "" && !ValidName(a.Person):
 		return Errorf(Invalid, "%q cannot be a person's name", a.Person)
 	case len(a.Host) > 253:

@@ -28,7 +28,7 @@ func TestAccountsBelongToPeople(t *testing.T) {
 		{`CORP\carol`, "h", "carol"},
 		{`corp\Carol`, "h", "carol"},
 		{"Dave", "h", "dave"},
-		{"DAVE", "h", "DAVE"}, // nobody: a person's name has no capitals
+		{"DAVE", "h", "DAVE"}, // no person: a person's name has no capitals
 		{"jürgen", "h", "juergen"},
 		{"JÜRGEN", "h", "juergen"},
 		{"www", "web1", "alice"},

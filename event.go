@@ -72,8 +72,8 @@ const (
 	EventSSHCertIssued = "ssh.cert.issued"
 	EventSSHRevoked    = "ssh.cert.revoked"
 
-	EventSignedIn      = "gate.passed" // a sign-in: the first request that was authorized with a certificate on a connection
-	EventAccessRefused = "gate.refused"
+	EventSignedIn      = "gate.passed"  // the first request that a guard authorized with a certificate on a connection
+	EventAccessRefused = "gate.refused" // a request that a guard refused
 
 	EventPortalEnrolled = "portal.enrolled"
 	EventPortalLink     = "portal.link"

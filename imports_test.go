@@ -35,7 +35,7 @@ type row struct {
 	imports string // packages of this module, besides the root package, [shared] and those below its own directory
 	knows   string // of knowledge
 	tests   string // what its tests may know or import besides, and besides HTTP, the store and posterntest
-	hides   bool   // whoever imports it does not come to know what it knows
+	hides   bool   // packages that import it do not thereby know what it knows
 }
 
 // shared packages may be imported by every package but the root. They import
@@ -331,7 +331,7 @@ func TestImportRulesCanFail(t *testing.T) {
 				if forbidden(from, to, false) == "" {
 					t.Errorf("%s may import %s", from, to)
 				}
-				// Through a package of somebody else it is the same.
+				// Through a package of another module it is the same.
 				through := imports{from: {"example.org/between"}, "example.org/between": {to}}
 				if len(through.problems()) == 0 {
 					t.Errorf("%s may reach %s through another package", from, to)

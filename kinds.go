@@ -1,7 +1,6 @@
 package postern
 
-// EventKind describes a kind of event: what all who show, mail or receive events
-// know of it.
+// EventKind describes a kind of event for lists, sentences, mails and the relay.
 type EventKind struct {
 	Name  string // as in Event.Kind
 	Title string // in a list of events: "Certificate issued"
@@ -23,7 +22,7 @@ type EventKind struct {
 	Grants bool
 }
 
-// Who does what no person does.
+// The doers of events without a person.
 const (
 	doerServer = "the server"
 	doerAgent  = "the agent"

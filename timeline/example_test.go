@@ -61,7 +61,7 @@ func (a *archive) Entries(_ context.Context, f func(timeline.Entry) error) error
 
 func (a *archive) Links(context.Context, func(int64, postern.Link) error) error { return nil }
 
-// An entry and its proof are enough for whoever has the log's public key.
+// An entry and its proof can be verified with the log's public key.
 func ExampleProof_Check() {
 	ctx := context.Background()
 	key, err := timeline.NewKey()

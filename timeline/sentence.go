@@ -108,7 +108,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 	return t
 }
 
-// reason returns why, in words: a guard's reasons are words with hyphens.
+// reason returns an event's reason in words: those of a guard are words with hyphens.
 func reason(e postern.Event) string {
 	if e.Kind == postern.EventAccessRefused {
 		return strings.ReplaceAll(e.Reason, "-", " ")

@@ -107,7 +107,7 @@ func TestSentences(t *testing.T) {
 		e    postern.Event
 		want string
 	}{
-		{postern.Event{Kind: postern.EventGate, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "an unknown client, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
+		{postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "an unknown client, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
 		{postern.Event{Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK, Details: map[string]string{"by": "root"}}, "bob was added, by root."},
 		{postern.Event{Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711", Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}}, Details: map[string]string{"profile": "server", "names": "a.example b.example"}}, "a server was issued the certificate 4711 for a.example b.example."},
 		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
