@@ -21,11 +21,11 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// One-time passwords checked a second, each durable before its answer: our
-// validation service over SQLite and PostgreSQL, and yubiserver, Debian's own.
-// The same clients ask them one after the other over HTTP, in one run. An answer
-// counts if it is to the code and nonce that were sent, as every client checks;
-// of yubiserver all count, for it mixes answers up as soon as two clients ask.
+// One-time passwords checked a second, each durable before its answer: Postern's
+// validation service over SQLite and PostgreSQL, and yubiserver, which Debian has. The
+// same clients use them one after the other over HTTP, in one run. Answers are counted
+// if they have the code and nonce that were sent, as every client checks; yubiserver's
+// are all counted, since it mixes answers up as soon as there are two clients.
 //
 //	go test -run '^$' -bench OTP -benchtime 1x ./bench
 

@@ -134,9 +134,9 @@ type sshWay struct {
 // sshd holds back its answer to each request for authentication, for 5 to 9.2 ms
 // that depend on the user and on a secret that it makes when it starts
 // (user_specific_delay in OpenSSH's auth2.c): any second factor costs this once
-// more, checked or not. So all ways go to one sshd and take turns with the same
-// users, and what counts is the difference from a login with as many requests:
-// the one by a key of which the client offers another first.
+// more, checked or not. So all ways use one sshd and alternate with the same users, and
+// the result is the difference from a login with as many requests: by a key, where the
+// client offers another key first.
 func BenchmarkSSHLogin(b *testing.B) {
 	const rounds, people = 300, 25
 	prompt := filepath.Join(b.TempDir(), "pam_prompt.so")

@@ -22,7 +22,7 @@ import (
 func main() {
 	binary := flag.String("postern", "bin/postern", "the postern to run")
 	flag.Parse()
-	signal.Ignore(syscall.SIGPIPE) // whoever reads may leave: what was started is still stopped
+	signal.Ignore(syscall.SIGPIPE) // the reader may end first: what was started is still stopped
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *binary, flag.Args())
 	stop()

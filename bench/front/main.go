@@ -2,7 +2,7 @@
 // machine: full TLS 1.3 handshakes with a client certificate, a returning
 // client's connections, and keep-alive requests through a guarded location. The
 // peers are Caddy (the same library, without Postern), nginx and Apache. Each is a
-// process of its own; rounds of all alternate, and the median counts. It fails
+// process of its own; rounds of all alternate, and the medians are compared. It fails
 // if Postern misses a goal.
 package main
 

@@ -1,4 +1,4 @@
-/* pam_prompt: asks, and lets everybody in: what a login costs that asks. */
+/* pam_prompt: asks for a code and accepts any, to measure what a login with a prompt costs. */
 #include <stdlib.h>
 
 #include <security/pam_ext.h>

@@ -3,8 +3,8 @@
 // file, and traced by bpftrace printing what it can; interleaved in one run, on
 // one and on four connections. It fails if postern takes more than its goal
 // allows, or loses a message. Beside them it measures a program that does nothing
-// at the same probes: what of the cost is the kernel's, for whoever traces; and
-// untraced turns against each other: how far to believe it all.
+// at the same probes, which shows what the kernel costs any tracer, and untraced turns
+// against each other, which show the error of measurement.
 package main
 
 import (
@@ -246,7 +246,7 @@ func (b *bench) turn(name string, conns int) (turn, int, error) {
 	if err != nil {
 		return turn{}, 0, err
 	}
-	// What starting a tracer, or the pause without one, leaves behind is not measured.
+	// The time just after a tracer was started or stopped is not measured.
 	warm, err := load(clients, time.Now().Add(warmUp))
 	if err != nil {
 		return turn{}, 0, err

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Login gets an SSH certificate from a server. Whoever asks proves themselves with
+// Login gets an SSH certificate from a server. The person authenticates with
 // a client certificate, or else with a code.
 type Login struct {
 	Server  string // host name, or https URL

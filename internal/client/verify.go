@@ -10,7 +10,7 @@ import (
 // Verify asks a validation service about a code, over Yubico's protocol 2.0, and
 // returns the public ID of the YubiKey that made it. The code is used up. It fails
 // with postern.Denied for a code that is not good, and postern.Unavailable where
-// the service cannot tell.
+// the service cannot decide.
 func Verify(ctx context.Context, service otp.ClientConfig, typed string) (publicID string, err error) {
 	code, ok := otp.ParseCode(typed)
 	if !ok {

@@ -51,8 +51,8 @@ func TestVerifyAsksTheService(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := otp.ClientConfig{ID: 2, Key: secret, URLs: []string{srv.URL + "/wsapi/2.0/verify"}, Roots: roots}
-	wrongKey, noRoots, nobody := good, good, good
-	wrongKey.Key, noRoots.Roots, nobody.Key = []byte("another"), nil, nil
+	wrongKey, noRoots, noKey := good, good, good
+	wrongKey.Key, noRoots.Roots, noKey.Key = []byte("another"), nil, nil
 	for _, c := range []struct {
 		name    string
 		service otp.ClientConfig
@@ -61,7 +61,7 @@ func TestVerifyAsksTheService(t *testing.T) {
 	}{
 		{"another API key", wrongKey, code.Modhex(), postern.Unavailable},
 		{"a server that is not trusted", noRoots, code.Modhex(), postern.Unavailable},
-		{"no API key", nobody, code.Modhex(), postern.Invalid},
+		{"no API key", noKey, code.Modhex(), postern.Invalid},
 		{"a good code", good, code.Modhex(), 0},
 		{"it again", good, code.Modhex(), postern.Denied},
 		{"an unknown key", good, unknown.Modhex(), postern.Denied},

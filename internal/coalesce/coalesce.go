@@ -1,6 +1,6 @@
-// Package coalesce writes floods of events that are alike as a few that carry a
-// count, so that whoever causes them neither fills the timeline nor slows what
-// they came to, and nothing goes unrecorded.
+// Package coalesce writes floods of similar events as a few events with a count. So a
+// client that causes them neither fills the timeline nor slows the server down, and all
+// of them are recorded.
 package coalesce
 
 import (
@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	window    = 10 * time.Second // how long events like one that was written are counted at first
-	maxWindow = 5 * time.Minute  // to which that doubles while they keep coming
-	maxKinds  = 1000             // different ones at a time; further ones are counted together
-	retry     = time.Second      // after which what could not be written is tried again
-	timeout   = 5 * time.Second  // of writing
+	window    = 10 * time.Second // for which events like one that was written are counted, at first
+	maxWindow = 5 * time.Minute  // to which the window doubles while more of them come
+	maxKinds  = 1000             // different events at a time; further ones are counted together
+	retry     = time.Second      // after which a failed write is tried again
+	timeout   = 5 * time.Second  // of a write
 )
 
 // Config says where events go. Append is needed.
@@ -29,8 +29,8 @@ type Config struct {
 	// Also returns what makes events differ besides kind, outcome, host, person,
 	// address, object, reason and links; nil: nothing.
 	Also func(postern.Event) string
-	// Failed is called when events could not be written. They are kept, and count
-	// on. It may be nil.
+	// Failed is called when events could not be written. They are kept, and later ones
+	// are added to their counts. It may be nil.
 	Failed func(error)
 }
 
@@ -38,9 +38,9 @@ type Config struct {
 // happened, RFC 3339. Its Time is that of the first.
 const LastSeen = "last"
 
-// Writer writes the first event of those that are alike at once, and the ones that
-// follow as one event with a count at the end of a window. It is safe for
-// concurrent use. Close it. A nil Writer takes events and does nothing.
+// Writer writes the first of similar events at once, and those that follow as one event
+// with a count at the end of a window. It is safe for concurrent use. Close it. A nil
+// Writer drops events.
 type Writer struct {
 	config Config
 	wake   chan struct{}
@@ -58,7 +58,7 @@ type likeness struct {
 	outcome                                                  postern.Outcome
 }
 
-// entry is what is known of events that are alike.
+// entry is the state of similar events.
 type entry struct {
 	waiting postern.Event // not written yet; Count is 0 if there is none
 	last    time.Time     // of the newest in it
@@ -76,8 +76,8 @@ func Start(c Config) *Writer {
 	return w
 }
 
-// Add takes an event. It never waits for Append. An event without a time is of
-// now.
+// Add adds an event. It never waits for Append. An event without a time gets the
+// current one.
 func (w *Writer) Add(e postern.Event) {
 	if w == nil {
 		return
@@ -90,7 +90,7 @@ func (w *Writer) Add(e postern.Event) {
 	defer w.mu.Unlock()
 	k := w.likeness(e)
 	if w.known[k] == nil && len(w.known) >= maxKinds {
-		e = postern.Event{Time: e.Time, Kind: e.Kind, Outcome: e.Outcome, Count: e.Count, Reason: "too many different ones to tell apart"}
+		e = postern.Event{Time: e.Time, Kind: e.Kind, Outcome: e.Outcome, Count: e.Count, Reason: "too many different events to list"}
 		k = likeness{kind: e.Kind, outcome: e.Outcome, reason: e.Reason}
 	}
 	w.merge(k, e, e.Time)
@@ -111,8 +111,8 @@ func (w *Writer) likeness(e postern.Event) likeness {
 	return k
 }
 
-// merge adds an event, the last of which happened at that time, to those that
-// wait. The earliest one stands for all. The caller holds the lock.
+// merge adds an event to the waiting ones. last is the time of the latest that it
+// counts. The earliest one represents all. The caller holds the lock.
 func (w *Writer) merge(k likeness, e postern.Event, last time.Time) {
 	n := w.known[k]
 	if n == nil {
@@ -131,8 +131,8 @@ func (w *Writer) merge(k likeness, e postern.Event, last time.Time) {
 	}
 }
 
-// Close writes what waits, and ends the Writer. What cannot be written now is
-// lost, and its error returned.
+// Close writes all waiting events and ends the Writer. If that fails, they are lost and
+// the error is returned.
 func (w *Writer) Close() error {
 	if w == nil {
 		return nil
@@ -161,7 +161,7 @@ func (w *Writer) run() {
 			w.config.Failed(err)
 		}
 		if err != nil {
-			select { // what comes meanwhile waits, too
+			select { // events that come meanwhile wait, too
 			case <-w.stop:
 				return
 			case <-time.After(retry):
@@ -230,8 +230,8 @@ func (n entry) event() postern.Event {
 	return e
 }
 
-// take takes out what is due, in its order, and forgets what nothing has come for
-// in a whole window.
+// take removes and returns what is due, in order. It deletes entries to which no event
+// was added in a whole window.
 func (w *Writer) take(now time.Time, all bool) (keys []likeness, due []entry) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -27,7 +27,7 @@ import (
 // Host is what to examine.
 type Host struct {
 	Dir       string        // the state directory
-	CA        ca.Config     // how keys outside of the state are reached
+	CA        ca.Config     // access to keys that are not in the state
 	SSH       setup.Applier // where a new configuration of sshd waits to be confirmed
 	TimeCodes func(context.Context) (bool, error)
 }
@@ -129,11 +129,11 @@ func (d *examiner) state(ctx context.Context) {
 	d.server(dir)
 }
 
-// disk looks at the space that is left: without any, nobody can sign in.
+// disk checks the free space: without any, no person can sign in.
 func (d *examiner) disk(dir string) {
 	const least = 256 << 20
 	if free, ok := system.Free(dir); ok && free < least {
-		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk nobody can sign in", free>>20)
+		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no person can sign in", free>>20)
 	}
 }
 

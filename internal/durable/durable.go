@@ -1,8 +1,8 @@
-// Package durable reads and writes files that something depends on: whole, on
-// disk before a call returns, and, for secrets, under nobody else's eyes.
+// Package durable reads and writes important files: completely, on disk before a call
+// returns, and, for secrets, unreadable by other users.
 //
-// A file is written beside its place and then put there, so that a reader, or a
-// crash, finds the old content or the new, never a part. Calls for one path may
+// A file is written under another name and then renamed, so that a reader, or a server
+// after a crash, finds the old content or the new, never a part. Calls for one path may
 // overlap; the last one wins.
 package durable
 
@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 )
 
-// Option says whose a file is that root writes for path. Without one it is root's.
+// Option sets the owner of a file that root writes. Without one it is root.
 type Option func(f *os.File, path string) error
 
 // Create writes a file that must not exist: the error is fs.ErrExist if it does.
@@ -29,8 +29,8 @@ func Create(path string, data []byte, mode fs.FileMode, options ...Option) error
 	})
 }
 
-// Ensure writes a file unless there is one of that name. It succeeds when there
-// is, whoever made it.
+// Ensure writes a file unless there is one of that name. It also succeeds if another
+// process makes it meanwhile.
 func Ensure(path string, data []byte, mode fs.FileMode, options ...Option) error {
 	if err := Create(path, data, mode, options...); !errors.Is(err, fs.ErrExist) {
 		return err
@@ -44,9 +44,9 @@ func Replace(path string, data []byte, mode fs.FileMode, options ...Option) erro
 	return write(path, data, mode, options, func(new string) error { return os.Rename(new, path) })
 }
 
-// Output writes to what the user of a command named. Unlike Replace it follows
-// symbolic links, keeps the mode and owner of a file that is there, and writes
-// straight into what is no plain file: /dev/stdout, a named pipe.
+// Output writes to the file that the user of a command named. Unlike Replace it follows
+// symbolic links, keeps the mode and owner of an existing file, and writes directly to
+// what is not a plain file: /dev/stdout, a named pipe.
 func Output(path string, data []byte, mode fs.FileMode) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -126,7 +126,7 @@ func TestReplace(t *testing.T) {
 	nothingLeft(t, dir)
 }
 
-// TestReplaceLink does not write through a symbolic link that somebody left.
+// TestReplaceLink does not write through a symbolic link, which an attacker may have made.
 func TestReplaceLink(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")

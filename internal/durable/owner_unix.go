@@ -44,7 +44,7 @@ func ownLike(f *os.File, path string) error {
 func private(path string, info fs.FileInfo, deny fs.FileMode) error {
 	if mode := info.Mode(); mode.Perm()&deny != 0 || !mode.IsRegular() {
 		return postern.Errorf(postern.Denied, "%s can be read by others (mode %04o)", path, mode.Perm()).
-			WithHint("chmod 600 %s; and if somebody may have read it, make a new one", path)
+			WithHint("chmod 600 %s; and if another user may have read it, make a new one", path)
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || int(owner.Uid) != os.Geteuid() && owner.Uid != 0 && os.Geteuid() != 0 {

@@ -13,8 +13,8 @@ import (
 // maxSecret bounds a secret's file; what is beyond is not read.
 const maxSecret = 64 << 10
 
-// ReadSecret reads a small file that nobody else may read, and that belongs to
-// this user or root: Denied otherwise, fs.ErrNotExist if there is none.
+// ReadSecret reads a small file that no other user can read and that belongs to this
+// user or root: Denied otherwise, fs.ErrNotExist if there is none.
 func ReadSecret(path string) ([]byte, error) {
 	return readSecret(path, 0o077)
 }

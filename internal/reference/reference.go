@@ -43,7 +43,7 @@ SIGHUP, without dropping a connection.`
 
 // ruleExamples are rules with what they are for.
 var ruleExamples = []manpage.Item{
-	{Term: `cert.subject.cn == "Alice"`, Text: "The certificate names Alice, and nobody else besides."},
+	{Term: `cert.subject.cn == "Alice"`, Text: "The certificate names Alice, and no other person."},
 	{Term: `cert.subject.ou.exists(u, u == "audit")`, Text: "One of the organisational units is audit."},
 	{Term: `"audit" in person.groups && address.within("192.0.2.0/24")`, Text: "Members of a group, from one network."},
 	{Term: `request.method in ["GET", "HEAD"] || "editors" in person.groups`, Text: "All may read, and editors may write."},
@@ -53,7 +53,7 @@ var ruleExamples = []manpage.Item{
 
 const rulesIntro = `The argument of rule, in a require block, is an expression of CEL (https://cel.dev) that is true or false, over the
 variables below. A request passes if every rule holds; a rule that cannot be evaluated does not hold. Rules are compiled,
-and their cost is bounded, when the configuration is loaded: a mistake is told with its line and column.`
+and their cost is bounded, when the configuration is loaded: an error names its line and column.`
 
 const rulesLists = `An attribute of a name may occur more than once, and programs differ in which occurrence they look at. So a
 comparison of such a list with one value (==, !=, in, startsWith, matches and the like) holds only if the list has

@@ -96,7 +96,7 @@ func createKey(dir, url string) error {
 	}
 	if _, err := os.Stat(url); err == nil {
 		return postern.Errorf(postern.Conflict, "%s is there, but not the key %s that opens it", url, filepath.Join(dir, kekFile)).
-			WithHint("bring the key back from a backup; or move the database away to begin anew")
+			WithHint("restore the key from a backup; or move the database to another place to start with a new one")
 	}
 	name, text := kekFile, newKey()
 	if os.Getenv(passphraseEnv) != "" {

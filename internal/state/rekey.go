@@ -137,14 +137,14 @@ func passToServer(ctx context.Context, dir string, key [32]byte) error {
 	}
 }
 
-// keyName names a key without giving it away.
+// keyName returns a name of a key that does not reveal it.
 func keyName(key [32]byte) string {
 	sum := sha256.Sum256(append([]byte("postern key name "), key[:]...))
 	return hex.EncodeToString(sum[:8])
 }
 
-// TakeKeys makes an open state use the keys that are in its directory now, and
-// tells a Rekey that waits for it.
+// TakeKeys makes an open state use the keys that are in its directory now, and notifies
+// a waiting Rekey.
 func (s *State) TakeKeys() error {
 	keys, err := loadKeys(s.Dir)
 	if err != nil {

@@ -12,11 +12,11 @@ import (
 	"github.com/postern-project/postern/internal/durable"
 )
 
-// A server writes down how long the timeline is, outside the database. A database
-// whose timeline is shorter was restored from a backup, and has forgotten which
-// one-time passwords were used since.
+// A server stores the length of the timeline in a file beside the database. A database
+// whose timeline is shorter was restored from a backup, and does not know which one-time
+// passwords were used since.
 
-// seenSize returns the length that the timeline had, 0 if nobody has looked.
+// seenSize returns the length that the timeline had, 0 if none was stored.
 func (s *State) seenSize() (int64, error) {
 	b, err := os.ReadFile(s.Path(seenFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -33,7 +33,7 @@ func (s *State) seenSize() (int64, error) {
 	return n, nil
 }
 
-// errRestored is why no code is taken from a database that went back in time.
+// errRestored is why no code is accepted after a database was restored.
 var errRestored = postern.Errorf(postern.Unavailable, "%w: codes used since then would be valid again", ErrRestored).
 	WithHint("accept the restored database, which disables what may have been used since")
 
@@ -55,7 +55,7 @@ func (s *State) CheckRestored(ctx context.Context) (int64, error) {
 	return size, nil
 }
 
-// MarkSeen writes down how long the timeline is.
+// MarkSeen stores the length of the timeline.
 func (s *State) MarkSeen(size int64) error {
 	return s.Replace(seenFile, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
 }

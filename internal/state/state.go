@@ -1,9 +1,9 @@
-// Package state is the directory that a server and the commands beside it share:
-// where the database is, the keys that open it, which server runs on it, and
-// what was last seen of it.
+// Package state opens the state directory, which a server and commands share. It has
+// the database's address, the keys of its secrets, the running server's process, and
+// the length that the timeline had.
 //
-// Two processes may work on one directory at once: what must be one of is made
-// under one name, by whoever comes first.
+// Two processes may use one directory at once: files that must exist once are created
+// atomically, by the process that is first.
 package state
 
 import (
@@ -35,9 +35,9 @@ const (
 	runFile      = "run.pid"      // the process of the running server, which locks it
 )
 
-// What a command may want to explain in its own words.
+// Errors that a command may want to explain.
 var (
-	// ErrMissing says that nobody has made the state yet.
+	// ErrMissing says that the state does not exist yet.
 	ErrMissing = errors.New("there is no state")
 	// ErrRestored says that the database is older than what was seen of it.
 	ErrRestored = errors.New("the database is older than what was seen of it")

@@ -45,7 +45,7 @@ func parseMoment(text string, now time.Time) (t time.Time, ok bool) {
 }
 
 // String implements pflag.Value; "" is no time.
-func (m *Moment) String() string { return Stamp(time.Time(*m)) }
+func (m *Moment) String() string { return Time(time.Time(*m)) }
 
 // Type implements pflag.Value.
 func (*Moment) Type() string { return "time" }

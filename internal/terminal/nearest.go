@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Nearest returns the one of words that is a slip of the keyboard away from word,
+// Nearest returns the one of words of which word may be a misspelling,
 // or "".
 func Nearest(word string, words []string) string {
 	best, least := "", max(1, min(len(word)/3, 3))+1

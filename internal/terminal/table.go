@@ -1,4 +1,4 @@
-// Package terminal prints what commands show to people: lists, single things, times
+// Package terminal prints the output of commands: lists, single things, times
 // and numbers, fitted to the terminal where there is one. What a terminal might obey
 // is escaped, in text and in JSON. It also reads what people type, such as sizes and
 // misspelt words.

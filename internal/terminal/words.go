@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Stamp returns a time as lists show it: to the second, with its zone. The flags
-// that take a time read it.
-func Stamp(t time.Time) string {
+// Time returns a time as lists show it: to the second, with its zone. The flags
+// that take a time can parse it.
+func Time(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.Local().Format(TimeLayout)
 }
 
-// TimeLayout is the layout of Stamp.
+// TimeLayout is the layout of Time.
 const TimeLayout = "2006-01-02 15:04:05Z07:00"
 
 // Day returns the day of a time, in UTC: when a certificate ends.
