@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 )
@@ -28,6 +29,7 @@ func newRunning(t *testing.T, root string, systemd bool) *running {
 	r := &running{}
 	r.Service = Service{
 		Listeners: func() ([]int, error) { return []int{4711}, nil },
+		Listens:   func(int) string { return "" },
 		Command:   func(int) ([]string, string, error) { return command, file, nil },
 		Signal:    func(int) error { r.down = r.down || !accepts(); return nil },
 		Systemctl: func(_ context.Context, args ...string) (string, error) {
@@ -148,6 +150,40 @@ func TestReloadThatFailsIsNoSignal(t *testing.T) {
 	}
 	if err := sshd.Reload(t.Context()); err == nil || signalled {
 		t.Errorf("signalled: %t, %v", signalled, err)
+	}
+}
+
+// TestReloadReturnsOnceSSHDServes has sshd take its time: it goes on in its old life,
+// then listens no more, then again.
+func TestReloadReturnsOnceSSHDServes(t *testing.T) {
+	root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "UsePAM yes\n"})
+	for name, systemd := range map[string]bool{"by systemd": true, "by signal": false} {
+		t.Run(name, func(t *testing.T) {
+			sshd := newRunning(t, root, systemd)
+			lives, told := []string{"old", "old", "", "", "new"}, false
+			sshd.Signal = func(int) error { told = true; return nil }
+			sshd.Listens = func(int) string {
+				if told && len(lives) > 1 {
+					lives = lives[1:]
+				}
+				return lives[0]
+			}
+			if err := sshd.Reload(t.Context()); err != nil || lives[0] != "new" {
+				t.Errorf("it returns when sshd is %q: %v", lives[0], err)
+			}
+		})
+	}
+	for name, life := range map[string]string{"that is not told": "old", "that does not come back": ""} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			sshd := newRunning(t, root, false)
+			now := "old"
+			sshd.Signal = func(int) error { now = life; cancel(); return nil }
+			sshd.Listens = func(int) string { return now }
+			if err := sshd.Reload(ctx); postern.CodeOf(err) != postern.Unavailable {
+				t.Errorf("it succeeds: %v", err)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
@@ -31,6 +32,9 @@ type Service struct {
 	Command func(pid int) (command []string, file string, err error)
 	// Signal makes a process read its configuration; nil sends SIGHUP.
 	Signal func(pid int) error
+	// Listens returns what tells one life of a process from the next, "" while it does
+	// not listen; nil is process.Listens.
+	Listens func(pid int) string
 	// Systemctl runs systemctl and returns what it prints; nil runs this host's,
 	// and fails where systemd does not run.
 	Systemctl func(ctx context.Context, args ...string) (string, error)
@@ -63,7 +67,8 @@ func (s Service) Test(ctx context.Context) error {
 
 // Reload makes each sshd that listens read its configuration, once all of them
 // would take it: by systemd where that runs it, else by signal. What systemd fails
-// to reload is not signalled. Where none listens there is nothing to do; at boot,
+// to reload is not signalled. When it returns, new connections are served by the
+// configuration that is in place. Where none listens there is nothing to do; at boot,
 // before sshd starts, systemd is not asked, since it would wait.
 func (s Service) Reload(ctx context.Context) error {
 	pids, err := s.listeners()
@@ -73,6 +78,18 @@ func (s Service) Reload(ctx context.Context) error {
 	if err := s.Test(ctx); err != nil {
 		return err
 	}
+	before := map[int]string{}
+	for _, pid := range pids {
+		before[pid] = s.listens(pid)
+	}
+	if err := s.tell(ctx, pids); err != nil {
+		return err
+	}
+	return s.await(ctx, before)
+}
+
+// tell has processes read their configuration.
+func (s Service) tell(ctx context.Context, pids []int) error {
 	for _, unit := range units {
 		pid := s.mainPID(ctx, unit)
 		if !slices.Contains(pids, pid) {
@@ -87,6 +104,30 @@ func (s Service) Reload(ctx context.Context) error {
 	for _, pid := range pids {
 		if err := s.signal(pid); err != nil {
 			return fmt.Errorf("reload sshd: %w", err)
+		}
+	}
+	return nil
+}
+
+// How long sshd may take until it listens again, and how often it is looked at.
+const (
+	reloadTime = 20 * time.Second
+	lookAgain  = 10 * time.Millisecond
+)
+
+// await waits until each process listens in another life than before. What did not
+// listen is not waited for.
+func (s Service) await(ctx context.Context, before map[int]string) error {
+	ctx, cancel := context.WithTimeout(ctx, reloadTime)
+	defer cancel()
+	for pid, was := range before {
+		for now := was; was != "" && (now == was || now == ""); now = s.listens(pid) {
+			select {
+			case <-ctx.Done():
+				return postern.Errorf(postern.Unavailable, "sshd (process %d) does not listen again after it was told to read its configuration", pid).
+					WithHint("see what sshd logs")
+			case <-time.After(lookAgain):
+			}
 		}
 	}
 	return nil
@@ -145,6 +186,13 @@ func (s Service) command(pid int) (command []string, file string, err error) {
 		return s.Command(pid)
 	}
 	return process.Command(process.File(pid, "cmdline"))
+}
+
+func (s Service) listens(pid int) string {
+	if s.Listens != nil {
+		return s.Listens(pid)
+	}
+	return process.Listens(pid)
 }
 
 func (s Service) signal(pid int) error {
