@@ -3,9 +3,8 @@ package client
 import (
 	"crypto/ed25519"
 	"errors"
-	"fmt"
+	"io"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,7 +35,7 @@ func CertificateFile(public string) string { return strings.TrimSuffix(public, "
 
 // addToAgent gives key and certificate to the ssh-agent until the certificate
 // expires.
-func addToAgent(key ed25519.PrivateKey, signed sign.Signed) error {
+func addToAgent(conn io.ReadWriter, key ed25519.PrivateKey, signed sign.Signed) error {
 	public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(signed.Line))
 	if err != nil {
 		return err
@@ -45,11 +44,6 @@ func addToAgent(key ed25519.PrivateKey, signed sign.Signed) error {
 	if !ok {
 		return errNoCertificate
 	}
-	conn, err := net.Dial("unix", os.Getenv("SSH_AUTH_SOCK"))
-	if err != nil {
-		return fmt.Errorf("the ssh-agent: %w", err)
-	}
-	defer conn.Close()
 	left := time.Until(signed.ValidBefore)
 	return agent.NewClient(conn).Add(agent.AddedKey{
 		PrivateKey: &key, Certificate: cert, Comment: "postern " + cert.KeyId,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"net"
 	"os/user"
 
 	"github.com/postern-project/postern"
@@ -37,6 +38,14 @@ func (l Login) Run(ctx context.Context) (sign.Signed, error) {
 	if err != nil {
 		return sign.Signed{}, err
 	}
+	var agent net.Conn
+	if l.Agent { // before a code is used up
+		if agent, err = dialAgent(); err != nil {
+			return sign.Signed{}, postern.Errorf(postern.Unavailable, "the ssh-agent: %w", err).
+				WithHint("start ssh-agent, or leave out that the key goes there")
+		}
+		defer agent.Close()
+	}
 	key, request, err := l.request()
 	if err != nil {
 		return sign.Signed{}, err
@@ -45,7 +54,7 @@ func (l Login) Run(ctx context.Context) (sign.Signed, error) {
 	if err != nil {
 		return sign.Signed{}, err
 	}
-	if err := l.keep(key, signed); err != nil {
+	if err := l.keep(agent, key, signed); err != nil {
 		return signed, postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	return signed, nil
@@ -92,9 +101,9 @@ func (l Login) person() (string, error) {
 }
 
 // keep puts the certificate into the agent, or beside its key.
-func (l Login) keep(fresh ed25519.PrivateKey, signed sign.Signed) (err error) {
+func (l Login) keep(agent net.Conn, fresh ed25519.PrivateKey, signed sign.Signed) (err error) {
 	if l.Agent {
-		err = addToAgent(fresh, signed)
+		err = addToAgent(agent, fresh, signed)
 	} else {
 		err = durable.Output(CertificateFile(l.keyFile()), []byte(signed.Line), 0o644)
 	}

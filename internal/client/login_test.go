@@ -169,6 +169,18 @@ func writePair(t *testing.T, file string) {
 	}
 }
 
+// TestLoginUsesNoCodeWithoutAnAgent does not even ask for one.
+func TestLoginUsesNoCodeWithoutAnAgent(t *testing.T) {
+	url, root := signServer(t)
+	t.Setenv("SSH_AUTH_SOCK", filepath.Join(t.TempDir(), "none"))
+	asked := false
+	ask := func(string) (string, error) { asked = true; return "right", nil }
+	_, err := Login{Server: url, CA: root, Person: "alice", Code: ask, Agent: true}.Run(t.Context())
+	if postern.CodeOf(err) != postern.Unavailable || postern.HintOf(err) == "" || asked {
+		t.Errorf("asked %t, %v", asked, err)
+	}
+}
+
 func TestLoginAddsAKeyToTheAgent(t *testing.T) {
 	url, root := signServer(t)
 	socket := filepath.Join(t.TempDir(), "agent")
