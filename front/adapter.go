@@ -31,27 +31,38 @@ func (adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 	if err != nil {
 		return nil, warnings, err
 	}
-	if o.Portal != nil && !bytes.Contains(config, []byte(`"postern_services"`)) {
-		if config, warnings, err = caddyfile.Adapt(append(body, portalSite(o.Portal.Addresses)...), options); err != nil {
+	served := bytes.Contains(config, []byte(`"postern_services"`))
+	switch {
+	case o.Portal != nil && !served:
+		if config, warnings, err = caddyfile.Adapt(append(body, portalSite(o.Portal)...), options); err != nil {
 			return nil, warnings, err
 		}
+	case o.Portal != nil && o.Portal.TLS != "":
+		return nil, warnings, postern.Errorf(postern.Invalid, "tls in the portal's block is for a portal without a site of its own").
+			WithHint("write tls in the site that has postern_services")
 	}
 	prepared, err := Prepare(config)
 	return prepared, warnings, err
 }
 
-// portalSite is the site that serves the portal and the other services, over
+// portalSite are the sites that serve the portal and the other services, over
 // HTTPS, and over plain HTTP what has to be.
-func portalSite(addresses []string) string {
-	var sites []string
-	for _, a := range addresses {
-		sites = append(sites, a)
-		if host := strings.TrimPrefix(a, "https://"); !strings.Contains(host, "://") {
-			name, _, _ := strings.Cut(host, ":")
-			sites = append(sites, "http://"+name)
+func portalSite(p *Portal) string {
+	var secure, plain []string
+	for _, a := range p.Addresses {
+		if strings.HasPrefix(a, "http://") {
+			plain = append(plain, a)
+			continue
 		}
+		secure = append(secure, a)
+		name, _, _ := strings.Cut(strings.TrimPrefix(a, "https://"), ":")
+		plain = append(plain, "http://"+name)
 	}
-	return fmt.Sprintf("\n%s {\n\tpostern_services\n}\n", strings.Join(sites, ", "))
+	site := fmt.Sprintf("\n%s {\n\tpostern_services\n}\n", strings.Join(plain, ", "))
+	if len(secure) > 0 {
+		site += fmt.Sprintf("%s {\n\t%s\n\tpostern_services\n}\n", strings.Join(secure, ", "), p.TLS)
+	}
+	return site
 }
 
 // Adapt turns a Caddyfile into a configuration that can be loaded. The file's
@@ -136,7 +147,8 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 		// more of that.
 		log := c.Logging.Logs["default"]
 		exclude, _ := log["exclude"].([]any)
-		exclude = append(exclude, "admin", "http.auto_https") // they warn of what was meant
+		// They warn of what was meant, and say in many lines what PublicIssuer says in one.
+		exclude = append(exclude, "admin", "http.auto_https", "http.acme_client", "tls.issuance.postern_acme", "tls.obtain", "tls.renew")
 		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default", map[string]any{"level": "WARN", "exclude": exclude})
 	}
 	set(c.Apps.HTTP.Grace == nil && d.Grace > 0, "apps", "http", "grace_period", d.Grace.String())

@@ -44,6 +44,7 @@ type Portal struct {
 	RecoverByMail bool     `json:"recover_by_mail,omitempty"` // a message is enough to recover
 	Names         []string `json:"names,omitempty"`           // patterns of names that anybody may have
 	PrivateProofs []string `json:"private_proofs,omitempty"`  // private networks that proofs may reach
+	TLS           string   `json:"tls,omitempty"`             // the site's tls directive, as a Caddyfile has it
 	Admins        []string `json:"admins,omitempty"`          // groups whose members see the administrators' pages; default admin
 }
 
@@ -89,6 +90,30 @@ func (a *App) parsePortal(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// parseTLS keeps a tls directive as it is written, for the portal's site.
+func (p *Portal) parseTLS(d *caddyfile.Dispenser) error {
+	if p.TLS != "" {
+		return d.Err("there is one tls directive")
+	}
+	var b strings.Builder
+	segment := d.NextSegment()
+	for i, t := range segment {
+		switch {
+		case i > 0 && (t.Line != segment[i-1].Line || t.File != segment[i-1].File):
+			b.WriteByte('\n')
+		case i > 0:
+			b.WriteByte(' ')
+		}
+		if t.Quoted() {
+			b.WriteString(strconv.Quote(t.Text))
+		} else {
+			b.WriteString(t.Text)
+		}
+	}
+	p.TLS = b.String()
 	return nil
 }
 

@@ -55,13 +55,49 @@ func issueInternally(apps map[string]json.RawMessage, names []string) error {
 	if len(ours) > 0 {
 		policies = append([]map[string]json.RawMessage{{"subjects": caddyconfig.JSON(ours, nil), "issuers": ownIssuers}}, policies...)
 	}
-	if len(policies) == 0 {
-		return nil
+	if policies, err := sayRefusals(policies, len(names) > len(internal(names))); err != nil || len(policies) == 0 {
+		return err
+	} else {
+		automation["policies"] = caddyconfig.JSON(policies, nil)
 	}
-	automation["policies"] = caddyconfig.JSON(policies, nil)
 	app["automation"] = caddyconfig.JSON(automation, nil)
 	apps["tls"] = caddyconfig.JSON(app, nil)
 	return nil
+}
+
+// sayRefusals puts issuers that say what a public CA refuses in the place of
+// Caddy's, also where a policy, or the whole configuration, leaves it to Caddy which
+// CA issues.
+func sayRefusals(policies []map[string]json.RawMessage, public bool) ([]map[string]json.RawMessage, error) {
+	if public && !slices.ContainsFunc(policies, func(p map[string]json.RawMessage) bool { return p["subjects"] == nil }) {
+		policies = append(policies, make(map[string]json.RawMessage))
+	}
+	for _, p := range policies {
+		if !hasIssuer(p) {
+			p["issuers"] = json.RawMessage(`[{"module":"acme"}]`)
+		}
+		var issuers []map[string]any
+		if p["issuers"] == nil {
+			continue
+		}
+		if err := json.Unmarshal(p["issuers"], &issuers); err != nil {
+			return nil, err
+		}
+		followed := false
+		for _, i := range slices.Backward(issuers) {
+			switch i["module"] {
+			case "postern":
+				followed = true
+			case "acme":
+				i["module"] = "postern_acme"
+				if followed {
+					i["followed"] = true
+				}
+			}
+		}
+		p["issuers"] = caddyconfig.JSON(issuers, nil)
+	}
+	return policies, nil
 }
 
 // internal returns the names that no public CA issues certificates for, each

@@ -237,6 +237,7 @@ func (*Issuer) IssuerKey() string { return "postern" }
 func (i *Issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*certmagic.IssuedCertificate, error) {
 	chain, err := i.live.Issue(ctx, csr)
 	if err != nil {
+		refusals.say(csr, "Postern's CA issues none: "+err.Error())
 		return nil, err
 	}
 	return &certmagic.IssuedCertificate{Certificate: chain}, nil

@@ -267,6 +267,7 @@ func FuzzWays(f *testing.F) {
 	for _, seed := range []string{
 		"person alice\nor anyone {\naddress private_ranges\n}", "or anyone {\nmethod GET HEAD\n}", "or {\nperson bob\nmethod GET\n}",
 		"anyone\naddress ::1\nstatus 404", "or anyone {\nrule `request.path.startsWith(\"/a\")`\n}\ntrust a.pem", "or {\n}", "or anyone {\n}",
+		"header_up X-Subject `cert.subject.dn`\nor anyone {\nmethod GET\n}", "header_up X `person.groups`\nheader_up Y `\"1\"`",
 	} {
 		f.Add(seed)
 	}
@@ -281,6 +282,11 @@ func FuzzWays(f *testing.F) {
 		}
 		if r.config(nil).Validate() != nil {
 			return
+		}
+		for _, h := range r.HeaderUp {
+			if checkTold(h.Name) != nil || h.Name == "" {
+				t.Errorf("a header %q is told: %q", h.Name, body)
+			}
 		}
 		for _, w := range r.config(nil).Ways() {
 			if w.Anyone && len(w.Addresses)+len(w.Methods)+len(w.Rules) == 0 {

@@ -177,6 +177,10 @@ var portalWords = []word[Portal]{
 		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.PrivateProofs) },
 	},
 	{
+		Word{"tls", "… [{ … }]", "How the portal's site gets its certificate: Caddy's directive of that name, as in tls { issuer postern }."},
+		func(p *Portal, d *caddyfile.Dispenser) error { return p.parseTLS(d) },
+	},
+	{
 		Word{"admins", "GROUP…", "Groups whose members see the administrators' pages; admin unless it is given."},
 		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Admins) },
 	},

@@ -3,7 +3,10 @@ package gate
 import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/postern-project/postern"
 )
@@ -73,4 +76,43 @@ func TestValuesAsAHeaderCarriesThem(t *testing.T) {
 			t.Errorf("%s is accepted: %q", source, v.Text(s))
 		}
 	}
+}
+
+// FuzzHeaderTexts writes two texts as headers carry them: neither can end the header's
+// line, and they are alike only if the texts are.
+func FuzzHeaderTexts(f *testing.F) {
+	for _, s := range []string{"Jörg", "a\r\nX: y", `a\0Db`, "a\x0db", "\xff", "\\FF", "\u0085", ""} {
+		f.Add(s, s+"x")
+		f.Add(s, `\`+s)
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		x, y := escapeHeader(a, false), escapeHeader(b, false)
+		if x == y && a != b {
+			t.Errorf("%q and %q are both %q", a, b, x)
+		}
+		for _, s := range []string{x, escapeHeader(a, true)} {
+			if strings.ContainsFunc(s, unicode.IsControl) || !utf8.ValidString(s) {
+				t.Errorf("%q becomes %q", a, s)
+			}
+		}
+	})
+}
+
+// FuzzValues compiles expressions that may be anything, and evaluates those that are
+// values.
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{`cert.subject.cn`, `person.groups`, `cert.subject.dn + address`, `cert.san.email.filter(e, e.endsWith("x"))`, `cert.subject.oneline`} {
+		f.Add(s)
+	}
+	cert := &Certificate{Serial: "2a"}
+	s := &Subject{Verified: &Verified{Facts: []*Certificate{cert, cert}}, Request: &Request{Method: "GET"}, Holder: &Holder{}}
+	f.Fuzz(func(t *testing.T, source string) {
+		v, err := CompileValue(source)
+		if err != nil {
+			return
+		}
+		if text := v.Text(s); strings.ContainsFunc(text, unicode.IsControl) {
+			t.Errorf("%q is %q", source, text)
+		}
+	})
 }

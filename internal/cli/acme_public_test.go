@@ -92,3 +92,62 @@ localhost {
 		t.Errorf("the house's certificates: %v\n%s", err, out)
 	}
 }
+
+// TestAPublicCARefuses serves names that a public CA cannot validate: the log says
+// so in one line with the fix, and the site that names Postern's CA besides is served
+// with its certificate.
+func TestAPublicCARefuses(t *testing.T) {
+	const own, alone = "intranet.example.com", "www.example.com"
+	dns := posterntest.StartDNS(t)
+	r := unstarted(t, filepath.Join(t.TempDir(), "state"))
+	public := startPublicACME(t, r.http, r.https, dns.Addr)
+	if err := os.MkdirAll(r.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(r.state, server.ConfigFile), fmt.Sprintf(`{
+	https_port %d
+	http_port %d
+	default_bind 127.0.0.1
+	acme_ca %[3]s
+	acme_ca_root %[4]s
+}
+%[5]s {
+	tls {
+		issuer acme {
+			dir %[3]s
+			trusted_roots %[4]s
+		}
+		issuer postern
+	}
+	respond "page of the house"
+}
+%[6]s {
+	respond "public page"
+}
+`, r.https, r.http, public.directory, public.trust, own, alone))
+	r.start()
+	to := net.JoinHostPort(own, fmt.Sprint(r.https))
+	house := filepath.Join(t.TempDir(), "house.pem")
+	writeFile(t, house, string(ca.EncodeCertificates(rootOf(t, r.state))))
+	if got := r.curl("--cacert", house, "--resolve", to+":127.0.0.1", "https://"+to+"/"); !strings.HasSuffix(got, "page of the house\n200") {
+		t.Errorf("with the house's root: %q", got)
+	}
+	r.await(func() bool { return strings.Contains(r.out.String(), "no certificate for "+alone) })
+	said := map[string]int{}
+	for line := range strings.Lines(r.out.String()) {
+		for _, name := range []string{own, alone} {
+			if strings.Contains(line, name) && !strings.Contains(line, " serves ") {
+				said[name]++
+				if !strings.Contains(line, "no certificate for "+name) || !strings.Contains(line, "issuer postern") || !strings.Contains(line, "To fix it, ") {
+					t.Errorf("another line: %s", line)
+				}
+			}
+		}
+		if strings.Contains(line, own) && strings.Contains(line, "To fix it") && !strings.Contains(line, "is served with a certificate of Postern's CA") {
+			t.Errorf("it is not said what is served: %s", line)
+		}
+	}
+	if said[own] != 1 || said[alone] != 1 {
+		t.Errorf("%v\n%s", said, r.out)
+	}
+}
