@@ -7,51 +7,71 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
+	"github.com/rogpeppe/go-internal/txtar"
 )
+
+// libpam goes through stacks with the real one.
+type libpam struct{ root, program string }
+
+// newLibpam returns a root for PAM's files in which the names that libpam finds on
+// this host are found, too.
+func newLibpam(t *testing.T) libpam {
+	t.Helper()
+	l := libpam{root: t.TempDir()}
+	l.program = filepath.Join(l.root, "authenticate")
+	args := []string{"-std=c11", "-D_GNU_SOURCE", "-o", l.program, "../../../pam/testdata/authenticate.c", "-lpam"}
+	if out, err := exec.Command(posterntest.Need(t, "cc"), args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	err := os.MkdirAll(filepath.Join(l.root, l.root), 0o755)
+	if err = errors.Join(err, os.Symlink("/etc", filepath.Join(l.root, l.root, "etc"))); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (l libpam) dir() string { return filepath.Join(l.root, "etc/pam.d") }
+
+// compare writes the files of PAM and reports whether libpam grants by the service
+// "test", and whether the walk does.
+func (l libpam) compare(t *testing.T, files map[string]string) (real, ours bool) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(l.dir()), os.MkdirAll(l.dir(), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(l.dir(), name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(l.program, l.dir(), "test", "root", "1").Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, files)
+	}
+	stack, err := hostconf.Files{Root: l.root}.PAMStack("test", "auth")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(string(out), "auth=0 "), len(passes(stack, hostconf.Case{User: "root"})) > 0
+}
 
 // TestWalkAgreesWithLibpam walks random stacks of pam_debug, whose return values are
 // its options, and has libpam go through them, too.
 func TestWalkAgreesWithLibpam(t *testing.T) {
-	dir := t.TempDir()
-	program := filepath.Join(dir, "authenticate")
-	args := []string{"-std=c11", "-D_GNU_SOURCE", "-o", program, "../../../pam/testdata/authenticate.c", "-lpam"}
-	if out, err := exec.Command(posterntest.Need(t, "cc"), args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	confdir := filepath.Join(dir, "etc/pam.d")
-	if err := os.MkdirAll(confdir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	// What libpam finds on this host is found below dir, too.
-	if err := errors.Join(os.MkdirAll(filepath.Join(dir, dir), 0o755), os.Symlink("/etc", filepath.Join(dir, dir, "etc"))); err != nil {
-		t.Fatal(err)
-	}
+	l := newLibpam(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	granted := 0
 	for range 1000 {
-		text := randomStack(r, filepath.Join(confdir, "sub"))
-		for name, content := range map[string]string{"test": text, "sub": randomStack(r, "")} {
-			if err := os.WriteFile(filepath.Join(confdir, name), []byte(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			text += "-- " + name + "\n" + content
-		}
-		out, err := exec.Command(program, confdir, "test", "root", "1").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stack, err := hostconf.Files{Root: dir}.PAMStack("test", "auth")
-		if err != nil {
-			t.Fatal(err)
-		}
-		real, ours := strings.HasPrefix(string(out), "auth=0 "), len(passes(stack, hostconf.Case{User: "root"})) > 0
+		files := map[string]string{"test": randomStack(r, filepath.Join(l.dir(), "sub")), "sub": randomStack(r, "")}
+		real, ours := l.compare(t, files)
 		if real != ours {
-			t.Errorf("libpam grants: %v (%s), the walk: %v\n%s", real, strings.TrimSpace(string(out)), ours, text)
+			t.Errorf("libpam grants: %v, the walk: %v\n%s", real, ours, files)
 		}
 		if real {
 			granted++
@@ -60,6 +80,72 @@ func TestWalkAgreesWithLibpam(t *testing.T) {
 	if granted < 100 || granted > 900 {
 		t.Errorf("%d of 1000 stacks grant: the stacks do not tell much", granted)
 	}
+}
+
+// authLine finds an auth line and its module; includes finds one that includes a file.
+var (
+	authLine = regexp.MustCompile(`^(-?auth\s+(?:\[[^]]*\]|\S+)\s+)(\S+)(.*)$`)
+	includes = regexp.MustCompile(`^(@include|-?auth\s+(?:include|substack))(\s+)(\S+)`)
+)
+
+// TestRealStacksAgreeWithLibpam has each stack of testdata give random answers, by
+// pam_debug in the place of its modules, and has libpam go through it, too.
+func TestRealStacksAgreeWithLibpam(t *testing.T) {
+	archives, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(archives) < 120 {
+		t.Fatalf("%d configurations, %v", len(archives), err)
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	l := newLibpam(t)
+	granted, tried := 0, 0
+	for _, archive := range archives {
+		ar, err := txtar.ParseFile(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 16 {
+			// What archives include without having it.
+			files := map[string]string{"common-auth": "auth required pam_permit.so\n", "common-account": "", "common-session": "", "common-password": ""}
+			for _, f := range ar.Files {
+				if filepath.Base(filepath.Dir(f.Name)) == "pam.d" {
+					files[filepath.Base(f.Name)] = l.answering(r, string(f.Data))
+				}
+			}
+			if files["test"] = files["sshd"]; files["test"] == "" {
+				break // the base's, which others have, too
+			}
+			real, ours := l.compare(t, files)
+			if real != ours {
+				t.Errorf("%s: libpam grants: %v, the walk: %v\n%s", archive, real, ours, files)
+			}
+			if tried++; real {
+				granted++
+			}
+		}
+	}
+	if granted < tried/10 || granted > tried*9/10 {
+		t.Errorf("%d of %d grant: the answers do not tell much", granted, tried)
+	}
+}
+
+// answering returns the auth lines of a file of PAM's with random answers.
+func (l libpam) answering(r *rand.Rand, text string) string {
+	values := []string{"success", "success", "success", "ignore", "auth_err", "user_unknown", "authinfo_unavail", "perm_denied"}
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "#"):
+		case includes.MatchString(line):
+			line = includes.ReplaceAllString(line, "${1}${2}"+l.dir()+"/${3}")
+		case authLine.MatchString(line):
+			line = authLine.ReplaceAllString(line, "${1}pam_debug.so auth="+values[r.IntN(len(values))])
+		default:
+			line = ""
+		}
+		fmt.Fprintln(&b, line)
+	}
+	return b.String()
 }
 
 // randomStack returns lines of pam_debug, and with the substack sub, unless that is

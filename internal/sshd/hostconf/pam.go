@@ -92,7 +92,10 @@ func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, e
 		line := PAMLine{Line: at, Module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), Args: words[3:], Meant: here}
 		switch control := strings.ToLower(words[1]); {
 		case (control == "include" || control == "substack") && depth < includeDepth:
-			sub, _ := h.readPAM(h.PAMFile(words[2]), phase, depth+1, budget)
+			sub, err := h.readPAM(h.PAMFile(words[2]), phase, depth+1, budget)
+			if err != nil {
+				sub = []PAMLine{mustFail(at)} // as libpam does
+			}
 			if control == "include" {
 				out = append(out, sub...)
 				continue
@@ -109,6 +112,11 @@ func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, e
 		out = append(out, line)
 	}
 	return out, nil
+}
+
+// mustFail stands for a line that libpam cannot read: it denies.
+func mustFail(at Line) PAMLine {
+	return PAMLine{Line: at, Module: "pam_deny", Control: map[string]string{"default": "bad"}}
 }
 
 // PAMWords splits a line at blanks, keeping [bracketed words] together.
