@@ -22,4 +22,5 @@ const (
 	LogOrder    = "order"
 	LogAccount  = "account"
 	LogDatabase = "database"
+	LogCA       = "ca"
 )

@@ -179,12 +179,22 @@ func (d *examiner) authority(ctx context.Context, st *state.State) {
 	d.certificates(ctx, authority)
 }
 
+// rootSoon is how long before its end a root is mentioned: its successor has to be
+// installed wherever it is trusted.
+const rootSoon = 365 * 24 * time.Hour
+
 func (d *examiner) intermediates(authority *ca.Authority) {
+	end := authority.Root().NotAfter
+	if end.Before(d.now.Add(rootSoon)) {
+		d.wrong("ca", "create another certificate authority, and install its root wherever this one is",
+			"the root ends on %s, and with it everything that was issued under it", end.Format(time.DateOnly))
+	}
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
 		trusted, fix := authority.Trusted(role), nextIntermediate(role)
 		switch {
 		case len(trusted) == 0:
 			d.wrong("ca", fix, "every %s CA was revoked or has expired: none issues", role)
+		case authority.EndsWithRoot(role): // the root is what ends
 		case trusted[len(trusted)-1].NotAfter.Before(d.now.Add(90 * 24 * time.Hour)):
 			d.wrong("ca", fix, "the %s CA ends on %s", role, trusted[len(trusted)-1].NotAfter.Format(time.DateOnly))
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
-	"github.com/postern-project/postern/internal/ca"
 )
 
 // CheckConfig fails if a Caddyfile cannot be read: NotFound if there is none.
@@ -51,6 +50,7 @@ func (s *server) load(ctx context.Context) error {
 		return err
 	}
 	s.services.mount(next)
+	s.cas.Store(s.presentCAs())
 	if err := front.Load(config); err != nil {
 		s.services.keep(next)
 		s.keepPolicies(ctx)
@@ -91,6 +91,7 @@ func (s *server) reload(ctx context.Context) error {
 // not read the file, which may be half edited.
 func (s *server) serveAgain(ctx context.Context) {
 	s.services.mount(s.services.now)
+	s.cas.Store(s.presentCAs())
 	if err := front.Load(s.served); err != nil {
 		s.log.ErrorContext(ctx, "changed CAs take effect at the next reload only", slog.Any(postern.LogError, err))
 		return
@@ -106,17 +107,11 @@ func (s *server) storeGeneration(ctx context.Context) (int64, error) {
 	if err != nil || g == s.generation {
 		return g, err
 	}
-	before, path := len(s.authority.Intermediates(ca.Client)), s.authority.URLPath()
 	if err := s.authority.Reload(ctx); err != nil {
 		s.log.ErrorContext(ctx, "the CAs stay as they were", slog.Any(postern.LogError, err))
 		return g, nil
 	}
 	s.generation = g
-	if len(s.authority.Intermediates(ca.Client)) != before || s.authority.URLPath() != path {
-		select {
-		case s.newCAs <- struct{}{}:
-		default:
-		}
-	}
+	s.serveNewCAs()
 	return g, nil
 }

@@ -13,7 +13,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/postern-project/postern/front"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
@@ -57,8 +60,11 @@ type server struct {
 	profiles  []front.Profile // of that configuration
 
 	generation int64           // of the store, when the authority was last read
-	newCAs     chan struct{}   // gets one when the client CAs or the OCSP and CRL paths differ from those served
+	newCAs     chan struct{}   // gets one when the CAs or the OCSP and CRL paths differ from those served
+	cas        atomic.Value    // the servedCAs when the configuration was loaded last
 	reloads    chan chan error // gets one for each request to load the configuration again
+
+	renewalFailed time.Time // when that was logged last
 }
 
 // Run serves until ctx ends. SIGHUP makes it load its configuration again.
@@ -76,6 +82,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer unlock()
+	s.renewIntermediates(ctx) // before anything is issued or served
 	sample, err := s.begin(ctx)
 	if err != nil {
 		return err
@@ -127,6 +134,10 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	if err := s.load(ctx); err != nil {
 		return err
 	}
+	renewing, stopRenewing := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { s.keepIntermediates(renewing) })
+	defer func() { stopRenewing(); background.Wait() }()
 	if s.opts.Ready != nil {
 		s.opts.Ready(started)
 	}

@@ -1,0 +1,69 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+)
+
+// renewEvery is how often a server looks whether an intermediate ends soon, and
+// renewalSaid how often it logs that it could not make the successor.
+const (
+	renewEvery  = time.Hour
+	renewalSaid = 24 * time.Hour
+)
+
+// keepIntermediates makes the successors of intermediates that end soon, until ctx ends.
+func (s *server) keepIntermediates(ctx context.Context) {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.renewIntermediates(ctx)
+		}
+	}
+}
+
+// renewIntermediates makes the successors of intermediates that end soon. The store's
+// generation then tells each server to serve them, this one too.
+func (s *server) renewIntermediates(ctx context.Context) {
+	made, err := s.authority.RenewIntermediates(ctx)
+	for _, i := range made {
+		s.log.InfoContext(ctx, "an intermediate ends soon, and its successor issues from now on", slog.String(postern.LogCA, i.ID))
+	}
+	if now := time.Now(); err != nil && ctx.Err() == nil && now.Sub(s.renewalFailed) >= renewalSaid {
+		s.renewalFailed = now
+		s.log.WarnContext(ctx, "an intermediate ends soon, and its successor could not be made", slog.Any(postern.LogError, err))
+	}
+}
+
+// servedCAs is what the sites and the pages about revocation depend on.
+type servedCAs struct {
+	server, client int // intermediates
+	path           string
+}
+
+func (s *server) presentCAs() servedCAs {
+	return servedCAs{
+		len(s.authority.Intermediates(ca.Server)), len(s.authority.Intermediates(ca.Client)), s.authority.URLPath(),
+	}
+}
+
+// serveNewCAs makes the server load what it serves once more if the CAs are others than
+// when it did so last: clients are asked for certificates of those, and a site whose
+// certificate ended with its CA gets one of the new.
+func (s *server) serveNewCAs() {
+	if served, ok := s.cas.Load().(servedCAs); !ok || served == s.presentCAs() {
+		return
+	}
+	select {
+	case s.newCAs <- struct{}{}:
+	default:
+	}
+}

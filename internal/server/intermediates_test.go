@@ -1,0 +1,102 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/state"
+)
+
+// elevenYearsAgo makes an authority whose intermediates ended a year ago, and its root
+// did not.
+func elevenYearsAgo(t *testing.T, dir string) (*ca.Authority, *state.State) {
+	t.Helper()
+	st, err := state.Create(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	past := time.Now().AddDate(-11, 0, 0)
+	a, err := ca.Init(t.Context(), ca.Config{Now: func() time.Time { return past }}, st.Store.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, st
+}
+
+// TestAServerThatWasOffFollowsItsIntermediates starts a server after its intermediates
+// have ended: its first site has a chain that verifies, and a certificate is issued to
+// its first person.
+func TestAServerThatWasOffFollowsItsIntermediates(t *testing.T) {
+	r := startServer(t, func(o *Options) { elevenYearsAgo(t, o.State) })
+	root := r.root()
+	r.await(func() bool { return r.verifies(r.opts.HTTPSPort, root) == nil })
+}
+
+// TestAnIntermediateMadeByAnotherProcessIsServedAtOnce lets a server run whose
+// intermediates have ended, and which cannot follow them since the root's key is
+// elsewhere. When the key is lent to a command, the site gets a chain that verifies,
+// without a restart.
+func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
+	port := posterntest.FreePort(t)
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	writeFile(t, file, fmt.Sprintf("{\n https_port %d\n http_port %d\n default_bind 127.0.0.1\n}\nlocalhost {\n respond ok\n}\n",
+		port, posterntest.FreePort(t)))
+	var key crypto.Signer
+	r := startServer(t, func(o *Options) {
+		o.Config, o.HTTPSPort, o.HTTPPort = file, 0, 0
+		a, _ := elevenYearsAgo(t, o.State)
+		key = removeRootKey(t, a)
+	})
+	root := r.root()
+	if err := r.verifies(port, root); err == nil {
+		t.Fatal("a chain verifies whose intermediate has ended")
+	}
+	a, err := ca.Open(t.Context(), ca.Config{}, r.open().Store.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.NewIntermediate(t.Context(), ca.Server, key); err != nil {
+		t.Fatal(err)
+	}
+	r.await(func() bool { return r.verifies(port, root) == nil })
+}
+
+func removeRootKey(t *testing.T, a *ca.Authority) crypto.Signer {
+	t.Helper()
+	exported, err := a.ExportRootKey(t.Context(), []byte("a passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ca.ParseKey(exported, []byte("a passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RemoveRootKey(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// verifies returns an error unless localhost at a port shows a chain to a root that is
+// valid now.
+func (r *running) verifies(port int, root *x509.Certificate) error {
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
+	conn, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
