@@ -169,4 +169,7 @@
 // CAs that they trust, and persons by the addresses in their certificates:
 //
 //	caddy run --adapter postern --config Caddyfile
+//
+// Such a build sets GODEBUG x509negativeserial=1, in its go.mod or its main package, so
+// that a client certificate with a negative serial number does not break handshakes.
 package front
