@@ -77,6 +77,7 @@ var rows = map[string]row{
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
 
+	"usage":     {imports: "terminal", knows: "cobra"},
 	"manual":    {imports: "manpage terminal", knows: "cobra"},
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
@@ -84,12 +85,12 @@ var rows = map[string]row{
 	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
-	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP"},
-	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy client"},
+	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
+	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
 	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
-		imports: domain + " " + adapters + " trace collector people state client agent server doctor manpage manual jsonschema terminal reference",
+		imports: domain + " " + adapters + " trace collector people state client agent server doctor usage manpage manual jsonschema terminal reference",
 		knows:   "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},

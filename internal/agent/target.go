@@ -20,21 +20,37 @@ type Target struct {
 	Client *http.Client
 }
 
+// Server names a server that takes events.
+type Server struct {
+	Socket string // of the server on this host, which is used without a URL
+	URL    string // such as https://id.example.com
+	Credentials
+}
+
 // Credentials are the PEM files of a TLS client.
 type Credentials struct {
 	Cert, Key string
 	CA        string // of the server's certificate; "" means those that this host trusts
 }
 
-// LocalTarget returns the server of this host, which listens on a Unix socket.
-func LocalTarget(socket string) *Target {
-	t, transport := newTarget("http://postern")
-	transport.DialContext = DialSocket(socket)
-	return t
+// Target returns how to reach the server, or an Invalid error.
+func (s Server) Target() (*Target, error) {
+	switch {
+	case s.URL == "" && s.Credentials != (Credentials{}):
+		return nil, postern.Errorf(postern.Invalid, "the certificate, its key and its authority are for a server on another host").
+			WithHint("name that server")
+	case s.URL == "":
+		t, transport := newTarget("http://postern")
+		transport.DialContext = DialSocket(s.Socket)
+		return t, nil
+	case s.Cert == "" || s.Key == "":
+		return nil, postern.Errorf(postern.Invalid, "a server on another host needs a client certificate and its key").
+			WithHint("issue one to a person of the group agents, on the server")
+	}
+	return remoteTarget(s.URL, s.Credentials)
 }
 
-// RemoteTarget returns the server at an address such as https://id.example.com.
-func RemoteTarget(address string, c Credentials) (*Target, error) {
+func remoteTarget(address string, c Credentials) (*Target, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
 		return nil, postern.Errorf(postern.Invalid, "%q is not an address such as https://id.example.com", address)

@@ -51,6 +51,12 @@ type Config struct {
 	Now func() time.Time // nil: time.Now
 }
 
+// Chosen reports whether c says how new CAs are made, in place of the defaults.
+func (c Config) Chosen() bool {
+	return c.Name != "" || c.Country != "" || len(c.Domains) > 0 || c.URL != "" || c.Algorithm != "" || c.SSHAlgorithm != "" ||
+		c.KeyURI != "" || c.RootKeyURI != ""
+}
+
 // KeyInStore is what Config.KeyURI says for a key that is sealed in the Store.
 const KeyInStore = "state"
 

@@ -12,16 +12,17 @@ import (
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
 // agentOptions are the flags of agent.
 type agentOptions struct {
-	server, cert, key, ca string
-	host, spool           string
-	spoolSize             terminal.Size
-	all, print, verbose   bool
-	procedures, paths     []string
+	server              agent.Server
+	host, spool         string
+	spoolSize           terminal.Size
+	all, print, verbose bool
+	procedures, paths   []string
 }
 
 func newAgent(a *app) *cobra.Command {
@@ -46,14 +47,14 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 		Example: `  postern agent
   postern agent --print --procedure 'domain_*'
   postern agent --server https://id.example.com --cert hv1.pem --key hv1.key --host hv1`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.server, "server", "", "send to the server at this `URL`, not to the one on this host")
-	f.StringVar(&o.cert, "cert", "", "client certificate, PEM `FILE`")
-	f.StringVar(&o.key, "key", "", "its private key, PEM `FILE`")
-	f.StringVar(&o.ca, "ca", "", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
+	f.StringVar(&o.server.URL, "server", "", "send to the server at this `URL`, not to the one on this host")
+	f.StringVar(&o.server.Cert, "cert", "", "client certificate, PEM `FILE`")
+	f.StringVar(&o.server.Key, "key", "", "its private key, PEM `FILE`")
+	f.StringVar(&o.server.CA, "ca", "", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in events (default: its host name)")
 	f.StringVar(&o.spool, "spool", "", "`DIR` for events that wait (default: the state directory's name with -agent behind it)")
 	o.spoolSize = 64 << 20
@@ -63,59 +64,38 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.StringSliceVar(&o.paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false, "print the events, one JSON object a line; without --state, --spool and --server do nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
+	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
 	return cmd
 }
 
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) error {
-	c := agent.Config{Version: version(), Paths: o.paths, Log: a.logger(&runOptions{verbose: o.verbose})}
+	c := agent.Config{Version: version(), Paths: o.paths, Ready: a.watching, Log: a.logger(&runOptions{verbose: o.verbose})}
 	var err error
 	if c.Host, err = hostName(o.host); err != nil {
 		return err
 	}
-	if c.Watched, err = o.watched(); err != nil {
-		return err
+	if !o.all {
+		if c.Watched, err = agent.Watch(o.procedures); err != nil {
+			return err
+		}
 	}
-	c.Ready = a.watching
 	if o.print {
 		c.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
 	}
-	if o.print && cmp.Or(o.server, o.spool, a.state, os.Getenv("POSTERN_STATE")) == "" {
+	if o.print && cmp.Or(o.server.URL, o.spool, a.state, os.Getenv("POSTERN_STATE")) == "" {
 		return agent.Run(ctx, c) // to look at only
 	}
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	if c.Target, err = o.target(dir); err != nil {
+	o.server.Socket = filepath.Join(dir, server.Socket)
+	if c.Target, err = o.server.Target(); err != nil {
 		return err
 	}
 	c.Spool = relay.SpoolConfig{Dir: cmp.Or(o.spool, dir+"-agent"), MaxBytes: int64(o.spoolSize)}
 	return agent.Run(ctx, c)
-}
-
-func (o *agentOptions) watched() (agent.Watched, error) {
-	switch {
-	case o.all && len(o.procedures) > 0:
-		return nil, postern.Errorf(postern.Invalid, "--all and --procedure exclude each other")
-	case o.all:
-		return nil, nil
-	}
-	return agent.Watch(o.procedures)
-}
-
-// target returns where to send.
-func (o *agentOptions) target(stateDir string) (*agent.Target, error) {
-	switch {
-	case o.server == "" && (o.cert != "" || o.key != "" || o.ca != ""):
-		return nil, postern.Errorf(postern.Invalid, "--cert, --key and --ca are for a --server")
-	case o.server == "":
-		return agent.LocalTarget(filepath.Join(stateDir, server.Socket)), nil
-	case o.cert == "" || o.key == "":
-		return nil, postern.Errorf(postern.Invalid, "--server needs --cert and --key").
-			WithHint("postern user add NAME --group agents, and postern ca issue --client NAME, on the server")
-	}
-	return agent.RemoteTarget(o.server, agent.Credentials{Cert: o.cert, Key: o.key, CA: o.ca})
 }
 
 // hostName returns what this host is called: the name that was given, or its own.

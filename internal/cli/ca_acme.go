@@ -9,6 +9,7 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +25,7 @@ func newACMEAdd(a *app) *cobra.Command {
 		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs to
 the person: suspending the person stops the account. A key binds one account. It is shown once.`,
 		Example: "  postern ca acme add alice --label www\n  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				k := acme.NewExternalKey(args[0], label, time.Now())
@@ -46,7 +47,7 @@ func newACMEList(a *app) *cobra.Command {
 		Use:     "list PERSON",
 		Short:   "List a person's keys",
 		Example: "  postern ca acme list alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				if _, err := st.Store.People().Person(cmd.Context(), args[0]); err != nil {
@@ -78,7 +79,7 @@ func newACMEDisable(a *app) *cobra.Command {
 		Use:     "disable PERSON KEY",
 		Short:   "Disable a key, and the account that it binds",
 		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
-		Args:    usageArgs(cobra.ExactArgs(2)),
+		Args:    usage.Args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))

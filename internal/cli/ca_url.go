@@ -8,6 +8,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -29,7 +30,7 @@ are until they are renewed, and so do intermediates: postern ca intermediate new
 makes one.`,
 		Example: `  postern ca url
   postern ca url http://pki.example.com`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args: usage.Args(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				if len(args) == 1 {

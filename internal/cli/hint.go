@@ -3,12 +3,14 @@ package cli
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -44,6 +46,8 @@ var commands = []struct{ hint, command string }{
 	{"verify the timeline", "postern log verify"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
+	{"name that server", "--server URL"},
+	{"issue one to a person of the group agents, on the server", "postern user add NAME --group agents, and postern ca issue --client NAME"},
 	{"record with stacks", "postern trace record --stack FILE"},
 	{"use your own account and sudo, or permit root", "postern ssh config --root"},
 	{"get an SSH certificate first", "postern ssh login SERVER"},
@@ -109,4 +113,29 @@ func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string
 // role.
 func newIntermediateCommand(role ca.Role) string {
 	return "postern ca intermediate new " + string(role)
+}
+
+// noPerson matches what the store says of a name that nobody has.
+var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
+
+// nearPerson returns a person whose name is near to the one that an error names.
+func (a *app) nearPerson(ctx context.Context, err error) string {
+	m := noPerson.FindStringSubmatch(err.Error())
+	if m == nil {
+		return ""
+	}
+	st, err := a.open(ctx)
+	if err != nil {
+		return ""
+	}
+	defer st.Close()
+	people, err := st.Store.People().All(ctx)
+	if err != nil {
+		return ""
+	}
+	names := make([]string, len(people))
+	for i, p := range people {
+		names[i] = p.Name
+	}
+	return terminal.Nearest(m[1], names)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -58,7 +59,7 @@ environment takes the place of what is kept.`,
   postern init --root-key 'pkcs11:id=%02?module-path=/usr/lib/x86_64-linux-gnu/libykcs11.so&pin-source=/etc/postern/pin'
   postern init --database postgres://postern@db.example.com/postern
   postern init --database-file db.url`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
 			o.ca.Keys = new(pkcs11.Keys)
@@ -97,7 +98,7 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "the state is in %s\n", st.Dir)
-	if !made && o.asksForCA() {
+	if !made && o.ca.Chosen() {
 		return postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
 			WithHint("choose another --state directory for a second one")
 	}
@@ -107,35 +108,25 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 	return nil
 }
 
-// asksForCA reports whether a flag says how the CAs should be.
-func (o *initOptions) asksForCA() bool {
-	return o.ca.Name != "" || o.ca.Country != "" || len(o.ca.Domains) > 0 || o.ca.URL != "" || o.keyType != "" || o.sshType != "" ||
-		o.ca.KeyURI != "" || o.ca.RootKeyURI != ""
-}
-
 // chooseDatabase remembers the database that the flags name, if they do.
 func (a *app) chooseDatabase(o *initOptions) error {
+	url := o.database
 	switch {
-	case o.database != "" && state.HasPassword(o.database):
+	case url == "" && o.databaseFile == "":
+		return nil
+	case state.HasPassword(url):
 		return postern.Errorf(postern.Invalid, "--database holds a password, which others on this host can see now: change it").
 			WithHint("give the URL in a file, --database-file FILE, or leave the password to PGPASSFILE")
-	case o.database != "":
-		return a.rememberDatabase(o.database)
-	case o.databaseFile != "":
+	case url == "":
 		data, err := a.readInput(o.databaseFile)
 		if err != nil {
 			return err
 		}
-		line, _, _ := strings.Cut(string(data), "\n")
-		return a.rememberDatabase(strings.TrimSpace(line))
+		url, _, _ = strings.Cut(string(data), "\n")
 	}
-	return nil
-}
-
-func (a *app) rememberDatabase(url string) error {
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	return state.UseDatabase(dir, url)
+	return state.UseDatabase(dir, strings.TrimSpace(url))
 }

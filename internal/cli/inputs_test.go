@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/manual"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -62,19 +63,19 @@ func leaves(t *testing.T, f func(t *testing.T, path []string, c *cobra.Command))
 
 func TestEveryCommandRefusesWrongFlagsAndArguments(t *testing.T) {
 	t.Setenv("POSTERN_STATE", filepath.Join(t.TempDir(), "state"))
-	usage := []int{2}
+	wrong := []int{2}
 	leaves(t, func(t *testing.T, path []string, c *cobra.Command) {
-		failing(t, usage, append(path, "--no-such-flag")...)
-		failing(t, usage, append(path, "-?")...)
+		failing(t, wrong, append(path, "--no-such-flag")...)
+		failing(t, wrong, append(path, "-?")...)
 		if c.Args != nil && c.Args(c, nil) != nil {
-			failing(t, usage, path...)
+			failing(t, wrong, path...)
 		}
 		if many := make([]string, 9); c.Args != nil && c.Args(c, many) != nil {
-			failing(t, usage, append(path, "a", "b", "c", "d", "e", "f", "g", "h", "i")...)
+			failing(t, wrong, append(path, "a", "b", "c", "d", "e", "f", "g", "h", "i")...)
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if _, typed := wanted[f.Value.Type()]; typed {
-				if said := failing(t, usage, append(path, "--"+f.Name+"=!")...); !strings.Contains(said, "--"+f.Name) {
+			if usage.Wanted(f.Value.Type()) != "" {
+				if said := failing(t, wrong, append(path, "--"+f.Name+"=!")...); !strings.Contains(said, "--"+f.Name) {
 					t.Errorf("the flag %s is not named:\n%s", f.Name, said)
 				}
 			}

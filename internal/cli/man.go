@@ -4,6 +4,7 @@ import (
 	"github.com/postern-project/postern/internal/manpage"
 	"github.com/postern-project/postern/internal/manual"
 	"github.com/postern-project/postern/internal/reference"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -14,7 +15,7 @@ func newMan(*app) *cobra.Command {
 		Use:    "man DIRECTORY",
 		Short:  "Write the manual pages",
 		Hidden: true,
-		Args:   usageArgs(cobra.ExactArgs(1)),
+		Args:   usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rules, err := reference.Rules()
 			if err != nil {

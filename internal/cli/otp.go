@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -48,7 +49,7 @@ func newOTPList(a *app) *cobra.Command {
 		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
 status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				list, err := keys.Credentials(cmd.Context(), person)
@@ -77,7 +78,7 @@ func newOTPShow(a *app) *cobra.Command {
 		Short:   "Show a key or authenticator",
 		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				c, err := keys.Credential(cmd.Context(), args[0])
@@ -129,7 +130,7 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern otp " + s.use + " vvccccbdefgh",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.SetStatus(cmd.Context(), postern.Actor{}, args[0], s.status)
@@ -149,7 +150,7 @@ func newOTPAssign(a *app) *cobra.Command {
 		Short:   "Give a YubiKey to a person",
 		Long:    "Give a YubiKey to a person, or with no --person take it back.",
 		Example: "  postern otp assign vvccccbdefgh --person alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.AssignKey(cmd.Context(), args[0], person)
@@ -176,7 +177,7 @@ says that the secrets leave before they are written.`,
 		Example: `  postern otp export --out keys.csv
   postern otp export --out - | gpg --encrypt --recipient backup > keys.asc
   postern otp export --what counters > counters.csv`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.otpExport(cmd.Context(), what, out)
 		},
@@ -237,7 +238,7 @@ With --trust nothing is disabled: if you know that no code was used since the
 backup, or that nobody can have seen one. If the whole state directory was restored,
 nothing in it shows that: give --force.`,
 		Example: "  postern otp restored",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				n, err := how.Accept(cmd.Context(), st)

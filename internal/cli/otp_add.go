@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -41,7 +42,7 @@ validation service, which goes on to check its codes (see postern otp upstream).
 		Example: `  postern otp add --person alice --label 'blue key'
   postern otp add --person alice --slot 1 --out program.sh
   postern otp add --person alice --touch`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.person == "":
@@ -145,7 +146,7 @@ With --secret an existing secret is taken over, as a hardware authenticator's; i
 not shown again. Not every app knows other algorithms, digits and periods than the
 default ones.`,
 		Example: "  postern otp " + string(kind) + " --person alice --label phone",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.app.Person == "" {
 				return postern.Errorf(postern.Invalid, "whose is it?").WithHint("give --person")
@@ -263,7 +264,7 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 when the key is not at hand. They are printed once; only hashes are kept. Earlier
 ones stop working.`,
 		Example: "  postern otp backup-codes --person alice --out alice.txt",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if person == "" {
 				return postern.Errorf(postern.Invalid, "whose are they?").WithHint("give --person")

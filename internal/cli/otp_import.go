@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -54,7 +55,7 @@ first code is checked here, and switch the old server off.`,
   postern otp import --person alice /home/alice/.google_authenticator
   postern otp import --people serials.csv --key key.hex tokens.pskcxml
   ykval-export | postern otp import -`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()

@@ -8,6 +8,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/manual"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -34,8 +35,8 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	if err == nil {
 		return 0
 	}
-	err = classified(err)
-	if msg := message(err); msg != "" {
+	err = usage.Classified(err)
+	if msg := usage.Message(err); msg != "" {
 		fmt.Fprintf(errw, "postern: %s\n", msg)
 		if hint := a.hintFor(ctx, cmd, err); hint != "" {
 			fmt.Fprintf(errw, "hint: %s\n", hint)
@@ -51,11 +52,11 @@ func newRoot(a *app) *cobra.Command {
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs),
+		Args:          usage.Args(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("postern {{.Version}}\n")
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(usage.FlagError)
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "output" { // the old spelling of some commands
 			name = "out"
@@ -91,7 +92,7 @@ func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  usage.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(cmds...)

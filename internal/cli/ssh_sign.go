@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )
@@ -38,7 +39,7 @@ With --host it is a host certificate, valid for those names.
 
 People get their own with postern ssh login.`,
 		Example: "  postern ssh sign --person alice id_ed25519.pub\n  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command /usr/bin/deploy --validity 1h ci.pub\n  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
@@ -96,7 +97,7 @@ type sshOutput struct {
 func newSSHOutput(a *app, o sshOutput) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: o.use, Short: o.short, Long: o.long, Example: o.example, Args: usageArgs(o.args),
+		Use: o.use, Short: o.short, Long: o.long, Example: o.example, Args: usage.Args(o.args),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				text, err := o.get(cmd.Context(), authority, args)
@@ -153,7 +154,7 @@ func newSSHRevoke(a *app) *cobra.Command {
 		Long: `Revoke certificates by their serial numbers, or keys, and with each key every
 certificate for it. Hosts know it when they have the new KRL.`,
 		Example: "  postern ssh revoke 4711\n  postern ssh revoke lost.pub",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    usage.Args(cobra.MinimumNArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.revokeSSH(cmd.Context(), args) },
 	}
 }

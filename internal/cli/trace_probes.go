@@ -8,6 +8,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/usdt"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +24,7 @@ the probes that libvirt has in its sources are missing. With --all each place of
 probe, and the files that hold none.`,
 		Example: `  postern trace probes
   postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return o.probes(a, asJSON, all) },
 	}
 	o.processes(c)

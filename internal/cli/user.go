@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -49,7 +50,7 @@ If a portal runs on this state, the person is sent a one-time link by which they
 get their certificate; without mail, or without an address, the link is printed,
 to be handed over.`,
 		Example: "  postern user add alice --email alice@example.com --group audit",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.Name = args[0]
 			return a.userAdd(cmd.Context(), p)
@@ -85,7 +86,7 @@ func newUserList(a *app) *cobra.Command {
 		Short:   "List the people",
 		Long:    "List everybody who was not removed, by name.",
 		Example: "  postern user list --json",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.userList(cmd.Context(), asJSON) },
 	}
 	jsonFlag(cmd, &asJSON)
@@ -111,7 +112,7 @@ func newUserShow(a *app) *cobra.Command {
 		Short:   "Show a person and what they hold",
 		Long:    "Show a person and every credential that they hold or held.",
 		Example: "  postern user show alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userShow(cmd.Context(), args[0], asJSON) },
 	}
 	jsonFlag(cmd, &asJSON)
@@ -166,7 +167,7 @@ func newUserStatus(a *app, s userStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern user " + s.use + " alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.setUserStatus(cmd.Context(), args[0], s) },
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -29,7 +30,7 @@ stands for the person's name, as in *@corp.example.com.`,
   postern user account add --any-case '*@corp.example.com'
   postern user account add --any-case 'CORP\*'
   postern user account add --person alice --host web1 www`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			account.Name = args[0]
 			if err := account.Validate(); err != nil {
@@ -53,7 +54,7 @@ func newUserAccountList(a *app) *cobra.Command {
 		Use:     "list",
 		Short:   "List whose accounts are",
 		Example: "  postern user account list",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				accounts, err := st.Store.People().Accounts(cmd.Context())
@@ -77,7 +78,7 @@ func newUserAccountRemove(a *app) *cobra.Command {
 		Use:     "remove ACCOUNT",
 		Short:   "Take back whose an account is",
 		Example: "  postern user account remove jürgen",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				if err := st.Store.People().RemoveAccount(cmd.Context(), args[0], host); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -27,7 +28,7 @@ Certificates of servers stay as they are.
 
 The link is sent to their address; without mail it is printed, to be handed over.`,
 		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userRecover(cmd.Context(), args[0], keepOTP) },
 	}
 	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps on: they were not lost, and none was added by somebody else")
@@ -55,7 +56,7 @@ func newUserInvite(a *app) *cobra.Command {
 their address; without mail it is printed, to be handed over. What they hold
 stays good; who lost it needs postern user recover.`,
 		Example: "  postern user invite alice",
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userInvite(cmd.Context(), args[0]) },
 	}
 }
@@ -96,7 +97,7 @@ Taking somebody who signed up by themselves out of the group ` + postern.SignedU
 approves them: until then the rules for SSH certificates that are for everybody
 are not for them.`,
 		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n  postern user set newcomer --drop-group " + postern.SignedUp,
-		Args:    usageArgs(cobra.ExactArgs(1)),
+		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("email") {
 				c.Email = &email

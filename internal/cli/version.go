@@ -7,6 +7,7 @@ import (
 
 	"github.com/postern-project/postern/internal/terminal"
 
+	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -17,7 +18,7 @@ func newVersion(a *app) *cobra.Command {
 		Short: "Print the version",
 		Example: `  postern version
   postern version --json | jq -r .version`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
 				return terminal.JSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})

@@ -1,7 +1,8 @@
-package cli
+// Package usage says in Postern's words what is wrong with a command line, where
+// cobra only says it in its own.
+package usage
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,9 +15,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// usageArgs makes a wrong number of arguments a usage error that names what is
+// Args makes a wrong number of arguments a usage error that names what is
 // missing, or what is too much.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if check(cmd, args) == nil {
 			return nil
@@ -48,8 +49,8 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	return err
 }
 
-// flagError says in words what is wrong with a flag.
-func flagError(cmd *cobra.Command, err error) error {
+// FlagError says in words what is wrong with a flag.
+func FlagError(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		return unknownFlag(cmd, unknown.GetSpecifiedName())
 	}
@@ -94,6 +95,9 @@ var wanted = map[string]string{
 	"uint64":   "a whole number from 0 on",
 }
 
+// Wanted says what values a type of flag takes, "" if any may be right.
+func Wanted(flagType string) string { return wanted[flagType] }
+
 func badValue(bad *pflag.InvalidValueError) error {
 	f := bad.GetFlag()
 	if own, ok := errors.AsType[*postern.Error](bad.Unwrap()); ok {
@@ -111,8 +115,8 @@ var groupError = regexp.MustCompile(`^if any flags in the group .*; \[(.*)\] wer
 // requiredError matches what cobra says of flags that must be given.
 var requiredError = regexp.MustCompile(`^required flag\(s\) "(.*)" not set$`)
 
-// classified gives an error of cobra's its code, and Postern's words.
-func classified(err error) error {
+// Classified gives an error of cobra's its code, and Postern's words.
+func Classified(err error) error {
 	if m := groupError.FindStringSubmatch(err.Error()); m != nil {
 		flags := strings.Fields(m[1])
 		return postern.Errorf(postern.Invalid, "--%s cannot be used together", strings.Join(flags, " and --"))
@@ -123,36 +127,11 @@ func classified(err error) error {
 	return err
 }
 
-// message returns what happened, without the names of Go's functions.
-func message(err error) string {
+// Message returns what happened, without the names of Go's functions.
+func Message(err error) string {
 	msg := strings.TrimRight(err.Error(), "\n")
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		msg = strings.Replace(msg, failed.Error(), fmt.Sprintf("%s: %v", failed.Path, failed.Err), 1)
 	}
 	return msg
-}
-
-// noPerson matches what the store says of a name that nobody has.
-var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
-
-// nearPerson returns a person whose name is near to the one that an error names.
-func (a *app) nearPerson(ctx context.Context, err error) string {
-	m := noPerson.FindStringSubmatch(err.Error())
-	if m == nil {
-		return ""
-	}
-	st, err := a.open(ctx)
-	if err != nil {
-		return ""
-	}
-	defer st.Close()
-	people, err := st.Store.People().All(ctx)
-	if err != nil {
-		return ""
-	}
-	names := make([]string, len(people))
-	for i, p := range people {
-		names[i] = p.Name
-	}
-	return terminal.Nearest(m[1], names)
 }
