@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"html"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -45,6 +47,11 @@ type portalRig struct {
 	url   string
 	roots *x509.CertPool
 	lose  atomic.Pointer[string] // path of the next form whose answer is lost on its way; nil: none
+
+	requests struct {
+		sync.Mutex
+		strings.Builder
+	}
 }
 
 // newPortalRig starts a portal. The configuration may be changed beforehand;
@@ -126,6 +133,7 @@ func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 
 // answer answers as the portal does, unless the answer is to be lost.
 func (rig *portalRig) answer(w http.ResponseWriter, r *http.Request) {
+	rig.listen(r)
 	path := rig.lose.Load()
 	if path == nil || r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, *path) {
 		rig.ServeHTTP(w, r)
@@ -134,6 +142,22 @@ func (rig *portalRig) answer(w http.ResponseWriter, r *http.Request) {
 	rig.lose.Store(nil)
 	rig.ServeHTTP(httptest.NewRecorder(), r)
 	panic(http.ErrAbortHandler)
+}
+
+// listen keeps what a request says, for [portalRig.heard].
+func (rig *portalRig) listen(r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	rig.requests.Lock()
+	defer rig.requests.Unlock()
+	fmt.Fprintf(&rig.requests.Builder, "%s %s\n%v\n%s\n%v\n", r.Method, r.RequestURI, r.Header, body, err)
+}
+
+// heard returns all requests so far, as they came.
+func (rig *portalRig) heard() string {
+	rig.requests.Lock()
+	defer rig.requests.Unlock()
+	return rig.requests.String()
 }
 
 // loses has the answer to the next form that is sent to a path lost on its way.
