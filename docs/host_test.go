@@ -50,7 +50,7 @@ cd "$1"
 ip link set lo up
 over() { mkdir -p "$1/up$2" "$1/work$2"; mount -t overlay -o "lowerdir=$2,upperdir=$1/up$2,workdir=$1/work$2" overlay "$2"; }
 mount -t tmpfs -o mode=755 tmpfs "$1/t"
-for d in /etc /var/lib /usr/local/bin /usr/lib/$(uname -m)-linux-gnu/security; do over "$1/t" $d; done
+for d in /etc /var/lib /usr/local /usr/lib/$(uname -m)-linux-gnu/security; do over "$1/t" $d; done
 for d in /run /home /srv /mnt /root /var/log; do mount -t tmpfs -o mode=755 tmpfs $d; done
 mkdir -p /run/sshd /run/lock /run/php /run/postern /srv/www
 touch /usr/local/bin/postern && mount --bind "$2" /usr/local/bin/postern

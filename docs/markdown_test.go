@@ -91,6 +91,8 @@ func parse(page, text string) ([]block, error) {
 	return list, nil
 }
 
+func (b block) isConsole() bool { return b.language == "console" }
+
 // remark takes what a comment before the block says.
 func (b *block) remark(key, value string) (err error) {
 	switch key {

@@ -13,6 +13,8 @@ var services = map[string][]func(*host){
 	"two-factors-for-ssh": {sshServer},
 	"who-destroyed-vm3":   {sshServer, libvirtd},
 	"a-second-host":       {secondHost},
+	"radius":              {freeRADIUS},
+	"grafana":             {grafana},
 }
 
 // must runs a command as root, which has to succeed.
@@ -64,4 +66,25 @@ func secondHost(h *host) {
 	hv.must("ip link set eth1 name eth0 && ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && hostname hv1")
 	h.must("echo 192.0.2.2 hv1.example.internal hv1 >>/etc/hosts; echo 192.0.2.1 id.example.internal >>/etc/hosts")
 	hv.must("echo 192.0.2.1 id.example.internal >>/etc/hosts; echo 192.0.2.2 hv1.example.internal hv1 >>/etc/hosts")
+}
+
+// freeRADIUS looks that its packages are there. Those of its modules that are
+// enabled at first and that the page does not use are left out.
+func freeRADIUS(h *host) {
+	for _, p := range []string{"freeradius", "radtest", "update-ca-certificates"} {
+		posterntest.Need(h.t, p)
+	}
+	h.must("test -e /usr/lib/freeradius/rlm_yubikey.so")
+	h.must("rm -f /etc/freeradius/3.0/mods-enabled/eap /etc/freeradius/3.0/sites-enabled/inner-tunnel")
+}
+
+// grafana stands in for Grafana, which Debian does not have: it signs in whom the
+// headers name, as auth.proxy with these settings does.
+func grafana(h *host) {
+	h.must("mkdir -p /srv/grafana && cat >/srv/grafana/index.php <<'END'\n" + `<?php
+$name = $_SERVER['HTTP_POSTERN_PERSON'] ?? '';
+if ($name === '') { http_response_code(401); exit('{"message":"Unauthorized"}'); }
+header('Content-Type: application/json');
+echo json_encode(['id' => 2, 'email' => $_SERVER['HTTP_POSTERN_EMAIL'] ?? '', 'name' => $name, 'login' => $name, 'orgId' => 1]), "\n";
+` + "END\n" + posterntest.Need(h.t, "php") + " -n -S 127.0.0.1:3000 /srv/grafana/index.php >/dev/null 2>&1 &")
 }

@@ -5,19 +5,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestTutorials follows each tutorial from its first line to its last on a fresh
-// host: files are written, commands run, and what they print is what the page
-// shows.
+// TestTutorials follows each tutorial, and each recipe that has console blocks, from
+// its first line to its last on a fresh host: files are written, commands run, and
+// what they print is what the page shows.
 func TestTutorials(t *testing.T) {
-	list, err := filepath.Glob("tutorials/*.md")
-	if err != nil || len(list) == 0 {
-		t.Fatal(list, err)
-	}
-	for _, page := range list {
+	followed := 0
+	for _, page := range pages(t) {
+		if dir := filepath.Dir(page); dir != "tutorials" && dir != "recipes" || !slices.ContainsFunc(blocks(t, page), block.isConsole) {
+			continue
+		}
+		followed++
 		name := strings.TrimSuffix(filepath.Base(page), ".md")
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -31,6 +33,9 @@ func TestTutorials(t *testing.T) {
 			h.followPage(page)
 			h.keepRecordings()
 		})
+	}
+	if followed < 7 {
+		t.Errorf("only %d pages are followed", followed)
 	}
 }
 
@@ -59,7 +64,7 @@ func (h *host) follow(b block) error {
 	switch {
 	case b.file != "":
 		return h.write(b)
-	case b.language != "console":
+	case !b.isConsole():
 		return nil
 	}
 	steps, err := b.steps()
