@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(posterntest.Run(m))
 }
 
 func serveForTest(text string) error {

@@ -1,4 +1,4 @@
-package cli
+package server_test
 
 import (
 	"crypto/x509"
@@ -68,7 +68,7 @@ func (r *running) intermediate(name string) string {
 	out, err := r.postern("ca", "list", "--profile", "intermediate", "--json")
 	must(r.t, err)
 	for line := range strings.Lines(out) {
-		var c certificateJSON
+		var c ca.Certificate
 		must(r.t, json.Unmarshal([]byte(line), &c))
 		if strings.HasSuffix(c.Subject, " "+name) {
 			return c.Serial

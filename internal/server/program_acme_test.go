@@ -1,6 +1,7 @@
-package cli
+package server_test
 
 import (
+	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"log"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/state"
 
 	publicca "github.com/letsencrypt/pebble/v2/ca"
 	"github.com/letsencrypt/pebble/v2/db"
@@ -149,5 +151,23 @@ func TestAPublicCARefuses(t *testing.T) {
 	}
 	if said[own] != 1 || said[alone] != 1 {
 		t.Errorf("%v\n%s", said, r.out)
+	}
+}
+
+// rootOf reads the root certificate of a state.
+func rootOf(t *testing.T, dir string) *x509.Certificate {
+	t.Helper()
+	st, err := state.Open(t.Context(), dir)
+	must(t, err)
+	defer st.Close()
+	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
+	must(t, err)
+	return authority.Root()
+}
+
+func writeFile(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package server_test
 
 import (
 	"os/exec"
@@ -34,7 +34,7 @@ func TestRunAnswersSSHD(t *testing.T) {
 	must("user", "add", "alice")
 	must("otp", "token", "new", token)
 	csv := must("otp", "token", "csv", token)
-	cmd := exec.Command("postern", "otp", "import", "--person", "alice", "-")
+	cmd := exec.Command(r.program, "otp", "import", "--person", "alice", "-")
 	cmd.Env, cmd.Stdin = r.env, strings.NewReader(csv+"\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

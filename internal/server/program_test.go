@@ -1,4 +1,4 @@
-package cli
+package server_test
 
 import (
 	"bytes"
@@ -25,6 +25,7 @@ import (
 // running is a postern run of a test.
 type running struct {
 	t           *testing.T
+	program     string // the command that was built
 	cmd         *exec.Cmd
 	env         []string
 	state       string
@@ -64,7 +65,7 @@ func startRun(t *testing.T, state string, args ...string) *running {
 // unstarted chooses the ports of a postern run that is yet to be started.
 func unstarted(t *testing.T, state string) *running {
 	t.Helper()
-	r := &running{t: t, state: state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
+	r := &running{t: t, program: posterntest.Program(t), state: state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
 	r.env = append(os.Environ(), "POSTERN_STATE="+state, "HOME="+filepath.Join(t.TempDir(), "home"), "SUDO_USER=")
 	return r
 }
@@ -72,7 +73,7 @@ func unstarted(t *testing.T, state string) *running {
 func (r *running) start(args ...string) {
 	r.t.Helper()
 	args = append([]string{"run", "--https-port", fmt.Sprint(r.https), "--http-port", fmt.Sprint(r.http)}, args...)
-	r.cmd = exec.Command("postern", args...)
+	r.cmd = exec.Command(r.program, args...)
 	r.cmd.Env, r.cmd.Dir = r.env, r.dir
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	if err := r.cmd.Start(); err != nil {
@@ -116,7 +117,7 @@ func (r *running) stop() error {
 
 // postern runs another command on the same state.
 func (r *running) postern(args ...string) (string, error) {
-	cmd := exec.Command("postern", args...)
+	cmd := exec.Command(r.program, args...)
 	cmd.Env = r.env
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -438,7 +439,7 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := &running{t: t, state: one.state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
+	two := &running{t: t, program: one.program, state: one.state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
 	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"), "HOME="+t.TempDir())
 	acme := regexp.MustCompile(`portal \S+ https://localhost:([0-9]+)`).FindStringSubmatch(string(config))
 	if acme == nil {

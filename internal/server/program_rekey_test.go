@@ -1,4 +1,4 @@
-package cli
+package server_test
 
 import (
 	"bytes"
@@ -16,15 +16,7 @@ func TestRekeyWhileServing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := func(args ...string) string {
-		t.Helper()
-		var out, errs bytes.Buffer
-		if code := run(t.Context(), append([]string{"--state", dir}, args...), nil, &out, &errs); code != 0 {
-			t.Fatalf("%q: %s", args, errs.String())
-		}
-		return out.String()
-	}
-	command("rekey")
+	r.mustPostern("rekey")
 	if fresh, err := os.ReadFile(filepath.Join(dir, "kek")); err != nil || bytes.Equal(fresh, old) {
 		t.Fatal("the key is the same", err)
 	}
@@ -33,8 +25,8 @@ func TestRekeyWhileServing(t *testing.T) {
 			t.Errorf("%s is left", left)
 		}
 	}
-	command("ca", "issue", "--server", "www.example.com", "--out", t.TempDir())
+	r.mustPostern("ca", "issue", "--server", "www.example.com", "--out", t.TempDir())
 	r.stop()
 	r.start()
-	command("log", "verify")
+	r.mustPostern("log", "verify")
 }

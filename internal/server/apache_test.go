@@ -1,8 +1,7 @@
-package cli
+package server_test
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -32,7 +31,7 @@ import (
 // TestImportedConfigurationsLoad holds what the importer writes against the
 // front door's own reading of a Caddyfile, rules included.
 func TestImportedConfigurationsLoad(t *testing.T) {
-	confs, err := filepath.Glob("../../internal/apache/testdata/*/site.conf")
+	confs, err := filepath.Glob("../apache/testdata/*/site.conf")
 	if err != nil || len(confs) == 0 {
 		t.Fatal("no configurations", err)
 	}
@@ -287,7 +286,7 @@ func servePHP(t *testing.T) string {
 // writeUp returns the configuration with the test's files in it.
 func writeUp(t *testing.T, dir, php string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../internal/apache/testdata/writeup/site.conf")
+	text, err := os.ReadFile("../apache/testdata/writeup/site.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,9 +321,12 @@ func runImported(t *testing.T, dir, conf, php string) door {
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"import", "apache", "-o", filepath.Join(dir, "new"), file}, nil, &out, &errs); code != 0 {
-		t.Fatal(errs.String())
+	imported, err := apache.Convert(apache.Config{}, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := imported.Write(filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
 	}
 	caddyfile := filepath.Join(dir, "new", "Caddyfile")
 	text, err := os.ReadFile(caddyfile)
@@ -338,7 +340,7 @@ func runImported(t *testing.T, dir, conf, php string) door {
 	if err := os.WriteFile(caddyfile, append([]byte(head), text...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	posterntest.Serve(t, d.https, "postern", "--state", filepath.Join(dir, "state"), "run", "--config", caddyfile)
+	posterntest.Serve(t, d.https, posterntest.Program(t), "--state", filepath.Join(dir, "state"), "run", "--config", caddyfile)
 	return d
 }
 
