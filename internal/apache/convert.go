@@ -51,6 +51,11 @@ func (c Config) php() string {
 	return "unix//run/php/php-fpm.sock"
 }
 
+// DebianDefines returns what Debian's /etc/apache2/envvars sets, for Config.Defines.
+func DebianDefines() map[string]string {
+	return map[string]string{"APACHE_LOG_DIR": "/var/log/apache2", "APACHE_RUN_DIR": "/var/run/apache2"}
+}
+
 // Result is what an Apache configuration turned into.
 type Result struct {
 	Caddyfile string   `json:"caddyfile"`

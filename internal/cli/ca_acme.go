@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/base64"
 	"fmt"
 	"time"
@@ -42,36 +43,26 @@ the person: suspending the person stops the account. A key binds one account. It
 }
 
 func newACMEList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return listCommand(a, &cobra.Command{
 		Use:     "list PERSON",
 		Short:   "List a person's keys",
 		Example: "  postern ca acme list alice",
 		Args:    usage.Args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				if _, err := st.Store.People().Person(cmd.Context(), args[0]); err != nil {
-					return err
-				}
-				keys, err := st.Store.ACME().ExternalKeys(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				return terminal.List(a.printer(), keys, asJSON, "ID STATUS CREATED ACCOUNT LABEL", func(k acme.ExternalKey) []string {
-					status := "unused"
-					switch {
-					case k.Disabled:
-						status = "disabled"
-					case k.Account != "":
-						status = "used"
-					}
-					return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
-				})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, "ID STATUS CREATED ACCOUNT LABEL", func(ctx context.Context, st *state.State, args []string) ([]acme.ExternalKey, error) {
+		if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
+			return nil, err
+		}
+		return st.Store.ACME().ExternalKeys(ctx, args[0])
+	}, func(k acme.ExternalKey) []string {
+		status := "unused"
+		switch {
+		case k.Disabled:
+			status = "disabled"
+		case k.Account != "":
+			status = "used"
+		}
+		return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
+	})
 }
 
 func newACMEDisable(a *app) *cobra.Command {

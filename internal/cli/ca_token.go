@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -42,31 +43,21 @@ them, from the signing call of the server. It is printed once and kept as a hash
 }
 
 func newCATokenList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return listCommand(a, &cobra.Command{
 		Use:     "list",
 		Short:   "List the tokens",
 		Long:    "List the tokens and what they are good for. The tokens themselves are not kept.",
 		Example: "  postern ca token list --json",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				list, err := authority.Tokens(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return terminal.List(a.printer(), list, asJSON, "NAME DOMAINS EXPIRES", func(t ca.APIToken) []string {
-					expires := "never"
-					if !t.Expires.IsZero() {
-						expires = terminal.Time(t.Expires)
-					}
-					return []string{t.Name, strings.Join(t.Domains, " "), expires}
-				})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, "NAME DOMAINS EXPIRES", func(ctx context.Context, st *state.State, _ []string) ([]ca.APIToken, error) {
+		return st.Store.CA().APITokens(ctx)
+	}, func(t ca.APIToken) []string {
+		expires := "never"
+		if !t.Expires.IsZero() {
+			expires = terminal.Time(t.Expires)
+		}
+		return []string{t.Name, strings.Join(t.Domains, " "), expires}
+	})
 }
 
 func newCATokenRemove(a *app) *cobra.Command {

@@ -55,7 +55,7 @@ differently in some case; "info" is worth knowing.`,
 }
 
 func (o *importApache) run(a *app, file string) error {
-	o.cfg.Defines = map[string]string{"APACHE_LOG_DIR": "/var/log/apache2", "APACHE_RUN_DIR": "/var/run/apache2"}
+	o.cfg.Defines = apache.DebianDefines()
 	for _, d := range o.defines {
 		name, value, _ := strings.Cut(d, "=")
 		o.cfg.Defines[name] = value

@@ -41,59 +41,40 @@ func newOTP(a *app) *cobra.Command {
 }
 
 func newOTPList(a *app) *cobra.Command {
-	var asJSON bool
 	var person string
-	cmd := &cobra.Command{
+	cmd := listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List YubiKeys and authenticators",
 		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
 status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				list, err := keys.Credentials(cmd.Context(), person)
-				if err != nil {
-					return err
-				}
-				return terminal.List(a.printer(), list, asJSON, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(c otp.Credential) []string {
-					used := "never"
-					if !c.LastUsed.IsZero() {
-						used = terminal.Time(c.LastUsed)
-					}
-					return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
-				})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
+	}, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(ctx context.Context, st *state.State, _ []string) ([]otp.Credential, error) {
+		return st.Store.OTP().Credentials(ctx, person)
+	}, func(c otp.Credential) []string {
+		used := "never"
+		if !c.LastUsed.IsZero() {
+			used = terminal.Time(c.LastUsed)
+		}
+		return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
+	})
 	cmd.Flags().StringVar(&person, "person", "", "only those of this `PERSON`")
 	return cmd
 }
 
 func newOTPShow(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return showCommand(a, &cobra.Command{
 		Use:     "show ID",
 		Short:   "Show a key or authenticator",
 		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
 		Args:    usage.Args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				c, err := keys.Credential(cmd.Context(), args[0])
-				if err != nil {
-					return err
-				}
-				return a.otpShow(c, asJSON)
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, func(ctx context.Context, st *state.State, args []string) (otp.Credential, error) {
+		return st.Store.OTP().Credential(ctx, args[0])
+	}, otpFields)
 }
 
-func (a *app) otpShow(c otp.Credential, asJSON bool) error {
+func otpFields(c otp.Credential) []terminal.Field {
 	var serial, last string
 	if c.Serial != 0 {
 		serial = strconv.FormatInt(c.Serial, 10)
@@ -104,18 +85,18 @@ func (a *app) otpShow(c otp.Credential, asJSON bool) error {
 	case c.Counter != nil:
 		last = fmt.Sprintf("counter %d", *c.Counter)
 	}
-	return a.printer().Fields(c, asJSON,
-		terminal.Field{"id", c.ID},
-		terminal.Field{"kind", string(c.Kind)},
-		terminal.Field{"person", c.Person},
-		terminal.Field{"label", c.Label},
-		terminal.Field{"status", string(c.Status)},
-		terminal.Field{"secret", c.Secret},
-		terminal.Field{"serial", serial},
-		terminal.Field{"last code", last},
-		terminal.Field{"added", terminal.Time(c.Created)},
-		terminal.Field{"last used", terminal.Time(c.LastUsed)},
-	)
+	return []terminal.Field{
+		{"id", c.ID},
+		{"kind", string(c.Kind)},
+		{"person", c.Person},
+		{"label", c.Label},
+		{"status", string(c.Status)},
+		{"secret", c.Secret},
+		{"serial", serial},
+		{"last code", last},
+		{"added", terminal.Time(c.Created)},
+		{"last used", terminal.Time(c.LastUsed)},
+	}
 }
 
 // otpStatus is one of the commands that change a key's status.

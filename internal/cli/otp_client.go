@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/usage"
@@ -86,29 +87,20 @@ type clientItem struct {
 }
 
 func newOTPClientList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return listCommand(a, &cobra.Command{
 		Use:     "list",
 		Short:   "List the API clients",
 		Long:    "List the programs that may ask the validation service. Keys are not shown.",
 		Example: "  postern otp client list --json",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				clients, err := keys.Clients(cmd.Context())
-				if err != nil {
-					return err
-				}
-				items := make([]clientItem, len(clients))
-				for i, c := range clients {
-					items[i] = clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
-				}
-				return terminal.List(a.printer(), items, asJSON, "ID STATUS KEY LABEL", clientItem.row)
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, "ID STATUS KEY LABEL", func(ctx context.Context, st *state.State, _ []string) ([]clientItem, error) {
+		clients, err := st.Store.OTP().Clients(ctx)
+		items := make([]clientItem, len(clients))
+		for i, c := range clients {
+			items[i] = clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
+		}
+		return items, err
+	}, clientItem.row)
 }
 
 func (c clientItem) row() []string {
@@ -230,27 +222,21 @@ type upstreamJSON struct {
 }
 
 func newOTPUpstreamShow(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return showCommand(a, &cobra.Command{
 		Use:     "show",
 		Short:   "Show which upstream validation service is asked",
 		Long:    "Show which upstream validation service is asked. The key is not shown.",
 		Example: "  postern otp upstream show",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				c, err := keys.Upstream(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return a.printer().Fields(upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, asJSON,
-					terminal.Field{"client", strconv.FormatInt(c.ID, 10)},
-					terminal.Field{"urls", strings.Join(c.URLs, " ")},
-					terminal.Field{"level", c.Level},
-					terminal.Field{"proxy", c.Proxy})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, func(ctx context.Context, st *state.State, _ []string) (upstreamJSON, error) {
+		c, err := st.Store.OTP().Upstream(ctx)
+		return upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, err
+	}, func(u upstreamJSON) []terminal.Field {
+		return []terminal.Field{
+			{"client", strconv.FormatInt(u.ID, 10)},
+			{"urls", strings.Join(u.URLs, " ")},
+			{"level", u.Level},
+			{"proxy", u.Proxy},
+		}
+	})
 }

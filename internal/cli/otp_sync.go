@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"context"
 	"strings"
 
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/usage"
@@ -36,31 +38,24 @@ type syncJSON struct {
 }
 
 func newOTPSyncShow(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return showCommand(a, &cobra.Command{
 		Use: "show", Short: "Show which servers are synced with",
 		Long:    "Show which servers are sent each accepted code, and which may send theirs.",
 		Example: "  postern otp sync show --json",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				s, err := keys.SyncConfig(cmd.Context())
-				if err != nil {
-					return err
-				}
-				allowed := make([]string, len(s.Allow))
-				for i, p := range s.Allow {
-					allowed[i] = p.String()
-				}
-				shown := syncJSON{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}
-				return a.printer().Fields(shown, asJSON,
-					terminal.Field{"peers", terminal.Dash(strings.Join(s.Peers, " "))},
-					terminal.Field{"allowed", terminal.Dash(strings.Join(allowed, " "))})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, func(ctx context.Context, st *state.State, _ []string) (syncJSON, error) {
+		s, err := st.Store.OTP().SyncConfig(ctx)
+		allowed := make([]string, len(s.Allow))
+		for i, p := range s.Allow {
+			allowed[i] = p.String()
+		}
+		return syncJSON{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}, err
+	}, func(s syncJSON) []terminal.Field {
+		return []terminal.Field{
+			{"peers", terminal.Dash(strings.Join(s.Peers, " "))},
+			{"allowed", terminal.Dash(strings.Join(s.Allowed, " "))},
+		}
+	})
 }
 
 func newOTPSyncSet(a *app) *cobra.Command {

@@ -7,11 +7,11 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/usage"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -80,51 +80,29 @@ func (a *app) userAdd(ctx context.Context, p postern.Person) error {
 }
 
 func newUserList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return listCommand(a, &cobra.Command{
 		Use:     "list",
 		Short:   "List the people",
 		Long:    "List everybody who was not removed, by name.",
 		Example: "  postern user list --json",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.userList(cmd.Context(), asJSON) },
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func (a *app) userList(ctx context.Context, asJSON bool) error {
-	return a.withState(ctx, func(st *state.State) error {
-		people, err := st.Store.People().All(ctx)
-		if err != nil {
-			return err
-		}
-		return terminal.List(a.printer(), people, asJSON, "NAME STATUS EMAIL GROUPS FULL-NAME", func(p postern.Person) []string {
-			return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
-		})
+	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
+		return st.Store.People().All(ctx)
+	}, func(p postern.Person) []string {
+		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
 	})
 }
 
 func newUserShow(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return showCommand(a, &cobra.Command{
 		Use:     "show NAME",
 		Short:   "Show a person and what they hold",
-		Long:    "Show a person and every credential that they hold or held.",
+		Long:    "Show a person and every credential that they have or had.",
 		Example: "  postern user show alice",
 		Args:    usage.Args(cobra.ExactArgs(1)),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.userShow(cmd.Context(), args[0], asJSON) },
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
-	return a.withState(ctx, func(st *state.State) error {
-		h, err := people.Directory{DB: st.Store}.Holder(ctx, name)
-		if err != nil {
-			return err
-		}
+	}, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
+		return people.Directory{DB: st.Store}.Holder(ctx, args[0])
+	}, func(h people.Holder) []terminal.Field {
 		fields := []terminal.Field{
 			{"name", h.Name},
 			{"status", string(h.Status)},
@@ -136,7 +114,7 @@ func (a *app) userShow(ctx context.Context, name string, asJSON bool) error {
 		for _, c := range h.Credentials {
 			fields = append(fields, terminal.Field{"credential", describe(c)})
 		}
-		return a.printer().Fields(h, asJSON, fields...)
+		return fields
 	})
 }
 

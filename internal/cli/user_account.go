@@ -1,11 +1,11 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
@@ -49,27 +49,16 @@ stands for the person's name, as in *@corp.example.com.`,
 }
 
 func newUserAccountList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
+	return listCommand(a, &cobra.Command{
 		Use:     "list",
 		Short:   "List whose accounts are",
 		Example: "  postern user account list",
 		Args:    usage.Args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				accounts, err := st.Store.People().Accounts(cmd.Context())
-				if err != nil {
-					return err
-				}
-				return terminal.List(a.printer(), accounts, asJSON, "ACCOUNT PERSON HOST CASE", func(c postern.Account) []string {
-					folded := map[bool]string{true: "any", false: "exact"}[c.AnyCase]
-					return []string{c.Name, c.Person, c.Host, folded}
-				})
-			})
-		},
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	}, "ACCOUNT PERSON HOST CASE", func(ctx context.Context, st *state.State, _ []string) ([]postern.Account, error) {
+		return st.Store.People().Accounts(ctx)
+	}, func(c postern.Account) []string {
+		return []string{c.Name, c.Person, c.Host, map[bool]string{true: "any", false: "exact"}[c.AnyCase]}
+	})
 }
 
 func newUserAccountRemove(a *app) *cobra.Command {

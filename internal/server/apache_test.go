@@ -321,7 +321,7 @@ func runImported(t *testing.T, dir, conf, php string) door {
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	imported, err := apache.Convert(apache.Config{}, file)
+	imported, err := apache.Convert(apache.Config{Defines: apache.DebianDefines()}, file)
 	if err != nil {
 		t.Fatal(err)
 	}

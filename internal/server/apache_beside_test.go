@@ -1,4 +1,4 @@
-package cli
+package server_test
 
 import (
 	"bufio"
@@ -209,7 +209,7 @@ func TestImportBesideApache(t *testing.T) {
 	}
 	writeOpen(t, filepath.Join(dir, "Caddyfile"), caddyfile)
 	posterntest.Apache(t, old, config)
-	posterntest.Serve(t, fresh, "postern", "--state", filepath.Join(t.TempDir(), "state"), "run", "--config", filepath.Join(dir, "Caddyfile"))
+	posterntest.Serve(t, fresh, posterntest.Program(t), "--state", filepath.Join(t.TempDir(), "state"), "run", "--config", filepath.Join(dir, "Caddyfile"))
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, 6)
 	for _, f := range files {
