@@ -7,7 +7,9 @@ package audit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,7 +153,11 @@ func (a *audit) gather(ctx context.Context) error {
 			a.service = a.directives[i].Args[0]
 		}
 	}
-	a.stack, _ = a.PAMStack(a.service, "auth") // without one PAM denies; without UsePAM it is not asked
+	var err error
+	a.stack, err = a.PAMStack(a.service, "auth")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // without one PAM denies
+		return postern.Errorf(postern.Invalid, "PAM's stack for %s cannot be judged: %w", a.service, err).WithHint("write the file differently")
+	}
 	p, named := patternsOf(a.directives), patternsOf(a.directives)
 	named.addPAM(a.stack)
 	a.accounts = accountsOf(ctx, a.host, named.names("user"), named.names("group"))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -58,22 +59,68 @@ func (h Files) PAMFile(name string) string {
 // pamFilesMax bounds how many files a stack may include, each time counted.
 const pamFilesMax = 256
 
+// pamLineMax is the longest line, bytes: libpam before 1.6 reads the rest of a longer
+// one as a line of its own.
+const pamLineMax = 1022
+
+// pamText is a line of PAM's file, continued lines joined.
+type pamText struct {
+	number int
+	text   string // without what follows a #, unless it begins with that
+}
+
+// pamLines returns the lines of a file of PAM's as libpam assembles them
+// (_assemble_line of pam_handlers.c).
+func pamLines(b []byte) ([]pamText, error) {
+	var out []pamText
+	number, open := 0, pamText{}
+	for line := range strings.Lines(string(b)) {
+		number++
+		if len(line) > pamLineMax || strings.ContainsRune(line, 0) {
+			return nil, fmt.Errorf("line %d has more than %d bytes, or a NUL byte: versions of PAM read it differently", number, pamLineMax)
+		}
+		line = strings.Trim(line, " \n\t")
+		if line == "" || line[0] == '#' { // also between continued lines
+			out = append(out, pamText{number, line})
+			continue
+		}
+		line, _, comment := strings.Cut(line, "#")
+		line, continued := strings.CutSuffix(strings.TrimRight(line, " \t"), "\\")
+		if open.text == "" {
+			open.number = number
+		}
+		open.text += line
+		if continued && !comment {
+			open.text += " "
+			continue
+		}
+		out, open = append(out, open), pamText{}
+	}
+	if open.text != "" {
+		return nil, fmt.Errorf("line %d is continued, and no line follows", number)
+	}
+	return out, nil
+}
+
+// readPAM reads one phase of a file. What it includes is denied if it is missing, as
+// libpam does.
 func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, error) {
-	if *budget--; *budget < 0 {
-		return nil, fmt.Errorf("%s: more than %d files are included", file, pamFilesMax)
+	if *budget--; *budget < 0 || depth > includeDepth {
+		return nil, fmt.Errorf("%s: more than %d files are included, or more than %d in each other", file, pamFilesMax, includeDepth)
 	}
 	b, err := h.Read(file)
 	if err != nil {
 		return nil, err
 	}
+	lines, err := pamLines(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
 	var out []PAMLine
-	number, meant, ours := 0, false, false
-	text := strings.ReplaceAll(string(b), "\\\n", " \x00") // continued lines count as lines
-	for raw := range strings.Lines(text) {
-		number++
-		at := Line{File: file, Line: number, Text: strings.TrimSpace(strings.ReplaceAll(raw, "\x00", ""))}
-		number += strings.Count(raw, "\x00")
-		words := PAMWords(at.Text)
+	meant, ours := false, false
+	for _, l := range lines {
+		at := Line{File: file, Line: l.number, Text: strings.TrimSpace(l.text)}
+		words := PAMWords(l.text)
 		if len(words) == 0 {
 			meant = at.Text == OneFactorMark
 			ours = at.Text == PAMBegin || ours && at.Text != PAMEnd
@@ -81,37 +128,61 @@ func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, e
 		}
 		here := meant || ours
 		meant = false
-		if len(words) >= 2 && words[0] == "@include" && depth < includeDepth {
-			more, _ := h.readPAM(h.PAMFile(words[1]), phase, depth+1, budget)
-			out = append(out, more...)
+		included, one, is := pamWords(words, phase)
+		if !is {
 			continue
 		}
-		if len(words) < 3 || strings.ToLower(strings.TrimPrefix(words[0], "-")) != phase {
-			continue
-		}
-		line := PAMLine{Line: at, Module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), Args: words[3:], Meant: here}
-		switch control := strings.ToLower(words[1]); {
-		case (control == "include" || control == "substack") && depth < includeDepth:
-			sub, err := h.readPAM(h.PAMFile(words[2]), phase, depth+1, budget)
-			if err != nil {
-				sub = []PAMLine{mustFail(at)} // as libpam does
+		if included != "" {
+			sub, err := h.readPAM(h.PAMFile(included), phase, depth+1, budget)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil
+				if words[0][0] != '@' { // whose phase is unknown
+					sub = []PAMLine{mustFail(at)}
+				}
 			}
-			if control == "include" {
+			if err != nil {
+				return nil, err
+			}
+			if one == nil {
 				out = append(out, sub...)
 				continue
 			}
-			line.Sub = sub
-		case strings.HasPrefix(control, "["):
-			line.Control = pamControl(control)
-		default:
-			line.Control = pamControls[control]
+			one.Sub = sub
 		}
-		if line.Sub == nil {
-			h.readOwn(&line)
-		}
-		out = append(out, line)
+		one.Line, one.Meant = at, here
+		h.readOwn(one)
+		out = append(out, *one)
 	}
 	return out, nil
+}
+
+// pamWords reads the words of a line for a phase: a file that it includes, or a
+// module, or both for a substack; is tells whether the line is of that phase.
+func pamWords(words []string, phase string) (included string, line *PAMLine, is bool) {
+	if strings.EqualFold(words[0], "@include") && len(words) > 1 {
+		return words[1], nil, true
+	}
+	kind := strings.ToLower(strings.TrimPrefix(words[0], "-"))
+	known := slices.Contains([]string{"auth", "account", "session", "password"}, kind)
+	if known && kind != phase {
+		return "", nil, false
+	}
+	if !known || len(words) < 3 {
+		l := mustFail(Line{})
+		return "", &l, true
+	}
+	line = &PAMLine{Module: strings.TrimSuffix(filepath.Base(words[2]), ".so"), Args: words[3:]}
+	switch control := strings.ToLower(words[1]); {
+	case control == "include":
+		return words[2], nil, true
+	case control == "substack":
+		return words[2], line, true
+	case strings.HasPrefix(control, "["):
+		line.Control = pamControl(control)
+	default:
+		line.Control = pamControls[control]
+	}
+	return "", line, true
 }
 
 // mustFail stands for a line that libpam cannot read: it denies.
@@ -136,9 +207,12 @@ func PAMWords(line string) []string {
 	return words
 }
 
+var aroundEquals = regexp.MustCompile(`\s*=\s*`)
+
 func pamControl(bracketed string) map[string]string {
 	control := map[string]string{}
-	for _, pair := range strings.Fields(strings.Trim(bracketed, "[]")) {
+	bracketed = aroundEquals.ReplaceAllString(strings.Trim(bracketed, "[]"), "=")
+	for _, pair := range strings.Fields(bracketed) {
 		if value, action, ok := strings.Cut(pair, "="); ok {
 			control[value] = action
 		}
