@@ -4,52 +4,12 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
 )
-
-// TestTwoInitsAtOnce makes one state from several sides, and each can use it.
-func TestTwoInitsAtOnce(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	var wg sync.WaitGroup
-	keys := make([]string, 4)
-	for i := range keys {
-		wg.Go(func() {
-			a := &app{out: io.Discard, err: io.Discard, state: dir}
-			st, err := a.create(t.Context())
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer st.Close()
-			keys[i] = st.Store.Timeline().LogVerifier()
-			if err := st.Store.Append(t.Context(), postern.Event{Kind: "test"}); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	for _, key := range keys {
-		if key == "" || key != keys[0] {
-			t.Errorf("log keys are %q", keys)
-		}
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") {
-			t.Errorf("%s is left over", e.Name())
-		}
-	}
-}
 
 // TestLogFollow prints each new line as it is written, until it is interrupted.
 func TestLogFollow(t *testing.T) {
