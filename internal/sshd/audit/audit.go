@@ -163,7 +163,14 @@ func (a *audit) gather(ctx context.Context) error {
 	a.accounts = accountsOf(ctx, a.host, named.names("user"), named.names("group"))
 	a.accounts = append(a.accounts, a.unlisted(p)...)
 	a.readKeys()
-	for _, c := range cases(p, a.accounts, a.stack, a.service) {
+	tried, all := cases(p, a.accounts, a.stack, a.service)
+	if !all {
+		a.add(Finding{
+			ID: "not-all-tried", Severity: High, opens: true, Title: fmt.Sprintf("sshd's rules tell more than %d kinds of connection apart: not all were tried", casesMax),
+			Where: hostconf.Line{File: a.config}, Proof: "sshd -T -C user=USER,host=HOST,addr=ADDRESS", Fix: "use fewer users, groups and addresses in Match blocks",
+		})
+	}
+	for _, c := range tried {
 		s, err := a.effective(ctx, c)
 		if err != nil {
 			return a.blame(err)

@@ -50,15 +50,15 @@ func patternsOf(directives []hostconf.Directive) patterns {
 
 // cases returns one connection of each kind that sshd's patterns and PAM's
 // conditions tell apart: for each attribute a value that meets each pattern, and
-// one that meets none.
-func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service string) []hostconf.Case {
-	var out []hostconf.Case
+// one that meets none. all is false if there are more than are tried.
+func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service string) (out []hostconf.Case, all bool) {
+	all = true
 	for _, a := range candidates(accounts, p, stack) {
-		for _, addr := range values(p["address"], "203.0.113.99", someAddress) {
-			for _, host := range values(p["host"], "elsewhere.invalid", someName) {
-				for _, laddr := range values(p["localaddress"], "198.51.100.1", someAddress) {
-					for _, lport := range values(p["localport"], "22", someName) {
-						if len(out) < casesMax {
+		for _, addr := range values(p["address"], "203.0.113.99", someAddresses) {
+			for _, host := range values(p["host"], "elsewhere.invalid", someNames) {
+				for _, laddr := range values(p["localaddress"], "198.51.100.1", someAddresses) {
+					for _, lport := range values(p["localport"], "22", someNames) {
+						if all = all && len(out) < casesMax; all {
 							out = append(out, hostconf.Case{
 								User: a.name, Host: host, Address: addr, LocalAddress: laddr, LocalPort: lport,
 								UID: a.UID, Local: a.local, Groups: a.groups, Service: service,
@@ -69,14 +69,27 @@ func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service str
 			}
 		}
 	}
-	return out
+	return out, all
 }
 
-// values returns what meets each pattern, after one that meets none.
-func values(patterns []string, other string, some func(pattern string) string) []string {
+// values returns what meets each pattern, and no other if there is such, after one
+// that meets none.
+func values(patterns []string, other string, some func(pattern string) []string) []string {
 	out := []string{other}
 	for _, p := range patterns {
-		if v := some(p); v != "" && !slices.Contains(out, v) {
+		found := some(p)
+		if len(found) == 0 {
+			continue
+		}
+		v := found[0]
+		for _, candidate := range found {
+			others := slices.DeleteFunc(slices.Clone(patterns), func(q string) bool { return q == p || q == "*" })
+			if !hostconf.MatchAddress(candidate, others) && !hostconf.MatchList(candidate, others) {
+				v = candidate
+				break
+			}
+		}
+		if !slices.Contains(out, v) {
 			out = append(out, v)
 		}
 	}
@@ -86,25 +99,33 @@ func values(patterns []string, other string, some func(pattern string) string) [
 // someName returns a word that meets a pattern.
 func someName(pattern string) string { return strings.NewReplacer("*", "x", "?", "x").Replace(pattern) }
 
-// someAddress returns an address that meets a pattern or network, "" if none is
-// found: the last of a network, which is less likely to be in a part of it that
-// is left out.
-func someAddress(pattern string) string {
+// someNames returns words that meet a pattern.
+func someNames(pattern string) []string { return []string{someName(pattern)} }
+
+// someAddresses returns addresses that meet a pattern or network, none if none is
+// found: of a network the last, the first ones, and some between.
+func someAddresses(pattern string) (out []string) {
 	if p, err := netip.ParsePrefix(pattern); err == nil {
-		b := p.Addr().AsSlice()
-		for i := p.Bits(); i < len(b)*8; i++ {
-			b[i/8] |= 0x80 >> (i % 8)
+		for _, host := range []byte{0xff, 0x01, 0x02, 0x55, 0xaa, 0xfe, 0x77, 0x10} {
+			b := p.Addr().AsSlice()
+			for i := p.Bits(); i < len(b)*8; i++ {
+				ones := host == 0xff || host > 2 && i < len(b)*8-8 || i >= len(b)*8-8
+				if bit := byte(0x80) >> (i % 8); ones && host&bit != 0 {
+					b[i/8] |= bit
+				}
+			}
+			a, _ := netip.AddrFromSlice(b)
+			out = append(out, a.String())
 		}
-		a, _ := netip.AddrFromSlice(b)
-		return a.String()
+		return out
 	}
 	digits := strings.NewReplacer("*", "77", "?", "7").Replace(pattern)
 	for _, more := range []string{"", ".77", ".77.77", ".77.77.77", "::77", ":77"} {
 		if v := digits + more; hostconf.MatchAddress(v, []string{pattern}) {
-			return v
+			out = append(out, v)
 		}
 	}
-	return ""
+	return out
 }
 
 // candidates returns one account of each kind that may log in or is named, root
