@@ -295,3 +295,55 @@ func FuzzWays(f *testing.F) {
 		}
 	})
 }
+
+// TestNoSpellingPassesByAnotherPath tries every spelling of a guarded address on a
+// site of which one path is open to everybody, against files and against a careless
+// application.
+func TestNoSpellingPassesByAnotherPath(t *testing.T) {
+	h := newHouse(t)
+	h.file(t, "www/public/index.html", public)
+	h.file(t, "www/wp-login.php", secret)
+	h.file(t, "www/wp-admin/index.html", secret)
+	const site = ` {
+	root * DIR/www
+	require {
+		person alice
+		or anyone {
+			rule ` + "`request.path.startsWith(\"/public\")`" + `
+			method GET HEAD
+		}
+	}
+	%s
+}
+`
+	https, plain := h.serve(t, "localhost:HTTPS"+fmt.Sprintf(site, "file_server")+"proxy.localhost:HTTPS"+
+		fmt.Sprintf(site, "reverse_proxy "+newLaxApp(t).URL)+"http://localhost:HTTP"+fmt.Sprintf(site, "file_server"))
+	bob := h.person(t, "bob")
+	current().poll(t.Context())
+	var attempts, plainly []attempt
+	for _, host := range []string{"localhost", "proxy.localhost"} {
+		for _, prefix := range []string{"/wp-admin", "/wp-login.php"} {
+			for i, target := range append(spellings(prefix), absolute(https, prefix)...) {
+				for j, tr := range []transport{transports[3], transports[5]} {
+					a := attempt{proto: tr.proto, version: tr.version, sni: host, host: fmt.Sprintf("%s:%d", host, https), target: target}
+					if (i+j)%2 == 0 {
+						a.target, a.who = "/public/.."+target, bob
+					}
+					attempts = append(attempts, a)
+				}
+				plainly = append(plainly, attempt{proto: "1.1", host: fmt.Sprintf("%s:%d", host, plain), target: target})
+			}
+		}
+	}
+	h.sweep(t, https, attempts, leaks)
+	h.sweep(t, plain, plainly, leaks)
+	t.Logf("%d attempts", len(attempts)+len(plainly))
+	for _, host := range []string{"localhost", "proxy.localhost"} {
+		for _, tr := range transports {
+			got, err := h.try(https, attempt{proto: tr.proto, version: tr.version, sni: host, host: host, target: "/public/"})
+			if err != nil || got.status != 200 || !strings.Contains(got.body, public) {
+				t.Errorf("the open path at %s over HTTP/%s: %d %v", host, tr.proto, got.status, err)
+			}
+		}
+	}
+}

@@ -30,6 +30,7 @@ www.example.com {
 	}
 	require /wiki* {
 		group editors
+		header_up X-Editor ` + "`person.name`" + `
 		or anyone {
 			method GET HEAD
 		}
