@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -93,6 +94,20 @@ func TestEveryPackageIsDescribed(t *testing.T) {
 	}
 	for dir := range described {
 		t.Errorf("ARCHITECTURE.md describes %s, which has no Go files", dir)
+	}
+}
+
+// TestEveryPackageSaysWhatItIs looks for each package's comment.
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	comment := regexp.MustCompile(`(?m)^(// (Package|Command) \w+|// Gen) .*\n(//.*\n)*package `)
+	for dir := range packages(t) {
+		files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(files, func(f string) bool { return comment.MatchString(read(t, f)) }) {
+			t.Errorf("no file of %s says what the package is", dir)
+		}
 	}
 }
 

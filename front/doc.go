@@ -165,6 +165,14 @@
 // Caddyfile's adapter followed by Prepare. A configuration with a require directive
 // that was not prepared does not load.
 //
+// # In a program of one's own
+//
+// Give the modules their [Runtime] with [Use], turn the Caddyfile into a configuration
+// with [Adapt], and start it with [Load]. Do not hand a configuration to Caddy that
+// Adapt or Prepare has not seen: it does not load. What a Runtime's functions must
+// guarantee is said there; they are called from many goroutines, and an error is a
+// refusal.
+//
 // In a Caddy build of one's own, which has no store and so no people, guards name the
 // CAs that they trust, and persons by the addresses in their certificates:
 //

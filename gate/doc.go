@@ -5,6 +5,22 @@
 // which paths a guard covers. It knows nothing of Caddy or of a database, and
 // everything it cannot decide is a refusal.
 //
+// # Use
+//
+// Make a [Trust] of the CAs and a [Guard] of a [Config]. For each connection verify the
+// certificates that it showed with [Trust.Verify], once. For each request read its
+// path with [ReadPath], take the guards whose [Paths.Cover] one of the readings, find
+// the holder with [Hold], and ask each guard with [Guard.Decide]. Only OK passes.
+//
+// Do not keep a decision: what was decided is right for this request, this content of
+// the [Registry] and, if [Guard.Moving], this moment. Do not use a guard around an HTTP
+// handler that rewrites paths or serves other files than were asked for: package front
+// asks again there.
+//
+// A Registry answers what is stored now, without a cache of its own, and may be asked
+// from many goroutines. It says postern.NotFound only of what certainly is not there;
+// any other error is a refusal.
+//
 // # Certificates
 //
 // A chain of certificates is held as RFC 5280 asks, name constraints included:

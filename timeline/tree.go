@@ -6,6 +6,15 @@
 // (golang.org/x/mod/sumdb/note) in the form of C2SP's tlog-checkpoint: origin,
 // size, root. The package computes trees and proofs, verifies a log, filters and
 // joins events and writes them as sentences; package store keeps the rows.
+//
+// To check one entry use [Proof.Check] with the log's public key; to check a log use
+// [Verify], with a checkpoint that was kept elsewhere: without one, whoever has the
+// log's key can have written it anew. [Sentence] is for people; programs read the
+// event.
+//
+// Who implements [Archive] returns every entry as the exact text that was hashed, all
+// of them and in order, as they are at one moment. Who implements [Appender] gives
+// events their index, hashes them and signs the checkpoint in one step.
 package timeline
 
 import (

@@ -1,3 +1,8 @@
+// Package export writes what a trace saw for other programs: stacks as pprof profiles,
+// messages as pcapng files for Wireshark, and calls as OpenTelemetry spans, into a file or
+// to a [Collector] while the trace runs.
+//
+// Secrets are masked in spans; pcapng has each message as it was captured.
 package export
 
 import (

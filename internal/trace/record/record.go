@@ -1,3 +1,5 @@
+// Package record writes what a trace saw into a file, and replays it: through any filter
+// and in any format, on any system. A recording has what was captured, secrets included.
 package record
 
 import (
