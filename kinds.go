@@ -82,7 +82,7 @@ var EventKinds = []EventKind{
 		Details: []string{"purpose"},
 	},
 	{
-		Name: EventPortalLink, Title: "One-time link made", OK: "was sent a link to the portal", NotOK: "was refused a link to the portal",
+		Name: EventPortalLink, Title: "One-time link made", OK: "was given a link to the portal", NotOK: "was refused a link to the portal",
 		Details: []string{"purpose", "sent"},
 	},
 	{Name: EventPortalCodes, Title: "Recovery codes made", OK: "made # recovery codes", Grants: true},

@@ -145,7 +145,7 @@ func (d *examiner) log(ctx context.Context, st *state.State) {
 	case len(report.Problems) > 0:
 		d.wrong("timeline", "verify the timeline", "%d lines do not verify", len(report.Problems))
 	default:
-		d.ok("the timeline's %d lines verify", report.Size)
+		d.ok("the timeline's %d entries verify", report.Size)
 	}
 }
 

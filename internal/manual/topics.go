@@ -139,7 +139,7 @@ func eventsPage() *manpage.Page {
 		Sections: []manpage.Section{
 			{Heading: "DESCRIPTION", Text: `Each entry of the timeline is an event of one of these kinds. postern log list
 --kind takes the whole name, or its first words: cert for all of certificates.
-An entry has the outcome ok, refused or failed; as JSON it is described by
+An entry has the outcome ok, refused, failed or unknown; as JSON it is described by
 the schema docs/output.schema.json, under "log list".`},
 			{Heading: "KINDS", Items: kinds},
 			{Heading: "SEE ALSO", Text: "postern-log-list(1),\npostern-log-verify(1)"},
