@@ -11,13 +11,12 @@ RACE    ?= 1
 PACKAGES := \
 	apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
-	lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss-extrausers libnss3-tools \
+	ldap-utils lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss-extrausers libnss3-tools \
 	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libvirt-clients \
 	libvirt-daemon libvirt-daemon-system libvirt-wireshark libykclient-dev libyubikey-dev llvm login make mount \
 	nginx oathtool openssh-client openssh-server openssh-sftp-server openssl p11-kit-modules pamtester pgbouncer \
 	php-cli php-fpm postgresql procps pskc-utils pskctool python3-yubiotp qemu-system-x86 rsync sasl2-bin \
-	semodule-utils softhsm2 \
-	sqlite3 sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver
+	semodule-utils slapd softhsm2 sqlite3 sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver
 
 # The portal's bundle is made with npm: Debian's, where there is no other.
 PACKAGES += $(if $(shell command -v npm),,npm)

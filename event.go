@@ -61,6 +61,8 @@ const (
 	EventPersonRemoved   = "person.removed"
 	EventPersonRecovered = "person.recovered"
 
+	EventDirectory = "directory"
+
 	EventCACreated     = "ca.created"
 	EventCAKeyRemoved  = "ca.key.removed"
 	EventCAKeyRestored = "ca.key.restored"

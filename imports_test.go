@@ -27,6 +27,7 @@ var knowledge = []struct {
 	{"BPF", []string{"github.com/cilium/ebpf/..."}},
 	{"PKCS#11", []string{"github.com/miekg/pkcs11/..."}},
 	{"cobra", []string{"github.com/spf13/cobra/...", "github.com/spf13/pflag"}},
+	{"LDAP", []string{"github.com/go-ldap/..."}},
 }
 
 // row says what a package may import, and with it every package below its
@@ -43,7 +44,7 @@ type row struct {
 const shared = "coalesce durable system"
 
 const (
-	domain   = "acme apache ca gate otp portal reach relay sshd timeline"
+	domain   = "acme apache ca directory gate otp portal reach relay sshd timeline"
 	adapters = "front store"
 )
 
@@ -61,16 +62,17 @@ var rows = map[string]row{
 	"jsonschema": {},
 	"terminal":   {},
 
-	"acme":     {imports: "reach", knows: "HTTP"},
-	"apache":   {knows: "HTTP"},
-	"ca":       {knows: "HTTP PKCS#11", hides: true},
-	"gate":     {},
-	"otp":      {knows: "HTTP"},
-	"portal":   {imports: "reach", knows: "HTTP"},
-	"relay":    {knows: "HTTP"},
-	"sshd":     {knows: "HTTP", tests: "ca otp server timeline"},
-	"timeline": {},
-	"trace":    {imports: "terminal", knows: "BPF", tests: "collector", hides: true},
+	"acme":      {imports: "reach", knows: "HTTP"},
+	"apache":    {knows: "HTTP"},
+	"ca":        {knows: "HTTP PKCS#11", hides: true},
+	"directory": {knows: "LDAP", tests: "timeline", hides: true},
+	"gate":      {},
+	"otp":       {knows: "HTTP"},
+	"portal":    {imports: "reach", knows: "HTTP"},
+	"relay":     {knows: "HTTP"},
+	"sshd":      {knows: "HTTP", tests: "ca otp server timeline"},
+	"timeline":  {},
+	"trace":     {imports: "terminal", knows: "BPF", tests: "collector", hides: true},
 
 	"collector": {knows: "HTTP"},
 

@@ -44,6 +44,10 @@ var EventKinds = []EventKind{
 	{Name: EventPersonResumed, Title: "Resumed", OK: "was resumed"},
 	{Name: EventPersonRemoved, Title: "Removed", OK: "was removed"},
 	{Name: EventPersonRecovered, Title: "Recovery", OK: "was recovered", NotOK: "was refused a recovery"},
+	{
+		Name: EventDirectory, Title: "Directory", Doer: doerServer,
+		OK: "read the directory %s again", NotOK: "could not read the directory %s",
+	},
 
 	{Name: EventCACreated, Title: "CA made", OK: "made the certificate authority %s", Doer: doerServer, Details: []string{"role"}},
 	{Name: EventCAKeyRemoved, Title: "Key of a CA removed from the host", OK: "removed the key of the CA %s from the host", Doer: doerAdmin},

@@ -2,6 +2,7 @@ package postern
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -24,9 +25,24 @@ type Person struct {
 	Name     string       `json:"name"`                // lower case, 1 to 64 of a-z 0-9 . _ -
 	Email    string       `json:"email,omitempty"`     // unique, compared without case; may be empty
 	FullName string       `json:"full_name,omitempty"` // for people to read; never compared
-	Groups   []string     `json:"groups,omitempty"`    // sorted, same alphabet as Name
+	Groups   []string     `json:"groups,omitempty"`    // sorted, each a ValidGroup
 	Status   PersonStatus `json:"status"`
 	Created  time.Time    `json:"created"` // UTC, microseconds
+
+	// DirectoryGroups are those of Groups that an LDAP directory gives, and that only
+	// it can take away.
+	DirectoryGroups []string `json:"directory_groups,omitempty"`
+}
+
+// OwnGroups returns the groups that can be changed here.
+func (p Person) OwnGroups() []string {
+	var own []string
+	for _, g := range p.Groups {
+		if !slices.Contains(p.DirectoryGroups, g) {
+			own = append(own, g)
+		}
+	}
+	return own
 }
 
 // SignedUp is the group of people who signed up by themselves, until an
@@ -40,8 +56,15 @@ func (p Person) Active() bool { return p.Status == PersonActive }
 
 var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 
-// ValidName reports whether s may name a person or a group.
+// ValidName reports whether s may name a person, or a group that is made here.
 func ValidName(s string) bool { return nameRE.MatchString(s) }
+
+var groupRE = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{Nd}]([\p{Ll}\p{Lo}\p{Mn}\p{Nd}._@ -]*[\p{Ll}\p{Lo}\p{Mn}\p{Nd}._-])?$`)
+
+// ValidGroup reports whether s may name a group: one made here, see [ValidName], or one
+// from an LDAP directory, as "domain admins" or "linux-admins@corp", of at most 128
+// bytes in lower case.
+func ValidGroup(s string) bool { return len(s) <= 128 && groupRE.MatchString(s) }
 
 // CleanEmail returns the address as it is stored and compared: trimmed, lower
 // case. It fails unless s is one plain addr-spec of at most 254 bytes, without

@@ -25,8 +25,9 @@ func init() {
 // Caddy, with [Options], before the configuration is loaded; as an app it only
 // notes in the timeline that a configuration was.
 type App struct {
-	Mail   string  `json:"mail,omitempty"` // smtp://…: how mail is sent
-	Portal *Portal `json:"portal,omitempty"`
+	Mail      string     `json:"mail,omitempty"` // smtp://…: how mail is sent
+	Portal    *Portal    `json:"portal,omitempty"`
+	Directory *Directory `json:"directory,omitempty"`
 
 	Profiles []Profile `json:"profiles,omitempty"` // of the CA's certificates
 	ACME     ACME      `json:"acme,omitzero"`

@@ -33,6 +33,8 @@ func Blocks() []Block {
 			"stands behind it. Who has a valid certificate is looked at first and named to the application; who passes without one is not. " +
 			"The block may not be empty.", described(wayWords)},
 		{"postern", "postern", "Stands in the block of global options.", described(optionWords)},
+		{"directory", "directory URL", "Stands in the postern block. People and their groups are taken from this LDAP directory, ldaps://HOST, " +
+			"or ldap://HOST with StartTLS, which is only read.", described(directoryWords)},
 		{"portal", "portal ADDRESS…", "Stands in the postern block. The addresses are those of the portal's site; the first is the one that " +
 			"people are shown.", described(portalWords)},
 		{"ca", "ca", "Stands in the postern block: a profile for each kind of certificate. What the server loaded last holds for all " +
@@ -152,6 +154,10 @@ var optionWords = []word[App]{
 	{
 		Word{"acme", "", "Which ACME accounts need no key from the portal; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseACME(d) },
+	},
+	{
+		Word{"directory", "URL", "An LDAP directory that people and groups are taken from; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseDirectory(d) },
 	},
 }
 

@@ -47,7 +47,7 @@ func newWay(c Way) (w way, err error) {
 		}
 	}
 	for _, name := range c.Groups {
-		if !postern.ValidName(name) {
+		if !postern.ValidGroup(name) {
 			return w, postern.Errorf(postern.Invalid, "%q is not the name of a group", name)
 		}
 		w.groups = append(w.groups, name)

@@ -126,6 +126,7 @@ func (d *examiner) state(ctx context.Context) {
 	d.log(ctx, st)
 	d.following(ctx, st)
 	d.authority(ctx, st)
+	d.directory(ctx, st)
 	d.server(dir)
 }
 

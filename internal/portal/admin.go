@@ -159,7 +159,7 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes, "Self": who.Name == r.who.Name,
 		"SignedUp": slices.Contains(who.Groups, postern.SignedUp),
 	}}
-	pg.Values = map[string]string{"email": who.Email, "full_name": who.FullName, "groups": strings.Join(who.Groups, " ")}
+	pg.Values = map[string]string{"email": who.Email, "full_name": who.FullName, "groups": strings.Join(who.OwnGroups(), " ")}
 	if errs != nil {
 		for k := range pg.Values {
 			pg.Values[k] = r.PostForm.Get(k)

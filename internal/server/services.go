@@ -76,12 +76,18 @@ func (h *services) close() {
 // if the options are the same. New ones run after adopt.
 func (h *services) prepare(ctx context.Context, options front.App) (*configured, error) {
 	if h.now != nil && h.now.options.Mail == options.Mail &&
-		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME, options.ACME) {
+		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME, options.ACME) &&
+		reflect.DeepEqual(h.now.options.Directory, options.Directory) {
 		return h.now, nil
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
 	s := &configured{options: options, list: append(h.fixed[:len(h.fixed):len(h.fixed)],
 		front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(sign)})}
+	from, err := directoryOf(options.Directory)
+	if err != nil {
+		return nil, err
+	}
+	s.run = append(s.run, func(ctx context.Context) { h.followDirectory(ctx, from) })
 	if options.Portal == nil {
 		return s, nil
 	}

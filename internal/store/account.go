@@ -33,24 +33,26 @@ func (s People) PersonNamed(ctx context.Context, name string) (string, error) {
 
 // Accounts returns the accounts by which hosts know people, by name and host.
 func (s People) Accounts(ctx context.Context) ([]postern.Account, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Account, error) {
-		rows, err := tx.Query(ctx, `SELECT name, host, person, any_case FROM accounts ORDER BY name, host`)
-		if err != nil {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Account, error) { return tx.accounts(ctx) })
+}
+
+func (tx *Tx) accounts(ctx context.Context) ([]postern.Account, error) {
+	rows, err := tx.Query(ctx, `SELECT name, host, person, any_case FROM accounts ORDER BY name, host`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []postern.Account
+	for rows.Next() {
+		var a postern.Account
+		var anyCase int64
+		if err := rows.Scan(&a.Name, &a.Host, &a.Person, &anyCase); err != nil {
 			return nil, err
 		}
-		defer rows.Close()
-		var all []postern.Account
-		for rows.Next() {
-			var a postern.Account
-			var anyCase int64
-			if err := rows.Scan(&a.Name, &a.Host, &a.Person, &anyCase); err != nil {
-				return nil, err
-			}
-			a.AnyCase = anyCase != 0
-			all = append(all, a)
-		}
-		return all, rows.Err()
-	})
+		a.AnyCase = anyCase != 0
+		all = append(all, a)
+	}
+	return all, rows.Err()
 }
 
 // AddAccount says whose an account is. One that is said already is a

@@ -111,6 +111,9 @@ func (tx *Tx) ChangePerson(ctx context.Context, p postern.Person) error {
 		return postern.Errorf(postern.Conflict, "the person %s was removed", p.Name)
 	}
 	p.Status, p.Created = old.Status, old.Created
+	p.Groups = slices.DeleteFunc(slices.Clone(p.Groups), func(g string) bool {
+		return slices.Contains(old.DirectoryGroups, g)
+	})
 	if p, err = tx.cleanPerson(p); err != nil {
 		return err
 	}
@@ -153,6 +156,10 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 	if _, err := tx.Exec(ctx, `UPDATE people SET status = $1 WHERE name = $2`, string(status), name); err != nil {
 		return err
 	}
+	// Whoever suspends a person now, a directory does not resume them.
+	if _, err := tx.Exec(ctx, `UPDATE directory_people SET suspended = 0 WHERE person = $1`, name); err != nil {
+		return err
+	}
 	return tx.Touch(ctx)
 }
 
@@ -167,6 +174,7 @@ func (tx *Tx) strip(ctx context.Context, name string) error {
 	for _, q := range []string{
 		`UPDATE people SET email = '' WHERE name = $1`,
 		`DELETE FROM person_groups WHERE person = $1`,
+		`DELETE FROM directory_groups WHERE person = $1`,
 		`UPDATE credentials SET status = 'revoked' WHERE person = $1`,
 	} {
 		if _, err := tx.Exec(ctx, q, name); err != nil {
@@ -179,7 +187,7 @@ func (tx *Tx) strip(ctx context.Context, name string) error {
 // Person returns the person of that name, whatever their status, or
 // [postern.NotFound].
 func (tx *Tx) Person(ctx context.Context, name string) (postern.Person, error) {
-	return tx.person(ctx, `name = $1`, name)
+	return tx.person(ctx, `p.name = $1`, name)
 }
 
 // PersonByEmail returns the person with that address, whatever their status, or
@@ -189,7 +197,7 @@ func (tx *Tx) PersonByEmail(ctx context.Context, email string) (postern.Person, 
 	if err != nil {
 		return postern.Person{}, postern.Errorf(postern.NotFound, "no person has the address %q", email)
 	}
-	return tx.person(ctx, `email = $1`, clean)
+	return tx.person(ctx, `p.email = $1`, clean)
 }
 
 func (tx *Tx) person(ctx context.Context, where, arg string) (postern.Person, error) {
@@ -205,13 +213,15 @@ func (tx *Tx) person(ctx context.Context, where, arg string) (postern.Person, er
 
 // People returns everybody but those who were removed, by name.
 func (tx *Tx) People(ctx context.Context) ([]postern.Person, error) {
-	return tx.people(ctx, `WHERE status <> 'removed'`)
+	return tx.people(ctx, `WHERE p.status <> 'removed'`)
 }
 
 func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.Person, error) {
-	rows, err := tx.Query(ctx, `SELECT name, email, full_name, status, created, g FROM (
-			SELECT p.name, p.email, p.full_name, p.status, p.created, COALESCE(g.name, '') AS g
-			FROM people p LEFT JOIN person_groups g ON g.person = p.name) AS who `+where+` ORDER BY name, g`, args...)
+	rows, err := tx.Query(ctx, `SELECT p.name, p.email, p.full_name, p.status, p.created, COALESCE(g.name, '') AS g, 0 AS dir
+		FROM people p LEFT JOIN person_groups g ON g.person = p.name `+where+`
+		UNION ALL SELECT p.name, p.email, p.full_name, p.status, p.created, d.name, 1
+		FROM people p JOIN directory_groups d ON d.person = p.name `+where+`
+		ORDER BY 1, 7, 6`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -221,16 +231,15 @@ func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.
 		var p postern.Person
 		var created int64
 		var group string
-		if err := rows.Scan(&p.Name, &p.Email, &p.FullName, &p.Status, &created, &group); err != nil {
+		var directory bool
+		if err := rows.Scan(&p.Name, &p.Email, &p.FullName, &p.Status, &created, &group, &directory); err != nil {
 			return nil, err
 		}
 		if n := len(people); n == 0 || people[n-1].Name != p.Name {
 			p.Created = fromMicros(created)
 			people = append(people, p)
 		}
-		if last := &people[len(people)-1]; group != "" {
-			last.Groups = append(last.Groups, group)
-		}
+		join(&people[len(people)-1], group, directory)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -239,6 +248,18 @@ func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.
 	slices.SortFunc(people, func(a, b postern.Person) int { return strings.Compare(a.Name, b.Name) })
 	for _, p := range people {
 		slices.Sort(p.Groups)
+		slices.Sort(p.DirectoryGroups)
 	}
 	return people, nil
+}
+
+// join puts a person into a group, that a directory gives or not. Own groups come first.
+func join(p *postern.Person, group string, directory bool) {
+	if group == "" || slices.Contains(p.Groups, group) {
+		return
+	}
+	p.Groups = append(p.Groups, group)
+	if directory {
+		p.DirectoryGroups = append(p.DirectoryGroups, group)
+	}
 }

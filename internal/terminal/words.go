@@ -39,6 +39,8 @@ func Dash(s string) string {
 func Counted[N int | int64 | uint64](n N, one string) string {
 	switch {
 	case n == 1:
+	case one == "person":
+		one = "people"
 	case strings.HasSuffix(one, "ss"), strings.HasSuffix(one, "h"):
 		one += "es"
 	case strings.HasSuffix(one, "y") && !strings.HasSuffix(one, "ey"):
