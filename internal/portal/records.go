@@ -69,8 +69,8 @@ type Store interface {
 	// every restart.
 	PortalKey(ctx context.Context) ([]byte, error)
 	// Count adds one to the counter of key in the time window that contains now, and
-	// returns it.
-	Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error)
+	// returns it. One that is above most already stays, and nothing is written.
+	Count(ctx context.Context, key string, most int64, window time.Duration, now time.Time) (int64, error)
 	// RemindOnce queues m, which is sent that long before the certificate expires,
 	// unless this reminder or a later one was queued before. It reports whether it
 	// queued m.

@@ -100,11 +100,14 @@ func TestMessagesAreLeased(t *testing.T) {
 func TestCountsAreByWindow(t *testing.T) {
 	s, ctx := opened(t)
 	for i := int64(1); i <= 3; i++ {
-		if n, err := s.Count(ctx, "k", time.Hour, begin.Add(time.Duration(i)*time.Minute)); err != nil || n != i {
+		if n, err := s.Count(ctx, "k", 2, time.Hour, begin.Add(time.Duration(i)*time.Minute)); err != nil || n != i {
 			t.Errorf("count %d: %d, %v", i, n, err)
 		}
 	}
-	if n, err := s.Count(ctx, "k", time.Hour, begin.Add(time.Hour)); err != nil || n != 1 {
+	if n, err := s.Count(ctx, "k", 2, time.Hour, begin.Add(10*time.Minute)); err != nil || n != 3 {
+		t.Errorf("above the most: %d, %v", n, err)
+	}
+	if n, err := s.Count(ctx, "k", 2, time.Hour, begin.Add(time.Hour)); err != nil || n != 1 {
 		t.Errorf("in the next window: %d, %v", n, err)
 	}
 }

@@ -423,7 +423,7 @@ func csrBytes(r *request) ([]byte, error) {
 
 // limit counts an attempt, and fails with TooMany if there were too many.
 func (p *Portal) limit(ctx context.Context, key string, most int64, window time.Duration) error {
-	n, err := p.Store.Count(ctx, key, window, p.now())
+	n, err := p.Store.Count(ctx, key, most, window, p.now())
 	if err != nil {
 		return err
 	}

@@ -398,9 +398,9 @@ func (m *meanwhile) f() {
 	}
 }
 
-func (m *meanwhile) Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error) {
+func (m *meanwhile) Count(ctx context.Context, key string, most int64, window time.Duration, now time.Time) (int64, error) {
 	m.f()
-	return m.Store.Count(ctx, key, window, now)
+	return m.Store.Count(ctx, key, most, window, now)
 }
 
 func (m *meanwhile) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {

@@ -152,11 +152,21 @@ func (s Portal) changed(ctx context.Context, by postern.Actor, query string, arg
 	return n > 0, err
 }
 
-// Count adds one to the count of key in the window that contains now.
-func (s Portal) Count(ctx context.Context, key string, window time.Duration, now time.Time) (int64, error) {
+// Count adds one to the count of key in the window that contains now, unless it is above
+// most.
+func (s Portal) Count(
+	ctx context.Context, key string, most int64, window time.Duration, now time.Time,
+) (int64, error) {
 	began := now.Truncate(window)
 	var n int64
-	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+	err := s.row(ctx, `SELECT n FROM portal_counts WHERE key = $1 AND began = $2`, key, micros(began)).Scan(&n)
+	switch {
+	case err == nil && n > most:
+		return n, nil
+	case err != nil && !errors.Is(err, sql.ErrNoRows):
+		return 0, s.wrap(err, "read a count")
+	}
+	err = s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		return tx.QueryRow(ctx, `INSERT INTO portal_counts (key, began, ends, n) VALUES ($1, $2, $3, 1)
 			ON CONFLICT (key) DO UPDATE
 				SET n = CASE WHEN portal_counts.began = excluded.began THEN portal_counts.n + 1 ELSE 1 END,
@@ -177,13 +187,13 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 		for _, q := range []string{
 			`DELETE FROM portal_links WHERE expires < $1`,
 			`DELETE FROM portal_orders WHERE expires < $1`,
-			`DELETE FROM portal_counts WHERE ends < $1`,
 		} {
 			if _, err := tx.Exec(ctx, q, past); err != nil {
 				return err
 			}
 		}
-		return nil
+		_, err := tx.Exec(ctx, `DELETE FROM portal_counts WHERE ends < $1`, micros(now))
+		return err
 	})
 }
 
