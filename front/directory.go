@@ -34,12 +34,14 @@ var directoryWords = []word[Directory]{
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.BindDN) },
 	},
 	{
-		Word{"password_file", "FILE", "The account's password, in a file that only the server's user may read, or that systemd keeps: " +
-			"{$CREDENTIALS_DIRECTORY}/NAME."},
+		Word{"password_file", "FILE",
+			"The account's password, in a file that only the server's user may read, or that systemd keeps: " +
+				"{$CREDENTIALS_DIRECTORY}/NAME."},
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.PasswordFile) },
 	},
 	{
-		Word{"ca", "FILE…", "PEM files of the CAs that the directory's certificate may be from, in place of the system's."},
+		Word{"ca", "FILE…", "PEM files of the CAs that the directory's certificate may be from, in place of the " +
+			"system's."},
 		func(c *Directory, d *caddyfile.Dispenser) error { return some(d, &c.CA) },
 	},
 	{
@@ -55,7 +57,8 @@ var directoryWords = []word[Directory]{
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.Groups) },
 	},
 	{
-		Word{"name_attribute", "ATTRIBUTE", "What has a person's name; uid, or sAMAccountName in Active Directory, unless it is given."},
+		Word{"name_attribute", "ATTRIBUTE",
+			"What has a person's name; uid, or sAMAccountName in Active Directory, unless it is given."},
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.NameAttribute) },
 	},
 	{
@@ -67,7 +70,8 @@ var directoryWords = []word[Directory]{
 		func(c *Directory, d *caddyfile.Dispenser) error { return duration(d, &c.Refresh) },
 	},
 	{
-		Word{"keep", "DURATION", "How long people keep their access while the directory is unavailable, 1m to 30d; 8h unless it is given. " +
+		Word{"keep", "DURATION", "How long people keep their access while the directory is unavailable, 1m to 30d; " +
+			"8h unless it is given. " +
 			"Then they are suspended."},
 		func(c *Directory, d *caddyfile.Dispenser) error { return duration(d, &c.Keep) },
 	},

@@ -62,8 +62,10 @@ func (r *reader) members(s *Snapshot, microsoft bool) (*memberships, error) {
 			s.Skipped = append(s.Skipped, e.DN+": its name cannot be that of a group from a directory")
 			g.name = "" // and is followed nevertheless
 		}
-		for _, dn := range append(e.GetEqualFoldAttributeValues("member"), e.GetEqualFoldAttributeValues("uniqueMember")...) {
-			g.members = append(g.members, normal(dn))
+		for _, attribute := range []string{"member", "uniqueMember"} {
+			for _, dn := range e.GetEqualFoldAttributeValues(attribute) {
+				g.members = append(g.members, normal(dn))
+			}
 		}
 		g.logins = e.GetEqualFoldAttributeValues("memberUid")
 		groups = append(groups, g)

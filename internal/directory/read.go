@@ -51,7 +51,8 @@ func failed(c Config, err error) error {
 		return postern.Errorf(postern.Denied, "the directory %s does not take the account %s with its password",
 			c.Name, c.BindDN).WithHint("check bind_dn and the password's file")
 	case ok && e.ResultCode == ldap.LDAPResultNoSuchObject:
-		return postern.Errorf(postern.Unavailable, "the directory %s has no entry %s, or does not show it", c.Name, c.Base).
+		return postern.Errorf(postern.Unavailable, "the directory %s has no entry %s, or does not show it", c.Name,
+			c.Base).
 			WithHint("check base, and what the account may read")
 	}
 	return postern.Errorf(postern.Unavailable, "read the directory %s: %w", c.Name, err).
@@ -169,7 +170,8 @@ func (r *reader) read() (*Snapshot, error) {
 		}
 	}
 	if len(s.People) == 0 {
-		return nil, postern.Errorf(postern.Unavailable, "the directory %s shows no person below %s", r.c.Name, r.c.Base).
+		return nil, postern.Errorf(postern.Unavailable, "the directory %s shows no person below %s", r.c.Name,
+			r.c.Base).
 			WithHint("check base and users, and what the account may read")
 	}
 	return s, nil

@@ -100,7 +100,10 @@ pwdAccountLockedTime: 000001010000Z
 			must(t, err)
 			people := named(snapshot)
 			for name, want := range map[string]directory.Person{
-				"Alice":  {Email: "alice@example.com", FullName: "Alice Able", Groups: []string{"domain admins@corp", "loop@corp", "staff@corp"}},
+				"Alice": {
+					Email: "alice@example.com", FullName: "Alice Able",
+					Groups: []string{"domain admins@corp", "loop@corp", "staff@corp"},
+				},
 				"bob":    {FullName: "Bob", Groups: []string{"loop@corp", "outer@corp", "staff@corp", "unix@corp"}},
 				"jürgen": {FullName: "Jürgen"},
 				"carol":  {FullName: "Carol", Disabled: true},
@@ -151,19 +154,27 @@ func TestWhatIsNotSureIsRefused(t *testing.T) {
 		change func(*directory.Config)
 		code   postern.Code
 	}{
-		"another CA, LDAPS":    {func(c *directory.Config) { c.CA = []string{other.CA} }, postern.Unavailable},
-		"another CA, StartTLS": {func(c *directory.Config) { c.URL, c.CA = s.Plain, []string{other.CA} }, postern.Unavailable},
-		"the system's CAs":     {func(c *directory.Config) { c.CA = nil }, postern.Unavailable},
+		"another CA, LDAPS": {func(c *directory.Config) { c.CA = []string{other.CA} }, postern.Unavailable},
+		"another CA, StartTLS": {func(c *directory.Config) {
+			c.URL, c.CA = s.Plain, []string{other.CA}
+		}, postern.Unavailable},
+		"the system's CAs": {func(c *directory.Config) { c.CA = nil }, postern.Unavailable},
 		"another name": {func(c *directory.Config) {
 			c.URL = strings.Replace(s.Secure, "localhost", "127.0.0.1", 1)
 		}, postern.Unavailable},
-		"no TLS there":          {func(c *directory.Config) { c.URL = strings.Replace(s.Plain, "ldap:", "ldaps:", 1) }, postern.Unavailable},
-		"a wrong password":      {func(c *directory.Config) { c.PasswordFile = wrong }, postern.Denied},
-		"an empty password":     {func(c *directory.Config) { c.PasswordFile = empty }, postern.Denied},
-		"a password for all":    {func(c *directory.Config) { c.PasswordFile = public }, postern.Denied},
-		"no file":               {func(c *directory.Config) { c.PasswordFile += "x" }, postern.Denied},
-		"who sees nobody":       {func(c *directory.Config) { c.BindDN, c.PasswordFile = "", "" }, postern.Unavailable},
-		"a base that is gone":   {func(c *directory.Config) { c.Base = "ou=gone,dc=example,dc=com" }, postern.Unavailable},
+		"no TLS there": {func(c *directory.Config) {
+			c.URL = strings.Replace(s.Plain, "ldap:", "ldaps:", 1)
+		}, postern.Unavailable},
+		"a wrong password":   {func(c *directory.Config) { c.PasswordFile = wrong }, postern.Denied},
+		"an empty password":  {func(c *directory.Config) { c.PasswordFile = empty }, postern.Denied},
+		"a password for all": {func(c *directory.Config) { c.PasswordFile = public }, postern.Denied},
+		"no file":            {func(c *directory.Config) { c.PasswordFile += "x" }, postern.Denied},
+		"who sees nobody": {func(c *directory.Config) {
+			c.BindDN, c.PasswordFile = "", ""
+		}, postern.Unavailable},
+		"a base that is gone": {func(c *directory.Config) {
+			c.Base = "ou=gone,dc=example,dc=com"
+		}, postern.Unavailable},
 		"a filter without hits": {func(c *directory.Config) { c.Users = "(uid=nobody)" }, postern.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {

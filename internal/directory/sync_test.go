@@ -75,7 +75,11 @@ func (c *company) entries(kind string) (list []string) {
 
 // set changes one attribute of an entry.
 func set(rdn, attribute, value string) string {
-	return fmt.Sprintf("dn: %s,dc=example,dc=com\nchangetype: modify\nreplace: %s\n%s: %s\n\n", rdn, attribute, attribute, value)
+	return fmt.Sprintf("dn: %s,dc=example,dc=com\nchangetype: modify\nreplace: %[2]s\n%[2]s: %[3]s\n\n", rdn, attribute, value)
+}
+
+func unlock(rdn string) string {
+	return "dn: " + rdn + ",dc=example,dc=com\nchangetype: modify\ndelete: " + locked + "\n\n"
 }
 
 func remove(rdn string) string { return "dn: " + rdn + ",dc=example,dc=com\nchangetype: delete\n\n" }
@@ -84,7 +88,8 @@ const locked = "pwdAccountLockedTime"
 
 func TestPeopleFollowTheDirectory(t *testing.T) {
 	c := newCompany(t)
-	c.Change(user("Alice", "Alice A.", "mail: alice@example.com") + user("bob", "Bob", "") + user("carol", "Carol", "") +
+	c.Change(user("Alice", "Alice A.", "mail: alice@example.com") +
+		user("bob", "Bob", "") + user("carol", "Carol", "") +
 		group("Domain Admins", "uid=Alice", "uid=bob"))
 	if got := c.sync(); len(got.Added) != 3 || len(got.Skipped) != 0 {
 		t.Errorf("%+v", got)
@@ -97,7 +102,8 @@ func TestPeopleFollowTheDirectory(t *testing.T) {
 	storetest.SameRows(t, c.db, before)
 
 	c.Change(set("uid=bob", locked, "000001010000Z") + remove("uid=carol") +
-		set("cn=Domain Admins", "member", "uid=bob,dc=example,dc=com") + set("uid=Alice", "mail", "a.able@example.com"))
+		set("cn=Domain Admins", "member", "uid=bob,dc=example,dc=com") +
+		set("uid=Alice", "mail", "a.able@example.com"))
 	generation, err := c.db.Generation(t.Context())
 	must(t, err)
 	if got := c.sync(); len(got.Suspended) != 2 || len(got.Changed) != 1 {
@@ -117,7 +123,7 @@ func TestPeopleFollowTheDirectory(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 
-	c.Change("dn: uid=bob,dc=example,dc=com\nchangetype: modify\ndelete: " + locked + "\n\n" + user("carol", "Carol", ""))
+	c.Change(unlock("uid=bob") + user("carol", "Carol", ""))
 	got := c.sync()
 	c.is("bob", postern.PersonActive, "domain admins")
 	c.is("carol", postern.PersonSuspended) // another entry of that name
@@ -136,7 +142,8 @@ func TestWhatIsDecidedHereStays(t *testing.T) {
 	must(t, people.AddPerson(ctx, postern.Person{Name: "juergen", Email: "j@example.com"}))
 	must(t, people.AddAccount(ctx, postern.Account{Name: "jürgen", Person: "juergen"}))
 	c.Change(user("alice", "Alice", "mail: alice@example.com") + user("bob", "Bob", "mail: bob@example.com") +
-		user("jürgen", "Jürgen", "mail: j@example.com") + user("ünal", "Ünal", "") + user("dan", "Dan", locked+": 000001010000Z") +
+		user("jürgen", "Jürgen", "mail: j@example.com") + user("ünal", "Ünal", "") +
+		user("dan", "Dan", locked+": 000001010000Z") +
 		user("erin", "Erin", "mail: bob@example.com") + group("ops", "uid=bob", "uid=alice") + group("web", "uid=bob"))
 	got := c.sync()
 	if len(got.Skipped) != 3 { // alice has another address, ünal no name, erin an address that is bob's
@@ -166,7 +173,7 @@ func TestWhatIsDecidedHereStays(t *testing.T) {
 	c.sync()
 	c.Change(set("uid=bob", locked, "000001010000Z"))
 	c.sync()
-	c.Change("dn: uid=bob,dc=example,dc=com\nchangetype: modify\ndelete: " + locked + "\n\n")
+	c.Change(unlock("uid=bob"))
 	c.sync()
 	c.is("bob", postern.PersonSuspended, "dba", "ops")
 
@@ -195,7 +202,8 @@ func TestDirectoryThatIsAway(t *testing.T) {
 	c.Stop()
 	for _, ahead := range []time.Duration{0, 59 * time.Minute, 61 * time.Minute, 2 * time.Hour} {
 		c.ahead = ahead
-		if _, err := directory.Sync(t.Context(), c.config, c.db.Directory()); postern.CodeOf(err) != postern.Unavailable {
+		_, err := directory.Sync(t.Context(), c.config, c.db.Directory())
+		if postern.CodeOf(err) != postern.Unavailable {
 			t.Fatal(err)
 		}
 		want := postern.PersonActive
@@ -227,7 +235,8 @@ func TestAnotherDirectoryTakesNothingOver(t *testing.T) {
 	c.sync()
 	must(t, c.db.Directory().Use(t.Context(), nil))
 	c.is("alice", postern.PersonActive)
-	if _, err := c.db.Directory().Sync(t.Context(), "corp", &directory.Snapshot{}); postern.CodeOf(err) != postern.NotFound {
+	_, err := c.db.Directory().Sync(t.Context(), "corp", &directory.Snapshot{})
+	if postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("it is taken from nevertheless: %v", err)
 	}
 	c.is("alice", postern.PersonActive)
@@ -246,7 +255,9 @@ func TestSyncerFollows(t *testing.T) {
 	c.config.Refresh = 50 * time.Millisecond
 	go func() {
 		defer close(done)
-		directory.Syncer{Config: c.config, Store: c.db.Directory(), Log: slog.New(slog.NewTextHandler(&log, nil))}.Run(ctx)
+		directory.Syncer{
+			Config: c.config, Store: c.db.Directory(), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		}.Run(ctx)
 	}()
 	until := func(name string, status postern.PersonStatus) {
 		t.Helper()

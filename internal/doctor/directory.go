@@ -36,6 +36,7 @@ func (d *examiner) directory(ctx context.Context, st *state.State) {
 			terminal.Counted(n, "entry"), found.Skipped[0])
 	}
 	if s.Failed != "" {
-		d.wrong("directory", "see the server's log", "the server cannot read the directory %s: %s", s.Config.Name, s.Failed)
+		d.wrong("directory", "see the server's log", "the server cannot read the directory %s: %s", s.Config.Name,
+			s.Failed)
 	}
 }

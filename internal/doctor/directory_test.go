@@ -23,13 +23,15 @@ func must(t testing.TB, err error) {
 // TestDirectoryIsTried examines a state whose directory answers, and then does not.
 func TestDirectoryIsTried(t *testing.T) {
 	slapd, dir := posterntest.StartSlapd(t), filepath.Join(t.TempDir(), "state")
-	slapd.Change("dn: uid=alice,dc=example,dc=com\nchangetype: add\nobjectClass: inetOrgPerson\nuid: alice\ncn: A\nsn: A\n")
+	slapd.Change("dn: uid=alice,dc=example,dc=com\nchangetype: add\n" +
+		"objectClass: inetOrgPerson\nuid: alice\ncn: A\nsn: A\n")
 	st, err := state.Create(t.Context(), dir)
 	must(t, err)
 	secret := filepath.Join(t.TempDir(), "secret")
 	must(t, os.WriteFile(secret, []byte("reader"), 0o600))
 	must(t, st.Store.Directory().Use(t.Context(), &directory.Config{
-		URL: slapd.Plain, Name: "corp", CA: []string{slapd.CA}, Base: slapd.Base, BindDN: slapd.Reader, PasswordFile: secret,
+		URL: slapd.Plain, Name: "corp", CA: []string{slapd.CA}, Base: slapd.Base, BindDN: slapd.Reader,
+		PasswordFile: secret,
 	}))
 	must(t, st.Close())
 	examine := func() *doctor.Report { return doctor.Examine(t.Context(), doctor.Host{Dir: dir}) }

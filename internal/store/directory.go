@@ -41,7 +41,8 @@ func (s Directory) Use(ctx context.Context, c *directory.Config) error {
 	}
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		for _, q := range []string{
-			`DELETE FROM directory_groups WHERE person IN (SELECT person FROM directory_people WHERE directory <> $1)`,
+			`DELETE FROM directory_groups
+				WHERE person IN (SELECT person FROM directory_people WHERE directory <> $1)`,
 			`DELETE FROM directory_people WHERE directory <> $1`,
 			`DELETE FROM directories WHERE name <> $1`,
 		} {
@@ -58,7 +59,8 @@ func (s Directory) Use(ctx context.Context, c *directory.Config) error {
 		if c == nil {
 			return nil
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO directories (name, config, synced, failed, expired) VALUES ($1, $2, 0, '', 0)
+		_, err := tx.Exec(ctx, `INSERT INTO directories (name, config, synced, failed, expired)
+			VALUES ($1, $2, 0, '', 0)
 			ON CONFLICT (name) DO UPDATE SET config = excluded.config`, name, string(text))
 		return err
 	})

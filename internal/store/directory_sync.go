@@ -181,7 +181,8 @@ func (d *directorySync) sync(ctx context.Context, p directory.Person) error {
 
 // add adds a person for a new entry.
 func (d *directorySync) add(ctx context.Context, l link, p directory.Person) error {
-	person := postern.Person{Name: l.person, FullName: p.FullName, Email: d.free(p, l.person), Status: postern.PersonActive}
+	person := postern.Person{Name: l.person, FullName: p.FullName, Email: d.free(p, l.person),
+		Status: postern.PersonActive}
 	if err := d.tx.AddPerson(ctx, person); err != nil {
 		return err
 	}
@@ -265,7 +266,8 @@ func (d *directorySync) regroup(ctx context.Context, person string, groups []str
 	for _, g := range groups {
 		if !slices.Contains(old, g) {
 			what = append(what, "joined the group "+g)
-			if _, err := d.tx.Exec(ctx, `INSERT INTO directory_groups (person, name) VALUES ($1, $2)`, person, g); err != nil {
+			if _, err := d.tx.Exec(ctx, `INSERT INTO directory_groups (person, name)
+				VALUES ($1, $2)`, person, g); err != nil {
 				return nil, err
 			}
 		}
@@ -273,7 +275,8 @@ func (d *directorySync) regroup(ctx context.Context, person string, groups []str
 	for _, g := range old {
 		if !slices.Contains(groups, g) {
 			what = append(what, "left the group "+g)
-			if _, err := d.tx.Exec(ctx, `DELETE FROM directory_groups WHERE person = $1 AND name = $2`, person, g); err != nil {
+			if _, err := d.tx.Exec(ctx, `DELETE FROM directory_groups
+				WHERE person = $1 AND name = $2`, person, g); err != nil {
 				return nil, err
 			}
 		}

@@ -230,7 +230,9 @@ func (o *OTP) BackupCodesLeft(ctx context.Context, person string) (int, error) {
 }
 
 // UseBackupCode implements [otp.Authenticators].
-func (o *OTP) UseBackupCode(ctx context.Context, person string, hash [32]byte, events []postern.Event) (otp.Verdict, error) {
+func (o *OTP) UseBackupCode(
+	ctx context.Context, person string, hash [32]byte, events []postern.Event,
+) (otp.Verdict, error) {
 	if err := o.refusing(); err != nil {
 		return otp.Refused, err
 	}

@@ -217,7 +217,8 @@ func (tx *Tx) People(ctx context.Context) ([]postern.Person, error) {
 }
 
 func (tx *Tx) people(ctx context.Context, where string, args ...any) ([]postern.Person, error) {
-	rows, err := tx.Query(ctx, `SELECT p.name, p.email, p.full_name, p.status, p.created, COALESCE(g.name, '') AS g, 0 AS dir
+	rows, err := tx.Query(ctx, `SELECT p.name, p.email, p.full_name, p.status, p.created, COALESCE(g.name, '') AS g,
+		0 AS dir
 		FROM people p LEFT JOIN person_groups g ON g.person = p.name `+where+`
 		UNION ALL SELECT p.name, p.email, p.full_name, p.status, p.created, d.name, 1
 		FROM people p JOIN directory_groups d ON d.person = p.name `+where+`

@@ -94,7 +94,8 @@ func TestDatabaseThatDoesNotLockIsRefused(t *testing.T) {
 		server.Exec(at, "CREATE SCHEMA other; "+functions)
 		u, err := url.Parse(at)
 		must(t, err)
-		server.Exec(at, "ALTER DATABASE "+strings.TrimPrefix(u.Path, "/")+" SET search_path = other, pg_catalog, public")
+		name := strings.TrimPrefix(u.Path, "/")
+		server.Exec(at, "ALTER DATABASE "+name+" SET search_path = other, pg_catalog, public")
 		return at
 	}
 	version := func(text string) string {
