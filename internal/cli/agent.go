@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -47,7 +46,6 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 		Example: `  postern agent
   postern agent --print --procedure 'domain_*'
   postern agent --server https://id.example.com --cert hv1.pem --key hv1.key --host hv1`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()

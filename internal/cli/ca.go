@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -126,7 +125,6 @@ func newCACRL(a *app) *cobra.Command {
 file. With --out the file is replaced in one step; have the server reload then.`,
 		Example: `  postern ca crl --issuer client --out /etc/ssl/client.crl
   postern ca crl --issuer server --der > server.crl`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				crl, err := authority.CRL(cmd.Context(), issuer)
@@ -153,7 +151,6 @@ func newPKCS11Module() *cobra.Command {
 		Use:    module.Command,
 		Short:  "Load a PKCS#11 module, for the one who started this",
 		Hidden: true,
-		Args:   usage.Args(cobra.NoArgs),
 		RunE:   func(*cobra.Command, []string) error { return module.Serve() },
 	}
 }

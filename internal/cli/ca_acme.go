@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -26,7 +25,6 @@ func newACMEAdd(a *app) *cobra.Command {
 		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs to
 the person: suspending the person stops the account. A key binds one account. It is shown once.`,
 		Example: "  postern ca acme add alice --label www\n  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				k := acme.NewExternalKey(args[0], label, time.Now())
@@ -47,7 +45,6 @@ func newACMEList(a *app) *cobra.Command {
 		Use:     "list PERSON",
 		Short:   "List a person's keys",
 		Example: "  postern ca acme list alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 	}, "ID STATUS CREATED ACCOUNT LABEL", func(ctx context.Context, st *state.State, args []string) ([]acme.ExternalKey, error) {
 		if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
 			return nil, err
@@ -70,7 +67,6 @@ func newACMEDisable(a *app) *cobra.Command {
 		Use:     "disable PERSON KEY",
 		Short:   "Disable a key, and the account that it binds",
 		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
-		Args:    usage.Args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))

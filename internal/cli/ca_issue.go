@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -180,7 +179,6 @@ nothing but the request's key is used either: the identity is the person's.`,
 		Example: `  postern ca sign --csr www.csr > www.pem
   postern ca sign --csr ilo.csr --name ilo.example.com --out ilo.pem
   postern ca sign --csr phone.csr --client dan --label phone --out phone.pem`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
@@ -245,7 +243,6 @@ What was revoked with the intermediate that had issued it is renewed, too: for a
 new key, under the intermediate that issues now.`,
 		Example: `  postern ca renew 5f3a… --layout apache --out /etc/ssl/postern --force
   postern ca renew 5f3a… --same-key --out www`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caRenew(cmd.Context(), &o, args[0]) },
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
@@ -332,7 +329,6 @@ keep private keys: --key names the file that has it (PEM, or a PKCS#12 file);
 without one, the key's file is left out.`,
 		Example: `  postern ca export 5f3a… --layout nginx --key www.key --out /etc/nginx/postern
   postern ca export 5f3a… --layout pkcs12 --key dan.key --legacy`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caExport(cmd.Context(), &o, key, args[0]) },
 	}
 	o.flags(cmd, "pem")

@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -37,7 +36,6 @@ func newCAList(a *app) *cobra.Command {
 also the intermediates and those that sign OCSP answers.`,
 		Example: `  postern ca list --person dan --valid
   postern ca list --name www.example.com --json`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caList(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
@@ -93,7 +91,6 @@ func newCAShow(a *app) *cobra.Command {
 		Short:   "Show one certificate",
 		Long:    "Show what is known of a certificate, and where it says to ask about its revocation. The serial number may be\nwritten as browsers and openssl do.",
 		Example: "  postern ca show 5f3a… --pem | openssl x509 -text",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.caShow(cmd.Context(), args[0], asJSON, asPEM) },
 	}
 	jsonFlag(cmd, &asJSON)

@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +24,6 @@ func newCAProfileList(a *app) *cobra.Command {
 which keys are certified. They are configured in the ca block of the Caddyfile, see postern-caddyfile(5). What
 the server loaded last holds, for commands as well.`,
 		Example: "  postern ca profile list\n  postern ca issue --server www.example.com --profile shortlived",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.caProfileList(cmd.Context(), asJSON) },
 	}
 	jsonFlag(cmd, &asJSON)

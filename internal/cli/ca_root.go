@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -60,7 +59,6 @@ func newCARootShow(a *app) *cobra.Command {
 		Long:  "Print the root certificate in PEM: what a browser or system is told to trust.",
 		Example: `  postern ca root show > root.pem
   postern ca root show --chain > all.pem`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				return a.rootShow(authority, asJSON, chain)
@@ -97,7 +95,6 @@ func newCARootExport(a *app) *cobra.Command {
 		Long: `Write the root's private key to a file, encrypted under a passphrase (PKCS#8), to be
 kept off this machine. It stays here as well until remove-key.`,
 		Example: "  postern ca root export-key --out /media/usb/root.key",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.rootExport(cmd.Context(), out, passphraseFile)
 		},
@@ -154,7 +151,6 @@ func newCARootMove(a *app, m rootMove) *cobra.Command {
 		Short:   m.short,
 		Long:    m.long,
 		Example: "  postern ca root " + m.use + " --key /media/usb/root.key",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.moveRootKey(cmd.Context(), k, m) },
 	}
 	k.rootKeyFlags(cmd, "key")
@@ -196,7 +192,7 @@ HSM. With --key it is made in the HSM of that PKCS#11 URI, as in postern init, o
 taken if the URI names a key; --key state is the state directory.`,
 		Example: `  postern ca intermediate new server --root-key /media/usb/root.key
   postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
-		Args: usage.Args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.intermediateNew(cmd.Context(), cfg, root, ca.Role(args[0]))
 		},

@@ -9,7 +9,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -26,7 +25,6 @@ func newCATokenAdd(a *app) *cobra.Command {
 		Long: `Make a token with which a program gets certificates for the domains, and all below
 them, from the signing call of the server. It is printed once and kept as a hash.`,
 		Example: "  postern ca token add deploy --domain example.com --validity 30d",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				token, err := authority.AddToken(cmd.Context(), args[0], domains, time.Duration(validity))
@@ -48,7 +46,6 @@ func newCATokenList(a *app) *cobra.Command {
 		Short:   "List the tokens",
 		Long:    "List the tokens and what they are good for. The tokens themselves are not kept.",
 		Example: "  postern ca token list --json",
-		Args:    usage.Args(cobra.NoArgs),
 	}, "NAME DOMAINS EXPIRES", func(ctx context.Context, st *state.State, _ []string) ([]ca.APIToken, error) {
 		return st.Store.CA().APITokens(ctx)
 	}, func(t ca.APIToken) []string {
@@ -66,7 +63,6 @@ func newCATokenRemove(a *app) *cobra.Command {
 		Short:   "Make a token worthless",
 		Long:    "Make a token worthless, from the next call on.",
 		Example: "  postern ca token remove deploy",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				return authority.RemoveToken(cmd.Context(), args[0])

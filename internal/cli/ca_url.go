@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -30,7 +29,7 @@ are until they are renewed, and so do intermediates: postern ca intermediate new
 makes one.`,
 		Example: `  postern ca url
   postern ca url http://pki.example.com`,
-		Args: usage.Args(cobra.MaximumNArgs(1)),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				if len(args) == 1 {

@@ -9,7 +9,6 @@ import (
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -23,7 +22,6 @@ two-factor SSH and the watching of libvirt, and says of each what is wrong and t
 nothing. The exit code is 1 if something is wrong; advice alone is not.`,
 		Example: `  postern doctor
   postern doctor --json | jq .findings`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.doctor(cmd.Context(), asJSON)
 		},

@@ -9,7 +9,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/apache"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -40,7 +39,6 @@ refuses may pass; "narrowed" asks for more, so that somebody whom Apache lets pa
 differently in some case; "info" is worth knowing.`,
 		Example: `  postern import apache /etc/apache2/sites-enabled/example.conf > Caddyfile
   postern import apache --php unix//run/php/php-fpm.sock -o /etc/postern /etc/apache2/apache2.conf`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
 	}
 	f := cmd.Flags()

@@ -9,7 +9,6 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -59,7 +58,6 @@ environment takes the place of what is kept.`,
   postern init --root-key 'pkcs11:id=%02?module-path=/usr/lib/x86_64-linux-gnu/libykcs11.so&pin-source=/etc/postern/pin'
   postern init --database postgres://postern@db.example.com/postern
   postern init --database-file db.url`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
 			o.ca.Keys = new(pkcs11.Keys)

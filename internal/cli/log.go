@@ -9,7 +9,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )
@@ -75,7 +74,6 @@ connection with it. With --columns the entry's own fields are printed.`,
   postern log list --person alice --since 7d
   postern log list --kind gate --outcome refused --address 192.0.2.0/24 --columns
   postern log list --link yubikey=vvccccbdefgh --json`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.logList(cmd.Context(), &o) },
 	}
 	o.flags(cmd, 100, "at most so `MANY` entries; 0 means all")
@@ -132,7 +130,6 @@ func newLogShow(a *app) *cobra.Command {
 		Long: `Show one entry of the timeline as a sentence, and list the entries that belong to
 it: those that share a session, a process or a connection.`,
 		Example: "  postern log show 42",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.logShow(cmd.Context(), args[0], asJSON) },
 	}
 	jsonFlag(cmd, &asJSON)

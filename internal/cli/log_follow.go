@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 )
@@ -22,7 +21,6 @@ func newLogFollow(a *app) *cobra.Command {
 		Long:  "Print the last entries of the timeline that match every flag, and then each new one, until interrupted.",
 		Example: `  postern log follow --outcome refused
   postern log follow -n 0 --json`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.logFollow(cmd.Context(), &o) },
 	}
 	o.flags(cmd, 10, "begin with at most so `MANY` entries that are there already")

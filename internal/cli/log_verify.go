@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
 	"golang.org/x/mod/sumdb/note"
@@ -39,7 +38,6 @@ nothing else: no state directory, no network.`,
   postern log verify --save /mnt/elsewhere/checkpoint
   postern log verify --earlier /mnt/elsewhere/checkpoint
   postern log verify --proof entry42.json --key log.vkey`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (o.proof == "") != (o.key == "") {
 				return postern.Errorf(postern.Invalid, "--proof and --key go together")
@@ -153,7 +151,6 @@ public key (log.vkey in the state directory) and nothing else. They check it wit
 log verify --proof FILE --key KEY. The proof holds the entry as it was written, and
 nothing of the others but their hashes.`,
 		Example: "  postern log prove 42 --out entry42.json",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], out) },
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")

@@ -4,7 +4,6 @@ import (
 	"github.com/postern-project/postern/internal/manpage"
 	"github.com/postern-project/postern/internal/manual"
 	"github.com/postern-project/postern/internal/reference"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -15,7 +14,6 @@ func newMan(*app) *cobra.Command {
 		Use:    "man DIRECTORY",
 		Short:  "Write the manual pages",
 		Hidden: true,
-		Args:   usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rules, err := reference.Rules()
 			if err != nil {

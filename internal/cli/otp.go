@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -48,7 +47,6 @@ func newOTPList(a *app) *cobra.Command {
 		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
 status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
-		Args:    usage.Args(cobra.NoArgs),
 	}, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(ctx context.Context, st *state.State, _ []string) ([]otp.Credential, error) {
 		return st.Store.OTP().Credentials(ctx, person)
 	}, func(c otp.Credential) []string {
@@ -68,7 +66,6 @@ func newOTPShow(a *app) *cobra.Command {
 		Short:   "Show a key or authenticator",
 		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 	}, func(ctx context.Context, st *state.State, args []string) (otp.Credential, error) {
 		return st.Store.OTP().Credential(ctx, args[0])
 	}, otpFields)
@@ -111,7 +108,6 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern otp " + s.use + " vvccccbdefgh",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.SetStatus(cmd.Context(), postern.Actor{}, args[0], s.status)
@@ -131,7 +127,6 @@ func newOTPAssign(a *app) *cobra.Command {
 		Short:   "Give a YubiKey to a person",
 		Long:    "Give a YubiKey to a person, or with no --person take it back.",
 		Example: "  postern otp assign vvccccbdefgh --person alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.AssignKey(cmd.Context(), args[0], person)
@@ -158,7 +153,6 @@ says that the secrets leave before they are written.`,
 		Example: `  postern otp export --out keys.csv
   postern otp export --out - | gpg --encrypt --recipient backup > keys.asc
   postern otp export --what counters > counters.csv`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.otpExport(cmd.Context(), what, out)
 		},
@@ -219,7 +213,6 @@ With --trust nothing is disabled: if you know that no code was used since the
 backup, or that nobody can have seen one. If the whole state directory was restored,
 nothing in it shows that: give --force.`,
 		Example: "  postern otp restored",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				n, err := how.Accept(cmd.Context(), st)

@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -42,7 +41,6 @@ validation service, which goes on to check its codes (see postern otp upstream).
 		Example: `  postern otp add --person alice --label 'blue key'
   postern otp add --person alice --slot 1 --out program.sh
   postern otp add --person alice --touch`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.person == "":
@@ -146,7 +144,6 @@ With --secret an existing secret is taken over, as a hardware authenticator's; i
 not shown again. Not every app knows other algorithms, digits and periods than the
 default ones.`,
 		Example: "  postern otp " + string(kind) + " --person alice --label phone",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.app.Person == "" {
 				return postern.Errorf(postern.Invalid, "whose is it?").WithHint("give --person")
@@ -264,7 +261,6 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 when the key is not at hand. They are printed once; only hashes are kept. Earlier
 ones stop working.`,
 		Example: "  postern otp backup-codes --person alice --out alice.txt",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if person == "" {
 				return postern.Errorf(postern.Invalid, "whose are they?").WithHint("give --person")

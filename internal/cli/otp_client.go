@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -37,7 +36,6 @@ its own; requests signed with the key are checked, answers are signed with it.
 The key is printed once.`,
 		Example: `  postern otp client add --label 'radius.example.com'
   postern otp client add --must-sign --out client.txt`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if unsigned && c.MustSign {
 				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
@@ -92,7 +90,6 @@ func newOTPClientList(a *app) *cobra.Command {
 		Short:   "List the API clients",
 		Long:    "List the programs that may ask the validation service. Keys are not shown.",
 		Example: "  postern otp client list --json",
-		Args:    usage.Args(cobra.NoArgs),
 	}, "ID STATUS KEY LABEL", func(ctx context.Context, st *state.State, _ []string) ([]clientItem, error) {
 		clients, err := st.Store.OTP().Clients(ctx)
 		items := make([]clientItem, len(clients))
@@ -123,7 +120,6 @@ func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.
 		Short:   short,
 		Long:    short + ", from the next request on.",
 		Example: "  postern otp client " + use + " 2",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
@@ -147,7 +143,6 @@ func newOTPUpstream(a *app) *cobra.Command {
 			Use: "remove", Short: "Ask no upstream validation service any more",
 			Long:    "Ask no upstream validation service any more: keys whose secret is there are refused.",
 			Example: "  postern otp upstream remove",
-			Args:    usage.Args(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.RemoveUpstream(cmd.Context()) })
 			},
@@ -168,7 +163,6 @@ servers are asked at once. Only answers that are signed with the API key are
 accepted. No proxy is used unless one is given here.`,
 		Example: `  postern otp upstream set --id 12345 --key-file yubicloud.key
   postern otp upstream set --id 1 --key-file - --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.apiKey(&c, keyFile); err != nil {
 				return err
@@ -227,7 +221,6 @@ func newOTPUpstreamShow(a *app) *cobra.Command {
 		Short:   "Show which upstream validation service is asked",
 		Long:    "Show which upstream validation service is asked. The key is not shown.",
 		Example: "  postern otp upstream show",
-		Args:    usage.Args(cobra.NoArgs),
 	}, func(ctx context.Context, st *state.State, _ []string) (upstreamJSON, error) {
 		c, err := st.Store.OTP().Upstream(ctx)
 		return upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, err

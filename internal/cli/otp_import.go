@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -55,7 +54,6 @@ first code is checked here, and switch the old server off.`,
   postern otp import --person alice /home/alice/.google_authenticator
   postern otp import --people serials.csv --key key.hex tokens.pskcxml
   ykval-export | postern otp import -`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()

@@ -7,7 +7,6 @@ import (
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -20,7 +19,6 @@ func newOTPSync(a *app) *cobra.Command {
 			Use: "off", Short: "Stop syncing with other servers",
 			Long:    "Stop syncing with other servers, from the next start on.",
 			Example: "  postern otp sync off",
-			Args:    usage.Args(cobra.NoArgs),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 					return keys.SetSyncConfig(cmd.Context(), otp.Sync{})
@@ -42,7 +40,6 @@ func newOTPSyncShow(a *app) *cobra.Command {
 		Use: "show", Short: "Show which servers are synced with",
 		Long:    "Show which servers are sent each accepted code, and which may send theirs.",
 		Example: "  postern otp sync show --json",
-		Args:    usage.Args(cobra.NoArgs),
 	}, func(ctx context.Context, st *state.State, _ []string) (syncJSON, error) {
 		s, err := st.Store.OTP().SyncConfig(ctx)
 		allowed := make([]string, len(s.Allow))
@@ -69,7 +66,6 @@ others every code that it accepts. They identify each other by address only, so
 the network between them must be trusted. Several servers of Postern do not need
 this: they share one PostgreSQL database.`,
 		Example: "  postern otp sync set --peer https://val2.example.com/wsapi/2.0/sync --allow 192.0.2.12",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if s.Allow, err = otp.ParseNetworks(allow); err != nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern/internal/client"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -25,7 +24,6 @@ cannot. FILE.lock beside it lets one process at a time use the token.`,
 		Example: `  postern otp token new token.json
   postern otp token csv token.json | postern otp import --person alice -
   postern otp token touch token.json`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := client.NewToken(args[0], publicID)
 			if err != nil {
@@ -46,7 +44,6 @@ func newOTPTokenTouch(a *app) *cobra.Command {
 		Short:   "Print the token's next code",
 		Long:    "Touch a software token: it prints its next code, and has used it up.",
 		Example: "  postern otp verify $(postern otp token touch token.json)",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			codes, err := client.Touch(args[0], n)
 			if err != nil {
@@ -68,7 +65,6 @@ func newOTPTokenPlug(a *app) *cobra.Command {
 		Short:   "Unplug the token and plug it in again",
 		Long:    "Unplug a software token and plug it in again: its session counter rises, its use counter and clock start over.",
 		Example: "  postern otp token plug token.json",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return client.PlugIn(args[0])
 		},
@@ -81,7 +77,6 @@ func newOTPTokenCSV(a *app) *cobra.Command {
 		Short:   "Print the token's secret for otp import",
 		Long:    "Print a software token's secret as a line of the key file that postern otp import reads.",
 		Example: "  postern otp token csv token.json | postern otp import --person alice -",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := client.ReadToken(args[0])
 			if err != nil {

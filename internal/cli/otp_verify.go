@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -49,7 +48,6 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 		Example: `  postern otp verify -
   postern otp verify --person alice 123456
   postern otp verify --url https://id.example.com/wsapi/2.0/verify --key-file client.txt -`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			code := args[0]
 			if code == "-" {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -20,7 +19,6 @@ while the server goes on. Cut short, it is finished by running it again.
 Where several servers share a database, the first run stops after making the new key, kek.next: copy that into
 each server's state directory, run "postern run --reload" there, and go on with --others-know.`,
 		Example: "  postern rekey",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
 	}
 	cmd.Flags().BoolVar(&others, "others-know", false, "the other servers of this database have kek.next and were reloaded")

@@ -52,11 +52,9 @@ func newRoot(a *app) *cobra.Command {
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          usage.Args(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("postern {{.Version}}\n")
-	root.SetFlagErrorFunc(usage.FlagError)
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "output" { // the old spelling of some commands
 			name = "out"
@@ -83,6 +81,7 @@ func newRoot(a *app) *cobra.Command {
 		newPKCS11Module(),
 	)
 	root.AddCommand(manual.Topics()...)
+	usage.Explain(root)
 	return root
 }
 
@@ -92,7 +91,6 @@ func group(use, short string, cmds ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use:   use,
 		Short: short,
-		Args:  usage.Args(cobra.NoArgs),
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.AddCommand(cmds...)

@@ -12,7 +12,6 @@ import (
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/server"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -47,7 +46,6 @@ waits until that is settled, and fails with what is wrong.`,
 		Example: `  postern run
   postern run --config /etc/postern/Caddyfile
   postern run --reload`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.reload {
 				return a.reload(cmd.Context(), &o)

@@ -13,7 +13,6 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/top"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
@@ -76,7 +75,6 @@ func newSchema(a *app) *cobra.Command {
 		Use:    "schema",
 		Short:  "Write the JSON Schema of what commands print",
 		Hidden: true,
-		Args:   usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			text, err := json.MarshalIndent(outputSchema(), "", "  ")
 			if err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
@@ -65,7 +64,6 @@ configuration, and 5 without sshd.
 With --prove, run what can be run of those commands against the local sshd; they
 open a channel and close it. Give a user and a key that sshd accepts.`,
 		Example: "  postern ssh check\n  postern ssh check --json\n  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
 	}
 	f := cmd.Flags()

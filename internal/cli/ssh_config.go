@@ -18,7 +18,6 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/system"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -71,7 +70,6 @@ on what is past its time. Where that service is not enabled, say it yourself, or
 confirm in a new SSH login; postern doctor tells what waits. Until then nothing
 else is applied.`,
 		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
 	}
 	f := cmd.Flags()

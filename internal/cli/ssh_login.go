@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern/internal/client"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +23,6 @@ code, which is asked for on the terminal or read from standard input.
 With --agent a new key is made, which is never in a file, and added to the running
 ssh-agent with its certificate until that expires.`,
 		Example: "  postern ssh login id.example.com\n  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.Server, l.Code = args[0], a.askCode
 			return a.sshLogin(cmd.Context(), l)

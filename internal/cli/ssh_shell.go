@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/shell"
 	"github.com/postern-project/postern/internal/system"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -35,7 +34,6 @@ an sshd that systemd or inetd starts for each connection. Where
 nobody can type a code (sftp, scp, rsync), give it with
 ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
-		Args:    usage.Args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
 	}
 	f := cmd.Flags()

@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern/internal/client"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
 )
@@ -39,7 +38,6 @@ With --host it is a host certificate, valid for those names.
 
 People get their own with postern ssh login.`,
 		Example: "  postern ssh sign --person alice id_ed25519.pub\n  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command /usr/bin/deploy --validity 1h ci.pub\n  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
@@ -90,14 +88,13 @@ func (o sshSignOptions) sign(ctx context.Context, st *state.State, authority *ca
 // sshOutput is a command that prints something of the CA's.
 type sshOutput struct {
 	use, short, long, example string
-	args                      cobra.PositionalArgs
 	get                       func(context.Context, *ca.Authority, []string) ([]byte, error)
 }
 
 func newSSHOutput(a *app, o sshOutput) *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
-		Use: o.use, Short: o.short, Long: o.long, Example: o.example, Args: usage.Args(o.args),
+		Use: o.use, Short: o.short, Long: o.long, Example: o.example,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
 				text, err := o.get(cmd.Context(), authority, args)
@@ -116,7 +113,7 @@ func newSSHKRL(a *app) *cobra.Command {
 	return newSSHOutput(a, sshOutput{
 		use: "krl", short: "Print the list of revoked SSH keys and certificates",
 		long:    "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, too.",
-		example: "  postern ssh krl -o /etc/ssh/postern_revoked", args: cobra.NoArgs,
+		example: "  postern ssh krl -o /etc/ssh/postern_revoked",
 		get: func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 			return authority.KRL(ctx)
 		},
@@ -128,7 +125,7 @@ func newSSHKnownHosts(a *app) *cobra.Command {
 		use: "known-hosts [PATTERN...]", short: "Print the lines of known_hosts for this installation's hosts",
 		long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts that match a PATTERN " +
 			"(all, if there is none).",
-		example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts", args: cobra.ArbitraryArgs,
+		example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts",
 		get: func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {
 			lines, err := authority.KnownHosts(patterns...)
 			return []byte(lines), err
@@ -140,7 +137,7 @@ func newSSHUserCA(a *app) *cobra.Command {
 	return newSSHOutput(a, sshOutput{
 		use: "user-ca", short: "Print the file for sshd's TrustedUserCAKeys",
 		long:    "Print the public keys of the CAs that sign people's SSH keys.",
-		example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub", args: cobra.NoArgs,
+		example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub",
 		get: func(_ context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 			return authority.TrustedUserCAs()
 		},
@@ -154,7 +151,7 @@ func newSSHRevoke(a *app) *cobra.Command {
 		Long: `Revoke certificates by their serial numbers, or keys, and with each key every
 certificate for it. Hosts know it when they have the new KRL.`,
 		Example: "  postern ssh revoke 4711\n  postern ssh revoke lost.pub",
-		Args:    usage.Args(cobra.MinimumNArgs(1)),
+		Args:    cobra.MinimumNArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.revokeSSH(cmd.Context(), args) },
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/export"
 	"github.com/postern-project/postern/internal/trace/record"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -49,7 +48,6 @@ collector is unavailable they wait in memory; what does not fit is dropped, and 
   postern trace rpc --user alice --with qemu
   postern trace rpc --with qemu --otlp https://collector.example.com:4318
   postern trace rpc --format stp`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
 	}
 	o.choose(c)
@@ -109,7 +107,6 @@ dispatch took. What the descriptor of a handle is that is older than the trace,
 its first dispatch tells.`,
 		Example: `  postern trace events
   postern trace events --slow 50ms`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.processes(c)
@@ -129,7 +126,6 @@ func newTraceQEMU(a *app) *cobra.Command {
 they took, events, and file descriptors that are passed.`,
 		Example: `  postern trace qemu
   postern trace qemu --domain vm1 --full`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.choose(c)
@@ -152,7 +148,6 @@ it is readable by its owner alone.`,
 		Example: `  postern trace record /tmp/libvirt.trace
   postern trace record --what rpc,qemu,events --max-size 100MiB /tmp/libvirt.trace
   postern trace record --stack /tmp/libvirt.trace`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, w := range what {
 				bit, ok := map[string]capture.What{"rpc": capture.RPC, "events": capture.Loop, "qemu": capture.Monitor}[w]
@@ -180,7 +175,6 @@ func newTraceReplay(a *app) *cobra.Command {
 		Long:  `Show a trace that postern trace record wrote, in any format and through any filter.`,
 		Example: `  postern trace replay /tmp/libvirt.trace
   postern trace replay --errors --json /tmp/libvirt.trace`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
 	}
 	o.choose(c)

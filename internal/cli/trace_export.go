@@ -11,7 +11,6 @@ import (
 	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/trace/export"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -48,7 +47,6 @@ func newTraceExport(a *app) *cobra.Command {
   go tool pprof -top -tagfocus side=server libvirt.pb.gz
   postern trace export --format otlp -o libvirt.jsonl --slower 100ms /tmp/libvirt.trace
   postern trace export --format otlp --to https://collector.example.com:4318 /tmp/libvirt.trace`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
 	}
 	o.choose(c)

@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/usdt"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -24,7 +23,6 @@ the probes that libvirt has in its sources are missing. With --all each place of
 probe, and the files that hold none.`,
 		Example: `  postern trace probes
   postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error { return o.probes(a, asJSON, all) },
 	}
 	o.processes(c)

@@ -8,7 +8,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/top"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -34,7 +33,6 @@ line of JSON. Times are exact to 9 %.`,
 		Example: `  postern trace top
   postern trace top --by client --order calls
   postern trace top --json --interval 10s --count 6`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.choose(c)

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern/internal/people"
-	"github.com/postern-project/postern/internal/usage"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
@@ -50,7 +49,6 @@ If a portal runs on this state, the person is sent a one-time link by which they
 get their certificate; without mail, or without an address, the link is printed,
 to be handed over.`,
 		Example: "  postern user add alice --email alice@example.com --group audit",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.Name = args[0]
 			return a.userAdd(cmd.Context(), p)
@@ -85,7 +83,6 @@ func newUserList(a *app) *cobra.Command {
 		Short:   "List the people",
 		Long:    "List everybody who was not removed, by name.",
 		Example: "  postern user list --json",
-		Args:    usage.Args(cobra.NoArgs),
 	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
 		return st.Store.People().All(ctx)
 	}, func(p postern.Person) []string {
@@ -99,7 +96,6 @@ func newUserShow(a *app) *cobra.Command {
 		Short:   "Show a person and what they hold",
 		Long:    "Show a person and every credential that they have or had.",
 		Example: "  postern user show alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 	}, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
 		return people.Directory{DB: st.Store}.Holder(ctx, args[0])
 	}, func(h people.Holder) []terminal.Field {
@@ -145,7 +141,6 @@ func newUserStatus(a *app, s userStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern user " + s.use + " alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.setUserStatus(cmd.Context(), args[0], s) },
 	}
 }

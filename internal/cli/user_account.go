@@ -6,7 +6,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -30,7 +29,6 @@ stands for the person's name, as in *@corp.example.com.`,
   postern user account add --any-case '*@corp.example.com'
   postern user account add --any-case 'CORP\*'
   postern user account add --person alice --host web1 www`,
-		Args: usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			account.Name = args[0]
 			if err := account.Validate(); err != nil {
@@ -53,7 +51,6 @@ func newUserAccountList(a *app) *cobra.Command {
 		Use:     "list",
 		Short:   "List whose accounts are",
 		Example: "  postern user account list",
-		Args:    usage.Args(cobra.NoArgs),
 	}, "ACCOUNT PERSON HOST CASE", func(ctx context.Context, st *state.State, _ []string) ([]postern.Account, error) {
 		return st.Store.People().Accounts(ctx)
 	}, func(c postern.Account) []string {
@@ -67,7 +64,6 @@ func newUserAccountRemove(a *app) *cobra.Command {
 		Use:     "remove ACCOUNT",
 		Short:   "Take back whose an account is",
 		Example: "  postern user account remove jürgen",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				if err := st.Store.People().RemoveAccount(cmd.Context(), args[0], host); err != nil {

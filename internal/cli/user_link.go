@@ -9,7 +9,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -28,7 +27,6 @@ Certificates of servers stay as they are.
 
 The link is sent to their address; without mail it is printed, to be handed over.`,
 		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userRecover(cmd.Context(), args[0], keepOTP) },
 	}
 	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps on: they were not lost, and none was added by somebody else")
@@ -56,7 +54,6 @@ func newUserInvite(a *app) *cobra.Command {
 their address; without mail it is printed, to be handed over. What they hold
 stays good; who lost it needs postern user recover.`,
 		Example: "  postern user invite alice",
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userInvite(cmd.Context(), args[0]) },
 	}
 }
@@ -97,7 +94,6 @@ Taking somebody who signed up by themselves out of the group ` + postern.SignedU
 approves them: until then the rules for SSH certificates that are for everybody
 are not for them.`,
 		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n  postern user set newcomer --drop-group " + postern.SignedUp,
-		Args:    usage.Args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("email") {
 				c.Email = &email

@@ -7,7 +7,6 @@ import (
 
 	"github.com/postern-project/postern/internal/terminal"
 
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 )
 
@@ -18,7 +17,6 @@ func newVersion(a *app) *cobra.Command {
 		Short: "Print the version",
 		Example: `  postern version
   postern version --json | jq -r .version`,
-		Args: usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
 				return terminal.JSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})

@@ -15,24 +15,64 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Args makes a wrong number of arguments a usage error that names what is
-// missing, or what is too much.
-func Args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
+// Explain makes the commands of a tree say what is wrong with their flags and arguments.
+// A command without Args takes the arguments that its Use line names.
+func Explain(root *cobra.Command) {
+	root.SetFlagErrorFunc(flagError)
+	explainArgs(root)
+}
+
+func explainArgs(cmd *cobra.Command) {
+	check := cmd.Args
+	if check == nil {
+		check = named(cmd.Use)
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if check(cmd, args) == nil {
 			return nil
 		}
-		if cmd.HasSubCommands() && len(args) > 0 {
-			return unknownCommand(cmd, args[0])
-		}
-		for n := len(args) - 1; n >= 0; n-- {
-			if check(cmd, args[:n]) == nil {
-				return postern.Errorf(postern.Invalid, "unexpected argument %q", args[n])
-			}
-		}
-		_, wanted, _ := strings.Cut(cmd.Use, " ")
-		return postern.Errorf(postern.Invalid, "missing %s", wanted)
+		return wrongArgs(cmd, check, args)
 	}
+	for _, sub := range cmd.Commands() {
+		explainArgs(sub)
+	}
+}
+
+// named returns the arguments that a Use line names, as in "add NAME --group GROUP": any
+// if it names alternatives, or more of one.
+func named(use string) cobra.PositionalArgs {
+	_, line, _ := strings.Cut(use, " ")
+	least, most, ofFlag := 0, 0, false
+	for word := range strings.FieldsSeq(line) {
+		flag := strings.HasPrefix(strings.TrimLeft(word, "[("), "--")
+		switch {
+		case strings.ContainsAny(word, "(|"):
+			return cobra.ArbitraryArgs
+		case flag, ofFlag:
+		case strings.Contains(word, "..."):
+			return cobra.ArbitraryArgs
+		case strings.HasPrefix(word, "["):
+			most++
+		default:
+			least, most = least+1, most+1
+		}
+		ofFlag = flag
+	}
+	return cobra.RangeArgs(least, most)
+}
+
+// wrongArgs names what is missing, or what is too much.
+func wrongArgs(cmd *cobra.Command, check cobra.PositionalArgs, args []string) error {
+	if cmd.HasSubCommands() && len(args) > 0 {
+		return unknownCommand(cmd, args[0])
+	}
+	for n := len(args) - 1; n >= 0; n-- {
+		if check(cmd, args[:n]) == nil {
+			return postern.Errorf(postern.Invalid, "unexpected argument %q", args[n])
+		}
+	}
+	_, wanted, _ := strings.Cut(cmd.Use, " ")
+	return postern.Errorf(postern.Invalid, "missing %s", wanted)
 }
 
 func unknownCommand(cmd *cobra.Command, word string) error {
@@ -49,8 +89,8 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 	return err
 }
 
-// FlagError says in words what is wrong with a flag.
-func FlagError(cmd *cobra.Command, err error) error {
+// flagError says in words what is wrong with a flag.
+func flagError(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		return unknownFlag(cmd, unknown.GetSpecifiedName())
 	}

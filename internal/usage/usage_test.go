@@ -15,9 +15,8 @@ import (
 // newRoot returns a program with the command "list" and the group "user" of "add NAME".
 func newRoot() *cobra.Command {
 	run := func(*cobra.Command, []string) error { return nil }
-	root := &cobra.Command{Use: "prog", SilenceErrors: true, SilenceUsage: true, Args: Args(cobra.NoArgs), RunE: run}
-	root.SetFlagErrorFunc(FlagError)
-	list := &cobra.Command{Use: "list", Args: Args(cobra.NoArgs), RunE: run}
+	root := &cobra.Command{Use: "prog", SilenceErrors: true, SilenceUsage: true, RunE: run}
+	list := &cobra.Command{Use: "list", RunE: run}
 	f := list.Flags()
 	f.BoolP("json", "j", false, "print JSON")
 	f.Bool("columns", false, "print columns")
@@ -26,13 +25,14 @@ func newRoot() *cobra.Command {
 	f.Var(new(terminal.Moment), "since", "`TIME`")
 	f.Func("odd", "no even `NUMBER`", func(string) error { return errors.New("it is even") })
 	list.MarkFlagsMutuallyExclusive("json", "columns")
-	user := &cobra.Command{Use: "user", Args: Args(cobra.NoArgs), RunE: run}
-	add := &cobra.Command{Use: "add NAME", Args: Args(cobra.ExactArgs(1)), RunE: run}
+	user := &cobra.Command{Use: "user", RunE: run}
+	add := &cobra.Command{Use: "add NAME", RunE: run}
 	add.Flags().String("email", "", "`ADDRESS`")
 	add.Flags().String("group", "", "`GROUP`")
 	_, _ = add.MarkFlagRequired("email"), add.MarkFlagRequired("group")
 	user.AddCommand(add)
 	root.AddCommand(list, user)
+	Explain(root)
 	return root
 }
 
@@ -87,5 +87,33 @@ func TestMessagesDoNotNameFunctions(t *testing.T) {
 		if got := Message(e); strings.Contains(got, "open ") || !strings.HasSuffix(got, "/no/such/file: no such file or directory") {
 			t.Errorf("got %q", got)
 		}
+	}
+}
+
+func TestArgumentsAreThoseThatTheUseLineNames(t *testing.T) {
+	for _, c := range []struct {
+		use         string
+		least, most int
+	}{
+		{"list", 0, 0},
+		{"add NAME", 1, 1},
+		{"disable PERSON KEY", 2, 2},
+		{"show [INDEX]", 0, 1},
+		{"sign KEY.pub", 1, 1},
+		{"export-key --out FILE", 0, 0},
+		{"add NAME --domain DOMAIN...", 1, 1},
+		{"sign --csr FILE [--client PERSON]", 0, 0},
+		{"revoke (SERIAL... | --person PERSON)", 0, 9},
+		{"known-hosts [PATTERN...]", 0, 9},
+		{"url [URL | none]", 0, 9},
+	} {
+		t.Run(c.use, func(t *testing.T) {
+			check := named(c.use)
+			for n := range 10 {
+				if got := check(&cobra.Command{}, make([]string, n)) == nil; got != (n >= c.least && n <= c.most) {
+					t.Errorf("%d arguments: %v", n, got)
+				}
+			}
+		})
 	}
 }
