@@ -31,6 +31,7 @@ var hints = []struct {
 // doctor's, says. A hint that begins so has the command put behind it.
 var commands = []struct{ hint, command string }{
 	{"list the certificates", "postern ca list"},
+	{"choose another directory, or replace the file", "--out DIRECTORY, or --force"},
 	{"list the keys and authenticators", "postern otp list"},
 	{"add the person", "postern user add NAME"},
 	{"give the person a key or an authenticator", "postern otp add --person NAME"},

@@ -77,7 +77,7 @@ const (
 func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (string, error) {
 	if dir, err := a.Pending(); err == nil {
 		return "", postern.Errorf(postern.Conflict, "the configuration applied before waits to be confirmed").
-			WithHint("postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back %s", dir)
+			WithHint("confirm the configuration of sshd, or put back %s", dir)
 	}
 	now := time.Now
 	if a.Now != nil {

@@ -109,7 +109,7 @@ func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error)
 		named := strings.ReplaceAll(p, "{person}", person)
 		if named == "root" && p != named {
 			return c, postern.Errorf(postern.Denied, "no rule names root").
-				WithHint("whoever is called root gets its account by a rule that says so: postern ssh sign --help")
+				WithHint("a rule that names the account root permits it")
 		}
 		c.Principals = append(c.Principals, named)
 	}
@@ -131,7 +131,7 @@ func RuleFor(rules []Rule, groups []string) (Rule, error) {
 	}
 	if unknown {
 		return Rule{}, postern.Errorf(postern.Denied, "you signed up by yourself, and no administrator has approved you for SSH yet").
-			WithHint("ask one: postern user set NAME --drop-group %s", postern.SignedUp)
+			WithHint("ask an administrator to take you out of the group %s", postern.SignedUp)
 	}
 	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
 }
