@@ -148,13 +148,13 @@ func (i *issuer) ended(now time.Time) string {
 }
 
 // newest returns the newest issuer of a role that is valid or, if none is, the
-// newest; nil if there is none.
+// newest; nil if there is none. An SSH CA that does not sign yet is passed over.
 func (a *Authority) newest(role Role) *issuer {
 	var last *issuer
 	now := a.now()
 	for _, i := range slices.Backward(a.list()) {
 		switch {
-		case i.Role != role:
+		case i.Role != role || i.waits(now):
 		case i.ended(now) == "":
 			return i
 		case last == nil:

@@ -181,16 +181,22 @@ func newCAIntermediate(a *app) *cobra.Command {
 	var root keyFile
 	var cfg ca.Config
 	cmd := &cobra.Command{
-		Use:   "new (server|client)",
-		Short: "Make the next intermediate",
+		Use:   "new (server|client|ssh-user|ssh-host)",
+		Short: "Make the next intermediate or SSH CA",
 		Long: `Make an intermediate that issues from now on; those before it go on answering for what
 they issued. If the root's key is not on this machine, it is lent for this once.
-Servers that run take it up within a second.
+Servers that run take it up within a second. A server makes the next intermediate by
+itself two years before the end, if the root's key is on its machine.
+
+An SSH CA has no end, and its successor signs 30 days later: let hosts (postern ssh
+user-ca) and clients (postern ssh known-hosts) fetch the keys that they trust in
+that time. The one before stays trusted until it is taken out there.
 
 Its key is made where the one before it is: in the state directory, or in the same
 HSM. With --key it is made in the HSM of that PKCS#11 URI, as in postern init, or
 taken if the URI names a key; --key state is the state directory.`,
 		Example: `  postern ca intermediate new server --root-key /media/usb/root.key
+  postern ca intermediate new ssh-user
   postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -204,6 +210,9 @@ taken if the URI names a key; --key state is the state directory.`,
 
 func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, root keyFile, role ca.Role) error {
 	return a.withCAConfig(ctx, cfg, func(_ *state.State, authority *ca.Authority) (err error) {
+		if role == ca.SSHUser || role == ca.SSHHost {
+			return a.sshCANew(ctx, authority, role)
+		}
 		var key crypto.Signer
 		if root.path != "" {
 			if key, err = a.readKey(root, authority.Root()); err != nil {
@@ -217,4 +226,14 @@ func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, root keyFile, 
 		_, err = fmt.Fprintf(a.out, "made the CA %s\n", i.ID)
 		return err
 	})
+}
+
+func (a *app) sshCANew(ctx context.Context, authority *ca.Authority, role ca.Role) error {
+	i, signs, err := authority.NewSSHCA(ctx, role)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(a.out, "made the CA %s, which signs from %s on: until then, let hosts and clients fetch what they trust\n",
+		i.ID, terminal.Day(signs))
+	return err
 }

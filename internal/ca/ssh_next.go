@@ -1,0 +1,50 @@
+package ca
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// SSHOverlap is how long the next SSH CA of a role is made known before it signs. Hosts
+// and clients fetch the keys that they trust in that time. An SSH CA has no end: those
+// before it are trusted until they are taken out there.
+const SSHOverlap = 30 * day
+
+// NewSSHCA makes the next CA of a role, SSHUser or SSHHost. It is among those that
+// [Authority.TrustedUserCAs] and [Authority.KnownHosts] write from now on, and signs
+// after SSHOverlap, which is the time that is returned.
+func (a *Authority) NewSSHCA(ctx context.Context, role Role) (Issuer, time.Time, error) {
+	if role != SSHUser && role != SSHHost {
+		return Issuer{}, time.Time{}, postern.Errorf(postern.Invalid, "an SSH CA is for %q or %q, not %q", SSHUser, SSHHost, role)
+	}
+	if err := a.Reload(ctx); err != nil {
+		return Issuer{}, time.Time{}, err
+	}
+	number, alg := 1, P256
+	for _, i := range a.list() {
+		if i.Role == role {
+			number++
+			if algorithmOf(i.pub).valid() {
+				alg = algorithmOf(i.pub)
+			}
+		}
+	}
+	iss, err := a.newKey(ctx, role, fmt.Sprintf("%s-%d", role, number), alg)
+	if err != nil {
+		return Issuer{}, time.Time{}, err
+	}
+	if err := a.store.AddIssuers(ctx, []Issuer{iss.Issuer}, nil, createdEvent(iss.Issuer)); err != nil {
+		return Issuer{}, time.Time{}, err
+	}
+	pub := iss.Issuer
+	pub.Key = nil
+	return pub, iss.Created.Add(SSHOverlap), a.Reload(ctx)
+}
+
+// waits reports whether an issuer is the next SSH CA of its role, and does not sign yet.
+func (i *issuer) waits(now time.Time) bool {
+	return i.cert == nil && i.ID != string(i.Role) && now.Before(i.Created.Add(SSHOverlap))
+}
