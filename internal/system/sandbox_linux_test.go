@@ -34,8 +34,13 @@ func tree(t *testing.T, files map[string]string) string {
 
 func TestLinksStayBelowTheRoot(t *testing.T) {
 	root := tree(t, map[string]string{
-		"etc/passwd": "ours", "absolute": "-> /etc/passwd", "up": "-> ../../../../../../../../etc/passwd", "loop": "-> loop",
-		"etc/dir": "-> /", "missing": "-> /etc/hostname", "fd": "-> /proc/self/root/etc/passwd",
+		"etc/passwd": "ours",
+		"absolute":   "-> /etc/passwd",
+		"up":         "-> ../../../../../../../../etc/passwd",
+		"loop":       "-> loop",
+		"etc/dir":    "-> /",
+		"missing":    "-> /etc/hostname",
+		"fd":         "-> /proc/self/root/etc/passwd",
 	})
 	for name, want := range map[string]string{
 		"/etc/passwd": "ours", "absolute": "ours", "up": "ours", "etc/dir/etc/passwd": "ours", "../../../etc/passwd": "ours",
@@ -87,14 +92,21 @@ func busybox(t *testing.T, files map[string]string) string {
 }
 
 func TestSandboxedProgramsReachNothing(t *testing.T) {
-	root := busybox(t, map[string]string{"etc/passwd": "ours", "run/old/file": "old", "dev/x": "", "bin/link": "-> /proc/1/root"})
+	root := busybox(
+		t,
+		map[string]string{"etc/passwd": "ours", "run/old/file": "old", "dev/x": "", "bin/link": "-> /proc/1/root"},
+	)
 	before := listing(t, root)
 	s, err := NewSandbox(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := errors.Join(s.MakeDir("/run/sshd"), s.Write("/etc/passwd", []byte("covered")), s.Write("/run/new/key", []byte("key"))); err != nil {
+	if err := errors.Join(
+		s.MakeDir("/run/sshd"),
+		s.Write("/etc/passwd", []byte("covered")),
+		s.Write("/run/new/key", []byte("key")),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for script, want := range map[string]string{
@@ -116,7 +128,12 @@ func TestSandboxedProgramsReachNothing(t *testing.T) {
 			t.Errorf("%s: %q, want %q (%s)", script, out, want, complaint)
 		}
 	}
-	if _, _, err := s.Output(t.Context(), "/bin/sh", "-c", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done"); err == nil {
+	if _, _, err := s.Output(
+		t.Context(),
+		"/bin/sh",
+		"-c",
+		"while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done",
+	); err == nil {
 		t.Error("a program that prints for ever ends well")
 	}
 	if after := listing(t, root); after != before {
@@ -132,7 +149,10 @@ func TestSandboxLeavesTheHostAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if err := errors.Join(s.MakeDir("/run/postern-sandbox-test/deep"), s.Write("/etc/group", []byte("ours"))); err != nil {
+	if err := errors.Join(
+		s.MakeDir("/run/postern-sandbox-test/deep"),
+		s.Write("/etc/group", []byte("ours")),
+	); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"ours", "CapEff:\t0000000000000000"} {

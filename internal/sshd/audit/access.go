@@ -68,7 +68,10 @@ func ways(c hostconf.Case, s settings, methods []string, through []pass) []path 
 				continue
 			}
 			for i := range through {
-				next = append(next, path{methods: methods, factors: union(p.factors, through[i].factors), pam: &through[i]})
+				next = append(
+					next,
+					path{methods: methods, factors: union(p.factors, through[i].factors), pam: &through[i]},
+				)
 			}
 		}
 		out = next
@@ -102,13 +105,18 @@ func methodFactors(c hostconf.Case, s settings, method string) (proves []factor,
 // for the login that it was given for where no bare key is taken; a security
 // key counts for its PIN where sshd insists on that and takes no other key.
 func keyFactors(s settings) []factor {
-	onlyCertificates := s.is("authorizedkeysfile", "none") && s.is("authorizedkeyscommand", "none") && !s.is("trustedusercakeys", "none") && s.first("trustedusercakeys") != ""
+	onlyCertificates := s.is("authorizedkeysfile", "none") && s.is("authorizedkeyscommand", "none") &&
+		!s.is("trustedusercakeys", "none") &&
+		s.first("trustedusercakeys") != ""
 	if onlyCertificates {
 		return []factor{factorKey, factorLogin}
 	}
-	onlySecurityKeys := !slices.ContainsFunc(strings.Split(s.first("pubkeyacceptedalgorithms"), ","), func(a string) bool {
-		return !strings.HasPrefix(a, "sk-") && !strings.HasPrefix(a, "webauthn-sk-")
-	})
+	onlySecurityKeys := !slices.ContainsFunc(
+		strings.Split(s.first("pubkeyacceptedalgorithms"), ","),
+		func(a string) bool {
+			return !strings.HasPrefix(a, "sk-") && !strings.HasPrefix(a, "webauthn-sk-")
+		},
+	)
 	if onlySecurityKeys && strings.Contains(s.first("pubkeyauthoptions"), "verify-required") {
 		return []factor{factorKey, factorPIN}
 	}
@@ -122,7 +130,8 @@ func admitted(c hostconf.Case, s settings) bool {
 	}
 	user := func(p string) bool {
 		name, from, ok := strings.Cut(p, "@")
-		return hostconf.MatchList(c.User, []string{name}) && (!ok || hostconf.Wildcard(from, c.Host) || hostconf.MatchAddress(c.Address, []string{from}))
+		return hostconf.MatchList(c.User, []string{name}) &&
+			(!ok || hostconf.Wildcard(from, c.Host) || hostconf.MatchAddress(c.Address, []string{from}))
 	}
 	group := func(p string) bool {
 		return slices.ContainsFunc(c.Groups, func(g string) bool { return hostconf.Wildcard(p, g) })

@@ -20,7 +20,11 @@ type account struct {
 
 // mayLogIn reports whether the account's shell lets anybody in.
 func (a account) mayLogIn() bool {
-	return a.shell == "" || !slices.Contains([]string{"nologin", "false", "sync", "halt", "shutdown"}, a.shell[strings.LastIndexByte(a.shell, '/')+1:])
+	return a.shell == "" ||
+		!slices.Contains(
+			[]string{"nologin", "false", "sync", "halt", "shutdown"},
+			a.shell[strings.LastIndexByte(a.shell, '/')+1:],
+		)
 }
 
 // membersMax bounds how many members of a group are looked up one by one.
@@ -41,7 +45,13 @@ type accounts struct {
 // accountsOf returns the host's accounts, and those of a directory that the names of
 // users and groups lead to.
 func accountsOf(ctx context.Context, h *host, users, groups []string) []account {
-	a := &accounts{host: h, groups: map[string]string{}, members: map[string][]string{}, listed: map[string][]string{}, complete: map[string]bool{}}
+	a := &accounts{
+		host:     h,
+		groups:   map[string]string{},
+		members:  map[string][]string{},
+		listed:   map[string][]string{},
+		complete: map[string]bool{},
+	}
 	passwd, _ := h.Read("/etc/passwd")
 	a.local = firstFields(string(passwd))
 	for line := range strings.Lines(a.database(ctx, "group", "/etc/group")) {

@@ -52,60 +52,80 @@ func (a *audit) judgeChannels() {
 	}
 }
 
+// beside returns a finding of a channel that a keyword leaves open; ssh shows it with
+// args, by printing want.
+func (a *audit) beside(
+	d access, id string, severity Severity, keyword, fix, title, want string, args ...string,
+) Finding {
+	return Finding{
+		ID: id, Severity: severity, Title: title, Where: a.setBy(d, keyword), Fix: fix,
+		try: probe{args: args, want: want},
+	}
+}
+
 // channelsBeside returns what a client may open before, or instead of, the
 // ForceCommand.
 func (a *audit) channelsBeside(d access) []Finding {
-	var out []Finding
-	open := func(id string, severity Severity, keyword, fix, title, want string, args ...string) {
-		out = append(out, Finding{
-			ID: id, Severity: severity, Title: title, Where: a.setBy(d, keyword), Fix: fix,
-			try: probe{args: args, want: want},
-		})
-	}
-	s := d.s
+	return append(a.forwardingBeside(d), a.sessionsBeside(d)...)
+}
+
+// forwardingBeside returns what is forwarded beside the ForceCommand.
+func (a *audit) forwardingBeside(d access) (out []Finding) {
+	s, tcp := d.s, d.s.first("allowtcpforwarding")
 	forwarding := !s.is("disableforwarding", "yes")
-	tcp := s.first("allowtcpforwarding")
 	if forwarding && (tcp == "yes" || tcp == "all" || tcp == "local") {
-		open("gate-tcp-forwarding", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
-			"-L, -D and -W reach the network before the code", "SSH-2.0-", "-W", "127.0.0.1:"+cmp.Or(a.port, "22"))
+		out = append(out, a.beside(d, "gate-tcp-forwarding", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
+			"-L, -D and -W reach the network before the code", "SSH-2.0-", "-W", "127.0.0.1:"+cmp.Or(a.port, "22")))
 	}
 	if forwarding && (tcp == "yes" || tcp == "all" || tcp == "remote") {
-		open("gate-tcp-listening", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
-			"-R listens before the code", "Allocated port", "-N", "-R", "127.0.0.1:0:127.0.0.1:9")
+		out = append(out, a.beside(d, "gate-tcp-listening", Critical, "allowtcpforwarding", "AllowTcpForwarding no",
+			"-R listens before the code", "Allocated port", "-N", "-R", "127.0.0.1:0:127.0.0.1:9"))
 	}
-	if v := s.first("allowstreamlocalforwarding"); forwarding && v != "no" {
-		open("gate-socket-forwarding", Critical, "allowstreamlocalforwarding", "AllowStreamLocalForwarding no",
-			"-L and -R with Unix sockets reach local services before the code", "", "-N", "-L", "/tmp/proof:/run/dbus/system_bus_socket")
+	if forwarding && !s.is("allowstreamlocalforwarding", "no") {
+		out = append(out, a.beside(d, "gate-socket-forwarding", Critical,
+			"allowstreamlocalforwarding", "AllowStreamLocalForwarding no",
+			"-L and -R with Unix sockets reach local services before the code",
+			"", "-N", "-L", "/tmp/proof:/run/dbus/system_bus_socket"))
 	}
 	if forwarding && s.is("allowagentforwarding", "yes") {
-		open("gate-agent", High, "allowagentforwarding", "AllowAgentForwarding no",
-			"the agent's socket exists before the code", "", "-A")
+		out = append(out, a.beside(d, "gate-agent", High, "allowagentforwarding", "AllowAgentForwarding no",
+			"the agent's socket exists before the code", "", "-A"))
 	}
 	if forwarding && s.is("x11forwarding", "yes") {
-		open("gate-x11", High, "x11forwarding", "X11Forwarding no",
-			"the X11 listener exists before the code", "", "-X")
+		out = append(out, a.beside(d, "gate-x11", High, "x11forwarding", "X11Forwarding no",
+			"the X11 listener exists before the code", "", "-X"))
 	}
 	if !s.is("permittunnel", "no") {
-		open("gate-tunnel", Critical, "permittunnel", "PermitTunnel no",
-			"-w joins the networks before the code", "Tunnel forwarding", "-v", "-N", "-w", "any:any")
+		out = append(out, a.beside(d, "gate-tunnel", Critical, "permittunnel", "PermitTunnel no",
+			"-w joins the networks before the code", "Tunnel forwarding", "-v", "-N", "-w", "any:any"))
 	}
-	if s.first("maxsessions") != "1" && s.first("maxsessions") != "0" {
-		open("gate-controlmaster", Medium, "maxsessions", "MaxSessions 1",
-			"a ControlMaster opens further sessions on a connection whose code is still asked for", "", "-M", "-S", "/tmp/proof", "-N")
+	return out
+}
+
+// shellVariables are those that change what a shell, or what it runs, does.
+var shellVariables = []string{"BASH_ENV", "ENV", "LD_PRELOAD", "PATH", "IFS", "SHELLOPTS", "PYTHONPATH", "PERL5OPT"}
+
+// sessionsBeside returns how else a session is used beside the ForceCommand.
+func (a *audit) sessionsBeside(d access) (out []Finding) {
+	s := d.s
+	if !s.is("maxsessions", "1") && !s.is("maxsessions", "0") {
+		out = append(out, a.beside(d, "gate-controlmaster", Medium, "maxsessions", "MaxSessions 1",
+			"a ControlMaster opens further sessions on a connection whose code is still asked for",
+			"", "-M", "-S", "/tmp/proof", "-N"))
 	}
 	if s.is("permituserrc", "yes") {
-		open("gate-userrc", Medium, "permituserrc", "PermitUserRC no",
-			"~/.ssh/rc runs before the code", "", "true")
+		out = append(out, a.beside(d, "gate-userrc", Medium, "permituserrc", "PermitUserRC no",
+			"~/.ssh/rc runs before the code", "", "true"))
 	}
 	if v := s.first("permituserenvironment"); v != "no" && v != "" {
-		open("gate-environment", High, "permituserenvironment", "PermitUserEnvironment no",
-			"~/.ssh/environment reaches the command that asks for the code", "", "true")
+		out = append(out, a.beside(d, "gate-environment", High, "permituserenvironment", "PermitUserEnvironment no",
+			"~/.ssh/environment reaches the command that asks for the code", "", "true"))
 	}
 	for _, name := range strings.Fields(strings.Join(s["acceptenv"], " ")) {
-		if loose := []string{"BASH_ENV", "ENV", "LD_PRELOAD", "PATH", "IFS", "SHELLOPTS", "PYTHONPATH", "PERL5OPT"}; matchesAny(name, loose) {
-			open("gate-environment", High, "acceptenv", "AcceptEnv LANG LC_*",
-				"AcceptEnv "+name+" lets the client change what the command that asks for the code runs", "", "-o", "SetEnv=BASH_ENV=/dev/fd/0", "true")
-			break
+		if matchesAny(name, shellVariables) {
+			return append(out, a.beside(d, "gate-environment", High, "acceptenv", "AcceptEnv LANG LC_*",
+				"AcceptEnv "+name+" lets the client change what the command that asks for the code runs",
+				"", "-o", "SetEnv=BASH_ENV=/dev/fd/0", "true"))
 		}
 	}
 	return out

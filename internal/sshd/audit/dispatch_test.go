@@ -184,7 +184,12 @@ func TestRealStacksAgreeWithLibpam(t *testing.T) {
 		}
 		for range 16 {
 			// What archives include without having it.
-			files := map[string]string{"common-auth": "auth required pam_permit.so\n", "common-account": "", "common-session": "", "common-password": ""}
+			files := map[string]string{
+				"common-auth":     "auth required pam_permit.so\n",
+				"common-account":  "",
+				"common-session":  "",
+				"common-password": "",
+			}
 			for _, f := range ar.Files {
 				if filepath.Base(filepath.Dir(f.Name)) == "pam.d" {
 					files[filepath.Base(f.Name)] = l.answering(r, string(f.Data))
@@ -209,7 +214,16 @@ func TestRealStacksAgreeWithLibpam(t *testing.T) {
 
 // answering returns the auth lines of a file of PAM's with random answers.
 func (l libpam) answering(r *rand.Rand, text string) string {
-	values := []string{"success", "success", "success", "ignore", "auth_err", "user_unknown", "authinfo_unavail", "perm_denied"}
+	values := []string{
+		"success",
+		"success",
+		"success",
+		"ignore",
+		"auth_err",
+		"user_unknown",
+		"authinfo_unavail",
+		"perm_denied",
+	}
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -232,14 +246,33 @@ func (l libpam) answering(r *rand.Rand, text string) string {
 func randomStack(r *rand.Rand, sub string) string {
 	pick := func(from ...string) string { return from[r.IntN(len(from))] }
 	value := func() string {
-		return pick("success", "success", "success", "success", "ignore", "auth_err", "user_unknown", "authinfo_unavail", "perm_denied", "maxtries", "new_authtok_reqd")
+		return pick(
+			"success",
+			"success",
+			"success",
+			"success",
+			"ignore",
+			"auth_err",
+			"user_unknown",
+			"authinfo_unavail",
+			"perm_denied",
+			"maxtries",
+			"new_authtok_reqd",
+		)
 	}
 	var b strings.Builder
 	for range 1 + r.IntN(5) {
 		control := pick("required", "requisite", "sufficient", "optional")
 		if r.IntN(2) == 0 {
 			action := func() string { return pick("ignore", "ok", "done", "bad", "die", "reset", "1", "2", "3") }
-			control = fmt.Sprintf("[success=%s %s=%s ignore=%s default=%s]", action(), value(), action(), action(), action())
+			control = fmt.Sprintf(
+				"[success=%s %s=%s ignore=%s default=%s]",
+				action(),
+				value(),
+				action(),
+				action(),
+				action(),
+			)
 		}
 		if sub != "" && r.IntN(5) == 0 {
 			fmt.Fprintln(&b, "auth substack "+sub)

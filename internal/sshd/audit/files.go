@@ -31,8 +31,13 @@ func (a *audit) judgeFiles() {
 		}
 		if d.s.is("strictmodes", "no") {
 			a.add(Finding{
-				ID: "strictmodes-off", Severity: High, Title: "sshd takes keys from files that others can write", Where: a.setBy(d, "strictmodes"), Case: d.c.String(),
-				Proof: "add a key to a world-writable authorized_keys and log in with it", Fix: "StrictModes yes",
+				ID:       "strictmodes-off",
+				Severity: High,
+				Title:    "sshd takes keys from files that others can write",
+				Where:    a.setBy(d, "strictmodes"),
+				Case:     d.c.String(),
+				Proof:    "add a key to a world-writable authorized_keys and log in with it",
+				Fix:      "StrictModes yes",
 			})
 		}
 	}
@@ -68,7 +73,12 @@ func (a *audit) decisiveFiles() []string {
 	}
 	walk(a.stack)
 	for _, d := range a.accesses {
-		add(d.s.first("trustedusercakeys"), d.s.first("revokedkeys"), d.s.first("authorizedkeyscommand"), d.s.first("authorizedprincipalscommand"))
+		add(
+			d.s.first("trustedusercakeys"),
+			d.s.first("revokedkeys"),
+			d.s.first("authorizedkeyscommand"),
+			d.s.first("authorizedprincipalscommand"),
+		)
 		if g := a.gate(d); g != nil {
 			add(g.path)
 		}
@@ -97,9 +107,12 @@ func (a *audit) judgeFile(file string, uid int) {
 			fix = fmt.Sprintf("chown root: %s && chmod go-w %s", name, name)
 		}
 		a.add(Finding{
-			ID: "writable-file", Severity: Critical, Title: fmt.Sprintf("%s decides who may log in, and others than its owner can change it", file),
-			Where: hostconf.Line{File: name, Text: fmt.Sprintf("%v, owned by user %d", st.Mode().Perm(), owner)},
-			Proof: "ls -ld " + name, Fix: fix,
+			ID:       "writable-file",
+			Severity: Critical,
+			Title:    fmt.Sprintf("%s decides who may log in, and others than its owner can change it", file),
+			Where:    hostconf.Line{File: name, Text: fmt.Sprintf("%v, owned by user %d", st.Mode().Perm(), owner)},
+			Proof:    "ls -ld " + name,
+			Fix:      fix,
 		})
 	}
 }

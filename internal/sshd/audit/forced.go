@@ -46,7 +46,10 @@ func (a *audit) opens(d access, p path) *opening {
 		if f.ID == "gate-environment" {
 			return nil // the account's shell runs the command
 		}
-		forwarding := slices.Contains([]string{"gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding"}, f.ID)
+		forwarding := slices.Contains(
+			[]string{"gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding"},
+			f.ID,
+		)
 		if forwarding && forwards || f.ID == "gate-tunnel" {
 			o.severity, o.beside = Critical, &f
 			o.what += "; beside it " + strings.TrimSuffix(f.Title, " before the code")
@@ -115,14 +118,24 @@ func (d access) forced(p path) (commands []string, forwards bool) {
 // option that confines them to a directory, "" if they always are, and what they
 // open.
 var confined = map[string]struct{ option, what string }{
-	"rrsync": {"", "rsync of a directory"}, "git-shell": {"", "git repositories"}, "gitolite-shell": {"", "git repositories"},
-	"gitlab-shell": {"", "git repositories"}, "git-receive-pack": {"", "a git repository"}, "git-upload-pack": {"", "a git repository"},
-	"borg": {"--restrict-to-", "borg repositories"}, "svnserve": {"-t", "Subversion repositories"}, "hg-ssh": {"", "Mercurial repositories"},
-	"true": {"", "nothing"}, "false": {"", "nothing"}, "nologin": {"", "nothing"},
+	"rrsync":           {"", "rsync of a directory"},
+	"git-shell":        {"", "git repositories"},
+	"gitolite-shell":   {"", "git repositories"},
+	"gitlab-shell":     {"", "git repositories"},
+	"git-receive-pack": {"", "a git repository"},
+	"git-upload-pack":  {"", "a git repository"},
+	"borg":             {"--restrict-to-", "borg repositories"},
+	"svnserve":         {"-t", "Subversion repositories"},
+	"hg-ssh":           {"", "Mercurial repositories"},
+	"true":             {"", "nothing"},
+	"false":            {"", "nothing"},
+	"nologin":          {"", "nothing"},
 }
 
 // givesShell finds a command that runs what the client sends, or others.
-var givesShell = regexp.MustCompile(`SSH_ORIGINAL_COMMAND|\b(su|sudo|login|screen|tmux|env|eval|exec)\b|[;&|` + "`" + `]|\$\(`)
+var givesShell = regexp.MustCompile(
+	`SSH_ORIGINAL_COMMAND|\b(su|sudo|login|screen|tmux|env|eval|exec)\b|[;&|` + "`" + `]|\$\(`,
+)
 
 // shellName finds the names of shells.
 var shellName = regexp.MustCompile(`^r?(ba|da|z|k|c|tc|fi|a|mk)?sh$`)

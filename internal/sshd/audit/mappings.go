@@ -58,8 +58,12 @@ func (a *audit) judgeMapping(file string, literal bool) {
 	for _, m := range read {
 		if literal && !m.Literal {
 			a.add(Finding{
-				ID: "mapping-not-literal", Severity: Low, Title: "pam_yubico compares blanks and capitals, too: this line gives nobody a YubiKey",
-				Where: m.Line, Proof: "cat -A " + file, Fix: "write " + m.Account + ":" + strings.Join(m.IDs, ":"),
+				ID:       "mapping-not-literal",
+				Severity: Low,
+				Title:    "pam_yubico compares blanks and capitals, too: this line gives nobody a YubiKey",
+				Where:    m.Line,
+				Proof:    "cat -A " + file,
+				Fix:      "write " + m.Account + ":" + strings.Join(m.IDs, ":"),
 			})
 		}
 	}

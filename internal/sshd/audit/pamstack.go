@@ -34,17 +34,39 @@ type pass struct {
 
 // pamModules says what a module's success proves; "" proves nothing.
 var pamModules = map[string]factor{
-	"pam_unix": factorPassword, "pam_sss": factorPassword, "pam_ldap": factorPassword, "pam_krb5": factorPassword,
-	"pam_winbind": factorPassword, "pam_userdb": factorPassword, "pam_systemd_home": factorPassword, "pam_pwdfile": factorPassword,
-	"pam_permit": "", "pam_rootok": "", "pam_faillock": "", "pam_tally2": "", "pam_securetty": "",
+	"pam_unix":         factorPassword,
+	"pam_sss":          factorPassword,
+	"pam_ldap":         factorPassword,
+	"pam_krb5":         factorPassword,
+	"pam_winbind":      factorPassword,
+	"pam_userdb":       factorPassword,
+	"pam_systemd_home": factorPassword,
+	"pam_pwdfile":      factorPassword,
+	"pam_permit":       "",
+	"pam_rootok":       "",
+	"pam_faillock":     "",
+	"pam_tally2":       "",
+	"pam_securetty":    "",
 }
 
 // pamAsides never let anybody in or keep anybody out in the auth phase, or only
 // for reasons that have nothing to do with who it is.
 var pamAsides = map[string]bool{
-	"pam_env": true, "pam_faildelay": true, "pam_motd": true, "pam_mail": true, "pam_selinux": true, "pam_keyinit": true,
-	"pam_group": true, "pam_cap": true, "pam_nologin": true, "pam_warn": true, "pam_echo": true,
-	"pam_gnome_keyring": true, "pam_kwallet5": true, "pam_ecryptfs": true, "pam_fprintd": true,
+	"pam_env":           true,
+	"pam_faildelay":     true,
+	"pam_motd":          true,
+	"pam_mail":          true,
+	"pam_selinux":       true,
+	"pam_keyinit":       true,
+	"pam_group":         true,
+	"pam_cap":           true,
+	"pam_nologin":       true,
+	"pam_warn":          true,
+	"pam_echo":          true,
+	"pam_gnome_keyring": true,
+	"pam_kwallet5":      true,
+	"pam_ecryptfs":      true,
+	"pam_fprintd":       true,
 }
 
 // pamConditions branch; which way depends on the user or the client.
@@ -116,7 +138,11 @@ func outcomes(l hostconf.PAMLine, c hostconf.Case) []outcome {
 	switch {
 	case l.Module == "pam_deny", l.Module == "pam_faillock" && has("authfail"):
 		return []outcome{{value: "auth_err"}}
-	case l.Module == "pam_permit", l.Module == "pam_rootok", l.Module == "pam_faillock", l.Module == "pam_securetty", l.Module == "pam_tally2":
+	case l.Module == "pam_permit",
+		l.Module == "pam_rootok",
+		l.Module == "pam_faillock",
+		l.Module == "pam_securetty",
+		l.Module == "pam_tally2":
 		return []outcome{succeeds}
 	case l.Module == "pam_debug":
 		return []outcome{{value: debugValue(l)}}
@@ -170,7 +196,8 @@ func attempts(l hostconf.PAMLine, f factor) []outcome {
 	if l.Own.FailsOpen {
 		out = append(out, outcome{value: "success", away: true})
 	}
-	if f != factorCode || !slices.Contains(l.Args, "nullok") && !slices.Contains(l.Args, "nouserok") { // pam_u2f's word for it
+	if f != factorCode ||
+		!slices.Contains(l.Args, "nullok") && !slices.Contains(l.Args, "nouserok") { // pam_u2f's word for it
 		return out
 	}
 	out = append(out, outcome{value: "ignore", nullok: true})
@@ -203,7 +230,8 @@ func condition(l hostconf.PAMLine, c hostconf.Case) (holds, sure bool) {
 		return (c.UID >= firstOrdinary || c.UID < 0) == slices.Contains(l.Args, "isregular"), true
 	case "pam_succeed_if":
 		args := slices.DeleteFunc(slices.Clone(l.Args), func(a string) bool {
-			return a == "quiet" || a == "quiet_success" || a == "quiet_fail" || a == "use_uid" || a == "debug" || a == "audit"
+			return a == "quiet" || a == "quiet_success" || a == "quiet_fail" || a == "use_uid" || a == "debug" ||
+				a == "audit"
 		})
 		if len(args)%3 != 0 || len(args) == 0 {
 			return false, false
@@ -379,7 +407,9 @@ func (p *pass) skips(l *hostconf.PAMLine, others []hostconf.PAMLine) {
 // leavesOut reports whether the pass gets by without a code that the stack
 // asks others for.
 func (p pass) leavesOut(stack []hostconf.PAMLine) bool {
-	return p.exempt == nil && p.nullok == nil && p.unknown == nil && p.away == nil && !slices.Contains(p.factors, factorCode) && slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
+	return p.exempt == nil && p.nullok == nil && p.unknown == nil && p.away == nil &&
+		!slices.Contains(p.factors, factorCode) &&
+		slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
 }
 
 // with returns the pass after the module answered o.
@@ -422,5 +452,6 @@ func (p pass) beats(q pass) bool {
 			return false
 		}
 	}
-	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil) && (p.unknown == nil || q.unknown != nil)
+	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil) &&
+		(p.unknown == nil || q.unknown != nil)
 }

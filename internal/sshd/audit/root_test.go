@@ -67,33 +67,56 @@ func TestNamesAreResolvedBelowTheRoot(t *testing.T) {
 		want  string
 	}{
 		"an absolute Include": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors + "Include /etc/more/*.conf\n", "etc/more/robots.conf": keyForRobots}, nil,
+			map[string]string{
+				"etc/ssh/sshd_config":  twoFactors + "Include /etc/more/*.conf\n",
+				"etc/more/robots.conf": keyForRobots,
+			},
+			nil,
 			"one-factor /etc/more/robots.conf",
 		},
 		"an Include of this host's": {
 			map[string]string{"etc/ssh/sshd_config": twoFactors + "Include " + outside + "/*.conf\n"}, nil, "",
 		},
 		"a link to another file": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors + "Include /etc/ssh/sshd_config.d/*.conf\n", "srv/robots": keyForRobots},
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors + "Include /etc/ssh/sshd_config.d/*.conf\n",
+				"srv/robots":          keyForRobots,
+			},
 			map[string]string{"etc/ssh/sshd_config.d/10.conf": "/srv/robots"},
 			"one-factor /etc/ssh/sshd_config.d/10.conf",
 		},
 		"a link that climbs": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors + "Include sshd_config.d/*.conf\n", "srv/robots": keyForRobots},
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors + "Include sshd_config.d/*.conf\n",
+				"srv/robots":          keyForRobots,
+			},
 			map[string]string{"etc/ssh/sshd_config.d": "../../../../../../../../../../../srv", "srv/x.conf": "robots"},
 			"one-factor /etc/ssh/sshd_config.d/x.conf",
 		},
 		"PAM's file is a link": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors, "usr/share/pam/ssh": "auth sufficient pam_permit.so\n" + asksCode},
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors,
+				"usr/share/pam/ssh":   "auth sufficient pam_permit.so\n" + asksCode,
+			},
 			map[string]string{"etc/pam.d/sshd": "/usr/share/pam/ssh"},
 			"pam-sufficient /etc/pam.d/sshd",
 		},
 		"PAM includes an absolute file": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors, "etc/pam.d/sshd": "auth include /etc/site/pam\n", "etc/site/pam": "auth sufficient pam_permit.so\n" + asksCode}, nil,
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors,
+				"etc/pam.d/sshd":      "auth include /etc/site/pam\n",
+				"etc/site/pam":        "auth sufficient pam_permit.so\n" + asksCode,
+			},
+			nil,
 			"pam-sufficient /etc/site/pam",
 		},
 		"PAM includes a file of this host's": {
-			map[string]string{"etc/ssh/sshd_config": twoFactors, "etc/pam.d/sshd": asksCode + "auth include " + outside + "/pam\n"}, nil, "",
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors,
+				"etc/pam.d/sshd":      asksCode + "auth include " + outside + "/pam\n",
+			},
+			nil,
+			"",
 		},
 		"the main file is a link": {
 			map[string]string{"usr/etc/ssh/sshd_config": twoFactors + keyForRobots},
@@ -132,7 +155,14 @@ func TestSSHDOfAnotherMachineIsNotAsked(t *testing.T) {
 		"another processor": "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xb7\x00\x01\x00\x00\x00",
 		"no libraries":      "#!/usr/bin/missing\n", "empty": "",
 	} {
-		root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": twoFactors + keyForRobots, "etc/pam.d/sshd": asksCode, "usr/sbin/sshd": program})
+		root := posterntest.SSHDFiles(
+			t,
+			map[string]string{
+				"etc/ssh/sshd_config": twoFactors + keyForRobots,
+				"etc/pam.d/sshd":      asksCode,
+				"usr/sbin/sshd":       program,
+			},
+		)
 		if err := os.Chmod(filepath.Join(root, "usr/sbin/sshd"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -146,14 +176,20 @@ func TestSSHDOfAnotherMachineIsNotAsked(t *testing.T) {
 // host key.
 func TestImageInWhichSSHDNeverRan(t *testing.T) {
 	root := posterntest.SSHDFiles(t, map[string]string{
-		"etc/ssh/sshd_config": twoFactors + keyForRobots, "etc/pam.d/sshd": asksCode,
-		"etc/passwd": "root:x:0:0::/root:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n",
+		"etc/ssh/sshd_config": twoFactors + keyForRobots,
+		"etc/pam.d/sshd":      asksCode,
+		"etc/passwd":          "root:x:0:0::/root:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n",
 	})
 	posterntest.SSHDImage(t, root)
 	if got := auditRoot(t, root); !slices.Equal(got, []string{"one-factor /etc/ssh/sshd_config"}) {
 		t.Errorf("found %q", got)
 	}
-	if entries, _ := os.ReadDir(root); slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == "run" || e.Name() == "dev" }) {
+	if entries, _ := os.ReadDir(
+		root,
+	); slices.ContainsFunc(
+		entries,
+		func(e os.DirEntry) bool { return e.Name() == "run" || e.Name() == "dev" },
+	) {
 		t.Errorf("the audit left files: %v", entries)
 	}
 }
@@ -162,12 +198,36 @@ func TestImageInWhichSSHDNeverRan(t *testing.T) {
 // by an NSS module.
 func TestAccountsOfADirectory(t *testing.T) {
 	tests := map[string]struct{ config, pam, want string }{
-		"a group's block":        {twoFactors + "Match Group contractors\n\tAuthenticationMethods publickey\n", asksCode, "one-factor /etc/ssh/sshd_config"},
-		"a primary group's":      {twoFactors + "Match Group people\n\tAuthenticationMethods publickey\n", asksCode, "one-factor /etc/ssh/sshd_config"},
-		"an account's":           {twoFactors + "Match User carol\n\tAuthenticationMethods publickey\n", asksCode, "one-factor /etc/ssh/sshd_config"},
-		"a group that is denied": {twoFactors + "DenyGroups contractors\nMatch User carol\n\tAuthenticationMethods publickey\n", asksCode, ""},
-		"PAM's condition":        {twoFactors, "auth [success=1 default=ignore] pam_succeed_if.so user ingroup contractors\n" + asksCode + "auth required pam_permit.so\n", "pam-exempt /etc/pam.d/sshd"},
-		"PAM's local accounts":   {twoFactors, "auth [success=ignore default=1] pam_localuser.so\n" + asksCode + "auth required pam_permit.so\n", "pam-exempt /etc/pam.d/sshd"},
+		"a group's block": {
+			twoFactors + "Match Group contractors\n\tAuthenticationMethods publickey\n",
+			asksCode,
+			"one-factor /etc/ssh/sshd_config",
+		},
+		"a primary group's": {
+			twoFactors + "Match Group people\n\tAuthenticationMethods publickey\n",
+			asksCode,
+			"one-factor /etc/ssh/sshd_config",
+		},
+		"an account's": {
+			twoFactors + "Match User carol\n\tAuthenticationMethods publickey\n",
+			asksCode,
+			"one-factor /etc/ssh/sshd_config",
+		},
+		"a group that is denied": {
+			twoFactors + "DenyGroups contractors\nMatch User carol\n\tAuthenticationMethods publickey\n",
+			asksCode,
+			"",
+		},
+		"PAM's condition": {
+			twoFactors,
+			"auth [success=1 default=ignore] pam_succeed_if.so user ingroup contractors\n" + asksCode + "auth required pam_permit.so\n",
+			"pam-exempt /etc/pam.d/sshd",
+		},
+		"PAM's local accounts": {
+			twoFactors,
+			"auth [success=ignore default=1] pam_localuser.so\n" + asksCode + "auth required pam_permit.so\n",
+			"pam-exempt /etc/pam.d/sshd",
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -33,10 +33,12 @@ func (a *audit) judgeSELinux() {
 		}
 	}
 	f := Finding{
-		ID: "selinux-no-module", Severity: Medium, Where: at,
-		Title: "SELinux lets no sshd ask the Postern daemon, so that every code is refused: its policy module is not installed",
-		Proof: "semodule -l | grep -x " + selinuxModule + "; ausearch -m avc -c sshd",
-		Fix:   "semodule -i /usr/share/selinux/packages/postern.pp && restorecon -R /run/postern",
+		ID:       "selinux-no-module",
+		Severity: Medium,
+		Where:    at,
+		Title:    "SELinux lets no sshd ask the Postern daemon, so that every code is refused: its policy module is not installed",
+		Proof:    "semodule -l | grep -x " + selinuxModule + "; ausearch -m avc -c sshd",
+		Fix:      "semodule -i /usr/share/selinux/packages/postern.pp && restorecon -R /run/postern",
 	}
 	if mode == "permissive" {
 		f.Severity, f.Title = Low, "once SELinux enforces its policy, every code is refused: Postern's policy module is not installed"
@@ -63,7 +65,13 @@ func lastLine(file, text, key string) (value string, at hostconf.Line) {
 	for line := range strings.Lines(text) {
 		number++
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), key+"="); ok {
-			value, at = strings.ToLower(strings.TrimSpace(v)), hostconf.Line{File: file, Line: number, Text: strings.TrimSpace(line)}
+			value, at = strings.ToLower(
+				strings.TrimSpace(v),
+			), hostconf.Line{
+				File: file,
+				Line: number,
+				Text: strings.TrimSpace(line),
+			}
 		}
 	}
 	return value, at

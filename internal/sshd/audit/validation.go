@@ -16,8 +16,10 @@ var (
 	plainWSAPI    = regexp.MustCompile(`http://[^\s"']*wsapi`)
 	uncheckedTLS  = regexp.MustCompile(`--no-check-certificate|\bcurl\b[^|\n]*\s(-k|--insecure)\b|verify\s*=\s*False`)
 	checksAnswer  = regexp.MustCompile(`(?i)hmac|\bh=`)
-	looseUserGrep = regexp.MustCompile(`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" + `):?["' ]`)
-	assignedID    = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
+	looseUserGrep = regexp.MustCompile(
+		`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" + `):?["' ]`,
+	)
+	assignedID = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
 )
 
 // checkedHTTPS is the fix of validation over plain HTTP.
@@ -79,16 +81,25 @@ func (a *audit) judgeScript(g *gateScript) {
 		}
 		if uncheckedTLS.MatchString(text) {
 			a.add(Finding{
-				ID: "validation-unverified-tls", Severity: Critical, Title: "the validation service's certificate is not checked", Where: at,
-				Proof: "answer status=OK in the service's name, from any machine on the way",
-				Fix:   "take the option away",
+				ID:       "validation-unverified-tls",
+				Severity: Critical,
+				Title:    "the validation service's certificate is not checked",
+				Where:    at,
+				Proof:    "answer status=OK in the service's name, from any machine on the way",
+				Fix:      "take the option away",
 			})
 		}
 		if looseUserGrep.MatchString(text) && !strings.Contains(text, "^") {
 			a.add(Finding{
-				ID: "unanchored-user", Severity: Critical, Title: "the user's name is looked for anywhere in the line: bob may use jimbob's key", Where: at,
-				Proof: fmt.Sprintf("printf 'jimbob:cccccccccccc\\n' | grep 'bob:'   # what %s does for bob", g.path),
-				Fix:   `match the whole field: awk -F: -v u="$USER" '$1 == u'`,
+				ID:       "unanchored-user",
+				Severity: Critical,
+				Title:    "the user's name is looked for anywhere in the line: bob may use jimbob's key",
+				Where:    at,
+				Proof: fmt.Sprintf(
+					"printf 'jimbob:cccccccccccc\\n' | grep 'bob:'   # what %s does for bob",
+					g.path,
+				),
+				Fix: `match the whole field: awk -F: -v u="$USER" '$1 == u'`,
 			})
 		}
 		if m := assignedID.FindStringSubmatch(text); m != nil && m[1] == "16" && !a.assignsID() {
@@ -96,7 +107,10 @@ func (a *audit) judgeScript(g *gateScript) {
 		}
 	}
 	if strings.Contains(g.text, "wsapi") && !checksAnswer.MatchString(g.text) {
-		a.unsigned(hostconf.Line{File: g.path}, "use postern ssh shell, which checks the answer's signature, code and nonce")
+		a.unsigned(
+			hostconf.Line{File: g.path},
+			"use postern ssh shell, which checks the answer's signature, code and nonce",
+		)
 	}
 }
 
@@ -147,11 +161,17 @@ func (a *audit) judgeShellConfig(file string, ours bool) {
 		c, _ := hostconf.ParseShellConfig([]byte(text))
 		signed = signed || c.APIKey != ""
 		if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !sshd.OnThisHost(u.Hostname()) {
-			a.plainHTTP(at, "YUBICO_API_URL=https://…, and the identifier's YUBICO_API_KEY= to check the signature with")
+			a.plainHTTP(
+				at,
+				"YUBICO_API_URL=https://…, and the identifier's YUBICO_API_KEY= to check the signature with",
+			)
 		}
 	}
 	if ours && identifier.File != "" && !signed {
-		a.unsigned(identifier, "add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host is asked")
+		a.unsigned(
+			identifier,
+			"add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host is asked",
+		)
 	}
 }
 
@@ -165,17 +185,23 @@ func (a *audit) plainHTTP(at hostconf.Line, fix string) {
 
 func (a *audit) unsigned(at hostconf.Line, fix string) {
 	a.add(Finding{
-		ID: "validation-unsigned", Severity: Medium, Title: "the validation service's answers are not checked for their signature", Where: at,
-		Proof: "an answer without h= is taken",
-		Fix:   fix,
+		ID:       "validation-unsigned",
+		Severity: Medium,
+		Title:    "the validation service's answers are not checked for their signature",
+		Where:    at,
+		Proof:    "an answer without h= is taken",
+		Fix:      fix,
 	})
 }
 
 func (a *audit) demoID(at hostconf.Line) {
 	a.add(Finding{
-		ID: "validation-shared-id", Severity: Medium, Title: "API identifier 16 is everybody's, and its key is public", Where: at,
-		Proof: "sign any answer with the published key of identifier 16",
-		Fix:   "use an identifier of your own, or Postern's validation service",
+		ID:       "validation-shared-id",
+		Severity: Medium,
+		Title:    "API identifier 16 is everybody's, and its key is public",
+		Where:    at,
+		Proof:    "sign any answer with the published key of identifier 16",
+		Fix:      "use an identifier of your own, or Postern's validation service",
 	})
 }
 
@@ -186,21 +212,30 @@ func (a *audit) judgeModules(stack []hostconf.PAMLine) {
 		switch {
 		case l.Module == "pam_privacyidea" && slices.Contains(l.Args, "nosslverify"):
 			a.add(Finding{
-				ID: "validation-unverified-tls", Severity: Critical, Title: "the validation service's certificate is not checked", Where: l.Line,
-				Proof: "accept any code in the service's name, from any machine on the way",
-				Fix:   "remove nosslverify",
+				ID:       "validation-unverified-tls",
+				Severity: Critical,
+				Title:    "the validation service's certificate is not checked",
+				Where:    l.Line,
+				Proof:    "accept any code in the service's name, from any machine on the way",
+				Fix:      "remove nosslverify",
 			})
 		case l.Module == "pam_google_authenticator" && hasOption(l.Args, "grace_period="):
 			a.add(Finding{
-				ID: "pam-grace-period", Severity: Medium, Title: "for a while after a login the same address needs no code", Where: l.Line,
-				Proof: "log in with a code, log out, and log in again from the same address without one",
-				Fix:   "remove grace_period=",
+				ID:       "pam-grace-period",
+				Severity: Medium,
+				Title:    "for a while after a login the same address needs no code",
+				Where:    l.Line,
+				Proof:    "log in with a code, log out, and log in again from the same address without one",
+				Fix:      "remove grace_period=",
 			})
 		case l.Module == "pam_sss" && l.Own.AsksCode:
 			f := Finding{
-				ID: "sssd-code-per-account", Severity: Low, Title: "the directory decides for each account whether SSSD asks for a code", Where: l.Line,
-				Proof: "ipa user-show ACCOUNT --all   # \"User authentication types\" must be otp alone",
-				Fix:   "require otp for all accounts and nothing else in the directory",
+				ID:       "sssd-code-per-account",
+				Severity: Low,
+				Title:    "the directory decides for each account whether SSSD asks for a code",
+				Where:    l.Line,
+				Proof:    "ipa user-show ACCOUNT --all   # \"User authentication types\" must be otp alone",
+				Fix:      "require otp for all accounts and nothing else in the directory",
 			}
 			if l.Own.PerAccount {
 				f.Severity, f.opens = High, true

@@ -76,7 +76,12 @@ type configReader struct {
 // read reads a file and returns the name of its copy.
 func (r *configReader) read(file string, match []criterion, depth int) (string, error) {
 	if r.files++; r.files > includesMax || depth > includeDepth {
-		return "", fmt.Errorf("%s: more than %d files are included, or more than %d in each other", file, includesMax, includeDepth)
+		return "", fmt.Errorf(
+			"%s: more than %d files are included, or more than %d in each other",
+			file,
+			includesMax,
+			includeDepth,
+		)
 	}
 	b, err := r.Read(file)
 	if err != nil {
@@ -100,7 +105,15 @@ func (r *configReader) read(file string, match []criterion, depth int) (string, 
 			continue
 		}
 		d := Directive{
-			Line: Line{File: file, Line: number, Text: text}, Keyword: strings.ToLower(words[0]), Args: words[1:], Match: match, Meant: meant,
+			Line: Line{
+				File: file,
+				Line: number,
+				Text: text,
+			},
+			Keyword: strings.ToLower(words[0]),
+			Args:    words[1:],
+			Match:   match,
+			Meant:   meant,
 		}
 		meant = false
 		switch d.Keyword {

@@ -94,7 +94,8 @@ func ReadTrusted(path string) ([]byte, error) {
 	}
 	owner, _, ok := system.Owner(st)
 	if !ok || owner != 0 || !st.Mode().IsRegular() || st.Mode().Perm()&0o022 != 0 || st.Size() > fileMax {
-		return nil, postern.Errorf(postern.Denied, "%s is not a file that only root can change", path).WithHint("chown root %s; chmod go-w %s", path, path)
+		return nil, postern.Errorf(postern.Denied, "%s is not a file that only root can change", path).
+			WithHint("chown root %s; chmod go-w %s", path, path)
 	}
 	return io.ReadAll(io.LimitReader(f, fileMax))
 }
