@@ -37,7 +37,13 @@ func (s People) Accounts(ctx context.Context) ([]postern.Account, error) {
 }
 
 func (tx *Tx) accounts(ctx context.Context) ([]postern.Account, error) {
-	rows, err := tx.Query(ctx, `SELECT name, host, person, any_case FROM accounts ORDER BY name, host`)
+	return tx.accountsWhere(ctx, "TRUE")
+}
+
+// accountsWhere returns the accounts of which a condition holds.
+func (tx *Tx) accountsWhere(ctx context.Context, where string, args ...any) ([]postern.Account, error) {
+	rows, err := tx.Query(ctx, `SELECT name, host, person, any_case FROM accounts WHERE `+where+`
+		ORDER BY name, host`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +121,10 @@ func (tx *Tx) accountChanged(ctx context.Context, a postern.Account, what string
 // AccountPerson returns the name of the person whose an account on a host is;
 // see [postern.AccountPerson].
 func (s People) AccountPerson(ctx context.Context, name, host string) (string, error) {
-	accounts, err := s.Accounts(ctx)
+	// Of the others none speaks of name; each question of a login asks this.
+	accounts, err := readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Account, error) {
+		return tx.accountsWhere(ctx, `name = $1 OR any_case = 1 OR name LIKE '%*%'`, name)
+	})
 	if err != nil {
 		return "", err
 	}
