@@ -27,7 +27,8 @@ func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
-		"zoo.pem": zoo.pem(), "zoo.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), "client.cnf": []byte("extendedKeyUsage=clientAuth\n"),
+		"zoo.pem": zoo.pem(), "zoo.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		"client.cnf": []byte("extendedKeyUsage=clientAuth\n"),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -45,12 +46,15 @@ func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 	}
 	made := func(name, curve, serial string) {
 		t.Helper()
-		run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:"+curve, "-noenc", "-keyout", name+".key", "-subj", "/CN="+name, "-out", name+".csr")
-		run("openssl", "x509", "-req", "-in", name+".csr", "-CA", "zoo.pem", "-CAkey", "zoo.key", "-set_serial", serial, "-days", "2", "-extfile", "client.cnf", "-out", name+".pem")
+		run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:"+curve, "-noenc",
+			"-keyout", name+".key", "-subj", "/CN="+name, "-out", name+".csr")
+		run("openssl", "x509", "-req", "-in", name+".csr", "-CA", "zoo.pem", "-CAkey", "zoo.key",
+			"-set_serial", serial, "-days", "2", "-extfile", "client.cnf", "-out", name+".pem")
 	}
 	made("negative", "prime256v1", "-5")
 	made("brainpool", "brainpoolP256r1", "6")
-	run("openssl", "req", "-x509", "-new", "-key", "negative.key", "-subj", "/CN=other", "-set_serial", "-7", "-days", "2", "-out", "other.pem")
+	run("openssl", "req", "-x509", "-new", "-key", "negative.key", "-subj", "/CN=other",
+		"-set_serial", "-7", "-days", "2", "-out", "other.pem")
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /private* {\n\t\ttrust DIR/zoo.pem\n\t\trule `cert.subject.cn in [\"negative\", \"brainpool\"]`\n\t}\n\trespond ok\n}\n")
 	for _, c := range []struct{ cert, key, tls, private string }{
 		{"negative", "negative", "1.3", "200"},

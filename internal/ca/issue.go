@@ -200,7 +200,9 @@ func (a *Authority) leafTemplate(iss *issuer, from, to time.Time, usage x509.Ext
 }
 
 // policyTemplate returns what a policy makes of a certificate that is issued now.
-func (a *Authority) policyTemplate(iss *issuer, policy Policy, p Period, usage x509.ExtKeyUsage) (*x509.Certificate, error) {
+func (a *Authority) policyTemplate(
+	iss *issuer, policy Policy, p Period, usage x509.ExtKeyUsage,
+) (*x509.Certificate, error) {
 	from, to, err := p.in(policy, a.now(), a.cfg.Backdate)
 	if err != nil {
 		return nil, err
@@ -221,7 +223,9 @@ func (a *Authority) policyTemplate(iss *issuer, policy Policy, p Period, usage x
 
 // signUnder signs the template for a key, which is made here if there is none, as a
 // policy says.
-func (a *Authority) signUnder(iss *issuer, policy Policy, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by postern.Actor) (*Issued, error) {
+func (a *Authority) signUnder(
+	iss *issuer, policy Policy, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by postern.Actor,
+) (*Issued, error) {
 	var made crypto.Signer
 	if pub == nil {
 		var err error

@@ -23,7 +23,7 @@ import (
 type Policy struct {
 	Profile  Profile       // its name
 	Text     string        // what it is for, in a few words; not for SSH
-	Validity time.Duration // of a certificate for which no other is asked; 0: the authority's default, or Max if that is less
+	Validity time.Duration // unless another is asked for; 0: the authority's default, or Max if that is less
 	Max      time.Duration // the longest that may be asked for; 0: the longest that the authority permits
 	Keys     []Algorithm   // the kinds of key that are certified; nil: all that are strong enough. Not for SSH
 	SignOnly bool          // an RSA key's certificate does not say keyEncipherment
@@ -162,7 +162,8 @@ func (a *Authority) policy(name Profile) (Policy, error) {
 		}
 		names = append(names, string(p.Profile))
 	}
-	return Policy{}, postern.Errorf(postern.NotFound, "there is no profile %q", name).WithHint("one of %s", strings.Join(names, ", "))
+	return Policy{}, postern.Errorf(postern.NotFound, "there is no profile %q", name).
+		WithHint("one of %s", strings.Join(names, ", "))
 }
 
 // serverPolicy returns that of a profile for servers; "" is ProfileServer.
@@ -230,7 +231,8 @@ func (p Policy) checkKey(pub crypto.PublicKey) error {
 	for _, k := range p.Keys {
 		names = append(names, string(k))
 	}
-	return postern.Errorf(postern.Invalid, "the profile %s does not certify a key of type %s", p.Profile, algorithmOf(pub)).
+	alg := algorithmOf(pub)
+	return postern.Errorf(postern.Invalid, "the profile %s does not certify a key of type %s", p.Profile, alg).
 		WithHint("make a key of type %s", strings.Join(names, " or "))
 }
 

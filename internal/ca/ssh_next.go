@@ -18,7 +18,8 @@ const SSHOverlap = 30 * day
 // after SSHOverlap, which is the time that is returned.
 func (a *Authority) NewSSHCA(ctx context.Context, role Role) (Issuer, time.Time, error) {
 	if role != SSHUser && role != SSHHost {
-		return Issuer{}, time.Time{}, postern.Errorf(postern.Invalid, "an SSH CA is for %q or %q, not %q", SSHUser, SSHHost, role)
+		err := postern.Errorf(postern.Invalid, "an SSH CA is for %q or %q, not %q", SSHUser, SSHHost, role)
+		return Issuer{}, time.Time{}, err
 	}
 	if err := a.Reload(ctx); err != nil {
 		return Issuer{}, time.Time{}, err

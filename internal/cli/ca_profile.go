@@ -20,9 +20,10 @@ func newCAProfileList(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the profiles of certificates",
-		Long: `List the profiles: how long certificates of each are valid, for how long one may be asked for at most, and
-which keys are certified. They are configured in the ca block of the Caddyfile, see postern-caddyfile(5). What
-the server loaded last holds, for commands as well.`,
+		Long: `List the profiles: how long certificates of each are valid, for how long one may be
+asked for at most, and which keys are certified. They are configured in the ca block
+of the Caddyfile, see postern-caddyfile(5). What the server loaded last holds, for
+commands as well.`,
 		Example: "  postern ca profile list\n  postern ca issue --server www.example.com --profile shortlived",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.caProfileList(cmd.Context(), asJSON) },
 	}
@@ -49,10 +50,12 @@ func (a *app) caProfileList(ctx context.Context, asJSON bool) error {
 				p.Profile, p.Text, int64(p.Validity.Seconds()), int64(p.Max.Seconds()), p.Keys, p.SignOnly, p.OIDs,
 			})
 		}
-		return terminal.List(a.printer(), list, asJSON, "PROFILE VALID LONGEST KEYS DESCRIPTION", func(p profileJSON) []string {
-			return []string{string(p.Profile), lifetime(p.Validity), lifetime(p.Max), p.keys(), terminal.Dash(p.Description)}
-		})
+		return terminal.List(a.printer(), list, asJSON, "PROFILE VALID LONGEST KEYS DESCRIPTION", profileJSON.row)
 	})
+}
+
+func (p profileJSON) row() []string {
+	return []string{string(p.Profile), lifetime(p.Validity), lifetime(p.Max), p.keys(), terminal.Dash(p.Description)}
 }
 
 // lifetime writes a length of time that is in seconds.

@@ -28,7 +28,8 @@ func (s *server) keepPolicies(ctx context.Context) {
 		return
 	}
 	if err := s.authority.SetPolicies(ctx, policiesOf(s.profiles)); err != nil {
-		s.log.ErrorContext(ctx, "the profiles of certificates are those of the configuration that could not be loaded", slog.Any(postern.LogError, err))
+		s.log.ErrorContext(ctx, "the profiles of certificates are those of the configuration that could not be loaded",
+			slog.Any(postern.LogError, err))
 	}
 }
 
@@ -37,7 +38,8 @@ func policiesOf(profiles []front.Profile) []ca.Policy {
 	var list []ca.Policy
 	for _, p := range profiles {
 		policy := ca.Policy{
-			Profile: ca.Profile(p.Name), Text: p.Description, Validity: time.Duration(p.Validity), Max: time.Duration(p.Max),
+			Profile: ca.Profile(p.Name), Text: p.Description,
+			Validity: time.Duration(p.Validity), Max: time.Duration(p.Max),
 			SignOnly: p.SignOnly, OIDs: p.Policies,
 		}
 		for _, k := range p.Keys {
@@ -58,7 +60,8 @@ func anonymous(c front.ACME) (func(from netip.Addr, names []string) bool, error)
 	for _, n := range c.AnonymousFrom {
 		network, err := netip.ParsePrefix(n)
 		if err != nil {
-			return nil, postern.Errorf(postern.Invalid, "anonymous_from: %w", err).WithHint("write a network such as 10.0.0.0/8")
+			return nil, postern.Errorf(postern.Invalid, "anonymous_from: %w", err).
+				WithHint("write a network such as 10.0.0.0/8")
 		}
 		networks = append(networks, network)
 	}

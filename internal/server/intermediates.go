@@ -35,11 +35,13 @@ func (s *server) keepIntermediates(ctx context.Context) {
 func (s *server) renewIntermediates(ctx context.Context) {
 	made, err := s.authority.RenewIntermediates(ctx)
 	for _, i := range made {
-		s.log.InfoContext(ctx, "an intermediate ends soon, and its successor issues from now on", slog.String(postern.LogCA, i.ID))
+		s.log.InfoContext(ctx, "an intermediate ends soon, and its successor issues from now on",
+			slog.String(postern.LogCA, i.ID))
 	}
 	if now := time.Now(); err != nil && ctx.Err() == nil && now.Sub(s.renewalFailed) >= renewalSaid {
 		s.renewalFailed = now
-		s.log.WarnContext(ctx, "an intermediate ends soon, and its successor could not be made", slog.Any(postern.LogError, err))
+		s.log.WarnContext(ctx, "an intermediate ends soon, and its successor could not be made",
+			slog.Any(postern.LogError, err))
 	}
 }
 
