@@ -187,3 +187,29 @@ func TestWhatIsNotSureIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestReadsAccountsOfActiveDirectory reads entries with the attributes of Active
+// Directory, from a server that has them but not its rules.
+func TestReadsAccountsOfActiveDirectory(t *testing.T) {
+	s := posterntest.StartSlapd(t)
+	account := func(name, more string) string {
+		return fmt.Sprintf("dn: cn=%s,dc=example,dc=com\nchangetype: add\nobjectClass: inetOrgPerson\n"+
+			"objectClass: extensibleObject\ncn: %[1]s\nsn: x\nsAMAccountName: %[1]s\n%s\n\n", name, more)
+	}
+	const never, before, after = "9223372036854775807", "116444736000000000", "190000000000000000" // 1601, 1970, 2203
+	s.Change(account("Dave", "userAccountControl: 512\naccountExpires: "+never) +
+		account("off", "userAccountControl: 514") + account("ended", "accountExpires: "+before) +
+		account("later", "accountExpires: "+after) + account("zero", "accountExpires: 0"))
+	c := configOf(t, s)
+	c.Users, c.NameAttribute = "(sAMAccountName=*)", "sAMAccountName"
+	snapshot, err := directory.Read(t.Context(), c)
+	must(t, err)
+	people := named(snapshot)
+	for name, disabled := range map[string]bool{
+		"Dave": false, "off": true, "ended": true, "later": false, "zero": false,
+	} {
+		if p, there := people[name]; !there || p.Disabled != disabled {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}

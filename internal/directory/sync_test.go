@@ -75,7 +75,8 @@ func (c *company) entries(kind string) (list []string) {
 
 // set changes one attribute of an entry.
 func set(rdn, attribute, value string) string {
-	return fmt.Sprintf("dn: %s,dc=example,dc=com\nchangetype: modify\nreplace: %[2]s\n%[2]s: %[3]s\n\n", rdn, attribute, value)
+	return fmt.Sprintf("dn: %s,dc=example,dc=com\nchangetype: modify\nreplace: %[2]s\n%[2]s: %[3]s\n\n",
+		rdn, attribute, value)
 }
 
 func unlock(rdn string) string {
