@@ -132,7 +132,7 @@ func (a *audit) judgeWeak(d access, p path) {
 	switch {
 	case a.gate(d) != nil:
 		return // judgeChannels tells
-	case forced != nil && (a.meant(d) || a.meantCommand(d)):
+	case forced != nil && (a.meant(d) || forced.beside == nil && a.meantCommand(d)):
 		return
 	case d.c.UID == 0:
 		f.ID, f.Title = "root-way-round", fmt.Sprintf("root logs in by %s alone, which opens %s", methods, what)
