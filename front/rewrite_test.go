@@ -248,7 +248,7 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 		"a status of success": {"localhost {\n\trequire /x {\n\t\tanyone\n\t\trule false\n\t\tstatus 200\n\t}\n}", "not the status of an error"},
 		"a depth of nothing":  {"localhost {\n\trequire /x {\n\t\tdepth 0\n\t}\n}", "not a depth"},
 		"beside client_auth":  {"localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n\trequire /x\n}", "client_auth"},
-		"an unknown option":   {"{\n\tpostern {\n\t\tportall x\n\t}\n}\nlocalhost {\n}", "knows mail and portal"},
+		"an unknown option":   {"{\n\tpostern {\n\t\tportall x\n\t}\n}\nlocalhost {\n}", "postern knows mail, portal"},
 	} {
 		if _, _, err := Adapt([]byte(c.text), "Caddyfile"); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)

@@ -268,11 +268,16 @@ func FuzzWays(f *testing.F) {
 		"person alice\nor anyone {\naddress private_ranges\n}", "or anyone {\nmethod GET HEAD\n}", "or {\nperson bob\nmethod GET\n}",
 		"anyone\naddress ::1\nstatus 404", "or anyone {\nrule `request.path.startsWith(\"/a\")`\n}\ntrust a.pem", "or {\n}", "or anyone {\n}",
 		"header_up X-Subject `cert.subject.dn`\nor anyone {\nmethod GET\n}", "header_up X `person.groups`\nheader_up Y `\"1\"`",
+		"header_up X <<<{\nmethod GET\n}",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		d := caddyfile.NewTestDispenser("require {\n" + body + "\n}")
+		tokens, err := caddyfile.Tokenize([]byte("require {\n"+body+"\n}"), "Caddyfile")
+		if err != nil {
+			return
+		}
+		d := caddyfile.NewDispenser(tokens)
 		r := &Require{Paths: []string{"/"}}
 		d.Next()
 		for nesting := d.Nesting(); d.NextBlock(nesting); {

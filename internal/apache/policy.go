@@ -14,6 +14,7 @@ type policy struct {
 	says      [modules]expr // what takes the place of what sections around say; nil says nothing
 	satisfies expr          // what is enough in place of the Require lines around: Satisfy any
 	adds      []expr        // what must hold beside what sections around say
+	asks      bool          // a certificate is asked for: SSLVerifyClient
 	joins     bool          // the Require lines around count, too: AuthMerging
 	closed    bool          // nobody passes
 }
@@ -99,8 +100,9 @@ func legacyDNs(list []*Directive) bool {
 	})
 }
 
-// satisfyAny lets whoever meets one of two pass: the address and what mod_ssl asks,
-// or the Require lines. Without a Deny line any address will do.
+// satisfyAny lets whoever meets one of two pass: the address and SSLRequire, or the
+// Require lines. Without a Deny line any address will do. A certificate that the
+// handshake insists on is shown in either case.
 func (c *converter) satisfyAny(d *Directive, p *policy) {
 	access := p.says[byAccess]
 	if access == nil {
@@ -111,12 +113,8 @@ func (c *converter) satisfyAny(d *Directive, p *policy) {
 		p.satisfies = access
 		return
 	}
-	ssl := append(p.adds, access)
-	if v := p.says[byVerify]; v != nil {
-		ssl = append(ssl, v)
-	}
-	p.says[byAuthz] = or{allOf(ssl), p.says[byAuthz]}
-	p.says[byAccess], p.says[byVerify], p.adds = truth(true), nil, nil
+	p.says[byAuthz] = or{allOf(append(p.adds, access)), p.says[byAuthz]}
+	p.says[byAccess], p.adds = truth(true), nil
 }
 
 // sslPolicy reads one directive of mod_ssl's, or another that stands alone.
@@ -234,6 +232,7 @@ func (c *converter) vocabulary(d dialect) *vocabulary {
 
 // verify reads an SSLVerifyClient.
 func (c *converter) verify(s *site, d *Directive, p *policy) {
+	p.asks = !strings.EqualFold(d.arg(0), "none")
 	switch v := strings.ToLower(d.arg(0)); v {
 	case "none":
 		p.says[byVerify] = truth(true)

@@ -264,7 +264,7 @@ func (c *converter) refuse(s *site, st *step, g guard, pattern string, neg bool,
 	}
 	c.check(st.Directive, not{when})
 	g.depth = s.depth
-	if g.ways = c.ways(st.Directive, not{when}); g.closed {
+	if g.ways = c.ways(st.Directive, not{when}, s.asks); g.closed {
 		g.ways = closedWays
 	}
 	if g.ways.all {

@@ -89,7 +89,8 @@ func (c *converter) guarded(s *site, regions []region, i int) (guard, bool) {
 	if len(all) == 1 && r.policy.says[byMethods] != nil {
 		g.status = http.StatusMethodNotAllowed
 	}
-	g.ways = c.ways(r.at, allOf(all))
+	asked := slices.ContainsFunc(regions, func(o region) bool { return o.policy.asks && !o.apart(r) })
+	g.ways = c.ways(r.at, allOf(all), asked)
 	if s.ocsp != nil && g.ways.certify {
 		c.notes.add(Closed, s.ocsp, "Postern asks no OCSP responder whether a foreign certificate is revoked; use SSLCARevocationFile")
 		g.ways = closedWays

@@ -24,8 +24,9 @@ const maxOpenWays = 8
 
 // ways finds the ways by which a request meets a condition. It is written for those
 // who show a certificate, and again for what holds whether they do or not: only that
-// lets pass without one, since who has a wrong certificate may leave it away.
-func (c *converter) ways(at *Directive, e expr) ways {
+// lets pass without one, since who has a wrong certificate may leave it away. Asked
+// is whether Apache asks for a certificate there.
+func (c *converter) ways(at *Directive, e expr, asked bool) ways {
 	certified, none, either := c.tree(e, anyShown), c.tree(e, noneShown), c.tree(e, eitherWay)
 	if none.text(0) != either.text(0) && none.op != 'f' {
 		c.notes.add(Narrowed, at, "Apache lets some requests pass that show no certificate, and not those that show another one; "+
@@ -47,8 +48,8 @@ func (c *converter) ways(at *Directive, e expr) ways {
 			w.rules = append(w.rules, k.text(0))
 		}
 	}
-	if !c.site.asks && c.site.tls {
-		c.notes.add(Widened, at, "Apache asks nobody for a certificate in this host, so that none of its conditions on one holds; Postern asks for one")
+	if !asked && c.site.tls {
+		c.notes.add(Widened, at, "Apache asks nobody here for a certificate, so that its conditions on one do not hold; Postern asks for one")
 	}
 	return w
 }
