@@ -159,7 +159,7 @@ func (h *host) shell(account string) *shell {
 
 // patience is how long one command, or a terminal's first words, may take: a
 // limit for what hangs, not a measure.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // shell is a running shell.
 type shell struct {
