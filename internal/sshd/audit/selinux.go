@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -23,6 +24,9 @@ func (a *audit) judgeSELinux() {
 	}
 	mode, at := lastLine(selinuxConfig, string(b), "SELINUX")
 	kind, _ := lastLine(selinuxConfig, string(b), "SELINUXTYPE")
+	if a.Root == "" { // what is configured need not be what the kernel does
+		mode = map[string]string{"1": "enforcing", "0": "permissive"}[runningSELinux()]
+	}
 	if mode != "enforcing" && mode != "permissive" {
 		return
 	}
@@ -44,6 +48,16 @@ func (a *audit) judgeSELinux() {
 		f.Severity, f.Title = Low, "once SELinux enforces its policy, every code is refused: Postern's policy module is not installed"
 	}
 	a.add(f)
+}
+
+// runningSELinux returns what the kernel says of this host: "1" if it enforces a
+// policy, "0" if it only reports, "" without SELinux (selinuxfs).
+func runningSELinux() string {
+	b, err := os.ReadFile("/sys/fs/selinux/enforce")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // usesModule returns the first line of a module in a stack, or nil.
