@@ -7,6 +7,9 @@ BIN     := bin/postern
 TAGS    ?=
 RACE    ?= 1
 
+# What is built does not depend on the directory that it is built in.
+export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -trimpath
+
 # Every Debian package that a test needs.
 PACKAGES := \
 	apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus dehydrated e2fsprogs \
