@@ -10,6 +10,8 @@ import (
 
 const (
 	selinuxConfig = "/etc/selinux/config"
+	// selinuxEnforce is there on a kernel that runs with SELinux.
+	selinuxEnforce = "/sys/fs/selinux/enforce"
 	// selinuxModule is the name of the policy module that comes with Postern.
 	selinuxModule = "postern"
 )
@@ -29,6 +31,9 @@ func (a *audit) judgeSELinux() {
 	}
 	if mode != "enforcing" && mode != "permissive" {
 		return
+	}
+	if _, err := os.Stat(selinuxEnforce); a.host.Root == "" && err != nil {
+		return // it is configured, and the kernel runs without it
 	}
 	// Where libsemanage keeps modules, by priority; before 2.4 elsewhere.
 	for _, store := range []string{"/var/lib/selinux", "/etc/selinux"} {
@@ -79,13 +84,8 @@ func lastLine(file, text, key string) (value string, at hostconf.Line) {
 	for line := range strings.Lines(text) {
 		number++
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), key+"="); ok {
-			value, at = strings.ToLower(
-				strings.TrimSpace(v),
-			), hostconf.Line{
-				File: file,
-				Line: number,
-				Text: strings.TrimSpace(line),
-			}
+			value = strings.ToLower(strings.TrimSpace(v))
+			at = hostconf.Line{File: file, Line: number, Text: strings.TrimSpace(line)}
 		}
 	}
 	return value, at

@@ -30,14 +30,12 @@ func TestSELinuxModule(t *testing.T) {
 			t.Errorf("%s, not the directory of %s", context, sshd.DefaultSocket)
 		}
 	}
-	if out, err := exec.Command(posterntest.Need(t, "make"), "-C", dir, "install", "DESTDIR="+dir).
-		CombinedOutput(); err != nil {
+	out, err := exec.Command(posterntest.Need(t, "make"), "-C", dir, "install", "DESTDIR="+dir).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if st, err := os.Stat(
-		filepath.Join(dir, "usr/share/selinux/packages/postern.pp"),
-	); err != nil ||
-		st.Size() < 1000 {
+	st, err := os.Stat(filepath.Join(dir, "usr/share/selinux/packages/postern.pp"))
+	if err != nil || st.Size() < 1000 {
 		t.Errorf("%v, %v", st, err)
 	}
 }
