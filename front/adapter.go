@@ -100,12 +100,12 @@ func with(config []byte, path ...any) ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// Defaults are the settings of Caddy that whoever runs it chooses where the
-// configuration does not.
+// Defaults are the settings of Caddy that the embedding program chooses where the
+// configuration has none.
 type Defaults struct {
 	Storage string        // directory of certificates and keys of public CAs
-	Verbose bool          // log what goes well, too
-	Grace   time.Duration // how long requests under way may take when a configuration ends
+	Verbose bool          // log successful requests, too
+	Grace   time.Duration // how long pending requests may take when a configuration ends
 }
 
 // Apply puts the defaults into a configuration. Caddy's administration

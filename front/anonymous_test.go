@@ -19,7 +19,7 @@ func from(address string) *net.Dialer {
 // TestNobodyIsAskedWhereAnAddressIsEnough makes handshakes from two addresses, of
 // which one passes without a certificate.
 func TestNobodyIsAskedWhereAnAddressIsEnough(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	const near = "\n\t\tor anyone {\n\t\t\taddress 127.0.0.1\n\t\t}\n\t}\n"
 	site := func(name, guards string) string { return name + ".localhost:HTTPS {\n" + guards + "\trespond ok\n}\n" }
 	https, _ := h.serve(t, site("near", "\trequire /a* {"+near)+
@@ -96,7 +96,7 @@ localhost:HTTPS {
 // certificate, and ends each way: its time is over, or another configuration is
 // loaded that has it no more.
 func TestALastingExchangeWithoutACertificateEnds(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	uploading := make(chan struct{})
 	app := newLastingApp(t, uploading).URL
 	config := func(near, method, until string) string {
@@ -170,7 +170,7 @@ func withGrace(config []byte) []byte {
 // TestForwardedAddressesNeedATrustedProxy asks through a proxy that is trusted, and
 // through one that is not.
 func TestForwardedAddressesNeedATrustedProxy(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.global = "servers {\n\t\ttrusted_proxies static 127.0.0.1\n\t}"
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire {\n\t\tor anyone {\n\t\t\taddress 192.0.2.0/24 127.0.0.0/8\n\t\t}\n\t}\n\trespond "+secret+"\n}\n")
 	current().poll(t.Context())

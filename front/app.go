@@ -21,9 +21,9 @@ func init() {
 	httpcaddyfile.RegisterGlobalOption("postern", parseOptions)
 }
 
-// App is the global postern block. Its settings are read by whoever runs
-// Caddy, with [Options], before the configuration is loaded; as an app it only
-// notes in the timeline that a configuration was.
+// App is the global postern block. The program that embeds Caddy reads its settings
+// with [Options] before the configuration is loaded. As an app it only records on the
+// timeline that a configuration was loaded.
 type App struct {
 	Mail      string     `json:"mail,omitempty"` // smtp://…: how mail is sent
 	Portal    *Portal    `json:"portal,omitempty"`
@@ -43,7 +43,7 @@ type Portal struct {
 	Name          string   `json:"name,omitempty"`
 	SignUp        []string `json:"sign_up,omitempty"`         // mail domains whose addresses may enrol by themselves
 	RecoverByMail bool     `json:"recover_by_mail,omitempty"` // a message is enough to recover
-	Names         []string `json:"names,omitempty"`           // patterns of names that anybody may have
+	Names         []string `json:"names,omitempty"`           // patterns of names that need no proof
 	PrivateProofs []string `json:"private_proofs,omitempty"`  // private networks that proofs may reach
 	TLS           string   `json:"tls,omitempty"`             // the site's tls directive, as a Caddyfile has it
 	Admins        []string `json:"admins,omitempty"`          // groups whose members see the administrators' pages; default admin

@@ -18,7 +18,7 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// spellings are ways to write a guarded address. Whoever reads one as
+// spellings are ways to write a guarded address. A server that reads one as
 // the guarded address must not get past the guard with it.
 func spellings(prefix string) []string {
 	name := strings.TrimPrefix(prefix, "/")
@@ -54,7 +54,7 @@ func absolute(port int, prefix string) []string {
 }
 
 // impostors are all those who must not see what is alice's.
-func impostors(t *testing.T, h *house) map[string]*holder {
+func impostors(t *testing.T, h *rig) map[string]*holder {
 	now := time.Now()
 	twinRoot := issue(t, nil, authority("Test Client CA"))
 	twinRoot.pass = nil
@@ -121,8 +121,8 @@ http://localhost:HTTP, http://proxy.localhost:HTTP {
 }
 `
 
-func attackedHouse(t *testing.T) (h *house, https, http int) {
-	h = newHouse(t)
+func attackedRig(t *testing.T) (h *rig, https, http int) {
+	h = newRig(t)
 	h.file(t, "www/index.html", public)
 	h.file(t, "www/public/index.html", public)
 	h.file(t, "www/wp-login.php", secret)
@@ -135,7 +135,7 @@ func attackedHouse(t *testing.T) (h *house, https, http int) {
 }
 
 // sweep makes attempts in parallel and reports those that got a guarded byte.
-func (h *house) sweep(t *testing.T, port int, attempts []attempt, check func(attempt, answer, error) string) {
+func (h *rig) sweep(t *testing.T, port int, attempts []attempt, check func(attempt, answer, error) string) {
 	t.Helper()
 	work := make(chan attempt)
 	var wg sync.WaitGroup
@@ -175,7 +175,7 @@ var transports = []transport{
 // TestNoSpellingPassesTheGuard tries every spelling over every protocol,
 // against files and against a careless application.
 func TestNoSpellingPassesTheGuard(t *testing.T) {
-	h, https, plain := attackedHouse(t)
+	h, https, plain := attackedRig(t)
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	var attempts, plainly []attempt
 	for _, host := range []string{"localhost", "proxy.localhost"} {
@@ -214,7 +214,7 @@ func TestNoSpellingPassesTheGuard(t *testing.T) {
 // TestNoImpostorPassesTheGuard tries every wrong certificate over every
 // protocol, and holds that it takes no public page away.
 func TestNoImpostorPassesTheGuard(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	h.person(t, "alice")
 	who := impostors(t, h)
 	current().poll(t.Context())
@@ -245,7 +245,7 @@ func TestNoImpostorPassesTheGuard(t *testing.T) {
 // TestEveryRefusalSaysWhy holds the refusals of each wrong certificate to its
 // reason.
 func TestEveryRefusalSaysWhy(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	h.person(t, "alice")
 	who := impostors(t, h)
 	current().poll(t.Context())
@@ -265,7 +265,7 @@ func TestEveryRefusalSaysWhy(t *testing.T) {
 // TestHostsThatDiffer sends one host's name in the handshake and another's in
 // the request, as a connection does that a browser shares between sites.
 func TestHostsThatDiffer(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	alice := h.person(t, "alice")
 	for _, c := range []struct {
 		name, sni, host, target string
@@ -303,7 +303,7 @@ func TestHostsThatDiffer(t *testing.T) {
 // TestResumedSessions holds that a ticket is good for the site and the CAs it was
 // given under, for the same certificate, checked again.
 func TestResumedSessions(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	other := issue(t, nil, authority("Other CA"))
 	otherFile := h.file(t, "other.pem", string(other.pem()))
 	h.file(t, "www/wp-admin/index.html", secret)
@@ -383,7 +383,7 @@ func (o *oneSession) copy() *oneSession {
 // TestALiveConnectionIsJudgedAnew revokes, suspends and lets the store go away
 // between two requests of one connection.
 func TestALiveConnectionIsJudgedAnew(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	alice := h.person(t, "alice")
 	current().poll(t.Context())
 	serial := alice.cert.SerialNumber.Text(16)
@@ -428,7 +428,7 @@ func TestALiveConnectionIsJudgedAnew(t *testing.T) {
 }
 
 // dialLive returns a function that makes requests on one connection.
-func dialLive(t *testing.T, h *house, port int, proto string, who *holder) func(target string) answer {
+func dialLive(t *testing.T, h *rig, port int, proto string, who *holder) func(target string) answer {
 	t.Helper()
 	config := h.clientConfig(who)
 	config.NextProtos = []string{map[string]string{"1.1": "http/1.1", "2": "h2"}[proto]}
@@ -460,7 +460,7 @@ func dialLive(t *testing.T, h *house, port int, proto string, who *holder) func(
 // TestSubjectsWithTwoNames tries certificates whose subject names two people,
 // in either order, against rules that compare.
 func TestSubjectsWithTwoNames(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/cn/index.html", secret)
 	h.file(t, "www/email/index.html", secret)
 	h.file(t, "www/any/index.html", secret)

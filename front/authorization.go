@@ -11,9 +11,9 @@ import (
 	"github.com/postern-project/postern/gate"
 )
 
-// authorizationRequest is one request before one guard: what the guard looks at,
-// kept from the handlers that change the request later, so that it can be decided
-// about again.
+// authorizationRequest is one request and one guard that covers its path. It has a copy
+// of what the guard reads, since handlers change the request later, so that it can be
+// decided again.
 type authorizationRequest struct {
 	site    *siteGuard
 	conn    *conn
@@ -23,8 +23,8 @@ type authorizationRequest struct {
 	passed  passedBy
 }
 
-// passedBy is the kind of way by which a request passed. Whoever passed by a
-// certificate, and was named to the application, must go on passing by it.
+// passedBy is the kind of way by which a request passed. A client that passed by a
+// certificate, and was named to the application, must continue to pass by it.
 type passedBy int
 
 const (
@@ -54,8 +54,8 @@ type decision struct {
 	at      time.Time
 }
 
-// decide says whether the guard lets the request pass, at a moment. A certificate
-// is looked at first, so that the application is told who comes.
+// decide decides whether the request passes the guard at a moment. It tries the
+// certificate first, so that the application gets the person's identity.
 func (q *authorizationRequest) decide(ctx context.Context, l *live, now time.Time) decision {
 	f := decision{reason: gate.Closed, at: now}
 	if !q.site.Anyone() && q.passed != withoutOne {

@@ -14,7 +14,7 @@ import (
 // BenchmarkGuardedRequest measures what a guard costs a request, with Caddy's
 // server and without a network: the same site with and without it.
 func BenchmarkGuardedRequest(b *testing.B) {
-	h := newHouse(b)
+	h := newRig(b)
 	alice := h.person(b, "alice")
 	current().poll(b.Context())
 	for _, c := range []struct{ name, require string }{
@@ -54,7 +54,7 @@ func BenchmarkGuardedRequest(b *testing.B) {
 	}
 }
 
-// sink is a response that nobody reads.
+// sink is a response that is not read.
 type sink struct {
 	header http.Header
 	status int

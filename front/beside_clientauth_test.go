@@ -11,7 +11,7 @@ import (
 // TestClientAuthBesideAGuardHolds asks for a site whose certificates Caddy
 // itself demands on connections that were made for a guarded site.
 func TestClientAuthBesideAGuardHolds(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "client.pem", string(h.client.pem()))
 	https, _ := h.serve(t, `
 a.localhost:HTTPS {

@@ -17,9 +17,9 @@ import (
 )
 
 // TestNoTunnelLeadsPastTheGuard asks at a public path for other protocols, in
-// which a client could go on with requests that nobody judges.
+// which a client could send requests that no guard judges.
 func TestNoTunnelLeadsPastTheGuard(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if up := strings.Join(r.Header["Upgrade"], ","); up != "" {
 			c, _, err := http.NewResponseController(w).Hijack()
@@ -59,7 +59,7 @@ func TestNoTunnelLeadsPastTheGuard(t *testing.T) {
 // TestForgedTrailers sends identities behind the body, where some servers take
 // them for headers.
 func TestForgedTrailers(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		fmt.Fprintln(w, r.Header, r.Trailer)
@@ -107,7 +107,7 @@ func TestForgedTrailers(t *testing.T) {
 // TestATemplatesOwnRequestHasNoAddress includes guarded pages into a public one,
 // by requests that come from nowhere, and look to Caddy as if from this host.
 func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/near/index.html", secret)
 	h.file(t, "www/far/index.html", secret)
 	h.file(t, "www/not/index.html", secret)
@@ -173,7 +173,7 @@ func trustingThisHost(t *testing.T) func([]byte) []byte {
 // TestConditionsOnARequestOpenNothing asks in ways that are answered by less, or
 // otherwise, than by a page.
 func TestConditionsOnARequestOpenNothing(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	bob := h.person(t, "bob")
 	var attempts []attempt
 	for _, headers := range [][]string{

@@ -18,7 +18,7 @@ import (
 )
 
 // pkcs12 writes a holder's key and certificates to a file and returns its name.
-func (h *house) pkcs12(t *testing.T, who *holder, issuers ...*holder) string {
+func (h *rig) pkcs12(t *testing.T, who *holder, issuers ...*holder) string {
 	t.Helper()
 	chain := who.pass
 	for _, i := range issuers {
@@ -58,15 +58,15 @@ func visit(t *testing.T, ctx context.Context, url, name string) string {
 	return text
 }
 
-// TestABrowser visits with Chromium: who has the certificate sees the guarded
-// page; who has none, or only another CA's, sees why not, and nobody is asked for one on a public
-// page.
+// TestABrowser opens pages in Chromium. With the certificate it shows the guarded page;
+// without one, or with another CA's, it shows why not. On a public page it is not asked
+// for one.
 func TestABrowser(t *testing.T) {
-	h, https, _ := attackedHouse(t)
+	h, https, _ := attackedRig(t)
 	Mount("https://id.localhost/")
 	alice := h.pkcs12(t, h.person(t, "alice"), h.client, h.root)
 	elsewhere := issue(t, nil, authority("Elsewhere CA"))
-	stranger := h.pkcs12(t, issue(t, elsewhere, person("stranger")), elsewhere)
+	otherCA := h.pkcs12(t, issue(t, elsewhere, person("otherCA")), elsewhere)
 	root := h.file(t, "root.pem", string(h.root.pem()))
 	base := fmt.Sprintf("https://localhost:%d", https)
 
@@ -85,12 +85,12 @@ func TestABrowser(t *testing.T) {
 	t.Run("with another CA's", func(t *testing.T) {
 		b := posterntest.NewBrowser(t)
 		b.Trust(root)
-		b.Import(stranger, "password")
+		b.Import(otherCA, "password")
 		ctx := b.Open(false) // a question would never be answered
-		if got := visit(t, ctx, base+"/", "stranger-public"); got != public {
+		if got := visit(t, ctx, base+"/", "otherCA-public"); got != public {
 			t.Errorf("public page: %q", got)
 		}
-		if got := visit(t, ctx, base+"/wp-admin/", "stranger-guarded"); !strings.Contains(got, "showed no certificate") || !strings.Contains(got, "Get a certificate") {
+		if got := visit(t, ctx, base+"/wp-admin/", "otherCA-guarded"); !strings.Contains(got, "showed no certificate") || !strings.Contains(got, "Get a certificate") {
 			t.Errorf("guarded page: %q", got)
 		}
 	})
@@ -100,7 +100,7 @@ func TestABrowser(t *testing.T) {
 // forced to use QUIC, Chromium opens a public page, and shows no certificate
 // on the guarded one. Should this test fail one day, HTTP/3 can be offered there.
 func TestABrowserShowsNoCertificateOverHTTP3(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/index.html", public+" <script>document.write(performance.getEntriesByType('navigation')[0].nextHopProtocol)</script>")
 	h.file(t, "www/wp-admin/index.html", secret)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\troot * DIR/www\n\tfile_server\n\trequire /wp-admin* {\n\t\tperson alice\n\t}\n}\n", overHTTP3)
@@ -128,7 +128,7 @@ func overHTTP3(config []byte) []byte {
 }
 
 // siteKey returns the hash of localhost's public key, as Chromium's flag has it.
-func (h *house) siteKey(t *testing.T, port int) string {
+func (h *rig) siteKey(t *testing.T, port int) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port), h.clientConfig(nil))
 	if err != nil {
@@ -141,7 +141,7 @@ func (h *house) siteKey(t *testing.T, port int) string {
 
 // TestGuardedSitesOfferNoHTTP3 looks for the advertisement.
 func TestGuardedSitesOfferNoHTTP3(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /x* {\n\t\tperson alice\n\t}\n\trespond ok\n}\n")
 	got, err := h.try(https, attempt{proto: "2", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/"})
 	if err != nil || got.status != 200 || got.header.Get("Alt-Svc") != "" {

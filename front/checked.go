@@ -14,9 +14,9 @@ import (
 func init() { caddy.RegisterModule(Checked{}) }
 
 // Checked holds a handler of a guarded site and lets a request through to it
-// only with the path that the guard has judged. A path that was rewritten
-// since is judged anew, whoever rewrote it, and so is what the handler itself
-// makes of it: a proxy that rewrites, a file server that shows an index page.
+// only with the path that the guard has judged. A path that any handler has rewritten
+// since is judged again, and so is what the handler itself makes of it: a proxy that
+// rewrites, a file server that shows an index page.
 type Checked struct {
 	HandlerRaw json.RawMessage  `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
 	Proxy      bool             `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers

@@ -14,8 +14,8 @@ import (
 	"github.com/postern-project/postern/gate"
 )
 
-// conn is what is remembered of one connection: the verdict of each set of CAs
-// on its certificates.
+// conn is the record of one connection: the verdict of each set of CAs on its
+// certificates.
 type conn struct {
 	net   net.Conn // nil where a connection cannot remember
 	mu    sync.Mutex
@@ -71,14 +71,14 @@ func (c *conn) verdict(shown []*x509.Certificate, t *trust, l *live, now time.Ti
 	return w
 }
 
-// cut ends the connection at once, whoever reads and writes there.
+// cut ends the connection at once, also while it is read or written.
 func (c *conn) cut() {
 	if c.net == nil {
 		return
 	}
 	raw := c.net
 	if t, ok := raw.(interface{ NetConn() net.Conn }); ok {
-		raw = t.NetConn() // TLS would first say good-bye, to somebody who may not listen
+		raw = t.NetConn() // TLS would first send close_notify, to a client that may not read
 	}
 	_ = raw.Close()
 }
@@ -101,8 +101,8 @@ type accountStatus struct {
 	decisions map[*gate.Guard]gate.Reason
 }
 
-// decided returns what a guard says whose answer is the same for every request
-// as long as this is the account's status.
+// decided returns the decision of a guard whose decision is the same for every request
+// while this is the account's status.
 func (s *accountStatus) decided(g *gate.Guard, v *gate.Verified) gate.Reason {
 	s.mu.RLock()
 	reason, ok := s.decisions[g]
@@ -142,8 +142,8 @@ func (c *verifiedCertificate) of(ctx context.Context, l *live) *accountStatus {
 	return s
 }
 
-// verifiedCertificates remembers certificates that verified, so that a client that
-// comes back on another connection costs one hash.
+// verifiedCertificates caches verified certificates, so that a returning client on
+// another connection costs one hash.
 type verifiedCertificates struct {
 	mu   sync.Mutex
 	good map[verifiedKey]*verifiedCertificate

@@ -11,7 +11,7 @@ import (
 // TestConstrainedCAGivesNoOthersAddress opens a place for an address with a
 // certificate whose CA may only issue for another domain, and reads what is said.
 func TestConstrainedCAGivesNoOthersAddress(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	zoo := issue(t, nil, func(c *x509.Certificate) {
 		authority("Zoo CA")(c)
 		c.PermittedEmailAddresses = []string{"zoo.example"}
@@ -32,7 +32,7 @@ func TestConstrainedCAGivesNoOthersAddress(t *testing.T) {
 	if got.status != 403 {
 		t.Errorf("an address that the CA may not issue: %d %s", got.status, got.body)
 	}
-	if !strings.Contains(got.body, "no right to give") {
+	if !strings.Contains(got.body, "may not issue") {
 		t.Errorf("the refusal does not say why: %s", got.body)
 	}
 }

@@ -64,7 +64,7 @@ func (r *Require) asks() bool {
 func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	h.Next()
 	if reflect.ValueOf(h.State).Pointer() != reflect.ValueOf(h.BlockState).Pointer() || h.IsNamedRoute() {
-		return nil, h.Err("require stands at the top of a site, not inside another block: there it could be passed by")
+		return nil, h.Err("require must be at the top of a site, not inside another block: there it could be bypassed")
 	}
 	r := new(Require)
 	for _, p := range h.RemainingArgs() {
@@ -85,10 +85,10 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		return nil, h.WrapErr(err)
 	}
 	if len(r.HeaderUp) > 0 && !r.asks() {
-		return nil, h.Err("header_up is for a guard that asks for a certificate: there is nobody to tell of without one")
+		return nil, h.Err("header_up is for a guard that asks for a certificate: without one no person is known")
 	}
 	if r.Status != 0 && r.asks() {
-		return nil, h.Err("status is for a guard that asks for no certificate: who lacks one is told so with 403")
+		return nil, h.Err("status is for a guard that asks for no certificate: a client without one is answered with 403")
 	}
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: caddyhttp.Route{
 		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(r, "handler", "postern_require", nil)},

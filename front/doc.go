@@ -1,6 +1,6 @@
-// Package front is the front door: Caddy modules that ask for client
-// certificates, hold requests against [gate.Guard]s and tell the application
-// behind who signed in. It is the one package that imports Caddy.
+// Package front is Postern's HTTPS server: Caddy modules that ask for client
+// certificates, decide about requests by [gate.Guard]s and pass the person's identity
+// to the application. It is the only package that imports Caddy.
 //
 // # In a Caddyfile
 //
@@ -21,14 +21,14 @@
 //
 //	require [PATH…] {
 //		person  NAME|E-MAIL…   # any of these
-//		group   NAME…          # or whoever is in any of these
+//		group   NAME…          # or any person in one of these
 //		address NETWORK…|private_ranges  # and from any of these
 //		method  METHOD…        # and by any of these
 //		rule    `CEL`          # and this must hold; may be repeated
 //		anyone                 # no certificate is needed, only the rest
 //		or { … }               # another way to pass by a certificate
 //		or anyone { … }        # another way to pass, without one
-//		header_up NAME `CEL`   # tells the application about who passed; may be repeated
+//		header_up NAME `CEL`   # a header for the application; may be repeated
 //		status N               # where no way asks for a certificate: the answer instead of 403
 //		trust  FILE…|postern   # trusted client CAs, instead of Postern's own
 //		crl    FILE…           # their revocation lists
@@ -75,7 +75,7 @@
 //	}
 //
 // A header is what the client says: a rule on one is as secret as its value. The
-// address is the connection's, and what a forwarding header says only where Caddy's
+// address is the connection's, and that of a forwarding header only where Caddy's
 // trusted_proxies names the connection's address. A method does not include another:
 // say HEAD beside GET. A client may name another method in X-HTTP-Method-Override,
 // X-HTTP-Method, X-Method-Override or _method in the query; the way must then open for
@@ -83,26 +83,26 @@
 // for, and a WebSocket begins with a GET.
 //
 // The handshake asks for a certificate, but not from an address from which each guard of
-// the site that would ask lets everybody pass; whoever has none, or one that
-// is not valid, passes where a way without one does. A certificate is looked at first,
-// so that the application is told who comes. A request that passes without a
-// certificate carries no identity. An exchange that lasts is cut when no way of
-// the kind by which it passed holds any more.
+// the site that would ask lets all clients pass. A client without a certificate, or with
+// one that is not valid, passes by a way that needs none. The certificate is tried
+// first, so that the application gets the person's identity. A request that passes
+// without a certificate has no identity. A long exchange is cut when no way of the kind
+// by which it passed holds any more.
 //
 // A guard holds for what is reached in the end, wherever a path was rewritten:
 // before a handler, in handle_errors and handle_response, in a proxy's own
 // rewrite (so also for what forward_auth asks), for a directory's index page.
-// X-Original-URL and X-Rewrite-URL, by which a client could lead an application
-// elsewhere, are taken off.
+// X-Original-URL and X-Rewrite-URL, by which a client could give an application another
+// path, are removed.
 //
-// # What the application behind is told
+// # What the application gets
 //
-// A request that passed a guard by a certificate carries who it is from: to a proxied
+// A request that passed a guard by a certificate has the person's identity: for a proxied
 // application the headers Client-Cert and Client-Cert-Chain (RFC 9440),
-// Postern-Person, Postern-Email, Postern-Groups and Postern-Serial; to FastCGI
+// Postern-Person, Postern-Email, Postern-Groups and Postern-Serial; for FastCGI
 // the variables of Apache's mod_ssl, SSL_CLIENT_S_DN_Email and the rest. Any
-// other request carries none of them: whatever came along under such a name was taken
-// off, on every site.
+// other request has none of them: headers of such names that a client sends are removed,
+// on every site.
 //
 // Other headers are set by header_up, each from an expression of the language of
 // rules over the verified certificate or the person:
@@ -111,18 +111,18 @@
 //		header_up X-SSL-Subject `cert.subject.dn`
 //	}
 //
-// A request that passed by a certificate carries them, and no client can send them.
+// A request that passed by a certificate has them, and no client can send them.
 // A value is written as mod_ssl writes it, see [gate.Value.Text]; one that cannot be
 // evaluated is not sent. Names of headers that clients send, as Host or Cookie,
 // are refused.
 //
 // The placeholders {http.request.tls.client.*} are refused where a guard asks for
-// certificates: on public paths they are what a client shows, which nobody has
-// verified. {http.auth.user.id} is who passed a guard.
+// certificates: on public paths they are what a client shows, which is not verified.
+// {http.auth.user.id} is the person who passed a guard.
 //
 // # Server certificates
 //
-// Names that no public CA certifies (localhost, one label, .lan, .corp, .home,
+// Names for which no public CA issues certificates (localhost, one label, .lan, .corp, .home,
 // .internal, .home.arpa, .local, .test and the like, addresses) get their certificates from
 // Postern's CA. So does every site that says so, a split-horizon name for instance:
 //
@@ -146,19 +146,19 @@
 //
 // # What a guarded site does not offer
 //
-// HTTP/3: over QUIC, Chromium shows no client certificate, and whoever has one would be
-// refused. A server that has a guarded site speaks HTTP/1.1 and HTTP/2 on all
+// HTTP/3: over QUIC, Chromium shows no client certificate, and people who have one would
+// be refused. A server that has a guarded site speaks HTTP/1.1 and HTTP/2 on all
 // its sites.
 //
 // Upgrades to another protocol than WebSocket: in h2c a client could ask the
 // application behind for anything, unseen by the guard.
 //
-// Exchanges without end: what lasts, as a WebSocket, a stream of events or a long
-// upload, is cut as soon as whoever opened it would not pass the guard any more.
+// Exchanges without end: a WebSocket, a stream of events or a long upload is cut as soon
+// as its client would not pass the guard any more.
 //
 // # How it works
 //
-// The directive alone cannot do it: what it asks for concerns the TLS
+// The directive alone cannot do this, since it concerns the TLS
 // handshake, every handler that could see a rewritten path, and requests to
 // other sites that carry forged identity headers. So [Prepare] rewrites the
 // adapted configuration as a whole, and the config adapter "postern" is the

@@ -9,7 +9,7 @@ import (
 
 // TestTheManualsCaddyfilesAreRead adapts each Caddyfile of the recipes.
 func TestTheManualsCaddyfilesAreRead(t *testing.T) {
-	newHouse(t)
+	newRig(t)
 	pages, err := filepath.Glob("../docs/recipes/*.md")
 	if err != nil || len(pages) == 0 {
 		t.Fatal("no recipes", err)

@@ -11,11 +11,11 @@ import (
 
 func init() { caddy.RegisterModule(Entry{}) }
 
-// Entry is the first handler of every server: it takes forged identities off
-// each request, guarded or not, its trailers included, and a dot off the end of
-// the host's name, so that the sites' names match it.
+// Entry is the first handler of every server. It removes forged identity headers from
+// each request, guarded or not, trailers included, and a final dot from the host's name,
+// so that the sites' names match it.
 type Entry struct {
-	Told []string `json:"told,omitempty"` // folded names of the headers by which guards tell something
+	Headers []string `json:"headers_up,omitempty"` // folded names of the headers by which guards tell something
 }
 
 // CaddyModule returns the Caddy module information.

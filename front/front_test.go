@@ -31,7 +31,7 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// holder is a CA of a test, or somebody with a certificate.
+// holder is a CA of a test, or a person with a certificate.
 type holder struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -144,7 +144,7 @@ func (p *people) PersonByEmail(_ context.Context, email string) (postern.Person,
 			return x, p.away
 		}
 	}
-	return postern.Person{}, postern.Errorf(postern.NotFound, "nobody has %s", email)
+	return postern.Person{}, postern.Errorf(postern.NotFound, "no person has %s", email)
 }
 
 func (p *people) Generation(context.Context) (int64, error) {
@@ -160,8 +160,8 @@ func (p *people) Log(_ context.Context, events ...postern.Event) error {
 	return nil
 }
 
-// house is a CA and people, in use by the modules.
-type house struct {
+// rig is a CA and people, in use by the modules.
+type rig struct {
 	*people
 	root, server, client *holder
 	dir                  string
@@ -169,10 +169,10 @@ type house struct {
 	log                  string // where Caddy logs to; "" is nowhere
 }
 
-// newHouse makes a house and lets the modules use it.
-func newHouse(t testing.TB, more ...func(*Runtime)) *house {
+// newRig makes a rig and lets the modules use it.
+func newRig(t testing.TB, more ...func(*Runtime)) *rig {
 	t.Helper()
-	h := &house{people: newPeople(), dir: t.TempDir()}
+	h := &rig{people: newPeople(), dir: t.TempDir()}
 	h.root = issue(t, nil, authority("Test Root"))
 	h.server = issue(t, h.root, authority("Test Server CA"))
 	h.client = issue(t, h.root, authority("Test Client CA"))
@@ -188,7 +188,7 @@ func newHouse(t testing.TB, more ...func(*Runtime)) *house {
 	return h
 }
 
-func (h *house) issueServer(_ context.Context, csr *x509.CertificateRequest) ([]byte, error) {
+func (h *rig) issueServer(_ context.Context, csr *x509.CertificateRequest) ([]byte, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
 		DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, KeyUsage: x509.KeyUsageDigitalSignature,
@@ -201,17 +201,17 @@ func (h *house) issueServer(_ context.Context, csr *x509.CertificateRequest) ([]
 	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), h.server.pem()...), nil
 }
 
-// person issues a certificate of the house's own to somebody that its store
+// person issues a certificate of the rig's own CA to a person that its store
 // knows.
-func (h *house) person(t testing.TB, name string) *holder {
+func (h *rig) person(t testing.TB, name string) *holder {
 	t.Helper()
 	c := issue(t, h.client, person(name))
 	h.add(c, name)
 	return c
 }
 
-// file writes a file into the house's directory.
-func (h *house) file(t testing.TB, name, content string) string {
+// file writes a file into the rig's directory.
+func (h *rig) file(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(h.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -225,7 +225,7 @@ func (h *house) file(t testing.TB, name, content string) string {
 
 // serve runs a Caddyfile until the test ends. HTTPS and HTTP stand in it for free ports,
 // which serve returns.
-func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []byte) (https, http int) {
+func (h *rig) serve(t testing.TB, caddyfile string, change ...func([]byte) []byte) (https, http int) {
 	t.Helper()
 	https, http = posterntest.FreePort(t), posterntest.FreePort(t)
 	h.load(t, https, http, caddyfile, change...)
@@ -237,7 +237,7 @@ func (h *house) serve(t testing.TB, caddyfile string, change ...func([]byte) []b
 	return https, http
 }
 
-func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
+func (h *rig) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := strings.NewReplacer("HTTPS", fmt.Sprint(https), "HTTP", fmt.Sprint(http), "DIR", h.dir).Replace(caddyfile)
 	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput %s\n\t}\n\t%s\n}\n%s",
@@ -263,7 +263,7 @@ func (h *house) load(t testing.TB, https, http int, caddyfile string, change ...
 var siteNames = regexp.MustCompile(`(?m)^([a-z.]*localhost):\d+ \{`)
 
 // await waits until a site's certificate has been issued.
-func (h *house) await(t testing.TB, port int, name string) {
+func (h *rig) await(t testing.TB, port int, name string) {
 	t.Helper()
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		config := h.clientConfig(nil)
@@ -288,9 +288,9 @@ func indent(config []byte) []byte {
 	return out
 }
 
-// clientConfig returns the TLS configuration of somebody who trusts the house
+// clientConfig returns the TLS configuration of a client that trusts the rig's CA
 // and shows a certificate, whichever the server asks for.
-func (h *house) clientConfig(who *holder) *tls.Config {
+func (h *rig) clientConfig(who *holder) *tls.Config {
 	roots := x509.NewCertPool()
 	roots.AddCert(h.root.cert)
 	c := &tls.Config{RootCAs: roots, ServerName: "localhost"}
@@ -300,8 +300,8 @@ func (h *house) clientConfig(who *holder) *tls.Config {
 	return c
 }
 
-// client returns an HTTP client of somebody; every host is 127.0.0.1.
-func (h *house) client1(t testing.TB, who *holder, change ...func(*tls.Config)) *http.Client {
+// client returns an HTTP client of a person; every host is 127.0.0.1.
+func (h *rig) client1(t testing.TB, who *holder, change ...func(*tls.Config)) *http.Client {
 	t.Helper()
 	c := h.clientConfig(who)
 	for _, f := range change {
@@ -335,7 +335,7 @@ func get(t testing.TB, c *http.Client, url string) (int, string) {
 }
 
 func TestGuardedAndPublicPages(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/index.html", "public")
 	h.file(t, "www/admin/index.html", "SECRET")
 	https, http := h.serve(t, `
@@ -366,7 +366,7 @@ http://localhost:HTTP {
 		{alice, "/", 200, "public"},
 		{nil, "/admin/", 403, "showed no certificate"},
 		{alice, "/admin/", 200, "SECRET"},
-		{bob, "/admin/", 403, "for somebody else"},
+		{bob, "/admin/", 403, "for other people"},
 	} {
 		status, body := get(t, h.client1(t, c.who), base+c.path)
 		if status != c.status || !strings.Contains(body, c.body) {
@@ -383,10 +383,10 @@ http://localhost:HTTP {
 	}
 }
 
-// TestAClosedPlaceAnswersAsTold asks for what is closed to everybody, with the
-// status that its guard names.
-func TestAClosedPlaceAnswersAsTold(t *testing.T) {
-	h := newHouse(t)
+// TestAClosedPathAnswersWithItsStatus requests a path that is closed to all clients, with
+// the status that its guard names.
+func TestAClosedPathAnswersWithItsStatus(t *testing.T) {
+	h := newRig(t)
 	h.file(t, "www/index.html", "public")
 	closed := "\trequire /%d* {\n\t\tanyone\n\t\trule false\n\t\tstatus %[1]d\n\t}\n"
 	site := "root * DIR/www\n\tfile_server\n" + fmt.Sprintf(closed, 404) + fmt.Sprintf(closed, 410) + fmt.Sprintf(closed, 451) + fmt.Sprintf(closed, 503) + "}\n"

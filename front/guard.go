@@ -20,9 +20,9 @@ import (
 
 func init() { caddy.RegisterModule(Guard{}) }
 
-// Guard is the first handler of a site with require directives: all of them
-// together. It judges the request's path, and leaves a [requestState] with the request so that
-// each [Checked] handler behind it can tell whether the path was rewritten.
+// Guard is the first handler of a site with require directives, for all of them
+// together. It judges the request's path and puts a [requestState] into the request, by
+// which each [Checked] handler behind it sees whether the path was rewritten.
 type Guard struct {
 	Hosts   []string  `json:"hosts,omitempty"` // the site's names, for redirects of requests without one
 	Require []Require `json:"require"`
@@ -109,12 +109,12 @@ type requestState struct {
 	guard    *Guard
 	judged   reaches           // what was judged last, and let through
 	identity *identity         // set once the request passed a guard
-	told     map[string]string // by headers' names, "" for none
+	headers  map[string]string // by headers' names, "" for none
 	refused  bool
 	passed   []authorizationRequest // the guards that let the request through
 }
 
-// reaches is what of a request tells where it leads.
+// reaches are the fields of a request that decide which handler it reaches.
 type reaches struct{ path, rawPath, query, method string }
 
 func reachesOf(r *http.Request) reaches {
@@ -195,7 +195,7 @@ func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard
 		p.guard.note(&q, f.status.identity)
 	}
 	p.identity = f.status.identity
-	p.tell(&q, f)
+	p.addHeaders(&q, f)
 	if p.guard.named {
 		addFields(r, p.identity)
 	}
@@ -298,7 +298,7 @@ func (g *Guard) redirect(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// originalURI returns the path and query of the request as it came in.
+// originalURI returns the path and query of the request as the client sent it.
 func originalURI(r *http.Request) string {
 	u := r.URL
 	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {

@@ -34,8 +34,7 @@ func (s *guardedSites) remove(srv *caddyhttp.Server) {
 	s.changes.Add(1)
 }
 
-// cover returns a guard of the request's server that covers its path, or
-// cannot tell.
+// cover returns a guard of the request's server that covers its path, or may cover it.
 func (s *guardedSites) cover(r *http.Request, readings *gate.Readings) *Guard {
 	srv, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	s.mu.RLock()

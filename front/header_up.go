@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
-// HeaderUp is a header by which a guard tells the application who signed in. It
-// is removed from what clients send, on every site of the configuration.
+// HeaderUp is a header that a guard sets for the application, about the person who signed
+// in. It is removed from clients' requests, on every site of the configuration.
 type HeaderUp struct {
 	Name  string `json:"name"`  // in its canonical form
 	Value string `json:"value"` // see [gate.CompileValue]
@@ -39,7 +39,7 @@ func (r *Require) parseHeaderUp(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Err("the value of a header is one expression: put it between backquotes")
 	}
-	if err := checkTold(h.Name); err != nil {
+	if err := checkHeaderUp(h.Name); err != nil {
 		return d.WrapErr(err)
 	}
 	if _, err := gate.CompileValue(h.Value); err != nil {
@@ -52,9 +52,8 @@ func (r *Require) parseHeaderUp(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// requestHeaders are headers of requests that mean something to servers and
-// proxies, folded; a "*" stands for any end. No client could send them any more if
-// a guard told something by them.
+// requestHeaders are headers that clients send to servers and proxies, folded; a "*"
+// stands for any end. If a guard set one, no client could send it any more.
 var requestHeaders = []string{
 	"accept*", "access-control-*", "authorization", "cache-control", "connection", "content-*", "cookie", "date", "early-data", "expect",
 	"forwarded", "from", "host", "http2-settings", "idempotency-key", "if-*", "keep-alive", "last-event-id", "max-forwards", "origin",
@@ -66,8 +65,8 @@ var requestHeaders = []string{
 // ownHeaders are those that Postern sets by itself.
 var ownHeaders = []string{"client-cert", "client-cert-chain", "postern-*"}
 
-// checkTold refuses names under which an application cannot be told something.
-func checkTold(name string) error {
+// checkHeaderUp refuses names of headers that a guard cannot set.
+func checkHeaderUp(name string) error {
 	folded := fold(name)
 	switch {
 	case !httpguts.ValidHeaderFieldName(name):
@@ -98,7 +97,7 @@ func fold(name string) string {
 // compileHeaders compiles the headers of a guard.
 func compileHeaders(list []HeaderUp) (headers []headerUp, err error) {
 	for _, h := range list {
-		if err := checkTold(h.Name); err != nil {
+		if err := checkHeaderUp(h.Name); err != nil {
 			return nil, err
 		}
 		v, err := gate.CompileValue(h.Value)
@@ -110,10 +109,10 @@ func compileHeaders(list []HeaderUp) (headers []headerUp, err error) {
 	return headers, nil
 }
 
-// tell takes down what the guard that the request has passed by a certificate
-// tells the application. A value that cannot be evaluated is not told: what the site
-// sets by a directive of its own stays.
-func (p *requestState) tell(q *authorizationRequest, f decision) {
+// addHeaders adds the headers of a guard that the request has passed by a certificate. A
+// value that cannot be evaluated is left out: the header keeps the value that a directive
+// of the site has set.
+func (p *requestState) addHeaders(q *authorizationRequest, f decision) {
 	if len(q.site.headers) == 0 {
 		return
 	}
@@ -121,29 +120,28 @@ func (p *requestState) tell(q *authorizationRequest, f decision) {
 	if q.request != nil {
 		s.Request = q.at(f.at)
 	}
-	if p.told == nil {
-		p.told = make(map[string]string)
+	if p.headers == nil {
+		p.headers = make(map[string]string)
 	}
 	for _, h := range q.site.headers {
-		p.told[h.name] = h.value.Text(s)
+		p.headers[h.name] = h.value.Text(s)
 	}
 }
 
-// setHeaders tells a proxied application what the request's guards tell.
+// setHeaders sets the headers of the request's guards, for a proxied application.
 func (p *requestState) setHeaders(h http.Header) {
 	if p.identity != nil {
 		p.identity.setHeaders(h)
 	}
-	for name, value := range p.told {
+	for name, value := range p.headers {
 		if value != "" {
 			h[name] = []string{value}
 		}
 	}
 }
 
-// told returns the folded names of the headers by which the guards tell
-// something.
-func (g *Guard) told() (names []string) {
+// headerNames returns the folded names of the headers that the guards set.
+func (g *Guard) headerNames() (names []string) {
 	for _, r := range g.Require {
 		for _, h := range r.HeaderUp {
 			names = append(names, fold(h.Name))

@@ -48,7 +48,7 @@ http://localhost:HTTP {
 // headers along, in every spelling, to guarded and other pages, and reads what
 // arrives.
 func TestTheApplicationIsToldByHeaders(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	for _, file := range []string{"in/php.php", "php.php"} {
 		h.file(t, file, `<?php echo "X-Subject: ", $_SERVER['HTTP_X_SUBJECT'] ?? 'none', "\r\n";`)
 	}
@@ -61,7 +61,7 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 	for _, c := range []struct {
 		method, host, target string
 		who                  *holder
-		subject, org         string // "" if none is told
+		subject, org         string // "" if none is sent
 	}{
 		{"GET", "localhost", "/in/", alice, "alice", "Example"},
 		{"GET", "localhost", "/alias", alice, "alice", "Example"},
@@ -83,7 +83,7 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 				a.headers = append(a.headers, s)
 			}
 			got, err := h.try(https, a)
-			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") || told(got.body, "X-Subject") != c.subject || told(got.body, "Subject_org") != c.org {
+			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") || headerIn(got.body, "X-Subject") != c.subject || headerIn(got.body, "Subject_org") != c.org {
 				t.Errorf("HTTP/%s %s %s%s: %d %v\n%s", tr.proto, c.method, c.host, c.target, got.status, err, got.body)
 			}
 		}
@@ -93,13 +93,13 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 		t.Errorf("plain HTTP: %d %v\n%s", got.status, err, got.body)
 	}
 	a := attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/in/", who: alice, headers: []string{"Connection: x-subject"}}
-	if got, err := h.try(https, a); err != nil || told(got.body, "X-Subject") != "alice" {
+	if got, err := h.try(https, a); err != nil || headerIn(got.body, "X-Subject") != "alice" {
 		t.Errorf("a client names the header as one of the connection: %v\n%s", err, got.body)
 	}
 }
 
-// told returns a header's value in what the application printed.
-func told(body, name string) string {
+// headerIn returns a header's value in what the application printed.
+func headerIn(body, name string) string {
 	_, rest, _ := strings.Cut(body, "\n"+name+": ")
 	if v, ok := strings.CutPrefix(body, name+": "); ok {
 		rest = v
@@ -110,7 +110,7 @@ func told(body, name string) string {
 
 // TestTrailersTellNothing sends the header behind the body.
 func TestTrailersTellNothing(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	var arrived http.Header
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, public)
@@ -138,9 +138,9 @@ func TestTrailersTellNothing(t *testing.T) {
 	}
 }
 
-// TestHeadersThatTellNothingAreRefused reads directives that would tell what nobody
-// has verified, or by a name that means something else.
-func TestHeadersThatTellNothingAreRefused(t *testing.T) {
+// TestHeadersThatMeanNothingAreRefused reads directives that would send what is not
+// verified, or under a name that means something else.
+func TestHeadersThatMeanNothingAreRefused(t *testing.T) {
 	const cn = " `cert.subject.cn`"
 	for line, problem := range map[string]string{
 		"header_up Host" + cn: "one that clients send", "header_up connection" + cn: "one that clients send", "header_up TE" + cn: "one that clients send",

@@ -14,8 +14,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// identity is how the application behind is told who came in, made once for a
-// connection.
+// identity is the identity of a person who signed in, for the application. It is made
+// once for a connection.
 type identity struct {
 	person, email, serial string
 	verified              *gate.Verified
@@ -76,7 +76,7 @@ func byteSequence(der []byte) string {
 	return ":" + base64.StdEncoding.EncodeToString(der) + ":"
 }
 
-// setHeaders tells a proxied application who came in.
+// setHeaders sets the identity's headers, for a proxied application.
 func (i *identity) setHeaders(h http.Header) {
 	for _, kv := range i.headers {
 		h[kv[0].(string)] = kv[1].([]string)[:1:1]
@@ -177,7 +177,7 @@ func apacheSignature(a string) string {
 }
 
 // forbiddenPrefixes are the names under which applications take a client's
-// identity, folded: no request may bring one along.
+// identity, folded: they are removed from each request.
 var forbiddenPrefixes = []string{
 	"ssl-client", "ssl-server", "ssl-tls", "x-ssl", "client-cert", "x-client-cert", "x-client-verify", "x-client-dn",
 	"x-forwarded-client-cert", "x-forwarded-tls-client", "x-tls-client", "postern-", "x-postern-", "remote-user", "x-remote-user", "redirect-ssl",
@@ -199,17 +199,16 @@ func (e *Entry) strip(h http.Header) {
 
 // forged reports whether only Postern sets a header of this name.
 func (e *Entry) forged(name string) bool {
-	return forged(name) || len(e.Told) > 0 && slices.Contains(e.Told, fold(name))
+	return forged(name) || len(e.Headers) > 0 && slices.Contains(e.Headers, fold(name))
 }
 
 // pathPrefixes are the names under which some applications take another path
 // than the request's, folded.
 var pathPrefixes = []string{"x-original-ur", "x-rewrite-ur"}
 
-// stripPaths removes what would lead an application behind a guard elsewhere
-// than where the guard has looked: another path, or a protocol other than
-// WebSocket's on the same connection. In that protocol, as in h2c, a client
-// could go on with requests that nobody judges.
+// stripPaths removes what would give an application another path than the one that the
+// guard has judged, or another protocol than WebSocket's on the same connection. In such
+// a protocol, as in h2c, a client could send requests that no guard judges.
 func stripPaths(h http.Header) {
 	if len(h["Upgrade"]) > 0 && !strings.EqualFold(strings.Join(h["Upgrade"], ","), "websocket") {
 		delete(h, "Upgrade")

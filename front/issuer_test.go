@@ -26,7 +26,7 @@ func TestOwnCAIssues(t *testing.T) {
 		{"an address", "", "127.0.0.1", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newRig(t)
 			h.global = c.global
 			https, _ := h.serve(t, fmt.Sprintf("%s:HTTPS {\n\t%s\n\trespond ok\n}\n", c.host, c.directive))
 			h.await(t, https, c.host)
@@ -39,7 +39,7 @@ func TestOwnCAIssues(t *testing.T) {
 
 // TestAnotherIssuerStays leaves alone what names another CA.
 func TestAnotherIssuerStays(t *testing.T) {
-	newHouse(t)
+	newRig(t)
 	config, _, err := Adapt([]byte("nas.lan {\n\ttls {\n\t\tissuer acme https://ca.lan/dir\n\t}\n}\n"), "Caddyfile")
 	if err != nil || strings.Contains(string(config), `"module":"postern"`) || !strings.Contains(string(config), "https://ca.lan/dir") {
 		t.Errorf("%v %s", err, config)
@@ -48,7 +48,7 @@ func TestAnotherIssuerStays(t *testing.T) {
 
 // TestCaddysCAIsRefused holds what would need Caddy's own CA.
 func TestCaddysCAIsRefused(t *testing.T) {
-	newHouse(t)
+	newRig(t)
 	for name, text := range map[string]string{
 		"a lifetime":     "www.example.com {\n\ttls {\n\t\tissuer internal {\n\t\t\tlifetime 1h\n\t\t}\n\t}\n}\n",
 		"another CA":     "{\n\tpki {\n\t\tca other {\n\t\t\tname Other\n\t\t}\n\t}\n}\nwww.example.com {\n}\n",
@@ -69,7 +69,7 @@ func TestCaddysCAIsRefused(t *testing.T) {
 
 // TestCaddysCAWithoutOurs leaves it to Caddy where Postern has no CA.
 func TestCaddysCAWithoutOurs(t *testing.T) {
-	newHouse(t, func(r *Runtime) { r.Issue = nil })
+	newRig(t, func(r *Runtime) { r.Issue = nil })
 	config, _, err := Adapt([]byte("www.example.com {\n\ttls internal\n}\n"), "Caddyfile")
 	if err != nil || !strings.Contains(string(config), `"module":"internal"`) || !strings.Contains(string(config), `"install_trust":false`) {
 		t.Errorf("%v %s", err, config)

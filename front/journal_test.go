@@ -14,10 +14,10 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// TestTheTimelineIsTold floods the door and comes in once; a flood is one line
-// with a count.
-func TestTheTimelineIsTold(t *testing.T) {
-	h := newHouse(t)
+// TestTheTimeline sends many requests that are refused, and one that passes: refusals
+// that are alike are one entry with a count.
+func TestTheTimeline(t *testing.T) {
+	h := newRig(t)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /x* {\n\t\tperson alice\n\t}\n\trespond ok\n}\n")
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	ask := func(who *holder, target string) {
@@ -55,7 +55,7 @@ func TestTheTimelineIsTold(t *testing.T) {
 }
 
 // flush writes what waits to be written.
-func (h *house) flush(t *testing.T) {
+func (h *rig) flush(t *testing.T) {
 	t.Helper()
 	if err := current().events.Close(); err != nil {
 		t.Fatal(err)
@@ -64,7 +64,7 @@ func (h *house) flush(t *testing.T) {
 
 // TestTheAccessLogNamesPersonAndSerial reads the log of a visit.
 func TestTheAccessLogNamesPersonAndSerial(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\tlog {\n\t\toutput file DIR/access.log\n\t}\n\trequire /x* {\n\t\tperson alice\n\t}\n\theader X-User {http.auth.user.id}\n\trespond ok\n}\n")
 	alice := h.person(t, "alice")
 	got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/x", who: alice})
@@ -95,7 +95,7 @@ func TestTheAccessLogNamesPersonAndSerial(t *testing.T) {
 // and of which CAs.
 func TestOnlyGuardedSitesAsk(t *testing.T) {
 	other := issue(t, nil, authority("Other CA"))
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "other.pem", string(other.pem()))
 	https, _ := h.serve(t, `
 localhost:HTTPS {

@@ -11,7 +11,7 @@ import (
 // TestOtherPeoplesListsAreReadAgain revokes a certificate of another CA by its
 // list, on a live connection.
 func TestOtherPeoplesListsAreReadAgain(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	other := issue(t, nil, func(c *x509.Certificate) { authority("Other CA")(c); c.KeyUsage |= x509.KeyUsageCRLSign })
 	dan := issue(t, other, person("dan"))
 	h.file(t, "other.pem", string(other.pem()))

@@ -47,7 +47,7 @@ type page struct {
 	CSS    template.CSS `json:"-"`
 }
 
-// answer writes the page that says why. It never tells the rule.
+// answer writes the page that says why. It never reveals the rule.
 func (g *Guard) answer(w http.ResponseWriter, r *http.Request, why refusal) {
 	p := newPage(why, g.live.mounts().portal)
 	h := w.Header()
@@ -105,12 +105,12 @@ func newPage(why refusal, portal string) page {
 		return p
 	case gate.Suspended:
 		p.Title, p.Portal = "This page is closed to you", ""
-		p.Advice = "Ask whoever runs this site."
+		p.Advice = "Ask the administrator of this site."
 	default:
 		p.Title = "Your certificate is not accepted"
 	}
 	if p.Portal == "" && p.Advice == "" {
-		p.Advice = "Ask whoever runs this site for a certificate."
+		p.Advice = "Ask the administrator of this site for a certificate."
 	}
 	return p
 }

@@ -20,7 +20,7 @@ foreach ($_SERVER as $k => $v) {
 // with path info too, and the page sees Apache's variables.
 func TestPHPIsToldWhoComes(t *testing.T) {
 	socket := posterntest.PHP(t)
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/index.php", "<?php echo '"+public+"', '|', $_SERVER['SSL_CLIENT_VERIFY'], '|', $_SERVER['SSL_CLIENT_S_DN_CN'] ?? 'none', '|', $_SERVER['HTTP_SSL_CLIENT_S_DN_CN'] ?? 'none';")
 	h.file(t, "www/wp-login.php", phpPage)
 	h.file(t, "www/wp-admin/index.php", phpPage)

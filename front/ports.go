@@ -27,8 +27,8 @@ func Listenable(address string) error {
 	return listenError(address, err)
 }
 
-// listenError says why nothing can be listened on, or is nil for what only
-// Caddy can tell, as an address that this host does not have.
+// listenError returns why an address cannot be listened on. It returns nil for errors
+// that Caddy reports, such as an address that this host does not have.
 func listenError(address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE), strings.Contains(err.Error(), "address already in use"):

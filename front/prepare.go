@@ -12,12 +12,12 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Prepare puts the front door into an adapted configuration. On every server it
-// takes forged identities off requests first. For each site with require
+// Prepare adds the guards to an adapted configuration. On every server it first removes
+// forged identity headers from requests. For each site with require
 // directives it puts one guard before all of the site's handlers, checks in front of
 // each handler that a rewritten path could reach, error routes included, asks
 // for client certificates in that site's TLS handshakes and offers no HTTP/3. Names that no
-// public CA serves, and whatever asks for Caddy's own CA, get certificates from
+// public CA serves, and sites that name Caddy's own CA, get certificates from
 // Postern's; where there is none, Caddy's own never touches the system's trust store.
 func Prepare(config []byte) ([]byte, error) {
 	var whole map[string]json.RawMessage
@@ -66,8 +66,8 @@ func prepareHTTP(apps map[string]json.RawMessage) (names []string, err error) {
 			names = append(names, hosts...)
 		}
 	}
-	slices.Sort(entry.Told)
-	entry.Told = slices.Compact(entry.Told)
+	slices.Sort(entry.Headers)
+	entry.Headers = slices.Compact(entry.Headers)
 	handler := caddyconfig.JSONModuleObject(entry, "handler", "postern_entry", nil)
 	for _, s := range app.Servers {
 		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}}, s.Routes...)
@@ -76,16 +76,16 @@ func prepareHTTP(apps map[string]json.RawMessage) (names []string, err error) {
 	return names, err
 }
 
-// guardedSite is one site's guard and where it stands, or a site of services,
-// which ask who comes without refusing anybody.
+// guardedSite is one site's guard and its place, or a site of services, which ask for a
+// certificate without refusing clients that have none.
 type guardedSite struct {
 	hosts    []string
 	guard    Guard
 	services bool
 }
 
-// prepareServer prepares one server but for its first handler, to which it adds
-// the headers by which the server's guards tell something.
+// prepareServer prepares one server but for its first handler, to which it adds the names
+// of the headers that the server's guards set.
 func prepareServer(s *caddyhttp.Server, app *caddyhttp.App, entry *Entry) (names []string, err error) {
 	var sites []guardedSite
 	for i := range s.Routes {
@@ -114,7 +114,7 @@ func prepareServer(s *caddyhttp.Server, app *caddyhttp.App, entry *Entry) (names
 		sites = append(sites, *site)
 	}
 	for _, site := range sites {
-		entry.Told = append(entry.Told, site.guard.told()...)
+		entry.Headers = append(entry.Headers, site.guard.headerNames()...)
 	}
 	if len(sites) > 0 {
 		if err := prepareGuarded(s, app, sites, names); err != nil {
@@ -190,10 +190,10 @@ func refuseUnverified(s *caddyhttp.Server, sites []guardedSite, strict bool) err
 		return err
 	}
 	if strings.Contains(string(raw), shown) {
-		return postern.Errorf(postern.Invalid, "{%s*} is the certificate as a client shows it, verified by nobody: anybody can make one", shown).
-			WithHint("header_up in the guard's block tells the application behind it what the verified certificate says, beside the " +
+		return postern.Errorf(postern.Invalid, "{%s*} is the certificate as a client shows it, not verified: any client can make one", shown).
+			WithHint("header_up in the guard's block passes what the verified certificate says to the application, beside the " +
 				"headers Client-Cert, Postern-Person, Postern-Email and Postern-Groups, or the variables SSL_CLIENT_*; " +
-				"in the configuration {http.auth.user.id} is who passed")
+				"in the configuration {http.auth.user.id} is the person who passed")
 	}
 	return nil
 }

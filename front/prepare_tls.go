@@ -82,13 +82,13 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 			quiet = nil // the connection's address is not the client's
 		}
 		if len(site.hosts) == 0 {
-			if err := askEverybody(s, trust, quiet); err != nil {
+			if err := askOnAnyHost(s, trust, quiet); err != nil {
 				return err
 			}
 			continue
 		}
 		for _, host := range site.hosts {
-			p, err := asker(policyFor(s.TLSConnPolicies, host), trust)
+			p, err := requestCertificate(policyFor(s.TLSConnPolicies, host), trust)
 			if err != nil {
 				return err
 			}
@@ -101,7 +101,7 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 		}
 	}
 	slices.Sort(all)
-	p, err := asker(policyFor(s.TLSConnPolicies, ""), slices.Compact(all))
+	p, err := requestCertificate(policyFor(s.TLSConnPolicies, ""), slices.Compact(all))
 	if err != nil {
 		return err
 	}
@@ -137,8 +137,8 @@ func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite, na
 	return quiet
 }
 
-// trust returns the files of all client CAs that the site's guards count; none
-// if no guard asks for a certificate.
+// trust returns the files of all client CAs that the site's guards trust; none if no
+// guard asks for a certificate.
 func (s guardedSite) trust() []string {
 	var files []string
 	if s.services && len(current().clientCAs()) > 0 {
@@ -157,16 +157,16 @@ func (s guardedSite) trust() []string {
 	return slices.Compact(files)
 }
 
-// askEverybody makes the policies that match any host ask, but for connections from
-// quiet networks.
-func askEverybody(s *caddyhttp.Server, trust []string, quiet []netip.Prefix) error {
+// askOnAnyHost makes the policies that match any host ask for a certificate, but for
+// connections from quiet networks.
+func askOnAnyHost(s *caddyhttp.Server, trust []string, quiet []netip.Prefix) error {
 	var all caddytls.ConnectionPolicies
 	for _, p := range s.TLSConnPolicies {
 		if len(p.MatchersRaw) > 0 {
 			all = append(all, p)
 			continue
 		}
-		asking, err := asker(p, trust)
+		asking, err := requestCertificate(p, trust)
 		if err != nil {
 			return err
 		}
@@ -179,8 +179,8 @@ func askEverybody(s *caddyhttp.Server, trust []string, quiet []netip.Prefix) err
 	return nil
 }
 
-// quiet returns the networks from which all guards of the site let everybody
-// pass that ask for a certificate: nobody is asked for one from there.
+// quiet returns the networks from which each guard of the site that asks for a
+// certificate lets all clients pass: clients there are not asked for one.
 func (s guardedSite) quiet() (quiet []netip.Prefix) {
 	if s.services {
 		return nil
@@ -248,9 +248,9 @@ func policyFor(policies caddytls.ConnectionPolicies, host string) *caddytls.Conn
 	return new(caddytls.ConnectionPolicy)
 }
 
-// asker returns a copy of a policy that asks for certificates of these CAs
-// without insisting.
-func asker(p *caddytls.ConnectionPolicy, trust []string) (*caddytls.ConnectionPolicy, error) {
+// requestCertificate returns a copy of a policy that requests certificates of these CAs without
+// requiring one.
+func requestCertificate(p *caddytls.ConnectionPolicy, trust []string) (*caddytls.ConnectionPolicy, error) {
 	c := *p
 	if c.ClientAuthentication != nil {
 		if slices.EqualFunc(c.ClientAuthentication.VerifiersRaw, []json.RawMessage{verifierJSON(trust)}, equalJSON) {

@@ -42,7 +42,7 @@ type answer struct {
 const patience = 10 * time.Second
 
 // try makes an attempt against a port of 127.0.0.1.
-func (h *house) try(port int, a attempt) (answer, error) {
+func (h *rig) try(port int, a attempt) (answer, error) {
 	raw, err := net.DialTimeout("tcp", fmt.Sprintf("127.0.0.1:%d", port), patience)
 	if err != nil {
 		return answer{}, err

@@ -110,7 +110,7 @@ localhost:HTTPS/elsewhere* {
 // TestRewrittenPaths reaches for guarded files through every way that Caddy has of changing
 // a path, before and after the guard.
 func TestRewrittenPaths(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/index.html", public)
 	h.file(t, "www/wp-admin/index.html", secret)
 	h.file(t, "www/wp-admin/moved.html", secret)
@@ -194,10 +194,10 @@ func TestRewrittenPaths(t *testing.T) {
 	}
 }
 
-// TestForgedIdentities sends every header by which an application could be
-// told who comes, to a guarded and to an open site.
+// TestForgedIdentities sends every header from which an application could take an
+// identity, to a guarded and to an open site.
 func TestForgedIdentities(t *testing.T) {
-	h, https, plain := attackedHouse(t)
+	h, https, plain := attackedRig(t)
 	alice := h.person(t, "alice")
 	forged := []string{
 		"Client-Cert: :Zm9yZ2Vk:", "client-cert: :Zm9yZ2Vk:", "Client-Cert-Chain: :Zm9yZ2Vk:", "CLIENT_CERT: forged", "Client_Cert: forged",
@@ -220,9 +220,9 @@ func TestForgedIdentities(t *testing.T) {
 			if err != nil || strings.Contains(again.body, "Postern-Person: alice") != (c.target == "/wp-admin/") {
 				t.Errorf("%s: the identity can be dropped: %s %v", c.name, again.body, err)
 			}
-			told := strings.Contains(got.body, "Postern-Person: alice") && strings.Contains(got.body, "Client-Cert: :MII")
-			if told != (c.target == "/wp-admin/") {
-				t.Errorf("%s: the application was told: %s", c.name, got.body)
+			sent := strings.Contains(got.body, "Postern-Person: alice") && strings.Contains(got.body, "Client-Cert: :MII")
+			if sent != (c.target == "/wp-admin/") {
+				t.Errorf("%s: the application got: %s", c.name, got.body)
 			}
 		}
 	}
@@ -234,7 +234,7 @@ func TestForgedIdentities(t *testing.T) {
 
 // TestConfigurationsThatWouldNotGuard are refused when they are loaded.
 func TestConfigurationsThatWouldNotGuard(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	for name, c := range map[string]struct{ text, want string }{
 		"in a handle block":   {"localhost {\n\thandle /x/* {\n\t\trequire /x*\n\t}\n}", "top of a site"},
 		"in a named route":    {"&(r) {\n\trequire /x*\n}\nlocalhost {\n\tinvoke r\n}", "top of a site"},

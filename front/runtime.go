@@ -13,28 +13,28 @@ import (
 	"github.com/postern-project/postern/internal/coalesce"
 )
 
-// How the front door keeps up with the store.
+// How changes in the store are noticed.
 const (
-	pollEvery  = 250 * time.Millisecond // how often it asks whether anything changed
-	staleAfter = 2 * time.Second        // when it no longer believes what it knew
+	pollEvery  = 250 * time.Millisecond // how often the store's generation is read
+	staleAfter = 2 * time.Second        // after which cached answers are not used without a successful read
 )
 
-// Runtime is what the modules need of the house. Whoever runs Caddy gives it to
-// [Use] before a configuration is loaded. The zero Runtime serves sites whose guards
-// trust other people's CAs only.
+// Runtime connects the modules to the store and the other services. The program that
+// embeds Caddy passes it to [Use] before it loads a configuration. The zero Runtime
+// serves sites whose guards trust other people's CAs only.
 type Runtime struct {
-	// Registry tells who holds certificates; nil knows nobody.
+	// Registry looks up certificates and people; nil knows none.
 	Registry gate.Registry
-	// People returns everybody whom the store knows, for warnings about names in a
-	// configuration that nobody has; nil means no warnings.
+	// People returns all people in the store, for warnings about names in a configuration
+	// that no person has; nil means no warnings.
 	People func(context.Context) ([]postern.Person, error)
 	// Generation returns a number that changes whenever an answer of Registry
 	// may have; nil means that none ever does.
 	Generation func(context.Context) (int64, error)
-	// ClientCAs returns Postern's own client CAs; nil means none. A configuration
-	// counts those of the moment when it was loaded.
+	// ClientCAs returns Postern's own client CAs; nil means none. A configuration trusts
+	// those that there were when it was loaded.
 	ClientCAs func() []*x509.Certificate
-	// Issue signs a server certificate for a site that no public CA can serve
+	// Issue issues a server certificate for a site that no public CA can serve
 	// (localhost, internal names) and returns the PEM chain; nil leaves such
 	// names to Caddy.
 	Issue func(context.Context, *x509.CertificateRequest) ([]byte, error)
@@ -55,7 +55,7 @@ type mounts struct {
 	portal   string
 }
 
-// Mount sets the handlers of other rooms, which are served where the
+// Mount sets the handlers of the other services, which are served where the
 // postern_services directive stands and on the portal's site, and the portal's
 // address for the page that refuses, which may be empty. A configuration that
 // is loaded afterwards serves them.
@@ -106,7 +106,7 @@ func Use(r Runtime) (stop func()) {
 	return func() {
 		cancel()
 		l.done.Wait()
-		_ = l.events.Close() // what cannot be written has nobody left to write it
+		_ = l.events.Close() // there is no later attempt
 		using.CompareAndSwap(l, nil)
 	}
 }
@@ -134,8 +134,8 @@ func (l *live) keepPolling(ctx context.Context) {
 	}
 }
 
-// poll asks once. The moment counted is the one before the question, so that
-// an answer is never taken for younger than it is.
+// poll reads the generation once. The answer's time is that of the question, so that it
+// is never considered younger than it is.
 func (l *live) poll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, staleAfter)
 	defer cancel()
@@ -148,16 +148,16 @@ func (l *live) poll(ctx context.Context) {
 	l.asked.Store(sinceStart(before))
 }
 
-// started is what ages are counted from. It carries a monotonic reading, so
-// that a clock which jumps makes nothing look young or old.
+// started is the time from which ages are counted. It has a monotonic reading, so that a
+// change of the clock changes no age.
 var started = time.Now()
 
-// sinceStart returns the nanoseconds from the program's start to a moment that
-// time.Now told.
+// sinceStart returns the nanoseconds from the program's start to a moment that time.Now
+// returned.
 func sinceStart(now time.Time) int64 { return int64(now.Sub(started)) }
 
-// fresh reports whether what is known of the store may still be believed. now
-// is what time.Now told.
+// fresh reports whether cached answers of the store may still be used. now is what
+// time.Now returned.
 func (l *live) fresh(now time.Time) bool {
 	return l.Generation == nil || sinceStart(now)-l.asked.Load() < int64(staleAfter)
 }
@@ -170,20 +170,20 @@ func (l *live) clientCAs() []*x509.Certificate {
 	return l.ClientCAs()
 }
 
-// registry returns the registry, or one that knows nobody.
+// registry returns the registry, or an empty one.
 func (l *live) registry() gate.Registry {
 	if l.Registry != nil {
 		return l.Registry
 	}
-	return nobody{}
+	return noRegistry{}
 }
 
-type nobody struct{}
+type noRegistry struct{}
 
-func (nobody) Certificate(context.Context, string, *x509.Certificate) (postern.Credential, postern.Person, error) {
+func (noRegistry) Certificate(context.Context, string, *x509.Certificate) (postern.Credential, postern.Person, error) {
 	return postern.Credential{}, postern.Person{}, postern.Errorf(postern.NotFound, "no store")
 }
 
-func (nobody) PersonByEmail(context.Context, string) (postern.Person, error) {
+func (noRegistry) PersonByEmail(context.Context, string) (postern.Person, error) {
 	return postern.Person{}, postern.Errorf(postern.NotFound, "no store")
 }

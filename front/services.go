@@ -22,9 +22,8 @@ func init() {
 	httpcaddyfile.RegisterDirectiveOrder("postern_services", httpcaddyfile.Before, "respond")
 }
 
-// Services serves the handlers of Postern's other rooms: portal, ACME, OTP
-// validation, CRLs and OCSP. A path that is nobody's goes on to the next
-// handler.
+// Services serves the handlers of Postern's other services: portal, ACME, OTP
+// validation, CRLs and OCSP. A path that none of them has goes on to the next handler.
 type Services struct {
 	services  []Service // longest prefix first
 	httpsPort int

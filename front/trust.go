@@ -38,15 +38,15 @@ type readTrust struct {
 // lookEvery is how often the lists' files are looked at.
 const lookEvery = time.Second
 
-// now returns the set with the lists of this moment. Lists that cannot be read
-// leave the old ones, which end some day, and then nobody passes.
+// now returns the set with the current lists. If they cannot be read, the old ones stay
+// in use until they expire; then no certificate is accepted.
 func (t *trust) now(now time.Time) *readTrust {
 	r := t.current.Load()
 	last, at := t.looked.Load(), sinceStart(now)
 	if len(t.lists) == 0 || at-last < int64(lookEvery) || !t.looked.CompareAndSwap(last, at) {
 		return r
 	}
-	if t.stamp() != r.files {
+	if t.fileState() != r.files {
 		_ = t.read() // the old ones stay
 	}
 	return t.current.Load()
@@ -54,7 +54,7 @@ func (t *trust) now(now time.Time) *readTrust {
 
 // read reads the lists.
 func (t *trust) read() error {
-	stamp := t.stamp()
+	stamp := t.fileState()
 	lists, err := readLists(t.lists)
 	if err == nil {
 		t.current.Store(&readTrust{Trust: gate.NewTrust(t.own, t.others, lists), files: stamp})
@@ -62,8 +62,8 @@ func (t *trust) read() error {
 	return err
 }
 
-// stamp says what the files are like, without reading them.
-func (t *trust) stamp() string {
+// fileState returns the size and time of each file, without reading them.
+func (t *trust) fileState() string {
 	var b strings.Builder
 	for _, f := range t.lists {
 		if info, err := os.Stat(f); err == nil {

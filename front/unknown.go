@@ -12,9 +12,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// warnOfUnknown warns of each person and group that a guard names and that the
-// store does not have: most likely a mistake, and nobody passes by it. It is no
-// error, since an account may be made later.
+// warnOfUnknown warns of each person and group that a guard names and that the store
+// does not have: most likely a mistake, and no client passes by it. It is no error, since
+// the person may be added later.
 func (g *Guard) warnOfUnknown(ctx caddy.Context) {
 	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool { return len(r.named().Persons)+len(r.named().Groups) > 0 }) {
 		return
@@ -27,17 +27,17 @@ func (g *Guard) warnOfUnknown(ctx caddy.Context) {
 	}
 	for _, r := range g.Require {
 		for _, u := range r.unknown(people) {
-			ctx.Logger().Warn("a guard names a "+u.kind+" that does not exist, so nobody passes by that name",
+			ctx.Logger().Warn("a guard names a "+u.kind+" that does not exist, so no client passes by that name",
 				zap.String("require", strings.Join(r.Paths, " ")), zap.String(u.kind, u.name))
 		}
 	}
 }
 
-// unknown is a name that nobody has.
+// unknown is a name that no person or group has.
 type unknown struct{ kind, name string }
 
-// unknown returns the persons and groups of the directive that are nobody's. An
-// address may be that of another CA's certificate where such CAs are trusted.
+// unknown returns the directive's persons and groups that do not exist. An address may
+// be that of another CA's certificate where such CAs are trusted.
 func (r Require) unknown(people []postern.Person) (out []unknown) {
 	people = slices.DeleteFunc(slices.Clone(people), func(p postern.Person) bool { return p.Status == postern.PersonRemoved })
 	othersCAs := slices.ContainsFunc(r.Trust, func(f string) bool { return f != ownWord })

@@ -15,7 +15,7 @@ import (
 // TestNamesThatNobodyHasAreWarnedOf loads a configuration with such names and
 // reads the log.
 func TestNamesThatNobodyHasAreWarnedOf(t *testing.T) {
-	h := newHouse(t, func(r *Runtime) {
+	h := newRig(t, func(r *Runtime) {
 		r.People = func(context.Context) ([]postern.Person, error) {
 			return []postern.Person{{Name: "dan", Email: "dan@example.com", Groups: []string{"audit"}, Status: postern.PersonActive}}, nil
 		}

@@ -7,10 +7,10 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// TestUnverifiedCertificatesAreNotTold refuses configurations that would pass
-// on what a certificate says that nobody has verified.
-func TestUnverifiedCertificatesAreNotTold(t *testing.T) {
-	newHouse(t)
+// TestUnverifiedCertificatesAreNotPassedOn refuses configurations that would pass on the
+// fields of a certificate that is not verified.
+func TestUnverifiedCertificatesAreNotPassedOn(t *testing.T) {
+	newRig(t)
 	const demanding = "b.localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require_and_verify\n\t\t\ttrust_pool file ca.pem\n\t\t}\n\t}\n" +
 		"\trespond {tls_client_subject}\n}\n"
 	for name, c := range map[string]struct {

@@ -100,7 +100,7 @@ type lastingClient struct {
 	uploading <-chan struct{}
 }
 
-func (h *house) lastingClient(t *testing.T, port int, proto string, who *holder, uploading <-chan struct{}) *lastingClient {
+func (h *rig) lastingClient(t *testing.T, port int, proto string, who *holder, uploading <-chan struct{}) *lastingClient {
 	c := h.client1(t, who)
 	c.Transport.(*http.Transport).ForceAttemptHTTP2 = proto == "2"
 	return &lastingClient{c, fmt.Sprintf("https://localhost:%d", port), uploading}
@@ -156,7 +156,7 @@ func (c *lastingClient) open(t *testing.T, path string) *lasting {
 // TestWhatLastsEndsWithTheRightToIt opens exchanges that last, and takes from
 // each person what they passed by.
 func TestWhatLastsEndsWithTheRightToIt(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	uploading := make(chan struct{})
 	https, _ := h.serve(t, strings.ReplaceAll(`
 localhost:HTTPS {
@@ -222,7 +222,7 @@ localhost:HTTPS {
 
 // TestTheClockEndsARight asks guards about one request, at different times.
 func TestTheClockEndsARight(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	alice := h.person(t, "alice")
 	l := current()
 	l.poll(t.Context())
@@ -269,7 +269,7 @@ func TestAWebSocketOverHTTP2IsCut(t *testing.T) {
 		}
 		return
 	}
-	h := newHouse(t)
+	h := newRig(t)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /guarded* {\n\t\tperson alice\n\t}\n\treverse_proxy "+newLastingApp(t, nil).URL+"\n}\n")
 	alice := h.person(t, "alice")
 	current().poll(t.Context())

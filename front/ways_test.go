@@ -58,7 +58,7 @@ const waysSite = ` {
 }
 `
 
-func (h *house) serveWays(t *testing.T) (https, http int) {
+func (h *rig) serveWays(t *testing.T) (https, http int) {
 	t.Helper()
 	sites := "localhost:HTTPS" + waysSite + "http://localhost:HTTP" + waysSite + "twin.localhost:HTTPS" + waysSite
 	return h.serve(t, strings.ReplaceAll(sites, "APP", newLaxApp(t).URL))
@@ -67,7 +67,7 @@ func (h *house) serveWays(t *testing.T) (https, http int) {
 // TestWaysToPass tries each way over every protocol, by those who may pass and by
 // those who forge what it looks at.
 func TestWaysToPass(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	https, http := h.serveWays(t)
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	current().poll(t.Context())
@@ -156,10 +156,10 @@ func lowerName(header string) string {
 	return strings.ToLower(name) + ":" + value
 }
 
-// TestWhoPassesWithoutACertificateIsNotNamed holds what the application is told,
-// also on a connection that was made for another site.
-func TestWhoPassesWithoutACertificateIsNotNamed(t *testing.T) {
-	h := newHouse(t)
+// TestNoIdentityWithoutACertificate checks that the application gets no identity of a
+// client that passes without a certificate, also on a connection for another site.
+func TestNoIdentityWithoutACertificate(t *testing.T) {
+	h := newRig(t)
 	https, _ := h.serveWays(t)
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	current().poll(t.Context())
@@ -186,7 +186,7 @@ func TestWhoPassesWithoutACertificateIsNotNamed(t *testing.T) {
 // TestALastingExchangeKeepsItsWay decides again about requests whose way has
 // ended while another holds.
 func TestALastingExchangeKeepsItsWay(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	alice := h.person(t, "alice")
 	l := current()
 	l.poll(t.Context())
@@ -235,9 +235,9 @@ func TestALastingExchangeKeepsItsWay(t *testing.T) {
 // TestWaysAreReadClosed reads directives that would open more than they seem to.
 func TestWaysAreReadClosed(t *testing.T) {
 	for body, problem := range map[string]string{
-		"or { }":                   "an empty one would let everybody by",
-		"or anyone { }":            "an empty one would let everybody by",
-		"or anyone":                "an empty one would let everybody by",
+		"or { }":                   "an empty one would let all clients pass",
+		"or anyone { }":            "an empty one would let all clients pass",
+		"or anyone":                "an empty one would let all clients pass",
 		"or anyone { person dan }": "neither persons nor groups",
 		"or anyone { rule `cert.serial == \"1\"` }": "a rule for anyone reads the request",
 		"or person dan":                                     "or is followed by a block",
@@ -261,8 +261,8 @@ func TestWaysAreReadClosed(t *testing.T) {
 	}
 }
 
-// FuzzWays reads the lines of a block. What is accepted has no way that lets
-// everybody by.
+// FuzzWays reads the lines of a block. What is accepted has no way that lets all clients
+// pass.
 func FuzzWays(f *testing.F) {
 	for _, seed := range []string{
 		"person alice\nor anyone {\naddress private_ranges\n}", "or anyone {\nmethod GET HEAD\n}", "or {\nperson bob\nmethod GET\n}",

@@ -27,21 +27,21 @@ type Word struct {
 // words: what the reference and the manual page are made from.
 func Blocks() []Block {
 	return []Block{
-		{"require", "require [PATH…]", "Stands at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
+		{"require", "require [PATH…]", "Is at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
 			"at a segment, or ~ and a regular expression; without one the whole site is guarded.", described(requireWords)},
-		{"or", "or [anyone]", "Stands in a require block and is another way to pass it, with a certificate, or without one where anyone " +
-			"stands behind it. Who has a valid certificate is looked at first and named to the application; who passes without one is not. " +
+		{"or", "or [anyone]", "Is in a require block and is another way to pass it, with a certificate, or without one if the word anyone " +
+			"follows. A valid certificate is tried first, and its person is named to the application; a client that passes without one is not. " +
 			"The block may not be empty.", described(wayWords)},
-		{"postern", "postern", "Stands in the block of global options.", described(optionWords)},
-		{"directory", "directory URL", "Stands in the postern block. People and their groups are taken from this LDAP directory, ldaps://HOST, " +
+		{"postern", "postern", "Is in the block of global options.", described(optionWords)},
+		{"directory", "directory URL", "Is in the postern block. People and their groups are taken from this LDAP directory, ldaps://HOST, " +
 			"or ldap://HOST with StartTLS, which is only read.", described(directoryWords)},
-		{"portal", "portal ADDRESS…", "Stands in the postern block. The addresses are those of the portal's site; the first is the one that " +
+		{"portal", "portal ADDRESS…", "Is in the postern block. The addresses are those of the portal's site; the first is the one that " +
 			"people are shown.", described(portalWords)},
-		{"ca", "ca", "Stands in the postern block: a profile for each kind of certificate. What the server loaded last holds for all " +
+		{"ca", "ca", "Is in the postern block: a profile for each kind of certificate. What the server loaded last holds for all " +
 			"servers of the state, and for its commands.", described(caWords)},
-		{"profile", "server|client|ssh-user|ssh-host|profile NAME", "Stands in the ca block and says what the certificates of a profile are " +
+		{"profile", "server|client|ssh-user|ssh-host|profile NAME", "Is in the ca block and says what the certificates of a profile are " +
 			"like. What it leaves out stays as it is without it.", described(profileWords)},
-		{"acme", "acme", "Stands in the postern block. Without it each ACME account needs a key that binds it to a person. An account " +
+		{"acme", "acme", "Is in the postern block. Without it each ACME account needs a key that binds it to a person. An account " +
 			"without one must prove each name, as others do.", described(acmeWords)},
 	}
 }
@@ -81,7 +81,7 @@ var wayWords = []word[gate.Way]{
 		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Persons) },
 	},
 	{
-		Word{"group", "NAME…", "So may whoever is in any of these groups."},
+		Word{"group", "NAME…", "Any person in one of these groups may pass, too."},
 		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Groups) },
 	},
 	{
@@ -116,8 +116,8 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) },
 	},
 	{
-		Word{"header_up", "NAME `CEL`", "Tells the application something about who passed by a certificate, in a header: an expression over cert, issuer, chain " +
-			"or person, or a constant. The header is removed from what clients send, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
+		Word{"header_up", "NAME `CEL`", "Sets a header for the application about the person who passed by a certificate: an expression over cert, issuer, chain " +
+			"or person, or a constant. The header is removed from clients' requests, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseHeaderUp(d) },
 	},
 	{
@@ -140,7 +140,7 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 
 var optionWords = []word[App]{
 	{
-		Word{"mail", "URL", "How mail is sent: smtp://localhost, or smtps:// with a user."},
+		Word{"mail", "URL", "The mail server: smtp://localhost, or smtps:// with a user."},
 		func(a *App, d *caddyfile.Dispenser) error { return one(d, &a.Mail) },
 	},
 	{
@@ -163,11 +163,11 @@ var optionWords = []word[App]{
 
 var portalWords = []word[Portal]{
 	{
-		Word{"name", "TEXT", "What the portal calls itself on its pages and in mails."},
+		Word{"name", "TEXT", "The portal's name on its pages and in mails."},
 		func(p *Portal, d *caddyfile.Dispenser) error { return one(d, &p.Name) },
 	},
 	{
-		Word{"sign_up", "DOMAIN…", "Whoever has a mail address in these domains may enrol without an invitation."},
+		Word{"sign_up", "DOMAIN…", "People with a mail address in these domains may enrol without an invitation."},
 		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.SignUp) },
 	},
 	{

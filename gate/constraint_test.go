@@ -298,7 +298,7 @@ func (g *generated) openssl(t *testing.T) []bool {
 	return accepted
 }
 
-// words describes a chain for whoever has to look into it.
+// words describes a chain, for the messages of failed tests.
 func (g *generated) words(i int) string {
 	var b strings.Builder
 	for _, s := range append([]*signer{g.leaves[i], g.root}, g.between...) {

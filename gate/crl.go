@@ -10,8 +10,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// RevocationLists are other people's CRLs. Where a CA has one, its certificates
-// count only while a list of it is in its time. It is read-only once made.
+// RevocationLists are other people's CRLs. If a CA has one, its certificates are valid
+// only while a list of it is current. It is read-only once made.
 type RevocationLists struct {
 	byIssuer map[string]*revocationList // by raw subject of the issuer
 }
@@ -65,10 +65,9 @@ func (l *RevocationLists) add(der []byte) error {
 
 func key(serial *big.Int) string { return string(serial.Bytes()) }
 
-// check holds each certificate of the chain but the anchor against its
-// issuer's list, and returns when the first of these lists ends, if that is before until. A
-// list that is stale or signed by somebody else cannot say that a certificate
-// still counts.
+// check looks up each certificate of the chain but the anchor in its issuer's list, and
+// returns when the first of these lists expires, if that is before until. It fails if a
+// list has expired or is not signed by the issuer.
 func (l *RevocationLists) check(chain []*x509.Certificate, now, until time.Time) (time.Time, Reason) {
 	for i, c := range chain[:len(chain)-1] {
 		r, ok := l.byIssuer[string(c.RawIssuer)]

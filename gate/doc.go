@@ -1,9 +1,8 @@
-// Package gate decides who may pass. It verifies the certificate that a client
-// showed against the trusted client CAs, reads what the certificate says,
-// asks who holds it, and holds both against a guard's ways to pass, each with its
-// persons, groups, addresses, methods and rules; any one way is enough. It also decides
-// which paths a guard covers. It knows nothing of Caddy or of a database, and
-// everything it cannot decide is a refusal.
+// Package gate decides which requests pass a guard. It verifies the certificate that a
+// client showed against the trusted client CAs, reads its fields, looks up its holder,
+// and evaluates the guard's ways to pass, each with its persons, groups, addresses,
+// methods and rules; any one way is enough. It also decides which paths a guard covers.
+// It depends neither on Caddy nor on a database. What it cannot decide is refused.
 //
 // # Use
 //
@@ -23,7 +22,7 @@
 //
 // # Certificates
 //
-// A chain of certificates is held as RFC 5280 asks, name constraints included:
+// A chain of certificates is verified by RFC 5280, name constraints included:
 // every name below a constrained CA lies within them, be it an alternative name,
 // the subject, an e-mail address in it, or a common name that looks like a
 // host's, whether or not the constraints are critical. What OpenSSL refuses for
@@ -71,7 +70,7 @@
 // and the member function extension(oid), the list of the text values of that
 // extension. Texts have lowerAscii() and upperAscii().
 //
-// The same expressions, of another type than bool, say what a header tells an
+// The same expressions, of another type than bool, are the values of headers for an
 // application; see [CompileValue].
 //
 // # Lists compared with one value

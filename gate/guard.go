@@ -13,8 +13,8 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// Registry tells who holds Postern's own certificates and who people are. Its
-// answers are the store's at that moment: an implementation does not keep them.
+// Registry looks up Postern's own certificates and people. Its answers are the store's
+// current ones: an implementation does not cache them.
 type Registry interface {
 	// Certificate returns the credential with this serial number (lower-case
 	// hex) and its holder. One that this issuer did not make is an error of code
@@ -63,7 +63,7 @@ func New(c Config) (*Guard, error) {
 		return nil, postern.Errorf(postern.Invalid, "a depth is 1 to %d", maxShown)
 	}
 	if slices.ContainsFunc(c.Or, Way.empty) {
-		return nil, postern.Errorf(postern.Invalid, "another way to pass says who, from where or how: an empty one would let everybody by")
+		return nil, postern.Errorf(postern.Invalid, "another way to pass says who, from where or how: an empty one would let all clients pass")
 	}
 	g := &Guard{Paths: paths, depth: cmp.Or(c.Depth, DefaultDepth)}
 	for _, one := range c.Ways() {
@@ -120,8 +120,8 @@ type Request struct {
 	TLS                                   *tls.ConnectionState
 }
 
-// Holder is the person behind a certificate. The zero Holder is nobody that the store
-// knows.
+// Holder is the person behind a certificate. The zero Holder is a person who is not in
+// the store.
 type Holder struct{ postern.Person }
 
 // Subject is what a guard decides about.
@@ -131,7 +131,7 @@ type Subject struct {
 	Request  *Request
 }
 
-// Hold finds who holds a verified certificate and whether it still counts.
+// Hold returns the holder of a verified certificate and whether it is still valid.
 // Postern's own must be known to the store; another CA's belongs to the person
 // whose address it names, if it names one address only.
 func Hold(ctx context.Context, v *Verified, reg Registry) (*Holder, Reason) {

@@ -240,7 +240,7 @@ func strangeSegment(s string) bool {
 	}
 	name, _, parameters := strings.Cut(s, ";")
 	if parameters && strings.Trim(name, ". ") == "" && name != "" {
-		return true // "..;": a dot segment for whoever cuts at ";"
+		return true // "..;": a dot segment for a server that cuts at ";"
 	}
 	first, last := s[0], s[len(s)-1]
 	nameEnds := name != "" && (name[len(name)-1] == '.' || name[len(name)-1] == ' ')

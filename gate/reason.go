@@ -8,22 +8,22 @@ type Reason int
 const (
 	OK          Reason = iota
 	NoneShown          // the client showed no certificate
-	AnotherCA          // issued by a CA that does not count here
-	Expired            // its time is over
-	NotYetValid        // its time has not begun
+	AnotherCA          // issued by a CA that is not trusted here
+	Expired            // it has expired
+	NotYetValid        // it is not valid yet
 	WrongUsage         // not a certificate for clients
 	TooDeep            // more CAs between it and the trusted one than allowed
 	Weak               // key or signature algorithm no longer trusted
-	Constrained        // carries a name that a CA above it may not issue
-	Unusable           // malformed, or more in it than can be judged
-	Unknown            // of Postern's own CA, yet the store does not know it
-	Revoked            // taken back
-	Disabled           // switched off for the time being
-	Suspended          // its holder may not come in
-	NotPerson          // valid, but of somebody else
+	Constrained        // has a name that the name constraints of a CA above it do not permit
+	Unusable           // malformed, or has more than can be verified
+	Unknown            // of Postern's own CA, but not in the store
+	Revoked            // revoked
+	Disabled           // disabled
+	Suspended          // its holder is suspended
+	NotPerson          // valid, but of another person
 	RuleFailed         // valid, but the rule does not hold
 	Closed             // no certificate is asked for, and the rule does not hold
-	Unavailable        // whether it still counts cannot be asked right now
+	Unavailable        // whether it is still valid is not known at the moment
 )
 
 var reasons = [...]struct{ key, words string }{
@@ -35,14 +35,14 @@ var reasons = [...]struct{ key, words string }{
 	WrongUsage:  {"wrong-usage", "Your certificate is not meant for signing in."},
 	TooDeep:     {"too-deep", "Your certificate was issued through more authorities than this site accepts."},
 	Weak:        {"weak", "Your certificate uses a key or a signature that is no longer safe."},
-	Constrained: {"constrained", "Your certificate carries a name that its issuer has no right to give."},
+	Constrained: {"constrained", "Your certificate has a name that its issuer may not issue."},
 	Unusable:    {"unusable", "Your certificate could not be understood."},
 	Unknown:     {"unknown", "Your certificate is not known here."},
 	Revoked:     {"revoked", "Your certificate has been revoked."},
-	Disabled:    {"disabled", "Your certificate is switched off at the moment."},
+	Disabled:    {"disabled", "Your certificate is disabled."},
 	Suspended:   {"suspended", "Your account is suspended."},
-	NotPerson:   {"not-the-person", "Your certificate is valid, but this page is for somebody else."},
-	RuleFailed:  {"rule-failed", "Your certificate is valid, but it does not open this page."},
+	NotPerson:   {"not-the-person", "Your certificate is valid, but this page is for other people."},
+	RuleFailed:  {"rule-failed", "Your certificate is valid, but it does not grant access to this page."},
 	Closed:      {"closed", "This page is not open to you."},
 	Unavailable: {"unavailable", "Whether your certificate is still valid could not be checked. Try again in a moment."},
 }
@@ -50,6 +50,5 @@ var reasons = [...]struct{ key, words string }{
 // String returns the reason's short name, as in the log: "revoked".
 func (r Reason) String() string { return reasons[r].key }
 
-// Words returns a sentence for the person who is refused. It tells nothing of
-// the rule.
+// Words returns a sentence for the person who is refused. It does not reveal the rule.
 func (r Reason) Words() string { return reasons[r].words }

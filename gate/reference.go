@@ -95,7 +95,7 @@ var fieldDocs = map[string]string{
 	"postern.Certificate.version":             "1 to 3",
 	"postern.Certificate.not_before":          "from when it is valid",
 	"postern.Certificate.not_after":           "until when it is valid",
-	"postern.Certificate.pem":                 "the certificate in PEM on one line, with a space where a line ends, as Apache tells it in a header",
+	"postern.Certificate.pem":                 "the certificate in PEM on one line, with a space where a line ends, as Apache writes it in a header",
 	"postern.Certificate.fingerprint":         "SHA-256 of the certificate, hex",
 	"postern.Certificate.spki":                "SHA-256 of the public key (SubjectPublicKeyInfo), hex",
 	"postern.Certificate.key_algorithm":       `"ECDSA", "RSA" or "Ed25519"`,

@@ -11,26 +11,26 @@ func TestTheReferenceTellsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(ref.Variables) != len(variableDocs) || len(ref.Functions) != len(functionDocs) {
-		t.Errorf("%d variables and %d functions are told of %d and %d", len(variableDocs), len(functionDocs), len(ref.Variables), len(ref.Functions))
+		t.Errorf("%d variables and %d functions have words, of %d and %d", len(variableDocs), len(functionDocs), len(ref.Variables), len(ref.Functions))
 	}
 	for _, v := range []string{"cert", "issuer", "chain", "person", "request", "tls", "address", "time"} {
 		if variableDocs[v] == "" {
 			t.Errorf("the variable %s has no words", v)
 		}
 	}
-	told := 0
+	documented := 0
 	for _, typ := range ref.Types {
-		if told++; typ.Doc == "" {
+		if documented++; typ.Doc == "" {
 			t.Errorf("the type %s has no words", typ.Name)
 		}
 		for _, f := range typ.Fields {
-			if told++; f.Doc == "" {
+			if documented++; f.Doc == "" {
 				t.Errorf("the field %s of %s has no words", f.Name, typ.Name)
 			}
 		}
 	}
-	if told != len(fieldDocs) {
-		t.Errorf("%d words for %d types and fields", len(fieldDocs), told)
+	if documented != len(fieldDocs) {
+		t.Errorf("%d words for %d types and fields", len(fieldDocs), documented)
 	}
 	for _, f := range ref.Functions {
 		for _, use := range f.Uses {

@@ -78,7 +78,7 @@ func mapASCII(s ref.Val, from, to rune) string {
 	}, string(s.(types.String)))
 }
 
-// ruleTypes tells CEL the fields of our types, and reads them.
+// ruleTypes describes the fields of Postern's types to CEL, and reads them.
 type ruleTypes struct {
 	*types.Registry
 	fields map[string]map[string]*types.FieldType

@@ -19,7 +19,7 @@ const DefaultDepth = 3
 // bounds their bytes.
 const maxShown = 10
 
-// Trust is a set of client CAs that count. Each certificate in it is an anchor,
+// Trust is a set of trusted client CAs. Each certificate in it is an anchor,
 // whether it signed itself or not. It is safe for concurrent use once made.
 type Trust struct {
 	own     []*x509.Certificate
@@ -29,8 +29,8 @@ type Trust struct {
 }
 
 // NewTrust returns the set of Postern's own client CAs and of other people's;
-// either may be empty. Lists, which may be nil, say which certificates of other people's CAs
-// have been taken back.
+// either may be empty. Lists, which may be nil, say which certificates of other people's
+// CAs are revoked.
 func NewTrust(own, others []*x509.Certificate, lists *RevocationLists) *Trust {
 	t := &Trust{own: own, others: others, anchors: x509.NewCertPool(), crls: lists}
 	for _, c := range own {

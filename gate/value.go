@@ -11,8 +11,8 @@ import (
 	"cel.dev/cel-go/common/types"
 )
 
-// Value is a compiled expression whose result an application is told in a
-// header. It is safe for concurrent use.
+// Value is a compiled expression whose result is the value of a header for an
+// application. It is safe for concurrent use.
 type Value struct {
 	source  string
 	program cel.Program

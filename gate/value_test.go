@@ -49,12 +49,12 @@ func TestValuesAsAHeaderCarriesThem(t *testing.T) {
 		`cert.subject.dn`:   `CN=Jörg\0D\0AX: y\\0A,OU=b,OU=a,O=Acme\, \"Söhne\",C=DE`,
 		`cert.subject.oneline.startsWith("/C=DE/O=Acme, \"S\\xC3\\xB6hne\"/OU=a/OU=b/CN=J")`: "true",
 		`cert.issuer.oneline`:               "", // it could pass for another name
-		`cert.subject.ou`:                   "", // two values where one is told
+		`cert.subject.ou`:                   "", // two values, where one is needed
 		`cert.subject.ou[1]`:                "b",
 		`cert.subject.st`:                   "",
 		`cert.san.email`:                    "a@example.com",
 		`cert.key_usage`:                    "digitalSignature,keyAgreement",
-		`cert.subject.ou.map(u, u + ",x")`:  "", // two lists could be told alike
+		`cert.subject.ou.map(u, u + ",x")`:  "", // two lists could be written alike
 		`person.groups`:                     "staff,audit",
 		`person.name + " " + cert.serial`:   "joerg 2a",
 		`cert.serial + ":" + address`:       "", // there is no address

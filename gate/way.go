@@ -99,8 +99,8 @@ func quoted(list []string) string {
 	return strings.Join(out, ", ")
 }
 
-// Networks returns the networks from which whoever asks passes by this way,
-// whatever else the request is; nil unless addresses are all that the way asks.
+// Networks returns the networks from which every request passes by this way; nil unless
+// addresses are the way's only condition.
 func (w Way) Networks() (list []netip.Prefix) {
 	if !w.Anyone || len(w.Methods)+len(w.Rules) > 0 {
 		return nil
@@ -158,8 +158,8 @@ func (w *way) hold(s *Subject) bool {
 	return !slices.ContainsFunc(w.rules, func(r *Rule) bool { return !r.holds(s) })
 }
 
-// overrideHeaders are those by which a client tells some applications another
-// method than the request's, lower-case with dashes.
+// overrideHeaders are those by which a client names another method than the request's to
+// some applications, lower-case with dashes.
 var overrideHeaders = []string{"x-http-method-override", "x-http-method", "x-method-override"}
 
 // overrides returns the methods that headers and the query's _method name in
