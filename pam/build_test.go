@@ -165,7 +165,7 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 	}{
 		{"yes", always(yes), "", success, success},
 		{"no", always(no), "", authErr, permDenied},
-		{"no factor", always(noFactor), "", authErr, permDenied}, // ignored by account, and libpam denies where nobody allows
+		{"no factor", always(noFactor), "", authErr, permDenied}, // ignored by account, and libpam denies where no module allows
 		{"no factor, nullok", always(noFactor), "nullok", permDenied, permDenied},
 		{"no, nullok", always(no), "nullok", authErr, permDenied},
 		{"unavailable", always(unavailable), "", authinfoUnavail, authinfoUnavail},
@@ -288,7 +288,7 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 	})
 }
 
-// TestImpostor has somebody who is not root listen where the daemon should.
+// TestImpostor has a user who is not root listen where the daemon should.
 func TestImpostor(t *testing.T) {
 	posterntest.NeedRoot(t)
 	t.Parallel()

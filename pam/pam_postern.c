@@ -2,12 +2,12 @@
 /*
  * pam_postern: ask the Postern daemon whether a one-time code proves a person.
  *
- * The module decides nothing and keeps nothing. It sends one question over a
- * Unix socket that root owns, and takes one answer; whatever else happens is a
- * no. It starts no thread, installs no signal handler and reads no environment.
+ * The module decides nothing and stores nothing. It sends one question over a
+ * Unix socket that root owns, and reads one answer; anything else is a refusal.
+ * It starts no thread, installs no signal handler and reads no environment.
  *
- *   auth      asks for the code with its own prompt, then asks the daemon, which
- *             knows by a connection held meanwhile if nobody gives one
+ *   auth      asks for the code with its own prompt, then asks the daemon. A
+ *             connection that is open meanwhile shows it if no code is given
  *   account   asks the daemon whether the account is active
  *   session   notifies the daemon that a session opens or closes
  *   setcred   has nothing to do
@@ -47,7 +47,7 @@
  * know it, each as one byte of length and its bytes.
  * The answer, one packet: "PA3", kind, nonce, verdict, and how many of the
  * last bytes of what was typed are the code: a password may precede it. Only the
- * daemon can tell where it ends, since it knows the keys. No answer comes to
+ * daemon knows where it ends, since it knows the keys. No answer comes to
  * NOTIFY_ASKED: its connection ends with the packet "PD1" once a code was given.
  *
  * In version 1 the module looked for the code itself, and sent nothing else; in
@@ -109,7 +109,7 @@ static bool set_options(pam_handle_t *pamh, struct options *o, int argc, const c
 	*o = (struct options){ .socket = "/run/postern/pam.sock", .prompt = "YubiKey OTP: ", .timeout = 10 };
 	for (int i = 0; i < argc; i++) {
 		if (!set_option(o, argv[i])) {
-			pam_syslog(pamh, LOG_ERR, "bad option %s: denying everybody", argv[i]);
+			pam_syslog(pamh, LOG_ERR, "bad option %s: denying all users", argv[i]);
 			return false;
 		}
 	}

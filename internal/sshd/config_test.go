@@ -208,12 +208,12 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 		user, want string
 		args       []string
 	}{
-		"a stranger to Postern": {"fred", "knows no person", nil},
-		"root":                  {"root", "root will not be let in", nil},
-		"no module":             {"alice", "not installed", []string{"--module", "pam_absent.so"}},
-		"no daemon":             {"alice", "does not answer", []string{"--socket", "/run/absent"}},
-		"no such group":         {"alice", "no group", []string{"--mode", "groups-only", "--group", "absent"}},
-		"certificates":          {"alice", "needs a certificate", []string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")}},
+		"unknown to Postern": {"fred", "knows no person", nil},
+		"root":               {"root", "root will not be able to log in", nil},
+		"no module":          {"alice", "not installed", []string{"--module", "pam_absent.so"}},
+		"no daemon":          {"alice", "does not answer", []string{"--socket", "/run/absent"}},
+		"no such group":      {"alice", "no group", []string{"--mode", "groups-only", "--group", "absent"}},
+		"certificates":       {"alice", "needs a certificate", []string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := h.Command("env", append([]string{

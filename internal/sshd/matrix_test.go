@@ -28,7 +28,7 @@ const (
 	daemonHung = "daemon hung"
 	daemonDies = "daemon dies mid-question"
 	rightCode  = "right code"
-	somebodys  = "somebody else's code"
+	somebodys  = "another person's code"
 	onlyNone   = "none request"
 )
 
@@ -120,7 +120,7 @@ func matrixHost(t *testing.T, files map[string]string) *posterntest.Host {
 	return h
 }
 
-// try comes in one way in one state and returns the channels that open.
+// try logs in in one way in one state and returns the channels that open.
 func (w way) try(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state string) []string {
 	t.Helper()
 	defer w.daemon(t, h, rig, state)()

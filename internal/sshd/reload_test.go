@@ -77,7 +77,7 @@ func TestSSHDIsNeverTakenDown(t *testing.T) {
 			before := read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf"))
 			out, err := apply()
 			if err == nil || !strings.Contains(out, hardening+":2: KbdInteractiveAuthentication no") {
-				t.Errorf("what sshd would end by is told as: %v: %s", err, out)
+				t.Errorf("what would end sshd is reported as: %v: %s", err, out)
 			}
 			for range 5 {
 				posterntest.Pause(t) // a signalled sshd takes a moment to end

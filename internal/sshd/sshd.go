@@ -35,7 +35,7 @@ const (
 type Attempt struct {
 	User    string // local account name, as claimed
 	Service string // PAM service
-	Address string // remote host or address, as the service tells; may be empty
+	Address string // remote host or address, as the service reports it; may be empty
 	Code    string // as typed
 	// Password says that a password may precede the code in Code, and Digits that
 	// it may precede six digits, too.
@@ -55,18 +55,17 @@ type Proof struct {
 
 // Checker knows the people and their factors. It is safe for concurrent use.
 type Checker interface {
-	// CheckCode decides whether the code proves whoever may use the account
-	// a.User, and uses the code up: it answers at most once with success, on
-	// all servers together, and a.Event is on the timeline then, in one durable
-	// step with the use of the code. It fails with postern.NotFound for an account
-	// whose person has no factor at all, postern.Denied or Invalid for a code
-	// that proves nothing, and any other code if it cannot tell. A Proof that
-	// comes with an error says what is known of the attempt, for the timeline.
+	// CheckCode checks that the code proves the person of the account a.User, and uses it
+	// up. A code is accepted at most once on all servers together, and a.Event is
+	// appended to the timeline in the same durable step. It fails with postern.NotFound
+	// for an account whose person has no factor, with postern.Denied or Invalid for a
+	// code that proves nothing, and with any other code if it cannot decide. A Proof that
+	// is returned with an error is what is known of the attempt, for the timeline.
 	CheckCode(ctx context.Context, a Attempt) (Proof, error)
 
-	// CheckAccount decides whether the person behind a local account may come
-	// in, whatever proves them: postern.Denied for a suspended or removed
-	// person, postern.NotFound for an account that no person answers to.
+	// CheckAccount checks that the person of a local account is active. It fails with
+	// postern.Denied for a suspended or removed person, and with postern.NotFound for an
+	// account that belongs to no person.
 	CheckAccount(ctx context.Context, user string) (person string, err error)
 }
 

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// way is one configuration of the matrix and how its user comes in.
+// way is one configuration of the matrix and how its user logs in.
 type way struct {
 	name  string
 	files map[string]string
@@ -120,7 +120,7 @@ func ways(t *testing.T, module string) []way {
 		{
 			name: "certificate", files: filesOf(setup.Setup{Mode: setup.Certificates}), user: "alice", code: typed,
 			methods: func(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, good bool) []ssh.AuthMethod {
-				if !good { // nobody signs for a code that is not right
+				if !good { // only right codes are signed
 					return []ssh.AuthMethod{ssh.PublicKeys(h.Key)}
 				}
 				return []ssh.AuthMethod{ssh.PublicKeys(posterntest.SSHCertificate(t, caKey, h.Key, "alice"))}

@@ -150,7 +150,7 @@ done
 out "not trusted"
 `
 
-// comesIn reports whether somebody gets a shell by the answers to the prompts.
+// comesIn reports whether the user gets a shell by the answers to the prompts.
 func comesIn(h *posterntest.Host, user string, answers ...string) bool {
 	c, err := h.Connect(user, nil, ssh.KeyboardInteractive(posterntest.Answers(answers...)))
 	if err != nil {

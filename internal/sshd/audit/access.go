@@ -45,8 +45,8 @@ func newAccess(c hostconf.Case, s settings, stack []hostconf.PAMLine, k *keys) a
 	return d
 }
 
-// ways returns the paths that one list of methods gives, none if sshd offers
-// one of them to nobody.
+// ways returns the paths that one list of methods gives; none if sshd does not offer one
+// of them.
 func ways(c hostconf.Case, s settings, methods []string, through []pass) []path {
 	out := []path{{methods: methods}}
 	for _, m := range methods {
@@ -101,9 +101,9 @@ func methodFactors(c hostconf.Case, s settings, method string) (proves []factor,
 	return nil, false, false
 }
 
-// keyFactors returns what the publickey method proves. A certificate counts
-// for the login that it was given for where no bare key is taken; a security
-// key counts for its PIN where sshd insists on that and takes no other key.
+// keyFactors returns the factors that the publickey method proves. A certificate also
+// proves the sign-in that it was issued after, if sshd accepts no bare keys; a security
+// key also proves its PIN, if sshd requires that and accepts no other keys.
 func keyFactors(s settings) []factor {
 	onlyCertificates := s.is("authorizedkeysfile", "none") && s.is("authorizedkeyscommand", "none") &&
 		!s.is("trustedusercakeys", "none") &&

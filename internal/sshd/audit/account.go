@@ -18,7 +18,7 @@ type account struct {
 	keys              *keys
 }
 
-// mayLogIn reports whether the account's shell lets anybody in.
+// mayLogIn reports whether the account's shell permits logins.
 func (a account) mayLogIn() bool {
 	return a.shell == "" ||
 		!slices.Contains(

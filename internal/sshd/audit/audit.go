@@ -36,7 +36,7 @@ type Auditor struct {
 	// Service is the PAM service; empty means what sshd's configuration says,
 	// else sshd.
 	Service string
-	// Clock tells how far off the clock is, for codes that depend on it; nil
+	// Clock returns how wrong the clock is, for codes that depend on it; nil
 	// asks the kernel.
 	Clock func() Clock
 	// TimeCodes reports whether an account behind pam_postern has an authenticator
@@ -233,8 +233,8 @@ func (a *audit) unlisted(p patterns) []account {
 }
 
 // effective returns what is in force for a connection: as sshd says, but for a
-// member of a group whom no one here knows. Then sshd says what is in force for
-// strangers to the group, and the blocks that it leaves out are applied to that.
+// member of a group that this host has no account of. Then sshd says what is in force for
+// accounts outside the group, and the blocks that it leaves out are applied to that.
 func (a *audit) effective(ctx context.Context, c hostconf.Case) (settings, error) {
 	s, err := a.settings(ctx, c)
 	if err != nil || c.UID >= 0 || len(c.Groups) == 0 {
@@ -258,7 +258,7 @@ func (a *audit) blame(err error) error {
 		return err
 	}
 	return postern.Errorf(postern.CodeOf(err), "%s: %w", line, err).
-		WithHint("change or remove line %d of %s: what sshd reads first counts", line.Line, line.File)
+		WithHint("change or remove line %d of %s: the first line that sshd reads takes effect", line.Line, line.File)
 }
 
 // directive returns the line that decides keyword for a connection: the first

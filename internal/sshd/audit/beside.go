@@ -65,7 +65,7 @@ func Beside(ctx context.Context, pid int, user, connection string) []Finding {
 // refusedFile finds the file that sshd may not read in what it says.
 var refusedFile = regexp.MustCompile(`(/\S+): Permission denied`)
 
-// startedWith returns the command that tells the configuration of the sshd whose
+// startedWith returns the command that prints the configuration of the sshd whose
 // connection a process descends from, and its file: the program with the -f and
 // -o that its listening process was started with. That one shows them in its
 // title.

@@ -12,8 +12,8 @@ import (
 // casesMax bounds how many kinds of connection are tried.
 const casesMax = 400
 
-// patterns are what a host's files tell connections apart by: a Match line's
-// attribute to the patterns that stand anywhere for it.
+// patterns are the patterns by which a host's files distinguish connections, by the
+// attribute of a Match line.
 type patterns map[string][]string
 
 func (p patterns) add(attribute string, more ...string) {
@@ -185,8 +185,8 @@ func (p patterns) name(a account) bool {
 	return slices.ContainsFunc(p["user"], meets(a.name)) || slices.ContainsFunc(p["group"], meets(a.groups...))
 }
 
-// kind says what sshd's patterns and PAM's conditions make of an account:
-// whoever is of the same kind is treated alike.
+// kind says which of sshd's patterns and PAM's conditions an account meets. Accounts of
+// the same kind are treated alike.
 func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
 	k := fmt.Append(nil, a.UID == 0)
 	if a.keys != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 )
 
-// judgeChannels tells, for each kind of connection whose second factor is a
+// judgeChannels reports, for each kind of connection whose second factor is a
 // ForceCommand, what is open beside it. sshd runs the command for a session's
 // shell, command or subsystem, and for nothing else.
 func (a *audit) judgeChannels() {

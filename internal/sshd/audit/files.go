@@ -11,8 +11,8 @@ import (
 	"github.com/postern-project/postern/internal/system"
 )
 
-// judgeFiles finds files that somebody else than root, or than their owner's
-// account, can change though they decide who comes in.
+// judgeFiles finds files that decide who can log in, but that another user than root, or
+// than their owner, can change.
 func (a *audit) judgeFiles() {
 	for _, f := range a.decisiveFiles() {
 		a.judgeFile(f, 0)
@@ -43,7 +43,7 @@ func (a *audit) judgeFiles() {
 	}
 }
 
-// decisiveFiles returns the files of root's that decide who comes in.
+// decisiveFiles returns root's files that decide who can log in.
 func (a *audit) decisiveFiles() []string {
 	var out []string
 	add := func(files ...string) {
@@ -86,8 +86,7 @@ func (a *audit) decisiveFiles() []string {
 	return out
 }
 
-// judgeFile holds a file and its directory against being changed by anybody
-// but root and the user uid.
+// judgeFile checks that only root and the user uid can change a file and its directory.
 func (a *audit) judgeFile(file string, uid int) {
 	for _, name := range []string{file, filepath.Dir(file)} {
 		st, err := a.Stat(name)

@@ -12,7 +12,7 @@ type Severity string
 
 // The severities, most severe first.
 const (
-	Critical Severity = "critical" // somebody with one factor gets in, or gets a channel
+	Critical Severity = "critical" // an attacker with one factor can log in, or gets a channel
 	High     Severity = "high"     // the second factor can be got round by who holds something more
 	Medium   Severity = "medium"   // one mistake away from a hole
 	Low      Severity = "low"      // out of order

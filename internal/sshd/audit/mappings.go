@@ -9,8 +9,8 @@ import (
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 )
 
-// judgeMappings names the lines of files that say whose YubiKey is whose which nobody
-// can read, or which pam_yubico does not read as they are meant.
+// judgeMappings reports the lines of mapping files that cannot be parsed, or that
+// pam_yubico does not read as they are meant.
 func (a *audit) judgeMappings() {
 	files := []string{hostconf.MappingsFile}
 	if b, err := a.Read(hostconf.ShellConfigFile); err == nil {
@@ -51,7 +51,7 @@ func (a *audit) judgeMapping(file string, literal bool) {
 	read, unreadable := hostconf.Mappings(file, b)
 	for _, l := range unreadable {
 		a.add(Finding{
-			ID: "mapping-unreadable", Severity: Low, Title: "this line gives nobody a YubiKey", Where: l,
+			ID: "mapping-unreadable", Severity: Low, Title: "this line assigns no YubiKey", Where: l,
 			Proof: "grep -n '' " + file, Fix: "write ACCOUNT:PUBLICID, with # in front of a comment",
 		})
 	}

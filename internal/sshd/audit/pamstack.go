@@ -49,8 +49,8 @@ var pamModules = map[string]factor{
 	"pam_securetty":    "",
 }
 
-// pamAsides never let anybody in or keep anybody out in the auth phase, or only
-// for reasons that have nothing to do with who it is.
+// pamAsides are modules that neither grant nor refuse access in the auth phase, or only for
+// reasons that do not depend on the user.
 var pamAsides = map[string]bool{
 	"pam_env":           true,
 	"pam_faildelay":     true,

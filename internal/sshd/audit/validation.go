@@ -26,7 +26,7 @@ var (
 const checkedHTTPS = "use https://, and a key= to check the signature with"
 
 // judgeValidation looks at how codes are validated: by pam_yubico, and by a
-// script that acts as a gate.
+// ForceCommand script that checks codes.
 func (a *audit) judgeValidation() {
 	a.judgePAMYubico(a.stack)
 	a.judgeModules(a.stack)
@@ -63,7 +63,7 @@ func (a *audit) judgePAMYubico(stack []hostconf.PAMLine) {
 			a.demoID(l.Line)
 		}
 		if key == "" {
-			a.unsigned(l.Line, "set key=, so that whoever breaks TLS has not broken this, too")
+			a.unsigned(l.Line, "set key=, so that an attacker who breaks TLS cannot forge answers")
 		}
 	}
 }

@@ -18,9 +18,8 @@ type Directive struct {
 	Meant   bool        // oneFactorMark stands above it
 }
 
-// OneFactorMark is the comment that says, on the line above, that whoever wrote
-// an AuthenticationMethods, or a condition of PAM's, knows that it lets people
-// in with one factor.
+// OneFactorMark is a comment on the line above an AuthenticationMethods, or a condition of
+// PAM. It says that access with one factor is intended there.
 const OneFactorMark = "# postern: one factor is meant"
 
 // criterion is one condition of a Match line.
@@ -228,7 +227,7 @@ func Criteria(args []string) []criterion {
 	return out
 }
 
-// Applies reports whether the directive counts for a connection.
+// Applies reports whether the directive applies to a connection.
 func (d Directive) Applies(c Case) bool {
 	return !slices.ContainsFunc(d.Match, func(m criterion) bool { return !m.holds(c) })
 }

@@ -110,7 +110,7 @@ func (l PAMLine) FixOfFailOpen() string {
 	return "auth required " + l.Module + ".so"
 }
 
-// FixOfExemption says how to have the line exempt nobody.
+// FixOfExemption says how to change the line so that it exempts no user.
 func (l PAMLine) FixOfExemption() string {
 	if len(l.Own.Groups) > 0 {
 		return "remove groups= from " + l.Own.File

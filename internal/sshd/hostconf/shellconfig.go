@@ -22,8 +22,8 @@ type ShellConfig struct {
 	APIKey      string // YUBICO_API_KEY; ours: base64, to check the service's answers with
 }
 
-// ReadShellConfig reads the file, or the zero value if there is none. It must
-// be nobody's to write but root's.
+// ReadShellConfig reads the file, or returns the zero value if there is none. Only root
+// may be able to write it.
 func ReadShellConfig(path string) (ShellConfig, error) {
 	b, err := ReadTrusted(path)
 	if errors.Is(err, os.ErrNotExist) {

@@ -141,9 +141,9 @@ func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {
 }
 
 // RollBack puts everything back as the backup has it, and has sshd read it, once.
-// One that did not come to its end is done over. sshd is not told to read what it
-// would not take. Where that was so before the setup, too, the roll-back ends with
-// an error that says why, and sshd goes on with what it has read.
+// An interrupted one is repeated. sshd is not reloaded if it would refuse the
+// configuration. If it would have refused the old one, too, the roll-back ends with an
+// error that says why, and sshd keeps the configuration that it has loaded.
 func (a Applier) RollBack(ctx context.Context, dir string) error {
 	m, err := readManifest(dir)
 	if err != nil {
@@ -204,10 +204,9 @@ func (a Applier) finish(dir string) error {
 	return durable.SyncDir(dir)
 }
 
-// RollBackOverdue puts back a setup that nobody confirmed in time and that no
-// process waits for any more: one of an earlier boot, which ended before its
-// time was over, or one whose time is over. It returns the backup's directory,
-// "" if there was nothing to do.
+// RollBackOverdue rolls back a setup that was not confirmed in time and that no process
+// waits for any more: one of an earlier boot that ended before its time was over, or one
+// whose time is over. It returns the backup's directory, "" if there was nothing to do.
 func (a Applier) RollBackOverdue(ctx context.Context) (string, error) {
 	dir, m, err := a.pending()
 	if postern.CodeOf(err) == postern.NotFound {

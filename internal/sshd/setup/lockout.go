@@ -16,7 +16,7 @@ import (
 func (s Setup) LockOut(name string) (warnings []error, asked bool) {
 	warn := func(err error) { warnings = append(warnings, err) }
 	if name == "root" && !s.Root {
-		warn(postern.Errorf(postern.Denied, "you are root, and root will not be let in by SSH").
+		warn(postern.Errorf(postern.Denied, "you are root, and root will not be able to log in by SSH").
 			WithHint("use your own account and sudo, or permit root"))
 	}
 	u, err := user.Lookup(name)

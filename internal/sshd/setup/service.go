@@ -21,8 +21,7 @@ import (
 // would end if it read it, and would not start with it.
 var ErrRefused = errors.New("sshd refuses its configuration")
 
-// Service is a host's sshd as something that can be told to read its
-// configuration. The zero value is this host's.
+// Service reloads a host's sshd. The zero value is this host's.
 type Service struct {
 	// Listeners returns the processes that listen; nil asks /proc.
 	Listeners func() ([]int, error)
@@ -169,7 +168,7 @@ func test(ctx context.Context, command []string, file string) error {
 	e := postern.Errorf(postern.Invalid, "%w: %s", ErrRefused, said)
 	if line, ok := (hostconf.Files{}).Blame(file, said); ok {
 		return postern.Errorf(postern.Invalid, "%w: %s: %s", ErrRefused, line, said).
-			WithHint("change or remove line %d of %s: what sshd reads first counts", line.Line, line.File)
+			WithHint("change or remove line %d of %s: the first line that sshd reads takes effect", line.Line, line.File)
 	}
 	return e.WithHint("correct what sshd names")
 }

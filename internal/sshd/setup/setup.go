@@ -25,7 +25,7 @@ type Mode string
 const (
 	KeyAndCode      Mode = "key-and-code"      // public key, then a code
 	PasswordAndCode Mode = "password-and-code" // a code, then the Unix password
-	GroupsOnly      Mode = "groups-only"       // key and code for members of Groups; everybody else as before
+	GroupsOnly      Mode = "groups-only"       // key and code for members of Groups; others as before
 	Certificates    Mode = "certificates"      // a short-lived certificate that a code was asked for
 )
 
@@ -39,9 +39,9 @@ type Setup struct {
 	// PasswordGroup is a group whose members have no public key, and give
 	// their Unix password in its place; for KeyAndCode.
 	PasswordGroup string
-	Root          bool // let root in, with the same factors
-	// RescueUser is an account that comes in from RescueFrom only, with its
-	// key and a recovery code, whatever holds for others.
+	Root          bool // permit root, with the same factors
+	// RescueUser is an account for emergencies that can log in from RescueFrom only, with
+	// its key and a backup code, whatever applies to others.
 	RescueUser string
 	RescueFrom string // an address or network
 	// Module is pam_postern's name or path; empty means pam_postern.so.
@@ -82,7 +82,7 @@ func (s Setup) Validate() error {
 	case (s.RescueUser == "") != (s.RescueFrom == ""):
 		return postern.Errorf(postern.Invalid, "break-glass needs an account and an address")
 	case s.RescueUser == "root" && !s.Root:
-		return postern.Errorf(postern.Invalid, "root is not let in").WithHint("choose another account, or let root in")
+		return postern.Errorf(postern.Invalid, "root is not permitted to log in").WithHint("choose another account, or permit root")
 	}
 	if s.RescueFrom != "" {
 		_, addrErr := netip.ParseAddr(s.RescueFrom)
@@ -134,8 +134,8 @@ func (s Setup) Files(root string) ([]File, error) {
 	return files, nil
 }
 
-// includesDropIns reports whether sshd_config reads our file before it sets
-// anything itself: what is set first counts.
+// includesDropIns reports whether sshd_config includes our file before it sets anything
+// itself: the first value takes effect.
 func includesDropIns(config string) bool {
 	for line := range strings.Lines(config) {
 		words := hostconf.Words(strings.TrimSpace(line))
@@ -149,8 +149,8 @@ func includesDropIns(config string) bool {
 	return false
 }
 
-// present is what a host's sshd_config says outside of Match blocks, without
-// our own part: keyword to the arguments of its first line, which counts.
+// present is what a host's sshd_config says outside of Match blocks, without our own
+// part: keyword to the arguments of its first line, which takes effect.
 type present map[string][]string
 
 func presentIn(h hostconf.Files) (present, error) {
@@ -177,9 +177,9 @@ func (p present) is(keyword, value string) bool {
 	return len(p[keyword]) > 0 && strings.EqualFold(p[keyword][0], value)
 }
 
-// othersMethods returns the AuthenticationMethods that leave whoever needs no
-// code as they are, though UsePAM is on from now on; "" where what stands there
-// asks for two methods, and is to stay.
+// othersMethods returns the AuthenticationMethods that change nothing for users who need
+// no code, although UsePAM is on from now on; "" if the present ones require two methods
+// and stay.
 func (p present) othersMethods() string {
 	lists := p["authenticationmethods"]
 	if len(lists) == 0 {
@@ -188,13 +188,13 @@ func (p present) othersMethods() string {
 	if !slices.ContainsFunc(lists, func(l string) bool { return !strings.Contains(l, ",") }) {
 		return ""
 	}
-	if !p.is("usepam", "yes") { // then nobody came in by it
+	if !p.is("usepam", "yes") { // then it could not be used
 		lists = slices.DeleteFunc(slices.Clone(lists), func(l string) bool { return strings.Contains(l, "keyboard-interactive") })
 	}
 	return strings.Join(lists, " ")
 }
 
-// graceMax is how long somebody may take to come in.
+// graceMax is how long a login may take.
 const graceMax = time.Minute
 
 // briefGrace reports whether a LoginGraceTime below graceMax is set.
@@ -213,18 +213,17 @@ func (p present) briefGrace() bool {
 const keyThenCode = "publickey,keyboard-interactive:pam"
 
 // sshdConfig returns the part of sshd_config that is ours, beside what the host
-// has. Among Match blocks the first counts, so the account for emergencies comes
-// first.
+// has. The first Match block takes effect, so the account for emergencies comes first.
 func (s Setup) sshdConfig(now present) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# Written by postern ssh config. What is set first counts: keep this file first.")
+	line("# Written by postern ssh config. The first value takes effect: keep this file first.")
 	line("UsePAM yes")
 	if !now.briefGrace() {
 		line("LoginGraceTime %d", int(graceMax.Seconds()))
 	}
-	line("LogLevel VERBOSE") // tells of the first of two factors, too: which key or certificate
-	// Where only some need both factors, root's own block below lets root in.
+	line("LogLevel VERBOSE") // logs the first of two factors, too: which key or certificate
+	// Where only some need both factors, root's own block below permits root.
 	line("PermitRootLogin %s", map[bool]string{true: "yes", false: "no"}[s.Root && s.Mode != GroupsOnly])
 	switch s.Mode {
 	case KeyAndCode, PasswordAndCode:
@@ -233,7 +232,7 @@ func (s Setup) sshdConfig(now present) string {
 		line("KbdInteractiveAuthentication yes")
 		line("AuthenticationMethods %s", map[Mode]string{KeyAndCode: keyThenCode, PasswordAndCode: "keyboard-interactive:pam"}[s.Mode])
 	case GroupsOnly:
-		line("# Members of the groups below need both; everybody else comes in as before.")
+		line("# Members of the groups below need both; others log in as before.")
 		if methods := now.othersMethods(); methods != "" {
 			line(hostconf.OneFactorMark)
 			line("AuthenticationMethods %s", methods)

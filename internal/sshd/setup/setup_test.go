@@ -35,7 +35,7 @@ func TestAuditorIsSilentAboutSetups(t *testing.T) {
 	for _, stock := range []string{"stock-debian", "stock-fedora", "stock-arch", "stock-alpine", "stock-suse", "broken-yubico-sufficient"} {
 		for name, s := range setups {
 			if s.Mode == GroupsOnly && !strings.HasPrefix(stock, "stock-") {
-				continue // what was wrong for everybody else stays
+				continue // what was wrong for others stays
 			}
 			t.Run(stock+"/"+name, func(t *testing.T) {
 				t.Parallel()

@@ -59,7 +59,7 @@ type Shell struct {
 	// identifiers of those that do not matter.
 	Open     []Channel
 	Accepted []string
-	Debug    bool          // tell on Stderr what is found on the way, but no code
+	Debug    bool          // print each step on Stderr, but no code
 	Timeout  time.Duration // to type the code, and again to check it; 0 means 60 seconds
 	Stdin    *os.File
 	Stdout   io.Writer
@@ -90,7 +90,7 @@ func (s Shell) Run(ctx context.Context) error {
 	return err
 }
 
-// debug tells what went well, in the manner of the script of old.
+// debug prints a step that succeeded, in the format of the old script.
 func (s Shell) debug(format string, args ...any) {
 	if s.Debug {
 		fmt.Fprintf(s.Stderr, "\033[1;32m[i]\033[0;39m "+format+"\n", args...)
@@ -183,7 +183,7 @@ func (s Shell) code(ctx context.Context) (string, error) {
 		return s.ask(ctx)
 	}
 	if carriesProtocol(s.env("SSH_ORIGINAL_COMMAND")) {
-		return "", postern.Errorf(postern.Denied, "nobody can type a code here").WithHint("give it with -o SetEnv=%s=CODE", CodeVariable)
+		return "", postern.Errorf(postern.Denied, "no code can be typed here").WithHint("give it with -o SetEnv=%s=CODE", CodeVariable)
 	}
 	fmt.Fprint(s.Stderr, Prompt) // standard output is the command's
 	return readLine(ctx, s.Stdin)
@@ -203,8 +203,8 @@ func carriesProtocol(command string) bool {
 }
 
 // Command returns what the process is to become: the user's shell as a login
-// shell, or with the command that the client sent, as sshd runs it. What the
-// gate was told stays behind.
+// shell, or with the command that the client sent, as sshd runs it. The code is removed
+// from its environment.
 func (s Shell) Command() (path string, argv, environ []string) {
 	path = s.Login
 	if path == "" {

@@ -40,7 +40,7 @@ type Signed struct {
 	Serial      uint64    `json:"serial"`
 	Principals  []string  `json:"principals"`
 	ValidBefore time.Time `json:"valid_before"`
-	KnownHosts  string    `json:"known_hosts,omitempty"` // lines that make hosts of this house known
+	KnownHosts  string    `json:"known_hosts,omitempty"` // lines that trust the host CA
 }
 
 // Signer is the certificate authority. It is safe for concurrent use.
@@ -56,7 +56,7 @@ type Signer interface {
 
 // Rule says what the certificates of a group's members may do.
 type Rule struct {
-	Groups       []string `json:"groups,omitempty"`     // any of them; none: everybody but who signed up by themselves
+	Groups       []string `json:"groups,omitempty"`     // any of them; none: all people but those who signed up
 	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone; root only by its name
 	Sources      []string `json:"sources,omitempty"`
 	ForceCommand string   `json:"force_command,omitempty"`
@@ -64,9 +64,9 @@ type Rule struct {
 	Validity     string   `json:"validity,omitempty"` // as 10h; empty: the CA's own
 }
 
-// ParseRules reads a JSON array of rules; the first that fits a person counts,
-// and who fits none gets no certificate. Nothing at all is one rule for
-// everybody whom an administrator knows: their own account, a terminal, and
+// ParseRules reads a JSON array of rules. The first that applies to a person is used; a
+// person to whom none applies gets no certificate. An empty file is one rule for all
+// people whom an administrator has added or approved: their own account, a terminal, and
 // forwarding.
 func ParseRules(b []byte) ([]Rule, error) {
 	if len(b) == 0 {
@@ -119,9 +119,9 @@ func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error)
 	return c, err
 }
 
-// RuleFor returns the first rule that fits somebody of these groups. Who signed
-// up by themselves chose their name, which could be that of an account on any
-// host: only a rule that names a group of theirs fits them.
+// RuleFor returns the first rule that applies to a person in these groups. People who
+// signed up chose their name, which could be that of an account on any host: only a rule
+// that names one of their groups applies to them.
 func RuleFor(rules []Rule, groups []string) (Rule, error) {
 	unknown := slices.Contains(groups, postern.SignedUp)
 	for _, r := range rules {
@@ -260,7 +260,7 @@ func (h *signHandler) actor(r *http.Request, q signRequest) (postern.Actor, erro
 	}
 	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
 	if postern.CodeOf(err) == postern.NotFound {
-		err = postern.Errorf(postern.Denied, "the code was not accepted") // who exists is nobody's business
+		err = postern.Errorf(postern.Denied, "the code was not accepted") // does not reveal who exists
 	}
 	if err == nil && proof.Person == "" {
 		err = postern.Errorf(postern.Denied, "the code was not accepted")

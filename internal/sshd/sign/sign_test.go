@@ -8,7 +8,7 @@ import (
 )
 
 // TestRulesOpenAccounts holds which accounts rules give to whom: none of a name
-// that somebody chose, and root never but by its name.
+// that a person chose, and root only by its name.
 func TestRulesOpenAccounts(t *testing.T) {
 	for _, c := range []struct {
 		rules  string

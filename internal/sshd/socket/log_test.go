@@ -14,8 +14,8 @@ import (
 	"github.com/postern-project/postern/internal/sshd/sshlog"
 )
 
-// TestWatcherFollowsALogin listens where sshd logs, while somebody comes in
-// with key and code and somebody else writes lines for sshd's process.
+// TestWatcherFollowsALogin follows sshd's log while a user logs in with key and code, and
+// another one writes lines for sshd's process.
 func TestWatcherFollowsALogin(t *testing.T) {
 	posterntest.NeedRoot(t)
 	h := posterntest.StartHost(t, posterntest.HostConfig{
@@ -28,7 +28,7 @@ func TestWatcherFollowsALogin(t *testing.T) {
 	startServer(t, filepath.Join(h.Dir, "pam.sock"), Config{}, newCodes(code1), &answered)
 	lines := make(chan sshlog.Line, 100)
 	h.Logged(t, func(pid int, message string) {
-		// As if it came from a file, with a line that somebody else added.
+		// As if it came from a file, with a line that another user added.
 		lines <- sshlog.Line{PID: pid, Time: time.Now(), Unverified: true, Message: strings.ReplaceAll(message, "alice", "mallory")}
 		lines <- sshlog.Line{PID: pid, Time: time.Now(), Unverified: true, Message: message}
 	})
@@ -47,7 +47,7 @@ func TestWatcherFollowsALogin(t *testing.T) {
 	for len(want) > 0 {
 		ev := <-seen
 		if ev.Object == "mallory" || ev.Details["source"] != "file, unverified" {
-			t.Fatalf("what nobody vouches for is believed: %+v", ev)
+			t.Fatalf("a forged line is recorded: %+v", ev)
 		}
 		if strings.HasPrefix(describe(ev), want[0]) {
 			want = want[1:]

@@ -70,7 +70,7 @@ type Question struct {
 	Combined bool
 	Service  string // PAM's service name: sshd, sudo
 	User     string // as the client claims; never empty
-	Host     string // the remote host or address, as the service tells
+	Host     string // the remote host or address, as the service reports it
 	TTY      string
 	// Code is for AskCode only: as typed, from version 2 maybe behind a password.
 	Code string

@@ -186,11 +186,11 @@ const (
 	askedOnce = 1024
 )
 
-// awaitCode puts on the timeline that a code was asked for and none was given:
-// that the connection ends without a word.
+// awaitCode records on the timeline a prompt for a code that was not answered: its
+// connection ends without a packet.
 func (s *Server) awaitCode(ctx context.Context, conn *net.UnixConn, q Question, ev postern.Event) {
 	if s.asked.Add(1) > askedOnce {
-		s.log.Warn("too many prompts for a code at once: if nobody answers this one, nobody will know", postern.LogID, q.User)
+		s.log.Warn("too many prompts for a code at once: this one is not recorded if it is not answered", postern.LogID, q.User)
 		s.asked.Add(-1)
 		return
 	}

@@ -55,7 +55,7 @@ func (c *codes) CheckAccount(_ context.Context, user string) (string, error) {
 	case "gone":
 		return user, postern.Errorf(postern.Denied, "suspended")
 	case "bare":
-		return "", postern.Errorf(postern.NotFound, "nobody answers to it")
+		return "", postern.Errorf(postern.NotFound, "no person has it")
 	}
 	return user, nil
 }
@@ -170,7 +170,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 	}
 	if c, err := h.Connect("gone", posterntest.Answers(code2)); err == nil {
 		c.Close()
-		t.Error("a suspended person came in")
+		t.Error("a suspended person was granted access")
 	}
 	want := []string{
 		"ssh.auth refused wrong code",
@@ -188,7 +188,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the timeline says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	// Whoever hangs up when asked for a code.
+	// A client that disconnects when it is asked for a code.
 	if c, err := h.Connect("alice", func(string, string, []string, []bool) ([]string, error) { return nil, errors.New("hang up") }); err == nil {
 		c.Close()
 		t.Error("no code opened the door")
@@ -197,7 +197,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 		posterntest.Pause(t)
 	}
 	if ev := log.list()[len(want)]; ev.Outcome != postern.Refused || ev.Reason != "no code was given" || ev.Person != "alice" || ev.Address != "127.0.0.1" {
-		t.Errorf("hanging up is told as %+v", ev)
+		t.Errorf("a disconnection is recorded as %+v", ev)
 	}
 	accepted, opened := log.list()[1], log.list()[2]
 	if !slices.Contains(opened.Links, link(accepted, postern.LinkProcess)) {
@@ -207,7 +207,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 		t.Errorf("audit session %s, the shell says %s", id, session)
 	}
 	if accepted.Person != "alice" || accepted.Address != "127.0.0.1" || link(accepted, string(postern.YubiKey)).ID != "vvccccbdefgh" {
-		t.Errorf("who came in, from where and with what is missing: %+v", accepted)
+		t.Errorf("the person, the address or the credential is missing: %+v", accepted)
 	}
 }
 

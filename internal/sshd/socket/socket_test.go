@@ -84,7 +84,7 @@ func TestPromptsThatNobodyAnswers(t *testing.T) {
 		posterntest.Pause(t)
 	}
 	if ev := told.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused || ev.Person != "alice" || ev.Details["method"] != "code" || ev.Details["service"] != "sudo" {
-		t.Errorf("a prompt that nobody answered is told as %+v", ev)
+		t.Errorf("a prompt that was not answered is recorded as %+v", ev)
 	}
 }
 
@@ -216,7 +216,7 @@ func TestOthersThanRootAreNotAnswered(t *testing.T) {
 	}{
 		{root, "nobody", false, "refused"},
 		{root, "nobody", true, "refused"},
-		{users, "root", true, "refused"}, // somebody else's account
+		{users, "root", true, "refused"}, // another user's account
 		{users, "nobody", true, "yes"},
 	} {
 		if s.chmod {

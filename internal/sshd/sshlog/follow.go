@@ -18,12 +18,12 @@ import (
 
 // Follow sends what sshd logs from now on, from where this host keeps it: the
 // journal, else /var/log/auth.log or /var/log/secure, until ctx ends. When it
-// cannot be read any more, told hears why, once, and Follow tries again, ever
-// more slowly; told hears nil when it is read again, and at the beginning if it
-// was lost before. It is postern.NotFound that there is no log.
-func Follow(ctx context.Context, lines chan<- Line, lost bool, told func(error)) {
+// cannot be read any more, it calls notify once with the error and tries again, at
+// growing intervals. It calls notify with nil when the log is read again, and at the
+// beginning if lost is true. The error is postern.NotFound if there is no log.
+func Follow(ctx context.Context, lines chan<- Line, lost bool, notify func(error)) {
 	r := &logReader{lines: lines}
-	persist(ctx, r.read, lost, told)
+	persist(ctx, r.read, lost, notify)
 }
 
 // How soon what ended is tried again, at first and at last, and how long it has
@@ -35,7 +35,7 @@ const (
 )
 
 // persist runs run again and again until ctx ends.
-func persist(ctx context.Context, run func(context.Context) error, lost bool, told func(error)) {
+func persist(ctx context.Context, run func(context.Context) error, lost bool, notify func(error)) {
 	warned := false
 	for wait := againFirst; ctx.Err() == nil; wait = min(2*wait, againLast) {
 		done := make(chan error, 1)
@@ -47,7 +47,7 @@ func persist(ctx context.Context, run func(context.Context) error, lost bool, to
 			wait = againFirst
 			if lost {
 				lost, warned = false, false
-				told(nil)
+				notify(nil)
 			}
 			err = <-done
 		}
@@ -59,7 +59,7 @@ func persist(ctx context.Context, run func(context.Context) error, lost bool, to
 		}
 		if !warned {
 			lost, warned = true, true
-			told(err)
+			notify(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -87,8 +87,8 @@ func (r *logReader) read(ctx context.Context) error {
 }
 
 // readJournal sends what sshd writes to systemd's journal from now on, or after
-// the cursor, which it moves. The journal knows who wrote a line; only root's
-// count, since anybody may claim to be sshd.
+// the cursor, which it moves. The journal knows which user wrote a line; only root's are
+// used, since any user may claim to be sshd.
 func (r *logReader) readJournal(ctx context.Context) error {
 	from := "--lines=0"
 	if r.cursor != "" {
@@ -147,8 +147,8 @@ func parseJournal(b []byte) (line Line, cursor string, ok bool) {
 }
 
 // readFile sends what is appended to a log file such as /var/log/auth.log from
-// now on, through its rotations. Nobody vouches for who wrote a line; the
-// process's number is the line's own.
+// now on, through its rotations. It is not known which user wrote a line; the process's
+// number is what the line says.
 func readFile(ctx context.Context, path string, lines chan<- Line) error {
 	var f *os.File
 	defer func() { f.Close() }()

@@ -19,8 +19,8 @@ type Line struct {
 	PID     int // of the process that wrote it
 	Time    time.Time
 	Message string
-	// Unverified says that nobody vouches for who wrote the line, nor for PID:
-	// whoever may use logger(1) may have.
+	// Unverified says that any user may have written the line and its PID, with
+	// logger(1).
 	Unverified bool
 }
 
@@ -35,8 +35,8 @@ var (
 // logLineMax bounds a line that is looked at, bytes.
 const logLineMax = 8 << 10
 
-// Parse returns what a line of sshd's log tells of: an attempt to log in
-// by one method, or a session that opens or closes. Most lines tell of neither.
+// Parse returns the event that a line of sshd's log reports: an attempt to log in by one
+// method, or a session that opens or closes. It returns false for other lines.
 func Parse(message string) (postern.Event, bool) {
 	if len(message) > logLineMax {
 		return postern.Event{}, false
@@ -72,21 +72,21 @@ func Parse(message string) (postern.Event, bool) {
 	return ev, true
 }
 
-// Watcher puts on the timeline what sshd logs of who comes in, joined to the
-// process and the audit session that whatever is run later descends from.
+// Watcher records on the timeline the logins in sshd's log, joined to the process and the
+// audit session from which what is run later descends.
 type Watcher struct {
 	Record sshd.Recorder
-	// Person returns who answers to a local account, "" for nobody.
+	// Person returns the person of a local account, "" if there is none.
 	Person func(ctx context.Context, account string) string
 	Log    *slog.Logger
 	Host   string // names this host in links; empty means its hostname
-	// Sessions makes it tell of sessions, too: not where pam_postern does.
+	// Sessions makes it record sessions, too. It is false where pam_postern does that.
 	Sessions bool
 }
 
-// Watch writes events for the lines until the channel is closed or ctx ends. What
-// an unverified line tells is joined to its process only if that is root's sshd
-// serving the line's account, and does not count if it is another.
+// Watch writes events for the lines until the channel is closed or ctx ends. The event of
+// an unverified line is joined to its process only if that is root's sshd serving the
+// line's account. If it is another process, the line is dropped.
 func (w Watcher) Watch(ctx context.Context, lines <-chan Line) {
 	m := process.This(w.Host)
 	for {
@@ -109,7 +109,7 @@ func (w Watcher) Watch(ctx context.Context, lines <-chan Line) {
 			case !line.Unverified || serves == process.Yes:
 				ev.Links = append(ev.Links, m.Links(process.Login(line.PID))...)
 			case serves == process.No:
-				w.Log.WarnContext(ctx, "a line of sshd's log names a process that is not root's sshd: it does not count", slog.Int(postern.LogPID, line.PID))
+				w.Log.WarnContext(ctx, "a line of sshd's log names a process that is not root's sshd: it is dropped", slog.Int(postern.LogPID, line.PID))
 				continue
 			}
 			ev.Person = w.Person(ctx, ev.Object)

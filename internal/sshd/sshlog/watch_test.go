@@ -155,7 +155,7 @@ func TestLogFileThroughRotation(t *testing.T) {
 	next("dave")
 }
 
-// TestForgedLines writes a file as logger(1) does for anybody, for processes that
+// TestForgedLines writes a file as logger(1) does for any user, for processes that
 // are no sshd, or none at all.
 func TestForgedLines(t *testing.T) {
 	lines := make(chan Line)
@@ -183,7 +183,7 @@ func TestForgedLines(t *testing.T) {
 func TestLogIsReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		told := make(chan string, 10)
+		notified := make(chan string, 10)
 		var runs atomic.Int32
 		go persist(ctx, func(ctx context.Context) error {
 			if n := runs.Add(1); n < 5 || n == 6 {
@@ -198,17 +198,17 @@ func TestLogIsReadAgain(t *testing.T) {
 			if err == nil {
 				err = errors.New("again")
 			}
-			told <- err.Error()
+			notified <- err.Error()
 		})
 		time.Sleep(14 * time.Second) // 1+2+4+8 before the fifth
 		synctest.Wait()
-		if runs.Load() != 4 || len(told) != 1 {
-			t.Errorf("%d runs, told %d times", runs.Load(), len(told))
+		if runs.Load() != 4 || len(notified) != 1 {
+			t.Errorf("%d runs, notified %d times", runs.Load(), len(notified))
 		}
 		time.Sleep(2 * time.Minute)
 		for _, want := range []string{"no journalctl", "again", "sshd's log came to an end", "again"} {
-			if got := <-told; got != want {
-				t.Errorf("told %q, want %q", got, want)
+			if got := <-notified; got != want {
+				t.Errorf("notified %q, want %q", got, want)
 			}
 		}
 		cancel()
