@@ -235,7 +235,7 @@ func (s *Server) proveDNS(ctx context.Context, v validation) *Problem {
 			return nil
 		}
 	}
-	return proofProblem("incorrectResponse", v.name, "there is a TXT record, but it says something else")
+	return proofProblem("incorrectResponse", v.name, "there is a TXT record, but with another value")
 }
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

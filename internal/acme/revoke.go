@@ -52,7 +52,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 			return err
 		}
 		if !ordered && req.Reason == postern.KeyCompromise {
-			return problem("badRevocationReason", http.StatusBadRequest, "that a key is compromised is for its holder, or whoever ordered the certificate, to say")
+			return problem("badRevocationReason", http.StatusBadRequest, "only the holder of the key, or the account of the certificate, may say that the key is compromised")
 		}
 	}
 	if !req.Reason.Valid() {

@@ -5,7 +5,7 @@ import (
 )
 
 // A RewriteCond is read twice: as a condition of the gate's, where its rule
-// keeps somebody out, and as a matcher of Caddy's, where its rule only sends
+// refuses requests, and as a matcher of Caddy's, where its rule only sends
 // them elsewhere.
 
 // condGroups returns the conditions of a rule: all of the groups hold, each by

@@ -13,13 +13,13 @@ type Severity string
 const (
 	Closed   Severity = "closed"   // could not be carried over, so the place is closed to whom it may concern
 	Lost     Severity = "lost"     // has no match, and is left out; as far as is known it guards nothing
-	Widened  Severity = "widened"  // carried over, but asks for less: somebody whom Apache refuses may pass
-	Narrowed Severity = "narrowed" // carried over, but asks for more: somebody whom Apache lets pass is refused
+	Widened  Severity = "widened"  // carried over, but asks for less: a client that Apache refuses may pass
+	Narrowed Severity = "narrowed" // carried over, but asks for more: a client that Apache lets pass is refused
 	Changed  Severity = "changed"  // carried over, but answers differently in some case
-	Info     Severity = "info"     // worth knowing
+	Info     Severity = "info"     // needs no change
 )
 
-// Grave reports whether somebody else passes than with Apache, or something is
+// Grave reports whether other clients pass than with Apache, or something is
 // left out.
 func (s Severity) Grave() bool { return s == Closed || s == Lost || s == Widened || s == Narrowed }
 

@@ -264,7 +264,7 @@ func (p *parser) directive(s, file string, line int) (*Directive, error) {
 	return d, nil
 }
 
-// expand puts in what Define has named. A name that nobody defined stays as it
+// expand puts in what Define has named. A name that is not defined stays as it
 // is, as in Apache: it may be an environment variable.
 func (p *parser) expand(s string) (string, error) {
 	if !strings.Contains(s, "${") {

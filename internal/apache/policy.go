@@ -16,7 +16,7 @@ type policy struct {
 	adds      []expr        // what must hold beside what sections around say
 	asks      bool          // a certificate is asked for: SSLVerifyClient
 	joins     bool          // the Require lines around count, too: AuthMerging
-	closed    bool          // nobody passes
+	closed    bool          // no request passes
 }
 
 // module is a module of Apache by which a section says something anew.
@@ -107,7 +107,7 @@ func (c *converter) satisfyAny(d *Directive, p *policy) {
 	access := p.says[byAccess]
 	if access == nil {
 		access = truth(true)
-		c.notes.add(Info, d, "no Deny line stands beside it: everybody passes")
+		c.notes.add(Info, d, "there is no Deny line beside it: all requests pass")
 	}
 	if p.says[byAuthz] == nil {
 		p.satisfies = access
@@ -271,7 +271,7 @@ func (c *converter) sslRequire(d *Directive, p *policy) {
 
 // authz is the condition of Require lines and of the containers around them.
 // Lines that stand alone are a RequireAny; those in a <Limit> count for its
-// methods, and where none counts everybody passes.
+// methods, and where none applies all requests pass.
 func (c *converter) authz(list []*Directive) expr {
 	var some, when []expr
 	for _, d := range list {

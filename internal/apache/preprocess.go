@@ -17,7 +17,7 @@ func conditional(d *Directive) bool {
 	return d.is("IfModule") || d.is("IfDefine") || d.is("IfVersion") || d.is("IfFile") || d.is("IfDirective") || d.is("IfSection")
 }
 
-// holds reports whether the lines in a section count. What cannot be told is
+// holds reports whether the lines in a section take effect. What cannot be decided is
 // taken as present.
 func (p *parser) holds(d *Directive) bool {
 	name, not := strings.CutPrefix(d.arg(0), "!")

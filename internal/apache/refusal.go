@@ -16,7 +16,7 @@ import (
 // maxStops bounds how many rules are looked back at: those beyond open nothing.
 const maxStops = 32
 
-// stepGuards turns the steps that keep somebody out into guards.
+// stepGuards turns the steps that refuse requests into guards.
 func (c *converter) stepGuards(s *site) []guard {
 	s.steps = slices.DeleteFunc(s.steps, func(st step) bool { return st.is("RewriteRule") && st.place == nil && !s.engine })
 	var out []guard
@@ -124,7 +124,7 @@ func fcgiAddress(target string) string {
 	return "fcgi://" + host
 }
 
-// rewriteGuard returns the guard of a RewriteRule that keeps somebody out.
+// rewriteGuard returns the guard of a RewriteRule that refuses requests.
 func (c *converter) rewriteGuard(s *site, st *step, r rewriteRule, stops []*step) []guard {
 	forbids := r.flags["f"] != "" || r.flags["g"] != ""
 	if r.idle() {
@@ -243,7 +243,7 @@ func pathMatches(re string, neg, fold bool) expr {
 	return x
 }
 
-// refuse returns the guard that keeps everybody out of a place when the path
+// refuse returns the guard that refuses all requests for a place when the path
 // matches a pattern and a condition, which may be nil, holds. A pattern of the
 // whole host becomes the place itself.
 func (c *converter) refuse(s *site, st *step, g guard, pattern string, neg bool, when expr) []guard {

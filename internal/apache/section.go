@@ -192,7 +192,7 @@ func plainLocation(d *Directive) bool {
 	return d.is("Location") && strings.HasPrefix(d.arg(0), "/") && !strings.ContainsAny(d.arg(0), "*?[")
 }
 
-// unplaced closes the whole site for a section that guards something nobody
+// unplaced closes the whole site for a section that guards something no rule
 // can point at, and leaves it out when it guards nothing.
 func (c *converter) unplaced(s *site, d *Directive, why string) []region {
 	if !guardsSomething(d) {
@@ -203,10 +203,10 @@ func (c *converter) unplaced(s *site, d *Directive, why string) []region {
 	return []region{{guard: guard{at: d, prefix: []string{"/"}, closed: true}, rank: rankIf}}
 }
 
-// guardsSomething reports whether anything in the section keeps somebody out.
+// guardsSomething reports whether anything in the section refuses requests.
 func guardsSomething(d *Directive) bool { return slices.ContainsFunc(d.Children, keepsOut) }
 
-// keepsOut reports whether a directive or section may keep somebody out.
+// keepsOut reports whether a directive or section may refuse requests.
 func keepsOut(k *Directive) bool {
 	switch name := strings.ToLower(k.Name); name {
 	case "ssloptions", "authname", "authtype", "authuserfile", "authgroupfile", "authbasicprovider", "authdigestprovider", "authmerging", "sslusername", "sslverifydepth":

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// headerUp is what an application is told of the certificate by a header.
+// headerUp is a header by which an application gets something of the certificate.
 type headerUp struct {
 	name, value string
 	none        string // what Apache tells without a certificate

@@ -7,8 +7,8 @@ import (
 
 // ways are the ways to pass a guard.
 type ways struct {
-	all     bool      // everybody passes
-	closed  bool      // nobody does
+	all     bool      // all requests pass
+	closed  bool      // none does
 	certify bool      // a certificate is one
 	rules   []string  // what must hold beside the certificate
 	open    []openWay // those without a certificate

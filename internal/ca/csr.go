@@ -75,7 +75,7 @@ func readCSR(data []byte) (*x509.CertificateRequest, error) {
 		return nil, err
 	}
 	if err := req.CheckSignature(); err != nil {
-		return nil, postern.Errorf(postern.Invalid, "the request's signature does not hold: whoever made it does not have the key").WithHint("sign with SHA-256 or better")
+		return nil, postern.Errorf(postern.Invalid, "the request's signature is not valid: it was not made with the request's key").WithHint("sign with SHA-256 or better")
 	}
 	return req, nil
 }

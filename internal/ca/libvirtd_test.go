@@ -14,7 +14,7 @@ import (
 )
 
 // TestLibvirtdLayout has libvirtd serve with the exported files, without and with
-// the list of names that their README shows, and virsh come in with a person's.
+// the list of names that their README shows, and virsh connects with a person's.
 // The keys are RSA, as postern ca issue makes them for this layout: libvirt 9.0
 // insists on the key usage that is for such keys alone.
 func TestLibvirtdLayout(t *testing.T) {

@@ -380,7 +380,7 @@ func addSingle(b *cryptobyte.Builder, s single, answer OCSPAnswer) {
 }
 
 // ocspResponse wraps the signed data. The issuer goes along with the signer for
-// whoever trusts the root alone, as Apache does.
+// clients that trust the root alone, as Apache does.
 func ocspResponse(data, sig []byte, certs ...[]byte) ([]byte, error) {
 	var b cryptobyte.Builder
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {

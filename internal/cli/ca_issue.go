@@ -47,7 +47,7 @@ func (a *app) prepare(o *outputOptions, fallback ...ca.Layout) (err error) {
 }
 
 // writeFiles writes a certificate, and says where, and what the password is if
-// nobody knows it yet.
+// no other process has it yet.
 func (a *app) writeFiles(o *outputOptions, i *ca.Issued, key crypto.PrivateKey) error {
 	files, err := o.Write(i, key)
 	for _, f := range files {

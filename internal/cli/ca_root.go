@@ -56,7 +56,7 @@ func newCARootShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the root certificate",
-		Long:  "Print the root certificate in PEM: what a browser or system is told to trust.",
+		Long:  "Print the root certificate in PEM, which browsers and systems have to trust.",
 		Example: `  postern ca root show > root.pem
   postern ca root show --chain > all.pem`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

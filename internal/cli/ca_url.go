@@ -22,7 +22,7 @@ func newCAURL(a *app) *cobra.Command {
 		Long: `Print, or change, the http:// address that certificates carry: where others fetch
 revocation lists and CAs, and ask by OCSP. Without a choice it is the portal's host, as
 the server that ran last had it; portal goes back to that. With none certificates say
-nothing, and whoever checks them has to be told.
+nothing, and programs that check them have to be configured.
 
 Servers that run take it up within a second. Certificates of before stay as they
 are until they are renewed, and so do intermediates: postern ca intermediate new

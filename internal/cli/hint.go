@@ -89,7 +89,7 @@ func inCommands(hint string) string {
 }
 
 // hintFor returns what to do about the error that a command ended with. Where
-// nobody said, it is where to look.
+// none was given, it is where to look.
 func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string {
 	if hint := hintOf(err); hint != "" {
 		return hint
@@ -98,7 +98,7 @@ func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string
 		if near := a.nearPerson(ctx, err); near != "" {
 			return "did you mean: " + near
 		}
-		return "postern user list shows everybody"
+		return "postern user list shows all people"
 	}
 	switch postern.CodeOf(err) {
 	case postern.Internal, postern.Unavailable, postern.TooMany:

@@ -33,7 +33,7 @@ host certificates. What is there stays as it is.
 
 With --domain the root may vouch for nothing else: for a domain, all below it and
 the mail addresses there; for a network; for the mail addresses of one host
-(@example.net). Whoever installs such a root trusts it for these names alone.
+(@example.net). Systems that install such a root trust it for these names only.
 localhost is always among them.
 
 Without --url the certificates say to ask about revocation at the portal's host,
@@ -48,7 +48,7 @@ already, as a YubiKey's own, is taken where --root-key names it by id= or object
 While the device is away nothing is signed with it; all else goes on.
 
 The database's URL is kept in the state directory, readable by its owner only. One
-with a password comes from a file (--database-file), since whoever is on the host
+with a password comes from a file (--database-file), since any user on the host
 sees the arguments of commands; or the password stays out of it, in PGPASSFILE or
 ~/.pgpass, which must then be there for the server as well. POSTERN_DATABASE in the
 environment takes the place of what is kept.`,

@@ -131,7 +131,7 @@ func newOTPAssign(a *app) *cobra.Command {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.AssignKey(cmd.Context(), args[0], person)
 				if err == nil {
-					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{true: person + "'s", false: "nobody's"}[person != ""])
+					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{true: "assigned to " + person, false: "assigned to no person"}[person != ""])
 				}
 				return err
 			})

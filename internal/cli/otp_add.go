@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// otpAdd is what otp add was told.
+// otpAdd has the flags of otp add.
 type otpAdd struct {
 	person, label, publicID, out string
 	slot                         int
@@ -119,7 +119,7 @@ func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
 	})
 }
 
-// shortCodes is what otp totp and otp hotp were told.
+// shortCodes has the flags of otp totp and otp hotp.
 type shortCodes struct {
 	app                 *otp.OATH
 	issuer, out, secret string

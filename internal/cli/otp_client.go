@@ -51,7 +51,7 @@ The key is printed once.`,
 	f.StringVar(&c.Label, "label", "", "a `NAME` for it")
 	f.Int64Var(&c.ID, "id", 0, "its `NUMBER` (default: the next free one)")
 	f.BoolVar(&c.MustSign, "must-sign", false, "refuse its requests unless they are signed")
-	f.BoolVar(&unsigned, "unsigned", false, "give it no key: nothing is signed, and whoever is in between can forge answers")
+	f.BoolVar(&unsigned, "unsigned", false, "give it no key: nothing is signed, and an attacker on the network can forge answers")
 	f.StringVarP(&out, "out", "o", "", "write number and key to `FILE`, mode 0600; - is standard output")
 	return cmd
 }

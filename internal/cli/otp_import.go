@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// otpImport is what otp import was told.
+// otpImport has the flags of otp import.
 type otpImport struct {
 	format, person, people, passphraseFile, keyFile string
 	replace, skipBad                                bool

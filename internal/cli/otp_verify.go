@@ -36,7 +36,7 @@ func newOTPVerify(a *app) *cobra.Command {
 		Short: "Check one code, and use it up",
 		Long: `Check a code as a login would: against the keys here, else by the upstream
 validation service. CODE - reads it from standard input without echo. The code is
-used up. Without --person it may be anybody's YubiKey; with it, it must be that
+used up. Without --person it may be any person's YubiKey; with it, it must be that
 person's, and TOTP, HOTP and backup codes are checked too.
 
 With --url the code is checked by a validation service, over Yubico's protocol 2.0,

@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "postern",
-		Short:         "Prove who comes in. See what they do.",
+		Short:         "Prove who signs in. See what they do.",
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

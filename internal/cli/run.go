@@ -98,7 +98,7 @@ func (a *app) logger(o *runOptions) *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
 
-// invokingUser returns the name of whoever started the program, as a person's.
+// invokingUser returns the name of the user who started the program, as a person's.
 func invokingUser() string {
 	name := os.Getenv("SUDO_USER")
 	if u, err := user.Current(); name == "" && err == nil {
@@ -116,7 +116,7 @@ func (a *app) greet(s *server.Started) {
 	fmt.Fprintf(a.out, "postern %s serves %s (state in %s, process %d)\n", version(), s.Config, s.State, os.Getpid())
 	if f := s.Sample; f != nil {
 		fmt.Fprintf(a.out, `
-  site      %s/           anybody may see it
+  site      %s/           public
   guarded   %s/guarded/   only %s may
   portal    %s/
   ACME      %s

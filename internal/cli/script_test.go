@@ -15,11 +15,11 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"postern": func() { os.Exit(Main()) }})
 }
 
-// TestStories runs testdata/*.txtar: each is a user story, told with the
-// program itself in an empty directory, its state in $WORK/state. Besides what
+// TestStories runs testdata/*.txtar: each is a user story, run with the program in an
+// empty directory, its state in $WORK/state. Besides what
 // testscript has, a story may say "jsonline FILE N KEY VALUE": line N of FILE,
 // from 1, is a JSON object with that value; and "sqlite FILE SQL", which does to
-// the database what somebody with the file in their hands could do.
+// the database what an attacker who has the file could do.
 func TestStories(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",

@@ -36,12 +36,12 @@ func newSSHCheck(a *app) *cobra.Command {
 		Long: `Audit this host: what sshd demands of every kind of connection that its Match
 blocks tell apart, what PAM's stack lets through, ForceCommands that act as a
 second factor and the channels open beside them, how codes are validated, and
-who can write the files that decide; lines of mapping files that nobody can read;
+who can write the files that decide; lines of mapping files that cannot be parsed;
 whether SELinux lets sshd ask Postern; where codes go by time, whether anything
-keeps the clock (behind pam_postern that is so if somebody in this host's state
+keeps the clock (behind pam_postern that is so if a person in this host's state
 has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
 a command that shows it, and the fix. A way in that needs one factor is one,
-unless postern ssh config wrote it, or somebody wrote on the line above it:
+unless postern ssh config wrote it, or the line above it is:
 
   # postern: one factor is meant
 
@@ -51,7 +51,7 @@ the finding says what that opens, and is less severe.
 
 Accounts and groups are those that NSS knows (LDAP, SSSD, AD): those that sshd's
 and PAM's rules name are looked up. A group without a known member is judged as if
-somebody were in it, unless it stands in /etc/group.
+a user were in it, unless it is in /etc/group.
 
 With --root, audit the files below a directory, such as an image's or a container's.
 All names and symbolic links are resolved there. The sshd that is there is asked,
@@ -101,7 +101,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 	return nil
 }
 
-// timeCodes reports whether anybody in this host's own state has a device that
+// timeCodes reports whether a person in this host's own state has an authenticator that
 // makes codes by time.
 func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
 	err = a.withOTP(ctx, func(keys *store.OTP) error {

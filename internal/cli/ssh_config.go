@@ -44,7 +44,7 @@ opens. The modes:
 
   key-and-code       a public key, then a code
   password-and-code  a code, then the Unix password; also typed in one
-  groups-only        key and code for some groups; everybody else as before
+  groups-only        key and code for some groups; others as before
   certificates       a short-lived SSH certificate, which a code was asked for
 
 With --password-group, members of that group, who have no key, give their
@@ -63,11 +63,11 @@ ssh config --confirm there: otherwise everything is put back. Before that it is
 checked whether you would be locked out; then nothing happens without --force.
 
 A process of this command waits to put things back, and does so at once when it is
-told to end, as by an orderly reboot. After a crash of the host in that time,
+ended by a signal, as by an orderly reboot. After a crash of the host in that time,
 postern-ssh-config.service puts them back before sshd starts: it says postern ssh
 config --roll-back-overdue, which acts on what an earlier boot left unconfirmed and
 on what is past its time. Where that service is not enabled, say it yourself, or
-confirm in a new SSH login; postern doctor tells what waits. Until then nothing
+confirm in a new SSH login; postern doctor shows what waits. Until then nothing
 else is applied.`,
 		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
@@ -89,7 +89,7 @@ else is applied.`,
 	f.DurationVar(&o.within, "within", 5*time.Minute, "the `DURATION` that a new login may take to confirm")
 	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
 	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")
-	f.BoolVar(&o.overdue, "roll-back-overdue", false, "put back what nobody confirmed in time, as after a crash")
+	f.BoolVar(&o.overdue, "roll-back-overdue", false, "put back what was not confirmed in time, as after a crash")
 	return cmd
 }
 
@@ -217,7 +217,7 @@ func (a *app) rollBack(ctx context.Context, applier setup.Applier, o sshConfigOp
 func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error {
 	dir, err := applier.RollBackOverdue(ctx)
 	if err == nil && dir != "" {
-		fmt.Fprintf(a.out, "nobody confirmed the new configuration in time: the old one is back, from %s\n", dir)
+		fmt.Fprintf(a.out, "the new configuration was not confirmed in time: the old one is back, from %s\n", dir)
 	}
 	return err
 }

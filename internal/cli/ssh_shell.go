@@ -31,7 +31,7 @@ sshd has let the client in before this runs. So it refuses to start where sshd
 leaves a channel open beside it, by the configuration that this sshd was started
 with, and says which and how to close it; also where that cannot be known, as for
 an sshd that systemd or inetd starts for each connection. Where
-nobody can type a code (sftp, scp, rsync), give it with
+no code can be typed (sftp, scp, rsync), give it with
 ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
 		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },

@@ -30,7 +30,7 @@ func newSSHSign(a *app) *cobra.Command {
 With --person it is a user certificate. What is not said here comes from the
 state's rules, ssh-rules.json: an array of objects with groups, principals
 ({person} stands for the name), sources, force_command, extensions and validity;
-the first that fits is used. A rule without groups is for everybody but those who
+the first that fits is used. A rule without groups is for all people but those who
 signed up by themselves and are not approved yet (postern user set). The account
 root is opened only by a rule, or --principal, that says root.
 

@@ -32,7 +32,7 @@ func newUser(a *app) *cobra.Command {
 			short: "Remove a person for good",
 			long: `Remove a person: everything that they hold is revoked, and their address and
 groups are forgotten. Their name stays, so that the timeline can be read and
-nobody else gets it. This cannot be undone.`,
+no other person gets it. This cannot be undone.`,
 		}),
 		newUserRecover(a), newUserAccount(a),
 	)
@@ -54,7 +54,7 @@ to be handed over.`,
 			return a.userAdd(cmd.Context(), p)
 		},
 	}
-	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; nobody else may have it")
+	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; no other person may have it")
 	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
 	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be repeated")
 	return cmd
@@ -81,7 +81,7 @@ func newUserList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
 		Use:     "list",
 		Short:   "List the people",
-		Long:    "List everybody who was not removed, by name.",
+		Long:    "List all people who were not removed, by name.",
 		Example: "  postern user list --json",
 	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
 		return st.Store.People().All(ctx)

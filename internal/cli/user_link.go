@@ -16,7 +16,7 @@ func newUserRecover(a *app) *cobra.Command {
 	var keepOTP bool
 	cmd := &cobra.Command{
 		Use:   "recover NAME",
-		Short: "Let somebody back in who lost their certificates",
+		Short: "Recover the access of a person who lost their certificates",
 		Long: `Switch off at once whatever somebody with a person's things could have, or could
 have made with them, and make a one-time link by which they get a new certificate.
 
@@ -29,7 +29,7 @@ The link is sent to their address; without mail it is printed, to be handed over
 		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.userRecover(cmd.Context(), args[0], keepOTP) },
 	}
-	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps on: they were not lost, and none was added by somebody else")
+	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps enabled: they were not lost, and no attacker added one")
 	return cmd
 }
 
@@ -49,7 +49,7 @@ func (a *app) userRecover(ctx context.Context, name string, keepOTP bool) error 
 func newUserInvite(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "invite NAME",
-		Short: "Send somebody a link to a certificate",
+		Short: "Send a person a link to a certificate",
 		Long: `Make a one-time link by which a person gets a client certificate. It is sent to
 their address; without mail it is printed, to be handed over. What they hold
 stays good; who lost it needs postern user recover.`,
@@ -86,11 +86,11 @@ func newUserSet(a *app) *cobra.Command {
 		Short: "Change a person's address, full name or groups",
 		Long: `Change a person's address, full name or groups. Servers know it within a second.
 
-When the address changes, the old one is told by mail, and one-time links that
+When the address changes, the old one gets a mail about it, and one-time links that
 were sent there are void. Certificates that the person has keep the address that
 they were issued with until they are renewed.
 
-Taking somebody who signed up by themselves out of the group ` + postern.SignedUp + `
+Taking a person who signed up out of the group ` + postern.SignedUp + `
 approves them: until then the rules for SSH certificates that are for everybody
 are not for them.`,
 		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n  postern user set newcomer --drop-group " + postern.SignedUp,

@@ -88,7 +88,7 @@ func readQuestion(s string) question {
 	return q
 }
 
-// visitor is somebody who asks: with which certificate, and whether it verifies.
+// visitor is a client: its certificate, and whether that verifies.
 type visitor struct {
 	name  string
 	cert  *tls.Certificate
@@ -128,7 +128,7 @@ func (s *startcom) visitors() []visitor {
 	}
 }
 
-// newEcho starts the application behind the proxies: it says what it is told.
+// newEcho starts the application behind the proxies, which prints the headers that it gets.
 func newEcho(t *testing.T) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, r.Method, r.URL.Path)

@@ -161,7 +161,7 @@ func (p *pair) write(t *testing.T, cert, key string) {
 	}
 }
 
-// identities are the certificates that somebody may try with, and whether they
+// identities are the certificates that a client may try with, and whether they
 // are the right one.
 func (s *startcom) identities() map[string]struct {
 	cert  *tls.Certificate

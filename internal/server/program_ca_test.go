@@ -14,14 +14,14 @@ import (
 )
 
 // TestNewIntermediatesCountAtOnce makes intermediates beside a running server,
-// which issues with the one and lets the other's holders in without being told.
+// which issues with the one and lets the other's holders in without a reload.
 func TestNewIntermediatesCountAtOnce(t *testing.T) {
 	r := startRun(t, filepath.Join(t.TempDir(), "state"))
 	old := r.me()
 	if got := r.signOver(old); !strings.HasSuffix(got, "Server CA") {
 		t.Fatalf("before: signed by %s", got)
 	}
-	// What somebody is only about to change is not loaded on this occasion.
+	// An unfinished change of the file is not loaded on this occasion.
 	must(t, os.WriteFile(filepath.Join(r.state, "Caddyfile"), []byte("half a {"), 0o600))
 	r.mustPostern("ca", "intermediate", "new", "server")
 	r.await(func() bool { return strings.HasSuffix(r.signOver(old), "Server CA 2") })
@@ -44,7 +44,7 @@ func TestNewIntermediatesCountAtOnce(t *testing.T) {
 		t.Errorf("the signing call does not know the new intermediate's holder: %s", got)
 	}
 
-	// The path of another address is served without being told, too.
+	// The path of another address is served without a reload, too.
 	r.mustPostern("ca", "url", "http://id.localhost/pki")
 	list := fmt.Sprintf("http://id.localhost:%d/pki/crl/client.crl", r.http)
 	r.await(func() bool { return strings.HasSuffix(r.curl("-o", "/dev/null", "--retry", "0", list), "200") })

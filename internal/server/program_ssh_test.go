@@ -11,7 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/setup"
 )
 
-// TestRunAnswersSSHD starts the program itself, and comes in with key and code:
+// TestRunAnswersSSHD starts the program itself, and logs in with key and code:
 // then the timeline says who, with what, and in which session.
 func TestRunAnswersSSHD(t *testing.T) {
 	posterntest.NeedRoot(t)
@@ -42,7 +42,7 @@ func TestRunAnswersSSHD(t *testing.T) {
 	code := must("otp", "token", "touch", token)
 	if c, err := h.Connect("alice", posterntest.Answers(strings.Repeat("c", 44))); err == nil {
 		c.Close()
-		t.Fatal("a wrong code lets in")
+		t.Fatal("a wrong code is accepted")
 	}
 	c, err := h.Connect("alice", posterntest.Answers(code))
 	if err != nil {

@@ -211,7 +211,7 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	}
 }
 
-// checkFiles holds that nobody else can read what lets somebody in.
+// checkFiles checks that other users cannot read the files that grant access.
 func (r *running) checkFiles() {
 	r.t.Helper()
 	err := filepath.WalkDir(r.state, func(path string, d fs.DirEntry, err error) error {

@@ -25,7 +25,7 @@ func (db *DB) ACME() ACME { return ACME{db} }
 // purposeACMEKey is what an external key's secret is bound to, besides its ID.
 const purposeACMEKey = "acme.external"
 
-// An account comes with the standing of its person, and then with what a query
+// An account is read with the status of its person, and then with what a query
 // asks for besides.
 const (
 	acmeAccountColumns = `SELECT a.id, a.thumbprint, a.public_key, a.contact, a.status, a.person,

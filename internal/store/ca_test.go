@@ -92,7 +92,7 @@ func certificates(t *testing.T, open opener) {
 	must(t, err)
 	first, err := a.CRL(ctx, "client")
 	must(t, err)
-	// The credential's revocation is the certificate's, whoever does it.
+	// The credential is revoked together with the certificate.
 	must(t, db.People().SetCredentialStatus(ctx, postern.X509Certificate, dan.Serial, postern.CredentialRevoked))
 	after, err := db.Generation(ctx)
 	must(t, err)

@@ -51,7 +51,7 @@ func (o *OTP) oaths(ctx context.Context, tx *Tx, where, person string) ([]*otp.O
 }
 
 // OATHs returns TOTP and HOTP devices, whatever their status: a person's, or for
-// "" everybody's.
+// "" those of all people.
 func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.OATH, error) {
 		return o.oaths(ctx, tx, `($1 = '' OR c.person = $1)`, person)

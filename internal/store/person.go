@@ -211,7 +211,7 @@ func (tx *Tx) person(ctx context.Context, where, arg string) (postern.Person, er
 	return people[0], nil
 }
 
-// People returns everybody but those who were removed, by name.
+// People returns all people but those who were removed, by name.
 func (tx *Tx) People(ctx context.Context) ([]postern.Person, error) {
 	return tx.people(ctx, `WHERE p.status <> 'removed'`)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/portal"
 )
 
-// Proof returns, and if need be begins, a person's standing with a name.
+// Proof returns a person's proof of a name, and creates it if there is none.
 func (s Portal) Proof(ctx context.Context, person, name, value string) (portal.Proof, error) {
 	p, err := s.proof(ctx, person, name)
 	if !errors.Is(err, sql.ErrNoRows) {

@@ -94,7 +94,7 @@ func (s *sqlite) create() error {
 	return f.Chown(uid, gid)
 }
 
-// private takes everybody else's permissions from a file that has some.
+// private removes other users' permissions from a file.
 func (s *sqlite) private() error {
 	info, err := os.Stat(s.path)
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
