@@ -10,8 +10,8 @@ import (
 // TestThePortalsCertificate reads a tls directive in the portal's block, as it would
 // stand in a site.
 func TestThePortalsCertificate(t *testing.T) {
-	newHouse(t)
-	const portal = "{\n\tpostern {\n\t\tportal id.example.com {\n\t\t\tname \"The house\"\n\t\t\t%\n\t\t\tadmins staff\n\t\t}\n\t}\n}\n"
+	newRig(t)
+	const portal = "{\n\tpostern {\n\t\tportal id.example.com {\n\t\t\tname \"Example\"\n\t\t\t%\n\t\t\tadmins staff\n\t\t}\n\t}\n}\n"
 	for directive, want := range map[string]string{
 		"tls {\n\t\t\t\tissuer postern\n\t\t\t}": `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,
 		"tls internal":                           `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,

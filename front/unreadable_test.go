@@ -18,7 +18,7 @@ import (
 // to whoever has one. A negative serial number opens what its CA opens; a key on a curve
 // that the handshake does not offer is as no certificate.
 func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	zoo := issue(t, nil, authority("Zoo CA"))
 	h.file(t, "zoo.pem", string(zoo.pem()))
 	dir := t.TempDir()

@@ -289,7 +289,7 @@ func FuzzWays(f *testing.F) {
 			return
 		}
 		for _, h := range r.HeaderUp {
-			if checkTold(h.Name) != nil || h.Name == "" {
+			if checkHeaderUp(h.Name) != nil || h.Name == "" {
 				t.Errorf("a header %q is told: %q", h.Name, body)
 			}
 		}
@@ -305,7 +305,7 @@ func FuzzWays(f *testing.F) {
 // site of which one path is open to everybody, against files and against a careless
 // application.
 func TestNoSpellingPassesByAnotherPath(t *testing.T) {
-	h := newHouse(t)
+	h := newRig(t)
 	h.file(t, "www/public/index.html", public)
 	h.file(t, "www/wp-login.php", secret)
 	h.file(t, "www/wp-admin/index.html", secret)

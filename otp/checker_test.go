@@ -225,7 +225,7 @@ func TestRecoveryCodesWorkOnce(t *testing.T) {
 	}
 	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended))
 	if _, err := ask("alice", codes[1]); err == nil {
-		t.Error("a suspended person is let in")
+		t.Error("a suspended person is accepted")
 	}
 	must(t, h.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonActive))
 	_, fresh := otp.NewBackupCodes("alice")

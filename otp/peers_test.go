@@ -168,7 +168,7 @@ func TestLibpamYubico(t *testing.T) {
 		posterntest.Missing(t, "needs libpam-yubico")
 	}
 	h, tok := newPeerRig(t)
-	stranger := h.token(t, "")
+	unknown := h.token(t, "")
 	dir := t.TempDir()
 	mappings := filepath.Join(dir, "mappings")
 	must(t, os.WriteFile(mappings, []byte("root:"+tok.PublicID+"\n"), 0o600))
@@ -188,7 +188,7 @@ func TestLibpamYubico(t *testing.T) {
 		{"a good code", code, true},
 		{"the same again", code, false},
 		{"the next", touch(t, tok), true},
-		{"another key", touch(t, stranger), false},
+		{"another key", touch(t, unknown), false},
 		{"a bad code", flip(touch(t, tok)), false},
 	} {
 		if out, ok := login(c.code); ok != c.want {

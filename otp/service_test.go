@@ -105,8 +105,8 @@ func lines(t testing.TB, body string) map[string]string {
 	return got
 }
 
-// TestEchoSignsNoOtherAnswer asks, as somebody between a client and the server,
-// for the signature of an OK to the client's own request.
+// TestEchoSignsNoOtherAnswer asks, as an attacker between a client and the server, for
+// the signature of an OK to the client's own request.
 func TestEchoSignsNoOtherAnswer(t *testing.T) {
 	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
@@ -164,7 +164,7 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 3, Secret: apiKey, MustSign: true}))
 	must(t, h.otp.AddClient(ctx, &otp.APIClient{ID: 4, Secret: apiKey, Disabled: true}))
 	must(t, h.db.People().AddPerson(ctx, postern.Person{Name: "alice"}))
-	tok, stranger := h.token(t, "alice"), otp.NewSoftToken()
+	tok, unknown := h.token(t, "alice"), otp.NewSoftToken()
 	disabled := h.token(t, "")
 	must(t, h.otp.SetKeyStatus(ctx, disabled.PublicID, postern.CredentialDisabled))
 	elsewhere := otp.NewSoftToken()
@@ -197,10 +197,10 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 		{"signature under another client's key", v2, sign(query("id", "2", "otp", good, "nonce", nonce)), otp.StatusBadSignature},
 		{"unsigned where it must be signed", v2, query("id", "3", "otp", good, "nonce", nonce), otp.StatusBadSignature},
 		{"not a code", v2, query("id", "1", "otp", "123456", "nonce", nonce), otp.StatusBadOTP},
-		{"unknown key", v2, query("id", "1", "otp", touch(t, stranger), "nonce", nonce), otp.StatusBadOTP},
+		{"unknown key", v2, query("id", "1", "otp", touch(t, unknown), "nonce", nonce), otp.StatusBadOTP},
 		{"disabled key", v2, query("id", "1", "otp", touch(t, disabled), "nonce", nonce), otp.StatusBadOTP},
 		{"key whose secret is elsewhere", v2, query("id", "1", "otp", touch(t, elsewhere), "nonce", nonce), otp.StatusBadOTP},
-		{"another key's code under this ID", v2, query("id", "1", "otp", tok.PublicID+touch(t, stranger)[12:], "nonce", nonce), otp.StatusBadOTP},
+		{"another key's code under this ID", v2, query("id", "1", "otp", tok.PublicID+touch(t, unknown)[12:], "nonce", nonce), otp.StatusBadOTP},
 		{"good", v2, query("id", "1", "otp", good, "nonce", nonce), otp.StatusOK},
 		{"the same request", v2, query("id", "1", "otp", good, "nonce", nonce), otp.StatusReplayedRequest},
 		{"the same code", v2, query("id", "1", "otp", good, "nonce", nonce+"2"), otp.StatusReplayedOTP},
@@ -310,7 +310,7 @@ func (h *rig) events(t testing.TB) []postern.Event {
 	return found
 }
 
-// exec does to the database what somebody who can write it could.
+// exec does to the database what an attacker who can write it could do.
 func (h *rig) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
 	must(t, h.db.Write(context.Background(), func(ctx context.Context, tx *store.Tx) error {

@@ -404,7 +404,7 @@ func TestNothingLeaks(t *testing.T) {
 		reply   func([]byte) []byte
 		answers []string
 	}{
-		"let in":  {always(yes), []string{"code"}},
+		"granted": {always(yes), []string{"code"}},
 		"denied":  {always(no), []string{"code"}},
 		"no word": {func([]byte) []byte { return []byte{} }, []string{"code"}},
 		"no code": {always(yes), nil},

@@ -430,7 +430,7 @@ func (c *converter) legacy(list []*Directive) expr {
 				x = c.fromEnv(a[4:])
 			}
 			if x == nil {
-				c.notes.add(Closed, d, "%q is neither all, nor an address, nor a variable that can be followed: it lets nobody in", a)
+				c.notes.add(Closed, d, "%q is neither all, nor an address, nor a variable that can be followed: it permits no address", a)
 				x = never{}
 				if d.is("Deny") {
 					x = truth(true)

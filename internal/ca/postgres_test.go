@@ -15,7 +15,7 @@ import (
 )
 
 // TestPostgreSQLLayout has PostgreSQL serve with the exported files and lines,
-// the two that are comments switched on, and psql come in with a person's
+// the two that are comments switched on, and psql sign in with a person's
 // exported files where it looks for them.
 func TestPostgreSQLLayout(t *testing.T) {
 	psql := posterntest.Need(t, "psql")

@@ -70,8 +70,8 @@ var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd o
 {{missing}}{{if not .IsRSA}}# libvirt, 9.0 for one, refuses a certificate whose key is not RSA: it wants the key
 # usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
 {{end}}# {{.Root}} holds the root and the intermediates, because libvirt checks
-# a certificate against that file alone. So it lets in everyone with a certificate
-# of this authority, servers' certificates too: name who may, in libvirtd.conf, by
+# a certificate against that file alone. So it accepts every certificate of this
+# authority, servers' certificates too: name who may connect, in libvirtd.conf, by
 # what virt-pki-query-dn prints for a client's certificate:
 #
 #   tls_allowed_dn_list = [ "O={{.Org}},CN=dan,*" ]

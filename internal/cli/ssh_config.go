@@ -85,7 +85,7 @@ else is applied.`,
 	f.StringVar(&o.userCA, "user-ca", "", "the `FILE` of CAs for certificates (default: this host's own state)")
 	f.StringVar(&o.krl, "krl", "", "the `FILE` of revoked keys (default: this host's own state)")
 	f.BoolVar(&o.apply, "apply", false, "put the files in place")
-	f.BoolVar(&o.force, "force", false, "apply although it may lock you out, or still lets people in with one factor")
+	f.BoolVar(&o.force, "force", false, "apply although it may lock you out, or still permits one factor")
 	f.DurationVar(&o.within, "within", 5*time.Minute, "the `DURATION` that a new login may take to confirm")
 	f.BoolVar(&o.confirm, "confirm", false, "keep what was applied; say it in a new SSH login")
 	f.StringVar(&o.rollBack, "roll-back", "", "put back what the backup `DIRECTORY` holds")

@@ -17,8 +17,8 @@ func newUserRecover(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover NAME",
 		Short: "Recover the access of a person who lost their certificates",
-		Long: `Switch off at once whatever somebody with a person's things could have, or could
-have made with them, and make a one-time link by which they get a new certificate.
+		Long: `Invalidate at once every credential that an attacker may have stolen from a person, or
+made with a stolen one, and make a one-time link by which the person gets a new certificate.
 
 Certificates for their devices and SSH keys are revoked; YubiKeys, authenticator
 apps, SSH keys and the keys of ACME accounts are disabled, and can be enabled

@@ -97,7 +97,7 @@ func pamPage() *manpage.Page {
 		Sections: []manpage.Section{
 			{Heading: "DESCRIPTION", Text: `The module asks the Postern server, over a Unix socket that root owns, whether a
 one-time password proves a person. It decides nothing and keeps nothing: every
-error, and every answer that does not come in time, is a refusal.`},
+error, and every late answer, is a refusal.`},
 			{Heading: "OPTIONS", Items: []manpage.Item{
 				{Term: "socket=PATH", Text: "The server's socket (default /run/postern/pam.sock)."},
 				{Term: "prompt=TEXT", Text: "What to ask (default \"YubiKey OTP: \"); write [prompt=two words]."},

@@ -48,8 +48,8 @@ func startPublicACME(t *testing.T, httpPort, tlsPort int, resolver string) publi
 }
 
 // TestPublicSite holds that a site with a public name gets its certificate from
-// the public CA, by itself, while one with a name of this house's has the
-// house's own.
+// the public CA, by itself, while one with an internal name has one of
+// Postern's CA.
 func TestPublicSite(t *testing.T) {
 	const name = "www.example.com"
 	dns := posterntest.StartDNS(t)
@@ -71,7 +71,7 @@ func TestPublicSite(t *testing.T) {
 	respond "public page"
 }
 localhost {
-	respond "page of the house"
+	respond "page of this server"
 }
 `, r.https, r.http, public.directory, public.trust, filepath.Join(r.state, "caddy"), name))
 	r.start()
@@ -85,13 +85,13 @@ localhost {
 	if got != "public page\n200" {
 		t.Errorf("with the public root: %q", got)
 	}
-	house := filepath.Join(t.TempDir(), "house.pem")
-	writeFile(t, house, string(ca.EncodeCertificates(rootOf(t, r.state))))
-	if got := r.curl("--cacert", house, r.url("/")); got != "page of the house\n200" {
-		t.Errorf("with the house's root: %q", got)
+	root := filepath.Join(t.TempDir(), "root.pem")
+	writeFile(t, root, string(ca.EncodeCertificates(rootOf(t, r.state))))
+	if got := r.curl("--cacert", root, r.url("/")); got != "page of this server\n200" {
+		t.Errorf("with its own root: %q", got)
 	}
 	if out, err := r.postern("ca", "list"); err != nil || strings.Contains(out, name) || !strings.Contains(out, "localhost") {
-		t.Errorf("the house's certificates: %v\n%s", err, out)
+		t.Errorf("its own certificates: %v\n%s", err, out)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestAPublicCARefuses(t *testing.T) {
 		}
 		issuer postern
 	}
-	respond "page of the house"
+	respond "page of this server"
 }
 %[6]s {
 	respond "public page"
@@ -129,10 +129,10 @@ func TestAPublicCARefuses(t *testing.T) {
 `, r.https, r.http, public.directory, public.trust, own, alone))
 	r.start()
 	to := net.JoinHostPort(own, fmt.Sprint(r.https))
-	house := filepath.Join(t.TempDir(), "house.pem")
-	writeFile(t, house, string(ca.EncodeCertificates(rootOf(t, r.state))))
-	if got := r.curl("--cacert", house, "--resolve", to+":127.0.0.1", "https://"+to+"/"); !strings.HasSuffix(got, "page of the house\n200") {
-		t.Errorf("with the house's root: %q", got)
+	root := filepath.Join(t.TempDir(), "root.pem")
+	writeFile(t, root, string(ca.EncodeCertificates(rootOf(t, r.state))))
+	if got := r.curl("--cacert", root, "--resolve", to+":127.0.0.1", "https://"+to+"/"); !strings.HasSuffix(got, "page of this server\n200") {
+		t.Errorf("with its own root: %q", got)
 	}
 	r.await(func() bool { return strings.Contains(r.out.String(), "no certificate for "+alone) })
 	said := map[string]int{}

@@ -152,7 +152,7 @@ func TestProofs(t *testing.T) {
 	}
 }
 
-// TestProofsOfWhatOneFactorOpens has sshd run a command for who comes in by key
+// TestProofsOfWhatOneFactorOpens has sshd run a command for a user who logs in by key
 // alone, and each finding say what that opens, and prove it.
 func TestProofsOfWhatOneFactorOpens(t *testing.T) {
 	t.Parallel()

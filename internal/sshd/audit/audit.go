@@ -68,7 +68,7 @@ type audit struct {
 // not root, and postern.NotFound without a configuration.
 func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	if os.Geteuid() != 0 {
-		return nil, postern.Errorf(postern.Denied, "sshd tells its configuration to root only").
+		return nil, postern.Errorf(postern.Denied, "sshd prints its configuration for root only").
 			WithHint("run it as root")
 	}
 	run := &audit{config: cmp.Or(a.Config, hostconf.ConfigFile), service: a.Service}

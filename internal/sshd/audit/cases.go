@@ -49,7 +49,7 @@ func patternsOf(directives []hostconf.Directive) patterns {
 }
 
 // cases returns one connection of each kind that sshd's patterns and PAM's
-// conditions tell apart: for each attribute a value that meets each pattern, and
+// conditions distinguish: for each attribute a value that meets each pattern, and
 // one that meets none. all is false if there are more than are tried.
 func cases(p patterns, accounts []account, stack []hostconf.PAMLine, service string) (out []hostconf.Case, all bool) {
 	all = true

@@ -76,10 +76,10 @@ func (a *audit) judgeUntried() {
 		a.add(Finding{
 			ID:       "match-untried",
 			Severity: Low,
-			Title:    "no account and no connection that is known here meets this line's Match: what it lets in was not tried",
+			Title:    "no account and no connection that is known here meets this line's Match: what it permits was not tried",
 			Where:    l.Line,
-			Proof:    "sshd -T -C user=USER,host=HOST,addr=ADDRESS of somebody whom it is for",
-			Fix:      "take the block away if it is for nobody any more",
+			Proof:    "sshd -T -C user=USER,host=HOST,addr=ADDRESS of an account that it is for",
+			Fix:      "remove the block if it is not needed any more",
 		})
 	}
 }
@@ -159,8 +159,8 @@ func (a *audit) judgeWeak(d access, p path) {
 		f.Where, f.Fix = p.pam.away.Line, p.pam.away.FixOfFailOpen()
 		f.Severity = High
 	case p.pam.nullok != nil:
-		f.ID, f.Title = "pam-nullok", "an account that nobody enrolled needs no code"
-		f.Where, f.Fix = p.pam.nullok.Line, "take nullok away once everybody is enrolled"
+		f.ID, f.Title = "pam-nullok", "an account that was not enrolled needs no code"
+		f.Where, f.Fix = p.pam.nullok.Line, "remove nullok once all accounts are enrolled"
 		f.Severity = High
 	case p.pam.unknown != nil:
 		f.ID, f.Title = "pam-user-unknown", fmt.Sprintf(

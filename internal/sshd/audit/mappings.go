@@ -60,7 +60,7 @@ func (a *audit) judgeMapping(file string, literal bool) {
 			a.add(Finding{
 				ID:       "mapping-not-literal",
 				Severity: Low,
-				Title:    "pam_yubico compares blanks and capitals, too: this line gives nobody a YubiKey",
+				Title:    "pam_yubico compares blanks and capitals, too: this line assigns no YubiKey",
 				Where:    m.Line,
 				Proof:    "cat -A " + file,
 				Fix:      "write " + m.Account + ":" + strings.Join(m.IDs, ":"),

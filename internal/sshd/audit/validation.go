@@ -198,7 +198,7 @@ func (a *audit) demoID(at hostconf.Line) {
 	a.add(Finding{
 		ID:       "validation-shared-id",
 		Severity: Medium,
-		Title:    "API identifier 16 is everybody's, and its key is public",
+		Title:    "API identifier 16 is shared by all, and its key is public",
 		Where:    at,
 		Proof:    "sign any answer with the published key of identifier 16",
 		Fix:      "use an identifier of your own, or Postern's validation service",

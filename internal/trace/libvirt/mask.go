@@ -94,7 +94,7 @@ func appendClean(dst, text []byte, cut bool) []byte {
 	}
 }
 
-// index returns where word comes in text from pos on, or the text's length.
+// index returns where word is in text from pos on, or the text's length.
 func index(text []byte, pos int, word []byte) int {
 	if i := bytes.Index(text[pos:], word); i >= 0 {
 		return pos + i

@@ -84,7 +84,7 @@ func Open(r io.ReaderAt) (*File, error) {
 	return file, nil
 }
 
-// probe places a note in the file. Prelink moves sections without mending
+// probe places a note in the file. Prelink moves sections without correcting
 // notes: the difference of the base section's address to what the note says is
 // how far.
 func (f *File) probe(n note, base uint64) (Probe, error) {
