@@ -49,6 +49,8 @@ var commands = []struct{ hint, command string }{
 	{"start the server", "postern run"},
 	{"name that server", "--server URL"},
 	{"issue one to a person of the group agents, on the server", "postern user add NAME --group agents, and postern ca issue --client NAME"},
+	{"list the files of libvirt and the processes that have them mapped", "postern trace probes"},
+	{"use a smaller buffer", "--buffer SIZE"},
 	{"record with stacks", "postern trace record --stack FILE"},
 	{"use your own account and sudo, or permit root", "postern ssh config --root"},
 	{"get an SSH certificate first", "postern ssh login SERVER"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -40,7 +41,7 @@ Copy it into the state directory of every other server of this database, run "po
 and then here: postern rekey --others-know
 `, done.Next)
 	default:
-		_, err = fmt.Fprintf(a.out, "sealed %d secrets again; the new key is %s\n", done.Sealed, done.Key)
+		_, err = fmt.Fprintf(a.out, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
 	}
 	return err
 }

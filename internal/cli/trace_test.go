@@ -59,7 +59,7 @@ func traced(t *testing.T, do func(), args ...string) string {
 	if code := <-done; code != 0 {
 		t.Fatalf("postern trace %v: exit %d: %s", args, code, errs.String())
 	}
-	if !regexp.MustCompile(`(?m)^\d+ events seen, none lost$`).MatchString(errs.String()) {
+	if !regexp.MustCompile(`(?m)^\d+ events? seen, none lost$`).MatchString(errs.String()) {
 		t.Errorf("postern trace %v ends with %q", args, errs.String())
 	}
 	return out.String()

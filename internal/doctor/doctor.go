@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 )
 
@@ -144,9 +145,9 @@ func (d *examiner) log(ctx context.Context, st *state.State) {
 	case err != nil:
 		d.failed("timeline", err, "verify the timeline")
 	case len(report.Problems) > 0:
-		d.wrong("timeline", "verify the timeline", "%d lines do not verify", len(report.Problems))
+		d.wrong("timeline", "verify the timeline", "the check found %s", terminal.Counted(len(report.Problems), "problem"))
 	default:
-		d.ok("the timeline's %d entries verify", report.Size)
+		d.ok("the timeline verifies: %s", terminal.Counted(report.Size, "entry"))
 	}
 }
 
@@ -233,7 +234,7 @@ func (d *examiner) certificates(ctx context.Context, authority *ca.Authority) {
 		}
 	}
 	if ending == 0 {
-		d.ok("none of %d certificates ends within 14 days", len(list))
+		d.ok("none of %s ends within 14 days", terminal.Counted(len(list), "certificate"))
 	}
 }
 
@@ -308,7 +309,7 @@ func (d *examiner) libvirt() {
 	case err != nil:
 		d.advise("libvirt", postern.HintOf(err), "libvirt cannot be watched: %s", err)
 	default:
-		d.ok("libvirt can be watched (%d files with probes)", files)
+		d.ok("libvirt can be watched (%s with probes)", terminal.Counted(files, "file"))
 	}
 }
 

@@ -138,7 +138,7 @@ func explain(err error, h host) error {
 		return postern.Errorf(postern.Unavailable, "kernel %s lacks something: %w", h.release, err).
 			WithHint("kernel %s and newer have all that tracing uses", multiKernel)
 	case errors.Is(err, unix.ENOMEM):
-		return postern.Errorf(postern.Unavailable, "no memory for the ring buffer: %w", err).WithHint("use a smaller --buffer")
+		return postern.Errorf(postern.Unavailable, "no memory for the ring buffer: %w", err).WithHint("use a smaller buffer")
 	}
 	return postern.Errorf(postern.Unavailable, "%w", err)
 }

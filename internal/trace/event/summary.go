@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"github.com/postern-project/postern/internal/terminal"
 )
 
 // Loss is how many hits of one probe in one process never reached the tracer.
@@ -41,7 +43,7 @@ func (s Summary) String() string {
 		lost += l.Lost
 	}
 	if lost == 0 {
-		return fmt.Sprintf("%d events seen, none lost", s.Seen)
+		return terminal.Counted(s.Seen, "event") + " seen, none lost"
 	}
-	return fmt.Sprintf("%d events seen, %d lost", s.Seen, lost)
+	return fmt.Sprintf("%s seen, %d lost", terminal.Counted(s.Seen, "event"), lost)
 }

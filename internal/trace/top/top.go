@@ -152,7 +152,7 @@ func (m *Model) table(w io.Writer) {
 			format.Duration(r.Quantile(0.5)), format.Duration(r.Quantile(0.99)), format.Duration(r.Max), percent(r.Took, all), percent(r.Queued, r.Took), r.Name)
 	}
 	if lost := m.tally.Lost(); lost > 0 {
-		fmt.Fprintf(w, "lost: %d events; a larger --buffer helps\n", lost)
+		fmt.Fprintf(w, "lost: %d events; a larger buffer holds more\n", lost)
 	}
 }
 
