@@ -213,7 +213,7 @@ func TestDrawing(t *testing.T) {
 
 // TestInTerminal runs a command that looks whether it writes to a terminal.
 func TestInTerminal(t *testing.T) {
-	out, err := exec.Command("bash", "-c", inTerminal(`test -t 1 && stty size && echo "it's"`)).CombinedOutput()
+	out, err := exec.Command("bash", "-c", inTerminal(`test -t 1 && stty size <&1 && echo "it's"`)).CombinedOutput()
 	if err != nil || plain(string(out)) != "40 100\nit's\n" {
 		t.Errorf("%q %v", out, err)
 	}
