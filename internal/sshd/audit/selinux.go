@@ -32,9 +32,6 @@ func (a *audit) judgeSELinux() {
 	if mode != "enforcing" && mode != "permissive" {
 		return
 	}
-	if _, err := os.Stat(selinuxEnforce); a.host.Root == "" && err != nil {
-		return // it is configured, and the kernel runs without it
-	}
 	// Where libsemanage keeps modules, by priority; before 2.4 elsewhere.
 	for _, store := range []string{"/var/lib/selinux", "/etc/selinux"} {
 		if len(a.Glob(filepath.Join(store, kind, "active/modules/*", selinuxModule))) > 0 {
@@ -58,7 +55,7 @@ func (a *audit) judgeSELinux() {
 // runningSELinux returns what the kernel says of this host: "1" if it enforces a
 // policy, "0" if it only reports, "" without SELinux (selinuxfs).
 func runningSELinux() string {
-	b, err := os.ReadFile("/sys/fs/selinux/enforce")
+	b, err := os.ReadFile(selinuxEnforce)
 	if err != nil {
 		return ""
 	}
