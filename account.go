@@ -24,12 +24,15 @@ type Account struct {
 func (a Account) Validate() error {
 	stars := strings.Count(a.Name, "*")
 	switch {
-	case a.Name == "" || len(a.Name) > 256 || strings.ContainsFunc(a.Name, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }):
+	case a.Name == "" || len(a.Name) > 256 || strings.ContainsFunc(a.Name, func(r rune) bool {
+		return r < ' ' || r == 0x7f || r == 0xfffd
+	}):
 		return Errorf(Invalid, "an account's name is 1 to 256 bytes of text")
 	case stars > 1 || a.Name == "*":
 		return Errorf(Invalid, "an account's name has one * at most, and something beside it")
 	case a.Person == "" && stars == 0:
-		return Errorf(Invalid, "the account has no person").WithHint("name a person, or put a * where the person's name is")
+		return Errorf(Invalid, "the account has no person").
+			WithHint("name a person, or put a * where the person's name is")
 	case a.Person != "" && !ValidName(a.Person):
 		return Errorf(Invalid, "%q cannot be a person's name", a.Person)
 	case len(a.Host) > 253:

@@ -79,7 +79,8 @@ func FuzzAccountPerson(f *testing.F) {
 		if a.Validate() != nil {
 			return
 		}
-		if person, err := postern.AccountPerson([]postern.Account{a}, name, ""); err != nil || person != name && !postern.ValidName(person) {
+		if person, err := postern.AccountPerson([]postern.Account{a}, name, ""); err != nil ||
+			person != name && !postern.ValidName(person) {
 			t.Fatalf("%q: %q, %v", name, person, err)
 		}
 	})

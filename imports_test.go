@@ -22,7 +22,10 @@ var knowledge = []struct {
 	paths []string // "/..." at the end means all that lies below, too
 }{
 	{"HTTP", []string{"net/http"}},
-	{"SQL", []string{"database/sql", "modernc.org/sqlite/...", "github.com/jackc/pgx/...", "github.com/pressly/goose/..."}},
+	{"SQL", []string{
+		"database/sql", "modernc.org/sqlite/...", "github.com/jackc/pgx/...",
+		"github.com/pressly/goose/...",
+	}},
 	{"Caddy", []string{"github.com/caddyserver/..."}},
 	{"BPF", []string{"github.com/cilium/ebpf/..."}},
 	{"PKCS#11", []string{"github.com/miekg/pkcs11/..."}},
@@ -92,8 +95,10 @@ var rows = map[string]row{
 	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
-		imports: domain + " " + adapters + " trace collector people state client agent server doctor usage manpage manual jsonschema terminal reference",
-		knows:   "HTTP cobra", tests: "SQL Caddy", hides: true,
+		imports: domain + " " + adapters +
+			" trace collector people state client agent server doctor usage manpage manual jsonschema terminal " +
+			"reference",
+		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},
 
@@ -125,7 +130,8 @@ func written(t *testing.T) (problems []string) {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && file != "." && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") || anotherModule(file)) {
+		if d.IsDir() && file != "." && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") ||
+			anotherModule(file)) {
 			return fs.SkipDir
 		}
 		if !strings.HasSuffix(file, ".go") {
@@ -140,7 +146,8 @@ func written(t *testing.T) (problems []string) {
 			if err != nil {
 				return err
 			}
-			if why := forbidden(path.Join(module, path.Dir(file)), imp, strings.HasSuffix(file, "_test.go")); why != "" {
+			if why := forbidden(path.Join(module, path.Dir(file)), imp,
+				strings.HasSuffix(file, "_test.go")); why != "" {
 				problems = append(problems, fmt.Sprintf("%s imports %s: %s", file, imp, why))
 			}
 		}
@@ -187,7 +194,8 @@ func (all imports) problems() (problems []string) {
 		}
 		for reached, by := range all.reach(pkg) {
 			if why := forbidden(pkg, reached, false); why != "" {
-				problems = append(problems, fmt.Sprintf("%s reaches %s: %s\n\t%s", pkg, reached, why, strings.Join(by, " → ")))
+				problems = append(problems, fmt.Sprintf("%s reaches %s: %s\n\t%s", pkg, reached, why,
+					strings.Join(by, " → ")))
 			}
 		}
 	}
@@ -244,7 +252,8 @@ func forbidden(pkg, imp string, test bool) string {
 	from := area(pkg)
 	r, ok := rows[from]
 	if !ok {
-		return fmt.Sprintf("package %s has no row: say in imports_test.go and ARCHITECTURE.md what it may import", from)
+		return fmt.Sprintf("package %s has no row: say in imports_test.go and ARCHITECTURE.md what it may import",
+			from)
 	}
 	if ours(imp) {
 		return forbiddenHere(from, area(imp), r, test)
@@ -292,32 +301,41 @@ func TestImportRulesCanFail(t *testing.T) {
 		sqlite = "modernc.org/sqlite"
 	)
 	must := map[string][]string{
-		"":                          {"net/http", "database/sql", "golang.org/x/crypto/ssh", "gate"},
-		"internal/ca":               {"front", caddy, "database/sql", "internal/store"},
-		"internal/acme":             {"internal/ca", "internal/store", "database/sql"},
-		"gate":                      {caddy, "database/sql", "net/http", "internal/store", "front", "internal/reach"},
-		"internal/portal":           {caddy, "database/sql", "internal/ca", "internal/store", "internal/people"},
-		"otp":                       {"database/sql", "internal/store", "internal/sshd"},
-		"internal/sshd":             {"otp", "internal/store", caddy},
-		"internal/sshd/shell":       {"otp", "database/sql"},
-		"pam":                       {"otp", "net/http", "internal/sshd"},
-		"internal/trace":            {"net/http", "database/sql", "internal/relay", cobra},
-		"internal/trace/format":     {"net/http", sqlite, "timeline"},
-		"internal/trace/export":     {"net/http", "internal/collector"},
-		"internal/collector":        {"internal/trace/export", ebpf, "database/sql"},
-		"timeline":                  {"database/sql", "internal/store", "net/http"},
-		"internal/relay":            {"internal/trace", "internal/trace/event", "database/sql"},
-		"internal/apache":           {caddy, "front", "gate"},
-		"internal/reach":            {"internal/acme", "internal/portal", "internal/store"},
-		"internal/store":            {caddy, "front", "github.com/caddyserver/certmagic", "internal/server"},
-		"front":                     {"database/sql", sqlite, "github.com/jackc/pgx/v5", "internal/store", "internal/ca"},
-		"internal/state":            {"internal/ca", "internal/portal", "front", "net/http", "database/sql", cobra},
-		"internal/people":           {"front", caddy, "internal/server", "database/sql", cobra},
-		"internal/durable":          {"internal/store", "timeline", "net/http"},
-		"internal/agent":            {"internal/store", "internal/people", "front", "internal/server", "database/sql"},
-		"internal/client":           {"internal/server", "internal/store", "internal/portal", "internal/ca"},
-		"internal/server":           {"internal/cli", cobra, "internal/agent", "internal/trace/bpf", "database/sql", caddy},
-		"internal/cli":              {"database/sql", sqlite, caddy, ebpf, "github.com/miekg/pkcs11", "internal/posterntest"},
+		"":                      {"net/http", "database/sql", "golang.org/x/crypto/ssh", "gate"},
+		"internal/ca":           {"front", caddy, "database/sql", "internal/store"},
+		"internal/acme":         {"internal/ca", "internal/store", "database/sql"},
+		"gate":                  {caddy, "database/sql", "net/http", "internal/store", "front", "internal/reach"},
+		"internal/portal":       {caddy, "database/sql", "internal/ca", "internal/store", "internal/people"},
+		"otp":                   {"database/sql", "internal/store", "internal/sshd"},
+		"internal/sshd":         {"otp", "internal/store", caddy},
+		"internal/sshd/shell":   {"otp", "database/sql"},
+		"pam":                   {"otp", "net/http", "internal/sshd"},
+		"internal/trace":        {"net/http", "database/sql", "internal/relay", cobra},
+		"internal/trace/format": {"net/http", sqlite, "timeline"},
+		"internal/trace/export": {"net/http", "internal/collector"},
+		"internal/collector":    {"internal/trace/export", ebpf, "database/sql"},
+		"timeline":              {"database/sql", "internal/store", "net/http"},
+		"internal/relay":        {"internal/trace", "internal/trace/event", "database/sql"},
+		"internal/apache":       {caddy, "front", "gate"},
+		"internal/reach":        {"internal/acme", "internal/portal", "internal/store"},
+		"internal/store":        {caddy, "front", "github.com/caddyserver/certmagic", "internal/server"},
+		"front": {
+			"database/sql", sqlite, "github.com/jackc/pgx/v5", "internal/store",
+			"internal/ca",
+		},
+		"internal/state":   {"internal/ca", "internal/portal", "front", "net/http", "database/sql", cobra},
+		"internal/people":  {"front", caddy, "internal/server", "database/sql", cobra},
+		"internal/durable": {"internal/store", "timeline", "net/http"},
+		"internal/agent":   {"internal/store", "internal/people", "front", "internal/server", "database/sql"},
+		"internal/client":  {"internal/server", "internal/store", "internal/portal", "internal/ca"},
+		"internal/server": {
+			"internal/cli", cobra, "internal/agent", "internal/trace/bpf", "database/sql",
+			caddy,
+		},
+		"internal/cli": {
+			"database/sql", sqlite, caddy, ebpf, "github.com/miekg/pkcs11",
+			"internal/posterntest",
+		},
 		"cmd/postern":               {"internal/server", "internal/store", "net/http", cobra, caddy},
 		"internal/posterntest":      {"internal/store", "otp", "gate"},
 		"internal/nameless":         {"fmt"},
@@ -354,9 +372,20 @@ func TestImportsThroughOthersAreSeen(t *testing.T) {
 	}{
 		{"store hides SQL", []string{"internal/cli", "internal/store", "database/sql"}, true},
 		{"acme does not", []string{"internal/server", "internal/acme", "database/sql"}, false},
-		{"what is imported has the importer's limits", []string{"internal/client", "timeline", "internal/store"}, false},
-		{"Caddy's imports are its own", []string{"front", "github.com/caddyserver/caddy/v2", "github.com/jackc/pgx/v5"}, true},
-		{"a package below has its parent's limits", []string{"internal/trace", "internal/trace/format", "net/http"}, false},
+		{
+			"what is imported has the importer's limits",
+			[]string{"internal/client", "timeline", "internal/store"},
+			false,
+		},
+		{"Caddy's imports are its own", []string{
+			"front", "github.com/caddyserver/caddy/v2",
+			"github.com/jackc/pgx/v5",
+		}, true},
+		{
+			"a package below has its parent's limits",
+			[]string{"internal/trace", "internal/trace/format", "net/http"},
+			false,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all := make(imports)
@@ -378,7 +407,10 @@ func TestImportsThroughOthersAreSeen(t *testing.T) {
 }
 
 func TestUnusedModulesAreSeen(t *testing.T) {
-	for _, pkg := range []string{"github.com/dgraph-io/badger/v2", "google.golang.org/api/option", "github.com/smallstep/nosql"} {
+	for _, pkg := range []string{
+		"github.com/dgraph-io/badger/v2", "google.golang.org/api/option",
+		"github.com/smallstep/nosql",
+	} {
 		if len((imports{pkg: nil}).problems()) == 0 {
 			t.Errorf("%s may be linked", pkg)
 		}

@@ -49,9 +49,18 @@ var EventKinds = []EventKind{
 		OK: "read the directory %s again", NotOK: "could not read the directory %s",
 	},
 
-	{Name: EventCACreated, Title: "CA made", OK: "made the certificate authority %s", Doer: doerServer, Details: []string{"role"}},
-	{Name: EventCAKeyRemoved, Title: "Key of a CA removed from the host", OK: "removed the key of the CA %s from the host", Doer: doerAdmin},
-	{Name: EventCAKeyRestored, Title: "Key of a CA restored", OK: "restored the key of the CA %s on the host", Doer: doerAdmin},
+	{
+		Name: EventCACreated, Title: "CA made", OK: "made the certificate authority %s", Doer: doerServer,
+		Details: []string{"role"},
+	},
+	{
+		Name: EventCAKeyRemoved, Title: "Key of a CA removed from the host",
+		OK: "removed the key of the CA %s from the host", Doer: doerAdmin,
+	},
+	{
+		Name: EventCAKeyRestored, Title: "Key of a CA restored", OK: "restored the key of the CA %s on the host",
+		Doer: doerAdmin,
+	},
 	{Name: EventCAKeyExported, Title: "Key of a CA exported", OK: "exported the key of the CA %s", Doer: doerAdmin},
 	{
 		Name: EventAPIToken, Title: "API token changed", OK: "changed the API token %s", Doer: doerAdmin,
@@ -82,11 +91,13 @@ var EventKinds = []EventKind{
 	{Name: EventAccessRefused, Title: "Refused", NotOK: "was refused %s"},
 
 	{
-		Name: EventPortalEnrolled, Title: "Certificate enrolled", OK: "enrolled at the portal", NotOK: "could not enrol at the portal",
+		Name: EventPortalEnrolled, Title: "Certificate enrolled", OK: "enrolled at the portal",
+		NotOK:   "could not enrol at the portal",
 		Details: []string{"purpose"},
 	},
 	{
-		Name: EventPortalLink, Title: "One-time link made", OK: "was given a link to the portal", NotOK: "was refused a link to the portal",
+		Name: EventPortalLink, Title: "One-time link made", OK: "was given a link to the portal",
+		NotOK:   "was refused a link to the portal",
 		Details: []string{"purpose", "sent"},
 	},
 	{Name: EventPortalCodes, Title: "Recovery codes made", OK: "made # recovery codes", Grants: true},
@@ -100,7 +111,8 @@ var EventKinds = []EventKind{
 	},
 
 	{
-		Name: EventACMEAccount, Title: "ACME account", OK: "changed the ACME account %s", NotOK: "was refused an ACME account",
+		Name: EventACMEAccount, Title: "ACME account", OK: "changed the ACME account %s",
+		NotOK:   "was refused an ACME account",
 		Details: []string{"did", "label"}, Grants: true,
 	},
 	{
@@ -114,7 +126,10 @@ var EventKinds = []EventKind{
 		Details: []string{"service", "account", "client"},
 	},
 	{Name: EventOTPKeyAdded, Title: "Key added", OK: "was given the key %s", Grants: true},
-	{Name: EventOTPKeyChanged, Title: "Key changed", OK: "had the key %s changed", Details: []string{"status"}, Grants: true},
+	{
+		Name: EventOTPKeyChanged, Title: "Key changed", OK: "had the key %s changed", Details: []string{"status"},
+		Grants: true,
+	},
 	{
 		Name: EventOTPClient, Title: "API client of the validation server changed", Doer: doerAdmin,
 		OK: "changed the API client %s of the validation server",
@@ -142,15 +157,22 @@ var EventKinds = []EventKind{
 		Name: EventSSHAuth, Title: "SSH sign-in", OK: "was accepted by sshd as %s", NotOK: "was refused by sshd as %s",
 		Details: []string{"service", "method", "tty", "source", "port", "step", "key_id", "ca"},
 	},
-	{Name: EventSSHOpened, Title: "SSH session opened", OK: "opened an SSH session as %s", Details: []string{"service", "method", "tty", "source"}},
-	{Name: EventSSHClosed, Title: "SSH session closed", OK: "closed an SSH session as %s", Details: []string{"service", "method", "tty", "source"}},
+	{
+		Name: EventSSHOpened, Title: "SSH session opened", OK: "opened an SSH session as %s",
+		Details: []string{"service", "method", "tty", "source"},
+	},
+	{
+		Name: EventSSHClosed, Title: "SSH session closed", OK: "closed an SSH session as %s",
+		Details: []string{"service", "method", "tty", "source"},
+	},
 	{
 		Name: EventSSHLog, Title: "Following sshd's log", Doer: doerServer,
 		OK: "followed sshd's log again", NotOK: "could not follow sshd's log",
 	},
 
 	{
-		Name: EventPAMAuth, Title: "Sign-in on a host", OK: "was accepted by {service} as %s", NotOK: "was refused by {service} as %s",
+		Name: EventPAMAuth, Title: "Sign-in on a host", OK: "was accepted by {service} as %s",
+		NotOK:   "was refused by {service} as %s",
 		Details: []string{"service", "method", "tty", "user"},
 	},
 	{
@@ -163,13 +185,18 @@ var EventKinds = []EventKind{
 	},
 
 	{
-		Name: EventLibvirtCall, Title: "Call to libvirt", OK: "ran {procedure} on %s", NotOK: "was refused {procedure} on %s",
+		Name: EventLibvirtCall, Title: "Call to libvirt", OK: "ran {procedure} on %s",
+		NotOK:   "was refused {procedure} on %s",
 		Details: []string{"procedure", "user", "sasl", "tls", "unknown"}, FromHost: true,
 	},
 
-	{Name: EventAgentStarted, Title: "Host watched", OK: "began to watch libvirt on %s", Doer: doerAgent, Details: []string{"version"}, FromHost: true},
 	{
-		Name: EventAgentStopped, Title: "Host not watched any more", OK: "stopped watching libvirt on %s", Doer: doerAgent,
+		Name: EventAgentStarted, Title: "Host watched", OK: "began to watch libvirt on %s", Doer: doerAgent,
+		Details: []string{"version"}, FromHost: true,
+	},
+	{
+		Name: EventAgentStopped, Title: "Host not watched any more", OK: "stopped watching libvirt on %s",
+		Doer:    doerAgent,
 		Details: []string{"version"}, FromHost: true,
 	},
 	{

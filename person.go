@@ -59,7 +59,8 @@ var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 // ValidName reports whether s may name a person, or a group that is made here.
 func ValidName(s string) bool { return nameRE.MatchString(s) }
 
-var groupRE = regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{Nd}]([\p{Ll}\p{Lo}\p{Mn}\p{Nd}._@ -]*[\p{Ll}\p{Lo}\p{Mn}\p{Nd}._-])?$`)
+var groupRE = regexp.MustCompile(
+	`^[\p{Ll}\p{Lo}\p{Nd}]([\p{Ll}\p{Lo}\p{Mn}\p{Nd}._@ -]*[\p{Ll}\p{Lo}\p{Mn}\p{Nd}._-])?$`)
 
 // ValidGroup reports whether s may name a group: one made here, see [ValidName], or one
 // from an LDAP directory, as "domain admins" or "linux-admins@corp", of at most 128

@@ -60,7 +60,8 @@ func TestWordsOfTheField(t *testing.T) {
 // TestPrivateWordsAreFound has one of each.
 func TestPrivateWordsAreFound(t *testing.T) {
 	for _, text := range []string{
-		"who is the Asker", "an ailment", "mended", "a thief", "Strangers", "was turned away", "lets people in", "came in", "opens a door",
+		"who is the Asker", "an ailment", "mended", "a thief", "Strangers", "was turned away", "lets people in",
+		"came in", "opens a door",
 		"this house", "untold",
 	} {
 		if len(wordsIn(text)) != 1 {

@@ -47,7 +47,8 @@ const proofPortEnv = "POSTERN_BENCH_PROOFS"
 func BenchmarkACMEOrder(b *testing.B) {
 	defer runtime.KeepAlive(heapFloor()) // the client shares the processors
 	proofs := startProofs(b)
-	step, own := startStepCA(b, "--insecure", "--acme-http-port="+proofs.port), startSigner(b, proofPortEnv+"="+proofs.port)
+	step, own := startStepCA(b, "--insecure", "--acme-http-port="+proofs.port),
+		startSigner(b, proofPortEnv+"="+proofs.port)
 	theirs := newOrderer(b, step, proofs, "https://"+step.addr+"/acme/acme/directory")
 	ours := newOrderer(b, own, proofs, "https://"+own.addr+acme.Prefix+"/directory")
 	for _, clients := range []int{1, 8} {
@@ -76,9 +77,14 @@ func BenchmarkACMEOrder(b *testing.B) {
 func newOrders(t *testing.T, db *store.DB, a *ca.Authority) http.Handler {
 	t.Helper()
 	port, _ := strconv.Atoi(os.Getenv(proofPortEnv)) // none: nothing is proved
-	prober, err := reach.New(reach.Config{HTTPPort: port, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}})
+	prober, err := reach.New(reach.Config{
+		HTTPPort: port,
+		Private:  []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
+	})
 	must(t, err)
-	s, err := acme.New(t.Context(), acme.Config{Anonymous: func(netip.Addr, []string) bool { return true }}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	s, err := acme.New(t.Context(), acme.Config{Anonymous: func(netip.Addr, []string) bool {
+		return true
+	}}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	must(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
@@ -92,7 +98,9 @@ type orderIssuer struct {
 
 func (i orderIssuer) Permit(names []string) error { return i.Permits(names) }
 
-func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, _ acme.Terms, f acme.Finish) (acme.Order, error) {
+func (i orderIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, _ acme.Terms,
+	f acme.Finish,
+) (acme.Order, error) {
 	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
 	if err != nil {
 		return acme.Order{}, err
@@ -109,7 +117,10 @@ func (i orderIssuer) Certificate(ctx context.Context, serial string) (acme.Certi
 	if err != nil {
 		return acme.Certificate{}, err
 	}
-	return acme.Certificate{Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names, NotBefore: c.NotBefore, NotAfter: c.NotAfter}, nil
+	return acme.Certificate{
+		Chain: c.PEM(), DER: c.DER, AuthorityKeyID: c.Leaf.AuthorityKeyId, Names: c.Names,
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}, nil
 }
 
 func (orderIssuer) Revoke(context.Context, postern.Actor, string, postern.RevocationReason) error {
@@ -170,7 +181,10 @@ func newOrderer(b *testing.B, p *peer, proofs *proofServer, directory string) *o
 	b.Helper()
 	o := &orderer{peer: p, proofs: proofs}
 	for range 8 {
-		z := &acmez.Client{Directory: directory, HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: p.tls}}}
+		z := &acmez.Client{
+			Directory:  directory,
+			HTTPClient: &http.Client{Transport: &http.Transport{TLSClientConfig: p.tls}},
+		}
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(b, err)
 		a, err := z.NewAccount(b.Context(), acmez.Account{PrivateKey: key, TermsOfServiceAgreed: true})
@@ -180,7 +194,8 @@ func newOrderer(b *testing.B, p *peer, proofs *proofServer, directory string) *o
 		o.newest = d.NewOrder
 		c := &acmeClient{orderer: o, key: key, kid: a.Location}
 		jwk := publicJWK(b, key)
-		sum := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, jwk["x"], jwk["y"])) // RFC 7638
+		// RFC 7638
+		sum := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, jwk["x"], jwk["y"]))
 		c.print = base64url.EncodeToString(sum[:])
 		c.link, err = p.connect()
 		must(b, err)
@@ -190,7 +205,8 @@ func newOrderer(b *testing.B, p *peer, proofs *proofServer, directory string) *o
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(b, err)
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
 	must(b, err)
 	o.csr = base64url.EncodeToString(csr)
 	return o
@@ -314,7 +330,8 @@ func (c *acmeClient) post(url, payload string, answer any) (http.Header, error) 
 	}
 	protected, payload, _ := strings.Cut(signed, ".")
 	signature := base64url.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
-	header, err := c.send("POST", url, fmt.Appendf(nil, `{"protected":"%s","payload":"%s","signature":"%s"}`, protected, payload, signature))
+	header, err := c.send("POST", url, fmt.Appendf(nil, `{"protected":"%s","payload":"%s","signature":"%s"}`,
+		protected, payload, signature))
 	if err == nil && answer != nil {
 		err = json.Unmarshal(c.link.text.Bytes(), answer)
 	}
@@ -325,7 +342,9 @@ func (c *acmeClient) post(url, payload string, answer any) (http.Header, error) 
 // the link's text.
 func (c *acmeClient) send(method, url string, body []byte) (http.Header, error) {
 	host, path, _ := strings.Cut(strings.TrimPrefix(url, "https://"), "/")
-	wire := fmt.Appendf(nil, "%s /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/jose+json\r\nContent-Length: %d\r\n\r\n%s", method, path, host, len(body), body)
+	wire := fmt.Appendf(nil,
+		"%s /%s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/jose+json\r\nContent-Length: %d\r\n\r\n%s", method,
+		path, host, len(body), body)
 	if _, err := c.link.Write(wire); err != nil {
 		return nil, err
 	}

@@ -87,7 +87,11 @@ func requests(b *testing.B) []string {
 	for range signKeys {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(b, err)
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}, DNSNames: []string{"www.example.com"}}, key)
+		der, err := x509.CreateCertificateRequest(rand.Reader,
+			&x509.CertificateRequest{
+				Subject:  pkix.Name{CommonName: "www.example.com"},
+				DNSNames: []string{"www.example.com"},
+			}, key)
 		must(b, err)
 		list = append(list, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})))
 	}
@@ -145,7 +149,9 @@ func (p *peer) requests(suffix string, bodies [][]byte) []call {
 	var list []call
 	for _, body := range bodies {
 		var w bytes.Buffer
-		fmt.Fprintf(&w, "POST %s%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", p.path, suffix, len(body))
+		fmt.Fprintf(&w,
+			"POST %s%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n",
+			p.path, suffix, len(body))
 		if p.token != "" {
 			fmt.Fprintf(&w, "Authorization: Bearer %s\r\n", p.token)
 		}
@@ -212,7 +218,8 @@ func (l *link) call(c call) error {
 	_, err = l.text.ReadFrom(resp.Body)
 	l.used = time.Now()
 	// Each certificate comes with its issuer's.
-	if err == nil && (resp.StatusCode != http.StatusCreated || bytes.Count(l.text.Bytes(), []byte("BEGIN CERTIFICATE")) < 2*c.asked) {
+	if err == nil && (resp.StatusCode != http.StatusCreated ||
+		bytes.Count(l.text.Bytes(), []byte("BEGIN CERTIFICATE")) < 2*c.asked) {
 		err = fmt.Errorf("%s: %s", resp.Status, l.text.Bytes())
 	}
 	return err
@@ -311,7 +318,10 @@ func TestServeSigner(t *testing.T) {
 func startSigner(b *testing.B, env ...string) *peer {
 	b.Helper()
 	dir, port := b.TempDir(), posterntest.FreePort(b)
-	db, err := store.Open(context.Background(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
+	db, err := store.Open(context.Background(), store.Config{
+		URL: filepath.Join(dir, "postern.db"),
+		Key: storetest.Key,
+	})
 	must(b, err)
 	a, err := ca.Init(context.Background(), ca.Config{URL: "http://pki.example.com"}, db.CA())
 	must(b, err)
@@ -321,9 +331,11 @@ func startSigner(b *testing.B, env ...string) *peer {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.Root())
 	cmd := exec.Command(os.Args[0], "-test.run=^TestServeSigner$", "-test.timeout=0")
-	cmd.Env = append(append(os.Environ(), env...), signerEnv+"="+dir, fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
+	cmd.Env = append(append(os.Environ(), env...), signerEnv+"="+dir,
+		fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
 	return &peer{
-		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/sign", token: token, tls: trust(roots), pid: start(b, cmd, port), idle: make(chan *link, 64),
+		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/sign", token: token, tls: trust(roots),
+		pid: start(b, cmd, port), idle: make(chan *link, 64),
 		body: func(csr string) any { return ca.SignCall{CSR: csr} },
 	}
 }
@@ -345,11 +357,13 @@ func startStepCA(b *testing.B, flags ...string) *peer {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(b, err)
 	config, err := json.Marshal(map[string]any{
-		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "int.pem"), "key": filepath.Join(dir, "int.key"),
+		"root": filepath.Join(dir, "root.pem"), "crt": filepath.Join(dir, "int.pem"),
+		"key":     filepath.Join(dir, "int.key"),
 		"address": fmt.Sprintf("127.0.0.1:%d", port), "dnsNames": []string{"localhost"},
 		"db": map[string]any{"type": "badgerv2", "dataSource": filepath.Join(dir, "db")},
 		"authority": map[string]any{"provisioners": []any{
-			map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)}, map[string]any{"type": "ACME", "name": "acme"},
+			map[string]any{"type": "JWK", "name": "bench", "key": publicJWK(b, key)},
+			map[string]any{"type": "ACME", "name": "acme"},
 		}},
 	})
 	must(b, err)
@@ -357,7 +371,8 @@ func startStepCA(b *testing.B, flags ...string) *peer {
 	cmd := exec.Command(program, append(flags, filepath.Join(dir, "ca.json"))...)
 	cmd.Env = append(os.Environ(), "STEPPATH="+dir)
 	return &peer{
-		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/1.0/sign", tls: trust(roots), pid: start(b, cmd, port), idle: make(chan *link, 64),
+		addr: fmt.Sprintf("127.0.0.1:%d", port), path: "/1.0/sign", tls: trust(roots), pid: start(b, cmd, port),
+		idle: make(chan *link, 64),
 		body: func(csr string) any { return map[string]any{"csr": csr, "ott": oneTimeToken(b, key)} },
 	}
 }
@@ -369,7 +384,8 @@ func stepHierarchy(b *testing.B, dir string) *x509.CertPool {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		must(b, err)
 		tmpl := &x509.Certificate{
-			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		}
 		if parent == nil {
@@ -386,7 +402,8 @@ func stepHierarchy(b *testing.B, dir string) *x509.CertPool {
 	der, err := x509.MarshalECPrivateKey(interKey)
 	must(b, err)
 	for name, block := range map[string]*pem.Block{
-		"root.pem": {Type: "CERTIFICATE", Bytes: root.Raw}, "int.pem": {Type: "CERTIFICATE", Bytes: inter.Raw}, "int.key": {Type: "EC PRIVATE KEY", Bytes: der},
+		"root.pem": {Type: "CERTIFICATE", Bytes: root.Raw}, "int.pem": {Type: "CERTIFICATE", Bytes: inter.Raw},
+		"int.key": {Type: "EC PRIVATE KEY", Bytes: der},
 	} {
 		must(b, os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600))
 	}
@@ -413,13 +430,17 @@ func oneTimeToken(b *testing.B, key *ecdsa.PrivateKey) string {
 	b.Helper()
 	now := time.Now()
 	claims, err := json.Marshal(map[string]any{
-		"iss": "bench", "aud": "https://localhost/1.0/sign", "sub": "www.example.com", "sans": []string{"www.example.com"},
-		"iat": now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(4 * time.Minute).Unix(), "jti": rand.Text(),
+		"iss": "bench", "aud": "https://localhost/1.0/sign", "sub": "www.example.com",
+		"sans": []string{"www.example.com"},
+		"iat":  now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(4 * time.Minute).Unix(),
+		"jti": rand.Text(),
 	})
 	must(b, err)
-	signed := base64url.EncodeToString([]byte(`{"alg":"ES256","kid":"bench","typ":"JWT"}`)) + "." + base64url.EncodeToString(claims)
+	signed := base64url.EncodeToString([]byte(`{"alg":"ES256","kid":"bench","typ":"JWT"}`)) + "." +
+		base64url.EncodeToString(claims)
 	sum := sha256.Sum256([]byte(signed))
 	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
 	must(b, err)
-	return signed + "." + base64url.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+	return signed + "." + base64url.EncodeToString(append(r.FillBytes(make([]byte, 32)),
+		s.FillBytes(make([]byte, 32))...))
 }

@@ -64,10 +64,12 @@ func BenchmarkOTPValidations(b *testing.B) {
 					rates[fmt.Sprintf("%s %d %d", server.name, keys, clients)] = r.rate()
 					if server.name == "yubiserver" {
 						// To its favour: as if all it says OK to were good.
-						rates[fmt.Sprintf("%s %d %d", server.name, keys, clients)] += float64(r.statuses[misdirected]) / r.took.Seconds()
+						rates[fmt.Sprintf("%s %d %d", server.name, keys, clients)] += float64(
+							r.statuses[misdirected]) / r.took.Seconds()
 					}
 					fmt.Printf("%-10s  %6d keys  %2d clients  %7.0f OK/s  p50 %8s  p99 %8s  other answers %d %v\n",
-						server.name, keys, clients, r.rate(), r.percentile(50), r.percentile(99), r.others(), r.statuses)
+						server.name, keys, clients, r.rate(), r.percentile(50), r.percentile(99), r.others(),
+						r.statuses)
 				}
 			}
 		}
@@ -107,7 +109,10 @@ func (t *benchToken) touch() string {
 func startYubiserver(b *testing.B, tokens []*benchToken) string {
 	keys := make([]posterntest.YubiserverKey, len(tokens))
 	for i, t := range tokens {
-		keys[i] = posterntest.YubiserverKey{PublicID: t.PublicID, PrivateID: t.Secret.PrivateID[:], AES: t.Secret.Key[:]}
+		keys[i] = posterntest.YubiserverKey{
+			PublicID: t.PublicID, PrivateID: t.Secret.PrivateID[:],
+			AES: t.Secret.Key[:],
+		}
 	}
 	port := posterntest.FreePort(b)
 	posterntest.Yubiserver(b, port, otpAPIKey, keys)
@@ -226,7 +231,8 @@ func (c *benchClient) verify(code string) (string, error) {
 	}
 	c.asked++
 	nonce := fmt.Sprintf("%s%08d", code[len(code)-16:], c.asked)
-	if _, err := fmt.Fprintf(c.conn, "GET /wsapi/2.0/verify?id=1&nonce=%s&otp=%s HTTP/1.1\r\nHost: localhost\r\n\r\n", nonce, code); err != nil {
+	if _, err := fmt.Fprintf(c.conn, "GET /wsapi/2.0/verify?id=1&nonce=%s&otp=%s HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		nonce, code); err != nil {
 		c.close()
 		return "", err
 	}
@@ -273,7 +279,8 @@ func BenchmarkOTPMillionKeys(b *testing.B) {
 				fillKeys(b, url, keys-len(tokens))
 				settle()
 				r := load(b, address, tokens, 1, otpRound)
-				fmt.Printf("%-10s  %7d keys   1 client   %7.0f OK/s  p50 %8s  p99 %8s\n", name, keys, r.rate(), r.percentile(50), r.percentile(99))
+				fmt.Printf("%-10s  %7d keys   1 client   %7.0f OK/s  p50 %8s  p99 %8s\n", name, keys, r.rate(),
+					r.percentile(50), r.percentile(99))
 				medians = append(medians, r.percentile(50))
 			}
 			b.ReportMetric(float64(medians[1])/float64(medians[0]), name+"-slowdown")
@@ -296,7 +303,8 @@ func fillKeys(b *testing.B, url string, n int) {
 		values := func(row string, each int) string {
 			rows := make([]string, len(ids))
 			for i := range rows {
-				rows[i] = strings.NewReplacer("{0}", fmt.Sprintf("$%d", each*i+1), "{1}", fmt.Sprintf("$%d", each*i+2)).Replace(row)
+				rows[i] = strings.NewReplacer("{0}", fmt.Sprintf("$%d", each*i+1), "{1}",
+					fmt.Sprintf("$%d", each*i+2)).Replace(row)
 			}
 			return strings.Join(rows, ", ")
 		}
@@ -305,8 +313,10 @@ func fillKeys(b *testing.B, url string, n int) {
 				sql  string
 				args []any
 			}{
-				{"INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used) VALUES " + values("('yubikey', {0}, NULL, '', 'active', 1, 0, 0)", 1), ids},
-				{"INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES " + values("({0}, -1, 0, '', 0)", 1), ids},
+				{"INSERT INTO credentials (kind, id, person, label, status, created, expires, last_used) VALUES " +
+					values("('yubikey', {0}, NULL, '', 'active', 1, 0, 0)", 1), ids},
+				{"INSERT INTO otp_counters (public_id, seq, stamp, nonce, used) VALUES " +
+					values("({0}, -1, 0, '', 0)", 1), ids},
 				{"INSERT INTO otp_keys (public_id, sealed, serial) VALUES " + values("({0}, {1}, 0)", 2), secrets},
 			} {
 				if _, err := tx.Exec(ctx, s.sql, s.args...); err != nil {

@@ -30,7 +30,10 @@ type sshChecker struct {
 }
 
 func (c sshChecker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
-	p, err := c.otp.Check(ctx, otp.Attempt{User: a.User, Code: a.Code, Address: a.Address, Service: a.Service, With: a.Event})
+	p, err := c.otp.Check(ctx, otp.Attempt{
+		User: a.User, Code: a.Code, Address: a.Address, Service: a.Service,
+		With: a.Event,
+	})
 	return sshd.Proof{Person: p.Person, Credential: p.Credential}, err
 }
 
@@ -47,7 +50,8 @@ func sshHost(b *testing.B, methods, stack string, people int) *posterntest.Host 
 		accounts = append(accounts, posterntest.Account{Name: fmt.Sprintf("user%d", i)})
 	}
 	return posterntest.StartHost(b, posterntest.HostConfig{
-		Config: "UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nMaxStartups 1000\nLoginGraceTime 120\n" +
+		Config: "UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nMaxStartups 1000\n" +
+			"LoginGraceTime 120\n" +
 			"AuthenticationMethods " + methods + "\n",
 		Accounts: accounts,
 		Files:    map[string]string{"/etc/pam.d/sshd": stack},
@@ -72,7 +76,10 @@ func sshDaemon(b *testing.B, h *posterntest.Host, people int) func(i int) string
 			b.Fatal(err)
 		}
 		tok := otp.NewSoftToken()
-		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: name, Last: otp.Never}}, false); err != nil {
+		if err := keys.AddKeys(ctx, postern.Actor{}, []*otp.Key{{
+			PublicID: tok.PublicID, Secret: &tok.Secret,
+			Person: name, Last: otp.Never,
+		}}, false); err != nil {
 			b.Fatal(err)
 		}
 		tokens = append(tokens, tok)
@@ -140,14 +147,19 @@ type sshWay struct {
 func BenchmarkSSHLogin(b *testing.B) {
 	const rounds, people = 300, 25
 	prompt := filepath.Join(b.TempDir(), "pam_prompt.so")
-	if out, err := exec.Command("cc", "-O2", "-fPIC", "-shared", "-o", prompt, "testdata/pam_prompt.c", "-lpam").CombinedOutput(); err != nil {
+	if out, err := exec.Command("cc", "-O2", "-fPIC", "-shared", "-o", prompt, "testdata/pam_prompt.c",
+		"-lpam").CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	module := posterntest.PAMModule(b)
-	h := sshHost(b, keyThenCode+"\nListenAddress 127.0.0.1:22\nListenAddress 127.0.0.1:23\nMatch LocalPort 23\nAuthenticationMethods publickey\nMatch all",
+	h := sshHost(b,
+		keyThenCode+
+			"\nListenAddress 127.0.0.1:22\nListenAddress 127.0.0.1:23\nMatch LocalPort 23\n"+
+			"AuthenticationMethods publickey\nMatch all",
 		"auth include @DIR@/stack\naccount include @DIR@/stack\nsession include @DIR@/stack\n", people)
 	// A delayed ACK of the client would hide what takes less than its 40 ms.
-	if out, err := h.Command("ip", "route", "replace", "table", "local", "local", "127.0.0.1", "dev", "lo", "quickack", "1").CombinedOutput(); err != nil {
+	if out, err := h.Command("ip", "route", "replace", "table", "local", "local", "127.0.0.1", "dev", "lo", "quickack",
+		"1").CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
 	touch := sshDaemon(b, h, people)
@@ -161,7 +173,8 @@ func BenchmarkSSHLogin(b *testing.B) {
 		{name: "key-alone", host: &keyOnly, keys: mine, pam: account + session},
 		{name: "key-after-another", host: &keyOnly, keys: []ssh.Signer{other, h.Key}, pam: account + session},
 		{name: "unchecked-prompt", host: h, keys: mine, pam: "auth required " + prompt + "\n" + account + session},
-		{name: "Postern", host: h, keys: mine, pam: "auth requisite " + ours + "\naccount required " + ours + "\n" + session +
+		{name: "Postern", host: h, keys: mine, pam: "auth requisite " + ours + "\naccount required " + ours + "\n" +
+			session +
 			"session optional " + ours + " timeout=2\n"},
 	}
 	order := slices.Clone(ways)
@@ -215,7 +228,8 @@ func quartiles(all []float64) [3]float64 {
 func BenchmarkSSH200Logins(b *testing.B) {
 	const people = 200
 	module := posterntest.PAMModule(b) + " socket=@DIR@/pam.sock timeout=60"
-	h := sshHost(b, keyThenCode, "auth required "+module+"\naccount required "+module+"\nsession required pam_loginuid.so\n", people)
+	h := sshHost(b, keyThenCode, "auth required "+module+"\naccount required "+module+
+		"\nsession required pam_loginuid.so\n", people)
 	touch := sshDaemon(b, h, people)
 	for b.Loop() {
 		var wg sync.WaitGroup
@@ -247,7 +261,8 @@ func BenchmarkSSHQuestion(b *testing.B) {
 	touch := sshDaemon(b, h, 1)
 	path := filepath.Join(h.Dir, "pam.sock")
 	for b.Loop() {
-		v, err := socket.AskDaemon(context.Background(), path, socket.Question{Ask: socket.AskCode, Service: "sshd", User: "user0", Code: touch(0)})
+		v, err := socket.AskDaemon(context.Background(), path,
+			socket.Question{Ask: socket.AskCode, Service: "sshd", User: "user0", Code: touch(0)})
 		if err != nil || v != socket.Yes {
 			b.Fatal(v, err)
 		}

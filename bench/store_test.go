@@ -38,13 +38,15 @@ func benchmarkAppend(b *testing.B, url string) {
 	db := storetest.OpenConfig(b, store.Config{URL: url})
 	ctx := context.Background()
 	must(b, db.Write(ctx, func(ctx context.Context, tx *store.Tx) error {
-		_, err := tx.Exec(ctx, `CREATE TABLE plain_events (idx BIGINT PRIMARY KEY, time BIGINT NOT NULL, kind TEXT NOT NULL, outcome TEXT NOT NULL,
+		_, err := tx.Exec(ctx, `CREATE TABLE plain_events (idx BIGINT PRIMARY KEY, time BIGINT NOT NULL,
+			kind TEXT NOT NULL, outcome TEXT NOT NULL,
 			person TEXT NOT NULL, address TEXT NOT NULL, object TEXT NOT NULL, line TEXT NOT NULL)`)
 		if err == nil {
 			_, err = tx.Exec(ctx, `CREATE INDEX plain_events_person ON plain_events (person, idx)`)
 		}
 		if err == nil {
-			_, err = tx.Exec(ctx, `CREATE TABLE plain_links (kind TEXT NOT NULL, id TEXT NOT NULL, idx BIGINT NOT NULL, PRIMARY KEY (kind, id, idx))`)
+			_, err = tx.Exec(ctx, `CREATE TABLE plain_links (kind TEXT NOT NULL, id TEXT NOT NULL,
+				idx BIGINT NOT NULL, PRIMARY KEY (kind, id, idx))`)
 		}
 		return err
 	}))
@@ -83,8 +85,9 @@ func sampleEvents(db *store.DB, from int64) []postern.Event {
 		n := from + int64(i)
 		events[i] = timeline.Clean(postern.Event{
 			Index: n, Time: db.Now(), Kind: postern.EventSignedIn, Outcome: postern.OK,
-			Person: fmt.Sprintf("person%d", n%50), Address: fmt.Sprintf("192.0.2.%d", n%250), Object: fmt.Sprintf("/reports/%d", n),
-			Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: fmt.Sprintf("%040x", n%50)}},
+			Person: fmt.Sprintf("person%d", n%50), Address: fmt.Sprintf("192.0.2.%d", n%250),
+			Object: fmt.Sprintf("/reports/%d", n),
+			Links:  []postern.Link{{Kind: string(postern.X509Certificate), ID: fmt.Sprintf("%040x", n%50)}},
 		})
 	}
 	return events
@@ -98,12 +101,15 @@ func insertPlain(ctx context.Context, db *store.DB, events []postern.Event) erro
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec(ctx, `INSERT INTO plain_events (idx, time, kind, outcome, person, address, object, line) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-				e.Index, e.Time.UnixMicro(), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line)); err != nil {
+			if _, err := tx.Exec(ctx, `INSERT INTO plain_events (idx, time, kind, outcome, person, address, object,
+				line) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+				e.Index, e.Time.UnixMicro(), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object,
+				string(line)); err != nil {
 				return err
 			}
 			for _, l := range e.Links {
-				if _, err := tx.Exec(ctx, `INSERT INTO plain_links (kind, id, idx) VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
+				if _, err := tx.Exec(ctx, `INSERT INTO plain_links (kind, id, idx)
+					VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
 					return err
 				}
 			}
@@ -120,11 +126,13 @@ func BenchmarkStoreWrite(b *testing.B) {
 			benchmarkWrite(b, storetest.Open(b), callers)
 		})
 		b.Run(fmt.Sprintf("PostgreSQL-%d", callers), func(b *testing.B) {
-			benchmarkWrite(b, storetest.OpenConfig(b, store.Config{URL: posterntest.StartPostgreSQL(b).Database()}), callers)
+			benchmarkWrite(b, storetest.OpenConfig(b, store.Config{URL: posterntest.StartPostgreSQL(b).Database()}),
+				callers)
 		})
 	}
 	b.Run("SQLite-by-hand", func(b *testing.B) {
-		db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "plain.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(b.TempDir(), "plain.db")+
+			"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
 		must(b, err)
 		defer db.Close()
 		db.SetMaxOpenConns(1)
@@ -142,7 +150,8 @@ func BenchmarkStoreWrite(b *testing.B) {
 	})
 }
 
-const upsert = `INSERT INTO counters (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`
+const upsert = `INSERT INTO counters (name, value) VALUES ($1, $2) ON CONFLICT (name)
+	DO UPDATE SET value = excluded.value`
 
 func benchmarkWrite(b *testing.B, db *store.DB, callers int) {
 	var next atomic.Int64

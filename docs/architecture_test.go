@@ -121,7 +121,8 @@ func packages(t *testing.T) map[string]bool {
 		case err != nil:
 			return err
 		case d.IsDir():
-			if name := d.Name(); name == "testdata" || name == "node_modules" || name == "tools" || name != ".." && strings.HasPrefix(name, ".") {
+			if name := d.Name(); name == "testdata" || name == "node_modules" || name == "tools" ||
+				name != ".." && strings.HasPrefix(name, ".") {
 				return filepath.SkipDir
 			}
 		case strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") && !ignored(t, path):

@@ -79,11 +79,16 @@ func newHost(t testing.TB) *host {
 	for _, p := range []string{"unshare", "nsenter", "ip", "setpriv", "useradd"} {
 		posterntest.Need(t, p)
 	}
-	h := &host{t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}, hosts: map[string]*host{}, recordings: map[string][]scene{}}
-	if err := errors.Join(os.Mkdir(filepath.Join(h.dir, "t"), 0o755), os.Mkdir(filepath.Join(h.dir, "dev"), 0o755)); err != nil {
+	h := &host{
+		t: t, dir: posterntest.OpenDir(t), more: map[string]*shell{}, hosts: map[string]*host{},
+		recordings: map[string][]scene{},
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(h.dir, "t"), 0o755),
+		os.Mkdir(filepath.Join(h.dir, "dev"), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "--uts", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "--uts", "--net", "--pid", "--fork",
+		"--kill-child", "--mount-proc",
 		"sh", "-c", fresh, "sh", h.dir, posterntest.Program(t), posterntest.PAMModule(t))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
@@ -130,7 +135,8 @@ func (h *host) shell(account string) *shell {
 	}
 	cmd := exec.Command("nsenter", "-t", fmt.Sprint(h.pid), "-m", "-u", "-n", "-p", "--",
 		"setpriv", "--reuid="+account, "--regid="+account, "--init-groups",
-		"env", "-i", "HOME="+home, "USER="+account, "LANG=C.UTF-8", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"env", "-i", "HOME="+home, "USER="+account, "LANG=C.UTF-8",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"bash", "--noprofile", "--norc", "-c", "cd; exec bash --noprofile --norc")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	in, err := cmd.StdinPipe()

@@ -215,13 +215,16 @@ func TestMatches(t *testing.T) {
 }
 
 func TestBlocks(t *testing.T) {
-	const page = "text\n\n<!-- terminal: server -->\n```console\n# run \\\n  --more\nready …\n$ cat <<'END'\na\nEND\na\n```\n\n<!-- exit: 3 -->\n```console\n# no\n```\n```caddyfile file=/x\ny\n```\n"
+	const page = "text\n\n<!-- terminal: server -->\n```console\n# run \\\n  --more\nready …\n$ cat <<'END'\na\n" +
+		"END\na\n```\n\n<!-- exit: 3 -->\n```console\n# no\n```\n```caddyfile file=/x\ny\n```\n"
 	list, err := parse("page", page)
-	if err != nil || len(list) != 3 || list[0].terminal != "server" || list[1].exit != 3 || list[1].terminal != "" || list[2].file != "/x" || list[2].text != "y\n" {
+	if err != nil || len(list) != 3 || list[0].terminal != "server" || list[1].exit != 3 || list[1].terminal != "" ||
+		list[2].file != "/x" || list[2].text != "y\n" {
 		t.Fatalf("%+v %v", list, err)
 	}
 	got, err := list[0].steps()
-	if err != nil || len(got) != 2 || !got[0].root || got[0].command != "run \\\n  --more" || got[0].line != 5 || got[1].root ||
+	if err != nil || len(got) != 2 || !got[0].root || got[0].command != "run \\\n  --more" || got[0].line != 5 ||
+		got[1].root ||
 		got[1].command != "cat <<'END'\na\nEND" || len(got[1].output) != 1 {
 		t.Errorf("%+v %v", got, err)
 	}

@@ -123,7 +123,8 @@ func TestNamedTestsExist(t *testing.T) {
 
 // A file or folder of the project: a word with a slash and no space, below one of
 // its folders.
-var projectPath = regexp.MustCompile(`^(front|gate|otp|timeline|internal|cmd|pam|bench|packaging|man|docs|tools)(/[\w.@*-]+)+/?$`)
+var projectPath = regexp.MustCompile(
+	`^(front|gate|otp|timeline|internal|cmd|pam|bench|packaging|man|docs|tools)(/[\w.@*-]+)+/?$`)
 
 // TestNamedFilesExist holds the files and folders that the pages name against
 // those that there are.

@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"encoding/xml"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -48,7 +49,8 @@ const columns = 100
 // inTerminal returns the command that runs another one in a terminal of its own.
 func inTerminal(command string) string {
 	quoted := "'" + strings.ReplaceAll(command, "'", `'\''`) + "'"
-	return fmt.Sprintf(`env LINES=40 COLUMNS=%d TERM=xterm C=%s script -qec 'stty -echo cols %d rows 40; eval "$C" </dev/null' /dev/null`, columns, quoted, columns)
+	return fmt.Sprintf(
+		`env LINES=40 COLUMNS=%d TERM=xterm C=%s script -qec 'stty -echo cols %d rows 40; eval "$C" </dev/null' /dev/null`, columns, quoted, columns)
 }
 
 // A span is text in one style.
@@ -60,7 +62,10 @@ type span struct {
 var (
 	colourSequence = regexp.MustCompile("\x1b\\[([0-9;]*)m")
 	otherSequence  = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-ln-z]|\x1b\\][^\x07]*\x07|\x1b[=>]|\\^D\b\b|\r")
-	sgr            = map[string]string{"1": "b", "2": "d", "31": "r", "32": "g", "33": "y", "34": "u", "35": "m", "36": "c"}
+	sgr            = map[string]string{
+		"1": "b", "2": "d", "31": "r", "32": "g", "33": "y", "34": "u", "35": "m",
+		"36": "c",
+	}
 )
 
 // plain returns what a terminal shows, without its control sequences.
@@ -203,7 +208,7 @@ func TestDrawing(t *testing.T) {
 		}
 	}
 	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			return
 		} else if err != nil {
 			t.Fatal(err)

@@ -68,10 +68,19 @@ var alicesPages = []page{
 	{name: "certificates", url: portal + "/certificates"},
 	{name: "certificate", url: portal + "/certificates/SERIAL"},
 	{name: "certificate-new", url: portal + "/certificates/new", then: makeHere},
-	{name: "server-new", url: portal + "/servers/new", then: `document.querySelector("[name=names]").value = "db.example.com\n*.db.example.com"`},
-	{name: "server-order", url: portal + "/servers/new", then: `document.querySelector("[name=names]").value = "db.example.com"; ` +
-		`document.querySelector("form[action='/servers/new'] button").click()`},
-	{name: "authenticator", url: portal + "/keys", then: `document.querySelector("[action='/keys/totp'] button").click()`},
+	{
+		name: "server-new", url: portal + "/servers/new",
+		then: `document.querySelector("[name=names]").value = "db.example.com\n*.db.example.com"`,
+	},
+	{
+		name: "server-order", url: portal + "/servers/new",
+		then: `document.querySelector("[name=names]").value = "db.example.com"; ` +
+			`document.querySelector("form[action='/servers/new'] button").click()`,
+	},
+	{
+		name: "authenticator", url: portal + "/keys",
+		then: `document.querySelector("[action='/keys/totp'] button").click()`,
+	},
 	{name: "keys", url: portal + "/keys", then: openAll},
 	{name: "recovery", url: portal + "/recovery"},
 	{name: "events", url: portal + "/events"},
@@ -88,7 +97,8 @@ func TestScreenshots(t *testing.T) {
 	phpFPM(h)
 	h.followPage("tutorials/close-wordpress.md")
 	h.must(sample)
-	root, certificate, password := filepath.Join(t.TempDir(), "root.pem"), filepath.Join(t.TempDir(), "alice.p12"), h.output("sed -n 's/^password *\\(\\S*\\).*/\\1/p' password")
+	root, certificate, password := filepath.Join(t.TempDir(), "root.pem"), filepath.Join(t.TempDir(), "alice.p12"),
+		h.output("sed -n 's/^password *\\(\\S*\\).*/\\1/p' password")
 	h.fetch("/root/root.pem", root)
 	h.fetch("/root/alice/alice.p12", certificate)
 
@@ -177,7 +187,8 @@ func show(t *testing.T, ctx context.Context, p page) {
 		}
 	}
 	do(chromedp.Navigate(p.url), chromedp.WaitVisible(chromedp.CSS("h1")))
-	status, err := chromedp.Run(ctx, chromedp.Evaluate[int](`performance.getEntriesByType("navigation")[0].responseStatus`))
+	status, err := chromedp.Run(ctx,
+		chromedp.Evaluate[int](`performance.getEntriesByType("navigation")[0].responseStatus`))
 	if err != nil || status != cmp.Or(p.status, 200) {
 		t.Fatalf("%s answers %d %v", p.url, status, err)
 	}
@@ -193,9 +204,10 @@ func show(t *testing.T, ctx context.Context, p page) {
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			do(chromedp.EmulateViewport(width, 600))
-			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
-				{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
-			}}); err != nil {
+			if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia,
+				emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
+					{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+				}}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(200 * time.Millisecond) // until it is drawn

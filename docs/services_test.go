@@ -27,7 +27,8 @@ func (h *host) must(command string) {
 
 // phpFPM runs php-fpm on the socket that Debian's alternatives name.
 func phpFPM(h *host) {
-	h.must("cat >/run/php/fpm.conf <<'END'\n[global]\ndaemonize = yes\nerror_log = /run/php/log\n[www]\nuser = www-data\ngroup = www-data\n" +
+	h.must("cat >/run/php/fpm.conf <<'END'\n[global]\ndaemonize = yes\nerror_log = /run/php/log\n[www]\n" +
+		"user = www-data\ngroup = www-data\n" +
 		"listen = /run/php/php-fpm.sock\nlisten.mode = 0666\npm = static\npm.max_children = 2\nEND\n" +
 		posterntest.Need(h.t, "php-fpm*") + " -n -y /run/php/fpm.conf")
 }
@@ -36,7 +37,8 @@ func phpFPM(h *host) {
 func sshServer(h *host) {
 	posterntest.Need(h.t, "sudo")
 	h.must("cp /usr/share/openssh/sshd_config /etc/ssh/sshd_config && rm -f /etc/ssh/sshd_config.d/*")
-	h.must("ssh-keygen -A >/dev/null && echo 'alice ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice && chmod 440 /etc/sudoers.d/alice")
+	h.must("ssh-keygen -A >/dev/null && echo 'alice ALL=(ALL:ALL) NOPASSWD: ALL' >/etc/sudoers.d/alice && chmod 440 " +
+		"/etc/sudoers.d/alice")
 	h.must(posterntest.Need(h.t, "sshd"))
 }
 

@@ -16,7 +16,8 @@ import (
 func TestTutorials(t *testing.T) {
 	followed := 0
 	for _, page := range pages(t) {
-		if dir := filepath.Dir(page); dir != "tutorials" && dir != "recipes" || !slices.ContainsFunc(blocks(t, page), block.isConsole) {
+		if dir := filepath.Dir(page); dir != "tutorials" && dir != "recipes" ||
+			!slices.ContainsFunc(blocks(t, page), block.isConsole) {
 			continue
 		}
 		followed++
@@ -139,7 +140,8 @@ func (h *host) write(b block) error {
 	if strings.HasPrefix(b.text, "#!") {
 		mode = 0o755
 	}
-	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(b.text), mode), os.Chmod(path, mode))
+	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(b.text), mode),
+		os.Chmod(path, mode))
 }
 
 // TestATutorialCanFail follows pages whose commands print, or end, otherwise

@@ -38,7 +38,8 @@ func (adapter) Adapt(body []byte, options map[string]any) ([]byte, []caddyconfig
 			return nil, warnings, err
 		}
 	case o.Portal != nil && o.Portal.TLS != "":
-		return nil, warnings, postern.Errorf(postern.Invalid, "tls in the portal's block is for a portal without a site of its own").
+		return nil, warnings, postern.Errorf(postern.Invalid,
+			"tls in the portal's block is for a portal without a site of its own").
 			WithHint("write tls in the site that has postern_services")
 	}
 	prepared, err := Prepare(config)
@@ -148,8 +149,10 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 		log := c.Logging.Logs["default"]
 		exclude, _ := log["exclude"].([]any)
 		// They warn of what was meant, and say in many lines what PublicIssuer says in one.
-		exclude = append(exclude, "admin", "http.auto_https", "http.acme_client", "tls.issuance.postern_acme", "tls.obtain", "tls.renew")
-		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default", map[string]any{"level": "WARN", "exclude": exclude})
+		exclude = append(exclude, "admin", "http.auto_https", "http.acme_client", "tls.issuance.postern_acme",
+			"tls.obtain", "tls.renew")
+		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default",
+			map[string]any{"level": "WARN", "exclude": exclude})
 	}
 	set(c.Apps.HTTP.Grace == nil && d.Grace > 0, "apps", "http", "grace_period", d.Grace.String())
 	return config, err

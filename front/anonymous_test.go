@@ -24,7 +24,8 @@ func TestNobodyIsAskedWhereAnAddressIsEnough(t *testing.T) {
 	site := func(name, guards string) string { return name + ".localhost:HTTPS {\n" + guards + "\trespond ok\n}\n" }
 	https, _ := h.serve(t, site("near", "\trequire /a* {"+near)+
 		site("both", "\trequire /a* {"+near+"\trequire /b* {"+near)+
-		site("wider", "\trequire /a* {"+near+"\trequire /b* {\n\t\tor anyone {\n\t\t\taddress 127.0.0.0/8\n\t\t}\n\t}\n")+
+		site("wider",
+			"\trequire /a* {"+near+"\trequire /b* {\n\t\tor anyone {\n\t\t\taddress 127.0.0.0/8\n\t\t}\n\t}\n")+
 		site("closed", "\trequire /a* {"+near+"\trequire /b* {\n\t\tanyone\n\t\trule false\n\t}\n")+
 		site("other", "\trequire /a* {"+near+"\trequire /b*\n")+
 		site("method", "\trequire {\n\t\tor anyone {\n\t\t\taddress 127.0.0.1\n\t\t\tmethod GET\n\t\t}\n\t}\n")+
@@ -172,7 +173,9 @@ func withGrace(config []byte) []byte {
 func TestForwardedAddressesNeedATrustedProxy(t *testing.T) {
 	h := newRig(t)
 	h.global = "servers {\n\t\ttrusted_proxies static 127.0.0.1\n\t}"
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire {\n\t\tor anyone {\n\t\t\taddress 192.0.2.0/24 127.0.0.0/8\n\t\t}\n\t}\n\trespond "+secret+"\n}\n")
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\trequire {\n\t\tor anyone {\n\t\t\taddress 192.0.2.0/24 127.0.0.0/8\n\t\t}\n\t}\n"+
+			"\trespond "+secret+"\n}\n")
 	current().poll(t.Context())
 	for _, c := range []struct {
 		from, header string

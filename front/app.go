@@ -46,7 +46,8 @@ type Portal struct {
 	Names         []string `json:"names,omitempty"`           // patterns of names that need no proof
 	PrivateProofs []string `json:"private_proofs,omitempty"`  // private networks that proofs may reach
 	TLS           string   `json:"tls,omitempty"`             // the site's tls directive, as a Caddyfile has it
-	Admins        []string `json:"admins,omitempty"`          // groups whose members see the administrators' pages; default admin
+	// groups whose members see the administrators' pages; default admin
+	Admins []string `json:"admins,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.

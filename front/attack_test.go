@@ -24,21 +24,34 @@ func spellings(prefix string) []string {
 	name := strings.TrimPrefix(prefix, "/")
 	letter := fmt.Sprintf("/%%%02x%s", name[0], name[1:])
 	out := []string{
-		prefix, prefix + "/", prefix + "/index.html", "/" + prefix, "//" + prefix + "//", "/." + prefix, "/./" + prefix + "/.", "/x/.." + prefix,
-		"/x/../" + prefix, "/a/b/../.." + prefix, "/../" + name, prefix + "/../" + name, prefix + "/x/..", "/x//../.." + prefix, prefix + "//../index.html",
-		letter, "/%" + fmt.Sprintf("%02X", name[0]) + name[1:], "/%25" + fmt.Sprintf("%02x", name[0]) + name[1:], "/%2525" + fmt.Sprintf("%02x", name[0]) + name[1:],
-		"/%u00" + fmt.Sprintf("%02x", name[0]) + name[1:], "/%2e" + prefix, "/x/%2e%2e" + prefix, "/x/.%2e" + prefix, "/x/%252e%252e" + prefix,
+		prefix, prefix + "/", prefix + "/index.html", "/" + prefix, "//" + prefix + "//", "/." + prefix,
+		"/./" + prefix + "/.", "/x/.." + prefix,
+		"/x/../" + prefix, "/a/b/../.." + prefix, "/../" + name, prefix + "/../" + name, prefix + "/x/..",
+		"/x//../.." + prefix, prefix + "//../index.html",
+		letter, "/%" + fmt.Sprintf("%02X", name[0]) + name[1:], "/%25" + fmt.Sprintf("%02x", name[0]) + name[1:],
+		"/%2525" + fmt.Sprintf("%02x", name[0]) + name[1:],
+		"/%u00" + fmt.Sprintf("%02x", name[0]) + name[1:], "/%2e" + prefix, "/x/%2e%2e" + prefix, "/x/.%2e" + prefix,
+		"/x/%252e%252e" + prefix,
 		"%2f" + name, "/%2f" + name, "/x%2f..%2f" + name, "/x/..%2f" + name, prefix + "%2f", prefix + "%2findex.html",
-		`/\` + name, `\` + name, `/x\..\` + name, "/%5c" + name, "/x%5c..%5c" + name, "/x/..%5c" + name, prefix + "%5c", prefix + `\`,
-		strings.ToUpper(prefix), strings.ToUpper(prefix[:2]) + prefix[2:], prefix[:len(prefix)-1] + strings.ToUpper(prefix[len(prefix)-1:]),
-		prefix + ";", prefix + ";x=1", prefix + ";/x", "/;" + prefix, "/;x" + prefix, "/x;y/.." + prefix, "/x/..;" + prefix, "/x/..;a=b" + prefix, "/.;" + prefix,
+		`/\` + name, `\` + name, `/x\..\` + name, "/%5c" + name, "/x%5c..%5c" + name, "/x/..%5c" + name,
+		prefix + "%5c", prefix + `\`,
+		strings.ToUpper(prefix), strings.ToUpper(prefix[:2]) + prefix[2:],
+		prefix[:len(prefix)-1] + strings.ToUpper(prefix[len(prefix)-1:]),
+		prefix + ";", prefix + ";x=1", prefix + ";/x", "/;" + prefix, "/;x" + prefix, "/x;y/.." + prefix,
+		"/x/..;" + prefix, "/x/..;a=b" + prefix, "/.;" + prefix,
 		"/x;/.." + prefix, prefix + "%3b", prefix + "%3bx",
-		prefix + ".", prefix + "./", prefix + "..", prefix + ".../", prefix + "%20", prefix + "%20/", prefix + "%2e", "/%20" + name, "/ " + name,
-		prefix + "%00", prefix + "%00.html", "/x%00/.." + prefix, prefix + "%0a", prefix + "%0d%0a", prefix + "%09", prefix + "%7f",
-		prefix + "?", prefix + "?x=/public", prefix + "#", prefix + "%23", prefix + "%3f", prefix + "%3fx", "/public?/.." + prefix, "/x#/.." + prefix,
-		prefix + "%", prefix + "%2", prefix + "%zz", prefix + "%ff", prefix + "%c0%af", "/%c0%ae%c0%ae" + prefix, "/x/%c0%ae%c0%ae" + prefix,
-		"/%ef%bc%8f" + name, "/x/%ef%bc%8e%ef%bc%8e" + prefix, "/" + name[:1] + "%e2%80%8b" + name[1:], "/" + name[:1] + "%c2%ad" + name[1:],
-		"/%ef%bd%97" + name[1:], prefix + "::$DATA", prefix + "::$INDEX_ALLOCATION/x", prefix + ":", prefix + "~", prefix + "-", prefix + "x",
+		prefix + ".", prefix + "./", prefix + "..", prefix + ".../", prefix + "%20", prefix + "%20/", prefix + "%2e",
+		"/%20" + name, "/ " + name,
+		prefix + "%00", prefix + "%00.html", "/x%00/.." + prefix, prefix + "%0a", prefix + "%0d%0a", prefix + "%09",
+		prefix + "%7f",
+		prefix + "?", prefix + "?x=/public", prefix + "#", prefix + "%23", prefix + "%3f", prefix + "%3fx",
+		"/public?/.." + prefix, "/x#/.." + prefix,
+		prefix + "%", prefix + "%2", prefix + "%zz", prefix + "%ff", prefix + "%c0%af", "/%c0%ae%c0%ae" + prefix,
+		"/x/%c0%ae%c0%ae" + prefix,
+		"/%ef%bc%8f" + name, "/x/%ef%bc%8e%ef%bc%8e" + prefix, "/" + name[:1] + "%e2%80%8b" + name[1:],
+		"/" + name[:1] + "%c2%ad" + name[1:],
+		"/%ef%bd%97" + name[1:], prefix + "::$DATA", prefix + "::$INDEX_ALLOCATION/x", prefix + ":", prefix + "~",
+		prefix + "-", prefix + "x",
 		"/public/../" + name, "/public/.." + prefix + "/.", "/index.html/.." + prefix, "/index.html" + "/../" + name,
 	}
 	return out
@@ -48,7 +61,8 @@ func spellings(prefix string) []string {
 func absolute(port int, prefix string) []string {
 	return []string{
 		fmt.Sprintf("https://localhost:%d%s/", port, prefix), fmt.Sprintf("http://localhost:%d%s/", port, prefix),
-		fmt.Sprintf("https://open.localhost:%d%s/", port, prefix), "https://localhost" + prefix, "https:" + prefix, "https:/" + prefix,
+		fmt.Sprintf("https://open.localhost:%d%s/", port, prefix), "https://localhost" + prefix, "https:" + prefix,
+		"https:/" + prefix,
 		"*", "", "localhost" + prefix,
 	}
 }
@@ -66,15 +80,21 @@ func impostors(t *testing.T, h *rig) map[string]*holder {
 	}
 	known := func(c *holder) *holder { h.add(c, "alice"); return c }
 	out := map[string]*holder{
-		"nobody":                       nil,
-		"another person":               h.person(t, "bob"),
-		"a twin of the issuer":         known(issue(t, twinRoot, person("alice"))),
-		"oneself":                      known(issue(t, nil, person("alice"))),
-		"the server CA":                known(issue(t, h.server, person("alice"))),
-		"the root itself":              known(issue(t, h.root, person("alice"))),
-		"an expired certificate":       known(issue(t, h.client, with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-2*time.Hour), now.Add(-time.Hour) }))),
-		"a certificate from tomorrow":  known(issue(t, h.client, with(func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(time.Hour), now.Add(2*time.Hour) }))),
-		"a server's certificate":       known(issue(t, h.client, with(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }))),
+		"nobody":               nil,
+		"another person":       h.person(t, "bob"),
+		"a twin of the issuer": known(issue(t, twinRoot, person("alice"))),
+		"oneself":              known(issue(t, nil, person("alice"))),
+		"the server CA":        known(issue(t, h.server, person("alice"))),
+		"the root itself":      known(issue(t, h.root, person("alice"))),
+		"an expired certificate": known(issue(t, h.client, with(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = now.Add(-2*time.Hour), now.Add(-time.Hour)
+		}))),
+		"a certificate from tomorrow": known(issue(t, h.client, with(func(c *x509.Certificate) {
+			c.NotBefore, c.NotAfter = now.Add(time.Hour), now.Add(2*time.Hour)
+		}))),
+		"a server's certificate": known(issue(t, h.client, with(func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}))),
 		"too long a chain":             known(issue(t, deepest, person("alice"))),
 		"a certificate never issued":   issue(t, h.client, person("alice")),
 		"a certificate used as issuer": known(issue(t, issue(t, h.client, person("alice")), person("alice"))),
@@ -87,11 +107,18 @@ func impostors(t *testing.T, h *rig) map[string]*holder {
 	suspended := h.person(t, "carol")
 	disabled := known(issue(t, h.client, person("alice")))
 	h.change(func() {
-		h.credentials[revoked.cert.SerialNumber.Text(16)] = postern.Credential{Person: "alice", Status: postern.CredentialRevoked}
-		h.credentials[disabled.cert.SerialNumber.Text(16)] = postern.Credential{Person: "alice", Status: postern.CredentialDisabled}
+		h.credentials[revoked.cert.SerialNumber.Text(16)] = postern.Credential{
+			Person: "alice",
+			Status: postern.CredentialRevoked,
+		}
+		h.credentials[disabled.cert.SerialNumber.Text(16)] = postern.Credential{
+			Person: "alice",
+			Status: postern.CredentialDisabled,
+		}
 		h.persons["carol"] = postern.Person{Name: "carol", Email: "carol@example.com", Status: postern.PersonSuspended}
 	})
-	out["a revoked certificate"], out["a suspended person"], out["a disabled certificate"] = revoked, suspended, disabled
+	out["a revoked certificate"], out["a suspended person"], out["a disabled certificate"] = revoked, suspended,
+		disabled
 	return out
 }
 
@@ -144,7 +171,8 @@ func (h *rig) sweep(t *testing.T, port int, attempts []attempt, check func(attem
 			for a := range work {
 				got, err := h.try(port, a)
 				if wrong := check(a, got, err); wrong != "" {
-					t.Errorf("%s: HTTP/%s TLS %x host %q SNI %q %q %v: %d %.80q %v", wrong, a.proto, a.version, a.host, a.sni, a.target, a.headers, got.status, got.body, err)
+					t.Errorf("%s: HTTP/%s TLS %x host %q SNI %q %q %v: %d %.80q %v", wrong, a.proto, a.version, a.host,
+						a.sni, a.target, a.headers, got.status, got.body, err)
 				}
 			}
 		})
@@ -169,7 +197,12 @@ type transport struct {
 }
 
 var transports = []transport{
-	{"1.0", tls.VersionTLS12}, {"1.0", tls.VersionTLS13}, {"1.1", tls.VersionTLS12}, {"1.1", tls.VersionTLS13}, {"2", tls.VersionTLS12}, {"2", tls.VersionTLS13},
+	{"1.0", tls.VersionTLS12},
+	{"1.0", tls.VersionTLS13},
+	{"1.1", tls.VersionTLS12},
+	{"1.1", tls.VersionTLS13},
+	{"2", tls.VersionTLS12},
+	{"2", tls.VersionTLS13},
 }
 
 // TestNoSpellingPassesTheGuard tries every spelling over every protocol,
@@ -190,9 +223,15 @@ func TestNoSpellingPassesTheGuard(t *testing.T) {
 					if (i+j)%2 == 0 && strings.HasPrefix(target, prefix) {
 						continue // of those that are plainly under the prefix, every second
 					}
-					attempts = append(attempts, attempt{proto: tr.proto, version: tr.version, sni: host, host: fmt.Sprintf("%s:%d", host, https), target: target, who: who})
+					attempts = append(attempts, attempt{
+						proto: tr.proto, version: tr.version, sni: host,
+						host: fmt.Sprintf("%s:%d", host, https), target: target, who: who,
+					})
 				}
-				plainly = append(plainly, attempt{proto: "1.1", host: fmt.Sprintf("%s:%d", host, plain), target: target})
+				plainly = append(plainly, attempt{
+					proto: "1.1", host: fmt.Sprintf("%s:%d", host, plain),
+					target: target,
+				})
 			}
 		}
 	}
@@ -222,8 +261,14 @@ func TestNoImpostorPassesTheGuard(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(who)) {
 		for _, tr := range transports {
 			for _, host := range []string{"localhost", "proxy.localhost"} {
-				for _, target := range []string{"/wp-admin/", "/wp-login.php", "//wp-admin/", "/x/../wp-admin/", "/WP-ADMIN/", "/wp-admin;x", "/", "/public/"} {
-					attempts = append(attempts, attempt{proto: tr.proto, version: tr.version, sni: host, host: host, target: target, who: who[name], headers: []string{"X-Who: " + name}})
+				for _, target := range []string{
+					"/wp-admin/", "/wp-login.php", "//wp-admin/", "/x/../wp-admin/",
+					"/WP-ADMIN/", "/wp-admin;x", "/", "/public/",
+				} {
+					attempts = append(attempts, attempt{
+						proto: tr.proto, version: tr.version, sni: host, host: host,
+						target: target, who: who[name], headers: []string{"X-Who: " + name},
+					})
 				}
 			}
 		}
@@ -250,12 +295,19 @@ func TestEveryRefusalSaysWhy(t *testing.T) {
 	who := impostors(t, h)
 	current().poll(t.Context())
 	for name, want := range map[string]string{
-		"nobody": "none-shown", "another person": "not-the-person", "a twin of the issuer": "another-ca", "oneself": "another-ca",
-		"the server CA": "another-ca", "an expired certificate": "expired", "a certificate from tomorrow": "not-yet-valid",
-		"a server's certificate": "wrong-usage", "too long a chain": "too-deep", "a revoked certificate": "revoked",
-		"a suspended person": "suspended", "a disabled certificate": "disabled", "a certificate never issued": "unknown",
+		"nobody": "none-shown", "another person": "not-the-person", "a twin of the issuer": "another-ca",
+		"oneself":       "another-ca",
+		"the server CA": "another-ca", "an expired certificate": "expired",
+		"a certificate from tomorrow": "not-yet-valid",
+		"a server's certificate":      "wrong-usage", "too long a chain": "too-deep",
+		"a revoked certificate": "revoked",
+		"a suspended person":    "suspended", "a disabled certificate": "disabled",
+		"a certificate never issued": "unknown",
 	} {
-		got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/wp-admin/", who: who[name], headers: []string{"Accept: application/json"}})
+		got, err := h.try(https, attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+			target: "/wp-admin/", who: who[name], headers: []string{"Accept: application/json"},
+		})
 		if err != nil || !strings.Contains(got.body, `"reason":"`+want+`"`) {
 			t.Errorf("%s: %v %s, want %s", name, err, got.body, want)
 		}
@@ -286,8 +338,12 @@ func TestHostsThatDiffer(t *testing.T) {
 		{"no name in the handshake, public", "", "localhost", "/", nil, 200, public},
 	} {
 		for _, tr := range transports {
-			got, err := h.try(https, attempt{proto: tr.proto, version: tr.version, sni: c.sni, host: c.host, target: c.target, who: c.who})
-			if err != nil || got.status != c.status || !strings.Contains(got.body, c.body) || c.body != secret && strings.Contains(got.body, secret) {
+			got, err := h.try(https, attempt{
+				proto: tr.proto, version: tr.version, sni: c.sni, host: c.host,
+				target: c.target, who: c.who,
+			})
+			if err != nil || got.status != c.status || !strings.Contains(got.body, c.body) ||
+				c.body != secret && strings.Contains(got.body, secret) {
 				t.Errorf("%s: HTTP/%s: %d %.60q %v", c.name, tr.proto, got.status, got.body, err)
 			}
 		}
@@ -318,7 +374,10 @@ func TestResumedSessions(t *testing.T) {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			visit := func(sni string, who *holder, cache tls.ClientSessionCache) answer {
 				t.Helper()
-				got, err := h.try(https, attempt{proto: "1.1", version: version, sni: sni, host: sni, target: "/wp-admin/", who: who, cache: cache})
+				got, err := h.try(https, attempt{
+					proto: "1.1", version: version, sni: sni, host: sni,
+					target: "/wp-admin/", who: who, cache: cache,
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -358,7 +417,8 @@ func TestResumedSessions(t *testing.T) {
 			second := h.person(t, "alice")
 			current().poll(t.Context())
 			if got := visit("localhost", second, cache); got.status != 200 || got.resumed {
-				t.Errorf("after a refusal another certificate cannot be shown: %d, resumed %v", got.status, got.resumed)
+				t.Errorf("after a refusal another certificate cannot be shown: %d, resumed %v", got.status,
+					got.resumed)
 			}
 		})
 	}
@@ -396,7 +456,9 @@ func TestALiveConnectionIsJudgedAnew(t *testing.T) {
 			{"revoked", 403, func() {
 				h.credentials[serial] = postern.Credential{Person: "alice", Status: postern.CredentialRevoked}
 			}},
-			{"suspended", 403, func() { h.persons["alice"] = postern.Person{Name: "alice", Status: postern.PersonSuspended} }},
+			{"suspended", 403, func() {
+				h.persons["alice"] = postern.Person{Name: "alice", Status: postern.PersonSuspended}
+			}},
 			{"away", 503, func() { h.away = postern.Errorf(postern.Unavailable, "gone") }},
 		} {
 			live := dialLive(t, h, https, proto, alice)
@@ -448,7 +510,9 @@ func dialLive(t *testing.T, h *rig, port int, proto string, who *holder) func(ta
 			return got
 		}
 	}
-	tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }, MaxConnsPerHost: 1}
+	tr := &http.Transport{DialTLSContext: func(context.Context, string, string) (net.Conn, error) {
+		return c, nil
+	}, MaxConnsPerHost: 1}
 	client := &http.Client{Transport: tr}
 	return func(target string) answer {
 		t.Helper()
@@ -503,7 +567,10 @@ localhost:HTTPS {
 	} {
 		current().poll(t.Context())
 		for path, want := range map[string]int{"/cn/": c.cn, "/email/": c.email, "/any/": c.any} {
-			got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: path, who: c.who})
+			got, err := h.try(https, attempt{
+				proto: "1.1", version: tls.VersionTLS13, sni: "localhost",
+				host: "localhost", target: path, who: c.who,
+			})
 			if err != nil || got.status != want {
 				t.Errorf("%s at %s: %d %v, want %d", c.who.cert.Subject, path, got.status, err, want)
 			}

@@ -125,8 +125,11 @@ var caWords = []word[App]{
 	profileWord("ssh-user", "people's SSH certificates, with validity and max alone"),
 	profileWord("ssh-host", "hosts' SSH certificates, with validity and max alone"),
 	{
-		Word{"profile", "NAME", "A further profile of servers' certificates, which ACME clients and the command line ask for " +
-			"by its name; see below."},
+		Word{
+			"profile", "NAME",
+			"A further profile of servers' certificates, which ACME clients and the command line ask for " +
+				"by its name; see below.",
+		},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseNamed(d) },
 	},
 }
@@ -141,18 +144,27 @@ var profileWords = []word[Profile]{
 		func(p *Profile, d *caddyfile.Dispenser) error { return lifetime(d, &p.Validity) },
 	},
 	{
-		Word{"max", "DURATION", "The longest that may be asked for; 397d for servers and 1095d for people unless it is " +
-			"given."},
+		Word{
+			"max", "DURATION",
+			"The longest that may be asked for; 397d for servers and 1095d for people unless it is " +
+				"given.",
+		},
 		func(p *Profile, d *caddyfile.Dispenser) error { return lifetime(d, &p.Max) },
 	},
 	{
-		Word{"keys", "TYPE…", "The kinds of key that are certified: ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048, rsa-3072, " +
-			"rsa-4096. Unless it is given, all that are strong enough."},
+		Word{
+			"keys", "TYPE…",
+			"The kinds of key that are certified: ecdsa-p256, ecdsa-p384, ecdsa-p521, rsa-2048, rsa-3072, " +
+				"rsa-4096. Unless it is given, all that are strong enough.",
+		},
 		func(p *Profile, d *caddyfile.Dispenser) error { return some(d, &p.Keys) },
 	},
 	{
-		Word{"sign_only", "", "RSA keys are certified for signatures, and not to encrypt keys with, as TLS before 1.3 " +
-			"may."},
+		Word{
+			"sign_only",
+			"", "RSA keys are certified for signatures, and not to encrypt keys with, as TLS before 1.3 " +
+				"may.",
+		},
 		func(p *Profile, d *caddyfile.Dispenser) error { return flag(d, &p.SignOnly) },
 	},
 	{
@@ -163,8 +175,11 @@ var profileWords = []word[Profile]{
 
 var acmeWords = []word[ACME]{
 	{
-		Word{"anonymous_from", "NETWORK…|private_ranges", "ACME clients at these addresses may have accounts without a " +
-			"key from the portal."},
+		Word{
+			"anonymous_from", "NETWORK…|private_ranges",
+			"ACME clients at these addresses may have accounts without a " +
+				"key from the portal.",
+		},
 		func(a *ACME, d *caddyfile.Dispenser) error { return networks(d, &a.AnonymousFrom) },
 	},
 	{

@@ -89,7 +89,10 @@ func (q *authorizationRequest) decideCertificate(ctx context.Context, l *live, n
 	case f.status.reason != gate.OK:
 		f.reason = f.status.reason
 	case s.Moving():
-		f.reason = s.DecideCertificate(&gate.Subject{Verified: cert.verified, Holder: f.status.holder, Request: q.at(now)})
+		f.reason = s.DecideCertificate(&gate.Subject{
+			Verified: cert.verified, Holder: f.status.holder,
+			Request: q.at(now),
+		})
 	default:
 		f.reason = f.status.decided(s.Guard, cert.verified)
 	}

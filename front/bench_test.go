@@ -20,7 +20,10 @@ func BenchmarkGuardedRequest(b *testing.B) {
 	for _, c := range []struct{ name, require string }{
 		{"open", ""},
 		{"guarded by person", "require /guarded* {\n\t\tperson alice\n\t}"},
-		{"guarded by rule", "require /guarded* {\n\t\trule `cert.subject.cn == \"alice\" && request.method == \"GET\"`\n\t}"},
+		{
+			"guarded by rule",
+			"require /guarded* {\n\t\trule `cert.subject.cn == \"alice\" && request.method == \"GET\"`\n\t}",
+		},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			https, _ := h.serve(b, "localhost:HTTPS {\n\trespond ok\n\t"+c.require+"\n}\n")
@@ -36,7 +39,10 @@ func BenchmarkGuardedRequest(b *testing.B) {
 				}
 			}
 			ctx := context.WithValue(b.Context(), connKey{}, new(conn))
-			state := &tls.ConnectionState{ServerName: "localhost", PeerCertificates: []*x509.Certificate{alice.cert}, HandshakeComplete: true}
+			state := &tls.ConnectionState{
+				ServerName: "localhost", PeerCertificates: []*x509.Certificate{alice.cert},
+				HandshakeComplete: true,
+			}
 			w := &sink{header: make(http.Header)}
 			b.ReportAllocs()
 			for b.Loop() {

@@ -27,13 +27,15 @@ func TestNoTunnelLeadsPastTheGuard(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n%s", up, map[bool]string{true: public, false: secret}[strings.EqualFold(up, "websocket")])
+			fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n%s",
+				up, map[bool]string{true: public, false: secret}[strings.EqualFold(up, "websocket")])
 			return
 		}
 		_, _ = io.WriteString(w, public)
 	}))
 	t.Cleanup(app.Close)
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /guarded* {\n\t\tperson alice\n\t}\n\treverse_proxy "+app.URL+"\n}\n")
+	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /guarded* {\n\t\tperson alice\n\t}\n\treverse_proxy "+app.URL+
+		"\n}\n")
 	for _, c := range []struct {
 		headers []string
 		status  int
@@ -49,7 +51,10 @@ func TestNoTunnelLeadsPastTheGuard(t *testing.T) {
 		{[]string{"Upgrade: h2c", "Upgrade: websocket"}, 200},
 		{[]string{"Upgrade: "}, 200},
 	} {
-		got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/public", headers: append(c.headers, "Connection: Upgrade")})
+		got, err := h.try(https, attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+			target: "/public", headers: append(c.headers, "Connection: Upgrade"),
+		})
 		if got.status != c.status || strings.Contains(got.body, secret) {
 			t.Errorf("%q: %d %q %v", c.headers, got.status, got.body, err)
 		}
@@ -66,12 +71,14 @@ func TestForgedTrailers(t *testing.T) {
 	}))
 	t.Cleanup(app.Close)
 	site := "%s:HTTPS {\n\t%s\n\treverse_proxy " + app.URL + "\n}\n"
-	https, _ := h.serve(t, fmt.Sprintf(site, "localhost", "require /guarded* {\n\t\tperson alice\n\t}")+fmt.Sprintf(site, "open.localhost", ""))
+	https, _ := h.serve(t, fmt.Sprintf(site, "localhost",
+		"require /guarded* {\n\t\tperson alice\n\t}")+fmt.Sprintf(site, "open.localhost", ""))
 	for _, host := range []string{"localhost", "open.localhost"} {
 		for _, proto := range []string{"1.1", "2"} {
 			c := h.client1(t, nil, func(c *tls.Config) { c.ServerName = host })
 			c.Transport.(*http.Transport).ForceAttemptHTTP2 = proto == "2"
-			r, err := http.NewRequestWithContext(t.Context(), "POST", fmt.Sprintf("https://%s:%d/public", host, https), io.LimitReader(strings.NewReader("body"), 9))
+			r, err := http.NewRequestWithContext(t.Context(), "POST", fmt.Sprintf("https://%s:%d/public", host, https),
+				io.LimitReader(strings.NewReader("body"), 9))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +89,8 @@ func TestForgedTrailers(t *testing.T) {
 			}
 			body, _ := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			if strings.Contains(string(body), "forged") || strings.Contains(string(body), "Postern-") || !strings.Contains(string(body), "X-Fine:[fine]") {
+			if strings.Contains(string(body), "forged") || strings.Contains(string(body), "Postern-") ||
+				!strings.Contains(string(body), "X-Fine:[fine]") {
 				t.Errorf("%s over HTTP/%s: %s", host, proto, body)
 			}
 		}
@@ -94,10 +102,14 @@ func TestForgedTrailers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprintf(c, "POST /public HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n4\r\nbody\r\n0\r\nX-Fine: fine\r\nClient-Cert: forged\r\nPostern-Person: forged\r\n\r\n", host, announced)
+			fmt.Fprintf(c,
+				"POST /public HTTP/1.1\r\nHost: %s\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n%s\r\n4\r\n"+
+					"body\r\n0\r\nX-Fine: fine\r\nClient-Cert: forged\r\nPostern-Person: forged\r\n\r\n", host,
+				announced)
 			body, err := io.ReadAll(c)
 			c.Close()
-			if err != nil || !strings.HasPrefix(string(body), "HTTP/1.1 200 ") || strings.Contains(string(body), "forged") || strings.Contains(string(body), "Postern-") {
+			if err != nil || !strings.HasPrefix(string(body), "HTTP/1.1 200 ") ||
+				strings.Contains(string(body), "forged") || strings.Contains(string(body), "Postern-") {
 				t.Errorf("%s, %q: %v %s", host, announced, err, body)
 			}
 		}
@@ -115,9 +127,12 @@ func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
 	h.file(t, "www/get/index.html", public)
 	h.file(t, "www/page.html", `{{httpInclude (.Req.URL.Query.Get "of")}}`)
 	guard := "\trequire %s* {\n\t\tanyone\n\t\trule `%s`\n\t}\n"
-	https, _ := h.serve(t, "localhost:HTTPS {\n\troot * DIR/www\n\ttemplates\n\tfile_server\n\trequire /alice* {\n\t\tperson alice\n\t}\n"+
-		fmt.Sprintf(guard, "/near", `address.within("127.0.0.1/32")`)+fmt.Sprintf(guard, "/far", `address == "192.0.2.1"`)+
-		fmt.Sprintf(guard, "/not", `address != "127.0.0.2"`)+fmt.Sprintf(guard, "/get", `request.method == "GET"`)+"}\n", trustingThisHost(t))
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\troot * DIR/www\n\ttemplates\n\tfile_server\n\trequire /alice* {\n\t\tperson alice\n\t}\n"+
+			fmt.Sprintf(guard, "/near", `address.within("127.0.0.1/32")`)+fmt.Sprintf(guard, "/far",
+			`address == "192.0.2.1"`)+
+			fmt.Sprintf(guard, "/not", `address != "127.0.0.2"`)+fmt.Sprintf(guard, "/get", `request.method == "GET"`)+
+			"}\n", trustingThisHost(t))
 	alice := h.person(t, "alice")
 	current().poll(t.Context())
 	c := h.client1(t, alice)
@@ -126,7 +141,8 @@ func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
 		return from.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", https))
 	}
 	for path, open := range map[string]string{"/get/": public, "/near/": "", "/far/": "", "/not/": "", "/alice/": ""} {
-		r, err := http.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("https://localhost:%d/page.html?of=%s", https, path), nil)
+		r, err := http.NewRequestWithContext(t.Context(), "GET",
+			fmt.Sprintf("https://localhost:%d/page.html?of=%s", https, path), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +176,8 @@ func trustingThisHost(t *testing.T) func([]byte) []byte {
 		err := json.Unmarshal(config, &c)
 		for name := range c.Apps.HTTP.Servers {
 			if err == nil {
-				config, err = with(config, "apps", "http", "servers", name, "trusted_proxies", map[string]any{"source": "static", "ranges": []string{"127.0.0.1/32"}})
+				config, err = with(config, "apps", "http", "servers", name, "trusted_proxies",
+					map[string]any{"source": "static", "ranges": []string{"127.0.0.1/32"}})
 			}
 		}
 		if err != nil {
@@ -197,17 +214,22 @@ func TestConditionsOnARequestOpenNothing(t *testing.T) {
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"} {
 			for _, tr := range transports {
-				if headers[0][0] == ':' && tr.proto != "2" || strings.HasPrefix(headers[0], "Host:") && tr.proto != "2" {
+				if headers[0][0] == ':' && tr.proto != "2" || strings.HasPrefix(headers[0], "Host:") &&
+					tr.proto != "2" {
 					continue
 				}
 				for _, host := range []string{"localhost", "proxy.localhost"} {
-					attempts = append(attempts, attempt{proto: tr.proto, version: tr.version, sni: host, host: host, target: "/wp-admin/", who: bob, method: method, headers: headers})
+					attempts = append(attempts, attempt{
+						proto: tr.proto, version: tr.version, sni: host, host: host,
+						target: "/wp-admin/", who: bob, method: method, headers: headers,
+					})
 				}
 			}
 		}
 	}
 	h.sweep(t, https, attempts, func(a attempt, got answer, err error) string {
-		if got.status == http.StatusOK || got.status == http.StatusNotModified || got.status == http.StatusPartialContent {
+		if got.status == http.StatusOK || got.status == http.StatusNotModified ||
+			got.status == http.StatusPartialContent {
 			return "answered"
 		}
 		return leaks(a, got, err)

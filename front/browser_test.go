@@ -90,7 +90,8 @@ func TestABrowser(t *testing.T) {
 		if got := visit(t, ctx, base+"/", "otherCA-public"); got != public {
 			t.Errorf("public page: %q", got)
 		}
-		if got := visit(t, ctx, base+"/wp-admin/", "otherCA-guarded"); !strings.Contains(got, "showed no certificate") || !strings.Contains(got, "Get a certificate") {
+		if got := visit(t, ctx, base+"/wp-admin/", "otherCA-guarded"); !strings.Contains(got,
+			"showed no certificate") || !strings.Contains(got, "Get a certificate") {
 			t.Errorf("guarded page: %q", got)
 		}
 	})
@@ -101,9 +102,12 @@ func TestABrowser(t *testing.T) {
 // on the guarded one. Should this test fail one day, HTTP/3 can be offered there.
 func TestABrowserShowsNoCertificateOverHTTP3(t *testing.T) {
 	h := newRig(t)
-	h.file(t, "www/index.html", public+" <script>document.write(performance.getEntriesByType('navigation')[0].nextHopProtocol)</script>")
+	h.file(t, "www/index.html",
+		public+" <script>document.write(performance.getEntriesByType('navigation')[0].nextHopProtocol)</script>")
 	h.file(t, "www/wp-admin/index.html", secret)
-	https, _ := h.serve(t, "localhost:HTTPS {\n\troot * DIR/www\n\tfile_server\n\trequire /wp-admin* {\n\t\tperson alice\n\t}\n}\n", overHTTP3)
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\troot * DIR/www\n\tfile_server\n\trequire /wp-admin* {\n\t\tperson alice\n\t}\n}\n",
+		overHTTP3)
 	alice := h.pkcs12(t, h.person(t, "alice"), h.client, h.root)
 
 	b := posterntest.NewBrowser(t)
@@ -111,7 +115,8 @@ func TestABrowserShowsNoCertificateOverHTTP3(t *testing.T) {
 	b.Import(alice, "password")
 	ctx := b.Open(true,
 		chromedp.Flag("origin-to-force-quic-on", fmt.Sprintf("localhost:%d", https)),
-		chromedp.Flag("ignore-certificate-errors-spki-list", h.siteKey(t, https)), // QUIC wants a root that came with the browser
+		// QUIC wants a root that came with the browser
+		chromedp.Flag("ignore-certificate-errors-spki-list", h.siteKey(t, https)),
 		chromedp.Flag("host-resolver-rules", "MAP * 127.0.0.1"))
 	base := fmt.Sprintf("https://localhost:%d", https)
 	if got := visit(t, ctx, base+"/", "h3-public"); got != public+" h3" {
@@ -143,12 +148,18 @@ func (h *rig) siteKey(t *testing.T, port int) string {
 func TestGuardedSitesOfferNoHTTP3(t *testing.T) {
 	h := newRig(t)
 	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /x* {\n\t\tperson alice\n\t}\n\trespond ok\n}\n")
-	got, err := h.try(https, attempt{proto: "2", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/"})
+	got, err := h.try(https, attempt{
+		proto: "2", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+		target: "/",
+	})
 	if err != nil || got.status != 200 || got.header.Get("Alt-Svc") != "" {
 		t.Errorf("guarded: %+v %v", got, err)
 	}
 	h.load(t, https, posterntest.FreePort(t), "localhost:HTTPS {\n\trespond ok\n}\n")
-	got, err = h.try(https, attempt{proto: "2", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/"})
+	got, err = h.try(https, attempt{
+		proto: "2", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+		target: "/",
+	})
 	if err != nil || !strings.Contains(got.header.Get("Alt-Svc"), "h3") {
 		t.Errorf("open: %+v %v", got, err)
 	}

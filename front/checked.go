@@ -18,10 +18,13 @@ func init() { caddy.RegisterModule(Checked{}) }
 // since is judged again, and so is what the handler itself makes of it: a proxy that
 // rewrites, a file server that shows an index page.
 type Checked struct {
-	HandlerRaw json.RawMessage  `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
-	Proxy      bool             `json:"proxy,omitempty"`                                                    // the handler passes requests on, and their headers
-	Rewrite    *rewrite.Rewrite `json:"rewrite,omitempty"`                                                  // what it does to a request before it passes it on
-	IndexRaw   json.RawMessage  `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"` // finds the index page that it serves for a directory
+	HandlerRaw json.RawMessage `json:"handle" caddy:"namespace=http.handlers inline_key=handler"`
+	// the handler passes requests on, and their headers
+	Proxy bool `json:"proxy,omitempty"`
+	// what it does to a request before it passes it on
+	Rewrite *rewrite.Rewrite `json:"rewrite,omitempty"`
+	// finds the index page that it serves for a directory
+	IndexRaw json.RawMessage `json:"index,omitempty" caddy:"namespace=http.matchers inline_key=matcher"`
 
 	handler caddyhttp.MiddlewareHandler
 	index   caddyhttp.RequestMatcherWithError

@@ -155,7 +155,9 @@ const maxVerified = 4096
 
 // verify judges the certificates against t. Only what is good is remembered, and where
 // revocation lists of other CAs have a say, nothing is.
-func (c *verifiedCertificates) verify(t *trust, read *readTrust, shown []*x509.Certificate, now time.Time) (*verifiedCertificate, gate.Reason) {
+func (c *verifiedCertificates) verify(t *trust, read *readTrust, shown []*x509.Certificate,
+	now time.Time,
+) (*verifiedCertificate, gate.Reason) {
 	if len(shown) == 0 || len(t.lists) > 0 {
 		return newVerifiedCertificate(read.Verify(shown, now))
 	}

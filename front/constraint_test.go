@@ -24,7 +24,9 @@ func TestConstrainedCAGivesNoOthersAddress(t *testing.T) {
 			c.Subject = pkix.Name{CommonName: "a", ExtraNames: []pkix.AttributeTypeAndValue{{Type: oid, Value: value}}}
 		})
 	}
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire {\n\t\ttrust DIR/zoo.pem\n\t\tperson a@evil.example a@zoo.example\n\t}\n\trespond ok\n}\n")
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\trequire {\n\t\ttrust DIR/zoo.pem\n\t\tperson a@evil.example a@zoo.example\n\t}\n"+
+			"\trespond ok\n}\n")
 	if got := dialLive(t, h, https, "2", shows("a@zoo.example"))("/"); got.status != 200 {
 		t.Errorf("an address that the CA may issue: %d %s", got.status, got.body)
 	}

@@ -43,7 +43,8 @@ func (Require) CaddyModule() caddy.ModuleInfo {
 
 // Provision fails: a guard that Prepare has not put in place guards nothing.
 func (*Require) Provision(caddy.Context) error {
-	return errors.New("the require directive needs the config adapter \"postern\": caddy run --adapter postern --config FILE")
+	return errors.New("the require directive needs the config adapter \"postern\": caddy run --adapter postern " +
+		"--config FILE")
 }
 
 // ServeHTTP refuses, and is never reached.
@@ -88,7 +89,8 @@ func parseRequire(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		return nil, h.Err("header_up is for a guard that asks for a certificate: without one no person is known")
 	}
 	if r.Status != 0 && r.asks() {
-		return nil, h.Err("status is for a guard that asks for no certificate: a client without one is answered with 403")
+		return nil,
+			h.Err("status is for a guard that asks for no certificate: a client without one is answered with 403")
 	}
 	return []httpcaddyfile.ConfigValue{{Class: "route", Value: caddyhttp.Route{
 		HandlersRaw: []json.RawMessage{caddyconfig.JSONModuleObject(r, "handler", "postern_require", nil)},

@@ -34,9 +34,11 @@ var directoryWords = []word[Directory]{
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.BindDN) },
 	},
 	{
-		Word{"password_file", "FILE",
+		Word{
+			"password_file", "FILE",
 			"The account's password, in a file that only the server's user may read, or that systemd keeps: " +
-				"{$CREDENTIALS_DIRECTORY}/NAME."},
+				"{$CREDENTIALS_DIRECTORY}/NAME.",
+		},
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.PasswordFile) },
 	},
 	{
@@ -57,8 +59,10 @@ var directoryWords = []word[Directory]{
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.Groups) },
 	},
 	{
-		Word{"name_attribute", "ATTRIBUTE",
-			"What has a person's name; uid, or sAMAccountName in Active Directory, unless it is given."},
+		Word{
+			"name_attribute", "ATTRIBUTE",
+			"What has a person's name; uid, or sAMAccountName in Active Directory, unless it is given.",
+		},
 		func(c *Directory, d *caddyfile.Dispenser) error { return one(d, &c.NameAttribute) },
 	},
 	{

@@ -132,7 +132,8 @@
 //		}
 //	}
 //
-// and, with "tls { issuer postern }" in its block, the portal, and, with the global option "cert_issuer postern", every site that names no
+// and, with "tls { issuer postern }" in its block, the portal, and, with the global option "cert_issuer postern",
+// every site that names no
 // other. Caddy's own CA is not made beside it; settings of that CA are refused.
 //
 // What a public CA refuses is logged in one line with what to do about it. A site

@@ -109,7 +109,10 @@ type people struct {
 }
 
 func newPeople() *people {
-	return &people{credentials: make(map[string]postern.Credential), persons: make(map[string]postern.Person), generation: 1}
+	return &people{
+		credentials: make(map[string]postern.Credential), persons: make(map[string]postern.Person),
+		generation: 1,
+	}
 }
 
 func (p *people) change(f func()) {
@@ -122,11 +125,16 @@ func (p *people) change(f func()) {
 func (p *people) add(h *holder, name string) {
 	p.change(func() {
 		p.persons[name] = postern.Person{Name: name, Email: name + "@example.com", Status: postern.PersonActive}
-		p.credentials[h.cert.SerialNumber.Text(16)] = postern.Credential{Person: name, Status: postern.CredentialActive}
+		p.credentials[h.cert.SerialNumber.Text(16)] = postern.Credential{
+			Person: name,
+			Status: postern.CredentialActive,
+		}
 	})
 }
 
-func (p *people) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential, postern.Person, error) {
+func (p *people) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential,
+	postern.Person, error,
+) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c, ok := p.credentials[serial]
@@ -190,7 +198,8 @@ func newRig(t testing.TB, more ...func(*Runtime)) *rig {
 
 func (h *rig) issueServer(_ context.Context, csr *x509.CertificateRequest) ([]byte, error) {
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(24 * time.Hour),
+		SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Minute),
+		NotAfter: time.Now().Add(24 * time.Hour),
 		DNSNames: csr.DNSNames, IPAddresses: csr.IPAddresses, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
@@ -240,7 +249,8 @@ func (h *rig) serve(t testing.TB, caddyfile string, change ...func([]byte) []byt
 func (h *rig) load(t testing.TB, https, http int, caddyfile string, change ...func([]byte) []byte) {
 	t.Helper()
 	text := strings.NewReplacer("HTTPS", fmt.Sprint(https), "HTTP", fmt.Sprint(http), "DIR", h.dir).Replace(caddyfile)
-	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput %s\n\t}\n\t%s\n}\n%s",
+	text = fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tlog {\n\t\toutput %s\n\t}\n"+
+		"\t%s\n}\n%s",
 		https, http, cmp.Or(h.log, "discard"), h.global, text)
 	config, _, err := Adapt([]byte(text), "Caddyfile")
 	if err != nil {
@@ -309,7 +319,9 @@ func (h *rig) client1(t testing.TB, who *holder, change ...func(*tls.Config)) *h
 	}
 	tr := &http.Transport{TLSClientConfig: c, ForceAttemptHTTP2: true, DialContext: dialLocal}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 }
 
 func dialLocal(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -389,9 +401,13 @@ func TestAClosedPathAnswersWithItsStatus(t *testing.T) {
 	h := newRig(t)
 	h.file(t, "www/index.html", "public")
 	closed := "\trequire /%d* {\n\t\tanyone\n\t\trule false\n\t\tstatus %[1]d\n\t}\n"
-	site := "root * DIR/www\n\tfile_server\n" + fmt.Sprintf(closed, 404) + fmt.Sprintf(closed, 410) + fmt.Sprintf(closed, 451) + fmt.Sprintf(closed, 503) + "}\n"
+	site := "root * DIR/www\n\tfile_server\n" + fmt.Sprintf(closed, 404) + fmt.Sprintf(closed,
+		410) + fmt.Sprintf(closed, 451) + fmt.Sprintf(closed, 503) + "}\n"
 	https, http := h.serve(t, "localhost:HTTPS {\n\t"+site+"http://localhost:HTTP {\n\t"+site)
-	for _, base := range []string{fmt.Sprintf("https://localhost:%d/", https), fmt.Sprintf("http://localhost:%d/", http)} {
+	for _, base := range []string{
+		fmt.Sprintf("https://localhost:%d/", https),
+		fmt.Sprintf("http://localhost:%d/", http),
+	} {
 		for _, want := range []int{404, 410, 451, 503} {
 			for _, accept := range []string{"text/html", "application/json"} {
 				r := httptest.NewRequestWithContext(t.Context(), "GET", base+fmt.Sprint(want)+"/x", nil)

@@ -75,8 +75,9 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 			return err
 		}
 		g.guards = append(g.guards, siteGuard{
-			Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden), headers: headers,
-			reads: slices.ContainsFunc(headers, func(h headerUp) bool { return h.value.ReadsRequest() }),
+			Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden),
+			headers: headers,
+			reads:   slices.ContainsFunc(headers, func(h headerUp) bool { return h.value.ReadsRequest() }),
 		})
 	}
 	g.warnOfUnknown(ctx)
@@ -149,7 +150,8 @@ func (p *requestState) judge(w http.ResponseWriter, r *http.Request) bool {
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
 		p.guard.live.events.Add(postern.Event{
-			Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(addressOf(r)), Reason: "ambiguous-path",
+			Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(addressOf(r)),
+			Reason: "ambiguous-path",
 		})
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
@@ -239,7 +241,8 @@ func misdirected(r *http.Request) bool {
 
 // hostName returns the name in a Host header, without port and brackets.
 func hostName(host string) string {
-	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") && strings.IndexByte(host, ':') == i || strings.Contains(host, "]:") {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") && strings.IndexByte(host,
+		':') == i || strings.Contains(host, "]:") {
 		host = host[:i]
 	}
 	return strings.Trim(host, "[]")
@@ -317,7 +320,8 @@ func originalURI(r *http.Request) string {
 // noteRefusal records a refusal.
 func (g *Guard) noteRefusal(q *authorizationRequest, f decision) {
 	e := postern.Event{
-		Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name, Reason: f.reason.String(),
+		Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(q.address), Object: q.site.name,
+		Reason: f.reason.String(),
 	}
 	if f.status != nil && f.status.holder != nil {
 		e.Person = f.status.holder.Name
@@ -340,7 +344,8 @@ func (g *Guard) note(q *authorizationRequest, id *identity) {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
 	g.live.events.Add(postern.Event{
-		Kind: postern.EventSignedIn, Outcome: postern.OK, Person: id.name(), Address: written(q.address), Object: q.site.name, Links: id.links,
+		Kind: postern.EventSignedIn, Outcome: postern.OK, Person: id.name(), Address: written(q.address),
+		Object: q.site.name, Links: id.links,
 	})
 }
 
@@ -360,5 +365,7 @@ func addFields(r *http.Request, id *identity) {
 // serves reports whether a request's host is one of the site's.
 func (g *Guard) serves(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(hostName(host), "."))
-	return len(g.Hosts) == 0 || slices.ContainsFunc(g.Hosts, func(h string) bool { return certmagic.MatchWildcard(host, strings.ToLower(h)) })
+	return len(g.Hosts) == 0 || slices.ContainsFunc(g.Hosts, func(h string) bool {
+		return certmagic.MatchWildcard(host, strings.ToLower(h))
+	})
 }

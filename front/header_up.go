@@ -55,10 +55,14 @@ func (r *Require) parseHeaderUp(d *caddyfile.Dispenser) error {
 // requestHeaders are headers that clients send to servers and proxies, folded; a "*"
 // stands for any end. If a guard set one, no client could send it any more.
 var requestHeaders = []string{
-	"accept*", "access-control-*", "authorization", "cache-control", "connection", "content-*", "cookie", "date", "early-data", "expect",
-	"forwarded", "from", "host", "http2-settings", "idempotency-key", "if-*", "keep-alive", "last-event-id", "max-forwards", "origin",
-	"pragma", "prefer", "priority", "proxy-*", "range", "referer", "sec-*", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
-	"via", "x-csrf-token", "x-forwarded-*", "x-http-method*", "x-method-override", "x-original-ur*", "x-real-ip", "x-requested-with",
+	"accept*", "access-control-*", "authorization", "cache-control", "connection", "content-*", "cookie", "date",
+	"early-data", "expect",
+	"forwarded", "from", "host", "http2-settings", "idempotency-key", "if-*", "keep-alive", "last-event-id",
+	"max-forwards", "origin",
+	"pragma", "prefer", "priority", "proxy-*", "range", "referer", "sec-*", "te", "trailer", "transfer-encoding",
+	"upgrade", "user-agent",
+	"via", "x-csrf-token", "x-forwarded-*", "x-http-method*", "x-method-override", "x-original-ur*", "x-real-ip",
+	"x-requested-with",
 	"x-rewrite-ur*",
 }
 

@@ -52,11 +52,13 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 	for _, file := range []string{"in/php.php", "php.php"} {
 		h.file(t, file, `<?php echo "X-Subject: ", $_SERVER['HTTP_X_SUBJECT'] ?? 'none', "\r\n";`)
 	}
-	https, plain := h.serve(t, strings.NewReplacer("APP", newLaxApp(t).URL, "SOCKET", posterntest.PHP(t)).Replace(toldSites))
+	https, plain := h.serve(t, strings.NewReplacer("APP", newLaxApp(t).URL, "SOCKET",
+		posterntest.PHP(t)).Replace(toldSites))
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	current().poll(t.Context())
 	spellings := []string{
-		"X-Subject: forged", "x_subject: forged", "X.Subject: forged", "X-SUBJECT: forged", "Subject-Org: forged", "SUBJECT_ORG: forged", "X-Unit: forged",
+		"X-Subject: forged", "x_subject: forged", "X.Subject: forged", "X-SUBJECT: forged", "Subject-Org: forged",
+		"SUBJECT_ORG: forged", "X-Unit: forged",
 	}
 	for _, c := range []struct {
 		method, host, target string
@@ -75,7 +77,10 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 		{"GET", "open.localhost", "/in/", alice, "", ""},
 	} {
 		for _, tr := range transports {
-			a := attempt{proto: tr.proto, version: tr.version, sni: c.host, host: c.host, method: c.method, target: c.target, who: c.who}
+			a := attempt{
+				proto: tr.proto, version: tr.version, sni: c.host, host: c.host, method: c.method,
+				target: c.target, who: c.who,
+			}
 			for _, s := range spellings {
 				if tr.proto == "2" {
 					s = lowerName(s)
@@ -83,7 +88,8 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 				a.headers = append(a.headers, s)
 			}
 			got, err := h.try(https, a)
-			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") || headerIn(got.body, "X-Subject") != c.subject || headerIn(got.body, "Subject_org") != c.org {
+			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") ||
+				headerIn(got.body, "X-Subject") != c.subject || headerIn(got.body, "Subject_org") != c.org {
 				t.Errorf("HTTP/%s %s %s%s: %d %v\n%s", tr.proto, c.method, c.host, c.target, got.status, err, got.body)
 			}
 		}
@@ -92,7 +98,10 @@ func TestTheApplicationIsToldByHeaders(t *testing.T) {
 	if err != nil || got.status != 200 || strings.Contains(got.body, "forged") {
 		t.Errorf("plain HTTP: %d %v\n%s", got.status, err, got.body)
 	}
-	a := attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/in/", who: alice, headers: []string{"Connection: x-subject"}}
+	a := attempt{
+		proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/in/",
+		who: alice, headers: []string{"Connection: x-subject"},
+	}
 	if got, err := h.try(https, a); err != nil || headerIn(got.body, "X-Subject") != "alice" {
 		t.Errorf("a client names the header as one of the connection: %v\n%s", err, got.body)
 	}
@@ -122,12 +131,18 @@ func TestTrailersTellNothing(t *testing.T) {
 		arrived = r.Trailer
 	}))
 	defer app.Close()
-	https, _ := h.serve(t, strings.ReplaceAll("localhost:HTTPS {\n\trequire /in* {\n\t\theader_up X-Subject `cert.subject.cn`\n\t}\n\treverse_proxy APP\n}\n", "APP", app.URL))
-	r, err := http.NewRequestWithContext(t.Context(), "POST", fmt.Sprintf("https://localhost:%d/out", https), strings.NewReader("body"))
+	https, _ := h.serve(t,
+		strings.ReplaceAll("localhost:HTTPS {\n\trequire /in* {\n\t\theader_up X-Subject `cert.subject.cn`\n\t}\n"+
+			"\treverse_proxy APP\n}\n", "APP", app.URL))
+	r, err := http.NewRequestWithContext(t.Context(), "POST", fmt.Sprintf("https://localhost:%d/out", https),
+		strings.NewReader("body"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.ContentLength, r.Trailer = -1, http.Header{"X-Subject": {"forged"}, "X_subject": {"forged"}, "X-Other": {"arrives"}}
+	r.ContentLength, r.Trailer = -1, http.Header{
+		"X-Subject": {"forged"}, "X_subject": {"forged"},
+		"X-Other": {"arrives"},
+	}
 	resp, err := h.client1(t, nil).Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -143,15 +158,22 @@ func TestTrailersTellNothing(t *testing.T) {
 func TestHeadersThatMeanNothingAreRefused(t *testing.T) {
 	const cn = " `cert.subject.cn`"
 	for line, problem := range map[string]string{
-		"header_up Host" + cn: "one that clients send", "header_up connection" + cn: "one that clients send", "header_up TE" + cn: "one that clients send",
-		"header_up Transfer_Encoding" + cn: "one that clients send", "header_up Content-Length" + cn: "one that clients send",
-		"header_up X-Forwarded-For" + cn: "one that clients send", "header_up X_Forwarded_Host" + cn: "one that clients send",
-		"header_up Cookie" + cn: "one that clients send", "header_up Accept-Encoding" + cn: "one that clients send",
-		"header_up X-Original-URL" + cn: "one that clients send", "header_up X-HTTP-Method-Override" + cn: "one that clients send",
+		"header_up Host" + cn: "one that clients send", "header_up connection" + cn: "one that clients send",
+		"header_up TE" + cn:                "one that clients send",
+		"header_up Transfer_Encoding" + cn: "one that clients send",
+		"header_up Content-Length" + cn:    "one that clients send",
+		"header_up X-Forwarded-For" + cn:   "one that clients send",
+		"header_up X_Forwarded_Host" + cn:  "one that clients send",
+		"header_up Cookie" + cn:            "one that clients send",
+		"header_up Accept-Encoding" + cn:   "one that clients send",
+		"header_up X-Original-URL" + cn:    "one that clients send", "header_up X-HTTP-Method-Override" +
+			cn: "one that clients send",
 		"header_up Client-Cert" + cn: "by itself", "header_up Postern_Person" + cn: "by itself",
 		"header_up \"X Y\"" + cn: "is not the name of a header", "header_up X:" + cn: "is not the name of a header",
-		"header_up X": "wrong argument count", "header_up": "wrong argument count", "header_up X a b": "one expression",
-		"header_up X `request.path`": "neither the certificate nor the person", "header_up X `cert`": "a header is text",
+		"header_up X": "wrong argument count", "header_up": "wrong argument count",
+		"header_up X a b":                                                   "one expression",
+		"header_up X `request.path`":                                        "neither the certificate nor the person",
+		"header_up X `cert`":                                                "a header is text",
 		"header_up X `cert.nothing`":                                        "Caddyfile:3: rule, line 1",
 		"header_up X" + cn + "\nheader_up x" + cn:                           "has a value already",
 		"header_up X-Y" + cn + "\nheader_up X_Y" + cn:                       "has a value already",

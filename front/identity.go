@@ -111,7 +111,10 @@ func (i *identity) environment(r *http.Request) map[string]string {
 	indexed(env, "SSL_CLIENT_SAN_Email_", leaf.SAN.Email)
 	indexed(env, "SSL_CLIENT_SAN_DNS_", leaf.SAN.DNS)
 	for n, c := range i.verified.Chain[1:] {
-		env[fmt.Sprintf("SSL_CLIENT_CERT_CHAIN_%d", n)] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+		env[fmt.Sprintf("SSL_CLIENT_CERT_CHAIN_%d", n)] = string(pem.EncodeToMemory(&pem.Block{
+			Type:  "CERTIFICATE",
+			Bytes: c.Raw,
+		}))
 	}
 	if r.TLS != nil {
 		env["SSL_TLS_SNI"] = r.TLS.ServerName
@@ -180,7 +183,8 @@ func apacheSignature(a string) string {
 // identity, folded: they are removed from each request.
 var forbiddenPrefixes = []string{
 	"ssl-client", "ssl-server", "ssl-tls", "x-ssl", "client-cert", "x-client-cert", "x-client-verify", "x-client-dn",
-	"x-forwarded-client-cert", "x-forwarded-tls-client", "x-tls-client", "postern-", "x-postern-", "remote-user", "x-remote-user", "redirect-ssl",
+	"x-forwarded-client-cert", "x-forwarded-tls-client", "x-tls-client", "postern-", "x-postern-", "remote-user",
+	"x-remote-user", "redirect-ssl",
 }
 
 // strip removes what looks like an identity from a request that came from
@@ -214,7 +218,8 @@ func stripPaths(h http.Header) {
 		delete(h, "Upgrade")
 	}
 	for name := range h {
-		if len(name) > 10 && name[0]|0x20 == 'x' && (hasFoldedPrefix(name, pathPrefixes[0]) || hasFoldedPrefix(name, pathPrefixes[1])) {
+		if len(name) > 10 && name[0]|0x20 == 'x' && (hasFoldedPrefix(name, pathPrefixes[0]) ||
+			hasFoldedPrefix(name, pathPrefixes[1])) {
 			delete(h, name)
 		}
 	}

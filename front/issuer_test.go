@@ -41,7 +41,8 @@ func TestOwnCAIssues(t *testing.T) {
 func TestAnotherIssuerStays(t *testing.T) {
 	newRig(t)
 	config, _, err := Adapt([]byte("nas.lan {\n\ttls {\n\t\tissuer acme https://ca.lan/dir\n\t}\n}\n"), "Caddyfile")
-	if err != nil || strings.Contains(string(config), `"module":"postern"`) || !strings.Contains(string(config), "https://ca.lan/dir") {
+	if err != nil || strings.Contains(string(config), `"module":"postern"`) ||
+		!strings.Contains(string(config), "https://ca.lan/dir") {
 		t.Errorf("%v %s", err, config)
 	}
 }
@@ -50,10 +51,11 @@ func TestAnotherIssuerStays(t *testing.T) {
 func TestCaddysCAIsRefused(t *testing.T) {
 	newRig(t)
 	for name, text := range map[string]string{
-		"a lifetime":     "www.example.com {\n\ttls {\n\t\tissuer internal {\n\t\t\tlifetime 1h\n\t\t}\n\t}\n}\n",
-		"another CA":     "{\n\tpki {\n\t\tca other {\n\t\t\tname Other\n\t\t}\n\t}\n}\nwww.example.com {\n}\n",
-		"a CA's name":    "{\n\tpki {\n\t\tca {\n\t\t\tname Other\n\t\t}\n\t}\n}\nwww.example.com {\n}\n",
-		"its root":       "www.example.com {\n\ttls {\n\t\tclient_auth {\n\t\t\ttrust_pool pki_root local\n\t\t}\n\t}\n}\n",
+		"a lifetime":  "www.example.com {\n\ttls {\n\t\tissuer internal {\n\t\t\tlifetime 1h\n\t\t}\n\t}\n}\n",
+		"another CA":  "{\n\tpki {\n\t\tca other {\n\t\t\tname Other\n\t\t}\n\t}\n}\nwww.example.com {\n}\n",
+		"a CA's name": "{\n\tpki {\n\t\tca {\n\t\t\tname Other\n\t\t}\n\t}\n}\nwww.example.com {\n}\n",
+		"its root": "www.example.com {\n\ttls {\n\t\tclient_auth {\n\t\t\ttrust_pool pki_root local\n\t\t}\n" +
+			"\t}\n}\n",
 		"its ACME":       "www.example.com {\n\tacme_server\n}\n",
 		"a block for us": "www.example.com {\n\ttls {\n\t\tissuer postern {\n\t\t\tlifetime 1h\n\t\t}\n\t}\n}\n",
 		"a word for us":  "www.example.com {\n\ttls {\n\t\tissuer postern more\n\t}\n}\n",
@@ -71,7 +73,8 @@ func TestCaddysCAIsRefused(t *testing.T) {
 func TestCaddysCAWithoutOurs(t *testing.T) {
 	newRig(t, func(r *Runtime) { r.Issue = nil })
 	config, _, err := Adapt([]byte("www.example.com {\n\ttls internal\n}\n"), "Caddyfile")
-	if err != nil || !strings.Contains(string(config), `"module":"internal"`) || !strings.Contains(string(config), `"install_trust":false`) {
+	if err != nil || !strings.Contains(string(config), `"module":"internal"`) ||
+		!strings.Contains(string(config), `"install_trust":false`) {
 		t.Errorf("%v %s", err, config)
 	}
 }

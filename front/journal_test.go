@@ -22,7 +22,10 @@ func TestTheTimeline(t *testing.T) {
 	alice, bob := h.person(t, "alice"), h.person(t, "bob")
 	ask := func(who *holder, target string) {
 		t.Helper()
-		if _, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: target, who: who}); err != nil {
+		if _, err := h.try(https, attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+			target: target, who: who,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -40,13 +43,15 @@ func TestTheTimeline(t *testing.T) {
 	got := make(map[string]int64)
 	for _, e := range h.events {
 		got[fmt.Sprintf("%s %s %s %s", e.Kind, e.Person, e.Reason, e.Object)] += max(e.Count, 1)
-		if e.Kind == postern.EventSignedIn && (len(e.Links) != 1 || e.Links[0].ID != alice.cert.SerialNumber.Text(16) || e.Address != "127.0.0.1") {
+		if e.Kind == postern.EventSignedIn && (len(e.Links) != 1 ||
+			e.Links[0].ID != alice.cert.SerialNumber.Text(16) || e.Address != "127.0.0.1") {
 			t.Errorf("requestState: %+v", e)
 		}
 	}
 	for event, count := range map[string]int64{
-		"gate.refused  none-shown /x*": 5, "gate.refused bob not-the-person /x*": 5, "gate.refused  ambiguous-path ": 5,
-		"gate.passed alice  /x*": 1, "config.loaded   Caddyfile": 1,
+		"gate.refused  none-shown /x*": 5, "gate.refused bob not-the-person /x*": 5,
+		"gate.refused  ambiguous-path ": 5,
+		"gate.passed alice  /x*":        1, "config.loaded   Caddyfile": 1,
 	} {
 		if got[event] != count {
 			t.Errorf("%s: %d, want %d; all: %v", event, got[event], count, got)
@@ -65,9 +70,14 @@ func (h *rig) flush(t *testing.T) {
 // TestTheAccessLogNamesPersonAndSerial reads the log of a visit.
 func TestTheAccessLogNamesPersonAndSerial(t *testing.T) {
 	h := newRig(t)
-	https, _ := h.serve(t, "localhost:HTTPS {\n\tlog {\n\t\toutput file DIR/access.log\n\t}\n\trequire /x* {\n\t\tperson alice\n\t}\n\theader X-User {http.auth.user.id}\n\trespond ok\n}\n")
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\tlog {\n\t\toutput file DIR/access.log\n\t}\n\trequire /x* {\n\t\tperson alice\n\t}\n"+
+			"\theader X-User {http.auth.user.id}\n\trespond ok\n}\n")
 	alice := h.person(t, "alice")
-	got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/x", who: alice})
+	got, err := h.try(https, attempt{
+		proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+		target: "/x", who: alice,
+	})
 	if err != nil || got.header.Get("X-User") != "alice" {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -136,15 +146,20 @@ services.localhost:HTTPS {
 }
 `)
 	for sni, want := range map[string]string{
-		"localhost": "Test Client CA", "other.localhost": "Other CA", "both.localhost": "Other CA,Test Client CA", "open.localhost": "not asked",
-		"anyone.localhost": "not asked", "x.w.localhost": "Test Client CA", "quiet.w.localhost": "not asked", "services.localhost": "Test Client CA",
-		"": "Other CA,Test Client CA",
+		"localhost": "Test Client CA", "other.localhost": "Other CA", "both.localhost": "Other CA,Test Client CA",
+		"open.localhost":   "not asked",
+		"anyone.localhost": "not asked", "x.w.localhost": "Test Client CA", "quiet.w.localhost": "not asked",
+		"services.localhost": "Test Client CA",
+		"":                   "Other CA,Test Client CA",
 	} {
 		asked := "not asked"
-		config := &tls.Config{ServerName: sni, InsecureSkipVerify: true, GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			asked = hinted(r)
-			return new(tls.Certificate), nil
-		}}
+		config := &tls.Config{
+			ServerName: sni, InsecureSkipVerify: true,
+			GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				asked = hinted(r)
+				return new(tls.Certificate), nil
+			},
+		}
 		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", https), config)
 		if err != nil {
 			t.Errorf("%s: %v", sni, err)
@@ -155,7 +170,10 @@ services.localhost:HTTPS {
 			t.Errorf("%q: %s, want %s", sni, asked, want)
 		}
 	}
-	got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "anyone.localhost", host: "anyone.localhost", target: "/x"})
+	got, err := h.try(https, attempt{
+		proto: "1.1", version: tls.VersionTLS13, sni: "anyone.localhost",
+		host: "anyone.localhost", target: "/x",
+	})
 	if err != nil || got.status != 200 {
 		t.Errorf("anyone: %+v %v", got, err)
 	}

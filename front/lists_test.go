@@ -20,7 +20,8 @@ func TestOtherPeoplesListsAreReadAgain(t *testing.T) {
 		t.Helper()
 		number++
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-			Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: next, RevokedCertificateEntries: revoked,
+			Number: big.NewInt(number), ThisUpdate: time.Now().Add(-time.Minute), NextUpdate: next,
+			RevokedCertificateEntries: revoked,
 		}, other.cert, other.key)
 		if err != nil {
 			t.Fatal(err)
@@ -28,7 +29,9 @@ func TestOtherPeoplesListsAreReadAgain(t *testing.T) {
 		h.file(t, "other.crl", string(der))
 	}
 	list(time.Now().Add(time.Hour))
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /x* {\n\t\ttrust DIR/other.pem\n\t\tcrl DIR/other.crl\n\t\tperson dan@example.com\n\t}\n\trespond ok\n}\n")
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\trequire /x* {\n\t\ttrust DIR/other.pem\n\t\tcrl DIR/other.crl\n"+
+			"\t\tperson dan@example.com\n\t}\n\trespond ok\n}\n")
 	var trust *trust
 	guarded.mu.RLock()
 	for _, guards := range guarded.of {
@@ -40,7 +43,10 @@ func TestOtherPeoplesListsAreReadAgain(t *testing.T) {
 	if got := live("/x"); got.status != 200 {
 		t.Fatalf("before: %d %s", got.status, got.body)
 	}
-	list(time.Now().Add(time.Hour), x509.RevocationListEntry{SerialNumber: dan.cert.SerialNumber, RevocationTime: time.Now()})
+	list(time.Now().Add(time.Hour), x509.RevocationListEntry{
+		SerialNumber:   dan.cert.SerialNumber,
+		RevocationTime: time.Now(),
+	})
 	trust.looked.Store(-int64(lookEvery))
 	if got := live("/x"); got.status != 403 {
 		t.Errorf("revoked: %d", got.status)

@@ -76,15 +76,20 @@ func (g *Guard) answer(w http.ResponseWriter, r *http.Request, why refusal) {
 }
 
 func newPage(why refusal, portal string) page {
-	p := page{Status: why.status, Reason: why.reason.String(), Words: why.reason.Words(), Portal: portal, CSS: template.CSS(pageCSS)}
+	p := page{
+		Status: why.status, Reason: why.reason.String(), Words: why.reason.Words(), Portal: portal,
+		CSS: template.CSS(pageCSS),
+	}
 	switch why.status {
 	case http.StatusBadRequest:
 		p.Title, p.Reason, p.Portal = "This address cannot be read safely", "ambiguous-path", ""
-		p.Words = "The address contains characters that different servers read in different ways, so it is not served here."
+		p.Words = "The address contains characters that different servers read in different ways, so it is not " +
+			"served here."
 		return p
 	case http.StatusMisdirectedRequest:
 		p.Title, p.Reason, p.Portal = "Wrong connection", "misdirected", ""
-		p.Words = "This page has to be asked for on a connection of its own. Your browser does so when you reload the page."
+		p.Words = "This page has to be asked for on a connection of its own. Your browser does so when you reload " +
+			"the page."
 		return p
 	case http.StatusServiceUnavailable:
 		p.Title, p.Portal = "Please try again in a moment", ""

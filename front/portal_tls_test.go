@@ -11,7 +11,8 @@ import (
 // stand in a site.
 func TestThePortalsCertificate(t *testing.T) {
 	newRig(t)
-	const portal = "{\n\tpostern {\n\t\tportal id.example.com {\n\t\t\tname \"Example\"\n\t\t\t%\n\t\t\tadmins staff\n\t\t}\n\t}\n}\n"
+	const portal = "{\n\tpostern {\n\t\tportal id.example.com {\n\t\t\tname \"Example\"\n\t\t\t%\n" +
+		"\t\t\tadmins staff\n\t\t}\n\t}\n}\n"
 	for directive, want := range map[string]string{
 		"tls {\n\t\t\t\tissuer postern\n\t\t\t}": `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,
 		"tls internal":                           `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,
@@ -25,11 +26,14 @@ func TestThePortalsCertificate(t *testing.T) {
 		}
 	}
 	for text, problem := range map[string]string{
-		strings.Replace(portal, "%", "tls internal\n\t\t\ttls internal", 1):                           "there is one tls",
-		strings.Replace(portal, "%", "tls internal", 1) + "id.example.com {\n\tpostern_services\n}\n": "without a site of its own",
-		strings.Replace(portal, "%", "tls {\n\t\t\t\tno_such_word\n\t\t\t}", 1):                       "no_such_word",
+		strings.Replace(portal, "%", "tls internal\n\t\t\ttls internal",
+			1): "there is one tls",
+		strings.Replace(portal, "%", "tls internal", 1) +
+			"id.example.com {\n\tpostern_services\n}\n": "without a site of its own",
+		strings.Replace(portal, "%", "tls {\n\t\t\t\tno_such_word\n\t\t\t}", 1): "no_such_word",
 	} {
-		if _, _, err := Adapt([]byte(text), "Caddyfile"); err == nil || !strings.Contains(err.Error(), problem) || postern.CodeOf(err) != postern.Invalid {
+		if _, _, err := Adapt([]byte(text), "Caddyfile"); err == nil || !strings.Contains(err.Error(), problem) ||
+			postern.CodeOf(err) != postern.Invalid {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -18,10 +18,14 @@ func TestListens(t *testing.T) {
 		text string
 		want []string
 	}{
-		"a site and its redirects": {"{\n\thttps_port 8443\n\thttp_port 8080\n\tdefault_bind 127.0.0.1\n}\nhttps://localhost:8443 {\n}\n", []string{"127.0.0.1:8080", "127.0.0.1:8443"}},
-		"no redirects":             {"{\n\tauto_https disable_redirects\n\thttps_port 8443\n}\nhttps://localhost:8443 {\n}\n", []string{":8443"}},
-		"plain HTTP":               {"http://localhost:8081 {\n}\n", []string{":8081"}},
-		"a Unix socket":            {"http://localhost:8081 {\n\tbind unix//run/a.sock\n}\n", nil},
+		"a site and its redirects": {"{\n\thttps_port 8443\n\thttp_port 8080\n\tdefault_bind 127.0.0.1\n}\n" +
+			"https://localhost:8443 {\n}\n", []string{"127.0.0.1:8080", "127.0.0.1:8443"}},
+		"no redirects": {
+			"{\n\tauto_https disable_redirects\n\thttps_port 8443\n}\nhttps://localhost:8443 {\n}\n",
+			[]string{":8443"},
+		},
+		"plain HTTP":    {"http://localhost:8081 {\n}\n", []string{":8081"}},
+		"a Unix socket": {"http://localhost:8081 {\n\tbind unix//run/a.sock\n}\n", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config, _, err := Adapt([]byte(c.text), "Caddyfile")
@@ -47,8 +51,12 @@ func TestListenErrors(t *testing.T) {
 		"by sysctl": {syscall.EACCES, postern.Denied, "ip_unprivileged_port_start"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := listenError("127.0.0.1:443", &net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", c.errno)})
-			if postern.CodeOf(err) != c.code || !strings.Contains(postern.HintOf(err), c.hint) || !strings.Contains(err.Error(), "127.0.0.1:443") {
+			err := listenError("127.0.0.1:443", &net.OpError{
+				Op: "listen", Net: "tcp",
+				Err: os.NewSyscallError("bind", c.errno),
+			})
+			if postern.CodeOf(err) != c.code || !strings.Contains(postern.HintOf(err), c.hint) ||
+				!strings.Contains(err.Error(), "127.0.0.1:443") {
 				t.Errorf("%v; %s", err, postern.HintOf(err))
 			}
 		})

@@ -190,9 +190,12 @@ func refuseUnverified(s *caddyhttp.Server, sites []guardedSite, strict bool) err
 		return err
 	}
 	if strings.Contains(string(raw), shown) {
-		return postern.Errorf(postern.Invalid, "{%s*} is the certificate as a client shows it, not verified: any client can make one", shown).
-			WithHint("header_up in the guard's block passes what the verified certificate says to the application, beside the " +
-				"headers Client-Cert, Postern-Person, Postern-Email and Postern-Groups, or the variables SSL_CLIENT_*; " +
+		return postern.Errorf(postern.Invalid,
+			"{%s*} is the certificate as a client shows it, not verified: any client can make one", shown).
+			WithHint("header_up in the guard's block passes what the verified certificate says to the application, " +
+				"beside the " +
+				"headers Client-Cert, Postern-Person, Postern-Email and Postern-Groups, or the variables " +
+				"SSL_CLIENT_*; " +
 				"in the configuration {http.auth.user.id} is the person who passed")
 	}
 	return nil
@@ -201,7 +204,9 @@ func refuseUnverified(s *caddyhttp.Server, sites []guardedSite, strict bool) err
 // demandsCertificates reports whether a site of the server has a client_auth of
 // its own.
 func demandsCertificates(s *caddyhttp.Server) bool {
-	return slices.ContainsFunc(s.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool { return p.ClientAuthentication != nil })
+	return slices.ContainsFunc(s.TLSConnPolicies, func(p *caddytls.ConnectionPolicy) bool {
+		return p.ClientAuthentication != nil
+	})
 }
 
 // prepareSite prepares a route of a server that holds a site's routes: one

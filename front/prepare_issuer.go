@@ -53,7 +53,10 @@ func issueInternally(apps map[string]json.RawMessage, names []string) error {
 	}
 	ours := slices.DeleteFunc(internal(names), func(n string) bool { return settled(policies, n) })
 	if len(ours) > 0 {
-		policies = append([]map[string]json.RawMessage{{"subjects": caddyconfig.JSON(ours, nil), "issuers": ownIssuers}}, policies...)
+		policies = append([]map[string]json.RawMessage{{
+			"subjects": caddyconfig.JSON(ours, nil),
+			"issuers":  ownIssuers,
+		}}, policies...)
 	}
 	if policies, err := sayRefusals(policies, len(names) > len(internal(names))); err != nil || len(policies) == 0 {
 		return err
@@ -69,7 +72,9 @@ func issueInternally(apps map[string]json.RawMessage, names []string) error {
 // Caddy's, also where a policy, or the whole configuration, leaves it to Caddy which
 // CA issues.
 func sayRefusals(policies []map[string]json.RawMessage, public bool) ([]map[string]json.RawMessage, error) {
-	if public && !slices.ContainsFunc(policies, func(p map[string]json.RawMessage) bool { return p["subjects"] == nil }) {
+	if public && !slices.ContainsFunc(policies, func(p map[string]json.RawMessage) bool {
+		return p["subjects"] == nil
+	}) {
 		policies = append(policies, make(map[string]json.RawMessage))
 	}
 	for _, p := range policies {
@@ -190,7 +195,8 @@ func replaceIssuers(v any) error {
 	case map[string]any:
 		if v["module"] == "internal" {
 			if len(v) > 1 {
-				return postern.Errorf(postern.Invalid, "the internal issuer is Postern's CA, which has no settings here").
+				return postern.Errorf(postern.Invalid,
+					"the internal issuer is Postern's CA, which has no settings here").
 					WithHint("write tls internal, or issuer postern, alone")
 			}
 			v["module"] = "postern"

@@ -118,7 +118,9 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 
 // quietPolicies are the policies of names that are not guarded, though the
 // wildcard of a guarded site covers them: they stand before it.
-func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite, names []string) (quiet caddytls.ConnectionPolicies) {
+func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite,
+	names []string,
+) (quiet caddytls.ConnectionPolicies) {
 	for _, name := range names {
 		covered := false
 		for _, site := range sites {
@@ -126,7 +128,9 @@ func quietPolicies(policies caddytls.ConnectionPolicies, sites []guardedSite, na
 				covered = false
 				break
 			}
-			covered = covered || slices.ContainsFunc(site.hosts, func(h string) bool { return certmagic.MatchWildcard(name, h) })
+			covered = covered || slices.ContainsFunc(site.hosts, func(h string) bool {
+				return certmagic.MatchWildcard(name, h)
+			})
 		}
 		if covered {
 			p := *policyFor(policies, name)
@@ -218,7 +222,9 @@ func common(a, b []netip.Prefix) (both []netip.Prefix) {
 }
 
 // quietPolicy is a copy of a policy for connections from some networks.
-func quietPolicy(p *caddytls.ConnectionPolicy, matchers caddy.ModuleMap, networks []netip.Prefix) *caddytls.ConnectionPolicy {
+func quietPolicy(p *caddytls.ConnectionPolicy, matchers caddy.ModuleMap,
+	networks []netip.Prefix,
+) *caddytls.ConnectionPolicy {
 	c := *p
 	c.MatchersRaw = maps.Clone(matchers)
 	if c.MatchersRaw == nil {
@@ -256,7 +262,8 @@ func requestCertificate(p *caddytls.ConnectionPolicy, trust []string) (*caddytls
 		if slices.EqualFunc(c.ClientAuthentication.VerifiersRaw, []json.RawMessage{verifierJSON(trust)}, equalJSON) {
 			return &c, nil
 		}
-		return nil, fmt.Errorf("require asks for client certificates itself: take client_auth out of the site's tls directive")
+		return nil,
+			fmt.Errorf("require asks for client certificates itself: take client_auth out of the site's tls directive")
 	}
 	c.ClientAuthentication = &caddytls.ClientAuthentication{
 		Mode:         "request",

@@ -107,7 +107,8 @@ func (r *saidRefusals) say(csr *x509.CertificateRequest, why string) {
 		clear(r.said)
 	}
 	r.said[name] = why
-	caddy.Log().Named("certificates").Error(fmt.Sprintf("no certificate for %s: %s", name, why), zap.Strings("names", names))
+	caddy.Log().Named("certificates").Error(fmt.Sprintf("no certificate for %s: %s", name, why),
+		zap.Strings("names", names))
 }
 
 var (

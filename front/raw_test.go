@@ -58,7 +58,8 @@ func (h *rig) try(port int, a attempt) (answer, error) {
 		return http1(raw, a)
 	}
 	config := h.clientConfig(a.who)
-	config.MinVersion, config.MaxVersion, config.ServerName, config.ClientSessionCache = a.version, a.version, a.sni, a.cache
+	config.MinVersion, config.MaxVersion, config.ServerName, config.ClientSessionCache = a.version, a.version, a.sni,
+		a.cache
 	config.NextProtos = []string{"http/1.1"}
 	if a.proto == "2" {
 		config.NextProtos = []string{"h2"}
@@ -153,7 +154,10 @@ func (h *http2Conn) start(a attempt, ends bool) (stream uint32, err error) {
 	}
 	stream = h.stream
 	h.stream += 2
-	return stream, h.f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: h.buf.Bytes(), EndStream: ends, EndHeaders: true})
+	return stream, h.f.WriteHeaders(http2.HeadersFrameParam{
+		StreamID: stream, BlockFragment: h.buf.Bytes(),
+		EndStream: ends, EndHeaders: true,
+	})
 }
 
 func (h *http2Conn) read(stream uint32) (answer, error) {

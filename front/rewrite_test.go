@@ -170,7 +170,10 @@ func TestRewrittenPaths(t *testing.T) {
 	} {
 		for name, who := range map[string]*holder{"nobody": nil, "bob": bob, "alice": alice} {
 			for _, tr := range []transport{{"1.1", tls.VersionTLS12}, {"2", tls.VersionTLS13}} {
-				got, err := h.try(https, attempt{proto: tr.proto, version: tr.version, sni: "localhost", host: "localhost", target: target, who: who})
+				got, err := h.try(https, attempt{
+					proto: tr.proto, version: tr.version, sni: "localhost",
+					host: "localhost", target: target, who: who,
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -181,13 +184,19 @@ func TestRewrittenPaths(t *testing.T) {
 		}
 	}
 	for _, header := range []string{"X-Original-URL", "x-rewrite-url", "X_Original_URL", "X-Rewrite-URI"} {
-		got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/proxied/x", headers: []string{header + ": /wp-admin/"}})
+		got, err := h.try(https, attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+			target: "/proxied/x", headers: []string{header + ": /wp-admin/"},
+		})
 		if err != nil || got.status != 200 || strings.Contains(got.body, "/wp-admin/") {
 			t.Errorf("%s reaches the application: %v %d %q", header, err, got.status, got.body)
 		}
 	}
 	for _, method := range []string{"POST", "PUT", "OPTIONS", "HEAD", "PROPFIND", strings.Repeat("X", 40), "CONNECT"} {
-		got, err := h.try(https, attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", target: "/hidden.txt", method: method})
+		got, err := h.try(https, attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost",
+			target: "/hidden.txt", method: method,
+		})
 		if err == nil && (strings.Contains(got.body, secret) || got.status == 200) {
 			t.Errorf("%s: %d %q", method, got.status, got.body)
 		}
@@ -200,11 +209,16 @@ func TestForgedIdentities(t *testing.T) {
 	h, https, plain := attackedRig(t)
 	alice := h.person(t, "alice")
 	forged := []string{
-		"Client-Cert: :Zm9yZ2Vk:", "client-cert: :Zm9yZ2Vk:", "Client-Cert-Chain: :Zm9yZ2Vk:", "CLIENT_CERT: forged", "Client_Cert: forged",
-		"Postern-Person: forged", "postern_person: forged", "Postern.Person: forged", "POSTERN-EMAIL: forged", "X-Postern-Person: forged",
-		"Postern-Anything-New: forged", "SSL-Client-Verify: forged", "SSL_CLIENT_S_DN_Email: forged", "Ssl-Client-S-Dn: forged",
-		"X-SSL-Client-Verify: forged", "X_SSL_Client_Verify: forged", "X-SSL-Client-S-DN: forged", "X-SSL-Cert: forged", "X-Client-Cert: forged",
-		"X-Client-Verify: forged", "X-Forwarded-Client-Cert: forged", "X-Forwarded-Tls-Client-Cert: forged", "Remote-User: forged", "Remote_User: forged",
+		"Client-Cert: :Zm9yZ2Vk:", "client-cert: :Zm9yZ2Vk:", "Client-Cert-Chain: :Zm9yZ2Vk:", "CLIENT_CERT: forged",
+		"Client_Cert: forged",
+		"Postern-Person: forged", "postern_person: forged", "Postern.Person: forged", "POSTERN-EMAIL: forged",
+		"X-Postern-Person: forged",
+		"Postern-Anything-New: forged", "SSL-Client-Verify: forged", "SSL_CLIENT_S_DN_Email: forged",
+		"Ssl-Client-S-Dn: forged",
+		"X-SSL-Client-Verify: forged", "X_SSL_Client_Verify: forged", "X-SSL-Client-S-DN: forged",
+		"X-SSL-Cert: forged", "X-Client-Cert: forged",
+		"X-Client-Verify: forged", "X-Forwarded-Client-Cert: forged", "X-Forwarded-Tls-Client-Cert: forged",
+		"Remote-User: forged", "Remote_User: forged",
 		"X-Remote-User: forged",
 	}
 	for _, tr := range transports {
@@ -212,21 +226,33 @@ func TestForgedIdentities(t *testing.T) {
 			name, target string
 			who          *holder
 		}{{"open to nobody", "/", nil}, {"open to alice", "/", alice}, {"guarded, by alice", "/wp-admin/", alice}} {
-			got, err := h.try(https, attempt{proto: tr.proto, version: tr.version, sni: "proxy.localhost", host: "proxy.localhost", target: c.target, who: c.who, headers: forged})
-			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") || strings.Contains(got.body, "Zm9yZ2Vk") {
+			got, err := h.try(https, attempt{
+				proto: tr.proto, version: tr.version, sni: "proxy.localhost",
+				host: "proxy.localhost", target: c.target, who: c.who, headers: forged,
+			})
+			if err != nil || got.status != 200 || strings.Contains(got.body, "forged") ||
+				strings.Contains(got.body, "Zm9yZ2Vk") {
 				t.Errorf("%s: HTTP/%s: %d %s %v", c.name, tr.proto, got.status, got.body, err)
 			}
-			again, err := h.try(https, attempt{proto: "1.1", version: tr.version, sni: "proxy.localhost", host: "proxy.localhost", target: c.target, who: c.who, headers: []string{"Connection: postern-person, Client-Cert"}})
+			again, err := h.try(https, attempt{
+				proto: "1.1", version: tr.version, sni: "proxy.localhost",
+				host: "proxy.localhost", target: c.target, who: c.who,
+				headers: []string{"Connection: postern-person, Client-Cert"},
+			})
 			if err != nil || strings.Contains(again.body, "Postern-Person: alice") != (c.target == "/wp-admin/") {
 				t.Errorf("%s: the identity can be dropped: %s %v", c.name, again.body, err)
 			}
-			sent := strings.Contains(got.body, "Postern-Person: alice") && strings.Contains(got.body, "Client-Cert: :MII")
+			sent := strings.Contains(got.body, "Postern-Person: alice") && strings.Contains(got.body,
+				"Client-Cert: :MII")
 			if sent != (c.target == "/wp-admin/") {
 				t.Errorf("%s: the application got: %s", c.name, got.body)
 			}
 		}
 	}
-	got, err := h.try(plain, attempt{proto: "1.1", host: fmt.Sprintf("proxy.localhost:%d", plain), target: "/", headers: forged})
+	got, err := h.try(plain, attempt{
+		proto: "1.1", host: fmt.Sprintf("proxy.localhost:%d", plain), target: "/",
+		headers: forged,
+	})
 	if err != nil || got.status != 200 || strings.Contains(got.body, "forged") {
 		t.Errorf("plain HTTP: %d %s %v", got.status, got.body, err)
 	}
@@ -236,19 +262,30 @@ func TestForgedIdentities(t *testing.T) {
 func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 	h := newRig(t)
 	for name, c := range map[string]struct{ text, want string }{
-		"in a handle block":   {"localhost {\n\thandle /x/* {\n\t\trequire /x*\n\t}\n}", "top of a site"},
-		"in a named route":    {"&(r) {\n\trequire /x*\n}\nlocalhost {\n\tinvoke r\n}", "top of a site"},
-		"a mistake in a rule": {"localhost {\n\trequire /x* {\n\t\tperson a\n\t\trule `cert.subjct.cn == \"x\"`\n\t}\n}", "Caddyfile:4: rule, line 1, column 5"},
-		"over two lines":      {"localhost {\n\trequire /x* {\n\t\trule `true &&\n\t\t\tcrt == \"x\"`\n\t}\n}", "Caddyfile:4: rule, line 2, column 4"},
-		"two words":           {"localhost {\n\trequire /x* {\n\t\trule true false\n\t}\n}", "backquotes"},
-		"an encoded path":     {"localhost {\n\trequire /x%20y\n}", "decoded"},
-		"a relative path":     {"localhost {\n\trequire wp-admin\n}", "starts with /"},
-		"an unknown word":     {"localhost {\n\trequire /x {\n\t\tpersons a\n\t}\n}", "knows person"},
-		"a status to hide by": {"localhost {\n\trequire /x {\n\t\tstatus 404\n\t}\n}", "for a guard that asks for no certificate"},
-		"a status of success": {"localhost {\n\trequire /x {\n\t\tanyone\n\t\trule false\n\t\tstatus 200\n\t}\n}", "not the status of an error"},
-		"a depth of nothing":  {"localhost {\n\trequire /x {\n\t\tdepth 0\n\t}\n}", "not a depth"},
-		"beside client_auth":  {"localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n\trequire /x\n}", "client_auth"},
-		"an unknown option":   {"{\n\tpostern {\n\t\tportall x\n\t}\n}\nlocalhost {\n}", "postern knows mail, portal"},
+		"in a handle block": {"localhost {\n\thandle /x/* {\n\t\trequire /x*\n\t}\n}", "top of a site"},
+		"in a named route":  {"&(r) {\n\trequire /x*\n}\nlocalhost {\n\tinvoke r\n}", "top of a site"},
+		"a mistake in a rule": {"localhost {\n\trequire /x* {\n\t\tperson a\n\t\trule `cert.subjct.cn == \"x\"`\n" +
+			"\t}\n}", "Caddyfile:4: rule, line 1, column 5"},
+		"over two lines": {
+			"localhost {\n\trequire /x* {\n\t\trule `true &&\n\t\t\tcrt == \"x\"`\n\t}\n}",
+			"Caddyfile:4: rule, line 2, column 4",
+		},
+		"two words":       {"localhost {\n\trequire /x* {\n\t\trule true false\n\t}\n}", "backquotes"},
+		"an encoded path": {"localhost {\n\trequire /x%20y\n}", "decoded"},
+		"a relative path": {"localhost {\n\trequire wp-admin\n}", "starts with /"},
+		"an unknown word": {"localhost {\n\trequire /x {\n\t\tpersons a\n\t}\n}", "knows person"},
+		"a status to hide by": {
+			"localhost {\n\trequire /x {\n\t\tstatus 404\n\t}\n}",
+			"for a guard that asks for no certificate",
+		},
+		"a status of success": {
+			"localhost {\n\trequire /x {\n\t\tanyone\n\t\trule false\n\t\tstatus 200\n\t}\n}",
+			"not the status of an error",
+		},
+		"a depth of nothing": {"localhost {\n\trequire /x {\n\t\tdepth 0\n\t}\n}", "not a depth"},
+		"beside client_auth": {"localhost {\n\ttls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n" +
+			"\trequire /x\n}", "client_auth"},
+		"an unknown option": {"{\n\tpostern {\n\t\tportall x\n\t}\n}\nlocalhost {\n}", "postern knows mail, portal"},
 	} {
 		if _, _, err := Adapt([]byte(c.text), "Caddyfile"); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
@@ -260,7 +297,8 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 		"no list of a CA": {"localhost:HTTPS {\n\trequire /x {\n\t\tcrl DIR/empty\n\t}\n}", "revocation list"},
 	} {
 		h.file(t, "empty", "")
-		config, _, err := Adapt([]byte("{\n\tadmin off\n\tlog {\n\t\toutput discard\n\t}\n}\n"+strings.NewReplacer("DIR", h.dir, "HTTPS", "1").Replace(c.text)), "Caddyfile")
+		config, _, err := Adapt([]byte("{\n\tadmin off\n\tlog {\n\t\toutput discard\n\t}\n}\n"+
+			strings.NewReplacer("DIR", h.dir, "HTTPS", "1").Replace(c.text)), "Caddyfile")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -273,7 +311,9 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 // TestAnUnpreparedGuardDoesNotLoad loads a require directive that no adapter of
 // ours has put in place.
 func TestAnUnpreparedGuardDoesNotLoad(t *testing.T) {
-	err := Load([]byte(`{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"apps":{"http":{"servers":{"x":{"listen":["127.0.0.1:0"],"routes":[{"handle":[{"handler":"postern_require","paths":["/"]}]}]}}}}}`))
+	err := Load(
+		[]byte(
+			`{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"apps":{"http":{"servers":{"x":{"listen":["127.0.0.1:0"],"routes":[{"handle":[{"handler":"postern_require","paths":["/"]}]}]}}}}}`))
 	if err == nil || !strings.Contains(err.Error(), `adapter "postern"`) {
 		t.Errorf("it loads: %v", err)
 	}

@@ -12,13 +12,14 @@ import (
 
 func init() {
 	caddy.RegisterModule(Services{})
-	httpcaddyfile.RegisterHandlerDirective("postern_services", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-		h.Next()
-		if h.NextArg() {
-			return nil, h.ArgErr()
-		}
-		return new(Services), nil
-	})
+	httpcaddyfile.RegisterHandlerDirective("postern_services",
+		func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+			h.Next()
+			if h.NextArg() {
+				return nil, h.ArgErr()
+			}
+			return new(Services), nil
+		})
 	httpcaddyfile.RegisterDirectiveOrder("postern_services", httpcaddyfile.Before, "respond")
 }
 

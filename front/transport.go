@@ -17,7 +17,9 @@ type FastCGI struct{ fastcgi.Transport }
 
 // CaddyModule returns the Caddy module information.
 func (FastCGI) CaddyModule() caddy.ModuleInfo {
-	return caddy.ModuleInfo{ID: "http.reverse_proxy.transport.postern_fastcgi", New: func() caddy.Module { return new(FastCGI) }}
+	return caddy.ModuleInfo{ID: "http.reverse_proxy.transport.postern_fastcgi", New: func() caddy.Module {
+		return new(FastCGI)
+	}}
 }
 
 // RoundTrip passes the request on.

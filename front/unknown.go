@@ -16,7 +16,9 @@ import (
 // does not have: most likely a mistake, and no client passes by it. It is no error, since
 // the person may be added later.
 func (g *Guard) warnOfUnknown(ctx caddy.Context) {
-	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool { return len(r.named().Persons)+len(r.named().Groups) > 0 }) {
+	if g.live.People == nil || !slices.ContainsFunc(g.Require, func(r Require) bool {
+		return len(r.named().Persons)+len(r.named().Groups) > 0
+	}) {
 		return
 	}
 	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -39,7 +41,9 @@ type unknown struct{ kind, name string }
 // unknown returns the directive's persons and groups that do not exist. An address may
 // be that of another CA's certificate where such CAs are trusted.
 func (r Require) unknown(people []postern.Person) (out []unknown) {
-	people = slices.DeleteFunc(slices.Clone(people), func(p postern.Person) bool { return p.Status == postern.PersonRemoved })
+	people = slices.DeleteFunc(slices.Clone(people), func(p postern.Person) bool {
+		return p.Status == postern.PersonRemoved
+	})
 	othersCAs := slices.ContainsFunc(r.Trust, func(f string) bool { return f != ownWord })
 	for _, name := range r.named().Persons {
 		named := func(p postern.Person) bool { return p.Name == name || strings.EqualFold(p.Email, name) }

@@ -17,7 +17,10 @@ import (
 func TestNamesThatNobodyHasAreWarnedOf(t *testing.T) {
 	h := newRig(t, func(r *Runtime) {
 		r.People = func(context.Context) ([]postern.Person, error) {
-			return []postern.Person{{Name: "dan", Email: "dan@example.com", Groups: []string{"audit"}, Status: postern.PersonActive}}, nil
+			return []postern.Person{{
+				Name: "dan", Email: "dan@example.com", Groups: []string{"audit"},
+				Status: postern.PersonActive,
+			}}, nil
 		}
 	})
 	h.log = "file " + filepath.Join(h.dir, "log")
@@ -48,13 +51,34 @@ func TestUnknownNames(t *testing.T) {
 		require Require
 		want    []unknown
 	}{
-		"all known":               {Require{Way: gate.Way{Persons: []string{"dan", "eve@example.com", "DAN@example.com"}, Groups: []string{"audit", "staff"}}}, nil},
-		"misspelt":                {Require{Way: gate.Way{Persons: []string{"dna"}, Groups: []string{"audti"}}}, []unknown{{"person", "dna"}, {"group", "audti"}}},
-		"removed":                 {Require{Way: gate.Way{Persons: []string{"old"}, Groups: []string{"past"}}}, []unknown{{"person", "old"}, {"group", "past"}}},
-		"an address":              {Require{Way: gate.Way{Persons: []string{"x@example.com"}}}, []unknown{{"person", "x@example.com"}}},
-		"an address, another CA":  {Require{Way: gate.Way{Persons: []string{"x@example.com"}}, Trust: []string{"zoo.pem"}}, nil},
-		"a name, another CA":      {Require{Way: gate.Way{Persons: []string{"x"}}, Trust: []string{"zoo.pem"}}, []unknown{{"person", "x"}}},
-		"an address, our CA only": {Require{Way: gate.Way{Persons: []string{"x@example.com"}}, Trust: []string{ownWord}}, []unknown{{"person", "x@example.com"}}},
+		"all known": {Require{Way: gate.Way{Persons: []string{
+			"dan", "eve@example.com",
+			"DAN@example.com",
+		}, Groups: []string{"audit", "staff"}}}, nil},
+		"misspelt": {
+			Require{Way: gate.Way{Persons: []string{"dna"}, Groups: []string{"audti"}}},
+			[]unknown{{"person", "dna"}, {"group", "audti"}},
+		},
+		"removed": {
+			Require{Way: gate.Way{Persons: []string{"old"}, Groups: []string{"past"}}},
+			[]unknown{{"person", "old"}, {"group", "past"}},
+		},
+		"an address": {
+			Require{Way: gate.Way{Persons: []string{"x@example.com"}}},
+			[]unknown{{"person", "x@example.com"}},
+		},
+		"an address, another CA": {Require{
+			Way:   gate.Way{Persons: []string{"x@example.com"}},
+			Trust: []string{"zoo.pem"},
+		}, nil},
+		"a name, another CA": {
+			Require{Way: gate.Way{Persons: []string{"x"}}, Trust: []string{"zoo.pem"}},
+			[]unknown{{"person", "x"}},
+		},
+		"an address, our CA only": {Require{
+			Way:   gate.Way{Persons: []string{"x@example.com"}},
+			Trust: []string{ownWord},
+		}, []unknown{{"person", "x@example.com"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := c.require.unknown(people); !slices.Equal(got, c.want) {

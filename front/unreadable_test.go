@@ -55,7 +55,9 @@ func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 	made("brainpool", "brainpoolP256r1", "6")
 	run("openssl", "req", "-x509", "-new", "-key", "negative.key", "-subj", "/CN=other",
 		"-set_serial", "-7", "-days", "2", "-out", "other.pem")
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /private* {\n\t\ttrust DIR/zoo.pem\n\t\trule `cert.subject.cn in [\"negative\", \"brainpool\"]`\n\t}\n\trespond ok\n}\n")
+	https, _ := h.serve(t,
+		"localhost:HTTPS {\n\trequire /private* {\n\t\ttrust DIR/zoo.pem\n"+
+			"\t\trule `cert.subject.cn in [\"negative\", \"brainpool\"]`\n\t}\n\trespond ok\n}\n")
 	for _, c := range []struct{ cert, key, tls, private string }{
 		{"negative", "negative", "1.3", "200"},
 		{"negative", "negative", "1.2", "200"},
@@ -64,7 +66,8 @@ func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 		{"brainpool", "brainpool", "1.3", "403"},
 	} {
 		for path, want := range map[string]string{"/": "200", "/private": c.private} {
-			got := run("curl", "-sk", "--tlsv"+c.tls, "--tls-max", c.tls, "--cert", c.cert+".pem", "--key", c.key+".key",
+			got := run("curl", "-sk", "--tlsv"+c.tls, "--tls-max", c.tls, "--cert", c.cert+".pem", "--key",
+				c.key+".key",
 				"--write-out", " %{http_code}", "--max-time", "20", fmt.Sprintf("https://localhost:%d%s", https, path))
 			if !strings.HasSuffix(got, " "+want) {
 				t.Errorf("%s shown by TLS %s for %s: %q, want %s", c.cert, c.tls, path, got, want)

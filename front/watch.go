@@ -38,7 +38,8 @@ type watch struct {
 // watch begins to watch the exchange, until the returned watch is ended.
 func (p *requestState) watch(w http.ResponseWriter, r *http.Request) *watch {
 	x := &watch{
-		guard: p.guard, began: p.passed, passed: p.passed, host: r.Host, path: p.judged, conn: connOf(r), seen: guarded.changes.Load(),
+		guard: p.guard, began: p.passed, passed: p.passed, host: r.Host, path: p.judged, conn: connOf(r),
+		seen: guarded.changes.Load(),
 	}
 	if r.ProtoMajor > 1 {
 		x.stream = http.NewResponseController(innermost(w))

@@ -35,7 +35,8 @@ func newLastingApp(t testing.TB, uploading chan<- struct{}) *httptest.Server {
 				return
 			}
 			defer c.Close()
-			_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello\n")
+			_, _ = io.WriteString(c,
+				"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello\n")
 			_, _ = io.Copy(c, buffered)
 		case "events":
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -100,7 +101,9 @@ type lastingClient struct {
 	uploading <-chan struct{}
 }
 
-func (h *rig) lastingClient(t *testing.T, port int, proto string, who *holder, uploading <-chan struct{}) *lastingClient {
+func (h *rig) lastingClient(t *testing.T, port int, proto string, who *holder,
+	uploading <-chan struct{},
+) *lastingClient {
 	c := h.client1(t, who)
 	c.Transport.(*http.Transport).ForceAttemptHTTP2 = proto == "2"
 	return &lastingClient{c, fmt.Sprintf("https://localhost:%d", port), uploading}
@@ -207,7 +210,10 @@ localhost:HTTPS {
 		}
 	}
 	h.change(func() {
-		h.credentials[bob.cert.SerialNumber.Text(16)] = postern.Credential{Person: "bob", Status: postern.CredentialRevoked}
+		h.credentials[bob.cert.SerialNumber.Text(16)] = postern.Credential{
+			Person: "bob",
+			Status: postern.CredentialRevoked,
+		}
 	})
 	end("revoked", bobs)
 	goOn(append(alices, publics...))
@@ -241,7 +247,11 @@ func TestTheClockEndsARight(t *testing.T) {
 	}{
 		{gate.Config{Paths: []string{"/"}}, 2 * time.Hour, gate.Expired},
 		{gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{before}}}, time.Second, gate.RuleFailed},
-		{gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{before}, Anyone: true}}, time.Second, gate.Closed},
+		{
+			gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{before}, Anyone: true}},
+			time.Second,
+			gate.Closed,
+		},
 		{gate.Config{Paths: []string{"/"}}, staleAfter + time.Second, gate.Unavailable},
 	} {
 		g, err := gate.New(c.Config)
@@ -270,7 +280,8 @@ func TestAWebSocketOverHTTP2IsCut(t *testing.T) {
 		return
 	}
 	h := newRig(t)
-	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /guarded* {\n\t\tperson alice\n\t}\n\treverse_proxy "+newLastingApp(t, nil).URL+"\n}\n")
+	https, _ := h.serve(t, "localhost:HTTPS {\n\trequire /guarded* {\n\t\tperson alice\n\t}\n\treverse_proxy "+
+		newLastingApp(t, nil).URL+"\n}\n")
 	alice := h.person(t, "alice")
 	current().poll(t.Context())
 	config := h.clientConfig(alice)
@@ -284,7 +295,10 @@ func TestAWebSocketOverHTTP2IsCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := newHTTP2(c)
-	stream, err := conn.start(attempt{method: "CONNECT", host: "localhost", target: "/guarded/socket", headers: []string{":protocol: websocket"}}, false)
+	stream, err := conn.start(attempt{
+		method: "CONNECT", host: "localhost", target: "/guarded/socket",
+		headers: []string{":protocol: websocket"},
+	}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +315,9 @@ func TestAWebSocketOverHTTP2IsCut(t *testing.T) {
 			case "hello\n":
 				err = conn.f.WriteData(stream, false, []byte("echo\n"))
 			case "hello\necho\n":
-				h.change(func() { h.persons["alice"] = postern.Person{Name: "alice", Status: postern.PersonSuspended} })
+				h.change(func() {
+					h.persons["alice"] = postern.Person{Name: "alice", Status: postern.PersonSuspended}
+				})
 			}
 			if err != nil {
 				t.Fatal(err)

@@ -127,24 +127,33 @@ func TestWaysToPass(t *testing.T) {
 			if c.headers == "" {
 				headers = nil
 			}
-			a := attempt{proto: tr.proto, version: tr.version, sni: "localhost", host: fmt.Sprintf("localhost:%d", https), method: c.method, target: c.target, who: c.who, headers: headers}
+			a := attempt{proto: tr.proto, version: tr.version, sni: "localhost", host: fmt.Sprintf("localhost:%d",
+				https), method: c.method, target: c.target, who: c.who, headers: headers}
 			if tr.proto == "2" {
 				for i := range a.headers {
 					a.headers[i] = lowerName(a.headers[i])
 				}
 			}
-			if got, err := h.try(https, a); err != nil || got.status != c.status || c.who == nil && strings.Contains(got.body, "DELETE") {
-				t.Errorf("HTTP/%s %s %s %q as %v: %d %v, want %d", tr.proto, c.method, c.target, c.headers, c.who != nil, got.status, err, c.status)
+			if got, err := h.try(https, a); err != nil || got.status != c.status ||
+				c.who == nil && strings.Contains(got.body, "DELETE") {
+				t.Errorf("HTTP/%s %s %s %q as %v: %d %v, want %d", tr.proto, c.method, c.target, c.headers,
+					c.who != nil, got.status, err, c.status)
 			}
 		}
 	}
 	for target, want := range map[string]int{"/near/": 200, "/far/": 301, "/wiki/": 200, "/past/": 301} {
-		if got, err := h.try(http, attempt{proto: "1.1", host: fmt.Sprintf("localhost:%d", http), target: target}); err != nil || got.status != want {
+		if got, err := h.try(http, attempt{
+			proto: "1.1", host: fmt.Sprintf("localhost:%d", http),
+			target: target,
+		}); err != nil || got.status != want {
 			t.Errorf("plain HTTP %s: %d %v, want %d", target, got.status, err, want)
 		}
 	}
 	for _, target := range []string{"localhost:443", "/wiki/", "/far/"} {
-		a := attempt{proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", method: "CONNECT", target: target}
+		a := attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: "localhost", host: "localhost", method: "CONNECT",
+			target: target,
+		}
 		if got, _ := h.try(https, a); got.status == 200 {
 			t.Errorf("CONNECT %s passes", target)
 		}
@@ -175,9 +184,13 @@ func TestNoIdentityWithoutACertificate(t *testing.T) {
 		{alice, "twin.localhost", "/wiki/", 200, false},
 		{alice, "twin.localhost", "/far/", 421, false},
 	} {
-		a := attempt{proto: "1.1", version: tls.VersionTLS13, sni: c.sni, host: "localhost", target: c.target, who: c.who, headers: []string{"Postern-Person: mallory"}}
+		a := attempt{
+			proto: "1.1", version: tls.VersionTLS13, sni: c.sni, host: "localhost", target: c.target,
+			who: c.who, headers: []string{"Postern-Person: mallory"},
+		}
 		got, err := h.try(https, a)
-		if err != nil || got.status != c.status || strings.Contains(got.body, "Postern-Person: alice") != c.named || strings.Contains(got.body, "mallory") {
+		if err != nil || got.status != c.status || strings.Contains(got.body, "Postern-Person: alice") != c.named ||
+			strings.Contains(got.body, "mallory") {
 			t.Errorf("%s for %s: %d %v %s", c.target, c.sni, got.status, err, got.body)
 		}
 	}
@@ -211,16 +224,37 @@ func TestALastingExchangeKeepsItsWay(t *testing.T) {
 		by    passedBy
 		later gate.Reason
 	}{
-		{"an open way ends", []gate.Way{{Persons: []string{"alice"}}, {Anyone: true, Rules: []string{until}}}, nil, withoutOne, gate.Closed},
-		{"one of two open ways ends", []gate.Way{{Persons: []string{"alice"}}, {Anyone: true, Rules: []string{until}}, always}, nil, withoutOne, gate.OK},
-		{"the certificate's way ends, whose holder was named", []gate.Way{{Rules: []string{until}}, always}, alice, byCertificate, gate.RuleFailed},
-		{"one of two certificate's ways ends", []gate.Way{{Rules: []string{until}}, {Persons: []string{"alice"}}, always}, alice, byCertificate, gate.OK},
+		{
+			"an open way ends",
+			[]gate.Way{{Persons: []string{"alice"}}, {Anyone: true, Rules: []string{until}}},
+			nil,
+			withoutOne, gate.Closed,
+		},
+		{"one of two open ways ends", []gate.Way{
+			{Persons: []string{"alice"}},
+			{Anyone: true, Rules: []string{until}},
+			always,
+		}, nil, withoutOne, gate.OK},
+		{
+			"the certificate's way ends, whose holder was named",
+			[]gate.Way{{Rules: []string{until}}, always},
+			alice,
+			byCertificate, gate.RuleFailed,
+		},
+		{"one of two certificate's ways ends", []gate.Way{
+			{Rules: []string{until}},
+			{Persons: []string{"alice"}},
+			always,
+		}, alice, byCertificate, gate.OK},
 	} {
 		g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: c.ways[0], Or: c.ways[1:]})
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := authorizationRequest{site: &siteGuard{Guard: g, trust: trust}, conn: new(conn), tls: shown(c.who), request: &gate.Request{Method: "GET", Path: "/"}}
+		q := authorizationRequest{
+			site: &siteGuard{Guard: g, trust: trust}, conn: new(conn), tls: shown(c.who),
+			request: &gate.Request{Method: "GET", Path: "/"},
+		}
 		f := q.decide(t.Context(), l, now)
 		if f.reason != gate.OK || f.by != c.by {
 			t.Errorf("%s: before: %s by %d", c.name, f.reason, f.by)
@@ -265,9 +299,12 @@ func TestWaysAreReadClosed(t *testing.T) {
 // pass.
 func FuzzWays(f *testing.F) {
 	for _, seed := range []string{
-		"person alice\nor anyone {\naddress private_ranges\n}", "or anyone {\nmethod GET HEAD\n}", "or {\nperson bob\nmethod GET\n}",
-		"anyone\naddress ::1\nstatus 404", "or anyone {\nrule `request.path.startsWith(\"/a\")`\n}\ntrust a.pem", "or {\n}", "or anyone {\n}",
-		"header_up X-Subject `cert.subject.dn`\nor anyone {\nmethod GET\n}", "header_up X `person.groups`\nheader_up Y `\"1\"`",
+		"person alice\nor anyone {\naddress private_ranges\n}", "or anyone {\nmethod GET HEAD\n}",
+		"or {\nperson bob\nmethod GET\n}",
+		"anyone\naddress ::1\nstatus 404", "or anyone {\nrule `request.path.startsWith(\"/a\")`\n}\ntrust a.pem",
+		"or {\n}", "or anyone {\n}",
+		"header_up X-Subject `cert.subject.dn`\nor anyone {\nmethod GET\n}",
+		"header_up X `person.groups`\nheader_up Y `\"1\"`",
 		"header_up X <<<{\nmethod GET\n}",
 	} {
 		f.Add(seed)
@@ -330,13 +367,19 @@ func TestNoSpellingPassesByAnotherPath(t *testing.T) {
 		for _, prefix := range []string{"/wp-admin", "/wp-login.php"} {
 			for i, target := range append(spellings(prefix), absolute(https, prefix)...) {
 				for j, tr := range []transport{transports[3], transports[5]} {
-					a := attempt{proto: tr.proto, version: tr.version, sni: host, host: fmt.Sprintf("%s:%d", host, https), target: target}
+					a := attempt{
+						proto: tr.proto, version: tr.version, sni: host,
+						host: fmt.Sprintf("%s:%d", host, https), target: target,
+					}
 					if (i+j)%2 == 0 {
 						a.target, a.who = "/public/.."+target, bob
 					}
 					attempts = append(attempts, a)
 				}
-				plainly = append(plainly, attempt{proto: "1.1", host: fmt.Sprintf("%s:%d", host, plain), target: target})
+				plainly = append(plainly, attempt{
+					proto: "1.1", host: fmt.Sprintf("%s:%d", host, plain),
+					target: target,
+				})
 			}
 		}
 	}
@@ -345,7 +388,10 @@ func TestNoSpellingPassesByAnotherPath(t *testing.T) {
 	t.Logf("%d attempts", len(attempts)+len(plainly))
 	for _, host := range []string{"localhost", "proxy.localhost"} {
 		for _, tr := range transports {
-			got, err := h.try(https, attempt{proto: tr.proto, version: tr.version, sni: host, host: host, target: "/public/"})
+			got, err := h.try(https, attempt{
+				proto: tr.proto, version: tr.version, sni: host, host: host,
+				target: "/public/",
+			})
 			if err != nil || got.status != 200 || !strings.Contains(got.body, public) {
 				t.Errorf("the open path at %s over HTTP/%s: %d %v", host, tr.proto, got.status, err)
 			}

@@ -27,22 +27,47 @@ type Word struct {
 // words: what the reference and the manual page are made from.
 func Blocks() []Block {
 	return []Block{
-		{"require", "require [PATH…]", "Is at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
-			"at a segment, or ~ and a regular expression; without one the whole site is guarded.", described(requireWords)},
-		{"or", "or [anyone]", "Is in a require block and is another way to pass it, with a certificate, or without one if the word anyone " +
-			"follows. A valid certificate is tried first, and its person is named to the application; a client that passes without one is not. " +
-			"The block may not be empty.", described(wayWords)},
+		{
+			"require", "require [PATH…]",
+			"Is at the top of a site and puts a guard on its paths. A path is a prefix that does not stop " +
+				"at a segment, or ~ and a regular expression; without one the whole site is guarded.",
+			described(requireWords),
+		},
+		{
+			"or", "or [anyone]",
+			"Is in a require block and is another way to pass it, with a certificate, or without one if the word " +
+				"anyone " +
+				"follows. A valid certificate is tried first, and its person is named to the application; a client " +
+				"that passes without one is not. " +
+				"The block may not be empty.", described(wayWords),
+		},
 		{"postern", "postern", "Is in the block of global options.", described(optionWords)},
-		{"directory", "directory URL", "Is in the postern block. People and their groups are taken from this LDAP directory, ldaps://HOST, " +
-			"or ldap://HOST with StartTLS, which is only read.", described(directoryWords)},
-		{"portal", "portal ADDRESS…", "Is in the postern block. The addresses are those of the portal's site; the first is the one that " +
-			"people are shown.", described(portalWords)},
-		{"ca", "ca", "Is in the postern block: a profile for each kind of certificate. What the server loaded last holds for all " +
-			"servers of the state, and for its commands.", described(caWords)},
-		{"profile", "server|client|ssh-user|ssh-host|profile NAME", "Is in the ca block and says what the certificates of a profile are " +
-			"like. What it leaves out stays as it is without it.", described(profileWords)},
-		{"acme", "acme", "Is in the postern block. Without it each ACME account needs a key that binds it to a person. An account " +
-			"without one must prove each name, as others do.", described(acmeWords)},
+		{
+			"directory", "directory URL",
+			"Is in the postern block. People and their groups are taken from this LDAP directory, ldaps://HOST, " +
+				"or ldap://HOST with StartTLS, which is only read.", described(directoryWords),
+		},
+		{
+			"portal", "portal ADDRESS…",
+			"Is in the postern block. The addresses are those of the portal's site; the first is the one that " +
+				"people are shown.", described(portalWords),
+		},
+		{
+			"ca", "ca",
+			"Is in the postern block: a profile for each kind of certificate. What the server loaded last holds for " +
+				"all " +
+				"servers of the state, and for its commands.", described(caWords),
+		},
+		{
+			"profile", "server|client|ssh-user|ssh-host|profile NAME",
+			"Is in the ca block and says what the certificates of a profile are " +
+				"like. What it leaves out stays as it is without it.", described(profileWords),
+		},
+		{
+			"acme", "acme",
+			"Is in the postern block. Without it each ACME account needs a key that binds it to a person. An account " +
+				"without one must prove each name, as others do.", described(acmeWords),
+		},
 	}
 }
 
@@ -85,7 +110,10 @@ var wayWords = []word[gate.Way]{
 		func(w *gate.Way, d *caddyfile.Dispenser) error { return some(d, &w.Groups) },
 	},
 	{
-		Word{"address", "NETWORK…|private_ranges", "Only from any of these networks or addresses; private_ranges stands for the private networks."},
+		Word{
+			"address", "NETWORK…|private_ranges",
+			"Only from any of these networks or addresses; private_ranges stands for the private networks.",
+		},
 		func(w *gate.Way, d *caddyfile.Dispenser) error { return parseAddresses(d, w) },
 	},
 	{
@@ -101,7 +129,9 @@ var wayWords = []word[gate.Way]{
 // inRequire makes the words of a way those of a require directive.
 func inRequire(words []word[gate.Way]) (list []word[Require]) {
 	for _, w := range words {
-		list = append(list, word[Require]{w.Word, func(r *Require, d *caddyfile.Dispenser) error { return w.parse(&r.Way, d) }})
+		list = append(list, word[Require]{w.Word, func(r *Require, d *caddyfile.Dispenser) error {
+			return w.parse(&r.Way, d)
+		}})
 	}
 	return list
 }
@@ -116,16 +146,28 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseOr(d) },
 	},
 	{
-		Word{"header_up", "NAME `CEL`", "Sets a header for the application about the person who passed by a certificate: an expression over cert, issuer, chain " +
-			"or person, or a constant. The header is removed from clients' requests, on every site. It is not set if the expression cannot be evaluated. It may be repeated."},
+		Word{
+			"header_up", "NAME `CEL`",
+			"Sets a header for the application about the person who passed by a certificate: an expression over " +
+				"cert, issuer, chain " +
+				"or person, or a constant. The header is removed from clients' requests, on every site. It is not " +
+				"set if the expression cannot be evaluated. It may be repeated.",
+		},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseHeaderUp(d) },
 	},
 	{
-		Word{"status", "N", "Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403."},
+		Word{
+			"status", "N",
+			"Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403.",
+		},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseStatus(d) },
 	},
 	{
-		Word{"trust", "FILE…|postern", "The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means Postern's own."},
+		Word{
+			"trust", "FILE…|postern",
+			"The client CAs that are trusted, PEM files, in place of Postern's own; the word postern means " +
+				"Postern's own.",
+		},
 		func(r *Require, d *caddyfile.Dispenser) error { return some(d, &r.Trust) },
 	},
 	{
@@ -179,11 +221,17 @@ var portalWords = []word[Portal]{
 		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.Names) },
 	},
 	{
-		Word{"private_proofs", "NETWORK…", "Private networks in which the proofs that a person controls a name may be fetched."},
+		Word{
+			"private_proofs", "NETWORK…",
+			"Private networks in which the proofs that a person controls a name may be fetched.",
+		},
 		func(p *Portal, d *caddyfile.Dispenser) error { return some(d, &p.PrivateProofs) },
 	},
 	{
-		Word{"tls", "… [{ … }]", "How the portal's site gets its certificate: Caddy's directive of that name, as in tls { issuer postern }."},
+		Word{
+			"tls", "… [{ … }]",
+			"How the portal's site gets its certificate: Caddy's directive of that name, as in tls { issuer postern }.",
+		},
 		func(p *Portal, d *caddyfile.Dispenser) error { return p.parseTLS(d) },
 	},
 	{

@@ -21,7 +21,8 @@ func readConstraints(ca *x509.Certificate) (c *constraints, ok bool) {
 	var hasPermitted, hasExcluded bool
 	if !in.ReadASN1(&body, cbasn1.SEQUENCE) || !in.Empty() ||
 		!body.ReadOptionalASN1(&permitted, &hasPermitted, cbasn1.Tag(0).ContextSpecific().Constructed()) ||
-		!body.ReadOptionalASN1(&excluded, &hasExcluded, cbasn1.Tag(1).ContextSpecific().Constructed()) || !body.Empty() {
+		!body.ReadOptionalASN1(&excluded, &hasExcluded, cbasn1.Tag(1).ContextSpecific().Constructed()) ||
+		!body.Empty() {
 		return nil, false
 	}
 	c = new(constraints)
@@ -144,6 +145,7 @@ func subjectNames(c *x509.Certificate, names []generalName, hosts bool) ([]gener
 func likeHost(s string) bool {
 	s = strings.TrimRight(s, "\x00")
 	return strings.Contains(s, ".") && !strings.ContainsFunc(s, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_.:\x00", r))
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' ||
+			strings.ContainsRune("-_.:\x00", r))
 	})
 }

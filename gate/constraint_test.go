@@ -36,7 +36,10 @@ type name struct {
 }
 
 func (n name) der() asn1.RawValue {
-	return asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: n.tag, Bytes: n.value, IsCompound: n.tag == tagDirectory}
+	return asn1.RawValue{
+		Class: asn1.ClassContextSpecific, Tag: n.tag, Bytes: n.value,
+		IsCompound: n.tag == tagDirectory,
+	}
 }
 
 // constrain gives a CA name constraints.
@@ -55,7 +58,10 @@ func constrain(t testing.TB, critical bool, permitted, excluded []name) func(*x5
 	}
 	value := marshal(t, v)
 	return func(c *x509.Certificate) {
-		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 30}, Critical: critical, Value: value})
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
+			Id:       asn1.ObjectIdentifier{2, 5, 29, 30},
+			Critical: critical, Value: value,
+		})
 	}
 }
 
@@ -69,7 +75,10 @@ func named(t testing.TB, subject []byte, alt ...name) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
 		c.RawSubject = subject
 		if len(names) > 0 {
-			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: marshal(t, names)})
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{
+				Id:    asn1.ObjectIdentifier{2, 5, 29, 17},
+				Value: marshal(t, names),
+			})
 		}
 	}
 }
@@ -125,27 +134,105 @@ func TestNamesOutsideConstraintsAreRefused(t *testing.T) {
 		alt                 []name
 		want                gate.Reason
 	}{
-		{"an address in the subject, outside", []name{email("zoo.example")}, nil, subjectOf(t, "E=a@evil.example"), nil, gate.Constrained},
-		{"an address in the subject, inside", []name{email("zoo.example")}, nil, subjectOf(t, "E=a@zoo.example"), nil, gate.OK},
-		{"an address in the subject, other names beside", []name{email("zoo.example")}, nil, subjectOf(t, "E=a@evil.example"), []name{email("a@zoo.example")}, gate.Constrained},
-		{"an address in the subject as another string", []name{dns("zoo.example")}, nil, subjectOf(t, "Eu=a@evil.example"), nil, gate.Constrained},
-		{"an address below a domain", []name{email(".zoo.example")}, nil, subjectOf(t, "E=a@x.zoo.example"), nil, gate.OK},
-		{"the domain itself", []name{email(".zoo.example")}, nil, subjectOf(t, "E=a@zoo.example"), nil, gate.Constrained},
+		{
+			"an address in the subject, outside",
+			[]name{email("zoo.example")},
+			nil, subjectOf(t, "E=a@evil.example"),
+			nil, gate.Constrained,
+		},
+		{
+			"an address in the subject, inside",
+			[]name{email("zoo.example")},
+			nil, subjectOf(t, "E=a@zoo.example"), nil,
+			gate.OK,
+		},
+		{
+			"an address in the subject, other names beside",
+			[]name{email("zoo.example")},
+			nil,
+			subjectOf(t, "E=a@evil.example"),
+			[]name{email("a@zoo.example")},
+			gate.Constrained,
+		},
+		{
+			"an address in the subject as another string",
+			[]name{dns("zoo.example")},
+			nil,
+			subjectOf(t, "Eu=a@evil.example"), nil, gate.Constrained,
+		},
+		{
+			"an address below a domain",
+			[]name{email(".zoo.example")},
+			nil, subjectOf(t, "E=a@x.zoo.example"), nil,
+			gate.OK,
+		},
+		{
+			"the domain itself",
+			[]name{email(".zoo.example")},
+			nil, subjectOf(t, "E=a@zoo.example"), nil,
+			gate.Constrained,
+		},
 		{"one mailbox", []name{email("a@zoo.example")}, nil, subjectOf(t, "E=b@zoo.example"), nil, gate.Constrained},
-		{"an excluded address in the subject", nil, []name{email("zoo.example")}, subjectOf(t, "E=a@ZOO.example"), nil, gate.Constrained},
-		{"an alternative address, outside", []name{email("zoo.example")}, nil, subjectOf(t, "CN=a"), []name{email("a@evil.example")}, gate.Constrained},
+		{
+			"an excluded address in the subject", nil,
+			[]name{email("zoo.example")},
+			subjectOf(t, "E=a@ZOO.example"), nil,
+			gate.Constrained,
+		},
+		{
+			"an alternative address, outside",
+			[]name{email("zoo.example")},
+			nil, subjectOf(t, "CN=a"),
+			[]name{email("a@evil.example")},
+			gate.Constrained,
+		},
 		{"a DN outside", []name{org}, nil, subjectOf(t, "O=Evil", "CN=a"), nil, gate.Constrained},
 		{"a DN inside", []name{org}, nil, subjectOf(t, "O=Zoo", "CN=a"), nil, gate.OK},
 		{"a DN inside, written otherwise", []name{org}, nil, subjectOf(t, "Op= zOO ", "CN=a"), nil, gate.OK},
 		{"an excluded DN, written otherwise", nil, []name{org}, subjectOf(t, "Op=zoo", "CN=a"), nil, gate.Constrained},
 		{"a DN that only begins alike", []name{org}, nil, subjectOf(t, "O=Zoology", "CN=a"), nil, gate.Constrained},
-		{"an alternative DN outside", []name{org}, nil, subjectOf(t, "O=Zoo"), []name{{tagDirectory, subjectOf(t, "O=Evil")}}, gate.Constrained},
-		{"a host as common name", []name{dns("zoo.example")}, nil, subjectOf(t, "CN=www.evil.example"), nil, gate.Constrained},
+		{
+			"an alternative DN outside",
+			[]name{org},
+			nil, subjectOf(t, "O=Zoo"),
+			[]name{{tagDirectory, subjectOf(t, "O=Evil")}},
+			gate.Constrained,
+		},
+		{
+			"a host as common name",
+			[]name{dns("zoo.example")},
+			nil, subjectOf(t, "CN=www.evil.example"), nil,
+			gate.Constrained,
+		},
 		{"a person as common name", []name{dns("zoo.example")}, nil, subjectOf(t, "CN=Ann Other"), nil, gate.OK},
-		{"a DNS name outside", []name{dns("zoo.example")}, nil, subjectOf(t, "CN=a"), []name{dns("evil.example")}, gate.Constrained},
-		{"a URI outside", []name{uri("zoo.example")}, nil, subjectOf(t, "CN=a"), []name{uri("https://evil.example/a")}, gate.Constrained},
-		{"an address of the network outside", []name{ip(10, 0, 0, 0, 255, 0, 0, 0)}, nil, subjectOf(t, "CN=a"), []name{ip(11, 0, 0, 1)}, gate.Constrained},
-		{"an identifier below a constraint of its kind", []name{{tagID, []byte{42}}}, nil, subjectOf(t, "CN=a"), []name{{tagID, []byte{42}}}, gate.Constrained},
+		{
+			"a DNS name outside",
+			[]name{dns("zoo.example")},
+			nil, subjectOf(t, "CN=a"),
+			[]name{dns("evil.example")},
+			gate.Constrained,
+		},
+		{
+			"a URI outside",
+			[]name{uri("zoo.example")},
+			nil, subjectOf(t, "CN=a"),
+			[]name{uri("https://evil.example/a")},
+			gate.Constrained,
+		},
+		{
+			"an address of the network outside",
+			[]name{ip(10, 0, 0, 0, 255, 0, 0, 0)},
+			nil, subjectOf(t, "CN=a"),
+			[]name{ip(11, 0, 0, 1)},
+			gate.Constrained,
+		},
+		{
+			"an identifier below a constraint of its kind",
+			[]name{{tagID, []byte{42}}},
+			nil, subjectOf(t, "CN=a"),
+			[]name{{tagID, []byte{42}}},
+			gate.Constrained,
+		},
 	} {
 		for _, critical := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, critical %v", c.name, critical), func(t *testing.T) {
@@ -160,7 +247,8 @@ func TestNamesOutsideConstraintsAreRefused(t *testing.T) {
 				leaf := issue(t, between, named(t, c.subject, c.alt...))
 				trust := gate.NewTrust(nil, []*x509.Certificate{root.cert}, nil)
 				_, got := trust.Verify([]*x509.Certificate{leaf.cert, between.cert, sub.cert}, time.Now())
-				if got != c.want && (c.want == gate.OK || got != gate.Unusable || c.permitted == nil || c.permitted[0].tag != tagID) {
+				if got != c.want && (c.want == gate.OK || got != gate.Unusable || c.permitted == nil ||
+					c.permitted[0].tag != tagID) {
 					t.Errorf("through two CAs: %v, want %v", got, c.want)
 				}
 				leaf = issue(t, sub, named(t, c.subject, c.alt...))
@@ -221,7 +309,8 @@ func newGenerated(t *testing.T, r *rand.Rand, leaves int) *generated {
 	ca := func(by *signer) *signer {
 		return issue(t, by, func(c *x509.Certificate) {
 			authority("")(c)
-			c.RawSubject = subjectOf(t, pick(r, "O=Zoo", "O=Zoo", "O=Zoo", "Op=zoo", "O=Evil"), fmt.Sprintf("CN=CA %d", serials))
+			c.RawSubject = subjectOf(t, pick(r, "O=Zoo", "O=Zoo", "O=Zoo", "Op=zoo", "O=Evil"),
+				fmt.Sprintf("CN=CA %d", serials))
 			if r.IntN(3) > 0 {
 				var permitted, excluded []name
 				for range r.IntN(3) {
@@ -246,8 +335,10 @@ func newGenerated(t *testing.T, r *rand.Rand, leaves int) *generated {
 	for i := range leaves {
 		var parts []string
 		for range r.IntN(4) {
-			parts = append(parts, pick(r, "O=Zoo", "Op=ZOO", "O=Zoo ", "O=Evil", "CN=a", "CN=www.zoo.example", "CN=x.evil.example", "CN=a b",
-				"E=a@zoo.example", "E=b@x.zoo.example", "E=a@evil.example", "E=@zoo.example", "E=nobody", "Eu=a@zoo.example"))
+			parts = append(parts, pick(r, "O=Zoo", "Op=ZOO", "O=Zoo ", "O=Evil", "CN=a", "CN=www.zoo.example",
+				"CN=x.evil.example", "CN=a b",
+				"E=a@zoo.example", "E=b@x.zoo.example", "E=a@evil.example", "E=@zoo.example", "E=nobody",
+				"Eu=a@zoo.example"))
 		}
 		var alt []name
 		for range r.IntN(3) {
@@ -312,17 +403,27 @@ func pick(r *rand.Rand, of ...string) string { return of[r.IntN(len(of))] }
 func randomBase(t testing.TB, r *rand.Rand) name {
 	switch r.IntN(12) {
 	case 0, 1, 2:
-		return email(pick(r, "zoo.example", "zoo.example", ".zoo.example", "a@zoo.example", "a@ZOO.example", "A@zoo.example", "", "evil.example"))
+		return email(pick(r, "zoo.example", "zoo.example", ".zoo.example", "a@zoo.example", "a@ZOO.example",
+			"A@zoo.example", "", "evil.example"))
 	case 3, 4:
-		return dns(pick(r, "zoo.example", "zoo.example", ".zoo.example", "www.zoo.example", "", "evil.example", "example"))
+		return dns(pick(r, "zoo.example", "zoo.example", ".zoo.example", "www.zoo.example", "", "evil.example",
+			"example"))
 	case 5:
 		return uri(pick(r, "zoo.example", ".zoo.example", "www.zoo.example", "evil.example"))
 	case 6, 7:
-		return ip([][]byte{{10, 0, 0, 0, 255, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 0, 0}, {10, 1, 0, 0, 255, 255, 0, 0}, make([]byte, 32)}[r.IntN(4)]...)
+		return ip([][]byte{
+			{10, 0, 0, 0, 255, 0, 0, 0},
+			{0, 0, 0, 0, 0, 0, 0, 0},
+			{10, 1, 0, 0, 255, 255, 0, 0},
+			make([]byte, 32),
+		}[r.IntN(4)]...)
 	case 8:
 		return name{tagID, []byte{42, 3}}
 	default:
-		return name{tagDirectory, [][]byte{subjectOf(t, "O=Zoo"), subjectOf(t, "O=Zoo"), subjectOf(t, "Op=zoo"), subjectOf(t), subjectOf(t, "O=Evil")}[r.IntN(5)]}
+		return name{tagDirectory, [][]byte{
+			subjectOf(t, "O=Zoo"), subjectOf(t, "O=Zoo"), subjectOf(t, "Op=zoo"),
+			subjectOf(t), subjectOf(t, "O=Evil"),
+		}[r.IntN(5)]}
 	}
 }
 
@@ -333,7 +434,8 @@ func randomName(t testing.TB, r *rand.Rand) name {
 	case 2, 3:
 		return dns(pick(r, "zoo.example", "www.ZOO.example", "*.zoo.example", "notzoo.example", "evil.example"))
 	case 4:
-		return uri(pick(r, "https://zoo.example/", "https://www.zoo.example:8443/x", "https://evil.example?x=.zoo.example",
+		return uri(pick(r, "https://zoo.example/", "https://www.zoo.example:8443/x",
+			"https://evil.example?x=.zoo.example",
 			"https://evil.example#.zoo.example", "urn:zoo:a", "https://a@zoo.example/", "https://10.0.0.1/"))
 	case 5:
 		return ip([][]byte{{10, 0, 0, 1}, {10, 1, 2, 3}, {11, 0, 0, 1}, append(make([]byte, 15), 1)}[r.IntN(4)]...)
@@ -341,5 +443,8 @@ func randomName(t testing.TB, r *rand.Rand) name {
 	if r.IntN(3) == 0 {
 		return name{tagID, []byte{42, 3, 4}}
 	}
-	return name{tagDirectory, [][]byte{subjectOf(t, "O=Zoo", "CN=x"), subjectOf(t, "Op=zOO"), subjectOf(t, "O=Evil")}[r.IntN(3)]}
+	return name{tagDirectory, [][]byte{
+		subjectOf(t, "O=Zoo", "CN=x"), subjectOf(t, "Op=zOO"),
+		subjectOf(t, "O=Evil"),
+	}[r.IntN(3)]}
 }

@@ -74,7 +74,8 @@ func (l *RevocationLists) check(chain []*x509.Certificate, now, until time.Time)
 		if !ok {
 			continue
 		}
-		if r.list.CheckSignatureFrom(chain[i+1]) != nil || !r.list.NextUpdate.IsZero() && now.After(r.list.NextUpdate) {
+		if r.list.CheckSignatureFrom(chain[i+1]) != nil ||
+			!r.list.NextUpdate.IsZero() && now.After(r.list.NextUpdate) {
 			return until, Unavailable
 		}
 		if r.revoked[key(c.SerialNumber)] {

@@ -31,7 +31,10 @@ func ExampleGuard_Decide() {
 	g, err := gate.New(gate.Config{
 		Paths: []string{"/wiki*"},
 		Way:   gate.Way{Anyone: true, Addresses: []string{"192.0.2.0/24"}},
-		Or:    []gate.Way{{Anyone: true, Rules: []string{`request.path == "/wiki/help" && time.getHours("UTC") >= 8`}}},
+		Or: []gate.Way{{
+			Anyone: true,
+			Rules:  []string{`request.path == "/wiki/help" && time.getHours("UTC") >= 8`},
+		}},
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -138,7 +138,8 @@ func text(v asn1.RawValue) (string, bool) {
 		return "", false
 	}
 	switch v.Tag {
-	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String, asn1.TagBMPString, asn1.TagNumericString:
+	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String, asn1.TagBMPString,
+		asn1.TagNumericString:
 		var s string
 		if _, err := asn1.Unmarshal(v.FullBytes, &s); err == nil {
 			return s, true

@@ -19,7 +19,8 @@ type Registry interface {
 	// Certificate returns the credential with this serial number (lower-case
 	// hex) and its holder. One that this issuer did not make is an error of code
 	// postern.NotFound; one whose issuer was revoked is revoked, too.
-	Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (postern.Credential, postern.Person, error)
+	Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (postern.Credential, postern.Person,
+		error)
 	// PersonByEmail returns the person with this address, or an error of code
 	// postern.NotFound.
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error)
@@ -63,7 +64,8 @@ func New(c Config) (*Guard, error) {
 		return nil, postern.Errorf(postern.Invalid, "a depth is 1 to %d", maxShown)
 	}
 	if slices.ContainsFunc(c.Or, Way.empty) {
-		return nil, postern.Errorf(postern.Invalid, "another way to pass says who, from where or how: an empty one would let all clients pass")
+		return nil, postern.Errorf(postern.Invalid,
+			"another way to pass says who, from where or how: an empty one would let all clients pass")
 	}
 	g := &Guard{Paths: paths, depth: cmp.Or(c.Depth, DefaultDepth)}
 	for _, one := range c.Ways() {

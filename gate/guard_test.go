@@ -36,22 +36,27 @@ func subject(t testing.TB, ca *signer, holder *gate.Holder, own bool, change fun
 
 func TestRules(t *testing.T) {
 	ca := issue(t, nil, authority("Example Client CA"))
-	s := subject(t, ca, &gate.Holder{Person: postern.Person{Name: "alice", Email: "alice@example.com", Groups: []string{"admin", "audit"}}}, true,
+	s := subject(t, ca, &gate.Holder{Person: postern.Person{
+		Name: "alice", Email: "alice@example.com",
+		Groups: []string{"admin", "audit"},
+	}}, true,
 		func(c *x509.Certificate) {
-			c.RawSubject = rdns(t, "O", "Example", "OU", "audit", "OU", "night", "CN", "alice", "CN", "mallory", "E", "alice@example.com")
+			c.RawSubject = rdns(t, "O", "Example", "OU", "audit", "OU", "night", "CN", "alice", "CN", "mallory", "E",
+				"alice@example.com")
 			c.EmailAddresses = []string{"alice@example.com"}
 		})
 	for rule, want := range map[string]gate.Reason{
 		`true`:  gate.OK,
 		`false`: gate.RuleFailed,
 		`cert.issuer.cn == "Example Client CA" && cert.subject.ou.exists(u, u == "audit")`: gate.OK,
-		`cert.subject.o == "Example"`:                                     gate.OK,
-		`"Example" == cert.subject.o`:                                     gate.OK,
-		`cert.subject.email == "alice@example.com"`:                       gate.OK,
-		`cert.san.email == person.email`:                                  gate.OK,
-		`cert.subject.cn == "alice"`:                                      gate.RuleFailed, // two values
-		`cert.subject.cn == "mallory"`:                                    gate.RuleFailed,
-		`cert.subject.cn != "eve"`:                                        gate.RuleFailed, // nor is it known not to be eve
+		`cert.subject.o == "Example"`:               gate.OK,
+		`"Example" == cert.subject.o`:               gate.OK,
+		`cert.subject.email == "alice@example.com"`: gate.OK,
+		`cert.san.email == person.email`:            gate.OK,
+		`cert.subject.cn == "alice"`:                gate.RuleFailed, // two values
+		`cert.subject.cn == "mallory"`:              gate.RuleFailed,
+		// nor is it known not to be eve
+		`cert.subject.cn != "eve"`:                                        gate.RuleFailed,
 		`!(cert.subject.cn == "eve")`:                                     gate.RuleFailed,
 		`!(cert.subject.cn in ["eve"])`:                                   gate.RuleFailed,
 		`cert.subject.cn in ["alice", "mallory"]`:                         gate.RuleFailed,
@@ -137,7 +142,9 @@ type registry struct {
 	err         error
 }
 
-func (r *registry) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential, postern.Person, error) {
+func (r *registry) Certificate(_ context.Context, serial string, _ *x509.Certificate) (postern.Credential,
+	postern.Person, error,
+) {
 	c, ok := r.credentials[serial]
 	if !ok {
 		return c, postern.Person{}, or(r.err)
@@ -197,7 +204,10 @@ func TestWhoHoldsACertificate(t *testing.T) {
 		{"ours, unknown", own(true), active, gate.Unknown, ""},
 		{"ours, store unavailable", mine, broken, gate.Unavailable, ""},
 		{"another CA's", own(false, "Alice@Example.com"), active, gate.OK, "alice"},
-		{"another CA's, suspended", own(false, "alice@example.com"), with("", postern.PersonSuspended), gate.Suspended, "alice"},
+		{
+			"another CA's, suspended", own(false, "alice@example.com"), with("", postern.PersonSuspended), gate.Suspended,
+			"alice",
+		},
 		{"another CA's, nobody", own(false, "bob@example.com"), active, gate.OK, ""},
 		{"another CA's, two addresses", own(false, "alice@example.com", "bob@example.com"), active, gate.OK, ""},
 		{"another CA's, store unavailable", own(false, "alice@example.com"), broken, gate.Unavailable, ""},
@@ -232,7 +242,12 @@ func TestPersonsAndGroups(t *testing.T) {
 		{"either", alice, true, plain, []string{"bob"}, []string{"admin"}, gate.OK},
 		{"other person", alice, true, plain, []string{"bob"}, []string{"audit"}, gate.NotPerson},
 		{"anybody", alice, true, plain, nil, nil, gate.OK},
-		{"address in our own certificate alone", nobody, true, named, []string{"dan@example.com"}, nil, gate.NotPerson},
+		{
+			"address in our own certificate alone", nobody, true, named,
+			[]string{"dan@example.com"},
+			nil,
+			gate.NotPerson,
+		},
 		{"address in another CA's certificate", nobody, false, named, []string{"dan@example.com"}, nil, gate.OK},
 		{"one of two addresses", nobody, false, two, []string{"dan@example.com"}, nil, gate.NotPerson},
 		{"address imitated in a name", nobody, false, imitation, []string{"dan@example.com"}, nil, gate.NotPerson},
@@ -251,7 +266,8 @@ func TestDepth(t *testing.T) {
 	ca := issue(t, nil, authority("CA"))
 	middle := issue(t, ca, authority("Middle"))
 	leaf := issue(t, middle, func(*x509.Certificate) {})
-	v, reason := gate.NewTrust(nil, []*x509.Certificate{ca.cert}, nil).Verify([]*x509.Certificate{leaf.cert, middle.cert}, time.Now())
+	v, reason := gate.NewTrust(nil, []*x509.Certificate{ca.cert},
+		nil).Verify([]*x509.Certificate{leaf.cert, middle.cert}, time.Now())
 	if reason != gate.OK {
 		t.Fatal(reason)
 	}
@@ -271,7 +287,10 @@ func TestNothingDecidedIsARefusal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []*gate.Subject{nil, {}, {Verified: &gate.Verified{}, Holder: &gate.Holder{}, Request: &gate.Request{}}} {
+	for _, s := range []*gate.Subject{nil, {}, {
+		Verified: &gate.Verified{}, Holder: &gate.Holder{},
+		Request: &gate.Request{},
+	}} {
 		if g.Decide(s) == gate.OK {
 			t.Errorf("%+v passes", s)
 		}
@@ -287,7 +306,10 @@ func FuzzReadCertificate(f *testing.F) {
 	})
 	f.Add(ca.cert.Raw)
 	f.Add(leaf.cert.Raw)
-	rule, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`}}})
+	rule, err := gate.New(gate.Config{
+		Paths: []string{"/"},
+		Way:   gate.Way{Rules: []string{`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -25,7 +25,10 @@ func read(t testing.TB, p gate.Paths, raw string) string {
 }
 
 func TestSpellingsOfAGuardedPath(t *testing.T) {
-	paths, err := gate.CompilePaths([]string{"/wp-admin*", "/wp-login.php*", "/reports/", "/team/index.html", "/straße"}, nil)
+	paths, err := gate.CompilePaths([]string{
+		"/wp-admin*", "/wp-login.php*", "/reports/", "/team/index.html",
+		"/straße",
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,14 +42,20 @@ func TestSpellingsOfAGuardedPath(t *testing.T) {
 			"/w%E2%80%8Bp-admin", "/%EF%BD%97p-admin", "/STRASSE", "/wp-adm%C4%B1n/../wp-admin", "/wp-%61dmin",
 		},
 		"400": {
-			"/x/..;/wp-admin/", "/wp-admin%00", "/wp-admin%20/", "/wp-admin./", "/wp-admin%2f", "/x/%2e%2e/wp-admin", "/x/..%2fwp-admin",
-			"/wp-admin%5cx", `/x\..\wp-admin`, "/wp-login.php%3fx", "/%2577p-admin", "/%u0077p-admin", "/%25u0077p-admin", "/wp-admin%0a",
-			"/wp-admin%7f", "/%c0%afwp-admin", "/%ff", "/x%23/wp-admin", "/wp-admin::$DATA", "/ wp-admin", "/%20wp-admin",
-			"/wp-admin%", "/x/%EF%BC%8E%EF%BC%8E/wp-admin", "/%EF%BC%8Fwp-admin", "/.;/wp-admin", "*", "/...", "/x%252e",
+			"/x/..;/wp-admin/", "/wp-admin%00", "/wp-admin%20/", "/wp-admin./", "/wp-admin%2f", "/x/%2e%2e/wp-admin",
+			"/x/..%2fwp-admin",
+			"/wp-admin%5cx", `/x\..\wp-admin`, "/wp-login.php%3fx", "/%2577p-admin", "/%u0077p-admin",
+			"/%25u0077p-admin", "/wp-admin%0a",
+			"/wp-admin%7f", "/%c0%afwp-admin", "/%ff", "/x%23/wp-admin", "/wp-admin::$DATA", "/ wp-admin",
+			"/%20wp-admin",
+			"/wp-admin%", "/x/%EF%BC%8E%EF%BC%8E/wp-admin", "/%EF%BC%8Fwp-admin", "/.;/wp-admin", "*", "/...",
+			"/x%252e",
 		},
 		"public": {
-			"/", "/index.html", "/blog/2024/a-post.html", "/Report", "/report", "/wp-content/x.PNG", "/a;b=c/d", "/100%25-wool",
-			"/caf%C3%A9", "/a%20b", "/.well-known/x", "/~dan/", "/a//b", "/team/other.html", "/%E6%97%A5%E6%9C%AC", "/a+b", "/@x", "/a:b",
+			"/", "/index.html", "/blog/2024/a-post.html", "/Report", "/report", "/wp-content/x.PNG", "/a;b=c/d",
+			"/100%25-wool",
+			"/caf%C3%A9", "/a%20b", "/.well-known/x", "/~dan/", "/a//b", "/team/other.html", "/%E6%97%A5%E6%9C%AC",
+			"/a+b", "/@x", "/a:b",
 			"/%D0%B9%D1%91",
 		},
 	} {
@@ -81,7 +90,10 @@ func TestCommonPathsCostNoAllocation(t *testing.T) {
 // FuzzReadPath holds that no spelling which a cleaning, decoding server would
 // take for the guarded path is taken for public.
 func FuzzReadPath(f *testing.F) {
-	for _, s := range []string{"/wp-admin", "//wp-admin", "/x/../wp-admin", "/%77p-admin", "/x;/wp-admin", "/w%E2%80%8Bp-admin", "/a/b"} {
+	for _, s := range []string{
+		"/wp-admin", "//wp-admin", "/x/../wp-admin", "/%77p-admin", "/x;/wp-admin",
+		"/w%E2%80%8Bp-admin", "/a/b",
+	} {
 		f.Add(s)
 	}
 	paths, err := gate.CompilePaths([]string{"/wp-admin"}, nil)

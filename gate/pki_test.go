@@ -65,7 +65,10 @@ var emailOID = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
 // rdns returns a DN with one attribute in each RDN, in order.
 func rdns(t testing.TB, pairs ...string) []byte {
 	t.Helper()
-	oids := map[string]asn1.ObjectIdentifier{"CN": {2, 5, 4, 3}, "OU": {2, 5, 4, 11}, "O": {2, 5, 4, 10}, "E": emailOID}
+	oids := map[string]asn1.ObjectIdentifier{
+		"CN": {2, 5, 4, 3}, "OU": {2, 5, 4, 11}, "O": {2, 5, 4, 10},
+		"E": emailOID,
+	}
 	var seq pkix.RDNSequence
 	for i := 0; i < len(pairs); i += 2 {
 		seq = append(seq, pkix.RelativeDistinguishedNameSET{{Type: oids[pairs[i]], Value: pairs[i+1]}})

@@ -44,7 +44,10 @@ var reasons = [...]struct{ key, words string }{
 	NotPerson:   {"not-the-person", "Your certificate is valid, but this page is for other people."},
 	RuleFailed:  {"rule-failed", "Your certificate is valid, but it does not grant access to this page."},
 	Closed:      {"closed", "This page is not open to you."},
-	Unavailable: {"unavailable", "Whether your certificate is still valid could not be checked. Try again in a moment."},
+	Unavailable: {
+		"unavailable",
+		"Whether your certificate is still valid could not be checked. Try again in a moment.",
+	},
 }
 
 // String returns the reason's short name, as in the log: "revoked".

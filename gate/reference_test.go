@@ -11,7 +11,8 @@ func TestTheReferenceTellsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(ref.Variables) != len(variableDocs) || len(ref.Functions) != len(functionDocs) {
-		t.Errorf("%d variables and %d functions have words, of %d and %d", len(variableDocs), len(functionDocs), len(ref.Variables), len(ref.Functions))
+		t.Errorf("%d variables and %d functions have words, of %d and %d", len(variableDocs), len(functionDocs),
+			len(ref.Variables), len(ref.Functions))
 	}
 	for _, v := range []string{"cert", "issuer", "chain", "person", "request", "tls", "address", "time"} {
 		if variableDocs[v] == "" {

@@ -236,7 +236,8 @@ func manyValued(e ast.Expr) bool {
 	switch e.Kind() {
 	case ast.SelectKind:
 		s := e.AsSelect()
-		if s.IsTestOnly() || s.FieldName() == "dn" || s.FieldName() == "oneline" || s.Operand().Kind() != ast.SelectKind {
+		if s.IsTestOnly() || s.FieldName() == "dn" || s.FieldName() == "oneline" ||
+			s.Operand().Kind() != ast.SelectKind {
 			return false
 		}
 		switch of := s.Operand().AsSelect().FieldName(); of {
@@ -275,7 +276,8 @@ func checkNetworks(a *ast.AST) (err error) {
 			for _, lit := range literals(arg) {
 				if _, ok := network(lit.text); !ok {
 					at := a.SourceInfo().GetStartLocation(lit.id)
-					err = &RuleError{at.Line(), at.Column() + 1, fmt.Sprintf("%q is not a network like 192.0.2.0/24", lit.text)}
+					err = &RuleError{at.Line(), at.Column() + 1, fmt.Sprintf("%q is not a network like 192.0.2.0/24",
+						lit.text)}
 				}
 			}
 		}

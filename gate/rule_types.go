@@ -47,12 +47,17 @@ var ruleEnv = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("time", cel.TimestampType),
 		cel.Function(one, cel.Overload("one_list", []*cel.Type{textsType}, cel.StringType, cel.UnaryBinding(single))),
 		cel.Function("within",
-			cel.MemberOverload("string_within_string", []*cel.Type{cel.StringType, cel.StringType}, cel.BoolType, cel.BinaryBinding(within)),
-			cel.MemberOverload("string_within_list", []*cel.Type{cel.StringType, textsType}, cel.BoolType, cel.BinaryBinding(withinAny))),
-		cel.Function("lowerAscii", cel.MemberOverload("string_lower_ascii", []*cel.Type{cel.StringType}, cel.StringType, cel.UnaryBinding(lowerText))),
-		cel.Function("upperAscii", cel.MemberOverload("string_upper_ascii", []*cel.Type{cel.StringType}, cel.StringType, cel.UnaryBinding(upperText))),
+			cel.MemberOverload("string_within_string", []*cel.Type{cel.StringType, cel.StringType}, cel.BoolType,
+				cel.BinaryBinding(within)),
+			cel.MemberOverload("string_within_list", []*cel.Type{cel.StringType, textsType}, cel.BoolType,
+				cel.BinaryBinding(withinAny))),
+		cel.Function("lowerAscii", cel.MemberOverload("string_lower_ascii", []*cel.Type{cel.StringType},
+			cel.StringType, cel.UnaryBinding(lowerText))),
+		cel.Function("upperAscii", cel.MemberOverload("string_upper_ascii", []*cel.Type{cel.StringType},
+			cel.StringType, cel.UnaryBinding(upperText))),
 		cel.Function("extension",
-			cel.MemberOverload("certificate_extension", []*cel.Type{certType, cel.StringType}, textsType, cel.BinaryBinding(extension))),
+			cel.MemberOverload("certificate_extension", []*cel.Type{certType, cel.StringType}, textsType,
+				cel.BinaryBinding(extension))),
 	)
 })
 

@@ -43,7 +43,9 @@ func TestCertificatesThatDoNotCount(t *testing.T) {
 		{"for servers", []*signer{issue(t, ca, with(func(c *x509.Certificate) {
 			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 		}))}, gate.WrongUsage},
-		{"may not sign", []*signer{issue(t, ca, with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement }))}, gate.WrongUsage},
+		{"may not sign", []*signer{issue(t, ca, with(func(c *x509.Certificate) {
+			c.KeyUsage = x509.KeyUsageKeyAgreement
+		}))}, gate.WrongUsage},
 		{"a CA itself", []*signer{middle}, gate.WrongUsage},
 		{"issued by a person", []*signer{issue(t, issue(t, ca, alice), alice), issue(t, ca, alice)}, gate.AnotherCA},
 	} {
@@ -83,7 +85,8 @@ func TestSmallKeysAreWeak(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, got := gate.NewTrust([]*x509.Certificate{ca.cert}, nil, nil).Verify([]*x509.Certificate{cert}, time.Now()); got != gate.Weak {
+	if _, got := gate.NewTrust([]*x509.Certificate{ca.cert}, nil, nil).Verify([]*x509.Certificate{cert},
+		time.Now()); got != gate.Weak {
 		t.Errorf("got %v", got)
 	}
 }
@@ -96,7 +99,10 @@ func TestOtherPeoplesRevocationLists(t *testing.T) {
 	list := func(by *signer, next time.Time) []byte {
 		der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
 			Number: big.NewInt(1), ThisUpdate: time.Now().Add(-time.Hour), NextUpdate: next,
-			RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: alice.cert.SerialNumber, RevocationTime: time.Now()}},
+			RevokedCertificateEntries: []x509.RevocationListEntry{{
+				SerialNumber:   alice.cert.SerialNumber,
+				RevocationTime: time.Now(),
+			}},
 		}, by.cert, by.key)
 		if err != nil {
 			t.Fatal(err)

@@ -30,11 +30,16 @@ func CompileValue(source string) (*Value, error) {
 		return nil, err
 	}
 	if !isText(c.checked.OutputType()) {
-		return nil, &RuleError{1, 1, fmt.Sprintf("a header is text, and this is a %s", typeName(c.checked.OutputType()))}
+		return nil, &RuleError{1, 1, fmt.Sprintf("a header is text, and this is a %s",
+			typeName(c.checked.OutputType()))}
 	}
 	request := c.reads("request", "tls", "address", "time")
 	if request && !c.reads("cert", "issuer", "chain", "person") {
-		return nil, &RuleError{1, 1, "this reads neither the certificate nor the person; Caddy's own header_up sets what does not"}
+		return nil,
+			&RuleError{
+				1,
+				1, "this reads neither the certificate nor the person; Caddy's own header_up sets what does not",
+			}
 	}
 	root := c.native.Expr()
 	return &Value{

@@ -18,7 +18,8 @@ func TestValuesAsAHeaderCarriesThem(t *testing.T) {
 	}
 	der, err := asn1.Marshal(pkix.RDNSequence{
 		name(asn1.ObjectIdentifier{2, 5, 4, 6}, "DE"), name(asn1.ObjectIdentifier{2, 5, 4, 10}, `Acme, "Söhne"`),
-		name(asn1.ObjectIdentifier{2, 5, 4, 11}, "a"), name(asn1.ObjectIdentifier{2, 5, 4, 11}, "b"), name(asn1.ObjectIdentifier{2, 5, 4, 3}, "Jörg\r\nX: y\\0A"),
+		name(asn1.ObjectIdentifier{2, 5, 4, 11}, "a"), name(asn1.ObjectIdentifier{2, 5, 4, 11}, "b"),
+		name(asn1.ObjectIdentifier{2, 5, 4, 3}, "Jörg\r\nX: y\\0A"),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +36,10 @@ func TestValuesAsAHeaderCarriesThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert := &Certificate{Subject: subject, Issuer: issuer, Serial: "2a", Version: 3, SAN: AltNames{Email: []string{"a@example.com"}}, KeyUsage: []string{"digitalSignature", "keyAgreement"}}
+	cert := &Certificate{
+		Subject: subject, Issuer: issuer, Serial: "2a", Version: 3,
+		SAN: AltNames{Email: []string{"a@example.com"}}, KeyUsage: []string{"digitalSignature", "keyAgreement"},
+	}
 	s := &Subject{
 		Verified: &Verified{Facts: []*Certificate{cert, cert}}, Request: &Request{Method: "GET"},
 		Holder: &Holder{postern.Person{Name: "joerg", Groups: []string{"staff", "audit"}}},
@@ -71,7 +75,10 @@ func TestValuesAsAHeaderCarriesThem(t *testing.T) {
 			t.Errorf("%s: %q, want %q", source, got, want)
 		}
 	}
-	for _, source := range []string{`request.path`, `cert`, `cert.subject`, `chain`, `cert.subject.nothing`, `time`, `{"a": cert.serial}`, `cert.serial +`} {
+	for _, source := range []string{
+		`request.path`, `cert`, `cert.subject`, `chain`, `cert.subject.nothing`, `time`,
+		`{"a": cert.serial}`, `cert.serial +`,
+	} {
 		if v, err := CompileValue(source); err == nil {
 			t.Errorf("%s is accepted: %q", source, v.Text(s))
 		}
@@ -101,11 +108,17 @@ func FuzzHeaderTexts(f *testing.F) {
 // FuzzValues compiles expressions that may be anything, and evaluates those that are
 // values.
 func FuzzValues(f *testing.F) {
-	for _, s := range []string{`cert.subject.cn`, `person.groups`, `cert.subject.dn + address`, `cert.san.email.filter(e, e.endsWith("x"))`, `cert.subject.oneline`} {
+	for _, s := range []string{
+		`cert.subject.cn`, `person.groups`, `cert.subject.dn + address`,
+		`cert.san.email.filter(e, e.endsWith("x"))`, `cert.subject.oneline`,
+	} {
 		f.Add(s)
 	}
 	cert := &Certificate{Serial: "2a"}
-	s := &Subject{Verified: &Verified{Facts: []*Certificate{cert, cert}}, Request: &Request{Method: "GET"}, Holder: &Holder{}}
+	s := &Subject{
+		Verified: &Verified{Facts: []*Certificate{cert, cert}}, Request: &Request{Method: "GET"},
+		Holder: &Holder{},
+	}
 	f.Fuzz(func(t *testing.T, source string) {
 		v, err := CompileValue(source)
 		if err != nil {

@@ -39,7 +39,8 @@ type way struct {
 func newWay(c Way) (w way, err error) {
 	w.anyone = c.Anyone
 	if c.Anyone && (len(c.Persons)+len(c.Groups) > 0 || c.empty()) {
-		return w, postern.Errorf(postern.Invalid, "a way for anyone has an address, a method or a rule, and neither persons nor groups")
+		return w, postern.Errorf(postern.Invalid,
+			"a way for anyone has an address, a method or a rule, and neither persons nor groups")
 	}
 	for _, p := range c.Persons {
 		if w.persons, err = appendPerson(w.persons, p); err != nil {
@@ -62,7 +63,8 @@ func newWay(c Way) (w way, err error) {
 			return w, ruleError(err)
 		}
 		if w.anyone && r.certified {
-			return w, postern.Errorf(postern.Invalid, "a rule for anyone reads the request, not a certificate or a person: %s", r)
+			return w, postern.Errorf(postern.Invalid,
+				"a rule for anyone reads the request, not a certificate or a person: %s", r)
 		}
 		w.rules = append(w.rules, r)
 		w.moving = w.moving || r.Moving()

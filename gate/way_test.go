@@ -52,7 +52,10 @@ func TestAnyWayIsEnough(t *testing.T) {
 // FuzzMethods holds that no header and no query opens what the method alone
 // does not, and that naming a method never opens more.
 func FuzzMethods(f *testing.F) {
-	g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Anyone: true, Methods: []string{"GET", "HEAD"}}})
+	g, err := gate.New(gate.Config{
+		Paths: []string{"/"},
+		Way:   gate.Way{Anyone: true, Methods: []string{"GET", "HEAD"}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -82,7 +82,8 @@ func NewChecker(c CheckerConfig, keys Keys, as Authenticators, people People, up
 		c.Logger = slog.Default()
 	}
 	return &Checker{
-		config: c, keys: keys, authenticators: as, people: people, upstream: up, log: log, refusal: refusals(log, c.Logger),
+		config: c, keys: keys, authenticators: as, people: people, upstream: up, log: log,
+		refusal: refusals(log, c.Logger),
 	}
 }
 
@@ -253,7 +254,10 @@ func (t *try) guess(ctx context.Context, code string) error {
 	if t.proof.Person == "" {
 		return t.refuse(ctx, "not a code", "")
 	}
-	r, err := t.authenticators.Guess(ctx, Guess{Person: t.proof.Person, Code: code, Now: t.config.Now(), Events: t.accepted})
+	r, err := t.authenticators.Guess(ctx, Guess{
+		Person: t.proof.Person, Code: code, Now: t.config.Now(),
+		Events: t.accepted,
+	})
 	if err != nil {
 		return err
 	}
@@ -315,12 +319,16 @@ func (t *try) yubikey(ctx context.Context) error {
 	case reason != "":
 		return t.refuse(ctx, reason, key.PublicID)
 	}
-	return t.accept(ctx, key.PublicID, Last{Seq: token.Seq(), Timestamp: token.Timestamp, Nonce: newNonce(), Time: t.config.Now()})
+	return t.accept(ctx, key.PublicID, Last{
+		Seq: token.Seq(), Timestamp: token.Timestamp, Nonce: newNonce(),
+		Time: t.config.Now(),
+	})
 }
 
 // mayUse reports whether the key is the person's, or mapped to the account.
 func (t *try) mayUse(key *Key) bool {
-	return t.anyPerson || key.Person != "" && key.Person == t.proof.Person || t.mapped.Has(t.attempt.User, key.PublicID)
+	return t.anyPerson || key.Person != "" && key.Person == t.proof.Person ||
+		t.mapped.Has(t.attempt.User, key.PublicID)
 }
 
 // unlisted checks the code of a key that is not in the store. If the mapping file names
@@ -360,9 +368,13 @@ func (t *try) askUpstream(ctx context.Context, publicID string, listed bool) err
 	case a.Status != StatusOK:
 		return t.refuse(ctx, "upstream service: "+string(a.Status), publicID)
 	case listed && !a.Counted:
-		return postern.Errorf(postern.Unavailable, "the upstream validation service does not return the key's counters")
+		return postern.Errorf(postern.Unavailable,
+			"the upstream validation service does not return the key's counters")
 	case listed:
-		return t.accept(ctx, publicID, Last{Seq: a.Seq, Timestamp: a.Timestamp, Nonce: newNonce(), Time: t.config.Now()})
+		return t.accept(ctx, publicID, Last{
+			Seq: a.Seq, Timestamp: a.Timestamp, Nonce: newNonce(),
+			Time: t.config.Now(),
+		})
 	}
 	t.proof.Credential = postern.Link{Kind: string(postern.YubiKey), ID: publicID}
 	return t.log.Append(ctx, t.accepted(t.proof.Credential)...)
@@ -412,7 +424,10 @@ func (c *Checker) Register(ctx context.Context, r Registry, reg Registration) (s
 	if len(reg.Label) > 64 {
 		return "", postern.Errorf(postern.Invalid, "the name has more than 64 bytes")
 	}
-	t := &try{Checker: c, attempt: Attempt{User: reg.Person, Code: reg.Typed, Address: reg.By.Address, Service: "registration"}, proof: Proof{Person: reg.Person}}
+	t := &try{Checker: c, attempt: Attempt{
+		User: reg.Person, Code: reg.Typed, Address: reg.By.Address,
+		Service: "registration",
+	}, proof: Proof{Person: reg.Person}}
 	person, err := c.people.Person(ctx, reg.Person)
 	if err != nil {
 		return "", err
@@ -478,5 +493,8 @@ func (t *try) claimUpstream(ctx context.Context, r Registry, code Code, key *Key
 	if a.Counted {
 		last = Last{Seq: a.Seq, Timestamp: a.Timestamp, Time: t.config.Now()}
 	}
-	return code.PublicID, r.AddKeys(ctx, reg.By, []*Key{{PublicID: code.PublicID, Person: reg.Person, Label: reg.Label, Last: last}}, false)
+	return code.PublicID, r.AddKeys(ctx, reg.By, []*Key{{
+		PublicID: code.PublicID, Person: reg.Person, Label: reg.Label,
+		Last: last,
+	}}, false)
 }

@@ -16,13 +16,18 @@ import (
 
 // checker returns a checker over the rig, whose upstream service is another
 // rig, and the function that asks it.
-func (h *rig) checker(t testing.TB, c otp.CheckerConfig, outside otp.Upstream) (*otp.Checker, func(user, code string) (otp.Proof, error)) {
+func (h *rig) checker(t testing.TB, c otp.CheckerConfig, outside otp.Upstream) (*otp.Checker,
+	func(user, code string) (otp.Proof, error),
+) {
 	t.Helper()
 	check := otp.NewChecker(c, h.otp, h.otp, h.db.People(), outside, h.db)
 	t.Cleanup(func() { check.Close() })
 	return check, func(user, code string) (otp.Proof, error) {
 		t.Helper()
-		return check.Check(context.Background(), otp.Attempt{User: user, Code: code, Address: "192.0.2.7", Service: "sshd"})
+		return check.Check(context.Background(), otp.Attempt{
+			User: user, Code: code, Address: "192.0.2.7",
+			Service: "sshd",
+		})
 	}
 }
 
@@ -53,11 +58,13 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 	must(t, h.otp.SetKeyStatus(ctx, lost.PublicID, postern.CredentialDisabled))
 	must(t, h.db.People().SetPersonStatus(ctx, "carol", postern.PersonSuspended))
 	elsewhere := cloud.token(t, "")
-	must(t, h.otp.AddKeys(ctx, postern.Actor{}, []*otp.Key{{PublicID: elsewhere.PublicID, Person: "alice", Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(ctx, postern.Actor{},
+		[]*otp.Key{{PublicID: elsewhere.PublicID, Person: "alice", Last: otp.Never}}, false))
 	mapped, mappedElsewhere := h.token(t, ""), cloud.token(t, "")
 
 	path := filepath.Join(t.TempDir(), "yubikey_mappings")
-	must(t, os.WriteFile(path, []byte("# comment\njimbob:"+mapped.PublicID+"\nfred:"+mappedElsewhere.PublicID+"\n"), 0o644))
+	must(t, os.WriteFile(path, []byte("# comment\njimbob:"+mapped.PublicID+"\nfred:"+mappedElsewhere.PublicID+"\n"),
+		0o644))
 	check, ask := h.checker(t, otp.CheckerConfig{Mappings: path}, upstreamOf(t, cloud))
 
 	used := touch(t, alice)
@@ -89,7 +96,8 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 		if got := postern.CodeOf(err); err == nil != (c.want == postern.Internal) || err != nil && got != c.want {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if err == nil && (proof.Credential.Kind != string(postern.YubiKey) || proof.Credential.ID == "" || c.user != "fred" && proof.Person != c.user) {
+		if err == nil && (proof.Credential.Kind != string(postern.YubiKey) || proof.Credential.ID == "" ||
+			c.user != "fred" && proof.Person != c.user) {
 			t.Errorf("%s proves %+v", c.name, proof)
 		}
 		if c.want == postern.Denied && err.Error() != "the code was not accepted" {
@@ -107,7 +115,11 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 			t.Errorf("the event lacks address or service: %+v", e)
 		}
 	}
-	for _, want := range []string{"", "replayed code", "another person's key", "key disabled", "unknown key", "not a code of this key", "person suspended", "unknown person", "upstream service: REPLAYED_OTP", "no authenticator", "not a code"} {
+	for _, want := range []string{
+		"", "replayed code", "another person's key", "key disabled", "unknown key",
+		"not a code of this key", "person suspended", "unknown person", "upstream service: REPLAYED_OTP",
+		"no authenticator", "not a code",
+	} {
 		if !reasons[want] {
 			t.Errorf("the timeline never says %q", want)
 		}
@@ -175,7 +187,9 @@ func TestShortCodesCountOnceAndGuessingIsLocked(t *testing.T) {
 	}
 	no("right, but locked", good)
 	// The lock is durable: it holds for another server on the same database.
-	other := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, h.db.OTP(), h.db.OTP(), h.db.People(), nil, h.db)
+	other := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time {
+		return now
+	}}, h.db.OTP(), h.db.OTP(), h.db.People(), nil, h.db)
 	defer other.Close()
 	if _, err := other.Check(t.Context(), otp.Attempt{User: "alice", Code: good}); err == nil {
 		t.Error("another server does not know of the lock")
@@ -260,7 +274,10 @@ func TestRegisterByTouch(t *testing.T) {
 			t.Errorf("registered again: %v", err)
 		}
 	}
-	for name, code := range map[string]string{"bob's": touch(t, bobs), "unknown": touch(t, otp.NewSoftToken()), "words": "no key at all"} {
+	for name, code := range map[string]string{
+		"bob's": touch(t, bobs), "unknown": touch(t, otp.NewSoftToken()),
+		"words": "no key at all",
+	} {
 		if _, err := register(code); err == nil {
 			t.Errorf("%s key was registered", name)
 		}

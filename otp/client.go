@@ -211,7 +211,10 @@ func (c *Client) query(otp, nonce string) string {
 		{"timestamp", "1"},
 	}
 	if c.config.Level != "" {
-		p = append(p, param{"sl", c.config.Level}, param{"timeout", strconv.Itoa(max(1, int(c.config.Timeout/time.Second)-1))})
+		p = append(p, param{"sl", c.config.Level}, param{
+			"timeout",
+			strconv.Itoa(max(1, int(c.config.Timeout/time.Second)-1)),
+		})
 	}
 	p = append(p, param{"h", base64.StdEncoding.EncodeToString(p.sign(c.config.Key))})
 	q := url.Values{}
@@ -224,7 +227,8 @@ func (c *Client) query(otp, nonce string) string {
 // ask asks one server. Its error never contains the request, which contains the code.
 func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Answer, error) {
 	fail := func(format string, args ...any) (Answer, error) {
-		return Answer{}, postern.Errorf(postern.Unavailable, "validation server %s: %w", server, fmt.Errorf(format, args...))
+		return Answer{}, postern.Errorf(postern.Unavailable, "validation server %s: %w", server,
+			fmt.Errorf(format, args...))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server+"?"+query, nil)
 	if err != nil {

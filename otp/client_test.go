@@ -22,7 +22,8 @@ func forger(t *testing.T, key []byte, change map[string]*string) *httptest.Serve
 		q := r.URL.Query()
 		m := map[string]string{
 			"otp": q.Get("otp"), "nonce": q.Get("nonce"), "status": "OK", "sl": "100",
-			"t": time.Now().UTC().Format("2006-01-02T15:04:05Z0000"), "sessioncounter": "1", "sessionuse": "1", "timestamp": "1",
+			"t": time.Now().UTC().Format("2006-01-02T15:04:05Z0000"), "sessioncounter": "1", "sessionuse": "1",
+			"timestamp": "1",
 		}
 		for k, v := range change {
 			if v == nil {
@@ -62,7 +63,10 @@ func TestClientBelievesNoForgery(t *testing.T) {
 		{"unsigned", nil, nil},
 		{"signed under another key", []byte("another key"), nil},
 		{"signed under no key", []byte{}, nil},
-		{"signature of zeros", apiKey, map[string]*string{"h": s(base64.StdEncoding.EncodeToString(make([]byte, 20)))}},
+		{
+			"signature of zeros", apiKey,
+			map[string]*string{"h": s(base64.StdEncoding.EncodeToString(make([]byte, 20)))},
+		},
 		{"signature cut short", apiKey, map[string]*string{"h": s("AAAA")}},
 		{"to another code", apiKey, map[string]*string{"otp": s("cccccccccccccccccccccccccccccccccccccccc")}},
 		{"to another request", apiKey, map[string]*string{"nonce": s("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")}},
@@ -82,10 +86,12 @@ func TestClientBelievesNoForgery(t *testing.T) {
 			t.Errorf("%s: the code is in the error: %v", c.name, err)
 		}
 	}
-	if a, err := askOne(t, forger(t, apiKey, nil).URL); err != nil || a.Status != otp.StatusOK || !a.Counted || a.Seq != 257 {
+	if a, err := askOne(t, forger(t, apiKey, nil).URL); err != nil || a.Status != otp.StatusOK || !a.Counted ||
+		a.Seq != 257 {
 		t.Errorf("a right answer: %+v, %v", a, err)
 	}
-	if a, err := askOne(t, forger(t, apiKey, map[string]*string{"status": s("REPLAYED_OTP")}).URL); err != nil || a.Status != otp.StatusReplayedOTP {
+	if a, err := askOne(t, forger(t, apiKey, map[string]*string{"status": s("REPLAYED_OTP")}).URL); err != nil ||
+		a.Status != otp.StatusReplayedOTP {
 		t.Errorf("a no: %+v, %v", a, err)
 	}
 }
@@ -141,7 +147,10 @@ func TestClientAsksAllAtOnce(t *testing.T) {
 	tok := h.token(t, "")
 	second := httptest.NewServer(h.service)
 	defer second.Close()
-	c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: []string{h.server.URL + "/wsapi/2.0/verify", second.URL + "/wsapi/2.0/verify"}})
+	c, err := otp.NewClient(otp.ClientConfig{
+		ID: 1, Key: apiKey,
+		URLs: []string{h.server.URL + "/wsapi/2.0/verify", second.URL + "/wsapi/2.0/verify"},
+	})
 	must(t, err)
 	defer c.Close()
 	for range 20 {
@@ -166,7 +175,10 @@ func TestClientAsksNoProxyOfTheEnvironment(t *testing.T) {
 	}
 	// net/http never takes a proxy for loopback: use a name that is not.
 	ask := func(proxy string) error {
-		c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: []string{"http://otp.invalid/verify"}, Plain: true, Proxy: proxy, Timeout: 5 * time.Second})
+		c, err := otp.NewClient(otp.ClientConfig{
+			ID: 1, Key: apiKey, URLs: []string{"http://otp.invalid/verify"},
+			Plain: true, Proxy: proxy, Timeout: 5 * time.Second,
+		})
 		must(t, err)
 		defer c.Close()
 		code, _ := otp.ParseCode("dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh")

@@ -73,11 +73,28 @@ func TestCodeVectors(t *testing.T) {
 	}{
 		{seq, Token{[6]byte{1, 2, 3, 4, 5, 6}, 1, false, 1<<16 | 1, 1, 0}, "dvgtiblfkbgturecfllberrvkinnctnn", 0xfe36},
 		{seq, Token{[6]byte{1, 2, 3, 4, 5, 6}, 1, false, 1<<16 | 1, 2, 0}, "rnibcnfhdninbrdebccrndfhjgnhftee", 0x1152},
-		{seq, Token{[6]byte{1, 2, 3, 4, 5, 6}, 0xfff, false, 1<<16 | 1, 1, 0}, "iikkijbdknrrdhfdrjltvgrbkkjblcbh", 0x9454},
-		{strings.Repeat("88", 16), Token{[6]byte{0x88, 0x88, 0x88, 0x88, 0x88, 0x88}, 0x0888, true, 0x888888, 0x88, 0x8888}, "dcihgvrhjeucvrinhdfddbjhfjftjdei", 0xd3b6},
+		{
+			seq,
+			Token{[6]byte{1, 2, 3, 4, 5, 6}, 0xfff, false, 1<<16 | 1, 1, 0},
+			"iikkijbdknrrdhfdrjltvgrbkkjblcbh",
+			0x9454,
+		},
+		{strings.Repeat("88", 16), Token{
+			[6]byte{0x88, 0x88, 0x88, 0x88, 0x88, 0x88},
+			0x0888, true, 0x888888, 0x88,
+			0x8888,
+		}, "dcihgvrhjeucvrinhdfddbjhfjftjdei", 0xd3b6},
 		{strings.Repeat("00", 16), Token{}, "kkkncjnvcnenkjvjgncjihljiibgbhbh", 0xa96a},
-		{"c44228906530 76cde73d449b191b416a", Token{[6]byte{0x33, 0xc6, 0x9e, 0x7f, 0x24, 0x9e}, 1, false, 0x2413a7, 0, 0xc63c}, "iucvrkjiegbhidrcicvlgrcgkgurhjnj", 0x1c86},
-		{"ecde18dbe76fbd0c33330f1c354871db", Token{[6]byte{0x87, 0x92, 0xeb, 0xfe, 0x26, 0xcc}, 19, false, 49712, 17, 40904}, "dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh", 51235},
+		{"c44228906530 76cde73d449b191b416a", Token{
+			[6]byte{0x33, 0xc6, 0x9e, 0x7f, 0x24, 0x9e},
+			1, false, 0x2413a7,
+			0, 0xc63c,
+		}, "iucvrkjiegbhidrcicvlgrcgkgurhjnj", 0x1c86},
+		{"ecde18dbe76fbd0c33330f1c354871db", Token{
+			[6]byte{0x87, 0x92, 0xeb, 0xfe, 0x26, 0xcc},
+			19, false, 49712, 17,
+			40904,
+		}, "dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh", 51235},
 	} {
 		key, err := hex.DecodeString(strings.ReplaceAll(c.key, " ", ""))
 		if err != nil {
@@ -112,7 +129,14 @@ func TestCodeVectors(t *testing.T) {
 }
 
 func TestCodesAreOrderedByCounterThenUse(t *testing.T) {
-	order := []Token{{Counter: 0}, {Use: 1}, {Use: 255}, {Counter: 1}, {Counter: 1, CapsLock: true, Use: 1}, {Counter: counterMask, Use: 255}}
+	order := []Token{
+		{Counter: 0},
+		{Use: 1},
+		{Use: 255},
+		{Counter: 1},
+		{Counter: 1, CapsLock: true, Use: 1},
+		{Counter: counterMask, Use: 255},
+	}
 	for i := 1; i < len(order); i++ {
 		if order[i-1].Seq() >= order[i].Seq() {
 			t.Errorf("%+v does not come before %+v", order[i-1], order[i])
@@ -155,7 +179,10 @@ func TestReadingsAcrossLayouts(t *testing.T) {
 			t.Errorf("%s: %q is not read as the code", name, in)
 		}
 	}
-	for _, bad := range []string{"", "123456", code + "c", code[:31], strings.Repeat("é", 48), strings.Repeat("x", 4096)} {
+	for _, bad := range []string{
+		"", "123456", code + "c", code[:31], strings.Repeat("é", 48),
+		strings.Repeat("x", 4096),
+	} {
 		if got := Readings(bad); got != nil {
 			t.Errorf("Readings(%q) = %v", bad, got)
 		}
@@ -170,7 +197,10 @@ func TestCodeDoesNotPrintItself(t *testing.T) {
 }
 
 func FuzzReadings(f *testing.F) {
-	for _, s := range []string{"dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh", "cbdefghijklnrtuvcbdefghijklnrtuv", "jxe.uidchtnbpygkjxe.uidchtnbpygk", "сивуапршолдткегмсивуапршолдткегм", "\xff\xfe", "ı"} {
+	for _, s := range []string{
+		"dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh", "cbdefghijklnrtuvcbdefghijklnrtuv",
+		"jxe.uidchtnbpygkjxe.uidchtnbpygk", "сивуапршолдткегмсивуапршолдткегм", "\xff\xfe", "ı",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

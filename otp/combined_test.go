@@ -26,7 +26,10 @@ func TestCodeBehindAPassword(t *testing.T) {
 			tok.PublicID = tok.PublicID[:letters]
 			must(t, h.otp.AddKeys(t.Context(), postern.Actor{},
 				[]*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: "alice", Last: otp.Never}}, false))
-			for _, password := range []string{"", "s3cret", "cbdefghijklnrtuv", "with blank ", "ünï", strings.Repeat("c", 60)} {
+			for _, password := range []string{
+				"", "s3cret", "cbdefghijklnrtuv", "with blank ", "ünï",
+				strings.Repeat("c", 60),
+			} {
 				for name, typed := range map[string]func(string) string{
 					"as it is":  func(s string) string { return s },
 					"Dvorak":    dvorak,
@@ -44,7 +47,8 @@ func TestCodeBehindAPassword(t *testing.T) {
 					}
 				}
 			}
-			if _, err := as("bob", "s3cret"+touch(t, tok), true); postern.CodeOf(err) == postern.Internal || err == nil {
+			if _, err := as("bob", "s3cret"+touch(t, tok), true); postern.CodeOf(err) == postern.Internal ||
+				err == nil {
 				t.Errorf("alice's key proves bob: %v", err)
 			}
 			if _, err := as("alice", "s3cret"+touch(t, tok), false); err == nil {
@@ -52,7 +56,10 @@ func TestCodeBehindAPassword(t *testing.T) {
 			}
 		})
 	}
-	for _, typed := range []string{"", " ", "s3cret", strings.Repeat("c", 32), "s3cret" + strings.Repeat("c", 32), strings.Repeat("c", 255)} {
+	for _, typed := range []string{
+		"", " ", "s3cret", strings.Repeat("c", 32), "s3cret" + strings.Repeat("c", 32),
+		strings.Repeat("c", 255),
+	} {
 		if proof, err := as("alice", typed, true); err == nil {
 			t.Errorf("%q: %+v", typed, proof)
 		}

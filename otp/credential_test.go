@@ -78,14 +78,21 @@ func TestParseAPIKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := otp.APIClient{ID: 2, Secret: want}
-	for text, id := range map[string]int64{secret: 0, secret + "\n": 0, " " + secret + " \r\n": 0, secret + "\nmore\n": 0, client.Text(): 2} {
+	for text, id := range map[string]int64{
+		secret: 0, secret + "\n": 0, " " + secret + " \r\n": 0,
+		secret + "\nmore\n": 0, client.Text(): 2,
+	} {
 		if got, key, err := otp.ParseAPIKey([]byte(text)); got != id || !bytes.Equal(key, want) || err != nil {
 			t.Errorf("%q: %d, %x, %v", text, got, key, err)
 		}
 	}
 	client.Secret = nil
-	for _, text := range []string{"", "\n", client.Text(), "id two\nkey " + secret, "id 2\nkey =", "id -2\nkey " + secret, "!"} {
-		if id, key, err := otp.ParseAPIKey([]byte(text)); postern.CodeOf(err) != postern.Invalid || id != 0 || key != nil {
+	for _, text := range []string{
+		"", "\n", client.Text(), "id two\nkey " + secret, "id 2\nkey =",
+		"id -2\nkey " + secret, "!",
+	} {
+		if id, key, err := otp.ParseAPIKey([]byte(text)); postern.CodeOf(err) != postern.Invalid || id != 0 ||
+			key != nil {
 			t.Errorf("%q: %d, %x, %v", text, id, key, err)
 		}
 	}
@@ -93,7 +100,10 @@ func TestParseAPIKey(t *testing.T) {
 
 func TestParseNetworks(t *testing.T) {
 	got, err := otp.ParseNetworks([]string{"192.0.2.12", "192.0.2.0/24", "2001:db8::1"})
-	want := []netip.Prefix{netip.MustParsePrefix("192.0.2.12/32"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}
+	want := []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.12/32"), netip.MustParsePrefix("192.0.2.0/24"),
+		netip.MustParsePrefix("2001:db8::1/128"),
+	}
 	if !slices.Equal(got, want) || err != nil {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -113,7 +123,8 @@ func FuzzParseAPIKey(f *testing.F) {
 			return
 		}
 		again := otp.APIClient{ID: id, Secret: key}
-		if id2, key2, err := otp.ParseAPIKey([]byte(again.Text())); id2 != id || !bytes.Equal(key2, key) || err != nil {
+		if id2, key2, err := otp.ParseAPIKey([]byte(again.Text())); id2 != id || !bytes.Equal(key2, key) ||
+			err != nil {
 			t.Errorf("%d %x: %d %x, %v", id, key, id2, key2, err)
 		}
 	})

@@ -59,7 +59,10 @@ func (k *oneKey) Append(context.Context, ...postern.Event) error { return nil }
 func ExampleClient() {
 	yubikey := otp.NewSoftToken()
 	keys := &oneKey{
-		key:    otp.Key{PublicID: yubikey.PublicID, Secret: &yubikey.Secret, Status: postern.CredentialActive, Last: otp.Never},
+		key: otp.Key{
+			PublicID: yubikey.PublicID, Secret: &yubikey.Secret, Status: postern.CredentialActive,
+			Last: otp.Never,
+		},
 		client: otp.APIClient{ID: 1, Secret: []byte("the client's secret")},
 	}
 	service, err := otp.NewService(otp.Config{}, keys, keys)
@@ -71,7 +74,10 @@ func ExampleClient() {
 	server := httptest.NewServer(service)
 	defer server.Close()
 
-	client, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: keys.client.Secret, URLs: []string{server.URL + "/wsapi/2.0/verify"}})
+	client, err := otp.NewClient(otp.ClientConfig{
+		ID: 1, Key: keys.client.Secret,
+		URLs: []string{server.URL + "/wsapi/2.0/verify"},
+	})
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -21,7 +21,8 @@ func WriteKSM(w io.Writer, keys []*Key) error {
 			continue
 		}
 		fmt.Fprintf(b, "%d,%s,%s,%s,000000000000,%s,%s\n", k.Serial, k.PublicID,
-			hex.EncodeToString(k.Secret.PrivateID[:]), hex.EncodeToString(k.Secret.Key[:]), ksmDate(k.Created), ksmDate(k.Last.Time))
+			hex.EncodeToString(k.Secret.PrivateID[:]), hex.EncodeToString(k.Secret.Key[:]), ksmDate(k.Created),
+			ksmDate(k.Last.Time))
 	}
 	return b.Flush()
 }
@@ -52,7 +53,8 @@ func WriteVal(w io.Writer, keys []*Key) error {
 		if nonce == "" {
 			nonce = "0000000000000000"
 		}
-		fmt.Fprintf(b, "%d,%d,%d,%s,%d,%d,%d,%d,%s,\n", active, k.Created.Unix(), modified, k.PublicID, counter, use, low, high, nonce)
+		fmt.Fprintf(b, "%d,%d,%d,%s,%d,%d,%d,%d,%s,\n", active, k.Created.Unix(), modified, k.PublicID, counter, use,
+			low, high, nonce)
 	}
 	return b.Flush()
 }

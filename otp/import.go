@@ -91,7 +91,8 @@ func ReadImport(r io.Reader, o ImportOptions) (*Import, error) {
 
 func (im *Import) read(b []byte) error {
 	if IsSQLite(b) {
-		return postern.Errorf(postern.Invalid, "the file is an SQLite database").WithHint("give its name rather than its contents")
+		return postern.Errorf(postern.Invalid, "the file is an SQLite database").
+			WithHint("give its name rather than its contents")
 	}
 	b, err := plainText(b)
 	if err != nil {
@@ -147,7 +148,10 @@ func (im *Import) readFields(line int, f []string) {
 	case f[0] == "LOGGING START":
 		return
 	case len(f) >= 6 && isSecretField(f[2], privateIDLength) && isSecretField(f[3], 16):
-		im.addKey(line, keyFields{serial: f[0], publicID: f[1], privateID: f[2], key: f[3], created: f[5], active: "1"})
+		im.addKey(line, keyFields{
+			serial: f[0], publicID: f[1], privateID: f[2], key: f[3], created: f[5],
+			active: "1",
+		})
 		return
 	case len(f) >= 9 && isFlag(f[0]) && isNumber(f[1]) && isNumber(f[4]) && isNumber(f[7]):
 		im.addCounter(line, counterFields{
@@ -168,7 +172,8 @@ func (im *Import) readFields(line int, f []string) {
 		}
 	}
 	switch kind, _, _ := strings.Cut(f[0], ":"); {
-	case len(f) >= 12 && (kind == "OATH-HOTP" || kind == "Static Password" || kind == "Challenge-Response"), len(f) >= 12 && kind == "Swap":
+	case len(f) >= 12 && (kind == "OATH-HOTP" || kind == "Static Password" || kind == "Challenge-Response"),
+		len(f) >= 12 && kind == "Swap":
 		im.skip(line, "not a Yubico OTP slot")
 	case len(f) >= 6 && isNumber(f[0]) && (f[2] == "" || isNumber(f[2])) && (isHex(f[3]) || f[3] == ""):
 		im.skip(line, "not a Yubico OTP slot") // HOTP, HMAC or a password, in Yubico's format

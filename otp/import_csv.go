@@ -59,13 +59,17 @@ func splitCSV(text string) (fields []string, ok bool) {
 // columnWords are the names that columns have in header lines, and what they
 // mean here. Those of yubikey-ksm's and yubikey-val's tables mean themselves.
 var columnWords = map[string]string{
-	"user": "account", "username": "account", "account": "account", "owner": "account", "login": "account", "userid": "account",
-	"serial": "serial", "serialno": "serial", "serial number": "serial", "tokenserial": "serial", "token": "serial", "id": "serial",
-	"secret": "secret", "seed": "secret", "key": "secret", "otpkey": "secret", "hmac_key": "secret", "otp key": "secret",
-	"type": "kind", "tokentype": "kind", "otptype": "kind",
+	"user": "account", "username": "account", "account": "account", "owner": "account", "login": "account",
+	"userid": "account",
+	"serial": "serial", "serialno": "serial", "serial number": "serial", "tokenserial": "serial", "token": "serial",
+	"id":     "serial",
+	"secret": "secret", "seed": "secret", "key": "secret", "otpkey": "secret", "hmac_key": "secret",
+	"otp key": "secret",
+	"type":    "kind", "tokentype": "kind", "otptype": "kind",
 	"digits": "digits", "otplen": "digits", "otp length": "digits", "length": "digits", "response_length": "digits",
-	"period": "period", "timestep": "period", "time step": "period", "interval": "period", "step": "period", "time_interval": "period",
-	"hash": "hash", "hashlib": "hash", "algorithm": "hash", "algo": "hash",
+	"period": "period", "timestep": "period", "time step": "period", "interval": "period", "step": "period",
+	"time_interval": "period",
+	"hash":          "hash", "hashlib": "hash", "algorithm": "hash", "algo": "hash",
 	"counter": "counter", "count": "counter", "otpcount": "counter",
 	"label": "label", "issuer": "label", "description": "label", "name": "label",
 	"serialnr": "serialnr", "publicname": "publicname", "internalname": "internalname", "aeskey": "aeskey",
@@ -114,7 +118,8 @@ func (im *Import) readNamed(line int, f []string) {
 	}
 	im.addOATH(line, oathFields{
 		kind: kind, secret: DecodeSecret(v["secret"]), account: v["account"], serial: v["serial"], label: v["label"],
-		hash: v["hash"], digits: v["digits"], period: v["period"], counter: v["counter"], disabled: isFlag(v["active"]) && !flags[v["active"]],
+		hash: v["hash"], digits: v["digits"], period: v["period"], counter: v["counter"],
+		disabled: isFlag(v["active"]) && !flags[v["active"]],
 	})
 }
 
@@ -140,7 +145,8 @@ func (im *Import) readTokenRow(line int, f []string) bool {
 	case oathKinds[kind] != "":
 	case kind == "" && len(f) <= 4 && isHex(f[1]) && len(f[1]) >= 20:
 		kind = "hotp" // the default of both
-	case slices.Contains([]string{"ocra", "ocra2", "tan", "pw", "spass", "sms", "email", "motp", "yubikey", "yubico"}, kind):
+	case slices.Contains([]string{"ocra", "ocra2", "tan", "pw", "spass", "sms", "email", "motp", "yubikey", "yubico"},
+		kind):
 		im.skip(line, "neither TOTP nor HOTP")
 		return true
 	default:

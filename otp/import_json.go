@@ -165,7 +165,8 @@ func (im *Import) openAegis(h aegisHeader, db json.RawMessage) ([]byte, error) {
 			continue
 		}
 		if s.N < 2 || s.N > maxScryptN || s.R < 1 || s.R > 8 || s.P < 1 || s.P > 4 {
-			return nil, postern.Errorf(postern.Invalid, "slot %s of the Aegis vault asks for too much memory", strconv.Itoa(i+1))
+			return nil, postern.Errorf(postern.Invalid, "slot %s of the Aegis vault asks for too much memory",
+				strconv.Itoa(i+1))
 		}
 		derived, err := scrypt.Key(password, s.Salt, s.N, s.R, s.P, 32)
 		if err != nil {

@@ -57,9 +57,12 @@ func oathFiles() []oathFile {
 	password := ImportOptions{Password: func() ([]byte, error) { return []byte("qwerty"), nil }}
 	key, _ := hex.DecodeString("12345678901234567890123456789012")
 	vault := `{"version":2,"entries":[` +
-		`{"type":"totp","name":"alice","issuer":"Example","info":{"secret":"` + base1 + `","algo":"SHA1","digits":8,"period":30}},` +
-		`{"type":"steam","name":"eve","issuer":"","info":{"secret":"` + base1 + `","algo":"SHA1","digits":5,"period":30}},` +
-		`{"type":"hotp","name":"dave","issuer":"","info":{"secret":"` + base1 + `","algo":"SHA1","digits":6,"counter":0}}]}`
+		`{"type":"totp","name":"alice","issuer":"Example","info":{"secret":"` + base1 +
+		`","algo":"SHA1","digits":8,"period":30}},` +
+		`{"type":"steam","name":"eve","issuer":"","info":{"secret":"` + base1 +
+		`","algo":"SHA1","digits":5,"period":30}},` +
+		`{"type":"hotp","name":"dave","issuer":"","info":{"secret":"` + base1 +
+		`","algo":"SHA1","digits":6,"counter":0}}]}`
 	return []oathFile{
 		{
 			"otpauth: URLs", "otpauth://totp/Example:alice?secret=" + base1 + "&digits=8&issuer=Example\n" +
@@ -73,47 +76,69 @@ func oathFiles() []oathFile {
 		},
 		{"Google Authenticator, exported", migrationURL(1, 0), ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
 		{
-			"`.google_authenticator`", base1 + "\n\" RATE_LIMIT 3 30\n\" WINDOW_SIZE 17\n\" DISALLOW_REUSE\n\" TOTP_AUTH\n12345678\n23456789\n",
+			"`.google_authenticator`", base1 +
+				"\n\" RATE_LIMIT 3 30\n\" WINDOW_SIZE 17\n\" DISALLOW_REUSE\n\" TOTP_AUTH\n12345678\n23456789\n",
 			ImportOptions{},
 			[]made{{"", "totp", "287082"}},
 			[]string{"line 6"},
 		},
 		{
-			"`users.oath`", "# a comment\nHOTP/T30/8\talice\t-\t" + hex1 + "\nHOTP dave - " + hex1 + "\nHOTP/E/6 dave + " + hex1 + " 0\n" +
+			"`users.oath`", "# a comment\nHOTP/T30/8\talice\t-\t" + hex1 + "\nHOTP dave - " + hex1 +
+				"\nHOTP/E/6 dave + " + hex1 + " 0\n" +
 				"HOTP eve 1234 " + hex1 + "\nMOTP eve - " + hex1 + "\n",
 			ImportOptions{},
 			[]made{sha1Code, firstHOTP, firstHOTP},
 			[]string{"line 5", "line 6"},
 		},
 		{
-			"LinOTP, CSV", "F1," + hex1 + ",totp,8,30,sha1\nF2," + hex.EncodeToString([]byte(seed256)) + ",totp,8,30\n" +
-				"F3," + hex.EncodeToString([]byte(seed512)) + ",TOTP,8,,\nF4," + hex1 + "\nF5," + hex1 + ",ocra2,OCRA-1:HOTP-SHA256-8:C-QN08\n",
+			"LinOTP, CSV", "F1," + hex1 + ",totp,8,30,sha1\nF2," + hex.EncodeToString([]byte(seed256)) +
+				",totp,8,30\n" +
+				"F3," + hex.EncodeToString([]byte(seed512)) + ",TOTP,8,,\nF4," + hex1 + "\nF5," + hex1 +
+				",ocra2,OCRA-1:HOTP-SHA256-8:C-QN08\n",
 			ImportOptions{},
-			[]made{{"", "totp", sha1Code.code}, {"", "totp", sha256Code.code}, {"", "totp", sha512Code.code}, {"", "hotp", "755224"}},
+			[]made{
+				{"", "totp", sha1Code.code},
+				{"", "totp", sha256Code.code},
+				{"", "totp", sha512Code.code},
+				{"", "hotp", "755224"},
+			},
 			[]string{"line 5"},
 		},
 		{
-			"privacyIDEA, CSV", "# version: 2\nalice, res, realm, F1, " + hex1 + ", totp, 8, 30\ndave, res, realm, F2, " + hex1 + ", hotp, 6, 0\n",
+			"privacyIDEA, CSV", "# version: 2\nalice, res, realm, F1, " + hex1 +
+				", totp, 8, 30\ndave, res, realm, F2, " + hex1 + ", hotp, 6, 0\n",
 			ImportOptions{},
 			[]made{sha1Code, firstHOTP},
 			nil,
 		},
-		{"CSV with a header line", "\"Username\";\"Secret\";\"Type\";\"Digits\";\"Algorithm\"\r\n\"alice\";\"" + base1 + "\";\"TOTP\";\"8\";\"SHA1\"\r\n" +
+		{"CSV with a header line", "\"Username\";\"Secret\";\"Type\";\"Digits\";\"Algorithm\"\r\n\"alice\";\"" +
+			base1 + "\";\"TOTP\";\"8\";\"SHA1\"\r\n" +
 			"dave;" + hex1 + ";HOTP;6;\r\n", ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
-		{"FreeOTP+", `{"tokenOrder":["Example:alice"],"tokens":[{"algo":"SHA1","counter":0,"digits":8,"issuerExt":"Example","issuerInt":"Example","label":"alice","period":30,"secret":[49,50,51,52,53,54,55,56,57,48,49,50,51,52,53,54,55,56,57,48],"type":"TOTP"},` +
-			`{"algo":"MD5","digits":6,"label":"eve","period":30,"secret":[-1,2],"type":"TOTP"}]}`, ImportOptions{}, []made{sha1Code}, []string{"entry 2"}},
+		{
+			"FreeOTP+",
+			`{"tokenOrder":["Example:alice"],"tokens":[{"algo":"SHA1","counter":0,"digits":8,"issuerExt":"Example","issuerInt":"Example","label":"alice","period":30,"secret":[49,50,51,52,53,54,55,56,57,48,49,50,51,52,53,54,55,56,57,48],"type":"TOTP"},` +
+				`{"algo":"MD5","digits":6,"label":"eve","period":30,"secret":[-1,2],"type":"TOTP"}]}`,
+			ImportOptions{},
+			[]made{sha1Code},
+			[]string{"entry 2"},
+		},
 		{
 			"Aegis, plain", `{"version":1,"header":{"slots":null,"params":null},"db":` + vault + `}`,
 			ImportOptions{},
 			[]made{sha1Code, firstHOTP},
 			[]string{"entry 2"},
 		},
-		{"Aegis, with a password", sealAegis(vault, "qwerty"), password, []made{sha1Code, firstHOTP}, []string{"entry 2"}},
+		{
+			"Aegis, with a password", sealAegis(vault, "qwerty"), password,
+			[]made{sha1Code, firstHOTP},
+			[]string{"entry 2"},
+		},
 		{"PSKC", pskcPlain, ImportOptions{}, []made{sha1Code, firstHOTP}, []string{"line 16"}},
 		{"PSKC, with a key", pskcRFCKey, ImportOptions{Key: key}, []made{{"", "hotp", "755224"}}, nil},
 		{"PSKC, with a password", pskcRFCPassword, password, []made{{"", "hotp", "755224"}}, nil},
 		{
-			"yubiserver, dump or database", "CREATE TABLE oathtokens(nickname, publicname, created, secret, active, counter);\n" +
+			"yubiserver, dump or database",
+			"CREATE TABLE oathtokens(nickname, publicname, created, secret, active, counter);\n" +
 				"INSERT INTO oathtokens VALUES('dave','cccc00000001','2026-11-24','" + hex1 + "',1,0);\n",
 			ImportOptions{},
 			[]made{{"dave", "hotp", "287082"}},
@@ -329,17 +354,32 @@ func TestImportTellsWhatIsMissingOrWrong(t *testing.T) {
 		{"PSKC without a key", pskcRFCKey, ImportOptions{}, `"Pre-shared-key"`, ""},
 		{"PSKC with a wrong key", pskcRFCKey, ImportOptions{Key: make([]byte, 16)}, "does not open", ""},
 		{"PSKC with a wrong password", pskcRFCPassword, password("asdfgh"), "does not open", ""},
-		{"PSKC that was changed", strings.Replace(pskcRFCPassword, "oTvo", "oTvp", 1), password("qwerty"), "was changed", ""},
-		{"PSKC without its MAC", regexp.MustCompile(`<pskc:ValueMAC>.*</pskc:ValueMAC>`).ReplaceAllString(pskcRFCPassword, ""), password("qwerty"), "", "line 13"},
-		{"PSKC that asks for much work", strings.Replace(pskcRFCPassword, ">1000<", ">2000000000<", 1), password("qwerty"), "out of range", ""},
-		{"Aegis that asks for much memory", strings.Replace(sealAegis("{}", "a"), `"n":1024`, `"n":1073741824`, 1), password("a"), "too much memory", ""},
+		{
+			"PSKC that was changed", strings.Replace(pskcRFCPassword, "oTvo", "oTvp", 1), password("qwerty"),
+			"was changed", "",
+		},
+		{"PSKC without its MAC", regexp.MustCompile(`<pskc:ValueMAC>.*</pskc:ValueMAC>`).
+			ReplaceAllString(pskcRFCPassword, ""), password("qwerty"), "", "line 13"},
+		{
+			"PSKC that asks for much work", strings.Replace(pskcRFCPassword, ">1000<", ">2000000000<", 1),
+			password("qwerty"), "out of range", "",
+		},
+		{
+			"Aegis that asks for much memory", strings.Replace(sealAegis("{}", "a"), `"n":1024`, `"n":1073741824`, 1),
+			password("a"), "too much memory", "",
+		},
 		{"SQLite on standard input", "SQLite format 3\x00xxxx", ImportOptions{}, "SQLite", ""},
 		{"binary", "\x01\x02\x00\x00\x00", ImportOptions{}, "not text", ""},
 		{"other JSON", `{"items":[]}`, ImportOptions{}, "FreeOTP+ or Aegis", ""},
 		{"a clock that is off", base1 + "\n\" TOTP_AUTH\n\" TIME_SKEW 4\n", ImportOptions{}, "", "line 3"},
 		{"a period of a second", "otpauth://totp/a?period=1&secret=" + base1, ImportOptions{}, "", "line 1"},
 		{"an unknown hash", "otpauth://totp/a?algorithm=MD5&secret=" + base1, ImportOptions{}, "", "line 1"},
-		{"a counter without end", "otpauth://hotp/a?counter=9223372036854775807&secret=" + base1, ImportOptions{}, "", "line 1"},
+		{
+			"a counter without end", "otpauth://hotp/a?counter=9223372036854775807&secret=" + base1,
+			ImportOptions{},
+			"",
+			"line 1",
+		},
 	} {
 		im, err := ReadImport(strings.NewReader(c.in), c.options)
 		switch {
@@ -366,7 +406,10 @@ func TestUsedCodesStayUsed(t *testing.T) {
 		{"Google's counter", base1 + "\n\" HOTP_COUNTER 5\n", 4},
 		{"Google's used codes", base1 + "\n\" DISALLOW_REUSE 59000000 59000002 59000001\n\" TOTP_AUTH\n", 59000002},
 		{"a counter in a URL", "otpauth://hotp/a?counter=7&secret=" + base1, 6},
-		{"FreeOTP+'s last counter", `{"tokens":[{"algo":"SHA1","counter":7,"digits":6,"label":"a","secret":[49,50,51,52,53,54,55,56,57,48],"type":"HOTP"}]}`, 7},
+		{
+			"FreeOTP+'s last counter",
+			`{"tokens":[{"algo":"SHA1","counter":7,"digits":6,"label":"a","secret":[49,50,51,52,53,54,55,56,57,48],"type":"HOTP"}]}`, 7,
+		},
 	} {
 		im, err := ReadImport(strings.NewReader(c.in), ImportOptions{})
 		if err != nil || len(im.OATH) != 1 || im.OATH[0].Moving != c.moving {

@@ -57,7 +57,8 @@ func TestCodesAreThoseOfOathtool(t *testing.T) {
 	for _, c := range []struct{ hash, digits, period string }{
 		{"SHA1", "6", "30"}, {"SHA256", "8", "60"}, {"SHA512", "7", "45"},
 	} {
-		o := imported(t, []byte("otpauth://totp/a?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&algorithm="+c.hash+"&digits="+c.digits+"&period="+c.period), otp.ImportOptions{})
+		o := imported(t, []byte("otpauth://totp/a?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&algorithm="+c.hash+
+			"&digits="+c.digits+"&period="+c.period), otp.ImportOptions{})
 		want := oathtool(t, at, "--totp="+c.hash, "--digits", c.digits, "--time-step-size", c.period+"s", peerSeed)
 		if got := o.Code(at); got != want {
 			t.Errorf("%v: %s, oathtool has %s", c, got, want)
@@ -68,7 +69,10 @@ func TestCodesAreThoseOfOathtool(t *testing.T) {
 func TestGoogleAuthenticatorsFileIsImported(t *testing.T) {
 	for _, mode := range []string{"--time-based", "--counter-based"} {
 		path := filepath.Join(t.TempDir(), ".google_authenticator")
-		args := []string{mode, "--force", "--quiet", "--rate-limit=3", "--rate-time=30", "--window-size=3", "--no-confirm", "--secret=" + path}
+		args := []string{
+			mode, "--force", "--quiet", "--rate-limit=3", "--rate-time=30", "--window-size=3",
+			"--no-confirm", "--secret=" + path,
+		}
 		if mode == "--time-based" {
 			args = append(args, "--disallow-reuse", "--step-size=60")
 		}
@@ -98,7 +102,8 @@ func TestWhatPamOathAcceptedIsNotAcceptedAgain(t *testing.T) {
 	posterntest.NeedRoot(t)
 	path := filepath.Join(posterntest.OpenDir(t), "users.oath")
 	service := "postern-test-oath"
-	must(t, os.WriteFile("/etc/pam.d/"+service, []byte("auth required pam_oath.so usersfile="+path+" window=20\n"), 0o644))
+	must(t, os.WriteFile("/etc/pam.d/"+service, []byte("auth required pam_oath.so usersfile="+path+" window=20\n"),
+		0o644))
 	t.Cleanup(func() { os.Remove("/etc/pam.d/" + service) })
 	for _, c := range []struct{ kind, used, next string }{{"HOTP", "359152", "969429"}, {"HOTP/T30", "", ""}} {
 		must(t, os.WriteFile(path, []byte(c.kind+" root - "+peerSeed+"\n"), 0o600))
@@ -124,7 +129,8 @@ func TestWhatPamOathAcceptedIsNotAcceptedAgain(t *testing.T) {
 func TestPSKCOfOtherProgramsIsImported(t *testing.T) {
 	dir := t.TempDir()
 	table := filepath.Join(dir, "in.csv")
-	must(t, os.WriteFile(table, []byte("serial,secret,counter,algorithm,response_length\nF1,"+peerSeed+",5,hotp,6\n"), 0o600))
+	must(t, os.WriteFile(table, []byte("serial,secret,counter,algorithm,response_length\nF1,"+peerSeed+",5,hotp,6\n"),
+		0o600))
 	password := otp.ImportOptions{Password: func() ([]byte, error) { return []byte("qwerty"), nil }}
 	for _, c := range []struct {
 		name    string
@@ -133,7 +139,11 @@ func TestPSKCOfOtherProgramsIsImported(t *testing.T) {
 	}{
 		{"plain", nil, otp.ImportOptions{}},
 		{"with a password", []string{"--password", "qwerty"}, password},
-		{"with a key", []string{"--secret", peerKey}, otp.ImportOptions{Key: []byte("\x12\x34\x56\x78\x90\x12\x34\x56\x78\x90\x12\x34\x56\x78\x90\x12")}},
+		{
+			"with a key",
+			[]string{"--secret", peerKey},
+			otp.ImportOptions{Key: []byte("\x12\x34\x56\x78\x90\x12\x34\x56\x78\x90\x12\x34\x56\x78\x90\x12")},
+		},
 	} {
 		text := output(t, "", "csv2pskc", append([]string{"--secret-encoding", "hex", table}, c.args...)...)
 		if got := imported(t, text, c.options).Code(time.Now()); got != "254676" { // RFC 4226, appendix D
@@ -149,15 +159,18 @@ func TestYubiserversDatabaseIsImported(t *testing.T) {
 	must(t, err)
 	path := filepath.Join(t.TempDir(), "yubiserver.sqlite")
 	must(t, os.WriteFile(path, empty, 0o600))
-	output(t, "", "yubiserver-admin", "-b", path, "-y", "-a", "alice", "idkfefrdhtru", "609963eae7b5", "c68c9df8cbfe7d2f994cb904046c7218")
+	output(t, "", "yubiserver-admin", "-b", path, "-y", "-a", "alice", "idkfefrdhtru", "609963eae7b5",
+		"c68c9df8cbfe7d2f994cb904046c7218")
 	output(t, "", "yubiserver-admin", "-b", path, "-o", "-a", "dave", "cccc00000001", peerSeed)
 	output(t, "", "yubiserver-admin", "-b", path, "-p", "-a", "radius", "abcdefghijklmnopqrst")
-	output(t, "", "sqlite3", path, `CREATE VIEW clients AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n`)
+	output(t, "", "sqlite3", path, `CREATE VIEW clients AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n)
+		SELECT i FROM n`)
 	text, err := store.DumpSQLite(t.Context(), path, otp.ImportedTables...)
 	must(t, err)
 	im, err := otp.ReadImport(bytes.NewReader(text), otp.ImportOptions{})
 	must(t, err)
-	if len(im.Keys) != 1 || len(im.Counters) != 1 || len(im.Clients) != 1 || len(im.OATH) != 1 || len(im.Skipped) != 0 {
+	if len(im.Keys) != 1 || len(im.Counters) != 1 || len(im.Clients) != 1 || len(im.OATH) != 1 ||
+		len(im.Skipped) != 0 {
 		t.Fatalf("imported %+v", im)
 	}
 	if o := im.OATH[0]; o.Account != "dave" || im.Keys[0].PublicID != "idkfefrdhtru" {

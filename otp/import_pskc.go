@@ -140,8 +140,10 @@ func (im *Import) addPSKC(line int, p pskcPackage, k pskcKey, keys *pskcKeys) er
 		return nil
 	}
 	im.addOATH(line, oathFields{
-		kind: pskcAlgorithm(k.Algorithm), secret: secret, account: pskcOwner(k.User, p.Device.User), serial: p.Device.Serial,
-		label: firstOf(k.Friendly, k.Issuer), hash: k.Suite, digits: k.Response.Length, period: interval, counter: counter,
+		kind: pskcAlgorithm(k.Algorithm), secret: secret, account: pskcOwner(k.User, p.Device.User),
+		serial: p.Device.Serial,
+		label:  firstOf(k.Friendly, k.Issuer), hash: k.Suite, digits: k.Response.Length, period: interval,
+		counter: counter,
 	})
 	return nil
 }

@@ -176,7 +176,8 @@ func (im *Import) missingBatches() {
 		parts := im.batches[id]
 		for i, read := range parts {
 			if !read {
-				im.skipAt("part "+strconv.Itoa(i+1)+" of "+strconv.Itoa(len(parts)), "this QR code of the export is missing")
+				im.skipAt("part "+strconv.Itoa(i+1)+" of "+strconv.Itoa(len(parts)),
+					"this QR code of the export is missing")
 			}
 		}
 	}

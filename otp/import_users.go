@@ -93,7 +93,8 @@ func (im *Import) readGoogle(b []byte) {
 	}
 	im.addOATH(first, f)
 	if codes > 0 {
-		im.skip(firstCode, "%d emergency codes, which are too short to be stored safely; make backup codes for the person", codes)
+		im.skip(firstCode,
+			"%d emergency codes, which are too short to be stored safely; make backup codes for the person", codes)
 	}
 }
 

@@ -32,7 +32,10 @@ func isFlag(s string) bool {
 	return ok
 }
 
-var flags = map[string]bool{"1": true, "0": false, "t": true, "f": false, "true": true, "false": false, "TRUE": true, "FALSE": false}
+var flags = map[string]bool{
+	"1": true, "0": false, "t": true, "f": false, "true": true, "false": false, "TRUE": true,
+	"FALSE": false,
+}
 
 // keyFields are a key's fields, as text.
 type keyFields struct{ serial, publicID, privateID, key, created, active string }
@@ -112,7 +115,8 @@ func (im *Import) addCounter(line int, f counterFields) {
 // lastOf returns the last use with a key's counters as yubikey-val stores them. Old
 // versions stored the caps-lock bit in the session counter.
 func lastOf(counter, use, low, high int64) (Last, bool) {
-	ok := counter >= 0 && counter <= 0xffff && use >= 0 && use <= 0xff && low >= -1 && low <= 0xffff && high >= -1 && high <= 0xff
+	ok := counter >= 0 && counter <= 0xffff && use >= 0 && use <= 0xff && low >= -1 && low <= 0xffff && high >= -1 &&
+		high <= 0xff
 	t := Token{Counter: uint16(counter) & counterMask, Use: uint8(use)}
 	return Last{Seq: t.Seq(), Timestamp: uint32(max(high, 0)<<16 | max(low, 0))}, ok
 }

@@ -76,7 +76,8 @@ func (o *OATH) Validate() error {
 		return postern.Errorf(postern.Invalid, "the hash is none of SHA1, SHA256 and SHA512")
 	case o.Digits < 6 || o.Digits > 8:
 		return postern.Errorf(postern.Invalid, "a code has 6 to 8 digits, not %d", o.Digits)
-	case o.Kind == postern.TOTP && (o.Period < 15*time.Second || o.Period > 5*time.Minute || o.Period%time.Second != 0):
+	case o.Kind == postern.TOTP && (o.Period < 15*time.Second || o.Period > 5*time.Minute ||
+		o.Period%time.Second != 0):
 		return postern.Errorf(postern.Invalid, "the period is not 15 to 300 whole seconds")
 	case len(o.Label) > 64:
 		return postern.Errorf(postern.Invalid, "the name has more than 64 bytes")
@@ -231,7 +232,8 @@ func backupHash(person, typed string) (hash [32]byte, ok bool) {
 	if len(typed) > 128 {
 		return hash, false
 	}
-	code := strings.NewReplacer("-", "", " ", "", "\t", "", "\r", "", "\n", "", "o", "0", "i", "1", "l", "1").Replace(strings.ToLower(typed))
+	code := strings.NewReplacer("-", "", " ", "", "\t", "", "\r", "", "\n", "", "o", "0", "i", "1", "l",
+		"1").Replace(strings.ToLower(typed))
 	if len(code) != backupLetters || strings.Trim(code, backupAlphabet) != "" {
 		return hash, false
 	}

@@ -38,7 +38,10 @@ func TestTOTPVectors(t *testing.T) {
 			size int
 			want string
 		}{{"SHA1", 20, c.sha1}, {"SHA256", 32, c.sha256}, {"SHA512", 64, c.sha512}} {
-			o := &OATH{Kind: postern.TOTP, Secret: []byte(seed[:v.size]), Hash: v.hash, Digits: 8, Period: 30 * time.Second, Moving: -1}
+			o := &OATH{
+				Kind: postern.TOTP, Secret: []byte(seed[:v.size]), Hash: v.hash, Digits: 8,
+				Period: 30 * time.Second, Moving: -1,
+			}
 			if err := o.Validate(); err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +106,10 @@ func TestRecoveryCodes(t *testing.T) {
 		t.Fatalf("%d codes", len(codes))
 	}
 	for i, c := range codes {
-		for _, typed := range []string{c, strings.ToUpper(c), " " + strings.ReplaceAll(c, "-", "") + "\n", strings.ReplaceAll(c, "0", "O"), strings.ReplaceAll(c, "1", "l")} {
+		for _, typed := range []string{
+			c, strings.ToUpper(c), " " + strings.ReplaceAll(c, "-", "") + "\n",
+			strings.ReplaceAll(c, "0", "O"), strings.ReplaceAll(c, "1", "l"),
+		} {
 			if h, ok := backupHash("alice", typed); !ok || h != hashes[i] {
 				t.Errorf("%q is not read as %q", typed, c)
 			}
@@ -112,7 +118,10 @@ func TestRecoveryCodes(t *testing.T) {
 			t.Error("bob's hash is alice's")
 		}
 	}
-	for _, bad := range []string{"", "123456", codes[0] + "x", codes[0][1:], strings.Repeat("c", 44), strings.Repeat("-", 1<<20)} {
+	for _, bad := range []string{
+		"", "123456", codes[0] + "x", codes[0][1:], strings.Repeat("c", 44),
+		strings.Repeat("-", 1<<20),
+	} {
 		if _, ok := backupHash("alice", bad); ok {
 			t.Errorf("%q is accepted as a backup code", bad)
 		}

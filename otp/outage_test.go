@@ -90,7 +90,8 @@ func TestDatabaseReadOnly(t *testing.T) {
 	url := pg.Database()
 	o := newOutage(t, url)
 	// Every statement but the update of the counter works.
-	pg.Exec(url, `CREATE FUNCTION read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'read-only' USING ERRCODE = '25006'; END $$`)
+	pg.Exec(url,
+		`CREATE FUNCTION read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'read-only' USING ERRCODE = '25006'; END $$`)
 	pg.Exec(url, "CREATE TRIGGER read_only BEFORE UPDATE ON otp_counters EXECUTE FUNCTION read_only()")
 	codes := o.broken("with the database read-only")
 	pg.Exec(url, "DROP TRIGGER read_only ON otp_counters")
@@ -206,14 +207,18 @@ func TestClockOff(t *testing.T) {
 	// A client does not believe a server whose clock is an hour off.
 	client := func(skew time.Duration) error {
 		now = time.Now().Add(time.Hour)
-		c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: []string{h.server.URL + "/wsapi/2.0/verify"}, Skew: skew})
+		c, err := otp.NewClient(otp.ClientConfig{
+			ID: 1, Key: apiKey,
+			URLs: []string{h.server.URL + "/wsapi/2.0/verify"}, Skew: skew,
+		})
 		must(t, err)
 		defer c.Close()
 		code, _ := otp.ParseCode(touch(t, tok))
 		_, err = c.Verify(t.Context(), code)
 		return err
 	}
-	if err := client(0); postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(), "differs from this one by 1h0m0s") {
+	if err := client(0); postern.CodeOf(err) != postern.Unavailable ||
+		!strings.Contains(err.Error(), "differs from this one by 1h0m0s") {
 		t.Errorf("a server an hour ahead: %v", err)
 	}
 	if err := client(2 * time.Hour); err != nil {

@@ -78,7 +78,12 @@ func TestPerlClient(t *testing.T) {
 		return out
 	}
 	code := touch(t, tok)
-	for _, c := range []struct{ code, want string }{{code, "OK"}, {code, "ERR_REPLAYED"}, {flip(touch(t, tok)), "ERR_BAD_OTP"}, {strings.ToUpper(touch(t, tok)), "OK"}} {
+	for _, c := range []struct{ code, want string }{
+		{code, "OK"},
+		{code, "ERR_REPLAYED"},
+		{flip(touch(t, tok)), "ERR_BAD_OTP"},
+		{strings.ToUpper(touch(t, tok)), "OK"},
+	} {
 		// Its nonces of one second are all the same, so a replay may be one of the request.
 		if got := ask(c.code); got != c.want && !(c.want == "ERR_REPLAYED" && strings.HasPrefix(got, c.want)) {
 			t.Errorf("%q, want %s", got, c.want)
@@ -147,15 +152,19 @@ func TestLibyubikey(t *testing.T) {
 	tok := otp.NewSoftToken()
 	key := fmt.Sprintf("%x", tok.Secret.Key[:])
 	out, exit := run(t, "", parse, key, touch(t, tok)[12:])
-	if exit != 0 || !strings.Contains(out, "counter: 1 (0x0001)") || !strings.Contains(strings.ReplaceAll(out, " ", ""), fmt.Sprintf("uid:%x", tok.Secret.PrivateID[:])) {
+	if exit != 0 || !strings.Contains(out, "counter: 1 (0x0001)") ||
+		!strings.Contains(strings.ReplaceAll(out, " ", ""), fmt.Sprintf("uid:%x", tok.Secret.PrivateID[:])) {
 		t.Errorf("ykparse: exit %d\n%s", exit, out)
 	}
 	out, exit = run(t, "", generate, key, fmt.Sprintf("%x", tok.Secret.PrivateID[:]), "0013", "c230", "00", "11")
 	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
-	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
-	got := h.ask(t, "/wsapi/2.0/verify", query("id", "1", "nonce", nonce, "timestamp", "1", "otp", tok.PublicID+strings.TrimSpace(out)))
-	if exit != 0 || got["status"] != "OK" || got["sessioncounter"] != "19" || got["sessionuse"] != "17" || got["timestamp"] != "49712" {
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{},
+		[]*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
+	got := h.ask(t, "/wsapi/2.0/verify", query("id", "1", "nonce", nonce, "timestamp", "1", "otp",
+		tok.PublicID+strings.TrimSpace(out)))
+	if exit != 0 || got["status"] != "OK" || got["sessioncounter"] != "19" || got["sessionuse"] != "17" ||
+		got["timestamp"] != "49712" {
 		t.Errorf("ykgenerate's code: %v\n%s", got, out)
 	}
 }
@@ -174,10 +183,12 @@ func TestLibpamYubico(t *testing.T) {
 	must(t, os.WriteFile(mappings, []byte("root:"+tok.PublicID+"\n"), 0o600))
 	must(t, os.Mkdir(filepath.Join(dir, "pam.d"), 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "pam.d", "postern-test"), []byte(fmt.Sprintf(
-		"auth required pam_yubico.so id=1 key=%s urllist=%s/wsapi/2.0/verify authfile=%s\naccount required pam_permit.so\n",
+		"auth required pam_yubico.so id=1 key=%s urllist=%s/wsapi/2.0/verify authfile=%s\n"+
+			"account required pam_permit.so\n",
 		apiKey64, h.server.URL, mappings)), 0o644))
 	login := func(code string) (string, bool) {
-		out, exit := run(t, code+"\n", unshare, "--mount", "sh", "-c", `mount --bind "$1/pam.d" /etc/pam.d && exec "$2" postern-test root authenticate`, "sh", dir, pamtester)
+		out, exit := run(t, code+"\n", unshare, "--mount", "sh", "-c",
+			`mount --bind "$1/pam.d" /etc/pam.d && exec "$2" postern-test root authenticate`, "sh", dir, pamtester)
 		return out, exit == 0
 	}
 	code := touch(t, tok)
@@ -278,7 +289,8 @@ server default {
 `, dir, port, tcp, apiKey64, h.server.URL)), 0o600))
 	posterntest.Serve(t, tcp, radius, "-f", "-l", "stdout", "-d", dir, "-D", "/usr/share/freeradius")
 	login := func(code string) string {
-		out, _ := run(t, fmt.Sprintf("User-Name = alice\nUser-Password = %s\n", code), radclient, "-x", "-r", "1", "-t", "20", fmt.Sprintf("127.0.0.1:%d", port), "auth", "testing123")
+		out, _ := run(t, fmt.Sprintf("User-Name = alice\nUser-Password = %s\n", code), radclient, "-x", "-r", "1",
+			"-t", "20", fmt.Sprintf("127.0.0.1:%d", port), "auth", "testing123")
 		switch {
 		case strings.Contains(out, "Received Access-Accept"):
 			return "accept"
@@ -289,7 +301,10 @@ server default {
 	}
 	code := touch(t, tok)
 	for _, c := range []struct{ name, code, want string }{
-		{"a good code", code, "accept"}, {"the same again", code, "reject"}, {"a bad code", flip(touch(t, tok)), "reject"}, {"the next", touch(t, tok), "accept"},
+		{"a good code", code, "accept"},
+		{"the same again", code, "reject"},
+		{"a bad code", flip(touch(t, tok)), "reject"},
+		{"the next", touch(t, tok), "accept"},
 	} {
 		if got := login(c.code); got != c.want {
 			t.Errorf("%s: %s", c.name, got)
@@ -371,7 +386,8 @@ for code in "$@"; do
 done
 `
 	code := touch(t, tok)
-	out, _ := run(t, "", unshare, "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", dir, os.Args[0], code, flip(touch(t, tok)), touch(t, tok))
+	out, _ := run(t, "", unshare, "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", dir,
+		os.Args[0], code, flip(touch(t, tok)), touch(t, tok))
 	if want := "200\n401\n200\n"; out != want {
 		errors, _ := os.ReadFile(filepath.Join(dir, "error.log"))
 		t.Errorf("got\n%swant\n%s%s", out, want, errors)
@@ -398,11 +414,13 @@ func TestReferenceServersOwnSteps(t *testing.T) {
 		{"1", flip(code), "bakabakabakabaka", otp.StatusBadOTP},
 		{"1", "c" + code[1:], "bakabakabakabaka", otp.StatusBadOTP},
 	} {
-		got := h.ask(t, "/wsapi/2.0/verify", query("id", step.id, "otp", step.otp, "nonce", step.nonce, "timestamp", "1"))
+		got := h.ask(t, "/wsapi/2.0/verify", query("id", step.id, "otp", step.otp, "nonce", step.nonce, "timestamp",
+			"1"))
 		if otp.Status(got["status"]) != step.want {
 			t.Errorf("%+v is answered %s", step, got["status"])
 		}
-		if step.want == otp.StatusOK && (got["sessioncounter"] != "1" || got["sessionuse"] != "0" || got["timestamp"] != fmt.Sprint(0x0f8d40)) {
+		if step.want == otp.StatusOK && (got["sessioncounter"] != "1" || got["sessionuse"] != "0" ||
+			got["timestamp"] != fmt.Sprint(0x0f8d40)) {
 			t.Errorf("the counters are %v", got)
 		}
 	}
@@ -410,7 +428,8 @@ func TestReferenceServersOwnSteps(t *testing.T) {
 	must(t, err)
 	var b strings.Builder
 	must(t, otp.WriteVal(&b, keys))
-	if !strings.Contains(b.String(), ",idkfefrdhtru,1,0,36160,15,kakakakakakakakakakakaka,") || strings.Count(b.String(), "\n") != 1 {
+	if !strings.Contains(b.String(), ",idkfefrdhtru,1,0,36160,15,kakakakakakakakakakakaka,") ||
+		strings.Count(b.String(), "\n") != 1 {
 		t.Errorf("the export is %q", b.String())
 	}
 }

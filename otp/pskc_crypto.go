@@ -113,7 +113,8 @@ func (k *pskcKeys) open(v pskcValue) (b []byte, why string, err error) {
 			return nil, "an encrypted value without a MAC, which RFC 6030 requires", nil
 		}
 		if subtle.ConstantTimeCompare(mac, want) != 1 {
-			return nil, "", postern.Errorf(postern.Denied, "the password or key does not open the file, or the file was changed")
+			return nil, "",
+				postern.Errorf(postern.Denied, "the password or key does not open the file, or the file was changed")
 		}
 	}
 	if b, ok = decryptXML(algorithm, k.key, sealed); !ok {
@@ -143,7 +144,8 @@ func (k *pskcKeys) prepare() error {
 	case len(key) == 0:
 		e := postern.Errorf(postern.Invalid, "the file is encrypted with a key")
 		if len(k.encryption.Names) > 0 {
-			e = postern.Errorf(postern.Invalid, "the file is encrypted with the key %q", clip(k.encryption.Names[0], 100))
+			e = postern.Errorf(postern.Invalid, "the file is encrypted with the key %q",
+				clip(k.encryption.Names[0], 100))
 		}
 		return e.WithHint("give the key that its writer agreed on with you")
 	}
@@ -154,7 +156,8 @@ func (k *pskcKeys) prepare() error {
 			k.macKey, ok = decryptXML(pskcAlgorithm(k.mac.Key.Method.Algorithm), key, sealed)
 		}
 		if !ok {
-			return postern.Errorf(postern.Denied, "the password or key does not open the file, or the file was changed")
+			return postern.Errorf(postern.Denied,
+				"the password or key does not open the file, or the file was changed")
 		}
 	}
 	k.key = key
@@ -162,7 +165,8 @@ func (k *pskcKeys) prepare() error {
 }
 
 var pskcHashes = map[string]func() hash.Hash{
-	"": sha1.New, "hmac-sha1": sha1.New, "hmac-sha256": sha256.New, "hmac-sha384": sha512.New384, "hmac-sha512": sha512.New,
+	"": sha1.New, "hmac-sha1": sha1.New, "hmac-sha256": sha256.New, "hmac-sha384": sha512.New384,
+	"hmac-sha512": sha512.New,
 }
 
 // derive derives the key from the password by PBKDF2 (RFC 6030, section 6.2).

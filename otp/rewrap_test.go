@@ -39,7 +39,8 @@ func TestKeysAreSealedAgainWhileServing(t *testing.T) {
 	for i := range 4 {
 		wg.Go(func() {
 			for n := 0; !done.Load() || n < 20; n++ {
-				if status, err := presentTo(http1, h.server.URL, touch(t, tokens[i*50+n%50])); status != otp.StatusOK || err != nil {
+				if status, err := presentTo(http1, h.server.URL, touch(t,
+					tokens[i*50+n%50])); status != otp.StatusOK || err != nil {
 					t.Errorf("while keys are sealed again a code is answered %s, %v", status, err)
 					return
 				}
@@ -64,7 +65,8 @@ func TestKeysAreSealedAgainWhileServing(t *testing.T) {
 	if c, err := h.otp.Upstream(t.Context()); err != nil || string(c.Key) != string(apiKey) {
 		t.Errorf("the upstream service's key: %v", err)
 	}
-	if d, err := h.otp.OATHs(t.Context(), "alice"); err != nil || len(d) != 1 || string(d[0].Secret) != string(totp.Secret) {
+	if d, err := h.otp.OATHs(t.Context(), "alice"); err != nil || len(d) != 1 ||
+		string(d[0].Secret) != string(totp.Secret) {
 		t.Errorf("the TOTP secret: %v", err)
 	}
 }
@@ -75,7 +77,8 @@ func TestSecretsAreBoundToTheirKey(t *testing.T) {
 	h := newRig(t, store.Config{}, otp.Config{})
 	h.client1(t)
 	a, b := h.token(t, ""), h.token(t, "")
-	h.exec(t, `UPDATE otp_keys SET sealed = (SELECT sealed FROM otp_keys WHERE public_id = $1) WHERE public_id = $2`, a.PublicID, b.PublicID)
+	h.exec(t, `UPDATE otp_keys SET sealed = (SELECT sealed FROM otp_keys WHERE public_id = $1)
+		WHERE public_id = $2`, a.PublicID, b.PublicID)
 	b.Secret = a.Secret
 	if status, err := presentTo(http1, h.server.URL, touch(t, b)); status != otp.StatusBackendError || err != nil {
 		t.Errorf("a code under a secret that was moved is answered %s, %v", status, err)

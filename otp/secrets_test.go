@@ -31,7 +31,10 @@ var secretNames = map[string]bool{
 }
 
 // comparers are functions that stop at the first difference.
-var comparers = map[string]bool{"Equal": true, "Compare": true, "EqualFold": true, "DeepEqual": true, "HasPrefix": true, "HasSuffix": true, "Contains": true}
+var comparers = map[string]bool{
+	"Equal": true, "Compare": true, "EqualFold": true, "DeepEqual": true,
+	"HasPrefix": true, "HasSuffix": true, "Contains": true,
+}
 
 func dataDependent(dir fs.FS) (found []string, err error) {
 	files, err := fs.Glob(dir, "*.go")

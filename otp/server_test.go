@@ -114,7 +114,10 @@ func (s *server) present(code string) otp.Status {
 }
 
 func presentTo(c *http.Client, base, code string) (otp.Status, error) {
-	q := url.Values{"id": {"1"}, "otp": {code}, "nonce": {fmt.Sprintf("%016x%08x", time.Now().UnixNano(), nonces.Add(1))}}
+	q := url.Values{
+		"id": {"1"}, "otp": {code},
+		"nonce": {fmt.Sprintf("%016x%08x", time.Now().UnixNano(), nonces.Add(1))},
+	}
 	resp, err := c.Get(base + "/wsapi/2.0/verify?" + q.Encode())
 	if err != nil {
 		return "", err

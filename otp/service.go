@@ -70,7 +70,10 @@ func NewService(c Config, keys Keys, log Log) (*Service, error) {
 	}
 	c = c.withDefaults()
 	s := &Service{config: c, keys: keys, mux: http.NewServeMux(), log: refusals(log, c.Logger)}
-	for pattern, version := range map[string]int{"/wsapi/2.0/verify": 2, "/wsapi/verify": 1, "/wsapi/1.0/verify": 1, "/wsapi/1.1/verify": 1} {
+	for pattern, version := range map[string]int{
+		"/wsapi/2.0/verify": 2, "/wsapi/verify": 1, "/wsapi/1.0/verify": 1,
+		"/wsapi/1.1/verify": 1,
+	} {
 		verify := func(w http.ResponseWriter, r *http.Request) { s.serveVerify(w, r, version) }
 		s.mux.HandleFunc("GET "+pattern, verify)
 		s.mux.HandleFunc("POST "+pattern, verify)
@@ -154,7 +157,10 @@ func peer(r *http.Request) string {
 // run makes all checks of a request in the order that reveals least: parameters,
 // client, signature, and only then the code.
 func (c *check) run(ctx context.Context) Status {
-	for _, step := range []func(context.Context) Status{c.readParams, c.findClient, c.checkSignature, c.openCode, c.accept} {
+	for _, step := range []func(context.Context) Status{
+		c.readParams, c.findClient, c.checkSignature, c.openCode,
+		c.accept,
+	} {
 		if status := step(ctx); status != "" {
 			return status
 		}

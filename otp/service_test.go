@@ -70,7 +70,8 @@ func (h *rig) client1(t testing.TB) {
 func (h *rig) token(t testing.TB, person string) *otp.SoftToken {
 	t.Helper()
 	tok := otp.NewSoftToken()
-	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: person, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{},
+		[]*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Person: person, Last: otp.Never}}, false))
 	return tok
 }
 
@@ -186,36 +187,55 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 		{"odd nonce", v2, query("id", "1", "otp", good, "nonce", nonce+"-"), otp.StatusMissingParameter},
 		{"id not a number", v2, query("id", "x", "otp", good, "nonce", nonce), otp.StatusMissingParameter},
 		{"id zero", v2, query("id", "0", "otp", good, "nonce", nonce), otp.StatusMissingParameter},
-		{"id too big", v2, query("id", "99999999999999999999", "otp", good, "nonce", nonce), otp.StatusMissingParameter},
+		{
+			"id too big", v2, query("id", "99999999999999999999", "otp", good, "nonce", nonce),
+			otp.StatusMissingParameter,
+		},
 		{"sl in words", v2, query("id", "1", "otp", good, "nonce", nonce, "sl", "most"), otp.StatusMissingParameter},
 		{"sl above 100", v2, query("id", "1", "otp", good, "nonce", nonce, "sl", "101"), otp.StatusMissingParameter},
-		{"negative timeout", v2, query("id", "1", "otp", good, "nonce", nonce, "timeout", "-1"), otp.StatusMissingParameter},
+		{
+			"negative timeout", v2, query("id", "1", "otp", good, "nonce", nonce, "timeout", "-1"),
+			otp.StatusMissingParameter,
+		},
 		{"unknown client", v2, query("id", "9", "otp", good, "nonce", nonce), otp.StatusNoSuchClient},
 		{"disabled client", v2, query("id", "4", "otp", good, "nonce", nonce), otp.StatusOperationNotAllowed},
 		{"wrong signature", v2, query("id", "1", "otp", good, "nonce", nonce, "h", "AAAA"), otp.StatusBadSignature},
 		{"empty signature", v2, query("id", "1", "otp", good, "nonce", nonce, "h", ""), otp.StatusBadSignature},
-		{"signature under another client's key", v2, sign(query("id", "2", "otp", good, "nonce", nonce)), otp.StatusBadSignature},
-		{"unsigned where it must be signed", v2, query("id", "3", "otp", good, "nonce", nonce), otp.StatusBadSignature},
+		{
+			"signature under another client's key", v2, sign(query("id", "2", "otp", good, "nonce", nonce)),
+			otp.StatusBadSignature,
+		},
+		{
+			"unsigned where it must be signed", v2, query("id", "3", "otp", good, "nonce", nonce),
+			otp.StatusBadSignature,
+		},
 		{"not a code", v2, query("id", "1", "otp", "123456", "nonce", nonce), otp.StatusBadOTP},
 		{"unknown key", v2, query("id", "1", "otp", touch(t, unknown), "nonce", nonce), otp.StatusBadOTP},
 		{"disabled key", v2, query("id", "1", "otp", touch(t, disabled), "nonce", nonce), otp.StatusBadOTP},
-		{"key whose secret is elsewhere", v2, query("id", "1", "otp", touch(t, elsewhere), "nonce", nonce), otp.StatusBadOTP},
-		{"another key's code under this ID", v2, query("id", "1", "otp", tok.PublicID+touch(t, unknown)[12:], "nonce", nonce), otp.StatusBadOTP},
+		{
+			"key whose secret is elsewhere", v2, query("id", "1", "otp", touch(t, elsewhere), "nonce", nonce),
+			otp.StatusBadOTP,
+		},
+		{"another key's code under this ID", v2, query("id", "1", "otp", tok.PublicID+touch(t, unknown)[12:], "nonce",
+			nonce), otp.StatusBadOTP},
 		{"good", v2, query("id", "1", "otp", good, "nonce", nonce), otp.StatusOK},
 		{"the same request", v2, query("id", "1", "otp", good, "nonce", nonce), otp.StatusReplayedRequest},
 		{"the same code", v2, query("id", "1", "otp", good, "nonce", nonce+"2"), otp.StatusReplayedOTP},
 		{"the same code in 1.x", "/wsapi/verify", query("id", "1", "otp", good), otp.StatusReplayedOTP},
 		{"good in 1.x", "/wsapi/verify", query("id", "1", "otp", touch(t, tok)), otp.StatusOK},
-		{"good and signed", v2, sign(query("id", "3", "otp", touch(t, tok), "nonce", nonce, "sl", "100", "timeout", "8")), otp.StatusOK},
+		{"good and signed", v2, sign(query("id", "3", "otp", touch(t, tok), "nonce", nonce, "sl", "100", "timeout",
+			"8")), otp.StatusOK},
 		{"good and secure", v2, query("id", "2", "otp", touch(t, tok), "nonce", nonce, "sl", "secure"), otp.StatusOK},
-		{"good in capitals, newline after", v2, query("id", "1", "otp", strings.ToUpper(touch(t, tok))+"\n", "nonce", nonce), otp.StatusOK},
+		{"good in capitals, newline after", v2, query("id", "1", "otp", strings.ToUpper(touch(t, tok))+"\n", "nonce",
+			nonce), otp.StatusOK},
 	} {
 		got := h.ask(t, c.path, c.q)
 		if otp.Status(got["status"]) != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got["status"], c.want)
 		}
 		id := c.q.Get("id")
-		if signed := got["h"] != ""; signed != (id == "1" || id == "3" || id == "4") && c.want != otp.StatusMissingParameter {
+		if signed := got["h"] != ""; signed != (id == "1" || id == "3" || id == "4") &&
+			c.want != otp.StatusMissingParameter {
 			t.Errorf("%s: signed is %v", c.name, signed)
 		}
 		if got["h"] != "" && got["h"] != hmacOf(got) {
@@ -223,7 +243,8 @@ func TestVerifyAnswersEveryStatus(t *testing.T) {
 		}
 	}
 	must(t, h.db.People().SetPersonStatus(ctx, "alice", postern.PersonSuspended))
-	if got := h.ask(t, v2, query("id", "1", "otp", touch(t, tok), "nonce", nonce)); got["status"] != string(otp.StatusBadOTP) {
+	if got := h.ask(t, v2, query("id", "1", "otp", touch(t, tok), "nonce",
+		nonce)); got["status"] != string(otp.StatusBadOTP) {
 		t.Errorf("a suspended person's key: %s", got["status"])
 	}
 }
@@ -328,7 +349,8 @@ func TestOnlyGetAndPostUseACodeUp(t *testing.T) {
 	q := url.Values{"id": {"1"}, "otp": {code}, "nonce": {nonce}}
 	for _, path := range []string{"/wsapi/2.0/verify", "/wsapi/verify", "/wsapi/1.0/verify", "/wsapi/1.1/verify"} {
 		for method, want := range map[string]int{
-			"PUT": 405, "DELETE": 405, "PATCH": 405, "OPTIONS": 405, "BREW": 405, "PROPFIND": 405, http.MethodHead: 200,
+			"PUT": 405, "DELETE": 405, "PATCH": 405, "OPTIONS": 405, "BREW": 405, "PROPFIND": 405,
+			http.MethodHead: 200,
 		} {
 			req, err := http.NewRequestWithContext(t.Context(), method, h.server.URL+path+"?"+q.Encode(), nil)
 			must(t, err)

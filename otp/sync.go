@@ -80,7 +80,8 @@ func (s Sync) Validate() error {
 	}
 	for _, p := range s.Peers {
 		u, err := url.Parse(p)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.User != nil {
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" ||
+			u.User != nil {
 			return postern.Errorf(postern.Invalid, "%q is not the URL of a sync peer", p)
 		}
 	}

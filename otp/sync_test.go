@@ -39,7 +39,8 @@ func (h *rig) syncURL() string { return h.server.URL + "/wsapi/2.0/sync" }
 // share gives a token's key to another rig.
 func (h *rig) share(t *testing.T, tok *otp.SoftToken) {
 	t.Helper()
-	must(t, h.otp.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
+	must(t, h.otp.AddKeys(t.Context(), postern.Actor{},
+		[]*otp.Key{{PublicID: tok.PublicID, Secret: &tok.Secret, Last: otp.Never}}, false))
 }
 
 func (h *rig) verify(t *testing.T, code string, more ...string) map[string]string {
@@ -94,7 +95,8 @@ func TestSyncCatchesUpWithAPeerThatWasAway(t *testing.T) {
 	tok := a.token(t, "")
 	b.share(t, tok)
 	away.Store(true)
-	if got := a.verify(t, touch(t, tok), "sl", "100", "timeout", "1"); got["status"] != "NOT_ENOUGH_ANSWERS" || got["sl"] != "0" {
+	if got := a.verify(t, touch(t, tok), "sl", "100", "timeout", "1"); got["status"] != "NOT_ENOUGH_ANSWERS" ||
+		got["sl"] != "0" {
 		t.Errorf("with the peer away and all of them wanted: %v", got)
 	}
 	if got := a.verify(t, touch(t, tok), "sl", "0"); got["status"] != "OK" {
@@ -141,11 +143,13 @@ func TestSyncAnswersAsTheReferenceDoes(t *testing.T) {
 		return q
 	}
 	got := h.ask(t, "/wsapi/2.0/sync", request(tok.PublicID))
-	if got["status"] != "OK" || got["yk_counter"] != "-1" || got["yk_use"] != "-1" || got["modified"] != "-1" || got["yk_publicname"] != tok.PublicID || got["nonce"] == "" {
+	if got["status"] != "OK" || got["yk_counter"] != "-1" || got["yk_use"] != "-1" || got["modified"] != "-1" ||
+		got["yk_publicname"] != tok.PublicID || got["nonce"] == "" {
 		t.Errorf("the first: %v", got)
 	}
 	got = h.ask(t, "/wsapi/2.0/sync", request(tok.PublicID, "yk_counter", "6"))
-	if got["status"] != "OK" || got["yk_counter"] != "7" || got["yk_use"] != "3" || got["yk_high"] != "1" || got["yk_low"] != "2" || got["modified"] != "1359470659" || got["nonce"] != nonce {
+	if got["status"] != "OK" || got["yk_counter"] != "7" || got["yk_use"] != "3" || got["yk_high"] != "1" ||
+		got["yk_low"] != "2" || got["modified"] != "1359470659" || got["nonce"] != nonce {
 		t.Errorf("an older one: %v", got)
 	}
 	if last, err := h.otp.Counter(t.Context(), tok.PublicID); err != nil || last.Seq != 7<<8|3 {
@@ -200,7 +204,8 @@ func TestSyncIsOffAndGuarded(t *testing.T) {
 		"bad URL":   {Peers: []string{"val2"}, Store: off.otp},
 		"bad level": {Default: 101},
 	} {
-		if _, err := otp.NewService(otp.Config{Sync: s}, off.otp, off.db); postern.CodeOf(err) != postern.Invalid || err == nil {
+		if _, err := otp.NewService(otp.Config{Sync: s}, off.otp, off.db); postern.CodeOf(err) != postern.Invalid ||
+			err == nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -210,7 +215,9 @@ func TestSyncIsOffAndGuarded(t *testing.T) {
 // it.
 func TestSyncNeverSendsTheCode(t *testing.T) {
 	sent := make(chan string, 10)
-	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sent <- r.URL.RawQuery }))
+	spy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent <- r.URL.RawQuery
+	}))
 	defer spy.Close()
 	h := fleet(t, otp.Sync{Peers: []string{spy.URL + "/"}})
 	code := touch(t, h.token(t, ""))

@@ -41,7 +41,10 @@ const asked = 5 // a kind of question
 func authenticate(t testing.TB, flags ...string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "authenticate")
-	args := append([]string{"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-o", out, "testdata/authenticate.c", "-lpam"}, flags...)
+	args := append([]string{
+		"-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-o", out,
+		"testdata/authenticate.c", "-lpam",
+	}, flags...)
 	if b, err := exec.Command(posterntest.Need(t, "cc"), args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, b)
 	}
@@ -165,7 +168,8 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 	}{
 		{"yes", always(yes), "", success, success},
 		{"no", always(no), "", authErr, permDenied},
-		{"no factor", always(noFactor), "", authErr, permDenied}, // ignored by account, and libpam denies where no module allows
+		// ignored by account, and libpam denies where no module allows
+		{"no factor", always(noFactor), "", authErr, permDenied},
 		{"no factor, nullok", always(noFactor), "nullok", permDenied, permDenied},
 		{"no, nullok", always(no), "nullok", authErr, permDenied},
 		{"unavailable", always(unavailable), "", authinfoUnavail, authinfoUnavail},
@@ -174,15 +178,29 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 		{"unknown verdict", always(255), "", authinfoUnavail, authinfoUnavail},
 		{"hangs", func([]byte) []byte { return nil }, "timeout=1", authinfoUnavail, authinfoUnavail},
 		{"hangs up", func([]byte) []byte { return []byte{} }, "", authinfoUnavail, authinfoUnavail},
-		{"another nonce", func(q []byte) []byte { a := answer(q, yes); a[8]++; return a }, "", authinfoUnavail, authinfoUnavail},
-		{"another kind", func(q []byte) []byte { a := answer(q, yes); a[3]++; return a }, "", authinfoUnavail, authinfoUnavail},
-		{"another protocol", func(q []byte) []byte { return append([]byte("HTTP"), answer(q, yes)[4:]...) }, "", authinfoUnavail, authinfoUnavail},
-		{"the protocol before", func(q []byte) []byte { return append([]byte("PA2"), answer(q, yes)[3:]...) }, "", authinfoUnavail, authinfoUnavail},
+		{"another nonce", func(q []byte) []byte {
+			a := answer(q, yes)
+			a[8]++
+			return a
+		}, "", authinfoUnavail, authinfoUnavail},
+		{"another kind", func(q []byte) []byte {
+			a := answer(q, yes)
+			a[3]++
+			return a
+		}, "", authinfoUnavail, authinfoUnavail},
+		{"another protocol", func(q []byte) []byte {
+			return append([]byte("HTTP"), answer(q, yes)[4:]...)
+		}, "", authinfoUnavail, authinfoUnavail},
+		{"the protocol before", func(q []byte) []byte {
+			return append([]byte("PA2"), answer(q, yes)[3:]...)
+		}, "", authinfoUnavail, authinfoUnavail},
 		{"no code", func(q []byte) []byte { return answerCode(q, yes, 0) }, "", authinfoUnavail, success},
 		{"more code than typed", func(q []byte) []byte { return answerCode(q, yes, 5) }, "", authinfoUnavail, success},
 		{"short", func(q []byte) []byte { return answer(q, yes)[:20] }, "", authinfoUnavail, authinfoUnavail},
 		{"long", func(q []byte) []byte { return append(answer(q, yes), 1) }, "", authinfoUnavail, authinfoUnavail},
-		{"huge", func(q []byte) []byte { return append(answer(q, yes), make([]byte, 100000)...) }, "", authinfoUnavail, authinfoUnavail},
+		{"huge", func(q []byte) []byte {
+			return append(answer(q, yes), make([]byte, 100000)...)
+		}, "", authinfoUnavail, authinfoUnavail},
 		{"unknown option", always(yes), "debug", serviceErr, serviceErr},
 		{"timeout of none", always(yes), "timeout=", serviceErr, serviceErr},
 		{"timeout for ever", always(yes), "timeout=0", serviceErr, serviceErr},
@@ -251,10 +269,14 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			if c.password == "" {
 				answers, prompts = append(answers, "asked again"), "Touch it: Password: "
 			}
-			if got := run(t, program, confdir, "alice", answers...); got != "auth=0 cred=0 account=0 opened=0 closed=0 prompts="+prompts {
+			if got := run(t, program, confdir, "alice",
+				answers...); got != "auth=0 cred=0 account=0 opened=0 closed=0 prompts="+prompts {
 				t.Error(got)
 			}
-			if got, want := <-questions, []string{"test", "alice", "192.0.2.7", "", sent, "carol", flags}; strings.Join(got, "|") != strings.Join(want, "|") {
+			if got, want := <-questions, []string{
+				"test", "alice", "192.0.2.7", "", sent, "carol",
+				flags,
+			}; strings.Join(got, "|") != strings.Join(want, "|") {
 				t.Errorf("asked %q, want %q", got, want)
 			}
 			if end := <-prompted; end != "PD1" {
@@ -270,7 +292,8 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 		t.Parallel()
 		socket := filepath.Join(t.TempDir(), "sock")
 		daemon(t, socket, always(yes))
-		if got := run(t, program, stack(t, module, socket, ""), long, "code"); !strings.HasPrefix(got, fmt.Sprintf("auth=%d ", authinfoUnavail)) {
+		if got := run(t, program, stack(t, module, socket, ""), long, "code"); !strings.HasPrefix(got,
+			fmt.Sprintf("auth=%d ", authinfoUnavail)) {
 			t.Error(got)
 		}
 	})
@@ -279,7 +302,8 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 		socket := filepath.Join(t.TempDir(), "sock")
 		prompted := make(chan string, 10)
 		daemon(t, socket, always(yes), prompted)
-		if got := run(t, program, stack(t, module, socket, ""), "alice"); !strings.HasPrefix(got, fmt.Sprintf("auth=%d ", convErr)) {
+		if got := run(t, program, stack(t, module, socket, ""), "alice"); !strings.HasPrefix(got,
+			fmt.Sprintf("auth=%d ", convErr)) {
 			t.Error(got)
 		}
 		if end := <-prompted; end != "" {
@@ -327,7 +351,10 @@ func TestImpostor(t *testing.T) {
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestListenAndSayYes$")
 			cmd.Env = []string{"POSTERN_LISTEN=1"}
 			cmd.ExtraFiles = []*os.File{f}
-			cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: &syscall.Credential{Uid: c.listenedBy, Gid: c.listenedBy}}
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Pdeathsig:  syscall.SIGKILL,
+				Credential: &syscall.Credential{Uid: c.listenedBy, Gid: c.listenedBy},
+			}
 			ready, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -341,7 +368,8 @@ func TestImpostor(t *testing.T) {
 			}
 			l.SetUnlinkOnClose(false)
 			l.Close()
-			if got, want := run(t, program, stack(t, module, socket, "timeout=5"), "alice", "code"), fmt.Sprintf("auth=%d ", c.auth); !strings.HasPrefix(got, want) {
+			if got, want := run(t, program, stack(t, module, socket, "timeout=5"), "alice", "code"),
+				fmt.Sprintf("auth=%d ", c.auth); !strings.HasPrefix(got, want) {
 				t.Errorf("got %s, want %s", got, want)
 			}
 		})
@@ -384,7 +412,10 @@ func TestValgrindFindsNothing(t *testing.T) {
 	daemon(t, socket, func(q []byte) []byte { return answer(q, byte(n.Add(1)%4+1)) })
 	confdir := stack(t, module, socket, "")
 	for _, answers := range [][]string{{"code"}, {"passwordvvccccbdefghcbdefghijklnrtuvcbdefghijklnrtuv"}, {}} {
-		args := append([]string{"--quiet", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect", program, confdir, "test", "alice", "4"}, answers...)
+		args := append([]string{
+			"--quiet", "--error-exitcode=99", "--leak-check=full",
+			"--errors-for-leak-kinds=definite,indirect", program, confdir, "test", "alice", "4",
+		}, answers...)
 		if out, err := exec.Command(valgrind, args...).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -415,7 +446,8 @@ func TestNothingLeaks(t *testing.T) {
 			daemon(t, socket, c.reply)
 			confdir := stack(t, module, socket, "")
 			cmd := exec.Command(program, append([]string{confdir, "test", "alice", times}, c.answers...)...)
-			cmd.Env = append(os.Environ(), "GLIBC_TUNABLES=glibc.malloc.tcache_count=0") // what is cached there counts as in use
+			// what is cached there counts as in use
+			cmd.Env = append(os.Environ(), "GLIBC_TUNABLES=glibc.malloc.tcache_count=0")
 			out, err := cmd.CombinedOutput()
 			if err != nil || string(out) != "leaked files=0 bytes=0\n" {
 				t.Errorf("%v: %s", err, out)

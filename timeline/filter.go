@@ -30,13 +30,15 @@ type Filter struct {
 func (f Filter) Validate() error {
 	if strings.Contains(f.Address, "/") {
 		if _, err := netip.ParsePrefix(f.Address); err != nil {
-			return postern.Errorf(postern.Invalid, "%q is not a network", f.Address).WithHint("for example: 192.0.2.0/24")
+			return postern.Errorf(postern.Invalid, "%q is not a network",
+				f.Address).WithHint("for example: 192.0.2.0/24")
 		}
 	}
 	switch f.Outcome {
 	case "", postern.OK, postern.Refused, postern.Failed, postern.Unknown:
 	default:
-		return postern.Errorf(postern.Invalid, "%q is no outcome", f.Outcome).WithHint("ok, refused, failed or unknown")
+		return postern.Errorf(postern.Invalid, "%q is no outcome",
+			f.Outcome).WithHint("ok, refused, failed or unknown")
 	}
 	if (f.Link.Kind == "") != (f.Link.ID == "") {
 		return errLink

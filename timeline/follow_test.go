@@ -101,7 +101,8 @@ func TestFollowingEndsWithAnError(t *testing.T) {
 	broken := errors.New("broken")
 	for _, look := range []int{1, 3} {
 		t.Run(fmt.Sprint(look), func(t *testing.T) {
-			if _, _, err := follow(t, &growing{fails: map[int]error{look: broken}}, Filter{}, 99); !errors.Is(err, broken) {
+			if _, _, err := follow(t, &growing{fails: map[int]error{look: broken}}, Filter{}, 99); !errors.Is(err,
+				broken) {
 				t.Errorf("ended with %v", err)
 			}
 		})

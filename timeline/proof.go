@@ -98,7 +98,8 @@ func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof's %w", err)
 	}
 	if p.Index < 0 || p.Index >= c.Size || len(p.Hashes) > maxHashes {
-		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof is of an entry that the checkpoint does not have")
+		return postern.Event{}, c, postern.Errorf(postern.Denied,
+			"the proof is of an entry that the checkpoint does not have")
 	}
 	if err := tlog.CheckRecord(p.Hashes, c.Size, c.Root, p.Index, tlog.RecordHash([]byte(p.Entry))); err != nil {
 		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof does not prove its entry").

@@ -119,7 +119,9 @@ func reason(e postern.Event) string {
 // credentialsIn adds the credentials among an event's links. The key that an SSH
 // certificate is for says nothing more.
 func credentialsIn(from, links []postern.Link) []postern.Link {
-	certified := slices.ContainsFunc(from, func(l postern.Link) bool { return l.Kind == string(postern.SSHCertificate) })
+	certified := slices.ContainsFunc(from, func(l postern.Link) bool {
+		return l.Kind == string(postern.SSHCertificate)
+	})
 	for _, l := range from {
 		if certified && l.Kind == string(postern.SSHKey) {
 			continue
@@ -195,7 +197,8 @@ func did(e postern.Event) (_ string, counted bool) {
 		words = "failed at " + e.Kind + " on %s"
 	}
 	counted = strings.Contains(words, "#")
-	words = strings.NewReplacer("#", strconv.FormatInt(e.Count, 10), "{service}", cmp.Or(e.Details["service"], "PAM")).Replace(words)
+	words = strings.NewReplacer("#", strconv.FormatInt(e.Count, 10), "{service}",
+		cmp.Or(e.Details["service"], "PAM")).Replace(words)
 	before, after, object := strings.Cut(words, "%s")
 	switch {
 	case !object:

@@ -67,14 +67,26 @@ func TestSentence(t *testing.T) {
 		Links: []postern.Link{process, domain}, Details: map[string]string{Procedure: "domainDestroy"},
 	}
 	for _, e := range []postern.Event{
-		{Kind: postern.EventOTP, Outcome: postern.Refused, Person: "mallory", Address: "203.0.113.9", Links: []postern.Link{login, {Kind: string(postern.YubiKey), ID: "vvother"}}},
+		{
+			Kind: postern.EventOTP, Outcome: postern.Refused, Person: "mallory", Address: "203.0.113.9",
+			Links: []postern.Link{login, {Kind: string(postern.YubiKey), ID: "vvother"}},
+		},
 		{Kind: postern.EventOTP, Outcome: postern.OK, Person: "alice", Links: []postern.Link{login, yubikey}},
-		{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "192.0.2.7", Links: []postern.Link{login, cert}},
+		{
+			Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "192.0.2.7",
+			Links: []postern.Link{login, cert},
+		},
 		{Kind: postern.EventSSHOpened, Outcome: postern.OK, Person: "alice", Links: []postern.Link{login, session}},
 		{Kind: "process.started", Outcome: postern.OK, Links: []postern.Link{session, process}},
-		{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Person: "bob", Object: "vm3", Links: []postern.Link{domain}},
+		{
+			Kind: postern.EventLibvirtCall, Outcome: postern.OK, Person: "bob", Object: "vm3",
+			Links: []postern.Link{domain},
+		},
 		call,
-		{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "198.51.100.1", Links: []postern.Link{cert}},
+		{
+			Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "alice", Address: "198.51.100.1",
+			Links: []postern.Link{cert},
+		},
 	} {
 		if err := m.Append(t.Context(), e); err != nil {
 			t.Fatal(err)
@@ -88,7 +100,8 @@ func TestSentence(t *testing.T) {
 	if got := indexes(joined); !slices.Equal(got, []int64{0, 1, 2, 3, 4, 6}) {
 		t.Errorf("joined are %v", got)
 	}
-	want := "alice, YubiKey vvccccbdefgh and SSH certificate 4711, from 192.0.2.7, ran domainDestroy on vm3; answered in 41 ms."
+	want := "alice, YubiKey vvccccbdefgh and SSH certificate 4711, from 192.0.2.7, ran domainDestroy on vm3; " +
+		"answered in 41 ms."
 	if got := Sentence(call, joined); got != want {
 		t.Errorf("the sentence is\n%s\nnot\n%s", got, want)
 	}
@@ -107,29 +120,111 @@ func TestSentences(t *testing.T) {
 		e    postern.Event
 		want string
 	}{
-		{postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: "192.0.2.1", Object: "/wp-admin", Reason: "none-shown", Count: 12}, "an unknown client, from 192.0.2.1, was refused /wp-admin, 12 times: none shown."},
-		{postern.Event{Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK, Details: map[string]string{"by": "root"}}, "bob was added, by root."},
-		{postern.Event{Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711", Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}}, Details: map[string]string{"profile": "server", "names": "a.example b.example"}}, "a server was issued the certificate 4711 for a.example b.example."},
+		{
+			postern.Event{
+				Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: "192.0.2.1",
+				Object: "/wp-admin", Reason: "none-shown", Count: 12,
+			},
+			"an unknown client, from 192.0.2.1, was refused /wp-admin, 12 times: none shown.",
+		},
+		{postern.Event{
+			Kind: postern.EventPersonAdded, Person: "bob", Outcome: postern.OK,
+			Details: map[string]string{"by": "root"},
+		}, "bob was added, by root."},
+		{
+			postern.Event{
+				Kind: postern.EventCertIssued, Outcome: postern.OK, Object: "4711",
+				Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: "4711"}},
+				Details: map[string]string{"profile": "server", "names": "a.example b.example"},
+			},
+			"a server was issued the certificate 4711 for a.example b.example.",
+		},
 		{postern.Event{Kind: postern.EventPersonSuspended, Person: "bob", Outcome: postern.OK}, "bob was suspended."},
-		{postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK}, "bob was issued the certificate."},
-		{postern.Event{Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile", Reason: "line 3"}, "the server could not load the configuration Caddyfile: line 3."},
-		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob", Took: 1500 * time.Microsecond}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
-		{postern.Event{Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Details: map[string]string{"procedure": "domainCreate", "user": "root"}}, "the account root ran domainCreate on vm3."},
-		{postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10}, "bob made 10 recovery codes."},
-		{postern.Event{Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1, Reason: "too much"}, "the agent lost 1 of what happened on hv1: too much."},
-		{postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3}, "root was restored from a backup, and 3 keys were disabled."},
-		{postern.Event{Kind: postern.EventOTPUpstream, Outcome: postern.OK, Person: "root", Object: "none"}, "root changed the upstream validation service: none."},
-		{postern.Event{Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root", Details: map[string]string{"service": "sudo"}}, "bob was refused by sudo as root."},
-		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Person: "alice", Object: "root", Details: map[string]string{"service": "sudo", "user": "alice"}}, "alice became root by sudo."},
-		{postern.Event{Kind: postern.EventPAMOpened, Outcome: postern.OK, Object: "root", Details: map[string]string{"service": "su", "user": "carol"}}, "the account carol became root by su."},
+		{
+			postern.Event{Kind: postern.EventCertIssued, Person: "bob", Outcome: postern.OK},
+			"bob was issued the certificate.",
+		},
+		{postern.Event{
+			Kind: postern.EventConfigLoaded, Outcome: postern.Failed, Object: "Caddyfile",
+			Reason: "line 3",
+		}, "the server could not load the configuration Caddyfile: line 3."},
+		{postern.Event{
+			Kind: postern.EventLibvirtCall, Outcome: postern.Failed, Person: "bob",
+			Took: 1500 * time.Microsecond,
+		}, "bob ran a libvirt call, which failed; answered in 1.5 ms."},
+		{
+			postern.Event{
+				Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3",
+				Details: map[string]string{"procedure": "domainCreate", "user": "root"},
+			},
+			"the account root ran domainCreate on vm3.",
+		},
+		{
+			postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: "bob", Count: 10},
+			"bob made 10 recovery codes.",
+		},
+		{postern.Event{
+			Kind: postern.EventAgentLost, Outcome: postern.Failed, Object: "hv1", Count: 1,
+			Reason: "too much",
+		}, "the agent lost 1 of what happened on hv1: too much."},
+		{
+			postern.Event{Kind: postern.EventOTPRestored, Outcome: postern.OK, Person: "root", Count: 3},
+			"root was restored from a backup, and 3 keys were disabled.",
+		},
+		{
+			postern.Event{Kind: postern.EventOTPUpstream, Outcome: postern.OK, Person: "root", Object: "none"},
+			"root changed the upstream validation service: none.",
+		},
+		{postern.Event{
+			Kind: postern.EventPAMAuth, Outcome: postern.Refused, Person: "bob", Object: "root",
+			Details: map[string]string{"service": "sudo"},
+		}, "bob was refused by sudo as root."},
+		{postern.Event{
+			Kind: postern.EventPAMOpened, Outcome: postern.OK, Person: "alice", Object: "root",
+			Details: map[string]string{"service": "sudo", "user": "alice"},
+		}, "alice became root by sudo."},
+		{postern.Event{
+			Kind: postern.EventPAMOpened, Outcome: postern.OK, Object: "root",
+			Details: map[string]string{"service": "su", "user": "carol"},
+		}, "the account carol became root by su."},
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
-		{postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"}, "the server made the certificate authority root."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMECreated}}, "bob made the ACME account a1."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1", Details: map[string]string{"did": postern.ACMERolledOver}}, "an unknown client, from 192.0.2.1, gave the ACME account a1 another key."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEChanged}}, "bob changed the contacts of the ACME account a1."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1", Details: map[string]string{"did": postern.ACMEDeactivated}}, "bob deactivated the ACME account a1."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "k1", Details: map[string]string{"did": postern.ACMEKeyDisabled, "by": "root"}}, "bob had the ACME key k1 disabled, by root."},
-		{postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1"}, "bob changed the ACME account a1."},
+		{
+			postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"},
+			"the server made the certificate authority root.",
+		},
+		{postern.Event{
+			Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1",
+			Details: map[string]string{"did": postern.ACMECreated},
+		}, "bob made the ACME account a1."},
+		{
+			postern.Event{
+				Kind: postern.EventACMEAccount, Outcome: postern.OK, Object: "a1", Address: "192.0.2.1",
+				Details: map[string]string{"did": postern.ACMERolledOver},
+			},
+			"an unknown client, from 192.0.2.1, gave the ACME account a1 another key.",
+		},
+		{
+			postern.Event{
+				Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1",
+				Details: map[string]string{"did": postern.ACMEChanged},
+			},
+			"bob changed the contacts of the ACME account a1.",
+		},
+		{postern.Event{
+			Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1",
+			Details: map[string]string{"did": postern.ACMEDeactivated},
+		}, "bob deactivated the ACME account a1."},
+		{
+			postern.Event{
+				Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "k1",
+				Details: map[string]string{"did": postern.ACMEKeyDisabled, "by": "root"},
+			},
+			"bob had the ACME key k1 disabled, by root.",
+		},
+		{
+			postern.Event{Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: "bob", Object: "a1"},
+			"bob changed the ACME account a1.",
+		},
 		{postern.Event{Kind: "new.kind", Outcome: postern.OK, Person: "bob", Object: "x"}, "bob did new.kind on x."},
 		{postern.Event{Kind: "new.kind", Outcome: postern.Refused, Person: "bob"}, "bob was refused new.kind."},
 	} {
@@ -163,7 +258,10 @@ func TestJoinEnds(t *testing.T) {
 	m := &memory{}
 	link := func(i int) postern.Link { return postern.Link{Kind: postern.LinkSession, ID: fmt.Sprint(i)} }
 	for i := range 2 * MaxJoined {
-		if err := m.Append(t.Context(), postern.Event{Kind: "test", Links: []postern.Link{link(i), link(i + 1)}}); err != nil {
+		if err := m.Append(t.Context(), postern.Event{
+			Kind:  "test",
+			Links: []postern.Link{link(i), link(i + 1)},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -264,7 +362,9 @@ func FuzzProof(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, _, err := p.Check(v); err == nil && !slices.ContainsFunc(entries, func(l []byte) bool { return string(l) == p.Entry }) {
+		if _, _, err := p.Check(v); err == nil && !slices.ContainsFunc(entries, func(l []byte) bool {
+			return string(l) == p.Entry
+		}) {
 			t.Errorf("proves %q", p.Entry)
 		}
 	})
@@ -275,10 +375,12 @@ func FuzzClean(f *testing.F) {
 	f.Add(strings.Repeat("é", 3000), "", "\x1b[31m")
 	f.Fuzz(func(t *testing.T, kind, object, reason string) {
 		e := Clean(postern.Event{
-			Kind: kind, Object: object, Reason: reason, Time: time.Unix(1, 2345), Links: []postern.Link{{Kind: kind, ID: object}, {Kind: kind, ID: object}},
+			Kind: kind, Object: object, Reason: reason, Time: time.Unix(1, 2345),
+			Links:   []postern.Link{{Kind: kind, ID: object}, {Kind: kind, ID: object}},
 			Details: map[string]string{object: reason},
 		})
-		if again := Clean(e); len(e.Object) <= maxText && len(e.Kind) <= maxName && len(e.Reason) <= maxText && !reflect.DeepEqual(again.Object, e.Object) {
+		if again := Clean(e); len(e.Object) <= maxText && len(e.Kind) <= maxName && len(e.Reason) <= maxText &&
+			!reflect.DeepEqual(again.Object, e.Object) {
 			t.Errorf("%q becomes %q", e.Object, again.Object)
 		}
 		line, err := Encode(e)
@@ -314,7 +416,12 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestFilterSaysWhatIsWrong(t *testing.T) {
-	for _, f := range []Filter{{Address: "192.0.2.0/33"}, {Outcome: "maybe"}, {Link: postern.Link{Kind: "x"}}, {Limit: -1}} {
+	for _, f := range []Filter{
+		{Address: "192.0.2.0/33"},
+		{Outcome: "maybe"},
+		{Link: postern.Link{Kind: "x"}},
+		{Limit: -1},
+	} {
 		if postern.CodeOf(f.Validate()) != postern.Invalid {
 			t.Errorf("%+v is valid", f)
 		}
@@ -365,7 +472,10 @@ func TestSummary(t *testing.T) {
 		{postern.Event{}, ""},
 		{postern.Event{Object: "/private/", Reason: "not-after"}, "/private/: not-after"},
 		{postern.Event{Reason: "no certificate"}, "no certificate"},
-		{postern.Event{Object: "vm1", Details: map[string]string{Procedure: "domain_destroy"}, Took: 1500 * time.Millisecond}, "domain_destroy vm1 (1.5 s)"},
+		{postern.Event{
+			Object: "vm1", Details: map[string]string{Procedure: "domain_destroy"},
+			Took: 1500 * time.Millisecond,
+		}, "domain_destroy vm1 (1.5 s)"},
 		{postern.Event{Details: map[string]string{Procedure: "connect_open"}, Count: 3}, "connect_open (3 times)"},
 	} {
 		t.Run(c.want, func(t *testing.T) {

@@ -57,9 +57,13 @@ func run(ctx context.Context, binary string, args []string) error {
 		return err
 	}
 	pause(ctx, 2*time.Second) // until it is ready
-	for _, line := range []string{"start vm1", "domname vm1", "dominfo vm1", "suspend vm1", "resume vm1", "domname nobody", "destroy vm1"} {
+	for _, line := range []string{
+		"start vm1", "domname vm1", "dominfo vm1", "suspend vm1", "resume vm1",
+		"domname nobody", "destroy vm1",
+	} {
 		fmt.Printf("\n$ virsh %s\n", line)
-		out, err := exec.CommandContext(ctx, "virsh", append([]string{"-c", l.TCPURI()}, strings.Fields(line)...)...).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "virsh", append([]string{"-c", l.TCPURI()}, strings.Fields(line)...)...).
+			CombinedOutput()
 		if err != nil && ctx.Err() != nil {
 			break
 		}

@@ -160,14 +160,19 @@ func (r *rig) startPostern() error {
 		return err
 	}
 	config := filepath.Join(r.dir, "Caddyfile")
-	text := fmt.Sprintf("{\n\thttps_port %d\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\nlocalhost:%d {\n\ttls %s %s\n\troot * %s/www\n\tfile_server\n\trequire /guarded* {\n\t\tperson alice\n\t}\n}\n",
+	text := fmt.Sprintf("{\n\thttps_port %d\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n}\n"+
+		"localhost:%d {\n\ttls %s %s\n\troot * %s/www\n\tfile_server\n\trequire /guarded* {\n\t\tperson alice\n\t}\n"+
+		"}\n",
 		port, port, r.cert, r.key, r.dir)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.Command(binary, "run", "--config", config)
 	cmd.Env = env
-	return r.start(&server{name: "postern", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt", resumes: true}, cmd)
+	return r.start(&server{
+		name: "postern", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt",
+		resumes: true,
+	}, cmd)
 }
 
 // readFiles finds what ca issue wrote.
@@ -220,15 +225,20 @@ func (r *rig) startCaddy() error {
 	if err != nil {
 		return err
 	}
-	text := fmt.Sprintf("{\n\tadmin off\n\thttps_port %d\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n\tservers {\n\t\tprotocols h1 h2\n\t}\n\tlog {\n\t\tlevel WARN\n\t}\n}\nlocalhost:%d {\n\ttls %s %s {\n\t\tclient_auth {\n\t\t\tmode require_and_verify\n\t\t\ttrust_pool file %s\n\t\t}\n\t}\n\troot * %s/www\n\tfile_server\n}\n",
+	text := fmt.Sprintf("{\n\tadmin off\n\thttps_port %d\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n"+
+		"\tservers {\n\t\tprotocols h1 h2\n\t}\n\tlog {\n\t\tlevel WARN\n\t}\n}\nlocalhost:%d {\n\ttls %s %s {\n"+
+		"\t\tclient_auth {\n\t\t\tmode require_and_verify\n\t\t\ttrust_pool file %s\n\t\t}\n\t}\n\troot * %s/www\n"+
+		"\tfile_server\n}\n",
 		port, port, r.cert, r.key, r.chain, r.dir)
 	config := filepath.Join(r.dir, "plain")
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
 	cmd := exec.Command("/proc/self/exe", "-serve-caddy", config)
-	cmd.Env = append(os.Environ(), "HOME="+r.dir, "XDG_DATA_HOME="+r.dir+"/plain-data", "XDG_CONFIG_HOME="+r.dir+"/plain-config")
-	return r.start(&server{name: "caddy", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt"}, cmd)
+	cmd.Env = append(os.Environ(), "HOME="+r.dir, "XDG_DATA_HOME="+r.dir+"/plain-data",
+		"XDG_CONFIG_HOME="+r.dir+"/plain-config")
+	return r.start(&server{name: "caddy", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt"},
+		cmd)
 }
 
 // serveCaddy serves a Caddyfile until it gets a signal to stop.
@@ -280,7 +290,10 @@ http {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
-	return r.start(&server{name: "nginx", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt", resumes: true},
+	return r.start(&server{
+		name: "nginx", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt",
+		resumes: true,
+	},
 		exec.Command(program, "-c", config, "-p", r.dir))
 }
 
@@ -327,7 +340,10 @@ MaxKeepAliveRequests 0
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
-	return r.start(&server{name: "apache", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt", resumes: true},
+	return r.start(&server{
+		name: "apache", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt",
+		resumes: true,
+	},
 		exec.Command(program, "-DFOREGROUND", "-f", config))
 }
 

@@ -134,7 +134,10 @@ func (t turn) messages() int { return 2 * t.calls }
 var tracers = []string{"postern", "bare", "bpftrace"}
 
 // probes are what every tracer is attached to.
-var probes = []string{"rpc_client_msg_rx", "rpc_client_msg_tx_queue", "rpc_server_client_msg_rx", "rpc_server_client_msg_tx_queue"}
+var probes = []string{
+	"rpc_client_msg_rx", "rpc_client_msg_tx_queue", "rpc_server_client_msg_rx",
+	"rpc_server_client_msg_tx_queue",
+}
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
@@ -200,12 +203,14 @@ func (r *result) add(t, before, after turn) {
 func report(results map[string]*result, conns, lost int) error {
 	for _, name := range slices.Concat([]string{"untraced"}, tracers) {
 		r := results[name]
-		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced (half of the turns: %.3f to %.3f)  %5.2f µs CPU a message\n", conns, name,
+		fmt.Printf("%d connections  %-9s %8.0f calls/s  %.3f of untraced (half of the turns: %.3f to %.3f)  %5.2f "+
+			"µs CPU a message\n", conns, name,
 			median(r.rates), median(r.ratios), quantile(r.ratios, 0.25), quantile(r.ratios, 0.75), median(r.cpu))
 	}
 	ratio := median(results["postern"].ratios)
 	cpu, peer := median(results["postern"].cpu), median(results["bpftrace"].cpu)
-	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f; %.3f is the kernel's part), CPU postern/bpftrace %.3f (goal %.2f), lost %d\n",
+	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f; %.3f is the kernel's part), CPU postern/bpftrace "+
+		"%.3f (goal %.2f), lost %d\n",
 		conns, ratio, throughputGoal, median(results["bare"].ratios), cpu/peer, cpuGoal, lost)
 	switch {
 	case lost > 0:
@@ -454,7 +459,8 @@ func (t *tracer) stop() error {
 	err := t.cmd.Wait()
 	cancel()
 	<-done
-	if _, ok := errors.AsType[*exec.ExitError](err); ok && t.cmd.Path != "" && strings.Contains(t.cmd.Path, "bpftrace") {
+	if _, ok := errors.AsType[*exec.ExitError](err); ok && t.cmd.Path != "" && strings.Contains(t.cmd.Path,
+		"bpftrace") {
 		return nil
 	}
 	return err

@@ -27,7 +27,8 @@ func write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "caddyfile.md"), reference.Markdown(reference.Caddyfile()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "caddyfile.md"), reference.Markdown(reference.Caddyfile()),
+		0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "rules.md"), reference.Markdown(rules), 0o644)

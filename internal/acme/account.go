@@ -42,7 +42,10 @@ type accountAnswer struct {
 func (s *Server) writeAccount(w http.ResponseWriter, m *message, a *Account, status int) error {
 	url := m.base + "/account/" + a.ID
 	w.Header().Set("Location", url)
-	return writeJSON(w, status, accountAnswer{a.Status, a.Contact, s.cfg.Terms != "", a.Binding, url + "/orders", a.Key})
+	return writeJSON(w, status, accountAnswer{
+		a.Status, a.Contact, s.cfg.Terms != "", a.Binding, url + "/orders",
+		a.Key,
+	})
 }
 
 func checkContacts(list []string) error {
@@ -82,7 +85,8 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 	case req.Existing:
 		return accountDoesNotExist()
 	case s.cfg.Terms != "" && !req.Terms:
-		return problem("userActionRequired", http.StatusForbidden, "the terms of service at %s have to be agreed to", s.cfg.Terms)
+		return problem("userActionRequired", http.StatusForbidden, "the terms of service at %s have to be agreed to",
+			s.cfg.Terms)
 	}
 	if err := checkContacts(req.Contact); err != nil {
 		return err
@@ -105,7 +109,8 @@ func (s *Server) newAccount(w http.ResponseWriter, r *http.Request, m *message) 
 		return externalAccountRequired()
 	}
 	kept, added, err := s.store.AddAccount(r.Context(), a, external, postern.Event{
-		Kind: postern.EventACMEAccount, Outcome: postern.OK, Address: m.address, Object: a.ID, Details: map[string]string{"did": postern.ACMECreated},
+		Kind: postern.EventACMEAccount, Outcome: postern.OK, Address: m.address, Object: a.ID,
+		Details: map[string]string{"did": postern.ACMECreated},
 	})
 	if err != nil {
 		return err

@@ -13,11 +13,13 @@ import (
 func TestAccounts(t *testing.T) {
 	w := newWorld(t, acme.Config{})
 	ctx := t.Context()
-	if _, err := w.client.NewAccount(ctx, client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
+	if _, err := w.client.NewAccount(ctx,
+		client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
 		t.Errorf("an account without a person: %v", err)
 	}
 	alice := w.account(t, "alice")
-	if again, err := w.client.NewAccount(ctx, client.Account{PrivateKey: alice.PrivateKey}); err != nil || again.Location != alice.Location {
+	if again, err := w.client.NewAccount(ctx, client.Account{PrivateKey: alice.PrivateKey}); err != nil ||
+		again.Location != alice.Location {
 		t.Errorf("the same key again: %v %v", again.Location, err)
 	}
 	if _, err := w.client.GetAccount(ctx, client.Account{PrivateKey: newKey(t)}); kind(err) != "accountDoesNotExist" {
@@ -105,10 +107,12 @@ func TestASuspendedPersonsAccountStops(t *testing.T) {
 	if err != nil || len(keys) != 1 || keys[0].Account == "" {
 		t.Fatal(keys, err)
 	}
-	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "bob", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err == nil {
+	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "bob", keys[0].ID,
+		postern.Event{Kind: postern.EventACMEAccount}); err == nil {
 		t.Error("bob disables alice's key")
 	}
-	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "alice", keys[0].ID, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
+	if err := w.db.ACME().DisableExternalKey(t.Context(), postern.Actor{}, "alice", keys[0].ID,
+		postern.Event{Kind: postern.EventACMEAccount}); err != nil {
 		t.Fatal(err)
 	}
 	if err := order(); kind(err) != "unauthorized" {

@@ -52,7 +52,8 @@ type Config struct {
 
 // Validate reports what is wrong with the Config.
 func (c Config) Validate() error {
-	if c.URL != "" && (!strings.HasPrefix(c.URL, "https://") && !strings.HasPrefix(c.URL, "http://") || strings.HasSuffix(c.URL, "/")) {
+	if c.URL != "" && (!strings.HasPrefix(c.URL, "https://") && !strings.HasPrefix(c.URL, "http://") ||
+		strings.HasSuffix(c.URL, "/")) {
 		return postern.Errorf(postern.Invalid, "ACME URL %q is not https://host/path", c.URL)
 	}
 	if c.OrderLife != 0 && (c.OrderLife < 5*time.Minute || c.OrderLife > 7*24*time.Hour) {
@@ -164,7 +165,10 @@ func New(ctx context.Context, cfg Config, store Store, ca Issuer, prober Prober,
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg.withDefaults(), store: store, ca: ca, prober: prober, log: log, busy: make(chan struct{}, maxValidations)}
+	s := &Server{
+		cfg: cfg.withDefaults(), store: store, ca: ca, prober: prober, log: log,
+		busy: make(chan struct{}, maxValidations),
+	}
 	var err error
 	if s.nonces, err = newNonces(ctx, s.cfg, store); err != nil {
 		return nil, err

@@ -40,7 +40,8 @@ func TestAccountsOfEveryAlgorithm(t *testing.T) {
 	} {
 		url := w.url + "/new-account"
 		body := signWith(t, alg, key, url, w.nonce(t), []byte(`{"termsOfServiceAgreed":true}`))
-		if resp, answer := w.send(t, url, body); resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusOK {
+		if resp, answer := w.send(t, url, body); resp.StatusCode != http.StatusCreated &&
+			resp.StatusCode != http.StatusOK {
 			t.Errorf("%s: %s %s", alg, resp.Status, answer)
 		}
 		for _, wrong := range []func(s string) string{
@@ -49,7 +50,8 @@ func TestAccountsOfEveryAlgorithm(t *testing.T) {
 			func(s string) string { return s[4:len(s)/4*4] + s[:4] + s[len(s)/4*4:] },
 		} {
 			var m map[string]string
-			if err := json.Unmarshal(signWith(t, alg, key, url, w.nonce(t), []byte(`{"termsOfServiceAgreed":true}`)), &m); err != nil {
+			if err := json.Unmarshal(signWith(t, alg, key, url, w.nonce(t), []byte(`{"termsOfServiceAgreed":true}`)),
+				&m); err != nil {
 				t.Fatal(err)
 			}
 			m["signature"] = wrong(m["signature"])

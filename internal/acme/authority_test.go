@@ -44,8 +44,10 @@ func newAuthority(t testing.TB, db *store.DB) *authority {
 	t.Helper()
 	key := newKey(t)
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{1, 2, 3},
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{1, 2, 3},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
@@ -90,7 +92,9 @@ func (a *authority) Accept(t acme.Terms) (acme.Terms, error) {
 
 func (a *authority) PermitKey(context.Context, crypto.PublicKey) error { return nil }
 
-func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, terms acme.Terms, f acme.Finish) (acme.Order, error) {
+func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, terms acme.Terms,
+	f acme.Finish,
+) (acme.Order, error) {
 	if a.gather != nil {
 		a.gather.Done()
 		a.gather.Wait()
@@ -133,7 +137,8 @@ func (a *authority) Issue(ctx context.Context, by postern.Actor, csr []byte, nam
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})...)
 	a.issued[serial.Text(16)] = acme.Certificate{
-		Chain: chain, DER: der, AuthorityKeyID: a.cert.SubjectKeyId, Names: names, NotBefore: tmpl.NotBefore, NotAfter: tmpl.NotAfter,
+		Chain: chain, DER: der, AuthorityKeyID: a.cert.SubjectKeyId, Names: names, NotBefore: tmpl.NotBefore,
+		NotAfter: tmpl.NotAfter,
 	}
 	return order, nil
 }

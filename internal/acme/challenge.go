@@ -50,7 +50,10 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, m *message) e
 	if err != nil {
 		return err
 	}
-	v := validation{order: o.ID, account: *m.account, authz: i, challenge: j, name: a.Identifier, kind: c.Type, token: c.Token, auth: auth, address: m.address}
+	v := validation{
+		order: o.ID, account: *m.account, authz: i, challenge: j, name: a.Identifier, kind: c.Type,
+		token: c.Token, auth: auth, address: m.address,
+	}
 	select {
 	case s.busy <- struct{}{}:
 	default:
@@ -127,7 +130,8 @@ func (s *Server) validate(ctx context.Context, v validation) *Order {
 	var events []postern.Event
 	if problem != nil {
 		events = append(events, postern.Event{
-			Kind: postern.EventACMEOrder, Outcome: postern.Refused, Person: v.account.Person, Address: v.address, Object: v.name.Value,
+			Kind: postern.EventACMEOrder, Outcome: postern.Refused, Person: v.account.Person, Address: v.address,
+			Object: v.name.Value,
 			Reason: problem.Detail, Details: map[string]string{"account": v.account.ID, "challenge": v.kind},
 		})
 	}
@@ -145,7 +149,8 @@ func (s *Server) validate(ctx context.Context, v validation) *Order {
 		return nil
 	}, events...)
 	if err != nil {
-		s.log.ErrorContext(ctx, "acme: the result of a validation cannot be stored", postern.LogOrder, v.order, postern.LogError, err)
+		s.log.ErrorContext(ctx, "acme: the result of a validation cannot be stored", postern.LogOrder, v.order,
+			postern.LogError, err)
 		return nil
 	}
 	return &o
@@ -194,7 +199,10 @@ func (s *Server) resumeOne(ctx context.Context, o *Order, account Account, i, j 
 	}
 	s.busy <- struct{}{}
 	defer func() { <-s.busy }()
-	s.validate(ctx, validation{order: o.ID, account: account, authz: i, challenge: j, name: a.Identifier, kind: c.Type, token: c.Token, auth: auth})
+	s.validate(ctx, validation{
+		order: o.ID, account: account, authz: i, challenge: j, name: a.Identifier, kind: c.Type,
+		token: c.Token, auth: auth,
+	})
 }
 
 // prove looks at a name in the way that the challenge asks for.

@@ -23,12 +23,15 @@ func TestObtain(t *testing.T) {
 		names []string
 		kinds []string
 	}{
-		"http":               {[]string{"www.example.test"}, []string{client.ChallengeTypeHTTP01}},
-		"dns":                {[]string{"www.example.test"}, []string{client.ChallengeTypeDNS01}},
-		"alpn":               {[]string{"www.example.test"}, []string{client.ChallengeTypeTLSALPN01}},
-		"wildcard and base":  {[]string{"*.example.test", "example.test"}, []string{client.ChallengeTypeDNS01}},
-		"address over http":  {[]string{"127.0.0.1"}, []string{client.ChallengeTypeHTTP01}},
-		"many names at once": {[]string{"a.example.test", "b.example.test", "c.example.test", "*.d.example.test"}, []string{client.ChallengeTypeDNS01}},
+		"http":              {[]string{"www.example.test"}, []string{client.ChallengeTypeHTTP01}},
+		"dns":               {[]string{"www.example.test"}, []string{client.ChallengeTypeDNS01}},
+		"alpn":              {[]string{"www.example.test"}, []string{client.ChallengeTypeTLSALPN01}},
+		"wildcard and base": {[]string{"*.example.test", "example.test"}, []string{client.ChallengeTypeDNS01}},
+		"address over http": {[]string{"127.0.0.1"}, []string{client.ChallengeTypeHTTP01}},
+		"many names at once": {
+			[]string{"a.example.test", "b.example.test", "c.example.test", "*.d.example.test"},
+			[]string{client.ChallengeTypeDNS01},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c2 := *w.client
@@ -69,12 +72,31 @@ func TestProofsThatDoNotHold(t *testing.T) {
 		host, kind, want string
 		before           func()
 	}{
-		"nothing there":            {"a.test", client.ChallengeTypeHTTP01, "connection", nil},
-		"something else there":     {"a.test", client.ChallengeTypeHTTP01, "incorrectResponse", answer(func(rw http.ResponseWriter, _ *http.Request) { rw.Write([]byte("x")) })},
-		"endless":                  {"a.test", client.ChallengeTypeHTTP01, "connection", answer(func(rw http.ResponseWriter, _ *http.Request) { rw.Write(make([]byte, 1<<20)) })},
-		"redirect to metadata":     {"a.test", client.ChallengeTypeHTTP01, "connection", redirect("http://169.254.169.254/x")},
-		"redirect to another port": {"a.test", client.ChallengeTypeHTTP01, "connection", redirect("http://a.test:22/x")},
-		"redirect to a file":       {"a.test", client.ChallengeTypeHTTP01, "connection", redirect("file:///etc/passwd")},
+		"nothing there": {"a.test", client.ChallengeTypeHTTP01, "connection", nil},
+		"something else there": {
+			"a.test", client.ChallengeTypeHTTP01, "incorrectResponse",
+			answer(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Write([]byte("x"))
+			}),
+		},
+		"endless": {
+			"a.test", client.ChallengeTypeHTTP01, "connection",
+			answer(func(rw http.ResponseWriter, _ *http.Request) {
+				rw.Write(make([]byte, 1<<20))
+			}),
+		},
+		"redirect to metadata": {
+			"a.test", client.ChallengeTypeHTTP01, "connection",
+			redirect("http://169.254.169.254/x"),
+		},
+		"redirect to another port": {
+			"a.test", client.ChallengeTypeHTTP01, "connection",
+			redirect("http://a.test:22/x"),
+		},
+		"redirect to a file": {
+			"a.test", client.ChallengeTypeHTTP01, "connection",
+			redirect("file:///etc/passwd"),
+		},
 		"redirect in a circle":     {"a.test", client.ChallengeTypeHTTP01, "connection", redirect("/again")},
 		"a private address":        {"private.test", client.ChallengeTypeHTTP01, "connection", nil},
 		"a link-local address":     {"metadata.test", client.ChallengeTypeHTTP01, "connection", nil},
@@ -131,7 +153,10 @@ func (w *world) inside(t *testing.T) *atomic.Int32 {
 // TestDNSRebinding checks that validation does not connect to an internal address
 // of a name that first resolved to an allowed one.
 func TestDNSRebinding(t *testing.T) {
-	for name, kindOf := range map[string]string{"http": client.ChallengeTypeHTTP01, "alpn": client.ChallengeTypeTLSALPN01} {
+	for name, kindOf := range map[string]string{
+		"http": client.ChallengeTypeHTTP01,
+		"alpn": client.ChallengeTypeTLSALPN01,
+	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, acme.Config{})
 			alice := w.account(t, "alice")
@@ -153,7 +178,8 @@ func TestDNSRebinding(t *testing.T) {
 				if _, err := w.client.InitiateChallenge(t.Context(), alice, c); err != nil {
 					t.Fatal(err)
 				}
-				a, _ := w.client.PollAuthorization(t.Context(), alice, client.Authorization{Location: o.Authorizations[0]})
+				a, _ := w.client.PollAuthorization(t.Context(), alice,
+					client.Authorization{Location: o.Authorizations[0]})
 				if a.Status != client.StatusInvalid {
 					t.Errorf("the authorization is %s", a.Status)
 				}
@@ -180,7 +206,8 @@ func TestIPv6Addresses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if l := leaf(t, certs[0].ChainPEM); len(l.IPAddresses) != 1 || !l.IPAddresses[0].Equal(net.IPv6loopback) || len(l.DNSNames) > 0 {
+			if l := leaf(t, certs[0].ChainPEM); len(l.IPAddresses) != 1 || !l.IPAddresses[0].Equal(net.IPv6loopback) ||
+				len(l.DNSNames) > 0 {
 				t.Errorf("certified %v %v", l.IPAddresses, l.DNSNames)
 			}
 		})

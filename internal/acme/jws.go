@@ -26,7 +26,8 @@ import (
 // algorithms are those that requests may be signed with, and what each hashes
 // with.
 var algorithms = map[string]crypto.Hash{
-	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512, "EdDSA": 0, "RS256": crypto.SHA256, "PS256": crypto.SHA256,
+	"ES256": crypto.SHA256, "ES384": crypto.SHA384, "ES512": crypto.SHA512, "EdDSA": 0, "RS256": crypto.SHA256,
+	"PS256": crypto.SHA256,
 }
 
 // curves are those of the algorithms over elliptic curves.
@@ -130,7 +131,8 @@ func parseEnvelope(body []byte) (*envelope, *protected, error) {
 		return nil, nil, malformed("the request is no JWS: %v", err)
 	}
 	if env.Many != nil || env.Header != nil || env.Protected == "" || env.Signature == "" {
-		return nil, nil, malformed("the request is no JWS in flattened form with one signature and a protected header alone")
+		return nil, nil,
+			malformed("the request is no JWS in flattened form with one signature and a protected header alone")
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(env.Protected)
 	if err != nil {
@@ -246,7 +248,8 @@ func holds(key any, alg string, hash crypto.Hash, signed, signature []byte) bool
 		return alg == "EdDSA" && ed25519.Verify(pub, sum, signature)
 	case *rsa.PublicKey:
 		return alg == "RS256" && rsa.VerifyPKCS1v15(pub, hash, sum, signature) == nil ||
-			alg == "PS256" && rsa.VerifyPSS(pub, hash, sum, signature, &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
+			alg == "PS256" && rsa.VerifyPSS(pub, hash, sum, signature,
+				&rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash}) == nil
 	}
 	return false
 }
@@ -294,8 +297,11 @@ func (s *Server) bindingOf(ctx context.Context, m *message, raw json.RawMessage)
 	if err != nil {
 		return "", err
 	}
-	if !slices.Contains(macs, jose.SignatureAlgorithm(head.Alg)) || head.Nonce != "" || head.URL != m.url || head.KeyID == "" {
-		return "", malformed("an external account binding is signed with HS256, HS384 or HS512 by the key that kid names, for the address of new-account, without a nonce")
+	if !slices.Contains(macs, jose.SignatureAlgorithm(head.Alg)) || head.Nonce != "" || head.URL != m.url ||
+		head.KeyID == "" {
+		return "",
+			malformed("an external account binding is signed with HS256, HS384 or HS512 by the key that kid names, " +
+				"for the address of new-account, without a nonce")
 	}
 	wrong := unauthorized("the external account binding does not hold")
 	key, err := s.store.ExternalKey(ctx, head.KeyID)

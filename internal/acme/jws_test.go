@@ -114,39 +114,55 @@ func TestRequestsThatAreForged(t *testing.T) {
 		body []byte
 		want string
 	}{
-		"sent again":               {good, "badNonce"},
-		"with a nonce of its own":  {sign(t, key, url, alice.Location, "AAAAAAAAAAAAAAAAAAAAAA", order), "badNonce"},
-		"without a nonce":          {header(func(h map[string]any) { delete(h, "nonce") }), "badNonce"},
-		"for another address":      {sign(t, key, url+"x", alice.Location, w.nonce(t), order), "unauthorized"},
-		"by another account's key": {sign(t, bob.PrivateKey.(*ecdsa.PrivateKey), url, alice.Location, w.nonce(t), order), "unauthorized"},
-		"by a key that is unknown": {sign(t, key, url, w.url+"/account/none", w.nonce(t), order), "accountDoesNotExist"},
-		"by another server's kid":  {sign(t, key, url, "https://other.test/acme/account/x", w.nonce(t), order), "accountDoesNotExist"},
+		"sent again":              {good, "badNonce"},
+		"with a nonce of its own": {sign(t, key, url, alice.Location, "AAAAAAAAAAAAAAAAAAAAAA", order), "badNonce"},
+		"without a nonce":         {header(func(h map[string]any) { delete(h, "nonce") }), "badNonce"},
+		"for another address":     {sign(t, key, url+"x", alice.Location, w.nonce(t), order), "unauthorized"},
+		"by another account's key": {sign(t, bob.PrivateKey.(*ecdsa.PrivateKey), url, alice.Location, w.nonce(t),
+			order), "unauthorized"},
+		"by a key that is unknown": {
+			sign(t, key, url, w.url+"/account/none", w.nonce(t), order),
+			"accountDoesNotExist",
+		},
+		"by another server's kid": {
+			sign(t, key, url, "https://other.test/acme/account/x", w.nonce(t), order),
+			"accountDoesNotExist",
+		},
 		"by jwk where kid belongs": {sign(t, key, url, "", w.nonce(t), order), "malformed"},
 		"with alg none":            {header(func(h map[string]any) { h["alg"] = "none" }), "badSignatureAlgorithm"},
 		"with an HMAC":             {header(func(h map[string]any) { h["alg"] = "HS256" }), "badSignatureAlgorithm"},
 		"with another payload":     {change(func(m map[string]any) { m["payload"] = "e30" }), "unauthorized"},
-		"with a header outside":    {change(func(m map[string]any) { m["header"] = map[string]any{"kid": "x"} }), "malformed"},
-		"with many signatures":     {change(func(m map[string]any) { m["signatures"] = []any{} }), "malformed"},
-		"with crit":                {header(func(h map[string]any) { h["crit"] = []string{"x"} }), "malformed"},
-		"with both keys":           {header(func(h map[string]any) { h["jwk"] = jose.JSONWebKey{Key: key.Public()} }), "malformed"},
-		"with a private key":       {header(func(h map[string]any) { delete(h, "kid"); h["jwk"] = jose.JSONWebKey{Key: key} }), "malformed"},
-		"as nothing":               {nil, "malformed"},
-		"as a list":                {[]byte("[]"), "malformed"},
-		"as too much":              {append([]byte(`{"protected":"`), bytes.Repeat([]byte("a"), 1<<20)...), "malformed"},
+		"with a header outside": {change(func(m map[string]any) {
+			m["header"] = map[string]any{"kid": "x"}
+		}), "malformed"},
+		"with many signatures": {change(func(m map[string]any) { m["signatures"] = []any{} }), "malformed"},
+		"with crit":            {header(func(h map[string]any) { h["crit"] = []string{"x"} }), "malformed"},
+		"with both keys": {header(func(h map[string]any) {
+			h["jwk"] = jose.JSONWebKey{Key: key.Public()}
+		}), "malformed"},
+		"with a private key": {header(func(h map[string]any) {
+			delete(h, "kid")
+			h["jwk"] = jose.JSONWebKey{Key: key}
+		}), "malformed"},
+		"as nothing":  {nil, "malformed"},
+		"as a list":   {[]byte("[]"), "malformed"},
+		"as too much": {append([]byte(`{"protected":"`), bytes.Repeat([]byte("a"), 1<<20)...), "malformed"},
 	} {
 		resp, body := w.send(t, url, c.body)
 		var p struct{ Type string }
 		if err := json.Unmarshal(body, &p); err != nil {
 			t.Errorf("%s: %v %s", name, err, body)
 		}
-		if p.Type != "urn:ietf:params:acme:error:"+c.want || resp.Header.Get("Content-Type") != "application/problem+json" {
+		if p.Type != "urn:ietf:params:acme:error:"+c.want ||
+			resp.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: %s, want %s", name, body, c.want)
 		}
 		if resp.Header.Get("Replay-Nonce") == "" {
 			t.Errorf("%s: no fresh nonce", name)
 		}
 	}
-	if resp, err := http.Post(url, "application/json", bytes.NewReader(good)); err != nil || resp.StatusCode != http.StatusUnsupportedMediaType {
+	if resp, err := http.Post(url, "application/json", bytes.NewReader(good)); err != nil ||
+		resp.StatusCode != http.StatusUnsupportedMediaType {
 		t.Error("taken as application/json", err)
 	}
 }
@@ -174,7 +190,8 @@ func TestWhatIsNotSignedUsesUpNoNonce(t *testing.T) {
 		return n
 	}
 	before, nonce := used(), w.nonce(t)
-	if resp, body := w.send(t, url, sign(t, newKey(t), url, alice.Location, nonce, order)); resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
+	if resp, body := w.send(t, url, sign(t, newKey(t), url, alice.Location, nonce,
+		order)); resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		t.Fatal(resp.Status, string(body))
 	}
 	if n := used(); n != before {
@@ -184,7 +201,8 @@ func TestWhatIsNotSignedUsesUpNoNonce(t *testing.T) {
 	if resp, body := w.send(t, url, signed); resp.StatusCode != http.StatusCreated {
 		t.Error(resp.Status, string(body))
 	}
-	if resp, body := w.send(t, url, signed); resp.StatusCode != http.StatusBadRequest || !bytes.Contains(body, []byte("badNonce")) {
+	if resp, body := w.send(t, url, signed); resp.StatusCode != http.StatusBadRequest ||
+		!bytes.Contains(body, []byte("badNonce")) {
 		t.Error("replayed:", resp.Status, string(body))
 	}
 	if n := used(); n != before+1 {

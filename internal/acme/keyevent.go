@@ -7,7 +7,8 @@ import "github.com/postern-project/postern"
 // label only when it is made.
 func KeyEvent(person, id, label, did string) postern.Event {
 	e := postern.Event{
-		Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: person, Object: id, Details: map[string]string{"did": did},
+		Kind: postern.EventACMEAccount, Outcome: postern.OK, Person: person, Object: id,
+		Details: map[string]string{"did": did},
 	}
 	if label != "" {
 		e.Details["label"] = label

@@ -52,7 +52,8 @@ func TestWhatNoAccountSignedWritesNothing(t *testing.T) {
 		for range 20 {
 			key, nonce := newKey(t), w.nonce(t)
 			signed := sign(t, key, w.url+path, "", nonce, []byte(payload))
-			if resp, body := w.send(t, w.url+path, signed); resp.StatusCode < 400 || bytes.Contains(body, []byte("badNonce")) {
+			if resp, body := w.send(t, w.url+path, signed); resp.StatusCode < 400 ||
+				bytes.Contains(body, []byte("badNonce")) {
 				t.Fatal(path, resp.Status, string(body))
 			}
 			if resp, body := w.send(t, w.url+path, signed); !bytes.Contains(body, []byte("badNonce")) {

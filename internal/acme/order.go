@@ -30,8 +30,9 @@ type orderAnswer struct {
 func writeOrder(w http.ResponseWriter, m *message, o *Order, status int) error {
 	url := m.base + "/order/" + o.ID
 	a := orderAnswer{
-		Status: o.Status, Expires: o.Expires.Truncate(time.Second), Identifiers: o.Identifiers, Finalize: url + "/finalize",
-		Error: o.Error, Replaces: o.Replaces, Terms: o.Terms,
+		Status: o.Status, Expires: o.Expires.Truncate(time.Second), Identifiers: o.Identifiers,
+		Finalize: url + "/finalize",
+		Error:    o.Error, Replaces: o.Replaces, Terms: o.Terms,
 	}
 	for i := range o.Authz {
 		a.Authorizations = append(a.Authorizations, fmt.Sprintf("%s/authz/%s/%d", m.base, o.ID, i))
@@ -70,7 +71,8 @@ func (s *Server) newOrder(w http.ResponseWriter, r *http.Request, m *message) er
 	}
 	now := s.cfg.Now().UTC()
 	o := Order{
-		ID: newID(), Account: m.account.ID, Status: pending, Identifiers: ids, Created: now, Expires: now.Add(s.cfg.OrderLife), Replaces: req.Replaces, Terms: terms,
+		ID: newID(), Account: m.account.ID, Status: pending, Identifiers: ids, Created: now,
+		Expires: now.Add(s.cfg.OrderLife), Replaces: req.Replaces, Terms: terms,
 	}
 	for _, id := range ids {
 		o.Authz = append(o.Authz, newAuthorization(id))
@@ -204,19 +206,22 @@ func (s *Server) finalize(w http.ResponseWriter, r *http.Request, m *message) er
 		return err
 	}
 	by := postern.Actor{Person: m.account.Person, Address: m.address}
-	done, err := s.ca.Issue(r.Context(), by, der, o.names(), o.Terms, Finish{Order: o.ID, Change: func(o *Order, a Account, serial string) (postern.Event, error) {
-		if err := s.mayAct(m, &a, o.names()...); err != nil { // not suspended, nor recovered, since
-			return postern.Event{}, err
-		}
-		if o.settle(s.cfg.Now()); o.Status != ready {
-			return postern.Event{}, errNotReadyNow
-		}
-		o.Status, o.Serial = valid, serial
-		return postern.Event{
-			Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address, Object: strings.Join(o.names(), " "),
-			Links: []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}}, Details: map[string]string{"account": m.account.ID},
-		}, nil
-	}})
+	done, err := s.ca.Issue(r.Context(), by, der, o.names(), o.Terms,
+		Finish{Order: o.ID, Change: func(o *Order, a Account, serial string) (postern.Event, error) {
+			if err := s.mayAct(m, &a, o.names()...); err != nil { // not suspended, nor recovered, since
+				return postern.Event{}, err
+			}
+			if o.settle(s.cfg.Now()); o.Status != ready {
+				return postern.Event{}, errNotReadyNow
+			}
+			o.Status, o.Serial = valid, serial
+			return postern.Event{
+				Kind: postern.EventACMEOrder, Outcome: postern.OK, Person: m.account.Person, Address: m.address,
+				Object:  strings.Join(o.names(), " "),
+				Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: serial}},
+				Details: map[string]string{"account": m.account.ID},
+			}, nil
+		}})
 	switch c := postern.CodeOf(err); {
 	case err == nil:
 		return writeOrder(w, m, &done, http.StatusOK)
@@ -343,7 +348,10 @@ func authzStatus(o *Order, a *Authorization, now time.Time) string {
 
 func answerChallenge(m *message, o *Order, i, j int) challengeAnswer {
 	c := o.Authz[i].Challenges[j]
-	a := challengeAnswer{Type: c.Type, URL: fmt.Sprintf("%s/challenge/%s/%d/%d", m.base, o.ID, i, j), Token: c.Token, Status: c.Status, Error: c.Error}
+	a := challengeAnswer{
+		Type: c.Type, URL: fmt.Sprintf("%s/challenge/%s/%d/%d", m.base, o.ID, i, j), Token: c.Token,
+		Status: c.Status, Error: c.Error,
+	}
 	if !c.Validated.IsZero() {
 		t := c.Validated.Truncate(time.Second)
 		a.Validated = &t
@@ -392,7 +400,8 @@ func (s *Server) authorization(w http.ResponseWriter, r *http.Request, m *messag
 		o, a = &changed, changed.Authz[i]
 	}
 	answer := authzAnswer{
-		Status: authzStatus(o, a, s.cfg.Now()), Expires: o.Expires.Truncate(time.Second), Identifier: a.Identifier, Wildcard: a.Wildcard,
+		Status: authzStatus(o, a, s.cfg.Now()), Expires: o.Expires.Truncate(time.Second), Identifier: a.Identifier,
+		Wildcard: a.Wildcard,
 	}
 	for j := range a.Challenges {
 		answer.Challenges = append(answer.Challenges, answerChallenge(m, o, i, j))

@@ -29,7 +29,12 @@ func TestOrdersThatAreRefused(t *testing.T) {
 			{{Type: "ip", Value: "::ffff:zz"}},
 			{{Type: "ip", Value: "2001:DB8::1"}},
 			{{Type: "ip", Value: "fe80::1%lo"}},
-			{{Type: "dns", Value: "a.test"}, {Type: "dns", Value: "b.test"}, {Type: "dns", Value: "c.test"}, {Type: "dns", Value: "d.test"}},
+			{
+				{Type: "dns", Value: "a.test"},
+				{Type: "dns", Value: "b.test"},
+				{Type: "dns", Value: "c.test"},
+				{Type: "dns", Value: "d.test"},
+			},
 		},
 		"unsupportedIdentifier": {{{Type: "email", Value: "a@test"}}},
 		"rejectedIdentifier":    {{{Type: "dns", Value: "a.forbidden.test"}}},
@@ -67,7 +72,8 @@ func TestAnothersOrderIsNotThere(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := w.client.RevokeCertificate(t.Context(), bob, leaf(t, certs[0].ChainPEM), bob.PrivateKey, 0); kind(err) != "unauthorized" {
+	if err := w.client.RevokeCertificate(t.Context(), bob, leaf(t, certs[0].ChainPEM), bob.PrivateKey,
+		0); kind(err) != "unauthorized" {
 		t.Errorf("revoke: %v", err)
 	}
 }
@@ -92,7 +98,8 @@ func TestFinalizeAsksForJustTheOrdersNames(t *testing.T) {
 		}
 	}
 	w.ca.fail = postern.Errorf(postern.Unavailable, "unavailable")
-	if _, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")); kind(err) != "serverInternal" {
+	if _, err := w.client.FinalizeOrder(t.Context(), alice, o,
+		csrFor(t, newKey(t), "a.test")); kind(err) != "serverInternal" {
 		t.Errorf("while the authority is unavailable: %v", err)
 	}
 	w.ca.fail = nil
@@ -182,9 +189,12 @@ func TestACertificateIsReplacedOnce(t *testing.T) {
 		t.Fatalf("the first that is finalized: %v", err)
 	}
 	for name, err := range map[string]error{
-		"an order that was open":    second(w.client.FinalizeOrder(t.Context(), alice, one, csrFor(t, newKey(t), "a.test"))),
-		"another that was open":     second(w.client.FinalizeOrder(t.Context(), alice, three, csrFor(t, newKey(t), "a.test"))),
-		"an order that comes after": second(w.client.NewOrder(t.Context(), alice, client.Order{Identifiers: one.Identifiers, Replaces: old})),
+		"an order that was open": second(w.client.FinalizeOrder(t.Context(), alice, one,
+			csrFor(t, newKey(t), "a.test"))),
+		"another that was open": second(w.client.FinalizeOrder(t.Context(), alice, three,
+			csrFor(t, newKey(t), "a.test"))),
+		"an order that comes after": second(w.client.NewOrder(t.Context(), alice,
+			client.Order{Identifiers: one.Identifiers, Replaces: old})),
 	} {
 		if kind(err) != "alreadyReplaced" {
 			t.Errorf("%s: %v", name, err)

@@ -86,7 +86,8 @@ func accountDoesNotExist() *Problem {
 }
 
 func externalAccountRequired() *Problem {
-	return problem("externalAccountRequired", http.StatusForbidden, "an account needs an external account binding: make a key in the portal")
+	return problem("externalAccountRequired", http.StatusForbidden,
+		"an account needs an external account binding: make a key in the portal")
 }
 
 func invalidContact(c string) *Problem {
@@ -112,7 +113,8 @@ func rateLimited(detail string) *Problem {
 }
 
 func serverInternal() *Problem {
-	return problem("serverInternal", http.StatusInternalServerError, "something broke here; the server's log says what")
+	return problem("serverInternal", http.StatusInternalServerError,
+		"something broke here; the server's log says what")
 }
 
 // problemOf returns the problem document for an error. It contains only text that

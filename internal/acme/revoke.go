@@ -52,7 +52,8 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) erro
 			return err
 		}
 		if !ordered && req.Reason == postern.KeyCompromise {
-			return problem("badRevocationReason", http.StatusBadRequest, "only the holder of the key, or the account of the certificate, may say that the key is compromised")
+			return problem("badRevocationReason", http.StatusBadRequest,
+				"only the holder of the key, or the account of the certificate, may say that the key is compromised")
 		}
 	}
 	if !req.Reason.Valid() {
@@ -88,7 +89,8 @@ func (s *Server) mayRevoke(r *http.Request, m *message, serial string, names []s
 	}
 	for _, n := range names {
 		if !slices.Contains(proved, n) {
-			return false, unauthorized("the certificate was issued to another account, and this one has not proved %s", n)
+			return false, unauthorized("the certificate was issued to another account, and this one has not proved %s",
+				n)
 		}
 	}
 	return false, nil

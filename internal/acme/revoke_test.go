@@ -11,7 +11,8 @@ func TestRevocation(t *testing.T) {
 	w, alice := aliceAtATest(t)
 	bob := w.account(t, "bob")
 	_, one := w.obtain(t, alice)
-	if err := w.client.RevokeCertificate(t.Context(), alice, one, alice.PrivateKey, 7); kind(err) != "badRevocationReason" {
+	if err := w.client.RevokeCertificate(t.Context(), alice, one, alice.PrivateKey,
+		7); kind(err) != "badRevocationReason" {
 		t.Errorf("a reason that is none: %v", err)
 	}
 	if err := w.client.RevokeCertificate(t.Context(), alice, one, alice.PrivateKey, 1); err != nil {
@@ -21,7 +22,8 @@ func TestRevocation(t *testing.T) {
 		t.Errorf("twice: %v", err)
 	}
 	key, two := w.obtain(t, alice)
-	if err := w.client.RevokeCertificate(t.Context(), client.Account{}, two, newKey(t), 0); kind(err) != "unauthorized" {
+	if err := w.client.RevokeCertificate(t.Context(), client.Account{}, two, newKey(t),
+		0); kind(err) != "unauthorized" {
 		t.Errorf("by another key: %v", err)
 	}
 	if err := w.client.RevokeCertificate(t.Context(), client.Account{}, two, key, 0); err != nil {
@@ -29,7 +31,8 @@ func TestRevocation(t *testing.T) {
 	}
 	_, three := w.obtain(t, alice)
 	w.obtain(t, bob) // proves the name
-	if err := w.client.RevokeCertificate(t.Context(), bob, three, bob.PrivateKey, 1); kind(err) != "badRevocationReason" {
+	if err := w.client.RevokeCertificate(t.Context(), bob, three, bob.PrivateKey,
+		1); kind(err) != "badRevocationReason" {
 		t.Errorf("that a key is compromised, by an account that never had it: %v", err)
 	}
 	if err := w.client.RevokeCertificate(t.Context(), bob, three, bob.PrivateKey, 0); err != nil {
@@ -40,7 +43,8 @@ func TestRevocation(t *testing.T) {
 		t.Errorf("renewal of a revoked certificate: %+v %v", info, err)
 	}
 	_, four := w.obtain(t, alice)
-	if info, err = w.client.GetRenewalInfo(t.Context(), four); err != nil || info.SuggestedWindow.Start.Before(time.Now()) || info.SuggestedWindow.End.After(four.NotAfter) {
+	if info, err = w.client.GetRenewalInfo(t.Context(), four); err != nil ||
+		info.SuggestedWindow.Start.Before(time.Now()) || info.SuggestedWindow.End.After(four.NotAfter) {
 		t.Errorf("renewal: %+v %v", info, err)
 	}
 }

@@ -97,7 +97,8 @@ type Store interface {
 	// already. With an external key's ID it marks that key as used by the
 	// account; a key that is used, disabled or of a person who is not active is
 	// Denied.
-	AddAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool, err error)
+	AddAccount(ctx context.Context, a Account, externalKey string, event postern.Event) (kept Account, added bool,
+		err error)
 	// Account and those like it return a NotFound error for none.
 	Account(ctx context.Context, id string) (Account, error)
 	// AccountAndOrder returns an account and, of its orders, the one with
@@ -109,7 +110,8 @@ type Store interface {
 	AccountByKey(ctx context.Context, thumbprint string) (Account, error)
 	// UpdateAccount changes an account. A key that another account has is a
 	// Conflict.
-	UpdateAccount(ctx context.Context, id string, change func(*Account) error, events ...postern.Event) (Account, error)
+	UpdateAccount(ctx context.Context, id string, change func(*Account) error, events ...postern.Event) (Account,
+		error)
 
 	// AddExternalKey keeps a new key, while the actor's credential is valid and
 	// the key's person is active (Denied).

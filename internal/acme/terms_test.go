@@ -50,7 +50,10 @@ func TestACertificateEndsWhenTheOrderSays(t *testing.T) {
 			t.Errorf("the certificate ends at %v, want %v", got, end)
 		}
 	}
-	for name, end := range map[string]time.Time{"too late": time.Now().Add(2 * longest), "past": time.Now().Add(-time.Minute)} {
+	for name, end := range map[string]time.Time{
+		"too late": time.Now().Add(2 * longest),
+		"past":     time.Now().Add(-time.Minute),
+	} {
 		wanted.NotAfter, wanted.Replaces = &end, ""
 		if _, err := w.client.NewOrder(t.Context(), alice, wanted); kind(err) != "malformed" {
 			t.Errorf("an end that is %s: %v", name, err)
@@ -102,7 +105,8 @@ func TestNamesOfAnotherFormAreRefusedAtOnce(t *testing.T) {
 		{Type: "dns", Value: "a..test"},
 		{Type: "dns", Value: "*.*.a.test"},
 	} {
-		if _, err := w.client.NewOrder(t.Context(), alice, client.Order{Identifiers: []client.Identifier{id}}); kind(err) != "malformed" {
+		if _, err := w.client.NewOrder(t.Context(), alice,
+			client.Order{Identifiers: []client.Identifier{id}}); kind(err) != "malformed" {
 			t.Errorf("%s %s: %v", id.Type, id.Value, err)
 		}
 	}
@@ -112,7 +116,10 @@ func TestNamesOfAnotherFormAreRefusedAtOnce(t *testing.T) {
 // hand.
 func TestExternalBindingByEveryMAC(t *testing.T) {
 	w := newWorld(t, acme.Config{})
-	for alg, of := range map[string]func() hash.Hash{"HS256": sha256.New, "HS384": sha512.New384, "HS512": sha512.New} {
+	for alg, of := range map[string]func() hash.Hash{
+		"HS256": sha256.New, "HS384": sha512.New384,
+		"HS512": sha512.New,
+	} {
 		eab := w.external(t, "alice")
 		secret, err := base64.RawURLEncoding.DecodeString(eab.MACKey)
 		if err != nil {
@@ -134,14 +141,17 @@ func TestExternalBindingByEveryMAC(t *testing.T) {
 			return body
 		}
 		for name, body := range map[string][]byte{"no MAC": bind("none", of), "another": bind("HS1", of)} {
-			if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t), body)); resp.StatusCode != http.StatusBadRequest {
+			if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t),
+				body)); resp.StatusCode != http.StatusBadRequest {
 				t.Errorf("%s: %s %s", name, resp.Status, answer)
 			}
 		}
-		if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t), bind(alg, sha512.New512_256))); resp.StatusCode != http.StatusForbidden {
+		if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t),
+			bind(alg, sha512.New512_256))); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s, computed otherwise: %s %s", alg, resp.Status, answer)
 		}
-		if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t), bind(alg, of))); resp.StatusCode != http.StatusCreated {
+		if resp, answer := w.send(t, url, signWith(t, "ES256", key, url, w.nonce(t),
+			bind(alg, of))); resp.StatusCode != http.StatusCreated {
 			t.Errorf("%s: %s %s", alg, resp.Status, answer)
 		}
 	}
@@ -192,7 +202,8 @@ func TestAnonymousAccounts(t *testing.T) {
 	if err := finalize(); kind(err) != "unauthorized" {
 		t.Errorf("from elsewhere: %v", err)
 	}
-	if _, err := w.client.NewAccount(t.Context(), client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
+	if _, err := w.client.NewAccount(t.Context(),
+		client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
 		t.Errorf("a new account from elsewhere: %v", err)
 	}
 	from = netip.MustParseAddr("10.0.0.1")

@@ -119,14 +119,18 @@ func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
 	w.httpPort, w.tlsPort = portOf(t, listener.Addr()), portOf(t, alpn.Addr())
 	at := netip.MustParseAddr(address)
 	prober, err := reach.New(reach.Config{
-		Private: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}, Resolver: w.dns.Addr, HTTPPort: w.httpPort, TLSPort: w.tlsPort,
+		Private: []netip.Prefix{netip.PrefixFrom(at, at.BitLen())}, Resolver: w.dns.Addr, HTTPPort: w.httpPort,
+		TLSPort: w.tlsPort,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.start(t, cfg, prober)
 	for _, name := range []string{"alice", "bob"} {
-		if err := w.db.People().AddPerson(t.Context(), postern.Person{Name: name, Email: name + "@example.com"}); err != nil {
+		if err := w.db.People().AddPerson(t.Context(), postern.Person{
+			Name:  name,
+			Email: name + "@example.com",
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -136,7 +140,8 @@ func newWorldAt(t *testing.T, cfg acme.Config, address string) *world {
 func (w *world) start(t *testing.T, cfg acme.Config, prober acme.Prober) {
 	t.Helper()
 	var err error
-	if w.server, err = acme.New(t.Context(), cfg, w.db.ACME(), w.ca, prober, slog.New(slog.DiscardHandler)); err != nil {
+	if w.server, err = acme.New(t.Context(), cfg, w.db.ACME(), w.ca, prober,
+		slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.server.Close() })
@@ -146,7 +151,8 @@ func (w *world) start(t *testing.T, cfg acme.Config, prober acme.Prober) {
 	w.client = &acmez.Client{
 		Client: &client.Client{Directory: w.url + "/directory", PollInterval: 10 * time.Millisecond},
 		ChallengeSolvers: map[string]acmez.Solver{
-			client.ChallengeTypeHTTP01: httpSolver{w.web}, client.ChallengeTypeDNS01: dnsSolver{w.web}, client.ChallengeTypeTLSALPN01: alpnSolver{w.web},
+			client.ChallengeTypeHTTP01: httpSolver{w.web}, client.ChallengeTypeDNS01: dnsSolver{w.web},
+			client.ChallengeTypeTLSALPN01: alpnSolver{w.web},
 		},
 	}
 }
@@ -210,7 +216,8 @@ func (s alpnSolver) CleanUp(context.Context, client.Challenge) error { return ni
 func (w *world) external(t testing.TB, person string) client.EAB {
 	t.Helper()
 	k := acme.NewExternalKey(person, "test", time.Now())
-	if err := w.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
+	if err := w.db.ACME().AddExternalKey(t.Context(), postern.Actor{},
+		k, postern.Event{Kind: postern.EventACMEAccount, Person: person}); err != nil {
 		t.Fatal(err)
 	}
 	return client.EAB{KeyID: k.ID, MACKey: base64.RawURLEncoding.EncodeToString(k.Secret)}
@@ -276,7 +283,8 @@ func (w *world) prove(t testing.TB, a client.Account, o client.Order, c client.C
 	if _, err := w.client.InitiateChallenge(t.Context(), a, c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.client.PollAuthorization(t.Context(), a, client.Authorization{Location: o.Authorizations[0]}); err != nil {
+	if _, err := w.client.PollAuthorization(t.Context(),
+		a, client.Authorization{Location: o.Authorizations[0]}); err != nil {
 		t.Fatal(err)
 	}
 }

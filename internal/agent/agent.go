@@ -88,7 +88,8 @@ func (c Config) reporter() (*reporter, error) {
 		return nil, err
 	}
 	r.spool = spool
-	r.sender, err = relay.NewSender(relay.SenderConfig{URL: c.Target.URL, Host: c.Host, Client: c.Target.Client}, spool, c.Log)
+	r.sender, err = relay.NewSender(relay.SenderConfig{URL: c.Target.URL, Host: c.Host, Client: c.Target.Client},
+		spool, c.Log)
 	if err != nil {
 		return nil, errors.Join(err, spool.Close())
 	}

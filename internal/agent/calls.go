@@ -33,7 +33,8 @@ func (c *calls) Event(e *event.Event) error {
 	switch {
 	case e.Kind == event.Lost:
 		c.emit(postern.Event{
-			Time: e.Wall, Kind: postern.EventAgentLost, Outcome: postern.Failed, Host: c.host, Object: c.host, Count: int64(e.Arg(0)),
+			Time: e.Wall, Kind: postern.EventAgentLost, Outcome: postern.Failed, Host: c.host, Object: c.host,
+			Count:  int64(e.Arg(0)),
 			Reason: "more happened than could be read", Details: map[string]string{"probe": e.Probe},
 		})
 	case e.UID != 0: // what the daemon of an unprivileged user reports can be forged
@@ -53,7 +54,8 @@ const maxReason = 500
 
 // refusals are the errors by which libvirt refuses a call.
 var refusals = map[string]bool{
-	"access_denied": true, "auth_failed": true, "auth_cancelled": true, "auth_unavailable": true, "operation_denied": true,
+	"access_denied": true, "auth_failed": true, "auth_cancelled": true, "auth_unavailable": true,
+	"operation_denied": true,
 }
 
 // answered reports a call with its answer.
@@ -199,6 +201,7 @@ func about(ev *postern.Event, m *libvirt.Message) {
 // status returns an event of the agent itself.
 func status(kind, host, version string) postern.Event {
 	return postern.Event{
-		Time: time.Now(), Kind: kind, Outcome: postern.OK, Host: host, Object: host, Details: map[string]string{"version": version},
+		Time: time.Now(), Kind: kind, Outcome: postern.OK, Host: host, Object: host,
+		Details: map[string]string{"version": version},
 	}
 }

@@ -29,7 +29,10 @@ func TestOutcomes(t *testing.T) {
 	reply := func(ms int, proc int32, status, serial uint32, payload []byte) *event.Event {
 		return tracetest.Message(ms, event.ServerTx, proc, 1, status, serial, payload)
 	}
-	closed := &event.Event{Kind: event.ServerFree, PID: 815, Args: []uint64{tracetest.Server}, Client: tracetest.Server}
+	closed := &event.Event{
+		Kind: event.ServerFree, PID: 815, Args: []uint64{tracetest.Server},
+		Client: tracetest.Server,
+	}
 	closed.Mono, closed.Wall = tracetest.At(60)
 	late := call(70, destroy, 9, domain())
 	late.Client++
@@ -65,7 +68,8 @@ func TestOutcomes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"domainDestroy  ok 1+0 ", "domainDestroy vm1 ok 10+10 ", "9999  ok 23+1 true", "domainDestroy vm1 failed 30+1 ",
+		"domainDestroy  ok 1+0 ", "domainDestroy vm1 ok 10+10 ", "9999  ok 23+1 true",
+		"domainDestroy vm1 failed 30+1 ",
 		"domainDestroy vm1 unknown 40+20 ", "domainDestroy vm1 unknown 70+20 ",
 	}
 	if !slices.Equal(got, want) {

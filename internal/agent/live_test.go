@@ -57,7 +57,8 @@ func start(t *testing.T, st *state.State, spool string) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
-			Host: host, Version: "1", Watched: watched, Target: target, Spool: relay.SpoolConfig{Dir: spool, MaxBytes: 64 << 20},
+			Host: host, Version: "1", Watched: watched, Target: target,
+			Spool: relay.SpoolConfig{Dir: spool, MaxBytes: 64 << 20},
 			Print: func(e postern.Event) { r.printed = append(r.printed, e) },
 			Ready: func(*capture.Session) { close(ready) },
 			Log:   slog.New(slog.NewTextHandler(&r.log, nil)),
@@ -117,9 +118,11 @@ func TestSentence(t *testing.T) {
 		Accounts: []posterntest.Account{{Name: "alice"}},
 		Files: map[string]string{
 			"/etc/ssh/ca.pub": string(ssh.MarshalAuthorizedKey(authority.PublicKey())),
-			"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\nLogLevel VERBOSE\n" +
+			"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nPasswordAuthentication no\n" +
+				"LogLevel VERBOSE\n" +
 				"TrustedUserCAKeys /etc/ssh/ca.pub\nAuthenticationMethods publickey,keyboard-interactive:pam\n",
-			"/etc/pam.d/sshd": "auth required " + module + " socket=@DIR@/pam.sock\naccount required " + module + " socket=@DIR@/pam.sock\n" +
+			"/etc/pam.d/sshd": "auth required " + module + " socket=@DIR@/pam.sock\naccount required " + module +
+				" socket=@DIR@/pam.sock\n" +
 				"session required pam_loginuid.so\nsession optional " + module + " socket=@DIR@/pam.sock\n",
 		},
 		LoginLog: true,
@@ -149,7 +152,8 @@ func TestSentence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := session.CombinedOutput("virsh -q -c '" + l.UnixURI() + "' list --all && virsh -q -c '" + l.UnixURI() + "' destroy vm1")
+	out, err := session.CombinedOutput("virsh -q -c '" + l.UnixURI() + "' list --all && virsh -q -c '" + l.UnixURI() +
+		"' destroy vm1")
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -157,13 +161,16 @@ func TestSentence(t *testing.T) {
 	a.stop()
 	stopEvents()
 	printed, err := json.Marshal(a.printed)
-	if err != nil || !strings.Contains(string(printed), `"procedure":"domainDestroy"`) || strings.Contains(string(printed), "connectListAllDomains") {
+	if err != nil || !strings.Contains(string(printed), `"procedure":"domainDestroy"`) ||
+		strings.Contains(string(printed), "connectListAllDomains") {
 		t.Errorf("the agent sends %s\n%s", printed, a.log.String())
 	}
 	sentences := said(t, rig.State, postern.EventLibvirtCall)
-	want := regexp.MustCompile(`^alice, YubiKey ` + rig.Tokens["alice"].PublicID + ` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.$`)
+	want := regexp.MustCompile(`^alice, YubiKey ` + rig.Tokens["alice"].PublicID +
+		` and SSH certificate 4711, from 127\.0\.0\.1, ran domainDestroy on vm1; answered in [\d.]+ (ms|s|µs)\.$`)
 	if !slices.ContainsFunc(sentences, want.MatchString) {
-		t.Errorf("the timeline says:\n%s\nwant %s, of\n%s", strings.Join(sentences, "\n"), want, strings.Join(said(t, rig.State, ""), "\n"))
+		t.Errorf("the timeline says:\n%s\nwant %s, of\n%s", strings.Join(sentences, "\n"), want,
+			strings.Join(said(t, rig.State, ""), "\n"))
 	}
 	t.Log(strings.Join(sentences, "\n"))
 }
@@ -226,7 +233,10 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	for _, e := range events {
 		switch e.Kind {
 		case postern.EventLibvirtCall:
-			got = append(got, strings.Join([]string{e.Details[timeline.Procedure], e.Object, string(e.Outcome), e.Address}, " "))
+			got = append(got, strings.Join([]string{
+				e.Details[timeline.Procedure], e.Object, string(e.Outcome),
+				e.Address,
+			}, " "))
 			t.Log(timeline.Sentence(e, nil))
 			if e.Outcome != postern.OK && e.Reason == "" || e.Address == "" && len(e.Links) < 2 {
 				t.Errorf("%+v", e)
@@ -238,8 +248,10 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 		}
 	}
 	want := []string{
-		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1", "domainSetVcpusFlags vm1 failed ",
-		"domainDestroy vm1 unknown ", "agent.stopped", "agent.started", "agent.stopped", "agent.started", "agent.stopped",
+		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1",
+		"domainSetVcpusFlags vm1 failed ",
+		"domainDestroy vm1 unknown ", "agent.stopped", "agent.started", "agent.stopped", "agent.started",
+		"agent.stopped",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the timeline has\n%q\nwant\n%q", got, want)

@@ -37,7 +37,8 @@ type Credentials struct {
 func (s Server) Target() (*Target, error) {
 	switch {
 	case s.URL == "" && s.Credentials != (Credentials{}):
-		return nil, postern.Errorf(postern.Invalid, "the certificate, its key and its authority are for a server on another host").
+		return nil, postern.Errorf(postern.Invalid,
+			"the certificate, its key and its authority are for a server on another host").
 			WithHint("name that server")
 	case s.URL == "":
 		t, transport := newTarget("http://postern")
@@ -52,7 +53,8 @@ func (s Server) Target() (*Target, error) {
 
 func remoteTarget(address string, c Credentials) (*Target, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" ||
+		u.User != nil {
 		return nil, postern.Errorf(postern.Invalid, "%q is not an address such as https://id.example.com", address)
 	}
 	t, transport := newTarget("https://" + u.Host)

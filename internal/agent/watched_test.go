@@ -19,14 +19,18 @@ func TestWatchedCalls(t *testing.T) {
 		"remote.secret_get_value": always, "remote.domain_memory_peek": always, "remote.domain_screenshot": always,
 		"qemu.domain_monitor_command": always, "admin.client_close": always, "admin.connect_daemon_shutdown": always,
 		"remote.domain_get_xml_desc": secrets,
-		"remote.domain_get_info":     0, "remote.connect_open": 0, "remote.auth_list": 0, "remote.connect_list_all_domains": 0,
+		"remote.domain_get_info":     0, "remote.connect_open": 0, "remote.auth_list": 0,
+		"remote.connect_list_all_domains":   0,
 		"remote.domain_interface_addresses": 0, "admin.server_list_clients": 0,
 	} {
 		found := libvirt.Match(name)
 		if len(found) != 1 {
 			t.Fatalf("%s: %d procedures", name, len(found))
 		}
-		if got := watched[event.Procedure{Prog: found[0].Program.Number, Proc: found[0].Procedure.Number}]; got != want {
+		if got := watched[event.Procedure{
+			Prog: found[0].Program.Number,
+			Proc: found[0].Procedure.Number,
+		}]; got != want {
 			t.Errorf("%s: condition %d, want %d", name, got, want)
 		}
 	}

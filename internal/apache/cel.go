@@ -84,7 +84,8 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 			return atom{guards, l.cel + " " + op + " " + r.cel, 0}, nil
 		}
 		// SSLRequire orders strings by length first.
-		cel := fmt.Sprintf("size(%[1]s) %[3]s size(%[2]s) || size(%[1]s) == size(%[2]s) && %[1]s %[4]s %[2]s", l.cel, r.cel, op[:1], op)
+		cel := fmt.Sprintf("size(%[1]s) %[3]s size(%[2]s) || size(%[1]s) == size(%[2]s) && %[1]s %[4]s %[2]s", l.cel,
+			r.cel, op[:1], op)
 		return atom{guards, cel, inOr}, nil
 	case "-eq", "-ne", "-lt", "-le", "-gt", "-ge":
 		op = map[string]string{"-eq": "==", "-ne": "!=", "-lt": "<", "-le": "<=", "-gt": ">", "-ge": ">="}[op]
@@ -117,7 +118,8 @@ func (v *vocabulary) binary(e binary, neg bool) (atom, error) {
 // once notes that an attribute is compared, of which Apache looks at the first.
 func (v *vocabulary) once(x value) {
 	if x.attr != "" {
-		v.changed = append(v.changed, "of an attribute that a name has several times Apache compares the first; here none of them matches")
+		v.changed = append(v.changed,
+			"of an attribute that a name has several times Apache compares the first; here none of them matches")
 	}
 }
 
@@ -227,7 +229,9 @@ func (v *vocabulary) in(e in, neg bool) (atom, error) {
 		list, all = append(list, x.cel), append(all, x)
 	}
 	if l.known && !slices.ContainsFunc(all, func(x value) bool { return !x.known }) {
-		return atom{cel: strconv.FormatBool(slices.ContainsFunc(all, func(x value) bool { return x.literal == l.literal }) != neg)}, nil
+		return atom{cel: strconv.FormatBool(slices.ContainsFunc(all, func(x value) bool {
+			return x.literal == l.literal
+		}) != neg)}, nil
 	}
 	if l.serial {
 		l.cel = "cert.serial"

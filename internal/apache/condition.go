@@ -177,7 +177,8 @@ func matcherLine(d *Directive) string {
 	if test == "%{REQUEST_FILENAME}" || test == "%{SCRIPT_FILENAME}" {
 		return map[string]string{"-f": not + "file", "-d": not + "file {path}/"}[pattern]
 	}
-	if lit := strings.Trim(strings.TrimPrefix(pattern, "="), "^$()"); test == "%{REQUEST_METHOD}" && lit != "" && strings.Trim(lit, "ABCDEFGHIJKLMNOPQRSTUVWXYZ|") == "" &&
+	if lit := strings.Trim(strings.TrimPrefix(pattern, "="), "^$()"); test == "%{REQUEST_METHOD}" && lit != "" &&
+		strings.Trim(lit, "ABCDEFGHIJKLMNOPQRSTUVWXYZ|") == "" &&
 		(strings.HasPrefix(pattern, "=") || strings.HasPrefix(pattern, "^") && strings.HasSuffix(pattern, "$")) {
 		return not + "method " + strings.ReplaceAll(lit, "|", " ")
 	}

@@ -93,7 +93,8 @@ func TestWhatCannotBeRead(t *testing.T) {
 		"a line that never ends":   strings.Repeat("a", 1<<17) + "\n",
 		"a define that doubles up": "Define a aaaaaaaaaaaaaaaa\n" + strings.Repeat("Define a ${a}${a}${a}${a}\n", 20),
 	} {
-		if _, err := apache.Convert(apache.Config{FS: fstest.MapFS{"site.conf": {Data: []byte(text)}}}, "/site.conf"); err == nil {
+		if _, err := apache.Convert(apache.Config{FS: fstest.MapFS{"site.conf": {Data: []byte(text)}}},
+			"/site.conf"); err == nil {
 			t.Errorf("%s is read", name)
 		}
 	}

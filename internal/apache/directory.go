@@ -33,7 +33,9 @@ func (c *converter) directory(s *site, d *Directive, outer around) (out []region
 
 // roots are the document root and the aliases, where they are set.
 func (s *site) roots() []alias {
-	return slices.DeleteFunc(append([]alias{{url: "/", dir: s.docroot}}, s.aliases...), func(a alias) bool { return a.dir == "" })
+	return slices.DeleteFunc(append([]alias{{url: "/", dir: s.docroot}}, s.aliases...), func(a alias) bool {
+		return a.dir == ""
+	})
 }
 
 // directoryGlob returns the regions of a <Directory> with wild cards, which do
@@ -45,17 +47,25 @@ func (c *converter) directoryGlob(s *site, d *Directive, outer around) (out []re
 		base := path.Clean(a.dir)
 		names := strings.Split(base, "/")
 		n := min(len(glob), len(names))
-		above, err := regexp.MatchString(globRegexp(strings.Join(glob[:n], "/"), false, true), strings.Join(names[:n], "/"))
+		above, err := regexp.MatchString(globRegexp(strings.Join(glob[:n], "/"), false, true),
+			strings.Join(names[:n], "/"))
 		switch {
 		case err != nil:
 			return c.unplaced(s, d, "the pattern can't be read")
 		case !above: // not reachable through this root
 		case len(glob) <= len(names):
-			out = append(out, c.inside(s, d, region{guard: guard{at: d, prefix: []string{clean(a.url)}}, rank: directoryRank(dir)}, outer)...)
+			out = append(out, c.inside(s, d, region{
+				guard: guard{at: d, prefix: []string{clean(a.url)}},
+				rank:  directoryRank(dir),
+			}, outer)...)
 		default:
-			rest := strings.TrimSuffix(strings.TrimPrefix(globRegexp("/"+strings.Join(glob[n:], "/"), false, true), "^"), "$")
+			rest := strings.TrimSuffix(strings.TrimPrefix(globRegexp("/"+strings.Join(glob[n:], "/"), false, true),
+				"^"), "$")
 			re := "^" + regexpLiteral(strings.TrimSuffix(a.url, "/")) + rest + "(?:/|$)"
-			out = append(out, c.inside(s, d, region{guard: guard{at: d, regexp: re}, rank: directoryRank(dir), byFile: true}, outer)...)
+			out = append(out, c.inside(s, d, region{
+				guard: guard{at: d, regexp: re}, rank: directoryRank(dir),
+				byFile: true,
+			}, outer)...)
 		}
 	}
 	return out
@@ -67,7 +77,8 @@ func (c *converter) directoryGlob(s *site, d *Directive, outer around) (out []re
 func (c *converter) directoryMatch(s *site, d *Directive, outer around, re string) []region {
 	const why = "a directory pattern can't be mapped to the paths it is served at"
 	parsed, err := syntax.Parse(re, syntax.Perl)
-	if err != nil || anchors(parsed, syntax.OpBeginText)+anchors(parsed, syntax.OpEndText) > 0 && !strings.HasSuffix(re, "$") || anchors(parsed, syntax.OpBeginText) > 0 {
+	if err != nil || anchors(parsed, syntax.OpBeginText)+anchors(parsed, syntax.OpEndText) > 0 &&
+		!strings.HasSuffix(re, "$") || anchors(parsed, syntax.OpBeginText) > 0 {
 		return c.unplaced(s, d, why)
 	}
 	compiled, err := regexp.Compile(re)

@@ -67,7 +67,8 @@ func (c *converter) certificate(s *site) {
 	if s.chain != "" {
 		cert = c.joined(s.cert, s.chain)
 		if s.at != nil {
-			c.notes.add(Info, s.at, "certificate and chain are one file for Caddy: %s holds %s and then %s", cert, s.cert, s.chain)
+			c.notes.add(Info, s.at, "certificate and chain are one file for Caddy: %s holds %s and then %s", cert,
+				s.cert, s.chain)
 		}
 	}
 	key := s.key
@@ -144,7 +145,8 @@ func (c *converter) documents(s *site, dir, m string) string {
 		// Apache may run PHP by a module that this configuration does not
 		// show: its sources must not be shown instead.
 		fmt.Fprintf(w, "error @php%s 403\n", m)
-		c.notes.add(Info, s.at, "nothing says who runs PHP: scripts are answered with 403; name a FastCGI server with --php")
+		c.notes.add(Info, s.at,
+			"nothing says who runs PHP: scripts are answered with 403; name a FastCGI server with --php")
 	} else {
 		var try []string
 		for _, i := range index {

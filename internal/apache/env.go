@@ -13,7 +13,9 @@ var setsEnv = set(`SetEnvIf SetEnvIfNoCase SetEnvIfExpr BrowserMatch BrowserMatc
 // told: nothing here sets it, something else does too, or a test has no match.
 func (c *converter) fromEnv(name string) expr {
 	name, neg := strings.CutPrefix(name, "!")
-	lines := slices.DeleteFunc(slices.Concat(c.site.env, c.env), func(d *Directive) bool { return len(d.assigns(name)) == 0 })
+	lines := slices.DeleteFunc(slices.Concat(c.site.env, c.env), func(d *Directive) bool {
+		return len(d.assigns(name)) == 0
+	})
 	if len(lines) == 0 || c.site.setElsewhere(name, lines) {
 		return nil
 	}
@@ -68,7 +70,9 @@ func (s *site) setElsewhere(name string, lines []*Directive) bool {
 		}
 		return slices.ContainsFunc(d.Children, sets)
 	}
-	return slices.ContainsFunc(s.sections, sets) || slices.ContainsFunc(s.steps, func(st step) bool { return sets(st.Directive) })
+	return slices.ContainsFunc(s.sections, sets) || slices.ContainsFunc(s.steps, func(st step) bool {
+		return sets(st.Directive)
+	})
 }
 
 // envTest is the test of a line that sets a variable; nil if it has no match.

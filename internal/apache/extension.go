@@ -8,12 +8,17 @@ import (
 // extensionOIDs are the extensions by the names that OpenSSL knows them by, in
 // lower case.
 var extensionOIDs = map[string]string{
-	"keyusage": oidKeyUsage, "x509v3 key usage": oidKeyUsage, "extendedkeyusage": oidExtKeyUsage, "x509v3 extended key usage": oidExtKeyUsage,
-	"nscomment": "2.16.840.1.113730.1.13", "netscape comment": "2.16.840.1.113730.1.13",
-	"nsbaseurl": "2.16.840.1.113730.1.2", "nsrevocationurl": "2.16.840.1.113730.1.3", "nscapolicyurl": "2.16.840.1.113730.1.8",
-	"subjectaltname": "2.5.29.17", "basicconstraints": "2.5.29.19", "certificatepolicies": "2.5.29.32", "crldistributionpoints": "2.5.29.31",
-	"authoritykeyidentifier": "2.5.29.35", "subjectkeyidentifier": "2.5.29.14", "authorityinfoaccess": "1.3.6.1.5.5.7.1.1",
-	"issueraltname": "2.5.29.18", "nameconstraints": "2.5.29.30", "qcstatements": "1.3.6.1.5.5.7.1.3", "nscerttype": "2.16.840.1.113730.1.1",
+	"keyusage": oidKeyUsage, "x509v3 key usage": oidKeyUsage, "extendedkeyusage": oidExtKeyUsage,
+	"x509v3 extended key usage": oidExtKeyUsage,
+	"nscomment":                 "2.16.840.1.113730.1.13", "netscape comment": "2.16.840.1.113730.1.13",
+	"nsbaseurl": "2.16.840.1.113730.1.2", "nsrevocationurl": "2.16.840.1.113730.1.3",
+	"nscapolicyurl":  "2.16.840.1.113730.1.8",
+	"subjectaltname": "2.5.29.17", "basicconstraints": "2.5.29.19", "certificatepolicies": "2.5.29.32",
+	"crldistributionpoints":  "2.5.29.31",
+	"authoritykeyidentifier": "2.5.29.35", "subjectkeyidentifier": "2.5.29.14",
+	"authorityinfoaccess": "1.3.6.1.5.5.7.1.1",
+	"issueraltname":       "2.5.29.18", "nameconstraints": "2.5.29.30", "qcstatements": "1.3.6.1.5.5.7.1.3",
+	"nscerttype": "2.16.840.1.113730.1.1",
 }
 
 const (
@@ -24,14 +29,19 @@ const (
 // usageNames are usages as OpenSSL prints them, in the gate's words.
 var usageNames = map[string]map[string]string{
 	oidKeyUsage: {
-		"Digital Signature": "digitalSignature", "Non Repudiation": "nonRepudiation", "Key Encipherment": "keyEncipherment",
-		"Data Encipherment": "dataEncipherment", "Key Agreement": "keyAgreement", "Certificate Sign": "keyCertSign", "CRL Sign": "cRLSign",
+		"Digital Signature": "digitalSignature", "Non Repudiation": "nonRepudiation",
+		"Key Encipherment":  "keyEncipherment",
+		"Data Encipherment": "dataEncipherment", "Key Agreement": "keyAgreement", "Certificate Sign": "keyCertSign",
+		"CRL Sign":      "cRLSign",
 		"Encipher Only": "encipherOnly", "Decipher Only": "decipherOnly",
 	},
 	oidExtKeyUsage: {
-		"TLS Web Client Authentication": "clientAuth", "TLS Web Server Authentication": "serverAuth", "E-mail Protection": "emailProtection",
-		"Code Signing": "codeSigning", "Time Stamping": "timeStamping", "OCSP Signing": "OCSPSigning", "Any Extended Key Usage": "anyExtendedKeyUsage",
-		"Microsoft Smartcard Login": "1.3.6.1.4.1.311.20.2.2", "Microsoft Encrypted File System": "1.3.6.1.4.1.311.10.3.4", "IPSec End System": "1.3.6.1.5.5.7.3.5",
+		"TLS Web Client Authentication": "clientAuth", "TLS Web Server Authentication": "serverAuth",
+		"E-mail Protection": "emailProtection",
+		"Code Signing":      "codeSigning", "Time Stamping": "timeStamping", "OCSP Signing": "OCSPSigning",
+		"Any Extended Key Usage":          "anyExtendedKeyUsage",
+		"Microsoft Smartcard Login":       "1.3.6.1.4.1.311.20.2.2",
+		"Microsoft Encrypted File System": "1.3.6.1.4.1.311.10.3.4", "IPSec End System": "1.3.6.1.5.5.7.3.5",
 	},
 }
 
@@ -53,7 +63,8 @@ func (v *vocabulary) inExt(e inExt, neg bool) (atom, error) {
 	cel := l.cel + " in cert.extension(" + quote(oid) + ")"
 	switch names := usageNames[oid]; {
 	case strings.Trim(oid, "0123456789.") != "":
-		return atom{}, unmatched{"PeerExtList names an extension that Postern does not know: name it by its OID, not as " + e.oid}
+		return atom{},
+			unmatched{"PeerExtList names an extension that Postern does not know: name it by its OID, not as " + e.oid}
 	case names != nil:
 		if cel, err = usages(oid, l, names); err != nil {
 			return atom{}, err

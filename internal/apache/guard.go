@@ -30,7 +30,9 @@ func (c *converter) guardPlain(sites []*site) {
 			continue
 		}
 		i := slices.IndexFunc(sites, func(s *site) bool {
-			return s.tls && slices.ContainsFunc(s.names, func(n string) bool { return slices.Contains(plain.names, n) })
+			return s.tls && slices.ContainsFunc(s.names, func(n string) bool {
+				return slices.Contains(plain.names, n)
+			})
 		})
 		if i >= 0 {
 			own := plain.guards
@@ -135,7 +137,8 @@ const maxPrefixes = 64
 // if all it says after ^ is a choice of literals, with nothing behind but what
 // a prefix means anyway.
 func literalPrefixes(re *syntax.Regexp) ([]string, bool) {
-	if re.Op != syntax.OpConcat || len(re.Sub) < 2 || re.Sub[0].Op != syntax.OpBeginText || re.Flags&syntax.FoldCase != 0 {
+	if re.Op != syntax.OpConcat || len(re.Sub) < 2 || re.Sub[0].Op != syntax.OpBeginText ||
+		re.Flags&syntax.FoldCase != 0 {
 		return nil, false
 	}
 	list := []string{""}
@@ -143,7 +146,8 @@ func literalPrefixes(re *syntax.Regexp) ([]string, bool) {
 		alts, ok := spelled(sub)
 		if !ok {
 			// A tail that matches everything adds nothing to a prefix.
-			if i > 0 && i == len(re.Sub)-2 && sub.Op == syntax.OpStar && (sub.Sub[0].Op == syntax.OpAnyCharNotNL || sub.Sub[0].Op == syntax.OpAnyChar) {
+			if i > 0 && i == len(re.Sub)-2 && sub.Op == syntax.OpStar && (sub.Sub[0].Op == syntax.OpAnyCharNotNL ||
+				sub.Sub[0].Op == syntax.OpAnyChar) {
 				return list, true
 			}
 			return nil, false

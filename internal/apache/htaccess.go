@@ -38,7 +38,8 @@ func (c *converter) htaccess(s *site, p *parser) {
 			return nil
 		})
 		if err != nil {
-			c.notes.add(Lost, by, "the .htaccess files of %s can't all be read here: what they say is left out", root.dir)
+			c.notes.add(Lost, by, "the .htaccess files of %s can't all be read here: what they say is left out",
+				root.dir)
 			continue
 		}
 		c.notes.add(Info, by, ".htaccess files count as they are now; Postern does not read them again")

@@ -37,9 +37,15 @@ func TestWhatIsNarrowedIsNoted(t *testing.T) {
 		{"optional", "<RequireAny>\nRequire ip 10.0.0.0/8\n" + certificate + "\n</RequireAny>", false},
 		{"optional", "Require ip 10.0.0.0/8\n" + certificate, false},
 		{"require", "Require ip 10.0.0.0/8\n" + certificate, false},
-		{"optional", "<RequireAll>\nRequire method GET\n<RequireAny>\nRequire local\n" + certificate + "\n</RequireAny>\n</RequireAll>", false},
-		{"optional", "<RequireAll>\n" + certificate + "\n<RequireAny>\nRequire local\nRequire method GET\n</RequireAny>\n</RequireAll>", false},
-		{"optional", "<RequireAll>\nRequire all granted\n<RequireNone>\nRequire expr %{SSL_CLIENT_S_DN_CN} == 'eve'\n</RequireNone>\n</RequireAll>", true},
+		{"optional", "<RequireAll>\nRequire method GET\n<RequireAny>\nRequire local\n" + certificate +
+			"\n</RequireAny>\n</RequireAll>", false},
+		{"optional", "<RequireAll>\n" + certificate +
+			"\n<RequireAny>\nRequire local\nRequire method GET\n</RequireAny>\n</RequireAll>", false},
+		{
+			"optional",
+			"<RequireAll>\nRequire all granted\n<RequireNone>\nRequire expr %{SSL_CLIENT_S_DN_CN} == 'eve'\n" +
+				"</RequireNone>\n</RequireAll>", true,
+		},
 		{"optional", "<RequireAny>\nRequire all denied\n" + certificate + "\n</RequireAny>", false},
 		{"optional", "<LimitExcept GET HEAD>\n" + certificate + "\n</LimitExcept>", false},
 		{"optional", "<Limit POST>\n" + certificate + "\n</Limit>", false},

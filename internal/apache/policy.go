@@ -227,7 +227,10 @@ func (c *converter) check(d *Directive, e expr) {
 
 // vocabulary returns Apache's variables as they are called for the site.
 func (c *converter) vocabulary(d dialect) *vocabulary {
-	return &vocabulary{dialect: d, site: c.site, zone: c.cfg.TimeZone, file: c.readFile, oneline: c.site != nil && c.site.oneline}
+	return &vocabulary{
+		dialect: d, site: c.site, zone: c.cfg.TimeZone, file: c.readFile,
+		oneline: c.site != nil && c.site.oneline,
+	}
 }
 
 // verify reads an SSLVerifyClient.
@@ -238,14 +241,17 @@ func (c *converter) verify(s *site, d *Directive, p *policy) {
 		p.says[byVerify] = truth(true)
 	case "optional":
 		p.says[byVerify] = truth(true)
-		c.notes.add(Info, d, "a certificate is asked for, not insisted on, in the whole site; a rule decides where it must be shown")
+		c.notes.add(Info, d,
+			"a certificate is asked for, not insisted on, in the whole site; a rule decides where it must be shown")
 	case "optional_no_ca":
 		p.closed = true
-		c.notes.add(Closed, d, "a certificate that nobody vouches for proves nothing; name its CA with SSLCACertificateFile")
+		c.notes.add(Closed, d,
+			"a certificate that nobody vouches for proves nothing; name its CA with SSLCACertificateFile")
 	case "require":
 		p.says[byVerify] = verified
 		if len(s.trust) == 0 {
-			c.notes.add(Changed, d, "no SSLCACertificateFile says whose certificates are trusted, so Postern's own are")
+			c.notes.add(Changed, d,
+				"no SSLCACertificateFile says whose certificates are trusted, so Postern's own are")
 		}
 	default:
 		p.closed = true
@@ -402,7 +408,8 @@ func (c *converter) provider(d *Directive, args []string) expr {
 func (c *converter) sslOptions(d *Directive) {
 	for _, o := range d.Args {
 		switch strings.ToLower(strings.TrimLeft(o, "+-")) {
-		case "stdenvvars", "exportcertdata", "strictrequire", "optrenegotiate", "legacydnstringformat": // see legacyDNs
+		// see legacyDNs
+		case "stdenvvars", "exportcertdata", "strictrequire", "optrenegotiate", "legacydnstringformat":
 		case "fakebasicauth":
 			c.notes.add(Changed, d, "the application gets the person's name as REMOTE_USER, with no password made up")
 		}
@@ -430,7 +437,9 @@ func (c *converter) legacy(list []*Directive) expr {
 				x = c.fromEnv(a[4:])
 			}
 			if x == nil {
-				c.notes.add(Closed, d, "%q is neither all, nor an address, nor a variable that can be followed: it permits no address", a)
+				c.notes.add(Closed,
+					d, "%q is neither all, nor an address, nor a variable that can be followed: it permits no address",
+					a)
 				x = never{}
 				if d.is("Deny") {
 					x = truth(true)

@@ -14,7 +14,8 @@ import (
 
 // conditional reports whether a section says only when the lines in it count.
 func conditional(d *Directive) bool {
-	return d.is("IfModule") || d.is("IfDefine") || d.is("IfVersion") || d.is("IfFile") || d.is("IfDirective") || d.is("IfSection")
+	return d.is("IfModule") || d.is("IfDefine") || d.is("IfVersion") || d.is("IfFile") || d.is("IfDirective") ||
+		d.is("IfSection")
 }
 
 // holds reports whether the lines in a section take effect. What cannot be decided is
@@ -128,7 +129,8 @@ func (p *parser) use(d *Directive, depth int) ([]*Directive, error) {
 	m := p.macros[strings.ToLower(d.arg(0))]
 	values := d.Args[1:]
 	if len(values) != len(m.params) {
-		return nil, fmt.Errorf("%s:%d: Use %s has %d values for %d parameters", d.File, d.Line, d.arg(0), len(values), len(m.params))
+		return nil, fmt.Errorf("%s:%d: Use %s has %d values for %d parameters", d.File, d.Line, d.arg(0), len(values),
+			len(m.params))
 	}
 	if slices.Contains(m.params, "") {
 		return nil, fmt.Errorf("%s:%d: the macro %s has a parameter without a name", d.File, d.Line, d.arg(0))

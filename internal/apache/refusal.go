@@ -18,7 +18,9 @@ const maxStops = 32
 
 // stepGuards turns the steps that refuse requests into guards.
 func (c *converter) stepGuards(s *site) []guard {
-	s.steps = slices.DeleteFunc(s.steps, func(st step) bool { return st.is("RewriteRule") && st.place == nil && !s.engine })
+	s.steps = slices.DeleteFunc(s.steps, func(st step) bool {
+		return st.is("RewriteRule") && st.place == nil && !s.engine
+	})
 	var out []guard
 	var stops []*step    // rules before, behind which Apache asks no further
 	exact := !c.inherits // no rule before says which of the next count
@@ -106,7 +108,10 @@ func (c *converter) proxyMatchGuard(s *site, st *step) []guard {
 	case target == "!":
 		return nil
 	case strings.HasPrefix(target, "fcgi://"), strings.HasPrefix(target, "unix:"):
-		c.handler(s, &Directive{Name: st.Name, Args: []string{"proxy:" + fcgiAddress(target)}, Raw: st.Raw, File: st.File, Line: st.Line})
+		c.handler(s, &Directive{
+			Name: st.Name, Args: []string{"proxy:" + fcgiAddress(target)}, Raw: st.Raw,
+			File: st.File, Line: st.Line,
+		})
 		return nil
 	}
 	c.notes.add(Closed, st.Directive, "a proxy by pattern has no match; use ProxyPass")
@@ -170,7 +175,8 @@ func (c *converter) rewriteGuard(s *site, st *step, r rewriteRule, stops []*step
 // nothing, and the usual one, to /index.php, has a match.
 func (c *converter) fallback(s *site, st *step, r rewriteRule) bool {
 	missing := slices.ContainsFunc(st.conds, func(d *Directive) bool {
-		return strings.HasSuffix(strings.ToUpper(d.arg(0)), "_FILENAME}") && d.arg(1) == "!-f" && rewriteFlags(d.arg(2))["or"] == ""
+		return strings.HasSuffix(strings.ToUpper(d.arg(0)), "_FILENAME}") && d.arg(1) == "!-f" &&
+			rewriteFlags(d.arg(2))["or"] == ""
 	})
 	index := strings.TrimPrefix(r.target, "/")
 	toIndex := index == "index.php" || strings.HasPrefix(index, "index.php/") || strings.HasPrefix(index, "index.php?")

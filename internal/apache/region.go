@@ -39,7 +39,10 @@ func directoryRank(dir string) int {
 func (c *converter) guards(s *site) []guard {
 	s.oneline = legacyDNs(s.policy)
 	s.asks = asksAnywhere(s.policy) || asksAnywhere(s.sections)
-	host := region{guard: guard{at: first(s.policy, s.at), prefix: []string{"/"}}, rank: rankHost, policy: c.policy(s, s.policy)}
+	host := region{
+		guard: guard{at: first(s.policy, s.at), prefix: []string{"/"}}, rank: rankHost,
+		policy: c.policy(s, s.policy),
+	}
 	if v := &host.policy.says[byVerify]; *v != nil { // the handshake asks: no section takes that back
 		host.policy.adds, *v = append(host.policy.adds, *v), nil
 	}
@@ -92,7 +95,8 @@ func (c *converter) guarded(s *site, regions []region, i int) (guard, bool) {
 	asked := slices.ContainsFunc(regions, func(o region) bool { return o.policy.asks && !o.apart(r) })
 	g.ways = c.ways(r.at, allOf(all), asked)
 	if s.ocsp != nil && g.ways.certify {
-		c.notes.add(Closed, s.ocsp, "Postern asks no OCSP responder whether a foreign certificate is revoked; use SSLCARevocationFile")
+		c.notes.add(Closed, s.ocsp,
+			"Postern asks no OCSP responder whether a foreign certificate is revoked; use SSLCARevocationFile")
 		g.ways = closedWays
 	}
 	return g, !g.ways.all
@@ -160,7 +164,9 @@ func (g *guard) apart(o *region) bool {
 		return false
 	}
 	return !slices.ContainsFunc(g.prefix, func(p string) bool {
-		return slices.ContainsFunc(o.prefix, func(q string) bool { return strings.HasPrefix(p, q) || strings.HasPrefix(q, p) })
+		return slices.ContainsFunc(o.prefix, func(q string) bool {
+			return strings.HasPrefix(p, q) || strings.HasPrefix(q, p)
+		})
 	})
 }
 

@@ -41,7 +41,10 @@ func (c *converter) steps(s *site) {
 	}
 }
 
-var redirectCode = map[string]string{"permanent": "permanent", "temp": "temporary", "seeother": "303", "301": "permanent", "302": "temporary", "303": "303", "307": "307", "308": "308"}
+var redirectCode = map[string]string{
+	"permanent": "permanent", "temp": "temporary", "seeother": "303",
+	"301": "permanent", "302": "temporary", "303": "303", "307": "307", "308": "308",
+}
 
 // redirection is what a Redirect or RedirectMatch says.
 type redirection struct {
@@ -311,7 +314,8 @@ func (c *converter) header(st *step, to string) {
 		c.notes.add(Lost, st.Directive, "under a condition this has no match in Postern")
 		return
 	case len(args) == 3 && strings.Contains(args[2], "%"):
-		c.notes.add(Lost, st.Directive, "a value with variables in it has no match, but for what it tells of the client's certificate")
+		c.notes.add(Lost, st.Directive,
+			"a value with variables in it has no match, but for what it tells of the client's certificate")
 		return
 	case len(args) == 3 && strings.EqualFold(args[0], "set"):
 		line = token(args[1]) + " " + token(args[2])

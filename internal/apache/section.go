@@ -131,7 +131,8 @@ func (c *converter) inside(s *site, d *Directive, g region, outer around) []regi
 			answers = append(answers, k)
 		case noScripts(k):
 			own = append(own, k)
-		case name == "rewriteengine" || name == "rewritebase" || name == "sethandler" || name == "addhandler" || name == "allowoverride" || name == "options":
+		case name == "rewriteengine" || name == "rewritebase" || name == "sethandler" || name == "addhandler" ||
+			name == "allowoverride" || name == "options":
 		case !quiet[name]:
 			c.unknown(k, &own)
 		}
@@ -184,7 +185,10 @@ func firewall(k *Directive) bool {
 
 // denied closes the place where a directive stands.
 func denied(at *Directive) *Directive {
-	return &Directive{Name: "Require", Args: []string{"all", "denied"}, Raw: "all denied", File: at.File, Line: at.Line}
+	return &Directive{
+		Name: "Require", Args: []string{"all", "denied"}, Raw: "all denied", File: at.File,
+		Line: at.Line,
+	}
 }
 
 // plainLocation reports whether a section is a <Location> that names a path.
@@ -209,7 +213,8 @@ func guardsSomething(d *Directive) bool { return slices.ContainsFunc(d.Children,
 // keepsOut reports whether a directive or section may refuse requests.
 func keepsOut(k *Directive) bool {
 	switch name := strings.ToLower(k.Name); name {
-	case "ssloptions", "authname", "authtype", "authuserfile", "authgroupfile", "authbasicprovider", "authdigestprovider", "authmerging", "sslusername", "sslverifydepth":
+	case "ssloptions", "authname", "authtype", "authuserfile", "authgroupfile", "authbasicprovider",
+		"authdigestprovider", "authmerging", "sslusername", "sslverifydepth":
 		return false
 	case "require":
 		return !strings.EqualFold(k.arg(0), "all") || !strings.EqualFold(k.arg(1), "granted")
@@ -261,7 +266,8 @@ func noScripts(d *Directive) bool {
 	case "sethandler":
 		return strings.EqualFold(d.arg(0), "none") || strings.EqualFold(d.arg(0), "default-handler")
 	case "addtype", "addhandler", "forcetype":
-		return php && (strings.HasPrefix(d.arg(0), "text/") || strings.EqualFold(d.arg(0), "default-handler")) || strings.EqualFold(d.arg(0), "text/plain") && d.is("ForceType")
+		return php && (strings.HasPrefix(d.arg(0), "text/") || strings.EqualFold(d.arg(0), "default-handler")) ||
+			strings.EqualFold(d.arg(0), "text/plain") && d.is("ForceType")
 	}
 	return false
 }
@@ -339,7 +345,8 @@ func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 		return
 	}
 	if !d.is("Directory") || st.place.regexp != "" || st.when != nil {
-		c.notes.add(Closed, st.Directive, "what its pattern looks at has no match here; it counts for all of its section")
+		c.notes.add(Closed, st.Directive,
+			"what its pattern looks at has no match here; it counts for all of its section")
 		st.Directive = st.with([]string{"", st.arg(1), st.arg(2)})
 		s.steps = append(s.steps, st)
 		return
@@ -359,7 +366,8 @@ func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 		one.whole = !neg
 		switch {
 		case !ok:
-			c.notes.add(Closed, st.Directive, "what its pattern looks at has no match here; it counts for all of its section")
+			c.notes.add(Closed, st.Directive,
+				"what its pattern looks at has no match here; it counts for all of its section")
 			full, one.whole = "", false
 		case neg:
 			full = "!" + full
@@ -371,7 +379,8 @@ func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 
 // relative reports whether a target is a name in the rule's own directory.
 func relative(target string) bool {
-	return target != "-" && !strings.HasPrefix(target, "/") && !strings.Contains(target, "://") && !strings.HasPrefix(target, "%{")
+	return target != "-" && !strings.HasPrefix(target, "/") && !strings.Contains(target, "://") &&
+		!strings.HasPrefix(target, "%{")
 }
 
 // below writes a pattern over what comes behind a prefix, which ends in a
@@ -389,7 +398,8 @@ func below(prefix, pattern string, strict bool) (string, bool) {
 		return root + rest, true
 	}
 	switch {
-	case begins == 0 && (strings.HasPrefix(pattern, "(.*)") || strings.HasPrefix(pattern, ".*")) && parsed.Op != syntax.OpAlternate:
+	case begins == 0 && (strings.HasPrefix(pattern, "(.*)") || strings.HasPrefix(pattern, ".*")) &&
+		parsed.Op != syntax.OpAlternate:
 		return root + pattern, true
 	case begins == 0 && prefix == "/" && !strict:
 		return pattern, true

@@ -89,7 +89,8 @@ func (c *converter) sites(all []*Directive) []*site {
 // which it else does not.
 func inherits(list []*Directive) bool {
 	return slices.ContainsFunc(list, func(d *Directive) bool {
-		return d.is("RewriteOptions") && strings.Contains(strings.ToLower(d.Raw), "inherit") || d.Section && inherits(d.Children)
+		return d.is("RewriteOptions") && strings.Contains(strings.ToLower(d.Raw), "inherit") ||
+			d.Section && inherits(d.Children)
 	})
 }
 
@@ -102,7 +103,8 @@ func (c *converter) shadowed(sites []*site) []*site {
 		s.names = slices.DeleteFunc(s.names, func(n string) bool {
 			for _, p := range s.ports {
 				if o, ok := first[n+":"+p]; ok && o != s {
-					c.notes.add(Lost, s.at, "%s is served by the virtual host at %s:%d already", n, o.at.File, o.at.Line)
+					c.notes.add(Lost, s.at, "%s is served by the virtual host at %s:%d already", n, o.at.File,
+						o.at.Line)
 					return true
 				}
 				first[n+":"+p] = s
@@ -242,7 +244,9 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 	case "customlog", "transferlog":
 		s.accessLog = d.arg(0)
 		if f := d.arg(1); f != "" && name == "customlog" {
-			c.notes.add(Changed, d, "the log is written as JSON, with the person's name and the certificate's serial; the format %s is not kept", f)
+			c.notes.add(Changed, d,
+				"the log is written as JSON, with the person's name and the certificate's serial; the format %s is "+
+					"not kept", f)
 		}
 	case "rewriteengine":
 		s.engine = own && strings.EqualFold(d.arg(0), "on")
@@ -260,7 +264,8 @@ func (c *converter) setting(s *site, d *Directive, name string, own bool) {
 		case setsEnv[name]:
 			s.env = append(s.env, d)
 		case firewall(d):
-			c.notes.add(Lost, d, "it may keep requests out of the whole host, and has no match in Postern: nothing keeps them out here")
+			c.notes.add(Lost, d,
+				"it may keep requests out of the whole host, and has no match in Postern: nothing keeps them out here")
 		case !quiet[name]:
 			c.notes.add(Lost, d, "has no match in Postern and is left out")
 		}

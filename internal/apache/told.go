@@ -26,7 +26,9 @@ func (c *converter) tellGuards(s *site) (out []guard) {
 		}
 		st.Directive = st.with([]string{"set", h.name, h.none}) // for who shows none
 		g := st.ground()
-		same := slices.IndexFunc(out, func(o guard) bool { return o.regexp == g.regexp && slices.Equal(o.prefix, g.prefix) })
+		same := slices.IndexFunc(out, func(o guard) bool {
+			return o.regexp == g.regexp && slices.Equal(o.prefix, g.prefix)
+		})
 		if same < 0 {
 			g.depth, g.ways = s.depth, ways{certify: true, open: []openWay{{rules: []string{"true"}}}}
 			out, same = append(out, g), len(out)
@@ -39,7 +41,8 @@ func (c *converter) tellGuards(s *site) (out []guard) {
 // told reads a RequestHeader line whose value names variables of the certificate.
 func (c *converter) told(st *step) (h headerUp, ok bool) {
 	args := st.Args
-	if st.when != nil || len(args) < 3 || len(args) > 4 || !slices.Contains([]string{"set", "add", "append"}, strings.ToLower(args[0])) {
+	if st.when != nil || len(args) < 3 || len(args) > 4 ||
+		!slices.Contains([]string{"set", "add", "append"}, strings.ToLower(args[0])) {
 		return h, false
 	}
 	if len(args) == 4 && !strings.EqualFold(args[3], "early") {

@@ -166,7 +166,8 @@ func networks(e expr) []string {
 			return []string{e.x[0].lit}
 		}
 	case binary:
-		if e.op == "-ipmatch" && len(e.r) == 1 && e.r[0].name == "" && len(e.l) == 1 && strings.EqualFold(e.l[0].name, "REMOTE_ADDR") {
+		if e.op == "-ipmatch" && len(e.r) == 1 && e.r[0].name == "" && len(e.l) == 1 && strings.EqualFold(e.l[0].name,
+			"REMOTE_ADDR") {
 			return []string{e.r[0].lit}
 		}
 	}
@@ -184,7 +185,8 @@ func methodNames(e expr) (names []string) {
 		return nil
 	}
 	for _, w := range x.list {
-		if len(w) != 1 || w[0].name != "" || w[0].lit == "" || strings.Trim(w[0].lit, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
+		if len(w) != 1 || w[0].name != "" || w[0].lit == "" ||
+			strings.Trim(w[0].lit, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
 			return nil
 		}
 		names = append(names, w[0].lit)

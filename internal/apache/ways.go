@@ -29,8 +29,9 @@ const maxOpenWays = 8
 func (c *converter) ways(at *Directive, e expr, asked bool) ways {
 	certified, none, either := c.tree(e, anyShown), c.tree(e, noneShown), c.tree(e, eitherWay)
 	if none.text(0) != either.text(0) && none.op != 'f' {
-		c.notes.add(Narrowed, at, "Apache lets some requests pass that show no certificate, and not those that show another one; "+
-			"here a certificate is asked for in any case")
+		c.notes.add(Narrowed, at,
+			"Apache lets some requests pass that show no certificate, and not those that show another one; "+
+				"here a certificate is asked for in any case")
 	}
 	switch {
 	case either.op == 't':
@@ -49,7 +50,9 @@ func (c *converter) ways(at *Directive, e expr, asked bool) ways {
 		}
 	}
 	if !asked && c.site.tls {
-		c.notes.add(Widened, at, "Apache asks nobody here for a certificate, so that its conditions on one do not hold; Postern asks for one")
+		c.notes.add(Widened, at,
+			"Apache asks nobody here for a certificate, so that its conditions on one do not hold; Postern asks for "+
+				"one")
 	}
 	return w
 }

@@ -23,7 +23,11 @@ func TestWrite(t *testing.T) {
 	result := func() *apache.Result {
 		return &apache.Result{
 			Caddyfile: "tls joined.pem key.pem\n", Bundles: []apache.Bundle{{Name: "joined.pem", Parts: names}},
-			Notes: []apache.Note{{Severity: apache.Info, Text: "make joined.pem"}, {Severity: apache.Lost}, {Severity: apache.Closed}},
+			Notes: []apache.Note{
+				{Severity: apache.Info, Text: "make joined.pem"},
+				{Severity: apache.Lost},
+				{Severity: apache.Closed},
+			},
 		}
 	}
 	r, dir := result(), filepath.Join(t.TempDir(), "new")
@@ -32,7 +36,8 @@ func TestWrite(t *testing.T) {
 	}
 	joined := filepath.Join(dir, "joined.pem")
 	for file, want := range map[string]string{
-		joined: "of leaf.pem\nof chain.pem\n", filepath.Join(dir, apache.CaddyfileName): "tls " + joined + " key.pem\n",
+		joined: "of leaf.pem\nof chain.pem\n", filepath.Join(dir, apache.CaddyfileName): "tls " + joined +
+			" key.pem\n",
 	} {
 		if got, err := os.ReadFile(file); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", file, got, err)
@@ -46,7 +51,8 @@ func TestWrite(t *testing.T) {
 	}
 	missing := result()
 	missing.Bundles[0].Parts = append(missing.Bundles[0].Parts, filepath.Join(parts, "absent.pem"))
-	if err := missing.Write(t.TempDir()); postern.CodeOf(err) != postern.NotFound || !strings.Contains(err.Error(), "absent.pem") {
+	if err := missing.Write(t.TempDir()); postern.CodeOf(err) != postern.NotFound ||
+		!strings.Contains(err.Error(), "absent.pem") {
 		t.Errorf("a part that is absent: %v", err)
 	}
 }

@@ -97,7 +97,8 @@ func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "sign-many":
 		call = h.signMany
 	default:
-		h.reply(w, http.StatusNotFound, h.problem(r, postern.Errorf(postern.NotFound, "there is no such call").WithHint("POST …/sign")))
+		h.reply(w, http.StatusNotFound,
+			h.problem(r, postern.Errorf(postern.NotFound, "there is no such call").WithHint("POST …/sign")))
 		return
 	}
 	if r.Method != http.MethodPost {
@@ -113,7 +114,8 @@ func (h *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		h.reply(w, http.StatusUnsupportedMediaType, h.problem(r, postern.Errorf(postern.Invalid, "the request is not said to be JSON").WithHint("Content-Type: application/json")))
+		h.reply(w, http.StatusUnsupportedMediaType, h.problem(r, postern.Errorf(postern.Invalid,
+			"the request is not said to be JSON").WithHint("Content-Type: application/json")))
 		return
 	}
 	answer, err := call(w, r, who)
@@ -176,7 +178,8 @@ func (h *API) signOne(ctx context.Context, call SignCall, who apiCaller) (*SignA
 		}
 	}
 	if !who.mayCertify(names) {
-		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s", strings.Join(names, ", "))
+		return nil, postern.Errorf(postern.Denied, "this token may not have a certificate for all of %s",
+			strings.Join(names, ", "))
 	}
 	out, err := h.a.prepareParsed(ctx, csr, r)
 	if out, err = h.a.record(ctx, out, err); err != nil {
@@ -255,7 +258,10 @@ func (h *API) caller(r *http.Request) (apiCaller, error) {
 		return who, postern.Errorf(postern.Denied, "%s may not sign", p.Name)
 	}
 	who.Person = p.Name
-	who.Credential = postern.Link{Kind: string(postern.X509Certificate), ID: SerialString(r.TLS.PeerCertificates[0].SerialNumber)}
+	who.Credential = postern.Link{
+		Kind: string(postern.X509Certificate),
+		ID:   SerialString(r.TLS.PeerCertificates[0].SerialNumber),
+	}
 	return who, nil
 }
 
@@ -326,7 +332,10 @@ func (a *Authority) Holder(ctx context.Context, chain []*x509.Certificate) (post
 	for _, c := range a.Trusted(Client) {
 		inter.AddCert(c)
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: a.now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	_, err := leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: inter, CurrentTime: a.now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 	if err != nil {
 		return postern.Person{}, no
 	}

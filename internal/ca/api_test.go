@@ -94,8 +94,15 @@ func TestAPIDeniesByDefault(t *testing.T) {
 		{"a wrong token", open, "postern-sign-AAAAAAAAAAAAAAAAAAAAAAAAAA", nil, call, 403},
 		{"a wrong token beside a good certificate", open, "x", good, call, 403},
 		{"a token", open, token, nil, call, 201},
-		{"a token for another domain", open, token, nil, ca.SignCall{CSR: call.CSR, Names: []string{"www.example.com", "www.example.org"}}, 403},
-		{"a token for a domain that only ends alike", open, token, nil, ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"badexample.com"}}))}, 403},
+		{"a token for another domain", open, token, nil, ca.SignCall{
+			CSR:   call.CSR,
+			Names: []string{"www.example.com", "www.example.org"},
+		}, 403},
+		{
+			"a token for a domain that only ends alike", open, token, nil,
+			ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"badexample.com"}}))},
+			403,
+		},
 		{"one of the group", open, "", good, call, 201},
 		{"one of the group where no group may", closed, "", good, call, 403},
 		{"not of the group", open, "", eve, call, 403},
@@ -108,7 +115,8 @@ func TestAPIDeniesByDefault(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", c.name, status, c.want, text)
 		}
 		if status == 201 {
-			if kept, err := db.CA().Certificate(t.Context(), answer.Serial); err != nil || !strings.Contains(answer.Certificate, "BEGIN CERTIFICATE") || !kept.NotAfter.Equal(answer.NotAfter) {
+			if kept, err := db.CA().Certificate(t.Context(), answer.Serial); err != nil ||
+				!strings.Contains(answer.Certificate, "BEGIN CERTIFICATE") || !kept.NotAfter.Equal(answer.NotAfter) {
 				t.Errorf("%s: %+v is not in the store: %v", c.name, answer, err)
 			}
 		}
@@ -168,7 +176,8 @@ func TestAPISignsMany(t *testing.T) {
 	}
 	for i, answer := range answers {
 		_, err := db.CA().Certificate(t.Context(), answer["serial"])
-		if signed := err == nil && answer["certificate"] != ""; signed != (i%4 != 3) || !signed && answer["code"] != "denied" {
+		if signed := err == nil && answer["certificate"] != ""; signed != (i%4 != 3) ||
+			!signed && answer["code"] != "denied" {
 			t.Errorf("call %d: %v, %v", i, answer, err)
 		}
 	}
@@ -200,7 +209,8 @@ func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
 		token  string
 		client *ca.Issued
 	}{"a token": {token, nil}, "a certificate": {"", dan}} {
-		if status, _, text := sign(t, srv, who.token, who.client, call); status != 403 || !strings.Contains(text, "others may know it") || !strings.Contains(text, "make a new key") {
+		if status, _, text := sign(t, srv, who.token, who.client, call); status != 403 ||
+			!strings.Contains(text, "others may know it") || !strings.Contains(text, "make a new key") {
 			t.Errorf("%s: %d %s", name, status, text)
 		}
 	}
@@ -209,7 +219,8 @@ func TestAPIRefusesAKeyThatOthersMayKnow(t *testing.T) {
 	if len(answers) != 2 || answers[0]["code"] != "denied" || answers[1]["certificate"] == "" {
 		t.Errorf("among others: %v", answers)
 	}
-	if list, err := a.Certificates(t.Context(), ca.Filter{Key: keyHash(t, known.Certificate)}); err != nil || len(list) != 1 {
+	if list, err := a.Certificates(t.Context(), ca.Filter{Key: keyHash(t, known.Certificate)}); err != nil ||
+		len(list) != 1 {
 		t.Errorf("%d certificates of the key: %v", len(list), err)
 	}
 }
@@ -229,10 +240,13 @@ func TestAPIExpiredToken(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{})
 	token, err := a.AddToken(t.Context(), "deploy", []string{"*"}, time.Hour)
 	must(t, err)
-	later, err := ca.Open(t.Context(), ca.Config{Now: func() time.Time { return time.Now().Add(61 * time.Minute) }}, db.CA())
+	later, err := ca.Open(t.Context(), ca.Config{Now: func() time.Time {
+		return time.Now().Add(61 * time.Minute)
+	}}, db.CA())
 	must(t, err)
 	call := ca.SignCall{CSR: string(csr(t, x509.CertificateRequest{DNSNames: []string{"www.example.com"}}))}
-	if status, _, text := sign(t, signServer(t, later, ca.APIConfig{}), token, nil, call); status != 403 || !strings.Contains(text, "expired") {
+	if status, _, text := sign(t, signServer(t, later, ca.APIConfig{}), token, nil, call); status != 403 ||
+		!strings.Contains(text, "expired") {
 		t.Errorf("%d %s", status, text)
 	}
 }
@@ -255,7 +269,11 @@ func TestAPIBadCalls(t *testing.T) {
 		{"an unknown field", []byte(`{"csr":"","who":"root"}`), "unknown field"},
 		{"too much", append([]byte(`{"csr":"`), bytes.Repeat([]byte("A"), 1<<20)...), "larger than"},
 		{"no request", ca.SignCall{}, "no certificate request"},
-		{"a forged signature", ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: forged}))}, "signature does not hold"},
+		{
+			"a forged signature",
+			ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: forged}))},
+			"signature does not hold",
+		},
 		{"a validity too long", ca.SignCall{CSR: good, Validity: "10000h"}, "validity"},
 		{"a validity that is none", ca.SignCall{CSR: good, Validity: "soon"}, "validity"},
 		{"names beyond the request's", ca.SignCall{CSR: good, Names: []string{"https://x"}}, "not a DNS name"},
@@ -265,7 +283,10 @@ func TestAPIBadCalls(t *testing.T) {
 			t.Errorf("%s: %d %s, want %q", c.name, status, text, c.words)
 		}
 	}
-	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"} {
+	for _, kind := range []string{
+		"", "text/plain", "application/x-www-form-urlencoded",
+		"multipart/form-data; boundary=x",
+	} {
 		req, err := http.NewRequest("POST", srv.URL+"/ca/sign", strings.NewReader("{}"))
 		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+token)

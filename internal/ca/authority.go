@@ -65,7 +65,8 @@ func (a *Authority) Reload(ctx context.Context) error {
 		return err
 	}
 	if len(list) == 0 {
-		return postern.Errorf(postern.NotFound, "there is no certificate authority here yet").WithHint("create the certificate authority")
+		return postern.Errorf(postern.NotFound, "there is no certificate authority here yet").
+			WithHint("create the certificate authority")
 	}
 	issuers := make([]*issuer, 0, len(list))
 	var root *x509.Certificate
@@ -181,7 +182,8 @@ func (a *Authority) signing(role Role) (*issuer, error) {
 }
 
 func endedError(i *issuer, end string) error {
-	return postern.Errorf(postern.Unavailable, "the %s CA %s", i.ID, end).WithHint("make the next %s intermediate", i.Role)
+	return postern.Errorf(postern.Unavailable, "the %s CA %s", i.ID, end).WithHint("make the next %s intermediate",
+		i.Role)
 }
 
 // issuer returns the issuer of an ID, after a look at the store if need be.

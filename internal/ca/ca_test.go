@@ -29,7 +29,10 @@ import (
 func newAuthority(t testing.TB, cfg ca.Config) (*ca.Authority, *store.DB) {
 	t.Helper()
 	db := storetest.Open(t)
-	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com", Groups: []string{"ops"}}))
+	must(t, db.People().AddPerson(t.Context(), postern.Person{
+		Name: "dan", Email: "dan@example.com",
+		Groups: []string{"ops"},
+	}))
 	a, err := ca.Init(t.Context(), cfg, db.CA())
 	must(t, err)
 	return a, db
@@ -110,7 +113,10 @@ func TestOpenWithoutInit(t *testing.T) {
 
 func TestServerCertificate(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{URL: "http://pki.example.com/x"})
-	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"WWW.Example.com.", "*.example.com", "bücher.example", "192.0.2.1", "2001:db8::1", "localhost"}})
+	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{
+		"WWW.Example.com.", "*.example.com",
+		"bücher.example", "192.0.2.1", "2001:db8::1", "localhost",
+	}})
 	must(t, err)
 	want := "www.example.com *.example.com xn--bcher-kva.example localhost"
 	if got := strings.Join(out.Leaf.DNSNames, " "); got != want {
@@ -123,10 +129,16 @@ func TestServerCertificate(t *testing.T) {
 		t.Errorf("OCSP %v", got)
 	}
 	r, i := roots(a)
-	if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, DNSName: "a.example.com"}); err != nil {
+	if _, err := out.Leaf.Verify(x509.VerifyOptions{
+		Roots: r, Intermediates: i,
+		DNSName: "a.example.com",
+	}); err != nil {
 		t.Error(err)
 	}
-	if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+	if _, err := out.Leaf.Verify(x509.VerifyOptions{
+		Roots: r, Intermediates: i,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}); err == nil {
 		t.Error("a server certificate verifies as a client's")
 	}
 	kept, err := db.CA().Certificate(t.Context(), out.Serial)
@@ -173,16 +185,21 @@ func TestClientCertificate(t *testing.T) {
 		t.Errorf("e-mail addresses %v", out.Leaf.EmailAddresses)
 	}
 	r, i := roots(a)
-	if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if _, err := out.Leaf.Verify(x509.VerifyOptions{
+		Roots: r, Intermediates: i,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}); err != nil {
 		t.Error(err)
 	}
 	cred, err := db.People().Credential(t.Context(), postern.X509Certificate, out.Serial)
 	must(t, err)
-	if cred.Person != "dan" || cred.Label != "laptop" || cred.Status != postern.CredentialActive || !cred.Expires.Equal(out.NotAfter) {
+	if cred.Person != "dan" || cred.Label != "laptop" || cred.Status != postern.CredentialActive ||
+		!cred.Expires.Equal(out.NotAfter) {
 		t.Errorf("credential %+v", cred)
 	}
 	must(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}))
-	if cred, _ = db.People().Credential(t.Context(), postern.X509Certificate, out.Serial); cred.Status != postern.CredentialRevoked {
+	if cred, _ = db.People().Credential(t.Context(), postern.X509Certificate,
+		out.Serial); cred.Status != postern.CredentialRevoked {
 		t.Errorf("after the revocation the credential is %s", cred.Status)
 	}
 	wantCode(t, a.Revoke(t.Context(), out.Serial, postern.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
@@ -200,7 +217,10 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nobody"})
 	wantCode(t, err, postern.NotFound, "nobody")
 	// A person who is suspended between the check and the record.
-	err = db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{Serial: "1", Issuer: "client", Profile: ca.ProfileClient, Person: "dan", DER: []byte{0}}, postern.Event{Kind: postern.EventCertIssued})
+	err = db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{
+		Serial: "1", Issuer: "client",
+		Profile: ca.ProfileClient, Person: "dan", DER: []byte{0},
+	}, postern.Event{Kind: postern.EventCertIssued})
 	wantCode(t, err, postern.Denied, "suspended")
 	if _, err := db.CA().Certificate(t.Context(), "1"); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("the refused certificate is in the store: %v", err)
@@ -218,7 +238,8 @@ func TestRemovedPersonsCertificatesAreRevoked(t *testing.T) {
 	must(t, err)
 	list, err := x509.ParseRevocationList(crl.DER)
 	must(t, err)
-	if len(list.RevokedCertificateEntries) != 1 || ca.SerialString(list.RevokedCertificateEntries[0].SerialNumber) != out.Serial {
+	if len(list.RevokedCertificateEntries) != 1 ||
+		ca.SerialString(list.RevokedCertificateEntries[0].SerialNumber) != out.Serial {
 		t.Errorf("the list holds %v", list.RevokedCertificateEntries)
 	}
 }
@@ -229,7 +250,8 @@ func TestRenew(t *testing.T) {
 	must(t, err)
 	s2, err := a.Renew(t.Context(), s.Serial, ca.RenewRequest{SameKey: true})
 	must(t, err)
-	if s2.Renews != s.Serial || s2.Certificate.Key != s.Certificate.Key || strings.Join(s2.Names, " ") != "a.example 127.0.0.1" || s2.Key != nil {
+	if s2.Renews != s.Serial || s2.Certificate.Key != s.Certificate.Key ||
+		strings.Join(s2.Names, " ") != "a.example 127.0.0.1" || s2.Key != nil {
 		t.Errorf("renewed %+v", s2.Certificate)
 	}
 	c, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "phone", Units: []string{"x"}})
@@ -250,14 +272,24 @@ func TestConstraints(t *testing.T) {
 	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "net", Email: "net@example.net"}))
 	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "sub", Email: "sub@mail.example.com"}))
 	r, i := roots(a)
-	for _, names := range [][]string{{"example.com", "*.example.com"}, {"a.b.example.com", "192.0.2.7"}, {"localhost", "127.0.0.1", "::1"}} {
+	for _, names := range [][]string{
+		{"example.com", "*.example.com"},
+		{"a.b.example.com", "192.0.2.7"},
+		{"localhost", "127.0.0.1", "::1"},
+	} {
 		out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: names})
 		must(t, err)
 		if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i}); err != nil {
 			t.Errorf("%v: %v", names, err)
 		}
 	}
-	for _, names := range [][]string{{"example.org"}, {"badexample.com"}, {"com"}, {"example.com", "192.0.3.1"}, {"2001:db8::1"}} {
+	for _, names := range [][]string{
+		{"example.org"},
+		{"badexample.com"},
+		{"com"},
+		{"example.com", "192.0.3.1"},
+		{"2001:db8::1"},
+	} {
 		_, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: names})
 		wantCode(t, err, postern.Denied, "may not vouch")
 		if hint := postern.HintOf(err); !strings.Contains(hint, "example.com, 192.0.2.0/24, @example.net") {
@@ -267,7 +299,10 @@ func TestConstraints(t *testing.T) {
 	for _, p := range []string{"dan", "net", "sub"} {
 		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: p})
 		must(t, err)
-		if _, err := out.Leaf.Verify(x509.VerifyOptions{Roots: r, Intermediates: i, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		if _, err := out.Leaf.Verify(x509.VerifyOptions{
+			Roots: r, Intermediates: i,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		}); err != nil {
 			t.Errorf("%s: %v", p, err)
 		}
 	}
@@ -277,7 +312,10 @@ func TestConstraints(t *testing.T) {
 
 func TestSignCSR(t *testing.T) {
 	a, _ := newAuthority(t, ca.Config{})
-	www := csr(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "www.example.com"}, DNSNames: []string{"example.com"}})
+	www := csr(t, x509.CertificateRequest{
+		Subject:  pkix.Name{CommonName: "www.example.com"},
+		DNSNames: []string{"example.com"},
+	})
 	u, _ := url.Parse("spiffe://x/y")
 	for _, c := range []struct {
 		name  string
@@ -286,26 +324,95 @@ func TestSignCSR(t *testing.T) {
 		code  postern.Code
 		words string // of the error; "": none
 	}{
-		{"CN is a name", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"www.example.com", "example.com"}}, 0, ""},
-		{"a name that was not proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"example.com"}}, postern.Denied, "www.example.com was not proved"},
-		{"no name was proved", www, ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{}}, postern.Denied, "was not proved"},
-		{"more names than agreed", www, ca.SignRequest{Names: []string{"example.com"}, Proved: []string{"example.com"}}, postern.Denied, "www.example.com"},
+		{"CN is a name", www, ca.SignRequest{
+			Profile: ca.ProfileServer,
+			Proved:  []string{"www.example.com", "example.com"},
+		}, 0, ""},
+		{
+			"a name that was not proved", www,
+			ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{"example.com"}},
+			postern.Denied, "www.example.com was not proved",
+		},
+		{
+			"no name was proved", www,
+			ca.SignRequest{Profile: ca.ProfileServer, Proved: []string{}},
+			postern.Denied,
+			"was not proved",
+		},
+		{"more names than agreed", www, ca.SignRequest{
+			Names:  []string{"example.com"},
+			Proved: []string{"example.com"},
+		}, postern.Denied, "www.example.com"},
 		{"the names given are the names", www, ca.SignRequest{Names: []string{"other.example"}}, 0, ""},
-		{"whatever an appliance calls itself", csr(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "ILOCZ1234"}}), ca.SignRequest{Names: []string{"ilo.example.test"}}, 0, ""},
+		{
+			"whatever an appliance calls itself",
+			csr(t, x509.CertificateRequest{Subject: pkix.Name{CommonName: "ILOCZ1234"}}),
+			ca.SignRequest{Names: []string{"ilo.example.test"}},
+			0, "",
+		},
 		{"whatever else it asks for", csr(t, x509.CertificateRequest{
-			URIs: []*url.URL{u}, EmailAddresses: []string{"admin@ilo"}, DNSNames: []string{"_x", "*"}, IPAddresses: []net.IP{net.IPv4zero},
+			URIs: []*url.URL{u}, EmailAddresses: []string{"admin@ilo"}, DNSNames: []string{"_x", "*"},
+			IPAddresses: []net.IP{net.IPv4zero},
 		}), ca.SignRequest{Names: []string{"ilo.example.test"}}, 0, ""},
-		{"a mail address on a server", csr(t, x509.CertificateRequest{DNSNames: []string{"a.example"}, EmailAddresses: []string{"x@a.example"}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "e-mail"},
-		{"a URI", csr(t, x509.CertificateRequest{URIs: []*url.URL{u}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "URI"},
-		{"no name", csr(t, x509.CertificateRequest{}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "at least one name"},
-		{"a client's key alone", csr(t, x509.CertificateRequest{}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, 0, ""},
-		{"a client's own address", csr(t, x509.CertificateRequest{EmailAddresses: []string{"Dan@example.com"}}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, 0, ""},
-		{"another's address", csr(t, x509.CertificateRequest{EmailAddresses: []string{"eve@example.com"}}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, postern.Denied, "not dan's"},
-		{"a server's name on a client", csr(t, x509.CertificateRequest{IPAddresses: []net.IP{{127, 0, 0, 1}}}), ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"}, postern.Invalid, "server name"},
-		{"otherName", csr(t, x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 17}, Value: []byte{0x30, 6, 0xa0, 4, 6, 2, 0x2a, 3}}}}), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "not certified"},
-		{"a profile that is not signed", www, ca.SignRequest{Profile: ca.ProfileIntermediate}, postern.NotFound, "profile"},
+		{
+			"a mail address on a server",
+			csr(t, x509.CertificateRequest{DNSNames: []string{"a.example"}, EmailAddresses: []string{"x@a.example"}}),
+			ca.SignRequest{Profile: ca.ProfileServer},
+			postern.Invalid, "e-mail",
+		},
+		{
+			"a URI", csr(t, x509.CertificateRequest{URIs: []*url.URL{u}}),
+			ca.SignRequest{Profile: ca.ProfileServer},
+			postern.Invalid, "URI",
+		},
+		{
+			"no name", csr(t, x509.CertificateRequest{}),
+			ca.SignRequest{Profile: ca.ProfileServer},
+			postern.Invalid,
+			"at least one name",
+		},
+		{
+			"a client's key alone", csr(t, x509.CertificateRequest{}),
+			ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"},
+			0, "",
+		},
+		{
+			"a client's own address", csr(t, x509.CertificateRequest{EmailAddresses: []string{"Dan@example.com"}}),
+			ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"},
+			0, "",
+		},
+		{
+			"another's address", csr(t, x509.CertificateRequest{EmailAddresses: []string{"eve@example.com"}}),
+			ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"},
+			postern.Denied, "not dan's",
+		},
+		{
+			"a server's name on a client", csr(t, x509.CertificateRequest{IPAddresses: []net.IP{{127, 0, 0, 1}}}),
+			ca.SignRequest{Profile: ca.ProfileClient, Person: "dan"},
+			postern.Invalid, "server name",
+		},
+		{
+			"otherName",
+			csr(t,
+				x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{
+					Id:    []int{2, 5, 29, 17},
+					Value: []byte{0x30, 6, 0xa0, 4, 6, 2, 0x2a, 3},
+				}}}),
+			ca.SignRequest{Profile: ca.ProfileServer},
+			postern.Invalid, "not certified",
+		},
+		{
+			"a profile that is not signed", www,
+			ca.SignRequest{Profile: ca.ProfileIntermediate},
+			postern.NotFound,
+			"profile",
+		},
 		{"nothing", nil, ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "no certificate request"},
-		{"a private key", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), ca.SignRequest{Profile: ca.ProfileServer}, postern.Invalid, "private key"},
+		{
+			"a private key", []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+			ca.SignRequest{Profile: ca.ProfileServer},
+			postern.Invalid, "private key",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := a.IssueCSR(t.Context(), c.csr, c.r)
@@ -337,7 +444,9 @@ func TestCRLIsNewAtOnce(t *testing.T) {
 	must(t, err)
 	list, err := x509.ParseRevocationList(second.DER)
 	must(t, err)
-	if len(list.RevokedCertificateEntries) != 1 || list.RevokedCertificateEntries[0].ReasonCode != int(postern.Superseded) || second.Number != first.Number+1 || list.Number.Int64() != second.Number {
+	if len(list.RevokedCertificateEntries) != 1 ||
+		list.RevokedCertificateEntries[0].ReasonCode != int(postern.Superseded) || second.Number != first.Number+1 ||
+		list.Number.Int64() != second.Number {
 		t.Errorf("list %d after %d: %+v", second.Number, first.Number, list.RevokedCertificateEntries)
 	}
 	must(t, list.CheckSignatureFrom(a.Intermediates(ca.Server)[0]))
@@ -356,10 +465,18 @@ func TestURLOfCertificates(t *testing.T) {
 		chosen     bool
 	}{
 		{"nothing is known", "", func() error { return nil }, false},
-		{"the portal's", "http://id.example.com", func() error { return a.SetPortalURL(t.Context(), "http://id.example.com") }, false},
-		{"a server without a portal", "http://id.example.com", func() error { return a.SetPortalURL(t.Context(), "") }, false},
-		{"one with a path", "http://www.example.com/pki", func() error { return a.SetURL(t.Context(), "http://www.example.com/pki/") }, true},
-		{"the portal moves", "http://www.example.com/pki", func() error { return a.SetPortalURL(t.Context(), "http://id.example.org:8080") }, true},
+		{"the portal's", "http://id.example.com", func() error {
+			return a.SetPortalURL(t.Context(), "http://id.example.com")
+		}, false},
+		{"a server without a portal", "http://id.example.com", func() error {
+			return a.SetPortalURL(t.Context(), "")
+		}, false},
+		{"one with a path", "http://www.example.com/pki", func() error {
+			return a.SetURL(t.Context(), "http://www.example.com/pki/")
+		}, true},
+		{"the portal moves", "http://www.example.com/pki", func() error {
+			return a.SetPortalURL(t.Context(), "http://id.example.org:8080")
+		}, true},
 		{"none", "", func() error { return a.SetURL(t.Context(), ca.NoURL) }, true},
 		{"the portal's again", "http://id.example.org:8080", func() error { return a.SetURL(t.Context(), "") }, false},
 	} {
@@ -381,11 +498,16 @@ func TestURLOfCertificates(t *testing.T) {
 				t.Errorf("%s: %s is answered %d", c.name, want[0], w.Code)
 			}
 		}
-		if server.URL() != c.want || server.URLChosen() != c.chosen || !slices.Equal(out.Leaf.CRLDistributionPoints, want) {
-			t.Errorf("%s: %q (chosen: %v), certificates say %v", c.name, server.URL(), server.URLChosen(), out.Leaf.CRLDistributionPoints)
+		if server.URL() != c.want || server.URLChosen() != c.chosen ||
+			!slices.Equal(out.Leaf.CRLDistributionPoints, want) {
+			t.Errorf("%s: %q (chosen: %v), certificates say %v", c.name, server.URL(), server.URLChosen(),
+				out.Leaf.CRLDistributionPoints)
 		}
 	}
-	for _, bad := range []string{"https://pki.example.com", "pki.example.com", "http://", "http://dan:pw@pki.example.com", "http://pki.example.com/?x"} {
+	for _, bad := range []string{
+		"https://pki.example.com", "pki.example.com", "http://",
+		"http://dan:pw@pki.example.com", "http://pki.example.com/?x",
+	} {
 		wantCode(t, a.SetURL(t.Context(), bad), postern.Invalid, "plain http:// URL")
 	}
 }

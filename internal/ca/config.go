@@ -53,7 +53,8 @@ type Config struct {
 
 // Chosen reports whether c says how new CAs are made, in place of the defaults.
 func (c Config) Chosen() bool {
-	return c.Name != "" || c.Country != "" || len(c.Domains) > 0 || c.URL != "" || c.Algorithm != "" || c.SSHAlgorithm != "" ||
+	return c.Name != "" || c.Country != "" || len(c.Domains) > 0 || c.URL != "" || c.Algorithm != "" ||
+		c.SSHAlgorithm != "" ||
 		c.KeyURI != "" || c.RootKeyURI != ""
 }
 
@@ -81,7 +82,8 @@ func (c Config) Validate() error {
 	if len(c.Name) > 48 {
 		return postern.Errorf(postern.Invalid, "the organisation's name is longer than 48 bytes")
 	}
-	if c.Country != "" && (len(c.Country) != 2 || c.Country[0] < 'A' || c.Country[0] > 'Z' || c.Country[1] < 'A' || c.Country[1] > 'Z') {
+	if c.Country != "" && (len(c.Country) != 2 || c.Country[0] < 'A' || c.Country[0] > 'Z' || c.Country[1] < 'A' ||
+		c.Country[1] > 'Z') {
 		return postern.Errorf(postern.Invalid, "country %q is not two capital letters", c.Country)
 	}
 	for _, d := range c.Domains {
@@ -91,11 +93,13 @@ func (c Config) Validate() error {
 	}
 	for _, alg := range []Algorithm{c.Algorithm, c.SSHAlgorithm} {
 		if alg != "" && !alg.valid() {
-			return postern.Errorf(postern.Invalid, "unknown key algorithm %q", alg).WithHint("one of %s", algorithmNames())
+			return postern.Errorf(postern.Invalid, "unknown key algorithm %q", alg).WithHint("one of %s",
+				algorithmNames())
 		}
 	}
 	if c.Algorithm == Ed25519 {
-		return postern.Errorf(postern.Invalid, "browsers do not accept Ed25519 in an X.509 CA").WithHint("use %s, or give Ed25519 to the SSH CAs alone", P256)
+		return postern.Errorf(postern.Invalid, "browsers do not accept Ed25519 in an X.509 CA").
+			WithHint("use %s, or give Ed25519 to the SSH CAs alone", P256)
 	}
 	if c.URL != "" {
 		if err := checkURL(c.URL); err != nil {
@@ -108,7 +112,8 @@ func (c Config) Validate() error {
 		}
 	}
 	if c.SSHAlgorithm == Ed25519 && c.KeyURI != "" && c.KeyURI != KeyInStore {
-		return postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM", Ed25519).WithHint("use %s for the SSH CAs", P256)
+		return postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM",
+			Ed25519).WithHint("use %s for the SSH CAs", P256)
 	}
 	for _, v := range []struct {
 		name string

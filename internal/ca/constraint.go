@@ -59,7 +59,10 @@ func constrain(tmpl *x509.Certificate, list []Constraint) {
 	tmpl.PermittedDNSDomainsCritical = true
 	tmpl.PermittedDNSDomains = []string{"localhost"}
 	tmpl.PermittedEmailAddresses = []string{"localhost"}
-	tmpl.PermittedIPRanges = []*net.IPNet{ipNet(netip.MustParsePrefix("127.0.0.0/8")), ipNet(netip.MustParsePrefix("::1/128"))}
+	tmpl.PermittedIPRanges = []*net.IPNet{
+		ipNet(netip.MustParsePrefix("127.0.0.0/8")),
+		ipNet(netip.MustParsePrefix("::1/128")),
+	}
 	for _, c := range list {
 		switch {
 		case c.Domain != "":

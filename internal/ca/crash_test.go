@@ -92,7 +92,8 @@ func issueUntilKilled(t *testing.T, url string) {
 				var out *ca.Issued
 				var err error
 				if i%2 == 0 {
-					out, err = a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{fmt.Sprintf("h%d.example.com", n)}})
+					out, err = a.IssueServer(t.Context(),
+						ca.ServerRequest{Names: []string{fmt.Sprintf("h%d.example.com", n)}})
 				} else {
 					out, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 				}

@@ -62,7 +62,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		return CRL{}, err
 	}
 	if iss.cert == nil {
-		return CRL{}, postern.Errorf(postern.NotFound, "CA %s signs SSH certificates: it has a KRL, not a CRL", issuerID)
+		return CRL{}, postern.Errorf(postern.NotFound, "CA %s signs SSH certificates: it has a KRL, not a CRL",
+			issuerID)
 	}
 	for range 10 {
 		rev, err := a.store.Revision(ctx, issuerID)
@@ -82,7 +83,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 			return last, nil
 		}
 		if iss.signer == nil {
-			return CRL{}, postern.Errorf(postern.Unavailable, "the key of the %s CA is not on this machine: its revocation list cannot be signed again", issuerID)
+			return CRL{}, postern.Errorf(postern.Unavailable,
+				"the key of the %s CA is not on this machine: its revocation list cannot be signed again", issuerID)
 		}
 		validity := a.cfg.CRLValidity
 		if iss.Role == Root {
@@ -99,7 +101,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		}
 		// Another server was first: look at its list.
 	}
-	return CRL{}, postern.Errorf(postern.Unavailable, "the revocation list of %s changes faster than it can be signed", issuerID)
+	return CRL{}, postern.Errorf(postern.Unavailable, "the revocation list of %s changes faster than it can be signed",
+		issuerID)
 }
 
 func (a *Authority) fresh(crl CRL, revision int64) bool {
@@ -128,13 +131,17 @@ func (a *Authority) signCRL(ctx context.Context, iss *issuer, number int64, next
 		if !ok {
 			return CRL{}, false, postern.Errorf(postern.Internal, "serial %q is not a number", r.Serial)
 		}
-		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: r.Time, ReasonCode: int(r.Reason)})
+		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries,
+			x509.RevocationListEntry{SerialNumber: n, RevocationTime: r.Time, ReasonCode: int(r.Reason)})
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, tmpl, iss.cert, iss.signer)
 	if err != nil {
 		return CRL{}, false, postern.Errorf(postern.CodeOf(err), "sign the revocation list of %s: %w", iss.ID, err)
 	}
-	crl := CRL{Issuer: iss.ID, Number: number, Revision: revision, DER: der, ThisUpdate: tmpl.ThisUpdate, NextUpdate: tmpl.NextUpdate}
+	crl := CRL{
+		Issuer: iss.ID, Number: number, Revision: revision, DER: der, ThisUpdate: tmpl.ThisUpdate,
+		NextUpdate: tmpl.NextUpdate,
+	}
 	ok, err := a.store.PutCRL(ctx, crl)
 	if err == nil && ok {
 		a.crls.keep(crl)

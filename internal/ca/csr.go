@@ -69,13 +69,17 @@ func readCSR(data []byte) (*x509.CertificateRequest, error) {
 	}
 	req, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "not a certificate request: %w", err).WithHint("make one: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc …")
+		return nil, postern.Errorf(postern.Invalid, "not a certificate request: %w",
+			err).WithHint("make one: openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc …")
 	}
 	if err := CheckKey(req.PublicKey); err != nil {
 		return nil, err
 	}
 	if err := req.CheckSignature(); err != nil {
-		return nil, postern.Errorf(postern.Invalid, "the request's signature is not valid: it was not made with the request's key").WithHint("sign with SHA-256 or better")
+		return nil,
+			postern.Errorf(postern.Invalid,
+				"the request's signature is not valid: it was not made with the request's key").
+				WithHint("sign with SHA-256 or better")
 	}
 	return req, nil
 }
@@ -87,13 +91,15 @@ func csrDER(data []byte) ([]byte, error) {
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
-			return nil, postern.Errorf(postern.Invalid, "no certificate request found").WithHint("it starts with -----BEGIN CERTIFICATE REQUEST-----")
+			return nil, postern.Errorf(postern.Invalid, "no certificate request found").
+				WithHint("it starts with -----BEGIN CERTIFICATE REQUEST-----")
 		}
 		switch {
 		case strings.HasSuffix(block.Type, "CERTIFICATE REQUEST"):
 			return block.Bytes, nil
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return nil, postern.Errorf(postern.Invalid, "that holds a private key, not only a certificate request").WithHint("a private key stays where it was made: treat this one as lost, and make another")
+			return nil, postern.Errorf(postern.Invalid, "that holds a private key, not only a certificate request").
+				WithHint("a private key stays where it was made: treat this one as lost, and make another")
 		case block.Type == "CERTIFICATE":
 			return nil, postern.Errorf(postern.Invalid, "that is a certificate, not a certificate request")
 		}
@@ -103,14 +109,16 @@ func csrDER(data []byte) ([]byte, error) {
 func checkCSR(req *x509.CertificateRequest) (*CSR, error) {
 	c := &CSR{CertificateRequest: req}
 	if len(req.URIs) > 0 {
-		return nil, postern.Errorf(postern.Invalid, "the request asks for the name %q: URIs are not certified", req.URIs[0])
+		return nil, postern.Errorf(postern.Invalid, "the request asks for the name %q: URIs are not certified",
+			req.URIs[0])
 	}
 	if err := checkSANKinds(req); err != nil {
 		return nil, err
 	}
 	var asked []string
 	// A CN that is a host name is a name to certify; other text there is ignored.
-	if cn, err := CleanName(req.Subject.CommonName); err == nil && (strings.Contains(cn, ".") || len(req.DNSNames)+len(req.IPAddresses) == 0) && len(req.EmailAddresses) == 0 {
+	if cn, err := CleanName(req.Subject.CommonName); err == nil && (strings.Contains(cn, ".") ||
+		len(req.DNSNames)+len(req.IPAddresses) == 0) && len(req.EmailAddresses) == 0 {
 		asked = append(asked, cn)
 	}
 	asked = append(asked, req.DNSNames...)
@@ -158,9 +166,12 @@ func checkSANKinds(req *x509.CertificateRequest) error {
 				return errNamesMalformed
 			}
 			switch tag {
-			case cbasn1.Tag.ContextSpecific(nameMail), cbasn1.Tag.ContextSpecific(nameDNS), cbasn1.Tag.ContextSpecific(nameURI), cbasn1.Tag.ContextSpecific(nameIP):
+			case cbasn1.Tag.ContextSpecific(nameMail), cbasn1.Tag.ContextSpecific(nameDNS),
+				cbasn1.Tag.ContextSpecific(nameURI), cbasn1.Tag.ContextSpecific(nameIP):
 			default:
-				return postern.Errorf(postern.Invalid, "the request asks for a name of a kind (%d) that is not certified", tag&0x1f).WithHint("DNS names, IP addresses and one's own e-mail address are")
+				return postern.Errorf(postern.Invalid,
+					"the request asks for a name of a kind (%d) that is not certified",
+					tag&0x1f).WithHint("DNS names, IP addresses and one's own e-mail address are")
 			}
 		}
 	}
@@ -171,10 +182,11 @@ func checkSANKinds(req *x509.CertificateRequest) error {
 type SignRequest struct {
 	Profile Profile  // ProfileClient, or one for servers
 	Names   []string // server: names to certify; nil: those that the CSR asks for
-	Proved  []string // server: if not nil, every name, also of the CSR, must be one of these, or the wildcard listed here
-	Person  string   // client: whose certificate it becomes
-	Label   string   // client
-	Units   []string // client: OU values
+	// server: if not nil, every name, also of the CSR, must be one of these, or the wildcard listed here
+	Proved []string
+	Person string   // client: whose certificate it becomes
+	Label  string   // client
+	Units  []string // client: OU values
 	Period
 	By postern.Actor
 }
@@ -207,7 +219,8 @@ func (a *Authority) prepareParsed(ctx context.Context, c *CSR, r SignRequest) (*
 
 func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 	if len(c.Emails) > 0 {
-		return nil, postern.Errorf(postern.Invalid, "the request asks for the e-mail address %s: a server certificate carries none", c.Emails[0])
+		return nil, postern.Errorf(postern.Invalid,
+			"the request asks for the e-mail address %s: a server certificate carries none", c.Emails[0])
 	}
 	list := c.Names
 	if r.Names != nil {
@@ -217,7 +230,8 @@ func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 		}
 		for _, n := range c.Names {
 			if !slices.Contains(clean, n) {
-				return nil, postern.Errorf(postern.Denied, "the request asks for %s, which is not among the names to certify", n)
+				return nil, postern.Errorf(postern.Denied,
+					"the request asks for %s, which is not among the names to certify", n)
 			}
 		}
 		list = clean
@@ -229,7 +243,10 @@ func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 			}
 		}
 	}
-	return a.prepareServer(ServerRequest{Names: list, Profile: r.Profile, Key: c.PublicKey, Period: r.Period, By: r.By})
+	return a.prepareServer(ServerRequest{
+		Names: list, Profile: r.Profile, Key: c.PublicKey, Period: r.Period,
+		By: r.By,
+	})
 }
 
 func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
@@ -239,11 +256,13 @@ func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issu
 	}
 	for _, m := range c.Emails {
 		if m != p.Email {
-			return nil, postern.Errorf(postern.Denied, "the request asks for the e-mail address %s, which is not %s's", m, p.Name)
+			return nil, postern.Errorf(postern.Denied, "the request asks for the e-mail address %s, which is not %s's",
+				m, p.Name)
 		}
 	}
 	if len(c.DNSNames)+len(c.IPAddresses) > 0 {
-		return nil, postern.Errorf(postern.Invalid, "the request asks for the server name %s: a client certificate carries none", c.Names[0])
+		return nil, postern.Errorf(postern.Invalid,
+			"the request asks for the server name %s: a client certificate carries none", c.Names[0])
 	}
 	return a.prepareClient(ctx, ClientRequest{
 		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Period: r.Period, By: r.By,

@@ -50,7 +50,8 @@ func (i *issuer) signLeaf(tmpl *x509.Certificate, pub crypto.PublicKey, spki []b
 
 // plainLeaf reports whether leafTBS writes everything that the template asks for.
 func plainLeaf(tmpl *x509.Certificate) bool {
-	return len(tmpl.ExtKeyUsage) == 1 && oidUsages[tmpl.ExtKeyUsage[0]] != nil && len(tmpl.ExtraExtensions)+len(tmpl.Policies) == 0
+	return len(tmpl.ExtKeyUsage) == 1 && oidUsages[tmpl.ExtKeyUsage[0]] != nil &&
+		len(tmpl.ExtraExtensions)+len(tmpl.Policies) == 0
 }
 
 // leafTBS returns the TBSCertificate (RFC 5280 section 4.1) of a template, for a
@@ -143,7 +144,9 @@ func addLeafExtensions(b *cryptobyte.Builder, tmpl, parent *x509.Certificate, an
 	}
 }
 
-func addExtension(b *cryptobyte.Builder, id asn1.ObjectIdentifier, critical bool, value cryptobyte.BuilderContinuation) {
+func addExtension(b *cryptobyte.Builder, id asn1.ObjectIdentifier, critical bool,
+	value cryptobyte.BuilderContinuation,
+) {
 	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
 		b.AddASN1ObjectIdentifier(id)
 		if critical {

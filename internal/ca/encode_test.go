@@ -20,7 +20,8 @@ import (
 // shape of template and key, with those of x509.CreateCertificate.
 func TestLeafIsWhatCryptoX509Writes(t *testing.T) {
 	iss := leafIssuer(t, P256)
-	raw, err := (&Authority{cfg: Config{Name: "Example & Söhne"}, root: &x509.Certificate{}}).clientSubject(postern.Person{Name: "dan", Email: "dan@example.com"}, []string{"Büro"})
+	raw, err := (&Authority{cfg: Config{Name: "Example & Söhne"}, root: &x509.Certificate{}}).
+		clientSubject(postern.Person{Name: "dan", Email: "dan@example.com"}, []string{"Büro"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,8 @@ func TestLeafIsWhatCryptoX509Writes(t *testing.T) {
 		"long name": func(c *x509.Certificate) { c.DNSNames = []string{strings.Repeat("a", 63) + ".example.com"} },
 		"RSA usage": func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageKeyEncipherment },
 		"client": func(c *x509.Certificate) {
-			c.ExtKeyUsage, c.EmailAddresses, c.RawSubject = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string{"dan@example.com"}, raw
+			c.ExtKeyUsage, c.EmailAddresses, c.RawSubject = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+				[]string{"dan@example.com"}, raw
 		},
 		"no mail": func(c *x509.Certificate) {
 			c.ExtKeyUsage, c.RawSubject = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, raw
@@ -61,9 +63,12 @@ func TestLeafIsWhatCryptoX509Writes(t *testing.T) {
 	} {
 		for _, alg := range []Algorithm{P256, P384, RSA3072, Ed25519} {
 			tmpl := &x509.Certificate{
-				SerialNumber: newSerial(), NotBefore: at, NotAfter: at.Add(90 * day), SubjectKeyId: []byte("twenty bytes of hash"),
-				KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
-				OCSPServer: []string{"http://pki.example.com/ocsp"}, IssuingCertificateURL: []string{"http://pki.example.com/ca/x.cer"},
+				SerialNumber: newSerial(), NotBefore: at, NotAfter: at.Add(90 * day),
+				SubjectKeyId: []byte("twenty bytes of hash"),
+				KeyUsage:     x509.KeyUsageDigitalSignature,
+				ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
+				OCSPServer:            []string{"http://pki.example.com/ocsp"},
+				IssuingCertificateURL: []string{"http://pki.example.com/ca/x.cer"},
 				CRLDistributionPoints: []string{"http://pki.example.com/crl/x.crl"},
 			}
 			change(tmpl)
@@ -109,7 +114,10 @@ func sameLeaf(t *testing.T, name string, iss *issuer, tmpl *x509.Certificate, pu
 
 func TestLeafRefusesNamesThatAreNotASCII(t *testing.T) {
 	iss := leafIssuer(t, P256)
-	tmpl := &x509.Certificate{SerialNumber: newSerial(), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, EmailAddresses: []string{"dän@example.com"}}
+	tmpl := &x509.Certificate{
+		SerialNumber: newSerial(), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		EmailAddresses: []string{"dän@example.com"},
+	}
 	spki, err := x509.MarshalPKIXPublicKey(iss.pub)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +135,10 @@ func TestLeafOfOtherSigners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: newSerial(), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, DNSNames: []string{"www.example.com"}}
+	tmpl := &x509.Certificate{
+		SerialNumber: newSerial(), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames: []string{"www.example.com"},
+	}
 	iss.signer = brokenSigner{iss.signer}
 	if _, err := iss.signLeaf(tmpl, iss.pub, spki); err == nil {
 		t.Error("a wrong signature of a device was taken")
@@ -150,8 +161,10 @@ func leafIssuer(t *testing.T, alg Algorithm) *issuer {
 		t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"Example"}, CommonName: "Servers"}, SubjectKeyId: []byte("issuer's own key hash"),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"Example"}, CommonName: "Servers"},
+		SubjectKeyId: []byte("issuer's own key hash"),
+		NotAfter:     time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {

@@ -58,7 +58,8 @@ func holds(path string, data []byte) (bool, error) {
 }
 
 func exists(path string) error {
-	return postern.Errorf(postern.Conflict, "%s exists already", path).WithHint("choose another directory, or replace the file")
+	return postern.Errorf(postern.Conflict, "%s exists already",
+		path).WithHint("choose another directory, or replace the file")
 }
 
 // WriteFiles writes files into a directory, which is made if need be, each as a

@@ -60,7 +60,8 @@ type handler struct {
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	code := postern.CodeOf(err)
 	if code == postern.Internal || code == postern.Unavailable {
-		h.log.ErrorContext(r.Context(), "cannot answer about revocation", slog.String(postern.LogPath, r.URL.Path), slog.Any(postern.LogError, err))
+		h.log.ErrorContext(r.Context(), "cannot answer about revocation", slog.String(postern.LogPath, r.URL.Path),
+			slog.Any(postern.LogError, err))
 	}
 	http.Error(w, code.String(), code.HTTPStatus())
 }
@@ -131,7 +132,8 @@ func (h *handler) ocsp(w http.ResponseWriter, r *http.Request, base string) {
 	}
 	answer, err := h.a.OCSP(r.Context(), der)
 	if err != nil {
-		h.log.ErrorContext(r.Context(), "cannot answer about revocation", slog.String(postern.LogPath, base), slog.Any(postern.LogError, err))
+		h.log.ErrorContext(r.Context(), "cannot answer about revocation", slog.String(postern.LogPath, base),
+			slog.Any(postern.LogError, err))
 	}
 	if r.Method != http.MethodGet || answer.NextUpdate.IsZero() {
 		w.Header().Set("Content-Type", "application/ocsp-response")
@@ -164,13 +166,16 @@ func ocspBody(w http.ResponseWriter, r *http.Request, base string) ([]byte, erro
 }
 
 // write serves a signed object with caching headers as in RFC 5019 section 6.
-func (h *handler) write(w http.ResponseWriter, r *http.Request, contentType string, body []byte, etag string, this, next time.Time, most time.Duration) {
+func (h *handler) write(w http.ResponseWriter, r *http.Request, contentType string, body []byte, etag string, this,
+	next time.Time, most time.Duration,
+) {
 	age := min(most, max(0, next.Sub(h.a.now())))
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("ETag", etag)
 	w.Header().Set("Last-Modified", this.UTC().Format(http.TimeFormat))
 	w.Header().Set("Expires", h.a.now().Add(age).Format(http.TimeFormat))
-	w.Header().Set("Cache-Control", fmt.Sprintf("public, no-transform, must-revalidate, max-age=%d", int(age.Seconds())))
+	w.Header().Set("Cache-Control", fmt.Sprintf("public, no-transform, must-revalidate, max-age=%d",
+		int(age.Seconds())))
 	if r.Header.Get("If-None-Match") == etag {
 		w.WriteHeader(http.StatusNotModified)
 		return

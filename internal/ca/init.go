@@ -27,8 +27,9 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 		return nil, err
 	}
 	if len(existing) > 0 {
-		return nil, postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
-			WithHint("choose another --state directory for a second one")
+		return nil,
+			postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
+				WithHint("choose another --state directory for a second one")
 	}
 	a := &Authority{cfg: cfg.withDefaults(), store: store}
 	if a.url, a.chosen, err = a.readURL(ctx); err != nil {
@@ -85,8 +86,10 @@ func sharedKey(issuers []Issuer) error {
 	owners := map[string]string{}
 	for _, i := range issuers {
 		if other := owners[string(i.PublicKey)]; other != "" {
-			return postern.Errorf(postern.Invalid, "the %s and the %s CA would have one key, %s", other, i.ID, i.KeyURI).
-				WithHint("leave object= and id= out of the URI, so that a key is made for each; only the URI of --root-key may name one key")
+			return postern.Errorf(postern.Invalid, "the %s and the %s CA would have one key, %s", other, i.ID,
+				i.KeyURI).
+				WithHint("leave object= and id= out of the URI, so that a key is made for each; only the URI of " +
+					"--root-key may name one key")
 		}
 		owners[string(i.PublicKey)] = i.ID
 	}
@@ -94,7 +97,10 @@ func sharedKey(issuers []Issuer) error {
 }
 
 func createdEvent(i Issuer) postern.Event {
-	return postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: i.ID, Details: map[string]string{"role": string(i.Role)}}
+	return postern.Event{
+		Kind: postern.EventCACreated, Outcome: postern.OK, Object: i.ID,
+		Details: map[string]string{"role": string(i.Role)},
+	}
 }
 
 // newKey makes an issuer's key, sealed or elsewhere.
@@ -177,7 +183,9 @@ func (a *Authority) newRoot(ctx context.Context) (*issuer, Certificate, error) {
 // newIntermediate makes an intermediate under a root whose key is at hand. It
 // repeats the root's constraints, for verifiers that ignore those of a trust
 // anchor (RFC 5280 section 6.2).
-func (a *Authority) newIntermediate(ctx context.Context, root *issuer, role Role, id string) (*issuer, Certificate, error) {
+func (a *Authority) newIntermediate(ctx context.Context, root *issuer, role Role, id string) (*issuer, Certificate,
+	error,
+) {
 	iss, err := a.newKey(ctx, role, id, a.cfg.Algorithm)
 	if err != nil {
 		return nil, Certificate{}, err
@@ -269,7 +277,8 @@ func ParseSerial(s string) (string, error) {
 	clean := strings.NewReplacer(":", "", " ", "").Replace(strings.TrimSpace(s))
 	n, ok := new(big.Int).SetString(clean, 16)
 	if !ok || n.Sign() <= 0 || len(clean) > 42 {
-		return "", postern.Errorf(postern.Invalid, "%q is not a serial number", s).WithHint("list the certificates to see their serial numbers")
+		return "", postern.Errorf(postern.Invalid, "%q is not a serial number",
+			s).WithHint("list the certificates to see their serial numbers")
 	}
 	return SerialString(n), nil
 }
@@ -279,7 +288,8 @@ func ParseSerial(s string) (string, error) {
 // issued. rootKey is the root's key for this call; nil if it is on this machine.
 func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey crypto.Signer) (Issuer, error) {
 	if role != Server && role != Client {
-		return Issuer{}, postern.Errorf(postern.Invalid, "an intermediate is for %q or %q, not %q", Server, Client, role)
+		return Issuer{}, postern.Errorf(postern.Invalid, "an intermediate is for %q or %q, not %q", Server, Client,
+			role)
 	}
 	if err := a.Reload(ctx); err != nil {
 		return Issuer{}, err
@@ -293,7 +303,8 @@ func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey cryp
 	if err != nil {
 		return Issuer{}, err
 	}
-	if err := a.store.AddIssuers(ctx, []Issuer{iss.Issuer}, []Certificate{cert}, createdEvent(iss.Issuer)); err != nil {
+	if err := a.store.AddIssuers(ctx, []Issuer{iss.Issuer}, []Certificate{cert},
+		createdEvent(iss.Issuer)); err != nil {
 		return Issuer{}, err
 	}
 	if err := a.Reload(ctx); err != nil {
@@ -349,7 +360,10 @@ func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byt
 	if err != nil {
 		return nil, err
 	}
-	return data, a.store.Append(ctx, postern.Event{Kind: postern.EventCAKeyExported, Outcome: postern.OK, Object: root.ID})
+	return data, a.store.Append(ctx, postern.Event{
+		Kind: postern.EventCAKeyExported, Outcome: postern.OK,
+		Object: root.ID,
+	})
 }
 
 // RemoveRootKey deletes the root's key from this machine. The caller passes the key
@@ -364,12 +378,16 @@ func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error 
 		return err
 	}
 	if !samePublic(key.Public(), root.pub) {
-		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").WithHint("export the root's key first")
+		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").
+			WithHint("export the root's key first")
 	}
 	if err := a.signRootCRL(ctx, root, root.cert.NotAfter); err != nil {
 		return err
 	}
-	err = a.store.SetIssuerKey(ctx, root.ID, nil, postern.Event{Kind: postern.EventCAKeyRemoved, Outcome: postern.OK, Object: root.ID})
+	err = a.store.SetIssuerKey(ctx, root.ID, nil, postern.Event{
+		Kind: postern.EventCAKeyRemoved, Outcome: postern.OK,
+		Object: root.ID,
+	})
 	if err != nil {
 		return err
 	}
@@ -389,7 +407,10 @@ func (a *Authority) RestoreRootKey(ctx context.Context, key crypto.Signer) error
 	if err != nil {
 		return err
 	}
-	err = a.store.SetIssuerKey(ctx, root.ID, sealed, postern.Event{Kind: postern.EventCAKeyRestored, Outcome: postern.OK, Object: root.ID})
+	err = a.store.SetIssuerKey(ctx, root.ID, sealed, postern.Event{
+		Kind:    postern.EventCAKeyRestored,
+		Outcome: postern.OK, Object: root.ID,
+	})
 	if err != nil {
 		return err
 	}

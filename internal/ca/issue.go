@@ -252,7 +252,9 @@ func (a *Authority) signUnder(
 }
 
 // sign signs the template for the key. The certificate is not recorded yet.
-func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate, by postern.Actor) (*Issued, error) {
+func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate,
+	by postern.Actor,
+) (*Issued, error) {
 	out := &Issued{By: by, Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
 	if !tmpl.NotAfter.After(a.now()) {
 		return nil, endedError(iss, "has expired")
@@ -285,7 +287,8 @@ func (a *Authority) checkSubjectKey(pub crypto.PublicKey) error {
 	}
 	for _, i := range a.list() {
 		if samePublic(pub, i.pub) {
-			return postern.Errorf(postern.Denied, "that is the key of the %s CA", i.ID).WithHint("make a key of your own for each certificate")
+			return postern.Errorf(postern.Denied, "that is the key of the %s CA",
+				i.ID).WithHint("make a key of your own for each certificate")
 		}
 	}
 	return nil
@@ -310,7 +313,8 @@ func (a *Authority) PermitKey(ctx context.Context, pub crypto.PublicKey) error {
 }
 
 // ErrKeyKnown refuses a key that was revoked for compromise.
-var ErrKeyKnown error = postern.Errorf(postern.Denied, "the key was revoked because others may know it").WithHint("make a new key")
+var ErrKeyKnown error = postern.Errorf(postern.Denied,
+	"the key was revoked because others may know it").WithHint("make a new key")
 
 // entry returns what the store keeps of a certificate.
 func (a *Authority) entry(cert *x509.Certificate, issuer string, p Profile) Certificate {
@@ -335,7 +339,10 @@ func issuedEvent(c Certificate, by postern.Actor) postern.Event {
 		Address: by.Address,
 		Object:  c.Serial,
 		Links:   []postern.Link{{Kind: string(postern.X509Certificate), ID: c.Serial}},
-		Details: map[string]string{"profile": string(c.Profile), "issuer": c.Issuer, "not_after": c.NotAfter.Format(time.RFC3339)},
+		Details: map[string]string{
+			"profile": string(c.Profile), "issuer": c.Issuer,
+			"not_after": c.NotAfter.Format(time.RFC3339),
+		},
 	}
 	if len(c.Names) > 0 {
 		ev.Details["names"] = strings.Join(c.Names, " ")
@@ -397,10 +404,14 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 		if by.Person == "" {
 			by.Person = old.Person
 		}
-		return a.prepareServer(ServerRequest{Names: old.Names, Profile: r.Profile, Key: r.Key, Period: r.Period, By: by, renews: serial})
+		return a.prepareServer(ServerRequest{
+			Names: old.Names, Profile: r.Profile, Key: r.Key, Period: r.Period,
+			By: by, renews: serial,
+		})
 	case ProfileClient:
 		if r.Profile != "" && r.Profile != ProfileClient {
-			return nil, postern.Errorf(postern.Invalid, "the profile %s is for servers, and certificate %s is %s's", r.Profile, serial, old.Person)
+			return nil, postern.Errorf(postern.Invalid, "the profile %s is for servers, and certificate %s is %s's",
+				r.Profile, serial, old.Person)
 		}
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
@@ -421,7 +432,8 @@ func (a *Authority) renewsRevoked(ctx context.Context, old Certificate, sameKey 
 	case !old.Revoked.Equal(iss.Revoked):
 		return postern.Errorf(postern.Denied, "certificate %s is revoked", old.Serial).WithHint("issue a new one")
 	case sameKey:
-		return postern.Errorf(postern.Denied, "certificate %s is revoked, with the %s CA", old.Serial, iss.ID).WithHint("renew it for a new key")
+		return postern.Errorf(postern.Denied, "certificate %s is revoked, with the %s CA", old.Serial,
+			iss.ID).WithHint("renew it for a new key")
 	}
 	return nil
 }

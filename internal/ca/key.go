@@ -59,7 +59,8 @@ func GenerateKey(alg Algorithm) (crypto.Signer, error) {
 		_, key, err := ed25519.GenerateKey(rand.Reader)
 		return key, err
 	}
-	return nil, postern.Errorf(postern.Invalid, "unknown key algorithm %q", alg).WithHint("one of %s", algorithmNames())
+	return nil, postern.Errorf(postern.Invalid, "unknown key algorithm %q", alg).WithHint("one of %s",
+		algorithmNames())
 }
 
 // EncodeKey returns the key as PKCS#8 in PEM. With a passphrase it is encrypted
@@ -104,11 +105,13 @@ func ParseKey(data, passphrase []byte) (crypto.Signer, error) {
 			key, err = x509.ParsePKCS8PrivateKey(key.([]byte))
 		}
 	default:
-		return nil, postern.Errorf(postern.Invalid, "a private key of type %q is not supported", block.Type).WithHint("convert it with openssl pkcs8 -topk8")
+		return nil, postern.Errorf(postern.Invalid, "a private key of type %q is not supported",
+			block.Type).WithHint("convert it with openssl pkcs8 -topk8")
 	}
 	if err != nil {
 		// The cause may quote the key's bytes: leave it out.
-		return nil, postern.Errorf(postern.Invalid, "the private key cannot be read: damaged, or the passphrase is wrong")
+		return nil,
+			postern.Errorf(postern.Invalid, "the private key cannot be read: damaged, or the passphrase is wrong")
 	}
 	signer, ok := key.(crypto.Signer)
 	if !ok {
@@ -201,28 +204,34 @@ func CheckKey(pub crypto.PublicKey) error {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521():
 			return nil
 		}
-		return postern.Errorf(postern.Invalid, "weak key: curve %s is not accepted", k.Curve.Params().Name).WithHint("use P-256, P-384 or P-521")
+		return postern.Errorf(postern.Invalid, "weak key: curve %s is not accepted",
+			k.Curve.Params().Name).WithHint("use P-256, P-384 or P-521")
 	case ed25519.PublicKey:
 		return nil
 	}
-	return postern.Errorf(postern.Invalid, "a key of type %T is not accepted", pub).WithHint("use ECDSA P-256, RSA of 2048 bits or more, or Ed25519")
+	return postern.Errorf(postern.Invalid, "a key of type %T is not accepted",
+		pub).WithHint("use ECDSA P-256, RSA of 2048 bits or more, or Ed25519")
 }
 
 func checkRSA(k *rsa.PublicKey) error {
 	hint := "make a new one: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256"
 	switch bits := k.N.BitLen(); {
 	case bits < 2048:
-		return postern.Errorf(postern.Invalid, "weak key: RSA of %d bits, at least 2048 are needed", bits).WithHint("%s", hint)
+		return postern.Errorf(postern.Invalid, "weak key: RSA of %d bits, at least 2048 are needed",
+			bits).WithHint("%s", hint)
 	case bits > 8192:
 		return postern.Errorf(postern.Invalid, "RSA of %d bits: at most 8192 are accepted", bits).WithHint("%s", hint)
 	case k.E < 65537 || k.E&1 == 0:
-		return postern.Errorf(postern.Invalid, "weak key: RSA exponent %d, an odd one of at least 65537 is needed", k.E).WithHint("%s", hint)
+		return postern.Errorf(postern.Invalid, "weak key: RSA exponent %d, an odd one of at least 65537 is needed",
+			k.E).WithHint("%s", hint)
 	case k.N.Bit(0) == 0 || new(big.Int).GCD(nil, nil, k.N, smallPrimes).Cmp(big.NewInt(1)) != 0:
 		return postern.Errorf(postern.Invalid, "broken key: the RSA modulus has a small factor").WithHint("%s", hint)
 	case closePrimes(k.N):
-		return postern.Errorf(postern.Invalid, "broken key: the factors of the RSA modulus are too close together").WithHint("%s", hint)
+		return postern.Errorf(postern.Invalid, "broken key: the factors of the RSA modulus are too close together").
+			WithHint("%s", hint)
 	case infineon(k.N):
-		return postern.Errorf(postern.Invalid, "broken key: the RSA modulus has the mark of CVE-2017-15361").WithHint("%s", hint)
+		return postern.Errorf(postern.Invalid, "broken key: the RSA modulus has the mark of CVE-2017-15361").
+			WithHint("%s", hint)
 	}
 	return nil
 }

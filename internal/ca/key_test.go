@@ -99,7 +99,8 @@ func TestCAKeyIsNotCertified(t *testing.T) {
 	keys := keyRing{}
 	a, _ := newAuthority(t, ca.Config{KeyURI: "test:", Keys: keys})
 	for _, id := range []string{"root", "server", "client", "ssh-user"} {
-		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{"a.example"}}, keys["test:"+id])
+		der, err := x509.CreateCertificateRequest(rand.Reader,
+			&x509.CertificateRequest{DNSNames: []string{"a.example"}}, keys["test:"+id])
 		must(t, err)
 		_, err = a.IssueCSR(t.Context(), der, ca.SignRequest{Profile: ca.ProfileServer})
 		wantCode(t, err, postern.Denied, "key of the "+id+" CA")
@@ -123,9 +124,11 @@ func TestKeyFiles(t *testing.T) {
 				t.Errorf("%s: opened by %q", alg, wrong)
 			}
 		}
-		runs(t, openssl, "pkey", "-in", write(t, "k.pem", sealed), "-passin", "file:"+write(t, "pw", []byte("correct horse\n")), "-noout")
+		runs(t, openssl, "pkey", "-in", write(t, "k.pem", sealed), "-passin",
+			"file:"+write(t, "pw", []byte("correct horse\n")), "-noout")
 		file := write(t, "new.pem", nil)
-		runs(t, openssl, "pkcs8", "-topk8", "-in", write(t, "k.pem", must2(ca.EncodeKey(key, nil))), "-passout", "pass:correct horse", "-out", file)
+		runs(t, openssl, "pkcs8", "-topk8", "-in", write(t, "k.pem", must2(ca.EncodeKey(key, nil))), "-passout",
+			"pass:correct horse", "-out", file)
 		if _, err := ca.ParseKey(must2(os.ReadFile(file)), []byte("correct horse")); err != nil {
 			t.Errorf("%s: openssl's file: %v", alg, err)
 		}
@@ -224,7 +227,8 @@ func TestPKCS12(t *testing.T) {
 		if bytes.Count([]byte(text), []byte("BEGIN CERTIFICATE")) != 3 {
 			t.Errorf("openssl pkcs12: %s", text)
 		}
-		if name := "friendlyName: dan laptop until " + out.Leaf.NotAfter.UTC().Format(time.DateOnly); !strings.Contains(text, name) {
+		if name := "friendlyName: dan laptop until " + out.Leaf.NotAfter.UTC().
+			Format(time.DateOnly); !strings.Contains(text, name) {
 			t.Errorf("openssl pkcs12: no %q in\n%s", name, text)
 		}
 	}

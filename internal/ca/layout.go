@@ -28,7 +28,10 @@ const (
 )
 
 // Layouts lists all of them.
-var Layouts = []Layout{LayoutApache, LayoutNginx, LayoutHAProxy, LayoutLibvirt, LayoutPostgreSQL, LayoutPEM, LayoutPKCS12}
+var Layouts = []Layout{
+	LayoutApache, LayoutNginx, LayoutHAProxy, LayoutLibvirt, LayoutPostgreSQL, LayoutPEM,
+	LayoutPKCS12,
+}
 
 // ParseLayout reads a layout's name.
 func ParseLayout(s string) (Layout, error) {
@@ -143,7 +146,9 @@ func (b Bundle) pem(parts []part) ([]byte, error) {
 
 func (b Bundle) pkcs12() ([]File, error) {
 	if b.Key == nil {
-		return nil, postern.Errorf(postern.Invalid, "a PKCS#12 file holds the private key, which the authority does not keep").WithHint("give it with --key FILE")
+		return nil,
+			postern.Errorf(postern.Invalid, "a PKCS#12 file holds the private key, which the authority does not keep").
+				WithHint("give it with --key FILE")
 	}
 	data, err := EncodePKCS12(b.Key, b.Issued, b.Password, b.Legacy)
 	if err != nil {
@@ -191,33 +196,53 @@ func (b Bundle) placement(l Layout) (placement, error) {
 	root := []part{partRoot}
 	switch {
 	case l == LayoutPEM:
-		return placement{cert: stem + ".pem", key: stem + ".key", chain: "ca-chain-" + string(b.Profile) + ".pem", root: "ca-root.pem", certHas: full, rootHas: root}, nil
+		return placement{
+			cert: stem + ".pem", key: stem + ".key", chain: "ca-chain-" + string(b.Profile) + ".pem",
+			root: "ca-root.pem", certHas: full, rootHas: root,
+		}, nil
 	case l == LayoutApache && server:
 		ca := "ssl-ca-chain-" + b.slug() + "-server.pem"
 		return placement{
-			cert: "ssl-cert-" + stem + ".pem", key: "ssl-cert-" + stem + ".key", chain: ca, root: "ssl-ca-" + b.slug() + ".pem",
+			cert: "ssl-cert-" + stem + ".pem", key: "ssl-cert-" + stem + ".key", chain: ca,
+			root:  "ssl-ca-" + b.slug() + ".pem",
 			extra: stem + ".conf", certHas: []part{partLeaf}, rootHas: root, snippet: apacheSnippet,
 		}, nil
 	case l == LayoutNginx && server:
-		return placement{cert: stem + ".pem", key: stem + ".key", root: "ca.pem", extra: stem + ".conf", certHas: full, rootHas: root, snippet: nginxSnippet}, nil
+		return placement{
+			cert: stem + ".pem", key: stem + ".key", root: "ca.pem", extra: stem + ".conf", certHas: full,
+			rootHas: root, snippet: nginxSnippet,
+		}, nil
 	case l == LayoutHAProxy && server:
-		return placement{cert: stem + ".pem", root: "ca.pem", extra: stem + ".cfg", certHas: []part{partLeaf, partChain, partKey}, rootHas: root, snippet: haproxySnippet}, nil
+		return placement{
+			cert: stem + ".pem", root: "ca.pem", extra: stem + ".cfg",
+			certHas: []part{partLeaf, partChain, partKey}, rootHas: root, snippet: haproxySnippet,
+		}, nil
 	case l == LayoutLibvirt && server:
 		return placement{
-			cert: "libvirt/servercert.pem", key: "libvirt/private/serverkey.pem", root: "CA/cacert.pem", extra: "libvirt/README.postern",
+			cert: "libvirt/servercert.pem", key: "libvirt/private/serverkey.pem", root: "CA/cacert.pem",
+			extra:   "libvirt/README.postern",
 			certHas: full, rootHas: []part{partRoot, partChain}, snippet: libvirtServerSnippet,
 		}, nil
 	case l == LayoutLibvirt:
 		return placement{
-			cert: "libvirt/clientcert.pem", key: "libvirt/private/clientkey.pem", root: "CA/cacert.pem", extra: "libvirt/README.postern",
+			cert: "libvirt/clientcert.pem", key: "libvirt/private/clientkey.pem", root: "CA/cacert.pem",
+			extra:   "libvirt/README.postern",
 			certHas: full, rootHas: []part{partRoot, partChain}, snippet: libvirtClientSnippet,
 		}, nil
 	case l == LayoutPostgreSQL && server:
-		return placement{cert: "server.crt", key: "server.key", root: "root.crt", extra: "postgresql.conf.postern", certHas: full, rootHas: root, snippet: postgresServerSnippet}, nil
+		return placement{
+			cert: "server.crt", key: "server.key", root: "root.crt", extra: "postgresql.conf.postern",
+			certHas: full, rootHas: root, snippet: postgresServerSnippet,
+		}, nil
 	case l == LayoutPostgreSQL:
-		return placement{cert: "postgresql.crt", key: "postgresql.key", root: "root.crt", extra: "README.postern", certHas: full, rootHas: root, snippet: postgresClientSnippet}, nil
+		return placement{
+			cert: "postgresql.crt", key: "postgresql.key", root: "root.crt", extra: "README.postern",
+			certHas: full, rootHas: root, snippet: postgresClientSnippet,
+		}, nil
 	}
-	return placement{}, postern.Errorf(postern.Invalid, "the layout %s is for server certificates, and this is a %s certificate", l, b.Profile).WithHint("for a person: pem, pkcs12, libvirt or postgresql")
+	return placement{}, postern.Errorf(postern.Invalid,
+		"the layout %s is for server certificates, and this is a %s certificate",
+		l, b.Profile).WithHint("for a person: pem, pkcs12, libvirt or postgresql")
 }
 
 // Planned returns the files that Files will make of a certificate which is yet to

@@ -70,7 +70,8 @@ func TestLibvirtdLayout(t *testing.T) {
 		restart(list)
 		for _, v := range visitors {
 			out, err := virsh(t, l, a, v.client)
-			if want := list == "" && v.open || list != "" && v.guarded; (err == nil && strings.Contains(out, "vm1")) != want {
+			if want := list == "" && v.open ||
+				list != "" && v.guarded; (err == nil && strings.Contains(out, "vm1")) != want {
 				t.Errorf("%s, with the list %q: %v %s", v.who, list, err, out)
 			}
 		}
@@ -104,5 +105,6 @@ func virsh(t *testing.T, l *posterntest.Libvirtd, a *ca.Authority, client *ca.Is
 		trusted := ca.EncodeCertificates(append([]*x509.Certificate{a.Root()}, a.Intermediates(ca.Server)...)...)
 		must(t, os.WriteFile(filepath.Join(dir, "cacert.pem"), trusted, 0o600))
 	}
-	return posterntest.VirshAt(fmt.Sprintf("qemu+tls://localhost:%d/system?pkipath=%s", l.TLSPort, dir), "list", "--all", "--name")
+	return posterntest.VirshAt(fmt.Sprintf("qemu+tls://localhost:%d/system?pkipath=%s", l.TLSPort, dir), "list",
+		"--all", "--name")
 }

@@ -47,7 +47,8 @@ func CleanName(s string) (string, error) {
 		return host, nil
 	}
 	if !strings.Contains(host, ".") {
-		return "", postern.Errorf(postern.Invalid, "the wildcard %q is too wide", s).WithHint("browsers want at least two labels after the asterisk")
+		return "", postern.Errorf(postern.Invalid, "the wildcard %q is too wide",
+			s).WithHint("browsers want at least two labels after the asterisk")
 	}
 	return "*." + host, nil
 }

@@ -56,7 +56,8 @@ type ocspRequest struct {
 func parseOCSP(der []byte) (*ocspRequest, bool) {
 	in := cryptobyte.String(der)
 	var outer, tbs, list cryptobyte.String
-	if len(der) > maxOCSPRequest || !in.ReadASN1(&outer, cbasn1.SEQUENCE) || !in.Empty() || !outer.ReadASN1(&tbs, cbasn1.SEQUENCE) {
+	if len(der) > maxOCSPRequest || !in.ReadASN1(&outer, cbasn1.SEQUENCE) || !in.Empty() ||
+		!outer.ReadASN1(&tbs, cbasn1.SEQUENCE) {
 		return nil, false
 	}
 	version, requestor := cbasn1.Tag(0).ContextSpecific().Constructed(), cbasn1.Tag(1).ContextSpecific().Constructed()
@@ -127,7 +128,8 @@ func (r *ocspRequest) parseExtensions(exts cryptobyte.String) bool {
 			continue
 		}
 		inner := cryptobyte.String(value)
-		if !inner.ReadASN1Bytes(&r.nonce, cbasn1.OCTET_STRING) || !inner.Empty() || len(r.nonce) == 0 || len(r.nonce) > maxOCSPNonce {
+		if !inner.ReadASN1Bytes(&r.nonce, cbasn1.OCTET_STRING) || !inner.Empty() || len(r.nonce) == 0 ||
+			len(r.nonce) > maxOCSPNonce {
 			return false
 		}
 	}
@@ -195,7 +197,8 @@ func (a *Authority) ocspIssuer(id certID) *issuer {
 			continue
 		}
 		bits, err := subjectPublicKey(i.PublicKey)
-		if err == nil && bytes.Equal(digest(hash, i.cert.RawSubject), id.nameHash) && bytes.Equal(digest(hash, bits), id.keyHash) {
+		if err == nil && bytes.Equal(digest(hash, i.cert.RawSubject), id.nameHash) && bytes.Equal(digest(hash, bits),
+			id.keyHash) {
 			return i
 		}
 	}
@@ -281,7 +284,9 @@ func (a *Authority) newOCSPSigner(ctx context.Context, iss *issuer) (*ocspSigner
 }
 
 // signOCSP builds and signs a BasicOCSPResponse (RFC 6960 section 4.2.1).
-func (a *Authority) signOCSP(ctx context.Context, req *ocspRequest, iss *issuer, signer *ocspSigner) (OCSPAnswer, error) {
+func (a *Authority) signOCSP(ctx context.Context, req *ocspRequest, iss *issuer, signer *ocspSigner) (OCSPAnswer,
+	error,
+) {
 	now := a.now()
 	answer := OCSPAnswer{ThisUpdate: now.Add(-a.cfg.Backdate), NextUpdate: now.Add(a.cfg.OCSPValidity)}
 	singles := make([]single, 0, len(req.certs))
@@ -394,7 +399,9 @@ func ocspResponse(data, sig []byte, certs ...[]byte) ([]byte, error) {
 						addECDSAWithSHA256(b)
 						b.AddASN1BitString(sig)
 						b.AddASN1(context0(0), func(b *cryptobyte.Builder) {
-							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(bytes.Join(certs, nil)) })
+							b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+								b.AddBytes(bytes.Join(certs, nil))
+							})
 						})
 					})
 				})

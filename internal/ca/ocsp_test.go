@@ -41,7 +41,8 @@ func ocspQuery(t testing.TB, c *ca.Issued, nonce []byte) []byte {
 		ID    asn1.ObjectIdentifier
 		Value []byte
 	}
-	exts, err := asn1.MarshalWithParams([]extension{{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2}, inner}}, "explicit,tag:2")
+	exts, err := asn1.MarshalWithParams([]extension{{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 2}, inner}},
+		"explicit,tag:2")
 	must(t, err)
 	tbs := asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: append(outer.TBS.Bytes, exts...)}
 	der, err = asn1.Marshal(struct{ TBS asn1.RawValue }{tbs})
@@ -80,7 +81,8 @@ func TestOCSP(t *testing.T) {
 	leaf := *out.Leaf
 	leaf.SerialNumber = big.NewInt(4711)
 	never.Leaf = &leaf
-	if r := ask(ocspQuery(t, &never, nil)); r.Status != ocsp.Revoked || r.RevocationReason != ocsp.CertificateHold || r.RevokedAt.Unix() != 0 {
+	if r := ask(ocspQuery(t, &never, nil)); r.Status != ocsp.Revoked || r.RevocationReason != ocsp.CertificateHold ||
+		r.RevokedAt.Unix() != 0 {
 		t.Errorf("never issued: %+v", r)
 	}
 	nonce := make([]byte, 32)
@@ -129,9 +131,13 @@ func TestRevocationOverHTTP(t *testing.T) {
 		return resp, data
 	}
 	query := ocspQuery(t, out, nil)
-	for _, path := range []string{base64.StdEncoding.EncodeToString(query), url.PathEscape(base64.StdEncoding.EncodeToString(query)), "/" + base64.StdEncoding.EncodeToString(query)} {
+	for _, path := range []string{
+		base64.StdEncoding.EncodeToString(query),
+		url.PathEscape(base64.StdEncoding.EncodeToString(query)), "/" + base64.StdEncoding.EncodeToString(query),
+	} {
 		resp, body := get("GET", "/pki/ocsp/"+path, nil)
-		if resp.Header.Get("Content-Type") != "application/ocsp-response" || resp.Header.Get("Cache-Control") != "public, no-transform, must-revalidate, max-age=60" {
+		if resp.Header.Get("Content-Type") != "application/ocsp-response" ||
+			resp.Header.Get("Cache-Control") != "public, no-transform, must-revalidate, max-age=60" {
 			t.Errorf("headers %v", resp.Header)
 		}
 		if r, err := ocsp.ParseResponse(body, out.Chain[0]); err != nil || r.Status != ocsp.Good {
@@ -139,7 +145,8 @@ func TestRevocationOverHTTP(t *testing.T) {
 		}
 	}
 	resp, body := get("POST", "/pki/ocsp", query)
-	if r, err := ocsp.ParseResponse(body, out.Chain[0]); err != nil || r.Status != ocsp.Good || resp.Header.Get("Cache-Control") != "no-store" {
+	if r, err := ocsp.ParseResponse(body, out.Chain[0]); err != nil || r.Status != ocsp.Good ||
+		resp.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("POST: %v, %v, %v", r, err, resp.Header)
 	}
 	if resp, _ := get("PUT", "/pki/ocsp", query); resp.StatusCode != http.StatusMethodNotAllowed {
@@ -149,7 +156,8 @@ func TestRevocationOverHTTP(t *testing.T) {
 		t.Errorf("a megabyte is answered by %x", body)
 	}
 	resp, body = get("GET", "/pki/crl/server.crl", nil)
-	if _, err := x509.ParseRevocationList(body); err != nil || resp.Header.Get("Content-Type") != "application/pkix-crl" || resp.Header.Get("ETag") == "" {
+	if _, err := x509.ParseRevocationList(body); err != nil ||
+		resp.Header.Get("Content-Type") != "application/pkix-crl" || resp.Header.Get("ETag") == "" {
 		t.Errorf("CRL: %v, %v", err, resp.Header)
 	}
 	if resp, _ := get("GET", "/crl/server.crl", nil); resp.StatusCode != http.StatusOK {
@@ -159,7 +167,10 @@ func TestRevocationOverHTTP(t *testing.T) {
 	if !bytes.Equal(body, out.Chain[0].Raw) {
 		t.Error("the issuer's certificate is another one")
 	}
-	for _, path := range []string{"/pki/crl/none.crl", "/pki/crl/ssh-user.crl", "/pki/crl/server", "/other/crl/server.crl", "/pki/ca/ssh-user.cer"} {
+	for _, path := range []string{
+		"/pki/crl/none.crl", "/pki/crl/ssh-user.crl", "/pki/crl/server",
+		"/other/crl/server.crl", "/pki/ca/ssh-user.cer",
+	} {
 		if resp, _ := get("GET", path, nil); resp.StatusCode != http.StatusNotFound {
 			t.Errorf("GET %s: %s", path, resp.Status)
 		}
@@ -188,11 +199,16 @@ func TestOpenSSLAsksOCSP(t *testing.T) {
 	}
 	for _, hash := range []string{"-sha1", "-sha256"} {
 		for _, more := range [][]string{{}, {"-no_nonce"}} {
-			cmd := exec.Command(openssl, append([]string{"ocsp", "-url", srv.URL + "/ocsp", "-CAfile", "root.pem", "-issuer", "issuer.pem", hash, "-cert", "good.pem", "-cert", "bad.pem"}, more...)...)
+			cmd := exec.Command(openssl, append([]string{
+				"ocsp", "-url", srv.URL + "/ocsp", "-CAfile", "root.pem",
+				"-issuer", "issuer.pem", hash, "-cert", "good.pem", "-cert", "bad.pem",
+			}, more...)...)
 			cmd.Dir = dir
 			out, err := cmd.CombinedOutput()
 			text := string(out)
-			if err != nil || !strings.Contains(text, "Response verify OK") || !strings.Contains(text, "good.pem: good") || !strings.Contains(text, "bad.pem: revoked") || !strings.Contains(text, "Reason: keyCompromise") || strings.Contains(text, "WARNING") {
+			if err != nil || !strings.Contains(text, "Response verify OK") ||
+				!strings.Contains(text, "good.pem: good") || !strings.Contains(text, "bad.pem: revoked") ||
+				!strings.Contains(text, "Reason: keyCompromise") || strings.Contains(text, "WARNING") {
 				t.Errorf("openssl ocsp %s %v: %v\n%s", hash, more, err, text)
 			}
 		}

@@ -71,7 +71,8 @@ func TestNewKey(t *testing.T) {
 		must(t, err)
 		want, err := ca.GenerateKey(c.want)
 		must(t, err)
-		if got := key.Public(); fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want.Public()) || sizeOf(got) != sizeOf(want.Public()) {
+		if got := key.Public(); fmt.Sprintf("%T", got) != fmt.Sprintf("%T", want.Public()) ||
+			sizeOf(got) != sizeOf(want.Public()) {
 			t.Errorf("%+v: the key is a %T of %d bits", c, got, sizeOf(got))
 		}
 	}

@@ -37,7 +37,8 @@ func exported(t *testing.T, out *ca.Issued, l ca.Layout) (dir string, files []ca
 // snippet returns the exported configuration, listening on the port.
 func snippet(files []ca.File, port int) string {
 	text := string(files[len(files)-1].Data)
-	return strings.NewReplacer("*:443", fmt.Sprintf("*:%d", port), "listen 443", fmt.Sprintf("listen 127.0.0.1:%d", port), "bind :443", fmt.Sprintf("bind 127.0.0.1:%d", port)).Replace(text)
+	return strings.NewReplacer("*:443", fmt.Sprintf("*:%d", port), "listen 443",
+		fmt.Sprintf("listen 127.0.0.1:%d", port), "bind :443", fmt.Sprintf("bind 127.0.0.1:%d", port)).Replace(text)
 }
 
 // visit fetches a page as a client that trusts the root alone and shows a
@@ -48,7 +49,10 @@ func visit(t *testing.T, a *ca.Authority, url string, client *ca.Issued) (status
 	roots.AddCert(a.Root())
 	cfg := &tls.Config{RootCAs: roots, ServerName: "localhost"}
 	if client != nil {
-		cfg.Certificates = []tls.Certificate{{Certificate: [][]byte{client.Leaf.Raw, client.Chain[0].Raw}, PrivateKey: client.Key}}
+		cfg.Certificates = []tls.Certificate{{
+			Certificate: [][]byte{client.Leaf.Raw, client.Chain[0].Raw},
+			PrivateKey:  client.Key,
+		}}
 	}
 	tr := &http.Transport{TLSClientConfig: cfg}
 	defer tr.CloseIdleConnections()
@@ -72,7 +76,9 @@ func TestApacheLayout(t *testing.T) {
 	for _, f := range files {
 		names = append(names, f.Name)
 	}
-	if got, want := strings.Join(names, " "), "ssl-cert-localhost.pem ssl-cert-localhost.key ssl-ca-chain-example-org-server.pem ssl-ca-example-org.pem localhost.conf"; got != want {
+	if got, want := strings.Join(names, " "),
+		"ssl-cert-localhost.pem ssl-cert-localhost.key ssl-ca-chain-example-org-server.pem ssl-ca-example-org.pem "+
+			"localhost.conf"; got != want {
 		t.Errorf("files %q, want %q", got, want)
 	}
 	info, err := os.Stat(filepath.Join(dir, "ssl-cert-localhost.key"))
@@ -82,7 +88,8 @@ func TestApacheLayout(t *testing.T) {
 	}
 	port := posterntest.FreePort(t)
 	posterntest.Apache(t, port, snippet(files, port))
-	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 || body != "public" {
+	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 ||
+		body != "public" {
 		t.Errorf("Apache answers %d %q", status, body)
 	}
 }
@@ -92,7 +99,9 @@ func TestApacheLayout(t *testing.T) {
 // snippet against persons.
 func TestApacheRefusesTheRevoked(t *testing.T) {
 	var handler http.Handler
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler.ServeHTTP(w, r)
+	}))
 	defer srv.Close()
 	a, db := newAuthority(t, ca.Config{URL: srv.URL})
 	handler = a.Handler(nil)
@@ -118,7 +127,10 @@ func TestApacheRefusesTheRevoked(t *testing.T) {
 			port := posterntest.FreePort(t)
 			// The guard that the snippet shows, switched on.
 			config := snippet(files, port)
-			for _, line := range []string{"SSLVerifyClient", "SSLVerifyDepth", "<Location /wp-admin>", "\tRequire expr", "</Location>"} {
+			for _, line := range []string{
+				"SSLVerifyClient", "SSLVerifyDepth", "<Location /wp-admin>",
+				"\tRequire expr", "</Location>",
+			} {
 				config = strings.Replace(config, "#"+line, line, 1)
 			}
 			config = strings.Replace(config, "/wp-admin", "/private", 1)
@@ -151,10 +163,13 @@ func TestNginxLayout(t *testing.T) {
 	must(t, err)
 	_, files := exported(t, out, ca.LayoutNginx)
 	port, dir := posterntest.FreePort(t), t.TempDir()
-	config := fmt.Sprintf("daemon off; error_log stderr; pid %[1]s/pid; events { } http { access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;\n%[2]s }",
+	config := fmt.Sprintf("daemon off; error_log stderr; pid %[1]s/pid; events { } http { access_log off; "+
+		"client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path "+
+		"%[1]s/u; scgi_temp_path %[1]s/s;\n%[2]s }",
 		dir, strings.Replace(snippet(files, port), "server_name", "return 200 public; server_name", 1))
 	posterntest.Serve(t, port, "nginx", "-c", write(t, "nginx.conf", []byte(config)))
-	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 || body != "public" {
+	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 ||
+		body != "public" {
 		t.Errorf("nginx answers %d %q", status, body)
 	}
 }
@@ -170,9 +185,11 @@ func TestHAProxyLayout(t *testing.T) {
 		t.Errorf("the file that holds the key has mode %o", info.Mode().Perm())
 	}
 	port := posterntest.FreePort(t)
-	config := "defaults\n\ttimeout client 5s\n\ttimeout server 5s\n\ttimeout connect 5s\n" + snippet(files, port) + "\thttp-request return status 200 content-type text/plain string public\n"
+	config := "defaults\n\ttimeout client 5s\n\ttimeout server 5s\n\ttimeout connect 5s\n" + snippet(files, port) +
+		"\thttp-request return status 200 content-type text/plain string public\n"
 	posterntest.Serve(t, port, "haproxy", "-db", "-f", write(t, "haproxy.cfg", []byte(config)))
-	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 || body != "public" {
+	if status, body := visit(t, a, fmt.Sprintf("https://localhost:%d/", port), nil); status != 200 ||
+		body != "public" {
 		t.Errorf("HAProxy answers %d %q", status, body)
 	}
 }
@@ -192,11 +209,15 @@ func TestLibvirtLayout(t *testing.T) {
 			t.Errorf("no file warns that libvirtd wants RSA keys:\n%s", files[len(files)-1].Data)
 		}
 		leaf := write(t, "leaf.pem", ca.EncodeCertificates(out.Leaf))
-		text := runs(t, certtool, "--verify", "--load-ca-certificate", filepath.Join(dir, "CA/cacert.pem"), "--infile", leaf)
+		text := runs(t, certtool, "--verify", "--load-ca-certificate", filepath.Join(dir, "CA/cacert.pem"), "--infile",
+			leaf)
 		if !strings.Contains(text, "The certificate is trusted") {
 			t.Errorf("certtool --verify: %s", text)
 		}
-		for path, mode := range map[string]os.FileMode{"libvirt/" + name + "cert.pem": 0o644, "libvirt/private/" + name + "key.pem": 0o600, "libvirt/private": 0o700} {
+		for path, mode := range map[string]os.FileMode{
+			"libvirt/" + name + "cert.pem":        0o644,
+			"libvirt/private/" + name + "key.pem": 0o600, "libvirt/private": 0o700,
+		} {
 			info, err := os.Stat(filepath.Join(dir, path))
 			must(t, err)
 			if info.Mode().Perm() != mode {
@@ -219,7 +240,8 @@ func TestNSS(t *testing.T) {
 			must(t, err)
 			dir := "sql:" + t.TempDir()
 			runs(t, certutil, "-N", "-d", dir, "--empty-password")
-			runs(t, certutil, "-A", "-d", dir, "-n", "root", "-t", "CT,C,C", "-a", "-i", write(t, "root.pem", ca.EncodeCertificates(a.Root())))
+			runs(t, certutil, "-A", "-d", dir, "-n", "root", "-t", "CT,C,C", "-a", "-i",
+				write(t, "root.pem", ca.EncodeCertificates(a.Root())))
 			runs(t, pk12util, "-i", write(t, "dan.p12", p12), "-d", dir, "-W", "secret", "-K", "")
 			list := runs(t, certutil, "-L", "-d", dir)
 			if !strings.Contains(list, "u,u,u") {
@@ -231,13 +253,17 @@ func TestNSS(t *testing.T) {
 			leaf := write(t, "dan.pem", ca.EncodeCertificates(out.Leaf))
 			runs(t, certutil, "-V", "-d", dir, "-n", nickname(list), "-u", "C")
 			runs(t, certutil, "-A", "-d", dir, "-n", "again", "-t", ",,", "-a", "-i", leaf)
-			if out, err := exec.Command(certutil, "-V", "-d", dir, "-n", nickname(list), "-u", "V").CombinedOutput(); err == nil {
+			if out, err := exec.Command(certutil, "-V", "-d", dir, "-n", nickname(list), "-u",
+				"V").CombinedOutput(); err == nil {
 				t.Errorf("NSS takes a client's certificate for a server's: %s", out)
 			}
-			server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com", "localhost", "127.0.0.1"}})
+			server, err := a.IssueServer(t.Context(),
+				ca.ServerRequest{Names: []string{"www.example.com", "localhost", "127.0.0.1"}})
 			must(t, err)
-			runs(t, certutil, "-A", "-d", dir, "-n", "inter", "-t", ",,", "-a", "-i", write(t, "i.pem", ca.EncodeCertificates(server.Chain...)))
-			runs(t, certutil, "-A", "-d", dir, "-n", "www", "-t", ",,", "-a", "-i", write(t, "s.pem", ca.EncodeCertificates(server.Leaf)))
+			runs(t, certutil, "-A", "-d", dir, "-n", "inter", "-t", ",,", "-a", "-i",
+				write(t, "i.pem", ca.EncodeCertificates(server.Chain...)))
+			runs(t, certutil, "-A", "-d", dir, "-n", "www", "-t", ",,", "-a", "-i",
+				write(t, "s.pem", ca.EncodeCertificates(server.Leaf)))
 			runs(t, certutil, "-V", "-d", dir, "-n", "www", "-u", "V")
 		}
 	}
@@ -258,10 +284,17 @@ func nickname(list string) string {
 // without constraints.
 func TestOpenSSLVerifies(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
-	for _, cfg := range []ca.Config{{}, {Domains: []string{"example.com", "@example.net"}}, {Algorithm: ca.P384, Domains: []string{"example.com"}}} {
+	for _, cfg := range []ca.Config{
+		{},
+		{Domains: []string{"example.com", "@example.net"}},
+		{Algorithm: ca.P384, Domains: []string{"example.com"}},
+	} {
 		a, db := newAuthority(t, cfg)
 		must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "dotted.name", Email: "d@example.com"}))
-		server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com", "*.example.com", "127.0.0.1", "::1", "localhost"}})
+		server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{
+			"www.example.com", "*.example.com",
+			"127.0.0.1", "::1", "localhost",
+		}})
 		must(t, err)
 		dan, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 		must(t, err)
@@ -272,8 +305,16 @@ func TestOpenSSLVerifies(t *testing.T) {
 			out     *ca.Issued
 			purpose string
 			good    bool
-		}{{server, "sslserver", true}, {dan, "sslclient", true}, {dotted, "sslclient", true}, {server, "sslclient", false}, {dan, "sslserver", false}} {
-			cmd := exec.Command(openssl, "verify", "-x509_strict", "-CAfile", root, "-untrusted", write(t, "i.pem", ca.EncodeCertificates(c.out.Chain...)), "-purpose", c.purpose, write(t, "c.pem", ca.EncodeCertificates(c.out.Leaf)))
+		}{
+			{server, "sslserver", true},
+			{dan, "sslclient", true},
+			{dotted, "sslclient", true},
+			{server, "sslclient", false},
+			{dan, "sslserver", false},
+		} {
+			cmd := exec.Command(openssl, "verify", "-x509_strict", "-CAfile", root, "-untrusted",
+				write(t, "i.pem", ca.EncodeCertificates(c.out.Chain...)), "-purpose", c.purpose,
+				write(t, "c.pem", ca.EncodeCertificates(c.out.Leaf)))
 			if text, err := cmd.CombinedOutput(); (err == nil) != c.good {
 				t.Errorf("openssl verify -purpose %s of %s: %v\n%s", c.purpose, c.out.Subject, err, text)
 			}
@@ -304,7 +345,8 @@ func TestStolenIntermediateVouchesForNothingElse(t *testing.T) {
 		t.Error("a key that lives elsewhere was exported")
 	}
 	roots, inter := roots(a)
-	root, chain := write(t, "root.pem", ca.EncodeCertificates(a.Root())), write(t, "i.pem", ca.EncodeCertificates(a.Chain(ca.Server)[0]))
+	root, chain := write(t, "root.pem", ca.EncodeCertificates(a.Root())),
+		write(t, "i.pem", ca.EncodeCertificates(a.Chain(ca.Server)[0]))
 	subject := keys["test:server"].Public() // any key will do
 	for _, c := range []struct {
 		tmpl x509.Certificate
@@ -327,7 +369,8 @@ func TestStolenIntermediateVouchesForNothingElse(t *testing.T) {
 		if (err == nil) != c.good {
 			t.Errorf("crypto/x509 of %v %v %v: %v", leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses, err)
 		}
-		text, err := exec.Command(openssl, "verify", "-CAfile", root, "-untrusted", chain, write(t, "c.pem", ca.EncodeCertificates(leaf))).CombinedOutput()
+		text, err := exec.Command(openssl, "verify", "-CAfile", root, "-untrusted", chain,
+			write(t, "c.pem", ca.EncodeCertificates(leaf))).CombinedOutput()
 		if (err == nil) != c.good || !c.good && !strings.Contains(string(text), "permitted subtree violation") {
 			t.Errorf("openssl of %v %v %v: %v\n%s", leaf.DNSNames, leaf.IPAddresses, leaf.EmailAddresses, err, text)
 		}

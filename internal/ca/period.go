@@ -35,10 +35,12 @@ func (p Period) in(policy Policy, now time.Time, backdate time.Duration) (from, 
 	switch length := to.Sub(start); {
 	case length < time.Minute || length > policy.longest():
 		most := Lifetime(policy.longest())
-		return from, to, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %s", length, most).
+		return from, to, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %s", length,
+			most).
 			WithHint("that is what the profile %s permits", policy.Profile)
 	case start.Before(now.Add(-maxPast)):
-		return from, to, postern.Errorf(postern.Invalid, "a certificate begins at most %d days in the past", maxPast/day)
+		return from, to, postern.Errorf(postern.Invalid, "a certificate begins at most %d days in the past",
+			maxPast/day)
 	case !to.After(now):
 		return from, to, postern.Errorf(postern.Invalid, "a certificate does not end in the past")
 	}
@@ -51,8 +53,9 @@ func (p Period) in(policy Policy, now time.Time, backdate time.Duration) (from, 
 func (p Period) within(from, to time.Time, iss *issuer, server bool) (time.Time, time.Time, error) {
 	last := iss.cert.NotAfter
 	if !p.NotAfter.IsZero() && to.After(last) {
-		return from, to, postern.Errorf(postern.Invalid, "the certificate would end after its CA, %s, which ends on %s",
-			iss.ID, last.Format(time.RFC3339))
+		return from,
+			to, postern.Errorf(postern.Invalid, "the certificate would end after its CA, %s, which ends on %s",
+				iss.ID, last.Format(time.RFC3339))
 	}
 	if latest := from.Add(MaxServerValidity - time.Second); server && latest.Before(last) {
 		last = latest

@@ -61,7 +61,8 @@ func ParsePKCS12(data []byte, password string) (crypto.Signer, *x509.Certificate
 		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file is larger than %d KiB", maxPKCS12>>10)
 	}
 	if rounds(data, 0) > maxRounds {
-		return nil, nil, nil, postern.Errorf(postern.Invalid, "the PKCS#12 file asks for more than %d rounds of hashing, which would take too long", maxRounds)
+		return nil, nil, nil, postern.Errorf(postern.Invalid,
+			"the PKCS#12 file asks for more than %d rounds of hashing, which would take too long", maxRounds)
 	}
 	key, cert, chain, err := pkcs12.DecodeChain(data, password)
 	if err != nil {

@@ -83,7 +83,8 @@ func (p Policy) Validate() error {
 		return bad("a longest validity of %v is not between a minute and %d days", p.Max, p.most()/day)
 	case p.Validity != 0 && (p.Validity < time.Minute || p.Validity > p.longest()):
 		return bad("a validity of %v is not between a minute and %v", p.Validity, p.longest())
-	case strings.HasPrefix(string(p.Profile), "ssh-") && (p.Text != "" || p.Keys != nil || p.SignOnly || p.OIDs != nil):
+	case strings.HasPrefix(string(p.Profile), "ssh-") && (p.Text != "" || p.Keys != nil || p.SignOnly ||
+		p.OIDs != nil):
 		return bad("an SSH certificate's profile has a validity and nothing else")
 	}
 	for _, k := range p.Keys {
@@ -215,7 +216,8 @@ func (a *Authority) readPolicies(ctx context.Context) ([]Policy, error) {
 	var configured []Policy
 	if value != "" {
 		if err := json.Unmarshal([]byte(value), &configured); err != nil {
-			return nil, postern.Errorf(postern.Internal, "the store's profiles of certificates cannot be read: %w", err)
+			return nil, postern.Errorf(postern.Internal, "the store's profiles of certificates cannot be read: %w",
+				err)
 		}
 	}
 	return merge(a.cfg.standardPolicies(), configured), nil

@@ -16,7 +16,10 @@ var configured = []ca.Policy{
 	{Profile: ca.ProfileServer, Validity: 30 * day, Max: 90 * day, Keys: []ca.Algorithm{ca.P384, ca.RSA3072}},
 	{Profile: ca.ProfileClient, Max: 100 * day},
 	{Profile: ca.ProfileSSHUser, Validity: time.Hour, Max: 8 * time.Hour},
-	{Profile: "shortlived", Text: "for servers that renew often", Validity: 6 * day, Max: 6 * day, SignOnly: true, OIDs: []string{"1.3.6.1.4.1.55555.1"}},
+	{
+		Profile: "shortlived", Text: "for servers that renew often", Validity: 6 * day, Max: 6 * day, SignOnly: true,
+		OIDs: []string{"1.3.6.1.4.1.55555.1"},
+	},
 }
 
 func TestProfilesAreConfigured(t *testing.T) {
@@ -34,15 +37,19 @@ func TestProfilesAreConfigured(t *testing.T) {
 		client, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan"})
 		must(t, err)
 		lasts(t, client.Leaf, 100*day) // a year is too long
-		short, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}, Profile: "shortlived", Key: publicKey(t, ca.RSA3072)})
+		short, err := a.IssueServer(t.Context(), ca.ServerRequest{
+			Names:   []string{"www.example.com"},
+			Profile: "shortlived", Key: publicKey(t, ca.RSA3072),
+		})
 		must(t, err)
 		lasts(t, short.Leaf, 6*day)
-		if short.Leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(short.Leaf.Policies) != 1 || short.Profile != ca.ProfileServer {
+		if short.Leaf.KeyUsage != x509.KeyUsageDigitalSignature || len(short.Leaf.Policies) != 1 ||
+			short.Profile != ca.ProfileServer {
 			t.Errorf("usage %v, policies %v, profile %s", short.Leaf.KeyUsage, short.Leaf.Policies, short.Profile)
 		}
 		ssh, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
 		must(t, err)
-		if got := ssh.ValidBefore.Sub(time.Now()); got > time.Hour || got < 59*time.Minute {
+		if got := time.Until(ssh.ValidBefore); got > time.Hour || got < 59*time.Minute {
 			t.Errorf("an SSH certificate lasts %v", got)
 		}
 	}
@@ -92,7 +99,10 @@ func TestProfilesThatCannotWork(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := a.SetPolicies(t.Context(), []ca.Policy{{Profile: "a"}, {Profile: "a"}}); postern.CodeOf(err) != postern.Invalid {
+	if err := a.SetPolicies(t.Context(), []ca.Policy{
+		{Profile: "a"},
+		{Profile: "a"},
+	}); postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("one profile twice: %v", err)
 	}
 }
@@ -102,33 +112,56 @@ func TestProfilesThatCannotWork(t *testing.T) {
 func TestACertificateIsValidJustWhenAsked(t *testing.T) {
 	now := time.Now().UTC().Truncate(time.Second)
 	a, _ := newAuthority(t, ca.Config{Now: func() time.Time { return now }, IntermediateValidity: 200 * day})
-	must(t, a.SetPolicies(t.Context(), []ca.Policy{{Profile: "long", Max: ca.MaxServerValidity}, {Profile: ca.ProfileServer, Max: 90 * day}}))
+	must(t, a.SetPolicies(t.Context(), []ca.Policy{
+		{Profile: "long", Max: ca.MaxServerValidity},
+		{Profile: ca.ProfileServer, Max: 90 * day},
+	}))
 	for name, c := range map[string]struct {
 		ca.Period
 		profile ca.Profile
 		refused bool
 	}{
-		"an end":                        {Period: ca.Period{NotAfter: now.Add(time.Hour)}},
-		"both":                          {Period: ca.Period{NotBefore: now.Add(day), NotAfter: now.Add(3 * day)}},
-		"a beginning":                   {Period: ca.Period{NotBefore: now.Add(-time.Hour)}},
-		"the longest":                   {Period: ca.Period{NotAfter: now.Add(90 * day)}},
-		"longer":                        {Period: ca.Period{NotAfter: now.Add(90*day + time.Second)}, refused: true},
-		"longer, later":                 {Period: ca.Period{NotBefore: now.Add(day), NotAfter: now.Add(92 * day)}, refused: true},
-		"past":                          {Period: ca.Period{NotBefore: now.Add(-2 * day), NotAfter: now.Add(-day)}, refused: true},
-		"long past":                     {Period: ca.Period{NotBefore: now.Add(-20 * day), NotAfter: now.Add(day)}, refused: true},
-		"ends before it begins":         {Period: ca.Period{NotBefore: now.Add(2 * day), NotAfter: now.Add(day)}, refused: true},
-		"longer than the intermediate":  {Period: ca.Period{NotAfter: now.Add(201 * day)}, profile: "long", refused: true},
+		"an end":      {Period: ca.Period{NotAfter: now.Add(time.Hour)}},
+		"both":        {Period: ca.Period{NotBefore: now.Add(day), NotAfter: now.Add(3 * day)}},
+		"a beginning": {Period: ca.Period{NotBefore: now.Add(-time.Hour)}},
+		"the longest": {Period: ca.Period{NotAfter: now.Add(90 * day)}},
+		"longer":      {Period: ca.Period{NotAfter: now.Add(90*day + time.Second)}, refused: true},
+		"longer, later": {
+			Period:  ca.Period{NotBefore: now.Add(day), NotAfter: now.Add(92 * day)},
+			refused: true,
+		},
+		"past": {
+			Period:  ca.Period{NotBefore: now.Add(-2 * day), NotAfter: now.Add(-day)},
+			refused: true,
+		},
+		"long past": {
+			Period:  ca.Period{NotBefore: now.Add(-20 * day), NotAfter: now.Add(day)},
+			refused: true,
+		},
+		"ends before it begins": {
+			Period:  ca.Period{NotBefore: now.Add(2 * day), NotAfter: now.Add(day)},
+			refused: true,
+		},
+		"longer than the intermediate": {
+			Period: ca.Period{NotAfter: now.Add(201 * day)}, profile: "long",
+			refused: true,
+		},
 		"as long as the intermediate's": {Period: ca.Period{NotAfter: now.Add(200 * day)}, profile: "long"},
 	} {
-		out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Profile: c.profile, Period: c.Period})
+		out, err := a.IssueServer(t.Context(), ca.ServerRequest{
+			Names: []string{"a.example"}, Profile: c.profile,
+			Period: c.Period,
+		})
 		_, accepted := a.Accept(c.profile, c.Period)
-		if (err != nil) != c.refused || postern.CodeOf(err) != postern.CodeOf(accepted) || c.refused && postern.CodeOf(err) != postern.Invalid {
+		if (err != nil) != c.refused || postern.CodeOf(err) != postern.CodeOf(accepted) ||
+			c.refused && postern.CodeOf(err) != postern.Invalid {
 			t.Errorf("%s: %v, and beforehand %v", name, err, accepted)
 		}
 		if err != nil {
 			continue
 		}
-		if !c.NotBefore.IsZero() && !out.Leaf.NotBefore.Equal(c.NotBefore) || !c.NotAfter.IsZero() && !out.Leaf.NotAfter.Equal(c.NotAfter) {
+		if !c.NotBefore.IsZero() && !out.Leaf.NotBefore.Equal(c.NotBefore) ||
+			!c.NotAfter.IsZero() && !out.Leaf.NotAfter.Equal(c.NotAfter) {
 			t.Errorf("%s: valid from %v to %v", name, out.Leaf.NotBefore, out.Leaf.NotAfter)
 		}
 	}

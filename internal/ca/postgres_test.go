@@ -51,7 +51,8 @@ func TestPostgreSQLLayout(t *testing.T) {
 		{"dan, who trusts another CA", "dan", dan, foreign, "certificate verify failed"},
 	} {
 		home := psqlHome(t, c.client, c.root)
-		cmd := exec.CommandContext(t.Context(), psql, "-XAtc", "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+		cmd := exec.CommandContext(t.Context(), psql, "-XAtc",
+			"SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
 			fmt.Sprintf("host=localhost port=%d user=%s dbname=postgres sslmode=verify-full", port, c.role))
 		cmd.Env = []string{"HOME=" + home, "LC_ALL=C.UTF-8", "PATH=" + os.Getenv("PATH")}
 		out, err := cmd.CombinedOutput()
@@ -81,10 +82,12 @@ func servePostgreSQL(t *testing.T, pg *posterntest.PostgreSQL, a *ca.Authority, 
 	must(t, os.WriteFile(filepath.Join(dir, "crls.pem"), lists, 0o644))
 	conf := string(files[len(files)-1].Data)
 	hba := "hostssl all all all cert"
-	if !strings.Contains(conf, "#   "+hba+"\n") || !strings.Contains(conf, "#ssl_crl_file = '/etc/ssl/postern-crls.pem'") {
+	if !strings.Contains(conf, "#   "+hba+"\n") || !strings.Contains(conf,
+		"#ssl_crl_file = '/etc/ssl/postern-crls.pem'") {
 		t.Fatalf("the snippet:\n%s", conf)
 	}
-	conf = strings.Replace(conf, "#ssl_crl_file = '/etc/ssl/postern-crls.pem'", "ssl_crl_file = '"+filepath.Join(dir, "crls.pem")+"'", 1)
+	conf = strings.Replace(conf, "#ssl_crl_file = '/etc/ssl/postern-crls.pem'",
+		"ssl_crl_file = '"+filepath.Join(dir, "crls.pem")+"'", 1)
 	return pg.ServeTLS(dir, conf, hba)
 }
 

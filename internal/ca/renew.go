@@ -38,7 +38,8 @@ func (a *Authority) RenewIntermediates(ctx context.Context) (made []Issuer, err 
 
 func (a *Authority) intermediateIsDue(role Role) bool {
 	last, root, now := a.newest(role), a.Root(), a.now()
-	if last == nil || !last.Revoked.IsZero() || !root.NotAfter.After(last.cert.NotAfter) || !now.Before(root.NotAfter) {
+	if last == nil || !last.Revoked.IsZero() || !root.NotAfter.After(last.cert.NotAfter) ||
+		!now.Before(root.NotAfter) {
 		return false
 	}
 	life := last.cert.NotAfter.Sub(last.cert.NotBefore)

@@ -82,7 +82,8 @@ func TestIntermediatesThatAreNotFollowed(t *testing.T) {
 
 	revoked, _ := newAuthority(t, cfg)
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
-		must(t, revoked.Revoke(t.Context(), ca.SerialString(revoked.Chain(role)[0].SerialNumber), postern.KeyCompromise, postern.Actor{}))
+		must(t, revoked.Revoke(t.Context(), ca.SerialString(revoked.Chain(role)[0].SerialNumber),
+			postern.KeyCompromise, postern.Actor{}))
 	}
 	must(t, revoked.Reload(t.Context()))
 

@@ -18,7 +18,9 @@ import (
 // With an intermediate all certificates that it issued are revoked: clients that
 // check leaves alone would still trust them. It signs nothing more than revocation
 // lists and the certificates of OCSP signers; other servers follow within a second.
-func (a *Authority) Revoke(ctx context.Context, serial string, reason postern.RevocationReason, by postern.Actor) error {
+func (a *Authority) Revoke(ctx context.Context, serial string, reason postern.RevocationReason,
+	by postern.Actor,
+) error {
 	if !reason.Valid() {
 		return postern.Errorf(postern.Invalid, "%d is not a reason for revocation", int(reason))
 	}
@@ -89,7 +91,8 @@ func (a *Authority) revokeKey(ctx context.Context, key string, by postern.Actor)
 		return err
 	}
 	for _, c := range list {
-		err := a.store.RevokeCertificate(ctx, c.Serial, postern.KeyCompromise, a.now(), revokedEvent(c, postern.KeyCompromise, by))
+		err := a.store.RevokeCertificate(ctx, c.Serial, postern.KeyCompromise, a.now(),
+			revokedEvent(c, postern.KeyCompromise, by))
 		if err != nil && postern.CodeOf(err) != postern.Conflict {
 			return err
 		}
@@ -97,13 +100,16 @@ func (a *Authority) revokeKey(ctx context.Context, key string, by postern.Actor)
 	return nil
 }
 
-func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reason postern.RevocationReason, by postern.Actor) error {
+func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reason postern.RevocationReason,
+	by postern.Actor,
+) error {
 	i := a.Owner(c)
 	if i == nil {
 		return postern.Errorf(postern.Internal, "no CA has the certificate %s", c.Serial)
 	}
 	if !a.HasKey(string(Root)) {
-		return postern.Errorf(postern.Unavailable, "the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
+		return postern.Errorf(postern.Unavailable,
+			"the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
 			WithHint("restore the root's key, revoke, and remove the key again")
 	}
 	if err := a.CheckKey(ctx, string(Root)); err != nil {
@@ -113,7 +119,8 @@ func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reaso
 	if reason == postern.KeyCompromise {
 		theirs = postern.CACompromise // the keys of the leaves are not compromised
 	}
-	if err := a.store.RevokeIssuer(ctx, i.ID, c.Serial, reason, theirs, a.now(), revokedEvent(c, reason, by)); err != nil {
+	if err := a.store.RevokeIssuer(ctx, i.ID, c.Serial, reason, theirs, a.now(),
+		revokedEvent(c, reason, by)); err != nil {
 		return err
 	}
 	return a.Reload(ctx)

@@ -33,7 +33,8 @@ func TestRevokedIntermediate(t *testing.T) {
 
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
 		must(t, a.Revoke(t.Context(), serialOf(a, role), postern.KeyCompromise, postern.Actor{}))
-		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), postern.KeyCompromise, postern.Actor{}), postern.Conflict, "already")
+		wantCode(t, a.Revoke(t.Context(), serialOf(a, role), postern.KeyCompromise, postern.Actor{}), postern.Conflict,
+			"already")
 	}
 	for who, x := range map[string]*ca.Authority{"itself": a, "another server": b} {
 		_, err := x.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
@@ -49,7 +50,8 @@ func TestRevokedIntermediate(t *testing.T) {
 	if len(list) != 0 {
 		t.Errorf("%d certificates are valid still, such as %+v", len(list), list[0])
 	}
-	if c, _ := db.People().Credential(t.Context(), postern.X509Certificate, dan.Serial); c.Status != postern.CredentialRevoked {
+	if c, _ := db.People().Credential(t.Context(), postern.X509Certificate,
+		dan.Serial); c.Status != postern.CredentialRevoked {
 		t.Errorf("dan's certificate is %s", c.Status)
 	}
 	if c, _ := db.CA().Certificate(t.Context(), www.Serial); c.Reason != postern.CACompromise {
@@ -144,7 +146,10 @@ func TestKeyThatOthersMayKnow(t *testing.T) {
 	must(t, err)
 
 	must(t, a.Revoke(t.Context(), other.Serial, postern.Superseded, postern.Actor{}))
-	if _, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Key: other.Leaf.PublicKey}); err != nil {
+	if _, err := a.IssueServer(t.Context(), ca.ServerRequest{
+		Names: []string{"a.example"},
+		Key:   other.Leaf.PublicKey,
+	}); err != nil {
 		t.Errorf("a key that is still its holder's alone: %v", err)
 	}
 	must(t, a.Revoke(t.Context(), old.Serial, postern.KeyCompromise, postern.Actor{}))
@@ -175,7 +180,10 @@ func TestKeyOfAnotherPerson(t *testing.T) {
 	must(t, err)
 	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "eve", Key: dan.Leaf.PublicKey})
 	wantCode(t, err, postern.Denied, "another person's certificate")
-	_, err = a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}, Key: a.Intermediates(ca.Client)[0].PublicKey})
+	_, err = a.IssueServer(t.Context(), ca.ServerRequest{
+		Names: []string{"a.example"},
+		Key:   a.Intermediates(ca.Client)[0].PublicKey,
+	})
 	wantCode(t, err, postern.Denied, "the key of the client CA")
 }
 

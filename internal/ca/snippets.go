@@ -56,7 +56,8 @@ var nginxSnippet = snippet("nginx", `# nginx, for {{.Name}}. Include this file i
 }
 `)
 
-var haproxySnippet = snippet("haproxy", `# HAProxy, for {{.Name}}. The certificate's file holds the private key as well.
+var haproxySnippet = snippet("haproxy",
+	`# HAProxy, for {{.Name}}. The certificate's file holds the private key as well.
 {{if not .HasKey}}# The private key was made elsewhere: append it to {{.Cert}} and make that readable by its owner alone.
 {{end}}frontend https
 	mode http
@@ -66,7 +67,8 @@ var haproxySnippet = snippet("haproxy", `# HAProxy, for {{.Name}}. The certifica
 	#http-request deny if { path_beg /private } !{ ssl_c_used }
 `)
 
-var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd over TLS. Copy the folders CA and libvirt into /etc/pki.
+var libvirtServerSnippet = snippet("libvirt-server",
+	`# libvirtd or virtproxyd over TLS. Copy the folders CA and libvirt into /etc/pki.
 {{missing}}{{if not .IsRSA}}# libvirt, 9.0 for one, refuses a certificate whose key is not RSA: it wants the key
 # usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
 {{end}}# {{.Root}} holds the root and the intermediates, because libvirt checks
@@ -80,14 +82,16 @@ var libvirtServerSnippet = snippet("libvirt-server", `# libvirtd or virtproxyd o
 #   postern ca issue --client PERSON --layout libvirt
 `)
 
-var libvirtClientSnippet = snippet("libvirt-client", `# virsh and other clients over TLS. Copy the folders CA and libvirt into /etc/pki; or,
+var libvirtClientSnippet = snippet("libvirt-client",
+	`# virsh and other clients over TLS. Copy the folders CA and libvirt into /etc/pki; or,
 # for one user, cacert.pem, clientcert.pem and clientkey.pem into ~/.pki/libvirt.
 {{missing}}{{if not .IsRSA}}# libvirt, 9.0 for one, refuses a certificate whose key is not RSA: it wants the key
 # usage "key encipherment". Make one with: postern ca issue --key-type rsa-3072
 {{end}}#   virsh -c qemu+tls://HOST/system list
 `)
 
-var postgresServerSnippet = snippet("postgresql-server", `# PostgreSQL, for {{.Name}}: lines for postgresql.conf. The key must belong to the
+var postgresServerSnippet = snippet("postgresql-server",
+	`# PostgreSQL, for {{.Name}}: lines for postgresql.conf. The key must belong to the
 # user postgres, or to root and be readable by its group (mode 0640).
 {{missing}}ssl = on
 ssl_cert_file = '{{.Cert}}'
@@ -100,7 +104,8 @@ ssl_ca_file = '{{.Root}}'
 #   hostssl all all all cert
 `)
 
-var postgresClientSnippet = snippet("postgresql-client", `# psql and other clients of libpq: copy postgresql.crt, postgresql.key and root.crt
+var postgresClientSnippet = snippet("postgresql-client",
+	`# psql and other clients of libpq: copy postgresql.crt, postgresql.key and root.crt
 # into ~/.postgresql, and connect with
 #   psql "host=HOST sslmode=verify-full"
 {{missing}}`)

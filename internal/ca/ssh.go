@@ -41,7 +41,10 @@ type SSHHostRequest struct {
 
 // SSHExtensions are the extensions that a user certificate may carry
 // (OpenSSH's PROTOCOL.certkeys).
-var SSHExtensions = []string{"no-touch-required", "permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc"}
+var SSHExtensions = []string{
+	"no-touch-required", "permit-X11-forwarding", "permit-agent-forwarding",
+	"permit-port-forwarding", "permit-pty", "permit-user-rc",
+}
 
 // SSHIssued is an SSH certificate that the store holds.
 type SSHIssued struct {
@@ -75,7 +78,10 @@ func (a *Authority) SignSSHUser(ctx context.Context, r SSHUserRequest) (*SSHIssu
 	if err != nil {
 		return nil, err
 	}
-	cert := &ssh.Certificate{Key: r.Key, CertType: ssh.UserCert, KeyId: p.Name, ValidPrincipals: r.Principals, Permissions: perms}
+	cert := &ssh.Certificate{
+		Key: r.Key, CertType: ssh.UserCert, KeyId: p.Name, ValidPrincipals: r.Principals,
+		Permissions: perms,
+	}
 	return a.signSSH(ctx, SSHUser, cert, p.Name, r.Validity, r.By)
 }
 
@@ -101,7 +107,9 @@ func checkPrincipals(list []string) error {
 		return postern.Errorf(postern.Invalid, "an SSH user certificate needs 1 to 256 principals")
 	}
 	for _, p := range list {
-		if p == "" || len(p) > 256 || strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r == ',' || r == 0x7f }) {
+		if p == "" || len(p) > 256 || strings.ContainsFunc(p, func(r rune) bool {
+			return r <= ' ' || r == ',' || r == 0x7f
+		}) {
 			return postern.Errorf(postern.Invalid, "%q is not a principal", p)
 		}
 	}
@@ -135,14 +143,17 @@ func sshPermissions(r SSHUserRequest) (ssh.Permissions, error) {
 	}
 	for _, e := range r.Extensions {
 		if !slices.Contains(SSHExtensions, e) {
-			return perms, postern.Errorf(postern.Invalid, "unknown SSH extension %q", e).WithHint("one of %s", strings.Join(SSHExtensions, ", "))
+			return perms, postern.Errorf(postern.Invalid, "unknown SSH extension %q", e).WithHint("one of %s",
+				strings.Join(SSHExtensions, ", "))
 		}
 		perms.Extensions[e] = ""
 	}
 	return perms, nil
 }
 
-func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string, validity time.Duration, by postern.Actor) (*SSHIssued, error) {
+func (a *Authority) signSSH(ctx context.Context, role Role, cert *ssh.Certificate, person string,
+	validity time.Duration, by postern.Actor,
+) (*SSHIssued, error) {
 	iss, err := a.signing(role)
 	if err != nil {
 		return nil, err
@@ -205,7 +216,8 @@ func (a *Authority) checkSSHKey(key ssh.PublicKey) error {
 	}
 	ck, ok := key.(ssh.CryptoPublicKey)
 	if !ok {
-		return postern.Errorf(postern.Invalid, "an SSH key of type %s is not certified", key.Type()).WithHint("use ssh-keygen -t ed25519")
+		return postern.Errorf(postern.Invalid, "an SSH key of type %s is not certified",
+			key.Type()).WithHint("use ssh-keygen -t ed25519")
 	}
 	switch pub := ck.CryptoPublicKey().(type) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:
@@ -214,7 +226,8 @@ func (a *Authority) checkSSHKey(key ssh.PublicKey) error {
 		}
 	default:
 		if key.Type() != ssh.KeyAlgoED25519 {
-			return postern.Errorf(postern.Invalid, "an SSH key of type %s is not certified", key.Type()).WithHint("use ssh-keygen -t ed25519")
+			return postern.Errorf(postern.Invalid, "an SSH key of type %s is not certified",
+				key.Type()).WithHint("use ssh-keygen -t ed25519")
 		}
 	}
 	for _, i := range a.list() {
@@ -229,7 +242,10 @@ func sshIssuedEvent(c SSHCertificate, cert *ssh.Certificate, by postern.Actor) p
 	serial := strconv.FormatUint(c.Serial, 10)
 	ev := postern.Event{
 		Kind: postern.EventSSHCertIssued, Outcome: postern.OK, Person: c.Person, Address: by.Address, Object: serial,
-		Links: []postern.Link{{Kind: string(postern.SSHCertificate), ID: serial}, {Kind: string(postern.SSHKey), ID: c.Fingerprint}},
+		Links: []postern.Link{
+			{Kind: string(postern.SSHCertificate), ID: serial},
+			{Kind: string(postern.SSHKey), ID: c.Fingerprint},
+		},
 		Details: map[string]string{
 			"issuer": c.Issuer, "key_id": c.KeyID, "principals": strings.Join(c.Principals, " "),
 			"not_after": c.ValidBefore.UTC().Format(time.RFC3339),

@@ -29,20 +29,29 @@ func TestSSHCertificatesAsOpenSSHReadsThem(t *testing.T) {
 		t.Run(string(alg), func(t *testing.T) {
 			a, _ := newAuthority(t, ca.Config{SSHAlgorithm: alg})
 			user, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{
-				Person: "dan", Key: sshKey(t), Principals: []string{"dan", "root"}, Sources: []string{"192.0.2.7", "2001:db8::/32"},
+				Person: "dan", Key: sshKey(t), Principals: []string{"dan", "root"},
+				Sources:      []string{"192.0.2.7", "2001:db8::/32"},
 				ForceCommand: "/bin/true", Extensions: []string{"permit-pty", "permit-port-forwarding"},
 			})
 			must(t, err)
 			text := runs(t, keygen, "-L", "-f", write(t, "u-cert.pub", user.Line()))
-			for _, want := range []string{"user certificate", `Key ID: "dan"`, "Serial: 1\n", "root", "force-command /bin/true", "source-address 192.0.2.7/32,2001:db8::/32", "permit-port-forwarding", "permit-pty"} {
+			for _, want := range []string{
+				"user certificate", `Key ID: "dan"`, "Serial: 1\n", "root",
+				"force-command /bin/true", "source-address 192.0.2.7/32,2001:db8::/32", "permit-port-forwarding",
+				"permit-pty",
+			} {
 				if !strings.Contains(text, want) {
 					t.Errorf("ssh-keygen -L lacks %q:\n%s", want, text)
 				}
 			}
-			host, err := a.SignSSHHost(t.Context(), ca.SSHHostRequest{Names: []string{"host.example.com", "192.0.2.1"}, Key: sshKey(t)})
+			host, err := a.SignSSHHost(t.Context(), ca.SSHHostRequest{
+				Names: []string{"host.example.com", "192.0.2.1"},
+				Key:   sshKey(t),
+			})
 			must(t, err)
 			text = runs(t, keygen, "-L", "-f", write(t, "h-cert.pub", host.Line()))
-			if !strings.Contains(text, "host certificate") || !strings.Contains(text, "host.example.com") || !strings.Contains(text, "Critical Options: (none)") {
+			if !strings.Contains(text, "host certificate") || !strings.Contains(text, "host.example.com") ||
+				!strings.Contains(text, "Critical Options: (none)") {
 				t.Errorf("host certificate:\n%s", text)
 			}
 		})

@@ -45,14 +45,15 @@ const (
 
 // Certificate is an issued X.509 certificate as the Store keeps it.
 type Certificate struct {
-	Serial    string                   `json:"serial"` // lower-case hex, no leading zero
-	Issuer    string                   `json:"issuer"` // Issuer.ID
-	Profile   Profile                  `json:"profile"`
-	Person    string                   `json:"person,omitempty"` // who holds it, or asked for it
-	Label     string                   `json:"label,omitempty"`  // the person's own words
-	Subject   string                   `json:"subject"`
-	Names     []string                 `json:"names,omitempty"` // subject alternative names
-	Key       string                   `json:"key"`             // SHA-256 of the public key's PKIX form, lower-case hex
+	Serial  string   `json:"serial"` // lower-case hex, no leading zero
+	Issuer  string   `json:"issuer"` // Issuer.ID
+	Profile Profile  `json:"profile"`
+	Person  string   `json:"person,omitempty"` // who holds it, or asked for it
+	Label   string   `json:"label,omitempty"`  // the person's own words
+	Subject string   `json:"subject"`
+	Names   []string `json:"names,omitempty"` // subject alternative names
+	// SHA-256 of the public key's PKIX form, lower-case hex
+	Key       string                   `json:"key"`
 	DER       []byte                   `json:"-"`
 	NotBefore time.Time                `json:"not_before"`
 	NotAfter  time.Time                `json:"not_after"`
@@ -161,11 +162,13 @@ type Store interface {
 	Certificates(ctx context.Context, f Filter) ([]Certificate, error)
 	// RevokeCertificate records the revocation, revokes the credential, bumps
 	// the issuer's revision and the generation. Conflict: it was revoked before.
-	RevokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time, event postern.Event) error
+	RevokeCertificate(ctx context.Context, serial string, reason postern.RevocationReason, at time.Time,
+		event postern.Event) error
 	// RevokeIssuer is RevokeCertificate for the certificate of the issuer of that ID.
 	// With it are revoked, for a reason of their own, all certificates that the issuer
 	// made for others; their number is added to the event's details, as "certificates".
-	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time, event postern.Event) error
+	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time,
+		event postern.Event) error
 
 	// Revision changes whenever a certificate of the issuer is revoked.
 	Revision(ctx context.Context, issuer string) (int64, error)

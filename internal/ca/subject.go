@@ -67,7 +67,8 @@ func subjectPublicKey(pkixDER []byte) ([]byte, error) {
 	outer := cryptobyte.String(pkixDER)
 	var spki cryptobyte.String
 	var bits []byte
-	if !outer.ReadASN1(&spki, cbasn1.SEQUENCE) || !spki.SkipASN1(cbasn1.SEQUENCE) || !spki.ReadASN1BitStringAsBytes(&bits) {
+	if !outer.ReadASN1(&spki, cbasn1.SEQUENCE) || !spki.SkipASN1(cbasn1.SEQUENCE) ||
+		!spki.ReadASN1BitStringAsBytes(&bits) {
 		return nil, postern.Errorf(postern.Invalid, "the public key is malformed")
 	}
 	return bits, nil

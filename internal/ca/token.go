@@ -23,9 +23,12 @@ type APIToken struct {
 const tokenPrefix = "postern-sign-"
 
 // AddToken makes a token and returns it: the only time that it is seen.
-func (a *Authority) AddToken(ctx context.Context, name string, domains []string, validity time.Duration) (string, error) {
+func (a *Authority) AddToken(ctx context.Context, name string, domains []string, validity time.Duration) (string,
+	error,
+) {
 	if !postern.ValidName(name) {
-		return "", postern.Errorf(postern.Invalid, "%q cannot name a token", name).WithHint("lower-case letters, digits, dots, hyphens")
+		return "", postern.Errorf(postern.Invalid, "%q cannot name a token",
+			name).WithHint("lower-case letters, digits, dots, hyphens")
 	}
 	t := APIToken{Name: name, Created: a.now()}
 	for _, d := range domains {
@@ -39,7 +42,8 @@ func (a *Authority) AddToken(ctx context.Context, name string, domains []string,
 		t.Domains = append(t.Domains, d)
 	}
 	if len(t.Domains) == 0 {
-		return "", postern.Errorf(postern.Invalid, "a token needs the domains that it may get certificates for").WithHint(`"*" stands for any`)
+		return "", postern.Errorf(postern.Invalid, "a token needs the domains that it may get certificates for").
+			WithHint(`"*" stands for any`)
 	}
 	if validity > 0 {
 		t.Expires = t.Created.Add(validity)
@@ -63,7 +67,8 @@ func (a *Authority) Tokens(ctx context.Context) ([]APIToken, error) { return a.s
 // RemoveToken removes a token, which is refused from then on.
 func (a *Authority) RemoveToken(ctx context.Context, name string) error {
 	return a.store.RemoveAPIToken(ctx, name, postern.Event{
-		Kind: postern.EventAPIToken, Outcome: postern.OK, Object: name, Details: map[string]string{"action": "removed"},
+		Kind: postern.EventAPIToken, Outcome: postern.OK, Object: name,
+		Details: map[string]string{"action": "removed"},
 	})
 }
 

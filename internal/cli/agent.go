@@ -52,15 +52,18 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.StringVar(&o.server.URL, "server", "", "send to the server at this `URL`, not to the one on this host")
 	f.StringVar(&o.server.Cert, "cert", "", "client certificate, PEM `FILE`")
 	f.StringVar(&o.server.Key, "key", "", "its private key, PEM `FILE`")
-	f.StringVar(&o.server.CA, "ca", "", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
+	f.StringVar(&o.server.CA, "ca",
+		"", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in events (default: its host name)")
-	f.StringVar(&o.spool, "spool", "", "`DIR` for events that wait (default: the state directory's name with -agent behind it)")
+	f.StringVar(&o.spool, "spool", "",
+		"`DIR` for events that wait (default: the state directory's name with -agent behind it)")
 	o.spoolSize = 64 << 20
 	f.Var(&o.spoolSize, "spool-size", "at most this `SIZE` waits on disk")
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
 	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `GLOB`s: domain_*, qemu.*")
 	f.StringSliceVar(&o.paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
-	f.BoolVar(&o.print, "print", false, "print the events, one JSON object a line; without --state, --spool and --server do nothing else")
+	f.BoolVar(&o.print, "print", false,
+		"print the events, one JSON object a line; without --state, --spool and --server do nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
 	return cmd
@@ -68,7 +71,10 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) error {
-	c := agent.Config{Version: version(), Paths: o.paths, Ready: a.watching, Log: a.logger(&runOptions{verbose: o.verbose})}
+	c := agent.Config{
+		Version: version(), Paths: o.paths, Ready: a.watching,
+		Log: a.logger(&runOptions{verbose: o.verbose}),
+	}
 	var err error
 	if c.Host, err = hostName(o.host); err != nil {
 		return err

@@ -93,24 +93,28 @@ func agentSends(t *testing.T, l *posterntest.Libvirtd) {
 		t.Errorf("the spool is not beside the state: %v", err)
 	}
 	said, _ := succeed(t, "--state", dir, "log", "list", "--kind", "libvirt")
-	if !regexp.MustCompile(`(?m)^\d+ +\S+ \S+  the account root ran domainGetState on vm1; answered in `).MatchString(said) {
+	if !regexp.MustCompile(`(?m)^\d+ +\S+ \S+  the account root ran domainGetState on vm1; answered in `).
+		MatchString(said) {
 		t.Errorf("the timeline says\n%s", said)
 	}
 }
 
 func TestAgentFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"--all --procedure domain_*":                  "--all and --procedure cannot be used together",
-		"--procedure nope_*":                          "no procedure fits",
-		"--cert x":                                    "are for a server on another host\nhint: name that server: --server URL",
-		"--server https://id.example.com":             "needs a client certificate and its key\nhint: issue one to a person of the group agents, on the server: postern user add",
+		"--all --procedure domain_*": "--all and --procedure cannot be used together",
+		"--procedure nope_*":         "no procedure fits",
+		"--cert x": "are for a server on another host\n" +
+			"hint: name that server: --server URL",
+		"--server https://id.example.com": "needs a client certificate and its key\n" +
+			"hint: issue one to a person of the group agents, on the server: postern user add",
 		"--server http://x --cert /x --key /x":        "is not an address",
 		"--server https://x --cert /none --key /none": "no such file",
 	} {
 		t.Run(args, func(t *testing.T) {
 			var out, errs stream
 			args := append([]string{"agent", "--state", t.TempDir()}, strings.Fields(args)...)
-			if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code == 0 || !strings.Contains(errs.String(), want) {
+			if code := run(t.Context(), args, strings.NewReader(""), &out, &errs); code == 0 ||
+				!strings.Contains(errs.String(), want) {
 				t.Errorf("exit %d: %s", code, errs.String())
 			}
 		})

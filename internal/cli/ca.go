@@ -16,8 +16,10 @@ import (
 
 func newCA(a *app) *cobra.Command {
 	return group("ca", "Certificates: issue, renew, revoke, export",
-		newCAIssue(a), newCASign(a), newCAList(a), newCAShow(a), newCARenew(a), newCARevoke(a), newCACRL(a), oldSpelling(newSSHKRL(a)),
-		newCAExport(a), newCARoot(a), newCAIntermediate(a), newCAToken(a), newCAURL(a), newCAProfile(a), newACMEKeys(a),
+		newCAIssue(a), newCASign(a), newCAList(a), newCAShow(a), newCARenew(a), newCARevoke(a), newCACRL(a),
+		oldSpelling(newSSHKRL(a)),
+		newCAExport(a), newCARoot(a), newCAIntermediate(a), newCAToken(a), newCAURL(a), newCAProfile(a),
+		newACMEKeys(a),
 	)
 }
 
@@ -60,7 +62,8 @@ ca renew.`,
   postern ca revoke --person dan`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) > 0) == (o.person != "") {
-				return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").WithHint("list the certificates")
+				return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").
+					WithHint("list the certificates")
 			}
 			if o.ssh {
 				return a.revokeSSH(cmd.Context(), args)
@@ -107,9 +110,11 @@ func (a *app) printRevoked(r ca.Revoked) {
 	if r.Issuer == nil {
 		return
 	}
-	fmt.Fprintf(a.out, "the %s CA signs no more certificates, and all that it issued are revoked with it\n", r.Issuer.ID)
+	fmt.Fprintf(a.out, "the %s CA signs no more certificates, and all that it issued are revoked with it\n",
+		r.Issuer.ID)
 	if r.Next == "" {
-		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n", newIntermediateCommand(r.Issuer.Role))
+		fmt.Fprintf(a.out, "nothing issues for its role now; make the next one: %s\n",
+			newIntermediateCommand(r.Issuer.Role))
 		return
 	}
 	fmt.Fprintf(a.out, "%s issues from now on\n", r.Next)
@@ -138,7 +143,8 @@ file. With --out the file is replaced in one step; have the server reload then.`
 			})
 		},
 	}
-	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client), "`CA`: client, server, root, or a later one such as client-2")
+	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client),
+		"`CA`: client, server, root, or a later one such as client-2")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole; - is standard output, the default")
 	cmd.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
 	return cmd

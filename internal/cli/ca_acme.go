@@ -24,14 +24,17 @@ func newACMEAdd(a *app) *cobra.Command {
 		Short: "Make a key for a person's ACME client",
 		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs to
 the person: suspending the person stops the account. A key binds one account. It is shown once.`,
-		Example: "  postern ca acme add alice --label www\n  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
+		Example: "  postern ca acme add alice --label www\n" +
+			"  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
 				k := acme.NewExternalKey(args[0], label, time.Now())
-				if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+				if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k,
+					acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
+				_, err := fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID,
+					base64.RawURLEncoding.EncodeToString(k.Secret))
 				return err
 			})
 		},
@@ -45,7 +48,9 @@ func newACMEList(a *app) *cobra.Command {
 		Use:     "list PERSON",
 		Short:   "List a person's keys",
 		Example: "  postern ca acme list alice",
-	}, "ID STATUS CREATED ACCOUNT LABEL", func(ctx context.Context, st *state.State, args []string) ([]acme.ExternalKey, error) {
+	}, "ID STATUS CREATED ACCOUNT LABEL", func(ctx context.Context, st *state.State,
+		args []string,
+	) ([]acme.ExternalKey, error) {
 		if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
 			return nil, err
 		}
@@ -69,7 +74,8 @@ func newACMEDisable(a *app) *cobra.Command {
 		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withState(cmd.Context(), func(st *state.State) error {
-				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1], acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1],
+					acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
 			})
 		},
 	}

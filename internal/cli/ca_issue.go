@@ -26,10 +26,12 @@ type outputOptions struct {
 func (o *outputOptions) flags(cmd *cobra.Command, layouts string) {
 	f := cmd.Flags()
 	f.StringVarP(&o.Dir, "out", "o", ".", "`DIRECTORY` for the files")
-	f.StringSliceVar(&o.layouts, "layout", nil, "`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
+	f.StringSliceVar(&o.layouts, "layout", nil,
+		"`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
 	f.BoolVar(&o.Force, "force", false, "replace files that exist")
 	f.BoolVar(&o.Legacy, "legacy", false, "write PKCS#12 with the old encryption that old importers need")
-	f.StringVar(&o.passwordFile, "password-file", "", "`FILE` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
+	f.StringVar(&o.passwordFile, "password-file", "",
+		"`FILE` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
 }
 
 // prepare checks the options, and asks for a password if one is needed.
@@ -97,18 +99,22 @@ things that they can sign in with.`,
 	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
 	profileFlag(cmd, &o.profile)
 	cmd.MarkFlagsMutuallyExclusive("client", "profile")
-	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default: the profile's first; rsa-3072 for libvirt, which may refuse others)")
+	f.StringVar(&o.keyType, "key-type", "",
+		"`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default: the profile's first; rsa-3072 for "+
+			"libvirt, which may refuse others)")
 	return cmd
 }
 
 // profileFlag adds the flag for a server's profile.
 func profileFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "profile", string(ca.ProfileServer), "`PROFILE` of a server's certificate; postern ca profile list shows them")
+	cmd.Flags().StringVar(to, "profile", string(ca.ProfileServer),
+		"`PROFILE` of a server's certificate; postern ca profile list shows them")
 }
 
 func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error {
 	if (len(o.server) > 0) == (o.client != "") {
-		return postern.Errorf(postern.Invalid, "say what it is for: --server NAME..., or --client PERSON").WithHint("see postern ca issue --help")
+		return postern.Errorf(postern.Invalid, "say what it is for: --server NAME..., or --client PERSON").
+			WithHint("see postern ca issue --help")
 	}
 	kind, fallback, names := ca.ProfileServer, serverLayouts, append(o.server, args...)
 	if o.client != "" {
@@ -146,10 +152,15 @@ var (
 	clientLayouts = []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}
 )
 
-func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key crypto.Signer, names []string) (*ca.Issued, error) {
+func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key crypto.Signer,
+	names []string,
+) (*ca.Issued, error) {
 	period := ca.Period{Validity: time.Duration(o.validity)}
 	if o.client == "" {
-		return authority.IssueServer(ctx, ca.ServerRequest{Names: names, Profile: ca.Profile(o.profile), Key: key.Public(), Period: period})
+		return authority.IssueServer(ctx, ca.ServerRequest{
+			Names: names, Profile: ca.Profile(o.profile),
+			Key: key.Public(), Period: period,
+		})
 	}
 	return authority.IssueClient(ctx, ca.ClientRequest{
 		Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: period,
@@ -185,7 +196,8 @@ nothing but the request's key is used either: the identity is the person's.`,
 	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
 	f.StringVar(&o.request.Person, "client", "", "make it the client certificate of this `PERSON`")
 	f.StringVar(&o.request.Label, "label", "", "the person's own `NAME` for where it is used")
-	f.StringSliceVar(&o.request.Names, "name", nil, "certify this `NAME`, in place of those in the request; can be repeated")
+	f.StringSliceVar(&o.request.Names, "name", nil,
+		"certify this `NAME`, in place of those in the request; can be repeated")
 	f.StringSliceVar(&o.request.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
 	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
 	profileFlag(cmd, (*string)(&o.request.Profile))
@@ -249,7 +261,8 @@ new key, under the intermediate that issues now.`,
 	cmd.Flags().StringVar(&o.csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
 	cmd.Flags().BoolVar(&o.sameKey, "same-key", false, "certify the old key again")
 	cmd.Flags().Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
-	cmd.Flags().StringVar(&o.profile, "profile", "", "`PROFILE` of a server's certificate; postern ca profile list shows them (default server)")
+	cmd.Flags().StringVar(&o.profile, "profile", "",
+		"`PROFILE` of a server's certificate; postern ca profile list shows them (default server)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
 }
@@ -259,7 +272,10 @@ func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
 	if err != nil {
 		return err
 	}
-	request := ca.RenewRequest{SameKey: o.sameKey, Profile: ca.Profile(o.profile), Period: ca.Period{Validity: time.Duration(o.validity)}}
+	request := ca.RenewRequest{
+		SameKey: o.sameKey, Profile: ca.Profile(o.profile),
+		Period: ca.Period{Validity: time.Duration(o.validity)},
+	}
 	if o.csr != "" {
 		if request.Key, err = a.requestedKey(o.csr); err != nil {
 			return err
@@ -333,7 +349,8 @@ without one, the key's file is left out.`,
 	}
 	o.flags(cmd, "pem")
 	cmd.Flags().StringVar(&key.path, "key", "", "`FILE` with the private key, PEM or PKCS#12; - is standard input")
-	cmd.Flags().StringVar(&key.passphrase, "passphrase-file", "", "`FILE` with the passphrase of --key; - is standard input")
+	cmd.Flags().StringVar(&key.passphrase, "passphrase-file", "",
+		"`FILE` with the passphrase of --key; - is standard input")
 	return cmd
 }
 

@@ -62,14 +62,16 @@ func (a *app) caList(ctx context.Context, o *listOptions) error {
 		}
 		var shown []certificateJSON
 		for _, c := range list {
-			if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all && o.profile == "" {
+			if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all &&
+				o.profile == "" {
 				continue
 			}
 			shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
 		}
-		return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR", func(c certificateJSON) []string {
-			return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
-		})
+		return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR",
+			func(c certificateJSON) []string {
+				return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
+			})
 	})
 }
 
@@ -87,11 +89,14 @@ func (c certificateJSON) holder() string {
 func newCAShow(a *app) *cobra.Command {
 	var asJSON, asPEM bool
 	cmd := &cobra.Command{
-		Use:     "show SERIAL",
-		Short:   "Show one certificate",
-		Long:    "Show what is known of a certificate, and where it says to ask about its revocation. The serial number may be\nwritten as browsers and openssl do.",
+		Use:   "show SERIAL",
+		Short: "Show one certificate",
+		Long: "Show what is known of a certificate, and where it says to ask about its revocation. The serial " +
+			"number may be\nwritten as browsers and openssl do.",
 		Example: "  postern ca show 5f3a… --pem | openssl x509 -text",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.caShow(cmd.Context(), args[0], asJSON, asPEM) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.caShow(cmd.Context(), args[0], asJSON, asPEM)
+		},
 	}
 	jsonFlag(cmd, &asJSON)
 	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the certificate and its chain in PEM")

@@ -18,14 +18,16 @@ import (
 // rootKeyFlags are the flags for a file with the root's key.
 func (k *keyFile) rootKeyFlags(cmd *cobra.Command, name string) {
 	cmd.Flags().StringVar(&k.path, name, "", "`FILE` with the root's key, as export-key wrote it")
-	cmd.Flags().StringVar(&k.passphrase, "passphrase-file", "", "`FILE` with its passphrase; - is standard input (default: ask)")
+	cmd.Flags().StringVar(&k.passphrase, "passphrase-file", "",
+		"`FILE` with its passphrase; - is standard input (default: ask)")
 }
 
 func newCARoot(a *app) *cobra.Command {
 	return group("root", "The root: show it, and take its key off this machine",
 		newCARootShow(a), newCARootExport(a),
 		newCARootMove(a, rootMove{
-			use: "remove-key", short: "Take the root's key off this machine", done: "the root's key is no longer on this machine",
+			use: "remove-key", short: "Take the root's key off this machine",
+			done: "the root's key is no longer on this machine",
 			long: `Take the root's private key off this machine, after a look that the exported file
 opens. Everything but making and revoking intermediates goes on working.
 
@@ -74,8 +76,9 @@ func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
 	root := authority.Root()
 	if asJSON {
 		return terminal.JSON(a.out, rootJSON{
-			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber), NotAfter: root.NotAfter,
-			Key: authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(),
+			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber),
+			NotAfter: root.NotAfter,
+			Key:      authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(),
 			PEM: string(ca.EncodeCertificates(root)),
 		})
 	}
@@ -100,14 +103,16 @@ kept off this machine. It stays here as well until remove-key.`,
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
-	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "", "`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
+	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "",
+		"`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
 	return cmd
 }
 
 func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error {
 	switch {
 	case out == "":
-		return postern.Errorf(postern.Invalid, "no file given for the key").WithHint("postern ca root export-key --out FILE")
+		return postern.Errorf(postern.Invalid, "no file given for the key").
+			WithHint("postern ca root export-key --out FILE")
 	case out == "-" && passphraseFile == "":
 		return postern.Errorf(postern.Invalid, "the key and its passphrase would both go to standard output").
 			WithHint("give --passphrase-file FILE, or a file for the key with --out FILE")
@@ -163,7 +168,8 @@ func (a *app) moveRootKey(ctx context.Context, k keyFile, m rootMove) error {
 			return err
 		}
 		if k.path == "" {
-			return postern.Errorf(postern.Invalid, "no file with the root's key given").WithHint("postern ca root export-key --out FILE makes one")
+			return postern.Errorf(postern.Invalid, "no file with the root's key given").
+				WithHint("postern ca root export-key --out FILE makes one")
 		}
 		key, err := a.readKey(k, authority.Root())
 		if err != nil {
@@ -233,7 +239,8 @@ func (a *app) sshCANew(ctx context.Context, authority *ca.Authority, role ca.Rol
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.out, "made the CA %s, which signs from %s on: until then, let hosts and clients fetch what they trust\n",
+	_, err = fmt.Fprintf(a.out,
+		"made the CA %s, which signs from %s on: until then, let hosts and clients fetch what they trust\n",
 		i.ID, terminal.Day(signs))
 	return err
 }

@@ -13,7 +13,8 @@ import (
 )
 
 func newCAToken(a *app) *cobra.Command {
-	return group("token", "API tokens with which programs sign over HTTP", newCATokenAdd(a), newCATokenList(a), newCATokenRemove(a))
+	return group("token", "API tokens with which programs sign over HTTP", newCATokenAdd(a), newCATokenList(a),
+		newCATokenRemove(a))
 }
 
 func newCATokenAdd(a *app) *cobra.Command {
@@ -35,7 +36,8 @@ them, from the signing call of the server. It is printed once and kept as a hash
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&domains, "domain", nil, "`DOMAIN` it may get certificates for, * for any; can be repeated")
+	cmd.Flags().StringSliceVar(&domains, "domain", nil,
+		"`DOMAIN` it may get certificates for, * for any; can be repeated")
 	cmd.Flags().Var(&validity, "validity", "how long it works, a `DURATION` such as 30d (default: until removed)")
 	return cmd
 }

@@ -46,7 +46,8 @@ makes one.`,
 func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) error {
 	switch url {
 	case "":
-		return postern.Errorf(postern.Invalid, "no address given").WithHint("postern ca url http://HOST, or portal, or none")
+		return postern.Errorf(postern.Invalid, "no address given").
+			WithHint("postern ca url http://HOST, or portal, or none")
 	case followPortal:
 		url = ""
 	}
@@ -57,7 +58,8 @@ func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) e
 		return err
 	}
 	for _, role := range authority.Unlisted() {
-		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role, newIntermediateCommand(role))
+		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role,
+			newIntermediateCommand(role))
 	}
 	return nil
 }

@@ -35,7 +35,10 @@ func (a *app) doctor(ctx context.Context, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	report := doctor.Examine(ctx, doctor.Host{Dir: dir, CA: ca.Config{Keys: new(pkcs11.Keys)}, SSH: setup.ThisHost(), TimeCodes: a.timeCodes})
+	report := doctor.Examine(ctx, doctor.Host{
+		Dir: dir, CA: ca.Config{Keys: new(pkcs11.Keys)}, SSH: setup.ThisHost(),
+		TimeCodes: a.timeCodes,
+	})
 	for i, f := range report.Findings {
 		report.Findings[i].Fix = fixOf(f)
 	}

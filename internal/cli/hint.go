@@ -24,7 +24,10 @@ var hints = []struct {
 	{state.ErrRestored, "see postern otp restored --help"},
 	{state.ErrServed, "postern run --reload makes it load a changed configuration"},
 	{state.ErrNotServed, "start it with: postern run"},
-	{people.ErrNoPortal, "start it with postern run, or make the certificate here with postern ca issue --client NAME"},
+	{
+		people.ErrNoPortal,
+		"start it with postern run, or make the certificate here with postern ca issue --client NAME",
+	},
 }
 
 // commands are the commands that do what a package's hint, or a finding of the
@@ -48,7 +51,10 @@ var commands = []struct{ hint, command string }{
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
 	{"name that server", "--server URL"},
-	{"issue one to a person of the group agents, on the server", "postern user add NAME --group agents, and postern ca issue --client NAME"},
+	{
+		"issue one to a person of the group agents, on the server",
+		"postern user add NAME --group agents, and postern ca issue --client NAME",
+	},
 	{"list the files of libvirt and the processes that have them mapped", "postern trace probes"},
 	{"use a smaller buffer", "--buffer SIZE"},
 	{"record with stacks", "postern trace record --stack FILE"},
@@ -62,7 +68,10 @@ var commands = []struct{ hint, command string }{
 	{"renew certificate ", "postern ca renew "},
 	{"audit SSH as root", "sudo postern ssh check"},
 	{"audit SSH", "postern ssh check"},
-	{"confirm the configuration of sshd, or put back", "postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back "},
+	{
+		"confirm the configuration of sshd, or put back",
+		"postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back ",
+	},
 }
 
 // hintOf returns what to do about an error, in commands where there are any.

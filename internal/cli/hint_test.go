@@ -44,7 +44,8 @@ func packageTexts(t *testing.T) (texts []string) {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (file == "internal/cli" || file == "docs" || d.Name() == "testdata" || d.Name() != "." && d.Name()[0] == '.'):
+		case d.IsDir() && (file == "internal/cli" || file == "docs" || d.Name() == "testdata" ||
+			d.Name() != "." && d.Name()[0] == '.'):
 			return fs.SkipDir
 		case !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go"):
 			return nil

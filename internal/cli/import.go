@@ -42,13 +42,16 @@ differently in some case; "info" needs no change.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.output, "out", "o", "", "write Caddyfile and joined certificate chains into this `DIRECTORY`; never overwrites")
-	f.StringVar(&o.cfg.PHP, "php", "", "`ADDRESS` of a FastCGI server for PHP, as Caddy writes it, where the configuration names none")
+	f.StringVarP(&o.output, "out", "o", "",
+		"write Caddyfile and joined certificate chains into this `DIRECTORY`; never overwrites")
+	f.StringVar(&o.cfg.PHP, "php", "",
+		"`ADDRESS` of a FastCGI server for PHP, as Caddy writes it, where the configuration names none")
 	f.StringVar(&o.cfg.ServerRoot, "server-root", "", "`DIRECTORY` where relative names begin (default: the file's)")
 	f.StringVar(&o.cfg.TimeZone, "time-zone", "UTC", "IANA `ZONE` in which conditions on the time are meant")
 	f.StringArrayVarP(&o.defines, "define", "D", nil, "take `NAME[=VALUE]` as set by Define; can be repeated")
 	f.BoolVar(&o.json, "json", false, "print Caddyfile, notes and files to be made as JSON")
-	f.BoolVar(&o.strict, "strict", false, "fail if a guard had to be closed or asks for more or less, or a line was lost")
+	f.BoolVar(&o.strict, "strict", false,
+		"fail if a guard had to be closed or asks for more or less, or a line was lost")
 	return cmd
 }
 
@@ -84,7 +87,8 @@ func (o *importApache) run(a *app, file string) error {
 		}
 	}
 	if grave := r.Grave(); o.strict && grave > 0 {
-		return postern.Errorf(postern.Denied, "%s could not be carried over as they are", terminal.Counted(grave, "line")).
+		return postern.Errorf(postern.Denied, "%s could not be carried over as they are",
+			terminal.Counted(grave, "line")).
 			WithHint("read the notes marked closed, lost, widened and narrowed")
 	}
 	return nil

@@ -67,13 +67,23 @@ environment takes the place of what is kept.`,
 	f := cmd.Flags()
 	f.StringVar(&o.ca.Name, "name", "", "the organisation's `NAME` in the certificates (default Postern)")
 	f.StringVar(&o.ca.Country, "country", "", "its country, a `CODE` of two capital letters")
-	f.StringSliceVar(&o.ca.Domains, "domain", nil, "a `DOMAIN`, network or @host that the root may vouch for; can be repeated (default: any)")
-	f.StringVar(&o.ca.URL, "url", "", "http:// `URL` under which others ask about revocation; written into certificates")
-	f.StringVar(&o.keyType, "key-type", "", "`TYPE` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
-	f.StringVar(&o.sshType, "ssh-key-type", "", "`TYPE` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
-	f.StringVar(&o.ca.KeyURI, "key", "", "pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
-	f.StringVar(&o.ca.RootKeyURI, "root-key", "", "the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
-	f.StringVar(&o.database, "database", "", "`URL` of a PostgreSQL database, or host=… dbname=…, without a password (default: a SQLite file in the state directory)")
+	f.StringSliceVar(&o.ca.Domains, "domain", nil,
+		"a `DOMAIN`, network or @host that the root may vouch for; can be repeated (default: any)")
+	f.StringVar(&o.ca.URL, "url", "",
+		"http:// `URL` under which others ask about revocation; written into certificates")
+	f.StringVar(&o.keyType, "key-type", "",
+		"`TYPE` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
+	f.StringVar(&o.sshType, "ssh-key-type", "",
+		"`TYPE` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
+	f.StringVar(&o.ca.KeyURI, "key", "",
+		"pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
+	f.StringVar(&o.ca.RootKeyURI, "root-key",
+		"",
+		"the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
+	f.StringVar(&o.database, "database",
+		"",
+		"`URL` of a PostgreSQL database, or host=… dbname=…, without a password (default: a SQLite file in the "+
+			"state directory)")
 	f.StringVar(&o.databaseFile, "database-file", "", "`FILE` whose first line is that URL; - is standard input")
 	cmd.MarkFlagsMutuallyExclusive("database", "database-file")
 	return cmd
@@ -113,7 +123,8 @@ func (a *app) chooseDatabase(o *initOptions) error {
 	case url == "" && o.databaseFile == "":
 		return nil
 	case state.HasPassword(url):
-		return postern.Errorf(postern.Invalid, "--database holds a password, which others on this host can see now: change it").
+		return postern.Errorf(postern.Invalid,
+			"--database holds a password, which others on this host can see now: change it").
 			WithHint("give the URL in a file, --database-file FILE, or leave the password to PGPASSFILE")
 	case url == "":
 		data, err := a.readInput(o.databaseFile)

@@ -100,23 +100,33 @@ func TestEveryGroupRefusesUnknownCommands(t *testing.T) {
 // stateless are the commands, by the begin of their names, that read no state, and
 // what they do instead.
 var stateless = map[string]string{
-	"agent": "sends to a server", "completion": "prints", "doctor": "says so", "import-apache": "reads a configuration",
-	"init": "makes it", "man": "writes pages", "otp-token": "is a software token", "pkcs11-module": "is a child process",
-	"run": "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files", "ssh-login": "asks a server",
+	"agent": "sends to a server", "completion": "prints", "doctor": "says so",
+	"import-apache": "reads a configuration",
+	"init":          "makes it", "man": "writes pages", "otp-token": "is a software token",
+	"pkcs11-module": "is a child process",
+	"run":           "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files",
+	"ssh-login": "asks a server",
 	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints",
 }
 
 // dummies are arguments that a command takes for good until it looks into the
 // state.
 var dummies = map[string][]string{
-	"ca-acme-add": {"alice"}, "ca-acme-disable": {"alice", "x"}, "ca-acme-list": {"alice"}, "ca-sign": {"--csr", "-"}, "ca-export": {"1"}, "ca-intermediate-new": {"server"}, "ca-issue": {"--server", "a.example.com"},
+	"ca-acme-add": {"alice"}, "ca-acme-disable": {"alice", "x"}, "ca-acme-list": {"alice"}, "ca-sign": {"--csr", "-"},
+	"ca-export": {"1"}, "ca-intermediate-new": {"server"}, "ca-issue": {"--server", "a.example.com"},
 	"ca-renew": {"1"}, "ca-revoke": {"1"}, "ca-root-export-key": {"--out", "NEW"}, "ca-show": {"1"},
 	"ca-token-add": {"x", "--domain", "example.com"}, "ca-token-remove": {"x"}, "log-prove": {"1"}, "log-show": {"1"},
-	"otp-add": {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"}, "otp-revoke": {"x"}, "otp-show": {"x"},
-	"otp-export": {"--out", "NEW"}, "otp-hotp": {"--person", "alice", "--out", "NEW"}, "otp-totp": {"--person", "alice", "--out", "NEW"},
-	"otp-backup-codes": {"--person", "alice", "--out", "NEW"}, "otp-verify": {"123456"}, "user-account-add": {"--person", "alice", "al"}, "user-account-remove": {"al"}, "user-add": {"alice"}, "user-invite": {"alice"},
-	"user-recover": {"alice"}, "user-remove": {"alice"}, "user-resume": {"alice"}, "user-show": {"alice"}, "user-suspend": {"alice"},
-	"user-set": {"alice", "--email", "a@example.com"}, "ssh-revoke": {"1"}, "ssh-sign": {"--person", "alice", "KEY"}, "log-verify": nil, "otp-import": {"-"},
+	"otp-add": {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"},
+	"otp-revoke": {"x"}, "otp-show": {"x"},
+	"otp-export": {"--out", "NEW"}, "otp-hotp": {"--person", "alice", "--out", "NEW"},
+	"otp-totp":         {"--person", "alice", "--out", "NEW"},
+	"otp-backup-codes": {"--person", "alice", "--out", "NEW"}, "otp-verify": {"123456"},
+	"user-account-add": {"--person", "alice", "al"}, "user-account-remove": {"al"}, "user-add": {"alice"},
+	"user-invite":  {"alice"},
+	"user-recover": {"alice"}, "user-remove": {"alice"}, "user-resume": {"alice"}, "user-show": {"alice"},
+	"user-suspend": {"alice"},
+	"user-set":     {"alice", "--email", "a@example.com"}, "ssh-revoke": {"1"},
+	"ssh-sign": {"--person", "alice", "KEY"}, "log-verify": nil, "otp-import": {"-"},
 	"otp-client-add": {"--out", "NEW"}, "otp-client-disable": {"1"}, "otp-client-enable": {"1"},
 	"otp-upstream-set": {"--id", "1", "--key-file", "SECRET"},
 }
@@ -165,7 +175,10 @@ func TestEveryCommandSaysThatThereIsNoState(t *testing.T) {
 func TestEveryCommandSaysThatTheStateIsUnreadable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	damaged := t.TempDir()
-	for path, text := range map[string]string{file: "", filepath.Join(damaged, "postern.db"): "this is no database", filepath.Join(damaged, "kek"): "no key"} {
+	for path, text := range map[string]string{
+		file: "", filepath.Join(damaged, "postern.db"): "this is no database",
+		filepath.Join(damaged, "kek"): "no key",
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -29,14 +29,17 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 	f := cmd.Flags()
 	f.StringVar(&o.filter.Person, "person", "", "only what `NAME` did")
 	f.Func("kind", "only this `KIND`, or kinds that begin with it: cert, cert.issued", o.kind)
-	f.StringVar((*string)(&o.filter.Outcome), "outcome", "", "only what had this `OUTCOME`: ok, refused, failed, unknown")
+	f.StringVar((*string)(&o.filter.Outcome), "outcome", "",
+		"only what had this `OUTCOME`: ok, refused, failed, unknown")
 	f.StringVar(&o.filter.Address, "address", "", "only from this `ADDRESS` or network")
 	f.StringVar(&o.filter.Object, "object", "", "only what was done to `OBJECT`; a * at its end stands for anything")
-	f.Func("link", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL", func(text string) (err error) {
-		o.filter.Link, err = timeline.ParseLink(text)
-		return err
-	})
-	f.Var((*terminal.Moment)(&o.filter.Since), "since", "only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
+	f.Func("link", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL",
+		func(text string) (err error) {
+			o.filter.Link, err = timeline.ParseLink(text)
+			return err
+		})
+	f.Var((*terminal.Moment)(&o.filter.Since), "since",
+		"only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
 	f.Var((*terminal.Moment)(&o.filter.Until), "until", "only before `TIME`")
 	f.IntVarP(&o.filter.Limit, "lines", "n", lines, usage)
 	jsonFlag(cmd, &o.json)
@@ -166,7 +169,8 @@ func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
 func parseIndex(arg string) (int64, error) {
 	index, err := strconv.ParseInt(arg, 10, 64)
 	if err != nil || index < 0 {
-		return 0, postern.Errorf(postern.Invalid, "%q is not the index of an entry", arg).WithHint("the index is the first column of: postern log list")
+		return 0, postern.Errorf(postern.Invalid, "%q is not the index of an entry",
+			arg).WithHint("the index is the first column of: postern log list")
 	}
 	return index, nil
 }

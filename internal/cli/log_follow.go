@@ -18,7 +18,8 @@ func newLogFollow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "follow",
 		Short: "Print entries of the timeline as they are written",
-		Long:  "Print the last entries of the timeline that match every flag, and then each new one, until interrupted.",
+		Long: "Print the last entries of the timeline that match every flag, and then each new one, until " +
+			"interrupted.",
 		Example: `  postern log follow --outcome refused
   postern log follow -n 0 --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.logFollow(cmd.Context(), &o) },

@@ -48,7 +48,8 @@ nothing else: no state directory, no network.`,
 			return a.logVerify(cmd.Context(), &o)
 		},
 	}
-	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil, "compare with the checkpoint in `FILE` too; can be repeated")
+	cmd.Flags().StringArrayVar(&o.earlier, "earlier", nil,
+		"compare with the checkpoint in `FILE` too; can be repeated")
 	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if there is no problem")
 	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead; - is standard input")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")

@@ -40,12 +40,14 @@ func TestPagesAreWhole(t *testing.T) {
 				continue
 			}
 			for other := range strings.SplitSeq(s.Text, ",\n") {
-				if name := strings.NewReplacer("(", ".", ")", "").Replace(other); strings.HasPrefix(name, "postern") && !slices.Contains(names, name) {
+				if name := strings.NewReplacer("(", ".", ")", "").Replace(other); strings.HasPrefix(name, "postern") &&
+					!slices.Contains(names, name) {
 					t.Errorf("%s names %s, which is not there", p.FileName(), other)
 				}
 			}
 		}
-		if committed, err := os.ReadFile(filepath.Join("../../man", p.FileName())); err != nil || !bytes.Equal(committed, page) {
+		if committed, err := os.ReadFile(filepath.Join("../../man", p.FileName())); err != nil ||
+			!bytes.Equal(committed, page) {
 			t.Errorf("%s is not current (make generate): %v", p.FileName(), err)
 		}
 	}

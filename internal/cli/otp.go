@@ -21,7 +21,8 @@ func newOTP(a *app) *cobra.Command {
 		newOTPStatus(a, otpStatus{
 			use: "disable", done: "disabled", status: postern.CredentialDisabled,
 			short: "Refuse the codes of a key or authenticator until it is enabled",
-			long:  "Disable a key or authenticator: none of its codes is accepted, from the next one on, until it is enabled.",
+			long: "Disable a key or authenticator: none of its codes is accepted, from the next one on, until it " +
+				"is enabled.",
 		}),
 		newOTPStatus(a, otpStatus{
 			use: "enable", done: "enabled", status: postern.CredentialActive,
@@ -47,24 +48,26 @@ func newOTPList(a *app) *cobra.Command {
 		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
 status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
-	}, "ID KIND PERSON STATUS SECRET LAST-USED LABEL", func(ctx context.Context, st *state.State, _ []string) ([]otp.Credential, error) {
-		return st.Store.OTP().Credentials(ctx, person)
-	}, func(c otp.Credential) []string {
-		used := "never"
-		if !c.LastUsed.IsZero() {
-			used = terminal.Time(c.LastUsed)
-		}
-		return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
-	})
+	}, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
+		func(ctx context.Context, st *state.State, _ []string) ([]otp.Credential, error) {
+			return st.Store.OTP().Credentials(ctx, person)
+		}, func(c otp.Credential) []string {
+			used := "never"
+			if !c.LastUsed.IsZero() {
+				used = terminal.Time(c.LastUsed)
+			}
+			return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
+		})
 	cmd.Flags().StringVar(&person, "person", "", "only those of this `PERSON`")
 	return cmd
 }
 
 func newOTPShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
-		Use:     "show ID",
-		Short:   "Show a key or authenticator",
-		Long:    "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The secret is not shown.",
+		Use:   "show ID",
+		Short: "Show a key or authenticator",
+		Long: "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The " +
+			"secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
 	}, func(ctx context.Context, st *state.State, args []string) (otp.Credential, error) {
 		return st.Store.OTP().Credential(ctx, args[0])
@@ -131,7 +134,10 @@ func newOTPAssign(a *app) *cobra.Command {
 			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
 				err := keys.AssignKey(cmd.Context(), args[0], person)
 				if err == nil {
-					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{true: "assigned to " + person, false: "assigned to no person"}[person != ""])
+					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{
+						true:  "assigned to " + person,
+						false: "assigned to no person",
+					}[person != ""])
 				}
 				return err
 			})

@@ -58,9 +58,11 @@ validation service, which goes on to check its codes (see postern otp upstream).
 	f.StringVar(&o.label, "label", "", "a `NAME` for the key, in the person's own words")
 	f.StringVar(&o.publicID, "public-id", "", "the key's public ID, 12 letters of `MODHEX` (default: a random one)")
 	f.Int64Var(&o.serial, "serial", 0, "the key's serial `NUMBER`, as printed on it")
-	f.IntVar(&o.slot, "slot", 2, "the `SLOT` to write: 1 is a short touch, 2 a long one; new keys have YubiCloud's secret in 1")
+	f.IntVar(&o.slot, "slot", 2,
+		"the `SLOT` to write: 1 is a short touch, 2 a long one; new keys have YubiCloud's secret in 1")
 	f.BoolVar(&o.touch, "touch", false, "keep the key's secret: register it by a touch")
-	f.StringVarP(&o.out, "out", "o", "", "write the command and the secret as a script to `FILE`, mode 0600; - is standard output")
+	f.StringVarP(&o.out, "out", "o", "",
+		"write the command and the secret as a script to `FILE`, mode 0600; - is standard output")
 	cmd.MarkFlagsMutuallyExclusive("touch", "out")
 	cmd.MarkFlagsMutuallyExclusive("touch", "public-id")
 	return cmd
@@ -88,7 +90,8 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		if err := a.secretOut(o.out, []byte(k.YkmanScript(o.slot))); err != nil || o.out == "-" {
 			return err
 		}
-		_, err := fmt.Fprintf(a.out, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n", k.PublicID, o.out, o.out)
+		_, err := fmt.Fprintf(a.out, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n",
+			k.PublicID, o.out, o.out)
 		return err
 	})
 }
@@ -96,7 +99,8 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 // ykmanWords says how to write the secret into the key.
 func ykmanWords(k *otp.Key, slot int) string {
 	privateID, key := k.YkmanAnswers()
-	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n    secret key: %s\n\nThis is shown once.\n",
+	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n"+
+		"    secret key: %s\n\nThis is shown once.\n",
 		k.YkmanCommand(slot), privateID, key)
 }
 
@@ -113,7 +117,8 @@ func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
 		}
 		if postern.CodeOf(err) == postern.Denied {
 			err = postern.Errorf(postern.Denied, "the key was not accepted").
-				WithHint("see postern log list for the reason; a key that is not known here needs postern otp upstream set")
+				WithHint("see postern log list for the reason; a key that is not known here needs postern otp " +
+					"upstream set")
 		}
 		return err
 	})
@@ -130,7 +135,8 @@ type shortCodes struct {
 func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 	o := shortCodes{app: otp.NewOATH(kind, "", "")}
 	what := map[postern.CredentialKind]string{
-		postern.TOTP: "an app that makes codes by time (TOTP)", postern.HOTP: "an authenticator that makes codes by counting (HOTP)",
+		postern.TOTP: "an app that makes codes by time (TOTP)",
+		postern.HOTP: "an authenticator that makes codes by counting (HOTP)",
 	}[kind]
 	cmd := &cobra.Command{
 		Use:   string(kind) + " --person PERSON",
@@ -157,7 +163,8 @@ default ones.`,
 	f.StringVar(&o.issuer, "issuer", "Postern", "the `NAME` that the app shows")
 	f.StringVarP(&o.out, "out", "o", "", "write the secret to `FILE`, mode 0600; - is standard output, as a URL")
 	f.BoolVar(&o.unchecked, "no-check", false, "do not ask for the first code")
-	f.StringVar(&o.secret, "secret", "", "take the secret, in base32 or hexadecimal, from `FILE`; - asks for it, or is standard input")
+	f.StringVar(&o.secret, "secret", "",
+		"take the secret, in base32 or hexadecimal, from `FILE`; - asks for it, or is standard input")
 	f.StringVar(&o.app.Hash, "algorithm", "SHA1", "`HASH`: SHA1, SHA256 or SHA512")
 	f.IntVar(&o.app.Digits, "digits", 6, "`NUMBER` of digits of a code: 6 to 8")
 	if kind == postern.TOTP {
@@ -227,8 +234,9 @@ func (a *app) secretLine(o shortCodes) (string, error) {
 		line, err := a.prompt().FirstLine(o.secret)
 		return string(line), err
 	case !o.unchecked && !terminal.IsTerminal(a.in):
-		return "", postern.Errorf(postern.Invalid, "standard input has the secret, so the first code cannot be asked for").
-			WithHint("give --no-check, or the secret in a file")
+		return "",
+			postern.Errorf(postern.Invalid, "standard input has the secret, so the first code cannot be asked for").
+				WithHint("give --no-check, or the secret in a file")
 	}
 	return a.prompt().Line("Its secret: ")
 }

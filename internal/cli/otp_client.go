@@ -51,7 +51,8 @@ The key is printed once.`,
 	f.StringVar(&c.Label, "label", "", "a `NAME` for it")
 	f.Int64Var(&c.ID, "id", 0, "its `NUMBER` (default: the next free one)")
 	f.BoolVar(&c.MustSign, "must-sign", false, "refuse its requests unless they are signed")
-	f.BoolVar(&unsigned, "unsigned", false, "give it no key: nothing is signed, and an attacker on the network can forge answers")
+	f.BoolVar(&unsigned, "unsigned", false,
+		"give it no key: nothing is signed, and an attacker on the network can forge answers")
 	f.StringVarP(&out, "out", "o", "", "write number and key to `FILE`, mode 0600; - is standard output")
 	return cmd
 }
@@ -144,7 +145,9 @@ func newOTPUpstream(a *app) *cobra.Command {
 			Long:    "Ask no upstream validation service any more: keys whose secret is there are refused.",
 			Example: "  postern otp upstream remove",
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(keys *store.OTP) error { return keys.RemoveUpstream(cmd.Context()) })
+				return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
+					return keys.RemoveUpstream(cmd.Context())
+				})
 			},
 		})
 	cmd.Aliases = []string{"outside"}
@@ -184,7 +187,8 @@ accepted. No proxy is used unless one is given here.`,
 }
 
 // keyFileUsage is what --key-file takes, wherever an API client's key is needed.
-const keyFileUsage = "`FILE` with the API client's key: in base64, or as postern otp client add writes it; - is standard input"
+const keyFileUsage = "`FILE` with the API client's key: in base64, or as postern otp client add writes it; - is " +
+	"standard input"
 
 // apiKey reads the key of an API client, and its number unless that is known.
 func (a *app) apiKey(c *otp.ClientConfig, file string) error {

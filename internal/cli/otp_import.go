@@ -57,10 +57,13 @@ first code is checked here, and switch the old server off.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "", "the personalization tool's flexible `FORMAT`: {serial},{pubIdTxt},{pvtIdTxt},{secretKeyTxt}")
+	f.StringVar(&o.format, "format", "",
+		"the personalization tool's flexible `FORMAT`: {serial},{pubIdTxt},{pvtIdTxt},{secretKeyTxt}")
 	f.StringVar(&o.person, "person", "", "the `PERSON` whose everything in the file is")
-	f.StringVar(&o.people, "people", "", "`FILE` that says whose what is: lines of serial number, public ID or account, a comma, and person")
-	f.StringVar(&o.passphraseFile, "passphrase-file", "", "`FILE` with the passphrase of an encrypted file (default: ask)")
+	f.StringVar(&o.people, "people", "",
+		"`FILE` that says whose what is: lines of serial number, public ID or account, a comma, and person")
+	f.StringVar(&o.passphraseFile, "passphrase-file", "",
+		"`FILE` with the passphrase of an encrypted file (default: ask)")
 	f.StringVar(&o.keyFile, "key", "", "`FILE` with the key of an encrypted PSKC file, in hexadecimal")
 	f.BoolVar(&o.replace, "replace", false, "give keys that are known already the secrets of the file")
 	f.BoolVar(&o.skipBad, "skip-bad", false, "import the rest where something cannot be taken over")
@@ -95,14 +98,17 @@ func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
 		if err := st.Store.OTP().Import(ctx, im, o.replace); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(a.out, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"), terminal.Counted(len(im.OATH), "authenticator"),
+		_, err := fmt.Fprintf(a.out, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
+			terminal.Counted(len(im.OATH), "authenticator"),
 			terminal.Counted(len(im.Counters), "counter"), terminal.Counted(len(im.Clients), "API client"))
 		return err
 	})
 }
 
 func (a *app) readImport(ctx context.Context, path string, o otpImport) (*otp.Import, error) {
-	options := otp.ImportOptions{Format: o.format, Password: func() ([]byte, error) { return a.prompt().Passphrase(o.passphraseFile, path) }}
+	options := otp.ImportOptions{Format: o.format, Password: func() ([]byte, error) {
+		return a.prompt().Passphrase(o.passphraseFile, path)
+	}}
 	if o.keyFile != "" {
 		line, err := a.prompt().FirstLine(o.keyFile)
 		if err != nil {

@@ -79,7 +79,9 @@ this: they share one PostgreSQL database.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&s.Peers, "peer", nil, "`URL` of a server to send accepted codes to; can be repeated")
 	f.StringArrayVar(&allow, "allow", nil, "`ADDRESS` or network of servers that may send theirs; can be repeated")
-	f.DurationVar(&s.Timeout, "timeout", 0, "the `TIME` that a client waits for peers unless it asks otherwise (default 1s)")
-	f.IntVar(&s.Default, "level", 0, "the `PERCENT` of the peers that have to agree unless the client asks otherwise (default 60)")
+	f.DurationVar(&s.Timeout, "timeout",
+		0, "the `TIME` that a client waits for peers unless it asks otherwise (default 1s)")
+	f.IntVar(&s.Default, "level", 0,
+		"the `PERCENT` of the peers that have to agree unless the client asks otherwise (default 60)")
 	return cmd
 }

@@ -61,9 +61,10 @@ func newOTPTokenTouch(a *app) *cobra.Command {
 
 func newOTPTokenPlug(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "plug FILE",
-		Short:   "Unplug the token and plug it in again",
-		Long:    "Unplug a software token and plug it in again: its session counter rises, its use counter and clock start over.",
+		Use:   "plug FILE",
+		Short: "Unplug the token and plug it in again",
+		Long: "Unplug a software token and plug it in again: its session counter rises, its use counter and " +
+			"clock start over.",
 		Example: "  postern otp token plug token.json",
 		RunE: func(_ *cobra.Command, args []string) error {
 			return client.PlugIn(args[0])

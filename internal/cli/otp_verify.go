@@ -69,9 +69,11 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 	f := cmd.Flags()
 	f.StringVar(&o.person, "person", "", "the `PERSON` whom the code must prove")
 	f.StringArrayVar(&o.service.URLs, "url", nil, "ask the validation service at this `URL`; can be repeated")
-	f.Int64Var(&o.service.ID, "id", 0, "with --url, the API client's `NUMBER` there (default: the one in the key's file)")
+	f.Int64Var(&o.service.ID, "id",
+		0, "with --url, the API client's `NUMBER` there (default: the one in the key's file)")
 	f.StringVar(&o.keyFile, "key-file", "", "with --url, the "+keyFileUsage)
-	f.StringVar(&o.ca, "ca", "", "with --url, trust it by the certificates in this `FILE`, PEM (default: the system's)")
+	f.StringVar(&o.ca, "ca", "",
+		"with --url, trust it by the certificates in this `FILE`, PEM (default: the system's)")
 	cmd.MarkFlagsRequiredTogether("url", "key-file")
 	cmd.MarkFlagsMutuallyExclusive("url", "person")
 	jsonFlag(cmd, &o.json)

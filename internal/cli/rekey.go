@@ -22,7 +22,8 @@ each server's state directory, run "postern run --reload" there, and go on with 
 		Example: "  postern rekey",
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
 	}
-	cmd.Flags().BoolVar(&others, "others-know", false, "the other servers of this database have kek.next and were reloaded")
+	cmd.Flags().BoolVar(&others, "others-know", false,
+		"the other servers of this database have kek.next and were reloaded")
 	return cmd
 }
 
@@ -41,7 +42,8 @@ Copy it into the state directory of every other server of this database, run "po
 and then here: postern rekey --others-know
 `, done.Next)
 	default:
-		_, err = fmt.Fprintf(a.out, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
+		_, err = fmt.Fprintf(a.out, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"),
+			done.Key)
 	}
 	return err
 }

@@ -61,7 +61,8 @@ func newRoot(a *app) *cobra.Command {
 		}
 		return pflag.NormalizedName(name)
 	})
-	root.PersistentFlags().StringVar(&a.state, "state", "", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
+	root.PersistentFlags().StringVar(&a.state, "state",
+		"", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
 	root.AddCommand(
 		newInit(a),
 		newRun(a),

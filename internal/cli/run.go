@@ -55,11 +55,14 @@ waits until that is settled, and fails with what is wrong.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "", "the `FILE` to serve, a Caddyfile (default: Caddyfile in the state directory)")
+	f.StringVarP(&o.config, "config", "c", "",
+		"the `FILE` to serve, a Caddyfile (default: Caddyfile in the state directory)")
 	f.IntVar(&o.httpsPort, "https-port", 8443, "`PORT` of the sample site, when it is made; 0 is any that is free")
-	f.IntVar(&o.httpPort, "http-port", 8080, "`PORT` that sends the sample site's visitors to HTTPS; 0 is any that is free")
+	f.IntVar(&o.httpPort, "http-port", 8080,
+		"`PORT` that sends the sample site's visitors to HTTPS; 0 is any that is free")
 	f.BoolVar(&o.reload, "reload", false, "make the server that runs on this state load its configuration again")
-	f.StringVar(&o.pamSocket, "pam-socket", "", "answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
+	f.StringVar(&o.pamSocket, "pam-socket", "",
+		"answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd
 }
@@ -72,7 +75,8 @@ func (a *app) serve(ctx context.Context, o *runOptions) error {
 	}
 	return server.Run(ctx, server.Options{
 		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Ports: o.ports,
-		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: new(pkcs11.Keys), Log: a.logger(o), Ready: a.greet,
+		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: new(pkcs11.Keys), Log: a.logger(o),
+		Ready: a.greet,
 	})
 }
 

@@ -22,7 +22,8 @@ func TestTheSchemaOfOutputIsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if committed, err := os.ReadFile("../../docs/output.schema.json"); err != nil || !bytes.Equal(committed, append(text, '\n')) {
+	if committed, err := os.ReadFile("../../docs/output.schema.json"); err != nil ||
+		!bytes.Equal(committed, append(text, '\n')) {
 		t.Errorf("docs/output.schema.json is not current (make generate): %v", err)
 	}
 	leaves(t, func(t *testing.T, path []string, c *cobra.Command) {
@@ -62,7 +63,8 @@ func TestOutputIsAsDescribed(t *testing.T) {
 	postern := func(args ...string) string {
 		t.Helper()
 		var out, errs bytes.Buffer
-		if code := run(t.Context(), args, strings.NewReader("EHmo8FMxuhumBlTinC4uYL0Mgwg=\n"), &out, &errs); code != 0 && args[0] != "doctor" {
+		if code := run(t.Context(), args, strings.NewReader("EHmo8FMxuhumBlTinC4uYL0Mgwg=\n"), &out,
+			&errs); code != 0 && args[0] != "doctor" {
 			t.Fatalf("postern %v: %d\n%s", args, code, errs.String())
 		}
 		return out.String()
@@ -76,7 +78,8 @@ func TestOutputIsAsDescribed(t *testing.T) {
 	postern("otp", "client", "add", "--out", filepath.Join(dir, "client"))
 	postern("otp", "upstream", "set", "--id", "12", "--key-file", "-")
 	for _, words := range []string{
-		"ca acme list alice", "ca list", "ca root show", "ca token list", "ca url", "doctor", "log list", "log show 1", "log verify",
+		"ca acme list alice", "ca list", "ca root show", "ca token list", "ca url", "doctor", "log list", "log show 1",
+		"log verify",
 		"otp client list", "otp list", "otp upstream show", "otp sync show", "user list", "user show alice", "version",
 	} {
 		args := append(strings.Fields(words), "--json")

@@ -63,14 +63,17 @@ configuration, and 5 without sshd.
 
 With --prove, run what can be run of those commands against the local sshd; they
 open a channel and close it. Give a user and a key that sshd accepts.`,
-		Example: "  postern ssh check\n  postern ssh check --json\n  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
+		Example: "  postern ssh check\n  postern ssh check --json\n" +
+			"  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	jsonFlag(cmd, &o.json)
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`, as of an image")
-	f.StringVar(&o.auditor.Config, "config", "", "sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
-	f.StringVar(&o.auditor.Service, "service", "", "sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
+	f.StringVar(&o.auditor.Config, "config", "",
+		"sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
+	f.StringVar(&o.auditor.Service, "service", "",
+		"sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
 	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")
 	f.StringVar(&o.prover.User, "user", "", "prove as this `USER` only")
 	f.StringVar(&o.prover.Identity, "identity", "", "the private key `FILE` to prove with")
@@ -96,7 +99,8 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 		return err
 	}
 	if n := len(report.Findings); n > 0 {
-		return postern.Errorf(postern.Internal, "%s", terminal.Counted(n, "finding")).WithHint("each says how to fix it; postern ssh check --prove shows them at work")
+		return postern.Errorf(postern.Internal, "%s", terminal.Counted(n, "finding")).
+			WithHint("each says how to fix it; postern ssh check --prove shows them at work")
 	}
 	return nil
 }
@@ -129,6 +133,7 @@ func (a *app) printSSHReport(r *audit.Report, asJSON bool) error {
 		}
 		fmt.Fprintf(a.out, "  fix: %s\n\n", f.Fix)
 	}
-	_, err := fmt.Fprintf(a.out, "%s tried, %s\n", terminal.Counted(r.Cases, "case"), terminal.Counted(len(r.Findings), "finding"))
+	_, err := fmt.Fprintf(a.out, "%s tried, %s\n", terminal.Counted(r.Cases, "case"),
+		terminal.Counted(len(r.Findings), "finding"))
 	return err
 }

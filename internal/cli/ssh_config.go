@@ -69,8 +69,9 @@ config --roll-back-overdue, which acts on what an earlier boot left unconfirmed 
 on what is past its time. Where that service is not enabled, say it yourself, or
 confirm in a new SSH login; postern doctor shows what waits. Until then nothing
 else is applied.`,
-		Example: "  postern ssh config --mode key-and-code\n  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
+		Example: "  postern ssh config --mode key-and-code\n" +
+			"  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.mode, "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
@@ -185,7 +186,8 @@ func (a *app) warnLocked(reason error) {
 
 // warnOpen says how people can still log in with one factor.
 func (a *app) warnOpen(f audit.Finding) {
-	fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where, f.Case, f.Fix)
+	fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where,
+		f.Case, f.Fix)
 }
 
 // startRollBack leaves a process behind that outlives this one and its

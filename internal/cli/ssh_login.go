@@ -22,7 +22,8 @@ code, which is asked for on the terminal or read from standard input.
 
 With --agent a new key is made, which is never in a file, and added to the running
 ssh-agent with its certificate until that expires.`,
-		Example: "  postern ssh login id.example.com\n  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
+		Example: "  postern ssh login id.example.com\n" +
+			"  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.Server, l.Code = args[0], a.askCode
 			return a.sshLogin(cmd.Context(), l)

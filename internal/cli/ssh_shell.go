@@ -33,12 +33,14 @@ with, and says which and how to close it; also where that cannot be known, as fo
 an sshd that systemd or inetd starts for each connection. Where
 no code can be typed (sftp, scp, rsync), give it with
 ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
-		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
+		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n" +
+			"    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&shell.Config, "config", "/etc/yubikey_shell", "the `FILE` of settings")
-	f.StringSliceVar(&shell.Accepted, "accept", nil, "start although this `CHANNEL` is open, named as postern ssh check names it")
+	f.StringSliceVar(&shell.Accepted, "accept", nil,
+		"start although this `CHANNEL` is open, named as postern ssh check names it")
 	f.DurationVar(&shell.Timeout, "timeout", time.Minute, "the `DURATION` that typing the code may take")
 	return cmd
 }

@@ -37,8 +37,11 @@ root is opened only by a rule, or --principal, that says root.
 With --host it is a host certificate, valid for those names.
 
 People get their own with postern ssh login.`,
-		Example: "  postern ssh sign --person alice id_ed25519.pub\n  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command /usr/bin/deploy --validity 1h ci.pub\n  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
+		Example: "  postern ssh sign --person alice id_ed25519.pub\n" +
+			"  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command " +
+			"/usr/bin/deploy --validity 1h ci.pub\n" +
+			"  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
+		RunE: func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.user.Person, "person", "", "the `PERSON` whose key it is")
@@ -46,8 +49,10 @@ People get their own with postern ssh login.`,
 	f.StringSliceVar(&o.user.Principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
 	f.StringSliceVar(&o.user.Sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
 	f.StringVar(&o.user.ForceCommand, "force-command", "", "the one `COMMAND` that it runs")
-	f.StringSliceVar(&o.user.Extensions, "extension", nil, "an `EXTENSION` that it permits, such as permit-pty; can be repeated")
-	f.DurationVar(&o.user.Validity, "validity", 0, "the `DURATION` that it is valid (default: by rule, else the CA's own)")
+	f.StringSliceVar(&o.user.Extensions, "extension", nil,
+		"an `EXTENSION` that it permits, such as permit-pty; can be repeated")
+	f.DurationVar(&o.user.Validity, "validity", 0,
+		"the `DURATION` that it is valid (default: by rule, else the CA's own)")
 	f.StringVarP(&o.out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
 	return cmd
 }
@@ -73,7 +78,9 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 }
 
 // sign returns the certificate as a line of text.
-func (o sshSignOptions) sign(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey) (string, error) {
+func (o sshSignOptions) sign(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey) (string,
+	error,
+) {
 	if o.user.Person != "" {
 		signed, err := server.SignSSHUser(ctx, st, authority, key, o.user)
 		return signed.Line, err
@@ -112,7 +119,8 @@ func newSSHOutput(a *app, o sshOutput) *cobra.Command {
 func newSSHKRL(a *app) *cobra.Command {
 	return newSSHOutput(a, sshOutput{
 		use: "krl", short: "Print the list of revoked SSH keys and certificates",
-		long:    "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, too.",
+		long: "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, " +
+			"too.",
 		example: "  postern ssh krl -o /etc/ssh/postern_revoked",
 		get: func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 			return authority.KRL(ctx)
@@ -123,7 +131,8 @@ func newSSHKRL(a *app) *cobra.Command {
 func newSSHKnownHosts(a *app) *cobra.Command {
 	return newSSHOutput(a, sshOutput{
 		use: "known-hosts [PATTERN...]", short: "Print the lines of known_hosts for this installation's hosts",
-		long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts that match a PATTERN " +
+		long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts " +
+			"that match a PATTERN " +
 			"(all, if there is none).",
 		example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts",
 		get: func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {

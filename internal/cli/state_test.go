@@ -37,7 +37,8 @@ func TestLogFollow(t *testing.T) {
 			}
 		}
 		line, err := lines.ReadString('\n')
-		if err != nil || !strings.Contains(line, `"object":"`+object+`"`) || strings.Contains(line, postern.EventConfigLoaded) {
+		if err != nil || !strings.Contains(line, `"object":"`+object+`"`) ||
+			strings.Contains(line, postern.EventConfigLoaded) {
 			t.Errorf("after %s: %q, %v", object, line, err)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 
 func newTrace(a *app) *cobra.Command {
 	c := group("trace", "Watch libvirt",
-		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a), newTraceReplay(a), newTraceExport(a))
+		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a),
+		newTraceReplay(a), newTraceExport(a))
 	c.Long = `Watch libvirt through the static probes that it already carries: who calls
 what on it, what its event loop does, what is said to QEMU. Nothing is
 restarted, and nothing has to be installed beside libvirt. Needs a kernel of
@@ -110,7 +111,8 @@ its first dispatch tells.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.processes(c)
-	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0, "only dispatches that took at least this `DURATION`, and loops that are stuck in one")
+	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
+		"only dispatches that took at least this `DURATION`, and loops that are stuck in one")
 	o.capture(c)
 	o.stacks(c, "show")
 	o.show(c)
@@ -150,9 +152,13 @@ it is readable by its owner alone.`,
   postern trace record --stack /tmp/libvirt.trace`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, w := range what {
-				bit, ok := map[string]capture.What{"rpc": capture.RPC, "events": capture.Loop, "qemu": capture.Monitor}[w]
+				bit, ok := map[string]capture.What{
+					"rpc": capture.RPC, "events": capture.Loop,
+					"qemu": capture.Monitor,
+				}[w]
 				if !ok {
-					return postern.Errorf(postern.Invalid, "nothing called %q to record", w).WithHint("--what takes rpc, qemu and events")
+					return postern.Errorf(postern.Invalid, "nothing called %q to record",
+						w).WithHint("--what takes rpc, qemu and events")
 				}
 				o.cfg.What |= bit
 			}
@@ -180,7 +186,8 @@ func newTraceReplay(a *app) *cobra.Command {
 	o.choose(c)
 	o.rpc(c)
 	o.lines(c)
-	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0, "of the event loop, only dispatches that took at least this `DURATION`")
+	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
+		"of the event loop, only dispatches that took at least this `DURATION`")
 	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, "show the user stack of every event, as far as they were recorded")
 	o.show(c)
 	return c

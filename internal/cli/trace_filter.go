@@ -33,7 +33,8 @@ func newTraceOptions(what capture.What) *traceOptions {
 // show adds the flags that say how events are written.
 func (o *traceOptions) show(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.format, "format", "text", "the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
+	f.StringVar(&o.format, "format", "text",
+		"the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
 	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
 	f.StringVarP(&o.output, "out", "o", "", "write to this `FILE` instead; - is standard output")
 	f.BoolVar(&o.shown.Full, "full", false, "show payloads at full length")
@@ -57,7 +58,8 @@ func (o *traceOptions) capture(c *cobra.Command) {
 	f.StringSliceVar(&o.cfg.Paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
 	o.payload = 16 << 10
 	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
-	f.Var(&o.buffer, "buffer", "`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
+	f.Var(&o.buffer, "buffer",
+		"`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
 }
 
 // stacks adds the flag for stacks. They are unwound while the processes are there:
@@ -109,7 +111,8 @@ func (o *traceOptions) warn(w io.Writer) {
 // lines adds the flags that say what a line for people is.
 func (o *traceOptions) lines(c *cobra.Command) {
 	f := c.Flags()
-	f.BoolVar(&o.shown.Messages, "messages", false, "show each message by itself, on both sides, not a line a call; --type and --stack do, too")
+	f.BoolVar(&o.shown.Messages, "messages", false,
+		"show each message by itself, on both sides, not a line a call; --type and --stack do, too")
 	f.BoolVarP(&o.shown.Verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")
 	f.StringVar(&o.with, "with", "", "also show `WHAT` belongs to a reply: qemu, the messages to and from QEMU")
 }

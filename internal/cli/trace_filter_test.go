@@ -44,7 +44,8 @@ func TestTraceFlags(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			var out, errs bytes.Buffer
-			code := run(t.Context(), append([]string{"trace"}, strings.Fields(c.args)...), strings.NewReader(""), &out, &errs)
+			code := run(t.Context(), append([]string{"trace"}, strings.Fields(c.args)...), strings.NewReader(""), &out,
+				&errs)
 			if code != c.code || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
 				t.Errorf("exit %d: %s%s", code, out.String(), errs.String())
 			}
@@ -54,7 +55,10 @@ func TestTraceFlags(t *testing.T) {
 
 func TestUnknownUsersAreWarnedOf(t *testing.T) {
 	var errs bytes.Buffer
-	args := []string{"trace", "replay", "--user", "root,0,12345,no-such-user", "--user", "nor-this", filepath.Join(t.TempDir(), "none")}
+	args := []string{
+		"trace", "replay", "--user", "root,0,12345,no-such-user", "--user", "nor-this",
+		filepath.Join(t.TempDir(), "none"),
+	}
 	if code := run(t.Context(), args, strings.NewReader(""), &errs, &errs); code != 4 {
 		t.Errorf("exit %d", code)
 	}

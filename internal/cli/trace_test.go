@@ -49,7 +49,8 @@ func traced(t *testing.T, do func(), args ...string) string {
 	var out, errs stream
 	done := make(chan int, 1)
 	go func() { done <- run(ctx, append([]string{"trace"}, args...), strings.NewReader(""), &out, &errs) }()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(errs.String(), "ready:"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(errs.String(),
+		"ready:"); time.Sleep(5 * time.Millisecond) {
 		if len(done) > 0 || time.Now().After(deadline) {
 			t.Fatalf("postern trace %v does not get ready: %s", args, errs.String())
 		}
@@ -111,7 +112,8 @@ func TestTrace(t *testing.T) {
 func traceFlags(t *testing.T, l *posterntest.Libvirtd) {
 	pid := strconv.Itoa(l.PID)
 	do := func() { virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`) }
-	const call, message = `(?m)^\S+ root virsh\[\d+\] +qemu\.domain_monitor_command\(.* ok `, `(?m)^\S+ <S root virsh\[\d+\] +qemu\.domain_monitor_command ok `
+	const call, message = `(?m)^\S+ root virsh\[\d+\] +qemu\.domain_monitor_command\(.* ok `,
+		`(?m)^\S+ <S root virsh\[\d+\] +qemu\.domain_monitor_command ok `
 	for _, c := range []struct{ args, want, not string }{
 		{"rpc", call, message},
 		{"rpc --messages", message, call},
@@ -152,7 +154,8 @@ func traceToFile(t *testing.T, l *posterntest.Libvirtd) {
 		t.Errorf("printed beside: %s", out)
 	}
 	checkPrivate(t, file)
-	if text, err := os.ReadFile(file); err != nil || bytes.Contains(text, []byte("old")) || !bytes.Contains(text, []byte("domain_get_state")) {
+	if text, err := os.ReadFile(file); err != nil || bytes.Contains(text, []byte("old")) ||
+		!bytes.Contains(text, []byte("domain_get_state")) {
 		t.Errorf("%v: %.1000s", err, text)
 	}
 	if out := traced(t, do, "rpc", "--out", "-"); !strings.Contains(out, "domain_get_state") {
@@ -166,17 +169,20 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	file, exported := filepath.Join(dir, "trace"), filepath.Join(dir, "trace.pcapng")
 	traced(t, func() { virsh(t, l.UnixURI(), "suspend", "vm1") }, "record", file)
 	checkPrivate(t, file)
-	if out, errs := succeed(t, "trace", "replay", file); !strings.Contains(out, "domain_suspend") || !strings.Contains(errs, "events seen, none lost\n") {
+	if out, errs := succeed(t, "trace", "replay", file); !strings.Contains(out, "domain_suspend") ||
+		!strings.Contains(errs, "events seen, none lost\n") {
 		t.Errorf("replay: %s%s", out, errs)
 	}
-	if _, errs := succeed(t, "trace", "export", "--out", exported, file); !strings.Contains(errs, "messages written\n") {
+	if _, errs := succeed(t, "trace", "export", "--out", exported, file); !strings.Contains(errs,
+		"messages written\n") {
 		t.Errorf("export: %s", errs)
 	}
 	checkPrivate(t, exported)
 	spans := filepath.Join(dir, "spans")
 	succeed(t, "trace", "export", "--format", "otlp", "--host", "hv1", "--out", spans, file)
 	text, err := os.ReadFile(spans)
-	if out, _ := succeed(t, "trace", "export", "--format", "otlp", "--host", "hv1", "--out", "-", file); err != nil || out != string(text) || !strings.Contains(out, `"hv1"`) {
+	if out, _ := succeed(t, "trace", "export", "--format", "otlp", "--host", "hv1", "--out", "-", file); err != nil ||
+		out != string(text) || !strings.Contains(out, `"hv1"`) {
 		t.Errorf("--out - is not what a file gets: %v: %.500s", err, out)
 	}
 	none := filepath.Join(dir, "none")
@@ -188,7 +194,11 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	}{
 		{"recorded over", []string{"record", file}, 1, file + " is there already\nhint: "},
 		{"exported over", []string{"export", "-o", exported, file}, 1, exported + " is there already\nhint: "},
-		{"without stacks", []string{"export", "--format", "pprof", "-o", none, file}, 2, "has a stack\nhint: record with stacks: postern trace record --stack"},
+		{
+			"without stacks",
+			[]string{"export", "--format", "pprof", "-o", none, file},
+			2, "has a stack\nhint: record with stacks: postern trace record --stack",
+		},
 		{"no recording", []string{"export", "-o", none, exported}, 2, exported + ": this is no recording"},
 		{"no file", []string{"replay", none}, 4, none},
 	} {
@@ -208,7 +218,8 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	done := make(chan int, 1)
 	defer posterntest.TraceAlone(t)()
 	go func() {
-		done <- run(t.Context(), []string{"trace", "record", "--max-size", "16KiB", full}, strings.NewReader(""), &out, &errs)
+		done <- run(t.Context(), []string{"trace", "record", "--max-size", "16KiB", full}, strings.NewReader(""), &out,
+			&errs)
 	}()
 	for len(done) == 0 {
 		virsh(t, l.UnixURI(), "dominfo", "vm1")
@@ -232,10 +243,12 @@ func traceProbes(t *testing.T, l *posterntest.Libvirtd) {
 		}
 	}
 	short, _ := succeed(t, "trace", "probes", "--pid", pid)
-	if n := strings.Count(short, "\n  build "); n != files || strings.Contains(short, "no probes") || strings.Contains(short, "0x") {
+	if n := strings.Count(short, "\n  build "); n != files || strings.Contains(short, "no probes") ||
+		strings.Contains(short, "0x") {
 		t.Errorf("%d files, not %d:\n%s", n, files, short)
 	}
-	if all, _ := succeed(t, "trace", "probes", "--pid", pid, "--all"); !strings.Contains(all, "\n  no probes: ") || !strings.Contains(all, "0x") {
+	if all, _ := succeed(t, "trace", "probes", "--pid", pid, "--all"); !strings.Contains(all, "\n  no probes: ") ||
+		!strings.Contains(all, "0x") {
 		t.Errorf("all:\n%s", all)
 	}
 }
@@ -255,7 +268,8 @@ func traceCollector(t *testing.T, l *posterntest.Libvirtd) {
 	file := filepath.Join(t.TempDir(), "trace")
 	traced(t, do, "record", file)
 	before := requests.Load()
-	if _, errs := succeed(t, "trace", "export", "--format", "otlp", "--to", srv.URL, file); !strings.Contains(errs, "spans sent\n") || requests.Load() == before {
+	if _, errs := succeed(t, "trace", "export", "--format", "otlp", "--to", srv.URL, file); !strings.Contains(errs,
+		"spans sent\n") || requests.Load() == before {
 		t.Errorf("%d requests: %s", requests.Load()-before, errs)
 	}
 }

@@ -20,7 +20,8 @@ func newUser(a *app) *cobra.Command {
 		newUserStatus(a, userStatus{
 			use: "suspend", done: "suspended", status: postern.PersonSuspended,
 			short: "Refuse a person everywhere until they are resumed",
-			long:  "Suspend a person: no certificate, key or code of theirs is accepted until they are resumed. One-time links that they have not used are void.",
+			long: "Suspend a person: no certificate, key or code of theirs is accepted until they are resumed. " +
+				"One-time links that they have not used are void.",
 		}),
 		newUserStatus(a, userStatus{
 			use: "resume", done: "resumed", status: postern.PersonActive,
@@ -83,7 +84,9 @@ func newUserList(a *app) *cobra.Command {
 		Short:   "List the people",
 		Long:    "List all people who were not removed, by name.",
 		Example: "  postern user list --json",
-	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
+	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person,
+		error,
+	) {
 		return st.Store.People().All(ctx)
 	}, func(p postern.Person) []string {
 		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}

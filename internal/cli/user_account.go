@@ -41,7 +41,8 @@ stands for the person's name, as in *@corp.example.com.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&account.Person, "person", "", "the `PERSON` whose it is")
-	f.StringVar(&account.Host, "host", "", "the `HOST` where it is theirs, by its name without the domain (default: everywhere)")
+	f.StringVar(&account.Host, "host", "",
+		"the `HOST` where it is theirs, by its name without the domain (default: everywhere)")
 	f.BoolVar(&account.AnyCase, "any-case", false, "the name may be written in any case, as in most directories")
 	return cmd
 }

@@ -27,9 +27,12 @@ Certificates of servers stay as they are.
 
 The link is sent to their address; without mail it is printed, to be handed over.`,
 		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.userRecover(cmd.Context(), args[0], keepOTP) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.userRecover(cmd.Context(), args[0], keepOTP)
+		},
 	}
-	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false, "leave YubiKeys and authenticator apps enabled: they were not lost, and no attacker added one")
+	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false,
+		"leave YubiKeys and authenticator apps enabled: they were not lost, and no attacker added one")
 	return cmd
 }
 
@@ -71,9 +74,11 @@ func (a *app) userInvite(ctx context.Context, name string) error {
 // printLink says where a link went.
 func (a *app) printLink(name string, made portal.Made) (err error) {
 	if made.Sent {
-		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Time(made.Expires))
+		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email,
+			terminal.Time(made.Expires))
 	} else {
-		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name, terminal.Time(made.Expires), made.URL)
+		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name,
+			terminal.Time(made.Expires), made.URL)
 	}
 	return err
 }
@@ -93,7 +98,8 @@ they were issued with until they are renewed.
 Taking a person who signed up out of the group ` + postern.SignedUp + `
 approves them: until then the rules for SSH certificates that are for everybody
 are not for them.`,
-		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n  postern user set newcomer --drop-group " + postern.SignedUp,
+		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n" +
+			"  postern user set newcomer --drop-group " + postern.SignedUp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("email") {
 				c.Email = &email

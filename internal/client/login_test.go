@@ -40,7 +40,8 @@ func (a authority) SignUser(_ context.Context, _ postern.Actor, c sign.Certifica
 	}
 	err := cert.SignCert(rand.Reader, a)
 	line := string(ssh.MarshalAuthorizedKey(cert))
-	return sign.Signed{Line: line, Serial: 7, Principals: c.Principals, ValidBefore: until, KnownHosts: knownHosts}, err
+	return sign.Signed{Line: line, Serial: 7, Principals: c.Principals, ValidBefore: until, KnownHosts: knownHosts},
+		err
 }
 
 func (authority) KnownHosts() (string, error) { return knownHosts, nil }
@@ -49,7 +50,8 @@ func (authority) UserCAs() ([]byte, error) { return nil, nil }
 
 func (authority) CheckCode(_ context.Context, a sshd.Attempt) (sshd.Proof, error) {
 	if a.Code != "right" || a.User != "alice" {
-		return sshd.Proof{}, postern.Errorf(postern.Denied, "the code was not accepted").WithHint("touch the key once more")
+		return sshd.Proof{}, postern.Errorf(postern.Denied,
+			"the code was not accepted").WithHint("touch the key once more")
 	}
 	return sshd.Proof{Person: "alice"}, nil
 }
@@ -142,7 +144,8 @@ func TestLoginShowsAClientCertificate(t *testing.T) {
 	if err != nil || !slices.Equal(signed.Principals, []string{"bob"}) {
 		t.Errorf("%+v, %v", signed, err)
 	}
-	if _, err := (Login{Server: url, CA: root, Cert: root, Key: key + ".pub"}).Run(t.Context()); postern.CodeOf(err) != postern.Invalid {
+	if _, err := (Login{Server: url, CA: root, Cert: root, Key: key + ".pub"}).
+		Run(t.Context()); postern.CodeOf(err) != postern.Invalid {
 		t.Error("a certificate without its key:", err)
 	}
 }
@@ -207,7 +210,9 @@ func TestLoginAddsAKeyToTheAgent(t *testing.T) {
 	}
 	defer conn.Close()
 	keys, err := agent.NewClient(conn).List()
-	if err != nil || !slices.ContainsFunc(keys, func(k *agent.Key) bool { return strings.HasPrefix(signed.Line, k.Format+" ") }) {
+	if err != nil || !slices.ContainsFunc(keys, func(k *agent.Key) bool {
+		return strings.HasPrefix(signed.Line, k.Format+" ")
+	}) {
 		t.Errorf("the agent has %v, %v", keys, err)
 	}
 }

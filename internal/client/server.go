@@ -99,7 +99,8 @@ func (s server) sign(ctx context.Context, r signRequest) (sign.Signed, error) {
 	if err != nil {
 		return signed, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.JoinPath("/ssh/sign").String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.JoinPath("/ssh/sign").String(),
+		bytes.NewReader(body))
 	if err != nil {
 		return signed, err
 	}

@@ -125,7 +125,8 @@ type tokenFile struct {
 
 func encodeToken(t *otp.SoftToken) ([]byte, error) {
 	b, err := json.MarshalIndent(tokenFile{
-		PublicID: t.PublicID, PrivateID: hex.EncodeToString(t.Secret.PrivateID[:]), Key: hex.EncodeToString(t.Secret.Key[:]),
+		PublicID: t.PublicID, PrivateID: hex.EncodeToString(t.Secret.PrivateID[:]),
+		Key:     hex.EncodeToString(t.Secret.Key[:]),
 		Counter: t.Counter, Use: t.Use, Clock: t.Clock, Powered: t.Powered,
 	}, "", "  ")
 	return append(b, '\n'), err

@@ -30,5 +30,6 @@ func Verify(ctx context.Context, service otp.ClientConfig, typed string) (public
 	case answer.Status == otp.StatusBadOTP, answer.Status == otp.StatusReplayedOTP:
 		return "", postern.Errorf(postern.Denied, "%s", answer.Status.Words())
 	}
-	return "", postern.Errorf(postern.Unavailable, "the validation service answers %s: %s", answer.Status, answer.Status.Words())
+	return "", postern.Errorf(postern.Unavailable, "the validation service answers %s: %s", answer.Status,
+		answer.Status.Words())
 }

@@ -90,7 +90,10 @@ func (w *Writer) Add(e postern.Event) {
 	defer w.mu.Unlock()
 	k := w.likeness(e)
 	if w.known[k] == nil && len(w.known) >= maxKinds {
-		e = postern.Event{Time: e.Time, Kind: e.Kind, Outcome: e.Outcome, Count: e.Count, Reason: "too many different events to list"}
+		e = postern.Event{
+			Time: e.Time, Kind: e.Kind, Outcome: e.Outcome, Count: e.Count,
+			Reason: "too many different events to list",
+		}
 		k = likeness{kind: e.Kind, outcome: e.Outcome, reason: e.Reason}
 	}
 	w.merge(k, e, e.Time)
@@ -101,7 +104,10 @@ func (w *Writer) Add(e postern.Event) {
 }
 
 func (w *Writer) likeness(e postern.Event) likeness {
-	k := likeness{kind: e.Kind, host: e.Host, person: e.Person, address: e.Address, object: e.Object, reason: e.Reason, outcome: e.Outcome}
+	k := likeness{
+		kind: e.Kind, host: e.Host, person: e.Person, address: e.Address, object: e.Object, reason: e.Reason,
+		outcome: e.Outcome,
+	}
 	for _, l := range e.Links {
 		k.links += l.Kind + "\x00" + l.ID + "\x00"
 	}

@@ -52,7 +52,10 @@ func (l *ledger) want(t *testing.T, written int, count int64) {
 }
 
 func refusal(i int) postern.Event {
-	return postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: fmt.Sprintf("2001:db8::%x", i), Object: "/admin", Reason: "none-shown"}
+	return postern.Event{
+		Kind: postern.EventAccessRefused, Outcome: postern.Refused,
+		Address: fmt.Sprintf("2001:db8::%x", i), Object: "/admin", Reason: "none-shown",
+	}
 }
 
 func closed(t *testing.T, w *Writer) {
@@ -87,7 +90,8 @@ func TestFloodBecomesFewEventsAndHidesNothing(t *testing.T) {
 			t.Errorf("%d events count %d", written, count)
 		}
 		last := l.events[written-1]
-		if at, err := time.Parse(time.RFC3339, last.Details[LastSeen]); err != nil || time.Since(at) > 2*time.Second || at.Before(last.Time.Truncate(time.Second)) {
+		if at, err := time.Parse(time.RFC3339, last.Details[LastSeen]); err != nil || time.Since(at) > 2*time.Second ||
+			at.Before(last.Time.Truncate(time.Second)) {
 			t.Errorf("the newest event does not say when the last was: %+v", last)
 		}
 	})

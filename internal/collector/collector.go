@@ -44,7 +44,8 @@ func parse(address string) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
-		return nil, postern.Errorf(postern.Invalid, "this is not an address such as https://collector.example.com:4318")
+		return nil,
+			postern.Errorf(postern.Invalid, "this is not an address such as https://collector.example.com:4318")
 	case u.User != nil || u.RawQuery != "": // which may be secret, and others on this host see
 		return nil, postern.Errorf(postern.Invalid, "a collector's address has no user and no query").
 			WithHint("what the collector wants to know is in OTEL_EXPORTER_OTLP_HEADERS")

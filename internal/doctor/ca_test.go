@@ -39,7 +39,8 @@ func TestWhatEndsIsNamed(t *testing.T) {
 	if got := problems(5); got != "" {
 		t.Errorf("in the middle: %s", got)
 	}
-	if got := problems(9.9); !strings.Contains(got, "the server CA ends on 2035-12-30") || strings.Contains(got, "root") {
+	if got := problems(9.9); !strings.Contains(got, "the server CA ends on 2035-12-30") ||
+		strings.Contains(got, "root") {
 		t.Errorf("before the intermediates end: %s", got)
 	}
 	if _, err := authority.RenewIntermediates(t.Context()); err != nil {
@@ -52,7 +53,8 @@ func TestWhatEndsIsNamed(t *testing.T) {
 	if _, err := authority.RenewIntermediates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := problems(19.9); !strings.Contains(got, "the root ends on 2045-12-27") || strings.Contains(got, "server CA") || strings.Contains(got, "client CA") {
+	if got := problems(19.9); !strings.Contains(got, "the root ends on 2045-12-27") ||
+		strings.Contains(got, "server CA") || strings.Contains(got, "client CA") {
 		t.Errorf("before the root ends: %s", got)
 	}
 }

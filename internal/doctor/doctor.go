@@ -90,7 +90,10 @@ func (d *examiner) advise(part, fix, format string, args ...any) {
 
 // failed notes an error with its own hint as the fix.
 func (d *examiner) failed(part string, err error, fix string) {
-	d.Findings = append(d.Findings, Finding{Part: part, Problem: err.Error(), Fix: cmp.Or(postern.HintOf(err), fix), Err: err})
+	d.Findings = append(d.Findings, Finding{
+		Part: part, Problem: err.Error(), Fix: cmp.Or(postern.HintOf(err), fix),
+		Err: err,
+	})
 }
 
 // clock asks the kernel whether a service keeps the clock right: certificates
@@ -101,7 +104,8 @@ func (d *examiner) clock() {
 	case err != nil:
 		d.failed("clock", err, "")
 	case !synchronized:
-		d.advise("clock", "run a time service: apt install chrony", "no service keeps it synchronised; certificates and codes depend on it")
+		d.advise("clock", "run a time service: apt install chrony",
+			"no service keeps it synchronised; certificates and codes depend on it")
 	default:
 		d.ok("the clock is synchronised")
 	}
@@ -135,7 +139,8 @@ func (d *examiner) state(ctx context.Context) {
 func (d *examiner) disk(dir string) {
 	const least = 256 << 20
 	if free, ok := system.Free(dir); ok && free < least {
-		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no person can sign in", free>>20)
+		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no person can sign in",
+			free>>20)
 	}
 }
 
@@ -145,7 +150,8 @@ func (d *examiner) log(ctx context.Context, st *state.State) {
 	case err != nil:
 		d.failed("timeline", err, "verify the timeline")
 	case len(report.Problems) > 0:
-		d.wrong("timeline", "verify the timeline", "the check found %s", terminal.Counted(len(report.Problems), "problem"))
+		d.wrong("timeline", "verify the timeline", "the check found %s",
+			terminal.Counted(len(report.Problems), "problem"))
 	default:
 		d.ok("the timeline verifies: %s", terminal.Counted(report.Size, "entry"))
 	}
@@ -174,7 +180,8 @@ func (d *examiner) authority(ctx context.Context, st *state.State) {
 	}
 	d.hardware(ctx, authority)
 	if authority.HasKey(string(ca.Root)) && authority.RootKeyMoves() == nil {
-		d.advise("ca", "export the root's key, keep the file elsewhere, then remove the key", "the root's key is on this machine; kept elsewhere it cannot be stolen from here")
+		d.advise("ca", "export the root's key, keep the file elsewhere, then remove the key",
+			"the root's key is on this machine; kept elsewhere it cannot be stolen from here")
 	}
 	d.intermediates(authority)
 	d.address(authority)
@@ -214,7 +221,8 @@ func (d *examiner) address(authority *ca.Authority) {
 	}
 	for _, role := range authority.Unlisted() {
 		d.advise("ca", nextIntermediate(role),
-			"the %s CA was made before that address was known: it does not say where to ask about its own revocation", role)
+			"the %s CA was made before that address was known: it does not say where to ask about its own revocation",
+			role)
 	}
 }
 
@@ -258,7 +266,8 @@ func (d *examiner) server(dir string) {
 		return
 	}
 	d.ok("process %d serves %s", pid, dir)
-	if err := server.CheckConfig(filepath.Join(dir, server.ConfigFile)); err != nil && !errors.Is(err, fs.ErrNotExist) && postern.CodeOf(err) != postern.NotFound {
+	if err := server.CheckConfig(filepath.Join(dir, server.ConfigFile)); err != nil && !errors.Is(err,
+		fs.ErrNotExist) && postern.CodeOf(err) != postern.NotFound {
 		d.failed("configuration", err, "fix the file; the server keeps the configuration from before")
 	}
 }
@@ -297,7 +306,8 @@ func (d *examiner) unconfirmed() {
 		d.failed("ssh", err, "see what is in "+d.SSH.Dir)
 	default:
 		d.wrong("ssh", "confirm the configuration of sshd, or put back "+dir,
-			"sshd's new configuration waits for a login to confirm it; after a crash of the host, postern-ssh-config.service puts it back")
+			"sshd's new configuration waits for a login to confirm it; after a crash of the host, "+
+				"postern-ssh-config.service puts it back")
 	}
 }
 

@@ -144,7 +144,8 @@ func TestReplaceLink(t *testing.T) {
 func TestOutput(t *testing.T) {
 	dir := t.TempDir()
 	target, link, pipe := filepath.Join(dir, "target"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
-	if err := errors.Join(os.WriteFile(target, []byte("old"), 0o640), os.Symlink(target, link), syscall.Mkfifo(pipe, 0o600)); err != nil {
+	if err := errors.Join(os.WriteFile(target, []byte("old"), 0o640), os.Symlink(target, link),
+		syscall.Mkfifo(pipe, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := durable.Output(link, []byte("new"), 0o644); err != nil {
@@ -248,7 +249,8 @@ func TestOutputFollowsLinksToTheirEnd(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	err := errors.Join(os.Mkdir(at("below"), 0o700), os.WriteFile(at("target"), []byte("old"), 0o600),
-		os.Symlink("../target", at("below/one")), os.Symlink(at("below/one"), at("two")), os.Symlink("two", at("three")))
+		os.Symlink("../target", at("below/one")), os.Symlink(at("below/one"), at("two")),
+		os.Symlink("two", at("three")))
 	if err != nil {
 		t.Fatal(err)
 	}

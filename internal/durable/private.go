@@ -14,7 +14,8 @@ func CreatePrivate(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return nil, postern.Errorf(postern.Conflict, "%s is there already", path).WithHint("name another file, or remove it")
+		return nil, postern.Errorf(postern.Conflict, "%s is there already",
+			path).WithHint("name another file, or remove it")
 	case err != nil:
 		return nil, postern.Errorf(postern.Invalid, "%w", err)
 	}

@@ -12,10 +12,15 @@ import (
 
 func TestAPageStandsAsItsTextDoes(t *testing.T) {
 	p := Page{
-		Name: "postern-x", Section: 1, Title: "Do x", Date: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC), Source: "Postern",
+		Name: "postern-x", Section: 1, Title: "Do x", Date: time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC),
+		Source:   "Postern",
 		Synopsis: []string{"postern x [flags]"},
 		Sections: []Section{
-			{Heading: "DESCRIPTION", Text: "One line\nand another.\n\n  - an item\n    goes on\n  - 'two'\nIt ends.\n\n  postern x\n  .hidden\n"},
+			{
+				Heading: "DESCRIPTION",
+				Text: "One line\nand another.\n\n  - an item\n    goes on\n  - 'two'\nIt ends.\n\n  postern x\n" +
+					"  .hidden\n",
+			},
 			{Heading: "EMPTY"},
 			{Heading: "OPTIONS", Items: []Item{{"--all", "everything"}}},
 		},
@@ -90,7 +95,8 @@ func TestPagesThatAreNoMoreAreRemoved(t *testing.T) {
 	if got := strings.Join(names, " "); got != "a.1 b.7 kept.txt" {
 		t.Errorf("there are %s", got)
 	}
-	if text, err := os.ReadFile(filepath.Join(dir, "b.7")); err != nil || !strings.Contains(string(text), `.TH "B" 7 2026-01-02 "Postern 1"`) {
+	if text, err := os.ReadFile(filepath.Join(dir, "b.7")); err != nil ||
+		!strings.Contains(string(text), `.TH "B" 7 2026-01-02 "Postern 1"`) {
 		t.Errorf("%v: %s", err, text)
 	}
 	if err := WriteAll(filepath.Join(dir, "a.1"), "", day, nil); postern.CodeOf(err) != postern.Unavailable {

@@ -14,7 +14,10 @@ func tree() *cobra.Command {
 	run := func(*cobra.Command, []string) {}
 	root := &cobra.Command{Use: "postern", Short: "Do it all"}
 	group := &cobra.Command{Use: "otp", Short: "One-time passwords", Run: run}
-	list := &cobra.Command{Use: "list", Short: "List them", Example: "  postern otp list\n  postern otp list --json", Run: run}
+	list := &cobra.Command{
+		Use: "list", Short: "List them", Example: "  postern otp list\n  postern otp list --json",
+		Run: run,
+	}
 	list.Flags().StringP("out", "o", "", "the `FILE` to write")
 	list.Flags().Int("lines", 10, "at most so `MANY`")
 	list.Flags().Bool("old", false, "nobody needs it")
@@ -51,7 +54,8 @@ func section(p *manpage.Page, heading string) string {
 func TestEachCommandHasItsPage(t *testing.T) {
 	pages := Pages(tree())
 	for _, name := range []string{
-		"postern.1", "postern-otp.1", "postern-agent.1", "postern-files.7", "postern-exit-codes.7", "postern-environment.7",
+		"postern.1", "postern-otp.1", "postern-agent.1", "postern-files.7", "postern-exit-codes.7",
+		"postern-environment.7",
 		"pam_postern.8", "postern-events.7",
 	} {
 		page(t, pages, name)
@@ -66,7 +70,8 @@ func TestEachCommandHasItsPage(t *testing.T) {
 		!strings.Contains(got, "[--lines MANY|at most so MANY (default 10)]") || strings.Contains(got, "--old") {
 		t.Errorf("OPTIONS: %s", got)
 	}
-	if got := section(list, "SEE ALSO"); !strings.HasPrefix(got, "postern-otp(1),\n") || strings.Contains(got, "postern-otp-list") {
+	if got := section(list, "SEE ALSO"); !strings.HasPrefix(got, "postern-otp(1),\n") ||
+		strings.Contains(got, "postern-otp-list") {
 		t.Errorf("SEE ALSO: %s", got)
 	}
 	if got := section(page(t, pages, "postern-otp.1"), "COMMANDS"); got != "[list|List them.]" {

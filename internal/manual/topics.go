@@ -18,13 +18,19 @@ var exitCodes = []manpage.Item{
 	{Term: "2", Text: "The command line, or a file that it names, is wrong."},
 	{Term: "3", Text: "Refused: a code, a certificate or a rule does not permit it."},
 	{Term: "4", Text: "There is no such thing: state directory, person, certificate, file."},
-	{Term: "5", Text: "Something is unavailable that is needed: a server, the database, a key store. Trying again may help."},
+	{
+		Term: "5",
+		Text: "Something is unavailable that is needed: a server, the database, a key store. Trying again may help.",
+	},
 }
 
 // stateFiles are the files of the state directory, which comes first.
 var stateFiles = []manpage.Item{
-	{Term: "/var/lib/postern, $XDG_STATE_HOME/postern, ~/.local/state/postern", Text: "The state directory: of root, or of any other user. " +
-		"Its files are described in postern-files(7)."},
+	{
+		Term: "/var/lib/postern, $XDG_STATE_HOME/postern, ~/.local/state/postern",
+		Text: "The state directory: of root, or of any other user. " +
+			"Its files are described in postern-files(7).",
+	},
 	{Term: "Caddyfile", Text: "The server's configuration."},
 	{Term: "postern.db", Text: "The SQLite database, unless the file database names another."},
 	{Term: "database", Text: "The URL of a PostgreSQL database, mode 0600."},
@@ -32,7 +38,10 @@ var stateFiles = []manpage.Item{
 	{Term: "kek.argon2id", Text: "How the key-encrypting key is derived from a passphrase, where there is one."},
 	{Term: "log.vkey", Text: "The public key of the timeline: what postern log verify --key takes."},
 	{Term: "log.checkpoint", Text: "The checkpoint of the last postern log verify that found no problem."},
-	{Term: "log.seen", Text: "The length of the timeline when a server last looked, by which a restored database is noticed."},
+	{
+		Term: "log.seen",
+		Text: "The length of the timeline when a server last looked, by which a restored database is noticed.",
+	},
 	{Term: "ssh-rules.json", Text: "What SSH certificates may do; see postern-ssh-sign(1)."},
 	{Term: "agent.sock", Text: "Where postern agent sends what it sees on this host."},
 	{Term: "run.pid", Text: "The process of the running server."},
@@ -47,15 +56,33 @@ type variable struct {
 
 var variables = []variable{
 	{Item: manpage.Item{Term: "POSTERN_STATE", Text: "The state directory, unless --state names one."}},
-	{Item: manpage.Item{Term: "POSTERN_DATABASE", Text: "The URL of the database, unless the state directory names one."}},
-	{Item: manpage.Item{Term: "POSTERN_PASSPHRASE_FILE", Text: "A file of mode 0600 with the passphrase of the key-encrypting key."}},
-	{Item: manpage.Item{Term: "CREDENTIALS_DIRECTORY", Text: "Where systemd passes credentials: the key-encrypting key, a PIN."}},
+	{Item: manpage.Item{
+		Term: "POSTERN_DATABASE",
+		Text: "The URL of the database, unless the state directory names one.",
+	}},
+	{Item: manpage.Item{
+		Term: "POSTERN_PASSPHRASE_FILE",
+		Text: "A file of mode 0600 with the passphrase of the key-encrypting key.",
+	}},
+	{Item: manpage.Item{
+		Term: "CREDENTIALS_DIRECTORY",
+		Text: "Where systemd passes credentials: the key-encrypting key, a PIN.",
+	}},
 	{Item: manpage.Item{Term: "XDG_STATE_HOME", Text: "Where the state directory of a user other than root is."}},
 	{Item: manpage.Item{Term: "NO_COLOR", Text: "Print no colours, if it is not empty."}},
-	{Item: manpage.Item{Term: "POSTERN_OTP", Text: "The one-time password of a login that cannot ask for it."}, only: "ssh"},
+	{
+		Item: manpage.Item{Term: "POSTERN_OTP", Text: "The one-time password of a login that cannot ask for it."},
+		only: "ssh",
+	},
 	{Item: manpage.Item{Term: "SSH_AUTH_SOCK", Text: "The SSH agent that the certificate is added to."}, only: "ssh"},
-	{Item: manpage.Item{Term: "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES", Text: "The sockets that systemd opened for the server."}, only: "run"},
-	{Item: manpage.Item{Term: "HTTPS_PROXY, NO_PROXY", Text: "The proxy by which the server is reached."}, only: "agent"},
+	{Item: manpage.Item{
+		Term: "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
+		Text: "The sockets that systemd opened for the server.",
+	}, only: "run"},
+	{
+		Item: manpage.Item{Term: "HTTPS_PROXY, NO_PROXY", Text: "The proxy by which the server is reached."},
+		only: "agent",
+	},
 }
 
 // topics are the pages of the help that are no commands.
@@ -87,7 +114,10 @@ func itemsText(items []manpage.Item) string {
 	return b.String()
 }
 
-var pamSeeAlso = []string{"postern-ssh-config(1)", "postern-ssh-check(1)", "postern-run(1)", "pam.conf(5)", "sshd_config(5)"}
+var pamSeeAlso = []string{
+	"postern-ssh-config(1)", "postern-ssh-check(1)", "postern-run(1)", "pam.conf(5)",
+	"sshd_config(5)",
+}
 
 // pamPage is the page of the PAM module.
 func pamPage() *manpage.Page {
@@ -95,16 +125,22 @@ func pamPage() *manpage.Page {
 		Name: "pam_postern", Section: 8, Title: "PAM module that asks Postern for a second factor",
 		Synopsis: []string{"pam_postern.so [socket=PATH] [prompt=TEXT] [timeout=N] [users=A,B] [combined] [nullok]"},
 		Sections: []manpage.Section{
-			{Heading: "DESCRIPTION", Text: `The module asks the Postern server, over a Unix socket that root owns, whether a
+			{
+				Heading: "DESCRIPTION",
+				Text: `The module asks the Postern server, over a Unix socket that root owns, whether a
 one-time password proves a person. It decides nothing and keeps nothing: every
-error, and every late answer, is a refusal.`},
+error, and every late answer, is a refusal.`,
+			},
 			{Heading: "OPTIONS", Items: []manpage.Item{
 				{Term: "socket=PATH", Text: "The server's socket (default /run/postern/pam.sock)."},
 				{Term: "prompt=TEXT", Text: "What to ask (default \"YubiKey OTP: \"); write [prompt=two words]."},
 				{Term: "timeout=N", Text: "How many seconds the server has to answer, 1 to 60 (default 10)."},
 				{Term: "users=A,B", Text: "Only these users are asked; for all others the module returns PAM_IGNORE."},
 				{Term: "combined", Text: "A code of six digits may be typed behind the password, too."},
-				{Term: "nullok", Text: "Return PAM_IGNORE, rather than refuse, for a person who has no second factor at all."},
+				{
+					Term: "nullok",
+					Text: "Return PAM_IGNORE, rather than refuse, for a person who has no second factor at all.",
+				},
 			}},
 			{Heading: "MODULE TYPES PROVIDED", Items: []manpage.Item{
 				{Term: "auth", Text: "Asks for the one-time password and has the server check it."},
@@ -116,13 +152,20 @@ error, and every late answer, is a refusal.`},
 				{Term: "PAM_AUTH_ERR, PAM_PERM_DENIED", Text: "The server refused it."},
 				{Term: "PAM_SERVICE_ERR", Text: "An option is wrong."},
 				{Term: "PAM_AUTHINFO_UNAVAIL", Text: "The server did not answer."},
-				{Term: "PAM_IGNORE", Text: "The user is not among users=, or nullok is set and there is no second factor."},
+				{
+					Term: "PAM_IGNORE",
+					Text: "The user is not among users=, or nullok is set and there is no second factor.",
+				},
 			}},
 			{Heading: "FILES", Items: []manpage.Item{
 				{Term: "/run/postern/pam.sock", Text: "The socket of the server."},
 				{Term: "/etc/pam.d/sshd", Text: "Where it is used for SSH; postern-ssh-config(1) writes the lines."},
 			}},
-			{Heading: "EXAMPLES", Text: "  auth     required  pam_postern.so combined\n  account  required  pam_postern.so\n  session  optional  pam_postern.so\n"},
+			{
+				Heading: "EXAMPLES",
+				Text: "  auth     required  pam_postern.so combined\n  account  required  pam_postern.so\n" +
+					"  session  optional  pam_postern.so\n",
+			},
 			{Heading: "SEE ALSO", Text: strings.Join(pamSeeAlso, ",\n")},
 		},
 	}
@@ -137,10 +180,13 @@ func eventsPage() *manpage.Page {
 	return &manpage.Page{
 		Name: "postern-events", Section: 7, Title: "The kinds of entries of the timeline",
 		Sections: []manpage.Section{
-			{Heading: "DESCRIPTION", Text: `Each entry of the timeline is an event of one of these kinds. postern log list
+			{
+				Heading: "DESCRIPTION",
+				Text: `Each entry of the timeline is an event of one of these kinds. postern log list
 --kind takes the whole name, or its first words: cert for all of certificates.
 An entry has the outcome ok, refused, failed or unknown; as JSON it is described by
-the schema docs/output.schema.json, under "log list".`},
+the schema docs/output.schema.json, under "log list".`,
+			},
 			{Heading: "KINDS", Items: kinds},
 			{Heading: "SEE ALSO", Text: "postern-log-list(1),\npostern-log-verify(1)"},
 		},

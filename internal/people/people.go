@@ -80,7 +80,8 @@ func (d Directory) linksFor(ctx context.Context, name string) (*portal.Links, po
 		return nil, who, err
 	}
 	if !who.Active() {
-		return nil, who, postern.Errorf(postern.Denied, "%s is %s", who.Name, who.Status).WithHint("resume the person first")
+		return nil, who, postern.Errorf(postern.Denied, "%s is %s", who.Name,
+			who.Status).WithHint("resume the person first")
 	}
 	links, err := Links(ctx, d.DB, d.Authority)
 	return links, who, err

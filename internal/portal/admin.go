@@ -23,7 +23,10 @@ func (p *Portal) renderPeople(r *request, status int, errs map[string]string) er
 	if err != nil {
 		return err
 	}
-	pg := page{Title: "People", Nav: "admin", Errors: errs, Data: map[string]any{"People": people, "Asked": len(asked), "Mails": p.Mail != nil}}
+	pg := page{
+		Title: "People", Nav: "admin", Errors: errs,
+		Data: map[string]any{"People": people, "Asked": len(asked), "Mails": p.Mail != nil},
+	}
 	if errs != nil {
 		pg.Values = map[string]string{}
 		for k := range r.PostForm {
@@ -62,7 +65,10 @@ func (p *Portal) personEvent(r *request, kind, name string) postern.Event {
 }
 
 func (p *Portal) newPerson(r *request) (postern.Person, error) {
-	who := postern.Person{Name: strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))), Status: postern.PersonActive}
+	who := postern.Person{
+		Name:   strings.ToLower(strings.TrimSpace(r.PostForm.Get("name"))),
+		Status: postern.PersonActive,
+	}
 	if !postern.ValidName(who.Name) {
 		return who, wrong("name", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores.")
 	}
@@ -156,10 +162,14 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 	}
 	devices, servers := p.split(certs)
 	pg := page{Title: who.Name, Nav: "admin", Errors: errs, Data: map[string]any{
-		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes, "Self": who.Name == r.who.Name,
+		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes,
+		"Self":     who.Name == r.who.Name,
 		"SignedUp": slices.Contains(who.Groups, postern.SignedUp),
 	}}
-	pg.Values = map[string]string{"email": who.Email, "full_name": who.FullName, "groups": strings.Join(who.OwnGroups(), " ")}
+	pg.Values = map[string]string{
+		"email": who.Email, "full_name": who.FullName,
+		"groups": strings.Join(who.OwnGroups(), " "),
+	}
 	if errs != nil {
 		for k := range pg.Values {
 			pg.Values[k] = r.PostForm.Get(k)
@@ -186,12 +196,14 @@ func (p *Portal) personDo(r *request) error {
 	case do == "suspend" && who.Name == r.who.Name:
 		return postern.Errorf(postern.Invalid, "You cannot suspend yourself.").WithHint("Ask another administrator.")
 	case do == "suspend":
-		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonSuspended, p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
+		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonSuspended,
+			p.personEvent(r, postern.EventPersonSuspended, who.Name)); err != nil {
 			return err
 		}
 		p.redirect(r, back+"?done=suspended")
 	case do == "resume":
-		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonActive, p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
+		if err := p.People.SetPersonStatus(r.Context(), p.actor(r), who.Name, postern.PersonActive,
+			p.personEvent(r, postern.EventPersonResumed, who.Name)); err != nil {
 			return err
 		}
 		p.redirect(r, back+"?done=resumed")
@@ -231,7 +243,8 @@ func (p *Portal) changePerson(r *request, who postern.Person) error {
 
 func (p *Portal) setPerson(r *request, who postern.Person, change func(*postern.Person)) error {
 	e := p.personEvent(r, postern.EventPersonChanged, who.Name)
-	if _, err := p.People.ChangePerson(r.Context(), p.actor(r), who.Name, change, e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
+	if _, err := p.People.ChangePerson(r.Context(), p.actor(r), who.Name, change,
+		e, p.Links.Changed("the administrator "+r.who.Name)); err != nil {
 		return err
 	}
 	p.redirect(r, "/admin/people/"+who.Name+"?done=changed")
@@ -267,7 +280,10 @@ func (p *Portal) renderNames(r *request, status int, errs map[string]string) err
 	if err != nil {
 		return err
 	}
-	pg := page{Title: "Names", Nav: "admin", Errors: errs, Data: map[string]any{"Allowed": allowed, "Asked": asked, "Configured": p.NamePatterns}}
+	pg := page{
+		Title: "Names", Nav: "admin", Errors: errs,
+		Data: map[string]any{"Allowed": allowed, "Asked": asked, "Configured": p.NamePatterns},
+	}
 	if errs != nil {
 		pg.Values = map[string]string{"pattern": r.PostForm.Get("pattern"), "person": r.PostForm.Get("person")}
 	}
@@ -281,7 +297,10 @@ func (p *Portal) allowNames(r *request) error {
 	if err != nil {
 		return p.renderNames(r, 400, map[string]string{"pattern": sentence(err)})
 	}
-	a := Allowed{Pattern: pat.String(), Person: strings.TrimSpace(r.PostForm.Get("person")), By: r.who.Name, Created: p.now().UTC()}
+	a := Allowed{
+		Pattern: pat.String(), Person: strings.TrimSpace(r.PostForm.Get("person")), By: r.who.Name,
+		Created: p.now().UTC(),
+	}
 	if a.Person != "" {
 		if _, err := p.People.Person(r.Context(), a.Person); err != nil {
 			return p.renderNames(r, 400, map[string]string{"person": "There is no such person."})
@@ -303,7 +322,8 @@ func (p *Portal) allowEvent(r *request, a Allowed, outcome postern.Outcome) post
 
 func (p *Portal) dropNames(r *request) error {
 	a := Allowed{Pattern: r.PostForm.Get("pattern"), Person: r.PostForm.Get("person")}
-	if err := p.Store.DropAllowed(r.Context(), p.actor(r), a.Pattern, a.Person, p.allowEvent(r, a, postern.Refused)); err != nil {
+	if err := p.Store.DropAllowed(r.Context(), p.actor(r), a.Pattern, a.Person,
+		p.allowEvent(r, a, postern.Refused)); err != nil {
 		return err
 	}
 	p.redirect(r, "/admin/names?done=dropped")

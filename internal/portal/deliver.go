@@ -151,6 +151,7 @@ func (p *Portal) RemindNow(ctx context.Context) error {
 // and names, and is valid for longer.
 func succeeded(c Certificate, all []Certificate) bool {
 	return slices.ContainsFunc(all, func(o Certificate) bool {
-		return o.Person == c.Person && o.Server == c.Server && o.Label == c.Label && slices.Equal(o.Names, c.Names) && o.NotAfter.After(c.NotAfter)
+		return o.Person == c.Person && o.Server == c.Server && o.Label == c.Label && slices.Equal(o.Names, c.Names) &&
+			o.NotAfter.After(c.NotAfter)
 	})
 }

@@ -31,7 +31,10 @@ type enrolment struct {
 const minPassphrase = 10
 
 func (p *Portal) enrolPage(r *request) error {
-	p.render(r, 200, "enrol", page{Title: "Get your certificate", Nav: "enrol", Data: enrolment{Minimum: minPassphrase}})
+	p.render(r, 200, "enrol", page{
+		Title: "Get your certificate", Nav: "enrol",
+		Data: enrolment{Minimum: minPassphrase},
+	})
 	return nil
 }
 
@@ -39,7 +42,10 @@ func (p *Portal) enrolPage(r *request) error {
 func (p *Portal) enrolCheck(r *request) error {
 	k, err := p.lookLink(r, Enrol, SignUp, Recover)
 	if err != nil {
-		p.invalid(r, beside("code", err), "enrol", page{Title: "Get your certificate", Data: enrolment{Minimum: minPassphrase}})
+		p.invalid(r, beside("code", err), "enrol", page{
+			Title: "Get your certificate",
+			Data:  enrolment{Minimum: minPassphrase},
+		})
 		return nil
 	}
 	e := enrolment{Code: r.PostForm.Get("code"), Person: k.Person, Email: k.Email, Minimum: minPassphrase}
@@ -47,7 +53,10 @@ func (p *Portal) enrolCheck(r *request) error {
 		e.Ask, e.Suggest = true, suggestName(k.Email)
 	}
 	if wantsJSON(r) {
-		writeJSON(r.w, 200, map[string]any{"person": e.Person, "email": e.Email, "ask": e.Ask, "suggest": e.Suggest, "revokes": k.Purpose == Recover})
+		writeJSON(r.w, 200, map[string]any{
+			"person": e.Person, "email": e.Email, "ask": e.Ask, "suggest": e.Suggest,
+			"revokes": k.Purpose == Recover,
+		})
 		return nil
 	}
 	p.render(r, 200, "enrol", page{Title: "Get your certificate", Nav: "enrol", Data: e})
@@ -81,7 +90,10 @@ func (p *Portal) enrol(r *request) error {
 		if again, ok := p.issuedBefore(r); ok {
 			return p.renderIssued(r, again)
 		}
-		data := enrolment{Code: r.PostForm.Get("code"), Person: r.PostForm.Get("person"), Ask: r.PostForm.Has("person"), Minimum: minPassphrase}
+		data := enrolment{
+			Code: r.PostForm.Get("code"), Person: r.PostForm.Get("person"),
+			Ask: r.PostForm.Has("person"), Minimum: minPassphrase,
+		}
 		p.invalid(r, err, "enrol", page{Title: "Get your certificate", Nav: "enrol", Data: data})
 		return nil
 	}
@@ -154,11 +166,17 @@ func (p *Portal) linkPerson(ctx context.Context, k Link, name string) (postern.P
 		return postern.Person{}, wrong("person", "That name is reserved for the system: choose another.")
 	}
 	if !postern.ValidName(name) {
-		return postern.Person{}, wrong("person", "Use 1 to 64 lower-case letters, digits, dots, dashes or underscores, beginning with a letter or digit.")
+		return postern.Person{},
+			wrong("person",
+				"Use 1 to 64 lower-case letters, digits, dots, dashes or underscores, beginning with a letter or "+
+					"digit.")
 	}
 	who, err := p.People.PersonByEmail(ctx, k.Email)
 	if postern.CodeOf(err) == postern.NotFound && err != nil {
-		return postern.Person{Name: name, Email: k.Email, Groups: []string{postern.SignedUp}, Status: postern.PersonActive}, nil
+		return postern.Person{
+			Name: name, Email: k.Email, Groups: []string{postern.SignedUp},
+			Status: postern.PersonActive,
+		}, nil
 	}
 	if err != nil {
 		return who, err
@@ -200,7 +218,9 @@ type Enrolled struct {
 
 // issue issues a certificate to a person and stores an Enrolment in the same
 // transaction: either all of it happens, or nothing.
-func (p *Portal) issue(r *request, who postern.Person, e Enrolment, issueOne func(Enrolment) (Certificate, Enrolled, error)) (issuance, error) {
+func (p *Portal) issue(r *request, who postern.Person, e Enrolment,
+	issueOne func(Enrolment) (Certificate, Enrolled, error),
+) (issuance, error) {
 	res := issuance{Person: who}
 	e.Person, e.Address, e.Now = who.Name, p.peer(r), p.now()
 	codes, kept := newCodes()
@@ -297,7 +317,8 @@ func (p *Portal) renderIssued(r *request, res issuance) error {
 
 func (p *Portal) signUpPage(r *request) error {
 	if len(p.SignUp) == 0 {
-		return postern.Errorf(postern.NotFound, "This portal enrols by invitation.").WithHint("Ask its administrator for a link.")
+		return postern.Errorf(postern.NotFound, "This portal enrols by invitation.").
+			WithHint("Ask its administrator for a link.")
 	}
 	p.render(r, 200, "signup", page{Title: "Sign up", Nav: "home", Data: p.SignUp})
 	return nil
@@ -375,8 +396,12 @@ func (p *Portal) sendKnown(ctx context.Context, who postern.Person) {
 // reservedNames are accounts that exist on most hosts. A person who signs up may
 // not choose one, since SSH certificates grant access to the account of one's name.
 var reservedNames = map[string]bool{
-	"root": true, "toor": true, "admin": true, "administrator": true, "daemon": true, "bin": true, "sys": true, "sync": true, "mail": true,
-	"news": true, "uucp": true, "proxy": true, "www-data": true, "backup": true, "list": true, "irc": true, "nobody": true, "sshd": true,
-	"systemd-network": true, "systemd-resolve": true, "messagebus": true, "postern": true, "postgres": true, "mysql": true, "libvirt-qemu": true,
-	"operator": true, "games": true, "man": true, "lp": true, "git": true, "ubuntu": true, "debian": true, "ec2-user": true, "wheel": true, "sudo": true,
+	"root": true, "toor": true, "admin": true, "administrator": true, "daemon": true, "bin": true, "sys": true,
+	"sync": true, "mail": true,
+	"news": true, "uucp": true, "proxy": true, "www-data": true, "backup": true, "list": true, "irc": true,
+	"nobody": true, "sshd": true,
+	"systemd-network": true, "systemd-resolve": true, "messagebus": true, "postern": true, "postgres": true,
+	"mysql": true, "libvirt-qemu": true,
+	"operator": true, "games": true, "man": true, "lp": true, "git": true, "ubuntu": true, "debian": true,
+	"ec2-user": true, "wheel": true, "sudo": true,
 }

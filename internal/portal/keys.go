@@ -97,20 +97,27 @@ func (p *Portal) renderKeys(r *request, status int, errs map[string]string) erro
 
 // keyStatus disables or enables one of the person's own keys.
 func (p *Portal) keyStatus(r *request) error {
-	status, ok := map[string]postern.CredentialStatus{"disable": postern.CredentialDisabled, "enable": postern.CredentialActive}[r.PostForm.Get("do")]
+	status, ok := map[string]postern.CredentialStatus{
+		"disable": postern.CredentialDisabled,
+		"enable":  postern.CredentialActive,
+	}[r.PostForm.Get("do")]
 	kind := postern.CredentialKind(r.PostForm.Get("kind"))
-	if !ok || !slices.Contains([]postern.CredentialKind{postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey}, kind) {
+	if !ok || !slices.Contains([]postern.CredentialKind{postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey},
+		kind) {
 		return postern.Errorf(postern.NotFound, "There is no such page here.")
 	}
 	all, err := p.People.CredentialsOf(r.Context(), r.who.Name)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(all, func(c postern.Credential) bool { return c.Kind == kind && c.ID == r.PostForm.Get("id") })
+	i := slices.IndexFunc(all, func(c postern.Credential) bool {
+		return c.Kind == kind && c.ID == r.PostForm.Get("id")
+	})
 	if i < 0 || all[i].Status == postern.CredentialRevoked {
 		return postern.Errorf(postern.NotFound, "You have no such key.")
 	}
-	if err := p.People.SetCredentialStatus(r.Context(), p.actor(r), kind, all[i].ID, status, p.keyEvent(r, all[i], status)); err != nil {
+	if err := p.People.SetCredentialStatus(r.Context(), p.actor(r), kind, all[i].ID, status,
+		p.keyEvent(r, all[i], status)); err != nil {
 		return err
 	}
 	p.redirect(r, "/keys?done="+string(status))
@@ -155,7 +162,8 @@ func (p *Portal) addYubiKey(r *request) error {
 		err = p.Keyring.RegisterYubiKey(r.Context(), p.actor(r), label, r.PostForm.Get("touch"))
 	}
 	if code := postern.CodeOf(err); err != nil && (code == postern.Denied || code == postern.NotFound) {
-		err = wrong("touch", "The key was not added: it is unknown here, another person has it, or that code was used before.")
+		err = wrong("touch",
+			"The key was not added: it is unknown here, another person has it, or that code was used before.")
 	}
 	if err != nil {
 		return p.keyWrong(r, "touch", err)
@@ -214,7 +222,10 @@ func (p *Portal) addACMEKey(r *request) error {
 	if err != nil {
 		return p.keyWrong(r, "acme", err)
 	}
-	p.render(r, 200, "acmekey", page{Title: "A key for your ACME client", Nav: "keys", Data: map[string]string{"ID": id, "Key": key}})
+	p.render(r, 200, "acmekey", page{
+		Title: "A key for your ACME client", Nav: "keys",
+		Data: map[string]string{"ID": id, "Key": key},
+	})
 	return nil
 }
 

@@ -139,16 +139,20 @@ func (l *Links) Device(ctx context.Context, by postern.Actor, who postern.Person
 }
 
 func (l *Links) signUp(ctx context.Context, email string) error {
-	_, err := l.put(ctx, postern.Actor{}, Link{Purpose: SignUp, Email: email}, postern.Person{Email: email}, l.ShortLinkLife, signUpMessage)
+	_, err := l.put(ctx, postern.Actor{}, Link{Purpose: SignUp, Email: email}, postern.Person{Email: email},
+		l.ShortLinkLife, signUpMessage)
 	return err
 }
 
 func (l *Links) prove(ctx context.Context, by postern.Actor, who postern.Person, name, email string) error {
-	_, err := l.put(ctx, by, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, postern.Person{}, l.LinkLife, proveMessage)
+	_, err := l.put(ctx, by, Link{Purpose: Prove, Person: who.Name, Email: email, Detail: name}, postern.Person{},
+		l.LinkLife, proveMessage)
 	return err
 }
 
-func (l *Links) put(ctx context.Context, by postern.Actor, k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, error) {
+func (l *Links) put(ctx context.Context, by postern.Actor, k Link, holder postern.Person, life time.Duration,
+	message func(Config, Link, Made) Message,
+) (Made, error) {
 	made, f, err := l.fresh(k, holder, life, message)
 	if err != nil {
 		return made, err
@@ -157,7 +161,9 @@ func (l *Links) put(ctx context.Context, by postern.Actor, k Link, holder poster
 }
 
 // fresh makes a link. It fails if its holder could not be issued a certificate.
-func (l *Links) fresh(k Link, holder postern.Person, life time.Duration, message func(Config, Link, Made) Message) (Made, Fresh, error) {
+func (l *Links) fresh(k Link, holder postern.Person, life time.Duration,
+	message func(Config, Link, Made) Message,
+) (Made, Fresh, error) {
 	if holder.Email != "" && l.Permits != nil {
 		if err := l.Permits(holder.Email); err != nil {
 			return Made{}, Fresh{}, err

@@ -80,7 +80,8 @@ func NewSMTP(address, hostname string) (*SMTP, error) {
 	default:
 		// Without a password there is no secret to keep from an active
 		// attacker, who could strip STARTTLS anyway.
-		s.opts = append(s.opts, mail.WithTLSPolicy(mail.TLSOpportunistic), mail.WithTLSConfig(&tls.Config{InsecureSkipVerify: true}))
+		s.opts = append(s.opts, mail.WithTLSPolicy(mail.TLSOpportunistic),
+			mail.WithTLSConfig(&tls.Config{InsecureSkipVerify: true}))
 	}
 	n, err := strconv.Atoi(orDefault(port, "25"))
 	if err != nil {
@@ -88,7 +89,8 @@ func NewSMTP(address, hostname string) (*SMTP, error) {
 	}
 	s.opts = append(s.opts, mail.WithPort(n))
 	if password, ok := u.User.Password(); ok {
-		s.opts = append(s.opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(u.User.Username()), mail.WithPassword(password))
+		s.opts = append(s.opts, mail.WithSMTPAuth(mail.SMTPAuthAutoDiscover), mail.WithUsername(u.User.Username()),
+			mail.WithPassword(password))
 	}
 	return s, nil
 }
@@ -148,20 +150,26 @@ func oneLine(s string) string {
 }
 
 func message(to, subject string, expires time.Time, paragraphs ...string) Message {
-	return Message{ID: newToken(), To: to, Subject: oneLine(subject), Text: strings.Join(paragraphs, "\n\n") + "\n", Expires: expires}
+	return Message{
+		ID: newToken(), To: to, Subject: oneLine(subject), Text: strings.Join(paragraphs, "\n\n") + "\n",
+		Expires: expires,
+	}
 }
 
 func when(t time.Time) string { return t.UTC().Format("Monday 2 January 2006, 15:04 UTC") }
 
 func linkLines(m Made) string {
-	return fmt.Sprintf("    %s\n\nIf the page asks for a code, it is\n\n    %s\n\nThe link can be used once, until %s.",
+	return fmt.Sprintf(
+		"    %s\n\nIf the page asks for a code, it is\n\n    %s\n\nThe link can be used once, until %s.",
 		m.URL, m.Code, when(m.Expires))
 }
 
 func inviteMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Your certificate for "+c.Name, m.Expires,
-		fmt.Sprintf("You are invited to get a certificate for %s, with the name %s. The certificate and its key are in your browser "+
-			"and replace a password. It takes two minutes. Open this page in the browser that you will use:", c.Name, k.Person),
+		fmt.Sprintf("You are invited to get a certificate for %s, with the name %s. The certificate and its key are "+
+			"in your browser "+
+			"and replace a password. It takes two minutes. Open this page in the browser that you will use:", c.Name,
+			k.Person),
 		linkLines(m),
 		"Opening the page changes nothing. The link is used up when you press the button on it. "+
 			"If you did not expect this message, ignore it.")
@@ -176,7 +184,8 @@ func signUpMessage(c Config, k Link, m Made) Message {
 
 func recoverMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Recover your access to "+c.Name, m.Expires,
-		fmt.Sprintf("With this link, %s gets a new certificate for %s. When it is used, your certificates are revoked, your keys are "+
+		fmt.Sprintf("With this link, %s gets a new certificate for %s. When it is used, your certificates are "+
+			"revoked, your keys are "+
 			"disabled, and your unused links and recovery codes become void:", k.Person, c.Name),
 		linkLines(m),
 		"If you did not request it, do not use it, and tell your administrator.")
@@ -185,14 +194,16 @@ func recoverMessage(c Config, k Link, m Made) Message {
 // againMessage has the link of a recovery that was done by an administrator.
 func againMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "Recover your access to "+c.Name, m.Expires,
-		fmt.Sprintf("An administrator of %s has recovered the access of %s. With this link you get a new certificate:", c.Name, k.Person),
+		fmt.Sprintf("An administrator of %s has recovered the access of %s. With this link you get a new certificate:",
+			c.Name, k.Person),
 		linkLines(m),
 		"If you did not request it, do not use it, and tell your administrator.")
 }
 
 func proveMessage(c Config, k Link, m Made) Message {
 	return message(k.Email, "May "+k.Person+" have a certificate for "+k.Detail+"?", m.Expires,
-		fmt.Sprintf("%s requests a server certificate of %s with the name\n\n    %s\n\nYou get this message because this address is "+
+		fmt.Sprintf("%s requests a server certificate of %s with the name\n\n    %s\n\n"+
+			"You get this message because this address is "+
 			"responsible for that domain. To approve the request, open this page:", k.Person, c.Name, k.Detail),
 		linkLines(m),
 		"To refuse it, open the page and refuse, or ignore this message.")
@@ -236,7 +247,8 @@ func reminderMessage(c Config, who postern.Person, cert Certificate) Message {
 		page = "/servers"
 	}
 	return message(who.Email, "A certificate for "+c.Name+" expires soon", cert.NotAfter,
-		fmt.Sprintf("On %s %s expires. While it is valid, you can renew it with one click:", when(cert.NotAfter), what),
+		fmt.Sprintf("On %s %s expires. While it is valid, you can renew it with one click:", when(cert.NotAfter),
+			what),
 		"    "+c.URL+page)
 }
 

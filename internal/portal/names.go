@@ -131,7 +131,8 @@ func ParsePattern(s string) (Pattern, error) {
 	}
 	if rest, ok := strings.CutPrefix(strings.TrimPrefix(s, "*"), "."); ok {
 		if !postern.ValidHostName(rest) {
-			return Pattern{}, postern.Errorf(postern.Invalid, "%s is not a pattern of names.", printable(s)).WithHint("write *.internal, www.internal or 10.0.0.0/8")
+			return Pattern{}, postern.Errorf(postern.Invalid, "%s is not a pattern of names.",
+				printable(s)).WithHint("write *.internal, www.internal or 10.0.0.0/8")
 		}
 		if suffix, icann := publicsuffix.PublicSuffix(rest); icann && suffix == rest {
 			return Pattern{}, postern.Errorf(postern.Invalid, "%s would allow a whole public domain.", printable(s))

@@ -86,7 +86,10 @@ func TestPatterns(t *testing.T) {
 // FuzzParseName checks that a name which is accepted fits into a certificate, and that
 // parsing it again changes nothing.
 func FuzzParseName(f *testing.F) {
-	for _, s := range []string{"www.example.com", "*.example.com", "bücher.example", "10.0.0.1", "[::1]", "*.co.uk", "a\x00b", "xn--a", "١.example", "。.example", ".example.com.", "-"} {
+	for _, s := range []string{
+		"www.example.com", "*.example.com", "bücher.example", "10.0.0.1", "[::1]", "*.co.uk",
+		"a\x00b", "xn--a", "١.example", "。.example", ".example.com.", "-",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -101,7 +104,8 @@ func FuzzParseName(f *testing.F) {
 			return
 		}
 		host := strings.TrimPrefix(n, "*.")
-		if len(n) > 255 || strings.ContainsAny(host, "*/@: \x00") || net.ParseIP(host) != nil || strings.ToLower(n) != n {
+		if len(n) > 255 || strings.ContainsAny(host, "*/@: \x00") || net.ParseIP(host) != nil ||
+			strings.ToLower(n) != n {
 			t.Errorf("%q becomes %q", s, n)
 		}
 	})
@@ -142,7 +146,8 @@ func TestTokensAreReadAsTyped(t *testing.T) {
 
 func TestWhatIsNotSeenIsNotPrinted(t *testing.T) {
 	for in, want := range map[string]string{
-		"phone\u009b31m": "phone?31m", "gpj.\u202eexe": "gpj.?exe", "a\u2066b\u200bc": "a?b?c", "a\x00b\x7fc": "a?b?c", "Grün 電話": "Grün 電話",
+		"phone\u009b31m": "phone?31m", "gpj.\u202eexe": "gpj.?exe", "a\u2066b\u200bc": "a?b?c", "a\x00b\x7fc": "a?b?c",
+		"Grün 電話": "Grün 電話",
 	} {
 		if got := printable(in); got != want {
 			t.Errorf("printable(%q) = %q", in, got)
@@ -174,11 +179,15 @@ func TestSentencesAndFileNames(t *testing.T) {
 		"Hello\r\nBcc: eve@example.com": "Hello  Bcc: eve@example.com",
 		"a\u2028b\x85c":                 "a b\ufffdc",
 	} {
-		if got := oneLine(in); strings.ContainsAny(got, "\r\n\u2028") || !strings.Contains(want, "\ufffd") && got != want {
+		if got := oneLine(in); strings.ContainsAny(got, "\r\n\u2028") ||
+			!strings.Contains(want, "\ufffd") && got != want {
 			t.Errorf("oneLine(%q) = %q", in, got)
 		}
 	}
-	for _, c := range []Certificate{{Person: "dan", Label: `"\..\"; x="`}, {Server: true, Names: []string{"*.example.org"}}} {
+	for _, c := range []Certificate{
+		{Person: "dan", Label: `"\..\"; x="`},
+		{Server: true, Names: []string{"*.example.org"}},
+	} {
 		if name := fileName(c); strings.ContainsAny(name, `"\/;*`) || name == "" {
 			t.Errorf("file name %q", name)
 		}

@@ -57,7 +57,8 @@ var notices = map[string]notice{
 		return "New recovery codes were made. Older ones are not valid any more.", nil
 	},
 	postern.EventOTPRecovery: func(*Portal, context.Context, postern.Event) (string, error) {
-		return "New backup codes were made, each of which replaces a one-time password. Older ones are not valid any more.", nil
+		return "New backup codes were made, each of which replaces a one-time password. Older ones are not valid " +
+			"any more.", nil
 	},
 }
 
@@ -165,14 +166,18 @@ func (p *Portal) sshNotice(ctx context.Context, e postern.Event) (string, error)
 	}
 	for _, l := range e.Links {
 		if l.Kind == string(postern.SSHKey) {
-			return fmt.Sprintf("A certificate for the SSH key %s was made. It opens these accounts: %s.", l.ID, e.Details["principals"]), nil
+			return fmt.Sprintf("A certificate for the SSH key %s was made. It opens these accounts: %s.", l.ID,
+				e.Details["principals"]), nil
 		}
 	}
 	return "An SSH certificate was made.", nil
 }
 
 func (p *Portal) keyNotice(ctx context.Context, e postern.Event) (string, error) {
-	did := map[string]string{"assigned": "was added", "active": "was enabled again", "": "was given another secret"}[e.Reason+e.Details["status"]]
+	did := map[string]string{
+		"assigned": "was added", "active": "was enabled again",
+		"": "was given another secret",
+	}[e.Reason+e.Details["status"]]
 	if e.Kind == postern.EventOTPKeyAdded {
 		did = "was added"
 	}

@@ -44,7 +44,8 @@ func (p *Portal) home(r *request) error {
 	}
 	devices, servers := p.split(certs)
 	p.render(r, 200, "home", page{Title: "Hello " + r.who.Name, Nav: "home", Data: map[string]any{
-		"Devices": validOnly(devices), "Servers": validOnly(servers), "Codes": codes, "Orders": orders, "Events": events,
+		"Devices": validOnly(devices), "Servers": validOnly(servers), "Codes": codes, "Orders": orders,
+		"Events": events,
 	}})
 	return nil
 }
@@ -218,9 +219,10 @@ func (p *Portal) addDevice(r *request) (issuance, error) {
 	if err != nil || again != nil {
 		return asBefore(again, r.who), err
 	}
-	return p.issue(r, r.who, Enrolment{Purpose: Enrol, Label: label}, func(e Enrolment) (Certificate, Enrolled, error) {
-		return p.Authority.IssueClient(r.Context(), p.actor(r), r.who.Name, label, req, e)
-	})
+	return p.issue(r, r.who, Enrolment{Purpose: Enrol, Label: label},
+		func(e Enrolment) (Certificate, Enrolled, error) {
+			return p.Authority.IssueClient(r.Context(), p.actor(r), r.who.Name, label, req, e)
+		})
 }
 
 // asBefore is the issuance of a certificate whose first answer was lost; empty
@@ -251,7 +253,10 @@ func (p *Portal) renderLink(r *request, title, nav string, made Made) {
 		p.fail(r, err)
 		return
 	}
-	p.render(r, 200, "link", page{Title: title, Nav: nav, Data: map[string]any{"Made": made, "Size": code.Size + 8, "Path": qrPath(code)}})
+	p.render(r, 200, "link", page{
+		Title: title, Nav: nav,
+		Data: map[string]any{"Made": made, "Size": code.Size + 8, "Path": qrPath(code)},
+	})
 }
 
 // qrPath returns the dark modules as one SVG path, inside a quiet zone of 4.
@@ -287,8 +292,9 @@ func (p *Portal) renew(r *request) error {
 
 func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 	if !c.Valid(p.now()) {
-		return c, postern.Errorf(postern.Denied, "This certificate has expired or is revoked, so it cannot be renewed.").
-			WithHint("Make a new one.")
+		return c,
+			postern.Errorf(postern.Denied, "This certificate has expired or is revoked, so it cannot be renewed.").
+				WithHint("Make a new one.")
 	}
 	if c.Server {
 		// Proofs that need no person are repeated.
@@ -311,7 +317,8 @@ func (p *Portal) renewed(r *request, c Certificate) (Certificate, error) {
 		case err != nil:
 			return c, err
 		case again != nil && again.Serial == c.Serial:
-			return c, wrong("csr", "That is the key of the certificate itself. Make a new key, or renew without a request.")
+			return c,
+				wrong("csr", "That is the key of the certificate itself. Make a new key, or renew without a request.")
 		case again != nil:
 			return *again, nil
 		}
@@ -411,7 +418,10 @@ func tarred(l Layout, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range l.Files {
-		h := &tar.Header{Name: f.Path, Mode: int64(f.Mode), Size: int64(len(f.Body)), ModTime: at, Typeflag: tar.TypeReg}
+		h := &tar.Header{
+			Name: f.Path, Mode: int64(f.Mode), Size: int64(len(f.Body)), ModTime: at,
+			Typeflag: tar.TypeReg,
+		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err
 		}

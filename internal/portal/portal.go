@@ -43,7 +43,8 @@ type Config struct {
 // Validate fills in defaults and reports what is wrong.
 func (c *Config) Validate() error {
 	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" ||
+		u.Fragment != "" || u.User != nil {
 		return postern.Errorf(postern.Invalid, "the portal's address %q is not like https://id.example.com", c.URL)
 	}
 	c.URL = "https://" + u.Host
@@ -64,7 +65,12 @@ func (c *Config) Validate() error {
 	for _, d := range []struct {
 		field *time.Duration
 		value time.Duration
-	}{{&c.LinkLife, 72 * time.Hour}, {&c.ShortLinkLife, time.Hour}, {&c.OrderLife, 7 * 24 * time.Hour}, {&c.ProofLife, 200 * 24 * time.Hour}} {
+	}{
+		{&c.LinkLife, 72 * time.Hour},
+		{&c.ShortLinkLife, time.Hour},
+		{&c.OrderLife, 7 * 24 * time.Hour},
+		{&c.ProofLife, 200 * 24 * time.Hour},
+	} {
 		if *d.field < 0 {
 			return postern.Errorf(postern.Invalid, "a portal's time span is negative")
 		}
@@ -87,21 +93,25 @@ var ErrLastAdministrator = errors.New("the change would leave no administrator")
 // actor writes nothing, and fails with Denied, if the actor's credential is not
 // valid any more. All methods are safe for concurrent use.
 type People interface {
-	Person(ctx context.Context, name string) (postern.Person, error)                          // NotFound
-	PersonByEmail(ctx context.Context, email string) (postern.Person, error)                  // NotFound
-	All(ctx context.Context) ([]postern.Person, error)                                        // by name, but those who were removed
-	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error // Conflict if the name or the address is taken
+	Person(ctx context.Context, name string) (postern.Person, error)         // NotFound
+	PersonByEmail(ctx context.Context, email string) (postern.Person, error) // NotFound
+	// by name, but those who were removed
+	All(ctx context.Context) ([]postern.Person, error)
+	// Conflict if the name or the address is taken
+	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error
 	// ChangePerson changes a person's address, full name and groups. It returns in
 	// words what has changed, which is the event's Reason; "" and no event if
 	// nothing has. If the address changes, unused links that were sent to the old one
 	// become void, and the message that mail returns is queued. It fails with
 	// Conflict if another person has the address, and with ErrLastAdministrator if
 	// no administrator would be left. Both functions may be called again.
-	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event, mail func(old postern.Person, what string) *Message) (string, error)
+	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event,
+		mail func(old postern.Person, what string) *Message) (string, error)
 	SetPersonStatus(ctx context.Context, by postern.Actor, name string, s postern.PersonStatus, e postern.Event) error
 	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound
 	CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error)
-	SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, s postern.CredentialStatus, e postern.Event) error
+	SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string,
+		s postern.CredentialStatus, e postern.Event) error
 }
 
 // Certificate is one that the authority has issued.
@@ -169,8 +179,10 @@ type Authority interface {
 	// transaction that records the certificate: either all of it happens, or nothing.
 	// They fail with ErrLink if the link is not valid, with Conflict if the order is
 	// done, and with Denied once the actor's credential is not valid any more.
-	IssueClient(ctx context.Context, by postern.Actor, person, label string, r Request, e Enrolment) (Certificate, Enrolled, error)
-	IssueServer(ctx context.Context, by postern.Actor, names []string, r Request, e Enrolment) (Certificate, Enrolled, error)
+	IssueClient(ctx context.Context, by postern.Actor, person, label string, r Request, e Enrolment) (Certificate,
+		Enrolled, error)
+	IssueServer(ctx context.Context, by postern.Actor, names []string, r Request, e Enrolment) (Certificate, Enrolled,
+		error)
 	// Renew issues a successor, for the same key if r is nil.
 	Renew(ctx context.Context, by postern.Actor, serial string, r *Request, e Enrolment) (Certificate, Enrolled, error)
 	Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error
@@ -207,7 +219,8 @@ type Deps struct {
 	Mail      Mailer  // nil: nothing is sent; links are shown to the person who makes them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
-	Suspended func(*http.Request) bool       // whether Identify returns false because the person is suspended; nil: never
+	// whether Identify returns false because the person is suspended; nil: never
+	Suspended func(*http.Request) bool
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Log       *slog.Logger
 }
@@ -258,7 +271,12 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 		later: make(chan func(context.Context), 256),
 		wake:  make(chan struct{}, 1),
 	}
-	p.Links = &Links{Config: c, Store: d.Store, Mails: d.Mail != nil, Permits: d.Authority.PermitsMail, now: func() time.Time { return p.now() }}
+	p.Links = &Links{
+		Config: c, Store: d.Store, Mails: d.Mail != nil, Permits: d.Authority.PermitsMail,
+		now: func() time.Time {
+			return p.now()
+		},
+	}
 	p.mux = p.routes()
 	return p, nil
 }

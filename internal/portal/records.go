@@ -79,7 +79,8 @@ type Store interface {
 	ForgetExpired(ctx context.Context, now time.Time) error
 
 	// PutRecoveryCodes replaces all codes of a person.
-	PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []RecoveryCode, now time.Time, e postern.Event) error
+	PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []RecoveryCode, now time.Time,
+		e postern.Event) error
 	// RecoveryCodes returns how many codes the person has left.
 	RecoveryCodes(ctx context.Context, person string) (int, error)
 

@@ -95,10 +95,12 @@ func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 	if err != nil || !who.Active() {
 		who = postern.Person{} // has no codes, so any code is wrong
 	}
-	made, off, err := p.Links.withCode(ctx, p.actor(r), who, p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
+	made, off, err := p.Links.withCode(ctx, p.actor(r), who,
+		p.recoveredEvent(r, who.Name, "one of your recovery codes"), hash, r.PostForm.Has("keep"))
 	if errors.Is(err, ErrCode) {
 		p.logError(p.Timeline.Append(ctx, postern.Event{
-			Kind: postern.EventPersonRecovered, Outcome: postern.Refused, Person: who.Name, Address: p.peer(r), Reason: "wrong recovery code",
+			Kind: postern.EventPersonRecovered, Outcome: postern.Refused, Person: who.Name, Address: p.peer(r),
+			Reason: "wrong recovery code",
 		}))
 	}
 	return who, made, off, err
@@ -106,7 +108,10 @@ func (p *Portal) spendCode(r *request) (postern.Person, Made, Off, error) {
 
 // recoveredEvent returns the event that records a recovery.
 func (p *Portal) recoveredEvent(r *request, person, how string) postern.Event {
-	return postern.Event{Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: person, Address: p.peer(r), Reason: how}
+	return postern.Event{
+		Kind: postern.EventPersonRecovered, Outcome: postern.OK, Person: person, Address: p.peer(r),
+		Reason: how,
+	}
 }
 
 // recoverByMail sends a link to the person's own address, where the
@@ -150,17 +155,26 @@ func (p *Portal) recoveryPage(r *request) error {
 	if err != nil {
 		return err
 	}
-	p.render(r, 200, "recovery", page{Title: "Recovery codes", Nav: "recovery", Data: map[string]any{"Left": n, "Codes": []string(nil)}})
+	p.render(r, 200, "recovery", page{
+		Title: "Recovery codes", Nav: "recovery",
+		Data: map[string]any{"Left": n, "Codes": []string(nil)},
+	})
 	return nil
 }
 
 // newRecoveryCodes replaces a person's recovery codes.
 func (p *Portal) newRecoveryCodes(r *request) error {
 	codes, kept := newCodes()
-	e := postern.Event{Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: r.who.Name, Address: p.peer(r), Count: recoveryCodes}
+	e := postern.Event{
+		Kind: postern.EventPortalCodes, Outcome: postern.OK, Person: r.who.Name, Address: p.peer(r),
+		Count: recoveryCodes,
+	}
 	if err := p.Store.PutRecoveryCodes(r.Context(), p.actor(r), r.who.Name, kept, p.now(), e); err != nil {
 		return err
 	}
-	p.render(r, 200, "recovery", page{Title: "Recovery codes", Nav: "recovery", Data: map[string]any{"Left": len(codes), "Codes": codes}})
+	p.render(r, 200, "recovery", page{
+		Title: "Recovery codes", Nav: "recovery",
+		Data: map[string]any{"Left": len(codes), "Codes": codes},
+	})
 	return nil
 }

@@ -103,28 +103,40 @@ func number(n int, what string) string {
 // Recover makes a link by which the person enrols again. What they had is revoked
 // and disabled when the link is used.
 func (l *Links) Recover(ctx context.Context, by postern.Actor, who postern.Person) (Made, error) {
-	return l.put(ctx, by, Link{Purpose: Recover, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife, recoverMessage)
+	return l.put(ctx, by, Link{Purpose: Recover, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife,
+		recoverMessage)
 }
 
 // RecoverNow revokes and disables at once what the person had, and makes a link by
 // which they enrol again. The event says who does it, and how.
-func (l *Links) RecoverNow(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event, keepOTP bool) (Made, Off, error) {
-	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife, againMessage)
+func (l *Links) RecoverNow(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event,
+	keepOTP bool,
+) (Made, Off, error) {
+	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name, Email: who.Email}, who, l.ShortLinkLife,
+		againMessage)
 	if err != nil {
 		return made, Off{}, err
 	}
-	off, err := l.Store.Recover(ctx, by, Recovery{Event: e, KeepOTP: keepOTP, Next: &next, Mail: l.recovered(who, e.Reason)})
+	off, err := l.Store.Recover(ctx, by, Recovery{
+		Event: e, KeepOTP: keepOTP, Next: &next,
+		Mail: l.recovered(who, e.Reason),
+	})
 	return made, off, err
 }
 
 // withCode uses up a recovery code. It is as RecoverNow, but the link is not sent,
 // and a valid code is all that it needs.
-func (l *Links) withCode(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event, code [32]byte, keepOTP bool) (Made, Off, error) {
+func (l *Links) withCode(ctx context.Context, by postern.Actor, who postern.Person, e postern.Event, code [32]byte,
+	keepOTP bool,
+) (Made, Off, error) {
 	made, next, err := l.fresh(Link{Purpose: Enrol, Person: who.Name}, postern.Person{}, l.ShortLinkLife, nil)
 	if err != nil {
 		return made, Off{}, err
 	}
-	off, err := l.Store.Recover(ctx, by, Recovery{Event: e, KeepOTP: keepOTP, Code: &code, Next: &next, Mail: l.recovered(who, e.Reason)})
+	off, err := l.Store.Recover(ctx, by, Recovery{
+		Event: e, KeepOTP: keepOTP, Code: &code, Next: &next,
+		Mail: l.recovered(who, e.Reason),
+	})
 	return made, off, err
 }
 

@@ -102,7 +102,8 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 		case formErr != nil:
 			err = formErr
 		case r.Method == http.MethodPost && !p.ownForm(r):
-			err = postern.Errorf(postern.Denied, "This form is from another sign-in.").WithHint("Go back, reload the page, and send it again.")
+			err = postern.Errorf(postern.Denied, "This form is from another sign-in.").
+				WithHint("Go back, reload the page, and send it again.")
 		default:
 			err = h(r)
 			if r.Method == http.MethodPost {
@@ -126,7 +127,8 @@ func (p *Portal) identify(r *request) error {
 	who, err := p.People.Person(r.Context(), name)
 	if err == nil {
 		var c postern.Credential
-		if c, err = p.People.Credential(r.Context(), postern.X509Certificate, serial); err == nil && (c.Person != name || c.Status != postern.CredentialActive) {
+		if c, err = p.People.Credential(r.Context(), postern.X509Certificate, serial); err == nil &&
+			(c.Person != name || c.Status != postern.CredentialActive) {
 			return nil
 		}
 	}
@@ -176,7 +178,8 @@ func (p *Portal) unauthenticated(r *request, status int) {
 	if r.suspended {
 		p.render(r, http.StatusForbidden, "error", page{
 			Title: "You are suspended", Nav: "home",
-			Data: "Your certificate is valid, but an administrator has suspended you: none of your credentials is accepted. " +
+			Data: "Your certificate is valid, but an administrator has suspended you: none of your credentials is " +
+				"accepted. " +
 				"Ask an administrator to resume your account.",
 		})
 		return

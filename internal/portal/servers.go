@@ -20,7 +20,10 @@ func (p *Portal) servers(r *request) error {
 		return err
 	}
 	_, servers := p.split(certs)
-	p.render(r, 200, "servers", page{Title: "Servers", Nav: "servers", Data: map[string]any{"Servers": servers, "Orders": orders}})
+	p.render(r, 200, "servers", page{
+		Title: "Servers", Nav: "servers",
+		Data: map[string]any{"Servers": servers, "Orders": orders},
+	})
 	return nil
 }
 
@@ -87,7 +90,8 @@ func (p *Portal) serverRequest(r *request, csr []byte) (Request, error) {
 		case c.Person != r.who.Name:
 			return req, wrong("csr", "This key is in the certificate of another person. Make a key of your own.")
 		case !c.Server:
-			return req, wrong("csr", "This key is in the certificate of one of your devices. Make another for the server.")
+			return req,
+				wrong("csr", "This key is in the certificate of one of your devices. Make another for the server.")
 		case c.Revoked:
 			return req, wrong("csr", "This key was in a certificate that is revoked. Make a new one.")
 		}
@@ -103,7 +107,8 @@ func (p *Portal) ownOrder(r *request) (Order, error) {
 		return o, err
 	}
 	if err != nil || o.Person != r.who.Name || !o.Expires.After(p.now()) {
-		return o, postern.Errorf(postern.NotFound, "You have no such order.").WithHint("It may have expired: make a new one.")
+		return o, postern.Errorf(postern.NotFound, "You have no such order.").
+			WithHint("It may have expired: make a new one.")
 	}
 	return o, nil
 }
@@ -137,7 +142,10 @@ func (p *Portal) steps(ctx context.Context, o Order) ([]step, error) {
 		case allowed:
 			s.Done, s.How = true, "on the administrators' list"
 		case p.proofValid(proof):
-			s.Done, s.How = true, map[Method]string{ByMail: "by mail", ByHTTP: "by the file on its web server", ByDNS: "by its DNS record"}[proof.Method]
+			s.Done, s.How = true, map[Method]string{
+				ByMail: "by mail", ByHTTP: "by the file on its web server",
+				ByDNS: "by its DNS record",
+			}[proof.Method]
 		}
 		if !isWildcard(name) {
 			s.HTTP = "http://" + urlHost(name) + proofPath(proof.Value)
@@ -284,7 +292,8 @@ func (p *Portal) orderCheck(r *request) error {
 
 func (p *Portal) nameEvent(r *request, proof Proof, outcome postern.Outcome, reason string) postern.Event {
 	return postern.Event{
-		Kind: postern.EventPortalName, Outcome: outcome, Person: proof.Person, Address: p.peer(r), Object: proof.Name, Reason: reason,
+		Kind: postern.EventPortalName, Outcome: outcome, Person: proof.Person, Address: p.peer(r), Object: proof.Name,
+		Reason:  reason,
 		Details: map[string]string{"method": string(proof.Method)},
 	}
 }
@@ -394,7 +403,8 @@ func (p *Portal) orderDone(r *request, o Order) error {
 	}
 	c, err := p.Authority.Certificate(r.Context(), o.Serial)
 	if err == nil && (c.Key != req.Key || c.Revoked) {
-		err = postern.Errorf(postern.Conflict, "This order is done.").WithHint("Its certificate is listed under Servers.")
+		err = postern.Errorf(postern.Conflict, "This order is done.").
+			WithHint("Its certificate is listed under Servers.")
 	}
 	if err != nil {
 		return err

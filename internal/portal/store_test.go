@@ -33,7 +33,10 @@ func must(t *testing.T, err error) {
 
 func TestLinkIsUsedByOne(t *testing.T) {
 	s, ctx := opened(t)
-	l := portal.Link{Hash: [32]byte{1}, Purpose: portal.Prove, Person: "dan", Created: begin, Expires: begin.Add(time.Hour)}
+	l := portal.Link{
+		Hash: [32]byte{1}, Purpose: portal.Prove, Person: "dan", Created: begin,
+		Expires: begin.Add(time.Hour),
+	}
 	m := &portal.Message{ID: "m1", To: "dan@example.com", Text: "secret token", Expires: begin.Add(time.Hour)}
 	must(t, s.PutLink(ctx, postern.Actor{}, portal.Fresh{Link: l, Message: m, Event: event}))
 	proof, err := s.Proof(ctx, "dan", "www.example.org", "v1")
@@ -76,7 +79,10 @@ func TestLinkIsUsedByOne(t *testing.T) {
 func TestMessagesAreLeased(t *testing.T) {
 	s, ctx := opened(t)
 	for _, id := range []string{"a", "b"} {
-		must(t, s.PutMessage(ctx, portal.Message{ID: id, To: id + "@example.com", Subject: "s", Text: "t", Expires: begin.Add(time.Hour)}))
+		must(t, s.PutMessage(ctx, portal.Message{
+			ID: id, To: id + "@example.com", Subject: "s", Text: "t",
+			Expires: begin.Add(time.Hour),
+		}))
 	}
 	first, err := s.DueMessages(ctx, begin, 1, time.Minute)
 	must(t, err)
@@ -138,8 +144,10 @@ func TestRecoveryCodesAreSpentOnce(t *testing.T) {
 			t.Errorf("after a recovery the code %d is still valid: %v", code, err)
 		}
 	}
-	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}}, begin, event))
-	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}}, begin, event))
+	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c3", Hash: [32]byte{3}}},
+		begin, event))
+	must(t, s.PutRecoveryCodes(ctx, postern.Actor{}, "dan", []portal.RecoveryCode{{ID: "c4", Hash: [32]byte{4}}},
+		begin, event))
 	if err := spend("dan", 3); !errors.Is(err, portal.ErrCode) {
 		t.Errorf("a replaced code is still valid: %v", err)
 	}
@@ -159,21 +167,30 @@ func TestProofsOrdersAndNames(t *testing.T) {
 	if len(asked) != 1 || asked[0] != p {
 		t.Errorf("asked: %+v", asked)
 	}
-	must(t, s.PutAllowed(ctx, postern.Actor{}, portal.Allowed{Pattern: "www.example.org", Person: "dan", By: "boss", Created: begin}, event))
+	must(t, s.PutAllowed(ctx, postern.Actor{}, portal.Allowed{
+		Pattern: "www.example.org", Person: "dan", By: "boss",
+		Created: begin,
+	}, event))
 	if asked, err = s.AskedProofs(ctx); err != nil || len(asked) != 0 {
 		t.Errorf("still asked: %+v, %v", asked, err)
 	}
-	if list, err := s.Allowed(ctx); err != nil || len(list) != 1 || list[0].By != "boss" || !list[0].Created.Equal(begin) {
+	if list, err := s.Allowed(ctx); err != nil || len(list) != 1 || list[0].By != "boss" ||
+		!list[0].Created.Equal(begin) {
 		t.Errorf("allowed: %+v, %v", list, err)
 	}
 	must(t, s.DropAllowed(ctx, postern.Actor{}, "www.example.org", "dan", event))
-	if err := s.DropAllowed(ctx, postern.Actor{}, "www.example.org", "dan", event); postern.CodeOf(err) != postern.NotFound {
+	if err := s.DropAllowed(ctx, postern.Actor{}, "www.example.org", "dan",
+		event); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("dropped twice: %v", err)
 	}
 
-	o := portal.Order{ID: "o1", Person: "dan", Names: []string{"a.example.org", "*.b.example.org"}, CSR: []byte{1, 2}, Created: begin, Expires: begin.Add(time.Hour)}
+	o := portal.Order{
+		ID: "o1", Person: "dan", Names: []string{"a.example.org", "*.b.example.org"}, CSR: []byte{1, 2},
+		Created: begin, Expires: begin.Add(time.Hour),
+	}
 	must(t, s.PutOrder(ctx, postern.Actor{}, o))
-	if got, err := s.Order(ctx, "o1"); err != nil || !slices.Equal(got.Names, o.Names) || !slices.Equal(got.CSR, o.CSR) || !got.Expires.Equal(o.Expires) {
+	if got, err := s.Order(ctx, "o1"); err != nil || !slices.Equal(got.Names, o.Names) ||
+		!slices.Equal(got.CSR, o.CSR) || !got.Expires.Equal(o.Expires) {
 		t.Errorf("order: %+v, %v", got, err)
 	}
 	if open, err := s.OrdersOf(ctx, "dan", begin); err != nil || len(open) != 1 {
@@ -192,7 +209,8 @@ func TestRemindersAreQueuedOnce(t *testing.T) {
 		before time.Duration
 		want   bool
 	}{{14, true}, {14, false}, {3, true}, {14, false}, {3, false}} {
-		if ok, err := s.RemindOnce(ctx, "abcd", c.before*24*time.Hour, m(string(rune('a'+i)))); err != nil || ok != c.want {
+		if ok, err := s.RemindOnce(ctx, "abcd", c.before*24*time.Hour, m(string(rune('a'+i)))); err != nil ||
+			ok != c.want {
 			t.Errorf("%d days, step %d: %v, %v", c.before, i, ok, err)
 		}
 	}

@@ -44,7 +44,8 @@ func (p *Portal) importPage(r *request) error {
 }
 
 func (p *Portal) rootPEM(r *request) error {
-	download(r, "application/x-pem-file", "postern-root.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Authority.Root().Raw})))
+	download(r, "application/x-pem-file", "postern-root.pem",
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Authority.Root().Raw})))
 	return nil
 }
 

@@ -74,8 +74,10 @@ func newWeb() (*web, error) {
 		"join":       func(s []string) string { return strings.Join(s, ", ") },
 		"short":      shortSerial,
 		"eventWords": eventWords,
-		"kind":       func(c postern.Credential) string { return capital(orDefault(credentialWords[c.Kind], string(c.Kind))) },
-		"lines":      func(s []string) string { return strings.Join(s, "\n") },
+		"kind": func(c postern.Credential) string {
+			return capital(orDefault(credentialWords[c.Kind], string(c.Kind)))
+		},
+		"lines": func(s []string) string { return strings.Join(s, "\n") },
 	}
 	base, err := template.New("base").Funcs(funcs).ParseFS(pageFiles, "pages/base.html", "pages/parts.html")
 	if err != nil {
@@ -122,8 +124,10 @@ func (w *web) serveStatic(rw http.ResponseWriter, r *http.Request) {
 // or read a page, and are not sent its address.
 func secured(next http.Handler) http.Handler {
 	headers := map[string]string{
-		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
-			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; " +
+			"connect-src 'self'; " +
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; " +
+			"trusted-types 'none'",
 		"Cross-Origin-Opener-Policy":   "same-origin",
 		"Cross-Origin-Resource-Policy": "same-origin",
 		"Cross-Origin-Embedder-Policy": "require-corp",
@@ -243,7 +247,8 @@ func beside(field string, err error) error {
 // from the database.
 func internalError(err error) bool {
 	e, ok := errors.AsType[*postern.Error](err)
-	return !ok || e.Code == postern.Internal || e.Code == postern.Unavailable || e.Code == postern.Conflict && e.Err != nil
+	return !ok || e.Code == postern.Internal || e.Code == postern.Unavailable ||
+		e.Code == postern.Conflict && e.Err != nil
 }
 
 // sentence returns an error and its hint as text for a page.
@@ -287,7 +292,8 @@ var doneSentences = map[string]string{
 	"added":     "The key is added.",
 	"refused":   "The request is refused.",
 	"changed":   "The change is saved.",
-	"lost":      "The certificate is revoked, with all unused links. An attacker may have added a key with it: disable those that are not yours.",
+	"lost": "The certificate is revoked, with all unused links. An attacker may have added a key with it: " +
+		"disable those that are not yours.",
 	"recovered": "Their certificates are revoked, their keys are disabled, and a new link is being sent.",
 }
 
@@ -428,7 +434,8 @@ func (p *Portal) limit(ctx context.Context, key string, most int64, window time.
 		return err
 	}
 	if n > most {
-		return postern.Errorf(postern.TooMany, "There were too many attempts.").WithHint("Wait a while, then try again.")
+		return postern.Errorf(postern.TooMany, "There were too many attempts.").
+			WithHint("Wait a while, then try again.")
 	}
 	return nil
 }

@@ -31,7 +31,10 @@ ErrorLog %[1]s/error.log
 ServerName localhost
 Listen 127.0.0.1:%[2]d
 `, dir, port)
-	for _, m := range []string{"mpm_event", "authn_core", "authz_core", "authz_host", "dir", "alias", "rewrite", "headers", "socache_shmcb", "ssl"} {
+	for _, m := range []string{
+		"mpm_event", "authn_core", "authz_core", "authz_host", "dir", "alias", "rewrite",
+		"headers", "socache_shmcb", "ssl",
+	} {
 		text += fmt.Sprintf("LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n", m, m)
 	}
 	if os.Geteuid() == 0 {

@@ -78,7 +78,8 @@ func (b *Browser) Open(choose bool, flags ...chromedp.ExecAllocatorOption) conte
 		chromedp.ExecPath(b.launcher(choose)),
 		chromedp.NoSandbox,
 		chromedp.WindowSize(1024, 768),
-		chromedp.Env("HOME="+b.Home, "TMPDIR="+tmp, "XDG_CONFIG_HOME="+b.Home+"/.config", "XDG_DATA_HOME="+b.Home+"/.local/share"),
+		chromedp.Env("HOME="+b.Home, "TMPDIR="+tmp, "XDG_CONFIG_HOME="+b.Home+"/.config",
+			"XDG_DATA_HOME="+b.Home+"/.local/share"),
 	)
 	opts = append(opts, flags...)
 	ctx, stop := context.WithTimeout(b.t.Context(), 4*time.Minute)
@@ -107,7 +108,8 @@ func (b *Browser) launcher(choose bool) string {
 		if err := os.WriteFile(filepath.Join(policies, "postern.json"), []byte(policy), 0o644); err != nil {
 			b.t.Fatal(err)
 		}
-		script = fmt.Sprintf("#!/bin/sh\nexec %s --mount --map-root-user sh -c 'mount --bind %s /etc/chromium && exec %s \"$@\"' sh \"$@\"\n",
+		script = fmt.Sprintf("#!/bin/sh\nexec %s --mount --map-root-user sh -c 'mount --bind %s /etc/chromium && "+
+			"exec %s \"$@\"' sh \"$@\"\n",
 			Need(b.t, "unshare"), filepath.Join(b.Home, "etc"), chromium)
 	}
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {

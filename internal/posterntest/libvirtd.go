@@ -193,7 +193,10 @@ func (l *Libvirtd) prepare() error {
 		"conf/vm1.xml":       l.DomainXML("vm1"),
 	}
 	// It knows the first account of a test host, see Host, as one of its own.
-	accounts := map[string]string{"passwd": "postern-test:x:20000:20000::/:/bin/sh\n", "group": "postern-test:x:20000:\n"}
+	accounts := map[string]string{
+		"passwd": "postern-test:x:20000:20000::/:/bin/sh\n",
+		"group":  "postern-test:x:20000:\n",
+	}
 	if l.inside != 0 {
 		accounts = nil
 		if err := os.CopyFS(l.cache(), os.DirFS(cacheDir())); err != nil {
@@ -273,7 +276,8 @@ func TraceAlone(t testing.TB) (release func()) {
 // Start starts the daemon, also again after Kill.
 func (l *Libvirtd) Start() error {
 	if l.bus == nil {
-		l.bus = exec.Command("dbus-daemon", "--session", "--nofork", "--nopidfile", "--address=unix:path="+filepath.Join(l.Dir, "bus"))
+		l.bus = exec.Command("dbus-daemon", "--session", "--nofork", "--nopidfile",
+			"--address=unix:path="+filepath.Join(l.Dir, "bus"))
 		if err := l.bus.Start(); err != nil {
 			return err
 		}
@@ -456,7 +460,8 @@ func (l *Libvirtd) certificates() error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(l.writePEM(name+"cert.pem", "CERTIFICATE", der), l.writePEM(name+"key.pem", "PRIVATE KEY", keyDER)); err != nil {
+		if err := errors.Join(l.writePEM(name+"cert.pem", "CERTIFICATE", der),
+			l.writePEM(name+"key.pem", "PRIVATE KEY", keyDER)); err != nil {
 			return err
 		}
 	}

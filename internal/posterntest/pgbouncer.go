@@ -52,8 +52,10 @@ logfile = %s
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // its status is that of the signal
 	})
-	at := (&url.URL{Scheme: "postgres", User: url.User("postgres"), Host: fmt.Sprintf("127.0.0.1:%d", port),
-		Path: "/" + database, RawQuery: "sslmode=disable"}).String()
+	at := (&url.URL{
+		Scheme: "postgres", User: url.User("postgres"), Host: fmt.Sprintf("127.0.0.1:%d", port),
+		Path: "/" + database, RawQuery: "sslmode=disable",
+	}).String()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {

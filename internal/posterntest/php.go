@@ -24,7 +24,8 @@ func PHP(t testing.TB) string {
 		socket = filepath.Join(short, "s")
 	}
 	conf := filepath.Join(dir, "fpm.conf")
-	text := fmt.Sprintf("[global]\nerror_log = %s/log\ndaemonize = no\n[www]\nlisten = %s\npm = static\npm.max_children = 2\n", dir, socket)
+	text := fmt.Sprintf("[global]\nerror_log = %s/log\ndaemonize = no\n[www]\nlisten = %s\npm = static\n"+
+		"pm.max_children = 2\n", dir, socket)
 	args := []string{"-n", "-F", "-y", conf}
 	if os.Geteuid() == 0 {
 		text += "user = root\ngroup = root\n"

@@ -49,7 +49,8 @@ func StartPostgreSQL(t testing.TB) *PostgreSQL {
 			t.Fatal(err)
 		}
 	}
-	cmd := p.command(initdb, "--no-sync", "--no-instructions", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--pgdata="+p.data())
+	cmd := p.command(initdb, "--no-sync", "--no-instructions", "--username=postgres", "--auth=trust",
+		"--encoding=UTF8", "--locale=C.UTF-8", "--pgdata="+p.data())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
@@ -140,7 +141,8 @@ func (p *PostgreSQL) Start() {
 	}
 	defer log.Close()
 	p.cmd = p.command("/bin/sh", "-c", keeper, "sh", Need(p.t, "postgres"), "-D", p.data(), "-k", p.dir,
-		"-c", "listen_addresses="+p.addresses(), "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c", "max_connections=60")
+		"-c", "listen_addresses="+p.addresses(), "-c", "fsync=on", "-c", "shared_buffers=16MB", "-c",
+		"max_connections=60")
 	if p.port != 0 {
 		p.cmd.Args = append(p.cmd.Args, "-c", fmt.Sprintf("port=%d", p.port))
 	}

@@ -24,7 +24,10 @@ func NewSoftHSM(t *testing.T) *SoftHSM {
 	t.Helper()
 	util := Need(t, "softhsm2-util")
 	dir := t.TempDir()
-	h := &SoftHSM{Module: "/usr/lib/softhsm/libsofthsm2.so", PINFile: filepath.Join(dir, "pin"), t: t, tokens: filepath.Join(dir, "tokens")}
+	h := &SoftHSM{
+		Module: "/usr/lib/softhsm/libsofthsm2.so", PINFile: filepath.Join(dir, "pin"), t: t,
+		tokens: filepath.Join(dir, "tokens"),
+	}
 	if _, err := os.Stat(h.Module); err != nil {
 		Missing(t, "needs SoftHSM's module: %v", err)
 	}
@@ -33,7 +36,8 @@ func NewSoftHSM(t *testing.T) *SoftHSM {
 	if err := os.Mkdir(h.tokens, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nlog.level = ERROR\n", h.tokens), 0o600); err != nil {
+	if err := os.WriteFile(conf, fmt.Appendf(nil, "directories.tokendir = %s\nlog.level = ERROR\n", h.tokens),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("SOFTHSM2_CONF", conf)
@@ -59,7 +63,10 @@ func (h *SoftHSM) SetPIN(pin string) {
 // the token.
 func (h *SoftHSM) P11Tool(args ...string) string {
 	h.t.Helper()
-	return h.run(Need(h.t, "p11tool"), append([]string{"--provider", h.Module, "--batch", "--login", "--set-pin", "1234"}, args...)...)
+	return h.run(Need(h.t, "p11tool"), append([]string{
+		"--provider", h.Module, "--batch", "--login", "--set-pin",
+		"1234",
+	}, args...)...)
 }
 
 // Unplug removes the token, for programs that are started afterwards.

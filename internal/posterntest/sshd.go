@@ -124,7 +124,8 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 	}
 	defer out.Close()
 	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog], strconv.Itoa(len(cfg.Accounts)))
+		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog],
+		strconv.Itoa(len(cfg.Accounts)))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	// Pdeathsig follows the thread that started the command.
@@ -196,7 +197,10 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 			group += fmt.Sprintf("%s:x:%d:%s\n", g, 21000+10*i+j, a.Name)
 		}
 		shadow += fmt.Sprintf("%s:%s:19000:0:99999:7:::\n", a.Name, crypt(t, a.Password))
-		files := map[string]string{".ssh/authorized_keys": string(ssh.MarshalAuthorizedKey(h.Key.PublicKey())), ".hushlogin": ""}
+		files := map[string]string{
+			".ssh/authorized_keys": string(ssh.MarshalAuthorizedKey(h.Key.PublicKey())),
+			".hushlogin":           "",
+		}
 		for name, content := range a.Home {
 			files[name] = content
 		}
@@ -227,7 +231,10 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 		h.write(t, "etc/ssh/sshd_config", strings.ReplaceAll(cfg.Config, "@DIR@", h.Dir), 0o644)
 	}
 	if cfg.LoginLog {
-		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(h.Dir, "syslog"), Net: "unixgram"})
+		conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{
+			Name: filepath.Join(h.Dir, "syslog"),
+			Net:  "unixgram",
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -303,9 +310,10 @@ func NewSSHKey(t testing.TB, dir, name string) (ssh.Signer, string) {
 func SSHCertificate(t testing.TB, authority, key ssh.Signer, principal string) ssh.Signer {
 	t.Helper()
 	cert := &ssh.Certificate{
-		Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: principal, Serial: 4711, ValidPrincipals: []string{principal},
-		ValidAfter:  uint64(time.Now().Add(-time.Minute).Unix()),
-		ValidBefore: uint64(time.Now().Add(time.Hour).Unix()),
+		Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: principal, Serial: 4711,
+		ValidPrincipals: []string{principal},
+		ValidAfter:      uint64(time.Now().Add(-time.Minute).Unix()),
+		ValidBefore:     uint64(time.Now().Add(time.Hour).Unix()),
 		Permissions: ssh.Permissions{Extensions: map[string]string{
 			"permit-pty": "", "permit-port-forwarding": "", "permit-agent-forwarding": "", "permit-X11-forwarding": "",
 		}},
@@ -377,12 +385,15 @@ func enterNetwork(pid int) error {
 
 // Command returns a command that runs inside the host, as root.
 func (h *Host) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(h.pid), "-m", "-n", "-p", "--", name}, args...)...)
+	return exec.Command("nsenter", append([]string{"-t", strconv.Itoa(h.pid), "-m", "-n", "-p", "--", name},
+		args...)...)
 }
 
 // Connect logs in with the Go client. Each round of keyboard-interactive is
 // answered by answer; nil offers the public key alone.
-func (h *Host) Connect(user string, answer ssh.KeyboardInteractiveChallenge, methods ...ssh.AuthMethod) (*ssh.Client, error) {
+func (h *Host) Connect(user string, answer ssh.KeyboardInteractiveChallenge, methods ...ssh.AuthMethod) (*ssh.Client,
+	error,
+) {
 	if methods == nil {
 		methods = []ssh.AuthMethod{ssh.PublicKeys(h.Key)}
 	}

@@ -10,10 +10,13 @@ import (
 
 // sshdBaseFiles are on every test host that does not bring its own.
 var sshdBaseFiles = map[string]string{
-	"etc/passwd":            "root:x:0:0::/root:/bin/bash\nnobody:x:65534:65534::/:/usr/sbin/nologin\nsshd:x:104:65534::/run/sshd:/usr/sbin/nologin\nalice:x:1000:1000::/home/alice:/bin/bash\nfred:x:1001:1001::/home/fred:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\n",
-	"etc/group":             "root:x:0:\nalice:x:1000:\nfred:x:1001:\nrobot:x:1002:\nremote:x:1100:robot\n",
-	"etc/pam.d/common-auth": "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\nauth required pam_permit.so\n",
-	"etc/pam.d/sshd":        "@include common-auth\n",
+	"etc/passwd": "root:x:0:0::/root:/bin/bash\nnobody:x:65534:65534::/:/usr/sbin/nologin\n" +
+		"sshd:x:104:65534::/run/sshd:/usr/sbin/nologin\nalice:x:1000:1000::/home/alice:/bin/bash\n" +
+		"fred:x:1001:1001::/home/fred:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\n",
+	"etc/group": "root:x:0:\nalice:x:1000:\nfred:x:1001:\nrobot:x:1002:\nremote:x:1100:robot\n",
+	"etc/pam.d/common-auth": "auth [success=1 default=ignore] pam_unix.so nullok\nauth requisite pam_deny.so\n" +
+		"auth required pam_permit.so\n",
+	"etc/pam.d/sshd": "@include common-auth\n",
 }
 
 // SSHDCommand runs sshd where /run/sshd need not exist and etc/passwd, etc/group and

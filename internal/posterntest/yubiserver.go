@@ -52,7 +52,8 @@ func Yubiserver(t testing.TB, port int, apiKey string, keys []YubiserverKey) {
 	if err := giveTo("yubiserver", filepath.Join(dir, "lib"), path, filepath.Join(dir, "log")); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("mount --bind %[1]s/lib /var/lib/yubiserver && mount --bind %[1]s/log /var/log/yubiserver && yubiserver -p %[2]d && { trap 'exit 0' TERM; sleep infinity & wait; }", dir, port)
+	script := fmt.Sprintf("mount --bind %[1]s/lib /var/lib/yubiserver && mount --bind %[1]s/log /var/log/yubiserver "+
+		"&& yubiserver -p %[2]d && { trap 'exit 0' TERM; sleep infinity & wait; }", dir, port)
 	Serve(t, port, "unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script)
 }
 
@@ -86,7 +87,8 @@ func fillYubiserver(path, apiKey string, keys []YubiserverKey) error {
 		return err
 	}
 	for i, k := range keys {
-		if _, err := tx.Exec(`INSERT INTO yubikeys (nickname, publicname, created, internalname, aeskey, active, counter, time) VALUES (?, ?, '', ?, ?, 1, 1, 1)`,
+		if _, err := tx.Exec(`INSERT INTO yubikeys (nickname, publicname, created, internalname, aeskey, active,
+			counter, time) VALUES (?, ?, '', ?, ?, 1, 1, 1)`,
 			fmt.Sprint(i), k.PublicID, hex.EncodeToString(k.PrivateID), hex.EncodeToString(k.AES)); err != nil {
 			return err
 		}

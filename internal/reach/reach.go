@@ -78,7 +78,8 @@ func New(c Config) (*Prober, error) {
 // special-purpose registries.
 var special = prefixes(
 	"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24",
-	"203.0.113.0/24", "240.0.0.0/4", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32",
+	"203.0.113.0/24", "240.0.0.0/4", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23",
+	"2001:db8::/32",
 	"2002::/16", "3fff::/20", "5f00::/16", "fec0::/10",
 )
 
@@ -93,7 +94,8 @@ func prefixes(list ...string) []netip.Prefix {
 // Public reports whether an address is reachable from the public Internet.
 func Public(a netip.Addr) bool {
 	a = a.Unmap()
-	if !a.IsValid() || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Zone() != "" {
+	if !a.IsValid() || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() ||
+		a.Zone() != "" {
 		return false
 	}
 	return !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
@@ -155,7 +157,9 @@ func (p *Prober) OwnFile(ctx context.Context, host, path string, max int64) ([]b
 	})
 }
 
-func (p *Prober) file(ctx context.Context, host, path string, max int64, follow func(*http.Request, []*http.Request) error) ([]byte, error) {
+func (p *Prober) file(ctx context.Context, host, path string, max int64,
+	follow func(*http.Request, []*http.Request) error,
+) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
 	transport := &http.Transport{
@@ -267,7 +271,10 @@ func (p *Prober) ALPN(ctx context.Context, host, serverName, protocol string) (l
 		return nil, "", reason(err)
 	}
 	defer raw.Close()
-	conn := tls.Client(raw, &tls.Config{ServerName: serverName, NextProtos: []string{protocol}, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	conn := tls.Client(raw, &tls.Config{
+		ServerName: serverName, NextProtos: []string{protocol},
+		InsecureSkipVerify: true, MinVersion: tls.VersionTLS12,
+	})
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, "", errors.New("the TLS handshake failed")
 	}

@@ -46,8 +46,14 @@ SIGHUP, without dropping a connection.`
 var ruleExamples = []manpage.Item{
 	{Term: `cert.subject.cn == "Alice"`, Text: "The certificate names Alice, and no other person."},
 	{Term: `cert.subject.ou.exists(u, u == "audit")`, Text: "One of the organisational units is audit."},
-	{Term: `"audit" in person.groups && address.within("192.0.2.0/24")`, Text: "Members of a group, from one network."},
-	{Term: `request.method in ["GET", "HEAD"] || "editors" in person.groups`, Text: "All may read, and editors may write."},
+	{
+		Term: `"audit" in person.groups && address.within("192.0.2.0/24")`,
+		Text: "Members of a group, from one network.",
+	},
+	{
+		Term: `request.method in ["GET", "HEAD"] || "editors" in person.groups`,
+		Text: "All may read, and editors may write.",
+	},
 	{Term: `cert.not_after - time > duration("168h")`, Text: "The certificate is valid for another week at least."},
 	{Term: `time.getHours("Europe/Berlin") >= 8 && time.getHours("Europe/Berlin") < 18`, Text: "In office hours."},
 }
@@ -72,7 +78,10 @@ func Caddyfile() *manpage.Page {
 		Sections: []manpage.Section{{Heading: "DESCRIPTION", Text: caddyfileIntro}},
 	}
 	for _, b := range front.Blocks() {
-		p.Sections = append(p.Sections, manpage.Section{Heading: strings.ToUpper(b.Name), Text: "  " + b.Usage + "\n\n" + b.Doc, Items: wordItems(b)})
+		p.Sections = append(p.Sections, manpage.Section{
+			Heading: strings.ToUpper(b.Name),
+			Text:    "  " + b.Usage + "\n\n" + b.Doc, Items: wordItems(b),
+		})
 	}
 	p.Sections = append(p.Sections,
 		manpage.Section{Heading: "EXAMPLES", Text: indent(caddyfileExample)},
@@ -102,7 +111,10 @@ func Rules() (*manpage.Page, error) {
 		},
 	}
 	for _, t := range ref.Types {
-		p.Sections = append(p.Sections, manpage.Section{Heading: "FIELDS OF A " + strings.ToUpper(t.Name), Text: t.Doc, Items: termItems(t.Fields)})
+		p.Sections = append(p.Sections, manpage.Section{
+			Heading: "FIELDS OF A " + strings.ToUpper(t.Name), Text: t.Doc,
+			Items: termItems(t.Fields),
+		})
 	}
 	p.Sections = append(p.Sections,
 		manpage.Section{Heading: "FUNCTIONS", Items: functionItems(ref.Functions)},
@@ -167,7 +179,8 @@ func Markdown(p *manpage.Page) []byte {
 // heading writes a manual page's heading as Markdown's are written.
 func heading(s string) string {
 	s = s[:1] + strings.ToLower(s[1:])
-	return strings.NewReplacer(" tls", " TLS connection", "a altnames", "alternative names", "a name", "a distinguished name").Replace(s)
+	return strings.NewReplacer(" tls", " TLS connection", "a altnames", "alternative names", "a name",
+		"a distinguished name").Replace(s)
 }
 
 func markdownText(b *strings.Builder, text string) {
@@ -175,7 +188,8 @@ func markdownText(b *strings.Builder, text string) {
 		switch {
 		case paragraph == "":
 		case strings.HasPrefix(text, "  {"): // the example of a whole file
-			fmt.Fprintf(b, "\n```caddyfile\n%s\n```\n", strings.TrimPrefix(strings.ReplaceAll(text, "\n  ", "\n"), "  "))
+			fmt.Fprintf(b, "\n```caddyfile\n%s\n```\n", strings.TrimPrefix(strings.ReplaceAll(text, "\n  ", "\n"),
+				"  "))
 			return
 		case strings.HasPrefix(paragraph, "  "):
 			fmt.Fprintf(b, "\n    %s\n", strings.TrimSpace(paragraph))

@@ -119,7 +119,8 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 		return "", nil, postern.Errorf(postern.Invalid, "a batch begins with a line that names its sender")
 	}
 	if head.Host != source.Host {
-		return "", nil, postern.Errorf(postern.Denied, "the sender calls its host %.80q, and may only report events of %q", head.Host, source.Host).
+		return "", nil, postern.Errorf(postern.Denied,
+			"the sender calls its host %.80q, and may only report events of %q", head.Host, source.Host).
 			WithHint("a certificate's person is named as its host: postern agent --host %s", source.Host)
 	}
 	for in.Scan() {

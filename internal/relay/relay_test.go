@@ -106,7 +106,10 @@ func open(t *testing.T, dir string, size int64) *relay.Spool {
 
 func sender(t *testing.T, s *server, spool *relay.Spool) *relay.Sender {
 	t.Helper()
-	c, err := relay.NewSender(relay.SenderConfig{URL: s.URL + relay.Path, Host: "hv1", Wait: time.Millisecond, MaxWait: 2 * time.Millisecond}, spool, quiet)
+	c, err := relay.NewSender(relay.SenderConfig{
+		URL: s.URL + relay.Path, Host: "hv1", Wait: time.Millisecond,
+		MaxWait: 2 * time.Millisecond,
+	}, spool, quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +119,10 @@ func sender(t *testing.T, s *server, spool *relay.Spool) *relay.Sender {
 func call(object string) postern.Event {
 	return postern.Event{
 		Time: time.Now(), Kind: postern.EventLibvirtCall, Outcome: postern.OK, Host: "hv1", Object: object,
-		Links:   []postern.Link{{Kind: postern.LinkSession, ID: "hv1/boot/7"}, {Kind: postern.LinkDomain, ID: "7732fd75-b914-4350-9d4b-bd11a6ba383a"}},
+		Links: []postern.Link{
+			{Kind: postern.LinkSession, ID: "hv1/boot/7"},
+			{Kind: postern.LinkDomain, ID: "7732fd75-b914-4350-9d4b-bd11a6ba383a"},
+		},
 		Details: map[string]string{"procedure": "domainDestroy"},
 	}
 }
@@ -325,19 +331,21 @@ func encode(t *testing.T, seq int64, e postern.Event) string {
 func TestForgedEventsAreRefused(t *testing.T) {
 	s := newServer(t)
 	for name, forge := range map[string]func(*postern.Event){
-		"a login":                 func(e *postern.Event) { e.Kind = postern.EventSSHAuth },
-		"no kind":                 func(e *postern.Event) { e.Kind = "" },
-		"an index":                func(e *postern.Event) { e.Index = 1 },
-		"a person":                func(e *postern.Event) { e.Person = "alice" },
-		"another host":            func(e *postern.Event) { e.Host = "hv2" },
-		"no host":                 func(e *postern.Event) { e.Host = "" },
-		"the future":              func(e *postern.Event) { e.Time = time.Now().Add(time.Hour) },
-		"long ago":                func(e *postern.Event) { e.Time = time.Now().AddDate(-1, 0, 0) },
-		"no time":                 func(e *postern.Event) { e.Time = time.Time{} },
-		"an outcome":              func(e *postern.Event) { e.Outcome = "fine" },
-		"less than no time":       func(e *postern.Event) { e.Took = -1 },
-		"an address":              func(e *postern.Event) { e.Address = "from somewhere" },
-		"a credential":            func(e *postern.Event) { e.Links[0] = postern.Link{Kind: "yubikey", ID: "vvccccbdefgh"} },
+		"a login":           func(e *postern.Event) { e.Kind = postern.EventSSHAuth },
+		"no kind":           func(e *postern.Event) { e.Kind = "" },
+		"an index":          func(e *postern.Event) { e.Index = 1 },
+		"a person":          func(e *postern.Event) { e.Person = "alice" },
+		"another host":      func(e *postern.Event) { e.Host = "hv2" },
+		"no host":           func(e *postern.Event) { e.Host = "" },
+		"the future":        func(e *postern.Event) { e.Time = time.Now().Add(time.Hour) },
+		"long ago":          func(e *postern.Event) { e.Time = time.Now().AddDate(-1, 0, 0) },
+		"no time":           func(e *postern.Event) { e.Time = time.Time{} },
+		"an outcome":        func(e *postern.Event) { e.Outcome = "fine" },
+		"less than no time": func(e *postern.Event) { e.Took = -1 },
+		"an address":        func(e *postern.Event) { e.Address = "from somewhere" },
+		"a credential": func(e *postern.Event) {
+			e.Links[0] = postern.Link{Kind: "yubikey", ID: "vvccccbdefgh"}
+		},
 		"another host's session":  func(e *postern.Event) { e.Links[0].ID = "hv2/boot/7" },
 		"a host that begins like": func(e *postern.Event) { e.Links[0].ID = "hv11/boot/7" },
 		"a connection":            func(e *postern.Event) { e.Links[0].Kind = postern.LinkConnection },

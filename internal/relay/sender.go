@@ -137,7 +137,8 @@ func (s *Sender) Send(ctx context.Context) (more bool, err error) {
 		s.limit = len(batch) / 2
 		return true, nil
 	case postern.CodeOf(err) == postern.Invalid:
-		s.log.ErrorContext(ctx, "the server refuses an event", slog.Any(postern.LogError, err), slog.String(postern.LogKind, batch[0].Event.Kind))
+		s.log.ErrorContext(ctx, "the server refuses an event", slog.Any(postern.LogError, err),
+			slog.String(postern.LogKind, batch[0].Event.Kind))
 		s.sent = last
 	default:
 		return false, err

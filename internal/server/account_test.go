@@ -26,17 +26,25 @@ func TestAccountsTakeTheCodesOfTheirPeople(t *testing.T) {
 	} {
 		check(t, db.People().AddAccount(t.Context(), a))
 	}
-	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "x", Person: "nobody"}); postern.CodeOf(err) != postern.NotFound {
+	if err := db.People().AddAccount(t.Context(), postern.Account{
+		Name:   "x",
+		Person: "nobody",
+	}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("an account of a person who does not exist: %v", err)
 	}
-	if err := db.People().AddAccount(t.Context(), postern.Account{Name: "www", Host: "WEB1", Person: "bob"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().AddAccount(t.Context(), postern.Account{
+		Name: "www", Host: "WEB1",
+		Person: "bob",
+	}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("an account twice: %v", err)
 	}
 	keys := db.OTP()
 	app := otp.NewOATH(postern.TOTP, "alice", "")
 	check(t, keys.AddOATH(t.Context(), postern.Actor{}, app))
 	now := time.Unix(1_800_000_000, 0)
-	checker := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time { return now }}, keys, keys, db.People(), nil, db)
+	checker := otp.NewChecker(otp.CheckerConfig{Now: func() time.Time {
+		return now
+	}}, keys, keys, db.People(), nil, db)
 	t.Cleanup(func() { checker.Close() })
 	c := server.SSHChecker{OTP: checker, DB: db, Host: "web1"}
 	for _, step := range []struct {

@@ -15,7 +15,9 @@ import (
 
 // newACME returns the ACME server over the authority. Close it before the
 // store.
-func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg acme.Config, look reach.Config, log *slog.Logger) (*acme.Server, error) {
+func newACME(ctx context.Context, st *state.State, authority *ca.Authority, cfg acme.Config, look reach.Config,
+	log *slog.Logger,
+) (*acme.Server, error) {
 	prober, err := reach.New(look)
 	if err != nil {
 		return nil, err
@@ -29,7 +31,10 @@ func (h *services) newOrders(ctx context.Context, o front.App, look reach.Config
 	if err != nil {
 		return nil, err
 	}
-	cfg := acme.Config{Website: o.Portal.URL() + "/", Shared: h.state.Store.Shared(), Anonymous: permit, Address: front.Address}
+	cfg := acme.Config{
+		Website: o.Portal.URL() + "/", Shared: h.state.Store.Shared(), Anonymous: permit,
+		Address: front.Address,
+	}
 	return newACME(ctx, h.state, h.authority, cfg, look, h.log)
 }
 
@@ -63,8 +68,13 @@ func (i acmeIssuer) Accept(t acme.Terms) (acme.Terms, error) {
 func periodOf(t acme.Terms) ca.Period { return ca.Period{NotBefore: t.NotBefore, NotAfter: t.NotAfter} }
 
 // Issue implements [acme.Issuer].
-func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, t acme.Terms, f acme.Finish) (acme.Order, error) {
-	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{Profile: ca.Profile(t.Profile), Names: names, Proved: names, Period: periodOf(t), By: by})
+func (i acmeIssuer) Issue(ctx context.Context, by postern.Actor, csr []byte, names []string, t acme.Terms,
+	f acme.Finish,
+) (acme.Order, error) {
+	c, err := i.PrepareCSR(ctx, csr, ca.SignRequest{
+		Profile: ca.Profile(t.Profile), Names: names, Proved: names,
+		Period: periodOf(t), By: by,
+	})
 	if err != nil {
 		return acme.Order{}, err
 	}
@@ -77,7 +87,8 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 	if err != nil {
 		return acme.Certificate{}, err
 	}
-	if c.Profile != ca.ProfileServer { // an intermediate or a client certificate, which ACME may neither return nor revoke
+	// an intermediate or a client certificate, which ACME may neither return nor revoke
+	if c.Profile != ca.ProfileServer {
 		return acme.Certificate{}, postern.Errorf(postern.NotFound, "no server certificate %s was issued here", serial)
 	}
 	return acme.Certificate{
@@ -87,7 +98,9 @@ func (i acmeIssuer) Certificate(ctx context.Context, serial string) (acme.Certif
 }
 
 // Revoke implements [acme.Issuer].
-func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error {
+func (i acmeIssuer) Revoke(ctx context.Context, by postern.Actor, serial string,
+	reason postern.RevocationReason,
+) error {
 	return i.Authority.Revoke(ctx, serial, reason, by)
 }
 

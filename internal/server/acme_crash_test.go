@@ -77,7 +77,10 @@ func (p *acmeProofs) port() string { return p.URL[strings.LastIndex(p.URL, ":")+
 // lookAtProofs is the configuration to fetch the proofs.
 func lookAtProofs(port string) reach.Config {
 	n, _ := strconv.Atoi(port)
-	return reach.Config{HTTPPort: n, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}, Timeout: time.Minute}
+	return reach.Config{
+		HTTPPort: n, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
+		Timeout: time.Minute,
+	}
 }
 
 // serveACMEUntilKilled is the process that is killed.
@@ -88,7 +91,8 @@ func serveACMEUntilKilled(t *testing.T, spec string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone}, lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone},
+		lookAtProofs(where[2]), slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +144,10 @@ func newACMEOrderer(t *testing.T, directory string, h *http.Client, proofs *acme
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &acmeOrderer{Client: &acmez.Client{Directory: directory, HTTPClient: h, PollInterval: 10 * time.Millisecond}, proofs: proofs}
+	o := &acmeOrderer{
+		Client: &acmez.Client{Directory: directory, HTTPClient: h, PollInterval: 10 * time.Millisecond},
+		proofs: proofs,
+	}
 	if o.account, err = o.NewAccount(t.Context(), acmez.Account{PrivateKey: key}); err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +156,8 @@ func newACMEOrderer(t *testing.T, directory string, h *http.Client, proofs *acme
 
 // begin makes an order and puts its proof in place.
 func (o *acmeOrderer) begin(ctx context.Context) (acmez.Order, acmez.Challenge, error) {
-	order, err := o.NewOrder(ctx, o.account, acmez.Order{Identifiers: []acmez.Identifier{{Type: "ip", Value: "127.0.0.1"}}})
+	order, err := o.NewOrder(ctx, o.account,
+		acmez.Order{Identifiers: []acmez.Identifier{{Type: "ip", Value: "127.0.0.1"}}})
 	if err != nil {
 		return order, acmez.Challenge{}, err
 	}
@@ -157,7 +165,9 @@ func (o *acmeOrderer) begin(ctx context.Context) (acmez.Order, acmez.Challenge, 
 	if err != nil {
 		return order, acmez.Challenge{}, err
 	}
-	i := slices.IndexFunc(authz.Challenges, func(c acmez.Challenge) bool { return c.Type == acmez.ChallengeTypeHTTP01 })
+	i := slices.IndexFunc(authz.Challenges, func(c acmez.Challenge) bool {
+		return c.Type == acmez.ChallengeTypeHTTP01
+	})
 	c := authz.Challenges[i]
 	o.proofs.files.Store(c.HTTP01ResourcePath(), c.KeyAuthorization)
 	return order, c, nil
@@ -178,11 +188,15 @@ func (o *acmeOrderer) finish(ctx context.Context, order acmez.Order) (string, er
 }
 
 // certify waits for the proof and gets a certificate for a key.
-func (o *acmeOrderer) certify(ctx context.Context, order acmez.Order, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
-	if _, err := o.PollAuthorization(ctx, o.account, acmez.Authorization{Location: order.Authorizations[0]}); err != nil {
+func (o *acmeOrderer) certify(ctx context.Context, order acmez.Order, key *ecdsa.PrivateKey) (*x509.Certificate,
+	error,
+) {
+	if _, err := o.PollAuthorization(ctx, o.account,
+		acmez.Authorization{Location: order.Authorizations[0]}); err != nil {
 		return nil, err
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
+	csr, err := x509.CreateCertificateRequest(rand.Reader,
+		&x509.CertificateRequest{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, key)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +229,10 @@ func TestACMEServerKilled(t *testing.T) {
 	if spec := os.Getenv(acmeServerEnv); spec != "" {
 		serveACMEUntilKilled(t, spec)
 	}
-	s := &acmeServer{t: t, db: filepath.Join(t.TempDir(), "postern.db"), addr: fmt.Sprintf("127.0.0.1:%d", posterntest.FreePort(t)), proofs: newACMEProofs(t)}
+	s := &acmeServer{
+		t: t, db: filepath.Join(t.TempDir(), "postern.db"),
+		addr: fmt.Sprintf("127.0.0.1:%d", posterntest.FreePort(t)), proofs: newACMEProofs(t),
+	}
 	db := storetest.OpenConfig(t, store.Config{URL: s.db})
 	if _, err := ca.Init(t.Context(), ca.Config{}, db.CA()); err != nil {
 		t.Fatal(err)
@@ -332,7 +349,10 @@ func TestACMEFromTwoServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone, Shared: db.Shared()}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+		orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{
+			Anonymous: anyone,
+			Shared:    db.Shared(),
+		}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +366,10 @@ func TestACMEFromTwoServers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		back = append(back, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u); r.Out.Host = r.In.Host }})
+		back = append(back, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(u)
+			r.Out.Host = r.In.Host
+		}})
 	}
 	var turn atomic.Int64
 	balancer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -59,7 +59,8 @@ func TestACMERefusesKeysThatOthersMayKnow(t *testing.T) {
 	a, err := ca.Init(t.Context(), ca.Config{}, db.CA())
 	must(t, err)
 	proofs := newACMEProofs(t)
-	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone}, lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
+	orders, err := newACME(t.Context(), &state.State{Store: db}, a, acme.Config{Anonymous: anyone},
+		lookAtProofs(proofs.port()), slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { orders.Close() })
 	srv := httptest.NewServer(orders)

@@ -57,7 +57,10 @@ func newACMERig(t *testing.T) *acmeRig {
 	}
 	t.Cleanup(func() { orders.Close() })
 	rig.directory = serveTLS(t, rig.ca, orders) + acme.Prefix + "/directory"
-	if err := rig.db.People().AddPerson(t.Context(), postern.Person{Name: "alice", Email: "alice@example.com"}); err != nil {
+	if err := rig.db.People().AddPerson(t.Context(), postern.Person{
+		Name:  "alice",
+		Email: "alice@example.com",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return rig
@@ -70,13 +73,19 @@ func anyone(netip.Addr, []string) bool { return true }
 func serveTLS(t *testing.T, a *ca.Authority, h http.Handler) string {
 	t.Helper()
 	key, csr := clientCSR(t)
-	issued, err := a.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost", "127.0.0.1"}})
+	issued, err := a.IssueCSR(t.Context(), csr, ca.SignRequest{
+		Profile: ca.ProfileServer,
+		Names:   []string{"localhost", "127.0.0.1"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}}}
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{{
+		Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw},
+		PrivateKey:  key,
+	}}}
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
@@ -94,7 +103,8 @@ func writeFile(t testing.TB, path, text string) {
 func (rig *acmeRig) external(t testing.TB) (id, secret string) {
 	t.Helper()
 	k := acme.NewExternalKey("alice", t.Name(), time.Now())
-	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k, acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, k,
+		acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	return k.ID, base64.RawURLEncoding.EncodeToString(k.Secret)
@@ -113,10 +123,14 @@ type acmeSite struct {
 // site makes the n'th site.
 func (rig *acmeRig) site(t *testing.T, n int) *acmeSite {
 	t.Helper()
-	s := &acmeSite{t: t, rig: rig, name: fmt.Sprintf("site%d.example.test", n), addr: fmt.Sprintf("127.0.0.%d", n), dir: t.TempDir()}
+	s := &acmeSite{
+		t: t, rig: rig, name: fmt.Sprintf("site%d.example.test", n), addr: fmt.Sprintf("127.0.0.%d", n),
+		dir: t.TempDir(),
+	}
 	rig.dns.Set(t, s.name, "A "+s.addr)
 	s.kid, s.hmac = rig.external(t)
-	s.env = append(os.Environ(), "HOME="+s.dir, "CURL_CA_BUNDLE="+rig.root, "REQUESTS_CA_BUNDLE="+rig.root, "LEGO_CA_CERTIFICATES="+rig.root)
+	s.env = append(os.Environ(), "HOME="+s.dir, "CURL_CA_BUNDLE="+rig.root, "REQUESTS_CA_BUNDLE="+rig.root,
+		"LEGO_CA_CERTIFICATES="+rig.root)
 	return s
 }
 

@@ -126,7 +126,8 @@ func (a *apacheMD) activates(old string) (serial string) {
 	roots := x509.NewCertPool()
 	roots.AddCert(a.rig.ca.Root())
 	await(a.t, "Apache serves it", func() bool {
-		conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", a.addr, a.rig.look.TLSPort), &tls.Config{ServerName: a.name, RootCAs: roots})
+		conn, err := tls.Dial("tcp", fmt.Sprintf("%s:%d", a.addr, a.rig.look.TLSPort),
+			&tls.Config{ServerName: a.name, RootCAs: roots})
 		if err != nil {
 			return false
 		}

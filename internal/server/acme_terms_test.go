@@ -37,7 +37,8 @@ func TestCertificatesEndWhenClientsAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, lasts := range []time.Duration{time.Hour, 24 * time.Hour} {
-		from, to := time.Now().Add(-time.Minute).UTC().Truncate(time.Second), time.Now().Add(lasts).UTC().Truncate(time.Second)
+		from, to := time.Now().Add(-time.Minute).UTC().Truncate(time.Second),
+			time.Now().Add(lasts).UTC().Truncate(time.Second)
 		leaf := s.obtain(client, proofs, acme.WithOrderNotBefore(from), acme.WithOrderNotAfter(to))
 		if !leaf.NotBefore.Equal(from) || !leaf.NotAfter.Equal(to) {
 			t.Errorf("valid from %v to %v, want %v to %v", leaf.NotBefore, leaf.NotAfter, from, to)
@@ -80,7 +81,8 @@ func (s *acmeSite) obtain(client *acme.Client, proofs string, opts ...acme.Order
 	if order, err = client.WaitOrder(ctx, order.URI); err != nil {
 		s.t.Fatal(err)
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{s.name}}, p256(s.t))
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{s.name}},
+		p256(s.t))
 	if err != nil {
 		s.t.Fatal(err)
 	}

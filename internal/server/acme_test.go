@@ -38,17 +38,22 @@ func TestACMEClients(t *testing.T) {
 
 func certbot(s *acmeSite) (first, second string) {
 	common := []string{
-		"--non-interactive", "--config-dir", s.dir, "--work-dir", s.dir, "--logs-dir", s.dir, "--server", s.rig.directory,
+		"--non-interactive", "--config-dir", s.dir, "--work-dir", s.dir, "--logs-dir", s.dir, "--server",
+		s.rig.directory,
 	}
 	prove := []string{"--standalone", "--http-01-address", s.addr, "--http-01-port", s.httpPort()}
 	file := s.path("live/" + s.name + "/fullchain.pem")
 	s.run("certbot", append(append([]string{
-		"certonly", "--agree-tos", "--email", "alice@example.com", "--no-eff-email", "--eab-kid", s.kid, "--eab-hmac-key", s.hmac, "-d", s.name,
+		"certonly", "--agree-tos", "--email", "alice@example.com", "--no-eff-email", "--eab-kid", s.kid,
+		"--eab-hmac-key", s.hmac, "-d", s.name,
 	}, prove...), common...)...)
 	first = s.holds(file)
 	s.run("certbot", append([]string{"renew", "--force-renewal", "--no-random-sleep-on-renew"}, common...)...)
 	second = s.holds(file)
-	s.run("certbot", append([]string{"revoke", "--cert-path", file, "--reason", "superseded", "--no-delete-after-revoke"}, common...)...)
+	s.run("certbot", append([]string{
+		"revoke", "--cert-path", file, "--reason", "superseded",
+		"--no-delete-after-revoke",
+	}, common...)...)
 	return first, second
 }
 
@@ -62,7 +67,8 @@ func legoTLS(s *acmeSite) (first, second string) {
 
 func (s *acmeSite) lego(prove ...string) (first, second string) {
 	common := append([]string{
-		"--server", s.rig.directory, "--accept-tos", "--email", "alice@example.com", "--path", s.dir, "--domains", s.name,
+		"--server", s.rig.directory, "--accept-tos", "--email", "alice@example.com", "--path", s.dir, "--domains",
+		s.name,
 		"--eab", "--kid", s.kid, "--hmac", s.hmac,
 	}, prove...)
 	file := s.path("certificates/" + s.name + ".crt")
@@ -111,7 +117,8 @@ func uacme(s *acmeSite) (first, second string) {
 		s.t.Helper()
 		script := `mount --bind "$0" ` + bundle + ` && exec "$@"`
 		s.run("unshare", append([]string{
-			"--mount", "sh", "-c", script, s.rig.root, posterntest.Need(s.t, "uacme"), "--acme-url", s.rig.directory, "--confdir", s.dir, "--type", "EC",
+			"--mount", "sh", "-c", script, s.rig.root, posterntest.Need(s.t, "uacme"), "--acme-url", s.rig.directory,
+			"--confdir", s.dir, "--type", "EC",
 			"--no-ocsp", "--hook", "/usr/share/uacme/uacme.sh",
 		}, args...)...)
 	}

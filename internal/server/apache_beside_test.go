@@ -103,10 +103,14 @@ func (s *startcom) visitors() []visitor {
 	ca := s.issue(nil, subject(t, attribute{oidO, "Example"}, attribute{oidCN, "Client CA"}), asCA)
 	other := s.issue(nil, subject(t, attribute{oidO, "Example"}, attribute{oidCN, "Client CA"}), asCA)
 	s.root = ca
-	dan := subject(t, attribute{oidO, "Example"}, attribute{oidOU, "staff"}, attribute{oidCN, "dan"}, attribute{oidE, "dan@example.com"})
+	dan := subject(t, attribute{oidO, "Example"}, attribute{oidOU, "staff"}, attribute{oidCN, "dan"},
+		attribute{oidE, "dan@example.com"})
 	extended := func(c *x509.Certificate) {
 		c.ExtraExtensions = []pkix.Extension{
-			{Id: oidExample, Value: []byte("\x0c\x05admin")}, {Id: asn1.ObjectIdentifier{2, 16, 840, 1, 113730, 1, 13}, Value: []byte("\x16\x04card")},
+			{Id: oidExample, Value: []byte("\x0c\x05admin")}, {
+				Id:    asn1.ObjectIdentifier{2, 16, 840, 1, 113730, 1, 13},
+				Value: []byte("\x16\x04card"),
+			},
 		}
 	}
 	usages := func(list ...x509.ExtKeyUsage) func(*x509.Certificate) {
@@ -115,15 +119,19 @@ func (s *startcom) visitors() []visitor {
 	name := func(o, ou, cn string) []byte {
 		return subject(t, attribute{oidO, o}, attribute{oidOU, ou}, attribute{oidCN, cn})
 	}
-	two := subject(t, attribute{oidO, "Example"}, attribute{oidOU, "staff"}, attribute{oidOU, "guests"}, attribute{oidCN, "two"})
+	two := subject(t, attribute{oidO, "Example"}, attribute{oidOU, "staff"}, attribute{oidOU, "guests"},
+		attribute{oidCN, "two"})
 	return []visitor{
 		{"none", nil, false},
 		{"dan", s.issue(ca, dan, extended).tls(), true},
-		{"eve", s.issue(ca, name("Example", "guests", "eve"), usages(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageEmailProtection)).tls(), true},
+		{"eve", s.issue(ca, name("Example", "guests", "eve"),
+			usages(x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageEmailProtection)).tls(), true},
 		{"umlaut", s.issue(ca, name(`Söhne, "Co"`, `back\slash`, "Jörg"), nil).tls(), true},
 		{"two-units", s.issue(ca, two, nil).tls(), true},
 		{"mail-only", s.issue(ca, dan, usages(x509.ExtKeyUsageEmailProtection)).tls(), false},
-		{"expired", s.issue(ca, dan, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }).tls(), false},
+		{"expired", s.issue(ca, dan, func(c *x509.Certificate) {
+			c.NotAfter = time.Now().Add(-time.Minute)
+		}).tls(), false},
 		{"another-ca", s.issue(other, dan, nil).tls(), false},
 	}
 }
@@ -149,7 +157,8 @@ func (f *besideFile) prepare(t *testing.T, dir string, port int, echo string) st
 	www := filepath.Join(dir, f.name)
 	for _, q := range f.asks {
 		path, _, _ := strings.Cut(q.path, "?")
-		if !strings.Contains(filepath.Base(path), ".") && !strings.HasSuffix(path, "/page") && !strings.HasSuffix(path, "/file") {
+		if !strings.Contains(filepath.Base(path), ".") && !strings.HasSuffix(path, "/page") && !strings.HasSuffix(path,
+			"/file") {
 			path += "/index.html"
 		}
 		writeOpen(t, filepath.Join(www, path), "here is "+q.path)
@@ -157,7 +166,8 @@ func (f *besideFile) prepare(t *testing.T, dir string, port int, echo string) st
 	for where, text := range f.access {
 		writeOpen(t, filepath.Join(www, where, ".htaccess"), text)
 	}
-	text := strings.NewReplacer("*:443", "*:"+strconv.Itoa(port), "/srv/www", www, "/etc/apache2/", dir+"/", "127.0.0.1:9000", echo).Replace(f.text)
+	text := strings.NewReplacer("*:443", "*:"+strconv.Itoa(port), "/srv/www", www, "/etc/apache2/", dir+"/",
+		"127.0.0.1:9000", echo).Replace(f.text)
 	file := filepath.Join(dir, f.name+".conf")
 	writeOpen(t, file, text)
 	return file
@@ -191,7 +201,8 @@ func TestImportBesideApache(t *testing.T) {
 	s.root.write(t, filepath.Join(dir, "clients.pem"), "")
 	writeOpen(t, filepath.Join(dir, "users"), "")
 	writeOpen(t, filepath.Join(dir, "snippets", "tls.conf"), fmt.Sprintf(
-		"SSLEngine on\nSSLCertificateFile %[1]s/server.pem\nSSLCertificateKeyFile %[1]s/server.key\nSSLCACertificateFile %[1]s/clients.pem\n", dir))
+		"SSLEngine on\nSSLCertificateFile %[1]s/server.pem\nSSLCertificateKeyFile %[1]s/server.key\n"+
+			"SSLCACertificateFile %[1]s/clients.pem\n", dir))
 	old, fresh := posterntest.FreePort(t), posterntest.FreePort(t)
 	var files []*besideFile
 	config, caddyfile := modulesBeside(), fmt.Sprintf("{\n\thttps_port %d\n\tauto_https disable_redirects\n}\n", fresh)
@@ -209,7 +220,8 @@ func TestImportBesideApache(t *testing.T) {
 	}
 	writeOpen(t, filepath.Join(dir, "Caddyfile"), caddyfile)
 	posterntest.Apache(t, old, config)
-	posterntest.Serve(t, fresh, posterntest.Program(t), "--state", filepath.Join(t.TempDir(), "state"), "run", "--config", filepath.Join(dir, "Caddyfile"))
+	posterntest.Serve(t, fresh, posterntest.Program(t), "--state", filepath.Join(t.TempDir(), "state"), "run",
+		"--config", filepath.Join(dir, "Caddyfile"))
 	var wg sync.WaitGroup
 	limit := make(chan struct{}, 6)
 	for _, f := range files {
@@ -226,7 +238,10 @@ func TestImportBesideApache(t *testing.T) {
 }
 
 func modulesBeside() (config string) {
-	for _, m := range []string{"proxy", "proxy_http", "setenvif", "access_compat", "allowmethods", "auth_basic", "authn_file", "authz_user", "macro"} {
+	for _, m := range []string{
+		"proxy", "proxy_http", "setenvif", "access_compat", "allowmethods", "auth_basic",
+		"authn_file", "authz_user", "macro",
+	} {
 		config += fmt.Sprintf("LoadModule %[1]s_module /usr/lib/apache2/modules/mod_%[1]s.so\n", m)
 	}
 	return config
@@ -260,7 +275,8 @@ func (f *besideFile) compare(t *testing.T, visitors []visitor, old, fresh int) {
 			differ[key] = true
 			severity, known := f.differs[key]
 			if !known || passes(is) && severity != apache.Widened {
-				t.Errorf("%s: %s as %s: Apache answers %d, Postern %d\n%s\n%s", f.name, q, v.name, was.status, is.status, was.body, is.body)
+				t.Errorf("%s: %s as %s: Apache answers %d, Postern %d\n%s\n%s", f.name, q, v.name, was.status,
+					is.status, was.body, is.body)
 			} else if !slices.ContainsFunc(f.notes, func(n apache.Note) bool { return n.Severity == severity }) {
 				t.Errorf("%s: %s as %s: no note is marked %s: %v", f.name, q, v.name, severity, f.notes)
 			}
@@ -291,7 +307,10 @@ func (f *besideFile) ask(t *testing.T, port int, cert *tls.Certificate, q questi
 	defer raw.Close()
 	raw.SetDeadline(time.Now().Add(20 * time.Second))
 	host := f.name + ".example.com"
-	config := &tls.Config{ServerName: host, InsecureSkipVerify: true, MaxVersion: most, Renegotiation: tls.RenegotiateFreelyAsClient}
+	config := &tls.Config{
+		ServerName: host, InsecureSkipVerify: true, MaxVersion: most,
+		Renegotiation: tls.RenegotiateFreelyAsClient,
+	}
 	if cert != nil {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
 	}

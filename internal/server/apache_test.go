@@ -99,8 +99,10 @@ func (s *startcom) issue(by *pair, raw []byte, change func(*x509.Certificate)) *
 		s.t.Fatal(err)
 	}
 	tmpl := &x509.Certificate{
-		SerialNumber: serial, RawSubject: raw, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
+		SerialNumber: serial, RawSubject: raw, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		BasicConstraintsValid: true,
 	}
 	if change != nil {
 		change(tmpl)
@@ -131,8 +133,11 @@ func asCA(c *x509.Certificate) {
 func newStartcom(t *testing.T) *startcom {
 	t.Helper()
 	s := &startcom{t: t}
-	top := subject(t, attribute{oidC, "IL"}, attribute{oidO, "StartCom Ltd."}, attribute{oidOU, "Secure Digital Certificate Signing"}, attribute{oidCN, "StartCom Certification Authority"})
-	class1 := subject(t, attribute{oidC, "IL"}, attribute{oidO, "StartCom Ltd."}, attribute{oidOU, "Secure Digital Certificate Signing"}, attribute{oidCN, "StartCom Class 1 Primary Intermediate Client CA"})
+	top := subject(t, attribute{oidC, "IL"}, attribute{oidO, "StartCom Ltd."},
+		attribute{oidOU, "Secure Digital Certificate Signing"}, attribute{oidCN, "StartCom Certification Authority"})
+	class1 := subject(t, attribute{oidC, "IL"}, attribute{oidO, "StartCom Ltd."},
+		attribute{oidOU, "Secure Digital Certificate Signing"},
+		attribute{oidCN, "StartCom Class 1 Primary Intermediate Client CA"})
 	s.root = s.issue(nil, top, asCA)
 	s.sub = s.issue(s.root, class1, asCA)
 	s.other = s.issue(nil, class1, asCA)
@@ -146,7 +151,8 @@ func (p *pair) tls() *tls.Certificate { return &tls.Certificate{Certificate: p.d
 
 func (p *pair) write(t *testing.T, cert, key string) {
 	t.Helper()
-	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}), 0o644); err != nil {
+	if err := os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.cert.Raw}),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	if key == "" {
@@ -175,19 +181,26 @@ func (s *startcom) identities() map[string]struct {
 		right bool
 	}
 	return map[string]id{
-		"none":                        {nil, false},
-		"dan":                         {s.issue(s.sub, subject(t, dan...), nil).tls(), true},
-		"mallory":                     {s.issue(s.sub, subject(t, mallory...), nil).tls(), false},
-		"dan by another root":         {s.issue(s.other, subject(t, dan...), nil).tls(), false},
-		"dan self-signed":             {s.issue(nil, subject(t, dan...), nil).tls(), false},
-		"dan by the root itself":      {s.issue(s.root, subject(t, dan...), nil).tls(), false},
-		"dan expired":                 {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }).tls(), false},
-		"dan not yet valid":           {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) }).tls(), false},
-		"a server called dan":         {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }).tls(), false},
-		"dan, then mallory":           {s.issue(s.sub, subject(t, append(dan, mallory...)...), nil).tls(), false},
-		"mallory, then dan":           {s.issue(s.sub, subject(t, append(mallory, dan...)...), nil).tls(), false},
-		"dan without e-mail":          {s.issue(s.sub, subject(t, dan[0]), nil).tls(), false},
-		"dan's name inside another's": {s.issue(s.sub, subject(t, attribute{oidCN, "mallory/CN=dan@example.com,emailAddress=dan@example.com"}), nil).tls(), false},
+		"none":                   {nil, false},
+		"dan":                    {s.issue(s.sub, subject(t, dan...), nil).tls(), true},
+		"mallory":                {s.issue(s.sub, subject(t, mallory...), nil).tls(), false},
+		"dan by another root":    {s.issue(s.other, subject(t, dan...), nil).tls(), false},
+		"dan self-signed":        {s.issue(nil, subject(t, dan...), nil).tls(), false},
+		"dan by the root itself": {s.issue(s.root, subject(t, dan...), nil).tls(), false},
+		"dan expired": {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) {
+			c.NotAfter = time.Now().Add(-time.Minute)
+		}).tls(), false},
+		"dan not yet valid": {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) {
+			c.NotBefore = time.Now().Add(time.Minute)
+		}).tls(), false},
+		"a server called dan": {s.issue(s.sub, subject(t, dan...), func(c *x509.Certificate) {
+			c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		}).tls(), false},
+		"dan, then mallory":  {s.issue(s.sub, subject(t, append(dan, mallory...)...), nil).tls(), false},
+		"mallory, then dan":  {s.issue(s.sub, subject(t, append(mallory, dan...)...), nil).tls(), false},
+		"dan without e-mail": {s.issue(s.sub, subject(t, dan[0]), nil).tls(), false},
+		"dan's name inside another's": {s.issue(s.sub, subject(t,
+			attribute{oidCN, "mallory/CN=dan@example.com,emailAddress=dan@example.com"}), nil).tls(), false},
 	}
 }
 
@@ -205,7 +218,10 @@ const (
 func TestTheWriteUpsConfiguration(t *testing.T) {
 	s := newStartcom(t)
 	dir := posterntest.OpenDir(t)
-	for name, text := range map[string]string{"index.html": publicText, "wp-admin/index.html": secretText, "wp-admin/a b.html": secretText, "wp-login.php": "source"} {
+	for name, text := range map[string]string{
+		"index.html": publicText, "wp-admin/index.html": secretText,
+		"wp-admin/a b.html": secretText, "wp-login.php": "source",
+	} {
 		file := filepath.Join(dir, "www", name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -221,8 +237,10 @@ func TestTheWriteUpsConfiguration(t *testing.T) {
 	fresh := runImported(t, dir, writeUp(t, dir, php), php)
 
 	paths := map[string]string{ // and what stands there
-		"/": publicText, "/index.html": publicText, "/wp-admin/": secretText, "/wp-admin/index.html": secretText, "/wp-login.php": loginText,
-		"/wp-login.php?a=b": loginText, "/wp-admin/a%20b.html": secretText, "/wp-login.php/info": loginText, "//wp-admin/": secretText,
+		"/": publicText, "/index.html": publicText, "/wp-admin/": secretText, "/wp-admin/index.html": secretText,
+		"/wp-login.php":     loginText,
+		"/wp-login.php?a=b": loginText, "/wp-admin/a%20b.html": secretText, "/wp-login.php/info": loginText,
+		"//wp-admin/":     secretText,
 		"/x/../wp-admin/": secretText, "/%77p-admin/index.html": secretText, "/./wp-login.php": loginText,
 	}
 	for name, id := range s.identities() {
@@ -247,11 +265,13 @@ func TestTheWriteUpsConfiguration(t *testing.T) {
 		was, is := ask(t, old.http, nil, path, 0), ask(t, fresh.http, nil, path, 0)
 		guarded := paths[path] != publicText
 		switch {
-		case guarded && (is.status != http.StatusMovedPermanently || !strings.HasPrefix(is.location, "https://www.example.com")):
+		case guarded && (is.status != http.StatusMovedPermanently ||
+			!strings.HasPrefix(is.location, "https://www.example.com")):
 			t.Errorf("%s over plain HTTP: %d to %q", path, is.status, is.location)
 		case !guarded && (is.status != was.status || is.body != was.body):
 			t.Errorf("%s over plain HTTP: %d, Apache %d", path, is.status, was.status)
-		case guarded && was.status == http.StatusMovedPermanently && path == "/wp-admin/" && is.location != was.location+portSuffix(fresh.https) && !sameTarget(is.location, was.location):
+		case guarded && was.status == http.StatusMovedPermanently && path == "/wp-admin/" &&
+			is.location != was.location+portSuffix(fresh.https) && !sameTarget(is.location, was.location):
 			t.Errorf("%s over plain HTTP: to %s, Apache to %s", path, is.location, was.location)
 		}
 	}
@@ -292,10 +312,13 @@ func writeUp(t *testing.T, dir, php string) string {
 	}
 	conf := strings.NewReplacer(
 		"/var/www/example.com", dir+"/www", "/var/log/apache2/example.com/", dir+"/",
-		"/etc/ssl/certs/ssl-cert-example.com.pem", dir+"/server.pem", "/etc/ssl/private/ssl-cert-example.com.key", dir+"/server.key",
-		"/etc/ssl/certs/ssl-ca-chain-start.com-class1-server.pem", dir+"/start.pem", "/etc/ssl/certs/ssl-ca-start.com.pem", dir+"/start.pem",
+		"/etc/ssl/certs/ssl-cert-example.com.pem", dir+"/server.pem", "/etc/ssl/private/ssl-cert-example.com.key",
+		dir+"/server.key",
+		"/etc/ssl/certs/ssl-ca-chain-start.com-class1-server.pem", dir+"/start.pem",
+		"/etc/ssl/certs/ssl-ca-start.com.pem", dir+"/start.pem",
 	).Replace(string(text))
-	handler := "DirectoryIndex index.html\n<FilesMatch \"\\.php$\">\nSetHandler \"proxy:fcgi://" + php + "/\"\n</FilesMatch>\n"
+	handler := "DirectoryIndex index.html\n<FilesMatch \"\\.php$\">\nSetHandler \"proxy:fcgi://" + php +
+		"/\"\n</FilesMatch>\n"
 	return strings.ReplaceAll(conf, "<VirtualHost *:443>\n", "<VirtualHost *:443>\n"+handler)
 }
 
@@ -303,12 +326,17 @@ func runApache(t *testing.T, dir, conf string) door {
 	t.Helper()
 	d := door{posterntest.FreePort(t), posterntest.FreePort(t)}
 	modules := ""
-	for _, m := range []string{"proxy", "proxy_fcgi", "log_config", "setenvif", "access_compat", "allowmethods", "auth_basic", "authn_file", "authz_user"} {
-		modules += fmt.Sprintf("<IfModule !mod_%[1]s.c>\nLoadModule %[1]s_module /usr/lib/apache2/modules/mod_%[1]s.so\n</IfModule>\n", m)
+	for _, m := range []string{
+		"proxy", "proxy_fcgi", "log_config", "setenvif", "access_compat", "allowmethods",
+		"auth_basic", "authn_file", "authz_user",
+	} {
+		modules += fmt.Sprintf("<IfModule !mod_%[1]s.c>\nLoadModule %[1]s_module "+
+			"/usr/lib/apache2/modules/mod_%[1]s.so\n</IfModule>\n", m)
 	}
 	formats := "LogFormat \"%h %l %u %t \\\"%r\\\" %>s %b\" combined\n"
 	access := "<Directory " + dir + "/www>\nRequire all granted\n</Directory>\n"
-	conf = strings.NewReplacer("*:443>", "*:"+strconv.Itoa(d.https)+">", "*:80>", "*:"+strconv.Itoa(d.http)+">").Replace(conf)
+	conf = strings.NewReplacer("*:443>", "*:"+strconv.Itoa(d.https)+">", "*:80>",
+		"*:"+strconv.Itoa(d.http)+">").Replace(conf)
 	posterntest.Apache(t, d.https, modules+formats+access+"Listen 127.0.0.1:"+strconv.Itoa(d.http)+"\n"+conf)
 	return d
 }
@@ -340,7 +368,8 @@ func runImported(t *testing.T, dir, conf, php string) door {
 	if err := os.WriteFile(caddyfile, append([]byte(head), text...), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	posterntest.Serve(t, d.https, posterntest.Program(t), "--state", filepath.Join(dir, "state"), "run", "--config", caddyfile)
+	posterntest.Serve(t, d.https, posterntest.Program(t), "--state", filepath.Join(dir, "state"), "run", "--config",
+		caddyfile)
 	return d
 }
 
@@ -361,9 +390,14 @@ func ask(t *testing.T, port int, cert *tls.Certificate, path string, most uint16
 	raw.SetDeadline(time.Now().Add(20 * time.Second))
 	conn := raw
 	if cert != nil || most != 0 || isTLS(port) {
-		config := &tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: most, Renegotiation: tls.RenegotiateFreelyAsClient}
+		config := &tls.Config{
+			ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: most,
+			Renegotiation: tls.RenegotiateFreelyAsClient,
+		}
 		if cert != nil {
-			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return cert, nil
+			}
 		}
 		conn = tls.Client(raw, config)
 	}
@@ -379,7 +413,8 @@ func ask(t *testing.T, port int, cert *tls.Certificate, path string, most uint16
 
 // isTLS reports whether the server on the port answers a TLS handshake.
 func isTLS(port int) bool {
-	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port), &tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true})
+	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port),
+		&tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true})
 	if err != nil {
 		return false
 	}

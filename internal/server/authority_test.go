@@ -58,7 +58,8 @@ func TestTheConfigurationSaysWhatCertificatesAreLike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if meta := directory.Meta; meta.ExternalAccountRequired || meta.Profiles["server"] == "" || meta.Profiles["shortlived"] != "for servers that renew often" {
+	if meta := directory.Meta; meta.ExternalAccountRequired || meta.Profiles["server"] == "" ||
+		meta.Profiles["shortlived"] != "for servers that renew often" {
 		t.Errorf("the directory says %+v", meta)
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -70,7 +71,8 @@ func TestTheConfigurationSaysWhatCertificatesAreLike(t *testing.T) {
 		t.Fatalf("an account without a key: %v", err)
 	}
 	for name, want := range map[string]bool{"www.lan": true, "www.example.com": false} {
-		_, err := client.NewOrder(t.Context(), account, acmeclient.Order{Identifiers: []acmeclient.Identifier{{Type: "dns", Value: name}}})
+		_, err := client.NewOrder(t.Context(), account,
+			acmeclient.Order{Identifiers: []acmeclient.Identifier{{Type: "dns", Value: name}}})
 		if (err == nil) != want {
 			t.Errorf("an order for %s: %v", name, err)
 		}
@@ -100,7 +102,10 @@ func acmeAt(t *testing.T, r *running, port int) *acmeclient.Client {
 	roots.AddCert(r.root())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
-	return &acmeclient.Client{Directory: fmt.Sprintf("https://localhost:%d/acme/directory", port), HTTPClient: &http.Client{Transport: transport}}
+	return &acmeclient.Client{
+		Directory:  fmt.Sprintf("https://localhost:%d/acme/directory", port),
+		HTTPClient: &http.Client{Transport: transport},
+	}
 }
 
 // hasServerPolicy fails unless another process sees that servers' certificates are valid
@@ -132,8 +137,18 @@ func TestWhoMayHaveAnonymousAccounts(t *testing.T) {
 		{front.ACME{AnonymousNames: []string{"*.lan", "10.0.0.0/8"}}, outside, []string{"*.a.lan", "10.9.9.9"}, true},
 		{front.ACME{AnonymousNames: []string{"*.lan"}}, outside, []string{"a.lan", "lan"}, false},
 		{front.ACME{AnonymousNames: []string{"*.lan"}}, outside, []string{"10.9.9.9"}, false},
-		{front.ACME{AnonymousFrom: []string{"10.0.0.0/8"}, AnonymousNames: []string{"*.lan"}}, outside, []string{"a.lan"}, false},
-		{front.ACME{AnonymousFrom: []string{"10.0.0.0/8"}, AnonymousNames: []string{"*.lan"}}, inside, []string{"a.example.com"}, false},
+		{
+			front.ACME{AnonymousFrom: []string{"10.0.0.0/8"}, AnonymousNames: []string{"*.lan"}},
+			outside,
+			[]string{"a.lan"},
+			false,
+		},
+		{
+			front.ACME{AnonymousFrom: []string{"10.0.0.0/8"}, AnonymousNames: []string{"*.lan"}},
+			inside,
+			[]string{"a.example.com"},
+			false,
+		},
 	} {
 		permit, err := anonymous(c.config)
 		if err != nil {

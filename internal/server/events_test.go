@@ -27,7 +27,8 @@ import (
 func agentEvent(host, object string) postern.Event {
 	return postern.Event{
 		Time: time.Now(), Kind: postern.EventLibvirtCall, Outcome: postern.OK, Host: host, Object: object,
-		Links: []postern.Link{{Kind: postern.LinkSession, ID: host + "/boot/7"}}, Details: map[string]string{timeline.Procedure: "domainDestroy"},
+		Links:   []postern.Link{{Kind: postern.LinkSession, ID: host + "/boot/7"}},
+		Details: map[string]string{timeline.Procedure: "domainDestroy"},
 	}
 }
 
@@ -44,7 +45,8 @@ func sendOne(t *testing.T, to agent.Server, host string, e postern.Event) error 
 		t.Fatal(err)
 	}
 	defer target.Client.CloseIdleConnections()
-	s, err := relay.NewSender(relay.SenderConfig{URL: target.URL, Host: host, Client: target.Client}, spool, slog.New(slog.DiscardHandler))
+	s, err := relay.NewSender(relay.SenderConfig{URL: target.URL, Host: host, Client: target.Client}, spool,
+		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +61,10 @@ func sendOne(t *testing.T, to agent.Server, host string, e postern.Event) error 
 func agentCredentials(t *testing.T, st *state.State, p postern.Person) agent.Credentials {
 	t.Helper()
 	dir := t.TempDir()
-	c := agent.Credentials{Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"), CA: filepath.Join(dir, "root.pem")}
+	c := agent.Credentials{
+		Cert: filepath.Join(dir, "cert.pem"), Key: filepath.Join(dir, "key.pem"),
+		CA: filepath.Join(dir, "root.pem"),
+	}
 	if err := st.Store.People().AddPerson(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +94,10 @@ func agentCredentials(t *testing.T, st *state.State, p postern.Person) agent.Cre
 func TestWhoMaySendEvents(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "Caddyfile")
 	r := startServer(t, func(o *Options) {
-		writeFile(t, config, fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tpostern {\n\t\tportal https://localhost:%d\n\t}\n}\n",
-			o.HTTPSPort, o.HTTPPort, o.HTTPSPort))
+		writeFile(t, config,
+			fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tpostern {\n"+
+				"\t\tportal https://localhost:%d\n\t}\n}\n",
+				o.HTTPSPort, o.HTTPPort, o.HTTPSPort))
 		o.Config = config
 	})
 	st := r.open()
@@ -112,11 +119,13 @@ func TestWhoMaySendEvents(t *testing.T) {
 		to   agent.Server
 		host string
 	}{
-		"no member of the group": {remote(hv2), "hv2"}, "another host's agent": {remote(hv1), "hv2"}, "a suspended agent": {remote(hv3), "hv3"},
+		"no member of the group": {remote(hv2), "hv2"}, "another host's agent": {remote(hv1), "hv2"},
+		"a suspended agent":               {remote(hv3), "hv3"},
 		"another host's, over the socket": {local, "hv1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := sendOne(t, c.to, c.host, agentEvent(c.host, "forged")); postern.CodeOf(err) != postern.Unavailable {
+			if err := sendOne(t, c.to, c.host, agentEvent(c.host,
+				"forged")); postern.CodeOf(err) != postern.Unavailable {
 				t.Errorf("it may send: %v", err)
 			}
 		})
@@ -127,7 +136,8 @@ func TestWhoMaySendEvents(t *testing.T) {
 	if err := sendOne(t, remote(hv1), "hv1", forged); err != nil {
 		t.Error(err)
 	}
-	out, err := exec.Command(posterntest.Need(t, "curl"), "-sS", "-w", "%{http_code}", "--cacert", hv1.CA, "-d", "x", address+relay.Path).CombinedOutput()
+	out, err := exec.Command(posterntest.Need(t, "curl"), "-sS", "-w", "%{http_code}", "--cacert", hv1.CA, "-d", "x",
+		address+relay.Path).CombinedOutput()
 	if err != nil || !strings.HasSuffix(string(out), "403") {
 		t.Errorf("without a certificate: %s %v", out, err)
 	}
@@ -138,10 +148,12 @@ func TestWhoMaySendEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(events) != 2 || events[0].Host != "hv1" || events[0].Object != "remote" || events[1].Host != "" || events[1].Object != "local" {
+	if len(events) != 2 || events[0].Host != "hv1" || events[0].Object != "remote" || events[1].Host != "" ||
+		events[1].Object != "local" {
 		t.Errorf("the timeline has %+v", events)
 	}
-	if events, err := st.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: "ssh"}); err != nil || len(events) > 0 {
+	if events, err := st.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: "ssh"}); err != nil ||
+		len(events) > 0 {
 		t.Errorf("a forged login: %+v %v", events, err)
 	}
 }
@@ -172,7 +184,8 @@ func TestAnotherUserMaySendNoEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(posterntest.Need(t, "curl"), "-sS", "--unix-socket", path, "-d", "x", "-w", "%{http_code}", "http://postern"+relay.Path)
+	cmd := exec.Command(posterntest.Need(t, "curl"), "-sS", "--unix-socket", path, "-d", "x", "-w", "%{http_code}",
+		"http://postern"+relay.Path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "only root") || !strings.HasSuffix(string(out), "403") {

@@ -150,7 +150,8 @@ func choosePort(port *int) error {
 func (s *server) writeSample(first *Sample) error {
 	site := s.state.Path("site")
 	text := strings.NewReplacer("{person}", first.Person, "{root}", site, "{https}", fmt.Sprint(s.opts.HTTPSPort),
-		"{http}", fmt.Sprint(s.opts.HTTPPort), "{portal}", first.Portal, "{acme}", fmt.Sprint(s.acmePort), "{state}", s.state.Dir)
+		"{http}", fmt.Sprint(s.opts.HTTPPort), "{portal}", first.Portal, "{acme}", fmt.Sprint(s.acmePort), "{state}",
+		s.state.Dir)
 	if err := os.MkdirAll(filepath.Join(site, "guarded"), 0o755); err != nil {
 		return err
 	}
@@ -190,7 +191,10 @@ func (f *Sample) enrol(ctx context.Context, s *server) error {
 	if err != nil {
 		return err
 	}
-	issued, err := s.authority.IssueClient(ctx, ca.ClientRequest{Person: f.Person, Label: "first run", Key: key.Public()})
+	issued, err := s.authority.IssueClient(ctx, ca.ClientRequest{
+		Person: f.Person, Label: "first run",
+		Key: key.Public(),
+	})
 	if err != nil {
 		return err
 	}

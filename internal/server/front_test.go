@@ -26,7 +26,8 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	https, plain := posterntest.FreePort(t), posterntest.FreePort(t)
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\n\thttp_port %d\n\thttps_port %d\n\tadmin off\n\tpostern {\n\t\tmail %s\n\t\tportal https://id.localhost:%[2]d {\n\t\t\tname Example\n\t\t}\n\t}\n}\n",
+	text := fmt.Sprintf("{\n\thttp_port %d\n\thttps_port %d\n\tadmin off\n\tpostern {\n\t\tmail %s\n"+
+		"\t\tportal https://id.localhost:%[2]d {\n\t\t\tname Example\n\t\t}\n\t}\n}\n",
 		plain, https, mailbox.URL)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -76,15 +77,18 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	elsewhere := "dan@example.org"
 	change(people.Change{Drop: []string{"admin"}, Email: &elsewhere})
 	dan.until("/admin", 403)
-	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "dan@example.com changed to dan@example.org, left the group admin.") {
+	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text,
+		"dan@example.com changed to dan@example.org, left the group admin.") {
 		t.Errorf("the message to the old address is:\n%s", m.Text)
 	}
 	_, off, err := commands.Recover(t.Context(), "dan", false)
-	if said := strings.Join(off.Words(), "\n"); err != nil || !strings.Contains(said, "certificate of the device laptop") {
+	if said := strings.Join(off.Words(), "\n"); err != nil ||
+		!strings.Contains(said, "certificate of the device laptop") {
 		t.Errorf("recovered: %q, %v", said, err)
 	}
 	dan.until("/certificates", 403)
-	again, _ := rig.local(rig.newVisitor(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")), "new laptop")
+	again, _ := rig.local(rig.newVisitor(t)).enrol(codeIn(t, mailbox.TakeAbout(t, "dan@example.org", "/enrol#")),
+		"new laptop")
 	rig.local(again)
 	again.get("/events").says(t, 200, "the command line")
 }

@@ -48,8 +48,9 @@ func TestAServerThatWasOffFollowsItsIntermediates(t *testing.T) {
 func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 	port := posterntest.FreePort(t)
 	file := filepath.Join(t.TempDir(), "Caddyfile")
-	writeFile(t, file, fmt.Sprintf("{\n https_port %d\n http_port %d\n default_bind 127.0.0.1\n}\nlocalhost {\n respond ok\n}\n",
-		port, posterntest.FreePort(t)))
+	writeFile(t, file,
+		fmt.Sprintf("{\n https_port %d\n http_port %d\n default_bind 127.0.0.1\n}\nlocalhost {\n respond ok\n}\n",
+			port, posterntest.FreePort(t)))
 	var key crypto.Signer
 	r := startServer(t, func(o *Options) {
 		o.Config, o.HTTPSPort, o.HTTPPort = file, 0, 0

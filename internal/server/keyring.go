@@ -56,11 +56,16 @@ func (k portalKeyring) pending(p pendingTOTP, issuer string) (portal.PendingTOTP
 		return portal.PendingTOTP{}, err
 	}
 	sealed, err := k.st.Store.Seal(purposePendingTOTP, p.App.Person, b)
-	return portal.PendingTOTP{Token: base64.RawURLEncoding.EncodeToString(sealed), URL: p.App.URL(issuer), Label: p.App.Label}, err
+	return portal.PendingTOTP{
+		Token: base64.RawURLEncoding.EncodeToString(sealed), URL: p.App.URL(issuer),
+		Label: p.App.Label,
+	}, err
 }
 
 // AddTOTP adds the app whose first code is right. That code is used up.
-func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (portal.PendingTOTP, error) {
+func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, code, issuer string) (portal.PendingTOTP,
+	error,
+) {
 	over := postern.Errorf(postern.Invalid, "This secret is too old, or not yours.").WithHint("Start again.")
 	sealed, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
@@ -83,7 +88,8 @@ func (k portalKeyring) AddTOTP(ctx context.Context, by postern.Actor, token, cod
 		return again, err
 	}
 	if p.App.Confirm(code, now) != nil {
-		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").WithHint("Wait for the next one, and check that the clock of the app is right.")
+		return again, postern.Errorf(postern.Denied, "That is not the code that the app should show now.").
+			WithHint("Wait for the next one, and check that the clock of the app is right.")
 	}
 	switch _, err := k.st.Store.People().Credential(ctx, postern.TOTP, p.App.ID); {
 	case err == nil:
@@ -106,7 +112,10 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 	list, err := k.st.Store.ACME().ExternalKeys(ctx, person)
 	var keys []portal.ACMEKey
 	for _, e := range list {
-		keys = append(keys, portal.ACMEKey{ID: e.ID, Label: e.Label, Account: e.Account, Created: e.Created, Disabled: e.Disabled})
+		keys = append(keys, portal.ACMEKey{
+			ID: e.ID, Label: e.Label, Account: e.Account, Created: e.Created,
+			Disabled: e.Disabled,
+		})
 	}
 	return keys, err
 }
@@ -114,9 +123,11 @@ func (k portalKeyring) ACMEKeys(ctx context.Context, person string) ([]portal.AC
 // SetACMEKey disables or enables a person's key, and the account that it is bound to.
 func (k portalKeyring) SetACMEKey(ctx context.Context, by postern.Actor, id string, enabled bool) error {
 	if enabled {
-		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
+		return k.st.Store.ACME().EnableExternalKey(ctx, by, by.Person,
+			id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyEnabled))
 	}
-	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id, acme.KeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
+	return k.st.Store.ACME().DisableExternalKey(ctx, by, by.Person, id,
+		acme.KeyEvent(by.Person, id, "", postern.ACMEKeyDisabled))
 }
 
 // IssueSSH issues a certificate for a person's SSH key, as the rules say.
@@ -130,7 +141,10 @@ func (k portalKeyring) IssueSSH(ctx context.Context, by postern.Actor, line stri
 		return portal.SSHCertificate{}, err
 	}
 	signed, err := SSHAuthority{k.ca}.SignUser(ctx, by, c)
-	return portal.SSHCertificate{Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore, KnownHosts: signed.KnownHosts}, err
+	return portal.SSHCertificate{
+		Line: signed.Line, Accounts: signed.Principals, Expires: signed.ValidBefore,
+		KnownHosts: signed.KnownHosts,
+	}, err
 }
 
 // RevokeSSH revokes one of a person's SSH certificates.

@@ -42,7 +42,9 @@ var standIn = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
 })
 
 // Layout returns a certificate's files for one kind of server.
-func (p portalAuthority) Layout(ctx context.Context, kind string, c portal.Certificate, key string) (portal.Layout, error) {
+func (p portalAuthority) Layout(ctx context.Context, kind string, c portal.Certificate, key string) (portal.Layout,
+	error,
+) {
 	layout, err := ca.ParseLayout(kind)
 	if err != nil {
 		return portal.Layout{}, err

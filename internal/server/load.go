@@ -37,7 +37,10 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err = front.Defaults{Storage: s.state.Path("sites"), Verbose: s.opts.Verbose, Grace: 10 * time.Second}.Apply(config)
+	config, err = front.Defaults{
+		Storage: s.state.Path("sites"), Verbose: s.opts.Verbose,
+		Grace: 10 * time.Second,
+	}.Apply(config)
 	if err != nil {
 		return err
 	}
@@ -80,7 +83,8 @@ func (s *server) reload(ctx context.Context) error {
 		keys = postern.Errorf(postern.CodeOf(keys), "the keys stay as they were: %w", keys)
 	}
 	if err := s.load(ctx); err != nil {
-		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file), slog.Any(postern.LogError, err))
+		s.log.ErrorContext(ctx, "the configuration stays as it was", slog.String(postern.LogFile, s.file),
+			slog.Any(postern.LogError, err))
 		return errors.Join(err, keys)
 	}
 	s.log.InfoContext(ctx, "configuration loaded", slog.String(postern.LogFile, s.file))

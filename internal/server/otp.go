@@ -44,7 +44,8 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 		return nil, err
 	}
 	upstream := &upstreamService{keys: keys}
-	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys, st.Store.People(), upstream, st.Store)
+	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys,
+		st.Store.People(), upstream, st.Store)
 	o := &OneTime{Keys: keys, Checker: check, Service: service, upstream: upstream}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop

@@ -49,7 +49,8 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 		return nil, err
 	}
 	deps := portal.Deps{
-		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s}, Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
+		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s},
+		Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
@@ -108,19 +109,31 @@ func (p portalAuthority) ParseCSR(csr []byte) (portal.Request, error) {
 }
 
 // IssueClient issues a certificate to a person.
-func (p portalAuthority) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
-	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileClient, Person: person, Label: label, By: by})
+func (p portalAuthority) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request,
+	e portal.Enrolment,
+) (portal.Certificate, portal.Enrolled, error) {
+	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{
+		Profile: ca.ProfileClient, Person: person, Label: label,
+		By: by,
+	})
 	return p.enrol(ctx, i, e, err)
 }
 
 // IssueServer issues a certificate for names that were proved.
-func (p portalAuthority) IssueServer(ctx context.Context, by postern.Actor, names []string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
-	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{Profile: ca.ProfileServer, Names: names, Proved: names, By: by})
+func (p portalAuthority) IssueServer(ctx context.Context, by postern.Actor, names []string, r portal.Request,
+	e portal.Enrolment,
+) (portal.Certificate, portal.Enrolled, error) {
+	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{
+		Profile: ca.ProfileServer, Names: names, Proved: names,
+		By: by,
+	})
 	return p.enrol(ctx, i, e, err)
 }
 
 // Renew issues a successor.
-func (p portalAuthority) Renew(ctx context.Context, by postern.Actor, serial string, r *portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
+func (p portalAuthority) Renew(ctx context.Context, by postern.Actor, serial string, r *portal.Request,
+	e portal.Enrolment,
+) (portal.Certificate, portal.Enrolled, error) {
 	req := ca.RenewRequest{SameKey: r == nil, By: by}
 	if r != nil {
 		c, err := ca.ParseCSR(r.CSR)
@@ -134,7 +147,9 @@ func (p portalAuthority) Renew(ctx context.Context, by postern.Actor, serial str
 }
 
 // enrol records an issued certificate together with an enrolment.
-func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrolment, err error) (portal.Certificate, portal.Enrolled, error) {
+func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrolment, err error) (portal.Certificate,
+	portal.Enrolled, error,
+) {
 	if err != nil {
 		return portal.Certificate{}, portal.Enrolled{}, err
 	}
@@ -146,7 +161,9 @@ func (p portalAuthority) enrol(ctx context.Context, i *ca.Issued, e portal.Enrol
 }
 
 // Revoke revokes a certificate.
-func (p portalAuthority) Revoke(ctx context.Context, by postern.Actor, serial string, reason postern.RevocationReason) error {
+func (p portalAuthority) Revoke(ctx context.Context, by postern.Actor, serial string,
+	reason postern.RevocationReason,
+) error {
 	return p.a.Revoke(ctx, serial, reason, by)
 }
 
@@ -190,7 +207,8 @@ func (p portalAuthority) Root() *x509.Certificate { return p.a.Root() }
 
 func portalEntry(c ca.Certificate) portal.Certificate {
 	return portal.Certificate{
-		Serial: c.Serial, Person: c.Person, Label: c.Label, Server: c.Profile == ca.ProfileServer, Names: c.Names, Subject: c.Subject, Key: c.Key,
+		Serial: c.Serial, Person: c.Person, Label: c.Label, Server: c.Profile == ca.ProfileServer, Names: c.Names,
+		Subject: c.Subject, Key: c.Key,
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Revoked: !c.Revoked.IsZero(),
 	}
 }

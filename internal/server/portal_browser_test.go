@@ -118,7 +118,8 @@ func (d *tab) sees(words string) {
 		return
 	}
 	wait := chromedp.PollFunction[bool](`w => document.body?.innerText.includes(w)`,
-		chromedp.WithPollingArgs(words), chromedp.WithPollingTimeout(5*time.Second), chromedp.WithPollingInterval(50*time.Millisecond))
+		chromedp.WithPollingArgs(words), chromedp.WithPollingTimeout(5*time.Second),
+		chromedp.WithPollingInterval(50*time.Millisecond))
 	var err error
 	for range 5 { // a poll ends with the page that it began on
 		if _, err = chromedp.Run(d.ctx, wait); err == nil {
@@ -175,7 +176,8 @@ func (d *tab) tabsTo(selector string) {
 	for range 40 {
 		d.run(chromedp.KeyEvent(kb.Tab))
 		if eval[bool](d, fmt.Sprintf(`document.activeElement.matches(%q)`, selector)) {
-			if outline := eval[string](d, `getComputedStyle(document.activeElement).outlineStyle`); outline != "solid" {
+			if outline := eval[string](d,
+				`getComputedStyle(document.activeElement).outlineStyle`); outline != "solid" {
 				d.t.Errorf("the focus on %s is not seen: outline %s", selector, outline)
 			}
 			return
@@ -220,10 +222,12 @@ func accepted(t *testing.T, p12 string) string {
 	if !strings.Contains(text, "BEGIN PRIVATE KEY") || strings.Count(text, "BEGIN CERTIFICATE") != 2 {
 		t.Errorf("OpenSSL reads:\n%s", text)
 	}
-	if list := output(t, "pk12util", "-l", p12, "-W", passphrase); !strings.Contains(list, "Certificate(has private key)") {
+	if list := output(t, "pk12util", "-l", p12, "-W", passphrase); !strings.Contains(list,
+		"Certificate(has private key)") {
 		t.Errorf("NSS reads:\n%s", list)
 	}
-	if out, err := exec.Command("openssl", "pkcs12", "-in", p12, "-passin", "pass:wrong", "-noout").CombinedOutput(); err == nil {
+	if out, err := exec.Command("openssl", "pkcs12", "-in", p12, "-passin", "pass:wrong",
+		"-noout").CombinedOutput(); err == nil {
 		t.Errorf("the file opens with another passphrase:\n%s", out)
 	}
 	block, _ := pem.Decode([]byte(text[strings.Index(text, "-----BEGIN CERTIFICATE"):]))
@@ -266,7 +270,8 @@ func TestBrowserStory(t *testing.T) {
 	d.tabsTo(`[data-go]`)
 	d.types(kb.Enter)
 	d.sees("Use at least 10 characters.")
-	if at := eval[string](d, `document.activeElement.id + " " + document.activeElement.getAttribute("aria-describedby")`); at != "f-pass h-pass e-pass" {
+	if at := eval[string](d,
+		`document.activeElement.id + " " + document.activeElement.getAttribute("aria-describedby")`); at != "f-pass h-pass e-pass" {
 		t.Errorf("after an error the focus is on %s", at)
 	}
 	d.types(strings.Repeat(kb.Backspace, len("short")) + passphrase)
@@ -297,7 +302,8 @@ func TestBrowserStory(t *testing.T) {
 	in.sees("laptop")
 
 	// The phone opens the link that the laptop shows.
-	in.run(chromedp.Navigate(rig.url+"/certificates/new"), chromedp.Click(chromedp.CSS(`form[action="/certificates/link"] button`)))
+	in.run(chromedp.Navigate(rig.url+"/certificates/new"),
+		chromedp.Click(chromedp.CSS(`form[action="/certificates/link"] button`)))
 	in.sees("Open this on the other device")
 	forPhone := eval[string](in, `document.querySelector("#f-link").value`)
 	phone := posterntest.NewBrowser(t)
@@ -340,7 +346,8 @@ func TestBrowserStory(t *testing.T) {
 	again := openTab(t, replacement, true)
 	again.run(chromedp.Navigate(rig.url + "/events"))
 	again.sees("one of your recovery codes")
-	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text, "certificate of the device phone") || !strings.Contains(m.Text, "9 recovery codes") {
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text,
+		"certificate of the device phone") || !strings.Contains(m.Text, "9 recovery codes") {
 		t.Errorf("the message to dan is:\n%s", m.Text)
 	}
 }
@@ -362,7 +369,9 @@ func TestBrowserServerCertificate(t *testing.T) {
 	in.sees("No answer came from the portal")
 	in.run(chromedp.Click(chromedp.CSS(`[data-go]`)), chromedp.WaitVisible(chromedp.CSS(`[data-tar]`)))
 	for _, kind := range []string{"apache", "nginx", "haproxy"} {
-		eval[bool](in, fmt.Sprintf(`(e => { e.value = %q; return e.dispatchEvent(new Event("change")) })(document.querySelector("[data-kind]"))`, kind))
+		eval[bool](in,
+			fmt.Sprintf(
+				`(e => { e.value = %q; return e.dispatchEvent(new Event("change")) })(document.querySelector("[data-kind]"))`, kind))
 		dir := t.TempDir()
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -424,7 +433,10 @@ func serveAndVisit(t *testing.T, kind, dir, root, name string) {
 	case "apache":
 		posterntest.Apache(t, port, snippet)
 	case "nginx":
-		write(fmt.Sprintf("user root; daemon off; pid %[1]s/pid; error_log %[1]s/err; events {}\nhttp { access_log off; client_body_temp_path %[1]s/t1; proxy_temp_path %[1]s/t2; fastcgi_temp_path %[1]s/t3; uwsgi_temp_path %[1]s/t4; scgi_temp_path %[1]s/t5; root %[2]s;\n%[3]s\n}\n", dir, page, snippet))
+		write(fmt.Sprintf("user root; daemon off; pid %[1]s/pid; error_log %[1]s/err; events {}\n"+
+			"http { access_log off; client_body_temp_path %[1]s/t1; proxy_temp_path %[1]s/t2; fastcgi_temp_path "+
+			"%[1]s/t3; uwsgi_temp_path %[1]s/t4; scgi_temp_path %[1]s/t5; root %[2]s;\n%[3]s\n}\n", dir, page,
+			snippet))
 		posterntest.Serve(t, port, "nginx", "-p", dir, "-c", conf)
 	case "haproxy":
 		write("defaults\n mode http\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n" + snippet +
@@ -432,7 +444,8 @@ func serveAndVisit(t *testing.T, kind, dir, root, name string) {
 		posterntest.Serve(t, port, "haproxy", "-db", "-f", conf)
 	}
 	for _, host := range []string{name, "a." + name} {
-		out := output(t, "curl", "-sS", "--fail", "--cacert", root, "--resolve", fmt.Sprintf("%s:%d:127.0.0.1", host, port), fmt.Sprintf("https://%s:%d/", host, port))
+		out := output(t, "curl", "-sS", "--fail", "--cacert", root, "--resolve",
+			fmt.Sprintf("%s:%d:127.0.0.1", host, port), fmt.Sprintf("https://%s:%d/", host, port))
 		if !strings.Contains(out, "served by "+kind) && !strings.Contains(out, "public") {
 			t.Errorf("%s at %s says %q", kind, host, out)
 		}

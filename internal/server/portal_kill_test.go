@@ -50,7 +50,8 @@ func TestKilledWhileThePortalIssues(t *testing.T) {
 		k.r.start()
 		k.again(links)
 	}
-	t.Logf("%d lives: %d enrolled and %d renewed; of the links in use at the end %d were still valid, %d were used up with a certificate",
+	t.Logf("%d lives: %d enrolled and %d renewed; of the links in use at the end %d were still valid, %d were used "+
+		"up with a certificate",
 		lives, k.enrolled, k.renewed, k.reused, k.unseen)
 	if k.enrolled == 0 || k.renewed == 0 {
 		t.Error("a kind of certificate was never issued")
@@ -105,7 +106,10 @@ func (k *portalKill) invite(n int) (made []*killLink) {
 			k.t.Fatal(err)
 		}
 		for i := range n {
-			who := postern.Person{Name: fmt.Sprintf("p%d-%d", k.life, i), Email: fmt.Sprintf("p%d-%d@example.com", k.life, i)}
+			who := postern.Person{
+				Name:  fmt.Sprintf("p%d-%d", k.life, i),
+				Email: fmt.Sprintf("p%d-%d@example.com", k.life, i),
+			}
 			if err := st.Store.People().AddPerson(ctx, who); err != nil {
 				k.t.Fatal(err)
 			}
@@ -135,7 +139,8 @@ func (k *portalKill) visitor(host int, certs ...tls.Certificate) *visitor {
 func (k *portalKill) send(v *visitor, path string, form url.Values) (status int, body []byte, err error) {
 	_, csr := clientCSR(k.t)
 	form.Set("csr", string(csr))
-	req, err := http.NewRequestWithContext(k.t.Context(), http.MethodPost, k.rig.url+path, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(k.t.Context(), http.MethodPost, k.rig.url+path,
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -256,7 +261,8 @@ func (k *portalKill) again(links []*killLink) {
 		case err == nil && status == 200 && !l.given:
 			reused[l.person] = true
 		case err != nil || status/100 != 4 || !strings.Contains(string(body), "This link is not valid"):
-			k.t.Errorf("a link that was used before the end (certificate received: %v): %v %d %s", l.given, err, status, body)
+			k.t.Errorf("a link that was used before the end (certificate received: %v): %v %d %s", l.given, err,
+				status, body)
 		}
 	}
 	k.store(func(ctx context.Context, st *state.State) {

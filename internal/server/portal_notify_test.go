@@ -37,11 +37,15 @@ func TestEveryCredentialIsReported(t *testing.T) {
 	key := sshKey(t)
 	sign := func() uint64 {
 		t.Helper()
-		c, err := rig.ca.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan", "deploy"}})
+		c, err := rig.ca.SignSSHUser(t.Context(), ca.SSHUserRequest{
+			Person: "dan", Key: key,
+			Principals: []string{"dan", "deploy"},
+		})
 		must(t, err)
 		return c.Serial
 	}
-	words := "A certificate for the SSH key " + ssh.FingerprintSHA256(key) + " was made. It opens these accounts: dan deploy."
+	words := "A certificate for the SSH key " + ssh.FingerprintSHA256(key) +
+		" was made. It opens these accounts: dan deploy."
 	first := sign()
 	reported(words)
 	second := sign()
@@ -51,13 +55,15 @@ func TestEveryCredentialIsReported(t *testing.T) {
 	reported(words)
 
 	id := otp.NewPublicID()
-	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false)) // assigned to no person
+	// assigned to no person
+	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false))
 	must(t, keys.AssignKey(t.Context(), id, "dan"))
 	reported("The YubiKey " + id + " was added.")
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialDisabled))
 	must(t, keys.SetKeyStatus(t.Context(), id, postern.CredentialActive))
 	reported("The YubiKey " + id + " was enabled again.")
-	must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
+	must(t, keys.AddKeys(t.Context(), postern.Actor{},
+		[]*otp.Key{{PublicID: id, Person: "dan", Label: "blue", Last: otp.Never}}, true))
 	reported("The YubiKey blue (" + id + ") was given another secret.")
 	var many []*otp.Key
 	for range 30 {
@@ -70,13 +76,18 @@ func TestEveryCredentialIsReported(t *testing.T) {
 	must(t, keys.SetBackupCodes(t.Context(), postern.Actor{}, "dan", [][32]byte{{1}}))
 	reported("New backup codes")
 	external := acme.NewExternalKey("dan", "www", time.Now())
-	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
+	must(t, rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external,
+		acme.KeyEvent("dan", external.ID, "www", postern.ACMEKeyMade)))
 	reported("The ACME key www (" + external.ID[:12])
-	must(t, rig.db.ACME().EnableExternalKey(t.Context(), postern.Actor{}, "dan", external.ID, acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
+	must(t, rig.db.ACME().EnableExternalKey(t.Context(), postern.Actor{}, "dan", external.ID,
+		acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyEnabled)))
 	reported("was enabled again, with its account.")
 
 	// What grants no access is not reported, nor is what was reported already.
-	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example"}, By: postern.Actor{Person: "dan"}})
+	_, err = rig.ca.IssueServer(t.Context(), ca.ServerRequest{
+		Names: []string{"www.example"},
+		By:    postern.Actor{Person: "dan"},
+	})
 	must(t, err)
 	must(t, keys.LabelKey(t.Context(), id, "red"))
 	rig.person(t, "eve")
@@ -101,16 +112,21 @@ func TestOneServerNotifies(t *testing.T) {
 	}
 	keys := rig.db.OTP() // assigned to no person: the running portal notifies nobody of them
 	for range 3 {
-		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}},
+			false))
 	}
 	u := next()
 	for ; len(u.Events) == 0; u = next() { // the running portal was quicker
-		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}}, false))
+		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}},
+			false))
 	}
 	var g sync.WaitGroup
 	for i := range 8 {
 		g.Go(func() {
-			m := portal.Message{ID: fmt.Sprint("m", i), To: "dan@example.com", Subject: "News", Text: "news\n", Expires: time.Now().Add(time.Hour)}
+			m := portal.Message{
+				ID: fmt.Sprint("m", i), To: "dan@example.com", Subject: "News", Text: "news\n",
+				Expires: time.Now().Add(time.Hour),
+			}
 			if err := s.Notify(t.Context(), u, []portal.Message{m}); err != nil {
 				t.Error(err)
 			}
@@ -136,12 +152,16 @@ func TestOneServerNotifies(t *testing.T) {
 func TestOldEventsAreNotReported(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	rig.person(t, "dan")
-	old := postern.Event{Kind: postern.EventOTPKeyAdded, Person: "dan", Object: "cccccccccccc", Time: time.Now().Add(-49 * time.Hour)}
+	old := postern.Event{
+		Kind: postern.EventOTPKeyAdded, Person: "dan", Object: "cccccccccccc",
+		Time: time.Now().Add(-49 * time.Hour),
+	}
 	recent := old
 	recent.Object, recent.Time = "dddddddddddd", time.Now().Add(-47*time.Hour)
 	must(t, rig.db.Append(t.Context(), old, recent))
 	rig.Flush()
-	if m := rig.mail.Take(t, "dan@example.com"); strings.Contains(m.Text, old.Object) || !strings.Contains(m.Text, recent.Object) {
+	if m := rig.mail.Take(t, "dan@example.com"); strings.Contains(m.Text, old.Object) ||
+		!strings.Contains(m.Text, recent.Object) {
 		t.Errorf("the message is:\n%s", m.Text)
 	}
 }

@@ -76,15 +76,18 @@ func TestEveryPageFits(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.enrolled(t, "dan")
-	if err := rig.Store.PutAllowed(t.Context(), postern.Actor{}, portal.Allowed{Pattern: "*.internal", By: "boss"}, postern.Event{Kind: postern.EventPortalAllowed}); err != nil {
+	if err := rig.Store.PutAllowed(t.Context(), postern.Actor{}, portal.Allowed{Pattern: "*.internal", By: "boss"},
+		postern.Event{Kind: postern.EventPortalAllowed}); err != nil {
 		t.Fatal(err)
 	}
-	open := boss.order("names", "www.example.org a-rather-long-name-for-a-server.department.example.org *.example.org 192.0.2.7")
+	open := boss.order("names",
+		"www.example.org a-rather-long-name-for-a-server.department.example.org *.example.org 192.0.2.7")
 	asked := boss.order("names", "printer.lan")
 	boss.post(asked+"/ask", "name", "printer.lan").says(t, 303, "")
 	ready, spare := boss.order("names", "www.internal"), boss.order("names", "mail.internal")
 	_, csr := clientCSR(t)
-	server := boss.post(boss.order("names", "db.internal *.db.internal")+"/issue", "csr", string(csr)).Header.Get("Location")
+	server := boss.post(boss.order("names", "db.internal *.db.internal")+"/issue", "csr",
+		string(csr)).Header.Get("Location")
 
 	rig.person(t, "newcomer", postern.SignedUp)
 	_, codes := rig.withCodes(t, "lost")
@@ -118,16 +121,28 @@ func TestEveryPageFits(t *testing.T) {
 		{signedOut, "enrol", "/enrol", "", "The code of your link"},
 		{signedOut, "enrol-recover", strings.TrimPrefix(made.URL, rig.url), "", "becomes invalid"},
 		{signedOut, "enrol-signup", strings.TrimPrefix(fresh, rig.url), "", "Your name here"},
-		{signedOut, "enrol-errors", strings.TrimPrefix(fresh, rig.url), `document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10"},
+		{
+			signedOut, "enrol-errors", strings.TrimPrefix(fresh, rig.url),
+			`document.querySelector(".own").open = true; document.querySelector("[data-go]").click()`, "at least 10",
+		},
 		{signedOut, "signup", "/signup", "", "Your e-mail address"},
 		{signedOut, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
-		{signedOut, "mailed", "/signup", `document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "is being sent"},
+		{
+			signedOut, "mailed", "/signup",
+			`document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "is being sent",
+		},
 		{signedOut, "recover", "/recover", "", "recovery code"},
 		{signedOut, "recovered", "/recover", fmt.Sprintf(recoverWith, codes[0]), "Revoked or disabled just now"},
 		{suspended, "suspended", "/", "", "has suspended you"},
 		{signedOut, "prove", strings.TrimPrefix(prove, rig.url), "", "Refuse"},
-		{signedOut, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`, "fingerprint"},
-		{signedOut, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`, "pk12util"},
+		{
+			signedOut, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"fingerprint",
+		},
+		{
+			signedOut, "import", "/import", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"pk12util",
+		},
 		{signedOut, "error", "/nowhere", "", "no such page"},
 		{in, "home", "/", "", "Hello boss"},
 		{in, "enrol-known", strings.TrimPrefix(made.URL, rig.url), "", "becomes invalid"},
@@ -135,7 +150,10 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "device", "/certificates/" + boss.serial, "", "Revoke"},
 		{in, "device-new", "/certificates/new", "", "In this browser"},
 		{in, "device-link", "/certificates/new", `document.querySelector("form button").click()`, "can be used once"},
-		{in, "device-made", "/certificates/new", `(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate"},
+		{
+			in, "device-made", "/certificates/new",
+			`(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate",
+		},
 		{in, "servers", "/servers", "", "db.internal"},
 		{in, "order-new", "/servers/new", `document.querySelector(".own").open = true`, "Names of the server"},
 		{in, "order", open, `document.querySelectorAll("details").forEach(d => d.open = true)`, "not proved yet"},
@@ -144,10 +162,22 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "server", server, "", "For your server"},
 		{in, "keys", "/keys", "", "blue key"},
 		{in, "keys-add", "/keys", `document.querySelectorAll("details").forEach(d => d.open = true)`, "touch the key"},
-		{in, "keys-wrong", "/keys", `document.querySelector("[action='/keys/yubikey'] button").click()`, "not what a YubiKey types"},
-		{in, "totp", "/keys", `document.querySelector("[action='/keys/totp'] button").click()`, "Show this to your app"},
-		{in, "ssh-wrong", "/keys", `document.querySelector("[action='/keys/ssh'] button").click()`, "no SSH public key"},
-		{in, "ssh-certificate", "/keys", `document.getElementById("f-public_key").value = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC1pTpCGLTgYsqe9Uq0sFw9IJCyXmQJoFhF4eqr0wyeb"; document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub"},
+		{
+			in, "keys-wrong", "/keys", `document.querySelector("[action='/keys/yubikey'] button").click()`,
+			"not what a YubiKey types",
+		},
+		{
+			in, "totp", "/keys", `document.querySelector("[action='/keys/totp'] button").click()`,
+			"Show this to your app",
+		},
+		{
+			in, "ssh-wrong", "/keys", `document.querySelector("[action='/keys/ssh'] button").click()`,
+			"no SSH public key",
+		},
+		{
+			in, "ssh-certificate", "/keys",
+			`document.getElementById("f-public_key").value = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC1pTpCGLTgYsqe9Uq0sFw9IJCyXmQJoFhF4eqr0wyeb"; document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub",
+		},
 		{in, "acme-key", "/keys", `document.querySelector("[action='/keys/acme'] button").click()`, "HMAC key"},
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
@@ -155,7 +185,10 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "people", "/admin", "", "Invite a person"},
 		{in, "person", "/admin/people/dan", "", "Suspend"},
 		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
-		{in, "person-wrong", "/admin/people/dan", `document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address"},
+		{
+			in, "person-wrong", "/admin/people/dan",
+			`document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address",
+		},
 		{in, "names", "/admin/names", "", "printer.lan"},
 		{plainSignedOut, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
 		{plainSignedOut, "plain-prove", "/prove", "", "Continue"},
@@ -209,7 +242,8 @@ func (d *tab) fits(name string, width int64, scheme string) {
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.jpg", name, width, scheme)), shot, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d-%s.jpg", name, width, scheme)), shot,
+			0o644); err != nil {
 			d.t.Fatal(err)
 		}
 	}
@@ -223,7 +257,8 @@ func (d *tab) withoutScript() *tab {
 	if err := chromedp.Do(ctx); err != nil { // opens it, for as long as ctx
 		d.t.Fatal(err)
 	}
-	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled,
+		emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
 		d.t.Fatal(err)
 	}
 	return &tab{t: d.t, ctx: ctx, dir: d.dir, plain: true}
@@ -270,7 +305,8 @@ func TestTheLastAdministratorCannotLeave(t *testing.T) {
 	if !errors.Is(err, portal.ErrLastAdministrator) || postern.HintOf(err) == "" || groups() != "admin" {
 		t.Errorf("by a command: %v; %s", err, groups())
 	}
-	boss.post("/admin/people/boss/change", "email", "boss@example.com", "groups", "ops").says(t, 400, "boss is the last administrator")
+	boss.post("/admin/people/boss/change", "email", "boss@example.com", "groups", "ops").says(t, 400,
+		"boss is the last administrator")
 	if got := groups(); got != "admin" {
 		t.Errorf("by a page: %s", got)
 	}

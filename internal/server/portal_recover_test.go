@@ -54,9 +54,11 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 	app := regexp.MustCompile(`name="app" value="([^"]+)"`).FindStringSubmatch(shown.body)[1]
 	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
 	o.device.post("/keys/totp/first", "app", app, "first", totpNow(t, secret)).says(t, 303, "")
-	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme", "label", "attacker's ACME").body)[1]
+	kid := regexp.MustCompile(`id="f-kid" readonly value="([^"]+)"`).FindStringSubmatch(o.device.post("/keys/acme",
+		"label", "attacker's ACME").body)[1]
 	account := acme.Account{ID: o.account, Thumbprint: name, Key: []byte("{}"), Status: "valid", Created: time.Now()}
-	if _, _, err := rig.db.ACME().AddAccount(t.Context(), account, kid, postern.Event{Kind: postern.EventACMEAccount}); err != nil {
+	if _, _, err := rig.db.ACME().AddAccount(t.Context(), account, kid,
+		postern.Event{Kind: postern.EventACMEAccount}); err != nil {
 		t.Fatal(err)
 	}
 	o.device.post("/keys/acme", "label", "unused").says(t, 200, "HMAC key")
@@ -70,7 +72,8 @@ func robbed(t *testing.T, rig *portalRig, name string) *owner {
 		t.Fatal(certs, err)
 	}
 	o.serial = certs[0].Serial
-	if err := rig.db.People().PutCredential(t.Context(), postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
+	if err := rig.db.People().PutCredential(t.Context(),
+		postern.Credential{Kind: postern.SSHKey, ID: "SHA256:" + name, Person: name}); err != nil {
 		t.Fatal(err)
 	}
 	if err := rig.db.OTP().SetBackupCodes(t.Context(), postern.Actor{}, name, [][32]byte{{1}, {2}}); err != nil {
@@ -89,7 +92,8 @@ func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 	if v, a := rig.newVisitor(t).enrol(o.link, "again"); v != nil {
 		t.Errorf("a link made before is still valid: %s", a.main())
 	}
-	rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[1]).says(t, 403, "or the code is wrong") // once: tries are counted
+	// once: tries are counted
+	rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[1]).says(t, 403, "or the code is wrong")
 	if n, err := rig.Store.RecoveryCodes(t.Context(), o.name); err != nil || n != 10 && n != 0 {
 		t.Errorf("%d recovery codes are left: %v", n, err)
 	}
@@ -99,7 +103,8 @@ func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 	}
 	for _, c := range credentials {
 		want := map[postern.CredentialKind]postern.CredentialStatus{
-			postern.TOTP: postern.CredentialDisabled, postern.SSHKey: postern.CredentialDisabled, postern.SSHCertificate: postern.CredentialRevoked,
+			postern.TOTP: postern.CredentialDisabled, postern.SSHKey: postern.CredentialDisabled,
+			postern.SSHCertificate: postern.CredentialRevoked,
 		}[c.Kind]
 		if otpKept && c.Kind == postern.TOTP {
 			want = postern.CredentialActive
@@ -109,7 +114,9 @@ func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 		}
 	}
 	revoked, _, _, err := rig.db.CA().SSHRevoked(t.Context(), time.Now())
-	if err != nil || !slices.ContainsFunc(revoked, func(r ca.SSHRevocations) bool { return slices.Contains(r.Serials, o.serial) }) {
+	if err != nil || !slices.ContainsFunc(revoked, func(r ca.SSHRevocations) bool {
+		return slices.Contains(r.Serials, o.serial)
+	}) {
 		t.Errorf("the SSH certificate is not in the KRL: %v", err)
 	}
 	if a, err := rig.db.ACME().Account(t.Context(), o.account); err != nil || a.Status != "revoked" {
@@ -127,7 +134,8 @@ func (o *owner) isRecovered(t *testing.T, rig *portalRig, otpKept bool) {
 	}
 	m := rig.mail.TakeAbout(t, o.name+"@example.com", "was recovered")
 	for _, want := range []string{
-		"certificate of the device attacker's (", "SSH certificate ", "SSH key SHA256:", "ACME key attacker's ACME, with its account", "ACME key unused",
+		"certificate of the device attacker's (", "SSH certificate ", "SSH key SHA256:",
+		"ACME key attacker's ACME, with its account", "ACME key unused",
 		"1 unused link\n", "1 open order\n", "recovery codes\n",
 	} {
 		if !strings.Contains(m.Text, want) {
@@ -155,10 +163,12 @@ func TestRecoveryInvalidatesEverything(t *testing.T) {
 		back func(o *owner) string // returns the code to enrol with
 	}{
 		"code": {false, func(o *owner) string {
-			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[0]).body)[1]
+			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery",
+				o.codes[0]).body)[1]
 		}},
 		"code-kept": {true, func(o *owner) string {
-			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery", o.codes[0], "keep", "1").body)[1]
+			return nextCode.FindStringSubmatch(rig.newVisitor(t).post("/recover", "who", o.name, "recovery",
+				o.codes[0], "keep", "1").body)[1]
 		}},
 		"admin": {false, func(o *owner) string {
 			boss.post("/admin/people/"+o.name+"/recover").says(t, 303, "")
@@ -235,7 +245,8 @@ func TestARequestBegunBeforeARecoveryIsRefused(t *testing.T) {
 		err    error
 	}
 	results := make(chan result)
-	paths := []string{"/certificates/new", "/certificates/link", "/keys/acme", "/certificates/" + dan.serial + "/renew", "/recovery"}
+	paths := []string{"/certificates/new", "/certificates/link", "/keys/acme", "/certificates/" + dan.serial +
+		"/renew", "/recovery"}
 	var bodies []*io.PipeWriter
 	for _, path := range paths {
 		body, w := io.Pipe()
@@ -262,7 +273,8 @@ func TestARequestBegunBeforeARecoveryIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who,
+		postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range bodies {
@@ -290,12 +302,14 @@ func TestRecoveredCredentialsGrantNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	external := acme.NewExternalKey("dan", "old", time.Now())
-	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external, acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
+	if err := rig.db.ACME().AddExternalKey(t.Context(), postern.Actor{}, external,
+		acme.KeyEvent("dan", external.ID, "", postern.ACMEKeyMade)); err != nil {
 		t.Fatal(err)
 	}
 	loose := func() string {
 		id := otp.NewPublicID()
-		if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}}, false); err != nil {
+		if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: id, Last: otp.Never}},
+			false); err != nil {
 			t.Fatal(err)
 		}
 		return id
@@ -324,30 +338,40 @@ func TestRecoveredCredentialsGrantNothing(t *testing.T) {
 		},
 		"key in hand": func(by postern.Actor) error { return keys.ClaimKey(ctx, by, loose(), "dan", "blue") },
 		"key from afar": func(by postern.Actor) error {
-			return keys.AddKeys(ctx, by, []*otp.Key{{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never}}, false)
+			return keys.AddKeys(ctx, by, []*otp.Key{{PublicID: otp.NewPublicID(), Person: "dan", Last: otp.Never}},
+				false)
 		},
 		"key in panel": func(by postern.Actor) error {
 			return s.SetCredentialStatus(ctx, by, postern.TOTP, app.ID, postern.CredentialActive, e)
 		},
 		"codes": func(by postern.Actor) error {
-			return s.PutRecoveryCodes(ctx, by, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}}, time.Now(), e)
+			return s.PutRecoveryCodes(ctx, by, "dan", []portal.RecoveryCode{{ID: rand.Text(), Hash: hash()}},
+				time.Now(), e)
 		},
-		"backup codes": func(by postern.Actor) error { return keys.SetBackupCodes(ctx, by, "dan", [][32]byte{hash()}) },
+		"backup codes": func(by postern.Actor) error {
+			return keys.SetBackupCodes(ctx, by, "dan", [][32]byte{hash()})
+		},
 		"ACME key": func(by postern.Actor) error {
 			return rig.db.ACME().AddExternalKey(ctx, by, acme.NewExternalKey("dan", "", time.Now()), e)
 		},
-		"ACME key again": func(by postern.Actor) error { return rig.db.ACME().EnableExternalKey(ctx, by, "dan", external.ID, e) },
+		"ACME key again": func(by postern.Actor) error {
+			return rig.db.ACME().EnableExternalKey(ctx, by, "dan", external.ID, e)
+		},
 		"person": func(by postern.Actor) error {
 			return s.AddPerson(ctx, by, postern.Person{Name: strings.ToLower(rand.Text())}, e)
 		},
 		"names of others": func(by postern.Actor) error {
-			return s.PutAllowed(ctx, by, portal.Allowed{Pattern: "*." + strings.ToLower(rand.Text()), Person: "dan"}, e)
+			return s.PutAllowed(ctx, by, portal.Allowed{Pattern: "*." + strings.ToLower(rand.Text()), Person: "dan"},
+				e)
 		},
 	}
 	actor := func(kind postern.CredentialKind, id string) postern.Actor {
 		return postern.Actor{Person: "dan", Credential: postern.Link{Kind: string(kind), ID: id}, Address: "192.0.2.7"}
 	}
-	shown := map[string]postern.Actor{"a certificate": actor(postern.X509Certificate, dan.serial), "a code": actor(postern.TOTP, app.ID)}
+	shown := map[string]postern.Actor{
+		"a certificate": actor(postern.X509Certificate, dan.serial),
+		"a code":        actor(postern.TOTP, app.ID),
+	}
 	for name, way := range ways {
 		for with, by := range shown {
 			if err := way(by); err != nil {
@@ -359,13 +383,15 @@ func TestRecoveredCredentialsGrantNothing(t *testing.T) {
 	if err != nil || events[0].Address != "192.0.2.7" {
 		t.Errorf("the timeline says: %+v, %v", events, err)
 	}
-	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
+	if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who,
+		postern.Event{Kind: postern.EventPersonRecovered, Person: "dan"}, false); err != nil {
 		t.Fatal(err)
 	}
 	shown["a certificate that never was"] = actor(postern.X509Certificate, "4711")
 	for name, way := range ways {
 		for with, by := range shown {
-			if err := way(by); postern.CodeOf(err) != postern.Denied || !strings.Contains(fmt.Sprint(err), "not valid any more") {
+			if err := way(by); postern.CodeOf(err) != postern.Denied ||
+				!strings.Contains(fmt.Sprint(err), "not valid any more") {
 				t.Errorf("%s, with %s from before: %v", name, with, err)
 			}
 		}
@@ -398,12 +424,16 @@ func (m *meanwhile) f() {
 	}
 }
 
-func (m *meanwhile) Count(ctx context.Context, key string, most int64, window time.Duration, now time.Time) (int64, error) {
+func (m *meanwhile) Count(ctx context.Context, key string, most int64, window time.Duration, now time.Time) (int64,
+	error,
+) {
 	m.f()
 	return m.Store.Count(ctx, key, most, window, now)
 }
 
-func (m *meanwhile) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode, now time.Time, e postern.Event) error {
+func (m *meanwhile) PutRecoveryCodes(ctx context.Context, by postern.Actor, person string, codes []portal.RecoveryCode,
+	now time.Time, e postern.Event,
+) error {
 	m.f()
 	return m.Store.PutRecoveryCodes(ctx, by, person, codes, now, e)
 }
@@ -414,7 +444,9 @@ type meanwhileIssuing struct {
 	*meanwhile
 }
 
-func (m meanwhileIssuing) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request, e portal.Enrolment) (portal.Certificate, portal.Enrolled, error) {
+func (m meanwhileIssuing) IssueClient(ctx context.Context, by postern.Actor, person, label string, r portal.Request,
+	e portal.Enrolment,
+) (portal.Certificate, portal.Enrolled, error) {
 	m.f()
 	return m.Authority.IssueClient(ctx, by, person, label, r, e)
 }
@@ -434,7 +466,10 @@ func TestARecoveryDuringARequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rig = &portalRig{Portal: p, db: rig.db, ca: rig.ca, mail: rig.mail, url: strings.Replace(l.Addr().String(), "127.0.0.1", "https://localhost", 1)}
+	rig = &portalRig{
+		Portal: p, db: rig.db, ca: rig.ca, mail: rig.mail,
+		url: strings.Replace(l.Addr().String(), "127.0.0.1", "https://localhost", 1),
+	}
 	rig.serve(t, l)
 	_, line, err := freshKey()
 	if err != nil {
@@ -453,7 +488,8 @@ func TestARecoveryDuringARequest(t *testing.T) {
 		token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
 		who, _ := rig.db.People().Person(t.Context(), name)
 		recovers := func() {
-			if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who, postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
+			if _, _, err := rig.Links.RecoverNow(t.Context(), postern.Actor{}, who,
+				postern.Event{Kind: postern.EventPersonRecovered, Person: name}, false); err != nil {
 				t.Error(err)
 			}
 		}
@@ -475,12 +511,15 @@ func TestAnEnrolmentIsOneTransaction(t *testing.T) {
 	}
 	s := rig.newVisitor(t)
 	for _, table := range []string{"ca_certificates", "credentials", "portal_codes", "portal_mail", "log_events"} {
-		refuse, take := "CREATE TRIGGER refuse BEFORE INSERT ON "+table+" BEGIN SELECT RAISE(ABORT, 'constraint'); END", "DROP TRIGGER refuse"
+		refuse, take := "CREATE TRIGGER refuse BEFORE INSERT ON "+table+
+			" BEGIN SELECT RAISE(ABORT, 'constraint'); END", "DROP TRIGGER refuse"
 		if rig.db.Shared() { // PostgreSQL
-			refuse, take = "ALTER TABLE "+table+" ADD CONSTRAINT refuse CHECK (false) NOT VALID", "ALTER TABLE "+table+" DROP CONSTRAINT refuse"
+			refuse, take = "ALTER TABLE "+table+" ADD CONSTRAINT refuse CHECK (false) NOT VALID",
+				"ALTER TABLE "+table+" DROP CONSTRAINT refuse"
 		}
 		rig.exec(t, refuse)
-		if v, a := s.enrol(made.Code, "new"); v != nil || a.StatusCode < 400 || strings.Contains(a.body, "constraint") {
+		if v, a := s.enrol(made.Code, "new"); v != nil || a.StatusCode < 400 ||
+			strings.Contains(a.body, "constraint") {
 			t.Errorf("%s refuses, and the answer is %d: %s", table, a.StatusCode, a.main())
 		}
 		rig.exec(t, take)
@@ -528,7 +567,8 @@ func TestWrongCodesDoNotLockAPersonOut(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	_, codes := rig.withCodes(t, "dan")
 	for i := range 15 {
-		rig.visitorAt(t, 2+i).post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403, "or the code is wrong")
+		rig.visitorAt(t, 2+i).post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa").says(t, 403,
+			"or the code is wrong")
 	}
 	s := rig.visitorAt(t, 99)
 	for range 20 {

@@ -86,7 +86,8 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 	}
 	t.Cleanup(func() { one.Close() })
 	rig.Portal, err = newPortal(t.Context(), rig.db, rig.ca, portalOptions{
-		Config: c, Reach: look, Mail: rig.mail.URL, Log: log, Keyring: portalKeyring{st, one.Keys, one.Checker, rig.ca},
+		Config: c, Reach: look, Mail: rig.mail.URL, Log: log,
+		Keyring:  portalKeyring{st, one.Keys, one.Checker, rig.ca},
 		Identify: rig.identify,
 		Admin: func(r *http.Request) bool {
 			name, _, ok := rig.identify(r)
@@ -104,7 +105,10 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 	t.Helper()
 	key, csr := clientCSR(t)
-	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}})
+	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{
+		Profile: ca.ProfileServer,
+		Names:   []string{"localhost"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,10 +118,16 @@ func (rig *portalRig) serve(t *testing.T, l net.Listener) {
 	for _, c := range rig.ca.Intermediates(ca.Client) {
 		clients.AddCert(c)
 	}
-	srv := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(rig.answer), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}}
+	srv := &httptest.Server{Listener: l, Config: &http.Server{
+		Handler:  http.HandlerFunc(rig.answer),
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0),
+	}}
 	srv.TLS = &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key}},
-		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients,
+		Certificates: []tls.Certificate{{
+			Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw},
+			PrivateKey:  key,
+		}},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
 	srv.EnableHTTP2 = true
 	srv.StartTLS()
@@ -230,9 +240,14 @@ func (rig *portalRig) visitorAt(t *testing.T, host int) *visitor {
 }
 
 func (rig *portalRig) visitor(t *testing.T, certs []tls.Certificate, serial string) *visitor {
-	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: rig.roots, Certificates: certs}, ForceAttemptHTTP2: true}
+	tr := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: rig.roots, Certificates: certs},
+		ForceAttemptHTTP2: true,
+	}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &visitor{t, rig, &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, serial}
+	return &visitor{t, rig, &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}, serial}
 }
 
 // enrolled is a new person who has enrolled a device.
@@ -304,7 +319,8 @@ func (v *visitor) post(path string, fields ...string) answer {
 			form.Set("csrf", m[1])
 		}
 	}
-	req, err := http.NewRequestWithContext(v.t.Context(), http.MethodPost, v.rig.url+path, strings.NewReader(form.Encode()))
+	req, err := http.NewRequestWithContext(v.t.Context(), http.MethodPost, v.rig.url+path,
+		strings.NewReader(form.Encode()))
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -421,6 +437,7 @@ func (a answer) main() string {
 func (a answer) says(t *testing.T, status int, text string) {
 	t.Helper()
 	if a.StatusCode != status || !strings.Contains(a.body, text) {
-		t.Errorf("%s %s: %d, want %d with %q in:\n%s", a.Request.Method, a.Request.URL.Path, a.StatusCode, status, text, a.main())
+		t.Errorf("%s %s: %d, want %d with %q in:\n%s", a.Request.Method, a.Request.URL.Path, a.StatusCode, status,
+			text, a.main())
 	}
 }

@@ -21,7 +21,8 @@ func TestPrivateKeysAreNeverSent(t *testing.T) {
 	in := rig.browserFor(t, "dan") // makes the first key
 	in.run(chromedp.Navigate(rig.url + "/certificates/new"))
 	in.makes("tablet")
-	text := output(t, "openssl", "pkcs12", "-in", in.saves(`[data-p12]`), "-passin", "pass:"+passphrase, "-noenc", "-nocerts")
+	text := output(t, "openssl", "pkcs12", "-in", in.saves(`[data-p12]`), "-passin", "pass:"+passphrase, "-noenc",
+		"-nocerts")
 	block, _ := pem.Decode([]byte(text[strings.Index(text, "-----BEGIN"):]))
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	must(t, err)
@@ -74,7 +75,8 @@ func TestEncodes(t *testing.T) {
 	for _, before := range []string{"", "x", "xy", "xyz"} {
 		whole := append([]byte(before), append(secret, "after"...)...)
 		for _, text := range []string{
-			string(whole), url.QueryEscape(string(whole)), hex.EncodeToString(whole), strings.ToUpper(hex.EncodeToString(whole)), base64.StdEncoding.EncodeToString(whole),
+			string(whole), url.QueryEscape(string(whole)), hex.EncodeToString(whole),
+			strings.ToUpper(hex.EncodeToString(whole)), base64.StdEncoding.EncodeToString(whole),
 			base64.RawURLEncoding.EncodeToString(whole), url.QueryEscape(base64.StdEncoding.EncodeToString(whole)),
 			base64.StdEncoding.EncodeToString(whole)[:20] + "\r\n" + base64.StdEncoding.EncodeToString(whole)[20:],
 		} {

@@ -44,14 +44,17 @@ func newWebServer(t *testing.T, address string) *webServer {
 		t.Fatal(err)
 	}
 	s := &webServer{port: l.Addr().(*net.TCPAddr).Port}
-	s.Server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.asked.Add(1)
-		if h := s.answer.Load(); h != nil {
-			(*h)(w, r)
-			return
-		}
-		http.NotFound(w, r)
-	})}}
+	s.Server = &httptest.Server{
+		Listener: l,
+		Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s.asked.Add(1)
+			if h := s.answer.Load(); h != nil {
+				(*h)(w, r)
+				return
+			}
+			http.NotFound(w, r)
+		})},
+	}
 	s.Start()
 	t.Cleanup(s.Close)
 	return s
@@ -108,7 +111,8 @@ func TestServerCertificateByFile(t *testing.T) {
 	value := rig.proofOf(t, "dan", "www.example.org")
 	page := dan.get(path)
 	page.says(t, 200, "<pre>"+value+"</pre>")
-	file := regexp.MustCompile(`http://www\.example\.org(/\.well-known/postern/[a-z2-7]+)`).FindStringSubmatch(page.body)[1]
+	file := regexp.MustCompile(`http://www\.example\.org(/\.well-known/postern/[a-z2-7]+)`).
+		FindStringSubmatch(page.body)[1]
 	dan.post(path+"/check", "name", "www.example.org", "method", "http").says(t, 400, "answered 404")
 	key, csr := clientCSR(t, "www.example.org")
 	dan.post(path+"/issue", "csr", string(csr)).says(t, 403, "This name is not proved")
@@ -136,7 +140,8 @@ func TestServerCertificateByFile(t *testing.T) {
 	page.says(t, 200, "ssl-cert-www.example.org.pem")
 	_, other := clientCSR(t, "www.example.org")
 	dan.post(path+"/issue", "csr", string(other)).says(t, 409, "This order is done")
-	if again := dan.post(path+"/issue", "csr", string(csrOf(t, key, "www.example.org"))); again.Header.Get("Location") != a.Header.Get("Location") {
+	if again := dan.post(path+"/issue", "csr",
+		string(csrOf(t, key, "www.example.org"))); again.Header.Get("Location") != a.Header.Get("Location") {
 		t.Errorf("the repeated answer is %s", again.Header.Get("Location"))
 	}
 
@@ -151,7 +156,8 @@ func TestServerCertificateByDNS(t *testing.T) {
 	dan := rig.enrolled(t, "dan")
 	path := dan.order("names", "*.example.org example.org")
 	dan.post(path+"/check", "name", "*.example.org", "method", "http").says(t, 400, "cannot be proved that way")
-	dan.post(path+"/mail", "name", "*.example.org", "to", "admin@example.org").says(t, 400, "Choose one of the addresses")
+	dan.post(path+"/mail", "name", "*.example.org", "to", "admin@example.org").says(t, 400,
+		"Choose one of the addresses")
 	value := rig.proofOf(t, "dan", "*.example.org")
 	dan.post(path+"/check", "name", "*.example.org", "method", "dns").says(t, 400, "no such TXT record")
 	rig.dns.Set(t, "_postern-challenge.example.org", "TXT "+value, "TXT "+rig.proofOf(t, "dan", "example.org"))
@@ -176,7 +182,8 @@ func TestServerCertificateByMail(t *testing.T) {
 	for _, address := range []string{"admin@www.example.org", "hostmaster@example.org", "dns-owner@example.net"} {
 		page.says(t, 200, `value="`+address+`"`)
 	}
-	dan.post(path+"/mail", "name", "www.example.org", "to", "dan@evil.example").says(t, 400, "Choose one of the addresses")
+	dan.post(path+"/mail", "name", "www.example.org", "to", "dan@evil.example").says(t, 400,
+		"Choose one of the addresses")
 	dan.post(path+"/mail", "name", "www.example.org", "to", "dns-owner@example.net").says(t, 303, "")
 	code := codeIn(t, rig.mail.Take(t, "dns-owner@example.net"))
 	s := rig.newVisitor(t)
@@ -242,8 +249,10 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	dan.post("/servers/new", "csr", string(csrOf(t, weak, "www.example.org"))).says(t, 400, "2048")
-	dan.post("/servers/new", "csr", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").says(t, 400, "ertificate request")
-	dan.post("/servers/new", "csr", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").says(t, 400, "private key")
+	dan.post("/servers/new", "csr", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").
+		says(t, 400, "ertificate request")
+	dan.post("/servers/new", "csr", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").says(t, 400,
+		"private key")
 	dan.post("/servers/new", "csr", strings.Repeat("A", 70<<10)).says(t, 400, "larger than")
 	dan.post("/servers/new", "names", "").says(t, 400, "at least one name")
 	dan.post("/servers/new", "names", "www.*.example.org").says(t, 400, "whole first label")
@@ -277,7 +286,10 @@ func TestProofsAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	check := func() answer { return dan.post(path+"/check", "name", name, "method", "http") }
 
 	// A name with a private address.
-	for _, inside := range []string{"127.0.0.2", "10.0.0.1", "169.254.169.254", "192.168.1.1", "100.64.0.1", "0.0.0.0"} {
+	for _, inside := range []string{
+		"127.0.0.2", "10.0.0.1", "169.254.169.254", "192.168.1.1", "100.64.0.1",
+		"0.0.0.0",
+	} {
 		rig.dns.Set(t, name, "A "+inside)
 		check().says(t, 400, "private")
 	}
@@ -293,7 +305,8 @@ func TestProofsAreNotFetchedFromPrivateAddresses(t *testing.T) {
 	// A redirect to a private address, to another port, or to itself.
 	rig.dns.Set(t, name, "A 127.0.0.1")
 	for _, to := range []string{
-		fmt.Sprintf("http://127.0.0.2:%d/x", rig.web.port), "http://inner.example.org/x", "http://[::1]/x", "http://127.0.0.1:22/", "gopher://127.0.0.1/", "file:///etc/passwd",
+		fmt.Sprintf("http://127.0.0.2:%d/x", rig.web.port), "http://inner.example.org/x", "http://[::1]/x",
+		"http://127.0.0.1:22/", "gopher://127.0.0.1/", "file:///etc/passwd",
 		"http://user:secret@www.example.org/", fmt.Sprintf("http://%s:%d/loop", name, rig.web.port),
 	} {
 		rig.dns.Set(t, "inner.example.org", "A 127.0.0.2")
@@ -344,7 +357,8 @@ func TestCrossSiteFormsAreRefused(t *testing.T) {
 	dan := rig.enrolled(t, "dan")
 	token := csrfRE.FindStringSubmatch(dan.get("/certificates/new").body)[1]
 	send := func(change func(*http.Request)) int {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/certificates/"+dan.serial+"/revoke", strings.NewReader("reason=lost&csrf="+token))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/certificates/"+dan.serial+
+			"/revoke", strings.NewReader("reason=lost&csrf="+token))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -357,44 +371,59 @@ func TestCrossSiteFormsAreRefused(t *testing.T) {
 			r.Header.Set("Sec-Fetch-Site", "cross-site")
 			r.Header.Set("Origin", "https://evil.example")
 		},
-		"a sibling's form":         func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
-		"an old browser's form":    func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
-		"a sandboxed page's form":  func(r *http.Request) { r.Header.Set("Origin", "null") },
-		"a form without its token": func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader("reason=lost")); r.ContentLength = 11 },
+		"a sibling's form":        func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "same-site") },
+		"an old browser's form":   func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") },
+		"a sandboxed page's form": func(r *http.Request) { r.Header.Set("Origin", "null") },
+		"a form without its token": func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader("reason=lost"))
+			r.ContentLength = 11
+		},
 	} {
 		if status := send(change); status != 403 {
 			t.Errorf("%s: %d", name, status)
 		}
 	}
 	eve := rig.enrolled(t, "eve")
-	dan.post("/recovery", "csrf", csrfRE.FindStringSubmatch(eve.get("/certificates/new").body)[1]).says(t, 403, "another sign-in")
+	dan.post("/recovery", "csrf", csrfRE.FindStringSubmatch(eve.get("/certificates/new").body)[1]).says(t, 403,
+		"another sign-in")
 	dan.get("/").says(t, 200, "Hello dan")
 }
 
 func TestEveryAnswerIsSecured(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	dan := rig.enrolled(t, "dan")
-	for _, path := range []string{"/", "/enrol", "/trust", "/certificates", "/nowhere", "/root.pem", "/static/none.js"} {
+	for _, path := range []string{
+		"/", "/enrol", "/trust", "/certificates", "/nowhere", "/root.pem",
+		"/static/none.js",
+	} {
 		a := dan.get(path)
 		h := a.Header
 		csp := h.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"} {
+		for _, want := range []string{
+			"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'",
+			"form-action 'self'",
+		} {
 			if !strings.Contains(csp, want) {
 				t.Errorf("%s: no %s in %q", path, want, csp)
 			}
 		}
-		if strings.Contains(csp, "unsafe") || h.Get("Referrer-Policy") != "no-referrer" || h.Get("X-Frame-Options") != "DENY" ||
-			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cross-Origin-Opener-Policy") != "same-origin" || len(a.Cookies()) > 0 {
+		if strings.Contains(csp, "unsafe") || h.Get("Referrer-Policy") != "no-referrer" ||
+			h.Get("X-Frame-Options") != "DENY" ||
+			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cross-Origin-Opener-Policy") != "same-origin" ||
+			len(a.Cookies()) > 0 {
 			t.Errorf("%s: headers %v", path, h)
 		}
-		if regexp.MustCompile(`(?i)<script(?:>|[^>]* src="(?:https?:)?//)|<style| style=| on[a-z]+=|javascript:`).MatchString(a.body) {
+		if regexp.MustCompile(`(?i)<script(?:>|[^>]* src="(?:https?:)?//)|<style| style=| on[a-z]+=|javascript:`).
+			MatchString(a.body) {
 			t.Errorf("%s has inline script or style, or asks a third party", path)
 		}
 	}
 }
 
 func TestReminders(t *testing.T) {
-	rig := newPortalRig(t, func(c *portal.Config) { c.Remind = []time.Duration{400 * 24 * time.Hour, 500 * 24 * time.Hour} })
+	rig := newPortalRig(t, func(c *portal.Config) {
+		c.Remind = []time.Duration{400 * 24 * time.Hour, 500 * 24 * time.Hour}
+	})
 	dan := rig.enrolled(t, "dan")
 	for range 2 {
 		if err := rig.RemindNow(t.Context()); err != nil {
@@ -416,15 +445,22 @@ func TestMailHeadersCannotBeInjected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	evil := portal.Message{ID: "1", To: "dan@example.com", Subject: "Hello\r\nBcc: eve@example.com\r\n\r\nEvil", Text: "one\r\n.\r\nQUIT\r\n..two\n"}
+	evil := portal.Message{
+		ID: "1", To: "dan@example.com", Subject: "Hello\r\nBcc: eve@example.com\r\n\r\nEvil",
+		Text: "one\r\n.\r\nQUIT\r\n..two\n",
+	}
 	if err := s.Send(t.Context(), evil); err != nil {
 		t.Fatal(err)
 	}
 	m := box.Take(t, "dan@example.com")
-	if m.Header.Get("Bcc") != "" || !strings.HasPrefix(m.Subject, "Hello") || m.From != "portal@example.com" || !strings.Contains(m.Text, "\n.\nQUIT\n..two") {
+	if m.Header.Get("Bcc") != "" || !strings.HasPrefix(m.Subject, "Hello") || m.From != "portal@example.com" ||
+		!strings.Contains(m.Text, "\n.\nQUIT\n..two") {
 		t.Errorf("sent:\n%s", m.Raw)
 	}
-	for _, to := range []string{"dan@example.com\r\nBcc: eve@example.com", "dan@example.com, eve@example.com", "<dan@example.com>", `"x" <dan@example.com>`} {
+	for _, to := range []string{
+		"dan@example.com\r\nBcc: eve@example.com", "dan@example.com, eve@example.com",
+		"<dan@example.com>", `"x" <dan@example.com>`,
+	} {
 		evil.To = to
 		if err := s.Send(t.Context(), evil); err == nil {
 			t.Errorf("a message went to %q", to)
@@ -440,7 +476,8 @@ func TestEveryFormHasItsToken(t *testing.T) {
 	rig.person(t, "newcomer", postern.SignedUp)
 	form := regexp.MustCompile(`(?s)<form.*?</form>`)
 	for _, path := range []string{
-		"/enrol", "/prove", "/recover", "/signup", "/recovery", "/certificates/new", "/certificates/" + boss.serial, "/servers/new", "/keys",
+		"/enrol", "/prove", "/recover", "/signup", "/recovery", "/certificates/new", "/certificates/" + boss.serial,
+		"/servers/new", "/keys",
 		"/admin", "/admin/names", "/admin/people/newcomer", "/admin/people/boss",
 	} {
 		forms := form.FindAllString(boss.get(path).body, -1)
@@ -516,7 +553,8 @@ func untar(t *testing.T, r io.Reader, dir string) []string {
 
 func TestScriptGetsErrorsAsJSON(t *testing.T) {
 	rig := newPortalRig(t, nil)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/enrol", strings.NewReader("code=wrong"))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, rig.url+"/enrol",
+		strings.NewReader("code=wrong"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -524,7 +562,8 @@ func TestScriptGetsErrorsAsJSON(t *testing.T) {
 	req.Header.Set("Accept", "application/json")
 	a := rig.newVisitor(t).do(req)
 	var said struct{ Errors map[string]string }
-	if err := json.Unmarshal([]byte(a.body), &said); err != nil || a.StatusCode != postern.Denied.HTTPStatus() || said.Errors["code"] == "" {
+	if err := json.Unmarshal([]byte(a.body), &said); err != nil || a.StatusCode != postern.Denied.HTTPStatus() ||
+		said.Errors["code"] == "" {
 		t.Errorf("%d %s: %v", a.StatusCode, a.body, err)
 	}
 }

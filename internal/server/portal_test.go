@@ -57,7 +57,8 @@ func TestSignUpDoesNotRevealWhoIsKnown(t *testing.T) {
 	rig.enrolled(t, "known")
 	s := rig.newVisitor(t)
 	known, unknown := s.post("/signup", "email", "known@example.com"), s.post("/signup", "email", "newer@example.com")
-	if a, b := strings.ReplaceAll(known.body, "known@", "x@"), strings.ReplaceAll(unknown.body, "newer@", "x@"); a != b || known.StatusCode != unknown.StatusCode {
+	if a, b := strings.ReplaceAll(known.body, "known@", "x@"),
+		strings.ReplaceAll(unknown.body, "newer@", "x@"); a != b || known.StatusCode != unknown.StatusCode {
 		t.Errorf("the answers differ:\n%s\n%s", a, b)
 	}
 	if m := rig.mail.TakeAbout(t, "known@example.com", "already, with the name known"); linkRE.MatchString(m.Text) {
@@ -110,11 +111,15 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 	boss.post(path, "email", "nonsense").says(t, 400, "not an e-mail address")
 	boss.post(path, "email", "eve@example.com").says(t, 409, "The address eve@example.com is that of eve already.")
 	boss.post(path, "email", "dan@example.com", "groups", "no/group").says(t, 400, "cannot be a group")
-	boss.post(path, "email", "dan@example.com", "full_name", "Dan \u202egnimmoc").says(t, 400, "other visible characters")
+	boss.post(path, "email", "dan@example.com", "full_name", "Dan \u202egnimmoc").says(t, 400,
+		"other visible characters")
 	a := boss.post(path, "email", "Dan@Example.org", "full_name", "Dan D.", "groups", "ops, admin")
 	a.says(t, 303, "")
-	boss.get(a.Header.Get("Location")).says(t, 200, "e-mail address dan@example.com changed to dan@example.org, full name Dan D. added, joined the group admin, joined the group ops, left the group dev")
-	if m := rig.mail.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text, "the administrator boss changed") {
+	boss.get(a.Header.Get("Location")).says(t, 200,
+		"e-mail address dan@example.com changed to dan@example.org, full name Dan D. added, joined the group admin, "+
+			"joined the group ops, left the group dev")
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text,
+		"the administrator boss changed") {
 		t.Errorf("the message to the old address is:\n%s", m.Text)
 	}
 	if v, _ := rig.newVisitor(t).enrol(made.Code, "again"); v != nil {
@@ -239,7 +244,8 @@ func TestLostAnswerIsRepeatedToAPerson(t *testing.T) {
 			t.Errorf("%s: two certificates for one key, %s and %s", path, first, again)
 		}
 		eve.post("/certificates/new", form...).says(t, 400, "in another certificate already")
-		dan.post("/certificates/new", "label", "phone", "csr", string(csr)).says(t, 400, "in another certificate already")
+		dan.post("/certificates/new", "label", "phone", "csr", string(csr)).says(t, 400,
+			"in another certificate already")
 	}
 }
 
@@ -268,13 +274,15 @@ func TestRecoveryCode(t *testing.T) {
 	unknown := s.post("/recover", "who", "nobody", "recovery", codes[0])
 	wrong := s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")
 	unknown.says(t, 403, "or the code is wrong")
-	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0], "aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
+	if got := strings.ReplaceAll(strings.ReplaceAll(unknown.body, `"nobody"`, `"dan"`), codes[0],
+		"aaaa-aaaa-aaaa-aaaa"); got != wrong.body {
 		t.Errorf("the answer reveals whether a person is known:\n%s\n%s", got, wrong.body)
 	}
 	right := s.post("/recover", "who", "dan@example.com", "recovery", codes[0])
 	right.says(t, 200, "certificate of the device laptop")
 	old.get("/").says(t, 200, "I have a certificate") // the page for visitors without one: revoked at once
-	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text, "certificate of the device laptop") {
+	if m := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"); !strings.Contains(m.Text,
+		"certificate of the device laptop") {
 		t.Errorf("the message to dan is:\n%s", m.Text)
 	}
 	code := regexp.MustCompile(`name="code" value="([^"]+)"`).FindStringSubmatch(right.body)
@@ -293,7 +301,8 @@ func TestAdministratorRecovers(t *testing.T) {
 		t.Fatal(a.StatusCode, a.body)
 	}
 	dan.get("/certificates").says(t, 403, "needs your certificate")
-	notice, link := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"), rig.mail.TakeAbout(t, "dan@example.com", "/enrol#")
+	notice, link := rig.mail.TakeAbout(t, "dan@example.com", "was recovered"),
+		rig.mail.TakeAbout(t, "dan@example.com", "/enrol#")
 	if !strings.Contains(notice.Text, "administrator boss") {
 		t.Errorf("the message to dan is:\n%s", notice.Text)
 	}
@@ -331,7 +340,8 @@ func TestRevokeAndRenewOwnDevices(t *testing.T) {
 	phone := rig.with(t, key, page.body)
 	phone.get("/certificates").says(t, 200, "laptop")
 	eve.post("/certificates/new", "label", "copy", "csr", string(csr)).says(t, 400, "in another certificate already")
-	if a := dan.post("/certificates/" + dan.serial + "/renew"); a.StatusCode != 303 || !strings.Contains(a.Header.Get("Location"), "done=renewed") {
+	if a := dan.post("/certificates/" + dan.serial + "/renew"); a.StatusCode != 303 ||
+		!strings.Contains(a.Header.Get("Location"), "done=renewed") {
 		t.Errorf("renewal: %d %s", a.StatusCode, a.body)
 	}
 	phone.post("/certificates/"+dan.serial+"/revoke", "reason", "lost").says(t, 303, "")
@@ -356,7 +366,8 @@ func TestCommandsMakeLinks(t *testing.T) {
 		t.Errorf("the portal has stored %s, mails %v", links.URL, links.Mails)
 	}
 	rig.person(t, "eve")
-	if made, err := rig.people().Invite(t.Context(), "eve"); err != nil || !made.Sent || made.Email != "eve@example.com" {
+	if made, err := rig.people().Invite(t.Context(), "eve"); err != nil || !made.Sent ||
+		made.Email != "eve@example.com" {
 		t.Errorf("%v: %+v", err, made)
 	}
 	rig.Flush()
@@ -374,7 +385,8 @@ func TestLinksSayWhetherTheyWereSent(t *testing.T) {
 		rig.Links.Mails = mails
 		made, err := rig.Links.Invite(t.Context(), postern.Actor{}, dan)
 		must(t, err)
-		list, err := rig.db.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventPortalLink, Last: true, Limit: 1})
+		list, err := rig.db.Timeline().Events(t.Context(),
+			timeline.Filter{Kind: postern.EventPortalLink, Last: true, Limit: 1})
 		must(t, err)
 		if sent := list[0].Details["sent"] == "dan@example.com"; made.Sent != mails || sent != mails {
 			t.Errorf("with mail %v: sent %v, recorded as sent %v", mails, made.Sent, sent)
@@ -387,7 +399,8 @@ func TestOwnKeys(t *testing.T) {
 	dan, eve := rig.enrolled(t, "dan"), rig.enrolled(t, "eve")
 	token := otp.NewSoftToken()
 	keys := rig.db.OTP()
-	if err := keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
+	if err := keys.AddKeys(t.Context(), postern.Actor{},
+		[]*otp.Key{{PublicID: token.PublicID, Secret: &token.Secret, Last: otp.Never}}, false); err != nil {
 		t.Fatal(err)
 	}
 	touch := func() string {
@@ -412,7 +425,8 @@ func TestOwnKeys(t *testing.T) {
 	}
 	secret := regexp.MustCompile(`secret=([A-Z2-7]+)`).FindStringSubmatch(shown.body)[1]
 	first := totpNow(t, secret)
-	dan.post("/keys/totp/first", "app", app, "first", notThatCode(first)).says(t, 403, "not the code that the app should show")
+	dan.post("/keys/totp/first", "app", app, "first", notThatCode(first)).says(t, 403,
+		"not the code that the app should show")
 	eve.post("/keys/totp/first", "app", app, "first", first).says(t, 400, "too old, or not yours")
 	dan.post("/keys/totp/first", "app", app, "first", first).says(t, 303, "")
 	dan.post("/keys/totp/first", "app", app, "first", first).says(t, 409, "added already")
@@ -450,7 +464,9 @@ func TestSSHCertificateByThePages(t *testing.T) {
 	made := dan.post("/keys/ssh", "public_key", string(line))
 	made.says(t, 200, "@cert-authority")
 	rig.mail.TakeAbout(t, "dan@example.com", "A certificate for the SSH key SHA256:")
-	certificate, _, _, _, err := ssh.ParseAuthorizedKey([]byte(html.UnescapeString(regexp.MustCompile(`ssh-ed25519-cert-v01@openssh\.com [^<]+`).FindString(made.body))))
+	certificate, _, _, _, err := ssh.ParseAuthorizedKey(
+		[]byte(html.UnescapeString(regexp.MustCompile(`ssh-ed25519-cert-v01@openssh\.com [^<]+`).FindString(
+			made.body))))
 	if err != nil {
 		t.Fatalf("%v in %s", err, made.body)
 	}
@@ -473,7 +489,8 @@ func TestSSHCertificateByThePages(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		out, err := exec.Command(keygen, "-Q", "-f", filepath.Join(dir, "krl"), filepath.Join(dir, "key-cert.pub")).CombinedOutput()
+		out, err := exec.Command(keygen, "-Q", "-f", filepath.Join(dir, "krl"),
+			filepath.Join(dir, "key-cert.pub")).CombinedOutput()
 		if err != nil && !strings.Contains(string(out), "REVOKED") {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -511,7 +528,10 @@ func TestInternalErrorsAreNotShown(t *testing.T) {
 	if err := rig.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, a := range []answer{s.post("/enrol/check", "code", "x"), s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa")} {
+	for _, a := range []answer{
+		s.post("/enrol/check", "code", "x"),
+		s.post("/recover", "who", "dan", "recovery", "aaaa-aaaa-aaaa-aaaa"),
+	} {
 		a.says(t, 503, "This is not available at the moment.")
 		if strings.Contains(a.body, "database") || strings.Contains(a.body, "closed") {
 			t.Errorf("the page names the database: %s", a.main())
@@ -526,7 +546,8 @@ func (smallAuthority) PermitsMail(email string) error {
 	if strings.HasSuffix(email, "@example.org") {
 		return nil
 	}
-	return postern.Errorf(postern.Denied, "this authority's root may not vouch for %s", email).WithHint("it was made for example.org")
+	return postern.Errorf(postern.Denied, "this authority's root may not vouch for %s",
+		email).WithHint("it was made for example.org")
 }
 
 // TestNoLinkWithoutACertificate tries every way to a link for an address for which

@@ -37,11 +37,15 @@ func startPublicACME(t *testing.T, httpPort, tlsPort int, resolver string) publi
 	logger := log.New(t.Output(), "pebble ", 0)
 	kept := db.NewMemoryStore()
 	authority := publicca.New(logger, kept, "", "ecdsa", 0, 1, map[string]publicca.Profile{"default": {}})
-	front := wfe.New(logger, kept, va.New(logger, httpPort, tlsPort, false, resolver, kept), authority, []string{"ca.example"}, false, false, 1, 1)
+	front := wfe.New(logger, kept, va.New(logger, httpPort, tlsPort, false, resolver, kept), authority,
+		[]string{"ca.example"}, false, false, 1, 1)
 	srv := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(srv.Close)
 	dir := t.TempDir()
-	p := publicACME{directory: srv.URL + wfe.DirectoryPath, trust: filepath.Join(dir, "trust.pem"), root: filepath.Join(dir, "root.pem")}
+	p := publicACME{
+		directory: srv.URL + wfe.DirectoryPath, trust: filepath.Join(dir, "trust.pem"),
+		root: filepath.Join(dir, "root.pem"),
+	}
 	writeFile(t, p.trust, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
 	writeFile(t, p.root, string(authority.GetRootCert(0).PEM()))
 	return p
@@ -90,7 +94,8 @@ localhost {
 	if got := r.curl("--cacert", root, r.url("/")); got != "page of this server\n200" {
 		t.Errorf("with its own root: %q", got)
 	}
-	if out, err := r.postern("ca", "list"); err != nil || strings.Contains(out, name) || !strings.Contains(out, "localhost") {
+	if out, err := r.postern("ca", "list"); err != nil || strings.Contains(out, name) ||
+		!strings.Contains(out, "localhost") {
 		t.Errorf("its own certificates: %v\n%s", err, out)
 	}
 }
@@ -131,7 +136,8 @@ func TestAPublicCARefuses(t *testing.T) {
 	to := net.JoinHostPort(own, fmt.Sprint(r.https))
 	root := filepath.Join(t.TempDir(), "root.pem")
 	writeFile(t, root, string(ca.EncodeCertificates(rootOf(t, r.state))))
-	if got := r.curl("--cacert", root, "--resolve", to+":127.0.0.1", "https://"+to+"/"); !strings.HasSuffix(got, "page of this server\n200") {
+	if got := r.curl("--cacert", root, "--resolve", to+":127.0.0.1", "https://"+to+"/"); !strings.HasSuffix(got,
+		"page of this server\n200") {
 		t.Errorf("with its own root: %q", got)
 	}
 	r.await(func() bool { return strings.Contains(r.out.String(), "no certificate for "+alone) })
@@ -140,12 +146,14 @@ func TestAPublicCARefuses(t *testing.T) {
 		for _, name := range []string{own, alone} {
 			if strings.Contains(line, name) && !strings.Contains(line, " serves ") {
 				said[name]++
-				if !strings.Contains(line, "no certificate for "+name) || !strings.Contains(line, "issuer postern") || !strings.Contains(line, "To fix it, ") {
+				if !strings.Contains(line, "no certificate for "+name) || !strings.Contains(line, "issuer postern") ||
+					!strings.Contains(line, "To fix it, ") {
 					t.Errorf("another line: %s", line)
 				}
 			}
 		}
-		if strings.Contains(line, own) && strings.Contains(line, "To fix it") && !strings.Contains(line, "is served with a certificate of Postern's CA") {
+		if strings.Contains(line, own) && strings.Contains(line, "To fix it") && !strings.Contains(line,
+			"is served with a certificate of Postern's CA") {
 			t.Errorf("it is not said what is served: %s", line)
 		}
 	}

@@ -91,12 +91,17 @@ func (r *running) signOver(who []string) string {
 	r.t.Helper()
 	key, err := ca.GenerateKey(ca.P256)
 	must(r.t, err)
-	der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{DNSNames: []string{"www.example.com"}}, key)
+	der, err := x509.CreateCertificateRequest(nil, &x509.CertificateRequest{DNSNames: []string{"www.example.com"}},
+		key)
 	must(r.t, err)
-	call, err := json.Marshal(ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	call, err := json.Marshal(ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{
+		Type:  "CERTIFICATE REQUEST",
+		Bytes: der,
+	}))})
 	must(r.t, err)
 	file := filepath.Join(r.t.TempDir(), "answer")
-	got := r.curl(append(who, "-o", file, "-H", "Content-Type: application/json", "--data-binary", string(call), strings.Replace(r.url("/api/sign"), "localhost", "id.localhost", 1))...)
+	got := r.curl(append(who, "-o", file, "-H", "Content-Type: application/json", "--data-binary", string(call),
+		strings.Replace(r.url("/api/sign"), "localhost", "id.localhost", 1))...)
 	if !strings.HasSuffix(got, "201") {
 		return got
 	}

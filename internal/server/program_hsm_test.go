@@ -24,7 +24,8 @@ func TestKeysInADevice(t *testing.T) {
 	}
 	hsm.SetPIN("4321")
 	out, err = r.postern("init", "--key", hsm.URI(""))
-	if code(err) != 5 || !strings.Contains(out, "does not take the PIN") || !strings.Contains(out, "hint: write the right one to "+hsm.PINFile) {
+	if code(err) != 5 || !strings.Contains(out, "does not take the PIN") ||
+		!strings.Contains(out, "hint: write the right one to "+hsm.PINFile) {
 		t.Errorf("a wrong PIN: %v %s", err, out)
 	}
 	hsm.SetPIN("1234")
@@ -52,13 +53,15 @@ func TestKeysInADevice(t *testing.T) {
 	if got := r.curl(append(me, r.url("/guarded/"))...); !strings.Contains(got, "You are in") {
 		t.Errorf("the gate does not go on: %s", got)
 	}
-	if got := r.curl(strings.Replace(r.url("/crl/root.crl"), "localhost", "id.localhost", 1), "-o", filepath.Join(t.TempDir(), "crl")); !strings.HasSuffix(got, "200") {
+	if got := r.curl(strings.Replace(r.url("/crl/root.crl"), "localhost", "id.localhost", 1), "-o",
+		filepath.Join(t.TempDir(), "crl")); !strings.HasSuffix(got, "200") {
 		t.Errorf("the list is gone: %s", got)
 	}
 	r.mustPostern("log", "verify")
 	r.mustPostern("ca", "list")
 	out, err = r.postern("ca", "issue", "--server", "www.example.com", "--out", t.TempDir())
-	if code(err) != 5 || !strings.Contains(out, "there is no such token") || !strings.Contains(out, "hint: plug it in") {
+	if code(err) != 5 || !strings.Contains(out, "there is no such token") ||
+		!strings.Contains(out, "hint: plug it in") {
 		t.Errorf("issued: %v %s", err, out)
 	}
 	out, err = r.postern("doctor")

@@ -50,7 +50,10 @@ func TestRunAnswersSSHD(t *testing.T) {
 	}
 	c.Close()
 	told := must("log", "list", "--json", "--kind", "ssh")
-	for _, want := range []string{`"kind":"ssh.auth","outcome":"refused"`, `"kind":"ssh.auth","outcome":"ok"`, `"kind":"ssh.session.opened"`, `"kind":"session"`, `"person":"alice"`} {
+	for _, want := range []string{
+		`"kind":"ssh.auth","outcome":"refused"`, `"kind":"ssh.auth","outcome":"ok"`,
+		`"kind":"ssh.session.opened"`, `"kind":"session"`, `"person":"alice"`,
+	} {
 		if !strings.Contains(told, want) {
 			t.Errorf("the timeline lacks %s:\n%s", want, told)
 		}

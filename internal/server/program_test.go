@@ -65,7 +65,10 @@ func startRun(t *testing.T, state string, args ...string) *running {
 // unstarted chooses the ports of a postern run that is yet to be started.
 func unstarted(t *testing.T, state string) *running {
 	t.Helper()
-	r := &running{t: t, program: posterntest.Program(t), state: state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
+	r := &running{
+		t: t, program: posterntest.Program(t), state: state, https: posterntest.FreePort(t),
+		http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1),
+	}
 	r.env = append(os.Environ(), "POSTERN_STATE="+state, "HOME="+filepath.Join(t.TempDir(), "home"), "SUDO_USER=")
 	return r
 }
@@ -126,7 +129,10 @@ func (r *running) postern(args ...string) (string, error) {
 // curl runs the real curl and returns the body and the status.
 func (r *running) curl(args ...string) string {
 	r.t.Helper()
-	args = append([]string{"-sS", "--retry", "40", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time", "10", "-w", "\n%{http_code}", "--cacert", filepath.Join(r.state, "root.pem")}, args...)
+	args = append([]string{
+		"-sS", "--retry", "40", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time",
+		"10", "-w", "\n%{http_code}", "--cacert", filepath.Join(r.state, "root.pem"),
+	}, args...)
 	out, err := exec.Command(posterntest.Need(r.t, "curl"), args...).CombinedOutput()
 	if err != nil {
 		r.t.Fatalf("curl %v: %v\n%s\n%s", args, err, out, r.out)
@@ -166,7 +172,8 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	if got := r.curl(strings.Fields(line[1])...); !strings.Contains(got, "You are in") {
 		t.Errorf("guarded page: %s", got)
 	}
-	if got := r.curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", fmt.Sprintf("http://localhost:%d/guarded/", r.http)); got != "301 "+r.url("/guarded/") {
+	if got := r.curl("-o", "/dev/null", "-w", "%{http_code} %{redirect_url}",
+		fmt.Sprintf("http://localhost:%d/guarded/", r.http)); got != "301 "+r.url("/guarded/") {
 		t.Errorf("plain HTTP: %s", got)
 	}
 	if got := r.curl(fmt.Sprintf("https://id.localhost:%d/", r.https)); !strings.HasSuffix(got, "200") {
@@ -181,7 +188,8 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	}
 	r.checkFiles()
 
-	if out, err := r.postern("run"); err == nil || !strings.Contains(out, fmt.Sprintf("serves this state already (process %d)", r.cmd.Process.Pid)) || !strings.Contains(out, "hint: ") {
+	if out, err := r.postern("run"); err == nil || !strings.Contains(out,
+		fmt.Sprintf("serves this state already (process %d)", r.cmd.Process.Pid)) || !strings.Contains(out, "hint: ") {
 		t.Errorf("second start: %v\n%s", err, out)
 	}
 	r.checkReload()
@@ -203,7 +211,8 @@ func TestRunOnNothingAtAll(t *testing.T) {
 	if out, err := r.postern("log", "verify"); err != nil {
 		t.Errorf("log verify: %v\n%s", err, out)
 	}
-	if out, _ := r.postern("log", "list", "--columns"); !strings.Contains(out, "gate.passed") || !strings.Contains(out, "gate.refused") || !strings.Contains(out, "config.loaded") {
+	if out, _ := r.postern("log", "list", "--columns"); !strings.Contains(out, "gate.passed") ||
+		!strings.Contains(out, "gate.refused") || !strings.Contains(out, "config.loaded") {
 		t.Errorf("the timeline lacks something:\n%s", out)
 	}
 	if after := trustStores(t); after != before {
@@ -222,7 +231,8 @@ func (r *running) checkFiles() {
 		if err != nil {
 			return err
 		}
-		secret := regexp.MustCompile(`\.(key|p12|password|db|db-wal|pid)$|/kek$`).MatchString(path) || path == r.state || d.Name() == "first"
+		secret := regexp.MustCompile(`\.(key|p12|password|db|db-wal|pid)$|/kek$`).MatchString(path) ||
+			path == r.state || d.Name() == "first"
 		if secret && info.Mode().Perm()&0o077 != 0 {
 			r.t.Errorf("%s: %v", path, info.Mode())
 		}
@@ -274,12 +284,16 @@ func (r *running) checkReload() {
 		r.t.Errorf("reload: %v %s", err, out)
 	}
 	// What can be read and not loaded leaves the old in place, its portal too.
-	bad := strings.Replace(string(old), "require /guarded* {", "require /guarded* {\n\t\ttrust "+r.state+"/none.pem", 1)
+	bad := strings.Replace(string(old), "require /guarded* {", "require /guarded* {\n\t\ttrust "+r.state+"/none.pem",
+		1)
 	write(strings.Replace(bad, "portal https://", "mail smtp://127.0.0.1:9\n\t\tportal https://", 1))
 	if out, err := r.postern("run", "--reload"); err == nil || !strings.Contains(out, "none.pem") {
 		r.t.Errorf("a CA that is missing is loaded: %v %s", err, out)
 	}
-	for url, want := range map[string]string{r.url("/guarded/"): "200", fmt.Sprintf("https://id.localhost:%d/acme/directory", r.https): "200"} {
+	for url, want := range map[string]string{
+		r.url("/guarded/"): "200",
+		fmt.Sprintf("https://id.localhost:%d/acme/directory", r.https): "200",
+	} {
 		if got := r.curl("--retry", "0", "-o", "/dev/null", url); !strings.HasSuffix(got, want) {
 			r.t.Errorf("after a reload that failed: %s: %s", url, got)
 		}
@@ -291,7 +305,8 @@ func (r *running) checkReload() {
 	if got := r.curl("--retry", "0", "-o", "/dev/null", r.url("/guarded/")); !strings.HasSuffix(got, "403") {
 		r.t.Errorf("after the second reload: %s", got)
 	}
-	if out, err := r.postern("run", "--reload", "--config", "/etc/hostname"); err == nil || !strings.Contains(out, "serves "+file+", not /etc/hostname") || !strings.Contains(out, "hint: ") {
+	if out, err := r.postern("run", "--reload", "--config", "/etc/hostname"); err == nil ||
+		!strings.Contains(out, "serves "+file+", not /etc/hostname") || !strings.Contains(out, "hint: ") {
 		r.t.Errorf("reload of another file: %v %s", err, out)
 	}
 }
@@ -301,7 +316,10 @@ func trustStores(t *testing.T) string {
 	t.Helper()
 	h := sha256.New()
 	home, _ := os.UserHomeDir()
-	for _, dir := range []string{"/etc/ssl", "/usr/local/share/ca-certificates", "/etc/ca-certificates", home + "/.pki", home + "/.mozilla"} {
+	for _, dir := range []string{
+		"/etc/ssl", "/usr/local/share/ca-certificates", "/etc/ca-certificates",
+		home + "/.pki", home + "/.mozilla",
+	} {
 		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return nil
@@ -318,7 +336,10 @@ func trustStores(t *testing.T) string {
 // TestRunRefusesAPortThatIsTaken starts where another program listens, one that
 // shares its port (SO_REUSEPORT) and one that does not: nothing is made.
 func TestRunRefusesAPortThatIsTaken(t *testing.T) {
-	for name, control := range map[string]func(string, string, syscall.RawConn) error{"alone": nil, "shared": sharePort} {
+	for name, control := range map[string]func(string, string, syscall.RawConn) error{
+		"alone":  nil,
+		"shared": sharePort,
+	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := (&net.ListenConfig{Control: control}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 			if err != nil {
@@ -326,8 +347,10 @@ func TestRunRefusesAPortThatIsTaken(t *testing.T) {
 			}
 			defer l.Close()
 			r := unstarted(t, filepath.Join(t.TempDir(), "state"))
-			out, err := r.postern("run", "--https-port", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), "--http-port", fmt.Sprint(r.http))
-			if err == nil || !strings.Contains(out, "another program listens on "+l.Addr().String()) || !strings.Contains(out, "hint: ") {
+			out, err := r.postern("run", "--https-port", fmt.Sprint(l.Addr().(*net.TCPAddr).Port), "--http-port",
+				fmt.Sprint(r.http))
+			if err == nil || !strings.Contains(out, "another program listens on "+l.Addr().String()) ||
+				!strings.Contains(out, "hint: ") {
 				t.Errorf("%v\n%s", err, out)
 			}
 			if _, err := os.Stat(r.state); !errors.Is(err, fs.ErrNotExist) {
@@ -339,7 +362,9 @@ func TestRunRefusesAPortThatIsTaken(t *testing.T) {
 
 // sharePort lets others of the same user listen on the port, too, as Caddy does.
 func sharePort(_, _ string, c syscall.RawConn) (err error) {
-	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+	return errors.Join(c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}), err)
 }
 
 // TestRunRefusesAnotherServersPort starts a second server, with a state of its
@@ -350,7 +375,8 @@ func TestRunRefusesAnotherServersPort(t *testing.T) {
 	second := unstarted(t, filepath.Join(t.TempDir(), "state"))
 	file := filepath.Join(first.state, "Caddyfile")
 	out, err := second.postern("run", "--config", file)
-	if err == nil || !strings.Contains(out, "another program listens on ") || !strings.Contains(out, "the ports are in "+file) {
+	if err == nil || !strings.Contains(out, "another program listens on ") ||
+		!strings.Contains(out, "the ports are in "+file) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -366,7 +392,8 @@ func TestRunSaysThatPortsTakeNoEffect(t *testing.T) {
 	https := r.https
 	r.https, r.out, r.ended = posterntest.FreePort(t), new(printed), make(chan error, 1)
 	r.start()
-	if out := r.out.String(); !strings.Contains(out, "take no effect") || !strings.Contains(out, filepath.Join(r.state, "Caddyfile")) {
+	if out := r.out.String(); !strings.Contains(out, "take no effect") ||
+		!strings.Contains(out, filepath.Join(r.state, "Caddyfile")) {
 		t.Errorf("the configuration is not named:\n%s", out)
 	}
 	if got := r.curl(fmt.Sprintf("https://localhost:%d/", https)); !strings.Contains(got, "It works") {
@@ -389,7 +416,8 @@ func TestRunWithAConfiguration(t *testing.T) {
 	}
 	write := func(text string) {
 		t.Helper()
-		text = fmt.Sprintf("{\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttp://localhost:%[1]d {\n\trespond %s\n}\n", r.http, text)
+		text = fmt.Sprintf("{\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttp://localhost:%[1]d {\n\trespond %s\n"+
+			"}\n", r.http, text)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -401,7 +429,8 @@ func TestRunWithAConfiguration(t *testing.T) {
 	if out, err := r.postern("run", "--reload"); err != nil || !strings.Contains(out, "has loaded "+file) {
 		t.Errorf("reload: %v %s", err, out)
 	}
-	if out, err := exec.Command(posterntest.Need(t, "curl"), "-sS", fmt.Sprintf("http://localhost:%d/", r.http)).CombinedOutput(); err != nil || string(out) != "two" {
+	if out, err := exec.Command(posterntest.Need(t, "curl"), "-sS",
+		fmt.Sprintf("http://localhost:%d/", r.http)).CombinedOutput(); err != nil || string(out) != "two" {
 		t.Errorf("%v %s", err, out)
 	}
 }
@@ -439,13 +468,18 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := &running{t: t, program: one.program, state: one.state, https: posterntest.FreePort(t), http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1)}
-	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"), "HOME="+t.TempDir())
+	two := &running{
+		t: t, program: one.program, state: one.state, https: posterntest.FreePort(t),
+		http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1),
+	}
+	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"),
+		"HOME="+t.TempDir())
 	acme := regexp.MustCompile(`portal \S+ https://localhost:([0-9]+)`).FindStringSubmatch(string(config))
 	if acme == nil {
 		t.Fatalf("no second address of the portal in\n%s", config)
 	}
-	text := strings.NewReplacer(fmt.Sprint(one.https), fmt.Sprint(two.https), fmt.Sprint(one.http), fmt.Sprint(two.http),
+	text := strings.NewReplacer(fmt.Sprint(one.https), fmt.Sprint(two.https), fmt.Sprint(one.http),
+		fmt.Sprint(two.http),
 		acme[1], fmt.Sprint(posterntest.FreePort(t))).Replace(string(config))
 	if err := os.WriteFile(filepath.Join(other, "Caddyfile"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -488,14 +522,19 @@ func TestRunServesPHP(t *testing.T) {
 	socket := posterntest.PHP(t)
 	dir := t.TempDir()
 	page := `<?php foreach (["SSL_CLIENT_S_DN_Email", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_SAN_Email_0", "SSL_CLIENT_VERIFY", "REMOTE_USER", "HTTP_SSL_CLIENT_S_DN_EMAIL"] as $k) echo $k, "=", $_SERVER[$k] ?? "", "\n";`
-	for name, text := range map[string]string{"wp-login.php": page, "index.php": "<?php echo 'public', $_SERVER['SSL_CLIENT_S_DN_Email'] ?? '';"} {
+	for name, text := range map[string]string{
+		"wp-login.php": page,
+		"index.php":    "<?php echo 'public', $_SERVER['SSL_CLIENT_S_DN_Email'] ?? '';",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	https, http := posterntest.FreePort(t), posterntest.FreePort(t)
 	config := filepath.Join(dir, "Caddyfile")
-	text := fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttps://localhost:%d {\n\troot * %s\n\tphp_fastcgi unix/%s\n\trequire /wp-admin* /wp-login.php* {\n\t\tperson dan@example.com\n\t}\n}\n",
+	text := fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n}\nhttps://localhost:%d {\n"+
+		"\troot * %s\n\tphp_fastcgi unix/%s\n\trequire /wp-admin* /wp-login.php* {\n\t\tperson dan@example.com\n"+
+		"\t}\n}\n",
 		https, http, https, dir, socket)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -517,11 +556,14 @@ func TestRunServesPHP(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.state, "root.pem"), root, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.curl("--cert", filepath.Join(dir, "dan/dan.pem"), "--key", filepath.Join(dir, "dan/dan.key"), r.url("/wp-login.php")); got !=
-		"SSL_CLIENT_S_DN_Email=dan@example.com\nSSL_CLIENT_S_DN_CN=dan\nSSL_CLIENT_SAN_Email_0=dan@example.com\nSSL_CLIENT_VERIFY=SUCCESS\nREMOTE_USER=dan\nHTTP_SSL_CLIENT_S_DN_EMAIL=\n\n200" {
+	if got := r.curl("--cert", filepath.Join(dir, "dan/dan.pem"), "--key", filepath.Join(dir, "dan/dan.key"),
+		r.url("/wp-login.php")); got !=
+		"SSL_CLIENT_S_DN_Email=dan@example.com\nSSL_CLIENT_S_DN_CN=dan\nSSL_CLIENT_SAN_Email_0=dan@example.com\n"+
+			"SSL_CLIENT_VERIFY=SUCCESS\nREMOTE_USER=dan\nHTTP_SSL_CLIENT_S_DN_EMAIL=\n\n200" {
 		t.Errorf("guarded page: %s", got)
 	}
-	if got := r.curl("--retry", "0", "-H", "SSL-Client-S-DN-Email: dan@example.com", r.url("/wp-login.php/x")); !strings.HasSuffix(got, "403") {
+	if got := r.curl("--retry", "0", "-H", "SSL-Client-S-DN-Email: dan@example.com",
+		r.url("/wp-login.php/x")); !strings.HasSuffix(got, "403") {
 		t.Errorf("guarded page, to nobody: %s", got)
 	}
 	if got := r.curl("-H", "SSL-Client-S-DN-Email: dan@example.com", r.url("/")); got != "public\n200" {

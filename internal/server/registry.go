@@ -26,7 +26,9 @@ func (s *server) runtime() front.Runtime {
 type frontRegistry struct{ db *store.DB }
 
 // Certificate returns a certificate's status and its person.
-func (r frontRegistry) Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (c postern.Credential, p postern.Person, err error) {
+func (r frontRegistry) Certificate(ctx context.Context, serial string, issuer *x509.Certificate) (c postern.Credential,
+	p postern.Person, err error,
+) {
 	err = r.db.Read(ctx, func(ctx context.Context, tx *store.Tx) error {
 		issued, revoked, err := tx.IssuedBy(ctx, serial, issuer.Raw)
 		switch {

@@ -94,7 +94,8 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(answer); err != nil {
-		s.log.WarnContext(r.Context(), "the client that requested a reload has disconnected", slog.Any(postern.LogError, err))
+		s.log.WarnContext(r.Context(), "the client that requested a reload has disconnected",
+			slog.Any(postern.LogError, err))
 	}
 }
 
@@ -108,7 +109,8 @@ func (s *server) takeReload(w http.ResponseWriter, r *http.Request) error {
 	}
 	if call.Config != "" && call.Config != s.file {
 		return postern.Errorf(postern.Conflict, "the running server serves %s, not %s", s.file, call.Config).
-			WithHint("name no file to load %s again; to serve another file, stop the server and start it with that", s.file)
+			WithHint("name no file to load %s again; to serve another file, stop the server and start it with that",
+				s.file)
 	}
 	done := make(chan error, 1)
 	select {

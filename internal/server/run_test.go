@@ -81,7 +81,8 @@ func (p *printed) String() string {
 func startServer(t *testing.T, change func(*Options)) *running {
 	t.Helper()
 	r := &running{t: t, opts: Options{
-		State: filepath.Join(t.TempDir(), "state"), Person: "ann", HTTPSPort: posterntest.FreePort(t), HTTPPort: posterntest.FreePort(t),
+		State: filepath.Join(t.TempDir(), "state"), Person: "ann", HTTPSPort: posterntest.FreePort(t),
+		HTTPPort: posterntest.FreePort(t),
 	}}
 	if change != nil {
 		change(&r.opts)
@@ -102,7 +103,8 @@ func (r *running) start() {
 func (r *running) tryStart() error {
 	r.t.Helper()
 	text, err := json.Marshal(map[string]any{
-		"State": r.opts.State, "Config": r.opts.Config, "Person": r.opts.Person, "HTTPSPort": r.opts.HTTPSPort, "HTTPPort": r.opts.HTTPPort,
+		"State": r.opts.State, "Config": r.opts.Config, "Person": r.opts.Person, "HTTPSPort": r.opts.HTTPSPort,
+		"HTTPPort": r.opts.HTTPPort,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -26,13 +26,15 @@ import (
 
 // Options says what Run serves.
 type Options struct {
-	State     string         // the state directory, made if it is missing
-	Config    string         // the Caddyfile; "": ConfigFile in the state directory, made with a sample if it is missing
-	HTTPSPort int            // of the sample, when it is made; 0 is any that is free
-	HTTPPort  int            // likewise
-	Ports     bool           // the ports were given: warn if they take no effect because a configuration exists
-	Person    string         // whose certificate comes with the sample; "" is "admin"
-	PAMSocket string         // answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
+	State string // the state directory, made if it is missing
+	// the Caddyfile; "": ConfigFile in the state directory, made with a sample if it is missing
+	Config    string
+	HTTPSPort int    // of the sample, when it is made; 0 is any that is free
+	HTTPPort  int    // likewise
+	Ports     bool   // the ports were given: warn if they take no effect because a configuration exists
+	Person    string // whose certificate comes with the sample; "" is "admin"
+	// answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
+	PAMSocket string
 	Verbose   bool           // log each request, too
 	Keys      ca.Keys        // CAs' keys in HSMs; nil: none
 	Log       *slog.Logger   // required

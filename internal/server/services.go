@@ -46,7 +46,10 @@ type configured struct {
 func newServices(s *server) (*services, error) {
 	h := &services{server: s}
 	h.revocation = s.authority.Handler(s.log)
-	h.fixed = append(h.fixed, front.Service{Prefix: "/ssh/", Handler: NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)})
+	h.fixed = append(h.fixed, front.Service{
+		Prefix:  "/ssh/",
+		Handler: NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log),
+	})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
@@ -76,7 +79,8 @@ func (h *services) close() {
 // if the options are the same. New ones run after adopt.
 func (h *services) prepare(ctx context.Context, options front.App) (*configured, error) {
 	if h.now != nil && h.now.options.Mail == options.Mail &&
-		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME, options.ACME) &&
+		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME,
+		options.ACME) &&
 		reflect.DeepEqual(h.now.options.Directory, options.Directory) {
 		return h.now, nil
 	}
@@ -104,7 +108,8 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	if err != nil {
 		return nil, err
 	}
-	s.list = append(s.list, front.Service{Prefix: "/", Handler: p}, front.Service{Prefix: acme.Prefix + "/", Handler: orders})
+	s.list = append(s.list, front.Service{Prefix: "/", Handler: p},
+		front.Service{Prefix: acme.Prefix + "/", Handler: orders})
 	s.run = append(s.run, p.Run)
 	s.end = func() { orders.Close() }
 	return s, nil
@@ -179,7 +184,8 @@ func reachOf(private []string) (reach.Config, error) {
 
 func (h *services) newPortal(ctx context.Context, o front.App, look reach.Config) (*portal.Portal, error) {
 	c := portal.Config{
-		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail, NamePatterns: o.Portal.Names,
+		URL: o.Portal.URL(), Name: o.Portal.Name, SignUp: o.Portal.SignUp, RecoverByMail: o.Portal.RecoverByMail,
+		NamePatterns: o.Portal.Names,
 	}
 	groups := admins(o)
 	return newPortal(ctx, h.state.Store, h.authority, portalOptions{

@@ -74,7 +74,9 @@ func (s *sshService) Close() {
 // serveSSH answers pam_postern and the ForceCommand shell, on the sockets that
 // systemd passed under the names "pam" and "shell", else on pamSocket and shell.sock in
 // the same directory. Without a path and passed sockets it serves nothing.
-func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket string, log *slog.Logger) (*sshService, error) {
+func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket string, log *slog.Logger) (*sshService,
+	error,
+) {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s := &sshService{stop: stop}
 	answering := false
@@ -95,7 +97,8 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 			continue
 		}
 		answering = true
-		server, err := socket.NewServer(each.cfg, SSHChecker{OTP: one.Checker, DB: st.Store, Host: hostName()}, st.Store, log)
+		server, err := socket.NewServer(each.cfg, SSHChecker{OTP: one.Checker, DB: st.Store, Host: hostName()},
+			st.Store, log)
 		if err != nil {
 			s.Close()
 			return nil, err
@@ -131,7 +134,9 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 	})
 	s.running.Go(func() {
 		last, err := SSHLog(ctx, st)
-		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) { recordFollowing(ctx, st, log, err) })
+		sshlog.Follow(ctx, lines, err == nil && last.Outcome == postern.Failed, func(err error) {
+			recordFollowing(ctx, st, log, err)
+		})
 	})
 }
 

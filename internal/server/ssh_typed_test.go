@@ -22,9 +22,11 @@ func TestPasswordAndCodeInOneField(t *testing.T) {
 	posterntest.NeedRoot(t)
 	module := posterntest.PAMModule(t)
 	h := posterntest.StartHost(t, posterntest.HostConfig{
-		Config:   "UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\nAuthenticationMethods keyboard-interactive:pam\n",
+		Config: "UsePAM yes\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\n" +
+			"AuthenticationMethods keyboard-interactive:pam\n",
 		Accounts: []posterntest.Account{{Name: "alice", Password: "s3cret"}},
-		Files: map[string]string{"/etc/pam.d/sshd": "auth required " + module + " socket=@DIR@/pam.sock timeout=5 combined\n" +
+		Files: map[string]string{"/etc/pam.d/sshd": "auth required " + module +
+			" socket=@DIR@/pam.sock timeout=5 combined\n" +
 			"auth required pam_unix.so use_first_pass\naccount required pam_unix.so\nsession required pam_unix.so\n"},
 	})
 	db := storetest.Open(t)

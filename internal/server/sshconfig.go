@@ -63,7 +63,8 @@ func refusedSetup(why string) error {
 // leave open with fewer than two factors.
 func (c SSHConfig) check(ctx context.Context) error {
 	if err := (setup.Service{}).Test(ctx); err != nil {
-		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s", postern.HintOf(err))
+		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s",
+			postern.HintOf(err))
 	}
 	report, err := audit.Auditor{}.Audit(ctx)
 	if err != nil {
@@ -86,7 +87,8 @@ func (c SSHConfig) lockOut(ctx context.Context) []error {
 		return reasons
 	}
 	if module, ok := c.Setup.ModuleInstalled(); !ok {
-		reasons = append(reasons, postern.Errorf(postern.NotFound, "%s is not installed", module).WithHint("make -C pam install"))
+		reasons = append(reasons, postern.Errorf(postern.NotFound, "%s is not installed",
+			module).WithHint("make -C pam install"))
 	}
 	if err := c.refusesCodes(ctx); err != nil {
 		reasons = append(reasons, err)
@@ -100,17 +102,22 @@ func (c SSHConfig) refusesCodes(ctx context.Context) error {
 	if path == "" {
 		path = sshd.DefaultSocket
 	}
-	v, err := socket.AskDaemon(ctx, path, socket.Question{Ask: socket.AskAccount, User: c.User, Service: "postern-config"})
+	v, err := socket.AskDaemon(ctx, path, socket.Question{
+		Ask: socket.AskAccount, User: c.User,
+		Service: "postern-config",
+	})
 	switch {
 	case err != nil:
 		return err
 	case v == socket.NoFactor:
-		return postern.Errorf(postern.NotFound, "Postern knows no person for the account %s", c.User).WithHint("add the person")
+		return postern.Errorf(postern.NotFound, "Postern knows no person for the account %s",
+			c.User).WithHint("add the person")
 	case v != socket.Yes:
 		return postern.Errorf(postern.Denied, "Postern refuses %s", c.User)
 	}
 	if has, err := c.hasFactor(ctx); err == nil && !has {
-		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with", c.User).WithHint("give the person a key or an authenticator")
+		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with",
+			c.User).WithHint("give the person a key or an authenticator")
 	}
 	return nil
 }

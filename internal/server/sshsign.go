@@ -36,7 +36,8 @@ func (a SSHAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Cer
 	}
 	known, err := a.KnownHosts()
 	return sign.Signed{
-		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals, ValidBefore: issued.ValidBefore, KnownHosts: known,
+		Line: string(issued.Line()), Serial: issued.Serial, Principals: issued.Principals,
+		ValidBefore: issued.ValidBefore, KnownHosts: known,
 	}, err
 }
 
@@ -57,7 +58,9 @@ func sshRules(st *state.State) ([]sign.Rule, error) {
 
 // NewSSHSignHandler issues SSH certificates to people. Identify returns the person of a
 // client certificate.
-func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime, identify func(*http.Request) (postern.Actor, bool), log *slog.Logger) http.Handler {
+func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime,
+	identify func(*http.Request) (postern.Actor, bool), log *slog.Logger,
+) http.Handler {
 	return sign.NewHandler(sign.Deps{
 		Signer: SSHAuthority{authority},
 		Check:  SSHChecker{OTP: one.Checker, DB: st.Store},
@@ -74,12 +77,15 @@ func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime, i
 func identified(r *http.Request) (postern.Actor, bool) {
 	who, serial, ok := front.Identify(r)
 	return postern.Actor{
-		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial}, Address: front.Address(r).String(),
+		Person: who.Name, Credential: postern.Link{Kind: string(postern.X509Certificate), ID: serial},
+		Address: front.Address(r).String(),
 	}, ok && who.Name != ""
 }
 
 // ruledCertificate returns the certificate that the state's rules allow a person for a key.
-func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate, error) {
+func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate,
+	error,
+) {
 	p, rule, err := sshRule(ctx, st, person)
 	if err != nil {
 		return sign.Certificate{}, err

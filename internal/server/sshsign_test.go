@@ -82,7 +82,8 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 	_, port, _ := net.SplitHostPort(srv.Listener.Addr().String())
 	rig.url = "https://localhost:" + port
 	rig.root = filepath.Join(t.TempDir(), "root.pem")
-	if err := os.WriteFile(rig.root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rig.ca.Root().Raw}), 0o644); err != nil {
+	if err := os.WriteFile(rig.root, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rig.ca.Root().Raw}),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	return rig
@@ -167,7 +168,10 @@ func TestOneCodeInTheMorning(t *testing.T) {
 	if out, err := clientOf(h, known, "-i", h.KeyFile, "alice@127.0.0.1", "true").CombinedOutput(); err == nil {
 		t.Fatalf("a bare key opens the host: %s", out)
 	}
-	for name, code := range map[string]string{"no code": "", "a wrong code": strings.Repeat("c", 44), "another person's code": rig.Touch(t, "bob")} {
+	for name, code := range map[string]string{
+		"no code": "", "a wrong code": strings.Repeat("c", 44),
+		"another person's code": rig.Touch(t, "bob"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := rig.login(t, key, code, nil); postern.CodeOf(err) != postern.Denied {
 				t.Errorf("signed: %v", err)
@@ -299,7 +303,10 @@ func TestRulesForCertificates(t *testing.T) {
 			}
 		})
 	}
-	for _, rules := range []string{`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`, `[{"principal":"alice"}]`} {
+	for _, rules := range []string{
+		`[{"groups":["nobody"]}]`, `[]`, `[{"validity":"soon"}]`, `{`,
+		`[{"principal":"alice"}]`,
+	} {
 		t.Run("refused by "+rules, func(t *testing.T) {
 			if err := os.WriteFile(rig.State.Path(server.SSHRulesFile), []byte(rules), 0o600); err != nil {
 				t.Fatal(err)
@@ -354,7 +361,10 @@ func TestSigningPage(t *testing.T) {
 	if status, page := post(rig.Touch(t, "alice"), "cross-site"); status != 403 || strings.Contains(page, "cert-v01") {
 		t.Errorf("another site's page: %d: %s", status, page)
 	}
-	for path, want := range map[string]string{"/ssh/sign": "<form", "/ssh/known_hosts": "@cert-authority", "/ssh/user_ca": "ecdsa"} {
+	for path, want := range map[string]string{
+		"/ssh/sign": "<form", "/ssh/known_hosts": "@cert-authority",
+		"/ssh/user_ca": "ecdsa",
+	} {
 		resp, err := browser.Get(rig.url + path)
 		if err != nil {
 			t.Fatal(err)

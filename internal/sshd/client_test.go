@@ -89,7 +89,8 @@ func TestOpenSSHClient(t *testing.T) {
 	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
 	h.Write(
 		t, "jump.conf",
-		"IdentityFile "+h.KeyFile+"\nIdentitiesOnly yes\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nNumberOfPasswordPrompts 1\n",
+		"IdentityFile "+h.KeyFile+
+			"\nIdentitiesOnly yes\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nNumberOfPasswordPrompts 1\n",
 	)
 	for name, c := range clientChannels {
 		for _, good := range []bool{false, true} {
@@ -103,7 +104,8 @@ func TestOpenSSHClient(t *testing.T) {
 					"SSH_ASKPASS=" + filepath.Join(h.Dir, "bin/askpass"), "SSH_ASKPASS_REQUIRE=force",
 					"SSH_AUTH_SOCK=" + filepath.Join(h.Dir, "agent"), "DISPLAY=127.0.0.1:9",
 					"timeout", "10", "ssh", "-F", "none", "-i", h.KeyFile, "-o", "IdentitiesOnly=yes",
-					"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "NumberOfPasswordPrompts=1",
+					"-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o",
+					"NumberOfPasswordPrompts=1",
 				}
 				replace := strings.NewReplacer("@DIR@", h.Dir, "@HOME@", filepath.Join(h.Dir, "home/alice"))
 				for _, o := range c.options {
@@ -111,7 +113,8 @@ func TestOpenSSHClient(t *testing.T) {
 				}
 				target := "alice@127.0.0.1"
 				out, err := h.Command("env", append(append(args, target), c.command...)...).CombinedOutput()
-				if works := strings.Contains(string(out), c.want) && !strings.Contains(string(out), "Permission denied"); works != good {
+				if works := strings.Contains(string(out), c.want) && !strings.Contains(string(out),
+					"Permission denied"); works != good {
 					t.Errorf("works %v, %v:\n%s", works, err, out)
 				}
 			})
@@ -125,7 +128,8 @@ func TestProofs(t *testing.T) {
 	t.Parallel()
 	posterntest.NeedRoot(t)
 	h := matrixHost(t, map[string]string{
-		"/etc/ssh/sshd_config": "UsePAM no\nPermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell\n",
+		"/etc/ssh/sshd_config": "UsePAM no\nPermitRootLogin no\nPasswordAuthentication no\n" +
+			"KbdInteractiveAuthentication no\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell\n",
 	})
 	var out, complaint bytes.Buffer
 	cmd := h.Command(
@@ -143,7 +147,8 @@ func TestProofs(t *testing.T) {
 		proved[f.ID] = f.Proved
 	}
 	for id, want := range map[string]string{
-		"gate-tcp-forwarding": audit.Proved, "gate-tcp-listening": audit.Proved, "gate-x11": "", "gate-agent": audit.NotTried,
+		"gate-tcp-forwarding": audit.Proved, "gate-tcp-listening": audit.Proved, "gate-x11": "",
+		"gate-agent":          audit.NotTried,
 		"forcecommand-factor": audit.NotTried,
 	} {
 		if proved[id] != want {
@@ -158,18 +163,28 @@ func TestProofsOfWhatOneFactorOpens(t *testing.T) {
 	t.Parallel()
 	posterntest.NeedRoot(t)
 	accounts := []posterntest.Account{
-		{Name: "alice"}, {Name: "chrooted"}, {Name: "files"}, {Name: "forwards"}, {Name: "git"}, {Name: "odd"}, {Name: "shell"}, {Name: "some"},
+		{Name: "alice"},
+		{Name: "chrooted"},
+		{Name: "files"},
+		{Name: "forwards"},
+		{Name: "git"},
+		{Name: "odd"},
+		{Name: "shell"},
+		{Name: "some"},
 	}
 	keyAlone := func(user, more string) string {
 		return "Match User " + user + "\n\tAuthenticationMethods publickey\n" + more
 	}
 	h := posterntest.StartHost(t, posterntest.HostConfig{Accounts: accounts, Files: map[string]string{
 		"/etc/pam.d/sshd": "auth required pam_deny.so\nauth required pam_postern.so\n",
-		"/etc/ssh/sshd_config": "UsePAM yes\nPermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication yes\n" +
-			"AuthenticationMethods publickey,keyboard-interactive:pam\nAllowTcpForwarding no\nAllowStreamLocalForwarding no\nSubsystem sftp internal-sftp\n" +
+		"/etc/ssh/sshd_config": "UsePAM yes\nPermitRootLogin no\nPasswordAuthentication no\n" +
+			"KbdInteractiveAuthentication yes\n" +
+			"AuthenticationMethods publickey,keyboard-interactive:pam\nAllowTcpForwarding no\n" +
+			"AllowStreamLocalForwarding no\nSubsystem sftp internal-sftp\n" +
 			keyAlone("chrooted", "\tChrootDirectory /run/sshd\n\tForceCommand internal-sftp\n") +
 			keyAlone("files", "\tForceCommand internal-sftp\n") +
-			keyAlone("forwards", "\tChrootDirectory /run/sshd\n\tForceCommand internal-sftp\n\tAllowTcpForwarding yes\n") +
+			keyAlone("forwards",
+				"\tChrootDirectory /run/sshd\n\tForceCommand internal-sftp\n\tAllowTcpForwarding yes\n") +
 			keyAlone("git", "") + keyAlone("odd", "") + keyAlone("shell", "") + keyAlone("some", ""),
 	}})
 	h.Install(t)
@@ -180,7 +195,8 @@ func TestProofsOfWhatOneFactorOpens(t *testing.T) {
 	} {
 		h.Write(t, "home/"+user+"/.ssh/authorized_keys", content)
 	}
-	out, err := h.Command("timeout", "100", filepath.Join(h.Dir, "postern"), "ssh", "check", "--json", "--prove", "--identity", h.KeyFile).Output()
+	out, err := h.Command("timeout", "100", filepath.Join(h.Dir, "postern"), "ssh", "check", "--json", "--prove",
+		"--identity", h.KeyFile).Output()
 	var report audit.Report
 	if jerr := json.Unmarshal(out, &report); jerr != nil {
 		t.Fatalf("%v, %v: %s", err, jerr, out)
@@ -194,7 +210,9 @@ func TestProofsOfWhatOneFactorOpens(t *testing.T) {
 		"shell":    "critical: publickey alone opens everything",
 		"some":     "critical: publickey alone opens everything",
 	} {
-		i := slices.IndexFunc(report.Findings, func(f audit.Finding) bool { return strings.HasPrefix(f.Case, "user="+user+",") })
+		i := slices.IndexFunc(report.Findings, func(f audit.Finding) bool {
+			return strings.HasPrefix(f.Case, "user="+user+",")
+		})
 		if i < 0 {
 			t.Errorf("nothing is found for %s", user)
 			continue

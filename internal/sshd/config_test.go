@@ -23,16 +23,19 @@ func configHost(t *testing.T) (*posterntest.Host, *servertest.SSH, string) {
 	h := posterntest.StartHost(t, posterntest.HostConfig{
 		Accounts: []posterntest.Account{{Name: "alice"}, {Name: "fred"}},
 		Files: map[string]string{
-			"/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\nAcceptEnv LANG LC_*\n",
+			"/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\n" +
+				"UsePAM yes\nAcceptEnv LANG LC_*\n",
 			"/etc/sudoers.d/alice": "alice ALL=(ALL) NOPASSWD: ALL\n",
-			"/etc/pam.d/sshd":      "@include common-auth\naccount required pam_nologin.so\n@include common-account\nsession required pam_loginuid.so\n",
+			"/etc/pam.d/sshd": "@include common-auth\naccount required pam_nologin.so\n" +
+				"@include common-account\nsession required pam_loginuid.so\n",
 		},
 	})
 	h.Install(t)
 	rig := servertest.NewSSH(t, "alice")
 	rig.Serve(t, filepath.Join(h.Dir, "pam.sock"), socket.Config{}, 0o600)
 	// Backups stay inside.
-	if err := h.Command("sh", "-c", "mkdir -p /var/lib/postern && mount -t tmpfs tmpfs /var/lib/postern").Run(); err != nil {
+	if err := h.Command("sh", "-c", "mkdir -p /var/lib/postern && mount -t tmpfs tmpfs /var/lib/postern").
+		Run(); err != nil {
 		t.Fatal(err)
 	}
 	return h, rig, module
@@ -41,7 +44,8 @@ func configHost(t *testing.T) (*posterntest.Host, *servertest.SSH, string) {
 // config runs postern ssh config on the host as alice does with sudo.
 func config(h *posterntest.Host, args ...string) (string, error) {
 	command := []string{
-		"SUDO_USER=alice", filepath.Join(h.Dir, "postern"), "ssh", "config", "--socket", filepath.Join(h.Dir, "pam.sock"),
+		"SUDO_USER=alice", filepath.Join(h.Dir, "postern"), "ssh", "config", "--socket",
+		filepath.Join(h.Dir, "pam.sock"),
 	}
 	cmd := h.Command("env", append(command, args...)...)
 	var out bytes.Buffer
@@ -67,7 +71,8 @@ func TestApplyAndConfirm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err == nil ||
+	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") +
+		" ssh config --confirm"); err == nil ||
 		!strings.Contains(string(out), "older than the new configuration") {
 		t.Errorf("the old session confirms: %s", out)
 	}
@@ -83,7 +88,8 @@ func TestApplyAndConfirm(t *testing.T) {
 	if s, err = c.NewSession(); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm"); err != nil {
+	if out, err := s.CombinedOutput("sudo -n " + filepath.Join(h.Dir, "postern") +
+		" ssh config --confirm"); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
@@ -98,7 +104,8 @@ func TestApplyIsPutBackWithoutConfirmation(t *testing.T) {
 		c.Close()
 		t.Error("the key alone opens the host")
 	}
-	for !strings.Contains(read(t, h.Inside("/etc/pam.d/sshd")), "\n@include common-auth") && !strings.HasPrefix(read(t, h.Inside("/etc/pam.d/sshd")), "@include common-auth") {
+	for !strings.Contains(read(t, h.Inside("/etc/pam.d/sshd")), "\n@include common-auth") &&
+		!strings.HasPrefix(read(t, h.Inside("/etc/pam.d/sshd")), "@include common-auth") {
 		posterntest.Pause(t)
 	}
 	if _, err := os.Stat(h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); err == nil {
@@ -121,7 +128,8 @@ func crashedHost(t *testing.T) (*posterntest.Host, string) {
 	if err != nil {
 		t.Fatalf("nothing waits to put it back: %v", err)
 	}
-	if out, err := h.Command("kill", append([]string{"-KILL"}, strings.Fields(string(waits))...)...).CombinedOutput(); err != nil {
+	if out, err := h.Command("kill", append([]string{"-KILL"}, strings.Fields(string(waits))...)...).
+		CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return h, module
@@ -168,7 +176,8 @@ func TestWhatACrashLeftIsPutBack(t *testing.T) {
 	}
 	// Another boot has another ID.
 	h.Write(t, "boot_id", "0c3f5a2e-9a2b-4c1d-8e7f-112233445566\n")
-	if out, err := h.Command("mount", "--bind", filepath.Join(h.Dir, "boot_id"), "/proc/sys/kernel/random/boot_id").CombinedOutput(); err != nil {
+	if out, err := h.Command("mount", "--bind", filepath.Join(h.Dir, "boot_id"),
+		"/proc/sys/kernel/random/boot_id").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if out, err := config(h, "--roll-back-overdue"); err != nil || !strings.Contains(out, "the old one is back") {
@@ -213,7 +222,10 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 		"no module":          {"alice", "not installed", []string{"--module", "pam_absent.so"}},
 		"no daemon":          {"alice", "does not answer", []string{"--socket", "/run/absent"}},
 		"no such group":      {"alice", "no group", []string{"--mode", "groups-only", "--group", "absent"}},
-		"certificates":       {"alice", "needs a certificate", []string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")}},
+		"certificates": {
+			"alice", "needs a certificate",
+			[]string{"--mode", "certificates", "--user-ca", filepath.Join(h.Dir, "client.pub")},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := h.Command("env", append([]string{
@@ -245,7 +257,8 @@ func TestApplyTellsOfOneFactorLeft(t *testing.T) {
 	old := h.Inside("/etc/ssh/sshd_config.d/50-old.conf")
 	block := func(mark string) {
 		t.Helper()
-		if err := os.WriteFile(old, []byte("Match User fred\n"+mark+"\tAuthenticationMethods publickey\n"), 0o644); err != nil {
+		if err := os.WriteFile(old, []byte("Match User fred\n"+mark+"\tAuthenticationMethods publickey\n"),
+			0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

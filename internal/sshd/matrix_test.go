@@ -82,7 +82,10 @@ func TestNothingOpensBeforeBothFactors(t *testing.T) {
 // trust has a host trust a CA, and the YubiKeys of the write-up's mappings.
 func trust(t *testing.T, h *posterntest.Host, root, mappings string) {
 	t.Helper()
-	for path, content := range map[string]string{"/etc/ssl/certs/ca-certificates.crt": root, "/etc/yubikey_mappings": mappings} {
+	for path, content := range map[string]string{
+		"/etc/ssl/certs/ca-certificates.crt": root,
+		"/etc/yubikey_mappings":              mappings,
+	} {
 		if err := os.WriteFile(h.Inside(path), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +134,8 @@ func (w way) try(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state s
 	case somebodys:
 		spoilt = rig.Touch(t, "mallory")
 	case replayed:
-		if _, err := rig.OneTime.Checker.Check(t.Context(), otp.Attempt{User: w.user, Code: spoilt, Service: "sshd"}); err != nil {
+		if _, err := rig.OneTime.Checker.Check(t.Context(),
+			otp.Attempt{User: w.user, Code: spoilt, Service: "sshd"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -71,7 +71,8 @@ func TestSSHDIsNeverTakenDown(t *testing.T) {
 				}
 			}
 			comeIn("sudo -n " + filepath.Join(h.Dir, "postern") + " ssh config --confirm")
-			if err := os.WriteFile(h.Inside(hardening), []byte("# CIS 5.1\nKbdInteractiveAuthentication no\n"), 0o644); err != nil {
+			if err := os.WriteFile(h.Inside(hardening), []byte("# CIS 5.1\nKbdInteractiveAuthentication no\n"),
+				0o644); err != nil {
 				t.Fatal(err)
 			}
 			before := read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf"))

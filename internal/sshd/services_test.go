@@ -41,8 +41,12 @@ func TestSudoSuAndLogin(t *testing.T) {
 		person  string // whose code is asked for
 		command func() *exec.Cmd
 	}{
-		{"sudo", "alice", func() *exec.Cmd { return h.Command("timeout", append(alice, "sudo", "-k", "-S", "echo", "in")...) }},
-		{"su", "fred", func() *exec.Cmd { return h.Command("timeout", append(alice, "su", "fred", "-c", "echo in")...) }},
+		{"sudo", "alice", func() *exec.Cmd {
+			return h.Command("timeout", append(alice, "sudo", "-k", "-S", "echo", "in")...)
+		}},
+		{"su", "fred", func() *exec.Cmd {
+			return h.Command("timeout", append(alice, "su", "fred", "-c", "echo in")...)
+		}},
 	} {
 		for state, code := range map[string]string{"wrong": "wrong", "right": rig.Touch(t, c.person)} {
 			t.Run(c.service+" with a "+state+" code", func(t *testing.T) {
@@ -76,7 +80,8 @@ func TestSudoSuAndLogin(t *testing.T) {
 		_ = cmd.Wait()
 	}
 	for service, want := range map[string]string{
-		"sudo": "alice became root by sudo", "su": "alice became fred by su", "login": "fred opened a session of login as fred",
+		"sudo": "alice became root by sudo", "su": "alice became fred by su",
+		"login": "fred opened a session of login as fred",
 	} {
 		if got := sentenceOf(t, rig, service, postern.EventPAMOpened); !strings.HasPrefix(got, want) {
 			t.Errorf("the timeline says of %s: %q", service, got)

@@ -92,16 +92,20 @@ func ways(t *testing.T, module string) []way {
 			code:    typed,
 		},
 		{
-			name: "password and code", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{code, "s3cret"} },
+			name: "password and code", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred",
+			methods: alone,
+			code:    func(code string) []string { return []string{code, "s3cret"} },
 		},
 		{
-			name: "password and code in one", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{"s3cret" + code} },
+			name: "password and code in one", files: filesOf(setup.Setup{Mode: setup.PasswordAndCode}), user: "fred",
+			methods: alone,
+			code:    func(code string) []string { return []string{"s3cret" + code} },
 		},
 		{
-			name: "code, and password of those without a key", files: filesOf(setup.Setup{Mode: setup.KeyAndCode, PasswordGroup: "keyless"}), user: "fred", methods: alone,
-			code: func(code string) []string { return []string{code, "s3cret"} },
+			name:  "code, and password of those without a key",
+			files: filesOf(setup.Setup{Mode: setup.KeyAndCode, PasswordGroup: "keyless"}), user: "fred",
+			methods: alone,
+			code:    func(code string) []string { return []string{code, "s3cret"} },
 		},
 		{
 			name:    "some groups only",
@@ -134,8 +138,10 @@ func ways(t *testing.T, module string) []way {
 			wrong:   true,
 			opens:   opensFor(allChannels(), nil),
 			files: map[string]string{
-				"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + everything,
-				"/etc/pam.d/sshd": "auth required pam_env.so # [1]\nauth required pam_env.so envfile=/etc/default/locale\nauth sufficient " + module +
+				"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\n" +
+					"Subsystem sftp /usr/lib/openssh/sftp-server\n" + everything,
+				"/etc/pam.d/sshd": "auth required pam_env.so # [1]\n" +
+					"auth required pam_env.so envfile=/etc/default/locale\nauth sufficient " + module +
 					" timeout=1 socket=@DIR@/pam.sock\n@include common-auth\naccount required pam_unix.so\n",
 			},
 		},
@@ -150,7 +156,8 @@ func ways(t *testing.T, module string) []way {
 			opens: opensFor([]string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}, nil),
 		},
 		{
-			name: "the write-up's ForceCommand script", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true, script: true,
+			name: "the write-up's ForceCommand script", user: "alice", methods: keyOnly, code: typed, wrong: true,
+			gate: true, script: true,
 			files: map[string]string{
 				"/etc/ssh/sshd_config": gateConfig(
 					everything + "Match User alice\n\tForceCommand @DIR@/sbin/yubikey_shell\n",
@@ -168,25 +175,30 @@ func ways(t *testing.T, module string) []way {
 				return opensFor(append(behind, beside...), []string{"shell", "sftp"})(state)
 			},
 			finds: []string{
-				"forcecommand-factor", "gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding", "gate-agent", "gate-x11",
+				"forcecommand-factor", "gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding",
+				"gate-agent", "gate-x11",
 				"gate-tunnel", "gate-controlmaster", "unanchored-user", "validation-unsigned",
 			},
 		},
 		{
-			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed, gate: true,
+			name: "a ForceCommand with everything shut beside it", user: "alice", methods: keyOnly, code: typed,
+			gate: true,
 			files: map[string]string{
 				"/etc/ssh/sshd_config": gateConfig(
-					"Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
+					"Match User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s\n" +
+						"\tDisableForwarding yes\n\tMaxSessions 1\n\tPermitUserRC no\n" +
 						"Match User *,!alice\n\t# postern: one factor is meant\n\tAuthenticationMethods publickey\n",
 				),
 			},
 			opens: opensFor([]string{"-N"}, []string{"shell", "exec", "sftp", "scp"}),
 		},
 		{
-			name: "a ForceCommand with all accepted by name", user: "alice", methods: keyOnly, code: typed, wrong: true, gate: true,
+			name: "a ForceCommand with all accepted by name", user: "alice", methods: keyOnly, code: typed,
+			wrong: true, gate: true,
 			files: map[string]string{
 				"/etc/ssh/sshd_config": gateConfig(
-					"X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
+					"X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n" +
+						"\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
 						"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11,gate-tunnel,gate-controlmaster,gate-userrc\n",
 				),
 			},
@@ -203,5 +215,6 @@ func keyOnly(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, _ bool) []
 }
 
 func gateConfig(more string) string {
-	return "UsePAM no\nPermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + more
+	return "UsePAM no\nPermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n" +
+		"AcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + more
 }

@@ -50,7 +50,8 @@ func writeUpHost(t *testing.T, module string, more map[string]string) (*posternt
 		) + "\njimbob:" + ids("jimbob") + "\n",
 		"/etc/hosts":                         yubicoHosts,
 		"/etc/ssl/certs/ca-certificates.crt": service.root,
-		"/etc/ssh/sshd_config":               "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+		"/etc/ssh/sshd_config": "UsePAM yes\nKbdInteractiveAuthentication yes\nAcceptEnv LANG LC_*\n" +
+			"Subsystem sftp /usr/lib/openssh/sftp-server\n",
 	}
 	for path, content := range more {
 		files[path] = content
@@ -80,7 +81,10 @@ func newYubico(t *testing.T, rig *servertest.SSH) yubico {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rig.OneTime.Keys.AddClient(t.Context(), &otp.APIClient{ID: 4711, Secret: []byte("secret of client 4711")}); err != nil {
+	if err := rig.OneTime.Keys.AddClient(t.Context(), &otp.APIClient{
+		ID:     4711,
+		Secret: []byte("secret of client 4711"),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	key, csr := posterntest.NewCSR(t)
@@ -196,7 +200,8 @@ func TestWriteUpPAMFile(t *testing.T) {
 				{"it again", "fred", []string{code, "wrong password"}, false},
 				{"a code of the second key", "fred", []string{rig.Touch(t, "spare")}, true},
 				{"password and code in one", "fred", []string{"s3cret" + rig.Touch(t, "fred")}, true},
-				{"no code, but the password", "fred", []string{"", "s3cret"}, true}, // sufficient is what the write-up says
+				// sufficient is what the write-up says
+				{"no code, but the password", "fred", []string{"", "s3cret"}, true},
 				{"jimbob's code for bob", "bob", []string{rig.Touch(t, "jimbob"), "wrong"}, false},
 				{"jimbob's code for jimbob", "jimbob", []string{rig.Touch(t, "jimbob")}, true},
 			} {
@@ -216,9 +221,11 @@ func gateHost(t *testing.T) (*posterntest.Host, *servertest.SSH) {
 	t.Helper()
 	posterntest.NeedRoot(t)
 	return writeUpHost(t, "pam_deny.so", map[string]string{
-		"/etc/yubikey_shell": "# Configuration for /sbin/yubikey_shell\nYUBICO_API_ID=\"4711\"\n#DEBUG=1\n#TRUSTED_KEYS_FILE=/etc/yubikey_mappings\n",
+		"/etc/yubikey_shell": "# Configuration for /sbin/yubikey_shell\nYUBICO_API_ID=\"4711\"\n#DEBUG=1\n" +
+			"#TRUSTED_KEYS_FILE=/etc/yubikey_mappings\n",
 		"/etc/ssh/sshd_config": gateConfig(
-			"ForceCommand @DIR@/postern ssh shell --timeout 20s\nDisableForwarding yes\nMaxSessions 1\nPermitUserRC no\n",
+			"ForceCommand @DIR@/postern ssh shell --timeout 20s\nDisableForwarding yes\nMaxSessions 1\n" +
+				"PermitUserRC no\n",
 		),
 	})
 }
@@ -280,7 +287,8 @@ func TestShellTypesTheCode(t *testing.T) {
 		}
 	})
 	for name, typed := range map[string]string{
-		"a wrong code": strings.Repeat("c", 44) + "\n", "nothing": "\n", "the end": "\x04", "an interrupt": "\x03", "a stop": "\x1a",
+		"a wrong code": strings.Repeat("c", 44) + "\n", "nothing": "\n", "the end": "\x04", "an interrupt": "\x03",
+		"a stop":         "\x1a",
 		"another's code": "", "far too much": strings.Repeat("c", 2000) + "\n",
 	} {
 		t.Run(name+" ends the connection", func(t *testing.T) {
@@ -333,16 +341,21 @@ func TestShellAsksTheRightSSHD(t *testing.T) {
 	t.Parallel()
 	h, rig := gateHost(t)
 	strict := read(t, h.Inside("/etc/ssh/sshd_config"))
-	for name, content := range map[string]string{"open": strings.ReplaceAll(strict, "DisableForwarding yes\n", ""), "strict": strict} {
+	for name, content := range map[string]string{
+		"open":   strings.ReplaceAll(strict, "DisableForwarding yes\n", ""),
+		"strict": strict,
+	} {
 		if err := os.WriteFile(h.Inside("/etc/ssh/"+name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(h.Inside("/etc/yubikey_shell"), []byte("YUBICO_API_ID=4711\nDEBUG=1\n"), 0o644); err != nil {
+	if err := os.WriteFile(h.Inside("/etc/yubikey_shell"), []byte("YUBICO_API_ID=4711\nDEBUG=1\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	run := func(port string) string {
-		out, _ := h.Command("ssh", "-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+		out, _ := h.Command("ssh", "-F", "none", "-i", h.KeyFile, "-o", "BatchMode=yes", "-o",
+			"StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
 			"-o", "SetEnv=LC_POSTERN_OTP="+rig.Touch(t, "fred"), "-p", port, "fred@127.0.0.1", "echo is i''n").
 			CombinedOutput()
 		return string(out)
@@ -354,7 +367,11 @@ func TestShellAsksTheRightSSHD(t *testing.T) {
 	}{
 		{"2201", []string{"-f", "/etc/ssh/strict"}, "is in\n"},
 		{"2202", []string{"-f", "/etc/ssh/open"}, "sshd leaves open what no code guards: gate-tcp-forwarding"},
-		{"2203", []string{"-f", "/etc/ssh/strict", "-oPermitTunnel=yes"}, "sshd leaves open what no code guards: gate-tunnel"},
+		{
+			"2203",
+			[]string{"-f", "/etc/ssh/strict", "-oPermitTunnel=yes"},
+			"sshd leaves open what no code guards: gate-tunnel",
+		},
 		{"2204", []string{"-f", "/etc/ssh/strict", "-o", "PermitTunnel no"}, "cannot be found out"},
 	} {
 		t.Run(fmt.Sprintf("sshd %q", c.args), func(t *testing.T) {
@@ -423,7 +440,8 @@ func TestShellCarriesFiles(t *testing.T) {
 			return h.Command("scp", append(options(code), source, "fred@127.0.0.1:"+target)...)
 		},
 		"scp of old": func(code string) *exec.Cmd {
-			return h.Command("scp", append(append([]string{"-O"}, options(code)...), source, "fred@127.0.0.1:"+target)...)
+			return h.Command("scp", append(append([]string{"-O"}, options(code)...), source,
+				"fred@127.0.0.1:"+target)...)
 		},
 		"rsync": func(code string) *exec.Cmd {
 			return h.Command("rsync", "-e", "ssh "+strings.Join(options(code), " "), source, "fred@127.0.0.1:"+target)

@@ -95,7 +95,8 @@ func createKey(dir, url string) error {
 		return err
 	}
 	if _, err := os.Stat(url); err == nil {
-		return postern.Errorf(postern.Conflict, "%s is there, but not the key %s that opens it", url, filepath.Join(dir, kekFile)).
+		return postern.Errorf(postern.Conflict, "%s is there, but not the key %s that opens it", url,
+			filepath.Join(dir, kekFile)).
 			WithHint("restore the key from a backup; or move the database to another place to start with a new one")
 	}
 	name, text := kekFile, newKey()

@@ -28,7 +28,8 @@ func TestPasswordOfADatabaseIsSeen(t *testing.T) {
 
 func TestOnlyPostgreSQLIsChosenForAState(t *testing.T) {
 	for _, text := range []string{"mysql://db/postern", "postern.db", "hots=db dbname=postern"} {
-		if err := state.UseDatabase(t.TempDir(), text); postern.CodeOf(err) != postern.Invalid || postern.HintOf(err) == "" {
+		if err := state.UseDatabase(t.TempDir(), text); postern.CodeOf(err) != postern.Invalid ||
+			postern.HintOf(err) == "" {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

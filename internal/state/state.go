@@ -132,7 +132,8 @@ func open(ctx context.Context, dir, url string) (*State, error) {
 }
 
 func missing(dir string) error {
-	return postern.Errorf(postern.NotFound, "%w in %s", ErrMissing, dir).WithHint("make it first, or name another directory")
+	return postern.Errorf(postern.NotFound, "%w in %s", ErrMissing,
+		dir).WithHint("make it first, or name another directory")
 }
 
 func makeDir(dir string) error {

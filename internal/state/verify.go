@@ -20,7 +20,8 @@ func (s *State) VerifyLog(ctx context.Context, earlier ...string) (timeline.Repo
 	case err == nil:
 		earlier = append(earlier, string(kept))
 	case !errors.Is(err, fs.ErrNotExist):
-		return timeline.Report{}, postern.Errorf(postern.Unavailable, "read the checkpoint of the last verification: %w", err)
+		return timeline.Report{}, postern.Errorf(postern.Unavailable,
+			"read the checkpoint of the last verification: %w", err)
 	}
 	report, err := s.Store.Timeline().VerifyLog(ctx, earlier...)
 	if err != nil || len(report.Problems) > 0 {

@@ -24,7 +24,10 @@ func TestAVerificationKeepsItsCheckpoint(t *testing.T) {
 	if kept, err := os.ReadFile(file); err != nil || string(kept) != first.Checkpoint {
 		t.Errorf("kept %q: %v", kept, err)
 	}
-	if err := s.Store.Timeline().Append(t.Context(), postern.Event{Kind: postern.EventPersonAdded, Outcome: postern.OK, Person: "alice"}); err != nil {
+	if err := s.Store.Timeline().Append(t.Context(), postern.Event{
+		Kind: postern.EventPersonAdded, Outcome: postern.OK,
+		Person: "alice",
+	}); err != nil {
 		t.Fatal(err)
 	}
 	second, err := s.VerifyLog(t.Context(), first.Checkpoint)
@@ -46,7 +49,8 @@ func TestAVerificationKeepsItsCheckpoint(t *testing.T) {
 	if err := os.WriteFile(file, []byte(foreign.Checkpoint), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.VerifyLog(t.Context()); postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), "the earlier ") {
+	if _, err := s.VerifyLog(t.Context()); postern.CodeOf(err) != postern.Invalid ||
+		!strings.Contains(err.Error(), "the earlier ") {
 		t.Errorf("a checkpoint of another log: %v", err)
 	}
 	if kept, err := os.ReadFile(file); err != nil || string(kept) != foreign.Checkpoint {

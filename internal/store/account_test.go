@@ -14,9 +14,15 @@ func accountPerson(t *testing.T, open opener) {
 		must(t, db.AddPerson(ctx, postern.Person{Name: name}))
 	}
 	for _, a := range []postern.Account{
-		{Name: "root", Person: "alice"}, {Name: "root", Person: "bob", Host: "db1"}, {Name: "Root", Person: "bob"},
-		{Name: "ADMIN", Person: "bob", AnyCase: true}, {Name: "*@corp.example.com"}, {Name: "CORP\\*", AnyCase: true},
-		{Name: "svc-*", Person: "alice"}, {Name: "a_b", Person: "bob"}, {Name: "a%b", Person: "alice"},
+		{Name: "root", Person: "alice"},
+		{Name: "root", Person: "bob", Host: "db1"},
+		{Name: "Root", Person: "bob"},
+		{Name: "ADMIN", Person: "bob", AnyCase: true},
+		{Name: "*@corp.example.com"},
+		{Name: "CORP\\*", AnyCase: true},
+		{Name: "svc-*", Person: "alice"},
+		{Name: "a_b", Person: "bob"},
+		{Name: "a%b", Person: "alice"},
 		{Name: "jürgen", Person: "alice"},
 	} {
 		must(t, db.AddAccount(ctx, a))
@@ -24,7 +30,8 @@ func accountPerson(t *testing.T, open opener) {
 	all, err := db.Accounts(ctx)
 	must(t, err)
 	for _, name := range []string{
-		"root", "Root", "ROOT", "admin", "Admin", "bob@corp.example.com", `corp\alice`, `CORP\bob`, "svc-x", "svc-", "a_b", "axb",
+		"root", "Root", "ROOT", "admin", "Admin", "bob@corp.example.com", `corp\alice`, `CORP\bob`, "svc-x", "svc-",
+		"a_b", "axb",
 		"a%b", "axxb", "jürgen", "JÜRGEN", "nobody", "",
 	} {
 		for _, host := range []string{"", "db1", "DB1"} {

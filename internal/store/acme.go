@@ -38,8 +38,10 @@ func scanACMEAccount(row *sql.Row, more ...any) (acme.Account, error) {
 	var a acme.Account
 	var contact string
 	var created int64
-	err := row.Scan(append([]any{&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.PersonStatus,
-		(*[]byte)(&a.Binding), &created}, more...)...)
+	err := row.Scan(append([]any{
+		&a.ID, &a.Thumbprint, &a.Key, &contact, &a.Status, &a.Person, &a.PersonStatus,
+		(*[]byte)(&a.Binding), &created,
+	}, more...)...)
 	if contact != "" {
 		a.Contact = strings.Split(contact, " ")
 	}

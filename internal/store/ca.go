@@ -21,7 +21,7 @@ func (db *DB) CA() CA { return CA{db} }
 
 // Person implements [ca.Store].
 func (s CA) Person(ctx context.Context, name string) (postern.Person, error) {
-	return People{s.DB}.Person(ctx, name)
+	return s.People().Person(ctx, name)
 }
 
 // purposeCAKey is what a CA's sealed key is bound to, besides its ID.

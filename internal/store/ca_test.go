@@ -137,8 +137,10 @@ func sshCertificates(t *testing.T, open opener) {
 	for _, x := range []*ca.Authority{a, b} {
 		wg.Go(func() {
 			for range 10 {
-				c, err := x.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{"dan",
-					"root"}})
+				c, err := x.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key, Principals: []string{
+					"dan",
+					"root",
+				}})
 				if err != nil {
 					t.Error(err)
 					return
@@ -168,8 +170,10 @@ func sshCertificates(t *testing.T, open opener) {
 		t.Errorf("revoke again: %v", err)
 	}
 	must(t, b.RevokeSSHKey(ctx, key, postern.Actor{}))
-	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{Person: "dan", Key: key,
-		Principals: []string{"dan"}}); postern.CodeOf(err) != postern.Denied {
+	if _, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
+		Person: "dan", Key: key,
+		Principals: []string{"dan"},
+	}); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}
 	must(t, db.People().SetPersonStatus(ctx, "dan", postern.PersonRemoved))

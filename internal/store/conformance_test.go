@@ -190,8 +190,10 @@ func countTogether(t *testing.T, open opener) {
 		wg.Go(func() {
 			for range each {
 				err := servers[i%2].Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-					if err := tx.Append(ctx, postern.Event{Kind: "test", Links: []postern.Link{{Kind: "k",
-						ID: "v"}}}); err != nil {
+					if err := tx.Append(ctx, postern.Event{Kind: "test", Links: []postern.Link{{
+						Kind: "k",
+						ID:   "v",
+					}}}); err != nil {
 						return err
 					}
 					return add(ctx, tx, 1)
@@ -213,8 +215,10 @@ func countTogether(t *testing.T, open opener) {
 
 func people(t *testing.T, open opener) {
 	db, ctx := open(t), t.Context()
-	must(t, db.People().AddPerson(ctx, postern.Person{Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.",
-		Groups: []string{"ops", "audit", "ops"}}))
+	must(t, db.People().AddPerson(ctx, postern.Person{
+		Name: "alice", Email: " Alice@Example.com", FullName: "Alice A.",
+		Groups: []string{"ops", "audit", "ops"},
+	}))
 	must(t, db.People().AddPerson(ctx, postern.Person{Name: "bob"}))
 	must(t, db.People().AddPerson(ctx, postern.Person{Name: "carol"}))
 	for _, c := range []struct {
@@ -276,8 +280,10 @@ func credentials(t *testing.T, open opener) {
 	if err := db.People().PutCredential(ctx, other); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("give alice's key to bob: %v", err)
 	}
-	if err := db.People().PutCredential(ctx, postern.Credential{Kind: postern.TOTP, ID: "x",
-		Person: "nobody"}); postern.CodeOf(err) != postern.Conflict {
+	if err := db.People().PutCredential(ctx, postern.Credential{
+		Kind: postern.TOTP, ID: "x",
+		Person: "nobody",
+	}); postern.CodeOf(err) != postern.Conflict {
 		t.Errorf("a credential of nobody: %v", err)
 	}
 	used := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)

@@ -181,8 +181,10 @@ func (d *directorySync) sync(ctx context.Context, p directory.Person) error {
 
 // add adds a person for a new entry.
 func (d *directorySync) add(ctx context.Context, l link, p directory.Person) error {
-	person := postern.Person{Name: l.person, FullName: p.FullName, Email: d.free(p, l.person),
-		Status: postern.PersonActive}
+	person := postern.Person{
+		Name: l.person, FullName: p.FullName, Email: d.free(p, l.person),
+		Status: postern.PersonActive,
+	}
 	if err := d.tx.AddPerson(ctx, person); err != nil {
 		return err
 	}

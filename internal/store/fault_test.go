@@ -353,8 +353,10 @@ func TestPostgreSQLComesBack(t *testing.T) {
 		if _, err := db.Generation(t.Context()); postern.CodeOf(err) != postern.Unavailable {
 			t.Errorf("a read while it is unavailable: %v", err)
 		}
-		if _, err := store.Open(t.Context(), store.Config{URL: config.URL,
-			Key: storetest.Key}); postern.CodeOf(err) != postern.Unavailable {
+		if _, err := store.Open(t.Context(), store.Config{
+			URL: config.URL,
+			Key: storetest.Key,
+		}); postern.CodeOf(err) != postern.Unavailable {
 			t.Errorf("open while it is unavailable: %v", err)
 		}
 		server.Start()

@@ -181,34 +181,41 @@ func tamperingShows(t *testing.T, open opener) {
 		},
 		{
 			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 50`},
-			[]string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`}, "entry 50: missing",
+			[]string{`UPDATE log_events SET idx = 50 WHERE idx = 1000`},
+			"entry 50: missing",
 		},
 		{
 			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`},
-			[]string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`}, "entry 100: missing",
+			[]string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`},
+			"entry 100: missing",
 		},
 		{
 			[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`},
-			[]string{`UPDATE log_events SET idx = 100 WHERE idx = -1`}, "out of place",
+			[]string{`UPDATE log_events SET idx = 100 WHERE idx = -1`},
+			"out of place",
 		},
 		{
 			swap, swap, "entry 20: not the entry that was written",
 		},
 		{
 			[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`},
-			[]string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`}, "the links",
+			[]string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`},
+			"the links",
 		},
 		{
 			[]string{`UPDATE log_state SET size = 100`},
-			[]string{`UPDATE log_state SET size = 101`}, "the size that is kept is 100",
+			[]string{`UPDATE log_state SET size = 101`},
+			"the size that is kept is 100",
 		},
 		{
 			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n101\n', '\n100\n')"},
-			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n100\n', '\n101\n')"}, "checkpoint: ",
+			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n100\n', '\n101\n')"},
+			"checkpoint: ",
 		},
 		{
 			[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`},
-			[]string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`}, "the hashes of tile 0/0",
+			[]string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`},
+			"the hashes of tile 0/0",
 		},
 	} {
 		tamper(t, db, c.do...)

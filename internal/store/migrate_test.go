@@ -73,10 +73,14 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 		must(t, db.Append(t.Context(), added))
 	}
 	must(t, db.Append(t.Context(),
-		postern.Event{Kind: postern.EventPersonChanged, Person: "approved", Details: by,
-			Reason: "left the group signed-up"},
-		postern.Event{Kind: postern.EventPersonChanged, Person: "moved", Details: by,
-			Reason: "address a@example.com changed to b@example.com"}))
+		postern.Event{
+			Kind: postern.EventPersonChanged, Person: "approved", Details: by,
+			Reason: "left the group signed-up",
+		},
+		postern.Event{
+			Kind: postern.EventPersonChanged, Person: "moved", Details: by,
+			Reason: "address a@example.com changed to b@example.com",
+		}))
 	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM goose_db_version WHERE version_id = 302`)
 		return err

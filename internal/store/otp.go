@@ -412,8 +412,10 @@ func (o *OTP) changeKey(
 		if err := tx.Touch(ctx); err != nil {
 			return err
 		}
-		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID,
-			Reason: what, Links: []postern.Link{yubikeyLink(publicID)}})
+		return tx.Append(ctx, postern.Event{
+			Kind: postern.EventOTPKeyChanged, Person: person, Object: publicID,
+			Reason: what, Links: []postern.Link{yubikeyLink(publicID)},
+		})
 	})
 }
 

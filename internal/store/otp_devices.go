@@ -106,8 +106,10 @@ func (o *OTP) SetOATHStatus(
 		if err != nil {
 			return err
 		}
-		return tx.Append(ctx, postern.Event{Kind: postern.EventOTPKeyChanged, Person: c.Person, Object: id,
-			Reason: string(status), Links: []postern.Link{c.Link()}})
+		return tx.Append(ctx, postern.Event{
+			Kind: postern.EventOTPKeyChanged, Person: c.Person, Object: id,
+			Reason: string(status), Links: []postern.Link{c.Link()},
+		})
 	})
 }
 

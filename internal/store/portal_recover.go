@@ -103,8 +103,10 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 		return err
 	}
 	for _, c := range credentials {
-		e := postern.Event{Person: c.Person, Address: r.Event.Address, Object: c.ID, Links: []postern.Link{c.Link()},
-			Details: r.Event.Details}
+		e := postern.Event{
+			Person: c.Person, Address: r.Event.Address, Object: c.ID, Links: []postern.Link{c.Link()},
+			Details: r.Event.Details,
+		}
 		switch c.Kind {
 		case postern.X509Certificate, postern.SSHCertificate:
 			if c.Status == postern.CredentialRevoked || !c.Expires.After(now) {

@@ -67,7 +67,7 @@ func checkSessions(ctx context.Context, a, b *sql.Conn) error {
 		}
 		return err
 	}
-	defer b.ExecContext(context.WithoutCancel(ctx), "ROLLBACK", simple)
+	defer rollBack(ctx, b)
 	if err := b.QueryRowContext(ctx, session, simple).Scan(&other); err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func tryLock(ctx context.Context, a, b *sql.Conn) error {
 	if _, err := a.ExecContext(ctx, "BEGIN", simple); err != nil {
 		return err
 	}
-	defer a.ExecContext(context.WithoutCancel(ctx), "ROLLBACK", simple)
+	defer rollBack(ctx, a)
 	if _, err := a.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", simple, key); err != nil {
 		return err
 	}
@@ -104,4 +104,10 @@ func lockless(format string, args ...any) error {
 	return postern.Errorf(postern.Invalid, format, args...).
 		WithHint("use PostgreSQL itself, directly or through a pooler that keeps a session for each connection " +
 			"(PgBouncer: pool_mode = session)")
+}
+
+// rollBack ends a transaction that [checkSessions] or [tryLock] began. One
+// that cannot be ended ends with its connection.
+func rollBack(ctx context.Context, c *sql.Conn) {
+	_, _ = c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK", simple)
 }

@@ -37,15 +37,19 @@ func relayedOnce(t *testing.T, open opener) {
 	wg.Wait()
 	late := relay.Numbered{Seq: 30, Event: postern.Event{Kind: postern.EventLibvirtCall, Object: "30"}}
 	for range 2 {
-		if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{batch[18],
-			late}); err != nil || seq != 30 {
+		if seq, err := b.Relay().Relay(t.Context(), "host:hv1", "agent", []relay.Numbered{
+			batch[18],
+			late,
+		}); err != nil || seq != 30 {
 			t.Errorf("up to %d: %v", seq, err)
 		}
 	}
 	// More agents of a source than are remembered, and the last of them again.
 	for i := range 100 {
-		if _, err := a.Relay().Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{Seq: 1,
-			Event: postern.Event{Kind: postern.EventAgentStarted}}}); err != nil {
+		if _, err := a.Relay().Relay(t.Context(), "host:hv2", fmt.Sprint("agent", i), []relay.Numbered{{
+			Seq:   1,
+			Event: postern.Event{Kind: postern.EventAgentStarted},
+		}}); err != nil {
 			t.Fatal(err)
 		}
 	}

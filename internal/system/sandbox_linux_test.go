@@ -43,8 +43,9 @@ func TestLinksStayBelowTheRoot(t *testing.T) {
 		"fd":         "-> /proc/self/root/etc/passwd",
 	})
 	for name, want := range map[string]string{
-		"/etc/passwd": "ours", "absolute": "ours", "up": "ours", "etc/dir/etc/passwd": "ours", "../../../etc/passwd": "ours",
-		"loop": "", "missing": "", "fd": "", "/etc/hostname": "",
+		"/etc/passwd": "ours", "absolute": "ours", "up": "ours", "etc/dir/etc/passwd": "ours",
+		"../../../etc/passwd": "ours",
+		"loop":                "", "missing": "", "fd": "", "/etc/hostname": "",
 	} {
 		f, err := OpenInRoot(root, name)
 		if want == "" {

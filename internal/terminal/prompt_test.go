@@ -17,8 +17,9 @@ func TestPromptReadsFilesAndPipes(t *testing.T) {
 		text, line string
 		code       postern.Code
 	}{
-		"one line": {"secret\n", "secret", 0}, "of Windows": {"secret\r\nrest", "secret", 0}, "without an end": {"a b ", "a b ", 0},
-		"nothing": {"", "", postern.Invalid}, "an empty line": {"\nsecret", "", postern.Invalid},
+		"one line": {"secret\n", "secret", 0}, "of Windows": {"secret\r\nrest", "secret", 0},
+		"without an end": {"a b ", "a b ", 0},
+		"nothing":        {"", "", postern.Invalid}, "an empty line": {"\nsecret", "", postern.Invalid},
 		"too much": {strings.Repeat("a", 5000), "", postern.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -29,7 +30,8 @@ func TestPromptReadsFilesAndPipes(t *testing.T) {
 			p := terminal.Prompt{In: strings.NewReader(c.text), Err: io.Discard}
 			for _, path := range []string{file, "-"} {
 				line, err := p.FirstLine(path)
-				if string(line) != c.line || err != nil && postern.CodeOf(err) != c.code || (err == nil) != (c.code == 0) {
+				if string(line) != c.line || err != nil && postern.CodeOf(err) != c.code ||
+					(err == nil) != (c.code == 0) {
 					t.Errorf("%s: %q, %v", path, line, err)
 				}
 			}
@@ -59,7 +61,8 @@ func TestPromptWithoutATerminal(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"90d": 90 * 24 * time.Hour, "12h": 12 * time.Hour, "1h30m": 90 * time.Minute, "0d": 0, "-1h": 0, "100000d": 0, "d": 0, "1": 0, "": 0,
+		"90d": 90 * 24 * time.Hour, "12h": 12 * time.Hour, "1h30m": 90 * time.Minute, "0d": 0, "-1h": 0, "100000d": 0,
+		"d": 0, "1": 0, "": 0,
 	} {
 		t.Run(text, func(t *testing.T) {
 			var d terminal.Duration

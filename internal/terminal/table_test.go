@@ -47,7 +47,8 @@ func TestAListFitsTheTerminalAndKeepsWhatIdentifies(t *testing.T) {
 
 func TestProseIsWrappedOnATerminal(t *testing.T) {
 	tab := Table{Wrapped: true, Rows: [][]string{{"12", "alice was added, by root, from somewhere"}}}
-	if got, want := printTable(t, Screen{Width: 24}, tab), "12  alice was added, by\n    root, from somewhere\n"; got != want {
+	if got, want := printTable(t, Screen{Width: 24}, tab),
+		"12  alice was added, by\n    root, from somewhere\n"; got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 }
@@ -61,7 +62,8 @@ func TestWhatATerminalObeysIsEscapedInAList(t *testing.T) {
 }
 
 func TestColourIsForWholeWords(t *testing.T) {
-	got := printTable(t, Screen{Width: 80, Colour: true}, Table{Headed: true, Rows: [][]string{{"A", "B"}, {"revoked", "is revoked"}}})
+	got := printTable(t, Screen{Width: 80, Colour: true},
+		Table{Headed: true, Rows: [][]string{{"A", "B"}, {"revoked", "is revoked"}}})
 	if want := "\x1b[1mA\x1b[0m        \x1b[1mB\x1b[0m\n\x1b[31mrevoked\x1b[0m  is revoked\n"; got != want {
 		t.Errorf("got %q want %q", got, want)
 	}
@@ -69,7 +71,8 @@ func TestColourIsForWholeWords(t *testing.T) {
 
 func TestNumbersAgreeWithWhatTheyCount(t *testing.T) {
 	for want, got := range map[string]string{
-		"1 key": Counted(1, "key"), "2 keys": Counted(2, "key"), "0 entries": Counted(0, "entry"), "2 processes": Counted(2, "process"), "3 dispatches": Counted(3, "dispatch"), "1 entry": Counted(1, "entry"),
+		"1 key": Counted(1, "key"), "2 keys": Counted(2, "key"), "0 entries": Counted(0, "entry"),
+		"2 processes": Counted(2, "process"), "3 dispatches": Counted(3, "dispatch"), "1 entry": Counted(1, "entry"),
 	} {
 		if got != want {
 			t.Errorf("got %q want %q", got, want)

@@ -59,7 +59,8 @@ func TestWrongCommandLinesAreExplained(t *testing.T) {
 			root.SetArgs(strings.Fields(c.args))
 			root.SetOut(io.Discard)
 			err := Classified(root.Execute())
-			if postern.CodeOf(err) != postern.Invalid || Message(err) != c.says || !strings.HasPrefix(postern.HintOf(err), c.hint) {
+			if postern.CodeOf(err) != postern.Invalid || Message(err) != c.says ||
+				!strings.HasPrefix(postern.HintOf(err), c.hint) {
 				t.Errorf("says %v, hint %q", err, postern.HintOf(err))
 			}
 			if c.hint == "" && postern.HintOf(err) != "" {
@@ -70,7 +71,10 @@ func TestWrongCommandLinesAreExplained(t *testing.T) {
 }
 
 func TestRightCommandLinesAreAccepted(t *testing.T) {
-	for _, args := range []string{"", "list", "list --since 7d --lines 3", "user", "user add alice --email a --group b"} {
+	for _, args := range []string{
+		"", "list", "list --since 7d --lines 3", "user",
+		"user add alice --email a --group b",
+	} {
 		t.Run(args, func(t *testing.T) {
 			root := newRoot()
 			root.SetArgs(strings.Fields(args))
@@ -84,7 +88,8 @@ func TestRightCommandLinesAreAccepted(t *testing.T) {
 func TestMessagesDoNotNameFunctions(t *testing.T) {
 	_, err := os.Open("/no/such/file")
 	for _, e := range []error{err, postern.Errorf(postern.NotFound, "read it: %w", err)} {
-		if got := Message(e); strings.Contains(got, "open ") || !strings.HasSuffix(got, "/no/such/file: no such file or directory") {
+		if got := Message(e); strings.Contains(got, "open ") ||
+			!strings.HasSuffix(got, "/no/such/file: no such file or directory") {
 			t.Errorf("got %q", got)
 		}
 	}

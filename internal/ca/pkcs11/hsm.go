@@ -94,7 +94,8 @@ func (d *hsm) open() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = p.call(module.Open, module.OpenArgs{Path: d.uri.modulePath(), Token: d.uri.token, PIN: string(pin)}, &module.None{}, callLimit)
+	err = p.call(module.Open, module.OpenArgs{Path: d.uri.modulePath(), Token: d.uri.token, PIN: string(pin)},
+		&module.None{}, callLimit)
 	if err != nil {
 		p.stop()
 		if errors.Is(err, module.ErrWrongPIN) {
@@ -127,7 +128,8 @@ func (d *hsm) unavailable(err error) error {
 	hint := postern.HintOf(err)
 	switch {
 	case errors.Is(err, module.ErrNoModule):
-		hint = "module-path= names the file of its module; without it p11-kit looks among those that it knows: apt install p11-kit-modules"
+		hint = "module-path= names the file of its module; without it p11-kit looks among those that it knows: apt " +
+			"install p11-kit-modules"
 	case errors.Is(err, module.ErrNoToken):
 		hint = "plug it in; what is there: p11tool --provider FILE --list-tokens"
 	case errors.Is(err, module.ErrTokens):
@@ -135,7 +137,8 @@ func (d *hsm) unavailable(err error) error {
 	case errors.Is(err, module.ErrNoPIN):
 		hint = "write it to a file of mode 0600 and name that in the URI: pin-source=/path"
 	case errors.Is(err, module.ErrWrongPIN):
-		hint = "write the right one to " + d.uri.PIN + "; the wrong one is not tried again, so that the HSM does not lock itself"
+		hint = "write the right one to " + d.uri.PIN +
+			"; the wrong one is not tried again, so that the HSM does not lock itself"
 	case errors.Is(err, module.ErrLocked):
 		hint = "unlock it with its vendor's tool"
 	case errors.Is(err, module.ErrNoKey), errors.Is(err, module.ErrKeys):

@@ -105,5 +105,6 @@ func generation(alg ca.Algorithm) (module.GenerateArgs, error) {
 	case ca.RSA4096:
 		return module.GenerateArgs{Bits: 4096}, nil
 	}
-	return module.GenerateArgs{}, postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM", alg).WithHint("use %s", ca.P256)
+	return module.GenerateArgs{}, postern.Errorf(postern.Invalid, "a key of type %s cannot be made in an HSM",
+		alg).WithHint("use %s", ca.P256)
 }

@@ -49,7 +49,8 @@ func must(t testing.TB, err error) {
 // what to do.
 func unavailable(t *testing.T, err error, words string) {
 	t.Helper()
-	if postern.CodeOf(err) != postern.Unavailable || err == nil || !strings.Contains(err.Error(), words) || postern.HintOf(err) == "" {
+	if postern.CodeOf(err) != postern.Unavailable || err == nil || !strings.Contains(err.Error(), words) ||
+		postern.HintOf(err) == "" {
 		t.Errorf("%v (hint: %s), want %q", err, postern.HintOf(err), words)
 	}
 }
@@ -174,7 +175,8 @@ func TestAuthorityInAnHSM(t *testing.T) {
 		must(t, err)
 		use(t, a)
 	}
-	if got := hsm.P11Tool("--list-privkeys"); strings.Contains(got, "CKA_EXTRACTABLE") || !strings.Contains(got, "CKA_SENSITIVE") {
+	if got := hsm.P11Tool("--list-privkeys"); strings.Contains(got, "CKA_EXTRACTABLE") ||
+		!strings.Contains(got, "CKA_SENSITIVE") {
 		t.Error(got)
 	}
 }
@@ -184,7 +186,8 @@ func TestAuthorityInAnHSM(t *testing.T) {
 func TestKeyThatIsThere(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	hsm.P11Tool("--generate-ecc", "--curve=secp256r1", "--label=plain", "--id=07", "pkcs11:token=postern")
-	hsm.P11Tool("--generate-rsa", "--bits=2048", "--label=careful", "--mark-always-authenticate", "pkcs11:token=postern")
+	hsm.P11Tool("--generate-rsa", "--bits=2048", "--label=careful", "--mark-always-authenticate",
+		"pkcs11:token=postern")
 	for _, name := range []string{";object=plain", ";id=%07", ";object=careful"} {
 		cfg := ca.Config{RootKeyURI: hsm.URI(name), Keys: newKeys(t)}
 		a, db := newAuthority(t, cfg)
@@ -194,7 +197,8 @@ func TestKeyThatIsThere(t *testing.T) {
 		_, err = a.NewIntermediate(t.Context(), ca.Client, nil)
 		must(t, err)
 	}
-	_, err := ca.Init(t.Context(), ca.Config{KeyURI: hsm.URI(";object=plain"), Keys: newKeys(t)}, storetest.Open(t).CA())
+	_, err := ca.Init(t.Context(), ca.Config{KeyURI: hsm.URI(";object=plain"), Keys: newKeys(t)},
+		storetest.Open(t).CA())
 	if postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), "would have one key") {
 		t.Errorf("one key for all: %v", err)
 	}
@@ -225,7 +229,9 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	hsm := posterntest.NewSoftHSM(t)
 	var skew time.Duration
 	keys := newKeys(t)
-	a, db := newAuthority(t, ca.Config{KeyURI: hsm.URI(""), Keys: keys, Now: func() time.Time { return time.Now().Add(skew) }})
+	a, db := newAuthority(t, ca.Config{KeyURI: hsm.URI(""), Keys: keys, Now: func() time.Time {
+		return time.Now().Add(skew)
+	}})
 	server, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}})
 	must(t, err)
 	ask(t, a, server)
@@ -248,7 +254,8 @@ func TestDeviceThatGoesAndComes(t *testing.T) {
 	list, err := a.CRL(t.Context(), "server")
 	must(t, err)
 	inter := a.Chain(ca.Client)[0]
-	unavailable(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), postern.Superseded, postern.Actor{}), "there is no such token")
+	unavailable(t, a.Revoke(t.Context(), ca.SerialString(inter.SerialNumber), postern.Superseded, postern.Actor{}),
+		"there is no such token")
 	must(t, a.Revoke(t.Context(), server.Serial, postern.Superseded, postern.Actor{}))
 	if got := ask(t, a, server); got != ocsp.Revoked {
 		t.Errorf("OCSP says %d", got)

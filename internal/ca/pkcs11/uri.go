@@ -41,7 +41,8 @@ func Parse(s string) (URI, error) {
 		name, raw, _ := strings.Cut(part, "=")
 		value, err := url.PathUnescape(raw)
 		if name == "pin-value" { // before anything that shows it
-			return u, postern.Errorf(postern.Invalid, "the URI holds a PIN, which others on this host can see now: change it").
+			return u, postern.Errorf(postern.Invalid,
+				"the URI holds a PIN, which others on this host can see now: change it").
 				WithHint("write the PIN to a file of mode 0600 and name it: pin-source=/path")
 		}
 		if err != nil || value == "" || seen[name] || name != "id" && strings.ContainsRune(value, 0) {

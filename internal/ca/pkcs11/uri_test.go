@@ -10,8 +10,14 @@ import (
 func TestURIsAreReadAndWritten(t *testing.T) {
 	for _, c := range []struct{ in, out string }{
 		{"pkcs11:", "pkcs11:"},
-		{"pkcs11:token=The%20one;serial=0a?pin-source=file:/run/pin", "pkcs11:token=The%20one;serial=0a?pin-source=/run/pin"},
-		{"pkcs11:module-path=/usr/lib/x.so;token=a%3Bb;pin-source=/p", "pkcs11:token=a%3Bb?module-path=/usr/lib/x.so&pin-source=/p"},
+		{
+			"pkcs11:token=The%20one;serial=0a?pin-source=file:/run/pin",
+			"pkcs11:token=The%20one;serial=0a?pin-source=/run/pin",
+		},
+		{
+			"pkcs11:module-path=/usr/lib/x.so;token=a%3Bb;pin-source=/p",
+			"pkcs11:token=a%3Bb?module-path=/usr/lib/x.so&pin-source=/p",
+		},
 		{"pkcs11:id=%00%26%ff;object=a+b;type=private", "pkcs11:object=a%2Bb;id=%00%26%ff"},
 		{"pkcs11:id=02", "pkcs11:id=%30%32"},
 	} {
@@ -36,7 +42,8 @@ func TestURIsAreReadAndWritten(t *testing.T) {
 		"pkcs11:" + strings.Repeat("x", 4000): "not a PKCS#11 URI",
 	} {
 		_, err := Parse(in)
-		if postern.CodeOf(err) != postern.Invalid || err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cr3t") {
+		if postern.CodeOf(err) != postern.Invalid || err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "s3cr3t") {
 			t.Errorf("%.60s: %v", in, err)
 		}
 	}

@@ -104,7 +104,8 @@ func SSHDFiles(t testing.TB, s setup.Setup, beside string) map[string]string {
 	stock := map[string]string{
 		"/etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nKbdInteractiveAuthentication no\n" +
 			"AcceptEnv LANG LC_*\nSubsystem sftp /usr/lib/openssh/sftp-server\n" + beside,
-		"/etc/pam.d/sshd": "@include common-auth\naccount required pam_nologin.so\n@include common-account\nsession required pam_loginuid.so\n",
+		"/etc/pam.d/sshd": "@include common-auth\naccount required pam_nologin.so\n@include common-account\n" +
+			"session required pam_loginuid.so\n",
 	}
 	for path, content := range stock {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {

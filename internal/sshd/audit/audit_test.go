@@ -34,8 +34,9 @@ func TestAuditorSaysWhyItCannot(t *testing.T) {
 func TestAuditorSaysWhichLineSSHDRefuses(t *testing.T) {
 	const hardening = "etc/ssh/sshd_config.d/00-a-hardening.conf"
 	root := posterntest.SSHDFiles(t, map[string]string{
-		"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nAuthenticationMethods publickey,keyboard-interactive\n",
-		hardening:             "# CIS\nKbdInteractiveAuthentication no\n",
+		"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\n" +
+			"AuthenticationMethods publickey,keyboard-interactive\n",
+		hardening: "# CIS\nKbdInteractiveAuthentication no\n",
 	})
 	_, err := Auditor{Root: root}.Audit(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "/"+hardening+":2: KbdInteractiveAuthentication no") {

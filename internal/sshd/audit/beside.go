@@ -34,7 +34,8 @@ func Beside(ctx context.Context, pid int, user, connection string) []Finding {
 	if err != nil {
 		f.Title = "which configuration sshd uses cannot be found out: " + err.Error()
 		f.Where = hostconf.Line{File: hostconf.ConfigFile}
-		f.Fix = "have sshd listen by itself, not by a socket of systemd's or inetd's, and write its options without blanks in them"
+		f.Fix = "have sshd listen by itself, not by a socket of systemd's or inetd's, and write its options without " +
+			"blanks in them"
 		return []Finding{f}
 	}
 	a := &audit{config: file}

@@ -14,10 +14,12 @@ func (a *audit) judgeChannels() {
 	for _, d := range a.accesses {
 		if d.s.is("disableforwarding", "yes") && !d.s.is("permittunnel", "no") && len(d.paths) > 0 {
 			a.add(Finding{
-				ID: "tunnel-despite-disableforwarding", Severity: Medium, Title: "DisableForwarding does not stop ssh -w",
+				ID: "tunnel-despite-disableforwarding", Severity: Medium,
+				Title: "DisableForwarding does not stop ssh -w",
 				Where: a.setBy(d, "permittunnel"), Case: d.c.String(),
-				Proof: a.ssh(d, d.paths[0], "-N", "-w", "any:any"), try: proveChannel(d, d.paths[0], "Tunnel forwarding", "-v", "-N", "-w", "any:any"),
-				Fix: "PermitTunnel no",
+				Proof: a.ssh(d, d.paths[0], "-N", "-w", "any:any"),
+				try:   proveChannel(d, d.paths[0], "Tunnel forwarding", "-v", "-N", "-w", "any:any"),
+				Fix:   "PermitTunnel no",
 			})
 		}
 		gate := a.gate(d)
@@ -41,10 +43,14 @@ func (a *audit) judgeChannels() {
 			}
 			if !gate.postern || len(open) > 0 {
 				a.add(Finding{
-					ID: "forcecommand-factor", Severity: map[bool]Severity{true: Critical, false: Medium}[len(open) > 0],
+					ID: "forcecommand-factor", Severity: map[bool]Severity{
+						true:  Critical,
+						false: Medium,
+					}[len(open) > 0],
 					Title: "ForceCommand is the second factor: sshd has let the client in before it runs",
 					Where: a.setBy(d, "forcecommand"), Case: d.c.String(), Proof: a.ssh(d, p, "-N"),
-					Fix: "postern ssh config --mode key-and-code --apply; a host that cannot: ForceCommand postern ssh shell",
+					Fix: "postern ssh config --mode key-and-code --apply; a host that cannot: ForceCommand postern " +
+						"ssh shell",
 				})
 			}
 			break

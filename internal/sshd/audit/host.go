@@ -87,7 +87,10 @@ func (h *host) useCopy(config string) error {
 	passwd, _ := h.Read("/etc/passwd")
 	group, _ := h.Read("/etc/group")
 	files["/etc/passwd"], files["/etc/group"] = withSSHD(passwd), group
-	for name, content := range map[string]string{"/etc/nsswitch.conf": "passwd: files\ngroup: files\n", "/run/nscd/socket": ""} {
+	for name, content := range map[string]string{
+		"/etc/nsswitch.conf": "passwd: files\ngroup: files\n",
+		"/run/nscd/socket":   "",
+	} {
 		if _, err := os.Lstat(name); err == nil { // this host's, which would answer
 			files[name] = []byte(content)
 		}

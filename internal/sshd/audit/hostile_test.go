@@ -158,10 +158,12 @@ var hostile = map[string]struct {
 		map[string]string{
 			"a": "Include" + strings.Repeat(" b", 12) + "\n", "b": "Include" + strings.Repeat(" c", 12) + "\n",
 			"c": "Match User robot\nAuthenticationMethods publickey\n",
-		}, nil,
+		},
+		nil,
 	},
 	"very many blocks, then root": {
-		manyBlocks() + "Match User toor Address 10.77.0.0/16\n\tPermitRootLogin yes\n\tAuthenticationMethods publickey\n",
+		manyBlocks() +
+			"Match User toor Address 10.77.0.0/16\n\tPermitRootLogin yes\n\tAuthenticationMethods publickey\n",
 		nil,
 		nil,
 	},
@@ -212,9 +214,12 @@ func TestNoConfigurationIsReadTooKindly(t *testing.T) {
 			files := map[string]string{
 				"etc/ssh/sshd_config": twoFactors + h.config,
 				"etc/pam.d/sshd":      asksCode,
-				"etc/passwd": "root:x:0:0::/root:/bin/bash\ntoor:x:0:0::/root:/bin/bash\nsshd:x:104:65534::/run/sshd:/usr/sbin/nologin\n" +
-					"alice:x:1000:1000::/home/alice:/bin/bash\nfred:x:1001:1001::/home/fred:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\n" +
-					"jürgen:x:1003:1200::/home/j:/bin/bash\nCORP\\carol:x:1004:1004::/home/c:/bin/bash\neve,addr=x:x:1005:1005::/home/e:/bin/bash\n",
+				"etc/passwd": "root:x:0:0::/root:/bin/bash\ntoor:x:0:0::/root:/bin/bash\n" +
+					"sshd:x:104:65534::/run/sshd:/usr/sbin/nologin\n" +
+					"alice:x:1000:1000::/home/alice:/bin/bash\nfred:x:1001:1001::/home/fred:/bin/bash\n" +
+					"robot:x:1002:1002::/home/robot:/bin/sh\n" +
+					"jürgen:x:1003:1200::/home/j:/bin/bash\nCORP\\carol:x:1004:1004::/home/c:/bin/bash\n" +
+					"eve,addr=x:x:1005:1005::/home/e:/bin/bash\n",
 				"etc/group": "root:x:0:\nremote:x:1100:robot\ngröße:x:1200:\n",
 			}
 			for name, content := range h.files {

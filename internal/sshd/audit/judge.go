@@ -76,10 +76,11 @@ func (a *audit) judgeUntried() {
 		a.add(Finding{
 			ID:       "match-untried",
 			Severity: Low,
-			Title:    "no account and no connection that is known here meets this line's Match: what it permits was not tried",
-			Where:    l.Line,
-			Proof:    "sshd -T -C user=USER,host=HOST,addr=ADDRESS of an account that it is for",
-			Fix:      "remove the block if it is not needed any more",
+			Title: "no account and no connection that is known here meets this line's Match: what it permits was " +
+				"not tried",
+			Where: l.Line,
+			Proof: "sshd -T -C user=USER,host=HOST,addr=ADDRESS of an account that it is for",
+			Fix:   "remove the block if it is not needed any more",
 		})
 	}
 }
@@ -174,7 +175,8 @@ func (a *audit) judgeWeak(d access, p path) {
 			return
 		}
 		f.ID, f.Title = "pam-exempt", "PAM asks some for no code, and nothing else asks them for a second factor"
-		f.Where, f.Fix = p.pam.exempt.Line, p.pam.exempt.FixOfExemption()+"; where it is meant, the line "+hostconf.OneFactorMark+" above it"
+		f.Where, f.Fix = p.pam.exempt.Line, p.pam.exempt.FixOfExemption()+"; where it is meant, the line "+
+			hostconf.OneFactorMark+" above it"
 	case p.pam.leavesOut(a.stack):
 		a.judgeLeftOut(d, p)
 		return

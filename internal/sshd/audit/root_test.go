@@ -178,7 +178,8 @@ func TestImageInWhichSSHDNeverRan(t *testing.T) {
 	root := posterntest.SSHDFiles(t, map[string]string{
 		"etc/ssh/sshd_config": twoFactors + keyForRobots,
 		"etc/pam.d/sshd":      asksCode,
-		"etc/passwd":          "root:x:0:0::/root:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/bash\n",
+		"etc/passwd": "root:x:0:0::/root:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\n" +
+			"alice:x:1000:1000::/home/alice:/bin/bash\n",
 	})
 	posterntest.SSHDImage(t, root)
 	if got := auditRoot(t, root); !slices.Equal(got, []string{"one-factor /etc/ssh/sshd_config"}) {
@@ -220,7 +221,8 @@ func TestAccountsOfADirectory(t *testing.T) {
 		},
 		"PAM's condition": {
 			twoFactors,
-			"auth [success=1 default=ignore] pam_succeed_if.so user ingroup contractors\n" + asksCode + "auth required pam_permit.so\n",
+			"auth [success=1 default=ignore] pam_succeed_if.so user ingroup contractors\n" + asksCode +
+				"auth required pam_permit.so\n",
 			"pam-exempt /etc/pam.d/sshd",
 		},
 		"PAM's local accounts": {

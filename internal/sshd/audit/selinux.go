@@ -42,12 +42,14 @@ func (a *audit) judgeSELinux() {
 		ID:       "selinux-no-module",
 		Severity: Medium,
 		Where:    at,
-		Title:    "SELinux lets no sshd ask the Postern daemon, so that every code is refused: its policy module is not installed",
-		Proof:    "semodule -l | grep -x " + selinuxModule + "; ausearch -m avc -c sshd",
-		Fix:      "semodule -i /usr/share/selinux/packages/postern.pp && restorecon -R /run/postern",
+		Title: "SELinux lets no sshd ask the Postern daemon, so that every code is refused: its policy module is " +
+			"not installed",
+		Proof: "semodule -l | grep -x " + selinuxModule + "; ausearch -m avc -c sshd",
+		Fix:   "semodule -i /usr/share/selinux/packages/postern.pp && restorecon -R /run/postern",
 	}
 	if mode == "permissive" {
-		f.Severity, f.Title = Low, "once SELinux enforces its policy, every code is refused: Postern's policy module is not installed"
+		f.Severity, f.Title = Low,
+			"once SELinux enforces its policy, every code is refused: Postern's policy module is not installed"
 	}
 	a.add(f)
 }

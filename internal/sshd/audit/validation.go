@@ -17,7 +17,8 @@ var (
 	uncheckedTLS  = regexp.MustCompile(`--no-check-certificate|\bcurl\b[^|\n]*\s(-k|--insecure)\b|verify\s*=\s*False`)
 	checksAnswer  = regexp.MustCompile(`(?i)hmac|\bh=`)
 	looseUserGrep = regexp.MustCompile(
-		`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" + `):?["' ]`,
+		`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" +
+			`):?["' ]`,
 	)
 	assignedID = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
 )
@@ -170,7 +171,8 @@ func (a *audit) judgeShellConfig(file string, ours bool) {
 	if ours && identifier.File != "" && !signed {
 		a.unsigned(
 			identifier,
-			"add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host is asked",
+			"add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host "+
+				"is asked",
 		)
 	}
 }

@@ -53,7 +53,8 @@ func (h Files) readOwn(l *PAMLine) {
 			return // pam_duo fails, too
 		}
 		l.Own = ModuleSettings{File: file, FailsOpen: lastSetting(string(b), "failmode") != "secure"}
-		for _, list := range strings.Fields(cmp.Or(lastSetting(string(b), "groups"), lastSetting(string(b), "group"))) {
+		for _, list := range strings.Fields(cmp.Or(lastSetting(string(b), "groups"),
+			lastSetting(string(b), "group"))) {
 			l.Own.Groups = append(l.Own.Groups, strings.Split(list, ","))
 		}
 	case "pam_sss":

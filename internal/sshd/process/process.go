@@ -68,10 +68,16 @@ func This(host string) Machine {
 func (m Machine) Links(pid int) []postern.Link {
 	var links []postern.Link
 	if start := startTime(pid); start != "" {
-		links = append(links, postern.Link{Kind: postern.LinkProcess, ID: fmt.Sprintf("%s/%s/%d/%s", m.host, m.Boot, pid, start)})
+		links = append(links, postern.Link{
+			Kind: postern.LinkProcess,
+			ID:   fmt.Sprintf("%s/%s/%d/%s", m.host, m.Boot, pid, start),
+		})
 	}
 	if session := File(pid, "sessionid"); session != "" && session != noSession {
-		links = append(links, postern.Link{Kind: postern.LinkSession, ID: fmt.Sprintf("%s/%s/%s", m.host, m.Boot, session)})
+		links = append(links, postern.Link{
+			Kind: postern.LinkSession,
+			ID:   fmt.Sprintf("%s/%s/%s", m.host, m.Boot, session),
+		})
 	}
 	return links
 }

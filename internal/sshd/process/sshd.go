@@ -47,7 +47,8 @@ func Listeners() ([]int, error) {
 		}
 		title := File(pid, "cmdline")
 		parent, err := strconv.Atoi(Stat(pid, 4))
-		if err == nil && User(pid) == 0 && !Serves(title) && (strings.Contains(title, Listening) || File(parent, "comm") != "sshd") {
+		if err == nil && User(pid) == 0 && !Serves(title) && (strings.Contains(title, Listening) ||
+			File(parent, "comm") != "sshd") {
 			pids = append(pids, pid)
 		}
 	}
@@ -59,7 +60,8 @@ const Listening = " [listener] "
 
 // Serves reports whether a title is that of an sshd that serves a connection.
 func Serves(title string) bool {
-	return (strings.HasPrefix(title, "sshd: ") || strings.HasPrefix(title, "sshd-session: ")) && !strings.Contains(title, Listening)
+	return (strings.HasPrefix(title, "sshd: ") || strings.HasPrefix(title, "sshd-session: ")) &&
+		!strings.Contains(title, Listening)
 }
 
 // Login returns the process that owns the login which pid takes part

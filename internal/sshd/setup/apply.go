@@ -156,7 +156,8 @@ func (a Applier) RollBack(ctx context.Context, dir string) error {
 	err = a.Reload(ctx)
 	switch {
 	case errors.Is(err, ErrRefused) && m.Refused != "":
-		err = fmt.Errorf("the old files are back, which sshd refused before, too; it goes on with what it has read: %w", err)
+		err = fmt.Errorf(
+			"the old files are back, which sshd refused before, too; it goes on with what it has read: %w", err)
 		return errors.Join(err, a.finish(dir))
 	case err != nil:
 		return fmt.Errorf("the old files are back, but sshd has not read them: %w", err)
@@ -215,7 +216,8 @@ func (a Applier) RollBackOverdue(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if m.Boot == process.This("").Boot && process.Uptime() < m.Uptime+m.Until.Seconds() && decision(dir) != rollingBack {
+	if m.Boot == process.This("").Boot && process.Uptime() < m.Uptime+m.Until.Seconds() &&
+		decision(dir) != rollingBack {
 		return "", nil
 	}
 	return dir, a.RollBack(ctx, dir)
@@ -251,10 +253,12 @@ func (a Applier) Confirm(pid int) (string, error) {
 	}
 	login, ok := process.SSHLogin(pid)
 	if !ok {
-		return "", postern.Errorf(postern.Denied, "this is no SSH login").WithHint("log in by SSH from another terminal, and confirm there")
+		return "", postern.Errorf(postern.Denied, "this is no SSH login").
+			WithHint("log in by SSH from another terminal, and confirm there")
 	}
 	if m.Boot == process.This("").Boot && process.StartedAt(login) < m.Uptime {
-		return "", postern.Errorf(postern.Denied, "this SSH login is older than the new configuration").WithHint("log in by SSH once more, and confirm there")
+		return "", postern.Errorf(postern.Denied, "this SSH login is older than the new configuration").
+			WithHint("log in by SSH once more, and confirm there")
 	}
 	return dir, claim(dir, confirmed)
 }
@@ -275,7 +279,8 @@ func (a Applier) pending() (string, manifest, error) {
 	}
 	dir := filepath.Dir(all[len(all)-1])
 	if decided := decision(dir); decided != "" && decided != rollingBack {
-		return "", manifest{}, postern.Errorf(postern.NotFound, "no configuration waits to be confirmed: the last one was %s", decided)
+		return "", manifest{}, postern.Errorf(postern.NotFound,
+			"no configuration waits to be confirmed: the last one was %s", decided)
 	}
 	m, err := readManifest(dir)
 	return dir, m, err

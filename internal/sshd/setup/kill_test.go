@@ -75,8 +75,9 @@ func TestKilledAtEachStep(t *testing.T) {
 	posterntest.NeedRoot(t)
 	const hardening = "etc/ssh/sshd_config.d/00-complianceascode-hardening.conf"
 	for name, files := range map[string]map[string]string{
-		"stock":      {"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n"},
-		"refused":    {"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nAuthenticationMethods keyboard-interactive\n", hardening: "KbdInteractiveAuthentication no\n"},
+		"stock": {"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n"},
+		"refused": {"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n" +
+			"AuthenticationMethods keyboard-interactive\n", hardening: "KbdInteractiveAuthentication no\n"},
 		"no systemd": {"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -190,9 +191,11 @@ func TestReloadReturnsOnceSSHDServes(t *testing.T) {
 // TestRefusalNamesTheLine holds what sshd's own complaint does not say.
 func TestRefusalNamesTheLine(t *testing.T) {
 	root := posterntest.SSHDFiles(t, map[string]string{
-		"etc/ssh/sshd_config":                        "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication yes\n",
-		"etc/ssh/sshd_config.d/00-a-hardening.conf":  "# CIS\nKbdInteractiveAuthentication no\n",
-		"etc/ssh/sshd_config.d/00-postern.conf":      "KbdInteractiveAuthentication yes\nAuthenticationMethods " + keyThenCode + "\n",
+		"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\n" +
+			"KbdInteractiveAuthentication yes\n",
+		"etc/ssh/sshd_config.d/00-a-hardening.conf": "# CIS\nKbdInteractiveAuthentication no\n",
+		"etc/ssh/sshd_config.d/00-postern.conf": "KbdInteractiveAuthentication yes\nAuthenticationMethods " +
+			keyThenCode + "\n",
 		"etc/ssh/sshd_config.d/01-not-the-cause.cnf": "KbdInteractiveAuthentication no\n",
 	})
 	sshd := newRunning(t, root, false)

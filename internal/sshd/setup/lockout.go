@@ -34,7 +34,8 @@ func (s Setup) LockOut(name string) (warnings []error, asked bool) {
 	}
 	switch s.Mode {
 	case Certificates:
-		warn(postern.Errorf(postern.Denied, "%s needs a certificate to log in", name).WithHint("get an SSH certificate first"))
+		warn(postern.Errorf(postern.Denied, "%s needs a certificate to log in",
+			name).WithHint("get an SSH certificate first"))
 		return warnings, false
 	case PasswordAndCode:
 	default:

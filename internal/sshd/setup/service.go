@@ -123,7 +123,8 @@ func (s Service) await(ctx context.Context, before map[int]string) error {
 		for now := was; was != "" && (now == was || now == ""); now = s.listens(pid) {
 			select {
 			case <-ctx.Done():
-				return postern.Errorf(postern.Unavailable, "sshd (process %d) does not listen again after it was told to read its configuration", pid).
+				return postern.Errorf(postern.Unavailable,
+					"sshd (process %d) does not listen again after it was told to read its configuration", pid).
 					WithHint("see what sshd logs")
 			case <-time.After(lookAgain):
 			}
@@ -168,7 +169,8 @@ func test(ctx context.Context, command []string, file string) error {
 	e := postern.Errorf(postern.Invalid, "%w: %s", ErrRefused, said)
 	if line, ok := (hostconf.Files{}).Blame(file, said); ok {
 		return postern.Errorf(postern.Invalid, "%w: %s: %s", ErrRefused, line, said).
-			WithHint("change or remove line %d of %s: the first line that sshd reads takes effect", line.Line, line.File)
+			WithHint("change or remove line %d of %s: the first line that sshd reads takes effect", line.Line,
+				line.File)
 	}
 	return e.WithHint("correct what sshd names")
 }

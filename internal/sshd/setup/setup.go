@@ -82,7 +82,8 @@ func (s Setup) Validate() error {
 	case (s.RescueUser == "") != (s.RescueFrom == ""):
 		return postern.Errorf(postern.Invalid, "break-glass needs an account and an address")
 	case s.RescueUser == "root" && !s.Root:
-		return postern.Errorf(postern.Invalid, "root is not permitted to log in").WithHint("choose another account, or permit root")
+		return postern.Errorf(postern.Invalid, "root is not permitted to log in").
+			WithHint("choose another account, or permit root")
 	}
 	if s.RescueFrom != "" {
 		_, addrErr := netip.ParseAddr(s.RescueFrom)
@@ -129,7 +130,8 @@ func (s Setup) Files(root string) ([]File, error) {
 		files = append(files, File{Path: hostconf.ConfigFile, Content: append([]byte(line), main...), Mode: 0o644})
 	}
 	if s.Mode == Certificates {
-		files = append(files, File{Path: userCAFile, Content: s.UserCA, Mode: 0o644}, File{Path: krlFile, Content: s.KRL, Mode: 0o644})
+		files = append(files, File{Path: userCAFile, Content: s.UserCA, Mode: 0o644},
+			File{Path: krlFile, Content: s.KRL, Mode: 0o644})
 	}
 	return files, nil
 }
@@ -164,7 +166,8 @@ func presentIn(h hostconf.Files) (present, error) {
 			continue
 		}
 		if d.Keyword == "authenticationmethods" && slices.Contains(d.Args, "any") {
-			return nil, postern.Errorf(postern.Invalid, "%s: sshd takes no other AuthenticationMethods beside any", d.Line).WithHint("take the line away: any is the default")
+			return nil, postern.Errorf(postern.Invalid, "%s: sshd takes no other AuthenticationMethods beside any",
+				d.Line).WithHint("take the line away: any is the default")
 		}
 		if _, ok := now[d.Keyword]; !ok && d.Match == nil {
 			now[d.Keyword] = d.Args
@@ -189,7 +192,9 @@ func (p present) othersMethods() string {
 		return ""
 	}
 	if !p.is("usepam", "yes") { // then it could not be used
-		lists = slices.DeleteFunc(slices.Clone(lists), func(l string) bool { return strings.Contains(l, "keyboard-interactive") })
+		lists = slices.DeleteFunc(slices.Clone(lists), func(l string) bool {
+			return strings.Contains(l, "keyboard-interactive")
+		})
 	}
 	return strings.Join(lists, " ")
 }
@@ -230,7 +235,10 @@ func (s Setup) sshdConfig(now present) string {
 		line("PubkeyAuthentication %s", map[bool]string{true: "yes", false: "no"}[s.Mode == KeyAndCode])
 		line("PasswordAuthentication no")
 		line("KbdInteractiveAuthentication yes")
-		line("AuthenticationMethods %s", map[Mode]string{KeyAndCode: keyThenCode, PasswordAndCode: "keyboard-interactive:pam"}[s.Mode])
+		line("AuthenticationMethods %s", map[Mode]string{
+			KeyAndCode:      keyThenCode,
+			PasswordAndCode: "keyboard-interactive:pam",
+		}[s.Mode])
 	case GroupsOnly:
 		line("# Members of the groups below need both; others log in as before.")
 		if methods := now.othersMethods(); methods != "" {
@@ -375,7 +383,8 @@ func (s Setup) pamAuth() []string {
 func (s Setup) pamAccount() []string {
 	line := "account required " + s.module()
 	if s.Mode == GroupsOnly {
-		return []string{"account [success=1 default=ignore] pam_succeed_if.so quiet user notingroup " + strings.Join(s.Groups, ":"), line}
+		return []string{"account [success=1 default=ignore] pam_succeed_if.so quiet user notingroup " +
+			strings.Join(s.Groups, ":"), line}
 	}
 	return []string{line}
 }

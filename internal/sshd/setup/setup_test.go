@@ -24,15 +24,24 @@ var setups = map[string]Setup{
 	"password and code":         {Mode: PasswordAndCode},
 	"groups only":               {Mode: GroupsOnly, Groups: []string{"remote"}},
 	"groups only, root too":     {Mode: GroupsOnly, Groups: []string{"remote"}, Root: true},
-	"certificates":              {Mode: Certificates, UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},
-	"break-glass":               {Mode: KeyAndCode, RescueUser: "fred", RescueFrom: "192.0.2.7"},
-	"break-glass, certificates": {Mode: Certificates, RescueUser: "fred", RescueFrom: "192.0.2.0/28", UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n")},
+	"certificates": {
+		Mode:   Certificates,
+		UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n"),
+	},
+	"break-glass": {Mode: KeyAndCode, RescueUser: "fred", RescueFrom: "192.0.2.7"},
+	"break-glass, certificates": {
+		Mode: Certificates, RescueUser: "fred", RescueFrom: "192.0.2.0/28",
+		UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n"),
+	},
 }
 
 // TestAuditorIsSilentAboutSetups writes each configuration over Debian's and
 // Fedora's stock files and over what an earlier run wrote.
 func TestAuditorIsSilentAboutSetups(t *testing.T) {
-	for _, stock := range []string{"stock-debian", "stock-fedora", "stock-arch", "stock-alpine", "stock-suse", "broken-yubico-sufficient"} {
+	for _, stock := range []string{
+		"stock-debian", "stock-fedora", "stock-arch", "stock-alpine", "stock-suse",
+		"broken-yubico-sufficient",
+	} {
 		for name, s := range setups {
 			if s.Mode == GroupsOnly && !strings.HasPrefix(stock, "stock-") {
 				continue // what was wrong for others stays
@@ -104,11 +113,16 @@ func TestGroupsOnlyWeakensNobody(t *testing.T) {
 		"UsePAM no\nPasswordAuthentication no\n":                                                                  "publickey password gssapi-with-mic hostbased",
 		"AuthenticationMethods keyboard-interactive publickey\n":                                                  "publickey",
 	} {
-		root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "Include /etc/ssh/sshd_config.d/*.conf\n" + config, "etc/ssh/sshd_config.d/99-x.conf": ""})
+		root := posterntest.SSHDFiles(t,
+			map[string]string{
+				"etc/ssh/sshd_config":             "Include /etc/ssh/sshd_config.d/*.conf\n" + config,
+				"etc/ssh/sshd_config.d/99-x.conf": "",
+			})
 		write(t, Setup{Mode: GroupsOnly, Groups: []string{"remote"}}, root)
 		sshd := append(posterntest.SSHDCommand(t, root), "-f", filepath.Join(root, "etc/ssh/sshd_config"))
 		ask := func(user, keyword string) string {
-			return posterntest.SSHDSetting(t, sshd, "user="+user+",host=h,addr=203.0.113.1,laddr=203.0.113.2,lport=22", keyword)
+			return posterntest.SSHDSetting(t, sshd, "user="+user+",host=h,addr=203.0.113.1,laddr=203.0.113.2,lport=22",
+				keyword)
 		}
 		if got := ask("alice", "authenticationmethods"); got != want {
 			t.Errorf("%q: alice now needs %q, not %q", config, got, want)
@@ -127,8 +141,10 @@ func TestGroupsOnlyWeakensNobody(t *testing.T) {
 }
 
 func TestSetupsThatMakeNoSense(t *testing.T) {
-	root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "UsePAM yes\nMatch User alice\n\tAuthenticationMethods any\n"})
-	if _, err := (Setup{Mode: KeyAndCode}).Files(root); postern.HintOf(err) == "" || !strings.Contains(err.Error(), "/etc/ssh/sshd_config:3: ") {
+	root := posterntest.SSHDFiles(t,
+		map[string]string{"etc/ssh/sshd_config": "UsePAM yes\nMatch User alice\n\tAuthenticationMethods any\n"})
+	if _, err := (Setup{Mode: KeyAndCode}).Files(root); postern.HintOf(err) == "" ||
+		!strings.Contains(err.Error(), "/etc/ssh/sshd_config:3: ") {
 		t.Errorf("what sshd would not take: %v", err)
 	}
 	for name, s := range map[string]Setup{
@@ -183,7 +199,9 @@ func TestApplyIsUndoneUnlessConfirmed(t *testing.T) {
 		fails  bool
 	}{
 		"nobody confirms": {func(*Applier) {}, false},
-		"sshd refuses it": {func(a *Applier) { a.Check = func(context.Context) error { return errors.New("line 3") } }, true},
+		"sshd refuses it": {func(a *Applier) {
+			a.Check = func(context.Context) error { return errors.New("line 3") }
+		}, true},
 		"sshd cannot reload": {func(a *Applier) {
 			n := 0
 			a.Reload = func(context.Context) error { n++; return map[bool]error{true: errors.New("no pid")}[n == 1] }
@@ -192,7 +210,10 @@ func TestApplyIsUndoneUnlessConfirmed(t *testing.T) {
 		"confirmed by nobody": {func(*Applier) {}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "Port 22\n", "etc/ssh/sshd_config.d/x.conf": ""})
+			root := posterntest.SSHDFiles(t, map[string]string{
+				"etc/ssh/sshd_config":          "Port 22\n",
+				"etc/ssh/sshd_config.d/x.conf": "",
+			})
 			before := tree(t, root)
 			a := applier(t, root)
 			c.change(&a)
@@ -273,7 +294,11 @@ func TestCrashLeavesNothingUnconfirmed(t *testing.T) {
 			root := posterntest.SSHDFiles(t, map[string]string{"etc/one": "1", "etc/two": "2"})
 			before := tree(t, root)
 			a := applier(t, root)
-			files := []File{{Path: "/etc/new", Content: []byte("new"), Mode: 0o644}, {Path: "/etc/one", Content: []byte("new"), Mode: 0o644}, {Path: "/etc/two", Content: []byte("new"), Mode: 0o644}}
+			files := []File{
+				{Path: "/etc/new", Content: []byte("new"), Mode: 0o644},
+				{Path: "/etc/one", Content: []byte("new"), Mode: 0o644},
+				{Path: "/etc/two", Content: []byte("new"), Mode: 0o644},
+			}
 			dir, err := a.Apply(t.Context(), files, c.until)
 			if err != nil {
 				t.Fatal(err)

@@ -22,7 +22,9 @@ func ThisHost() Applier {
 // RollBackAfter puts back what the backup directory dir holds, once the time is over
 // or ctx ends, unless it was confirmed. A roll-back that fails is reported and tried
 // again until ctx ends; with a time of 0 its error is returned at once.
-func (a Applier) RollBackAfter(ctx context.Context, dir string, within time.Duration, report func(error, time.Duration)) error {
+func (a Applier) RollBackAfter(ctx context.Context, dir string, within time.Duration,
+	report func(error, time.Duration),
+) error {
 	select {
 	case <-ctx.Done():
 	case <-time.After(within):

@@ -123,7 +123,9 @@ func (s Shell) run(ctx context.Context) error {
 		return err
 	}
 	code = strings.TrimSpace(code)
-	if !s.AnyKey && !slices.ContainsFunc(ids, func(id string) bool { return len(code) == len(id)+32 && strings.EqualFold(code[:len(id)], id) }) {
+	if !s.AnyKey && !slices.ContainsFunc(ids, func(id string) bool {
+		return len(code) == len(id)+32 && strings.EqualFold(code[:len(id)], id)
+	}) {
 		return postern.Errorf(postern.Denied, "the code is of no key that is trusted for %s", s.User)
 	}
 	s.debug("the code has %d characters and is of a key that may be used: asking whether it is right", len(code))
@@ -151,7 +153,8 @@ func (s Shell) refuseOpen() error {
 			continue
 		}
 		if f.ID == sshd.ConfigUnreadable {
-			return postern.Errorf(postern.Denied, "%s", f.Title).WithHint("%s; or accept that by name: --accept %s", f.Fix, f.ID)
+			return postern.Errorf(postern.Denied, "%s", f.Title).WithHint("%s; or accept that by name: --accept %s",
+				f.Fix, f.ID)
 		}
 		names, fixes = append(names, f.ID), append(fixes, f.Fix)
 	}
@@ -159,7 +162,8 @@ func (s Shell) refuseOpen() error {
 		return nil
 	}
 	return postern.Errorf(postern.Denied, "sshd leaves open what no code guards: %s", strings.Join(names, ", ")).
-		WithHint("in sshd_config, for whom this ForceCommand is: %s; or accept them by name: --accept %s", strings.Join(fixes, "; "), strings.Join(names, ","))
+		WithHint("in sshd_config, for whom this ForceCommand is: %s; or accept them by name: --accept %s",
+			strings.Join(fixes, "; "), strings.Join(names, ","))
 }
 
 // env returns the value of a variable, or "".
@@ -183,7 +187,8 @@ func (s Shell) code(ctx context.Context) (string, error) {
 		return s.ask(ctx)
 	}
 	if carriesProtocol(s.env("SSH_ORIGINAL_COMMAND")) {
-		return "", postern.Errorf(postern.Denied, "no code can be typed here").WithHint("give it with -o SetEnv=%s=CODE", CodeVariable)
+		return "", postern.Errorf(postern.Denied, "no code can be typed here").
+			WithHint("give it with -o SetEnv=%s=CODE", CodeVariable)
 	}
 	fmt.Fprint(s.Stderr, Prompt) // standard output is the command's
 	return readLine(ctx, s.Stdin)
@@ -226,7 +231,10 @@ func (s Shell) Command() (path string, argv, environ []string) {
 
 // sftpServer returns the program that does what sshd's internal-sftp does.
 func sftpServer() string {
-	for _, path := range []string{"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server", "/usr/libexec/sftp-server"} {
+	for _, path := range []string{
+		"/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server",
+		"/usr/lib/ssh/sftp-server", "/usr/libexec/sftp-server",
+	} {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}

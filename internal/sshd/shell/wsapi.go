@@ -41,11 +41,14 @@ func ValidateUnsigned(ctx context.Context, service string, id int64, code string
 		return postern.Errorf(postern.Invalid, "the validation service's URL is not right")
 	}
 	// No proxy: the environment is the client's to set.
-	client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return postern.Errorf(postern.Unavailable, "the validation service at %s does not answer", u.Host) // the error would hold the code
+		// the error would hold the code
+		return postern.Errorf(postern.Unavailable, "the validation service at %s does not answer", u.Host)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<14))

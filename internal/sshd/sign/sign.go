@@ -56,8 +56,9 @@ type Signer interface {
 
 // Rule says what the certificates of a group's members may do.
 type Rule struct {
-	Groups       []string `json:"groups,omitempty"`     // any of them; none: all people but those who signed up
-	Principals   []string `json:"principals,omitempty"` // {person} stands for the person's name; none: that alone; root only by its name
+	Groups []string `json:"groups,omitempty"` // any of them; none: all people but those who signed up
+	// {person} stands for the person's name; none: that alone; root only by its name
+	Principals   []string `json:"principals,omitempty"`
 	Sources      []string `json:"sources,omitempty"`
 	ForceCommand string   `json:"force_command,omitempty"`
 	Extensions   []string `json:"extensions,omitempty"`
@@ -70,7 +71,10 @@ type Rule struct {
 // forwarding.
 func ParseRules(b []byte) ([]Rule, error) {
 	if len(b) == 0 {
-		return []Rule{{Extensions: []string{"permit-pty", "permit-port-forwarding", "permit-agent-forwarding", "permit-X11-forwarding", "permit-user-rc"}}}, nil
+		return []Rule{{Extensions: []string{
+			"permit-pty", "permit-port-forwarding", "permit-agent-forwarding",
+			"permit-X11-forwarding", "permit-user-rc",
+		}}}, nil
 	}
 	var rules []Rule
 	dec := json.NewDecoder(strings.NewReader(string(b)))
@@ -100,7 +104,10 @@ func (r Rule) validity() (time.Duration, error) {
 // Certificate returns what a person of these groups gets for a key.
 func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error) {
 	validity, err := r.validity()
-	c := Certificate{Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand, Extensions: r.Extensions}
+	c := Certificate{
+		Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand,
+		Extensions: r.Extensions,
+	}
 	principals := r.Principals
 	if len(principals) == 0 {
 		principals = []string{"{person}"}
@@ -125,12 +132,15 @@ func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error)
 func RuleFor(rules []Rule, groups []string) (Rule, error) {
 	unknown := slices.Contains(groups, postern.SignedUp)
 	for _, r := range rules {
-		if len(r.Groups) == 0 && !unknown || slices.ContainsFunc(r.Groups, func(g string) bool { return slices.Contains(groups, g) }) {
+		if len(r.Groups) == 0 && !unknown || slices.ContainsFunc(r.Groups, func(g string) bool {
+			return slices.Contains(groups, g)
+		}) {
 			return r, nil
 		}
 	}
 	if unknown {
-		return Rule{}, postern.Errorf(postern.Denied, "you signed up by yourself, and no administrator has approved you for SSH yet").
+		return Rule{}, postern.Errorf(postern.Denied,
+			"you signed up by yourself, and no administrator has approved you for SSH yet").
 			WithHint("ask an administrator to take you out of the group %s", postern.SignedUp)
 	}
 	return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate")
@@ -164,7 +174,9 @@ func NewHandler(d Deps) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ssh/sign", h.page)
 	mux.HandleFunc("POST /ssh/sign", h.sign)
-	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, r *http.Request) { h.text(w, r, d.Signer.KnownHosts) })
+	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, r *http.Request) {
+		h.text(w, r, d.Signer.KnownHosts)
+	})
 	mux.HandleFunc("GET /ssh/user_ca", func(w http.ResponseWriter, r *http.Request) {
 		h.text(w, r, func() (string, error) { b, err := d.Signer.UserCAs(); return string(b), err })
 	})
@@ -211,14 +223,18 @@ func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, for
 			err = json.Unmarshal(b, &q)
 		}
 		if err != nil {
-			return q, false, postern.Errorf(postern.Invalid, "the request is no JSON object of at most %d bytes", signBodyMax)
+			return q, false, postern.Errorf(postern.Invalid, "the request is no JSON object of at most %d bytes",
+				signBodyMax)
 		}
 		return q, false, nil
 	case "application/x-www-form-urlencoded":
 		if r.ParseForm() != nil {
 			return q, true, postern.Errorf(postern.Invalid, "the form cannot be read")
 		}
-		return signRequest{PublicKey: r.PostForm.Get("public_key"), Person: r.PostForm.Get("person"), Code: r.PostForm.Get("code")}, true, nil
+		return signRequest{
+			PublicKey: r.PostForm.Get("public_key"), Person: r.PostForm.Get("person"),
+			Code: r.PostForm.Get("code"),
+		}, true, nil
 	}
 	return q, false, postern.Errorf(postern.Invalid, "the request is neither JSON nor a form")
 }
@@ -244,7 +260,8 @@ func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
 func ParsePublicKey(line string) (ssh.PublicKey, error) {
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	if err != nil {
-		return nil, postern.Errorf(postern.Invalid, "that is no SSH public key").WithHint("give one line of a .pub file")
+		return nil, postern.Errorf(postern.Invalid, "that is no SSH public key").
+			WithHint("give one line of a .pub file")
 	}
 	return key, nil
 }
@@ -258,7 +275,10 @@ func (h *signHandler) actor(r *http.Request, q signRequest) (postern.Actor, erro
 	if q.Person == "" || q.Code == "" {
 		return postern.Actor{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
 	}
-	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{User: q.Person, Service: "ssh-sign", Address: h.Address(r), Code: q.Code})
+	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{
+		User: q.Person, Service: "ssh-sign",
+		Address: h.Address(r), Code: q.Code,
+	})
 	if postern.CodeOf(err) == postern.NotFound {
 		err = postern.Errorf(postern.Denied, "the code was not accepted") // does not reveal who exists
 	}
@@ -313,7 +333,8 @@ func (h *signHandler) show(w http.ResponseWriter, r *http.Request, data signPage
 	data.Known = known.Person
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	w.Header().Set("Content-Security-Policy",
+		"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if data.Err != nil {
 		data.Said, data.Hint = said(data.Err), postern.HintOf(data.Err)

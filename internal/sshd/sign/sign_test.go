@@ -21,7 +21,11 @@ func TestRulesOpenAccounts(t *testing.T) {
 		{"", "root", nil, nil},
 		{`[{}]`, "deploy", []string{postern.SignedUp}, nil},
 		{`[{"principals":["guest"]}]`, "deploy", []string{postern.SignedUp}, nil},
-		{`[{"principals":["guest"],"groups":["signed-up"]},{}]`, "deploy", []string{postern.SignedUp}, []string{"guest"}},
+		{
+			`[{"principals":["guest"],"groups":["signed-up"]},{}]`, "deploy",
+			[]string{postern.SignedUp},
+			[]string{"guest"},
+		},
 		{`[{},{"groups":["dev"]}]`, "deploy", []string{"dev", postern.SignedUp}, []string{"deploy"}},
 		{`[{"principals":["{person}","root"],"groups":["ops"]}]`, "alice", []string{"ops"}, []string{"alice", "root"}},
 		{`[{"principals":["root"]}]`, "root", nil, []string{"root"}},

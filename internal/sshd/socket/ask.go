@@ -20,7 +20,8 @@ func AskDaemon(ctx context.Context, socket string, q Question) (Verdict, error) 
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", socket)
 	if err != nil {
-		return Unavailable, postern.Errorf(postern.Unavailable, "the daemon at %s does not answer", socket).WithHint("start the server")
+		return Unavailable, postern.Errorf(postern.Unavailable, "the daemon at %s does not answer",
+			socket).WithHint("start the server")
 	}
 	defer conn.Close()
 	peer, err := system.PeerOf(conn.(*net.UnixConn))

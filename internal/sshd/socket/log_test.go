@@ -22,14 +22,18 @@ func TestWatcherFollowsALogin(t *testing.T) {
 		Config:   "LogLevel VERBOSE\n" + keyAndCode,
 		LoginLog: true,
 		Accounts: []posterntest.Account{{Name: "alice"}},
-		Files:    map[string]string{"/etc/pam.d/sshd": pamFile(posterntest.PAMModule(t), keyAndCodePAM+"session required pam_unix.so\n")},
+		Files: map[string]string{"/etc/pam.d/sshd": pamFile(posterntest.PAMModule(t),
+			keyAndCodePAM+"session required pam_unix.so\n")},
 	})
 	var answered events
 	startServer(t, filepath.Join(h.Dir, "pam.sock"), Config{}, newCodes(code1), &answered)
 	lines := make(chan sshlog.Line, 100)
 	h.Logged(t, func(pid int, message string) {
 		// As if it came from a file, with a line that another user added.
-		lines <- sshlog.Line{PID: pid, Time: time.Now(), Unverified: true, Message: strings.ReplaceAll(message, "alice", "mallory")}
+		lines <- sshlog.Line{
+			PID: pid, Time: time.Now(), Unverified: true,
+			Message: strings.ReplaceAll(message, "alice", "mallory"),
+		}
 		lines <- sshlog.Line{PID: pid, Time: time.Now(), Unverified: true, Message: message}
 	})
 	seen := watch(t, lines)

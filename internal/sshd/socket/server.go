@@ -190,7 +190,8 @@ const (
 // connection ends without a packet.
 func (s *Server) awaitCode(ctx context.Context, conn *net.UnixConn, q Question, ev postern.Event) {
 	if s.asked.Add(1) > askedOnce {
-		s.log.Warn("too many prompts for a code at once: this one is not recorded if it is not answered", postern.LogID, q.User)
+		s.log.Warn("too many prompts for a code at once: this one is not recorded if it is not answered",
+			postern.LogID, q.User)
 		s.asked.Add(-1)
 		return
 	}

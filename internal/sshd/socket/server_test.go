@@ -189,14 +189,17 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 		t.Errorf("the timeline says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	// A client that disconnects when it is asked for a code.
-	if c, err := h.Connect("alice", func(string, string, []string, []bool) ([]string, error) { return nil, errors.New("hang up") }); err == nil {
+	if c, err := h.Connect("alice", func(string, string, []string, []bool) ([]string, error) {
+		return nil, errors.New("hang up")
+	}); err == nil {
 		c.Close()
 		t.Error("no code opened the door")
 	}
 	for len(log.list()) == len(want) {
 		posterntest.Pause(t)
 	}
-	if ev := log.list()[len(want)]; ev.Outcome != postern.Refused || ev.Reason != "no code was given" || ev.Person != "alice" || ev.Address != "127.0.0.1" {
+	if ev := log.list()[len(want)]; ev.Outcome != postern.Refused || ev.Reason != "no code was given" ||
+		ev.Person != "alice" || ev.Address != "127.0.0.1" {
 		t.Errorf("a disconnection is recorded as %+v", ev)
 	}
 	accepted, opened := log.list()[1], log.list()[2]
@@ -206,7 +209,8 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 	if id := link(opened, postern.LinkSession).ID; !strings.HasSuffix(id, "/"+strings.TrimSpace(session)) {
 		t.Errorf("audit session %s, the shell says %s", id, session)
 	}
-	if accepted.Person != "alice" || accepted.Address != "127.0.0.1" || link(accepted, string(postern.YubiKey)).ID != "vvccccbdefgh" {
+	if accepted.Person != "alice" || accepted.Address != "127.0.0.1" ||
+		link(accepted, string(postern.YubiKey)).ID != "vvccccbdefgh" {
 		t.Errorf("the person, the address or the credential is missing: %+v", accepted)
 	}
 }

@@ -83,7 +83,8 @@ func TestPromptsThatNobodyAnswers(t *testing.T) {
 	for len(told.list()) < 2 {
 		posterntest.Pause(t)
 	}
-	if ev := told.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused || ev.Person != "alice" || ev.Details["method"] != "code" || ev.Details["service"] != "sudo" {
+	if ev := told.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused ||
+		ev.Person != "alice" || ev.Details["method"] != "code" || ev.Details["service"] != "sudo" {
 		t.Errorf("a prompt that was not answered is recorded as %+v", ev)
 	}
 }
@@ -122,9 +123,15 @@ func TestClientsThatMisbehave(t *testing.T) {
 		silent[i] = dial()
 	}
 	for name, packet := range map[string][]byte{
-		"half": question[:len(question)/2], "one byte": question[:1], "too long": append(slices.Clone(question), make([]byte, 2000)...),
-		"100 kB": make([]byte, 100_000), "trailing": append(slices.Clone(question), 0), "nobody": Question{Ask: AskCode}.Append(nil),
-		"unknown kind": Question{Ask: 9, User: "alice"}.Append(nil), "unknown flag": func() []byte { q := slices.Clone(question); q[20] = 0x80; return q }(),
+		"half": question[:len(question)/2], "one byte": question[:1],
+		"too long": append(slices.Clone(question), make([]byte, 2000)...),
+		"100 kB":   make([]byte, 100_000), "trailing": append(slices.Clone(question), 0),
+		"nobody":       Question{Ask: AskCode}.Append(nil),
+		"unknown kind": Question{Ask: 9, User: "alice"}.Append(nil), "unknown flag": func() []byte {
+			q := slices.Clone(question)
+			q[20] = 0x80
+			return q
+		}(),
 	} {
 		c := dial()
 		if _, err := c.Write(packet); err != nil {
@@ -181,7 +188,8 @@ func TestManyConnections(t *testing.T) {
 	for range 50 {
 		wg.Go(func() {
 			for range 200 {
-				if v, err := ask(t, socket, Question{Ask: AskCode, User: "alice", Code: "wrong"}); v != No || err != nil {
+				if v, err := ask(t, socket, Question{Ask: AskCode, User: "alice", Code: "wrong"}); v != No ||
+					err != nil {
 					failed <- fmt.Errorf("%d, %w", v, err)
 				}
 			}
@@ -276,7 +284,10 @@ func TestListenReplacesTheDeadAlone(t *testing.T) {
 }
 
 func FuzzParseQuestion(f *testing.F) {
-	f.Add(Question{Ask: AskCode, User: "alice", Service: "sshd", Host: "192.0.2.7", TTY: "ssh", Code: code1, NullOK: true}.Append(nil))
+	f.Add(Question{
+		Ask: AskCode, User: "alice", Service: "sshd", Host: "192.0.2.7", TTY: "ssh", Code: code1,
+		NullOK: true,
+	}.Append(nil))
 	f.Add(Question{Ask: AskAccount, User: "alice"}.Append(nil))
 	f.Add(Question{Version: 3, Ask: TellOpened, User: "root", Service: "sudo", RequestedBy: "alice"}.Append(nil))
 	f.Add([]byte("PQ1"))

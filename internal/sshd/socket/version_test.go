@@ -36,7 +36,12 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 	}{
 		{"1: the code alone", Question{Version: 1}, "\x01", sshd.Attempt{}},
 		{"2: where the code is", Question{Version: 2}, "\x01\x2c", sshd.Attempt{Password: true}},
-		{"2: digits, too", Question{Version: 2, Combined: true}, "\x01\x2c", sshd.Attempt{Password: true, Digits: true}},
+		{
+			"2: digits, too",
+			Question{Version: 2, Combined: true},
+			"\x01\x2c",
+			sshd.Attempt{Password: true, Digits: true},
+		},
 		{"3: who asks", Question{Version: 3, RequestedBy: "carol"}, "\x01\x2c", sshd.Attempt{Password: true}},
 		{"4", Question{Version: 4}, "", sshd.Attempt{}},
 	} {
@@ -61,7 +66,8 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 			if c.answer == "" {
 				return
 			}
-			if a := check.asked[0]; a.Password != c.attempt.Password || a.Digits != c.attempt.Digits || a.Code != q.Code {
+			if a := check.asked[0]; a.Password != c.attempt.Password || a.Digits != c.attempt.Digits ||
+				a.Code != q.Code {
 				t.Errorf("asked %+v", a)
 			}
 		})

@@ -94,7 +94,8 @@ func (r *logReader) readJournal(ctx context.Context) error {
 	if r.cursor != "" {
 		from = "--after-cursor=" + r.cursor
 	}
-	cmd := exec.CommandContext(ctx, "journalctl", "--follow", from, "--output=json", "--identifier=sshd", "--identifier=sshd-session", "_UID=0")
+	cmd := exec.CommandContext(ctx, "journalctl", "--follow", from, "--output=json", "--identifier=sshd",
+		"--identifier=sshd-session", "_UID=0")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -232,7 +233,8 @@ func rotated(f *os.File, path string) bool {
 	return !os.SameFile(now, was) || now.Size() < at
 }
 
-var fileLine = regexp.MustCompile(`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ sshd(?:-session)?\[(\d+)\]: (.*)$`)
+var fileLine = regexp.MustCompile(
+	`^(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ sshd(?:-session)?\[(\d+)\]: (.*)$`)
 
 func parseFileLine(s string) (Line, bool) {
 	m := fileLine.FindStringSubmatch(s)

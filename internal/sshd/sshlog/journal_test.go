@@ -25,7 +25,8 @@ func TestJournal(t *testing.T) {
 		posterntest.Missing(t, "needs journald (systemd)")
 	}
 	journal := exec.Command("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
-		"mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && mkdir -p /run/systemd/journal /run/log/journal && exec "+journald)
+		"mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/log && mkdir -p /run/systemd/journal "+
+			"/run/log/journal && exec "+journald)
 	if err := journal.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,8 @@ func TestJournal(t *testing.T) {
 	go func() { done <- r.readJournal(reading) }()
 	write := func(as, tag, message string) {
 		t.Helper()
-		args := append(enter[:len(enter):len(enter)], "setpriv", "--reuid="+as, "--clear-groups", "logger", "--socket", "/run/systemd/journal/dev-log", "-t", tag, message)
+		args := append(enter[:len(enter):len(enter)], "setpriv", "--reuid="+as, "--clear-groups", "logger", "--socket",
+			"/run/systemd/journal/dev-log", "-t", tag, message)
 		if out, err := exec.Command("nsenter", args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

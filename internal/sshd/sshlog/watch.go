@@ -26,9 +26,11 @@ type Line struct {
 
 // Patterns of sshd's messages (auth.c and session.c of OpenSSH, PAM's modules).
 var (
-	authLine = regexp.MustCompile(`^(Accepted|Failed|Partial) (\S+) for (invalid user )?(.*) from (\S+) port (\d+)(?: ssh2)?(?:: (.*))?$`)
+	authLine = regexp.MustCompile(
+		`^(Accepted|Failed|Partial) (\S+) for (invalid user )?(.*) from (\S+) port (\d+)(?: ssh2)?(?:: (.*))?$`)
 	keyLine  = regexp.MustCompile(`^(\S+) (SHA256:[A-Za-z0-9+/]{43})$`)
-	certLine = regexp.MustCompile(`^(\S+-CERT) (SHA256:[A-Za-z0-9+/]{43}) ID (.*) \(serial (\d+)\) CA (\S+) (SHA256:[A-Za-z0-9+/]{43})$`)
+	certLine = regexp.MustCompile(
+		`^(\S+-CERT) (SHA256:[A-Za-z0-9+/]{43}) ID (.*) \(serial (\d+)\) CA (\S+) (SHA256:[A-Za-z0-9+/]{43})$`)
 	openLine = regexp.MustCompile(`^pam_unix\(sshd:session\): session (opened|closed) for user ([^ (]+)`)
 )
 
@@ -44,7 +46,10 @@ func Parse(message string) (postern.Event, bool) {
 	message = strings.TrimSuffix(message, " [preauth]") // written by the part of sshd that has no privileges
 	if m := openLine.FindStringSubmatch(message); m != nil {
 		kind := map[string]string{"opened": postern.EventSSHOpened, "closed": postern.EventSSHClosed}[m[1]]
-		return postern.Event{Kind: kind, Outcome: postern.OK, Object: sshd.Printable(m[2]), Details: map[string]string{"source": "log"}}, true
+		return postern.Event{
+			Kind: kind, Outcome: postern.OK, Object: sshd.Printable(m[2]),
+			Details: map[string]string{"source": "log"},
+		}, true
 	}
 	m := authLine.FindStringSubmatch(message)
 	if m == nil {
@@ -64,7 +69,8 @@ func Parse(message string) (postern.Event, bool) {
 		ev.Details["step"] = "partial" // sshd wants another method, too
 	}
 	if c := certLine.FindStringSubmatch(m[7]); c != nil {
-		ev.Links = append(ev.Links, postern.Link{Kind: string(postern.SSHCertificate), ID: c[4]}, postern.Link{Kind: string(postern.SSHKey), ID: c[2]})
+		ev.Links = append(ev.Links, postern.Link{Kind: string(postern.SSHCertificate), ID: c[4]},
+			postern.Link{Kind: string(postern.SSHKey), ID: c[2]})
 		ev.Details["key_id"], ev.Details["ca"] = sshd.Printable(c[3]), c[6]
 	} else if k := keyLine.FindStringSubmatch(m[7]); k != nil {
 		ev.Links = append(ev.Links, postern.Link{Kind: string(postern.SSHKey), ID: k[2]})
@@ -109,7 +115,8 @@ func (w Watcher) Watch(ctx context.Context, lines <-chan Line) {
 			case !line.Unverified || serves == process.Yes:
 				ev.Links = append(ev.Links, m.Links(process.Login(line.PID))...)
 			case serves == process.No:
-				w.Log.WarnContext(ctx, "a line of sshd's log names a process that is not root's sshd: it is dropped", slog.Int(postern.LogPID, line.PID))
+				w.Log.WarnContext(ctx, "a line of sshd's log names a process that is not root's sshd: it is dropped",
+					slog.Int(postern.LogPID, line.PID))
 				continue
 			}
 			ev.Person = w.Person(ctx, ev.Object)

@@ -21,18 +21,22 @@ import (
 func TestLogLines(t *testing.T) {
 	const fp = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	for line, want := range map[string]string{
-		"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519 " + fp:                                                     "ssh.auth ok alice 192.0.2.7 publickey ssh-key=" + fp,
-		"Accepted publickey for alice from 2001:db8::1 port 50000 ssh2: ED25519-CERT " + fp + " ID alice (serial 4711) CA ED25519 " + fp: "ssh.auth ok alice 2001:db8::1 publickey ssh-cert=4711 ssh-key=" + fp,
-		"Partial publickey for alice from 192.0.2.7 port 50000 ssh2: RSA " + fp:                                                          "ssh.auth ok alice 192.0.2.7 publickey partial ssh-key=" + fp,
-		"Postponed keyboard-interactive for alice from 192.0.2.7 port 50000 ssh2 [preauth]":                                              "",
-		"Accepted keyboard-interactive/pam for alice from 192.0.2.7 port 50000 ssh2":                                                     "ssh.auth ok alice 192.0.2.7 keyboard-interactive/pam",
-		"Failed password for invalid user bob from 192.0.2.7 port 50000 ssh2":                                                            "ssh.auth refused bob 192.0.2.7 password",
-		"Failed none for invalid user a from 192.0.2.1 port 1 ssh2 from 192.0.2.7 port 50000 ssh2":                                       "ssh.auth refused a from 192.0.2.1 port 1 ssh2 192.0.2.7 none",
-		"pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)":                                                     "ssh.session.opened ok alice",
-		"pam_unix(sshd:session): session closed for user alice":                                                                          "ssh.session.closed ok alice",
-		"Accepted publickey for alice from 192.0.2.7":                                                                                    "",
-		"Received disconnect from 192.0.2.7 port 1:11: Accepted publickey for root from 192.0.2.7 port 50000 ssh2":                       "",
-		"Invalid user Accepted publickey for root from 192.0.2.7 port 50000":                                                             "",
+		"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519 " +
+			fp: "ssh.auth ok alice 192.0.2.7 publickey ssh-key=" + fp,
+		"Accepted publickey for alice from 2001:db8::1 port 50000 ssh2: ED25519-CERT " + fp +
+			" ID alice (serial 4711) CA ED25519 " +
+			fp: "ssh.auth ok alice 2001:db8::1 publickey ssh-cert=4711 ssh-key=" + fp,
+		"Partial publickey for alice from 192.0.2.7 port 50000 ssh2: RSA " +
+			fp: "ssh.auth ok alice 192.0.2.7 publickey partial ssh-key=" + fp,
+		"Postponed keyboard-interactive for alice from 192.0.2.7 port 50000 ssh2 [preauth]":                        "",
+		"Accepted keyboard-interactive/pam for alice from 192.0.2.7 port 50000 ssh2":                               "ssh.auth ok alice 192.0.2.7 keyboard-interactive/pam",
+		"Failed password for invalid user bob from 192.0.2.7 port 50000 ssh2":                                      "ssh.auth refused bob 192.0.2.7 password",
+		"Failed none for invalid user a from 192.0.2.1 port 1 ssh2 from 192.0.2.7 port 50000 ssh2":                 "ssh.auth refused a from 192.0.2.1 port 1 ssh2 192.0.2.7 none",
+		"pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)":                               "ssh.session.opened ok alice",
+		"pam_unix(sshd:session): session closed for user alice":                                                    "ssh.session.closed ok alice",
+		"Accepted publickey for alice from 192.0.2.7":                                                              "",
+		"Received disconnect from 192.0.2.7 port 1:11: Accepted publickey for root from 192.0.2.7 port 50000 ssh2": "",
+		"Invalid user Accepted publickey for root from 192.0.2.7 port 50000":                                       "",
 		"": "",
 	} {
 		ev, ok := Parse(line)
@@ -60,7 +64,12 @@ func Watch(t *testing.T, lines <-chan Line) chan postern.Event {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watcher{Record: sink(out), Log: slog.New(slog.DiscardHandler), Person: func(_ context.Context, account string) string { return account }, Sessions: true}.Watch(ctx, lines)
+		Watcher{
+			Record: sink(out), Log: slog.New(slog.DiscardHandler),
+			Person: func(_ context.Context, account string) string {
+				return account
+			}, Sessions: true,
+		}.Watch(ctx, lines)
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return out
@@ -80,7 +89,8 @@ func TestJournalLines(t *testing.T) {
 	const entry = `{"MESSAGE":"Accepted publickey for alice from 192.0.2.7 port 1 ssh2","_PID":"7","_UID":"0","__REALTIME_TIMESTAMP":"1700000000000000"}`
 	lines := make(chan Line, 10)
 	r := &logReader{lines: lines}
-	text := entry + "\n" + strings.Replace(entry, `"_UID":"0"`, `"_UID":"1000"`, 1) + "\nnonsense\n" + strings.Replace(entry, `"Accepted`, `[65,66],"X":"`, 1) + "\n"
+	text := entry + "\n" + strings.Replace(entry, `"_UID":"0"`, `"_UID":"1000"`, 1) + "\nnonsense\n" +
+		strings.Replace(entry, `"Accepted`, `[65,66],"X":"`, 1) + "\n"
 	if err := r.readEntries(t.Context(), strings.NewReader(text)); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +156,8 @@ func TestLogFileThroughRotation(t *testing.T) {
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	add("2026-11-24T06:00:00.000000+00:00 host sshd-session[7]: Accepted publickey for carol from 192.0.2.7 port 1 ssh2\n")
+	add("2026-11-24T06:00:00.000000+00:00 host sshd-session[7]: Accepted publickey for carol from 192.0.2.7 port 1 " +
+		"ssh2\n")
 	next("carol")
 	if err := os.Truncate(path, 0); err != nil {
 		t.Fatal(err)
@@ -161,7 +172,8 @@ func TestForgedLines(t *testing.T) {
 	lines := make(chan Line)
 	seen := Watch(t, lines)
 	for _, pid := range []string{strconv.Itoa(os.Getpid()), "1", "4194999"} {
-		line, ok := parseFileLine("Nov 24 06:00:00 host sshd[" + pid + "]: Accepted publickey for root from 192.0.2.66 port 1 ssh2")
+		line, ok := parseFileLine("Nov 24 06:00:00 host sshd[" + pid +
+			"]: Accepted publickey for root from 192.0.2.66 port 1 ssh2")
 		if !ok {
 			t.Fatal("no line of sshd's")
 		}
@@ -216,12 +228,16 @@ func TestLogIsReadAgain(t *testing.T) {
 }
 
 func FuzzParseLogLine(f *testing.F) {
-	f.Add("Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519-CERT SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ID alice (serial 4711) CA ED25519 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	f.Add("Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519-CERT " +
+		"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA ID alice (serial 4711) CA ED25519 " +
+		"SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 	f.Add("Failed password for invalid user \x1b[31m from 192.0.2.7 port 50000 ssh2")
 	f.Add("pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)")
 	f.Fuzz(func(t *testing.T, line string) {
 		ev, ok := Parse(line)
-		if ok && strings.ContainsFunc(ev.Object+ev.Details["method"]+ev.Details["key_id"], func(r rune) bool { return r < ' ' }) {
+		if ok && strings.ContainsFunc(ev.Object+ev.Details["method"]+ev.Details["key_id"], func(r rune) bool {
+			return r < ' '
+		}) {
 			t.Errorf("control characters in %+v", ev)
 		}
 		parseFileLine(line)

@@ -20,9 +20,11 @@ import (
 
 // Config says what the kernel part copies and keeps. The zero value works.
 type Config struct {
-	Buffer     int               // bytes of the ring buffer; 0 means 4 MiB; rounded up to a power of two
-	Payload    int               // most bytes of a message or text that are copied: up to 64 KiB; 0 means 16 KiB, negative none
-	Stack      int               // bytes of stack that are copied where a site wants it; 0 means 16 KiB, which is the most
+	Buffer int // bytes of the ring buffer; 0 means 4 MiB; rounded up to a power of two
+	// most bytes of a message or text that are copied: up to 64 KiB; 0 means 16 KiB, negative none
+	Payload int
+	// bytes of stack that are copied where a site wants it; 0 means 16 KiB, which is the most
+	Stack      int
 	PIDs       []int             // processes to see; none means all
 	Procedures []event.Procedure // procedures to see; nil means all
 	Types      uint32            // bit n: RPC messages of type n; 0 means all
@@ -225,7 +227,8 @@ func (k *Kernel) Attach(path string, pid int, places []Place) error {
 			return err
 		}
 		sites[id] = p.Site
-		a.offsets, a.refs, a.cookies = append(a.offsets, p.Offset), append(a.refs, p.Semaphore), append(a.cookies, uint64(id))
+		a.offsets, a.refs, a.cookies = append(a.offsets, p.Offset), append(a.refs, p.Semaphore),
+			append(a.cookies, uint64(id))
 	}
 	prog, err := k.program(sites)
 	if err != nil {
@@ -238,13 +241,15 @@ func (k *Kernel) Attach(path string, pid int, places []Place) error {
 // AttachBegin notes, for sites with Answer, when a thread enters the function at
 // offset.
 func (k *Kernel) AttachBegin(path string, pid int, offset uint64) error {
-	return k.attach(k.coll.Programs[probeProgOnBegin], path, pid, attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
+	return k.attach(k.coll.Programs[probeProgOnBegin], path, pid,
+		attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
 }
 
 // AttachEnter notes where the function at offset returns to, which an
 // AttachReturn that comes after hides from the stacks of what happens in it.
 func (k *Kernel) AttachEnter(path string, pid int, offset uint64) error {
-	return k.attach(k.coll.Programs[probeProgOnEnter], path, pid, attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
+	return k.attach(k.coll.Programs[probeProgOnEnter], path, pid,
+		attachment{[]uint64{offset}, []uint64{0}, []uint64{0}, false})
 }
 
 // AttachReturn reports the returns of the function at offset as those of site.
@@ -253,7 +258,8 @@ func (k *Kernel) AttachReturn(path string, pid int, offset uint64, s Site) error
 	if err != nil {
 		return err
 	}
-	return k.attach(k.coll.Programs[probeProgOnReturn], path, pid, attachment{[]uint64{offset}, []uint64{0}, []uint64{uint64(id)}, true})
+	return k.attach(k.coll.Programs[probeProgOnReturn], path, pid,
+		attachment{[]uint64{offset}, []uint64{0}, []uint64{uint64(id)}, true})
 }
 
 type attachment struct {

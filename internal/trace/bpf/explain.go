@@ -104,11 +104,14 @@ func (h host) missing() error {
 	case len(lack) == 0:
 		return nil
 	case h.root:
-		return postern.Errorf(postern.Denied, "tracing needs %s, which root does not have here: this is a container", strings.Join(lack, " and ")).
-			WithHint("trace from the host, or start the container with --cap-add BPF --cap-add PERFMON --cap-add SYS_PTRACE and --pid host")
+		return postern.Errorf(postern.Denied, "tracing needs %s, which root does not have here: this is a container",
+			strings.Join(lack, " and ")).
+			WithHint("trace from the host, or start the container with --cap-add BPF --cap-add PERFMON --cap-add " +
+				"SYS_PTRACE and --pid host")
 	}
 	return postern.Errorf(postern.Denied, "tracing needs %s", strings.Join(lack, " and ")).
-		WithHint("run it with sudo, or give the program the capabilities: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace=ep $(command -v postern)")
+		WithHint("run it with sudo, or give the program the capabilities: sudo setcap " +
+			"cap_bpf,cap_perfmon,cap_sys_ptrace=ep $(command -v postern)")
 }
 
 // Explain turns an error of Load or Attach into one that says what is missing
@@ -129,16 +132,19 @@ func explain(err error, h host) error {
 	}
 	switch {
 	case h.lockdown == "confidentiality":
-		return postern.Errorf(postern.Denied, "kernel lockdown (confidentiality) forbids eBPF to read memory: %w", err).
+		return postern.Errorf(postern.Denied, "kernel lockdown (confidentiality) forbids eBPF to read memory: %w",
+			err).
 			WithHint("boot with lockdown=integrity, or without lockdown")
 	case errors.Is(err, fs.ErrPermission):
 		return postern.Errorf(postern.Denied, "the kernel refused: %w", err).
-			WithHint("a seccomp or security module policy forbids bpf(2) here; in a container, use --security-opt seccomp=unconfined, or trace from the host")
+			WithHint("a seccomp or security module policy forbids bpf(2) here; in a container, use --security-opt " +
+				"seccomp=unconfined, or trace from the host")
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return postern.Errorf(postern.Unavailable, "kernel %s lacks something: %w", h.release, err).
 			WithHint("kernel %s and newer have all that tracing uses", multiKernel)
 	case errors.Is(err, unix.ENOMEM):
-		return postern.Errorf(postern.Unavailable, "no memory for the ring buffer: %w", err).WithHint("use a smaller buffer")
+		return postern.Errorf(postern.Unavailable, "no memory for the ring buffer: %w",
+			err).WithHint("use a smaller buffer")
 	}
 	return postern.Errorf(postern.Unavailable, "%w", err)
 }

@@ -61,7 +61,10 @@ func argumentsAreRead(t *testing.T, oneByOne bool) {
 	}
 	defer k.Close()
 	other := Site{Name: "other", Args: args[:1]} // the right one must be chosen
-	places := []Place{{Site: Site{Name: "hit", Args: args}, Offset: offset(t, hit)}, {Site: other, Offset: offset(t, TestProgramsLoad)}}
+	places := []Place{
+		{Site: Site{Name: "hit", Args: args}, Offset: offset(t, hit)},
+		{Site: other, Offset: offset(t, TestProgramsLoad)},
+	}
 	if err := k.Attach("/proc/self/exe", os.Getpid(), places); err != nil {
 		t.Fatal(err)
 	}

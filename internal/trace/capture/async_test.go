@@ -54,7 +54,8 @@ func TestAsyncKeepsOrderAndCopies(t *testing.T) {
 	}
 	for i, e := range s.events {
 		n := uint64(i)
-		if e.Mono != n || e.Args[0] != n || e.Payload[0] != byte(i) || e.Stack[0] != byte(i) || e.Peer.UID != i || e.Call.Serial != uint32(i) || e.Call.Monitor[0].Send != n {
+		if e.Mono != n || e.Args[0] != n || e.Payload[0] != byte(i) || e.Stack[0] != byte(i) || e.Peer.UID != i ||
+			e.Call.Serial != uint32(i) || e.Call.Monitor[0].Send != n {
 			t.Fatalf("event %d is %+v", i, e)
 		}
 	}

@@ -97,7 +97,8 @@ func converse(l *posterntest.Libvirtd, domain string, client, rounds int) error 
 	for i := range rounds {
 		qmp := fmt.Sprintf(`{"execute":"qom-get","arguments":{"path":"/machine","property":"word-%d-%d."}}`, client, i)
 		args := append(bytes.Clone(dom), posterntest.String(qmp)...)
-		if _, err := r.CallProgram(posterntest.QEMUProgram, posterntest.ProcQEMUMonitorCommand, binary.BigEndian.AppendUint32(args, 0)); err != nil {
+		if _, err := r.CallProgram(posterntest.QEMUProgram, posterntest.ProcQEMUMonitorCommand,
+			binary.BigEndian.AppendUint32(args, 0)); err != nil {
 			return err
 		}
 		if _, err := r.Call(posterntest.ProcDomainState, append(bytes.Clone(dom), 0, 0, 0, 0)); err != nil {
@@ -140,10 +141,13 @@ func TestTreeKeepsCommandsForTheReply(t *testing.T) {
 		t.Errorf("%d monitor messages beside the tree: %+v", len(sent), sent[0])
 	}
 	n := 0
-	for _, e := range c.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.Prog == posterntest.QEMUProgram }) {
+	for _, e := range c.Of(func(e *event.Event) bool {
+		return e.Kind == event.ServerTx && e.Prog == posterntest.QEMUProgram
+	}) {
 		for _, m := range e.Call.Monitor {
 			n++
-			if !strings.Contains(m.Text, "query-status") || !strings.Contains(m.Reply, "running") || m.Domain != "vm1" {
+			if !strings.Contains(m.Text, "query-status") || !strings.Contains(m.Reply, "running") ||
+				m.Domain != "vm1" {
 				t.Errorf("%+v", m)
 			}
 		}

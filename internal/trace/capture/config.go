@@ -27,7 +27,8 @@ func (w What) has(k event.Kind) bool {
 		return w&RPC != 0
 	case k >= event.HandleAdd && k <= event.PollRun:
 		return w&Loop != 0
-	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef || k == event.MonitorUnref:
+	case k == event.MonitorIO || k == event.MonitorRead || k == event.MonitorWrite || k == event.MonitorRef ||
+		k == event.MonitorUnref:
 		return false // the messages themselves contain more
 	case k >= event.MonitorNew && k <= event.MonitorSendFD:
 		return w&Monitor != 0

@@ -25,8 +25,10 @@ func noProbes(c Config, libs []*Library) error {
 	case len(broken) > 0:
 		return postern.Errorf(postern.Unavailable, "libvirt's files cannot be read: %s", strings.Join(broken, "; "))
 	case len(bare) > 0:
-		return postern.Errorf(postern.Unavailable, "this build of libvirt has no probes: %s", strings.Join(bare, ", ")).
-			WithHint("libvirt must be built with dtrace support (-Ddtrace=enabled), as Debian, Ubuntu, Fedora and RHEL do")
+		return postern.Errorf(postern.Unavailable, "this build of libvirt has no probes: %s",
+			strings.Join(bare, ", ")).
+			WithHint("libvirt must be built with dtrace support (-Ddtrace=enabled), as Debian, Ubuntu, Fedora and " +
+				"RHEL do")
 	case len(c.Filter.PIDs) > 0:
 		return postern.Errorf(postern.NotFound, "no process of those named has libvirt mapped").
 			WithHint("list the files of libvirt and the processes that have them mapped")
@@ -34,11 +36,13 @@ func noProbes(c Config, libs []*Library) error {
 		return postern.Errorf(postern.NotFound, "no such file: %s", strings.Join(c.Paths, ", "))
 	}
 	if !bpf.CanInspect() {
-		return postern.Errorf(postern.Denied, "no libvirt can be seen: looking into other processes needs CAP_SYS_PTRACE").
+		return postern.Errorf(postern.Denied,
+			"no libvirt can be seen: looking into other processes needs CAP_SYS_PTRACE").
 			WithHint("run it as root, or name libvirt's files")
 	}
 	return postern.Errorf(postern.NotFound, "no libvirt on this host").
-		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files; in a container, trace from the host or start it with --pid host")
+		WithHint("install libvirt (Debian: apt install libvirt-daemon-system), or name its files; in a container, " +
+			"trace from the host or start it with --pid host")
 }
 
 // Ready reports whether this process could watch libvirt here, and how many

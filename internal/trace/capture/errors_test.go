@@ -50,7 +50,8 @@ func startUnder(t *testing.T, setup string, under ...string) string {
 	if err := os.WriteFile(program, binary, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	words := append(append([]string{"-m", "--propagation", "private", "sh", "-ec", setup + ` exec "$@"`, "sh"}, under...),
+	words := append(append([]string{"-m", "--propagation", "private", "sh", "-ec", setup + ` exec "$@"`, "sh"},
+		under...),
 		program, "-test.run=^TestHelperStart$")
 	cmd := exec.Command("unshare", words...)
 	cmd.Dir = dir
@@ -94,7 +95,8 @@ func TestBTFIsNotNeeded(t *testing.T) {
 }
 
 func TestWithoutLibvirt(t *testing.T) {
-	hide := "for f in /usr/lib/*/libvirt.so.0 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so /usr/sbin/libvirtd; do [ ! -e $f ] || mount --bind /dev/null $f; done;"
+	hide := "for f in /usr/lib/*/libvirt.so.0 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so " +
+		"/usr/sbin/libvirtd; do [ ! -e $f ] || mount --bind /dev/null $f; done;"
 	out := startUnder(t, hide, "unshare", "--pid", "--fork", "--mount-proc")
 	wants(t, out, "error: no libvirt on this host", "hint: install libvirt", "--path", "--pid host", "code: not found")
 }
@@ -106,9 +108,24 @@ func TestWithoutProbes(t *testing.T) {
 		libs  []*Library
 		wants string
 	}{
-		{"a build without probes", Config{}, []*Library{{Path: "/usr/lib/libvirt.so.0", Err: usdt.ErrNoProbes}}, "this build of libvirt has no probes: /usr/lib/libvirt.so.0"},
-		{"a broken file", Config{}, []*Library{{Path: "/x", Err: fmt.Errorf("bad magic")}}, "cannot be read: /x: bad magic"},
-		{"a process without libvirt", Config{Filter: correlate.Filter{PIDs: []int{1}}}, nil, "no process of those named"},
+		{
+			"a build without probes",
+			Config{},
+			[]*Library{{Path: "/usr/lib/libvirt.so.0", Err: usdt.ErrNoProbes}},
+			"this build of libvirt has no probes: /usr/lib/libvirt.so.0",
+		},
+		{
+			"a broken file",
+			Config{},
+			[]*Library{{Path: "/x", Err: fmt.Errorf("bad magic")}},
+			"cannot be read: /x: bad magic",
+		},
+		{
+			"a process without libvirt",
+			Config{Filter: correlate.Filter{PIDs: []int{1}}},
+			nil,
+			"no process of those named",
+		},
 		{"a file that is not there", Config{Paths: []string{"/none"}}, nil, "no such file: /none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -30,7 +30,8 @@ func TestHandleIsRead(t *testing.T) {
 		}
 		s := bpf.NewSite(usdt.Probe{Provider: "libvirt", Name: "event_glib_dispatch_handle", Args: args})
 		withHandle(&s)
-		if got := len(s.Args) == 5 && s.Args[4].Disp == 0 && s.Args[4].Reg == args[3].Reg; got != c.want || !c.want && len(s.Args) != len(args) {
+		if got := len(s.Args) == 5 && s.Args[4].Disp == 0 && s.Args[4].Reg == args[3].Reg; got != c.want ||
+			!c.want && len(s.Args) != len(args) {
 			t.Errorf("%s: %v", c.spec, s.Args)
 		}
 	}

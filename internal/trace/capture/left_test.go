@@ -84,7 +84,8 @@ func loaded(t *testing.T) int {
 		if err != nil {
 			continue // just unloaded
 		}
-		if info, err := p.Info(); err == nil && (info.Name == "on_probe" || info.Name == "on_return" || info.Name == "on_begin" || info.Name == "on_enter") {
+		if info, err := p.Info(); err == nil && (info.Name == "on_probe" || info.Name == "on_return" ||
+			info.Name == "on_begin" || info.Name == "on_enter") {
 			n++
 		}
 		p.Close()

@@ -276,7 +276,8 @@ func (f *finder) file(file *os.File, name string) *Library {
 	l := &Library{Path: name, id: id}
 	parsed, err := usdt.Open(file)
 	if parsed != nil {
-		l.BuildID, l.Machine, l.Probes = parsed.BuildID, strings.TrimPrefix(parsed.Machine.String(), "EM_"), parsed.Probes
+		l.BuildID, l.Machine, l.Probes = parsed.BuildID, strings.TrimPrefix(parsed.Machine.String(), "EM_"),
+			parsed.Probes
 	}
 	l.Err = err
 	f.known[id] = l

@@ -72,7 +72,8 @@ const (
 
 func newPeers() *peers {
 	return &peers{
-		sockets: map[event.Pointer]socket{}, conns: map[event.Pointer]*connection{}, sessions: map[event.Pointer]uint64{},
+		sockets: map[event.Pointer]socket{}, conns: map[event.Pointer]*connection{},
+		sessions: map[event.Pointer]uint64{},
 		monitors: map[event.Pointer]string{}, watches: map[event.Pointer]string{}, procs: map[int]*process{},
 		offsets: map[int]offsets{}, users: map[int]string{}, sockAt: -1,
 	}
@@ -383,7 +384,8 @@ func (d *peers) process(pid int, fresh bool) *process {
 	}
 	p := &process{start: start, uid: -1}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil {
-		p.command = strings.ToValidUTF8(strings.TrimRight(strings.ReplaceAll(string(b[:min(len(b), 4096)]), "\x00", " "), " "), "?")
+		p.command = strings.ToValidUTF8(strings.TrimRight(strings.ReplaceAll(string(b[:min(len(b), 4096)]), "\x00",
+			" "), " "), "?")
 	}
 	if p.command == "" {
 		p.command = processName(pid) // it has ended and was not waited for yet

@@ -79,7 +79,9 @@ func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 		}
 	}
 	// What was removed from disk is still found by what has it mapped.
-	c, _ = traced(t, Config{Filter: correlate.Filter{PIDs: []int{l.PID}}}, func(l *posterntest.Libvirtd) { versions(t, l, 3) })
+	c, _ = traced(t, Config{Filter: correlate.Filter{PIDs: []int{l.PID}}}, func(l *posterntest.Libvirtd) {
+		versions(t, l, 3)
+	})
 	if n := len(c.Of(isVersion)); n != 6 {
 		t.Errorf("%d messages of a library that was removed from disk, want 6", n)
 	}

@@ -73,7 +73,9 @@ func TestLossIsCountedExactly(t *testing.T) {
 	for _, probe := range []string{"libvirt:rpc_server_client_msg_rx", "libvirt:rpc_server_client_msg_tx_queue"} {
 		// Two connections were opened with two calls each; what was lost of them
 		// was not seen either.
-		opening := uint64(len(c.Of(func(e *event.Event) bool { return e.Probe == probe && e.Kind.RPC() && !isVersion(e) })))
+		opening := uint64(len(c.Of(func(e *event.Event) bool {
+			return e.Probe == probe && e.Kind.RPC() && !isVersion(e)
+		})))
 		if got := seen[probe] + opening + lost[probe]; got != first+second+4 {
 			t.Errorf("%s: %d seen, %d lost of %d", probe, seen[probe]+opening, lost[probe], first+second+4)
 		}
@@ -163,7 +165,8 @@ func TestHugeMessageIsCut(t *testing.T) {
 	}
 	e := huge[0]
 	want := 64<<10 - 28
-	if !e.Cut || len(e.Payload) != want || e.PayloadLen < size-8 || !bytes.Equal(e.Payload, bytes.Repeat([]byte("postern "), 1+want/8)[:want]) {
+	if !e.Cut || len(e.Payload) != want || e.PayloadLen < size-8 ||
+		!bytes.Equal(e.Payload, bytes.Repeat([]byte("postern "), 1+want/8)[:want]) {
 		t.Errorf("cut %v, %d bytes of %d", e.Cut, len(e.Payload), e.PayloadLen)
 	}
 	if n := len(c.Of(isVersion)); n != 2 {

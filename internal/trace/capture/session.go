@@ -124,7 +124,10 @@ func Start(c Config) (*Session, error) {
 	if err != nil {
 		return nil, bpf.Explain(err)
 	}
-	s := &Session{cfg: c, kernel: k, source: newSource(k), peers: newPeers(), pipeline: correlate.New(c.Filter, c.Tree)}
+	s := &Session{
+		cfg: c, kernel: k, source: newSource(k), peers: newPeers(),
+		pipeline: correlate.New(c.Filter, c.Tree),
+	}
 	s.sockAt.Store(-1)
 	s.finder = newFinder(c.Filter.PIDs, c.Paths, s.attach)
 	s.finder.gone = s.ended.add
@@ -370,7 +373,8 @@ func (s *Session) reportGone(pid int, now uint64, sink event.Sink) error {
 		return nil
 	}
 	return s.deliver(&event.Event{
-		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1, Comm: s.source.process(pid),
+		Kind: event.Gone, Mono: now, Wall: s.source.clock.wall(now), PID: pid, TID: pid, UID: -1,
+		Comm: s.source.process(pid),
 	}, sink)
 }
 

@@ -17,7 +17,8 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 	for _, transport := range []string{"unix", "tcp", "tls"} {
 		t.Run(transport, func(t *testing.T) {
 			c, sum := traced(t, Config{}, func(l *posterntest.Libvirtd) {
-				virsh(t, map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}[transport], "dominfo", "vm1")
+				virsh(t, map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}[transport],
+					"dominfo", "vm1")
 			})
 			if len(sum.Losses) != 0 {
 				t.Errorf("lost %v", sum.Losses)
@@ -35,7 +36,8 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 				}
 				seen[m][e.Kind]++
 				if e.NoPayload || len(e.Payload) != e.PayloadLen || e.Len != e.PayloadLen+28 {
-					t.Errorf("%s procedure %d: payload of %d bytes out of %d (message of %d)", e.Probe, e.Proc, len(e.Payload), e.PayloadLen, e.Len)
+					t.Errorf("%s procedure %d: payload of %d bytes out of %d (message of %d)", e.Probe, e.Proc,
+						len(e.Payload), e.PayloadLen, e.Len)
 				}
 				if e.Call == nil && e.Type <= 1 {
 					t.Errorf("%s procedure %d serial %d has no call", e.Probe, e.Proc, e.Serial)
@@ -73,7 +75,8 @@ func TestSharesOfACallAddUp(t *testing.T) {
 		n++
 		sum := e.Call.Queue + e.Call.Service + e.Call.Network
 		if e.Call.Network <= 0 || e.Call.Service <= 0 || sum != e.Took {
-			t.Errorf("procedure %d took %v: queue %v, service %v, network %v", e.Proc, e.Took, e.Call.Queue, e.Call.Service, e.Call.Network)
+			t.Errorf("procedure %d took %v: queue %v, service %v, network %v", e.Proc, e.Took, e.Call.Queue,
+				e.Call.Service, e.Call.Network)
 		}
 		if e.Call.Queue <= 0 {
 			t.Errorf("procedure %d: queue %v", e.Proc, e.Call.Queue)
@@ -88,7 +91,8 @@ func TestUnixClientIsKnown(t *testing.T) {
 	posterntest.Need(t, "setpriv")
 	var pid int
 	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
-		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(), "dominfo", "vm1")
+		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(),
+			"dominfo", "vm1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("virsh as user 65534: %v: %s", err, out)
 		}
@@ -101,7 +105,8 @@ func TestUnixClientIsKnown(t *testing.T) {
 		}
 		n++
 		p := e.Peer
-		if p == nil || p.PID != pid || p.UID != 65534 || p.User != "nobody" || p.Command != "virsh" && !strings.HasPrefix(p.Command, "virsh -c ") {
+		if p == nil || p.PID != pid || p.UID != 65534 || p.User != "nobody" ||
+			p.Command != "virsh" && !strings.HasPrefix(p.Command, "virsh -c ") {
 			t.Fatalf("client of serial %d: %+v, want pid %d", e.Serial, p, pid)
 		}
 	}
@@ -186,7 +191,9 @@ func TestConnectionOlderThanTheTracer(t *testing.T) {
 		}
 	}
 	ask("domstate vm1", "shut off")
-	c, _ := traced(t, Config{Filter: correlate.Filter{PIDs: []int{l.PID}}}, func(*posterntest.Libvirtd) { ask("domname vm1\ndomstate vm1", "shut off") })
+	c, _ := traced(t, Config{Filter: correlate.Filter{PIDs: []int{l.PID}}}, func(*posterntest.Libvirtd) {
+		ask("domname vm1\ndomstate vm1", "shut off")
+	})
 	in.Close()
 	if err := cmd.Wait(); err != nil {
 		t.Logf("virsh: %v", err)
@@ -210,7 +217,10 @@ func TestProxyNamesItsClient(t *testing.T) {
 	const pid, start, uid = 4711, 77, 1000
 	identity := tracetest.SetIdentity(pid, start, uid, "dan", "dan@EXAMPLE")
 	c, _ := traced(t, Config{Filter: correlate.Filter{
-		Procedures: map[event.Procedure]bool{{Prog: posterntest.RemoteProgram, Proc: posterntest.ProcLibVersion}: true},
+		Procedures: map[event.Procedure]bool{{
+			Prog: posterntest.RemoteProgram,
+			Proc: posterntest.ProcLibVersion,
+		}: true},
 	}}, func(l *posterntest.Libvirtd) {
 		r, err := posterntest.DialRPC("unix", l.Socket())
 		if err != nil {
@@ -234,7 +244,8 @@ func TestProxyNamesItsClient(t *testing.T) {
 		t.Errorf("before: %+v", p)
 	}
 	p := replies[1].Peer
-	if p.PID != pid || p.Start != start || p.UID != uid || p.User != "dan" || p.SASLName != "dan@EXAMPLE" || p.Via != os.Getpid() {
+	if p.PID != pid || p.Start != start || p.UID != uid || p.User != "dan" || p.SASLName != "dan@EXAMPLE" ||
+		p.Via != os.Getpid() {
 		t.Errorf("after: %+v", p)
 	}
 }

@@ -119,7 +119,10 @@ func (s *source) site(id uint32) *siteState {
 		if !ok {
 			return nil
 		}
-		s.sites = append(s.sites, siteState{Site: site, probe: site.Provider + ":" + site.Name, search: site.Searched()})
+		s.sites = append(s.sites, siteState{
+			Site: site, probe: site.Provider + ":" + site.Name,
+			search: site.Searched(),
+		})
 	}
 	return &s.sites[id]
 }
@@ -254,7 +257,8 @@ func (s *source) missed(st *siteState) {
 		}
 	case st.search && st.misses >= missesToGiveUp:
 		st.given = true
-		s.differs(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures differ, so only headers are shown there", st.probe, st.Spec))
+		s.differs(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures "+
+			"differ, so only headers are shown there", st.probe, st.Spec))
 		if err := s.kernel.Search(id, true); err != nil {
 			s.warn(err.Error())
 		}
@@ -271,7 +275,10 @@ func (s *source) differs(text string) {
 
 func (s *source) warn(text string) {
 	now := monotonic()
-	s.out = append(s.out, event.Event{Kind: event.Warning, Mono: now, Wall: s.clock.wall(now), Strings: []string{text}})
+	s.out = append(s.out, event.Event{
+		Kind: event.Warning, Mono: now, Wall: s.clock.wall(now),
+		Strings: []string{text},
+	})
 }
 
 // reportLosses queues a notice for every process and probe that lost more than was
@@ -289,7 +296,10 @@ func (s *source) reportLosses() {
 			continue
 		}
 		s.counts[key] = l.Lost
-		e := event.Event{Kind: event.Lost, PID: l.PID, Mono: s.ev.Mono, Wall: s.ev.Wall, Args: []uint64{more}, Comm: s.process(l.PID)}
+		e := event.Event{
+			Kind: event.Lost, PID: l.PID, Mono: s.ev.Mono, Wall: s.ev.Wall, Args: []uint64{more},
+			Comm: s.process(l.PID),
+		}
 		if st := s.site(l.Site); st != nil && l.PID != 0 {
 			e.Probe = st.probe
 		}

@@ -46,7 +46,8 @@ func (f *Filter) AddUser(name string) (known bool) {
 // descriptors, which is a type of its own.
 var (
 	types = map[string]uint32{
-		"call": 1<<0 | 1<<4, "reply": 1<<1 | 1<<5, "event": 1 << 2, "message": 1 << 2, "stream": 1 << 3, "hole": 1 << 6,
+		"call": 1<<0 | 1<<4, "reply": 1<<1 | 1<<5, "event": 1 << 2, "message": 1 << 2, "stream": 1 << 3,
+		"hole": 1 << 6,
 	}
 	statuses = map[string]uint32{"ok": 1, "error": 2, "continue": 4}
 )
@@ -60,7 +61,8 @@ func (f *Filter) AddStatus(word string) error { return add(&f.Statuses, statuses
 func add(set *uint32, known map[string]uint32, word string) error {
 	bit, ok := known[word]
 	if !ok {
-		return postern.Errorf(postern.Invalid, "%q is none of %s", word, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		return postern.Errorf(postern.Invalid, "%q is none of %s", word,
+			strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 	}
 	*set |= bit
 	return nil

@@ -90,7 +90,8 @@ const (
 
 func newJoiner(slower bool, domain func(*event.Event) string) *joiner {
 	return &joiner{
-		links: map[event.Pointer]*side{}, sockets: map[event.Pointer]socketPair{}, tcp: map[socketPair]*side{}, unix: map[int][]*side{},
+		links: map[event.Pointer]*side{}, sockets: map[event.Pointer]socketPair{}, tcp: map[socketPair]*side{},
+		unix:    map[int][]*side{},
 		threads: map[int]*thread{}, mons: map[event.Pointer]*monitorState{}, domain: domain,
 		clients: map[int]*event.Peer{}, serving: map[int]bool{}, running: list.New(), slower: slower,
 	}
@@ -264,7 +265,8 @@ func (j *joiner) pair(l *side, key callKey, e *event.Event) *side {
 		}
 	} else if e.Peer != nil && e.Peer.PID != 0 {
 		for _, o := range j.unix[e.Peer.PID] {
-			if o.other == nil && !isTCP(o.addr) && waits(o, key, e.Mono) && (found == nil || o.calls[key].clientTx < found.calls[key].clientTx) {
+			if o.other == nil && !isTCP(o.addr) && waits(o, key, e.Mono) && (found == nil ||
+				o.calls[key].clientTx < found.calls[key].clientTx) {
 				found = o
 			}
 		}

@@ -45,7 +45,8 @@ func notices(t *testing.T, f Filter, events []*event.Event, end int) []string {
 			t.Errorf("%v at %v, want %v", e.Kind, e.Wall, wall)
 		}
 		if e.Kind.Notice() {
-			out = append(out, fmt.Sprintf("%s %d %d #%d %x", names[e.Kind], e.Took.Milliseconds(), e.PID, e.Serial, e.Payload))
+			out = append(out, fmt.Sprintf("%s %d %d #%d %x", names[e.Kind], e.Took.Milliseconds(), e.PID, e.Serial,
+				e.Payload))
 		} else if e.Kind == event.ServerTx {
 			out = append(out, fmt.Sprintf("answer %d #%d", e.Took.Milliseconds(), e.Serial))
 		}
@@ -56,7 +57,10 @@ func notices(t *testing.T, f Filter, events []*event.Event, end int) []string {
 var names = map[event.Kind]string{event.CallSlow: "slow", event.CallOpen: "open", event.CallUnanswered: "unanswered"}
 
 func TestCallsWithoutAnAnswer(t *testing.T) {
-	closing := &event.Event{Kind: event.ServerFree, PID: 815, Args: []uint64{tracetest.Server}, Client: tracetest.Server}
+	closing := &event.Event{
+		Kind: event.ServerFree, PID: 815, Args: []uint64{tracetest.Server},
+		Client: tracetest.Server,
+	}
 	closing.Mono, closing.Wall = tracetest.At(4000)
 	gone := &event.Event{Kind: event.Gone, PID: 815}
 	gone.Mono, gone.Wall = tracetest.At(4000)
@@ -67,16 +71,26 @@ func TestCallsWithoutAnAnswer(t *testing.T) {
 		last   *event.Event
 		want   []string
 	}{
-		"open at the end":         {Filter{}, nil, []string{"answer 2990 #2", "open 5000 815 #1 00000005"}},
-		"slow, before the answer": {Filter{Slower: 2 * time.Second}, nil, []string{"slow 2000 815 #1 00000005", "slow 2000 815 #2 ", "answer 2990 #2", "open 5000 815 #1 00000005"}},
-		"slow after the last":     {Filter{Slower: 4 * time.Second}, nil, []string{"slow 4000 815 #1 00000005", "open 5000 815 #1 00000005"}},
-		"never that slow":         {Filter{Slower: time.Minute}, nil, nil},
-		"the connection ended":    {Filter{}, closing, []string{"answer 2990 #2", "unanswered 4000 815 #1 00000005"}},
-		"the daemon ended":        {Filter{}, gone, []string{"answer 2990 #2", "unanswered 4000 815 #1 00000005"}},
-		"the client ended":        {Filter{}, left, []string{"answer 2990 #2", "open 5000 815 #1 00000005"}},
-		"another procedure":       {Filter{Procedures: map[event.Procedure]bool{{Prog: tracetest.Remote, Proc: getInfo}: true}}, nil, []string{"answer 2990 #2"}},
-		"another user's":          {Filter{Users: []string{"eve"}}, nil, nil},
-		"answers are not seen":    {Filter{Errors: true}, nil, nil},
+		"open at the end": {Filter{}, nil, []string{"answer 2990 #2", "open 5000 815 #1 00000005"}},
+		"slow, before the answer": {Filter{Slower: 2 * time.Second}, nil, []string{
+			"slow 2000 815 #1 00000005",
+			"slow 2000 815 #2 ", "answer 2990 #2", "open 5000 815 #1 00000005",
+		}},
+		"slow after the last": {
+			Filter{Slower: 4 * time.Second},
+			nil,
+			[]string{"slow 4000 815 #1 00000005", "open 5000 815 #1 00000005"},
+		},
+		"never that slow":      {Filter{Slower: time.Minute}, nil, nil},
+		"the connection ended": {Filter{}, closing, []string{"answer 2990 #2", "unanswered 4000 815 #1 00000005"}},
+		"the daemon ended":     {Filter{}, gone, []string{"answer 2990 #2", "unanswered 4000 815 #1 00000005"}},
+		"the client ended":     {Filter{}, left, []string{"answer 2990 #2", "open 5000 815 #1 00000005"}},
+		"another procedure": {Filter{Procedures: map[event.Procedure]bool{{
+			Prog: tracetest.Remote,
+			Proc: getInfo,
+		}: true}}, nil, []string{"answer 2990 #2"}},
+		"another user's":       {Filter{Users: []string{"eve"}}, nil, nil},
+		"answers are not seen": {Filter{Errors: true}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			events := conversation()

@@ -151,7 +151,8 @@ func (p *Pipeline) Stalled(now uint64) []string {
 		if d.Kind == event.TimeoutDispatch {
 			what = "timeout"
 		}
-		text := fmt.Sprintf("the event loop of process %d has been in %s %d for %v", d.PID, what, d.Int(0), took.Round(time.Millisecond))
+		text := fmt.Sprintf("the event loop of process %d has been in %s %d for %v", d.PID, what, d.Int(0),
+			took.Round(time.Millisecond))
 		if d.FD != "" {
 			text += " (" + d.FD + ")"
 		}

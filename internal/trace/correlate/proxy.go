@@ -10,7 +10,8 @@ import (
 // virtproxyd does, and once the daemon has accepted it: another client could be lying.
 func (j *joiner) believe(l *side, c *call, e *event.Event) {
 	proxy := c.Peer
-	if libvirt.Status(e.Status) != libvirt.OK || proxy == nil || proxy.PID == 0 || proxy.UID < 0 || proxy.UID != e.UID {
+	if libvirt.Status(e.Status) != libvirt.OK || proxy == nil || proxy.PID == 0 || proxy.UID < 0 ||
+		proxy.UID != e.UID {
 		return
 	}
 	id, ok := j.decoder.Arguments(&c.Call).Identity()
@@ -63,7 +64,8 @@ func (j *joiner) forwarded(tid int, c *call) bool {
 	made := t.made
 	t.made = nil
 	for _, m := range made {
-		if m.Prog == c.Prog && m.Proc == c.Proc && m.Served && m.Begin >= c.serverRx && m.Peer != nil && m.Peer.Via == c.first.PID {
+		if m.Prog == c.Prog && m.Proc == c.Proc && m.Served && m.Begin >= c.serverRx && m.Peer != nil &&
+			m.Peer.Via == c.first.PID {
 			return true
 		}
 	}

@@ -16,8 +16,14 @@ const (
 // proxied is what is seen of virsh's call to virtproxyd, process 500, which makes it
 // at virtqemud, process 815, as a user: once it has said for whom.
 func proxied(proxyUID int, status uint32) []*event.Event {
-	virsh := &event.Peer{PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "virsh destroy vm1", Remote: "127.0.0.1;0"}
-	proxy := &event.Peer{PID: proxyPID, UID: proxyUID, User: "root", Start: 5, Command: "virtproxyd", Remote: "127.0.0.1;0"}
+	virsh := &event.Peer{
+		PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "virsh destroy vm1",
+		Remote: "127.0.0.1;0",
+	}
+	proxy := &event.Peer{
+		PID: proxyPID, UID: proxyUID, User: "root", Start: 5, Command: "virtproxyd",
+		Remote: "127.0.0.1;0",
+	}
 	at := func(e *event.Event, pid, tid int, client uint64, p *event.Peer) *event.Event {
 		e.PID, e.TID, e.Client, e.Peer = pid, tid, client, p
 		return e
@@ -59,14 +65,19 @@ func TestProxyNamesTheClient(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for _, e := range sink.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.Proc == destroy }) {
+			for _, e := range sink.Of(func(e *event.Event) bool {
+				return e.Kind == event.ServerTx && e.Proc == destroy
+			}) {
 				if e.PID == proxyPID {
 					if e.Peer.PID != 4711 || e.Call.Forwarded != c.believed {
 						t.Errorf("at the proxy: forwarded %v, of %+v", e.Call.Forwarded, e.Peer)
 					}
 					continue
 				}
-				want := event.Peer{PID: proxyPID, UID: c.uid, User: "root", Start: 5, Command: "virtproxyd", Remote: "127.0.0.1;0"}
+				want := event.Peer{
+					PID: proxyPID, UID: c.uid, User: "root", Start: 5, Command: "virtproxyd",
+					Remote: "127.0.0.1;0",
+				}
 				if c.believed {
 					want = event.Peer{
 						PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "virsh destroy vm1",

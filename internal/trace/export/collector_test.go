@@ -53,7 +53,8 @@ func startReceiver(t *testing.T) *receiver {
 	}))
 	t.Cleanup(srv.Close)
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", file)
@@ -62,7 +63,8 @@ func startReceiver(t *testing.T) *receiver {
 }
 
 func (r *receiver) take(req *http.Request) error {
-	if req.Method != http.MethodPost || req.URL.Path != "/v1/traces" || req.Header.Get("Content-Type") != "application/x-protobuf" || req.Header.Get("Content-Encoding") != "gzip" {
+	if req.Method != http.MethodPost || req.URL.Path != "/v1/traces" ||
+		req.Header.Get("Content-Type") != "application/x-protobuf" || req.Header.Get("Content-Encoding") != "gzip" {
 		return errors.New("no request of OTLP: " + req.Method + " " + req.URL.Path)
 	}
 	z, err := gzip.NewReader(req.Body)
@@ -119,7 +121,8 @@ func TestTraceToCollector(t *testing.T) {
 	virsh(t, l.UnixURI(), "start", "vm1")
 	do := func() {
 		virsh(t, l.TCPURI(), "suspend", "vm1")
-		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"set_password","arguments":{"protocol":"vnc","password":"sesame-open"}}`)
+		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1",
+			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"sesame-open"}}`)
 		_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
 	}
 	recorded := recordTrace(t, capture.Config{What: capture.RPC | capture.Monitor}, do)
@@ -127,9 +130,11 @@ func TestTraceToCollector(t *testing.T) {
 	t.Run("live", func(t *testing.T) { checkSpans(t, l, sendLive(t, do)) })
 	t.Run("recorded", func(t *testing.T) { checkSpans(t, l, sendRecorded(t, recorded)) })
 	t.Run("no collector", func(t *testing.T) {
-		x := Recording{Format: FormatOTLP, Host: "hv1", Collector: connect(t, fmt.Sprintf("http://127.0.0.1:%d", posterntest.FreePort(t)))}
+		x := Recording{Format: FormatOTLP, Host: "hv1", Collector: connect(t,
+			fmt.Sprintf("http://127.0.0.1:%d", posterntest.FreePort(t)))}
 		_, _, err := x.Write(t.Context(), bytes.NewReader(recorded), nil)
-		if postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(), "the collector does not take spans") {
+		if postern.CodeOf(err) != postern.Unavailable || !strings.Contains(err.Error(),
+			"the collector does not take spans") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -169,26 +174,32 @@ func sendRecorded(t *testing.T, recorded []byte) *receiver {
 	if want := fmt.Sprintf("%d spans sent", len(r.spans)); err != nil || written != want {
 		t.Errorf("%q, not %q: %v", written, want, err)
 	}
-	if bytes.Contains(file.Bytes(), []byte("sesame")) || !bytes.Contains(file.Bytes(), []byte(`"name":"remote/domain_suspend"`)) {
+	if bytes.Contains(file.Bytes(), []byte("sesame")) ||
+		!bytes.Contains(file.Bytes(), []byte(`"name":"remote/domain_suspend"`)) {
 		t.Errorf("the file: %.500s", file.String())
 	}
 	return r
 }
 
 func checkSpans(t *testing.T, l *posterntest.Libvirtd, r *receiver) {
-	client, server, stop := r.of("virsh", "remote/domain_suspend"), r.of("libvirtd", "remote/domain_suspend"), r.of("libvirtd", "qmp/stop")
+	client, server, stop := r.of("virsh", "remote/domain_suspend"), r.of("libvirtd", "remote/domain_suspend"),
+		r.of("libvirtd", "qmp/stop")
 	if len(client) != 1 || len(server) != 1 || len(stop) != 1 {
 		t.Fatalf("%d, %d and %d spans of %d", len(client), len(server), len(stop), len(r.spans))
 	}
 	c, s, q := client[0], server[0], stop[0]
-	if c.Kind != tracepb.Span_SPAN_KIND_CLIENT || len(c.ParentSpanId) != 0 || s.Kind != tracepb.Span_SPAN_KIND_SERVER || !bytes.Equal(s.ParentSpanId, c.SpanId) ||
-		!bytes.Equal(q.ParentSpanId, s.SpanId) || !bytes.Equal(c.TraceId, s.TraceId) || !bytes.Equal(c.TraceId, q.TraceId) {
+	if c.Kind != tracepb.Span_SPAN_KIND_CLIENT || len(c.ParentSpanId) != 0 ||
+		s.Kind != tracepb.Span_SPAN_KIND_SERVER || !bytes.Equal(s.ParentSpanId, c.SpanId) ||
+		!bytes.Equal(q.ParentSpanId, s.SpanId) || !bytes.Equal(c.TraceId, s.TraceId) ||
+		!bytes.Equal(c.TraceId, q.TraceId) {
 		t.Errorf("not one trace: %v\n%v\n%v", c, s, q)
 	}
-	if c.StartTimeUnixNano > s.StartTimeUnixNano || s.StartTimeUnixNano > q.StartTimeUnixNano || q.EndTimeUnixNano > s.EndTimeUnixNano || s.EndTimeUnixNano > c.EndTimeUnixNano {
+	if c.StartTimeUnixNano > s.StartTimeUnixNano || s.StartTimeUnixNano > q.StartTimeUnixNano ||
+		q.EndTimeUnixNano > s.EndTimeUnixNano || s.EndTimeUnixNano > c.EndTimeUnixNano {
 		t.Errorf("not within each other: %v\n%v\n%v", c, s, q)
 	}
-	if a := texts(s.Attributes); s.resource["host.name"] != "hv1" || a["rpc.system"] != "libvirt" || a["rpc.service"] != "remote" || a["libvirt.domain.name"] != "vm1" ||
+	if a := texts(s.Attributes); s.resource["host.name"] != "hv1" || a["rpc.system"] != "libvirt" ||
+		a["rpc.service"] != "remote" || a["libvirt.domain.name"] != "vm1" ||
 		a["network.transport"] != "tcp" || a["client.address"] != "127.0.0.1" {
 		t.Errorf("%v of %v", a, s.resource)
 	}
@@ -197,7 +208,8 @@ func checkSpans(t *testing.T, l *posterntest.Libvirtd, r *receiver) {
 		t.Fatal("no failed call")
 	}
 	last := failed[len(failed)-1]
-	if a := texts(last.Attributes); last.Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR || a["error.type"] != "no_domain" || a["user.name"] != "root" ||
+	if a := texts(last.Attributes); last.Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR ||
+		a["error.type"] != "no_domain" || a["user.name"] != "root" ||
 		!strings.Contains(last.Status.Message, "no domain with matching name 'nope'") {
 		t.Errorf("%v %v", last.Status, a)
 	}

@@ -63,11 +63,13 @@ func TestRecordingsAreExported(t *testing.T) {
 func exportCapture(t *testing.T, recording []byte) {
 	var out bytes.Buffer
 	sum, written, err := Recording{Format: FormatPcapng}.Write(t.Context(), bytes.NewReader(recording), &out)
-	if err != nil || sum.Seen == 0 || !regexp.MustCompile(`^\d+ messages written$`).MatchString(written) || out.Len() < 1000 {
+	if err != nil || sum.Seen == 0 || !regexp.MustCompile(`^\d+ messages written$`).MatchString(written) ||
+		out.Len() < 1000 {
 		t.Errorf("%v, %q, %d bytes: %v", sum, written, out.Len(), err)
 	}
 	_, _, err = Recording{Format: FormatPprof}.Write(t.Context(), bytes.NewReader(recording), &out)
-	if postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), "has a stack") || postern.HintOf(err) == "" {
+	if postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), "has a stack") ||
+		postern.HintOf(err) == "" {
 		t.Errorf("a profile without stacks: %v", err)
 	}
 	_, _, err = Recording{Format: FormatPcapng}.Write(t.Context(), &out, &bytes.Buffer{})
@@ -81,7 +83,8 @@ func exportProfile(t *testing.T, l *posterntest.Libvirtd, recording []byte) {
 	packed := filepath.Join(t.TempDir(), "trace.pb.gz")
 	pprof := func(args ...string) string {
 		t.Helper()
-		out, err := exec.Command(posterntest.Need(t, "go"), append([]string{"tool", "pprof"}, append(args, packed)...)...).CombinedOutput()
+		out, err := exec.Command(posterntest.Need(t, "go"),
+			append([]string{"tool", "pprof"}, append(args, packed)...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("pprof %v: %v: %s", args, err, out)
 		}
@@ -90,7 +93,8 @@ func exportProfile(t *testing.T, l *posterntest.Libvirtd, recording []byte) {
 	export := func(f correlate.Filter) {
 		t.Helper()
 		var out bytes.Buffer
-		_, written, err := Recording{Format: FormatPprof, Filter: f}.Write(t.Context(), bytes.NewReader(recording), &out)
+		_, written, err := Recording{Format: FormatPprof, Filter: f}.Write(t.Context(), bytes.NewReader(recording),
+			&out)
 		if err != nil || !regexp.MustCompile(`^stacks of \d+ events? written$`).MatchString(written) {
 			t.Fatalf("%q: %v", written, err)
 		}
@@ -105,7 +109,8 @@ func exportProfile(t *testing.T, l *posterntest.Libvirtd, recording []byte) {
 	}
 	raw := pprof("-raw")
 	for _, want := range []string{
-		`events/count time/nanoseconds`, `procedure:\[remote\.domain_suspend\]`, `user:\[root\]`, `command:\[virsh`, `procedure:\[stop\]`,
+		`events/count time/nanoseconds`, `procedure:\[remote\.domain_suspend\]`, `user:\[root\]`, `command:\[virsh`,
+		`procedure:\[stop\]`,
 		`machine:\[vm1\]`, `pid:\[` + strconv.Itoa(l.PID) + `\]`, `/\S*libvirt\.so\S* [0-9a-f]{40} \[FN\]`,
 	} {
 		if !regexp.MustCompile(want).MatchString(raw) {
@@ -127,7 +132,8 @@ func exportProfile(t *testing.T, l *posterntest.Libvirtd, recording []byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = record.Replay(bytes.NewReader(recording), correlate.Filter{}, false, &format.Replay{Writer: w, Stacks: shown})
+		_, err = record.Replay(bytes.NewReader(recording), correlate.Filter{}, false,
+			&format.Replay{Writer: w, Stacks: shown})
 		if err != nil || frame.MatchString(out.String()) != shown {
 			t.Errorf("a replay with stacks %v: %v\n%.3000s", shown, err, out.String())
 		}

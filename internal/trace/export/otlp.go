@@ -41,7 +41,8 @@ type SpansConfig struct {
 }
 
 // Spans makes an OpenTelemetry span of each call when its reply is seen, on either
-// side, or when it is known that no reply is, and below the daemon's one of each monitor command that was sent for it. A
+// side, or when it is known that no reply is, and below the daemon's one of each monitor command that was sent for
+// it. A
 // call that both sides saw is one trace. Identifiers follow from what a call is: of
 // one recording they are the same each time. Secrets are masked. It is a sink of a
 // session, not safe for concurrent use.
@@ -148,7 +149,8 @@ func AppendSpans(dst []byte, spans []*tracepb.ResourceSpans) ([]byte, error) {
 	for _, rs := range spans {
 		for _, ss := range rs.ScopeSpans {
 			for _, span := range ss.Spans {
-				span.TraceId, span.SpanId, span.ParentSpanId = hexed(span.TraceId), hexed(span.SpanId), hexed(span.ParentSpanId)
+				span.TraceId, span.SpanId, span.ParentSpanId = hexed(span.TraceId), hexed(span.SpanId),
+					hexed(span.ParentSpanId)
 			}
 		}
 	}
@@ -183,7 +185,10 @@ func (s *Spans) add(e *event.Event, span *tracepb.Span) {
 		rs = &tracepb.ResourceSpans{
 			Resource: &resourcepb.Resource{Attributes: s.resource(e)}, SchemaUrl: spanSchema,
 			ScopeSpans: []*tracepb.ScopeSpans{{
-				Scope:     &commonpb.InstrumentationScope{Name: "github.com/postern-project/postern/internal/trace", Version: s.c.Version},
+				Scope: &commonpb.InstrumentationScope{
+					Name:    "github.com/postern-project/postern/internal/trace",
+					Version: s.c.Version,
+				},
 				SchemaUrl: spanSchema,
 			}},
 		}
@@ -211,7 +216,10 @@ type identifiers struct{ trace, client, server []byte }
 
 func identify(host string, c *event.Call) identifiers {
 	b := append([]byte(host), 0)
-	for _, n := range []uint64{c.Begin, uint64(c.PID), c.Client, uint64(c.Prog), uint64(uint32(c.Proc)), uint64(c.Serial)} {
+	for _, n := range []uint64{
+		c.Begin, uint64(c.PID), c.Client, uint64(c.Prog), uint64(uint32(c.Proc)),
+		uint64(c.Serial),
+	} {
 		b = binary.BigEndian.AppendUint64(b, n)
 	}
 	sum := sha256.Sum256(b)
@@ -239,7 +247,10 @@ func (s *Spans) call(e *event.Event, ids *identifiers) *tracepb.Span {
 			span.ParentSpanId = ids.client // its side was seen first
 		}
 		if q := e.Call.Queue; q > 0 {
-			span.Events = []*tracepb.Span_Event{{TimeUnixNano: nanos(e.Wall.Add(q - e.Took)), Name: "taken up by a worker"}}
+			span.Events = []*tracepb.Span_Event{{
+				TimeUnixNano: nanos(e.Wall.Add(q - e.Took)),
+				Name:         "taken up by a worker",
+			}}
 		}
 	}
 	a.peer(e)
@@ -330,11 +341,15 @@ func (a *attributes) text(key, value string) {
 		return
 	}
 	value = strings.ToValidUTF8(string(format.Short(nil, value, maxSpanText)), "?")
-	*a = append(*a, &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}}})
+	*a = append(*a, &commonpb.KeyValue{
+		Key:   key,
+		Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: value}},
+	})
 }
 
 func (a *attributes) number(key string, n int64) {
-	*a = append(*a, &commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}})
+	*a = append(*a,
+		&commonpb.KeyValue{Key: key, Value: &commonpb.AnyValue{Value: &commonpb.AnyValue_IntValue{IntValue: n}}})
 }
 
 func (a *attributes) system(system, service, method string) {
@@ -347,7 +362,10 @@ func (a *attributes) system(system, service, method string) {
 func (a *attributes) failed(span *tracepb.Span, code, text string) {
 	a.text("rpc.response.status_code", code)
 	a.text("error.type", code)
-	span.Status = &tracepb.Status{Code: tracepb.Status_STATUS_CODE_ERROR, Message: strings.ToValidUTF8(string(format.Short(nil, text, maxSpanText)), "?")}
+	span.Status = &tracepb.Status{
+		Code:    tracepb.Status_STATUS_CODE_ERROR,
+		Message: strings.ToValidUTF8(string(format.Short(nil, text, maxSpanText)), "?"),
+	}
 }
 
 // peer adds the attributes of the other end.

@@ -23,16 +23,23 @@ func calls() []*event.Event {
 		all = append(all, e)
 		return e
 	}
-	list := &event.Call{Prog: remote, Vers: 1, Proc: 66, PID: 4711, Client: client, Begin: begin, End: 1, Queue: 100 * time.Microsecond}
+	list := &event.Call{
+		Prog: remote, Vers: 1, Proc: 66, PID: 4711, Client: client, Begin: begin, End: 1,
+		Queue: 100 * time.Microsecond,
+	}
 	pair(message(1, event.ClientTx, 66, 0, 0, 0, nil), &event.Call{}, 0)
 	pair(message(2, event.ServerTx, 66, 1, 0, 0, word(1, 0)), list, 400*time.Microsecond)
 	pair(message(3, event.ClientRx, 66, 1, 0, 0, word(1, 0)), list, 1400*time.Microsecond)
 
 	mono, _ := at(9)
 	lookup := &event.Call{
-		Prog: remote, Vers: 1, Proc: 22, Serial: 3, PID: 4711, Client: client, Begin: begin, End: 1, Args: word(5), ArgsLen: 4,
+		Prog: remote, Vers: 1, Proc: 22, Serial: 3, PID: 4711, Client: client, Begin: begin, End: 1, Args: word(5),
+		ArgsLen: 4,
 		Monitor: []event.Command{
-			{Domain: "vm1", ID: "libvirt-1", Send: mono - 1e6, Took: 500 * time.Microsecond, Text: `{"execute":"query-status","id":"libvirt-1"}`, Reply: `{"return": {}, "id": "libvirt-1"}`},
+			{
+				Domain: "vm1", ID: "libvirt-1", Send: mono - 1e6, Took: 500 * time.Microsecond,
+				Text: `{"execute":"query-status","id":"libvirt-1"}`, Reply: `{"return": {}, "id": "libvirt-1"}`,
+			},
 			{
 				Domain: "vm1", ID: "libvirt-2", Send: mono - 4e5, Took: 100 * time.Microsecond,
 				Text:  `{"execute":"set_password","arguments":{"protocol":"vnc","password":"open sesame"},"id":"libvirt-2"}`,
@@ -95,15 +102,20 @@ func TestSpans(t *testing.T) {
 			for _, span := range rs.ScopeSpans().At(0).Spans().All() {
 				name := span.Kind().String() + " " + span.Name()
 				got[name] = span
-				all = append(all, fmt.Sprintf("%s %v %s %q {%s}", name, span.EndTimestamp().AsTime().Sub(span.StartTimestamp().AsTime()), span.Status().Code(), span.Status().Message(), said(span.Attributes())))
+				all = append(all, fmt.Sprintf("%s %v %s %q {%s}", name,
+					span.EndTimestamp().AsTime().Sub(span.StartTimestamp().AsTime()), span.Status().Code(),
+					span.Status().Message(), said(span.Attributes())))
 			}
 		}
 	}
 	slices.Sort(resources)
 	slices.Sort(all)
-	const daemon, virsh = "host.name=hv1 os.type=linux process.executable.name=libvirtd process.pid=815 service.instance.id=hv1/815 service.name=libvirtd",
-		"host.name=hv1 os.type=linux process.command_line=/usr/bin/virsh domname 5 process.executable.name=virsh process.pid=4711 service.instance.id=hv1/4711 service.name=virsh"
-	if want := []string{virsh, virsh, daemon, daemon}; !slices.Equal(slices.Compact(resources), slices.Compact(slices.Sorted(slices.Values(want)))) {
+	const daemon, virsh = "host.name=hv1 os.type=linux process.executable.name=libvirtd process.pid=815 " +
+		"service.instance.id=hv1/815 service.name=libvirtd",
+		"host.name=hv1 os.type=linux process.command_line=/usr/bin/virsh domname 5 process.executable.name=virsh " +
+			"process.pid=4711 service.instance.id=hv1/4711 service.name=virsh"
+	if want := []string{virsh, virsh, daemon, daemon}; !slices.Equal(slices.Compact(resources),
+		slices.Compact(slices.Sorted(slices.Values(want)))) {
 		t.Errorf("resources\n%s", strings.Join(resources, "\n"))
 	}
 	golden(t, "spans.txt", strings.Join(all, "\n")+"\n")
@@ -111,13 +123,15 @@ func TestSpans(t *testing.T) {
 	for child, parent := range map[string]string{
 		"Client remote/auth_list": "", "Server remote/auth_list": "Client remote/auth_list",
 		"Server remote/domain_lookup_by_id": "Client remote/domain_lookup_by_id",
-		"Client qmp/query-status":           "Server remote/domain_lookup_by_id", "Client qmp/set_password": "Server remote/domain_lookup_by_id",
-		"Client qmp/_OTHER": "Server remote/domain_lookup_by_id", "Server remote/connect_close": "",
+		"Client qmp/query-status":           "Server remote/domain_lookup_by_id",
+		"Client qmp/set_password":           "Server remote/domain_lookup_by_id",
+		"Client qmp/_OTHER":                 "Server remote/domain_lookup_by_id", "Server remote/connect_close": "",
 	} {
 		c, p := got[child], pcommon.NewSpanIDEmpty()
 		if parent != "" {
 			p = got[parent].SpanID()
-			if got[parent].TraceID() != c.TraceID() || c.StartTimestamp() < got[parent].StartTimestamp() || c.EndTimestamp() > got[parent].EndTimestamp() {
+			if got[parent].TraceID() != c.TraceID() || c.StartTimestamp() < got[parent].StartTimestamp() ||
+				c.EndTimestamp() > got[parent].EndTimestamp() {
 				t.Errorf("%s is not within %s", child, parent)
 			}
 		}
@@ -125,7 +139,8 @@ func TestSpans(t *testing.T) {
 			t.Errorf("%s is below %v, want %v", child, c.ParentSpanID(), p)
 		}
 	}
-	if e := got["Server remote/auth_list"].Events(); e.Len() != 1 || e.At(0).Timestamp()-got["Server remote/auth_list"].StartTimestamp() != 100000 {
+	if e := got["Server remote/auth_list"].Events(); e.Len() != 1 ||
+		e.At(0).Timestamp()-got["Server remote/auth_list"].StartTimestamp() != 100000 {
 		t.Error("the span has no event for when a worker began the call")
 	}
 }

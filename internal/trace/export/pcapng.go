@@ -88,7 +88,10 @@ func wire(e *event.Event) []byte {
 func (x *Pcapng) packet(e *event.Event, f *flow, data []byte) error {
 	client, daemon := net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: client, DstIP: daemon}
-	tcp := &layers.TCP{SrcPort: f.port, DstPort: libvirtPort, Seq: f.seq, Ack: f.ack, ACK: true, PSH: true, Window: 65535}
+	tcp := &layers.TCP{
+		SrcPort: f.port, DstPort: libvirtPort, Seq: f.seq, Ack: f.ack, ACK: true, PSH: true,
+		Window: 65535,
+	}
 	if e.Kind == event.ServerTx {
 		ip.SrcIP, ip.DstIP = daemon, client
 		tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack = libvirtPort, f.port, f.ack, f.seq
@@ -102,7 +105,8 @@ func (x *Pcapng) packet(e *event.Event, f *flow, data []byte) error {
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
 	buf := gopacket.NewSerializeBuffer()
 	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}, ip, tcp, gopacket.Payload(data))
+		&layers.Ethernet{SrcMAC: mac, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}, ip, tcp,
+		gopacket.Payload(data))
 	if err != nil {
 		return err
 	}

@@ -30,13 +30,14 @@ func TestWiresharkReadsAnExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := capturing(t, capture.Config{Filter: correlate.Filter{PIDs: []int{l.PID}}, Payload: 64 << 10, Record: r}, func() {
-		for _, command := range [][]string{{"dominfo", "vm1"}, {"capabilities"}} {
-			if out, err := posterntest.VirshAt(l.TLSURI(), command...); err != nil {
-				t.Fatalf("virsh %v: %v: %s", command, err, out)
+	c := capturing(t, capture.Config{Filter: correlate.Filter{PIDs: []int{l.PID}}, Payload: 64 << 10, Record: r},
+		func() {
+			for _, command := range [][]string{{"dominfo", "vm1"}, {"capabilities"}} {
+				if out, err := posterntest.VirshAt(l.TLSURI(), command...); err != nil {
+					t.Fatalf("virsh %v: %v: %s", command, err, out)
+				}
 			}
-		}
-	})
+		})
 	if err := r.Idle(); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,9 @@ func TestWiresharkReadsAnExport(t *testing.T) {
 	if err != nil || n != len(messages) || n < 20 {
 		t.Fatalf("%d messages exported of %d: %v", n, len(messages), err)
 	}
-	fields, err := exec.Command(tshark, "-r", file, "-Y", "libvirt", "-T", "fields", "-e", "libvirt.program", "-e", "libvirt.procedure", "-e", "libvirt.type", "-e", "libvirt.serial", "-e", "libvirt.status", "-e", "libvirt.length").Output()
+	fields, err := exec.Command(tshark, "-r", file, "-Y", "libvirt", "-T", "fields", "-e", "libvirt.program", "-e",
+		"libvirt.procedure", "-e", "libvirt.type", "-e", "libvirt.serial", "-e", "libvirt.status", "-e",
+		"libvirt.length").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

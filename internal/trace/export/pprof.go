@@ -52,7 +52,8 @@ func (p *Profile) Event(e *event.Event) error {
 	if p.samples == nil {
 		p.samples, p.locations = map[string]*profile.Sample{}, map[event.Frame]*profile.Location{}
 		p.functions, p.mappings = map[function]*profile.Function{}, map[module]*profile.Mapping{}
-		p.calls, p.commands, p.dispatches = map[*event.Call]*profile.Sample{}, map[event.Pointer]*profile.Sample{}, map[int]*profile.Sample{}
+		p.calls, p.commands, p.dispatches = map[*event.Call]*profile.Sample{}, map[event.Pointer]*profile.Sample{},
+			map[int]*profile.Sample{}
 		p.first = e.Wall
 	}
 	p.last = e.Wall
@@ -113,7 +114,10 @@ func remember[K comparable](m map[K]*profile.Sample, k K, s *profile.Sample) {
 
 // sample returns what counts events with the stack and the labels of e.
 func (p *Profile) sample(e *event.Event) *profile.Sample {
-	s := &profile.Sample{Value: []int64{0, 0}, Label: map[string][]string{}, NumLabel: map[string][]int64{"pid": {int64(e.PID)}}}
+	s := &profile.Sample{
+		Value: []int64{0, 0}, Label: map[string][]string{},
+		NumLabel: map[string][]int64{"pid": {int64(e.PID)}},
+	}
 	p.key = binary.AppendVarint(p.key[:0], int64(e.PID))
 	label := func(name, value string) {
 		value = string(format.Short(nil, value, maxLabel))
@@ -185,7 +189,8 @@ func (p *Profile) mapping(f *event.Frame) *profile.Mapping {
 	if m == nil {
 		start := f.PC - f.ModuleOffset
 		m = &profile.Mapping{
-			ID: uint64(len(p.mappings) + 1), Start: start, Limit: start + f.ModuleSize, File: string(format.Clean(nil, f.Module)), BuildID: f.BuildID, HasFunctions: true,
+			ID: uint64(len(p.mappings) + 1), Start: start, Limit: start + f.ModuleSize,
+			File: string(format.Clean(nil, f.Module)), BuildID: f.BuildID, HasFunctions: true,
 		}
 		p.mappings[key] = m
 		p.p.Mapping = append(p.p.Mapping, m)

@@ -81,18 +81,23 @@ func TestProfile(t *testing.T) {
 		lines = append(lines, line)
 	}
 	want := []string{
-		"[1 9] [4711] call client remote.domain_lookup_by_id    0x126701010=send 0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[1 0] [815] call server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=read 0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[1 9] [4711] call client remote.domain_lookup_by_id    0x126701010=send 0x12670201f=libvirt.so+0x2000 " +
+			"0xdeac=-",
+		"[1 0] [815] call server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=read " +
+			"0x12670201f=libvirt.so+0x2000 0xdeac=-",
 		"[1 3] [815] monitor.command  stop vm1   0x126701010=command 0x12670201f=libvirt.so+0x2000 0xdeac=-",
 		"[1 0] [815] monitor.reply      0x126701010=answer 0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[2 11] [815] reply server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=reply 0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[1 0] [4711] reply client remote.domain_lookup_by_id    0x126701010=receive 0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[2 11] [815] reply server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=reply " +
+			"0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[1 0] [4711] reply client remote.domain_lookup_by_id    0x126701010=receive 0x12670201f=libvirt.so+0x2000 " +
+			"0xdeac=-",
 		"[1 11] [815] handle.dispatch      0x126701010=dispatch 0x12670201f=libvirt.so+0x2000 0xdeac=-",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
-	if len(got.Mapping) != 1 || got.Mapping[0].File != "/lib/libvirt.so" || got.Mapping[0].BuildID != "5ec7" || got.Mapping[0].Limit-got.Mapping[0].Start != 0x4000 {
+	if len(got.Mapping) != 1 || got.Mapping[0].File != "/lib/libvirt.so" || got.Mapping[0].BuildID != "5ec7" ||
+		got.Mapping[0].Limit-got.Mapping[0].Start != 0x4000 {
 		t.Errorf("mappings %v", got.Mapping)
 	}
 	if p.Samples() != 8 || got.DurationNanos != int64(5*time.Millisecond) {

@@ -35,7 +35,8 @@ type Recording struct {
 func (r Recording) Validate() error {
 	switch {
 	case !slices.Contains(formats, r.Format):
-		return postern.Errorf(postern.Invalid, "no format %q to export", r.Format).WithHint("there are %s", strings.Join(formats, ", "))
+		return postern.Errorf(postern.Invalid, "no format %q to export", r.Format).WithHint("there are %s",
+			strings.Join(formats, ", "))
 	case r.Collector != nil && r.Format != FormatOTLP:
 		return postern.Errorf(postern.Invalid, "a collector takes the format otlp alone")
 	}
@@ -45,7 +46,9 @@ func (r Recording) Validate() error {
 // Write writes what the filter chooses of a recording to w, which is nil where spans
 // only go to a collector. It returns what the recording holds, and what was written, in
 // words.
-func (r Recording) Write(ctx context.Context, in io.Reader, w io.Writer) (sum event.Summary, written string, err error) {
+func (r Recording) Write(ctx context.Context, in io.Reader, w io.Writer) (sum event.Summary, written string,
+	err error,
+) {
 	if err := r.Validate(); err != nil {
 		return sum, "", err
 	}
@@ -95,7 +98,8 @@ type stacks struct {
 func (x *stacks) finish() (string, error) {
 	n := int(x.Samples())
 	if n == 0 {
-		return "", postern.Errorf(postern.Invalid, "no event of the recording has a stack").WithHint("record with stacks")
+		return "", postern.Errorf(postern.Invalid, "no event of the recording has a stack").
+			WithHint("record with stacks")
 	}
 	return "stacks of " + terminal.Counted(n, "event") + " written", x.Write(x.w)
 }

@@ -48,7 +48,9 @@ func TestSpansWhileTheCollectorIsUnavailable(t *testing.T) {
 				var running sync.WaitGroup
 				running.Go(func() { s.Run(ctx) })
 				for range batches {
-					if err := s.Add([]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: make([]*tracepb.Span, batch)}}}}); err != nil {
+					if err := s.Add(
+						[]*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spans: make([]*tracepb.Span,
+							batch)}}}}); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -93,7 +93,8 @@ func traceSASL(t *testing.T, mechanism string) {
 	if err := os.Mkdir(conf, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(conf, "libvirt.conf"), []byte("mech_list: "+mechanism+"\nsasldb_path: "+db+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(conf, "libvirt.conf"),
+		[]byte("mech_list: "+mechanism+"\nsasldb_path: "+db+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	add := exec.Command("saslpasswd2", "-p", "-c", "-a", "libvirt", "-f", db, "alice")
@@ -101,10 +102,12 @@ func traceSASL(t *testing.T, mechanism string) {
 	if out, err := add.CombinedOutput(); err != nil {
 		t.Fatalf("saslpasswd2: %v: %s", err, out)
 	}
-	reconfigure(t, l, []string{"SASL_CONF_PATH=" + conf}, map[string]string{"auth_tls": `"sasl"`, "auth_tcp": `"sasl"`})
+	reconfigure(t, l, []string{"SASL_CONF_PATH=" + conf},
+		map[string]string{"auth_tls": `"sasl"`, "auth_tcp": `"sasl"`})
 	as := func(password string) string {
 		file := filepath.Join(t.TempDir(), "auth.conf")
-		text := "[credentials-test]\nauthname=alice\npassword=" + password + "\n[auth-libvirt-localhost]\ncredentials=test\n"
+		text := "[credentials-test]\nauthname=alice\npassword=" + password +
+			"\n[auth-libvirt-localhost]\ncredentials=test\n"
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +132,8 @@ func traceSASL(t *testing.T, mechanism string) {
 		if e.Side != "server" || strings.HasPrefix(e.Procedure, "auth_") {
 			continue
 		}
-		if after++; e.Peer.SASL != "alice" || strings.Contains(e.Peer.TLS, "CN=tester") != (mechanism == "scram-sha-256") {
+		if after++; e.Peer.SASL != "alice" || strings.Contains(e.Peer.TLS,
+			"CN=tester") != (mechanism == "scram-sha-256") {
 			t.Errorf("%s of %+v", e.Procedure, e.Peer)
 		}
 	}
@@ -151,11 +155,13 @@ func traceSASL(t *testing.T, mechanism string) {
 	for _, f := range []format.Format{format.Text, format.JSON} {
 		do := func() { virsh(t, right, "uri") }
 		c := format.Config{Format: f, Full: true, Verbose: true}
-		if out := traced(t, do, capture.Config{}, c); strings.Contains(out, "n=alice") || strings.Contains(out, "username=") || !strings.Contains(out, "auth_sasl_step") {
+		if out := traced(t, do, capture.Config{}, c); strings.Contains(out, "n=alice") ||
+			strings.Contains(out, "username=") || !strings.Contains(out, "auth_sasl_step") {
 			t.Errorf("%q shows the proof:\n%s", f, out)
 		}
 		c.Secrets = true
-		if out := traced(t, do, capture.Config{}, c); !strings.Contains(out, "auth_sasl_start") || strings.Contains(out, "***") {
+		if out := traced(t, do, capture.Config{}, c); !strings.Contains(out, "auth_sasl_start") ||
+			strings.Contains(out, "***") {
 			t.Errorf("%q does not show the proof when asked to:\n%s", f, out)
 		}
 	}
@@ -173,10 +179,12 @@ func TestTraceOfTLSRefusals(t *testing.T) {
 		}
 	}
 	events := tracedJSON(t, refused, correlate.Filter{Errors: true})
-	if denied := events["tls.deny"]; len(denied) != 1 || !strings.Contains(denied[0].Dname, "CN=tester") || denied[0].PID != l.PID {
+	if denied := events["tls.deny"]; len(denied) != 1 || !strings.Contains(denied[0].Dname, "CN=tester") ||
+		denied[0].PID != l.PID {
 		t.Errorf("not on the list: %v", events)
 	}
-	if out := traced(t, refused, capture.Config{}, format.Config{}); !strings.Contains(out, "TLS certificate refused") {
+	if out := traced(t, refused, capture.Config{}, format.Config{}); !strings.Contains(out,
+		"TLS certificate refused") {
 		t.Errorf("the refusal is not shown:\n%s", out)
 	}
 	if len(events["message"])+len(events["tls.allow"]) > 0 {

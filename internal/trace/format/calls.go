@@ -45,7 +45,8 @@ func (f *Writer) quiet(e *event.Event) bool {
 
 func (f *Writer) quietMessage(e *event.Event) bool {
 	t := libvirt.Type(e.Type)
-	if !f.c.Verbose && (f.isSetup(e) && libvirt.Status(e.Status) != libvirt.Failed || libvirt.ProgramName(e.Prog) == "keepalive") {
+	if !f.c.Verbose && (f.isSetup(e) && libvirt.Status(e.Status) != libvirt.Failed ||
+		libvirt.ProgramName(e.Prog) == "keepalive") {
 		return true
 	}
 	switch {

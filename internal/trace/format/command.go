@@ -22,7 +22,8 @@ const masked = "***"
 // within are the places in a word behind which its secret stands: QEMU's secret
 // objects and firmware configuration, a URL's password, and JSON, of which
 // nothing is shown.
-var within = regexp.MustCompile(`(?i)secret,|\bdata=|\bstring=|\bcookie=|://[^/@:]*:[^/@]*@|\{.*(?:password|passwd|passphrase|secret|token|base64|data|key)`)
+var within = regexp.MustCompile(
+	`(?i)secret,|\bdata=|\bstring=|\bcookie=|://[^/@:]*:[^/@]*@|\{.*(?:password|passwd|passphrase|secret|token|base64|data|key)`)
 
 // maskWithin hides what stands in a word behind such a place.
 func maskWithin(w string) string {

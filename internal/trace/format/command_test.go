@@ -4,9 +4,10 @@ import "testing"
 
 func TestCommandLinesShowNoSecrets(t *testing.T) {
 	for line, want := range map[string]string{
-		"virsh -c qemu:///system dominfo vm1":                        "virsh -c qemu:///system dominfo vm1",
-		"virsh -q secret-set-value 5ec7e7a1-0000 c2VzYW1l=":          "virsh -q secret-set-value 5ec7e7a1-0000 ***",
-		"virsh secret-set-value 5ec7e7a1-0000 --base64 c2VzYW1l":     "virsh secret-set-value 5ec7e7a1-0000 --base64 ***",
+		"virsh -c qemu:///system dominfo vm1":               "virsh -c qemu:///system dominfo vm1",
+		"virsh -q secret-set-value 5ec7e7a1-0000 c2VzYW1l=": "virsh -q secret-set-value 5ec7e7a1-0000 ***",
+		"virsh secret-set-value 5ec7e7a1-0000 --base64 c2VzYW1l": "virsh secret-set-value 5ec7e7a1-0000 " +
+			"--base64 ***",
 		"virsh set-user-password vm1 root pass word":                 "virsh set-user-password vm1 root *** ***",
 		`virsh qemu-monitor-command vm1 {"execute": "set_password"}`: "virsh qemu-monitor-command vm1 *** ***",
 		"tool --password=x --user=dan":                               "tool --password=*** --user=dan",
@@ -19,9 +20,10 @@ func TestCommandLinesShowNoSecrets(t *testing.T) {
 		"qemu -object secret,id=s,data=hunter2":                      "qemu -object secret,***",
 		"qemu -fw_cfg name=opt/x,string=hunter2 -S":                  "qemu -fw_cfg name=opt/x,string=*** -S",
 		"qemu -drive file.cookie=hunter2":                            "qemu -drive file.cookie=***",
-		"virsh -c qemu:///system qemu-monitor-command vm1 --hmp set": "virsh -c qemu:///system qemu-monitor-command vm1 --hmp ***",
-		`tool {"password":"hunter2"} x`:                              `tool *** x`,
-		"":                                                           "",
+		"virsh -c qemu:///system qemu-monitor-command vm1 --hmp set": "virsh -c qemu:///system qemu-monitor-command " +
+			"vm1 --hmp ***",
+		`tool {"password":"hunter2"} x`: `tool *** x`,
+		"":                              "",
 	} {
 		if got := MaskCommand(line); got != want {
 			t.Errorf("%q is shown as %q, want %q", line, got, want)

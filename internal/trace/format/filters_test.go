@@ -50,8 +50,18 @@ func TestFilters(t *testing.T) {
 		all    string // every message is like this
 		some   string // one at least is like this
 	}{
-		{"procedure", correlate.Filter{Procedures: procedures(t, nil, "domain_get_*")}, `remote\.domain_get_`, `<S .*domain_get_info ok`},
-		{"program", correlate.Filter{Procedures: procedures(t, []string{"remote"}, "*_lookup_*")}, `lookup`, `domain_lookup_by_name\(`},
+		{
+			"procedure",
+			correlate.Filter{Procedures: procedures(t, nil, "domain_get_*")},
+			`remote\.domain_get_`,
+			`<S .*domain_get_info ok`,
+		},
+		{
+			"program",
+			correlate.Filter{Procedures: procedures(t, []string{"remote"}, "*_lookup_*")},
+			`lookup`,
+			`domain_lookup_by_name\(`,
+		},
 		{"type", with(t, (*correlate.Filter).AddType, "reply"), `^\S+ (<S|C<) `, `domain_get_info ok`},
 		{"status", with(t, (*correlate.Filter).AddStatus, "error"), `failed`, `no domain with matching name 'nope'`},
 		{"errors", correlate.Filter{Errors: true}, `domain_lookup_by_name`, `no domain with matching name 'nope'`},
@@ -83,7 +93,9 @@ func TestFilters(t *testing.T) {
 		"another connection": {Clients: []uint64{1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out := traced(t, func() { virsh(t, l.UnixURI(), "dominfo", "vm1") }, capture.Config{Filter: filter}, format.Config{})
+			out := traced(t, func() {
+				virsh(t, l.UnixURI(), "dominfo", "vm1")
+			}, capture.Config{Filter: filter}, format.Config{})
 			if got := lines(out, isMessage); len(got) > 0 {
 				t.Errorf("shows %s", got[0])
 			}

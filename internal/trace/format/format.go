@@ -77,7 +77,10 @@ func New(w io.Writer, c Config) (*Writer, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	f := &Writer{answered: map[answer]bool{}, daemons: daemons{}, w: w, c: c, style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096)}
+	f := &Writer{
+		answered: map[answer]bool{}, daemons: daemons{}, w: w, c: c,
+		style: libvirt.Style{Full: c.Full, Secrets: c.Secrets}, buf: make([]byte, 0, flushAt+4096),
+	}
 	if c.Full {
 		f.dec.Limit = 1 << 20 // more than the largest capture can hold
 	}

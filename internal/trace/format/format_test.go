@@ -37,16 +37,20 @@ func session() []*event.Event {
 	var all []*event.Event
 	add := func(e ...*event.Event) { all = append(all, e...) }
 	call := func(ms int, proc int32, serial uint32, payload []byte) {
-		add(message(ms, event.ClientTx, proc, 0, 0, serial, payload), message(ms, event.ServerRx, proc, 0, 0, serial, payload))
+		add(message(ms, event.ClientTx, proc, 0, 0, serial, payload),
+			message(ms, event.ServerRx, proc, 0, 0, serial, payload))
 	}
 	reply := func(ms int, proc int32, status, serial uint32, payload []byte) {
-		tx, rx := message(ms, event.ServerTx, proc, 1, status, serial, payload), message(ms+1, event.ClientRx, proc, 1, status, serial, payload)
+		tx, rx := message(ms, event.ServerTx, proc, 1, status, serial, payload),
+			message(ms+1, event.ClientRx, proc, 1, status, serial, payload)
 		tx.Took, rx.Took = 402*time.Microsecond, 1402*time.Microsecond
 		add(tx, rx)
 	}
-	add(other(2630, event.SocketNew, 4711, []uint64{0x10, 5, 0xffffffff, 0, 1, 1}, "", "", "", "", "127.0.0.1;0", "127.0.0.1;0"))
+	add(other(2630, event.SocketNew, 4711, []uint64{0x10, 5, 0xffffffff, 0, 1, 1}, "", "", "", "", "127.0.0.1;0",
+		"127.0.0.1;0"))
 	add(other(2632, event.ClientNew, 4711, []uint64{client, 0x10}))
-	add(other(2632, event.SocketNew, 815, []uint64{0x20, 7, 0xffffffff, 0, 1, 1}, "", "", "", "", "127.0.0.1;0", "127.0.0.1;0"))
+	add(other(2632, event.SocketNew, 815, []uint64{0x20, 7, 0xffffffff, 0, 1, 1}, "", "", "", "", "127.0.0.1;0",
+		"127.0.0.1;0"))
 	add(other(2632, event.ServerNew, 815, []uint64{server, 0x20}))
 	call(2632, 66, 0, nil)
 	reply(2633, 66, 0, 0, word(1, 0))
@@ -93,16 +97,22 @@ func monitor() []*event.Event {
 	const none = 0xffffffff
 	ok := m(5774, event.MonitorReply, `{"return": {}, "id": "libvirt-1"}`)
 	ok.Took = 900 * time.Microsecond
-	secret := m(5780, event.MonitorSend, `{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},"id":"libvirt-5"}`+"\r\n", none)
-	secret.Cause = &event.Call{Prog: remote, Vers: 1, Proc: 196, Serial: 12, Client: server, Peer: &event.Peer{PID: 4711, UID: 0, User: "root", Command: "virsh start vm1"}}
+	secret := m(5780, event.MonitorSend,
+		`{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},"id":"libvirt-5"}`+"\r\n", none)
+	secret.Cause = &event.Call{
+		Prog: remote, Vers: 1, Proc: 196, Serial: 12, Client: server,
+		Peer: &event.Peer{PID: 4711, UID: 0, User: "root", Command: "virsh start vm1"},
+	}
 	cut := m(5777, event.MonitorReply, `{"return": [{"name": "quit"}, {"name": `)
 	cut.Cut = true
 	return []*event.Event{
 		m(5773, event.MonitorSend, `{"execute":"qmp_capabilities","id":"libvirt-1"}`+"\r\n", none), ok,
 		m(5775, event.MonitorSend, `{"execute":"getfd","arguments":{"fdname":"fd-net0"},"id":"libvirt-2"}`+"\r\n", 31),
 		cut, secret,
-		m(5781, event.MonitorReply, `{"id": "libvirt-5", "error": {"class": "GenericError", "desc": "Could not set password"}}`),
-		m(5789, event.MonitorEvent, `{"timestamp": {"seconds": 1319466933, "microseconds": 129980}, "event": "RESUME"}`),
+		m(5781, event.MonitorReply,
+			`{"id": "libvirt-5", "error": {"class": "GenericError", "desc": "Could not set password"}}`),
+		m(5789, event.MonitorEvent,
+			`{"timestamp": {"seconds": 1319466933, "microseconds": 129980}, "event": "RESUME"}`),
 	}
 }
 
@@ -110,9 +120,11 @@ func monitor() []*event.Event {
 func rest() []*event.Event {
 	var all []*event.Event
 	for k := event.SocketSendFD; k <= event.KeepaliveTimeout; k++ {
-		all = append(all, other(10, k, 815, []uint64{0x100, 0x200, 3, 4, 5, 6, 1, 1}, "", "/ca.pem", "CN=dan,O=\x1b[31mx", "/cert.pem", "/key.pem", "", "", ""))
+		all = append(all, other(10, k, 815, []uint64{0x100, 0x200, 3, 4, 5, 6, 1, 1}, "", "/ca.pem",
+			"CN=dan,O=\x1b[31mx", "/cert.pem", "/key.pem", "", "", ""))
 	}
-	old := other(11, event.SocketNew, 815, []uint64{0x30, 1, 9, 0xffffffff, 0, 1, 1}, "", "", "", "", "", "127.0.0.1;1", "127.0.0.1;2")
+	old := other(11, event.SocketNew, 815, []uint64{0x30, 1, 9, 0xffffffff, 0, 1, 1}, "", "", "", "", "",
+		"127.0.0.1;1", "127.0.0.1;2")
 	old.Probe = "libvirt:rpc_socket_new"
 	unref := other(11, event.SocketFree, 815, []uint64{0x30, 2})
 	unref.Probe = "libvirt:rpc_socket_free"
@@ -127,7 +139,8 @@ func rest() []*event.Event {
 
 // odd has messages that are cut, unknown, or have no payload.
 func odd() []*event.Event {
-	cut := message(1, event.ServerTx, 14, 1, 0, 9, join(word(6000), []byte("<domain type='qemu' id='3'>\n  <name>vm1</name>\n"), bytes.Repeat([]byte("x"), 300)))
+	cut := message(1, event.ServerTx, 14, 1, 0, 9, join(word(6000),
+		[]byte("<domain type='qemu' id='3'>\n  <name>vm1</name>\n"), bytes.Repeat([]byte("x"), 300)))
 	cut.PayloadLen, cut.Len, cut.Cut = 6004, 6032, true
 	none := message(2, event.ServerRx, 9, 0, 0, 10, nil)
 	none.PayloadLen, none.Len, none.NoPayload = 40, 68, true
@@ -150,10 +163,18 @@ func start() []*event.Event {
 	e := message(700, event.ServerTx, 9, 1, 0, 12, nil)
 	e.Took = 612 * time.Millisecond
 	e.Call = &event.Call{
-		Prog: remote, Vers: 1, Proc: 9, Serial: 12, Client: server, Queue: 13 * time.Microsecond, Service: 611 * time.Millisecond, Network: 900 * time.Microsecond,
+		Prog: remote, Vers: 1, Proc: 9, Serial: 12, Client: server, Queue: 13 * time.Microsecond,
+		Service: 611 * time.Millisecond, Network: 900 * time.Microsecond,
 		Monitor: []event.Command{
-			{Monitor: 1, Domain: "vm1", ID: "libvirt-1", Took: 900 * time.Microsecond, Text: `{"execute":"qmp_capabilities","id":"libvirt-1"}`, Reply: `{"return": {}, "id": "libvirt-1"}`},
-			{Monitor: 1, Domain: "vm1", ID: "libvirt-2", Took: 2 * time.Millisecond, Text: `{"execute":"set_password","arguments":{"password":"123456"},"id":"libvirt-2"}`, Reply: `{"id": "libvirt-2", "error": {"class": "GenericError", "desc": "no"}}`},
+			{
+				Monitor: 1, Domain: "vm1", ID: "libvirt-1", Took: 900 * time.Microsecond,
+				Text: `{"execute":"qmp_capabilities","id":"libvirt-1"}`, Reply: `{"return": {}, "id": "libvirt-1"}`,
+			},
+			{
+				Monitor: 1, Domain: "vm1", ID: "libvirt-2", Took: 2 * time.Millisecond,
+				Text:  `{"execute":"set_password","arguments":{"password":"123456"},"id":"libvirt-2"}`,
+				Reply: `{"id": "libvirt-2", "error": {"class": "GenericError", "desc": "no"}}`,
+			},
 			{Monitor: 1, Domain: "vm1", ID: "libvirt-3", Text: `{"execute":"cont","id":"libvirt-3"}`},
 		},
 	}
@@ -181,7 +202,10 @@ func write(t *testing.T, c Config, events []*event.Event) string {
 			t.Fatal(err)
 		}
 	}
-	if err := f.End(uint64(len(events)), []event.Loss{{PID: 1, Comm: "virsh", Probe: "libvirt:rpc_client_msg_rx", Lost: 3}}); err != nil {
+	if err := f.End(uint64(len(events)), []event.Loss{{
+		PID: 1, Comm: "virsh", Probe: "libvirt:rpc_client_msg_rx",
+		Lost: 3,
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	return out.String()
@@ -190,8 +214,14 @@ func write(t *testing.T, c Config, events []*event.Event) string {
 func TestGolden(t *testing.T) {
 	stacked := message(2, event.ClientRx, 66, 1, 0, 0, word(1, 0))
 	stacked.Frames = []event.Frame{
-		{PC: 0x3c57f0b3dd, Symbol: "virNetClientIOHandleInput", Start: 0xb360, Offset: 0x87d, Size: 0x890, Module: "/usr/lib64/libvirt.so.0.9.7", BuildID: "5ec7", ModuleOffset: 0xb3dd, ModuleSize: 0x40000},
-		{PC: 0x40ceb0, Start: 0xcea0, Offset: 0x10, Size: 0x80, Module: "/usr/bin/virsh", ModuleOffset: 0xceb0, ModuleSize: 0x40000},
+		{
+			PC: 0x3c57f0b3dd, Symbol: "virNetClientIOHandleInput", Start: 0xb360, Offset: 0x87d, Size: 0x890,
+			Module: "/usr/lib64/libvirt.so.0.9.7", BuildID: "5ec7", ModuleOffset: 0xb3dd, ModuleSize: 0x40000,
+		},
+		{
+			PC: 0x40ceb0, Start: 0xcea0, Offset: 0x10, Size: 0x80, Module: "/usr/bin/virsh", ModuleOffset: 0xceb0,
+			ModuleSize: 0x40000,
+		},
 		{PC: 0x40ceb1, Module: "/usr/bin/virsh", ModuleOffset: 0xceb1, ModuleSize: 0x40000},
 		{PC: 0xdead},
 	}
@@ -328,7 +358,8 @@ var loud = Config{Messages: true, Verbose: true}
 // several is the session, and the same call to another daemon.
 func several() []*event.Event {
 	all := session()
-	call, reply := message(2700, event.ServerRx, 22, 0, 0, 9, word(5)), message(2701, event.ServerTx, 22, 1, 1, 9, noDomain)
+	call, reply := message(2700, event.ServerRx, 22, 0, 0, 9, word(5)),
+		message(2701, event.ServerTx, 22, 1, 1, 9, noDomain)
 	call.PID, call.TID, call.Comm = 900, 900, "virtqemud"
 	reply.PID, reply.TID, reply.Comm = 900, 901, "prio-rpc-virtqe"
 	return append(all, call, reply)

@@ -214,7 +214,10 @@ func jsonDomain(o object, e *event.Event, m *libvirt.Message) object {
 }
 
 // parts are the members that a payload is written to.
-var parts = [...]string{libvirt.Args: "args", libvirt.Ret: "ret", libvirt.Notice: "data", libvirt.Error: "error", libvirt.Hole: "hole"}
+var parts = [...]string{
+	libvirt.Args: "args", libvirt.Ret: "ret", libvirt.Notice: "data", libvirt.Error: "error",
+	libvirt.Hole: "hole",
+}
 
 func (f *Writer) jsonPayload(o object, m *libvirt.Message, e *event.Event) object {
 	if Unread(e) {
@@ -335,7 +338,8 @@ func (f *Writer) jsonOther(o object, e *event.Event, d *description) object {
 	switch e.Kind {
 	case event.ClientNew, event.ServerNew, event.ClientFree, event.ServerFree:
 		a := f.socks.of(e)
-		o = o.text("side", Side(e.Kind)).address("connection", e.Arg(0)).text("local", a.local).text("remote", a.remote)
+		o = o.text("side", Side(e.Kind)).address("connection", e.Arg(0)).text("local", a.local).text("remote",
+			a.remote)
 	default:
 		if e.Client != 0 {
 			o = o.address("connection", e.Client)

@@ -37,7 +37,10 @@ type Probe struct {
 func Libraries(libs []*capture.Library) []Library {
 	out := make([]Library, len(libs))
 	for i, l := range libs {
-		out[i] = Library{Path: l.Path, Build: l.BuildID, Machine: l.Machine, PIDs: l.PIDs, Missing: l.Missing(), Error: text(l.Err)}
+		out[i] = Library{
+			Path: l.Path, Build: l.BuildID, Machine: l.Machine, PIDs: l.PIDs, Missing: l.Missing(),
+			Error: text(l.Err),
+		}
 		for _, p := range l.Probes {
 			out[i].Probes = append(out[i].Probes, probe(p))
 		}
@@ -47,7 +50,8 @@ func Libraries(libs []*capture.Library) []Library {
 
 func probe(p usdt.Probe) Probe {
 	return Probe{
-		Name: p.Provider + ":" + p.Name, Address: p.Addr, Semaphore: p.Semaphore != 0, Arguments: p.Spec, Error: text(p.Err),
+		Name: p.Provider + ":" + p.Name, Address: p.Addr, Semaphore: p.Semaphore != 0, Arguments: p.Spec,
+		Error: text(p.Err),
 	}
 }
 

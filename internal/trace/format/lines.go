@@ -105,7 +105,8 @@ func column(b []byte, start, width int) []byte {
 // client, else the process itself.
 func (f *Writer) subject(b []byte, e *event.Event) []byte {
 	start := len(b)
-	if p := e.Peer; p != nil && e.Server() && (p.PID != 0 || p.Remote != "" || p.User != "" || p.TLSName != "" || p.SASLName != "") {
+	if p := e.Peer; p != nil && e.Server() && (p.PID != 0 || p.Remote != "" || p.User != "" || p.TLSName != "" ||
+		p.SASLName != "") {
 		b = Client(b, p)
 	} else {
 		b = f.thread(b, e)
@@ -208,7 +209,10 @@ func (f *Writer) body(b []byte, m *libvirt.Message, e *event.Event) []byte {
 func (f *Writer) monitor(e *event.Event) {
 	m := qmp.Parse([]byte(e.Text(1)))
 	b := f.buf
-	sign := map[event.Kind]string{event.MonitorSend: "Q> ", event.MonitorReply: "Q< ", event.MonitorEvent: "Q! "}[e.Kind]
+	sign := map[event.Kind]string{
+		event.MonitorSend: "Q> ", event.MonitorReply: "Q< ",
+		event.MonitorEvent: "Q! ",
+	}[e.Kind]
 	b = append(f.paint(b, blue), sign...)
 	b = f.paint(b, 0)
 	start := len(b)

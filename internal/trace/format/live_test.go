@@ -32,7 +32,8 @@ func TestAgainstLibvirtsLog(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "log")
 			raw := debugged(t, format.Raw, uri, log)
 			if got, want := only(raw, "client="), logged(t, log); !slices.Equal(got, want) {
-				t.Errorf("%d lines, the log has %d:\n%s\nlog:\n%s", len(got), len(want), strings.Join(got, "\n"), strings.Join(want, "\n"))
+				t.Errorf("%d lines, the log has %d:\n%s\nlog:\n%s", len(got), len(want), strings.Join(got, "\n"),
+					strings.Join(want, "\n"))
 			} else if len(got) < 40 {
 				t.Errorf("only %d messages", len(got))
 			}
@@ -63,7 +64,8 @@ func loudVirsh(t *testing.T, uri, log string) {
 	t.Helper()
 	cmd := exec.Command("virsh", "-q", "-c", uri)
 	cmd.Env = append(os.Environ(), "LIBVIRT_LOG_FILTERS=1:rpc 1:libvirt", "LIBVIRT_LOG_OUTPUTS=1:file:"+log)
-	cmd.Stdin = strings.NewReader("dominfo vm1\ndomstats\nvcpucount vm1\ndumpxml vm1\ndomname 77\nschedinfo vm1\nsuspend vm1\nresume vm1\nquit\n")
+	cmd.Stdin = strings.NewReader("dominfo vm1\ndomstats\nvcpucount vm1\ndumpxml vm1\ndomname 77\nschedinfo vm1\n" +
+		"suspend vm1\nresume vm1\nquit\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Logf("virsh: %v: %s", err, out)
 	}
@@ -73,7 +75,8 @@ func only(lines []string, prefix string) []string {
 	return slices.DeleteFunc(lines, func(s string) bool { return !strings.HasPrefix(s, prefix) })
 }
 
-var logLine = regexp.MustCompile(`RPC_CLIENT_MSG_(?:RX|TX_QUEUE): client=(\S+) len=(\d+) prog=(\d+) vers=(\d+) proc=(\d+) type=(\d+) status=(\d+) serial=(\d+)`)
+var logLine = regexp.MustCompile(
+	`RPC_CLIENT_MSG_(?:RX|TX_QUEUE): client=(\S+) len=(\d+) prog=(\d+) vers=(\d+) proc=(\d+) type=(\d+) status=(\d+) serial=(\d+)`)
 
 // logged returns the messages of the log, written as the raw format does.
 func logged(t *testing.T, file string) []string {
@@ -84,7 +87,9 @@ func logged(t *testing.T, file string) []string {
 	}
 	var out []string
 	for _, m := range logLine.FindAllStringSubmatch(string(b), -1) {
-		out = append(out, fmt.Sprintf("client=%s len=%s program=%s version=%s procedure=%s type=%s status=%s serial=%s", m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8]))
+		out = append(out,
+			fmt.Sprintf("client=%s len=%s program=%s version=%s procedure=%s type=%s status=%s serial=%s", m[1], m[2],
+				m[3], m[4], m[5], m[6], m[7], m[8]))
 	}
 	return out
 }
@@ -98,7 +103,8 @@ func loggedDomains(t *testing.T, file string) []string {
 		t.Fatal(err)
 	}
 	var out []string
-	for _, m := range regexp.MustCompile(`: vir(Domain\w+):\d+ : dom=\S+, \(VM: name=(\S+), uuid=([-0-9a-f]+)\)`).FindAllStringSubmatch(string(b), -1) {
+	for _, m := range regexp.MustCompile(`: vir(Domain\w+):\d+ : dom=\S+, \(VM: name=(\S+), uuid=([-0-9a-f]+)\)`).
+		FindAllStringSubmatch(string(b), -1) {
 		if procedure := snake(m[1]); len(libvirt.Match("remote."+procedure)) > 0 {
 			out = append(out, procedure+" "+m[2]+" "+m[3])
 		}

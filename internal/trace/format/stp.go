@@ -132,7 +132,10 @@ func (f *Writer) stpConnection(e *event.Event) {
 }
 
 func (f *Writer) stpMonitor(e *event.Event) {
-	b := append(f.elapsed(e.Mono), map[event.Kind]string{event.MonitorSend: "> ", event.MonitorReply: "< ", event.MonitorEvent: "! "}[e.Kind]...)
+	b := append(f.elapsed(e.Mono), map[event.Kind]string{
+		event.MonitorSend: "> ", event.MonitorReply: "< ",
+		event.MonitorEvent: "! ",
+	}[e.Kind]...)
 	b = append(Pointer(b, e.Arg(0), 0), ' ')
 	b = f.monitorText(b, e.Text(1))
 	if e.Cut {

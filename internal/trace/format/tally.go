@@ -54,7 +54,8 @@ const (
 // NewTally returns a tally without rows.
 func NewTally(by By) (*Tally, error) {
 	if by != ByProcedure && by != ByClient && by != ByDomain {
-		return nil, postern.Errorf(postern.Invalid, "calls are not counted by %q", by).WithHint("procedure, client or domain")
+		return nil, postern.Errorf(postern.Invalid, "calls are not counted by %q",
+			by).WithHint("procedure, client or domain")
 	}
 	return &Tally{by: by, rows: map[string]*Row{}}, nil
 }

@@ -12,7 +12,10 @@ import (
 )
 
 func reply(kind event.Kind, took, service time.Duration, domain string) *event.Event {
-	return &event.Event{Kind: kind, Prog: 0x20008086, Proc: 1, Type: 1, Took: took, Call: &event.Call{End: 1, Service: service, Domain: domain}}
+	return &event.Event{
+		Kind: kind, Prog: 0x20008086, Proc: 1, Type: 1, Took: took,
+		Call: &event.Call{End: 1, Service: service, Domain: domain},
+	}
 }
 
 func TestQuantilesAreNear(t *testing.T) {

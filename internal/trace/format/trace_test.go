@@ -55,12 +55,15 @@ var domname = []struct{ number, name string }{
 // traceNumbers is the write-up's first script over client and server: every call
 // is four lines, sent and read on both sides.
 func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() { virsh(t, l.TCPURI(), "domname", "1") }, capture.Config{}, format.Config{Format: format.Raw})
+	out := traced(t, func() {
+		virsh(t, l.TCPURI(), "domname", "1")
+	}, capture.Config{}, format.Config{Format: format.Raw})
 	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
 	if len(got) != 4*len(domname) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), 4*len(domname), out)
 	}
-	line := regexp.MustCompile(`^(client|server)=0x[0-9a-f]+ len=(\d+) program=536903814 version=1 procedure=(\d+) type=(\d) status=0 serial=(\d+)$`)
+	line := regexp.MustCompile(
+		`^(client|server)=0x[0-9a-f]+ len=(\d+) program=536903814 version=1 procedure=(\d+) type=(\d) status=0 serial=(\d+)$`)
 	for i, text := range got {
 		m := line.FindStringSubmatch(text)
 		if m == nil {
@@ -69,14 +72,17 @@ func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
 		call := i / 4
 		want := [4][2]string{{"client", "0"}, {"server", "0"}, {"server", "1"}, {"client", "1"}}[i%4]
 		if m[1] != want[0] || m[4] != want[1] || m[3] != domname[call].number || m[5] != strconv.Itoa(call) {
-			t.Errorf("line %d: %s; want %s, type %s, procedure %s, serial %d", i, text, want[0], want[1], domname[call].number, call)
+			t.Errorf("line %d: %s; want %s, type %s, procedure %s, serial %d", i, text, want[0], want[1],
+				domname[call].number, call)
 		}
 	}
 }
 
 // traceNames is the write-up's second script, friendly output on both sides.
 func traceNames(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() { virsh(t, l.TCPURI(), "domname", "1") }, capture.Config{}, format.Config{Format: format.Named})
+	out := traced(t, func() {
+		virsh(t, l.TCPURI(), "domname", "1")
+	}, capture.Config{}, format.Config{Format: format.Named})
 	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
 	if len(got) != 4*len(domname) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), 4*len(domname), out)
@@ -84,7 +90,8 @@ func traceNames(t *testing.T, l *posterntest.Libvirtd) {
 	for i, text := range got {
 		call := i / 4
 		head := [4]string{"T client=0x", "R server=0x", "T server=0x", "R client=0x"}[i%4]
-		tail := " program=remote version=1 procedure=" + domname[call].name + " type=" + [4]string{"call", "call", "reply", "reply"}[i%4] + " status=ok serial=" + strconv.Itoa(call)
+		tail := " program=remote version=1 procedure=" + domname[call].name + " type=" +
+			[4]string{"call", "call", "reply", "reply"}[i%4] + " status=ok serial=" + strconv.Itoa(call)
 		if !strings.HasPrefix(text, head) || !strings.HasSuffix(text, tail) {
 			t.Errorf("line %d: %s; want %s…%s", i, text, head, tail)
 		}
@@ -138,7 +145,10 @@ func traceEventsScript(t *testing.T, l *posterntest.Libvirtd) {
 	if !strings.HasPrefix(out, "  0.000 begin\n") {
 		t.Errorf("begins with %.40q", out)
 	}
-	for _, want := range []string{`\+ handle \d+ \d+ \d+`, `\* handle \d+ \d+`, `> handle \d+ \d+`, `- handle \d+`, `\+ timeout \d+ -?\d+`} {
+	for _, want := range []string{
+		`\+ handle \d+ \d+ \d+`, `\* handle \d+ \d+`, `> handle \d+ \d+`, `- handle \d+`,
+		`\+ timeout \d+ -?\d+`,
+	} {
 		if !regexp.MustCompile(`(?m)^ *\d+\.\d{3} ` + strconv.Itoa(l.PID) + ` ` + want + `$`).MatchString(out) {
 			t.Errorf("no line like %s in\n%.2000s", want, out)
 		}
@@ -169,12 +179,14 @@ func traceQEMUScript(t *testing.T, l *posterntest.Libvirtd) {
 
 func traceText(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
-		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(), "domstate", "vm1")
+		cmd := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "virsh", "-c", l.UnixURI(),
+			"domstate", "vm1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("virsh as nobody: %v: %s", err, out)
 		}
 		_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
-	}, capture.Config{What: capture.RPC | capture.Monitor, Tree: true, Queue: true}, format.Config{Tree: true, Messages: true})
+	}, capture.Config{What: capture.RPC | capture.Monitor, Tree: true, Queue: true},
+		format.Config{Tree: true, Messages: true})
 	for _, want := range []string{
 		`>S nobody virsh\[\d+\] +remote\.domain_lookup_by_name\(name="vm1"\)`,
 		`<S nobody virsh\[\d+\] +remote\.domain_get_state ok [\d.]+ [µm]s state=running`,
@@ -195,18 +207,23 @@ func traceCalls(t *testing.T, l *posterntest.Libvirtd) {
 		virsh(t, l.UnixURI(), "domstate", "vm1")
 		virsh(t, l.TCPURI(), "domstate", "vm1")
 	}
-	shown := regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
+	shown := regexp.MustCompile(
+		`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
 	out := traced(t, do, capture.Config{}, format.Config{})
-	if got := len(shown.FindAllString(out, -1)); got != 2 || strings.Contains(out, "connect_open") || strings.Contains(out, "socket") {
+	if got := len(shown.FindAllString(out, -1)); got != 2 || strings.Contains(out, "connect_open") ||
+		strings.Contains(out, "socket") {
 		t.Errorf("%d calls in\n%s", got, out)
 	}
-	if out := traced(t, do, capture.Config{}, format.Config{Verbose: true}); !strings.Contains(out, "remote.connect_open(") || !strings.Contains(out, "connected") {
+	if out := traced(t, do, capture.Config{}, format.Config{Verbose: true}); !strings.Contains(out,
+		"remote.connect_open(") || !strings.Contains(out, "connected") {
 		t.Errorf("no connection in\n%s", out)
 	}
 }
 
 func traceJSON(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() { virsh(t, l.TLSURI(), "dominfo", "vm1") }, capture.Config{Queue: true}, format.Config{Format: format.JSON})
+	out := traced(t, func() {
+		virsh(t, l.TLSURI(), "dominfo", "vm1")
+	}, capture.Config{Queue: true}, format.Config{Format: format.JSON})
 	events := map[string]int{}
 	for line := range strings.Lines(out) {
 		var e struct {
@@ -240,7 +257,8 @@ func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
 		t.Errorf("no dispatch with its time in\n%.1000s", all)
 	}
 	// Whoever connects is taken at a handle that was there before.
-	if !regexp.MustCompile(`> handle \d+ events=readable \(socket \S*/libvirt-sock\)`).MatchString(all) || regexp.MustCompile(`> handle \d+ events=\S+\n`).MatchString(all) {
+	if !regexp.MustCompile(`> handle \d+ events=readable \(socket \S*/libvirt-sock\)`).MatchString(all) ||
+		regexp.MustCompile(`> handle \d+ events=\S+\n`).MatchString(all) {
 		t.Errorf("not all descriptors are told in\n%.1000s", all)
 	}
 	slow := loop(l)
@@ -253,7 +271,8 @@ func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
 
 func traceSecrets(t *testing.T, l *posterntest.Libvirtd) {
 	const id = "5ec7e7a1-0000-4000-8000-000000000001"
-	const xml = `<secret ephemeral='no' private='no'><uuid>` + id + `</uuid><usage type='volume'><volume>/x</volume></usage></secret>`
+	const xml = `<secret ephemeral='no' private='no'><uuid>` + id +
+		`</uuid><usage type='volume'><volume>/x</volume></usage></secret>`
 	file := filepath.Join(t.TempDir(), "secret.xml")
 	if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
@@ -262,17 +281,21 @@ func traceSecrets(t *testing.T, l *posterntest.Libvirtd) {
 	const value, encoded = "c2VzYW1lLW9wZW4=", "sesame-open"
 	do := func() {
 		virsh(t, l.UnixURI(), "secret-set-value", id, value)
-		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"set_password","arguments":{"protocol":"vnc","password":"`+encoded+`"}}`)
+		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1",
+			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"`+encoded+`"}}`)
 	}
 	for _, f := range []format.Format{format.Text, format.JSON, format.STP} {
 		for _, what := range []capture.What{capture.RPC, capture.Monitor} {
 			out := traced(t, do, capture.Config{What: what}, format.Config{Format: f, Full: true})
 			if strings.Contains(out, encoded) || strings.Contains(out, value) {
-				t.Errorf("%v as %q shows the secret:\n%s", what, f, lines(out, func(s string) bool { return strings.Contains(s, encoded) || strings.Contains(s, value) }))
+				t.Errorf("%v as %q shows the secret:\n%s", what, f, lines(out, func(s string) bool {
+					return strings.Contains(s, encoded) || strings.Contains(s, value)
+				}))
 			}
 		}
 	}
-	if out := traced(t, do, capture.Config{}, format.Config{Full: true, Secrets: true}); !strings.Contains(out, encoded) {
+	if out := traced(t, do, capture.Config{}, format.Config{Full: true, Secrets: true}); !strings.Contains(out,
+		encoded) {
 		t.Errorf("the secret is not shown when asked for:\n%s", out)
 	}
 }
@@ -307,14 +330,18 @@ func traceProbes(t *testing.T, l *posterntest.Libvirtd) {
 			t.Errorf("%s: %d probes, missing %v", f.Path, len(f.Probes), f.Missing)
 		}
 	}
-	want := map[string]int{"libvirt:rpc_client_msg_tx_queue": 2, "libvirt:qemu_monitor_send_msg": 1, "libvirt:rpc_server_client_auth_allow": 2}
+	want := map[string]int{
+		"libvirt:rpc_client_msg_tx_queue": 2, "libvirt:qemu_monitor_send_msg": 1,
+		"libvirt:rpc_server_client_auth_allow": 2,
+	}
 	for name, n := range want {
 		if counts[name] != n {
 			t.Errorf("%s is in %d places, not %d", name, counts[name], n)
 		}
 	}
 	for _, line := range []string{
-		`libvirt_driver_network.*\n.*\n.*\n  no probes: `, `(?m)^  mapped by ` + strconv.Itoa(l.PID) + `$`, `(?m)^  \d+ probes in \d+ places$`,
+		`libvirt_driver_network.*\n.*\n.*\n  no probes: `, `(?m)^  mapped by ` + strconv.Itoa(l.PID) + `$`,
+		`(?m)^  \d+ probes in \d+ places$`,
 		`(?m)^    libvirt:qemu_monitor_send_msg +0x[0-9a-f]+  \S`,
 	} {
 		if !regexp.MustCompile(line).MatchString(text.String()) {

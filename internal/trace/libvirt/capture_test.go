@@ -32,7 +32,8 @@ type capture struct {
 func startCapture(t *testing.T, port int) *capture {
 	t.Helper()
 	c := &capture{file: filepath.Join(t.TempDir(), "libvirt.pcapng"), port: port}
-	c.cmd = exec.Command(posterntest.Need(t, "dumpcap"), "-q", "-i", "lo", "-B", "32", "-f", "tcp port "+strconv.Itoa(port), "-w", c.file)
+	c.cmd = exec.Command(posterntest.Need(t, "dumpcap"), "-q", "-i", "lo", "-B", "32", "-f",
+		"tcp port "+strconv.Itoa(port), "-w", c.file)
 	stderr, err := c.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -165,7 +166,8 @@ func dissect(t *testing.T, tshark, file string, port int) map[string][]dissectio
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, tshark, "-r", file, "-d", fmt.Sprintf("tcp.port==%d,libvirt", port), "-Y", "libvirt", "-T", "pdml", "-J", "tcp libvirt")
+	cmd := exec.CommandContext(ctx, tshark, "-r", file, "-d", fmt.Sprintf("tcp.port==%d,libvirt", port), "-Y",
+		"libvirt", "-T", "pdml", "-J", "tcp libvirt")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("tshark: %v", err)

@@ -291,7 +291,8 @@ func (d *Decoder) chars(name string, typ uint16, h hint, n int) bool {
 // add appends a value without children.
 func (d *Decoder) add(name string, typ uint16, k Kind, h hint, table uint8) *Value {
 	d.m.Values = append(d.m.Values, Value{
-		Name: name, Kind: k, typ: typ, hint: h, table: table, secret: h == hintSecret, next: int32(len(d.m.Values) + 1),
+		Name: name, Kind: k, typ: typ, hint: h, table: table, secret: h == hintSecret,
+		next: int32(len(d.m.Values) + 1),
 	})
 	return &d.m.Values[len(d.m.Values)-1]
 }

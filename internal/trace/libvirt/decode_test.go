@@ -73,18 +73,22 @@ func TestTextAndJSON(t *testing.T) {
 		},
 		{
 			"not found", head(t, "domain_lookup_by_name", Reply, Failed),
-			new(wire).u32(42, 10, 1).str("Domain not found: no domain with matching name 'x'").u32(2, 0, 1).str("Domain not found: %s").
+			new(wire).u32(42, 10, 1).str("Domain not found: no domain with matching name 'x'").u32(2,
+				0, 1).str("Domain not found: %s").
 				u32(1).str("no domain with matching name 'x'").u32(0, 0xffffffff, 0xffffffff, 0).wire,
 			`no_domain: Domain not found: no domain with matching name 'x'`,
 			`{"code":"no_domain","domain":"qemu","message":"Domain not found: no domain with matching name 'x'","level":"error","dom":null,"str1":"Domain not found: %s","str2":"no domain with matching name 'x'","str3":null,"int1":-1,"int2":-1,"net":null}`,
 		},
 		{
-			"a terminal's escape", head(t, "domain_lookup_by_name", Call, OK), new(wire).str("a\x1b]0;x\a\"\n\xff\u202eé").wire,
+			"a terminal's escape", head(t, "domain_lookup_by_name", Call, OK),
+			new(wire).str("a\x1b]0;x\a\"\n\xff\u202eé").wire,
 			`name="a\x1b]0;x\x07\"\n\xff\xe2\x80\xaeé"`, "{\"name\":\"a\\u001b]0;x\\u0007\\\"\\n\ufffd\\u202eé\"}",
 		},
 		{
-			"an eight-bit terminal's escape, hidden text", head(t, "domain_lookup_by_name", Call, OK), new(wire).str("\u009b2J\u0085\u2066x\u2069\U000e0041\U0001f512").wire,
-			`name="\xc2\x9b2J\xc2\x85\xe2\x81\xa6x\xe2\x81\xa9\xf3\xa0\x81\x81🔒"`, `{"name":"\u009b2J\u0085\u2066x\u2069\udb40\udc41🔒"}`,
+			"an eight-bit terminal's escape, hidden text", head(t, "domain_lookup_by_name", Call, OK),
+			new(wire).str("\u009b2J\u0085\u2066x\u2069\U000e0041\U0001f512").wire,
+			`name="\xc2\x9b2J\xc2\x85\xe2\x81\xa6x\xe2\x81\xa9\xf3\xa0\x81\x81🔒"`,
+			`{"name":"\u009b2J\u0085\u2066x\u2069\udb40\udc41🔒"}`,
 		},
 		{
 			"XML", head(t, "domain_define_xml", Call, OK), new(wire).str(longXML).wire,
@@ -109,7 +113,8 @@ func TestTextAndJSON(t *testing.T) {
 			"empty", head(t, "connect_close", Call, OK), nil, "", "{}",
 		},
 		{
-			"descriptors", head(t, "domain_create_with_files", CallWithFDs, OK), new(wire).u32(2).dom("vm1", -1).u32(1).wire,
+			"descriptors", head(t, "domain_create_with_files", CallWithFDs, OK),
+			new(wire).u32(2).dom("vm1", -1).u32(1).wire,
 			`dom={name="vm1", uuid=` + domUUID + `, id=-1}, flags=paused fds=2`, "",
 		},
 		{
@@ -124,13 +129,17 @@ func TestTextAndJSON(t *testing.T) {
 			`dom={name="vm1", uuid=` + domUUID + `, id=-1} [8 bytes not known]`, "",
 		},
 		{
-			"unknown procedure", Header{Prog: 0x20008086, Vers: 1, Proc: 9999}, []byte("abcd"), "[4 bytes not known]", "{}",
+			"unknown procedure",
+			Header{Prog: 0x20008086, Vers: 1, Proc: 9999},
+			[]byte("abcd"), "[4 bytes not known]",
+			"{}",
 		},
 		{
 			"unknown program", Header{Prog: 1, Vers: 1, Proc: 1}, []byte("abcd"), "[4 bytes not known]", "{}",
 		},
 		{
-			"another protocol", head(t, "domain_lookup_by_name", Call, OK), new(wire).u32(0x7fffffff).wire, "[4 bytes not understood]", "{}",
+			"another protocol", head(t, "domain_lookup_by_name", Call, OK), new(wire).u32(0x7fffffff).wire,
+			"[4 bytes not understood]", "{}",
 		},
 		{
 			"keepalive", head(t, "keepalive.ping", Event, OK), nil, "", "{}",
@@ -163,25 +172,65 @@ func TestSecretsAreMasked(t *testing.T) {
 	for _, c := range []message{
 		{"secret value", head(t, "secret_set_value", Call, OK), new(wire).dom("", 0).wire[4:20]},
 		{"SASL", head(t, "auth_sasl_step", Call, OK), sasl(secret)},
-		{"user password", head(t, "domain_set_user_password", Call, OK), new(wire).dom("vm1", 1).u32(1).str("root").u32(1).str(secret).u32(0).wire},
+		{
+			"user password", head(t, "domain_set_user_password", Call, OK),
+			new(wire).dom("vm1", 1).u32(1).str("root").u32(1).str(secret).u32(0).wire,
+		},
 		{"VNC in XML", head(t, "domain_define_xml", Call, OK), new(wire).str(vnc).wire},
-		{"SPICE in XML", head(t, "domain_get_xml_desc", Reply, OK), new(wire).str(`<graphics type="spice" passwd = "` + secret + `" passwdValidTo="2030-01-01T00:00:00"/>`).wire},
-		{"in an error", head(t, "domain_define_xml", Reply, Failed), new(wire).u32(1, 20, 1).str("line 3: passwd='"+secret+"'>\n---^").u32(2, 0, 0, 0, 0, 0, 0, 0).wire},
-		{"monitor command", head(t, "qemu.domain_monitor_command", Call, OK), new(wire).dom("vm1", 1).str(`{"execute":"set_password","arguments":{"protocol":"vnc","password":"` + secret + `"}}`).u32(0).wire},
-		{"human monitor", head(t, "qemu.domain_monitor_command", Call, OK), new(wire).dom("vm1", 1).str("set_password vnc " + secret).u32(1).wire},
-		{"guest agent", head(t, "qemu.domain_agent_command", Call, OK), new(wire).dom("vm1", 1).str(`{"execute":"guest-set-user-password","arguments":{"username":"root","password":"`+secret+`","crypted":false}}`).u32(0, 0).wire},
-		{"identity token", head(t, "connect_set_identity", Call, OK), new(wire).u32(1).str("token").u32(7).str(secret).u32(0).wire},
-		{"launch secret", head(t, "domain_set_launch_security_state", Call, OK), new(wire).dom("vm1", 1).u32(1).str("launch-security-secret").u32(7).str(secret).u32(0).wire},
-		{"URI", head(t, "connect_open", Call, OK), new(wire).u32(1).str("esx://root:" + secret + "@host/").u32(0).wire},
-		{"cookie", head(t, "domain_define_xml", Call, OK), new(wire).str("<cookies><cookie name='id'>" + secret + "</cookie></cookies>").wire},
-		{"command line", head(t, "domain_define_xml", Call, OK), new(wire).str("<qemu:arg value='secret,id=s0,data=" + secret + ",format=raw'/>").wire},
+		{
+			"SPICE in XML", head(t, "domain_get_xml_desc", Reply, OK),
+			new(wire).str(`<graphics type="spice" passwd = "` + secret + `" passwdValidTo="2030-01-01T00:00:00"/>`).
+				wire,
+		},
+		{
+			"in an error", head(t, "domain_define_xml", Reply, Failed),
+			new(wire).u32(1, 20, 1).str("line 3: passwd='"+secret+"'>\n---^").u32(2, 0, 0, 0, 0, 0, 0, 0).wire,
+		},
+		{
+			"monitor command", head(t, "qemu.domain_monitor_command", Call, OK),
+			new(wire).dom("vm1", 1).str(`{"execute":"set_password","arguments":{"protocol":"vnc","password":"` +
+				secret + `"}}`).u32(0).wire,
+		},
+		{
+			"human monitor", head(t, "qemu.domain_monitor_command", Call, OK),
+			new(wire).dom("vm1", 1).str("set_password vnc " + secret).u32(1).wire,
+		},
+		{
+			"guest agent", head(t, "qemu.domain_agent_command", Call, OK),
+			new(wire).dom("vm1",
+				1).str(`{"execute":"guest-set-user-password","arguments":{"username":"root","password":"`+secret+
+				`","crypted":false}}`).u32(0, 0).wire,
+		},
+		{
+			"identity token", head(t, "connect_set_identity", Call, OK),
+			new(wire).u32(1).str("token").u32(7).str(secret).u32(0).wire,
+		},
+		{
+			"launch secret", head(t, "domain_set_launch_security_state", Call, OK),
+			new(wire).dom("vm1", 1).u32(1).str("launch-security-secret").u32(7).str(secret).u32(0).wire,
+		},
+		{"URI", head(t, "connect_open", Call, OK), new(wire).u32(1).str("esx://root:" + secret +
+			"@host/").u32(0).wire},
+		{
+			"cookie", head(t, "domain_define_xml", Call, OK),
+			new(wire).str("<cookies><cookie name='id'>" + secret + "</cookie></cookies>").wire,
+		},
+		{
+			"command line", head(t, "domain_define_xml", Call, OK),
+			new(wire).str("<qemu:arg value='secret,id=s0,data=" + secret + ",format=raw'/>").wire,
+		},
 		xml("a prefix of one's own", "<q:arg value='secret,id=s0,data="+secret+",format=raw'/>"),
-		xml("no prefix", "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'><arg value='secret,id=s0,data="+secret+"'/></commandline>"),
+		xml("no prefix",
+			"<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'><arg value='secret,id=s0,data="+secret+
+				"'/></commandline>"),
 		xml("a secret with commas and quotes", `<q:arg value="secret,id=s0,data=x,,`+secret+` 'hunter2,,hunter2"/>`),
 		xml("a secret with an entity", "<q:arg value='secret,id=s0,data=x&amp;"+secret+"'/>"),
-		xml("a secret object as JSON", "<q:arg value='{&quot;qom-type&quot;:&quot;secret&quot;,&quot;data&quot;:&quot;"+secret+"&quot;}'/>"),
-		xml("firmware configuration on the command line", "<q:arg value='name=opt/com.coreos/config,string="+secret+"'/>"),
-		xml("firmware configuration", "<sysinfo type='fwcfg'><entry name='opt/com.coreos/config'>"+secret+"</entry></sysinfo>"),
+		xml("a secret object as JSON",
+			"<q:arg value='{&quot;qom-type&quot;:&quot;secret&quot;,&quot;data&quot;:&quot;"+secret+"&quot;}'/>"),
+		xml("firmware configuration on the command line", "<q:arg value='name=opt/com.coreos/config,string="+secret+
+			"'/>"),
+		xml("firmware configuration", "<sysinfo type='fwcfg'><entry name='opt/com.coreos/config'>"+secret+
+			"</entry></sysinfo>"),
 		xml("firmware configuration as CDATA", "<entry name='opt/com.coreos/config'><![CDATA[<"+secret+"]]></entry>"),
 		xml("Ignition", `<x>{"ignition":{"version":"3"},"passwd":{"users":[{"passwordHash":"`+secret+`"}]}}</x>`),
 		xml("cloud-init", "<x>#cloud-config\nchpasswd:\n  list: root:"+secret+"\n</x>"),
@@ -190,17 +239,35 @@ func TestSecretsAreMasked(t *testing.T) {
 		xml("environment of another prefix", "<q:env name='value=' value='"+secret+"'/>"),
 		xml("environment, the name behind", "<q:env\tvalue = \""+secret+"\" name='TOKEN'/>"),
 		xml("a URL in a disk", "<source protocol='https' name='x' file='https://dan:"+secret+"@host/x'/>"),
-		{"a native command line", head(t, "connect_domain_xml_to_native", Reply, OK), new(wire).str(`qemu -object '{"qom-type":"secret","id":"s0","data":"` + secret + `","format":"raw"}' -vnc :0`).wire},
-		{"a native command line's options", head(t, "connect_domain_xml_to_native", Reply, OK), new(wire).str("qemu -object secret,id=s0,data=x,," + secret + " -drive file.cookie=" + secret).wire},
-		{"a disk over HTTP", head(t, "qemu.domain_monitor_command", Call, OK), new(wire).dom("vm1", 1).str(`{"execute":"blockdev-add","arguments":{"driver":"https","url":"https://dan:` + secret + `@host/x"}}`).u32(0).wire},
-		{"environment", head(t, "domain_define_xml", Call, OK), new(wire).str("<qemu:env name='TOKEN' value='" + secret + "'/>").wire},
-		{"credential", head(t, "domain_define_xml", Call, OK), new(wire).str("<entry>io.systemd.credential:passwd.plain.root=" + secret + "</entry>").wire},
+		{
+			"a native command line", head(t, "connect_domain_xml_to_native", Reply, OK),
+			new(wire).str(`qemu -object '{"qom-type":"secret","id":"s0","data":"` + secret +
+				`","format":"raw"}' -vnc :0`).wire,
+		},
+		{
+			"a native command line's options", head(t, "connect_domain_xml_to_native", Reply, OK),
+			new(wire).str("qemu -object secret,id=s0,data=x,," + secret + " -drive file.cookie=" + secret).wire,
+		},
+		{
+			"a disk over HTTP", head(t, "qemu.domain_monitor_command", Call, OK),
+			new(wire).dom("vm1", 1).str(`{"execute":"blockdev-add","arguments":{"driver":"https","url":"https://dan:` +
+				secret + `@host/x"}}`).u32(0).wire,
+		},
+		{
+			"environment", head(t, "domain_define_xml", Call, OK),
+			new(wire).str("<qemu:env name='TOKEN' value='" + secret + "'/>").wire,
+		},
+		{
+			"credential", head(t, "domain_define_xml", Call, OK),
+			new(wire).str("<entry>io.systemd.credential:passwd.plain.root=" + secret + "</entry>").wire,
+		},
 	} {
 		var d Decoder
 		for _, s := range []Style{{}, {Full: true}} {
 			m := d.Decode(c.head, c.payload, len(c.payload))
 			text, js := string(m.AppendText(nil, s)), string(m.AppendJSON(nil, s))
-			if strings.Contains(text, "hunter2") || strings.Contains(js, "hunter2") || strings.Contains(text+js, "68756e74") {
+			if strings.Contains(text, "hunter2") || strings.Contains(js, "hunter2") ||
+				strings.Contains(text+js, "68756e74") {
 				t.Errorf("%s: shown: %s %s", c.what, text, js)
 			}
 			if c.what == "secret value" {
@@ -242,8 +309,14 @@ func TestObjectOfACall(t *testing.T) {
 	}{
 		{head(t, "domain_create", Call, OK), new(wire).dom("vm1", -1).wire, ObjectDomain, "vm1"},
 		{head(t, "domain_lookup_by_name", Call, OK), new(wire).str("vm2").wire, ObjectDomain, "vm2"},
-		{head(t, "domain_define_xml", Call, OK), new(wire).str("<domain type='kvm'><name>vm3</name></domain>").wire, ObjectDomain, "vm3"},
-		{head(t, "domain_snapshot_delete", Call, OK), new(wire).str("s1").dom("vm4", -1).u32(0).wire, ObjectSnapshot, "s1"},
+		{
+			head(t, "domain_define_xml", Call, OK), new(wire).str("<domain type='kvm'><name>vm3</name></domain>").wire,
+			ObjectDomain, "vm3",
+		},
+		{
+			head(t, "domain_snapshot_delete", Call, OK), new(wire).str("s1").dom("vm4", -1).u32(0).wire, ObjectSnapshot,
+			"s1",
+		},
 		{head(t, "connect_close", Call, OK), nil, ObjectNone, ""},
 	} {
 		var d Decoder
@@ -310,7 +383,8 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, prog uint32, proc int32, typ, status uint32, payload []byte, missing int) {
 		d := Decoder{Limit: 64}
-		m := d.Decode(Header{Prog: prog, Vers: 1, Proc: proc, Type: Type(typ), Status: Status(status)}, payload, len(payload)+max(0, missing%100))
+		m := d.Decode(Header{Prog: prog, Vers: 1, Proc: proc, Type: Type(typ), Status: Status(status)}, payload,
+			len(payload)+max(0, missing%100))
 		for _, s := range []Style{{}, {Full: true}, {Full: true, Secrets: true}} {
 			m.AppendText(nil, s)
 			mustBeJSON(t, m.AppendJSON(nil, s))
@@ -341,7 +415,8 @@ func BenchmarkDecode(b *testing.B) {
 			buf = d.Decode(call, payload, len(payload)).AppendJSON(buf[:0], Style{})
 		}
 	})
-	xml := new(wire).str("<domain type='qemu'>\n<name>vm1</name>" + strings.Repeat("<disk type='file'/>\n", 300) + "</domain>").wire
+	xml := new(wire).str("<domain type='qemu'>\n<name>vm1</name>" + strings.Repeat("<disk type='file'/>\n", 300) +
+		"</domain>").wire
 	define := head(b, "domain_get_xml_desc", Reply, OK)
 	b.Run("xml", func(b *testing.B) {
 		b.ReportAllocs()

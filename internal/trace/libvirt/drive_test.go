@@ -28,20 +28,27 @@ func driveVirsh(t *testing.T, l *posterntest.Libvirtd) {
 		return path
 	}
 	const secretUUID = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
-	secret := file("secret.xml", "<secret ephemeral='yes' private='no'><uuid>"+secretUUID+"</uuid><usage type='volume'><volume>/x</volume></usage></secret>")
+	secret := file("secret.xml", "<secret ephemeral='yes' private='no'><uuid>"+secretUUID+
+		"</uuid><usage type='volume'><volume>/x</volume></usage></secret>")
 	value := file("value", "c2VjcmV0")
 	filter := file("filter.xml", "<filter name='postern-f' chain='root'><rule action='drop' direction='in'/></filter>")
-	network := file("net.xml", "<network><name>postern-n</name><bridge name='postern0'/><ip address='192.0.2.1' netmask='255.255.255.0'/></network>")
+	network := file("net.xml",
+		"<network><name>postern-n</name><bridge name='postern0'/><ip address='192.0.2.1' "+
+			"netmask='255.255.255.0'/></network>")
 	cpu := file("cpu.xml", "<cpu><arch>x86_64</arch><model>qemu64</model></cpu>")
 	checkpoint := file("cp.xml", "<domaincheckpoint/>")
-	disk := file("disk.xml", "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='"+filepath.Join(dir, "pool/v1")+"'/><target dev='vdb' bus='virtio'/></disk>")
-	vm2 := file("vm2.xml", strings.Replace(l.DomainXML("vm2"), "<memballoon", "<serial type='pty'/><graphics type='vnc' autoport='yes' passwd='hunter2'/><memballoon", 1))
+	disk := file("disk.xml", "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='"+
+		filepath.Join(dir, "pool/v1")+"'/><target dev='vdb' bus='virtio'/></disk>")
+	vm2 := file("vm2.xml", strings.Replace(l.DomainXML("vm2"), "<memballoon",
+		"<serial type='pty'/><graphics type='vnc' autoport='yes' passwd='hunter2'/><memballoon", 1))
 	if err := os.Mkdir(filepath.Join(dir, "pool"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	upload := file("upload", strings.Repeat("postern!", 8<<10))
-	script := strings.NewReplacer("SECRET.XML", secret, "SECRET", secretUUID, "VALUE", value, "FILTER", filter, "NETWORK", network,
-		"CPU", cpu, "CHECKPOINT", checkpoint, "DISK", disk, "VM2", vm2, "POOL", filepath.Join(dir, "pool"), "UPLOAD", upload, "DIR", dir).Replace(virshScript)
+	script := strings.NewReplacer("SECRET.XML", secret, "SECRET", secretUUID, "VALUE", value, "FILTER", filter,
+		"NETWORK", network,
+		"CPU", cpu, "CHECKPOINT", checkpoint, "DISK", disk, "VM2", vm2, "POOL", filepath.Join(dir, "pool"), "UPLOAD",
+		upload, "DIR", dir).Replace(virshScript)
 	cmd := exec.Command("virsh", "-q", "-c", l.TCPURI())
 	cmd.Stdin = strings.NewReader(script)
 	out, err := cmd.CombinedOutput()
@@ -265,7 +272,8 @@ quit
 // and a console's stream.
 func driveGo(t *testing.T, l *posterntest.Libvirtd) {
 	t.Helper()
-	c := golibvirt.NewWithDialer(dialers.NewRemote("127.0.0.1", dialers.UsePort(strconv.Itoa(l.Port)), dialers.WithRemoteTimeout(10*time.Second)))
+	c := golibvirt.NewWithDialer(dialers.NewRemote("127.0.0.1", dialers.UsePort(strconv.Itoa(l.Port)),
+		dialers.WithRemoteTimeout(10*time.Second)))
 	if err := c.ConnectToURI("qemu:///system"); err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,8 @@ func TestEveryProcedureRoundTrips(t *testing.T) {
 			e.payload(s.typ)
 			m := d.Decode(s.head, e.wire, len(e.wire))
 			if m.Malformed || m.Cut || m.Trailing != 0 {
-				t.Fatalf("%s: malformed %v, cut %v, %d bytes left of %d", s.name, m.Malformed, m.Cut, m.Trailing, len(e.wire))
+				t.Fatalf("%s: malformed %v, cut %v, %d bytes left of %d", s.name, m.Malformed, m.Cut, m.Trailing,
+					len(e.wire))
 			}
 			got := said(m)
 			if fmt.Sprint(got) != fmt.Sprint(e.want) {
@@ -199,7 +200,8 @@ func TestCutAtEveryByte(t *testing.T) {
 		for n := range e.wire {
 			m := d.Decode(s.head, e.wire[:n:n], len(e.wire))
 			if !m.Cut || m.Malformed || m.Missing != len(e.wire)-n {
-				t.Fatalf("%s cut at %d of %d: cut %v, malformed %v, missing %d", s.name, n, len(e.wire), m.Cut, m.Malformed, m.Missing)
+				t.Fatalf("%s cut at %d of %d: cut %v, malformed %v, missing %d", s.name, n, len(e.wire), m.Cut,
+					m.Malformed, m.Missing)
 			}
 			buf = m.AppendText(buf[:0], Style{Full: n%2 == 0})
 			buf = m.AppendJSON(buf[:0], Style{})

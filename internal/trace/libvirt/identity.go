@@ -21,7 +21,8 @@ var SetIdentity = event.Procedure{Prog: 0x20008086, Proc: 419}
 // were captured whole; false for other messages.
 func (m *Message) Identity() (Identity, bool) {
 	id := Identity{UID: -1}
-	if m.Part != Args || m.Malformed || m.Missing > 0 || m.Omitted > 0 || (event.Procedure{Prog: m.Prog, Proc: m.Proc}) != SetIdentity {
+	if m.Part != Args || m.Malformed || m.Missing > 0 || m.Omitted > 0 ||
+		(event.Procedure{Prog: m.Prog, Proc: m.Proc}) != SetIdentity {
 		return id, false
 	}
 	for i := range m.Values {

@@ -141,7 +141,8 @@ func entry(b []byte, cut bool) (int, int) {
 	if i := bytes.IndexAny(b, "<>"); i >= 0 {
 		tag = b[:i]
 	}
-	if from, to := attribute(b, "name"); from < 0 || bytes.IndexByte(tag[min(from, len(tag)):min(to, len(tag))], '/') < 0 {
+	if from, to := attribute(b, "name"); from < 0 || bytes.IndexByte(tag[min(from, len(tag)):min(to, len(tag))],
+		'/') < 0 {
 		return -1, 0
 	}
 	return element(b, cut)
@@ -158,7 +159,10 @@ func argument(b []byte, _ bool) (int, int) {
 		return -1, 0
 	}
 	value := bytes.ToLower(b[from:to])
-	for _, w := range [...]string{"secret", "passw", "passphrase", "token", "cookie", "data", "string=", "key", "credential", "ignition", "#cloud-config"} {
+	for _, w := range [...]string{
+		"secret", "passw", "passphrase", "token", "cookie", "data", "string=", "key",
+		"credential", "ignition", "#cloud-config",
+	} {
 		if bytes.Contains(value, []byte(w)) {
 			return from, to
 		}

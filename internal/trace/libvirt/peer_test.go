@@ -17,7 +17,8 @@ import (
 func TestAgainstWireshark(t *testing.T) {
 	posterntest.NeedRoot(t)
 	tshark := posterntest.Need(t, "tshark")
-	if out, err := exec.Command(tshark, "-G", "protocols").Output(); err != nil || !bytes.Contains(out, []byte("\tlibvirt\n")) {
+	if out, err := exec.Command(tshark, "-G", "protocols").Output(); err != nil ||
+		!bytes.Contains(out, []byte("\tlibvirt\n")) {
 		posterntest.Missing(t, "needs Wireshark's libvirt dissector (Debian: libvirt-wireshark)")
 	}
 	defer posterntest.TraceAlone(t)()
@@ -57,7 +58,8 @@ func compare(t *testing.T, conversations map[string][]byte, dissected map[string
 			m := d.Decode(h, payload, len(payload))
 			name := string(h.AppendName(nil))
 			if m.Malformed || m.Trailing != 0 || m.Cut || m.Procedure == nil {
-				t.Errorf("%s (%v, %v): malformed %v, %d bytes left over", name, h.Type, h.Status, m.Malformed, m.Trailing)
+				t.Errorf("%s (%v, %v): malformed %v, %d bytes left over", name, h.Type, h.Status, m.Malformed,
+					m.Trailing)
 			}
 			if len(other) == 0 {
 				t.Fatalf("%s: Wireshark has no such message: %s", key, name)
@@ -67,7 +69,8 @@ func compare(t *testing.T, conversations map[string][]byte, dissected map[string
 			if got := headerFields(h); !slices.Equal(got, w.header) {
 				t.Errorf("%s: header %v, Wireshark has %v", name, got, w.header)
 			}
-			if got := m.WireFields(); !slices.Equal(got, w.fields) && !slices.Contains(misread, name+" "+h.Type.String()) {
+			if got := m.WireFields(); !slices.Equal(got, w.fields) && !slices.Contains(misread,
+				name+" "+h.Type.String()) {
 				t.Errorf("%s (%v, %v):\n     we have %v\nWireshark has %v", name, h.Type, h.Status, got, w.fields)
 			}
 			if h.Type.IsReply() && !slices.Contains(procedures, name) {
@@ -88,7 +91,8 @@ func compare(t *testing.T, conversations map[string][]byte, dissected map[string
 // number: it shows the string's length for it, and reads what follows from the
 // wrong place.
 var misread = []string{
-	"remote.1.connect_get_type reply", "remote.1.domain_get_os_type reply", "remote.1.connect_find_storage_pool_sources call",
+	"remote.1.connect_get_type reply", "remote.1.domain_get_os_type reply",
+	"remote.1.connect_find_storage_pool_sources call",
 }
 
 func headerFields(h libvirt.Header) []string {

@@ -43,7 +43,8 @@ func record(t *testing.T, conversations map[string][]byte) {
 			msg := stream[:h.Len]
 			stream = stream[h.Len:]
 			key := fmt.Sprintf("%s %d %d", h.AppendName(nil), h.Type, h.Status)
-			if len(msg) > 400 || strings.Contains(key, "hostname") || strings.Contains(key, "node_get_info") || found[key] != "" {
+			if len(msg) > 400 || strings.Contains(key, "hostname") || strings.Contains(key, "node_get_info") ||
+				found[key] != "" {
 				continue
 			}
 			text := d.Decode(h, msg[libvirt.HeaderLen:], len(msg)-libvirt.HeaderLen).AppendText(nil, libvirt.Style{})

@@ -12,7 +12,9 @@ import (
 
 // Run runs a trace while do runs. It fails the test if the trace does, or loses
 // events. Only one trace that is measured runs at a time: see posterntest.TraceAlone.
-func Run(t testing.TB, do func(), trace func(ctx context.Context, ready func(*capture.Session)) (event.Summary, error)) {
+func Run(t testing.TB, do func(), trace func(ctx context.Context, ready func(*capture.Session)) (event.Summary,
+	error),
+) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()

@@ -14,10 +14,19 @@ func TestParse(t *testing.T) {
 		seconds, micros int64
 		cut             bool
 	}{
-		{in: `{"execute":"qmp_capabilities","id":"libvirt-1"}`, kind: Command, name: "qmp_capabilities", id: "libvirt-1"},
-		{in: `{"execute":"balloon","arguments":{"value":224395264},"id":"libvirt-7"}` + "\r\n", kind: Command, name: "balloon", id: "libvirt-7", body: `{"value":224395264}`},
+		{
+			in: `{"execute":"qmp_capabilities","id":"libvirt-1"}`, kind: Command, name: "qmp_capabilities",
+			id: "libvirt-1",
+		},
+		{
+			in: `{"execute":"balloon","arguments":{"value":224395264},"id":"libvirt-7"}` + "\r\n", kind: Command,
+			name: "balloon", id: "libvirt-7", body: `{"value":224395264}`,
+		},
 		{in: `{"return": {}, "id": "libvirt-1"}`, kind: Reply, id: "libvirt-1", body: "{}"},
-		{in: `{"return": [{"a": "}]\"{"}, 1], "id": "libvirt-4"}`, kind: Reply, id: "libvirt-4", body: `[{"a": "}]\"{"}, 1]`},
+		{
+			in: `{"return": [{"a": "}]\"{"}, 1], "id": "libvirt-4"}`, kind: Reply, id: "libvirt-4",
+			body: `[{"a": "}]\"{"}, 1]`,
+		},
 		{
 			in:   `{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Parameter \"x\" is unexpected"}}`,
 			kind: Failure, id: "libvirt-9", class: "GenericError", desc: `Parameter "x" is unexpected`,
@@ -30,7 +39,10 @@ func TestParse(t *testing.T) {
 			in:   `{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "BLOCK_JOB_READY", "data": {"device": "d"}}`,
 			kind: Event, name: "BLOCK_JOB_READY", seconds: 1, micros: 2, body: `{"device": "d"}`,
 		},
-		{in: `{"QMP": {"version": {}, "capabilities": []}}`, kind: Greeting, body: `{"version": {}, "capabilities": []}`},
+		{
+			in: `{"QMP": {"version": {}, "capabilities": []}}`, kind: Greeting,
+			body: `{"version": {}, "capabilities": []}`,
+		},
 		{in: `{"return": [{"name": "quit"}, {"na`, kind: Reply, body: `[{"name": "quit"}, {"na`, cut: true},
 		{in: `{"execute":"set_passw`, kind: Command, name: "set_passw", cut: true},
 		{in: `{'execute':'stop'}`, kind: Command, name: "stop"},
@@ -43,7 +55,8 @@ func TestParse(t *testing.T) {
 		if m.Kind != c.kind || string(m.Name) != c.name || string(m.ID) != c.id || string(m.Body) != c.body ||
 			string(m.Class) != c.class || string(m.Desc) != c.desc || m.Seconds != c.seconds || m.Micros != c.micros ||
 			m.Cut != (c.cut || c.kind == Unknown && c.in != "{}" && c.in != "" && c.in[0] == '{') {
-			t.Errorf("%s\n got %d name %q id %q body %q error %q %q at %d.%d cut %v", c.in, m.Kind, m.Name, m.ID, m.Body, m.Class, m.Desc, m.Seconds, m.Micros, m.Cut)
+			t.Errorf("%s\n got %d name %q id %q body %q error %q %q at %d.%d cut %v", c.in, m.Kind, m.Name, m.ID,
+				m.Body, m.Class, m.Desc, m.Seconds, m.Micros, m.Cut)
 		}
 	}
 }
@@ -67,29 +80,71 @@ func TestMask(t *testing.T) {
 	const s = `hunter2\"x`
 	for _, c := range []struct{ in, want string }{
 		{
-			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"` + s + `","connected":"keep"},"id":"libvirt-5"}`,
+			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"` + s +
+				`","connected":"keep"},"id":"libvirt-5"}`,
 			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"***","connected":"keep"},"id":"libvirt-5"}`,
 		},
 		{
-			`{"execute":"object-add","arguments":{"qom-type":"secret","id":"s0","data":"` + s + `","keyid":"masterKey0"}}`,
+			`{"execute":"object-add","arguments":{"qom-type":"secret","id":"s0","data":"` + s +
+				`","keyid":"masterKey0"}}`,
 			`{"execute":"object-add","arguments":{"qom-type":"secret","id":"s0","data":"***","keyid":"masterKey0"}}`,
 		},
-		{`{"execute":"set_password","arguments":{"password": "` + s, `{"execute":"set_password","arguments":{"password": "***"`},
-		{`{'execute':'set_password','arguments':{'password' : '` + s + `'}}`, `{'execute':'set_password','arguments':{'password' : "***"}}`},
+		{
+			`{"execute":"set_password","arguments":{"password": "` + s,
+			`{"execute":"set_password","arguments":{"password": "***"`,
+		},
+		{
+			`{'execute':'set_password','arguments':{'password' : '` + s + `'}}`,
+			`{'execute':'set_password','arguments':{'password' : "***"}}`,
+		},
 		{`{"pass\u0077ord":"` + s + `"}`, `{"pass\u0077ord":"***"}`},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"set_password vnc ` + s + `"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"set_password ***"}}`},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"info block"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"info block"}}`},
-		{`{"execute":"qom-set","arguments":{"path":"/objects/s0","property":"data","value":"` + s + `"}}`, `{"execute":"qom-set","arguments":{"path":"/objects/s0","property":"data","value":"***"}}`},
-		{`{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"a"}]}}`, `{"execute":"send-key","arguments":{"keys":"***"}}`},
+		{
+			`{"execute":"human-monitor-command","arguments":{"command-line":"set_password vnc ` + s + `"}}`,
+			`{"execute":"human-monitor-command","arguments":{"command-line":"set_password ***"}}`,
+		},
+		{
+			`{"execute":"human-monitor-command","arguments":{"command-line":"info block"}}`,
+			`{"execute":"human-monitor-command","arguments":{"command-line":"info block"}}`,
+		},
+		{
+			`{"execute":"qom-set","arguments":{"path":"/objects/s0","property":"data","value":"` + s + `"}}`,
+			`{"execute":"qom-set","arguments":{"path":"/objects/s0","property":"data","value":"***"}}`,
+		},
+		{
+			`{"execute":"send-key","arguments":{"keys":[{"type":"qcode","data":"a"}]}}`,
+			`{"execute":"send-key","arguments":{"keys":"***"}}`,
+		},
 		{`{"event": "RESUME", "data": {"a": "b"}}`, `{"event": "RESUME", "data": {"a": "b"}}`},
-		{`{"execute":"guest-set-user-password","arguments":{"username":"r","password":"` + s + `"}}`, `{"execute":"guest-set-user-password","arguments":{"username":"r","password":"***"}}`},
-		{`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":["-c","x ` + s + `"],"env":["P=` + s + `"],"input-data":"aHVudA==","capture-output":true}}`, `{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":"***","env":"***","input-data":"***","capture-output":true}}`},
-		{`{"return": {"exitcode": 0, "out-data": "` + s + `", "err-data": "` + s + `", "exited": true}}`, `{"return": {"exitcode": 0, "out-data": "***", "err-data": "***", "exited": true}}`},
+		{
+			`{"execute":"guest-set-user-password","arguments":{"username":"r","password":"` + s + `"}}`,
+			`{"execute":"guest-set-user-password","arguments":{"username":"r","password":"***"}}`,
+		},
+		{
+			`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":["-c","x ` + s + `"],"env":["P=` + s +
+				`"],"input-data":"aHVudA==","capture-output":true}}`,
+			`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":"***","env":"***","input-data":"***","capture-output":true}}`,
+		},
+		{
+			`{"return": {"exitcode": 0, "out-data": "` + s + `", "err-data": "` + s + `", "exited": true}}`,
+			`{"return": {"exitcode": 0, "out-data": "***", "err-data": "***", "exited": true}}`,
+		},
 		{`{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n","url":"https://dan:hunter2@host/x","cookie":"` + s + `"}}`, `{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n","url":"https://dan:***@host/x","cookie":"***"}}`},
-		{`{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp:\/\/dan:hunter2@host\/x"}}`, `{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp://dan:***@host/x"}}`},
-		{`{"execute":"migrate","arguments":{"uri":"exec:curl -u dan:hunter2 -T - https://h"}}`, `{"execute":"migrate","arguments":{"uri":"exec:***"}}`},
-		{`{"execute":"migrate","arguments":{"channels":[{"addr":{"transport":"exec","args":["curl","hunter2"]}}]}}`, `{"execute":"migrate","arguments":{"channels":[{"addr":{"transport":"exec","args":"***"}}]}}`},
-		{`{"execute":"migrate","arguments":{"uri":"tcp:192.0.2.1:49152"}}`, `{"execute":"migrate","arguments":{"uri":"tcp:192.0.2.1:49152"}}`},
+		{
+			`{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp:\/\/dan:hunter2@host\/x"}}`,
+			`{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp://dan:***@host/x"}}`,
+		},
+		{
+			`{"execute":"migrate","arguments":{"uri":"exec:curl -u dan:hunter2 -T - https://h"}}`,
+			`{"execute":"migrate","arguments":{"uri":"exec:***"}}`,
+		},
+		{
+			`{"execute":"migrate","arguments":{"channels":[{"addr":{"transport":"exec","args":["curl","hunter2"]}}]}}`,
+			`{"execute":"migrate","arguments":{"channels":[{"addr":{"transport":"exec","args":"***"}}]}}`,
+		},
+		{
+			`{"execute":"migrate","arguments":{"uri":"tcp:192.0.2.1:49152"}}`,
+			`{"execute":"migrate","arguments":{"uri":"tcp:192.0.2.1:49152"}}`,
+		},
 		{
 			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",\"password\":\"hunter2\"}"}}]}`,
 			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",\"password\":\"***\"}"}}]}`,
@@ -99,8 +154,14 @@ func TestMask(t *testing.T) {
 			`{"return": [{"file": "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/x\"}}"}]}`,
 		},
 		{`{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Could not open 'https://dan:hunter2@host/x'"}}`, `{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Could not open 'https://dan:***@host/x'"}}`},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"expire_password vnc 99"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"expire_password ***"}}`},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"change vnc password hunter2"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"change vnc ***"}}`},
+		{
+			`{"execute":"human-monitor-command","arguments":{"command-line":"expire_password vnc 99"}}`,
+			`{"execute":"human-monitor-command","arguments":{"command-line":"expire_password ***"}}`,
+		},
+		{
+			`{"execute":"human-monitor-command","arguments":{"command-line":"change vnc password hunter2"}}`,
+			`{"execute":"human-monitor-command","arguments":{"command-line":"change vnc ***"}}`,
+		},
 		{`{"execute":"human-monitor-command","arguments":{"command-line":"drive_add 0 file=https://dan:hunter2@host/x"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"drive_add 0 file=https://dan:***@host/x"}}`},
 		{`{"execute":"human-monitor-command","arguments":{"command-line":"object_add {\"qom-type\":\"secret\",\"data\":\"hunter2\"}"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"object_add {\"qom-type\":\"secret ***"}}`},
 		{"object_add secret,id=s,data=hunter2,passwd", "object_add secret ***"},

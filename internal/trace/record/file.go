@@ -19,7 +19,9 @@ type File struct {
 // Trace records a trace with c into f until ctx ends or f is full, and returns what
 // was seen and lost. ready is called once events are seen. A trace that cannot begin
 // leaves no file.
-func (f File) Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (sum event.Summary, full bool, err error) {
+func (f File) Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (sum event.Summary, full bool,
+	err error,
+) {
 	out, err := durable.CreatePrivate(f.Name)
 	if err != nil {
 		return sum, false, err

@@ -97,10 +97,25 @@ func replayInEachFormat(t *testing.T, l *posterntest.Libvirtd) {
 		config format.Config
 		want   string
 	}{
-		{"tree", correlate.Filter{Procedures: qemu}, format.Config{Tree: true, Messages: true}, `(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`},
-		{"text", correlate.Filter{}, format.Config{Verbose: true}, `(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`},
+		{
+			"tree",
+			correlate.Filter{Procedures: qemu},
+			format.Config{Tree: true, Messages: true},
+			`(?s)<S root virsh\[\d+\] +qemu\.domain_monitor_command ok.*query-status → ok`,
+		},
+		{
+			"text",
+			correlate.Filter{},
+			format.Config{Verbose: true},
+			`(?m)  S root virsh\[\d+\] +connected 0x[0-9a-f]+ local=`,
+		},
 		{"JSON", correlate.Filter{}, format.Config{Format: format.JSON}, `"seen":[1-9]`},
-		{"script", correlate.Filter{}, format.Config{Format: format.STP}, `(?s)^  0\.000 begin\n.*msg=remote\.1\.domain_get_info\(reply, ok`},
+		{
+			"script",
+			correlate.Filter{},
+			format.Config{Format: format.STP},
+			`(?s)^  0\.000 begin\n.*msg=remote\.1\.domain_get_info\(reply, ok`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := replay(t, file, c.filter, c.config)
@@ -114,7 +129,8 @@ func replayInEachFormat(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	before, _ := os.Stat(file)
 	_, _, err = record.File{Name: file}.Trace(t.Context(), both, func(*capture.Session) {})
-	if after, _ := os.Stat(file); postern.CodeOf(err) != postern.Conflict || postern.HintOf(err) == "" || after.Size() != before.Size() {
+	if after, _ := os.Stat(file); postern.CodeOf(err) != postern.Conflict || postern.HintOf(err) == "" ||
+		after.Size() != before.Size() {
 		t.Errorf("over a file that is there: %v", err)
 	}
 }
@@ -172,7 +188,8 @@ func recordNothing(t *testing.T) {
 	if _, err := os.Stat(file); err == nil {
 		t.Error("it leaves a file")
 	}
-	if _, err := record.Replay(strings.NewReader("no recording at all"), correlate.Filter{}, false, nothing{}); postern.CodeOf(err) != postern.Invalid {
+	if _, err := record.Replay(strings.NewReader("no recording at all"), correlate.Filter{}, false,
+		nothing{}); postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("what is no recording: %v", err)
 	}
 }

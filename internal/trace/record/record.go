@@ -44,7 +44,10 @@ type Recorder struct {
 
 // NewRecorder begins a recording in w of at most limit bytes; 0 means no limit.
 func NewRecorder(w io.Writer, limit int64) (*Recorder, error) {
-	r := &Recorder{w: bufio.NewWriterSize(w, 256<<10), left: limit - int64(len(recordingMagic)), peers: map[*event.Peer]uint64{}, known: map[event.Frame]uint64{}}
+	r := &Recorder{
+		w: bufio.NewWriterSize(w, 256<<10), left: limit - int64(len(recordingMagic)),
+		peers: map[*event.Peer]uint64{}, known: map[event.Frame]uint64{},
+	}
 	if limit == 0 {
 		r.left = -1
 	}
@@ -114,7 +117,8 @@ func Replay(rd io.Reader, f correlate.Filter, tree bool, sink event.Sink) (event
 func readRecording(rd io.Reader, do func(*event.Event) error) error {
 	br := bufio.NewReaderSize(rd, 256<<10)
 	magic := make([]byte, len(recordingMagic))
-	if _, err := io.ReadFull(br, magic); err != nil || string(magic[:len("postern trace ")]) != recordingMagic[:len("postern trace ")] {
+	if _, err := io.ReadFull(br, magic); err != nil ||
+		string(magic[:len("postern trace ")]) != recordingMagic[:len("postern trace ")] {
 		return postern.Errorf(postern.Invalid, "this is no recording of postern trace")
 	}
 	if string(magic) != recordingMagic {

@@ -18,12 +18,17 @@ import (
 )
 
 func sampleEvents() []event.Event {
-	alice := &event.Peer{PID: 7, UID: 1000, User: "alice", Start: 99, Session: 3, Command: "virsh list", Local: "127.0.0.1;16509", Remote: "127.0.0.1;4000", TLSName: "CN=a", SASLName: "a"}
+	alice := &event.Peer{
+		PID: 7, UID: 1000, User: "alice", Start: 99, Session: 3, Command: "virsh list",
+		Local: "127.0.0.1;16509", Remote: "127.0.0.1;4000", TLSName: "CN=a", SASLName: "a",
+	}
 	wall := time.Unix(1700000000, 123456789)
 	message := func(kind event.Kind, typ uint32, mono uint64) event.Event {
 		return event.Event{
-			Kind: kind, Probe: "libvirt:x", Mono: mono, Wall: wall, PID: 1, TID: 2, CPU: 1, UID: -1, Comm: "rpc-libvirtd",
-			Args: []uint64{1, ^uint64(0)}, Strings: []string{"", "a"}, Cut: true, Client: 0xabc, Len: 32, Prog: 0x20008086, Vers: 1,
+			Kind: kind, Probe: "libvirt:x", Mono: mono, Wall: wall, PID: 1, TID: 2, CPU: 1, UID: -1,
+			Comm: "rpc-libvirtd",
+			Args: []uint64{1, ^uint64(0)}, Strings: []string{"", "a"}, Cut: true, Client: 0xabc, Len: 32,
+			Prog: 0x20008086, Vers: 1,
 			Proc: -5, Type: typ, Status: 1, Serial: 9, Payload: []byte{1, 2, 3, 4}, PayloadLen: 4, NoPayload: false,
 			Began: 5, Peer: alice, Domain: "vm1", FD: "eventfd",
 		}
@@ -32,7 +37,10 @@ func sampleEvents() []event.Event {
 		message(event.ServerRx, 0, 10),
 		message(event.ServerTx, 1, 20),
 		{Kind: event.Lost, Probe: "libvirt:x", PID: 1, Comm: "libvirtd", Wall: wall, Mono: 30, Args: []uint64{3}},
-		{Kind: event.MonitorEvent, Wall: wall, Mono: 40, Args: []uint64{1, 2}, Strings: []string{"", `{"event":"STOP"}`}},
+		{
+			Kind: event.MonitorEvent, Wall: wall, Mono: 40, Args: []uint64{1, 2},
+			Strings: []string{"", `{"event":"STOP"}`},
+		},
 	}
 }
 
@@ -113,8 +121,14 @@ func TestReplayFilters(t *testing.T) {
 		{Kind: event.HandleDispatch, PID: pid, TID: 3, UID: 1000, Args: []uint64{1, 1}, Mono: 100},
 		{Kind: event.HandleDone, PID: pid, TID: 3, UID: 1000, Mono: 100 + uint64(time.Second)},
 		{Kind: event.TimeoutAdd, PID: other, TID: 4, Args: []uint64{1, 10}},
-		{Kind: event.MonitorEvent, PID: pid, Domain: "vm1", Args: []uint64{1, 2}, Strings: []string{"", `{"event":"STOP"}`}},
-		{Kind: event.ServerRx, PID: pid, Client: 5, Len: 28, Prog: 0x20008086, Proc: proc, Peer: &event.Peer{PID: 9, UID: 1000, User: "alice"}},
+		{
+			Kind: event.MonitorEvent, PID: pid, Domain: "vm1", Args: []uint64{1, 2},
+			Strings: []string{"", `{"event":"STOP"}`},
+		},
+		{
+			Kind: event.ServerRx, PID: pid, Client: 5, Len: 28, Prog: 0x20008086, Proc: proc,
+			Peer: &event.Peer{PID: 9, UID: 1000, User: "alice"},
+		},
 		{Kind: event.Lost, PID: other, Args: []uint64{3}},
 	}
 	data, err := recorded(t, events, 0)
@@ -125,16 +139,28 @@ func TestReplayFilters(t *testing.T) {
 		filter correlate.Filter
 		want   []event.Kind
 	}{
-		"pid":         {correlate.Filter{PIDs: []int{other}}, []event.Kind{event.TimeoutAdd, event.Lost}},
-		"user":        {correlate.Filter{Users: []string{"alice", "1000"}}, []event.Kind{event.HandleAdd, event.HandleDispatch, event.HandleDone, event.ServerRx, event.Lost, event.CallOpen}},
-		"connection":  {correlate.Filter{Clients: []uint64{5}}, []event.Kind{event.ServerRx, event.Lost, event.CallOpen}},
-		"procedure":   {correlate.Filter{Procedures: map[event.Procedure]bool{{Prog: 0x20008086, Proc: proc}: true}}, []event.Kind{event.ServerRx, event.Lost, event.CallOpen}},
-		"type":        {correlate.Filter{Types: 1}, []event.Kind{event.ServerRx, event.Lost}},
-		"status":      {correlate.Filter{Statuses: 1 << libvirt.Failed}, []event.Kind{event.Lost}},
-		"errors":      {correlate.Filter{Errors: true}, []event.Kind{event.Lost}},
-		"slower":      {correlate.Filter{Slower: time.Second}, []event.Kind{event.Lost}},
-		"domain":      {correlate.Filter{Domains: []string{"vm?"}}, []event.Kind{event.MonitorEvent, event.Lost}},
-		"slow":        {correlate.Filter{Slow: time.Second}, []event.Kind{event.HandleDone, event.MonitorEvent, event.ServerRx, event.Lost, event.CallOpen}},
+		"pid": {correlate.Filter{PIDs: []int{other}}, []event.Kind{event.TimeoutAdd, event.Lost}},
+		"user": {correlate.Filter{Users: []string{"alice", "1000"}}, []event.Kind{
+			event.HandleAdd,
+			event.HandleDispatch, event.HandleDone, event.ServerRx, event.Lost, event.CallOpen,
+		}},
+		"connection": {
+			correlate.Filter{Clients: []uint64{5}},
+			[]event.Kind{event.ServerRx, event.Lost, event.CallOpen},
+		},
+		"procedure": {
+			correlate.Filter{Procedures: map[event.Procedure]bool{{Prog: 0x20008086, Proc: proc}: true}},
+			[]event.Kind{event.ServerRx, event.Lost, event.CallOpen},
+		},
+		"type":   {correlate.Filter{Types: 1}, []event.Kind{event.ServerRx, event.Lost}},
+		"status": {correlate.Filter{Statuses: 1 << libvirt.Failed}, []event.Kind{event.Lost}},
+		"errors": {correlate.Filter{Errors: true}, []event.Kind{event.Lost}},
+		"slower": {correlate.Filter{Slower: time.Second}, []event.Kind{event.Lost}},
+		"domain": {correlate.Filter{Domains: []string{"vm?"}}, []event.Kind{event.MonitorEvent, event.Lost}},
+		"slow": {
+			correlate.Filter{Slow: time.Second},
+			[]event.Kind{event.HandleDone, event.MonitorEvent, event.ServerRx, event.Lost, event.CallOpen},
+		},
 		"slow, a pid": {correlate.Filter{Slow: time.Second, PIDs: []int{other}}, []event.Kind{event.Lost}},
 	} {
 		k := &tracetest.Collector{}
@@ -174,7 +200,8 @@ func TestDamagedRecordings(t *testing.T) {
 	flipped := bytes.Clone(data)
 	flipped[len(recordingMagic)+4] = 0x7f // refers to a client that was never described
 	for name, b := range map[string][]byte{
-		"empty": nil, "another file": []byte("#!/bin/sh\nexit\n...."), "cut": data[:len(data)-1], "huge event": huge, "flipped": flipped,
+		"empty": nil, "another file": []byte("#!/bin/sh\nexit\n...."), "cut": data[:len(data)-1], "huge event": huge,
+		"flipped": flipped,
 	} {
 		_, err := Replay(bytes.NewReader(b), correlate.Filter{}, false, &tracetest.Collector{})
 		if postern.CodeOf(err) != postern.Invalid || err == nil || !strings.Contains(err.Error(), "recording") {
@@ -191,7 +218,8 @@ func FuzzReplay(f *testing.F) {
 	f.Add(data)
 	f.Add([]byte(recordingMagic))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		_, _ = Replay(bytes.NewReader(b), correlate.Filter{Domains: []string{"vm*"}, Slow: 1}, true, &tracetest.Collector{})
+		_, _ = Replay(bytes.NewReader(b), correlate.Filter{Domains: []string{"vm*"}, Slow: 1}, true,
+			&tracetest.Collector{})
 	})
 }
 

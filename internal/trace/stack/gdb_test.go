@@ -71,11 +71,13 @@ func TestAgainstGDB(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
 	posterntest.Need(t, "gdb")
-	spots := probes("libvirt:rpc_client_msg_rx", "libvirt:rpc_client_msg_tx_queue", "libvirt:rpc_client_new", "libvirt:rpc_socket_new",
+	spots := probes("libvirt:rpc_client_msg_rx", "libvirt:rpc_client_msg_tx_queue", "libvirt:rpc_client_new",
+		"libvirt:rpc_socket_new",
 		"libvirt:event_glib_add_handle", "libvirt:rpc_client_dispose")
 	var dumps []dump
 	for _, command := range []string{"domname vm1", "list --all", "nodeinfo"} {
-		dumps = append(dumps, run(t, spots, append([]string{"virsh", "-c", l.UnixURI()}, strings.Fields(command)...)...)...)
+		dumps = append(dumps,
+			run(t, spots, append([]string{"virsh", "-c", l.UnixURI()}, strings.Fields(command)...)...)...)
 	}
 	virsh := len(dumps)
 	dumps = append(dumps, dumpDaemon(t, l)...)
@@ -95,7 +97,10 @@ func TestAgainstGDB(t *testing.T) {
 // be right.
 func TestCorners(t *testing.T) {
 	posterntest.Need(t, "gdb")
-	for _, flags := range []string{"-O2 -Wl,-z,lazy", "-O0 -fno-omit-frame-pointer -no-pie -Wl,-z,lazy", "-O3 -static-pie -s"} {
+	for _, flags := range []string{
+		"-O2 -Wl,-z,lazy", "-O0 -fno-omit-frame-pointer -no-pie -Wl,-z,lazy",
+		"-O3 -static-pie -s",
+	} {
 		t.Run(flags, func(t *testing.T) {
 			program := filepath.Join(t.TempDir(), "corners")
 			args := append(strings.Fields(flags), "-o", program, "testdata/corners.c", "-lpthread")
@@ -128,7 +133,8 @@ func probes(names ...string) string {
 func run(t *testing.T, spots string, command ...string) []dump {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "dumps")
-	cmd := exec.Command("gdb", append([]string{"-q", "-batch", "-nx", "-x", "testdata/dump.py", "--args"}, command...)...)
+	cmd := exec.Command("gdb", append([]string{"-q", "-batch", "-nx", "-x", "testdata/dump.py", "--args"},
+		command...)...)
 	cmd.Env = append(os.Environ(), "OUT="+file, "COUNT=60", "SPOTS="+spots)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("gdb: %v\n%s", err, out)
@@ -170,7 +176,8 @@ func dumpDaemon(t *testing.T, l *posterntest.Libvirtd) []dump {
 	file, ready := filepath.Join(dir, "libvirtd.json"), filepath.Join(dir, "ready")
 	cmd := exec.Command("gdb", "-q", "-batch", "-nx", "-x", "testdata/dump.py", "-p", fmt.Sprint(l.PID))
 	cmd.Env = append(os.Environ(), "OUT="+file, "COUNT=120", "ATTACHED=1", "READY="+ready,
-		"SPOTS="+probes("libvirt:rpc_server_client_msg_rx", "libvirt:rpc_server_client_msg_tx_queue", "libvirt:event_glib_dispatch_handle",
+		"SPOTS="+probes("libvirt:rpc_server_client_msg_rx", "libvirt:rpc_server_client_msg_tx_queue",
+			"libvirt:event_glib_dispatch_handle",
 			"qemu:qemu_monitor_send_msg", "qemu:qemu_monitor_recv_reply"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -209,7 +216,8 @@ func differs(d *dump, got []event.Frame) string {
 			return fmt.Sprintf("frame %d", i)
 		}
 		name := d.Frames[i].Name // gdb makes one for a stub, and shortens leaf.isra.0
-		if strings.HasSuffix(got[i].Module, "/corners") && !strings.Contains(name, "@") && !strings.HasPrefix(got[i].Symbol, name) {
+		if strings.HasSuffix(got[i].Module, "/corners") && !strings.Contains(name, "@") &&
+			!strings.HasPrefix(got[i].Symbol, name) {
 			return fmt.Sprintf("frame %d's name", i)
 		}
 	}

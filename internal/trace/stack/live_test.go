@@ -19,7 +19,8 @@ import (
 	"github.com/postern-project/postern/internal/trace/stack"
 )
 
-// TestTracedStacks traces a real libvirtd and a virsh that calls it: every stack must be complete, from the probe to the program's
+// TestTracedStacks traces a real libvirtd and a virsh that calls it: every stack must be complete, from the probe to
+// the program's
 // or the thread's start, also through the event loop's dispatches, whose returns
 // are watched. Their addresses are gdb's: TestAgainstGDB.
 func TestTracedStacks(t *testing.T) {
@@ -29,7 +30,10 @@ func TestTracedStacks(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
-	s, err := capture.Start(capture.Config{What: capture.RPC | capture.Monitor | capture.Loop, Stack: true, Stacked: u.Prepare})
+	s, err := capture.Start(capture.Config{
+		What: capture.RPC | capture.Monitor | capture.Loop, Stack: true,
+		Stacked: u.Prepare,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +72,8 @@ type stacks struct {
 func (c *stacks) Idle() error { return nil }
 
 func (c *stacks) Event(e *event.Event) error {
-	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" || e.Kind == event.HandleDone || e.Kind == event.TimeoutDone {
+	if e.Kind >= event.Gone || e.PID != c.daemon && e.Comm != "virsh" || e.Kind == event.HandleDone ||
+		e.Kind == event.TimeoutDone {
 		return nil
 	}
 	frames, err := c.u.Frames(e.PID, e.Regs, e.Stack, e.Return)
@@ -125,10 +130,13 @@ func TestWriteUpsStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	const frame = `0x[0-9a-f]+ : \S+\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S+\]\n`
-	want := regexp.MustCompile(`(?m)^client=0x[0-9a-f]+ len=36 program=536903814 version=1 procedure=66 type=1 status=0 serial=0\n(` + frame + `)+` +
-		`0x[0-9a-f]+ : virNetClientSendWithReply\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n` +
-		`0x[0-9a-f]+ : virNetClientProgramCall\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(` + frame + `)+` +
-		`0x[0-9a-f]+ : virConnectOpenAuth\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(0x[0-9a-f]+ : \S+ \[/\S*/virsh\]\n)+`)
+	want := regexp.MustCompile(
+		`(?m)^client=0x[0-9a-f]+ len=36 program=536903814 version=1 procedure=66 type=1 status=0 serial=0\n(` + frame +
+			`)+` +
+			`0x[0-9a-f]+ : virNetClientSendWithReply\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n` +
+			`0x[0-9a-f]+ : virNetClientProgramCall\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(` + frame +
+			`)+` +
+			`0x[0-9a-f]+ : virConnectOpenAuth\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(0x[0-9a-f]+ : \S+ \[/\S*/virsh\]\n)+`)
 	if !want.MatchString(out.String()) {
 		t.Errorf("got:\n%s", out.String())
 	}

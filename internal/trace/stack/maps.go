@@ -100,7 +100,8 @@ const vdsoName = "[vdso]"
 func bases(all []mapping) {
 	for i := 0; i < len(all); {
 		j := i + 1
-		for j < len(all) && all[j].inode == all[i].inode && all[j].dev == all[i].dev && all[j].path == all[i].path && all[j].offset > all[j-1].offset {
+		for j < len(all) && all[j].inode == all[i].inode && all[j].dev == all[i].dev && all[j].path == all[i].path &&
+			all[j].offset > all[j-1].offset {
 			j++
 		}
 		for k := i; k < j; k++ {

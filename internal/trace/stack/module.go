@@ -52,7 +52,10 @@ func newModule(name string, r io.ReaderAt) (m *module, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m = &module{name: name, id: hex.EncodeToString(buildID(f)), r: r, elf: f, machine: f.Machine, rows: make(map[uint64]*row)}
+	m = &module{
+		name: name, id: hex.EncodeToString(buildID(f)), r: r, elf: f, machine: f.Machine,
+		rows: make(map[uint64]*row),
+	}
 	m.readIndex()
 	return m, nil
 }
@@ -145,7 +148,8 @@ func vdso() (*module, error) {
 func (m *module) address(offset uint64) (uint64, bool) {
 	for _, p := range m.elf.Progs {
 		// The kernel maps whole pages: what is mapped can begin before the segment.
-		if start := p.Off &^ 0xfff; p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && offset >= start && offset-start < p.Filesz+(p.Off-start) {
+		if start := p.Off &^ 0xfff; p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && offset >= start &&
+			offset-start < p.Filesz+(p.Off-start) {
 			return offset - p.Off + p.Vaddr, true
 		}
 	}
@@ -173,7 +177,8 @@ func (m *module) readIndex() {
 		}
 		head, err := m.read(p.Vaddr, 12)
 		const udata4, sdata4, pcrel, datarel = 0x03, 0x0b, 0x10, 0x30 // how numbers are written
-		if err != nil || len(head) < 12 || string(head[:4]) != string([]byte{1, pcrel | sdata4, udata4, datarel | sdata4}) {
+		if err != nil || len(head) < 12 ||
+			string(head[:4]) != string([]byte{1, pcrel | sdata4, udata4, datarel | sdata4}) {
 			return
 		}
 		n := uint64(m.elf.ByteOrder.Uint32(head[8:])) * 8

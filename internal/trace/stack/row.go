@@ -66,7 +66,8 @@ func (m *module) makeRow(pc uint64) (r *row, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if bytes.Count(fde, []byte{frame.DW_CFA_remember_state})+bytes.Count(cie, []byte{frame.DW_CFA_remember_state}) > maxRemembers {
+	if bytes.Count(fde, []byte{frame.DW_CFA_remember_state})+bytes.Count(cie,
+		[]byte{frame.DW_CFA_remember_state}) > maxRemembers {
 		return nil, fmt.Errorf("%s: call frame information at %#x is too complex", m.name, at)
 	}
 	return m.establish(cie, fde, at, pc)

@@ -12,7 +12,10 @@ import (
 // at the end of every function of real files: none may be beyond us.
 func TestEveryFunctionHasARow(t *testing.T) {
 	files := []string{posterntest.Need(t, "virsh"), posterntest.Need(t, "libvirtd")}
-	for _, pattern := range []string{"/usr/lib/*-linux-gnu/libvirt.so.0", "/usr/lib/*-linux-gnu/libglib-2.0.so.0", "/usr/lib/*-linux-gnu/libc.so.6", "/usr/lib/*-linux-gnu/ld-linux*.so.*"} {
+	for _, pattern := range []string{
+		"/usr/lib/*-linux-gnu/libvirt.so.0", "/usr/lib/*-linux-gnu/libglib-2.0.so.0",
+		"/usr/lib/*-linux-gnu/libc.so.6", "/usr/lib/*-linux-gnu/ld-linux*.so.*",
+	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

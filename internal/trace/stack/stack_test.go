@@ -78,7 +78,8 @@ func TestRecordedStacks(t *testing.T) {
 			continue
 		}
 		for j, f := range got {
-			if f.Symbol != d.Frames[j].Name || f.Offset >= f.Size || f.Module != "/usr/bin/still" || f.ModuleOffset != f.PC-0x400000 {
+			if f.Symbol != d.Frames[j].Name || f.Offset >= f.Size || f.Module != "/usr/bin/still" ||
+				f.ModuleOffset != f.PC-0x400000 {
 				t.Errorf("stack %d, frame %d: %+v, gdb says %s", i, j, f, d.Frames[j].Name)
 			}
 		}
@@ -229,7 +230,8 @@ zz-2 r-xp 00000000 08:01 42 /x
 		t.Fatalf("%d mappings: %+v", len(maps), maps)
 	}
 	m := find(maps, 0x7f0000001fff)
-	if m == nil || m.path != "/usr/lib/a b.so" || !m.exec || m.offset != 0x1000 || m.base != 0x7f0000000000 || m.size != 0x2000 {
+	if m == nil || m.path != "/usr/lib/a b.so" || !m.exec || m.offset != 0x1000 || m.base != 0x7f0000000000 ||
+		m.size != 0x2000 {
 		t.Errorf("got %+v", m)
 	}
 	if m := find(maps, 0x7f0000003000); m == nil || m.base != 0x7f0000003000 {
@@ -316,7 +318,8 @@ func FuzzModule(f *testing.F) {
 
 func FuzzMaps(f *testing.F) {
 	f.Add([]byte(stillMaps()))
-	f.Add([]byte("7f0000001000-7f0000002000 r-xp 00001000 08:01 42                         /usr/lib/a b.so (deleted)\n"))
+	f.Add(
+		[]byte("7f0000001000-7f0000002000 r-xp 00001000 08:01 42                         /usr/lib/a b.so (deleted)\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, m := range parseMaps(b) {
 			if m.end <= m.start || m.base > m.start {

@@ -134,7 +134,10 @@ func (s *symbols) take(f *elf.File, y *elf.Symbol) {
 	if y.Name[0] != '_' {
 		rank += 2 // the name that a programmer knows it by
 	}
-	s.list = append(s.list, symbol{addr: y.Value, size: uint32(min(y.Size, 1<<32-1)), name: uint32(len(s.names)), rank: rank})
+	s.list = append(s.list, symbol{
+		addr: y.Value, size: uint32(min(y.Size, 1<<32-1)), name: uint32(len(s.names)),
+		rank: rank,
+	})
 	s.names = append(append(s.names, y.Name...), 0)
 }
 

@@ -29,7 +29,8 @@ var amd64 = arch{
 // past the others.
 var arm64 = arch{
 	regs: []uint64{
-		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, none,
+		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
+		30, 31, 32, none,
 	},
 	pc: 32, sp: 31, count: 33, bits: addressBits,
 }
@@ -84,7 +85,8 @@ func (s *memory) word(addr uint64) (uint64, error) {
 }
 
 func (s *memory) read(b []byte, addr uint64) (int, error) {
-	if off := addr - s.base; addr >= s.base && off <= uint64(len(s.bytes)) && uint64(len(s.bytes))-off >= uint64(len(b)) {
+	if off := addr - s.base; addr >= s.base && off <= uint64(len(s.bytes)) &&
+		uint64(len(s.bytes))-off >= uint64(len(b)) {
 		return copy(b, s.bytes[off:]), nil
 	}
 	return 0, errNotCopied

@@ -84,7 +84,10 @@ func New(c Config) *Unwinder {
 	if c.Debug == nil {
 		c.Debug = []string{"/usr/lib/debug"}
 	}
-	u := &Unwinder{c: c, procs: make(map[int]*process), modules: make(map[identity]*module), broken: make(map[identity]failure)}
+	u := &Unwinder{
+		c: c, procs: make(map[int]*process), modules: make(map[identity]*module),
+		broken: make(map[identity]failure),
+	}
 	switch runtime.GOARCH {
 	case "amd64":
 		u.arch = &amd64
@@ -221,7 +224,10 @@ func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
 		u.frames = append(u.frames, event.Frame{PC: pc})
 		return nil, errors.New("an address is in no file")
 	}
-	f := event.Frame{PC: pc, Module: strings.TrimSuffix(mp.path, " (deleted)"), ModuleOffset: pc - mp.base, ModuleSize: mp.size}
+	f := event.Frame{
+		PC: pc, Module: strings.TrimSuffix(mp.path, " (deleted)"), ModuleOffset: pc - mp.base,
+		ModuleSize: mp.size,
+	}
 	m, err := u.module(pid, mp)
 	if err != nil {
 		u.frames = append(u.frames, f)

@@ -86,7 +86,8 @@ func byProcedure(t *testing.T, out string) {
 
 func byClient(t *testing.T, out string) {
 	got := strings.Split(out, "\n")
-	if len(got) != 4 || !strings.HasSuffix(got[0], "CLIENT") || !strings.HasSuffix(got[1], "  root virsh") || !strings.HasSuffix(got[2], "  127.0.0.1") {
+	if len(got) != 4 || !strings.HasSuffix(got[0], "CLIENT") || !strings.HasSuffix(got[1], "  root virsh") ||
+		!strings.HasSuffix(got[2], "  127.0.0.1") {
 		t.Fatalf("got\n%s", out)
 	}
 	if f := strings.Fields(got[1]); f[len(f)-3] == "0.0%" {
@@ -98,7 +99,9 @@ func TestWhatCannotBeCounted(t *testing.T) {
 	good := top.Config{By: "procedure", Order: "time", Interval: time.Second}
 	for name, change := range map[string]func(*top.Config){
 		"by": func(c *top.Config) { c.By = "age" }, "order": func(c *top.Config) { c.Order = "age" },
-		"interval": func(c *top.Config) { c.Interval = time.Millisecond }, "count": func(c *top.Config) { c.Count = -1 },
+		"interval": func(c *top.Config) {
+			c.Interval = time.Millisecond
+		}, "count": func(c *top.Config) { c.Count = -1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good

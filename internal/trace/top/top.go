@@ -28,7 +28,8 @@ type Config struct {
 // Validate returns an Invalid error for what cannot be shown.
 func (c Config) Validate() error {
 	if !slices.Contains(format.Orders, c.Order) {
-		return postern.Errorf(postern.Invalid, "the order %s is none of %s", c.Order, strings.Join(format.Orders, ", "))
+		return postern.Errorf(postern.Invalid, "the order %s is none of %s", c.Order,
+			strings.Join(format.Orders, ", "))
 	}
 	if c.Interval < 100*time.Millisecond || c.Count < 0 {
 		return postern.Errorf(postern.Invalid, "an interval lasts at least 100ms, and their number is not negative")
@@ -124,7 +125,8 @@ func (m *Model) View() tea.View {
 	if m.paused {
 		state = ", paused"
 	}
-	fmt.Fprintf(&b, "calls by %s, ordered by %s%s, since %s; o: order, space: pause, q: end\n", m.By, m.Order, state, m.began.Format(time.TimeOnly))
+	fmt.Fprintf(&b, "calls by %s, ordered by %s%s, since %s; o: order, space: pause, q: end\n", m.By, m.Order, state,
+		m.began.Format(time.TimeOnly))
 	m.table(&b)
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 	if m.height > 0 && len(lines) > m.height {
@@ -146,10 +148,12 @@ func (m *Model) table(w io.Writer) {
 	for _, r := range m.rows {
 		all += r.Took
 	}
-	fmt.Fprintf(w, "%8s %9s %7s %8s %8s %8s %6s %6s  %s\n", "CALLS/S", "CALLS", "ERRORS", "P50", "P99", "MAX", "TIME", "QUEUE", strings.ToUpper(m.By))
+	fmt.Fprintf(w, "%8s %9s %7s %8s %8s %8s %6s %6s  %s\n", "CALLS/S", "CALLS", "ERRORS", "P50", "P99", "MAX", "TIME",
+		"QUEUE", strings.ToUpper(m.By))
 	for _, r := range m.rows {
 		fmt.Fprintf(w, "%8.1f %9d %7d %8s %8s %8s %5.1f%% %5.1f%%  %s\n", r.Rate(m.passed), r.Calls, r.Errors,
-			format.Duration(r.Quantile(0.5)), format.Duration(r.Quantile(0.99)), format.Duration(r.Max), percent(r.Took, all), percent(r.Queued, r.Took), r.Name)
+			format.Duration(r.Quantile(0.5)), format.Duration(r.Quantile(0.99)), format.Duration(r.Max),
+			percent(r.Took, all), percent(r.Queued, r.Took), r.Name)
 	}
 	if lost := m.tally.Lost(); lost > 0 {
 		fmt.Fprintf(w, "lost: %d events; a larger buffer holds more\n", lost)
@@ -188,7 +192,8 @@ func (m *Model) writeJSON(w io.Writer) error {
 	rows := make([]Row, len(m.rows))
 	for i, r := range m.rows {
 		rows[i] = Row{
-			Name: r.Name, Calls: r.Calls, Rate: r.Rate(m.passed), Errors: r.Errors, P50: r.Quantile(0.5).Microseconds(), P99: r.Quantile(0.99).Microseconds(),
+			Name: r.Name, Calls: r.Calls, Rate: r.Rate(m.passed), Errors: r.Errors,
+			P50: r.Quantile(0.5).Microseconds(), P99: r.Quantile(0.99).Microseconds(),
 			Max: r.Max.Microseconds(), Took: r.Took.Microseconds(), Queued: r.Queued.Microseconds(),
 		}
 	}

@@ -16,7 +16,10 @@ func TestTopOnATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	call := func(proc int32, took time.Duration) {
-		e := &event.Event{Kind: event.ServerTx, Prog: 0x20008086, Proc: proc, Type: 1, Took: took, Call: &event.Call{End: 1, Service: took}}
+		e := &event.Event{
+			Kind: event.ServerTx, Prog: 0x20008086, Proc: proc, Type: 1, Took: took,
+			Call: &event.Call{End: 1, Service: took},
+		}
 		if err := tally.Event(e); err != nil {
 			t.Fatal(err)
 		}

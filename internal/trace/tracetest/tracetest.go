@@ -36,7 +36,10 @@ func Message(ms int, k event.Kind, proc int32, typ, status, serial uint32, paylo
 	}
 	if k.Server() {
 		e.PID, e.TID, e.Comm, e.Client = 815, 816, "rpc-libvirtd", Server
-		e.Peer = &event.Peer{PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "/usr/bin/virsh domname 5", Remote: "127.0.0.1;0"}
+		e.Peer = &event.Peer{
+			PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3,
+			Command: "/usr/bin/virsh domname 5", Remote: "127.0.0.1;0",
+		}
 	}
 	e.Mono, e.Wall = At(ms)
 	return e
@@ -62,7 +65,8 @@ func String(s string) []byte {
 
 // NoDomain is the error of a lookup that found nothing.
 var NoDomain = bytes.Join([][]byte{
-	Word(42, 10, 1), String("Domain not found: no domain with matching id 5"), Word(2, 0, 1), String("Domain not found: %s"),
+	Word(42, 10, 1), String("Domain not found: no domain with matching id 5"), Word(2, 0, 1),
+	String("Domain not found: %s"),
 	Word(1), String("no domain with matching id 5"), Word(0, 0xffffffff, 0xffffffff, 0),
 }, nil)
 

@@ -381,7 +381,8 @@ func registerARM64(name string) (reg uint8, narrow, ok bool) {
 // vectorOr accepts a vector or floating-point register, whose argument stays
 // unreadable, and refuses anything else.
 func vectorOr(name, first string) error {
-	if name != "" && strings.IndexByte(first, name[0]) >= 0 && strings.ContainsAny(name[1:], "0123456789") && !strings.ContainsAny(name, "@()[]%$ ") {
+	if name != "" && strings.IndexByte(first, name[0]) >= 0 && strings.ContainsAny(name[1:], "0123456789") &&
+		!strings.ContainsAny(name, "@()[]%$ ") {
 		return nil
 	}
 	return fmt.Errorf("%q is no register", name)

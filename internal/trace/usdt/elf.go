@@ -160,7 +160,8 @@ func (f *File) offset(addr uint64, flag elf.ProgFlag) (uint64, bool) {
 	// A semaphore may lie in .bss-like memory past the file: the kernel wants
 	// its offset all the same.
 	for _, p := range f.elf.Progs {
-		if flag == elf.PF_W && p.Type == elf.PT_LOAD && p.Flags&flag != 0 && addr >= p.Vaddr && addr-p.Vaddr < p.Memsz {
+		if flag == elf.PF_W && p.Type == elf.PT_LOAD && p.Flags&flag != 0 && addr >= p.Vaddr &&
+			addr-p.Vaddr < p.Memsz {
 			return addr - p.Vaddr + p.Off, true
 		}
 	}

@@ -11,7 +11,8 @@ import (
 // builtELF makes an ELF file of notes: code at 0x1000 (file offset 0x1000),
 // data at 0x5000 (file offset 0x3000), .stapsdt.base at base.
 func builtELF(machine elf.Machine, notes []byte, base uint64) []byte {
-	const headers, textOff, dataOff, names = 64 + 2*56, 0x1000, 0x3000, "\x00.note.stapsdt\x00.stapsdt.base\x00.shstrtab\x00"
+	const headers, textOff, dataOff, names = 64 + 2*56, 0x1000, 0x3000,
+		"\x00.note.stapsdt\x00.stapsdt.base\x00.shstrtab\x00"
 	le := binary.LittleEndian
 	b := make([]byte, dataOff+0x1000)
 	notesAt := uint64(len(b))
@@ -31,8 +32,14 @@ func builtELF(machine elf.Machine, notes []byte, base uint64) []byte {
 	}
 	copy(h.Ident[:], "\x7fELF\x02\x01\x01")
 	head, _ := binary.Append(nil, le, h)
-	head, _ = binary.Append(head, le, elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Off: textOff, Vaddr: 0x1000, Filesz: 0x1000, Memsz: 0x1000})
-	head, _ = binary.Append(head, le, elf.Prog64{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W), Off: dataOff, Vaddr: 0x5000, Filesz: 0x100, Memsz: 0x1000})
+	head, _ = binary.Append(head, le, elf.Prog64{
+		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X),
+		Off: textOff, Vaddr: 0x1000, Filesz: 0x1000, Memsz: 0x1000,
+	})
+	head, _ = binary.Append(head, le, elf.Prog64{
+		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_W),
+		Off: dataOff, Vaddr: 0x5000, Filesz: 0x100, Memsz: 0x1000,
+	})
 	copy(b, head[:headers])
 	return b
 }
@@ -98,7 +105,8 @@ func TestFilesThatCannotBeTraced(t *testing.T) {
 		t.Errorf("a file without probes: %v", err)
 	}
 	// What cannot be read can still be counted.
-	odd, err := Open(bytes.NewReader(builtELF(elf.EM_X86_64, builtNote(0x1000, 0, 0, "libvirt\x00probe\x008@%nope\x00"), 0)))
+	odd, err := Open(bytes.NewReader(builtELF(elf.EM_X86_64,
+		builtNote(0x1000, 0, 0, "libvirt\x00probe\x008@%nope\x00"), 0)))
 	if err != nil || odd.Probes[0].Err == nil {
 		t.Errorf("a probe with an unknown register: %v", err)
 	}

@@ -16,7 +16,8 @@ func ExampleOpen() {
 		return
 	}
 	for _, p := range f.Probes {
-		fmt.Printf("%s:%s at 0x%x, semaphore at 0x%x, arguments %s\n", p.Provider, p.Name, p.Offset, p.Semaphore, p.Spec)
+		fmt.Printf("%s:%s at 0x%x, semaphore at 0x%x, arguments %s\n", p.Provider, p.Name, p.Offset, p.Semaphore,
+			p.Spec)
 		for _, a := range p.Args {
 			fmt.Printf("%d bytes, signed %v, in memory %v\n", a.Size, a.Signed, a.Mode == Mem)
 		}

@@ -56,18 +56,31 @@ func TestArgumentGrammar(t *testing.T) {
 		{elf.EM_X86_64, "8@%rbx 8@128(%rbx) -4@$1 8@%r8", []Arg{reg(5), mem(5, 128), sized(constant(1), -4), reg(9)}},
 		{elf.EM_X86_64, "8@(%rsp) 8@8(%rsp) 8@-88(%rbp)", []Arg{mem(19, 0), mem(19, 8), mem(4, -88)}},
 		{elf.EM_X86_64, "4@%eax -2@%cx 1@%dl 1@%sil 4@%r10d 2@%r11w 1@%r12b", []Arg{
-			sized(reg(10), 4), sized(reg(11), -2), sized(reg(12), 1), sized(reg(13), 1), sized(reg(7), 4), sized(reg(6), 2), sized(reg(3), 1),
+			sized(reg(10), 4), sized(reg(11), -2), sized(reg(12), 1), sized(reg(13), 1), sized(reg(7), 4),
+			sized(reg(6), 2), sized(reg(3), 1),
 		}},
 		{elf.EM_X86_64, "1@%ah", []Arg{high}},
 		{elf.EM_X86_64, "8@-8(%rbx,%rax,4) 8@0x1000(,%rax,4)", []Arg{indexed, noBase}},
-		{elf.EM_X86_64, "-4@$-1 8@$0x10 8@$18446744073709551615", []Arg{sized(constant(-1), -4), constant(16), constant(-1)}},
+		{
+			elf.EM_X86_64, "-4@$-1 8@$0x10 8@$18446744073709551615",
+			[]Arg{sized(constant(-1), -4), constant(16), constant(-1)},
+		},
 		{elf.EM_X86_64, "8@counter+8(%rip)", []Arg{symbol}},
-		{elf.EM_X86_64, "8f@%xmm0 8@%xmm1 8@%fs:16(%rax) 8@counter(%rbx)", []Arg{unreadable, unreadable, {Size: 8, Reg: 10, Index: NoReg}, {Size: 8, Reg: 5, Index: NoReg}}},
+		{
+			elf.EM_X86_64, "8f@%xmm0 8@%xmm1 8@%fs:16(%rax) 8@counter(%rbx)",
+			[]Arg{unreadable, unreadable, {Size: 8, Reg: 10, Index: NoReg}, {Size: 8, Reg: 5, Index: NoReg}},
+		},
 		{elf.EM_X86_64, "%rax $3", []Arg{reg(10), constant(3)}},
 		{elf.EM_AARCH64, "8@x0 -4@[sp, 12] 4@[x19]", []Arg{reg(0), sized(mem(31, 12), -4), sized(mem(19, 0), 4)}},
-		{elf.EM_AARCH64, "4@w1 8@sp 8@x30 8@7 -4@-1 8@#3", []Arg{sized(reg(1), 4), reg(31), reg(30), constant(7), sized(constant(-1), -4), constant(3)}},
+		{
+			elf.EM_AARCH64, "4@w1 8@sp 8@x30 8@7 -4@-1 8@#3",
+			[]Arg{sized(reg(1), 4), reg(31), reg(30), constant(7), sized(constant(-1), -4), constant(3)},
+		},
 		{elf.EM_AARCH64, "8@[x0, x1, lsl 3] 8@[x0, w1, sxtw #2] 8@[x0,w1]", []Arg{armIndexed, armSigned, armZero}},
-		{elf.EM_AARCH64, "8@[x29, -16] 8@d0 8@[x1, #:lo12:symbol]", []Arg{mem(29, -16), unreadable, {Size: 8, Reg: 1, Index: NoReg}}},
+		{
+			elf.EM_AARCH64, "8@[x29, -16] 8@d0 8@[x1, #:lo12:symbol]",
+			[]Arg{mem(29, -16), unreadable, {Size: 8, Reg: 1, Index: NoReg}},
+		},
 	} {
 		got, err := ParseArgs(c.spec, c.machine)
 		if err != nil {
@@ -253,7 +266,8 @@ func TestNotesThatLie(t *testing.T) {
 }
 
 func TestMapsAreRead(t *testing.T) {
-	maps := parseMaps([]byte(`55d0c8a00000-55d0c8a2e000 r--p 00000000 fe:00 131074                     /usr/sbin/libvirtd
+	maps := parseMaps(
+		[]byte(`55d0c8a00000-55d0c8a2e000 r--p 00000000 fe:00 131074                     /usr/sbin/libvirtd
 55d0c8a2e000-55d0c8a70000 r-xp 0002e000 fe:00 131074                     /usr/sbin/libvirtd
 7f1f80000000-7f1f80021000 rw-p 00000000 00:00 0
 7f1f90000000-7f1f90100000 r-xp 00000000 fe:00 262200                     /usr/lib/a b/libvirt.so.0 (deleted)
@@ -262,7 +276,10 @@ junk
 `))
 	want := []Mapping{
 		{Path: "/usr/sbin/libvirtd", Dev: "fe:00", Inode: 131074, Start: 0x55d0c8a00000, End: 0x55d0c8a2e000},
-		{Path: "/usr/lib/a b/libvirt.so.0", Deleted: true, Dev: "fe:00", Inode: 262200, Start: 0x7f1f90000000, End: 0x7f1f90100000},
+		{
+			Path: "/usr/lib/a b/libvirt.so.0", Deleted: true, Dev: "fe:00", Inode: 262200, Start: 0x7f1f90000000,
+			End: 0x7f1f90100000,
+		},
 	}
 	if !reflect.DeepEqual(maps, want) {
 		t.Errorf("got %+v", maps)
@@ -298,7 +315,10 @@ func FuzzArgs(f *testing.F) {
 			f.Add(n.args, machineOf(file) == elf.EM_AARCH64)
 		}
 	}
-	for _, s := range []string{"-8@8(%rbx,%rax,4)", "8@sym+4(%rip)", "1@%ah", "8f@%xmm0", "4@[x0, w1, sxtw 2]", "8@[sp, -16]"} {
+	for _, s := range []string{
+		"-8@8(%rbx,%rax,4)", "8@sym+4(%rip)", "1@%ah", "8f@%xmm0", "4@[x0, w1, sxtw 2]",
+		"8@[sp, -16]",
+	} {
 		f.Add(s, false)
 		f.Add(s, true)
 	}
@@ -315,7 +335,8 @@ func FuzzArgs(f *testing.F) {
 			t.Fatalf("%d arguments", len(args))
 		}
 		for _, a := range args {
-			if a.Mode == Reg && a.Reg > last || a.Reg > last && a.Reg != NoReg || a.Index > last && a.Index != NoReg || a.Scale > 4 {
+			if a.Mode == Reg && a.Reg > last || a.Reg > last && a.Reg != NoReg || a.Index > last && a.Index != NoReg ||
+				a.Scale > 4 {
 				t.Errorf("%q: %+v", spec, a)
 			}
 			if a.Size != 1 && a.Size != 2 && a.Size != 4 && a.Size != 8 {

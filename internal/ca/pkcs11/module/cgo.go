@@ -101,7 +101,10 @@ func (m *Module) find(want map[string]string) (found pkcs11.TokenInfo, err error
 		if err != nil || info.Flags&pkcs11.CKF_TOKEN_INITIALIZED == 0 {
 			continue // pulled out in this moment, or blank
 		}
-		is := map[string]string{"token": info.Label, "manufacturer": info.ManufacturerID, "model": info.Model, "serial": info.SerialNumber}
+		is := map[string]string{
+			"token": info.Label, "manufacturer": info.ManufacturerID, "model": info.Model,
+			"serial": info.SerialNumber,
+		}
 		if matching(is, want) {
 			found, m.slot = info, slot
 			matches++
@@ -240,7 +243,8 @@ func (m *Module) Generate(a GenerateArgs, out *[]byte) error {
 		return err
 	}
 	both := []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, a.Key.Label), pkcs11.NewAttribute(pkcs11.CKA_ID, a.Key.ID),
+		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true), pkcs11.NewAttribute(pkcs11.CKA_LABEL, a.Key.Label),
+		pkcs11.NewAttribute(pkcs11.CKA_ID, a.Key.ID),
 	}
 	public := append(both[:len(both):len(both)], pkcs11.NewAttribute(pkcs11.CKA_VERIFY, true))
 	private := append(
@@ -253,9 +257,11 @@ func (m *Module) Generate(a GenerateArgs, out *[]byte) error {
 		public = append(public, pkcs11.NewAttribute(pkcs11.CKA_EC_PARAMS, a.Curve))
 	} else {
 		mechanism = pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN
-		public = append(public, pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, a.Bits), pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
+		public = append(public, pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, a.Bits),
+			pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}))
 	}
-	pub, key, err := m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, public, private)
+	pub, key, err := m.ctx.GenerateKeyPair(s, []*pkcs11.Mechanism{pkcs11.NewMechanism(mechanism, nil)}, public,
+		private)
 	if err != nil {
 		return err
 	}
@@ -329,7 +335,10 @@ func (m *Module) ecPublic(s pkcs11.SessionHandle, object pkcs11.ObjectHandle) (c
 	if in.ReadASN1Bytes(&inner, asn1.OCTET_STRING) && in.Empty() {
 		point = inner
 	}
-	for name, curve := range map[elliptic.Curve][]byte{elliptic.P256(): P256, elliptic.P384(): P384, elliptic.P521(): P521} {
+	for name, curve := range map[elliptic.Curve][]byte{
+		elliptic.P256(): P256, elliptic.P384(): P384,
+		elliptic.P521(): P521,
+	} {
 		if bytes.Equal(params, curve) {
 			return ecdsa.ParseUncompressedPublicKey(name, point)
 		}

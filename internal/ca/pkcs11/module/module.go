@@ -68,7 +68,10 @@ var (
 // Remembered returns the error of this package that an error of net/rpc, which
 // has its text alone, stands for; any other is returned as it is.
 func Remembered(err rpc.ServerError) error {
-	for _, e := range []error{ErrNoModule, ErrNoToken, ErrTokens, ErrNoPIN, ErrWrongPIN, ErrLocked, ErrNoKey, ErrKeys, ErrWithout} {
+	for _, e := range []error{
+		ErrNoModule, ErrNoToken, ErrTokens, ErrNoPIN, ErrWrongPIN, ErrLocked, ErrNoKey, ErrKeys,
+		ErrWithout,
+	} {
 		if err.Error() == e.Error() {
 			return e
 		}

@@ -169,10 +169,12 @@ var basic = map[string]string{
 }
 
 var objects = map[string]string{
-	"remote_nonnull_domain": "Domain", "remote_nonnull_network": "Network", "remote_nonnull_network_port": "NetworkPort",
-	"remote_nonnull_nwfilter": "NWFilter", "remote_nonnull_nwfilter_binding": "NWFilterBinding",
+	"remote_nonnull_domain": "Domain", "remote_nonnull_network": "Network",
+	"remote_nonnull_network_port": "NetworkPort",
+	"remote_nonnull_nwfilter":     "NWFilter", "remote_nonnull_nwfilter_binding": "NWFilterBinding",
 	"remote_nonnull_interface": "Interface", "remote_nonnull_storage_pool": "StoragePool",
-	"remote_nonnull_storage_vol": "StorageVol", "remote_nonnull_node_device": "NodeDevice", "remote_nonnull_secret": "Secret",
+	"remote_nonnull_storage_vol": "StorageVol", "remote_nonnull_node_device": "NodeDevice",
+	"remote_nonnull_secret":            "Secret",
 	"remote_nonnull_domain_checkpoint": "Checkpoint", "remote_nonnull_domain_snapshot": "Snapshot",
 	"virNetMessageNonnullDomain": "Domain", "virNetMessageNonnullNetwork": "Network",
 	"virLogManagerProtocolDomain": "Domain",
@@ -311,7 +313,8 @@ func (g *generator) emit() []byte {
 	for _, pr := range g.programs {
 		p("{Name: %q, Number: %s, Version: %s, Procedures: []Procedure{\n", pr.name, pr.number, pr.version)
 		for i, x := range pr.procs {
-			p("{Number: %d, Name: %q, ACL: %q, args: %d, ret: %d", i+1, x.name, x.acl, optional(x.args), optional(x.ret))
+			p("{Number: %d, Name: %q, ACL: %q, args: %d, ret: %d", i+1, x.name, x.acl, optional(x.args),
+				optional(x.ret))
 			if len(x.traits) > 0 {
 				p(", traits: %s", strings.Join(x.traits, "|"))
 			}
@@ -341,7 +344,8 @@ func (g *generator) emit() []byte {
 			log.Fatalf("%s is in no procedure", key)
 		}
 	}
-	return bytes.ReplaceAll(bytes.ReplaceAll(b.Bytes(), []byte("table_error_code"), []byte("tableErrorCode")), []byte("table_error_domain"), []byte("tableErrorDomain"))
+	return bytes.ReplaceAll(bytes.ReplaceAll(b.Bytes(), []byte("table_error_code"), []byte("tableErrorCode")),
+		[]byte("table_error_domain"), []byte("tableErrorDomain"))
 }
 
 func (g *generator) emitTypes(p func(string, ...any)) {
