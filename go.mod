@@ -3,9 +3,9 @@ module github.com/postern-project/postern
 go 1.26.0
 
 require (
-	github.com/Microsoft/go-winio v0.6.3
 	cel.dev/cel-go v0.33.2
 	charm.land/bubbletea/v2 v2.0.10
+	github.com/Microsoft/go-winio v0.6.3
 	github.com/caddyserver/caddy/v2 v2.11.9
 	github.com/caddyserver/certmagic v0.25.6
 	github.com/chromedp/cdproto v0.159.0

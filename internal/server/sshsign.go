@@ -120,8 +120,8 @@ type SSHUser struct {
 }
 
 // SignSSHUser issues an SSH certificate as this host's administrator.
-func SignSSHUser(
-	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, u SSHUser,
+func SignSSHUser(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey,
+	u SSHUser,
 ) (sign.Signed, error) {
 	p, rule, err := sshRule(ctx, st, u.Person)
 	if err != nil {

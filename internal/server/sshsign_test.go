@@ -43,10 +43,10 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		t.Fatal(err)
 	}
 	key, csr := posterntest.NewCSR(t)
-	issued, err := rig.ca.IssueCSR(
-		t.Context(), csr,
-		ca.SignRequest{Profile: ca.ProfileServer, Names: []string{"localhost"}},
-	)
+	issued, err := rig.ca.IssueCSR(t.Context(), csr, ca.SignRequest{
+		Profile: ca.ProfileServer,
+		Names:   []string{"localhost"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,18 +59,13 @@ func newSignRig(t *testing.T, people ...string) *signRig {
 		if len(r.TLS.VerifiedChains) == 0 {
 			return postern.Actor{}, false
 		}
-		c, err := rig.State.Store.People().Credential(
-			r.Context(), postern.X509Certificate, ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber),
-		)
-		return postern.Actor{
-				Person:     c.Person,
-				Credential: c.Link(),
-			}, err == nil &&
-				c.Status == postern.CredentialActive
+		c, err := rig.State.Store.People().Credential(r.Context(), postern.X509Certificate,
+			ca.SerialString(r.TLS.PeerCertificates[0].SerialNumber))
+		active := err == nil && c.Status == postern.CredentialActive
+		return postern.Actor{Person: c.Person, Credential: c.Link()}, active
 	}
-	srv := httptest.NewUnstartedServer(
-		server.NewSSHSignHandler(rig.State, rig.ca, rig.OneTime, identify, slog.New(slog.DiscardHandler)),
-	)
+	srv := httptest.NewUnstartedServer(server.NewSSHSignHandler(rig.State, rig.ca, rig.OneTime, identify,
+		slog.New(slog.DiscardHandler)))
 	srv.TLS = &tls.Config{
 		Certificates: []tls.Certificate{
 			{Certificate: [][]byte{issued.Leaf.Raw, issued.Chain[0].Raw}, PrivateKey: key},
@@ -131,10 +126,10 @@ func certificateHost(t *testing.T, rig *signRig) *posterntest.Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	issued, err := rig.ca.SignSSHHost(
-		t.Context(),
-		ca.SSHHostRequest{Names: []string{"127.0.0.1"}, Key: key.PublicKey()},
-	)
+	issued, err := rig.ca.SignSSHHost(t.Context(), ca.SSHHostRequest{
+		Names: []string{"127.0.0.1"},
+		Key:   key.PublicKey(),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,11 +225,8 @@ func TestOneCodeInTheMorning(t *testing.T) {
 		if _, err := rig.login(t, "", rig.Touch(t, "alice"), func(l *client.Login) { l.Agent = true }); err != nil {
 			t.Fatal(err)
 		}
-		cmd := clientOf(
-			h, known, "-o",
-			"IdentityAgent="+socket,
-			"-o", "IdentityFile=none", "alice@127.0.0.1", "id -un",
-		)
+		cmd := clientOf(h, known, "-o", "IdentityAgent="+socket, "-o", "IdentityFile=none", "alice@127.0.0.1",
+			"id -un")
 		if out, err := cmd.CombinedOutput(); err != nil || string(out) != "alice\n" {
 			t.Errorf("%v: %s", err, out)
 		}
@@ -333,11 +325,8 @@ func TestSigningPage(t *testing.T) {
 	}
 	browser := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	post := func(code, site string) (int, string) {
-		form := fmt.Sprintf(
-			"public_key=%s&person=alice&code=%s",
-			strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"),
-			code,
-		)
+		form := fmt.Sprintf("public_key=%s&person=alice&code=%s",
+			strings.ReplaceAll(strings.ReplaceAll(string(public), "+", "%2B"), " ", "+"), code)
 		req, _ := http.NewRequest(http.MethodPost, rig.url+"/ssh/sign", strings.NewReader(form))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Sec-Fetch-Site", site)

@@ -68,10 +68,10 @@ func ways(c hostconf.Case, s settings, methods []string, through []pass) []path 
 				continue
 			}
 			for i := range through {
-				next = append(
-					next,
-					path{methods: methods, factors: union(p.factors, through[i].factors), pam: &through[i]},
-				)
+				next = append(next, path{
+					methods: methods, factors: union(p.factors, through[i].factors),
+					pam: &through[i],
+				})
 			}
 		}
 		out = next

@@ -21,10 +21,8 @@ type account struct {
 // mayLogIn reports whether the account's shell permits logins.
 func (a account) mayLogIn() bool {
 	return a.shell == "" ||
-		!slices.Contains(
-			[]string{"nologin", "false", "sync", "halt", "shutdown"},
-			a.shell[strings.LastIndexByte(a.shell, '/')+1:],
-		)
+		!slices.Contains([]string{"nologin", "false", "sync", "halt", "shutdown"},
+			a.shell[strings.LastIndexByte(a.shell, '/')+1:])
 }
 
 // membersMax bounds how many members of a group are looked up one by one.

@@ -155,10 +155,9 @@ func (a *audit) asRunning(sshd *[]string) {
 }
 
 func (a *audit) gather(ctx context.Context) error {
-	i := slices.IndexFunc(
-		a.directives,
-		func(d hostconf.Directive) bool { return d.Keyword == "pamservicename" && len(d.Args) > 0 },
-	)
+	i := slices.IndexFunc(a.directives, func(d hostconf.Directive) bool {
+		return d.Keyword == "pamservicename" && len(d.Args) > 0
+	})
 	if a.service == "" {
 		a.service = "sshd"
 		if i >= 0 {
@@ -182,10 +181,8 @@ func (a *audit) gather(ctx context.Context) error {
 			ID:       "not-all-tried",
 			Severity: High,
 			opens:    true,
-			Title: fmt.Sprintf(
-				"sshd's rules tell more than %d kinds of connection apart: not all were tried",
-				casesMax,
-			),
+			Title: fmt.Sprintf("sshd's rules tell more than %d kinds of connection apart: not all were tried",
+				casesMax),
 			Where: hostconf.Line{
 				File: a.config,
 			},

@@ -105,16 +105,8 @@ func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {
 				if !slices.Contains(got, id) {
 					got = append(got, id)
 				}
-				t.Logf(
-					"%s %s: %s\n\t%s\n\tcase %s\n\tproof %s\n\tmend %s",
-					f.Severity,
-					f.ID,
-					f.Title,
-					f.Where,
-					f.Case,
-					f.Proof,
-					f.Fix,
-				)
+				t.Logf("%s %s: %s\n\t%s\n\tcase %s\n\tproof %s\n\tmend %s", f.Severity, f.ID, f.Title, f.Where, f.Case,
+					f.Proof, f.Fix)
 			}
 			slices.Sort(got)
 			slices.Sort(want)

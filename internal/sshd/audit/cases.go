@@ -168,10 +168,9 @@ func candidates(accounts []account, p patterns, stack []hostconf.PAMLine) []acco
 
 // asksWhere reports whether a stack treats a directory's accounts differently.
 func asksWhere(stack []hostconf.PAMLine) bool {
-	return slices.ContainsFunc(
-		stack,
-		func(l hostconf.PAMLine) bool { return l.Module == "pam_localuser" || asksWhere(l.Sub) },
-	)
+	return slices.ContainsFunc(stack, func(l hostconf.PAMLine) bool {
+		return l.Module == "pam_localuser" || asksWhere(l.Sub)
+	})
 }
 
 // name reports whether some pattern is for accounts such as a.
@@ -198,9 +197,10 @@ func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
 	for _, pattern := range p["group"] {
 		k = fmt.Append(k, slices.ContainsFunc(a.groups, func(g string) bool { return hostconf.Wildcard(pattern, g) }))
 	}
-	return string(
-		appendConditions(k, stack, hostconf.Case{User: a.name, UID: a.UID, Local: a.local, Groups: a.groups}),
-	)
+	return string(appendConditions(k, stack, hostconf.Case{
+		User: a.name, UID: a.UID, Local: a.local,
+		Groups: a.groups,
+	}))
 }
 
 func appendConditions(k []byte, stack []hostconf.PAMLine, c hostconf.Case) []byte {

@@ -60,8 +60,8 @@ func (a *audit) judgeChannels() {
 
 // beside returns a finding of a channel that a keyword leaves open; ssh shows it with
 // args, by printing want.
-func (a *audit) beside(
-	d access, id string, severity Severity, keyword, fix, title, want string, args ...string,
+func (a *audit) beside(d access, id string, severity Severity, keyword, fix, title, want string,
+	args ...string,
 ) Finding {
 	return Finding{
 		ID: id, Severity: severity, Title: title, Where: a.setBy(d, keyword), Fix: fix,

@@ -64,10 +64,8 @@ func (a *audit) judgeClock(clock func() Clock, behindPostern timeCodes) {
 	switch {
 	case c.Offset > clockSlack:
 		f.ID, f.Severity = "clock-off", High
-		f.Title = fmt.Sprintf(
-			"the clock is off by up to %v: codes that depend on it are refused, or live longer than they should",
-			c.Offset.Round(time.Second),
-		)
+		f.Title = fmt.Sprintf("the clock is off by up to %v: codes that depend on it are refused, or live longer "+
+			"than they should", c.Offset.Round(time.Second))
 	case !c.Synchronized:
 		f.ID, f.Severity, f.Title = "clock-free", Medium, "nothing keeps the clock right, and codes depend on it"
 	default:

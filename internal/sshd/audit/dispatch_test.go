@@ -254,33 +254,16 @@ func (l libpam) answering(r *rand.Rand, text string) string {
 func randomStack(r *rand.Rand, sub string) string {
 	pick := func(from ...string) string { return from[r.IntN(len(from))] }
 	value := func() string {
-		return pick(
-			"success",
-			"success",
-			"success",
-			"success",
-			"ignore",
-			"auth_err",
-			"user_unknown",
-			"authinfo_unavail",
-			"perm_denied",
-			"maxtries",
-			"new_authtok_reqd",
-		)
+		return pick("success", "success", "success", "success", "ignore", "auth_err", "user_unknown",
+			"authinfo_unavail", "perm_denied", "maxtries", "new_authtok_reqd")
 	}
 	var b strings.Builder
 	for range 1 + r.IntN(5) {
 		control := pick("required", "requisite", "sufficient", "optional")
 		if r.IntN(2) == 0 {
 			action := func() string { return pick("ignore", "ok", "done", "bad", "die", "reset", "1", "2", "3") }
-			control = fmt.Sprintf(
-				"[success=%s %s=%s ignore=%s default=%s]",
-				action(),
-				value(),
-				action(),
-				action(),
-				action(),
-			)
+			control = fmt.Sprintf("[success=%s %s=%s ignore=%s default=%s]", action(), value(), action(), action(),
+				action())
 		}
 		if sub != "" && r.IntN(5) == 0 {
 			fmt.Fprintln(&b, "auth substack "+sub)

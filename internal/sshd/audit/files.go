@@ -73,12 +73,8 @@ func (a *audit) decisiveFiles() []string {
 	}
 	walk(a.stack)
 	for _, d := range a.accesses {
-		add(
-			d.s.first("trustedusercakeys"),
-			d.s.first("revokedkeys"),
-			d.s.first("authorizedkeyscommand"),
-			d.s.first("authorizedprincipalscommand"),
-		)
+		add(d.s.first("trustedusercakeys"), d.s.first("revokedkeys"), d.s.first("authorizedkeyscommand"),
+			d.s.first("authorizedprincipalscommand"))
 		if g := a.gate(d); g != nil {
 			add(g.path)
 		}

@@ -46,10 +46,8 @@ func (a *audit) opens(d access, p path) *opening {
 		if f.ID == "gate-environment" {
 			return nil // the account's shell runs the command
 		}
-		forwarding := slices.Contains(
-			[]string{"gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding"},
-			f.ID,
-		)
+		forwarding := slices.Contains([]string{"gate-tcp-forwarding", "gate-tcp-listening", "gate-socket-forwarding"},
+			f.ID)
 		if forwarding && forwards || f.ID == "gate-tunnel" {
 			o.severity, o.beside = Critical, &f
 			o.what += "; beside it " + strings.TrimSuffix(f.Title, " before the code")
@@ -133,9 +131,8 @@ var confined = map[string]struct{ option, what string }{
 }
 
 // givesShell finds a command that runs what the client sends, or others.
-var givesShell = regexp.MustCompile(
-	`SSH_ORIGINAL_COMMAND|\b(su|sudo|login|screen|tmux|env|eval|exec)\b|[;&|` + "`" + `]|\$\(`,
-)
+var givesShell = regexp.MustCompile(`SSH_ORIGINAL_COMMAND|\b(su|sudo|login|screen|tmux|env|eval|exec)\b|[;&|` + "`" +
+	`]|\$\(`)
 
 // shellName finds the names of shells.
 var shellName = regexp.MustCompile(`^r?(ba|da|z|k|c|tc|fi|a|mk)?sh$`)

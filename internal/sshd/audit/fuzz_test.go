@@ -9,10 +9,9 @@ import (
 )
 
 func FuzzDirectives(f *testing.F) {
-	f.Add(
-		"Match User a,!b Address 192.0.2.0/24\n\tForceCommand \"x y\" # z\nInclude a/*.conf\nPort=22\n",
-		"auth [success=1 default=ignore] pam_unix.so nullok\n@include common-auth\nauth sufficient \\\n pam_yubico.so id=16\n",
-	)
+	f.Add("Match User a,!b Address 192.0.2.0/24\n\tForceCommand \"x y\" # z\nInclude a/*.conf\nPort=22\n",
+		"auth [success=1 default=ignore] pam_unix.so nullok\n@include common-auth\nauth sufficient \\\n"+
+			" pam_yubico.so id=16\n")
 	f.Fuzz(func(t *testing.T, config, pam string) {
 		root := t.TempDir()
 		for name, content := range map[string]string{"c": config, "etc/pam.d/s": pam} {

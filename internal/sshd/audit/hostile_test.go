@@ -232,9 +232,7 @@ func TestNoConfigurationIsReadTooKindly(t *testing.T) {
 			report, err := Auditor{
 				Root:  root,
 				Clock: func() Clock { return Clock{Synchronized: true} },
-			}.Audit(
-				t.Context(),
-			)
+			}.Audit(t.Context())
 			open := err != nil || len(report.Open()) > 0
 			refused, keyAlone := truth(t, root)
 			if keyAlone {
@@ -264,10 +262,8 @@ func truth(t *testing.T, root string) (refused, keyAlone bool) {
 		out, err := exec.Command(sshd[0], args...).Output()
 		refused = refused || err != nil
 		keyAlone = keyAlone ||
-			strings.Contains(
-				" "+strings.ReplaceAll(string(out), "\n", " \n")+" ",
-				"authenticationmethods publickey \n",
-			) ||
+			strings.Contains(" "+strings.ReplaceAll(string(out), "\n", " \n")+" ",
+				"authenticationmethods publickey \n") ||
 			strings.Contains(string(out), "authenticationmethods publickey,keyboard-interactive:pam publickey\n")
 	}
 	return refused, keyAlone

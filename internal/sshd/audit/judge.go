@@ -126,10 +126,8 @@ func (a *audit) judgeWeak(d access, p path) {
 		what = forced.what
 	}
 	right := "AuthenticationMethods publickey,keyboard-interactive:pam"
-	f.Where, f.Fix = a.setBy(
-		d,
-		"authenticationmethods",
-	), right+"; where one factor is meant, the line "+hostconf.OneFactorMark+" above it"
+	f.Where, f.Fix = a.setBy(d, "authenticationmethods"), right+"; where one factor is meant, the line "+
+		hostconf.OneFactorMark+" above it"
 	switch {
 	case a.gate(d) != nil:
 		return // judgeChannels tells
@@ -141,18 +139,14 @@ func (a *audit) judgeWeak(d access, p path) {
 	case a.meant(d):
 		return
 	case d.methods != nil && d.methods.Meant:
-		f.ID, f.Title = "methods-hidden", fmt.Sprintf(
-			"%s has no effect: sshd takes the first AuthenticationMethods",
-			a.hiddenBy(d.methods),
-		)
+		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s has no effect: sshd takes the first AuthenticationMethods",
+			a.hiddenBy(d.methods))
 		f.Fix = "take the first line away, or run postern ssh config again"
 	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
 	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
-		f.ID, f.Title = "weak-alternative", fmt.Sprintf(
-			"%s alone opens what another way asks two factors for",
-			methods,
-		)
+		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for",
+			methods)
 	case p.pam == nil:
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens %s", methods, what)
 	case p.pam.away != nil:
@@ -164,10 +158,8 @@ func (a *audit) judgeWeak(d access, p path) {
 		f.Where, f.Fix = p.pam.nullok.Line, "remove nullok once all accounts are enrolled"
 		f.Severity = High
 	case p.pam.unknown != nil:
-		f.ID, f.Title = "pam-user-unknown", fmt.Sprintf(
-			"an account that %s does not know needs no code",
-			p.pam.unknown.Module,
-		)
+		f.ID, f.Title = "pam-user-unknown", fmt.Sprintf("an account that %s does not know needs no code",
+			p.pam.unknown.Module)
 		f.Where, f.Fix = p.pam.unknown.Line, "auth required "+p.pam.unknown.Module+".so, or user_unknown=die"
 		f.Severity = High
 	case p.pam.exempt != nil && !p.has(factorCode):
@@ -204,13 +196,9 @@ func (a *audit) judgeLeftOut(d access, p path) {
 		Case:     d.c.String(),
 		Title:    "PAM's stack succeeds without the code",
 		Where:    hostconf.Line{File: a.PAMFile(a.service)},
-		Proof: a.ssh(
-			d,
-			p,
-			"true",
-		),
-		Fix:   "auth required, with the code's module, above whatever can end the stack",
-		opens: true,
+		Proof:    a.ssh(d, p, "true"),
+		Fix:      "auth required, with the code's module, above whatever can end the stack",
+		opens:    true,
 	}
 	if p.two() {
 		f.Severity, f.opens = High, false

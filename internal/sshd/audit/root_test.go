@@ -155,14 +155,10 @@ func TestSSHDOfAnotherMachineIsNotAsked(t *testing.T) {
 		"another processor": "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03\x00\xb7\x00\x01\x00\x00\x00",
 		"no libraries":      "#!/usr/bin/missing\n", "empty": "",
 	} {
-		root := posterntest.SSHDFiles(
-			t,
-			map[string]string{
-				"etc/ssh/sshd_config": twoFactors + keyForRobots,
-				"etc/pam.d/sshd":      asksCode,
-				"usr/sbin/sshd":       program,
-			},
-		)
+		root := posterntest.SSHDFiles(t, map[string]string{
+			"etc/ssh/sshd_config": twoFactors + keyForRobots,
+			"etc/pam.d/sshd":      asksCode, "usr/sbin/sshd": program,
+		})
 		if err := os.Chmod(filepath.Join(root, "usr/sbin/sshd"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -185,12 +181,9 @@ func TestImageInWhichSSHDNeverRan(t *testing.T) {
 	if got := auditRoot(t, root); !slices.Equal(got, []string{"one-factor /etc/ssh/sshd_config"}) {
 		t.Errorf("found %q", got)
 	}
-	if entries, _ := os.ReadDir(
-		root,
-	); slices.ContainsFunc(
-		entries,
-		func(e os.DirEntry) bool { return e.Name() == "run" || e.Name() == "dev" },
-	) {
+	if entries, _ := os.ReadDir(root); slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() == "run" || e.Name() == "dev"
+	}) {
 		t.Errorf("the audit left files: %v", entries)
 	}
 }

@@ -16,10 +16,8 @@ var (
 	plainWSAPI    = regexp.MustCompile(`http://[^\s"']*wsapi`)
 	uncheckedTLS  = regexp.MustCompile(`--no-check-certificate|\bcurl\b[^|\n]*\s(-k|--insecure)\b|verify\s*=\s*False`)
 	checksAnswer  = regexp.MustCompile(`(?i)hmac|\bh=`)
-	looseUserGrep = regexp.MustCompile(
-		`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` + "`(whoami|id -un)`" +
-			`):?["' ]`,
-	)
+	looseUserGrep = regexp.MustCompile(`\bgrep\b[^|\n]*["' ](\$\{?(USER|LOGNAME|USERNAME)\}?|\$\((whoami|id -un)\)|` +
+		"`(whoami|id -un)`" + `):?["' ]`)
 	assignedID = regexp.MustCompile(`(?m)^\s*(?:export\s+)?YUBICO_API_ID=["']?(\d+)["']?`)
 )
 
@@ -96,10 +94,8 @@ func (a *audit) judgeScript(g *gateScript) {
 				Severity: Critical,
 				Title:    "the user's name is looked for anywhere in the line: bob may use jimbob's key",
 				Where:    at,
-				Proof: fmt.Sprintf(
-					"printf 'jimbob:cccccccccccc\\n' | grep 'bob:'   # what %s does for bob",
-					g.path,
-				),
+				Proof: fmt.Sprintf("printf 'jimbob:cccccccccccc\\n' | grep 'bob:'   # what %s does for bob",
+					g.path),
 				Fix: `match the whole field: awk -F: -v u="$USER" '$1 == u'`,
 			})
 		}
@@ -108,10 +104,8 @@ func (a *audit) judgeScript(g *gateScript) {
 		}
 	}
 	if strings.Contains(g.text, "wsapi") && !checksAnswer.MatchString(g.text) {
-		a.unsigned(
-			hostconf.Line{File: g.path},
-			"use postern ssh shell, which checks the answer's signature, code and nonce",
-		)
+		a.unsigned(hostconf.Line{File: g.path},
+			"use postern ssh shell, which checks the answer's signature, code and nonce")
 	}
 }
 
@@ -162,18 +156,14 @@ func (a *audit) judgeShellConfig(file string, ours bool) {
 		c, _ := hostconf.ParseShellConfig([]byte(text))
 		signed = signed || c.APIKey != ""
 		if u, err := url.Parse(c.URL); err == nil && u.Scheme == "http" && !sshd.OnThisHost(u.Hostname()) {
-			a.plainHTTP(
-				at,
-				"YUBICO_API_URL=https://…, and the identifier's YUBICO_API_KEY= to check the signature with",
-			)
+			a.plainHTTP(at,
+				"YUBICO_API_URL=https://…, and the identifier's YUBICO_API_KEY= to check the signature with")
 		}
 	}
 	if ours && identifier.File != "" && !signed {
-		a.unsigned(
-			identifier,
+		a.unsigned(identifier,
 			"add the identifier's YUBICO_API_KEY=; or take YUBICO_API_ID out, and the Postern daemon of this host "+
-				"is asked",
-		)
+				"is asked")
 	}
 }
 

@@ -30,10 +30,9 @@ func (h Files) Blame(config, complaint string) (Line, bool) {
 	if err != nil {
 		return Line{}, false
 	}
-	i := slices.IndexFunc(
-		all,
-		func(d Directive) bool { return d.Match == nil && slices.Contains(switches[m[1]], d.Keyword) },
-	)
+	i := slices.IndexFunc(all, func(d Directive) bool {
+		return d.Match == nil && slices.Contains(switches[m[1]], d.Keyword)
+	})
 	if i < 0 {
 		return Line{}, false
 	}

@@ -17,12 +17,6 @@ type Case struct {
 }
 
 func (c Case) String() string {
-	return fmt.Sprintf(
-		"user=%s,host=%s,addr=%s,laddr=%s,lport=%s",
-		c.User,
-		c.Host,
-		c.Address,
-		c.LocalAddress,
-		c.LocalPort,
-	)
+	return fmt.Sprintf("user=%s,host=%s,addr=%s,laddr=%s,lport=%s", c.User, c.Host, c.Address, c.LocalAddress,
+		c.LocalPort)
 }

@@ -75,12 +75,8 @@ type configReader struct {
 // read reads a file and returns the name of its copy.
 func (r *configReader) read(file string, match []criterion, depth int) (string, error) {
 	if r.files++; r.files > includesMax || depth > includeDepth {
-		return "", fmt.Errorf(
-			"%s: more than %d files are included, or more than %d in each other",
-			file,
-			includesMax,
-			includeDepth,
-		)
+		return "", fmt.Errorf("%s: more than %d files are included, or more than %d in each other", file, includesMax,
+			includeDepth)
 	}
 	b, err := r.Read(file)
 	if err != nil {

@@ -77,11 +77,9 @@ func pamLines(b []byte) ([]pamText, error) {
 	for line := range strings.Lines(string(b)) {
 		number++
 		if len(line) > pamLineMax || strings.ContainsRune(line, 0) {
-			return nil, fmt.Errorf(
-				"line %d has more than %d bytes, or a NUL byte: versions of PAM read it differently",
-				number,
-				pamLineMax,
-			)
+			return nil,
+				fmt.Errorf("line %d has more than %d bytes, or a NUL byte: versions of PAM read it differently",
+					number, pamLineMax)
 		}
 		line = strings.Trim(line, " \n\t")
 		if line == "" || line[0] == '#' { // also between continued lines
@@ -110,12 +108,8 @@ func pamLines(b []byte) ([]pamText, error) {
 // libpam does.
 func (h Files) readPAM(file, phase string, depth int, budget *int) ([]PAMLine, error) {
 	if *budget--; *budget < 0 || depth > includeDepth {
-		return nil, fmt.Errorf(
-			"%s: more than %d files are included, or more than %d in each other",
-			file,
-			pamFilesMax,
-			includeDepth,
-		)
+		return nil, fmt.Errorf("%s: more than %d files are included, or more than %d in each other", file, pamFilesMax,
+			includeDepth)
 	}
 	b, err := h.Read(file)
 	if err != nil {
