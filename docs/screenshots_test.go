@@ -43,6 +43,7 @@ postern otp verify $(postern otp token touch token.json)
 type page struct {
 	name, url string
 	then      string // an expression to run on the page
+	leads     string // the heading of the page that then leads to; "" if it stays
 	status    int    // of the answer; 0 means 200
 }
 
@@ -76,10 +77,12 @@ var alicesPages = []page{
 		name: "server-order", url: portal + "/servers/new",
 		then: `document.querySelector("[name=names]").value = "db.example.com"; ` +
 			`document.querySelector("form[action='/servers/new'] button").click()`,
+		leads: "Certificate for db.example.com",
 	},
 	{
 		name: "authenticator", url: portal + "/keys",
-		then: `document.querySelector("[action='/keys/totp'] button").click()`,
+		then:  `document.querySelector("[action='/keys/totp'] button").click()`,
+		leads: "Show this to your app",
 	},
 	{name: "keys", url: portal + "/keys", then: openAll},
 	{name: "recovery", url: portal + "/recovery"},
@@ -197,10 +200,12 @@ func show(t *testing.T, ctx context.Context, p page) {
 			t.Fatal(err)
 		}
 	}
+	if p.leads != "" {
+		waitFor(t, ctx, p.leads)
+	}
 	if !*screenshots {
 		return
 	}
-	time.Sleep(500 * time.Millisecond) // until what was done has led to another page
 	for _, width := range []int64{390, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			do(chromedp.EmulateViewport(width, 600))
@@ -217,6 +222,22 @@ func show(t *testing.T, ctx context.Context, p page) {
 			}
 			keep(t, fmt.Sprintf("%s-%d-%s.png", p.name, width, scheme), shot)
 		}
+	}
+}
+
+// waitFor waits for the page with a heading. While one page takes the place of
+// another, none can be asked.
+func waitFor(t *testing.T, ctx context.Context, heading string) {
+	t.Helper()
+	for {
+		got, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.querySelector("h1")?.innerText ?? ""`))
+		if err == nil && got == heading {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the heading is %q, not %q: %v", got, heading, err)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -38,6 +38,5 @@ www.example.com {
 	}
 	// Output:
 	// the portal is at [id.example.com]
-	// parsing caddyfile tokens for 'require': Caddyfile:10: rule, line 1, column 1: undeclared reference to 'adress'
-	// (did you mean 'address'?)
+	// parsing caddyfile tokens for 'require': Caddyfile:10: rule, line 1, column 1: undeclared reference to 'adress' (did you mean 'address'?)
 }
