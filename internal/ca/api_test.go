@@ -272,7 +272,7 @@ func TestAPIBadCalls(t *testing.T) {
 		{
 			"a forged signature",
 			ca.SignCall{CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: forged}))},
-			"signature does not hold",
+			"signature is not valid",
 		},
 		{"a validity too long", ca.SignCall{CSR: good, Validity: "10000h"}, "validity"},
 		{"a validity that is none", ca.SignCall{CSR: good, Validity: "soon"}, "validity"},

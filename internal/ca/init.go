@@ -294,6 +294,12 @@ func (a *Authority) NewIntermediate(ctx context.Context, role Role, rootKey cryp
 	if err := a.Reload(ctx); err != nil {
 		return Issuer{}, err
 	}
+	return a.addIntermediate(ctx, role, rootKey)
+}
+
+// addIntermediate makes the role's next intermediate after those that were last
+// loaded. It fails with Conflict if another server has made it since.
+func (a *Authority) addIntermediate(ctx context.Context, role Role, rootKey crypto.Signer) (Issuer, error) {
 	root, err := a.rootWith(rootKey)
 	if err != nil {
 		return Issuer{}, err

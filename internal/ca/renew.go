@@ -23,7 +23,14 @@ func (a *Authority) RenewIntermediates(ctx context.Context) (made []Issuer, err 
 		if !a.intermediateIsDue(role) {
 			continue
 		}
-		i, failed := a.NewIntermediate(ctx, role, nil)
+		if failed := a.Reload(ctx); failed != nil {
+			err = errors.Join(err, failed)
+			continue
+		}
+		if !a.intermediateIsDue(role) { // another server has made it
+			continue
+		}
+		i, failed := a.addIntermediate(ctx, role, nil)
 		switch {
 		case failed == nil:
 			made = append(made, i)

@@ -161,9 +161,11 @@ func TestWhatDiffers(t *testing.T) {
 		different[7].Reason = "revoked"
 		different[8].Links = []postern.Link{{Kind: postern.LinkDomain, ID: "d"}}
 		different[9].Details = map[string]string{"client": "7"}
+		l.fail(errors.New("unavailable")) // all are there before the first is written
 		for _, e := range different {
 			w.Add(e)
 		}
+		l.fail(nil)
 		closed(t, w)
 		l.want(t, 9, 10)
 	})
