@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/server/servertest"
@@ -49,13 +50,21 @@ func TestRunAnswersSSHD(t *testing.T) {
 		t.Fatalf("%v\n%s\n%s", err, h.Log(), r.out)
 	}
 	c.Close()
-	told := must("log", "list", "--json", "--kind", "ssh")
-	for _, want := range []string{
-		`"kind":"ssh.auth","outcome":"refused"`, `"kind":"ssh.auth","outcome":"ok"`,
-		`"kind":"ssh.session.opened"`, `"kind":"session"`, `"person":"alice"`,
-	} {
-		if !strings.Contains(told, want) {
-			t.Errorf("the timeline lacks %s:\n%s", want, told)
+	// sshd opens the session once the client knows that it has signed in.
+	var recorded string
+	missing := "all"
+	for end := time.Now().Add(10 * time.Second); missing != "" && time.Now().Before(end); {
+		recorded, missing = must("log", "list", "--json", "--kind", "ssh"), ""
+		for _, want := range []string{
+			`"kind":"ssh.auth","outcome":"refused"`, `"kind":"ssh.auth","outcome":"ok"`,
+			`"kind":"ssh.session.opened"`, `"kind":"session"`, `"person":"alice"`,
+		} {
+			if !strings.Contains(recorded, want) {
+				missing = want
+			}
 		}
+	}
+	if missing != "" {
+		t.Errorf("the timeline lacks %s:\n%s", missing, recorded)
 	}
 }

@@ -49,6 +49,11 @@ func (db *DB) wrap(err error, doing string) error {
 	if _, ok := errors.AsType[*postern.Error](err); ok {
 		return err
 	}
+	select {
+	case <-db.closed: // database/sql says so by an error without a name
+		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err)
+	default:
+	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err)
 	}
