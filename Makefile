@@ -69,8 +69,9 @@ packages:
 	[ -z "$$made" ] || $$sudo rm -f $$policy; \
 	exit $$rc
 
+# More packages at a time than there are processors: most tests wait for a peer.
 test:
-	POSTERN_CHECK=1 $(GO) test $(if $(filter 1,$(RACE)),-race) -shuffle=on -timeout 20m ./...
+	POSTERN_CHECK=1 $(GO) test -p 4 $(if $(filter 1,$(RACE)),-race) -shuffle=on -timeout 20m ./...
 
 lint:
 	$(GO) vet ./...

@@ -72,7 +72,7 @@ func TestErrorsSayWhatIsMissing(t *testing.T) {
 			"memory", unix.ENOMEM,
 			host{release: "6.8.0", caps: all, multi: true},
 			postern.Unavailable, "ring buffer",
-			"--buffer",
+			"smaller buffer",
 		},
 		{"other", errors.New("boom"), host{release: "6.8.0", caps: all, multi: true}, postern.Unavailable, "boom", ""},
 	} {

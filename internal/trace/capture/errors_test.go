@@ -98,7 +98,7 @@ func TestWithoutLibvirt(t *testing.T) {
 	hide := "for f in /usr/lib/*/libvirt.so.0 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so " +
 		"/usr/sbin/libvirtd; do [ ! -e $f ] || mount --bind /dev/null $f; done;"
 	out := startUnder(t, hide, "unshare", "--pid", "--fork", "--mount-proc")
-	wants(t, out, "error: no libvirt on this host", "hint: install libvirt", "--path", "--pid host", "code: not found")
+	wants(t, out, "error: no libvirt on this host", "hint: install libvirt", "name its files", "--pid host", "code: not found")
 }
 
 func TestWithoutProbes(t *testing.T) {
