@@ -107,6 +107,59 @@ func TestUnauthenticatedRequestsWriteLittle(t *testing.T) {
 	}
 }
 
+// TestRoutesTakeTheirMethodsOnly asks each route by methods that it does not have: none
+// answers as if it had been asked by its own, and none writes anything.
+func TestRoutesTakeTheirMethodsOnly(t *testing.T) {
+	u := newUnauthenticated(t)
+	touched, err := u.token.Touch(time.Now())
+	must(t, err)
+	code := touched.Modhex()
+	const unknown = "PUT DELETE PATCH BREW PROPFIND"
+	for path, methods := range map[string]string{
+		"/":                           unknown + " POST",
+		"/enrol":                      unknown,
+		"/enrol/check":                unknown,
+		"/prove/check":                unknown,
+		"/signup":                     unknown,
+		"/recover":                    unknown,
+		"/certificates/new":           unknown,
+		"/admin":                      unknown,
+		"/acme/directory":             unknown + " POST",
+		"/acme/new-nonce":             unknown + " POST",
+		"/acme/new-account":           unknown + " GET HEAD",
+		"/acme/new-order":             unknown + " GET HEAD",
+		"/acme/revoke-cert":           unknown + " GET HEAD",
+		"/ssh/sign":                   unknown,
+		"/ssh/krl":                    unknown + " POST",
+		"/ssh/known_hosts":            unknown + " POST",
+		"/crl/root.crl":               unknown + " POST",
+		"/ca/root.pem":                unknown + " POST",
+		"/ocsp":                       unknown + " HEAD",
+		"/api/sign":                   unknown + " GET HEAD",
+		"/api/events":                 unknown + " GET HEAD",
+		"/wsapi/2.0/sync?otp=" + code: unknown + " POST",
+		"/wsapi/2.0/verify?id=1&nonce=0123456789abcdef&otp=" + code: unknown,
+	} {
+		t.Run(strings.Split(path, "?")[0], func(t *testing.T) {
+			rows := total(storetest.Rows(t, u.db))
+			for _, method := range strings.Fields(methods) {
+				switch got := u.send(t, method, path, "", ""); got {
+				case http.StatusMethodNotAllowed, http.StatusNotFound, http.StatusForbidden:
+				default:
+					t.Errorf("%s: %d", method, got)
+				}
+			}
+			if more := total(storetest.Rows(t, u.db)) - rows; more > 0 {
+				t.Errorf("%d rows are new", more)
+			}
+		})
+	}
+	verify := "/wsapi/2.0/verify?id=1&nonce=0123456789abcdef&otp=" + code
+	if _, answer := u.ask(t, "GET", verify, "", ""); !strings.Contains(answer, "status=OK") {
+		t.Errorf("the code is not valid after that: %s", answer)
+	}
+}
+
 func total(rows map[string]int) (n int) {
 	for _, r := range rows {
 		n += r
@@ -195,6 +248,12 @@ func (u *unauthenticated) transactions() int {
 
 func (u *unauthenticated) send(t *testing.T, method, path, kind, body string) int {
 	t.Helper()
+	status, _ := u.ask(t, method, path, kind, body)
+	return status
+}
+
+func (u *unauthenticated) ask(t *testing.T, method, path, kind, body string) (status int, answer string) {
+	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, u.url+path, strings.NewReader(body))
 	must(t, err)
 	if kind != "" {
@@ -204,8 +263,9 @@ func (u *unauthenticated) send(t *testing.T, method, path, kind, body string) in
 	resp, err := u.client.Do(req)
 	must(t, err)
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode
+	text, err := io.ReadAll(resp.Body)
+	must(t, err)
+	return resp.StatusCode, string(text)
 }
 
 // question asks about a certificate that was never issued.
