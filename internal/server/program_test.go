@@ -67,7 +67,7 @@ func unstarted(t *testing.T, state string) *running {
 	t.Helper()
 	r := &running{
 		t: t, program: posterntest.Program(t), state: state, https: posterntest.FreePort(t),
-		http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1),
+		http: posterntest.FreePort(t), out: new(printed),
 	}
 	r.env = append(os.Environ(), "POSTERN_STATE="+state, "HOME="+filepath.Join(t.TempDir(), "home"), "SUDO_USER=")
 	return r
@@ -79,13 +79,15 @@ func (r *running) start(args ...string) {
 	r.cmd = exec.Command(r.program, args...)
 	r.cmd.Env, r.cmd.Dir = r.env, r.dir
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
+	served := strings.Count(r.out.String(), " serves ")
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	cmd, ended := r.cmd, r.ended
+	cmd, ended := r.cmd, make(chan error, 1)
+	r.ended = ended
 	go func() { ended <- cmd.Wait() }()
 	r.t.Cleanup(func() { r.stop() })
-	r.await(func() bool { return strings.Contains(r.out.String(), " serves ") })
+	r.await(func() bool { return strings.Count(r.out.String(), " serves ") > served })
 }
 
 // await waits until something holds.
@@ -470,7 +472,7 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 	}
 	two := &running{
 		t: t, program: one.program, state: one.state, https: posterntest.FreePort(t),
-		http: posterntest.FreePort(t), out: new(printed), ended: make(chan error, 1),
+		http: posterntest.FreePort(t), out: new(printed),
 	}
 	two.env = append(os.Environ(), "POSTERN_STATE="+other, "POSTERN_DATABASE="+filepath.Join(one.state, "postern.db"),
 		"HOME="+t.TempDir())

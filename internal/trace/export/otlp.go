@@ -13,7 +13,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,8 +106,8 @@ func (s *Spans) Idle() error {
 		return nil
 	}
 	all := make([]*tracepb.ResourceSpans, 0, len(s.batch))
-	for _, rs := range s.batch {
-		all = append(all, rs)
+	for _, pid := range slices.Sorted(maps.Keys(s.batch)) {
+		all = append(all, s.batch[pid])
 	}
 	clear(s.batch)
 	s.spans = 0
