@@ -79,15 +79,6 @@ func start(t *testing.T, st *state.State, spool string) *running {
 	return r
 }
 
-func virsh(t *testing.T, uri string, args ...string) string {
-	t.Helper()
-	out, err := posterntest.VirshAt(uri, args...)
-	if err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-	return out
-}
-
 // takeEvents takes what agents on this host send, as postern run does.
 func takeEvents(t *testing.T, st *state.State) (stop func()) {
 	t.Helper()
@@ -109,7 +100,7 @@ func TestSentence(t *testing.T) {
 	module := posterntest.PAMModule(t)
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	defer posterntest.TraceAlone(t)()
 
 	authority, _ := posterntest.NewSSHKey(t, t.TempDir(), "ca")
@@ -199,21 +190,21 @@ func said(t *testing.T, st *state.State, kind string) (sentences []string) {
 func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	defer posterntest.TraceAlone(t)()
 	rig := servertest.NewSSH(t)
 	spool := t.TempDir()
 	a := start(t, rig.State, spool)
-	virsh(t, l.UnixURI(), "dominfo", "vm1")
-	virsh(t, l.UnixURI(), "dumpxml", "vm1")
-	virsh(t, l.UnixURI(), "dumpxml", "--security-info", "vm1")
-	virsh(t, l.TCPURI(), "suspend", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "dumpxml", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "dumpxml", "--security-info", "vm1")
+	posterntest.Virsh(t, l.TCPURI(), "suspend", "vm1")
 	if out, err := l.Virsh("setvcpus", "vm1", "5", "--live"); err == nil {
 		t.Errorf("more processors than there can be: %s", out)
 	}
 	hangUp(t, l)
 	// The daemon has let go of that client when it answers another's about it.
-	for !strings.Contains(virsh(t, l.UnixURI(), "domstate", "vm1"), "shut off") {
+	for !strings.Contains(posterntest.Virsh(t, l.UnixURI(), "domstate", "vm1"), "shut off") {
 		posterntest.Pause(t)
 	}
 	if a.stop(); !strings.Contains(a.log.String(), "kept on disk") {

@@ -1,7 +1,6 @@
 package apache
 
 import (
-	"fmt"
 	"net/url"
 	"path"
 	"regexp"
@@ -212,12 +211,4 @@ func spelled(re *syntax.Regexp) ([]string, bool) {
 		return out, true
 	}
 	return nil, false
-}
-
-// String names the place as the Caddyfile does.
-func (g guard) String() string {
-	if g.regexp != "" {
-		return fmt.Sprintf("regexp %s", g.regexp)
-	}
-	return strings.Join(g.prefix, " ")
 }

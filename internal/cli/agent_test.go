@@ -41,7 +41,7 @@ func runAgent(t *testing.T, args ...string) (stop func() (string, string)) {
 func TestAgent(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	defer posterntest.TraceAlone(t)()
 	t.Run("only prints", func(t *testing.T) { agentOnlyPrints(t, l) })
 	t.Run("sends", func(t *testing.T) { agentSends(t, l) })
@@ -55,7 +55,7 @@ func agentOnlyPrints(t *testing.T, l *posterntest.Libvirtd) {
 	t.Setenv("POSTERN_STATE", "")
 	before, _ := os.Stat("/var/lib/postern-agent")
 	stop := runAgent(t, "--print", "--procedure", "domain_suspend")
-	virsh(t, l.UnixURI(), "suspend", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "suspend", "vm1")
 	out, _ := stop()
 	if !strings.Contains(out, `"object":"vm1"`) || !strings.Contains(out, "domainSuspend") {
 		t.Errorf("printed: %s", out)
@@ -81,7 +81,7 @@ func agentSends(t *testing.T, l *posterntest.Libvirtd) {
 		t.Fatal(err)
 	}
 	stop := runAgent(t, "--state", dir, "--all")
-	virsh(t, l.UnixURI(), "domstate", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "domstate", "vm1")
 	out, errs := stop()
 	if err := s.Close(); err != nil {
 		t.Error(err)

@@ -66,15 +66,6 @@ func traced(t *testing.T, do func(), args ...string) string {
 	return out.String()
 }
 
-func virsh(t *testing.T, uri string, args ...string) string {
-	t.Helper()
-	out, err := posterntest.VirshAt(uri, args...)
-	if err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-	return out
-}
-
 // succeed runs a command that must succeed, and returns what it printed and what it
 // said beside.
 func succeed(t *testing.T, args ...string) (out, errs string) {
@@ -99,7 +90,7 @@ func checkPrivate(t *testing.T, file string) {
 func TestTrace(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 
 	t.Run("flags", func(t *testing.T) { traceFlags(t, l) })
 	t.Run("to a file", func(t *testing.T) { traceToFile(t, l) })
@@ -111,7 +102,7 @@ func TestTrace(t *testing.T) {
 // traceFlags holds what each command and flag shows against the others.
 func traceFlags(t *testing.T, l *posterntest.Libvirtd) {
 	pid := strconv.Itoa(l.PID)
-	do := func() { virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`) }
+	do := func() { posterntest.Virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`) }
 	const call, message = `(?m)^\S+ root virsh\[\d+\] +qemu\.domain_monitor_command\(.* ok `,
 		`(?m)^\S+ <S root virsh\[\d+\] +qemu\.domain_monitor_command ok `
 	for _, c := range []struct{ args, want, not string }{
@@ -149,7 +140,7 @@ func traceToFile(t *testing.T, l *posterntest.Libvirtd) {
 	if err := os.WriteFile(file, bytes.Repeat([]byte("old\n"), 10000), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	do := func() { virsh(t, l.UnixURI(), "domstate", "vm1") }
+	do := func() { posterntest.Virsh(t, l.UnixURI(), "domstate", "vm1") }
 	if out := traced(t, do, "rpc", "--out", file); out != "" {
 		t.Errorf("printed beside: %s", out)
 	}
@@ -167,7 +158,7 @@ func traceToFile(t *testing.T, l *posterntest.Libvirtd) {
 func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 	dir := t.TempDir()
 	file, exported := filepath.Join(dir, "trace"), filepath.Join(dir, "trace.pcapng")
-	traced(t, func() { virsh(t, l.UnixURI(), "suspend", "vm1") }, "record", file)
+	traced(t, func() { posterntest.Virsh(t, l.UnixURI(), "suspend", "vm1") }, "record", file)
 	checkPrivate(t, file)
 	if out, errs := succeed(t, "trace", "replay", file); !strings.Contains(out, "domain_suspend") ||
 		!strings.Contains(errs, "events seen, none lost\n") {
@@ -222,7 +213,7 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 			&errs)
 	}()
 	for len(done) == 0 {
-		virsh(t, l.UnixURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 	}
 	if code := <-done; code != 0 || !strings.Contains(errs.String(), "the recording has reached --max-size\n") {
 		t.Errorf("exit %d: %s", code, errs.String())
@@ -261,7 +252,7 @@ func traceCollector(t *testing.T, l *posterntest.Libvirtd) {
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	writeFile(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})))
 	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
-	do := func() { virsh(t, l.UnixURI(), "dominfo", "vm1") }
+	do := func() { posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1") }
 	if out := traced(t, do, "rpc", "--otlp", srv.URL); out != "" || requests.Load() == 0 {
 		t.Errorf("%d requests, printed %s", requests.Load(), out)
 	}

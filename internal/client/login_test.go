@@ -187,19 +187,7 @@ func TestLoginUsesNoCodeWithoutAnAgent(t *testing.T) {
 func TestLoginAddsAKeyToTheAgent(t *testing.T) {
 	url, root := signServer(t)
 	socket := filepath.Join(t.TempDir(), "agent")
-	cmd := exec.Command(posterntest.Need(t, "ssh-agent"), "-D", "-a", socket)
-	says, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	if _, err := says.Read(make([]byte, 1)); err != nil { // once it listens
-		t.Fatal(err)
-	}
-	t.Setenv("SSH_AUTH_SOCK", socket)
+	posterntest.StartSSHAgent(t, socket)
 	signed, err := Login{Server: url, CA: root, Person: "alice", Code: typed("right"), Agent: true}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)

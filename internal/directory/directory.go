@@ -131,7 +131,7 @@ type Snapshot struct {
 type Store interface {
 	// Sync makes people like those of a directory's snapshot. Who is new there is
 	// added; who is disabled or missing there is suspended; who comes back is resumed
-	// unless somebody else has suspended them. Each change is an entry of the timeline.
+	// unless an administrator has suspended them. Each change is an entry of the timeline.
 	Sync(ctx context.Context, name string, s *Snapshot) (Changes, error)
 	// Failed notes that the directory cannot be read. The first time is an entry of
 	// the timeline, and so is the next Sync. Once that lasts longer than keep, the

@@ -365,6 +365,16 @@ func VirshAt(uri string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// Virsh runs virsh on a URI, which must succeed, and returns what it prints.
+func Virsh(t testing.TB, uri string, args ...string) string {
+	t.Helper()
+	out, err := VirshAt(uri, args...)
+	if err != nil {
+		t.Fatalf("virsh %v: %v: %s", args, err, out)
+	}
+	return out
+}
+
 // Kill kills the daemon; its virtual machines live on, and Start finds them.
 func (l *Libvirtd) Kill() {
 	if l.cmd == nil || l.cmd.Process == nil {

@@ -279,6 +279,25 @@ func crypt(t testing.TB, password string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// StartSSHAgent starts an ssh-agent that listens on a socket, and makes it the agent of
+// this test's programs (SSH_AUTH_SOCK). It ends with the test.
+func StartSSHAgent(t testing.TB, socket string) {
+	t.Helper()
+	agent := exec.Command(Need(t, "ssh-agent"), "-D", "-a", socket)
+	out, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = agent.Process.Kill(); _ = agent.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil { // it says where it listens once it does
+		t.Fatal(err)
+	}
+	t.Setenv("SSH_AUTH_SOCK", socket)
+}
+
 // NewSSHKey makes an Ed25519 key and writes it below dir, with its public half
 // in a file of the same name and .pub.
 func NewSSHKey(t testing.TB, dir, name string) (ssh.Signer, string) {

@@ -202,7 +202,7 @@ func TestRunOnNothingAtAll(t *testing.T) {
 		t.Errorf("reload of nothing: %v %s", err, out)
 	}
 
-	r.out, r.ended = new(printed), make(chan error, 1)
+	r.out = new(printed)
 	r.start()
 	if got := r.curl(append(r.me(), r.url("/guarded/"))...); !strings.Contains(got, "You are in") {
 		t.Errorf("after a second start: %s", got)
@@ -392,7 +392,7 @@ func TestRunSaysThatPortsTakeNoEffect(t *testing.T) {
 		t.Fatal(err)
 	}
 	https := r.https
-	r.https, r.out, r.ended = posterntest.FreePort(t), new(printed), make(chan error, 1)
+	r.https, r.out = posterntest.FreePort(t), new(printed)
 	r.start()
 	if out := r.out.String(); !strings.Contains(out, "take no effect") ||
 		!strings.Contains(out, filepath.Join(r.state, "Caddyfile")) {

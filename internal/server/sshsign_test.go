@@ -209,19 +209,7 @@ func TestOneCodeInTheMorning(t *testing.T) {
 
 	t.Run("with the agent", func(t *testing.T) {
 		socket := filepath.Join(h.Dir, "agent")
-		agent := exec.Command("ssh-agent", "-D", "-a", socket)
-		says, err := agent.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := agent.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = agent.Process.Kill(); _ = agent.Wait() }()
-		if _, err := says.Read(make([]byte, 1)); err != nil { // it says where it listens once it does
-			t.Fatal(err)
-		}
-		t.Setenv("SSH_AUTH_SOCK", socket)
+		posterntest.StartSSHAgent(t, socket)
 		if _, err := rig.login(t, "", rig.Touch(t, "alice"), func(l *client.Login) { l.Agent = true }); err != nil {
 			t.Fatal(err)
 		}

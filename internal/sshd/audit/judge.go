@@ -85,7 +85,7 @@ func (a *audit) judgeUntried() {
 	}
 }
 
-// intended reports whether somebody meant this host to ask for two factors.
+// intended reports whether an administrator meant this host to ask for two factors.
 func (a *audit) intended() bool {
 	return slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode) ||
 		slices.ContainsFunc(a.accesses, func(d access) bool {
@@ -93,14 +93,14 @@ func (a *audit) intended() bool {
 		})
 }
 
-// meant reports whether somebody wrote down that one factor is enough for a
-// door. It does not count where it keeps another line from counting.
+// meant reports whether an administrator wrote down that one factor is enough for an
+// access. The mark has no effect where its line hides another.
 func (a *audit) meant(d access) bool {
 	return d.methods != nil && d.methods.Meant && a.hiddenBy(d.methods) == nil
 }
 
 // hiddenBy returns a line outside of Match blocks that asks for something else
-// than the first such line, which is the one that counts.
+// than the first such line, which is the one that takes effect.
 func (a *audit) hiddenBy(first *hostconf.Directive) *hostconf.Directive {
 	i := slices.IndexFunc(a.directives, func(d hostconf.Directive) bool {
 		return first.Match == nil && d.Match == nil && d.Keyword == first.Keyword && !slices.Equal(d.Args, first.Args)
@@ -181,7 +181,7 @@ func (a *audit) judgeWeak(d access, p path) {
 	a.add(a.limited(d, p, f, forced))
 }
 
-// meantCommand reports whether somebody wrote down that one factor is enough for
+// meantCommand reports whether an administrator wrote down that one factor is enough for
 // what ForceCommand opens.
 func (a *audit) meantCommand(d access) bool {
 	l := a.directive(d.c, "forcecommand")

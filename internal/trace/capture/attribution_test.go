@@ -22,9 +22,9 @@ func startDomain(t *testing.T, l *posterntest.Libvirtd, name string) {
 		if err := os.WriteFile(file, []byte(l.DomainXML(name)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		virsh(t, l.UnixURI(), "define", file)
+		posterntest.Virsh(t, l.UnixURI(), "define", file)
 	}
-	virsh(t, l.UnixURI(), "start", name)
+	posterntest.Virsh(t, l.UnixURI(), "start", name)
 	t.Cleanup(func() { _, _ = l.Virsh("destroy", name) })
 }
 
@@ -134,7 +134,7 @@ func TestTreeKeepsCommandsForTheReply(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	startDomain(t, l, "vm1")
 	c, _ := traced(t, Config{What: RPC | Monitor, Tree: true}, func(l *posterntest.Libvirtd) {
-		virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`)
+		posterntest.Virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`)
 	})
 	sent := c.Of(func(e *event.Event) bool { return e.Kind == event.MonitorSend || e.Kind == event.MonitorReply })
 	if len(sent) != 0 {

@@ -150,7 +150,7 @@ func clean(t *testing.T, l *posterntest.Libvirtd) {
 	// The kernel frees programs and lowers semaphores a moment after the last
 	// reference is gone.
 	waitFor(t, func() bool { return loaded(t) == 0 && semaphores(t, l.PID) == 0 })
-	virsh(t, l.UnixURI(), "dominfo", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 }
 
 // TestHelperTracer is a tracer of its own process, for the tests that kill it.

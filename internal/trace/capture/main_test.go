@@ -42,12 +42,3 @@ func traced(t *testing.T, cfg Config, do func(l *posterntest.Libvirtd)) (*tracet
 	}
 	return c, sum
 }
-
-func virsh(t *testing.T, uri string, args ...string) string {
-	t.Helper()
-	out, err := posterntest.VirshAt(uri, args...)
-	if err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-	return out
-}

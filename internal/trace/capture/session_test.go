@@ -17,7 +17,7 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 	for _, transport := range []string{"unix", "tcp", "tls"} {
 		t.Run(transport, func(t *testing.T) {
 			c, sum := traced(t, Config{}, func(l *posterntest.Libvirtd) {
-				virsh(t, map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}[transport],
+				posterntest.Virsh(t, map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}[transport],
 					"dominfo", "vm1")
 			})
 			if len(sum.Losses) != 0 {
@@ -64,8 +64,8 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 
 func TestSharesOfACallAddUp(t *testing.T) {
 	c, _ := traced(t, Config{Queue: true}, func(l *posterntest.Libvirtd) {
-		virsh(t, l.UnixURI(), "dominfo", "vm1")
-		virsh(t, l.TCPURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.TCPURI(), "dominfo", "vm1")
 	})
 	n := 0
 	for _, e := range c.Of(func(e *event.Event) bool { return e.Kind == event.ClientRx && e.Type == 1 }) {
@@ -119,7 +119,7 @@ func TestUnixClientIsKnown(t *testing.T) {
 // places at once.
 func TestOlderKernelsAttachOneByOne(t *testing.T) {
 	c, sum := traced(t, Config{What: RPC | Loop, Queue: true, oneByOne: true}, func(l *posterntest.Libvirtd) {
-		virsh(t, l.UnixURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 	})
 	if len(sum.Losses) > 0 {
 		t.Errorf("lost %v", sum.Losses)
@@ -148,7 +148,7 @@ func TestOlderKernelsAttachOneByOne(t *testing.T) {
 
 func TestTLSClientIsKnownByName(t *testing.T) {
 	c, _ := traced(t, Config{}, func(l *posterntest.Libvirtd) {
-		virsh(t, l.TLSURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.TLSURI(), "dominfo", "vm1")
 	})
 	daemon := posterntest.SharedLibvirtd(t).PID
 	replies := c.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.PID == daemon })

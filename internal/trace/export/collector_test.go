@@ -118,15 +118,15 @@ func (r *receiver) of(service, name string) []*received {
 func TestTraceToCollector(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	do := func() {
-		virsh(t, l.TCPURI(), "suspend", "vm1")
+		posterntest.Virsh(t, l.TCPURI(), "suspend", "vm1")
 		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1",
 			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"sesame-open"}}`)
 		_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
 	}
 	recorded := recordTrace(t, capture.Config{What: capture.RPC | capture.Monitor}, do)
-	virsh(t, l.UnixURI(), "resume", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "resume", "vm1")
 	t.Run("live", func(t *testing.T) { checkSpans(t, l, sendLive(t, do)) })
 	t.Run("recorded", func(t *testing.T) { checkSpans(t, l, sendRecorded(t, recorded)) })
 	t.Run("no collector", func(t *testing.T) {

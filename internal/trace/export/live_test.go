@@ -22,13 +22,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/record"
 )
 
-func virsh(t *testing.T, uri string, args ...string) {
-	t.Helper()
-	if out, err := posterntest.VirshAt(uri, args...); err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-}
-
 // recordTrace returns the recording of a trace while do runs.
 func recordTrace(t *testing.T, c capture.Config, do func()) []byte {
 	t.Helper()
@@ -49,11 +42,11 @@ func recordTrace(t *testing.T, c capture.Config, do func()) []byte {
 func TestRecordingsAreExported(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	both := capture.Config{What: capture.RPC | capture.Monitor}
 	do := func() {
-		virsh(t, l.UnixURI(), "suspend", "vm1")
-		virsh(t, l.UnixURI(), "resume", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "suspend", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "resume", "vm1")
 	}
 	t.Run("capture", func(t *testing.T) { exportCapture(t, recordTrace(t, both, do)) })
 	both.Stack = true

@@ -123,7 +123,7 @@ func traceSASL(t *testing.T, mechanism string) {
 		}
 	}
 
-	events := tracedJSON(t, func() { virsh(t, right, "dominfo", "vm1") }, correlate.Filter{})
+	events := tracedJSON(t, func() { posterntest.Virsh(t, right, "dominfo", "vm1") }, correlate.Filter{})
 	if allowed := events["auth.allow"]; len(allowed) != 1 || allowed[0].Identity != "alice" {
 		t.Errorf("allowed: %+v", allowed)
 	}
@@ -153,7 +153,7 @@ func traceSASL(t *testing.T, mechanism string) {
 
 	// SCRAM's proof begins with "n,,n=alice", DIGEST-MD5's with "username=".
 	for _, f := range []format.Format{format.Text, format.JSON} {
-		do := func() { virsh(t, right, "uri") }
+		do := func() { posterntest.Virsh(t, right, "uri") }
 		c := format.Config{Format: f, Full: true, Verbose: true}
 		if out := traced(t, do, capture.Config{}, c); strings.Contains(out, "n=alice") ||
 			strings.Contains(out, "username=") || !strings.Contains(out, "auth_sasl_step") {

@@ -39,7 +39,7 @@ func isMessage(line string) bool { return strings.Contains(line, "remote.") }
 func TestFilters(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	var root correlate.Filter
 	if !root.AddUser("root") {
 		t.Error("root is not known")
@@ -72,7 +72,7 @@ func TestFilters(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := traced(t, func() {
-				virsh(t, l.UnixURI(), "dominfo", "vm1")
+				posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 				_, _ = posterntest.VirshAt(l.UnixURI(), "dominfo", "nope")
 			}, capture.Config{Filter: c.filter}, format.Config{Messages: true})
 			got := lines(out, isMessage)
@@ -94,7 +94,7 @@ func TestFilters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := traced(t, func() {
-				virsh(t, l.UnixURI(), "dominfo", "vm1")
+				posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 			}, capture.Config{Filter: filter}, format.Config{})
 			if got := lines(out, isMessage); len(got) > 0 {
 				t.Errorf("shows %s", got[0])

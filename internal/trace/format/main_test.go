@@ -47,12 +47,3 @@ func lines(s string, hold func(string) bool) []string {
 	}
 	return out
 }
-
-func virsh(t *testing.T, uri string, args ...string) string {
-	t.Helper()
-	out, err := posterntest.VirshAt(uri, args...)
-	if err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-	return out
-}

@@ -23,7 +23,7 @@ import (
 func TestTrace(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 
 	t.Run("numbers", func(t *testing.T) { traceNumbers(t, l) })
 	t.Run("names", func(t *testing.T) { traceNames(t, l) })
@@ -56,7 +56,7 @@ var domname = []struct{ number, name string }{
 // is four lines, sent and read on both sides.
 func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
-		virsh(t, l.TCPURI(), "domname", "1")
+		posterntest.Virsh(t, l.TCPURI(), "domname", "1")
 	}, capture.Config{}, format.Config{Format: format.Raw})
 	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
 	if len(got) != 4*len(domname) {
@@ -81,7 +81,7 @@ func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
 // traceNames is the write-up's second script, friendly output on both sides.
 func traceNames(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
-		virsh(t, l.TCPURI(), "domname", "1")
+		posterntest.Virsh(t, l.TCPURI(), "domname", "1")
 	}, capture.Config{}, format.Config{Format: format.Named})
 	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
 	if len(got) != 4*len(domname) {
@@ -129,7 +129,7 @@ func traceRPCScript(t *testing.T, l *posterntest.Libvirtd) {
 	for range 10 {
 		out = traced(t, func() {
 			for range 10 {
-				virsh(t, l.UnixURI(), "domname", "1")
+				posterntest.Virsh(t, l.UnixURI(), "domname", "1")
 			}
 		}, capture.Config{}, format.Config{Format: format.STP})
 		if ends.MatchString(out) {
@@ -141,7 +141,7 @@ func traceRPCScript(t *testing.T, l *posterntest.Libvirtd) {
 
 // traceEventsScript is events.stp's output: handles and timeouts by process.
 func traceEventsScript(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() { virsh(t, l.TCPURI(), "version") }, loop(l), format.Config{Format: format.STP})
+	out := traced(t, func() { posterntest.Virsh(t, l.TCPURI(), "version") }, loop(l), format.Config{Format: format.STP})
 	if !strings.HasPrefix(out, "  0.000 begin\n") {
 		t.Errorf("begins with %.40q", out)
 	}
@@ -161,8 +161,8 @@ func traceEventsScript(t *testing.T, l *posterntest.Libvirtd) {
 // traceQEMUScript is qemu-monitor.stp's output.
 func traceQEMUScript(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
-		virsh(t, l.UnixURI(), "suspend", "vm1")
-		virsh(t, l.UnixURI(), "resume", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "suspend", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "resume", "vm1")
 	}, capture.Config{What: capture.Monitor}, format.Config{Format: format.STP})
 	for _, want := range []string{
 		`> 0x[0-9a-f]+ \{"execute":"stop","id":"libvirt-\d+"\}`,
@@ -204,8 +204,8 @@ func traceText(t *testing.T, l *posterntest.Libvirtd) {
 // traceCalls shows a line a call, also of clients over TCP, and what it hides.
 func traceCalls(t *testing.T, l *posterntest.Libvirtd) {
 	do := func() {
-		virsh(t, l.UnixURI(), "domstate", "vm1")
-		virsh(t, l.TCPURI(), "domstate", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "domstate", "vm1")
+		posterntest.Virsh(t, l.TCPURI(), "domstate", "vm1")
 	}
 	shown := regexp.MustCompile(
 		`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
@@ -222,7 +222,7 @@ func traceCalls(t *testing.T, l *posterntest.Libvirtd) {
 
 func traceJSON(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
-		virsh(t, l.TLSURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.TLSURI(), "dominfo", "vm1")
 	}, capture.Config{Queue: true}, format.Config{Format: format.JSON})
 	events := map[string]int{}
 	for line := range strings.Lines(out) {
@@ -252,7 +252,7 @@ func loop(l *posterntest.Libvirtd) capture.Config {
 
 // traceSlow shows how long each dispatch took, and hides the fast ones.
 func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
-	all := traced(t, func() { virsh(t, l.UnixURI(), "version") }, loop(l), format.Config{})
+	all := traced(t, func() { posterntest.Virsh(t, l.UnixURI(), "version") }, loop(l), format.Config{})
 	if !regexp.MustCompile(`< handle \d+ .*[\d.]+ [µm]s`).MatchString(all) {
 		t.Errorf("no dispatch with its time in\n%.1000s", all)
 	}
@@ -263,7 +263,7 @@ func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	slow := loop(l)
 	slow.Filter.Slow = time.Minute
-	none := traced(t, func() { virsh(t, l.UnixURI(), "version") }, slow, format.Config{})
+	none := traced(t, func() { posterntest.Virsh(t, l.UnixURI(), "version") }, slow, format.Config{})
 	if got := lines(none, func(s string) bool { return strings.Contains(s, "handle") }); len(got) > 0 {
 		t.Errorf("shown though fast: %s", got[0])
 	}
@@ -277,10 +277,10 @@ func traceSecrets(t *testing.T, l *posterntest.Libvirtd) {
 	if err := os.WriteFile(file, []byte(xml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	virsh(t, l.UnixURI(), "secret-define", file)
+	posterntest.Virsh(t, l.UnixURI(), "secret-define", file)
 	const value, encoded = "c2VzYW1lLW9wZW4=", "sesame-open"
 	do := func() {
-		virsh(t, l.UnixURI(), "secret-set-value", id, value)
+		posterntest.Virsh(t, l.UnixURI(), "secret-set-value", id, value)
 		_, _ = posterntest.VirshAt(l.UnixURI(), "qemu-monitor-command", "vm1",
 			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"`+encoded+`"}}`)
 	}

@@ -24,13 +24,6 @@ import (
 
 var both = capture.Config{What: capture.RPC | capture.Monitor}
 
-func virsh(t *testing.T, uri string, args ...string) {
-	t.Helper()
-	if out, err := posterntest.VirshAt(uri, args...); err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-}
-
 // recordTrace records a trace while do runs.
 func recordTrace(t *testing.T, f record.File, do func()) (full bool) {
 	t.Helper()
@@ -69,7 +62,7 @@ func replay(t *testing.T, file string, f correlate.Filter, c format.Config) stri
 func TestTracesAreRecorded(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	t.Run("replay", func(t *testing.T) { replayInEachFormat(t, l) })
 	t.Run("limit", func(t *testing.T) { recordToTheLimit(t, l) })
 	t.Run("full disk", func(t *testing.T) { recordOnAFullDisk(t, l) })
@@ -79,8 +72,8 @@ func TestTracesAreRecorded(t *testing.T) {
 func replayInEachFormat(t *testing.T, l *posterntest.Libvirtd) {
 	file := filepath.Join(t.TempDir(), "trace")
 	if full := recordTrace(t, record.File{Name: file}, func() {
-		virsh(t, l.UnixURI(), "dominfo", "vm1")
-		virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`)
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "qemu-monitor-command", "vm1", `{"execute":"query-status"}`)
 	}); full {
 		t.Error("it is full without a limit")
 	}
@@ -140,7 +133,7 @@ func recordToTheLimit(t *testing.T, l *posterntest.Libvirtd) {
 	file, limit := filepath.Join(t.TempDir(), "trace"), int64(32<<10)
 	if !recordTrace(t, record.File{Name: file, Limit: limit}, func() {
 		for range 20 {
-			virsh(t, l.UnixURI(), "dumpxml", "vm1")
+			posterntest.Virsh(t, l.UnixURI(), "dumpxml", "vm1")
 		}
 	}) {
 		t.Error("it is not full")
@@ -171,7 +164,7 @@ func recordOnAFullDisk(t *testing.T, l *posterntest.Libvirtd) {
 		done <- err
 	}()
 	for len(done) == 0 {
-		virsh(t, l.UnixURI(), "dominfo", "vm1")
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 	}
 	if err := <-done; err == nil || strings.Count(err.Error(), "no space left on device") != 1 {
 		t.Errorf("it ends with %v", err)

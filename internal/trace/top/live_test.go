@@ -16,13 +16,6 @@ import (
 	"github.com/postern-project/postern/internal/trace/top"
 )
 
-func virsh(t *testing.T, uri string, args ...string) {
-	t.Helper()
-	if out, err := posterntest.VirshAt(uri, args...); err != nil {
-		t.Fatalf("virsh %v: %v: %s", args, err, out)
-	}
-}
-
 // counted returns what is shown while do runs.
 func counted(t *testing.T, c top.Config, do func()) string {
 	t.Helper()
@@ -40,10 +33,10 @@ func counted(t *testing.T, c top.Config, do func()) string {
 func TestCallsAreCounted(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	virsh(t, l.UnixURI(), "start", "vm1")
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
 	work := func() {
 		for range 3 {
-			virsh(t, l.UnixURI(), "domname", "1")
+			posterntest.Virsh(t, l.UnixURI(), "domname", "1")
 		}
 		if out, err := posterntest.VirshAt(l.TCPURI(), "dominfo", "nosuch"); err == nil {
 			t.Errorf("virsh found nosuch: %s", out)
@@ -56,7 +49,7 @@ func TestCallsAreCounted(t *testing.T) {
 		byClient(t, counted(t, top.Config{By: "client", Order: "calls"}, work))
 	})
 	t.Run("by domain", func(t *testing.T) {
-		info := func() { virsh(t, l.UnixURI(), "dominfo", "vm1") }
+		info := func() { posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1") }
 		if out := counted(t, top.Config{By: "domain", Order: "time"}, info); !strings.Contains(out, "  vm1\n") {
 			t.Errorf("got\n%s", out)
 		}
