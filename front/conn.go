@@ -17,9 +17,11 @@ import (
 // conn is the record of one connection: the verdict of each set of CAs on its
 // certificates.
 type conn struct {
-	net   net.Conn // nil where a connection cannot remember
-	mu    sync.Mutex
-	known []*verdict
+	net        net.Conn // nil where a connection cannot remember
+	examined   bool     // that the handshake's end will be, see Unreadable
+	unreadable bool     // no certificate was asked for, since the client's could not be read
+	mu         sync.Mutex
+	known      []*verdict
 }
 
 // verdict is that of one set of CAs on one connection's certificates. Only
@@ -62,6 +64,9 @@ func (c *conn) verdict(shown []*x509.Certificate, t *trust, l *live, now time.Ti
 	}
 	w := &verdict{trust: t, read: read}
 	w.cert, w.reason = l.verifiedCertificates.verify(t, read, shown, now)
+	if w.reason == gate.NoneShown && c.unreadable {
+		w.reason = gate.Unreadable
+	}
 	if at < 0 {
 		c.known = append(c.known, w)
 		return w

@@ -113,6 +113,7 @@ func askForCertificates(s *caddyhttp.Server, sites []guardedSite, names []string
 	}
 	s.TLSConnPolicies = append(append(asking, s.TLSConnPolicies...), p)
 	sortCatchAllLast(s.TLSConnPolicies)
+	s.TLSConnPolicies = withUnreadable(s.TLSConnPolicies)
 	return nil
 }
 
@@ -226,11 +227,18 @@ func quietPolicy(p *caddytls.ConnectionPolicy, matchers caddy.ModuleMap,
 	networks []netip.Prefix,
 ) *caddytls.ConnectionPolicy {
 	c := *p
-	c.MatchersRaw = maps.Clone(matchers)
+	c.MatchersRaw = matchers
+	return withMatcher(&c, "remote_ip", map[string]any{"ranges": networks})
+}
+
+// withMatcher returns a copy of a policy that has one matcher more.
+func withMatcher(p *caddytls.ConnectionPolicy, name string, matcher any) *caddytls.ConnectionPolicy {
+	c := *p
+	c.MatchersRaw = maps.Clone(p.MatchersRaw)
 	if c.MatchersRaw == nil {
 		c.MatchersRaw = make(caddy.ModuleMap)
 	}
-	c.MatchersRaw["remote_ip"] = caddyconfig.JSON(map[string]any{"ranges": networks}, nil)
+	c.MatchersRaw[name] = caddyconfig.JSON(matcher, nil)
 	return &c
 }
 

@@ -80,6 +80,7 @@ type live struct {
 	mounted              atomic.Pointer[mounts]
 	verifiedCertificates verifiedCertificates
 	tickets              refusedTickets
+	unreadable           unreadableClients
 	events               *coalesce.Writer // nil: there is no timeline
 	stop                 context.CancelFunc
 	done                 sync.WaitGroup

@@ -8,6 +8,7 @@ type Reason int
 const (
 	OK          Reason = iota
 	NoneShown          // the client showed no certificate
+	Unreadable         // the client showed one that the TLS handshake cannot read
 	AnotherCA          // issued by a CA that is not trusted here
 	Expired            // it has expired
 	NotYetValid        // it is not valid yet
@@ -29,6 +30,7 @@ const (
 var reasons = [...]struct{ key, words string }{
 	OK:          {"ok", "The certificate is accepted."},
 	NoneShown:   {"none-shown", "Your browser showed no certificate."},
+	Unreadable:  {"unreadable", "Your browser showed a certificate of a kind that this server cannot read."},
 	AnotherCA:   {"another-ca", "Your certificate was issued by an authority that this site does not accept."},
 	Expired:     {"expired", "Your certificate has expired."},
 	NotYetValid: {"not-yet-valid", "Your certificate is not valid yet. Check the clock of your computer."},
