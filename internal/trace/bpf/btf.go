@@ -10,13 +10,13 @@ import (
 // process's descriptor to the other end of its socket: probe.c's at. It needs
 // the kernel's BTF; without, identities come from user space alone, and that of
 // a client that hangs up at once may come too late.
-func peerOffsets() ([10]uint32, error) {
-	var out [10]uint32
+func peerOffsets() ([14]uint32, error) {
+	var out [14]uint32
 	spec, err := btf.LoadKernelSpec()
 	if err != nil {
 		return out, err
 	}
-	for i, f := range [10][2]string{
+	for i, f := range [14][2]string{
 		{"task_struct", "files"},
 		{"files_struct", "fdt"},
 		{"fdtable", "max_fds"},
@@ -27,12 +27,19 @@ func peerOffsets() ([10]uint32, error) {
 		{"sock", "sk_peer_cred"},
 		{"pid", "numbers"}, // the first is that of the first namespace
 		{"cred", "uid"},
+		{"pid", "tasks"}, // the first is of PIDTYPE_PID, here and in pid_links
+		{"task_struct", "pid_links"},
+		{"task_struct", "start_boottime"},
+		{"task_struct", "sessionid"},
 	} {
 		var s *btf.Struct
 		if err := spec.TypeByName(f[0], &s); err != nil {
 			return out, err
 		}
 		bits, ok := member(s.Members, f[1], 0)
+		if !ok && f[1] == "sessionid" {
+			continue // a kernel without audit
+		}
 		if !ok {
 			return out, fmt.Errorf("struct %s has no %s", f[0], f[1])
 		}

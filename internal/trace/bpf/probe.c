@@ -61,6 +61,11 @@ struct args {
 	__u64 v[MAX_ARGS];
 };
 
+// Where the arguments of PEER have when the process was started, CLOCK_BOOTTIME,
+// and its audit session; behind the probe's own. 0 unknown.
+#define PEER_START 8
+#define PEER_SESSION 9
+
 enum what {
 	EVENT,
 	REGS,
@@ -79,7 +84,7 @@ struct record {
 	__u16 pad;
 	__u64 since; // of ANSWER: when the thread began to serve this, CLOCK_MONOTONIC;
 		     // of PEER: user in the upper half, process in the lower, 0 unknown
-	struct args args;
+	struct args args; // of PEER: PEER_START and PEER_SESSION, too
 };
 
 struct {
@@ -184,6 +189,7 @@ volatile const __u64 wake_at = 1 << 20; // bytes in the ring
 // process at its socket's other end; from its BTF, all 0 without.
 volatile const struct {
 	__u32 task_files, files_fdt, fdt_max, fdt_fd, file_private, socket_sk, sock_pid, sock_cred, pid_nr, cred_uid;
+	__u32 pid_tasks, task_links, task_start, task_session; // from a pid to its task; task_session: 0 without audit
 } at = {};
 
 // fetch reads the arguments of a site, and returns the pointer to the message's
@@ -300,10 +306,11 @@ static __always_inline __u32 load32(__u64 p, __u32 offset)
 }
 
 // peer reads what SO_PEERCRED returns for a descriptor of the current process,
-// at the moment of the probe: later it may be closed.
-static __always_inline __u64 peer(__u32 fd)
+// at the moment of the probe: later it may be closed. Of the process it reads when
+// it was started and its audit session: later it may have ended.
+static __always_inline __u64 peer(__u32 fd, struct args *args)
 {
-	__u64 table, file, sk, pid, cred;
+	__u64 table, file, sk, pid, cred, task;
 
 	if (!at.task_files)
 		return 0;
@@ -316,6 +323,12 @@ static __always_inline __u64 peer(__u32 fd)
 	cred = load(sk, at.sock_cred);
 	if (!pid || !cred)
 		return 0;
+	task = load(pid, at.pid_tasks); // the link in the task, of PIDTYPE_PID
+	if (task) {
+		task -= at.task_links;
+		args->v[PEER_START] = load(task, at.task_start);
+		args->v[PEER_SESSION] = at.task_session ? load32(task, at.task_session) : 0;
+	}
 	return (__u64)load32(cred, at.cred_uid) << 32 | load32(pid, at.pid_nr);
 }
 
@@ -601,7 +614,7 @@ static __always_inline int hit(void *ctx)
 		}
 	}
 	if (s->flags & PEER)
-		r.since = peer(r.args.v[1]);
+		r.since = peer(r.args.v[1], &r.args);
 	if (s->flags & STACK)
 		send_stack(&r, ctx);
 	flags = wake(&r, s->flags & URGENT);

@@ -75,10 +75,29 @@ func (r *Record) Thread() (comm string, uid int) {
 	return string(b), int(uint32(r.Args[0]))
 }
 
-// Peer returns who is at the other end of the socket of a SocketNew record: the
-// process, as the machine's first PID namespace numbers it, and the user.
-func (r *Record) Peer() (pid, uid int, ok bool) {
-	return int(uint32(r.Since)), int(r.Since >> 32), uint32(r.Since) != 0
+// Peer is the process at the other end of a Unix socket, as the kernel had it when
+// the socket was accepted.
+type Peer struct {
+	PID, UID int    // the process, as the machine's first PID namespace numbers it
+	Start    uint64 // its start time in clock ticks, as /proc/PID/stat has it; 0 unknown
+	Session  uint32 // its audit session; 0 unknown, or AUDIT_SID_UNSET
+}
+
+// Where probe.c puts when the process was started and its audit session.
+const (
+	peerStart   = 8
+	peerSession = 9
+)
+
+// nsPerTick are the nanoseconds of a clock tick: USER_HZ is 100 on amd64 and arm64.
+const nsPerTick = 1e9 / 100
+
+// Peer returns who is at the other end of the socket of a SocketNew record.
+func (r *Record) Peer() (p Peer, ok bool) {
+	return Peer{
+		PID: int(uint32(r.Since)), UID: int(r.Since >> 32),
+		Start: r.Args[peerStart] / nsPerTick, Session: uint32(r.Args[peerSession]),
+	}, uint32(r.Since) != 0
 }
 
 // Return returns of an IsRegs record where a function that the thread was in, and

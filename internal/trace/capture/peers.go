@@ -101,7 +101,9 @@ func (d *peers) see(e *event.Event) {
 		c.sock = e.Arg(1)
 		if s.peer != nil {
 			c.done = true
-			d.identify(c.peer, s.peer.PID, s.peer.UID)
+			*c.peer = *s.peer
+			c.peer.Local, c.peer.Remote = s.local, s.remote
+			d.identify(c.peer)
 		} else {
 			d.resolve(at, c, s.fd)
 		}
@@ -136,7 +138,8 @@ func (d *peers) connect(at event.Pointer, p *event.Peer) *connection {
 func (d *peers) peer(e *event.Event) *event.Peer {
 	at := e.Connection()
 	if c, ok := d.conns[at]; ok {
-		if p := d.procs[c.peer.PID]; p != nil && c.peer.Command == "" {
+		p := d.procs[c.peer.PID]
+		if p != nil && c.peer.Command == "" && (p.start == 0 || p.start == c.peer.Start) {
 			named := *c.peer
 			named.Command = p.command
 			c.peer = &named
@@ -188,13 +191,16 @@ func (d *peers) resolve(at event.Pointer, c *connection, fd int) {
 	if err != nil {
 		return
 	}
-	d.identify(c.peer, int(cred.Pid), int(cred.Uid))
+	c.peer.PID, c.peer.UID = int(cred.Pid), int(cred.Uid)
+	d.identify(c.peer)
 }
 
-// identify sets who a Unix client is.
-func (d *peers) identify(peer *event.Peer, pid, uid int) {
-	peer.PID, peer.UID, peer.User = pid, uid, d.user(uid)
-	if p := d.process(pid, true); p != nil {
+// identify sets who a Unix client is, of which the process and user are known, and
+// when it was started if the kernel told: the process may have ended, and another
+// may have its number.
+func (d *peers) identify(peer *event.Peer) {
+	peer.User = d.user(peer.UID)
+	if p := d.process(peer.PID, true); p != nil && (peer.Start == 0 || peer.Start == p.start) {
 		peer.Start, peer.Session, peer.Command = p.start, p.session, p.command
 	}
 }
@@ -391,8 +397,8 @@ func (d *peers) process(pid int, fresh bool) *process {
 		p.command = processName(pid) // it has ended and was not waited for yet
 	}
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/sessionid", pid)); err == nil {
-		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil && uint32(n) != noSession {
-			p.session = uint32(n)
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 32); err == nil {
+			p.session = auditSession(uint32(n))
 		}
 	}
 	d.remember(pid, p)
@@ -406,7 +412,13 @@ func (d *peers) remember(pid int, p *process) {
 	d.procs[pid] = p
 }
 
-const noSession = ^uint32(0) // AUDIT_SID_UNSET
+// auditSession returns a process's audit session, or 0 for AUDIT_SID_UNSET.
+func auditSession(n uint32) uint32 {
+	if n == ^uint32(0) {
+		return 0
+	}
+	return n
+}
 
 func (d *peers) user(uid int) string {
 	if name, ok := d.users[uid]; ok {

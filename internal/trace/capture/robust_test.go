@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/tracetest"
+	"golang.org/x/sys/unix"
 )
 
 // versions asks a daemon for its version n times.
@@ -139,6 +141,45 @@ func TestManyClientsAtOnce(t *testing.T) {
 	}
 	if total != clients*3*2 {
 		t.Errorf("%d messages, want %d", total, clients*3*2)
+	}
+}
+
+// TestClientThatEndsBeforeItIsReadIsKnown: a client has ended, and was waited for,
+// before the tracer reads the first event. Its process and its audit session are
+// what the kernel had.
+func TestClientThatEndsBeforeItIsReadIsKnown(t *testing.T) {
+	l := posterntest.SharedLibvirtd(t)
+	defer posterntest.TraceAlone(t)()
+	s, err := Start(Config{Filter: correlate.Filter{PIDs: []int{l.PID}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	client := exec.Command("sh", "-c", `echo 0 >/proc/self/loginuid; exec virsh -q -c "$0" version`, l.UnixURI())
+	if err := client.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := client.Process.Pid
+	// It has ended, and /proc still has it.
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := newPeers().process(pid, true)
+	if err := client.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var c tracetest.Collector
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, &c) }()
+	of := func(e *event.Event) bool { return e.Kind.RPC() && e.Peer != nil && e.Peer.PID == pid }
+	waitFor(t, func() bool { return len(c.Of(of)) > 0 })
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Of(of)[0].Peer; p.Start != want.start || p.Session != want.session || p.Session == 0 {
+		t.Errorf("the tracer has %+v, /proc had %+v", p, want)
 	}
 }
 

@@ -169,8 +169,8 @@ func (s *source) fill(st *siteState) {
 		e.Client = e.Arg(0)
 	}
 	if st.Kind == event.SocketNew {
-		if pid, uid, ok := r.Peer(); ok {
-			e.Peer = &event.Peer{PID: pid, UID: uid}
+		if p, ok := r.Peer(); ok {
+			e.Peer = &event.Peer{PID: p.PID, UID: p.UID, Start: p.Start, Session: auditSession(p.Session)}
 		}
 	}
 	if c, ok := s.stacks[r.TID]; ok {

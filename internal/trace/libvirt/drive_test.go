@@ -2,6 +2,7 @@ package libvirt_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -275,7 +276,7 @@ func driveGo(t *testing.T, l *posterntest.Libvirtd) {
 	c := golibvirt.NewWithDialer(dialers.NewRemote("127.0.0.1", dialers.UsePort(strconv.Itoa(l.Port)),
 		dialers.WithRemoteTimeout(10*time.Second)))
 	if err := c.ConnectToURI("qemu:///system"); err != nil {
-		t.Fatal(err)
+		t.Fatalf("connect: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	events, err := c.LifecycleEvents(ctx)
@@ -288,7 +289,7 @@ func driveGo(t *testing.T, l *posterntest.Libvirtd) {
 	}
 	do := func(errs ...any) { _ = errs } // refusals are messages too
 	if err := c.DomainCreate(dom); err != nil {
-		t.Fatal(err)
+		t.Fatalf("create vm1: %v", err)
 	}
 	<-events
 	do(c.ConnectGetType())
@@ -339,7 +340,9 @@ func driveGo(t *testing.T, l *posterntest.Libvirtd) {
 	for range events {
 		// until the subscription has ended
 	}
-	if err := c.Disconnect(); err != nil {
-		t.Fatal(err)
+	// libvirtd ends a connection whose connect_close it serves as soon as it has
+	// sent what is queued: before the answer, where that is queued later.
+	if err := c.Disconnect(); err != nil && !errors.Is(err, golibvirt.ErrInterrupted) {
+		t.Fatalf("disconnect: %v", err)
 	}
 }
