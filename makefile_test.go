@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // TestMakeInstallsMissingPackages runs the Makefile's package step with
 // stand-ins for Debian's programs, each of which writes down how it was called.
 func TestMakeInstallsMissingPackages(t *testing.T) {
-	if _, err := exec.LookPath("make"); err != nil {
-		t.Skip("needs make")
-	}
+	posterntest.Need(t, "make")
 	for _, c := range []struct {
 		name      string
 		uid       int

@@ -27,8 +27,8 @@ func TestBuildsForComputersOfPeople(t *testing.T) {
 func typeCheck(t *testing.T, system string) (problems []string) {
 	goos, arch, _ := strings.Cut(system, "/")
 	pkgs, err := packages.Load(&packages.Config{
-		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports | packages.NeedDeps |
-			packages.NeedTypes | packages.NeedSyntax,
+		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports |
+			packages.NeedDeps | packages.NeedTypes | packages.NeedSyntax,
 		Env:       append(os.Environ(), "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0"),
 		ParseFile: parseOurs,
 	}, "./cmd/postern")

@@ -73,21 +73,19 @@ func BenchmarkACMEOrder(b *testing.B) {
 	}
 }
 
-// newOrders is the ACME server of [TestServeSigner].
-func newOrders(t *testing.T, db *store.DB, a *ca.Authority) http.Handler {
-	t.Helper()
+// newOrders is the ACME server of [serveSigner].
+func newOrders(ctx context.Context, db *store.DB, a *ca.Authority) (*acme.Server, error) {
 	port, _ := strconv.Atoi(os.Getenv(proofPortEnv)) // none: nothing is proved
 	prober, err := reach.New(reach.Config{
 		HTTPPort: port,
 		Private:  []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 	})
-	must(t, err)
-	s, err := acme.New(t.Context(), acme.Config{Anonymous: func(netip.Addr, []string) bool {
+	if err != nil {
+		return nil, err
+	}
+	return acme.New(ctx, acme.Config{Anonymous: func(netip.Addr, []string) bool {
 		return true
 	}}, db.ACME(), orderIssuer{a, db}, prober, slog.New(slog.NewTextHandler(os.Stderr, nil)))
-	must(t, err)
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 // orderIssuer is the authority as the ACME server sees it.

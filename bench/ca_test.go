@@ -279,40 +279,46 @@ func heapFloor() []byte { return make([]byte, 32<<20) }
 // signerEnv names the state of a signing server, in the process that is one.
 const signerEnv = "POSTERN_BENCH_SIGNER"
 
-// TestServeSigner is not a test but the server of [BenchmarkCASign], which runs
-// this program again.
-func TestServeSigner(t *testing.T) {
-	dir := os.Getenv(signerEnv)
-	if dir == "" {
-		t.Skip("the server of a benchmark")
-	}
+// serveSigner is the server of [BenchmarkCASign] and [BenchmarkACMEOrder], in a
+// process of its own, until SIGTERM. dir holds its database.
+func serveSigner(dir, addr string) error {
 	defer runtime.KeepAlive(heapFloor())
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // as postern run does
-	db, err := store.Open(t.Context(), store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
-	must(t, err)
-	a, err := ca.Open(t.Context(), ca.Config{}, db.CA())
-	must(t, err)
-	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"localhost"}})
-	must(t, err)
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer cancel()
+	db, err := store.Open(ctx, store.Config{URL: filepath.Join(dir, "postern.db"), Key: storetest.Key})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	a, err := ca.Open(ctx, ca.Config{}, db.CA())
+	if err != nil {
+		return err
+	}
+	out, err := a.IssueServer(ctx, ca.ServerRequest{Names: []string{"localhost"}})
+	if err != nil {
+		return err
+	}
+	orders, err := newOrders(ctx, db, a)
+	if err != nil {
+		return err
+	}
+	defer orders.Close()
 	mux := http.NewServeMux()
 	mux.Handle("/", ca.NewAPI(ca.APIConfig{}, a, nil))
-	mux.Handle(acme.Prefix+"/", newOrders(t, db, a))
+	mux.Handle(acme.Prefix+"/", orders)
 	srv := &http.Server{
-		Addr:    os.Getenv(signerEnv + "_ADDR"),
+		Addr:    addr,
 		Handler: mux,
 		TLSConfig: &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{
 			{Certificate: [][]byte{out.Leaf.Raw, out.Chain[0].Raw}, PrivateKey: out.Key},
 		}},
 	}
-	stop, cancel := signal.NotifyContext(t.Context(), syscall.SIGTERM)
-	defer cancel()
 	go func() {
-		<-stop.Done()
+		<-ctx.Done()
 		srv.Close()
 	}()
-	if err := srv.ListenAndServeTLS("", ""); err != http.ErrServerClosed {
-		t.Fatal(err)
-	}
+	return srv.ListenAndServeTLS("", "")
 }
 
 func startSigner(b *testing.B, env ...string) *peer {
@@ -330,7 +336,7 @@ func startSigner(b *testing.B, env ...string) *peer {
 	must(b, db.Close())
 	roots := x509.NewCertPool()
 	roots.AddCert(a.Root())
-	cmd := exec.Command(os.Args[0], "-test.run=^TestServeSigner$", "-test.timeout=0")
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), env...), signerEnv+"="+dir,
 		fmt.Sprintf("%s_ADDR=127.0.0.1:%d", signerEnv, port))
 	return &peer{

@@ -10,8 +10,12 @@ import (
 )
 
 // TestMain keeps what the benchmarks write in one directory, which another
-// process removes when this one ends, also if a signal ends it.
+// process removes when this one ends, also if a signal ends it. It also lets the test
+// binary be the signing server.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(signerEnv); dir != "" {
+		log.Fatal(serveSigner(dir, os.Getenv(signerEnv+"_ADDR")))
+	}
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		log.Fatal(err)

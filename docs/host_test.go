@@ -48,7 +48,10 @@ func command(t testing.TB, name string, args ...string) {
 const fresh = `set -eu
 cd "$1"
 ip link set lo up
-over() { mkdir -p "$1/up$2" "$1/work$2"; mount -t overlay -o "lowerdir=$2,upperdir=$1/up$2,workdir=$1/work$2" overlay "$2"; }
+over() {
+	mkdir -p "$1/up$2" "$1/work$2"
+	mount -t overlay -o "lowerdir=$2,upperdir=$1/up$2,workdir=$1/work$2" overlay "$2"
+}
 mount -t tmpfs -o mode=755 tmpfs "$1/t"
 for d in /etc /var/lib /usr/local /usr/lib/$(uname -m)-linux-gnu/security; do over "$1/t" $d; done
 for d in /run /home /srv /mnt /root /var/log; do mount -t tmpfs -o mode=755 tmpfs $d; done
@@ -66,7 +69,8 @@ mount --rbind dev /dev
 echo "127.0.0.1 localhost $(hostname)" >/etc/hosts
 awk -F: '$3 < 1000 || $3 >= 60000' /etc/passwd >passwd && cat passwd >/etc/passwd # no other people
 useradd -m -s /bin/bash alice
-su alice -s /bin/sh -c 'mkdir -m 700 ~/.ssh && ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/id_ed25519 && cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys'
+su alice -s /bin/sh -c 'mkdir -m 700 ~/.ssh && ssh-keygen -q -t ed25519 -N "" -f ~/.ssh/id_ed25519 &&
+	cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys'
 echo ready
 sleep infinity &
 wait $! # and whatever else ends here, as the first process has to

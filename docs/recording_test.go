@@ -50,7 +50,8 @@ const columns = 100
 func inTerminal(command string) string {
 	quoted := "'" + strings.ReplaceAll(command, "'", `'\''`) + "'"
 	return fmt.Sprintf(
-		`env LINES=40 COLUMNS=%d TERM=xterm C=%s script -qec 'stty -echo cols %d rows 40; eval "$C" </dev/null' /dev/null`, columns, quoted, columns)
+		`env LINES=40 COLUMNS=%d TERM=xterm C=%s `+
+			`script -qec 'stty -echo cols %d rows 40; eval "$C" </dev/null' /dev/null`, columns, quoted, columns)
 }
 
 // A span is text in one style.
@@ -135,7 +136,8 @@ const (
 const svgHead = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]d %[2]d" width="%[1]d" height="%[2]d">
 <style>
 text{font:13px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace;fill:#d0d7de;white-space:pre}
-.b{font-weight:bold;fill:#fff}.d,.p{fill:#8b949e}.r{fill:#ff7b72}.g{fill:#7ee787}.y{fill:#e3b341}.u{fill:#79c0ff}.m{fill:#d2a8ff}.c{fill:#76e3ea}
+.b{font-weight:bold;fill:#fff}.d,.p{fill:#8b949e}.r{fill:#ff7b72}.g{fill:#7ee787}` +
+	`.y{fill:#e3b341}.u{fill:#79c0ff}.m{fill:#d2a8ff}.c{fill:#76e3ea}
 @media (prefers-reduced-motion:no-preference){g{animation:a .2s both}@keyframes a{from{opacity:0}}}
 </style>
 <rect width="100%%" height="100%%" rx="8" fill="#161b22"/>

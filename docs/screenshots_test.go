@@ -50,7 +50,8 @@ type page struct {
 const (
 	portal   = "https://id.example.internal"
 	openAll  = `document.querySelectorAll("details").forEach(d => d.open = true)`
-	makeHere = `(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; ` +
+	makeHere = `(() => { const f = document.querySelector("[data-make]"); ` +
+		`f.querySelector("[name=label]").value = "tablet"; ` +
 		`f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase" })()`
 )
 

@@ -87,6 +87,7 @@ func grafana(h *host) {
 $name = $_SERVER['HTTP_POSTERN_PERSON'] ?? '';
 if ($name === '') { http_response_code(401); exit('{"message":"Unauthorized"}'); }
 header('Content-Type: application/json');
-echo json_encode(['id' => 2, 'email' => $_SERVER['HTTP_POSTERN_EMAIL'] ?? '', 'name' => $name, 'login' => $name, 'orgId' => 1]), "\n";
+$email = $_SERVER['HTTP_POSTERN_EMAIL'] ?? '';
+echo json_encode(['id' => 2, 'email' => $email, 'name' => $name, 'login' => $name, 'orgId' => 1]), "\n";
 ` + "END\n" + posterntest.Need(h.t, "php") + " -n -S 127.0.0.1:3000 /srv/grafana/index.php >/dev/null 2>&1 &")
 }

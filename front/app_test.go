@@ -6,7 +6,8 @@ func TestPlainURL(t *testing.T) {
 	for _, c := range []struct{ config, want string }{
 		{`{}`, ""},
 		{`{"apps":{"postern":{"portal":{"addresses":["id.example.com"]}}}}`, "http://id.example.com"},
-		{`{"apps":{"postern":{"portal":{"addresses":["https://id.example.com:8443","other.example.com"]}},"http":{"http_port":80}}}`, "http://id.example.com"},
+		{`{"apps":{"postern":{"portal":{"addresses":["https://id.example.com:8443","other.example.com"]}},` +
+			`"http":{"http_port":80}}}`, "http://id.example.com"},
 		{
 			`{"apps":{"postern":{"portal":{"addresses":["https://id.example.com:8443"]}},"http":{"http_port":8080}}}`,
 			"http://id.example.com:8080",

@@ -23,7 +23,7 @@ www.example.com {
 	}
 }
 `
-	for _, rule := range []string{"`address.within(\"192.0.2.0/24\")`", "`adress == \"192.0.2.7\"`"} {
+	for _, rule := range []string{"`address.within(\"192.0.2.0/24\")`", "`client == \"192.0.2.7\"`"} {
 		config, _, err := front.Adapt(fmt.Appendf(nil, site, rule), "Caddyfile")
 		if err != nil {
 			fmt.Println(err)
@@ -38,5 +38,5 @@ www.example.com {
 	}
 	// Output:
 	// the portal is at [id.example.com]
-	// parsing caddyfile tokens for 'require': Caddyfile:10: rule, line 1, column 1: undeclared reference to 'adress' (did you mean 'address'?)
+	// parsing caddyfile tokens for 'require': Caddyfile:10: rule, line 1, column 1: undeclared reference to 'client'
 }

@@ -17,7 +17,8 @@ func TestThePortalsCertificate(t *testing.T) {
 		"tls {\n\t\t\t\tissuer postern\n\t\t\t}": `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,
 		"tls internal":                           `"issuers":[{"module":"postern"}],"subjects":["id.example.com"]`,
 		"tls /etc/a.pem \"/etc/a key.pem\"":      `"certificate":"/etc/a.pem","key":"/etc/a key.pem"`,
-		"tls {\n\t\t\t\tissuer acme {\n\t\t\t\t\tdir https://ca.lan/dir\n\t\t\t\t}\n\t\t\t}": `"ca":"https://ca.lan/dir","module":"postern_acme"`,
+		"tls {\n\t\t\t\tissuer acme {\n\t\t\t\t\tdir https://ca.lan/dir\n" +
+			"\t\t\t\t}\n\t\t\t}": `"ca":"https://ca.lan/dir","module":"postern_acme"`,
 		"tls dan@example.com": `"email":"dan@example.com","module":"postern_acme"`,
 	} {
 		config, _, err := Adapt([]byte(strings.Replace(portal, "%", directive, 1)), "Caddyfile")

@@ -313,7 +313,9 @@ func TestConfigurationsThatWouldNotGuard(t *testing.T) {
 func TestAnUnpreparedGuardDoesNotLoad(t *testing.T) {
 	err := Load(
 		[]byte(
-			`{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},"apps":{"http":{"servers":{"x":{"listen":["127.0.0.1:0"],"routes":[{"handle":[{"handler":"postern_require","paths":["/"]}]}]}}}}}`))
+			`{"admin":{"disabled":true},"logging":{"logs":{"default":{"writer":{"output":"discard"}}}},` +
+				`"apps":{"http":{"servers":{"x":{"listen":["127.0.0.1:0"],` +
+				`"routes":[{"handle":[{"handler":"postern_require","paths":["/"]}]}]}}}}}`))
 	if err == nil || !strings.Contains(err.Error(), `adapter "postern"`) {
 		t.Errorf("it loads: %v", err)
 	}

@@ -205,7 +205,8 @@ func TestWhoHoldsACertificate(t *testing.T) {
 		{"ours, store unavailable", mine, broken, gate.Unavailable, ""},
 		{"another CA's", own(false, "Alice@Example.com"), active, gate.OK, "alice"},
 		{
-			"another CA's, suspended", own(false, "alice@example.com"), with("", postern.PersonSuspended), gate.Suspended,
+			"another CA's, suspended", own(false, "alice@example.com"), with("", postern.PersonSuspended),
+			gate.Suspended,
 			"alice",
 		},
 		{"another CA's, nobody", own(false, "bob@example.com"), active, gate.OK, ""},
@@ -308,7 +309,9 @@ func FuzzReadCertificate(f *testing.F) {
 	f.Add(leaf.cert.Raw)
 	rule, err := gate.New(gate.Config{
 		Paths: []string{"/"},
-		Way:   gate.Way{Rules: []string{`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`}},
+		Way: gate.Way{Rules: []string{
+			`cert.subject.cn == "alice" && cert.extension("2.5.29.17").exists(x, x == "y")`,
+		}},
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -116,7 +116,9 @@ func oathFiles() []oathFile {
 			"dave;" + hex1 + ";HOTP;6;\r\n", ImportOptions{}, []made{sha1Code, firstHOTP}, nil},
 		{
 			"FreeOTP+",
-			`{"tokenOrder":["Example:alice"],"tokens":[{"algo":"SHA1","counter":0,"digits":8,"issuerExt":"Example","issuerInt":"Example","label":"alice","period":30,"secret":[49,50,51,52,53,54,55,56,57,48,49,50,51,52,53,54,55,56,57,48],"type":"TOTP"},` +
+			`{"tokenOrder":["Example:alice"],"tokens":[{"algo":"SHA1","counter":0,"digits":8,"issuerExt":"Example",` +
+				`"issuerInt":"Example","label":"alice","period":30,"secret":` +
+				`[49,50,51,52,53,54,55,56,57,48,49,50,51,52,53,54,55,56,57,48],"type":"TOTP"},` +
 				`{"algo":"MD5","digits":6,"label":"eve","period":30,"secret":[-1,2],"type":"TOTP"}]}`,
 			ImportOptions{},
 			[]made{sha1Code},
@@ -133,7 +135,7 @@ func oathFiles() []oathFile {
 			[]made{sha1Code, firstHOTP},
 			[]string{"entry 2"},
 		},
-		{"PSKC", pskcPlain, ImportOptions{}, []made{sha1Code, firstHOTP}, []string{"line 16"}},
+		{"PSKC", pskcPlain, ImportOptions{}, []made{sha1Code, firstHOTP}, []string{"line 17"}},
 		{"PSKC, with a key", pskcRFCKey, ImportOptions{Key: key}, []made{{"", "hotp", "755224"}}, nil},
 		{"PSKC, with a password", pskcRFCPassword, password, []made{{"", "hotp", "755224"}}, nil},
 		{
@@ -152,7 +154,8 @@ func oathFiles() []oathFile {
 const pskcPlain = `<?xml version="1.0" encoding="UTF-8"?>
 <pskc:KeyContainer Version="1.0" xmlns:pskc="urn:ietf:params:xml:ns:keyprov:pskc">
 <pskc:KeyPackage>
- <pskc:DeviceInfo><pskc:Manufacturer>Manufacturer</pskc:Manufacturer><pskc:SerialNo>987654321</pskc:SerialNo></pskc:DeviceInfo>
+ <pskc:DeviceInfo><pskc:Manufacturer>Manufacturer</pskc:Manufacturer>
+  <pskc:SerialNo>987654321</pskc:SerialNo></pskc:DeviceInfo>
  <pskc:Key Id="1" Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:totp">
   <pskc:AlgorithmParameters><pskc:ResponseFormat Length="8" Encoding="DECIMAL"/></pskc:AlgorithmParameters>
   <pskc:Data><pskc:Secret><pskc:PlainValue>MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=</pskc:PlainValue></pskc:Secret>
@@ -173,18 +176,23 @@ const pskcPlain = `<?xml version="1.0" encoding="UTF-8"?>
 // pskcRFCKey is the example of RFC 6030, figure 6: AES-128-CBC with the key
 // 12345678901234567890123456789012.
 const pskcRFCKey = `<?xml version="1.0" encoding="UTF-8"?>
-<KeyContainer Version="1.0" xmlns="urn:ietf:params:xml:ns:keyprov:pskc" xmlns:ds="http://www.w3.org/2000/09/xmldsig#" xmlns:xenc="http://www.w3.org/2001/04/xmlenc#">
+<KeyContainer Version="1.0" xmlns="urn:ietf:params:xml:ns:keyprov:pskc"
+ xmlns:ds="http://www.w3.org/2000/09/xmldsig#" xmlns:xenc="http://www.w3.org/2001/04/xmlenc#">
  <EncryptionKey><ds:KeyName>Pre-shared-key</ds:KeyName></EncryptionKey>
  <MACMethod Algorithm="http://www.w3.org/2000/09/xmldsig#hmac-sha1">
   <MACKey><xenc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>
-   <xenc:CipherData><xenc:CipherValue>ESIzRFVmd4iZABEiM0RVZgKn6WjLaTC1sbeBMSvIhRejN9vJa2BOlSaMrR7I5wSX</xenc:CipherValue></xenc:CipherData></MACKey>
+   <xenc:CipherData>
+    <xenc:CipherValue>ESIzRFVmd4iZABEiM0RVZgKn6WjLaTC1sbeBMSvIhRejN9vJa2BOlSaMrR7I5wSX</xenc:CipherValue>
+   </xenc:CipherData></MACKey>
  </MACMethod>
  <KeyPackage><DeviceInfo><Manufacturer>Manufacturer</Manufacturer><SerialNo>987654321</SerialNo></DeviceInfo>
   <CryptoModuleInfo><Id>CM_ID_001</Id></CryptoModuleInfo>
   <Key Id="12345678" Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:hotp"><Issuer>Issuer</Issuer>
    <AlgorithmParameters><ResponseFormat Length="8" Encoding="DECIMAL"/></AlgorithmParameters>
    <Data><Secret><EncryptedValue><xenc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>
-     <xenc:CipherData><xenc:CipherValue>AAECAwQFBgcICQoLDA0OD+cIHItlB3Wra1DUpxVvOx2lef1VmNPCMl8jwZqIUqGv</xenc:CipherValue></xenc:CipherData></EncryptedValue>
+     <xenc:CipherData>
+      <xenc:CipherValue>AAECAwQFBgcICQoLDA0OD+cIHItlB3Wra1DUpxVvOx2lef1VmNPCMl8jwZqIUqGv</xenc:CipherValue>
+     </xenc:CipherData></EncryptedValue>
      <ValueMAC>Su+NvtQfmvfJzF6bmQiJqoLRExc=</ValueMAC></Secret>
     <Counter><PlainValue>0</PlainValue></Counter></Data></Key></KeyPackage>
 </KeyContainer>
@@ -192,23 +200,33 @@ const pskcRFCKey = `<?xml version="1.0" encoding="UTF-8"?>
 
 // pskcRFCPassword is the example of RFC 6030, figure 7: PBKDF2 of qwerty.
 const pskcRFCPassword = `<?xml version="1.0" encoding="UTF-8"?>
-<pskc:KeyContainer xmlns:pskc="urn:ietf:params:xml:ns:keyprov:pskc" xmlns:xenc11="http://www.w3.org/2009/xmlenc11#" xmlns:pkcs5="http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#" xmlns:xenc="http://www.w3.org/2001/04/xmlenc#" Version="1.0">
+<pskc:KeyContainer xmlns:pskc="urn:ietf:params:xml:ns:keyprov:pskc" xmlns:xenc11="http://www.w3.org/2009/xmlenc11#"
+ xmlns:pkcs5="http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#"
+ xmlns:xenc="http://www.w3.org/2001/04/xmlenc#" Version="1.0">
  <pskc:EncryptionKey><xenc11:DerivedKey>
   <xenc11:KeyDerivationMethod Algorithm="http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#pbkdf2">
-   <pkcs5:PBKDF2-params><Salt><Specified>Ej7/PEpyEpw=</Specified></Salt><IterationCount>1000</IterationCount><KeyLength>16</KeyLength><PRF/></pkcs5:PBKDF2-params>
+   <pkcs5:PBKDF2-params><Salt><Specified>Ej7/PEpyEpw=</Specified></Salt>
+    <IterationCount>1000</IterationCount><KeyLength>16</KeyLength><PRF/></pkcs5:PBKDF2-params>
   </xenc11:KeyDerivationMethod>
-  <xenc:ReferenceList><xenc:DataReference URI="#ED"/></xenc:ReferenceList><xenc11:MasterKeyName>My Password 1</xenc11:MasterKeyName>
+  <xenc:ReferenceList><xenc:DataReference URI="#ED"/></xenc:ReferenceList>
+  <xenc11:MasterKeyName>My Password 1</xenc11:MasterKeyName>
  </xenc11:DerivedKey></pskc:EncryptionKey>
  <pskc:MACMethod Algorithm="http://www.w3.org/2000/09/xmldsig#hmac-sha1">
   <pskc:MACKey><xenc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>
-   <xenc:CipherData><xenc:CipherValue>2GTTnLwM3I4e5IO5FkufoOEiOhNj91fhKRQBtBJYluUDsPOLTfUvoU2dStyOwYZx</xenc:CipherValue></xenc:CipherData></pskc:MACKey>
+   <xenc:CipherData>
+    <xenc:CipherValue>2GTTnLwM3I4e5IO5FkufoOEiOhNj91fhKRQBtBJYluUDsPOLTfUvoU2dStyOwYZx</xenc:CipherValue>
+   </xenc:CipherData></pskc:MACKey>
  </pskc:MACMethod>
- <pskc:KeyPackage><pskc:DeviceInfo><pskc:Manufacturer>TokenVendorAcme</pskc:Manufacturer><pskc:SerialNo>987654321</pskc:SerialNo></pskc:DeviceInfo>
+ <pskc:KeyPackage><pskc:DeviceInfo><pskc:Manufacturer>TokenVendorAcme</pskc:Manufacturer>
+  <pskc:SerialNo>987654321</pskc:SerialNo></pskc:DeviceInfo>
   <pskc:CryptoModuleInfo><pskc:Id>CM_ID_001</pskc:Id></pskc:CryptoModuleInfo>
   <pskc:Key Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:hotp" Id="123456"><pskc:Issuer>Example-Issuer</pskc:Issuer>
    <pskc:AlgorithmParameters><pskc:ResponseFormat Length="8" Encoding="DECIMAL"/></pskc:AlgorithmParameters>
-   <pskc:Data><pskc:Secret><pskc:EncryptedValue Id="ED"><xenc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>
-     <xenc:CipherData><xenc:CipherValue>oTvo+S22nsmS2Z/RtcoF8Hfh+jzMe0RkiafpoDpnoZTjPYZu6V+A4aEn032yCr4f</xenc:CipherValue></xenc:CipherData></pskc:EncryptedValue>
+   <pskc:Data><pskc:Secret><pskc:EncryptedValue Id="ED">
+     <xenc:EncryptionMethod Algorithm="http://www.w3.org/2001/04/xmlenc#aes128-cbc"/>
+     <xenc:CipherData>
+      <xenc:CipherValue>oTvo+S22nsmS2Z/RtcoF8Hfh+jzMe0RkiafpoDpnoZTjPYZu6V+A4aEn032yCr4f</xenc:CipherValue>
+     </xenc:CipherData></pskc:EncryptedValue>
      <pskc:ValueMAC>LP6xMvjtypbfT9PdkJhBZ+D6O4w=</pskc:ValueMAC></pskc:Secret></pskc:Data></pskc:Key></pskc:KeyPackage>
 </pskc:KeyContainer>
 `
@@ -359,7 +377,7 @@ func TestImportTellsWhatIsMissingOrWrong(t *testing.T) {
 			"was changed", "",
 		},
 		{"PSKC without its MAC", regexp.MustCompile(`<pskc:ValueMAC>.*</pskc:ValueMAC>`).
-			ReplaceAllString(pskcRFCPassword, ""), password("qwerty"), "", "line 13"},
+			ReplaceAllString(pskcRFCPassword, ""), password("qwerty"), "", "line 19"},
 		{
 			"PSKC that asks for much work", strings.Replace(pskcRFCPassword, ">1000<", ">2000000000<", 1),
 			password("qwerty"), "out of range", "",
@@ -408,7 +426,8 @@ func TestUsedCodesStayUsed(t *testing.T) {
 		{"a counter in a URL", "otpauth://hotp/a?counter=7&secret=" + base1, 6},
 		{
 			"FreeOTP+'s last counter",
-			`{"tokens":[{"algo":"SHA1","counter":7,"digits":6,"label":"a","secret":[49,50,51,52,53,54,55,56,57,48],"type":"HOTP"}]}`, 7,
+			`{"tokens":[{"algo":"SHA1","counter":7,"digits":6,"label":"a","secret":[49,50,51,52,53,54,55,56,57,48],` +
+				`"type":"HOTP"}]}`, 7,
 		},
 	} {
 		im, err := ReadImport(strings.NewReader(c.in), ImportOptions{})

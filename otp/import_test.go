@@ -16,7 +16,8 @@ const (
 	ksmFile = "# ykksm 1\n" +
 		"4711,dlcfffckrcde,ca62baca62ba,ecde18dbe76fbd0c33330f1c354871db,be70aeca62ba,2009-01-22 00:25:11,\r\n" +
 		"# a comment\n\n" +
-		"4713,dlcfffckrcdedlcf,ca62baca62bb,ecde18dbe76fbd0c33330f1c354871dc,be70aeca62ba,2009-01-22T00:25:11,2009-02-13 00:05:40,0 # progflags\n"
+		"4713,dlcfffckrcdedlcf,ca62baca62bb,ecde18dbe76fbd0c33330f1c354871dc,be70aeca62ba,2009-01-22T00:25:11," +
+		"2009-02-13 00:05:40,0 # progflags\n"
 	ykmanLog    = "13337,vvccccccbdef,8792ebfe26cc,ecde18dbe76fbd0c33330f1c354871db,,2026-11-23T21:15:17,\n"
 	traditional = "LOGGING START,11/24/26 5:48 AM\n" +
 		"Yubico OTP,11/24/26 5:48 " +
@@ -27,8 +28,14 @@ const (
 		"Static Password,11/24/26 5:50 AM,2,,,,,,0,0,0,0,0,0,0,0,0,0\n"
 	pskcLog = `<?xml version="1.0" encoding="UTF-8"?>
 <KeyContainer Version="1.0" xmlns="urn:ietf:params:xml:ns:keyprov:pskc">
-<KeyPackage><DeviceInfo><Manufacturer>Yubico</Manufacturer><SerialNo>77</SerialNo></DeviceInfo><CryptoModuleInfo><Id>1</Id></CryptoModuleInfo><Key Id="77:1" Algorithm="http://www.yubico.com/#yubikey-aes"><AlgorithmParameters><ResponseFormat Length="44" Encoding="ALPHANUMERIC"/></AlgorithmParameters><Data><Secret><PlainValue>7N4Y2+dvvQwzMw8cNUhx2w==</PlainValue></Secret></Data><UserId>CN=vvccccccbdef, UID=8792ebfe26cc</UserId></Key></KeyPackage>
-<KeyPackage><Key Id="77:2" Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:hotp"><Data><Secret><PlainValue>MTIz</PlainValue></Secret></Data></Key></KeyPackage>
+<KeyPackage><DeviceInfo><Manufacturer>Yubico</Manufacturer><SerialNo>77</SerialNo></DeviceInfo>` +
+		`<CryptoModuleInfo><Id>1</Id></CryptoModuleInfo>` +
+		`<Key Id="77:1" Algorithm="http://www.yubico.com/#yubikey-aes">` +
+		`<AlgorithmParameters><ResponseFormat Length="44" Encoding="ALPHANUMERIC"/></AlgorithmParameters>` +
+		`<Data><Secret><PlainValue>7N4Y2+dvvQwzMw8cNUhx2w==</PlainValue></Secret></Data>` +
+		`<UserId>CN=vvccccccbdef, UID=8792ebfe26cc</UserId></Key></KeyPackage>
+<KeyPackage><Key Id="77:2" Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:hotp">` +
+		`<Data><Secret><PlainValue>MTIz</PlainValue></Secret></Data></Key></KeyPackage>
 `
 	valExport = "1,1359470658,1359470659,cccccccccccb,2,1,32729,4,aoincuhfuahsabcd,\n" +
 		"0,1359470658,1359470659,cccccccccccd,32770,9,1,0,aoincuhfuahsabcd,notes\n" +
@@ -48,7 +55,8 @@ const (
 		"  `hardware` tinyint(1) DEFAULT '1',\n  PRIMARY KEY (`publicname`)\n) ENGINE=InnoDB;\n" +
 		"LOCK TABLES `yubikeys` WRITE;\n" +
 		"INSERT INTO `yubikeys` VALUES (1,'vvccccccbdef','2009-01-22 " +
-		"00:25:11','8792ebfe26cc','ecde18dbe76fbd0c33330f1c354871db','','',1,1),(2,'vvccccccbdeg','','8792ebfe26cd','ecde18dbe76fbd0c33330f1c354871dc','','\\'',0,1);\nUNLOCK TABLES;\n"
+		"00:25:11','8792ebfe26cc','ecde18dbe76fbd0c33330f1c354871db','','',1,1),(2,'vvccccccbdeg','','8792ebfe26cd'," +
+		"'ecde18dbe76fbd0c33330f1c354871dc','','\\'',0,1);\nUNLOCK TABLES;\n"
 	postgresDump = "CREATE TABLE public.clients (\n    id integer NOT NULL,\n    secret character varying(60)\n" +
 		");\nCOPY public.yubikeys (active, created, modified, yk_publicname, yk_counter, yk_use, yk_low, yk_high, " +
 		"nonce, notes) FROM stdin;\nt\t1359470658\t1359470659\tcccccccccccb\t2\t1\t32729\t4\taoincuhfuahsabcd\t\\N\n" +
@@ -59,7 +67,9 @@ const (
 		" internalname varchar(12) not null,\n aeskey varchar(32) not null,\n active boolean default true,\n" +
 		" counter integer not null default 1,\n time integer not null default 1\n);\n" +
 		"INSERT INTO yubikeys " +
-		"VALUES('u3','idkfefrdhtru','2026-11-24T06:22:05.974Z','609963eae7b5','c68c9df8cbfe7d2f994cb904046c7218',1,256,1019200);\nCREATE TABLE apikeys(\n nickname varchar(16),\n secret varchar(28),\n id integer primary key\n);\nINSERT INTO apikeys VALUES('me','abcdefghijklmnopqrst',1);\n"
+		"VALUES('u3','idkfefrdhtru','2026-11-24T06:22:05.974Z','609963eae7b5','c68c9df8cbfe7d2f994cb904046c7218',1," +
+		"256,1019200);\nCREATE TABLE apikeys(\n nickname varchar(16),\n secret varchar(28),\n" +
+		" id integer primary key\n);\nINSERT INTO apikeys VALUES('me','abcdefghijklmnopqrst',1);\n"
 )
 
 var importSeeds = []string{

@@ -80,7 +80,8 @@ func TestOTPAuthURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "otpauth://totp/My%20Org:alice?algorithm=SHA1&digits=6&issuer=My%20Org&period=30&secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+	want := "otpauth://totp/My%20Org:alice?algorithm=SHA1&digits=6&issuer=My%20Org&period=30&" +
+		"secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
 	if u.String() != want {
 		t.Errorf("got %s\nwant %s", u, want)
 	}

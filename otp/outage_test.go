@@ -91,7 +91,8 @@ func TestDatabaseReadOnly(t *testing.T) {
 	o := newOutage(t, url)
 	// Every statement but the update of the counter works.
 	pg.Exec(url,
-		`CREATE FUNCTION read_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'read-only' USING ERRCODE = '25006'; END $$`)
+		`CREATE FUNCTION read_only() RETURNS trigger LANGUAGE plpgsql AS `+
+			`$$ BEGIN RAISE EXCEPTION 'read-only' USING ERRCODE = '25006'; END $$`)
 	pg.Exec(url, "CREATE TRIGGER read_only BEFORE UPDATE ON otp_counters EXECUTE FUNCTION read_only()")
 	codes := o.broken("with the database read-only")
 	pg.Exec(url, "DROP TRIGGER read_only ON otp_counters")

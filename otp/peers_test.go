@@ -103,7 +103,11 @@ from yubiotp.client import YubiClient10, YubiClient11, YubiClient20
 from base64 import b64decode
 url, api, *codes = sys.argv[1:]
 key = b64decode(api)
-for make, path in ((YubiClient10, "/wsapi/verify"), (lambda i, k: YubiClient11(i, k, timestamp=True), "/wsapi/1.1/verify"), (lambda i, k: YubiClient20(i, k, timestamp=True, sl="secure", timeout=5), "/wsapi/2.0/verify")):
+for make, path in (
+    (YubiClient10, "/wsapi/verify"),
+    (lambda i, k: YubiClient11(i, k, timestamp=True), "/wsapi/1.1/verify"),
+    (lambda i, k: YubiClient20(i, k, timestamp=True, sl="secure", timeout=5), "/wsapi/2.0/verify"),
+):
     client = make(1, key)
     client.base_url = url + path
     good, bad = codes.pop(0), codes.pop(0)

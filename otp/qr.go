@@ -63,7 +63,8 @@ func (q QR) SVG() string {
 		}
 	}
 	return fmt.Sprintf(
-		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" shape-rendering="crispEdges" role="img" aria-label="QR code">`+
+		`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" shape-rendering="crispEdges" `+
+			`role="img" aria-label="QR code">`+
 			`<path fill="#fff" d="M0 0h%dv%dH0z"/><path d="%s"/></svg>`, q.side(), q.side(), q.side(), q.side(),
 		path.String())
 }

@@ -275,11 +275,13 @@ func (r *rig) startNginx() error {
 	text := fmt.Sprintf(`daemon off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.log; worker_processes auto;
 events { worker_connections 1024; }
 http {
-	access_log off; client_body_temp_path %[1]s/n1; proxy_temp_path %[1]s/n2; fastcgi_temp_path %[1]s/n3; uwsgi_temp_path %[1]s/n4; scgi_temp_path %[1]s/n5;
+	access_log off; client_body_temp_path %[1]s/n1; proxy_temp_path %[1]s/n2; fastcgi_temp_path %[1]s/n3;
+	uwsgi_temp_path %[1]s/n4; scgi_temp_path %[1]s/n5;
 	keepalive_requests 1000000000; ssl_session_cache shared:SSL:10m;
 	server {
 		listen 127.0.0.1:%[2]d ssl; server_name localhost; root %[1]s/www;
-		ssl_certificate %[3]s; ssl_certificate_key %[4]s; ssl_client_certificate %[5]s; ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.3;
+		ssl_certificate %[3]s; ssl_certificate_key %[4]s; ssl_client_certificate %[5]s;
+		ssl_verify_client on; ssl_verify_depth 3; ssl_protocols TLSv1.3;
 	}
 }
 `, r.dir, port, r.cert, r.key, r.chain)

@@ -343,10 +343,18 @@ type tracer struct {
 	errors bytes.Buffer
 }
 
-const script = `usdt:%[1]s:libvirt:rpc_client_msg_rx { printf("R client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
-usdt:%[1]s:libvirt:rpc_client_msg_tx_queue { printf("T client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
-usdt:%[1]s:libvirt:rpc_server_client_msg_rx { printf("R server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
-usdt:%[1]s:libvirt:rpc_server_client_msg_tx_queue { printf("T server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5); }
+const script = `usdt:%[1]s:libvirt:rpc_client_msg_rx {
+	printf("R client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5);
+}
+usdt:%[1]s:libvirt:rpc_client_msg_tx_queue {
+	printf("T client=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5);
+}
+usdt:%[1]s:libvirt:rpc_server_client_msg_rx {
+	printf("R server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5);
+}
+usdt:%[1]s:libvirt:rpc_server_client_msg_tx_queue {
+	printf("T server=%%p len=%%d program=%%d version=%%d procedure=%%d type=%%d\n", arg0, arg1, arg2, arg3, arg4, arg5);
+}
 `
 
 func (b *bench) start(name string) (*tracer, error) {

@@ -25,11 +25,13 @@ func TestRules(t *testing.T) {
 		{sslRequire, `%{SSL_CLIENT_S_DN_OU} ne "x"`, `size(cert.subject.ou) == 0 || cert.subject.ou != "x"`, 0},
 		{
 			sslRequire, `not (%{SSL_CLIENT_S_DN_CN} eq "a" or %{SSL_CLIENT_I_DN_O} eq "b")`,
-			`(size(cert.subject.cn) == 0 || cert.subject.cn != "a") && (size(cert.issuer.o) == 0 || cert.issuer.o != "b")`, 0,
+			`(size(cert.subject.cn) == 0 || cert.subject.cn != "a") && ` +
+				`(size(cert.issuer.o) == 0 || cert.issuer.o != "b")`, 0,
 		},
 		{sslRequire, `%{SSL_CLIENT_S_DN_Email} eq ""`, `size(cert.subject.email) == 0`, 0},
 		{
-			sslRequire, `%{SSL_CLIENT_S_DN_OU_1} eq "x"`, `(size(cert.subject.ou) > 1 ? cert.subject.ou[1] : "") == "x"`,
+			sslRequire, `%{SSL_CLIENT_S_DN_OU_1} eq "x"`,
+			`(size(cert.subject.ou) > 1 ? cert.subject.ou[1] : "") == "x"`,
 			0,
 		},
 		{
@@ -63,7 +65,8 @@ func TestRules(t *testing.T) {
 		{sslRequire, `%{REMOTE_ADDR} =~ m/^192\.0\.2\.[0-9]+$/`, `address.matches("^192\\.0\\.2\\.[0-9]+$")`, 0},
 		{
 			sslRequire, `%{HTTP_USER_AGENT} eq "x"`,
-			`(!("user-agent" in request.headers) || size(request.headers["user-agent"]) == 1) && ("user-agent" in request.headers ? request.headers["user-agent"][0] : "") == "x"`, 0,
+			`(!("user-agent" in request.headers) || size(request.headers["user-agent"]) == 1) && ` +
+				`("user-agent" in request.headers ? request.headers["user-agent"][0] : "") == "x"`, 0,
 		},
 		{sslRequire, `true or %{NONSENSE} eq "x"`, `true`, 1},
 		{sslRequire, "%{SSL_CLIENT_S_DN_CN} eq \"a`b\"", `cert.subject.cn == "a\u0060b"`, 0},

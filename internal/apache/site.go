@@ -144,7 +144,9 @@ var quiet = set(`
 	SSLCryptoDevice SSLHonorCipherOrder SSLOpenSSLConfCmd SSLPassPhraseDialog SSLProtocol SSLRandomSeed
 	SSLSessionCache SSLSessionCacheTimeout SSLSessionTickets SSLStaplingCache SSLUseStapling StartServers
 	ThreadLimit ThreadsPerChild TimeOut TraceEnable TypesConfig UseCanonicalName User DefaultRuntimeDir
-	AllowOverrideList RewriteOptions RewriteBase RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest AliasMatchCase AllowOverride`)
+	AllowOverrideList RewriteOptions RewriteBase RemoveType RemoveHandler ExtendedStatus ProxyStatus AddOutputFilter
+	AddInputFilter ProxyPreserveHost ProxyRequests ProxyVia Protocols SSLStrictSNIVHostCheck ServerPath ContentDigest
+	AliasMatchCase AllowOverride`)
 
 // access are directives that say who may pass; they count in the whole host or
 // in a section.

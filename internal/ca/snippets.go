@@ -8,8 +8,8 @@ import (
 // snippet parses a text that goes with a layout. missing is printed where the
 // key's file is not among the files.
 func snippet(name, text string) *template.Template {
-	const missing = `{{if not .HasKey}}# The private key was made elsewhere: put it at {{.Key}}, readable by its owner alone.
-{{end}}`
+	const missing = "{{if not .HasKey}}" +
+		"# The private key was made elsewhere: put it at {{.Key}}, readable by its owner alone.\n{{end}}"
 	text = strings.Replace(text, "{{missing}}", missing, 1)
 	return template.Must(template.New(name).Funcs(template.FuncMap{"join": strings.Join}).Parse(text))
 }
@@ -58,7 +58,8 @@ var nginxSnippet = snippet("nginx", `# nginx, for {{.Name}}. Include this file i
 
 var haproxySnippet = snippet("haproxy",
 	`# HAProxy, for {{.Name}}. The certificate's file holds the private key as well.
-{{if not .HasKey}}# The private key was made elsewhere: append it to {{.Cert}} and make that readable by its owner alone.
+{{if not .HasKey -}}
+# The private key was made elsewhere: append it to {{.Cert}} and make that readable by its owner alone.
 {{end}}frontend https
 	mode http
 	bind :443 ssl crt {{.Cert}}

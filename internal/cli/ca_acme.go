@@ -22,8 +22,8 @@ func newACMEAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add PERSON",
 		Short: "Make a key for a person's ACME client",
-		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs to
-the person: suspending the person stops the account. A key binds one account. It is shown once.`,
+		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs
+to the person: suspending the person stops the account. A key binds one account. It is shown once.`,
 		Example: "  postern ca acme add alice --label www\n" +
 			"  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -18,7 +18,8 @@ import (
 
 // goText is what only a programmer of Go says.
 var goText = regexp.MustCompile(`strconv\.|invalid syntax|panic|goroutine|runtime error|%!|` +
-	`\b(open|lstat|stat|mkdir|read|fork/exec) /|accepts (at most |between |\d)|arg\(s\)|flag provided but|[^-]json: |asn1: |\*[a-z]+\.[A-Z]`)
+	`\b(open|lstat|stat|mkdir|read|fork/exec) /|accepts (at most |between |\d)|arg\(s\)|flag provided but|` +
+	`[^-]json: |asn1: |\*[a-z]+\.[A-Z]`)
 
 // shape is what a command says when it fails: a sentence, and what to do.
 var shape = regexp.MustCompile(`(?s)^(?:.*\n)?postern: [^\n]+(\n[^\n]+)*\nhint: [^\n]+\n$`)

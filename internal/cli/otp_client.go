@@ -165,7 +165,8 @@ YubiCloud, or with --url any others that speak its protocol. All of several
 servers are asked at once. Only answers that are signed with the API key are
 accepted. No proxy is used unless one is given here.`,
 		Example: `  postern otp upstream set --id 12345 --key-file yubicloud.key
-  postern otp upstream set --id 1 --key-file - --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
+  postern otp upstream set --id 1 --key-file - \
+      --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.apiKey(&c, keyFile); err != nil {
 				return err

@@ -14,8 +14,8 @@ func newRekey(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rekey",
 		Short: "Seal all secrets again under a new key-encrypting key",
-		Long: `Makes a new key-encrypting key, seals every secret in the database again under it, and throws the old key away,
-while the server goes on. Cut short, it is finished by running it again.
+		Long: `Makes a new key-encrypting key, seals every secret in the database again under it, and throws the old key
+away, while the server goes on. Cut short, it is finished by running it again.
 
 Where several servers share a database, the first run stops after making the new key, kek.next: copy that into
 each server's state directory, run "postern run --reload" there, and go on with --others-know.`,

@@ -32,7 +32,8 @@ func TestASchemaSaysWhatIsWritten(t *testing.T) {
 	const want = `{"type":"object","properties":{` +
 		`"any":{},"count":{"type":"integer"},"from":{"type":"string"},"kind":{"type":"string"},` +
 		`"more":{"type":"object","additionalProperties":{"type":"string"}},` +
-		`"parts":{"type":"array","items":{"type":"object","properties":{"kind":{"type":"string"}},"required":["kind"]}},` +
+		`"parts":{"type":"array",` +
+		`"items":{"type":"object","properties":{"kind":{"type":"string"}},"required":["kind"]}},` +
 		`"ratio":{"type":"number"},"sum":{"type":"string","contentEncoding":"base64"},` +
 		`"when":{"type":"string","format":"date-time"}},` +
 		`"required":["kind","parts","ratio","sum","from","any"]}`

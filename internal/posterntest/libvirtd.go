@@ -296,7 +296,8 @@ func (l *Libvirtd) Start() error {
 		mount --bind "$D/etc" /etc/libvirt && mount --bind "$D/run" /run/libvirt &&
 		mount --bind "$D/lib" /var/lib/libvirt && mount --bind "$CACHE" /var/cache/libvirt &&
 		mount --bind "$D/log" /var/log/libvirt || exit 1
-		[ ! -e "$D/conf/passwd" ] || { mount --bind "$D/conf/passwd" /etc/passwd && mount --bind "$D/conf/group" /etc/group; } || exit 1
+		[ ! -e "$D/conf/passwd" ] ||
+			{ mount --bind "$D/conf/passwd" /etc/passwd && mount --bind "$D/conf/group" /etc/group; } || exit 1
 		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`}
 	if l.inside != 0 {
 		args = append([]string{"nsenter", "-t", strconv.Itoa(l.inside), "-m", "-u", "-n", "-p", "--"}, args...)

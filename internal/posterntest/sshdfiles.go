@@ -27,7 +27,9 @@ func SSHDCommand(t testing.TB, root string) []string {
 	Need(t, "sshd")
 	Need(t, "unshare")
 	_, key := NewSSHKey(t, root, "hostkey")
-	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd && for f in passwd group ssh; do mount --bind "$1/etc/$f" /etc/$f; done && shift && exec /usr/sbin/sshd "$@"`
+	script := `mount -t tmpfs tmpfs /run && mkdir /run/sshd &&
+		for f in passwd group ssh; do mount --bind "$1/etc/$f" /etc/$f; done &&
+		shift && exec /usr/sbin/sshd "$@"`
 	return []string{"unshare", "--mount", "sh", "-c", script, "sh", root, "-h", key}
 }
 

@@ -38,9 +38,9 @@ www.example.com {
 }
 `
 
-const caddyfileIntro = `The configuration of postern run is a Caddyfile. All of Caddy's directives can be used; Postern adds the
-directive require and the global option postern. The configuration is taken up anew by postern run --reload, or on
-SIGHUP, without dropping a connection.`
+const caddyfileIntro = `The configuration of postern run is a Caddyfile. All of Caddy's directives can be used;
+Postern adds the directive require and the global option postern. The configuration is taken up anew by postern run
+--reload, or on SIGHUP, without dropping a connection.`
 
 // ruleExamples are rules with what they are for.
 var ruleExamples = []manpage.Item{
@@ -58,18 +58,20 @@ var ruleExamples = []manpage.Item{
 	{Term: `time.getHours("Europe/Berlin") >= 8 && time.getHours("Europe/Berlin") < 18`, Text: "In office hours."},
 }
 
-const rulesIntro = `The argument of rule, in a require block, is an expression of CEL (https://cel.dev) that is true or false, over the
-variables below. A request passes if every rule holds; a rule that cannot be evaluated does not hold. Rules are compiled,
-and their cost is bounded, when the configuration is loaded: an error names its line and column.`
+const rulesIntro = `The argument of rule, in a require block, is an expression of CEL (https://cel.dev) that is true
+or false, over the variables below. A request passes if every rule holds; a rule that cannot be evaluated does not
+hold. Rules are compiled, and their cost is bounded, when the configuration is loaded: an error names its line and
+column.`
 
-const rulesLists = `An attribute of a name may occur more than once, and programs differ in which occurrence they look at. So a
-comparison of such a list with one value (==, !=, in, startsWith, matches and the like) holds only if the list has
-exactly one value. Say exists or all for any or all of them. The same is so of alternative names, of a header's
-values and of an extension's.`
+const rulesLists = `An attribute of a name may occur more than once, and programs differ in which occurrence they look
+at. So a comparison of such a list with one value (==, !=, in, startsWith, matches and the like) holds only if the
+list has exactly one value. Say exists or all for any or all of them. The same is so of alternative names, of a
+header's values and of an extension's.`
 
-const rulesPaths = `Servers may read a path in several ways (/a/../b, /a;x, //a): a rule that reads it must hold for each of them.
-Case is kept: write (?i) in a pattern that refuses. In the same way it must hold for each method that the request
-names: its own, and that of X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override, and of _method in the query.`
+const rulesPaths = `Servers may read a path in several ways (/a/../b, /a;x, //a): a rule that reads it must hold for
+each of them. Case is kept: write (?i) in a pattern that refuses. In the same way it must hold for each method that
+the request names: its own, and that of X-HTTP-Method-Override, X-HTTP-Method, X-Method-Override, and of _method in
+the query.`
 
 // Caddyfile returns postern-caddyfile(5).
 func Caddyfile() *manpage.Page {

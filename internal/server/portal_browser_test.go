@@ -271,7 +271,8 @@ func TestBrowserStory(t *testing.T) {
 	d.types(kb.Enter)
 	d.sees("Use at least 10 characters.")
 	if at := eval[string](d,
-		`document.activeElement.id + " " + document.activeElement.getAttribute("aria-describedby")`); at != "f-pass h-pass e-pass" {
+		`document.activeElement.id + " " + document.activeElement.getAttribute("aria-describedby")`,
+	); at != "f-pass h-pass e-pass" {
 		t.Errorf("after an error the focus is on %s", at)
 	}
 	d.types(strings.Repeat(kb.Backspace, len("short")) + passphrase)
@@ -371,7 +372,8 @@ func TestBrowserServerCertificate(t *testing.T) {
 	for _, kind := range []string{"apache", "nginx", "haproxy"} {
 		eval[bool](in,
 			fmt.Sprintf(
-				`(e => { e.value = %q; return e.dispatchEvent(new Event("change")) })(document.querySelector("[data-kind]"))`, kind))
+				`(e => { e.value = %q; return e.dispatchEvent(new Event("change")) })`+
+					`(document.querySelector("[data-kind]"))`, kind))
 		dir := t.TempDir()
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)

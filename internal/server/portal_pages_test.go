@@ -23,7 +23,8 @@ const unfit = `(() => {
 	const bad = [];
 	const seen = e => e.checkVisibility({ visibilityProperty: true });
 	if (document.documentElement.scrollWidth > innerWidth) {
-		const wide = [...document.querySelectorAll("main *, header *, footer *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+		const wide = [...document.querySelectorAll("main *, header *, footer *")]
+			.filter(e => e.getBoundingClientRect().right > innerWidth + 1);
 		bad.push("wider than the window: " + wide.slice(0, 3).map(e => e.outerHTML.slice(0, 80)).join(" | "));
 	}
 	for (const e of document.querySelectorAll("input:not([type=hidden]), textarea, select")) {
@@ -56,13 +57,15 @@ const unfit = `(() => {
 	for (const e of document.querySelectorAll("main *, header *, footer *")) {
 		if (!seen(e) || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
 		const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-		if ((a + .05) / (b + .05) < 4.5) bad.push("contrast " + ((a + .05) / (b + .05)).toFixed(2) + ": " + e.outerHTML.slice(0, 80));
+		const contrast = (a + .05) / (b + .05);
+		if (contrast < 4.5) bad.push("contrast " + contrast.toFixed(2) + ": " + e.outerHTML.slice(0, 80));
 	}
 	return bad;
 })()`
 
 // recoverWith uses a person's recovery code, on the page for it.
-const recoverWith = `document.querySelector("[name=who]").value = "lost"; document.querySelector("[name=recovery]").value = %q; document.querySelector("form button").click()`
+const recoverWith = `document.querySelector("[name=who]").value = "lost"; ` +
+	`document.querySelector("[name=recovery]").value = %q; document.querySelector("form button").click()`
 
 // TestEveryPageFits opens every page in Chromium on a phone and a desktop, in
 // light and dark. With POSTERN_SCREENSHOTS set to a directory the pages are
@@ -129,7 +132,8 @@ func TestEveryPageFits(t *testing.T) {
 		{signedOut, "signup-error", "/signup", `document.querySelector("form button").click()`, "not an e-mail"},
 		{
 			signedOut, "mailed", "/signup",
-			`document.querySelector("[name=email]").value = "a@example.com"; document.querySelector("form button").click()`, "is being sent",
+			`document.querySelector("[name=email]").value = "a@example.com"; ` +
+				`document.querySelector("form button").click()`, "is being sent",
 		},
 		{signedOut, "recover", "/recover", "", "recovery code"},
 		{signedOut, "recovered", "/recover", fmt.Sprintf(recoverWith, codes[0]), "Revoked or disabled just now"},
@@ -152,7 +156,10 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "device-link", "/certificates/new", `document.querySelector("form button").click()`, "can be used once"},
 		{
 			in, "device-made", "/certificates/new",
-			`(() => { const f = document.querySelector("[data-make]"); f.querySelector("[name=label]").value = "tablet"; f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = "long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate",
+			`(() => { const f = document.querySelector("[data-make]"); ` +
+				`f.querySelector("[name=label]").value = "tablet"; ` +
+				`f.querySelector("[data-pass]").value = f.querySelector("[data-pass2]").value = ` +
+				`"long enough a passphrase"; f.querySelector("[data-go]").click() })()`, "Save the certificate",
 		},
 		{in, "servers", "/servers", "", "db.internal"},
 		{in, "order-new", "/servers/new", `document.querySelector(".own").open = true`, "Names of the server"},
@@ -176,7 +183,9 @@ func TestEveryPageFits(t *testing.T) {
 		},
 		{
 			in, "ssh-certificate", "/keys",
-			`document.getElementById("f-public_key").value = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC1pTpCGLTgYsqe9Uq0sFw9IJCyXmQJoFhF4eqr0wyeb"; document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub",
+			`document.getElementById("f-public_key").value = ` +
+				`"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC1pTpCGLTgYsqe9Uq0sFw9IJCyXmQJoFhF4eqr0wyeb"; ` +
+				`document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub",
 		},
 		{in, "acme-key", "/keys", `document.querySelector("[action='/keys/acme'] button").click()`, "HMAC key"},
 		{in, "recovery", "/recovery", "", "New codes replace"},
@@ -187,7 +196,8 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
 		{
 			in, "person-wrong", "/admin/people/dan",
-			`document.querySelector("[name=email]").value = "nonsense"; document.querySelector("[action$='/change'] button").click()`, "not an e-mail address",
+			`document.querySelector("[name=email]").value = "nonsense"; ` +
+				`document.querySelector("[action$='/change'] button").click()`, "not an e-mail address",
 		},
 		{in, "names", "/admin/names", "", "printer.lan"},
 		{plainSignedOut, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},

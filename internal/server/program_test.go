@@ -523,7 +523,9 @@ func TestRevocationReachesEveryServer(t *testing.T) {
 func TestRunServesPHP(t *testing.T) {
 	socket := posterntest.PHP(t)
 	dir := t.TempDir()
-	page := `<?php foreach (["SSL_CLIENT_S_DN_Email", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_SAN_Email_0", "SSL_CLIENT_VERIFY", "REMOTE_USER", "HTTP_SSL_CLIENT_S_DN_EMAIL"] as $k) echo $k, "=", $_SERVER[$k] ?? "", "\n";`
+	page := `<?php foreach (["SSL_CLIENT_S_DN_Email", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_SAN_Email_0", ` +
+		`"SSL_CLIENT_VERIFY", "REMOTE_USER", "HTTP_SSL_CLIENT_S_DN_EMAIL"] as $k) ` +
+		`echo $k, "=", $_SERVER[$k] ?? "", "\n";`
 	for name, text := range map[string]string{
 		"wp-login.php": page,
 		"index.php":    "<?php echo 'public', $_SERVER['SSL_CLIENT_S_DN_Email'] ?? '';",

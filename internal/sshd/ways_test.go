@@ -199,7 +199,8 @@ func ways(t *testing.T, module string) []way {
 				"/etc/ssh/sshd_config": gateConfig(
 					"X11Forwarding yes\nPermitTunnel yes\nMatch User alice\n" +
 						"\tForceCommand @DIR@/postern ssh shell --timeout 1s " +
-						"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11,gate-tunnel,gate-controlmaster,gate-userrc\n",
+						"--accept gate-tcp-forwarding,gate-tcp-listening,gate-socket-forwarding,gate-agent,gate-x11," +
+						"gate-tunnel,gate-controlmaster,gate-userrc\n",
 				),
 			},
 			opens: opensFor(

@@ -102,17 +102,30 @@ func write(t *testing.T, s Setup, root string) string {
 // against what it asked of her before.
 func TestGroupsOnlyWeakensNobody(t *testing.T) {
 	const any = "publickey password keyboard-interactive gssapi-with-mic hostbased"
-	for config, want := range map[string]string{
-		"UsePAM yes\n":                       any,
-		"UsePAM yes\nLoginGraceTime 1m30s\n": any,
-		"UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive:pam\nLoginGraceTime 30\n":               "publickey,keyboard-interactive:pam",
-		"UsePAM yes\nAuthenticationMethods publickey,password publickey,keyboard-interactive\n":                   "publickey,password publickey,keyboard-interactive",
-		"UsePAM yes\nAuthenticationMethods publickey\nMatch all\nAuthenticationMethods publickey,password\n":      "publickey,password",
-		"UsePAM yes\nMatch User nobody\nAuthenticationMethods publickey\n":                                        any,
-		"UsePAM yes\nAuthenticationMethods publickey gssapi-with-mic\nAuthenticationMethods publickey,password\n": "publickey gssapi-with-mic",
-		"UsePAM no\nPasswordAuthentication no\n":                                                                  "publickey password gssapi-with-mic hostbased",
-		"AuthenticationMethods keyboard-interactive publickey\n":                                                  "publickey",
+	for _, c := range []struct{ config, want string }{
+		{"UsePAM yes\n", any},
+		{"UsePAM yes\nLoginGraceTime 1m30s\n", any},
+		{
+			"UsePAM yes\nAuthenticationMethods publickey,keyboard-interactive:pam\nLoginGraceTime 30\n",
+			"publickey,keyboard-interactive:pam",
+		},
+		{
+			"UsePAM yes\nAuthenticationMethods publickey,password publickey,keyboard-interactive\n",
+			"publickey,password publickey,keyboard-interactive",
+		},
+		{
+			"UsePAM yes\nAuthenticationMethods publickey\nMatch all\nAuthenticationMethods publickey,password\n",
+			"publickey,password",
+		},
+		{"UsePAM yes\nMatch User nobody\nAuthenticationMethods publickey\n", any},
+		{
+			"UsePAM yes\nAuthenticationMethods publickey gssapi-with-mic\nAuthenticationMethods publickey,password\n",
+			"publickey gssapi-with-mic",
+		},
+		{"UsePAM no\nPasswordAuthentication no\n", "publickey password gssapi-with-mic hostbased"},
+		{"AuthenticationMethods keyboard-interactive publickey\n", "publickey"},
 	} {
+		config, want := c.config, c.want
 		root := posterntest.SSHDFiles(t,
 			map[string]string{
 				"etc/ssh/sshd_config":             "Include /etc/ssh/sshd_config.d/*.conf\n" + config,

@@ -20,28 +20,46 @@ import (
 
 func TestLogLines(t *testing.T) {
 	const fp = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-	for line, want := range map[string]string{
-		"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519 " +
-			fp: "ssh.auth ok alice 192.0.2.7 publickey ssh-key=" + fp,
-		"Accepted publickey for alice from 2001:db8::1 port 50000 ssh2: ED25519-CERT " + fp +
-			" ID alice (serial 4711) CA ED25519 " +
-			fp: "ssh.auth ok alice 2001:db8::1 publickey ssh-cert=4711 ssh-key=" + fp,
-		"Partial publickey for alice from 192.0.2.7 port 50000 ssh2: RSA " +
-			fp: "ssh.auth ok alice 192.0.2.7 publickey partial ssh-key=" + fp,
-		"Postponed keyboard-interactive for alice from 192.0.2.7 port 50000 ssh2 [preauth]":                        "",
-		"Accepted keyboard-interactive/pam for alice from 192.0.2.7 port 50000 ssh2":                               "ssh.auth ok alice 192.0.2.7 keyboard-interactive/pam",
-		"Failed password for invalid user bob from 192.0.2.7 port 50000 ssh2":                                      "ssh.auth refused bob 192.0.2.7 password",
-		"Failed none for invalid user a from 192.0.2.1 port 1 ssh2 from 192.0.2.7 port 50000 ssh2":                 "ssh.auth refused a from 192.0.2.1 port 1 ssh2 192.0.2.7 none",
-		"pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)":                               "ssh.session.opened ok alice",
-		"pam_unix(sshd:session): session closed for user alice":                                                    "ssh.session.closed ok alice",
-		"Accepted publickey for alice from 192.0.2.7":                                                              "",
-		"Received disconnect from 192.0.2.7 port 1:11: Accepted publickey for root from 192.0.2.7 port 50000 ssh2": "",
-		"Invalid user Accepted publickey for root from 192.0.2.7 port 50000":                                       "",
-		"": "",
+	for _, c := range []struct{ line, want string }{
+		{
+			"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519 " + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey ssh-key=" + fp,
+		},
+		{
+			"Accepted publickey for alice from 2001:db8::1 port 50000 ssh2: ED25519-CERT " + fp +
+				" ID alice (serial 4711) CA ED25519 " + fp,
+			"ssh.auth ok alice 2001:db8::1 publickey ssh-cert=4711 ssh-key=" + fp,
+		},
+		{
+			"Partial publickey for alice from 192.0.2.7 port 50000 ssh2: RSA " + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey partial ssh-key=" + fp,
+		},
+		{"Postponed keyboard-interactive for alice from 192.0.2.7 port 50000 ssh2 [preauth]", ""},
+		{
+			"Accepted keyboard-interactive/pam for alice from 192.0.2.7 port 50000 ssh2",
+			"ssh.auth ok alice 192.0.2.7 keyboard-interactive/pam",
+		},
+		{
+			"Failed password for invalid user bob from 192.0.2.7 port 50000 ssh2",
+			"ssh.auth refused bob 192.0.2.7 password",
+		},
+		{
+			"Failed none for invalid user a from 192.0.2.1 port 1 ssh2 from 192.0.2.7 port 50000 ssh2",
+			"ssh.auth refused a from 192.0.2.1 port 1 ssh2 192.0.2.7 none",
+		},
+		{"pam_unix(sshd:session): session opened for user alice(uid=1000) by (uid=0)", "ssh.session.opened ok alice"},
+		{"pam_unix(sshd:session): session closed for user alice", "ssh.session.closed ok alice"},
+		{"Accepted publickey for alice from 192.0.2.7", ""},
+		{
+			"Received disconnect from 192.0.2.7 port 1:11: Accepted publickey for root from 192.0.2.7 port 50000 ssh2",
+			"",
+		},
+		{"Invalid user Accepted publickey for root from 192.0.2.7 port 50000", ""},
+		{"", ""},
 	} {
-		ev, ok := Parse(line)
-		if ok != (want != "") || ok && Describe(ev) != want {
-			t.Errorf("%q: %v %q, want %q", line, ok, Describe(ev), want)
+		ev, ok := Parse(c.line)
+		if ok != (c.want != "") || ok && Describe(ev) != c.want {
+			t.Errorf("%q: %v %q, want %q", c.line, ok, Describe(ev), c.want)
 		}
 	}
 }
@@ -86,7 +104,8 @@ func (s sink) Append(_ context.Context, events ...postern.Event) error {
 }
 
 func TestJournalLines(t *testing.T) {
-	const entry = `{"MESSAGE":"Accepted publickey for alice from 192.0.2.7 port 1 ssh2","_PID":"7","_UID":"0","__REALTIME_TIMESTAMP":"1700000000000000"}`
+	const entry = `{"MESSAGE":"Accepted publickey for alice from 192.0.2.7 port 1 ssh2",` +
+		`"_PID":"7","_UID":"0","__REALTIME_TIMESTAMP":"1700000000000000"}`
 	lines := make(chan Line, 10)
 	r := &logReader{lines: lines}
 	text := entry + "\n" + strings.Replace(entry, `"_UID":"0"`, `"_UID":"1000"`, 1) + "\nnonsense\n" +

@@ -14,21 +14,16 @@ import (
 	"github.com/postern-project/postern/internal/trace/usdt"
 )
 
-// TestHelperStart starts a session in a process of its own, for the tests of
-// hosts that lack something, and says how that went.
-func TestHelperStart(t *testing.T) {
-	if os.Getenv("POSTERN_START_HELPER") != "1" {
-		t.Skip("run by other tests")
-	}
+// startOnce starts a session in a process of its own, for the tests of hosts that
+// lack something, and prints how that went.
+func startOnce() error {
 	s, err := Start(Config{})
 	if err != nil {
 		fmt.Printf("error: %v\nhint: %s\ncode: %v\n", err, postern.HintOf(err), postern.CodeOf(err))
-		return
+		return nil
 	}
 	fmt.Println("started")
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
+	return s.Close()
 }
 
 // startUnder starts a session in a shell that first runs setup, as the program
@@ -52,10 +47,10 @@ func startUnder(t *testing.T, setup string, under ...string) string {
 	}
 	words := append(append([]string{"-m", "--propagation", "private", "sh", "-ec", setup + ` exec "$@"`, "sh"},
 		under...),
-		program, "-test.run=^TestHelperStart$")
+		program)
 	cmd := exec.Command("unshare", words...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "POSTERN_START_HELPER=1")
+	cmd.Env = append(os.Environ(), processEnv+"=start")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -98,7 +93,8 @@ func TestWithoutLibvirt(t *testing.T) {
 	hide := "for f in /usr/lib/*/libvirt.so.0 /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so " +
 		"/usr/sbin/libvirtd; do [ ! -e $f ] || mount --bind /dev/null $f; done;"
 	out := startUnder(t, hide, "unshare", "--pid", "--fork", "--mount-proc")
-	wants(t, out, "error: no libvirt on this host", "hint: install libvirt", "name its files", "--pid host", "code: not found")
+	wants(t, out, "error: no libvirt on this host", "hint: install libvirt", "name its files", "--pid host",
+		"code: not found")
 }
 
 func TestWithoutProbes(t *testing.T) {

@@ -153,24 +153,21 @@ func clean(t *testing.T, l *posterntest.Libvirtd) {
 	posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 }
 
-// TestHelperTracer is a tracer of its own process, for the tests that kill it.
-func TestHelperTracer(t *testing.T) {
-	if os.Getenv("POSTERN_TRACE_HELPER") != "1" {
-		t.Skip("run by other tests")
-	}
+// traceUntilKilled is a tracer of its own process, for the tests that kill it.
+func traceUntilKilled() error {
 	s, err := Start(Config{What: RPC | Loop | Monitor})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	fmt.Println("tracing")
-	_ = s.Run(t.Context(), &tracetest.Collector{})
+	return s.Run(context.Background(), &tracetest.Collector{})
 }
 
 // startHelper starts a tracer in a process of its own.
 func startHelper(t *testing.T) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestHelperTracer$", "-test.v")
-	cmd.Env = append(os.Environ(), "POSTERN_TRACE_HELPER=1")
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), processEnv+"=trace")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"log"
 	"os"
 	"testing"
 	"time"
@@ -11,7 +12,20 @@ import (
 	"github.com/postern-project/postern/internal/trace/tracetest"
 )
 
+// processEnv says which of [processes] the test binary is. Without it, it runs
+// the tests.
+const processEnv = "POSTERN_TEST_PROCESS"
+
+// processes are what tests start in a process of its own.
+var processes = map[string]func() error{"start": startOnce, "trace": traceUntilKilled}
+
 func TestMain(m *testing.M) {
+	if run, ok := processes[os.Getenv(processEnv)]; ok {
+		if err := run(); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
 	code := m.Run()
 	posterntest.StopLibvirtd()
 	os.Exit(code)

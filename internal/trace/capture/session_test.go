@@ -17,8 +17,8 @@ func TestEachMessageIsSeenOnceOnEachSide(t *testing.T) {
 	for _, transport := range []string{"unix", "tcp", "tls"} {
 		t.Run(transport, func(t *testing.T) {
 			c, sum := traced(t, Config{}, func(l *posterntest.Libvirtd) {
-				posterntest.Virsh(t, map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}[transport],
-					"dominfo", "vm1")
+				uris := map[string]string{"unix": l.UnixURI(), "tcp": l.TCPURI(), "tls": l.TLSURI()}
+				posterntest.Virsh(t, uris[transport], "dominfo", "vm1")
 			})
 			if len(sum.Losses) != 0 {
 				t.Errorf("lost %v", sum.Losses)

@@ -42,7 +42,8 @@ func calls() []*event.Event {
 			},
 			{
 				Domain: "vm1", ID: "libvirt-2", Send: mono - 4e5, Took: 100 * time.Microsecond,
-				Text:  `{"execute":"set_password","arguments":{"protocol":"vnc","password":"open sesame"},"id":"libvirt-2"}`,
+				Text: `{"execute":"set_password","arguments":{"protocol":"vnc","password":"open sesame"},` +
+					`"id":"libvirt-2"}`,
 				Reply: `{"id": "libvirt-2", "error": {"class": "GenericError", "desc": "no VNC"}}`,
 			},
 			{Domain: "vm1", Send: mono - 1e5, Text: "\xff\x1b[2J"},

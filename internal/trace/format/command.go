@@ -23,7 +23,8 @@ const masked = "***"
 // objects and firmware configuration, a URL's password, and JSON, of which
 // nothing is shown.
 var within = regexp.MustCompile(
-	`(?i)secret,|\bdata=|\bstring=|\bcookie=|://[^/@:]*:[^/@]*@|\{.*(?:password|passwd|passphrase|secret|token|base64|data|key)`)
+	`(?i)secret,|\bdata=|\bstring=|\bcookie=|://[^/@:]*:[^/@]*@|\{.*(?:password|passwd|passphrase|secret|token|` +
+		`base64|data|key)`)
 
 // maskWithin hides what stands in a word behind such a place.
 func maskWithin(w string) string {

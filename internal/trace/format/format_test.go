@@ -98,7 +98,8 @@ func monitor() []*event.Event {
 	ok := m(5774, event.MonitorReply, `{"return": {}, "id": "libvirt-1"}`)
 	ok.Took = 900 * time.Microsecond
 	secret := m(5780, event.MonitorSend,
-		`{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},"id":"libvirt-5"}`+"\r\n", none)
+		`{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},`+
+			`"id":"libvirt-5"}`+"\r\n", none)
 	secret.Cause = &event.Call{
 		Prog: remote, Vers: 1, Proc: 196, Serial: 12, Client: server,
 		Peer: &event.Peer{PID: 4711, UID: 0, User: "root", Command: "virsh start vm1"},

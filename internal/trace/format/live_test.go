@@ -76,7 +76,8 @@ func only(lines []string, prefix string) []string {
 }
 
 var logLine = regexp.MustCompile(
-	`RPC_CLIENT_MSG_(?:RX|TX_QUEUE): client=(\S+) len=(\d+) prog=(\d+) vers=(\d+) proc=(\d+) type=(\d+) status=(\d+) serial=(\d+)`)
+	`RPC_CLIENT_MSG_(?:RX|TX_QUEUE): client=(\S+) len=(\d+) prog=(\d+) vers=(\d+) proc=(\d+) type=(\d+) ` +
+		`status=(\d+) serial=(\d+)`)
 
 // logged returns the messages of the log, written as the raw format does.
 func logged(t *testing.T, file string) []string {

@@ -63,7 +63,8 @@ func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), 4*len(domname), out)
 	}
 	line := regexp.MustCompile(
-		`^(client|server)=0x[0-9a-f]+ len=(\d+) program=536903814 version=1 procedure=(\d+) type=(\d) status=0 serial=(\d+)$`)
+		`^(client|server)=0x[0-9a-f]+ len=(\d+) program=536903814 version=1 procedure=(\d+) type=(\d) ` +
+			`status=0 serial=(\d+)$`)
 	for i, text := range got {
 		m := line.FindStringSubmatch(text)
 		if m == nil {
@@ -208,7 +209,8 @@ func traceCalls(t *testing.T, l *posterntest.Libvirtd) {
 		posterntest.Virsh(t, l.TCPURI(), "domstate", "vm1")
 	}
 	shown := regexp.MustCompile(
-		`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
+		`(?m)^\d\d:\d\d:\d\d\.\d{6} (root virsh\[\d+\]|127\.0\.0\.1;\d+) +` +
+			`remote\.domain_lookup_by_name\(name="vm1"\) ok [\d.]+ [µm]s dom={name="vm1"`)
 	out := traced(t, do, capture.Config{}, format.Config{})
 	if got := len(shown.FindAllString(out, -1)); got != 2 || strings.Contains(out, "connect_open") ||
 		strings.Contains(out, "socket") {

@@ -77,7 +77,9 @@ func TestTextAndJSON(t *testing.T) {
 				0, 1).str("Domain not found: %s").
 				u32(1).str("no domain with matching name 'x'").u32(0, 0xffffffff, 0xffffffff, 0).wire,
 			`no_domain: Domain not found: no domain with matching name 'x'`,
-			`{"code":"no_domain","domain":"qemu","message":"Domain not found: no domain with matching name 'x'","level":"error","dom":null,"str1":"Domain not found: %s","str2":"no domain with matching name 'x'","str3":null,"int1":-1,"int2":-1,"net":null}`,
+			`{"code":"no_domain","domain":"qemu","message":"Domain not found: no domain with matching name 'x'",` +
+				`"level":"error","dom":null,"str1":"Domain not found: %s","str2":"no domain with matching name 'x'",` +
+				`"str3":null,"int1":-1,"int2":-1,"net":null}`,
 		},
 		{
 			"a terminal's escape", head(t, "domain_lookup_by_name", Call, OK),
@@ -107,7 +109,8 @@ func TestTextAndJSON(t *testing.T) {
 			"parameters", head(t, "domain_get_job_stats", Reply, OK),
 			new(wire).u32(3, 3).str("cpu").u32(4, 1, 0).str("on").u32(6, 1).str("why").u32(7).str("x").wire,
 			`type=3, params=[cpu=4294967296, on=1, why="x"]`,
-			`{"type":3,"params":[{"field":"cpu","type":"ullong","value":4294967296},{"field":"on","type":"boolean","value":true},{"field":"why","type":"string","value":"x"}]}`,
+			`{"type":3,"params":[{"field":"cpu","type":"ullong","value":4294967296},{"field":"on","type":"boolean",` +
+				`"value":true},{"field":"why","type":"string","value":"x"}]}`,
 		},
 		{
 			"empty", head(t, "connect_close", Call, OK), nil, "", "{}",

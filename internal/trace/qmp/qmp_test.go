@@ -36,7 +36,8 @@ func TestParse(t *testing.T) {
 			kind: Event, name: "RESUME", seconds: 1319466933, micros: 129980,
 		},
 		{
-			in:   `{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "BLOCK_JOB_READY", "data": {"device": "d"}}`,
+			in: `{"timestamp": {"seconds": 1, "microseconds": 2}, "event": "BLOCK_JOB_READY", ` +
+				`"data": {"device": "d"}}`,
 			kind: Event, name: "BLOCK_JOB_READY", seconds: 1, micros: 2, body: `{"device": "d"}`,
 		},
 		{
@@ -82,7 +83,8 @@ func TestMask(t *testing.T) {
 		{
 			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"` + s +
 				`","connected":"keep"},"id":"libvirt-5"}`,
-			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"***","connected":"keep"},"id":"libvirt-5"}`,
+			`{"execute":"set_password","arguments":{"protocol":"vnc","password":"***","connected":"keep"},` +
+				`"id":"libvirt-5"}`,
 		},
 		{
 			`{"execute":"object-add","arguments":{"qom-type":"secret","id":"s0","data":"` + s +
@@ -122,13 +124,19 @@ func TestMask(t *testing.T) {
 		{
 			`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":["-c","x ` + s + `"],"env":["P=` + s +
 				`"],"input-data":"aHVudA==","capture-output":true}}`,
-			`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":"***","env":"***","input-data":"***","capture-output":true}}`,
+			`{"execute":"guest-exec","arguments":{"path":"/bin/sh","arg":"***","env":"***","input-data":"***",` +
+				`"capture-output":true}}`,
 		},
 		{
 			`{"return": {"exitcode": 0, "out-data": "` + s + `", "err-data": "` + s + `", "exited": true}}`,
 			`{"return": {"exitcode": 0, "out-data": "***", "err-data": "***", "exited": true}}`,
 		},
-		{`{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n","url":"https://dan:hunter2@host/x","cookie":"` + s + `"}}`, `{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n","url":"https://dan:***@host/x","cookie":"***"}}`},
+		{
+			`{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n",` +
+				`"url":"https://dan:hunter2@host/x","cookie":"` + s + `"}}`,
+			`{"execute":"blockdev-add","arguments":{"driver":"https","node-name":"n",` +
+				`"url":"https://dan:***@host/x","cookie":"***"}}`,
+		},
 		{
 			`{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp:\/\/dan:hunter2@host\/x"}}`,
 			`{"execute":"drive-mirror","arguments":{"device":"d","target":"ftp://dan:***@host/x"}}`,
@@ -146,14 +154,21 @@ func TestMask(t *testing.T) {
 			`{"execute":"migrate","arguments":{"uri":"tcp:192.0.2.1:49152"}}`,
 		},
 		{
-			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",\"password\":\"hunter2\"}"}}]}`,
-			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",\"password\":\"***\"}"}}]}`,
+			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",` +
+				`\"password\":\"hunter2\"}"}}]}`,
+			`{"return": [{"inserted": {"file": "json:{\"driver\":\"https\",\"url\":\"https://h/x\",` +
+				`\"password\":\"***\"}"}}]}`,
 		},
 		{
 			`{"return": [{"file": "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/x\"}}"}]}`,
 			`{"return": [{"file": "json:{\"driver\":\"qcow2\",\"file\":{\"driver\":\"file\",\"filename\":\"/x\"}}"}]}`,
 		},
-		{`{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Could not open 'https://dan:hunter2@host/x'"}}`, `{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Could not open 'https://dan:***@host/x'"}}`},
+		{
+			`{"id": "libvirt-9", "error": {"class": "GenericError", ` +
+				`"desc": "Could not open 'https://dan:hunter2@host/x'"}}`,
+			`{"id": "libvirt-9", "error": {"class": "GenericError", ` +
+				`"desc": "Could not open 'https://dan:***@host/x'"}}`,
+		},
 		{
 			`{"execute":"human-monitor-command","arguments":{"command-line":"expire_password vnc 99"}}`,
 			`{"execute":"human-monitor-command","arguments":{"command-line":"expire_password ***"}}`,
@@ -162,8 +177,18 @@ func TestMask(t *testing.T) {
 			`{"execute":"human-monitor-command","arguments":{"command-line":"change vnc password hunter2"}}`,
 			`{"execute":"human-monitor-command","arguments":{"command-line":"change vnc ***"}}`,
 		},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"drive_add 0 file=https://dan:hunter2@host/x"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"drive_add 0 file=https://dan:***@host/x"}}`},
-		{`{"execute":"human-monitor-command","arguments":{"command-line":"object_add {\"qom-type\":\"secret\",\"data\":\"hunter2\"}"}}`, `{"execute":"human-monitor-command","arguments":{"command-line":"object_add {\"qom-type\":\"secret ***"}}`},
+		{
+			`{"execute":"human-monitor-command",` +
+				`"arguments":{"command-line":"drive_add 0 file=https://dan:hunter2@host/x"}}`,
+			`{"execute":"human-monitor-command",` +
+				`"arguments":{"command-line":"drive_add 0 file=https://dan:***@host/x"}}`,
+		},
+		{
+			`{"execute":"human-monitor-command",` +
+				`"arguments":{"command-line":"object_add {\"qom-type\":\"secret\",\"data\":\"hunter2\"}"}}`,
+			`{"execute":"human-monitor-command",` +
+				`"arguments":{"command-line":"object_add {\"qom-type\":\"secret ***"}}`,
+		},
 		{"object_add secret,id=s,data=hunter2,passwd", "object_add secret ***"},
 		{"expire_password spice +60", "expire_password ***"},
 		{"change vnc password", "change vnc ***"},
@@ -187,11 +212,14 @@ func TestMask(t *testing.T) {
 
 func FuzzQMP(f *testing.F) {
 	for _, s := range []string{
-		`{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},"id":"libvirt-5"}`,
-		`{"return": [{"current": true, "CPU": 0, "pc": 1048560, "halted": false, "thread_id": 13299}], "id": "libvirt-4"}`,
+		`{"execute":"set_password","arguments":{"protocol":"vnc","password":"123456","connected":"keep"},` +
+			`"id":"libvirt-5"}`,
+		`{"return": [{"current": true, "CPU": 0, "pc": 1048560, "halted": false, "thread_id": 13299}], ` +
+			`"id": "libvirt-4"}`,
 		`{"timestamp": {"seconds": 1319466933, "microseconds": 129980}, "event": "RESUME"}`,
 		`{"id": "libvirt-9", "error": {"class": "GenericError", "desc": "Parameter \"x\" is unexpected"}}`,
-		`{"QMP": {"version": {"qemu": {"micro": 19, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"]}}`,
+		`{"QMP": {"version": {"qemu": {"micro": 19, "minor": 2, "major": 7}, "package": "Debian"}, ` +
+			`"capabilities": ["oob"]}}`,
 		`{'execute':'qom-set','arguments':{'value':'\'x'}}`,
 	} {
 		f.Add([]byte(s))

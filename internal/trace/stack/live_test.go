@@ -136,7 +136,8 @@ func TestWriteUpsStack(t *testing.T) {
 			`0x[0-9a-f]+ : virNetClientSendWithReply\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n` +
 			`0x[0-9a-f]+ : virNetClientProgramCall\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(` + frame +
 			`)+` +
-			`0x[0-9a-f]+ : virConnectOpenAuth\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n(0x[0-9a-f]+ : \S+ \[/\S*/virsh\]\n)+`)
+			`0x[0-9a-f]+ : virConnectOpenAuth\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S*libvirt\.so[.0-9]*\]\n` +
+			`(0x[0-9a-f]+ : \S+ \[/\S*/virsh\]\n)+`)
 	if !want.MatchString(out.String()) {
 		t.Errorf("got:\n%s", out.String())
 	}
@@ -156,8 +157,10 @@ func TestHiddenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, script := range map[string]string{
-		"namespace": `mount -t tmpfs none "$D/room" && cp "$D/hidden" "$D/room/x" && echo ready && exec "$D/room/x" 1000`,
-		"removed":   `cp "$D/hidden" "$D/gone" && exec 3<"$D/gone" && (sleep 0.1; rm "$D/gone"; echo ready) & sleep 0.05; exec "$D/gone" 1000`,
+		"namespace": `mount -t tmpfs none "$D/room" && cp "$D/hidden" "$D/room/x" && echo ready &&
+			exec "$D/room/x" 1000`,
+		"removed": `cp "$D/hidden" "$D/gone" && exec 3<"$D/gone" && (sleep 0.1; rm "$D/gone"; echo ready) &
+			sleep 0.05; exec "$D/gone" 1000`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(dir, "room"), 0o755); err != nil {
