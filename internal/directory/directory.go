@@ -54,9 +54,10 @@ type Config struct {
 // The filters of people and groups, unless others are given: those of OpenLDAP's and
 // FreeIPA's schemas, and of Active Directory's, where computers are users, too.
 const (
-	defaultUsers   = "(|(objectClass=posixAccount)(objectClass=inetOrgPerson))"
-	microsoftUsers = "(&(objectCategory=person)(objectClass=user))"
-	defaultGroups  = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=posixGroup)" +
+	defaultUsers    = "(|(objectClass=posixAccount)(objectClass=inetOrgPerson))"
+	microsoftUsers  = "(&(objectCategory=person)(objectClass=user))"
+	microsoftGroups = "(objectClass=group)"
+	defaultGroups   = "(|(objectClass=groupOfNames)(objectClass=groupOfUniqueNames)(objectClass=posixGroup)" +
 		"(objectClass=group))"
 )
 

@@ -18,6 +18,7 @@ const (
 // memberships says in which groups each person is.
 type memberships struct {
 	byDN, byName map[string]map[string]bool // to groups' names
+	primary      map[string]string          // from primaryGroupID to a group's name in one form
 }
 
 func (m *memberships) add(index map[string]map[string]bool, key, group string) {
@@ -27,11 +28,15 @@ func (m *memberships) add(index map[string]map[string]bool, key, group string) {
 	index[key][group] = true
 }
 
-// of returns a person's groups, sorted.
-func (m *memberships) of(dn, name string) []string {
+// of returns the groups of a person, by their entry, sorted. Active Directory does not list
+// the primary group of an account among its groups.
+func (m *memberships) of(e *ldap.Entry, name string) []string {
 	all := map[string]bool{}
-	maps.Copy(all, m.byDN[normal(dn)])
+	maps.Copy(all, m.byDN[normal(e.DN)])
 	maps.Copy(all, m.byName[strings.ToLower(name)])
+	if dn, ok := m.primary[e.GetEqualFoldAttributeValue("primaryGroupID")]; ok {
+		maps.Copy(all, m.byDN[dn])
+	}
 	return slices.Sorted(maps.Keys(all))
 }
 
@@ -78,13 +83,19 @@ func (r *reader) members(s *Snapshot, microsoft bool) (*memberships, error) {
 	return m, nil
 }
 
-// askMembers asks the directory for the members of each group, and of the groups in it.
-func (r *reader) askMembers(groups []*group, m *memberships) error {
+// askMembers asks the directory for the members of each group, and of the groups in it. A
+// group is among its own members, for those whose primary group it is.
+func (r *reader) askMembers(groups []*group, m *memberships) (err error) {
+	if m.primary, err = r.primaryGroups(); err != nil {
+		return err
+	}
 	for _, g := range groups {
 		if g.name == "" {
 			continue
 		}
-		filter := fmt.Sprintf("(&%s(memberOf:%s:=%s))", r.c.Users, inChain, ldap.EscapeFilter(g.dn))
+		m.add(m.byDN, normal(g.dn), g.name)
+		filter := fmt.Sprintf("(&(|%s%s)(memberOf:%s:=%s))", r.c.Users, microsoftGroups, inChain,
+			ldap.EscapeFilter(g.dn))
 		entries, err := r.search(filter, "cn")
 		if err != nil {
 			return err
@@ -94,6 +105,23 @@ func (r *reader) askMembers(groups []*group, m *memberships) error {
 		}
 	}
 	return nil
+}
+
+// primaryGroups reads which groups can be primary ones. The number is that of
+// primaryGroupToken ([MS-ADTS] section 3.1.1.4.5.11).
+func (r *reader) primaryGroups() (map[string]string, error) {
+	const token = "primaryGroupToken"
+	entries, err := r.search(microsoftGroups, token)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string, len(entries))
+	for _, e := range entries {
+		if v := e.GetEqualFoldAttributeValue(token); v != "" {
+			all[v] = normal(e.DN)
+		}
+	}
+	return all, nil
 }
 
 // follow gives each group the members of the groups in it.

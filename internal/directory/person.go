@@ -18,7 +18,7 @@ var idAttributes = []string{"entryUUID", "objectGUID", "ipaUniqueID", "nsUniqueI
 func personAttributes(name string) []string {
 	return append([]string{
 		name, "mail", "displayName", "cn",
-		"userAccountControl", "accountExpires", // Active Directory
+		"userAccountControl", "accountExpires", "primaryGroupID", // Active Directory
 		"shadowExpire",         // RFC 2307
 		"pwdAccountLockedTime", // draft-behera-ldap-password-policy, section 5.3.3
 		"nsAccountLock",        // 389 Directory Server, FreeIPA

@@ -165,7 +165,7 @@ func (r *reader) read() (*Snapshot, error) {
 	}
 	for _, e := range entries {
 		if p, ok := r.person(e, s); ok {
-			p.Groups = members.of(e.DN, p.Name)
+			p.Groups = members.of(e, p.Name)
 			s.People = append(s.People, p)
 		}
 	}

@@ -1,14 +1,7 @@
 package posterntest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -72,8 +65,8 @@ func StartSlapd(t testing.TB) *Slapd {
 	s.CA = filepath.Join(s.dir, "ca.pem")
 	s.Secure = fmt.Sprintf("ldaps://localhost:%d", s.ports[0])
 	s.Plain = fmt.Sprintf("ldap://localhost:%d", s.ports[1])
-	s.certify()
-	s.write("slapd.conf", []byte(fmt.Sprintf(slapdConfig, s.dir)))
+	certifyLocalhost(t, s.dir)
+	writeSecret(t, filepath.Join(s.dir, "slapd.conf"), []byte(fmt.Sprintf(slapdConfig, s.dir)))
 	if err := os.Mkdir(filepath.Join(s.dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -94,48 +87,6 @@ cn: reader
 userPassword: reader
 `)
 	return s
-}
-
-func (s *Slapd) write(name string, data []byte) {
-	s.t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, name), data, 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// certify makes the CA and the server's certificate.
-func (s *Slapd) certify() {
-	s.t.Helper()
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return k
-	}
-	sign := func(c, issuer *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa.PrivateKey) []byte {
-		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
-		der, err := x509.CreateCertificate(rand.Reader, c, issuer, public, by)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	}
-	root, leaf := key(), key()
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA of slapd"}, IsCA: true,
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	s.write("ca.pem", sign(ca, ca, &root.PublicKey, root))
-	s.write("server.pem", sign(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, ca, &leaf.PublicKey, root))
-	der, err := x509.MarshalPKCS8PrivateKey(leaf)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.write("server.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }
 
 // Start starts the server, which must be stopped, and waits until it answers.
