@@ -38,3 +38,22 @@ func ParseAPIKey(text []byte) (id int64, key []byte, err error) {
 	}
 	return id, key, nil
 }
+
+// TakeKey takes the key, and unless it is known the number, that [ParseAPIKey] reads.
+// It fails with [postern.Invalid] if there is no number, or the key is another one's.
+func (c *ClientConfig) TakeKey(text []byte) error {
+	id, key, err := ParseAPIKey(text)
+	switch {
+	case err != nil:
+		return err
+	case c.ID == 0 && id == 0:
+		return postern.Errorf(postern.Invalid, "there is no number of an API client").
+			WithHint("give the API client's number")
+	case c.ID != 0 && id != 0 && id != c.ID:
+		return postern.Errorf(postern.Invalid, "it is the key of the API client %d, not %d", id, c.ID)
+	case c.ID == 0:
+		c.ID = id
+	}
+	c.Key = key
+	return nil
+}

@@ -98,6 +98,26 @@ func TestParseAPIKey(t *testing.T) {
 	}
 }
 
+func TestTakeKey(t *testing.T) {
+	const secret = "EHmo8FMxuhumBlTinC4uYL0Mgwg="
+	for _, c := range []struct {
+		known int64
+		text  string
+		want  int64 // 0: refused
+	}{
+		{0, "id 2\nkey " + secret, 2}, {2, "id 2\nkey " + secret, 2}, {2, secret, 2},
+		{3, "id 2\nkey " + secret, 0}, {0, secret, 0}, {2, "!", 0},
+	} {
+		cfg := otp.ClientConfig{ID: c.known}
+		switch err := cfg.TakeKey([]byte(c.text)); {
+		case c.want == 0 && (postern.CodeOf(err) != postern.Invalid || cfg.Key != nil):
+			t.Errorf("%d and %q: %x, %v", c.known, c.text, cfg.Key, err)
+		case c.want != 0 && (err != nil || cfg.ID != c.want || len(cfg.Key) != 20):
+			t.Errorf("%d and %q: %d, %x, %v", c.known, c.text, cfg.ID, cfg.Key, err)
+		}
+	}
+}
+
 func TestParseNetworks(t *testing.T) {
 	got, err := otp.ParseNetworks([]string{"192.0.2.12", "192.0.2.0/24", "2001:db8::1"})
 	want := []netip.Prefix{

@@ -85,6 +85,14 @@ func (o *OATH) Validate() error {
 	return nil
 }
 
+// TakeSecret takes over a secret that is written in base32 or hexadecimal.
+func (o *OATH) TakeSecret(text string) error {
+	if o.Secret = DecodeSecret(text); o.Secret == nil {
+		return postern.Errorf(postern.Invalid, "the secret is neither base32 nor hexadecimal")
+	}
+	return nil
+}
+
 // code returns the code for a value of the moving factor (RFC 4226, 5.3).
 func (o *OATH) code(moving int64) string {
 	mac := hmac.New(oathHashes[o.Hash], o.Secret)

@@ -87,6 +87,18 @@ func TestOTPAuthURL(t *testing.T) {
 	}
 }
 
+func TestTakeSecret(t *testing.T) {
+	for _, text := range []string{"GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "3132333435363738393031323334353637383930"} {
+		o := NewOATH(postern.TOTP, "alice", "phone")
+		if err := o.TakeSecret(text); err != nil || string(o.Secret) != "12345678901234567890" {
+			t.Errorf("%s: %q, %v", text, o.Secret, err)
+		}
+	}
+	if err := new(OATH).TakeSecret("no secret!"); postern.CodeOf(err) != postern.Invalid {
+		t.Error(err)
+	}
+}
+
 func TestLockoutGrows(t *testing.T) {
 	last := time.Duration(0)
 	for n := range int64(100) {

@@ -68,3 +68,19 @@ func (q QR) SVG() string {
 			`<path fill="#fff" d="M0 0h%dv%dH0z"/><path d="%s"/></svg>`, q.side(), q.side(), q.side(), q.side(),
 		path.String())
 }
+
+// File returns the secret as a file of that name holds it, for the app of an issuer's
+// name: as a QR code in a .png or .svg image, else as an otpauth: URL in a line.
+func (o *OATH) File(name, issuer string) ([]byte, error) {
+	url := o.URL(issuer)
+	code, err := NewQR(url)
+	switch {
+	case err != nil:
+		return nil, err
+	case strings.HasSuffix(name, ".png"):
+		return code.PNG(), nil
+	case strings.HasSuffix(name, ".svg"):
+		return []byte(code.SVG()), nil
+	}
+	return []byte(url + "\n"), nil
+}

@@ -44,3 +44,15 @@ func TestQRIsDrawnAlike(t *testing.T) {
 		t.Error("a text too long for a QR code is encoded")
 	}
 }
+
+func TestASecretIsWrittenAsItsFileIsNamed(t *testing.T) {
+	o := NewOATH(postern.TOTP, "alice", "phone")
+	for name, begin := range map[string]string{
+		"a.png": "\x89PNG", "a.svg": "<svg", "a.txt": "otpauth://totp/Org:alice?", "": "otpauth://totp/Org:alice?",
+	} {
+		text, err := o.File(name, "Org")
+		if err != nil || !strings.HasPrefix(string(text), begin) {
+			t.Errorf("%q begins with %.30q, %v", name, text, err)
+		}
+	}
+}

@@ -31,6 +31,20 @@ func Join(ctx context.Context, src Source, e postern.Event) ([]postern.Event, er
 	return j.run(ctx)
 }
 
+// JoinAt returns the event with an index, and the events that belong to it as Join does.
+// It fails with [postern.NotFound] if there is none.
+func JoinAt(ctx context.Context, src Source, index int64) (e postern.Event, joined []postern.Event, err error) {
+	found, err := src.Events(ctx, Filter{From: index, Limit: 1})
+	if err != nil {
+		return e, nil, err
+	}
+	if len(found) == 0 || found[0].Index != index {
+		return e, nil, postern.Errorf(postern.NotFound, "the timeline has no entry %d", index)
+	}
+	joined, err = Join(ctx, src, found[0])
+	return found[0], joined, err
+}
+
 type joiner struct {
 	src    Source
 	queue  []postern.Link

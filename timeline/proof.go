@@ -90,6 +90,20 @@ func ParseProof(text []byte) (Proof, error) {
 	return p, nil
 }
 
+// CheckProof checks a proof, as its JSON is written, by the public key of its log. It
+// fails with [postern.Denied] if the proof proves nothing.
+func CheckProof(text []byte, key string) (p Proof, e postern.Event, c Checkpoint, err error) {
+	v, err := note.NewVerifier(key)
+	if err != nil {
+		return p, e, c, postern.Errorf(postern.Invalid, "that is not a log's public key")
+	}
+	if p, err = ParseProof(text); err != nil {
+		return p, e, c, err
+	}
+	e, c, err = p.Check(v)
+	return p, e, c, err
+}
+
 // Check returns the event that the proof proves and the checkpoint that it is
 // proved by. It fails with [postern.Denied] if the proof proves nothing.
 func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {

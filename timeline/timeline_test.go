@@ -269,6 +269,13 @@ func TestJoinEnds(t *testing.T) {
 	if err != nil || len(joined) != MaxJoined {
 		t.Errorf("%d joined, %v", len(joined), err)
 	}
+	e, joined, err := JoinAt(t.Context(), m, 3)
+	if err != nil || e.Index != 3 || len(joined) != MaxJoined {
+		t.Errorf("entry %d, %d joined, %v", e.Index, len(joined), err)
+	}
+	if _, _, err := JoinAt(t.Context(), m, 2*MaxJoined); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("an entry that is not there: %v", err)
+	}
 }
 
 // key is a log's key and what signs and verifies with it.

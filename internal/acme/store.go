@@ -89,6 +89,17 @@ type ExternalKey struct {
 	Created  time.Time `json:"created"`
 }
 
+// Status says whether the key can bind an account, in a word: unused, used or disabled.
+func (k ExternalKey) Status() string {
+	switch {
+	case k.Disabled:
+		return "disabled"
+	case k.Account != "":
+		return "used"
+	}
+	return "unused"
+}
+
 // Store keeps the server's state. Each method is one transaction, durable when
 // it returns, and safe for concurrent use, also by several servers. Functions
 // that are handed in may be called more than once.

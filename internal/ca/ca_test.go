@@ -478,7 +478,7 @@ func TestURLOfCertificates(t *testing.T) {
 			return a.SetPortalURL(t.Context(), "http://id.example.org:8080")
 		}, true},
 		{"none", "", func() error { return a.SetURL(t.Context(), ca.NoURL) }, true},
-		{"the portal's again", "http://id.example.org:8080", func() error { return a.SetURL(t.Context(), "") }, false},
+		{"the portal's again", "http://id.example.org:8080", func() error { return a.SetURL(t.Context(), ca.PortalURL) }, false},
 	} {
 		before, err := db.Generation(t.Context())
 		must(t, err)

@@ -48,7 +48,7 @@ func CSRKey(data []byte) (crypto.PublicKey, error) {
 // parseCSR reads a request that becomes what r says. Where a server's names are given
 // and need no proof, only its key is read: appliances write into theirs what they like.
 func parseCSR(data []byte, r SignRequest) (*CSR, error) {
-	if r.Profile == ProfileClient || r.Names == nil || r.Proved != nil {
+	if r.client() || r.Names == nil || r.Proved != nil {
 		return ParseCSR(data)
 	}
 	req, err := readCSR(data)
@@ -184,12 +184,15 @@ type SignRequest struct {
 	Names   []string // server: names to certify; nil: those that the CSR asks for
 	// server: if not nil, every name, also of the CSR, must be one of these, or the wildcard listed here
 	Proved []string
-	Person string   // client: whose certificate it becomes
+	Person string   // whose client certificate it becomes, whatever Profile says
 	Label  string   // client
 	Units  []string // client: OU values
 	Period
 	By postern.Actor
 }
+
+// client reports whether a person's certificate is asked for.
+func (r SignRequest) client() bool { return r.Person != "" || r.Profile == ProfileClient }
 
 // IssueCSR issues a certificate for the key of a request, in PEM or DER. Only the
 // key and the names are taken from the request; a client's identity comes
@@ -211,7 +214,7 @@ func (a *Authority) PrepareCSR(ctx context.Context, csr []byte, r SignRequest) (
 }
 
 func (a *Authority) prepareParsed(ctx context.Context, c *CSR, r SignRequest) (*Issued, error) {
-	if r.Profile == ProfileClient {
+	if r.client() {
 		return a.clientCSR(ctx, c, r)
 	}
 	return a.serverCSR(c, r)

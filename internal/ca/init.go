@@ -283,6 +283,18 @@ func ParseSerial(s string) (string, error) {
 	return SerialString(n), nil
 }
 
+// ParseSerials reads serial numbers as ParseSerial does.
+func ParseSerials(list []string) ([]string, error) {
+	serials := make([]string, len(list))
+	for i, s := range list {
+		var err error
+		if serials[i], err = ParseSerial(s); err != nil {
+			return nil, err
+		}
+	}
+	return serials, nil
+}
+
 // NewIntermediate makes the next intermediate of a role, Server or Client, which
 // issues from now on; the older ones still sign CRLs and OCSP answers for what they
 // issued. rootKey is the root's key for this call; nil if it is on this machine.

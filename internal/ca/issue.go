@@ -24,7 +24,7 @@ type Issued struct {
 	Leaf  *x509.Certificate
 	Chain []*x509.Certificate // the intermediates, without the root
 	Root  *x509.Certificate
-	Key   crypto.Signer // nil unless the authority made the key; it keeps no copy
+	Key   crypto.Signer // nil unless it was made with the certificate; the authority keeps no copy
 }
 
 // PEM returns the certificate followed by its chain, as servers want it.

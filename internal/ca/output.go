@@ -1,9 +1,13 @@
 package ca
 
 import (
+	"cmp"
+	"context"
 	"crypto"
 	"path/filepath"
 	"slices"
+
+	"github.com/postern-project/postern"
 )
 
 // Output says how certificates are written to files.
@@ -13,6 +17,31 @@ type Output struct {
 	Password string // of the PKCS#12 file
 	Legacy   bool   // PKCS#12 for old importers
 	Force    bool   // replace files that exist
+}
+
+// AddLayout adds a layout by its name.
+func (o *Output) AddLayout(name string) error {
+	l, err := ParseLayout(name)
+	if err == nil {
+		o.Layouts = append(o.Layouts, l)
+	}
+	return err
+}
+
+// Complete makes the directory absolute. Where there is no layout it chooses PEM, and
+// PKCS#12 beside it for a person who gets a new key.
+func (o *Output) Complete(p Profile, newKey bool) (err error) {
+	switch {
+	case o.Layouts != nil:
+	case p == ProfileClient && newKey:
+		o.Layouts = []Layout{LayoutPKCS12, LayoutPEM}
+	default:
+		o.Layouts = []Layout{LayoutPEM}
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return postern.Errorf(postern.Invalid, "the directory of the files: %w", err)
+	}
+	return nil
 }
 
 // NeedsPassword reports whether one of the files is encrypted under the password.
@@ -34,11 +63,50 @@ func (o Output) Check(a *Authority, p Profile, person string, names []string) er
 	return nil
 }
 
-// Write writes a certificate and its key, and returns the paths of the files. A
-// key of nil is elsewhere, and its file is left out.
-func (o Output) Write(i *Issued, key crypto.PrivateKey) (written []string, err error) {
+// Issue makes a key, of an algorithm as [Authority.NewKey] takes it, and issues a
+// certificate for it. Nothing is issued whose files could not be written.
+func (o Output) Issue(ctx context.Context, a *Authority, alg Algorithm, r SignRequest) (*Issued, error) {
+	profile, kind := cmp.Or(r.Profile, ProfileServer), ProfileServer
+	if r.client() {
+		profile, kind = ProfileClient, ProfileClient
+	}
+	key, err := a.NewKey(profile, alg, o.Layouts)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Check(a, kind, r.Person, r.Names); err != nil {
+		return nil, err
+	}
+	var i *Issued
+	if r.client() {
+		i, err = a.IssueClient(ctx, ClientRequest{
+			Person: r.Person, Label: r.Label, Units: r.Units, Key: key.Public(), Period: r.Period, By: r.By,
+		})
+	} else {
+		i, err = a.IssueServer(ctx, ServerRequest{
+			Names: r.Names, Profile: r.Profile, Key: key.Public(), Period: r.Period, By: r.By,
+		})
+	}
+	if err != nil {
+		return nil, err
+	}
+	i.Key = key
+	return i, nil
+}
+
+// Renew is [Authority.Renew], but renews nothing whose files could not be written.
+func (o Output) Renew(ctx context.Context, a *Authority, old *Issued, r RenewRequest) (*Issued, error) {
+	if err := o.Check(a, old.Profile, old.Person, old.Names); err != nil {
+		return nil, err
+	}
+	return a.Renew(ctx, old.Serial, r)
+}
+
+// Write writes a certificate and its key, and returns the paths of the files. Where the
+// certificate has no key, that is elsewhere, and its file is left out.
+func (o Output) Write(i *Issued) (written []string, err error) {
 	for _, l := range o.Layouts {
-		b := Bundle{Issued: i, Key: key, Dir: o.Dir, Password: o.Password, Legacy: o.Legacy}
+		b := Bundle{Issued: i, Key: i.Key, Dir: o.Dir, Password: o.Password, Legacy: o.Legacy}
 		files, err := b.Files(l)
 		if err != nil {
 			return written, err
@@ -51,21 +119,6 @@ func (o Output) Write(i *Issued, key crypto.PrivateKey) (written []string, err e
 		}
 	}
 	return written, nil
-}
-
-// ParseLayouts reads the names of layouts; for none, the fallback is taken.
-func ParseLayouts(names []string, fallback ...Layout) ([]Layout, error) {
-	if names == nil {
-		return fallback, nil
-	}
-	list := make([]Layout, len(names))
-	for i, name := range names {
-		var err error
-		if list[i], err = ParseLayout(name); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
 }
 
 // NewKey makes a key for a certificate of a profile that is written in these layouts:

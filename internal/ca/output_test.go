@@ -16,16 +16,14 @@ import (
 
 func TestOutput(t *testing.T) {
 	a, _ := newAuthority(t, ca.Config{})
-	key, err := ca.GenerateKey(ca.P256)
+	o := ca.Output{Dir: t.TempDir(), Password: "secret of the file"}
+	must(t, o.AddLayout("nginx"))
+	must(t, o.AddLayout("pkcs12"))
+	wantCode(t, o.AddLayout("floppy"), postern.Invalid, `unknown layout "floppy"`)
+	names := ca.SignRequest{Names: []string{"www.example"}}
+	issued, err := o.Issue(t.Context(), a, "", names)
 	must(t, err)
-	layouts, err := ca.ParseLayouts([]string{"nginx", "pkcs12"}, ca.LayoutPEM)
-	must(t, err)
-	o := ca.Output{Dir: t.TempDir(), Layouts: layouts, Password: "secret of the file"}
-	names := []string{"www.example"}
-	must(t, o.Check(a, ca.ProfileServer, "", names))
-	issued, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: names, Key: key.Public()})
-	must(t, err)
-	written, err := o.Write(issued, key)
+	written, err := o.Write(issued)
 	must(t, err)
 	for _, name := range []string{"www.example.pem", "www.example.key", "www.example.p12"} {
 		if !slices.Contains(written, filepath.Join(o.Dir, name)) {
@@ -37,20 +35,44 @@ func TestOutput(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	wantCode(t, o.Check(a, ca.ProfileServer, "", names), postern.Conflict, "exists already")
+	_, err = o.Issue(t.Context(), a, "", names)
+	wantCode(t, err, postern.Conflict, "exists already")
+	_, err = o.Renew(t.Context(), a, issued, ca.RenewRequest{})
+	wantCode(t, err, postern.Conflict, "exists already")
 	o.Force = true
-	must(t, o.Check(a, ca.ProfileServer, "", names))
-	wantCode(t, o.Check(a, ca.ProfileClient, "dan", nil), postern.Invalid, "nginx is for server certificates")
+	_, err = o.Issue(t.Context(), a, "", ca.SignRequest{Person: "dan"})
+	wantCode(t, err, postern.Invalid, "nginx is for server certificates")
+	all, err := a.Certificates(t.Context(), ca.Filter{Leaves: true})
+	must(t, err)
+	if len(all) != 1 {
+		t.Errorf("%d certificates, where the files of one could be written", len(all))
+	}
+	renewed, err := o.Renew(t.Context(), a, issued, ca.RenewRequest{})
+	must(t, err)
+	if renewed.Renews != issued.Serial || renewed.Key == nil {
+		t.Errorf("renewed as %+v", renewed)
+	}
 }
 
-func TestParseLayouts(t *testing.T) {
-	list, err := ca.ParseLayouts(nil, ca.LayoutPKCS12, ca.LayoutPEM)
-	must(t, err)
-	if !slices.Equal(list, []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}) || !(ca.Output{Layouts: list}).NeedsPassword() {
-		t.Errorf("by default: %q", list)
+func TestOutputByDefault(t *testing.T) {
+	for _, c := range []struct {
+		profile ca.Profile
+		newKey  bool
+		asked   []ca.Layout
+		want    []ca.Layout
+	}{
+		{ca.ProfileServer, true, nil, []ca.Layout{ca.LayoutPEM}},
+		{ca.ProfileClient, true, nil, []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}},
+		{ca.ProfileClient, false, nil, []ca.Layout{ca.LayoutPEM}},
+		{ca.ProfileClient, true, []ca.Layout{ca.LayoutLibvirt}, []ca.Layout{ca.LayoutLibvirt}},
+	} {
+		o := ca.Output{Dir: "here", Layouts: c.asked}
+		must(t, o.Complete(c.profile, c.newKey))
+		if !slices.Equal(o.Layouts, c.want) || !filepath.IsAbs(o.Dir) ||
+			o.NeedsPassword() != slices.Contains(c.want, ca.LayoutPKCS12) {
+			t.Errorf("%+v becomes %+v", c, o)
+		}
 	}
-	_, err = ca.ParseLayouts([]string{"pem", "floppy"})
-	wantCode(t, err, postern.Invalid, `unknown layout "floppy"`)
 }
 
 func TestNewKey(t *testing.T) {

@@ -2,6 +2,7 @@ package ca
 
 import (
 	"context"
+	"crypto"
 	"fmt"
 	"time"
 
@@ -12,6 +13,16 @@ import (
 // and clients fetch the keys that they trust in that time. An SSH CA has no end: those
 // before it are trusted until they are taken out there.
 const SSHOverlap = 30 * day
+
+// NewCA makes the next intermediate or SSH CA of a role, which signs from the time that
+// is returned on: [Authority.NewIntermediate], [Authority.NewSSHCA].
+func (a *Authority) NewCA(ctx context.Context, role Role, rootKey crypto.Signer) (i Issuer, signs time.Time, err error) {
+	if role == SSHUser || role == SSHHost {
+		return a.NewSSHCA(ctx, role)
+	}
+	i, err = a.NewIntermediate(ctx, role, rootKey)
+	return i, i.Created, err
+}
 
 // NewSSHCA makes the next CA of a role, SSHUser or SSHHost. It is among those that
 // [Authority.TrustedUserCAs] and [Authority.KnownHosts] write from now on, and signs

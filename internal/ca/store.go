@@ -2,6 +2,8 @@ package ca
 
 import (
 	"context"
+	"encoding/pem"
+	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -74,10 +76,23 @@ func (c Certificate) Status(now time.Time) string {
 	return "valid"
 }
 
+// For returns whom or what a certificate is for: a person and their label, names, else
+// its subject.
+func (c Certificate) For() string {
+	switch {
+	case c.Profile == ProfileClient:
+		return strings.TrimSpace(c.Person + " " + c.Label)
+	case len(c.Names) > 0:
+		return strings.Join(c.Names, " ")
+	}
+	return c.Subject
+}
+
 // Filter selects certificates. Zero fields select everything.
 type Filter struct {
 	Person  string
 	Profile Profile
+	Leaves  bool                     // none of the authority's own: intermediates, signers of OCSP answers
 	Name    string                   // has exactly this subject alternative name
 	Key     string                   // has this Certificate.Key
 	Reason  postern.RevocationReason // was revoked for it
@@ -102,6 +117,9 @@ type CRL struct {
 	ThisUpdate time.Time
 	NextUpdate time.Time
 }
+
+// PEM returns the list as servers read it from a file.
+func (c CRL) PEM() []byte { return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: c.DER}) }
 
 // SSHCertificate is an issued SSH certificate as the Store keeps it.
 type SSHCertificate struct {

@@ -14,8 +14,11 @@ const (
 	settingPortal = "portal" // where the server that runs serves it; used if none was chosen
 )
 
-// NoURL is chosen so that certificates do not say where to ask about them.
-const NoURL = "none"
+// What is chosen instead of a URL.
+const (
+	NoURL     = "none"   // certificates do not say where to ask about them
+	PortalURL = "portal" // the portal's host again
+)
 
 // checkURL returns an Invalid error for what cannot stand in certificates.
 func checkURL(s string) error {
@@ -61,7 +64,7 @@ func (a *Authority) URLChosen() bool {
 }
 
 // SetURL chooses the URL that certificates carry from now on: one as in
-// [Config], NoURL, or "" for the portal's.
+// [Config], NoURL or PortalURL.
 func (a *Authority) SetURL(ctx context.Context, url string) error {
 	return a.setURL(ctx, settingURL, url)
 }
@@ -80,7 +83,11 @@ func (a *Authority) SetPortalURL(ctx context.Context, url string) error {
 }
 
 func (a *Authority) setURL(ctx context.Context, setting, url string) error {
-	if url != "" && url != NoURL {
+	switch url {
+	case NoURL:
+	case PortalURL:
+		url = "" // none is chosen
+	default:
 		if err := checkURL(url); err != nil {
 			return err
 		}

@@ -6,26 +6,24 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/postern-project/postern/internal/server"
-
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
-	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
 // agentOptions are the flags of agent.
 type agentOptions struct {
+	agent.Config
 	server              agent.Server
-	host, spool         string
 	spoolSize           terminal.Size
 	all, print, verbose bool
-	procedures, paths   []string
+	procedures          []string
 }
 
 func newAgent(a *app) *cobra.Command {
-	var o agentOptions
+	o := agentOptions{Config: agent.Config{Version: version(), Ready: a.watching}, spoolSize: 64 << 20}
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Send what this host sees to a Postern server",
@@ -54,14 +52,13 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 	f.StringVar(&o.server.Key, "key", "", "its private key, PEM `FILE`")
 	f.StringVar(&o.server.CA, "ca",
 		"", "the authority of the server's certificate, PEM `FILE` (default: those that this host trusts)")
-	f.StringVar(&o.host, "host", "", "`NAME` of this host in events (default: its host name)")
-	f.StringVar(&o.spool, "spool", "",
+	f.StringVar(&o.Host, "host", "", "`NAME` of this host in events (default: its host name)")
+	f.StringVar(&o.Spool.Dir, "spool", "",
 		"`DIR` for events that wait (default: the state directory's name with -agent behind it)")
-	o.spoolSize = 64 << 20
 	f.Var(&o.spoolSize, "spool-size", "at most this `SIZE` waits on disk")
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
 	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `GLOB`s: domain_*, qemu.*")
-	f.StringSliceVar(&o.paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
+	f.StringSliceVar(&o.Paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false,
 		"print the events, one JSON object a line; without --state, --spool and --server do nothing else")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
@@ -70,36 +67,31 @@ CAP_PERFMON and CAP_SYS_PTRACE.`,
 }
 
 // agent watches and sends until ctx ends.
-func (a *app) agent(ctx context.Context, o *agentOptions) error {
-	c := agent.Config{
-		Version: version(), Paths: o.paths, Ready: a.watching,
-		Log: a.logger(&runOptions{verbose: o.verbose}),
-	}
-	var err error
-	if c.Host, err = hostName(o.host); err != nil {
+func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
+	o.Log, o.Spool.MaxBytes = a.log(o.verbose), int64(o.spoolSize)
+	if o.Host, err = hostName(o.Host); err != nil {
 		return err
 	}
 	if !o.all {
-		if c.Watched, err = agent.Watch(o.procedures); err != nil {
+		if o.Watched, err = agent.Watch(o.procedures); err != nil {
 			return err
 		}
 	}
 	if o.print {
-		c.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
+		o.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
 	}
-	if o.print && cmp.Or(o.server.URL, o.spool, a.state, os.Getenv("POSTERN_STATE")) == "" {
-		return agent.Run(ctx, c) // to look at only
+	if o.print && cmp.Or(o.server.URL, o.Spool.Dir, a.state, os.Getenv("POSTERN_STATE")) == "" {
+		return agent.Run(ctx, o.Config) // to look at only
 	}
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	o.server.Socket = filepath.Join(dir, server.Socket)
-	if c.Target, err = o.server.Target(); err != nil {
+	o.server.Socket, o.Spool.Dir = filepath.Join(dir, server.Socket), cmp.Or(o.Spool.Dir, dir+"-agent")
+	if o.Target, err = o.server.Target(); err != nil {
 		return err
 	}
-	c.Spool = relay.SpoolConfig{Dir: cmp.Or(o.spool, dir+"-agent"), MaxBytes: int64(o.spoolSize)}
-	return agent.Run(ctx, c)
+	return agent.Run(ctx, o.Config)
 }
 
 // hostName returns what this host is called: the name that was given, or its own.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/state"
 )
 
 // runAgent runs postern agent until stop is called.
@@ -71,7 +72,7 @@ func agentOnlyPrints(t *testing.T, l *posterntest.Libvirtd) {
 // agentSends reports to the server on the same state.
 func agentSends(t *testing.T, l *posterntest.Libvirtd) {
 	dir := filepath.Join(t.TempDir(), "state")
-	st, err := (&app{state: dir}).create(t.Context())
+	st, err := state.Create(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

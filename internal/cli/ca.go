@@ -2,15 +2,12 @@ package cli
 
 import (
 	"context"
-	"encoding/pem"
 	"fmt"
 	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11/module"
-	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
@@ -23,30 +20,29 @@ func newCA(a *app) *cobra.Command {
 	)
 }
 
-// describe prints what was issued.
-func (a *app) describe(c ca.Certificate) error {
-	return a.printer().Fields(c, false, issuedFields(c)...)
-}
-
-// issuedFields are what a certificate says.
-func issuedFields(c ca.Certificate) []terminal.Field {
-	return []terminal.Field{
-		{"serial", c.Serial},
-		{"subject", c.Subject},
-		{"names", strings.Join(c.Names, " ")},
-		{"valid", terminal.Time(c.NotBefore) + " to " + terminal.Time(c.NotAfter)},
+// onCertificate returns what a command runs that works on the certificate whose serial
+// number is its argument.
+func (a *app) onCertificate(
+	do func(context.Context, *ca.Authority, *ca.Issued) error,
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		serial, err := ca.ParseSerial(args[0])
+		if err != nil {
+			return err
+		}
+		return a.withCA(cmd.Context(), func(authority *ca.Authority) error {
+			c, err := authority.Load(cmd.Context(), serial)
+			if err != nil {
+				return err
+			}
+			return do(cmd.Context(), authority, c)
+		})
 	}
 }
 
-// revokeOptions are the flags of ca revoke.
-type revokeOptions struct {
-	reason string
-	person string
-	ssh    bool
-}
-
 func newCARevoke(a *app) *cobra.Command {
-	var o revokeOptions
+	var reason, person string
+	var ssh bool
 	cmd := &cobra.Command{
 		Use:   "revoke (SERIAL... | --person PERSON)",
 		Short: "Revoke certificates",
@@ -61,39 +57,37 @@ ca renew.`,
 		Example: `  postern ca revoke 5f3a… --reason keyCompromise
   postern ca revoke --person dan`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if (len(args) > 0) == (o.person != "") {
+			switch {
+			case (len(args) > 0) == (person != ""):
 				return postern.Errorf(postern.Invalid, "say which: serial numbers, or --person PERSON").
 					WithHint("list the certificates")
-			}
-			if o.ssh {
+			case ssh:
 				return a.revokeSSH(cmd.Context(), args)
 			}
-			return a.caRevoke(cmd.Context(), &o, args)
+			return a.caRevoke(cmd.Context(), reason, person, args)
 		},
 	}
 	reasons := strings.Join(postern.RevocationReasonNames(), ", ")
-	cmd.Flags().StringVar(&o.reason, "reason", postern.Unspecified.String(), "`REASON`: "+reasons)
-	cmd.Flags().StringVar(&o.person, "person", "", "revoke all client certificates of this `PERSON`")
-	cmd.Flags().BoolVar(&o.ssh, "ssh", false, "the serial numbers are of SSH certificates")
+	cmd.Flags().StringVar(&reason, "reason", postern.Unspecified.String(), "`REASON`: "+reasons)
+	cmd.Flags().StringVar(&person, "person", "", "revoke all client certificates of this `PERSON`")
+	cmd.Flags().BoolVar(&ssh, "ssh", false, "the serial numbers are of SSH certificates")
 	_ = cmd.Flags().MarkHidden("ssh") // the old spelling of postern ssh revoke
 	cmd.MarkFlagsMutuallyExclusive("person", "ssh")
 	return cmd
 }
 
-func (a *app) caRevoke(ctx context.Context, o *revokeOptions, args []string) error {
-	reason, err := postern.ParseRevocationReason(o.reason)
+func (a *app) caRevoke(ctx context.Context, why, person string, args []string) error {
+	reason, err := postern.ParseRevocationReason(why)
 	if err != nil {
 		return err
 	}
-	serials := make([]string, len(args))
-	for i, arg := range args {
-		if serials[i], err = ca.ParseSerial(arg); err != nil {
-			return err
-		}
+	serials, err := ca.ParseSerials(args)
+	if err != nil {
+		return err
 	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		if o.person != "" {
-			if serials, err = authority.ValidOf(ctx, o.person); err != nil {
+	return a.withCA(ctx, func(authority *ca.Authority) error {
+		if person != "" {
+			if serials, err = authority.ValidOf(ctx, person); err != nil {
 				return err
 			}
 		}
@@ -121,31 +115,24 @@ func (a *app) printRevoked(r ca.Revoked) {
 }
 
 func newCACRL(a *app) *cobra.Command {
-	var issuer, out string
+	var issuer string
 	var der bool
-	cmd := &cobra.Command{
+	cmd := fileCommand(a, &cobra.Command{
 		Use:   "crl",
 		Short: "Print a revocation list",
 		Long: `Print the revocation list of one CA as it stands now, for servers that read it from a
 file. With --out the file is replaced in one step; have the server reload then.`,
 		Example: `  postern ca crl --issuer client --out /etc/ssl/client.crl
   postern ca crl --issuer server --der > server.crl`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				crl, err := authority.CRL(cmd.Context(), issuer)
-				if err != nil {
-					return err
-				}
-				if der {
-					return a.print(out, crl.DER)
-				}
-				return a.print(out, pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: crl.DER}))
-			})
-		},
-	}
+	}, a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
+		crl, err := authority.CRL(ctx, issuer)
+		if der {
+			return crl.DER, err
+		}
+		return crl.PEM(), err
+	})
 	cmd.Flags().StringVar(&issuer, "issuer", string(ca.Client),
 		"`CA`: client, server, root, or a later one such as client-2")
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole; - is standard output, the default")
 	cmd.Flags().BoolVar(&der, "der", false, "DER instead of PEM")
 	return cmd
 }

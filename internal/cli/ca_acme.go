@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -26,18 +25,12 @@ func newACMEAdd(a *app) *cobra.Command {
 to the person: suspending the person stops the account. A key binds one account. It is shown once.`,
 		Example: "  postern ca acme add alice --label www\n" +
 			"  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				k := acme.NewExternalKey(args[0], label, time.Now())
-				if err := st.Store.ACME().AddExternalKey(cmd.Context(), postern.Actor{}, k,
-					acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade)); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintf(a.out, "key ID    %s\nHMAC key  %s\n", k.ID,
-					base64.RawURLEncoding.EncodeToString(k.Secret))
-				return err
-			})
-		},
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			k := acme.NewExternalKey(args[0], label, time.Now())
+			err := st.Store.ACME().AddExternalKey(ctx, postern.Actor{}, k,
+				acme.KeyEvent(k.Person, k.ID, k.Label, postern.ACMEKeyMade))
+			return a.done(err, "key ID    %s\nHMAC key  %s\n", k.ID, base64.RawURLEncoding.EncodeToString(k.Secret))
+		}),
 	}
 	cmd.Flags().StringVar(&label, "label", "", "a `NAME` for what the key is for")
 	return cmd
@@ -48,23 +41,15 @@ func newACMEList(a *app) *cobra.Command {
 		Use:     "list PERSON",
 		Short:   "List a person's keys",
 		Example: "  postern ca acme list alice",
-	}, "ID STATUS CREATED ACCOUNT LABEL", func(ctx context.Context, st *state.State,
-		args []string,
-	) ([]acme.ExternalKey, error) {
-		if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
-			return nil, err
-		}
-		return st.Store.ACME().ExternalKeys(ctx, args[0])
-	}, func(k acme.ExternalKey) []string {
-		status := "unused"
-		switch {
-		case k.Disabled:
-			status = "disabled"
-		case k.Account != "":
-			status = "used"
-		}
-		return []string{k.ID, status, terminal.Day(k.Created), k.Account, k.Label}
-	})
+	}, a.withState, "ID STATUS CREATED ACCOUNT LABEL",
+		func(ctx context.Context, st *state.State, args []string) ([]acme.ExternalKey, error) {
+			if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
+				return nil, err
+			}
+			return st.Store.ACME().ExternalKeys(ctx, args[0])
+		}, func(k acme.ExternalKey) []string {
+			return []string{k.ID, k.Status(), terminal.Day(k.Created), k.Account, k.Label}
+		})
 }
 
 func newACMEDisable(a *app) *cobra.Command {
@@ -72,11 +57,9 @@ func newACMEDisable(a *app) *cobra.Command {
 		Use:     "disable PERSON KEY",
 		Short:   "Disable a key, and the account that it binds",
 		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				return st.Store.ACME().DisableExternalKey(cmd.Context(), postern.Actor{}, args[0], args[1],
-					acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
-			})
-		},
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			return st.Store.ACME().DisableExternalKey(ctx, postern.Actor{}, args[0], args[1],
+				acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))
+		}),
 	}
 }

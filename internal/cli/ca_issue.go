@@ -5,12 +5,9 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
-	"path/filepath"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -18,7 +15,6 @@ import (
 // outputOptions say how a certificate is written to files.
 type outputOptions struct {
 	ca.Output
-	layouts      []string
 	passwordFile string
 	random       bool // the password was made here
 }
@@ -26,21 +22,18 @@ type outputOptions struct {
 func (o *outputOptions) flags(cmd *cobra.Command, layouts string) {
 	f := cmd.Flags()
 	f.StringVarP(&o.Dir, "out", "o", ".", "`DIRECTORY` for the files")
-	f.StringSliceVar(&o.layouts, "layout", nil,
-		"`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+layouts+")")
+	f.Func("layout", "`LAYOUT` of the files: apache, nginx, haproxy, libvirt, postgresql, pem, pkcs12 (default "+
+		layouts+")", each(o.AddLayout))
 	f.BoolVar(&o.Force, "force", false, "replace files that exist")
 	f.BoolVar(&o.Legacy, "legacy", false, "write PKCS#12 with the old encryption that old importers need")
 	f.StringVar(&o.passwordFile, "password-file", "",
 		"`FILE` with the password for PKCS#12; - is standard input (default: ask, or make one and print it)")
 }
 
-// prepare checks the options, and asks for a password if one is needed.
-func (a *app) prepare(o *outputOptions, fallback ...ca.Layout) (err error) {
-	if o.Layouts, err = ca.ParseLayouts(o.layouts, fallback...); err != nil {
+// prepare completes the options, and asks for a password if one is needed.
+func (a *app) prepare(o *outputOptions, p ca.Profile, newKey bool) (err error) {
+	if err := o.Complete(p, newKey); err != nil {
 		return err
-	}
-	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
-		return postern.Errorf(postern.Invalid, "--out: %w", err)
 	}
 	if o.NeedsPassword() {
 		o.Password, o.random, err = a.prompt().NewPassword(o.passwordFile, "the PKCS#12 file")
@@ -50,8 +43,8 @@ func (a *app) prepare(o *outputOptions, fallback ...ca.Layout) (err error) {
 
 // writeFiles writes a certificate, and says where, and what the password is if
 // no other process has it yet.
-func (a *app) writeFiles(o *outputOptions, i *ca.Issued, key crypto.PrivateKey) error {
-	files, err := o.Write(i, key)
+func (a *app) writeFiles(o *outputOptions, i *ca.Issued) error {
+	files, err := o.Write(i)
 	for _, f := range files {
 		fmt.Fprintf(a.out, "wrote    %s\n", f)
 	}
@@ -61,16 +54,38 @@ func (a *app) writeFiles(o *outputOptions, i *ca.Issued, key crypto.PrivateKey) 
 	return err
 }
 
+// writeIssued describes a new certificate, and writes it.
+func (a *app) writeIssued(o *outputOptions, i *ca.Issued) error {
+	if err := a.printer().Fields(nil, false, issuedFields(i.Certificate)...); err != nil {
+		return err
+	}
+	return a.writeFiles(o, i)
+}
+
+// requestFlags are the flags that say what a new certificate is like.
+func requestFlags(cmd *cobra.Command, r *ca.SignRequest, client string) {
+	f := cmd.Flags()
+	f.StringVar(&r.Person, "client", "", client)
+	f.StringVar(&r.Label, "label", "", "the person's own `NAME` for where it is used")
+	f.StringSliceVar(&r.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
+	periodFlags(cmd, &r.Period, &r.Profile, string(ca.ProfileServer), "")
+	cmd.MarkFlagsMutuallyExclusive("client", "profile")
+}
+
+// periodFlags are the flags that say how long a certificate is valid.
+func periodFlags(cmd *cobra.Command, p *ca.Period, profile *ca.Profile, fallback, said string) {
+	f := cmd.Flags()
+	f.Var((*terminal.Duration)(&p.Validity), "validity",
+		"how long it is valid, a `DURATION` such as 90d (default: the profile's)")
+	f.StringVar((*string)(profile), "profile", fallback,
+		"`PROFILE` of a server's certificate; postern ca profile list shows them"+said)
+}
+
 // issueOptions are the flags of ca issue.
 type issueOptions struct {
 	outputOptions
-	server   []string
-	client   string
-	label    string
-	units    []string
-	validity terminal.Duration
-	profile  string
-	keyType  string
+	request   ca.SignRequest
+	algorithm ca.Algorithm
 }
 
 func newCAIssue(a *app) *cobra.Command {
@@ -91,79 +106,35 @@ things that they can sign in with.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.caIssue(cmd.Context(), &o, args) },
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
-	f := cmd.Flags()
-	f.StringSliceVar(&o.server, "server", nil, "`NAME` of the server; more may follow")
-	f.StringVar(&o.client, "client", "", "`PERSON` that the certificate is for")
-	f.StringVar(&o.label, "label", "", "the person's own `NAME` for where it is used")
-	f.StringSliceVar(&o.units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
-	profileFlag(cmd, &o.profile)
-	cmd.MarkFlagsMutuallyExclusive("client", "profile")
-	f.StringVar(&o.keyType, "key-type", "",
+	requestFlags(cmd, &o.request, "`PERSON` that the certificate is for")
+	cmd.Flags().StringSliceVar(&o.request.Names, "server", nil, "`NAME` of the server; more may follow")
+	cmd.Flags().StringVar((*string)(&o.algorithm), "key-type", "",
 		"`TYPE` of the key: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default: the profile's first; rsa-3072 for "+
 			"libvirt, which may refuse others)")
 	return cmd
 }
 
-// profileFlag adds the flag for a server's profile.
-func profileFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "profile", string(ca.ProfileServer),
-		"`PROFILE` of a server's certificate; postern ca profile list shows them")
-}
-
 func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error {
-	if (len(o.server) > 0) == (o.client != "") {
+	r, profile := &o.request, ca.ProfileServer
+	switch client := r.Person != ""; {
+	case (len(r.Names) > 0) == client:
 		return postern.Errorf(postern.Invalid, "say what it is for: --server NAME..., or --client PERSON").
 			WithHint("see postern ca issue --help")
+	case client && len(args) > 0:
+		return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
+	case client:
+		profile = ca.ProfileClient
 	}
-	kind, fallback, names := ca.ProfileServer, serverLayouts, append(o.server, args...)
-	if o.client != "" {
-		kind, fallback, names = ca.ProfileClient, clientLayouts, nil
-		o.profile = string(kind)
-		if len(args) > 0 {
-			return postern.Errorf(postern.Invalid, "a client certificate is for one person, %q is too much", args[0])
-		}
-	}
-	if err := a.prepare(&o.outputOptions, fallback...); err != nil {
+	r.Names = append(r.Names, args...)
+	if err := a.prepare(&o.outputOptions, profile, true); err != nil {
 		return err
 	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		key, err := authority.NewKey(ca.Profile(o.profile), ca.Algorithm(o.keyType), o.Layouts)
+	return a.withCA(ctx, func(authority *ca.Authority) error {
+		issued, err := o.Issue(ctx, authority, o.algorithm, o.request)
 		if err != nil {
 			return err
 		}
-		if err := o.Check(authority, kind, o.client, names); err != nil {
-			return err
-		}
-		issued, err := o.issue(ctx, authority, key, names)
-		if err != nil {
-			return err
-		}
-		if err := a.describe(issued.Certificate); err != nil {
-			return err
-		}
-		return a.writeFiles(&o.outputOptions, issued, key)
-	})
-}
-
-// The layouts of certificates where none is asked for.
-var (
-	serverLayouts = []ca.Layout{ca.LayoutPEM}
-	clientLayouts = []ca.Layout{ca.LayoutPKCS12, ca.LayoutPEM}
-)
-
-func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key crypto.Signer,
-	names []string,
-) (*ca.Issued, error) {
-	period := ca.Period{Validity: time.Duration(o.validity)}
-	if o.client == "" {
-		return authority.IssueServer(ctx, ca.ServerRequest{
-			Names: names, Profile: ca.Profile(o.profile),
-			Key: key.Public(), Period: period,
-		})
-	}
-	return authority.IssueClient(ctx, ca.ClientRequest{
-		Person: o.client, Label: o.label, Units: o.units, Key: key.Public(), Period: period,
+		return a.writeIssued(&o.outputOptions, issued)
 	})
 }
 
@@ -171,7 +142,6 @@ func (o *issueOptions) issue(ctx context.Context, authority *ca.Authority, key c
 type signOptions struct {
 	request  ca.SignRequest
 	csr, out string
-	validity terminal.Duration
 	force    bool
 }
 
@@ -192,16 +162,11 @@ nothing but the request's key is used either: the identity is the person's.`,
   postern ca sign --csr phone.csr --client dan --label phone --out phone.pem`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
 	}
+	requestFlags(cmd, &o.request, "make it the client certificate of this `PERSON`")
 	f := cmd.Flags()
 	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
-	f.StringVar(&o.request.Person, "client", "", "make it the client certificate of this `PERSON`")
-	f.StringVar(&o.request.Label, "label", "", "the person's own `NAME` for where it is used")
 	f.StringSliceVar(&o.request.Names, "name", nil,
 		"certify this `NAME`, in place of those in the request; can be repeated")
-	f.StringSliceVar(&o.request.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
-	f.Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
-	profileFlag(cmd, (*string)(&o.request.Profile))
-	cmd.MarkFlagsMutuallyExclusive("client", "profile")
 	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain; - is standard output, the default")
 	f.BoolVar(&o.force, "force", false, "replace the file if it exists")
 	return cmd
@@ -215,16 +180,12 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 	if err != nil {
 		return err
 	}
-	o.request.Validity = time.Duration(o.validity)
-	if o.request.Person != "" {
-		o.request.Profile = ca.ProfileClient
-	}
 	if !o.force {
 		if err := checkNew(o.out); err != nil {
 			return err
 		}
 	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+	return a.withCA(ctx, func(authority *ca.Authority) error {
 		issued, err := authority.IssueCSR(ctx, csr, o.request)
 		if err != nil {
 			return err
@@ -233,17 +194,10 @@ func (a *app) caSign(ctx context.Context, o *signOptions) error {
 	})
 }
 
-// renewOptions are the flags of ca renew.
-type renewOptions struct {
-	outputOptions
-	csr      string
-	sameKey  bool
-	validity terminal.Duration
-	profile  string
-}
-
 func newCARenew(a *app) *cobra.Command {
-	var o renewOptions
+	var o outputOptions
+	var r ca.RenewRequest
+	var csr string
 	cmd := &cobra.Command{
 		Use:   "renew SERIAL",
 		Short: "Issue the successor of a certificate",
@@ -255,56 +209,28 @@ What was revoked with the intermediate that had issued it is renewed, too: for a
 new key, under the intermediate that issues now.`,
 		Example: `  postern ca renew 5f3a… --layout apache --out /etc/ssl/postern --force
   postern ca renew 5f3a… --same-key --out www`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.caRenew(cmd.Context(), &o, args[0]) },
+		RunE: a.onCertificate(func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
+			if csr != "" {
+				if r.Key, err = a.requestedKey(csr); err != nil {
+					return err
+				}
+			}
+			if err := a.prepare(&o, old.Profile, r.Key == nil && !r.SameKey); err != nil {
+				return err
+			}
+			issued, err := o.Renew(ctx, authority, old, r)
+			if err != nil {
+				return err
+			}
+			return a.writeIssued(&o, issued)
+		}),
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
-	cmd.Flags().StringVar(&o.csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
-	cmd.Flags().BoolVar(&o.sameKey, "same-key", false, "certify the old key again")
-	cmd.Flags().Var(&o.validity, "validity", "how long it is valid, a `DURATION` such as 90d (default: the profile's)")
-	cmd.Flags().StringVar(&o.profile, "profile", "",
-		"`PROFILE` of a server's certificate; postern ca profile list shows them (default server)")
+	cmd.Flags().StringVar(&csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
+	cmd.Flags().BoolVar(&r.SameKey, "same-key", false, "certify the old key again")
+	periodFlags(cmd, &r.Period, &r.Profile, "", " (default server)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
-}
-
-func (a *app) caRenew(ctx context.Context, o *renewOptions, arg string) error {
-	serial, err := ca.ParseSerial(arg)
-	if err != nil {
-		return err
-	}
-	request := ca.RenewRequest{
-		SameKey: o.sameKey, Profile: ca.Profile(o.profile),
-		Period: ca.Period{Validity: time.Duration(o.validity)},
-	}
-	if o.csr != "" {
-		if request.Key, err = a.requestedKey(o.csr); err != nil {
-			return err
-		}
-	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		old, err := authority.Load(ctx, serial)
-		if err != nil {
-			return err
-		}
-		fallback := serverLayouts
-		if old.Profile == ca.ProfileClient && !o.sameKey && o.csr == "" {
-			fallback = clientLayouts
-		}
-		if err := a.prepare(&o.outputOptions, fallback...); err != nil {
-			return err
-		}
-		if err := o.Check(authority, old.Profile, old.Person, old.Names); err != nil {
-			return err
-		}
-		issued, err := authority.Renew(ctx, serial, request)
-		if err != nil {
-			return err
-		}
-		if err := a.describe(issued.Certificate); err != nil {
-			return err
-		}
-		return a.writeFiles(&o.outputOptions, issued, issued.Key)
-	})
 }
 
 // requestedKey returns the key of a certificate request.
@@ -345,34 +271,21 @@ keep private keys: --key names the file that has it (PEM, or a PKCS#12 file);
 without one, the key's file is left out.`,
 		Example: `  postern ca export 5f3a… --layout nginx --key www.key --out /etc/nginx/postern
   postern ca export 5f3a… --layout pkcs12 --key dan.key --legacy`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.caExport(cmd.Context(), &o, key, args[0]) },
+		RunE: a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) (err error) {
+			if key.path != "" {
+				if c.Key, err = a.readKey(key, c.Leaf); err != nil {
+					return err
+				}
+			}
+			if err := a.prepare(&o, c.Profile, false); err != nil {
+				return err
+			}
+			return a.writeFiles(&o, c)
+		}),
 	}
 	o.flags(cmd, "pem")
 	cmd.Flags().StringVar(&key.path, "key", "", "`FILE` with the private key, PEM or PKCS#12; - is standard input")
 	cmd.Flags().StringVar(&key.passphrase, "passphrase-file", "",
 		"`FILE` with the passphrase of --key; - is standard input")
 	return cmd
-}
-
-func (a *app) caExport(ctx context.Context, o *outputOptions, k keyFile, arg string) error {
-	serial, err := ca.ParseSerial(arg)
-	if err != nil {
-		return err
-	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		issued, err := authority.Load(ctx, serial)
-		if err != nil {
-			return err
-		}
-		var key crypto.PrivateKey
-		if k.path != "" {
-			if key, err = a.readKey(k, issued.Leaf); err != nil {
-				return err
-			}
-		}
-		if err := a.prepare(o, ca.LayoutPEM); err != nil {
-			return err
-		}
-		return a.writeFiles(o, issued, key)
-	})
 }

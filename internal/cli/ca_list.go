@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -18,109 +17,72 @@ type certificateJSON struct {
 	PEM    string `json:"pem,omitempty"`
 }
 
-// listOptions are the flags of ca list.
-type listOptions struct {
-	filter  ca.Filter
-	profile string
-	valid   bool
-	all     bool
-	json    bool
-}
-
 func newCAList(a *app) *cobra.Command {
-	var o listOptions
-	cmd := &cobra.Command{
+	var filter ca.Filter
+	var valid, all bool
+	cmd := listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List certificates",
 		Long: `List the server and client certificates that were issued, newest first. With --all
 also the intermediates and those that sign OCSP answers.`,
 		Example: `  postern ca list --person dan --valid
   postern ca list --name www.example.com --json`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.caList(cmd.Context(), &o) },
-	}
+	}, a.withCA, "SERIAL PROFILE STATUS EXPIRES FOR",
+		func(ctx context.Context, authority *ca.Authority, _ []string) (shown []certificateJSON, err error) {
+			now := time.Now()
+			if filter.Leaves = !all && filter.Profile == ""; valid {
+				filter.Valid = now
+			}
+			list, err := authority.Certificates(ctx, filter)
+			for _, c := range list {
+				shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
+			}
+			return shown, err
+		}, func(c certificateJSON) []string {
+			return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.For()}
+		})
 	f := cmd.Flags()
-	f.StringVar(&o.filter.Person, "person", "", "only those of this `PERSON`")
-	f.StringVar(&o.filter.Name, "name", "", "only those with this `NAME`")
-	f.StringVar(&o.profile, "profile", "", "only those of this `PROFILE`: server, client, intermediate, ocsp")
-	f.BoolVar(&o.valid, "valid", false, "only those that are neither expired nor revoked")
-	f.BoolVar(&o.all, "all", false, "the authority's own, too")
-	f.IntVarP(&o.filter.Limit, "limit", "n", 0, "at most `N`; 0 means all")
-	jsonFlag(cmd, &o.json)
+	f.StringVar(&filter.Person, "person", "", "only those of this `PERSON`")
+	f.StringVar(&filter.Name, "name", "", "only those with this `NAME`")
+	f.StringVar((*string)(&filter.Profile), "profile", "",
+		"only those of this `PROFILE`: server, client, intermediate, ocsp")
+	f.BoolVar(&valid, "valid", false, "only those that are neither expired nor revoked")
+	f.BoolVar(&all, "all", false, "the authority's own, too")
+	f.IntVarP(&filter.Limit, "limit", "n", 0, "at most `N`; 0 means all")
 	return cmd
 }
 
-func (a *app) caList(ctx context.Context, o *listOptions) error {
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		now := time.Now()
-		o.filter.Profile = ca.Profile(o.profile)
-		if o.valid {
-			o.filter.Valid = now
-		}
-		list, err := authority.Certificates(ctx, o.filter)
-		if err != nil {
-			return err
-		}
-		var shown []certificateJSON
-		for _, c := range list {
-			if own := c.Profile == ca.ProfileIntermediate || c.Profile == ca.ProfileOCSP; own && !o.all &&
-				o.profile == "" {
-				continue
-			}
-			shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
-		}
-		return terminal.List(a.printer(), shown, o.json, "SERIAL PROFILE STATUS EXPIRES FOR",
-			func(c certificateJSON) []string {
-				return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.holder()}
-			})
-	})
-}
-
-// holder returns whom or what a certificate is for.
-func (c certificateJSON) holder() string {
-	switch {
-	case c.Profile == ca.ProfileClient:
-		return strings.TrimSpace(c.Person + " " + c.Label)
-	case len(c.Names) > 0:
-		return strings.Join(c.Names, " ")
-	}
-	return c.Subject
-}
-
 func newCAShow(a *app) *cobra.Command {
-	var asJSON, asPEM bool
+	var asPEM bool
 	cmd := &cobra.Command{
 		Use:   "show SERIAL",
 		Short: "Show one certificate",
 		Long: "Show what is known of a certificate, and where it says to ask about its revocation. The serial " +
 			"number may be\nwritten as browsers and openssl do.",
 		Example: "  postern ca show 5f3a… --pem | openssl x509 -text",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.caShow(cmd.Context(), args[0], asJSON, asPEM)
-		},
 	}
-	jsonFlag(cmd, &asJSON)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) error {
+		if asPEM {
+			_, err := a.out.Write(c.PEM())
+			return err
+		}
+		shown := certificateJSON{Certificate: c.Certificate, Status: c.Status(time.Now()), PEM: string(c.PEM())}
+		return a.printer().Fields(shown, *asJSON, allFields(c, shown.Status)...)
+	})
 	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the certificate and its chain in PEM")
 	cmd.MarkFlagsMutuallyExclusive("json", "pem")
 	return cmd
 }
 
-func (a *app) caShow(ctx context.Context, arg string, asJSON, asPEM bool) error {
-	serial, err := ca.ParseSerial(arg)
-	if err != nil {
-		return err
+// issuedFields are what a certificate says.
+func issuedFields(c ca.Certificate) []terminal.Field {
+	return []terminal.Field{
+		{"serial", c.Serial},
+		{"subject", c.Subject},
+		{"names", strings.Join(c.Names, " ")},
+		{"valid", terminal.Time(c.NotBefore) + " to " + terminal.Time(c.NotAfter)},
 	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		c, err := authority.Load(ctx, serial)
-		if err != nil {
-			return err
-		}
-		if asPEM {
-			_, err = a.out.Write(c.PEM())
-			return err
-		}
-		shown := certificateJSON{Certificate: c.Certificate, Status: c.Status(time.Now()), PEM: string(c.PEM())}
-		return a.printer().Fields(shown, asJSON, allFields(c, shown.Status)...)
-	})
 }
 
 // allFields are what is known of a certificate.

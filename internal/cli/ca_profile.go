@@ -1,34 +1,18 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
 func newCAProfile(a *app) *cobra.Command {
 	return group("profile", "Profiles: what certificates are like", newCAProfileList(a))
-}
-
-func newCAProfileList(a *app) *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the profiles of certificates",
-		Long: `List the profiles: how long certificates of each are valid, for how long one may be
-asked for at most, and which keys are certified. They are configured in the ca block
-of the Caddyfile, see postern-caddyfile(5). What the server loaded last holds, for
-commands as well.`,
-		Example: "  postern ca profile list\n  postern ca issue --server www.example.com --profile shortlived",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.caProfileList(cmd.Context(), asJSON) },
-	}
-	jsonFlag(cmd, &asJSON)
-	return cmd
 }
 
 // profileJSON is a profile as it is printed.
@@ -42,33 +26,36 @@ type profileJSON struct {
 	Policies    []string       `json:"policies,omitempty"` // object identifiers
 }
 
-func (a *app) caProfileList(ctx context.Context, asJSON bool) error {
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		var list []profileJSON
-		for _, p := range authority.Policies() {
-			list = append(list, profileJSON{
-				p.Profile, p.Text, int64(p.Validity.Seconds()), int64(p.Max.Seconds()), p.Keys, p.SignOnly, p.OIDs,
-			})
-		}
-		return terminal.List(a.printer(), list, asJSON, "PROFILE VALID LONGEST KEYS DESCRIPTION", profileJSON.row)
-	})
+func newCAProfileList(a *app) *cobra.Command {
+	return listCommand(a, &cobra.Command{
+		Use:   "list",
+		Short: "List the profiles of certificates",
+		Long: `List the profiles: how long certificates of each are valid, for how long one may be
+asked for at most, and which keys are certified. They are configured in the ca block
+of the Caddyfile, see postern-caddyfile(5). What the server loaded last holds, for
+commands as well.`,
+		Example: "  postern ca profile list\n  postern ca issue --server www.example.com --profile shortlived",
+	}, a.withCA, "PROFILE VALID LONGEST KEYS DESCRIPTION",
+		func(_ context.Context, authority *ca.Authority, _ []string) (list []profileJSON, _ error) {
+			for _, p := range authority.Policies() {
+				list = append(list, profileJSON{
+					p.Profile, p.Text, int64(p.Validity.Seconds()), int64(p.Max.Seconds()), p.Keys, p.SignOnly, p.OIDs,
+				})
+			}
+			return list, nil
+		}, profileJSON.row)
 }
 
 func (p profileJSON) row() []string {
-	return []string{string(p.Profile), lifetime(p.Validity), lifetime(p.Max), p.keys(), terminal.Dash(p.Description)}
+	keys := make([]string, len(p.Keys))
+	for i, k := range p.Keys {
+		keys[i] = string(k)
+	}
+	return []string{
+		string(p.Profile), lifetime(p.Validity), lifetime(p.Max), cmp.Or(strings.Join(keys, " "), "any"),
+		terminal.Dash(p.Description),
+	}
 }
 
 // lifetime writes a length of time that is in seconds.
 func lifetime(seconds int64) string { return ca.Lifetime(time.Duration(seconds) * time.Second) }
-
-// keys says which keys are certified.
-func (p profileJSON) keys() string {
-	var names []string
-	for _, k := range p.Keys {
-		names = append(names, string(k))
-	}
-	if len(names) == 0 {
-		return "any"
-	}
-	return strings.Join(names, " ")
-}

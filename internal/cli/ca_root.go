@@ -54,40 +54,33 @@ type rootJSON struct {
 }
 
 func newCARootShow(a *app) *cobra.Command {
-	var asJSON, chain bool
+	var chain bool
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the root certificate",
 		Long:  "Print the root certificate in PEM, which browsers and systems have to trust.",
 		Example: `  postern ca root show > root.pem
   postern ca root show --chain > all.pem`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				return a.rootShow(authority, asJSON, chain)
-			})
-		},
 	}
-	jsonFlag(cmd, &asJSON)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = on(a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) error {
+		root := authority.Root()
+		if *asJSON {
+			return terminal.JSON(a.out, rootJSON{
+				ca.SubjectString(root.RawSubject), ca.SerialString(root.SerialNumber), root.NotAfter,
+				authority.HasKey(string(ca.Root)), authority.Issuers()[0].KeyURI, authority.URL(),
+				string(ca.EncodeCertificates(root)),
+			})
+		}
+		certs := []*x509.Certificate{root}
+		if chain {
+			certs = slices.Concat(certs, authority.Trusted(ca.Server), authority.Trusted(ca.Client))
+		}
+		_, err := a.out.Write(ca.EncodeCertificates(certs...))
+		return err
+	})
 	cmd.Flags().BoolVar(&chain, "chain", false, "all intermediates that are trusted, too")
 	return cmd
-}
-
-func (a *app) rootShow(authority *ca.Authority, asJSON, chain bool) error {
-	root := authority.Root()
-	if asJSON {
-		return terminal.JSON(a.out, rootJSON{
-			Subject: ca.SubjectString(root.RawSubject), Serial: ca.SerialString(root.SerialNumber),
-			NotAfter: root.NotAfter,
-			Key:      authority.HasKey(string(ca.Root)), KeyURI: authority.Issuers()[0].KeyURI, URL: authority.URL(),
-			PEM: string(ca.EncodeCertificates(root)),
-		})
-	}
-	certs := []*x509.Certificate{root}
-	if chain {
-		certs = slices.Concat(certs, authority.Trusted(ca.Server), authority.Trusted(ca.Client))
-	}
-	_, err := a.out.Write(ca.EncodeCertificates(certs...))
-	return err
 }
 
 func newCARootExport(a *app) *cobra.Command {
@@ -120,7 +113,7 @@ func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error 
 	if err := a.secretTarget(out); err != nil {
 		return err
 	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+	return a.withCA(ctx, func(authority *ca.Authority) error {
 		if err := authority.RootKeyMoves(); err != nil {
 			return err
 		}
@@ -156,31 +149,23 @@ func newCARootMove(a *app, m rootMove) *cobra.Command {
 		Short:   m.short,
 		Long:    m.long,
 		Example: "  postern ca root " + m.use + " --key /media/usb/root.key",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.moveRootKey(cmd.Context(), k, m) },
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
+			if err := authority.RootKeyMoves(); err != nil {
+				return err
+			}
+			if k.path == "" {
+				return postern.Errorf(postern.Invalid, "no file with the root's key given").
+					WithHint("postern ca root export-key --out FILE makes one")
+			}
+			key, err := a.readKey(k, authority.Root())
+			if err != nil {
+				return err
+			}
+			return a.done(m.move(authority, ctx, key), "%s\n", m.done)
+		}),
 	}
 	k.rootKeyFlags(cmd, "key")
 	return cmd
-}
-
-func (a *app) moveRootKey(ctx context.Context, k keyFile, m rootMove) error {
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		if err := authority.RootKeyMoves(); err != nil {
-			return err
-		}
-		if k.path == "" {
-			return postern.Errorf(postern.Invalid, "no file with the root's key given").
-				WithHint("postern ca root export-key --out FILE makes one")
-		}
-		key, err := a.readKey(k, authority.Root())
-		if err != nil {
-			return err
-		}
-		if err := m.move(authority, ctx, key); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(a.out, m.done)
-		return err
-	})
 }
 
 func newCAIntermediate(a *app) *cobra.Command {
@@ -205,42 +190,30 @@ taken if the URI names a key; --key state is the state directory.`,
   postern ca intermediate new ssh-user
   postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.intermediateNew(cmd.Context(), cfg, root, ca.Role(args[0]))
-		},
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			return openCA(ctx, st, cfg, func(authority *ca.Authority) error {
+				return a.newCA(ctx, authority, ca.Role(args[0]), root)
+			})
+		}),
 	}
 	root.rootKeyFlags(cmd, "root-key")
 	cmd.Flags().StringVar(&cfg.KeyURI, "key", "", "pkcs11: `URI` of the HSM that makes and keeps its key")
 	return group("intermediate", "Intermediates: make the next one", cmd)
 }
 
-func (a *app) intermediateNew(ctx context.Context, cfg ca.Config, root keyFile, role ca.Role) error {
-	return a.withCAConfig(ctx, cfg, func(_ *state.State, authority *ca.Authority) (err error) {
-		if role == ca.SSHUser || role == ca.SSHHost {
-			return a.sshCANew(ctx, authority, role)
-		}
-		var key crypto.Signer
-		if root.path != "" {
-			if key, err = a.readKey(root, authority.Root()); err != nil {
-				return err
-			}
-		}
-		i, err := authority.NewIntermediate(ctx, role, key)
-		if err != nil {
+// newCA makes the next CA of a role.
+func (a *app) newCA(ctx context.Context, authority *ca.Authority, role ca.Role, root keyFile) (err error) {
+	var key crypto.Signer
+	if root.path != "" {
+		if key, err = a.readKey(root, authority.Root()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(a.out, "made the CA %s\n", i.ID)
-		return err
-	})
-}
-
-func (a *app) sshCANew(ctx context.Context, authority *ca.Authority, role ca.Role) error {
-	i, signs, err := authority.NewSSHCA(ctx, role)
-	if err != nil {
-		return err
 	}
-	_, err = fmt.Fprintf(a.out,
-		"made the CA %s, which signs from %s on: until then, let hosts and clients fetch what they trust\n",
-		i.ID, terminal.Day(signs))
-	return err
+	i, signs, err := authority.NewCA(ctx, role, key)
+	said := ""
+	if signs.After(i.Created) {
+		said = fmt.Sprintf(", which signs from %s on: until then, let hosts and clients fetch what they trust",
+			terminal.Day(signs))
+	}
+	return a.done(err, "made the CA %s%s\n", i.ID, said)
 }

@@ -1,13 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -26,15 +25,10 @@ func newCATokenAdd(a *app) *cobra.Command {
 		Long: `Make a token with which a program gets certificates for the domains, and all below
 them, from the signing call of the server. It is printed once and kept as a hash.`,
 		Example: "  postern ca token add deploy --domain example.com --validity 30d",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				token, err := authority.AddToken(cmd.Context(), args[0], domains, time.Duration(validity))
-				if err == nil {
-					fmt.Fprintln(a.out, token)
-				}
-				return err
-			})
-		},
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
+			token, err := authority.AddToken(ctx, args[0], domains, time.Duration(validity))
+			return a.done(err, "%s\n", token)
+		}),
 	}
 	cmd.Flags().StringSliceVar(&domains, "domain", nil,
 		"`DOMAIN` it may get certificates for, * for any; can be repeated")
@@ -48,15 +42,12 @@ func newCATokenList(a *app) *cobra.Command {
 		Short:   "List the tokens",
 		Long:    "List the tokens and what they are good for. The tokens themselves are not kept.",
 		Example: "  postern ca token list --json",
-	}, "NAME DOMAINS EXPIRES", func(ctx context.Context, st *state.State, _ []string) ([]ca.APIToken, error) {
-		return st.Store.CA().APITokens(ctx)
-	}, func(t ca.APIToken) []string {
-		expires := "never"
-		if !t.Expires.IsZero() {
-			expires = terminal.Time(t.Expires)
-		}
-		return []string{t.Name, strings.Join(t.Domains, " "), expires}
-	})
+	}, a.withCA, "NAME DOMAINS EXPIRES",
+		func(ctx context.Context, authority *ca.Authority, _ []string) ([]ca.APIToken, error) {
+			return authority.Tokens(ctx)
+		}, func(t ca.APIToken) []string {
+			return []string{t.Name, strings.Join(t.Domains, " "), cmp.Or(terminal.Time(t.Expires), "never")}
+		})
 }
 
 func newCATokenRemove(a *app) *cobra.Command {
@@ -65,10 +56,8 @@ func newCATokenRemove(a *app) *cobra.Command {
 		Short:   "Make a token worthless",
 		Long:    "Make a token worthless, from the next call on.",
 		Example: "  postern ca token remove deploy",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				return authority.RemoveToken(cmd.Context(), args[0])
-			})
-		},
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
+			return authority.RemoveToken(ctx, args[0])
+		}),
 	}
 }

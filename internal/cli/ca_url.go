@@ -4,18 +4,18 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
-// followPortal chooses the portal's host for the URL.
-const followPortal = "portal"
+// urlJSON is where certificates say to ask about revocation, as it is printed.
+type urlJSON struct {
+	URL    string `json:"url"`
+	Chosen bool   `json:"chosen"` // and not the portal's
+}
 
 func newCAURL(a *app) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "url [URL | portal | none]",
 		Short: "Where certificates say to ask about revocation",
@@ -30,61 +30,35 @@ makes one.`,
 		Example: `  postern ca url
   postern ca url http://pki.example.com`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				if len(args) == 1 {
-					return a.setURL(cmd.Context(), authority, args[0])
-				}
-				return a.showURL(authority, asJSON)
-			})
-		},
 	}
-	jsonFlag(cmd, &asJSON)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
+		if len(args) == 0 {
+			return a.showURL(authority, *asJSON)
+		}
+		if err := authority.SetURL(ctx, args[0]); err != nil {
+			return err
+		}
+		err := a.showURL(authority, false)
+		for _, role := range authority.Unlisted() {
+			fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role,
+				newIntermediateCommand(role))
+		}
+		return err
+	})
 	return cmd
 }
 
-func (a *app) setURL(ctx context.Context, authority *ca.Authority, url string) error {
-	switch url {
-	case "":
-		return postern.Errorf(postern.Invalid, "no address given").
-			WithHint("postern ca url http://HOST, or portal, or none")
-	case followPortal:
-		url = ""
-	}
-	if err := authority.SetURL(ctx, url); err != nil {
-		return err
-	}
-	if err := a.showURL(authority, false); err != nil {
-		return err
-	}
-	for _, role := range authority.Unlisted() {
-		fmt.Fprintf(a.out, "the %s CA does not say where to ask about it; one that does: %s\n", role,
-			newIntermediateCommand(role))
-	}
-	return nil
-}
-
-// urlJSON is where certificates say to ask about revocation, as it is printed.
-type urlJSON struct {
-	URL    string `json:"url"`
-	Chosen bool   `json:"chosen"` // and not the portal's
-}
-
 func (a *app) showURL(authority *ca.Authority, asJSON bool) error {
-	url, from := authority.URL(), "the portal's host"
-	if authority.URLChosen() {
-		from = "chosen"
-	}
-	if asJSON {
-		return terminal.JSON(a.out, urlJSON{url, authority.URLChosen()})
-	}
+	url, chosen := authority.URL(), authority.URLChosen()
+	from := map[bool]string{true: "chosen", false: "the portal's host"}[chosen]
 	switch {
+	case asJSON:
+		return terminal.JSON(a.out, urlJSON{url, chosen})
 	case url != "":
-		fmt.Fprintf(a.out, "%s (%s)\n", url, from)
-	case authority.URLChosen():
-		fmt.Fprintln(a.out, "none (chosen)")
-	default:
-		fmt.Fprintln(a.out, "none: no server has run yet with a portal that other hosts reach")
+		return a.done(nil, "%s (%s)\n", url, from)
+	case chosen:
+		return a.done(nil, "none (chosen)\n")
 	}
-	return nil
+	return a.done(nil, "none: no server has run yet with a portal that other hosts reach\n")
 }

@@ -13,7 +13,6 @@ import (
 )
 
 func newDoctor(a *app) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong on this host, and how to fix it",
@@ -22,11 +21,9 @@ server, two-factor SSH and the watching of libvirt, and says of each what is wro
 changes nothing. The exit code is 1 if something is wrong; advice alone is not.`,
 		Example: `  postern doctor
   postern doctor --json | jq .findings`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.doctor(cmd.Context(), asJSON)
-		},
 	}
-	jsonFlag(cmd, &asJSON)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), *asJSON) }
 	return cmd
 }
 

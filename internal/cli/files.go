@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,8 +11,9 @@ import (
 	"github.com/postern-project/postern/internal/terminal"
 )
 
-// maxInput bounds a file that a command reads whole.
-const maxInput = 1 << 20
+// maxInput bounds a file that a command reads whole: a list of a million revoked serial
+// numbers is smaller.
+const maxInput = 16 << 20
 
 // readInput reads a file; "-" is standard input.
 func (a *app) readInput(path string) ([]byte, error) {
@@ -28,7 +28,7 @@ func (a *app) readInput(path string) ([]byte, error) {
 	}
 	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
 	if err == nil && len(data) > maxInput {
-		err = postern.Errorf(postern.Invalid, "the input is larger than %d KiB", maxInput>>10)
+		err = postern.Errorf(postern.Invalid, "the input is larger than %d MiB", maxInput>>20)
 	}
 	return data, err
 }
@@ -48,8 +48,7 @@ func (a *app) print(out string, data []byte) error {
 	if err := durable.Output(out, data, 0o644); err != nil {
 		return postern.Errorf(postern.Unavailable, "%w", err)
 	}
-	_, err := fmt.Fprintf(a.out, "wrote %s\n", out)
-	return err
+	return a.done(nil, "wrote %s\n", out)
 }
 
 // checkNew fails if there is a file already where --out says.

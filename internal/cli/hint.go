@@ -45,6 +45,7 @@ var commands = []struct{ hint, command string }{
 	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
 	{"make the next client intermediate", newIntermediateCommand(ca.Client)},
 	{"create the certificate authority", "postern init"},
+	{"give the API client's number", "--id NUMBER"},
 	{"export the root's key first", "postern ca root export-key --out FILE"},
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
 	{"verify the timeline", "postern log verify"},
@@ -131,23 +132,16 @@ func newIntermediateCommand(role ca.Role) string {
 var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
 
 // nearPerson returns a person whose name is near to the one that an error names.
-func (a *app) nearPerson(ctx context.Context, err error) string {
-	m := noPerson.FindStringSubmatch(err.Error())
-	if m == nil {
-		return ""
-	}
-	st, err := a.open(ctx)
-	if err != nil {
-		return ""
-	}
-	defer st.Close()
-	people, err := st.Store.People().All(ctx)
-	if err != nil {
-		return ""
-	}
-	names := make([]string, len(people))
-	for i, p := range people {
-		names[i] = p.Name
-	}
-	return terminal.Nearest(m[1], names)
+func (a *app) nearPerson(ctx context.Context, err error) (near string) {
+	wrong := noPerson.FindStringSubmatch(err.Error())[1]
+	_ = a.withState(ctx, func(st *state.State) error { // without the state there is no better hint
+		people, err := st.Store.People().All(ctx)
+		names := make([]string, len(people))
+		for i, p := range people {
+			names[i] = p.Name
+		}
+		near = terminal.Nearest(wrong, names)
+		return err
+	})
+	return near
 }

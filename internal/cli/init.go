@@ -15,8 +15,6 @@ import (
 // initOptions are the flags of init.
 type initOptions struct {
 	ca           ca.Config
-	keyType      string
-	sshType      string
 	database     string
 	databaseFile string
 }
@@ -39,13 +37,13 @@ localhost is always among them.
 Without --url the certificates say to ask about revocation at the portal's host,
 once a server has run with one. postern ca url changes it at any time.
 
-With --key the keys of the CAs are made in a PKCS#11 device (a YubiKey, a smart card,
-an HSM) and never leave it; with --root-key the root's alone is. The URI is that of
-RFC 7512: which token, by token= or serial=; which module speaks to it, by
-module-path= (or p11-kit finds it, where it is registered there); and pin-source=,
-the absolute path of a file of mode 0600 with the PIN. A key that is in the device
+With --key the keys of the CAs are made in an HSM that is reached by PKCS#11 (also a
+YubiKey or a smart card) and never leave it; with --root-key the root's alone is. The
+URI is that of RFC 7512: which token, by token= or serial=; which module speaks to it,
+by module-path= (or p11-kit finds it, where it is registered there); and pin-source=,
+the absolute path of a file of mode 0600 with the PIN. A key that is in the HSM
 already, as a YubiKey's own, is taken where --root-key names it by id= or object=.
-While the device is away nothing is signed with it; all else goes on.
+While the HSM is unavailable nothing is signed with it; all else goes on.
 
 The database's URL is kept in the state directory, readable by its owner only. One
 with a password comes from a file (--database-file), since any user on the host
@@ -59,7 +57,6 @@ environment takes the place of what is kept.`,
   postern init --database postgres://postern@db.example.com/postern
   postern init --database-file db.url`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.ca.Algorithm, o.ca.SSHAlgorithm = ca.Algorithm(o.keyType), ca.Algorithm(o.sshType)
 			o.ca.Keys = new(pkcs11.Keys)
 			return a.init(cmd.Context(), &o)
 		},
@@ -71,12 +68,12 @@ environment takes the place of what is kept.`,
 		"a `DOMAIN`, network or @host that the root may vouch for; can be repeated (default: any)")
 	f.StringVar(&o.ca.URL, "url", "",
 		"http:// `URL` under which others ask about revocation; written into certificates")
-	f.StringVar(&o.keyType, "key-type", "",
+	f.StringVar((*string)(&o.ca.Algorithm), "key-type", "",
 		"`TYPE` of the CAs' keys: ecdsa-p256, ecdsa-p384, rsa-3072, rsa-4096 (default ecdsa-p256)")
-	f.StringVar(&o.sshType, "ssh-key-type", "",
+	f.StringVar((*string)(&o.ca.SSHAlgorithm), "ssh-key-type", "",
 		"`TYPE` of the SSH CAs' keys: the same, or ed25519 (default ecdsa-p256)")
 	f.StringVar(&o.ca.KeyURI, "key", "",
-		"pkcs11: `URI` of the device that makes and keeps the CAs' keys (default: the state directory)")
+		"pkcs11: `URI` of the HSM that makes and keeps the CAs' keys (default: the state directory)")
 	f.StringVar(&o.ca.RootKeyURI, "root-key",
 		"",
 		"the same for the root's key alone; a `URI` that names a key takes that one; \"state\" is the state directory")
@@ -93,10 +90,14 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 	if err := o.ca.Validate(); err != nil {
 		return err
 	}
-	if err := a.chooseDatabase(o); err != nil {
+	dir, err := a.stateDir()
+	if err != nil {
 		return err
 	}
-	st, err := a.create(ctx)
+	if err := a.chooseDatabase(dir, o); err != nil {
+		return err
+	}
+	st, err := state.Create(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -106,18 +107,18 @@ func (a *app) init(ctx context.Context, o *initOptions) error {
 		return err
 	}
 	fmt.Fprintf(a.out, "the state is in %s\n", st.Dir)
-	if !made && o.ca.Chosen() {
+	if made {
+		return a.done(nil, "made the certificate authority %s\n", ca.SubjectString(authority.Root().RawSubject))
+	}
+	if o.ca.Chosen() {
 		return postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
 			WithHint("choose another --state directory for a second one")
-	}
-	if made {
-		fmt.Fprintf(a.out, "made the certificate authority %s\n", ca.SubjectString(authority.Root().RawSubject))
 	}
 	return nil
 }
 
-// chooseDatabase remembers the database that the flags name, if they do.
-func (a *app) chooseDatabase(o *initOptions) error {
+// chooseDatabase stores the URL of the database that the flags name, if they do.
+func (a *app) chooseDatabase(dir string, o *initOptions) error {
 	url := o.database
 	switch {
 	case url == "" && o.databaseFile == "":
@@ -132,10 +133,6 @@ func (a *app) chooseDatabase(o *initOptions) error {
 			return err
 		}
 		url, _, _ = strings.Cut(string(data), "\n")
-	}
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
 	}
 	return state.UseDatabase(dir, strings.TrimSpace(url))
 }

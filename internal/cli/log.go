@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
@@ -20,9 +22,25 @@ func newLog(a *app) *cobra.Command {
 
 // logOptions are the flags of log list and log follow.
 type logOptions struct {
-	filter        timeline.Filter
-	json, columns bool
-	headed        bool // the header was printed
+	filter  timeline.Filter
+	json    *bool
+	columns bool
+	headed  bool // the header was printed
+}
+
+// newLogQuery makes a command that does something with the entries that match the flags.
+func newLogQuery(a *app, cmd *cobra.Command, lines int, usage string,
+	do func(context.Context, store.Timeline, *logOptions) error,
+) *cobra.Command {
+	var o logOptions
+	o.flags(cmd, lines, usage)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := o.filter.Validate(); err != nil {
+			return err
+		}
+		return a.withLog(cmd.Context(), func(log store.Timeline) error { return do(cmd.Context(), log, &o) })
+	}
+	return cmd
 }
 
 func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
@@ -42,7 +60,7 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 		"only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
 	f.Var((*terminal.Moment)(&o.filter.Until), "until", "only before `TIME`")
 	f.IntVarP(&o.filter.Limit, "lines", "n", lines, usage)
-	jsonFlag(cmd, &o.json)
+	o.json = jsonFlag(cmd)
 	f.BoolVar(&o.columns, "columns", false, "print columns instead of sentences")
 	f.Bool("words", true, "print sentences")
 	_ = f.MarkHidden("words") // what is the default today once was asked for
@@ -64,8 +82,7 @@ func (o *logOptions) kind(kind string) error {
 }
 
 func newLogList(a *app) *cobra.Command {
-	var o logOptions
-	cmd := &cobra.Command{
+	return newLogQuery(a, &cobra.Command{
 		Use:   "list",
 		Short: "Print the timeline",
 		Long: `Print the last entries of the timeline that match every flag, oldest first.
@@ -77,33 +94,42 @@ connection with it. With --columns the entry's own fields are printed.`,
   postern log list --person alice --since 7d
   postern log list --kind gate --outcome refused --address 192.0.2.0/24 --columns
   postern log list --link yubikey=vvccccbdefgh --json`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.logList(cmd.Context(), &o) },
-	}
-	o.flags(cmd, 100, "at most so `MANY` entries; 0 means all")
-	return cmd
+	}, 100, "at most so `MANY` entries; 0 means all",
+		func(ctx context.Context, log store.Timeline, o *logOptions) error {
+			o.filter.Last = o.filter.Limit > 0
+			events, err := log.Events(ctx, o.filter)
+			if err != nil {
+				return err
+			}
+			return a.printEvents(ctx, log, events, o)
+		})
 }
 
-func (a *app) logList(ctx context.Context, o *logOptions) error {
-	if err := o.filter.Validate(); err != nil {
-		return err
-	}
-	o.filter.Last = o.filter.Limit > 0
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	events, err := st.Store.Timeline().Events(ctx, o.filter)
-	if err != nil {
-		return err
-	}
-	return a.printEvents(ctx, st.Store.Timeline(), events, o)
+// followInterval is how often log follow looks for new entries.
+const followInterval = 300 * time.Millisecond
+
+func newLogFollow(a *app) *cobra.Command {
+	return newLogQuery(a, &cobra.Command{
+		Use:   "follow",
+		Short: "Print entries of the timeline as they are written",
+		Long: "Print the last entries of the timeline that match every flag, and then each new one, until " +
+			"interrupted.",
+		Example: `  postern log follow --outcome refused
+  postern log follow -n 0 --json`,
+	}, 10, "begin with at most so `MANY` entries that are there already",
+		func(ctx context.Context, log store.Timeline, o *logOptions) error {
+			return timeline.Follower{
+				Source: log, Filter: o.filter, Interval: followInterval,
+				Entries:     func(events []postern.Event) error { return a.printEvents(ctx, log, events, o) },
+				Unavailable: func(err error) { fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err) },
+			}.Follow(ctx)
+		})
 }
 
 // printEvents prints entries of the timeline, at its first call with a header if there
 // are columns.
 func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logOptions) error {
-	if o.json || len(events) == 0 {
+	if *o.json || len(events) == 0 {
 		return terminal.List(a.printer(), events, true, "", nil)
 	}
 	t := terminal.Table{Headed: o.columns && !o.headed, Wrapped: !o.columns}
@@ -126,44 +152,29 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 }
 
 func newLogShow(a *app) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "show INDEX",
 		Short: "Show one entry, and the entries that belong to it",
 		Long: `Show one entry of the timeline as a sentence, and list the entries that belong to
 it: those that share a session, a process or a connection.`,
 		Example: "  postern log show 42",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.logShow(cmd.Context(), args[0], asJSON) },
 	}
-	jsonFlag(cmd, &asJSON)
+	o := logOptions{json: jsonFlag(cmd), columns: true}
+	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, args []string) error {
+		index, err := parseIndex(args[0])
+		if err != nil {
+			return err
+		}
+		e, joined, err := timeline.JoinAt(ctx, log, index)
+		if err != nil {
+			return err
+		}
+		if !*o.json {
+			fmt.Fprintf(a.out, "%s\n\n", timeline.Sentence(e, joined))
+		}
+		return a.printEvents(ctx, log, joined, &o)
+	})
 	return cmd
-}
-
-func (a *app) logShow(ctx context.Context, arg string, asJSON bool) error {
-	index, err := parseIndex(arg)
-	if err != nil {
-		return err
-	}
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	found, err := st.Store.Timeline().Events(ctx, timeline.Filter{From: index, Limit: 1})
-	if err != nil {
-		return err
-	}
-	if len(found) == 0 || found[0].Index != index {
-		return postern.Errorf(postern.NotFound, "the timeline has no entry %d", index)
-	}
-	joined, err := timeline.Join(ctx, st.Store.Timeline(), found[0])
-	if err != nil {
-		return err
-	}
-	if !asJSON {
-		fmt.Fprintf(a.out, "%s\n\n", timeline.Sentence(found[0], joined))
-	}
-	return a.printEvents(ctx, st.Store.Timeline(), joined, &logOptions{json: asJSON, columns: true})
 }
 
 func parseIndex(arg string) (int64, error) {

@@ -9,17 +9,18 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // logVerifyOptions are the flags of log verify.
 type logVerifyOptions struct {
 	earlier          []string
 	save, proof, key string
-	json             bool
+	json             *bool
 }
 
 func newLogVerify(a *app) *cobra.Command {
@@ -39,10 +40,10 @@ nothing else: no state directory, no network.`,
   postern log verify --earlier /mnt/elsewhere/checkpoint
   postern log verify --proof entry42.json --key log.vkey`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (o.proof == "") != (o.key == "") {
+			switch {
+			case (o.proof == "") != (o.key == ""):
 				return postern.Errorf(postern.Invalid, "--proof and --key go together")
-			}
-			if o.proof != "" {
+			case o.proof != "":
 				return a.logVerifyProof(&o)
 			}
 			return a.logVerify(cmd.Context(), &o)
@@ -53,51 +54,39 @@ nothing else: no state directory, no network.`,
 	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if there is no problem")
 	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead; - is standard input")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
-	jsonFlag(cmd, &o.json)
+	o.json = jsonFlag(cmd)
 	return cmd
 }
 
-// readCheckpoints reads the checkpoints in files.
-func readCheckpoints(files []string) ([]string, error) {
-	var earlier []string
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, postern.Errorf(postern.NotFound, "read the earlier checkpoint: %w", err)
-		}
-		earlier = append(earlier, string(text))
-	}
-	return earlier, nil
-}
-
 func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
-	earlier, err := readCheckpoints(o.earlier)
-	if err != nil {
-		return err
+	earlier := make([]string, len(o.earlier))
+	for i, file := range o.earlier {
+		text, err := a.readInput(file)
+		if err != nil {
+			return err
+		}
+		earlier[i] = string(text)
 	}
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	report, err := st.VerifyLog(ctx, earlier...)
-	if err != nil {
-		return err
-	}
-	if err := a.printReport(report, o.json); err != nil {
-		return err
-	}
-	if len(report.Problems) > 0 {
-		return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
-			WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
-	}
-	if o.save == "" {
+	return a.withState(ctx, func(st *state.State) error {
+		report, err := st.VerifyLog(ctx, earlier...)
+		if err != nil {
+			return err
+		}
+		if err := a.printReport(report, *o.json); err != nil {
+			return err
+		}
+		if len(report.Problems) > 0 {
+			return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
+				WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
+		}
+		if o.save == "" {
+			return nil
+		}
+		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
+			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
+		}
 		return nil
-	}
-	if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
-		return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
-	}
-	return nil
+	})
 }
 
 func (a *app) printReport(r timeline.Report, asJSON bool) error {
@@ -118,33 +107,20 @@ func (a *app) logVerifyProof(o *logVerifyOptions) error {
 	if text, err := os.ReadFile(o.key); err == nil {
 		key = strings.TrimSpace(string(text))
 	}
-	v, err := note.NewVerifier(key)
-	if err != nil {
-		return postern.Errorf(postern.Invalid, "--key is neither a file nor a log's public key")
-	}
 	text, err := a.readInput(o.proof)
 	if err != nil {
 		return err
 	}
-	p, err := timeline.ParseProof(text)
-	if err != nil {
-		return err
-	}
-	e, c, err := p.Check(v)
-	if err != nil {
-		return err
-	}
-	if o.json {
+	p, e, c, err := timeline.CheckProof(text, key)
+	if err == nil && *o.json {
 		return terminal.JSON(a.out, e)
 	}
-	fmt.Fprintf(a.out, "ok: entry %d of %s, of %s when it was proved\n%s\n",
-		e.Index, c.Origin, terminal.Counted(c.Size, "entry"), p.Entry)
-	return nil
+	return a.done(err, "ok: entry %d of %s, of %s when it was proved\n%s\n", e.Index, c.Origin,
+		terminal.Counted(c.Size, "entry"), p.Entry)
 }
 
 func newLogProve(a *app) *cobra.Command {
-	var out string
-	cmd := &cobra.Command{
+	return fileCommand(a, &cobra.Command{
 		Use:   "prove INDEX",
 		Short: "Write a proof that the timeline has an entry",
 		Long: `Write a proof that the timeline has an entry, for a reader who has the log's
@@ -152,29 +128,21 @@ public key (log.vkey in the state directory) and nothing else. They check it wit
 log verify --proof FILE --key KEY. The proof holds the entry as it was written, and
 nothing of the others but their hashes.`,
 		Example: "  postern log prove 42 --out entry42.json",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.logProve(cmd.Context(), args[0], out) },
-	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")
-	return cmd
+	}, a.withLog, func(ctx context.Context, log store.Timeline, args []string) ([]byte, error) {
+		index, err := parseIndex(args[0])
+		if err != nil {
+			return nil, err
+		}
+		p, err := log.ProveEvent(ctx, index)
+		return indented(p, err)
+	})
 }
 
-func (a *app) logProve(ctx context.Context, arg, out string) error {
-	index, err := parseIndex(arg)
+// indented writes a value as JSON over several lines.
+func indented(v any, err error) ([]byte, error) {
 	if err != nil {
-		return err
+		return nil, err
 	}
-	st, err := a.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	p, err := st.Store.Timeline().ProveEvent(ctx, index)
-	if err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		return err
-	}
-	return a.print(out, append(text, '\n'))
+	text, err := json.MarshalIndent(v, "", "  ")
+	return append(text, '\n'), err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -48,14 +49,11 @@ func newOTPList(a *app) *cobra.Command {
 		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
 status, last use, name. Secrets are not shown.`,
 		Example: "  postern otp list --person alice --json",
-	}, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
-		func(ctx context.Context, st *state.State, _ []string) ([]otp.Credential, error) {
-			return st.Store.OTP().Credentials(ctx, person)
+	}, a.withOTP, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
+		func(ctx context.Context, keys *store.OTP, _ []string) ([]otp.Credential, error) {
+			return keys.Credentials(ctx, person)
 		}, func(c otp.Credential) []string {
-			used := "never"
-			if !c.LastUsed.IsZero() {
-				used = terminal.Time(c.LastUsed)
-			}
+			used := cmp.Or(terminal.Time(c.LastUsed), "never")
 			return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
 		})
 	cmd.Flags().StringVar(&person, "person", "", "only those of this `PERSON`")
@@ -69,8 +67,8 @@ func newOTPShow(a *app) *cobra.Command {
 		Long: "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The " +
 			"secret is not shown.",
 		Example: "  postern otp show vvccccbdefgh",
-	}, func(ctx context.Context, st *state.State, args []string) (otp.Credential, error) {
-		return st.Store.OTP().Credential(ctx, args[0])
+	}, a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) (otp.Credential, error) {
+		return keys.Credential(ctx, args[0])
 	}, otpFields)
 }
 
@@ -111,15 +109,10 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern otp " + s.use + " vvccccbdefgh",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				err := keys.SetStatus(cmd.Context(), postern.Actor{}, args[0], s.status)
-				if err == nil {
-					fmt.Fprintf(a.out, "%s %s\n", s.done, args[0])
-				}
-				return err
-			})
-		},
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
+			err := keys.SetStatus(ctx, postern.Actor{}, args[0], s.status)
+			return a.done(err, "%s %s\n", s.done, args[0])
+		}),
 	}
 }
 
@@ -130,18 +123,10 @@ func newOTPAssign(a *app) *cobra.Command {
 		Short:   "Give a YubiKey to a person",
 		Long:    "Give a YubiKey to a person, or with no --person take it back.",
 		Example: "  postern otp assign vvccccbdefgh --person alice",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				err := keys.AssignKey(cmd.Context(), args[0], person)
-				if err == nil {
-					fmt.Fprintf(a.out, "%s is now %s\n", args[0], map[bool]string{
-						true:  "assigned to " + person,
-						false: "assigned to no person",
-					}[person != ""])
-				}
-				return err
-			})
-		},
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
+			err := keys.AssignKey(ctx, args[0], person)
+			return a.done(err, "%s is now assigned to %s\n", args[0], cmp.Or(person, "no person"))
+		}),
 	}
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who holds the key from now on")
 	return cmd
@@ -219,15 +204,10 @@ With --trust nothing is disabled: if you know that no code was used since the
 backup, or that nobody can have seen one. If the whole state directory was restored,
 nothing in it shows that: give --force.`,
 		Example: "  postern otp restored",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				n, err := how.Accept(cmd.Context(), st)
-				if err == nil {
-					fmt.Fprintf(a.out, "disabled %s\n", terminal.Counted(n, "credential"))
-				}
-				return err
-			})
-		},
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
+			n, err := how.Accept(ctx, st)
+			return a.done(err, "disabled %s\n", terminal.Counted(n, "credential"))
+		}),
 	}
 	cmd.Flags().BoolVar(&how.Trust, "trust", false, "disable nothing")
 	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the database was restored")

@@ -44,7 +44,7 @@ validation service, which goes on to check its codes (see postern otp upstream).
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.person == "":
-				return postern.Errorf(postern.Invalid, "whose key is it?").WithHint("give --person")
+				return nameless("whose key is it?")
 			case o.slot != 1 && o.slot != 2:
 				return postern.Errorf(postern.Invalid, "a YubiKey has the slots 1 and 2")
 			case o.touch:
@@ -87,13 +87,18 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		if o.out == "" {
 			return a.secretOut("", []byte(ykmanWords(k, o.slot)))
 		}
-		if err := a.secretOut(o.out, []byte(k.YkmanScript(o.slot))); err != nil || o.out == "-" {
+		err := a.secretOut(o.out, []byte(k.YkmanScript(o.slot)))
+		if o.out == "-" {
 			return err
 		}
-		_, err := fmt.Fprintf(a.out, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n",
+		return a.done(err, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n",
 			k.PublicID, o.out, o.out)
-		return err
 	})
+}
+
+// nameless asks for the person whom a command is about.
+func nameless(question string) error {
+	return postern.Errorf(postern.Invalid, "%s", question).WithHint("give --person")
 }
 
 // ykmanWords says how to write the secret into the key.
@@ -112,15 +117,12 @@ func (a *app) otpTouch(ctx context.Context, o otpAdd) error {
 			return err
 		}
 		id, err := one.Checker.Register(ctx, one.Keys, otp.Registration{Person: o.person, Typed: code, Label: o.label})
-		if err == nil {
-			fmt.Fprintf(a.out, "%s is now %s's\n", id, o.person)
-		}
 		if postern.CodeOf(err) == postern.Denied {
-			err = postern.Errorf(postern.Denied, "the key was not accepted").
+			return postern.Errorf(postern.Denied, "the key was not accepted").
 				WithHint("see postern log list for the reason; a key that is not known here needs postern otp " +
 					"upstream set")
 		}
-		return err
+		return a.done(err, "%s is now %s's\n", id, o.person)
 	})
 }
 
@@ -152,7 +154,7 @@ default ones.`,
 		Example: "  postern otp " + string(kind) + " --person alice --label phone",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.app.Person == "" {
-				return postern.Errorf(postern.Invalid, "whose is it?").WithHint("give --person")
+				return nameless("whose is it?")
 			}
 			return a.otpShortCodes(cmd.Context(), o)
 		},
@@ -200,10 +202,10 @@ func (a *app) otpShortCodes(ctx context.Context, o shortCodes) error {
 		if err := st.Store.OTP().AddOATH(ctx, postern.Actor{}, o.app); err != nil {
 			return err
 		}
-		if o.out != "-" {
-			fmt.Fprintf(a.out, "added %s %s\n", o.app.Kind, o.app.ID)
+		if o.out == "-" {
+			return nil
 		}
-		return nil
+		return a.done(nil, "added %s %s\n", o.app.Kind, o.app.ID)
 	})
 }
 
@@ -221,8 +223,8 @@ func (a *app) readOATH(o *shortCodes) error {
 	if err != nil {
 		return err
 	}
-	if o.app.Secret = otp.DecodeSecret(line); o.app.Secret == nil {
-		return postern.Errorf(postern.Invalid, "the secret is neither base32 nor hexadecimal")
+	if err := o.app.TakeSecret(line); err != nil {
+		return err
 	}
 	return o.app.Validate()
 }
@@ -241,22 +243,20 @@ func (a *app) secretLine(o shortCodes) (string, error) {
 	return a.prompt().Line("Its secret: ")
 }
 
-// showOATH shows the secret, once.
+// showOATH shows the secret, once: on a terminal with its QR code before it.
 func (a *app) showOATH(o shortCodes) error {
-	url := o.app.URL(o.issuer)
-	qr, err := otp.NewQR(url)
+	text, err := o.app.File(o.out, o.issuer)
 	if err != nil {
 		return err
 	}
-	switch {
-	case o.out == "":
-		return a.secretOut("", []byte(qr.Terminal()+"\n"+url+"\n"))
-	case strings.HasSuffix(o.out, ".png"):
-		return a.secretOut(o.out, qr.PNG())
-	case strings.HasSuffix(o.out, ".svg"):
-		return a.secretOut(o.out, []byte(qr.SVG()))
+	if o.out == "" {
+		qr, err := otp.NewQR(o.app.URL(o.issuer))
+		if err != nil {
+			return err
+		}
+		text = append([]byte(qr.Terminal()+"\n"), text...)
 	}
-	return a.secretOut(o.out, []byte(url+"\n"))
+	return a.secretOut(o.out, text)
 }
 
 func newOTPBackupCodes(a *app) *cobra.Command {
@@ -271,7 +271,7 @@ ones stop working.`,
 		Example: "  postern otp backup-codes --person alice --out alice.txt",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if person == "" {
-				return postern.Errorf(postern.Invalid, "whose are they?").WithHint("give --person")
+				return nameless("whose are they?")
 			}
 			if err := a.secretTarget(out); err != nil {
 				return err

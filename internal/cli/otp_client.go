@@ -3,12 +3,10 @@ package cli
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
@@ -71,8 +69,7 @@ func (a *app) otpClientAdd(ctx context.Context, c *otp.APIClient, out string) er
 		if err := a.secretOut(out, []byte(c.Text())); err != nil || toStdout(out) {
 			return err
 		}
-		_, err := fmt.Fprintf(a.out, "added API client %d\n", c.ID)
-		return err
+		return a.done(nil, "added API client %d\n", c.ID)
 	})
 }
 
@@ -91,8 +88,8 @@ func newOTPClientList(a *app) *cobra.Command {
 		Short:   "List the API clients",
 		Long:    "List the programs that may ask the validation service. Keys are not shown.",
 		Example: "  postern otp client list --json",
-	}, "ID STATUS KEY LABEL", func(ctx context.Context, st *state.State, _ []string) ([]clientItem, error) {
-		clients, err := st.Store.OTP().Clients(ctx)
+	}, a.withOTP, "ID STATUS KEY LABEL", func(ctx context.Context, keys *store.OTP, _ []string) ([]clientItem, error) {
+		clients, err := keys.Clients(ctx)
 		items := make([]clientItem, len(clients))
 		for i, c := range clients {
 			items[i] = clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
@@ -121,19 +118,13 @@ func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.
 		Short:   short,
 		Long:    short + ", from the next request on.",
 		Example: "  postern otp client " + use + " 2",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
 				return postern.Errorf(postern.Invalid, "%q is not the number of an API client", args[0])
 			}
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				err := keys.SetClientDisabled(cmd.Context(), id, disabled)
-				if err == nil {
-					fmt.Fprintf(a.out, "%sd API client %d\n", use, id)
-				}
-				return err
-			})
-		},
+			return a.done(keys.SetClientDisabled(ctx, id, disabled), "%sd API client %d\n", use, id)
+		}),
 	}
 }
 
@@ -144,11 +135,9 @@ func newOTPUpstream(a *app) *cobra.Command {
 			Use: "remove", Short: "Ask no upstream validation service any more",
 			Long:    "Ask no upstream validation service any more: keys whose secret is there are refused.",
 			Example: "  postern otp upstream remove",
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-					return keys.RemoveUpstream(cmd.Context())
-				})
-			},
+			RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
+				return keys.RemoveUpstream(ctx)
+			}),
 		})
 	cmd.Aliases = []string{"outside"}
 	return cmd
@@ -197,18 +186,9 @@ func (a *app) apiKey(c *otp.ClientConfig, file string) error {
 	if err != nil {
 		return err
 	}
-	id, key, err := otp.ParseAPIKey(text)
-	switch {
-	case err != nil:
-		return postern.Errorf(postern.Invalid, "%s: %w", file, err)
-	case c.ID == 0 && id == 0:
-		return postern.Errorf(postern.Invalid, "%s has no number of an API client", file).WithHint("give --id NUMBER")
-	case c.ID == 0:
-		c.ID = id
-	case id != 0 && id != c.ID:
-		return postern.Errorf(postern.Invalid, "%s has the key of the API client %d, not %d", file, id, c.ID)
+	if err := c.TakeKey(text); err != nil {
+		return postern.Errorf(postern.Invalid, "%s: %w", file, err).WithHint("%s", postern.HintOf(err))
 	}
-	c.Key = key
 	return nil
 }
 
@@ -226,8 +206,8 @@ func newOTPUpstreamShow(a *app) *cobra.Command {
 		Short:   "Show which upstream validation service is asked",
 		Long:    "Show which upstream validation service is asked. The key is not shown.",
 		Example: "  postern otp upstream show",
-	}, func(ctx context.Context, st *state.State, _ []string) (upstreamJSON, error) {
-		c, err := st.Store.OTP().Upstream(ctx)
+	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (upstreamJSON, error) {
+		c, err := keys.Upstream(ctx)
 		return upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, err
 	}, func(u upstreamJSON) []terminal.Field {
 		return []terminal.Field{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -78,9 +77,9 @@ func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
 	}
 	var owners map[string]string
 	if o.people != "" {
-		text, err := os.ReadFile(o.people)
+		text, err := a.readInput(o.people)
 		if err != nil {
-			return postern.Errorf(postern.NotFound, "%w", err)
+			return err
 		}
 		if owners, err = otp.ParseOwners(text); err != nil {
 			return err
@@ -95,13 +94,10 @@ func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
 		if err := im.Check(o.skipBad); err != nil {
 			return err
 		}
-		if err := st.Store.OTP().Import(ctx, im, o.replace); err != nil {
-			return err
-		}
-		_, err := fmt.Fprintf(a.out, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
+		err := st.Store.OTP().Import(ctx, im, o.replace)
+		return a.done(err, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
 			terminal.Counted(len(im.OATH), "authenticator"),
 			terminal.Counted(len(im.Counters), "counter"), terminal.Counted(len(im.Clients), "API client"))
-		return err
 	})
 }
 

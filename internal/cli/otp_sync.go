@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
@@ -19,11 +18,9 @@ func newOTPSync(a *app) *cobra.Command {
 			Use: "off", Short: "Stop syncing with other servers",
 			Long:    "Stop syncing with other servers, from the next start on.",
 			Example: "  postern otp sync off",
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-					return keys.SetSyncConfig(cmd.Context(), otp.Sync{})
-				})
-			},
+			RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
+				return keys.SetSyncConfig(ctx, otp.Sync{})
+			}),
 		})
 }
 
@@ -40,8 +37,8 @@ func newOTPSyncShow(a *app) *cobra.Command {
 		Use: "show", Short: "Show which servers are synced with",
 		Long:    "Show which servers are sent each accepted code, and which may send theirs.",
 		Example: "  postern otp sync show --json",
-	}, func(ctx context.Context, st *state.State, _ []string) (syncJSON, error) {
-		s, err := st.Store.OTP().SyncConfig(ctx)
+	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (syncJSON, error) {
+		s, err := keys.SyncConfig(ctx)
 		allowed := make([]string, len(s.Allow))
 		for i, p := range s.Allow {
 			allowed[i] = p.String()
@@ -66,15 +63,12 @@ others every code that it accepts. They identify each other by address only, so
 the network between them must be trusted. Several servers of Postern do not need
 this: they share one PostgreSQL database.`,
 		Example: "  postern otp sync set --peer https://val2.example.com/wsapi/2.0/sync --allow 192.0.2.12",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var err error
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (err error) {
 			if s.Allow, err = otp.ParseNetworks(allow); err != nil {
 				return err
 			}
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				return keys.SetSyncConfig(cmd.Context(), s)
-			})
-		},
+			return keys.SetSyncConfig(ctx, s)
+		}),
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&s.Peers, "peer", nil, "`URL` of a server to send accepted codes to; can be repeated")

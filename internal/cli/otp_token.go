@@ -29,8 +29,7 @@ cannot. FILE.lock beside it lets one process at a time use the token.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(a.out, t.PublicID)
-			return nil
+			return a.done(nil, "%s\n", t.PublicID)
 		},
 	}
 	cmd.Flags().StringVar(&publicID, "public-id", "", "its public ID in `MODHEX` (default: a random one)")
@@ -46,13 +45,10 @@ func newOTPTokenTouch(a *app) *cobra.Command {
 		Example: "  postern otp verify $(postern otp token touch token.json)",
 		RunE: func(_ *cobra.Command, args []string) error {
 			codes, err := client.Touch(args[0], n)
-			if err != nil {
-				return err
-			}
 			for _, c := range codes {
 				fmt.Fprintln(a.out, c)
 			}
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().IntVarP(&n, "count", "n", 1, "print this `NUMBER` of codes")
@@ -66,9 +62,7 @@ func newOTPTokenPlug(a *app) *cobra.Command {
 		Long: "Unplug a software token and plug it in again: its session counter rises, its use counter and " +
 			"clock start over.",
 		Example: "  postern otp token plug token.json",
-		RunE: func(_ *cobra.Command, args []string) error {
-			return client.PlugIn(args[0])
-		},
+		RunE:    func(_ *cobra.Command, args []string) error { return client.PlugIn(args[0]) },
 	}
 }
 

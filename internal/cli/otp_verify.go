@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/client"
@@ -26,7 +26,7 @@ type otpVerifyOptions struct {
 	service otp.ClientConfig // ask this service instead, if it has a URL
 	keyFile string
 	ca      string
-	json    bool
+	json    *bool
 }
 
 func newOTPVerify(a *app) *cobra.Command {
@@ -76,7 +76,7 @@ The exit code is 0 for a good code, 3 for any other, with the reason in words, a
 		"with --url, trust it by the certificates in this `FILE`, PEM (default: the system's)")
 	cmd.MarkFlagsRequiredTogether("url", "key-file")
 	cmd.MarkFlagsMutuallyExclusive("url", "person")
-	jsonFlag(cmd, &o.json)
+	o.json = jsonFlag(cmd)
 	return cmd
 }
 
@@ -94,20 +94,19 @@ func (a *app) otpVerifyAt(ctx context.Context, o otpVerifyOptions, code string) 
 		v = otpVerdict{Reason: err.Error()}
 		err = postern.Errorf(postern.Denied, "refused: %w", err)
 	}
-	return a.printVerdict(v, o.json, err)
+	return a.printVerdict(v, *o.json, err)
 }
 
 // printVerdict prints what was found out about a code, and returns err.
 func (a *app) printVerdict(v otpVerdict, asJSON bool, err error) error {
+	said := error(nil)
 	switch {
 	case asJSON && (v.OK || v.Reason != ""):
-		if perr := terminal.JSON(a.out, v); perr != nil {
-			return perr
-		}
+		said = terminal.JSON(a.out, v)
 	case v.OK:
-		fmt.Fprintf(a.out, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, terminal.Dash(v.Person))
+		said = a.done(nil, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, terminal.Dash(v.Person))
 	}
-	return err
+	return cmp.Or(said, err)
 }
 
 func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
@@ -122,6 +121,6 @@ func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) er
 			err = postern.Errorf(postern.Denied, "refused: %s", proof.Reason)
 		}
 		v := otpVerdict{OK: err == nil, Person: proof.Person, Credential: proof.Credential, Reason: proof.Reason}
-		return a.printVerdict(v, o.json, err)
+		return a.printVerdict(v, *o.json, err)
 	})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
@@ -33,17 +32,11 @@ func (a *app) rekey(ctx context.Context, others bool) error {
 		return err
 	}
 	done, err := state.Rekey(ctx, dir, others)
-	switch {
-	case err != nil:
-		return err
-	case done.Next != "":
-		_, err = fmt.Fprintf(a.out, `The new key is %s.
+	if done.Next != "" {
+		return a.done(err, `The new key is %s.
 Copy it into the state directory of every other server of this database, run "postern run --reload" there,
 and then here: postern rekey --others-know
 `, done.Next)
-	default:
-		_, err = fmt.Fprintf(a.out, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"),
-			done.Key)
 	}
-	return err
+	return a.done(err, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
 }

@@ -103,9 +103,12 @@ func (a *app) printer() terminal.Printer {
 	return terminal.Printer{Out: a.out, Err: a.err, Screen: a.screen}
 }
 
-// jsonFlag adds --json, which every command that reads something has.
-func jsonFlag(cmd *cobra.Command, asJSON *bool) {
-	cmd.Flags().BoolVar(asJSON, "json", false, "print JSON, one object a line")
+// done says what was done, unless it failed.
+func (a *app) done(err error, format string, args ...any) error {
+	if err == nil {
+		_, err = fmt.Fprintf(a.out, format, args...)
+	}
+	return err
 }
 
 // oldSpelling hides a command that has moved to another group.

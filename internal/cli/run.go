@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/user"
 	"strings"
@@ -15,19 +13,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// runOptions are the flags of run.
-type runOptions struct {
-	config    string
-	httpsPort int
-	httpPort  int
-	reload    bool
-	verbose   bool
-	ports     bool // the ports were given
-	pamSocket string
-}
-
 func newRun(a *app) *cobra.Command {
-	var o runOptions
+	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet}
+	var reload bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve the front door, portal and the rest",
@@ -46,60 +34,30 @@ waits until that is settled, and fails with what is wrong.`,
 		Example: `  postern run
   postern run --config /etc/postern/Caddyfile
   postern run --reload`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.reload {
-				return a.reload(cmd.Context(), &o)
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.State, err = a.stateDir(); err != nil {
+				return err
 			}
-			o.ports = cmd.Flags().Changed("https-port") || cmd.Flags().Changed("http-port")
-			return a.serve(cmd.Context(), &o)
+			if reload {
+				pid, file, err := server.Reload(cmd.Context(), o.State, o.Config)
+				return a.done(err, "process %d has loaded %s\n", pid, file)
+			}
+			o.Ports = cmd.Flags().Changed("https-port") || cmd.Flags().Changed("http-port")
+			o.Log = a.log(o.Verbose)
+			return server.Run(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "",
+	f.StringVarP(&o.Config, "config", "c", "",
 		"the `FILE` to serve, a Caddyfile (default: Caddyfile in the state directory)")
-	f.IntVar(&o.httpsPort, "https-port", 8443, "`PORT` of the sample site, when it is made; 0 is any that is free")
-	f.IntVar(&o.httpPort, "http-port", 8080,
+	f.IntVar(&o.HTTPSPort, "https-port", 8443, "`PORT` of the sample site, when it is made; 0 is any that is free")
+	f.IntVar(&o.HTTPPort, "http-port", 8080,
 		"`PORT` that sends the sample site's visitors to HTTPS; 0 is any that is free")
-	f.BoolVar(&o.reload, "reload", false, "make the server that runs on this state load its configuration again")
-	f.StringVar(&o.pamSocket, "pam-socket", "",
+	f.BoolVar(&reload, "reload", false, "make the server that runs on this state load its configuration again")
+	f.StringVar(&o.PAMSocket, "pam-socket", "",
 		"answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
+	f.BoolVarP(&o.Verbose, "verbose", "v", false, "log what goes well, too")
 	return cmd
-}
-
-// serve runs until ctx ends.
-func (a *app) serve(ctx context.Context, o *runOptions) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	return server.Run(ctx, server.Options{
-		State: dir, Config: o.config, HTTPSPort: o.httpsPort, HTTPPort: o.httpPort, Ports: o.ports,
-		Person: invokingUser(), PAMSocket: o.pamSocket, Verbose: o.verbose, Keys: new(pkcs11.Keys), Log: a.logger(o),
-		Ready: a.greet,
-	})
-}
-
-// reload makes the running server load its configuration again.
-func (a *app) reload(ctx context.Context, o *runOptions) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	pid, file, err := server.Reload(ctx, dir, o.config)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(a.out, "process %d has loaded %s\n", pid, file)
-	return err
-}
-
-func (a *app) logger(o *runOptions) *slog.Logger {
-	level := slog.LevelWarn
-	if o.verbose {
-		level = slog.LevelInfo
-	}
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }
 
 // invokingUser returns the name of the user who started the program, as a person's.

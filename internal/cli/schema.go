@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"encoding/json"
+	"context"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
@@ -70,19 +70,10 @@ func outputSchema() *jsonschema.Schema {
 // newSchema returns the command that writes the schema. It is for those who build
 // Postern, and in no list.
 func newSchema(a *app) *cobra.Command {
-	var out string
-	cmd := &cobra.Command{
-		Use:    "schema",
-		Short:  "Write the JSON Schema of what commands print",
-		Hidden: true,
-		RunE: func(*cobra.Command, []string) error {
-			text, err := json.MarshalIndent(outputSchema(), "", "  ")
-			if err != nil {
-				return err
-			}
-			return a.print(out, append(text, '\n'))
-		},
-	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "the `FILE` to write (default: standard output)")
-	return cmd
+	return fileCommand(a, &cobra.Command{
+		Use: "schema", Short: "Write the JSON Schema of what commands print", Hidden: true,
+	}, withNothing, func(context.Context, struct{}, []string) ([]byte, error) { return indented(outputSchema(), nil) })
 }
+
+// withNothing is for commands that open nothing.
+func withNothing(_ context.Context, do func(struct{}) error) error { return do(struct{}{}) }

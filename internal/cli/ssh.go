@@ -3,14 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
-	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +23,7 @@ type sshCheckOptions struct {
 	auditor audit.Auditor
 	prove   bool
 	prover  audit.Prover
-	json    bool
+	json    *bool
 }
 
 func newSSHCheck(a *app) *cobra.Command {
@@ -65,10 +63,10 @@ With --prove, run what can be run of those commands against the local sshd; they
 open a channel and close it. Give a user and a key that sshd accepts.`,
 		Example: "  postern ssh check\n  postern ssh check --json\n" +
 			"  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	jsonFlag(cmd, &o.json)
+	o.json = jsonFlag(cmd)
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`, as of an image")
 	f.StringVar(&o.auditor.Config, "config", "",
 		"sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
@@ -81,7 +79,7 @@ open a channel and close it. Give a user and a key that sshd accepts.`,
 	return cmd
 }
 
-func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
+func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 	if err := system.OnlyLinux("judging sshd"); err != nil {
 		return err
 	}
@@ -95,7 +93,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 	if o.prove {
 		o.prover.Prove(ctx, report)
 	}
-	if err := a.printSSHReport(report, o.json); err != nil {
+	if err := a.printSSHReport(report, *o.json); err != nil {
 		return err
 	}
 	if n := len(report.Findings); n > 0 {
@@ -109,10 +107,7 @@ func (a *app) sshCheck(ctx context.Context, o sshCheckOptions) error {
 // makes codes by time.
 func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
 	err = a.withOTP(ctx, func(keys *store.OTP) error {
-		devices, err := keys.OATHs(ctx, "")
-		used = slices.ContainsFunc(devices, func(d *otp.OATH) bool {
-			return d.Kind == postern.TOTP && d.Status == postern.CredentialActive
-		})
+		used, err = keys.TimeCodes(ctx)
 		return err
 	})
 	return used, err
@@ -133,7 +128,6 @@ func (a *app) printSSHReport(r *audit.Report, asJSON bool) error {
 		}
 		fmt.Fprintf(a.out, "  fix: %s\n\n", f.Fix)
 	}
-	_, err := fmt.Fprintf(a.out, "%s tried, %s\n", terminal.Counted(r.Cases, "case"),
+	return a.done(nil, "%s tried, %s\n", terminal.Counted(r.Cases, "case"),
 		terminal.Counted(len(r.Findings), "finding"))
-	return err
 }

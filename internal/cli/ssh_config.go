@@ -5,16 +5,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/server"
-	"github.com/postern-project/postern/internal/state"
-
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/system"
@@ -23,7 +20,6 @@ import (
 
 type sshConfigOptions struct {
 	setup    setup.Setup
-	mode     string
 	userCA   string
 	krl      string
 	apply    bool
@@ -71,10 +67,10 @@ confirm in a new SSH login; postern doctor shows what waits. Until then nothing
 else is applied.`,
 		Example: "  postern ssh config --mode key-and-code\n" +
 			"  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.mode, "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
+	f.StringVar((*string)(&o.setup.Mode), "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
 	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be repeated")
 	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
 	f.BoolVar(&o.setup.Root, "root", false, "let root log in, with the same factors")
@@ -94,66 +90,64 @@ else is applied.`,
 	return cmd
 }
 
-func (a *app) sshConfig(ctx context.Context, o sshConfigOptions) error {
+func (a *app) sshConfig(ctx context.Context, o *sshConfigOptions) error {
 	if err := system.OnlyLinux("configuring sshd"); err != nil {
 		return err
 	}
-	o.setup.Mode = setup.Mode(o.mode)
 	if os.Geteuid() != 0 && (o.confirm || o.apply || o.overdue || o.rollBack != "") {
 		return postern.Errorf(postern.Denied, "only root can change how people log in")
 	}
 	switch applier := setup.ThisHost(); {
 	case o.confirm:
 		dir, err := applier.Confirm(os.Getpid())
-		if err == nil {
-			fmt.Fprintf(a.out, "the new configuration stays; what it replaced is in %s\n", dir)
-		}
-		return err
+		return a.done(err, "the new configuration stays; what it replaced is in %s\n", dir)
 	case o.rollBack != "":
 		return a.rollBack(ctx, applier, o)
-	case o.overdue:
-		return a.rollBackOverdue(ctx, applier)
+	case o.overdue: // at boot this runs before sshd does
+		dir, err := applier.RollBackOverdue(ctx)
+		if err != nil || dir == "" {
+			return err
+		}
+		return a.done(nil, "the new configuration was not confirmed in time: the old one is back, from %s\n", dir)
 	}
-	if err := a.certificateFiles(ctx, &o); err != nil {
+	if err := a.certificateFiles(ctx, o); err != nil {
 		return err
 	}
 	files, err := o.setup.Files("")
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case o.apply:
+		return a.applySSH(ctx, files, o)
 	}
-	if !o.apply {
-		for _, f := range files {
-			fmt.Fprintf(a.out, "# %s\n%s\n", f.Path, f.Content)
-		}
-		return nil
+	for _, f := range files {
+		fmt.Fprintf(a.out, "# %s\n%s\n", f.Path, f.Content)
 	}
-	return a.applySSH(ctx, files, o)
+	return nil
 }
 
 // certificateFiles reads what the mode of certificates needs: from the files
 // given, else from this host's own state.
 func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err error) {
-	if o.setup.Mode != setup.Certificates {
+	switch s := &o.setup; {
+	case s.Mode != setup.Certificates:
 		return nil
-	}
-	if o.userCA != "" {
-		if o.setup.UserCA, err = os.ReadFile(o.userCA); err == nil && o.krl != "" {
-			o.setup.KRL, err = os.ReadFile(o.krl)
-		}
-		if err != nil {
-			return postern.Errorf(postern.NotFound, "%w", err)
-		}
-		return nil
-	}
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
-		if o.setup.UserCA, err = authority.TrustedUserCAs(); err == nil {
-			o.setup.KRL, err = authority.KRL(ctx)
+	case o.userCA != "":
+		if s.UserCA, err = a.readInput(o.userCA); err == nil && o.krl != "" {
+			s.KRL, err = a.readInput(o.krl)
 		}
 		return err
-	})
+	default:
+		return a.withCA(ctx, func(authority *ca.Authority) error {
+			if s.UserCA, err = authority.TrustedUserCAs(); err == nil {
+				s.KRL, err = authority.KRL(ctx)
+			}
+			return err
+		})
+	}
 }
 
-func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptions) error {
+func (a *app) applySSH(ctx context.Context, files []setup.File, o *sshConfigOptions) error {
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
@@ -161,19 +155,17 @@ func (a *app) applySSH(ctx context.Context, files []setup.File, o sshConfigOptio
 	backup, err := server.SSHConfig{
 		Setup: o.setup, User: cmp.Or(os.Getenv("SUDO_USER"), "root"), State: dir, Within: o.within, Force: o.force,
 		Locked: a.warnLocked, Open: a.warnOpen,
-		Wait: func(backup string) error { return startRollBack(backup, o.within) },
+		Wait: func(backup string) error {
+			return system.StartAgain("ssh", "config", "--roll-back", backup, "--within", o.within.String())
+		},
 	}.Apply(ctx, files)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(a.out, `applied; what it replaced is in %s
+	return a.done(err, `applied; what it replaced is in %s
 Keep this session. Log in from another terminal and run
 
   postern ssh config --confirm
 
 there, within %v: otherwise everything is put back.
 `, backup, o.within)
-	return err
 }
 
 // warnLocked says why the user might not be able to log in again.
@@ -190,36 +182,10 @@ func (a *app) warnOpen(f audit.Finding) {
 		f.Case, f.Fix)
 }
 
-// startRollBack leaves a process behind that outlives this one and its
-// terminal, and puts everything back unless a login confirms in time.
-func startRollBack(dir string, within time.Duration) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(self, "ssh", "config", "--roll-back", dir, "--within", within.String())
-	cmd.Args[0] = "postern"
-	cmd.Dir = "/"
-	system.Detach(cmd)
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start what puts it back: %w", err)
-	}
-	return cmd.Process.Release()
-}
-
 // rollBack waits, and puts everything back unless it was confirmed.
-func (a *app) rollBack(ctx context.Context, applier setup.Applier, o sshConfigOptions) error {
+func (a *app) rollBack(ctx context.Context, applier setup.Applier, o *sshConfigOptions) error {
 	signal.Ignore(syscall.SIGHUP) // the terminal may go
 	return applier.RollBackAfter(ctx, o.rollBack, o.within, func(err error, again time.Duration) {
 		fmt.Fprintf(a.err, "postern: %v; trying again in %v\n", err, again)
 	})
-}
-
-// rollBackOverdue puts back what a crash left. At boot it runs before sshd does.
-func (a *app) rollBackOverdue(ctx context.Context, applier setup.Applier) error {
-	dir, err := applier.RollBackOverdue(ctx)
-	if err == nil && dir != "" {
-		fmt.Fprintf(a.out, "the new configuration was not confirmed in time: the old one is back, from %s\n", dir)
-	}
-	return err
 }

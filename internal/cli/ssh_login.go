@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"fmt"
 	"strings"
 
 	"github.com/postern-project/postern/internal/client"
@@ -25,8 +23,11 @@ ssh-agent with its certificate until that expires.`,
 		Example: "  postern ssh login id.example.com\n" +
 			"  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l.Server, l.Code = args[0], a.askCode
-			return a.sshLogin(cmd.Context(), l)
+			l.Server = args[0]
+			l.Code = func(person string) (string, error) { return a.prompt().Line("Code for " + person + ": ") }
+			signed, err := l.Run(cmd.Context())
+			return a.done(err, "certificate %d opens %s until %s\n", signed.Serial, strings.Join(signed.Principals, ", "),
+				signed.ValidBefore.Local().Format("2006-01-02 15:04"))
 		},
 	}
 	f := cmd.Flags()
@@ -38,19 +39,4 @@ ssh-agent with its certificate until that expires.`,
 	f.BoolVar(&l.Agent, "agent", false, "make a key and add it to the ssh-agent")
 	f.BoolVar(&l.KnownHosts, "known-hosts", false, "trust the server's hosts, in ~/.ssh/known_hosts")
 	return cmd
-}
-
-func (a *app) sshLogin(ctx context.Context, l client.Login) error {
-	signed, err := l.Run(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.out, "certificate %d opens %s until %s\n",
-		signed.Serial, strings.Join(signed.Principals, ", "), signed.ValidBefore.Local().Format("2006-01-02 15:04"))
-	return nil
-}
-
-// askCode asks for a person's code.
-func (a *app) askCode(person string) (string, error) {
-	return a.prompt().Line("Code for " + person + ": ")
 }

@@ -68,88 +68,63 @@ func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error 
 	if o.out == "" {
 		o.out = client.CertificateFile(file)
 	}
-	return a.withCA(ctx, func(st *state.State, authority *ca.Authority) error {
-		line, err := o.sign(ctx, st, authority, key)
-		if err != nil {
-			return err
-		}
-		return a.print(o.out, []byte(line))
+	return a.withState(ctx, func(st *state.State) error {
+		return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
+			line, err := o.sign(ctx, st, authority, key)
+			if err != nil {
+				return err
+			}
+			return a.print(o.out, line)
+		})
 	})
 }
 
 // sign returns the certificate as a line of text.
-func (o sshSignOptions) sign(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey) (string,
-	error,
-) {
+func (o sshSignOptions) sign(
+	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey,
+) ([]byte, error) {
 	if o.user.Person != "" {
 		signed, err := server.SignSSHUser(ctx, st, authority, key, o.user)
-		return signed.Line, err
+		return []byte(signed.Line), err
 	}
 	issued, err := authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.user.Validity})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return string(issued.Line()), nil
-}
-
-// sshOutput is a command that prints something of the CA's.
-type sshOutput struct {
-	use, short, long, example string
-	get                       func(context.Context, *ca.Authority, []string) ([]byte, error)
-}
-
-func newSSHOutput(a *app, o sshOutput) *cobra.Command {
-	var out string
-	cmd := &cobra.Command{
-		Use: o.use, Short: o.short, Long: o.long, Example: o.example,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withCA(cmd.Context(), func(_ *state.State, authority *ca.Authority) error {
-				text, err := o.get(cmd.Context(), authority, args)
-				if err != nil {
-					return err
-				}
-				return a.print(out, text)
-			})
-		},
-	}
-	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE`, replaced as a whole; - is standard output, the default")
-	return cmd
+	return issued.Line(), nil
 }
 
 func newSSHKRL(a *app) *cobra.Command {
-	return newSSHOutput(a, sshOutput{
-		use: "krl", short: "Print the list of revoked SSH keys and certificates",
-		long: "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, " +
+	return fileCommand(a, &cobra.Command{
+		Use: "krl", Short: "Print the list of revoked SSH keys and certificates",
+		Long: "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, " +
 			"too.",
-		example: "  postern ssh krl -o /etc/ssh/postern_revoked",
-		get: func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
-			return authority.KRL(ctx)
-		},
+		Example: "  postern ssh krl -o /etc/ssh/postern_revoked",
+	}, a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
+		return authority.KRL(ctx)
 	})
 }
 
 func newSSHKnownHosts(a *app) *cobra.Command {
-	return newSSHOutput(a, sshOutput{
-		use: "known-hosts [PATTERN...]", short: "Print the lines of known_hosts for this installation's hosts",
-		long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts " +
+	return fileCommand(a, &cobra.Command{
+		Use: "known-hosts [PATTERN...]", Short: "Print the lines of known_hosts for this installation's hosts",
+		Long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts " +
 			"that match a PATTERN " +
 			"(all, if there is none).",
-		example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts",
-		get: func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {
-			lines, err := authority.KnownHosts(patterns...)
-			return []byte(lines), err
-		},
+		Example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts",
+	}, a.withCA, func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {
+		lines, err := authority.KnownHosts(patterns...)
+		return []byte(lines), err
 	})
 }
 
 func newSSHUserCA(a *app) *cobra.Command {
-	return newSSHOutput(a, sshOutput{
-		use: "user-ca", short: "Print the file for sshd's TrustedUserCAKeys",
-		long:    "Print the public keys of the CAs that sign people's SSH keys.",
-		example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub",
-		get: func(_ context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
-			return authority.TrustedUserCAs()
-		},
+	return fileCommand(a, &cobra.Command{
+		Use: "user-ca", Short: "Print the file for sshd's TrustedUserCAKeys",
+		Long:    "Print the public keys of the CAs that sign people's SSH keys.",
+		Example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub",
+	}, a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
+		return authority.TrustedUserCAs()
 	})
 }
 
@@ -167,7 +142,7 @@ certificate for it. Hosts know it when they have the new KRL.`,
 
 // revokeSSH revokes certificates, by their serial numbers, and keys, by their files.
 func (a *app) revokeSSH(ctx context.Context, args []string) error {
-	return a.withCA(ctx, func(_ *state.State, authority *ca.Authority) error {
+	return a.withCA(ctx, func(authority *ca.Authority) error {
 		for _, arg := range args {
 			if err := revokeOneSSH(ctx, authority, arg); err != nil {
 				return err

@@ -10,80 +10,88 @@ import (
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/spf13/cobra"
 )
+
+// opener opens what a command works on, does something with it, and closes it.
+type opener[S any] func(ctx context.Context, do func(S) error) error
+
+// on returns what a command runs that works on what is opened.
+func on[S any](open opener[S], do func(context.Context, S, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		return open(cmd.Context(), func(s S) error { return do(cmd.Context(), s, args) })
+	}
+}
 
 // stateDir returns the state directory that --state and the environment name.
 func (a *app) stateDir() (string, error) { return state.Dir(a.state) }
 
-// open opens the state directory, which must have been made by init or run.
-func (a *app) open(ctx context.Context) (*state.State, error) {
+// withState opens the state directory, which must have been made by init or run.
+func (a *app) withState(ctx context.Context, do func(*state.State) error) error {
 	dir, err := a.stateDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return state.Open(ctx, dir)
-}
-
-// create makes what is missing of the state directory, and opens it.
-func (a *app) create(ctx context.Context) (*state.State, error) {
-	dir, err := a.stateDir()
-	if err != nil {
-		return nil, err
-	}
-	return state.Create(ctx, dir)
-}
-
-// withState opens the state and does something with it.
-func (a *app) withState(ctx context.Context, f func(*state.State) error) error {
-	st, err := a.open(ctx)
+	st, err := state.Open(ctx, dir)
 	if err != nil {
 		return err
 	}
 	defer st.Close()
-	return f(st)
+	return do(st)
 }
 
-// withCA does something with the certificate authority.
-func (a *app) withCA(ctx context.Context, f func(*state.State, *ca.Authority) error) error {
-	return a.withCAConfig(ctx, ca.Config{}, f)
+// withCA opens the certificate authority.
+func (a *app) withCA(ctx context.Context, do func(*ca.Authority) error) error {
+	return a.withState(ctx, func(st *state.State) error { return openCA(ctx, st, ca.Config{}, do) })
 }
 
-func (a *app) withCAConfig(ctx context.Context, cfg ca.Config, f func(*state.State, *ca.Authority) error) error {
+// openCA opens the certificate authority of a state.
+func openCA(ctx context.Context, st *state.State, cfg ca.Config, do func(*ca.Authority) error) error {
 	cfg.Keys = new(pkcs11.Keys)
+	authority, err := ca.Open(ctx, cfg, st.Store.CA())
+	if err != nil {
+		return err
+	}
+	return do(authority)
+}
+
+// withPeople opens the people.
+func (a *app) withPeople(ctx context.Context, do func(people.Directory) error) error {
 	return a.withState(ctx, func(st *state.State) error {
-		authority, err := ca.Open(ctx, cfg, st.Store.CA())
-		if err != nil {
-			return err
-		}
-		return f(st, authority)
+		return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
+			return do(people.Directory{DB: st.Store, Authority: authority})
+		})
 	})
 }
 
-// withPeople does something with the people.
-func (a *app) withPeople(ctx context.Context, f func(people.Directory) error) error {
-	return a.withCA(ctx, func(st *state.State, authority *ca.Authority) error {
-		return f(people.Directory{DB: st.Store, Authority: authority})
-	})
+// withOTP opens the one-time passwords.
+func (a *app) withOTP(ctx context.Context, do func(*store.OTP) error) error {
+	return a.withState(ctx, func(st *state.State) error { return do(st.Store.OTP()) })
 }
 
-// withOTP does something with the one-time passwords.
-func (a *app) withOTP(ctx context.Context, f func(*store.OTP) error) error {
-	return a.withState(ctx, func(st *state.State) error { return f(st.Store.OTP()) })
+// withLog opens the timeline.
+func (a *app) withLog(ctx context.Context, do func(store.Timeline) error) error {
+	return a.withState(ctx, func(st *state.State) error { return do(st.Store.Timeline()) })
 }
 
-// withOneTime does something with what checks one-time passwords in a server.
-func (a *app) withOneTime(ctx context.Context, f func(*server.OneTime) error) error {
+// withOneTime opens what checks one-time passwords in a server.
+func (a *app) withOneTime(ctx context.Context, do func(*server.OneTime) error) error {
 	return a.withState(ctx, func(st *state.State) error {
-		one, err := server.NewOneTime(st, server.Mappings, a.quietLog())
+		one, err := server.NewOneTime(st, server.Mappings, a.log(false))
 		if err != nil {
 			return err
 		}
 		defer one.Close()
-		return f(one)
+		return do(one)
 	})
 }
 
-// quietLog returns a logger that prints warnings for people, on standard error.
-func (a *app) quietLog() *slog.Logger {
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+// log returns a logger for people, on standard error: of warnings and, if verbose, of
+// what goes well.
+func (a *app) log(verbose bool) *slog.Logger {
+	level := slog.LevelWarn
+	if verbose {
+		level = slog.LevelInfo
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
 }

@@ -2,19 +2,21 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/timeline"
+	"github.com/postern-project/postern/internal/state"
 )
 
 // TestLogFollow prints each new line as it is written, until it is interrupted.
 func TestLogFollow(t *testing.T) {
 	dir := t.TempDir()
-	st, err := (&app{state: dir}).create(t.Context())
+	st, err := state.Create(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,9 +25,12 @@ func TestLogFollow(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() {
-		o := &logOptions{json: true, filter: timeline.Filter{Limit: 10, Kind: "otp"}}
-		a := &app{out: w, err: io.Discard, state: dir}
-		err := a.logFollow(ctx, o)
+		var err error
+		var errs bytes.Buffer
+		args := []string{"log", "follow", "--state", dir, "--json", "--kind", "otp"}
+		if code := run(ctx, args, strings.NewReader(""), w, &errs); code != 0 {
+			err = fmt.Errorf("exit %d: %s", code, errs.String())
+		}
 		w.CloseWithError(err) // nothing more is printed, so the reader does not wait
 		done <- err
 	}()

@@ -78,11 +78,10 @@ func (o *traceOptions) rpcTrace(cmd *cobra.Command, a *app) error {
 
 // send runs a trace whose calls go to a collector, instead of being shown.
 func (o *traceOptions) send(ctx context.Context, a *app) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
-	o.warn(a.err)
 	live := export.Live{Version: version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
 	if live.Host, err = hostName(o.host); err != nil {
 		return err

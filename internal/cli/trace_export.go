@@ -63,11 +63,10 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	if o.output == "" && o.collector == "" {
 		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
 	}
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
-	o.warn(a.err)
 	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version()}
 	if x.Host, err = hostName(o.host); err != nil {
 		return err

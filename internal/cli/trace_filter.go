@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"path/filepath"
 	"strings"
 
@@ -100,14 +99,6 @@ func (o *traceOptions) addUser(name string) error {
 	return nil
 }
 
-// warn says of users that this host does not know, which may be a slip, what they
-// can still mean.
-func (o *traceOptions) warn(w io.Writer) {
-	for _, name := range o.unknownUsers {
-		fmt.Fprintf(w, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
-	}
-}
-
 // lines adds the flags that say what a line for people is.
 func (o *traceOptions) lines(c *cobra.Command) {
 	f := c.Flags()
@@ -125,8 +116,9 @@ const (
 	maxBuffer  = 1 << 30
 )
 
-// config completes and checks what the flags say to watch.
-func (o *traceOptions) config() (c capture.Config, err error) {
+// config completes and checks what the flags say to watch. It warns of users that this
+// host does not know, which may be a slip.
+func (o *traceOptions) config(a *app) (c capture.Config, err error) {
 	switch {
 	case o.payload > maxPayload:
 		return c, postern.Errorf(postern.Invalid, "--payload %s is more than 64KiB", &o.payload)
@@ -153,6 +145,9 @@ func (o *traceOptions) config() (c capture.Config, err error) {
 		if c.Paths[i], err = filepath.EvalSymlinks(p); err != nil {
 			return c, postern.Errorf(postern.NotFound, "%w", err)
 		}
+	}
+	for _, name := range o.unknownUsers {
+		fmt.Fprintf(a.err, "warning: there is no user %q here: only a SASL identity of that name is shown\n", name)
 	}
 	return c, nil
 }

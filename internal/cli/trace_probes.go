@@ -13,7 +13,7 @@ import (
 
 func newTraceProbes(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	var asJSON, all bool
+	var all bool
 	c := &cobra.Command{
 		Use:   "probes",
 		Short: "List libvirt's files and the probes in them",
@@ -23,18 +23,18 @@ the probes that libvirt has in its sources are missing. With --all each place of
 probe, and the files that hold none.`,
 		Example: `  postern trace probes
   postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
-		RunE: func(*cobra.Command, []string) error { return o.probes(a, asJSON, all) },
 	}
+	asJSON := jsonFlag(c)
+	c.RunE = func(*cobra.Command, []string) error { return o.probes(a, *asJSON, all) }
 	o.processes(c)
 	f := c.Flags()
 	f.StringSliceVar(&o.cfg.Paths, "path", nil, "only these `FILE`s")
-	jsonFlag(c, &asJSON)
 	f.BoolVar(&all, "all", false, "list each place of each probe, with its arguments, and files without probes")
 	return c
 }
 
 func (o *traceOptions) probes(a *app, asJSON, all bool) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}

@@ -46,11 +46,10 @@ func (o *traceOptions) writer(a *app) (w *format.Writer, closer func() error, er
 }
 
 func (o *traceOptions) run(ctx context.Context, a *app) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
-	o.warn(a.err)
 	w, closer, err := o.writer(a)
 	if err != nil {
 		return err
@@ -66,7 +65,7 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 }
 
 func (o *traceOptions) record(ctx context.Context, a *app, f record.File) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
@@ -78,11 +77,10 @@ func (o *traceOptions) record(ctx context.Context, a *app, f record.File) error 
 }
 
 func (o *traceOptions) replay(a *app, file string) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
-	o.warn(a.err)
 	f, err := os.Open(file)
 	if err != nil {
 		return postern.Errorf(postern.NotFound, "%w", err)

@@ -48,11 +48,10 @@ line of JSON. Times are exact to 9 %.`,
 }
 
 func (o *topOptions) run(ctx context.Context, a *app) error {
-	cfg, err := o.config()
+	cfg, err := o.config(a)
 	if err != nil {
 		return err
 	}
-	o.warn(a.err)
 	o.page.JSON = o.json
 	sum, err := o.page.Trace(ctx, cfg, a.in, a.out, a.watching)
 	return a.traced(sum, err)

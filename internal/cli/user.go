@@ -50,10 +50,10 @@ If a portal runs on this state, the person is sent a one-time link by which they
 get their certificate; without mail, or without an address, the link is printed,
 to be handed over.`,
 		Example: "  postern user add alice --email alice@example.com --group audit",
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
 			p.Name = args[0]
-			return a.userAdd(cmd.Context(), p)
-		},
+			return a.userAdd(ctx, d, p)
+		}),
 	}
 	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; no other person may have it")
 	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
@@ -61,21 +61,16 @@ to be handed over.`,
 	return cmd
 }
 
-func (a *app) userAdd(ctx context.Context, p postern.Person) error {
-	return a.withPeople(ctx, func(d people.Directory) error {
-		if err := d.Add(ctx, p); err != nil {
-			return err
-		}
-		fmt.Fprintf(a.out, "added %s\n", p.Name)
-		made, err := d.Invite(ctx, p.Name)
-		switch {
-		case errors.Is(err, people.ErrNoPortal):
-			_, err = fmt.Fprintf(a.out, "%v; %s\n", err, hintOf(err))
-		case err == nil:
-			err = a.printLink(p.Name, made)
-		}
+func (a *app) userAdd(ctx context.Context, d people.Directory, p postern.Person) error {
+	if err := d.Add(ctx, p); err != nil {
 		return err
-	})
+	}
+	fmt.Fprintf(a.out, "added %s\n", p.Name)
+	made, err := d.Invite(ctx, p.Name)
+	if errors.Is(err, people.ErrNoPortal) {
+		return a.done(nil, "%v; %s\n", err, hintOf(err))
+	}
+	return a.printLink(p.Name, made, err)
 }
 
 func newUserList(a *app) *cobra.Command {
@@ -84,13 +79,12 @@ func newUserList(a *app) *cobra.Command {
 		Short:   "List the people",
 		Long:    "List all people who were not removed, by name.",
 		Example: "  postern user list --json",
-	}, "NAME STATUS EMAIL GROUPS FULL-NAME", func(ctx context.Context, st *state.State, _ []string) ([]postern.Person,
-		error,
-	) {
-		return st.Store.People().All(ctx)
-	}, func(p postern.Person) []string {
-		return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
-	})
+	}, a.withState, "NAME STATUS EMAIL GROUPS FULL-NAME",
+		func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
+			return st.Store.People().All(ctx)
+		}, func(p postern.Person) []string {
+			return []string{p.Name, string(p.Status), p.Email, strings.Join(p.Groups, ","), p.FullName}
+		})
 }
 
 func newUserShow(a *app) *cobra.Command {
@@ -99,7 +93,7 @@ func newUserShow(a *app) *cobra.Command {
 		Short:   "Show a person and what they hold",
 		Long:    "Show a person and every credential that they have or had.",
 		Example: "  postern user show alice",
-	}, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
+	}, a.withState, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
 		return people.Directory{DB: st.Store}.Holder(ctx, args[0])
 	}, func(h people.Holder) []terminal.Field {
 		fields := []terminal.Field{
@@ -144,21 +138,12 @@ func newUserStatus(a *app, s userStatus) *cobra.Command {
 		Short:   s.short,
 		Long:    s.long,
 		Example: "  postern user " + s.use + " alice",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.setUserStatus(cmd.Context(), args[0], s) },
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, args[0], s.status)
+			if !changed {
+				return a.done(err, "%s is already %s\n", args[0], s.status)
+			}
+			return a.done(err, "%s %s\n", s.done, args[0])
+		}),
 	}
-}
-
-func (a *app) setUserStatus(ctx context.Context, name string, s userStatus) error {
-	return a.withState(ctx, func(st *state.State) error {
-		changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, name, s.status)
-		switch {
-		case err != nil:
-			return err
-		case changed:
-			_, err = fmt.Fprintf(a.out, "%s %s\n", s.done, name)
-		default:
-			_, err = fmt.Fprintf(a.out, "%s is already %s\n", name, s.status)
-		}
-		return err
-	})
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/state"
@@ -52,11 +51,12 @@ func newUserAccountList(a *app) *cobra.Command {
 		Use:     "list",
 		Short:   "List whose accounts are",
 		Example: "  postern user account list",
-	}, "ACCOUNT PERSON HOST CASE", func(ctx context.Context, st *state.State, _ []string) ([]postern.Account, error) {
-		return st.Store.People().Accounts(ctx)
-	}, func(c postern.Account) []string {
-		return []string{c.Name, c.Person, c.Host, map[bool]string{true: "any", false: "exact"}[c.AnyCase]}
-	})
+	}, a.withState, "ACCOUNT PERSON HOST CASE",
+		func(ctx context.Context, st *state.State, _ []string) ([]postern.Account, error) {
+			return st.Store.People().Accounts(ctx)
+		}, func(c postern.Account) []string {
+			return []string{c.Name, c.Person, c.Host, map[bool]string{true: "any", false: "exact"}[c.AnyCase]}
+		})
 }
 
 func newUserAccountRemove(a *app) *cobra.Command {
@@ -65,15 +65,9 @@ func newUserAccountRemove(a *app) *cobra.Command {
 		Use:     "remove ACCOUNT",
 		Short:   "Take back whose an account is",
 		Example: "  postern user account remove jürgen",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withState(cmd.Context(), func(st *state.State) error {
-				if err := st.Store.People().RemoveAccount(cmd.Context(), args[0], host); err != nil {
-					return err
-				}
-				fmt.Fprintf(a.out, "removed %s\n", args[0])
-				return nil
-			})
-		},
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			return a.done(st.Store.People().RemoveAccount(ctx, args[0], host), "removed %s\n", args[0])
+		}),
 	}
 	cmd.Flags().StringVar(&host, "host", "", "the `HOST` for which it was said")
 	return cmd

@@ -27,26 +27,17 @@ Certificates of servers stay as they are.
 
 The link is sent to their address; without mail it is printed, to be handed over.`,
 		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.userRecover(cmd.Context(), args[0], keepOTP)
-		},
+		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
+			made, off, err := d.Recover(ctx, args[0], keepOTP)
+			for _, what := range off.Words() {
+				fmt.Fprintf(a.out, "off: %s\n", what)
+			}
+			return a.printLink(args[0], made, err)
+		}),
 	}
 	cmd.Flags().BoolVar(&keepOTP, "keep-otp", false,
 		"leave YubiKeys and authenticator apps enabled: they were not lost, and no attacker added one")
 	return cmd
-}
-
-func (a *app) userRecover(ctx context.Context, name string, keepOTP bool) error {
-	return a.withPeople(ctx, func(d people.Directory) error {
-		made, off, err := d.Recover(ctx, name, keepOTP)
-		if err != nil {
-			return err
-		}
-		for _, what := range off.Words() {
-			fmt.Fprintf(a.out, "off: %s\n", what)
-		}
-		return a.printLink(name, made)
-	})
 }
 
 func newUserInvite(a *app) *cobra.Command {
@@ -57,30 +48,20 @@ func newUserInvite(a *app) *cobra.Command {
 their address; without mail it is printed, to be handed over. What they hold
 stays good; who lost it needs postern user recover.`,
 		Example: "  postern user invite alice",
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.userInvite(cmd.Context(), args[0]) },
+		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
+			made, err := d.Invite(ctx, args[0])
+			return a.printLink(args[0], made, err)
+		}),
 	}
 }
 
-func (a *app) userInvite(ctx context.Context, name string) error {
-	return a.withPeople(ctx, func(d people.Directory) error {
-		made, err := d.Invite(ctx, name)
-		if err != nil {
-			return err
-		}
-		return a.printLink(name, made)
-	})
-}
-
-// printLink says where a link went.
-func (a *app) printLink(name string, made portal.Made) (err error) {
+// printLink says where a link went, unless there is none.
+func (a *app) printLink(name string, made portal.Made, err error) error {
 	if made.Sent {
-		_, err = fmt.Fprintf(a.out, "a link is on its way to %s, valid until %s\n", made.Email,
-			terminal.Time(made.Expires))
-	} else {
-		_, err = fmt.Fprintf(a.out, "give %s this link; it can be used once, until %s:\n  %s\n", name,
-			terminal.Time(made.Expires), made.URL)
+		return a.done(err, "a link is on its way to %s, valid until %s\n", made.Email, terminal.Time(made.Expires))
 	}
-	return err
+	return a.done(err, "give %s this link; it can be used once, until %s:\n  %s\n", name,
+		terminal.Time(made.Expires), made.URL)
 }
 
 func newUserSet(a *app) *cobra.Command {
@@ -125,14 +106,9 @@ func (a *app) userSet(ctx context.Context, name string, c people.Change) error {
 	}
 	return a.withPeople(ctx, func(d people.Directory) error {
 		what, err := d.Change(ctx, name, c)
-		switch {
-		case err != nil:
-			return err
-		case what == "":
-			_, err = fmt.Fprintf(a.out, "%s is already so: nothing has changed\n", name)
-		default:
-			_, err = fmt.Fprintf(a.out, "%s: %s\n", name, what)
+		if what == "" {
+			return a.done(err, "%s is already so: nothing has changed\n", name)
 		}
-		return err
+		return a.done(err, "%s: %s\n", name, what)
 	})
 }

@@ -11,21 +11,19 @@ import (
 )
 
 func newVersion(a *app) *cobra.Command {
-	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Example: `  postern version
   postern version --json | jq -r .version`,
-		RunE: func(*cobra.Command, []string) error {
-			if asJSON {
-				return terminal.JSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})
-			}
-			_, err := fmt.Fprintln(a.out, "postern", versionLine())
-			return err
-		},
 	}
-	jsonFlag(cmd, &asJSON)
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if *asJSON {
+			return terminal.JSON(a.out, versionJSON{version(), runtime.GOOS, runtime.GOARCH, runtime.Version()})
+		}
+		return a.done(nil, "postern %s\n", versionLine())
+	}
 	return cmd
 }
 

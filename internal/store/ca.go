@@ -281,6 +281,9 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 	if f.Profile != "" {
 		add("profile = %s", string(f.Profile))
 	}
+	if f.Leaves {
+		add("profile NOT IN (%s, %s)", string(ca.ProfileIntermediate), string(ca.ProfileOCSP))
+	}
 	if f.Name != "" {
 		escape := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 		add(`names LIKE %s ESCAPE '\'`, "% "+escape.Replace(f.Name)+" %")

@@ -12,7 +12,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/timeline"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // fill appends n events of several people, some with links.
@@ -109,8 +108,6 @@ func verify(t testing.TB, db *store.DB, earlier ...string) timeline.Report {
 
 func provesEveryLine(t *testing.T, open opener) {
 	db := open(t)
-	v, err := note.NewVerifier(db.Timeline().LogVerifier())
-	must(t, err)
 	var checkpoints []string
 	for range 5 {
 		fill(t, db, 33)
@@ -125,9 +122,7 @@ func provesEveryLine(t *testing.T, open opener) {
 		must(t, err)
 		text, err := json.Marshal(p)
 		must(t, err)
-		again, err := timeline.ParseProof(text)
-		must(t, err)
-		e, c, err := again.Check(v)
+		_, e, c, err := timeline.CheckProof(text, db.Timeline().LogVerifier())
 		must(t, err)
 		if e.Index != i || c.Size != 1+5*33 {
 			t.Errorf("the proof of %d is of %d in %d", i, e.Index, c.Size)
@@ -135,6 +130,9 @@ func provesEveryLine(t *testing.T, open opener) {
 	}
 	if _, err := db.Timeline().ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("prove an entry that is not there: %v", err)
+	}
+	if _, _, _, err := timeline.CheckProof([]byte("{}"), "no key"); postern.CodeOf(err) != postern.Invalid {
+		t.Errorf("a proof is checked by no key: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -56,6 +57,14 @@ func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.OATH, error) {
 		return o.oaths(ctx, tx, `($1 = '' OR c.person = $1)`, person)
 	})
+}
+
+// TimeCodes reports whether a person has an authenticator in use that makes codes by time.
+func (o *OTP) TimeCodes(ctx context.Context) (bool, error) {
+	all, err := o.OATHs(ctx, "")
+	return slices.ContainsFunc(all, func(d *otp.OATH) bool {
+		return d.Kind == postern.TOTP && d.Status == postern.CredentialActive
+	}), err
 }
 
 // AddOATH adds an authenticator, TOTP or HOTP. Its Moving says which code was

@@ -39,8 +39,8 @@ func MemoryFile(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Detach has a command, before it starts, outlive this process and its terminal.
-func Detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+// detach has a command, before it starts, outlive this process and its terminal.
+func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 // Interrupts are the signals of a terminal that hang up, quit or stop a program.
 var Interrupts = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP}

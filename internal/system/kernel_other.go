@@ -19,8 +19,8 @@ func Monotonic() uint64 { return 0 }
 // MemoryFile fails: it needs Linux.
 func MemoryFile(string) (*os.File, error) { return nil, NeedsLinux("a file in memory") }
 
-// Detach does nothing.
-func Detach(*exec.Cmd) {}
+// detach does nothing.
+func detach(*exec.Cmd) {}
 
 // Interrupts are the signals that interrupt a program.
 var Interrupts = []os.Signal{os.Interrupt}
