@@ -51,7 +51,7 @@ install: build pam
 
 check: packages build lint generate-check test
 
-# Packages are installed only where one is missing: a second run asks nobody.
+# Packages are installed only where one is missing: a second run needs no network.
 # No service is started by installing, and none is left running.
 packages:
 	@if ! command -v dpkg-query >/dev/null; then \

@@ -22,10 +22,15 @@ var privateWords = []struct{ pattern, instead string }{
 	{`opens? a door`, "grants access"},
 	{`(the|this) house`, "this installation, this server, or the package's name"},
 	{`untold|deeds?`, "not notified, or what was done"},
+	{`somebody|anybody|whoever|nobody (is|was|has|can|may|else|knows|needs|passes|asks|who)`, "who it is"},
 }
+
+// escapes are those in string literals, whose letters would hide a word's beginning.
+var escapes = regexp.MustCompile(`\\[nrt]`)
 
 // wordsIn returns the private words in a text, with what to say instead.
 func wordsIn(text string) (found []string) {
+	text = escapes.ReplaceAllString(text, " ")
 	for _, w := range privateWords {
 		for _, m := range regexp.MustCompile(`(?i)\b(`+w.pattern+`)\b`).FindAllString(text, -1) {
 			found = append(found, strconv.Quote(m)+": say "+w.instead)
@@ -62,13 +67,14 @@ func TestPrivateWordsAreFound(t *testing.T) {
 	for _, text := range []string{
 		"who is the Asker", "an ailment", "mended", "a thief", "Strangers", "was turned away", "lets people in",
 		"came in", "opens a door",
-		"this house", "untold",
+		"this house", "untold", "whoever", `\tsomebody`, "nobody knows",
 	} {
 		if len(wordsIn(text)) != 1 {
 			t.Errorf("%q is not found once", text)
 		}
 	}
-	if found := wordsIn("command, recommend, whole, a letter, household, in the first place"); found != nil {
+	if found := wordsIn("command, recommend, whole, a letter, household, in the first place, " +
+		"the user nobody"); found != nil {
 		t.Errorf("found in plain words: %v", found)
 	}
 }

@@ -80,7 +80,7 @@ func impostors(t *testing.T, h *rig) map[string]*holder {
 	}
 	known := func(c *holder) *holder { h.add(c, "alice"); return c }
 	out := map[string]*holder{
-		"nobody":               nil,
+		"no certificate":       nil,
 		"another person":       h.person(t, "bob"),
 		"a twin of the issuer": known(issue(t, twinRoot, person("alice"))),
 		"oneself":              known(issue(t, nil, person("alice"))),
@@ -295,7 +295,7 @@ func TestEveryRefusalSaysWhy(t *testing.T) {
 	who := impostors(t, h)
 	current().poll(t.Context())
 	for name, want := range map[string]string{
-		"nobody": "none-shown", "another person": "not-the-person", "a twin of the issuer": "another-ca",
+		"no certificate": "none-shown", "another person": "not-the-person", "a twin of the issuer": "another-ca",
 		"oneself":       "another-ca",
 		"the server CA": "another-ca", "an expired certificate": "expired",
 		"a certificate from tomorrow": "not-yet-valid",
@@ -398,7 +398,7 @@ func TestResumedSessions(t *testing.T) {
 
 			late := &oneSession{LRU: tls.NewLRUClientSessionCache(4)}
 			if got := visit("localhost", nil, late); got.status != 403 {
-				t.Errorf("nobody: %d", got.status)
+				t.Errorf("without a certificate: %d", got.status)
 			}
 			if got := visit("localhost", alice, late); got.status != 200 {
 				t.Errorf("who has got a certificate since is refused: %d", got.status)

@@ -23,11 +23,14 @@ func Identify(r *http.Request) (who postern.Person, serial string, ok bool) {
 	return s.holder.Person, s.identity.serial, true
 }
 
-// Suspended reports whether Identify would say who a request comes from, were
-// they not suspended: it is for telling them.
-func Suspended(r *http.Request) bool {
+// Suspended returns the person of a request that Identify refuses because they are
+// suspended, and whether that is why: it is for a page that says so.
+func Suspended(r *http.Request) (person string, ok bool) {
 	s := accountStatusOf(r)
-	return s != nil && s.reason == gate.Suspended && s.holder.Status == postern.PersonSuspended
+	if s == nil || s.reason != gate.Suspended || s.holder.Status != postern.PersonSuspended {
+		return "", false
+	}
+	return s.holder.Name, true
 }
 
 // accountStatusOf returns the status of the certificate of Postern's own CA that a

@@ -104,8 +104,8 @@ func newPage(why refusal, portal string) page {
 		p.Advice = "If you have one, install it in your browser and reload this page."
 	case gate.Unreadable:
 		p.Title = "Your certificate cannot be read"
-		p.Advice = "Its key, or that of its issuer, is of a kind that this server does not know. Ask for a certificate " +
-			"of another kind. This server asks your browser for a certificate again in five minutes."
+		p.Advice = "Its key, or that of its issuer, is of a kind that this server does not know. Ask for a " +
+			"certificate of another kind. This server asks your browser for a certificate again in five minutes."
 	case gate.NotPerson, gate.RuleFailed:
 		p.Title = "This page is not for you"
 		p.Advice = "If you have another certificate, close the browser, open it again and choose that one."

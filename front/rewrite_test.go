@@ -151,7 +151,7 @@ func TestRewrittenPaths(t *testing.T) {
 		"/private/private.html":                true,
 		"/private/":                            true, // the index page that it shows
 		"/private//":                           true,
-		"/never/":                              false, // nobody may see its index page
+		"/never/":                              false, // its index page is for no person
 		"/never/never.html":                    false,
 		"/upstream/x":                          true,
 		"/relative/?to=/wp-admin/":             true,
@@ -168,7 +168,7 @@ func TestRewrittenPaths(t *testing.T) {
 		"/nothing-here":                        false,
 		"/nothing-here/../wp-admin/index.html": true,
 	} {
-		for name, who := range map[string]*holder{"nobody": nil, "bob": bob, "alice": alice} {
+		for name, who := range map[string]*holder{"no certificate": nil, "bob": bob, "alice": alice} {
 			for _, tr := range []transport{{"1.1", tls.VersionTLS12}, {"2", tls.VersionTLS13}} {
 				got, err := h.try(https, attempt{
 					proto: tr.proto, version: tr.version, sni: "localhost",
@@ -225,7 +225,10 @@ func TestForgedIdentities(t *testing.T) {
 		for _, c := range []struct {
 			name, target string
 			who          *holder
-		}{{"open to nobody", "/", nil}, {"open to alice", "/", alice}, {"guarded, by alice", "/wp-admin/", alice}} {
+		}{
+			{"public, without a certificate", "/", nil}, {"public, by alice", "/", alice},
+			{"guarded, by alice", "/wp-admin/", alice},
+		} {
 			got, err := h.try(https, attempt{
 				proto: tr.proto, version: tr.version, sni: "proxy.localhost",
 				host: "proxy.localhost", target: c.target, who: c.who, headers: forged,

@@ -209,7 +209,7 @@ func TestWhoHoldsACertificate(t *testing.T) {
 			gate.Suspended,
 			"alice",
 		},
-		{"another CA's, nobody", own(false, "bob@example.com"), active, gate.OK, ""},
+		{"another CA's, an address of no person", own(false, "bob@example.com"), active, gate.OK, ""},
 		{"another CA's, two addresses", own(false, "alice@example.com", "bob@example.com"), active, gate.OK, ""},
 		{"another CA's, store unavailable", own(false, "alice@example.com"), broken, gate.Unavailable, ""},
 	} {
@@ -223,7 +223,7 @@ func TestWhoHoldsACertificate(t *testing.T) {
 func TestPersonsAndGroups(t *testing.T) {
 	ca := issue(t, nil, authority("CA"))
 	alice := &gate.Holder{Person: postern.Person{Name: "alice", Email: "alice@example.com", Groups: []string{"admin"}}}
-	nobody := &gate.Holder{}
+	unknown := &gate.Holder{}
 	named := func(c *x509.Certificate) { c.EmailAddresses = []string{"dan@example.com"} }
 	two := func(c *x509.Certificate) { c.EmailAddresses = []string{"eve@example.com", "dan@example.com"} }
 	imitation := func(c *x509.Certificate) { c.RawSubject = rdns(t, "CN", "x/emailAddress=dan@example.com") }
@@ -242,16 +242,16 @@ func TestPersonsAndGroups(t *testing.T) {
 		{"by group", alice, true, plain, nil, []string{"admin"}, gate.OK},
 		{"either", alice, true, plain, []string{"bob"}, []string{"admin"}, gate.OK},
 		{"other person", alice, true, plain, []string{"bob"}, []string{"audit"}, gate.NotPerson},
-		{"anybody", alice, true, plain, nil, nil, gate.OK},
+		{"any person", alice, true, plain, nil, nil, gate.OK},
 		{
-			"address in our own certificate alone", nobody, true, named,
+			"address in our own certificate alone", unknown, true, named,
 			[]string{"dan@example.com"},
 			nil,
 			gate.NotPerson,
 		},
-		{"address in another CA's certificate", nobody, false, named, []string{"dan@example.com"}, nil, gate.OK},
-		{"one of two addresses", nobody, false, two, []string{"dan@example.com"}, nil, gate.NotPerson},
-		{"address imitated in a name", nobody, false, imitation, []string{"dan@example.com"}, nil, gate.NotPerson},
+		{"address in another CA's certificate", unknown, false, named, []string{"dan@example.com"}, nil, gate.OK},
+		{"one of two addresses", unknown, false, two, []string{"dan@example.com"}, nil, gate.NotPerson},
+		{"address imitated in a name", unknown, false, imitation, []string{"dan@example.com"}, nil, gate.NotPerson},
 	} {
 		g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Persons: c.persons, Groups: c.groups}})
 		if err != nil {

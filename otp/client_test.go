@@ -124,7 +124,7 @@ func TestClientSurvivesBadServers(t *testing.T) {
 		t.Error("a redirect was followed")
 	}
 	if _, err := askOne(t, "http://127.0.0.1:1/"); postern.CodeOf(err) != postern.Unavailable {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("no server there: %v", err)
 	}
 }
 
@@ -164,8 +164,7 @@ func TestClientAsksAllAtOnce(t *testing.T) {
 	}
 }
 
-// TestClientAsksNoProxyOfTheEnvironment: whoever sets http_proxy must not be the
-// one to answer.
+// TestClientAsksNoProxyOfTheEnvironment: http_proxy must not decide who answers.
 func TestClientAsksNoProxyOfTheEnvironment(t *testing.T) {
 	var asked atomic.Bool
 	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Store(true) }))

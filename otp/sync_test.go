@@ -63,7 +63,7 @@ func TestSyncTellsPeersBeforeTheAnswer(t *testing.T) {
 			t.Fatalf("the second server: %v", got)
 		}
 	}
-	// The other way round, where nobody is told: the first asks and hears it.
+	// The other way round, where no server is notified: the first asks the second.
 	code := touch(t, tok)
 	if got := b.verify(t, code); got["status"] != "OK" {
 		t.Fatalf("the second server: %v", got)

@@ -213,7 +213,7 @@ func TestDenyUnlessTheDaemonSaysYes(t *testing.T) {
 		{"listed", always(yes), "users=bob,alice", success, success},
 		{"listed, first", always(yes), "users=alice,bob", success, success},
 		{"not listed", always(yes), "users=malice,alicea,ali", permDenied, permDenied},
-		{"nobody listed", always(yes), "users=", permDenied, permDenied},
+		{"no user listed", always(yes), "users=", permDenied, permDenied},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -297,7 +297,7 @@ func TestQuestionCarriesWhatPAMKnows(t *testing.T) {
 			t.Error(got)
 		}
 	})
-	t.Run("nobody types", func(t *testing.T) {
+	t.Run("no code is typed", func(t *testing.T) {
 		t.Parallel()
 		socket := filepath.Join(t.TempDir(), "sock")
 		prompted := make(chan string, 10)
@@ -330,9 +330,9 @@ func TestImpostor(t *testing.T) {
 		auth       int
 	}{
 		{"root listens", 0o600, 0, 0, success},
-		{"nobody listens", 0o600, 0, 65534, authinfoUnavail},
-		{"nobody's socket", 0o600, 65534, 0, authinfoUnavail},
-		{"anybody's socket", 0o622, 0, 0, authinfoUnavail},
+		{"user nobody listens", 0o600, 0, 65534, authinfoUnavail},
+		{"socket of user nobody", 0o600, 65534, 0, authinfoUnavail},
+		{"socket open to all", 0o622, 0, 0, authinfoUnavail},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -8,7 +8,7 @@
 // joins events and writes them as sentences; package store keeps the rows.
 //
 // To check one entry use [Proof.Check] with the log's public key; to check a log use
-// [Verify], with a checkpoint that was kept elsewhere: without one, whoever has the
+// [Verify], with a checkpoint that was kept elsewhere: without one, a holder of the
 // log's key can have written it anew. [Sentence] is for people; programs read the
 // event.
 //

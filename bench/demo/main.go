@@ -59,7 +59,7 @@ func run(ctx context.Context, binary string, args []string) error {
 	pause(ctx, 2*time.Second) // until it is ready
 	for _, line := range []string{
 		"start vm1", "domname vm1", "dominfo vm1", "suspend vm1", "resume vm1",
-		"domname nobody", "destroy vm1",
+		"domname nosuchvm", "destroy vm1",
 	} {
 		fmt.Printf("\n$ virsh %s\n", line)
 		out, err := exec.CommandContext(ctx, "virsh", append([]string{"-c", l.TCPURI()}, strings.Fields(line)...)...).

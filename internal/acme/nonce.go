@@ -26,7 +26,7 @@ import (
 // Where several servers answer for one store, they make nonces with one key, which
 // the store has, and each takes those of the others. What an account signs is used
 // up in the store's slots, so it is valid once on all servers. What a key signs that
-// belongs to no account (new-account, revoke-cert) can be sent by anybody, so it is
+// belongs to no account (new-account, revoke-cert) can be sent by any client, so it is
 // used up in the memory of the server alone and writes nothing. An attacker who
 // records such a request can replay it once at each other server while the nonce is
 // valid, and changes nothing by it: the account exists, the certificate is revoked.

@@ -41,7 +41,7 @@ func TestNonceIsValidOnceOnAllServers(t *testing.T) {
 }
 
 // TestWhatNoAccountSignedWritesNothing signs requests with keys of no account, as
-// anybody can: they are refused, and the store stays as it is.
+// any client can: they are refused, and the store stays as it is.
 func TestWhatNoAccountSignedWritesNothing(t *testing.T) {
 	w := newWorld(t, acme.Config{Shared: true})
 	before := storetest.Rows(t, w.db)

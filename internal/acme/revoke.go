@@ -14,7 +14,7 @@ import (
 )
 
 // revoke revokes a certificate for the account that it was issued to, for one
-// that has proved all its names, or for whoever has its key (RFC 8555 section
+// that has proved all its names, or for the holder of its key (RFC 8555 section
 // 7.6).
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, m *message) error {
 	var req struct {

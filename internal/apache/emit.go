@@ -253,7 +253,7 @@ func (c *converter) guard(s *site, g guard) {
 	open := g.ways.open
 	switch {
 	case g.ways.closed:
-		fmt.Fprint(w, "\t\tanyone\n\t\trule `false`\n") // nobody, with or without a certificate
+		fmt.Fprint(w, "\t\tanyone\n\t\trule `false`\n") // no request, with or without a certificate
 	case g.ways.certify:
 		c.trust(s, g)
 		for _, r := range g.ways.rules {

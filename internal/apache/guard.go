@@ -14,7 +14,7 @@ type guard struct {
 	at     *Directive
 	prefix []string // path prefixes; "/" is the whole site
 	regexp string   // or a regular expression over the path
-	closed bool     // the place could not be told, and nobody passes
+	closed bool     // the place could not be determined, and no request passes
 	depth  string   // SSLVerifyDepth in force
 	ways   ways
 	status int        // of the answer where no certificate is asked for; 0 is 403

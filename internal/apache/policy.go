@@ -100,8 +100,8 @@ func legacyDNs(list []*Directive) bool {
 	})
 }
 
-// satisfyAny lets whoever meets one of two pass: the address and SSLRequire, or the
-// Require lines. Without a Deny line any address will do. A certificate that the
+// satisfyAny lets a request pass that meets one of two: the address and SSLRequire,
+// or the Require lines. Without a Deny line any address will do. A certificate that the
 // handshake insists on is shown in either case.
 func (c *converter) satisfyAny(d *Directive, p *policy) {
 	access := p.says[byAccess]
@@ -246,7 +246,7 @@ func (c *converter) verify(s *site, d *Directive, p *policy) {
 	case "optional_no_ca":
 		p.closed = true
 		c.notes.add(Closed, d,
-			"a certificate that nobody vouches for proves nothing; name its CA with SSLCACertificateFile")
+			"a certificate that no CA vouches for proves nothing; name its CA with SSLCACertificateFile")
 	case "require":
 		p.says[byVerify] = verified
 		if len(s.trust) == 0 {
@@ -369,7 +369,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 				list = append(list, x)
 				continue
 			}
-			c.notes.add(Closed, d, "what sets %s can't be followed, and nobody passes by it", a)
+			c.notes.add(Closed, d, "what sets %s can't be followed, and no request passes by it", a)
 			list = append(list, never{})
 		}
 		return anyOf(list)
@@ -400,7 +400,7 @@ func (c *converter) provider(d *Directive, args []string) expr {
 		}
 		return e
 	}
-	c.notes.add(Closed, d, "Require %s has no match, and nobody passes by it", name)
+	c.notes.add(Closed, d, "Require %s has no match, and no request passes by it", name)
 	return never{}
 }
 

@@ -34,7 +34,7 @@ func TestConditionsAndMacros(t *testing.T) {
 		"a macro": "<Macro Closed $p>\n" + place("$p") + "</Macro>\nUse closed in\n",
 		"a macro used twice": "<Macro Closed $p $pp>\n" + place("$pp") +
 			"</Macro>\nUse Closed out in\nUse Closed out2 in2\n",
-		"a macro in a section": "<Macro Nobody>\nRequire all denied\n</Macro>\n<Location /in>\nUse Nobody\n" +
+		"a macro in a section": "<Macro Closed>\nRequire all denied\n</Macro>\n<Location /in>\nUse Closed\n" +
 			"</Location>\n",
 		"a macro that uses another": "<Macro A $x>\n" + place("$x") +
 			"</Macro>\n<Macro B $y>\nUse A $y\n</Macro>\nUse B in\n",

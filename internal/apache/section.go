@@ -390,7 +390,7 @@ func relative(target string) bool {
 func below(prefix, pattern string, strict bool) (string, bool) {
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
-		return pattern, true // whoever reads it closes the place
+		return pattern, true // its reader closes the place
 	}
 	root := "^" + regexpLiteral(prefix)
 	begins := anchors(parsed, syntax.OpBeginText)

@@ -51,8 +51,8 @@ func (c *converter) ways(at *Directive, e expr, asked bool) ways {
 	}
 	if !asked && c.site.tls {
 		c.notes.add(Widened, at,
-			"Apache asks nobody here for a certificate, so that its conditions on one do not hold; Postern asks for "+
-				"one")
+			"Apache asks no client here for a certificate, so that its conditions on one do not hold; Postern asks "+
+				"for one")
 	}
 	return w
 }

@@ -214,8 +214,8 @@ func TestNothingForThoseWhoMayNotComeIn(t *testing.T) {
 	wantCode(t, err, postern.Denied, "suspended")
 	_, err = a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
 	wantCode(t, err, postern.Denied, "suspended")
-	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nobody"})
-	wantCode(t, err, postern.NotFound, "nobody")
+	_, err = a.IssueClient(t.Context(), ca.ClientRequest{Person: "nosuch"})
+	wantCode(t, err, postern.NotFound, "nosuch")
 	// A person who is suspended between the check and the record.
 	err = db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{
 		Serial: "1", Issuer: "client",

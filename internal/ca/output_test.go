@@ -145,9 +145,9 @@ func TestReadKey(t *testing.T) {
 			}
 			_, err = ca.ReadKey(c.data, nil, func() ([]byte, error) { return []byte("wrong"), nil })
 			wantCode(t, err, postern.Invalid, "")
-			none := errors.New("nobody to ask")
+			none := errors.New("no terminal to ask on")
 			if _, err := ca.ReadKey(c.data, nil, func() ([]byte, error) { return nil, none }); !errors.Is(err, none) {
-				t.Errorf("nobody to ask: %v", err)
+				t.Errorf("no terminal to ask on: %v", err)
 			}
 		})
 	}

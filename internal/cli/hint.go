@@ -128,7 +128,7 @@ func newIntermediateCommand(role ca.Role) string {
 	return "postern ca intermediate new " + string(role)
 }
 
-// noPerson matches what the store says of a name that nobody has.
+// noPerson matches what the store says of a name that no person has.
 var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
 
 // nearPerson returns a person whose name is near to the one that an error names.

@@ -201,7 +201,7 @@ The checkpoint of the last postern log verify, which the restored timeline does 
 reach, is set aside as log.checkpoint.before-restore in the state directory.
 
 With --trust nothing is disabled: if you know that no code was used since the
-backup, or that nobody can have seen one. If the whole state directory was restored,
+backup, or that no attacker can have seen one. If the whole state directory was restored,
 nothing in it shows that: give --force.`,
 		Example: "  postern otp restored",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {

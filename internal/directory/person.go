@@ -68,7 +68,7 @@ func id(e *ldap.Entry) string {
 }
 
 // lockedByAdministrator is a time that never was: the account is locked until it is
-// unlocked. Another time is that of too many wrong passwords, which anybody can try.
+// unlocked. Another time is that of too many wrong passwords, which any client can try.
 const lockedByAdministrator = "000001010000Z"
 
 // disabled reports whether an entry may not sign in: any of the ways in which

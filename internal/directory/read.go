@@ -24,7 +24,7 @@ const (
 )
 
 // Read reads a directory. It fails with [postern.Unavailable] if the directory does not
-// answer, or has nobody, and with [postern.Denied] if it refuses.
+// answer, or shows no people, and with [postern.Denied] if it refuses.
 func Read(ctx context.Context, c Config) (*Snapshot, error) {
 	c = c.WithDefaults()
 	conn, err := dial(ctx, c)
@@ -142,8 +142,8 @@ type reader struct {
 	now  time.Time
 }
 
-// read reads people and groups. A directory that shows nobody is one that cannot be
-// read: a changed permission or base must not suspend everybody.
+// read reads people and groups. A directory that shows no people is one that
+// cannot be read: a changed permission or base must not suspend everybody.
 func (r *reader) read() (*Snapshot, error) {
 	microsoft, err := r.microsoft()
 	if err != nil {

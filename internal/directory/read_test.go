@@ -80,7 +80,7 @@ objectClass: posixGroup
 cn: unix
 gidNumber: 1000
 memberUid: bob
-memberUid: nobody
+memberUid: nosuch
 
 dn: uid=erin,dc=example,dc=com
 changetype: modify
@@ -169,13 +169,13 @@ func TestWhatIsNotSureIsRefused(t *testing.T) {
 		"an empty password":  {func(c *directory.Config) { c.PasswordFile = empty }, postern.Denied},
 		"a password for all": {func(c *directory.Config) { c.PasswordFile = public }, postern.Denied},
 		"no file":            {func(c *directory.Config) { c.PasswordFile += "x" }, postern.Denied},
-		"who sees nobody": {func(c *directory.Config) {
+		"who sees no people": {func(c *directory.Config) {
 			c.BindDN, c.PasswordFile = "", ""
 		}, postern.Unavailable},
 		"a base that is gone": {func(c *directory.Config) {
 			c.Base = "ou=gone,dc=example,dc=com"
 		}, postern.Unavailable},
-		"a filter without hits": {func(c *directory.Config) { c.Users = "(uid=nobody)" }, postern.Unavailable},
+		"a filter without hits": {func(c *directory.Config) { c.Users = "(uid=nosuch)" }, postern.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			config := configOf(t, s)

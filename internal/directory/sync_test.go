@@ -114,7 +114,7 @@ func TestPeopleFollowTheDirectory(t *testing.T) {
 	c.is("bob", postern.PersonSuspended, "domain admins")
 	c.is("carol", postern.PersonSuspended)
 	if next, err := c.db.Generation(t.Context()); err != nil || next == generation {
-		t.Error("who may pass has changed, and nobody is told", err)
+		t.Error("who may pass has changed, and no server takes notice", err)
 	}
 	if p, err := c.db.People().PersonByEmail(t.Context(), "a.able@example.com"); err != nil || p.Name != "alice" {
 		t.Error(p, err)
@@ -150,7 +150,7 @@ func TestWhatIsDecidedHereStays(t *testing.T) {
 	if len(got.Skipped) != 3 { // alice has another address, ünal no name, erin an address that is bob's
 		t.Errorf("%q", got.Skipped)
 	}
-	c.is("alice", postern.PersonActive, "ops") // nobody takes her over by her name
+	c.is("alice", postern.PersonActive, "ops") // no entry takes her over by her name
 	c.is("bob", postern.PersonActive, "ops", "web")
 	c.is("juergen", postern.PersonActive)
 	c.is("dan", "")
@@ -184,6 +184,11 @@ func TestWhatIsDecidedHereStays(t *testing.T) {
 	must(t, people.SetPersonStatus(ctx, "erin", postern.PersonActive))
 	c.sync()
 	c.is("erin", postern.PersonSuspended)
+	for name, want := range map[string]string{"erin": "corp", "bob": "", "alice": ""} {
+		if got, err := people.SuspendedBy(ctx, name); err != nil || got != want {
+			t.Errorf("%s is suspended by %q, not %q: %v", name, got, want, err)
+		}
+	}
 
 	must(t, people.SetPersonStatus(ctx, "bob", postern.PersonRemoved))
 	c.sync()
@@ -192,9 +197,9 @@ func TestWhatIsDecidedHereStays(t *testing.T) {
 	}
 }
 
-// TestDirectoryThatIsAway stops the directory: nobody is suspended at once, everybody is
-// after the time that its word is kept, and its return ends that.
-func TestDirectoryThatIsAway(t *testing.T) {
+// TestUnavailableDirectory stops the directory: no person is suspended at once, all are
+// after the time that its people are kept, and its return ends that.
+func TestUnavailableDirectory(t *testing.T) {
 	c := newCompany(t)
 	must(t, c.db.People().AddPerson(t.Context(), postern.Person{Name: "local"}))
 	c.Change(user("alice", "Alice", "") + user("bob", "Bob", ""))

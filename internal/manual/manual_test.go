@@ -20,7 +20,7 @@ func tree() *cobra.Command {
 	}
 	list.Flags().StringP("out", "o", "", "the `FILE` to write")
 	list.Flags().Int("lines", 10, "at most so `MANY`")
-	list.Flags().Bool("old", false, "nobody needs it")
+	list.Flags().Bool("old", false, "kept for old scripts")
 	_ = list.Flags().MarkHidden("old")
 	group.AddCommand(list, &cobra.Command{Use: "secret", Hidden: true, Run: run})
 	root.AddCommand(group, &cobra.Command{Use: "agent", Short: "Watch", Run: run})

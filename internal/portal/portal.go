@@ -108,6 +108,9 @@ type People interface {
 	ChangePerson(ctx context.Context, by postern.Actor, name string, change func(*postern.Person), e postern.Event,
 		mail func(old postern.Person, what string) *Message) (string, error)
 	SetPersonStatus(ctx context.Context, by postern.Actor, name string, s postern.PersonStatus, e postern.Event) error
+	// SuspendedBy returns the name of the directory that has suspended a person; "" if an
+	// administrator has, or nothing.
+	SuspendedBy(ctx context.Context, name string) (directory string, err error)
 	Credential(ctx context.Context, kind postern.CredentialKind, id string) (postern.Credential, error) // NotFound
 	CredentialsOf(ctx context.Context, person string) ([]postern.Credential, error)
 	SetCredentialStatus(ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string,
@@ -219,8 +222,8 @@ type Deps struct {
 	Mail      Mailer  // nil: nothing is sent; links are shown to the person who makes them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
-	// whether Identify returns false because the person is suspended; nil: never
-	Suspended func(*http.Request) bool
+	// the person, and whether Identify returns false because they are suspended; nil: never
+	Suspended func(*http.Request) (person string, ok bool)
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Log       *slog.Logger
 }

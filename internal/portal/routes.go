@@ -121,7 +121,9 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 func (p *Portal) identify(r *request) error {
 	name, serial, ok := p.Identify(r.Request)
 	if !ok || name == "" {
-		r.suspended = p.Suspended != nil && p.Suspended(r.Request)
+		if p.Suspended != nil {
+			r.suspended, _ = p.Suspended(r.Request)
+		}
 		return nil
 	}
 	who, err := p.People.Person(r.Context(), name)
@@ -139,7 +141,9 @@ func (p *Portal) identify(r *request) error {
 		return err
 	}
 	if !who.Active() {
-		r.suspended = who.Status == postern.PersonSuspended
+		if who.Status == postern.PersonSuspended {
+			r.suspended = name
+		}
 		return nil
 	}
 	r.who, r.serial = who, serial
@@ -175,16 +179,29 @@ func (p *Portal) unauthenticated(r *request, status int) {
 		p.fail(r, postern.Errorf(postern.Denied, "This needs your certificate."))
 		return
 	}
-	if r.suspended {
-		p.render(r, http.StatusForbidden, "error", page{
-			Title: "You are suspended", Nav: "home",
-			Data: "Your certificate is valid, but an administrator has suspended you: none of your credentials is " +
-				"accepted. " +
-				"Ask an administrator to resume your account.",
-		})
+	if r.suspended != "" {
+		p.explainSuspension(r)
 		return
 	}
 	p.render(r, status, "welcome", page{Title: p.Name, Nav: "home", Data: map[string]any{
 		"SignUp": len(p.SignUp) > 0, "Lost": status == http.StatusForbidden,
 	}})
+}
+
+// explainSuspension tells a suspended person who can resume them.
+func (p *Portal) explainSuspension(r *request) {
+	directory, err := p.People.SuspendedBy(r.Context(), r.suspended)
+	if err != nil {
+		p.fail(r, err)
+		return
+	}
+	by, ask := "an administrator", "an administrator to resume you"
+	if directory != "" {
+		by, ask = "the directory "+directory, "an administrator of the directory to enable your account there"
+	}
+	p.render(r, http.StatusForbidden, "error", page{
+		Title: "You are suspended", Nav: "home",
+		Data: "Your certificate is valid, but " + by + " has suspended you: none of your credentials is accepted. " +
+			"Ask " + ask + ".",
+	})
 }

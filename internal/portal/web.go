@@ -154,7 +154,7 @@ type request struct {
 	serial string         // of the certificate that who showed
 	admin  bool
 
-	suspended bool // whether the certificate is valid, but its person is suspended
+	suspended string // the person, if the certificate is valid and they are suspended
 }
 
 // page is the data of a template.

@@ -251,7 +251,7 @@ func TraceAlone(t testing.TB) (release func()) {
 	defer alone.mu.Unlock()
 	if alone.holds == 0 {
 		for alone.lock == nil {
-			l, err := net.Listen("unix", "@postern-trace") // a name that ends with whoever has it
+			l, err := net.Listen("unix", "@postern-trace") // a name that ends with its process
 			switch {
 			case err == nil:
 				alone.lock = l

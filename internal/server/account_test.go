@@ -28,7 +28,7 @@ func TestAccountsTakeTheCodesOfTheirPeople(t *testing.T) {
 	}
 	if err := db.People().AddAccount(t.Context(), postern.Account{
 		Name:   "x",
-		Person: "nobody",
+		Person: "nosuch",
 	}); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("an account of a person who does not exist: %v", err)
 	}

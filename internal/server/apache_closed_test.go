@@ -43,7 +43,7 @@ var closings = []struct {
 	{name: "a header", conf: "RewriteCond %{HTTP:X-Key} !=sesame\nRewriteRule ^{u}/ - [F]"},
 	{name: "a header that is missing", conf: "RewriteCond %{HTTP_USER_AGENT} ^$\nRewriteRule ^{u}/ - [F]"},
 	{name: "the request's line", conf: "RewriteCond %{THE_REQUEST} \"^GET .* HTTP\"\nRewriteRule ^{u}/ - [F]"},
-	{name: "a variable nobody knows", conf: "RewriteCond %{ENV:secret} !=yes\nRewriteRule ^{u}/ - [F]"},
+	{name: "an unknown variable", conf: "RewriteCond %{ENV:secret} !=yes\nRewriteRule ^{u}/ - [F]"},
 	{name: "a file of the server", conf: "RewriteCond {d}/key !-f\nRewriteRule ^{u}/ - [F]"},
 	{
 		name: "sent away without certificate",

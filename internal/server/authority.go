@@ -50,8 +50,8 @@ func policiesOf(profiles []front.Profile) []ca.Policy {
 	return list
 }
 
-// anonymous returns who may have ACME accounts that no person stands for, as
-// [acme.Config] wants it; nil: nobody.
+// anonymous returns which clients may have ACME accounts of no person, as
+// [acme.Config] wants it; nil: none.
 func anonymous(c front.ACME) (func(from netip.Addr, names []string) bool, error) {
 	if len(c.AnonymousFrom)+len(c.AnonymousNames) == 0 {
 		return nil, nil

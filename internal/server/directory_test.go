@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ member: uid=alice,dc=example,dc=com
 			group_suffix @corp
 			refresh 5s
 		}
+		portal https://id.localhost:%d
 	}
 }
 site.localhost {
@@ -59,7 +61,7 @@ site.localhost {
 	}
 	respond passed
 }
-`, posterntest.FreePort(t), https, slapd.Secure, slapd.CA, slapd.Reader, secret), 0o600))
+`, posterntest.FreePort(t), https, slapd.Secure, slapd.CA, slapd.Reader, secret, https), 0o600))
 	r := startServer(t, func(o *Options) { o.Config = conf })
 	st := r.open()
 	r.await(func() bool {
@@ -72,27 +74,36 @@ site.localhost {
 	must(t, err)
 	roots := x509.NewCertPool()
 	roots.AddCert(authority.Root())
-	status := func() int {
+	get := func(host string) (status int, body string) {
 		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 			DisableKeepAlives: true,
-			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "site.localhost", Certificates: []tls.Certificate{
+			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: host, Certificates: []tls.Certificate{
 				{Certificate: [][]byte{alice.Leaf.Raw, alice.Chain[0].Raw}, PrivateKey: alice.Key},
 			}},
 		}}
 		req, err := http.NewRequestWithContext(t.Context(), "GET", fmt.Sprintf("https://127.0.0.1:%d/", https), nil)
 		must(t, err)
-		req.Host = fmt.Sprintf("site.localhost:%d", https)
+		req.Host = fmt.Sprintf("%s:%d", host, https)
 		resp, err := client.Do(req)
 		if err != nil {
-			return 0
+			return 0, ""
 		}
-		resp.Body.Close()
-		return resp.StatusCode
+		defer resp.Body.Close()
+		page, err := io.ReadAll(resp.Body)
+		must(t, err)
+		return resp.StatusCode, string(page)
 	}
-	r.await(func() bool { return status() == 200 })
+	answers := func(want int) func() bool {
+		return func() bool { status, _ := get("site.localhost"); return status == want }
+	}
+	r.await(answers(200))
 	slapd.Change("dn: uid=alice,dc=example,dc=com\nchangetype: modify\nreplace: pwdAccountLockedTime\n" +
 		"pwdAccountLockedTime: 000001010000Z\n")
-	r.await(func() bool { return status() == 403 })
+	r.await(answers(403))
+	const why = "the directory corp has suspended you"
+	if status, page := get("id.localhost"); status != 403 || !strings.Contains(page, why) {
+		t.Errorf("the portal answers %d %s", status, page)
+	}
 	if p, err := st.Store.People().Person(t.Context(), "alice"); err != nil || p.Status != postern.PersonSuspended {
 		t.Errorf("%+v, %v", p, err)
 	}

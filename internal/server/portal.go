@@ -29,9 +29,9 @@ type portalOptions struct {
 	Identify func(*http.Request) (person, serial string, ok bool)
 	Admin    func(*http.Request) bool
 	Admins   []string // the groups of administrators; none are those of people.AdminGroup
-	// Suspended reports whether Identify returns false because the person is
-	// suspended; nil: never.
-	Suspended func(*http.Request) bool
+	// Suspended returns the person, and whether Identify returns false because they
+	// are suspended; nil: never.
+	Suspended func(*http.Request) (person string, ok bool)
 	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
 	Keyring   portal.Keyring                 // nil: none
 	Log       *slog.Logger

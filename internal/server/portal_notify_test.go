@@ -110,7 +110,7 @@ func TestOneServerNotifies(t *testing.T) {
 		must(t, err)
 		return u
 	}
-	keys := rig.db.OTP() // assigned to no person: the running portal notifies nobody of them
+	keys := rig.db.OTP() // assigned to no person: the running portal sends no mail about them
 	for range 3 {
 		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{{PublicID: otp.NewPublicID(), Last: otp.Never}},
 			false))

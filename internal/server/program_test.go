@@ -165,7 +165,7 @@ func TestRunOnNothingAtAll(t *testing.T) {
 		t.Errorf("public page: %s", got)
 	}
 	if got := r.curl("--retry", "0", r.url("/guarded/")); !strings.HasSuffix(got, "403") {
-		t.Errorf("guarded page, to nobody: %s", got)
+		t.Errorf("guarded page, without a certificate: %s", got)
 	}
 	line := regexp.MustCompile(`(?m)^    curl (.*)$`).FindStringSubmatch(r.out.String())
 	if line == nil {
@@ -568,7 +568,7 @@ func TestRunServesPHP(t *testing.T) {
 	}
 	if got := r.curl("--retry", "0", "-H", "SSL-Client-S-DN-Email: dan@example.com",
 		r.url("/wp-login.php/x")); !strings.HasSuffix(got, "403") {
-		t.Errorf("guarded page, to nobody: %s", got)
+		t.Errorf("guarded page, without a certificate: %s", got)
 	}
 	if got := r.curl("-H", "SSL-Client-S-DN-Email: dan@example.com", r.url("/")); got != "public\n200" {
 		t.Errorf("public page: %s", got)

@@ -175,7 +175,7 @@ type unauthenticated struct {
 	db     *store.DB
 	file   string
 	issuer *x509.Certificate
-	token  *otp.SoftToken // of dan, whose codes nobody knows
+	token  *otp.SoftToken // of dan, whose codes no other person knows
 	key    string         // an SSH key
 }
 

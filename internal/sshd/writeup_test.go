@@ -127,7 +127,7 @@ const (
 )
 
 // writeUpScript does what the script of old did, and as badly: any line that
-// ends a name with the user's counts, nobody signs the answer, and a command
+// ends a name with the user's is accepted, the answer is not signed, and a command
 // with arguments is taken for a program's name.
 const writeUpScript = `#!/bin/bash
 DEBUG=0
@@ -140,7 +140,7 @@ out() {
 	exit 1
 }
 trap out INT
-[ -n "$USER" ] && [ -f "$TRUSTED_KEYS_FILE" ] || out "nobody, or no keys"
+[ -n "$USER" ] && [ -f "$TRUSTED_KEYS_FILE" ] || out "no user, or no keys"
 KEYS=$(grep "$USER:" "$TRUSTED_KEYS_FILE" | sed "s/$USER://" | tr : ' ')
 echo -n "Please provide Yubi OTP: "
 read -rs OTP

@@ -264,8 +264,8 @@ func people(t *testing.T, open opener) {
 	if len(all) != 3 || all[0].Name != "bob" || all[2].Name != "dan" {
 		t.Errorf("people are %+v", all)
 	}
-	if _, err := db.People().Person(ctx, "nobody"); postern.CodeOf(err) != postern.NotFound {
-		t.Errorf("nobody: %v", err)
+	if _, err := db.People().Person(ctx, "nosuch"); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("an unknown person: %v", err)
 	}
 }
 
@@ -282,9 +282,9 @@ func credentials(t *testing.T, open opener) {
 	}
 	if err := db.People().PutCredential(ctx, postern.Credential{
 		Kind: postern.TOTP, ID: "x",
-		Person: "nobody",
+		Person: "nosuch",
 	}); postern.CodeOf(err) != postern.Conflict {
-		t.Errorf("a credential of nobody: %v", err)
+		t.Errorf("a credential of an unknown person: %v", err)
 	}
 	used := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	must(t, db.People().TouchCredential(ctx, key.Kind, key.ID, used))

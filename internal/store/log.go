@@ -74,8 +74,8 @@ func (db *DB) createLog(ctx context.Context) error {
 	})
 }
 
-// LogVerifier returns the timeline's public key, in note's encoding. Whoever
-// keeps it can check checkpoints and proofs without the database.
+// LogVerifier returns the timeline's public key, in note's encoding. It is
+// enough to check checkpoints and proofs, without the database.
 func (s Timeline) LogVerifier() string { return s.verifier }
 
 // appendEvents writes the batch's events, the tiles of the tree that they

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -28,6 +30,19 @@ func (s People) SetPersonStatus(ctx context.Context, name string, status postern
 func (s People) Person(ctx context.Context, name string) (postern.Person, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (postern.Person, error) {
 		return tx.Person(ctx, name)
+	})
+}
+
+// SuspendedBy returns the name of the directory that has suspended a person; "" if
+// none has.
+func (s People) SuspendedBy(ctx context.Context, name string) (directory string, err error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (directory string, err error) {
+		err = tx.QueryRow(ctx, `SELECT directory FROM directory_people WHERE person = $1 AND suspended = 1`, name).
+			Scan(&directory)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil
+		}
+		return directory, err
 	})
 }
 

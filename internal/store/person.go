@@ -156,7 +156,7 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 	if _, err := tx.Exec(ctx, `UPDATE people SET status = $1 WHERE name = $2`, string(status), name); err != nil {
 		return err
 	}
-	// Whoever suspends a person now, a directory does not resume them.
+	// A person who is suspended here is not resumed by a directory.
 	if _, err := tx.Exec(ctx, `UPDATE directory_people SET suspended = 0 WHERE person = $1`, name); err != nil {
 		return err
 	}

@@ -176,8 +176,8 @@ func (s Portal) Count(
 	return n, err
 }
 
-// portalKept is how long what has expired is still kept: a used link says
-// "used" and not "unknown" to whoever looks into the database.
+// portalKept is how long what has expired is kept, so that a used link is
+// answered as used and not as unknown.
 const portalKept = 7 * 24 * time.Hour
 
 // ForgetExpired deletes what is long past.

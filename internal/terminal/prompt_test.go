@@ -39,7 +39,7 @@ func TestPromptReadsFilesAndPipes(t *testing.T) {
 	}
 }
 
-// TestPromptWithoutATerminal asks nobody.
+// TestPromptWithoutATerminal gets no answer, and does not wait for one.
 func TestPromptWithoutATerminal(t *testing.T) {
 	var asked strings.Builder
 	p := terminal.Prompt{In: strings.NewReader("123456\nmore\n"), Err: &asked}

@@ -360,7 +360,7 @@ func TestModuleThatFails(t *testing.T) {
 	p := d.process
 	halt(t, p.cmd.Process)
 	unavailable(t, d.call(module.Find, module.Key{}, &module.None{}, 50*time.Millisecond), "does not answer in time")
-	unavailable(t, sign(key), "does not answer in time") // nobody else waits as long
+	unavailable(t, sign(key), "does not answer in time") // and does not wait for the call before
 	forget(d)
 	must(t, sign(key))
 	if err := p.cmd.Process.Signal(syscall.Signal(0)); !errors.Is(err, os.ErrProcessDone) {

@@ -25,6 +25,15 @@ func (a account) mayLogIn() bool {
 			a.shell[strings.LastIndexByte(a.shell, '/')+1:])
 }
 
+// rank is 1 for system accounts, whose numbers are below 1000 (login.defs(5)), and 0
+// for all others.
+func (a account) rank() int {
+	if a.UID >= 0 && a.UID < 1000 {
+		return 1
+	}
+	return 0
+}
+
 // membersMax bounds how many members of a group are looked up one by one.
 const membersMax = 20
 

@@ -105,7 +105,7 @@ func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {
 				if !slices.Contains(got, id) {
 					got = append(got, id)
 				}
-				t.Logf("%s %s: %s\n\t%s\n\tcase %s\n\tproof %s\n\tmend %s", f.Severity, f.ID, f.Title, f.Where, f.Case,
+				t.Logf("%s %s: %s\n\t%s\n\tcase %s\n\tproof %s\n\tfix %s", f.Severity, f.ID, f.Title, f.Where, f.Case,
 					f.Proof, f.Fix)
 			}
 			slices.Sort(got)
@@ -114,5 +114,21 @@ func TestAuditFindsWhatIsWrongAndNothingElse(t *testing.T) {
 				t.Errorf("found %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestAPersonIsTheExample has a service's account with a shell before one of a person.
+func TestAPersonIsTheExample(t *testing.T) {
+	accounts := []account{
+		{name: "root"},
+		{name: "postgres", UID: 106, shell: "/bin/bash"},
+		{name: "alice", UID: 1000, shell: "/bin/bash"},
+	}
+	var names []string
+	for _, a := range candidates(accounts, patterns{}, nil) {
+		names = append(names, a.name)
+	}
+	if want := []string{"alice", "root"}; !slices.Equal(names, want) {
+		t.Errorf("%v stand for their kinds, not %v", names, want)
 	}
 }

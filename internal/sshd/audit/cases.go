@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -130,8 +131,11 @@ func someAddresses(pattern string) (out []string) {
 
 // candidates returns one account of each kind that may log in or is named, root
 // last, and one more for what no account of the host's files is: an ordinary
-// one, and one for each user pattern.
+// one, and one for each user pattern. An ordinary account stands for its kind
+// rather than a system account.
 func candidates(accounts []account, p patterns, stack []hostconf.PAMLine) []account {
+	accounts = slices.Clone(accounts)
+	slices.SortStableFunc(accounts, func(a, b account) int { return cmp.Compare(a.rank(), b.rank()) })
 	var others, roots []account
 	seen := map[string]bool{}
 	ordinary := false

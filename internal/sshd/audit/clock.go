@@ -73,7 +73,7 @@ func (a *audit) judgeClock(clock func() Clock, behindPostern timeCodes) {
 	}
 	if !certain {
 		f.Severity = Low
-		f.Title += ", if anybody here has a TOTP device"
+		f.Title += ", if a person here has an authenticator"
 	}
 	a.add(f)
 }

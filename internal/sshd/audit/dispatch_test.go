@@ -54,7 +54,7 @@ func (l libpam) compare(t *testing.T, files map[string]string) (real, ours bool)
 	stack, err := hostconf.Files{Root: l.root}.PAMStack("test", "auth")
 	if err != nil {
 		t.Logf("the stack is not read: %v", err)
-		return false, false // whoever audits is told
+		return false, false // the audit says so
 	}
 	return strings.HasPrefix(string(out), "auth=0 "), len(passes(stack, hostconf.Case{User: "root"})) > 0
 }

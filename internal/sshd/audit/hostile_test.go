@@ -249,8 +249,8 @@ func TestNoConfigurationIsReadTooKindly(t *testing.T) {
 	}
 }
 
-// truth asks sshd whether it takes the files below a root, and whether it lets anybody
-// in by key alone.
+// truth asks sshd whether it takes the files below a root, and whether a key
+// alone opens an account.
 func truth(t *testing.T, root string) (refused, keyAlone bool) {
 	t.Helper()
 	sshd := posterntest.SSHDCommand(t, root)

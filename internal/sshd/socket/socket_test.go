@@ -126,7 +126,7 @@ func TestClientsThatMisbehave(t *testing.T) {
 		"half": question[:len(question)/2], "one byte": question[:1],
 		"too long": append(slices.Clone(question), make([]byte, 2000)...),
 		"100 kB":   make([]byte, 100_000), "trailing": append(slices.Clone(question), 0),
-		"nobody":       Question{Ask: AskCode}.Append(nil),
+		"no user":      Question{Ask: AskCode}.Append(nil),
 		"unknown kind": Question{Ask: 9, User: "alice"}.Append(nil), "unknown flag": func() []byte {
 			q := slices.Clone(question)
 			q[20] = 0x80

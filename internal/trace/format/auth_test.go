@@ -172,7 +172,7 @@ func traceSASL(t *testing.T, mechanism string) {
 func TestTraceOfTLSRefusals(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	reconfigure(t, l, nil, map[string]string{"tls_allowed_dn_list": `["CN=somebody else"]`})
+	reconfigure(t, l, nil, map[string]string{"tls_allowed_dn_list": `["CN=another client"]`})
 	refused := func() {
 		if out, err := posterntest.VirshAt(l.TLSURI(), "uri"); err == nil {
 			t.Errorf("the daemon takes a client: %s", out)

@@ -258,10 +258,10 @@ func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
 	if !regexp.MustCompile(`< handle \d+ .*[\d.]+ [µm]s`).MatchString(all) {
 		t.Errorf("no dispatch with its time in\n%.1000s", all)
 	}
-	// Whoever connects is taken at a handle that was there before.
+	// A connection is accepted at a handle that was there before.
 	if !regexp.MustCompile(`> handle \d+ events=readable \(socket \S*/libvirt-sock\)`).MatchString(all) ||
 		regexp.MustCompile(`> handle \d+ events=\S+\n`).MatchString(all) {
-		t.Errorf("not all descriptors are told in\n%.1000s", all)
+		t.Errorf("not all descriptors are named in\n%.1000s", all)
 	}
 	slow := loop(l)
 	slow.Filter.Slow = time.Minute

@@ -1,6 +1,5 @@
-// Package module is the process that has a PKCS#11 module in it, the one place
-// that calls C. It is asked by net/rpc over a socket, and serves whoever started
-// it alone.
+// Package module is the process that loads a PKCS#11 module, the one place that
+// calls C. It answers net/rpc over a socket, to the process that started it alone.
 package module
 
 import (
