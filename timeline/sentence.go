@@ -80,13 +80,13 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 			t.who = j.Person
 		}
 	}
-	links := credentialsIn(e.Links, nil)
+	links := credentialsIn(e, nil)
 	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	for _, j := range joined {
 		if j.Outcome != postern.OK || j.Person != t.who {
 			continue
 		}
-		links = credentialsIn(j.Links, links)
+		links = credentialsIn(j, links)
 		if t.from == "" {
 			t.from = j.Address
 		}
@@ -116,14 +116,22 @@ func reason(e postern.Event) string {
 	return e.Reason
 }
 
+// fido2Key stands for postern.SSHKey in a link to a key in hardware.
+const fido2Key = "fido2-key"
+
 // credentialsIn adds the credentials among an event's links. The key that an SSH
-// certificate is for says nothing more.
-func credentialsIn(from, links []postern.Link) []postern.Link {
-	certified := slices.ContainsFunc(from, func(l postern.Link) bool {
+// certificate is for says nothing more, unless it is in hardware.
+func credentialsIn(e postern.Event, links []postern.Link) []postern.Link {
+	certified := slices.ContainsFunc(e.Links, func(l postern.Link) bool {
 		return l.Kind == string(postern.SSHCertificate)
 	})
-	for _, l := range from {
-		if certified && l.Kind == string(postern.SSHKey) {
+	hardware := strings.HasSuffix(strings.TrimSuffix(e.Details["key_type"], "-CERT"), "-SK") // as sshd logs it
+	for _, l := range e.Links {
+		switch {
+		case l.Kind != string(postern.SSHKey):
+		case hardware:
+			l.Kind = fido2Key
+		case certified:
 			continue
 		}
 		if credentialRank(l) < len(credentialNames) && !slices.Contains(links, l) {
@@ -139,6 +147,7 @@ var credentialNames = []struct {
 	kind postern.CredentialKind
 	name string
 }{
+	{fido2Key, "FIDO2 key"},
 	{postern.YubiKey, "YubiKey"},
 	{postern.TOTP, "TOTP"},
 	{postern.HOTP, "HOTP"},

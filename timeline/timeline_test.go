@@ -189,6 +189,25 @@ func TestSentences(t *testing.T) {
 		}, "the account carol became root by su."},
 		{postern.Event{Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob"}, "bob was accepted by sshd."},
 		{
+			postern.Event{
+				Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob", Object: "bob",
+				Details: map[string]string{"key_type": "ED25519-SK"},
+				Links:   []postern.Link{{Kind: string(postern.SSHKey), ID: "SHA256:AAAA"}},
+			},
+			"bob, FIDO2 key SHA256:AAAA, was accepted by sshd as bob.",
+		},
+		{
+			postern.Event{
+				Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob", Object: "bob",
+				Details: map[string]string{"key_type": "ECDSA-SK-CERT"},
+				Links: []postern.Link{
+					{Kind: string(postern.SSHCertificate), ID: "4711"},
+					{Kind: string(postern.SSHKey), ID: "SHA256:AAAA"},
+				},
+			},
+			"bob, FIDO2 key SHA256:AAAA and SSH certificate 4711, was accepted by sshd as bob.",
+		},
+		{
 			postern.Event{Kind: postern.EventCACreated, Outcome: postern.OK, Object: "root"},
 			"the server made the certificate authority root.",
 		},

@@ -38,10 +38,12 @@ func newSSHConfig(a *app) *cobra.Command {
 		Long: `Print the files that make this host's sshd ask for two factors before any channel
 opens. The modes:
 
-  key-and-code       a public key, then a code
-  password-and-code  a code, then the Unix password; also typed in one
-  groups-only        key and code for some groups; others as before
-  certificates       a short-lived SSH certificate, which a code was asked for
+  key-and-code           a public key, then a code
+  password-and-code      a code, then the Unix password; also typed in one
+  groups-only            key and code for some groups; others as before
+  certificates           a short-lived SSH certificate, which a code was asked for
+  hardware-key           a FIDO2 key that is touched and asks for its PIN
+  hardware-key-and-code  such a key, then a code
 
 With --password-group, members of that group, who have no key, give their
 password in its place. With --rescue-user and --rescue-from, one account logs in

@@ -446,6 +446,19 @@ func Answers(answers ...string) ssh.KeyboardInteractiveChallenge {
 	}
 }
 
+// Authorize adds a key to an account's authorized_keys, with options (sshd(8)).
+func (h *Host) Authorize(t testing.TB, account, options string, key ssh.PublicKey) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(h.Dir, "home", account, ".ssh/authorized_keys"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(f, "%s %s", options, ssh.MarshalAuthorizedKey(key))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Idle waits until no login is served any more.
 func (h *Host) Idle(t testing.TB) {
 	t.Helper()

@@ -48,6 +48,9 @@ func TestNothingOpensBeforeBothFactors(t *testing.T) {
 			t.Parallel()
 			h := matrixHost(t, w.files)
 			rig := servertest.NewSSH(t, "alice", "fred", "mallory")
+			for _, k := range w.keys {
+				h.Authorize(t, w.user, "", k)
+			}
 			if w.script {
 				w.service = newYubico(t, rig)
 				trust(

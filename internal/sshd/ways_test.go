@@ -24,7 +24,8 @@ type way struct {
 	gate    bool                       // the code is asked for in each session
 	script  bool                       // the gate is the script of old: it reads the code, and asks api.yubico.com
 	opens   func(state string) []string
-	service yubico // what the script asks
+	service yubico          // what the script asks
+	keys    []ssh.PublicKey // more that are authorized
 }
 
 // opensAll is what a right configuration opens, and when.
@@ -83,7 +84,7 @@ func ways(t *testing.T, module string) []way {
 		return servertest.SSHDFiles(t, s, everything)
 	}
 	typed := func(code string) []string { return []string{code} }
-	return []way{
+	return append(hardwareWays(t, filesOf), []way{
 		{
 			name:    "key and code",
 			files:   filesOf(setup.Setup{Mode: setup.KeyAndCode}),
@@ -208,7 +209,7 @@ func ways(t *testing.T, module string) []way {
 				[]string{"shell", "exec", "sftp", "scp", "second session"},
 			),
 		},
-	}
+	}...)
 }
 
 func keyOnly(h *posterntest.Host, _ ssh.KeyboardInteractiveChallenge, _ bool) []ssh.AuthMethod {

@@ -25,6 +25,11 @@ type path struct {
 
 func (p path) two() bool { return len(p.factors) >= 2 }
 
+// byKey reports whether a key is all that a way in asks for.
+func (p path) byKey() bool {
+	return len(p.methods) > 0 && !slices.ContainsFunc(p.methods, func(m string) bool { return m != "publickey" })
+}
+
 func (p path) has(f factor) bool { return slices.Contains(p.factors, f) }
 
 // newAccess works out the ways in.
@@ -111,16 +116,27 @@ func keyFactors(s settings) []factor {
 	if onlyCertificates {
 		return []factor{factorKey, factorLogin}
 	}
-	onlySecurityKeys := !slices.ContainsFunc(
-		strings.Split(s.first("pubkeyacceptedalgorithms"), ","),
-		func(a string) bool {
-			return !strings.HasPrefix(a, "sk-") && !strings.HasPrefix(a, "webauthn-sk-")
-		},
-	)
-	if onlySecurityKeys && strings.Contains(s.first("pubkeyauthoptions"), "verify-required") {
+	if s.onlySecurityKeys() && s.asksForPIN() {
 		return []factor{factorKey, factorPIN}
 	}
 	return []factor{factorKey}
+}
+
+// onlySecurityKeys reports whether sshd accepts the keys of security keys (FIDO U2F and
+// FIDO2) alone.
+func (s settings) onlySecurityKeys() bool {
+	return !slices.ContainsFunc(strings.Split(s.first("pubkeyacceptedalgorithms"), ","), func(a string) bool {
+		return !strings.HasPrefix(a, "sk-") && !strings.HasPrefix(a, "webauthn-sk-")
+	})
+}
+
+// asksForPIN reports whether sshd requires of every security key that it verified its
+// user, mostly by a PIN.
+func (s settings) asksForPIN() bool { return s.hasKeyOption("verify-required") }
+
+// hasKeyOption reports whether PubkeyAuthOptions has an option.
+func (s settings) hasKeyOption(name string) bool {
+	return slices.Contains(strings.Fields(strings.Join(s["pubkeyauthoptions"], " ")), name)
 }
 
 // admitted applies PermitRootLogin and the allow and deny lists.

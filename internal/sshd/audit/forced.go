@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/postern-project/postern/internal/sshd/hostconf"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -180,6 +181,8 @@ type keys struct {
 	commands []string // that keys name, each once
 	forwards bool     // some key that names a command may forward
 	open     bool     // some key names none
+	// untouched are the lines of security keys that need not be touched.
+	untouched []hostconf.Line
 }
 
 // accountsRead bounds for how many accounts the keys are read.
@@ -210,10 +213,11 @@ func (a *audit) keysOf(acc account, patterns []string) *keys {
 		if pattern == "none" {
 			continue
 		}
-		b, _ := a.Read(acc.keysFile(pattern))
-		for line := range strings.Lines(string(b)) {
+		file := acc.keysFile(pattern)
+		b, _ := a.Read(file)
+		for i, line := range strings.Split(string(b), "\n") {
 			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-				k.add(line)
+				k.add(line, hostconf.Line{File: file, Line: i + 1})
 			}
 		}
 	}
@@ -235,12 +239,14 @@ func (a account) keysFile(pattern string) string {
 }
 
 // add adds a line of authorized_keys. One that is not understood names no command.
-func (k *keys) add(line string) {
+func (k *keys) add(line string, at hostconf.Line) {
 	_, _, options, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	command, forwards := "", true
 	for _, o := range options {
 		name, value, _ := strings.Cut(o, "=")
 		switch strings.ToLower(name) {
+		case "no-touch-required":
+			k.untouched = append(k.untouched, at)
 		case "command":
 			value = strings.TrimSuffix(strings.TrimPrefix(value, `"`), `"`)
 			command = strings.ReplaceAll(value, `\"`, `"`)

@@ -37,6 +37,7 @@ func (a *audit) judgeAccesses() {
 				a.judgeLeftOut(d, p)
 			}
 		}
+		a.judgeTouch(d)
 		if d.s.is("permitemptypasswords", "yes") {
 			a.add(Finding{
 				ID: "empty-passwords", Severity: Critical, Title: "an account without a password needs none",
@@ -89,7 +90,7 @@ func (a *audit) judgeUntried() {
 func (a *audit) intended() bool {
 	return slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode) ||
 		slices.ContainsFunc(a.accesses, func(d access) bool {
-			return a.gate(d) != nil || slices.ContainsFunc(d.paths, path.two)
+			return a.gate(d) != nil || d.s.asksForPIN() || slices.ContainsFunc(d.paths, path.two)
 		})
 }
 
@@ -144,6 +145,14 @@ func (a *audit) judgeWeak(d access, p path) {
 		f.Fix = "take the first line away, or run postern ssh config again"
 	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
+	case p.byKey() && d.s.asksForPIN():
+		f.ID, f.Title = "key-beside-hardware",
+			"an ordinary key opens "+what+" beside security keys, of which a PIN is required"
+		f.Where, f.Fix = a.setBy(d, "pubkeyacceptedalgorithms"), "PubkeyAcceptedAlgorithms "+
+			"sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com"
+	case p.byKey() && d.s.onlySecurityKeys():
+		f.ID, f.Title = "touch-alone", "a touch of a security key opens "+what+": sshd does not require its PIN"
+		f.Where, f.Fix = a.setBy(d, "pubkeyauthoptions"), "PubkeyAuthOptions touch-required verify-required"
 	case p.pam == nil && slices.ContainsFunc(d.paths, path.two):
 		f.ID, f.Title = "weak-alternative", fmt.Sprintf("%s alone opens what another way asks two factors for",
 			methods)
@@ -179,6 +188,22 @@ func (a *audit) judgeWeak(d access, p path) {
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens %s", methods, what)
 	}
 	a.add(a.limited(d, p, f, forced))
+}
+
+// judgeTouch finds keys that sign without a touch where a security key is both factors:
+// whatever runs on the computer that it is plugged into can then use it unseen.
+func (a *audit) judgeTouch(d access) {
+	if d.keys == nil || len(d.keys.untouched) == 0 || d.s.hasKeyOption("touch-required") ||
+		!slices.ContainsFunc(d.paths, func(p path) bool { return p.has(factorPIN) }) {
+		return
+	}
+	a.add(Finding{
+		ID: "no-touch", Severity: Medium,
+		Title: "authorized_keys waives the touch of a security key",
+		Where: d.keys.untouched[0], Case: d.c.String(),
+		Proof: "log in with that key, made by ssh-keygen -O no-touch-required, without touching it",
+		Fix:   "PubkeyAuthOptions touch-required verify-required, which the key's options cannot waive",
+	})
 }
 
 // meantCommand reports whether an administrator wrote down that one factor is enough for

@@ -6,8 +6,10 @@ import (
 	"os/user"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/postern-project/postern"
+	"golang.org/x/crypto/ssh"
 )
 
 // LockOut returns why the user of that name might not be able to log in any more
@@ -39,12 +41,28 @@ func (s Setup) LockOut(name string) (warnings []error, asked bool) {
 		return warnings, false
 	case PasswordAndCode:
 	default:
-		keys, err := os.ReadFile(filepath.Join(u.HomeDir, ".ssh/authorized_keys"))
-		if err != nil || len(bytes.TrimSpace(keys)) == 0 {
+		keys, _ := os.ReadFile(filepath.Join(u.HomeDir, ".ssh/authorized_keys"))
+		switch {
+		case len(bytes.TrimSpace(keys)) == 0:
 			warn(postern.Errorf(postern.Denied, "%s has no public key in ~/.ssh/authorized_keys", name))
+		case s.Mode.hardware() && !hasHardwareKey(keys):
+			warn(postern.Errorf(postern.Denied, "%s has no FIDO2 key in ~/.ssh/authorized_keys", name).
+				WithHint("ssh-keygen -t ed25519-sk -O verify-required makes one"))
 		}
 	}
-	return warnings, true
+	return warnings, s.Mode != HardwareKey
+}
+
+// hasHardwareKey reports whether some line of authorized_keys(5) has the key of a
+// FIDO2 key.
+func hasHardwareKey(keys []byte) bool {
+	for line := range bytes.Lines(keys) {
+		if k, _, _, _, err := ssh.ParseAuthorizedKey(line); err == nil &&
+			strings.Contains(","+hardwareAlgorithms+",", ","+k.Type()+",") {
+			return true
+		}
+	}
+	return false
 }
 
 // membership returns the setup's groups that do not exist, and whether the user is

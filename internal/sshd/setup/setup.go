@@ -27,10 +27,16 @@ const (
 	PasswordAndCode Mode = "password-and-code" // a code, then the Unix password
 	GroupsOnly      Mode = "groups-only"       // key and code for members of Groups; others as before
 	Certificates    Mode = "certificates"      // a short-lived certificate that a code was asked for
+	// A FIDO2 key that asks for its PIN and a touch: what one has and what one knows.
+	HardwareKey        Mode = "hardware-key"
+	HardwareKeyAndCode Mode = "hardware-key-and-code" // such a key, then a code
 )
 
 // Modes lists them.
-var Modes = []Mode{KeyAndCode, PasswordAndCode, GroupsOnly, Certificates}
+var Modes = []Mode{KeyAndCode, PasswordAndCode, GroupsOnly, Certificates, HardwareKey, HardwareKeyAndCode}
+
+// hardware reports whether only FIDO2 keys are accepted.
+func (m Mode) hardware() bool { return m == HardwareKey || m == HardwareKeyAndCode }
 
 // Setup describes the right configuration for a host.
 type Setup struct {
@@ -217,6 +223,13 @@ func (p present) briefGrace() bool {
 
 const keyThenCode = "publickey,keyboard-interactive:pam"
 
+// Signature algorithms of PubkeyAcceptedAlgorithms (sshd_config(5)): of FIDO2 keys,
+// and of keys in files.
+const (
+	hardwareAlgorithms = "sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com"
+	fileAlgorithms     = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+)
+
 // sshdConfig returns the part of sshd_config that is ours, beside what the host
 // has. The first Match block takes effect, so the account for emergencies comes first.
 func (s Setup) sshdConfig(now present) string {
@@ -245,6 +258,17 @@ func (s Setup) sshdConfig(now present) string {
 			line(hostconf.OneFactorMark)
 			line("AuthenticationMethods %s", methods)
 		}
+	case HardwareKey, HardwareKeyAndCode:
+		line("PubkeyAuthentication yes")
+		line("PubkeyAcceptedAlgorithms %s", hardwareAlgorithms)
+		// Also touch-required: otherwise no-touch-required in authorized_keys waives it.
+		line("PubkeyAuthOptions touch-required verify-required")
+		line("PasswordAuthentication no")
+		line("KbdInteractiveAuthentication %s", map[bool]string{true: "yes", false: "no"}[s.Mode == HardwareKeyAndCode])
+		line("AuthenticationMethods %s", map[Mode]string{
+			HardwareKey:        "publickey",
+			HardwareKeyAndCode: keyThenCode,
+		}[s.Mode])
 	case Certificates:
 		line("PubkeyAuthentication yes")
 		line("PasswordAuthentication no")
@@ -265,6 +289,9 @@ func (s Setup) sshdConfig(now present) string {
 		line("\tKbdInteractiveAuthentication yes")
 		line("\tAuthenticationMethods %s", keyThenCode)
 		line("\tAuthorizedKeysFile .ssh/authorized_keys")
+		if s.Mode.hardware() { // the account for emergencies may have its key in a file
+			line("\tPubkeyAcceptedAlgorithms %s,%s", hardwareAlgorithms, fileAlgorithms)
+		}
 		line("Match User %s", s.RescueUser)
 		line("\tPubkeyAuthentication no")
 		line("\tPasswordAuthentication no")
@@ -344,7 +371,7 @@ func logicalLines(text string) []string {
 
 // replaces reports whether our auth lines stand in for one that was there.
 func (s Setup) replaces(line string) bool {
-	if s.Mode == KeyAndCode && s.PasswordGroup == "" {
+	if s.Mode == KeyAndCode && s.PasswordGroup == "" || s.Mode == HardwareKeyAndCode {
 		return true
 	}
 	words := hostconf.PAMWords(strings.ReplaceAll(line, "\\\n", " "))
@@ -361,7 +388,7 @@ func (s Setup) pamAuth() []string {
 			"auth [success=done default=die] "+s.module()+" [prompt=Recovery code: ]")
 	}
 	switch s.Mode {
-	case KeyAndCode:
+	case KeyAndCode, HardwareKeyAndCode:
 		if s.PasswordGroup == "" {
 			return append(lines, "auth required "+s.module())
 		}

@@ -24,6 +24,9 @@ var setups = map[string]Setup{
 	"password and code":         {Mode: PasswordAndCode},
 	"groups only":               {Mode: GroupsOnly, Groups: []string{"remote"}},
 	"groups only, root too":     {Mode: GroupsOnly, Groups: []string{"remote"}, Root: true},
+	"FIDO2 key":                 {Mode: HardwareKey},
+	"FIDO2 key and code":        {Mode: HardwareKeyAndCode},
+	"FIDO2 key, break-glass":    {Mode: HardwareKey, RescueUser: "fred", RescueFrom: "192.0.2.7"},
 	"certificates": {
 		Mode:   Certificates,
 		UserCA: []byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n"),

@@ -23,16 +23,25 @@ func TestLogLines(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{
 			"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519 " + fp,
-			"ssh.auth ok alice 192.0.2.7 publickey ssh-key=" + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey ED25519 ssh-key=" + fp,
 		},
 		{
 			"Accepted publickey for alice from 2001:db8::1 port 50000 ssh2: ED25519-CERT " + fp +
 				" ID alice (serial 4711) CA ED25519 " + fp,
-			"ssh.auth ok alice 2001:db8::1 publickey ssh-cert=4711 ssh-key=" + fp,
+			"ssh.auth ok alice 2001:db8::1 publickey ED25519-CERT ssh-cert=4711 ssh-key=" + fp,
 		},
 		{
 			"Partial publickey for alice from 192.0.2.7 port 50000 ssh2: RSA " + fp,
-			"ssh.auth ok alice 192.0.2.7 publickey partial ssh-key=" + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey RSA partial ssh-key=" + fp,
+		},
+		{
+			"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ECDSA-SK " + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey ECDSA-SK ssh-key=" + fp,
+		},
+		{
+			"Accepted publickey for alice from 192.0.2.7 port 50000 ssh2: ED25519-SK-CERT " + fp +
+				" ID alice (serial 4711) CA ED25519 " + fp,
+			"ssh.auth ok alice 192.0.2.7 publickey ED25519-SK-CERT ssh-cert=4711 ssh-key=" + fp,
 		},
 		{"Postponed keyboard-interactive for alice from 192.0.2.7 port 50000 ssh2 [preauth]", ""},
 		{
@@ -65,7 +74,8 @@ func TestLogLines(t *testing.T) {
 }
 
 func Describe(ev postern.Event) string {
-	words := []string{ev.Kind, string(ev.Outcome), ev.Object, ev.Address, ev.Details["method"], ev.Details["step"]}
+	words := []string{ev.Kind, string(ev.Outcome), ev.Object, ev.Address, ev.Details["method"],
+		ev.Details["key_type"], ev.Details["step"]}
 	for _, l := range ev.Links {
 		if l.Kind != postern.LinkProcess && l.Kind != postern.LinkSession {
 			words = append(words, l.Kind+"="+l.ID)
