@@ -43,7 +43,7 @@ func ParseConstraint(s string) (Constraint, error) {
 	d, err := CleanName(strings.TrimPrefix(strings.TrimPrefix(s, "*"), "."))
 	if err != nil {
 		return Constraint{}, postern.Errorf(postern.Invalid, "%q is not a domain, network or mail address", s).
-			WithHint("as in --domain example.com --domain 192.0.2.0/24 --domain @example.net")
+			WithHint("example.com, 192.0.2.0/24 and @example.net are")
 	}
 	return Constraint{Domain: d}, nil
 }

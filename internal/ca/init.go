@@ -29,7 +29,7 @@ func Init(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 	if len(existing) > 0 {
 		return nil,
 			postern.Errorf(postern.Conflict, "there is a certificate authority here already; it stays as it is").
-				WithHint("choose another --state directory for a second one")
+				WithHint("choose another state directory for a second one")
 	}
 	a := &Authority{cfg: cfg.withDefaults(), store: store}
 	if a.url, a.chosen, err = a.readURL(ctx); err != nil {
@@ -88,8 +88,8 @@ func sharedKey(issuers []Issuer) error {
 		if other := owners[string(i.PublicKey)]; other != "" {
 			return postern.Errorf(postern.Invalid, "the %s and the %s CA would have one key, %s", other, i.ID,
 				i.KeyURI).
-				WithHint("leave object= and id= out of the URI, so that a key is made for each; only the URI of " +
-					"--root-key may name one key")
+				WithHint("leave object= and id= out of the URI, so that a key is made for each; only the " +
+					"root's own URI may name one key")
 		}
 		owners[string(i.PublicKey)] = i.ID
 	}
@@ -345,7 +345,7 @@ func (a *Authority) rootWith(key crypto.Signer) (*issuer, error) {
 	}
 	if root.signer == nil {
 		return nil, postern.Errorf(postern.Unavailable, "the root's key is not on this machine").
-			WithHint("lend it for this one command: --root-key FILE --passphrase-file FILE")
+			WithHint("lend the root's key for this once")
 	}
 	return &root, nil
 }

@@ -148,7 +148,7 @@ func (b Bundle) pkcs12() ([]File, error) {
 	if b.Key == nil {
 		return nil,
 			postern.Errorf(postern.Invalid, "a PKCS#12 file holds the private key, which the authority does not keep").
-				WithHint("give it with --key FILE")
+				WithHint("give the private key in a file")
 	}
 	data, err := EncodePKCS12(b.Key, b.Issued, b.Password, b.Legacy)
 	if err != nil {

@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // TestHintsExist holds each hint that a command is put behind against the packages:
@@ -37,8 +40,71 @@ func saidByOne(texts []string, hint string) bool {
 	return false
 }
 
+// TestPackagesNameNoCommands: a hint of a package says what to do; which command or flag
+// does it, the command line says.
+func TestPackagesNameNoCommands(t *testing.T) {
+	flags, commands := map[string]bool{}, map[string]bool{}
+	leaves(t, func(_ *testing.T, path []string, c *cobra.Command) {
+		commands["postern "+path[0]] = true
+		for _, set := range []*pflag.FlagSet{c.Flags(), c.InheritedFlags()} {
+			set.VisitAll(func(f *pflag.Flag) { flags["--"+f.Name] = true })
+		}
+	})
+	delete(flags, "--pid") // docker's, too
+	named := func(hint string) bool {
+		words := strings.FieldsFunc(hint, func(r rune) bool { return strings.ContainsRune(" ,;:()", r) })
+		for i, w := range words {
+			if flags[w] || i > 0 && commands[words[i-1]+" "+w] {
+				return true
+			}
+		}
+		return false
+	}
+	inPackages(t, func(n ast.Node) {
+		call, ok := n.(*ast.CallExpr)
+		if !ok {
+			return
+		}
+		if f, ok := call.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "WithHint" {
+			for _, text := range texts(call.Args[0]) {
+				if named(text) {
+					t.Errorf("a package says %q", text)
+				}
+			}
+		}
+	})
+	for _, hint := range []string{"say it with: postern ca list", "give it by --state DIRECTORY"} {
+		if !named(hint) {
+			t.Errorf("%q names nothing", hint)
+		}
+	}
+}
+
 // packageTexts returns the string literals of all packages but the command line's.
-func packageTexts(t *testing.T) (texts []string) {
+func packageTexts(t *testing.T) (all []string) {
+	t.Helper()
+	inPackages(t, func(n ast.Node) {
+		if lit, ok := n.(*ast.BasicLit); ok {
+			all = append(all, texts(lit)...)
+		}
+	})
+	return all
+}
+
+// texts returns the string literals of an expression.
+func texts(e ast.Expr) (all []string) {
+	ast.Inspect(e, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			text, _ := strconv.Unquote(lit.Value)
+			all = append(all, text)
+		}
+		return true
+	})
+	return all
+}
+
+// inPackages calls f for each node of the sources of all packages but the command line's.
+func inPackages(t *testing.T, see func(ast.Node)) {
 	t.Helper()
 	err := fs.WalkDir(os.DirFS("../.."), ".", func(file string, d fs.DirEntry, err error) error {
 		switch {
@@ -55,10 +121,7 @@ func packageTexts(t *testing.T) (texts []string) {
 			return err
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
-			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-				text, _ := strconv.Unquote(lit.Value)
-				texts = append(texts, text)
-			}
+			see(n)
 			return true
 		})
 		return nil
@@ -66,7 +129,6 @@ func packageTexts(t *testing.T) (texts []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return texts
 }
 
 func TestHintsNameTheirCommands(t *testing.T) {

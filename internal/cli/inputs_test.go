@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/postern-project/postern/internal/manual"
-	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -75,7 +74,7 @@ func TestEveryCommandRefusesWrongFlagsAndArguments(t *testing.T) {
 			failing(t, wrong, append(path, "a", "b", "c", "d", "e", "f", "g", "h", "i")...)
 		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if usage.Wanted(f.Value.Type()) != "" {
+			if !slices.Contains([]string{"string", "stringSlice", "stringArray", "func"}, f.Value.Type()) {
 				if said := failing(t, wrong, append(path, "--"+f.Name+"=!")...); !strings.Contains(said, "--"+f.Name) {
 					t.Errorf("the flag %s is not named:\n%s", f.Name, said)
 				}

@@ -121,7 +121,7 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 	if head.Host != source.Host {
 		return "", nil, postern.Errorf(postern.Denied,
 			"the sender calls its host %.80q, and may only report events of %q", head.Host, source.Host).
-			WithHint("a certificate's person is named as its host: postern agent --host %s", source.Host)
+			WithHint("name this host as its certificate's person is named, %s", source.Host)
 	}
 	for in.Scan() {
 		n, err := parseLine(in.Bytes(), source, now)

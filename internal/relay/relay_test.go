@@ -222,9 +222,6 @@ func TestSpoolIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	for i := range n {
 		add(t, spool, fmt.Sprint(i))
 	}
-	if spool.Dropped() == 0 {
-		t.Fatal("nothing was dropped")
-	}
 	var total int64
 	files, err := os.ReadDir(dir)
 	if err != nil {
@@ -246,7 +243,7 @@ func TestSpoolIsBoundedAndCountsWhatItDrops(t *testing.T) {
 	sendAll(t, sender(t, s, spool))
 	got := s.objects(t)
 	var lost int
-	if _, err := fmt.Sscanf(got[1], "lost %d", &lost); err != nil || lost+len(got)-2 != n {
+	if _, err := fmt.Sscanf(got[1], "lost %d", &lost); err != nil || lost == 0 || lost+len(got)-2 != n {
 		t.Errorf("%d events, %d recorded and %q", n, len(got)-2, got[1])
 	}
 	if got[len(got)-1] != fmt.Sprint(n-1) {

@@ -52,7 +52,6 @@ type Spool struct {
 	next     int64     // number of the next event
 	segments []segment // oldest first; the last is written to
 	active   *os.File
-	dropped  int64
 	wake     chan struct{}
 }
 
@@ -249,7 +248,6 @@ func (s *Spool) makeSpace(n int64) error {
 	}
 	for total > s.c.MaxBytes && len(s.segments) > 1 {
 		total -= s.segments[0].bytes
-		s.dropped += s.segments[1].first - s.segments[0].first
 		if err := s.remove(); err != nil {
 			return err
 		}
@@ -337,14 +335,6 @@ func (s *Spool) Ack(seq int64) error {
 		}
 	}
 	return nil
-}
-
-// Dropped returns how many events were dropped since the spool was opened because
-// it was full.
-func (s *Spool) Dropped() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.dropped
 }
 
 // Close closes the spool; what is in it stays.

@@ -135,9 +135,6 @@ var wanted = map[string]string{
 	"uint64":   "a whole number from 0 on",
 }
 
-// Wanted says what values a type of flag takes, "" if any may be right.
-func Wanted(flagType string) string { return wanted[flagType] }
-
 func badValue(bad *pflag.InvalidValueError) error {
 	f := bad.GetFlag()
 	if own, ok := errors.AsType[*postern.Error](bad.Unwrap()); ok {

@@ -153,7 +153,7 @@ func (s Shell) refuseOpen() error {
 			continue
 		}
 		if f.ID == sshd.ConfigUnreadable {
-			return postern.Errorf(postern.Denied, "%s", f.Title).WithHint("%s; or accept that by name: --accept %s",
+			return postern.Errorf(postern.Denied, "%s", f.Title).WithHint("%s; or accept that by its name, %s",
 				f.Fix, f.ID)
 		}
 		names, fixes = append(names, f.ID), append(fixes, f.Fix)
@@ -162,7 +162,7 @@ func (s Shell) refuseOpen() error {
 		return nil
 	}
 	return postern.Errorf(postern.Denied, "sshd leaves open what no code guards: %s", strings.Join(names, ", ")).
-		WithHint("in sshd_config, for whom this ForceCommand is: %s; or accept them by name: --accept %s",
+		WithHint("in sshd_config, for whom this ForceCommand is: %s; or accept them by their names, %s",
 			strings.Join(fixes, "; "), strings.Join(names, ","))
 }
 
