@@ -52,7 +52,7 @@
 // A certificate has
 //
 //	subject, issuer    names: c st l o ou cn title initials gn sn description
-//	                   uid email dc serial street postal_code, each the list of
+//	                   uid email dc serial dn_qualifier street postal_code, each the list of
 //	                   all values in the certificate's order; dn (RFC 4514);
 //	                   oneline ("/C=DE/CN=Alice"), which a name with a slash in a
 //	                   value does not have

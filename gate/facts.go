@@ -199,6 +199,7 @@ var attributeTypes = map[string]struct{ field, short string }{
 	"2.5.4.17":                   {"postal_code", "postalCode"},
 	"2.5.4.42":                   {"gn", "GN"},
 	"2.5.4.43":                   {"initials", "initials"},
+	"2.5.4.46":                   {"dn_qualifier", "dnQualifier"},
 	"0.9.2342.19200300.100.1.1":  {"uid", "UID"},
 	"0.9.2342.19200300.100.1.25": {"dc", "DC"},
 	"1.2.840.113549.1.9.1":       {"email", "emailAddress"},

@@ -178,7 +178,7 @@ func TestClientCertificate(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{Name: "Example Org"})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "laptop", Units: []string{"audit"}})
 	must(t, err)
-	if want := "O=Example Org, OU=audit, CN=dan, emailAddress=dan@example.com"; out.Subject != want {
+	if want := "O=Example Org, OU=audit, CN=dan, emailAddress=dan@example.com, dnQualifier=5eec0dc4"; out.Subject != want {
 		t.Errorf("subject %q, want %q", out.Subject, want)
 	}
 	if len(out.Leaf.EmailAddresses) != 1 || out.Leaf.EmailAddresses[0] != "dan@example.com" {
@@ -261,7 +261,8 @@ func TestRenew(t *testing.T) {
 	}))
 	c2, err := a.Renew(t.Context(), c.Serial, ca.RenewRequest{})
 	must(t, err)
-	if c2.Label != "phone" || c2.Subject != "O=Postern, OU=x, CN=dan, emailAddress=new@example.com" || c2.Key == nil {
+	if c2.Label != "phone" ||
+		c2.Subject != "O=Postern, OU=x, CN=dan, emailAddress=new@example.com, dnQualifier=45569da5" || c2.Key == nil {
 		t.Errorf("renewed %+v", c2.Certificate)
 	}
 }

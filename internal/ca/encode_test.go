@@ -21,7 +21,7 @@ import (
 func TestLeafIsWhatCryptoX509Writes(t *testing.T) {
 	iss := leafIssuer(t, P256)
 	raw, err := (&Authority{cfg: Config{Name: "Example & Söhne"}, root: &x509.Certificate{}}).
-		clientSubject(postern.Person{Name: "dan", Email: "dan@example.com"}, []string{"Büro"})
+		clientSubject(postern.Person{Name: "dan", Email: "dan@example.com"}, []string{"Büro"}, "0a1b2c3d")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,12 +1,15 @@
 package ca
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/hex"
 	"strings"
 	"time"
 
@@ -43,7 +46,9 @@ type ServerRequest struct {
 }
 
 // ClientRequest asks for a client certificate: CN the person's name, e-mail in
-// the subject and as alternative name, O the organisation.
+// the subject and as alternative name, O the organisation. With a label, the subject has a
+// dnQualifier made of it, so that a person's certificates have different subjects: NSS
+// (Firefox, Chromium) lists all of one subject under one name.
 type ClientRequest struct {
 	Person string           // Person.Name
 	Label  string           // the person's own words: "phone"
@@ -52,6 +57,7 @@ type ClientRequest struct {
 	Period
 	By     postern.Actor
 	renews string
+	keep   *string // the dnQualifier of the certificate that is renewed, "" for none
 }
 
 // IssueServer issues a server certificate. It is in the store when this returns.
@@ -100,6 +106,9 @@ func (a *Authority) prepareServer(r ServerRequest) (*Issued, error) {
 		}
 	}
 	c := Certificate{Profile: ProfileServer, Person: r.By.Person, Names: clean, Renews: r.renews}
+	if policy.Profile != ProfileServer {
+		c.Policy = policy.Profile
+	}
 	return a.signUnder(iss, policy, tmpl, r.Key, c, r.By)
 }
 
@@ -139,7 +148,7 @@ func (a *Authority) prepareClient(ctx context.Context, r ClientRequest) (*Issued
 		tmpl.EmailAddresses = []string{p.Email}
 		list = append(list, p.Email)
 	}
-	if tmpl.RawSubject, err = a.clientSubject(p, r.Units); err != nil {
+	if tmpl.RawSubject, err = a.clientSubject(p, r.Units, r.qualifier()); err != nil {
 		return nil, err
 	}
 	c := Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}
@@ -150,15 +159,39 @@ var (
 	oidOrganization = asn1.ObjectIdentifier{2, 5, 4, 10}
 	oidUnit         = asn1.ObjectIdentifier{2, 5, 4, 11}
 	oidCommonName   = asn1.ObjectIdentifier{2, 5, 4, 3}
+	oidQualifier    = asn1.ObjectIdentifier{2, 5, 4, 46}                // PrintableString, X.520 section 6.2.9
 	oidEmail        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1} // IA5String, RFC 2985 section 5.2.1
 )
 
-// clientSubject returns O, OU…, CN, emailAddress, one attribute each.
+// qualifier returns the subject's dnQualifier, "" for none: a hash, since labels are
+// people's own words. A renewal keeps the subject, which other servers' rules may name.
+func (r ClientRequest) qualifier() string {
+	switch {
+	case r.keep != nil:
+		return *r.keep
+	case r.Label == "":
+		return ""
+	}
+	sum := sha256.Sum256([]byte(r.Label))
+	return hex.EncodeToString(sum[:4])
+}
+
+// qualifierOf returns the dnQualifier of a subject, "" for none.
+func qualifierOf(subject pkix.Name) string {
+	for _, v := range subject.Names {
+		if s, ok := v.Value.(string); ok && v.Type.Equal(oidQualifier) {
+			return s
+		}
+	}
+	return ""
+}
+
+// clientSubject returns O, OU…, CN, emailAddress, dnQualifier, one attribute each.
 //
 // Under a constrained root OpenSSL applies the DNS constraints to a CN that looks
 // like a host name. A person's name with a dot does, so the CN is the e-mail
 // address then.
-func (a *Authority) clientSubject(p postern.Person, units []string) ([]byte, error) {
+func (a *Authority) clientSubject(p postern.Person, units []string, qualifier string) ([]byte, error) {
 	cn := p.Name
 	if a.Root().PermittedDNSDomainsCritical && strings.Contains(cn, ".") && p.Email != "" && len(p.Email) <= 64 {
 		cn = p.Email
@@ -177,6 +210,9 @@ func (a *Authority) clientSubject(p postern.Person, units []string) ([]byte, err
 	add(oidCommonName, cn)
 	if p.Email != "" {
 		add(oidEmail, asn1.RawValue{Tag: asn1.TagIA5String, Bytes: []byte(p.Email)})
+	}
+	if qualifier != "" {
+		add(oidQualifier, qualifier)
 	}
 	der, err := asn1.Marshal(dn)
 	if err != nil {
@@ -274,7 +310,7 @@ func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicK
 		return nil, postern.Errorf(postern.Internal, "the certificate just signed does not parse: %w", err)
 	}
 	out.Certificate = a.entry(out.Leaf, iss.ID, c.Profile)
-	out.Person, out.Label, out.Names, out.Renews = c.Person, c.Label, c.Names, c.Renews
+	out.Policy, out.Person, out.Label, out.Names, out.Renews = c.Policy, c.Person, c.Label, c.Names, c.Renews
 	out.Event = issuedEvent(out.Certificate, by)
 	return out, nil
 }
@@ -405,7 +441,7 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 			by.Person = old.Person
 		}
 		return a.prepareServer(ServerRequest{
-			Names: old.Names, Profile: r.Profile, Key: r.Key, Period: r.Period,
+			Names: old.Names, Profile: cmp.Or(r.Profile, old.Policy), Key: r.Key, Period: r.Period,
 			By: by, renews: serial,
 		})
 	case ProfileClient:
@@ -413,9 +449,10 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 			return nil, postern.Errorf(postern.Invalid, "the profile %s is for servers, and certificate %s is %s's",
 				r.Profile, serial, old.Person)
 		}
+		qualifier := qualifierOf(cert.Subject)
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
-			Key: r.Key, Period: r.Period, By: r.By, renews: serial,
+			Key: r.Key, Period: r.Period, By: r.By, renews: serial, keep: &qualifier,
 		})
 	}
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -265,6 +266,37 @@ func TestNSS(t *testing.T) {
 			runs(t, certutil, "-A", "-d", dir, "-n", "www", "-t", ",,", "-a", "-i",
 				write(t, "s.pem", ca.EncodeCertificates(server.Leaf)))
 			runs(t, certutil, "-V", "-d", dir, "-n", "www", "-u", "V")
+		}
+	}
+}
+
+// TestCertificatesOfOnePersonAreToldApart imports two certificates of one person into one
+// database of NSS, which lists all certificates of one subject under one name.
+func TestCertificatesOfOnePersonAreToldApart(t *testing.T) {
+	a, _ := newAuthority(t, ca.Config{})
+	dir := "sql:" + t.TempDir()
+	runs(t, posterntest.Need(t, "certutil"), "-N", "-d", dir, "--empty-password")
+	for _, label := range []string{"phone", "laptop", ""} {
+		out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: label})
+		must(t, err)
+		renewed, err := a.Renew(t.Context(), out.Serial, ca.RenewRequest{SameKey: true})
+		must(t, err)
+		if renewed.Subject != out.Subject {
+			t.Errorf("%s: the subject changes from %q to %q", label, out.Subject, renewed.Subject)
+		}
+		p12, err := ca.EncodePKCS12(out.Key, out, "secret", false)
+		must(t, err)
+		file := write(t, "dan.p12", p12)
+		runs(t, posterntest.Need(t, "pk12util"), "-i", file, "-d", dir, "-W", "secret", "-K", "")
+		name := strings.TrimSpace("dan "+label) + " until " + out.Leaf.NotAfter.UTC().Format(time.DateOnly)
+		for program, args := range map[string][]string{
+			"certutil": {"-L", "-d", dir},
+			"certtool": {"--p12-info", "--inder", "--infile", file, "--password", "secret"},
+			"openssl":  {"pkcs12", "-in", file, "-passin", "pass:secret", "-noenc"},
+		} {
+			if text := runs(t, posterntest.Need(t, program), args...); !strings.Contains(text, name) {
+				t.Errorf("%s does not list %q:\n%s", program, name, text)
+			}
 		}
 	}
 }

@@ -47,6 +47,16 @@ func TestProfilesAreConfigured(t *testing.T) {
 			short.Profile != ca.ProfileServer {
 			t.Errorf("usage %v, policies %v, profile %s", short.Leaf.KeyUsage, short.Leaf.Policies, short.Profile)
 		}
+		renewed, err := a.Renew(t.Context(), short.Serial, ca.RenewRequest{SameKey: true})
+		must(t, err)
+		lasts(t, renewed.Leaf, 6*day)
+		if renewed.Policy != "shortlived" || len(renewed.Leaf.Policies) != 1 {
+			t.Errorf("a certificate of the profile shortlived is renewed as %q, %v", renewed.Policy,
+				renewed.Leaf.Policies)
+		}
+		renewed, err = a.Renew(t.Context(), renewed.Serial, ca.RenewRequest{Profile: ca.ProfileServer})
+		must(t, err)
+		lasts(t, renewed.Leaf, 30*day)
 		ssh, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: sshKey(t)})
 		must(t, err)
 		if got := time.Until(ssh.ValidBefore); got > time.Hour || got < 59*time.Minute {
@@ -67,7 +77,11 @@ func TestProfilesAreConfigured(t *testing.T) {
 		_, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}, Profile: name})
 		wantCode(t, err, postern.NotFound, "profile")
 	}
+	short, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example.com"}, Profile: "shortlived"})
+	must(t, err)
 	must(t, a.SetPolicies(t.Context(), nil))
+	_, err = a.Renew(t.Context(), short.Serial, ca.RenewRequest{})
+	wantCode(t, err, postern.NotFound, `no profile "shortlived"`)
 	again, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"www.example.com"}})
 	must(t, err)
 	lasts(t, again.Leaf, 90*day)

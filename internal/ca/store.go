@@ -50,6 +50,7 @@ type Certificate struct {
 	Serial  string   `json:"serial"` // lower-case hex, no leading zero
 	Issuer  string   `json:"issuer"` // Issuer.ID
 	Profile Profile  `json:"profile"`
+	Policy  Profile  `json:"policy,omitempty"` // the further profile by which a server's was issued
 	Person  string   `json:"person,omitempty"` // who holds it, or asked for it
 	Label   string   `json:"label,omitempty"`  // the person's own words
 	Subject string   `json:"subject"`

@@ -15,7 +15,7 @@ import (
 // OpenSSL's for the e-mail address).
 var attributes = map[string]string{
 	"2.5.4.3": "CN", "2.5.4.6": "C", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU",
-	"1.2.840.113549.1.9.1": "emailAddress",
+	"2.5.4.46": "dnQualifier", "1.2.840.113549.1.9.1": "emailAddress",
 }
 
 // SubjectString writes a DER name in the order of the certificate, every value

@@ -228,7 +228,7 @@ new key, under the intermediate that issues now.`,
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	cmd.Flags().StringVar(&csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
 	cmd.Flags().BoolVar(&r.SameKey, "same-key", false, "certify the old key again")
-	periodFlags(cmd, &r.Period, &r.Profile, "", " (default server)")
+	periodFlags(cmd, &r.Period, &r.Profile, "", " (default: the certificate's)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
 }

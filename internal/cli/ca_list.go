@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func issuedFields(c ca.Certificate) []terminal.Field {
 func allFields(c *ca.Issued, status string) []terminal.Field {
 	fields := append(issuedFields(c.Certificate),
 		terminal.Field{"status", status},
-		terminal.Field{"profile", string(c.Profile)},
+		terminal.Field{"profile", string(cmp.Or(c.Policy, c.Profile))},
 		terminal.Field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
 		terminal.Field{"issued", terminal.Time(c.Issued)},
 		terminal.Field{"key", "sha256:" + c.Certificate.Key},

@@ -157,15 +157,15 @@ func (tx *Tx) addHeld(ctx context.Context, c postern.Credential) error {
 }
 
 const certificateColumns = `serial, issuer, profile, person, label, subject, names, public_key, der, not_before,
-	not_after, issued, renews, revoked, reason`
+	not_after, issued, renews, policy, revoked, reason`
 
 const insertCertificate = `INSERT INTO ca_certificates (` + certificateColumns + `)
-	SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0`
+	SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0`
 
 func certificateValues(c ca.Certificate) []any {
 	return []any{
 		c.Serial, c.Issuer, string(c.Profile), c.Person, c.Label, c.Subject, joinNames(c.Names), c.Key, c.DER,
-		micros(c.NotBefore), micros(c.NotAfter), micros(c.Issued), c.Renews,
+		micros(c.NotBefore), micros(c.NotAfter), micros(c.Issued), c.Renews, string(c.Policy),
 	}
 }
 
@@ -226,7 +226,7 @@ func scanCertificate(row scanner) (ca.Certificate, error) {
 	var names string
 	var notBefore, notAfter, issued, revoked, reason int64
 	err := row.Scan(&c.Serial, &c.Issuer, &c.Profile, &c.Person, &c.Label, &c.Subject, &names, &c.Key, &c.DER,
-		&notBefore, &notAfter, &issued, &c.Renews, &revoked, &reason)
+		&notBefore, &notAfter, &issued, &c.Renews, &c.Policy, &revoked, &reason)
 	c.Names = strings.Fields(names)
 	c.NotBefore, c.NotAfter = fromMicros(notBefore), fromMicros(notAfter)
 	c.Issued, c.Revoked, c.Reason = fromMicros(issued), fromMicros(revoked), postern.RevocationReason(reason)
