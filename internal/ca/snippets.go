@@ -25,7 +25,7 @@ var apacheSnippet = snippet("apache", `# Apache 2.4 with mod_ssl, for {{.Name}}.
 	SSLCertificateKeyFile {{.Key}}
 	SSLCertificateChainFile {{.Chain}}
 
-	# Whom to believe when a visitor shows a certificate.
+	# The CA that certificates of visitors are verified against.
 	SSLCACertificateFile {{.Root}}
 
 	# To close a location to all but one person:
@@ -47,7 +47,7 @@ var nginxSnippet = snippet("nginx", `# nginx, for {{.Name}}. Include this file i
 	ssl_certificate {{.Cert}};
 	ssl_certificate_key {{.Key}};
 
-	# Whom to believe when a visitor shows a certificate.
+	# The CA that certificates of visitors are verified against.
 	#ssl_client_certificate {{.Root}};
 	#ssl_verify_client optional;
 	#ssl_verify_depth 2;

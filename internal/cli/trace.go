@@ -18,7 +18,7 @@ func newTrace(a *app) *cobra.Command {
 		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a),
 		newTraceReplay(a), newTraceExport(a))
 	c.Long = `Watch libvirt through the static probes that it already carries: who calls
-what on it, what its event loop does, what is said to QEMU. Nothing is
+what on it, what its event loop does, its QEMU monitor commands. Nothing is
 restarted, and nothing has to be installed beside libvirt. Needs a kernel of
 5.15 or newer, and root or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.
 
@@ -122,7 +122,7 @@ func newTraceQEMU(a *app) *cobra.Command {
 	o := newTraceOptions(capture.Monitor)
 	c := &cobra.Command{
 		Use:   "qemu",
-		Short: "Show what is said to QEMU's monitors",
+		Short: "Show the messages to and from QEMU's monitors",
 		Long: `Show the commands that libvirt sends to QEMU's monitors, the answers and how long
 they took, events, and file descriptors that are passed.`,
 		Example: `  postern trace qemu

@@ -29,7 +29,7 @@ and command.
 
 otlp: OpenTelemetry's spans, as lines that a collector's file receiver reads, or
 sent to a collector by OTLP over HTTP. A call is a span of each side that was seen,
-linked to one trace, and below the daemon's what was said to QEMU for it. Spans
+linked to one trace, and below the daemon's the commands to QEMU for it. Spans
 have the names of OpenTelemetry's conventions for RPC; a trace's own begin with
 libvirt. and qmp. Secrets are masked. A call without an answer has no span. What a
 collector wants besides the address is taken from the environment:

@@ -8,7 +8,7 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// FuzzParseBatch holds what is believed of foreign bytes against what a sender
+// FuzzParseBatch holds what is accepted of foreign bytes against what a sender
 // may say.
 func FuzzParseBatch(f *testing.F) {
 	const head = `{"agent":"00112233445566778899aabbccddeeff","host":"hv1"}` + "\n"
@@ -27,11 +27,11 @@ func FuzzParseBatch(f *testing.F) {
 		for _, n := range batch {
 			ofAgent := strings.HasPrefix(n.Event.Kind, "libvirt.") || strings.HasPrefix(n.Event.Kind, "agent.")
 			if n.Seq <= last || n.Event.Person != "" || n.Event.Host != "hv1" || !ofAgent {
-				t.Errorf("believed: %+v", n)
+				t.Errorf("accepted: %+v", n)
 			}
 			for _, l := range n.Event.Links {
 				if l.Kind == string(postern.YubiKey) || l.Kind == string(postern.SSHCertificate) {
-					t.Errorf("believed: %+v", l)
+					t.Errorf("accepted: %+v", l)
 				}
 			}
 			last = n.Seq

@@ -11,9 +11,8 @@ import (
 	"github.com/postern-project/postern/internal/system"
 )
 
-// AskDaemon puts one question to the daemon that listens on a socket, and
-// believes no answer but root's and to this question. It gives the question
-// its nonce.
+// AskDaemon puts one question to the daemon that listens on a socket, with a fresh
+// nonce. It accepts only an answer to this question, from a process of root.
 func AskDaemon(ctx context.Context, socket string, q Question) (Verdict, error) {
 	q.Version = 1 // only a code is asked about
 	_, _ = rand.Read(q.Nonce[:])

@@ -78,7 +78,7 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 	}
 }
 
-// TestWhoAsksToBecomeAnother believes a service about accounts of this host alone.
+// TestWhoAsksToBecomeAnother accepts what a service says about accounts of this host alone.
 func TestWhoAsksToBecomeAnother(t *testing.T) {
 	posterntest.NeedRoot(t)
 	path := filepath.Join(t.TempDir(), "pam.sock")

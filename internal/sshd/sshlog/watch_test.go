@@ -210,12 +210,12 @@ func TestForgedLines(t *testing.T) {
 	}
 	ev := <-seen
 	if ev.Details["source"] != "file, unverified" || len(ev.Links) > 0 {
-		t.Errorf("believed: %+v", ev)
+		t.Errorf("accepted: %+v", ev)
 	}
 	close(lines)
 	select {
 	case ev := <-seen:
-		t.Errorf("believed of a process that is no sshd: %+v", ev)
+		t.Errorf("accepted from a process that is no sshd: %+v", ev)
 	default:
 	}
 }

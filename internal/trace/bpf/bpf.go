@@ -217,7 +217,7 @@ type Place struct {
 // Attach attaches the places of one file, named by a path that stays what it is
 // until Attach returns; in one process when pid is not 0, else wherever the file
 // is mapped, now and later. The returned link detaches when closed. Kernel keeps
-// a reference to it: a link that is collected falls silent.
+// a reference to it: one that is garbage collected would detach the probes.
 func (k *Kernel) Attach(path string, pid int, places []Place) error {
 	var a attachment
 	sites := map[uint32]Site{}
@@ -350,9 +350,9 @@ func (k *Kernel) Site(id uint32) (Site, bool) {
 	return k.sites[id], true
 }
 
-// Search makes the kernel look for the message anew at a site whose messages
-// were not where they should be; with give up it looks no more, and only headers
-// come.
+// Search has the kernel search anew for the messages of a site that were not where
+// they were expected; with giveUp it stops searching, and records of the site hold
+// headers only.
 func (k *Kernel) Search(id uint32, giveUp bool) error {
 	s, ok := k.Site(id)
 	if !ok {
@@ -387,10 +387,10 @@ func (k *Kernel) Wait(deadline time.Time) error {
 	return err
 }
 
-// GiveWay lets those run who wait for this processor: a daemon's thread that wakes
-// up would wait for the reader's whole time slice, and its clients with it. While
-// the ring fills the reader keeps what it has.
-func (k *Kernel) GiveWay() {
+// Yield lets the threads run that wait for this processor: a daemon's thread that
+// wakes up would wait for the reader's whole time slice, and its clients with it.
+// While the ring fills it does nothing.
+func (k *Kernel) Yield() {
 	if !k.ring.filling() {
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}

@@ -14,7 +14,7 @@ const (
 	IsEvent  = iota // a probe was hit
 	IsRegs          // registers and stack, before the event of the same thread
 	IsReturn        // the function around a dispatch probe has returned
-	IsThread        // who the thread is whose events follow: see Thread
+	IsThread        // names the thread whose events follow: see Thread
 )
 
 // Record is one record of the ring buffer. Data, and with it the strings, stand

@@ -77,7 +77,7 @@ func (r *ring) next() []byte {
 			r.free()
 			return nil
 		}
-		// Telling the kernel costs both sides: once for many records.
+		// Writing the position costs both sides: once for many records.
 		if r.at-r.freed > r.mask/16 {
 			r.free()
 		}

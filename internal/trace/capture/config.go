@@ -11,14 +11,14 @@ import (
 	"github.com/postern-project/postern/internal/trace/event"
 )
 
-// What is a set of things to watch.
+// What is a set of what can be watched.
 type What uint8
 
-// The things.
+// What can be watched.
 const (
 	RPC     What = 1 << iota // messages, connections, authentication, TLS, keepalive
 	Loop                     // handles and timeouts of the event loop
-	Monitor                  // what is said to QEMU
+	Monitor                  // messages to and from QEMU
 )
 
 func (w What) has(k event.Kind) bool {
@@ -36,8 +36,8 @@ func (w What) has(k event.Kind) bool {
 	return false
 }
 
-// Config says what a session watches. The zero value watches RPC everywhere, in
-// processes present and to come.
+// Config says what a session watches. The zero value watches RPC in all
+// processes, those that start later included.
 type Config struct {
 	What  What     // 0 means RPC
 	Paths []string // only these files; none means all of libvirt's
@@ -46,7 +46,7 @@ type Config struct {
 	// process is likely still there; nil for none.
 	Stacked func(*event.Event)
 	Filter  correlate.Filter
-	Tree    bool // keep monitor messages of calls back: the call's reply carries them
+	Tree    bool // withhold monitor messages of calls: the call's reply carries them
 	// Queue measures how long each call waited for a worker and how long the worker
 	// took: one more probe for each call.
 	Queue bool

@@ -61,7 +61,7 @@ type finder struct {
 	named  bool     // only these files; else all of libvirt's
 	// visit is called once for each file that is new, with the open file.
 	visit func(*Library, *os.File)
-	// gone is called for each process that had such a file mapped and is no more.
+	// gone is called for each process that had such a file mapped and has ended.
 	gone func(pid int)
 
 	mu      sync.Mutex

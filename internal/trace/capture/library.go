@@ -29,7 +29,7 @@ type fileID struct {
 	mtime    int64
 }
 
-// Missing returns the probes that Postern knows, that belong into a file of this
+// Missing returns the probes that Postern knows, that belong in a file of this
 // kind, and that are not in it.
 func (l *Library) Missing() []string {
 	if l.Err != nil && !errors.Is(l.Err, usdt.ErrNoProbes) {

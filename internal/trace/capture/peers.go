@@ -79,7 +79,7 @@ func newPeers() *peers {
 	}
 }
 
-// see sets on an event what is known of its surroundings.
+// see adds to an event what is known of its client, descriptor and virtual machine.
 func (d *peers) see(e *event.Event) {
 	at := e.Pointer(0)
 	switch k := e.Kind; {
@@ -158,7 +158,7 @@ func (d *peers) peer(e *event.Event) *event.Peer {
 	return c.peer
 }
 
-// resolve asks the daemon's socket who connected. It believes the answer only
+// resolve asks the daemon's socket who connected. It trusts the answer only
 // if the socket still has that descriptor afterwards: closing it sets the
 // descriptor to -1.
 func (d *peers) resolve(at event.Pointer, c *connection, fd int) {
@@ -195,9 +195,9 @@ func (d *peers) resolve(at event.Pointer, c *connection, fd int) {
 	d.identify(c.peer)
 }
 
-// identify sets who a Unix client is, of which the process and user are known, and
-// when it was started if the kernel told: the process may have ended, and another
-// may have its number.
+// identify adds user name, command line and audit session to a Unix client of which
+// process and user are known. Its start time, where the kernel has reported it, tells
+// it from a later process with the same number.
 func (d *peers) identify(peer *event.Peer) {
 	peer.User = d.user(peer.UID)
 	if p := d.process(peer.PID, true); p != nil && (peer.Start == 0 || peer.Start == p.start) {

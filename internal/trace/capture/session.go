@@ -73,10 +73,10 @@ type Session struct {
 	swept    time.Time
 	drained  uint64 // when what was in the ring began to be read: all up to then is known
 	problems problems
-	ended    mailbox[int] // processes that are no more
+	ended    mailbox[int] // processes that have ended
 }
 
-// mailbox has what the background found, for the reader to report.
+// mailbox holds what other goroutines have found, for the reader to report.
 type mailbox[T any] struct {
 	mu   sync.Mutex
 	list []T
@@ -239,7 +239,7 @@ func (s *Session) learn(p usdt.Probe) {
 }
 
 // Intervals of the reader and the finder. While events come, the reader looks
-// seldom enough that it takes many at once, and often enough for who watches.
+// seldom enough that it takes many at once, and often enough for a person who watches.
 const (
 	pollBusy = 50 * time.Millisecond
 	pollIdle = 100 * time.Millisecond
@@ -297,16 +297,16 @@ func (s *Session) read(ctx context.Context, sink event.Sink) error {
 	}
 }
 
-// giveWay is after how many events, some 20 microseconds of work, the reader lets
-// others have its processor.
-const giveWay = 32
+// yieldEvery is after how many events, some 20 microseconds of work, the reader
+// yields its processor.
+const yieldEvery = 32
 
 // deliverAll hands over what is in the ring, until ctx ends, and returns how many
 // events.
 func (s *Session) deliverAll(ctx context.Context, sink event.Sink) (int, error) {
 	for n := 1; ; n++ {
-		if n%giveWay == 0 {
-			s.kernel.GiveWay()
+		if n%yieldEvery == 0 {
+			s.kernel.Yield()
 			if ctx.Err() != nil {
 				return n, nil
 			}
@@ -367,7 +367,8 @@ func (s *Session) idle(sink event.Sink) error {
 	return sink.Idle()
 }
 
-// reportGone hands on that a daemon is no more. Clients end all the time.
+// reportGone reports that a daemon has ended. The end of other processes is not
+// reported.
 func (s *Session) reportGone(pid int, now uint64, sink event.Sink) error {
 	if !s.pipeline.Serves(pid) {
 		return nil
@@ -378,7 +379,7 @@ func (s *Session) reportGone(pid int, now uint64, sink event.Sink) error {
 	}, sink)
 }
 
-// sweep forgets, now and then, processes that are gone.
+// sweep forgets processes that have ended, every ten seconds.
 func (s *Session) sweep(now time.Time) {
 	if now.Sub(s.swept) < 10*time.Second {
 		return

@@ -31,7 +31,7 @@ type source struct {
 	out    []event.Event // notices that go before the next event
 }
 
-// name is who a thread is.
+// name is a thread's name and the effective user of its process.
 type name struct {
 	comm string
 	uid  int
@@ -49,7 +49,7 @@ type siteState struct {
 	hits   int // messages found
 	misses int // in a row
 	search bool
-	given  bool // up
+	gaveUp bool // the search
 }
 
 // Misses in a row after which a site is searched, and after which the search
@@ -242,21 +242,21 @@ func (s *source) message(st *siteState) {
 	e.Cut = len(e.Payload) < e.PayloadLen
 }
 
-// missed counts a message that was not where it should be: this build's
-// structures differ. The kernel then searches; if that fails too, headers still
-// come, and one warning.
+// missed counts a message that was not where it was expected: this build's
+// structures differ. After some the kernel searches. If that fails too, only headers
+// are shown, after one warning.
 func (s *source) missed(st *siteState) {
 	st.misses++
 	id := uint32(s.record.Site)
 	switch {
-	case st.given:
+	case st.gaveUp:
 	case !st.search && st.misses >= missesToSearch:
 		st.search, st.misses = true, 0
 		if err := s.kernel.Search(id, false); err != nil {
 			s.warn(err.Error())
 		}
 	case st.search && st.misses >= missesToGiveUp:
-		st.given = true
+		st.gaveUp = true
 		s.differs(fmt.Sprintf("the messages at %s (%s) are not where this build's probe says: its structures "+
 			"differ, so only headers are shown there", st.probe, st.Spec))
 		if err := s.kernel.Search(id, true); err != nil {
@@ -321,8 +321,8 @@ func (s *source) nameThread() {
 	s.names[s.record.TID] = name{comm, uid}
 }
 
-// who returns who a thread is; of one that has not been introduced since it was
-// forgotten, by asking the host.
+// who returns a thread's name and user. Where its record was forgotten, they are read
+// from /proc.
 func (s *source) who(pid, tid uint32) name {
 	n, ok := s.names[tid]
 	if !ok {

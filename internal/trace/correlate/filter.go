@@ -22,7 +22,7 @@ type Filter struct {
 	Slower   time.Duration // calls that took at least this, with their replies
 	Errors   bool          // calls that failed, and refusals
 
-	Connections bool // that connections begin and end, too, where messages are chosen
+	Connections bool // beginnings and ends of connections, too, where messages are chosen
 
 	PIDs       []int                    // processes; none means all
 	Procedures map[event.Procedure]bool // nil means all
@@ -43,14 +43,14 @@ func (f Filter) Validate() error {
 	return nil
 }
 
-// calls reports whether f chooses among messages by what they are, so that
-// nothing else is wanted.
+// calls reports whether f chooses among messages by what they are, so that other
+// events are not shown.
 func (f *Filter) calls() bool {
 	return f.Procedures != nil || f.Types != 0 || f.Statuses != 0 || f.Slower > 0 || f.Errors
 }
 
-// messages is calls, or a choice of virtual machines: of what is not of a
-// message, only a monitor belongs to one.
+// messages reports the same, or that f chooses among virtual machines: of other
+// events only those of a monitor belong to one.
 func (f *Filter) messages() bool { return f.calls() || len(f.Domains) > 0 }
 
 // late reports whether a call can only be judged by its reply.

@@ -58,7 +58,7 @@ type call struct {
 	withheldClient, withheldServer *event.Event  // the call itself, while it is not decided whether to show it
 }
 
-// thread is what a thread of a daemon does.
+// thread is what is known of a daemon's thread.
 type thread struct {
 	commands []*event.Command
 	made     []*call // calls that it made itself, since it last answered one
@@ -97,8 +97,8 @@ func newJoiner(slower bool, domain func(*event.Event) string) *joiner {
 	}
 }
 
-// see sets on an event what belongs to it. It returns the call whose pair the
-// event completes or begins, or nil.
+// see joins an event to its call, its command or its dispatch. It returns the call
+// that the event begins or completes, or nil.
 func (j *joiner) see(e *event.Event) *call {
 	switch k := e.Kind; {
 	case k.RPC():
@@ -305,7 +305,7 @@ func (j *joiner) end(l *side, key callKey, e *event.Event) *call {
 		c.Monitor = j.collect(e.TID)
 		c.Forwarded = j.forwarded(e.TID, c)
 		if (event.Procedure{Prog: e.Prog, Proc: e.Proc}) == libvirt.SetIdentity {
-			j.believe(l, c, e)
+			j.takeIdentity(l, c, e)
 		}
 	} else {
 		e.Took = span(c.clientTx, e.Mono)

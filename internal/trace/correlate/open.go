@@ -42,8 +42,8 @@ type moment struct {
 	wall time.Time
 }
 
-// Idle hands on what time alone brings: until a moment of CLOCK_MONOTONIC up to
-// which all events have been handed in, the calls that have become slow.
+// Idle reports the calls that have become slow until now, a moment of
+// CLOCK_MONOTONIC up to which all events have been handed in.
 func (p *Pipeline) Idle(now uint64, sink event.Sink) error {
 	if err := p.slow(now, sink); err != nil {
 		return err

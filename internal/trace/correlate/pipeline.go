@@ -15,27 +15,28 @@ import (
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
-// Pipeline is what every event passes, live or recorded: joined to what belongs
-// to it, filtered, handed on.
+// Pipeline is what every event passes, live or recorded: it is joined to its call,
+// command or dispatch, filtered, and handed on.
 type Pipeline struct {
 	join    *joiner
 	filter  Filter
 	tree    bool
 	decoder libvirt.Decoder
 	names   map[[16]byte]string // domains by UUID
-	warned  map[int]uint64      // threads whose dispatch was called stalled, and its begin
+	warned  map[int]uint64      // threads whose dispatch was reported as stalled, and when it began
 	newest  moment              // of the newest event
 }
 
-// New returns a pipeline that keeps back what f does not choose; with tree also the
-// monitor messages of calls, whose replies carry them.
+// New returns a pipeline that drops what f does not choose. With tree it also
+// withholds the monitor messages of calls: the calls' replies carry them.
 func New(f Filter, tree bool) *Pipeline {
 	p := &Pipeline{filter: f, tree: tree, names: map[[16]byte]string{}, warned: map[int]uint64{}}
 	p.join = newJoiner(f.Slower > 0, p.domain)
 	return p
 }
 
-// Event joins an event to what belongs to it and hands it on, or keeps it back.
+// Event joins an event to its call, command or dispatch, and hands it on, withholds
+// it or drops it.
 func (p *Pipeline) Event(e *event.Event, sink event.Sink) error {
 	p.newest = moment{e.Mono, e.Wall}
 	if err := p.slow(e.Mono, sink); err != nil {

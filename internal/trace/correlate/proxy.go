@@ -5,10 +5,11 @@ import (
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
-// believe takes from an answered connect_set_identity who the client of a connection
-// really is. It is believed of a local process that runs as the daemon's own user, as
-// virtproxyd does, and once the daemon has accepted it: another client could be lying.
-func (j *joiner) believe(l *side, c *call, e *event.Event) {
+// takeIdentity takes the real client of a proxy's connection from an answered
+// connect_set_identity. It trusts only a local process that runs as the daemon's own
+// user, as virtproxyd does, and only what the daemon has accepted: another client
+// could forge it.
+func (j *joiner) takeIdentity(l *side, c *call, e *event.Event) {
 	proxy := c.Peer
 	if libvirt.Status(e.Status) != libvirt.OK || proxy == nil || proxy.PID == 0 || proxy.UID < 0 ||
 		proxy.UID != e.UID {

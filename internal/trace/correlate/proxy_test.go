@@ -48,9 +48,9 @@ func proxied(proxyUID int, status uint32) []*event.Event {
 // daemon has accepted it.
 func TestProxyNamesTheClient(t *testing.T) {
 	for name, c := range map[string]struct {
-		uid      int
-		status   uint32
-		believed bool
+		uid     int
+		status  uint32
+		trusted bool
 	}{
 		"the daemon's own user": {0, 0, true},
 		"another user":          {1000, 0, false},
@@ -69,7 +69,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 				return e.Kind == event.ServerTx && e.Proc == destroy
 			}) {
 				if e.PID == proxyPID {
-					if e.Peer.PID != 4711 || e.Call.Forwarded != c.believed {
+					if e.Peer.PID != 4711 || e.Call.Forwarded != c.trusted {
 						t.Errorf("at the proxy: forwarded %v, of %+v", e.Call.Forwarded, e.Peer)
 					}
 					continue
@@ -78,7 +78,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 					PID: proxyPID, UID: c.uid, User: "root", Start: 5, Command: "virtproxyd",
 					Remote: "127.0.0.1;0",
 				}
-				if c.believed {
+				if c.trusted {
 					want = event.Peer{
 						PID: 4711, UID: 1000, User: "dan", Start: 77, Session: 3, Command: "virsh destroy vm1",
 						SASLName: "dan@EXAMPLE", Via: proxyPID, Remote: "127.0.0.1;0",

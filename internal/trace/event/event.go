@@ -91,8 +91,8 @@ const (
 	// it ran, FD what the handle was for.
 	HandleDone
 	TimeoutDone
-	// Notices of the tracer of a call that has no answer: its header and arguments,
-	// Call, and in Took its age.
+	// Notices by the tracer about a call without an answer: with its header and
+	// arguments, Call, and in Took its age.
 	CallSlow       // it has run for longer than was asked for, and still runs
 	CallOpen       // it still runs, and the trace ends
 	CallUnanswered // its connection or its daemon has ended
@@ -241,7 +241,7 @@ type Call struct {
 	Forwarded               bool   // that daemon made the same call at another, which knows the client too
 	Domain                  string // name of the domain that it is about, if its arguments contain it
 	Peer                    *Peer
-	Monitor                 []Command // what was said to QEMU for it, in order; at most 4096
+	Monitor                 []Command // commands sent to QEMU for it, in order; at most 4096
 }
 
 // Command is one QEMU monitor command and its answer.

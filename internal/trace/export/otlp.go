@@ -42,12 +42,12 @@ type SpansConfig struct {
 	Send func([]*tracepb.ResourceSpans) error
 }
 
-// Spans makes an OpenTelemetry span of each call when its reply is seen, on either
-// side, or when it is known that no reply is, and below the daemon's one of each monitor command that was sent for
-// it. A
-// call that both sides saw is one trace. Identifiers follow from what a call is: of
-// one recording they are the same each time. Secrets are masked. It is a sink of a
-// session, not safe for concurrent use.
+// Spans makes an OpenTelemetry span of each call, on either side: when its reply is
+// seen, or when it is known that there will be none. Below the daemon's span is one of
+// each monitor command that was sent for the call. A call that both sides saw is one
+// trace. Identifiers follow from what a call is: of one recording they are the same
+// each time. Secrets are masked. It is a sink of a session, not safe for concurrent
+// use.
 type Spans struct {
 	c     SpansConfig
 	dec   libvirt.Decoder
@@ -114,8 +114,8 @@ func (s *Spans) Idle() error {
 	return s.c.Send(all)
 }
 
-// learn learns who a process is: its name best from its main thread, the command
-// line of a client from the daemon's events.
+// learn notes the name of a process, preferably that of its main thread, and the command
+// line of a client, which the daemon's events have.
 func (s *Spans) learn(e *event.Event) {
 	if e.Kind == event.ClientNew {
 		delete(s.procs, e.PID) // another process may have had the number

@@ -56,7 +56,7 @@ func (r Recording) Write(ctx context.Context, in io.Reader, w io.Writer) (sum ev
 	if err != nil {
 		return sum, "", err
 	}
-	// Spans have what was said to QEMU below the call that it was said for.
+	// Spans have monitor commands below the call that they were sent for.
 	if sum, err = record.Replay(in, r.Filter, r.Format == FormatOTLP, x); err != nil {
 		return sum, "", err
 	}

@@ -24,8 +24,8 @@ var setup = map[string]bool{
 	"auth_list": true, "auth_polkit": true, "auth_sasl_init": true, "auth_sasl_start": true, "auth_sasl_step": true,
 }
 
-// quiet reports whether the reader is not shown an event: unless asked for, a call is
-// one line, and what only keeps connections going is none.
+// quiet reports whether an event gets no line of its own: unless asked for, a call is
+// one line, and what only keeps connections going is not shown.
 func (f *Writer) quiet(e *event.Event) bool {
 	if e.Kind.RPC() {
 		return f.quietMessage(e)

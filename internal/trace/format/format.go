@@ -18,7 +18,7 @@ type Format string
 
 // The formats.
 const (
-	Text  Format = ""      // for a reader: wall clock, names, arguments, durations
+	Text  Format = ""      // for people: wall clock, names, arguments, durations
 	JSON  Format = "json"  // one object a line
 	STP   Format = "stp"   // as libvirt's example scripts print: rpc-monitor, events, qemu-monitor
 	Raw   Format = "raw"   // RPC messages by number: client=0x… len=… program=…
@@ -40,7 +40,7 @@ type Config struct {
 	Verbose  bool // text: sockets, keepalive and how connections are set up, too
 	Full     bool // payloads, stacks and monitor messages at full length
 	Secrets  bool // secrets too
-	Tree     bool // text: below a reply, what was said to QEMU for it
+	Tree     bool // text: below a reply, the monitor commands that were sent for it
 }
 
 // Validate checks c.

@@ -62,7 +62,7 @@ func text(err error) string {
 	return err.Error()
 }
 
-// WriteText writes for a reader what is known of a file; with places, each place of
+// WriteText writes for people what is known of a file; with places, each place of
 // each probe too.
 func (l Library) WriteText(w io.Writer, places bool) error {
 	var b strings.Builder

@@ -35,7 +35,7 @@ const (
 	textMax  = 200 // bytes shown of a monitor's message
 )
 
-// text writes an event for a reader, here each message by itself:
+// text writes an event for people, here each message by itself:
 //
 //	15:04:05.123456 C> virsh[4711]        remote.domain_lookup_by_name(name="vm1")
 //	15:04:05.123890 <S root virsh[4711]   remote.domain_lookup_by_name ok 402 µs dom={name="vm1", …}
@@ -205,7 +205,7 @@ func (f *Writer) body(b []byte, m *libvirt.Message, e *event.Event) []byte {
 	return b
 }
 
-// monitor writes what is said to QEMU: "> vm1 query-block(…)".
+// monitor writes a message to or from QEMU: "> vm1 query-block(…)".
 func (f *Writer) monitor(e *event.Event) {
 	m := qmp.Parse([]byte(e.Text(1)))
 	b := f.buf
@@ -310,8 +310,8 @@ func (f *Writer) limited(b, text []byte) []byte {
 	return append(strconv.AppendInt(b, int64(len(text)), 10), " bytes)"...)
 }
 
-// tree writes, below a reply, what was said to QEMU for the call, and where its
-// time went.
+// tree writes, below a reply, the monitor commands that were sent for the call, and
+// where its time went.
 func (f *Writer) tree(c *event.Call) {
 	const indent = "                "
 	shares := [...]struct {

@@ -1,5 +1,5 @@
-// Package qmp reads what libvirt and QEMU say to each other over the monitor,
-// and masks the secrets in it. Its input is foreign, and often only the
+// Package qmp reads the messages between libvirt and QEMU's monitor, and masks the
+// secrets in them. Its input is foreign, and often only the
 // beginning of a message: it is scanned in place, never panics, and costs no
 // memory.
 //

@@ -39,15 +39,15 @@ const (
 
 var errNoFrameInfo = errors.New("no call frame information")
 
-// guard turns a panic in a library that reads foreign bytes into an error.
-func guard(what string, err *error) {
+// noPanic turns a panic in a library that reads foreign bytes into an error.
+func noPanic(what string, err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("%s: %v", what, p)
 	}
 }
 
 func newModule(name string, r io.ReaderAt) (m *module, err error) {
-	defer guard(name, &err)
+	defer noPanic(name, &err)
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return nil, err

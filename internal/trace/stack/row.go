@@ -49,7 +49,7 @@ func (m *module) row(pc uint64) (*row, error) {
 }
 
 func (m *module) makeRow(pc uint64) (r *row, err error) {
-	defer guard(m.name, &err)
+	defer noPanic(m.name, &err)
 	at, ok := m.entry(pc)
 	if !ok {
 		return nil, errNoFrameInfo
@@ -135,8 +135,8 @@ func (m *module) establish(cie, fde []byte, at, pc uint64) (*row, error) {
 	return r, nil
 }
 
-// endsHere reports whether the entry says in so many words that the return
-// address is undefined, as _start and clone do.
+// endsHere reports whether the entry declares the return address undefined, as
+// those of _start and clone do.
 func endsHere(cie, fde []byte, reg uint64) bool {
 	undefined := binary.AppendUvarint([]byte{frame.DW_CFA_undefined}, reg)
 	return bytes.Contains(fde, undefined) || bytes.Contains(cie, undefined)

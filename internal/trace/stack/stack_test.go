@@ -211,7 +211,7 @@ func TestDebugFile(t *testing.T) {
 	}
 	command("cc", "-O1", "-Wl,--build-id", "-o", place, "testdata/corners.c", "-lpthread")
 	if has("variable") {
-		t.Error("the debug file of another build is believed")
+		t.Error("the debug file of another build is used")
 	}
 }
 

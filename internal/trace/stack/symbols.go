@@ -110,7 +110,7 @@ func (s *symbols) add(f *elf.File) {
 }
 
 func guarded(read func() ([]elf.Symbol, error)) (list []elf.Symbol, err error) {
-	defer guard("symbols", &err)
+	defer noPanic("symbols", &err)
 	return read()
 }
 
@@ -169,7 +169,7 @@ func (s *symbols) debugFile(pid int, m *module, dirs []string) {
 }
 
 func elfFile(r io.ReaderAt) (f *elf.File, err error) {
-	defer guard("ELF file", &err)
+	defer noPanic("ELF file", &err)
 	return elf.NewFile(r)
 }
 
@@ -191,7 +191,7 @@ func buildID(f *elf.File) []byte {
 }
 
 func data(s *elf.Section) (b []byte, err error) {
-	defer guard("section", &err)
+	defer noPanic("section", &err)
 	return s.Data()
 }
 
@@ -219,7 +219,7 @@ func (s *symbols) miniDebug(f *elf.File) {
 // tables. The block's head is read here, for the size of the dictionary that it
 // asks for: https://tukaani.org/xz/xz-file-format.txt, 3.1 and 5.3.1.
 func unpack(packed []byte) (b []byte, err error) {
-	defer guard(".gnu_debugdata", &err)
+	defer noPanic(".gnu_debugdata", &err)
 	const streamHead, lzma2, maxDict = 12, 0x21, 28 // 28 says 64 MiB
 	if len(packed) < streamHead+4 || string(packed[:6]) != "\xfd7zXZ\x00" {
 		return nil, errors.New("no xz file")

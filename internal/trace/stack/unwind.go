@@ -157,7 +157,7 @@ func (a *arch) value(u *rule, cfa uint64, regs *registers, stack *memory) (uint6
 // evaluate runs a DWARF expression. With a cfa, that stands on its stack at the
 // beginning.
 func (a *arch) evaluate(expression []byte, cfa uint64, regs *registers, stack *memory) (v uint64, err error) {
-	defer guard("DWARF expression", &err)
+	defer noPanic("DWARF expression", &err)
 	dw := make([]*op.DwarfRegister, a.count)
 	for n := range dw {
 		if v, ok := regs.get(uint64(n)); ok {

@@ -25,7 +25,7 @@ type Config struct {
 
 // Unwinder unwinds stacks that were copied from processes of this host. It keeps
 // what it learns of files and processes, and so can unwind a stack of a process
-// that has exited, if it met the process alive. Its methods may be called from
+// that has exited, if it saw the process while it ran. Its methods may be called from
 // several goroutines, but the frames that one call returns stand only until the
 // next call.
 type Unwinder struct {
@@ -60,7 +60,7 @@ type process struct {
 	used uint64
 }
 
-// How long what did not work is believed: that an address is in no mapping, that
+// How long a failure is remembered: that an address is in no mapping, that
 // a file cannot be read.
 const (
 	rereadAfter = 100 * time.Millisecond
@@ -340,8 +340,8 @@ func (u *Unwinder) module(pid int, mp *mapping) (*module, error) {
 	return m, nil
 }
 
-// trim lets go of the files that were needed least, but for the one in use, until
-// the rest is within bounds.
+// trim forgets the files that were used longest ago, but for the one in use, until the
+// rest is within bounds.
 func (u *Unwinder) trim(use *module) {
 	total := 0
 	for _, m := range u.modules {
