@@ -415,6 +415,23 @@ func TestCheckAsksTheRightSSHD(t *testing.T) {
 	}
 }
 
+// TestCheckWithoutTheDirectoryOfSSHD audits a host without /run/sshd, which sshd -T asks
+// for, as one where sshd has not been started since.
+func TestCheckWithoutTheDirectoryOfSSHD(t *testing.T) {
+	t.Parallel()
+	h, _ := gateHost(t)
+	want := auditHost(t, h)
+	if out, err := h.Command("rmdir", "/run/sshd").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got := auditHost(t, h); !slices.Equal(got, want) {
+		t.Errorf("found %q without /run/sshd, %q with it", got, want)
+	}
+	if out, err := h.Command("ls", "-d", "/run/sshd").CombinedOutput(); err == nil {
+		t.Errorf("the audit made %s", out)
+	}
+}
+
 func TestShellCarriesFiles(t *testing.T) {
 	t.Parallel()
 	h, rig := gateHost(t)

@@ -86,10 +86,8 @@ func accountsOf(ctx context.Context, h *host, users, groups []string) []account 
 
 // database returns all entries of a database, at least those of the file.
 func (a *accounts) database(ctx context.Context, name, file string) string {
-	if a.host.asks {
-		if out, _, err := a.host.run(ctx, getent, name); err == nil {
-			return out
-		}
+	if out, ok := a.host.askNSS(ctx, getent, name); ok {
+		return out
 	}
 	b, _ := a.host.Read(file)
 	return string(b)
@@ -106,8 +104,8 @@ func (a *accounts) lookup(ctx context.Context, database, name string) string {
 	if name == "" || name[0] == '-' {
 		return ""
 	}
-	out, _, err := a.host.run(ctx, getent, database, name)
-	if err != nil {
+	out, ok := a.host.askNSS(ctx, getent, database, name)
+	if !ok {
 		return ""
 	}
 	return out
@@ -119,8 +117,8 @@ func (a *accounts) groupsOf(ctx context.Context, name string) []string {
 	if name == "" || name[0] == '-' {
 		return nil
 	}
-	out, _, err := a.host.run(ctx, id, "-G", name)
-	if err != nil {
+	out, ok := a.host.askNSS(ctx, id, "-G", name)
+	if !ok {
 		return nil
 	}
 	var names []string
@@ -169,6 +167,31 @@ func (a *accounts) account(line string, groups []string) {
 	a.list = append(a.list, account{
 		name: f[0], UID: uid, home: f[5], shell: f[6], groups: groups, local: slices.Contains(a.local, f[0]),
 	})
+}
+
+// judgeAccounts tells that NSS did not answer.
+func (a *audit) judgeAccounts() {
+	if a.unanswered == "" {
+		return
+	}
+	a.add(Finding{
+		ID: "accounts-unknown", Severity: Medium,
+		Title: "accounts and groups of /etc/passwd and /etc/group alone were judged, since NSS does not answer",
+		Where: a.nssLine(), Proof: a.unanswered,
+		Fix: "start the service that is named there (sssd, nslcd, winbind), and audit again",
+	})
+}
+
+// nssLine returns the line of nsswitch.conf(5) that says whom NSS asks for accounts.
+func (a *audit) nssLine() hostconf.Line {
+	const file = "/etc/nsswitch.conf"
+	b, _ := a.Read(file)
+	for i, line := range strings.Split(string(b), "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "passwd:") {
+			return hostconf.Line{File: file, Line: i + 1, Text: strings.TrimSpace(line)}
+		}
+	}
+	return hostconf.Line{File: file, Text: "(not set) passwd"}
 }
 
 // names returns the users and groups that the rules of sshd and PAM name in full.

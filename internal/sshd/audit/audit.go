@@ -42,6 +42,8 @@ type Auditor struct {
 	// TimeCodes reports whether an account behind pam_postern has an authenticator
 	// that makes codes by time; nil, or an error, means that this is unknown.
 	TimeCodes func(ctx context.Context) (bool, error)
+
+	patience time.Duration // for an answer of sshd or NSS; 0 means 20 s
 }
 
 // Clock is what is known of a clock.
@@ -76,9 +78,11 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 		return nil, err
 	}
 	defer run.close()
+	run.patience = a.patience
 	if err := run.gather(ctx); err != nil {
 		return nil, err
 	}
+	run.judgeAccounts()
 	run.judgeAccesses()
 	run.judgeUntried()
 	run.judgeChannels()

@@ -113,6 +113,26 @@ func (d access) forced(p path) (commands []string, forwards bool) {
 	return d.keys.commands, d.keys.forwards
 }
 
+// unseen says what may confine a login to a command where nothing does that can be
+// seen: a certificate's force-command, or what a program prints of keys. It is "" where
+// nothing may, or a key of the account opens everything anyway.
+func (d access) unseen(p path) string {
+	if !p.byKey() || len(p.methods) > 1 || d.keys != nil && d.keys.open {
+		return ""
+	}
+	var from []string
+	if file := d.s.first("trustedusercakeys"); file != "" && file != "none" {
+		from = append(from, "the certificate, by a CA in "+file+",")
+	}
+	if program := d.s.first("authorizedkeyscommand"); program != "" && program != "none" {
+		from = append(from, "the key, printed by "+program+",")
+	}
+	if len(from) == 0 {
+		return ""
+	}
+	return ", unless " + strings.Join(from, " or ") + " names a command, which cannot be seen here"
+}
+
 // confined are programs that serve what they are given and nothing else, by name: the
 // option that confines them to a directory, "" if they always are, and what they
 // open.

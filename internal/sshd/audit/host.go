@@ -26,7 +26,10 @@ type host struct {
 	sshd []string        // the command, with the arguments that it always takes
 	// asks says that getent asks this host's NSS; otherwise its files are read.
 	asks bool
-	copy hostconf.ConfigCopy // what sshd reads in place of the host's files
+	// unanswered is why getent is not asked any more, "" while it answers.
+	unanswered string
+	patience   time.Duration       // for an answer of sshd or NSS
+	copy       hostconf.ConfigCopy // what sshd reads in place of the host's files
 }
 
 // thisHost runs the programs of this host.
@@ -117,19 +120,42 @@ func (h *host) close() {
 	}
 }
 
-// run runs a program for at most 20 seconds.
+// errNoAnswer is the error of a program that was ended, since it took too long.
+var errNoAnswer = errors.New("it does not answer")
+
+// run runs a program for as long as the host's patience lasts.
 func (h *host) run(ctx context.Context, argv ...string) (stdout, stderr string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	patience := cmp.Or(h.patience, 20*time.Second)
+	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if h.box != nil {
-		out, complaint, err := h.box.Output(ctx, argv...)
-		return string(out), string(complaint), err
+		var out, complaint []byte
+		out, complaint, err = h.box.Output(limited, argv...)
+		stdout, stderr = string(out), string(complaint)
+	} else {
+		var out, complaint strings.Builder
+		cmd := exec.CommandContext(limited, argv[0], argv[1:]...)
+		cmd.Stdout, cmd.Stderr = &out, &complaint
+		err = cmd.Run()
+		stdout, stderr = out.String(), complaint.String()
 	}
-	var out, complaint strings.Builder
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	err = cmd.Run()
-	return out.String(), complaint.String(), err
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		err = fmt.Errorf("%w within %v", errNoAnswer, patience)
+	}
+	return stdout, stderr, err
+}
+
+// askNSS runs a program that asks NSS. Once one does not answer, none is run any more, and
+// what is in files is all that is known. ok is false without an answer.
+func (h *host) askNSS(ctx context.Context, argv ...string) (answer string, ok bool) {
+	if !h.asks {
+		return "", false
+	}
+	out, _, err := h.run(ctx, argv...)
+	if errors.Is(err, errNoAnswer) {
+		h.asks, h.unanswered = false, fmt.Sprintf("%s: %v", strings.Join(argv, " "), err)
+	}
+	return out, err == nil
 }
 
 // What sshd wants before it says anything, as in an image in which it never ran.
@@ -188,15 +214,20 @@ func (s settings) is(keyword, value string) bool { return strings.EqualFold(s.fi
 // settings asks sshd what is in force for a connection.
 func (h *host) settings(ctx context.Context, c hostconf.Case) (settings, error) {
 	var out, complaint string
+	var failed error
 	for range 4 { // it complains of one thing at a time
-		var err error
-		if out, complaint, err = h.run(ctx, append(slices.Clone(h.sshd), "-T", "-C", c.String())...); err == nil {
+		if out, complaint, failed = h.run(ctx, append(slices.Clone(h.sshd), "-T", "-C",
+			c.String())...); failed == nil {
 			return parseSettings(out), nil
 		}
-		complaint = cmp.Or(strings.TrimSpace(complaint), err.Error())
+		complaint = cmp.Or(strings.TrimSpace(complaint), failed.Error())
 		if !h.supply(complaint) {
 			break
 		}
+	}
+	if errors.Is(failed, errNoAnswer) {
+		return nil, postern.Errorf(postern.Unavailable, "%s -T: %w", h.sshd[0], failed).
+			WithHint("check that getent group answers: sshd asks for groups as it does")
 	}
 	e := postern.Errorf(postern.Invalid, "%s -T: %s", h.sshd[0], h.copy.Original(complaint))
 	if m := missingDirectory.FindStringSubmatch(complaint); m != nil {

@@ -121,7 +121,7 @@ func (a *audit) judgeWeak(d access, p path) {
 		try:      proveLogin(d, p),
 		opens:    true,
 	}
-	methods, what := strings.Join(p.methods, ","), "everything"
+	methods, what := strings.Join(p.methods, ","), "everything"+d.unseen(p)
 	forced := a.opens(d, p)
 	if forced != nil {
 		what = forced.what

@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern/internal/posterntest"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -239,5 +241,69 @@ func TestAccountsOfADirectory(t *testing.T) {
 				t.Errorf("found %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestNSSDoesNotAnswer has an NSS module that waits for ever, as one whose service hangs.
+func TestNSSDoesNotAnswer(t *testing.T) {
+	posterntest.NeedRoot(t)
+	root := posterntest.SSHDFiles(t, map[string]string{
+		"etc/ssh/sshd_config": twoFactors + "Match User carol\n\tAuthenticationMethods publickey\n",
+		"etc/pam.d/sshd":      asksCode,
+		"etc/nsswitch.conf":   "group: files\npasswd: files extrausers\n",
+	})
+	posterntest.SSHDImage(t, root, "extrausers")
+	link(t, root, "var/lib/extrausers/group", "/dev/null")
+	if err := unix.Mkfifo(filepath.Join(root, "var/lib/extrausers/passwd"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := Auditor{Root: root, Clock: func() Clock { return Clock{Synchronized: true} }, patience: 2 * time.Second}
+	report, err := a.Audit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(report.Findings, func(f Finding) bool { return f.ID == "accounts-unknown" })
+	if i < 0 || report.Findings[i].Where.String() != "/etc/nsswitch.conf:2: passwd: files extrausers" ||
+		!strings.Contains(report.Findings[i].Proof, "getent passwd: it does not answer") {
+		t.Errorf("found %+v", report.Findings)
+	}
+	if !slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.ID == "one-factor" }) {
+		t.Errorf("the rule for an account that is not known is not judged: %+v", report.Findings)
+	}
+}
+
+// TestWhatCannotBeSeenIsSaid has an account whose own key runs one command, beside
+// certificates and keys of which nothing is known.
+func TestWhatCannotBeSeenIsSaid(t *testing.T) {
+	posterntest.NeedRoot(t)
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n"
+	for name, c := range map[string]struct{ config, keys, want string }{
+		"nothing": {"", `restrict,command="/usr/bin/rrsync /srv" ` + key,
+			"opens rsync of a directory (/usr/bin/rrsync)"},
+		"certificates": {
+			"TrustedUserCAKeys /etc/ssh/ca.pub\n", `restrict,command="/usr/bin/rrsync /srv" ` + key,
+			"opens everything, unless the certificate, by a CA in /etc/ssh/ca.pub, names a command, which cannot be " +
+				"seen here",
+		},
+		"a program": {
+			"AuthorizedKeysCommand /usr/bin/keys\nAuthorizedKeysCommandUser nobody\n", "",
+			"opens everything, unless the key, printed by /usr/bin/keys, names a command, which cannot be seen here",
+		},
+		"an open key beside": {"TrustedUserCAKeys /etc/ssh/ca.pub\n", key, "opens everything"},
+	} {
+		root := posterntest.SSHDFiles(t, map[string]string{
+			"etc/ssh/sshd_config": twoFactors + c.config + keyForRobots, "etc/pam.d/sshd": asksCode,
+			"etc/ssh/ca.pub": key, "home/robot/.ssh/authorized_keys": c.keys,
+			"etc/passwd": "root:x:0:0::/root:/bin/bash\nrobot:x:1002:1002::/home/robot:/bin/sh\n",
+		})
+		report, err := Auditor{Root: root, Clock: func() Clock { return Clock{Synchronized: true} }}.Audit(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(report.Findings, func(f Finding) bool {
+			return f.ID == "one-factor" && strings.HasSuffix(f.Title, c.want)
+		}) {
+			t.Errorf("%s: found %+v", name, report.Findings)
+		}
 	}
 }
