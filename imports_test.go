@@ -62,6 +62,7 @@ var rows = map[string]row{
 	"durable":    {},
 	"system":     {},
 	"manpage":    {},
+	"metrics":    {knows: "HTTP SQL", hides: true}, // SQL by Prometheus' own collectors
 	"jsonschema": {},
 	"terminal":   {},
 
@@ -91,12 +92,12 @@ var rows = map[string]row{
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
-	"server": {imports: domain + " people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
-	"doctor": {imports: domain + " " + adapters + " people state server trace terminal", knows: "HTTP"},
+	"server": {imports: domain + " metrics people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
+	"doctor": {imports: domain + " " + adapters + " metrics people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector people state client agent server doctor usage manpage manual jsonschema terminal " +
+			" trace collector metrics people state client agent server doctor usage manpage manual jsonschema terminal " +
 			"reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},

@@ -25,7 +25,8 @@ func init() {
 // with [Options] before the configuration is loaded. As an app it only records on the
 // timeline that a configuration was loaded.
 type App struct {
-	Mail      string     `json:"mail,omitempty"` // smtp://…: how mail is sent
+	Mail      string     `json:"mail,omitempty"`    // smtp://…: how mail is sent
+	Metrics   string     `json:"metrics,omitempty"` // address of /metrics, /livez and /readyz; "": not served
 	Portal    *Portal    `json:"portal,omitempty"`
 	Directory *Directory `json:"directory,omitempty"`
 
@@ -77,6 +78,23 @@ func parseOptions(d *caddyfile.Dispenser, _ any) (any, error) {
 		}
 	}
 	return httpcaddyfile.App{Name: "postern", Value: caddyconfig.JSON(a, nil)}, nil
+}
+
+// DefaultMetrics is the address of the metrics where none is given.
+const DefaultMetrics = "127.0.0.1:9464"
+
+func (a *App) parseMetrics(d *caddyfile.Dispenser) error {
+	a.Metrics = DefaultMetrics
+	if d.NextArg() {
+		a.Metrics = d.Val()
+	}
+	if _, port, err := net.SplitHostPort(a.Metrics); err != nil || port == "" {
+		return d.Errf("%q is not an address like %s", a.Metrics, DefaultMetrics)
+	}
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
 }
 
 func (a *App) parsePortal(d *caddyfile.Dispenser) error {

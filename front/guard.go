@@ -149,9 +149,10 @@ func (p *requestState) judge(w http.ResponseWriter, r *http.Request) bool {
 	var readings gate.Readings
 	if !gate.ReadPath(r.URL, &readings) {
 		p.refused = true
+		p.guard.live.ambiguous.Add(1)
 		p.guard.live.events.Add(postern.Event{
 			Kind: postern.EventAccessRefused, Outcome: postern.Refused, Address: written(addressOf(r)),
-			Reason: "ambiguous-path",
+			Reason: ambiguousPath,
 		})
 		p.guard.answer(w, r, refusal{status: http.StatusBadRequest})
 		return false
@@ -184,6 +185,7 @@ func (p *requestState) unchanged(r *http.Request) bool {
 func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
 	q := newAuthorizationRequest(r, s)
 	f := q.decide(r.Context(), p.guard.live, time.Now())
+	p.guard.live.decisions[f.reason].Add(1)
 	if f.reason != gate.OK {
 		p.refuse(w, r, &q, f)
 		return false

@@ -82,7 +82,7 @@ func newPage(why refusal, portal string) page {
 	}
 	switch why.status {
 	case http.StatusBadRequest:
-		p.Title, p.Reason, p.Portal = "This address cannot be read safely", "ambiguous-path", ""
+		p.Title, p.Reason, p.Portal = "This address cannot be read safely", ambiguousPath, ""
 		p.Words = "The address contains characters that different servers read in different ways, so it is not " +
 			"served here."
 		return p

@@ -82,6 +82,8 @@ type live struct {
 	tickets              refusedTickets
 	unreadable           unreadableClients
 	events               *coalesce.Writer // nil: there is no timeline
+	decisions            [gate.NumReasons]atomic.Int64
+	ambiguous            atomic.Int64
 	stop                 context.CancelFunc
 	done                 sync.WaitGroup
 }

@@ -190,6 +190,14 @@ var optionWords = []word[App]{
 		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) },
 	},
 	{
+		Word{
+			"metrics", "[ADDRESS]",
+			"Serves /metrics, /livez and /readyz over plain HTTP on a listener of their own, " + DefaultMetrics +
+				" unless an address is given. They need no certificate.",
+		},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseMetrics(d) },
+	},
+	{
 		Word{"ca", "", "What certificates of Postern's CA are like; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseCA(d) },
 	},

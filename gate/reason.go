@@ -25,6 +25,7 @@ const (
 	RuleFailed         // valid, but the rule does not hold
 	Closed             // no certificate is asked for, and the rule does not hold
 	Unavailable        // whether it is still valid is not known at the moment
+	numReasons
 )
 
 var reasons = [...]struct{ key, words string }{
@@ -51,6 +52,9 @@ var reasons = [...]struct{ key, words string }{
 		"Whether your certificate is still valid could not be checked. Try again in a moment.",
 	},
 }
+
+// NumReasons is how many reasons there are: each is less.
+const NumReasons = int(numReasons)
 
 // String returns the reason's short name, as in the log: "revoked".
 func (r Reason) String() string { return reasons[r].key }

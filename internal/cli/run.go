@@ -14,7 +14,7 @@ import (
 )
 
 func newRun(a *app) *cobra.Command {
-	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet}
+	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: version()}
 	var reload bool
 	cmd := &cobra.Command{
 		Use:   "run",

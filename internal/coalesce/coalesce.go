@@ -49,8 +49,9 @@ type Writer struct {
 	done   chan struct{}
 	turn   sync.Mutex // held while writing
 
-	mu    sync.Mutex
-	known map[likeness]*entry
+	mu     sync.Mutex
+	known  map[likeness]*entry
+	failed bool // the last write did
 }
 
 type likeness struct {
@@ -148,6 +149,23 @@ func (w *Writer) Close() error {
 	return w.write(true)
 }
 
+// Unwritten returns how many events wait because the last write failed; 0 if it
+// succeeded.
+func (w *Writer) Unwritten() (n int64) {
+	if w == nil {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.failed {
+		return 0
+	}
+	for _, e := range w.known {
+		n += e.waiting.Count
+	}
+	return n
+}
+
 // Flush writes what is due.
 func (w *Writer) Flush() error { return w.write(false) }
 
@@ -207,6 +225,7 @@ func (w *Writer) write(all bool) error {
 	err := w.config.Append(ctx, events...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.failed = err != nil
 	for i, k := range keys {
 		if err != nil {
 			w.merge(k, due[i].waiting, due[i].last)

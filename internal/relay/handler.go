@@ -20,7 +20,8 @@ type Store interface {
 	// Relay appends to the timeline, in one durable transaction, those events of
 	// an agent whose numbers are above the highest that is recorded, and returns the
 	// highest now. A gap in the numbers becomes an event with their count, see [Gap].
-	// It is safe for concurrent use, on several servers at once.
+	// An empty batch says that the agent is there. It is safe for concurrent use, on several
+	// servers at once.
 	Relay(ctx context.Context, source, agent string, batch []Numbered) (seq int64, err error)
 }
 
@@ -142,9 +143,6 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 			code = postern.Invalid
 		}
 		return "", nil, postern.Errorf(code, "read the batch: %w", err)
-	}
-	if len(batch) == 0 {
-		return "", nil, postern.Errorf(postern.Invalid, "the batch is empty")
 	}
 	return head.Agent, batch, nil
 }

@@ -11,11 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
@@ -358,7 +360,6 @@ func TestForgedEventsAreRefused(t *testing.T) {
 	for name, lines := range map[string][]string{
 		"no sender":        {honest},
 		"a sender's name":  {`{"agent":"X","host":"hv1"}`, honest},
-		"nothing":          {head},
 		"no JSON":          {head, "nonsense"},
 		"a field":          {head, `{"seq":1,"event":{},"more":1}`},
 		"falling numbers":  {head, encode(t, 2, call("x")), honest},
@@ -379,4 +380,43 @@ func TestForgedEventsAreRefused(t *testing.T) {
 		t.Errorf("an honest one: status %d", status)
 	}
 	equal(t, s.objects(t), "honest")
+}
+
+// TestAgentIsHeardOfWithoutEvents has a sender with nothing to send: the server knows that
+// it is there, and counts it as late when it is not any more.
+func TestAgentIsHeardOfWithoutEvents(t *testing.T) {
+	s := newServer(t)
+	spool, err := relay.OpenSpool(relay.SpoolConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer spool.Close()
+	sender, err := relay.NewSender(relay.SenderConfig{URL: s.URL + relay.Path, Host: "hv1", Beat: time.Millisecond},
+		spool, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var sending sync.WaitGroup
+	sending.Go(func() { sender.Run(ctx) })
+	late := func(before time.Time) (all, late int64) {
+		all, late, err := s.db.Relay().Late(t.Context(), before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all, late
+	}
+	for since := time.Now(); ; posterntest.Pause(t) {
+		if all, n := late(since); all == 1 && n == 0 {
+			break
+		}
+	}
+	stop()
+	sending.Wait()
+	if all, n := late(time.Now().Add(time.Second)); all != 1 || n != 1 {
+		t.Errorf("%d of %d agents are late, not the one that there is", n, all)
+	}
+	if got := s.objects(t); len(got) != 0 {
+		t.Errorf("the timeline has %q", got)
+	}
 }

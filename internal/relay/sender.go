@@ -23,11 +23,14 @@ type SenderConfig struct {
 	// Wait is the first pause after a failure, 1 s if zero; it doubles up to
 	// MaxWait, 1 min if zero.
 	Wait, MaxWait time.Duration
+	// Beat is after what time without events the server is told that there are none, 1 min
+	// if zero.
+	Beat time.Duration
 }
 
 // Validate reports what is wrong with the configuration.
 func (c SenderConfig) Validate() error {
-	if c.URL == "" || c.Host == "" || c.Wait < 0 || c.MaxWait < 0 {
+	if c.URL == "" || c.Host == "" || c.Wait < 0 || c.MaxWait < 0 || c.Beat < 0 {
 		return postern.Errorf(postern.Invalid, "a sender needs a server, the name of its host, and no negative wait")
 	}
 	return nil
@@ -56,6 +59,9 @@ func NewSender(c SenderConfig, spool *Spool, log *slog.Logger) (*Sender, error) 
 	if c.MaxWait == 0 {
 		c.MaxWait = time.Minute
 	}
+	if c.Beat == 0 {
+		c.Beat = time.Minute
+	}
 	return &Sender{c: c, spool: spool, log: log, limit: maxBatchEvents}, nil
 }
 
@@ -66,9 +72,12 @@ func (s *Sender) Run(ctx context.Context) {
 	var syncing sync.WaitGroup
 	syncing.Go(func() { s.keepSynced(ctx, news) })
 	defer syncing.Wait()
-	wait, failing := s.c.Wait, false
+	wait, failing, idle := s.c.Wait, false, false
 	for {
 		more, err := s.Send(ctx)
+		if err == nil && !more && idle {
+			err = s.beat(ctx)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -83,6 +92,9 @@ func (s *Sender) Run(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			case <-news:
+				idle = false
+			case <-time.After(s.c.Beat):
+				idle = true
 			}
 			continue
 		case !failing:
@@ -144,6 +156,16 @@ func (s *Sender) Send(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	return true, s.spool.Ack(s.sent)
+}
+
+// beat tells the server that there are no events. A server of an earlier version takes no
+// batch without events.
+func (s *Sender) beat(ctx context.Context) error {
+	_, err := s.post(ctx, nil)
+	if postern.CodeOf(err) == postern.Invalid {
+		return nil
+	}
+	return err
 }
 
 // postTimeout bounds one batch.

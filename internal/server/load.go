@@ -44,6 +44,20 @@ func (s *server) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	monitor, err := s.monitorFor(options.Metrics)
+	if err != nil {
+		return inConfig(s.file, err)
+	}
+	if err := s.loadServices(ctx, config, options); err != nil {
+		s.dropMonitor(monitor)
+		return err
+	}
+	s.adoptMonitor(monitor)
+	return nil
+}
+
+// loadServices loads a configuration and what its options ask for.
+func (s *server) loadServices(ctx context.Context, config []byte, options front.App) error {
 	next, err := s.services.prepare(ctx, options)
 	if err != nil {
 		return err
@@ -108,6 +122,9 @@ func (s *server) serveAgain(ctx context.Context) {
 // authority is unchanged, and the next call tries again. Calls must not overlap.
 func (s *server) storeGeneration(ctx context.Context) (int64, error) {
 	g, err := s.state.Store.Generation(ctx)
+	if !errors.Is(err, context.Canceled) {
+		s.health.afterRead(err)
+	}
 	if err != nil || g == s.generation {
 		return g, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/front"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/metrics"
 	"github.com/postern-project/postern/internal/state"
 )
 
@@ -36,6 +37,7 @@ type Options struct {
 	// answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
 	PAMSocket string
 	Verbose   bool           // log each request, too
+	Version   string         // of the program
 	Keys      ca.Keys        // CAs' keys in HSMs; nil: none
 	Log       *slog.Logger   // required
 	Ready     func(*Started) // called once, when everything is served; nil: not called
@@ -54,7 +56,10 @@ type server struct {
 	state     *state.State
 	authority *ca.Authority
 	oneTime   *OneTime
-	log       *slog.Logger
+	log       *slog.Logger // holds back what is about an outage, see health
+	health    *health
+	metrics   *metrics.Metrics
+	monitor   *monitor // nil: none is served
 	services  *services
 	file      string          // the Caddyfile, absolute
 	acmePort  int             // of the sample's portal at localhost, when it is made
@@ -71,7 +76,8 @@ type server struct {
 
 // Run serves until ctx ends. SIGHUP makes it load its configuration again.
 func Run(ctx context.Context, o Options) (err error) {
-	s := &server{opts: o, log: o.Log, reloads: make(chan chan error), newCAs: make(chan struct{}, 1)}
+	s := &server{opts: o, health: newHealth(o.Log), reloads: make(chan chan error), newCAs: make(chan struct{}, 1)}
+	s.log = s.health.logger()
 	if err := s.findConfig(); err != nil {
 		return err
 	}
@@ -79,6 +85,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.state.Close()) }()
+	s.metrics = metrics.New(o.Version, s.sources())
+	s.state.Store.Observe(s.observe)
 	unlock, err := s.state.Lock()
 	if err != nil {
 		return err
@@ -133,17 +141,21 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	}
 	defer s.services.close()
 	defer func() { err = errors.Join(err, front.Stop()) }()
+	defer s.adoptMonitor(nil)
 	if err := s.load(ctx); err != nil {
 		return err
 	}
 	renewing, stopRenewing := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { s.keepIntermediates(renewing) })
+	background.Go(func() { s.health.keepTrying(renewing, s.state.Store) })
 	defer func() { stopRenewing(); background.Wait() }()
 	if s.opts.Ready != nil {
 		s.opts.Ready(started)
 	}
+	s.health.serves(true)
 	s.wait(ctx, hup)
+	s.health.serves(false)
 	return nil
 }
 

@@ -54,15 +54,19 @@ func (db *DB) wrap(err error, doing string) error {
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err)
 	default:
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, context.Canceled):
 		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err)
-	}
-	if db.backend.full(err) {
-		return postern.Errorf(postern.Unavailable, "%s: the disk is full: %w", doing, err).
+	case errors.Is(err, context.DeadlineExceeded):
+		return postern.Errorf(postern.Unavailable, "%s: %w", doing, outage{err})
+	case db.backend.full(err):
+		return postern.Errorf(postern.Unavailable, "%s: the disk is full: %w", doing, outage{err}).
 			WithHint("free space on the database's disk")
-	}
-	if db.faultOf(err) != faultNone {
-		return postern.Errorf(postern.Unavailable, "%s: %w", doing, err).
+	case db.backend.damaged(err):
+		return postern.Errorf(postern.Unavailable, "%s: the database is damaged: %w", doing, outage{err}).
+			WithHint("restore the database from a backup")
+	case db.faultOf(err) != faultNone:
+		return postern.Errorf(postern.Unavailable, "%s: %w", doing, outage{err}).
 			WithHint("check that the database runs, has free space and may be written to")
 	}
 	if db.backend.conflicts(err) {

@@ -127,3 +127,8 @@ func (s Portal) RemindOnce(ctx context.Context, serial string, before time.Durat
 	})
 	return queued && err == nil, err
 }
+
+// Queued returns how many messages wait to be sent.
+func (s Portal) Queued(ctx context.Context) (int64, error) {
+	return s.readNumber(ctx, `SELECT COUNT(*) FROM portal_mail`)
+}

@@ -123,6 +123,17 @@ func (p *postgres) full(err error) bool {
 	return errors.As(err, &perr) && perr.Code == "53100"
 }
 
+// damaged reports whether PostgreSQL found its files to be so (class XX, internal error).
+func (p *postgres) damaged(err error) bool {
+	var perr *pgconn.PgError
+	return errors.As(err, &perr) && (perr.Code == "XX001" || perr.Code == "XX002")
+}
+
+func (p *postgres) bytes(ctx context.Context, read *sql.DB) (n int64, err error) {
+	err = read.QueryRowContext(ctx, `SELECT pg_database_size(current_database())`).Scan(&n)
+	return n, err
+}
+
 func (p *postgres) conflicts(err error) bool {
 	var perr *pgconn.PgError
 	return errors.As(err, &perr) && len(perr.Code) == 5 && perr.Code[:2] == "23"

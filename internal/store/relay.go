@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/postern-project/postern/internal/relay"
 )
@@ -50,7 +51,7 @@ func relayed(ctx context.Context, tx *Tx, source, agent string, batch []relay.Nu
 		}
 		seq = n.Seq
 	}
-	if seq == before {
+	if seq == before && len(batch) > 0 { // it was written before
 		return seq, nil
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO relay_agents (source, agent, seq, heard) VALUES ($1, $2, $3, $4)
@@ -63,3 +64,17 @@ func relayed(ctx context.Context, tx *Tx, source, agent string, batch []relay.Nu
 		(SELECT agent FROM relay_agents WHERE source = $1 ORDER BY heard DESC, agent LIMIT $2)`, source, maxAgents)
 	return seq, err
 }
+
+// Late returns how many sources of events there are, and how many of them were heard of
+// last before a moment. A source that was not heard of for 30 days is not counted.
+func (s Relay) Late(ctx context.Context, before time.Time) (all, late int64, err error) {
+	err = s.Read(ctx, func(ctx context.Context, tx *Tx) error {
+		return tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN heard < $1 THEN 1 ELSE 0 END), 0)
+			FROM (SELECT source, MAX(heard) AS heard FROM relay_agents GROUP BY source) AS newest
+			WHERE heard >= $2`, micros(before), micros(s.Now().Add(-agentForgotten))).Scan(&all, &late)
+	})
+	return all, late, err
+}
+
+// agentForgotten is how long a source that is not heard of is still counted.
+const agentForgotten = 30 * 24 * time.Hour

@@ -204,6 +204,31 @@ func (s *sqlite) full(err error) bool {
 	return false
 }
 
+// damaged reports whether the file is not a whole database.
+func (s *sqlite) damaged(err error) bool {
+	var serr *driver.Error
+	if !errors.As(err, &serr) {
+		return false
+	}
+	code := serr.Code() & 0xff
+	return code == lib.SQLITE_CORRUPT || code == lib.SQLITE_NOTADB
+}
+
+// bytes returns the length of the file and of its journal.
+func (s *sqlite) bytes(context.Context, *sql.DB) (n int64, err error) {
+	for _, path := range []string{s.path, s.path + "-wal"} {
+		info, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) && path != s.path {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		n += info.Size()
+	}
+	return n, nil
+}
+
 func (s *sqlite) conflicts(err error) bool {
 	var serr *driver.Error
 	return errors.As(err, &serr) && serr.Code()&0xff == lib.SQLITE_CONSTRAINT

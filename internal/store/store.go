@@ -58,6 +58,8 @@ type DB struct {
 	now     func() time.Time
 	otp     *OTP
 
+	observer atomic.Pointer[func(Batch)]
+
 	queue  chan *request
 	closed chan struct{} // closed when Close begins
 	close  sync.Once
@@ -79,8 +81,10 @@ type backend interface {
 	begin(ctx context.Context, c runner) error // take the one write lock there is
 	classify(err error) fault
 	full(err error) bool      // the disk is
+	damaged(err error) bool   // the database is
 	conflicts(err error) bool // a unique key or a reference was violated
 	cacheStatements() bool    // whether the driver does not
+	bytes(ctx context.Context, read *sql.DB) (int64, error)
 }
 
 // Open opens the database and brings its schema up to date, which is safe while

@@ -21,8 +21,9 @@ const (
 
 // request is one Write, waiting for its turn or its answer.
 type request struct {
-	ctx context.Context
-	f   func(ctx context.Context, tx *Tx) error
+	ctx   context.Context
+	f     func(ctx context.Context, tx *Tx) error
+	began time.Time
 
 	mu      sync.Mutex
 	state   requestState
@@ -92,7 +93,7 @@ func (db *DB) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) err
 	if ctx.Value(writeKey{}) != nil {
 		return postern.Errorf(postern.Internal, "Write was called inside a Write")
 	}
-	r := &request{ctx: ctx, f: f, done: make(chan struct{})}
+	r := &request{ctx: ctx, f: f, began: time.Now(), done: make(chan struct{})}
 	select {
 	case db.queue <- r:
 	case <-db.closed:
@@ -158,9 +159,10 @@ func (db *DB) drain(batch []*request) []*request {
 
 // batchWriter runs batches on the writer's connection.
 type batchWriter struct {
-	db   *DB
-	conn *sql.Conn
-	run  runner // conn, with statements prepared once where the driver does not
+	db     *DB
+	conn   *sql.Conn
+	run    runner          // conn, with statements prepared once where the driver does not
+	events []postern.Event // that the last batch appended to the timeline
 }
 
 // connect makes sure that there is a connection.
@@ -206,12 +208,17 @@ func (w *batchWriter) serve(batch []*request) {
 		}
 		return
 	}
+	if errors.Is(err, context.DeadlineExceeded) { // the batch's own
+		err = outage{err}
+	}
+	err = w.db.wrap(err, "write to the database")
 	for _, r := range batch {
 		if err != nil {
 			r.err, r.panic = err, nil
 		}
 		close(r.done)
 	}
+	w.db.observe(batch, w.events, err)
 }
 
 // commitError is the failure of a commit, which may have happened all the same.
@@ -241,6 +248,7 @@ func (w *batchWriter) try(batch []*request) error {
 
 // once runs a batch in one transaction.
 func (w *batchWriter) once(batch []*request) error {
+	w.events = nil
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
 	if err := w.connect(ctx); err != nil {
@@ -268,6 +276,7 @@ func (w *batchWriter) once(batch []*request) error {
 		return &commitError{err}
 	}
 	w.db.commitTree(tx)
+	w.events = tx.events
 	return nil
 }
 

@@ -1,0 +1,100 @@
+package metrics
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Sources say what is read at each scrape. Each is set, and safe for concurrent use.
+type Sources struct {
+	Up        func() bool             // whether the database can be read and written
+	Decisions func() map[string]int64 // of guards, by reason
+	Unwritten func() int64            // events that the timeline could not take yet
+	CAs       func() []CA             // that issue or are trusted
+	// Stored fails if the database does not answer: then what it says is left out.
+	Stored func(context.Context) (Stored, error)
+	Free   func() (int64, bool) // bytes on the disk of the state directory
+}
+
+// CA is a certificate authority's name, which the server chose, and when it ends.
+type CA struct {
+	Name string
+	End  time.Time
+}
+
+// Stored is what the database says.
+type Stored struct {
+	Entries    int64 // of the timeline
+	Bytes      int64 // that the database takes
+	Mail       int64 // messages that wait to be sent
+	Agents     int64 // that report from other hosts
+	AgentsLate int64 // of which nothing was received for a while
+}
+
+// scrapeTimeout bounds what a scrape waits for the database.
+const scrapeTimeout = 3 * time.Second
+
+// scraped reads the sources at each scrape.
+type scraped struct{ Sources }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
+}
+
+var (
+	descUp        = desc("database_up", "1 if the database can be read and written, else 0.")
+	descDecisions = desc("decisions_total", "Requests that guards have decided about, by reason.", "reason")
+	descUnwritten = desc("timeline_unwritten_events",
+		"Events that the timeline could not take yet; 0 while it can be written.")
+	descCA      = desc("ca_end_timestamp_seconds", "When a certificate authority ends.", "ca")
+	descEntries = desc("timeline_entries", "Entries of the timeline.")
+	descBytes   = desc("database_bytes", "What the database takes on disk.")
+	descFree    = desc("state_free_bytes", "Free on the disk of the state directory.")
+	descMail    = desc("mail_queue", "Messages that wait to be sent.")
+	descAgents  = desc("agents", "Agents that report from other hosts.")
+	descLate    = desc("agents_late", "Agents of which nothing was received for five minutes.")
+)
+
+// Describe implements [prometheus.Collector].
+func (s *scraped) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAgents, descLate,
+	} {
+		to <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (s *scraped) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	up := 0.0
+	if s.Up() {
+		up = 1
+	}
+	gauge(descUp, up)
+	for reason, n := range s.Decisions() {
+		to <- prometheus.MustNewConstMetric(descDecisions, prometheus.CounterValue, float64(n), reason)
+	}
+	gauge(descUnwritten, float64(s.Unwritten()))
+	for _, c := range s.CAs() {
+		gauge(descCA, float64(c.End.Unix()), c.Name)
+	}
+	if free, ok := s.Free(); ok {
+		gauge(descFree, float64(free))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	stored, err := s.Stored(ctx)
+	if err != nil {
+		return
+	}
+	gauge(descEntries, float64(stored.Entries))
+	gauge(descBytes, float64(stored.Bytes))
+	gauge(descMail, float64(stored.Mail))
+	gauge(descAgents, float64(stored.Agents))
+	gauge(descLate, float64(stored.AgentsLate))
+}
