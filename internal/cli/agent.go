@@ -27,24 +27,7 @@ func newAgent(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Send what this host sees to a Postern server",
-		Long: `Watch libvirt on this host and send each call that changes something, or reads a
-secret, to the timeline: which procedure on which virtual machine, how it ended
-and how long it took, from which address or process and in which login session.
-By the session the timeline knows who it was. What the calls carry is not sent.
-
-Without --server the events go to the server on this host, over the socket
-agent.sock in its state directory. With --server they go there over HTTPS, with a
-client certificate of a person in the group agents; the person is named as the
-host, see --host.
-
-While the server is unavailable, events wait on disk, and the oldest are dropped when
-there are too many; the timeline says how many. Each event is written once,
-however often it is sent. Needs a kernel of 5.15 or newer, and root or CAP_BPF,
-CAP_PERFMON and CAP_SYS_PTRACE.`,
-		Example: `  postern agent
-  postern agent --print --procedure 'domain_*'
-  postern agent --server https://id.example.com --cert hv1.pem --key hv1.key --host hv1`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.server.URL, "server", "", "send to the server at this `URL`, not to the one on this host")

@@ -46,16 +46,6 @@ func newCARevoke(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke (SERIAL... | --person PERSON)",
 		Short: "Revoke certificates",
-		Long: `Revoke certificates for good. From then on the front door refuses them, OCSP answers
-"revoked", and the revocation list holds them. A key that was revoked for
-keyCompromise is not certified again.
-
-An intermediate (ca list --all shows them) signs no more certificates, and all
-that it issued are revoked with it. Make the next one before, so that its role
-goes on: postern ca intermediate new. What it had issued is made anew by postern
-ca renew.`,
-		Example: `  postern ca revoke 5f3a… --reason keyCompromise
-  postern ca revoke --person dan`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case (len(args) > 0) == (person != ""):
@@ -120,10 +110,6 @@ func newCACRL(a *app) *cobra.Command {
 	cmd := fileCommand(a, &cobra.Command{
 		Use:   "crl",
 		Short: "Print a revocation list",
-		Long: `Print the revocation list of one CA as it stands now, for servers that read it from a
-file. With --out the file is replaced in one step; have the server reload then.`,
-		Example: `  postern ca crl --issuer client --out /etc/ssl/client.crl
-  postern ca crl --issuer server --der > server.crl`,
 	}, a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 		crl, err := authority.CRL(ctx, issuer)
 		if der {

@@ -21,10 +21,6 @@ func newACMEAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add PERSON",
 		Short: "Make a key for a person's ACME client",
-		Long: `Makes an external account binding key. An ACME client that registers with it gets an account that belongs
-to the person: suspending the person stops the account. A key binds one account. It is shown once.`,
-		Example: "  postern ca acme add alice --label www\n" +
-			"  certbot register --server https://id.example.com/acme/directory --eab-kid KID --eab-hmac-key KEY",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			k := acme.NewExternalKey(args[0], label, time.Now())
 			err := st.Store.ACME().AddExternalKey(ctx, postern.Actor{}, k,

@@ -93,17 +93,7 @@ func newCAIssue(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "issue (--server NAME... | --client PERSON)",
 		Short: "Make a key and a certificate for it",
-		Long: `Make a private key and a certificate for it, and write both to files. The key is
-not kept: who loses it, or its password, gets a new one.
-
-A server certificate carries DNS names, wildcards and IP addresses. A client
-certificate carries the person's name and e-mail address, and becomes one of the
-things that they can sign in with.`,
-		Example: `  postern ca issue --server www.example.com example.com '*.api.example.com' 192.0.2.1
-  postern ca issue --server www.example.com --layout apache --out /etc/ssl/postern
-  postern ca issue --client dan --label laptop
-  postern ca issue --client dan --layout pkcs12 --legacy --password-file pw.txt`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.caIssue(cmd.Context(), &o, args) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.caIssue(cmd.Context(), &o, args) },
 	}
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	requestFlags(cmd, &o.request, "`PERSON` that the certificate is for")
@@ -150,17 +140,7 @@ func newCASign(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE [--client PERSON]",
 		Short: "Certify the key of a certificate request",
-		Long: `Certify the key of a certificate request (PKCS#10, PEM or DER), so that the
-private key stays where it was made. The certificate, followed by its chain, is
-printed or written to a file.
-
-A server gets the names that the request asks for. With --name it gets those
-names and no others, whatever an appliance wrote into its request. With --client
-nothing but the request's key is used either: the identity is the person's.`,
-		Example: `  postern ca sign --csr www.csr > www.pem
-  postern ca sign --csr ilo.csr --name ilo.example.com --out ilo.pem
-  postern ca sign --csr phone.csr --client dan --label phone --out phone.pem`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
 	}
 	requestFlags(cmd, &o.request, "make it the client certificate of this `PERSON`")
 	f := cmd.Flags()
@@ -201,14 +181,6 @@ func newCARenew(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew SERIAL",
 		Short: "Issue the successor of a certificate",
-		Long: `Issue a certificate for the names, or the person, of an older one. It is for a new
-key, unless --csr brings one or --same-key keeps the old one. The older
-certificate stays valid until it expires or is revoked.
-
-What was revoked with the intermediate that had issued it is renewed, too: for a
-new key, under the intermediate that issues now.`,
-		Example: `  postern ca renew 5f3a… --layout apache --out /etc/ssl/postern --force
-  postern ca renew 5f3a… --same-key --out www`,
 		RunE: a.onCertificate(func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
 			if csr != "" {
 				if r.Key, err = a.requestedKey(csr); err != nil {
@@ -265,12 +237,6 @@ func newCAExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export SERIAL --layout LAYOUT",
 		Short: "Write a certificate as another program wants it",
-		Long: `Write a certificate that was issued, its chain, the root, and a piece of
-configuration, as the program named by --layout wants them. The authority does not
-keep private keys: --key names the file that has it (PEM, or a PKCS#12 file);
-without one, the key's file is left out.`,
-		Example: `  postern ca export 5f3a… --layout nginx --key www.key --out /etc/nginx/postern
-  postern ca export 5f3a… --layout pkcs12 --key dan.key --legacy`,
 		RunE: a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) (err error) {
 			if key.path != "" {
 				if c.Key, err = a.readKey(key, c.Leaf); err != nil {

@@ -24,10 +24,6 @@ func newCAList(a *app) *cobra.Command {
 	cmd := listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List certificates",
-		Long: `List the server and client certificates that were issued, newest first. With --all
-also the intermediates and those that sign OCSP answers.`,
-		Example: `  postern ca list --person dan --valid
-  postern ca list --name www.example.com --json`,
 	}, a.withCA, "SERIAL PROFILE STATUS EXPIRES FOR",
 		func(ctx context.Context, authority *ca.Authority, _ []string) (shown []certificateJSON, err error) {
 			now := time.Now()
@@ -58,9 +54,6 @@ func newCAShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show SERIAL",
 		Short: "Show one certificate",
-		Long: "Show what is known of a certificate, and where it says to ask about its revocation. The serial " +
-			"number may be\nwritten as browsers and openssl do.",
-		Example: "  postern ca show 5f3a… --pem | openssl x509 -text",
 	}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) error {

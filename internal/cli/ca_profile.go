@@ -30,11 +30,6 @@ func newCAProfileList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List the profiles of certificates",
-		Long: `List the profiles: how long certificates of each are valid, for how long one may be
-asked for at most, and which keys are certified. They are configured in the ca block
-of the Caddyfile, see postern-caddyfile(5). What the server loaded last holds, for
-commands as well.`,
-		Example: "  postern ca profile list\n  postern ca issue --server www.example.com --profile shortlived",
 	}, a.withCA, "PROFILE VALID LONGEST KEYS DESCRIPTION",
 		func(_ context.Context, authority *ca.Authority, _ []string) (list []profileJSON, _ error) {
 			for _, p := range authority.Policies() {

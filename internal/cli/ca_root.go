@@ -28,11 +28,6 @@ func newCARoot(a *app) *cobra.Command {
 		newCARootMove(a, rootMove{
 			use: "remove-key", short: "Take the root's key off this machine",
 			done: "the root's key is no longer on this machine",
-			long: `Take the root's private key off this machine, after a look that the exported file
-opens. Everything but making and revoking intermediates goes on working.
-
-With SQLite the removed key may linger in free pages and backups, still encrypted
-under the state's own key.`,
 			move: (*ca.Authority).RemoveRootKey,
 		}),
 		newCARootMove(a, rootMove{
@@ -58,9 +53,6 @@ func newCARootShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show",
 		Short: "Print the root certificate",
-		Long:  "Print the root certificate in PEM, which browsers and systems have to trust.",
-		Example: `  postern ca root show > root.pem
-  postern ca root show --chain > all.pem`,
 	}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = on(a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) error {
@@ -88,9 +80,6 @@ func newCARootExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export-key --out FILE",
 		Short: "Write the root's key to a file, encrypted",
-		Long: `Write the root's private key to a file, encrypted under a passphrase (PKCS#8), to be
-kept off this machine. It stays here as well until remove-key.`,
-		Example: "  postern ca root export-key --out /media/usb/root.key",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.rootExport(cmd.Context(), out, passphraseFile)
 		},
@@ -174,22 +163,7 @@ func newCAIntermediate(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new (server|client|ssh-user|ssh-host)",
 		Short: "Make the next intermediate or SSH CA",
-		Long: `Make an intermediate that issues from now on; those before it go on answering for what
-they issued. If the root's key is not on this machine, it is lent for this once.
-Servers that run take it up within a second. A server makes the next intermediate by
-itself two years before the end, if the root's key is on its machine.
-
-An SSH CA has no end, and its successor signs 30 days later: let hosts (postern ssh
-user-ca) and clients (postern ssh known-hosts) fetch the keys that they trust in
-that time. The one before stays trusted until it is taken out there.
-
-Its key is made where the one before it is: in the state directory, or in the same
-HSM. With --key it is made in the HSM of that PKCS#11 URI, as in postern init, or
-taken if the URI names a key; --key state is the state directory.`,
-		Example: `  postern ca intermediate new server --root-key /media/usb/root.key
-  postern ca intermediate new ssh-user
-  postern ca intermediate new client --key 'pkcs11:token=postern?pin-source=/etc/postern/pin'`,
-		Args: cobra.ExactArgs(1),
+		Args:  cobra.ExactArgs(1),
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			return openCA(ctx, st, cfg, func(authority *ca.Authority) error {
 				return a.newCA(ctx, authority, ca.Role(args[0]), root)

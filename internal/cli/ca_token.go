@@ -22,9 +22,6 @@ func newCATokenAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME --domain DOMAIN...",
 		Short: "Make a token, and print it once",
-		Long: `Make a token with which a program gets certificates for the domains, and all below
-them, from the signing call of the server. It is printed once and kept as a hash.`,
-		Example: "  postern ca token add deploy --domain example.com --validity 30d",
 		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
 			token, err := authority.AddToken(ctx, args[0], domains, time.Duration(validity))
 			return a.done(err, "%s\n", token)

@@ -19,17 +19,7 @@ func newCAURL(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "url [URL | portal | none]",
 		Short: "Where certificates say to ask about revocation",
-		Long: `Print, or change, the http:// address that certificates carry: where others fetch
-revocation lists and CAs, and ask by OCSP. Without a choice it is the portal's host, as
-the server that ran last had it; portal goes back to that. With none certificates say
-nothing, and programs that check them have to be configured.
-
-Servers that run take it up within a second. Certificates of before stay as they
-are until they are renewed, and so do intermediates: postern ca intermediate new
-makes one.`,
-		Example: `  postern ca url
-  postern ca url http://pki.example.com`,
-		Args: cobra.MaximumNArgs(1),
+		Args:  cobra.MaximumNArgs(1),
 	}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {

@@ -16,11 +16,6 @@ func newDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong on this host, and how to fix it",
-		Long: `Looks at the state directory, its key and database, the timeline, the certificate authority, a running
-server, two-factor SSH and the watching of libvirt, and says of each what is wrong and the command that fixes it. It
-changes nothing. The exit code is 1 if something is wrong; advice alone is not.`,
-		Example: `  postern doctor
-  postern doctor --json | jq .findings`,
 	}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), *asJSON) }

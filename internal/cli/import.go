@@ -29,18 +29,7 @@ func newImportApache(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apache FILE",
 		Short: "Write an Apache configuration with SSLVerifyClient and SSLRequire as a Caddyfile",
-		Long: `Reads an Apache configuration, with all that it includes, and writes a Caddyfile that guards the same
-places.
-
-Whatever refuses people is carried over, however Apache does it: access directives, conditions, what a rewrite forbids
-or sends elsewhere, .htaccess files as they are now. What has no match is listed with file and line on standard error:
-"closed" refuses people in a way that could not be carried over, so that its place is closed; "lost" is left out, and
-guards nothing as far as Postern knows; "widened" asks for less than Apache does, so that a client that Apache refuses
-may pass; "narrowed" asks for more, so that a client that Apache lets pass is refused; "changed" answers differently
-in some case; "info" needs no change.`,
-		Example: `  postern import apache /etc/apache2/sites-enabled/example.conf > Caddyfile
-  postern import apache --php unix//run/php/php-fpm.sock -o /etc/postern /etc/apache2/apache2.conf`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "out", "o", "",

@@ -24,38 +24,6 @@ func newInit(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a state directory: CAs, log key, database",
-		Long: `Make what is missing of the state directory: the key-encrypting key, the
-database, the timeline with its key, and the certificate authority: a root, an
-intermediate for servers and one for clients, and the keys that sign SSH user and
-host certificates. What is there stays as it is.
-
-With --domain the root may vouch for nothing else: for a domain, all below it and
-the mail addresses there; for a network; for the mail addresses of one host
-(@example.net). Systems that install such a root trust it for these names only.
-localhost is always among them.
-
-Without --url the certificates say to ask about revocation at the portal's host,
-once a server has run with one. postern ca url changes it at any time.
-
-With --key the keys of the CAs are made in an HSM that is reached by PKCS#11 (also a
-YubiKey or a smart card) and never leave it; with --root-key the root's alone is. The
-URI is that of RFC 7512: which token, by token= or serial=; which module speaks to it,
-by module-path= (or p11-kit finds it, where it is registered there); and pin-source=,
-the absolute path of a file of mode 0600 with the PIN. A key that is in the HSM
-already, as a YubiKey's own, is taken where --root-key names it by id= or object=.
-While the HSM is unavailable nothing is signed with it; all else goes on.
-
-The database's URL is kept in the state directory, readable by its owner only. One
-with a password comes from a file (--database-file), since any user on the host
-sees the arguments of commands; or the password stays out of it, in PGPASSFILE or
-~/.pgpass, which must then be there for the server as well. POSTERN_DATABASE in the
-environment takes the place of what is kept.`,
-		Example: `  postern init --name "Example Org" --domain example.com --domain 192.0.2.0/24
-  postern init --url http://pki.example.com
-  postern init --key 'pkcs11:token=postern?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/etc/postern/pin'
-  postern init --root-key 'pkcs11:id=%02?module-path=/usr/lib/x86_64-linux-gnu/libykcs11.so&pin-source=/etc/postern/pin'
-  postern init --database postgres://postern@db.example.com/postern
-  postern init --database-file db.url`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.ca.Keys = new(pkcs11.Keys)
 			return a.init(cmd.Context(), &o)

@@ -85,15 +85,6 @@ func newLogList(a *app) *cobra.Command {
 	return newLogQuery(a, &cobra.Command{
 		Use:   "list",
 		Short: "Print the timeline",
-		Long: `Print the last entries of the timeline that match every flag, oldest first.
-
-Each is a sentence: who, with what, from where, did what. What an entry does not
-say itself is taken from the entries that share a session, a process or a
-connection with it. With --columns the entry's own fields are printed.`,
-		Example: `  postern log list
-  postern log list --person alice --since 7d
-  postern log list --kind gate --outcome refused --address 192.0.2.0/24 --columns
-  postern log list --link yubikey=vvccccbdefgh --json`,
 	}, 100, "at most so `MANY` entries; 0 means all",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			o.filter.Last = o.filter.Limit > 0
@@ -112,10 +103,6 @@ func newLogFollow(a *app) *cobra.Command {
 	return newLogQuery(a, &cobra.Command{
 		Use:   "follow",
 		Short: "Print entries of the timeline as they are written",
-		Long: "Print the last entries of the timeline that match every flag, and then each new one, until " +
-			"interrupted.",
-		Example: `  postern log follow --outcome refused
-  postern log follow -n 0 --json`,
 	}, 10, "begin with at most so `MANY` entries that are there already",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			return timeline.Follower{
@@ -155,9 +142,6 @@ func newLogShow(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show INDEX",
 		Short: "Show one entry, and the entries that belong to it",
-		Long: `Show one entry of the timeline as a sentence, and list the entries that belong to
-it: those that share a session, a process or a connection.`,
-		Example: "  postern log show 42",
 	}
 	o := logOptions{json: jsonFlag(cmd), columns: true}
 	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, args []string) error {

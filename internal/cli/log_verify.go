@@ -28,17 +28,6 @@ func newLogVerify(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Check that nothing in the timeline was changed, dropped or reordered",
-		Long: `Check every entry of the timeline against the hashes and the signed checkpoint,
-and against the checkpoint that the last verification left in the state directory. A
-checkpoint that was saved elsewhere with --save and is given with --earlier also
-finds a log that was cut or written anew by an attacker who has its key.
-
-With --proof and --key it checks one entry, as log prove wrote it, and needs
-nothing else: no state directory, no network.`,
-		Example: `  postern log verify
-  postern log verify --save /mnt/elsewhere/checkpoint
-  postern log verify --earlier /mnt/elsewhere/checkpoint
-  postern log verify --proof entry42.json --key log.vkey`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case (o.proof == "") != (o.key == ""):
@@ -123,11 +112,6 @@ func newLogProve(a *app) *cobra.Command {
 	return fileCommand(a, &cobra.Command{
 		Use:   "prove INDEX",
 		Short: "Write a proof that the timeline has an entry",
-		Long: `Write a proof that the timeline has an entry, for a reader who has the log's
-public key (log.vkey in the state directory) and nothing else. They check it with
-log verify --proof FILE --key KEY. The proof holds the entry as it was written, and
-nothing of the others but their hashes.`,
-		Example: "  postern log prove 42 --out entry42.json",
 	}, a.withLog, func(ctx context.Context, log store.Timeline, args []string) ([]byte, error) {
 		index, err := parseIndex(args[0])
 		if err != nil {

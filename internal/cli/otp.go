@@ -46,9 +46,6 @@ func newOTPList(a *app) *cobra.Command {
 	cmd := listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List YubiKeys and authenticators",
-		Long: `List YubiKeys by public ID, then TOTP and HOTP authenticators: kind, ID, person,
-status, last use, name. Secrets are not shown.`,
-		Example: "  postern otp list --person alice --json",
 	}, a.withOTP, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
 		func(ctx context.Context, keys *store.OTP, _ []string) ([]otp.Credential, error) {
 			return keys.Credentials(ctx, person)
@@ -137,13 +134,6 @@ func newOTPExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write all keys, or their counters, for another server",
-		Long: `Write all YubiKeys in the format of yubikey-ksm's key file, with their secrets, or
-with --what counters what yubikey-val imports. Both are read again by postern otp
-import. Slots' access codes are not known here and come out as none. The timeline
-says that the secrets leave before they are written.`,
-		Example: `  postern otp export --out keys.csv
-  postern otp export --out - | gpg --encrypt --recipient backup > keys.asc
-  postern otp export --what counters > counters.csv`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.otpExport(cmd.Context(), what, out)
 		},
@@ -188,22 +178,6 @@ func newOTPRestored(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restored",
 		Short: "Go on with a database that was restored from a backup",
-		Long: `Go on with a database that was restored from a backup. It does not know which
-codes were used after the backup was made, and would accept them again; so no code
-is accepted until this command was given, with the server stopped.
-
-It disables every YubiKey and HOTP authenticator whose secret is here and deletes all
-backup codes. Then, for each key, have its holder unplug it, plug it in again and
-touch it: postern otp enable ID, and at once postern otp verify - with that code,
-which puts the counter where it belongs. Hand out new backup codes.
-
-The checkpoint of the last postern log verify, which the restored timeline does not
-reach, is set aside as log.checkpoint.before-restore in the state directory.
-
-With --trust nothing is disabled: if you know that no code was used since the
-backup, or that no attacker can have seen one. If the whole state directory was restored,
-nothing in it shows that: give --force.`,
-		Example: "  postern otp restored",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
 			n, err := how.Accept(ctx, st)
 			return a.done(err, "disabled %s\n", terminal.Counted(n, "credential"))

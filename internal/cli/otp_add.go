@@ -28,19 +28,6 @@ func newOTPAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add --person PERSON",
 		Short: "Give a YubiKey to a person",
-		Long: `Make a fresh secret for a YubiKey and print the ykman command that writes it into
-the key: from then on only this server can check its codes. The command is run
-where the key is plugged in. It asks for the private ID and the key, which are
-printed once, so that neither stands in the shell's history or the list of
-processes. With --out they go into a script of mode 0600 instead; run it and
-delete it.
-
-With --touch the key stays as it is: touch it when asked. A key that is known
-here (imported, say) is given to the person; any other is checked by the upstream
-validation service, which goes on to check its codes (see postern otp upstream).`,
-		Example: `  postern otp add --person alice --label 'blue key'
-  postern otp add --person alice --slot 1 --out program.sh
-  postern otp add --person alice --touch`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.person == "":
@@ -143,15 +130,6 @@ func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   string(kind) + " --person PERSON",
 		Short: "Give a person " + what,
-		Long: "Give a person " + what + `. The secret is shown once, as a QR code
-on the terminal, or with --out written to a file: a PNG image if its name ends in
-.png, an SVG image for .svg, else the otpauth: URL. Then the first code is asked
-for, to see that both sides agree, and used up.
-
-With --secret an existing secret is taken over, as a hardware authenticator's; it is
-not shown again. Not every app knows other algorithms, digits and periods than the
-default ones.`,
-		Example: "  postern otp " + string(kind) + " --person alice --label phone",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.app.Person == "" {
 				return nameless("whose is it?")
@@ -265,10 +243,6 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 		Use:     "backup-codes --person PERSON",
 		Aliases: []string{"recovery"},
 		Short:   "Give a person ten backup codes",
-		Long: `Make ten backup codes, each of which replaces a one-time password once, for the day
-when the key is not at hand. They are printed once; only hashes are kept. Earlier
-ones stop working.`,
-		Example: "  postern otp backup-codes --person alice --out alice.txt",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if person == "" {
 				return nameless("whose are they?")

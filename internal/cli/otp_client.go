@@ -28,12 +28,6 @@ func newOTPClientAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Add an API client and print its number and key",
-		Long: `Add a program that may ask the validation service at /wsapi/2.0/verify: a
-libpam-yubico, a RADIUS server, a website. It gets a number and a secret key of
-its own; requests signed with the key are checked, answers are signed with it.
-The key is printed once.`,
-		Example: `  postern otp client add --label 'radius.example.com'
-  postern otp client add --must-sign --out client.txt`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if unsigned && c.MustSign {
 				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
@@ -149,13 +143,6 @@ func newOTPUpstreamSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set --id NUMBER --key-file FILE",
 		Short: "Set the upstream validation service",
-		Long: `Set the validation service that checks codes of keys whose secret is not here:
-YubiCloud, or with --url any others that speak its protocol. All of several
-servers are asked at once. Only answers that are signed with the API key are
-accepted. No proxy is used unless one is given here.`,
-		Example: `  postern otp upstream set --id 12345 --key-file yubicloud.key
-  postern otp upstream set --id 1 --key-file - \
-      --url https://otp1.example.com/wsapi/2.0/verify --url https://otp2.example.com/wsapi/2.0/verify`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.apiKey(&c, keyFile); err != nil {
 				return err

@@ -25,35 +25,7 @@ func newOTPImport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Take over keys, authenticators, counters and API clients from elsewhere",
-		Long: `Import YubiKeys, authenticators (TOTP and HOTP), the counters of their last codes,
-and API clients. FILE, or - for standard input, is one of
-  - otpauth: URLs, a line each; the export of Google Authenticator
-    (otpauth-migration:, as its QR codes have it),
-  - .google_authenticator of pam_google_authenticator; users.oath of pam_oath,
-  - the CSV of LinOTP and privacyIDEA, or any CSV with a header line that names
-    username, serial, secret, type, digits, period, algorithm, counter,
-  - the backup of FreeOTP+ or Aegis, the latter also encrypted with a password,
-  - PSKC (RFC 6030), also encrypted with a password or a key,
-  - the key file of yubikey-ksm (# ykksm 1),
-  - the log of ykman (-O) or of the personalization tools: Yubico's format, the
-    traditional one and PSKC; the flexible one with --format as it was set there,
-  - what ykval-export or ykval-export-clients of yubikey-val wrote,
-  - an SQL dump of yubikey-val, yubikey-ksm or yubiserver (SQLite, MySQL,
-    PostgreSQL), or yubiserver's database itself.
-
-An authenticator belongs to the person whose name or e-mail address the file has
-for its owner, to the one that --people names, or to --person.
-
-What cannot be taken over is listed with its line, and nothing is imported unless
---skip-bad says to import the rest. Counters only ever rise, so no code that was
-used elsewhere before can be used here again: import the counters before the
-first code is checked here, and switch the old server off.`,
-		Example: `  postern otp import keys.csv
-  gpg --decrypt keys.asc | postern otp import -
-  postern otp import --person alice /home/alice/.google_authenticator
-  postern otp import --people serials.csv --key key.hex tokens.pskcxml
-  ykval-export | postern otp import -`,
-		RunE: func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "",

@@ -58,11 +58,6 @@ func newOTPSyncSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set",
 		Short: "Sync with other servers, from the next start on",
-		Long: `Sync with yubikey-val servers by their own sync protocol: each server sends the
-others every code that it accepts. They identify each other by address only, so
-the network between them must be trusted. Several servers of Postern do not need
-this: they share one PostgreSQL database.`,
-		Example: "  postern otp sync set --peer https://val2.example.com/wsapi/2.0/sync --allow 192.0.2.12",
 		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (err error) {
 			if s.Allow, err = otp.ParseNetworks(allow); err != nil {
 				return err

@@ -18,12 +18,6 @@ func newOTPTokenNew(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new FILE",
 		Short: "Make a software token",
-		Long: `Make a YubiKey in software: a file of mode 0600 with a fresh secret and the state
-that a key would hold. It is for tests and trials; a file can be copied, a key
-cannot. FILE.lock beside it lets one process at a time use the token.`,
-		Example: `  postern otp token new token.json
-  postern otp token csv token.json | postern otp import --person alice -
-  postern otp token touch token.json`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := client.NewToken(args[0], publicID)
 			if err != nil {

@@ -34,20 +34,6 @@ func newOTPVerify(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify CODE",
 		Short: "Check one code, and use it up",
-		Long: `Check a code as a login would: against the keys here, else by the upstream
-validation service. CODE - reads it from standard input without echo. The code is
-used up. Without --person it may be any person's YubiKey; with it, it must be that
-person's, and TOTP, HOTP and backup codes are checked too.
-
-With --url the code is checked by a validation service, over Yubico's protocol 2.0,
-and nothing else is needed: no state directory, on any system. The service gives
-out the API client's number and key (postern otp client add, on its host).
-
-The exit code is 0 for a good code, 3 for any other, with the reason in words, and
-5 if it cannot be checked now.`,
-		Example: `  postern otp verify -
-  postern otp verify --person alice 123456
-  postern otp verify --url https://id.example.com/wsapi/2.0/verify --key-file client.txt -`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			code := args[0]
 			if code == "-" {

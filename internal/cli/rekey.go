@@ -13,13 +13,7 @@ func newRekey(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rekey",
 		Short: "Seal all secrets again under a new key-encrypting key",
-		Long: `Makes a new key-encrypting key, seals every secret in the database again under it, and throws the old key
-away, while the server goes on. Cut short, it is finished by running it again.
-
-Where several servers share a database, the first run stops after making the new key, kek.next: copy that into
-each server's state directory, run "postern run --reload" there, and go on with --others-know.`,
-		Example: "  postern rekey",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
 	}
 	cmd.Flags().BoolVar(&others, "others-know", false,
 		"the other servers of this database have kek.next and were reloaded")

@@ -55,12 +55,7 @@ func newRoot(a *app) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("postern {{.Version}}\n")
-	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "output" { // the old spelling of some commands
-			name = "out"
-		}
-		return pflag.NormalizedName(name)
-	})
+	root.SetGlobalNormalizationFunc(flagName)
 	root.PersistentFlags().StringVar(&a.state, "state",
 		"", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
 	root.AddCommand(
@@ -82,8 +77,17 @@ func newRoot(a *app) *cobra.Command {
 		newPKCS11Module(),
 	)
 	root.AddCommand(manual.Topics()...)
+	addHelp(root, root.Name())
 	usage.Explain(root)
 	return root
+}
+
+// flagName returns the name of a flag: --output is the old spelling of some commands.
+func flagName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if name == "output" {
+		name = "out"
+	}
+	return pflag.NormalizedName(name)
 }
 
 // group returns a command that only holds others: alone it prints its help, and

@@ -41,3 +41,29 @@ func TestFlagsLookAlike(t *testing.T) {
 		})
 	})
 }
+
+// TestHelpTextsAreOfCommands finds texts that no command has.
+func TestHelpTextsAreOfCommands(t *testing.T) {
+	files, err := helpTexts.ReadDir("help")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	root := newRoot(&app{})
+	for _, f := range files {
+		name := strings.TrimSuffix(f.Name(), ".txt")
+		c := root
+		for name != "" && c != nil {
+			var next *cobra.Command
+			for _, sub := range c.Commands() {
+				if rest, ok := strings.CutPrefix(name+"-", sub.Name()+"-"); ok {
+					next, name = sub, strings.TrimSuffix(rest, "-")
+					break
+				}
+			}
+			c = next
+		}
+		if c == nil || c.Long == "" && c.Example == "" {
+			t.Errorf("no command has the text of help/%s", f.Name())
+		}
+	}
+}

@@ -19,21 +19,6 @@ func newRun(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve the front door, portal and the rest",
-		Long: `Serve what the configuration says: sites, their guarded places, the portal and
-the services behind it. The configuration is a Caddyfile with one directive more,
-require; see the manual.
-
-Without --config it is the file Caddyfile in the state directory. The first run
-makes what is missing: the state itself, that file with a sample site of one
-guarded page, and a first person with a client certificate. It says where all of
-it is and how to get in.
-
-A changed configuration is taken up on SIGHUP, or by postern run --reload, without
-dropping a connection; one that cannot be loaded leaves the old in place. --reload
-waits until that is settled, and fails with what is wrong.`,
-		Example: `  postern run
-  postern run --config /etc/postern/Caddyfile
-  postern run --reload`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.State, err = a.stateDir(); err != nil {
 				return err

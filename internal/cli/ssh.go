@@ -31,39 +31,7 @@ func newSSHCheck(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Find what is wrong with two-factor SSH on this host",
-		Long: `Audit this host: what sshd demands of every kind of connection that its Match
-blocks tell apart, what PAM's stack lets through, ForceCommands that act as a
-second factor and the channels open beside them, how codes are validated, and
-who can write the files that decide; lines of mapping files that cannot be parsed;
-whether SELinux lets sshd ask Postern; where codes go by time, whether anything
-keeps the clock (behind pam_postern that is so if a person in this host's state
-has a TOTP device, and perhaps so if there is no state to read). Each finding names the line that causes it,
-a command that shows it, and the fix. A way in that needs one factor is one,
-unless postern ssh config wrote it, or the line above it is:
-
-  # postern: one factor is meant
-
-That line is an AuthenticationMethods, a condition of PAM's, or a ForceCommand. Where
-sshd runs one command, by ForceCommand or by command= of each of an account's keys,
-the finding says what that opens, and is less severe.
-
-Accounts and groups are those that NSS knows (LDAP, SSSD, AD): those that sshd's
-and PAM's rules name are looked up. A group without a known member is judged as if
-a user were in it, unless it is in /etc/group.
-
-With --root, audit the files below a directory, such as an image's or a container's.
-All names and symbolic links are resolved there. The sshd that is there is asked,
-with the directory as its root, without privileges and a network; where none is
-there that runs, this host's, with copies of the files. Nothing is written.
-
-The exit code is 1 if there are findings, 3 for who is not root, 4 without sshd's
-configuration, and 5 without sshd.
-
-With --prove, run what can be run of those commands against the local sshd; they
-open a channel and close it. Give a user and a key that sshd accepts.`,
-		Example: "  postern ssh check\n  postern ssh check --json\n" +
-			"  postern ssh check --prove --user alice --identity ~alice/.ssh/id_ed25519",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), &o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	o.json = jsonFlag(cmd)

@@ -35,41 +35,7 @@ func newSSHConfig(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Write the right sshd and PAM configuration for two factors",
-		Long: `Print the files that make this host's sshd ask for two factors before any channel
-opens. The modes:
-
-  key-and-code           a public key, then a code
-  password-and-code      a code, then the Unix password; also typed in one
-  groups-only            key and code for some groups; others as before
-  certificates           a short-lived SSH certificate, which a code was asked for
-  hardware-key           a FIDO2 key that is touched and asks for its PIN
-  hardware-key-and-code  such a key, then a code
-
-With --password-group, members of that group, who have no key, give their
-password in its place. With --rescue-user and --rescue-from, one account logs in
-from one address with its key and a backup code, whatever holds for others.
-
-With --apply, put the files in place: the old ones are backed up, sshd checks the
-new ones and reads them. The command returns once sshd serves by them. What an older Match block still permits with one
-factor is listed, and then nothing happens without --force; where that is meant, say
-so with a comment on the line above its AuthenticationMethods, exactly
-
-  # postern: one factor is meant
-
-Then log in again from another terminal and say postern
-ssh config --confirm there: otherwise everything is put back. Before that it is
-checked whether you would be locked out; then nothing happens without --force.
-
-A process of this command waits to put things back, and does so at once when it is
-ended by a signal, as by an orderly reboot. After a crash of the host in that time,
-postern-ssh-config.service puts them back before sshd starts: it says postern ssh
-config --roll-back-overdue, which acts on what an earlier boot left unconfirmed and
-on what is past its time. Where that service is not enabled, say it yourself, or
-confirm in a new SSH login; postern doctor shows what waits. Until then nothing
-else is applied.`,
-		Example: "  postern ssh config --mode key-and-code\n" +
-			"  postern ssh config --mode groups-only --group admin --apply\n  postern ssh config --confirm",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), &o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar((*string)(&o.setup.Mode), "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")

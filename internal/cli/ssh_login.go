@@ -12,16 +12,6 @@ func newSSHLogin(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login SERVER",
 		Short: "Get a short-lived SSH certificate for your key",
-		Long: `Ask a Postern server for a certificate for your SSH key: one code in the morning
-instead of one for each host. It is written beside the key, where ssh finds it.
-
-You prove yourself with a client certificate (--cert, --cert-key), or else with a
-code, which is asked for on the terminal or read from standard input.
-
-With --agent a new key is made, which is never in a file, and added to the running
-ssh-agent with its certificate until that expires.`,
-		Example: "  postern ssh login id.example.com\n" +
-			"  postern ssh login id.example.com --agent --cert alice.pem --cert-key alice.key",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			l.Server = args[0]
 			l.Code = func(person string) (string, error) { return a.prompt().Line("Code for " + person + ": ") }

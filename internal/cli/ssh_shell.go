@@ -19,23 +19,7 @@ func newSSHShell(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shell",
 		Short: "Ask for a code, then become the user's shell: a ForceCommand",
-		Long: `For hosts whose sshd can only use ForceCommand: ask for a YubiKey code, check it,
-and become what sshd would have run: the login shell, or the client's command.
-
-Reads /etc/yubikey_shell (YUBICO_API_ID, TRUSTED_KEYS_FILE, DEBUG; besides,
-YUBICO_API_URL and YUBICO_API_KEY) and /etc/yubikey_mappings. Without an API
-identifier the Postern daemon of this host is asked. DEBUG=1 has it tell on
-standard error what it finds on the way.
-
-sshd has let the client in before this runs. So it refuses to start where sshd
-leaves a channel open beside it, by the configuration that this sshd was started
-with, and says which and how to close it; also where that cannot be known, as for
-an sshd that systemd or inetd starts for each connection. Where
-no code can be typed (sftp, scp, rsync), give it with
-ssh -o SetEnv=LC_POSTERN_OTP=CODE.`,
-		Example: "  # sshd_config:\n  Match User fred\n    ForceCommand /usr/bin/postern ssh shell\n" +
-			"    DisableForwarding yes\n    PermitTunnel no\n    PermitUserRC no\n    MaxSessions 1",
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&shell.Config, "config", "/etc/yubikey_shell", "the `FILE` of settings")

@@ -25,23 +25,7 @@ func newSSHSign(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign KEY.pub",
 		Short: "Sign a person's or a host's SSH key",
-		Long: `Sign an SSH public key, and write the certificate beside it, in KEY-cert.pub.
-
-With --person it is a user certificate. What is not said here comes from the
-state's rules, ssh-rules.json: an array of objects with groups, principals
-({person} stands for the name), sources, force_command, extensions and validity;
-the first that fits is used. A rule without groups is for all people but those who
-signed up by themselves and are not approved yet (postern user set). The account
-root is opened only by a rule, or --principal, that says root.
-
-With --host it is a host certificate, valid for those names.
-
-People get their own with postern ssh login.`,
-		Example: "  postern ssh sign --person alice id_ed25519.pub\n" +
-			"  postern ssh sign --person ci --principal deploy --source 192.0.2.0/24 --force-command " +
-			"/usr/bin/deploy --validity 1h ci.pub\n" +
-			"  postern ssh sign --host web1.example.com --host 192.0.2.10 /etc/ssh/ssh_host_ed25519_key.pub",
-		RunE: func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.user.Person, "person", "", "the `PERSON` whose key it is")
@@ -132,11 +116,8 @@ func newSSHRevoke(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke (SERIAL | KEY.pub)...",
 		Short: "Revoke SSH certificates or keys",
-		Long: `Revoke certificates by their serial numbers, or keys, and with each key every
-certificate for it. Hosts know it when they have the new KRL.`,
-		Example: "  postern ssh revoke 4711\n  postern ssh revoke lost.pub",
-		Args:    cobra.MinimumNArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return a.revokeSSH(cmd.Context(), args) },
+		Args:  cobra.MinimumNArgs(1),
+		RunE:  func(cmd *cobra.Command, args []string) error { return a.revokeSSH(cmd.Context(), args) },
 	}
 }
 

@@ -14,17 +14,9 @@ import (
 )
 
 func newTrace(a *app) *cobra.Command {
-	c := group("trace", "Watch libvirt",
+	return group("trace", "Watch libvirt",
 		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a),
 		newTraceReplay(a), newTraceExport(a))
-	c.Long = `Watch libvirt through the static probes that it already carries: who calls
-what on it, what its event loop does, its QEMU monitor commands. Nothing is
-restarted, and nothing has to be installed beside libvirt. Needs a kernel of
-5.15 or newer, and root or CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE.
-
-The lines that --json writes, and what stays the same about them, are described in
-internal/trace/format/schema.md of Postern's sources.`
-	return c
 }
 
 func newTraceRPC(a *app) *cobra.Command {
@@ -32,24 +24,7 @@ func newTraceRPC(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rpc",
 		Short: "Show RPC messages of clients and daemons, with their payloads",
-		Long: `Show the calls that libvirt's clients make on this host: a line for each when it is
-answered, with who made it, arguments, result and how long the daemon took; and
-events that daemons send. With --messages each message is shown by itself as each
-side sends and reads it, with the packets of streams; with --verbose also sockets,
-keepalive, TLS and how connections are set up. With --slower a call is shown as soon
-as it has run for that long, and again with its answer; what is still open when the
-trace ends is shown as open. Messages on encrypted connections are shown in
-clear; secrets in them are masked.
-
-With --otlp each call becomes a span, which goes to an OpenTelemetry collector;
-nothing is shown. See postern trace export for what spans tell. While the
-collector is unavailable they wait in memory; what does not fit is dropped, and counted.`,
-		Example: `  postern trace rpc
-  postern trace rpc --procedure 'domain_*' --slower 100ms
-  postern trace rpc --user alice --with qemu
-  postern trace rpc --with qemu --otlp https://collector.example.com:4318
-  postern trace rpc --format stp`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
 	}
 	o.choose(c)
 	o.rpc(c)
@@ -101,13 +76,7 @@ func newTraceEvents(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show what the event loop does, and how long it takes",
-		Long: `Show handles and timeouts of libvirt's event loops as they are added, updated,
-dispatched and removed, with what each file descriptor is and how long each
-dispatch took. What the descriptor of a handle is that is older than the trace,
-its first dispatch tells.`,
-		Example: `  postern trace events
-  postern trace events --slow 50ms`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.processes(c)
 	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
@@ -123,11 +92,7 @@ func newTraceQEMU(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "qemu",
 		Short: "Show the messages to and from QEMU's monitors",
-		Long: `Show the commands that libvirt sends to QEMU's monitors, the answers and how long
-they took, events, and file descriptors that are passed.`,
-		Example: `  postern trace qemu
-  postern trace qemu --domain vm1 --full`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.choose(c)
 	o.capture(c)
@@ -143,12 +108,6 @@ func newTraceRecord(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "record FILE",
 		Short: "Record a trace, to be shown later",
-		Long: `Record what libvirt's probes tell into a file, which postern trace replay shows
-later, with any filter. The file holds messages as they were, secrets included:
-it is readable by its owner alone.`,
-		Example: `  postern trace record /tmp/libvirt.trace
-  postern trace record --what rpc,qemu,events --max-size 100MiB /tmp/libvirt.trace
-  postern trace record --stack /tmp/libvirt.trace`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, w := range what {
 				bit, ok := map[string]capture.What{
@@ -177,10 +136,7 @@ func newTraceReplay(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Show a recorded trace",
-		Long:  `Show a trace that postern trace record wrote, in any format and through any filter.`,
-		Example: `  postern trace replay /tmp/libvirt.trace
-  postern trace replay --errors --json /tmp/libvirt.trace`,
-		RunE: func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
+		RunE:  func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
 	}
 	o.choose(c)
 	o.rpc(c)

@@ -14,40 +14,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const exportLong = `Write what was recorded, or what the filters choose of it, as other programs read
-it. Files are readable by their owner alone.
-
-pcapng: the RPC messages of daemons as a capture, which Wireshark and tshark decode
-with their libvirt dissector: also those that went over TLS or a Unix socket.
-Addresses and ports in it are made up. Secrets in the messages are in the capture
-too.
-
-pprof: the stacks of a recording that was made with --stack as a profile: how many
-events, and the time that calls, monitor commands and dispatches took. Each sample
-has labels: event, side, procedure, pid, thread, machine, and of the client user
-and command.
-
-otlp: OpenTelemetry's spans, as lines that a collector's file receiver reads, or
-sent to a collector by OTLP over HTTP. A call is a span of each side that was seen,
-linked to one trace, and below the daemon's the commands to QEMU for it. Spans
-have the names of OpenTelemetry's conventions for RPC; a trace's own begin with
-libvirt. and qmp. Secrets are masked. A call without an answer has no span. What a
-collector wants besides the address is taken from the environment:
-OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_CERTIFICATE.`
-
 func newTraceExport(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	c := &cobra.Command{
 		Use:   "export FILE",
 		Short: "Write a recorded trace for other programs",
-		Long:  exportLong,
-		Example: `  postern trace export -o libvirt.pcapng /tmp/libvirt.trace
-  tshark -r libvirt.pcapng -O libvirt
-  postern trace export --format pprof -o libvirt.pb.gz /tmp/libvirt.trace
-  go tool pprof -top -tagfocus side=server libvirt.pb.gz
-  postern trace export --format otlp -o libvirt.jsonl --slower 100ms /tmp/libvirt.trace
-  postern trace export --format otlp --to https://collector.example.com:4318 /tmp/libvirt.trace`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
 	}
 	o.choose(c)
 	o.rpc(c)

@@ -17,12 +17,6 @@ func newTraceProbes(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "probes",
 		Short: "List libvirt's files and the probes in them",
-		Long: `List every file of libvirt with probes that a process of this host has mapped or that
-stands in its usual place, its build and how many probes it carries, and which of
-the probes that libvirt has in its sources are missing. With --all each place of each
-probe, and the files that hold none.`,
-		Example: `  postern trace probes
-  postern trace probes --all --path /usr/lib/x86_64-linux-gnu/libvirt.so.0`,
 	}
 	asJSON := jsonFlag(c)
 	c.RunE = func(*cobra.Command, []string) error { return o.probes(a, *asJSON, all) }

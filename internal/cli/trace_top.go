@@ -22,18 +22,7 @@ func newTraceTop(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show which calls take libvirt's time",
-		Long: `Count RPC calls by procedure, client or virtual machine: how many, how many
-failed, how long they took (half of them, 99 of 100, the longest), their share of
-all the time, and the share of theirs that was spent waiting for a worker. By
-virtual machine, only calls that are about one count.
-
-On a terminal the table stays in place: o orders it by the next column, space
-pauses it, q ends. Elsewhere a table is written each interval, or with --json one
-line of JSON. Times are exact to 9 %.`,
-		Example: `  postern trace top
-  postern trace top --by client --order calls
-  postern trace top --json --interval 10s --count 6`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
 	}
 	o.choose(c)
 	o.rpc(c)

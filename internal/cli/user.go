@@ -31,9 +31,6 @@ func newUser(a *app) *cobra.Command {
 		newUserStatus(a, userStatus{
 			use: "remove", done: "removed", status: postern.PersonRemoved,
 			short: "Remove a person for good",
-			long: `Remove a person: everything that they hold is revoked, and their address and
-groups are forgotten. Their name stays, so that the timeline can be read and
-no other person gets it. This cannot be undone.`,
 		}),
 		newUserRecover(a), newUserAccount(a),
 	)
@@ -44,12 +41,6 @@ func newUserAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add NAME",
 		Short: "Add a person",
-		Long: `Add a person. The name is 1 to 64 of a-z 0-9 . _ - and never changes.
-
-If a portal runs on this state, the person is sent a one-time link by which they
-get their certificate; without mail, or without an address, the link is printed,
-to be handed over.`,
-		Example: "  postern user add alice --email alice@example.com --group audit",
 		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
 			p.Name = args[0]
 			return a.userAdd(ctx, d, p)

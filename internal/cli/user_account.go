@@ -9,12 +9,8 @@ import (
 )
 
 func newUserAccount(a *app) *cobra.Command {
-	cmd := group("account", "Say whose the accounts of hosts and directories are",
+	return group("account", "Say whose the accounts of hosts and directories are",
 		newUserAccountAdd(a), newUserAccountList(a), newUserAccountRemove(a))
-	cmd.Long = `Say by which account names hosts know a person. Without that, an account is the
-person's of the same name. A whole name goes before one with a *, a named person
-before any, and a host before everywhere.`
-	return cmd
 }
 
 func newUserAccountAdd(a *app) *cobra.Command {
@@ -22,12 +18,6 @@ func newUserAccountAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add ACCOUNT",
 		Short: "Say whose an account is",
-		Long: `Say whose an account is. A * in the name stands for any text; without --person it
-stands for the person's name, as in *@corp.example.com.`,
-		Example: `  postern user account add --person juergen jürgen
-  postern user account add --any-case '*@corp.example.com'
-  postern user account add --any-case 'CORP\*'
-  postern user account add --person alice --host web1 www`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			account.Name = args[0]
 			if err := account.Validate(); err != nil {

@@ -17,16 +17,6 @@ func newUserRecover(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover NAME",
 		Short: "Recover the access of a person who lost their certificates",
-		Long: `Invalidate at once every credential that an attacker may have stolen from a person, or
-made with a stolen one, and make a one-time link by which the person gets a new certificate.
-
-Certificates for their devices and SSH keys are revoked; YubiKeys, authenticator
-apps, SSH keys and the keys of ACME accounts are disabled, and can be enabled
-again in the portal; one-time links, open orders and recovery codes are void.
-Certificates of servers stay as they are.
-
-The link is sent to their address; without mail it is printed, to be handed over.`,
-		Example: "  postern user recover alice\n  postern user recover --keep-otp alice",
 		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
 			made, off, err := d.Recover(ctx, args[0], keepOTP)
 			for _, what := range off.Words() {
@@ -44,10 +34,6 @@ func newUserInvite(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "invite NAME",
 		Short: "Send a person a link to a certificate",
-		Long: `Make a one-time link by which a person gets a client certificate. It is sent to
-their address; without mail it is printed, to be handed over. What they hold
-stays good; who lost it needs postern user recover.`,
-		Example: "  postern user invite alice",
 		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
 			made, err := d.Invite(ctx, args[0])
 			return a.printLink(args[0], made, err)
@@ -70,17 +56,6 @@ func newUserSet(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a person's address, full name or groups",
-		Long: `Change a person's address, full name or groups. Servers know it within a second.
-
-When the address changes, the old one gets a mail about it, and one-time links that
-were sent there are void. Certificates that the person has keep the address that
-they were issued with until they are renewed.
-
-Taking a person who signed up out of the group ` + postern.SignedUp + `
-approves them: until then the rules for SSH certificates that are for everybody
-are not for them.`,
-		Example: "  postern user set alice --email alice@example.org --add-group ops --drop-group audit\n" +
-			"  postern user set newcomer --drop-group " + postern.SignedUp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("email") {
 				c.Email = &email
