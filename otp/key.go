@@ -2,6 +2,7 @@ package otp
 
 import (
 	"context"
+	"crypto/rand"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -89,6 +90,12 @@ type APIClient struct {
 	Disabled bool
 	MustSign bool // refuse its requests unless they are signed
 	Created  time.Time
+}
+
+// MakeKey gives the client a new key.
+func (c *APIClient) MakeKey() {
+	c.Secret = make([]byte, 20)
+	rand.Read(c.Secret)
 }
 
 // MaxClientID is the highest number of an API client.

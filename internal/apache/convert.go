@@ -56,6 +56,16 @@ func DebianDefines() map[string]string {
 	return map[string]string{"APACHE_LOG_DIR": "/var/log/apache2", "APACHE_RUN_DIR": "/var/run/apache2"}
 }
 
+// Define takes NAME=VALUE, or a name without a value, as set by Define.
+func (c *Config) Define(text string) error {
+	if c.Defines == nil {
+		c.Defines = map[string]string{}
+	}
+	name, value, _ := strings.Cut(text, "=")
+	c.Defines[name] = value
+	return nil
+}
+
 // Result is what an Apache configuration turned into.
 type Result struct {
 	Caddyfile string   `json:"caddyfile"`

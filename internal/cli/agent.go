@@ -9,6 +9,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -52,7 +53,7 @@ func newAgent(a *app) *cobra.Command {
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	o.Log, o.Spool.MaxBytes = a.log(o.verbose), int64(o.spoolSize)
-	if o.Host, err = hostName(o.Host); err != nil {
+	if o.Host, err = system.HostName(o.Host); err != nil {
 		return err
 	}
 	if !o.all {
@@ -75,16 +76,4 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 		return err
 	}
 	return agent.Run(ctx, o.Config)
-}
-
-// hostName returns what this host is called: the name that was given, or its own.
-func hostName(given string) (string, error) {
-	if given != "" {
-		return given, nil
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return "", postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name it with --host")
-	}
-	return name, nil
 }

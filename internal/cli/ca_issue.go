@@ -149,13 +149,11 @@ func newCASign(a *app) *cobra.Command {
 		"certify this `NAME`, in place of those in the request; can be repeated")
 	f.StringVarP(&o.out, "out", "o", "", "`FILE` for the certificate and its chain; - is standard output, the default")
 	f.BoolVar(&o.force, "force", false, "replace the file if it exists")
+	required(cmd, "csr")
 	return cmd
 }
 
 func (a *app) caSign(ctx context.Context, o *signOptions) error {
-	if o.csr == "" {
-		return postern.Errorf(postern.Invalid, "no certificate request given").WithHint("postern ca sign --csr FILE")
-	}
 	csr, err := a.readInput(o.csr)
 	if err != nil {
 		return err

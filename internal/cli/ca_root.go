@@ -87,15 +87,12 @@ func newCARootExport(a *app) *cobra.Command {
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "",
 		"`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
+	required(cmd, "out")
 	return cmd
 }
 
 func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error {
-	switch {
-	case out == "":
-		return postern.Errorf(postern.Invalid, "no file given for the key").
-			WithHint("postern ca root export-key --out FILE")
-	case out == "-" && passphraseFile == "":
+	if out == "-" && passphraseFile == "" {
 		return postern.Errorf(postern.Invalid, "the key and its passphrase would both go to standard output").
 			WithHint("give --passphrase-file FILE, or a file for the key with --out FILE")
 	}
@@ -142,10 +139,6 @@ func newCARootMove(a *app, m rootMove) *cobra.Command {
 			if err := authority.RootKeyMoves(); err != nil {
 				return err
 			}
-			if k.path == "" {
-				return postern.Errorf(postern.Invalid, "no file with the root's key given").
-					WithHint("postern ca root export-key --out FILE makes one")
-			}
 			key, err := a.readKey(k, authority.Root())
 			if err != nil {
 				return err
@@ -154,6 +147,7 @@ func newCARootMove(a *app, m rootMove) *cobra.Command {
 		}),
 	}
 	k.rootKeyFlags(cmd, "key")
+	required(cmd, "key")
 	return cmd
 }
 

@@ -53,6 +53,7 @@ var commands = []struct{ hint, command string }{
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
 	{"verify the timeline", "postern log verify"},
 	{"name this host as its certificate's person is named, ", "postern agent --host "},
+	{"name this host", "--host NAME"},
 	{"resume the person first", "postern user resume NAME"},
 	{"start the server", "postern run"},
 	{"name that server", "--server URL"},

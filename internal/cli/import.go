@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/apache"
@@ -17,15 +16,14 @@ func newImport(a *app) *cobra.Command {
 }
 
 type importApache struct {
-	cfg     apache.Config
-	defines []string
-	output  string
-	json    bool
-	strict  bool
+	cfg    apache.Config
+	output string
+	json   bool
+	strict bool
 }
 
 func newImportApache(a *app) *cobra.Command {
-	var o importApache
+	o := importApache{cfg: apache.Config{Defines: apache.DebianDefines()}}
 	cmd := &cobra.Command{
 		Use:   "apache FILE",
 		Short: "Write an Apache configuration with SSLVerifyClient and SSLRequire as a Caddyfile",
@@ -38,7 +36,7 @@ func newImportApache(a *app) *cobra.Command {
 		"`ADDRESS` of a FastCGI server for PHP, as Caddy writes it, where the configuration names none")
 	f.StringVar(&o.cfg.ServerRoot, "server-root", "", "`DIRECTORY` where relative names begin (default: the file's)")
 	f.StringVar(&o.cfg.TimeZone, "time-zone", "UTC", "IANA `ZONE` in which conditions on the time are meant")
-	f.StringArrayVarP(&o.defines, "define", "D", nil, "take `NAME[=VALUE]` as set by Define; can be repeated")
+	f.FuncP("define", "D", "take `NAME[=VALUE]` as set by Define; can be repeated", o.cfg.Define)
 	f.BoolVar(&o.json, "json", false, "print Caddyfile, notes and files to be made as JSON")
 	f.BoolVar(&o.strict, "strict", false,
 		"fail if a guard had to be closed or asks for more or less, or a line was lost")
@@ -46,11 +44,6 @@ func newImportApache(a *app) *cobra.Command {
 }
 
 func (o *importApache) run(a *app, file string) error {
-	o.cfg.Defines = apache.DebianDefines()
-	for _, d := range o.defines {
-		name, value, _ := strings.Cut(d, "=")
-		o.cfg.Defines[name] = value
-	}
 	r, err := apache.Convert(o.cfg, file)
 	if err != nil {
 		return err

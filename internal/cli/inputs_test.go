@@ -114,7 +114,8 @@ var stateless = map[string]string{
 var dummies = map[string][]string{
 	"ca-acme-add": {"alice"}, "ca-acme-disable": {"alice", "x"}, "ca-acme-list": {"alice"}, "ca-sign": {"--csr", "-"},
 	"ca-export": {"1"}, "ca-intermediate-new": {"server"}, "ca-issue": {"--server", "a.example.com"},
-	"ca-renew": {"1"}, "ca-revoke": {"1"}, "ca-root-export-key": {"--out", "NEW"}, "ca-show": {"1"},
+	"ca-renew": {"1"}, "ca-revoke": {"1"}, "ca-root-export-key": {"--out", "NEW"},
+	"ca-root-remove-key": {"--key", "SECRET"}, "ca-root-restore-key": {"--key", "SECRET"}, "ca-show": {"1"},
 	"ca-token-add": {"x", "--domain", "example.com"}, "ca-token-remove": {"x"}, "log-prove": {"1"}, "log-show": {"1"},
 	"otp-add": {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"},
 	"otp-revoke": {"x"}, "otp-show": {"x"},

@@ -30,8 +30,6 @@ func newOTPAdd(a *app) *cobra.Command {
 		Short: "Give a YubiKey to a person",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case o.person == "":
-				return nameless("whose key is it?")
 			case o.slot != 1 && o.slot != 2:
 				return postern.Errorf(postern.Invalid, "a YubiKey has the slots 1 and 2")
 			case o.touch:
@@ -50,6 +48,7 @@ func newOTPAdd(a *app) *cobra.Command {
 	f.BoolVar(&o.touch, "touch", false, "keep the key's secret: register it by a touch")
 	f.StringVarP(&o.out, "out", "o", "",
 		"write the command and the secret as a script to `FILE`, mode 0600; - is standard output")
+	required(cmd, "person")
 	cmd.MarkFlagsMutuallyExclusive("touch", "out")
 	cmd.MarkFlagsMutuallyExclusive("touch", "public-id")
 	return cmd
@@ -81,11 +80,6 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		return a.done(err, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n",
 			k.PublicID, o.out, o.out)
 	})
-}
-
-// nameless asks for the person whom a command is about.
-func nameless(question string) error {
-	return postern.Errorf(postern.Invalid, "%s", question).WithHint("give --person")
 }
 
 // ykmanWords says how to write the secret into the key.
@@ -130,12 +124,7 @@ func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   string(kind) + " --person PERSON",
 		Short: "Give a person " + what,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.app.Person == "" {
-				return nameless("whose is it?")
-			}
-			return a.otpShortCodes(cmd.Context(), o)
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return a.otpShortCodes(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.app.Person, "person", "", "the `PERSON` who holds it")
@@ -147,6 +136,7 @@ func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 		"take the secret, in base32 or hexadecimal, from `FILE`; - asks for it, or is standard input")
 	f.StringVar(&o.app.Hash, "algorithm", "SHA1", "`HASH`: SHA1, SHA256 or SHA512")
 	f.IntVar(&o.app.Digits, "digits", 6, "`NUMBER` of digits of a code: 6 to 8")
+	required(cmd, "person")
 	if kind == postern.TOTP {
 		f.DurationVar(&o.app.Period, "period", 30*time.Second, "how long a code is shown: a `DURATION` of 15s to 5m")
 	} else {
@@ -244,9 +234,6 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 		Aliases: []string{"recovery"},
 		Short:   "Give a person ten backup codes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if person == "" {
-				return nameless("whose are they?")
-			}
 			if err := a.secretTarget(out); err != nil {
 				return err
 			}
@@ -260,6 +247,7 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who gets them")
+	required(cmd, "person")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "write them to `FILE`, mode 0600; - is standard output")
 	return cmd
 }

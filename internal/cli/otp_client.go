@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/rand"
 	"strconv"
 	"strings"
 
@@ -33,8 +32,7 @@ func newOTPClientAdd(a *app) *cobra.Command {
 				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
 			}
 			if !unsigned {
-				c.Secret = make([]byte, 20)
-				rand.Read(c.Secret)
+				c.MakeKey()
 			}
 			return a.otpClientAdd(cmd.Context(), &c, out)
 		},
@@ -159,7 +157,7 @@ func newOTPUpstreamSet(a *app) *cobra.Command {
 	f.StringArrayVar(&c.URLs, "url", nil, "`URL` of a server; can be repeated (default "+otp.YubiCloud+")")
 	f.StringVar(&c.Level, "sl", "", "how many of its peers a server must have heard from: `PERCENT`, fast or secure")
 	f.StringVar(&c.Proxy, "proxy", "", "`URL` of an HTTP proxy to go through")
-	_ = cmd.MarkFlagRequired("key-file")
+	required(cmd, "key-file")
 	return cmd
 }
 

@@ -82,6 +82,15 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
+// required marks flags without which a command cannot do anything.
+func required(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
+}
+
 // flagName returns the name of a flag: --output is the old spelling of some commands.
 func flagName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	if name == "output" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/collector"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/export"
@@ -58,7 +59,7 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 		return err
 	}
 	live := export.Live{Version: version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
-	if live.Host, err = hostName(o.host); err != nil {
+	if live.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}
 	if live.Collector, err = collector.Connect(ctx, o.collector); err != nil {
@@ -108,17 +109,9 @@ func newTraceRecord(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "record FILE",
 		Short: "Record a trace, to be shown later",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, w := range what {
-				bit, ok := map[string]capture.What{
-					"rpc": capture.RPC, "events": capture.Loop,
-					"qemu": capture.Monitor,
-				}[w]
-				if !ok {
-					return postern.Errorf(postern.Invalid, "nothing called %q to record",
-						w).WithHint("--what takes rpc, qemu and events")
-				}
-				o.cfg.What |= bit
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.cfg.What, err = capture.ParseWhat(what); err != nil {
+				return err
 			}
 			return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(limit)})
 		},

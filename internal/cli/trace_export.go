@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/trace/export"
 	"github.com/spf13/cobra"
 )
@@ -40,7 +41,7 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 		return err
 	}
 	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version()}
-	if x.Host, err = hostName(o.host); err != nil {
+	if x.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}
 	if o.collector != "" {

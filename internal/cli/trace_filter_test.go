@@ -31,7 +31,7 @@ func TestTraceFlags(t *testing.T) {
 		{"rpc --with xen", "only qemu", 2},
 		{"rpc --path /no/such/file", "no such file", 4},
 		{"rpc --domain [", "syntax error in pattern", 2},
-		{"record --what everything /tmp/x", "--what takes rpc, qemu and events", 2},
+		{"record --what everything /tmp/x", "hint: one of rpc, qemu, events", 2},
 		{"rpc --format xml", "no output format", 2},
 		{"export --format xml -o - /tmp/x", "no format \"xml\" to export", 2},
 		{"export --to https://localhost -o - /tmp/x", "takes the format otlp alone", 2},

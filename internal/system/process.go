@@ -5,7 +5,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/postern-project/postern"
 )
+
+// HostName returns what this host is called: the name that is given, or its own.
+func HostName(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", postern.Errorf(postern.Internal, "the name of this host: %w", err).WithHint("name this host")
+	}
+	return name, nil
+}
 
 // StartAgain starts this program with other arguments, as a process that outlives this
 // one and, on Linux, its terminal. Nothing waits for it.

@@ -7,6 +7,7 @@ package capture
 import (
 	"fmt"
 
+	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 )
@@ -20,6 +21,19 @@ const (
 	Loop                     // handles and timeouts of the event loop
 	Monitor                  // messages to and from QEMU
 )
+
+// ParseWhat returns what names stand for: rpc, qemu, events.
+func ParseWhat(names []string) (w What, err error) {
+	for _, name := range names {
+		bit := map[string]What{"rpc": RPC, "qemu": Monitor, "events": Loop}[name]
+		if bit == 0 {
+			return 0, postern.Errorf(postern.Invalid, "nothing is called %q that can be watched", name).
+				WithHint("one of rpc, qemu, events")
+		}
+		w |= bit
+	}
+	return w, nil
+}
 
 func (w What) has(k event.Kind) bool {
 	switch {
