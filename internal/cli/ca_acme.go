@@ -34,9 +34,8 @@ func newACMEAdd(a *app) *cobra.Command {
 
 func newACMEList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
-		Use:     "list PERSON",
-		Short:   "List a person's keys",
-		Example: "  postern ca acme list alice",
+		Use:   "list PERSON",
+		Short: "List a person's keys",
 	}, a.withState, "ID STATUS CREATED ACCOUNT LABEL",
 		func(ctx context.Context, st *state.State, args []string) ([]acme.ExternalKey, error) {
 			if _, err := st.Store.People().Person(ctx, args[0]); err != nil {
@@ -50,9 +49,8 @@ func newACMEList(a *app) *cobra.Command {
 
 func newACMEDisable(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "disable PERSON KEY",
-		Short:   "Disable a key, and the account that it binds",
-		Example: "  postern ca acme disable alice KEY   # as `postern ca acme list alice` shows it",
+		Use:   "disable PERSON KEY",
+		Short: "Disable a key, and the account that it binds",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			return st.Store.ACME().DisableExternalKey(ctx, postern.Actor{}, args[0], args[1],
 				acme.KeyEvent(args[0], args[1], "", postern.ACMEKeyDisabled))

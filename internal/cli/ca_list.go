@@ -51,10 +51,7 @@ func newCAList(a *app) *cobra.Command {
 
 func newCAShow(a *app) *cobra.Command {
 	var asPEM bool
-	cmd := &cobra.Command{
-		Use:   "show SERIAL",
-		Short: "Show one certificate",
-	}
+	cmd := &cobra.Command{Use: "show SERIAL", Short: "Show one certificate"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) error {
 		if asPEM {

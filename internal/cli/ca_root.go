@@ -32,7 +32,6 @@ func newCARoot(a *app) *cobra.Command {
 		}),
 		newCARootMove(a, rootMove{
 			use: "restore-key", short: "Bring the root's key back", done: "the root's key is back on this machine",
-			long: "Bring the root's private key back to this machine, from the file that export-key wrote.",
 			move: (*ca.Authority).RestoreRootKey,
 		}))
 }
@@ -50,10 +49,7 @@ type rootJSON struct {
 
 func newCARootShow(a *app) *cobra.Command {
 	var chain bool
-	cmd := &cobra.Command{
-		Use:   "show",
-		Short: "Print the root certificate",
-	}
+	cmd := &cobra.Command{Use: "show", Short: "Print the root certificate"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = on(a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) error {
 		root := authority.Root()
@@ -124,17 +120,15 @@ func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error 
 
 // rootMove is one of the commands that take the root's key away or bring it back.
 type rootMove struct {
-	use, short, long, done string
-	move                   func(*ca.Authority, context.Context, crypto.Signer) error
+	use, short, done string
+	move             func(*ca.Authority, context.Context, crypto.Signer) error
 }
 
 func newCARootMove(a *app, m rootMove) *cobra.Command {
 	var k keyFile
 	cmd := &cobra.Command{
-		Use:     m.use + " --key FILE",
-		Short:   m.short,
-		Long:    m.long,
-		Example: "  postern ca root " + m.use + " --key /media/usb/root.key",
+		Use:   m.use + " --key FILE",
+		Short: m.short,
 		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
 			if err := authority.RootKeyMoves(); err != nil {
 				return err

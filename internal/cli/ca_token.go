@@ -34,12 +34,7 @@ func newCATokenAdd(a *app) *cobra.Command {
 }
 
 func newCATokenList(a *app) *cobra.Command {
-	return listCommand(a, &cobra.Command{
-		Use:     "list",
-		Short:   "List the tokens",
-		Long:    "List the tokens and what they are good for. The tokens themselves are not kept.",
-		Example: "  postern ca token list --json",
-	}, a.withCA, "NAME DOMAINS EXPIRES",
+	return listCommand(a, &cobra.Command{Use: "list", Short: "List the tokens"}, a.withCA, "NAME DOMAINS EXPIRES",
 		func(ctx context.Context, authority *ca.Authority, _ []string) ([]ca.APIToken, error) {
 			return authority.Tokens(ctx)
 		}, func(t ca.APIToken) []string {
@@ -49,10 +44,8 @@ func newCATokenList(a *app) *cobra.Command {
 
 func newCATokenRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "remove NAME",
-		Short:   "Make a token worthless",
-		Long:    "Make a token worthless, from the next call on.",
-		Example: "  postern ca token remove deploy",
+		Use:   "remove NAME",
+		Short: "Make a token worthless",
 		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
 			return authority.RemoveToken(ctx, args[0])
 		}),

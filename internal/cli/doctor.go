@@ -13,10 +13,7 @@ import (
 )
 
 func newDoctor(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Say what is wrong on this host, and how to fix it",
-	}
+	cmd := &cobra.Command{Use: "doctor", Short: "Say what is wrong on this host, and how to fix it"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), *asJSON) }
 	return cmd

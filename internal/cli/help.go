@@ -9,7 +9,6 @@ import (
 
 // helpTexts has what the help and the manual page of a command say at length, in a file
 // of the command's name: the description and, below a line "Examples:", the examples.
-// What takes a line stands with the command's flags.
 //
 //go:embed help
 var helpTexts embed.FS

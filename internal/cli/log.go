@@ -139,10 +139,7 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 }
 
 func newLogShow(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "show INDEX",
-		Short: "Show one entry, and the entries that belong to it",
-	}
+	cmd := &cobra.Command{Use: "show INDEX", Short: "Show one entry, and the entries that belong to it"}
 	o := logOptions{json: jsonFlag(cmd), columns: true}
 	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, args []string) error {
 		index, err := parseIndex(args[0])

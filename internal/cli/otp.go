@@ -19,22 +19,11 @@ import (
 func newOTP(a *app) *cobra.Command {
 	return group("otp", "YubiKeys and other one-time passwords",
 		newOTPAdd(a), newOTPList(a), newOTPShow(a), newOTPAssign(a),
-		newOTPStatus(a, otpStatus{
-			use: "disable", done: "disabled", status: postern.CredentialDisabled,
-			short: "Refuse the codes of a key or authenticator until it is enabled",
-			long: "Disable a key or authenticator: none of its codes is accepted, from the next one on, until it " +
-				"is enabled.",
-		}),
-		newOTPStatus(a, otpStatus{
-			use: "enable", done: "enabled", status: postern.CredentialActive,
-			short: "Accept the codes of a disabled key or authenticator again",
-			long:  "Enable a key or authenticator that was disabled.",
-		}),
-		newOTPStatus(a, otpStatus{
-			use: "revoke", done: "revoked", status: postern.CredentialRevoked,
-			short: "Refuse the codes of a key or authenticator for good",
-			long:  "Revoke a key or authenticator that was lost. This cannot be undone.",
-		}),
+		newOTPStatus(a, "disable", postern.CredentialDisabled,
+			"Refuse the codes of a key or authenticator until it is enabled"),
+		newOTPStatus(a, "enable", postern.CredentialActive,
+			"Accept the codes of a disabled key or authenticator again"),
+		newOTPStatus(a, "revoke", postern.CredentialRevoked, "Refuse the codes of a key or authenticator for good"),
 		newOTPImport(a), newOTPExport(a),
 		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPBackupCodes(a),
 		newOTPVerify(a), newOTPClient(a), newOTPUpstream(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
@@ -61,9 +50,6 @@ func newOTPShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a key or authenticator",
-		Long: "Show all that is known of a YubiKey, by its public ID, or of a TOTP or HOTP authenticator. The " +
-			"secret is not shown.",
-		Example: "  postern otp show vvccccbdefgh",
 	}, a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) (otp.Credential, error) {
 		return keys.Credential(ctx, args[0])
 	}, otpFields)
@@ -94,21 +80,14 @@ func otpFields(c otp.Credential) []terminal.Field {
 	}
 }
 
-// otpStatus is one of the commands that change a key's status.
-type otpStatus struct {
-	use, done, short, long string
-	status                 postern.CredentialStatus
-}
-
-func newOTPStatus(a *app, s otpStatus) *cobra.Command {
+// newOTPStatus makes one of the commands that change a key's status.
+func newOTPStatus(a *app, use string, status postern.CredentialStatus, short string) *cobra.Command {
 	return &cobra.Command{
-		Use:     s.use + " ID",
-		Short:   s.short,
-		Long:    s.long,
-		Example: "  postern otp " + s.use + " vvccccbdefgh",
+		Use:   use + " ID",
+		Short: short,
 		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
-			err := keys.SetStatus(ctx, postern.Actor{}, args[0], s.status)
-			return a.done(err, "%s %s\n", s.done, args[0])
+			err := keys.SetStatus(ctx, postern.Actor{}, args[0], status)
+			return a.done(err, "%sd %s\n", use, args[0])
 		}),
 	}
 }
@@ -116,10 +95,8 @@ func newOTPStatus(a *app, s otpStatus) *cobra.Command {
 func newOTPAssign(a *app) *cobra.Command {
 	var person string
 	cmd := &cobra.Command{
-		Use:     "assign ID",
-		Short:   "Give a YubiKey to a person",
-		Long:    "Give a YubiKey to a person, or with no --person take it back.",
-		Example: "  postern otp assign vvccccbdefgh --person alice",
+		Use:   "assign ID",
+		Short: "Give a YubiKey to a person",
 		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
 			err := keys.AssignKey(ctx, args[0], person)
 			return a.done(err, "%s is now assigned to %s\n", args[0], cmp.Or(person, "no person"))

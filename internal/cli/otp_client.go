@@ -76,10 +76,8 @@ type clientItem struct {
 
 func newOTPClientList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
-		Use:     "list",
-		Short:   "List the API clients",
-		Long:    "List the programs that may ask the validation service. Keys are not shown.",
-		Example: "  postern otp client list --json",
+		Use:   "list",
+		Short: "List the API clients",
 	}, a.withOTP, "ID STATUS KEY LABEL", func(ctx context.Context, keys *store.OTP, _ []string) ([]clientItem, error) {
 		clients, err := keys.Clients(ctx)
 		items := make([]clientItem, len(clients))
@@ -106,10 +104,8 @@ func (c clientItem) row() []string {
 
 func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.Command {
 	return &cobra.Command{
-		Use:     use + " NUMBER",
-		Short:   short,
-		Long:    short + ", from the next request on.",
-		Example: "  postern otp client " + use + " 2",
+		Use:   use + " NUMBER",
+		Short: short,
 		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
@@ -125,8 +121,6 @@ func newOTPUpstream(a *app) *cobra.Command {
 		newOTPUpstreamSet(a), newOTPUpstreamShow(a),
 		&cobra.Command{
 			Use: "remove", Short: "Ask no upstream validation service any more",
-			Long:    "Ask no upstream validation service any more: keys whose secret is there are refused.",
-			Example: "  postern otp upstream remove",
 			RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
 				return keys.RemoveUpstream(ctx)
 			}),
@@ -187,10 +181,8 @@ type upstreamJSON struct {
 
 func newOTPUpstreamShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
-		Use:     "show",
-		Short:   "Show which upstream validation service is asked",
-		Long:    "Show which upstream validation service is asked. The key is not shown.",
-		Example: "  postern otp upstream show",
+		Use:   "show",
+		Short: "Show which upstream validation service is asked",
 	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (upstreamJSON, error) {
 		c, err := keys.Upstream(ctx)
 		return upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, err

@@ -16,8 +16,6 @@ func newOTPSync(a *app) *cobra.Command {
 		newOTPSyncShow(a),
 		&cobra.Command{
 			Use: "off", Short: "Stop syncing with other servers",
-			Long:    "Stop syncing with other servers, from the next start on.",
-			Example: "  postern otp sync off",
 			RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
 				return keys.SetSyncConfig(ctx, otp.Sync{})
 			}),
@@ -35,8 +33,6 @@ type syncJSON struct {
 func newOTPSyncShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
 		Use: "show", Short: "Show which servers are synced with",
-		Long:    "Show which servers are sent each accepted code, and which may send theirs.",
-		Example: "  postern otp sync show --json",
 	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (syncJSON, error) {
 		s, err := keys.SyncConfig(ctx)
 		allowed := make([]string, len(s.Allow))

@@ -33,10 +33,8 @@ func newOTPTokenNew(a *app) *cobra.Command {
 func newOTPTokenTouch(a *app) *cobra.Command {
 	var n int
 	cmd := &cobra.Command{
-		Use:     "touch FILE",
-		Short:   "Print the token's next code",
-		Long:    "Touch a software token: it prints its next code, and has used it up.",
-		Example: "  postern otp verify $(postern otp token touch token.json)",
+		Use:   "touch FILE",
+		Short: "Print the token's next code",
 		RunE: func(_ *cobra.Command, args []string) error {
 			codes, err := client.Touch(args[0], n)
 			for _, c := range codes {
@@ -53,19 +51,14 @@ func newOTPTokenPlug(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "plug FILE",
 		Short: "Unplug the token and plug it in again",
-		Long: "Unplug a software token and plug it in again: its session counter rises, its use counter and " +
-			"clock start over.",
-		Example: "  postern otp token plug token.json",
-		RunE:    func(_ *cobra.Command, args []string) error { return client.PlugIn(args[0]) },
+		RunE:  func(_ *cobra.Command, args []string) error { return client.PlugIn(args[0]) },
 	}
 }
 
 func newOTPTokenCSV(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "csv FILE",
-		Short:   "Print the token's secret for otp import",
-		Long:    "Print a software token's secret as a line of the key file that postern otp import reads.",
-		Example: "  postern otp token csv token.json | postern otp import --person alice -",
+		Use:   "csv FILE",
+		Short: "Print the token's secret for otp import",
 		RunE: func(_ *cobra.Command, args []string) error {
 			t, err := client.ReadToken(args[0])
 			if err != nil {

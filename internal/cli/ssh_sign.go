@@ -81,9 +81,6 @@ func (o sshSignOptions) sign(
 func newSSHKRL(a *app) *cobra.Command {
 	return fileCommand(a, &cobra.Command{
 		Use: "krl", Short: "Print the list of revoked SSH keys and certificates",
-		Long: "Print the key revocation list (KRL) that sshd's RevokedKeys reads. The server has it at /ssh/krl, " +
-			"too.",
-		Example: "  postern ssh krl -o /etc/ssh/postern_revoked",
 	}, a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 		return authority.KRL(ctx)
 	})
@@ -92,10 +89,6 @@ func newSSHKRL(a *app) *cobra.Command {
 func newSSHKnownHosts(a *app) *cobra.Command {
 	return fileCommand(a, &cobra.Command{
 		Use: "known-hosts [PATTERN...]", Short: "Print the lines of known_hosts for this installation's hosts",
-		Long: "Print the lines for known_hosts that make a client trust the host certificates of this CA, for hosts " +
-			"that match a PATTERN " +
-			"(all, if there is none).",
-		Example: "  postern ssh known-hosts '*.example.com' >> ~/.ssh/known_hosts",
 	}, a.withCA, func(_ context.Context, authority *ca.Authority, patterns []string) ([]byte, error) {
 		lines, err := authority.KnownHosts(patterns...)
 		return []byte(lines), err
@@ -105,8 +98,6 @@ func newSSHKnownHosts(a *app) *cobra.Command {
 func newSSHUserCA(a *app) *cobra.Command {
 	return fileCommand(a, &cobra.Command{
 		Use: "user-ca", Short: "Print the file for sshd's TrustedUserCAKeys",
-		Long:    "Print the public keys of the CAs that sign people's SSH keys.",
-		Example: "  postern ssh user-ca -o /etc/ssh/postern_user_ca.pub",
 	}, a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) ([]byte, error) {
 		return authority.TrustedUserCAs()
 	})

@@ -14,10 +14,7 @@ import (
 func newTraceProbes(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	var all bool
-	c := &cobra.Command{
-		Use:   "probes",
-		Short: "List libvirt's files and the probes in them",
-	}
+	c := &cobra.Command{Use: "probes", Short: "List libvirt's files and the probes in them"}
 	asJSON := jsonFlag(c)
 	c.RunE = func(*cobra.Command, []string) error { return o.probes(a, *asJSON, all) }
 	o.processes(c)

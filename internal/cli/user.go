@@ -17,21 +17,10 @@ import (
 func newUser(a *app) *cobra.Command {
 	return group("user", "People, and what they hold",
 		newUserAdd(a), newUserSet(a), newUserInvite(a), newUserList(a), newUserShow(a),
-		newUserStatus(a, userStatus{
-			use: "suspend", done: "suspended", status: postern.PersonSuspended,
-			short: "Refuse a person everywhere until they are resumed",
-			long: "Suspend a person: no certificate, key or code of theirs is accepted until they are resumed. " +
-				"One-time links that they have not used are void.",
-		}),
-		newUserStatus(a, userStatus{
-			use: "resume", done: "resumed", status: postern.PersonActive,
-			short: "End a person's suspension",
-			long:  "Resume a person who was suspended: their certificates, keys and codes are accepted again.",
-		}),
-		newUserStatus(a, userStatus{
-			use: "remove", done: "removed", status: postern.PersonRemoved,
-			short: "Remove a person for good",
-		}),
+		newUserStatus(a, "suspend", "suspended", postern.PersonSuspended,
+			"Refuse a person everywhere until they are resumed"),
+		newUserStatus(a, "resume", "resumed", postern.PersonActive, "End a person's suspension"),
+		newUserStatus(a, "remove", "removed", postern.PersonRemoved, "Remove a person for good"),
 		newUserRecover(a), newUserAccount(a),
 	)
 }
@@ -66,10 +55,8 @@ func (a *app) userAdd(ctx context.Context, d people.Directory, p postern.Person)
 
 func newUserList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
-		Use:     "list",
-		Short:   "List the people",
-		Long:    "List all people who were not removed, by name.",
-		Example: "  postern user list --json",
+		Use:   "list",
+		Short: "List the people",
 	}, a.withState, "NAME STATUS EMAIL GROUPS FULL-NAME",
 		func(ctx context.Context, st *state.State, _ []string) ([]postern.Person, error) {
 			return st.Store.People().All(ctx)
@@ -80,10 +67,8 @@ func newUserList(a *app) *cobra.Command {
 
 func newUserShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
-		Use:     "show NAME",
-		Short:   "Show a person and what they hold",
-		Long:    "Show a person and every credential that they have or had.",
-		Example: "  postern user show alice",
+		Use:   "show NAME",
+		Short: "Show a person and what they hold",
 	}, a.withState, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
 		return people.Directory{DB: st.Store}.Holder(ctx, args[0])
 	}, func(h people.Holder) []terminal.Field {
@@ -117,24 +102,17 @@ func describe(c postern.Credential) string {
 	return s
 }
 
-// userStatus is a command that sets a person's status.
-type userStatus struct {
-	use, done, short, long string
-	status                 postern.PersonStatus
-}
-
-func newUserStatus(a *app, s userStatus) *cobra.Command {
+// newUserStatus makes one of the commands that set a person's status.
+func newUserStatus(a *app, use, done string, status postern.PersonStatus, short string) *cobra.Command {
 	return &cobra.Command{
-		Use:     s.use + " NAME",
-		Short:   s.short,
-		Long:    s.long,
-		Example: "  postern user " + s.use + " alice",
+		Use:   use + " NAME",
+		Short: short,
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
-			changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, args[0], s.status)
+			changed, err := people.Directory{DB: st.Store}.SetStatus(ctx, args[0], status)
 			if !changed {
-				return a.done(err, "%s is already %s\n", args[0], s.status)
+				return a.done(err, "%s is already %s\n", args[0], status)
 			}
-			return a.done(err, "%s %s\n", s.done, args[0])
+			return a.done(err, "%s %s\n", done, args[0])
 		}),
 	}
 }

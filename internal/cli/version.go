@@ -11,10 +11,7 @@ import (
 )
 
 func newVersion(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-	}
+	cmd := &cobra.Command{Use: "version", Short: "Print the version"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		if *asJSON {
