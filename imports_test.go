@@ -97,7 +97,8 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector metrics people state client agent server doctor usage manpage manual jsonschema terminal " +
+			" trace collector metrics people state client agent server doctor usage manpage manual jsonschema " +
+			"terminal " +
 			"reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},

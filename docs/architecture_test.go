@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // `file:function`, by which ARCHITECTURE.md and CONTRIBUTING.md name places in the code.
@@ -21,7 +23,7 @@ var codePlace = regexp.MustCompile(`^([\w./-]+\.(?:go|c)):([\w.]+)$`)
 func TestNamedPlacesExist(t *testing.T) {
 	for page, atLeast := range map[string]int{"../ARCHITECTURE.md": 50, "../CONTRIBUTING.md": 10} {
 		seen := 0
-		for _, m := range codeSpan.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range codeSpan.FindAllStringSubmatch(posterntest.Read(t, page), -1) {
 			place := codePlace.FindStringSubmatch(m[1])
 			if place == nil {
 				continue
@@ -46,7 +48,7 @@ func declares(t *testing.T, file, name string) bool {
 		return false
 	}
 	if filepath.Ext(file) == ".c" {
-		return regexp.MustCompile(`(?m)^[a-z].*\b` + name + `\(.*[^;]$`).MatchString(read(t, file))
+		return regexp.MustCompile(`(?m)^[a-z].*\b` + name + `\(.*[^;]$`).MatchString(posterntest.Read(t, file))
 	}
 	f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 	if err != nil {
@@ -81,7 +83,7 @@ var packageRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\|")
 // TestEveryPackageIsDescribed compares the table of packages with the folders that
 // hold Go files.
 func TestEveryPackageIsDescribed(t *testing.T) {
-	table, _, _ := strings.Cut(read(t, "../ARCHITECTURE.md"), "\n## ")
+	table, _, _ := strings.Cut(posterntest.Read(t, "../ARCHITECTURE.md"), "\n## ")
 	described := map[string]bool{}
 	for _, m := range packageRow.FindAllStringSubmatch(table, -1) {
 		described[m[1]] = true
@@ -105,7 +107,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.ContainsFunc(files, func(f string) bool { return comment.MatchString(read(t, f)) }) {
+		if !slices.ContainsFunc(files, func(f string) bool { return comment.MatchString(posterntest.Read(t, f)) }) {
 			t.Errorf("no file of %s says what the package is", dir)
 		}
 	}

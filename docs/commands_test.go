@@ -156,7 +156,7 @@ type shellLine struct {
 func shellLines(t testing.TB, page string) []shellLine {
 	var list []shellLine
 	fenced := false
-	lines := strings.Split(read(t, page), "\n")
+	lines := strings.Split(posterntest.Read(t, page), "\n")
 	for i := 0; i < len(lines); i++ {
 		line, number := lines[i], i+1
 		if strings.HasPrefix(strings.TrimSpace(line), "```") {

@@ -10,16 +10,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-)
 
-func read(t testing.TB, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
+	"github.com/postern-project/postern/internal/posterntest"
+)
 
 // source is what the project's Go files declare.
 type source struct {
@@ -107,7 +100,7 @@ var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 func TestNamedTestsExist(t *testing.T) {
 	src, seen := declared(t), 0
 	for _, page := range naming {
-		for _, m := range codeSpan.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range codeSpan.FindAllStringSubmatch(posterntest.Read(t, page), -1) {
 			if !testName.MatchString(m[1]) {
 				continue
 			}
@@ -131,7 +124,7 @@ var projectPath = regexp.MustCompile(
 func TestNamedFilesExist(t *testing.T) {
 	seen := 0
 	for _, page := range naming {
-		for _, m := range codeSpan.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range codeSpan.FindAllStringSubmatch(posterntest.Read(t, page), -1) {
 			if !projectPath.MatchString(m[1]) {
 				continue
 			}
@@ -154,7 +147,7 @@ var imageName = regexp.MustCompile(`(?:\]\(|src="|srcset=")([^)"\s]+\.(?:png|svg
 func TestEveryImageIsShown(t *testing.T) {
 	shown := map[string]bool{}
 	for _, page := range pages(t) {
-		for _, m := range imageName.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range imageName.FindAllStringSubmatch(posterntest.Read(t, page), -1) {
 			shown[strings.TrimPrefix(filepath.Join(filepath.Dir(page), m[1]), "../docs/")] = true
 		}
 	}
@@ -181,7 +174,7 @@ var link = regexp.MustCompile(`\]\(([^)#\s]+)(#[^)]*)?\)`)
 // TestLinksLeadSomewhere checks the links between the pages.
 func TestLinksLeadSomewhere(t *testing.T) {
 	for _, page := range pages(t) {
-		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+		for _, m := range link.FindAllStringSubmatch(posterntest.Read(t, page), -1) {
 			if strings.Contains(m[1], "://") {
 				continue
 			}

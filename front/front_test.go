@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -38,35 +37,12 @@ type holder struct {
 	pass []*x509.Certificate // CAs shown along
 }
 
-var serials int64 = 1000
-
 func issue(t testing.TB, by *holder, change func(*x509.Certificate)) *holder {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	if by == nil {
+		by = new(holder)
 	}
-	serials++
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serials),
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	change(template)
-	parent := &holder{cert: template, key: key}
-	if by != nil {
-		parent = by
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, key := posterntest.Issue(t, by.cert, by.key, change)
 	return &holder{cert: cert, key: key}
 }
 

@@ -310,7 +310,7 @@ func newGenerated(t *testing.T, r *rand.Rand, leaves int) *generated {
 		return issue(t, by, func(c *x509.Certificate) {
 			authority("")(c)
 			c.RawSubject = subjectOf(t, pick(r, "O=Zoo", "O=Zoo", "O=Zoo", "Op=zoo", "O=Evil"),
-				fmt.Sprintf("CN=CA %d", serials))
+				fmt.Sprintf("CN=CA %d", c.SerialNumber))
 			if r.IntN(3) > 0 {
 				var permitted, excluded []name
 				for range r.IntN(3) {

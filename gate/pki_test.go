@@ -2,14 +2,12 @@ package gate_test
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"math/big"
 	"testing"
-	"time"
+
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // signer is a CA of a test, or a certificate's holder.
@@ -18,36 +16,13 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 }
 
-var serials int64 = 100
-
 // issue makes a certificate: signed by itself if by is nil.
 func issue(t testing.TB, by *signer, change func(*x509.Certificate)) *signer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
+	if by == nil {
+		by = new(signer)
 	}
-	serials++
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serials),
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	change(template)
-	parent := &signer{template, key}
-	if by != nil {
-		parent = by
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, key.Public(), parent.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, key := posterntest.Issue(t, by.cert, by.key, change)
 	return &signer{cert, key}
 }
 

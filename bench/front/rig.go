@@ -289,14 +289,17 @@ http {
 		text = "user root;\n" + text
 	}
 	config := filepath.Join(r.dir, "nginx.conf")
+	return r.startWith("nginx", port, config, text, exec.Command(program, "-c", config, "-p", r.dir))
+}
+
+// startWith starts a server with the text of its configuration.
+func (r *rig) startWith(name string, port int, config, text string, cmd *exec.Cmd) error {
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return err
 	}
 	return r.start(&server{
-		name: "nginx", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt",
-		resumes: true,
-	},
-		exec.Command(program, "-c", config, "-p", r.dir))
+		name: name, address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt", resumes: true,
+	}, cmd)
 }
 
 // startApache starts Apache with client authentication on the whole server:
@@ -339,14 +342,7 @@ MaxKeepAliveRequests 0
 		text = "User www-data\nGroup www-data\n" + text
 	}
 	config := filepath.Join(r.dir, "apache.conf")
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		return err
-	}
-	return r.start(&server{
-		name: "apache", address: fmt.Sprintf("127.0.0.1:%d", port), guarded: "/guarded/page.txt",
-		resumes: true,
-	},
-		exec.Command(program, "-DFOREGROUND", "-f", config))
+	return r.startWith("apache", port, config, text, exec.Command(program, "-DFOREGROUND", "-f", config))
 }
 
 func lookPath(program string) (string, error) {

@@ -8,13 +8,14 @@ import (
 	client "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 func TestAccounts(t *testing.T) {
 	w := newWorld(t, acme.Config{})
 	ctx := t.Context()
 	if _, err := w.client.NewAccount(ctx,
-		client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
+		client.Account{PrivateKey: posterntest.NewKey(t)}); kind(err) != "externalAccountRequired" {
 		t.Errorf("an account without a person: %v", err)
 	}
 	alice := w.account(t, "alice")
@@ -22,7 +23,8 @@ func TestAccounts(t *testing.T) {
 		again.Location != alice.Location {
 		t.Errorf("the same key again: %v %v", again.Location, err)
 	}
-	if _, err := w.client.GetAccount(ctx, client.Account{PrivateKey: newKey(t)}); kind(err) != "accountDoesNotExist" {
+	if _, err := w.client.GetAccount(ctx,
+		client.Account{PrivateKey: posterntest.NewKey(t)}); kind(err) != "accountDoesNotExist" {
 		t.Errorf("an account that does not exist: %v", err)
 	}
 	eab := w.external(t, "alice")
@@ -32,7 +34,7 @@ func TestAccounts(t *testing.T) {
 	} {
 		bad := eab
 		change(&bad)
-		a := client.Account{PrivateKey: newKey(t)}
+		a := client.Account{PrivateKey: posterntest.NewKey(t)}
 		if err := a.SetExternalAccountBinding(ctx, w.client.Client, bad); err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +43,7 @@ func TestAccounts(t *testing.T) {
 		}
 	}
 	for i, want := range []string{"", "unauthorized"} { // a key binds one account
-		a := client.Account{PrivateKey: newKey(t)}
+		a := client.Account{PrivateKey: posterntest.NewKey(t)}
 		if err := a.SetExternalAccountBinding(ctx, w.client.Client, eab); err != nil {
 			t.Fatal(err)
 		}
@@ -50,7 +52,7 @@ func TestAccounts(t *testing.T) {
 		}
 	}
 	// Roll over: the new key works, the old one does not.
-	fresh := newKey(t)
+	fresh := posterntest.NewKey(t)
 	rolled, err := w.client.AccountKeyRollover(ctx, alice, fresh)
 	if err != nil {
 		t.Fatal(err)

@@ -69,15 +69,7 @@ func TestAccountsOfEveryAlgorithm(t *testing.T) {
 // signWith makes a request that carries its key.
 func signWith(t *testing.T, alg jose.SignatureAlgorithm, key crypto.Signer, url, nonce string, payload []byte) []byte {
 	t.Helper()
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, &jose.SignerOptions{
+	return serialize(t, jose.SigningKey{Algorithm: alg, Key: key}, &jose.SignerOptions{
 		NonceSource: nonceSource(nonce), ExtraHeaders: map[jose.HeaderKey]any{"url": url}, EmbedJWK: true,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	jws, err := s.Sign(payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return []byte(jws.FullSerialize())
+	}, payload)
 }

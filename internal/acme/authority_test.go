@@ -17,6 +17,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -42,7 +43,7 @@ func (a *authority) hold(n int) {
 
 func newAuthority(t testing.TB, db *store.DB) *authority {
 	t.Helper()
-	key := newKey(t)
+	key := posterntest.NewKey(t)
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Test CA"}, IsCA: true,
 		BasicConstraintsValid: true,

@@ -39,7 +39,7 @@ func TestObtain(t *testing.T) {
 			for _, k := range c.kinds {
 				c2.ChallengeSolvers[k] = w.client.ChallengeSolvers[k]
 			}
-			certs, err := c2.ObtainCertificateForSANs(t.Context(), alice, newKey(t), c.names)
+			certs, err := c2.ObtainCertificateForSANs(t.Context(), alice, posterntest.NewKey(t), c.names)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,8 @@ func TestIPv6Addresses(t *testing.T) {
 			w := newWorldAt(t, acme.Config{}, "::1")
 			c2 := *w.client
 			c2.ChallengeSolvers = map[string]acmez.Solver{c: w.client.ChallengeSolvers[c]}
-			certs, err := c2.ObtainCertificateForSANs(t.Context(), w.account(t, "alice"), newKey(t), []string{"::1"})
+			certs, err := c2.ObtainCertificateForSANs(t.Context(), w.account(t, "alice"), posterntest.NewKey(t),
+				[]string{"::1"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 )
 
@@ -40,6 +41,12 @@ func sign(t testing.TB, key *ecdsa.PrivateKey, url, kid, nonce string, payload [
 	} else {
 		k.Key = jose.JSONWebKey{Key: key, KeyID: kid}
 	}
+	return serialize(t, k, o, payload)
+}
+
+// serialize makes a request of a payload.
+func serialize(t testing.TB, k jose.SigningKey, o *jose.SignerOptions, payload []byte) []byte {
+	t.Helper()
 	s, err := jose.NewSigner(k, o)
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +197,7 @@ func TestWhatIsNotSignedUsesUpNoNonce(t *testing.T) {
 		return n
 	}
 	before, nonce := used(), w.nonce(t)
-	if resp, body := w.send(t, url, sign(t, newKey(t), url, alice.Location, nonce,
+	if resp, body := w.send(t, url, sign(t, posterntest.NewKey(t), url, alice.Location, nonce,
 		order)); resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden {
 		t.Fatal(resp.Status, string(body))
 	}

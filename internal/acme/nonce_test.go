@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -50,7 +51,7 @@ func TestWhatNoAccountSignedWritesNothing(t *testing.T) {
 		"/revoke-cert": `{"certificate":"AAAA"}`,
 	} {
 		for range 20 {
-			key, nonce := newKey(t), w.nonce(t)
+			key, nonce := posterntest.NewKey(t), w.nonce(t)
 			signed := sign(t, key, w.url+path, "", nonce, []byte(payload))
 			if resp, body := w.send(t, w.url+path, signed); resp.StatusCode < 400 ||
 				bytes.Contains(body, []byte("badNonce")) {

@@ -11,6 +11,7 @@ import (
 	client "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 func TestOrdersThatAreRefused(t *testing.T) {
@@ -57,7 +58,7 @@ func TestAnothersOrderIsNotThere(t *testing.T) {
 	w, alice := aliceAtATest(t)
 	bob := w.account(t, "bob")
 	o, c := w.open(t, alice, forName("a.test"), client.ChallengeTypeHTTP01)
-	certs, err := w.client.ObtainCertificateForSANs(t.Context(), alice, newKey(t), []string{"a.test"})
+	certs, err := w.client.ObtainCertificateForSANs(t.Context(), alice, posterntest.NewKey(t), []string{"a.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,8 +66,9 @@ func TestAnothersOrderIsNotThere(t *testing.T) {
 		"order":         second(w.client.GetOrder(t.Context(), bob, client.Order{Location: o.Location})),
 		"authorization": second(w.client.GetAuthorization(t.Context(), bob, o.Authorizations[0])),
 		"challenge":     second(w.client.InitiateChallenge(t.Context(), bob, c)),
-		"finalize":      second(w.client.FinalizeOrder(t.Context(), bob, o, csrFor(t, newKey(t), "a.test"))),
-		"certificate":   second(w.client.GetCertificateChain(t.Context(), bob, certs[0].URL)),
+		"finalize": second(w.client.FinalizeOrder(t.Context(), bob, o,
+			csrFor(t, posterntest.NewKey(t), "a.test"))),
+		"certificate": second(w.client.GetCertificateChain(t.Context(), bob, certs[0].URL)),
 	} {
 		if kind(err) != "malformed" {
 			t.Errorf("%s: %v", name, err)
@@ -87,9 +89,9 @@ func TestFinalizeAsksForJustTheOrdersNames(t *testing.T) {
 	}
 	w.prove(t, alice, o, c)
 	for name, csr := range map[string][]byte{
-		"another name":      csrFor(t, newKey(t), "b.test"),
-		"one name more":     csrFor(t, newKey(t), "a.test", "b.test"),
-		"none":              csrFor(t, newKey(t)),
+		"another name":      csrFor(t, posterntest.NewKey(t), "b.test"),
+		"one name more":     csrFor(t, posterntest.NewKey(t), "a.test", "b.test"),
+		"none":              csrFor(t, posterntest.NewKey(t)),
 		"the account's key": csrFor(t, alice.PrivateKey.(*ecdsa.PrivateKey), "a.test"),
 		"no request":        []byte("x"),
 	} {
@@ -99,11 +101,12 @@ func TestFinalizeAsksForJustTheOrdersNames(t *testing.T) {
 	}
 	w.ca.fail = postern.Errorf(postern.Unavailable, "unavailable")
 	if _, err := w.client.FinalizeOrder(t.Context(), alice, o,
-		csrFor(t, newKey(t), "a.test")); kind(err) != "serverInternal" {
+		csrFor(t, posterntest.NewKey(t), "a.test")); kind(err) != "serverInternal" {
 		t.Errorf("while the authority is unavailable: %v", err)
 	}
 	w.ca.fail = nil
-	if _, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")); err != nil {
+	if _, err := w.client.FinalizeOrder(t.Context(), alice, o,
+		csrFor(t, posterntest.NewKey(t), "a.test")); err != nil {
 		t.Errorf("once it is back: %v", err)
 	}
 }
@@ -121,7 +124,7 @@ func TestARaceToFinalizeAnOrder(t *testing.T) {
 	}
 	ended := make(chan result, racers)
 	for range racers {
-		csr := csrFor(t, newKey(t), "a.test")
+		csr := csrFor(t, posterntest.NewKey(t), "a.test")
 		own := client.Order{Location: o.Location, Finalize: o.Finalize} // the client reads answers into it
 		go func() {
 			done, err := w.client.FinalizeOrder(t.Context(), alice, own, csr)
@@ -146,7 +149,7 @@ func TestASuspendedPersonsOpenOrderIsNotFinalized(t *testing.T) {
 	w, alice := aliceAtATest(t)
 	o := w.ready(t, alice, "")
 	finalize := func() error {
-		return second(w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test")))
+		return second(w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, posterntest.NewKey(t), "a.test")))
 	}
 	if err := w.db.People().SetPersonStatus(t.Context(), "alice", postern.PersonSuspended); err != nil {
 		t.Fatal(err)
@@ -185,14 +188,15 @@ func TestACertificateIsReplacedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	one, two, three := w.ready(t, alice, old), w.ready(t, alice, old), w.ready(t, alice, old)
-	if _, err := w.client.FinalizeOrder(t.Context(), alice, two, csrFor(t, newKey(t), "a.test")); err != nil {
+	if _, err := w.client.FinalizeOrder(t.Context(), alice, two,
+		csrFor(t, posterntest.NewKey(t), "a.test")); err != nil {
 		t.Fatalf("the first that is finalized: %v", err)
 	}
 	for name, err := range map[string]error{
 		"an order that was open": second(w.client.FinalizeOrder(t.Context(), alice, one,
-			csrFor(t, newKey(t), "a.test"))),
+			csrFor(t, posterntest.NewKey(t), "a.test"))),
 		"another that was open": second(w.client.FinalizeOrder(t.Context(), alice, three,
-			csrFor(t, newKey(t), "a.test"))),
+			csrFor(t, posterntest.NewKey(t), "a.test"))),
 		"an order that comes after": second(w.client.NewOrder(t.Context(), alice,
 			client.Order{Identifiers: one.Identifiers, Replaces: old})),
 	} {
@@ -200,7 +204,8 @@ func TestACertificateIsReplacedOnce(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := w.client.FinalizeOrder(t.Context(), alice, two, csrFor(t, newKey(t), "a.test")); err != nil {
+	if _, err := w.client.FinalizeOrder(t.Context(), alice, two,
+		csrFor(t, posterntest.NewKey(t), "a.test")); err != nil {
 		t.Errorf("the first, asked for again: %v", err)
 	}
 	if all, _ := w.ca.issuedCerts(); all != 2 {
@@ -221,7 +226,7 @@ func TestARaceToReplaceACertificate(t *testing.T) {
 	w.ca.hold(len(orders))
 	failed := make(chan error, len(orders))
 	for _, o := range orders {
-		csr := csrFor(t, newKey(t), "a.test")
+		csr := csrFor(t, posterntest.NewKey(t), "a.test")
 		go func() {
 			_, err := w.client.FinalizeOrder(t.Context(), alice, o, csr)
 			failed <- err

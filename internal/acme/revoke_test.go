@@ -5,6 +5,7 @@ import (
 	"time"
 
 	client "github.com/mholt/acmez/v3/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 func TestRevocation(t *testing.T) {
@@ -22,7 +23,7 @@ func TestRevocation(t *testing.T) {
 		t.Errorf("twice: %v", err)
 	}
 	key, two := w.obtain(t, alice)
-	if err := w.client.RevokeCertificate(t.Context(), client.Account{}, two, newKey(t),
+	if err := w.client.RevokeCertificate(t.Context(), client.Account{}, two, posterntest.NewKey(t),
 		0); kind(err) != "unauthorized" {
 		t.Errorf("by another key: %v", err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	client "github.com/mholt/acmez/v3/acme"
 	"github.com/postern-project/postern/internal/acme"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 func TestACertificateEndsWhenTheOrderSays(t *testing.T) {
@@ -38,7 +39,7 @@ func TestACertificateEndsWhenTheOrderSays(t *testing.T) {
 			t.Errorf("the order says %v to %v, want nothing to %v", o.NotBefore, o.NotAfter, end)
 		}
 		w.prove(t, alice, o, c)
-		o, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, newKey(t), "a.test"))
+		o, err := w.client.FinalizeOrder(t.Context(), alice, o, csrFor(t, posterntest.NewKey(t), "a.test"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +126,7 @@ func TestExternalBindingByEveryMAC(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		key := newKey(t)
+		key := posterntest.NewKey(t)
 		url := w.url + "/new-account"
 		bind := func(alg string, of func() hash.Hash) []byte {
 			head := encode(t, map[string]string{"alg": alg, "kid": eab.KeyID, "url": url})
@@ -180,7 +181,7 @@ func TestAnonymousAccounts(t *testing.T) {
 		},
 	})
 	w.dns.Set(t, "a.lan.test", "A 127.0.0.1")
-	account, err := w.client.NewAccount(t.Context(), client.Account{PrivateKey: newKey(t)})
+	account, err := w.client.NewAccount(t.Context(), client.Account{PrivateKey: posterntest.NewKey(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func TestAnonymousAccounts(t *testing.T) {
 	o, c := w.open(t, account, forName("a.lan.test"), client.ChallengeTypeHTTP01)
 	w.prove(t, account, o, c)
 	finalize := func() error {
-		_, err := w.client.FinalizeOrder(t.Context(), account, o, csrFor(t, newKey(t), "a.lan.test"))
+		_, err := w.client.FinalizeOrder(t.Context(), account, o, csrFor(t, posterntest.NewKey(t), "a.lan.test"))
 		return err
 	}
 	permitted = nil
@@ -203,7 +204,7 @@ func TestAnonymousAccounts(t *testing.T) {
 		t.Errorf("from elsewhere: %v", err)
 	}
 	if _, err := w.client.NewAccount(t.Context(),
-		client.Account{PrivateKey: newKey(t)}); kind(err) != "externalAccountRequired" {
+		client.Account{PrivateKey: posterntest.NewKey(t)}); kind(err) != "externalAccountRequired" {
 		t.Errorf("a new account from elsewhere: %v", err)
 	}
 	from = netip.MustParseAddr("10.0.0.1")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -226,7 +225,7 @@ func (w *world) external(t testing.TB, person string) client.EAB {
 // account makes an account that is bound to a person.
 func (w *world) account(t testing.TB, person string) client.Account {
 	t.Helper()
-	a := client.Account{Contact: []string{"mailto:" + person + "@example.com"}, PrivateKey: newKey(t)}
+	a := client.Account{Contact: []string{"mailto:" + person + "@example.com"}, PrivateKey: posterntest.NewKey(t)}
 	if err := a.SetExternalAccountBinding(t.Context(), w.client.Client, w.external(t, person)); err != nil {
 		t.Fatal(err)
 	}
@@ -303,21 +302,12 @@ func (w *world) ready(t testing.TB, a client.Account, replaces string) client.Or
 // obtain gets a certificate for a.test and returns it with its key.
 func (w *world) obtain(t testing.TB, a client.Account) (*ecdsa.PrivateKey, *x509.Certificate) {
 	t.Helper()
-	key := newKey(t)
+	key := posterntest.NewKey(t)
 	certs, err := w.client.ObtainCertificateForSANs(t.Context(), a, key, []string{"a.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return key, leaf(t, certs[0].ChainPEM)
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 func csrFor(t testing.TB, key crypto.Signer, names ...string) []byte {

@@ -175,7 +175,8 @@ func TestClientCertificate(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{Name: "Example Org"})
 	out, err := a.IssueClient(t.Context(), ca.ClientRequest{Person: "dan", Label: "laptop", Units: []string{"audit"}})
 	must(t, err)
-	if want := "O=Example Org, OU=audit, CN=dan, emailAddress=dan@example.com, dnQualifier=5eec0dc4"; out.Subject != want {
+	want := "O=Example Org, OU=audit, CN=dan, emailAddress=dan@example.com, dnQualifier=5eec0dc4"
+	if out.Subject != want {
 		t.Errorf("subject %q, want %q", out.Subject, want)
 	}
 	if len(out.Leaf.EmailAddresses) != 1 || out.Leaf.EmailAddresses[0] != "dan@example.com" {
@@ -358,7 +359,9 @@ func TestURLOfCertificates(t *testing.T) {
 			return a.SetPortalURL(t.Context(), "http://id.example.org:8080")
 		}, true},
 		{"none", "", func() error { return a.SetURL(t.Context(), ca.NoURL) }, true},
-		{"the portal's again", "http://id.example.org:8080", func() error { return a.SetURL(t.Context(), ca.PortalURL) }, false},
+		{"the portal's again", "http://id.example.org:8080", func() error {
+			return a.SetURL(t.Context(), ca.PortalURL)
+		}, false},
 	} {
 		before, err := db.Generation(t.Context())
 		must(t, err)

@@ -38,7 +38,8 @@ func newSSHConfig(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar((*string)(&o.setup.Mode), "mode", string(setup.KeyAndCode), "what is asked for: one of the `MODES` above")
+	f.StringVar((*string)(&o.setup.Mode), "mode", string(setup.KeyAndCode),
+		"what is asked for: one of the `MODES` above")
 	f.StringSliceVar(&o.setup.Groups, "group", nil, "a `GROUP` for groups-only; can be repeated")
 	f.StringVar(&o.setup.PasswordGroup, "password-group", "", "the `GROUP` of those without a key")
 	f.BoolVar(&o.setup.Root, "root", false, "let root log in, with the same factors")

@@ -16,7 +16,8 @@ func newSSHLogin(a *app) *cobra.Command {
 			l.Server = args[0]
 			l.Code = func(person string) (string, error) { return a.prompt().Line("Code for " + person + ": ") }
 			signed, err := l.Run(cmd.Context())
-			return a.done(err, "certificate %d opens %s until %s\n", signed.Serial, strings.Join(signed.Principals, ", "),
+			return a.done(err, "certificate %d opens %s until %s\n", signed.Serial,
+				strings.Join(signed.Principals, ", "),
 				signed.ValidBefore.Local().Format("2006-01-02 15:04"))
 		},
 	}

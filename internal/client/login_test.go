@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
 	"encoding/pem"
@@ -62,14 +61,7 @@ func (authority) CheckAccount(_ context.Context, user string) (string, error) { 
 // certificate. A client certificate proves bob.
 func signServer(t *testing.T) (url, root string) {
 	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	signer, _ := posterntest.NewSSHKey(t, t.TempDir(), "ca")
 	a := authority{signer}
 	srv := httptest.NewUnstartedServer(sign.NewHandler(sign.Deps{
 		Signer: a, Check: a, Log: slog.New(slog.DiscardHandler),

@@ -2,7 +2,6 @@ package posterntest
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
@@ -13,10 +12,7 @@ import (
 // for nothing more.
 func NewCSR(t testing.TB) (*ecdsa.PrivateKey, []byte) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := NewKey(t)
 	der, err := x509.CreateCertificateRequest(rand.Reader, new(x509.CertificateRequest), key)
 	if err != nil {
 		t.Fatal(err)

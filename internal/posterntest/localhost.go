@@ -2,7 +2,6 @@ package posterntest
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -19,7 +18,7 @@ import (
 // server.key, and that of its CA, ca.pem.
 func certifyLocalhost(t testing.TB, dir string, addresses ...net.IP) {
 	t.Helper()
-	root, leaf := newKey(t), newKey(t)
+	root, leaf := NewKey(t), NewKey(t)
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA of localhost"}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -35,15 +34,6 @@ func certifyLocalhost(t testing.TB, dir string, addresses ...net.IP) {
 		t.Fatal(err)
 	}
 	writeSecret(t, filepath.Join(dir, "server.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
 }
 
 // certificateOf returns a certificate for a key, valid for a day, in PEM.

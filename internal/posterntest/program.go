@@ -74,3 +74,13 @@ func (h *Host) Install(t testing.TB) string {
 	}
 	return path
 }
+
+// Read returns the text of a file.
+func Read(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -180,7 +180,7 @@ func (h *Host) lay(t testing.TB, cfg HostConfig) {
 	h.Key, h.KeyFile = NewSSHKey(t, h.Dir, "client")
 	hostKey, _ := NewSSHKey(t, h.Dir, "host")
 	h.HostKey = hostKey.PublicKey()
-	passwd, group, shadow := read(t, "/etc/passwd"), read(t, "/etc/group"), read(t, "/etc/shadow")
+	passwd, group, shadow := Read(t, "/etc/passwd"), Read(t, "/etc/group"), Read(t, "/etc/shadow")
 	for i, a := range cfg.Accounts {
 		id := 20000 + i
 		home := filepath.Join(h.Dir, "home", a.Name)
@@ -252,15 +252,6 @@ func (h *Host) write(t testing.TB, name, content string, mode os.FileMode) {
 	if err := os.Chmod(path, mode); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func read(t testing.TB, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // crypt hashes a password for /etc/shadow, cheaply.

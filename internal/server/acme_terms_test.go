@@ -1,8 +1,6 @@
 package server
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/posterntest"
 	"golang.org/x/crypto/acme"
 )
 
@@ -31,7 +30,8 @@ func TestCertificatesEndWhenClientsAsk(t *testing.T) {
 	roots.AddCert(rig.ca.Root())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &acme.Client{Key: p256(t), DirectoryURL: rig.directory, HTTPClient: &http.Client{Transport: transport}}
+	client := &acme.Client{Key: posterntest.NewKey(t), DirectoryURL: rig.directory,
+		HTTPClient: &http.Client{Transport: transport}}
 	account := &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: s.kid, Key: secret}}
 	if _, err := client.Register(t.Context(), account, acme.AcceptTOS); err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func (s *acmeSite) obtain(client *acme.Client, proofs string, opts ...acme.Order
 		s.t.Fatal(err)
 	}
 	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{DNSNames: []string{s.name}},
-		p256(s.t))
+		posterntest.NewKey(s.t))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -95,13 +95,4 @@ func (s *acmeSite) obtain(client *acme.Client, proofs string, opts ...acme.Order
 		s.t.Fatal(err)
 	}
 	return leaf
-}
-
-func p256(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }

@@ -1,9 +1,6 @@
 package server
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -62,11 +59,7 @@ func TestTheConfigurationSaysWhatCertificatesAreLike(t *testing.T) {
 		meta.Profiles["shortlived"] != "for servers that renew often" {
 		t.Errorf("the directory says %+v", meta)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	account, err := client.NewAccount(t.Context(), acmeclient.Account{PrivateKey: key})
+	account, err := client.NewAccount(t.Context(), acmeclient.Account{PrivateKey: posterntest.NewKey(t)})
 	if err != nil {
 		t.Fatalf("an account without a key: %v", err)
 	}

@@ -29,8 +29,10 @@ func TestOneLineAnOutage(t *testing.T) {
 		asking.Go(func() {
 			for i := range 10 {
 				for _, path := range []string{
-					"/", "/certificates", "/enrol?code=1", "/acme/new-nonce", "/crl/server.crl", "/crl/client.crl", "/ssh/krl",
-					"/wsapi/2.0/verify?id=1&nonce=0123456789abcdef&otp=vvccccbd" + strings.Repeat("c", 36) + strconv.Itoa(i),
+					"/", "/certificates", "/enrol?code=1", "/acme/new-nonce", "/crl/server.crl", "/crl/client.crl",
+					"/ssh/krl",
+					"/wsapi/2.0/verify?id=1&nonce=0123456789abcdef&otp=vvccccbd" +
+						strings.Repeat("c", 36) + strconv.Itoa(i),
 				} {
 					m.visitPort(portal, "id.localhost", path)
 				}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -383,10 +382,7 @@ func (rig *portalRig) with(t *testing.T, key *ecdsa.PrivateKey, page string) *vi
 // clientCSR makes a key and a request (PEM) for it.
 func clientCSR(t *testing.T, names ...string) (*ecdsa.PrivateKey, []byte) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	key := posterntest.NewKey(t)
 	return key, csrOf(t, key, names...)
 }
 

@@ -104,8 +104,8 @@ func TestApplyIsPutBackWithoutConfirmation(t *testing.T) {
 		c.Close()
 		t.Error("the key alone opens the host")
 	}
-	for !strings.Contains(read(t, h.Inside("/etc/pam.d/sshd")), "\n@include common-auth") &&
-		!strings.HasPrefix(read(t, h.Inside("/etc/pam.d/sshd")), "@include common-auth") {
+	for !strings.Contains(posterntest.Read(t, h.Inside("/etc/pam.d/sshd")), "\n@include common-auth") &&
+		!strings.HasPrefix(posterntest.Read(t, h.Inside("/etc/pam.d/sshd")), "@include common-auth") {
 		posterntest.Pause(t)
 	}
 	if _, err := os.Stat(h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); err == nil {
@@ -212,7 +212,7 @@ func waitForKeyAlone(t *testing.T, h *posterntest.Host) {
 func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 	t.Parallel()
 	h, _, module := configHost(t)
-	before := read(t, h.Inside("/etc/pam.d/sshd"))
+	before := posterntest.Read(t, h.Inside("/etc/pam.d/sshd"))
 	for name, c := range map[string]struct {
 		user, want string
 		args       []string
@@ -240,7 +240,7 @@ func TestNobodyIsLockedOutUnwarned(t *testing.T) {
 	if out, err := config(h, "--apply", "--module", filepath.Join(h.Dir, "absent.so"), "--mode", "hope"); err == nil {
 		t.Errorf("hope is a mode: %s", out)
 	}
-	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {
+	if after := posterntest.Read(t, h.Inside("/etc/pam.d/sshd")); after != before {
 		t.Errorf("something was changed:\n%s", after)
 	}
 	if out, err := config(h, "--mode", "password-and-code"); err != nil ||
@@ -264,25 +264,16 @@ func TestApplyTellsOfOneFactorLeft(t *testing.T) {
 	}
 	apply := func() (string, error) { return config(h, "--mode", "key-and-code", "--module", module, "--apply") }
 	block("")
-	before := read(t, h.Inside("/etc/pam.d/sshd"))
+	before := posterntest.Read(t, h.Inside("/etc/pam.d/sshd"))
 	if out, err := apply(); err == nil || !strings.Contains(out, "50-old.conf:2: ") ||
 		!strings.Contains(out, "one factor") {
 		t.Errorf("applied beside one factor: %v: %s", err, out)
 	}
-	if after := read(t, h.Inside("/etc/pam.d/sshd")); after != before {
+	if after := posterntest.Read(t, h.Inside("/etc/pam.d/sshd")); after != before {
 		t.Errorf("something was changed:\n%s", after)
 	}
 	block("\t# postern: one factor is meant\n")
 	if out, err := apply(); err != nil {
 		t.Errorf("what is meant is refused: %v: %s", err, out)
 	}
-}
-
-func read(t testing.TB, path string) string {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

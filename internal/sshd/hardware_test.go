@@ -40,13 +40,17 @@ func TestHardwareKeys(t *testing.T) {
 		signer ssh.Signer
 		opens  bool
 	}{
-		"Ed25519, touched, with its PIN":      {ed25519, true},
-		"P-256, touched, with its PIN":        {ecdsa, true},
-		"its PIN, no touch":                   {with(ed25519, func(k *key) { k.Touched = false }), false},
-		"touched, no PIN":                     {with(ed25519, func(k *key) { k.Verified = false }), false},
-		"P-256, touched, no PIN":              {with(ecdsa, func(k *key) { k.Verified = false }), false},
-		"neither":                             {with(ecdsa, func(k *key) { k.Touched, k.Verified = false, false }), false},
-		"signed for another application":      {with(ed25519, func(k *key) { k.Application = "https://id.example" }), false},
+		"Ed25519, touched, with its PIN": {ed25519, true},
+		"P-256, touched, with its PIN":   {ecdsa, true},
+		"its PIN, no touch":              {with(ed25519, func(k *key) { k.Touched = false }), false},
+		"touched, no PIN":                {with(ed25519, func(k *key) { k.Verified = false }), false},
+		"P-256, touched, no PIN":         {with(ecdsa, func(k *key) { k.Verified = false }), false},
+		"neither": {with(ecdsa, func(k *key) {
+			k.Touched, k.Verified = false, false
+		}), false},
+		"signed for another application": {with(ed25519, func(k *key) {
+			k.Application = "https://id.example"
+		}), false},
 		"no key of hers":                      {strange, false},
 		"its touch waived in authorized_keys": {with(careless, func(k *key) { k.Touched = false }), false},
 		"that one, touched":                   {careless, true},

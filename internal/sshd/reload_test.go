@@ -75,7 +75,7 @@ func TestSSHDIsNeverTakenDown(t *testing.T) {
 				0o644); err != nil {
 				t.Fatal(err)
 			}
-			before := read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf"))
+			before := posterntest.Read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf"))
 			out, err := apply()
 			if err == nil || !strings.Contains(out, hardening+":2: KbdInteractiveAuthentication no") {
 				t.Errorf("what would end sshd is reported as: %v: %s", err, out)
@@ -84,7 +84,7 @@ func TestSSHDIsNeverTakenDown(t *testing.T) {
 				posterntest.Pause(t) // a signalled sshd takes a moment to end
 			}
 			comeIn("true")
-			if after := read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); after != before {
+			if after := posterntest.Read(t, h.Inside("/etc/ssh/sshd_config.d/00-postern.conf")); after != before {
 				t.Errorf("our file was\n%s\nand is\n%s", before, after)
 			}
 			if err := os.Remove(h.Inside(hardening)); err != nil {

@@ -340,7 +340,7 @@ func TestShellTypesTheCode(t *testing.T) {
 func TestShellAsksTheRightSSHD(t *testing.T) {
 	t.Parallel()
 	h, rig := gateHost(t)
-	strict := read(t, h.Inside("/etc/ssh/sshd_config"))
+	strict := posterntest.Read(t, h.Inside("/etc/ssh/sshd_config"))
 	for name, content := range map[string]string{
 		"open":   strings.ReplaceAll(strict, "DisableForwarding yes\n", ""),
 		"strict": strict,
@@ -474,7 +474,7 @@ func TestShellCarriesFiles(t *testing.T) {
 			if out, err := command(rig.Touch(t, "fred")).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
 			}
-			if read(t, target) != read(t, source) {
+			if posterntest.Read(t, target) != posterntest.Read(t, source) {
 				t.Error("it copied something else")
 			}
 			os.Remove(target)

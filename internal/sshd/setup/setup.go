@@ -227,7 +227,8 @@ const keyThenCode = "publickey,keyboard-interactive:pam"
 // and of keys in files.
 const (
 	hardwareAlgorithms = "sk-ssh-ed25519@openssh.com,sk-ecdsa-sha2-nistp256@openssh.com"
-	fileAlgorithms     = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,rsa-sha2-512,rsa-sha2-256"
+	fileAlgorithms     = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521," +
+		"rsa-sha2-512,rsa-sha2-256"
 )
 
 // sshdConfig returns the part of sshd_config that is ours, beside what the host
@@ -264,7 +265,8 @@ func (s Setup) sshdConfig(now present) string {
 		// Also touch-required: otherwise no-touch-required in authorized_keys waives it.
 		line("PubkeyAuthOptions touch-required verify-required")
 		line("PasswordAuthentication no")
-		line("KbdInteractiveAuthentication %s", map[bool]string{true: "yes", false: "no"}[s.Mode == HardwareKeyAndCode])
+		line("KbdInteractiveAuthentication %s",
+			map[bool]string{true: "yes", false: "no"}[s.Mode == HardwareKeyAndCode])
 		line("AuthenticationMethods %s", map[Mode]string{
 			HardwareKey:        "publickey",
 			HardwareKeyAndCode: keyThenCode,

@@ -71,7 +71,8 @@ func Parse(message string) (postern.Event, bool) {
 	if c := certLine.FindStringSubmatch(m[7]); c != nil {
 		ev.Links = append(ev.Links, postern.Link{Kind: string(postern.SSHCertificate), ID: c[4]},
 			postern.Link{Kind: string(postern.SSHKey), ID: c[2]})
-		ev.Details["key_type"], ev.Details["key_id"], ev.Details["ca"] = sshd.Printable(c[1]), sshd.Printable(c[3]), c[6]
+		ev.Details["key_type"], ev.Details["key_id"], ev.Details["ca"] = sshd.Printable(c[1]), sshd.Printable(c[3]),
+			c[6]
 	} else if k := keyLine.FindStringSubmatch(m[7]); k != nil {
 		ev.Links = append(ev.Links, postern.Link{Kind: string(postern.SSHKey), ID: k[2]})
 		ev.Details["key_type"] = sshd.Printable(k[1])
