@@ -108,6 +108,15 @@ const (
 
 	EventLibvirtCall = "libvirt.call"
 
+	EventCheckCA       = "check.ca" // whether a CA ends soon
+	EventCheckAgent    = "check.agent"
+	EventCheckTimeline = "check.timeline"
+	EventCheckDisk     = "check.disk"
+	EventCheckSSH      = "check.ssh"
+
+	EventAlertTest = "alert.test"
+	EventAlertSent = "alert.sent" // a test was delivered or not, or a message was given up
+
 	EventAgentStarted = "agent.started" // a host begins to be watched
 	EventAgentStopped = "agent.stopped"
 	EventAgentLost    = "agent.lost" // Count things that happened there are not on the timeline

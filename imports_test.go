@@ -47,7 +47,7 @@ type row struct {
 const shared = "coalesce durable system"
 
 const (
-	domain   = "acme apache ca directory gate otp portal reach relay sshd timeline"
+	domain   = "acme alert apache ca directory gate otp portal reach relay sshd timeline"
 	adapters = "front store"
 )
 
@@ -67,6 +67,7 @@ var rows = map[string]row{
 	"terminal":   {},
 
 	"acme":      {imports: "reach", knows: "HTTP"},
+	"alert":     {knows: "HTTP", tests: "timeline"},
 	"apache":    {knows: "HTTP"},
 	"ca":        {knows: "HTTP PKCS#11", hides: true},
 	"directory": {knows: "LDAP", tests: "timeline", hides: true},

@@ -191,6 +191,33 @@ var EventKinds = []EventKind{
 	},
 
 	{
+		Name: EventCheckCA, Title: "Check of a CA", OK: "found the CA %s in order again",
+		NotOK: "found that the CA %s ends soon", Doer: doerServer,
+	},
+	{
+		Name: EventCheckAgent, Title: "Check of an agent", OK: "received from the agent %s again",
+		NotOK: "has not received from the agent %s for a while", Doer: doerServer,
+	},
+	{
+		Name: EventCheckTimeline, Title: "Check of the timeline", OK: "found the timeline in order again",
+		NotOK: "found the timeline changed", Doer: doerServer,
+	},
+	{
+		Name: EventCheckDisk, Title: "Check of the disk", OK: "found enough space on the disk again",
+		NotOK: "found little space on the disk", Doer: doerServer,
+	},
+	{
+		Name: EventCheckSSH, Title: "Check of two-factor SSH", OK: "found two-factor SSH in order again",
+		NotOK: "found what weakens two-factor SSH", Doer: doerServer,
+	},
+
+	{Name: EventAlertTest, Title: "Test of an alert", OK: "tested the alert %s", Doer: doerAdmin},
+	{
+		Name: EventAlertSent, Title: "Alert delivered", OK: "delivered the alert %s",
+		NotOK: "could not deliver the alert %s", Doer: doerServer, Details: []string{"to", "receivers"},
+	},
+
+	{
 		Name: EventAgentStarted, Title: "Host watched", OK: "began to watch libvirt on %s", Doer: doerAgent,
 		Details: []string{"version"}, FromHost: true,
 	},

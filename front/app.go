@@ -32,6 +32,7 @@ type App struct {
 
 	Profiles []Profile `json:"profiles,omitempty"` // of the CA's certificates
 	ACME     ACME      `json:"acme,omitzero"`
+	Alerts   []Alert   `json:"alerts,omitempty"`
 
 	Source string `json:"source,omitempty"` // the configuration's file, for the timeline
 

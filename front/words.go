@@ -53,6 +53,12 @@ func Blocks() []Block {
 				"people are shown.", described(portalWords),
 		},
 		{
+			"alert", "alert NAME",
+			"Is in the postern block and reports entries of the timeline. The alerts new-address, refusal-flood, " +
+				"machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, timeline-damaged and disk-filling are " +
+				"ready-made: they need no expression.", described(alertWords),
+		},
+		{
 			"ca", "ca",
 			"Is in the postern block: a profile for each kind of certificate. What the server loaded last holds for " +
 				"all " +
@@ -188,6 +194,10 @@ var optionWords = []word[App]{
 	{
 		Word{"portal", "ADDRESS…", "The portal; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parsePortal(d) },
+	},
+	{
+		Word{"alert", "NAME", "What is reported from the timeline, and to whom; see below. It may be repeated."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseAlert(d) },
 	},
 	{
 		Word{

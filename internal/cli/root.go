@@ -68,6 +68,7 @@ func newRoot(a *app) *cobra.Command {
 		newTrace(a),
 		newAgent(a),
 		newLog(a),
+		newAlert(a),
 		newImport(a),
 		newRekey(a),
 		newDoctor(a),

@@ -29,6 +29,7 @@ type Stored struct {
 	Entries    int64 // of the timeline
 	Bytes      int64 // that the database takes
 	Mail       int64 // messages that wait to be sent
+	Alerts     int64 // messages of alerts that wait to be delivered
 	Agents     int64 // that report from other hosts
 	AgentsLate int64 // of which nothing was received for a while
 }
@@ -53,6 +54,7 @@ var (
 	descBytes   = desc("database_bytes", "What the database takes on disk.")
 	descFree    = desc("state_free_bytes", "Free on the disk of the state directory.")
 	descMail    = desc("mail_queue", "Messages that wait to be sent.")
+	descAlerts  = desc("alert_queue", "Messages of alerts that wait to be delivered.")
 	descAgents  = desc("agents", "Agents that report from other hosts.")
 	descLate    = desc("agents_late", "Agents of which nothing was received for five minutes.")
 )
@@ -60,7 +62,8 @@ var (
 // Describe implements [prometheus.Collector].
 func (s *scraped) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAgents, descLate,
+		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts, descAgents,
+		descLate,
 	} {
 		to <- d
 	}
@@ -95,6 +98,7 @@ func (s *scraped) Collect(to chan<- prometheus.Metric) {
 	gauge(descEntries, float64(stored.Entries))
 	gauge(descBytes, float64(stored.Bytes))
 	gauge(descMail, float64(stored.Mail))
+	gauge(descAlerts, float64(stored.Alerts))
 	gauge(descAgents, float64(stored.Agents))
 	gauge(descLate, float64(stored.AgentsLate))
 }

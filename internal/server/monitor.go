@@ -146,6 +146,14 @@ func (s *server) stored(ctx context.Context) (n metrics.Stored, err error) {
 	if n.Mail, err = db.Portal().Queued(ctx); err != nil {
 		return n, err
 	}
-	n.Agents, n.AgentsLate, err = db.Relay().Late(ctx, time.Now().Add(-lateAfter))
+	if n.Alerts, err = db.Alerts().Queued(ctx); err != nil {
+		return n, err
+	}
+	agents, err := db.Relay().Agents(ctx)
+	for _, a := range agents {
+		if n.Agents++; time.Since(a.Heard) > lateAfter {
+			n.AgentsLate++
+		}
+	}
 	return n, err
 }

@@ -204,6 +204,7 @@ var firing = map[string]map[string]string{
 	"PosternRefusals":            {`postern_decisions_total{reason="none-shown"}`: "0+6000x240"},
 	"PosternCodesRefused":        {`postern_codes_total{outcome="refused"}`: "0+600x240"},
 	"PosternMailWaits":           {"postern_mail_queue": "3x240"},
+	"PosternAlertsWait":          {"postern_alert_queue": "3x240"},
 	"PosternAgentLate":           {"postern_agents_late": "1x240"},
 	"PosternAgentLosses":         {"postern_agent_lost_events_total": "0+5x240"},
 }

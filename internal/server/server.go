@@ -148,6 +148,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	renewing, stopRenewing := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { s.keepIntermediates(renewing) })
+	background.Go(func() { s.keepChecking(renewing) })
 	background.Go(func() { s.health.keepTrying(renewing, s.state.Store) })
 	defer func() { stopRenewing(); background.Wait() }()
 	if s.opts.Ready != nil {

@@ -81,7 +81,8 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	if h.now != nil && h.now.options.Mail == options.Mail &&
 		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME,
 		options.ACME) &&
-		reflect.DeepEqual(h.now.options.Directory, options.Directory) {
+		reflect.DeepEqual(h.now.options.Directory, options.Directory) &&
+		reflect.DeepEqual(h.now.options.Alerts, options.Alerts) {
 		return h.now, nil
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
@@ -91,7 +92,11 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	if err != nil {
 		return nil, err
 	}
-	s.run = append(s.run, func(ctx context.Context) { h.followDirectory(ctx, from) })
+	alerts, err := h.newReporter(options)
+	if err != nil {
+		return nil, err
+	}
+	s.run = append(s.run, func(ctx context.Context) { h.followDirectory(ctx, from) }, alerts.Run)
 	if options.Portal == nil {
 		return s, nil
 	}

@@ -65,15 +65,32 @@ func relayed(ctx context.Context, tx *Tx, source, agent string, batch []relay.Nu
 	return seq, err
 }
 
-// Late returns how many sources of events there are, and how many of them were heard of
-// last before a moment. A source that was not heard of for 30 days is not counted.
-func (s Relay) Late(ctx context.Context, before time.Time) (all, late int64, err error) {
-	err = s.Read(ctx, func(ctx context.Context, tx *Tx) error {
-		return tx.QueryRow(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN heard < $1 THEN 1 ELSE 0 END), 0)
-			FROM (SELECT source, MAX(heard) AS heard FROM relay_agents GROUP BY source) AS newest
-			WHERE heard >= $2`, micros(before), micros(s.Now().Add(-agentForgotten))).Scan(&all, &late)
+// Agent is a source of events, and when something of it was received last.
+type Agent struct {
+	Source string
+	Heard  time.Time
+}
+
+// Agents returns the sources of events that were heard of in the last 30 days.
+func (s Relay) Agents(ctx context.Context) ([]Agent, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (list []Agent, err error) {
+		rows, err := tx.Query(ctx, `SELECT source, MAX(heard) FROM relay_agents GROUP BY source
+			HAVING MAX(heard) >= $1 ORDER BY source`, micros(s.Now().Add(-agentForgotten)))
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var a Agent
+			var heard int64
+			if err := rows.Scan(&a.Source, &heard); err != nil {
+				return nil, err
+			}
+			a.Heard = fromMicros(heard)
+			list = append(list, a)
+		}
+		return list, rows.Err()
 	})
-	return all, late, err
 }
 
 // agentForgotten is how long a source that is not heard of is still counted.

@@ -42,5 +42,11 @@ func MemoryFile(name string) (*os.File, error) {
 // detach has a command, before it starts, outlive this process and its terminal.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
+// endGroup runs the command in a process group of its own, which is killed as a whole.
+func endGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+}
+
 // Interrupts are the signals of a terminal that hang up, quit or stop a program.
 var Interrupts = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP}

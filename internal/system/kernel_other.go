@@ -22,5 +22,8 @@ func MemoryFile(string) (*os.File, error) { return nil, NeedsLinux("a file in me
 // detach does nothing.
 func detach(*exec.Cmd) {}
 
+// endGroup does nothing.
+func endGroup(*exec.Cmd) {}
+
 // Interrupts are the signals that interrupt a program.
 var Interrupts = []os.Signal{os.Interrupt}

@@ -21,6 +21,10 @@ func HostName(given string) (string, error) {
 	return name, nil
 }
 
+// EndGroup has a command that is ended take along the processes that it has started, on
+// Linux.
+func EndGroup(cmd *exec.Cmd) { endGroup(cmd) }
+
 // StartAgain starts this program with other arguments, as a process that outlives this
 // one and, on Linux, its terminal. Nothing waits for it.
 func StartAgain(args ...string) error {

@@ -1,0 +1,386 @@
+package alert_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/alert"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/timeline"
+)
+
+// receiver is an HTTP receiver that checks signatures, and keeps what it gets.
+type receiver struct {
+	*httptest.Server
+	secret string // its file
+
+	mu  sync.Mutex
+	got []got
+}
+
+type got struct {
+	ID, Alert, Text string
+	Count           int64
+	Event           postern.Event
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	const key = "0123456789abcdef"
+	r := &receiver{secret: filepath.Join(t.TempDir(), "secret")}
+	if err := os.WriteFile(r.secret, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		id, at := req.Header.Get("Webhook-Id"), req.Header.Get("Webhook-Timestamp")
+		if want := "v1," + alert.Sign([]byte(key), id, at, body); req.Header.Get("Webhook-Signature") != want {
+			t.Error("the signature is not that of the message")
+		}
+		var g got
+		if err := json.Unmarshal(body, &g); err != nil || g.ID != id {
+			t.Errorf("%s: %v", body, err)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.got = append(r.got, g)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) to() alert.Receiver {
+	return alert.Receiver{Webhook: &alert.Webhook{URL: r.URL, Secret: r.secret}}
+}
+
+// take returns what came, as "alert object count", and forgets it.
+func (r *receiver) take() (list []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.got {
+		list = append(list, fmt.Sprint(g.Alert, " ", g.Event.Object, " ", g.Count))
+	}
+	r.got = nil
+	return list
+}
+
+// world is a store, a receiver and a clock.
+type world struct {
+	t     *testing.T
+	db    *store.DB
+	hook  *receiver
+	now   time.Time
+	store alert.Store // nil: db's
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, db: storetest.Open(t), hook: newReceiver(t), now: time.Now()}
+	if err := w.db.Alerts().StartAlerts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// reporter returns a reporter of alerts to the receiver.
+func (w *world) reporter(alerts ...alert.Alert) *alert.Reporter {
+	w.t.Helper()
+	for i := range alerts {
+		alerts[i].To = []alert.Receiver{w.hook.to()}
+	}
+	c := alert.Config{
+		Alerts: alerts, Store: w.db.Alerts(), Log: slog.New(slog.DiscardHandler),
+		Now:      func() time.Time { return w.now },
+		Sentence: func(_ context.Context, e postern.Event) string { return timeline.Sentence(e, nil) },
+	}
+	if w.store != nil {
+		c.Store = w.store
+	}
+	r, err := alert.New(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) append(events ...postern.Event) {
+	w.t.Helper()
+	for i := range events {
+		if events[i].Time.IsZero() {
+			events[i].Time = w.now
+		}
+	}
+	if err := w.db.Append(w.t.Context(), events...); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// reports reads and delivers, and fails unless these messages come.
+func (w *world) reports(r *alert.Reporter, want ...string) {
+	w.t.Helper()
+	if err := errors.Join(r.Read(w.t.Context()), r.Deliver(w.t.Context())); err != nil {
+		w.t.Fatal(err)
+	}
+	if got := w.hook.take(); fmt.Sprint(got) != fmt.Sprint(want) {
+		w.t.Errorf("reported %q, not %q", got, want)
+	}
+}
+
+func refused(object string, count int64) postern.Event {
+	return postern.Event{
+		Kind: postern.EventAccessRefused, Outcome: postern.Refused, Object: object, Count: count, Address: "192.0.2.7",
+	}
+}
+
+func TestWhatMatchesIsReported(t *testing.T) {
+	w := newWorld(t)
+	r := w.reporter(alert.Alert{
+		Name: "admin", Every: time.Minute,
+		When: `event.kind == "gate.refused" && event.object.startsWith("/wp-admin") && event.address != "192.0.2.8"`,
+	})
+	w.append(refused("/other", 0))
+	w.reports(r)
+	w.append(refused("/wp-admin/1", 0))
+	w.reports(r, "admin /wp-admin/1 1")
+	w.append(refused("/wp-admin/2", 3), refused("/wp-admin/3", 0))
+	w.reports(r) // too soon after the first
+	w.now = w.now.Add(time.Minute)
+	w.reports(w.reporter(alert.Alert{ // as after a restart
+		Name: "admin", Every: time.Minute, When: `event.kind == "gate.refused" && event.object.startsWith("/wp-admin")`,
+	}), "admin /wp-admin/3 4")
+	w.reports(r)
+}
+
+func TestFloodIsReportedOnceItIsOne(t *testing.T) {
+	w := newWorld(t)
+	flood := alert.Alert{Name: "refusal-flood"}
+	r := w.reporter(flood)
+	w.append(refused("/", 60), refused("/", 39))
+	w.reports(r)
+	w.append(postern.Event{Kind: postern.EventOTP, Outcome: postern.OK, Count: 50})
+	w.reports(r)
+	w.append(postern.Event{Kind: postern.EventOTP, Outcome: postern.Refused, Object: "code"})
+	w.reports(w.reporter(flood), "refusal-flood code 100") // what was counted outlasts a restart
+	w.now = w.now.Add(time.Hour)
+	w.append(refused("/", 99))
+	w.now = w.now.Add(2 * time.Minute)
+	w.append(refused("/", 99))
+	w.reports(r) // neither within a minute of the other
+}
+
+func TestAddressThatIsNewForAPerson(t *testing.T) {
+	w := newWorld(t)
+	r := w.reporter(alert.Alert{Name: "new-address", Every: time.Nanosecond})
+	in := func(person, address, object string) postern.Event {
+		return postern.Event{
+			Kind: postern.EventSignedIn, Outcome: postern.OK, Person: person, Address: address, Object: object,
+		}
+	}
+	w.append(in("ann", "192.0.2.1", "first"), in("bob", "192.0.2.2", "first of another"), in("ann", "192.0.2.1", "same"))
+	w.reports(r)
+	w.append(in("ann", "192.0.2.2", "new"))
+	w.reports(r, "new-address new 1")
+	w.now = w.now.Add(time.Second)
+	w.append(in("ann", "192.0.2.2", "known"))
+	w.reports(r)
+}
+
+// TestReadyAlerts gives each ready-made alert an entry that it reports, and one that it
+// does not.
+func TestReadyAlerts(t *testing.T) {
+	night := time.Date(2026, 11, 30, 23, 0, 0, 0, time.Local)
+	destroyed := postern.Event{
+		Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm3", Time: night,
+		Details: map[string]string{"procedure": "domainDestroy"},
+	}
+	by := func(e postern.Event, change func(*postern.Event)) postern.Event { change(&e); return e }
+	check := func(kind string) [2]postern.Event {
+		e := postern.Event{Kind: kind, Outcome: postern.Failed, Object: "x"}
+		return [2]postern.Event{e, by(e, func(e *postern.Event) { e.Outcome = postern.OK })}
+	}
+	signedIn := postern.Event{Kind: postern.EventSignedIn, Outcome: postern.OK, Person: "ann", Address: "192.0.2.9"}
+	events := map[string][2]postern.Event{
+		"new-address":   {signedIn, by(signedIn, func(e *postern.Event) { e.Address = "192.0.2.1" })},
+		"refusal-flood": {refused("/", 100), refused("/", 99)},
+		"machine-destroyed-at-night": {
+			destroyed, by(destroyed, func(e *postern.Event) { e.Time = night.Add(-10 * time.Hour) }),
+		},
+		"audit-finding": check(postern.EventCheckSSH), "ca-ending": check(postern.EventCheckCA),
+		"agent-silent": check(postern.EventCheckAgent), "timeline-damaged": check(postern.EventCheckTimeline),
+		"disk-filling": check(postern.EventCheckDisk),
+	}
+	for _, ready := range alert.Ready {
+		t.Run(ready.Name, func(t *testing.T) {
+			w := newWorld(t)
+			w.now = night.Add(time.Minute)
+			w.append(by(signedIn, func(e *postern.Event) { e.Address = "192.0.2.1" }))
+			r := w.reporter(alert.Alert{Name: ready.Name})
+			pair, ok := events[ready.Name]
+			if !ok {
+				t.Fatal("no entry is known that it reports")
+			}
+			w.append(pair[1])
+			w.reports(r)
+			w.now = w.now.Add(2 * time.Minute)
+			w.append(pair[0])
+			if err := errors.Join(r.Read(t.Context()), r.Deliver(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.hook.take(); len(got) != 1 {
+				t.Errorf("%q were reported", got)
+			}
+		})
+	}
+}
+
+// failing is a store that loses what alerts conclude, as a process that is killed.
+type failing struct {
+	alert.Store
+	times int
+}
+
+func (f *failing) AdvanceAlerts(ctx context.Context, p alert.Progress, queue []alert.Message) error {
+	if f.times--; f.times >= 0 {
+		return errors.New("killed")
+	}
+	return f.Store.AdvanceAlerts(ctx, p, queue)
+}
+
+func TestNothingIsMissedByAReporterThatWasKilled(t *testing.T) {
+	w := newWorld(t)
+	w.store = &failing{w.db.Alerts(), 1}
+	all := alert.Alert{Name: "all", When: `event.kind == "gate.refused"`, Every: time.Nanosecond}
+	w.append(refused("/1", 0))
+	if err := w.reporter(all).Read(t.Context()); err == nil {
+		t.Fatal("the store did not fail")
+	}
+	w.reports(w.reporter(all), "all /1 1")
+}
+
+// TestServersReportOnce runs reporters of several servers over one database.
+func TestServersReportOnce(t *testing.T) {
+	w := newWorld(t)
+	var events []postern.Event
+	for i := range 200 {
+		events = append(events, refused(fmt.Sprint("/", i), 0))
+	}
+	var reporting sync.WaitGroup
+	for range 4 {
+		r := w.reporter(alert.Alert{Name: "all", When: `event.kind == "gate.refused"`, Every: time.Nanosecond})
+		reporting.Go(func() {
+			for range 20 {
+				w.append(events[0])
+				if err := errors.Join(r.Read(t.Context()), r.Deliver(t.Context())); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	reporting.Wait()
+	r := w.reporter(alert.Alert{Name: "all", When: `event.kind == "gate.refused"`, Every: time.Nanosecond})
+	w.now = w.now.Add(time.Second)
+	if err := errors.Join(r.Read(t.Context()), r.Deliver(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	w.hook.mu.Lock()
+	defer w.hook.mu.Unlock()
+	ids, sum := map[string]bool{}, int64(0)
+	for _, g := range w.hook.got {
+		if !ids[g.ID] {
+			sum += g.Count
+		}
+		ids[g.ID] = true
+	}
+	if sum != 80 {
+		t.Errorf("%d entries were reported, not 80", sum)
+	}
+}
+
+// TestUnavailableReceiverGetsItLater closes the receiver while something is reported.
+func TestUnavailableReceiverGetsItLater(t *testing.T) {
+	w := newWorld(t)
+	down := true
+	handler := w.hook.Config.Handler
+	w.hook.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if down {
+			http.Error(rw, "later", http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(rw, r)
+	})
+	r := w.reporter(alert.Alert{Name: "all", When: `event.kind == "gate.refused"`})
+	w.append(refused("/1", 0))
+	for range 5 {
+		w.reports(r)
+		w.now = w.now.Add(time.Minute)
+	}
+	down = false
+	w.reports(r, "all /1 1")
+	w.now = w.now.Add(time.Hour)
+	w.reports(r)
+
+	// One that stays unavailable is given up, and the timeline says so.
+	down = true
+	w.append(refused("/2", 0))
+	w.reports(r)
+	w.now = w.now.Add(73 * time.Hour)
+	w.reports(r)
+	lost, err := w.db.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventAlertSent})
+	if err != nil || len(lost) != 1 || lost[0].Outcome != postern.Failed || lost[0].Object != "all" ||
+		!strings.Contains(lost[0].Reason, "503") {
+		t.Errorf("%+v %v", lost, err)
+	}
+	if n, err := w.db.Alerts().Queued(t.Context()); n != 0 || err != nil {
+		t.Errorf("%d messages wait: %v", n, err)
+	}
+}
+
+func TestWrongAlertsAreRefused(t *testing.T) {
+	secret := newReceiver(t).secret
+	short := filepath.Join(t.TempDir(), "short")
+	if err := os.WriteFile(short, []byte("short\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to := []alert.Receiver{{Command: []string{"/bin/true"}}}
+	hook := func(url, secret string) []alert.Receiver {
+		return []alert.Receiver{{Webhook: &alert.Webhook{URL: url, Secret: secret}}}
+	}
+	for what, a := range map[string]alert.Alert{
+		"no such ready-made alert":   {Name: "other", To: to},
+		"no name":                    {Name: "a b", When: "true", To: to},
+		"no receiver":                {Name: "ca-ending"},
+		"no expression":              {Name: "x", When: "event.", To: to},
+		"no such field":              {Name: "x", When: `event.who == "ann"`, To: to},
+		"not true or false":          {Name: "x", When: "event.count", To: to},
+		"a count without a time":     {Name: "x", When: "true", Count: 3, To: to},
+		"a relative command":         {Name: "ca-ending", To: []alert.Receiver{{Command: []string{"true"}}}},
+		"no address":                 {Name: "ca-ending", To: []alert.Receiver{{Mail: "ops"}}},
+		"a mail and no mail server":  {Name: "ca-ending", To: []alert.Receiver{{Mail: "ops@example.com"}}},
+		"a webhook that is no URL":   {Name: "ca-ending", To: hook("hooks.example.com", secret)},
+		"a webhook without a secret": {Name: "ca-ending", To: hook("https://hooks.example.com/", secret+".missing")},
+		"a secret that is too short": {Name: "ca-ending", To: hook("https://hooks.example.com/", short)},
+	} {
+		if _, err := alert.New(alert.Config{Alerts: []alert.Alert{a}}); postern.CodeOf(err) != postern.Invalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := alert.New(alert.Config{Alerts: []alert.Alert{{Name: "ca-ending", To: to}}}); err != nil {
+		t.Error(err)
+	}
+}

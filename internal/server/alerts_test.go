@@ -1,0 +1,147 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/alert"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/timeline"
+)
+
+// TestAlertsAreDelivered has a server report a refusal by mail, by a command that fails at
+// first, and to a webhook that is unavailable. The server is killed meanwhile.
+func TestAlertsAreDelivered(t *testing.T) {
+	dir, port := t.TempDir(), posterntest.FreePort(t)
+	secret, command, out := filepath.Join(dir, "secret"), filepath.Join(dir, "command"), filepath.Join(dir, "out")
+	must(t, os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef\n"), 0o600))
+	must(t, os.WriteFile(command, []byte("#!/bin/sh\n[ -e \"$1.tried\" ] || { : >\"$1.tried\"; exit 1; }\ncat >\"$1\"\n"),
+		0o700))
+	mailbox := posterntest.NewMailbox(t)
+	m := startMonitored(t, fmt.Sprintf(`		mail %s
+		alert refused {
+			when `+"`event.kind == \"gate.refused\"`"+`
+			every 1h
+			mail ops@example.com
+			webhook http://127.0.0.1:%d/hook?key=hidden %s
+			command %s %s
+		}
+`, mailbox.URL, port, secret, command, out), "", nil)
+	m.await(func() bool { return m.visit("site.localhost", "/") == http.StatusForbidden })
+	mail := mailbox.TakeAbout(t, "ops@example.com", "Postern: refused")
+	if !strings.Contains(mail.Text, "from 127.0.0.1, was refused /") {
+		t.Errorf("the mail says\n%s", mail.Text)
+	}
+	m.await(func() bool { return m.scrape()["postern_alert_queue"] == "1" }) // the webhook's is left
+	if text, err := os.ReadFile(out); err != nil || !strings.Contains(string(text), `"alert":"refused"`) {
+		t.Errorf("the command got %s: %v", text, err)
+	}
+	m.kill()
+	<-m.ended
+	m.start()
+	got := receive(t, port, "0123456789abcdef0123456789abcdef")
+	select {
+	case e := <-got:
+		if e.Kind != postern.EventAccessRefused || e.Address != "127.0.0.1" {
+			t.Errorf("the webhook got %+v", e)
+		}
+	case err := <-m.ended:
+		t.Fatal(err, m.out)
+	}
+	m.await(func() bool { return m.scrape()["postern_alert_queue"] == "0" })
+	if strings.Contains(m.out.String(), "hidden") {
+		t.Errorf("the log has the webhook's address:\n%s", m.out)
+	}
+	testAlert(m, got)
+}
+
+// receive starts a webhook's receiver, which checks signatures as one that knows only
+// Standard Webhooks would.
+func receive(t *testing.T, port int, key string) <-chan postern.Event {
+	t.Helper()
+	got := make(chan postern.Event, 10)
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	must(t, err)
+	srv := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		want := "v1," + alert.Sign([]byte(key), r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), body)
+		var message struct{ Event postern.Event }
+		if err := json.NewDecoder(bytes.NewReader(body)).Decode(&message); err != nil ||
+			r.Header.Get("webhook-signature") != want {
+			t.Errorf("%s: %v", body, err)
+		}
+		got <- message.Event
+	})}
+	go srv.Serve(l) //nolint:errcheck // it is closed
+	t.Cleanup(func() { srv.Close() })
+	return got
+}
+
+// testAlert sends a test of the alert, and one of an alert that there is not.
+func testAlert(m *monitored, got <-chan postern.Event) {
+	m.t.Helper()
+	var to []string
+	err := TestAlert(m.t.Context(), m.open(), "refused", func(e postern.Event) {
+		to = append(to, e.Details["to"]+": "+string(e.Outcome))
+	})
+	if err != nil || len(to) != 3 {
+		m.t.Errorf("%q: %v", to, err)
+	}
+	if e := <-got; e.Kind != postern.EventAlertTest {
+		m.t.Errorf("the webhook got %+v", e)
+	}
+}
+
+// TestReadyAlertsAreDescribed holds what the configuration's reference says of ready-made
+// alerts against those that there are.
+func TestReadyAlertsAreDescribed(t *testing.T) {
+	doc := ""
+	for _, b := range front.Blocks() {
+		if b.Name == "alert" {
+			doc = b.Doc
+		}
+	}
+	for _, a := range alert.Ready {
+		if !strings.Contains(doc, a.Name) {
+			t.Errorf("%s is not described", a.Name)
+		}
+	}
+}
+
+// TestChecksAreRecordedWhenTheyChange records that the disk fills, again and again, and
+// that it is in order.
+func TestChecksAreRecordedWhenTheyChange(t *testing.T) {
+	r := startServer(t, nil)
+	r.stop()
+	log := r.open().Store.Timeline()
+	check := func(outcome postern.Outcome) {
+		must(t, log.AppendChange(t.Context(), postern.Event{Kind: postern.EventCheckDisk, Object: "/x", Outcome: outcome}))
+	}
+	for _, o := range []postern.Outcome{
+		postern.OK, postern.Failed, postern.Failed, postern.OK, postern.OK, postern.Failed,
+	} {
+		check(o)
+	}
+	events, err := log.Events(t.Context(), timeline.Filter{Kind: postern.EventCheckDisk, Object: "/x"})
+	must(t, err)
+	var got []postern.Outcome
+	for _, e := range events {
+		got = append(got, e.Outcome)
+	}
+	if fmt.Sprint(got) != "[failed ok failed]" {
+		t.Error(got)
+	}
+}

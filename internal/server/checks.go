@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/system"
+)
+
+// How often a server looks at what alerts are about, and where that begins to matter.
+const (
+	checkEvery      = time.Minute
+	checkHourly     = time.Hour
+	checkDaily      = 24 * time.Hour
+	caEndsSoon      = 30 * 24 * time.Hour
+	diskFilling     = 1 << 30 // bytes
+	firstDailyCheck = 10 * time.Minute
+)
+
+// keepChecking records on the timeline what begins to be wrong with the server, and what is
+// in order again, until ctx ends.
+func (s *server) keepChecking(ctx context.Context) {
+	started := time.Now()
+	var hourly time.Time
+	daily := started.Add(firstDailyCheck - checkDaily) // a server that starts has other things to do
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		now := time.Now()
+		s.checkDisk(ctx)
+		s.checkAgents(ctx, now)
+		if now.Sub(hourly) >= checkHourly {
+			hourly = now
+			s.checkCAs(ctx, now)
+		}
+		if now.Sub(daily) >= checkDaily {
+			daily = now
+			s.checkTimeline(ctx)
+			s.checkSSH(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// record records the result of a check if it is another than last time. wrong is what is
+// wrong, or "".
+func (s *server) record(ctx context.Context, kind, object, wrong string) {
+	e := postern.Event{Kind: kind, Object: object, Outcome: postern.OK, Reason: wrong}
+	if wrong != "" {
+		e.Outcome = postern.Failed
+	}
+	if err := s.state.Store.Timeline().AppendChange(ctx, e); err != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "the result of a check is not recorded", slog.String(postern.LogKind, kind),
+			slog.Any(postern.LogError, err))
+	}
+}
+
+func (s *server) checkDisk(ctx context.Context) {
+	free, ok := system.Free(s.state.Dir)
+	switch {
+	case !ok:
+	case free < diskFilling:
+		s.record(ctx, postern.EventCheckDisk, s.state.Dir, fmt.Sprintf("%d MiB are free", free>>20))
+	case free > 2*diskFilling: // between them it stays what it was
+		s.record(ctx, postern.EventCheckDisk, s.state.Dir, "")
+	}
+}
+
+func (s *server) checkAgents(ctx context.Context, now time.Time) {
+	agents, err := s.state.Store.Relay().Agents(ctx)
+	if err != nil {
+		return // the outage of the database is known
+	}
+	for _, a := range agents {
+		wrong := ""
+		if now.Sub(a.Heard) > lateAfter {
+			wrong = "nothing was received since " + a.Heard.UTC().Format(time.RFC3339)
+		}
+		s.record(ctx, postern.EventCheckAgent, a.Source, wrong)
+	}
+}
+
+func (s *server) checkCAs(ctx context.Context, now time.Time) {
+	for _, c := range s.caEnds() {
+		wrong := ""
+		switch left := c.End.Sub(now); {
+		case left <= 0:
+			continue // it has ended, and its successor issues
+		case left < caEndsSoon:
+			wrong = "it ends on " + c.End.UTC().Format(time.DateOnly)
+		}
+		s.record(ctx, postern.EventCheckCA, c.Name, wrong)
+	}
+}
+
+func (s *server) checkTimeline(ctx context.Context) {
+	report, err := s.state.VerifyLog(ctx)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		s.log.ErrorContext(ctx, "the timeline cannot be verified", slog.Any(postern.LogError, err))
+	case err == nil && len(report.Problems) > 0:
+		s.record(ctx, postern.EventCheckTimeline, "", report.Problems[0].String())
+	case err == nil:
+		s.record(ctx, postern.EventCheckTimeline, "", "")
+	}
+}
+
+// checkSSH audits two-factor SSH on this host, which only root may.
+func (s *server) checkSSH(ctx context.Context) {
+	if _, err := os.Stat("/usr/sbin/sshd"); err != nil || os.Geteuid() != 0 {
+		return
+	}
+	report, err := audit.Auditor{}.Audit(ctx)
+	if err != nil {
+		return
+	}
+	wrong := ""
+	if len(report.Findings) > 0 {
+		f := report.Findings[0]
+		wrong = fmt.Sprintf("%s: %s (%s)", f.Severity, f.Title, f.Where)
+	}
+	s.record(ctx, postern.EventCheckSSH, hostName(), wrong)
+}
