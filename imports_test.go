@@ -65,6 +65,7 @@ var rows = map[string]row{
 	"metrics":    {knows: "HTTP SQL", hides: true}, // SQL by Prometheus' own collectors
 	"jsonschema": {},
 	"terminal":   {},
+	"chart":      {},
 
 	"acme":      {imports: "reach", knows: "HTTP"},
 	"alert":     {knows: "HTTP", tests: "timeline"},
@@ -77,7 +78,7 @@ var rows = map[string]row{
 	"relay":     {knows: "HTTP"},
 	"sshd":      {knows: "HTTP", tests: "ca otp server timeline"},
 	"timeline":  {},
-	"trace":     {imports: "terminal", knows: "BPF", tests: "collector", hides: true},
+	"trace":     {imports: "chart terminal", knows: "BPF", tests: "collector", hides: true},
 
 	"collector": {knows: "HTTP"},
 

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/export"
 	"github.com/spf13/cobra"
 )
@@ -52,15 +53,23 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	if err := x.Validate(); err != nil {
 		return err
 	}
-	in, err := os.Open(file)
+	return a.convert(file, o.output, func(in io.Reader, w io.Writer) (event.Summary, string, error) {
+		return x.Write(ctx, in, w)
+	})
+}
+
+// convert has write make a file of a recording, see [app.writePrivate], and prints what
+// that holds and what was written.
+func (a *app) convert(from, to string, write func(io.Reader, io.Writer) (event.Summary, string, error)) error {
+	in, err := os.Open(from)
 	if err != nil {
 		return postern.Errorf(postern.NotFound, "%w", err)
 	}
 	defer in.Close()
-	return a.writePrivate(o.output, func(w io.Writer) error {
-		sum, written, err := x.Write(ctx, in, w)
+	return a.writePrivate(to, func(w io.Writer) error {
+		sum, written, err := write(in, w)
 		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return fmt.Errorf("%s: %w", from, err)
 		}
 		printSummary(a.err, sum)
 		fmt.Fprintln(a.err, written)

@@ -169,6 +169,11 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 		t.Errorf("export: %s", errs)
 	}
 	checkPrivate(t, exported)
+	page := filepath.Join(dir, "page.html")
+	if _, errs := succeed(t, "trace", "report", "--out", page, file); !strings.Contains(errs, "calls written\n") {
+		t.Errorf("report: %s", errs)
+	}
+	checkPrivate(t, page)
 	spans := filepath.Join(dir, "spans")
 	succeed(t, "trace", "export", "--format", "otlp", "--host", "hv1", "--out", spans, file)
 	text, err := os.ReadFile(spans)
@@ -190,6 +195,7 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 			[]string{"export", "--format", "pprof", "-o", none, file},
 			2, "has a stack\nhint: record with stacks: postern trace record --stack",
 		},
+		{"no page", []string{"report", file}, 2, "no file to write"},
 		{"no recording", []string{"export", "-o", none, exported}, 2, exported + ": this is no recording"},
 		{"no file", []string{"replay", none}, 4, none},
 	} {

@@ -3,7 +3,10 @@
 // libvirt tables.
 package event
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Kind is the kind of an event. It follows from the probe's name: old and new names
 // of one probe share a kind.
@@ -253,6 +256,19 @@ type Command struct {
 	Took    time.Duration // until the answer; 0 while there is none
 	Text    string        // the command as sent, bounded
 	Reply   string        // the answer, bounded; "" when it was not seen
+}
+
+// Completes reports whether the event is the answer that completes a call: the
+// daemon's, or, where no daemon was seen to serve it, the one that the client reads.
+func (e *Event) Completes() bool {
+	c := e.Call
+	return c != nil && c.End != 0 && (e.Kind == ServerTx || e.Kind == ClientRx && c.Service == 0)
+}
+
+// Process returns the name of the event's process as its thread's name suggests it:
+// workers of libvirtd are called rpc-libvirtd and prio-rpc-libvir.
+func (e *Event) Process() string {
+	return strings.TrimPrefix(strings.TrimPrefix(e.Comm, "prio-"), "rpc-")
 }
 
 // Pointer returns argument i as an address in the event's process.

@@ -122,7 +122,7 @@ func (s *Spans) learn(e *event.Event) {
 	}
 	p := s.procs[e.PID]
 	if p.name == "" || e.TID == e.PID {
-		p.name = processName(e)
+		p.name = e.Process()
 		s.keep(e.PID, p)
 	}
 	if c := e.Peer; c != nil && e.Kind.Server() && c.PID != 0 && c.Command != "" {
@@ -173,12 +173,6 @@ func hexed(id []byte) []byte {
 		return nil // not of identifiers, which have a multiple of 4 digits
 	}
 	return b
-}
-
-// processName returns the name of an event's process as its thread's name suggests it:
-// workers of libvirtd are called rpc-libvirtd and prio-rpc-libvir.
-func processName(e *event.Event) string {
-	return strings.TrimPrefix(strings.TrimPrefix(e.Comm, "prio-"), "rpc-")
 }
 
 func (s *Spans) add(e *event.Event, span *tracepb.Span) {

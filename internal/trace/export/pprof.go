@@ -1,10 +1,13 @@
 package export
 
 import (
+	"cmp"
 	"encoding/binary"
 	"io"
 	"path"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -227,4 +230,34 @@ func (p *Profile) Write(w io.Writer) error {
 		return err
 	}
 	return p.p.Write(w)
+}
+
+// Each calls do for each stack with its events and their time: the process, the
+// functions from the outermost on, and the kind of event. The path stands until do
+// returns.
+func (p *Profile) Each(do func(path []string, events int64, took time.Duration)) {
+	var path []string
+	for _, s := range p.p.Sample {
+		path = append(path[:0], processOf(s))
+		for _, l := range slices.Backward(s.Location) {
+			name := "0x" + strconv.FormatUint(l.Address, 16)
+			if len(l.Line) > 0 {
+				name = l.Line[0].Function.Name
+			}
+			path = append(path, name)
+		}
+		do(append(path, kindOf(s)), s.Value[0], time.Duration(s.Value[1]))
+	}
+}
+
+// processOf returns the name of the process that a stack is of.
+func processOf(s *profile.Sample) string {
+	e := event.Event{Comm: strings.Join(s.Label["thread"], "")}
+	return cmp.Or(e.Process(), "unknown")
+}
+
+// kindOf returns in brackets what kind of event a stack was seen at.
+func kindOf(s *profile.Sample) string {
+	words := slices.Concat(s.Label["procedure"], s.Label["event"])
+	return "[" + strings.Join(words, " ") + "]"
 }

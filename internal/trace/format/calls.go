@@ -2,7 +2,6 @@ package format
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
@@ -130,7 +129,7 @@ func (d daemons) see(e *event.Event) {
 	if len(d) >= maxDaemons {
 		clear(d)
 	}
-	d[e.PID] = strings.TrimPrefix(strings.TrimPrefix(e.Comm, "prio-"), "rpc-")
+	d[e.PID] = e.Process()
 }
 
 // daemon appends which daemon a line is about, once there are several.

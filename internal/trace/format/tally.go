@@ -69,8 +69,7 @@ func (t *Tally) Event(e *event.Event) error {
 		t.lost += int64(e.Arg(0))
 		return nil
 	}
-	c := e.Call
-	if c == nil || c.End == 0 || e.Kind != event.ServerTx && (e.Kind != event.ClientRx || c.Service != 0) {
+	if !e.Completes() {
 		return nil
 	}
 	name := t.name(e)
@@ -91,7 +90,7 @@ func (t *Tally) Event(e *event.Event) error {
 		r.Errors++
 	}
 	r.Took += e.Took
-	r.Queued += c.Queue
+	r.Queued += e.Call.Queue
 	r.Max = max(r.Max, e.Took)
 	r.spread[bucket(e.Took)]++
 	return nil
@@ -104,7 +103,7 @@ func (t *Tally) name(e *event.Event) string {
 	switch t.by {
 	case ByClient:
 		if p := e.Call.Peer; p != nil && e.Kind.Server() {
-			return string(whose(nil, p))
+			return string(Who(nil, p))
 		}
 		return string(Short(nil, e.Comm, 16))
 	case ByDomain:
@@ -113,9 +112,9 @@ func (t *Tally) name(e *event.Event) string {
 	return libvirt.ProgramName(e.Prog) + "." + libvirt.ProcedureName(e.Prog, e.Proc)
 }
 
-// whose appends who the client is without what differs from one connection to
+// Who appends who the client is without what differs from one connection to
 // the next: number of process and port.
-func whose(dst []byte, p *event.Peer) []byte {
+func Who(dst []byte, p *event.Peer) []byte {
 	host, _, _ := strings.Cut(p.Remote, ";")
 	q := *p
 	q.Remote, q.PID = host, 0

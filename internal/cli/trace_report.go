@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"path/filepath"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/trace/report"
+	"github.com/spf13/cobra"
+)
+
+func newTraceReport(a *app) *cobra.Command {
+	o := newTraceOptions(0)
+	c := &cobra.Command{
+		Use:   "report FILE",
+		Short: "Make a page of a recorded trace",
+		RunE:  func(_ *cobra.Command, args []string) error { return o.report(a, args[0]) },
+	}
+	o.choose(c)
+	o.rpc(c)
+	c.Flags().StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
+	return c
+}
+
+func (o *traceOptions) report(a *app, file string) error {
+	if o.output == "" {
+		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
+	}
+	cfg, err := o.config(a)
+	if err != nil {
+		return err
+	}
+	r := report.Report{Filter: cfg.Filter, Name: filepath.Base(file), Version: version()}
+	return a.convert(file, o.output, r.Write)
+}
