@@ -105,8 +105,12 @@ func TestTakeKey(t *testing.T) {
 		text  string
 		want  int64 // 0: refused
 	}{
-		{0, "id 2\nkey " + secret, 2}, {2, "id 2\nkey " + secret, 2}, {2, secret, 2},
-		{3, "id 2\nkey " + secret, 0}, {0, secret, 0}, {2, "!", 0},
+		{0, "id 2\nkey " + secret, 2},
+		{2, "id 2\nkey " + secret, 2},
+		{2, secret, 2},
+		{3, "id 2\nkey " + secret, 0},
+		{0, secret, 0},
+		{2, "!", 0},
 	} {
 		cfg := otp.ClientConfig{ID: c.known}
 		switch err := cfg.TakeKey([]byte(c.text)); {

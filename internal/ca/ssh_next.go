@@ -16,8 +16,9 @@ const SSHOverlap = 30 * day
 
 // NewCA makes the next intermediate or SSH CA of a role, which signs from the time that
 // is returned on: [Authority.NewIntermediate], [Authority.NewSSHCA].
-func (a *Authority) NewCA(ctx context.Context, role Role, rootKey crypto.Signer) (i Issuer, signs time.Time,
-	err error) {
+func (a *Authority) NewCA(
+	ctx context.Context, role Role, rootKey crypto.Signer,
+) (i Issuer, signs time.Time, err error) {
 	if role == SSHUser || role == SSHHost {
 		return a.NewSSHCA(ctx, role)
 	}
