@@ -138,7 +138,7 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 	set(c.Admin == nil, "admin", "disabled", true)
 	set(c.Admin == nil, "admin", "config", map[string]any{"persist": false})
 	set(c.Storage == nil && d.Storage != "", "storage", map[string]any{"module": "file_system", "root": d.Storage})
-	// Caddy cleans its storage at each start, and now and then takes away the
+	// Caddy cleans its storage at each start, and now and then removes the
 	// directory that a site's first certificate is about to be put into: the site
 	// then has none for a minute. What is left uncleaned are a few kilobytes a
 	// site that is served no longer.

@@ -226,7 +226,8 @@ func TestForgedIdentities(t *testing.T) {
 			name, target string
 			who          *holder
 		}{
-			{"public, without a certificate", "/", nil}, {"public, by alice", "/", alice},
+			{"public, without a certificate", "/", nil},
+			{"public, by alice", "/", alice},
 			{"guarded, by alice", "/wp-admin/", alice},
 		} {
 			got, err := h.try(https, attempt{

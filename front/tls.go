@@ -49,8 +49,8 @@ func (p *Pool) Provision(caddy.Context) error {
 func (p Pool) CertPool() *x509.CertPool { return p.pool }
 
 // Verifier stands in a connection policy that asks for client certificates. It
-// verifies nothing in the handshake, where a bad certificate would take public
-// pages away as well; the guards do. It gives back the session
+// verifies nothing in the handshake, where a bad certificate would close public
+// pages as well; the guards do. It gives back the session
 // tickets which Caddy switches off.
 type Verifier struct {
 	Trust []string `json:"trust,omitempty"`

@@ -123,12 +123,16 @@ func (c *opensslCA) request(program string, https int, version, cert, path strin
 	var args []string
 	switch program {
 	case "curl":
-		input, args = "", []string{"-sik", "--http1.1", "--tlsv" + version, "--tls-max", version, "--max-time", "20",
-			"--cert", cert + ".pem", "--key", cert + ".key", fmt.Sprintf("https://localhost:%d%s", https, path)}
+		input, args = "", []string{
+			"-sik", "--http1.1", "--tlsv" + version, "--tls-max", version, "--max-time", "20",
+			"--cert", cert + ".pem", "--key", cert + ".key", fmt.Sprintf("https://localhost:%d%s", https, path),
+		}
 	case "openssl":
-		args = []string{"s_client", "-quiet", "-connect", fmt.Sprintf("localhost:%d", https), "-cert", cert + ".pem",
+		args = []string{
+			"s_client", "-quiet", "-connect", fmt.Sprintf("localhost:%d", https), "-cert", cert + ".pem",
 			"-key", cert + ".key", "-cert_chain", cert + ".pem", "-tls" + strings.ReplaceAll(version, ".", "_"),
-			"-cipher", "DEFAULT@SECLEVEL=0"}
+			"-cipher", "DEFAULT@SECLEVEL=0",
+		}
 	}
 	out, _ := c.try(input, program, args...) // what it prints says how it ended
 	return out
@@ -144,8 +148,10 @@ func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 	c.run("cp", "negative.key", "other.key")
 	for _, version := range []string{"1.2", "1.3"} {
 		for _, want := range []struct{ cert, path, status string }{
-			{"negative", "/", "200"}, {"negative", "/private", "200"},
-			{"other", "/", "200"}, {"other", "/private", "403"},
+			{"negative", "/", "200"},
+			{"negative", "/private", "200"},
+			{"other", "/", "200"},
+			{"other", "/private", "403"},
 		} {
 			got := c.request("curl", https, version, want.cert, want.path)
 			if !strings.HasPrefix(got, "HTTP/1.1 "+want.status) {

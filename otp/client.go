@@ -255,7 +255,7 @@ func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Ans
 	if !ok {
 		return fail("its answer is not one of the protocol")
 	}
-	a, err := c.believe(lines, otp, nonce)
+	a, err := c.verified(lines, otp, nonce)
 	if err != nil {
 		return fail("%w", err)
 	}
@@ -263,8 +263,8 @@ func (c *Client) ask(ctx context.Context, server, query, otp, nonce string) (Ans
 	return a, nil
 }
 
-// believe verifies an answer and returns it.
-func (c *Client) believe(lines params, otp, nonce string) (Answer, error) {
+// verified verifies an answer and returns it.
+func (c *Client) verified(lines params, otp, nonce string) (Answer, error) {
 	a := Answer{Status: Status(lines.lookup("status"))}
 	// A server that does not know this client cannot sign, so its refusal is ignored.
 	if !lines.signed(c.config.Key) {

@@ -112,8 +112,8 @@ func condWord(s string) word {
 	return w
 }
 
-// settled tells of conditions that are settled by the site alone: whether it
-// speaks HTTPS, and at which port.
+// settled decides conditions that depend on the site alone: whether it speaks HTTPS,
+// and at which port.
 func (c *converter) settled(e expr) (holds, known bool) {
 	v := c.vocabulary(apExpr)
 	cel, reasons := v.rule(e)

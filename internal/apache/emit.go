@@ -92,7 +92,7 @@ func (c *converter) logPath(name string) string {
 }
 
 // content writes who answers: proxies, aliases, PHP and files. The first prefix
-// that a path is below counts, in the order of the configuration.
+// that a path is below decides, in the order of the configuration.
 func (c *converter) content(s *site) {
 	proxies := slices.ContainsFunc(s.steps, func(st step) bool { return st.is("ProxyPass") })
 	if proxies || len(s.aliases) > 0 {
@@ -259,7 +259,7 @@ func (c *converter) guard(s *site, g guard) {
 		for _, r := range g.ways.rules {
 			fmt.Fprintf(w, "\t\trule `%s`\n", r)
 		}
-		for _, h := range g.told {
+		for _, h := range g.headers {
 			fmt.Fprintf(w, "\t\theader_up %s `%s`\n", token(h.name), h.value)
 		}
 	default:

@@ -10,7 +10,7 @@ var setsEnv = set(`SetEnvIf SetEnvIfNoCase SetEnvIfExpr BrowserMatch BrowserMatc
 
 // fromEnv is the condition that a variable is set ("env=NAME", "env=!NAME"), by
 // the lines of the host and then of the place. It is nil where that can't be
-// told: nothing here sets it, something else does too, or a test has no match.
+// determined: nothing here sets it, something else does too, or a test has no match.
 func (c *converter) fromEnv(name string) expr {
 	name, neg := strings.CutPrefix(name, "!")
 	lines := slices.DeleteFunc(slices.Concat(c.site.env, c.env), func(d *Directive) bool {
@@ -40,7 +40,7 @@ func (c *converter) fromEnv(name string) expr {
 }
 
 // assigns says what a directive does to a variable when its test holds: for
-// each time that it names it, whether it sets it or takes it away.
+// each time that it names it, whether it sets it or removes it.
 func (d *Directive) assigns(name string) (sets []bool) {
 	first := 1
 	switch strings.ToLower(d.Name) {

@@ -209,7 +209,7 @@ var (
 
 func (p *exprParser) comparison() (expr, error) {
 	if p.d == apExpr {
-		// Operators are told apart by case: -L is not -l.
+		// Case matters in operators: -L is not -l.
 		p.space()
 		for _, op := range unaryOps {
 			rest := p.s[p.i:]

@@ -11,14 +11,14 @@ import (
 
 // guard is a place and the ways to pass there.
 type guard struct {
-	at     *Directive
-	prefix []string // path prefixes; "/" is the whole site
-	regexp string   // or a regular expression over the path
-	closed bool     // the place could not be determined, and no request passes
-	depth  string   // SSLVerifyDepth in force
-	ways   ways
-	status int        // of the answer where no certificate is asked for; 0 is 403
-	told   []headerUp // what the application is told of the certificate
+	at      *Directive
+	prefix  []string // path prefixes; "/" is the whole site
+	regexp  string   // or a regular expression over the path
+	closed  bool     // the place could not be determined, and no request passes
+	depth   string   // SSLVerifyDepth in force
+	ways    ways
+	status  int        // of the answer where no certificate is asked for; 0 is 403
+	headers []headerUp // what the application learns of the certificate
 }
 
 // guardPlain puts the guards of a name's HTTPS site into its plain HTTP site

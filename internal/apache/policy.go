@@ -181,7 +181,7 @@ func (c *converter) limit(s *site, d *Directive, l *lines, p *policy) {
 			c.notes.add(Closed, k, "Satisfy for some methods has no match: all that is asked must hold")
 		default:
 			if strings.HasPrefix(name, "ssl") {
-				c.notes.add(Info, k, "as in Apache it counts for every method")
+				c.notes.add(Info, k, "as in Apache it applies to every method")
 			}
 			c.sslPolicy(s, k, p)
 		}
@@ -201,7 +201,7 @@ func (d *Directive) of(children []*Directive) *Directive {
 	return &k
 }
 
-// limits is the condition that a <Limit> or <LimitExcept> counts for a request's
+// limits is the condition that a <Limit> or <LimitExcept> applies to a request's
 // method; nil for another directive.
 func limits(d *Directive) expr {
 	switch {

@@ -89,8 +89,8 @@ func (c *converter) answered(st *step, guards []guard, code string, status int) 
 	return guards
 }
 
-// ground returns a guard, without a policy yet, of the place that a step counts
-// for: that of its section, or the whole host.
+// ground returns a guard, without a policy yet, of the place that a step applies
+// to: that of its section, or the whole host.
 func (st *step) ground() guard {
 	g := guard{at: st.Directive, prefix: []string{"/"}}
 	if st.place != nil {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// region is where a section counts, with what it says there about who may
+// region is where a section applies, with what it says there about who may
 // pass. Apache merges the sections of a request in the order of their ranks: what
 // a later one says by one of its modules takes the place of what the same module
 // said before.
 type region struct {
 	guard
 	rank   int
-	byFile bool // the place is told by the names of files, which a path does not show for sure
+	byFile bool // the place is given by the names of files, which a path does not show for sure
 	when   expr // the condition that it is under; nil is always
 	policy policy
 }
@@ -102,7 +102,7 @@ func (c *converter) guarded(s *site, regions []region, i int) (guard, bool) {
 	return g, !g.ways.all
 }
 
-// implied is a condition that counts only where another holds.
+// implied is a condition that applies only where another holds.
 func implied(when, e expr) expr {
 	if when == nil {
 		return e
@@ -135,7 +135,7 @@ func (c *converter) replaced(later, earlier *region, m module, e expr) expr {
 }
 
 // under is the condition that a request's path is in the place, as Apache
-// tells it: a prefix ends at a segment.
+// decides it: a prefix ends at a segment.
 func (g *guard) under() expr {
 	switch {
 	case g.regexp != "":

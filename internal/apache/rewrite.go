@@ -216,7 +216,7 @@ func targetOf(r rewriteRule, m string) (string, bool) {
 // rewriteRule is what a RewriteRule says.
 type rewriteRule struct {
 	pattern string // with its flag for case in it
-	neg     bool   // it counts where the pattern does not match
+	neg     bool   // it applies where the pattern does not match
 	target  string
 	flags   map[string]string
 	code    string // of a redirect, as Caddy writes it; "" is none
@@ -315,7 +315,7 @@ func (c *converter) header(st *step, to string) {
 		return
 	case len(args) == 3 && strings.Contains(args[2], "%"):
 		c.notes.add(Lost, st.Directive,
-			"a value with variables in it has no match, but for what it tells of the client's certificate")
+			"a value with variables in it has no match, but for what it says of the client's certificate")
 		return
 	case len(args) == 3 && strings.EqualFold(args[0], "set"):
 		line = token(args[1]) + " " + token(args[2])

@@ -336,7 +336,7 @@ func (d *Directive) with(args []string) *Directive {
 }
 
 // liftRule takes a RewriteRule out of its section. Its pattern looks at what
-// comes behind the directory; where that can't be told it counts for all of
+// comes behind the directory; where that can't be determined it applies to all of
 // the section.
 func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 	pattern, neg := strings.CutPrefix(st.arg(0), "!")
@@ -346,7 +346,7 @@ func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 	}
 	if !d.is("Directory") || st.place.regexp != "" || st.when != nil {
 		c.notes.add(Closed, st.Directive,
-			"what its pattern looks at has no match here; it counts for all of its section")
+			"what its pattern looks at has no match here; it applies to all of its section")
 		st.Directive = st.with([]string{"", st.arg(1), st.arg(2)})
 		s.steps = append(s.steps, st)
 		return
@@ -367,7 +367,7 @@ func (c *converter) liftRule(s *site, d *Directive, st step, base string) {
 		switch {
 		case !ok:
 			c.notes.add(Closed, st.Directive,
-				"what its pattern looks at has no match here; it counts for all of its section")
+				"what its pattern looks at has no match here; it applies to all of its section")
 			full, one.whole = "", false
 		case neg:
 			full = "!" + full

@@ -24,7 +24,7 @@ const maxOpenWays = 8
 
 // ways finds the ways by which a request meets a condition. It is written for those
 // who show a certificate, and again for what holds whether they do or not: only that
-// lets pass without one, since who has a wrong certificate may leave it away. Asked
+// lets pass without one, since a client with a wrong certificate may leave it out. Asked
 // is whether Apache asks for a certificate there.
 func (c *converter) ways(at *Directive, e expr, asked bool) ways {
 	certified, none, either := c.tree(e, anyShown), c.tree(e, noneShown), c.tree(e, eitherWay)
@@ -65,7 +65,7 @@ func (c *converter) tree(e expr, s shown) node {
 	return n
 }
 
-// constant tells whether a condition always holds ('t') or never does ('f'),
+// constant reports whether a condition always holds ('t') or never does ('f'),
 // whatever certificate is shown; 0 if neither.
 func (c *converter) constant(e expr) byte {
 	switch certified, none := c.tree(e, anyShown), c.tree(e, noneShown); {

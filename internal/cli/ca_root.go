@@ -118,7 +118,7 @@ func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error 
 	})
 }
 
-// rootMove is one of the commands that take the root's key away or bring it back.
+// rootMove is one of the commands that remove the root's key or bring it back.
 type rootMove struct {
 	use, short, done string
 	move             func(*ca.Authority, context.Context, crypto.Signer) error

@@ -38,9 +38,11 @@ func StartActiveDirectory(t testing.TB) *ActiveDirectory {
 	certifyLocalhost(t, a.dir, net.IPv4(127, 0, 0, 1))
 	a.run(Need(t, "samba-tool"), "domain", "provision", "--targetdir="+a.dir, "--realm=CORP.EXAMPLE.COM",
 		"--domain=CORP", "--server-role=dc", "--adminpass="+a.Password, "--dns-backend=NONE")
-	args := []string{"--net", "sh", "-c", `ip link set lo up && exec "$0" "$@"`, Need(t, "samba"), "-i", "-M",
+	args := []string{
+		"--net", "sh", "-c", `ip link set lo up && exec "$0" "$@"`, Need(t, "samba"), "-i", "-M",
 		"single",
-		"-s", filepath.Join(a.dir, "etc/smb.conf"), "--debug-stdout"}
+		"-s", filepath.Join(a.dir, "etc/smb.conf"), "--debug-stdout",
+	}
 	for name, value := range map[string]string{
 		"server services": "ldap", "tls enabled": "yes", "tls cafile": a.CA, "pid directory": a.dir,
 		"tls certfile": filepath.Join(a.dir, "server.pem"), "tls keyfile": filepath.Join(a.dir, "server.key"),
@@ -93,8 +95,10 @@ func (a *ActiveDirectory) Value(dn, attribute string) string {
 func (a *ActiveDirectory) command(program string, args ...string) *exec.Cmd {
 	a.t.Helper()
 	cmd := exec.Command(Need(a.t, "nsenter"),
-		append([]string{"--net", "--target", fmt.Sprint(a.PID), Need(a.t, program),
-			"-x", "-H", a.URL, "-D", a.Admin, "-w", a.Password}, args...)...)
+		append([]string{
+			"--net", "--target", fmt.Sprint(a.PID), Need(a.t, program),
+			"-x", "-H", a.URL, "-D", a.Admin, "-w", a.Password,
+		}, args...)...)
 	cmd.Env = append(os.Environ(), "LDAPTLS_CACERT="+a.CA)
 	return cmd
 }

@@ -30,8 +30,8 @@ func (s *server) keepIntermediates(ctx context.Context) {
 	}
 }
 
-// renewIntermediates makes the successors of intermediates that end soon. The store's
-// generation then tells each server to serve them, this one too.
+// renewIntermediates makes the successors of intermediates that end soon. Each server,
+// this one too, then serves them, since the store's generation has grown.
 func (s *server) renewIntermediates(ctx context.Context) {
 	made, err := s.authority.RenewIntermediates(ctx)
 	for _, i := range made {

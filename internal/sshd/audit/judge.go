@@ -131,7 +131,7 @@ func (a *audit) judgeWeak(d access, p path) {
 		hostconf.OneFactorMark+" above it"
 	switch {
 	case a.gate(d) != nil:
-		return // judgeChannels tells
+		return // judgeChannels reports it
 	case forced != nil && (a.meant(d) || forced.beside == nil && a.meantCommand(d)):
 		return
 	case d.c.UID == 0:
@@ -142,7 +142,7 @@ func (a *audit) judgeWeak(d access, p path) {
 	case d.methods != nil && d.methods.Meant:
 		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s has no effect: sshd takes the first AuthenticationMethods",
 			a.hiddenBy(d.methods))
-		f.Fix = "take the first line away, or run postern ssh config again"
+		f.Fix = "remove the first line, or run postern ssh config again"
 	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
 	case p.byKey() && d.s.asksForPIN():
@@ -158,9 +158,9 @@ func (a *audit) judgeWeak(d access, p path) {
 			methods)
 	case p.pam == nil:
 		f.ID, f.Title = "one-factor", fmt.Sprintf("%s alone opens %s", methods, what)
-	case p.pam.away != nil:
+	case p.pam.unavailable != nil:
 		f.ID, f.Title = "pam-fail-open", "an attacker who makes the validation service unreachable needs no code"
-		f.Where, f.Fix = p.pam.away.Line, p.pam.away.FixOfFailOpen()
+		f.Where, f.Fix = p.pam.unavailable.Line, p.pam.unavailable.FixOfFailOpen()
 		f.Severity = High
 	case p.pam.nullok != nil:
 		f.ID, f.Title = "pam-nullok", "an account that was not enrolled needs no code"

@@ -23,13 +23,13 @@ const (
 
 // pass is one way through a stack to success.
 type pass struct {
-	factors []factor          // sorted, each once
-	nullok  *hostconf.PAMLine // it steps over a code because of this line's nullok
-	unknown *hostconf.PAMLine // it works because this line's module does not know the account
-	away    *hostconf.PAMLine // it works because this line's service is unavailable
-	asked   *hostconf.PAMLine // a line that asks for a code
-	ended   *hostconf.PAMLine // the line that ended the stack, or jumped past one that asks for a code
-	exempt  *hostconf.PAMLine // a condition on the user that leads past the line that asks for a code
+	factors     []factor          // sorted, each once
+	nullok      *hostconf.PAMLine // it steps over a code because of this line's nullok
+	unknown     *hostconf.PAMLine // it works because this line's module does not know the account
+	unavailable *hostconf.PAMLine // it works because this line's service is unavailable
+	asked       *hostconf.PAMLine // a line that asks for a code
+	ended       *hostconf.PAMLine // the line that ended the stack, or jumped past one that asks for a code
+	exempt      *hostconf.PAMLine // a condition on the user that leads past the line that asks for a code
 }
 
 // pamModules says what a module's success proves; "" proves nothing.
@@ -77,12 +77,12 @@ var pamConditions = map[string]bool{
 
 // outcome is what a module may answer.
 type outcome struct {
-	value   string // PAM's name: success, auth_err, authinfo_unavail, ignore
-	factors []factor
-	nullok  bool
-	unknown bool // the module does not know the account
-	away    bool // the module's service is unavailable
-	exempt  bool // the module asks others
+	value       string // PAM's name: success, auth_err, authinfo_unavail, ignore
+	factors     []factor
+	nullok      bool
+	unknown     bool // the module does not know the account
+	unavailable bool // the module's service is unavailable
+	exempt      bool // the module asks others
 }
 
 var succeeds = outcome{value: "success"}
@@ -104,7 +104,7 @@ func failuresOf(l hostconf.PAMLine) []outcome {
 	var out []outcome
 	tried := map[string]bool{}
 	for _, value := range failures {
-		o := outcome{value: value, unknown: value == "user_unknown", away: value == "authinfo_unavail"}
+		o := outcome{value: value, unknown: value == "user_unknown", unavailable: value == "authinfo_unavail"}
 		if l.Module == "pam_unix" && o.unknown {
 			continue // sshd refuses an account that NSS does not know
 		}
@@ -194,7 +194,7 @@ func attempts(l hostconf.PAMLine, f factor) []outcome {
 	}
 	out := append([]outcome{{value: "success", factors: proves}}, failuresOf(l)...)
 	if l.Own.FailsOpen {
-		out = append(out, outcome{value: "success", away: true})
+		out = append(out, outcome{value: "success", unavailable: true})
 	}
 	if f != factorCode ||
 		!slices.Contains(l.Args, "nullok") && !slices.Contains(l.Args, "nouserok") { // pam_u2f's word for it
@@ -407,7 +407,7 @@ func (p *pass) skips(l *hostconf.PAMLine, others []hostconf.PAMLine) {
 // leavesOut reports whether the pass gets by without a code that the stack
 // asks others for.
 func (p pass) leavesOut(stack []hostconf.PAMLine) bool {
-	return p.exempt == nil && p.nullok == nil && p.unknown == nil && p.away == nil &&
+	return p.exempt == nil && p.nullok == nil && p.unknown == nil && p.unavailable == nil &&
 		!slices.Contains(p.factors, factorCode) &&
 		slices.ContainsFunc(stack, hostconf.PAMLine.AsksCode)
 }
@@ -429,8 +429,8 @@ func (p pass) with(l *hostconf.PAMLine, o outcome) pass {
 	if l.AsksCode() && o.unknown && p.unknown == nil {
 		p.unknown = l
 	}
-	if l.AsksCode() && o.away && p.away == nil {
-		p.away = l
+	if l.AsksCode() && o.unavailable && p.unavailable == nil {
+		p.unavailable = l
 	}
 	return p
 }
@@ -452,6 +452,6 @@ func (p pass) beats(q pass) bool {
 			return false
 		}
 	}
-	return (p.away == nil || q.away != nil) && (p.nullok == nil || q.nullok != nil) &&
+	return (p.unavailable == nil || q.unavailable != nil) && (p.nullok == nil || q.nullok != nil) &&
 		(p.unknown == nil || q.unknown != nil)
 }

@@ -85,7 +85,7 @@ func (a *audit) judgeScript(g *gateScript) {
 				Title:    "the validation service's certificate is not checked",
 				Where:    at,
 				Proof:    "answer status=OK in the service's name, from any machine on the way",
-				Fix:      "take the option away",
+				Fix:      "remove the option",
 			})
 		}
 		if looseUserGrep.MatchString(text) && !strings.Contains(text, "^") {

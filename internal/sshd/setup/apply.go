@@ -17,7 +17,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/process"
 )
 
-// Applier puts a setup's files in place, and takes them away again unless a new
+// Applier puts a setup's files in place, and removes them again unless a new
 // login confirms that they work.
 type Applier struct {
 	Root string // below this directory instead of /

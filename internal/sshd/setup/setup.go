@@ -1,5 +1,5 @@
 // Package setup writes the configuration that makes a host's sshd ask for two
-// factors, puts it in place, and takes it away again unless a new login confirms
+// factors, puts it in place, and removes it again unless a new login confirms
 // it.
 package setup
 
@@ -173,7 +173,7 @@ func presentIn(h hostconf.Files) (present, error) {
 		}
 		if d.Keyword == "authenticationmethods" && slices.Contains(d.Args, "any") {
 			return nil, postern.Errorf(postern.Invalid, "%s: sshd takes no other AuthenticationMethods beside any",
-				d.Line).WithHint("take the line away: any is the default")
+				d.Line).WithHint("remove the line: any is the default")
 		}
 		if _, ok := now[d.Keyword]; !ok && d.Match == nil {
 			now[d.Keyword] = d.Args

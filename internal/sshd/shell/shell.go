@@ -64,7 +64,7 @@ type Shell struct {
 	Stdin    *os.File
 	Stdout   io.Writer
 	Stderr   io.Writer
-	// Log hears how it ended: refusals belong into the host's logs.
+	// Log gets how it ended: refusals belong in the host's logs.
 	Log func(ok bool, message string)
 }
 

@@ -296,7 +296,7 @@ func (h *signHandler) status(r *http.Request, err error) int {
 	return code.HTTPStatus()
 }
 
-// said is what a client hears of an error: its own mistakes, not ours.
+// said is the text of an error for a client: of its own mistakes, not of ours.
 func said(err error) string {
 	e, ok := errors.AsType[*postern.Error](err)
 	switch {

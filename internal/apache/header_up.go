@@ -8,7 +8,7 @@ import (
 // headerUp is a header by which an application gets something of the certificate.
 type headerUp struct {
 	name, value string
-	none        string // what Apache tells without a certificate
+	none        string // what Apache sends without a certificate
 }
 
 // tellGuards returns the guards by which the RequestHeader lines of a host are
@@ -20,7 +20,7 @@ func (c *converter) tellGuards(s *site) (out []guard) {
 		if !st.is("RequestHeader") || st.gone || !strings.Contains(st.Raw, "%{SSL_CLIENT_") {
 			continue
 		}
-		h, ok := c.told(st)
+		h, ok := c.headerUp(st)
 		if !ok {
 			continue
 		}
@@ -33,13 +33,13 @@ func (c *converter) tellGuards(s *site) (out []guard) {
 			g.depth, g.ways = s.depth, ways{certify: true, open: []openWay{{rules: []string{"true"}}}}
 			out, same = append(out, g), len(out)
 		}
-		out[same].told = append(out[same].told, h)
+		out[same].headers = append(out[same].headers, h)
 	}
 	return out
 }
 
-// told reads a RequestHeader line whose value names variables of the certificate.
-func (c *converter) told(st *step) (h headerUp, ok bool) {
+// headerUp reads a RequestHeader line whose value names variables of the certificate.
+func (c *converter) headerUp(st *step) (h headerUp, ok bool) {
 	args := st.Args
 	if st.when != nil || len(args) < 3 || len(args) > 4 ||
 		!slices.Contains([]string{"set", "add", "append"}, strings.ToLower(args[0])) {
@@ -64,7 +64,7 @@ func (c *converter) told(st *step) (h headerUp, ok bool) {
 		if !closed || strings.Contains(name, "}") {
 			return h, false
 		}
-		x, err := v.toldVariable(name)
+		x, err := v.headerVariable(name)
 		if err != nil {
 			c.notes.add(Lost, st.Directive, "%v", err)
 			return h, false
@@ -82,9 +82,9 @@ func (c *converter) told(st *step) (h headerUp, ok bool) {
 	return headerUp{args[1], strings.Join(parts, " + "), none}, true
 }
 
-// toldVariable writes a variable as a header tells it: of an attribute that
+// headerVariable writes a variable as a header has it: of an attribute that
 // occurs more than once the first.
-func (v *vocabulary) toldVariable(name string) (string, error) {
+func (v *vocabulary) headerVariable(name string) (string, error) {
 	switch strings.ToUpper(name) {
 	case "SSL_CLIENT_CERT":
 		return "cert.pem", nil
