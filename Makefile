@@ -15,7 +15,7 @@ PACKAGES := \
 	apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
 	ldap-utils lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss-extrausers libnss3-tools \
-	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libvirt-clients \
+	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libssl-dev libvirt-clients \
 	libvirt-daemon libvirt-daemon-system libvirt-wireshark libykclient-dev libyubikey-dev llvm login make mount \
 	nginx oathtool openssh-client openssh-server openssh-sftp-server openssl p11-kit-modules pamtester pgbouncer \
 	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rsync \

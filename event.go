@@ -73,6 +73,7 @@ const (
 	EventCertRevoked   = "cert.revoked"
 	EventSSHCertIssued = "ssh.cert.issued"
 	EventSSHRevoked    = "ssh.cert.revoked"
+	EventSSHKeyAdded   = "ssh.key.added"
 
 	EventSignedIn      = "gate.passed"  // the first request that a guard authorized with a certificate on a connection
 	EventAccessRefused = "gate.refused" // a request that a guard refused

@@ -28,7 +28,10 @@ type SSHUserRequest struct {
 	Sources      []string      // addresses or networks it may be used from; nil: any
 	ForceCommand string        // "": none
 	Extensions   []string      // permit-pty and so on; nil: permit-pty alone
-	By           postern.Actor
+	// VerifyRequired has sshd require that the key, which is in a FIDO2 key, verified its
+	// user.
+	VerifyRequired bool
+	By             postern.Actor
 }
 
 // SSHHostRequest asks for an SSH host certificate.
@@ -137,6 +140,9 @@ func sshPermissions(r SSHUserRequest) (ssh.Permissions, error) {
 			return perms, postern.Errorf(postern.Invalid, "the forced command holds a control character")
 		}
 		perms.CriticalOptions["force-command"] = r.ForceCommand
+	}
+	if r.VerifyRequired {
+		perms.CriticalOptions["verify-required"] = ""
 	}
 	if r.Extensions == nil {
 		r.Extensions = []string{"permit-pty"}

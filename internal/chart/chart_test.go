@@ -55,8 +55,10 @@ func TestTimeline(t *testing.T) {
 		Name: attack, Note: attack,
 		Bars: []Bar{
 			{From: 50 * time.Second, Took: 20 * time.Second, Class: "failed", Title: attack, Link: "#" + attack},
-			{From: 10 * time.Second, Took: 50 * time.Second,
-				Parts: []Bar{{From: 20 * time.Second, Took: time.Second, Class: "part"}}},
+			{
+				From: 10 * time.Second, Took: 50 * time.Second,
+				Parts: []Bar{{From: 20 * time.Second, Took: time.Second, Class: "part"}},
+			},
 			{From: 60 * time.Second, Took: 90 * time.Second, Class: "open"},
 		},
 		Load: []float64{0, 1, 2}, Failed: []bool{false, true, false}, Part: 40 * time.Second,
@@ -169,8 +171,10 @@ func TestFlame(t *testing.T) {
 			got = append(got, attribute(e, "x")+" "+attribute(e, "width")+" "+attribute(e, "y"))
 		}
 	}
-	want := []string{"0.0000% 100.0000% 0", "0.0000% 100.0000% 18", "0.0000% 50.0000% 36", "0.0000% 50.0000% 54",
-		"50.0000% 30.0000% 36"}
+	want := []string{
+		"0.0000% 100.0000% 0", "0.0000% 100.0000% 18", "0.0000% 50.0000% 36", "0.0000% 50.0000% 54",
+		"50.0000% 30.0000% 36",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("frames %q", got)
 	}

@@ -105,7 +105,7 @@ var stateless = map[string]string{
 	"init":          "makes it", "man": "writes pages", "otp-token": "is a software token",
 	"pkcs11-module": "is a child process",
 	"run":           "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files",
-	"ssh-login": "asks a server",
+	"ssh-login": "asks a server", "ssh-enrol": "asks a server",
 	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints",
 }
 
@@ -124,7 +124,7 @@ var dummies = map[string][]string{
 	"otp-totp":         {"--person", "alice", "--out", "NEW"},
 	"otp-backup-codes": {"--person", "alice", "--out", "NEW"}, "otp-verify": {"123456"},
 	"user-account-add": {"--person", "alice", "al"}, "user-account-remove": {"al"}, "user-add": {"alice"},
-	"user-invite":  {"alice"},
+	"user-invite": {"alice"}, "user-add-key": {"alice", "KEY"},
 	"user-recover": {"alice"}, "user-remove": {"alice"}, "user-resume": {"alice"}, "user-show": {"alice"},
 	"user-suspend": {"alice"},
 	"user-set":     {"alice", "--email", "a@example.com"}, "ssh-revoke": {"1"},

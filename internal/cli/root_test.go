@@ -54,11 +54,13 @@ func TestHelpTextsAreOfCommands(t *testing.T) {
 		c := root
 		for name != "" && c != nil {
 			var next *cobra.Command
-			for _, sub := range c.Commands() {
-				if rest, ok := strings.CutPrefix(name+"-", sub.Name()+"-"); ok {
-					next, name = sub, strings.TrimSuffix(rest, "-")
-					break
+			for _, sub := range c.Commands() { // add-key, rather than add
+				if strings.HasPrefix(name+"-", sub.Name()+"-") && (next == nil || len(sub.Name()) > len(next.Name())) {
+					next = sub
 				}
+			}
+			if next != nil {
+				name = strings.TrimPrefix(strings.TrimPrefix(name, next.Name()), "-")
 			}
 			c = next
 		}

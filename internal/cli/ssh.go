@@ -15,7 +15,8 @@ import (
 func newSSH(a *app) *cobra.Command {
 	return group("ssh", "Two-factor SSH: audit, configure, sign",
 		newSSHCheck(a), newSSHConfig(a), newSSHShell(a),
-		newSSHSign(a), newSSHLogin(a), newSSHRevoke(a), newSSHKRL(a), newSSHKnownHosts(a), newSSHUserCA(a),
+		newSSHSign(a), newSSHLogin(a), newSSHEnrol(a), newSSHRevoke(a),
+		newSSHKRL(a), newSSHKnownHosts(a), newSSHUserCA(a),
 	)
 }
 

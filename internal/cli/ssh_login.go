@@ -5,6 +5,7 @@ import (
 
 	"github.com/postern-project/postern/internal/client"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func newSSHLogin(a *app) *cobra.Command {
@@ -22,12 +23,17 @@ func newSSHLogin(a *app) *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&l.Person, "person", "", "your `NAME` there (default: your user name here)")
+	loginFlags(f, &l)
 	f.StringVar(&l.Key, "key", "", "the public key `FILE` (default ~/.ssh/id_ed25519.pub)")
-	f.StringVar(&l.Cert, "cert", "", "prove yourself with the client certificate in this `FILE`, PEM")
-	f.StringVar(&l.CertKey, "cert-key", "", "its private key `FILE`, PEM (default: in the same file)")
-	f.StringVar(&l.CA, "ca", "", "trust the server by the certificates in this `FILE`, PEM (default: the system's)")
 	f.BoolVar(&l.Agent, "agent", false, "make a key and add it to the ssh-agent")
 	f.BoolVar(&l.KnownHosts, "known-hosts", false, "trust the server's hosts, in ~/.ssh/known_hosts")
 	return cmd
+}
+
+// loginFlags are the flags by which a person authenticates to a server.
+func loginFlags(f *pflag.FlagSet, l *client.Login) {
+	f.StringVar(&l.Person, "person", "", "your `NAME` there (default: your user name here)")
+	f.StringVar(&l.Cert, "cert", "", "prove yourself with the client certificate in this `FILE`, PEM")
+	f.StringVar(&l.CertKey, "cert-key", "", "its private key `FILE`, PEM (default: in the same file)")
+	f.StringVar(&l.CA, "ca", "", "trust the server by the certificates in this `FILE`, PEM (default: the system's)")
 }

@@ -21,7 +21,7 @@ func newUser(a *app) *cobra.Command {
 			"Refuse a person everywhere until they are resumed"),
 		newUserStatus(a, "resume", "resumed", postern.PersonActive, "End a person's suspension"),
 		newUserStatus(a, "remove", "removed", postern.PersonRemoved, "Remove a person for good"),
-		newUserRecover(a), newUserAccount(a),
+		newUserRecover(a), newUserAccount(a), newUserAddKey(a),
 	)
 }
 

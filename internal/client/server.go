@@ -92,35 +92,51 @@ func ReadRoots(file string) (*x509.CertPool, error) {
 }
 
 // sign asks the server for a certificate.
-func (s server) sign(ctx context.Context, r signRequest) (sign.Signed, error) {
-	defer s.http.CloseIdleConnections()
-	var signed sign.Signed
-	body, err := json.Marshal(r)
-	if err != nil {
+func (s server) sign(ctx context.Context, r signRequest) (signed sign.Signed, err error) {
+	if err := s.ask(ctx, http.MethodPost, "/ssh/sign", r, &signed); err != nil {
 		return signed, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url.JoinPath("/ssh/sign").String(),
-		bytes.NewReader(body))
+	if signed.Line == "" {
+		return signed, errNoCertificate
+	}
+	return signed, nil
+}
+
+// ask sends a JSON object, nil for none, and reads one.
+func (s server) ask(ctx context.Context, method, path string, r, answer any) error {
+	defer s.http.CloseIdleConnections()
+	var body io.Reader
+	if r != nil {
+		b, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	path, query, _ := strings.Cut(path, "?")
+	u := s.url.JoinPath(path)
+	u.RawQuery = query
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
-		return signed, err
+		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := s.http.Do(req)
 	if err != nil {
-		return signed, postern.Errorf(postern.Unavailable, "%w", err)
+		return postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return signed, postern.Errorf(postern.Unavailable, "%w", err)
+		return postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return signed, refusal(resp, answer)
+		return refusal(resp, b)
 	}
-	if err := json.Unmarshal(answer, &signed); err != nil || signed.Line == "" {
-		return signed, errNoCertificate
+	if json.Unmarshal(b, answer) != nil {
+		return postern.Errorf(postern.Unavailable, "the server's answer cannot be read")
 	}
-	return signed, nil
+	return nil
 }
 
 var errNoCertificate = postern.Errorf(postern.Unavailable, "the server's answer is not a certificate")

@@ -56,8 +56,10 @@ func TestReadsActiveDirectory(t *testing.T) {
 			Email: "alice@example.com", FullName: "Alice Able",
 			Groups: []string{"core@corp", "domain users@corp", "linux-admins@corp", "staff@corp", "users@corp"},
 		},
-		"bob": {FullName: "bob", Groups: []string{"all desks@corp", "desk@corp", "domain users@corp",
-			"users@corp"}},
+		"bob": {FullName: "bob", Groups: []string{
+			"all desks@corp", "desk@corp", "domain users@corp",
+			"users@corp",
+		}},
 		"jürgen": {FullName: "jürgen", Groups: []string{"domain users@corp", "staff@corp", "users@corp"}},
 		"off": {
 			FullName: "off", Disabled: true,

@@ -50,6 +50,7 @@ var notices = map[string]notice{
 	postern.EventCertIssued:    (*Portal).certificateNotice,
 	postern.EventCertRenewed:   (*Portal).certificateNotice,
 	postern.EventSSHCertIssued: (*Portal).sshNotice,
+	postern.EventSSHKeyAdded:   (*Portal).keyNotice,
 	postern.EventOTPKeyAdded:   (*Portal).keyNotice,
 	postern.EventOTPKeyChanged: (*Portal).keyNotice,
 	postern.EventACMEAccount:   (*Portal).acmeNotice,
@@ -178,7 +179,7 @@ func (p *Portal) keyNotice(ctx context.Context, e postern.Event) (string, error)
 		"assigned": "was added", "active": "was enabled again",
 		"": "was given another secret",
 	}[e.Reason+e.Details["status"]]
-	if e.Kind == postern.EventOTPKeyAdded {
+	if e.Kind == postern.EventOTPKeyAdded || e.Kind == postern.EventSSHKeyAdded {
 		did = "was added"
 	}
 	c, err := p.labelled(ctx, e)

@@ -30,8 +30,10 @@ func TestCertificatesEndWhenClientsAsk(t *testing.T) {
 	roots.AddCert(rig.ca.Root())
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := &acme.Client{Key: posterntest.NewKey(t), DirectoryURL: rig.directory,
-		HTTPClient: &http.Client{Transport: transport}}
+	client := &acme.Client{
+		Key: posterntest.NewKey(t), DirectoryURL: rig.directory,
+		HTTPClient: &http.Client{Transport: transport},
+	}
 	account := &acme.Account{ExternalAccountBinding: &acme.ExternalAccountBinding{KID: s.kid, Key: secret}}
 	if _, err := client.Register(t.Context(), account, acme.AcceptTOS); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ type SSHAuthority struct{ *ca.Authority }
 func (a SSHAuthority) SignUser(ctx context.Context, by postern.Actor, c sign.Certificate) (sign.Signed, error) {
 	issued, err := a.SignSSHUser(ctx, ca.SSHUserRequest{
 		Person: c.Person, Key: c.Key, Principals: c.Principals, Validity: c.Validity, Sources: c.Sources,
-		ForceCommand: c.ForceCommand, Extensions: c.Extensions, By: by,
+		ForceCommand: c.ForceCommand, Extensions: c.Extensions, VerifyRequired: c.VerifyRequired, By: by,
 	})
 	if err != nil {
 		return sign.Signed{}, err
@@ -67,6 +67,7 @@ func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime,
 		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
 			return ruledCertificate(ctx, st, person, key)
 		},
+		Enroller: sshEnroller{st},
 		Identify: identify,
 		Address:  func(r *http.Request) string { return front.Address(r).String() },
 		Log:      log,
@@ -86,26 +87,32 @@ func identified(r *http.Request) (postern.Actor, bool) {
 func ruledCertificate(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Certificate,
 	error,
 ) {
-	p, rule, err := sshRule(ctx, st, person)
+	rule, enrolled, err := sshRule(ctx, st, person, key)
 	if err != nil {
 		return sign.Certificate{}, err
 	}
-	return rule.Certificate(p.Name, key)
+	return rule.Certificate(enrolled.Person, enrolled)
 }
 
-// sshRule returns a person and the first of the state's rules for SSH certificates that
-// applies to them.
-func sshRule(ctx context.Context, st *state.State, person string) (postern.Person, sign.Rule, error) {
+// sshRule returns the first of the state's rules for SSH certificates that applies to a
+// person and a key, and what is known of the key.
+func sshRule(ctx context.Context, st *state.State, person string, key ssh.PublicKey) (sign.Rule, sign.EnrolledKey,
+	error,
+) {
 	p, err := st.Store.People().Person(ctx, person)
 	if err != nil {
-		return p, sign.Rule{}, err
+		return sign.Rule{}, sign.EnrolledKey{}, err
+	}
+	enrolled, err := st.Store.People().EnrolledSSHKey(ctx, p.Name, key)
+	if err != nil {
+		return sign.Rule{}, sign.EnrolledKey{}, err
 	}
 	rules, err := sshRules(st)
 	if err != nil {
-		return p, sign.Rule{}, err
+		return sign.Rule{}, sign.EnrolledKey{}, err
 	}
-	rule, err := sign.RuleFor(rules, p.Groups)
-	return p, rule, err
+	rule, err := sign.RuleFor(rules, p.Groups, enrolled)
+	return rule, enrolled, err
 }
 
 // SSHUser is a request for an SSH certificate for a person. Zero fields are set by the
@@ -123,14 +130,14 @@ type SSHUser struct {
 func SignSSHUser(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey,
 	u SSHUser,
 ) (sign.Signed, error) {
-	p, rule, err := sshRule(ctx, st, u.Person)
+	rule, enrolled, err := sshRule(ctx, st, u.Person, key)
 	if err != nil {
 		return sign.Signed{}, err
 	}
 	if u.Principals != nil {
 		rule.Principals = u.Principals
 	}
-	c, err := rule.Certificate(p.Name, key)
+	c, err := rule.Certificate(enrolled.Person, enrolled)
 	if err != nil {
 		return sign.Signed{}, err
 	}

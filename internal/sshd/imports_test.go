@@ -12,7 +12,8 @@ const here = "github.com/postern-project/postern/internal/sshd"
 
 // may is what each package below this one imports of the others.
 var may = map[string][]string{
-	"audit": {"hostconf", "process"}, "hostconf": nil, "process": {"hostconf"}, "setup": {"hostconf", "process"},
+	"attest": nil,
+	"audit":  {"hostconf", "process"}, "hostconf": nil, "process": {"hostconf"}, "setup": {"hostconf", "process"},
 	"shell": {"hostconf", "process"}, "sign": nil, "socket": {"process"}, "sshlog": {"process"},
 }
 

@@ -278,8 +278,10 @@ func TestWhatCannotBeSeenIsSaid(t *testing.T) {
 	posterntest.NeedRoot(t)
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2XvtVXbOIfhW5sbqWsGbZFe4Ky7kxrDWEEGnFMqaOC ca\n"
 	for name, c := range map[string]struct{ config, keys, want string }{
-		"nothing": {"", `restrict,command="/usr/bin/rrsync /srv" ` + key,
-			"opens rsync of a directory (/usr/bin/rrsync)"},
+		"nothing": {
+			"", `restrict,command="/usr/bin/rrsync /srv" ` + key,
+			"opens rsync of a directory (/usr/bin/rrsync)",
+		},
 		"certificates": {
 			"TrustedUserCAKeys /etc/ssh/ca.pub\n", `restrict,command="/usr/bin/rrsync /srv" ` + key,
 			"opens everything, unless the certificate, by a CA in /etc/ssh/ca.pub, names a command, which cannot be " +

@@ -18,6 +18,7 @@ import (
 
 	_ "embed"
 
+	"cel.dev/cel-go/cel"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
 	"golang.org/x/crypto/ssh"
@@ -32,6 +33,8 @@ type Certificate struct {
 	Sources      []string      // addresses or networks that it is good from; none: any
 	ForceCommand string
 	Extensions   []string
+	// VerifyRequired has sshd require that the FIDO2 key verified its user.
+	VerifyRequired bool
 }
 
 // Signed is a certificate as its owner gets it.
@@ -63,6 +66,10 @@ type Rule struct {
 	ForceCommand string   `json:"force_command,omitempty"`
 	Extensions   []string `json:"extensions,omitempty"`
 	Validity     string   `json:"validity,omitempty"` // as 10h; empty: the CA's own
+	// Key is a condition in CEL that the key has to meet, such as key.attested; empty: none.
+	Key string `json:"key,omitempty"`
+
+	condition cel.Program
 }
 
 // ParseRules reads a JSON array of rules. The first that applies to a person is used; a
@@ -82,7 +89,12 @@ func ParseRules(b []byte) ([]Rule, error) {
 	if err := dec.Decode(&rules); err != nil {
 		return nil, postern.Errorf(postern.Invalid, "rules for SSH certificates: %w", err)
 	}
-	for _, r := range rules {
+	for i := range rules {
+		r := &rules[i]
+		var err error
+		if r.condition, err = condition(r.Key); err != nil {
+			return nil, err
+		}
 		if _, err := r.validity(); err != nil {
 			return nil, err
 		}
@@ -102,11 +114,11 @@ func (r Rule) validity() (time.Duration, error) {
 }
 
 // Certificate returns what a person of these groups gets for a key.
-func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error) {
+func (r Rule) Certificate(person string, key EnrolledKey) (Certificate, error) {
 	validity, err := r.validity()
 	c := Certificate{
-		Person: person, Key: key, Validity: validity, Sources: r.Sources, ForceCommand: r.ForceCommand,
-		Extensions: r.Extensions,
+		Person: person, Key: key.Public, VerifyRequired: key.VerifyRequired, Validity: validity,
+		Sources: r.Sources, ForceCommand: r.ForceCommand, Extensions: r.Extensions,
 	}
 	principals := r.Principals
 	if len(principals) == 0 {
@@ -126,17 +138,24 @@ func (r Rule) Certificate(person string, key ssh.PublicKey) (Certificate, error)
 	return c, err
 }
 
-// RuleFor returns the first rule that applies to a person in these groups. People who
+// RuleFor returns the first rule that applies to a person in these groups and to a key. People who
 // signed up chose their name, which could be that of an account on any host: only a rule
 // that names one of their groups applies to them.
-func RuleFor(rules []Rule, groups []string) (Rule, error) {
-	unknown := slices.Contains(groups, postern.SignedUp)
+func RuleFor(rules []Rule, groups []string, key EnrolledKey) (Rule, error) {
+	unknown, otherKey := slices.Contains(groups, postern.SignedUp), false
 	for _, r := range rules {
 		if len(r.Groups) == 0 && !unknown || slices.ContainsFunc(r.Groups, func(g string) bool {
 			return slices.Contains(groups, g)
 		}) {
-			return r, nil
+			if r.meets(key) {
+				return r, nil
+			}
+			otherKey = true
 		}
+	}
+	if otherKey {
+		return Rule{}, postern.Errorf(postern.Denied, "no rule gives you an SSH certificate for this key").
+			WithHint("enrol a FIDO2 key first, or take the key that you enrolled")
 	}
 	if unknown {
 		return Rule{}, postern.Errorf(postern.Denied,
@@ -155,6 +174,7 @@ type Deps struct {
 	// Identify says who a request comes from, proved by a client certificate.
 	Identify func(*http.Request) (who postern.Actor, ok bool)
 	Address  func(*http.Request) string // the client's, without port
+	Enroller Enroller
 	Log      *slog.Logger
 }
 
@@ -167,13 +187,16 @@ var signPage string
 var signTemplate = template.Must(template.New("sign").Parse(signPage))
 
 // NewHandler serves POST /ssh/sign, which gives a certificate for a key to
-// who shows a client certificate or a code, as JSON or on the page /ssh/sign;
-// and GET /ssh/known_hosts and /ssh/user_ca.
+// who shows a client certificate or a code, as JSON or on the page /ssh/sign; GET
+// /ssh/challenge and POST /ssh/enrol, which take FIDO2 keys with their attestation; and
+// GET /ssh/known_hosts and /ssh/user_ca.
 func NewHandler(d Deps) http.Handler {
 	h := &signHandler{Deps: d}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ssh/sign", h.page)
 	mux.HandleFunc("POST /ssh/sign", h.sign)
+	mux.HandleFunc("GET /ssh/challenge", h.challenge)
+	mux.HandleFunc("POST /ssh/enrol", h.enrol)
 	mux.HandleFunc("GET /ssh/known_hosts", func(w http.ResponseWriter, r *http.Request) {
 		h.text(w, r, d.Signer.KnownHosts)
 	})
@@ -203,14 +226,18 @@ func (h *signHandler) sign(w http.ResponseWriter, r *http.Request) {
 		h.show(w, r, signPageData{Signed: signed, Err: err, Person: q.Person, PublicKey: q.PublicKey})
 		return
 	}
+	h.answer(w, r, signed, err)
+}
+
+// answer writes a JSON object, or what went wrong.
+func (h *signHandler) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	if err != nil {
 		w.WriteHeader(h.status(r, err))
-		_ = json.NewEncoder(w).Encode(map[string]string{"error": said(err), "hint": postern.HintOf(err)})
-		return
+		v = map[string]string{"error": said(err), "hint": postern.HintOf(err)}
 	}
-	_ = json.NewEncoder(w).Encode(signed)
+	_ = json.NewEncoder(w).Encode(v)
 }
 
 func readSignRequest(w http.ResponseWriter, r *http.Request) (q signRequest, form bool, err error) {
@@ -245,7 +272,7 @@ func (h *signHandler) issue(r *http.Request, q signRequest) (Signed, error) {
 	if err != nil {
 		return Signed{}, err
 	}
-	who, err := h.actor(r, q)
+	who, err := h.actor(r, q.Person, q.Code)
 	if err != nil {
 		return Signed{}, err
 	}
@@ -268,16 +295,16 @@ func ParsePublicKey(line string) (ssh.PublicKey, error) {
 
 // actor returns who a request comes from: whom the client certificate names,
 // else whom the code proves.
-func (h *signHandler) actor(r *http.Request, q signRequest) (postern.Actor, error) {
-	if who, ok := h.Identify(r); ok && (q.Person == "" || q.Person == who.Person) && q.Code == "" {
+func (h *signHandler) actor(r *http.Request, person, code string) (postern.Actor, error) {
+	if who, ok := h.Identify(r); ok && (person == "" || person == who.Person) && code == "" {
 		return who, nil
 	}
-	if q.Person == "" || q.Code == "" {
+	if person == "" || code == "" {
 		return postern.Actor{}, postern.Errorf(postern.Denied, "neither a client certificate nor a name and a code")
 	}
 	proof, err := h.Check.CheckCode(r.Context(), sshd.Attempt{
-		User: q.Person, Service: "ssh-sign",
-		Address: h.Address(r), Code: q.Code,
+		User: person, Service: "ssh-sign",
+		Address: h.Address(r), Code: code,
 	})
 	if postern.CodeOf(err) == postern.NotFound {
 		err = postern.Errorf(postern.Denied, "the code was not accepted") // does not reveal who exists

@@ -74,8 +74,10 @@ func TestLogLines(t *testing.T) {
 }
 
 func Describe(ev postern.Event) string {
-	words := []string{ev.Kind, string(ev.Outcome), ev.Object, ev.Address, ev.Details["method"],
-		ev.Details["key_type"], ev.Details["step"]}
+	words := []string{
+		ev.Kind, string(ev.Outcome), ev.Object, ev.Address, ev.Details["method"],
+		ev.Details["key_type"], ev.Details["step"],
+	}
 	for _, l := range ev.Links {
 		if l.Kind != postern.LinkProcess && l.Kind != postern.LinkSession {
 			words = append(words, l.Kind+"="+l.ID)

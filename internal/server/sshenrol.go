@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/attest"
+	"github.com/postern-project/postern/internal/sshd/sign"
+	"github.com/postern-project/postern/internal/state"
+	"golang.org/x/crypto/ssh"
+)
+
+// FIDORootsFile is the file in the state directory with roots, PEM, of makers of FIDO2 keys
+// beyond those that Postern knows.
+const FIDORootsFile = "fido-roots.pem"
+
+// sshEnroller keeps SSH keys in FIDO2 keys.
+type sshEnroller struct{ st *state.State }
+
+// challengeValid is how long a challenge may be answered: its person has to find the
+// FIDO2 key, and remember its PIN.
+const challengeValid = 10 * time.Minute
+
+// challengePurpose binds challenges: they are sealed, and so bound to a person and a time
+// without being kept, by every server of the installation.
+const challengePurpose = "ssh enrolment"
+
+// Challenge returns a challenge for a person.
+func (e sshEnroller) Challenge(person string) ([]byte, error) {
+	made := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix()))
+	return e.st.Store.Seal(challengePurpose, person, append(made, rand.Text()...))
+}
+
+// Enrol keeps a key whose attestation is right.
+func (e sshEnroller) Enrol(ctx context.Context, by postern.Actor, q sign.Enrolment) (sign.EnrolledKey, error) {
+	made, err := e.st.Store.Unseal(challengePurpose, by.Person, q.Challenge)
+	if err != nil || len(made) < 8 {
+		return sign.EnrolledKey{}, postern.Errorf(postern.Denied, "the challenge is not one for %s", by.Person)
+	}
+	age := time.Since(time.Unix(int64(binary.BigEndian.Uint64(made)), 0))
+	if age < -time.Minute || age > challengeValid {
+		return sign.EnrolledKey{}, postern.Errorf(postern.Denied, "the challenge is older than %s", challengeValid).
+			WithHint("try again")
+	}
+	roots, err := e.roots()
+	if err != nil {
+		return sign.EnrolledKey{}, err
+	}
+	a, err := attest.Check(q.Attestation, q.Challenge, q.Public, roots, time.Now())
+	if err != nil {
+		return sign.EnrolledKey{}, err
+	}
+	k := sign.EnrolledKey{
+		Person: by.Person, Public: q.Public, Label: q.Label, Enrolled: true, Attested: true, AAGUID: a.AAGUID,
+		Maker: a.Maker, VerifyRequired: a.VerifyRequired,
+	}
+	if k.Label == "" {
+		k.Label = "FIDO2 key, " + k.Maker
+	}
+	return k, EnrolSSHKey(ctx, e.st, by, k)
+}
+
+func (e sshEnroller) roots() (*x509.CertPool, error) {
+	roots := attest.Roots()
+	more, err := os.ReadFile(e.st.Path(FIDORootsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return roots, nil
+	}
+	if err == nil && !roots.AppendCertsFromPEM(more) {
+		err = postern.Errorf(postern.Internal, "%s holds no certificate", FIDORootsFile)
+	}
+	return roots, err
+}
+
+// EnrolSSHKey keeps a key for its person, and what is known of it.
+func EnrolSSHKey(ctx context.Context, st *state.State, by postern.Actor, k sign.EnrolledKey) error {
+	fingerprint := ssh.FingerprintSHA256(k.Public)
+	event := postern.Event{
+		Kind: postern.EventSSHKeyAdded, Outcome: postern.OK, Person: k.Person, Address: by.Address, Object: fingerprint,
+		Links:   []postern.Link{{Kind: string(postern.SSHKey), ID: fingerprint}},
+		Details: map[string]string{"key_type": k.Public.Type()},
+	}
+	if k.Attested {
+		event.Details["maker"], event.Details["model"] = k.Maker, k.AAGUID
+	}
+	if k.VerifyRequired {
+		event.Details["user_verified"] = "true"
+	}
+	if other := by.By(k.Person); other != "" {
+		event.Details["by"] = other
+	}
+	return st.Store.People().EnrolSSHKey(ctx, by, k, event)
+}
