@@ -57,7 +57,9 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		earlier[i] = string(text)
 	}
 	return a.withState(ctx, func(st *state.State) error {
+		end := terminal.Working(a.err, "checking the timeline")
 		report, err := st.VerifyLog(ctx, earlier...)
+		end()
 		if err != nil {
 			return err
 		}

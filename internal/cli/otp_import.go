@@ -66,7 +66,9 @@ func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
 		if err := im.Check(o.skipBad); err != nil {
 			return err
 		}
+		end := terminal.Working(a.err, "importing")
 		err := st.Store.OTP().Import(ctx, im, o.replace)
+		end()
 		return a.done(err, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
 			terminal.Counted(len(im.OATH), "authenticator"),
 			terminal.Counted(len(im.Counters), "counter"), terminal.Counted(len(im.Clients), "API client"))

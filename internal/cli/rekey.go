@@ -25,7 +25,9 @@ func (a *app) rekey(ctx context.Context, others bool) error {
 	if err != nil {
 		return err
 	}
+	end := terminal.Working(a.err, "sealing secrets again")
 	done, err := state.Rekey(ctx, dir, others)
+	end()
 	if done.Next != "" {
 		return a.done(err, `The new key is %s.
 Copy it into the state directory of every other server of this database, run "postern run --reload" there,

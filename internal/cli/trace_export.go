@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/collector"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/export"
 	"github.com/spf13/cobra"
@@ -67,7 +68,9 @@ func (a *app) convert(from, to string, write func(io.Reader, io.Writer) (event.S
 	}
 	defer in.Close()
 	return a.writePrivate(to, func(w io.Writer) error {
+		end := terminal.Working(a.err, "reading "+from)
 		sum, written, err := write(in, w)
+		end()
 		if err != nil {
 			return fmt.Errorf("%s: %w", from, err)
 		}
