@@ -27,7 +27,8 @@ func newTraceExport(a *app) *cobra.Command {
 	o.choose(c)
 	o.rpc(c)
 	f := c.Flags()
-	f.StringVar(&o.format, "format", "pcapng", "the `FORMAT` to write: pcapng, pprof, otlp")
+	f.StringVar(&o.format, "format", "pcapng",
+		"the `FORMAT` to write: pcapng, pprof, folded, folded-time, perfetto, otlp")
 	f.StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
 	f.StringVar(&o.collector, "to", "", "of otlp: send to the collector at this `URL`")
 	f.StringVar(&o.host, "host", "", "of otlp: `NAME` of the host that was recorded (default: this one's)")

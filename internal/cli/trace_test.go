@@ -120,6 +120,7 @@ func traceFlags(t *testing.T, l *posterntest.Libvirtd) {
 		{"qemu --domain vm1", `query-status`, `domain_monitor_command`},
 		{"qemu --domain vm2", `^$`, `.`},
 		{"top --json --interval 1h", `"name":"qemu\.domain_monitor_command","calls":1,`, `REMOTE`},
+		{"top --histogram --interval 1h", `(?m)^qemu\.domain_monitor_command +1 .* █`, `CALLS/S`},
 		{"top --by client --interval 1h", `(?m)  root virsh$`, `qemu`},
 	} {
 		t.Run(c.args, func(t *testing.T) {

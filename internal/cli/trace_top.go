@@ -32,6 +32,7 @@ func newTraceTop(a *app) *cobra.Command {
 	f.StringVar(&o.page.Order, "order", "time", "the `COLUMN` that comes first: "+strings.Join(format.Orders, ", "))
 	f.DurationVar(&o.page.Interval, "interval", time.Second, "the `DURATION` between two tables")
 	f.IntVar(&o.page.Count, "count", 0, "end after `N` intervals; 0 means never")
+	f.BoolVar(&o.page.Histogram, "histogram", false, "show bars: how many calls took how long")
 	f.BoolVar(&o.json, "json", false, "print JSON, one object an interval")
 	return c
 }

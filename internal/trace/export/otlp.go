@@ -1,4 +1,5 @@
-// Package export writes what a trace saw for other programs: stacks as pprof profiles,
+// Package export writes what a trace saw for other programs: stacks as pprof profiles and
+// folded lines, calls as tracks for Perfetto,
 // messages as pcapng files for Wireshark, and calls as OpenTelemetry spans, into a file or
 // to a [Collector] while the trace runs.
 //

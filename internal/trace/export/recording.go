@@ -16,12 +16,15 @@ import (
 
 // The formats that a recording is exported in.
 const (
-	FormatPcapng = "pcapng"
-	FormatPprof  = "pprof"
-	FormatOTLP   = "otlp"
+	FormatPcapng     = "pcapng"
+	FormatPprof      = "pprof"
+	FormatOTLP       = "otlp"
+	FormatPerfetto   = "perfetto"
+	FormatFolded     = "folded"      // stacks with the number of events
+	FormatFoldedTime = "folded-time" // stacks with nanoseconds
 )
 
-var formats = []string{FormatPcapng, FormatPprof, FormatOTLP}
+var formats = []string{FormatPcapng, FormatPprof, FormatOTLP, FormatPerfetto, FormatFolded, FormatFoldedTime}
 
 // Recording says how a recording is exported.
 type Recording struct {
@@ -56,8 +59,9 @@ func (r Recording) Write(ctx context.Context, in io.Reader, w io.Writer) (sum ev
 	if err != nil {
 		return sum, "", err
 	}
-	// Spans have monitor commands below the call that they were sent for.
-	if sum, err = record.Replay(in, r.Filter, r.Format == FormatOTLP, x); err != nil {
+	// Calls have the commands to QEMU that were sent for them.
+	tree := r.Format == FormatOTLP || r.Format == FormatPerfetto
+	if sum, err = record.Replay(in, r.Filter, tree, x); err != nil {
 		return sum, "", err
 	}
 	written, err = x.finish()
@@ -77,7 +81,11 @@ func (r Recording) sink(ctx context.Context, w io.Writer) (recordingSink, error)
 		x, err := NewPcapng(w)
 		return packets{x}, err
 	case FormatPprof:
-		return &stacks{w: w}, nil
+		return &stacks{write: func(p *Profile) error { return p.Write(w) }}, nil
+	case FormatFolded, FormatFoldedTime:
+		return &stacks{write: func(p *Profile) error { return p.WriteFolded(w, r.Format == FormatFoldedTime) }}, nil
+	case FormatPerfetto:
+		return NewPerfetto(w), nil
 	}
 	x := &spans{w: w, to: r.Collector, ctx: ctx}
 	x.Spans = NewSpans(SpansConfig{Host: r.Host, Version: r.Version, Send: x.send})
@@ -92,7 +100,7 @@ func (x packets) finish() (string, error) {
 
 type stacks struct {
 	Profile
-	w io.Writer
+	write func(*Profile) error
 }
 
 func (x *stacks) finish() (string, error) {
@@ -101,7 +109,7 @@ func (x *stacks) finish() (string, error) {
 		return "", postern.Errorf(postern.Invalid, "no event of the recording has a stack").
 			WithHint("record with stacks")
 	}
-	return "stacks of " + terminal.Counted(n, "event") + " written", x.Write(x.w)
+	return "stacks of " + terminal.Counted(n, "event") + " written", x.write(&x.Profile)
 }
 
 // spans writes the spans of a recording to a file, or sends them, or both.

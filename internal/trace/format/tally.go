@@ -156,6 +156,18 @@ func (r *Row) Quantile(share float64) time.Duration {
 	return r.Max
 }
 
+// Histogram counts the calls that took from the given time on, in columns of which so
+// many go to each power of ten.
+func (r *Row) Histogram(from time.Duration, perDecade, columns int) []int64 {
+	counts := make([]int64, columns)
+	for i, n := range r.spread {
+		middle := math.Exp2((float64(i)+0.5)/octave) * float64(time.Microsecond)
+		at := int(math.Floor(math.Log10(middle/float64(from)) * float64(perDecade)))
+		counts[min(max(at, 0), columns-1)] += int64(n)
+	}
+	return counts
+}
+
 // Orders are what rows can be ordered by, most first.
 var Orders = []string{"time", "calls", "errors", "p99", "max", "name"}
 

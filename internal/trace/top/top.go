@@ -23,6 +23,7 @@ type Config struct {
 	Interval  time.Duration // between two tables, at least 100 ms
 	Count     int           // end after so many; 0 means never
 	JSON      bool          // a Table a line
+	Histogram bool          // bars of how many calls took how long, instead of columns
 }
 
 // Validate returns an Invalid error for what cannot be shown.
@@ -144,6 +145,10 @@ func (m *Model) View() tea.View {
 
 // table writes the rows.
 func (m *Model) table(w io.Writer) {
+	if m.Histogram {
+		m.histogram(w)
+		return
+	}
 	var all time.Duration
 	for _, r := range m.rows {
 		all += r.Took
@@ -155,6 +160,10 @@ func (m *Model) table(w io.Writer) {
 			format.Duration(r.Quantile(0.5)), format.Duration(r.Quantile(0.99)), format.Duration(r.Max),
 			percent(r.Took, all), percent(r.Queued, r.Took), r.Name)
 	}
+	m.lost(w)
+}
+
+func (m *Model) lost(w io.Writer) {
 	if lost := m.tally.Lost(); lost > 0 {
 		fmt.Fprintf(w, "lost: %d events; a larger buffer holds more\n", lost)
 	}
