@@ -106,6 +106,7 @@ func with(config []byte, path ...any) ([]byte, error) {
 type Defaults struct {
 	Storage string        // directory of certificates and keys of public CAs
 	Verbose bool          // log successful requests, too
+	JSON    bool          // log JSON, also to a terminal
 	Grace   time.Duration // how long pending requests may take when a configuration ends
 }
 
@@ -143,17 +144,31 @@ func (d Defaults) Apply(config []byte) ([]byte, error) {
 	// then has none for a minute. What is left uncleaned are a few kilobytes a
 	// site that is served no longer.
 	set(c.Apps.TLS.Automation.Clean == nil, "apps", "tls", "disable_storage_clean", true)
-	if !d.Verbose {
-		// A site's access log leaves itself out of the default one, and says no
-		// more of that.
-		log := c.Logging.Logs["default"]
-		exclude, _ := log["exclude"].([]any)
-		// They warn of what was meant, and say in many lines what PublicIssuer says in one.
-		exclude = append(exclude, "admin", "http.auto_https", "http.acme_client", "tls.issuance.postern_acme",
-			"tls.obtain", "tls.renew")
-		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default",
-			map[string]any{"level": "WARN", "exclude": exclude})
+	// A site's access log leaves itself out of the default one, and says no
+	// more of that.
+	log := c.Logging.Logs["default"]
+	if more := d.logging(log); len(more) > 0 {
+		set(len(log) == 0 || len(log) == 1 && log["exclude"] != nil, "logging", "logs", "default", more)
 	}
 	set(c.Apps.HTTP.Grace == nil && d.Grace > 0, "apps", "http", "grace_period", d.Grace.String())
 	return config, err
+}
+
+// logging returns what is set for the default log, which may exclude loggers already.
+func (d Defaults) logging(log map[string]any) map[string]any {
+	set := map[string]any{}
+	exclude, _ := log["exclude"].([]any)
+	if !d.Verbose {
+		// They warn of what was meant, and say in many lines what PublicIssuer says in one.
+		exclude = append(exclude, "admin", "http.auto_https", "http.acme_client", "tls.issuance.postern_acme",
+			"tls.obtain", "tls.renew")
+		set["level"] = "WARN"
+	}
+	if d.JSON {
+		set["encoder"] = map[string]any{"format": "json"}
+	}
+	if len(set) > 0 && len(exclude) > 0 {
+		set["exclude"] = exclude
+	}
+	return set
 }

@@ -54,9 +54,18 @@ type decision struct {
 	at      time.Time
 }
 
-// decide decides whether the request passes the guard at a moment. It tries the
-// certificate first, so that the application gets the person's identity.
+// decide decides whether the request passes the guard at a moment.
 func (q *authorizationRequest) decide(ctx context.Context, l *live, now time.Time) decision {
+	f := q.decideWays(ctx, l, now)
+	if f.reason == gate.OK && q.site.audit && !l.writable() {
+		f.reason = gate.Unrecorded
+	}
+	return f
+}
+
+// decideWays decides by the ways to pass. It tries the certificate first, so that the
+// application gets the person's identity.
+func (q *authorizationRequest) decideWays(ctx context.Context, l *live, now time.Time) decision {
 	f := decision{reason: gate.Closed, at: now}
 	if !q.site.Anyone() && q.passed != withoutOne {
 		f = q.decideCertificate(ctx, l, now)

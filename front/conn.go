@@ -25,13 +25,15 @@ type conn struct {
 }
 
 // verdict is that of one set of CAs on one connection's certificates. Only
-// passed changes.
+// passed and recorded change.
 type verdict struct {
 	trust  *trust
 	read   *readTrust           // the lists by which they were judged
 	cert   *verifiedCertificate // nil: they do not verify
 	reason gate.Reason          // why not
 	passed atomic.Bool          // that a request passed was noted
+
+	recorded atomic.Bool // that is on the timeline
 }
 
 type connKey struct{}
@@ -72,6 +74,7 @@ func (c *conn) verdict(shown []*x509.Certificate, t *trust, l *live, now time.Ti
 		return w
 	}
 	w.passed.Store(c.known[at].passed.Load())
+	w.recorded.Store(c.known[at].recorded.Load())
 	c.known[at] = w
 	return w
 }

@@ -33,6 +33,7 @@ type Require struct {
 	CRLs     []string   `json:"crls,omitempty"`
 	Depth    int        `json:"depth,omitempty"`
 	HeaderUp []HeaderUp `json:"header_up,omitempty"`
+	Audit    bool       `json:"audit,omitempty"`  // access is granted only while it is recorded
 	Status   int        `json:"status,omitempty"` // of a refusal where no certificate is asked for; 0 is 403
 }
 
@@ -107,6 +108,15 @@ func (r *Require) parseStatus(d *caddyfile.Dispenser) error {
 		return d.Errf("%q is not the status of an error", d.Val())
 	}
 	r.Status = n
+	return nil
+}
+
+// parseAudit reads "audit required".
+func (r *Require) parseAudit(d *caddyfile.Dispenser) error {
+	if !d.NextArg() || d.Val() != "required" || d.NextArg() {
+		return d.Err("it is written: audit required")
+	}
+	r.Audit = true
 	return nil
 }
 

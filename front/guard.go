@@ -41,6 +41,7 @@ type siteGuard struct {
 	*gate.Guard
 	trust   *trust
 	name    string // its first path, for the timeline
+	audit   bool   // access is granted only while it is recorded
 	closed  int    // status of a refusal where no certificate is asked for
 	headers []headerUp
 	reads   bool // whether a header reads more than the certificate and the person
@@ -76,6 +77,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 		}
 		g.guards = append(g.guards, siteGuard{
 			Guard: compiled, trust: t, name: r.Paths[0], closed: cmp.Or(r.Status, http.StatusForbidden),
+			audit:   r.Audit,
 			headers: headers,
 			reads:   slices.ContainsFunc(headers, func(h headerUp) bool { return h.value.ReadsRequest() }),
 		})
@@ -185,6 +187,9 @@ func (p *requestState) unchanged(r *http.Request) bool {
 func (p *requestState) pass(w http.ResponseWriter, r *http.Request, s *siteGuard) bool {
 	q := newAuthorizationRequest(r, s)
 	f := q.decide(r.Context(), p.guard.live, time.Now())
+	if f.reason == gate.OK && s.audit && !p.guard.record(r.Context(), &q, f) {
+		f.reason = gate.Unrecorded
+	}
 	p.guard.live.decisions[f.reason].Add(1)
 	if f.reason != gate.OK {
 		p.refuse(w, r, &q, f)
@@ -223,7 +228,7 @@ func (p *requestState) refuse(w http.ResponseWriter, r *http.Request, q *authori
 // status is that of the answer to a refused request.
 func (s *siteGuard) status(reason gate.Reason) int {
 	switch reason {
-	case gate.Unavailable:
+	case gate.Unavailable, gate.Unrecorded:
 		return http.StatusServiceUnavailable
 	case gate.Closed:
 		return s.closed
@@ -335,20 +340,22 @@ func (g *Guard) noteRefusal(q *authorizationRequest, f decision) {
 		}
 	}
 	g.live.events.Add(e)
-	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Unavailable {
+	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Unavailable && f.reason != gate.Unrecorded {
 		g.live.tickets.refuse(q.tls.PeerCertificates)
 	}
 }
 
 // note records that a request passed, once a connection.
 func (g *Guard) note(q *authorizationRequest, id *identity) {
+	g.allowTickets(q)
+	g.live.events.Add(signedIn(q, id))
+}
+
+// allowTickets lets the client resume its TLS session, which did not resume another.
+func (g *Guard) allowTickets(q *authorizationRequest) {
 	if !q.tls.DidResume {
 		g.live.tickets.allow(q.tls.PeerCertificates)
 	}
-	g.live.events.Add(postern.Event{
-		Kind: postern.EventSignedIn, Outcome: postern.OK, Person: id.name(), Address: written(q.address),
-		Object: q.site.name, Links: id.links,
-	})
 }
 
 // addFields names person and serial in the access log, and gives Caddy's own

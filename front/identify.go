@@ -33,6 +33,13 @@ func Suspended(r *http.Request) (person string, ok bool) {
 	return s.holder.Name, true
 }
 
+// Unavailable reports whether Identify does not say who a request comes from because
+// whether their certificate is valid is not known at the moment.
+func Unavailable(r *http.Request) bool {
+	s := accountStatusOf(r)
+	return s != nil && s.reason == gate.Unavailable
+}
+
 // accountStatusOf returns the status of the certificate of Postern's own CA that a
 // request's connection showed, as of this moment; nil if there is none.
 func accountStatusOf(r *http.Request) *accountStatus {
@@ -42,12 +49,15 @@ func accountStatusOf(r *http.Request) *accountStatus {
 	}
 	t, err := l.ownTrust()
 	now := time.Now()
-	if err != nil || !l.fresh(now) {
+	if err != nil {
 		return nil
 	}
 	cert := connOf(r).verdict(r.TLS.PeerCertificates, t, l, now).cert
 	if cert == nil || !cert.verified.Own {
 		return nil
+	}
+	if !l.fresh(now) {
+		return &accountStatus{reason: gate.Unavailable}
 	}
 	return cert.of(r.Context(), l)
 }

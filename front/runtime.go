@@ -40,6 +40,12 @@ type Runtime struct {
 	Issue func(context.Context, *x509.CertificateRequest) ([]byte, error)
 	// Log appends events to the timeline; nil drops them.
 	Log func(context.Context, ...postern.Event) error
+	// Writable reports whether the timeline could be written when that was last tried; nil
+	// means that it always can.
+	Writable func() bool
+	// Lost is called when the use of the Runtime ends and events could not be written; it
+	// may be nil.
+	Lost func(n int64, err error)
 }
 
 // Service is a handler mounted at a path.
@@ -109,7 +115,9 @@ func Use(r Runtime) (stop func()) {
 	return func() {
 		cancel()
 		l.done.Wait()
-		_ = l.events.Close() // there is no later attempt
+		if err := l.events.Close(); err != nil && r.Lost != nil { // there is no later attempt
+			r.Lost(l.events.Unwritten(), err)
+		}
 		using.CompareAndSwap(l, nil)
 	}
 }

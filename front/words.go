@@ -163,6 +163,15 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 	},
 	{
 		Word{
+			"audit", "required",
+			"Requests pass only while the timeline can be written, and a person's sign-in is on it before their first " +
+				"request passes. Otherwise they are answered with 503. Without this word a location stays open, and what " +
+				"could not be written is written later.",
+		},
+		func(r *Require, d *caddyfile.Dispenser) error { return r.parseAudit(d) },
+	},
+	{
+		Word{
 			"status", "N",
 			"Where no certificate is asked for: the status of a refusal, 400 to 599, in place of 403.",
 		},

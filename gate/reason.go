@@ -25,6 +25,7 @@ const (
 	RuleFailed         // valid, but the rule does not hold
 	Closed             // no certificate is asked for, and the rule does not hold
 	Unavailable        // whether it is still valid is not known at the moment
+	Unrecorded         // access is granted only while it is recorded, which fails at the moment
 	numReasons
 )
 
@@ -50,6 +51,10 @@ var reasons = [...]struct{ key, words string }{
 	Unavailable: {
 		"unavailable",
 		"Whether your certificate is still valid could not be checked. Try again in a moment.",
+	},
+	Unrecorded: {
+		"unrecorded",
+		"This page is open only while access to it is recorded, which fails at the moment. Try again in a moment.",
 	},
 }
 

@@ -99,36 +99,11 @@ func TestDatabaseReadOnly(t *testing.T) {
 	o.recovered(codes)
 }
 
-// mounted mounts something on a directory until the test ends.
-func mounted(t *testing.T, args ...string) string {
-	t.Helper()
-	posterntest.NeedRoot(t)
-	posterntest.Need(t, "mount")
-	dir := t.TempDir()
-	if out, err := exec.Command("mount", append(args, dir)...).CombinedOutput(); err != nil {
-		t.Fatalf("mount: %v\n%s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %v\n%s", err, out)
-		}
-	})
-	return dir
-}
-
 func TestDiskFull(t *testing.T) {
-	dir := mounted(t, "-t", "tmpfs", "-o", "size=8m", "postern-test")
+	dir := posterntest.Mounted(t, "-t", "tmpfs", "-o", "size=8m", "postern-test")
 	o := newOutage(t, filepath.Join(dir, "postern.db"))
 	filler := filepath.Join(dir, "filler")
-	f, err := os.Create(filler)
-	must(t, err)
-	for _, size := range []int{1 << 16, 1 << 12, 1} {
-		block := make([]byte, size)
-		for err = nil; err == nil; {
-			_, err = f.Write(block)
-		}
-	}
-	must(t, f.Close())
+	posterntest.Fill(t, filler)
 	// What SQLite has allocated already may still be used.
 	for i := 0; o.present(touch(t, o.tok)) == otp.StatusOK; i++ {
 		if i == 5000 {
@@ -153,7 +128,7 @@ func TestFileSystemTurnsReadOnly(t *testing.T) {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		posterntest.Missing(t, "needs loop devices")
 	}
-	dir := mounted(t, "-o", "loop,errors=remount-ro", image)
+	dir := posterntest.Mounted(t, "-o", "loop,errors=remount-ro", image)
 	o := newOutage(t, filepath.Join(dir, "postern.db"))
 	t.Cleanup(o.kill) // before umount
 	out, err := exec.Command("findmnt", "--noheadings", "--output", "SOURCE", dir).Output()

@@ -17,10 +17,11 @@ import (
 // agentOptions are the flags of agent.
 type agentOptions struct {
 	agent.Config
-	server              agent.Server
-	spoolSize           terminal.Size
-	all, print, verbose bool
-	procedures          []string
+	server     agent.Server
+	spoolSize  terminal.Size
+	all, print bool
+	log        *logFlags
+	procedures []string
 }
 
 func newAgent(a *app) *cobra.Command {
@@ -45,14 +46,14 @@ func newAgent(a *app) *cobra.Command {
 	f.StringSliceVar(&o.Paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false,
 		"print the events, one JSON object a line; without --state, --spool and --server do nothing else")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too")
+	o.log = logFlagsOf(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
 	return cmd
 }
 
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
-	o.Log, o.Spool.MaxBytes = a.log(o.verbose), int64(o.spoolSize)
+	o.Log, o.Spool.MaxBytes = a.log(*o.log), int64(o.spoolSize)
 	if o.Host, err = system.HostName(o.Host); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 func newRun(a *app) *cobra.Command {
 	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: version()}
 	var reload bool
+	var log *logFlags
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve the front door, portal and the rest",
@@ -28,7 +29,8 @@ func newRun(a *app) *cobra.Command {
 				return a.done(err, "process %d has loaded %s\n", pid, file)
 			}
 			o.Ports = cmd.Flags().Changed("https-port") || cmd.Flags().Changed("http-port")
-			o.Log = a.log(o.Verbose)
+			o.Log = a.log(*log)
+			o.LogJSON = log.json
 			return server.Run(cmd.Context(), o)
 		},
 	}
@@ -41,7 +43,7 @@ func newRun(a *app) *cobra.Command {
 	f.BoolVar(&reload, "reload", false, "make the server that runs on this state load its configuration again")
 	f.StringVar(&o.PAMSocket, "pam-socket", "",
 		"answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
-	f.BoolVarP(&o.Verbose, "verbose", "v", false, "log what goes well, too")
+	log = logFlagsOf(cmd)
 	return cmd
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"strconv"
 
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
@@ -77,7 +78,7 @@ func (a *app) withLog(ctx context.Context, do func(store.Timeline) error) error 
 // withOneTime opens what checks one-time passwords in a server.
 func (a *app) withOneTime(ctx context.Context, do func(*server.OneTime) error) error {
 	return a.withState(ctx, func(st *state.State) error {
-		one, err := server.NewOneTime(st, server.Mappings, a.log(false))
+		one, err := server.NewOneTime(st, server.Mappings, a.log(logFlags{level: slog.LevelWarn}))
 		if err != nil {
 			return err
 		}
@@ -86,12 +87,32 @@ func (a *app) withOneTime(ctx context.Context, do func(*server.OneTime) error) e
 	})
 }
 
-// log returns a logger for people, on standard error: of warnings and, if verbose, of
-// what goes well.
-func (a *app) log(verbose bool) *slog.Logger {
-	level := slog.LevelWarn
-	if verbose {
-		level = slog.LevelInfo
+// logFlags say what is logged, and how.
+type logFlags struct {
+	level slog.Level
+	json  bool
+}
+
+// logFlagsOf adds the flags of what is logged to a command.
+func logFlagsOf(cmd *cobra.Command) *logFlags {
+	o, f := new(logFlags), cmd.Flags()
+	f.TextVar(&o.level, "log-level", slog.LevelWarn, "log lines of this `LEVEL` and above: debug, info, warn or error")
+	f.BoolFuncP("verbose", "v", "log what goes well, too: --log-level info", func(text string) error {
+		on, err := strconv.ParseBool(text)
+		if on {
+			o.level = slog.LevelInfo
+		}
+		return err
+	})
+	f.BoolVar(&o.json, "log-json", false, "log JSON, one object a line")
+	return o
+}
+
+// log returns a logger on standard error.
+func (a *app) log(o logFlags) *slog.Logger {
+	with := &slog.HandlerOptions{Level: o.level}
+	if o.json {
+		return slog.New(slog.NewJSONHandler(a.err, with))
 	}
-	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewTextHandler(a.err, with))
 }

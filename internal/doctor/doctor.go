@@ -128,6 +128,9 @@ func (d *examiner) state(ctx context.Context) {
 		d.wrong("key", "finish changing the key", "a change of the key-encrypting key was not finished")
 	}
 	d.disk(dir)
+	if err := st.Store.TryWrite(ctx); err != nil {
+		d.failed("database", err, "check that the database may be written to")
+	}
 	d.log(ctx, st)
 	d.following(ctx, st)
 	d.authority(ctx, st)
@@ -139,8 +142,8 @@ func (d *examiner) state(ctx context.Context) {
 func (d *examiner) disk(dir string) {
 	const least = 256 << 20
 	if free, ok := system.Free(dir); ok && free < least {
-		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no person can sign in",
-			free>>20)
+		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no code is accepted, nothing is issued, and guarded locations pass "+
+			"people without a record unless they say: audit required", free>>20)
 	}
 }
 

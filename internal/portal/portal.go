@@ -224,8 +224,11 @@ type Deps struct {
 	Admin     func(*http.Request) bool
 	// the person, and whether Identify returns false because they are suspended; nil: never
 	Suspended func(*http.Request) (person string, ok bool)
-	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
-	Log       *slog.Logger
+	// Unavailable reports whether Identify returns false because whether the person's
+	// certificate is valid is not known at the moment; nil: never
+	Unavailable func(*http.Request) bool
+	Address     func(*http.Request) netip.Addr // nil: RemoteAddr
+	Log         *slog.Logger
 }
 
 // Portal is the site, an [http.Handler]. Run does its background work.

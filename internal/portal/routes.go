@@ -116,10 +116,19 @@ func (p *Portal) handler(h handler, person bool) http.Handler {
 	})
 }
 
+// unknownNow answers while it is not known whether a person's certificate is valid. The
+// server logs why.
+var unknownNow = &formError{code: postern.Unavailable, fields: map[string]string{
+	"": "Whether your certificate is valid cannot be checked at the moment. Try again in a minute.",
+}}
+
 // identify sets the person of a request. It sets none if the person is suspended or
 // removed, or if the certificate is not valid any more.
 func (p *Portal) identify(r *request) error {
 	name, serial, ok := p.Identify(r.Request)
+	if !ok && p.Unavailable != nil && p.Unavailable(r.Request) {
+		return unknownNow
+	}
 	if !ok || name == "" {
 		if p.Suspended != nil {
 			r.suspended, _ = p.Suspended(r.Request)

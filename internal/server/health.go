@@ -41,6 +41,13 @@ func (h *health) up() bool {
 	return h.began.IsZero()
 }
 
+// writable reports whether the database could be written when that was last tried.
+func (h *health) writable() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.wrote
+}
+
 // ready returns why requests are not served as they should be, or "".
 func (h *health) ready() string {
 	h.mu.Lock()

@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,6 +24,10 @@ func TestOneLineAnOutage(t *testing.T) {
 		must(t, state.UseDatabase(o.State, pg.Database()))
 	})
 	m.await(func() bool { return m.visit("site.localhost", "/") == http.StatusForbidden })
+	holder := m.holder("dan")
+	if status := holder(portal, "id.localhost", "/certificates"); status != http.StatusOK {
+		t.Fatal("a person with a certificate is not known:", status)
+	}
 	before := len(m.out.String())
 	pg.Stop()
 	var asking sync.WaitGroup
@@ -48,6 +54,11 @@ func TestOneLineAnOutage(t *testing.T) {
 	if status, _ := m.get("/livez"); status != http.StatusOK {
 		t.Error("the server does not live:", status)
 	}
+	for _, path := range []string{"/certificates", "/", "/ssh/sign", "/api/sign", "/events"} {
+		if status := holder(portal, "id.localhost", path); status != http.StatusServiceUnavailable {
+			t.Errorf("a person with a certificate gets %d for %s", status, path)
+		}
+	}
 	said := m.out.String()[before:]
 	if lines := strings.Count(said, "\n"); lines != 1 || !strings.Contains(said, "the database is unavailable") {
 		t.Errorf("%d lines:\n%.8000s", lines, said)
@@ -60,4 +71,47 @@ func TestOneLineAnOutage(t *testing.T) {
 		t.Errorf("%d lines were not written", n)
 	}
 	m.await(func() bool { status, _ := m.get("/readyz"); return status == http.StatusOK })
+}
+
+// TestFullDisk fills the disk under a server: the location that requires a record closes,
+// the other stays open, and what could not be written is counted, and written later.
+func TestFullDisk(t *testing.T) {
+	disk := posterntest.Mounted(t, "-t", "tmpfs", "-o", "size=16m", "postern-test")
+	m := startMonitored(t, "", `audited.localhost {
+	tls internal
+	require {
+		group staff
+		audit required
+	}
+	respond passed
+}
+`, func(o *Options) { o.State = filepath.Join(disk, "state") })
+	holder := m.holder("dan", "staff")
+	answers := func(site string, status int) func() bool {
+		return func() bool { return holder(m.https, site, "/") == status }
+	}
+	m.await(answers("audited.localhost", http.StatusOK))
+	m.await(answers("site.localhost", http.StatusOK))
+	filler := filepath.Join(disk, "filler")
+	posterntest.Fill(t, filler)
+	m.await(func() bool { // what SQLite has allocated already may still be used
+		posterntest.Fill(t, filler)
+		return answers("audited.localhost", http.StatusServiceUnavailable)()
+	})
+	m.await(func() bool {
+		if !answers("site.localhost", http.StatusOK)() {
+			t.Fatal("the location that requires no record is closed")
+		}
+		n, _ := strconv.Atoi(m.scrape()["postern_timeline_unwritten_events"])
+		return n > 0
+	})
+	if status := holder(m.https, "audited.localhost", "/"); status != http.StatusServiceUnavailable {
+		t.Error("the location that requires a record is open:", status)
+	}
+	must(t, os.Remove(filler))
+	m.await(answers("audited.localhost", http.StatusOK))
+	m.await(func() bool { return m.scrape()["postern_timeline_unwritten_events"] == "0" })
+	if report, err := m.open().VerifyLog(t.Context()); err != nil || len(report.Problems) > 0 {
+		t.Errorf("the timeline: %+v %v", report, err)
+	}
 }

@@ -38,7 +38,8 @@ func (s *server) load(ctx context.Context) error {
 		return err
 	}
 	config, err = front.Defaults{
-		Storage: s.state.Path("sites"), Verbose: s.opts.Verbose,
+		Storage: s.state.Path("sites"), Verbose: s.opts.Log.Enabled(ctx, slog.LevelInfo),
+		JSON:  s.opts.LogJSON,
 		Grace: 10 * time.Second,
 	}.Apply(config)
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
@@ -79,8 +81,27 @@ func (m *monitored) visit(site, path string) (status int) {
 // visitPort does so at another port than that of the configuration.
 func (m *monitored) visitPort(port int, site, path string) (status int) {
 	m.t.Helper()
+	return m.visitAs(nil, port, site, path)
+}
+
+// holder adds a person with a client certificate, and returns what asks with it.
+func (m *monitored) holder(name string, groups ...string) func(port int, site, path string) int {
+	m.t.Helper()
+	st := m.open()
+	must(m.t, st.Store.People().AddPerson(m.t.Context(), postern.Person{Name: name, Groups: groups}))
+	authority, err := ca.Open(m.t.Context(), ca.Config{}, st.Store.CA())
+	must(m.t, err)
+	c, err := authority.IssueClient(m.t.Context(), ca.ClientRequest{Person: name, Label: "test"})
+	must(m.t, err)
+	shown := []tls.Certificate{{Certificate: [][]byte{c.Leaf.Raw, c.Chain[0].Raw}, PrivateKey: c.Key}}
+	return func(port int, site, path string) int { return m.visitAs(shown, port, site, path) }
+}
+
+func (m *monitored) visitAs(shown []tls.Certificate, port int, site, path string) (status int) {
+	m.t.Helper()
 	c := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, ServerName: site},
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, ServerName: site, Certificates: shown},
 	}}
 	req, err := http.NewRequestWithContext(m.t.Context(), http.MethodGet,
 		fmt.Sprintf("https://127.0.0.1:%d%s", port, path), nil)

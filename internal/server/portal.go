@@ -32,9 +32,12 @@ type portalOptions struct {
 	// Suspended returns the person, and whether Identify returns false because they
 	// are suspended; nil: never.
 	Suspended func(*http.Request) (person string, ok bool)
-	Address   func(*http.Request) netip.Addr // nil: RemoteAddr
-	Keyring   portal.Keyring                 // nil: none
-	Log       *slog.Logger
+	// Unavailable reports whether Identify returns false because whether the person's
+	// certificate is valid is not known at the moment; nil: never.
+	Unavailable func(*http.Request) bool
+	Address     func(*http.Request) netip.Addr // nil: RemoteAddr
+	Keyring     portal.Keyring                 // nil: none
+	Log         *slog.Logger
 }
 
 // newPortal returns the portal over the state and the authority, and stores its
@@ -51,7 +54,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	deps := portal.Deps{
 		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s},
 		Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
-		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Address: o.Address, Log: o.Log,
+		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Unavailable: o.Unavailable, Address: o.Address, Log: o.Log,
 	}
 	if err := o.Config.Validate(); err != nil {
 		return nil, err

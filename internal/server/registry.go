@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"log/slog"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
@@ -18,7 +19,12 @@ func (s *server) runtime() front.Runtime {
 		Generation: s.storeGeneration,
 		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
 		Issue:      s.issueSite,
-		Log:        func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },
+		Writable:   s.health.writable,
+		Lost: func(n int64, err error) {
+			s.log.Error("events are lost: the timeline could not be written until the end", slog.Int64(postern.LogLost, n),
+				slog.String(postern.LogReason, err.Error()))
+		},
+		Log: func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },
 	}
 }
 

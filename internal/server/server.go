@@ -36,8 +36,8 @@ type Options struct {
 	Person    string // whose certificate comes with the sample; "" is "admin"
 	// answers pam_postern; "": DefaultSocket for root with the state /var/lib/postern, else none
 	PAMSocket string
-	Verbose   bool           // log each request, too
 	Version   string         // of the program
+	LogJSON   bool           // Log writes JSON: Caddy does, too
 	Keys      ca.Keys        // CAs' keys in HSMs; nil: none
 	Log       *slog.Logger   // required
 	Ready     func(*Started) // called once, when everything is served; nil: not called

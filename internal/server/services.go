@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -48,15 +49,31 @@ func newServices(s *server) (*services, error) {
 	h.revocation = s.authority.Handler(s.log)
 	h.fixed = append(h.fixed, front.Service{
 		Prefix:  "/ssh/",
-		Handler: NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log),
+		Handler: whileKnown(NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)),
 	})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
 		return nil, err
 	}
-	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: events})
+	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)})
 	return h, nil
+}
+
+// whileKnown answers that a service is unavailable while it is not known whether the
+// certificate that the client shows is valid: the service would take the client for one
+// without.
+func whileKnown(service http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !front.Unavailable(r) {
+			service.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Retry-After", "2")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"error":"whether the certificate is valid cannot be checked at the moment"}`+"\n")
+	})
 }
 
 // admins returns the groups of administrators, who may see the portal's administrators'
@@ -87,7 +104,7 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
 	s := &configured{options: options, list: append(h.fixed[:len(h.fixed):len(h.fixed)],
-		front.Service{Prefix: "/api/", Handler: http.NewCrossOriginProtection().Handler(sign)})}
+		front.Service{Prefix: "/api/", Handler: whileKnown(http.NewCrossOriginProtection().Handler(sign))})}
 	from, err := directoryOf(options.Directory)
 	if err != nil {
 		return nil, err
@@ -201,7 +218,7 @@ func (h *services) newPortal(ctx context.Context, o front.App, look reach.Config
 			who, serial, ok := front.Identify(r)
 			return who.Name, serial, ok
 		},
-		Suspended: front.Suspended,
+		Suspended: front.Suspended, Unavailable: front.Unavailable,
 		Admin: func(r *http.Request) bool {
 			who, _, ok := front.Identify(r)
 			return ok && slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(who.Groups, g) })

@@ -49,10 +49,13 @@ func IsOutage(err error) bool {
 	return errors.As(err, &o)
 }
 
-// TryWrite fails as a write does while the database cannot be written to. It changes
-// nothing.
+// TryWrite fails as a write does while the database cannot be written, or the timeline
+// cannot be appended to. It changes nothing.
 func (db *DB) TryWrite(ctx context.Context) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		if _, err := db.loadTree(ctx, tx); err != nil {
+			return outage{err}
+		}
 		_, err := tx.Exec(ctx, `UPDATE counters SET value = value WHERE name = 'generation'`)
 		return err
 	})

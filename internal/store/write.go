@@ -269,7 +269,7 @@ func (w *batchWriter) once(batch []*request) error {
 	}
 	if len(tx.events) > 0 {
 		if err := w.db.appendEvents(ctx, tx); err != nil {
-			return fmt.Errorf("append to the timeline: %w", err)
+			return outage{fmt.Errorf("append to the timeline: %w", err)}
 		}
 	}
 	if _, err := w.run.ExecContext(ctx, "COMMIT"); err != nil {
