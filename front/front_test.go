@@ -46,6 +46,18 @@ func issue(t testing.TB, by *holder, change func(*x509.Certificate)) *holder {
 	return &holder{cert: cert, key: key}
 }
 
+// polled returns the front's state after a poll, and the trust in Postern's own CA.
+func polled(t *testing.T) (*live, *trust) {
+	t.Helper()
+	l := current()
+	l.poll(t.Context())
+	own, err := l.ownTrust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, own
+}
+
 func authority(name string) func(*x509.Certificate) {
 	return func(c *x509.Certificate) {
 		c.Subject = pkix.Name{CommonName: name}

@@ -230,12 +230,7 @@ localhost:HTTPS {
 func TestTheClockEndsARight(t *testing.T) {
 	h := newRig(t)
 	alice := h.person(t, "alice")
-	l := current()
-	l.poll(t.Context())
-	trust, err := l.ownTrust()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, trust := polled(t)
 	now := time.Now()
 	r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
 	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{alice.cert}}

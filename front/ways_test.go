@@ -201,12 +201,7 @@ func TestNoIdentityWithoutACertificate(t *testing.T) {
 func TestALastingExchangeKeepsItsWay(t *testing.T) {
 	h := newRig(t)
 	alice := h.person(t, "alice")
-	l := current()
-	l.poll(t.Context())
-	trust, err := l.ownTrust()
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, trust := polled(t)
 	now := time.Now()
 	until := fmt.Sprintf("time < timestamp(%q)", now.Add(time.Second).UTC().Format(time.RFC3339Nano))
 	always := gate.Way{Anyone: true, Methods: []string{"GET"}}

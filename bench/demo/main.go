@@ -8,7 +8,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -37,7 +36,7 @@ func run(ctx context.Context, binary string, args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("tracing needs root: sudo make demo-trace")
 	}
-	ports, err := freePorts()
+	ports, err := posterntest.FreePorts(2)
 	if err != nil {
 		return err
 	}
@@ -81,17 +80,4 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-}
-
-func freePorts() ([2]int, error) {
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return ports, err
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports, nil
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +60,7 @@ func run(rounds int, slice time.Duration, list, binary string) error {
 			return fmt.Errorf("build postern: %w: %s", err, out)
 		}
 	}
-	ports, err := freePorts(2)
+	ports, err := posterntest.FreePorts(2)
 	if err != nil {
 		return err
 	}
@@ -92,19 +91,6 @@ func run(rounds int, slice time.Duration, list, binary string) error {
 		errs = append(errs, b.compare(rounds, conns))
 	}
 	return errors.Join(errs...)
-}
-
-func freePorts(n int) ([]int, error) {
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 type bench struct {

@@ -1,6 +1,7 @@
 package posterntest
 
 import (
+	"context"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -8,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/postern-project/postern"
 )
 
 // EventKinds reads the kinds of events where they are declared, by the name of the
@@ -32,4 +35,16 @@ func EventKinds(t testing.TB) map[string]string {
 		return true
 	})
 	return kinds
+}
+
+// Recorder takes events, as a timeline does, and hands them on. It blocks while it is
+// full.
+type Recorder chan postern.Event
+
+// Append hands events on, in order.
+func (r Recorder) Append(_ context.Context, events ...postern.Event) error {
+	for _, e := range events {
+		r <- e
+	}
+	return nil
 }

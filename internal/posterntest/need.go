@@ -78,6 +78,20 @@ func FreePort(t testing.TB) int {
 	}
 }
 
+// FreePorts returns TCP ports on 127.0.0.1 that were free a moment ago, for programs that
+// are no tests.
+func FreePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
 // startDir is where the test began: go test runs each in its package's directory.
 var startDir, _ = os.Getwd()
 

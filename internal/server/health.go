@@ -153,16 +153,9 @@ func (o holding) WithGroup(name string) slog.Handler {
 // keepTrying tries to write while that fails, so that the end of an outage is noticed
 // where nothing else is written. It ends with ctx.
 func (h *health) keepTrying(ctx context.Context, db *store.DB) {
-	tick := time.NewTicker(tryEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if !h.up() {
-				_ = db.TryWrite(ctx) // the database's observer learns how it ended
-			}
+	every(ctx, tryEvery, func() {
+		if !h.up() {
+			_ = db.TryWrite(ctx) // the database's observer learns how it ended
 		}
-	}
+	})
 }

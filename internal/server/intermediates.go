@@ -18,14 +18,19 @@ const (
 
 // keepIntermediates makes the successors of intermediates that end soon, until ctx ends.
 func (s *server) keepIntermediates(ctx context.Context) {
-	tick := time.NewTicker(renewEvery)
+	every(ctx, renewEvery, func() { s.renewIntermediates(ctx) })
+}
+
+// every calls do again and again, that long after the call before, until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func()) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.renewIntermediates(ctx)
+			do()
 		}
 	}
 }

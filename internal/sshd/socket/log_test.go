@@ -85,22 +85,12 @@ func watch(t *testing.T, lines <-chan sshlog.Line) chan postern.Event {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	w := sshlog.Watcher{
-		Record: sink(out), Log: slog.New(slog.DiscardHandler), Sessions: true,
+		Record: posterntest.Recorder(out), Log: slog.New(slog.DiscardHandler), Sessions: true,
 		Person: func(_ context.Context, account string) string { return account },
 	}
 	go func() { defer close(done); w.Watch(ctx, lines) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return out
-}
-
-// sink is a Recorder that hands events on.
-type sink chan postern.Event
-
-func (s sink) Append(_ context.Context, events ...postern.Event) error {
-	for _, ev := range events {
-		s <- ev
-	}
-	return nil
 }
 
 // describe is an event in one line.

@@ -95,7 +95,7 @@ func Watch(t *testing.T, lines <-chan Line) chan postern.Event {
 	go func() {
 		defer close(done)
 		Watcher{
-			Record: sink(out), Log: slog.New(slog.DiscardHandler),
+			Record: posterntest.Recorder(out), Log: slog.New(slog.DiscardHandler),
 			Person: func(_ context.Context, account string) string {
 				return account
 			}, Sessions: true,
@@ -103,16 +103,6 @@ func Watch(t *testing.T, lines <-chan Line) chan postern.Event {
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return out
-}
-
-// sink is a Recorder that hands events on.
-type sink chan postern.Event
-
-func (s sink) Append(_ context.Context, events ...postern.Event) error {
-	for _, ev := range events {
-		s <- ev
-	}
-	return nil
 }
 
 func TestJournalLines(t *testing.T) {

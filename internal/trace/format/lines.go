@@ -245,16 +245,12 @@ func (f *Writer) monitor(e *event.Event) {
 // went.
 func (f *Writer) qmp(b []byte, m *qmp.Message, text string, d time.Duration) []byte {
 	switch m.Kind {
-	case qmp.Command:
-		b = Clean(f.paint(b, cyan), string(m.Name))
-		b = f.paint(b, 0)
-		if len(m.Body) > 0 {
-			b = f.jsonBody(append(b, ' '), m)
+	case qmp.Command, qmp.Event:
+		color := byte(cyan)
+		if m.Kind == qmp.Event {
+			color = green
 		}
-		return b
-	case qmp.Event:
-		b = Clean(f.paint(b, green), string(m.Name))
-		b = f.paint(b, 0)
+		b = f.paint(Clean(f.paint(b, color), string(m.Name)), 0)
 		if len(m.Body) > 0 {
 			b = f.jsonBody(append(b, ' '), m)
 		}

@@ -19,10 +19,9 @@ import (
 	"github.com/postern-project/postern/internal/trace/stack"
 )
 
-// TestTracedStacks traces a real libvirtd and a virsh that calls it: every stack must be complete, from the probe to
-// the program's
-// or the thread's start, also through the event loop's dispatches, whose returns
-// are watched. Their addresses are gdb's: TestAgainstGDB.
+// TestTracedStacks traces a real libvirtd and a virsh that calls it: every stack must be
+// complete, from the probe to the program's or the thread's start, also through the
+// event loop's dispatches, whose returns are watched. Their addresses are gdb's: TestAgainstGDB.
 func TestTracedStacks(t *testing.T) {
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
@@ -30,10 +29,24 @@ func TestTracedStacks(t *testing.T) {
 	u := stack.New(stack.Config{})
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
-	s, err := capture.Start(capture.Config{
-		What: capture.RPC | capture.Monitor | capture.Loop, Stack: true,
-		Stacked: u.Prepare,
+	traceStacks(t, l, u, capture.RPC|capture.Monitor|capture.Loop, capture.NewAsync(c, nil), func() {
+		if out, err := l.Virsh("start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
+			t.Errorf("virsh: %v: %s", err, out)
+		}
 	})
+	t.Logf("%d of %d stacks complete; %d of %d of virsh end at its start", c.complete, c.all, c.started, c.virsh)
+	if c.all < 300 || c.virsh < 40 || 100*c.complete < 99*c.all || 100*c.started < 99*c.virsh {
+		t.Error("too few")
+	}
+}
+
+// traceStacks runs do while a session hands events with their stacks, for u to unwind, to
+// a sink.
+func traceStacks(
+	t *testing.T, l *posterntest.Libvirtd, u *stack.Unwinder, what capture.What, sink *capture.Async, do func(),
+) {
+	t.Helper()
+	s, err := capture.Start(capture.Config{What: what, Stack: true, Stacked: u.Prepare})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,21 +56,14 @@ func TestTracedStacks(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	done := make(chan error, 1)
-	b := capture.NewAsync(c, nil)
-	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
-	if out, err := l.Virsh("start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
-		t.Errorf("virsh: %v: %s", err, out)
-	}
+	go func() { done <- errors.Join(s.Run(ctx, sink), sink.Close()) }()
+	do()
 	stop()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
-	}
-	t.Logf("%d of %d stacks complete; %d of %d of virsh end at its start", c.complete, c.all, c.started, c.virsh)
-	if c.all < 300 || c.virsh < 40 || 100*c.complete < 99*c.all || 100*c.started < 99*c.virsh {
-		t.Error("too few")
 	}
 }
 
@@ -105,30 +111,13 @@ func TestWriteUpsStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := capture.Start(capture.Config{Stack: true, Stacked: u.Prepare})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := u.Watch(l.PID); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
-	defer stop()
-	done := make(chan error, 1)
-	b := capture.NewAsync(w, u.Unwind)
-	go func() { done <- errors.Join(s.Run(ctx, b), b.Close()) }()
-	for range 3 { // on a busy machine one may be gone before its maps are read
-		if out, err := l.Virsh("domuuid", "vm1"); err != nil {
-			t.Errorf("%v: %s", err, out)
+	traceStacks(t, l, u, capture.RPC, capture.NewAsync(w, u.Unwind), func() {
+		for range 3 { // on a busy machine one may be gone before its maps are read
+			if out, err := l.Virsh("domuuid", "vm1"); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
 		}
-	}
-	stop()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	})
 	const frame = `0x[0-9a-f]+ : \S+\+0x[0-9a-f]+/0x[0-9a-f]+ \[/\S+\]\n`
 	want := regexp.MustCompile(
 		`(?m)^client=0x[0-9a-f]+ len=36 program=536903814 version=1 procedure=66 type=1 status=0 serial=0\n(` + frame +
