@@ -21,6 +21,7 @@ var privateWords = []struct{ pattern, instead string }{
 	{`lets? (somebody |nobody |people )?in|(come|comes|came|coming) in`, "sign in, log in, grant access"},
 	{`opens? a door`, "grants access"},
 	{`(the|this) house`, "this installation, this server, or the package's name"},
+	{`believe(s|d)?|robbed`, "accept, trust, or what was stolen"},
 	{`untold|deeds?`, "not notified, or what was done"},
 	{`somebody|anybody|whoever|nobody (is|was|has|can|may|else|knows|needs|passes|asks|who)`, "who it is"},
 }
@@ -68,7 +69,7 @@ func TestPrivateWordsAreFound(t *testing.T) {
 	for _, text := range []string{
 		"who is the Asker", "an ailment", "mended", "a thief", "Strangers", "was turned away", "lets people in",
 		"came in", "opens a door",
-		"this house", "untold", "whoever", `\tsomebody`, "nobody knows",
+		"this house", "untold", "whoever", `\tsomebody`, "nobody knows", "believed",
 	} {
 		if len(wordsIn(text)) != 1 {
 			t.Errorf("%q is not found once", text)

@@ -50,7 +50,7 @@ func TestNoSpellingPassesTheGuard(t *testing.T) {
 	h.sweep(t, plain, plainly, leaks)
 	t.Logf("%d attempts", len(attempts)+len(plainly))
 
-	// The same doors do open.
+	// With the right certificate the same requests pass.
 	for _, host := range []string{"localhost", "proxy.localhost"} {
 		for _, tr := range transports {
 			a := attempt{proto: tr.proto, version: tr.version, sni: host, host: host, target: "/wp-admin/", who: alice}

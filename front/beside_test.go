@@ -165,7 +165,7 @@ func TestATemplatesOwnRequestHasNoAddress(t *testing.T) {
 	}
 }
 
-// trustingThisHost has every server believe X-Forwarded-For from this host.
+// trustingThisHost has every server trust X-Forwarded-For from this host.
 func trustingThisHost(t *testing.T) func([]byte) []byte {
 	return func(config []byte) []byte {
 		var c struct {

@@ -54,10 +54,10 @@ func (t *trust) now(now time.Time) *readTrust {
 
 // read reads the lists.
 func (t *trust) read() error {
-	stamp := t.fileState()
+	files := t.fileState()
 	lists, err := readLists(t.lists)
 	if err == nil {
-		t.current.Store(&readTrust{Trust: gate.NewTrust(t.own, t.others, lists), files: stamp})
+		t.current.Store(&readTrust{Trust: gate.NewTrust(t.own, t.others, lists), files: files})
 	}
 	return err
 }

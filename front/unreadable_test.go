@@ -139,7 +139,7 @@ func (c *opensslCA) request(program string, https int, version, cert, path strin
 }
 
 // TestCertificatesThatGoReadsReluctantly shows certificates with a negative serial number,
-// which Go's parser takes only if it is told to: they grant what their CA grants.
+// which Go's parser takes only with a setting: they grant what their CA grants.
 func TestCertificatesThatGoReadsReluctantly(t *testing.T) {
 	_, c, https := unreadable(t)
 	c.issue("negative", "EC ec_paramgen_curve:P-256", "zoo", "-5", "client")

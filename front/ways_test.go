@@ -322,7 +322,7 @@ func FuzzWays(f *testing.F) {
 		}
 		for _, h := range r.HeaderUp {
 			if checkHeaderUp(h.Name) != nil || h.Name == "" {
-				t.Errorf("a header %q is told: %q", h.Name, body)
+				t.Errorf("a header %q is sent: %q", h.Name, body)
 			}
 		}
 		for _, w := range r.config(nil).Ways() {

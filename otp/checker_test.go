@@ -101,7 +101,7 @@ func TestCheckRefusesWithOneAnswerAndManyReasons(t *testing.T) {
 			t.Errorf("%s proves %+v", c.name, proof)
 		}
 		if c.want == postern.Denied && err.Error() != "the code was not accepted" {
-			t.Errorf("%s is told: %v", c.name, err)
+			t.Errorf("%s is reported: %v", c.name, err)
 		}
 	}
 	if c, err := h.db.People().Credential(ctx, postern.YubiKey, alice.PublicID); err != nil || c.LastUsed.IsZero() {

@@ -54,7 +54,7 @@ func (k *oneKey) Client(_ context.Context, id int64) (*otp.APIClient, error) {
 // Append takes the service's refusals, which belong on a timeline.
 func (k *oneKey) Append(context.Context, ...postern.Event) error { return nil }
 
-// A client believes an answer only if it is signed, and about this code. A code
+// A client accepts an answer only if it is signed, and about this code. A code
 // is good once.
 func ExampleClient() {
 	yubikey := otp.NewSoftToken()

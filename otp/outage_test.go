@@ -180,7 +180,7 @@ func TestClockOff(t *testing.T) {
 		}
 	}
 
-	// A client does not believe a server whose clock is an hour off.
+	// A client does not accept the answer of a server whose clock is an hour off.
 	client := func(skew time.Duration) error {
 		now = time.Now().Add(time.Hour)
 		c, err := otp.NewClient(otp.ClientConfig{

@@ -112,7 +112,7 @@ func TestSyncCatchesUpWithAPeerThatWasAway(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the peer never hears of it")
+			t.Fatal("the peer is never notified")
 		}
 	}
 	for deadline := time.Now().Add(20 * time.Second); ; {

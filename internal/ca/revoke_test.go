@@ -17,8 +17,8 @@ func serialOf(a *ca.Authority, role ca.Role) string {
 	return ca.SerialString(a.Intermediates(role)[0].SerialNumber)
 }
 
-// TestRevokedIntermediate revokes intermediates beside a server that has not been
-// told yet.
+// TestRevokedIntermediate revokes intermediates beside a server that has not
+// reloaded yet.
 func TestRevokedIntermediate(t *testing.T) {
 	a, db := newAuthority(t, ca.Config{URL: "http://pki.example.com"})
 	b, err := ca.Open(t.Context(), ca.Config{}, db.CA())

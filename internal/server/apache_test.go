@@ -204,8 +204,8 @@ func (s *startcom) identities() map[string]struct {
 	}
 }
 
-// door is a server that one of the two configurations runs.
-type door struct{ https, http int }
+// endpoint is a server that one of the two configurations runs.
+type endpoint struct{ https, http int }
 
 const (
 	secretText = "the secret of wp-admin"
@@ -322,9 +322,9 @@ func writeUp(t *testing.T, dir, php string) string {
 	return strings.ReplaceAll(conf, "<VirtualHost *:443>\n", "<VirtualHost *:443>\n"+handler)
 }
 
-func runApache(t *testing.T, dir, conf string) door {
+func runApache(t *testing.T, dir, conf string) endpoint {
 	t.Helper()
-	d := door{posterntest.FreePort(t), posterntest.FreePort(t)}
+	d := endpoint{posterntest.FreePort(t), posterntest.FreePort(t)}
 	modules := ""
 	for _, m := range []string{
 		"proxy", "proxy_fcgi", "log_config", "setenvif", "access_compat", "allowmethods",
@@ -342,9 +342,9 @@ func runApache(t *testing.T, dir, conf string) door {
 }
 
 // runImported carries the configuration over and serves what comes out.
-func runImported(t *testing.T, dir, conf, php string) door {
+func runImported(t *testing.T, dir, conf, php string) endpoint {
 	t.Helper()
-	d := door{posterntest.FreePort(t), posterntest.FreePort(t)}
+	d := endpoint{posterntest.FreePort(t), posterntest.FreePort(t)}
 	file := filepath.Join(dir, "site.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)

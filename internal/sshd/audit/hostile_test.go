@@ -10,8 +10,8 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
-// hostile are configurations that are written so that they could be misread: what
-// sshd is told beside two factors for everybody, with files and links.
+// hostile are configurations that are written so that they could be misread: lines
+// for sshd beside two factors for everybody, with files and links.
 var hostile = map[string]struct {
 	config string
 	files  map[string]string

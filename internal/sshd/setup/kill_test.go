@@ -161,10 +161,10 @@ func TestReloadReturnsOnceSSHDServes(t *testing.T) {
 	for name, systemd := range map[string]bool{"by systemd": true, "by signal": false} {
 		t.Run(name, func(t *testing.T) {
 			sshd := newRunning(t, root, systemd)
-			lives, told := []string{"old", "old", "", "", "new"}, false
-			sshd.Signal = func(int) error { told = true; return nil }
+			lives, signalled := []string{"old", "old", "", "", "new"}, false
+			sshd.Signal = func(int) error { signalled = true; return nil }
 			sshd.Listens = func(int) string {
-				if told && len(lives) > 1 {
+				if signalled && len(lives) > 1 {
 					lives = lives[1:]
 				}
 				return lives[0]
@@ -174,7 +174,7 @@ func TestReloadReturnsOnceSSHDServes(t *testing.T) {
 			}
 		})
 	}
-	for name, life := range map[string]string{"that is not told": "old", "that does not come back": ""} {
+	for name, life := range map[string]string{"that is not signalled": "old", "that does not come back": ""} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			sshd := newRunning(t, root, false)

@@ -10,13 +10,13 @@ type Ask byte
 
 // The questions.
 const (
-	AskCode    Ask = 1 // does this code prove this user?
-	AskAccount Ask = 2 // is this account active?
-	TellOpened Ask = 3 // a session of this user opened
-	TellClosed Ask = 4 // and closed
-	// TellAsked says that a code is asked for. It gets no answer; the connection
-	// is held, and ends with the packet codeGiven, or without if none was given.
-	TellAsked Ask = 5
+	AskCode      Ask = 1 // does this code prove this user?
+	AskAccount   Ask = 2 // is this account active?
+	NotifyOpened Ask = 3 // a session of this user opened
+	NotifyClosed Ask = 4 // and closed
+	// NotifyAsked says that a code is asked for. It gets no answer; the connection
+	// stays open, and ends with the packet codeGiven, or without if none was given.
+	NotifyAsked Ask = 5
 )
 
 // codeGiven is what pam_postern sends when the code that it asked for was typed.
@@ -108,7 +108,7 @@ func ParseQuestion(b []byte) (Question, error) {
 	switch {
 	case len(b) > 0, flags&^(flagNullOK|flagCombined) != 0, q.Combined && q.Version == 1, q.User == "":
 		return q, errQuestion
-	case q.Ask < AskCode, q.Ask > TellAsked:
+	case q.Ask < AskCode, q.Ask > NotifyAsked:
 		return q, fmt.Errorf("%w: kind %d is unknown", errQuestion, q.Ask)
 	case q.Ask != AskCode && q.Code != "":
 		return q, fmt.Errorf("%w: a code where none is asked for", errQuestion)

@@ -166,7 +166,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, free func()) {
 		}
 		q.Service = "postern-shell"
 	}
-	if q.Ask == TellAsked {
+	if q.Ask == NotifyAsked {
 		ev := s.event(q, process.Login(peer.PID))
 		free()
 		s.awaitCode(ctx, conn, q, ev)
@@ -249,7 +249,7 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, co
 		if err == nil || postern.CodeOf(err) == postern.NotFound {
 			return verdictOf(err), 0 // nothing happened that the timeline records
 		}
-	case TellOpened, TellClosed:
+	case NotifyOpened, NotifyClosed:
 		ev.Person, _ = s.check.CheckAccount(ctx, cmp.Or(s.requestedBy(q), q.User))
 	}
 	verdict := verdictOf(err)
@@ -281,7 +281,7 @@ func (s *Server) event(q Question, pid int) postern.Event {
 		Details: map[string]string{"service": sshd.Printable(q.Service)},
 	}
 	switch q.Ask {
-	case AskCode, TellAsked:
+	case AskCode, NotifyAsked:
 		ev.Details["method"] = "code"
 	case AskAccount:
 		ev.Details["method"] = "account"
@@ -310,13 +310,13 @@ func (s *Server) requestedBy(q Question) string {
 func kindOf(q Question) string {
 	ssh := strings.Contains(q.Service, "sshd")
 	switch {
-	case q.Ask == TellOpened && ssh:
+	case q.Ask == NotifyOpened && ssh:
 		return postern.EventSSHOpened
-	case q.Ask == TellOpened:
+	case q.Ask == NotifyOpened:
 		return postern.EventPAMOpened
-	case q.Ask == TellClosed && ssh:
+	case q.Ask == NotifyClosed && ssh:
 		return postern.EventSSHClosed
-	case q.Ask == TellClosed:
+	case q.Ask == NotifyClosed:
 		return postern.EventPAMClosed
 	case ssh:
 		return postern.EventSSHAuth

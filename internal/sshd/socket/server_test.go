@@ -141,11 +141,11 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 
 	if c, err := h.Connect("alice", nil); err == nil {
 		c.Close()
-		t.Error("the key alone opened the door")
+		t.Error("the key alone opened a session")
 	}
 	if c, err := h.Connect("alice", posterntest.Answers("wrong")); err == nil {
 		c.Close()
-		t.Error("a wrong code opened the door")
+		t.Error("a wrong code opened a session")
 	}
 	c, err := h.Connect("alice", posterntest.Answers(code1))
 	if err != nil {
@@ -166,7 +166,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 	c.Close()
 	if c, err := h.Connect("alice", posterntest.Answers(code1)); err == nil {
 		c.Close()
-		t.Error("a replayed code opened the door")
+		t.Error("a replayed code opened a session")
 	}
 	if c, err := h.Connect("gone", posterntest.Answers(code2)); err == nil {
 		c.Close()
@@ -193,7 +193,7 @@ func TestKeyAndCodeLetIn(t *testing.T) {
 		return nil, errors.New("hang up")
 	}); err == nil {
 		c.Close()
-		t.Error("no code opened the door")
+		t.Error("no code opened a session")
 	}
 	for len(log.list()) == len(want) {
 		posterntest.Pause(t)

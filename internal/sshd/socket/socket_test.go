@@ -42,8 +42,8 @@ func TestVerdicts(t *testing.T) {
 		{Question{Ask: AskAccount, User: "alice"}, Yes},
 		{Question{Ask: AskAccount, User: "gone"}, No},
 		{Question{Ask: AskAccount, User: "bare"}, NoFactor},
-		{Question{Ask: TellOpened, User: "alice"}, Yes},
-		{Question{Ask: TellClosed, User: "alice"}, Yes},
+		{Question{Ask: NotifyOpened, User: "alice"}, Yes},
+		{Question{Ask: NotifyClosed, User: "alice"}, Yes},
 	} {
 		if v, err := ask(t, socket, c.q); v != c.want || err != nil {
 			t.Errorf("%+v: %d, %v; want %d", c.q, v, err, c.want)
@@ -56,8 +56,8 @@ func TestVerdicts(t *testing.T) {
 func TestPromptsThatNobodyAnswers(t *testing.T) {
 	posterntest.NeedRoot(t)
 	socket := filepath.Join(t.TempDir(), "pam.sock")
-	var told events
-	startServer(t, socket, Config{Conns: 2}, newCodes(code1), &told)
+	var recorded events
+	startServer(t, socket, Config{Conns: 2}, newCodes(code1), &recorded)
 	prompts := make([]net.Conn, 5)
 	for i := range prompts {
 		c, err := net.Dial("unixpacket", socket)
@@ -65,7 +65,7 @@ func TestPromptsThatNobodyAnswers(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if _, err := c.Write(Question{Ask: TellAsked, Service: "sudo", User: "alice"}.Append(nil)); err != nil {
+		if _, err := c.Write(Question{Ask: NotifyAsked, Service: "sudo", User: "alice"}.Append(nil)); err != nil {
 			t.Fatal(err)
 		}
 		prompts[i] = c
@@ -80,10 +80,10 @@ func TestPromptsThatNobodyAnswers(t *testing.T) {
 		t.Errorf("an answer of %d bytes, %v", n, err)
 	}
 	prompts[1].Close()
-	for len(told.list()) < 2 {
+	for len(recorded.list()) < 2 {
 		posterntest.Pause(t)
 	}
-	if ev := told.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused ||
+	if ev := recorded.list()[1]; ev.Kind != postern.EventPAMAuth || ev.Outcome != postern.Refused ||
 		ev.Person != "alice" || ev.Details["method"] != "code" || ev.Details["service"] != "sudo" {
 		t.Errorf("a prompt that was not answered is recorded as %+v", ev)
 	}
@@ -289,7 +289,7 @@ func FuzzParseQuestion(f *testing.F) {
 		NullOK: true,
 	}.Append(nil))
 	f.Add(Question{Ask: AskAccount, User: "alice"}.Append(nil))
-	f.Add(Question{Version: 3, Ask: TellOpened, User: "root", Service: "sudo", RequestedBy: "alice"}.Append(nil))
+	f.Add(Question{Version: 3, Ask: NotifyOpened, User: "root", Service: "sudo", RequestedBy: "alice"}.Append(nil))
 	f.Add([]byte("PQ1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := ParseQuestion(b)

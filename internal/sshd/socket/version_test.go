@@ -94,7 +94,7 @@ func TestWhoAsksToBecomeAnother(t *testing.T) {
 		{Question{Service: "rlogin", User: "bob", RequestedBy: "alice", Host: "192.0.2.9"}, "", "bob"},
 		{Question{Service: "sshd", User: "bob", RequestedBy: "alice"}, "", "bob"},
 	} {
-		c.q.Version, c.q.Ask = requestingUser, TellOpened
+		c.q.Version, c.q.Ask = requestingUser, NotifyOpened
 		conn, err := net.Dial("unixpacket", path)
 		if err != nil {
 			t.Fatal(err)
