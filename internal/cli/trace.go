@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -105,7 +106,8 @@ func newTraceQEMU(a *app) *cobra.Command {
 func newTraceRecord(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	var what []string
-	limit := terminal.Size(1 << 30)
+	var keepOn string
+	limit, ring := terminal.Size(1<<30), terminal.Size(0)
 	c := &cobra.Command{
 		Use:   "record FILE",
 		Short: "Record a trace, to be shown later",
@@ -113,16 +115,32 @@ func newTraceRecord(a *app) *cobra.Command {
 			if o.cfg.What, err = capture.ParseWhat(what); err != nil {
 				return err
 			}
-			return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(limit)})
+			if keepOn == "" && ring == 0 {
+				return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(limit)})
+			}
+			keep, err := record.NewCondition(keepOn)
+			if err != nil {
+				return err
+			}
+			return o.record(cmd.Context(), a, record.Flight{
+				Name: args[0], Ring: cmp.Or(int64(ring), defaultRing), Limit: int64(limit), Keep: keep,
+				Kept: func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) },
+			})
 		},
 	}
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
-	c.Flags().Var(&limit, "max-size", "stop when the file has this `SIZE`; 0 for no limit")
+	c.Flags().Var(&limit, "max-size",
+		"stop when the file, or all that --keep-on writes, has this `SIZE`; 0 for no limit")
+	c.Flags().StringVar(&keepOn, "keep-on", "", "write only what is around calls of which this `CONDITION` is true")
+	c.Flags().Var(&ring, "ring", "of --keep-on: keep events in memory of this `SIZE` (default 256MiB)")
 	o.processes(c)
 	o.capture(c)
 	o.stacks(c, "record")
 	return c
 }
+
+// defaultRing is how much memory --keep-on takes for events.
+const defaultRing = 256 << 20
 
 func newTraceReplay(a *app) *cobra.Command {
 	o := newTraceOptions(0)

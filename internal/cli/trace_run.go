@@ -64,7 +64,12 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	return errors.Join(a.traced(sum, err), closer())
 }
 
-func (o *traceOptions) record(ctx context.Context, a *app, f record.File) error {
+// recorder is where a trace is recorded.
+type recorder interface {
+	Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (event.Summary, bool, error)
+}
+
+func (o *traceOptions) record(ctx context.Context, a *app, f recorder) error {
 	cfg, err := o.config(a)
 	if err != nil {
 		return err

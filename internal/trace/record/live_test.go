@@ -66,7 +66,42 @@ func TestTracesAreRecorded(t *testing.T) {
 	t.Run("replay", func(t *testing.T) { replayInEachFormat(t, l) })
 	t.Run("limit", func(t *testing.T) { recordToTheLimit(t, l) })
 	t.Run("full disk", func(t *testing.T) { recordOnAFullDisk(t, l) })
+	t.Run("flight", func(t *testing.T) { recordAround(t, l) })
 	t.Run("no libvirt", recordNothing)
+}
+
+// recordAround keeps what is around a call that fails, and nothing else.
+func recordAround(t *testing.T, l *posterntest.Libvirtd) {
+	defer posterntest.TraceAlone(t)()
+	keep, err := record.NewCondition(
+		`error && procedure == "remote.domain_lookup_by_name" && client.contains("virsh")`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kept, reasons []string
+	f := record.Flight{
+		Name: filepath.Join(t.TempDir(), "libvirt.trace"), Ring: 8 << 20, Keep: keep,
+		Kept: func(file, reason string) { kept, reasons = append(kept, file), append(reasons, reason) },
+	}
+	livetest.Run(t, func() {
+		posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
+		if out, err := l.Virsh("dominfo", "nosuch"); err == nil {
+			t.Errorf("virsh found nosuch: %s", out)
+		}
+		posterntest.Virsh(t, l.UnixURI(), "domstate", "vm1")
+	}, func(ctx context.Context, ready func(*capture.Session)) (event.Summary, error) {
+		sum, _, err := f.Trace(ctx, both, ready)
+		return sum, err
+	})
+	if len(kept) != 1 || !strings.Contains(reasons[0], "virsh") || !strings.Contains(reasons[0], ": failed, ") {
+		t.Fatalf("kept %q because of %q", kept, reasons)
+	}
+	out := replay(t, kept[0], correlate.Filter{}, format.Config{})
+	for _, call := range []string{"domain_get_info", "no domain with matching name 'nosuch'", "domain_get_state"} {
+		if !strings.Contains(out, call) {
+			t.Errorf("no %s in what is kept:\n%s", call, out)
+		}
+	}
 }
 
 func replayInEachFormat(t *testing.T, l *posterntest.Libvirtd) {
