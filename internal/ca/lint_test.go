@@ -161,7 +161,7 @@ func profiles(t *testing.T, a *ca.Authority) map[string]*x509.Certificate {
 	}
 	for _, r := range []ca.ClientRequest{
 		{Person: "dan"},
-		{Person: "dan", Units: []string{"audit", "ops"}},
+		{Person: "dan", Label: "laptop", Units: []string{"audit", "ops"}},
 		{Person: "no.mail"},
 	} {
 		out, err := a.IssueClient(t.Context(), r)

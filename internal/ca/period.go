@@ -34,9 +34,8 @@ func (p Period) in(policy Policy, now time.Time, backdate time.Duration) (from, 
 	}
 	switch length := to.Sub(start); {
 	case length < time.Minute || length > policy.longest():
-		most := Lifetime(policy.longest())
-		return from, to, postern.Errorf(postern.Invalid, "a validity of %v is not between a minute and %s", length,
-			most).
+		return from, to, postern.Errorf(postern.Invalid, "a validity of %s is not between a minute and %s",
+			Lifetime(length.Round(time.Second)), Lifetime(policy.longest())).
 			WithHint("that is what the profile %s permits", policy.Profile)
 	case start.Before(now.Add(-maxPast)):
 		return from, to, postern.Errorf(postern.Invalid, "a certificate begins at most %d days in the past",
