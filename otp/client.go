@@ -27,28 +27,28 @@ const YubiCloud = "https://api.yubico.com/wsapi/2.0/verify"
 const maxServers = 16
 
 // ClientConfig says which validation service to ask and how. ID and Key are
-// required; the rest may stay zero.
+// required; the rest may stay zero. As JSON it says what people choose, without the key.
 type ClientConfig struct {
-	ID   int64  // the API client's number at the service
-	Key  []byte // its secret: requests are signed with it, and answers must be
-	URLs []string
+	ID   int64    `json:"id"` // the API client's number at the service
+	Key  []byte   `json:"-"`  // its secret: requests are signed with it, and answers must be
+	URLs []string `json:"urls"`
 	// Timeout is for the whole check; 0 means 8 seconds.
-	Timeout time.Duration
+	Timeout time.Duration `json:"-"`
 	// Skew is how far the server's clock may be from ours; 0 means 5 minutes.
-	Skew time.Duration
+	Skew time.Duration `json:"-"`
 	// Level is the protocol's sl: the percentage of its peers that must have confirmed
 	// the code to the server, "fast" or "secure"; empty leaves it to the server.
-	Level string
+	Level string `json:"level,omitempty"`
 	// Proxy is the URL of an HTTP proxy. It is never taken from the environment: an
 	// attacker who can set that could answer in the server's place.
-	Proxy string
+	Proxy string `json:"proxy,omitempty"`
 	// Roots are the certification authorities to trust; nil: the system's.
-	Roots *x509.CertPool
+	Roots *x509.CertPool `json:"-"`
 	// Plain allows http: URLs of other hosts than this one. Answers are signed, but an
 	// attacker on the network can keep a code and use it.
-	Plain bool
+	Plain bool `json:"-"`
 	// Now returns the time; nil means the system's clock.
-	Now func() time.Time
+	Now func() time.Time `json:"-"`
 }
 
 func (c ClientConfig) withDefaults() ClientConfig {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -36,31 +35,15 @@ func newCARoot(a *app) *cobra.Command {
 		}))
 }
 
-// rootJSON is the root as it is printed.
-type rootJSON struct {
-	Subject  string    `json:"subject"`
-	Serial   string    `json:"serial"`
-	NotAfter time.Time `json:"not_after"`
-	Key      bool      `json:"key_here"`
-	KeyURI   string    `json:"key_uri,omitempty"` // of the HSM that it is in
-	URL      string    `json:"url,omitempty"`
-	PEM      string    `json:"pem"`
-}
-
 func newCARootShow(a *app) *cobra.Command {
 	var chain bool
 	cmd := &cobra.Command{Use: "show", Short: "Print the root certificate"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = on(a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) error {
-		root := authority.Root()
 		if *asJSON {
-			return terminal.JSON(a.out, rootJSON{
-				ca.SubjectString(root.RawSubject), ca.SerialString(root.SerialNumber), root.NotAfter,
-				authority.HasKey(string(ca.Root)), authority.Issuers()[0].KeyURI, authority.URL(),
-				string(ca.EncodeCertificates(root)),
-			})
+			return terminal.JSON(a.out, authority.RootInfo())
 		}
-		certs := []*x509.Certificate{root}
+		certs := []*x509.Certificate{authority.Root()}
 		if chain {
 			certs = slices.Concat(certs, authority.Trusted(ca.Server), authority.Trusted(ca.Client))
 		}

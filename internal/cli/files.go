@@ -15,17 +15,25 @@ import (
 // numbers is smaller.
 const maxInput = 16 << 20
 
-// readInput reads a file; "-" is standard input.
-func (a *app) readInput(path string) ([]byte, error) {
-	in := a.in
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, postern.Errorf(postern.NotFound, "%w", err)
-		}
-		defer f.Close()
-		in = f
+// openInput opens a file that a command reads; "-" is standard input.
+func (a *app) openInput(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(a.in), nil
 	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "%w", err)
+	}
+	return f, nil
+}
+
+// readInput reads a file whole; "-" is standard input.
+func (a *app) readInput(path string) ([]byte, error) {
+	in, err := a.openInput(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
 	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
 	if err == nil && len(data) > maxInput {
 		err = postern.Errorf(postern.Invalid, "the input is larger than %d MiB", maxInput>>20)

@@ -171,27 +171,18 @@ func (a *app) apiKey(c *otp.ClientConfig, file string) error {
 	return nil
 }
 
-// upstreamJSON is the upstream validation service, as it is printed.
-type upstreamJSON struct {
-	ID    int64    `json:"id"`
-	URLs  []string `json:"urls"`
-	Level string   `json:"level,omitempty"` // the protocol's sl
-	Proxy string   `json:"proxy,omitempty"`
-}
-
 func newOTPUpstreamShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
 		Use:   "show",
 		Short: "Show which upstream validation service is asked",
-	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (upstreamJSON, error) {
-		c, err := keys.Upstream(ctx)
-		return upstreamJSON{c.ID, c.URLs, c.Level, c.Proxy}, err
-	}, func(u upstreamJSON) []terminal.Field {
+	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (otp.ClientConfig, error) {
+		return keys.Upstream(ctx)
+	}, func(c otp.ClientConfig) []terminal.Field {
 		return []terminal.Field{
-			{"client", strconv.FormatInt(u.ID, 10)},
-			{"urls", strings.Join(u.URLs, " ")},
-			{"level", u.Level},
-			{"proxy", u.Proxy},
+			{"client", strconv.FormatInt(c.ID, 10)},
+			{"urls", strings.Join(c.URLs, " ")},
+			{"level", c.Level},
+			{"proxy", c.Proxy},
 		}
 	})
 }

@@ -74,25 +74,24 @@ func (a *app) otpVerifyAt(ctx context.Context, o otpVerifyOptions, code string) 
 	if o.service.Roots, err = client.ReadRoots(o.ca); err != nil {
 		return err
 	}
-	id, err := client.Verify(ctx, o.service, code)
-	v := otpVerdict{OK: err == nil, Credential: postern.Link{Kind: string(postern.YubiKey), ID: id}}
+	proof := otp.Proof{Credential: postern.Link{Kind: string(postern.YubiKey)}}
+	proof.Credential.ID, err = client.Verify(ctx, o.service, code)
 	if postern.CodeOf(err) == postern.Denied {
-		v = otpVerdict{Reason: err.Error()}
-		err = postern.Errorf(postern.Denied, "refused: %w", err)
+		proof = otp.Proof{Reason: err.Error()}
 	}
-	return a.printVerdict(v, *o.json, err)
+	return a.printVerdict(proof, *o.json, err)
 }
 
-// printVerdict prints what was found out about a code, and returns err.
-func (a *app) printVerdict(v otpVerdict, asJSON bool, err error) error {
-	said := error(nil)
-	switch {
-	case asJSON && (v.OK || v.Reason != ""):
-		said = terminal.JSON(a.out, v)
-	case v.OK:
-		said = a.done(nil, "good: %s %s of %s\n", v.Credential.Kind, v.Credential.ID, terminal.Dash(v.Person))
+// printVerdict prints what was found out about a code: who made it, why it is refused, or
+// the error for which it could not be checked.
+func (a *app) printVerdict(p otp.Proof, asJSON bool, err error) error {
+	if p.Reason != "" {
+		err = postern.Errorf(postern.Denied, "refused: %s", p.Reason)
 	}
-	return cmp.Or(said, err)
+	if asJSON && (err == nil || p.Reason != "") {
+		return cmp.Or(terminal.JSON(a.out, otpVerdict{err == nil, p.Person, p.Credential, p.Reason}), err)
+	}
+	return a.done(err, "good: %s %s of %s\n", p.Credential.Kind, p.Credential.ID, terminal.Dash(p.Person))
 }
 
 func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
@@ -103,10 +102,6 @@ func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) er
 			check = one.Checker.Check
 		}
 		proof, err := check(ctx, attempt)
-		if proof.Reason != "" {
-			err = postern.Errorf(postern.Denied, "refused: %s", proof.Reason)
-		}
-		v := otpVerdict{OK: err == nil, Person: proof.Person, Credential: proof.Credential, Reason: proof.Reason}
-		return a.printVerdict(v, *o.json, err)
+		return a.printVerdict(proof, *o.json, err)
 	})
 }

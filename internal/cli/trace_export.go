@@ -63,9 +63,9 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 // convert has write make a file of a recording, see [app.writePrivate], and prints what
 // that holds and what was written.
 func (a *app) convert(from, to string, write func(io.Reader, io.Writer) (event.Summary, string, error)) error {
-	in, err := os.Open(from)
+	in, err := a.openInput(from)
 	if err != nil {
-		return postern.Errorf(postern.NotFound, "%w", err)
+		return err
 	}
 	defer in.Close()
 	return a.writePrivate(to, func(w io.Writer) error {

@@ -3,7 +3,6 @@ package cli
 import (
 	"path/filepath"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/trace/report"
 	"github.com/spf13/cobra"
 )
@@ -18,13 +17,11 @@ func newTraceReport(a *app) *cobra.Command {
 	o.choose(c)
 	o.rpc(c)
 	c.Flags().StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
+	required(c, "out")
 	return c
 }
 
 func (o *traceOptions) report(a *app, file string) error {
-	if o.output == "" {
-		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
-	}
 	cfg, err := o.config(a)
 	if err != nil {
 		return err

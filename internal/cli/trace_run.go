@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
-	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
@@ -86,9 +84,9 @@ func (o *traceOptions) replay(a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(file)
+	f, err := a.openInput(file)
 	if err != nil {
-		return postern.Errorf(postern.NotFound, "%w", err)
+		return err
 	}
 	defer f.Close()
 	w, closer, err := o.writer(a)

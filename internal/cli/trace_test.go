@@ -196,7 +196,7 @@ func traceRecord(t *testing.T, l *posterntest.Libvirtd) {
 			[]string{"export", "--format", "pprof", "-o", none, file},
 			2, "has a stack\nhint: record with stacks: postern trace record --stack",
 		},
-		{"no page", []string{"report", file}, 2, "no file to write"},
+		{"no page", []string{"report", file}, 2, "missing --out"},
 		{"no recording", []string{"export", "-o", none, exported}, 2, exported + ": this is no recording"},
 		{"no file", []string{"replay", none}, 4, none},
 	} {

@@ -51,39 +51,36 @@ func (a *app) printLink(name string, made portal.Made, err error) error {
 }
 
 func newUserSet(a *app) *cobra.Command {
-	var email, fullName string
 	var c people.Change
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Change a person's address, full name or groups",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("email") {
-				c.Email = &email
+			if c.Empty() {
+				return postern.Errorf(postern.Invalid, "nothing is to be changed").
+					WithHint("give --email, --full-name, --add-group or --drop-group")
 			}
-			if cmd.Flags().Changed("full-name") {
-				c.FullName = &fullName
-			}
-			return a.userSet(cmd.Context(), args[0], c)
+			return a.withPeople(cmd.Context(), func(d people.Directory) error {
+				what, err := d.Change(cmd.Context(), args[0], c)
+				if what == "" {
+					return a.done(err, "%s is already so: nothing has changed\n", args[0])
+				}
+				return a.done(err, "%s: %s\n", args[0], what)
+			})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&email, "email", "", "the person's new `ADDRESS`; empty takes it away")
-	f.StringVar(&fullName, "full-name", "", "the person's `NAME` as people write it")
+	f.Func("email", "the person's new `ADDRESS`; empty takes it away", given(&c.Email))
+	f.Func("full-name", "the person's `NAME` as people write it", given(&c.FullName))
 	f.StringSliceVar(&c.Add, "add-group", nil, "a `GROUP` that the person joins; can be repeated")
 	f.StringSliceVar(&c.Drop, "drop-group", nil, "a `GROUP` that the person leaves; can be repeated")
 	return cmd
 }
 
-func (a *app) userSet(ctx context.Context, name string, c people.Change) error {
-	if c.Empty() {
-		return postern.Errorf(postern.Invalid, "nothing is to be changed").
-			WithHint("give --email, --full-name, --add-group or --drop-group")
+// given returns a flag's function that keeps whether the flag was given, too.
+func given(to **string) func(string) error {
+	return func(text string) error {
+		*to = &text
+		return nil
 	}
-	return a.withPeople(ctx, func(d people.Directory) error {
-		what, err := d.Change(ctx, name, c)
-		if what == "" {
-			return a.done(err, "%s is already so: nothing has changed\n", name)
-		}
-		return a.done(err, "%s: %s\n", name, what)
-	})
 }

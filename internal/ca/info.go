@@ -1,0 +1,41 @@
+package ca
+
+import "time"
+
+// RootInfo is the root as it is shown.
+type RootInfo struct {
+	Subject  string    `json:"subject"`
+	Serial   string    `json:"serial"`
+	NotAfter time.Time `json:"not_after"`
+	Key      bool      `json:"key_here"`          // its key is on this machine
+	KeyURI   string    `json:"key_uri,omitempty"` // of the HSM that its key is in
+	URL      string    `json:"url,omitempty"`     // as Authority.URL
+	PEM      string    `json:"pem"`
+}
+
+// RootInfo returns what is shown of the root.
+func (a *Authority) RootInfo() RootInfo {
+	root := a.newest(Root)
+	return RootInfo{
+		SubjectString(root.cert.RawSubject), SerialString(root.cert.SerialNumber), root.cert.NotAfter,
+		a.HasKey(string(Root)), root.KeyURI, a.URL(), string(EncodeCertificates(root.cert)),
+	}
+}
+
+// PolicyInfo is a policy as it is shown.
+type PolicyInfo struct {
+	Profile     Profile     `json:"profile"`
+	Description string      `json:"description,omitempty"`
+	Validity    int64       `json:"validity_seconds"`
+	Max         int64       `json:"max_seconds"`
+	Keys        []Algorithm `json:"keys,omitempty"` // none: all that are strong enough
+	SignOnly    bool        `json:"sign_only,omitempty"`
+	Policies    []string    `json:"policies,omitempty"` // object identifiers
+}
+
+// Info returns what is shown of the policy.
+func (p Policy) Info() PolicyInfo {
+	return PolicyInfo{
+		p.Profile, p.Text, int64(p.Validity.Seconds()), int64(p.Max.Seconds()), p.Keys, p.SignOnly, p.OIDs,
+	}
+}
