@@ -12,7 +12,7 @@ export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -trimpath
 
 # Every Debian package that a test needs.
 PACKAGES := \
-	apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus dehydrated e2fsprogs \
+	age apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus dehydrated e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
 	ldap-utils lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss-extrausers libnss3-tools \
 	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libssl-dev libvirt-clients \
@@ -20,7 +20,7 @@ PACKAGES := \
 	nginx oathtool openssh-client openssh-server openssh-sftp-server openssl p11-kit-modules pamtester pgbouncer \
 	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rsync \
 	samba samba-ad-provision samba-dsdb-modules samba-vfs-modules sasl2-bin \
-	semodule-utils slapd softhsm2 sqlite3 sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver
+	semodule-utils slapd softhsm2 sqlite3 strace sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver zstd
 
 # The portal's bundle is made with npm: Debian's, where there is no other.
 PACKAGES += $(if $(shell command -v npm),,npm)
@@ -42,8 +42,9 @@ pam:
 
 install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
-	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket packaging/*.timer
 	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
+	install -D -m 644 packaging/postern.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/postern.conf
 	for s in 1 5 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s man/*.$$s || exit 1; done
 	$(MAKE) -C pam install
 

@@ -90,6 +90,7 @@ var rows = map[string]row{
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
 	"state":  {imports: "store timeline"},
+	"backup": {imports: "state store", tests: "otp"},
 	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
@@ -99,7 +100,7 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector metrics people state client agent server doctor usage manpage manual jsonschema " +
+			" trace collector metrics people state backup client agent server doctor usage manpage manual jsonschema " +
 			"terminal " +
 			"reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
@@ -328,6 +329,7 @@ func TestImportRulesCanFail(t *testing.T) {
 			"internal/ca",
 		},
 		"internal/state":   {"internal/ca", "internal/portal", "front", "net/http", "database/sql", cobra},
+		"internal/backup":  {"internal/ca", "front", "net/http", "database/sql", cobra},
 		"internal/people":  {"front", caddy, "internal/server", "database/sql", cobra},
 		"internal/durable": {"internal/store", "timeline", "net/http"},
 		"internal/agent":   {"internal/store", "internal/people", "front", "internal/server", "database/sql"},

@@ -62,7 +62,7 @@ func usedStep(when, period string) int64 {
 	if err != nil || seconds <= 0 {
 		seconds = 30
 	}
-	return t.Unix()/seconds + totpSkew
+	return t.Unix()/seconds + TOTPSkew
 }
 
 // googleSecret is the first line of a .google_authenticator file.

@@ -20,10 +20,12 @@ import (
 	"github.com/postern-project/postern"
 )
 
-const (
-	totpSkew  = 1  // steps by which an authenticator's clock may differ, either way (RFC 6238, 5.2)
-	hotpAhead = 10 // codes that may have been made and not used (RFC 4226, 7.4)
-)
+// TOTPSkew is by how many steps an authenticator's clock may differ, either way (RFC
+// 6238, 5.2).
+const TOTPSkew = 1
+
+// hotpAhead is how many codes may have been made and not used (RFC 4226, 7.4).
+const hotpAhead = 10
 
 // OATH is an authenticator: an app or a hardware key that makes short codes from a
 // shared secret, by time (TOTP, RFC 6238) or by a counter (HOTP, RFC 4226).
@@ -121,7 +123,7 @@ func (o *OATH) step(now time.Time) int64 { return now.Unix() / int64(o.Period/ti
 func (o *OATH) Match(code string, now time.Time) (moving int64, ok bool) {
 	first, last := o.Moving+1, o.Moving+hotpAhead
 	if o.Kind == postern.TOTP {
-		first, last = max(0, o.step(now)-totpSkew), o.step(now)+totpSkew
+		first, last = max(0, o.step(now)-TOTPSkew), o.step(now)+TOTPSkew
 	}
 	for at := first; at <= last; at++ {
 		if subtle.ConstantTimeCompare([]byte(o.code(at)), []byte(code)) == 1 && !ok {

@@ -269,6 +269,20 @@ func openCode(ctx context.Context, keys Keys, typed string) (found *Key, _ Token
 	return found, Token{}, reason, nil
 }
 
+// OpenCode returns the key that a typed code is of, whatever its status, and what is to be
+// stored if the code is accepted, which it is not here. It is Denied if no key here has
+// made the code.
+func OpenCode(ctx context.Context, keys Keys, typed string) (*Key, Last, error) {
+	key, token, reason, err := openCode(ctx, keys, typed)
+	if err != nil {
+		return nil, Never, err
+	}
+	if reason != "" && (key == nil || reason != key.refusal()) {
+		return nil, Never, postern.Errorf(postern.Denied, "%s", reason)
+	}
+	return key, Last{Seq: token.Seq(), Timestamp: token.Timestamp}, nil
+}
+
 // refusal returns why the key is not active, "" if it is.
 func (k *Key) refusal() string {
 	switch {

@@ -125,3 +125,19 @@ func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 	}
 	return e, c, nil
 }
+
+// RootAt returns the size of the log that an archive keeps, and the root that it had
+// with its first n entries, if there are as many. It believes the archive's tiles: what
+// they hash is for [Verify] to check.
+func RootAt(ctx context.Context, a Archive, n int64) (size int64, root tlog.Hash, err error) {
+	s, err := a.State(ctx)
+	if err != nil || n > s.Size {
+		return s.Size, root, err
+	}
+	tree, err := LoadTree(s.Size, s.Edge)
+	if err != nil {
+		return s.Size, root, err
+	}
+	root, err = tlog.TreeHash(n, hashReader(ctx, a, tree))
+	return s.Size, root, err
+}

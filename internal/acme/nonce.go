@@ -35,7 +35,7 @@ import (
 // wrong, and is used as if it were empty.
 const (
 	nonceLife  = 30 * time.Minute
-	nonceSlots = 1 << 16 // what the first two random bytes can name
+	NonceSlots = 1 << 16 // what the first two random bytes can name
 	NonceReset = 2 * nonceLife
 )
 
@@ -47,7 +47,7 @@ type nonces struct {
 
 	mu    sync.Mutex
 	made  int64             // the time in the newest nonce made here
-	slots [nonceSlots]int64 // times, as in nonces
+	slots [NonceSlots]int64 // times, as in nonces
 }
 
 func newNonces(ctx context.Context, cfg Config, store Store) (*nonces, error) {

@@ -68,6 +68,8 @@ var commands = []struct{ hint, command string }{
 	{"get an SSH certificate first", "postern ssh login SERVER"},
 	{"make a software token", "postern otp token new FILE"},
 	{"create the state directory", "postern init"},
+	{"enable a YubiKey with a code", "postern otp enable ID --code CODE"},
+	{"give the file with the age identity", "--identity FILE"},
 	{"finish changing the key", "postern rekey"},
 	{"export the root's key, keep the file elsewhere", "postern ca root export-key, and postern ca root remove-key"},
 	{"choose the address by which others reach", "postern ca url http://HOST"},

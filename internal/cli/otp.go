@@ -82,14 +82,21 @@ func otpFields(c otp.Credential) []terminal.Field {
 
 // newOTPStatus makes one of the commands that change a key's status.
 func newOTPStatus(a *app, use string, status postern.CredentialStatus, short string) *cobra.Command {
-	return &cobra.Command{
+	var code string
+	cmd := &cobra.Command{
 		Use:   use + " ID",
 		Short: short,
 		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
-			err := keys.SetStatus(ctx, postern.Actor{}, args[0], status)
-			return a.done(err, "%sd %s\n", use, args[0])
+			if code != "" {
+				return a.done(keys.EnableWithCode(ctx, postern.Actor{}, args[0], code), "enabled %s\n", args[0])
+			}
+			return a.done(keys.SetStatus(ctx, postern.Actor{}, args[0], status), "%sd %s\n", use, args[0])
 		}),
 	}
+	if status == postern.CredentialActive {
+		cmd.Flags().StringVar(&code, "code", "", "a `CODE` that the YubiKey makes now")
+	}
+	return cmd
 }
 
 func newOTPAssign(a *app) *cobra.Command {
@@ -154,13 +161,13 @@ func newOTPRestored(a *app) *cobra.Command {
 	var how people.Restored
 	cmd := &cobra.Command{
 		Use:   "restored",
-		Short: "Go on with a database that was restored from a backup",
+		Short: "Go on with a state that was restored",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
-			n, err := how.Accept(ctx, st)
-			return a.done(err, "disabled %s\n", terminal.Counted(n, "credential"))
+			off, err := how.Accept(ctx, st)
+			return a.done(err, "%s\n", off)
 		}),
 	}
 	cmd.Flags().BoolVar(&how.Trust, "trust", false, "disable nothing")
-	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the database was restored")
+	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the state was restored")
 	return cmd
 }

@@ -70,7 +70,7 @@ func newRoot(a *app) *cobra.Command {
 		newLog(a),
 		newAlert(a),
 		newImport(a),
-		newRekey(a),
+		newRekey(a), newBackup(a), newRestore(a),
 		newDoctor(a),
 		newVersion(a),
 		newMan(a),

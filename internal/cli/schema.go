@@ -6,6 +6,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/apache"
+	"github.com/postern-project/postern/internal/backup"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/jsonschema"
@@ -22,6 +23,7 @@ import (
 // trace commands print of events is described in internal/trace/format/schema.md.
 var outputs = map[string]any{
 	"agent --print":      postern.Event{},
+	"backup":             backup.Made{},
 	"ca acme list":       acme.ExternalKey{},
 	"ca list":            certificateJSON{},
 	"ca profile list":    ca.PolicyInfo{},
@@ -43,6 +45,7 @@ var outputs = map[string]any{
 	"otp sync show":      syncJSON{},
 	"otp upstream show":  otp.ClientConfig{},
 	"otp verify":         otpVerdict{},
+	"restore":            backup.Restored{},
 	"ssh check":          audit.Report{},
 	"trace probes":       format.Library{},
 	"trace top":          top.Table{},

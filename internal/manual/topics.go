@@ -38,13 +38,14 @@ var stateFiles = []manpage.Item{
 	{Term: "kek.argon2id", Text: "How the key-encrypting key is derived from a passphrase, where there is one."},
 	{Term: "log.vkey", Text: "The public key of the timeline: what postern log verify --key takes."},
 	{Term: "log.checkpoint", Text: "The checkpoint of the last postern log verify that found no problem."},
-	{
-		Term: "log.seen",
-		Text: "The length of the timeline when a server last looked, by which a restored database is noticed.",
-	},
 	{Term: "ssh-rules.json", Text: "What SSH certificates may do; see postern-ssh-sign(1)."},
 	{Term: "agent.sock", Text: "Where postern agent sends what it sees on this host."},
 	{Term: "run.pid", Text: "The process of the running server."},
+	{
+		Term: "/var/lib/postern-seen/mark, STATE-seen/mark",
+		Text: "The furthest position of the database that was seen: beside the state directory, so that a restore of " +
+			"that does not bring it back. POSTERN_SEEN names other directories.",
+	},
 	{Term: "/run/postern/pam.sock", Text: "Where pam_postern(8) asks."},
 }
 
@@ -59,6 +60,12 @@ var variables = []variable{
 	{Item: manpage.Item{
 		Term: "POSTERN_DATABASE",
 		Text: "The URL of the database, unless the state directory names one.",
+	}},
+	{Item: manpage.Item{
+		Term: "POSTERN_SEEN",
+		Text: "The directories, separated by colons, that have the mark of how far the database was seen to be, " +
+			"instead of the one beside the state directory. All must have it; the furthest is valid. One on another " +
+			"machine's disk shows that this whole machine was put back.",
 	}},
 	{Item: manpage.Item{
 		Term: "POSTERN_PASSPHRASE_FILE",

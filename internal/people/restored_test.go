@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/postern-project/postern"
@@ -15,23 +16,26 @@ import (
 
 func TestRestored(t *testing.T) {
 	for name, c := range map[string]struct {
-		seen     int64 // of a timeline with two entries
+		older    bool // the database
 		restored people.Restored
 		code     postern.Code
 		disabled int
 	}{
-		"not restored":      {seen: 2, code: postern.Conflict},
-		"restored":          {seen: 50, disabled: 1},
-		"trusted":           {seen: 50, restored: people.Restored{Trust: true}},
-		"the whole machine": {seen: 2, restored: people.Restored{Force: true}, disabled: 1},
+		"not restored":      {code: postern.Conflict},
+		"restored":          {older: true, disabled: 1},
+		"trusted":           {older: true, restored: people.Restored{Trust: true}},
+		"the whole machine": {restored: people.Restored{Force: true}, disabled: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			st, key := stateWithKey(t)
-			must(t, st.MarkSeen(c.seen))
+			if c.older {
+				st = putBack(t, st)
+			}
 			must(t, os.WriteFile(st.Path(state.CheckpointFile), []byte("of before"), 0o600))
 			disabled, err := c.restored.Accept(t.Context(), st)
-			if disabled != c.disabled || (err == nil) != (c.code == 0) || err != nil && postern.CodeOf(err) != c.code {
-				t.Fatalf("%d disabled, %v", disabled, err)
+			if disabled.Keys != c.disabled || (err == nil) != (c.code == 0) ||
+				err != nil && postern.CodeOf(err) != c.code {
+				t.Fatalf("%+v, %v", disabled, err)
 			}
 			got, kerr := st.Store.OTP().Key(t.Context(), key)
 			must(t, kerr)
@@ -56,6 +60,25 @@ func stateWithKey(t *testing.T) (st *state.State, publicID string) {
 	return st, key.PublicID
 }
 
+// putBack uses the state, and puts the whole state directory back as it was before.
+func putBack(t *testing.T, st *state.State) *state.State {
+	t.Helper()
+	must(t, st.Close())
+	before := filepath.Join(t.TempDir(), "before")
+	must(t, os.CopyFS(before, os.DirFS(st.Dir)))
+	st, err := state.Open(t.Context(), st.Dir)
+	must(t, err)
+	must(t, st.Store.Append(t.Context(), postern.Event{Kind: "test"}))
+	must(t, st.Close())
+	must(t, os.RemoveAll(st.Dir))
+	must(t, os.CopyFS(st.Dir, os.DirFS(before)))
+	must(t, os.Chmod(st.Path("kek"), 0o600))
+	st, err = state.Open(t.Context(), st.Dir)
+	must(t, err)
+	t.Cleanup(func() { st.Close() })
+	return st
+}
+
 // accepted checks what is left of the time before the restore.
 func accepted(t *testing.T, st *state.State, yes bool) {
 	t.Helper()
@@ -67,7 +90,7 @@ func accepted(t *testing.T, st *state.State, yes bool) {
 	if _, err := os.Stat(st.Path(state.CheckpointFile)); errors.Is(err, fs.ErrNotExist) != yes {
 		t.Errorf("the checkpoint of before: %v", err)
 	}
-	if _, err := st.CheckRestored(t.Context()); err != nil {
+	if err := st.CheckRestored(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

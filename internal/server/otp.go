@@ -31,10 +31,6 @@ type OneTime struct {
 // [Mappings]. Close it before the state.
 func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, error) {
 	keys := st.Store.OTP()
-	if _, err := st.CheckRestored(context.Background()); err != nil {
-		log.Error("no one-time passwords are accepted", postern.LogError, err)
-		keys.Refuse(err)
-	}
 	fleet, err := keys.SyncConfig(context.Background())
 	if err != nil {
 		return nil, err
@@ -49,7 +45,7 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 	o := &OneTime{Keys: keys, Checker: check, Service: service, upstream: upstream}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
-	o.watcher.Go(func() { watchRestored(ctx, st, keys, log) })
+	o.watcher.Go(func() { watchRestored(ctx, st, log) })
 	return o, nil
 }
 
@@ -111,29 +107,24 @@ func (u *upstreamService) close() error {
 	return u.client.Close()
 }
 
-// seenEvery is how often a server stores the length of the timeline.
+// seenEvery is how often a server compares the database with how far it was.
 const seenEvery = time.Second
 
-// watchRestored stores the length of the timeline at intervals and when ctx ends. It
-// refuses all codes if the timeline has become shorter: then the database was restored.
-func watchRestored(ctx context.Context, st *state.State, keys *store.OTP, log *slog.Logger) {
+// watchRestored compares the database at intervals with the furthest position that was
+// seen of it. A database that turns out to be an older one was restored: no code is
+// accepted until that was accepted.
+func watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
 	tick := time.NewTicker(seenEvery)
 	defer tick.Stop()
-	for last := int64(0); ; {
-		final := ctx.Err() != nil
-		size, err := st.CheckRestored(context.WithoutCancel(ctx))
-		switch {
-		case errors.Is(err, state.ErrRestored):
-			keys.Refuse(err)
-			return
-		case err == nil && size != last:
-			if err := st.MarkSeen(size); err != nil {
-				log.Error("cannot store the length of the timeline", postern.LogError, err)
-			}
-			last = size
-		}
-		if final {
-			return
+	for restored := false; ctx.Err() == nil; {
+		err := st.CheckRestored(ctx)
+		switch was := restored; {
+		case errors.Is(err, state.ErrRestored) && !was:
+			restored = true
+			log.Error("no one-time passwords are accepted", postern.LogError, err)
+		case err == nil && was:
+			restored = false
+			log.Info("one-time passwords are accepted again")
 		}
 		select {
 		case <-ctx.Done():

@@ -39,7 +39,7 @@ func Rekey(ctx context.Context, dir string, othersKnow bool) (Rekeyed, error) {
 	if err := durable.Ensure(next, newKey(), 0o600, durable.DirectoryOwner); err != nil {
 		return Rekeyed{}, postern.Errorf(postern.Unavailable, "make the new key: %w", err)
 	}
-	if shared := url != filepath.Join(dir, databaseFile); shared && !othersKnow {
+	if shared := url != filepath.Join(dir, DatabaseFile); shared && !othersKnow {
 		return Rekeyed{Next: next}, nil
 	}
 	keys, err := loadKeys(dir)

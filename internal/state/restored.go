@@ -4,60 +4,93 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/timeline"
 )
-
-// A server stores the length of the timeline in a file beside the database. A database
-// whose timeline is shorter was restored from a backup, and does not know which one-time
-// passwords were used since.
-
-// seenSize returns the length that the timeline had, 0 if none was stored.
-func (s *State) seenSize() (int64, error) {
-	b, err := os.ReadFile(s.Path(seenFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, postern.Errorf(postern.Invalid, "%s does not hold a number", s.Path(seenFile)).
-			WithHint("if the database was restored from a backup, accept that; else write the timeline's length there")
-	}
-	return n, nil
-}
 
 // errRestored is why no code is accepted after a database was restored.
 var errRestored = postern.Errorf(postern.Unavailable, "%w: codes used since then would be valid again", ErrRestored).
 	WithHint("accept the restored database, which disables what may have been used since")
 
-// CheckRestored returns the timeline's length; Unavailable (ErrRestored) if that
-// is less than what was seen of it, as in a database that was restored from a
-// backup.
-func (s *State) CheckRestored(ctx context.Context) (int64, error) {
-	seen, err := s.seenSize()
-	if err != nil {
-		return 0, err
+// CheckRestored compares the database with the furthest position that was seen of it: the
+// error is an ErrRestored if the database does not contain that, or nothing says what it
+// was. From then on nothing is used up that is valid once, until CheckRestored finds it
+// right again or AcceptRestored was called.
+func (s *State) CheckRestored(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.compare(ctx)
+	switch {
+	case err == nil && s.refusing.Swap(false):
+		s.Store.Refuse(nil)
+	case errors.Is(err, ErrRestored) && !s.refusing.Swap(true):
+		s.Store.Refuse(err)
 	}
-	size, err := s.Store.Timeline().LogSize(ctx)
-	if err != nil {
-		return 0, err
-	}
-	if size < seen {
-		return size, errRestored
-	}
-	return size, nil
+	return err
 }
 
-// MarkSeen stores the length of the timeline.
-func (s *State) MarkSeen(size int64) error {
-	return s.Replace(seenFile, []byte(strconv.FormatInt(size, 10)+"\n"), 0o600)
+// compare does so. The mark is read first: what is in it was committed before.
+func (s *State) compare(ctx context.Context) error {
+	seen, noMark := s.marks.read()
+	if noMark != nil && !errors.Is(noMark, errNoMark) {
+		return noMark
+	}
+	here, behind, err := s.position(ctx)
+	switch {
+	case err != nil:
+		return err
+	case behind:
+		return errRestored
+	case noMark != nil && here.checkpoint.Size > 1 && !s.Store.Shared():
+		return noMark
+	case noMark != nil: // a database that was just made, or another server's, too
+		s.compared = here.signed
+		return s.marks.set(here)
+	case here.epoch == seen.epoch && here.checkpoint.Size >= seen.checkpoint.Size:
+		if behind, err = s.forked(ctx, seen); err != nil {
+			return err
+		}
+	default:
+		behind = seen.after(here)
+	}
+	if behind {
+		_ = s.Store.SetBehind(ctx) // where it cannot be written, it says so the next time
+		return errRestored
+	}
+	return errors.Join(s.marks.raise(here), s.marks.flush())
+}
+
+// forked reports whether the timeline does not begin as the one that was seen.
+func (s *State) forked(ctx context.Context, seen mark) (bool, error) {
+	if seen.signed == s.compared {
+		return false, nil
+	}
+	same, err := s.Store.Timeline().Contains(ctx, seen.checkpoint)
+	if err == nil && same {
+		s.compared = seen.signed
+	}
+	return !same, err
+}
+
+func (s *State) position(ctx context.Context) (m mark, behind bool, err error) {
+	p, err := s.Store.Position(ctx)
+	if err != nil {
+		return m, false, err
+	}
+	s.epoch.Store(p.Epoch)
+	m, err = newMark(p.Epoch, p.Checkpoint, s.marks.verifier)
+	return m, p.Behind, err
+}
+
+// committed raises the mark. While the database is behind, it is not.
+func (s *State) committed(c timeline.Checkpoint, signed string) error {
+	if s.refusing.Load() {
+		return nil
+	}
+	return s.marks.raise(mark{s.epoch.Load(), c, signed})
 }
 
 // CheckpointFile is the file of the state directory with the checkpoint of the
@@ -68,12 +101,36 @@ const CheckpointFile = "log.checkpoint"
 // accepted.
 const setAside = CheckpointFile + ".before-restore"
 
-// AcceptRestored goes on with a restored database: it forgets how long the timeline
-// was, and sets the last checkpoint aside.
-func (s *State) AcceptRestored() error {
-	err := durable.Rename(s.Path(CheckpointFile), s.Path(setAside))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+// AcceptRestored goes on with a restored database: it begins an epoch, as
+// [store.DB.AcceptRestored] says, with a mark of its own, and sets the last checkpoint
+// aside. Cut short, it is done again by another call.
+func (s *State) AcceptRestored(ctx context.Context, trust bool, event postern.Event) (off store.Disabled, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, err := s.marks.read()
+	if err != nil && !errors.Is(err, ErrRestored) {
+		return off, err
 	}
-	return durable.Remove(s.Path(seenFile))
+	here, _, err := s.position(ctx)
+	if err != nil {
+		return off, err
+	}
+	if off, err = s.Store.AcceptRestored(ctx, max(seen.epoch, here.epoch)+1, trust, event); err != nil {
+		return off, err
+	}
+	err = durable.Rename(s.Path(CheckpointFile), s.Path(setAside))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return off, err
+	}
+	if here, _, err = s.position(ctx); err != nil {
+		return off, err
+	}
+	s.compared = here.signed
+	if err := s.marks.set(here); err != nil {
+		return off, err
+	}
+	if s.refusing.Swap(false) {
+		s.Store.Refuse(nil)
+	}
+	return off, nil
 }

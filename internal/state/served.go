@@ -8,19 +8,27 @@ import (
 	"path/filepath"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
 )
 
 // Lock keeps a second server off the state directory until unlock is called:
 // Conflict (ErrServed) if one runs already.
-func (s *State) Lock() (unlock func(), err error) {
-	f, err := os.OpenFile(s.Path(runFile), os.O_RDWR|os.O_CREATE, 0o600)
+func (s *State) Lock() (unlock func(), err error) { return LockDir(s.Dir) }
+
+// LockDir does so for a directory that is not open.
+func LockDir(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, runFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
+		return nil, postern.Errorf(postern.Unavailable, "%w", err)
+	}
+	if err := durable.DirectoryOwner(f, f.Name()); err != nil {
+		f.Close()
 		return nil, postern.Errorf(postern.Unavailable, "%w", err)
 	}
 	if err := system.TryLock(f); err != nil {
 		f.Close()
-		pid, _ := ServedBy(s.Dir)
+		pid, _ := ServedBy(dir)
 		return nil, postern.Errorf(postern.Conflict, "%w (process %d)", ErrServed, pid).
 			WithHint("make that one load a changed configuration; or stop it first")
 	}

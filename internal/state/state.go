@@ -1,6 +1,6 @@
 // Package state opens the state directory, which a server and commands share. It has
-// the database's address, the keys of its secrets, the running server's process, and
-// the length that the timeline had.
+// the database's address, the keys of its secrets and the running server's process. How
+// far the database was seen to be is kept outside of it.
 //
 // Two processes may use one directory at once: files that must exist once are created
 // atomically, by the process that is first.
@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
@@ -22,16 +24,18 @@ import (
 	"github.com/postern-project/postern/internal/system"
 )
 
-// The files of a state directory.
+// DatabaseFile is the state directory's file with the SQLite database, unless a URL names
+// another.
+const DatabaseFile = "postern.db"
+
+// Other files of a state directory.
 const (
-	databaseFile = "postern.db"   // SQLite, unless a URL says otherwise
 	urlFile      = "database"     // the database's URL, when it is not that file
 	verifierFile = "log.vkey"     // the timeline's public key
 	kekFile      = "kek"          // the key-encrypting key
 	kdfFile      = "kek.argon2id" // how it is derived from a passphrase instead
 	nextKEKFile  = "kek.next"     // the key that replaces kek, while secrets are sealed again
 	takenFile    = "kek.taken"    // the name of the next key, once a running server uses it
-	seenFile     = "log.seen"     // the timeline's length when a server last looked
 	runFile      = "run.pid"      // the process of the running server, which locks it
 )
 
@@ -39,7 +43,8 @@ const (
 var (
 	// ErrMissing says that the state does not exist yet.
 	ErrMissing = errors.New("there is no state")
-	// ErrRestored says that the database is older than what was seen of it.
+	// ErrRestored says that the database is older than what was seen of it, or that
+	// what was seen is not known.
 	ErrRestored = errors.New("the database is older than what was seen of it")
 	// ErrServed says that a server runs on the state.
 	ErrServed = errors.New("postern serves this state already")
@@ -52,6 +57,13 @@ var (
 type State struct {
 	Dir   string // absolute
 	Store *store.DB
+
+	marks    *marks
+	epoch    atomic.Int64 // the database's
+	refusing atomic.Bool  // the database was restored
+
+	mu       sync.Mutex // one comparison at a time
+	compared string     // the checkpoint that the timeline was compared with last
 }
 
 // Dir returns the state directory: the one that is named, else $POSTERN_STATE,
@@ -85,7 +97,10 @@ func Open(ctx context.Context, dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(url); url == filepath.Join(dir, databaseFile) && errors.Is(err, fs.ErrNotExist) {
+	if err := unfinished(dir, url); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(url); url == filepath.Join(dir, DatabaseFile) && errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(dir)
 	}
 	return open(ctx, dir, url)
@@ -106,6 +121,9 @@ func Create(ctx context.Context, dir string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := unfinished(dir, url); err != nil {
+		return nil, err
+	}
 	if err := createKey(dir, url); err != nil {
 		return nil, err
 	}
@@ -120,6 +138,30 @@ func Create(ctx context.Context, dir string) (*State, error) {
 }
 
 func open(ctx context.Context, dir, url string) (*State, error) {
+	s, err := openFor(ctx, dir, url, dir)
+	if err != nil {
+		return nil, err
+	}
+	s.Store.OnCommit(s.committed)
+	// Where the state was restored, all but codes and links is served.
+	if err := s.CheckRestored(ctx); err != nil && !errors.Is(err, ErrRestored) {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// OpenCopy opens a copy of a state directory, of which no server uses anything up: the
+// mark is that of the directory where the state belongs.
+func OpenCopy(ctx context.Context, copied, dir string) (*State, error) {
+	url, err := databaseURL(copied)
+	if err != nil {
+		return nil, err
+	}
+	return openFor(ctx, copied, url, dir)
+}
+
+// openFor opens a state with the mark of the state directory markOf.
+func openFor(ctx context.Context, dir, url, markOf string) (*State, error) {
 	keys, err := loadKeys(dir)
 	if err != nil {
 		return nil, err
@@ -128,7 +170,11 @@ func open(ctx context.Context, dir, url string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &State{Dir: dir, Store: db}, nil
+	m, err := newMarks(markOf, db.Timeline().LogVerifier())
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &State{Dir: dir, Store: db, marks: m}, nil
 }
 
 func missing(dir string) error {
@@ -144,8 +190,29 @@ func makeDir(dir string) error {
 	return nil
 }
 
+// RestoreFile is in a state directory while a restore puts its files in place.
+const RestoreFile = ".restore-unfinished"
+
+// unfinished fails where a restore was cut short.
+func unfinished(dir, url string) error {
+	_, marked := os.Stat(filepath.Join(dir, RestoreFile))
+	_, database := os.Stat(url)
+	if marked != nil || url == filepath.Join(dir, DatabaseFile) && database == nil {
+		return nil
+	}
+	return postern.Errorf(postern.Unavailable, "a restore into %s was cut short", dir).WithHint("restore it again")
+}
+
+// Transient reports whether a file of a state directory, which is named relative to it,
+// belongs to processes that run, or is the database: a copy of the state has its own.
+func Transient(name string) bool {
+	return name == runFile || name == takenFile || name == "log.seen" || name == RestoreFile ||
+		strings.HasPrefix(name, DatabaseFile) || strings.HasPrefix(filepath.Base(name), ".new-") ||
+		strings.HasPrefix(name, ".postern-work-")
+}
+
 // Close closes the database.
-func (s *State) Close() error { return s.Store.Close() }
+func (s *State) Close() error { return errors.Join(s.Store.Close(), s.marks.close()) }
 
 // Path returns the path of a file in the state directory.
 func (s *State) Path(name string) string { return filepath.Join(s.Dir, name) }
@@ -171,7 +238,7 @@ func databaseURL(dir string) (string, error) {
 	url, err := durable.ReadSecret(filepath.Join(dir, urlFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return filepath.Join(dir, databaseFile), nil
+		return filepath.Join(dir, DatabaseFile), nil
 	case err != nil:
 		return "", err
 	}
@@ -189,7 +256,7 @@ func UseDatabase(dir, url string) error {
 	if err := makeDir(dir); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, databaseFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, DatabaseFile)); err == nil {
 		return postern.Errorf(postern.Conflict, "%s has a SQLite database already", dir).
 			WithHint("choose another state directory")
 	}

@@ -78,6 +78,11 @@ func (db *DB) createLog(ctx context.Context) error {
 // enough to check checkpoints and proofs, without the database.
 func (s Timeline) LogVerifier() string { return s.verifier }
 
+// errWentBack says that a database in use was replaced by an older one, as by a standby
+// that had not received everything.
+var errWentBack = postern.Errorf(postern.Unavailable, "the database is older than what was committed to it").
+	WithHint("accept the restored database, which disables what may have been used since")
+
 // appendEvents writes the batch's events, the tiles of the tree that they
 // finish, its edge, and one signed checkpoint.
 func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
@@ -143,6 +148,8 @@ func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 		return new(timeline.Tree), nil
 	case err != nil:
 		return nil, err
+	case s.Size < db.reached.Load():
+		return nil, errWentBack
 	case db.tree != nil && s.Checkpoint == db.signed:
 		return db.tree.Clone(), nil
 	}
@@ -170,5 +177,15 @@ func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
 func (db *DB) commitTree(tx *Tx) {
 	if tx.tree != nil {
 		db.tree, db.signed = tx.tree, tx.signed
+		db.reached.Store(tx.tree.Size())
 	}
+}
+
+// mark passes the checkpoint of a durable batch to whom [DB.OnCommit] named.
+func (db *DB) mark(tx *Tx) error {
+	f := db.marked.Load()
+	if tx.tree == nil || f == nil {
+		return nil
+	}
+	return (*f)(timeline.Checkpoint{Size: tx.tree.Size(), Root: tx.tree.Root()}, tx.signed)
 }

@@ -29,7 +29,6 @@ type OTP struct {
 	batch otpBatch
 
 	mu         sync.Mutex
-	refuse     error     // why no codes are accepted; nil: they are
 	readOne    *sql.Stmt // reads one key; nil until it is needed
 	generation int64     // of the cached values below
 	polled     time.Time // when it was last compared
@@ -52,20 +51,6 @@ func newOTP(db *DB) *OTP {
 	o.batch.otp = o
 	o.forget(0)
 	return o
-}
-
-// Refuse makes every later attempt fail with err.
-func (o *OTP) Refuse(err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.refuse = err
-}
-
-// refusing returns why no codes are accepted, or nil.
-func (o *OTP) refusing() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.refuse
 }
 
 // forget empties the cache. The caller has the lock, or o is not shared yet.
@@ -102,10 +87,15 @@ func (o *OTP) poll(ctx context.Context) error {
 // once; other servers see it within otpPoll.
 func (o *OTP) write(ctx context.Context, by postern.Actor, f func(ctx context.Context, tx *Tx) error) error {
 	err := o.db.WriteAs(ctx, by, f)
+	o.forgetPoll()
+	return err
+}
+
+// forgetPoll has the generation compared again before a cached value is used.
+func (o *OTP) forgetPoll() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.polled = time.Time{}
-	return err
 }
 
 // cached returns the cached value of id, if it is still valid.
@@ -355,10 +345,16 @@ func lastUse(ctx context.Context, tx *Tx, publicID string) (otp.Last, error) {
 	return last, err
 }
 
-// SetKeyStatus enables, disables or revokes a key; a revoked one stays so.
+// SetKeyStatus enables, disables or revokes a key; a revoked one stays so. A key whose
+// counter was lost in a restore is enabled by [OTP.EnableWithCode] alone.
 func (o *OTP) SetKeyStatus(ctx context.Context, publicID string, status postern.CredentialStatus) error {
 	return o.changeKey(ctx, postern.Actor{}, publicID, string(status),
 		func(ctx context.Context, tx *Tx) (int64, error) {
+			if status == postern.CredentialActive {
+				if err := tx.counterKnown(ctx, `otp_counters WHERE public_id`, publicID); err != nil {
+					return 0, err
+				}
+			}
 			return tx.Exec(ctx, `UPDATE credentials SET status = $2
 			WHERE kind = 'yubikey' AND id = $1 AND status <> 'revoked'`, publicID, string(status))
 		})
@@ -417,25 +413,6 @@ func (o *OTP) changeKey(
 			Reason: what, Links: []postern.Link{yubikeyLink(publicID)},
 		})
 	})
-}
-
-// DisableAll disables every YubiKey and HOTP authenticator whose secret is here,
-// deletes all backup codes, and returns how many keys it disabled.
-func (o *OTP) DisableAll(ctx context.Context) (int, error) {
-	var n int64
-	err := o.write(ctx, postern.Actor{}, func(ctx context.Context, tx *Tx) (err error) {
-		if n, err = tx.Exec(ctx, `UPDATE credentials SET status = 'disabled'
-			WHERE status = 'active' AND (kind = 'hotp'
-			OR kind = 'yubikey' AND EXISTS (SELECT 1 FROM otp_keys k
-			WHERE k.public_id = credentials.id AND k.sealed IS NOT NULL))`); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `DELETE FROM otp_recovery`); err != nil {
-			return err
-		}
-		return tx.Touch(ctx)
-	})
-	return int(n), err
 }
 
 // sealSecret returns what the column otp_keys.sealed holds: private ID and AES

@@ -37,7 +37,7 @@ type otpUse struct {
 
 // Accept implements [otp.Keys].
 func (o *OTP) Accept(ctx context.Context, u otp.Use) (otp.Verdict, otp.Last, error) {
-	if err := o.refusing(); err != nil {
+	if err := o.db.refusing(); err != nil {
 		return otp.Refused, otp.Last{}, err
 	}
 	w := &otpUse{Use: u, done: make(chan struct{})}

@@ -108,6 +108,11 @@ func (o *OTP) SetOATHStatus(
 	ctx context.Context, by postern.Actor, kind postern.CredentialKind, id string, status postern.CredentialStatus,
 ) error {
 	return o.write(ctx, by, func(ctx context.Context, tx *Tx) error {
+		if status == postern.CredentialActive {
+			if err := tx.counterKnown(ctx, `otp_oath WHERE id`, id); err != nil {
+				return err
+			}
+		}
 		if err := tx.SetCredentialStatus(ctx, kind, id, status); err != nil {
 			return err
 		}
@@ -124,7 +129,7 @@ func (o *OTP) SetOATHStatus(
 
 // Guess implements [otp.Authenticators].
 func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
-	if err := o.refusing(); err != nil {
+	if err := o.db.refusing(); err != nil {
 		return otp.GuessResult{}, err
 	}
 	var r otp.GuessResult
@@ -244,7 +249,7 @@ func (o *OTP) BackupCodesLeft(ctx context.Context, person string) (int, error) {
 func (o *OTP) UseBackupCode(
 	ctx context.Context, person string, hash [32]byte, events []postern.Event,
 ) (otp.Verdict, error) {
-	if err := o.refusing(); err != nil {
+	if err := o.db.refusing(); err != nil {
 		return otp.Refused, err
 	}
 	verdict := otp.Refused

@@ -54,6 +54,9 @@ func (s Portal) AnswerLink(
 // useLink marks a link used, for a certificate if it has a serial number, or
 // fails with [portal.ErrLink] if it was used, or has expired.
 func (tx *Tx) useLink(ctx context.Context, hash [32]byte, serial string, now time.Time) error {
+	if err := tx.db.refusing(); err != nil {
+		return err
+	}
 	n, err := tx.Exec(ctx, `UPDATE portal_links SET used = $1, serial = $3
 		WHERE hash = $2 AND used = 0 AND expires > $1`, micros(now), hash[:], serial)
 	if err == nil && n == 0 {

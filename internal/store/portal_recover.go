@@ -55,6 +55,9 @@ func (tx *Tx) recoverPerson(ctx context.Context, r portal.Recovery) (off portal.
 
 // spendCode uses a recovery code up, or fails with [portal.ErrCode].
 func (tx *Tx) spendCode(ctx context.Context, person string, hash [32]byte) error {
+	if err := tx.db.refusing(); err != nil {
+		return err
+	}
 	var id string
 	err := tx.QueryRow(ctx, `DELETE FROM portal_codes WHERE person = $1 AND hash = $2
 		RETURNING id`, person, hash[:]).Scan(&id)

@@ -55,6 +55,9 @@ type DB struct {
 	read    *sql.DB
 	rows    sync.Map // query to *sql.Stmt on read: see row
 	seals   atomic.Pointer[sealer]
+	refused atomic.Pointer[error] // why nothing is used up that is valid once; nil: it is
+	marked  atomic.Pointer[func(c timeline.Checkpoint, signed string) error]
+	reached atomic.Int64 // the longest timeline that was committed here
 	now     func() time.Time
 	otp     *OTP
 

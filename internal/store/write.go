@@ -277,6 +277,9 @@ func (w *batchWriter) once(batch []*request) error {
 	}
 	w.db.commitTree(tx)
 	w.events = tx.events
+	if err := w.db.mark(tx); err != nil {
+		return &commitError{err}
+	}
 	return nil
 }
 

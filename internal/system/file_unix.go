@@ -32,6 +32,9 @@ func Inode(info fs.FileInfo) (n uint64, ok bool) {
 // is closed.
 func Lock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX) }
 
+// Unlock ends a lock.
+func Unlock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // TryLock locks a file until it is closed, or fails at once where another
 // process has it locked.
 func TryLock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

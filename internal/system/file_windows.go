@@ -17,6 +17,11 @@ func Inode(fs.FileInfo) (n uint64, ok bool) { return 0, false }
 // is closed.
 func Lock(f *os.File) error { return lock(f, windows.LOCKFILE_EXCLUSIVE_LOCK) }
 
+// Unlock ends a lock.
+func Unlock(f *os.File) error {
+	return windows.UnlockFileEx(windows.Handle(f.Fd()), 0, 1, 0, &windows.Overlapped{OffsetHigh: lockAt})
+}
+
 // TryLock locks a file until it is closed, or fails at once where another
 // process has it locked.
 func TryLock(f *os.File) error {

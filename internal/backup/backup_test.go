@@ -1,0 +1,360 @@
+package backup_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"filippo.io/age"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/backup"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/state"
+)
+
+// TestNoUsedCodeAfterARestore backs up while codes are accepted, restores, and presents
+// each code again.
+func TestNoUsedCodeAfterARestore(t *testing.T) {
+	r := newRig(t, 6)
+	stop := r.load()
+	r.wait(20)
+	var wg sync.WaitGroup
+	made := make([]backup.Made, 2)
+	to := t.TempDir()
+	for i := range made { // two at once
+		wg.Go(func() { made[i] = r.backup(backup.Options{To: to}) })
+	}
+	wg.Wait()
+	r.wait(20)
+	stop()
+	if made[0].Path == made[1].Path {
+		t.Fatalf("both are %s", made[0].Path)
+	}
+	empty(t, to, filepath.Base(made[0].Path), filepath.Base(made[1].Path))
+
+	r.leave()
+	for _, m := range made {
+		restored := r.restore(m.Path)
+		if restored.Disabled.Keys != len(r.tokens) || restored.Holds.People != 1 ||
+			restored.Holds.Keys != int64(len(r.tokens)) {
+			t.Errorf("restored %+v", restored)
+		}
+		if r.newer() == 0 {
+			t.Error("every code was in the backup: nothing is tried")
+		}
+		r.replay()
+		if err := r.st.Store.OTP().SetKeyStatus(t.Context(), r.tokens[0].PublicID,
+			postern.CredentialActive); postern.CodeOf(err) != postern.Conflict {
+			t.Errorf("enabled without a code: %v", err)
+		}
+		r.enable()
+		r.replay()
+		for _, token := range r.tokens {
+			r.use(token)
+		}
+		report, err := r.st.VerifyLog(t.Context())
+		must(t, err)
+		if len(report.Problems) > 0 {
+			t.Errorf("the timeline: %v", report.Problems)
+		}
+		r.leave()
+	}
+}
+
+// TestAnyOtherRestoreIsNoticed puts back parts of a state in other ways, after a code was
+// used, and presents it again.
+func TestAnyOtherRestoreIsNoticed(t *testing.T) {
+	copyTo := func(t *testing.T, from, to string) {
+		must(t, os.RemoveAll(to))
+		must(t, os.CopyFS(to, os.DirFS(from)))
+		must(t, os.Chmod(filepath.Join(to, "kek"), 0o600))
+	}
+	for name, c := range map[string]struct {
+		putBack func(t *testing.T, before, dir string)
+	}{
+		"the database": {putBack: func(t *testing.T, before, dir string) {
+			must(t, os.Remove(filepath.Join(dir, state.DatabaseFile)))
+			must(t, os.Link(filepath.Join(before, state.DatabaseFile), filepath.Join(dir, state.DatabaseFile)))
+		}},
+		"the state directory": {putBack: copyTo},
+		"the state directory on another machine": {putBack: func(t *testing.T, before, dir string) {
+			copyTo(t, before, dir)
+			must(t, os.RemoveAll(state.SeenDir(dir)))
+		}},
+		"with a mark that is damaged": {putBack: func(t *testing.T, before, dir string) {
+			copyTo(t, before, dir)
+			must(t, os.WriteFile(filepath.Join(state.SeenDir(dir), "mark"), nil, 0o600))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1)
+			must(t, r.st.Close())
+			before := filepath.Join(t.TempDir(), "before")
+			copyTo(t, r.dir, before)
+			r.reopen()
+			r.use(r.tokens[0])
+			must(t, r.st.Close())
+			c.putBack(t, before, r.dir)
+			for range 2 { // the second start, too
+				r.reopen()
+				if r.newer() != 1 {
+					t.Fatal("the code is known")
+				}
+				ok, err := r.accept(t.Context(), r.used[0])
+				if ok || postern.CodeOf(err) != postern.Unavailable {
+					t.Fatalf("accepted: %t, %v", ok, err)
+				}
+				for range 5 { // what else is written does not end it
+					must(t, r.st.Store.Append(t.Context(), postern.Event{Kind: "test"}))
+				}
+			}
+			_, err := r.st.AcceptRestored(t.Context(), false, event)
+			must(t, err)
+			r.replay()
+			r.enable()
+			r.replay()
+		})
+	}
+}
+
+// TestSeveralMarks keeps the mark in two places: the one that was not put back decides.
+func TestSeveralMarks(t *testing.T) {
+	here, far := filepath.Join(t.TempDir(), "here"), filepath.Join(t.TempDir(), "far")
+	t.Setenv("POSTERN_SEEN", here+":"+far)
+	r := newRig(t, 1)
+	must(t, r.st.Close())
+	before := t.TempDir()
+	must(t, os.CopyFS(filepath.Join(before, "state"), os.DirFS(r.dir)))
+	must(t, os.CopyFS(filepath.Join(before, "here"), os.DirFS(here)))
+	r.reopen()
+	r.use(r.tokens[0])
+	must(t, r.st.Close())
+	// The whole machine, but not what another one keeps.
+	for from, to := range map[string]string{"state": r.dir, "here": here} {
+		must(t, os.RemoveAll(to))
+		must(t, os.CopyFS(to, os.DirFS(filepath.Join(before, from))))
+	}
+	must(t, os.Chmod(filepath.Join(r.dir, "kek"), 0o600))
+	r.reopen()
+	if ok, err := r.accept(t.Context(), r.used[0]); ok || err == nil {
+		t.Fatal("accepted again")
+	}
+	// Without the far place nothing is known.
+	must(t, os.Rename(far, far+".away"))
+	r.reopen()
+	if ok, err := r.accept(t.Context(), r.used[0]); ok || err == nil {
+		t.Fatal("accepted again without the second mark")
+	}
+}
+
+// TestADamagedBackupIsRefused changes bytes all over a backup, and cuts it.
+func TestADamagedBackupIsRefused(t *testing.T) {
+	r := newRig(t, 1)
+	identity, err := age.GenerateX25519Identity()
+	must(t, err)
+	for name, to := range map[string][]age.Recipient{"plain": nil, "encrypted": {identity.Recipient()}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			made := r.backup(backup.Options{To: filepath.Join(dir, "good"), Encrypt: to})
+			good, err := os.ReadFile(made.Path)
+			must(t, err)
+			try := func(b []byte) error {
+				path := filepath.Join(dir, "bad")
+				must(t, os.WriteFile(path, b, 0o600))
+				_, err := backup.Check(t.Context(), path, dir, []age.Identity{identity})
+				empty(t, dir, "bad", "good")
+				return err
+			}
+			must(t, try(good))
+			for at := 0; at < len(good); at += max(1, len(good)/80) {
+				bad := bytes.Clone(good)
+				bad[at] ^= 1 << (at % 8)
+				if try(bad) == nil {
+					t.Errorf("byte %d of %d was changed", at, len(good))
+				}
+			}
+			for _, n := range []int{0, 1, 20, len(good) / 2, len(good) - 40, len(good) - 1} {
+				if try(good[:n]) == nil {
+					t.Errorf("cut to %d of %d bytes", n, len(good))
+				}
+			}
+			if try(append(bytes.Clone(good), 0)) == nil {
+				t.Error("a byte was added")
+			}
+		})
+	}
+}
+
+// TestABackupIsOpenedByOthers reads one with age, zstd and tar.
+func TestABackupIsOpenedByOthers(t *testing.T) {
+	r := newRig(t, 1)
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	run := func(name string, args ...string) []byte {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), posterntest.Need(t, name), args...).Output()
+		must(t, err)
+		return out
+	}
+	run("age-keygen", "-o", key)
+	to, err := backup.Recipients([]string{strings.TrimSpace(string(run("age-keygen", "-y", key)))})
+	must(t, err)
+	made := r.backup(backup.Options{To: filepath.Join(dir, "b"), Encrypt: to})
+	run("age", "-d", "-i", key, "-o", filepath.Join(dir, "b.zst"), made.Path)
+	archive := tar.NewReader(bytes.NewReader(run("zstd", "-dc", filepath.Join(dir, "b.zst"))))
+	var names []string
+	for {
+		h, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		must(t, err)
+		names = append(names, h.Name)
+	}
+	if got := strings.Join(names, " "); got != "manifest.json state/kek state/log.vkey state/postern.db" {
+		t.Error(got)
+	}
+	ids, err := backup.Identities(key)
+	must(t, err)
+	_, err = backup.Check(t.Context(), made.Path, dir, ids)
+	must(t, err)
+}
+
+// TestFullDiskLeavesNothing backs up and restores to a disk that is too small.
+func TestFullDiskLeavesNothing(t *testing.T) {
+	posterntest.NeedRoot(t)
+	r := newRig(t, 1)
+	good := r.backup(backup.Options{To: t.TempDir()})
+	for _, size := range []string{"64k", "400k"} {
+		small := t.TempDir()
+		if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size="+size); err != nil {
+			posterntest.Missing(t, "needs to mount a tmpfs: %v", err)
+		}
+		t.Cleanup(func() { must(t, syscall.Unmount(small, 0)) })
+		if _, err := backup.Make(t.Context(), r.st,
+			backup.Options{To: small}); postern.CodeOf(err) != postern.Unavailable {
+			t.Errorf("a backup to %s: %v", size, err)
+		}
+		empty(t, small)
+		dir := filepath.Join(small, "state")
+		_, err := backup.Restore(t.Context(), good.Path, dir, nil, event)
+		if postern.CodeOf(err) != postern.Unavailable {
+			t.Errorf("a restore to %s: %v", size, err)
+		}
+		if _, err := state.Open(t.Context(), dir); err == nil {
+			t.Error("it opens")
+		}
+		empty(t, dir, "run.pid")
+	}
+	r.leave()
+	r.restore(good.Path)
+}
+
+// TestKilledAtEachStepOfABackup ends a backup at each change of a directory. The next one
+// is right, and nothing is left of the first.
+func TestKilledAtEachStepOfABackup(t *testing.T) {
+	strace := posterntest.Need(t, "strace")
+	r := newRig(t, 1)
+	n := 1
+	for ; ; n++ {
+		to := t.TempDir()
+		if !killed(t, strace, n, fmt.Sprint("make ", r.dir, " ", to)) {
+			break
+		}
+		// It may be there already. If it is, it is right.
+		if whole, _ := filepath.Glob(filepath.Join(to, "*.zst")); len(whole) > 0 {
+			_, err := backup.Check(t.Context(), whole[0], t.TempDir(), nil)
+			must(t, err)
+			must(t, os.Remove(whole[0]))
+		}
+		made := r.backup(backup.Options{To: to})
+		empty(t, to, filepath.Base(made.Path))
+	}
+	if n < 4 {
+		t.Errorf("it was killed at %d steps", n-1)
+	}
+}
+
+// TestKilledAtEachStepOfARestore ends a restore at each change of a directory. The state
+// is not there, or is whole and accepts no used code; and restoring again makes it so.
+func TestKilledAtEachStepOfARestore(t *testing.T) {
+	strace := posterntest.Need(t, "strace")
+	r := newRig(t, 1)
+	made := r.backup(backup.Options{To: t.TempDir()})
+	r.use(r.tokens[0])
+	r.leave()
+	n := 1
+	for ; ; n++ {
+		must(t, os.RemoveAll(r.dir))
+		if !killed(t, strace, n, fmt.Sprint("restore ", made.Path, " ", r.dir)) {
+			break
+		}
+		st, err := state.Open(t.Context(), r.dir)
+		if err == nil {
+			r.st = st
+			r.replay()
+			must(t, st.Close())
+			continue
+		}
+		if code := postern.CodeOf(err); code != postern.NotFound && code != postern.Unavailable {
+			t.Errorf("step %d: %v", n, err)
+		}
+		r.restore(made.Path)
+		if r.newer() != 1 {
+			t.Fatal("the code is known")
+		}
+		r.replay()
+		must(t, r.st.Close())
+	}
+	if n < 8 {
+		t.Errorf("it was killed at %d steps", n-1)
+	}
+}
+
+// TestOldBackupsAreRemoved keeps the newest, and what is not a backup of this state.
+func TestOldBackupsAreRemoved(t *testing.T) {
+	r, to := newRig(t, 0), t.TempDir()
+	must(t, os.WriteFile(filepath.Join(to, "notes"), nil, 0o600))
+	r.backup(backup.Options{To: to})
+	r.backup(backup.Options{To: to})
+	last := r.backup(backup.Options{To: to, Keep: 1})
+	if last.Removed != 2 {
+		t.Errorf("removed %d", last.Removed)
+	}
+	empty(t, to, "notes", filepath.Base(last.Path))
+}
+
+// TestPostgreSQL backs up what the state directory alone holds.
+func TestPostgreSQL(t *testing.T) {
+	pg := posterntest.StartPostgreSQL(t)
+	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "state")}
+	must(t, state.UseDatabase(r.dir, pg.Database()))
+	st, err := state.Create(t.Context(), r.dir)
+	must(t, err)
+	r.st = st
+	defer func() { r.st.Close() }()
+	must(t, st.Store.People().AddPerson(t.Context(), postern.Person{Name: "alice"}))
+	r.addTokens(1)
+	made := r.backup(backup.Options{To: t.TempDir()})
+	if made.Whole() || !strings.Contains(made.Note(), "dump that") {
+		t.Errorf("%+v: %s", made.Manifest, made.Note())
+	}
+	r.use(r.tokens[0])
+	r.leave()
+	restored := r.restore(made.Path)
+	if restored.Whole() || restored.Holds.Keys != 1 {
+		t.Errorf("restored %+v", restored)
+	}
+	// The database was not restored: it knows what was used.
+	r.replay()
+	r.use(r.tokens[0])
+}
