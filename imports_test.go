@@ -90,7 +90,7 @@ var rows = map[string]row{
 	"reference": {imports: "front gate manpage", knows: "HTTP", hides: true},
 
 	"state":  {imports: "store timeline"},
-	"backup": {imports: "state store", tests: "otp"},
+	"backup": {imports: "state store timeline", tests: "ca otp portal"},
 	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},

@@ -127,8 +127,8 @@ func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 }
 
 // RootAt returns the size of the log that an archive keeps, and the root that it had
-// with its first n entries, if there are as many. It believes the archive's tiles: what
-// they hash is for [Verify] to check.
+// with its first n entries, if there are as many. It does not check the archive's
+// tiles, as [Verify] does.
 func RootAt(ctx context.Context, a Archive, n int64) (size int64, root tlog.Hash, err error) {
 	s, err := a.State(ctx)
 	if err != nil || n > s.Size {

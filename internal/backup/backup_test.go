@@ -3,6 +3,7 @@ package backup_test
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,13 +13,17 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"filippo.io/age"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/backup"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/otp"
 )
 
 // TestNoUsedCodeAfterARestore backs up while codes are accepted, restores, and presents
@@ -357,4 +362,157 @@ func TestPostgreSQL(t *testing.T) {
 	// The database was not restored: it knows what was used.
 	r.replay()
 	r.use(r.tokens[0])
+}
+
+// TestPostgreSQLPutBack replaces the database below two servers by an older one. The one
+// that has seen more notices, at once, and tells the other.
+func TestPostgreSQLPutBack(t *testing.T) {
+	pg := posterntest.StartPostgreSQL(t)
+	r := &rig{t: t, dir: filepath.Join(t.TempDir(), "a")}
+	url := pg.Database()
+	name := url[strings.LastIndex(url, "/")+1:]
+	name, _, _ = strings.Cut(name, "?")
+	must(t, state.UseDatabase(r.dir, url))
+	st, err := state.Create(t.Context(), r.dir)
+	must(t, err)
+	r.st = st
+	defer func() { r.st.Close() }()
+	must(t, st.Store.People().AddPerson(t.Context(), postern.Person{Name: "alice"}))
+	r.addTokens(1)
+	second := filepath.Join(t.TempDir(), "b")
+	must(t, os.CopyFS(second, os.DirFS(r.dir)))
+	for _, secret := range []string{"kek", "database"} {
+		must(t, os.Chmod(filepath.Join(second, secret), 0o600))
+	}
+	b, err := state.Open(t.Context(), second)
+	must(t, err)
+	must(t, b.Close())
+
+	must(t, r.st.Close())
+	admin := pg.URL("postgres")
+	pg.Exec(admin, "CREATE DATABASE before TEMPLATE "+name)
+	r.reopen()
+	r.use(r.tokens[0])
+	pg.Exec(admin, "DROP DATABASE "+name+" WITH (FORCE)")
+	pg.Exec(admin, "CREATE DATABASE "+name+" TEMPLATE before")
+
+	if ok, err := r.accept(t.Context(), r.used[0]); ok || postern.CodeOf(err) != postern.Unavailable {
+		t.Fatalf("the server that runs: %t, %v", ok, err)
+	}
+	if err := r.st.CheckRestored(t.Context()); !errors.Is(err, state.ErrRestored) {
+		t.Fatalf("noticed: %v", err)
+	}
+	b, err = state.Open(t.Context(), second)
+	must(t, err)
+	defer b.Close()
+	first := r.st
+	r.st = b
+	if ok, err := r.accept(t.Context(), r.used[0]); ok || postern.CodeOf(err) != postern.Unavailable {
+		t.Fatalf("the other server: %t, %v", ok, err)
+	}
+	_, err = b.AcceptRestored(t.Context(), false, event)
+	must(t, err)
+	r.enable()
+	r.replay()
+	r.st = first
+	must(t, first.CheckRestored(t.Context()))
+	r.replay()
+	r.use(r.tokens[0])
+}
+
+// TestWhatIsValidOnceIsVoid restores what people have besides YubiKeys.
+func TestWhatIsValidOnceIsVoid(t *testing.T) {
+	r := newRig(t, 0)
+	ctx, now := t.Context(), time.Now()
+	add := func(kind postern.CredentialKind) *otp.OATH {
+		o := otp.NewOATH(kind, "alice", "")
+		must(t, r.st.Store.OTP().AddOATH(ctx, postern.Actor{}, o))
+		return o
+	}
+	totp, hotp := add(postern.TOTP), add(postern.HOTP)
+	code := [32]byte{1}
+	must(t, r.st.Store.OTP().SetBackupCodes(ctx, postern.Actor{}, "alice", [][32]byte{code}))
+	link := portal.Link{Hash: [32]byte{2}, Person: "alice", Created: now, Expires: now.Add(time.Hour)}
+	must(t, r.st.Store.Portal().PutLink(ctx, postern.Actor{}, portal.Fresh{
+		Link: link, Event: postern.Event{Kind: "test"},
+	}))
+	guess := func(o *otp.OATH) otp.Verdict {
+		g, err := r.st.Store.OTP().Guess(ctx, otp.Guess{
+			Person: "alice", Code: o.Code(now), Now: now,
+			Events: func(postern.Link) []postern.Event { return []postern.Event{{Kind: "test"}} },
+		})
+		must(t, err)
+		return g.Verdict
+	}
+	use := func() (backupCode otp.Verdict, link error) {
+		events := []postern.Event{{Kind: "test"}}
+		backupCode, err := r.st.Store.OTP().UseBackupCode(ctx, "alice", code, events)
+		must(t, err)
+		return backupCode, r.st.Store.Portal().AnswerLink(ctx, postern.Actor{}, [32]byte{2}, now, nil, events[0])
+	}
+	made := r.backup(backup.Options{To: t.TempDir()})
+	for _, o := range []*otp.OATH{totp, hotp} {
+		if v := guess(o); v != otp.Accepted {
+			t.Fatalf("%s before: %v", o.Kind, v)
+		}
+	}
+	if v, err := use(); v != otp.Accepted || err != nil {
+		t.Fatalf("before: %v, %v", v, err)
+	}
+	r.leave()
+	restored := r.restore(made.Path)
+	if d := restored.Disabled; d.Keys != 1 || d.Codes != 1 || d.Links != 1 {
+		t.Errorf("%+v", d)
+	}
+	for _, o := range []*otp.OATH{totp, hotp} {
+		if v := guess(o); v == otp.Accepted {
+			t.Errorf("%s is valid again", o.Kind)
+		}
+	}
+	if v, err := use(); v == otp.Accepted || err == nil {
+		t.Errorf("valid again: %v, %v", v, err)
+	}
+	// An authenticator by time goes on with its next codes; one by a counter is to be
+	// replaced.
+	now = now.Add(2 * time.Minute)
+	if v := guess(totp); v != otp.Accepted {
+		t.Errorf("later codes: %v", v)
+	}
+	err := r.st.Store.OTP().SetOATHStatus(ctx, postern.Actor{}, postern.HOTP, hotp.ID, postern.CredentialActive)
+	if postern.CodeOf(err) != postern.Conflict {
+		t.Errorf("enabled: %v", err)
+	}
+}
+
+// TestNumbersGoOn issues before a restore and after it: no number is given twice.
+func TestNumbersGoOn(t *testing.T) {
+	r := newRig(t, 0)
+	authority, _, err := ca.Ensure(t.Context(), ca.Config{}, r.st.Store.CA())
+	must(t, err)
+	numbers := func() (serial uint64, crls map[string]int64) {
+		serial, err := r.st.Store.CA().SSHSerials(t.Context(), 1)
+		must(t, err)
+		crls = map[string]int64{}
+		for _, id := range []string{"root", "server", "client"} {
+			crl, err := authority.CRL(t.Context(), id)
+			must(t, err)
+			crls[id] = crl.Number
+		}
+		return serial, crls
+	}
+	made := r.backup(backup.Options{To: t.TempDir()})
+	serial, crls := numbers()
+	r.leave()
+	r.restore(made.Path)
+	authority, err = ca.Open(t.Context(), ca.Config{}, r.st.Store.CA())
+	must(t, err)
+	again, more := numbers()
+	if again <= serial {
+		t.Errorf("SSH serial %d after %d", again, serial)
+	}
+	for id, n := range crls {
+		if more[id] <= n {
+			t.Errorf("revocation list %d of %s after %d", more[id], id, n)
+		}
+	}
 }

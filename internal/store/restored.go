@@ -150,24 +150,48 @@ func (db *DB) AcceptRestored(
 	return off, err
 }
 
-// skipNumbers leaves out the numbers of certificates and revocation lists that were
-// perhaps given since the backup. (Serial numbers of X.509 certificates are random.)
-// What a CA can sign here is signed again under a new number.
+// skipNumbers leaves out the numbers of SSH certificates and revocation lists that were
+// perhaps given since the backup. (Serial numbers of X.509 certificates are random.) A CA
+// whose key is here signs its list again, under a new number.
 func (tx *Tx) skipNumbers(ctx context.Context) error {
-	for _, q := range []string{
-		`UPDATE counters SET value = value + $1 WHERE name IN ('ssh-serial', 'ssh-revision')`,
-		`UPDATE ca_crls SET number = number + $1, revision = CASE
-			WHEN (SELECT i.sealed_key FROM ca_issuers i WHERE i.id = ca_crls.issuer) IS NULL THEN revision
-			ELSE -1 END`,
-		`INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update)
-			SELECT id, $1, -1, CAST('' AS BYTEA), 0, 0 FROM ca_issuers WHERE certificate IS NOT NULL
-			ON CONFLICT (issuer) DO NOTHING`,
-	} {
-		if _, err := tx.Exec(ctx, q, int64(restoreGap)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE counters SET value = value + $1
+		WHERE name IN ('ssh-serial', 'ssh-revision')`, int64(restoreGap)); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE ca_crls SET number = number + $1, revision = CASE
+		WHEN (SELECT i.sealed_key FROM ca_issuers i WHERE i.id = ca_crls.issuer) IS NULL THEN revision
+		ELSE -1 END`, int64(restoreGap)); err != nil {
+		return err
+	}
+	unlisted, err := tx.texts(ctx, `SELECT id FROM ca_issuers WHERE certificate IS NOT NULL
+		AND id NOT IN (SELECT issuer FROM ca_crls)`)
+	if err != nil {
+		return err
+	}
+	for _, id := range unlisted {
+		if _, err := tx.Exec(ctx, `INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update)
+			VALUES ($1, $2, -1, $3, 0, 0)`, id, int64(restoreGap), []byte{}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// texts runs a query for texts.
+func (tx *Tx) texts(ctx context.Context, query string) (all []string, err error) {
+	rows, err := tx.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		all = append(all, text)
+	}
+	return all, rows.Err()
 }
 
 // voidOnce takes out of use what is valid once and may have been used.
