@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"log/slog"
-	"strconv"
 
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
@@ -89,27 +88,24 @@ func (a *app) withOneTime(ctx context.Context, do func(*server.OneTime) error) e
 
 // logFlags say what is logged, and how.
 type logFlags struct {
-	level slog.Level
-	json  bool
+	level         slog.Level
+	verbose, json bool
 }
 
 // logFlagsOf adds the flags of what is logged to a command.
 func logFlagsOf(cmd *cobra.Command) *logFlags {
 	o, f := new(logFlags), cmd.Flags()
 	f.TextVar(&o.level, "log-level", slog.LevelWarn, "log lines of this `LEVEL` and above: debug, info, warn or error")
-	f.BoolFuncP("verbose", "v", "log what goes well, too: --log-level info", func(text string) error {
-		on, err := strconv.ParseBool(text)
-		if on {
-			o.level = slog.LevelInfo
-		}
-		return err
-	})
+	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too: --log-level info")
 	f.BoolVar(&o.json, "log-json", false, "log JSON, one object a line")
 	return o
 }
 
 // log returns a logger on standard error.
 func (a *app) log(o logFlags) *slog.Logger {
+	if o.verbose {
+		o.level = min(o.level, slog.LevelInfo)
+	}
 	with := &slog.HandlerOptions{Level: o.level}
 	if o.json {
 		return slog.New(slog.NewJSONHandler(a.err, with))
