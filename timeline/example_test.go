@@ -46,8 +46,8 @@ func (a *archive) Tile(_ context.Context, level int, n int64) ([]byte, error) {
 	return a.tiles[[2]int64{int64(level), n}], nil
 }
 
-func (a *archive) Entries(_ context.Context, f func(timeline.Entry) error) error {
-	for _, text := range a.entries {
+func (a *archive) Entries(_ context.Context, from int64, f func(timeline.Entry) error) error {
+	for _, text := range a.entries[from:] {
 		e, err := timeline.Decode([]byte(text))
 		if err != nil {
 			return err

@@ -128,3 +128,23 @@ type Source interface {
 type Appender interface {
 	Append(ctx context.Context, events ...postern.Event) error
 }
+
+// eachPage is how many events Each asks for at once.
+const eachPage = 1000
+
+// Each calls f with the events that a filter selects, in order and in pages, so that a
+// long timeline is not held in memory as a whole. The filter's Limit and Last do not
+// count. It returns the error of f at once.
+func Each(ctx context.Context, src Source, filter Filter, f func([]postern.Event) error) error {
+	filter.Limit, filter.Last = eachPage, false
+	for {
+		events, err := src.Events(ctx, filter)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		if err := f(events); err != nil || len(events) < eachPage {
+			return err
+		}
+		filter.From = events[len(events)-1].Index + 1
+	}
+}

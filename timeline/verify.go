@@ -20,9 +20,9 @@ import (
 type Archive interface {
 	// State returns the size, edge and checkpoint of the log.
 	State(ctx context.Context) (State, error)
-	// Entries calls f with every entry, in the order of their index. It returns the
-	// error of f at once.
-	Entries(ctx context.Context, f func(Entry) error) error
+	// Entries calls f with every entry from an index on, in the order of their index. It
+	// returns the error of f at once.
+	Entries(ctx context.Context, from int64, f func(Entry) error) error
 	// Links calls f with every kept link, in any order.
 	Links(ctx context.Context, f func(index int64, l postern.Link) error) error
 	// Tile returns the data of a finished tile, or nil if it is not kept.
@@ -59,9 +59,10 @@ func (p Problem) String() string {
 
 // Report is what Verify found.
 type Report struct {
-	Size       int64     `json:"size"`       // entries that are there
-	Checkpoint string    `json:"checkpoint"` // the log's own
-	Problems   []Problem `json:"problems"`   // none if the log is sound; at most maxProblems
+	From       int64     `json:"from,omitempty"` // those before were verified earlier
+	Size       int64     `json:"size"`           // entries that are there
+	Checkpoint string    `json:"checkpoint"`     // the log's own
+	Problems   []Problem `json:"problems"`       // none if the log is sound; at most maxProblems
 }
 
 const maxProblems = 100
@@ -83,6 +84,11 @@ func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) 
 		}
 		w.earlier[c.Size] = append(w.earlier[c.Size], c)
 	}
+	return verify(ctx, w, v)
+}
+
+// verify checks the entries behind those of the verifier's tree.
+func verify(ctx context.Context, w *verifier, v note.Verifier) (Report, error) {
 	rand.Read(w.key[:]) // never fails
 	if err := w.entries(ctx); err != nil {
 		return w.report, err
@@ -90,8 +96,10 @@ func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) 
 	if w.broken {
 		return w.report, nil
 	}
-	if err := w.links(ctx); err != nil {
-		return w.report, err
+	if w.report.From == 0 {
+		if err := w.links(ctx); err != nil {
+			return w.report, err
+		}
 	}
 	err := w.checkpoint(ctx, v)
 	return w.report, err
@@ -115,7 +123,7 @@ func (w *verifier) problem(index int64, format string, args ...any) {
 
 func (w *verifier) entries(ctx context.Context) error {
 	w.atSize()
-	err := w.archive.Entries(ctx, func(k Entry) error {
+	err := w.archive.Entries(ctx, w.report.From, func(k Entry) error {
 		if next := w.tree.Size(); k.Index != next && k.Index > next {
 			w.problem(next, "missing; the next one that is there is entry %d", k.Index)
 			return errBroken

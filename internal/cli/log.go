@@ -87,7 +87,12 @@ func newLogList(a *app) *cobra.Command {
 		Short: "Print the timeline",
 	}, 100, "at most so `MANY` entries; 0 means all",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
-			o.filter.Last = o.filter.Limit > 0
+			if o.filter.Limit == 0 {
+				return timeline.Each(ctx, log, o.filter, func(events []postern.Event) error {
+					return a.printEvents(ctx, log, events, o)
+				})
+			}
+			o.filter.Last = true
 			events, err := log.Events(ctx, o.filter)
 			if err != nil {
 				return err

@@ -148,13 +148,16 @@ func (d *examiner) disk(dir string) {
 }
 
 func (d *examiner) log(ctx context.Context, st *state.State) {
-	report, err := st.Store.Timeline().VerifyLog(ctx)
+	report, err := st.VerifyRecent(ctx)
 	switch {
 	case err != nil:
 		d.failed("timeline", err, "verify the timeline")
 	case len(report.Problems) > 0:
 		d.wrong("timeline", "verify the timeline", "the check found %s",
 			terminal.Counted(len(report.Problems), "problem"))
+	case report.From > 0:
+		d.ok("the timeline verifies from entry %d on, where the last verification ended: %s", report.From,
+			terminal.Counted(report.Size, "entry"))
 	default:
 		d.ok("the timeline verifies: %s", terminal.Counted(report.Size, "entry"))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/timeline"
 )
 
 // How often a server looks at what alerts are about, and where that begins to matter.
@@ -20,6 +21,7 @@ const (
 	caEndsSoon      = 30 * 24 * time.Hour
 	diskFilling     = 1 << 30 // bytes
 	firstDailyCheck = 10 * time.Minute
+	wholeEvery      = 7 * 24 * time.Hour // at which the whole timeline is verified, and not its newest part
 )
 
 // keepChecking records on the timeline what begins to be wrong with the server, and what is
@@ -40,7 +42,7 @@ func (s *server) keepChecking(ctx context.Context) {
 		}
 		if now.Sub(daily) >= checkDaily {
 			daily = now
-			s.checkTimeline(ctx)
+			s.checkTimeline(ctx, now)
 			s.checkSSH(ctx)
 		}
 		select {
@@ -102,8 +104,12 @@ func (s *server) checkCAs(ctx context.Context, now time.Time) {
 	}
 }
 
-func (s *server) checkTimeline(ctx context.Context) {
-	report, err := s.state.VerifyLog(ctx)
+func (s *server) checkTimeline(ctx context.Context, now time.Time) {
+	verify := s.state.VerifyRecent
+	if now.Sub(s.state.Verified()) >= wholeEvery {
+		verify = func(ctx context.Context) (timeline.Report, error) { return s.state.VerifyLog(ctx) }
+	}
+	report, err := verify(ctx)
 	switch {
 	case err != nil && ctx.Err() == nil:
 		s.log.ErrorContext(ctx, "the timeline cannot be verified", slog.Any(postern.LogError, err))

@@ -48,6 +48,7 @@ var conformance = []struct {
 	{"the timeline verifies and proves every line", provesEveryLine},
 	{"tampering shows", tamperingShows},
 	{"a tampered timeline is not signed again", notSignedAgain},
+	{"a verification goes on where an earlier one ended", verifiedSince},
 	{"an earlier checkpoint finds a log written anew with its own key", writtenAnew},
 }
 

@@ -17,3 +17,6 @@ func (db *DB) BeginLogAgain(ctx context.Context) error {
 
 // DenseDown are the statements that undo the migration to dense tables.
 var DenseDown = denseDown
+
+// EventQuery is the query for the events of a kind that may match.
+var EventQuery = eventQuery

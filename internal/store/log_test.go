@@ -68,6 +68,14 @@ func asked(t *testing.T, open opener) {
 				want = append(want, e.Index)
 			}
 		}
+		var each []int64
+		must(t, timeline.Each(t.Context(), db.Timeline(), f, func(events []postern.Event) error {
+			each = append(each, indexes(events)...)
+			return nil
+		}))
+		if !slices.Equal(each, want) {
+			t.Errorf("%+v gives %v page by page, not %v", f, each, want)
+		}
 		for _, limit := range []int{0, 1, 3, 100} {
 			for _, last := range []bool{false, true} {
 				f.Limit, f.Last = limit, last
@@ -279,5 +287,54 @@ func writtenAnew(t *testing.T, open opener) {
 		return strings.Contains(p.What, "signed 71 entries, and only 6 are there")
 	}) {
 		t.Errorf("problems: %v", r.Problems)
+	}
+}
+
+// verifiedSince verifies a growing log from each of its checkpoints on, and then one that
+// was tampered with.
+func verifiedSince(t *testing.T, open opener) {
+	db := open(t)
+	var earlier []string
+	since := func(checkpoint string) timeline.Report {
+		t.Helper()
+		r, err := db.Timeline().VerifyLogSince(t.Context(), checkpoint)
+		must(t, err)
+		return r
+	}
+	for n := int64(1); n < 400; n += 1 + n/7 {
+		whole := verify(t, db)
+		for i, checkpoint := range append(earlier, whole.Checkpoint) {
+			r := since(checkpoint)
+			if len(r.Problems) > 0 || r.Size != whole.Size || i > 0 && r.From <= 0 || r.Checkpoint != whole.Checkpoint {
+				t.Fatalf("of %d entries: %+v", whole.Size, r)
+			}
+		}
+		earlier = append(earlier, whole.Checkpoint)
+		fill(t, db, int(1+n/7))
+	}
+	middle := earlier[len(earlier)/2]
+	size := since(middle).From
+	for _, c := range []struct {
+		what string
+		at   int64
+		seen bool
+	}{{"an entry that came since", size, true}, {"one that was verified", size - 1, false}} {
+		column := fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index":', '"index" :') WHERE idx = %d`, c.at)
+		tamper(t, db, column)
+		if seen := len(since(middle).Problems) > 0; seen != c.seen {
+			t.Errorf("%s was changed, and that shows: %v", c.what, seen)
+		}
+		if len(verify(t, db).Problems) == 0 {
+			t.Errorf("%s was changed, and the whole verifies", c.what)
+		}
+		tamper(t, db, fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index" :', '"index":') WHERE idx = %d`, c.at))
+	}
+	if r := since(middle); len(r.Problems) > 0 {
+		t.Fatal(r.Problems)
+	}
+	// The hashes of what was verified are not those any more: all is verified, which says so.
+	tamper(t, db, `DELETE FROM log_tiles WHERE level = 0 AND n = 0`)
+	if r := since(earlier[3]); r.From != 0 || len(r.Problems) == 0 {
+		t.Errorf("a tile is missing: %+v", r)
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -32,7 +33,48 @@ func (s Timeline) Events(ctx context.Context, f timeline.Filter) ([]postern.Even
 
 // Events is [Timeline.Events] inside a transaction.
 func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
-	query, args := eventQuery(f)
+	if f.Kind == "" {
+		return tx.eventsOfKind(ctx, f, "")
+	}
+	kinds, err := tx.kinds(ctx, f.Kind)
+	if err != nil {
+		return nil, err
+	}
+	var all []postern.Event
+	for _, kind := range kinds { // each by the index
+		events, err := tx.eventsOfKind(ctx, f, kind)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, events...)
+	}
+	slices.SortFunc(all, func(a, b postern.Event) int { return cmp.Compare(a.Index, b.Index) })
+	if n := len(all) - f.Limit; f.Limit > 0 && n > 0 && f.Last {
+		return all[n:], nil
+	} else if f.Limit > 0 && n > 0 {
+		return all[:f.Limit], nil
+	}
+	return all, nil
+}
+
+// kinds returns the kinds on the timeline that a filter's kind selects.
+func (tx *Tx) kinds(ctx context.Context, selected string) ([]string, error) {
+	list := []string{selected}
+	for last := selected + "."; ; {
+		var next sql.NullString
+		err := tx.QueryRow(ctx, `SELECT MIN(kind) FROM log_events WHERE kind > $1 AND kind < $2`, last,
+			selected+"/").Scan(&next) // / follows the dot
+		if err != nil || !next.Valid {
+			return list, err
+		}
+		last = next.String
+		list = append(list, last)
+	}
+}
+
+// eventsOfKind returns the events of one kind that match, "" for all kinds.
+func (tx *Tx) eventsOfKind(ctx context.Context, f timeline.Filter, kind string) ([]postern.Event, error) {
+	query, args := eventQuery(f, kind)
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
@@ -65,7 +107,7 @@ func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, e
 
 // eventQuery returns the query for every line that may match: the columns
 // narrow it down, and Match decides.
-func eventQuery(f timeline.Filter) (string, []any) {
+func eventQuery(f timeline.Filter, kind string) (string, []any) {
 	var where []string
 	var args []any
 	and := func(condition string, arg any) {
@@ -76,14 +118,22 @@ func eventQuery(f timeline.Filter) (string, []any) {
 	if f.Person != "" {
 		and(`person = $%d`, f.Person)
 	}
-	if f.Outcome != "" {
-		and(`outcome = $%d`, string(f.Outcome))
+	if kind != "" {
+		and(`kind = $%d`, kind)
+	}
+	// What is in an index of a part of the rows says which part.
+	switch f.Outcome {
+	case "":
+	case postern.OK:
+		where = append(where, `outcome = 'ok'`)
+	default:
+		and(`outcome <> 'ok' AND outcome = $%d`, string(f.Outcome))
 	}
 	if f.Address != "" && !strings.Contains(f.Address, "/") {
-		and(`address = $%d`, f.Address)
+		and(`address <> '' AND address = $%d`, f.Address)
 	}
 	if f.Object != "" && !strings.HasSuffix(f.Object, "*") {
-		and(`object = $%d`, f.Object)
+		and(`object <> '' AND object = $%d`, f.Object)
 	}
 	if !f.Since.IsZero() {
 		and(`time >= $%d`, micros(f.Since))
@@ -116,6 +166,17 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 	}
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
 		return timeline.Verify(ctx, archive{tx}, v, earlier...)
+	})
+}
+
+// VerifyLogSince checks the timeline as [timeline.VerifySince] does.
+func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.Report, error) {
+	v, err := note.NewVerifier(s.verifier)
+	if err != nil {
+		return timeline.Report{}, err
+	}
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
+		return timeline.VerifySince(ctx, archive{tx}, v, earlier)
 	})
 }
 
@@ -158,8 +219,11 @@ func (a archive) State(ctx context.Context) (s timeline.State, err error) {
 // entriesPage is how many entries one query reads; tiles are read between queries.
 const entriesPage = 1000
 
-func (a archive) Entries(ctx context.Context, f func(timeline.Entry) error) error {
-	after := int64(-1 << 63)
+func (a archive) Entries(ctx context.Context, from int64, f func(timeline.Entry) error) error {
+	after := from - 1
+	if from == 0 {
+		after = -1 << 63 // what is below 0 is out of place
+	}
 	for {
 		page, err := a.page(ctx, after)
 		if err != nil || len(page) == 0 {
