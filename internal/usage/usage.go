@@ -125,6 +125,7 @@ func unknownFlag(cmd *cobra.Command, name string) error {
 // wanted says what values a type of flag takes.
 var wanted = map[string]string{
 	"bool":     "true or false",
+	"boolfunc": "true or false",
 	"bytes":    "a size such as 4MiB or 65536",
 	"duration": "a length of time such as 90m or 12h",
 	"float64":  "a number",
