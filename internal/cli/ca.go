@@ -128,7 +128,7 @@ func newCACRL(a *app) *cobra.Command {
 func newPKCS11Module() *cobra.Command {
 	return &cobra.Command{
 		Use:    module.Command,
-		Short:  "Load a PKCS#11 module, for the one who started this",
+		Short:  "Load a PKCS#11 module, for the process that started this",
 		Hidden: true,
 		RunE:   func(*cobra.Command, []string) error { return module.Serve() },
 	}

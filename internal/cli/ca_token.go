@@ -45,7 +45,7 @@ func newCATokenList(a *app) *cobra.Command {
 func newCATokenRemove(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Make a token worthless",
+		Short: "Remove a token",
 		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
 			return authority.RemoveToken(ctx, args[0])
 		}),

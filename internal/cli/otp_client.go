@@ -120,7 +120,7 @@ func newOTPUpstream(a *app) *cobra.Command {
 	cmd := group("upstream", "The upstream validation service, for keys whose secret is not here",
 		newOTPUpstreamSet(a), newOTPUpstreamShow(a),
 		&cobra.Command{
-			Use: "remove", Short: "Ask no upstream validation service any more",
+			Use: "remove", Short: "Remove the upstream validation service",
 			RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
 				return keys.RemoveUpstream(ctx)
 			}),

@@ -68,7 +68,7 @@ func newUserList(a *app) *cobra.Command {
 func newUserShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
 		Use:   "show NAME",
-		Short: "Show a person and what they hold",
+		Short: "Show a person and their credentials",
 	}, a.withState, func(ctx context.Context, st *state.State, args []string) (people.Holder, error) {
 		return people.Directory{DB: st.Store}.Holder(ctx, args[0])
 	}, func(h people.Holder) []terminal.Field {

@@ -39,7 +39,7 @@ func newUserAccountAdd(a *app) *cobra.Command {
 func newUserAccountList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
 		Use:   "list",
-		Short: "List whose accounts are",
+		Short: "List whose the accounts are",
 	}, a.withState, "ACCOUNT PERSON HOST CASE",
 		func(ctx context.Context, st *state.State, _ []string) ([]postern.Account, error) {
 			return st.Store.People().Accounts(ctx)
@@ -52,7 +52,7 @@ func newUserAccountRemove(a *app) *cobra.Command {
 	var host string
 	cmd := &cobra.Command{
 		Use:   "remove ACCOUNT",
-		Short: "Take back whose an account is",
+		Short: "Remove an account from the list",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			return a.done(st.Store.People().RemoveAccount(ctx, args[0], host), "removed %s\n", args[0])
 		}),
