@@ -13,12 +13,14 @@ package sshd
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // ConfigUnreadable identifies that what sshd leaves open beside a ForceCommand
@@ -72,6 +74,20 @@ type Checker interface {
 // Recorder is the timeline.
 type Recorder interface {
 	Append(ctx context.Context, events ...postern.Event) error
+}
+
+// Refusals writes refused and failed attempts to log in to the timeline: those that are
+// alike, as when a password is guessed, as one entry with a count.
+func Refusals(record Recorder, log *slog.Logger) *coalesce.Writer {
+	return coalesce.Start(coalesce.Config{
+		Append: record.Append,
+		Also: func(e postern.Event) string {
+			return strings.Join([]string{e.Details["service"], e.Details["method"], e.Details["source"]}, "\x00")
+		},
+		Failed: func(err error) {
+			log.Error("refused logins are not on the timeline yet", slog.Any(postern.LogError, err))
+		},
+	})
 }
 
 // Printable returns s with whatever could upset a terminal or a log replaced.

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/process"
 	"github.com/postern-project/postern/internal/system"
@@ -59,7 +60,8 @@ type Server struct {
 	record  sshd.Recorder
 	log     *slog.Logger
 	machine process.Machine
-	asked   atomic.Int32 // codes that are waited for
+	refused *coalesce.Writer // while it serves
+	asked   atomic.Int32     // codes that are waited for
 }
 
 // NewServer returns a server that decides with check and writes what happened
@@ -99,8 +101,14 @@ func (s *Server) Serve(ctx context.Context, l *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	defer stop()
 	defer l.Close()
+	s.refused = sshd.Refusals(s.record, s.log)
 	var wg sync.WaitGroup
-	defer wg.Wait()
+	defer func() {
+		wg.Wait()
+		if err := s.refused.Close(); err != nil {
+			s.log.Error("refused logins are not on the timeline", postern.LogError, err)
+		}
+	}()
 	slots := make(chan struct{}, s.cfg.Conns)
 	for {
 		select {
@@ -211,9 +219,7 @@ func (s *Server) awaitCode(ctx context.Context, conn *net.UnixConn, q Question, 
 	defer cancel()
 	ev.Person, _ = s.check.CheckAccount(ctx, q.User)
 	ev.Outcome, ev.Reason, ev.Took = postern.Refused, "no code was given", time.Since(ev.Time)
-	if err := s.record.Append(ctx, ev); err != nil {
-		s.log.Error("an SSH login is not on the timeline", postern.LogError, err)
-	}
+	s.refused.Add(ev)
 }
 
 func accountOf(uid uint32) (string, error) {
@@ -252,21 +258,20 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, co
 	case NotifyOpened, NotifyClosed:
 		ev.Person, _ = s.check.CheckAccount(ctx, cmp.Or(s.requestedBy(q), q.User))
 	}
-	verdict := verdictOf(err)
+	ev.Took = time.Since(start)
 	if err != nil {
 		ev.Outcome, ev.Reason = outcomeOf(err), err.Error()
+		s.refused.Add(ev)
+		return verdictOf(err), 0
 	}
-	ev.Took = time.Since(start)
 	// What was decided too late is still on the timeline.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
 	defer cancel()
 	if err := s.record.Append(ctx, ev); err != nil {
 		s.log.Error("an SSH login is not on the timeline", postern.LogError, err)
-		if verdict == Yes {
-			return Unavailable, 0
-		}
+		return Unavailable, 0
 	}
-	return verdict, 0
+	return Yes, 0
 }
 
 // event returns what the timeline says of a question, without its outcome.

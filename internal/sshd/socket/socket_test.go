@@ -181,7 +181,11 @@ func TestGigabyte(t *testing.T) {
 func TestManyConnections(t *testing.T) {
 	posterntest.NeedRoot(t)
 	socket := filepath.Join(t.TempDir(), "pam.sock")
-	startServer(t, socket, Config{}, newCodes(), new(events))
+	recorded := new(events)
+	startServer(t, socket, Config{}, newCodes(), recorded)
+	if _, err := ask(t, socket, Question{Ask: AskAccount, User: "alice"}); err != nil { // it serves
+		t.Fatal(err)
+	}
 	before := runtime.NumGoroutine()
 	var wg sync.WaitGroup
 	failed := make(chan error, 10_000)
@@ -205,6 +209,9 @@ func TestManyConnections(t *testing.T) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil || len(entries) > 100 {
 		t.Errorf("%d files are open", len(entries))
+	}
+	if n := len(recorded.list()); n == 0 || n > 10 {
+		t.Errorf("%d entries stand for 10000 refusals", n)
 	}
 }
 

@@ -97,6 +97,12 @@ type Watcher struct {
 // line's account. If it is another process, the line is dropped.
 func (w Watcher) Watch(ctx context.Context, lines <-chan Line) {
 	m := process.This(w.Host)
+	refused := sshd.Refusals(w.Record, w.Log)
+	defer func() {
+		if err := refused.Close(); err != nil {
+			w.Log.Error("refused logins are not on the timeline", slog.Any(postern.LogError, err))
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,6 +128,10 @@ func (w Watcher) Watch(ctx context.Context, lines <-chan Line) {
 				continue
 			}
 			ev.Person = w.Person(ctx, ev.Object)
+			if ev.Outcome != postern.OK {
+				refused.Add(ev)
+				continue
+			}
 			if err := w.Record.Append(ctx, ev); err != nil && ctx.Err() == nil {
 				w.Log.ErrorContext(ctx, "an SSH login is not on the timeline", slog.Any(postern.LogError, err))
 			}
