@@ -80,7 +80,8 @@ var rows = map[string]row{
 	"timeline":  {},
 	"trace":     {imports: "chart terminal", knows: "BPF", tests: "collector", hides: true},
 
-	"collector": {knows: "HTTP"},
+	"collector":  {knows: "HTTP"},
+	"debuginfod": {knows: "HTTP"},
 
 	"store": {imports: domain, knows: "HTTP SQL", tests: "SQL", hides: true},
 	"front": {imports: "gate", knows: "HTTP Caddy", hides: true},
@@ -100,9 +101,8 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector metrics people state backup client agent server doctor usage manpage manual jsonschema " +
-			"terminal " +
-			"reference",
+			" trace collector debuginfod metrics people state backup client agent server doctor usage manpage manual " +
+			"jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},

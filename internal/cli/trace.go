@@ -147,7 +147,7 @@ func newTraceReplay(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "replay FILE",
 		Short: "Show a recorded trace",
-		RunE:  func(_ *cobra.Command, args []string) error { return o.replay(a, args[0]) },
+		RunE:  func(cmd *cobra.Command, args []string) error { return o.replay(cmd.Context(), a, args[0]) },
 	}
 	o.choose(c)
 	o.rpc(c)
@@ -155,6 +155,7 @@ func newTraceReplay(a *app) *cobra.Command {
 	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
 		"of the event loop, only dispatches that took at least this `DURATION`")
 	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, "show the user stack of every event, as far as they were recorded")
+	o.names(c)
 	o.show(c)
 	return c
 }

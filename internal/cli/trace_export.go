@@ -26,6 +26,7 @@ func newTraceExport(a *app) *cobra.Command {
 	}
 	o.choose(c)
 	o.rpc(c)
+	o.names(c)
 	f := c.Flags()
 	f.StringVar(&o.format, "format", "pcapng",
 		"the `FORMAT` to write: pcapng, pprof, folded, folded-time, perfetto, otlp")
@@ -43,7 +44,7 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version()}
+	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version(), Namer: o.namer(ctx, a)}
 	if x.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}

@@ -1,15 +1,18 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/debuginfod"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace/stack"
 	"github.com/spf13/cobra"
 )
 
@@ -21,7 +24,7 @@ type traceOptions struct {
 	unknownUsers         []string // those of --user that this host does not know
 	payload, buffer      terminal.Size
 	format, output, with string
-	json                 bool
+	json, offline        bool
 	collector, host      string // of OpenTelemetry
 }
 
@@ -65,6 +68,23 @@ func (o *traceOptions) capture(c *cobra.Command) {
 // also those that are recorded.
 func (o *traceOptions) stacks(c *cobra.Command, what string) {
 	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, what+" the user stack of every event")
+}
+
+// names adds the flag that says where names of functions in recorded stacks come from.
+func (o *traceOptions) names(c *cobra.Command) {
+	c.Flags().BoolVar(&o.offline, "offline", false, "name functions without asking the servers of DEBUGINFOD_URLS")
+}
+
+// namer returns what names functions: debug files of this host and, unless offline, of
+// debuginfod servers.
+func (o *traceOptions) namer(ctx context.Context, a *app) *stack.Namer {
+	n := &stack.Namer{}
+	if c := debuginfod.FromEnvironment(); c != nil && !o.offline {
+		c.Fetching = func(url string) { fmt.Fprintln(a.err, "fetching", url) }
+		c.Unavailable = func(err error) { fmt.Fprintln(a.err, "warning:", err) }
+		n.Fetch = func(id string) (string, error) { return c.DebugFile(ctx, id) }
+	}
+	return n
 }
 
 // rpc adds the filters on RPC messages.

@@ -14,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/record"
+	"github.com/postern-project/postern/internal/trace/stack"
 )
 
 // writer opens the output and the format. The returned function closes it.
@@ -79,7 +80,7 @@ func (o *traceOptions) record(ctx context.Context, a *app, f recorder) error {
 	return a.traced(sum, err)
 }
 
-func (o *traceOptions) replay(a *app, file string) error {
+func (o *traceOptions) replay(ctx context.Context, a *app, file string) error {
 	cfg, err := o.config(a)
 	if err != nil {
 		return err
@@ -93,7 +94,11 @@ func (o *traceOptions) replay(a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, &format.Replay{Writer: w, Stacks: cfg.Stack})
+	sink := stack.Naming{Sink: &format.Replay{Writer: w, Stacks: cfg.Stack}}
+	if cfg.Stack {
+		sink.Namer = o.namer(ctx, a)
+	}
+	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, sink)
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/record"
+	"github.com/postern-project/postern/internal/trace/stack"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 )
 
@@ -30,8 +31,9 @@ var formats = []string{FormatPcapng, FormatPprof, FormatOTLP, FormatPerfetto, Fo
 type Recording struct {
 	Format        string // one of the formats above
 	Filter        correlate.Filter
-	Host, Version string    // of OTLP, see [SpansConfig]
-	Collector     Collector // of OTLP: is sent the spans; nil for none
+	Host, Version string       // of OTLP, see [SpansConfig]
+	Collector     Collector    // of OTLP: is sent the spans; nil for none
+	Namer         *stack.Namer // names functions that the recording does not; nil for none
 }
 
 // Validate returns an Invalid error for what cannot be exported.
@@ -61,11 +63,20 @@ func (r Recording) Write(ctx context.Context, in io.Reader, w io.Writer) (sum ev
 	}
 	// Calls have the commands to QEMU that were sent for them.
 	tree := r.Format == FormatOTLP || r.Format == FormatPerfetto
-	if sum, err = record.Replay(in, r.Filter, tree, x); err != nil {
+	if sum, err = record.Replay(in, r.Filter, tree, stack.Naming{Sink: x, Namer: r.namer()}); err != nil {
 		return sum, "", err
 	}
 	written, err = x.finish()
 	return sum, written, err
+}
+
+// namer returns what names functions, where stacks are written at all.
+func (r Recording) namer() *stack.Namer {
+	switch r.Format {
+	case FormatPprof, FormatFolded, FormatFoldedTime:
+		return r.Namer
+	}
+	return nil
 }
 
 // recordingSink takes the events of a recording.

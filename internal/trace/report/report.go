@@ -11,6 +11,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/record"
+	"github.com/postern-project/postern/internal/trace/stack"
 )
 
 // Report says how a recording is reported.
@@ -18,13 +19,14 @@ type Report struct {
 	Filter  correlate.Filter // what is chosen of it
 	Name    string           // of the recording, as the page calls it
 	Version string           // of the program
+	Namer   *stack.Namer     // names functions that the recording does not; nil for none
 }
 
 // Write writes the page of a recording. It returns what that holds, and what the page
 // shows, in words.
 func (r Report) Write(in io.Reader, w io.Writer) (sum event.Summary, written string, err error) {
 	g := newGatherer()
-	if sum, err = record.Replay(in, r.Filter, false, g); err != nil {
+	if sum, err = record.Replay(in, r.Filter, false, stack.Naming{Sink: g, Namer: r.Namer}); err != nil {
 		return sum, "", err
 	}
 	g.finish()

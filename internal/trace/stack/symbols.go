@@ -69,6 +69,12 @@ func readSymbols(pid int, m *module, debug []string) *symbols {
 	}
 	s.add(m.elf)
 	s.miniDebug(m.elf)
+	s.sort()
+	return s
+}
+
+// sort puts the functions in order of their addresses, one for each.
+func (s *symbols) sort() {
 	slices.SortFunc(s.list, func(a, b symbol) int {
 		switch {
 		case a.addr != b.addr:
@@ -79,7 +85,6 @@ func readSymbols(pid int, m *module, debug []string) *symbols {
 		return bytes.Compare(s.names[a.name:], s.names[b.name:])
 	})
 	s.list = slices.CompactFunc(s.list, func(a, b symbol) bool { return a.addr == b.addr })
-	return s
 }
 
 func compare(a, b uint64) int {

@@ -40,6 +40,9 @@ type Unwinder struct {
 	count   uint64
 }
 
+// debugDir is where distributions install debug files.
+const debugDir = "/usr/lib/debug"
+
 // identity names a file as the kernel does.
 type identity struct {
 	dev   string
@@ -82,7 +85,7 @@ func New(c Config) *Unwinder {
 		c.Memory = 256 << 20
 	}
 	if c.Debug == nil {
-		c.Debug = []string{"/usr/lib/debug"}
+		c.Debug = []string{debugDir}
 	}
 	u := &Unwinder{
 		c: c, procs: make(map[int]*process), modules: make(map[identity]*module),
