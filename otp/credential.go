@@ -1,6 +1,7 @@
 package otp
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -54,4 +55,29 @@ func (o *OATH) Credential() Credential {
 		c.Counter = &o.Moving
 	}
 	return c
+}
+
+// LastCode says in words which code was accepted last, "" if none was.
+func (c Credential) LastCode() string {
+	switch {
+	case c.Counter != nil && c.Use != nil:
+		return fmt.Sprintf("session %d, use %d", *c.Counter, *c.Use)
+	case c.Counter != nil:
+		return fmt.Sprintf("counter %d", *c.Counter)
+	}
+	return ""
+}
+
+// ClientInfo is an API client as it is shown. It has no key.
+type ClientInfo struct {
+	ID       int64  `json:"id"`
+	Label    string `json:"label,omitempty"`
+	Signs    bool   `json:"signs"` // it has a key
+	MustSign bool   `json:"must_sign"`
+	Disabled bool   `json:"disabled"`
+}
+
+// Info returns what is shown of the client.
+func (c *APIClient) Info() ClientInfo {
+	return ClientInfo{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
 }

@@ -73,6 +73,23 @@ type Replicas interface {
 
 const maxPeers = 32
 
+// SyncInfo is a synchronization as it is shown.
+type SyncInfo struct {
+	Peers   []string `json:"peers"`             // URLs that accepted codes are sent to
+	Allowed []string `json:"allowed"`           // networks that may send theirs
+	Timeout float64  `json:"timeout,omitempty"` // seconds
+	Level   int      `json:"level,omitempty"`   // percent
+}
+
+// Info returns what is shown of it.
+func (s Sync) Info() SyncInfo {
+	allowed := make([]string, len(s.Allow))
+	for i, p := range s.Allow {
+		allowed[i] = p.String()
+	}
+	return SyncInfo{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}
+}
+
 // Validate reports what is wrong with the configuration.
 func (s Sync) Validate() error {
 	if len(s.Peers) > maxPeers {

@@ -39,3 +39,22 @@ func (p Policy) Info() PolicyInfo {
 		p.Profile, p.Text, int64(p.Validity.Seconds()), int64(p.Max.Seconds()), p.Keys, p.SignOnly, p.OIDs,
 	}
 }
+
+// CertificateInfo is a certificate as it is shown.
+type CertificateInfo struct {
+	Certificate
+	Status string `json:"status"` // as Certificate.Status
+	PEM    string `json:"pem,omitempty"`
+}
+
+// Info returns what is shown of the certificate now, without its PEM.
+func (c Certificate) Info() CertificateInfo {
+	return CertificateInfo{Certificate: c, Status: c.Status(time.Now())}
+}
+
+// Info returns what is shown of the certificate now.
+func (i *Issued) Info() CertificateInfo {
+	info := i.Certificate.Info()
+	info.PEM = string(i.PEM())
+	return info
+}

@@ -140,7 +140,22 @@ func newCASign(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sign --csr FILE [--client PERSON]",
 		Short: "Certify the key of a certificate request",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.caSign(cmd.Context(), &o) },
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
+			csr, err := a.readInput(o.csr)
+			if err != nil {
+				return err
+			}
+			if !o.force {
+				if err := checkNew(o.out); err != nil {
+					return err
+				}
+			}
+			issued, err := authority.IssueCSR(ctx, csr, o.request)
+			if err != nil {
+				return err
+			}
+			return a.print(o.out, issued.PEM())
+		}),
 	}
 	requestFlags(cmd, &o.request, "make it the client certificate of this `PERSON`")
 	f := cmd.Flags()
@@ -153,25 +168,6 @@ func newCASign(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) caSign(ctx context.Context, o *signOptions) error {
-	csr, err := a.readInput(o.csr)
-	if err != nil {
-		return err
-	}
-	if !o.force {
-		if err := checkNew(o.out); err != nil {
-			return err
-		}
-	}
-	return a.withCA(ctx, func(authority *ca.Authority) error {
-		issued, err := authority.IssueCSR(ctx, csr, o.request)
-		if err != nil {
-			return err
-		}
-		return a.print(o.out, issued.PEM())
-	})
-}
-
 func newCARenew(a *app) *cobra.Command {
 	var o outputOptions
 	var r ca.RenewRequest
@@ -181,7 +177,11 @@ func newCARenew(a *app) *cobra.Command {
 		Short: "Issue the successor of a certificate",
 		RunE: a.onCertificate(func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
 			if csr != "" {
-				if r.Key, err = a.requestedKey(csr); err != nil {
+				data, err := a.readInput(csr)
+				if err != nil {
+					return err
+				}
+				if r.Key, err = ca.CSRKey(data); err != nil {
 					return err
 				}
 			}
@@ -201,15 +201,6 @@ func newCARenew(a *app) *cobra.Command {
 	periodFlags(cmd, &r.Period, &r.Profile, "", " (default: the certificate's)")
 	cmd.MarkFlagsMutuallyExclusive("csr", "same-key")
 	return cmd
-}
-
-// requestedKey returns the key of a certificate request.
-func (a *app) requestedKey(file string) (crypto.PublicKey, error) {
-	data, err := a.readInput(file)
-	if err != nil {
-		return nil, err
-	}
-	return ca.CSRKey(data)
 }
 
 // keyFile names a file with a private key, and the one with its passphrase.

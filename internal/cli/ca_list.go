@@ -11,13 +11,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// certificateJSON is a certificate as commands print it.
-type certificateJSON struct {
-	ca.Certificate
-	Status string `json:"status"`
-	PEM    string `json:"pem,omitempty"`
-}
-
 func newCAList(a *app) *cobra.Command {
 	var filter ca.Filter
 	var valid, all bool
@@ -25,17 +18,16 @@ func newCAList(a *app) *cobra.Command {
 		Use:   "list",
 		Short: "List certificates",
 	}, a.withCA, "SERIAL PROFILE STATUS EXPIRES FOR",
-		func(ctx context.Context, authority *ca.Authority, _ []string) (shown []certificateJSON, err error) {
-			now := time.Now()
+		func(ctx context.Context, authority *ca.Authority, _ []string) (shown []ca.CertificateInfo, err error) {
 			if filter.Leaves = !all && filter.Profile == ""; valid {
-				filter.Valid = now
+				filter.Valid = time.Now()
 			}
 			list, err := authority.Certificates(ctx, filter)
 			for _, c := range list {
-				shown = append(shown, certificateJSON{Certificate: c, Status: c.Status(now)})
+				shown = append(shown, c.Info())
 			}
 			return shown, err
-		}, func(c certificateJSON) []string {
+		}, func(c ca.CertificateInfo) []string {
 			return []string{c.Serial, string(c.Profile), c.Status, terminal.Day(c.NotAfter), c.For()}
 		})
 	f := cmd.Flags()
@@ -58,8 +50,8 @@ func newCAShow(a *app) *cobra.Command {
 			_, err := a.out.Write(c.PEM())
 			return err
 		}
-		shown := certificateJSON{Certificate: c.Certificate, Status: c.Status(time.Now()), PEM: string(c.PEM())}
-		return a.printer().Fields(shown, *asJSON, allFields(c, shown.Status)...)
+		info := c.Info()
+		return a.printer().Fields(info, *asJSON, allFields(c, info.Status)...)
 	})
 	cmd.Flags().BoolVar(&asPEM, "pem", false, "print the certificate and its chain in PEM")
 	cmd.MarkFlagsMutuallyExclusive("json", "pem")

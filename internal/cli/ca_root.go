@@ -24,15 +24,10 @@ func (k *keyFile) rootKeyFlags(cmd *cobra.Command, name string) {
 func newCARoot(a *app) *cobra.Command {
 	return group("root", "The root: show it, and take its key off this machine",
 		newCARootShow(a), newCARootExport(a),
-		newCARootMove(a, rootMove{
-			use: "remove-key", short: "Take the root's key off this machine",
-			done: "the root's key is no longer on this machine",
-			move: (*ca.Authority).RemoveRootKey,
-		}),
-		newCARootMove(a, rootMove{
-			use: "restore-key", short: "Bring the root's key back", done: "the root's key is back on this machine",
-			move: (*ca.Authority).RestoreRootKey,
-		}))
+		newCARootMove(a, &cobra.Command{Use: "remove-key --key FILE", Short: "Take the root's key off this machine"},
+			(*ca.Authority).RemoveRootKey, "the root's key is no longer on this machine"),
+		newCARootMove(a, &cobra.Command{Use: "restore-key --key FILE", Short: "Bring the root's key back"},
+			(*ca.Authority).RestoreRootKey, "the root's key is back on this machine"))
 }
 
 func newCARootShow(a *app) *cobra.Command {
@@ -59,9 +54,9 @@ func newCARootExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export-key --out FILE",
 		Short: "Write the root's key to a file, encrypted",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.rootExport(cmd.Context(), out, passphraseFile)
-		},
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
+			return a.rootExport(ctx, authority, out, passphraseFile)
+		}),
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "",
@@ -70,7 +65,7 @@ func newCARootExport(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error {
+func (a *app) rootExport(ctx context.Context, authority *ca.Authority, out, passphraseFile string) error {
 	if out == "-" && passphraseFile == "" {
 		return postern.Errorf(postern.Invalid, "the key and its passphrase would both go to standard output").
 			WithHint("give --passphrase-file FILE, or a file for the key with --out FILE")
@@ -78,51 +73,42 @@ func (a *app) rootExport(ctx context.Context, out, passphraseFile string) error 
 	if err := a.secretTarget(out); err != nil {
 		return err
 	}
-	return a.withCA(ctx, func(authority *ca.Authority) error {
+	if err := authority.RootKeyMoves(); err != nil {
+		return err
+	}
+	passphrase, random, err := a.prompt().NewPassword(passphraseFile, "the root's key")
+	if err != nil {
+		return err
+	}
+	key, err := authority.ExportRootKey(ctx, []byte(passphrase))
+	if err != nil {
+		return err
+	}
+	if err := a.secretOut(out, key); err != nil || out == "-" {
+		return err
+	}
+	fmt.Fprintf(a.out, "wrote      %s\n", out)
+	if random {
+		fmt.Fprintf(a.out, "passphrase %s (it is not shown again)\n", passphrase)
+	}
+	return nil
+}
+
+// newCARootMove makes cmd take the root's key away, or bring it back.
+func newCARootMove(
+	a *app, cmd *cobra.Command, move func(*ca.Authority, context.Context, crypto.Signer) error, done string,
+) *cobra.Command {
+	var k keyFile
+	cmd.RunE = on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
 		if err := authority.RootKeyMoves(); err != nil {
 			return err
 		}
-		passphrase, random, err := a.prompt().NewPassword(passphraseFile, "the root's key")
+		key, err := a.readKey(k, authority.Root())
 		if err != nil {
 			return err
 		}
-		key, err := authority.ExportRootKey(ctx, []byte(passphrase))
-		if err != nil {
-			return err
-		}
-		if err := a.secretOut(out, key); err != nil || out == "-" {
-			return err
-		}
-		fmt.Fprintf(a.out, "wrote      %s\n", out)
-		if random {
-			fmt.Fprintf(a.out, "passphrase %s (it is not shown again)\n", passphrase)
-		}
-		return nil
+		return a.done(move(authority, ctx, key), "%s\n", done)
 	})
-}
-
-// rootMove is one of the commands that remove the root's key or bring it back.
-type rootMove struct {
-	use, short, done string
-	move             func(*ca.Authority, context.Context, crypto.Signer) error
-}
-
-func newCARootMove(a *app, m rootMove) *cobra.Command {
-	var k keyFile
-	cmd := &cobra.Command{
-		Use:   m.use + " --key FILE",
-		Short: m.short,
-		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
-			if err := authority.RootKeyMoves(); err != nil {
-				return err
-			}
-			key, err := a.readKey(k, authority.Root())
-			if err != nil {
-				return err
-			}
-			return a.done(m.move(authority, ctx, key), "%s\n", m.done)
-		}),
-	}
 	k.rootKeyFlags(cmd, "key")
 	required(cmd, "key")
 	return cmd

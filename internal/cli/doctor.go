@@ -15,15 +15,13 @@ import (
 func newDoctor(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "doctor", Short: "Say what is wrong on this host, and how to fix it"}
 	asJSON := jsonFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), *asJSON) }
+	cmd.RunE = on(a.withDir, func(ctx context.Context, dir string, _ []string) error {
+		return a.doctor(ctx, dir, *asJSON)
+	})
 	return cmd
 }
 
-func (a *app) doctor(ctx context.Context, asJSON bool) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
+func (a *app) doctor(ctx context.Context, dir string, asJSON bool) (err error) {
 	report := doctor.Examine(ctx, doctor.Host{
 		Dir: dir, CA: ca.Config{Keys: new(pkcs11.Keys)}, SSH: setup.ThisHost(),
 		TimeCodes: a.timeCodes,

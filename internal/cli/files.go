@@ -44,6 +44,11 @@ func (a *app) readInput(path string) ([]byte, error) {
 // prompt asks for passwords and codes.
 func (a *app) prompt() terminal.Prompt { return terminal.Prompt{In: a.in, Err: a.err} }
 
+// askCode asks for a person's code.
+func (a *app) askCode(person string) (string, error) {
+	return a.prompt().Line("Code for " + person + ": ")
+}
+
 // toStdout reports whether --out means standard output.
 func toStdout(out string) bool { return out == "" || out == "-" }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"fmt"
 	"strconv"
 
 	"github.com/postern-project/postern"
@@ -56,15 +55,9 @@ func newOTPShow(a *app) *cobra.Command {
 }
 
 func otpFields(c otp.Credential) []terminal.Field {
-	var serial, last string
+	serial := ""
 	if c.Serial != 0 {
 		serial = strconv.FormatInt(c.Serial, 10)
-	}
-	switch {
-	case c.Counter != nil && c.Use != nil:
-		last = fmt.Sprintf("session %d, use %d", *c.Counter, *c.Use)
-	case c.Counter != nil:
-		last = fmt.Sprintf("counter %d", *c.Counter)
 	}
 	return []terminal.Field{
 		{"id", c.ID},
@@ -74,7 +67,7 @@ func otpFields(c otp.Credential) []terminal.Field {
 		{"status", string(c.Status)},
 		{"secret", c.Secret},
 		{"serial", serial},
-		{"last code", last},
+		{"last code", c.LastCode()},
 		{"added", terminal.Time(c.Created)},
 		{"last used", terminal.Time(c.LastUsed)},
 	}

@@ -233,18 +233,16 @@ func newOTPBackupCodes(a *app) *cobra.Command {
 		Use:     "backup-codes --person PERSON",
 		Aliases: []string{"recovery"},
 		Short:   "Give a person ten backup codes",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
 			if err := a.secretTarget(out); err != nil {
 				return err
 			}
-			return a.withOTP(cmd.Context(), func(keys *store.OTP) error {
-				codes, hashes := otp.NewBackupCodes(person)
-				if err := keys.SetBackupCodes(cmd.Context(), postern.Actor{}, person, hashes); err != nil {
-					return err
-				}
-				return a.secretOut(out, []byte(strings.Join(codes, "\n")+"\n"))
-			})
-		},
+			codes, hashes := otp.NewBackupCodes(person)
+			if err := keys.SetBackupCodes(ctx, postern.Actor{}, person, hashes); err != nil {
+				return err
+			}
+			return a.secretOut(out, []byte(strings.Join(codes, "\n")+"\n"))
+		}),
 	}
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who gets them")
 	required(cmd, "person")

@@ -27,15 +27,26 @@ func newOTPClientAdd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Add an API client and print its number and key",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if unsigned && c.MustSign {
+		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) error {
+			switch {
+			case unsigned && c.MustSign:
 				return postern.Errorf(postern.Invalid, "a client without a key cannot sign")
-			}
-			if !unsigned {
+			case !unsigned:
 				c.MakeKey()
+			case out == "":
+				out = "-" // no secret
 			}
-			return a.otpClientAdd(cmd.Context(), &c, out)
-		},
+			if err := a.secretTarget(out); err != nil {
+				return err
+			}
+			if err := keys.AddClient(ctx, &c); err != nil {
+				return err
+			}
+			if err := a.secretOut(out, []byte(c.Text())); err != nil || toStdout(out) {
+				return err
+			}
+			return a.done(nil, "added API client %d\n", c.ID)
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.Label, "label", "", "a `NAME` for it")
@@ -47,59 +58,30 @@ func newOTPClientAdd(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) otpClientAdd(ctx context.Context, c *otp.APIClient, out string) error {
-	if len(c.Secret) == 0 && out == "" {
-		out = "-" // no secret
-	}
-	if err := a.secretTarget(out); err != nil {
-		return err
-	}
-	return a.withOTP(ctx, func(keys *store.OTP) error {
-		if err := keys.AddClient(ctx, c); err != nil {
-			return err
-		}
-		if err := a.secretOut(out, []byte(c.Text())); err != nil || toStdout(out) {
-			return err
-		}
-		return a.done(nil, "added API client %d\n", c.ID)
-	})
-}
-
-// clientItem is an API client as lists show it.
-type clientItem struct {
-	ID       int64  `json:"id"`
-	Label    string `json:"label,omitempty"`
-	Signs    bool   `json:"signs"`
-	MustSign bool   `json:"must_sign"`
-	Disabled bool   `json:"disabled"`
-}
-
 func newOTPClientList(a *app) *cobra.Command {
 	return listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List the API clients",
-	}, a.withOTP, "ID STATUS KEY LABEL", func(ctx context.Context, keys *store.OTP, _ []string) ([]clientItem, error) {
-		clients, err := keys.Clients(ctx)
-		items := make([]clientItem, len(clients))
-		for i, c := range clients {
-			items[i] = clientItem{c.ID, c.Label, len(c.Secret) > 0, c.MustSign, c.Disabled}
-		}
-		return items, err
-	}, clientItem.row)
-}
-
-func (c clientItem) row() []string {
-	status, key := "active", "required"
-	if c.Disabled {
-		status = "disabled"
-	}
-	switch {
-	case !c.Signs:
-		key = "unsigned"
-	case !c.MustSign:
-		key = "optional"
-	}
-	return []string{strconv.FormatInt(c.ID, 10), status, key, c.Label}
+	}, a.withOTP, "ID STATUS KEY LABEL",
+		func(ctx context.Context, keys *store.OTP, _ []string) (list []otp.ClientInfo, err error) {
+			clients, err := keys.Clients(ctx)
+			for _, c := range clients {
+				list = append(list, c.Info())
+			}
+			return list, err
+		}, func(c otp.ClientInfo) []string {
+			status, key := "active", "required"
+			if c.Disabled {
+				status = "disabled"
+			}
+			switch {
+			case !c.Signs:
+				key = "unsigned"
+			case !c.MustSign:
+				key = "optional"
+			}
+			return []string{strconv.FormatInt(c.ID, 10), status, key, c.Label}
+		})
 }
 
 func newOTPClientStatus(a *app, use string, disabled bool, short string) *cobra.Command {

@@ -25,7 +25,9 @@ func newOTPImport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE",
 		Short: "Take over keys, authenticators, counters and API clients from elsewhere",
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.otpImport(cmd.Context(), args[0], o) },
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			return a.otpImport(ctx, st, args[0], o)
+		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "",
@@ -42,7 +44,7 @@ func newOTPImport(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
+func (a *app) otpImport(ctx context.Context, st *state.State, path string, o otpImport) error {
 	im, err := a.readImport(ctx, path, o)
 	if err != nil {
 		return err
@@ -57,22 +59,20 @@ func (a *app) otpImport(ctx context.Context, path string, o otpImport) error {
 			return err
 		}
 	}
-	return a.withState(ctx, func(st *state.State) error {
-		person := func(name string) (string, error) { return st.Store.People().PersonNamed(ctx, name) }
-		if err := im.Assign(o.person, owners, person); err != nil {
-			return err
-		}
-		a.listSkipped(im)
-		if err := im.Check(o.skipBad); err != nil {
-			return err
-		}
-		end := terminal.Working(a.err, "importing")
-		err := st.Store.OTP().Import(ctx, im, o.replace)
-		end()
-		return a.done(err, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
-			terminal.Counted(len(im.OATH), "authenticator"),
-			terminal.Counted(len(im.Counters), "counter"), terminal.Counted(len(im.Clients), "API client"))
-	})
+	person := func(name string) (string, error) { return st.Store.People().PersonNamed(ctx, name) }
+	if err := im.Assign(o.person, owners, person); err != nil {
+		return err
+	}
+	a.listSkipped(im)
+	if err := im.Check(o.skipBad); err != nil {
+		return err
+	}
+	end := terminal.Working(a.err, "importing")
+	err = st.Store.OTP().Import(ctx, im, o.replace)
+	end()
+	return a.done(err, "imported %s, %s, %s, %s\n", terminal.Counted(len(im.Keys), "key"),
+		terminal.Counted(len(im.OATH), "authenticator"), terminal.Counted(len(im.Counters), "counter"),
+		terminal.Counted(len(im.Clients), "API client"))
 }
 
 func (a *app) readImport(ctx context.Context, path string, o otpImport) (*otp.Import, error) {

@@ -22,25 +22,13 @@ func newOTPSync(a *app) *cobra.Command {
 		})
 }
 
-// syncJSON is how servers are synced with, as it is printed.
-type syncJSON struct {
-	Peers   []string `json:"peers"`             // URLs that accepted codes are sent to
-	Allowed []string `json:"allowed"`           // networks that may send theirs
-	Timeout float64  `json:"timeout,omitempty"` // seconds
-	Level   int      `json:"level,omitempty"`   // percent
-}
-
 func newOTPSyncShow(a *app) *cobra.Command {
 	return showCommand(a, &cobra.Command{
 		Use: "show", Short: "Show which servers are synced with",
-	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (syncJSON, error) {
+	}, a.withOTP, func(ctx context.Context, keys *store.OTP, _ []string) (otp.SyncInfo, error) {
 		s, err := keys.SyncConfig(ctx)
-		allowed := make([]string, len(s.Allow))
-		for i, p := range s.Allow {
-			allowed[i] = p.String()
-		}
-		return syncJSON{append([]string{}, s.Peers...), allowed, s.Timeout.Seconds(), s.Default}, err
-	}, func(s syncJSON) []terminal.Field {
+		return s.Info(), err
+	}, func(s otp.SyncInfo) []terminal.Field {
 		return []terminal.Field{
 			{"peers", terminal.Dash(strings.Join(s.Peers, " "))},
 			{"allowed", terminal.Dash(strings.Join(s.Allowed, " "))},

@@ -13,26 +13,20 @@ func newRekey(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rekey",
 		Short: "Seal all secrets again under a new key-encrypting key",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.rekey(cmd.Context(), others) },
+		RunE: on(a.withDir, func(ctx context.Context, dir string, _ []string) error {
+			end := terminal.Working(a.err, "sealing secrets again")
+			done, err := state.Rekey(ctx, dir, others)
+			end()
+			if done.Next != "" {
+				return a.done(err, `The new key is %s.
+Copy it into the state directory of every other server of this database, run "postern run --reload" there,
+and then here: postern rekey --others-know
+`, done.Next)
+			}
+			return a.done(err, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
+		}),
 	}
 	cmd.Flags().BoolVar(&others, "others-know", false,
 		"the other servers of this database have kek.next and were reloaded")
 	return cmd
-}
-
-func (a *app) rekey(ctx context.Context, others bool) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	end := terminal.Working(a.err, "sealing secrets again")
-	done, err := state.Rekey(ctx, dir, others)
-	end()
-	if done.Next != "" {
-		return a.done(err, `The new key is %s.
-Copy it into the state directory of every other server of this database, run "postern run --reload" there,
-and then here: postern rekey --others-know
-`, done.Next)
-	}
-	return a.done(err, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
 }

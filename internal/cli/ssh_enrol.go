@@ -14,8 +14,7 @@ func newSSHEnrol(a *app) *cobra.Command {
 		Use:   "enrol SERVER",
 		Short: "Make an SSH key in your FIDO2 key, and enrol it",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			e.Server = args[0]
-			e.Code = func(person string) (string, error) { return a.prompt().Line("Code for " + person + ": ") }
+			e.Server, e.Code = args[0], a.askCode
 			e.Keygen = func(c *exec.Cmd) error {
 				c.Stdin, c.Stdout, c.Stderr = os.Stdin, cmd.ErrOrStderr(), cmd.ErrOrStderr()
 				return c.Run()

@@ -14,8 +14,7 @@ func newSSHLogin(a *app) *cobra.Command {
 		Use:   "login SERVER",
 		Short: "Get a short-lived SSH certificate for your key",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l.Server = args[0]
-			l.Code = func(person string) (string, error) { return a.prompt().Line("Code for " + person + ": ") }
+			l.Server, l.Code = args[0], a.askCode
 			signed, err := l.Run(cmd.Context())
 			return a.done(err, "certificate %d opens %s until %s\n", signed.Serial,
 				strings.Join(signed.Principals, ", "),

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -11,71 +12,43 @@ import (
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/spf13/cobra"
-	"golang.org/x/crypto/ssh"
 )
 
-type sshSignOptions struct {
-	user server.SSHUser
-	host []string
-	out  string
-}
-
 func newSSHSign(a *app) *cobra.Command {
-	var o sshSignOptions
+	var r server.SSHRequest
+	var out string
 	cmd := &cobra.Command{
 		Use:   "sign KEY.pub",
 		Short: "Sign a person's or a host's SSH key",
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.sshSign(cmd.Context(), args[0], o) },
-	}
-	f := cmd.Flags()
-	f.StringVar(&o.user.Person, "person", "", "the `PERSON` whose key it is")
-	f.StringSliceVar(&o.host, "host", nil, "a `NAME` or address of the host whose key it is; can be repeated")
-	f.StringSliceVar(&o.user.Principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
-	f.StringSliceVar(&o.user.Sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
-	f.StringVar(&o.user.ForceCommand, "force-command", "", "the one `COMMAND` that it runs")
-	f.StringSliceVar(&o.user.Extensions, "extension", nil,
-		"an `EXTENSION` that it permits, such as permit-pty; can be repeated")
-	f.DurationVar(&o.user.Validity, "validity", 0,
-		"the `DURATION` that it is valid (default: by rule, else the CA's own)")
-	f.StringVarP(&o.out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
-	return cmd
-}
-
-func (a *app) sshSign(ctx context.Context, file string, o sshSignOptions) error {
-	if (o.user.Person == "") == (len(o.host) == 0) {
-		return postern.Errorf(postern.Invalid, "give either --person or --host")
-	}
-	key, err := client.ReadPublicKey(file)
-	if err != nil {
-		return err
-	}
-	if o.out == "" {
-		o.out = client.CertificateFile(file)
-	}
-	return a.withState(ctx, func(st *state.State) error {
-		return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
-			line, err := o.sign(ctx, st, authority, key)
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+			if (r.Person == "") == (len(r.Hosts) == 0) {
+				return postern.Errorf(postern.Invalid, "give either --person or --host")
+			}
+			key, err := client.ReadPublicKey(args[0])
 			if err != nil {
 				return err
 			}
-			return a.print(o.out, line)
-		})
-	})
-}
-
-// sign returns the certificate as a line of text.
-func (o sshSignOptions) sign(
-	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey,
-) ([]byte, error) {
-	if o.user.Person != "" {
-		signed, err := server.SignSSHUser(ctx, st, authority, key, o.user)
-		return []byte(signed.Line), err
+			return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
+				line, err := server.SignSSH(ctx, st, authority, key, r)
+				if err != nil {
+					return err
+				}
+				return a.print(cmp.Or(out, client.CertificateFile(args[0])), line)
+			})
+		}),
 	}
-	issued, err := authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: o.host, Key: key, Validity: o.user.Validity})
-	if err != nil {
-		return nil, err
-	}
-	return issued.Line(), nil
+	f := cmd.Flags()
+	f.StringVar(&r.Person, "person", "", "the `PERSON` whose key it is")
+	f.StringSliceVar(&r.Hosts, "host", nil, "a `NAME` or address of the host whose key it is; can be repeated")
+	f.StringSliceVar(&r.Principals, "principal", nil, "an `ACCOUNT` that it opens; can be repeated")
+	f.StringSliceVar(&r.Sources, "source", nil, "an address or `NETWORK` that it is good from; can be repeated")
+	f.StringVar(&r.ForceCommand, "force-command", "", "the one `COMMAND` that it runs")
+	f.StringSliceVar(&r.Extensions, "extension", nil,
+		"an `EXTENSION` that it permits, such as permit-pty; can be repeated")
+	f.DurationVar(&r.Validity, "validity", 0,
+		"the `DURATION` that it is valid (default: by rule, else the CA's own)")
+	f.StringVarP(&out, "out", "o", "", "write the certificate to this `FILE`; - is standard output")
+	return cmd
 }
 
 func newSSHKRL(a *app) *cobra.Command {

@@ -26,18 +26,25 @@ func on[S any](open opener[S], do func(context.Context, S, []string) error) func
 // stateDir returns the state directory that --state and the environment name.
 func (a *app) stateDir() (string, error) { return state.Dir(a.state) }
 
-// withState opens the state directory, which must have been made by init or run.
-func (a *app) withState(ctx context.Context, do func(*state.State) error) error {
+// withDir names the state directory, whether it is there or not.
+func (a *app) withDir(_ context.Context, do func(dir string) error) error {
 	dir, err := a.stateDir()
 	if err != nil {
 		return err
 	}
-	st, err := state.Open(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer st.Close()
-	return do(st)
+	return do(dir)
+}
+
+// withState opens the state directory, which must have been made by init or run.
+func (a *app) withState(ctx context.Context, do func(*state.State) error) error {
+	return a.withDir(ctx, func(dir string) error {
+		st, err := state.Open(ctx, dir)
+		if err != nil {
+			return err
+		}
+		defer st.Close()
+		return do(st)
+	})
 }
 
 // withCA opens the certificate authority.

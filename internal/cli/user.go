@@ -32,25 +32,21 @@ func newUserAdd(a *app) *cobra.Command {
 		Short: "Add a person",
 		RunE: on(a.withPeople, func(ctx context.Context, d people.Directory, args []string) error {
 			p.Name = args[0]
-			return a.userAdd(ctx, d, p)
+			if err := d.Add(ctx, p); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "added %s\n", p.Name)
+			made, err := d.Invite(ctx, p.Name)
+			if errors.Is(err, people.ErrNoPortal) {
+				return a.done(nil, "%v; %s\n", err, hintOf(err))
+			}
+			return a.printLink(p.Name, made, err)
 		}),
 	}
 	cmd.Flags().StringVar(&p.Email, "email", "", "the person's `ADDRESS`; no other person may have it")
 	cmd.Flags().StringVar(&p.FullName, "full-name", "", "the person's `NAME` as people write it")
 	cmd.Flags().StringSliceVar(&p.Groups, "group", nil, "a `GROUP` that the person is in; can be repeated")
 	return cmd
-}
-
-func (a *app) userAdd(ctx context.Context, d people.Directory, p postern.Person) error {
-	if err := d.Add(ctx, p); err != nil {
-		return err
-	}
-	fmt.Fprintf(a.out, "added %s\n", p.Name)
-	made, err := d.Invite(ctx, p.Name)
-	if errors.Is(err, people.ErrNoPortal) {
-		return a.done(nil, "%v; %s\n", err, hintOf(err))
-	}
-	return a.printLink(p.Name, made, err)
 }
 
 func newUserList(a *app) *cobra.Command {

@@ -115,10 +115,11 @@ func sshRule(ctx context.Context, st *state.State, person string, key ssh.Public
 	return rule, enrolled, err
 }
 
-// SSHUser is a request for an SSH certificate for a person. Zero fields are set by the
-// state's rules.
-type SSHUser struct {
+// SSHRequest asks for an SSH certificate for a key of a person's, or of a host's. Zero
+// fields are set by the state's rules; those between Hosts and Validity are a person's.
+type SSHRequest struct {
 	Person       string
+	Hosts        []string      // names and addresses of the host
 	Principals   []string      // accounts that it grants access to
 	Sources      []string      // addresses or networks that it is valid from
 	ForceCommand string        // the one command that it runs
@@ -126,9 +127,23 @@ type SSHUser struct {
 	Validity     time.Duration // from now
 }
 
-// SignSSHUser issues an SSH certificate as this host's administrator.
-func SignSSHUser(ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey,
-	u SSHUser,
+// SignSSH issues an SSH certificate, a line of text, as this host's administrator.
+func SignSSH(
+	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, r SSHRequest,
+) ([]byte, error) {
+	if r.Person != "" {
+		signed, err := signSSHUser(ctx, st, authority, key, r)
+		return []byte(signed.Line), err
+	}
+	issued, err := authority.SignSSHHost(ctx, ca.SSHHostRequest{Names: r.Hosts, Key: key, Validity: r.Validity})
+	if err != nil {
+		return nil, err
+	}
+	return issued.Line(), nil
+}
+
+func signSSHUser(
+	ctx context.Context, st *state.State, authority *ca.Authority, key ssh.PublicKey, u SSHRequest,
 ) (sign.Signed, error) {
 	rule, enrolled, err := sshRule(ctx, st, u.Person, key)
 	if err != nil {
