@@ -5,7 +5,10 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
@@ -53,7 +56,7 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 		return err
 	}
 	if o.auditor.Root == "" {
-		o.auditor.TimeCodes = a.timeCodes
+		o.auditor.TimeCodes, o.auditor.UserCA = a.timeCodes, a.userCA
 	}
 	report, err := o.auditor.Audit(ctx)
 	if err != nil {
@@ -80,6 +83,17 @@ func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
 		return err
 	})
 	return used, err
+}
+
+// userCA returns what the certificates of this host's own authority for SSH open.
+func (a *app) userCA(ctx context.Context) (u *audit.UserCA, err error) {
+	err = a.withState(ctx, func(st *state.State) error {
+		return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
+			u, err = server.SSHUserCA(ctx, st, authority)
+			return err
+		})
+	})
+	return u, err
 }
 
 func (a *app) printSSHReport(r *audit.Report, asJSON bool) error {

@@ -14,6 +14,8 @@ type access struct {
 	methods *hostconf.Directive // the AuthenticationMethods written down for it; may be nil
 	paths   []path              // the ways in
 	keys    *keys               // the account's; nil: none are known
+	// certificates are what those of the CAs that sshd trusts open; nil: that is not known.
+	certificates *keys
 }
 
 // path is one way in: methods that sshd wants in order, and what they prove.

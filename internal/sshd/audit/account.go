@@ -16,6 +16,7 @@ type account struct {
 	groups            []string
 	local             bool // it stands in passwd(5)
 	keys              *keys
+	certificates      *keys // what those of the host's own CA open that name it; nil if that is not known
 }
 
 // mayLogIn reports whether the account's shell permits logins.

@@ -43,6 +43,10 @@ type Auditor struct {
 	// that makes codes by time; nil, or an error, means that this is unknown.
 	TimeCodes func(ctx context.Context) (bool, error)
 
+	// UserCA returns what is known of this host's own authority for SSH user certificates;
+	// nil, or an error, means that nothing is.
+	UserCA func(ctx context.Context) (*UserCA, error)
+
 	patience time.Duration // for an answer of sshd or NSS; 0 means 20 s
 }
 
@@ -60,6 +64,7 @@ type audit struct {
 	accounts   []account
 	stack      []hostconf.PAMLine
 	accesses   []access
+	userCA     *UserCA // nil if nothing is known
 	config     string
 	service    string
 	port       string
@@ -79,6 +84,9 @@ func (a Auditor) Audit(ctx context.Context) (*Report, error) {
 	}
 	defer run.close()
 	run.patience = a.patience
+	if a.UserCA != nil {
+		run.userCA, _ = a.UserCA(ctx) // without it nothing is known
+	}
 	if err := run.gather(ctx); err != nil {
 		return nil, err
 	}
@@ -179,6 +187,11 @@ func (a *audit) gather(ctx context.Context) error {
 	a.accounts = accountsOf(ctx, a.host, named.names("user"), named.names("group"))
 	a.accounts = append(a.accounts, a.unlisted(p)...)
 	a.readKeys()
+	if a.userCA != nil {
+		for i := range a.accounts {
+			a.accounts[i].certificates = a.userCA.grants(a.accounts[i].name, false)
+		}
+	}
 	tried, all := cases(p, a.accounts, a.stack, a.service)
 	if !all {
 		a.add(Finding{
@@ -200,6 +213,7 @@ func (a *audit) gather(ctx context.Context) error {
 			return a.blame(err)
 		}
 		d := newAccess(c, s, a.stack, a.keysFor(c))
+		d.certificates = a.certificates(c, s)
 		d.methods = a.directive(c, "authenticationmethods")
 		a.accesses = append(a.accesses, d)
 		a.port = s.first("port")

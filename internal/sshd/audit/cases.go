@@ -192,8 +192,11 @@ func (p patterns) name(a account) bool {
 // the same kind are treated alike.
 func (a account) kind(p patterns, stack []hostconf.PAMLine) string {
 	k := fmt.Append(nil, a.UID == 0)
-	if a.keys != nil {
-		k = fmt.Append(k, *a.keys)
+	for _, opens := range []*keys{a.keys, a.certificates} {
+		if opens != nil {
+			k = fmt.Append(k, *opens)
+		}
+		k = fmt.Append(k, ";")
 	}
 	for _, pattern := range p["user"] {
 		k = fmt.Append(k, hostconf.Wildcard(pattern, a.name))

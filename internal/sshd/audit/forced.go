@@ -102,27 +102,28 @@ func (d access) forced(p path) (commands []string, forwards bool) {
 	if command := d.s.first("forcecommand"); command != "" && command != "none" {
 		return []string{command}, true
 	}
-	byKey := len(p.methods) == 1 && p.methods[0] == "publickey" &&
-		d.s.is("authorizedkeyscommand", "none") && d.s.is("trustedusercakeys", "none")
-	switch {
-	case !byKey || d.keys == nil:
-		return nil, false
-	case d.keys.open && !(d.c.UID == 0 && d.s.is("permitrootlogin", "forced-commands-only")):
+	byKey := len(p.methods) == 1 && p.methods[0] == "publickey" && d.s.is("authorizedkeyscommand", "none")
+	if !byKey || d.certificates == nil {
 		return nil, false
 	}
-	return d.keys.commands, d.keys.forwards
+	k := d.certificates.and(d.keys)
+	if k.open && !(d.c.UID == 0 && d.s.is("permitrootlogin", "forced-commands-only")) {
+		return nil, false
+	}
+	return k.commands, k.forwards
 }
 
 // unseen says what may confine a login to a command where nothing does that can be
-// seen: a certificate's force-command, or what a program prints of keys. It is "" where
-// nothing may, or a key of the account opens everything anyway.
+// seen: the force-command of another CA's certificate, or what a program prints of keys. It
+// is "" where nothing may, or a key or certificate opens everything anyway.
 func (d access) unseen(p path) string {
-	if !p.byKey() || len(p.methods) > 1 || d.keys != nil && d.keys.open {
+	if !p.byKey() || len(p.methods) > 1 || d.keys != nil && d.keys.open ||
+		d.certificates != nil && d.certificates.open {
 		return ""
 	}
 	var from []string
-	if file := d.s.first("trustedusercakeys"); file != "" && file != "none" {
-		from = append(from, "the certificate, by a CA in "+file+",")
+	if d.certificates == nil {
+		from = append(from, "the certificate, by a CA in "+d.s.first("trustedusercakeys")+",")
 	}
 	if program := d.s.first("authorizedkeyscommand"); program != "" && program != "none" {
 		from = append(from, "the key, printed by "+program+",")
