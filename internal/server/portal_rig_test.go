@@ -32,7 +32,6 @@ import (
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
-	"github.com/postern-project/postern/internal/store/storetest"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -62,8 +61,12 @@ func newPortalRig(t *testing.T, change func(*portal.Config)) *portalRig {
 
 func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config) *portalRig {
 	t.Helper()
-	rig := &portalRig{db: storetest.Open(t), mail: posterntest.NewMailbox(t)}
-	var err error
+	st, err := state.Create(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
+	rig := &portalRig{db: st.Store, mail: posterntest.NewMailbox(t)}
 	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db.CA()); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,6 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 		change(&c)
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	st := &state.State{Dir: t.TempDir(), Store: rig.db}
 	one, err := NewOneTime(st, Mappings, log)
 	if err != nil {
 		t.Fatal(err)
