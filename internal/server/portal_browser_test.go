@@ -235,6 +235,9 @@ func accepted(t *testing.T, p12 string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if name := " until " + leaf.NotAfter.UTC().Format(time.DateOnly); !strings.Contains(text, name) {
+		t.Errorf("no friendly name that ends with %q:\n%s", name, text)
+	}
 	return ca.SerialString(leaf.SerialNumber)
 }
 

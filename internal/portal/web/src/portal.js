@@ -166,7 +166,7 @@ async function makeClient(form, passphrase, say) {
   say("Encrypting it with your passphrase…");
   const chain = made.chain.map(keys.fromBase64);
   const name = `${made.person} ${made.label}`.trim();
-  const p12 = await keys.pkcs12(pair, chain, passphrase, `${name} at ${made.site}`);
+  const p12 = await keys.pkcs12(pair, chain, passphrase, `${name} until ${made.ends}`);
   const result = $("[data-result]");
   const file = name.replace(/[^A-Za-z0-9.-]+/g, "-");
   offer($("[data-p12]", result), p12, "application/x-pkcs12", `${file}.p12`);
