@@ -45,7 +45,8 @@ var alertWords = []word[Alert]{
 	{
 		Word{
 			"every", "DURATION",
-			"The least time between two messages, 5m unless it is given. What matches meanwhile is counted in the next.",
+			"The least time between two messages, 5m unless it is given. What matches meanwhile is counted in " +
+				"the next.",
 		},
 		func(a *Alert, d *caddyfile.Dispenser) error { return duration(d, &a.Every) },
 	},
@@ -56,16 +57,16 @@ var alertWords = []word[Alert]{
 	{
 		Word{
 			"webhook", "URL SECRET_FILE",
-			"Post JSON to this address, signed with the secret in the file, of at least 16 bytes. What is not answered " +
-				"with a status of 2xx is posted again, for three days.",
+			"Post JSON to this address, signed with the secret in the file, of at least 16 bytes. What is not " +
+				"answered with a status of 2xx is posted again, for three days.",
 		},
 		func(a *Alert, d *caddyfile.Dispenser) error { return a.parseWebhook(d) },
 	},
 	{
 		Word{
 			"command", "PROGRAM [ARGUMENT…]",
-			"Run this program, an absolute path, without a shell, with the JSON on its standard input. It is ended after " +
-				"30s, and run again if it fails.",
+			"Run this program, an absolute path, without a shell, with the JSON on its standard input. It is " +
+				"ended after 30s, and run again if it fails.",
 		},
 		func(a *Alert, d *caddyfile.Dispenser) error { return a.parseCommand(d) },
 	},

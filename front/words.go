@@ -54,9 +54,9 @@ func Blocks() []Block {
 		},
 		{
 			"alert", "alert NAME",
-			"Is in the postern block and reports entries of the timeline. The alerts new-address, refusal-flood, " +
-				"machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, timeline-damaged and disk-filling are " +
-				"ready-made: they need no expression.", described(alertWords),
+			"Is in the postern block and reports entries of the timeline. The alerts new-address, " +
+				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, " +
+				"timeline-damaged and disk-filling are ready-made: they need no expression.", described(alertWords),
 		},
 		{
 			"ca", "ca",
@@ -164,9 +164,9 @@ var requireWords = append(inRequire(wayWords), []word[Require]{
 	{
 		Word{
 			"audit", "required",
-			"Requests pass only while the timeline can be written, and a person's sign-in is on it before their first " +
-				"request passes. Otherwise they are answered with 503. Without this word a location stays open, and what " +
-				"could not be written is written later.",
+			"Requests pass only while the timeline can be written, and a person's sign-in is on it before their " +
+				"first request passes. Otherwise they are answered with 503. Without this word a location stays " +
+				"open, and what could not be written is written later.",
 		},
 		func(r *Require, d *caddyfile.Dispenser) error { return r.parseAudit(d) },
 	},

@@ -11,8 +11,8 @@ import (
 // VerifySince checks a log as [Verify] does, but for the entries that an earlier checkpoint
 // signs: of these it checks that the tree still has their hashes. It is for a checkpoint
 // of a log that was verified then. What was changed in those entries since, and not in
-// their hashes, and in the links that are searched, is found by Verify alone. If the hashes are not those that the checkpoint
-// signs, the whole log is verified.
+// their hashes, and in the links that are searched, is found by Verify alone. If the
+// hashes are not those that the checkpoint signs, the whole log is verified.
 func VerifySince(ctx context.Context, a Archive, v note.Verifier, earlier string) (Report, error) {
 	c, err := OpenCheckpoint(earlier, v)
 	if err != nil {

@@ -162,7 +162,8 @@ func TestWhatMatchesIsReported(t *testing.T) {
 	w.reports(r) // too soon after the first
 	w.now = w.now.Add(time.Minute)
 	w.reports(w.reporter(alert.Alert{ // as after a restart
-		Name: "admin", Every: time.Minute, When: `event.kind == "gate.refused" && event.object.startsWith("/wp-admin")`,
+		Name: "admin", Every: time.Minute,
+		When: `event.kind == "gate.refused" && event.object.startsWith("/wp-admin")`,
 	}), "admin /wp-admin/3 4")
 	w.reports(r)
 }
@@ -192,7 +193,8 @@ func TestAddressThatIsNewForAPerson(t *testing.T) {
 			Kind: postern.EventSignedIn, Outcome: postern.OK, Person: person, Address: address, Object: object,
 		}
 	}
-	w.append(in("ann", "192.0.2.1", "first"), in("bob", "192.0.2.2", "first of another"), in("ann", "192.0.2.1", "same"))
+	w.append(in("ann", "192.0.2.1", "first"), in("bob", "192.0.2.2", "first of another"),
+		in("ann", "192.0.2.1", "same"))
 	w.reports(r)
 	w.append(in("ann", "192.0.2.2", "new"))
 	w.reports(r, "new-address new 1")

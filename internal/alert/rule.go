@@ -26,8 +26,8 @@ type Variable struct{ Name, Type, Doc string }
 var Variables = []Variable{
 	{
 		"event", "entry",
-		"The entry, with the fields of its JSON: kind, outcome, person, address, host, object, reason, count, time, took, links " +
-			"and details. A text that it does not have is empty.",
+		"The entry, with the fields of its JSON: kind, outcome, person, address, host, object, reason, count, " +
+			"time, took, links and details. A text that it does not have is empty.",
 	},
 	{"hour", "int", "The hour of the entry's time, 0 to 23, in the server's time zone."},
 	{

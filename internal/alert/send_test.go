@@ -28,7 +28,8 @@ func TestCommandGetsTheMessage(t *testing.T) {
 	m := Message{
 		ID: "1", Alert: "x", Text: "someone did", Event: postern.Event{Person: "ann"},
 		To: Receiver{Command: []string{
-			script(t, `cat >"$1"; printf '%s\n%s %s %s' "$2" "$POSTERN_ALERT" "$POSTERN_ALERT_ID" "$HOME" >>"$1"`), out,
+			script(t, `cat >"$1"; printf '%s\n%s %s %s' "$2" "$POSTERN_ALERT" "$POSTERN_ALERT_ID" "$HOME" >>"$1"`),
+			out,
 			"a b; $(id) *",
 		}},
 	}
@@ -42,7 +43,8 @@ func TestCommandGetsTheMessage(t *testing.T) {
 	}
 	first, rest, _ := strings.Cut(string(text), "\n")
 	var got public
-	if err := json.Unmarshal([]byte(first), &got); err != nil || got.Text != "someone did" || got.Event.Person != "ann" {
+	if err := json.Unmarshal([]byte(first), &got); err != nil || got.Text != "someone did" ||
+		got.Event.Person != "ann" {
 		t.Errorf("%s: %v", first, err)
 	}
 	if rest != "a b; $(id) *\nx 1 " {
@@ -56,7 +58,8 @@ func TestCommandThatFailsOrHangsIsAnError(t *testing.T) {
 		t.Error(err)
 	}
 	pid := filepath.Join(t.TempDir(), "pid")
-	hangs := Message{To: Receiver{Command: []string{script(t, `sleep 1000 & echo $! >"$0.pid"; mv "$0.pid" "$1"; wait`), pid}}}
+	hangs := Message{To: Receiver{Command: []string{script(t,
+		`sleep 1000 & echo $! >"$0.pid"; mv "$0.pid" "$1"; wait`), pid}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- runCommand(ctx, hangs) }()

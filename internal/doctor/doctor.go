@@ -142,8 +142,9 @@ func (d *examiner) state(ctx context.Context) {
 func (d *examiner) disk(dir string) {
 	const least = 256 << 20
 	if free, ok := system.Free(dir); ok && free < least {
-		d.wrong("disk", "free space on the disk of "+dir, "only %d MiB are left; on a full disk no code is accepted, nothing is issued, and guarded locations pass "+
-			"people without a record unless they say: audit required", free>>20)
+		d.wrong("disk", "free space on the disk of "+dir,
+			"only %d MiB are left; on a full disk no code is accepted, nothing is issued, and guarded locations pass "+
+				"people without a record unless they say: audit required", free>>20)
 	}
 }
 

@@ -62,7 +62,8 @@ var (
 // Describe implements [prometheus.Collector].
 func (s *scraped) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts, descAgents,
+		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts,
+		descAgents,
 		descLate,
 	} {
 		to <- d

@@ -21,7 +21,8 @@ import (
 func (s *server) newReporter(o front.App) (*alert.Reporter, error) {
 	log := s.state.Store.Timeline()
 	c := alert.Config{
-		Alerts: alertsOf(o.Alerts), Store: s.state.Store.Alerts(), Log: s.log.With(slog.String(postern.LogKind, "alert")),
+		Alerts: alertsOf(o.Alerts), Store: s.state.Store.Alerts(),
+		Log: s.log.With(slog.String(postern.LogKind, "alert")),
 		Sentence: func(ctx context.Context, e postern.Event) string {
 			joined, err := timeline.Join(ctx, log, e)
 			if err != nil {
@@ -77,7 +78,8 @@ func TestAlert(ctx context.Context, st *state.State, name string, result func(po
 	if err != nil {
 		return err
 	}
-	if err := st.Store.Append(ctx, people.ByHand(postern.Event{Kind: postern.EventAlertTest, Object: name})); err != nil {
+	if err := st.Store.Append(ctx,
+		people.ByHand(postern.Event{Kind: postern.EventAlertTest, Object: name})); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, testTimeout)
@@ -105,7 +107,8 @@ func TestAlert(ctx context.Context, st *state.State, name string, result func(po
 		}
 	}
 	if failed > 0 {
-		return postern.Errorf(postern.Unavailable, "%d of %d messages of the alert %s were not delivered", failed, got, name)
+		return postern.Errorf(postern.Unavailable, "%d of %d messages of the alert %s were not delivered", failed, got,
+			name)
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ func TestAlertsAreDelivered(t *testing.T) {
 	dir, port := t.TempDir(), posterntest.FreePort(t)
 	secret, command, out := filepath.Join(dir, "secret"), filepath.Join(dir, "command"), filepath.Join(dir, "out")
 	must(t, os.WriteFile(secret, []byte("0123456789abcdef0123456789abcdef\n"), 0o600))
-	must(t, os.WriteFile(command, []byte("#!/bin/sh\n[ -e \"$1.tried\" ] || { : >\"$1.tried\"; exit 1; }\ncat >\"$1\"\n"),
-		0o700))
+	const failsOnce = "#!/bin/sh\n[ -e \"$1.tried\" ] || { : >\"$1.tried\"; exit 1; }\ncat >\"$1\"\n"
+	must(t, os.WriteFile(command, []byte(failsOnce), 0o700))
 	mailbox := posterntest.NewMailbox(t)
 	m := startMonitored(t, fmt.Sprintf(`		mail %s
 		alert refused {
@@ -128,7 +128,10 @@ func TestChecksAreRecordedWhenTheyChange(t *testing.T) {
 	r.stop()
 	log := r.open().Store.Timeline()
 	check := func(outcome postern.Outcome) {
-		must(t, log.AppendChange(t.Context(), postern.Event{Kind: postern.EventCheckDisk, Object: "/x", Outcome: outcome}))
+		must(t, log.AppendChange(t.Context(), postern.Event{
+			Kind: postern.EventCheckDisk, Object: "/x",
+			Outcome: outcome,
+		}))
 	}
 	for _, o := range []postern.Outcome{
 		postern.OK, postern.Failed, postern.Failed, postern.OK, postern.OK, postern.Failed,

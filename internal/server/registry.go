@@ -21,7 +21,8 @@ func (s *server) runtime() front.Runtime {
 		Issue:      s.issueSite,
 		Writable:   s.health.writable,
 		Lost: func(n int64, err error) {
-			s.log.Error("events are lost: the timeline could not be written until the end", slog.Int64(postern.LogLost, n),
+			s.log.Error("events are lost: the timeline could not be written until the end",
+				slog.Int64(postern.LogLost, n),
 				slog.String(postern.LogReason, err.Error()))
 		},
 		Log: func(ctx context.Context, e ...postern.Event) error { return s.state.Store.Append(ctx, e...) },

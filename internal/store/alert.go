@@ -173,13 +173,14 @@ func (s Alerts) NewAddress(ctx context.Context, e postern.Event) (bool, error) {
 		var before, here bool
 		const signedIn = `SELECT EXISTS (SELECT 1 FROM log_events
 			WHERE person = $1 AND idx < $2 AND outcome = 'ok' AND kind IN ('gate.passed', 'ssh.auth', 'pam.auth')`
-		if err := tx.QueryRow(ctx, signedIn+` AND address = $3)`, e.Person, e.Index, e.Address).Scan(&here); err != nil {
+		err := tx.QueryRow(ctx, signedIn+` AND address = $3)`, e.Person, e.Index, e.Address).Scan(&here)
+		if err != nil {
 			return false, err
 		}
 		if here {
 			return false, nil
 		}
-		err := tx.QueryRow(ctx, signedIn+` AND address <> '')`, e.Person, e.Index).Scan(&before)
+		err = tx.QueryRow(ctx, signedIn+` AND address <> '')`, e.Person, e.Index).Scan(&before)
 		return before, err
 	})
 }

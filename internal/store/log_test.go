@@ -305,7 +305,8 @@ func verifiedSince(t *testing.T, open opener) {
 		whole := verify(t, db)
 		for i, checkpoint := range append(earlier, whole.Checkpoint) {
 			r := since(checkpoint)
-			if len(r.Problems) > 0 || r.Size != whole.Size || i > 0 && r.From <= 0 || r.Checkpoint != whole.Checkpoint {
+			if len(r.Problems) > 0 || r.Size != whole.Size || i > 0 && r.From <= 0 ||
+				r.Checkpoint != whole.Checkpoint {
 				t.Fatalf("of %d entries: %+v", whole.Size, r)
 			}
 		}
@@ -319,7 +320,8 @@ func verifiedSince(t *testing.T, open opener) {
 		at   int64
 		seen bool
 	}{{"an entry that came since", size, true}, {"one that was verified", size - 1, false}} {
-		column := fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index":', '"index" :') WHERE idx = %d`, c.at)
+		column := fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index":', '"index" :')
+			WHERE idx = %d`, c.at)
 		tamper(t, db, column)
 		if seen := len(since(middle).Problems) > 0; seen != c.seen {
 			t.Errorf("%s was changed, and that shows: %v", c.what, seen)
@@ -327,7 +329,8 @@ func verifiedSince(t *testing.T, open opener) {
 		if len(verify(t, db).Problems) == 0 {
 			t.Errorf("%s was changed, and the whole verifies", c.what)
 		}
-		tamper(t, db, fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index" :', '"index":') WHERE idx = %d`, c.at))
+		tamper(t, db, fmt.Sprintf(`UPDATE log_events SET line = REPLACE(line, '"index" :', '"index":')
+			WHERE idx = %d`, c.at))
 	}
 	if r := since(middle); len(r.Problems) > 0 {
 		t.Fatal(r.Problems)

@@ -72,8 +72,10 @@ func TestPercentilesAreThoseOfTheLines(t *testing.T) {
 		if p.Calls != int64(len(all)) {
 			t.Errorf("%s: %d calls, %d lines", p.Name, p.Calls, len(all))
 		}
-		for permille, got := range map[int]time.Duration{500: p.P50, 900: p.P90, 990: p.P99, 999: p.P999,
-			1000: p.Max} {
+		for permille, got := range map[int]time.Duration{
+			500: p.P50, 900: p.P90, 990: p.P99, 999: p.P999,
+			1000: p.Max,
+		} {
 			rank := (len(all)*permille + 999) / 1000
 			if want := all[rank-1]; fmt.Sprintf("%.3f", want) != fmt.Sprintf("%.3f", float64(got)/1e3) {
 				t.Errorf("%s: of 1000 calls the %dth took %v, in the lines %f µs", p.Name, permille, got, want)
@@ -248,10 +250,11 @@ func TestWhatThePageSays(t *testing.T) {
 		tracetest.Other(4012, event.Warning, 815, nil, "something to know"))
 	page := html.UnescapeString(pageOf(t, recorded(t, events...)))
 	for what, want := range map[string]string{
-		"the open call's age":        `<td class="n">4.00 s</td><th scope="row">remote.domain_destroy</th>`,
-		"its bar, until the end":     `class="bar open" x="0.2742%" y="0" width="99.7258%"`,
-		"the monitor command":        `class="bar part"`,
-		"the failure":                `<td class="n">1</td><th scope="row">remote.domain_lookup_by_id</th><td>no_domain</td>`,
+		"the open call's age":    `<td class="n">4.00 s</td><th scope="row">remote.domain_destroy</th>`,
+		"its bar, until the end": `class="bar open" x="0.2742%" y="0" width="99.7258%"`,
+		"the monitor command":    `class="bar part"`,
+		"the failure": `<td class="n">1</td><th scope="row">remote.domain_lookup_by_id</th><td>` +
+			`no_domain</td>`,
 		"its message":                `no domain with matching id 5`,
 		"the median":                 `<td class="n">7.00 ms</td>`,
 		"the client":                 `dan virsh[4711]`,

@@ -30,7 +30,8 @@ func TestTracedStacks(t *testing.T) {
 	defer u.Close()
 	c := &stacks{t: t, u: u, daemon: l.PID}
 	traceStacks(t, l, u, capture.RPC|capture.Monitor|capture.Loop, capture.NewAsync(c, nil), func() {
-		if out, err := l.Virsh("start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
+		if out, err := l.Virsh(
+			"start vm1; domuuid vm1; dommemstat vm1; domstats; dumpxml vm1; destroy vm1"); err != nil {
 			t.Errorf("virsh: %v: %s", err, out)
 		}
 	})
