@@ -81,7 +81,6 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 		}
 	}
 	links := credentialsIn(e, nil)
-	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	for _, j := range joined {
 		if j.Outcome != postern.OK || j.Person != t.who {
 			continue
@@ -91,6 +90,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 			t.from = j.Address
 		}
 	}
+	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	slices.SortStableFunc(links, func(a, b postern.Link) int { return credentialRank(a) - credentialRank(b) })
 	for _, l := range links {
 		t.with = append(t.with, credentialNames[credentialRank(l)].name+" "+l.ID)

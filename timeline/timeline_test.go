@@ -247,6 +247,9 @@ func TestSentences(t *testing.T) {
 		if got := Sentence(c.e, nil); got != c.want {
 			t.Errorf("%s, not %s", got, c.want)
 		}
+		if got := Sentence(c.e, []postern.Event{c.e}); got != c.want { // [Join] returns the event, too
+			t.Errorf("joined with itself: %s, not %s", got, c.want)
+		}
 	}
 }
 
