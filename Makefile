@@ -115,6 +115,7 @@ demo-trace: build
 soak:
 	POSTERN_CHECK=1 POSTERN_SOAK=1 $(GO) test -timeout 4h ./...
 
+# Where a worker gets no processor for ten seconds, Go says that it hung: leave it one.
 FUZZTIME ?= 30s
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \

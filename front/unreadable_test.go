@@ -198,6 +198,13 @@ func TestCertificatesThatGoCannotRead(t *testing.T) {
 	if status != 200 {
 		t.Errorf("another client at that address: %d %s", status, body)
 	}
+	forgetUnreadable()
+	for path, want := range map[string]string{"/": "HTTP/1.1 200", "/private": "HTTP/1.1 403"} {
+		got := c.request("curl", https, "1.3", "brainpool", path)
+		if !strings.HasPrefix(got, want) || strings.Contains(got, gate.Unreadable.Words()) {
+			t.Errorf("a key that TLS 1.3 does not offer to take, %s: %s", path, got)
+		}
+	}
 }
 
 // logged returns the lines of Caddy's log that contain a text.
