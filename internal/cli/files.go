@@ -76,10 +76,10 @@ func checkNew(out string) error {
 // createNew writes a file that must not exist yet.
 func createNew(out string, data []byte, mode fs.FileMode) error {
 	err := durable.Create(out, data, mode)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		return checkNew(out)
-	case err != nil:
+	if there := checkNew(out); errors.Is(err, fs.ErrExist) && there != nil {
+		return there
+	}
+	if err != nil {
 		return postern.Errorf(postern.Invalid, "%w", err)
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 //go:embed help
 var helpTexts embed.FS
 
-// addHelp gives the commands of a tree their help texts. The name is the first one's.
+// addHelp gives the commands of a tree their help texts. The first one's file has the name.
 func addHelp(cmd *cobra.Command, name string) {
 	if text, err := helpTexts.ReadFile("help/" + name + ".txt"); err == nil {
 		long, examples, _ := strings.Cut(string(text), "Examples:\n")

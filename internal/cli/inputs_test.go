@@ -104,6 +104,7 @@ var stateless = map[string]string{
 	"import-apache": "reads a configuration",
 	"init":          "makes it", "man": "writes pages", "otp-token": "is a software token",
 	"pkcs11-module": "is a child process",
+	"restore":       "makes it",
 	"run":           "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files",
 	"ssh-login": "asks a server", "ssh-enrol": "asks a server",
 	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints",

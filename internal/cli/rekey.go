@@ -23,7 +23,8 @@ Copy it into the state directory of every other server of this database, run "po
 and then here: postern rekey --others-know
 `, done.Next)
 			}
-			return a.done(err, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"), done.Key)
+			return a.done(err, "sealed %s again; the new key is %s\n", terminal.Counted(done.Sealed, "secret"),
+				done.Key)
 		}),
 	}
 	cmd.Flags().BoolVar(&others, "others-know", false,

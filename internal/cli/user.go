@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/postern-project/postern/internal/people"
-
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"

@@ -4,9 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/postern-project/postern/internal/people"
-
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"

@@ -6,7 +6,6 @@ import (
 	"runtime/debug"
 
 	"github.com/postern-project/postern/internal/terminal"
-
 	"github.com/spf13/cobra"
 )
 
