@@ -29,13 +29,21 @@ var privateWords = []struct{ pattern, instead string }{
 // escapes are those in string literals, whose letters would hide a word's beginning.
 var escapes = regexp.MustCompile(`\\[nrt]`)
 
+// anyPrivateWord has a group for each of them, so that a text is read once.
+var anyPrivateWord = func() *regexp.Regexp {
+	var groups []string
+	for _, w := range privateWords {
+		groups = append(groups, "("+strings.ReplaceAll(w.pattern, "(", "(?:")+")")
+	}
+	return regexp.MustCompile(`(?i)\b(?:` + strings.Join(groups, "|") + `)\b`)
+}()
+
 // wordsIn returns the private words in a text, with what to say instead.
 func wordsIn(text string) (found []string) {
 	text = escapes.ReplaceAllString(text, " ")
-	for _, w := range privateWords {
-		for _, m := range regexp.MustCompile(`(?i)\b(`+w.pattern+`)\b`).FindAllString(text, -1) {
-			found = append(found, strconv.Quote(m)+": say "+w.instead)
-		}
+	for _, m := range anyPrivateWord.FindAllStringSubmatch(text, -1) {
+		w := privateWords[slices.Index(m[1:], m[0])]
+		found = append(found, strconv.Quote(m[0])+": say "+w.instead)
 	}
 	return found
 }
