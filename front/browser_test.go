@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/postern-project/postern/internal/posterntest"
@@ -35,7 +34,7 @@ func (h *rig) pkcs12(t *testing.T, who *holder, issuers ...*holder) string {
 // kept if POSTERN_SCREENSHOTS names a directory.
 func visit(t *testing.T, ctx context.Context, url, name string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 6*patience)
 	defer cancel()
 	if _, err := chromedp.Run(ctx, chromedp.Navigate(url)); err != nil {
 		t.Errorf("%s: %v", url, err)

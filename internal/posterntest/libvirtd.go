@@ -322,7 +322,7 @@ func (l *Libvirtd) Start() error {
 
 // await returns when the daemon answers.
 func (l *Libvirtd) await() error {
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for time.Now().Before(deadline) {
 		select {
 		case <-l.done:

@@ -20,7 +20,7 @@ func Serve(t testing.TB, port int, program string, args ...string) {
 	})
 }
 
-// Start starts a peer and waits until it is ready, at most 30 seconds. When the
+// Start starts a peer and waits until it is ready, at most two minutes. When the
 // test ends the peer gets a signal to stop, and is killed if it does not within 10, with
 // whatever children it left.
 func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
@@ -56,7 +56,7 @@ func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
 			t.Fatalf("%s ended: %v\n%s", cmd.Path, err, output(cmd))
 		case <-time.After(10 * time.Millisecond):
 		}
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > 2*time.Minute {
 			t.Fatalf("%s does not answer\n%s", cmd.Path, output(cmd))
 		}
 	}

@@ -120,7 +120,7 @@ func (s *acmeServer) start() {
 			resp.Body.Close()
 			return
 		}
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > patience {
 			s.t.Fatal(err)
 		}
 	}

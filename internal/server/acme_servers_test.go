@@ -142,7 +142,7 @@ func (a *apacheMD) activates(old string) (serial string) {
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for start := time.Now(); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > patience {
 			t.Fatalf("did not happen: %s", what)
 		}
 	}

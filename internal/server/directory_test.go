@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -75,7 +74,7 @@ site.localhost {
 	roots := x509.NewCertPool()
 	roots.AddCert(authority.Root())
 	get := func(host string) (status int, body string) {
-		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{
 			DisableKeepAlives: true,
 			TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: host, Certificates: []tls.Certificate{
 				{Certificate: [][]byte{alice.Leaf.Raw, alice.Chain[0].Raw}, PrivateKey: alice.Key},

@@ -109,7 +109,7 @@ func (rig *portalRig) local(v *visitor) *visitor {
 // changes.
 func (v *visitor) until(path string, status int) {
 	v.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		a := v.get(path)
 		if a.StatusCode == status {

@@ -92,7 +92,7 @@ func removeRootKey(t *testing.T, a *ca.Authority) crypto.Signer {
 func (r *running) verifies(port int, root *x509.Certificate) error {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
 	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
 	conn, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))

@@ -80,7 +80,7 @@ func openTab(t *testing.T, b *posterntest.Browser, choose bool) *tab {
 
 func (d *tab) run(steps ...chromedp.Action[chromedp.Void]) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(d.ctx, patience)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		d.t.Fatalf("%v\non the page: %s", err, d.text())
@@ -99,7 +99,7 @@ func eval[T any](d *tab, expression string) T {
 
 // text returns the page's text, for messages of failed tests.
 func (d *tab) text() string {
-	ctx, cancel := context.WithTimeout(d.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(d.ctx, patience)
 	defer cancel()
 	s, err := chromedp.Run(ctx, chromedp.Evaluate[string](`location.href + "\n" + document.body.innerText`))
 	if err != nil {
@@ -121,7 +121,7 @@ func (d *tab) sees(words string) {
 		chromedp.WithPollingArgs(words), chromedp.WithPollingTimeout(5*time.Second),
 		chromedp.WithPollingInterval(50*time.Millisecond))
 	var err error
-	for range 5 { // a poll ends with the page that it began on
+	for range 20 { // a poll ends with the page that it began on
 		if _, err = chromedp.Run(d.ctx, wait); err == nil {
 			return
 		}
@@ -156,7 +156,7 @@ func (d *tab) saves(selector string) string {
 	select {
 	case name := <-done:
 		return filepath.Join(d.dir, name)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		d.t.Fatalf("nothing was saved from %s", selector)
 		return ""
 	}

@@ -23,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -34,6 +35,10 @@ import (
 	"github.com/postern-project/postern/internal/store"
 	"golang.org/x/crypto/ssh"
 )
+
+// patience is how long a test waits for what must happen, on a machine that may be
+// busy with others.
+const patience = 2 * time.Minute
 
 // portalRig is a portal over a real store, authority and mail server, served
 // over TLS with client certificates asked for.

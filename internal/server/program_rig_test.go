@@ -15,6 +15,10 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 )
 
+// patience is how long a test waits for what must happen, on a machine that may be
+// busy with others.
+const patience = 2 * time.Minute
+
 // running is a postern run of a test.
 type running struct {
 	t           *testing.T
@@ -93,7 +97,7 @@ func (r *running) await(ready func() bool) {
 			r.t.Fatalf("postern run ended: %v\n%s", err, r.out)
 		default:
 		}
-		if time.Since(start) > 20*time.Second {
+		if time.Since(start) > patience {
 			r.t.Fatalf("still waiting\n%s", r.out)
 		}
 	}
@@ -106,7 +110,7 @@ func (r *running) stop() error {
 	case err := <-r.ended:
 		r.ended <- err
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		_ = r.cmd.Process.Kill()
 		r.t.Errorf("postern run does not stop\n%s", r.out)
 		return <-r.ended

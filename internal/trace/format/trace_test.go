@@ -52,13 +52,17 @@ var domname = []struct{ number, name string }{
 	{"2", "connect_close"},
 }
 
+// keepalive is the number of the program whose calls a client or a daemon that is kept
+// waiting sends between others (src/rpc/virkeepaliveprotocol.x).
+const keepalive = "1801807216"
+
 // traceNumbers is the write-up's first script over client and server: every call
 // is four lines, sent and read on both sides.
 func traceNumbers(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
 		posterntest.Virsh(t, l.TCPURI(), "domname", "1")
 	}, capture.Config{}, format.Config{Format: format.Raw})
-	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
+	got := lines(out, func(s string) bool { return !strings.Contains(s, "program="+keepalive) })
 	if len(got) != 4*len(domname) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), 4*len(domname), out)
 	}
@@ -84,7 +88,7 @@ func traceNames(t *testing.T, l *posterntest.Libvirtd) {
 	out := traced(t, func() {
 		posterntest.Virsh(t, l.TCPURI(), "domname", "1")
 	}, capture.Config{}, format.Config{Format: format.Named})
-	got := strings.Split(strings.TrimRight(out, "\n"), "\n")
+	got := lines(out, func(s string) bool { return !strings.Contains(s, "program=keepalive") })
 	if len(got) != 4*len(domname) {
 		t.Fatalf("%d lines, want %d:\n%s", len(got), 4*len(domname), out)
 	}
@@ -102,10 +106,11 @@ func traceNames(t *testing.T, l *posterntest.Libvirtd) {
 // traceRPCScript is rpc-monitor.stp's output, its begin line and connections
 // included, for the write-up's session: a domain that is not there.
 func traceRPCScript(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() {
+	out := tracedUntil(t, func(written func(*regexp.Regexp)) {
 		if _, err := posterntest.VirshAt(l.TCPURI(), "domname", "77"); err == nil {
 			t.Error("there is a domain 77")
 		}
+		written(regexp.MustCompile(`\d - S 0x`)) // the daemon hangs up after virsh
 	}, capture.Config{}, format.Config{Format: format.STP})
 	if !strings.HasPrefix(out, "  0.000 begin\n") {
 		t.Errorf("begins with %.40q", out)
@@ -142,7 +147,10 @@ func traceRPCScript(t *testing.T, l *posterntest.Libvirtd) {
 
 // traceEventsScript is events.stp's output: handles and timeouts by process.
 func traceEventsScript(t *testing.T, l *posterntest.Libvirtd) {
-	out := traced(t, func() { posterntest.Virsh(t, l.TCPURI(), "version") }, loop(l), format.Config{Format: format.STP})
+	out := tracedUntil(t, func(written func(*regexp.Regexp)) {
+		posterntest.Virsh(t, l.TCPURI(), "version")
+		written(regexp.MustCompile(`\d - handle \d`)) // the daemon hangs up after virsh
+	}, loop(l), format.Config{Format: format.STP})
 	if !strings.HasPrefix(out, "  0.000 begin\n") {
 		t.Errorf("begins with %.40q", out)
 	}
@@ -254,7 +262,16 @@ func loop(l *posterntest.Libvirtd) capture.Config {
 
 // traceSlow shows how long each dispatch took, and hides the fast ones.
 func traceSlow(t *testing.T, l *posterntest.Libvirtd) {
-	all := traced(t, func() { posterntest.Virsh(t, l.UnixURI(), "version") }, loop(l), format.Config{})
+	all := tracedUntil(t, func(written func(*regexp.Regexp)) {
+		// This client stays until the trace has seen what its descriptor is.
+		c, err := posterntest.DialRPC("unix", l.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		written(regexp.MustCompile(`\+ handle \d+ fd=\d+ `))
+		written(regexp.MustCompile(`< handle \d+ .*[µm]s`))
+	}, loop(l), format.Config{})
 	if !regexp.MustCompile(`< handle \d+ .*[\d.]+ [µm]s`).MatchString(all) {
 		t.Errorf("no dispatch with its time in\n%.1000s", all)
 	}
