@@ -178,7 +178,7 @@ func TestFloodIsReportedOnceItIsOne(t *testing.T) {
 	w.reports(r)
 	w.append(postern.Event{Kind: postern.EventOTP, Outcome: postern.Refused, Object: "code"})
 	w.reports(w.reporter(flood), "refusal-flood code 100") // what was counted outlasts a restart
-	w.now = w.now.Add(time.Hour)
+	w.now = w.now.Add(2 * time.Hour)
 	w.append(refused("/", 99))
 	w.now = w.now.Add(2 * time.Minute)
 	w.append(refused("/", 99))
@@ -334,7 +334,7 @@ func TestUnavailableReceiverGetsItLater(t *testing.T) {
 	}
 	down = false
 	w.reports(r, "all /1 1")
-	w.now = w.now.Add(time.Hour)
+	w.now = w.now.Add(2 * time.Hour)
 	w.reports(r)
 
 	// One that stays unavailable is given up, and the timeline says so.
@@ -384,5 +384,47 @@ func TestWrongAlertsAreRefused(t *testing.T) {
 	}
 	if _, err := alert.New(alert.Config{Alerts: []alert.Alert{{Name: "ca-ending", To: to}}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExpressionsReadTheEntry evaluates expressions over one entry.
+func TestExpressionsReadTheEntry(t *testing.T) {
+	at := time.Date(2026, 11, 30, 23, 30, 0, 0, time.UTC)
+	e := postern.Event{
+		Time: at, Kind: postern.EventAccessRefused, Outcome: postern.Refused, Person: "ann", Address: "192.0.2.7",
+		Object: "/wp-admin", Reason: "revoked", Count: 3, Took: 2 * time.Second, Host: "hv1",
+		Links:   []postern.Link{{Kind: "x509", ID: "4711"}},
+		Details: map[string]string{"last": "x"},
+	}
+	w := newWorld(t)
+	w.now = at
+	for expression, want := range map[string]bool{
+		`event.person == "ann" && event.host == "hv1" && event.reason == "revoked"`: true,
+		`event.outcome == "refused"`:                                          true,
+		`event.count > 2 && event.took >= duration("2s")`:                     true,
+		`event.time.getHours("Europe/Berlin") == 0`:                           true,
+		fmt.Sprintf(`hour == %d`, at.In(time.Local).Hour()):                   true,
+		`event.links.exists(l, l.kind == "x509" && l.id == "4711")`:           true,
+		`event.links.exists(l, l.kind == "yubikey")`:                          false,
+		`event.details.last == "x" && !has(event.details.first)`:              true,
+		`event.details.first == "x"`:                                          false, // there is none
+		`event.kind == "x" && event.details.first == "x"`:                     false,
+		`event.address.within("192.0.2.0/24")`:                                true,
+		`event.address.within(["10.0.0.0/8", "192.0.2.7"])`:                   true,
+		`event.address.within(["10.0.0.0/8", "192.0.2.8"])`:                   false,
+		`event.object.within("192.0.2.0/24")`:                                 false, // it is no address
+		`event.object.matches("^/wp-") && event.object.lowerAscii() != "/WP"`: true,
+	} {
+		w.now = w.now.Add(2 * time.Hour)
+		r := w.reporter(alert.Alert{Name: "x", When: expression})
+		w.append(e)
+		if want {
+			w.reports(r, "x /wp-admin 3")
+		} else {
+			w.reports(r)
+		}
+		if t.Failed() {
+			t.Fatal(expression)
+		}
 	}
 }

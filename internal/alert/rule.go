@@ -2,12 +2,15 @@ package alert
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 	"sync"
 	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 	"cel.dev/cel-go/ext"
 	"github.com/postern-project/postern"
 )
@@ -46,8 +49,39 @@ var environment = sync.OnceValues(func() (*cel.Env, error) {
 		cel.Variable("event", cel.ObjectType("postern.Event")),
 		cel.Variable("hour", cel.IntType),
 		cel.Variable("new_address", cel.BoolType),
+		cel.Function("within",
+			cel.MemberOverload("string_within_string", []*cel.Type{cel.StringType, cel.StringType}, cel.BoolType,
+				cel.BinaryBinding(within)),
+			cel.MemberOverload("string_within_list", []*cel.Type{cel.StringType, cel.ListType(cel.StringType)},
+				cel.BoolType, cel.BinaryBinding(withinAny))),
 	)
 })
+
+// within reports whether an address is in a network, or the same address, as in rules.
+func within(address, network ref.Val) ref.Val {
+	a, err := netip.ParseAddr(string(address.(types.String)))
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	text := string(network.(types.String))
+	if one, err := netip.ParseAddr(text); err == nil {
+		return types.Bool(a.Unmap() == one.Unmap())
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return types.WrapErr(err)
+	}
+	return types.Bool(p.Contains(a.Unmap()))
+}
+
+func withinAny(address, networks ref.Val) ref.Val {
+	for it := networks.(traits.Lister).Iterator(); it.HasNext() == types.True; {
+		if v := within(address, it.Next()); v != types.False {
+			return v
+		}
+	}
+	return types.False
+}
 
 // compile compiles an expression.
 func compile(source string) (cel.Program, error) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -16,7 +17,7 @@ func newAlert(a *app) *cobra.Command {
 		Short: "Send a message of an alert to its receivers",
 		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			return server.TestAlert(ctx, st, args[0], func(e postern.Event) {
-				fmt.Fprintf(a.out, "%s: %s %s\n", e.Details["to"], e.Outcome, e.Reason)
+				fmt.Fprintf(a.out, "%s: %s\n", e.Details["to"], cmp.Or(e.Reason, string(e.Outcome)))
 			})
 		}),
 	})

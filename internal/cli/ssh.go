@@ -26,6 +26,7 @@ func newSSH(a *app) *cobra.Command {
 type sshCheckOptions struct {
 	auditor audit.Auditor
 	prove   bool
+	record  bool
 	prover  audit.Prover
 	json    *bool
 }
@@ -44,6 +45,7 @@ func newSSHCheck(a *app) *cobra.Command {
 		"sshd's configuration `FILE` (default: that of the sshd that runs, else /etc/ssh/sshd_config)")
 	f.StringVar(&o.auditor.Service, "service", "",
 		"sshd's PAM `SERVICE` (default: what its configuration says, else sshd)")
+	f.BoolVar(&o.record, "record", false, "record on the timeline whether there are findings, where that has changed")
 	f.BoolVar(&o.prove, "prove", false, "run the proofs against the local sshd")
 	f.StringVar(&o.prover.User, "user", "", "prove as this `USER` only")
 	f.StringVar(&o.prover.Identity, "identity", "", "the private key `FILE` to prove with")
@@ -67,6 +69,11 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 	}
 	if err := a.printSSHReport(report, *o.json); err != nil {
 		return err
+	}
+	if o.record {
+		if err := a.withState(ctx, func(st *state.State) error { return server.RecordAudit(ctx, st, report) }); err != nil {
+			return err
+		}
 	}
 	if n := len(report.Findings); n > 0 {
 		return postern.Errorf(postern.Internal, "%s", terminal.Counted(n, "finding")).

@@ -9,6 +9,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/timeline"
 )
@@ -24,26 +25,32 @@ const (
 	wholeEvery      = 7 * 24 * time.Hour // at which the whole timeline is verified, and not its newest part
 )
 
-// keepChecking records on the timeline what begins to be wrong with the server, and what is
-// in order again, until ctx ends.
+// checks records on the timeline what begins to be wrong with the server, and what is in
+// order again.
+type checks struct {
+	*server
+	recorded map[[2]string]postern.Outcome // by kind and object
+}
+
+// keepChecking checks until ctx ends.
 func (s *server) keepChecking(ctx context.Context) {
-	started := time.Now()
+	c := checks{s, map[[2]string]postern.Outcome{}}
 	var hourly time.Time
-	daily := started.Add(firstDailyCheck - checkDaily) // a server that starts has other things to do
+	daily := time.Now().Add(firstDailyCheck - checkDaily) // a server that starts has other things to do
 	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
 		now := time.Now()
-		s.checkDisk(ctx)
-		s.checkAgents(ctx, now)
+		c.checkDisk(ctx)
+		c.checkAgents(ctx, now)
 		if now.Sub(hourly) >= checkHourly {
 			hourly = now
-			s.checkCAs(ctx, now)
+			c.checkCAs(ctx, now)
 		}
 		if now.Sub(daily) >= checkDaily {
 			daily = now
-			s.checkTimeline(ctx, now)
-			s.checkSSH(ctx)
+			c.checkTimeline(ctx, now)
+			c.checkSSH(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -55,18 +62,31 @@ func (s *server) keepChecking(ctx context.Context) {
 
 // record records the result of a check if it is another than last time. wrong is what is
 // wrong, or "".
-func (s *server) record(ctx context.Context, kind, object, wrong string) {
-	e := postern.Event{Kind: kind, Object: object, Outcome: postern.OK, Reason: wrong}
-	if wrong != "" {
-		e.Outcome = postern.Failed
+func (s checks) record(ctx context.Context, kind, object, wrong string) {
+	e := checked(kind, object, wrong)
+	if s.recorded[[2]string{kind, object}] == e.Outcome {
+		return
 	}
-	if err := s.state.Store.Timeline().AppendChange(ctx, e); err != nil && ctx.Err() == nil {
+	err := s.state.Store.Timeline().AppendChange(ctx, e)
+	switch {
+	case err == nil:
+		s.recorded[[2]string{kind, object}] = e.Outcome
+	case ctx.Err() == nil:
 		s.log.ErrorContext(ctx, "the result of a check is not recorded", slog.String(postern.LogKind, kind),
 			slog.Any(postern.LogError, err))
 	}
 }
 
-func (s *server) checkDisk(ctx context.Context) {
+// checked is the event of a check.
+func checked(kind, object, wrong string) postern.Event {
+	e := postern.Event{Kind: kind, Object: object, Outcome: postern.OK, Reason: wrong}
+	if wrong != "" {
+		e.Outcome = postern.Failed
+	}
+	return e
+}
+
+func (s checks) checkDisk(ctx context.Context) {
 	free, ok := system.Free(s.state.Dir)
 	switch {
 	case !ok:
@@ -77,7 +97,7 @@ func (s *server) checkDisk(ctx context.Context) {
 	}
 }
 
-func (s *server) checkAgents(ctx context.Context, now time.Time) {
+func (s checks) checkAgents(ctx context.Context, now time.Time) {
 	agents, err := s.state.Store.Relay().Agents(ctx)
 	if err != nil {
 		return // the outage of the database is known
@@ -91,7 +111,7 @@ func (s *server) checkAgents(ctx context.Context, now time.Time) {
 	}
 }
 
-func (s *server) checkCAs(ctx context.Context, now time.Time) {
+func (s checks) checkCAs(ctx context.Context, now time.Time) {
 	for _, c := range s.caEnds() {
 		wrong := ""
 		switch left := c.End.Sub(now); {
@@ -104,7 +124,7 @@ func (s *server) checkCAs(ctx context.Context, now time.Time) {
 	}
 }
 
-func (s *server) checkTimeline(ctx context.Context, now time.Time) {
+func (s checks) checkTimeline(ctx context.Context, now time.Time) {
 	verify := s.state.VerifyRecent
 	if now.Sub(s.state.Verified()) >= wholeEvery {
 		verify = func(ctx context.Context) (timeline.Report, error) { return s.state.VerifyLog(ctx) }
@@ -121,7 +141,7 @@ func (s *server) checkTimeline(ctx context.Context, now time.Time) {
 }
 
 // checkSSH audits two-factor SSH on this host, which only root may.
-func (s *server) checkSSH(ctx context.Context) {
+func (s checks) checkSSH(ctx context.Context) {
 	if _, err := os.Stat("/usr/sbin/sshd"); err != nil || os.Geteuid() != 0 {
 		return
 	}
@@ -129,10 +149,18 @@ func (s *server) checkSSH(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	if err := RecordAudit(ctx, s.state, report); err != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "the audit of SSH is not recorded", slog.Any(postern.LogError, err))
+	}
+}
+
+// RecordAudit records on the timeline whether an audit of this host found anything, if that
+// is another result than last time.
+func RecordAudit(ctx context.Context, st *state.State, report *audit.Report) error {
 	wrong := ""
 	if len(report.Findings) > 0 {
 		f := report.Findings[0]
 		wrong = fmt.Sprintf("%s: %s (%s)", f.Severity, f.Title, f.Where)
 	}
-	s.record(ctx, postern.EventCheckSSH, hostName(), wrong)
+	return st.Store.Timeline().AppendChange(ctx, checked(postern.EventCheckSSH, hostName(), wrong))
 }

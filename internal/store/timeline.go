@@ -121,7 +121,7 @@ func eventQuery(f timeline.Filter, kind string) (string, []any) {
 	if kind != "" {
 		and(`kind = $%d`, kind)
 	}
-	// What is in an index of a part of the rows says which part.
+	// The index of outcomes is of those that are not OK.
 	switch f.Outcome {
 	case "":
 	case postern.OK:
@@ -130,10 +130,10 @@ func eventQuery(f timeline.Filter, kind string) (string, []any) {
 		and(`outcome <> 'ok' AND outcome = $%d`, string(f.Outcome))
 	}
 	if f.Address != "" && !strings.Contains(f.Address, "/") {
-		and(`address <> '' AND address = $%d`, f.Address)
+		and(`address = $%d`, f.Address)
 	}
 	if f.Object != "" && !strings.HasSuffix(f.Object, "*") {
-		and(`object <> '' AND object = $%d`, f.Object)
+		and(`object = $%d`, f.Object)
 	}
 	if !f.Since.IsZero() {
 		and(`time >= $%d`, micros(f.Since))
