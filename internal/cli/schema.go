@@ -13,6 +13,7 @@ import (
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/inflight"
 	"github.com/postern-project/postern/internal/trace/top"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
@@ -47,6 +48,7 @@ var outputs = map[string]any{
 	"otp verify":         otpVerdict{},
 	"restore":            backup.Restored{},
 	"ssh check":          audit.Report{},
+	"trace now":          inflight.Daemon{},
 	"trace probes":       format.Library{},
 	"trace top":          top.Table{},
 	"user account list":  postern.Account{},

@@ -17,8 +17,8 @@ import (
 
 func newTrace(a *app) *cobra.Command {
 	return group("trace", "Watch libvirt",
-		newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a), newTraceRecord(a),
-		newTraceReplay(a), newTraceReport(a), newTraceExport(a))
+		newTraceNow(a), newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a),
+		newTraceRecord(a), newTraceReplay(a), newTraceReport(a), newTraceExport(a))
 }
 
 func newTraceRPC(a *app) *cobra.Command {

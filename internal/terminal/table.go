@@ -103,6 +103,9 @@ type Table struct {
 
 // Print aligns the cells by spaces, and fits them to the screen.
 func (t Table) Print(w io.Writer, s Screen) error {
+	if len(t.Rows) == 0 {
+		return nil
+	}
 	for _, row := range t.Rows {
 		for i, cell := range row {
 			row[i] = Dash(clean(cell))
@@ -186,6 +189,14 @@ func Wrap(text string, screen, indent int) string {
 		b.WriteString(word)
 	}
 	return b.String()
+}
+
+// Cut escapes what a terminal might obey in a line, and shortens it to the screen.
+func (s Screen) Cut(line string) string {
+	if line = clean(line); s.Width == 0 {
+		return line
+	}
+	return cut(line, s.Width)
 }
 
 // cut shortens a text that is wider than so many columns.

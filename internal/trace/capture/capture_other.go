@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/postern-project/postern/internal/system"
+	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 )
 
@@ -30,6 +31,9 @@ func (*Session) Run(context.Context, event.Sink) error { return errNeedsLinux }
 
 // Summary is empty.
 func (*Session) Summary() event.Summary { return event.Summary{} }
+
+// Snapshot is empty.
+func (*Session) Snapshot(context.Context) correlate.Snapshot { return correlate.Snapshot{} }
 
 // Libraries returns none.
 func (*Session) Libraries() []*Library { return nil }

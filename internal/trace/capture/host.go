@@ -11,21 +11,13 @@ import (
 	"os"
 	"strings"
 
+	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/sys/unix"
 )
 
-// readMemory copies memory of a running process, which is not stopped for it. It
-// reports whether all of b could be read.
-func readMemory(pid int, addr uint64, b []byte) bool {
-	local := []unix.Iovec{{Base: &b[0]}}
-	local[0].SetLen(len(b))
-	n, err := unix.ProcessVMReadv(pid, local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(b)}}, 0)
-	return err == nil && n == len(b)
-}
-
 func readWord(pid int, addr uint64) (uint64, bool) {
 	var b [8]byte
-	ok := readMemory(pid, addr, b[:])
+	ok := stack.ReadMemory(pid, addr, b[:])
 	return binary.LittleEndian.Uint64(b[:]), ok
 }
 

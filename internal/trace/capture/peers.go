@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/stack"
 	"golang.org/x/sys/unix"
 )
 
@@ -212,7 +213,7 @@ func (d *peers) socketFD(pid int, sock uint64) (int, bool) {
 		at = o.fd
 	}
 	var b [4]byte
-	if sock == 0 || !readMemory(pid, sock+uint64(at), b[:]) {
+	if sock == 0 || !stack.ReadMemory(pid, sock+uint64(at), b[:]) {
 		return 0, false
 	}
 	fd := int(int32(binary.LittleEndian.Uint32(b[:])))
@@ -226,7 +227,7 @@ func (d *peers) calibrate(pid int, sock uint64, fd int) {
 		return
 	}
 	var b [256]byte
-	if !readMemory(pid, sock, b[:]) {
+	if !stack.ReadMemory(pid, sock, b[:]) {
 		return
 	}
 	for _, at := range append([]int{fdInSocket}, counting(16, len(b)-4, 4)...) {
@@ -276,7 +277,7 @@ func (d *peers) tls(e *event.Event) {
 // findWord returns where behind addr a word has the value v, or 0.
 func findWord(pid int, addr, v uint64) int64 {
 	var b [512]byte
-	if !readMemory(pid, addr, b[:]) {
+	if !stack.ReadMemory(pid, addr, b[:]) {
 		return 0
 	}
 	for i := 16; i < len(b); i += 8 {
@@ -356,7 +357,7 @@ func monitorDomain(pid, fd int) string {
 // one that is a socket with a domain's path.
 func olderMonitor(pid int, mon uint64) string {
 	var b [256]byte
-	if !readMemory(pid, mon, b[:]) {
+	if !stack.ReadMemory(pid, mon, b[:]) {
 		return ""
 	}
 	for i := 16; i+4 <= len(b); i += 4 {

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/stack"
 	"github.com/postern-project/postern/internal/trace/usdt"
 )
 
@@ -126,7 +127,7 @@ func raised(t *testing.T, pid int, m usdt.Mapping, probes []usdt.Probe) bool {
 			continue
 		}
 		var b [1]byte
-		return readMemory(pid, m.Start+p.Addr, b[:]) && b[0] != 0x90
+		return stack.ReadMemory(pid, m.Start+p.Addr, b[:]) && b[0] != 0x90
 	}
 	return false
 }

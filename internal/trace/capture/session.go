@@ -74,6 +74,9 @@ type Session struct {
 	drained  uint64 // when what was in the ring began to be read: all up to then is known
 	problems problems
 	ended    mailbox[int] // processes that have ended
+	asked    mailbox[chan correlate.Snapshot]
+	open     int           // calls, at the end
+	oldest   time.Duration // the age of the oldest of them
 }
 
 // mailbox holds what other goroutines have found, for the reader to report.
@@ -199,7 +202,9 @@ func (s *Session) extras(l *Library, f *os.File, path string) error {
 		site := bpf.NewSite(p)
 		switch site.Kind {
 		case event.ServerNew:
-			s.learn(p)
+			if at, ok := sockAt(p); ok {
+				s.sockAt.Store(at)
+			}
 		case event.HandleDispatch, event.TimeoutDispatch:
 			if s.cfg.What&Loop == 0 {
 				continue
@@ -224,18 +229,6 @@ func (s *Session) extras(l *Library, f *os.File, path string) error {
 		}
 	}
 	return nil
-}
-
-// learn takes from the arguments of rpc_server_client_new, client and a word in
-// it, where a client holds its socket.
-func (s *Session) learn(p usdt.Probe) {
-	if len(p.Args) < 2 {
-		return
-	}
-	client, sock := p.Args[0], p.Args[len(p.Args)-1]
-	if client.Mode == usdt.Reg && sock.Mode == usdt.Mem && sock.Reg == client.Reg && sock.Index == usdt.NoReg {
-		s.sockAt.Store(sock.Disp)
-	}
 }
 
 // Intervals of the reader and the finder. While events come, the reader looks
@@ -327,6 +320,7 @@ func (s *Session) drain(sink event.Sink) error {
 	if _, err := s.deliverAll(context.Background(), sink); err != nil {
 		return err
 	}
+	s.open, s.oldest = s.pipeline.Open(s.drained)
 	if err := s.pipeline.End(s.drained, sink); err != nil {
 		return err
 	}
@@ -361,6 +355,7 @@ func (s *Session) idle(sink event.Sink) error {
 		}
 	}
 	s.sweep(time.Now())
+	s.answer()
 	if err := s.pipeline.Idle(s.drained, sink); err != nil {
 		return err
 	}
@@ -423,7 +418,9 @@ func (s *Session) Summary() event.Summary {
 		site, _ := s.kernel.Site(l.Site)
 		lost[event.Loss{PID: l.PID, Comm: s.source.process(l.PID), Probe: site.Provider + ":" + site.Name}] += l.Lost
 	}
-	return event.NewSummary(s.seen, lost)
+	sum := event.NewSummary(s.seen, lost)
+	sum.Open, sum.Oldest = s.open, s.oldest
+	return sum
 }
 
 // Libraries returns the files of libvirt's that were found.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/postern-project/postern/internal/terminal"
 )
@@ -19,7 +20,9 @@ type Loss struct {
 // Summary is what a trace saw and lost.
 type Summary struct {
 	Seen   uint64
-	Losses []Loss // the largest first
+	Losses []Loss        // the largest first
+	Open   int           // calls that had no answer yet at its end
+	Oldest time.Duration // the age of the oldest of them
 }
 
 // NewSummary returns a summary whose losses are given by process and probe, with
@@ -42,8 +45,13 @@ func (s Summary) String() string {
 	for _, l := range s.Losses {
 		lost += l.Lost
 	}
-	if lost == 0 {
-		return terminal.Counted(s.Seen, "event") + " seen, none lost"
+	text := terminal.Counted(s.Seen, "event") + " seen, none lost"
+	if lost > 0 {
+		text = fmt.Sprintf("%s seen, %d lost", terminal.Counted(s.Seen, "event"), lost)
 	}
-	return fmt.Sprintf("%s seen, %d lost", terminal.Counted(s.Seen, "event"), lost)
+	if s.Open > 0 {
+		text += fmt.Sprintf(", %s still open: the oldest for %v", terminal.Counted(s.Open, "call"),
+			s.Oldest.Round(time.Millisecond))
+	}
+	return text
 }

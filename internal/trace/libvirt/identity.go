@@ -1,6 +1,10 @@
 package libvirt
 
-import "github.com/postern-project/postern/internal/trace/event"
+import (
+	"iter"
+
+	"github.com/postern-project/postern/internal/trace/event"
+)
 
 // Identity is what connect_set_identity says of the client that a proxy calls for.
 // The names are VIR_CONNECT_IDENTITY_* of libvirt-host.h.
@@ -25,12 +29,23 @@ func (m *Message) Identity() (Identity, bool) {
 		(event.Procedure{Prog: m.Prog, Proc: m.Proc}) != SetIdentity {
 		return id, false
 	}
-	for i := range m.Values {
-		if m.Values[i].Kind == kParam && i+2 < len(m.Values) {
-			id.set(string(m.Values[i+1].Bytes), &m.Values[i+2])
-		}
+	for name, value := range m.Params() {
+		id.set(name, value)
 	}
 	return id, true
+}
+
+// Params returns the typed parameters of a message, by name. A value stands as long as
+// the message does.
+func (m *Message) Params() iter.Seq2[string, *Value] {
+	return func(yield func(string, *Value) bool) {
+		for i := range m.Values {
+			if m.Values[i].Kind == kParam && i+2 < len(m.Values) &&
+				!yield(string(m.Values[i+1].Bytes), &m.Values[i+2]) {
+				return
+			}
+		}
+	}
 }
 
 func (id *Identity) set(name string, v *Value) {

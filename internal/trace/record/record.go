@@ -107,6 +107,7 @@ func Replay(rd io.Reader, f correlate.Filter, tree bool, sink event.Sink) (event
 	if err != nil {
 		return sum, err
 	}
+	sum.Open, sum.Oldest = p.Open(mono)
 	if err := p.End(mono, sink); err != nil {
 		return sum, err
 	}

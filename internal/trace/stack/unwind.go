@@ -15,6 +15,9 @@ type arch struct {
 	pc, sp uint64   // DWARF numbers; the pc's is the return address's where it has none of its own
 	count  uint64   // DWARF numbers in use
 	bits   uint64   // of a return address
+	// Numbers of system calls: include/uapi/asm-generic/unistd.h and
+	// arch/x86/entry/syscalls/syscall_64.tbl of Linux.
+	futex, wait4 int
 }
 
 const none = ^uint64(0)
@@ -22,7 +25,7 @@ const none = ^uint64(0)
 // amd64 has r15 to r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss.
 var amd64 = arch{
 	regs: []uint64{15, 14, 13, 12, 6, 3, 11, 10, 9, 8, 0, 2, 1, 4, 5, none, 16, none, none, 7, none},
-	pc:   16, sp: 7, count: 17, bits: ^uint64(0),
+	pc:   16, sp: 7, count: 17, bits: ^uint64(0), futex: 202, wait4: 61,
 }
 
 // arm64 has x0 to x30, sp, pc, pstate. Its pc has no DWARF number: it takes one
@@ -32,7 +35,7 @@ var arm64 = arch{
 		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
 		30, 31, 32, none,
 	},
-	pc: 32, sp: 31, count: 33, bits: addressBits,
+	pc: 32, sp: 31, count: 33, bits: addressBits, futex: 98, wait4: 260,
 }
 
 // registers are those of one frame, by DWARF number.

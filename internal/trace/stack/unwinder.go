@@ -32,6 +32,7 @@ type Unwinder struct {
 	c      Config
 	arch   *arch
 	frames []event.Frame
+	sps    []uint64 // the stack pointer in each of frames
 
 	mu      sync.Mutex
 	procs   map[int]*process
@@ -168,7 +169,6 @@ func (u *Unwinder) Watch(pid int) error {
 func (u *Unwinder) Frames(pid int, regs, stack []byte, ret event.Return) ([]event.Frame, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.frames = u.frames[:0]
 	if u.arch == nil {
 		return nil, errors.New("stacks cannot be unwound on " + runtime.GOARCH)
 	}
@@ -176,15 +176,23 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte, ret event.Return) ([]even
 	if !ok {
 		return nil, errors.New("the registers were not copied")
 	}
-	u.count++
 	sp, _ := r.get(u.arch.sp)
-	mem := &memory{base: sp, bytes: stack}
+	return u.unwind(pid, r, &memory{base: sp, bytes: stack}, ret)
+}
+
+// unwind sets the frames from the innermost one's registers on, and where the stack
+// stands in each.
+func (u *Unwinder) unwind(pid int, r registers, mem *memory, ret event.Return) ([]event.Frame, error) {
+	u.count++
+	u.frames, u.sps = u.frames[:0], u.sps[:0]
 	called := false // the frame's pc is where a call returns to
 	for len(u.frames) < u.c.Frames {
 		pc, _ := r.get(u.arch.pc)
 		if pc == 0 && called {
 			return u.frames, nil
 		}
+		before, _ := r.get(u.arch.sp)
+		u.sps = append(u.sps, before)
 		row, err := u.frame(pid, pc, called)
 		if err != nil {
 			return u.frames, err
@@ -192,7 +200,6 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte, ret event.Return) ([]even
 		if row.last {
 			return u.frames, nil
 		}
-		before, _ := r.get(u.arch.sp)
 		if r, err = u.arch.step(row, &r, mem); err != nil {
 			return u.frames, err
 		}
