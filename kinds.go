@@ -83,8 +83,10 @@ var EventKinds = []EventKind{
 	{
 		Name: EventSSHCertIssued, Title: "SSH certificate issued", Grants: true,
 		OK: "was issued the SSH certificate %s", NotOK: "was not issued the SSH certificate %s",
-		Details: []string{"issuer", "key_id", "principals", "not_after", "source-address", "force-command",
-			"verify-required"},
+		Details: []string{
+			"issuer", "key_id", "principals", "not_after", "source-address", "force-command",
+			"verify-required",
+		},
 	},
 	{
 		Name: EventSSHKeyAdded, Title: "SSH key added", OK: "was given the SSH key %s", Grants: true,

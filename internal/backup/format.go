@@ -200,7 +200,7 @@ func (b *reader) extract(m Manifest, dir string) error {
 			return err
 		}
 	}
-	if _, err := b.Next(); err != io.EOF {
+	if _, err := b.Next(); !errors.Is(err, io.EOF) {
 		return errDamaged("it goes on after its last file: %w", err)
 	}
 	if _, err := io.Copy(io.Discard, b.zstd); err != nil {
@@ -270,7 +270,7 @@ func (e *endReader) Read(p []byte) (int, error) {
 
 // check compares the hash with the last frame.
 func (e *endReader) check() error {
-	if e.err != io.EOF || len(e.held) != endSize || !bytes.Equal(e.held, e.sum.Sum(bytes.Clone(endMagic))) {
+	if !errors.Is(e.err, io.EOF) || len(e.held) != endSize || !bytes.Equal(e.held, e.sum.Sum(bytes.Clone(endMagic))) {
 		return errDamaged("it is not what was written")
 	}
 	return nil

@@ -202,7 +202,7 @@ func (m *marks) raiseOne(f *os.File, to mark) error {
 	if err := system.Lock(f); err != nil {
 		return err
 	}
-	defer system.Unlock(f)
+	defer func() { _ = system.Unlock(f) }()
 	is, err := m.readOne(f)
 	if err != nil || !to.after(is) {
 		return err

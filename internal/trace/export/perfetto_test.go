@@ -121,8 +121,10 @@ func readPerfetto(t *testing.T, data []byte) *perfettoReader {
 	if u := unknown(trace); len(u) > 0 {
 		t.Fatalf("fields that the schema does not have: %x", u)
 	}
-	r := &perfettoReader{names: map[uint64]string{}, parents: map[uint64]uint64{}, open: map[uint64][]string{},
-		flows: map[uint64][]string{}}
+	r := &perfettoReader{
+		names: map[uint64]string{}, parents: map[uint64]uint64{}, open: map[uint64][]string{},
+		flows: map[uint64][]string{},
+	}
 	packets := field(trace, "packet").List()
 	for i := range packets.Len() {
 		r.packet(t, packets.Get(i).Message())

@@ -124,11 +124,15 @@ const (
 // timelines draws the lanes, and lists the calls that are bars in them.
 func (g *gatherer) timelines(v *view) {
 	groups := []groupView{
-		{ID: "daemons", Title: "By daemon",
-			Note: "The daemons' own view: a call runs from when the daemon reads it to when it is answered."},
+		{
+			ID: "daemons", Title: "By daemon",
+			Note: "The daemons' own view: a call runs from when the daemon reads it to when it is answered.",
+		},
 		{ID: "clients", Title: "By client", Note: "Clients are called by who they are and what they run."},
-		{ID: "machines", Title: "By virtual machine",
-			Note: "Calls that are about a machine, and commands to its monitor that no call was the reason of."},
+		{
+			ID: "machines", Title: "By virtual machine",
+			Note: "Calls that are about a machine, and commands to its monitor that no call was the reason of.",
+		},
 	}
 	var lanes [3][]*lane
 	for i, from := range []*group{&g.daemons, &g.clients, &g.machines} {
