@@ -62,7 +62,7 @@ func TestAuditRequiredClosesWhatCannotBeRecorded(t *testing.T) {
 	if status := asks(before, "/audited"); status != http.StatusServiceUnavailable {
 		t.Errorf("a connection that passed before: %d", status)
 	}
-	for Unwritten() == 0 {
+	for current().events.Unwritten() == 0 {
 		posterntest.Pause(t)
 	}
 	broken.Store(false)
@@ -70,7 +70,7 @@ func TestAuditRequiredClosesWhatCannotBeRecorded(t *testing.T) {
 	if status := asks(after, "/audited"); status != http.StatusOK {
 		t.Errorf("the timeline can be written again: %d", status)
 	}
-	for Unwritten() != 0 {
+	for current().events.Unwritten() != 0 {
 		posterntest.Pause(t)
 	}
 	if lost.Load() != 0 {

@@ -16,7 +16,3 @@ func Decisions() map[string]int64 {
 	}
 	return n
 }
-
-// Unwritten returns how many events wait because the timeline could not be written when
-// that was last tried; 0 if it could.
-func Unwritten() int64 { return current().events.Unwritten() }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -53,7 +54,16 @@ type Writer struct {
 	mu     sync.Mutex
 	known  map[likeness]*entry
 	failed bool // the last write did
+
+	reported int64 // of what waits, in unwritten
 }
+
+// unwritten is how many events wait in all writers whose last write failed.
+var unwritten atomic.Int64
+
+// Unwritten returns how many events wait in this process because they could not be
+// written when that was last tried.
+func Unwritten() int64 { return unwritten.Load() }
 
 type likeness struct {
 	kind, host, person, address, object, reason, links, also string
@@ -151,17 +161,26 @@ func (w *Writer) Close() error {
 	}
 	w.once.Do(func() { close(w.stop) })
 	<-w.done
-	return w.write(true)
+	err := w.write(true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.report(0) // they do not wait any more
+	return err
 }
 
 // Unwritten returns how many events wait because the last write failed; 0 if it
 // succeeded.
-func (w *Writer) Unwritten() (n int64) {
+func (w *Writer) Unwritten() int64 {
 	if w == nil {
 		return 0
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.waiting()
+}
+
+// waiting is Unwritten for a caller that holds the lock.
+func (w *Writer) waiting() (n int64) {
 	if !w.failed {
 		return 0
 	}
@@ -169,6 +188,13 @@ func (w *Writer) Unwritten() (n int64) {
 		n += e.waiting.Count
 	}
 	return n
+}
+
+// report adds n events to those that wait in all writers, in place of what was reported
+// before. The caller holds the lock.
+func (w *Writer) report(n int64) {
+	unwritten.Add(n - w.reported)
+	w.reported = n
 }
 
 // Flush writes what is due.
@@ -230,6 +256,7 @@ func (w *Writer) write(all bool) error {
 	err := w.config.Append(ctx, events...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer func() { w.report(w.waiting()) }()
 	w.failed = err != nil
 	for i, k := range keys {
 		if err != nil {

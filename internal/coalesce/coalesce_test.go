@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -169,4 +170,40 @@ func TestWhatDiffers(t *testing.T) {
 		closed(t, w)
 		l.want(t, 9, 10)
 	})
+}
+
+// TestWhatCannotBeWrittenIsCounted counts what waits in all writers whose writes fail.
+func TestWhatCannotBeWrittenIsCounted(t *testing.T) {
+	before := Unwritten()
+	var broken atomic.Bool
+	broken.Store(true)
+	writer := func() *Writer {
+		return Start(Config{Append: func(context.Context, ...postern.Event) error {
+			if broken.Load() {
+				return errors.New("the disk is full")
+			}
+			return nil
+		}})
+	}
+	a, b := writer(), writer()
+	for range 3 {
+		a.Add(postern.Event{Kind: postern.EventAccessRefused})
+	}
+	b.Add(postern.Event{Kind: postern.EventOTP, Count: 7})
+	if err := errors.Join(a.Flush(), b.Flush()); err == nil {
+		t.Fatal("the writes did not fail")
+	}
+	if n := Unwritten() - before; n != 10 || a.Unwritten() != 3 || b.Unwritten() != 7 {
+		t.Errorf("%d events wait, %d and %d", n, a.Unwritten(), b.Unwritten())
+	}
+	if err := a.Close(); err == nil || a.Unwritten() != 3 {
+		t.Errorf("%d events are lost: %v", a.Unwritten(), err)
+	}
+	broken.Store(false)
+	if err := b.Close(); err != nil || b.Unwritten() != 0 {
+		t.Errorf("%d events are lost: %v", b.Unwritten(), err)
+	}
+	if n := Unwritten() - before; n != 0 {
+		t.Errorf("%d events wait in writers that are closed", n)
+	}
 }

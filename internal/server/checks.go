@@ -91,9 +91,9 @@ func (s checks) checkDisk(ctx context.Context) {
 	switch {
 	case !ok:
 	case free < diskFilling:
-		s.record(ctx, postern.EventCheckDisk, s.state.Dir, fmt.Sprintf("%d MiB are free", free>>20))
+		s.record(ctx, postern.EventCheckDisk, hostName(), fmt.Sprintf("%d MiB are free", free>>20))
 	case free > 2*diskFilling: // between them it stays what it was
-		s.record(ctx, postern.EventCheckDisk, s.state.Dir, "")
+		s.record(ctx, postern.EventCheckDisk, hostName(), "")
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
+	"github.com/postern-project/postern/internal/coalesce"
 	"github.com/postern-project/postern/internal/metrics"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
@@ -112,7 +113,7 @@ func (s *server) observe(b store.Batch) {
 // sources is what is read for the metrics.
 func (s *server) sources() metrics.Sources {
 	return metrics.Sources{
-		Up: s.health.up, Decisions: front.Decisions, Unwritten: front.Unwritten, CAs: s.caEnds,
+		Up: s.health.up, Decisions: front.Decisions, Unwritten: coalesce.Unwritten, CAs: s.caEnds,
 		Stored: s.stored,
 		Free: func() (int64, bool) {
 			free, ok := system.Free(s.state.Dir)
