@@ -7,6 +7,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/doctor"
+	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
@@ -24,7 +25,7 @@ func newDoctor(a *app) *cobra.Command {
 func (a *app) doctor(ctx context.Context, dir string, asJSON bool) (err error) {
 	report := doctor.Examine(ctx, doctor.Host{
 		Dir: dir, CA: ca.Config{Keys: new(pkcs11.Keys)}, SSH: setup.ThisHost(),
-		TimeCodes: a.timeCodes,
+		Auditor: audit.Auditor{TimeCodes: a.timeCodes, UserCA: a.userCA},
 	})
 	for i, f := range report.Findings {
 		report.Findings[i].Fix = fixOf(f)

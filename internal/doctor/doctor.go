@@ -27,10 +27,10 @@ import (
 
 // Host is what to examine.
 type Host struct {
-	Dir       string        // the state directory
-	CA        ca.Config     // access to keys that are not in the state
-	SSH       setup.Applier // where a new configuration of sshd waits to be confirmed
-	TimeCodes func(context.Context) (bool, error)
+	Dir     string        // the state directory
+	CA      ca.Config     // access to keys that are not in the state
+	SSH     setup.Applier // where a new configuration of sshd waits to be confirmed
+	Auditor audit.Auditor // of SSH
 }
 
 // Finding is one thing that could be better on this host, and what to do.
@@ -289,7 +289,7 @@ func (d *examiner) ssh(ctx context.Context) {
 		return
 	}
 	d.unconfirmed()
-	report, err := audit.Auditor{TimeCodes: d.TimeCodes}.Audit(ctx)
+	report, err := d.Auditor.Audit(ctx)
 	if err != nil {
 		d.advise("ssh", "audit SSH", "sshd's configuration cannot be audited: %s", err)
 		return
