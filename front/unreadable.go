@@ -94,8 +94,9 @@ func isUnreadable(err error) bool {
 
 // unreadableClients are those whose certificates could not be read lately.
 type unreadableClients struct {
-	mu    sync.Mutex
-	until map[clientKey]time.Time
+	mu     sync.Mutex
+	until  map[clientKey]time.Time
+	logged map[netip.Addr]time.Time // until when an address is not logged again
 }
 
 // clientKey tells a client's attempts from those of others: its address, and a hash of the
@@ -115,19 +116,26 @@ func (u *unreadableClients) has(hello *tls.ClientHelloInfo, now time.Time) bool 
 	return now.Before(u.until[keyOf(hello)])
 }
 
-// add remembers the client of a handshake, and reports whether it was not yet.
-func (u *unreadableClients) add(hello *tls.ClientHelloInfo, now time.Time) bool {
+// add remembers the client of a handshake, and reports whether that is to be logged: once for
+// an address, however its handshakes differ.
+func (u *unreadableClients) add(hello *tls.ClientHelloInfo, now time.Time) (log bool) {
 	key := keyOf(hello)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if now.Before(u.until[key]) {
-		return false
+	log = !now.Before(u.logged[key.address])
+	remember(&u.until, key, now)
+	if log {
+		remember(&u.logged, key.address, now)
 	}
-	if u.until == nil || len(u.until) >= maxUnreadable {
-		u.until = make(map[clientKey]time.Time)
+	return log
+}
+
+// remember puts a key into a map of bounded size.
+func remember[K comparable](m *map[K]time.Time, key K, now time.Time) {
+	if *m == nil || len(*m) >= maxUnreadable {
+		*m = make(map[K]time.Time)
 	}
-	u.until[key] = now.Add(unreadableFor)
-	return true
+	(*m)[key] = now.Add(unreadableFor)
 }
 
 func keyOf(hello *tls.ClientHelloInfo) clientKey {

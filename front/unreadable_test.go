@@ -236,7 +236,7 @@ func forgetUnreadable() {
 	u := &current().unreadable
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.until = nil
+	u.until, u.logged = nil, nil
 }
 
 // TestABrowserWithACertificateThatGoCannotRead opens pages in Chromium, which chooses such a
@@ -285,7 +285,10 @@ func TestUnreadableClientsAreFewAndForgotten(t *testing.T) {
 	var u unreadableClients
 	now := time.Now()
 	if !u.add(hello("192.0.2.1", "a", 0x0a0a, 1, 2), now) || u.add(hello("192.0.2.1", "a", 2, 1), now) {
-		t.Error("a client is not remembered once")
+		t.Error("a client is not logged once")
+	}
+	if u.add(hello("192.0.2.1", "b", 7), now) || !u.has(hello("192.0.2.1", "b", 7), now) {
+		t.Error("another handshake of an address is logged, too, or not remembered")
 	}
 	u.add(hello("2001:db8::1", "a", 1), now)
 	for _, c := range []struct {
@@ -309,8 +312,8 @@ func TestUnreadableClientsAreFewAndForgotten(t *testing.T) {
 	for i := range 2 * maxUnreadable {
 		u.add(hello(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), "a"), now)
 	}
-	if len(u.until) > maxUnreadable {
-		t.Errorf("%d clients are remembered", len(u.until))
+	if len(u.until) > maxUnreadable || len(u.logged) > maxUnreadable {
+		t.Errorf("%d clients and %d addresses are remembered", len(u.until), len(u.logged))
 	}
 }
 
