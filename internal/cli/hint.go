@@ -68,6 +68,8 @@ var commands = []struct{ hint, command string }{
 	{"get an SSH certificate first", "postern ssh login SERVER"},
 	{"make a software token", "postern otp token new FILE"},
 	{"create the state directory", "postern init"},
+	{"accept the restored state", "postern otp restored"},
+	{"give the new passphrase in a file", "--new-passphrase-file FILE"},
 	{"enable a YubiKey with a code", "postern otp enable ID --code CODE"},
 	{"give the file with the age identity", "--identity FILE"},
 	{"finish changing the key", "postern rekey"},

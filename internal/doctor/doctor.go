@@ -131,6 +131,9 @@ func (d *examiner) state(ctx context.Context) {
 	if err := st.Store.TryWrite(ctx); err != nil {
 		d.failed("database", err, "check that the database may be written to")
 	}
+	if err := st.CheckRestored(ctx); err != nil {
+		d.failed("restored", err, "accept the restored state, which disables what may have been used since")
+	}
 	d.log(ctx, st)
 	d.following(ctx, st)
 	d.authority(ctx, st)

@@ -73,8 +73,10 @@ func loadKeys(dir string) ([][32]byte, error) {
 func newKey() []byte {
 	var raw [32]byte
 	rand.Read(raw[:]) // never fails
-	return []byte(hex.EncodeToString(raw[:]) + "\n")
+	return keyText(raw)
 }
+
+func keyText(key [32]byte) []byte { return []byte(hex.EncodeToString(key[:]) + "\n") }
 
 func parseKey(path string, text []byte, err error) (key [32]byte, _ error) {
 	if err != nil {
@@ -129,6 +131,33 @@ func newKDF() string {
 
 // passphraseKey derives the key from the passphrase as the file kdfFile says.
 func passphraseKey(dir string, kdf []byte) (key [32]byte, err error) {
+	path := os.Getenv(passphraseEnv)
+	if path == "" {
+		return key, postern.Errorf(postern.Invalid, "the keys in %s are under a passphrase", dir).
+			WithHint("write it to a file of mode 0600 and name that in $%s", passphraseEnv)
+	}
+	passphrase, err := ReadPassphrase(path)
+	if err != nil {
+		return key, err
+	}
+	return deriveKey(filepath.Join(dir, kdfFile), kdf, passphrase)
+}
+
+// ReadPassphrase reads a passphrase from a file that no other user can read.
+func ReadPassphrase(path string) ([]byte, error) {
+	passphrase, err := durable.ReadSecret(path)
+	if err != nil {
+		return nil, postern.Errorf(postern.CodeOf(err), "read the passphrase: %w", err)
+	}
+	passphrase = bytes.TrimRight(passphrase, "\r\n")
+	if len(passphrase) < 8 {
+		return nil, postern.Errorf(postern.Invalid, "the passphrase in %s is shorter than 8 bytes", path)
+	}
+	return passphrase, nil
+}
+
+// deriveKey derives a key from a passphrase as the text of a file says.
+func deriveKey(path string, kdf, passphrase []byte) (key [32]byte, err error) {
 	var memory, time uint32
 	var threads uint8
 	var text string
@@ -136,20 +165,7 @@ func passphraseKey(dir string, kdf []byte) (key [32]byte, err error) {
 	salt, err64 := base64.RawStdEncoding.DecodeString(text)
 	if err != nil || err64 != nil || len(salt) < 16 ||
 		memory > kdfMaxMemory || time < 1 || time > kdfMaxTime || threads < 1 {
-		return key, postern.Errorf(postern.Invalid, "%s is damaged", filepath.Join(dir, kdfFile))
-	}
-	path := os.Getenv(passphraseEnv)
-	if path == "" {
-		return key, postern.Errorf(postern.Invalid, "the keys in %s are under a passphrase", dir).
-			WithHint("write it to a file of mode 0600 and name that in $%s", passphraseEnv)
-	}
-	passphrase, err := durable.ReadSecret(path)
-	if err != nil {
-		return key, err
-	}
-	passphrase = bytes.TrimRight(passphrase, "\r\n")
-	if len(passphrase) < 8 {
-		return key, postern.Errorf(postern.Invalid, "the passphrase in %s is shorter than 8 bytes", path)
+		return key, postern.Errorf(postern.Invalid, "%s is damaged", path)
 	}
 	return [32]byte(argon2.IDKey(passphrase, salt, time, memory, threads, 32)), nil
 }

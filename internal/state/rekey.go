@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,22 +12,34 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/durable"
 )
 
 // Rekeyed says what Rekey did.
 type Rekeyed struct {
-	Next   string // the new key's file, which the other servers of the database need first; "" when done
-	Key    string // the file of the key that now seals everything
-	Sealed int    // how many secrets were sealed again
+	Next    string // the new key's file, which has to be taken elsewhere first; "" when done
+	Servers bool   // it is for the other servers of the database, else for systemd
+	Key     string // the file of the key that now seals everything
+	Sealed  int    // how many secrets were sealed again
+}
+
+// RekeyOptions say how the key-encrypting key is replaced.
+type RekeyOptions struct {
+	OthersKnow bool   // the other servers of the database have the new key
+	Passphrase []byte // the new one, where the key comes from a passphrase
 }
 
 // Rekey seals every secret in the database again under a new key-encrypting key,
 // while the server goes on, and replaces the old key. Cut short, it is finished
-// by another call. Where several servers share the database, it stops after
-// making the new key unless othersKnow says that they have it.
-func Rekey(ctx context.Context, dir string, othersKnow bool) (Rekeyed, error) {
-	if err := replaceable(dir); err != nil {
+// by another call.
+//
+// Where several servers share the database, it stops after making the new key unless
+// o.OthersKnow. A key that is a systemd credential cannot be replaced from here: Rekey
+// leaves the new key in a file, from which it is used, until a call that finds it to be
+// the credential. A key from a passphrase is replaced by one from o.Passphrase, which is
+// then in the file that $POSTERN_PASSPHRASE_FILE names.
+func Rekey(ctx context.Context, dir string, o RekeyOptions) (Rekeyed, error) {
+	source, err := sourceOf(dir)
+	if err != nil {
 		return Rekeyed{}, err
 	}
 	url, err := databaseURL(dir)
@@ -36,11 +47,14 @@ func Rekey(ctx context.Context, dir string, othersKnow bool) (Rekeyed, error) {
 		return Rekeyed{}, err
 	}
 	next := filepath.Join(dir, nextKEKFile)
-	if err := durable.Ensure(next, newKey(), 0o600, durable.DirectoryOwner); err != nil {
-		return Rekeyed{}, postern.Errorf(postern.Unavailable, "make the new key: %w", err)
+	if done, err := source.taken(dir, next); done || err != nil {
+		return Rekeyed{Key: next}, err
 	}
-	if shared := url != filepath.Join(dir, DatabaseFile); shared && !othersKnow {
-		return Rekeyed{Next: next}, nil
+	if err := source.makeNext(dir, next, o.Passphrase); err != nil {
+		return Rekeyed{}, err
+	}
+	if shared := url != filepath.Join(dir, DatabaseFile); shared && !o.OthersKnow {
+		return Rekeyed{Next: next, Servers: true}, nil
 	}
 	keys, err := loadKeys(dir)
 	if err != nil {
@@ -53,13 +67,7 @@ func Rekey(ctx context.Context, dir string, othersKnow bool) (Rekeyed, error) {
 	if err != nil {
 		return Rekeyed{}, err
 	}
-	key := filepath.Join(dir, kekFile)
-	if err := durable.Rename(next, key); err != nil {
-		return Rekeyed{}, postern.Errorf(postern.Unavailable, "put the new key in place: %w", err).
-			WithHint("change the key again: nothing is lost")
-	}
-	os.Remove(filepath.Join(dir, takenFile))
-	return Rekeyed{Key: key, Sealed: n}, nil
+	return source.finish(dir, next, o.Passphrase, n)
 }
 
 func sealAgain(ctx context.Context, dir, url string) (sealed int, err error) {
@@ -83,23 +91,6 @@ func sealAgain(ctx context.Context, dir, url string) (sealed int, err error) {
 func (s *State) Rekeying() bool {
 	_, err := os.Stat(s.Path(nextKEKFile))
 	return err == nil
-}
-
-// replaceable fails unless the key-encrypting key is the state's own file, which
-// is the one that can be replaced here.
-func replaceable(dir string) error {
-	if os.Getenv("CREDENTIALS_DIRECTORY") != "" {
-		return postern.Errorf(postern.Invalid, "the key-encrypting key is a systemd credential").
-			WithHint("change it outside the service, or keep the key in the file kek")
-	}
-	if _, err := os.Stat(filepath.Join(dir, kdfFile)); err == nil {
-		return postern.Errorf(postern.Invalid, "the key-encrypting key comes from a passphrase").
-			WithHint("only a key kept in the file kek can be replaced")
-	}
-	if _, err := os.Stat(filepath.Join(dir, kekFile)); errors.Is(err, fs.ErrNotExist) {
-		return missing(dir)
-	}
-	return nil
 }
 
 // passToServer makes the server that runs on the state use the new key, and
