@@ -160,6 +160,26 @@ func TestSeveralMarks(t *testing.T) {
 	}
 }
 
+// TestAMarkThatFails has the mark's place fail for a while: no code is accepted, and all
+// else goes on.
+func TestAMarkThatFails(t *testing.T) {
+	r := newRig(t, 1)
+	must(t, r.st.Close())
+	mark := filepath.Join(state.SeenDir(r.dir), "mark")
+	must(t, os.Rename(mark, mark+".away"))
+	must(t, os.Mkdir(mark, 0o700))
+	r.reopen()
+	code := r.touch(r.tokens[0])
+	if ok, err := r.accept(t.Context(), code); ok || postern.CodeOf(err) != postern.Unavailable {
+		t.Errorf("accepted: %t, %v", ok, err)
+	}
+	must(t, r.st.Store.Append(t.Context(), postern.Event{Kind: "test"}))
+	must(t, os.Remove(mark))
+	must(t, os.Rename(mark+".away", mark))
+	must(t, r.st.CheckRestored(t.Context()))
+	r.use(r.tokens[0])
+}
+
 // TestADamagedBackupIsRefused changes bytes all over a backup, and cuts it.
 func TestADamagedBackupIsRefused(t *testing.T) {
 	r := newRig(t, 1)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -216,6 +217,7 @@ func empty(t *testing.T, dir string, but ...string) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
+	slices.Sort(but)
 	if got, want := strings.Join(names, " "), strings.Join(but, " "); got != want {
 		t.Errorf("%s has %q, not %q", dir, got, want)
 	}

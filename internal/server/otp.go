@@ -116,14 +116,14 @@ const seenEvery = time.Second
 func watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
 	tick := time.NewTicker(seenEvery)
 	defer tick.Stop()
-	for restored := false; ctx.Err() == nil; {
+	for refusing := false; ctx.Err() == nil; {
 		err := st.CheckRestored(ctx)
-		switch was := restored; {
-		case errors.Is(err, state.ErrRestored) && !was:
-			restored = true
+		switch was := refusing; {
+		case st.Refusing() && !was:
+			refusing = true
 			log.Error("no one-time passwords are accepted", postern.LogError, err)
 		case err == nil && was:
-			restored = false
+			refusing = false
 			log.Info("one-time passwords are accepted again")
 		}
 		select {

@@ -36,6 +36,14 @@ const (
 	markHead = "postern mark 1"
 )
 
+// errMark says that a mark could not be read or written, which may pass.
+var errMark = errors.New("how far the database was seen to be is not known now")
+
+func markError(err error) error {
+	return postern.Errorf(postern.Unavailable, "%w: %v", errMark, err).
+		WithHint("let the user that the server runs as read and write the mark")
+}
+
 // markSync is how long a mark may be written and not on disk.
 const markSync = time.Second
 
@@ -118,8 +126,7 @@ func (m *marks) open() error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return noMark(dir)
 			}
-			return postern.Errorf(postern.Unavailable, "the mark of how far the timeline was: %w", err).
-				WithHint("let the user that the server runs as read and write it")
+			return markError(err)
 		}
 		files = append(files, f)
 	}
@@ -165,7 +172,7 @@ func (m *marks) read() (mark, error) {
 func (m *marks) readOne(f *os.File) (mark, error) {
 	b := make([]byte, markSize)
 	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return mark{}, postern.Errorf(postern.Unavailable, "read the mark of how far the timeline was: %w", err)
+		return mark{}, markError(err)
 	}
 	if bytes.Equal(b, m.bytes) {
 		return m.last, nil
@@ -189,7 +196,7 @@ func (m *marks) raise(to mark) error {
 	}
 	for _, f := range m.files {
 		if err := m.raiseOne(f, to); err != nil {
-			return postern.Errorf(postern.Unavailable, "write the mark of how far the timeline was: %w", err)
+			return markError(err)
 		}
 	}
 	if time.Since(m.synced) < markSync {
@@ -229,7 +236,7 @@ func (m *marks) sync() error {
 	}
 	for _, f := range m.files {
 		if err := f.Sync(); err != nil {
-			return postern.Errorf(postern.Unavailable, "write the mark of how far the timeline was: %w", err)
+			return markError(err)
 		}
 	}
 	m.dirty, m.synced = false, time.Now()

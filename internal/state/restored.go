@@ -18,7 +18,8 @@ var errRestored = postern.Errorf(postern.Unavailable, "%w: codes used since then
 // CheckRestored compares the database with the furthest position that was seen of it: the
 // error is an ErrRestored if the database does not contain that, or nothing says what it
 // was. From then on nothing is used up that is valid once, until CheckRestored finds it
-// right again or AcceptRestored was called.
+// right again or AcceptRestored was called; likewise while the mark cannot be read or
+// written.
 func (s *State) CheckRestored(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -26,10 +27,20 @@ func (s *State) CheckRestored(ctx context.Context) error {
 	switch {
 	case err == nil && s.refusing.Swap(false):
 		s.Store.Refuse(nil)
-	case errors.Is(err, ErrRestored) && !s.refusing.Swap(true):
-		s.Store.Refuse(err)
+	case errors.Is(err, ErrRestored) || errors.Is(err, errMark):
+		s.refuse(err)
 	}
 	return err
+}
+
+// Refusing reports whether nothing is used up that is valid once, since the state was
+// restored or the mark is not known now.
+func (s *State) Refusing() bool { return s.refusing.Load() }
+
+func (s *State) refuse(err error) {
+	if !s.refusing.Swap(true) {
+		s.Store.Refuse(err)
+	}
 }
 
 // compare does so. The mark is read first: what is in it was committed before.
@@ -85,12 +96,17 @@ func (s *State) position(ctx context.Context) (m mark, behind bool, err error) {
 	return m, p.Behind, err
 }
 
-// committed raises the mark. While the database is behind, it is not.
+// committed raises the mark. If that fails, what was just used up is not known outside of
+// the database, and nothing more is; while nothing is, the mark stays.
 func (s *State) committed(c timeline.Checkpoint, signed string) error {
 	if s.refusing.Load() {
 		return nil
 	}
-	return s.marks.raise(mark{s.epoch.Load(), c, signed})
+	err := s.marks.raise(mark{s.epoch.Load(), c, signed})
+	if err != nil {
+		s.refuse(err)
+	}
+	return err
 }
 
 // CheckpointFile is the file of the state directory with the checkpoint of the

@@ -144,7 +144,7 @@ func open(ctx context.Context, dir, url string) (*State, error) {
 	}
 	s.Store.OnCommit(s.committed)
 	// Where the state was restored, all but codes and links is served.
-	if err := s.CheckRestored(ctx); err != nil && !errors.Is(err, ErrRestored) {
+	if err := s.CheckRestored(ctx); err != nil && !s.refusing.Load() {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
