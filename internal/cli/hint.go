@@ -50,6 +50,7 @@ var commands = []struct{ hint, command string }{
 	{"give the private key in a file", "--key FILE"},
 	{"choose another state directory for a second one", "--state DIRECTORY"},
 	{"export the root's key first", "postern ca root export-key --out FILE"},
+	{"restore the database from a backup", "postern restore FILE --state DIRECTORY"},
 	{"restore the root's key, revoke, and remove the key again", "postern ca root restore-key --key FILE"},
 	{"verify the timeline", "postern log verify"},
 	{"name this host as its certificate's person is named, ", "postern agent --host "},

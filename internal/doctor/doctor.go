@@ -141,7 +141,7 @@ func (d *examiner) state(ctx context.Context) {
 	d.server(dir)
 }
 
-// disk checks the free space: without any, no person can sign in.
+// disk checks the free space.
 func (d *examiner) disk(dir string) {
 	const least = 256 << 20
 	if free, ok := system.Free(dir); ok && free < least {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -317,6 +318,34 @@ func TestReadOnlyFile(t *testing.T) {
 	must(t, db.Append(t.Context(), postern.Event{Kind: "test", Object: "after"}))
 	checkAcked(t, db, []string{"after"})
 	must(t, db.Close())
+}
+
+// TestDamagedFileSaysToRestore overwrites a database from some place on.
+func TestDamagedFileSaysToRestore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postern.db")
+	config := store.Config{URL: path, Key: storetest.Key}
+	db, err := store.Open(t.Context(), config)
+	must(t, err)
+	fill(t, db, 300)
+	must(t, db.Close())
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for _, from := range []int{0, 4096, 3 * 4096} {
+		text := slices.Clone(whole)
+		for i := range text[from:] {
+			text[from+i] = 0xa5
+		}
+		must(t, os.WriteFile(path, text, 0o600))
+		db, err := store.Open(t.Context(), config)
+		if err == nil {
+			_, err = db.Timeline().VerifyLog(t.Context())
+			must(t, db.Close())
+		}
+		if postern.CodeOf(err) != postern.Unavailable || !store.IsOutage(err) ||
+			postern.HintOf(err) != "restore the database from a backup" {
+			t.Errorf("damaged from byte %d on: %v (%s)", from, err, postern.HintOf(err))
+		}
+	}
 }
 
 func TestFileIsPrivate(t *testing.T) {
