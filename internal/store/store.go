@@ -14,6 +14,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,11 +115,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if db.now == nil {
 		db.now = time.Now
 	}
-	if IsPostgres(c.URL) {
-		db.backend = &postgres{url: c.URL}
-	} else {
-		db.backend = &sqlite{path: c.URL}
-	}
+	db.backend = backendFor(c.URL)
 	if db.write, db.read, err = db.backend.open(ctx); err != nil {
 		return nil, db.wrap(err, "open the database")
 	}
@@ -127,6 +124,24 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 		return nil, err
 	}
 	return db, nil
+}
+
+func backendFor(url string) backend {
+	if IsPostgres(url) {
+		return &postgres{url: url}
+	}
+	return &sqlite{path: url}
+}
+
+// Migrate brings a database's schema up to date, as [Open] does, and leaves it
+// without a timeline: one that is copied gets a timeline of its own when it is opened.
+func Migrate(ctx context.Context, url string) error {
+	b := backendFor(url)
+	write, read, err := b.open(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.migrate(ctx, write), read.Close(), write.Close())
 }
 
 func (db *DB) start(ctx context.Context) error {

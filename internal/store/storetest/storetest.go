@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +26,32 @@ const DatabaseEnv = "POSTERN_TEST_DATABASE"
 // closed when the test ends.
 func Open(t testing.TB) *store.DB {
 	t.Helper()
-	return OpenConfig(t, store.Config{URL: URL(t)})
+	url := URL(t)
+	if !store.IsPostgres(url) {
+		b, err := migrated()
+		if err == nil {
+			err = os.WriteFile(url, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return OpenConfig(t, store.Config{URL: url})
 }
+
+// migrated is a SQLite file with the schema and nothing else, made once.
+var migrated = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "postern-store-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "postern.db")
+	if err := store.Migrate(context.Background(), file); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(file)
+})
 
 // URL returns where a new, empty store of the test's own will be.
 func URL(t testing.TB) string {
