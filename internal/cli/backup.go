@@ -53,8 +53,8 @@ func newRestore(a *app) *cobra.Command {
 	asJSON := jsonFlag(cmd)
 	cmd.Flags().StringVar(&identity, "identity", "", "the `FILE` with the age identity, if the backup is encrypted")
 	cmd.Flags().BoolVar(&check, "check", false, "check the backup, and put nothing in place")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := a.restore(cmd.Context(), args[0], identity, check)
+	cmd.RunE = on(a.withDir, func(ctx context.Context, dir string, args []string) error {
+		r, err := restore(ctx, args[0], dir, identity, check)
 		if err != nil {
 			return err
 		}
@@ -63,21 +63,18 @@ func newRestore(a *app) *cobra.Command {
 			fields = append(fields, terminal.Field{"after it", r.Disabled.String()})
 		}
 		return a.printer().Fields(r, *asJSON, fields...)
-	}
+	})
 	return cmd
 }
 
-func (a *app) restore(ctx context.Context, file, identity string, check bool) (r backup.Restored, err error) {
+// restore puts a backup into a state directory, or only checks it.
+func restore(ctx context.Context, file, dir, identity string, check bool) (r backup.Restored, err error) {
 	ids, err := backup.Identities(identity)
 	if err != nil {
 		return r, err
 	}
 	if check {
 		r.Manifest, err = backup.Check(ctx, file, filepath.Dir(file), ids)
-		return r, err
-	}
-	dir, err := a.stateDir()
-	if err != nil {
 		return r, err
 	}
 	return backup.Restore(ctx, file, dir, ids, people.ByHand(postern.Event{Kind: postern.EventOTPRestored}))
