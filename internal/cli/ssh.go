@@ -71,7 +71,9 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 		return err
 	}
 	if o.record {
-		if err := a.withState(ctx, func(st *state.State) error { return server.RecordAudit(ctx, st, report) }); err != nil {
+		if err := a.withState(ctx, func(st *state.State) error {
+			return server.RecordAudit(ctx, st, report)
+		}); err != nil {
 			return err
 		}
 	}

@@ -37,11 +37,13 @@ func TestLabelsAreBounded(t *testing.T) {
 	for i := range 1000 {
 		chosen := fmt.Sprintf("chosen%d", i)
 		for _, kind := range []string{
-			postern.EventOTP, postern.EventAccessRefused, postern.EventSSHAuth, postern.EventPAMAuth, postern.EventACMEOrder,
+			postern.EventOTP, postern.EventAccessRefused, postern.EventSSHAuth, postern.EventPAMAuth,
+			postern.EventACMEOrder,
 			postern.EventLibvirtCall, chosen,
 		} {
 			m.Wrote(nil, []postern.Event{{
-				Kind: kind, Outcome: postern.Outcome(chosen), Person: chosen, Address: chosen, Object: chosen, Host: chosen,
+				Kind: kind, Outcome: postern.Outcome(chosen), Person: chosen, Address: chosen, Object: chosen,
+				Host:   chosen,
 				Reason: chosen, Details: map[string]string{"procedure": chosen},
 			}})
 		}
@@ -51,7 +53,8 @@ func TestLabelsAreBounded(t *testing.T) {
 	}
 	for i := range 1000 { // the configuration's names of profiles
 		m.Wrote(nil, []postern.Event{{
-			Kind: postern.EventCertIssued, Outcome: postern.OK, Details: map[string]string{"profile": fmt.Sprint("p", i)},
+			Kind: postern.EventCertIssued, Outcome: postern.OK,
+			Details: map[string]string{"profile": fmt.Sprint("p", i)},
 		}})
 	}
 	if n := strings.Count(scrape(m), "postern_certificates_issued_total{"); n != maxProfiles+1 {
@@ -62,7 +65,8 @@ func TestLabelsAreBounded(t *testing.T) {
 func TestEventsAreCountedAsOftenAsTheyHappened(t *testing.T) {
 	m := newMetrics(empty)
 	m.Wrote([]time.Duration{time.Millisecond, time.Millisecond}, []postern.Event{
-		{Kind: postern.EventOTP, Outcome: postern.Refused, Count: 40}, {Kind: postern.EventOTP, Outcome: postern.Refused},
+		{Kind: postern.EventOTP, Outcome: postern.Refused, Count: 40},
+		{Kind: postern.EventOTP, Outcome: postern.Refused},
 		{Kind: postern.EventAgentLost, Outcome: postern.Failed, Count: 7},
 		{Kind: postern.EventSignedIn, Outcome: postern.OK},
 		{Kind: postern.EventCertIssued, Outcome: postern.Refused, Details: map[string]string{"profile": "client"}},

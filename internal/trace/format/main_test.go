@@ -33,7 +33,9 @@ func tracedUntil(t *testing.T, do func(written func(*regexp.Regexp)), c capture.
 	if err != nil {
 		t.Fatal(err)
 	}
-	livetest.Run(t, func() { do(out.await) }, func(ctx context.Context, ready func(*capture.Session)) (event.Summary, error) {
+	livetest.Run(t, func() {
+		do(out.await)
+	}, func(ctx context.Context, ready func(*capture.Session)) (event.Summary, error) {
 		sum, err := capture.Trace(ctx, c, w, func(s *capture.Session) error {
 			ready(s)
 			return w.Begin(system.Monotonic(), time.Now())

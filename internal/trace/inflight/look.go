@@ -408,7 +408,7 @@ func (v *view) finish(c *Call) {
 	}
 	v.out.Connections[known.at].Calls++
 	if c.AgeIs == Unknown {
-		c.Age, c.AgeIs = (v.now.Sub(known.Since)).Microseconds(), AtMost
+		c.Age, c.AgeIs = v.now.Sub(known.Since).Microseconds(), AtMost
 	}
 }
 

@@ -70,7 +70,8 @@ func (d *Daemon) lines(twins map[string]bool) (lines []string) {
 	}
 	for i := range d.Calls {
 		c := &d.Calls[i]
-		lines = append(lines, fmt.Sprintf("%10s  %-*s  %s.%s(%s)", ages[i], wide, c.Client, c.Program, c.Procedure, c.text))
+		lines = append(lines, fmt.Sprintf("%10s  %-*s  %s.%s(%s)", ages[i], wide, c.Client, c.Program, c.Procedure,
+			c.text))
 		if c.Waits != nil {
 			if text := c.waits(twins); text != "" {
 				lines = append(lines, strings.Repeat(" ", 12)+text)

@@ -15,7 +15,8 @@ import (
 // libvirt_driver_qemu.so.
 var (
 	lockFunctions = []string{
-		"pthread_mutex_lock", "___pthread_mutex_lock", "__pthread_mutex_lock", "__GI___pthread_mutex_lock", "virMutexLock",
+		"pthread_mutex_lock", "___pthread_mutex_lock", "__pthread_mutex_lock", "__GI___pthread_mutex_lock",
+		"virMutexLock",
 		"__lll_lock_wait",
 	}
 	programFunctions = []string{"virCommandWait", "virCommandRun", "virProcessWait"}

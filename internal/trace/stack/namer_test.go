@@ -80,7 +80,8 @@ func TestRecordedFramesGetNames(t *testing.T) {
 			frames := []event.Frame{
 				{BuildID: p.id, Start: p.hidden, Offset: 4, Size: 12},
 				{BuildID: p.id, Start: p.hidden, Size: 12, Symbol: "known"},
-				{BuildID: "../../x", Start: p.hidden, Size: 12}, {BuildID: p.id, PC: p.hidden},
+				{BuildID: "../../x", Start: p.hidden, Size: 12},
+				{BuildID: p.id, PC: p.hidden},
 			}
 			c.namer.Name(frames)
 			if frames[0].Symbol != c.want || frames[1].Symbol != "known" || frames[2].Symbol != "" ||
