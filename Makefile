@@ -73,14 +73,19 @@ packages:
 	exit $$rc
 
 # SQLite is C translated to Go, and its memory is not Go's: the race detector does
-# not look there, and would take half of the time that the tests compute.
+# not look there, and took a third of the time that the tests compute.
 SQLITE := modernc.org/sqlite/lib modernc.org/libc/...
 RACED  := -race $(foreach p,$(SQLITE),-gcflags='$p=-race=false -d=checkptr=0')
+
+# The packages that take longest, which begin first. Those that trace wait for each
+# other, so they stand between others.
+LONG := server cli trace/export ca trace/format sshd trace/stack store trace/capture trace/record
 
 # More packages at a time than there are processors: most tests wait for a peer.
 # Nothing is vetted here, which lint does, and no debugger reads these programs.
 test:
-	POSTERN_CHECK=1 $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -ldflags=-w -shuffle=on -timeout 20m ./...
+	POSTERN_CHECK=1 $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -ldflags=-w -shuffle=on -timeout 20m \
+		$(LONG:%=./internal/%) ./...
 
 lint:
 	$(GO) vet ./...

@@ -37,7 +37,7 @@ func build(module string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "postern")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/postern")
+	cmd := exec.Command("go", "build", "-ldflags=-w", "-o", path, "./cmd/postern") // no debugger reads it
 	cmd.Dir = module
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)
