@@ -153,8 +153,8 @@ type Store interface {
 	Proved(ctx context.Context, account string, now time.Time) ([]string, error)
 	// Processing returns the orders in which a validation was under way.
 	Processing(ctx context.Context) ([]Order, error)
-	// RemoveOrders removes orders that expired before that time and have no
-	// certificate.
+	// RemoveOrders removes orders that expired before that time, and those that have a
+	// certificate when that did.
 	RemoveOrders(ctx context.Context, before time.Time) error
 
 	// NonceKey returns the key that all servers make nonces with.

@@ -474,7 +474,12 @@ func (s ACME) Processing(ctx context.Context) ([]acme.Order, error) {
 // RemoveOrders implements [acme.Store].
 func (s ACME) RemoveOrders(ctx context.Context, before time.Time) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM acme_orders WHERE expires < $1 AND serial = ''`, micros(before))
+		if _, err := tx.Exec(ctx, `DELETE FROM acme_orders WHERE expires < $1 AND serial = ''`,
+			micros(before)); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM acme_orders WHERE serial IN
+			(SELECT serial FROM ca_certificates WHERE not_after > 0 AND not_after < $1)`, micros(before))
 		return err
 	})
 }
