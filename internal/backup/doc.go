@@ -5,6 +5,6 @@
 // directory's, with the database as it was at one moment. A last frame, which zstd skips,
 // is the SHA-256 of all before it. So age -d, zstd -d and tar -x open it, too.
 //
-// Who can write to a backup can change what it restores: keep it where others cannot, or
-// encrypt it and keep its checksum elsewhere. Only the timeline is signed.
+// A person who can write to a backup can change what it restores: only the timeline is
+// signed. Keep it where others cannot write, or its checksum elsewhere.
 package backup

@@ -50,7 +50,7 @@ func (m Made) Note() string {
 	case !m.has("kek") && !m.has("kek.next"):
 		return "the key-encrypting key is not in it: keep the credential or the passphrase elsewhere"
 	case !m.Encrypted:
-		return "it is not encrypted: who can read it has every secret"
+		return "it is not encrypted: a person who can read it has every secret"
 	}
 	return ""
 }
