@@ -344,6 +344,30 @@ func TestKilledAtEachStepOfARestore(t *testing.T) {
 	}
 }
 
+// TestBackupWhileTheKeyIsReplaced has each backup open with the key that is in it.
+func TestBackupWhileTheKeyIsReplaced(t *testing.T) {
+	r, to := newRig(t, 1), t.TempDir()
+	done := make(chan error)
+	go func() {
+		var err error
+		for n := 0; n < 15 && err == nil; n++ {
+			_, err = state.Rekey(t.Context(), r.dir, state.RekeyOptions{})
+		}
+		done <- err
+	}()
+	for {
+		made := r.backup(backup.Options{To: filepath.Join(to, "b")})
+		_, err := backup.Check(t.Context(), made.Path, to, nil)
+		must(t, err)
+		select {
+		case err := <-done:
+			must(t, err)
+			return
+		default:
+		}
+	}
+}
+
 // TestOldBackupsAreRemoved keeps the newest, and what is not a backup of this state.
 func TestOldBackupsAreRemoved(t *testing.T) {
 	r, to := newRig(t, 0), t.TempDir()

@@ -114,7 +114,7 @@ func copyState(ctx context.Context, st *state.State, dir string) (m Manifest, er
 		if err = os.RemoveAll(dir); err != nil {
 			return m, unavailable(err)
 		}
-		if err = copyOnce(ctx, st, dir, &m); postern.CodeOf(err) != postern.Invalid {
+		if err = copyOnce(ctx, st, dir, &m); err == nil || postern.CodeOf(err) == postern.Unavailable {
 			break
 		}
 	}

@@ -124,7 +124,7 @@ func watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
 			log.Error("no one-time passwords are accepted", postern.LogError, err)
 		case err == nil && was:
 			refusing = false
-			log.Info("one-time passwords are accepted again")
+			log.Warn("one-time passwords are accepted again")
 		}
 		select {
 		case <-ctx.Done():
