@@ -21,8 +21,8 @@ import (
 //go:embed chart.css
 var Style string
 
-// Script makes pictures respond: lanes and flame graphs zoom, by mouse and keyboard, and
-// flame graphs are searched.
+// Script makes pictures respond: lanes and flame graphs zoom, by mouse and keyboard, bars
+// lead to where they point, and flame graphs are searched.
 //
 //go:embed chart.js
 var Script string

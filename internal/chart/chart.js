@@ -89,7 +89,12 @@
       view.move(held - now);
       held = now;
     });
-    root.addEventListener("click", e => { if (moved) e.preventDefault(); moved = false; held = null; }, true);
+    root.addEventListener("click", e => {
+      const link = e.target.dataset.link;
+      if (link && !moved) location.hash = link;
+      moved = false;
+      held = null;
+    });
     root.addEventListener("keydown", e => {
       const act = { "+": () => view.zoom(0.5), "=": () => view.zoom(0.5), "-": () => view.zoom(2), "0": () => view.all(), ArrowLeft: () => view.move(-0.25), ArrowRight: () => view.move(0.25) }[e.key];
       if (!act || e.ctrlKey || e.metaKey || e.altKey) return;

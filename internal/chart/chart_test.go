@@ -5,6 +5,7 @@ import (
 	"errors"
 	"html/template"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -99,7 +100,8 @@ func TestTicks(t *testing.T) {
 	for span, want := range map[time.Duration]string{
 		7 * time.Nanosecond: "0 2 ns 4 ns 6 ns", 100 * time.Millisecond: "0 20 ms 40 ms 60 ms 80 ms 100 ms",
 		61 * time.Second: "0 20 s 40 s 60 s", 2 * time.Hour: "0 30 min 60 min 90 min 2 h",
-		30 * 24 * time.Hour: "0 200 h 400 h 600 h",
+		30 * 24 * time.Hour: "0 200 h 400 h 600 h", -1: "0",
+		math.MaxInt64: "0 2562048 h",
 	} {
 		var got []string
 		for _, at := range ticks(span, 5) {

@@ -34,7 +34,7 @@ type Bar struct {
 	From, Took time.Duration // from the beginning of the timeline
 	Class      string        // "", "failed", "open" or "part"
 	Title      string        // shown where the pointer rests
-	Link       string        // where the bar leads to, such as #call-1; "" for nowhere
+	Link       string        // where a click leads to, such as #call-1; "" for nowhere
 	Parts      []Bar
 }
 
@@ -117,13 +117,7 @@ next:
 }
 
 func (t Timeline) bar(d *drawing, b *Bar, y int) {
-	if b.Link != "" {
-		d.open("a", "href", b.Link, "tabindex", "-1")
-	}
 	t.rect(d, b, y, barHeight)
-	if b.Link != "" {
-		d.close("a")
-	}
 	for i := range b.Parts {
 		t.rect(d, &b.Parts[i], y+barHeight, partHeight)
 	}
@@ -131,8 +125,14 @@ func (t Timeline) bar(d *drawing, b *Bar, y int) {
 
 func (t Timeline) rect(d *drawing, b *Bar, y, height int) {
 	from := t.share(b.From)
-	d.open("rect", "class", strings.TrimSpace("bar "+b.Class), "x", percent(from), "y", px(y), "width",
-		percent(t.share(b.From+b.Took)-from), "height", px(height))
+	attributes := []string{
+		"class", strings.TrimSpace("bar " + b.Class), "x", percent(from), "y", px(y),
+		"width", percent(t.share(b.From+b.Took) - from), "height", px(height),
+	}
+	if b.Link != "" {
+		attributes = append(attributes, "data-link", b.Link)
+	}
+	d.open("rect", attributes...)
 	d.element("title", b.Title)
 	d.close("rect")
 }
@@ -202,8 +202,8 @@ func ticks(span time.Duration, n int) []time.Duration {
 		}
 	}
 	var out []time.Duration
-	for at := time.Duration(0); at <= span; at += step {
-		out = append(out, at)
+	for i := range max(span, 0)/step + 1 {
+		out = append(out, i*step)
 	}
 	return out
 }

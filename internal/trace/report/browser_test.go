@@ -76,7 +76,7 @@ func TestInABrowser(t *testing.T) {
 	await(t, ctx, zoomed+` === "100%"`)
 
 	await(t, ctx, `!document.querySelector("#calls").open`)
-	do(t, ctx, chromedp.Click(chromedp.CSS(`.lane a`)))
+	do(t, ctx, chromedp.Click(chromedp.CSS(`.lane [data-link]`)))
 	await(t, ctx, `document.querySelector("#calls").open && document.querySelector("tr:target").checkVisibility()`)
 
 	const width = `document.querySelector(".flame .zoom").getAttribute("width")`

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"html/template"
 	"io"
+	"math"
 	"slices"
 	"time"
 
@@ -82,7 +83,9 @@ func hash(text string) string {
 }
 
 // span returns how long the recording is, at least a nanosecond.
-func (g *gatherer) span() time.Duration { return time.Duration(max(g.last.mono-g.first.mono, 1)) }
+func (g *gatherer) span() time.Duration {
+	return time.Duration(min(max(g.last.mono-g.first.mono, 1), math.MaxInt64))
+}
 
 // since returns when something was, from the beginning of the recording.
 func (g *gatherer) since(mono uint64) time.Duration {
