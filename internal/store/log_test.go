@@ -301,17 +301,16 @@ func verifiedSince(t *testing.T, open opener) {
 		must(t, err)
 		return r
 	}
-	for n := int64(1); n < 400; n += 1 + n/7 {
+	for _, more := range []int{1, 30, 70, 64, 20} {
 		whole := verify(t, db)
-		for i, checkpoint := range append(earlier, whole.Checkpoint) {
+		earlier = append(earlier, whole.Checkpoint)
+		for _, checkpoint := range earlier {
 			r := since(checkpoint)
-			if len(r.Problems) > 0 || r.Size != whole.Size || i > 0 && r.From <= 0 ||
-				r.Checkpoint != whole.Checkpoint {
+			if len(r.Problems) > 0 || r.Size != whole.Size || r.From <= 0 || r.Checkpoint != whole.Checkpoint {
 				t.Fatalf("of %d entries: %+v", whole.Size, r)
 			}
 		}
-		earlier = append(earlier, whole.Checkpoint)
-		fill(t, db, int(1+n/7))
+		fill(t, db, more)
 	}
 	middle := earlier[len(earlier)/2]
 	size := since(middle).From
@@ -337,7 +336,7 @@ func verifiedSince(t *testing.T, open opener) {
 	}
 	// The hashes of what was verified are not those any more: all is verified, which says so.
 	tamper(t, db, `DELETE FROM log_tiles WHERE level = 0 AND n = 0`)
-	if r := since(earlier[3]); r.From != 0 || len(r.Problems) == 0 {
+	if r := since(earlier[1]); r.From != 0 || len(r.Problems) == 0 {
 		t.Errorf("a tile is missing: %+v", r)
 	}
 }
