@@ -40,6 +40,9 @@ const (
 var errMark = errors.New("how far the database was seen to be is not known now")
 
 func markError(err error) error {
+	if errors.Is(err, errMark) || errors.Is(err, ErrRestored) {
+		return err
+	}
 	return postern.Errorf(postern.Unavailable, "%w: %v", errMark, err).
 		WithHint("let the user that the server runs as read and write the mark")
 }
@@ -158,7 +161,7 @@ func (m *marks) read() (mark, error) {
 	}
 	var furthest mark
 	for _, f := range m.files {
-		one, err := m.readOne(f)
+		one, err := m.readLocked(f)
 		if err != nil {
 			return mark{}, err
 		}
@@ -167,6 +170,15 @@ func (m *marks) read() (mark, error) {
 		}
 	}
 	return furthest, nil
+}
+
+// readLocked reads a mark that no other process writes meanwhile.
+func (m *marks) readLocked(f *os.File) (mark, error) {
+	if err := system.Lock(f); err != nil {
+		return mark{}, markError(err)
+	}
+	defer func() { _ = system.Unlock(f) }()
+	return m.readOne(f)
 }
 
 func (m *marks) readOne(f *os.File) (mark, error) {

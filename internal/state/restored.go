@@ -58,8 +58,10 @@ func (s *State) compare(ctx context.Context) error {
 	case noMark != nil && here.checkpoint.Size > 1 && !s.Store.Shared():
 		return noMark
 	case noMark != nil: // a database that was just made, or another server's, too
-		s.compared = here.signed
-		return s.marks.set(here)
+		if err := s.marks.set(here); err != nil {
+			return err
+		}
+		return s.compare(ctx) // with a further mark in another place, if there is one
 	case here.epoch == seen.epoch && here.checkpoint.Size >= seen.checkpoint.Size:
 		if behind, err = s.forked(ctx, seen); err != nil {
 			return err
