@@ -76,6 +76,7 @@ func (v *view) look() Daemon {
 	}
 	v.unwind()
 	v.ask() // after: it must know whose calls those are
+	v.out.NotAccepted = v.notAccepted()
 	var calls []*Call
 	for _, c := range v.calls {
 		if c.peer != nil {
@@ -154,7 +155,7 @@ func (v *view) describe(c *admin.Client, socket *event.Peer) *Client {
 	if c == nil {
 		return clientOf(p)
 	}
-	if c.PID > 0 && sameNamespace(v.daemon.PID) {
+	if c.PID > 0 && sameNamespace(v.daemon.PID, "pid") {
 		proxy := p.PID
 		p = v.inspector.Process(c.PID, c.UID)
 		if p.User == "" {
@@ -171,10 +172,10 @@ func (v *view) describe(c *admin.Client, socket *event.Peer) *Client {
 	return clientOf(p)
 }
 
-// sameNamespace reports whether a process numbers processes as this one does.
-func sameNamespace(pid int) bool {
-	own, err := os.Readlink("/proc/self/ns/pid")
-	other, err2 := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
+// sameNamespace reports whether a process is in the same namespace of a kind as this one.
+func sameNamespace(pid int, kind string) bool {
+	own, err := os.Readlink("/proc/self/ns/" + kind)
+	other, err2 := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/" + kind)
 	return errors.Join(err, err2) == nil && own == other
 }
 

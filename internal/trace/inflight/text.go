@@ -33,6 +33,9 @@ func WriteText(w io.Writer, s terminal.Screen, daemons []Daemon) error {
 		if err := d.clients().Print(&b, s); err != nil {
 			return err
 		}
+		for i := range d.NotAccepted {
+			b.WriteString(s.Cut("not accepted: "+d.NotAccepted[i].String()) + "\n")
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
