@@ -10,7 +10,7 @@ import (
 type Snapshot struct {
 	Mono uint64 // nanoseconds of CLOCK_MONOTONIC
 	Wall time.Time
-	// Calls are notices of kind CallOpen, the oldest first, whatever the filter says.
+	// Calls are notices of kind CallOpen of those that the filter chooses, the oldest first.
 	Calls []event.Event
 	// Commands are the monitor commands without an answer, by the thread that sent them.
 	Commands map[int]event.Command
@@ -21,6 +21,9 @@ func (p *Pipeline) Snapshot(now uint64) Snapshot {
 	s := Snapshot{Mono: now, Wall: p.wall(now), Commands: map[int]event.Command{}}
 	for _, c := range p.join.open() {
 		e := p.notice(event.CallOpen, c, now)
+		if !p.filter.open(&e, c, p.domain) {
+			continue
+		}
 		call := c.Call
 		e.Call = &call
 		s.Calls = append(s.Calls, e)
@@ -38,11 +41,9 @@ func (p *Pipeline) Snapshot(now uint64) Snapshot {
 // Open returns how many calls that the filter chooses are open, and the age of the
 // oldest.
 func (p *Pipeline) Open(now uint64) (n int, oldest time.Duration) {
-	for _, c := range p.join.open() {
-		e := p.notice(event.CallOpen, c, now)
-		if p.filter.open(&e, c, p.domain) {
-			n, oldest = n+1, max(oldest, e.Took)
-		}
+	calls := p.Snapshot(now).Calls
+	for i := range calls {
+		oldest = max(oldest, calls[i].Took)
 	}
-	return n, oldest
+	return len(calls), oldest
 }

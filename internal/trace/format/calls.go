@@ -60,7 +60,7 @@ func (f *Writer) quietMessage(e *event.Event) bool {
 	if e.Kind.Server() {
 		event.Bound(f.answered)
 		f.answered[key] = true
-		return false
+		return e.Call.Forwarded && !f.c.Verbose // the daemon that does it has a line of the same client
 	}
 	shown := f.answered[key]
 	delete(f.answered, key)

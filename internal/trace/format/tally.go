@@ -69,7 +69,7 @@ func (t *Tally) Event(e *event.Event) error {
 		t.lost += int64(e.Arg(0))
 		return nil
 	}
-	if !e.Completes() {
+	if !e.Completes() || e.Call.Forwarded { // counted at the daemon that does it
 		return nil
 	}
 	name := t.name(e)

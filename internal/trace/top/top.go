@@ -14,6 +14,8 @@ import (
 	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 )
 
@@ -65,10 +67,13 @@ type Model struct {
 	read   time.Time // when rows were read last
 	passed time.Duration
 	rows   []format.Row
-	shown  int // intervals
-	paused bool
-	width  int
-	height int
+	open   []event.Event // calls without an answer, the oldest first
+	// snapshot says what is open now; nil for nothing.
+	snapshot func() correlate.Snapshot
+	shown    int // intervals
+	paused   bool
+	width    int
+	height   int
 }
 
 type tick struct{}
@@ -84,6 +89,10 @@ func (m *Model) refresh(now time.Time) {
 	}
 	m.passed, m.read = now.Sub(m.read), now
 	m.rows = m.tally.Rows(m.Order)
+	m.open = nil
+	if m.snapshot != nil {
+		m.open = m.snapshot().Calls
+	}
 	m.shown++
 }
 
@@ -164,6 +173,7 @@ func (m *Model) table(w io.Writer) {
 }
 
 func (m *Model) lost(w io.Writer) {
+	m.writeOpen(w)
 	if lost := m.tally.Lost(); lost > 0 {
 		fmt.Fprintf(w, "lost: %d events; a larger buffer holds more\n", lost)
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
 )
@@ -30,19 +31,21 @@ func (c Config) Trace(
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var traced error
-	counting, ended := make(chan struct{}), make(chan struct{})
+	counting, ended := make(chan *capture.Session, 1), make(chan struct{})
 	go func() {
 		defer close(ended)
 		defer stop()
 		sum, traced = capture.Trace(ctx, cfg, tally, func(s *capture.Session) error {
 			ready(s)
-			close(counting)
+			counting <- s
 			return nil
 		})
 	}()
 	select {
-	case <-counting:
-		err = New(c, tally).Show(ctx, in, out, ended)
+	case session := <-counting:
+		m := New(c, tally)
+		m.snapshot = func() correlate.Snapshot { return session.Snapshot(ctx) }
+		err = m.Show(ctx, in, out, ended)
 	case <-ended: // it could not begin
 	}
 	stop()
