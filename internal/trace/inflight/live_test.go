@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -237,4 +239,114 @@ func TestTheHang(t *testing.T) {
 		d := look(t, l, h.seen)
 		h.check(t, &d, inflight.AtLeast)
 	})
+}
+
+// restart starts a daemon of its own again with other settings.
+func restart(t *testing.T, settings map[string]string) *posterntest.Libvirtd {
+	t.Helper()
+	l := posterntest.SharedLibvirtd(t)
+	file := filepath.Join(l.Dir, "conf/libvirtd.conf")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conf []byte
+	for name, value := range settings {
+		conf = append(conf, name+" = "+value+"\n"...)
+	}
+	conf = append(conf, old...) // of two the first one takes effect
+	again := func(conf []byte) {
+		if err := os.WriteFile(file, conf, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l.Kill()
+		if err := l.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again(conf)
+	t.Cleanup(func() { again(old) })
+	return l
+}
+
+// server returns what the daemon has for its drivers' clients.
+func server(d *inflight.Daemon) inflight.Server {
+	for _, s := range d.Servers {
+		if s.Name == "libvirtd" {
+			return s
+		}
+	}
+	return inflight.Server{}
+}
+
+// TestASaturatedDaemon: it has as many clients as it takes, and two more wait to be
+// accepted, of which no probe tells.
+func TestASaturatedDaemon(t *testing.T) {
+	const limit = 5
+	l := restart(t, map[string]string{"max_clients": "5", "max_anonymous_clients": "5"})
+	for range limit {
+		r, err := posterntest.DialRPC("unix", l.Socket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close() })
+	}
+	local := virsh(t, l.UnixURI(), "list")
+	remote, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remote.Close()
+	d := look(t, l, func(d *inflight.Daemon) bool { return len(d.NotAccepted) == 2 })
+	if s := server(&d); s.Clients != limit || s.MaxClients != limit || len(d.Calls) > 0 || len(d.Connections) != limit {
+		t.Errorf("%+v", d)
+	}
+	for _, c := range d.Connections {
+		if c.Client.PID != os.Getpid() || c.Transport != "unix" {
+			t.Errorf("a connection of %+v", c.Client)
+		}
+	}
+	pids, addresses := 0, 0
+	for _, c := range d.NotAccepted {
+		switch {
+		case c.PID == local && strings.Contains(c.Command, "virsh"):
+			pids++
+		case c.Remote == strings.Replace(remote.LocalAddr().String(), ":", ";", 1):
+			addresses++
+		}
+	}
+	if pids != 1 || addresses != 1 {
+		t.Errorf("not accepted: %+v", d.NotAccepted)
+	}
+}
+
+// TestAFullWorkerPool: all workers wait for QEMU, and another call for a worker.
+func TestAFullWorkerPool(t *testing.T) {
+	l := restart(t, map[string]string{"min_workers": "2", "max_workers": "2", "prio_workers": "1"})
+	posterntest.Virsh(t, l.UnixURI(), "start", "vm1")
+	t.Cleanup(func() { _, _ = l.Virsh("destroy", "vm1") })
+	stop(t, l, "vm1")
+	for range 2 {
+		pid := virsh(t, l.UnixURI(), "dommemstat", "vm1")
+		look(t, l, func(d *inflight.Daemon) bool { return call(d, pid) != nil && call(d, pid).Thread != 0 })
+	}
+	pid := virsh(t, l.UnixURI(), "suspend", "vm1")
+	waits := func(d *inflight.Daemon) *inflight.Call {
+		i := slices.IndexFunc(d.Calls, func(c inflight.Call) bool {
+			return c.Waits != nil && c.Waits.For == inflight.ForWorker
+		})
+		if i < 0 {
+			return nil
+		}
+		return &d.Calls[i]
+	}
+	d := look(t, l, func(d *inflight.Daemon) bool {
+		return len(d.Calls) == 3 && waits(d) != nil && server(d).Queued == 1
+	})
+	if c := waits(&d); c.Client.PID != pid || c.Thread != 0 || c.Program != "remote" || c.Connection == 0 {
+		t.Errorf("%+v", c)
+	}
+	if s := server(&d); s.Busy != 2 || s.MaxWorkers != 2 {
+		t.Errorf("%+v", s)
+	}
 }

@@ -84,7 +84,7 @@ func (v *view) look() Daemon {
 		}
 		calls = append(calls, c)
 	}
-	calls = v.join(calls)
+	calls = v.join(append(calls, v.queued(calls)...))
 	for tid, c := range v.calls {
 		c.Waits = v.wait(tid, c)
 	}
@@ -325,6 +325,41 @@ func (v *view) join(calls []*Call) []*Call {
 	}
 	return calls
 }
+
+// queued returns the calls that wait for a worker, as the pool of a busy one has them.
+func (v *view) queued(calls []*Call) (more []*Call) {
+	if !v.full() {
+		return nil
+	}
+	known := map[key]bool{}
+	for _, c := range calls {
+		known[c.key] = true
+	}
+	for tid := range v.calls {
+		t := v.stacks[tid]
+		i := t.In(dispatcher)
+		for _, q := range v.memory.queued(t.Words(i+1, i+workerFrames)) {
+			c := newCall(q.message)
+			c.key.client, c.Waits = q.client, &Wait{For: ForWorker}
+			if known[c.key] || c.key.Prog == adminProgram {
+				continue
+			}
+			known[c.key] = true
+			if p, id, ok := v.inspector.Client(v.daemon, q.client); ok {
+				v.serve(c, p, id)
+			}
+			more = append(more, c)
+		}
+		if len(more) > 0 {
+			break // all workers have one pool
+		}
+	}
+	return more
+}
+
+// workerFrames is how many frames there are at the most from the dispatcher to that of the
+// pool's worker.
+const workerFrames = 7
 
 // full reports whether calls wait for a worker.
 func (v *view) full() bool {
