@@ -40,7 +40,7 @@ func (l *Looker) Look(libs []*capture.Library, seen correlate.Snapshot) []Daemon
 	var daemons []Daemon
 	for _, d := range capture.Daemons(libs) {
 		v := view{
-			Looker: l, daemon: d, memory: memory(d.PID), now: time.Now(), seen: seen,
+			Looker: l, daemon: d, memory: memory(d.PID), seen: seen,
 			clients: map[uint64]*client{}, calls: map[int]*Call{},
 		}
 		daemons = append(daemons, v.look())
@@ -72,9 +72,11 @@ type client struct {
 
 func (v *view) look() Daemon {
 	v.out = Daemon{
-		Name: v.daemon.Name, PID: v.daemon.PID, Time: v.now.UTC(), Calls: []Call{}, Connections: []Connection{},
+		Name: v.daemon.Name, PID: v.daemon.PID, Calls: []Call{}, Connections: []Connection{},
 	}
 	v.unwind()
+	v.now = time.Now() // no thread has begun to wait later
+	v.out.Time = v.now.UTC()
 	v.ask() // after: it must know whose calls those are
 	v.out.NotAccepted = v.notAccepted()
 	var calls []*Call
