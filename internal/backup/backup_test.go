@@ -379,6 +379,16 @@ func TestOldBackupsAreRemoved(t *testing.T) {
 		t.Errorf("removed %d", last.Removed)
 	}
 	empty(t, to, "notes", filepath.Base(last.Path))
+
+	// One whose name is of the future neither counts nor takes the place of the newest.
+	series, _, _ := strings.Cut(filepath.Base(last.Path), time.Now().UTC().Format("2006"))
+	future := series + "29991231T000000.000Z.tar.zst"
+	must(t, os.WriteFile(filepath.Join(to, future), nil, 0o600))
+	next := r.backup(backup.Options{To: to, Keep: 1})
+	if next.Removed != 1 {
+		t.Errorf("beside one of the future, removed %d", next.Removed)
+	}
+	empty(t, to, "notes", filepath.Base(next.Path), future)
 }
 
 // TestWhatIsValidOnceIsVoid restores what people have besides YubiKeys.

@@ -86,7 +86,7 @@ func Make(ctx context.Context, st *state.State, o Options) (made Made, err error
 	if made.Path, err = place(work.path("backup"), dir, series, made.Encrypted); err != nil {
 		return made, unavailable(err)
 	}
-	made.Removed, err = removeOld(dir, series, o.Keep)
+	made.Removed, err = removeOld(made.Path, series, o.Keep)
 	return made, unavailable(err)
 }
 
@@ -310,11 +310,13 @@ func renameNew(from, to string) error {
 	return errors.Join(f.Close(), os.Rename(from, to))
 }
 
-// removeOld removes all but the newest backups of a series.
-func removeOld(dir, series string, keep int) (removed int, err error) {
+// removeOld removes older backups of a series, so that there are keep with the newest. A name
+// of the future, as of a clock that was wrong, does not count.
+func removeOld(newest, series string, keep int) (removed int, err error) {
 	if keep == 0 {
 		return 0, nil
 	}
+	dir := filepath.Dir(newest)
 	entries, err := os.ReadDir(dir) // sorted, and so by time
 	if err != nil {
 		return 0, err
@@ -322,7 +324,8 @@ func removeOld(dir, series string, keep int) (removed int, err error) {
 	var names []string
 	for _, e := range entries {
 		name := strings.TrimSuffix(e.Name(), ageSuffix)
-		if e.Type().IsRegular() && strings.HasPrefix(name, series) && strings.HasSuffix(name, suffix) {
+		if e.Type().IsRegular() && strings.HasPrefix(name, series) && strings.HasSuffix(name, suffix) &&
+			e.Name() <= filepath.Base(newest) {
 			names = append(names, e.Name())
 		}
 	}
