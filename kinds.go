@@ -89,7 +89,8 @@ var EventKinds = []EventKind{
 		},
 	},
 	{
-		Name: EventSSHKeyAdded, Title: "SSH key added", OK: "was given the SSH key %s", Grants: true,
+		Name: EventSSHKeyAdded, Title: "SSH key added", Grants: true,
+		OK: "was given the SSH key %s", NotOK: "was refused the SSH key %s",
 		Details: []string{"key_type", "maker", "model", "user_verified"},
 	},
 	{Name: EventSSHRevoked, Title: "SSH certificate revoked", OK: "had the SSH certificate %s revoked"},

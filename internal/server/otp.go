@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/otp"
@@ -22,6 +24,7 @@ type OneTime struct {
 	Checker  *otp.Checker // for sshd, the portal and commands
 	Service  *otp.Service // the handler of /wsapi/
 	upstream *upstreamService
+	refused  *coalesce.Writer // SSH keys that were not enrolled
 
 	stop    context.CancelFunc
 	watcher sync.WaitGroup
@@ -42,7 +45,9 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 	upstream := &upstreamService{keys: keys}
 	check := otp.NewChecker(otp.CheckerConfig{Mappings: mappings, Peers: fleet.Peers, Logger: log}, keys, keys,
 		st.Store.People(), upstream, st.Store)
-	o := &OneTime{Keys: keys, Checker: check, Service: service, upstream: upstream}
+	o := &OneTime{
+		Keys: keys, Checker: check, Service: service, upstream: upstream, refused: sshd.Refusals(st.Store, log),
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
 	o.watcher.Go(func() { watchRestored(ctx, st, log) })
@@ -51,7 +56,7 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 
 // Close waits until all pending events are on the timeline.
 func (o *OneTime) Close() error {
-	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.upstream.close())
+	err := errors.Join(o.Service.Close(), o.Checker.Close(), o.upstream.close(), o.refused.Close())
 	o.stop()
 	o.watcher.Wait()
 	return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 	"github.com/postern-project/postern/internal/sshd/attest"
 	"github.com/postern-project/postern/internal/sshd/sign"
 	"github.com/postern-project/postern/internal/state"
@@ -22,7 +23,10 @@ import (
 const FIDORootsFile = "fido-roots.pem"
 
 // sshEnroller keeps SSH keys in FIDO2 keys.
-type sshEnroller struct{ st *state.State }
+type sshEnroller struct {
+	st      *state.State
+	refused *coalesce.Writer
+}
 
 // challengeValid is how long a challenge may be answered: its person has to find the
 // FIDO2 key, and remember its PIN.
@@ -38,8 +42,19 @@ func (e sshEnroller) Challenge(person string) ([]byte, error) {
 	return e.st.Store.Seal(challengePurpose, person, append(made, rand.Text()...))
 }
 
-// Enrol keeps a key whose attestation is right.
+// Enrol keeps a key whose attestation is right. Others are refused, and recorded.
 func (e sshEnroller) Enrol(ctx context.Context, by postern.Actor, q sign.Enrolment) (sign.EnrolledKey, error) {
+	k, err := e.enrol(ctx, by, q)
+	if code := postern.CodeOf(err); code == postern.Denied || code == postern.Invalid || code == postern.Conflict {
+		k := sign.EnrolledKey{Person: by.Person, Public: q.Public}
+		event := sshKeyEvent(by, k)
+		event.Outcome, event.Reason = postern.Refused, err.Error()
+		e.refused.Add(event)
+	}
+	return k, err
+}
+
+func (e sshEnroller) enrol(ctx context.Context, by postern.Actor, q sign.Enrolment) (sign.EnrolledKey, error) {
 	made, err := e.st.Store.Unseal(challengePurpose, by.Person, q.Challenge)
 	if err != nil || len(made) < 8 {
 		return sign.EnrolledKey{}, postern.Errorf(postern.Denied, "the challenge is not one for %s", by.Person)
@@ -79,8 +94,14 @@ func (e sshEnroller) roots() (*x509.CertPool, error) {
 	return roots, err
 }
 
-// EnrolSSHKey keeps a key for its person, and what is known of it.
+// EnrolSSHKey keeps a key for its person, and what is known of it. It fails with Denied
+// for a key that is disabled.
 func EnrolSSHKey(ctx context.Context, st *state.State, by postern.Actor, k sign.EnrolledKey) error {
+	return st.Store.People().EnrolSSHKey(ctx, by, k, sshKeyEvent(by, k))
+}
+
+// sshKeyEvent is the event of a key that was added.
+func sshKeyEvent(by postern.Actor, k sign.EnrolledKey) postern.Event {
 	fingerprint := ssh.FingerprintSHA256(k.Public)
 	event := postern.Event{
 		Kind: postern.EventSSHKeyAdded, Outcome: postern.OK, Person: k.Person, Address: by.Address, Object: fingerprint,
@@ -96,5 +117,5 @@ func EnrolSSHKey(ctx context.Context, st *state.State, by postern.Actor, k sign.
 	if other := by.By(k.Person); other != "" {
 		event.Details["by"] = other
 	}
-	return st.Store.People().EnrolSSHKey(ctx, by, k, event)
+	return event
 }

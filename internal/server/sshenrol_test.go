@@ -114,7 +114,9 @@ func TestEnrolledKeysOpenHosts(t *testing.T) {
 		t.Errorf("with a wrong PIN: %s", out)
 	}
 
-	events, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventSSHKeyAdded})
+	events, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{
+		Kind: postern.EventSSHKeyAdded, Outcome: postern.OK,
+	})
 	if err != nil || len(events) != 1 || events[0].Details["maker"] != "Software Keys" ||
 		timeline.Sentence(events[0], nil) != "alice, from 127.0.0.1, was given the SSH key "+k.Fingerprint+"." {
 		t.Errorf("%+v, %v", events, err)
@@ -123,8 +125,16 @@ func TestEnrolledKeysOpenHosts(t *testing.T) {
 		postern.CredentialDisabled); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := rig.login(t, file+".pub", rig.Touch(t, "alice"), nil); postern.CodeOf(err) != postern.Denied {
-		t.Errorf("a disabled key gets a certificate: %v", err)
+	for _, rules := range []string{`[{"key": "key.attested"}, {}]`, ``} {
+		write(server.SSHRulesFile, []byte(rules))
+		if _, err := rig.login(t, file+".pub", rig.Touch(t, "alice"), nil); postern.CodeOf(err) != postern.Denied {
+			t.Errorf("a disabled key gets a certificate by %q: %v", rules, err)
+		}
+	}
+	if err := server.EnrolSSHKey(t.Context(), rig.State, postern.Actor{}, sign.EnrolledKey{
+		Person: "alice", Public: public.(*ssh.Certificate).Key,
+	}); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("a disabled key is enabled by enrolling it: %v", err)
 	}
 }
 
@@ -173,6 +183,15 @@ func TestEnrolmentsThatProveNothing(t *testing.T) {
 		if _, err := rig.enrol(t, provider, file, change); err == nil || postern.CodeOf(err) == postern.Unavailable {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if err := rig.OneTime.Close(); err != nil {
+		t.Fatal(err)
+	}
+	refused, err := rig.State.Store.Timeline().Events(t.Context(), timeline.Filter{
+		Kind: postern.EventSSHKeyAdded, Outcome: postern.Refused, Person: "alice",
+	})
+	if err != nil || len(refused) != 3 {
+		t.Errorf("%d refused keys are on the timeline: %+v, %v", len(refused), refused, err)
 	}
 	for _, person := range []string{"alice", "bob"} {
 		list, err := rig.State.Store.People().CredentialsOf(t.Context(), person)

@@ -67,7 +67,7 @@ func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime,
 		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
 			return ruledCertificate(ctx, st, person, key)
 		},
-		Enroller: sshEnroller{st},
+		Enroller: sshEnroller{st, one.refused},
 		Identify: identify,
 		Address:  func(r *http.Request) string { return front.Address(r).String() },
 		Log:      log,
@@ -106,6 +106,10 @@ func sshRule(ctx context.Context, st *state.State, person string, key ssh.Public
 	enrolled, err := st.Store.People().EnrolledSSHKey(ctx, p.Name, key)
 	if err != nil {
 		return sign.Rule{}, sign.EnrolledKey{}, err
+	}
+	if enrolled.Disabled {
+		return sign.Rule{}, enrolled, postern.Errorf(postern.Denied, "this SSH key is disabled").
+			WithHint("enable it in the portal, under Keys, or take another")
 	}
 	rules, err := sshRules(st)
 	if err != nil {

@@ -25,7 +25,8 @@ func TestFinishedOrdersGoWithTheirCertificates(t *testing.T) {
 		o := acme.Order{ID: id, Account: "account", Status: "ready", Created: now, Expires: now.Add(time.Hour)}
 		must(t, db.ACME().AddOrder(t.Context(), o, 10))
 		c := ca.Certificate{
-			Serial: id, Issuer: "test", Profile: ca.ProfileServer, DER: []byte{1}, NotAfter: now.Add(days * 24 * time.Hour),
+			Serial: id, Issuer: "test", Profile: ca.ProfileServer, DER: []byte{1},
+			NotAfter: now.Add(days * 24 * time.Hour),
 		}
 		_, err := db.ACME().FinishOrder(t.Context(), postern.Actor{}, c, event, acme.Finish{
 			Order: id,

@@ -12,11 +12,18 @@ import (
 
 // EnrolSSHKey adds a person's SSH key, or replaces what is known of it, and appends the
 // event. It fails with [postern.Denied] for a person who is not active, for a key that
-// was revoked, and once the actor's credential is not valid; with [postern.Conflict] for
+// was revoked or disabled, and once the actor's credential is not valid; with [postern.Conflict] for
 // another person's key.
 func (s People) EnrolSSHKey(ctx context.Context, by postern.Actor, k sign.EnrolledKey, event postern.Event) error {
 	fingerprint := ssh.FingerprintSHA256(k.Public)
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
+		c, err := tx.Credential(ctx, postern.SSHKey, fingerprint)
+		switch {
+		case err == nil && c.Status != postern.CredentialActive: // enabling it is another step
+			return postern.Errorf(postern.Denied, "this SSH key is disabled").WithHint("enable it, or make a new key")
+		case err != nil && postern.CodeOf(err) != postern.NotFound:
+			return err
+		}
 		n, err := tx.Exec(ctx, `INSERT INTO ssh_keys (fingerprint, public_key, attested, aaguid, maker, verify_required)
 			SELECT $1, $2, $3, $4, $5, $6
 			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $1)
@@ -38,21 +45,28 @@ func (s People) EnrolSSHKey(ctx context.Context, by postern.Actor, k sign.Enroll
 	})
 }
 
-// EnrolledSSHKey returns what is known of a person's SSH key; what is known of none for
-// one that is not enrolled, is another person's, or is disabled.
+// EnrolledSSHKey returns what is known of a person's SSH key; nothing for one that the
+// person has not enrolled.
 func (s People) EnrolledSSHKey(ctx context.Context, person string, key ssh.PublicKey) (sign.EnrolledKey, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (sign.EnrolledKey, error) {
+		c, err := tx.Credential(ctx, postern.SSHKey, ssh.FingerprintSHA256(key))
 		k := sign.EnrolledKey{Person: person, Public: key}
-		var attested, verify int64
-		err := tx.QueryRow(ctx, `SELECT c.label, k.attested, k.aaguid, k.maker, k.verify_required
-			FROM ssh_keys k JOIN credentials c ON c.kind = $1 AND c.id = k.fingerprint
-			WHERE k.fingerprint = $2 AND c.person = $3 AND c.status = 'active'`,
-			string(postern.SSHKey), ssh.FingerprintSHA256(key), person).
-			Scan(&k.Label, &attested, &k.AAGUID, &k.Maker, &verify)
-		if errors.Is(err, sql.ErrNoRows) {
+		switch {
+		case postern.CodeOf(err) == postern.NotFound || err == nil && c.Person != person:
+			return k, nil
+		case err != nil:
+			return k, err
+		case c.Status != postern.CredentialActive:
+			k.Disabled = true
 			return k, nil
 		}
-		k.Enrolled, k.Attested, k.VerifyRequired = true, attested == 1, verify == 1
+		var attested, verify int64
+		err = tx.QueryRow(ctx, `SELECT attested, aaguid, maker, verify_required FROM ssh_keys WHERE fingerprint = $1`,
+			c.ID).Scan(&attested, &k.AAGUID, &k.Maker, &verify)
+		if errors.Is(err, sql.ErrNoRows) { // a credential that was kept before its key was
+			err = nil
+		}
+		k.Label, k.Enrolled, k.Attested, k.VerifyRequired = c.Label, true, attested == 1, verify == 1
 		return k, err
 	})
 }

@@ -14,7 +14,8 @@ type EnrolledKey struct {
 	Person   string
 	Public   ssh.PublicKey
 	Label    string
-	Enrolled bool // the person has enrolled it, and it is not disabled
+	Enrolled bool // the person has enrolled it
+	Disabled bool // it is the person's and was disabled or revoked; nothing else is known then
 	// Attested says that a maker of FIDO2 keys vouches that the key is in one; AAGUID is
 	// its model.
 	Attested      bool
