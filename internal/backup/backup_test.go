@@ -391,6 +391,39 @@ func TestOldBackupsAreRemoved(t *testing.T) {
 	empty(t, to, "notes", filepath.Base(next.Path), future)
 }
 
+// TestADatabaseElsewhere has the database where POSTERN_DATABASE says. A backup has it, and is
+// restored only to where it is then used.
+func TestADatabaseElsewhere(t *testing.T) {
+	elsewhere := filepath.Join(t.TempDir(), "live.db")
+	t.Setenv("POSTERN_DATABASE", elsewhere)
+	r := newRig(t, 1)
+	made := r.backup(backup.Options{To: t.TempDir()})
+	r.use(r.tokens[0])
+	r.leave()
+
+	before, err := os.ReadFile(elsewhere)
+	must(t, err)
+	_, err = backup.Check(t.Context(), made.Path, t.TempDir(), nil)
+	must(t, err)
+	_, err = backup.Restore(t.Context(), made.Path, r.dir, nil, event)
+	if postern.CodeOf(err) != postern.Conflict || !strings.Contains(postern.HintOf(err), "POSTERN_DATABASE") {
+		t.Errorf("restored beside the database that is used: %v", err)
+	}
+	empty(t, r.dir, "run.pid")
+	after, err := os.ReadFile(elsewhere)
+	must(t, err)
+	if !bytes.Equal(before, after) {
+		t.Error("the database that is used was changed")
+	}
+
+	t.Setenv("POSTERN_DATABASE", filepath.Join(r.dir, state.DatabaseFile))
+	r.restore(made.Path)
+	if r.newer() != 1 {
+		t.Error("the database is not that of the backup")
+	}
+	r.replay()
+}
+
 // TestWhatIsValidOnceIsVoid restores what people have besides YubiKeys.
 func TestWhatIsValidOnceIsVoid(t *testing.T) {
 	r := newRig(t, 0)

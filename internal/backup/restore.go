@@ -58,6 +58,11 @@ func Restore(
 	if r.Manifest, err = unpack(path, copied, identities); err != nil {
 		return r, err
 	}
+	if r.Whole() {
+		if err := state.UsesOwnDatabase(copied, dir); err != nil {
+			return r, err
+		}
+	}
 	if err := own(dir, r.Owner); err != nil {
 		return r, unavailable(err)
 	}

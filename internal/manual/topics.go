@@ -59,7 +59,7 @@ var variables = []variable{
 	{Item: manpage.Item{Term: "POSTERN_STATE", Text: "The state directory, unless --state names one."}},
 	{Item: manpage.Item{
 		Term: "POSTERN_DATABASE",
-		Text: "The URL of the database, unless the state directory names one.",
+		Text: "The URL of the database, instead of the one that the state directory names.",
 	}},
 	{Item: manpage.Item{
 		Term: "POSTERN_SEEN",

@@ -151,13 +151,40 @@ func open(ctx context.Context, dir, url string) (*State, error) {
 }
 
 // OpenCopy opens a copy of a state directory, of which no server uses anything up: the
-// mark is that of the directory where the state belongs.
+// mark is that of the directory where the state belongs. The database is the one in the
+// copy, if it has one, whatever $POSTERN_DATABASE names.
 func OpenCopy(ctx context.Context, copied, dir string) (*State, error) {
-	url, err := databaseURL(copied)
+	url := filepath.Join(copied, DatabaseFile)
+	_, err := os.Stat(url)
+	if errors.Is(err, fs.ErrNotExist) {
+		url, err = databaseURL(copied)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return openFor(ctx, copied, url, dir)
+}
+
+// UsesOwnDatabase fails with Conflict unless the state directory dir, with the files of
+// copied, has its database in its own file.
+func UsesOwnDatabase(copied, dir string) error {
+	url, err := databaseURL(copied)
+	if err != nil {
+		return err
+	}
+	own := filepath.Join(dir, DatabaseFile)
+	if url == filepath.Join(copied, DatabaseFile) || sameFile(url, own) {
+		return nil
+	}
+	return postern.Errorf(postern.Conflict, "the database of %s is elsewhere, not in %s", dir, own).
+		WithHint("set $POSTERN_DATABASE to %s; where the database is to be elsewhere, move that file there afterwards", own)
+}
+
+// sameFile reports whether two paths name one place, also relative ones.
+func sameFile(a, b string) bool {
+	a, aerr := filepath.Abs(a)
+	b, berr := filepath.Abs(b)
+	return aerr == nil && berr == nil && a == b
 }
 
 // openFor opens a state with the mark of the state directory markOf.
