@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,7 @@ func (r *receiver) to() alert.Receiver {
 	return alert.Receiver{Webhook: &alert.Webhook{URL: r.URL, Secret: r.secret}}
 }
 
-// take returns what came, as "alert object count", and forgets it.
+// take returns what came, as "alert object count", sorted, and forgets it.
 func (r *receiver) take() (list []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,6 +79,7 @@ func (r *receiver) take() (list []string) {
 		list = append(list, fmt.Sprint(g.Alert, " ", g.Event.Object, " ", g.Count))
 	}
 	r.got = nil
+	slices.Sort(list)
 	return list
 }
 
@@ -351,6 +353,35 @@ func TestUnavailableReceiverGetsItLater(t *testing.T) {
 	if n, err := w.db.Alerts().Queued(t.Context()); n != 0 || err != nil {
 		t.Errorf("%d messages wait: %v", n, err)
 	}
+}
+
+// TestClockThatWasAheadHoldsNothingBack has the clock a month ahead for a moment.
+func TestClockThatWasAheadHoldsNothingBack(t *testing.T) {
+	w := newWorld(t)
+	up := false
+	handler := w.hook.Config.Handler
+	w.hook.Config.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !up {
+			http.Error(rw, "later", http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(rw, r)
+	})
+	each := alert.Alert{Name: "each", When: `event.kind == "gate.refused"`}
+	flood := alert.Alert{
+		Name: "flood", When: `event.kind == "gate.refused" && event.object == "/flood"`, Count: 10, Within: time.Minute,
+	}
+	r := w.reporter(each, flood)
+	right := w.now
+	w.now = right.AddDate(0, 1, 0)
+	w.append(refused("/ahead", 0), refused("/flood", 9))
+	w.reports(r) // the receiver is unavailable, so it is tried again
+	w.now, up = right, true
+	w.reports(r, "each /ahead 1", "each /flood 9")
+	w.append(refused("/flood", 1))
+	w.reports(r) // neither a flood within a minute, nor long enough after the last
+	w.now = w.now.Add(alert.DefaultEvery)
+	w.reports(r, "each /flood 1")
 }
 
 func TestWrongAlertsAreRefused(t *testing.T) {

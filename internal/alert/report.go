@@ -23,8 +23,10 @@ const (
 	lease    = 2 * time.Minute
 	atOnce   = 8 // messages that are delivered at a time
 	firstTry = 2 * time.Second
-	lastTry  = time.Hour
 )
+
+// LastTry is the longest time between two tries to deliver a message.
+const LastTry = time.Hour
 
 // Progress is how far alerts have come, and the entries behind that.
 type Progress struct {
@@ -47,7 +49,8 @@ type Store interface {
 	// if the progress that is stored is not of p.Version any more.
 	AdvanceAlerts(ctx context.Context, p Progress, queue []Message) error
 	// DueAlerts leases up to n messages that are due: no other caller gets them before the
-	// lease ends.
+	// lease ends. One that would be due after more than LastTry is due, too: it was queued
+	// while the clock was ahead.
 	DueAlerts(ctx context.Context, now time.Time, n int, lease time.Duration) ([]Message, error)
 	// DropAlert forgets a message, and appends events. RetryAlert has it due again later.
 	DropAlert(ctx context.Context, id string, events ...postern.Event) error
@@ -250,7 +253,7 @@ func (r *Reporter) judge(ctx context.Context, state map[string]*pending, e poste
 func (a rule) reached(s *pending, e postern.Event) bool {
 	n := max(e.Count, 1)
 	if a.Count > 0 {
-		if s.Since.IsZero() || e.Time.Sub(s.Since) > a.Within {
+		if e.Time.Sub(s.Since).Abs() > a.Within { // before it, too: the clock was ahead
 			s.Since, s.Sum = e.Time, 0
 		}
 		s.Sum += n
@@ -273,10 +276,11 @@ func (r *Reporter) held(ctx context.Context, state map[string]*pending) (queue [
 	return queue
 }
 
-// due returns the messages about what is held, if the last were long enough ago.
+// due returns the messages about what is held, if the last were long enough ago, or were
+// sent while the clock was ahead.
 func (r *Reporter) due(ctx context.Context, a rule, s *pending) []Message {
 	now := r.Now()
-	if now.Sub(s.Sent) < a.Every {
+	if since := now.Sub(s.Sent); since >= 0 && since < a.Every {
 		return nil
 	}
 	messages := r.messages(ctx, a, *s.Event, s.Held)
@@ -337,7 +341,7 @@ func (r *Reporter) deliver(ctx context.Context, m Message) error {
 	if test || r.Now().Sub(m.Queued) > givenUp {
 		return r.Store.DropAlert(ctx, m.ID, sent)
 	}
-	wait := min(firstTry<<min(m.Tries, 10), lastTry)
+	wait := min(firstTry<<min(m.Tries, 10), LastTry)
 	r.Log.WarnContext(ctx, "an alert is not delivered yet", slog.String(postern.LogID, m.ID),
 		slog.String(postern.LogReason, m.To.String()), slog.Int(postern.LogCount, m.Tries+1),
 		slog.Any(postern.LogError, err))

@@ -92,9 +92,11 @@ func (s Alerts) AdvanceAlerts(ctx context.Context, p alert.Progress, queue []ale
 
 // DueAlerts implements [alert.Store].
 func (s Alerts) DueAlerts(ctx context.Context, now time.Time, n int, lease time.Duration) ([]alert.Message, error) {
+	ahead := now.Add(alert.LastTry)
 	idle, err := readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (bool, error) {
 		var due bool
-		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM alert_queue WHERE due <= $1)`, micros(now)).Scan(&due)
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM alert_queue WHERE due <= $1 OR due > $2)`,
+			micros(now), micros(ahead)).Scan(&due)
 		return !due, err
 	})
 	if err != nil || idle {
@@ -102,7 +104,7 @@ func (s Alerts) DueAlerts(ctx context.Context, now time.Time, n int, lease time.
 	}
 	var due []alert.Message
 	err = s.Write(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		if due, err = tx.dueAlerts(ctx, now, n); err != nil {
+		if due, err = tx.dueAlerts(ctx, now, ahead, n); err != nil {
 			return err
 		}
 		for _, m := range due {
@@ -116,9 +118,9 @@ func (s Alerts) DueAlerts(ctx context.Context, now time.Time, n int, lease time.
 	return due, err
 }
 
-func (tx *Tx) dueAlerts(ctx context.Context, now time.Time, n int) ([]alert.Message, error) {
-	rows, err := tx.Query(ctx, `SELECT message, tries FROM alert_queue WHERE due <= $1 ORDER BY due, id LIMIT $2`,
-		micros(now), n)
+func (tx *Tx) dueAlerts(ctx context.Context, now, ahead time.Time, n int) ([]alert.Message, error) {
+	rows, err := tx.Query(ctx, `SELECT message, tries FROM alert_queue WHERE due <= $1 OR due > $2
+		ORDER BY due, id LIMIT $3`, micros(now), micros(ahead), n)
 	if err != nil {
 		return nil, err
 	}
