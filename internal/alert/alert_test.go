@@ -384,6 +384,52 @@ func TestClockThatWasAheadHoldsNothingBack(t *testing.T) {
 	w.reports(r, "each /flood 1")
 }
 
+// TestReceiverThatDoesNotAnswerHoldsUpNoOther has a receiver that accepts and does not
+// answer while another gets one message after the other.
+func TestReceiverThatDoesNotAnswerHoldsUpNoOther(t *testing.T) {
+	w := newWorld(t)
+	asked, over := make(chan struct{}, 100), make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		<-over
+	}))
+	defer silent.Close()
+	defer close(over)
+	r, err := alert.New(alert.Config{
+		Alerts: []alert.Alert{{
+			Name: "all", When: `event.kind == "gate.refused"`, Every: time.Nanosecond, To: []alert.Receiver{
+				{Webhook: &alert.Webhook{URL: silent.URL, Secret: w.hook.secret}}, w.hook.to(),
+			},
+		}},
+		Store: w.db.Alerts(), Log: slog.New(slog.DiscardHandler),
+		Sentence: func(_ context.Context, e postern.Event) string { return timeline.Sentence(e, nil) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer running.Wait()
+	defer stop()
+	for i := range 3 {
+		w.append(refused(fmt.Sprint("/", i), 0))
+		for got := w.hook.take(); len(got) == 0; got = w.hook.take() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		<-asked
+	}
+	waiting, err := w.db.Alerts().DueAlerts(t.Context(), time.Now().AddDate(1, 0, 0), 10, time.Minute)
+	if err != nil || len(waiting) != 3 {
+		t.Errorf("%d messages wait for the silent receiver: %v", len(waiting), err)
+	}
+	for _, m := range waiting {
+		if m.Tries != 0 {
+			t.Errorf("a try ended first: %+v", m)
+		}
+	}
+}
+
 func TestWrongAlertsAreRefused(t *testing.T) {
 	secret := newReceiver(t).secret
 	short := filepath.Join(t.TempDir(), "short")

@@ -48,9 +48,9 @@ type Store interface {
 	// AdvanceAlerts stores the progress and queues messages, in one step. It does nothing
 	// if the progress that is stored is not of p.Version any more.
 	AdvanceAlerts(ctx context.Context, p Progress, queue []Message) error
-	// DueAlerts leases up to n messages that are due: no other caller gets them before the
-	// lease ends. One that would be due after more than LastTry is due, too: it was queued
-	// while the clock was ahead.
+	// DueAlerts leases up to n messages that are due, those that were tried least first: no
+	// other caller gets them before the lease ends. One that would be due after more than
+	// LastTry is due, too: it was queued while the clock was ahead.
 	DueAlerts(ctx context.Context, now time.Time, n int, lease time.Duration) ([]Message, error)
 	// DropAlert forgets a message, and appends events. RetryAlert has it due again later.
 	DropAlert(ctx context.Context, id string, events ...postern.Event) error
@@ -116,18 +116,26 @@ func New(c Config) (*Reporter, error) {
 
 // Run reports until ctx ends. Without alerts it forgets those of earlier.
 func (r *Reporter) Run(ctx context.Context) {
-	begin := r.Store.StartAlerts
 	if len(r.rules) == 0 {
-		begin = r.Store.StopAlerts
+		r.repeat(ctx, true, r.Store.StopAlerts)
+		return
 	}
+	r.repeat(ctx, true, r.Store.StartAlerts)
+	var delivering sync.WaitGroup
+	delivering.Go(func() { r.repeat(ctx, false, r.Deliver) }) // of its own, as a receiver may be slow
+	r.repeat(ctx, false, r.Read)
+	delivering.Wait()
+}
+
+// repeat does something each second until ctx ends or, if once is enough, it succeeds.
+func (r *Reporter) repeat(ctx context.Context, once bool, do func(context.Context) error) {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
-	for begun, failed := false, ""; ; {
-		err := r.step(ctx, &begun, begin)
-		if err == nil && begun && len(r.rules) == 0 {
-			return
-		}
+	for failed := ""; ; {
+		err := do(ctx)
 		switch {
+		case err == nil && once:
+			return
 		case err == nil:
 			failed = ""
 		case ctx.Err() == nil && err.Error() != failed: // the same is logged once
@@ -140,20 +148,6 @@ func (r *Reporter) Run(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
-}
-
-// step begins, unless that was done, then reads and delivers.
-func (r *Reporter) step(ctx context.Context, begun *bool, begin func(context.Context) error) error {
-	if !*begun {
-		if err := begin(ctx); err != nil {
-			return err
-		}
-		*begun = true
-	}
-	if len(r.rules) == 0 {
-		return nil
-	}
-	return errors.Join(r.Read(ctx), r.Deliver(ctx))
 }
 
 // pending is what is known of an alert between two messages.
@@ -301,21 +295,30 @@ func (r *Reporter) messages(ctx context.Context, a rule, e postern.Event, count 
 	return list
 }
 
-// Deliver delivers the messages that are due, several at a time.
+// Deliver delivers the messages that are due, several at a time, and those that become due
+// meanwhile. Those that were tried least come first, so that a receiver that does not answer
+// does not hold up the others.
 func (r *Reporter) Deliver(ctx context.Context) error {
-	for {
-		due, err := r.Store.DueAlerts(ctx, r.Now(), atOnce, lease)
-		if err != nil || len(due) == 0 {
-			return err
+	results := make(chan error, atOnce)
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	var failed error
+	for running := 0; ; {
+		var due []Message
+		if failed == nil && running < atOnce {
+			due, failed = r.Store.DueAlerts(ctx, r.Now(), atOnce-running, lease)
 		}
-		var delivering sync.WaitGroup
-		ends := make([]error, len(due))
-		for i, m := range due {
-			delivering.Go(func() { ends[i] = r.deliver(ctx, m) })
+		for _, m := range due {
+			go func() { results <- r.deliver(ctx, m) }()
 		}
-		delivering.Wait()
-		if err := errors.Join(ends...); err != nil {
-			return err
+		if running += len(due); running == 0 {
+			return failed
+		}
+		select {
+		case err := <-results:
+			running--
+			failed = errors.Join(failed, err)
+		case <-tick.C:
 		}
 	}
 }

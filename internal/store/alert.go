@@ -120,7 +120,7 @@ func (s Alerts) DueAlerts(ctx context.Context, now time.Time, n int, lease time.
 
 func (tx *Tx) dueAlerts(ctx context.Context, now, ahead time.Time, n int) ([]alert.Message, error) {
 	rows, err := tx.Query(ctx, `SELECT message, tries FROM alert_queue WHERE due <= $1 OR due > $2
-		ORDER BY due, id LIMIT $3`, micros(now), micros(ahead), n)
+		ORDER BY tries, due, id LIMIT $3`, micros(now), micros(ahead), n)
 	if err != nil {
 		return nil, err
 	}
