@@ -3,14 +3,12 @@ package backup_test
 import (
 	"archive/tar"
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -194,7 +192,7 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 			try := func(b []byte) error {
 				path := filepath.Join(dir, "bad")
 				must(t, os.WriteFile(path, b, 0o600))
-				_, err := backup.Check(t.Context(), path, dir, []age.Identity{identity})
+				_, err := backup.Check(t.Context(), path, []age.Identity{identity})
 				empty(t, dir, "bad", "good")
 				return err
 			}
@@ -249,99 +247,8 @@ func TestABackupIsOpenedByOthers(t *testing.T) {
 	}
 	ids, err := backup.Identities(key)
 	must(t, err)
-	_, err = backup.Check(t.Context(), made.Path, dir, ids)
+	_, err = backup.Check(t.Context(), made.Path, ids)
 	must(t, err)
-}
-
-// TestFullDiskLeavesNothing backs up and restores to a disk that is too small.
-func TestFullDiskLeavesNothing(t *testing.T) {
-	posterntest.NeedRoot(t)
-	r := newRig(t, 1)
-	good := r.backup(backup.Options{To: t.TempDir()})
-	for _, size := range []string{"64k", "400k"} {
-		small := t.TempDir()
-		if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size="+size); err != nil {
-			posterntest.Missing(t, "needs to mount a tmpfs: %v", err)
-		}
-		t.Cleanup(func() { must(t, syscall.Unmount(small, 0)) })
-		if _, err := backup.Make(t.Context(), r.st,
-			backup.Options{To: small}); postern.CodeOf(err) != postern.Unavailable {
-			t.Errorf("a backup to %s: %v", size, err)
-		}
-		empty(t, small)
-		dir := filepath.Join(small, "state")
-		_, err := backup.Restore(t.Context(), good.Path, dir, nil, event)
-		if postern.CodeOf(err) != postern.Unavailable {
-			t.Errorf("a restore to %s: %v", size, err)
-		}
-		if _, err := state.Open(t.Context(), dir); err == nil {
-			t.Error("it opens")
-		}
-		empty(t, dir, "run.pid")
-	}
-	r.leave()
-	r.restore(good.Path)
-}
-
-// TestKilledAtEachStepOfABackup ends a backup at each change of a directory. The next one
-// is right, and nothing is left of the first.
-func TestKilledAtEachStepOfABackup(t *testing.T) {
-	strace := posterntest.Need(t, "strace")
-	r := newRig(t, 1)
-	n := 1
-	for ; ; n++ {
-		to := t.TempDir()
-		if !killed(t, strace, n, fmt.Sprint("make ", r.dir, " ", to)) {
-			break
-		}
-		// It may be there already. If it is, it is right.
-		if whole, _ := filepath.Glob(filepath.Join(to, "*.zst")); len(whole) > 0 {
-			_, err := backup.Check(t.Context(), whole[0], t.TempDir(), nil)
-			must(t, err)
-			must(t, os.Remove(whole[0]))
-		}
-		made := r.backup(backup.Options{To: to})
-		empty(t, to, filepath.Base(made.Path))
-	}
-	if n < 4 {
-		t.Errorf("it was killed at %d steps", n-1)
-	}
-}
-
-// TestKilledAtEachStepOfARestore ends a restore at each change of a directory. The state
-// is not there, or is whole and accepts no used code; and restoring again makes it so.
-func TestKilledAtEachStepOfARestore(t *testing.T) {
-	strace := posterntest.Need(t, "strace")
-	r := newRig(t, 1)
-	made := r.backup(backup.Options{To: t.TempDir()})
-	r.use(r.tokens[0])
-	r.leave()
-	n := 1
-	for ; ; n++ {
-		must(t, os.RemoveAll(r.dir))
-		if !killed(t, strace, n, fmt.Sprint("restore ", made.Path, " ", r.dir)) {
-			break
-		}
-		st, err := state.Open(t.Context(), r.dir)
-		if err == nil {
-			r.st = st
-			r.replay()
-			must(t, st.Close())
-			continue
-		}
-		if code := postern.CodeOf(err); code != postern.NotFound && code != postern.Unavailable {
-			t.Errorf("step %d: %v", n, err)
-		}
-		r.restore(made.Path)
-		if r.newer() != 1 {
-			t.Fatal("the code is known")
-		}
-		r.replay()
-		must(t, r.st.Close())
-	}
-	if n < 8 {
-		t.Errorf("it was killed at %d steps", n-1)
-	}
 }
 
 // TestBackupWhileTheKeyIsReplaced has each backup open with the key that is in it.
@@ -357,7 +264,7 @@ func TestBackupWhileTheKeyIsReplaced(t *testing.T) {
 	}()
 	for {
 		made := r.backup(backup.Options{To: filepath.Join(to, "b")})
-		_, err := backup.Check(t.Context(), made.Path, to, nil)
+		_, err := backup.Check(t.Context(), made.Path, nil)
 		must(t, err)
 		select {
 		case err := <-done:
@@ -403,7 +310,7 @@ func TestADatabaseElsewhere(t *testing.T) {
 
 	before, err := os.ReadFile(elsewhere)
 	must(t, err)
-	_, err = backup.Check(t.Context(), made.Path, t.TempDir(), nil)
+	_, err = backup.Check(t.Context(), made.Path, nil)
 	must(t, err)
 	_, err = backup.Restore(t.Context(), made.Path, r.dir, nil, event)
 	if postern.CodeOf(err) != postern.Conflict || !strings.Contains(postern.HintOf(err), "POSTERN_DATABASE") {

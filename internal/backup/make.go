@@ -60,7 +60,8 @@ func (m Manifest) has(name string) bool {
 }
 
 // Make writes a backup of a state, which a server may use meanwhile. What it cannot finish
-// leaves nothing behind, or what the next one removes.
+// leaves nothing behind, or what the next one removes. The copy of the state, which is not
+// encrypted, is below the state directory until the backup is written.
 func Make(ctx context.Context, st *state.State, o Options) (made Made, err error) {
 	dir, name := o.To, ""
 	if info, err := os.Stat(o.To); o.To != "" && (err != nil || !info.IsDir()) {
@@ -71,13 +72,10 @@ func Make(ctx context.Context, st *state.State, o Options) (made Made, err error
 		return made, unavailable(err)
 	}
 	defer func() { err = errors.Join(err, work.remove()) }()
-	if made.Manifest, err = copyState(ctx, st, work.path("state")); err != nil {
+	if made.Manifest, made.Size, err = writeState(ctx, st, work.path("backup"), o); err != nil {
 		return made, err
 	}
-	made.Program, made.Encrypted = o.Program, len(o.Encrypt) > 0
-	if made.Size, err = write(work.path("backup"), work.path("state"), made.Manifest, o.Encrypt); err != nil {
-		return made, unavailable(err)
-	}
+	made.Encrypted = len(o.Encrypt) > 0
 	if name != "" {
 		made.Path = filepath.Join(dir, name)
 		return made, unavailable(durable.Rename(work.path("backup"), made.Path))
@@ -90,6 +88,37 @@ func Make(ctx context.Context, st *state.State, o Options) (made Made, err error
 	return made, unavailable(err)
 }
 
+// writeState writes the backup of a state to a file, from a copy of the state.
+func writeState(ctx context.Context, st *state.State, to string, o Options) (m Manifest, size int64, err error) {
+	work, err := newWork(ownAbove(st.Dir))
+	if err != nil {
+		return m, 0, unavailable(err)
+	}
+	defer func() { err = errors.Join(err, work.remove()) }()
+	copied := work.path("state")
+	if m, err = copyState(ctx, st, copied); err != nil {
+		return m, 0, err
+	}
+	m.Program = o.Program
+	size, err = write(to, copied, m, o.Encrypt)
+	return m, size, unavailable(err)
+}
+
+// ownAbove returns the state directory, or the nearest directory above it that belongs to
+// this user. Where root copies a service's state, no process of that service can put a link
+// in the place of the copy.
+func ownAbove(dir string) string {
+	for at := dir; ; at = filepath.Dir(at) {
+		info, err := os.Stat(at)
+		if err != nil || at == filepath.Dir(at) {
+			return dir
+		}
+		if uid, _, ok := system.Owner(info); !ok || uid == os.Geteuid() {
+			return at
+		}
+	}
+}
+
 // unavailable classifies an error of writing files.
 func unavailable(err error) error {
 	if err == nil {
@@ -99,7 +128,7 @@ func unavailable(err error) error {
 		return err
 	}
 	return postern.Errorf(postern.Unavailable, "write the backup: %w", err).
-		WithHint("name a directory that this user may write, with space for the whole state")
+		WithHint("name a directory that this user may write, and have space there and for a copy of the state beside it")
 }
 
 // copyState copies a state into dir, which it makes.

@@ -75,14 +75,14 @@ func Restore(
 }
 
 // Check reads a backup as Restore does, and puts nothing in place: what is unpacked for it
-// goes into a directory of its own below dir.
-func Check(ctx context.Context, path, dir string, identities []age.Identity) (m Manifest, err error) {
-	work, err := newWork(dir)
+// goes into a directory of its own below [os.TempDir], which only this user may read.
+func Check(ctx context.Context, path string, identities []age.Identity) (m Manifest, err error) {
+	work, err := os.MkdirTemp("", workPrefix) // of mode 0700
 	if err != nil {
 		return m, unavailable(err)
 	}
-	defer func() { err = errors.Join(err, work.remove()) }()
-	copied := work.path("state")
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	copied := filepath.Join(work, "state")
 	if m, err = unpack(path, copied, identities); err != nil || !m.Whole() {
 		return m, err
 	}

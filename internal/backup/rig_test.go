@@ -223,8 +223,8 @@ func empty(t *testing.T, dir string, but ...string) {
 	}
 }
 
-// TestMain lets the test binary be a process that is killed: "make STATE TO" or "restore
-// FILE STATE".
+// TestMain lets the test binary be a process that is killed: "make STATE TO", "restore
+// FILE STATE" or "check FILE".
 func TestMain(m *testing.M) {
 	if args := strings.Fields(os.Getenv("BACKUP_TEST")); len(args) > 0 {
 		if err := child(args); err != nil {
@@ -240,6 +240,10 @@ func child(args []string) error {
 	ctx := context.Background()
 	if args[0] == "restore" {
 		_, err := backup.Restore(ctx, args[1], args[2], nil, event)
+		return err
+	}
+	if args[0] == "check" {
+		_, err := backup.Check(ctx, args[1], nil)
 		return err
 	}
 	st, err := state.Open(ctx, args[1])

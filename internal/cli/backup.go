@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/backup"
@@ -74,7 +73,7 @@ func restore(ctx context.Context, file, dir, identity string, check bool) (r bac
 		return r, err
 	}
 	if check {
-		r.Manifest, err = backup.Check(ctx, file, filepath.Dir(file), ids)
+		r.Manifest, err = backup.Check(ctx, file, ids)
 		return r, err
 	}
 	return backup.Restore(ctx, file, dir, ids, people.ByHand(postern.Event{Kind: postern.EventOTPRestored}))

@@ -177,7 +177,8 @@ func UsesOwnDatabase(copied, dir string) error {
 		return nil
 	}
 	return postern.Errorf(postern.Conflict, "the database of %s is elsewhere, not in %s", dir, own).
-		WithHint("set $POSTERN_DATABASE to %s; where the database is to be elsewhere, move that file there afterwards", own)
+		WithHint("set $POSTERN_DATABASE to %s; where the database is to be elsewhere, move that file there "+
+			"afterwards", own)
 }
 
 // sameFile reports whether two paths name one place, also relative ones.
