@@ -17,9 +17,9 @@ import (
 // conn is the record of one connection: the verdict of each set of CAs on its
 // certificates.
 type conn struct {
-	net        net.Conn // nil where a connection cannot remember
-	examined   bool     // that the handshake's end will be, see Unreadable
-	unreadable bool     // no certificate was asked for, since the client's could not be read
+	net        net.Conn   // nil where a connection cannot remember
+	examined   bool       // that the handshake's end will be, see Unreadable
+	unreadable *clientKey // no certificate was asked for, since this client's could not be read; nil otherwise
 	mu         sync.Mutex
 	known      []*verdict
 }
@@ -66,7 +66,7 @@ func (c *conn) verdict(shown []*x509.Certificate, t *trust, l *live, now time.Ti
 	}
 	w := &verdict{trust: t, read: read}
 	w.cert, w.reason = l.verifiedCertificates.verify(t, read, shown, now)
-	if w.reason == gate.NoneShown && c.unreadable {
+	if w.reason == gate.NoneShown && c.unreadable != nil {
 		w.reason = gate.Unreadable
 	}
 	if at < 0 {

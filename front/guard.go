@@ -343,6 +343,9 @@ func (g *Guard) noteRefusal(q *authorizationRequest, f decision) {
 	if q.tls != nil && len(q.tls.PeerCertificates) > 0 && f.reason != gate.Unavailable && f.reason != gate.Unrecorded {
 		g.live.tickets.refuse(q.tls.PeerCertificates)
 	}
+	if f.reason == gate.Unreadable {
+		g.live.unreadable.forget(*q.conn.unreadable) // the answer closes the connection: the next one is asked
+	}
 }
 
 // note records that a request passed, once a connection.

@@ -25,6 +25,7 @@ func init() { caddy.RegisterModule(Unreadable{}) }
 const (
 	unreadableFor = 5 * time.Minute
 	maxUnreadable = 4096
+	perMinute     = 10 // lines of the log, over all addresses
 )
 
 // Unreadable matches handshakes of clients that showed a certificate which crypto/tls
@@ -56,8 +57,8 @@ func (u Unreadable) Match(hello *tls.ClientHelloInfo) bool {
 	if !ok {
 		return false
 	}
-	if u.live.unreadable.has(hello, time.Now()) {
-		c.unreadable = true
+	if key, ok := u.live.unreadable.has(hello, time.Now()); ok {
+		c.unreadable = &key
 		return true
 	}
 	if handshake, ok := c.net.(*tls.Conn); ok && !c.examined {
@@ -97,6 +98,8 @@ type unreadableClients struct {
 	mu     sync.Mutex
 	until  map[clientKey]time.Time
 	logged map[netip.Addr]time.Time // until when an address is not logged again
+	minute time.Time                // when the first of lines was logged
+	lines  int                      // logged within a minute
 }
 
 // clientKey tells a client's attempts from those of others: its address, and a hash of the
@@ -106,28 +109,41 @@ type clientKey struct {
 	hello   [sha256.Size]byte
 }
 
-// has reports whether the client of a handshake is remembered.
-func (u *unreadableClients) has(hello *tls.ClientHelloInfo, now time.Time) bool {
+// has returns the key of the client of a handshake, and whether the client is remembered.
+func (u *unreadableClients) has(hello *tls.ClientHelloInfo, now time.Time) (key clientKey, known bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if len(u.until) == 0 {
-		return false
+		return key, false
 	}
-	return now.Before(u.until[keyOf(hello)])
+	key = keyOf(hello)
+	return key, now.Before(u.until[key])
+}
+
+// forget has a client asked for a certificate again: it may be another one, with a certificate
+// that can be read, behind the same address.
+func (u *unreadableClients) forget(key clientKey) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.until, key)
 }
 
 // add remembers the client of a handshake, and reports whether that is to be logged: once for
-// an address, however its handshakes differ.
+// an address, however its handshakes differ, and a few times a minute.
 func (u *unreadableClients) add(hello *tls.ClientHelloInfo, now time.Time) (log bool) {
 	key := keyOf(hello)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	log = !now.Before(u.logged[key.address])
 	remember(&u.until, key, now)
-	if log {
-		remember(&u.logged, key.address, now)
+	if now.Sub(u.minute) >= time.Minute {
+		u.minute, u.lines = now, 0
 	}
-	return log
+	if now.Before(u.logged[key.address]) || u.lines >= perMinute {
+		return false
+	}
+	u.lines++
+	remember(&u.logged, key.address, now)
+	return true
 }
 
 // remember puts a key into a map of bounded size.

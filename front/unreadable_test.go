@@ -207,6 +207,35 @@ func TestCertificatesThatGoCannotRead(t *testing.T) {
 	}
 }
 
+// TestAnUnreadableCertificateLocksNobodyOut has one client fail with a certificate that Go cannot
+// read. Another, at the same address and with the same handshake, is refused once on a guarded
+// page; the connection is closed, and on the next one its certificate is asked for.
+func TestAnUnreadableCertificateLocksNobodyOut(t *testing.T) {
+	_, c, https := unreadable(t)
+	const p256 = "EC ec_paramgen_curve:P-256"
+	c.issue("ca", "EC ec_paramgen_curve:brainpoolP384r1", "zoo", "11", "ca")
+	c.issue("below", p256, "ca", "12", "client")
+	c.issue("valid", p256, "zoo", "13", "client")
+	for _, version := range []string{"--http1.1", "--http2"} {
+		curl := func(cert string, paths ...string) string {
+			args := []string{"-sik", version, "--max-time", "20", "--cert", cert + ".pem", "--key", cert + ".key"}
+			for _, path := range paths {
+				args = append(args, fmt.Sprintf("https://localhost:%d%s", https, path))
+			}
+			out, _ := c.try("", "curl", args...) // what it prints says how it ended
+			return out
+		}
+		forgetUnreadable()
+		curl("below", "/")
+		await(t, func() bool { return strings.Contains(curl("below", "/"), " 200") })
+		got := curl("valid", "/", "/private", "/private")
+		first, then, _ := strings.Cut(got, gate.Unreadable.Words())
+		if !strings.Contains(first, " 200") || !strings.Contains(first, " 403") || !strings.Contains(then, " 200") {
+			t.Errorf("%s: %s", version, got)
+		}
+	}
+}
+
 // logged returns the lines of Caddy's log that contain a text.
 func (h *rig) logged(t *testing.T, text string) []string {
 	t.Helper()
@@ -236,7 +265,7 @@ func forgetUnreadable() {
 	u := &current().unreadable
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.until, u.logged = nil, nil
+	u.until, u.logged, u.lines = nil, nil, 0
 }
 
 // TestABrowserWithACertificateThatGoCannotRead opens pages in Chromium, which chooses such a
@@ -287,8 +316,13 @@ func TestUnreadableClientsAreFewAndForgotten(t *testing.T) {
 	if !u.add(hello("192.0.2.1", "a", 0x0a0a, 1, 2), now) || u.add(hello("192.0.2.1", "a", 2, 1), now) {
 		t.Error("a client is not logged once")
 	}
-	if u.add(hello("192.0.2.1", "b", 7), now) || !u.has(hello("192.0.2.1", "b", 7), now) {
-		t.Error("another handshake of an address is logged, too, or not remembered")
+	another := hello("192.0.2.1", "b", 7)
+	if _, known := u.has(another, now); u.add(another, now) || known {
+		t.Error("another handshake of an address is logged, too, or known")
+	}
+	key, known := u.has(another, now)
+	if u.forget(key); !known {
+		t.Error("another handshake of an address is not remembered")
 	}
 	u.add(hello("2001:db8::1", "a", 1), now)
 	for _, c := range []struct {
@@ -299,18 +333,26 @@ func TestUnreadableClientsAreFewAndForgotten(t *testing.T) {
 		{hello("192.0.2.2", "a", 1, 2), false},
 		{hello("192.0.2.1", "b", 1, 2), false},
 		{hello("192.0.2.1", "a", 1, 2, 3), false},
+		{another, false},
 		{hello("2001:db8::2:3", "a", 1), true},
 		{hello("2001:db8:0:1::1", "a", 1), false},
 	} {
-		if got := u.has(c.hello, now.Add(unreadableFor-1)); got != c.want {
+		if _, got := u.has(c.hello, now.Add(unreadableFor-1)); got != c.want {
 			t.Errorf("%+v: %v", c.hello, got)
 		}
-		if u.has(c.hello, now.Add(unreadableFor)) {
+		if _, got := u.has(c.hello, now.Add(unreadableFor)); got {
 			t.Errorf("%+v is remembered too long", c.hello)
 		}
 	}
+	logged := 0
 	for i := range 2 * maxUnreadable {
-		u.add(hello(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), "a"), now)
+		at := now.Add(time.Duration(i/maxUnreadable) * time.Minute)
+		if u.add(hello(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), "a"), at) {
+			logged++
+		}
+	}
+	if want := 2*perMinute - 2; logged != want { // two addresses were logged in the first minute before
+		t.Errorf("%d addresses are logged in two minutes, not %d", logged, want)
 	}
 	if len(u.until) > maxUnreadable || len(u.logged) > maxUnreadable {
 		t.Errorf("%d clients and %d addresses are remembered", len(u.until), len(u.logged))
