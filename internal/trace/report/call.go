@@ -71,7 +71,7 @@ func (g *gatherer) describe(e *event.Event, c *call) *call {
 }
 
 func (g *gatherer) detail(e *event.Event) *detail {
-	d := &detail{arguments: g.arguments(e, maxLong), answer: g.answer(e, maxLong), made: g.made[e.Call]}
+	d := &detail{arguments: g.arguments(e, maxLong), answer: g.answer(e, maxLong), made: g.made.calls[e.Call]}
 	if e.Kind == event.ServerTx {
 		d.answered = slices.Clone(e.Frames)
 	}

@@ -28,7 +28,7 @@ type gatherer struct {
 	uuids       map[[16]byte]string    // names of machines
 	slow        longest                // with details
 	open        []*call                // without an answer
-	made        map[*event.Call][]event.Frame
+	made        madeBy
 	unread      map[*event.Call]*call // answered, but not yet seen to be read
 	monitors    map[event.Pointer]*command
 	failures    failures
@@ -60,7 +60,7 @@ func newGatherer() *gatherer {
 		daemons:    group{lanes: map[string]*lane{}}, clients: group{lanes: map[string]*lane{}},
 		machines: group{lanes: map[string]*lane{}},
 		names:    map[int]string{}, whose: map[*event.Peer]string{}, uuids: map[[16]byte]string{},
-		slow: longest{limit: slowest}, made: map[*event.Call][]event.Frame{}, unread: map[*event.Call]*call{},
+		slow: longest{limit: slowest}, made: newMadeBy(), unread: map[*event.Call]*call{},
 		monitors: map[event.Pointer]*command{}, failures: failures{},
 	}
 }
@@ -121,8 +121,7 @@ func (g *gatherer) message(e *event.Event) {
 	case e.Kind == event.ClientRx && e.Call != nil && t.IsReply():
 		g.read(e)
 	case e.Kind == event.ClientTx && e.Call != nil && len(e.Frames) > 0:
-		event.Bound(g.made)
-		g.made[e.Call] = e.Frames
+		g.made.add(e.Call, e.Frames)
 	}
 }
 
@@ -132,7 +131,7 @@ func (g *gatherer) read(e *event.Event) {
 		c.network = e.Call.Network
 		delete(g.unread, e.Call)
 	}
-	delete(g.made, e.Call)
+	delete(g.made.calls, e.Call)
 }
 
 // completed counts a call with its answer e.
