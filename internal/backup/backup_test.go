@@ -331,6 +331,37 @@ func TestADatabaseElsewhere(t *testing.T) {
 	r.replay()
 }
 
+// TestLinksOutOfTheStateAreLeftOut follows links within the state, and names the others.
+func TestLinksOutOfTheStateAreLeftOut(t *testing.T) {
+	r := newRig(t, 0)
+	secret := filepath.Join(t.TempDir(), "shadow")
+	must(t, os.WriteFile(secret, []byte("root's"), 0o600))
+	up, err := filepath.Rel(r.dir, secret)
+	must(t, err)
+	must(t, os.Mkdir(filepath.Join(r.dir, "ca"), 0o700))
+	for name, target := range map[string]string{
+		"inside": "kek", "gone": "nothing", "ca/absolute": secret, "relative": up, "directory": filepath.Dir(secret),
+	} {
+		must(t, os.Symlink(target, filepath.Join(r.dir, name)))
+	}
+	made := r.backup(backup.Options{To: t.TempDir()})
+	if got := strings.Join(made.LeftOut, " "); got != "ca/absolute directory relative" {
+		t.Errorf("left out %q", got)
+	}
+	var names []string
+	for _, f := range made.Files {
+		names = append(names, f.Name)
+	}
+	if got := strings.Join(names, " "); got != "inside kek log.vkey postern.db" {
+		t.Errorf("it has %q", got)
+	}
+	r.leave()
+	restored := r.restore(made.Path)
+	if len(restored.LeftOut) != 3 {
+		t.Errorf("the backup names %q", restored.LeftOut)
+	}
+}
+
 // TestWhatIsValidOnceIsVoid restores what people have besides YubiKeys.
 func TestWhatIsValidOnceIsVoid(t *testing.T) {
 	r := newRig(t, 0)

@@ -34,6 +34,7 @@ type Manifest struct {
 	Database string      `json:"database"`        // "sqlite", or "postgresql": then the database is not in it
 	Holds    store.Facts `json:"holds"`
 	Files    []File      `json:"files"`
+	LeftOut  []string    `json:"left_out,omitempty"` // links that lead out of the state directory
 }
 
 // Whole reports whether the backup has the database.

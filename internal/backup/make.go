@@ -128,7 +128,7 @@ func unavailable(err error) error {
 		return err
 	}
 	return postern.Errorf(postern.Unavailable, "write the backup: %w", err).
-		WithHint("name a directory that this user may write, and have space there and for a copy of the state beside it")
+		WithHint("name a directory that this user may write; it and the state directory need space for the whole state")
 }
 
 // copyState copies a state into dir, which it makes.
@@ -155,7 +155,7 @@ func copyState(ctx context.Context, st *state.State, dir string) (m Manifest, er
 }
 
 func copyOnce(ctx context.Context, st *state.State, dir string, m *Manifest) (err error) {
-	if err := copyFiles(st.Dir, dir); err != nil {
+	if m.LeftOut, err = copyFiles(st.Dir, dir); err != nil {
 		return unavailable(err)
 	}
 	if !st.Store.Shared() {
@@ -176,39 +176,49 @@ func copyOnce(ctx context.Context, st *state.State, dir string, m *Manifest) (er
 }
 
 // copyFiles copies the files of a state directory, without the database and what belongs
-// to running processes.
-func copyFiles(from, to string) error {
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+// to running processes. It returns the links that lead out of the directory, which it does
+// not follow: what is there may be for root alone to read.
+func copyFiles(from, to string) (left []string, err error) {
+	root, err := os.OpenRoot(from)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // it went meanwhile
 		}
-		rel, rerr := filepath.Rel(from, path)
-		if err = errors.Join(err, rerr); err != nil {
+		if err != nil {
 			return err
 		}
 		if d.IsDir() {
-			if state.Transient(rel) {
+			if state.Transient(name) {
 				return fs.SkipDir
 			}
-			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+			return os.MkdirAll(filepath.Join(to, name), 0o700)
 		}
-		if state.Transient(rel) {
+		if state.Transient(name) {
 			return nil
 		}
-		return copyFile(path, filepath.Join(to, rel))
+		err = copyFile(root, name, filepath.Join(to, name))
+		if err != nil && d.Type() == fs.ModeSymlink {
+			left, err = append(left, name), nil
+		}
+		return err
 	})
+	return left, err
 }
 
-// copyFile copies a file that is one, or a link to one.
-func copyFile(from, to string) error {
-	info, err := os.Stat(from)
+// copyFile copies a file that is one, or a link to one below the root.
+func copyFile(root *os.Root, name, to string) error {
+	info, err := root.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	data, err := os.ReadFile(from)
+	data, err := root.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/backup"
@@ -42,6 +43,7 @@ func backupFields(m backup.Manifest) []terminal.Field {
 		{"people", fmt.Sprint(m.Holds.People)},
 		{"keys", fmt.Sprint(m.Holds.Keys)},
 		{"timeline", terminal.Counted(m.Holds.Entries, "entry") + ", the newest of " + terminal.Time(m.Holds.Newest)},
+		{"links left out", strings.Join(m.LeftOut, ", ")},
 	}
 }
 
