@@ -124,13 +124,15 @@ func newTraceRecord(a *app) *cobra.Command {
 			}
 			return o.record(cmd.Context(), a, record.Flight{
 				Name: args[0], Ring: cmp.Or(int64(ring), defaultRing), Limit: int64(limit), Keep: keep,
-				Kept: func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) },
+				Kept:    func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) },
+				Failed:  func(_ string, err error) { fmt.Fprintf(a.err, "%v; the recorder goes on\n", err) },
+				Removed: func(file string) { fmt.Fprintf(a.err, "removed %s: --max-size is reached\n", file) },
 			})
 		},
 	}
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
 	c.Flags().Var(&limit, "max-size",
-		"stop when the file, or all that --keep-on writes, has this `SIZE`; 0 for no limit")
+		"stop when the file has this `SIZE`; of files of --keep-on remove the oldest; 0 for no limit")
 	c.Flags().StringVar(&keepOn, "keep-on", "", "write only what is around calls of which this `CONDITION` is true")
 	c.Flags().Var(&ring, "ring", "of --keep-on: keep events in memory of this `SIZE` (default 256MiB)")
 	o.processes(c)

@@ -26,14 +26,21 @@ type Flight struct {
 	// extension.
 	Name  string
 	Ring  int64 // bytes of memory for events; while a file is written, up to twice that
-	Limit int64 // bytes of all files; 0 means no limit
+	Limit int64 // bytes of all files, of which the oldest are removed; 0 means no limit
 	// Before and After are how much is written from before and after the call; 0 means a
 	// minute.
 	Before, After time.Duration
 	Keep          *Condition
 	// Kept is told of each file once it is written; of a call that goes on, and of further
-	// ones within After, one file tells.
+	// ones within After, one file tells, up to five minutes after the first.
 	Kept func(file, reason string)
+	// Failed is told of a file that could not be written whole, or not be removed. Events are
+	// kept in memory on, and the next file is tried no sooner than After. If it is nil, a file
+	// that cannot be written ends the trace.
+	Failed func(file string, err error)
+	// Removed is told of each file that was removed since all had reached Limit. Only files
+	// of this trace are.
+	Removed func(file string)
 
 	now func() uint64 // CLOCK_MONOTONIC nanoseconds; for tests
 }
@@ -55,26 +62,18 @@ func (f Flight) Validate() error {
 	return nil
 }
 
-// Trace runs a trace with c until ctx ends or the files have reached the limit, and returns
-// what was seen and lost. ready is called once events are seen.
+// Trace runs a trace with c until ctx ends, and returns what was seen and lost. It is never
+// full. ready is called once events are seen.
 func (f Flight) Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (sum event.Summary,
-	full bool, failed error,
+	full bool, err error,
 ) {
-	err := f.Validate()
-	if err != nil {
+	if err := f.Validate(); err != nil {
 		return sum, false, err
 	}
 	r := newFlightRecorder(f)
 	c.Record, c.Queue = r, true
 	sum, err = capture.Trace(ctx, c, nil, func(s *capture.Session) error { ready(s); return nil })
-	for _, e := range []error{err, r.finish()} {
-		if errors.Is(e, ErrFull) {
-			full = true
-		} else {
-			failed = errors.Join(failed, e)
-		}
-	}
-	return sum, full, failed
+	return sum, false, errors.Join(err, r.finish())
 }
 
 // flightRecorder is a sink of all events of a session.
@@ -83,9 +82,10 @@ type flightRecorder struct {
 	ring     ring
 	pipeline *correlate.Pipeline
 	running  map[*event.Call]*runningCall
-	looked   uint64    // when the running calls were last looked at
-	incident *incident // is being written; nil for none
-	left     int64     // bytes that may still be written; negative for no limit
+	looked   uint64      // when the running calls were last looked at
+	incident *incident   // is being written; nil for none
+	files    []*incident // were written and count for the limit, the oldest first
+	retry    uint64      // no file begins before
 }
 
 // runningCall is a call without an answer.
@@ -94,22 +94,22 @@ type runningCall struct {
 	kept  bool        // the condition was true of it
 }
 
-// looking is how often running calls are looked at, and how old they are then.
-const looking = time.Second
+const (
+	// looking is how often running calls are looked at, and how old they are then.
+	looking = time.Second
+	// longest is for how long further calls prolong a file.
+	longest = 5 * time.Minute
+)
 
 func newFlightRecorder(f Flight) *flightRecorder {
 	f.Before, f.After = orMinute(f.Before), orMinute(f.After)
 	if f.now == nil {
 		f.now = system.Monotonic
 	}
-	r := &flightRecorder{
-		Flight: f, ring: ring{limit: f.Ring, age: f.Before + perSegment}, left: f.Limit,
+	return &flightRecorder{
+		Flight: f, ring: ring{limit: f.Ring, age: f.Before + perSegment},
 		pipeline: correlate.New(correlate.Filter{}, false), running: map[*event.Call]*runningCall{},
 	}
-	if f.Limit == 0 {
-		r.left = -1
-	}
-	return r
 }
 
 func orMinute(d time.Duration) time.Duration {
@@ -201,9 +201,12 @@ func (r *flightRecorder) consider(e *event.Event, took time.Duration, open bool)
 		return false, err
 	}
 	until := e.Mono + uint64(r.After)
-	if r.incident != nil {
-		r.incident.until = until
+	if i := r.incident; i != nil {
+		i.until = min(until, i.latest)
 		return true, nil
+	}
+	if e.Mono < r.retry {
+		return false, nil
 	}
 	return true, r.begin(e, c.String(), until)
 }
@@ -218,7 +221,8 @@ func (r *flightRecorder) begin(e *event.Event, reason string, until uint64) erro
 	if err != nil {
 		return err
 	}
-	r.incident = newIncident(f, name, reason, until)
+	r.incident = newIncident(f, name, reason)
+	r.incident.until, r.incident.latest = until, max(until, e.Mono+uint64(longest))
 	oldest := e.Mono - min(uint64(r.Before), e.Mono)
 	for _, s := range r.ring.segments {
 		if s.last < oldest {
@@ -237,18 +241,48 @@ func (f Flight) fileName(t time.Time) string {
 	return strings.TrimSuffix(f.Name, extension) + "-" + t.UTC().Format("20060102T150405.000Z") + extension
 }
 
-// hand gives a segment to the file that is being written, if there is one.
+// hand gives a segment to the file that is being written, if there is one. It ends the file
+// if that cannot be written, or alone reaches the limit.
 func (r *flightRecorder) hand(s *segment) error {
-	if s == nil || r.incident == nil {
+	i := r.incident
+	if s == nil || i == nil {
 		return nil
 	}
-	if n := int64(len(s.events())); r.left >= 0 {
-		if r.left -= n; r.left < 0 {
-			return ErrFull
-		}
+	if !r.room(int64(len(s.events()))) {
+		r.retry = i.until
+		return r.conclude()
 	}
-	r.incident.add(s.events())
+	if !i.add(s.events()) {
+		return r.conclude()
+	}
 	return nil
+}
+
+// room reports whether so many bytes more fit into the limit. It removes the oldest files
+// for them.
+func (r *flightRecorder) room(n int64) bool {
+	n += r.incident.size
+	if r.Limit == 0 || n > r.Limit {
+		return r.Limit == 0
+	}
+	for _, f := range r.files {
+		n += f.size
+	}
+	for ; n > r.Limit; r.files = r.files[1:] {
+		n -= r.files[0].size
+		r.remove(r.files[0].name)
+	}
+	return true
+}
+
+// remove removes a file, which may be gone.
+func (r *flightRecorder) remove(name string) {
+	switch err := os.Remove(name); {
+	case err == nil && r.Removed != nil:
+		r.Removed(name)
+	case err != nil && !errors.Is(err, os.ErrNotExist) && r.Failed != nil:
+		r.Failed(name, err)
+	}
 }
 
 // end ends the file that is being written.
@@ -257,15 +291,33 @@ func (r *flightRecorder) end() error {
 	if err == nil {
 		err = r.hand(s)
 	}
+	if r.incident == nil {
+		return err
+	}
+	return errors.Join(err, r.conclude())
+}
+
+// conclude waits until the file is written, and says whether it is.
+func (r *flightRecorder) conclude() error {
 	i := r.incident
 	r.incident = nil
-	if werr := i.close(); werr != nil {
-		return werr
+	err := i.close()
+	if r.Limit > 0 {
+		r.files = append(r.files, i)
 	}
-	if r.Kept != nil {
-		r.Kept(i.name, i.reason)
+	if err == nil {
+		if r.Kept != nil {
+			r.Kept(i.name, i.reason)
+		}
+		return nil
 	}
-	return err
+	i.measure()
+	r.retry = r.now() + uint64(r.After)
+	if r.Failed == nil {
+		return err
+	}
+	r.Failed(i.name, err)
+	return nil
 }
 
 // finish ends what is being written.
@@ -280,28 +332,37 @@ func (r *flightRecorder) finish() error {
 // not wait for a disk.
 type incident struct {
 	name, reason string
-	until        uint64
+	until        uint64 // when it ends, which further calls put off
+	latest       uint64 // when it ends whatever is called
+	size         int64  // bytes that were added
 	mu           sync.Mutex
 	queue        [][]byte
+	failed       bool // it cannot be written
 	wake         chan struct{}
 	done         chan error
 }
 
-func newIncident(f *os.File, name, reason string, until uint64) *incident {
-	i := &incident{name: name, reason: reason, until: until, wake: make(chan struct{}, 1), done: make(chan error, 1)}
+func newIncident(f *os.File, name, reason string) *incident {
+	i := &incident{name: name, reason: reason, wake: make(chan struct{}, 1), done: make(chan error, 1)}
 	i.queue = [][]byte{[]byte(recordingMagic)}
 	go func() { i.done <- errors.Join(i.write(f), f.Close()) }()
 	return i
 }
 
-func (i *incident) add(b []byte) {
+// add queues bytes to be written. It reports whether the file can be written.
+func (i *incident) add(b []byte) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.failed {
+		return false
+	}
 	i.queue = append(i.queue, b)
+	i.size += int64(len(b))
 	select {
 	case i.wake <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // write writes what is added until the wake channel is closed.
@@ -314,11 +375,31 @@ func (i *incident) write(f *os.File) error {
 		i.mu.Unlock()
 		for _, b := range queue {
 			if _, err := f.Write(b); err != nil {
+				i.fail()
 				return fmt.Errorf("write %s: %w", i.name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// fail drops what was not written.
+func (i *incident) fail() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.queue, i.failed = nil, true
+}
+
+// measure sets the size of a file that failed to what was written. It removes one without
+// events.
+func (i *incident) measure() {
+	i.size = 0
+	if fi, err := os.Stat(i.name); err == nil {
+		i.size = fi.Size()
+	}
+	if i.size <= int64(len(recordingMagic)) {
+		_ = os.Remove(i.name) // nothing is lost with it
+	}
 }
 
 // close waits until all is written.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ type flown struct {
 	serial  uint32
 	kept    []string // files
 	reasons []string
+	removed []string
+	failed  []error
 }
 
 func fly(t *testing.T, condition string, f Flight) *flown {
@@ -37,6 +40,8 @@ func fly(t *testing.T, condition string, f Flight) *flown {
 		f.Name = filepath.Join(t.TempDir(), "libvirt.trace")
 	}
 	f.Kept = func(file, reason string) { x.kept, x.reasons = append(x.kept, file), append(x.reasons, reason) }
+	f.Removed = func(file string) { x.removed = append(x.removed, file) }
+	f.Failed = func(_ string, err error) { x.failed = append(x.failed, err) }
 	f.now = func() uint64 { return x.now }
 	x.flightRecorder = newFlightRecorder(f)
 	return x
@@ -183,23 +188,108 @@ func TestTheRingIsBounded(t *testing.T) {
 	}
 }
 
+// TestFilesAreBounded removes the oldest of the files that have reached the limit together, and
+// goes on.
 func TestFilesAreBounded(t *testing.T) {
-	x := fly(t, "error", Flight{Ring: minRing, Limit: 2000})
-	x.call(0, 0.01, 1)
-	var err error
-	for s := 1; s < 100 && err == nil; s++ {
-		err = x.at(float64(s), event.ServerRx, 0, uint32(1000+s))
+	x := fly(t, "error", Flight{Ring: minRing, Limit: 2000, Before: time.Second, After: time.Second})
+	for s := range 40 {
+		x.call(float64(20*s), 0.01, 1)
 	}
-	if !errors.Is(err, ErrFull) {
-		t.Fatalf("it is not full: %v", err)
+	x.call(1000, 0.01, 0)
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(x.Name), "*"))
+	if err != nil || len(x.kept) != 40 || len(x.removed) == 0 || !slices.Equal(left, x.kept[len(x.removed):]) ||
+		!slices.Equal(x.removed, x.kept[:len(x.removed)]) {
+		t.Errorf("%d are kept, %d removed, %d left: %v", len(x.kept), len(x.removed), len(left), err)
 	}
-	if err := x.finish(); err != nil && !errors.Is(err, ErrFull) {
-		t.Error(err)
+	size := int64(0)
+	for _, file := range left {
+		fi, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += fi.Size() - int64(len(recordingMagic))
+		seconds(t, file) // it can be read
 	}
-	if fi, err := os.Stat(x.kept[0]); err != nil || fi.Size() > 2100 {
+	if size > 2000 || size < 1000 {
+		t.Errorf("%d bytes are left", size)
+	}
+}
+
+// TestOneFileIsBounded ends a file that alone reaches the limit; until its time is over, none begins.
+func TestOneFileIsBounded(t *testing.T) {
+	x := fly(t, "error", Flight{Ring: minRing, Limit: 10_000})
+	for s := range 50 {
+		x.call(float64(s), 0.01, 1)
+	}
+	if len(x.kept) != 1 || len(x.removed) != 0 || x.incident != nil {
+		t.Fatalf("%d are kept, %d removed", len(x.kept), len(x.removed))
+	}
+	if fi, err := os.Stat(x.kept[0]); err != nil || fi.Size() > 10_100 || fi.Size() < 5000 {
 		t.Errorf("%v, %v", fi, err)
 	}
 	seconds(t, x.kept[0]) // it can be read
+	for s := range 50 {
+		x.call(float64(1000+s), 0.01, 1)
+	}
+	if len(x.kept) != 2 || !slices.Equal(x.removed, x.kept[:1]) {
+		t.Errorf("later %q are kept, %q removed", x.kept, x.removed)
+	}
+}
+
+// TestAFileIsNotProlongedForEver has a call fail twice a minute: files end, and others begin.
+func TestAFileIsNotProlongedForEver(t *testing.T) {
+	x := fly(t, "error", Flight{Ring: 64 << 20})
+	for s := range 60 {
+		x.call(float64(30*s), 0.01, 1)
+	}
+	if err := x.finish(); err != nil {
+		t.Fatal(err)
+	}
+	if len(x.kept) < 4 {
+		t.Errorf("%d files of half an hour", len(x.kept))
+	}
+	for _, file := range x.kept {
+		if got := seconds(t, file); got[len(got)-1]-got[0] > 420 {
+			t.Errorf("%s has seconds %v", file, got)
+		}
+	}
+}
+
+// TestADiskThatIsFull says it, queues nothing more, and begins a file again later.
+func TestADiskThatIsFull(t *testing.T) {
+	x := fly(t, "error", Flight{Ring: minRing})
+	x.call(0, 0.01, 1)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(x.incident.close(), os.Truncate(x.incident.name, 0)); err != nil {
+		t.Fatal(err)
+	}
+	i := newIncident(full, x.incident.name, "")
+	i.until, i.latest = x.incident.until, x.incident.latest
+	x.incident = i
+	i.add([]byte("event"))
+	err = <-i.done
+	if i.done <- err; !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if i.add([]byte("event")); len(i.queue) > 0 {
+		t.Error("events are queued for a file that cannot be written")
+	}
+	for s := range 10 {
+		x.call(float64(s+1), 0.01, 1)
+	}
+	if x.incident != nil || len(x.kept) != 0 || len(x.failed) != 1 || !errors.Is(x.failed[0], syscall.ENOSPC) {
+		t.Fatalf("kept %q, failed %v", x.kept, x.failed)
+	}
+	if _, err := os.Stat(i.name); !errors.Is(err, os.ErrNotExist) || i.size != 0 {
+		t.Errorf("the file without events is left, or counts %d bytes: %v", i.size, err)
+	}
+	x.call(100, 0.01, 1)
+	if err := x.finish(); err != nil || len(x.kept) != 1 {
+		t.Errorf("when there is room again, %q is kept: %v", x.kept, err)
+	}
 }
 
 func TestConditions(t *testing.T) {
