@@ -9,13 +9,17 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/alert"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/sshd/hostconf"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -121,30 +125,70 @@ func TestReadyAlertsAreDescribed(t *testing.T) {
 	}
 }
 
-// TestChecksAreRecordedWhenTheyChange records that the disk fills, again and again, and
-// that it is in order.
+// TestChecksAreRecordedWhenTheyChange records what is wrong with the disk, again and again,
+// and that it is in order.
 func TestChecksAreRecordedWhenTheyChange(t *testing.T) {
 	r := startServer(t, nil)
 	r.stop()
 	log := r.open().Store.Timeline()
-	check := func(outcome postern.Outcome) {
-		must(t, log.AppendChange(t.Context(), postern.Event{
-			Kind: postern.EventCheckDisk, Object: "/x",
-			Outcome: outcome,
-		}))
-	}
-	for _, o := range []postern.Outcome{
-		postern.OK, postern.Failed, postern.Failed, postern.OK, postern.OK, postern.Failed,
-	} {
-		check(o)
+	long := strings.Repeat("long\n", 1000) // the timeline cuts it
+	for _, wrong := range []string{"", "a", "a", "b", "b", "", "", "b", long, long, "a"} {
+		must(t, log.AppendChange(t.Context(), checked(postern.EventCheckDisk, "/x", wrong)))
 	}
 	events, err := log.Events(t.Context(), timeline.Filter{Kind: postern.EventCheckDisk, Object: "/x"})
 	must(t, err)
-	var got []postern.Outcome
+	var got []string
 	for _, e := range events {
-		got = append(got, e.Outcome)
+		got = append(got, fmt.Sprintf("%s %.1s", e.Outcome, e.Reason))
 	}
-	if fmt.Sprint(got) != "[failed ok failed]" {
-		t.Error(got)
+	if want := []string{"failed a", "failed b", "ok ", "failed b", "failed l", "failed a"}; !slices.Equal(got, want) {
+		t.Errorf("%q, not %q", got, want)
+	}
+}
+
+// TestFindingThatStaysHidesNoOther records audits of which each but the third finds
+// something new.
+func TestFindingThatStaysHidesNoOther(t *testing.T) {
+	r := startServer(t, nil)
+	r.stop()
+	st := r.open()
+	finding := func(id string, s audit.Severity, line int) audit.Finding {
+		return audit.Finding{ID: id, Severity: s, Title: "title of " + id, Where: hostconf.Line{File: "f", Line: line}}
+	}
+	a, b, c := finding("a", audit.Medium, 1), finding("b", audit.Medium, 2), finding("c", audit.Critical, 3)
+	for _, found := range [][]audit.Finding{
+		{a}, {a, b}, {finding("b", audit.Medium, 7), a}, {c, a, b}, {c, a, b, finding("b", audit.Medium, 8)}, {}, {},
+	} {
+		must(t, RecordAudit(t.Context(), st, &audit.Report{Findings: found}))
+	}
+	events, err := st.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventCheckSSH})
+	must(t, err)
+	var got []string
+	for _, e := range events {
+		got = append(got, e.Reason)
+	}
+	want := []string{
+		"medium: title of a; findings: a", "medium: title of a; findings: a, b",
+		"critical: title of c; findings: a, b, c", "critical: title of c; findings: a, b (2 times), c", "",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, not %q", got, want)
+	}
+}
+
+// TestServerAuditsWithWhatItKnows asks a server's auditor for the CA of SSH user
+// certificates and for codes by time.
+func TestServerAuditsWithWhatItKnows(t *testing.T) {
+	r := startServer(t, nil)
+	r.stop()
+	st := r.open()
+	authority, _, err := ca.Ensure(t.Context(), ca.Config{}, st.Store.CA())
+	must(t, err)
+	a := (&server{state: st, authority: authority}).auditor()
+	if u, err := a.UserCA(t.Context()); err != nil || len(u.Keys) == 0 {
+		t.Errorf("%+v %v", u, err)
+	}
+	if used, err := a.TimeCodes(t.Context()); err != nil || used {
+		t.Error(used, err)
 	}
 }

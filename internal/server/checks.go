@@ -1,10 +1,13 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -29,12 +32,12 @@ const (
 // order again.
 type checks struct {
 	*server
-	recorded map[[2]string]postern.Outcome // by kind and object
+	recorded map[[2]string]string // what was wrong, by kind and object
 }
 
 // keepChecking checks until ctx ends.
 func (s *server) keepChecking(ctx context.Context) {
-	c := checks{s, map[[2]string]postern.Outcome{}}
+	c := checks{s, map[[2]string]string{}}
 	var hourly time.Time
 	daily := time.Now().Add(firstDailyCheck - checkDaily) // a server that starts has other things to do
 	tick := time.NewTicker(checkEvery)
@@ -63,14 +66,14 @@ func (s *server) keepChecking(ctx context.Context) {
 // record records the result of a check if it is another than last time. wrong is what is
 // wrong, or "".
 func (s checks) record(ctx context.Context, kind, object, wrong string) {
-	e := checked(kind, object, wrong)
-	if s.recorded[[2]string{kind, object}] == e.Outcome {
+	key := [2]string{kind, object}
+	if was, ok := s.recorded[key]; ok && was == wrong {
 		return
 	}
-	err := s.state.Store.Timeline().AppendChange(ctx, e)
+	err := s.state.Store.Timeline().AppendChange(ctx, checked(kind, object, wrong))
 	switch {
 	case err == nil:
-		s.recorded[[2]string{kind, object}] = e.Outcome
+		s.recorded[key] = wrong
 	case ctx.Err() == nil:
 		s.log.ErrorContext(ctx, "the result of a check is not recorded", slog.String(postern.LogKind, kind),
 			slog.Any(postern.LogError, err))
@@ -90,8 +93,8 @@ func (s checks) checkDisk(ctx context.Context) {
 	free, ok := system.Free(s.state.Dir)
 	switch {
 	case !ok:
-	case free < diskFilling:
-		s.record(ctx, postern.EventCheckDisk, hostName(), fmt.Sprintf("%d MiB are free", free>>20))
+	case free < diskFilling: // its reason stays the same, so that it is recorded once
+		s.record(ctx, postern.EventCheckDisk, hostName(), "less than 1 GiB is free")
 	case free > 2*diskFilling: // between them it stays what it was
 		s.record(ctx, postern.EventCheckDisk, hostName(), "")
 	}
@@ -134,10 +137,19 @@ func (s checks) checkTimeline(ctx context.Context, now time.Time) {
 	case err != nil && ctx.Err() == nil:
 		s.log.ErrorContext(ctx, "the timeline cannot be verified", slog.Any(postern.LogError, err))
 	case err == nil && len(report.Problems) > 0:
-		s.record(ctx, postern.EventCheckTimeline, "", report.Problems[0].String())
+		s.record(ctx, postern.EventCheckTimeline, "", problemsOf(report))
 	case err == nil:
 		s.record(ctx, postern.EventCheckTimeline, "", "")
 	}
+}
+
+// problemsOf names the first problem of a timeline, and how many there are.
+func problemsOf(r timeline.Report) string {
+	first := r.Problems[0].String()
+	if n := len(r.Problems); n > 1 {
+		return fmt.Sprintf("%s; %d problems in all", first, n)
+	}
+	return first
 }
 
 // checkSSH audits two-factor SSH on this host, which only root may.
@@ -145,7 +157,7 @@ func (s checks) checkSSH(ctx context.Context) {
 	if _, err := os.Stat("/usr/sbin/sshd"); err != nil || os.Geteuid() != 0 {
 		return
 	}
-	report, err := audit.Auditor{}.Audit(ctx)
+	report, err := s.auditor().Audit(ctx)
 	if err != nil {
 		return
 	}
@@ -154,13 +166,42 @@ func (s checks) checkSSH(ctx context.Context) {
 	}
 }
 
-// RecordAudit records on the timeline whether an audit of this host found anything, if that
-// is another result than last time.
-func RecordAudit(ctx context.Context, st *state.State, report *audit.Report) error {
-	wrong := ""
-	if len(report.Findings) > 0 {
-		f := report.Findings[0]
-		wrong = fmt.Sprintf("%s: %s (%s)", f.Severity, f.Title, f.Where)
+// auditor knows what this server's state says of codes and SSH certificates.
+func (s *server) auditor() audit.Auditor {
+	return audit.Auditor{
+		TimeCodes: s.state.Store.OTP().TimeCodes,
+		UserCA: func(ctx context.Context) (*audit.UserCA, error) {
+			return SSHUserCA(ctx, s.state, s.authority)
+		},
 	}
-	return st.Store.Timeline().AppendChange(ctx, checked(postern.EventCheckSSH, hostName(), wrong))
+}
+
+// RecordAudit records on the timeline what an audit of this host found, if that is another
+// result than last time.
+func RecordAudit(ctx context.Context, st *state.State, report *audit.Report) error {
+	return st.Store.Timeline().AppendChange(ctx, checked(postern.EventCheckSSH, hostName(), findingsOf(report)))
+}
+
+// findingsOf names the findings of an audit: the most severe in words, then the IDs of all,
+// each with how often it was found. It is the same as long as they are, wherever they stand.
+func findingsOf(r *audit.Report) string {
+	if len(r.Findings) == 0 {
+		return ""
+	}
+	times := map[string]int{}
+	for _, f := range r.Findings {
+		times[f.ID]++
+	}
+	var ids []string
+	for id, n := range times {
+		if n > 1 {
+			id += fmt.Sprintf(" (%d times)", n)
+		}
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	worst := slices.MinFunc(r.Findings, func(a, b audit.Finding) int {
+		return cmp.Or(a.Compare(b), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Title, b.Title))
+	})
+	return fmt.Sprintf("%s: %s; findings: %s", worst.Severity, worst.Title, strings.Join(ids, ", "))
 }

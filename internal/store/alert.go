@@ -188,18 +188,29 @@ func (s Alerts) NewAddress(ctx context.Context, e postern.Event) (bool, error) {
 }
 
 // AppendChange appends an event about a state, unless the last of its kind and object has
-// the same outcome. The first is appended unless its outcome is OK.
+// the same outcome and reason. The first is appended unless its outcome is OK.
 func (s Timeline) AppendChange(ctx context.Context, e postern.Event) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		last := string(postern.OK)
-		err := tx.QueryRow(ctx, `SELECT outcome FROM log_events WHERE kind = $1 AND object = $2
-			ORDER BY idx DESC LIMIT 1`, e.Kind, e.Object).Scan(&last)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		kept := timeline.Clean(e)
+		last, err := tx.lastEvent(ctx, kept.Kind, kept.Object)
+		if err != nil || last.Outcome == e.Outcome && (last.Reason == kept.Reason || e.Outcome == postern.OK) {
 			return err
-		}
-		if last == string(e.Outcome) {
-			return nil
 		}
 		return tx.Append(ctx, e)
 	})
+}
+
+// lastEvent returns the last entry of a kind about an object; without one, one whose
+// outcome is OK.
+func (tx *Tx) lastEvent(ctx context.Context, kind, object string) (postern.Event, error) {
+	var line []byte
+	err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE kind = $1 AND object = $2
+		ORDER BY idx DESC LIMIT 1`, kind, object).Scan(&line)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return postern.Event{Outcome: postern.OK}, nil
+	case err != nil:
+		return postern.Event{}, err
+	}
+	return timeline.Decode(line)
 }

@@ -58,11 +58,10 @@ func (r *Report) add(f Finding) {
 	}
 }
 
-// rank orders findings, most severe first.
+// rank is 0 for the most severe findings.
 func (f Finding) rank() int { return slices.Index(severities, f.Severity) }
 
-func (r *Report) sort() {
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Compare(a.rank(), b.rank())
-	})
-}
+// Compare orders findings, most severe first.
+func (f Finding) Compare(g Finding) int { return cmp.Compare(f.rank(), g.rank()) }
+
+func (r *Report) sort() { slices.SortStableFunc(r.Findings, Finding.Compare) }
