@@ -118,5 +118,5 @@ func notSent(name string, got int, err error) error {
 		return err
 	}
 	return postern.Errorf(postern.Unavailable, "no message of the alert %s was sent", name).
-		WithHint("start the server, with an alert of that name in its configuration")
+		WithHint("see that the server runs, and that its configuration has an alert of this name")
 }
