@@ -114,6 +114,7 @@ const (
 	EventCheckTimeline = "check.timeline"
 	EventCheckDisk     = "check.disk"
 	EventCheckSSH      = "check.ssh"
+	EventCheckCodes    = "check.codes" // whether one-time passwords are accepted
 
 	EventAlertTest = "alert.test"
 	EventAlertSent = "alert.sent" // a test was delivered or not, or a message was given up

@@ -218,6 +218,10 @@ var EventKinds = []EventKind{
 		Name: EventCheckSSH, Title: "Check of two-factor SSH", OK: "found two-factor SSH in order again",
 		NotOK: "found what weakens two-factor SSH", Doer: doerServer,
 	},
+	{
+		Name: EventCheckCodes, Title: "Check of one-time passwords", OK: "accepts one-time passwords again",
+		NotOK: "accepts no one-time passwords", Doer: doerServer,
+	},
 
 	{Name: EventAlertTest, Title: "Test of an alert", OK: "tested the alert %s", Doer: doerAdmin},
 	{

@@ -56,7 +56,8 @@ func Blocks() []Block {
 			"alert", "alert NAME",
 			"Is in the postern block and reports entries of the timeline. The alerts new-address, " +
 				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, " +
-				"timeline-damaged and disk-filling are ready-made: they need no expression.", described(alertWords),
+				"timeline-damaged, disk-filling and codes-refused are ready-made: they need no expression.",
+			described(alertWords),
 		},
 		{
 			"ca", "ca",

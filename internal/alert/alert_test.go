@@ -227,7 +227,7 @@ func TestReadyAlerts(t *testing.T) {
 		},
 		"audit-finding": check(postern.EventCheckSSH), "ca-ending": check(postern.EventCheckCA),
 		"agent-silent": check(postern.EventCheckAgent), "timeline-damaged": check(postern.EventCheckTimeline),
-		"disk-filling": check(postern.EventCheckDisk),
+		"disk-filling": check(postern.EventCheckDisk), "codes-refused": check(postern.EventCheckCodes),
 	}
 	for _, ready := range alert.Ready {
 		t.Run(ready.Name, func(t *testing.T) {

@@ -26,6 +26,7 @@ var Ready = []Alert{
 	{Name: "agent-silent", When: `event.kind == "check.agent" && event.outcome == "failed"`},
 	{Name: "timeline-damaged", When: `event.kind == "check.timeline" && event.outcome == "failed"`},
 	{Name: "disk-filling", When: `event.kind == "check.disk" && event.outcome == "failed"`},
+	{Name: "codes-refused", When: `event.kind == "check.codes" && event.outcome == "failed"`},
 }
 
 // complete returns the alert with what it leaves to the ready-made one of its name.

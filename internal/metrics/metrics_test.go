@@ -15,7 +15,8 @@ import (
 
 func newMetrics(stored func(context.Context) (Stored, error)) *Metrics {
 	return New("devel", Sources{
-		Up: func() bool { return true }, Decisions: func() map[string]int64 { return map[string]int64{"ok": 2} },
+		Up: func() bool { return true }, Codes: func() bool { return true },
+		Decisions: func() map[string]int64 { return map[string]int64{"ok": 2} },
 		Unwritten: func() int64 { return 0 }, Free: func() (int64, bool) { return 1, true },
 		CAs:    func() []CA { return []CA{{"root", time.Unix(1000, 0)}} },
 		Stored: stored,

@@ -10,6 +10,7 @@ import (
 // Sources say what is read at each scrape. Each is set, and safe for concurrent use.
 type Sources struct {
 	Up        func() bool             // whether the database can be read and written
+	Codes     func() bool             // whether one-time passwords are accepted
 	Decisions func() map[string]int64 // of guards, by reason
 	Unwritten func() int64            // events that the timeline could not take yet
 	CAs       func() []CA             // that issue or are trusted
@@ -45,7 +46,9 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	descUp        = desc("database_up", "1 if the database can be read and written, else 0.")
+	descUp       = desc("database_up", "1 if the database can be read and written, else 0.")
+	descAccepted = desc("codes_accepted",
+		"0 while no one-time password is accepted, as the database was restored or its mark is missing, else 1.")
 	descDecisions = desc("decisions_total", "Requests that guards have decided about, by reason.", "reason")
 	descUnwritten = desc("timeline_unwritten_events",
 		"Events that the timeline could not take yet; 0 while it can be written.")
@@ -59,10 +62,19 @@ var (
 	descLate    = desc("agents_late", "Agents of which nothing was received for five minutes.")
 )
 
+// number is 1 for what holds, else 0.
+func number(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
+}
+
 // Describe implements [prometheus.Collector].
 func (s *scraped) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descUp, descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts,
+		descUp, descAccepted,
+		descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts,
 		descAgents,
 		descLate,
 	} {
@@ -75,11 +87,8 @@ func (s *scraped) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	up := 0.0
-	if s.Up() {
-		up = 1
-	}
-	gauge(descUp, up)
+	gauge(descUp, number(s.Up()))
+	gauge(descAccepted, number(s.Codes()))
 	for reason, n := range s.Decisions() {
 		to <- prometheus.MustNewConstMetric(descDecisions, prometheus.CounterValue, float64(n), reason)
 	}

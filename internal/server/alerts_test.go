@@ -20,6 +20,7 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -190,5 +191,35 @@ func TestServerAuditsWithWhatItKnows(t *testing.T) {
 	}
 	if used, err := a.TimeCodes(t.Context()); err != nil || used {
 		t.Error(used, err)
+	}
+}
+
+// TestServerWithoutItsMarkSaysSo damages the mark of how far the database was.
+func TestServerWithoutItsMarkSaysSo(t *testing.T) {
+	r := startServer(t, nil)
+	r.stop()
+	st := r.open()
+	c := checks{&server{state: st}, map[[2]string]string{}}
+	file := filepath.Join(state.SeenDir(st.Dir), "mark")
+	right, err := os.ReadFile(file)
+	must(t, err)
+	for _, damaged := range []bool{false, true, true, false} {
+		mark := slices.Clone(right)
+		if damaged {
+			mark[0]++
+		}
+		must(t, os.WriteFile(file, mark, 0o600))
+		if err := st.CheckRestored(t.Context()); (err != nil) != damaged {
+			t.Fatal(damaged, err)
+		}
+		if c.sources().Codes() == damaged {
+			t.Error("the metric does not say whether codes are accepted: ", damaged)
+		}
+		c.checkCodes(t.Context())
+	}
+	events, err := st.Store.Timeline().Events(t.Context(), timeline.Filter{Kind: postern.EventCheckCodes})
+	must(t, err)
+	if len(events) != 2 || events[0].Outcome != postern.Failed || events[1].Outcome != postern.OK {
+		t.Errorf("%+v", events)
 	}
 }

@@ -45,6 +45,7 @@ func (s *server) keepChecking(ctx context.Context) {
 	for {
 		now := time.Now()
 		c.checkDisk(ctx)
+		c.checkCodes(ctx)
 		c.checkAgents(ctx, now)
 		if now.Sub(hourly) >= checkHourly {
 			hourly = now
@@ -98,6 +99,14 @@ func (s checks) checkDisk(ctx context.Context) {
 	case free > 2*diskFilling: // between them it stays what it was
 		s.record(ctx, postern.EventCheckDisk, hostName(), "")
 	}
+}
+
+func (s checks) checkCodes(ctx context.Context) {
+	wrong := ""
+	if !s.codesAccepted() {
+		wrong = "the database was restored, or what was seen of it is not known"
+	}
+	s.record(ctx, postern.EventCheckCodes, hostName(), wrong)
 }
 
 func (s checks) checkAgents(ctx context.Context, now time.Time) {

@@ -110,10 +110,14 @@ func (s *server) observe(b store.Batch) {
 	}
 }
 
+// codesAccepted reports whether one-time passwords are accepted.
+func (s *server) codesAccepted() bool { return !s.state.Refusing() }
+
 // sources is what is read for the metrics.
 func (s *server) sources() metrics.Sources {
 	return metrics.Sources{
-		Up: s.health.up, Decisions: front.Decisions, Unwritten: coalesce.Unwritten, CAs: s.caEnds,
+		Up: s.health.up, Codes: s.codesAccepted,
+		Decisions: front.Decisions, Unwritten: coalesce.Unwritten, CAs: s.caEnds,
 		Stored: s.stored,
 		Free: func() (int64, bool) {
 			free, ok := system.Free(s.state.Dir)

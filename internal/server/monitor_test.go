@@ -217,6 +217,7 @@ func known(t *testing.T, series map[string]string, what, text string) {
 var firing = map[string]map[string]string{
 	"PosternDown":                {`up{job="postern"}`: "0x240"},
 	"PosternDatabaseUnavailable": {"postern_database_up": "0x240"},
+	"PosternCodesNotAccepted":    {"postern_codes_accepted": "0x240"},
 	"PosternTimelineUnwritten":   {"postern_timeline_unwritten_events": "5x240"},
 	"PosternWritesFail":          {"postern_write_failures_total": "0+1x240"},
 	"PosternWritesSlow":          {`postern_write_seconds_bucket{le="+Inf"}`: "0+600000x240"},
