@@ -15,7 +15,8 @@ import (
 // what, and how it ended. What the event itself does not contain is taken from the
 // events joined with it, see [Join].
 func Sentence(e postern.Event, joined []postern.Event) string {
-	s := subjectOf(e, joined)
+	words, counted := did(e)
+	s := subjectOf(e, joined, words)
 	var b strings.Builder
 	b.WriteString(s.who)
 	if len(s.with) > 0 {
@@ -27,7 +28,6 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	if b.Len() > len(s.who) {
 		b.WriteString(",")
 	}
-	words, counted := did(e)
 	b.WriteString(" " + words)
 	if e.Count > 1 && !counted {
 		fmt.Fprintf(&b, ", %d times", e.Count)
@@ -72,8 +72,9 @@ type subject struct {
 
 // subjectOf finds who did it, with what and from where. Credentials and the
 // address are taken from joined events of the same person that succeeded: a
-// refused attempt does not authenticate a person.
-func subjectOf(e postern.Event, joined []postern.Event) subject {
+// refused attempt does not authenticate a person. A credential that the sentence's other
+// words name is left out.
+func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
 	t := subject{who: e.Person, from: e.Address}
 	for _, j := range joined {
 		if t.who == "" && j.Outcome == postern.OK {
@@ -81,6 +82,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 		}
 	}
 	links := credentialsIn(e, nil)
+	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	for _, j := range joined {
 		if j.Outcome != postern.OK || j.Person != t.who {
 			continue
@@ -90,7 +92,7 @@ func subjectOf(e postern.Event, joined []postern.Event) subject {
 			t.from = j.Address
 		}
 	}
-	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
+	links = slices.DeleteFunc(links, func(l postern.Link) bool { return strings.Contains(words, l.ID) })
 	slices.SortStableFunc(links, func(a, b postern.Link) int { return credentialRank(a) - credentialRank(b) })
 	for _, l := range links {
 		t.with = append(t.with, credentialNames[credentialRank(l)].name+" "+l.ID)

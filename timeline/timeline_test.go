@@ -253,6 +253,22 @@ func TestSentences(t *testing.T) {
 	}
 }
 
+// TestSentencesOfCodes holds which codes prove a credential: those that were valid.
+func TestSentencesOfCodes(t *testing.T) {
+	for outcome, want := range map[postern.Outcome]string{
+		postern.OK:      "bob, YubiKey vvccccbdefgh, gave a valid one-time code.",
+		postern.Refused: "bob gave a one-time code that is not valid.",
+	} {
+		e := postern.Event{
+			Kind: postern.EventOTP, Person: "bob", Outcome: outcome, Object: "vvccccbdefgh",
+			Links: []postern.Link{{Kind: string(postern.YubiKey), ID: "vvccccbdefgh"}},
+		}
+		if got := Sentence(e, []postern.Event{e}); got != want {
+			t.Errorf("%s, not %s", got, want)
+		}
+	}
+}
+
 // TestEveryKindIsRegistered compares the kinds of events that are declared with
 // those that are described.
 func TestEveryKindIsRegistered(t *testing.T) {

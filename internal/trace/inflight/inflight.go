@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
 // Daemon is what a daemon does at one moment.
@@ -70,6 +71,12 @@ type Call struct {
 	text string // of the arguments
 	key  key
 	peer *event.Peer // at the other end of the connection's socket
+}
+
+// key names a call of a daemon's.
+type key struct {
+	client uint64
+	libvirt.Header
 }
 
 // Domain is a virtual machine, as far as the call names it.

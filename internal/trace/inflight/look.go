@@ -259,12 +259,6 @@ func (v *view) serve(c *Call, p *event.Peer, id uint64) {
 	v.out.Connections[known.at].Client = c.Client
 }
 
-// key names a call of a daemon's.
-type key struct {
-	client uint64
-	libvirt.Header
-}
-
 func newCall(m message) *Call {
 	var d libvirt.Decoder
 	decoded := d.Decode(m.Header, m.payload, m.size)
