@@ -44,13 +44,14 @@ logfile = %s
 		}
 	}
 	cmd := exec.Command(Need(p.t, "pgbouncer"), file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
+	ended, err := startTied(cmd)
+	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // its status is that of the signal
+		<-ended // its status is that of the signal
 	})
 	at := (&url.URL{
 		Scheme: "postgres", User: url.User("postgres"), Host: fmt.Sprintf("127.0.0.1:%d", port),

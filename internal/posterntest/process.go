@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -33,12 +34,11 @@ func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
 		defer out.Close()
 		cmd.Stdout, cmd.Stderr = out, out
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ended, err := startTied(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
@@ -60,6 +60,27 @@ func Start(t testing.TB, cmd *exec.Cmd, ready func() bool) {
 			t.Fatalf("%s does not answer\n%s", cmd.Path, output(cmd))
 		}
 	}
+}
+
+// startTied starts a command that is killed when the test process ends, and returns
+// where its end is sent. The thread that starts it waits for it: the kernel kills it when
+// that thread ends (PR_SET_PDEATHSIG in prctl(2)), as those do that entered a namespace.
+func startTied(cmd *exec.Cmd) (ended chan error, err error) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	ended = make(chan error, 1)
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if started <- err; err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	return ended, <-started
 }
 
 // answers reports whether a process listens.

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -25,7 +24,8 @@ type Slapd struct {
 	t     testing.TB
 	dir   string
 	ports [2]int
-	cmd   *exec.Cmd // nil while it is stopped
+	cmd   *exec.Cmd
+	ended chan error // nil while it is stopped
 }
 
 const slapdConfig = `include /etc/ldap/schema/core.schema
@@ -100,8 +100,7 @@ func (s *Slapd) Start() {
 	}
 	defer log.Close()
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
+	if s.ended, err = startTied(s.cmd); err != nil {
 		s.t.Fatal(err)
 	}
 	for range 500 {
@@ -126,7 +125,7 @@ func (s *Slapd) Stop() {
 		return
 	}
 	_ = s.cmd.Process.Kill()
-	_ = s.cmd.Wait() // its status is that of the signal
+	<-s.ended // its status is that of the signal
 	s.cmd = nil
 }
 

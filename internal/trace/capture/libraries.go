@@ -109,9 +109,6 @@ func (f *finder) Scan(now time.Time) {
 
 // forget drops processes that are gone.
 func (f *finder) forget(pids []int) {
-	if len(f.scanned) <= len(pids) {
-		return
-	}
 	alive := make(map[int]bool, len(pids))
 	for _, pid := range pids {
 		alive[pid] = true

@@ -71,7 +71,8 @@ type Session struct {
 	sockAt   atomic.Int64 // see peers.sockAt
 	seen     uint64
 	swept    time.Time
-	drained  uint64 // when what was in the ring began to be read: all up to then is known
+	dead     map[int]bool // processes that had ended then
+	drained  uint64       // when what was in the ring began to be read: all up to then is known
 	problems problems
 	ended    mailbox[int] // processes that have ended
 	asked    mailbox[chan correlate.Snapshot]
@@ -374,23 +375,26 @@ func (s *Session) reportGone(pid int, now uint64, sink event.Sink) error {
 	}, sink)
 }
 
-// sweep forgets processes that have ended, every ten seconds.
+// sweep forgets processes that have ended, every ten seconds: those that had at the last
+// time, so that the end of a daemon was reported.
 func (s *Session) sweep(now time.Time) {
 	if now.Sub(s.swept) < 10*time.Second {
 		return
 	}
 	s.swept = now
 	alive := map[int]bool{}
+	dead := map[int]bool{}
 	gone := func(pid int) bool {
 		a, ok := alive[pid]
 		if !ok {
 			a = unix.Kill(pid, 0) != unix.ESRCH
-			alive[pid] = a
+			alive[pid], dead[pid] = a, !a
 		}
-		return !a
+		return !a && s.dead[pid]
 	}
 	s.peers.forget(gone)
 	s.pipeline.Forget(gone)
+	s.dead = dead
 }
 
 func (s *Session) deliver(e *event.Event, sink event.Sink) error {
