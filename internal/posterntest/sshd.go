@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -124,22 +123,13 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 		"sh", "-c", setup, "sh", h.Dir, map[bool]string{true: "", false: "-e"}[cfg.LoginLog],
 		strconv.Itoa(len(cfg.Accounts)))
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	// Pdeathsig follows the thread that started the command.
-	started := make(chan error)
-	done := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		started <- cmd.Start()
-		_ = cmd.Wait()
-		close(done)
-	}()
-	if err := <-started; err != nil {
+	ended, err := startTied(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-done
+		<-ended
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		h.pid = childOf(cmd.Process.Pid)
@@ -148,7 +138,8 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 			return h
 		}
 		select {
-		case <-done:
+		case err := <-ended:
+			ended <- err
 			t.Fatalf("sshd ended:\n%s", h.Log())
 		case <-time.After(5 * time.Millisecond):
 		}

@@ -29,7 +29,7 @@ func (s People) EnrolSSHKey(ctx context.Context, by postern.Actor, k sign.Enroll
 			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $1)
 			ON CONFLICT (fingerprint) DO UPDATE SET attested = excluded.attested, aaguid = excluded.aaguid,
 			maker = excluded.maker, verify_required = excluded.verify_required`,
-			fingerprint, k.Public.Marshal(), bit(k.Attested), k.AAGUID, k.Maker, bit(k.VerifyRequired))
+			fingerprint, k.Public.Marshal(), flag(k.Attested), k.AAGUID, k.Maker, flag(k.VerifyRequired))
 		if err != nil {
 			return err
 		}
@@ -69,12 +69,4 @@ func (s People) EnrolledSSHKey(ctx context.Context, person string, key ssh.Publi
 		k.Label, k.Enrolled, k.Attested, k.VerifyRequired = c.Label, true, attested == 1, verify == 1
 		return k, err
 	})
-}
-
-// bit is a boolean in a column.
-func bit(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
 }
