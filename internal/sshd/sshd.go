@@ -7,6 +7,7 @@
 //   - shell is the ForceCommand for hosts that can use nothing better
 //   - sshlog records who logs in, from sshd's log
 //   - sign issues SSH certificates
+//   - attest checks that a key is in a FIDO2 key
 //
 // Two more serve them: hostconf reads a host's files, process its processes.
 package sshd

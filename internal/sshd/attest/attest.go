@@ -243,39 +243,28 @@ const (
 
 // isOf checks that the data is of an SSH key.
 func (d authenticatorData) isOf(key ssh.PublicKey) error {
-	blob, application, err := d.key.marshal(), []byte(nil), error(nil)
+	var edKey struct {
+		Name        string
+		Key         []byte
+		Application string
+	}
+	var ecKey struct {
+		Name, Curve string
+		Key         []byte
+		Application string
+	}
+	var err error
 	switch key.Type() {
 	case ssh.KeyAlgoSKED25519:
-		var k struct {
-			Name        string
-			Key         []byte
-			Application string
-		}
-		err = ssh.Unmarshal(key.Marshal(), &k)
-		application = []byte(k.Application)
-		blob = ssh.Marshal(struct {
-			Name        string
-			Key         []byte
-			Application string
-		}{key.Type(), blob, k.Application})
+		err = ssh.Unmarshal(key.Marshal(), &edKey)
 	case ssh.KeyAlgoSKECDSA256:
-		var k struct {
-			Name, Curve string
-			Key         []byte
-			Application string
-		}
-		err = ssh.Unmarshal(key.Marshal(), &k)
-		application = []byte(k.Application)
-		blob = ssh.Marshal(struct {
-			Name, Curve string
-			Key         []byte
-			Application string
-		}{key.Type(), "nistp256", blob, k.Application})
+		err = ssh.Unmarshal(key.Marshal(), &ecKey)
 	default:
 		return postern.Errorf(postern.Denied, "a key of type %s is not in a FIDO2 key", key.Type())
 	}
-	hash := sha256.Sum256(application)
-	if err != nil || !bytes.Equal(blob, key.Marshal()) || !bytes.Equal(hash[:], d.application) {
+	public, made := append(edKey.Key, ecKey.Key...), d.key.marshal() // one of them is empty
+	application := sha256.Sum256([]byte(edKey.Application + ecKey.Application))
+	if err != nil || len(made) == 0 || !bytes.Equal(public, made) || !bytes.Equal(application[:], d.application) {
 		return postern.Errorf(postern.Denied, "the attestation is of another key")
 	}
 	return nil

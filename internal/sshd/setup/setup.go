@@ -232,7 +232,7 @@ const (
 )
 
 // sshdConfig returns the part of sshd_config that is ours, beside what the host
-// has. The first Match block takes effect, so the account for emergencies comes first.
+// has.
 func (s Setup) sshdConfig(now present) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -284,6 +284,13 @@ func (s Setup) sshdConfig(now present) string {
 			line("HostCertificate %s", s.HostCertificate)
 		}
 	}
+	s.matchBlocks(line)
+	return b.String()
+}
+
+// matchBlocks writes the blocks for some users. The first that matches takes effect, so
+// the account for emergencies comes first.
+func (s Setup) matchBlocks(line func(format string, args ...any)) {
 	if s.RescueUser != "" {
 		line("Match User %s Address %s", s.RescueUser, s.RescueFrom)
 		line("\tPubkeyAuthentication yes")
@@ -321,7 +328,6 @@ func (s Setup) sshdConfig(now present) string {
 		both()
 	}
 	line("Match all")
-	return b.String()
 }
 
 // pamOff is before a line of PAM's file that ours replace.
