@@ -172,6 +172,16 @@ func (h *hang) seen(d *inflight.Daemon) bool {
 	return waiters == 2 && call(d, h.holder) != nil
 }
 
+// followed reports whether all three wait and are known from their probes, which may come
+// a moment after what the daemon's memory shows.
+func (h *hang) followed(d *inflight.Daemon) bool {
+	known := h.seen(d) && call(d, h.holder).Waits != nil && call(d, h.holder).Waits.Age > 0
+	for _, c := range d.Calls {
+		known = known && c.AgeIs == inflight.Exact
+	}
+	return known
+}
+
 // rounding is how far apart two ages of one thing may be, in microseconds: libvirt counts
 // in milliseconds, and by another clock than the kernel's probes.
 const rounding = 100_000
@@ -229,7 +239,7 @@ func TestTheHang(t *testing.T) {
 	var h hang
 	t.Run("seen from its beginning", func(t *testing.T) {
 		stop(t, l, "vm1")
-		d := watch(t, l, func() { h.begin(t, l) }, h.seen)
+		d := watch(t, l, func() { h.begin(t, l) }, h.followed)
 		h.check(t, &d, inflight.Exact)
 	})
 	look(t, l, func(d *inflight.Daemon) bool { return len(d.Calls) == 0 && len(d.Connections) == 0 })
