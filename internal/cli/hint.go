@@ -79,6 +79,14 @@ var commands = []struct{ hint, command string }{
 	{"renew certificate ", "postern ca renew "},
 	{"audit SSH as root", "sudo postern ssh check"},
 	{"audit SSH", "postern ssh check"},
+	{"audit it by its configuration ", "postern ssh check --config "},
+	{"have sshd ask for a second factor", "postern ssh config --apply"},
+	{
+		"have sshd ask for key and code",
+		"postern ssh config --mode key-and-code --apply, or ForceCommand postern ssh shell",
+	},
+	{"remove the first line, or write the configuration of sshd again", "postern ssh config"},
+	{"use Postern's own ForceCommand", "postern ssh shell"},
 	{
 		"confirm the configuration of sshd, or put back",
 		"postern ssh config --confirm in a new SSH login, or postern ssh config --within 0s --roll-back ",

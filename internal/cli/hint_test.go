@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -61,12 +62,8 @@ func TestPackagesNameNoCommands(t *testing.T) {
 		return false
 	}
 	inPackages(t, func(n ast.Node) {
-		call, ok := n.(*ast.CallExpr)
-		if !ok {
-			return
-		}
-		if f, ok := call.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "WithHint" {
-			for _, text := range texts(call.Args[0]) {
+		for _, e := range adviceIn(n) {
+			for _, text := range texts(e) {
 				if named(text) {
 					t.Errorf("a package says %q", text)
 				}
@@ -78,6 +75,29 @@ func TestPackagesNameNoCommands(t *testing.T) {
 			t.Errorf("%q names nothing", hint)
 		}
 	}
+}
+
+// adviceIn returns the expressions of a node that say what to do: an error's hint, or
+// what fixes a finding.
+func adviceIn(n ast.Node) []ast.Expr {
+	switch n := n.(type) {
+	case *ast.CallExpr:
+		if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "WithHint" {
+			return n.Args
+		}
+	case *ast.KeyValueExpr:
+		if k, ok := n.Key.(*ast.Ident); ok && k.Name == "Fix" {
+			return []ast.Expr{n.Value}
+		}
+	case *ast.AssignStmt:
+		if slices.ContainsFunc(n.Lhs, func(e ast.Expr) bool {
+			f, ok := e.(*ast.SelectorExpr)
+			return ok && f.Sel.Name == "Fix"
+		}) {
+			return n.Rhs
+		}
+	}
+	return nil
 }
 
 // packageTexts returns the string literals of all packages but the command line's.
@@ -136,6 +156,7 @@ func TestHintsNameTheirCommands(t *testing.T) {
 		"start the server":       "start the server: postern run",
 		"renew certificate 5f3a": "renew certificate 5f3a: postern ca renew 5f3a",
 		"confirm the configuration of sshd, or put back /var/x/1": "--roll-back /var/x/1",
+		"audit it by its configuration /etc/x":                    "/etc/x: postern ssh check --config /etc/x",
 		"take its permissions from others: chmod 700 /var/x":      "take its permissions from others: chmod 700 /var/x",
 	} {
 		if got := inCommands(hint); !strings.HasSuffix(got, want) {

@@ -64,6 +64,9 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 	if err != nil {
 		return err
 	}
+	for i, f := range report.Findings {
+		report.Findings[i].Fix = inCommands(f.Fix)
+	}
 	if o.prove {
 		o.prover.Prove(ctx, report)
 	}

@@ -148,7 +148,7 @@ func (a *app) warnLocked(reason error) {
 // warnOpen says how people can still log in with one factor.
 func (a *app) warnOpen(f audit.Finding) {
 	fmt.Fprintf(a.err, "warning: %s (%s)\n  %s\n  seen with sshd -T -C %s\n  fix: %s\n", f.Title, f.ID, f.Where,
-		f.Case, f.Fix)
+		f.Case, inCommands(f.Fix))
 }
 
 // rollBack waits, and puts everything back unless it was confirmed.

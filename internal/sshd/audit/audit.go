@@ -160,7 +160,7 @@ func (a *audit) asRunning(sshd *[]string) {
 					Text: strings.Join(command, " "),
 				},
 				Proof: fmt.Sprintf("ps %d", pid),
-				Fix:   "postern ssh check --config " + file,
+				Fix:   "audit it by its configuration " + file,
 			})
 		}
 	}

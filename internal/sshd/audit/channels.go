@@ -49,8 +49,7 @@ func (a *audit) judgeChannels() {
 					}[len(open) > 0],
 					Title: "ForceCommand is the second factor: sshd has let the client in before it runs",
 					Where: a.setBy(d, "forcecommand"), Case: d.c.String(), Proof: a.ssh(d, p, "-N"),
-					Fix: "postern ssh config --mode key-and-code --apply; a host that cannot: ForceCommand postern " +
-						"ssh shell",
+					Fix: "have sshd ask for key and code; where it cannot, Postern's own ForceCommand",
 				})
 			}
 			break

@@ -24,7 +24,7 @@ func (a *audit) judgeAccesses() {
 				Proof:    a.ssh(d, d.paths[0], "true"),
 				try:      proveLogin(d, d.paths[0]),
 				opens:    true,
-				Fix:      "postern ssh config --apply",
+				Fix:      "have sshd ask for a second factor",
 			})
 		}
 		return
@@ -142,7 +142,7 @@ func (a *audit) judgeWeak(d access, p path) {
 	case d.methods != nil && d.methods.Meant:
 		f.ID, f.Title = "methods-hidden", fmt.Sprintf("%s has no effect: sshd takes the first AuthenticationMethods",
 			a.hiddenBy(d.methods))
-		f.Fix = "remove the first line, or run postern ssh config again"
+		f.Fix = "remove the first line, or write the configuration of sshd again"
 	case p.pam == nil && d.methods == nil && slices.ContainsFunc(a.stack, hostconf.PAMLine.AsksCode):
 		f.ID, f.Title = "pam-skipped", fmt.Sprintf("%s succeeds without PAM, which alone asks for the code", methods)
 	case p.byKey() && d.s.asksForPIN():

@@ -105,7 +105,7 @@ func (a *audit) judgeScript(g *gateScript) {
 	}
 	if strings.Contains(g.text, "wsapi") && !checksAnswer.MatchString(g.text) {
 		a.unsigned(hostconf.Line{File: g.path},
-			"use postern ssh shell, which checks the answer's signature, code and nonce")
+			"use Postern's own ForceCommand, which checks the answer's signature, code and nonce")
 	}
 }
 
