@@ -28,12 +28,12 @@ const (
 	daemonHung = "daemon hung"
 	daemonDies = "daemon dies mid-question"
 	rightCode  = "right code"
-	somebodys  = "another person's code"
+	othersCode = "another person's code"
 	onlyNone   = "none request"
 )
 
 var codeStates = []string{
-	noCode, onlyNone, wrongCode, somebodys, replayed, daemonDead, daemonHung, daemonDies, rightCode,
+	noCode, onlyNone, wrongCode, othersCode, replayed, daemonDead, daemonHung, daemonDies, rightCode,
 }
 
 // TestNothingOpensBeforeBothFactors tries every channel, under every
@@ -134,7 +134,7 @@ func (w way) try(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state s
 	switch state {
 	case wrongCode:
 		spoilt = strings.Repeat("c", 44)
-	case somebodys:
+	case othersCode:
 		spoilt = rig.Touch(t, "mallory")
 	case replayed:
 		if _, err := rig.OneTime.Checker.Check(t.Context(),

@@ -169,7 +169,7 @@ func ways(t *testing.T, module string) []way {
 			},
 			opens: func(state string) []string {
 				var behind []string
-				if state == somebodys { // whose name ends with alice's; it is good once
+				if state == othersCode { // whose name ends with alice's; it is good once
 					behind = []string{"shell"}
 				}
 				beside := []string{"-L", "-L socket", "-R", "-R socket", "-w", "agent", "X11", "-N"}

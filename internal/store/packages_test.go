@@ -20,7 +20,7 @@ func TestPackagesOnPostgreSQL(t *testing.T) {
 		{"../acme", "../ca", "../../otp", "../portal"},
 		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../server"}, // the portal over the store
 	} {
-		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1", "-race=" + raced()}, args...)...)
+		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1", "-race=" + raced(), "-vet=off", "-ldflags=-w"}, args...)...)
 		cmd.Env = append(os.Environ(), storetest.DatabaseEnv+"="+server.URL("postgres"))
 		out, err := cmd.CombinedOutput()
 		if err != nil || bytes.Contains(out, []byte("[no tests to run]")) {
