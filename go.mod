@@ -192,5 +192,7 @@ require (
 
 replace github.com/smallstep/certificates => ./internal/smallstep
 
+replace github.com/yuin/goldmark-highlighting/v2 => ./internal/highlighting
+
 // Client certificates of old CAs may have one, and must not break the handshake.
 godebug x509negativeserial=1

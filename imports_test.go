@@ -113,11 +113,13 @@ var rows = map[string]row{
 	"bench":       {imports: "posterntest trace front", knows: "HTTP Caddy BPF", tests: "SQL " + domain},
 }
 
-// unlinked are modules that came along with others and are not used: Caddy's
-// own CA would bring them. internal/smallstep stands in for what it is built on.
+// unlinked are modules and packages that came along with others and are not used: Caddy's
+// own CA would bring them, and the highlighting of code in Caddy's templates.
+// internal/smallstep and internal/highlighting stand in for what brought them.
 var unlinked = []string{
 	"cloud.google.com/go", "github.com/dgraph-io", "github.com/smallstep/linkedca", "github.com/smallstep/nosql",
 	"github.com/smallstep/scep", "go.etcd.io/bbolt", "google.golang.org/api",
+	"github.com/alecthomas/chroma/v2/lexers", "github.com/alecthomas/chroma/v2/styles",
 }
 
 // imports is what each package imports.

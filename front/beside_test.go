@@ -235,3 +235,17 @@ func TestConditionsOnARequestOpenNothing(t *testing.T) {
 		return leaks(a, got, err)
 	})
 }
+
+// TestTemplatesRenderMarkdown renders Markdown by Caddy's templates: a block of code has
+// its language as a class.
+func TestTemplatesRenderMarkdown(t *testing.T) {
+	h := newRig(t)
+	h.file(t, "www/page.html", `{{markdown "# Go\n\n~~~go\nx < y\n~~~\n"}}`)
+	https, _ := h.serve(t, "localhost:HTTPS {\n\troot * DIR/www\n\ttemplates\n\tfile_server\n}\n")
+	status, page := get(t, h.client1(t, nil), fmt.Sprintf("https://localhost:%d/page.html", https))
+	for _, want := range []string{`<h1 id="go">Go</h1>`, `<code class="language-go">x &lt; y`} {
+		if status != http.StatusOK || !strings.Contains(page, want) {
+			t.Errorf("%d %s", status, page)
+		}
+	}
+}
