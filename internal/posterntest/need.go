@@ -3,11 +3,9 @@
 package posterntest
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"testing"
 )
 
@@ -56,40 +54,6 @@ func Soak(t testing.TB) {
 	if os.Getenv("POSTERN_SOAK") != "1" {
 		t.Skip("a long test: run by make soak")
 	}
-}
-
-// given are the ports that FreePort has returned.
-var given sync.Map
-
-// FreePort returns a TCP port on 127.0.0.1 that was free a moment ago,
-// and that it has not returned before.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if _, again := given.LoadOrStore(port, true); !again {
-			return port
-		}
-	}
-}
-
-// FreePorts returns TCP ports on 127.0.0.1 that were free a moment ago, for programs that
-// are no tests.
-func FreePorts(n int) (ports []int, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
 }
 
 // startDir is where the test began: go test runs each in its package's directory.
