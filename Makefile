@@ -29,7 +29,7 @@ PACKAGES += $(if $(shell command -v npm),,npm)
 # What keeps Debian from starting a service that is being installed.
 POLICY_RC := /usr/sbin/policy-rc.d
 
-.PHONY: up build check test packages generate-check lint portable generate screenshots bench soak fuzz demo-trace vuln pam install clean
+.PHONY: up build check test packages static generate-check lint portable generate screenshots bench soak fuzz demo-trace vuln pam install clean
 
 up: build
 	$(BIN) run
@@ -51,7 +51,9 @@ install: build pam
 
 # --- tests ---------------------------------------------------------------
 
-check: packages build lint generate-check test
+# The linter and what is generated beside the tests: neither keeps two processors busy.
+check: packages build
+	@$(MAKE) --no-print-directory -j 2 test static
 
 # Packages are installed only where one is missing: a second run needs no network.
 # No service is started by installing, and none is left running.
@@ -83,12 +85,16 @@ LONG := server cli trace/export ca trace/format sshd trace/stack store trace/cap
 
 # More packages at a time than there are processors: most tests wait for a peer.
 # Nothing is vetted here, which lint does, and no debugger reads these programs.
-test:
-	POSTERN_CHECK=1 $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -ldflags=-w -shuffle=on -timeout 20m \
-		$(LONG:%=./internal/%) ./...
+test: build
+	POSTERN_CHECK=1 POSTERN_PROGRAM=$(CURDIR)/$(BIN) $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -shuffle=on \
+		-timeout 20m $(ARGS) $(or $(TESTED),$(LONG:%=./internal/%) ./...)
 
+# What is found without running a test: one after the other.
+static: lint
+	@$(MAKE) --no-print-directory generate-check
+
+# Its govet is go vet.
 lint:
-	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	$(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
 
@@ -99,10 +105,11 @@ portable:
 	@for p in $(PORTABLE); do echo "$$p"; \
 		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o bin/$${p%/*}-$${p#*/}/ ./cmd/postern || exit 1; done
 
-# What is generated is committed, and current.
+# What is generated is committed, and current. It is made in a copy: a file is never
+# written while it is compiled.
 generate-check:
-	$(GO) generate ./...
-	git diff --exit-code --stat
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && git checkout-index -a --prefix="$$copy/" && \
+	(cd "$$copy" && $(GO) generate ./...) && git --no-optional-locks --work-tree="$$copy" diff --exit-code --stat
 
 generate:
 	$(GO) generate ./...

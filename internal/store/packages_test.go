@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"slices"
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
@@ -17,10 +18,12 @@ func TestPackagesOnPostgreSQL(t *testing.T) {
 	posterntest.Soak(t) // builds the whole program once more
 	server := posterntest.StartPostgreSQL(t)
 	for _, args := range [][]string{
-		{"../acme", "../ca", "../../otp", "../portal"},
-		{"-run", "Enrolment|SignUp|Link|Recover|Suspended|OwnDevices", "../server"}, // the portal over the store
+		{"TESTED=./internal/acme ./internal/ca ./otp ./internal/portal", "ARGS=-short -p 1"},
+		{ // the portal over the store
+			"TESTED=./internal/server", "ARGS=-short -run 'Enrolment|SignUp|Link|Recover|Suspended|OwnDevices'",
+		},
 	} {
-		cmd := exec.Command("go", append([]string{"test", "-short", "-p", "1", "-race=" + raced(), "-vet=off", "-ldflags=-w"}, args...)...)
+		cmd := exec.Command("make", append([]string{"-C", "../..", "test", "RACE=" + raced()}, args...)...)
 		cmd.Env = append(os.Environ(), storetest.DatabaseEnv+"="+server.URL("postgres"))
 		out, err := cmd.CombinedOutput()
 		if err != nil || bytes.Contains(out, []byte("[no tests to run]")) {
@@ -29,14 +32,12 @@ func TestPackagesOnPostgreSQL(t *testing.T) {
 	}
 }
 
-// raced says whether this test was built with the race detector: the others
+// raced returns 1 if this test was built with the race detector: the others
 // are, then, so that nothing is built twice.
 func raced() string {
 	info, _ := debug.ReadBuildInfo()
-	for _, s := range info.Settings {
-		if s.Key == "-race" {
-			return s.Value
-		}
+	if slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return "1"
 	}
-	return "false"
+	return "0"
 }
