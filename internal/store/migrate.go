@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"embed"
 	"io/fs"
+	"path"
+	"strconv"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/pressly/goose/v3"
@@ -18,12 +21,12 @@ var migrations embed.FS
 // migration that this program does not know means that a newer one has been
 // here.
 func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func() (func(), error)) error {
-	dir, err := fs.Sub(migrations, "migrations")
+	all, err := scripts()
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(dialect, db, dir, goose.WithAllowOutofOrder(true),
-		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(dense(dialect)),
+	p, err := goose.NewProvider(dialect, db, nil, goose.WithAllowOutofOrder(true),
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(append(all, dense(dialect))...),
 		goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err
@@ -45,6 +48,34 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func()
 	}
 	_, err = p.Up(ctx)
 	return err
+}
+
+// scripts returns the migrations that are SQL. Each runs as one text: goose's own reader,
+// which takes it apart into statements, uses a buffer of 4 MB for each line.
+func scripts() (all []*goose.Migration, err error) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		number, _, _ := strings.Cut(path.Base(file), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		text, err := migrations.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		up, _, _ := strings.Cut(string(text), "-- +goose Down")
+		all = append(all, goose.NewGoMigration(version, &goose.GoFunc{
+			RunTx: func(ctx context.Context, tx *sql.Tx) error {
+				_, err := tx.ExecContext(ctx, up)
+				return err
+			},
+		}, nil))
+	}
+	return all, nil
 }
 
 // current reports whether exactly the known migrations have been applied.
