@@ -3,6 +3,7 @@ package front
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -46,6 +47,7 @@ func newLastingApp(t testing.TB, uploading chan<- struct{}) *httptest.Server {
 		case "flood":
 			_, _ = io.WriteString(w, "hello\n")
 			chunk := make([]byte, 1<<16)
+			_, _ = rand.Read(chunk) // compressed, zeros go on for long while nobody reads
 			for err := flush(); err == nil; _, err = w.Write(chunk) {
 			}
 		case "upload":

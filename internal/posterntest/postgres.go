@@ -186,7 +186,7 @@ func (p *PostgreSQL) end(signal string) {
 
 // URL returns the URL of a database on the server.
 func (p *PostgreSQL) URL(database string) string {
-	at := "postgres://postgres@/" + database + "?host=" + url.QueryEscape(p.dir)
+	at := "postgres://postgres@/" + database + "?connect_timeout=60&host=" + url.QueryEscape(p.dir)
 	if p.port != 0 { // which is also part of the socket's name
 		at += fmt.Sprintf("&port=%d", p.port)
 	}
