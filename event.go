@@ -63,6 +63,13 @@ const (
 
 	EventDirectory = "directory"
 
+	EventHostAdded     = "host.added"
+	EventHostChanged   = "host.changed"
+	EventHostJoined    = "host.joined" // it has a client certificate now, or was refused one
+	EventHostSuspended = "host.suspended"
+	EventHostResumed   = "host.resumed"
+	EventHostRemoved   = "host.removed"
+
 	EventCACreated     = "ca.created"
 	EventCAKeyRemoved  = "ca.key.removed"
 	EventCAKeyRestored = "ca.key.restored"

@@ -47,7 +47,7 @@ type row struct {
 const shared = "coalesce durable system"
 
 const (
-	domain   = "acme alert apache ca directory gate otp portal reach relay sshd timeline"
+	domain   = "acme alert apache ca directory gate host otp portal reach relay sshd timeline"
 	adapters = "front store"
 )
 
@@ -73,6 +73,7 @@ var rows = map[string]row{
 	"ca":        {knows: "HTTP PKCS#11", hides: true},
 	"directory": {knows: "LDAP", tests: "timeline", hides: true},
 	"gate":      {},
+	"host":      {knows: "HTTP"},
 	"otp":       {knows: "HTTP"},
 	"portal":    {imports: "reach", knows: "HTTP"},
 	"relay":     {knows: "HTTP"},

@@ -49,6 +49,16 @@ var EventKinds = []EventKind{
 		OK: "read the directory %s again", NotOK: "could not read the directory %s",
 	},
 
+	{Name: EventHostAdded, Title: "Host added", OK: "added the host %s", Doer: doerAdmin},
+	{Name: EventHostChanged, Title: "Host changed", OK: "changed the host %s", Doer: doerAdmin},
+	{
+		Name: EventHostJoined, Title: "Host joined", Doer: doerServer, Details: []string{"certificate"},
+		OK: "admitted the host %s", NotOK: "did not admit the host %s",
+	},
+	{Name: EventHostSuspended, Title: "Host suspended", OK: "suspended the host %s", Doer: doerAdmin},
+	{Name: EventHostResumed, Title: "Host resumed", OK: "resumed the host %s", Doer: doerAdmin},
+	{Name: EventHostRemoved, Title: "Host removed", OK: "removed the host %s", Doer: doerAdmin},
+
 	{
 		Name: EventCACreated, Title: "CA made", OK: "made the certificate authority %s", Doer: doerServer,
 		Details: []string{"role"},

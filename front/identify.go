@@ -1,6 +1,7 @@
 package front
 
 import (
+	"crypto/x509"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -40,26 +41,47 @@ func Unavailable(r *http.Request) bool {
 	return s != nil && s.reason == gate.Unavailable
 }
 
+// Certificate returns the client certificate of Postern's own CA that a request's
+// connection showed, and the CA that issued it, if it verifies at this moment: also one
+// that is no person's, as a host's. Whether it was revoked, and what it permits, is for
+// the service to find out.
+func Certificate(r *http.Request) (leaf, issuer *x509.Certificate, ok bool) {
+	cert := ownCertificate(r, current())
+	if cert == nil || len(cert.verified.Chain) < 2 {
+		return nil, nil, false
+	}
+	return cert.verified.Chain[0], cert.verified.Chain[1], true
+}
+
 // accountStatusOf returns the status of the certificate of Postern's own CA that a
 // request's connection showed, as of this moment; nil if there is none.
 func accountStatusOf(r *http.Request) *accountStatus {
 	l := current()
+	cert := ownCertificate(r, l)
+	switch {
+	case cert == nil:
+		return nil
+	case !l.fresh(time.Now()):
+		return &accountStatus{reason: gate.Unavailable}
+	}
+	return cert.of(r.Context(), l)
+}
+
+// ownCertificate returns the certificate of Postern's own CA that a request's connection
+// showed, if it verifies.
+func ownCertificate(r *http.Request, l *live) *verifiedCertificate {
 	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 || misdirected(r) {
 		return nil
 	}
 	t, err := l.ownTrust()
-	now := time.Now()
 	if err != nil {
 		return nil
 	}
-	cert := connOf(r).verdict(r.TLS.PeerCertificates, t, l, now).cert
+	cert := connOf(r).verdict(r.TLS.PeerCertificates, t, l, time.Now()).cert
 	if cert == nil || !cert.verified.Own {
 		return nil
 	}
-	if !l.fresh(now) {
-		return &accountStatus{reason: gate.Unavailable}
-	}
-	return cert.of(r.Context(), l)
+	return cert
 }
 
 // Address returns the client's address: that of its connection, or what a

@@ -42,6 +42,7 @@ const (
 	ProfileIntermediate Profile = "intermediate"
 	ProfileServer       Profile = "server"
 	ProfileClient       Profile = "client"
+	ProfileHost         Profile = "host" // a host's, which it shows to the server
 	ProfileOCSP         Profile = "ocsp" // signs OCSP answers for its issuer
 )
 

@@ -56,6 +56,9 @@ var commands = []struct{ hint, command string }{
 	{"name this host as its certificate's person is named, ", "postern agent --host "},
 	{"name this host", "--host NAME"},
 	{"resume the person first", "postern user resume NAME"},
+	{"resume the host first", "postern host resume NAME"},
+	{"invite it again, if it was installed anew", "--again"},
+	{"invite the host again", "postern host add NAME --again, on the server"},
 	{"start the server", "postern run"},
 	{"name that server", "--server URL"},
 	{

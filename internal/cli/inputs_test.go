@@ -117,6 +117,8 @@ var dummies = map[string][]string{
 	"ca-export": {"1"}, "ca-intermediate-new": {"server"}, "ca-issue": {"--server", "a.example.com"},
 	"ca-renew": {"1"}, "ca-revoke": {"1"}, "ca-root-export-key": {"--out", "NEW"},
 	"ca-root-remove-key": {"--key", "SECRET"}, "ca-root-restore-key": {"--key", "SECRET"}, "ca-show": {"1"},
+	"host-add": {"hv1"}, "host-show": {"hv1"}, "host-suspend": {"hv1"}, "host-resume": {"hv1"}, "host-remove": {"hv1"},
+	"host-set":     {"hv1", "--add-group", "hypervisors"},
 	"ca-token-add": {"x", "--domain", "example.com"}, "ca-token-remove": {"x"}, "log-prove": {"1"}, "log-show": {"1"},
 	"alert-test": {"x"},
 	"otp-add":    {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"},

@@ -61,7 +61,7 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		newInit(a),
 		newRun(a),
-		newUser(a),
+		newUser(a), newHost(a),
 		newCA(a),
 		newOTP(a),
 		newSSH(a),

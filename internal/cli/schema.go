@@ -9,8 +9,10 @@ import (
 	"github.com/postern-project/postern/internal/backup"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/doctor"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/jsonschema"
 	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/inflight"
@@ -33,6 +35,9 @@ var outputs = map[string]any{
 	"ca token list":      ca.APIToken{},
 	"ca url":             urlJSON{},
 	"doctor":             doctor.Report{},
+	"host add":           server.HostInvitation{},
+	"host list":          host.Info{},
+	"host show":          host.Info{},
 	"import apache":      apache.Result{},
 	"log follow":         postern.Event{},
 	"log list":           postern.Event{},

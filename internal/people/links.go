@@ -49,6 +49,19 @@ func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.
 	return portal.NewLinks(last.Config, s, last.Mails, authority.PermitsMail)
 }
 
+// PortalURL returns the address of the portal that last ran on this database; NotFound
+// (ErrNoPortal) if none ever did.
+func PortalURL(ctx context.Context, db *store.DB) (string, error) {
+	last, err := rememberedPortal(ctx, db.Portal())
+	if err == nil && last == nil {
+		err = postern.Errorf(postern.NotFound, "%w", ErrNoPortal).WithHint("start the server")
+	}
+	if err != nil {
+		return "", err
+	}
+	return last.Config.URL, nil
+}
+
 // rememberedPortal returns what RememberPortal stored, or nil.
 func rememberedPortal(ctx context.Context, s store.Portal) (last *lastPortal, err error) {
 	text, err := s.PortalSetting(ctx, setting)

@@ -25,10 +25,15 @@ const (
 	agentGroup = "agents" // who may send events
 )
 
-// newRemoteEvents receives events from agents on other hosts. Each agent is a person in
-// the group agents, and may send events of the host with the same name.
+// newRemoteEvents receives events from agents on other hosts. Each is of a host that has
+// joined, or a person in the group agents, and may send events of the host with the same name.
 func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
 	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
+		if h, err := hostOf(r, st.Store.Hosts()); err == nil {
+			return relay.Source{Name: "joined:" + h.Name, Host: h.Name}, nil
+		} else if postern.CodeOf(err) != postern.Denied {
+			return relay.Source{}, err
+		}
 		who, _, ok := front.Identify(r)
 		return remoteSource(who, ok)
 	}}, st.Store.Relay(), log)

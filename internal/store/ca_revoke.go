@@ -74,7 +74,7 @@ func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issue
 }
 
 // revokeCertificates revokes the certificates that are not yet revoked and whose
-// column, "serial", "person" or "issuer", has a value, and returns how many there
+// column, "serial", "person", "host" or "issuer", has a value, and returns how many there
 // were. A person's are the client certificates, an issuer's those of others than
 // itself.
 func (tx *Tx) revokeCertificates(
@@ -86,6 +86,9 @@ func (tx *Tx) revokeCertificates(
 	}
 	if column == "issuer" {
 		where += ` AND profile <> 'ocsp'`
+	}
+	if column == "host" {
+		where = `serial IN (SELECT serial FROM host_certificates WHERE host = $1) AND revoked = 0`
 	}
 	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked'
 		WHERE kind = $2 AND id IN (SELECT serial FROM ca_certificates WHERE `+where+`)`,

@@ -108,9 +108,12 @@ func (s CA) RevokeSSHCertificate(ctx context.Context, serial uint64, at time.Tim
 }
 
 // revokeSSH revokes the certificates that are not yet revoked and whose column,
-// "serial" or "person", has a value, and returns how many there were.
+// "serial", "person" or "host", has a value, and returns how many there were.
 func (tx *Tx) revokeSSH(ctx context.Context, column string, value any, at time.Time) (int64, error) {
 	where := column + ` = $1 AND revoked = 0`
+	if column == "host" { // the first of its principals, which is the key ID
+		where = `key_id = $1 AND person = '' AND revoked = 0`
+	}
 	if _, err := tx.Exec(ctx, `UPDATE credentials SET status = 'revoked'
 		WHERE kind = $2 AND id IN (SELECT CAST(serial AS TEXT) FROM ssh_certificates WHERE `+where+`)`,
 		value, string(postern.SSHCertificate)); err != nil {

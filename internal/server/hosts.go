@@ -1,0 +1,173 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/store"
+)
+
+// HostDirectory changes hosts, for the command line and the administrators' pages.
+type HostDirectory struct {
+	DB        *store.DB
+	Authority *ca.Authority
+	By        postern.Actor
+	Event     postern.Event // names who does it
+}
+
+// NewHostDirectory returns the hosts, as the user of this computer changes them.
+func NewHostDirectory(d people.Directory) HostDirectory {
+	return HostDirectory{DB: d.DB, Authority: d.Authority, Event: people.ByHand(postern.Event{})}
+}
+
+// HostInvitation is what a host needs to join.
+type HostInvitation struct {
+	Host    string    `json:"host"`
+	Server  string    `json:"server"`
+	Token   string    `json:"token"` // a secret until it is used or expires
+	Expires time.Time `json:"expires"`
+}
+
+// Invite adds hosts that are alike but for their names, or invites them again, and returns
+// what each needs to join: once.
+func (d HostDirectory) Invite(
+	ctx context.Context, names []string, like postern.Host, validity time.Duration, again bool,
+) ([]HostInvitation, error) {
+	url, err := people.PortalURL(ctx, d.DB)
+	if err != nil {
+		return nil, err
+	}
+	var hosts []postern.Host
+	for _, name := range names {
+		h := like
+		h.Name = strings.ToLower(name)
+		hosts = append(hosts, h)
+	}
+	if validity == 0 {
+		validity = host.DefaultValidity
+	}
+	tokens, err := host.Invite(ctx, d.DB.Hosts(), d.By, hosts, host.InviteOptions{
+		Root: d.Authority.Root(), Validity: validity, Again: again, Event: d.Event,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var list []HostInvitation
+	for i, t := range tokens {
+		list = append(list, HostInvitation{
+			Host: hosts[i].Name, Server: url, Token: t.Text(),
+			Expires: d.DB.Now().Add(validity).Truncate(time.Second),
+		})
+	}
+	return list, nil
+}
+
+// Hosts lists hosts for a server of some version.
+type Hosts struct {
+	DB      *store.DB
+	Version string
+}
+
+// List returns all hosts, with what an administrator should look at.
+func (s Hosts) List(ctx context.Context) (list []host.Info, err error) {
+	krl, err := s.DB.Hosts().KRLVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := s.DB.Hosts().Hosts(ctx)
+	for _, h := range hosts {
+		list = append(list, s.look(h, krl))
+	}
+	return list, err
+}
+
+// Show returns one host, also one that was removed.
+func (s Hosts) Show(ctx context.Context, name string) (host.Info, error) {
+	krl, err := s.DB.Hosts().KRLVersion(ctx)
+	if err != nil {
+		return host.Info{}, err
+	}
+	h, err := s.DB.Hosts().Host(ctx, name)
+	return s.look(h, krl), err
+}
+
+func (s Hosts) look(h postern.Host, krl int64) host.Info {
+	return host.Now{Time: s.DB.Now(), Version: s.Version, KRL: krl}.Look(h)
+}
+
+// maxHosts bounds how many hosts are invited at a time.
+const maxHosts = 1000
+
+// HostNames returns count names, numbered from 1 where the # stands in pattern; pattern
+// alone if count is 0.
+func HostNames(pattern string, count int) ([]string, error) {
+	switch {
+	case count == 0:
+		return []string{pattern}, nil
+	case count < 0 || count > maxHosts:
+		return nil, postern.Errorf(postern.Invalid, "%d hosts are not 1 to %d", count, maxHosts)
+	case strings.Count(pattern, "#") != 1:
+		return nil, postern.Errorf(postern.Invalid, "%q does not say where the number of each host stands", pattern).
+			WithHint("write a # there: hv#")
+	}
+	var names []string
+	for n := range count {
+		names = append(names, strings.Replace(pattern, "#", strconv.Itoa(n+1), 1))
+	}
+	return names, nil
+}
+
+// HostChange is what is to be changed of a host.
+type HostChange struct {
+	AddNames, DropNames   []string
+	AddGroups, DropGroups []string
+	SetLabels             map[string]string
+	DropLabels            []string
+}
+
+// Empty reports whether nothing is to be changed.
+func (c HostChange) Empty() bool {
+	return len(c.AddNames)+len(c.DropNames)+len(c.AddGroups)+len(c.DropGroups)+len(c.SetLabels)+
+		len(c.DropLabels) == 0
+}
+
+func (c HostChange) apply(h *postern.Host) error {
+	h.Names, h.Groups = changed(h.Names, c.AddNames, c.DropNames), changed(h.Groups, c.AddGroups, c.DropGroups)
+	if h.Labels == nil {
+		h.Labels = map[string]string{}
+	}
+	maps.Copy(h.Labels, c.SetLabels)
+	for _, key := range c.DropLabels {
+		delete(h.Labels, key)
+	}
+	return nil
+}
+
+// changed returns a list with some items added, each once, and others taken out.
+func changed(list, add, drop []string) []string {
+	for _, a := range add {
+		if !slices.Contains(list, a) {
+			list = append(list, a)
+		}
+	}
+	return slices.DeleteFunc(list, func(s string) bool { return slices.Contains(drop, s) })
+}
+
+// Change changes a host. The next certificates that it fetches have its new names.
+func (d HostDirectory) Change(ctx context.Context, name string, c HostChange) error {
+	return d.DB.Hosts().ChangeHost(ctx, d.By, name, c.apply, d.Event)
+}
+
+// SetStatus suspends, resumes or removes a host. It reports whether it had another status
+// before.
+func (d HostDirectory) SetStatus(ctx context.Context, name string, status postern.HostStatus) (bool, error) {
+	return d.DB.Hosts().SetHostStatus(ctx, d.By, name, status, d.Event)
+}

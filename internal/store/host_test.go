@@ -1,0 +1,144 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+)
+
+var hostIssuer = []byte("a CA's certificate")
+
+// invited adds a host and returns its token's hash.
+func invited(t *testing.T, db *store.DB, name string, again bool) []byte {
+	t.Helper()
+	i := host.Invitation{
+		Host: postern.Host{Name: name}, Hash: fmt.Appendf(nil, "%s %d", name, time.Now().UnixNano()),
+		Expires: db.Now().Add(time.Hour),
+	}
+	must(t, db.Hosts().AddHosts(t.Context(), postern.Actor{}, []host.Invitation{i}, again, postern.Event{}))
+	return i.Hash
+}
+
+// admitted admits a host with a key, by a certificate of that serial number.
+func admitted(db *store.DB, hash []byte, name, key, serial string) error {
+	c := ca.Certificate{Serial: serial, Issuer: "test", Profile: ca.ProfileHost, Key: key, DER: []byte{}}
+	return db.Hosts().AdmitHost(context.Background(), hash, name, postern.Actor{}, c,
+		postern.Event{Kind: postern.EventCertIssued, Object: serial})
+}
+
+func wantCode(t *testing.T, what string, err error, want postern.Code) {
+	t.Helper()
+	if err == nil || postern.CodeOf(err) != want {
+		t.Errorf("%s: %v, not %s", what, err, want)
+	}
+}
+
+// hosts follows hosts from the invitation to the end.
+func hosts(t *testing.T, open opener) {
+	a, b := open(t), open(t)
+	storetest.AddIssuer(t, a, hostIssuer)
+	ctx, s := t.Context(), b.Hosts()
+	first := invited(t, a, "hv1", false)
+	must(t, admitted(a, first, "hv1", "k1", "a1"))
+	wantCode(t, "a second key with one token", admitted(b, first, "hv1", "k2", "a2"), postern.Denied)
+	must(t, admitted(b, first, "hv1", "k1", "a3")) // the first answer was lost
+	_, err := s.HostByCertificate(ctx, "a1", hostIssuer)
+	wantCode(t, "the certificate before", err, postern.Denied)
+	h, err := s.HostByCertificate(ctx, "a3", hostIssuer)
+	if err != nil || h.Name != "hv1" || h.Status != postern.HostJoined || h.Joined.IsZero() {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	_, err = s.HostByCertificate(ctx, "a3", []byte("another CA with the same serial number"))
+	wantCode(t, "another CA", err, postern.Denied)
+
+	second := invited(t, a, "hv2", false)
+	wantCode(t, "another host's key", admitted(a, second, "hv2", "k1", "b1"), postern.Denied)
+	wantCode(t, "another host's name", admitted(a, second, "hv1", "k3", "b2"), postern.Denied)
+	wantCode(t, "no token", admitted(a, []byte("guessed"), "hv2", "k3", "b3"), postern.Denied)
+
+	set := func(status postern.HostStatus) {
+		t.Helper()
+		if changed, err := a.Hosts().SetHostStatus(ctx, postern.Actor{}, "hv1", status,
+			postern.Event{}); err != nil || !changed {
+			t.Fatalf("%s: %v, %v", status, changed, err)
+		}
+	}
+	set(postern.HostSuspended)
+	_, err = s.HostByCertificate(ctx, "a3", hostIssuer)
+	wantCode(t, "suspended", err, postern.Denied)
+	wantCode(t, "suspended, with its token", admitted(b, first, "hv1", "k1", "a4"), postern.Denied)
+	renewal := ca.Certificate{Serial: "a5", Issuer: "test", Profile: ca.ProfileHost, Key: "k1", DER: []byte{}}
+	wantCode(t, "a suspended host's renewal", s.RenewHost(ctx, "hv1", postern.Actor{}, renewal,
+		postern.Event{Kind: postern.EventCertRenewed}), postern.Denied)
+	set(postern.HostJoined)
+	must(t, s.RenewHost(ctx, "hv1", postern.Actor{}, renewal, postern.Event{Kind: postern.EventCertRenewed}))
+	for _, serial := range []string{"a3", "a5"} {
+		_, err = s.HostByCertificate(ctx, serial, hostIssuer)
+		must(t, err)
+	}
+	set(postern.HostRemoved)
+	for _, serial := range []string{"a3", "a5"} {
+		_, err = s.HostByCertificate(ctx, serial, hostIssuer)
+		wantCode(t, "removed", err, postern.Denied)
+	}
+	if list, err := s.Hosts(ctx); err != nil || len(list) != 1 || list[0].Name != "hv2" {
+		t.Errorf("left are %+v, %v", list, err)
+	}
+	must(t, admitted(a, invited(t, b, "hv1", false), "hv1", "k4", "a6")) // installed anew
+}
+
+// hostFacts keeps what is said of a host, by administrators and by itself.
+func hostFacts(t *testing.T, open opener) {
+	db := open(t)
+	storetest.AddIssuer(t, db, hostIssuer)
+	ctx, s := t.Context(), db.Hosts()
+	hash := invited(t, db, "hv1", false)
+	i := host.Invitation{Host: postern.Host{Name: "hv1"}, Hash: []byte("h"), Expires: db.Now().Add(time.Hour)}
+	wantCode(t, "a second of that name",
+		s.AddHosts(ctx, postern.Actor{}, []host.Invitation{i}, false, postern.Event{}), postern.Conflict)
+	must(t, s.ChangeHost(ctx, postern.Actor{}, "hv1", func(h *postern.Host) error {
+		h.Names, h.Groups = []string{"hv1.example.com", "192.0.2.1"}, []string{"web", "hv", "web"}
+		h.Labels = map[string]string{"rack": "b=4", "row": ""}
+		return nil
+	}, postern.Event{}))
+	wantCode(t, "two lines", s.ChangeHost(ctx, postern.Actor{}, "hv1", func(h *postern.Host) error {
+		h.Labels = map[string]string{"rack": "4\nrow=5"}
+		return nil
+	}, postern.Event{}), postern.Invalid)
+	must(t, s.HostReported(ctx, "hv1", postern.HostReport{Version: "before it joined"}))
+	must(t, admitted(db, hash, "hv1", "k1", "a1"))
+	must(t, s.HostReported(ctx, "hv1", postern.HostReport{
+		Version: "1.2\n3", Serves: []string{"ssh", "libvirt"}, KRL: 7, Problems: []string{"a\nb", "c"},
+	}))
+	h, err := s.Host(ctx, "hv1")
+	must(t, err)
+	if h.Version != "1.23" || h.KRL != 7 || h.Heard.IsZero() || !slices.Equal(h.Problems, []string{"ab", "c"}) ||
+		!slices.Equal(h.Serves, []string{"ssh", "libvirt"}) || !slices.Equal(h.Groups, []string{"hv", "web"}) ||
+		!slices.Equal(h.All(), []string{"hv1", "hv1.example.com", "192.0.2.1"}) ||
+		len(h.Labels) != 2 || h.Labels["rack"] != "b=4" {
+		t.Errorf("%+v", h)
+	}
+}
+
+// oneTokenTwoHosts joins two hosts with one token at the same time.
+func oneTokenTwoHosts(t *testing.T, open opener) {
+	dbs := []*store.DB{open(t), open(t)}
+	storetest.AddIssuer(t, dbs[0], hostIssuer)
+	hash := invited(t, dbs[0], "hv1", false)
+	results := make(chan error)
+	for i, db := range dbs {
+		go func() { results <- admitted(db, hash, "hv1", fmt.Sprint("k", i), fmt.Sprint("a", i)) }()
+	}
+	one, two := <-results, <-results
+	if (one == nil) == (two == nil) {
+		t.Errorf("not one of two is admitted: %v, %v", one, two)
+	}
+}
