@@ -71,6 +71,7 @@ const (
 	EventHostRemoved   = "host.removed"
 
 	EventCACreated     = "ca.created"
+	EventCARetired     = "ca.retired"
 	EventCAKeyRemoved  = "ca.key.removed"
 	EventCAKeyRestored = "ca.key.restored"
 	EventCAKeyExported = "ca.key.exported"

@@ -64,6 +64,10 @@ var EventKinds = []EventKind{
 		Details: []string{"role"},
 	},
 	{
+		Name: EventCARetired, Title: "CA retired", OK: "retired the certificate authority %s", Doer: doerAdmin,
+		Details: []string{"role", "certificates"},
+	},
+	{
 		Name: EventCAKeyRemoved, Title: "Key of a CA removed from the host",
 		OK: "removed the key of the CA %s from the host", Doer: doerAdmin,
 	},

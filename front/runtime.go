@@ -38,6 +38,9 @@ type Runtime struct {
 	// (localhost, internal names) and returns the PEM chain; nil leaves such
 	// names to Caddy.
 	Issue func(context.Context, *x509.CertificateRequest) ([]byte, error)
+	// Chain returns what is shown after a certificate that Issue returned, as of now, in DER;
+	// nil for a certificate of another CA. A nil Chain leaves the chains as they were issued.
+	Chain func(leaf *x509.Certificate) [][]byte
 	// Log appends events to the timeline; nil drops them.
 	Log func(context.Context, ...postern.Event) error
 	// Writable reports whether the timeline could be written when that was last tried; nil

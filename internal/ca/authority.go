@@ -34,7 +34,9 @@ type Authority struct {
 // issuer is an Issuer ready for use.
 type issuer struct {
 	Issuer
-	cert   *x509.Certificate // nil for the SSH roles
+	cert   *x509.Certificate   // nil for the SSH roles
+	root   *issuer             // that signed cert; a root's own; nil for the SSH roles
+	cross  []*x509.Certificate // of a root's key by other roots, not revoked
 	pub    crypto.PublicKey
 	signer crypto.Signer // nil: the key is not on this machine
 }
@@ -53,6 +55,12 @@ func Open(ctx context.Context, cfg Config, store Store) (*Authority, error) {
 		return nil, err
 	}
 	a.cfg.Name = a.root.Subject.Organization[0]
+	if country := a.root.Subject.Country; len(country) > 0 {
+		a.cfg.Country = country[0]
+	}
+	if alg := algorithmOf(a.root.PublicKey); cfg.Algorithm == "" && alg.valid() {
+		a.cfg.Algorithm = alg
+	}
 	return a, nil
 }
 
@@ -69,18 +77,18 @@ func (a *Authority) Reload(ctx context.Context) error {
 			WithHint("create the certificate authority")
 	}
 	issuers := make([]*issuer, 0, len(list))
-	var root *x509.Certificate
 	for _, i := range list {
 		iss, err := a.open(i)
 		if err != nil {
 			return err
 		}
 		issuers = append(issuers, iss)
-		if i.Role == Root {
-			root = iss.cert
-		}
 	}
-	if root == nil || len(root.Subject.Organization) == 0 {
+	if err := a.adopt(ctx, issuers); err != nil {
+		return err
+	}
+	root := newestOf(issuers, Root, a.now())
+	if root == nil || len(root.cert.Subject.Organization) == 0 {
 		return postern.Errorf(postern.Internal, "the store holds CAs but no root that Postern made")
 	}
 	url, chosen, err := a.readURL(ctx)
@@ -93,7 +101,7 @@ func (a *Authority) Reload(ctx context.Context) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.issuers, a.root, a.url, a.chosen, a.policies = issuers, root, url, chosen, policies
+	a.issuers, a.root, a.url, a.chosen, a.policies = issuers, root.cert, url, chosen, policies
 	return nil
 }
 
@@ -142,6 +150,8 @@ func (i *issuer) ended(now time.Time) string {
 	switch {
 	case !i.Revoked.IsZero():
 		return "was revoked"
+	case !i.Retired.IsZero():
+		return "was retired"
 	case i.cert != nil && !now.Before(i.cert.NotAfter):
 		return "has expired"
 	}
@@ -150,10 +160,11 @@ func (i *issuer) ended(now time.Time) string {
 
 // newest returns the newest issuer of a role that is valid or, if none is, the
 // newest; nil if there is none. An SSH CA that does not sign yet is passed over.
-func (a *Authority) newest(role Role) *issuer {
+func (a *Authority) newest(role Role) *issuer { return newestOf(a.list(), role, a.now()) }
+
+func newestOf(list []*issuer, role Role, now time.Time) *issuer {
 	var last *issuer
-	now := a.now()
-	for _, i := range slices.Backward(a.list()) {
+	for _, i := range slices.Backward(list) {
 		switch {
 		case i.Role != role || i.waits(now):
 		case i.ended(now) == "":
@@ -248,24 +259,22 @@ func (a *Authority) CheckKey(ctx context.Context, id string) error {
 // Name returns the organisation's name.
 func (a *Authority) Name() string { return a.cfg.Name }
 
-// Root returns the root certificate: what others trust.
+// Root returns the newest root certificate that is valid. Others trust all of
+// [Authority.Roots].
 func (a *Authority) Root() *x509.Certificate {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.root
 }
 
-// Chain returns the role's intermediate that issues now, or issued last, and the
-// root, in that order.
+// Chain returns the role's intermediate that issues now, or issued last, and what is shown
+// with it: certificates of its root's key by other roots.
 func (a *Authority) Chain(role Role) []*x509.Certificate {
 	i := a.newest(role)
 	if i == nil || i.cert == nil {
 		return nil
 	}
-	if role == Root {
-		return []*x509.Certificate{i.cert}
-	}
-	return []*x509.Certificate{i.cert, a.Root()}
+	return a.chain(i)
 }
 
 // Intermediates returns every intermediate of a role, oldest first, also those
@@ -280,8 +289,8 @@ func (a *Authority) Intermediates(role Role) []*x509.Certificate {
 	return list
 }
 
-// Trusted returns the intermediates of a role that were neither revoked nor have
-// expired, oldest first: the last one issues, certificates of all may count.
+// Trusted returns the intermediates of a role that are valid and whose root was not
+// retired, oldest first: the last one issues.
 func (a *Authority) Trusted(role Role) []*x509.Certificate {
 	var list []*x509.Certificate
 	now := a.now()
@@ -293,11 +302,11 @@ func (a *Authority) Trusted(role Role) []*x509.Certificate {
 	return list
 }
 
-// SSHCA returns the public key of the newest SSH CA of a role, and all of them,
-// oldest first: sshd and known_hosts should trust all.
+// SSHCA returns the public key of the newest SSH CA of a role, and all that were not
+// retired, oldest first: sshd and known_hosts should trust all.
 func (a *Authority) SSHCA(role Role) (newest ssh.PublicKey, all []ssh.PublicKey, err error) {
 	for _, i := range a.list() {
-		if i.Role != role || i.cert != nil {
+		if i.Role != role || i.cert != nil || !i.Retired.IsZero() {
 			continue
 		}
 		if newest, err = ssh.NewPublicKey(i.pub); err != nil {

@@ -4,6 +4,7 @@ import "time"
 
 // RootInfo is the root as it is shown.
 type RootInfo struct {
+	ID       string    `json:"id"`
 	Subject  string    `json:"subject"`
 	Serial   string    `json:"serial"`
 	NotAfter time.Time `json:"not_after"`
@@ -13,13 +14,19 @@ type RootInfo struct {
 	PEM      string    `json:"pem"`
 }
 
-// RootInfo returns what is shown of the root.
-func (a *Authority) RootInfo() RootInfo {
-	root := a.newest(Root)
-	return RootInfo{
-		SubjectString(root.cert.RawSubject), SerialString(root.cert.SerialNumber), root.cert.NotAfter,
-		a.HasKey(string(Root)), root.KeyURI, a.URL(), string(EncodeCertificates(root.cert)),
+// RootInfos returns what is shown of the roots that others are to trust, newest first.
+func (a *Authority) RootInfos() (list []RootInfo) {
+	for _, cert := range a.Roots() {
+		for _, i := range a.list() {
+			if i.cert != nil && i.cert.Equal(cert) {
+				list = append(list, RootInfo{
+					i.ID, i.name(), SerialString(cert.SerialNumber), cert.NotAfter, i.signer != nil, i.KeyURI, a.URL(),
+					string(EncodeCertificates(cert)),
+				})
+			}
+		}
 	}
+	return list
 }
 
 // PolicyInfo is a policy as it is shown.

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
-	"fmt"
 	"math/big"
 	"strings"
 	"time"
@@ -120,6 +119,12 @@ func (a *Authority) newKey(ctx context.Context, role Role, id string, alg Algori
 		return nil, postern.Errorf(postern.CodeOf(err), "CA %s: make its key: %w", id, err)
 	}
 	iss.pub = iss.signer.Public()
+	for _, other := range a.list() {
+		if samePublic(iss.pub, other.pub) {
+			return nil, postern.Errorf(postern.Invalid, "the CA %s would have the key of the %s CA", id, other.ID).
+				WithHint("leave object= and id= out of the URI, so that a key is made")
+		}
+	}
 	if iss.PublicKey, err = x509.MarshalPKIXPublicKey(iss.pub); err != nil {
 		return nil, postern.Errorf(postern.Internal, "CA %s: %w", id, err)
 	}
@@ -176,7 +181,7 @@ func (a *Authority) newRoot(ctx context.Context) (*issuer, Certificate, error) {
 		list = append(list, c)
 	}
 	constrain(tmpl, list)
-	cert, err := a.signCA(iss, tmpl, tmpl, iss.signer)
+	cert, err := a.signCA(iss, tmpl, iss)
 	return iss, cert, err
 }
 
@@ -194,22 +199,24 @@ func (a *Authority) newIntermediate(ctx context.Context, root *issuer, role Role
 	if role == Client {
 		title, usage = "Client CA", x509.ExtKeyUsageClientAuth
 	}
-	if _, number, ok := strings.Cut(id, "-"); ok {
-		title += " " + number
-	}
-	tmpl := a.caTemplate(a.cfg.Name+" "+title, a.cfg.IntermediateValidity)
+	tmpl := a.caTemplate(a.cfg.Name+" "+title+numberOf(id), a.cfg.IntermediateValidity)
 	tmpl.MaxPathLenZero = true
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{usage}
 	if tmpl.NotAfter.After(root.cert.NotAfter) {
 		tmpl.NotAfter = root.cert.NotAfter
 	}
-	tmpl.PermittedDNSDomainsCritical = root.cert.PermittedDNSDomainsCritical
-	tmpl.PermittedDNSDomains = root.cert.PermittedDNSDomains
-	tmpl.PermittedEmailAddresses = root.cert.PermittedEmailAddresses
-	tmpl.PermittedIPRanges = root.cert.PermittedIPRanges
-	a.addURLs(tmpl, string(Root), false)
-	cert, err := a.signCA(iss, tmpl, root.cert, root.signer)
+	constrainAs(tmpl, root.cert)
+	a.addURLs(tmpl, root.ID, false)
+	cert, err := a.signCA(iss, tmpl, root)
 	return iss, cert, err
+}
+
+// numberOf returns what a CA's name ends with: " 2" for server-2.
+func numberOf(id string) string {
+	if _, number, ok := strings.Cut(id, "-"); ok {
+		return " " + number
+	}
+	return ""
 }
 
 func (a *Authority) caTemplate(cn string, validity time.Duration) *x509.Certificate {
@@ -229,19 +236,24 @@ func (a *Authority) caTemplate(cn string, validity time.Duration) *x509.Certific
 	}
 }
 
-func (a *Authority) signCA(iss *issuer, tmpl, parent *x509.Certificate, signer crypto.Signer) (Certificate, error) {
+// signCA signs an issuer's certificate by a root, which may be itself.
+func (a *Authority) signCA(iss *issuer, tmpl *x509.Certificate, root *issuer) (Certificate, error) {
 	id, err := keyID(iss.PublicKey)
 	if err != nil {
 		return Certificate{}, err
 	}
 	tmpl.SubjectKeyId = id
-	if iss.Certificate, err = x509.CreateCertificate(rand.Reader, tmpl, parent, iss.pub, signer); err != nil {
+	parent := root.cert
+	if root == iss {
+		parent = tmpl
+	}
+	if iss.Certificate, err = x509.CreateCertificate(rand.Reader, tmpl, parent, iss.pub, root.signer); err != nil {
 		return Certificate{}, postern.Errorf(postern.CodeOf(err), "sign CA %s: %w", iss.ID, err)
 	}
 	if iss.cert, err = x509.ParseCertificate(iss.Certificate); err != nil {
 		return Certificate{}, postern.Errorf(postern.Internal, "CA %s: %w", iss.ID, err)
 	}
-	return a.entry(iss.cert, string(Root), ProfileIntermediate), nil
+	return a.entry(iss.cert, root.ID, ProfileIntermediate), nil
 }
 
 // addURLs writes where to fetch the issuer's revocation list and certificate,
@@ -316,8 +328,7 @@ func (a *Authority) addIntermediate(ctx context.Context, role Role, rootKey cryp
 	if err != nil {
 		return Issuer{}, err
 	}
-	number := len(a.Intermediates(role)) + 1
-	iss, cert, err := a.newIntermediate(ctx, root, role, fmt.Sprintf("%s-%d", role, number))
+	iss, cert, err := a.newIntermediate(ctx, root, role, a.nextID(role))
 	if err != nil {
 		return Issuer{}, err
 	}
@@ -333,7 +344,7 @@ func (a *Authority) addIntermediate(ctx context.Context, role Role, rootKey cryp
 	return pub, nil
 }
 
-// rootWith returns the root ready to sign: with the key that is on this machine,
+// rootWith returns the newest root ready to sign: with the key that is on this machine,
 // or else with key.
 func (a *Authority) rootWith(key crypto.Signer) (*issuer, error) {
 	root := *a.newest(Root)
@@ -344,32 +355,68 @@ func (a *Authority) rootWith(key crypto.Signer) (*issuer, error) {
 		root.signer = key
 	}
 	if root.signer == nil {
-		return nil, postern.Errorf(postern.Unavailable, "the root's key is not on this machine").
-			WithHint("lend the root's key for this once")
+		return nil, errRootKeyAbsent
 	}
 	return &root, nil
 }
 
-// RootKeyMoves returns an Invalid error if the root's key is in an HSM: such a key
+var errRootKeyAbsent = postern.Errorf(postern.Unavailable, "the root's key is not on this machine").
+	WithHint("lend the root's key for this once")
+
+// rootOf returns the root that a key is of, or a Denied error.
+func (a *Authority) rootOf(key crypto.Signer) (*issuer, error) {
+	for _, i := range a.list() {
+		if i.Role == Root && samePublic(key.Public(), i.pub) {
+			root := *i
+			return &root, nil
+		}
+	}
+	return nil, postern.Errorf(postern.Denied, "that is no root's key of this authority").
+		WithHint("export the root's key first")
+}
+
+// RootKeyMoves returns an Invalid error if the keys of all roots are in an HSM: such a key
 // is not exported, removed or restored.
 func (a *Authority) RootKeyMoves() error {
-	if root := a.newest(Root); root.KeyURI != "" {
-		return postern.Errorf(postern.Invalid, "the root's key is in the HSM %s and cannot leave it", root.KeyURI).
+	var err error
+	for _, i := range a.list() {
+		if i.Role != Root {
+			continue
+		}
+		if err = i.moves(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func (i *issuer) moves() error {
+	if i.KeyURI != "" {
+		return postern.Errorf(postern.Invalid, "the root's key is in the HSM %s and cannot leave it", i.KeyURI).
 			WithHint("unplug the HSM and keep it elsewhere; it is needed to make and revoke intermediates, " +
 				"and twice a year for the root's revocation list")
 	}
 	return nil
 }
 
-// ExportRootKey returns the root's private key, encrypted under a passphrase, and
-// says so on the timeline.
-func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byte, error) {
-	if err := a.RootKeyMoves(); err != nil {
+// ExportRootKey returns the private key of the root of that ID, of the newest for "",
+// encrypted under a passphrase, and says so on the timeline.
+func (a *Authority) ExportRootKey(ctx context.Context, id string, passphrase []byte) ([]byte, error) {
+	root := a.newest(Root)
+	if id != "" {
+		var err error
+		if root, err = a.issuer(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if root.Role != Root {
+		return nil, postern.Errorf(postern.Invalid, "%s is not a root", id)
+	}
+	if err := root.moves(); err != nil {
 		return nil, err
 	}
-	root, err := a.rootWith(nil)
-	if err != nil {
-		return nil, err
+	if root.signer == nil {
+		return nil, errRootKeyAbsent
 	}
 	if len(passphrase) < 8 {
 		return nil, postern.Errorf(postern.Invalid, "the passphrase is shorter than 8 bytes")
@@ -384,20 +431,20 @@ func (a *Authority) ExportRootKey(ctx context.Context, passphrase []byte) ([]byt
 	})
 }
 
-// RemoveRootKey deletes the root's key from this machine. The caller passes the key
-// to prove that there is a copy. Everything but making and revoking intermediates
-// still works; the root's last revocation list stays valid as long as the root.
+// RemoveRootKey deletes the key of the root that it belongs to from this machine. The
+// caller passes it to prove that there is a copy. Everything but making and revoking
+// intermediates still works; the root's last revocation list stays valid as long as the
+// root.
 func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error {
-	if err := a.RootKeyMoves(); err != nil {
-		return err
-	}
-	root, err := a.rootWith(nil)
+	root, err := a.rootOf(key)
 	if err != nil {
 		return err
 	}
-	if !samePublic(key.Public(), root.pub) {
-		return postern.Errorf(postern.Denied, "that is not the key of this root: it stays").
-			WithHint("export the root's key first")
+	if err := root.moves(); err != nil {
+		return err
+	}
+	if root.signer == nil {
+		return errRootKeyAbsent
 	}
 	if err := a.signRootCRL(ctx, root, root.cert.NotAfter); err != nil {
 		return err
@@ -412,13 +459,13 @@ func (a *Authority) RemoveRootKey(ctx context.Context, key crypto.Signer) error 
 	return a.Reload(ctx)
 }
 
-// RestoreRootKey keeps the root's key on this machine again.
+// RestoreRootKey keeps the key of the root that it belongs to on this machine again.
 func (a *Authority) RestoreRootKey(ctx context.Context, key crypto.Signer) error {
-	if err := a.RootKeyMoves(); err != nil {
+	root, err := a.rootOf(key)
+	if err != nil {
 		return err
 	}
-	root, err := a.rootWith(key)
-	if err != nil {
+	if err := root.moves(); err != nil {
 		return err
 	}
 	sealed, err := a.seal(root.ID, key)

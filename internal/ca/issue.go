@@ -24,9 +24,9 @@ type Issued struct {
 	By    postern.Actor // for whom it was signed
 	Event postern.Event // that goes with it
 	Leaf  *x509.Certificate
-	Chain []*x509.Certificate // the intermediates, without the root
-	Root  *x509.Certificate
-	Key   crypto.Signer // nil unless it was made with the certificate; the authority keeps no copy
+	Chain []*x509.Certificate // the intermediate, and its root's key certified by other roots
+	Roots []*x509.Certificate // that others are to trust, newest first
+	Key   crypto.Signer       // nil unless it was made with the certificate; the authority keeps no copy
 }
 
 // PEM returns the certificate followed by its chain, as servers want it.
@@ -290,7 +290,7 @@ func (a *Authority) signUnder(
 func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicKey, c Certificate,
 	by postern.Actor,
 ) (*Issued, error) {
-	out := &Issued{By: by, Chain: []*x509.Certificate{iss.cert}, Root: a.Root()}
+	out := &Issued{By: by, Chain: a.chain(iss), Roots: a.Roots()}
 	if !tmpl.NotAfter.After(a.now()) {
 		return nil, endedError(iss, "has expired")
 	}
@@ -405,9 +405,9 @@ func (a *Authority) Load(ctx context.Context, serial string) (*Issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Issued{Certificate: c, Root: a.Root()}
+	out := &Issued{Certificate: c, Roots: a.Roots()}
 	if iss.Role != Root {
-		out.Chain = []*x509.Certificate{iss.cert}
+		out.Chain = a.chain(iss)
 	}
 	if out.Leaf, err = x509.ParseCertificate(c.DER); err != nil {
 		return nil, postern.Errorf(postern.Internal, "certificate %s: %w", serial, err)

@@ -46,7 +46,11 @@ func (a *Authority) KRL(ctx context.Context) ([]byte, error) {
 		}
 		sections = append(sections, certSection(pub.Marshal(), c.Serials))
 	}
-	if len(keys) > 0 {
+	retired, err := a.retiredSSHCAs()
+	if err != nil {
+		return nil, err
+	}
+	if keys = append(keys, retired...); len(keys) > 0 {
 		sections = append(sections, keySection(keys))
 	}
 	der, err := buildKRL(version, now, sections)
@@ -54,6 +58,22 @@ func (a *Authority) KRL(ctx context.Context) ([]byte, error) {
 		return nil, postern.Errorf(postern.Internal, "build the KRL: %w", err)
 	}
 	return der, nil
+}
+
+// retiredSSHCAs returns the keys of the SSH CAs that were retired. A certificate is
+// revoked with the key that signed it.
+func (a *Authority) retiredSSHCAs() (keys [][]byte, err error) {
+	for _, i := range a.list() {
+		if i.cert != nil || i.Retired.IsZero() {
+			continue
+		}
+		pub, err := ssh.NewPublicKey(i.pub)
+		if err != nil {
+			return nil, postern.Errorf(postern.Internal, "CA %s: %w", i.ID, err)
+		}
+		keys = append(keys, pub.Marshal())
+	}
+	return keys, nil
 }
 
 func buildKRL(version int64, now time.Time, sections []cryptobyte.BuilderContinuation) ([]byte, error) {

@@ -129,7 +129,7 @@ func (b Bundle) pem(parts []part) ([]byte, error) {
 		case partChain:
 			out.Write(EncodeCertificates(b.Chain...))
 		case partRoot:
-			out.Write(EncodeCertificates(b.Root))
+			out.Write(EncodeCertificates(b.Roots...))
 		case partKey:
 			if b.Key == nil {
 				continue
@@ -182,7 +182,7 @@ func fileName(s string) string {
 
 // slug returns the organisation's name as part of a file name.
 func (b Bundle) slug() string {
-	s := strings.Trim(fileName(strings.ToLower(b.Root.Subject.Organization[0])), "-.")
+	s := strings.Trim(fileName(strings.ToLower(b.Roots[0].Subject.Organization[0])), "-.")
 	if s == "" {
 		return "postern"
 	}
@@ -254,7 +254,7 @@ func (a *Authority) Planned(l Layout, p Profile, person string, list []string) (
 			clean = append(clean, c)
 		}
 	}
-	b := Bundle{Issued: &Issued{Certificate: Certificate{Profile: p, Person: person, Names: clean}, Root: a.Root()}}
+	b := Bundle{Issued: &Issued{Certificate: Certificate{Profile: p, Person: person, Names: clean}, Roots: a.Roots()}}
 	if l == LayoutPKCS12 {
 		return []File{{Name: b.stem() + ".p12"}}, nil
 	}
@@ -262,7 +262,7 @@ func (a *Authority) Planned(l Layout, p Profile, person string, list []string) (
 	if err != nil {
 		return nil, err
 	}
-	b.Chain = a.Chain(Role(p))[:1]
+	b.Chain = a.Chain(Role(p))
 	files := []File{{Name: place.cert}, {Name: place.key}, {Name: place.extra}}
 	for name, parts := range map[string][]part{place.chain: {partChain}, place.root: place.rootHas} {
 		data, err := b.pem(parts)
@@ -287,7 +287,7 @@ func (b Bundle) render(p placement) ([]byte, error) {
 		Aliases                           []string
 		HasKey, IsRSA                     bool
 	}{
-		Name: b.stem(), Org: b.Root.Subject.Organization[0],
+		Name: b.stem(), Org: b.Roots[0].Subject.Organization[0],
 		Cert: at(p.cert), Key: at(p.key), Chain: at(p.chain), Root: at(p.root), HasKey: b.Key != nil,
 		IsRSA: b.Leaf.PublicKeyAlgorithm == x509.RSA,
 	}

@@ -101,7 +101,7 @@ func virsh(t *testing.T, l *posterntest.Libvirtd, a *ca.Authority, client *ca.Is
 		name := strings.Replace(filepath.Base(f.Name), "server", "client", 1)
 		must(t, os.WriteFile(filepath.Join(dir, name), f.Data, 0o600))
 	}
-	if !client.Root.Equal(a.Root()) { // then the server would not be trusted
+	if !client.Roots[0].Equal(a.Root()) { // then the server would not be trusted
 		trusted := ca.EncodeCertificates(append([]*x509.Certificate{a.Root()}, a.Intermediates(ca.Server)...)...)
 		must(t, os.WriteFile(filepath.Join(dir, "cacert.pem"), trusted, 0o600))
 	}

@@ -192,7 +192,7 @@ func TestOpenSSLAsksOCSP(t *testing.T) {
 	must(t, a.Revoke(t.Context(), bad.Serial, postern.KeyCompromise, postern.Actor{}))
 	dir := t.TempDir()
 	for name, data := range map[string][]byte{
-		"root.pem": ca.EncodeCertificates(good.Root), "issuer.pem": ca.EncodeCertificates(good.Chain[0]),
+		"root.pem": ca.EncodeCertificates(good.Roots...), "issuer.pem": ca.EncodeCertificates(good.Chain[0]),
 		"good.pem": ca.EncodeCertificates(good.Leaf), "bad.pem": ca.EncodeCertificates(bad.Leaf),
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, name), data, 0o600))

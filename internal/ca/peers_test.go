@@ -373,7 +373,7 @@ func TestStolenIntermediateVouchesForNothingElse(t *testing.T) {
 	openssl := posterntest.Need(t, "openssl")
 	keys := keyRing{}
 	a, _ := newAuthority(t, ca.Config{Domains: []string{"example.com", "192.0.2.0/24"}, KeyURI: "test:", Keys: keys})
-	if _, err := a.ExportRootKey(t.Context(), []byte("a passphrase")); err == nil {
+	if _, err := a.ExportRootKey(t.Context(), "", []byte("a passphrase")); err == nil {
 		t.Error("a key that lives elsewhere was exported")
 	}
 	roots, inter := roots(a)

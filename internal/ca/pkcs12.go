@@ -3,6 +3,7 @@ package ca
 import (
 	"crypto"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// EncodePKCS12 packs key, certificate, chain and root under a password, for
+// EncodePKCS12 packs key, certificate, chain and roots under a password, for
 // import into a browser or system: AES-256 and SHA-256, or, for importers that
 // know neither (macOS before 15, Windows before 2019, Android before 14),
 // triple DES and SHA-1. The key is named after the person, the label and the end.
@@ -24,7 +25,7 @@ func EncodePKCS12(key crypto.PrivateKey, out *Issued, password string, legacy bo
 	if legacy {
 		enc = pkcs12.LegacyDES
 	}
-	data, err := enc.Encode(key, out.Leaf, append(out.Chain[:len(out.Chain):len(out.Chain)], out.Root), password)
+	data, err := enc.Encode(key, out.Leaf, slices.Concat(out.Chain, out.Roots), password)
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "write PKCS#12: %w", err)
 	}

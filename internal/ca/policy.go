@@ -74,7 +74,8 @@ func (p Policy) Validate() error {
 		return postern.Errorf(postern.Invalid, "profile %s: %s", p.Profile, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case !profileName.MatchString(string(p.Profile)) || p.Profile == ProfileIntermediate || p.Profile == ProfileOCSP:
+	case !profileName.MatchString(string(p.Profile)) || p.Profile == ProfileIntermediate ||
+		p.Profile == ProfileCross || p.Profile == ProfileOCSP:
 		return postern.Errorf(postern.Invalid, "%q cannot be the name of a profile", p.Profile).
 			WithHint("a name begins with a letter and has at most 32 small letters, digits and hyphens")
 	case len(p.Text) > 200 || strings.ContainsFunc(p.Text, func(r rune) bool { return r < ' ' }):

@@ -45,7 +45,7 @@ func (a *Authority) RenewIntermediates(ctx context.Context) (made []Issuer, err 
 
 func (a *Authority) intermediateIsDue(role Role) bool {
 	last, root, now := a.newest(role), a.Root(), a.now()
-	if last == nil || !last.Revoked.IsZero() || !root.NotAfter.After(last.cert.NotAfter) ||
+	if last == nil || !last.Revoked.IsZero() || last.root.cert == root && !root.NotAfter.After(last.cert.NotAfter) ||
 		!now.Before(root.NotAfter) {
 		return false
 	}
@@ -57,5 +57,5 @@ func (a *Authority) intermediateIsDue(role Role) bool {
 // root: a successor would not outlast it.
 func (a *Authority) EndsWithRoot(role Role) bool {
 	last := a.newest(role)
-	return last != nil && last.cert != nil && !last.cert.NotAfter.Before(a.Root().NotAfter)
+	return last != nil && last.cert != nil && !last.cert.NotAfter.Before(last.root.cert.NotAfter)
 }

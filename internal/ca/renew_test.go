@@ -53,7 +53,7 @@ func TestIntermediatesAreFollowedInTime(t *testing.T) {
 func verifiesAt(t *testing.T, out *ca.Issued, at time.Time) {
 	t.Helper()
 	roots, others := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(out.Root)
+	roots.AddCert(out.Roots[0])
 	for _, c := range out.Chain {
 		others.AddCert(c)
 	}
@@ -88,7 +88,7 @@ func TestIntermediatesThatAreNotFollowed(t *testing.T) {
 	must(t, revoked.Reload(t.Context()))
 
 	away, _ := newAuthority(t, cfg)
-	exported, err := away.ExportRootKey(t.Context(), []byte("a passphrase"))
+	exported, err := away.ExportRootKey(t.Context(), "", []byte("a passphrase"))
 	must(t, err)
 	key, err := ca.ParseKey(exported, []byte("a passphrase"))
 	must(t, err)

@@ -107,12 +107,12 @@ func (a *Authority) revokeIntermediate(ctx context.Context, c Certificate, reaso
 	if i == nil {
 		return postern.Errorf(postern.Internal, "no CA has the certificate %s", c.Serial)
 	}
-	if !a.HasKey(string(Root)) {
+	if !a.HasKey(c.Issuer) {
 		return postern.Errorf(postern.Unavailable,
 			"the root's key is not on this machine: a list that revokes an intermediate cannot be signed").
 			WithHint("restore the root's key, revoke, and remove the key again")
 	}
-	if err := a.CheckKey(ctx, string(Root)); err != nil {
+	if err := a.CheckKey(ctx, c.Issuer); err != nil {
 		return err
 	}
 	theirs := reason

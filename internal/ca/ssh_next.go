@@ -3,7 +3,6 @@ package ca
 import (
 	"context"
 	"crypto"
-	"fmt"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -11,7 +10,7 @@ import (
 
 // SSHOverlap is how long the next SSH CA of a role is made known before it signs. Hosts
 // and clients fetch the keys that they trust in that time. An SSH CA has no end: those
-// before it are trusted until they are taken out there.
+// before it are trusted until they are retired.
 const SSHOverlap = 30 * day
 
 // NewCA makes the next intermediate or SSH CA of a role, which signs from the time that
@@ -37,16 +36,13 @@ func (a *Authority) NewSSHCA(ctx context.Context, role Role) (Issuer, time.Time,
 	if err := a.Reload(ctx); err != nil {
 		return Issuer{}, time.Time{}, err
 	}
-	number, alg := 1, P256
+	alg := P256
 	for _, i := range a.list() {
-		if i.Role == role {
-			number++
-			if algorithmOf(i.pub).valid() {
-				alg = algorithmOf(i.pub)
-			}
+		if i.Role == role && algorithmOf(i.pub).valid() {
+			alg = algorithmOf(i.pub)
 		}
 	}
-	iss, err := a.newKey(ctx, role, fmt.Sprintf("%s-%d", role, number), alg)
+	iss, err := a.newKey(ctx, role, a.nextID(role), alg)
 	if err != nil {
 		return Issuer{}, time.Time{}, err
 	}

@@ -32,6 +32,9 @@ type Issuer struct {
 	KeyURI      string // of the key, if it is in an HSM
 	Created     time.Time
 	Revoked     time.Time // when its certificate was; zero: not revoked
+	Retired     time.Time // see [Authority.Retire]; zero: others trust it
+	// Cross are certificates of a root's key that other roots signed: DER, one after the other.
+	Cross []byte
 }
 
 // Profile says what an X.509 certificate is for.
@@ -40,6 +43,7 @@ type Profile string
 // The profiles.
 const (
 	ProfileIntermediate Profile = "intermediate"
+	ProfileCross        Profile = "cross" // of a root's key, by another root
 	ProfileServer       Profile = "server"
 	ProfileClient       Profile = "client"
 	ProfileHost         Profile = "host" // a host's, which it shows to the server
@@ -94,7 +98,8 @@ func (c Certificate) For() string {
 type Filter struct {
 	Person  string
 	Profile Profile
-	Leaves  bool                     // none of the authority's own: intermediates, signers of OCSP answers
+	Leaves  bool                     // none of the authority's own: of its CAs and signers of OCSP answers
+	Issuers []string                 // issued by one of these CAs
 	Name    string                   // has exactly this subject alternative name
 	Key     string                   // has this Certificate.Key
 	Reason  postern.RevocationReason // was revoked for it
@@ -161,6 +166,18 @@ type Store interface {
 
 	// AddIssuers adds all or, if one of the IDs exists, none (Conflict).
 	AddIssuers(ctx context.Context, issuers []Issuer, certs []Certificate, events ...postern.Event) error
+	// AddRoot is AddIssuers for a root and its intermediates. It keeps the cross-signed
+	// certificate of the root before it, old, with that one.
+	AddRoot(ctx context.Context, issuers []Issuer, certs []Certificate, old string, cross []byte,
+		events ...postern.Event) error
+	// Retire marks CAs as retired, and revokes the certificates with these serial numbers. It
+	// fails with Conflict, and changes nothing, while certificates that they issued to others
+	// are valid, unless it is to revoke those, too. Their number is added to the event's
+	// details, as "certificates".
+	Retire(ctx context.Context, ids, serials []string, revoke bool, at time.Time, event postern.Event) error
+	// Outstanding returns how many valid certificates, of X.509 and SSH, each CA has issued to
+	// others; CAs without any are left out.
+	Outstanding(ctx context.Context, now time.Time) (map[string]int, error)
 	// Issuers returns all, oldest first.
 	Issuers(ctx context.Context) ([]Issuer, error)
 	// SetIssuerKey replaces the sealed key; nil removes it.

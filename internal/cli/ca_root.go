@@ -3,9 +3,9 @@ package cli
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -22,8 +22,9 @@ func (k *keyFile) rootKeyFlags(cmd *cobra.Command, name string) {
 }
 
 func newCARoot(a *app) *cobra.Command {
-	return group("root", "The root: show it, and take its key off this machine",
-		newCARootShow(a), newCARootExport(a),
+	return group("root", "Roots: show them, follow one by another, take their keys off this machine",
+		newCARootShow(a), newCARootList(a), newCARootStatus(a), newCARootNew(a), newCARootRetire(a),
+		newCARootExport(a),
 		newCARootMove(a, &cobra.Command{Use: "remove-key --key FILE", Short: "Take the root's key off this machine"},
 			(*ca.Authority).RemoveRootKey, "the root's key is no longer on this machine"),
 		newCARootMove(a, &cobra.Command{Use: "restore-key --key FILE", Short: "Bring the root's key back"},
@@ -32,13 +33,13 @@ func newCARoot(a *app) *cobra.Command {
 
 func newCARootShow(a *app) *cobra.Command {
 	var chain bool
-	cmd := &cobra.Command{Use: "show", Short: "Print the root certificate"}
+	cmd := &cobra.Command{Use: "show", Short: "Print the root certificate, both while one follows another"}
 	asJSON := jsonFlag(cmd)
 	cmd.RunE = on(a.withCA, func(_ context.Context, authority *ca.Authority, _ []string) error {
 		if *asJSON {
-			return terminal.JSON(a.out, authority.RootInfo())
+			return terminal.List(a.printer(), authority.RootInfos(), true, "", nil)
 		}
-		certs := []*x509.Certificate{authority.Root()}
+		certs := authority.Roots()
 		if chain {
 			certs = slices.Concat(certs, authority.Trusted(ca.Server), authority.Trusted(ca.Client))
 		}
@@ -49,15 +50,73 @@ func newCARootShow(a *app) *cobra.Command {
 	return cmd
 }
 
+func newCARootList(a *app) *cobra.Command {
+	return listCommand(a, &cobra.Command{Use: "list", Short: "List the roots and SSH CAs"}, a.withCA,
+		"CA STATUS EXPIRES CERTIFICATES NAME",
+		func(ctx context.Context, authority *ca.Authority, _ []string) ([]ca.Anchor, error) {
+			return authority.Anchors(ctx)
+		}, func(c ca.Anchor) []string {
+			return []string{c.ID, c.Status, terminal.Day(c.NotAfter), fmt.Sprint(c.Certificates), c.Name}
+		})
+}
+
+func newCARootStatus(a *app) *cobra.Command {
+	return listCommand(a, &cobra.Command{
+		Use: "status [CA]", Short: "List who has valid certificates of an older root or SSH CA",
+		Args: cobra.MaximumNArgs(1),
+	}, a.withCA, "CA SERIAL PROFILE EXPIRES FOR",
+		func(ctx context.Context, authority *ca.Authority, args []string) ([]ca.Holder, error) {
+			return authority.Holders(ctx, strings.Join(args, ""))
+		}, func(h ca.Holder) []string {
+			return []string{h.CA, h.Serial, string(h.Profile), terminal.Day(h.NotAfter), h.For}
+		})
+}
+
+func newCARootNew(a *app) *cobra.Command {
+	var old keyFile
+	var cfg ca.Config
+	cmd := &cobra.Command{
+		Use: "new", Short: "Make the root that follows, and let both be trusted",
+		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
+			return openCA(ctx, st, cfg, func(authority *ca.Authority) error {
+				key, err := a.lentKey(old, authority)
+				if err != nil {
+					return err
+				}
+				root, err := authority.NewRoot(ctx, key)
+				return a.done(err, "made the root %s, and intermediates under it that issue from now on\n", root.ID)
+			})
+		}),
+	}
+	old.rootKeyFlags(cmd, "root-key")
+	cmd.Flags().StringVar(&cfg.RootKeyURI, "key", "", "pkcs11: `URI` of the HSM that makes and keeps its key")
+	return cmd
+}
+
+func newCARootRetire(a *app) *cobra.Command {
+	var revoke bool
+	cmd := &cobra.Command{
+		Use: "retire CA", Short: "End the trust in a root or SSH CA that another has followed",
+		Args: cobra.ExactArgs(1),
+		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
+			err := authority.Retire(ctx, ca.RetireRequest{ID: args[0], Revoke: revoke})
+			return a.done(err, "retired %s\n", args[0])
+		}),
+	}
+	cmd.Flags().BoolVar(&revoke, "revoke-certificates", false, "revoke its valid certificates with it")
+	return cmd
+}
+
 func newCARootExport(a *app) *cobra.Command {
-	var out, passphraseFile string
+	var root, out, passphraseFile string
 	cmd := &cobra.Command{
 		Use:   "export-key --out FILE",
 		Short: "Write the root's key to a file, encrypted",
 		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
-			return a.rootExport(ctx, authority, out, passphraseFile)
+			return a.rootExport(ctx, authority, root, out, passphraseFile)
 		}),
 	}
+	cmd.Flags().StringVar(&root, "root", "", "the `ROOT`, as root-2 (default: the newest)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "",
 		"`FILE` with the passphrase; - is standard input (default: ask, or make one and print it)")
@@ -65,7 +124,7 @@ func newCARootExport(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) rootExport(ctx context.Context, authority *ca.Authority, out, passphraseFile string) error {
+func (a *app) rootExport(ctx context.Context, authority *ca.Authority, root, out, passphraseFile string) error {
 	if out == "-" && passphraseFile == "" {
 		return postern.Errorf(postern.Invalid, "the key and its passphrase would both go to standard output").
 			WithHint("give --passphrase-file FILE, or a file for the key with --out FILE")
@@ -80,7 +139,7 @@ func (a *app) rootExport(ctx context.Context, authority *ca.Authority, out, pass
 	if err != nil {
 		return err
 	}
-	key, err := authority.ExportRootKey(ctx, []byte(passphrase))
+	key, err := authority.ExportRootKey(ctx, root, []byte(passphrase))
 	if err != nil {
 		return err
 	}
@@ -103,7 +162,7 @@ func newCARootMove(
 		if err := authority.RootKeyMoves(); err != nil {
 			return err
 		}
-		key, err := a.readKey(k, authority.Root())
+		key, err := a.readKey(k, nil)
 		if err != nil {
 			return err
 		}
@@ -133,12 +192,10 @@ func newCAIntermediate(a *app) *cobra.Command {
 }
 
 // newCA makes the next CA of a role.
-func (a *app) newCA(ctx context.Context, authority *ca.Authority, role ca.Role, root keyFile) (err error) {
-	var key crypto.Signer
-	if root.path != "" {
-		if key, err = a.readKey(root, authority.Root()); err != nil {
-			return err
-		}
+func (a *app) newCA(ctx context.Context, authority *ca.Authority, role ca.Role, root keyFile) error {
+	key, err := a.lentKey(root, authority)
+	if err != nil {
+		return err
 	}
 	i, signs, err := authority.NewCA(ctx, role, key)
 	said := ""
@@ -147,4 +204,12 @@ func (a *app) newCA(ctx context.Context, authority *ca.Authority, role ca.Role, 
 			terminal.Day(signs))
 	}
 	return a.done(err, "made the CA %s%s\n", i.ID, said)
+}
+
+// lentKey reads the newest root's key from a file, nil if there is none.
+func (a *app) lentKey(root keyFile, authority *ca.Authority) (crypto.Signer, error) {
+	if root.path == "" {
+		return nil, nil
+	}
+	return a.readKey(root, authority.Root())
 }

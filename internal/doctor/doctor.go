@@ -189,10 +189,13 @@ func (d *examiner) authority(ctx context.Context, st *state.State) {
 		return
 	}
 	d.hardware(ctx, authority)
-	if authority.HasKey(string(ca.Root)) && authority.RootKeyMoves() == nil {
-		d.advise("ca", "export the root's key, keep the file elsewhere, then remove the key",
-			"the root's key is on this machine; kept elsewhere it cannot be stolen from here")
+	for _, i := range authority.Issuers() {
+		if i.Role == ca.Root && authority.HasKey(i.ID) && i.KeyURI == "" {
+			d.advise("ca", "export the root's key, keep the file elsewhere, then remove the key",
+				"the key of the root %s is on this machine; kept elsewhere it cannot be stolen from here", i.ID)
+		}
 	}
+	d.roots(ctx, authority)
 	d.intermediates(authority)
 	d.address(authority)
 	d.certificates(ctx, authority)
@@ -202,12 +205,32 @@ func (d *examiner) authority(ctx context.Context, st *state.State) {
 // installed wherever it is trusted.
 const rootSoon = 365 * 24 * time.Hour
 
-func (d *examiner) intermediates(authority *ca.Authority) {
-	end := authority.Root().NotAfter
-	if end.Before(d.now.Add(rootSoon)) {
-		d.wrong("ca", "create another certificate authority, and install its root wherever this one is",
-			"the root ends on %s, and with it everything that was issued under it", end.Format(time.DateOnly))
+// roots looks at the newest root, and at what is left to do until an older one can be
+// retired.
+func (d *examiner) roots(ctx context.Context, authority *ca.Authority) {
+	if root := authority.Root(); root.NotAfter.Before(d.now.Add(rootSoon)) {
+		d.wrong("ca", "make the next root, and install it wherever this one is",
+			"the root ends on %s, and with it everything that was issued under it",
+			root.NotAfter.Format(time.DateOnly))
 	}
+	anchors, err := authority.Anchors(ctx)
+	if err != nil {
+		d.failed("ca", err, "")
+		return
+	}
+	for _, a := range anchors {
+		switch {
+		case a.Status != "trusted":
+		case a.Certificates > 0:
+			d.ok("%s of %s are valid: it is not retired yet, and another CA has followed it",
+				terminal.Counted(a.Certificates, "certificate"), a.ID)
+		default:
+			d.advise("ca", "retire "+a.ID, "another CA has followed %s, and none of its certificates is valid", a.ID)
+		}
+	}
+}
+
+func (d *examiner) intermediates(authority *ca.Authority) {
 	for _, role := range []ca.Role{ca.Server, ca.Client} {
 		trusted, fix := authority.Trusted(role), nextIntermediate(role)
 		switch {

@@ -309,7 +309,7 @@ func (p *Portal) renderIssued(r *request, res issuance) error {
 	}
 	writeJSON(r.w, 200, map[string]any{
 		"person": res.Person.Name, "site": p.Name, "label": res.Certificate.Label, "serial": res.Certificate.Serial,
-		"chain": chain, "root": base64.StdEncoding.EncodeToString(p.Authority.Root().Raw),
+		"chain": chain, "root": base64.StdEncoding.EncodeToString(p.Authority.Roots()[0].Raw),
 		"codes": res.Codes, "again": res.Again, "until": res.Certificate.NotAfter.Format("2 January 2006"),
 		"ends": res.Certificate.NotAfter.UTC().Format(time.DateOnly),
 	})

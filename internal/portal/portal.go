@@ -193,7 +193,10 @@ type Authority interface {
 	CertificatesOf(ctx context.Context, person string) ([]Certificate, error)
 	CertificatesOfKey(ctx context.Context, key string) ([]Certificate, error)
 	Valid(ctx context.Context) ([]Certificate, error) // neither revoked nor expired
-	Root() *x509.Certificate
+	Roots() []*x509.Certificate                       // that others are to trust, newest first
+	// Anchors returns the roots and SSH CAs, and the valid certificates of those that
+	// others have followed.
+	Anchors(ctx context.Context) ([]Anchor, []Holder, error)
 	// PermitsMail fails with Denied if no client certificate with that address can
 	// be issued: a root's name constraints may permit some domains only.
 	PermitsMail(email string) error
@@ -202,6 +205,19 @@ type Authority interface {
 	// Layout returns a certificate's files for one kind of server. The key is PEM, or
 	// KeyPlaceholder; "" leaves the key's file out.
 	Layout(ctx context.Context, kind string, c Certificate, key string) (Layout, error)
+}
+
+// Anchor is a root or an SSH CA.
+type Anchor struct {
+	ID, Name, Status string
+	NotAfter         time.Time // zero for an SSH CA
+	Certificates     int       // valid ones
+}
+
+// Holder is a valid certificate of a root or an SSH CA.
+type Holder struct {
+	CA, Serial, For, Person string
+	NotAfter                time.Time
 }
 
 // Timeline is where events are read and written.

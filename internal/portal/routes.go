@@ -70,6 +70,7 @@ func (p *Portal) routes() http.Handler {
 	admin("POST /admin", p.invite)
 	admin("GET /admin/people/{name}", p.personPage)
 	admin("POST /admin/people/{name}/{do}", p.personDo)
+	admin("GET /admin/roots", p.roots)
 	admin("GET /admin/names", p.names)
 	admin("POST /admin/names", p.allowNames)
 	admin("POST /admin/names/drop", p.dropNames)

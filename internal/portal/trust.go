@@ -5,19 +5,44 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/pem"
 	"encoding/xml"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
 )
 
 func (p *Portal) trustPage(r *request) error {
-	root := p.Authority.Root()
-	sum := sha256.Sum256(root.Raw)
-	p.render(r, 200, "trust", page{Title: "Trust the root", Nav: "trust", Data: map[string]any{
-		"Subject": inOrder(root.Subject), "Until": root.NotAfter, "Fingerprint": colons(sum[:]),
-		"Only": root.PermittedDNSDomains,
+	var roots []shownRoot
+	for _, c := range p.Authority.Roots() {
+		sum := sha256.Sum256(c.Raw)
+		roots = append(roots, shownRoot{
+			inOrder(c.Subject), c.NotAfter, colons(sum[:]), hex.EncodeToString(sum[:]), c.PermittedDNSDomains,
+		})
+	}
+	p.render(r, 200, "trust", page{Title: "Trust the root", Nav: "trust", Data: map[string]any{"Roots": roots}})
+	return nil
+}
+
+// shownRoot is a root on the page.
+type shownRoot struct {
+	Subject     string
+	Until       time.Time
+	Fingerprint string // SHA-256, to be read
+	ID          string // the same, in a URL
+	Only        []string
+}
+
+// roots shows an administrator who has certificates of which root.
+func (p *Portal) roots(r *request) error {
+	anchors, left, err := p.Authority.Anchors(r.Context())
+	if err != nil {
+		return err
+	}
+	p.render(r, 200, "roots", page{Title: "Roots", Nav: "admin", Data: map[string]any{
+		"Anchors": anchors, "Left": left,
 	}})
 	return nil
 }
@@ -44,21 +69,35 @@ func (p *Portal) importPage(r *request) error {
 }
 
 func (p *Portal) rootPEM(r *request) error {
-	download(r, "application/x-pem-file", "postern-root.pem",
-		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: p.Authority.Root().Raw})))
+	var all [][]byte
+	for _, c := range p.Authority.Roots() {
+		all = append(all, c.Raw)
+	}
+	download(r, "application/x-pem-file", "postern-root.pem", chainPEM(all))
 	return nil
 }
 
+// rootDER answers with the newest root, or that with the fingerprint in the query.
 func (p *Portal) rootDER(r *request) error {
-	download(r, "application/x-x509-ca-cert", "postern-root.crt", string(p.Authority.Root().Raw))
-	return nil
+	want := r.URL.Query().Get("sha256")
+	for _, c := range p.Authority.Roots() {
+		if sum := sha256.Sum256(c.Raw); want == "" || want == hex.EncodeToString(sum[:]) {
+			download(r, "application/x-x509-ca-cert", "postern-root.crt", string(c.Raw))
+			return nil
+		}
+	}
+	return postern.Errorf(postern.NotFound, "There is no such root.")
 }
 
-// rootProfile answers with the root as a configuration profile for Apple's systems.
+// rootProfile answers with the roots as a configuration profile for Apple's systems.
 func (p *Portal) rootProfile(r *request) error {
-	root := p.Authority.Root().Raw
-	sum := sha256.Sum256(root)
+	roots := p.Authority.Roots()
+	sum := sha256.Sum256(roots[0].Raw)
 	name := xmlText(p.Name)
+	var payloads strings.Builder
+	for _, c := range roots {
+		payloads.WriteString(rootPayload(c.Raw, name))
+	}
 	body := fmt.Sprintf(`<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <plist version="1.0"><dict>
@@ -67,18 +106,24 @@ func (p *Portal) rootProfile(r *request) error {
 <key>PayloadIdentifier</key><string>postern.root.%[1]x</string>
 <key>PayloadUUID</key><string>%[2]s</string>
 <key>PayloadDisplayName</key><string>Root certificate of %[3]s</string>
-<key>PayloadContent</key><array><dict>
+<key>PayloadContent</key><array>%[4]s</array>
+</dict></plist>
+`, sum[:8], uuidOf(sum[:16]), name, payloads.String())
+	download(r, "application/x-apple-aspen-config", "postern-root.mobileconfig", body)
+	return nil
+}
+
+// rootPayload returns a root as a part of a configuration profile.
+func rootPayload(der []byte, name string) string {
+	sum := sha256.Sum256(der)
+	return fmt.Sprintf(`<dict>
 <key>PayloadType</key><string>com.apple.security.root</string>
 <key>PayloadVersion</key><integer>1</integer>
 <key>PayloadIdentifier</key><string>postern.root.%[1]x.certificate</string>
-<key>PayloadUUID</key><string>%[4]s</string>
+<key>PayloadUUID</key><string>%[2]s</string>
 <key>PayloadDisplayName</key><string>Root of %[3]s</string>
-<key>PayloadContent</key><data>%[5]s</data>
-</dict></array>
-</dict></plist>
-`, sum[:8], uuidOf(sum[:16]), name, uuidOf(sum[16:]), base64.StdEncoding.EncodeToString(root))
-	download(r, "application/x-apple-aspen-config", "postern-root.mobileconfig", body)
-	return nil
+<key>PayloadContent</key><data>%[4]s</data>
+</dict>`, sum[:8], uuidOf(sum[16:]), name, base64.StdEncoding.EncodeToString(der))
 }
 
 func uuidOf(b []byte) string {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/system"
@@ -23,7 +25,8 @@ const (
 	checkHourly     = time.Hour
 	checkDaily      = 24 * time.Hour
 	caEndsSoon      = 30 * 24 * time.Hour
-	diskFilling     = 1 << 30 // bytes
+	rootEndsSoon    = 365 * 24 * time.Hour // its successor is installed wherever it is trusted
+	diskFilling     = 1 << 30              // bytes
 	firstDailyCheck = 10 * time.Minute
 	wholeEvery      = 7 * 24 * time.Hour // at which the whole timeline is verified, and not its newest part
 )
@@ -123,17 +126,31 @@ func (s checks) checkAgents(ctx context.Context, now time.Time) {
 	}
 }
 
+// checkCAs reports the CAs that end soon and that no other has followed. What ends with its
+// root is not reported beside it. SSH CAs do not end.
 func (s checks) checkCAs(ctx context.Context, now time.Time) {
-	for _, c := range s.caEnds() {
-		wrong := ""
-		switch left := c.End.Sub(now); {
-		case left <= 0:
-			continue // it has ended, and its successor issues
-		case left < caEndsSoon:
-			wrong = "it ends on " + c.End.UTC().Format(time.DateOnly)
+	for _, i := range s.authority.Issuers() {
+		if i.Certificate != nil && i.Revoked.IsZero() {
+			s.record(ctx, postern.EventCheckCA, i.ID, s.ends(i, now))
 		}
-		s.record(ctx, postern.EventCheckCA, c.Name, wrong)
 	}
+}
+
+// ends says that a CA ends soon, "" if it does not or another one issues in its place.
+func (s checks) ends(i ca.Issuer, now time.Time) string {
+	c := s.authority.Chain(i.Role)[0]
+	soon := caEndsSoon
+	if i.Role == ca.Root {
+		soon = rootEndsSoon
+	}
+	switch {
+	case !bytes.Equal(c.Raw, i.Certificate), c.NotAfter.Sub(now) >= soon,
+		i.Role != ca.Root && s.authority.EndsWithRoot(i.Role):
+		return ""
+	case !now.Before(c.NotAfter):
+		return "it ended on " + c.NotAfter.UTC().Format(time.DateOnly)
+	}
+	return "it ends on " + c.NotAfter.UTC().Format(time.DateOnly)
 }
 
 func (s checks) checkTimeline(ctx context.Context, now time.Time) {

@@ -25,6 +25,9 @@ import (
 // ConfigFile is the configuration in the state directory.
 const ConfigFile = "Caddyfile"
 
+// rootFile holds the roots in the state directory, for who tries the sample.
+const rootFile = "root.pem"
+
 var (
 	//go:embed sample/Caddyfile
 	sampleCaddyfile string
@@ -64,7 +67,7 @@ func (s *server) begin(ctx context.Context) (*Sample, error) {
 		Portal: fmt.Sprintf("https://id.localhost:%d", s.opts.HTTPSPort),
 		ACME:   fmt.Sprintf("https://localhost:%d%s/directory", s.acmePort, acme.Prefix),
 		Person: s.opts.Person,
-		Root:   s.state.Path("root.pem"),
+		Root:   s.state.Path(rootFile),
 	}
 	first.files(s.state.Path("first"))
 	if err := first.enrol(ctx, s); err != nil {
@@ -89,7 +92,7 @@ func (s *server) again(config string) *Sample {
 	}
 	first := &Sample{
 		Site: site[1], Portal: portal[1], ACME: portal[2] + acme.Prefix + "/directory",
-		Person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), Root: s.state.Path("root.pem"),
+		Person: strings.TrimSuffix(filepath.Base(made[0]), ".p12"), Root: s.state.Path(rootFile),
 	}
 	first.files(s.state.Path("first"))
 	return first
@@ -162,7 +165,7 @@ func (s *server) writeSample(first *Sample) error {
 			return err
 		}
 	}
-	if err := s.state.Ensure("root.pem", ca.EncodeCertificates(s.authority.Root()), 0o644); err != nil {
+	if err := s.state.Ensure(rootFile, ca.EncodeCertificates(s.authority.Roots()...), 0o644); err != nil {
 		return err
 	}
 	return s.state.Ensure(ConfigFile, []byte(text.Replace(sampleCaddyfile)), 0o644)

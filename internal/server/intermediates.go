@@ -1,12 +1,15 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/durable"
 )
 
 // renewEvery is how often a server looks whether an intermediate ends soon, and
@@ -53,12 +56,14 @@ func (s *server) renewIntermediates(ctx context.Context) {
 // servedCAs is what the sites and the pages about revocation depend on.
 type servedCAs struct {
 	server, client int // intermediates
+	roots          int
 	path           string
 }
 
 func (s *server) presentCAs() servedCAs {
 	return servedCAs{
-		len(s.authority.Intermediates(ca.Server)), len(s.authority.Intermediates(ca.Client)), s.authority.URLPath(),
+		len(s.authority.Intermediates(ca.Server)), len(s.authority.Intermediates(ca.Client)),
+		len(s.authority.Roots()), s.authority.URLPath(),
 	}
 }
 
@@ -66,11 +71,25 @@ func (s *server) presentCAs() servedCAs {
 // when it did so last: clients are asked for certificates of those, and a site whose
 // certificate ended with its CA gets one of the new.
 func (s *server) serveNewCAs() {
+	s.writeRoots()
 	if served, ok := s.cas.Load().(servedCAs); !ok || served == s.presentCAs() {
 		return
 	}
 	select {
 	case s.newCAs <- struct{}{}:
 	default:
+	}
+}
+
+// writeRoots writes the roots to the file of the sample, if that is there and has others.
+func (s *server) writeRoots() {
+	path, roots := s.state.Path(rootFile), ca.EncodeCertificates(s.authority.Roots()...)
+	have, err := os.ReadFile(path)
+	if err != nil || bytes.Equal(have, roots) {
+		return // there is no sample, or it is as it should be
+	}
+	if err := durable.Replace(path, roots, 0o644); err != nil {
+		s.log.Error("the file of the roots stays as it was", slog.String(postern.LogFile, path),
+			slog.Any(postern.LogError, err))
 	}
 }

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -71,9 +73,43 @@ func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 	r.await(func() bool { return r.verifies(port, root) == nil })
 }
 
+// TestARootMadeByAnotherProcessIsServedAtOnce lets a server run while a command makes the
+// next root and retires the one before: clients that trust either of them, and then the new
+// one, verify its site without a restart.
+func TestARootMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
+	r := startServer(t, nil)
+	port, first := r.opts.HTTPSPort, r.root()
+	r.await(func() bool { return r.verifies(port, first) == nil })
+	a, err := ca.Open(t.Context(), ca.Config{}, r.open().Store.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.NewRoot(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	second := a.Root()
+	r.await(func() bool { return r.verifies(port, first) == nil && r.verifies(port, second) == nil })
+	file := filepath.Join(r.opts.State, rootFile)
+	r.await(func() bool { return holds(t, file, a.Roots()) })
+	if err := a.Retire(t.Context(), ca.RetireRequest{ID: "root", Revoke: true}); err != nil {
+		t.Fatal(err)
+	}
+	r.await(func() bool { return holds(t, file, a.Roots()) })
+}
+
+// holds reports whether a file has these certificates and no others.
+func holds(t *testing.T, file string, certs []*x509.Certificate) bool {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Equal(data, ca.EncodeCertificates(certs...))
+}
+
 func removeRootKey(t *testing.T, a *ca.Authority) crypto.Signer {
 	t.Helper()
-	exported, err := a.ExportRootKey(t.Context(), []byte("a passphrase"))
+	exported, err := a.ExportRootKey(t.Context(), "", []byte("a passphrase"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -206,8 +206,28 @@ func (p portalAuthority) list(ctx context.Context, f ca.Filter) ([]portal.Certif
 // PermitsMail fails if the root's name constraints do not permit the address.
 func (p portalAuthority) PermitsMail(email string) error { return p.a.PermitsMail(email) }
 
-// Root returns the root certificate.
-func (p portalAuthority) Root() *x509.Certificate { return p.a.Root() }
+// Roots returns the root certificates, newest first.
+func (p portalAuthority) Roots() []*x509.Certificate { return p.a.Roots() }
+
+// Anchors returns the roots and SSH CAs, and the certificates that keep one from being
+// retired.
+func (p portalAuthority) Anchors(ctx context.Context) (list []portal.Anchor, left []portal.Holder, err error) {
+	anchors, err := p.a.Anchors(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, a := range anchors {
+		list = append(list, portal.Anchor{
+			ID: a.ID, Name: a.Name, Status: a.Status, NotAfter: a.NotAfter, Certificates: a.Certificates,
+		})
+	}
+	holders, err := p.a.Holders(ctx, "")
+	for _, h := range holders {
+		left = append(left, portal.Holder{CA: h.CA, Serial: h.Serial, For: h.For, Person: h.Person,
+			NotAfter: h.NotAfter})
+	}
+	return list, left, err
+}
 
 func portalEntry(c ca.Certificate) portal.Certificate {
 	return portal.Certificate{

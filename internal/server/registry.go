@@ -19,6 +19,7 @@ func (s *server) runtime() front.Runtime {
 		Generation: s.storeGeneration,
 		ClientCAs:  func() []*x509.Certificate { return s.authority.Intermediates(ca.Client) },
 		Issue:      s.issueSite,
+		Chain:      s.authority.ChainFor,
 		Writable:   s.health.writable,
 		Lost: func(n int64, err error) {
 			s.log.Error("events are lost: the timeline could not be written until the end",

@@ -31,43 +31,47 @@ const purposeCAKey = "ca.key"
 func (s CA) AddIssuers(
 	ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events ...postern.Event,
 ) error {
-	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		var position int64
-		if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(position), 0) FROM ca_issuers`).Scan(&position); err != nil {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.addIssuers(ctx, issuers, certs, events) })
+}
+
+func (tx *Tx) addIssuers(
+	ctx context.Context, issuers []ca.Issuer, certs []ca.Certificate, events []postern.Event,
+) error {
+	var position int64
+	if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(position), 0) FROM ca_issuers`).Scan(&position); err != nil {
+		return err
+	}
+	for _, i := range issuers {
+		position++
+		n, err := tx.Exec(ctx, `INSERT INTO ca_issuers (id, role, certificate, public_key, sealed_key, key_uri,
+			created, position, revision, cross_signed)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9) ON CONFLICT DO NOTHING`,
+			i.ID, string(i.Role), i.Certificate, i.PublicKey, i.Key, i.KeyURI, micros(i.Created), position, i.Cross)
+		if err != nil {
 			return err
 		}
-		for _, i := range issuers {
-			position++
-			n, err := tx.Exec(ctx, `INSERT INTO ca_issuers (id, role, certificate, public_key, sealed_key, key_uri,
-				created, position, revision)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0) ON CONFLICT DO NOTHING`,
-				i.ID, string(i.Role), i.Certificate, i.PublicKey, i.Key, i.KeyURI, micros(i.Created), position)
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return postern.Errorf(postern.Conflict, "there is a CA %q already", i.ID)
-			}
+		if n == 0 {
+			return postern.Errorf(postern.Conflict, "there is a CA %q already", i.ID)
 		}
-		for _, c := range certs {
-			if _, err := tx.Exec(ctx, insertCertificate, certificateValues(c)...); err != nil {
-				return err
-			}
+	}
+	for _, c := range certs {
+		if _, err := tx.Exec(ctx, insertCertificate, certificateValues(c)...); err != nil {
+			return err
 		}
-		for _, e := range events {
-			if err := tx.Append(ctx, e); err != nil {
-				return err
-			}
+	}
+	for _, e := range events {
+		if err := tx.Append(ctx, e); err != nil {
+			return err
 		}
-		return tx.Touch(ctx)
-	})
+	}
+	return tx.Touch(ctx)
 }
 
 // Issuers implements [ca.Store].
 func (s CA) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.Issuer, error) {
-		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked
-			FROM ca_issuers ORDER BY position`)
+		rows, err := tx.Query(ctx, `SELECT id, role, certificate, public_key, sealed_key, key_uri, created, revoked,
+			retired, cross_signed FROM ca_issuers ORDER BY position`)
 		if err != nil {
 			return nil, err
 		}
@@ -75,12 +79,12 @@ func (s CA) Issuers(ctx context.Context) ([]ca.Issuer, error) {
 		var list []ca.Issuer
 		for rows.Next() {
 			var i ca.Issuer
-			var created, revoked int64
+			var created, revoked, retired int64
 			if err := rows.Scan(&i.ID, &i.Role, &i.Certificate, &i.PublicKey, &i.Key, &i.KeyURI, &created,
-				&revoked); err != nil {
+				&revoked, &retired, &i.Cross); err != nil {
 				return nil, err
 			}
-			i.Created, i.Revoked = fromMicros(created), fromMicros(revoked)
+			i.Created, i.Revoked, i.Retired = fromMicros(created), fromMicros(revoked), fromMicros(retired)
 			list = append(list, i)
 		}
 		return list, rows.Err()
@@ -173,22 +177,24 @@ func certificateValues(c ca.Certificate) []any {
 func (tx *Tx) issueCertificate(ctx context.Context, c ca.Certificate) error {
 	n, err := tx.Exec(ctx, insertCertificate+`
 		WHERE NOT EXISTS (SELECT 1 FROM ca_certificates WHERE public_key = $8 AND reason = 1)
-			AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0 AND $3 <> 'ocsp')`,
+			AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND (revoked <> 0 OR retired <> 0)
+				AND $3 <> 'ocsp')`,
 		certificateValues(c)...)
 	if err != nil || n == 1 {
 		return err
 	}
-	var compromised, revoked bool
+	var compromised, ended bool
 	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_certificates
-		WHERE public_key = $1 AND reason = 1), EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND revoked <> 0)`,
-		c.Key, c.Issuer).Scan(&compromised, &revoked)
+		WHERE public_key = $1 AND reason = 1), EXISTS (SELECT 1 FROM ca_issuers
+		WHERE id = $2 AND (revoked <> 0 OR retired <> 0))`,
+		c.Key, c.Issuer).Scan(&compromised, &ended)
 	switch {
 	case err != nil:
 		return err
 	case compromised:
 		return ca.ErrKeyKnown
-	case revoked:
-		return postern.Errorf(postern.Unavailable, "the %s CA was revoked", c.Issuer).WithHint("try again")
+	case ended:
+		return postern.Errorf(postern.Unavailable, "the %s CA was revoked or retired", c.Issuer).WithHint("try again")
 	}
 	return postern.Errorf(postern.Internal, "the certificate %s was not recorded", c.Serial)
 }
@@ -282,7 +288,15 @@ func certificateQuery(f ca.Filter) (query string, args []any) {
 		add("profile = %s", string(f.Profile))
 	}
 	if f.Leaves {
-		add("profile NOT IN (%s, %s)", string(ca.ProfileIntermediate), string(ca.ProfileOCSP))
+		add("profile NOT IN (%s, %s, %s)", string(ca.ProfileIntermediate), string(ca.ProfileCross),
+			string(ca.ProfileOCSP))
+	}
+	if len(f.Issuers) > 0 {
+		ids := make([]any, len(f.Issuers))
+		for i, id := range f.Issuers {
+			ids[i] = id
+		}
+		add("issuer IN ("+strings.Repeat("%s, ", len(ids)-1)+"%s)", ids...)
 	}
 	if f.Name != "" {
 		escape := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)

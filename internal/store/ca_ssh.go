@@ -28,7 +28,8 @@ func (s CA) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCer
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.Exec(ctx, `INSERT INTO ssh_certificates (`+sshColumns+`)
 			SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0
-			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $6)`,
+			WHERE NOT EXISTS (SELECT 1 FROM ssh_revoked_keys WHERE fingerprint = $6)
+				AND NOT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $2 AND retired <> 0)`,
 			int64(c.Serial), c.Issuer, c.KeyID, c.Person, strings.Join(c.Principals, "\n"), c.Fingerprint,
 			c.Certificate,
 			micros(c.ValidAfter), micros(c.ValidBefore), micros(c.Issued))
@@ -36,8 +37,7 @@ func (s CA) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCer
 			return err
 		}
 		if n == 0 {
-			return postern.Errorf(postern.Denied, "the SSH key was revoked").
-				WithHint("make a new key: ssh-keygen -t ed25519")
+			return tx.notCertified(ctx, c)
 		}
 		if c.Person != "" {
 			err := tx.addHeld(ctx, postern.Credential{
@@ -50,6 +50,20 @@ func (s CA) AddSSHCertificate(ctx context.Context, by postern.Actor, c ca.SSHCer
 		}
 		return tx.Append(ctx, event)
 	})
+}
+
+// notCertified says why a certificate was not recorded.
+func (tx *Tx) notCertified(ctx context.Context, c ca.SSHCertificate) error {
+	var retired bool
+	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_issuers WHERE id = $1 AND retired <> 0)`,
+		c.Issuer).Scan(&retired)
+	switch {
+	case err != nil:
+		return err
+	case retired:
+		return postern.Errorf(postern.Unavailable, "the %s CA was retired", c.Issuer).WithHint("try again")
+	}
+	return postern.Errorf(postern.Denied, "the SSH key was revoked").WithHint("make a new key: ssh-keygen -t ed25519")
 }
 
 func scanSSHCertificate(row scanner) (ca.SSHCertificate, error) {

@@ -161,7 +161,7 @@ func TestAuthorityInAnHSM(t *testing.T) {
 				t.Errorf("the key of the %s CA is at %q", i.ID, i.KeyURI)
 			}
 		}
-		_, err := a.ExportRootKey(t.Context(), []byte("a passphrase"))
+		_, err := a.ExportRootKey(t.Context(), "", []byte("a passphrase"))
 		if (postern.CodeOf(err) == postern.Invalid) == (cfg.RootKeyURI == ca.KeyInStore) {
 			t.Errorf("export of the root's key: %v", err)
 		}
