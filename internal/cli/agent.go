@@ -22,6 +22,7 @@ type agentOptions struct {
 	all, print bool
 	log        *logFlags
 	procedures []string
+	protocol   *[]string
 }
 
 func newAgent(a *app) *cobra.Command {
@@ -46,7 +47,7 @@ func newAgent(a *app) *cobra.Command {
 	f.StringSliceVar(&o.Paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false,
 		"print the events, one JSON object a line; without --state, --spool and --server do nothing else")
-	o.log = logFlagsOf(cmd)
+	o.protocol, o.log = protocolFlag(f), logFlagsOf(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
 	return cmd
 }
@@ -55,6 +56,9 @@ func newAgent(a *app) *cobra.Command {
 func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	o.Log, o.Spool.MaxBytes = a.log(*o.log), int64(o.spoolSize)
 	if o.Host, err = system.HostName(o.Host); err != nil {
+		return err
+	}
+	if err = a.loadProtocol(*o.protocol); err != nil {
 		return err
 	}
 	if !o.all {

@@ -11,14 +11,33 @@ import (
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/export"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func newTrace(a *app) *cobra.Command {
-	return group("trace", "Watch libvirt",
+	c := group("trace", "Watch libvirt",
 		newTraceNow(a), newTraceRPC(a), newTraceEvents(a), newTraceQEMU(a), newTraceTop(a), newTraceProbes(a),
 		newTraceRecord(a), newTraceReplay(a), newTraceReport(a), newTraceExport(a))
+	files := protocolFlag(c.PersistentFlags())
+	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.loadProtocol(*files) }
+	return c
+}
+
+// protocolFlag adds the flag for protocol files that are newer than this program.
+func protocolFlag(f *pflag.FlagSet) *[]string {
+	return f.StringSlice("protocol", nil,
+		"learn procedures from this protocol `FILE` of a newer libvirt, or from all in its sources")
+}
+
+// loadProtocol reads protocol files: those that are installed, and these.
+func (a *app) loadProtocol(files []string) error {
+	if err := libvirt.Load(libvirt.Installed()...); err != nil {
+		fmt.Fprintln(a.err, "warning:", err)
+	}
+	return libvirt.Load(files...)
 }
 
 func newTraceRPC(a *app) *cobra.Command {

@@ -19,7 +19,7 @@ type Value struct {
 	typ    uint16
 	Kind   Kind
 	hint   hint
-	table  uint8
+	table  uint16
 	secret bool
 	cut    bool // its end was not captured
 }
@@ -56,6 +56,7 @@ type Message struct {
 	Malformed bool // the bytes are not what the tables say: another protocol
 	Omitted   int  // elements of arrays that were decoded but not kept
 
+	known          *tables
 	object, domain int32 // indexes of the first object and the first domain; -1
 }
 
@@ -77,8 +78,8 @@ type Decoder struct {
 // It allocates nothing once warm. The message is valid until the next call.
 func (d *Decoder) Decode(h Header, payload []byte, size int) *Message {
 	m := &d.m
-	*m = Message{Header: h, Values: m.Values[:0], Size: size, object: -1, domain: -1}
-	m.Program, m.Procedure = Lookup(h.Prog, h.Proc)
+	*m = Message{Header: h, Values: m.Values[:0], Size: size, known: known(), object: -1, domain: -1}
+	m.Program, m.Procedure = m.known.lookup(h.Prog, h.Proc)
 	if size < len(payload) {
 		size = len(payload)
 	}
@@ -107,9 +108,9 @@ func (d *Decoder) payload() {
 	if typ == 0 {
 		return
 	}
-	t := &types[typ]
+	t := &d.m.known.types[typ]
 	for i := range int(t.count) {
-		if !d.field(&fields[int(t.elem)+i]) {
+		if !d.field(&d.m.known.fields[int(t.elem)+i]) {
 			return
 		}
 	}
@@ -120,9 +121,9 @@ func (m *Message) part() (Part, uint16) {
 	p := m.Procedure
 	switch {
 	case m.Status == Failed:
-		return Error, typeError
+		return Error, m.known.errorType
 	case m.Type == StreamHole:
-		return Hole, typeHole
+		return Hole, m.known.holeType
 	case m.Type == Stream && m.Status == Continue:
 		return Data, 0
 	case p == nil || m.Type == Stream:
@@ -141,8 +142,8 @@ func (d *Decoder) field(f *fieldInfo) bool {
 	return d.value(f.name, f.typ, f.hint, f.table)
 }
 
-func (d *Decoder) value(name string, typ uint16, h hint, table uint8) bool {
-	t := &types[typ]
+func (d *Decoder) value(name string, typ uint16, h hint, table uint16) bool {
+	t := &d.m.known.types[typ]
 	switch t.kind {
 	case kInt, kUint, kEnum:
 		n, ok := d.word()
@@ -153,7 +154,7 @@ func (d *Decoder) value(name string, typ uint16, h hint, table uint8) bool {
 				v.Num = uint64(int64(int32(n)))
 			}
 			if t.kind == kEnum {
-				v.table, v.hint = uint8(t.elem), hintNames
+				v.table, v.hint = t.elem, hintNames
 			}
 		}
 		return ok
@@ -186,7 +187,7 @@ func (d *Decoder) value(name string, typ uint16, h hint, table uint8) bool {
 	return d.malformed()
 }
 
-func (d *Decoder) optional(name string, elem uint16, h hint, table uint8) bool {
+func (d *Decoder) optional(name string, elem uint16, h hint, table uint16) bool {
 	n, ok := d.word()
 	switch {
 	case !ok:
@@ -199,7 +200,7 @@ func (d *Decoder) optional(name string, elem uint16, h hint, table uint8) bool {
 }
 
 func (d *Decoder) composite(name string, typ uint16, h hint) bool {
-	t := &types[typ]
+	t := &d.m.known.types[typ]
 	at := int32(len(d.m.Values))
 	d.add(name, typ, t.kind, h, 0)
 	if t.object != ObjectNone && d.m.object < 0 {
@@ -210,7 +211,7 @@ func (d *Decoder) composite(name string, typ uint16, h hint) bool {
 	}
 	ok := true
 	for i := 0; i < int(t.count) && ok; i++ {
-		ok = d.field(&fields[int(t.elem)+i])
+		ok = d.field(&d.m.known.fields[int(t.elem)+i])
 	}
 	vs := d.m.Values
 	vs[at].next = int32(len(vs))
@@ -221,7 +222,7 @@ func (d *Decoder) composite(name string, typ uint16, h hint) bool {
 }
 
 func (d *Decoder) array(name string, typ uint16, h hint) bool {
-	t := &types[typ]
+	t := &d.m.known.types[typ]
 	n, ok := d.length(t.count)
 	if !ok {
 		return false
@@ -262,7 +263,7 @@ func (d *Decoder) union(t *typeInfo) bool {
 		return false
 	}
 	for i := range int(t.count) {
-		if f := &fields[int(t.elem)+i]; f.arm == int32(n) {
+		if f := &d.m.known.fields[int(t.elem)+i]; f.arm == int32(n) {
 			return d.field(f)
 		}
 	}
@@ -289,7 +290,7 @@ func (d *Decoder) chars(name string, typ uint16, h hint, n int) bool {
 }
 
 // add appends a value without children.
-func (d *Decoder) add(name string, typ uint16, k Kind, h hint, table uint8) *Value {
+func (d *Decoder) add(name string, typ uint16, k Kind, h hint, table uint16) *Value {
 	d.m.Values = append(d.m.Values, Value{
 		Name: name, Kind: k, typ: typ, hint: h, table: table, secret: h == hintSecret,
 		next: int32(len(d.m.Values) + 1),

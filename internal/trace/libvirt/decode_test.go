@@ -108,9 +108,13 @@ func TestTextAndJSON(t *testing.T) {
 		{
 			"parameters", head(t, "domain_get_job_stats", Reply, OK),
 			new(wire).u32(3, 3).str("cpu").u32(4, 1, 0).str("on").u32(6, 1).str("why").u32(7).str("x").wire,
-			`type=3, params=[cpu=4294967296, on=1, why="x"]`,
-			`{"type":3,"params":[{"field":"cpu","type":"ullong","value":4294967296},{"field":"on","type":"boolean",` +
+			`type=completed, params=[cpu=4294967296, on=1, why="x"]`,
+			`{"type":"completed","params":[{"field":"cpu","type":"ullong","value":4294967296},{"field":"on","type":"boolean",` +
 				`"value":true},{"field":"why","type":"string","value":"x"}]}`,
+		},
+		{
+			"feature", head(t, "connect_supports_feature", Call, OK), new(wire).u32(14).wire,
+			`feature=remote_event_callback`, `{"feature":"remote_event_callback"}`,
 		},
 		{
 			"empty", head(t, "connect_close", Call, OK), nil, "", "{}",
@@ -317,7 +321,8 @@ func TestObjectOfACall(t *testing.T) {
 			ObjectDomain, "vm3",
 		},
 		{
-			head(t, "domain_snapshot_delete", Call, OK), new(wire).str("s1").dom("vm4", -1).u32(0).wire, ObjectSnapshot,
+			head(t, "domain_snapshot_delete", Call, OK), new(wire).str("s1").dom("vm4", -1).u32(0).wire,
+			ObjectSnapshot,
 			"s1",
 		},
 		{head(t, "connect_close", Call, OK), nil, ObjectNone, ""},

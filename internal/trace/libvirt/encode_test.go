@@ -38,7 +38,7 @@ func (e *encoder) say(name string, format string, args ...any) {
 }
 
 func (e *encoder) value(name string, typ uint16) {
-	t := types[typ]
+	t := known().types[typ]
 	switch t.kind {
 	case kInt, kEnum:
 		n := e.r.Int32() - math.MaxInt32/2
@@ -82,11 +82,11 @@ func (e *encoder) value(name string, typ uint16) {
 		e.value(name, t.elem)
 	case kStruct, kParam:
 		e.say(name, "struct")
-		for _, f := range fields[t.elem : int(t.elem)+int(t.count)] {
+		for _, f := range known().fields[t.elem : int(t.elem)+int(t.count)] {
 			e.value(f.name, f.typ)
 		}
 	case kUnion:
-		f := fields[int(t.elem)+e.r.IntN(int(t.count))]
+		f := known().fields[int(t.elem)+e.r.IntN(int(t.count))]
 		e.word(uint32(f.arm))
 		e.value(f.name, f.typ)
 	case kArray:
@@ -101,8 +101,8 @@ func (e *encoder) value(name string, typ uint16) {
 
 // payload writes a struct's fields.
 func (e *encoder) payload(typ uint16) {
-	t := types[typ]
-	for _, f := range fields[t.elem : int(t.elem)+int(t.count)] {
+	t := known().types[typ]
+	for _, f := range known().fields[t.elem : int(t.elem)+int(t.count)] {
 		e.value(f.name, f.typ)
 	}
 }
@@ -145,7 +145,7 @@ type shape struct {
 // shapes lists every payload that the tables know.
 func shapes() []shape {
 	var out []shape
-	for _, p := range programs {
+	for _, p := range Programs() {
 		for _, x := range p.Procedures {
 			h := Header{Prog: p.Number, Vers: p.Version, Proc: x.Number}
 			name := p.Name + "." + x.Name
@@ -158,10 +158,10 @@ func shapes() []shape {
 			h.Type = Reply
 			out = append(out, shape{name + " reply", h, x.ret})
 			h.Status = Failed
-			out = append(out, shape{name + " error", h, typeError})
+			out = append(out, shape{name + " error", h, known().errorType})
 		}
 	}
-	return append(out, shape{"hole", Header{Prog: programs[0].Number, Proc: 1, Type: StreamHole}, typeHole})
+	return append(out, shape{"hole", Header{Prog: Programs()[0].Number, Proc: 1, Type: StreamHole}, known().holeType})
 }
 
 func TestEveryProcedureRoundTrips(t *testing.T) {

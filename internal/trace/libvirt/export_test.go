@@ -43,7 +43,7 @@ func (m *Message) WireFields() []string {
 			}
 			out = append(out, fmt.Sprintf("%s=%x", name, b))
 		case kChars:
-			if types[v.typ].kind == kChars {
+			if m.known.types[v.typ].kind == kChars {
 				out = append(out, fmt.Sprintf("%s<%d>", name, len(v.Bytes)/4))
 			}
 			for b := v.Bytes; len(b) >= 4; b = b[4:] {

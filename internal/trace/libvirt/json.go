@@ -40,7 +40,7 @@ func (m *Message) appendJSON(dst []byte, i int32, s Style) []byte {
 	}
 	switch v.Kind {
 	case kInt, kHyper, kUint, kUhyper, kEnum:
-		return v.jsonNumber(dst)
+		return m.jsonNumber(dst, v)
 	case kDouble:
 		return jsonFloat(dst, v.Float())
 	case kString:
@@ -69,9 +69,9 @@ func (m *Message) appendJSON(dst []byte, i int32, s Style) []byte {
 	return append(dst, "null"...)
 }
 
-func (v *Value) jsonNumber(dst []byte) []byte {
+func (m *Message) jsonNumber(dst []byte, v *Value) []byte {
 	if v.hint == hintNames {
-		if n := nameOf(int(v.table), int64(v.Num)); n != "" {
+		if n := m.known.nameOf(v.table, int64(v.Num)); n != "" {
 			dst = append(dst, '"')
 			return append(append(dst, n...), '"')
 		}
@@ -226,7 +226,7 @@ func (m *Message) Domain() Object {
 
 func (m *Message) objectAt(i int32) Object {
 	v := &m.Values[i]
-	o := Object{Kind: types[v.typ].object, ID: -1}
+	o := Object{Kind: m.known.types[v.typ].object, ID: -1}
 	for j := i + 1; j < v.next; j = m.Values[j].next {
 		f := &m.Values[j]
 		switch {

@@ -69,9 +69,9 @@ func programsOf(glob string) []uint32 {
 		return []uint32{uint32(n)}
 	}
 	var out []uint32
-	for i := range programs {
-		if ok, err := path.Match(glob, programs[i].Name); err == nil && ok {
-			out = append(out, programs[i].Number)
+	for _, p := range Programs() {
+		if ok, err := path.Match(glob, p.Name); err == nil && ok {
+			out = append(out, p.Number)
 		}
 	}
 	return out

@@ -13,8 +13,6 @@ import (
 	"strings"
 )
 
-//go:generate go run ./gen
-
 // HeaderLen is the length word and the header of a message, in bytes.
 const HeaderLen = 28
 
@@ -53,13 +51,15 @@ func (p *Procedure) Event() bool { return p.traits&traitEvent != 0 }
 func (p *Procedure) Stream() bool { return p.traits&(traitReadstream|traitWritestream) != 0 }
 
 // Programs returns all programs. The slice is shared: do not change it.
-func Programs() []Program { return programs[:] }
+func Programs() []Program { return known().programs }
 
 // Lookup returns the program and procedure with these numbers, nil for each
 // that is unknown. Versions of a program do not change names.
-func Lookup(prog uint32, proc int32) (*Program, *Procedure) {
-	for i := range programs {
-		p := &programs[i]
+func Lookup(prog uint32, proc int32) (*Program, *Procedure) { return known().lookup(prog, proc) }
+
+func (t *tables) lookup(prog uint32, proc int32) (*Program, *Procedure) {
+	for i := range t.programs {
+		p := &t.programs[i]
 		if p.Number != prog {
 			continue
 		}
@@ -79,6 +79,7 @@ func Match(glob string) []Name {
 		prog, proc = "*", glob
 	}
 	var found []Name
+	programs := Programs()
 	for i := range programs {
 		p := &programs[i]
 		if ok, err := path.Match(prog, p.Name); err != nil || !ok {
@@ -215,25 +216,24 @@ type named struct {
 }
 
 // nameOf returns the name of value in a table, or "".
-func nameOf(table int, value int64) string {
-	t := names[table]
-	if value >= 0 && value < int64(len(t)) && t[value].value == value {
-		return t[value].name
+func (t *tables) nameOf(table uint16, value int64) string {
+	list := t.names[table]
+	if value >= 0 && value < int64(len(list)) && list[value].value == value {
+		return list[value].name
 	}
-	for i := range t {
-		if t[i].value == value {
-			return t[i].name
+	for i := range list {
+		if list[i].value == value {
+			return list[i].name
 		}
 	}
 	return ""
 }
 
 // ErrorName returns the name of an error code, no_domain for 42, or its number.
-func ErrorName(code int32) string { return nameOrNumber(tableErrorCode, code) }
-
-func nameOrNumber(table int, value int32) string {
-	if n := nameOf(table, int64(value)); n != "" {
+func ErrorName(code int32) string {
+	t := known()
+	if n := t.nameOf(t.errorCode, int64(code)); n != "" {
 		return n
 	}
-	return strconv.Itoa(int(value))
+	return strconv.Itoa(int(code))
 }

@@ -131,7 +131,7 @@ func (m *Message) appendValue(dst []byte, i int32, s Style) []byte {
 	}
 	switch v.Kind {
 	case kInt, kHyper, kUint, kUhyper, kEnum:
-		return v.appendNumber(dst)
+		return m.appendNumber(dst, v)
 	case kDouble:
 		return strconv.AppendFloat(dst, v.Float(), 'g', -1, 64)
 	case kString:
@@ -153,14 +153,14 @@ func (m *Message) appendValue(dst []byte, i int32, s Style) []byte {
 	return append(dst, "none"...)
 }
 
-func (v *Value) appendNumber(dst []byte) []byte {
+func (m *Message) appendNumber(dst []byte, v *Value) []byte {
 	switch {
 	case v.hint == hintNames:
-		if n := nameOf(int(v.table), int64(v.Num)); n != "" {
+		if n := m.known.nameOf(v.table, int64(v.Num)); n != "" {
 			return append(dst, n...)
 		}
 	case v.hint == hintFlags:
-		return appendFlags(dst, int(v.table), v.Num)
+		return appendFlags(dst, m.known.names[v.table], v.Num)
 	case v.Name == "flags":
 		return strconv.AppendUint(append(dst, "0x"...), v.Num&0xffffffff, 16)
 	}
@@ -172,9 +172,9 @@ func (v *Value) appendNumber(dst []byte) []byte {
 
 // appendFlags appends the names of the bits that are set, joined by |, and the
 // rest as a number.
-func appendFlags(dst []byte, table int, bits uint64) []byte {
+func appendFlags(dst []byte, table []named, bits uint64) []byte {
 	start := len(dst)
-	for _, f := range names[table] {
+	for _, f := range table {
 		if mask := uint64(f.value); mask != 0 && bits&mask == mask {
 			if len(dst) > start {
 				dst = append(dst, '|')

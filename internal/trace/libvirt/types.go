@@ -38,7 +38,7 @@ type fieldInfo struct {
 	name  string
 	typ   uint16
 	hint  hint
-	table uint8
+	table uint16
 	arm   int32 // of a union: the discriminant that selects it
 }
 
