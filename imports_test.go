@@ -96,17 +96,20 @@ var rows = map[string]row{
 	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
+	"login":  {imports: "otp sshd", knows: "HTTP"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
 	"server": {imports: domain + " metrics people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
 	"doctor": {imports: domain + " " + adapters + " metrics people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state backup client agent server doctor usage manpage manual " +
+			" trace collector debuginfod metrics people state backup client login agent server doctor usage manpage manual " +
 			"jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},
+
+	"packaging": {},
 
 	"docs": {imports: "reference front gate manpage posterntest", knows: "HTTP"},
 
@@ -186,6 +189,36 @@ func linked(t *testing.T) []string {
 		all[words[0]] = words[1:]
 	}
 	return all.problems()
+}
+
+// TestTheAgentLinksNoServer holds what the program for hypervisors and for people's computers
+// is built of: it carries no web server, no database and no certificate authority.
+func TestTheAgentLinksNoServer(t *testing.T) {
+	links := func(flags ...string) []string {
+		out, err := exec.Command("go", append([]string{"list", "-deps"}, append(flags, "./cmd/postern")...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(out))
+	}
+	whole, agent := links(), links("-tags=noserver")
+	for _, pkg := range []string{
+		"github.com/caddyserver/caddy/v2", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/miekg/pkcs11",
+		"github.com/go-ldap/ldap/v3", module + "/internal/store", module + "/internal/server",
+		module + "/internal/ca", module + "/internal/portal", module + "/front",
+	} {
+		if !slices.Contains(whole, pkg) {
+			t.Errorf("the server does not link %s, so this test is of no use", pkg)
+		}
+		if slices.Contains(agent, pkg) {
+			t.Errorf("the agent links %s", pkg)
+		}
+	}
+	for _, pkg := range []string{"agent", "client", "login", "trace/capture", "sshd/audit"} {
+		if !slices.Contains(agent, module+"/internal/"+pkg) {
+			t.Errorf("the agent does not link %s", pkg)
+		}
+	}
 }
 
 // problems says, for each package of the module, what it comes to know or to

@@ -33,6 +33,11 @@ func TestBuildsForComputersOfPeople(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without a server", func(t *testing.T) {
+		for _, problem := range typeCheck(t, "linux/arm64", "-tags=noserver") {
+			t.Error(problem)
+		}
+	})
 }
 
 // raced reports whether this test was built with the race detector.
@@ -42,13 +47,13 @@ func raced() bool {
 }
 
 // typeCheck returns what is wrong with the command on a system, GOOS/GOARCH.
-func typeCheck(t *testing.T, system string) (problems []string) {
+func typeCheck(t *testing.T, system string, flags ...string) (problems []string) {
 	goos, arch, _ := strings.Cut(system, "/")
 	pkgs, err := packages.Load(&packages.Config{
 		Mode: packages.NeedName | packages.NeedFiles | packages.NeedCompiledGoFiles | packages.NeedImports |
 			packages.NeedDeps | packages.NeedTypes | packages.NeedSyntax,
 		Env:       append(os.Environ(), "GOOS="+goos, "GOARCH="+arch, "CGO_ENABLED=0"),
-		ParseFile: parseOurs,
+		ParseFile: parseOurs, BuildFlags: flags,
 	}, "./cmd/postern")
 	if err != nil {
 		t.Fatal(err)

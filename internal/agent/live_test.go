@@ -40,7 +40,7 @@ type running struct {
 // printed and logged may be read once it was stopped.
 func start(t *testing.T, st *state.State, spool string) *running {
 	t.Helper()
-	target, err := agent.Server{Socket: st.Path(server.Socket)}.Target()
+	target, err := agent.Server{Socket: st.Path(relay.Socket)}.Target()
 	if err != nil {
 		t.Fatal(err)
 	}

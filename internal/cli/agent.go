@@ -8,7 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
-	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
@@ -76,7 +76,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	o.server.Socket, o.Spool.Dir = filepath.Join(dir, server.Socket), cmp.Or(o.Spool.Dir, dir+"-agent")
+	o.server.Socket, o.Spool.Dir = filepath.Join(dir, relay.Socket), cmp.Or(o.Spool.Dir, dir+"-agent")
 	if o.Target, err = o.server.Target(); err != nil {
 		return err
 	}

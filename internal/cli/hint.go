@@ -1,33 +1,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"regexp"
 	"strings"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/people"
-	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
-// hints are the commands that help against errors whose packages do not know
-// the command line.
-var hints = []struct {
+// errorHint is what to do about an error.
+type errorHint struct {
 	err  error
 	hint string
-}{
-	{state.ErrMissing, "make it with: postern init; or name another directory with --state"},
-	{state.ErrRestored, "see postern otp restored --help"},
-	{state.ErrServed, "postern run --reload makes it load a changed configuration"},
-	{state.ErrNotServed, "start it with: postern run"},
-	{
-		people.ErrNoPortal,
-		"start it with postern run, or make the certificate here with postern ca issue --client NAME",
-	},
 }
 
 // commands are the commands that do what a package's hint, or a finding of the
@@ -42,8 +28,8 @@ var commands = []struct{ hint, command string }{
 	{"fix what the warnings say, or apply it by force", "--force"},
 	{"correct the file, or import the rest of it", "--skip-bad"},
 	{"name another directory, or move the file away", "--out DIRECTORY"},
-	{"make the next server intermediate", newIntermediateCommand(ca.Server)},
-	{"make the next client intermediate", newIntermediateCommand(ca.Client)},
+	{"make the next server intermediate", "postern ca intermediate new server"},
+	{"make the next client intermediate", "postern ca intermediate new client"},
 	{"create the certificate authority", "postern init"},
 	{"give the API client's number", "--id NUMBER"},
 	{"lend the root's key for this once", "--root-key FILE --passphrase-file FILE"},
@@ -135,42 +121,5 @@ func (a *app) hintFor(ctx context.Context, cmd *cobra.Command, err error) string
 	if hint := hintOf(err); hint != "" {
 		return hint
 	}
-	if noPerson.MatchString(err.Error()) {
-		if near := a.nearPerson(ctx, err); near != "" {
-			return "did you mean: " + near
-		}
-		return "postern user list shows all people"
-	}
-	switch postern.CodeOf(err) {
-	case postern.Internal, postern.Unavailable, postern.TooMany:
-		return "postern doctor looks for what is wrong on this host"
-	case postern.Denied:
-		return "postern log list --outcome refused shows why"
-	default:
-		return "see " + cmd.CommandPath() + " --help"
-	}
-}
-
-// newIntermediateCommand returns the command that makes the next intermediate of a
-// role.
-func newIntermediateCommand(role ca.Role) string {
-	return "postern ca intermediate new " + string(role)
-}
-
-// noPerson matches what the store says of a name that no person has.
-var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
-
-// nearPerson returns a person whose name is near to the one that an error names.
-func (a *app) nearPerson(ctx context.Context, err error) (near string) {
-	wrong := noPerson.FindStringSubmatch(err.Error())[1]
-	_ = a.withState(ctx, func(st *state.State) error { // without the state there is no better hint
-		people, err := st.Store.People().All(ctx)
-		names := make([]string, len(people))
-		for i, p := range people {
-			names[i] = p.Name
-		}
-		near = terminal.Nearest(wrong, names)
-		return err
-	})
-	return near
+	return cmp.Or(a.whereToLook(ctx, err), "see "+cmd.CommandPath()+" --help")
 }

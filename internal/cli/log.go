@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -15,9 +17,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newLog(a *app) *cobra.Command {
-	return group("log", "The timeline: list, follow, verify, prove",
-		newLogList(a), newLogShow(a), newLogFollow(a), newLogVerify(a), newLogProve(a))
+// logCommands returns the commands of log that read a server's own timeline.
+func logCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a)}
 }
 
 // logOptions are the flags of log list and log follow.

@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -8,6 +10,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
@@ -15,8 +18,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func newOTP(a *app) *cobra.Command {
-	return group("otp", "YubiKeys and other one-time passwords",
+// otpCommands returns the commands of otp that work on a server's own keys.
+func otpCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{
 		newOTPAdd(a), newOTPList(a), newOTPShow(a), newOTPAssign(a),
 		newOTPStatus(a, "disable", postern.CredentialDisabled,
 			"Refuse the codes of a key or authenticator until it is enabled"),
@@ -25,8 +29,8 @@ func newOTP(a *app) *cobra.Command {
 		newOTPStatus(a, "revoke", postern.CredentialRevoked, "Refuse the codes of a key or authenticator for good"),
 		newOTPImport(a), newOTPExport(a),
 		newOTPShortCodes(a, postern.TOTP), newOTPShortCodes(a, postern.HOTP), newOTPBackupCodes(a),
-		newOTPVerify(a), newOTPClient(a), newOTPUpstream(a), newOTPSync(a), newOTPRestored(a), newOTPToken(a),
-	)
+		newOTPClient(a), newOTPUpstream(a), newOTPSync(a), newOTPRestored(a),
+	}
 }
 
 func newOTPList(a *app) *cobra.Command {
@@ -163,4 +167,17 @@ func newOTPRestored(a *app) *cobra.Command {
 	cmd.Flags().BoolVar(&how.Trust, "trust", false, "disable nothing")
 	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the state was restored")
 	return cmd
+}
+
+// otpVerify checks the code as the server does.
+func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
+	return a.withOneTime(ctx, func(one *server.OneTime) error {
+		attempt := otp.Attempt{User: o.person, Code: code, Service: "command line"}
+		check := one.Checker.Identify
+		if o.person != "" {
+			check = one.Checker.Check
+		}
+		proof, err := check(ctx, attempt)
+		return a.printVerdict(proof, *o.json, err)
+	})
 }

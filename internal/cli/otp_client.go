@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -135,22 +137,6 @@ func newOTPUpstreamSet(a *app) *cobra.Command {
 	f.StringVar(&c.Proxy, "proxy", "", "`URL` of an HTTP proxy to go through")
 	required(cmd, "key-file")
 	return cmd
-}
-
-// keyFileUsage is what --key-file takes, wherever an API client's key is needed.
-const keyFileUsage = "`FILE` with the API client's key: in base64, or as postern otp client add writes it; - is " +
-	"standard input"
-
-// apiKey reads the key of an API client, and its number unless that is known.
-func (a *app) apiKey(c *otp.ClientConfig, file string) error {
-	text, err := a.readInput(file)
-	if err != nil {
-		return err
-	}
-	if err := c.TakeKey(text); err != nil {
-		return postern.Errorf(postern.Invalid, "%s: %w", file, err).WithHint("%s", postern.HintOf(err))
-	}
-	return nil
 }
 
 func newOTPUpstreamShow(a *app) *cobra.Command {

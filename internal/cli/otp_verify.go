@@ -6,11 +6,15 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/client"
-	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/otp"
 	"github.com/spf13/cobra"
 )
+
+func newOTP(a *app) *cobra.Command {
+	return group("otp", "YubiKeys and other one-time passwords",
+		append(otpCommands(a), newOTPVerify(a), newOTPToken(a))...)
+}
 
 // otpVerdict is what otp verify says.
 type otpVerdict struct {
@@ -19,6 +23,10 @@ type otpVerdict struct {
 	Credential postern.Link `json:"credential,omitzero"`
 	Reason     string       `json:"reason,omitempty"`
 }
+
+// keyFileUsage is what --key-file takes, wherever an API client's key is needed.
+const keyFileUsage = "`FILE` with the API client's key: in base64, or as postern otp client add writes it; - is " +
+	"standard input"
 
 // otpVerifyOptions are the flags of otp verify.
 type otpVerifyOptions struct {
@@ -66,6 +74,18 @@ func newOTPVerify(a *app) *cobra.Command {
 	return cmd
 }
 
+// apiKey reads the key of an API client, and its number unless that is known.
+func (a *app) apiKey(c *otp.ClientConfig, file string) error {
+	text, err := a.readInput(file)
+	if err != nil {
+		return err
+	}
+	if err := c.TakeKey(text); err != nil {
+		return postern.Errorf(postern.Invalid, "%s: %w", file, err).WithHint("%s", postern.HintOf(err))
+	}
+	return nil
+}
+
 // otpVerifyAt has a validation service check the code.
 func (a *app) otpVerifyAt(ctx context.Context, o otpVerifyOptions, code string) (err error) {
 	if err := a.apiKey(&o.service, o.keyFile); err != nil {
@@ -92,16 +112,4 @@ func (a *app) printVerdict(p otp.Proof, asJSON bool, err error) error {
 		return cmp.Or(terminal.JSON(a.out, otpVerdict{err == nil, p.Person, p.Credential, p.Reason}), err)
 	}
 	return a.done(err, "good: %s %s of %s\n", p.Credential.Kind, p.Credential.ID, terminal.Dash(p.Person))
-}
-
-func (a *app) otpVerify(ctx context.Context, o otpVerifyOptions, code string) error {
-	return a.withOneTime(ctx, func(one *server.OneTime) error {
-		attempt := otp.Attempt{User: o.person, Code: code, Service: "command line"}
-		check := one.Checker.Identify
-		if o.person != "" {
-			check = one.Checker.Check
-		}
-		proof, err := check(ctx, attempt)
-		return a.printVerdict(proof, *o.json, err)
-	})
 }

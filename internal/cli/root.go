@@ -58,25 +58,8 @@ func newRoot(a *app) *cobra.Command {
 	root.SetGlobalNormalizationFunc(flagName)
 	root.PersistentFlags().StringVar(&a.state, "state",
 		"", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
-	root.AddCommand(
-		newInit(a),
-		newRun(a),
-		newUser(a), newHost(a),
-		newCA(a),
-		newOTP(a),
-		newSSH(a),
-		newTrace(a),
-		newAgent(a),
-		newLog(a),
-		newAlert(a),
-		newImport(a),
-		newRekey(a), newBackup(a), newRestore(a),
-		newDoctor(a),
-		newVersion(a),
-		newMan(a),
-		newSchema(a),
-		newPKCS11Module(),
-	)
+	root.AddCommand(serverCommands(a)...)
+	root.AddCommand(newOTP(a), newSSH(a), newTrace(a), newAgent(a), newLog(a), newVersion(a))
 	root.AddCommand(manual.Topics()...)
 	addHelp(root, root.Name())
 	usage.Explain(root)

@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -12,6 +14,15 @@ import (
 	"github.com/postern-project/postern/internal/server"
 	"github.com/spf13/cobra"
 )
+
+// serverCommands returns the commands of a server. A build with the tag noserver has none
+// of them, and links neither Caddy nor a database.
+func serverCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		newInit(a), newRun(a), newUser(a), newHost(a), newCA(a), newAlert(a), newImport(a), newRekey(a), newBackup(a),
+		newRestore(a), newDoctor(a), newMan(a), newSchema(a), newPKCS11Module(),
+	}
+}
 
 func newRun(a *app) *cobra.Command {
 	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: version()}

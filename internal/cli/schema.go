@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -86,6 +88,3 @@ func newSchema(a *app) *cobra.Command {
 		Use: "schema", Short: "Write the JSON Schema of what commands print", Hidden: true,
 	}, withNothing, func(context.Context, struct{}, []string) ([]byte, error) { return indented(outputSchema(), nil) })
 }
-
-// withNothing is for commands that open nothing.
-func withNothing(_ context.Context, do func(struct{}) error) error { return do(struct{}{}) }

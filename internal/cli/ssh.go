@@ -5,11 +5,7 @@ import (
 	"fmt"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/audit"
-	"github.com/postern-project/postern/internal/state"
-	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
@@ -17,10 +13,7 @@ import (
 
 func newSSH(a *app) *cobra.Command {
 	return group("ssh", "Two-factor SSH: audit, configure, sign",
-		newSSHCheck(a), newSSHConfig(a), newSSHShell(a),
-		newSSHSign(a), newSSHLogin(a), newSSHEnrol(a), newSSHRevoke(a),
-		newSSHKRL(a), newSSHKnownHosts(a), newSSHUserCA(a),
-	)
+		append(sshCommands(a), newSSHCheck(a), newSSHConfig(a), newSSHShell(a), newSSHLogin(a), newSSHEnrol(a))...)
 }
 
 type sshCheckOptions struct {
@@ -58,7 +51,7 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 		return err
 	}
 	if o.auditor.Root == "" {
-		o.auditor.TimeCodes, o.auditor.UserCA = a.timeCodes, a.userCA
+		a.auditState(&o.auditor)
 	}
 	report, err := o.auditor.Audit(ctx)
 	if err != nil {
@@ -74,9 +67,7 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 		return err
 	}
 	if o.record {
-		if err := a.withState(ctx, func(st *state.State) error {
-			return server.RecordAudit(ctx, st, report)
-		}); err != nil {
+		if err := a.recordAudit(ctx, report); err != nil {
 			return err
 		}
 	}
@@ -85,27 +76,6 @@ func (a *app) sshCheck(ctx context.Context, o *sshCheckOptions) error {
 			WithHint("each says how to fix it; postern ssh check --prove shows them at work")
 	}
 	return nil
-}
-
-// timeCodes reports whether a person in this host's own state has an authenticator that
-// makes codes by time.
-func (a *app) timeCodes(ctx context.Context) (used bool, err error) {
-	err = a.withOTP(ctx, func(keys *store.OTP) error {
-		used, err = keys.TimeCodes(ctx)
-		return err
-	})
-	return used, err
-}
-
-// userCA returns what the certificates of this host's own authority for SSH open.
-func (a *app) userCA(ctx context.Context) (u *audit.UserCA, err error) {
-	err = a.withState(ctx, func(st *state.State) error {
-		return openCA(ctx, st, ca.Config{}, func(authority *ca.Authority) error {
-			u, err = server.SSHUserCA(ctx, st, authority)
-			return err
-		})
-	})
-	return u, err
 }
 
 func (a *app) printSSHReport(r *audit.Report, asJSON bool) error {

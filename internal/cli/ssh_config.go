@@ -10,8 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/ca"
-	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/login"
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/system"
@@ -107,23 +106,14 @@ func (a *app) certificateFiles(ctx context.Context, o *sshConfigOptions) (err er
 		}
 		return err
 	default:
-		return a.withCA(ctx, func(authority *ca.Authority) error {
-			if s.UserCA, err = authority.TrustedUserCAs(); err == nil {
-				s.KRL, err = authority.KRL(ctx)
-			}
-			return err
-		})
+		return a.userCAFiles(ctx, s)
 	}
 }
 
 func (a *app) applySSH(ctx context.Context, files []setup.File, o *sshConfigOptions) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	backup, err := server.SSHConfig{
-		Setup: o.setup, User: cmp.Or(os.Getenv("SUDO_USER"), "root"), State: dir, Within: o.within, Force: o.force,
-		Locked: a.warnLocked, Open: a.warnOpen,
+	backup, err := login.Config{
+		Setup: o.setup, User: cmp.Or(os.Getenv("SUDO_USER"), "root"), Within: o.within, Force: o.force,
+		Locked: a.warnLocked, Open: a.warnOpen, HasFactor: a.hasFactor,
 		Wait: func(backup string) error {
 			return system.StartAgain("ssh", "config", "--roll-back", backup, "--within", o.within.String())
 		},

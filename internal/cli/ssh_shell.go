@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/login"
 	"github.com/postern-project/postern/internal/sshd/shell"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
 
 func newSSHShell(a *app) *cobra.Command {
-	shell := server.SSHShell{Stdin: os.Stdin, Stdout: a.out, Stderr: a.err}
+	shell := login.Shell{Stdin: os.Stdin, Stdout: a.out, Stderr: a.err}
 	cmd := &cobra.Command{
 		Use:   "shell",
 		Short: "Ask for a code, then become the user's shell: a ForceCommand",
@@ -33,7 +33,7 @@ func newSSHShell(a *app) *cobra.Command {
 const lastWord = 200 * time.Millisecond
 
 // sshShell returns only if it refuses; the connection ends with it.
-func (a *app) sshShell(ctx context.Context, s server.SSHShell) error {
+func (a *app) sshShell(ctx context.Context, s login.Shell) error {
 	if err := system.OnlyLinux("a ForceCommand"); err != nil {
 		return err
 	}

@@ -1,3 +1,5 @@
+//go:build !noserver
+
 package cli
 
 import (
@@ -10,30 +12,7 @@ import (
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
-	"github.com/spf13/cobra"
 )
-
-// opener opens what a command works on, does something with it, and closes it.
-type opener[S any] func(ctx context.Context, do func(S) error) error
-
-// on returns what a command runs that works on what is opened.
-func on[S any](open opener[S], do func(context.Context, S, []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		return open(cmd.Context(), func(s S) error { return do(cmd.Context(), s, args) })
-	}
-}
-
-// stateDir returns the state directory that --state and the environment name.
-func (a *app) stateDir() (string, error) { return state.Dir(a.state) }
-
-// withDir names the state directory, whether it is there or not.
-func (a *app) withDir(_ context.Context, do func(dir string) error) error {
-	dir, err := a.stateDir()
-	if err != nil {
-		return err
-	}
-	return do(dir)
-}
 
 // withState opens the state directory, which must have been made by init or run.
 func (a *app) withState(ctx context.Context, do func(*state.State) error) error {
@@ -91,31 +70,4 @@ func (a *app) withOneTime(ctx context.Context, do func(*server.OneTime) error) e
 		defer one.Close()
 		return do(one)
 	})
-}
-
-// logFlags say what is logged, and how.
-type logFlags struct {
-	level         slog.Level
-	verbose, json bool
-}
-
-// logFlagsOf adds the flags of what is logged to a command.
-func logFlagsOf(cmd *cobra.Command) *logFlags {
-	o, f := new(logFlags), cmd.Flags()
-	f.TextVar(&o.level, "log-level", slog.LevelWarn, "log lines of this `LEVEL` and above: debug, info, warn or error")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what goes well, too: --log-level info")
-	f.BoolVar(&o.json, "log-json", false, "log JSON, one object a line")
-	return o
-}
-
-// log returns a logger on standard error.
-func (a *app) log(o logFlags) *slog.Logger {
-	if o.verbose {
-		o.level = min(o.level, slog.LevelInfo)
-	}
-	with := &slog.HandlerOptions{Level: o.level}
-	if o.json {
-		return slog.New(slog.NewJSONHandler(a.err, with))
-	}
-	return slog.New(slog.NewTextHandler(a.err, with))
 }

@@ -18,12 +18,7 @@ import (
 	"github.com/postern-project/postern/internal/system"
 )
 
-const (
-	// Socket is the socket in the state directory that receives the events of this host's agent,
-	// and requests to load the configuration again.
-	Socket     = "agent.sock"
-	agentGroup = "agents" // who may send events
-)
+const agentGroup = "agents" // who may send events
 
 // newRemoteEvents receives events from agents on other hosts. Each is of a host that has
 // joined, or a person in the group agents, and may send events of the host with the same name.
@@ -78,7 +73,7 @@ func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*Event
 	if err != nil {
 		return nil, err
 	}
-	l, err := system.ListenUnix("unix", st.Path(Socket), 0o600)
+	l, err := system.ListenUnix("unix", st.Path(relay.Socket), 0o600)
 	if err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "listen for the agent: %w", err)
 	}

@@ -114,7 +114,7 @@ func TestWhoMaySendEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	local := agent.Server{Socket: filepath.Join(r.opts.State, Socket)}
+	local := agent.Server{Socket: filepath.Join(r.opts.State, relay.Socket)}
 	for name, c := range map[string]struct {
 		to   agent.Server
 		host string
@@ -172,7 +172,7 @@ func TestAnotherUserMaySendNoEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	path := st.Path(Socket)
+	path := st.Path(relay.Socket)
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatal(info, err)
 	}

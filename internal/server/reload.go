@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/state"
 )
 
@@ -46,7 +47,7 @@ func Reload(ctx context.Context, dir, config string) (pid int, file string, err 
 			return pid, "", err
 		}
 	}
-	got, err := askReload(ctx, filepath.Join(dir, Socket), call)
+	got, err := askReload(ctx, filepath.Join(dir, relay.Socket), call)
 	if err != nil {
 		return pid, "", postern.Errorf(postern.Unavailable,
 			"process %d does not say whether it has loaded the configuration: %w", pid, err).WithHint("see its log")

@@ -66,28 +66,6 @@ type State struct {
 	compared string     // the checkpoint that the timeline was compared with last
 }
 
-// Dir returns the state directory: the one that is named, else $POSTERN_STATE,
-// else /var/lib/postern for root, else $XDG_STATE_HOME/postern, else
-// ~/.local/state/postern.
-func Dir(named string) (string, error) {
-	for _, dir := range []string{named, os.Getenv("POSTERN_STATE")} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	if os.Geteuid() == 0 {
-		return "/var/lib/postern", nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "postern"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", postern.Errorf(postern.Invalid, "no state directory: %w", err).WithHint("name one")
-	}
-	return filepath.Join(home, ".local", "state", "postern"), nil
-}
-
 // Open opens a state directory; NotFound (ErrMissing) if it was not created yet.
 func Open(ctx context.Context, dir string) (*State, error) {
 	if err := system.OnlyLinux("a server's state"); err != nil {

@@ -1,9 +1,11 @@
-package server
+// Package login is what postern ssh config and postern ssh shell do on a host whose
+// logins need a code: it puts the configuration of sshd and PAM in place, and it asks
+// for the code as a ForceCommand.
+package login
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -11,20 +13,21 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/sshd/socket"
-	"github.com/postern-project/postern/internal/state"
 )
 
-// SSHConfig puts a setup of sshd and PAM in place on this host, unless it would lock
+// Config puts a setup of sshd and PAM in place on this host, unless it would lock
 // out who does so or leave a way in with one factor.
-type SSHConfig struct {
+type Config struct {
 	Setup  setup.Setup
 	User   string        // who does this, and must be able to log in afterwards
-	State  string        // this host's state directory, which knows who has a second factor; it may be missing
 	Within time.Duration // that a new login may take to confirm
 	Force  bool          // whatever the warnings say
 
 	Locked func(error)         // gets each reason why User might not be able to log in any more
 	Open   func(audit.Finding) // gets each way in that still needs one factor
+	// HasFactor reports whether an account's person has anything to make a code with;
+	// nil, and an error, mean that this is not known here.
+	HasFactor func(ctx context.Context, account string) (bool, error)
 	// Wait leaves a process behind that puts back what the backup directory dir
 	// holds, unless a new login confirms in time.
 	Wait func(dir string) error
@@ -33,7 +36,7 @@ type SSHConfig struct {
 // Apply puts the files in place and returns the directory with what they replaced.
 // When it returns, sshd serves the new configuration. Denied, with everything as it
 // was, after a warning without Force.
-func (c SSHConfig) Apply(ctx context.Context, files []setup.File) (dir string, err error) {
+func (c Config) Apply(ctx context.Context, files []setup.File) (dir string, err error) {
 	reasons := c.lockOut(ctx)
 	for _, reason := range reasons {
 		c.Locked(reason)
@@ -61,7 +64,7 @@ func refusedSetup(why string) error {
 
 // check asks sshd about the files that are in place, and looks for ways in that they
 // leave open with fewer than two factors.
-func (c SSHConfig) check(ctx context.Context) error {
+func (c Config) check(ctx context.Context) error {
 	if err := (setup.Service{}).Test(ctx); err != nil {
 		return postern.Errorf(postern.Invalid, "the new configuration was not put in place: %w", err).WithHint("%s",
 			postern.HintOf(err))
@@ -81,14 +84,14 @@ func (c SSHConfig) check(ctx context.Context) error {
 }
 
 // lockOut returns why the user might not be able to log in again.
-func (c SSHConfig) lockOut(ctx context.Context) []error {
+func (c Config) lockOut(ctx context.Context) []error {
 	reasons, asked := c.Setup.LockOut(c.User)
 	if !asked {
 		return reasons
 	}
 	if module, ok := c.Setup.ModuleInstalled(); !ok {
 		reasons = append(reasons, postern.Errorf(postern.NotFound, "%s is not installed",
-			module).WithHint("make -C pam install"))
+			module).WithHint("install the package libpam-postern"))
 	}
 	if err := c.refusesCodes(ctx); err != nil {
 		reasons = append(reasons, err)
@@ -97,7 +100,7 @@ func (c SSHConfig) lockOut(ctx context.Context) []error {
 }
 
 // refusesCodes returns why no code of the user's would be accepted, nil if one may be.
-func (c SSHConfig) refusesCodes(ctx context.Context) error {
+func (c Config) refusesCodes(ctx context.Context) error {
 	path := c.Setup.Socket
 	if path == "" {
 		path = sshd.DefaultSocket
@@ -115,25 +118,12 @@ func (c SSHConfig) refusesCodes(ctx context.Context) error {
 	case v != socket.Yes:
 		return postern.Errorf(postern.Denied, "Postern refuses %s", c.User)
 	}
-	if has, err := c.hasFactor(ctx); err == nil && !has {
+	if c.HasFactor == nil {
+		return nil
+	}
+	if has, err := c.HasFactor(ctx, c.User); err == nil && !has {
 		return postern.Errorf(postern.NotFound, "%s has nothing to make a code with",
 			c.User).WithHint("give the person a key or an authenticator")
 	}
 	return nil
-}
-
-// hasFactor reports whether the user has anything to make a code with, as this
-// host's own state knows.
-func (c SSHConfig) hasFactor(ctx context.Context) (bool, error) {
-	st, err := state.Open(ctx, c.State)
-	if err != nil {
-		return false, err
-	}
-	defer st.Close()
-	one, err := NewOneTime(st, Mappings, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return false, err
-	}
-	defer one.Close()
-	return one.Checker.HasFactor(ctx, c.User)
 }

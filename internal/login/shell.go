@@ -1,4 +1,4 @@
-package server
+package login
 
 import (
 	"context"
@@ -21,9 +21,9 @@ import (
 	"github.com/postern-project/postern/otp"
 )
 
-// SSHShell is a ForceCommand that asks for a code and then becomes what sshd would
+// Shell is a ForceCommand that asks for a code and then becomes what sshd would
 // have run.
-type SSHShell struct {
+type Shell struct {
 	Config   string        // the file of settings, as /etc/yubikey_shell
 	Accepted []string      // channels that may be open beside it, as the audit names them
 	Timeout  time.Duration // that typing the code may take
@@ -34,7 +34,7 @@ type SSHShell struct {
 
 // Become returns only if the code was refused, or if there is something open beside
 // the shell that no code guards. The caller ends the connection then.
-func (s SSHShell) Become(ctx context.Context) error {
+func (s Shell) Become(ctx context.Context) error {
 	account, login, err := accountOf(os.Getuid())
 	if err != nil {
 		return err
