@@ -48,7 +48,7 @@ func listenable(config []byte) error {
 	served := servedPorts()
 	for _, address := range listens(config) {
 		_, port, err := net.SplitHostPort(address)
-		if err != nil || slices.Contains(served, port) {
+		if err != nil || slices.Contains(served, port) || passed(address) {
 			continue
 		}
 		if err := Listenable(address); err != nil {
@@ -103,7 +103,7 @@ func servedPorts() (ports []string) {
 func addresses(listen []string) (all []string) {
 	for _, text := range listen {
 		a, err := caddy.ParseNetworkAddress(text)
-		if err != nil || !strings.HasPrefix(a.Network, "tcp") {
+		if err != nil || !strings.HasPrefix(a.Network, "tcp") && a.Network != passedNetwork {
 			continue
 		}
 		for _, one := range a.Expand() {

@@ -70,6 +70,7 @@ func prepareHTTP(apps map[string]json.RawMessage) (names []string, err error) {
 	entry.Headers = slices.Compact(entry.Headers)
 	handler := caddyconfig.JSONModuleObject(entry, "handler", "postern_entry", nil)
 	for _, s := range app.Servers {
+		s.Listen = onPassed(s.Listen)
 		s.Routes = append(caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{handler}}}, s.Routes...)
 	}
 	apps["http"], err = json.Marshal(app)

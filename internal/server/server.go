@@ -23,6 +23,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/metrics"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // Options says what Run serves.
@@ -148,6 +149,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	renewing, stopRenewing := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	background.Go(func() { s.keepIntermediates(renewing) })
+	background.Go(func() { system.KeepWatchdog(renewing) })
 	background.Go(func() { s.keepChecking(renewing) })
 	background.Go(func() { s.health.keepTrying(renewing, s.state.Store) })
 	defer func() { stopRenewing(); background.Wait() }()
@@ -156,6 +158,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	}
 	s.health.serves(true)
 	s.wait(ctx, hup)
+	_ = system.Notify("STOPPING=1") // systemd sees the process end anyway
 	s.health.serves(false)
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +18,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 )
@@ -192,15 +193,15 @@ func pamSocketOf(given, stateDir string) string {
 // sshListener returns the socket that systemd passed, or else listens on path; nil for no
 // path.
 func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error) {
-	f := inheritedSocket(name)
-	if f == nil {
+	all := system.PassedSockets()
+	i := slices.IndexFunc(all, func(s system.PassedSocket) bool { return s.Name == name })
+	if i < 0 {
 		if path == "" {
 			return nil, nil
 		}
 		return socket.Listen(path, mode)
 	}
-	defer f.Close()
-	l, err := net.FileListener(f)
+	l, err := net.FileListener(all[i].File)
 	if err != nil {
 		return nil, fmt.Errorf("the socket named %s: %w", name, err)
 	}
@@ -210,18 +211,4 @@ func sshListener(name, path string, mode os.FileMode) (*net.UnixListener, error)
 		return nil, fmt.Errorf("the socket named %s is not a Unix socket of type SOCK_SEQPACKET", name)
 	}
 	return u, nil
-}
-
-// inheritedSocket returns the socket that systemd passed under a name, or nil
-// (sd_listen_fds(3)).
-func inheritedSocket(name string) *os.File {
-	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil
-	}
-	for i, n := range strings.Split(os.Getenv("LISTEN_FDNAMES"), ":") {
-		if n == name {
-			return os.NewFile(uintptr(3+i), name)
-		}
-	}
-	return nil
 }
