@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -33,6 +34,8 @@ type App struct {
 	Profiles []Profile `json:"profiles,omitempty"` // of the CA's certificates
 	ACME     ACME      `json:"acme,omitzero"`
 	Alerts   []Alert   `json:"alerts,omitempty"`
+
+	Keep caddy.Duration `json:"keep,omitempty"` // how long expired certificates are kept; 0: a year
 
 	Source string `json:"source,omitempty"` // the configuration's file, for the timeline
 
@@ -94,6 +97,16 @@ func (a *App) parseMetrics(d *caddyfile.Dispenser) error {
 	}
 	if d.NextArg() {
 		return d.ArgErr()
+	}
+	return nil
+}
+
+func (a *App) parseKeep(d *caddyfile.Dispenser) error {
+	if err := lifetime(d, &a.Keep); err != nil {
+		return err
+	}
+	if time.Duration(a.Keep) < 30*24*time.Hour {
+		return d.Err("expired certificates are kept for at least 30d")
 	}
 	return nil
 }

@@ -222,6 +222,13 @@ var optionWords = []word[App]{
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseCA(d) },
 	},
 	{
+		Word{
+			"keep", "TIME", "How long the server knows certificates of X.509 and SSH that have expired: 365d, " +
+				"unless it is said, and at least 30d. The timeline keeps what was done with them.",
+		},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseKeep(d) },
+	},
+	{
 		Word{"acme", "", "Which ACME accounts need no key from the portal; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseACME(d) },
 	},

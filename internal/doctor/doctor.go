@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -135,6 +136,7 @@ func (d *examiner) state(ctx context.Context) {
 		d.failed("restored", err, "accept the restored state, which disables what may have been used since")
 	}
 	d.log(ctx, st)
+	d.size(ctx, st)
 	d.following(ctx, st)
 	d.authority(ctx, st)
 	d.directory(ctx, st)
@@ -165,6 +167,25 @@ func (d *examiner) log(ctx context.Context, st *state.State) {
 	default:
 		d.ok("the timeline verifies: %s", terminal.Counted(report.Size, "entry"))
 	}
+}
+
+// size says what the database holds.
+func (d *examiner) size(ctx context.Context, st *state.State) {
+	bytes, err := st.Store.Bytes(ctx)
+	if err != nil {
+		d.failed("database", err, "")
+		return
+	}
+	kept, err := st.Store.Kept(ctx)
+	if err != nil {
+		d.failed("database", err, "")
+		return
+	}
+	words := make([]string, len(kept))
+	for i, k := range kept {
+		words[i] = fmt.Sprintf("%s: %d", k.What, k.Count)
+	}
+	d.ok("the database has %d MiB; %s", bytes>>20, strings.Join(words, ", "))
 }
 
 // following says whether a server of this state reads what sshd logs.

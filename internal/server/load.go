@@ -76,6 +76,7 @@ func (s *server) loadServices(ctx context.Context, config []byte, options front.
 	}
 	s.services.adopt(next)
 	s.served, s.profiles = config, options.Profiles
+	s.kept.Store(int64(options.Keep))
 	return nil
 }
 

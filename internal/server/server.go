@@ -66,6 +66,7 @@ type server struct {
 	acmePort  int             // of the sample's portal at localhost, when it is made
 	served    []byte          // the configuration that was loaded last
 	profiles  []front.Profile // of that configuration
+	kept      atomic.Int64    // how long that configuration keeps what has expired; 0: defaultKept
 
 	generation int64           // of the store, when the authority was last read
 	newCAs     chan struct{}   // gets one when the CAs or the OCSP and CRL paths differ from those served
@@ -151,6 +152,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	background.Go(func() { s.keepIntermediates(renewing) })
 	background.Go(func() { system.KeepWatchdog(renewing) })
 	background.Go(func() { s.keepChecking(renewing) })
+	background.Go(func() { s.keepRemoving(renewing) })
 	background.Go(func() { s.health.keepTrying(renewing, s.state.Store) })
 	defer func() { stopRenewing(); background.Wait() }()
 	if s.opts.Ready != nil {

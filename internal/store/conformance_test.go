@@ -35,6 +35,8 @@ var conformance = []struct {
 	{"two inits make one authority", twoInits},
 	{"certificates", certificates},
 	{"SSH certificates", sshCertificates},
+	{"a root and an SSH CA are followed and retired", retired},
+	{"what has expired long ago is removed", removesExpired},
 	{"tokens for signing", signTokens},
 	{"hosts from the invitation to the end", hosts},
 	{"what is said of a host", hostFacts},
