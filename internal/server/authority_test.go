@@ -50,6 +50,7 @@ func TestTheConfigurationSaysWhatCertificatesAreLike(t *testing.T) {
 	}
 	configure("validity 30d\n max 90d\n keys ecdsa-p256 rsa-3072", "")
 	r := startServer(t, func(o *Options) { o.Config, o.HTTPSPort, o.HTTPPort = file, 0, 0 })
+	r.awaitSite(port, "localhost", r.root())
 	client := acmeAt(t, r, port)
 	directory, err := client.GetDirectory(t.Context())
 	if err != nil {

@@ -36,6 +36,7 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	st := r.open()
 	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
 	must(t, err)
+	r.awaitSite(https, "id.localhost", authority.Root())
 	commands := people.Directory{DB: st.Store, Authority: authority}
 	must(t, commands.Add(t.Context(), postern.Person{Name: "dan", Email: "dan@example.com"}))
 	if made, err := commands.Invite(t.Context(), "dan"); err != nil || !made.Sent || made.Email != "dan@example.com" {

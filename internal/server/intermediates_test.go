@@ -40,7 +40,7 @@ func elevenYearsAgo(t *testing.T, dir string) (*ca.Authority, *state.State) {
 func TestAServerThatWasOffFollowsItsIntermediates(t *testing.T) {
 	r := startServer(t, func(o *Options) { elevenYearsAgo(t, o.State) })
 	root := r.root()
-	r.await(func() bool { return r.verifies(r.opts.HTTPSPort, root) == nil })
+	r.awaitSite(r.opts.HTTPSPort, "localhost", root)
 }
 
 // TestAnIntermediateMadeByAnotherProcessIsServedAtOnce lets a server run whose
@@ -60,7 +60,7 @@ func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 		key = removeRootKey(t, a)
 	})
 	root := r.root()
-	if err := r.verifies(port, root); err == nil {
+	if err := r.verifies(port, "localhost", root); err == nil {
 		t.Fatal("a chain verifies whose intermediate has ended")
 	}
 	a, err := ca.Open(t.Context(), ca.Config{}, r.open().Store.CA())
@@ -70,7 +70,7 @@ func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 	if _, err := a.NewIntermediate(t.Context(), ca.Server, key); err != nil {
 		t.Fatal(err)
 	}
-	r.await(func() bool { return r.verifies(port, root) == nil })
+	r.awaitSite(port, "localhost", root)
 }
 
 // TestARootMadeByAnotherProcessIsServedAtOnce lets a server run while a command makes the
@@ -79,7 +79,7 @@ func TestAnIntermediateMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 func TestARootMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 	r := startServer(t, nil)
 	port, first := r.opts.HTTPSPort, r.root()
-	r.await(func() bool { return r.verifies(port, first) == nil })
+	r.awaitSite(port, "localhost", first)
 	a, err := ca.Open(t.Context(), ca.Config{}, r.open().Store.CA())
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,9 @@ func TestARootMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := a.Root()
-	r.await(func() bool { return r.verifies(port, first) == nil && r.verifies(port, second) == nil })
+	r.await(func() bool {
+		return r.verifies(port, "localhost", first) == nil && r.verifies(port, "localhost", second) == nil
+	})
 	file := filepath.Join(r.opts.State, rootFile)
 	r.await(func() bool { return holds(t, file, a.Roots()) })
 	if err := a.Retire(t.Context(), ca.RetireRequest{ID: "root", Revoke: true}); err != nil {
@@ -123,14 +125,20 @@ func removeRootKey(t *testing.T, a *ca.Authority) crypto.Signer {
 	return key
 }
 
-// verifies returns an error unless localhost at a port shows a chain to a root that is
+// awaitSite waits until a site has its certificate, which it gets in the background.
+func (r *running) awaitSite(port int, name string, root *x509.Certificate) {
+	r.t.Helper()
+	r.await(func() bool { return r.verifies(port, name, root) == nil })
+}
+
+// verifies returns an error unless a site at a port shows a chain to a root that is
 // valid now.
-func (r *running) verifies(port int, root *x509.Certificate) error {
+func (r *running) verifies(port int, name string, root *x509.Certificate) error {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
+	d := tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: name}}
 	conn, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return err

@@ -206,6 +206,7 @@ func newUnauthenticated(t *testing.T) *unauthenticated {
 	st := r.open()
 	roots := x509.NewCertPool()
 	roots.AddCert(r.root())
+	r.awaitSite(https, "id.localhost", r.root())
 	u := &unauthenticated{
 		t: t, db: st.Store, token: otp.NewSoftToken(), url: fmt.Sprintf("https://127.0.0.1:%d", https),
 		file: st.Path("postern.db-shm"),
