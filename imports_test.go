@@ -97,14 +97,15 @@ var rows = map[string]row{
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"login":  {imports: "otp sshd", knows: "HTTP"},
+	"join":   {imports: "host sshd", knows: "HTTP", tests: "ca server state"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
 	"server": {imports: domain + " metrics people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
 	"doctor": {imports: domain + " " + adapters + " metrics people state server trace terminal", knows: "HTTP"},
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state backup client login agent server doctor usage manpage manual " +
-			"jsonschema terminal reference",
+			" trace collector debuginfod metrics people state backup client login join agent server doctor usage manpage " +
+			"manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},

@@ -103,7 +103,12 @@ func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
 		if account := e.Details["user"]; account != "" {
 			t.who = "the account " + account
 		}
-		if e.Details["profile"] == "server" {
+		switch {
+		case e.Details["profile"] == "host":
+			t.who = "a host"
+		case e.Kind == postern.EventSSHCertIssued:
+			t.who = "the host " + e.Details["key_id"]
+		case e.Details["profile"] == "server":
 			t.who = "a server"
 		}
 	}

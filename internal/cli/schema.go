@@ -12,6 +12,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/doctor"
 	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/jsonschema"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/server"
@@ -43,6 +44,7 @@ var outputs = map[string]any{
 	"host list":          host.Info{},
 	"host show":          host.Info{},
 	"import apache":      apache.Result{},
+	"join":               join.Result{},
 	"log follow":         postern.Event{},
 	"log list":           postern.Event{},
 	"log prove":          timeline.Proof{},

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/acme"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/reach"
@@ -52,11 +53,13 @@ func newServices(s *server) (*services, error) {
 		Handler: whileKnown(NewSSHSignHandler(s.state, s.authority, s.oneTime, identified, s.log)),
 	})
 	h.fixed = append(h.fixed, front.Service{Prefix: "/wsapi/", Handler: s.oneTime.Service})
+	hosts := newHostAPI(s.state.Store, s.authority, s.log)
 	events, err := newRemoteEvents(s.state, s.log)
 	if err != nil {
 		return nil, err
 	}
-	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)})
+	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)},
+		front.Service{Prefix: host.JoinPath, Handler: hosts}, front.Service{Prefix: host.RefreshPath, Handler: hosts})
 	return h, nil
 }
 

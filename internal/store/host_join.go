@@ -76,25 +76,41 @@ func (s Hosts) AdmitHost(
 	})
 }
 
-// RenewHost records the next client certificate of a host that has joined.
+// RenewHost records the next client certificate of a host that showed the one of a serial
+// number: Denied unless that is valid at this moment.
 func (s Hosts) RenewHost(
-	ctx context.Context, name string, by postern.Actor, c ca.Certificate, issued postern.Event,
+	ctx context.Context, name, shown string, by postern.Actor, c ca.Certificate, issued postern.Event,
 ) error {
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
-		if err := tx.joinedHost(ctx, name); err != nil {
+		h, err := tx.hostShowing(ctx, shown)
+		switch {
+		case err != nil:
 			return err
+		case h.Name != name:
+			return errNoHost
 		}
 		return tx.addHostCertificate(ctx, name, c, issued)
 	})
 }
 
-// joinedHost fails with [postern.Denied] unless a host may take part.
-func (tx *Tx) joinedHost(ctx context.Context, name string) error {
+// hostShowing returns the host with a client certificate that was not revoked: Denied
+// unless it may take part.
+func (tx *Tx) hostShowing(ctx context.Context, serial string) (postern.Host, error) {
+	var name string
+	var revoked int64
+	err := tx.QueryRow(ctx, `SELECT h.host, c.revoked FROM host_certificates h
+		JOIN ca_certificates c ON c.serial = h.serial WHERE h.serial = $1`, serial).Scan(&name, &revoked)
+	switch {
+	case errors.Is(err, sql.ErrNoRows), err == nil && revoked != 0:
+		return postern.Host{}, errNoHost
+	case err != nil:
+		return postern.Host{}, err
+	}
 	h, err := tx.Host(ctx, name)
 	if err == nil && h.Status != postern.HostJoined {
-		err = postern.Errorf(postern.Denied, "the host %s is %s", name, h.Status)
+		err = postern.Errorf(postern.Denied, "the host %s is %s", name, h.Status).WithHint("resume the host first")
 	}
-	return err
+	return h, err
 }
 
 // addHostCertificate records a certificate of a host, whose key no other host may have.
@@ -125,25 +141,13 @@ func (tx *Tx) addHostCertificate(ctx context.Context, name string, c ca.Certific
 // has joined and is not suspended: at this moment.
 func (s Hosts) HostByCertificate(ctx context.Context, serial string, issuer []byte) (postern.Host, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (postern.Host, error) {
-		var name string
-		var revoked int64
-		err := tx.QueryRow(ctx, `SELECT h.host, c.revoked FROM host_certificates h
-			JOIN ca_certificates c ON c.serial = h.serial WHERE h.serial = $1`, serial).Scan(&name, &revoked)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		switch issued, revoked, err := tx.IssuedBy(ctx, serial, issuer); {
+		case err != nil:
 			return postern.Host{}, err
-		}
-		issued, ended, byErr := tx.IssuedBy(ctx, serial, issuer)
-		switch {
-		case byErr != nil:
-			return postern.Host{}, byErr
-		case err != nil, revoked != 0, !issued, ended:
+		case !issued, revoked:
 			return postern.Host{}, errNoHost
 		}
-		h, err := tx.Host(ctx, name)
-		if err == nil && h.Status != postern.HostJoined {
-			err = postern.Errorf(postern.Denied, "the host %s is %s", name, h.Status)
-		}
-		return h, err
+		return tx.hostShowing(ctx, serial)
 	})
 }
 

@@ -76,10 +76,10 @@ func hosts(t *testing.T, open opener) {
 	wantCode(t, "suspended", err, postern.Denied)
 	wantCode(t, "suspended, with its token", admitted(b, first, "hv1", "k1", "a4"), postern.Denied)
 	renewal := ca.Certificate{Serial: "a5", Issuer: "test", Profile: ca.ProfileHost, Key: "k1", DER: []byte{}}
-	wantCode(t, "a suspended host's renewal", s.RenewHost(ctx, "hv1", postern.Actor{}, renewal,
+	wantCode(t, "a suspended host's renewal", s.RenewHost(ctx, "hv1", "a3", postern.Actor{}, renewal,
 		postern.Event{Kind: postern.EventCertRenewed}), postern.Denied)
 	set(postern.HostJoined)
-	must(t, s.RenewHost(ctx, "hv1", postern.Actor{}, renewal, postern.Event{Kind: postern.EventCertRenewed}))
+	must(t, s.RenewHost(ctx, "hv1", "a3", postern.Actor{}, renewal, postern.Event{Kind: postern.EventCertRenewed}))
 	for _, serial := range []string{"a3", "a5"} {
 		_, err = s.HostByCertificate(ctx, serial, hostIssuer)
 		must(t, err)

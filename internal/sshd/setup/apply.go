@@ -116,11 +116,33 @@ func (a Applier) Apply(ctx context.Context, files []File, until time.Duration) (
 func (a Applier) write(ctx context.Context, files []File) error {
 	for _, f := range files {
 		a.next()
-		if err := replaceFile(hostconf.Files{Root: a.Root}.Path(f.Path), f.Content, f.Mode); err != nil {
+		if err := a.put(f); err != nil {
 			return err
 		}
 	}
 	return a.Check(ctx)
+}
+
+func (a Applier) put(f File) error {
+	path := hostconf.Files{Root: a.Root}.Path(f.Path)
+	if f.Absent {
+		return durable.Remove(path)
+	}
+	return replaceFile(path, f.Content, f.Mode)
+}
+
+// Keep is Apply for files that need no login to confirm them: they stay, unless sshd
+// would not take them. What an earlier call left behind that was killed is put back
+// first. It returns the backup's directory.
+func (a Applier) Keep(ctx context.Context, files []File) (string, error) {
+	if _, err := a.RollBackOverdue(ctx); err != nil {
+		return "", err
+	}
+	dir, err := a.Apply(ctx, files, 0)
+	if err != nil {
+		return "", err
+	}
+	return dir, claim(dir, confirmed)
 }
 
 func (a Applier) backUp(dir string, i int, f File) (backedUp, error) {

@@ -61,8 +61,8 @@ type Setup struct {
 
 // Further files that a setup writes.
 const (
-	userCAFile  = "/etc/ssh/postern_user_ca.pub"
-	krlFile     = "/etc/ssh/postern_revoked"
+	UserCAFile  = "/etc/ssh/postern_user_ca.pub"
+	KRLFile     = "/etc/ssh/postern_revoked"
 	pamSSHDFile = "/etc/pam.d/sshd"
 )
 
@@ -106,6 +106,7 @@ type File struct {
 	Path    string
 	Content []byte
 	Mode    os.FileMode // of a new file; one that exists keeps its own
+	Absent  bool        // there is to be no such file
 }
 
 // Files returns the files to write, given the host's own as they are below
@@ -131,27 +132,27 @@ func (s Setup) Files(root string) ([]File, error) {
 		{Path: hostconf.DropIn, Content: []byte(s.sshdConfig(now)), Mode: 0o644},
 		{Path: pamSSHDFile, Content: []byte(s.pamSSHD(string(pam))), Mode: 0o644},
 	}
-	if !includesDropIns(string(main)) {
+	if !includes(string(main), hostconf.DropIn) {
 		line := "Include " + hostconf.DropIn + "\n"
 		files = append(files, File{Path: hostconf.ConfigFile, Content: append([]byte(line), main...), Mode: 0o644})
 	}
 	if s.Mode == Certificates {
-		files = append(files, File{Path: userCAFile, Content: s.UserCA, Mode: 0o644},
-			File{Path: krlFile, Content: s.KRL, Mode: 0o644})
+		files = append(files, File{Path: UserCAFile, Content: s.UserCA, Mode: 0o644},
+			File{Path: KRLFile, Content: s.KRL, Mode: 0o644})
 	}
 	return files, nil
 }
 
-// includesDropIns reports whether sshd_config includes our file before it sets anything
+// includes reports whether sshd_config includes a file of ours before it sets anything
 // itself: the first value takes effect.
-func includesDropIns(config string) bool {
+func includes(config, ours string) bool {
 	for line := range strings.Lines(config) {
 		words := hostconf.Words(strings.TrimSpace(line))
 		if len(words) == 0 {
 			continue
 		}
 		return strings.EqualFold(words[0], "include") && slices.ContainsFunc(words[1:], func(p string) bool {
-			return hostconf.Wildcard(p, hostconf.DropIn) || hostconf.Wildcard("/etc/ssh/"+p, hostconf.DropIn)
+			return hostconf.Wildcard(p, ours) || hostconf.Wildcard("/etc/ssh/"+p, ours)
 		})
 	}
 	return false
@@ -278,8 +279,8 @@ func (s Setup) sshdConfig(now present) string {
 		line("AuthenticationMethods publickey")
 		line("AuthorizedKeysFile none")
 		line("AuthorizedKeysCommand none")
-		line("TrustedUserCAKeys %s", userCAFile)
-		line("RevokedKeys %s", krlFile)
+		line("TrustedUserCAKeys %s", UserCAFile)
+		line("RevokedKeys %s", KRLFile)
 		if s.HostCertificate != "" {
 			line("HostCertificate %s", s.HostCertificate)
 		}

@@ -1,0 +1,63 @@
+package host
+
+import (
+	"encoding/json"
+	"io"
+
+	"github.com/postern-project/postern"
+)
+
+// The paths of the server's API for hosts, both for POST. A request to Join shows a token,
+// one to Refresh the host's client certificate.
+const (
+	JoinPath    = "/api/host/join"
+	RefreshPath = "/api/host/refresh"
+)
+
+// Bounds of a request and of an answer, bytes, and of the SSH keys in a request.
+const (
+	maxRequest = 64 << 10
+	MaxAnswer  = 16 << 20
+	maxKeys    = 8
+)
+
+// Request is what a host sends.
+type Request struct {
+	Token string `json:"token,omitempty"` // to Join
+	// CSR asks for a client certificate (PKCS#10, PEM). Nothing but its key is used.
+	CSR     string             `json:"csr,omitempty"`
+	SSHKeys []string           `json:"ssh_keys,omitempty"` // that need a host certificate, as in authorized_keys
+	Report  postern.HostReport `json:"report"`
+}
+
+// Answer is what a host gets.
+type Answer struct {
+	Host            string   `json:"host"`
+	Names           []string `json:"names"`                      // all by which clients reach it
+	Certificate     string   `json:"certificate,omitempty"`      // PEM, with its intermediate
+	SSHCertificates []string `json:"ssh_certificates,omitempty"` // in the order of the keys
+	Trust
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// Trust is what a host trusts, besides the root.
+type Trust struct {
+	UserCAs    string `json:"user_cas"`      // what TrustedUserCAKeys of sshd_config(5) names
+	KnownHosts string `json:"known_hosts"`   // lines for ssh_known_hosts
+	KRL        []byte `json:"krl,omitempty"` // what RevokedKeys names; nil if the host has it
+	KRLVersion int64  `json:"krl_version"`
+}
+
+// readRequest reads what a host sends, and checks its bounds.
+func readRequest(body io.Reader) (Request, error) {
+	var r Request
+	d := json.NewDecoder(body)
+	if err := d.Decode(&r); err != nil || d.More() {
+		return r, postern.Errorf(postern.Invalid, "the request is not one JSON object of at most %d KiB", maxRequest>>10)
+	}
+	if len(r.SSHKeys) > maxKeys {
+		return r, postern.Errorf(postern.Invalid, "more than %d SSH keys", maxKeys)
+	}
+	return r, nil
+}

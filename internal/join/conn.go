@@ -1,0 +1,232 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/host"
+)
+
+// Dialer connects to a server, as [net.Dialer.DialContext] does.
+type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// How long one request may take, and how far clocks may be apart before that is named
+// as the reason why certificates do not verify.
+const (
+	requestTime = 30 * time.Second
+	clockApart  = 5 * time.Minute
+)
+
+// conn is a server that was verified.
+type conn struct {
+	url    string
+	public bool // verified by an authority that the host trusts, not by the root
+	http   *http.Client
+}
+
+// reach verifies the server: by the root that the token names, or that the host has from
+// before. Nothing secret is sent before.
+func (h Host) reach(ctx context.Context, o Options, s State) (*conn, *x509.Certificate, error) {
+	address := o.Server
+	if address == "" {
+		address = s.Server
+	}
+	base, err := serverURL(address)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err := h.root(ctx, base, o.Token)
+	if err != nil {
+		return nil, nil, err
+	}
+	own := x509.NewCertPool()
+	own.AddCert(root)
+	c := &conn{url: base, http: h.client(&tls.Config{RootCAs: own})}
+	err = c.probe(ctx)
+	if err != nil && (o.Token != "" || s.Public) && publicly(err) {
+		c.public, c.http = true, h.client(new(tls.Config))
+		err = c.probe(ctx)
+	}
+	return c, root, err
+}
+
+// publicly reports whether a server may have a certificate of another authority.
+func publicly(err error) bool {
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	return unknown
+}
+
+// root returns the root certificate that the token names, fetched from the server and
+// compared; without a token, the one that the host has.
+func (h Host) root(ctx context.Context, base, token string) (*x509.Certificate, error) {
+	if token == "" {
+		data, err := durableRoot(h.path(RootFile))
+		if err != nil {
+			return nil, err
+		}
+		return data, nil
+	}
+	t, err := host.ParseToken(token)
+	if err != nil {
+		return nil, err
+	}
+	// It is not known yet who answers: what comes is compared with the token's fingerprint.
+	client := h.client(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // compared below
+	der, date, err := get(ctx, client, base+"/ca/root.cer")
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil || host.Fingerprint(c) != t.Root {
+		return nil, postern.Errorf(postern.Denied, "%s is not the server that the token is for: its root certificate "+
+			"is another one", base).WithHint("see whether the address is right and nothing answers in its place")
+	}
+	return c, checkClock(c, date)
+}
+
+// checkClock fails where this host's clock is so wrong that certificates cannot be
+// verified.
+func checkClock(root *x509.Certificate, server time.Time) error {
+	now := time.Now()
+	apart := now.Sub(server).Abs()
+	if server.IsZero() || apart < clockApart {
+		if now.Before(root.NotBefore) || now.After(root.NotAfter) {
+			return postern.Errorf(postern.Unavailable, "the root certificate is not valid on %s", now.Format(time.DateOnly)).
+				WithHint("set the clock")
+		}
+		return nil
+	}
+	return postern.Errorf(postern.Unavailable, "this host's clock says %s, the server's %s",
+		now.UTC().Format(time.RFC3339), server.UTC().Format(time.RFC3339)).WithHint("set the clock, then join again")
+}
+
+func durableRoot(path string) (*x509.Certificate, error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "the root certificate of the installation: %w", err).
+			WithHint("invite the host again")
+	}
+	list, err := parseChain(data)
+	if err != nil {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// client returns an HTTP client that shows the host's certificate where it has one.
+func (h Host) client(c *tls.Config) *http.Client {
+	c.MinVersion = tls.VersionTLS13
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(h.path(CertFile), h.path(KeyFile))
+		if err != nil || c.InsecureSkipVerify {
+			return new(tls.Certificate), nil // none
+		}
+		return &pair, nil
+	}
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, ForceAttemptHTTP2: true, DisableKeepAlives: true,
+		DialContext: h.Client,
+	}
+	return &http.Client{
+		Timeout: requestTime, Transport: t,
+		// Nothing that is sent goes where a server redirects to.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// probe connects, and sends nothing that matters.
+func (c *conn) probe(ctx context.Context) error {
+	_, _, err := get(ctx, c.http, c.url+"/ca/root.cer")
+	return err
+}
+
+func get(ctx context.Context, client *http.Client, url string) ([]byte, time.Time, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return nil, time.Time{}, unreachable(err)
+	}
+	defer res.Body.Close()
+	date, _ := http.ParseTime(res.Header.Get("Date"))
+	if res.StatusCode != http.StatusOK {
+		return nil, date, postern.Errorf(postern.Unavailable, "%s answers %s", url, res.Status).
+			WithHint("see whether the address is that of the portal")
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, host.MaxAnswer))
+	return body, date, err
+}
+
+func unreachable(err error) error {
+	e := postern.Errorf(postern.Unavailable, "%w", err)
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return e.WithHint("set the clock, if it is wrong")
+	}
+	return e.WithHint("see whether the server runs and this host can reach it")
+}
+
+// post sends a request and returns the answer.
+func (c *conn) post(ctx context.Context, path string, r host.Request) (host.Answer, error) {
+	var a host.Answer
+	body, err := json.Marshal(r)
+	if err != nil {
+		return a, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, bytes.NewReader(body))
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return a, unreachable(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(res.Body, host.MaxAnswer))
+	if err == nil {
+		err = json.Unmarshal(text, &a)
+	}
+	switch {
+	case err == nil && res.StatusCode == http.StatusOK:
+		return a, nil
+	case err == nil && a.Error != "":
+		return a, postern.Errorf(codeOf(res.StatusCode), "the server says: %s", a.Error).WithHint("%s", a.Hint)
+	}
+	return a, postern.Errorf(postern.Unavailable, "the server answers %s", res.Status)
+}
+
+// codeOf returns the code of an HTTP status.
+func codeOf(status int) postern.Code {
+	for _, c := range []postern.Code{postern.Invalid, postern.Denied, postern.NotFound, postern.Conflict} {
+		if c.HTTPStatus() == status {
+			return c
+		}
+	}
+	return postern.Unavailable
+}
+
+// serverURL returns the base URL of a server that is named by it or by its host.
+func serverURL(name string) (string, error) {
+	if !strings.Contains(name, "://") {
+		name = "https://" + name
+	}
+	u, err := url.Parse(name)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" ||
+		u.User != nil {
+		return "", postern.Errorf(postern.Invalid, "%q is not an address such as https://id.example.com", name)
+	}
+	return "https://" + u.Host, nil
+}

@@ -1,0 +1,250 @@
+// Package join is a host's side of joining: it makes the host's key, gets what its sshd
+// needs from a server, puts it in place, keeps it current, and undoes it.
+//
+// Nothing is decided here about people. The server is known by the root certificate that
+// the token names; until that verifies the connection, nothing is sent.
+package join
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/sshd/setup"
+)
+
+// The files of a joined host.
+const (
+	dir        = "/etc/postern/host"
+	stateFile  = dir + "/host.json"
+	beforeFile = dir + "/before.json" // what joining replaced
+	KeyFile    = dir + "/key.pem"     // mode 0600
+	CertFile   = dir + "/cert.pem"    // with its intermediate
+	RootFile   = dir + "/root.pem"
+	EnvFile    = "/etc/postern/agent.env" // what postern-agent.service reads
+	knownHosts = "/etc/ssh/ssh_known_hosts"
+)
+
+// State is what a joined host remembers.
+type State struct {
+	Server string   `json:"server"` // its https URL
+	Host   string   `json:"host"`   // the name that the server knows it by
+	Names  []string `json:"names"`  // all by which clients reach it
+	// Public says that the server's own certificate came from an authority that this host
+	// trusts, and not from the installation's, when it joined.
+	Public bool `json:"public,omitempty"`
+}
+
+// Host is a computer that joins. The zero value, but for Version, is this one.
+type Host struct {
+	Root    string        // below this directory instead of /
+	SSHD    setup.Applier // puts sshd's files in place
+	Version string        // of the program
+	Client  Dialer        // nil: the network
+}
+
+// This returns this host.
+func This(version string) Host {
+	a := setup.ThisHost()
+	a.Check = a.Test
+	return Host{SSHD: a, Version: version}
+}
+
+func (h Host) path(file string) string { return filepath.Join(h.Root, file) }
+
+// State returns what the host remembers of joining: NotFound if it has not joined.
+func (h Host) State() (State, error) {
+	var s State
+	data, err := durable.ReadSecret(h.path(stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, postern.Errorf(postern.NotFound, "this host has not joined").WithHint("invite the host again")
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	return s, err
+}
+
+func (h Host) remember(s State) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.Replace(h.path(stateFile), append(data, '\n'), 0o600)
+}
+
+// Options say how a host joins.
+type Options struct {
+	Server string // its https URL, or host name
+	Token  string // as [host.Token.Text] writes it; may be "" for a host that has joined
+	Apply  bool   // false: only say what would change
+}
+
+// Result is what joining changed, or would.
+type Result struct {
+	Host    string   `json:"host,omitempty"` // "" if that is not known yet
+	Server  string   `json:"server"`
+	Applied bool     `json:"applied"`
+	Files   []string `json:"files"`            // written, or to be
+	Backup  string   `json:"backup,omitempty"` // directory with what was replaced
+	Agent   string   `json:"agent,omitempty"`  // what was done about the agent's unit
+}
+
+// Join joins the host, or repairs what joining made. A call that was killed is completed
+// by the next one with the same token.
+func (h Host) Join(ctx context.Context, o Options) (Result, error) {
+	s, err := h.State()
+	joined := err == nil
+	if err != nil && postern.CodeOf(err) != postern.NotFound {
+		return Result{}, err
+	}
+	c, pinned, err := h.reach(ctx, o, s)
+	if err != nil {
+		return Result{}, err
+	}
+	r := Result{Host: s.Host, Server: c.url}
+	if r.Files, err = h.wouldWrite(); err != nil || !o.Apply {
+		return r, err
+	}
+	key, err := h.key()
+	if err != nil {
+		return r, err
+	}
+	a, err := h.admit(ctx, c, key, o, joined && s.Server == c.url)
+	if err != nil {
+		return r, err
+	}
+	s.Server, s.Host, s.Names, s.Public = c.url, a.Host, a.Names, c.public
+	if err := h.keepIdentity(pinned, key, a, s); err != nil {
+		return r, err
+	}
+	if r.Backup, err = h.apply(ctx, a); err != nil {
+		return r, err
+	}
+	r.Host, r.Applied, r.Agent = s.Host, true, h.startAgent(ctx)
+	return r, nil
+}
+
+// wouldWrite returns the files that joining writes, or why sshd's cannot be written.
+func (h Host) wouldWrite() ([]string, error) {
+	keys, err := setup.HostKeys(h.Root)
+	if err != nil {
+		return nil, err
+	}
+	t := setup.HostTrust{Certificates: map[string][]byte{}}
+	for _, key := range keys {
+		t.Certificates[key] = []byte{}
+	}
+	files, err := t.Files(h.Root)
+	list := []string{stateFile, KeyFile, CertFile, RootFile, EnvFile, knownHosts}
+	for _, f := range files {
+		list = append(list, f.Path)
+	}
+	return list, err
+}
+
+// admit gets what the host needs: by its certificate where that is valid still, else by
+// the token.
+func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined bool) (host.Answer, error) {
+	req, err := h.request(State{}, true)
+	if err != nil {
+		return host.Answer{}, err
+	}
+	if req.CSR, err = key.request(); err != nil {
+		return host.Answer{}, err
+	}
+	if joined {
+		a, err := c.post(ctx, host.RefreshPath, req)
+		if err == nil || postern.CodeOf(err) != postern.Denied || o.Token == "" {
+			return a, err
+		}
+	}
+	if o.Token == "" {
+		return host.Answer{}, postern.Errorf(postern.Invalid, "joining needs a token").WithHint("invite the host again")
+	}
+	req.Token = strings.TrimSpace(o.Token)
+	return c.post(ctx, host.JoinPath, req)
+}
+
+// keepIdentity writes by what the host is known, and what it knows the server by. The
+// state comes last: with it the host has joined.
+func (h Host) keepIdentity(root *x509.Certificate, key hostKey, a host.Answer, s State) error {
+	if err := key.check(a.Certificate, root); err != nil {
+		return err
+	}
+	if err := durable.Replace(h.path(RootFile), pemOf(root), 0o644); err != nil {
+		return err
+	}
+	if err := durable.Replace(h.path(CertFile), []byte(a.Certificate), 0o644); err != nil {
+		return err
+	}
+	env := "# Written by postern join.\nPOSTERN_AGENT=--server " + s.Server + " --host " + s.Host + " --cert " + CertFile +
+		" --key " + KeyFile
+	if !s.Public {
+		env += " --ca " + RootFile
+	}
+	if err := durable.Replace(h.path(EnvFile), []byte(env+"\n"), 0o644); err != nil {
+		return err
+	}
+	return h.remember(s)
+}
+
+// apply puts what an answer brought in place for sshd and ssh. It returns the directory
+// with what was replaced.
+func (h Host) apply(ctx context.Context, a host.Answer) (backup string, err error) {
+	t, err := h.trust(a)
+	if err != nil {
+		return "", err
+	}
+	files, err := t.Files(h.Root)
+	if err != nil {
+		return "", err
+	}
+	if err := h.rememberBefore(files); err != nil {
+		return "", err
+	}
+	if backup, err = h.SSHD.Keep(ctx, files); err != nil {
+		return "", err
+	}
+	return backup, h.writeKnownHosts(a.KnownHosts)
+}
+
+// rememberBefore keeps what files replace, once: joining again replaces what joining wrote.
+func (h Host) rememberBefore(files []setup.File) error {
+	known, err := h.before()
+	if err != nil {
+		return err
+	}
+	files = slices.DeleteFunc(slices.Clone(files), func(f setup.File) bool {
+		return slices.ContainsFunc(known, func(k setup.File) bool { return k.Path == f.Path })
+	})
+	now, err := setup.Before(h.Root, files)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(append(known, now...))
+	if err != nil {
+		return err
+	}
+	return durable.Replace(h.path(beforeFile), data, 0o600)
+}
+
+// before returns what joining replaced; nothing if the host has not joined.
+func (h Host) before() (files []setup.File, err error) {
+	data, err := durable.ReadSecret(h.path(beforeFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &files)
+	}
+	return files, err
+}

@@ -1,0 +1,278 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/sshd/setup"
+	"golang.org/x/crypto/ssh"
+)
+
+func readFile(path string) ([]byte, error) { return os.ReadFile(path) }
+
+// refreshEvery is how often a joined host asks the server.
+const refreshEvery = time.Minute
+
+// Follow keeps current what joining put in place, until ctx ends: the host's client
+// certificate, SSH host certificates, the user CAs, the revocation list and known_hosts.
+// On a host that has not joined it returns at once. Of several failures in a row the first
+// is logged.
+func (h Host) Follow(ctx context.Context, problems func() []string, log *slog.Logger) {
+	if _, err := h.State(); err != nil {
+		return
+	}
+	failing := false
+	for {
+		changed, err := h.Refresh(ctx, problems())
+		switch {
+		case err != nil && !failing && ctx.Err() == nil:
+			log.WarnContext(ctx, "what this host has from the server is not kept current", slog.Any(postern.LogError, err))
+		case err == nil && failing:
+			log.InfoContext(ctx, "what this host has from the server is kept current again")
+		}
+		for _, file := range changed {
+			log.InfoContext(ctx, "renewed", slog.String(postern.LogFile, file))
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(refreshEvery):
+		}
+	}
+}
+
+// Refresh reports what is wrong on the host, gets what is new or ends soon, and puts it in
+// place: each file at once, without a restart of sshd. It returns the files that changed.
+func (h Host) Refresh(ctx context.Context, problems []string) (changed []string, err error) {
+	s, err := h.State()
+	if err != nil {
+		return nil, err
+	}
+	c, root, err := h.reach(ctx, Options{}, s)
+	if err != nil {
+		return nil, err
+	}
+	key, err := h.key()
+	if err != nil {
+		return nil, err
+	}
+	req, err := h.request(s, false)
+	if err != nil {
+		return nil, err
+	}
+	req.Report.Problems = problems
+	if h.certificateDue() {
+		if req.CSR, err = key.request(); err != nil {
+			return nil, err
+		}
+	}
+	a, err := c.post(ctx, host.RefreshPath, req)
+	if err != nil {
+		return nil, err
+	}
+	if a.Certificate != "" {
+		if err := h.keepIdentity(root, key, a, s); err != nil {
+			return nil, err
+		}
+		changed = append(changed, CertFile)
+	}
+	files, err := h.renew(ctx, a)
+	changed = append(changed, files...)
+	if err == nil && !slices.Equal(s.Names, a.Names) {
+		s.Names = a.Names // the next request asks for certificates with them
+		err = h.remember(s)
+	}
+	return changed, err
+}
+
+// certificateDue reports whether the host's client certificate ends soon.
+func (h Host) certificateDue() bool {
+	data, err := readFile(h.path(CertFile))
+	if err != nil {
+		return true
+	}
+	chain, err := parseChain(data)
+	return err != nil || due(chain[0].NotBefore, chain[0].NotAfter)
+}
+
+// request returns what the host asks for and reports: certificates for all its SSH keys,
+// or for those whose certificate ends soon or lacks one of the host's names.
+func (h Host) request(s State, all bool) (host.Request, error) {
+	r := host.Request{Report: postern.HostReport{Version: h.Version, KRL: -1}}
+	keys, err := setup.HostKeys(h.Root)
+	if err != nil {
+		return r, err
+	}
+	for _, file := range keys {
+		line, err := readFile(h.path(file + ".pub"))
+		if err != nil {
+			return r, err
+		}
+		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
+		if err != nil {
+			return r, postern.Errorf(postern.Invalid, "%s.pub is no SSH public key", file)
+		}
+		r.Report.Keys = append(r.Report.Keys, ssh.FingerprintSHA256(key))
+		if all || h.sshDue(file, key, s.Names) {
+			r.SSHKeys = append(r.SSHKeys, strings.TrimSpace(string(line)))
+		}
+	}
+	if len(keys) > 0 {
+		r.Report.Serves = append(r.Report.Serves, "ssh")
+	}
+	for _, socket := range []string{"/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"} {
+		if _, err := os.Stat(h.path(socket)); err == nil {
+			r.Report.Serves = append(r.Report.Serves, "libvirt")
+			break
+		}
+	}
+	if krl, err := readFile(h.path(setup.KRLFile)); err == nil {
+		r.Report.KRL = krlVersion(krl)
+	}
+	return r, nil
+}
+
+// sshDue reports whether the certificate of a host key is to be renewed.
+func (h Host) sshDue(file string, key ssh.PublicKey, names []string) bool {
+	line, err := readFile(h.path(setup.CertificateFile(file)))
+	if err != nil {
+		return true
+	}
+	cert, err := hostCertificate(line, key)
+	return err != nil || !slices.Equal(cert.ValidPrincipals, names) ||
+		due(time.Unix(int64(cert.ValidAfter), 0), time.Unix(int64(cert.ValidBefore), 0))
+}
+
+// hostCertificate reads a host certificate of a key.
+func hostCertificate(line []byte, key ssh.PublicKey) (*ssh.Certificate, error) {
+	pub, _, _, _, err := ssh.ParseAuthorizedKey(line)
+	cert, ok := pub.(*ssh.Certificate)
+	if err != nil || !ok || cert.CertType != ssh.HostCert || !bytes.Equal(cert.Key.Marshal(), key.Marshal()) {
+		return nil, postern.Errorf(postern.Denied, "that is no host certificate of the key %s", ssh.FingerprintSHA256(key))
+	}
+	return cert, nil
+}
+
+// krlMagic begins a KRL (OpenSSH's PROTOCOL.krl); its format and its version follow.
+const krlMagic = "SSHKRL\n\x00"
+
+// krlVersion returns the version of a KRL, -1 if it is none.
+func krlVersion(krl []byte) int64 {
+	rest, ok := bytes.CutPrefix(krl, []byte(krlMagic))
+	if !ok || len(rest) < 12 {
+		return -1
+	}
+	return int64(binary.BigEndian.Uint64(rest[4:12]))
+}
+
+// trust reads and checks an answer's files for sshd. Of what it does not bring, what is in
+// place is kept.
+func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
+	t := setup.HostTrust{Certificates: map[string][]byte{}, UserCAs: []byte(a.UserCAs), KRL: a.KRL}
+	for rest := t.UserCAs; len(bytes.TrimSpace(rest)) > 0 || len(t.UserCAs) == 0; {
+		_, _, _, after, err := ssh.ParseAuthorizedKey(rest)
+		if err != nil {
+			return t, postern.Errorf(postern.Denied, "the server sent user CAs that cannot be read")
+		}
+		rest = after
+	}
+	if t.KRL == nil {
+		t.KRL, _ = readFile(h.path(setup.KRLFile))
+	}
+	if krlVersion(t.KRL) < 0 {
+		return t, postern.Errorf(postern.Denied, "the server sent a revocation list that is none")
+	}
+	keys, err := setup.HostKeys(h.Root)
+	if err != nil {
+		return t, err
+	}
+	for _, file := range keys {
+		line, err := readFile(h.path(file + ".pub"))
+		if err != nil {
+			return t, err
+		}
+		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
+		if err != nil {
+			return t, err
+		}
+		if have, err := readFile(h.path(setup.CertificateFile(file))); err == nil {
+			t.Certificates[file] = have
+		}
+		for _, sent := range a.SSHCertificates {
+			if _, err := hostCertificate([]byte(sent), key); err == nil {
+				t.Certificates[file] = []byte(sent)
+			}
+		}
+	}
+	return t, nil
+}
+
+// renew writes what an answer changes. sshd reads CAs and the revocation list at each
+// login, its own certificates when it is told to.
+func (h Host) renew(ctx context.Context, a host.Answer) (changed []string, err error) {
+	t, err := h.trust(a)
+	if err != nil {
+		return nil, err
+	}
+	reload := false
+	for _, f := range t.Contents() {
+		if have, err := readFile(h.path(f.Path)); err == nil && bytes.Equal(have, f.Content) {
+			continue
+		}
+		if err := durable.Replace(h.path(f.Path), f.Content, f.Mode); err != nil {
+			return changed, postern.Errorf(postern.Unavailable, "write %s: %w", f.Path, err)
+		}
+		changed = append(changed, f.Path)
+		reload = reload || f.Path != setup.KRLFile && f.Path != setup.UserCAFile
+	}
+	if reload {
+		if err := h.SSHD.Reload(ctx); err != nil {
+			return changed, err
+		}
+	}
+	return changed, h.writeKnownHosts(a.KnownHosts)
+}
+
+// The lines around ours in ssh_known_hosts.
+const (
+	blockBegin = "# postern: begin\n"
+	blockEnd   = "# postern: end\n"
+)
+
+// writeKnownHosts puts lines into the ssh_known_hosts of all users of this host, in the
+// place of those that were put there before; "" takes them out.
+func (h Host) writeKnownHosts(lines string) error {
+	path := h.path(knownHosts)
+	have, err := readFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	text := string(have)
+	if before, rest, ok := strings.Cut(text, blockBegin); ok {
+		_, after, _ := strings.Cut(rest, blockEnd)
+		text = before + after
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	if lines != "" {
+		text += blockBegin + lines + blockEnd
+	}
+	switch {
+	case text == string(have):
+		return nil
+	case text == "":
+		return durable.Remove(path)
+	}
+	return durable.Replace(path, []byte(text), 0o644)
+}
