@@ -99,7 +99,7 @@ var rows = map[string]row{
 	"login":  {imports: "otp sshd", knows: "HTTP"},
 	"join":   {imports: "host sshd", knows: "HTTP", tests: "ca server state"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
-	"server": {imports: domain + " metrics people state " + adapters, knows: "HTTP", tests: "Caddy client agent"},
+	"server": {imports: domain + " metrics people state " + adapters, knows: "HTTP", tests: "Caddy client agent join"},
 	"doctor": {imports: domain + " " + adapters + " metrics people state server trace terminal", knows: "HTTP"},
 
 	"cli": {

@@ -102,7 +102,8 @@ func TestEveryGroupRefusesUnknownCommands(t *testing.T) {
 var stateless = map[string]string{
 	"agent": "sends to a server", "completion": "prints", "doctor": "says so",
 	"import-apache": "reads a configuration",
-	"init":          "makes it", "man": "writes pages", "otp-token": "is a software token",
+	"join":          "asks a server", "leave": "undoes what joining did",
+	"init": "makes it", "man": "writes pages", "otp-token": "is a software token",
 	"pkcs11-module": "is a child process",
 	"restore":       "makes it",
 	"run":           "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files",

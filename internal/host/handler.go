@@ -21,6 +21,8 @@ type Authority interface {
 	Renew(ctx context.Context, by postern.Actor, h Shown, csr []byte) (chain []byte, err error)
 	// SSHCertificate issues a host certificate for one of a host's SSH keys, as a line.
 	SSHCertificate(ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey) (string, error)
+	// Roots returns the root certificates, PEM.
+	Roots() []byte
 	// Trust returns what hosts trust, without the KRL if that has the version given.
 	Trust(ctx context.Context, krl int64) (Trust, error)
 	// Reported keeps what a host says about itself.
@@ -54,9 +56,15 @@ const readTime = 20 * time.Second
 func NewHandler(c Config) http.Handler {
 	h := &handler{Config: c, slots: make(chan struct{}, maxBusy)}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+RootsPath, h.roots)
 	mux.HandleFunc("POST "+JoinPath, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, h.join) })
 	mux.HandleFunc("POST "+RefreshPath, func(w http.ResponseWriter, r *http.Request) { h.answer(w, r, h.refresh) })
 	return mux
+}
+
+func (h *handler) roots(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	_, _ = w.Write(h.Authority.Roots())
 }
 
 type handler struct {

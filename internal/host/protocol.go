@@ -7,11 +7,14 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// The paths of the server's API for hosts, both for POST. A request to Join shows a token,
-// one to Refresh the host's client certificate.
+// The paths of the server's API for hosts. Roots is for GET, and returns the root
+// certificates (PEM), with which a host compares its token. The others are for POST: a
+// request to Join shows a token, one to Refresh the host's client certificate.
 const (
-	JoinPath    = "/api/host/join"
-	RefreshPath = "/api/host/refresh"
+	Prefix      = "/api/host/"
+	RootsPath   = Prefix + "roots"
+	JoinPath    = Prefix + "join"
+	RefreshPath = Prefix + "refresh"
 )
 
 // Bounds of a request and of an answer, bytes, and of the SSH keys in a request.
@@ -41,8 +44,9 @@ type Answer struct {
 	Hint  string `json:"hint,omitempty"`
 }
 
-// Trust is what a host trusts, besides the root.
+// Trust is what a host trusts.
 type Trust struct {
+	Roots      string `json:"roots"`         // root certificates, PEM
 	UserCAs    string `json:"user_cas"`      // what TrustedUserCAKeys of sshd_config(5) names
 	KnownHosts string `json:"known_hosts"`   // lines for ssh_known_hosts
 	KRL        []byte `json:"krl,omitempty"` // what RevokedKeys names; nil if the host has it

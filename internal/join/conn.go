@@ -2,15 +2,18 @@ package join
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -31,51 +34,47 @@ const (
 // conn is a server that was verified.
 type conn struct {
 	url    string
+	roots  *x509.CertPool
 	public bool // verified by an authority that the host trusts, not by the root
 	http   *http.Client
 }
 
-// reach verifies the server: by the root that the token names, or that the host has from
-// before. Nothing secret is sent before.
-func (h Host) reach(ctx context.Context, o Options, s State) (*conn, *x509.Certificate, error) {
-	address := o.Server
-	if address == "" {
-		address = s.Server
-	}
-	base, err := serverURL(address)
+// reach verifies the server: by the root that the token names, or by those that the host has
+// from before. Nothing secret is sent before.
+func (h Host) reach(ctx context.Context, o Options, s State) (*conn, error) {
+	base, err := serverURL(cmp.Or(o.Server, s.Server))
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	root, err := h.root(ctx, base, o.Token)
+	roots, err := h.roots(ctx, base, o.Token)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	own := x509.NewCertPool()
-	own.AddCert(root)
-	c := &conn{url: base, http: h.client(&tls.Config{RootCAs: own})}
+	c := &conn{url: base, roots: x509.NewCertPool()}
+	for _, root := range roots {
+		c.roots.AddCert(root)
+	}
+	c.http = h.client(&tls.Config{RootCAs: c.roots})
 	err = c.probe(ctx)
-	if err != nil && (o.Token != "" || s.Public) && publicly(err) {
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown && (o.Token != "" || s.Public) {
 		c.public, c.http = true, h.client(new(tls.Config))
 		err = c.probe(ctx)
 	}
-	return c, root, err
+	return c, err
 }
 
-// publicly reports whether a server may have a certificate of another authority.
-func publicly(err error) bool {
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-	return unknown
-}
-
-// root returns the root certificate that the token names, fetched from the server and
-// compared; without a token, the one that the host has.
-func (h Host) root(ctx context.Context, base, token string) (*x509.Certificate, error) {
+// roots returns the root certificate that the token names, fetched from the server and
+// compared; without a token, those that the host has.
+func (h Host) roots(ctx context.Context, base, token string) ([]*x509.Certificate, error) {
 	if token == "" {
-		data, err := durableRoot(h.path(RootFile))
+		data, err := os.ReadFile(h.path(RootFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errNotJoined
+		}
 		if err != nil {
 			return nil, err
 		}
-		return data, nil
+		return parseChain(data)
 	}
 	t, err := host.ParseToken(token)
 	if err != nil {
@@ -83,45 +82,33 @@ func (h Host) root(ctx context.Context, base, token string) (*x509.Certificate, 
 	}
 	// It is not known yet who answers: what comes is compared with the token's fingerprint.
 	client := h.client(&tls.Config{InsecureSkipVerify: true}) //nolint:gosec // compared below
-	der, date, err := get(ctx, client, base+"/ca/root.cer")
+	data, date, err := get(ctx, client, base+host.RootsPath)
 	if err != nil {
 		return nil, err
 	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil || host.Fingerprint(c) != t.Root {
-		return nil, postern.Errorf(postern.Denied, "%s is not the server that the token is for: its root certificate "+
-			"is another one", base).WithHint("see whether the address is right and nothing answers in its place")
+	list, _ := parseChain(data) // an empty one has none that the token names
+	for _, c := range list {
+		if host.Fingerprint(c) == t.Root {
+			return []*x509.Certificate{c}, checkClock(c, date, time.Now())
+		}
 	}
-	return c, checkClock(c, date)
+	return nil, postern.Errorf(postern.Denied, "%s is not the server that the token is for: its root certificate is "+
+		"another one", base).WithHint("see whether the address is right and nothing answers in its place")
 }
 
 // checkClock fails where this host's clock is so wrong that certificates cannot be
 // verified.
-func checkClock(root *x509.Certificate, server time.Time) error {
-	now := time.Now()
-	apart := now.Sub(server).Abs()
-	if server.IsZero() || apart < clockApart {
-		if now.Before(root.NotBefore) || now.After(root.NotAfter) {
-			return postern.Errorf(postern.Unavailable, "the root certificate is not valid on %s", now.Format(time.DateOnly)).
-				WithHint("set the clock")
-		}
-		return nil
+func checkClock(root *x509.Certificate, server, now time.Time) error {
+	wrong := now.Before(root.NotBefore) || now.After(root.NotAfter)
+	if !server.IsZero() && now.Sub(server).Abs() >= clockApart {
+		return postern.Errorf(postern.Unavailable, "this host's clock says %s, the server's %s",
+			now.UTC().Format(time.RFC3339), server.UTC().Format(time.RFC3339)).WithHint("set the clock, then join again")
 	}
-	return postern.Errorf(postern.Unavailable, "this host's clock says %s, the server's %s",
-		now.UTC().Format(time.RFC3339), server.UTC().Format(time.RFC3339)).WithHint("set the clock, then join again")
-}
-
-func durableRoot(path string) (*x509.Certificate, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return nil, postern.Errorf(postern.NotFound, "the root certificate of the installation: %w", err).
-			WithHint("invite the host again")
+	if wrong {
+		return postern.Errorf(postern.Unavailable, "the root certificate is not valid on %s",
+			now.UTC().Format(time.DateOnly)).WithHint("set the clock, then join again")
 	}
-	list, err := parseChain(data)
-	if err != nil {
-		return nil, err
-	}
-	return list[0], nil
+	return nil
 }
 
 // client returns an HTTP client that shows the host's certificate where it has one.
@@ -147,7 +134,7 @@ func (h Host) client(c *tls.Config) *http.Client {
 
 // probe connects, and sends nothing that matters.
 func (c *conn) probe(ctx context.Context) error {
-	_, _, err := get(ctx, c.http, c.url+"/ca/root.cer")
+	_, _, err := get(ctx, c.http, c.url+host.RootsPath)
 	return err
 }
 

@@ -25,10 +25,10 @@ import (
 const (
 	dir        = "/etc/postern/host"
 	stateFile  = dir + "/host.json"
-	beforeFile = dir + "/before.json" // what joining replaced
-	KeyFile    = dir + "/key.pem"     // mode 0600
-	CertFile   = dir + "/cert.pem"    // with its intermediate
-	RootFile   = dir + "/root.pem"
+	beforeFile = dir + "/before.json"     // what joining replaced
+	KeyFile    = dir + "/key.pem"         // mode 0600
+	CertFile   = dir + "/cert.pem"        // with its intermediate
+	RootFile   = dir + "/root.pem"        // all roots that are trusted
 	EnvFile    = "/etc/postern/agent.env" // what postern-agent.service reads
 	knownHosts = "/etc/ssh/ssh_known_hosts"
 )
@@ -49,6 +49,15 @@ type Host struct {
 	SSHD    setup.Applier // puts sshd's files in place
 	Version string        // of the program
 	Client  Dialer        // nil: the network
+
+	step func() // called before each change; for tests, which end there
+}
+
+// next begins a change.
+func (h Host) next() {
+	if h.step != nil {
+		h.step()
+	}
 }
 
 // This returns this host.
@@ -65,7 +74,7 @@ func (h Host) State() (State, error) {
 	var s State
 	data, err := durable.ReadSecret(h.path(stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, postern.Errorf(postern.NotFound, "this host has not joined").WithHint("invite the host again")
+		return s, errNotJoined
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &s)
@@ -73,12 +82,24 @@ func (h Host) State() (State, error) {
 	return s, err
 }
 
+var errNotJoined = postern.Errorf(postern.NotFound, "this host has not joined").
+	WithHint("invite the host on the server, and run what that prints")
+
 func (h Host) remember(s State) error {
 	data, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err
 	}
-	return durable.Replace(h.path(stateFile), append(data, '\n'), 0o600)
+	return h.write(stateFile, append(data, '\n'), 0o600)
+}
+
+// write writes a file of the host's in one step.
+func (h Host) write(file string, data []byte, mode fs.FileMode) error {
+	h.next()
+	if err := durable.Replace(h.path(file), data, mode); err != nil {
+		return postern.Errorf(postern.Unavailable, "write %s: %w", file, err).WithHint("see whether the disk is full")
+	}
+	return nil
 }
 
 // Options say how a host joins.
@@ -106,7 +127,7 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
 		return Result{}, err
 	}
-	c, pinned, err := h.reach(ctx, o, s)
+	c, err := h.reach(ctx, o, s)
 	if err != nil {
 		return Result{}, err
 	}
@@ -123,7 +144,7 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 		return r, err
 	}
 	s.Server, s.Host, s.Names, s.Public = c.url, a.Host, a.Names, c.public
-	if err := h.keepIdentity(pinned, key, a, s); err != nil {
+	if err := h.keepIdentity(c, key, a, s); err != nil {
 		return r, err
 	}
 	if r.Backup, err = h.apply(ctx, a); err != nil {
@@ -168,7 +189,7 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 		}
 	}
 	if o.Token == "" {
-		return host.Answer{}, postern.Errorf(postern.Invalid, "joining needs a token").WithHint("invite the host again")
+		return host.Answer{}, errNotJoined
 	}
 	req.Token = strings.TrimSpace(o.Token)
 	return c.post(ctx, host.JoinPath, req)
@@ -176,14 +197,14 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 
 // keepIdentity writes by what the host is known, and what it knows the server by. The
 // state comes last: with it the host has joined.
-func (h Host) keepIdentity(root *x509.Certificate, key hostKey, a host.Answer, s State) error {
-	if err := key.check(a.Certificate, root); err != nil {
+func (h Host) keepIdentity(c *conn, key hostKey, a host.Answer, s State) error {
+	if err := key.check(a.Certificate, c.roots); err != nil {
 		return err
 	}
-	if err := durable.Replace(h.path(RootFile), pemOf(root), 0o644); err != nil {
+	if err := h.keepRoots(c, a); err != nil {
 		return err
 	}
-	if err := durable.Replace(h.path(CertFile), []byte(a.Certificate), 0o644); err != nil {
+	if err := h.write(CertFile, []byte(a.Certificate), 0o644); err != nil {
 		return err
 	}
 	env := "# Written by postern join.\nPOSTERN_AGENT=--server " + s.Server + " --host " + s.Host + " --cert " + CertFile +
@@ -191,10 +212,23 @@ func (h Host) keepIdentity(root *x509.Certificate, key hostKey, a host.Answer, s
 	if !s.Public {
 		env += " --ca " + RootFile
 	}
-	if err := durable.Replace(h.path(EnvFile), []byte(env+"\n"), 0o644); err != nil {
+	if err := h.write(EnvFile, []byte(env+"\n"), 0o644); err != nil {
 		return err
 	}
 	return h.remember(s)
+}
+
+// keepRoots writes the roots that the server names, one of which verified it.
+func (h Host) keepRoots(c *conn, a host.Answer) error {
+	roots, err := parseChain([]byte(a.Roots))
+	known := func(r *x509.Certificate) bool {
+		_, err := r.Verify(x509.VerifyOptions{Roots: c.roots})
+		return err == nil
+	}
+	if err != nil || !slices.ContainsFunc(roots, known) {
+		return postern.Errorf(postern.Denied, "the server sent root certificates of which none is known here")
+	}
+	return h.replace(RootFile, []byte(a.Roots), new([]string))
 }
 
 // apply puts what an answer brought in place for sshd and ssh. It returns the directory
@@ -211,6 +245,7 @@ func (h Host) apply(ctx context.Context, a host.Answer) (backup string, err erro
 	if err := h.rememberBefore(files); err != nil {
 		return "", err
 	}
+	h.next()
 	if backup, err = h.SSHD.Keep(ctx, files); err != nil {
 		return "", err
 	}
@@ -234,7 +269,7 @@ func (h Host) rememberBefore(files []setup.File) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(h.path(beforeFile), data, 0o600)
+	return h.write(beforeFile, data, 0o600)
 }
 
 // before returns what joining replaced; nothing if the host has not joined.

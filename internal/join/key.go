@@ -28,6 +28,7 @@ func (h Host) key() (hostKey, error) {
 	}
 	data, err := durable.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		h.next()
 		data, err = makeKey(path)
 	}
 	if err != nil {
@@ -70,8 +71,8 @@ func (k hostKey) request() (string, error) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), err
 }
 
-// check fails unless a chain (PEM) is a client certificate of the key under a root.
-func (k hostKey) check(chain string, root *x509.Certificate) error {
+// check fails unless a chain (PEM) is a client certificate of the key under one of the roots.
+func (k hostKey) check(chain string, roots *x509.CertPool) error {
 	bad := func(why string) error {
 		return postern.Errorf(postern.Denied, "the server sent a client certificate that %s", why)
 	}
@@ -84,10 +85,9 @@ func (k hostKey) check(chain string, root *x509.Certificate) error {
 		return bad("is for another key")
 	}
 	pools := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(),
+		Roots: roots, Intermediates: x509.NewCertPool(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	pools.Roots.AddCert(root)
 	for _, c := range certs[1:] {
 		pools.Intermediates.AddCert(c)
 	}
@@ -111,10 +111,6 @@ func parseChain(data []byte) ([]*x509.Certificate, error) {
 		return nil, postern.Errorf(postern.Invalid, "no certificate")
 	}
 	return list, nil
-}
-
-func pemOf(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
 // due reports whether what is valid from one time to another is to be renewed: when a

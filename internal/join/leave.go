@@ -28,6 +28,7 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	if err != nil {
 		return s, err
 	}
+	h.next()
 	if _, err := h.SSHD.Keep(ctx, files); err != nil {
 		return s, err
 	}
@@ -35,8 +36,10 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	for _, file := range []string{
 		EnvFile, RootFile, CertFile, KeyFile, beforeFile, stateFile, // the state last
 	} {
+		h.next()
 		errs = append(errs, durable.Remove(h.path(file)))
 	}
+	_ = os.Remove(h.path(dir)) // unless others put files there
 	return s, errors.Join(errs...)
 }
 

@@ -17,8 +17,6 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-func readFile(path string) ([]byte, error) { return os.ReadFile(path) }
-
 // refreshEvery is how often a joined host asks the server.
 const refreshEvery = time.Minute
 
@@ -58,7 +56,7 @@ func (h Host) Refresh(ctx context.Context, problems []string) (changed []string,
 	if err != nil {
 		return nil, err
 	}
-	c, root, err := h.reach(ctx, Options{}, s)
+	c, err := h.reach(ctx, Options{}, s)
 	if err != nil {
 		return nil, err
 	}
@@ -81,13 +79,16 @@ func (h Host) Refresh(ctx context.Context, problems []string) (changed []string,
 		return nil, err
 	}
 	if a.Certificate != "" {
-		if err := h.keepIdentity(root, key, a, s); err != nil {
+		if err := h.keepIdentity(c, key, a, s); err != nil {
 			return nil, err
 		}
 		changed = append(changed, CertFile)
 	}
 	files, err := h.renew(ctx, a)
 	changed = append(changed, files...)
+	if err == nil {
+		err = h.keepRoots(c, a)
+	}
 	if err == nil && !slices.Equal(s.Names, a.Names) {
 		s.Names = a.Names // the next request asks for certificates with them
 		err = h.remember(s)
@@ -97,7 +98,7 @@ func (h Host) Refresh(ctx context.Context, problems []string) (changed []string,
 
 // certificateDue reports whether the host's client certificate ends soon.
 func (h Host) certificateDue() bool {
-	data, err := readFile(h.path(CertFile))
+	data, err := os.ReadFile(h.path(CertFile))
 	if err != nil {
 		return true
 	}
@@ -114,7 +115,7 @@ func (h Host) request(s State, all bool) (host.Request, error) {
 		return r, err
 	}
 	for _, file := range keys {
-		line, err := readFile(h.path(file + ".pub"))
+		line, err := os.ReadFile(h.path(file + ".pub"))
 		if err != nil {
 			return r, err
 		}
@@ -136,7 +137,7 @@ func (h Host) request(s State, all bool) (host.Request, error) {
 			break
 		}
 	}
-	if krl, err := readFile(h.path(setup.KRLFile)); err == nil {
+	if krl, err := os.ReadFile(h.path(setup.KRLFile)); err == nil {
 		r.Report.KRL = krlVersion(krl)
 	}
 	return r, nil
@@ -144,7 +145,7 @@ func (h Host) request(s State, all bool) (host.Request, error) {
 
 // sshDue reports whether the certificate of a host key is to be renewed.
 func (h Host) sshDue(file string, key ssh.PublicKey, names []string) bool {
-	line, err := readFile(h.path(setup.CertificateFile(file)))
+	line, err := os.ReadFile(h.path(setup.CertificateFile(file)))
 	if err != nil {
 		return true
 	}
@@ -187,7 +188,7 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 		rest = after
 	}
 	if t.KRL == nil {
-		t.KRL, _ = readFile(h.path(setup.KRLFile))
+		t.KRL, _ = os.ReadFile(h.path(setup.KRLFile))
 	}
 	if krlVersion(t.KRL) < 0 {
 		return t, postern.Errorf(postern.Denied, "the server sent a revocation list that is none")
@@ -197,7 +198,7 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 		return t, err
 	}
 	for _, file := range keys {
-		line, err := readFile(h.path(file + ".pub"))
+		line, err := os.ReadFile(h.path(file + ".pub"))
 		if err != nil {
 			return t, err
 		}
@@ -205,7 +206,7 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 		if err != nil {
 			return t, err
 		}
-		if have, err := readFile(h.path(setup.CertificateFile(file))); err == nil {
+		if have, err := os.ReadFile(h.path(setup.CertificateFile(file))); err == nil {
 			t.Certificates[file] = have
 		}
 		for _, sent := range a.SSHCertificates {
@@ -226,14 +227,11 @@ func (h Host) renew(ctx context.Context, a host.Answer) (changed []string, err e
 	}
 	reload := false
 	for _, f := range t.Contents() {
-		if have, err := readFile(h.path(f.Path)); err == nil && bytes.Equal(have, f.Content) {
-			continue
+		before := len(changed)
+		if err := h.replace(f.Path, f.Content, &changed); err != nil {
+			return changed, err
 		}
-		if err := durable.Replace(h.path(f.Path), f.Content, f.Mode); err != nil {
-			return changed, postern.Errorf(postern.Unavailable, "write %s: %w", f.Path, err)
-		}
-		changed = append(changed, f.Path)
-		reload = reload || f.Path != setup.KRLFile && f.Path != setup.UserCAFile
+		reload = reload || len(changed) > before && f.Path != setup.KRLFile && f.Path != setup.UserCAFile
 	}
 	if reload {
 		if err := h.SSHD.Reload(ctx); err != nil {
@@ -241,6 +239,19 @@ func (h Host) renew(ctx context.Context, a host.Answer) (changed []string, err e
 		}
 	}
 	return changed, h.writeKnownHosts(a.KnownHosts)
+}
+
+// replace writes a file that others may read, unless it has that content, and adds it to
+// those that changed.
+func (h Host) replace(file string, content []byte, changed *[]string) error {
+	if have, err := os.ReadFile(h.path(file)); err == nil && bytes.Equal(have, content) {
+		return nil
+	}
+	if err := h.write(file, content, 0o644); err != nil {
+		return err
+	}
+	*changed = append(*changed, file)
+	return nil
 }
 
 // The lines around ours in ssh_known_hosts.
@@ -253,7 +264,7 @@ const (
 // place of those that were put there before; "" takes them out.
 func (h Host) writeKnownHosts(lines string) error {
 	path := h.path(knownHosts)
-	have, err := readFile(path)
+	have, err := os.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return err
 	}
@@ -274,5 +285,5 @@ func (h Host) writeKnownHosts(lines string) error {
 	case text == "":
 		return durable.Remove(path)
 	}
-	return durable.Replace(path, []byte(text), 0o644)
+	return h.write(knownHosts, []byte(text), 0o644)
 }

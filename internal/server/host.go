@@ -27,7 +27,7 @@ func hostOf(r *http.Request, hosts store.Hosts) (postern.Host, error) {
 // newHostAPI returns the service with which hosts join and stay current.
 func newHostAPI(db *store.DB, authority *ca.Authority, log *slog.Logger) http.Handler {
 	return host.NewHandler(host.Config{
-		Authority: hostAuthority{authority, db.Hosts()},
+		Authority: HostAuthority{authority, db.Hosts()},
 		Identify: func(r *http.Request) (host.Shown, error) {
 			h, err := hostOf(r, db.Hosts())
 			if err != nil {
@@ -40,14 +40,14 @@ func newHostAPI(db *store.DB, authority *ca.Authority, log *slog.Logger) http.Ha
 	})
 }
 
-// hostAuthority issues what hosts need.
-type hostAuthority struct {
-	ca    *ca.Authority
-	hosts store.Hosts
+// HostAuthority issues what hosts need: it is the [host.Authority].
+type HostAuthority struct {
+	CA    *ca.Authority
+	Hosts store.Hosts
 }
 
 // Admit implements [host.Authority].
-func (a hostAuthority) Admit(
+func (a HostAuthority) Admit(
 	ctx context.Context, by postern.Actor, hash, csr []byte,
 ) (h postern.Host, chain []byte, err error) {
 	key, err := ca.CSRKey(csr)
@@ -58,55 +58,58 @@ func (a hostAuthority) Admit(
 	if err != nil {
 		return h, nil, err
 	}
-	if h, err = a.hosts.HostByToken(ctx, hash, sum); err != nil {
+	if h, err = a.Hosts.HostByToken(ctx, hash, sum); err != nil {
 		return h, nil, err
 	}
-	issued, err := a.ca.PrepareHostCSR(csr, h.Name, by)
+	issued, err := a.CA.PrepareHostCSR(csr, h.Name, by)
 	if err != nil {
 		return h, nil, err
 	}
-	return h, issued.PEM(), a.hosts.AdmitHost(ctx, hash, h.Name, by, issued.Certificate, issued.Event)
+	return h, issued.PEM(), a.Hosts.AdmitHost(ctx, hash, h.Name, by, issued.Certificate, issued.Event)
 }
 
 // Renew implements [host.Authority].
-func (a hostAuthority) Renew(ctx context.Context, by postern.Actor, h host.Shown, csr []byte) ([]byte, error) {
-	issued, err := a.ca.PrepareHostCSR(csr, h.Name, by)
+func (a HostAuthority) Renew(ctx context.Context, by postern.Actor, h host.Shown, csr []byte) ([]byte, error) {
+	issued, err := a.CA.PrepareHostCSR(csr, h.Name, by)
 	if err != nil {
 		return nil, err
 	}
-	return issued.PEM(), a.hosts.RenewHost(ctx, h.Name, h.Serial, by, issued.Certificate, issued.Event)
+	return issued.PEM(), a.Hosts.RenewHost(ctx, h.Name, h.Serial, by, issued.Certificate, issued.Event)
 }
 
 // SSHCertificate implements [host.Authority].
-func (a hostAuthority) SSHCertificate(
+func (a HostAuthority) SSHCertificate(
 	ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey,
 ) (string, error) {
-	issued, err := a.ca.SignSSHHost(ctx, ca.SSHHostRequest{Names: h.All(), Key: key, By: by})
+	issued, err := a.CA.SignSSHHost(ctx, ca.SSHHostRequest{Names: h.All(), Key: key, By: by})
 	if err != nil {
 		return "", err
 	}
 	return string(issued.Line()), nil
 }
 
+// Roots implements [host.Authority].
+func (a HostAuthority) Roots() []byte { return ca.EncodeCertificates(a.CA.Roots()...) }
+
 // Trust implements [host.Authority].
-func (a hostAuthority) Trust(ctx context.Context, krl int64) (t host.Trust, err error) {
-	cas, err := a.ca.TrustedUserCAs()
+func (a HostAuthority) Trust(ctx context.Context, krl int64) (t host.Trust, err error) {
+	cas, err := a.CA.TrustedUserCAs()
 	if err != nil {
 		return t, err
 	}
-	if t.KnownHosts, err = a.ca.KnownHosts(); err != nil {
+	if t.KnownHosts, err = a.CA.KnownHosts(); err != nil {
 		return t, err
 	}
-	t.UserCAs = string(cas)
+	t.UserCAs, t.Roots = string(cas), string(a.Roots())
 	// The version before the list: a list that is newer than said is fetched once more.
-	if t.KRLVersion, err = a.hosts.KRLVersion(ctx); err != nil || t.KRLVersion == krl {
+	if t.KRLVersion, err = a.Hosts.KRLVersion(ctx); err != nil || t.KRLVersion == krl {
 		return t, err
 	}
-	t.KRL, err = a.ca.KRL(ctx)
+	t.KRL, err = a.CA.KRL(ctx)
 	return t, err
 }
 
 // Reported implements [host.Authority].
-func (a hostAuthority) Reported(ctx context.Context, name string, r postern.HostReport) error {
-	return a.hosts.HostReported(ctx, name, r)
+func (a HostAuthority) Reported(ctx context.Context, name string, r postern.HostReport) error {
+	return a.Hosts.HostReported(ctx, name, r)
 }

@@ -59,7 +59,7 @@ func newServices(s *server) (*services, error) {
 		return nil, err
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)},
-		front.Service{Prefix: host.JoinPath, Handler: hosts}, front.Service{Prefix: host.RefreshPath, Handler: hosts})
+		front.Service{Prefix: host.Prefix, Handler: hosts})
 	return h, nil
 }
 
