@@ -82,7 +82,7 @@ func (b *Browser) Open(choose bool, flags ...chromedp.ExecAllocatorOption) conte
 			"XDG_DATA_HOME="+b.Home+"/.local/share"),
 	)
 	opts = append(opts, flags...)
-	ctx, stop := context.WithTimeout(b.t.Context(), 4*time.Minute)
+	ctx, stop := context.WithTimeout(b.t.Context(), 15*time.Minute)
 	ctx, cancel := chromedp.NewExecAllocator(ctx, opts...)
 	ctx, end := chromedp.NewContext(ctx, chromedp.WithErrorf(b.t.Logf))
 	b.t.Cleanup(func() { end(); cancel(); stop() })

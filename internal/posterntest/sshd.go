@@ -131,7 +131,7 @@ func StartHost(t testing.TB, cfg HostConfig) *Host {
 		_ = cmd.Process.Kill()
 		<-ended
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		h.pid = childOf(cmd.Process.Pid)
 		if c, err := h.Dial("tcp", h.Addr()); err == nil {
 			c.Close()
@@ -269,7 +269,7 @@ func (h *Host) Log() string {
 
 // Dial connects from inside the host's network.
 func (h *Host) Dial(network, addr string) (net.Conn, error) {
-	return InNetwork(h.pid, func() (net.Conn, error) { return net.DialTimeout(network, addr, 10*time.Second) })
+	return InNetwork(h.pid, func() (net.Conn, error) { return net.DialTimeout(network, addr, 2*time.Minute) })
 }
 
 // Listen listens inside the host's network until the test ends.

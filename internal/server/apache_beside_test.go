@@ -295,7 +295,7 @@ func passes(r reply) bool {
 }
 
 func (f *besideFile) ask(t *testing.T, port int, cert *tls.Certificate, q question, most uint16) reply {
-	dialer := net.Dialer{Timeout: 20 * time.Second}
+	dialer := net.Dialer{Timeout: patience}
 	if q.from == "@2" {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}
 	}
@@ -305,7 +305,7 @@ func (f *besideFile) ask(t *testing.T, port int, cert *tls.Certificate, q questi
 		return reply{}
 	}
 	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(20 * time.Second))
+	raw.SetDeadline(time.Now().Add(patience))
 	host := f.name + ".example.com"
 	config := &tls.Config{
 		ServerName: host, InsecureSkipVerify: true, MaxVersion: most,

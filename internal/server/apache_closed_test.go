@@ -239,28 +239,29 @@ func TestWhatApacheClosesStaysClosed(t *testing.T) {
 	old := runApache(t, dir, conf)
 	fresh := runImported(t, dir, conf, "")
 
-	who := map[string]*tls.Certificate{}
+	who := map[string]*visit{}
 	for name, id := range s.identities() {
 		if name == "none" || name == "dan" || name == "mallory" {
-			who[name] = id.cert
+			who[name] = &visit{port: fresh.https, cert: id.cert}
+			defer who[name].close()
 		}
 	}
 	for i, c := range closings {
 		u := fmt.Sprintf("/place%02d", i)
-		for name, cert := range who {
+		for name, v := range who {
 			for _, file := range []string{"/", "/index.html", "/other.html"} {
-				was := ask(t, old.https, cert, u+file, tls.VersionTLS12)
+				was := ask(t, old.https, v.cert, u+file, tls.VersionTLS12)
 				for _, path := range []string{
 					u + file, "/" + u + file, "/x/.." + u + file, strings.ToUpper(u) + file,
 					"/%70lace" + u[6:] + file, u + "/./" + file[1:], u + "//" + file[1:],
 				} {
-					is := ask(t, fresh.https, cert, path, 0)
+					is := v.ask(t, path)
 					if is.body == secretText && was.body != secretText {
 						t.Errorf("%s: %s for %s: Postern shows what Apache answers with %d", c.name, path, name,
 							was.status)
 					}
 				}
-				is := ask(t, fresh.https, cert, u+file, 0)
+				is := v.ask(t, u+file)
 				if was.body == secretText && is.body != secretText && !c.stricter {
 					t.Errorf("%s: %s for %s: Postern answers %d, Apache shows it", c.name, u+file, name, is.status)
 				}

@@ -382,33 +382,72 @@ type reply struct {
 // is cut off is no status.
 func ask(t *testing.T, port int, cert *tls.Certificate, path string, most uint16) reply {
 	t.Helper()
-	raw, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		t.Fatal(err)
+	v := visit{port: port, cert: cert, most: most}
+	defer v.close()
+	return v.ask(t, path)
+}
+
+// visit is a client that keeps its connection, as long as the server does.
+type visit struct {
+	port int
+	cert *tls.Certificate
+	most uint16 // TLS version; 0: the newest
+
+	conn   net.Conn // nil: there is none
+	answer *bufio.Reader
+}
+
+// ask sends a request as [ask] does. What a kept connection cuts off it sends again on a
+// new one.
+func (v *visit) ask(t *testing.T, path string) reply {
+	t.Helper()
+	kept := v.conn != nil
+	if !kept {
+		v.dial(t)
 	}
-	defer raw.Close()
-	raw.SetDeadline(time.Now().Add(20 * time.Second))
-	conn := raw
-	if cert != nil || most != 0 || isTLS(port) {
-		config := &tls.Config{
-			ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: most,
-			Renegotiation: tls.RenegotiateFreelyAsClient,
-		}
-		if cert != nil {
-			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				return cert, nil
-			}
-		}
-		conn = tls.Client(raw, config)
-	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n", path)
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	v.conn.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintf(v.conn, "GET %s HTTP/1.1\r\nHost: www.example.com\r\n\r\n", path)
+	resp, err := http.ReadResponse(v.answer, nil)
 	if err != nil {
+		v.close()
+		if kept {
+			return v.ask(t, path)
+		}
 		return reply{}
 	}
-	defer resp.Body.Close()
 	body, _ := io.ReadAll(resp.Body)
+	if resp.Close {
+		v.close()
+	}
 	return reply{resp.StatusCode, string(body), resp.Header.Get("Location")}
+}
+
+func (v *visit) dial(t *testing.T) {
+	t.Helper()
+	var err error
+	if v.conn, err = net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(v.port)); err != nil {
+		t.Fatal(err)
+	}
+	if v.cert != nil || v.most != 0 || isTLS(v.port) {
+		config := &tls.Config{
+			ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: v.most,
+			Renegotiation: tls.RenegotiateFreelyAsClient,
+		}
+		if v.cert != nil {
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return v.cert, nil
+			}
+		}
+		v.conn = tls.Client(v.conn, config)
+	}
+	v.answer = bufio.NewReader(v.conn)
+}
+
+func (v *visit) close() {
+	if v.conn != nil {
+		v.conn.Close()
+		v.conn = nil
+	}
 }
 
 // isTLS reports whether the server on the port answers a TLS handshake.

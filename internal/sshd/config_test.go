@@ -196,7 +196,7 @@ func TestWhatACrashLeftIsPutBack(t *testing.T) {
 // between two lives for a moment.
 func waitForKeyAlone(t *testing.T, h *posterntest.Host) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		c, err := h.Connect("alice", nil)
 		if err == nil {
 			c.Close()

@@ -125,7 +125,7 @@ func TestShellTypesTheCode(t *testing.T) {
 		}
 		expectAll(t, out, "Please provide Yubi OTP: ")
 		s.Close()
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for {
 			left, err := h.Command("pgrep", "-u", "fred", "-a").Output()
 			if err != nil {
@@ -273,7 +273,7 @@ func expectAll(t *testing.T, r io.Reader, words ...string) string {
 	var err error
 	select {
 	case err = <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		err = errors.New("nothing more comes")
 	}
 	mu.Lock()

@@ -22,7 +22,7 @@ import (
 
 func ask(t testing.TB, socket string, q Question) (Verdict, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	return AskDaemon(ctx, socket, q)
 }

@@ -56,7 +56,7 @@ func startCapture(t *testing.T, port int) *capture {
 // stop waits until the ends of all connections are in the file.
 func (c *capture) stop(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		opened, closed, err := c.connections()
 		if err == nil && opened > 0 && closed >= 2*opened {
 			break

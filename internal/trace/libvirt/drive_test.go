@@ -274,7 +274,7 @@ quit
 func driveGo(t *testing.T, l *posterntest.Libvirtd) {
 	t.Helper()
 	c := golibvirt.NewWithDialer(dialers.NewRemote("127.0.0.1", dialers.UsePort(strconv.Itoa(l.Port)),
-		dialers.WithRemoteTimeout(10*time.Second)))
+		dialers.WithRemoteTimeout(2*time.Minute)))
 	if err := c.ConnectToURI("qemu:///system"); err != nil {
 		t.Fatalf("connect: %v", err)
 	}

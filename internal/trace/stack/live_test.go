@@ -192,7 +192,7 @@ func TestHiddenFiles(t *testing.T) {
 // address in its code.
 func awaitText(t *testing.T, pid int, dir string) uint64 {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if at := stack.TextOf(pid, dir); at != 0 {
 			return at
 		}
