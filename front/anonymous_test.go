@@ -103,7 +103,7 @@ func TestALastingExchangeWithoutACertificateEnds(t *testing.T) {
 	config := func(near, method, until string) string {
 		return strings.NewReplacer("APP", app, "NEAR", near, "METHOD", method, "UNTIL", until).Replace(lastingSite)
 	}
-	until := time.Now().Add(6 * time.Second).UTC().Format(time.RFC3339Nano)
+	until := time.Now().Add(12 * time.Second).UTC().Format(time.RFC3339Nano)
 	https, http := h.serve(t, config("127.0.0.1", "GET", until), withGrace)
 	alice := h.person(t, "alice")
 	current().poll(t.Context())

@@ -39,7 +39,7 @@ type answer struct {
 	resumed bool
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // try makes an attempt against a port of 127.0.0.1.
 func (h *rig) try(port int, a attempt) (answer, error) {

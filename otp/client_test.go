@@ -45,7 +45,7 @@ func forger(t *testing.T, key []byte, change map[string]*string) *httptest.Serve
 
 func askOne(t *testing.T, urls ...string) (otp.Answer, error) {
 	t.Helper()
-	c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: urls, Timeout: 5 * time.Second})
+	c, err := otp.NewClient(otp.ClientConfig{ID: 1, Key: apiKey, URLs: urls, Timeout: time.Minute})
 	must(t, err)
 	defer c.Close()
 	code, _ := otp.ParseCode("dteffujehknhfjbrjnlnldnhcujvddbikngjrtgh")

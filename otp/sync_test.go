@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 )

@@ -162,7 +162,7 @@ func (ty *typist) Write(p []byte) (int, error) { ty.begin(); return ty.in.Write(
 func (ty *typist) Read(p []byte) (int, error) { ty.begin(); return ty.out.Read(p) }
 
 // patience is how long a channel that stays silent is taken for open.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 func expect(r io.Reader, want string) error {
 	var got []byte
