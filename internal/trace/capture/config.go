@@ -69,7 +69,7 @@ type Config struct {
 
 	Buffer  int // bytes of the ring buffer; 0 means 4 MiB, with Stack 64 MiB
 	Payload int // most bytes of a message or text that are copied, up to 64 KiB; 0 means 16 KiB, negative none
-	// Record gets every event before it is joined and filtered. Its Idle is not
+	// Record gets every event with its client, before it is joined and filtered. Its Idle is not
 	// called. nil for none.
 	Record event.Sink
 }

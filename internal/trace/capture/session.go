@@ -406,6 +406,7 @@ func (s *Session) deliver(e *event.Event, sink event.Sink) error {
 	}
 	s.peers.sockAt = s.sockAt.Load()
 	s.peers.see(e)
+	s.pipeline.Identify(e)
 	if s.cfg.Record != nil {
 		if err := s.cfg.Record.Event(e); err != nil {
 			return err

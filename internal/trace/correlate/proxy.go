@@ -29,6 +29,14 @@ func (j *joiner) takeIdentity(l *side, c *call, e *event.Event) {
 	l.client = p
 }
 
+// Identify puts the client that a proxy has named in the place of the proxy, for who
+// keeps events that are not joined.
+func (p *Pipeline) Identify(e *event.Event) {
+	if l := p.join.links[e.Connection()]; l != nil && l.server && l.client != nil && e.Kind.RPC() {
+		e.Peer = l.client
+	}
+}
+
 // remember remembers a local client, which a proxy may name later.
 func (j *joiner) remember(p *event.Peer) {
 	if p == nil || p.PID == 0 || p.Via != 0 || j.clients[p.PID] == p {

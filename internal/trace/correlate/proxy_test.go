@@ -91,3 +91,29 @@ func TestProxyNamesTheClient(t *testing.T) {
 		})
 	}
 }
+
+// TestClientsOfProxiesAreKept: what is recorded after a proxy has named its client has
+// that client, also where the naming itself is not kept.
+func TestClientsOfProxiesAreKept(t *testing.T) {
+	live, later := New(Filter{}, false), New(Filter{}, false)
+	seen, replayed := &tracetest.Collector{}, &tracetest.Collector{}
+	for i, e := range proxied(0, 0) {
+		if live.Identify(e); i > 4 {
+			kept := *e
+			if err := later.Event(&kept, replayed); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := live.Event(e, seen); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []*tracetest.Collector{seen, replayed} {
+		answers := c.Of(func(e *event.Event) bool {
+			return e.Kind == event.ServerTx && e.Proc == destroy && e.PID != proxyPID
+		})
+		if len(answers) != 1 || answers[0].Peer.PID != 4711 || answers[0].Peer.Via != proxyPID {
+			t.Errorf("%+v", answers)
+		}
+	}
+}

@@ -21,7 +21,7 @@ import (
 // Recordings hold payloads as they were, secrets included: they are files of mode
 // 0600.
 const (
-	recordingMagic = "postern trace 2\n"
+	recordingMagic = "postern trace 3\n"
 	maxRecord      = 1 << 20 // an event's strings and payload are at most 64 KiB each
 	maxPeers       = 4096
 	maxFrames      = 1 << 14
@@ -399,7 +399,8 @@ func (c *codec) identity(p *event.Peer) {
 	c.text(&p.User)
 	c.uint(&p.Start)
 	number(c, &p.Session)
-	for _, v := range []*string{&p.Command, &p.Local, &p.Remote, &p.TLSName, &p.SASLName} {
+	for _, v := range []*string{&p.Command, &p.Local, &p.Remote, &p.TLSName, &p.SASLName, &p.SELinux} {
 		c.text(v)
 	}
+	number(c, &p.Via)
 }

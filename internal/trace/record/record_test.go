@@ -21,6 +21,7 @@ func sampleEvents() []event.Event {
 	alice := &event.Peer{
 		PID: 7, UID: 1000, User: "alice", Start: 99, Session: 3, Command: "virsh list",
 		Local: "127.0.0.1;16509", Remote: "127.0.0.1;4000", TLSName: "CN=a", SASLName: "a",
+		SELinux: "user_u:user_r:user_t:s0", Via: 77,
 	}
 	wall := time.Unix(1700000000, 123456789)
 	message := func(kind event.Kind, typ uint32, mono uint64) event.Event {
