@@ -218,13 +218,17 @@ func (l *Libvirtd) prepare() error {
 	return l.certificates()
 }
 
+// release is the root directory of another Debian release, whose libvirtd and QEMU run in
+// the place of this host's; "" for none. make soak sets it.
+func release() string { return os.Getenv("POSTERN_LIBVIRT_ROOT") }
+
 // cacheDir keeps what libvirtd learns of QEMU: asking anew takes it 8 seconds.
 func cacheDir() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()
 	}
-	return filepath.Join(dir, "postern-test-libvirt")
+	return filepath.Join(dir, "postern-test-libvirt", filepath.Base(release()))
 }
 
 // cache is where the daemon finds that: a copy, where the first is out of sight.
@@ -298,12 +302,13 @@ func (l *Libvirtd) Start() error {
 		mount --bind "$D/log" /var/log/libvirt || exit 1
 		[ ! -e "$D/conf/passwd" ] ||
 			{ mount --bind "$D/conf/passwd" /etc/passwd && mount --bind "$D/conf/group" /etc/group; } || exit 1
+		[ -z "$RELEASE" ] || mount --bind "$RELEASE/usr" /usr || exit 1
 		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`}
 	if l.inside != 0 {
 		args = append([]string{"nsenter", "-t", strconv.Itoa(l.inside), "-m", "-u", "-n", "-p", "--"}, args...)
 	}
 	l.cmd = exec.Command(args[0], args[1:]...)
-	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+l.cache(), "DAEMON="+daemon,
+	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+l.cache(), "DAEMON="+daemon, "RELEASE="+release(),
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))
 	l.cmd.Env = append(l.cmd.Env, l.Env...)
 	l.cmd.Stdout, l.cmd.Stderr = log, log

@@ -375,7 +375,8 @@ func (v *view) wait(tid int, c *Call) *Wait {
 	case why == ForMonitor:
 		v.monitor(w, tid, t, at)
 	case why == ForJob:
-		if began, ok := since(t.Words(at, at+1), v.now); ok {
+		// The innermost function may be a static one without a name, as in libvirt 7.0.
+		if began, ok := since(t.Words(t.In(conditions...)+1, at+1), v.now); ok {
 			c.atLeast(v.now.Sub(began))
 		}
 		if j, ok := v.memory.jobOf(futex, v.threads, v.now); ok && sleeps {

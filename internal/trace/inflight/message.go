@@ -70,7 +70,7 @@ func (m memory) message(addr uint64) (msg message, ok bool) {
 	return msg, false
 }
 
-// headerAt reads a virNetMessageHeader of a call.
+// headerAt reads a virNetMessageHeader of a call, of which the program is known.
 func headerAt(b []byte) (libvirt.Header, bool) {
 	u := binary.LittleEndian.Uint32
 	h := libvirt.Header{
@@ -80,7 +80,7 @@ func headerAt(b []byte) (libvirt.Header, bool) {
 	if !h.Type.IsCall() || h.Status != libvirt.OK || h.Vers != 1 || h.Proc <= 0 {
 		return h, false
 	}
-	p, _ := libvirt.Lookup(h.Prog, h.Proc)
+	p, _ := libvirt.Lookup(h.Prog, 0)
 	return h, p != nil
 }
 

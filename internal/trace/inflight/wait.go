@@ -32,12 +32,15 @@ func beginsJob(f event.Frame) bool {
 
 func ofAgent(f event.Frame) bool { return strings.HasPrefix(f.Symbol, "qemuAgent") }
 
+// conditions are the functions in which a thread waits until another one wakes it.
+var conditions = []string{"virCondWaitUntil", "virCondWait"}
+
 // reason returns what a thread waits for, and the index of the frame that tells so.
 func reason(t *stack.Thread) (Reason, int) {
 	if i := t.In("qemuMonitorSend"); i >= 0 {
 		return ForMonitor, i
 	}
-	if i := slices.IndexFunc(t.Frames, beginsJob); i >= 0 && t.In("virCondWaitUntil", "virCondWait") >= 0 {
+	if i := slices.IndexFunc(t.Frames, beginsJob); i >= 0 && t.In(conditions...) >= 0 {
 		return ForJob, i
 	}
 	if i := slices.IndexFunc(t.Frames, ofAgent); i >= 0 {
@@ -117,7 +120,7 @@ func identifier(s string) string {
 const patience = 40 * time.Second
 
 // since returns since when a thread waits for a job: the moment in milliseconds that it
-// keeps among the words of its frame, to give up in time.
+// keeps among the words of its frames, to give up in time.
 func since(words []uint64, now time.Time) (time.Time, bool) {
 	for _, w := range words {
 		if at := time.UnixMilli(int64(w & (1<<62 - 1))); !at.After(now) && now.Sub(at) < patience {
