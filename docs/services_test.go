@@ -50,10 +50,12 @@ func libvirtd(h *host) {
 	h.must("mkdir -p /run/libvirt && mount --bind " + l.Dir + "/run /run/libvirt && usermod -aG libvirt alice")
 }
 
-// secondHost adds the host hv1, which runs libvirt, to the server's network, as
+// secondHost adds the host hv1, which runs sshd and libvirt, to the server's network, as
 // 192.0.2.2 beside the server's 192.0.2.1. Both see what is in /mnt.
 func secondHost(h *host) {
 	hv := newHost(h.t)
+	sshServer(hv)
+	hv.must("rm /home/alice/.ssh/authorized_keys")
 	libvirtd(hv)
 	h.hosts["hv1"] = hv
 	shared := posterntest.OpenDir(h.t)

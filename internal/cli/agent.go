@@ -8,6 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
+	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
@@ -55,6 +56,12 @@ func newAgent(a *app) *cobra.Command {
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	o.Log, o.Spool.MaxBytes = a.log(*o.log), int64(o.spoolSize)
+	host := join.This(o.Version)
+	if s, err := host.State(); err == nil && o.server.URL == "" && !o.print {
+		o.server.URL, o.Host = s.Server, cmp.Or(o.Host, s.Host)
+		o.server.Credentials = agent.Credentials{Cert: join.CertFile, Key: join.KeyFile, CA: s.CA()}
+		go host.Follow(ctx, o.Log)
+	}
 	if o.Host, err = system.HostName(o.Host); err != nil {
 		return err
 	}

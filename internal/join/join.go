@@ -25,11 +25,10 @@ import (
 const (
 	dir        = "/etc/postern/host"
 	stateFile  = dir + "/host.json"
-	beforeFile = dir + "/before.json"     // what joining replaced
-	KeyFile    = dir + "/key.pem"         // mode 0600
-	CertFile   = dir + "/cert.pem"        // with its intermediate
-	RootFile   = dir + "/root.pem"        // all roots that are trusted
-	EnvFile    = "/etc/postern/agent.env" // what postern-agent.service reads
+	beforeFile = dir + "/before.json" // what joining replaced
+	KeyFile    = dir + "/key.pem"     // mode 0600
+	CertFile   = dir + "/cert.pem"    // with its intermediate
+	RootFile   = dir + "/root.pem"    // all roots that are trusted
 	knownHosts = "/etc/ssh/ssh_known_hosts"
 )
 
@@ -41,6 +40,15 @@ type State struct {
 	// Public says that the server's own certificate came from an authority that this host
 	// trusts, and not from the installation's, when it joined.
 	Public bool `json:"public,omitempty"`
+}
+
+// CA returns the file of the authorities that verify the server, "" for those that this
+// host trusts.
+func (s State) CA() string {
+	if s.Public {
+		return ""
+	}
+	return RootFile
 }
 
 // Host is a computer that joins. The zero value, but for Version, is this one.
@@ -165,7 +173,7 @@ func (h Host) wouldWrite() ([]string, error) {
 		t.Certificates[key] = []byte{}
 	}
 	files, err := t.Files(h.Root)
-	list := []string{stateFile, KeyFile, CertFile, RootFile, EnvFile, knownHosts}
+	list := []string{stateFile, KeyFile, CertFile, RootFile, knownHosts}
 	for _, f := range files {
 		list = append(list, f.Path)
 	}
@@ -205,14 +213,6 @@ func (h Host) keepIdentity(c *conn, key hostKey, a host.Answer, s State) error {
 		return err
 	}
 	if err := h.write(CertFile, []byte(a.Certificate), 0o644); err != nil {
-		return err
-	}
-	env := "# Written by postern join.\nPOSTERN_AGENT=--server " + s.Server + " --host " + s.Host + " --cert " + CertFile +
-		" --key " + KeyFile
-	if !s.Public {
-		env += " --ca " + RootFile
-	}
-	if err := h.write(EnvFile, []byte(env+"\n"), 0o644); err != nil {
 		return err
 	}
 	return h.remember(s)

@@ -34,7 +34,7 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	}
 	errs := []error{h.writeKnownHosts("")}
 	for _, file := range []string{
-		EnvFile, RootFile, CertFile, KeyFile, beforeFile, stateFile, // the state last
+		RootFile, CertFile, KeyFile, beforeFile, stateFile, // the state last
 	} {
 		h.next()
 		errs = append(errs, durable.Remove(h.path(file)))
@@ -49,7 +49,7 @@ const agentUnit = "postern-agent.service"
 // startAgent starts the agent where systemd runs it, and says what was done.
 func (h Host) startAgent(ctx context.Context) string {
 	if _, err := systemctl(ctx, h.Root, "cat", agentUnit); err != nil {
-		return "start the agent: postern agent, with what " + EnvFile + " says"
+		return "the agent is not started: systemd has no " + agentUnit
 	}
 	if out, err := systemctl(ctx, h.Root, "enable", "--now", agentUnit); err != nil {
 		return "the agent does not start: " + out

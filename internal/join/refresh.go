@@ -21,16 +21,17 @@ import (
 const refreshEvery = time.Minute
 
 // Follow keeps current what joining put in place, until ctx ends: the host's client
-// certificate, SSH host certificates, the user CAs, the revocation list and known_hosts.
+// certificate, SSH host certificates, the user CAs, the revocation list and known_hosts. It
+// reports what an audit of sshd finds, too.
 // On a host that has not joined it returns at once. Of several failures in a row the first
 // is logged.
-func (h Host) Follow(ctx context.Context, problems func() []string, log *slog.Logger) {
+func (h Host) Follow(ctx context.Context, log *slog.Logger) {
 	if _, err := h.State(); err != nil {
 		return
 	}
-	failing := false
+	failing, wrong := false, new(problems)
 	for {
-		changed, err := h.Refresh(ctx, problems())
+		changed, err := h.Refresh(ctx, wrong.find(ctx, h.Root))
 		switch {
 		case err != nil && !failing && ctx.Err() == nil:
 			log.WarnContext(ctx, "what this host has from the server is not kept current", slog.Any(postern.LogError, err))

@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/agent"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/join"
+	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/sshd/setup"
+)
+
+// TestAJoinedHost joins a server as a host does, and tries what its certificate is good for.
+func TestAJoinedHost(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	r := startServer(t, func(o *Options) {
+		writeFile(t, config, fmt.Sprintf(`{
+	https_port %[1]d
+	http_port %[2]d
+	default_bind 127.0.0.1
+	postern {
+		portal https://localhost:%[1]d
+	}
+}
+https://guarded.localhost:%[1]d {
+	tls internal
+	require /*
+	respond "secret"
+}
+`, o.HTTPSPort, o.HTTPPort))
+		o.Config = config
+	})
+	st := r.open()
+	authority, err := ca.Open(t.Context(), ca.Config{}, st.Store.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.awaitSite(r.opts.HTTPSPort, "localhost", authority.Root())
+	r.awaitSite(r.opts.HTTPSPort, "guarded.localhost", authority.Root())
+	directory := NewHostDirectory(people.Directory{DB: st.Store, Authority: authority})
+	list, err := directory.Invite(t.Context(), []string{"HV1"}, postern.Host{Groups: []string{"hv"}}, 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := posterntest.SSHDFiles(t, map[string]string{"etc/ssh/sshd_config": "Port 22\n"})
+	fine := func(context.Context) error { return nil }
+	h := join.Host{
+		Root: root, Version: "1",
+		SSHD: setup.Applier{Root: root, Dir: t.TempDir(), Check: fine, Test: fine, Reload: fine},
+	}
+	if _, err := h.Join(t.Context(), join.Options{
+		Server: list[0].Server, Token: list[0].Token, Apply: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Refresh(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+
+	files := agent.Credentials{
+		Cert: filepath.Join(root, join.CertFile), Key: filepath.Join(root, join.KeyFile),
+		CA: filepath.Join(root, join.RootFile),
+	}
+	send := func(host string) error {
+		return sendOne(t, agent.Server{URL: list[0].Server, Credentials: files}, host, agentEvent(host, "vm3"))
+	}
+	if err := send("hv1"); err != nil {
+		t.Errorf("an event of its own: %v", err)
+	}
+	if err := send("hv2"); err == nil {
+		t.Error("it may send events of another host")
+	}
+	if status, body := showing(t, files, r.opts.HTTPSPort); status != http.StatusForbidden ||
+		strings.Contains(body, "secret") {
+		t.Errorf("a guarded location answers a host with %d %q", status, body)
+	}
+	setHost(t, directory, postern.HostSuspended)
+	if _, err := h.Refresh(t.Context(), nil); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("suspended: %v", err)
+	}
+	setHost(t, directory, postern.HostJoined)
+	if _, err := h.Refresh(t.Context(), nil); err != nil {
+		t.Errorf("resumed: %v", err)
+	}
+	setHost(t, directory, postern.HostRemoved)
+	if _, err := h.Refresh(t.Context(), nil); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("removed: %v", err)
+	}
+	if err := send("hv1"); err == nil {
+		t.Error("a removed host may send events")
+	}
+}
+
+func setHost(t *testing.T, d HostDirectory, s postern.HostStatus) {
+	t.Helper()
+	if _, err := d.SetStatus(t.Context(), "hv1", s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// showing gets the guarded site with a client certificate.
+func showing(t *testing.T, c agent.Credentials, port int) (status int, body string) {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d net.Dialer
+	client := &http.Client{Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{
+			InsecureSkipVerify:   true, // the site's own certificate is not what is tried
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+		},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return d.DialContext(ctx, network, fmt.Sprintf("127.0.0.1:%d", port))
+		},
+		DisableKeepAlives: true,
+	}}
+	res, err := client.Get(fmt.Sprintf("https://guarded.localhost:%d/", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
