@@ -17,6 +17,7 @@ type Filter struct {
 	Outcome postern.Outcome
 	Address string // an address, or a network in CIDR notation
 	Object  string // an object; a * at its end stands for anything
+	Host    string // the host that saw it, other than the server
 	Link    postern.Link
 	Since   time.Time // not before
 	Until   time.Time // before
@@ -84,6 +85,7 @@ func (f Filter) Match(e postern.Event) bool {
 		(f.Outcome == "" || e.Outcome == f.Outcome) &&
 		(f.Address == "" || matchAddress(f.Address, e.Address)) &&
 		(f.Object == "" || matchObject(f.Object, e.Object)) &&
+		(f.Host == "" || e.Host == f.Host) &&
 		(f.Since.IsZero() || !e.Time.Before(f.Since)) &&
 		(f.Until.IsZero() || e.Time.Before(f.Until)) &&
 		(f.Link == postern.Link{} || hasLink(e, f.Link))

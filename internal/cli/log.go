@@ -53,6 +53,7 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 		"only what had this `OUTCOME`: ok, refused, failed, unknown")
 	f.StringVar(&o.filter.Address, "address", "", "only from this `ADDRESS` or network")
 	f.StringVar(&o.filter.Object, "object", "", "only what was done to `OBJECT`; a * at its end stands for anything")
+	f.StringVar(&o.filter.Host, "host", "", "only what this `HOST` saw, other than the server")
 	f.Func("link", "only what has this link, `KIND=ID`: yubikey=vvccccbdefgh, x509=SERIAL",
 		func(text string) (err error) {
 			o.filter.Link, err = timeline.ParseLink(text)

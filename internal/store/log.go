@@ -94,6 +94,7 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	if err != nil {
 		return err
 	}
+	from := tree.Size()
 	for _, e := range tx.events {
 		e.Index = tree.Size()
 		line, err := insertEvent(ctx, tx, e)
@@ -101,6 +102,9 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 			return err
 		}
 		tree.Append(tlog.RecordHash(line))
+	}
+	if err := tx.addBlocks(ctx, from, tx.events); err != nil {
+		return err
 	}
 	for _, t := range tree.Finished() {
 		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data)

@@ -26,6 +26,9 @@ func fill(t testing.TB, db *store.DB, n int) {
 			Object: fmt.Sprintf("/a/%d", i),
 			Time:   time.Date(2026, 1, 1, 0, i, 0, 0, time.UTC),
 		}
+		if i%40 == 39 { // another host's, which comes an hour late
+			events[i].Host, events[i].Time = fmt.Sprintf("hv%d", i%200), events[i].Time.Add(-time.Hour)
+		}
 		if i%5 == 0 {
 			events[i].Links = []postern.Link{
 				{Kind: "x509", ID: fmt.Sprint(i % 10)}, {Kind: postern.LinkSession, ID: fmt.Sprint(i)},
@@ -37,10 +40,13 @@ func fill(t testing.TB, db *store.DB, n int) {
 
 func asked(t *testing.T, open opener) {
 	db := open(t)
-	fill(t, db, 40)
+	for _, n := range []int{40, 300, 1, 600} {
+		fill(t, db, n)
+	}
+	must(t, db.Append(t.Context(), postern.Event{Kind: postern.EventPAMClosed, Object: "/a/7", Address: "2001:db8::7"}))
 	all, err := db.Timeline().Events(t.Context(), timeline.Filter{})
 	must(t, err)
-	if len(all) != 41 || all[0].Kind != postern.EventLogCreated {
+	if len(all) != 943 || all[0].Kind != postern.EventLogCreated {
 		t.Fatalf("%d events, the first %s", len(all), all[0].Kind)
 	}
 	for _, f := range []timeline.Filter{
@@ -59,7 +65,21 @@ func asked(t *testing.T, open opener) {
 			Outcome: postern.OK,
 		},
 		{Since: time.Date(2026, 1, 1, 0, 10, 0, 0, time.UTC), Until: time.Date(2026, 1, 1, 0, 20, 0, 0, time.UTC)},
+		{Since: time.Date(2026, 1, 1, 5, 10, 0, 0, time.UTC), Person: "person1"},
+		{Since: time.Date(2026, 1, 1, 9, 0, 0, 0, time.UTC)},
+		{Until: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{Until: time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC), Object: "/a/7"},
+		{Host: "hv39"},
+		{Host: "hv39", Kind: "gate", Outcome: postern.OK},
+		{Kind: "pam"},
+		{Kind: "log.created"},
+		{Address: "2001:db8::/32"},
+		{Address: "2001:db8::/33", Object: "/a/*"},
+		{Address: "192.0.0.0/21"},
+		{Object: "*"},
+		{Object: "/a/7", Link: postern.Link{Kind: "x509", ID: "5"}},
 		{From: 30},
+		{From: 700, Kind: "gate", Host: "hv159"},
 		{Person: "person1' OR 1=1 --"},
 	} {
 		var want []int64
@@ -159,7 +179,7 @@ func tamper(t testing.TB, db *store.DB, statements ...string) {
 
 func tamperingShows(t *testing.T, open opener) {
 	db := open(t)
-	fill(t, db, 100)
+	fill(t, db, 300)
 	swap := []string{
 		`UPDATE log_events SET idx = 1000 WHERE idx = 20`, `UPDATE log_events SET idx = 20 WHERE idx = 21`,
 		`UPDATE log_events SET idx = 21 WHERE idx = 1000`,
@@ -191,37 +211,47 @@ func tamperingShows(t *testing.T, open opener) {
 			"entry 50: missing",
 		},
 		{
-			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 100`},
-			[]string{`UPDATE log_events SET idx = 100 WHERE idx = 1000`},
-			"entry 100: missing",
+			[]string{`UPDATE log_events SET idx = 1000 WHERE idx = 300`},
+			[]string{`UPDATE log_events SET idx = 300 WHERE idx = 1000`},
+			"entry 300: missing",
 		},
 		{
-			[]string{`UPDATE log_events SET idx = -1 WHERE idx = 100`},
-			[]string{`UPDATE log_events SET idx = 100 WHERE idx = -1`},
+			[]string{`UPDATE log_events SET idx = -1 WHERE idx = 300`},
+			[]string{`UPDATE log_events SET idx = 300 WHERE idx = -1`},
 			"out of place",
 		},
 		{
 			swap, swap, "entry 20: not the entry that was written",
 		},
 		{
-			[]string{`UPDATE log_links SET id = '99' WHERE kind = 'session' AND id = '30'`},
-			[]string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '99'`},
+			[]string{`UPDATE log_links SET id = '999' WHERE kind = 'session' AND id = '30'`},
+			[]string{`UPDATE log_links SET id = '30' WHERE kind = 'session' AND id = '999'`},
 			"the links",
 		},
 		{
-			[]string{`UPDATE log_state SET size = 100`},
-			[]string{`UPDATE log_state SET size = 101`},
-			"the size that is kept is 100",
+			[]string{`UPDATE log_state SET size = 300`},
+			[]string{`UPDATE log_state SET size = 301`},
+			"the size that is kept is 300",
 		},
 		{
-			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n101\n', '\n100\n')"},
-			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n100\n', '\n101\n')"},
+			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n301\n', '\n300\n')"},
+			[]string{"UPDATE log_state SET checkpoint = REPLACE(checkpoint, '\n300\n', '\n301\n')"},
 			"checkpoint: ",
 		},
 		{
 			[]string{`UPDATE log_tiles SET n = 7 WHERE level = 0 AND n = 0`},
 			[]string{`UPDATE log_tiles SET n = 0 WHERE level = 0 AND n = 7`},
 			"the hashes of tile 0/0",
+		},
+		{
+			[]string{`UPDATE log_terms SET block = 7 WHERE term = 'outcome refused' AND block = 0`},
+			[]string{`UPDATE log_terms SET block = 0 WHERE term = 'outcome refused' AND block = 7`},
+			"entries 0 to 255 are not found by what they say",
+		},
+		{
+			[]string{`UPDATE log_blocks SET latest = latest - 1`},
+			[]string{`UPDATE log_blocks SET latest = latest + 1`},
+			"entries 0 to 255 are not found by what they say",
 		},
 	} {
 		tamper(t, db, c.do...)

@@ -26,7 +26,7 @@ func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, lock func()
 		return err
 	}
 	p, err := goose.NewProvider(dialect, db, nil, goose.WithAllowOutofOrder(true),
-		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(append(all, dense(dialect))...),
+		goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(append(all, dense(dialect), blocks(dialect))...),
 		goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return err

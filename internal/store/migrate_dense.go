@@ -19,12 +19,7 @@ func step(dialect goose.Dialect, statements []string) *goose.GoFunc {
 		if dialect != goose.DialectSQLite3 {
 			return nil
 		}
-		for _, s := range statements {
-			if _, err := tx.ExecContext(ctx, s); err != nil {
-				return err
-			}
-		}
-		return nil
+		return execAll(ctx, tx, statements)
 	}}
 }
 

@@ -140,3 +140,5 @@ func (p *postgres) conflicts(err error) bool {
 }
 
 func (p *postgres) cacheStatements() bool { return false }
+
+func (p *postgres) bytewise() string { return ` COLLATE "C"` }

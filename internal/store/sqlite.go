@@ -42,7 +42,8 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if err := s.create(); err != nil {
 		return nil, nil, err
 	}
-	if write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)")); err != nil {
+	write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)", "journal_size_limit(67108864)"))
+	if err != nil {
 		return nil, nil, err
 	}
 	if read, err = sql.Open("sqlite", s.dsn("query_only(1)")); err != nil {
@@ -235,3 +236,6 @@ func (s *sqlite) conflicts(err error) bool {
 }
 
 func (s *sqlite) cacheStatements() bool { return true }
+
+// bytewise is how SQLite orders by itself.
+func (s *sqlite) bytewise() string { return "" }

@@ -88,6 +88,7 @@ type backend interface {
 	damaged(err error) bool   // the database is
 	conflicts(err error) bool // a unique key or a reference was violated
 	cacheStatements() bool    // whether the driver does not
+	bytewise() string         // orders a column of text by its bytes
 	bytes(ctx context.Context, read *sql.DB) (int64, error)
 }
 

@@ -1,13 +1,11 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"math"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -19,138 +17,6 @@ type Timeline struct{ *DB }
 
 // Timeline returns the timeline in the database.
 func (db *DB) Timeline() Timeline { return Timeline{db} }
-
-// Events returns the events of the timeline that match, in their order. It is
-// the store's side of [timeline.Source].
-func (s Timeline) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
-	if err := f.Validate(); err != nil {
-		return nil, err
-	}
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Event, error) {
-		return tx.Events(ctx, f)
-	})
-}
-
-// Events is [Timeline.Events] inside a transaction.
-func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
-	if f.Kind == "" {
-		return tx.eventsOfKind(ctx, f, "")
-	}
-	kinds, err := tx.kinds(ctx, f.Kind)
-	if err != nil {
-		return nil, err
-	}
-	var all []postern.Event
-	for _, kind := range kinds { // each by the index
-		events, err := tx.eventsOfKind(ctx, f, kind)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, events...)
-	}
-	slices.SortFunc(all, func(a, b postern.Event) int { return cmp.Compare(a.Index, b.Index) })
-	if n := len(all) - f.Limit; f.Limit > 0 && n > 0 && f.Last {
-		return all[n:], nil
-	} else if f.Limit > 0 && n > 0 {
-		return all[:f.Limit], nil
-	}
-	return all, nil
-}
-
-// kinds returns the kinds on the timeline that a filter's kind selects.
-func (tx *Tx) kinds(ctx context.Context, selected string) ([]string, error) {
-	list := []string{selected}
-	for last := selected + "."; ; {
-		var next sql.NullString
-		err := tx.QueryRow(ctx, `SELECT MIN(kind) FROM log_events WHERE kind > $1 AND kind < $2`, last,
-			selected+"/").Scan(&next) // / follows the dot
-		if err != nil || !next.Valid {
-			return list, err
-		}
-		last = next.String
-		list = append(list, last)
-	}
-}
-
-// eventsOfKind returns the events of one kind that match, "" for all kinds.
-func (tx *Tx) eventsOfKind(ctx context.Context, f timeline.Filter, kind string) ([]postern.Event, error) {
-	query, args := eventQuery(f, kind)
-	rows, err := tx.Query(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var events []postern.Event
-	for rows.Next() {
-		var index int64
-		var line string
-		if err := rows.Scan(&index, &line); err != nil {
-			return nil, err
-		}
-		e, err := timeline.Decode([]byte(line))
-		if err != nil || e.Index != index {
-			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", index).
-				WithHint("verify the timeline")
-		}
-		if !f.Match(e) {
-			continue
-		}
-		if events = append(events, e); len(events) == f.Limit {
-			break
-		}
-	}
-	if f.Last {
-		slices.Reverse(events)
-	}
-	return events, rows.Err()
-}
-
-// eventQuery returns the query for every line that may match: the columns
-// narrow it down, and Match decides.
-func eventQuery(f timeline.Filter, kind string) (string, []any) {
-	var where []string
-	var args []any
-	and := func(condition string, arg any) {
-		args = append(args, arg)
-		where = append(where, fmt.Sprintf(condition, len(args)))
-	}
-	and(`idx >= $%d`, f.From)
-	if f.Person != "" {
-		and(`person = $%d`, f.Person)
-	}
-	if kind != "" {
-		and(`kind = $%d`, kind)
-	}
-	// The index of outcomes is of those that are not OK.
-	switch f.Outcome {
-	case "":
-	case postern.OK:
-		where = append(where, `outcome = 'ok'`)
-	default:
-		and(`outcome <> 'ok' AND outcome = $%d`, string(f.Outcome))
-	}
-	if f.Address != "" && !strings.Contains(f.Address, "/") {
-		and(`address = $%d`, f.Address)
-	}
-	if f.Object != "" && !strings.HasSuffix(f.Object, "*") {
-		and(`object = $%d`, f.Object)
-	}
-	if !f.Since.IsZero() {
-		and(`time >= $%d`, micros(f.Since))
-	}
-	if !f.Until.IsZero() {
-		and(`time < $%d`, micros(f.Until))
-	}
-	if f.Link != (postern.Link{}) {
-		and(`idx IN (SELECT l.idx FROM log_links l WHERE l.kind = $%d`, f.Link.Kind)
-		and(`l.id = $%d)`, f.Link.ID)
-	}
-	query := `SELECT idx, line FROM log_events WHERE ` + strings.Join(where, " AND ") + ` ORDER BY idx`
-	if f.Last {
-		query += ` DESC`
-	}
-	return query, args
-}
 
 // LogSize returns the number of lines that the timeline has. It is cheap: one
 // row by its key.
@@ -164,9 +30,8 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 	if err != nil {
 		return timeline.Report{}, err
 	}
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
-		return timeline.Verify(ctx, archive{tx}, v, earlier...)
-	})
+	log := &growing{db: s.DB}
+	return log.checked(timeline.Verify(ctx, log, v, earlier...))
 }
 
 // VerifyLogSince checks the timeline as [timeline.VerifySince] does.
@@ -175,9 +40,8 @@ func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.
 	if err != nil {
 		return timeline.Report{}, err
 	}
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Report, error) {
-		return timeline.VerifySince(ctx, archive{tx}, v, earlier)
-	})
+	log := &growing{db: s.DB}
+	return log.checked(timeline.VerifySince(ctx, log, v, earlier))
 }
 
 // ProveEvent returns the proof that the timeline contains an entry. It fails
@@ -220,21 +84,27 @@ func (a archive) State(ctx context.Context) (s timeline.State, err error) {
 const entriesPage = 1000
 
 func (a archive) Entries(ctx context.Context, from int64, f func(timeline.Entry) error) error {
+	return eachEntry(from, f, func(after int64) ([]timeline.Entry, error) { return a.page(ctx, after) })
+}
+
+// eachEntry calls f with every entry from an index on, which it gets by pages of those
+// behind an index.
+func eachEntry(from int64, f func(timeline.Entry) error, page func(after int64) ([]timeline.Entry, error)) error {
 	after := from - 1
 	if from == 0 {
-		after = -1 << 63 // what is below 0 is out of place
+		after = math.MinInt64 // what is below 0 is out of place
 	}
 	for {
-		page, err := a.page(ctx, after)
-		if err != nil || len(page) == 0 {
+		entries, err := page(after)
+		if err != nil || len(entries) == 0 {
 			return err
 		}
-		for _, k := range page {
+		for _, k := range entries {
 			if err := f(k); err != nil {
 				return err
 			}
 		}
-		after = page[len(page)-1].Index
+		after = entries[len(entries)-1].Index
 	}
 }
 

@@ -1,0 +1,143 @@
+package store_test
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/timeline"
+)
+
+// TestLarge prints what an installation of ten years costs: how long the first page of
+// each list takes, how long the timeline is on disk, how long SQLite's journal gets while
+// all is verified. POSTERN_LARGE names a SQLite file that is filled once and kept.
+func TestLarge(t *testing.T) {
+	posterntest.Soak(t)
+	large := storetest.Large
+	t.Logf("the fixture: %+v", large)
+	for _, d := range databases(t) {
+		t.Run(d.name, func(t *testing.T) {
+			url := d.url(t)
+			if file := os.Getenv("POSTERN_LARGE"); file != "" && !store.IsPostgres(url) {
+				url = file
+			}
+			db := storetest.OpenConfig(t, store.Config{URL: url})
+			if n, err := db.Timeline().LogSize(t.Context()); err != nil || n == 1 {
+				must(t, err)
+				start := time.Now()
+				storetest.Fill(t, db, large)
+				t.Logf("filled in %v", time.Since(start))
+			}
+			bytes, err := db.Bytes(t.Context())
+			must(t, err)
+			t.Logf("%d bytes in all, %.0f for each entry of the timeline", bytes, float64(bytes)/float64(large.Entries))
+			firstPages(t, db)
+			if !store.IsPostgres(url) {
+				journalOfVerify(t, db, url)
+			}
+		})
+	}
+}
+
+// pages are filters whose first page is measured.
+func pages(now time.Time) map[string]timeline.Filter {
+	middle := now.Add(-storetest.Span / 2)
+	return map[string]timeline.Filter{
+		"none":                     {},
+		"person, much":             {Person: "person0001"},
+		"person, little":           {Person: "person9900"},
+		"person, none":             {Person: "eve"},
+		"address, much":            {Address: "192.0.0.1"},
+		"address, none":            {Address: "203.0.113.9"},
+		"network, much":            {Address: "192.0.0.0/16"},
+		"network, little":          {Address: "198.18.7.0/24"},
+		"network, none":            {Address: "203.0.113.0/24"},
+		"object":                   {Object: "/reports/77"},
+		"object, none":             {Object: "/none"},
+		"objects, much":            {Object: "/reports/*"},
+		"objects, little":          {Object: "/reports/77*"},
+		"kind, much":               {Kind: postern.EventSignedIn},
+		"kind, once":               {Kind: postern.EventLogCreated},
+		"kinds":                    {Kind: "ssh"},
+		"kind, none":               {Kind: postern.EventPAMClosed},
+		"outcome, much":            {Outcome: postern.Refused},
+		"outcome, none":            {Outcome: postern.Unknown},
+		"since":                    {Since: middle},
+		"since, none":              {Since: now.Add(time.Hour)},
+		"until":                    {Until: middle},
+		"until, none":              {Until: now.Add(-2 * storetest.Span)},
+		"host":                     {Host: "hv7"},
+		"host, none":               {Host: "hv999"},
+		"link":                     {Link: postern.Link{Kind: "x509", ID: fmt.Sprintf("%032x", 1<<40)}},
+		"link, none":               {Link: postern.Link{Kind: "x509", ID: "none"}},
+		"person since":             {Person: "person0001", Since: middle},
+		"refused from one network": {Outcome: postern.Refused, Address: "198.18.0.0/16"},
+	}
+}
+
+func firstPages(t *testing.T, db *store.DB) {
+	filters := pages(db.Now())
+	for _, name := range slices.Sorted(maps.Keys(filters)) {
+		for _, last := range []bool{true, false} {
+			f := filters[name]
+			f.Limit, f.Last = 100, last
+			var took []time.Duration
+			var found int
+			for range 3 {
+				start := time.Now()
+				events, err := db.Timeline().Events(t.Context(), f)
+				must(t, err)
+				took, found = append(took, time.Since(start)), len(events)
+			}
+			t.Logf("%-26s last %-5v %4d entries, first %8v, then %8v", name, last, found,
+				took[0].Round(10*time.Microsecond), slices.MinFunc(took, cmp.Compare).Round(10*time.Microsecond))
+		}
+	}
+}
+
+// journalOfVerify verifies while entries are appended.
+func journalOfVerify(t *testing.T, db *store.DB, path string) {
+	done := make(chan struct{})
+	var longest int64
+	var wg sync.WaitGroup
+	appended := 0
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			events := slices.Repeat([]postern.Event{{Kind: postern.EventSignedIn, Object: strings.Repeat("x", 100)}}, 50)
+			if err := db.Append(t.Context(), events...); err != nil {
+				t.Error(err)
+				return
+			}
+			appended += len(events)
+			if info, err := os.Stat(path + "-wal"); err == nil {
+				longest = max(longest, info.Size())
+			}
+		}
+	})
+	start := time.Now()
+	r := verify(t, db)
+	took := time.Since(start)
+	close(done)
+	wg.Wait()
+	if len(r.Problems) > 0 {
+		t.Error(r.Problems)
+	}
+	t.Logf("%s verified in %v while %d entries were appended: the journal grew to %d bytes",
+		filepath.Base(path), took, appended, longest)
+}
