@@ -1,6 +1,6 @@
 # make up      build, and run: front door, portal and the rest, nothing to configure
 # make check   install what the tests need (Debian), then run every test
-# The others: bench soak fuzz demo-trace generate screenshots lint vuln pam install
+# The others: package bench soak fuzz demo-trace generate screenshots lint vuln pam install
 
 GO      ?= go
 BIN     := bin/postern
@@ -19,7 +19,7 @@ PACKAGES := \
 	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libssl-dev libvirt-clients \
 	libvirt-daemon libvirt-daemon-system libvirt-wireshark libykclient-dev libyubikey-dev llvm login make mount \
 	nginx oathtool openssh-client openssh-server openssh-sftp-server openssl p11-kit-modules pamtester pgbouncer \
-	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rsync \
+	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rpm rsync \
 	samba samba-ad-provision samba-dsdb-modules samba-vfs-modules sasl2-bin \
 	semodule-utils slapd softhsm2 sqlite3 strace sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver zstd
 
@@ -29,7 +29,7 @@ PACKAGES += $(if $(shell command -v npm),,npm)
 # What keeps Debian from starting a service that is being installed.
 POLICY_RC := /usr/sbin/policy-rc.d
 
-.PHONY: up build check test packages static generate-check lint portable generate screenshots bench soak fuzz demo-trace vuln pam install clean
+.PHONY: up build package check test packages static generate-check lint portable generate screenshots bench soak fuzz demo-trace vuln pam install clean
 
 up: build
 	$(BIN) run
@@ -43,11 +43,15 @@ pam:
 
 install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
-	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket packaging/*.timer packaging/*.timer
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket packaging/*.timer
 	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
 	install -D -m 644 packaging/postern.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/postern.conf
 	for s in 1 5 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s man/*.$$s || exit 1; done
 	$(MAKE) -C pam install
+
+# The packages .deb and .rpm for amd64 and arm64, into bin/packages: see packaging/build.sh.
+package:
+	packaging/build.sh
 
 # --- tests ---------------------------------------------------------------
 
@@ -105,7 +109,8 @@ lint:
 PORTABLE := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 portable:
 	@for p in $(PORTABLE); do echo "$$p"; \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o bin/$${p%/*}-$${p#*/}/ ./cmd/postern || exit 1; done
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -tags noserver -ldflags '-s -w' -o bin/$${p%/*}-$${p#*/}/ \
+			./cmd/postern || exit 1; done
 
 # What is generated is committed, and current. It is made in a copy: a file is never
 # written while it is compiled.
