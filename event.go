@@ -130,6 +130,8 @@ const (
 	EventAgentStarted = "agent.started" // a host begins to be watched
 	EventAgentStopped = "agent.stopped"
 	EventAgentLost    = "agent.lost" // Count things that happened there are not on the timeline
+	// EventAgentRecorded says that the host keeps a recording, the file Object.
+	EventAgentRecorded = "agent.recorded"
 )
 
 // What is done to an ACME account, or to a key that binds one to a person.

@@ -256,6 +256,10 @@ var EventKinds = []EventKind{
 		Name: EventAgentLost, Title: "Events of a host lost", NotOK: "lost # of what happened on %s", Doer: doerAgent,
 		Details: []string{"probe"}, FromHost: true,
 	},
+	{
+		Name: EventAgentRecorded, Title: "Libvirt recorded", OK: "recorded what libvirt did in %s",
+		NotOK: "could not record what libvirt did in %s", Doer: doerAgent, FromHost: true,
+	},
 }
 
 var eventKinds = func() map[string]EventKind {

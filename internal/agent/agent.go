@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/record"
 )
 
 // Config says what an agent watches, and where it reports to.
@@ -27,6 +28,9 @@ type Config struct {
 	// Target is where events are sent; nil for nowhere, then there is no spool.
 	Target *Target
 	Spool  relay.SpoolConfig
+	// Flight records what is around calls of which its condition is true, and reports each
+	// file to the timeline; nil for none. Its Kept and Failed are the agent's.
+	Flight *record.Flight
 	// Print is called with every event, unless it is nil.
 	Print func(postern.Event)
 	// Ready is called once calls are seen, unless it is nil.
@@ -52,9 +56,15 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, report.close()) }()
-	session, err := capture.Start(capture.Config{
+	cfg := capture.Config{
 		What: capture.RPC, Paths: c.Paths, Filter: correlate.Filter{Procedures: c.Watched.set(), Connections: true},
-	})
+	}
+	seen := newCalls(c.Host, c.Watched, report.event)
+	closeFlight, err := c.fly(&cfg, seen)
+	if err != nil {
+		return err
+	}
+	session, err := capture.Start(cfg)
 	if err != nil {
 		return err
 	}
@@ -64,7 +74,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Ready != nil {
 		c.Ready(session)
 	}
-	err = session.Run(ctx, newCalls(c.Host, c.Watched, report.event))
+	err = errors.Join(session.Run(ctx, seen), closeFlight())
 	report.event(status(postern.EventAgentStopped, c.Host, c.Version))
 	stop()
 	return errors.Join(err, report.rest(ctx))

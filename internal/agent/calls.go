@@ -21,6 +21,7 @@ type calls struct {
 	watched    Watched
 	emit       func(postern.Event)
 	decoder    libvirt.Decoder
+	idle       func() error // of the flight recorder; nil without one
 }
 
 func newCalls(host string, watched Watched, emit func(postern.Event)) *calls {
@@ -47,7 +48,12 @@ func (c *calls) Event(e *event.Event) error {
 }
 
 // Idle implements a trace's sink.
-func (c *calls) Idle() error { return nil }
+func (c *calls) Idle() error {
+	if c.idle == nil {
+		return nil
+	}
+	return c.idle()
+}
 
 // maxReason bounds an error's text, in bytes.
 const maxReason = 500

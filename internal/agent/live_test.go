@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
 )
@@ -38,7 +40,7 @@ type running struct {
 
 // start runs an agent that reports to the server on a state, with a spool. What it has
 // printed and logged may be read once it was stopped.
-func start(t *testing.T, st *state.State, spool string) *running {
+func start(t *testing.T, st *state.State, spool string, flight ...*record.Flight) *running {
 	t.Helper()
 	target, err := agent.Server{Socket: st.Path(relay.Socket)}.Target()
 	if err != nil {
@@ -52,12 +54,13 @@ func start(t *testing.T, st *state.State, spool string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	none := []*record.Flight{nil}
 	r := &running{}
 	ready, done := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
-			Host: host, Version: "1", Watched: watched, Target: target,
+			Host: host, Version: "1", Watched: watched, Target: target, Flight: slices.Concat(flight, none)[0],
 			Spool: relay.SpoolConfig{Dir: spool, MaxBytes: 64 << 20},
 			Print: func(e postern.Event) { r.printed = append(r.printed, e) },
 			Ready: func(*capture.Session) { close(ready) },
@@ -194,7 +197,12 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	defer posterntest.TraceAlone(t)()
 	rig := servertest.NewSSH(t)
 	spool := t.TempDir()
-	a := start(t, rig.State, spool)
+	keep, err := record.NewCondition(`error && machine == "vm1"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := start(t, rig.State, spool,
+		&record.Flight{Name: filepath.Join(t.TempDir(), "libvirt.trace"), Ring: 8 << 20, Keep: keep})
 	posterntest.Virsh(t, l.UnixURI(), "dominfo", "vm1")
 	posterntest.Virsh(t, l.UnixURI(), "dumpxml", "vm1")
 	posterntest.Virsh(t, l.UnixURI(), "dumpxml", "--security-info", "vm1")
@@ -234,6 +242,15 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 			}
 		case postern.EventAgentLost:
 			t.Errorf("%+v", e)
+		case postern.EventAgentRecorded:
+			got = append(got, e.Kind)
+			t.Log(timeline.Sentence(e, nil))
+			if f, err := os.Stat(e.Object); err != nil || f.Mode() != 0o600 || f.Size() == 0 {
+				t.Errorf("the recording %s: %v", e.Object, err)
+			}
+			if !strings.Contains(e.Reason, "domain_set_vcpus_flags") {
+				t.Errorf("recorded because of %s", e.Reason)
+			}
 		case postern.EventAgentStarted, postern.EventAgentStopped:
 			got = append(got, e.Kind)
 		}
@@ -241,7 +258,7 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	want := []string{
 		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1",
 		"domainSetVcpusFlags vm1 failed ",
-		"domainDestroy vm1 unknown ", "agent.stopped", "agent.started", "agent.stopped", "agent.started",
+		"domainDestroy vm1 unknown ", "agent.recorded", "agent.stopped", "agent.started", "agent.stopped", "agent.started",
 		"agent.stopped",
 	}
 	if !slices.Equal(got, want) {

@@ -24,6 +24,8 @@ type agentOptions struct {
 	log        *logFlags
 	procedures []string
 	protocol   *[]string
+	record     string
+	flight     flightFlags
 }
 
 func newAgent(a *app) *cobra.Command {
@@ -48,8 +50,13 @@ func newAgent(a *app) *cobra.Command {
 	f.StringSliceVar(&o.Paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
 	f.BoolVar(&o.print, "print", false,
 		"print the events, one JSON object a line; without --state, --spool and --server do nothing else")
+	f.StringVar(&o.record, "record", "",
+		"record what is around calls of --keep-on in files of this `NAME`, each with its time, and send where they are")
+	o.flight = flightFlags{limit: 1 << 30}
+	o.flight.add(f, "of --record: remove the oldest files when all have this `SIZE`; 0 for no limit")
 	o.protocol, o.log = protocolFlag(f), logFlagsOf(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
+	cmd.MarkFlagsRequiredTogether("record", "keep-on")
 	return cmd
 }
 
@@ -72,6 +79,9 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 		if o.Watched, err = agent.Watch(o.procedures); err != nil {
 			return err
 		}
+	}
+	if o.Flight, err = o.flight.flight(o.record); err != nil {
+		return err
 	}
 	if o.print {
 		o.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }

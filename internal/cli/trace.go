@@ -125,8 +125,7 @@ func newTraceQEMU(a *app) *cobra.Command {
 func newTraceRecord(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	var what []string
-	var keepOn string
-	limit, ring := terminal.Size(1<<30), terminal.Size(0)
+	fl := flightFlags{limit: 1 << 30}
 	c := &cobra.Command{
 		Use:   "record FILE",
 		Short: "Record a trace, to be shown later",
@@ -134,34 +133,48 @@ func newTraceRecord(a *app) *cobra.Command {
 			if o.cfg.What, err = capture.ParseWhat(what); err != nil {
 				return err
 			}
-			if keepOn == "" && ring == 0 {
-				return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(limit)})
+			if fl.keepOn == "" && fl.ring == 0 {
+				return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(fl.limit)})
 			}
-			keep, err := record.NewCondition(keepOn)
+			f, err := fl.flight(args[0])
 			if err != nil {
 				return err
 			}
-			return o.record(cmd.Context(), a, record.Flight{
-				Name: args[0], Ring: cmp.Or(int64(ring), defaultRing), Limit: int64(limit), Keep: keep,
-				Kept:    func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) },
-				Failed:  func(_ string, err error) { fmt.Fprintf(a.err, "%v; the recorder goes on\n", err) },
-				Removed: func(file string) { fmt.Fprintf(a.err, "removed %s: --max-size is reached\n", file) },
-			})
+			f.Kept = func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) }
+			f.Failed = func(_ string, err error) { fmt.Fprintf(a.err, "%v; the recorder goes on\n", err) }
+			f.Removed = func(file string) { fmt.Fprintf(a.err, "removed %s: --max-size is reached\n", file) }
+			return o.record(cmd.Context(), a, f)
 		},
 	}
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
-	c.Flags().Var(&limit, "max-size",
-		"stop when the file has this `SIZE`; of files of --keep-on remove the oldest; 0 for no limit")
-	c.Flags().StringVar(&keepOn, "keep-on", "", "write only what is around calls of which this `CONDITION` is true")
-	c.Flags().Var(&ring, "ring", "of --keep-on: keep events in memory of this `SIZE` (default 256MiB)")
+	fl.add(c.Flags(), "stop when the file has this `SIZE`; of files of --keep-on remove the oldest; 0 for no limit")
 	o.processes(c)
 	o.capture(c)
 	o.stacks(c, "record")
 	return c
 }
 
-// defaultRing is how much memory --keep-on takes for events.
-const defaultRing = 256 << 20
+// flightFlags are the flags of the flight recorder.
+type flightFlags struct {
+	keepOn      string
+	ring, limit terminal.Size
+}
+
+func (o *flightFlags) add(f *pflag.FlagSet, limit string) {
+	f.Var(&o.limit, "max-size", limit)
+	f.StringVar(&o.keepOn, "keep-on", "", "write only what is around calls of which this `CONDITION` is true")
+	f.Var(&o.ring, "ring", "of --keep-on: keep events in memory of this `SIZE` (default 256MiB)")
+}
+
+// flight returns the recorder that keeps files of that name; nil without one.
+func (o *flightFlags) flight(name string) (*record.Flight, error) {
+	if name == "" {
+		return nil, nil
+	}
+	keep, err := record.NewCondition(o.keepOn)
+	const ring = 256 << 20
+	return &record.Flight{Name: name, Ring: cmp.Or(int64(o.ring), ring), Limit: int64(o.limit), Keep: keep}, err
+}
 
 func newTraceReplay(a *app) *cobra.Command {
 	o := newTraceOptions(0)

@@ -67,17 +67,26 @@ func (f Flight) Validate() error {
 func (f Flight) Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (sum event.Summary,
 	full bool, err error,
 ) {
-	if err := f.Validate(); err != nil {
+	r, err := f.Open()
+	if err != nil {
 		return sum, false, err
 	}
-	r := newFlightRecorder(f)
 	c.Record, c.Queue = r, true
 	sum, err = capture.Trace(ctx, c, nil, func(s *capture.Session) error { ready(s); return nil })
-	return sum, false, errors.Join(err, r.finish())
+	return sum, false, errors.Join(err, r.Close())
 }
 
-// flightRecorder is a sink of all events of a session.
-type flightRecorder struct {
+// Open returns a recorder for a session that shows its events elsewhere, too: its
+// [capture.Config.Record], of which Idle must be called whenever that of the session's sink is.
+func (f Flight) Open() (*FlightRecorder, error) {
+	if err := f.Validate(); err != nil {
+		return nil, err
+	}
+	return newFlightRecorder(f), nil
+}
+
+// FlightRecorder is a sink of all events of a session. Not safe for concurrent use.
+type FlightRecorder struct {
 	Flight
 	ring     ring
 	pipeline *correlate.Pipeline
@@ -101,12 +110,12 @@ const (
 	longest = 5 * time.Minute
 )
 
-func newFlightRecorder(f Flight) *flightRecorder {
+func newFlightRecorder(f Flight) *FlightRecorder {
 	f.Before, f.After = orMinute(f.Before), orMinute(f.After)
 	if f.now == nil {
 		f.now = system.Monotonic
 	}
-	return &flightRecorder{
+	return &FlightRecorder{
 		Flight: f, ring: ring{limit: f.Ring, age: f.Before + perSegment},
 		pipeline: correlate.New(correlate.Filter{}, false), running: map[*event.Call]*runningCall{},
 	}
@@ -121,7 +130,7 @@ func orMinute(d time.Duration) time.Duration {
 
 // Event keeps an event in memory, and looks whether the condition is true of the call that
 // it completes.
-func (r *flightRecorder) Event(e *event.Event) error {
+func (r *FlightRecorder) Event(e *event.Event) error {
 	whole, err := r.ring.event(e)
 	if err != nil {
 		return err
@@ -134,7 +143,7 @@ func (r *flightRecorder) Event(e *event.Event) error {
 }
 
 // judge is the sink of joined events.
-type judge struct{ r *flightRecorder }
+type judge struct{ r *FlightRecorder }
 
 // Idle implements a sink.
 func (judge) Idle() error { return nil }
@@ -167,7 +176,7 @@ func (j judge) Event(e *event.Event) error {
 }
 
 // Idle looks now and then at the calls that run, and ends a file whose time is over.
-func (r *flightRecorder) Idle() error {
+func (r *FlightRecorder) Idle() error {
 	now := r.now()
 	if i := r.incident; i != nil && now >= i.until {
 		if err := r.end(); err != nil {
@@ -194,7 +203,7 @@ func (r *flightRecorder) Idle() error {
 }
 
 // consider begins or prolongs a file if the condition is true of a call.
-func (r *flightRecorder) consider(e *event.Event, took time.Duration, open bool) (bool, error) {
+func (r *FlightRecorder) consider(e *event.Event, took time.Duration, open bool) (bool, error) {
 	c := newFacts(e, took, open)
 	keep, err := r.Keep.holds(c)
 	if err != nil || !keep {
@@ -212,7 +221,7 @@ func (r *flightRecorder) consider(e *event.Event, took time.Duration, open bool)
 }
 
 // begin begins a file with what is in memory.
-func (r *flightRecorder) begin(e *event.Event, reason string, until uint64) error {
+func (r *FlightRecorder) begin(e *event.Event, reason string, until uint64) error {
 	if _, err := r.ring.close(); err != nil {
 		return err
 	}
@@ -243,7 +252,7 @@ func (f Flight) fileName(t time.Time) string {
 
 // hand gives a segment to the file that is being written, if there is one. It ends the file
 // if that cannot be written, or alone reaches the limit.
-func (r *flightRecorder) hand(s *segment) error {
+func (r *FlightRecorder) hand(s *segment) error {
 	i := r.incident
 	if s == nil || i == nil {
 		return nil
@@ -260,7 +269,7 @@ func (r *flightRecorder) hand(s *segment) error {
 
 // room reports whether so many bytes more fit into the limit. It removes the oldest files
 // for them.
-func (r *flightRecorder) room(n int64) bool {
+func (r *FlightRecorder) room(n int64) bool {
 	n += r.incident.size
 	if r.Limit == 0 || n > r.Limit {
 		return r.Limit == 0
@@ -276,7 +285,7 @@ func (r *flightRecorder) room(n int64) bool {
 }
 
 // remove removes a file, which may be gone.
-func (r *flightRecorder) remove(name string) {
+func (r *FlightRecorder) remove(name string) {
 	switch err := os.Remove(name); {
 	case err == nil && r.Removed != nil:
 		r.Removed(name)
@@ -286,7 +295,7 @@ func (r *flightRecorder) remove(name string) {
 }
 
 // end ends the file that is being written.
-func (r *flightRecorder) end() error {
+func (r *FlightRecorder) end() error {
 	s, err := r.ring.close()
 	if err == nil {
 		err = r.hand(s)
@@ -298,7 +307,7 @@ func (r *flightRecorder) end() error {
 }
 
 // conclude waits until the file is written, and says whether it is.
-func (r *flightRecorder) conclude() error {
+func (r *FlightRecorder) conclude() error {
 	i := r.incident
 	r.incident = nil
 	err := i.close()
@@ -320,8 +329,8 @@ func (r *flightRecorder) conclude() error {
 	return nil
 }
 
-// finish ends what is being written.
-func (r *flightRecorder) finish() error {
+// Close ends what is being written.
+func (r *FlightRecorder) Close() error {
 	if r.incident == nil {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 
 // flown is a flight recorder that a test hands events to, and what it has kept.
 type flown struct {
-	*flightRecorder
+	*FlightRecorder
 	t       *testing.T
 	now     uint64
 	serial  uint32
@@ -43,7 +43,7 @@ func fly(t *testing.T, condition string, f Flight) *flown {
 	f.Removed = func(file string) { x.removed = append(x.removed, file) }
 	f.Failed = func(_ string, err error) { x.failed = append(x.failed, err) }
 	f.now = func() uint64 { return x.now }
-	x.flightRecorder = newFlightRecorder(f)
+	x.FlightRecorder = newFlightRecorder(f)
 	return x
 }
 
@@ -100,7 +100,7 @@ func TestWhatIsAroundACallIsKept(t *testing.T) {
 		x.call(float64(s)*6, took, 0)
 	}
 	x.call(3000, 0.001, 1) // failed
-	if err := x.finish(); err != nil {
+	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if len(x.kept) != 2 || !strings.Contains(x.reasons[0],
@@ -242,7 +242,7 @@ func TestAFileIsNotProlongedForEver(t *testing.T) {
 	for s := range 60 {
 		x.call(float64(30*s), 0.01, 1)
 	}
-	if err := x.finish(); err != nil {
+	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if len(x.kept) < 4 {
@@ -287,7 +287,7 @@ func TestADiskThatIsFull(t *testing.T) {
 		t.Errorf("the file without events is left, or counts %d bytes: %v", i.size, err)
 	}
 	x.call(100, 0.01, 1)
-	if err := x.finish(); err != nil || len(x.kept) != 1 {
+	if err := x.Close(); err != nil || len(x.kept) != 1 {
 		t.Errorf("when there is room again, %q is kept: %v", x.kept, err)
 	}
 }
