@@ -104,6 +104,8 @@ type conn struct {
 	dir   string
 	code  func() string
 	typed func() string
+
+	patience time.Duration // after which a channel that stays silent is shut
 }
 
 // session opens a session and hands the gate its code.
@@ -141,7 +143,7 @@ func inSession(c conn, use func(*ssh.Session, io.Writer, io.Reader) error) error
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(patience):
+	case <-time.After(c.patience):
 		return errors.New("nothing comes")
 	}
 }
@@ -160,9 +162,6 @@ func (ty *typist) begin() { ty.once.Do(func() { fmt.Fprintln(ty.in, ty.line()) }
 func (ty *typist) Write(p []byte) (int, error) { ty.begin(); return ty.in.Write(p) }
 
 func (ty *typist) Read(p []byte) (int, error) { ty.begin(); return ty.out.Read(p) }
-
-// patience is how long a channel that stays silent is taken for open.
-const patience = 30 * time.Second
 
 func expect(r io.Reader, want string) error {
 	var got []byte
