@@ -119,6 +119,7 @@ const (
 
 	EventCheckCA       = "check.ca" // whether a CA ends soon
 	EventCheckAgent    = "check.agent"
+	EventCheckHost     = "check.host" // whether a joined host reports, and what it finds wrong
 	EventCheckTimeline = "check.timeline"
 	EventCheckDisk     = "check.disk"
 	EventCheckSSH      = "check.ssh"

@@ -221,6 +221,10 @@ var EventKinds = []EventKind{
 		NotOK: "has not received from the agent %s for a while", Doer: doerServer,
 	},
 	{
+		Name: EventCheckHost, Title: "Check of a host", OK: "found the host %s in order again",
+		NotOK: "found something wrong with the host %s", Doer: doerServer,
+	},
+	{
 		Name: EventCheckTimeline, Title: "Check of the timeline", OK: "found the timeline in order again",
 		NotOK: "found the timeline changed", Doer: doerServer,
 	},

@@ -55,7 +55,7 @@ func Blocks() []Block {
 		{
 			"alert", "alert NAME",
 			"Is in the postern block and reports entries of the timeline. The alerts new-address, " +
-				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, " +
+				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, host-problem, " +
 				"timeline-damaged, disk-filling and codes-refused are ready-made: they need no expression.",
 			described(alertWords),
 		},

@@ -95,6 +95,7 @@ func TestReadyAlerts(t *testing.T) {
 			destroyed, by(destroyed, func(e *postern.Event) { e.Time = night.Add(-10 * time.Hour) }),
 		},
 		"audit-finding": check(postern.EventCheckSSH), "ca-ending": check(postern.EventCheckCA),
+		"host-problem": check(postern.EventCheckHost),
 		"agent-silent": check(postern.EventCheckAgent), "timeline-damaged": check(postern.EventCheckTimeline),
 		"disk-filling": check(postern.EventCheckDisk), "codes-refused": check(postern.EventCheckCodes),
 	}

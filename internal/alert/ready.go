@@ -24,6 +24,7 @@ var Ready = []Alert{
 	{Name: "audit-finding", When: `event.kind == "check.ssh" && event.outcome == "failed"`},
 	{Name: "ca-ending", When: `event.kind == "check.ca" && event.outcome == "failed"`},
 	{Name: "agent-silent", When: `event.kind == "check.agent" && event.outcome == "failed"`},
+	{Name: "host-problem", When: `event.kind == "check.host" && event.outcome == "failed"`},
 	{Name: "timeline-damaged", When: `event.kind == "check.timeline" && event.outcome == "failed"`},
 	{Name: "disk-filling", When: `event.kind == "check.disk" && event.outcome == "failed"`},
 	{Name: "codes-refused", When: `event.kind == "check.codes" && event.outcome == "failed"`},

@@ -51,7 +51,7 @@ func newHostAdd(a *app) *cobra.Command {
 			if *asJSON {
 				err = terminal.JSON(a.out, i)
 			} else {
-				_, err = fmt.Fprintf(a.out, "postern join %s %s\n", i.Server, i.Token)
+				_, err = fmt.Fprintln(a.out, i.Command())
 			}
 		}
 		return err

@@ -58,7 +58,8 @@ func readRequest(body io.Reader) (Request, error) {
 	var r Request
 	d := json.NewDecoder(body)
 	if err := d.Decode(&r); err != nil || d.More() {
-		return r, postern.Errorf(postern.Invalid, "the request is not one JSON object of at most %d KiB", maxRequest>>10)
+		return r, postern.Errorf(postern.Invalid, "the request is not one JSON object of at most %d KiB",
+			maxRequest>>10)
 	}
 	if len(r.SSHKeys) > maxKeys {
 		return r, postern.Errorf(postern.Invalid, "more than %d SSH keys", maxKeys)

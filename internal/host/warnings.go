@@ -35,8 +35,8 @@ func (n Now) Look(h postern.Host) Info {
 	if last.Before(h.Joined) {
 		last = h.Joined
 	}
-	if late := n.Time.Sub(last); late >= Late {
-		warn("has not reported for %s", late.Truncate(time.Minute))
+	if n.Time.Sub(last) >= Late {
+		warn("has not reported since %s", last.UTC().Format(time.RFC3339))
 	}
 	if h.Heard.IsZero() {
 		return i

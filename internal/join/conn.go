@@ -102,7 +102,8 @@ func checkClock(root *x509.Certificate, server, now time.Time) error {
 	wrong := now.Before(root.NotBefore) || now.After(root.NotAfter)
 	if !server.IsZero() && now.Sub(server).Abs() >= clockApart {
 		return postern.Errorf(postern.Unavailable, "this host's clock says %s, the server's %s",
-			now.UTC().Format(time.RFC3339), server.UTC().Format(time.RFC3339)).WithHint("set the clock, then join again")
+			now.UTC().Format(time.RFC3339), server.UTC().Format(time.RFC3339)).
+			WithHint("set the clock, then join again")
 	}
 	if wrong {
 		return postern.Errorf(postern.Unavailable, "the root certificate is not valid on %s",

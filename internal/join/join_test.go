@@ -146,7 +146,7 @@ func wantCode(t *testing.T, what string, err error, want postern.Code) {
 }
 
 // paperHost is a host of files alone, whose sshd takes everything.
-func paperHost(t *testing.T, config string) Host {
+func paperHost(t testing.TB, config string) Host {
 	t.Helper()
 	root := posterntest.SSHDFiles(t, map[string]string{
 		"etc/ssh/sshd_config": config, "etc/ssh/ssh_known_hosts": "git.example.com ssh-ed25519 AAAA\n",

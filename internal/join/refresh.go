@@ -34,7 +34,8 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) {
 		changed, err := h.Refresh(ctx, wrong.find(ctx, h.Root))
 		switch {
 		case err != nil && !failing && ctx.Err() == nil:
-			log.WarnContext(ctx, "what this host has from the server is not kept current", slog.Any(postern.LogError, err))
+			log.WarnContext(ctx, "what this host has from the server is not kept current",
+				slog.Any(postern.LogError, err))
 		case err == nil && failing:
 			log.InfoContext(ctx, "what this host has from the server is kept current again")
 		}
@@ -160,7 +161,8 @@ func hostCertificate(line []byte, key ssh.PublicKey) (*ssh.Certificate, error) {
 	pub, _, _, _, err := ssh.ParseAuthorizedKey(line)
 	cert, ok := pub.(*ssh.Certificate)
 	if err != nil || !ok || cert.CertType != ssh.HostCert || !bytes.Equal(cert.Key.Marshal(), key.Marshal()) {
-		return nil, postern.Errorf(postern.Denied, "that is no host certificate of the key %s", ssh.FingerprintSHA256(key))
+		return nil, postern.Errorf(postern.Denied, "that is no host certificate of the key %s",
+			ssh.FingerprintSHA256(key))
 	}
 	return cert, nil
 }

@@ -231,6 +231,7 @@ type Timeline interface {
 type Deps struct {
 	Store     Store
 	People    People
+	Hosts     Hosts
 	Authority Authority
 	Timeline  Timeline
 	Prober    Prober

@@ -50,6 +50,7 @@ func (s *server) keepChecking(ctx context.Context) {
 		c.checkDisk(ctx)
 		c.checkCodes(ctx)
 		c.checkAgents(ctx, now)
+		c.checkHosts(ctx)
 		if now.Sub(hourly) >= checkHourly {
 			hourly = now
 			c.checkCAs(ctx, now)

@@ -12,6 +12,7 @@ import (
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/store"
 )
 
@@ -35,6 +36,9 @@ type HostInvitation struct {
 	Token   string    `json:"token"` // a secret until it is used or expires
 	Expires time.Time `json:"expires"`
 }
+
+// Command returns what to run on the host.
+func (i HostInvitation) Command() string { return "postern join " + i.Server + " " + i.Token }
 
 // Invite adds hosts that are alike but for their names, or invites them again, and returns
 // what each needs to join: once.
@@ -106,6 +110,19 @@ func (s Hosts) look(h postern.Host, krl int64) host.Info {
 // maxHosts bounds how many hosts are invited at a time.
 const maxHosts = 1000
 
+// checkHosts reports what an administrator should look at on the hosts.
+func (s checks) checkHosts(ctx context.Context) {
+	list, err := Hosts{DB: s.state.Store}.List(ctx)
+	if err != nil {
+		return // the outage of the database is known
+	}
+	for _, h := range list {
+		if h.Status == postern.HostJoined {
+			s.record(ctx, postern.EventCheckHost, h.Name, strings.Join(slices.Concat(h.Warnings, h.Problems), "; "))
+		}
+	}
+}
+
 // HostNames returns count names, numbered from 1 where the # stands in pattern; pattern
 // alone if count is 0.
 func HostNames(pattern string, count int) ([]string, error) {
@@ -170,4 +187,40 @@ func (d HostDirectory) Change(ctx context.Context, name string, c HostChange) er
 // before.
 func (d HostDirectory) SetStatus(ctx context.Context, name string, status postern.HostStatus) (bool, error) {
 	return d.DB.Hosts().SetHostStatus(ctx, d.By, name, status, d.Event)
+}
+
+// portalHosts are the hosts for the administrators' pages.
+type portalHosts struct {
+	db *store.DB
+	ca *ca.Authority
+}
+
+func (p portalHosts) directory(by postern.Actor) HostDirectory {
+	return HostDirectory{DB: p.db, Authority: p.ca, By: by, Event: postern.Event{Person: by.Person}}
+}
+
+// List implements [portal.Hosts].
+func (p portalHosts) List(ctx context.Context) (shown []portal.ShownHost, err error) {
+	list, err := Hosts{DB: p.db}.List(ctx)
+	for _, h := range list {
+		shown = append(shown, portal.ShownHost{Host: h.Host, Wrong: slices.Concat(h.Warnings, h.Problems)})
+	}
+	return shown, err
+}
+
+// Invite implements [portal.Hosts].
+func (p portalHosts) Invite(
+	ctx context.Context, by postern.Actor, h postern.Host, again bool,
+) (command string, until time.Time, err error) {
+	list, err := p.directory(by).Invite(ctx, []string{h.Name}, h, 0, again)
+	if err != nil {
+		return "", until, err
+	}
+	return list[0].Command(), list[0].Expires, nil
+}
+
+// SetStatus implements [portal.Hosts].
+func (p portalHosts) SetStatus(ctx context.Context, by postern.Actor, name string, s postern.HostStatus) error {
+	_, err := p.directory(by).SetStatus(ctx, name, s)
+	return err
 }

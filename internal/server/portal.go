@@ -53,7 +53,7 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	}
 	deps := portal.Deps{
 		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s},
-		Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
+		Hosts: portalHosts{db, a}, Timeline: portalTimeline{db.Timeline()}, Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Unavailable: o.Unavailable, Address: o.Address,
 		Log: o.Log,
 	}

@@ -199,6 +199,7 @@ func TestEveryPageFits(t *testing.T) {
 			`document.querySelector("[name=email]").value = "nonsense"; ` +
 				`document.querySelector("[action$='/change'] button").click()`, "not an e-mail address",
 		},
+		{in, "hosts", "/admin/hosts", "", "Add a host"},
 		{in, "names", "/admin/names", "", "printer.lan"},
 		{plainSignedOut, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
 		{plainSignedOut, "plain-prove", "/prove", "", "Continue"},

@@ -432,3 +432,27 @@ func TestNoLinkWithoutACertificate(t *testing.T) {
 	boss.post("/admin", "name", "eve", "email", "eve@example.org").says(t, 303, "")
 	codeIn(t, rig.mail.Take(t, "eve@example.org"))
 }
+
+// TestHostsOnThePages adds a host as an administrator does, and looks after it.
+func TestHostsOnThePages(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	boss, dan := rig.enrolled(t, "boss", "admin"), rig.enrolled(t, "dan")
+	dan.get("/admin/hosts").says(t, 403, "for administrators")
+	dan.post("/admin/hosts", "name", "hv1").says(t, 403, "for administrators")
+	boss.post("/admin/hosts", "name", "no host name").says(t, 400, "cannot be the name of a host")
+	boss.post("/admin/hosts", "name", "HV1", "names", "hv1.example.com, 192.0.2.7", "groups", "hv").says(t, 200,
+		"postern join "+rig.url+" pjt_")
+	boss.post("/admin/hosts", "name", "hv1").says(t, 409, "There is a host hv1 already")
+	boss.get("/admin/hosts").says(t, 200, "also hv1.example.com, 192.0.2.7")
+	boss.post("/admin/hosts/hv1/suspend").says(t, 303, "")
+	boss.post("/admin/hosts/hv1/invite").says(t, 403, "suspended")
+	boss.post("/admin/hosts/hv1/resume").says(t, 303, "")
+	boss.post("/admin/hosts/hv1/invite").says(t, 200, "pjt_")
+	dan.post("/admin/hosts/hv1/remove").says(t, 403, "for administrators")
+	boss.post("/admin/hosts/hv1/remove").says(t, 303, "")
+	boss.get("/admin/hosts").says(t, 200, "None.")
+	events, err := rig.db.Timeline().Events(t.Context(), timeline.Filter{Kind: "host"})
+	if err != nil || len(events) != 5 || events[0].Person != "boss" || events[0].Object != "hv1" {
+		t.Errorf("%+v, %v", events, err)
+	}
+}

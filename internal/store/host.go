@@ -101,11 +101,15 @@ func (s Hosts) AddHosts(
 ) error {
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
 		for _, i := range list {
+			e := event
+			e.Kind = postern.EventHostAdded
+			if _, err := tx.presentHost(ctx, i.Host.Name); err == nil {
+				e.Reason = "invited again"
+			}
 			if err := tx.addHost(ctx, i, again); err != nil {
 				return err
 			}
-			event.Kind = postern.EventHostAdded
-			if err := tx.hostEvent(ctx, i.Host.Name, event); err != nil {
+			if err := tx.hostEvent(ctx, i.Host.Name, e); err != nil {
 				return err
 			}
 		}

@@ -104,7 +104,8 @@ func ownTrust(h hostconf.Files) error {
 	for _, d := range all {
 		file, ok := ours[d.Keyword]
 		if ok && d.Match == nil && len(d.Args) > 0 && d.Args[0] != file && !strings.EqualFold(d.Args[0], "none") {
-			return postern.Errorf(postern.Conflict, "%s: %s %s would no longer take effect", d.Line, d.Keyword, d.Args[0]).
+			return postern.Errorf(postern.Conflict, "%s: %s %s would no longer take effect", d.Line, d.Keyword,
+				d.Args[0]).
 				WithHint("remove the line, after its keys were taken over here or are not needed any more")
 		}
 	}
@@ -131,8 +132,9 @@ func Before(root string, files []File) ([]File, error) {
 	return before, nil
 }
 
-// WithoutHost returns the files that undo what Files wrote, given what was there before. Of sshd_config, which may have changed since, the line that was
-// added is taken out. Files that a setup for two factors names, too, stay.
+// WithoutHost returns the files that undo what Files wrote, given what was there before.
+// Of sshd_config, which may have changed since, the line that was added is taken out.
+// Files that a setup for two factors names, too, stay.
 func WithoutHost(root string, before []File) ([]File, error) {
 	h := hostconf.Files{Root: root}
 	twoFactors, _ := h.Read(hostconf.DropIn) // there need not be one

@@ -1,0 +1,80 @@
+package host
+
+import (
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+func TestTokens(t *testing.T) {
+	root := &x509.Certificate{Raw: []byte("root")}
+	token := newToken(root)
+	text := token.Text()
+	again, err := ParseToken(" " + text + "\n")
+	if err != nil || again != token || len(text) != 68 || again.Root != Fingerprint(root) {
+		t.Errorf("%q is %+v, %v", text, again, err)
+	}
+	if other := newToken(root); string(other.Hash()) == string(token.Hash()) {
+		t.Error("two tokens are alike")
+	}
+	for _, bad := range []string{"", text[1:], text[:67], text + "A", tokenPrefix, strings.Replace(text, "_", "-", 1)} {
+		if _, err := ParseToken(bad); postern.CodeOf(err) != postern.Invalid || bad != "" &&
+			strings.Contains(err.Error()+postern.HintOf(err), bad) && bad != tokenPrefix {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestWhatToLookAt(t *testing.T) {
+	at := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	now := Now{Time: at, Version: "2", KRL: 7}
+	well := postern.Host{
+		Name: "hv1", Status: postern.HostJoined, Joined: at.Add(-time.Hour), Heard: at.Add(-time.Minute),
+		HostReport: postern.HostReport{Version: "2", Serves: []string{"ssh"}, KRL: 7},
+	}
+	for what, c := range map[string]struct {
+		change func(*postern.Host)
+		want   string
+	}{
+		"well":            {func(*postern.Host) {}, ""},
+		"silent":          {func(h *postern.Host) { h.Heard = at.Add(-Late) }, "has not reported since 2026-11-30T11:55:00Z"},
+		"just joined":     {func(h *postern.Host) { h.Joined, h.Heard = at, time.Time{} }, ""},
+		"never heard":     {func(h *postern.Host) { h.Heard = time.Time{} }, "has not reported since 2026-11-30T11:00:00Z"},
+		"another version": {func(h *postern.Host) { h.Version = "1" }, "runs version 1, the server 2"},
+		"an old list":     {func(h *postern.Host) { h.KRL = 6 }, "its SSH revocation list is not the newest"},
+		"no sshd":         {func(h *postern.Host) { h.KRL, h.Serves = 0, []string{"libvirt"} }, ""},
+		"suspended":       {func(h *postern.Host) { h.Status, h.Heard = postern.HostSuspended, time.Time{} }, ""},
+	} {
+		h := well
+		c.change(&h)
+		if got := strings.Join(now.Look(h).Warnings, "; "); got != c.want {
+			t.Errorf("%s: %q, not %q", what, got, c.want)
+		}
+	}
+}
+
+// FuzzHostRequest reads what a host may send.
+func FuzzHostRequest(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"token":"pjt_x","csr":"-----BEGIN","ssh_keys":["ssh-ed25519 AAAA"],"report":{"krl":-1}}`, `[]`, `{}{}`,
+		`{"ssh_keys":["","","","","","","","",""]}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r, err := readRequest(strings.NewReader(string(body)))
+		if err != nil {
+			return
+		}
+		_, _ = ParseToken(r.Token)
+		_, _ = parseKeys(r.SSHKeys)
+		for _, p := range r.Report.Clean().Problems {
+			if len(p) > 256 || strings.ContainsAny(p, "\n\x00") {
+				t.Errorf("%q is kept", p)
+			}
+		}
+	})
+}
