@@ -19,6 +19,9 @@ type Authority interface {
 	Admit(ctx context.Context, by postern.Actor, hash, csr []byte) (h postern.Host, chain []byte, err error)
 	// Renew issues the next client certificate to a host that showed one.
 	Renew(ctx context.Context, by postern.Actor, h Shown, csr []byte) (chain []byte, err error)
+	// ServerCertificate issues a server certificate for a request (PKCS#10, PEM) that asks for
+	// names of the host alone; Denied for any other name.
+	ServerCertificate(ctx context.Context, by postern.Actor, h postern.Host, csr []byte) (chain []byte, err error)
 	// SSHCertificate issues a host certificate for one of a host's SSH keys, as a line.
 	SSHCertificate(ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey) (string, error)
 	// Roots returns the root certificates, PEM.
@@ -142,6 +145,13 @@ func (h *handler) refresh(r *http.Request) (Answer, error) {
 			return Answer{}, err
 		}
 		a.Certificate = string(chain)
+	}
+	if req.Libvirt != "" {
+		chain, err := h.Authority.ServerCertificate(r.Context(), by, shown.Host, []byte(req.Libvirt))
+		if err != nil {
+			return Answer{}, err
+		}
+		a.Libvirt = string(chain)
 	}
 	return h.supply(r.Context(), shown.Host, a, by, req, keys)
 }

@@ -28,7 +28,9 @@ const (
 type Request struct {
 	Token string `json:"token,omitempty"` // to Join
 	// CSR asks for a client certificate (PKCS#10, PEM). Nothing but its key is used.
-	CSR     string             `json:"csr,omitempty"`
+	CSR string `json:"csr,omitempty"`
+	// Libvirt asks for a server certificate for libvirt (PKCS#10, PEM): with RefreshPath alone.
+	Libvirt string             `json:"libvirt,omitempty"`
 	SSHKeys []string           `json:"ssh_keys,omitempty"` // that need a host certificate, as in authorized_keys
 	Report  postern.HostReport `json:"report"`
 }
@@ -38,6 +40,7 @@ type Answer struct {
 	Host            string   `json:"host"`
 	Names           []string `json:"names"`                      // all by which clients reach it
 	Certificate     string   `json:"certificate,omitempty"`      // PEM, with its intermediate
+	Libvirt         string   `json:"libvirt,omitempty"`          // PEM, with its intermediate
 	SSHCertificates []string `json:"ssh_certificates,omitempty"` // in the order of the keys
 	Trust
 	Error string `json:"error,omitempty"`

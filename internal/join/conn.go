@@ -37,6 +37,7 @@ type conn struct {
 	roots  *x509.CertPool
 	public bool // verified by an authority that the host trusts, not by the root
 	http   *http.Client
+	report func() (postern.HostReport, error) // what the host says about itself
 }
 
 // reach verifies the server: by the root that the token names, or by those that the host has

@@ -34,9 +34,8 @@ const (
 
 // State is what a joined host remembers.
 type State struct {
-	Server string   `json:"server"` // its https URL
-	Host   string   `json:"host"`   // the name that the server knows it by
-	Names  []string `json:"names"`  // all by which clients reach it
+	Server string `json:"server"` // its https URL
+	Host   string `json:"host"`   // the name that the server knows it by
 	// Public says that the server's own certificate came from an authority that this host
 	// trusts, and not from the installation's, when it joined.
 	Public bool `json:"public,omitempty"`
@@ -151,7 +150,7 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 	if err != nil {
 		return r, err
 	}
-	s.Server, s.Host, s.Names, s.Public = c.url, a.Host, a.Names, c.public
+	s.Server, s.Host, s.Public = c.url, a.Host, c.public
 	if err := h.keepIdentity(c, key, a, s); err != nil {
 		return r, err
 	}
@@ -183,8 +182,15 @@ func (h Host) wouldWrite() ([]string, error) {
 // admit gets what the host needs: by its certificate where that is valid still, else by
 // the token.
 func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined bool) (host.Answer, error) {
-	req, err := h.request(State{}, true)
+	var req host.Request
+	keys, err := h.sshKeys()
 	if err != nil {
+		return host.Answer{}, err
+	}
+	for _, k := range keys {
+		req.SSHKeys = append(req.SSHKeys, k.line)
+	}
+	if req.Report, err = h.report(); err != nil {
 		return host.Answer{}, err
 	}
 	if req.CSR, err = key.request(); err != nil {

@@ -276,10 +276,8 @@ func TestHostStaysCurrent(t *testing.T) {
 		h.Names = []string{"hv1.example.com"}
 		return nil
 	}, postern.Event{}))
-	for range 2 { // once to hear of the name, once for certificates with it
-		_, err = h.Refresh(t.Context(), []string{"a problem"})
-		must(t, err)
-	}
+	_, err = h.Refresh(t.Context(), []string{"a problem"})
+	must(t, err)
 	line := posterntest.Read(t, h.path("/etc/ssh/ssh_host_ed25519_key-cert.pub"))
 	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	must(t, err)
@@ -428,4 +426,61 @@ func TestClockOfTheHost(t *testing.T) {
 		}
 	}
 	wantCode(t, "no date", checkClock(root, time.Time{}, server.AddDate(-1, 0, 0)), postern.Unavailable)
+}
+
+// TestCertificatesAreRenewed has what a host holds end soon.
+func TestCertificatesAreRenewed(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1", "hv1.example.com"), Apply: true})
+	must(t, err)
+	key, err := ca.GenerateKey(ca.RSA3072)
+	must(t, err)
+	encoded, err := ca.EncodeKey(key, nil)
+	must(t, err)
+	ending := ca.Period{NotBefore: time.Now().Add(-3 * time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	put := func(file string, data []byte) {
+		must(t, os.MkdirAll(filepath.Dir(h.path(file)), 0o755))
+		must(t, os.WriteFile(h.path(file), data, 0o600))
+	}
+	serve := func(name string) string {
+		issued, err := i.ca.IssueServer(t.Context(), ca.ServerRequest{
+			Names: []string{name}, Key: key.Public(), Period: ending,
+		})
+		must(t, err)
+		put(libvirtCert, issued.PEM())
+		return string(issued.PEM())
+	}
+	put(libvirtKey, encoded)
+	put(libvirtCA, ca.EncodeCertificates(i.ca.Root()))
+	old := serve("hv1.example.com")
+	changed, err := h.Refresh(t.Context(), nil)
+	must(t, err)
+	if len(changed) != 1 || changed[0] != libvirtCert {
+		t.Fatalf("%q changed", changed)
+	}
+	if _, err := tls.LoadX509KeyPair(h.path(libvirtCert), h.path(libvirtKey)); err != nil ||
+		posterntest.Read(t, h.path(libvirtCert)) == old {
+		t.Errorf("libvirt has the old certificate, or another key's: %v", err)
+	}
+
+	// The name of another host is not renewed here, and that keeps nothing else back.
+	serve("hv2.example.com")
+	must(t, i.ca.RevokeSSHKey(t.Context(), posterntestKey(t), postern.Actor{}))
+	changed, err = h.Refresh(t.Context(), nil)
+	wantCode(t, "another host's name", err, postern.Denied)
+	if len(changed) != 1 || changed[0] != setup.KRLFile {
+		t.Errorf("%q changed", changed)
+	}
+
+	must(t, os.Remove(h.path(libvirtCert)))
+	must(t, os.Remove(h.path("/etc/ssh/ssh_host_ed25519_key-cert.pub")))
+	must(t, os.WriteFile(h.path(CertFile), []byte("damaged"), 0o644))
+	_, err = h.Refresh(t.Context(), nil)
+	wantCode(t, "without its certificate", err, postern.Denied)
+}
+
+func posterntestKey(t *testing.T) ssh.PublicKey {
+	t.Helper()
+	key, _ := posterntest.NewSSHKey(t, t.TempDir(), "key")
+	return key.PublicKey()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"os"
 	"slices"
@@ -52,7 +53,8 @@ func (h Host) Follow(ctx context.Context, log *slog.Logger) {
 }
 
 // Refresh reports what is wrong on the host, gets what is new or ends soon, and puts it in
-// place: each file at once, without a restart of sshd. It returns the files that changed.
+// place: each file at once, without a restart of sshd. What cannot be renewed does not keep
+// the rest from it. It returns the files that changed.
 func (h Host) Refresh(ctx context.Context, problems []string) (changed []string, err error) {
 	s, err := h.State()
 	if err != nil {
@@ -62,40 +64,55 @@ func (h Host) Refresh(ctx context.Context, problems []string) (changed []string,
 	if err != nil {
 		return nil, err
 	}
+	c.report = func() (postern.HostReport, error) {
+		r, err := h.report()
+		r.Problems = problems
+		return r, err
+	}
+	a, err := c.refresh(ctx, host.Request{})
+	if err != nil {
+		return nil, err
+	}
+	var errs []error
+	for _, renew := range []func(context.Context, *conn, host.Answer) ([]string, error){
+		h.renewTrust, h.renewIdentity, h.renewSSH, h.renewLibvirt,
+	} {
+		files, err := renew(ctx, c, a)
+		changed, errs = append(changed, files...), append(errs, err)
+	}
+	return changed, errors.Join(errs...)
+}
+
+// refresh asks the server as a host that has joined.
+func (c *conn) refresh(ctx context.Context, r host.Request) (a host.Answer, err error) {
+	if r.Report, err = c.report(); err != nil {
+		return a, err
+	}
+	return c.post(ctx, host.RefreshPath, r)
+}
+
+// renewIdentity renews the host's client certificate, if it ends soon.
+func (h Host) renewIdentity(ctx context.Context, c *conn, _ host.Answer) ([]string, error) {
+	if !h.certificateDue() {
+		return nil, nil
+	}
+	s, err := h.State()
+	if err != nil {
+		return nil, err
+	}
 	key, err := h.key()
 	if err != nil {
 		return nil, err
 	}
-	req, err := h.request(s, false)
+	csr, err := key.request()
 	if err != nil {
 		return nil, err
 	}
-	req.Report.Problems = problems
-	if h.certificateDue() {
-		if req.CSR, err = key.request(); err != nil {
-			return nil, err
-		}
-	}
-	a, err := c.post(ctx, host.RefreshPath, req)
+	a, err := c.refresh(ctx, host.Request{CSR: csr})
 	if err != nil {
 		return nil, err
 	}
-	if a.Certificate != "" {
-		if err := h.keepIdentity(c, key, a, s); err != nil {
-			return nil, err
-		}
-		changed = append(changed, CertFile)
-	}
-	files, err := h.renew(ctx, a)
-	changed = append(changed, files...)
-	if err == nil {
-		err = h.keepRoots(c, a)
-	}
-	if err == nil && !slices.Equal(s.Names, a.Names) {
-		s.Names = a.Names // the next request asks for certificates with them
-		err = h.remember(s)
-	}
-	return changed, err
+	return []string{CertFile}, h.keepIdentity(c, key, a, s)
 }
 
 // certificateDue reports whether the host's client certificate ends soon.
@@ -108,50 +125,66 @@ func (h Host) certificateDue() bool {
 	return err != nil || due(chain[0].NotBefore, chain[0].NotAfter)
 }
 
-// request returns what the host asks for and reports: certificates for all its SSH keys,
-// or for those whose certificate ends soon or lacks one of the host's names.
-func (h Host) request(s State, all bool) (host.Request, error) {
-	r := host.Request{Report: postern.HostReport{Version: h.Version, KRL: -1}}
-	keys, err := setup.HostKeys(h.Root)
+// report returns what the host says about itself.
+func (h Host) report() (postern.HostReport, error) {
+	r := postern.HostReport{Version: h.Version, KRL: -1}
+	keys, err := h.sshKeys()
 	if err != nil {
 		return r, err
 	}
-	for _, file := range keys {
-		line, err := os.ReadFile(h.path(file + ".pub"))
-		if err != nil {
-			return r, err
-		}
-		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
-		if err != nil {
-			return r, postern.Errorf(postern.Invalid, "%s.pub is no SSH public key", file)
-		}
-		r.Report.Keys = append(r.Report.Keys, ssh.FingerprintSHA256(key))
-		if all || h.sshDue(file, key, s.Names) {
-			r.SSHKeys = append(r.SSHKeys, strings.TrimSpace(string(line)))
-		}
+	for _, key := range keys {
+		r.Keys = append(r.Keys, ssh.FingerprintSHA256(key.public))
 	}
 	if len(keys) > 0 {
-		r.Report.Serves = append(r.Report.Serves, "ssh")
+		r.Serves = append(r.Serves, "ssh")
 	}
 	for _, socket := range []string{"/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"} {
 		if _, err := os.Stat(h.path(socket)); err == nil {
-			r.Report.Serves = append(r.Report.Serves, "libvirt")
+			r.Serves = append(r.Serves, "libvirt")
 			break
 		}
 	}
 	if krl, err := os.ReadFile(h.path(setup.KRLFile)); err == nil {
-		r.Report.KRL = krlVersion(krl)
+		r.KRL = krlVersion(krl)
 	}
 	return r, nil
 }
 
+// sshKey is one of sshd's host keys.
+type sshKey struct {
+	file   string // the private key's
+	line   string // the public key, as in authorized_keys
+	public ssh.PublicKey
+}
+
+// sshKeys returns sshd's host keys.
+func (h Host) sshKeys() ([]sshKey, error) {
+	files, err := setup.HostKeys(h.Root)
+	if err != nil {
+		return nil, err
+	}
+	var keys []sshKey
+	for _, file := range files {
+		line, err := os.ReadFile(h.path(file + ".pub"))
+		if err != nil {
+			return nil, err
+		}
+		public, _, _, _, err := ssh.ParseAuthorizedKey(line)
+		if err != nil {
+			return nil, postern.Errorf(postern.Invalid, "%s.pub is no SSH public key", file)
+		}
+		keys = append(keys, sshKey{file, strings.TrimSpace(string(line)), public})
+	}
+	return keys, nil
+}
+
 // sshDue reports whether the certificate of a host key is to be renewed.
-func (h Host) sshDue(file string, key ssh.PublicKey, names []string) bool {
-	line, err := os.ReadFile(h.path(setup.CertificateFile(file)))
+func (h Host) sshDue(key sshKey, names []string) bool {
+	line, err := os.ReadFile(h.path(setup.CertificateFile(key.file)))
 	if err != nil {
 		return true
 	}
-	cert, err := hostCertificate(line, key)
+	cert, err := hostCertificate(line, key.public)
 	return err != nil || !slices.Equal(cert.ValidPrincipals, names) ||
 		due(time.Unix(int64(cert.ValidAfter), 0), time.Unix(int64(cert.ValidBefore), 0))
 }
@@ -196,52 +229,74 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 	if krlVersion(t.KRL) < 0 {
 		return t, postern.Errorf(postern.Denied, "the server sent a revocation list that is none")
 	}
-	keys, err := setup.HostKeys(h.Root)
+	keys, err := h.sshKeys()
 	if err != nil {
 		return t, err
 	}
-	for _, file := range keys {
-		line, err := os.ReadFile(h.path(file + ".pub"))
-		if err != nil {
-			return t, err
-		}
-		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
-		if err != nil {
-			return t, err
-		}
-		if have, err := os.ReadFile(h.path(setup.CertificateFile(file))); err == nil {
-			t.Certificates[file] = have
+	for _, key := range keys {
+		if have, err := os.ReadFile(h.path(setup.CertificateFile(key.file))); err == nil {
+			t.Certificates[key.file] = have
 		}
 		for _, sent := range a.SSHCertificates {
-			if _, err := hostCertificate([]byte(sent), key); err == nil {
-				t.Certificates[file] = []byte(sent)
+			if _, err := hostCertificate([]byte(sent), key.public); err == nil {
+				t.Certificates[key.file] = []byte(sent)
 			}
 		}
 	}
 	return t, nil
 }
 
-// renew writes what an answer changes. sshd reads CAs and the revocation list at each
-// login, its own certificates when it is told to.
-func (h Host) renew(ctx context.Context, a host.Answer) (changed []string, err error) {
+// renewTrust writes what the host trusts. sshd reads CAs and the revocation list at each
+// login.
+func (h Host) renewTrust(_ context.Context, c *conn, a host.Answer) (changed []string, err error) {
 	t, err := h.trust(a)
 	if err != nil {
 		return nil, err
 	}
-	reload := false
-	for _, f := range t.Contents() {
-		before := len(changed)
-		if err := h.replace(f.Path, f.Content, &changed); err != nil {
-			return changed, err
-		}
-		reload = reload || len(changed) > before && f.Path != setup.KRLFile && f.Path != setup.UserCAFile
+	if err := h.replace(setup.KRLFile, t.KRL, &changed); err != nil {
+		return changed, err
 	}
-	if reload {
-		if err := h.SSHD.Reload(ctx); err != nil {
-			return changed, err
-		}
+	if err := h.replace(setup.UserCAFile, t.UserCAs, &changed); err != nil {
+		return changed, err
+	}
+	if err := h.keepRoots(c, a); err != nil {
+		return changed, err
 	}
 	return changed, h.writeKnownHosts(a.KnownHosts)
+}
+
+// renewSSH renews certificates of host keys that end soon, or are not for the names that
+// the host has. sshd reads them when it is told to.
+func (h Host) renewSSH(ctx context.Context, c *conn, a host.Answer) (changed []string, err error) {
+	keys, err := h.sshKeys()
+	if err != nil {
+		return nil, err
+	}
+	var r host.Request
+	for _, key := range keys {
+		if h.sshDue(key, a.Names) {
+			r.SSHKeys = append(r.SSHKeys, key.line)
+		}
+	}
+	if len(r.SSHKeys) == 0 {
+		return nil, nil
+	}
+	if a, err = c.refresh(ctx, r); err != nil {
+		return nil, err
+	}
+	t, err := h.trust(a)
+	if err != nil {
+		return nil, err
+	}
+	for file, line := range t.Certificates {
+		if err := h.replace(setup.CertificateFile(file), line, &changed); err != nil {
+			return changed, err
+		}
+	}
+	if len(changed) == 0 {
+		return nil, nil
+	}
+	return changed, h.SSHD.Reload(ctx)
 }
 
 // replace writes a file that others may read, unless it has that content, and adds it to

@@ -77,6 +77,17 @@ func (a HostAuthority) Renew(ctx context.Context, by postern.Actor, h host.Shown
 	return issued.PEM(), a.Hosts.RenewHost(ctx, h.Name, h.Serial, by, issued.Certificate, issued.Event)
 }
 
+// ServerCertificate implements [host.Authority].
+func (a HostAuthority) ServerCertificate(
+	ctx context.Context, by postern.Actor, h postern.Host, csr []byte,
+) ([]byte, error) {
+	issued, err := a.CA.IssueCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Proved: h.All(), By: by})
+	if err != nil {
+		return nil, err
+	}
+	return issued.PEM(), nil
+}
+
 // SSHCertificate implements [host.Authority].
 func (a HostAuthority) SSHCertificate(
 	ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey,
