@@ -123,7 +123,8 @@ const (
 	EventCheckTimeline = "check.timeline"
 	EventCheckDisk     = "check.disk"
 	EventCheckSSH      = "check.ssh"
-	EventCheckCodes    = "check.codes" // whether one-time passwords are accepted
+	EventCheckCodes    = "check.codes"   // whether one-time passwords are accepted
+	EventCheckWitness  = "check.witness" // whether a witness cosigns the timeline
 
 	EventAlertTest = "alert.test"
 	EventAlertSent = "alert.sent" // a test was delivered or not, or a message was given up

@@ -240,6 +240,10 @@ var EventKinds = []EventKind{
 		Name: EventCheckCodes, Title: "Check of one-time passwords", OK: "accepts one-time passwords again",
 		NotOK: "accepts no one-time passwords", Doer: doerServer,
 	},
+	{
+		Name: EventCheckWitness, Title: "Check of a witness", OK: "had the timeline cosigned by the witness %s again",
+		NotOK: "has not had the timeline cosigned by the witness %s", Doer: doerServer,
+	},
 
 	{Name: EventAlertTest, Title: "Test of an alert", OK: "tested the alert %s", Doer: doerAdmin},
 	{

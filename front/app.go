@@ -34,6 +34,7 @@ type App struct {
 	Profiles []Profile `json:"profiles,omitempty"` // of the CA's certificates
 	ACME     ACME      `json:"acme,omitzero"`
 	Alerts   []Alert   `json:"alerts,omitempty"`
+	Timeline *Timeline `json:"timeline,omitempty"` // nil: neither served nor witnessed
 
 	Keep caddy.Duration `json:"keep,omitempty"` // how long expired certificates are kept; 0: a year
 

@@ -56,8 +56,13 @@ func Blocks() []Block {
 			"alert", "alert NAME",
 			"Is in the postern block and reports entries of the timeline. The alerts new-address, " +
 				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, host-problem, " +
-				"timeline-damaged, disk-filling and codes-refused are ready-made: they need no expression.",
+				"timeline-damaged, timeline-forked, disk-filling and codes-refused are ready-made: they need no expression.",
 			described(alertWords),
+		},
+		{
+			"timeline", "timeline",
+			"Is in the postern block. It serves the timeline to clients that verify it (C2SP tlog-tiles) and has witnesses " +
+				"cosign its checkpoints (C2SP tlog-witness).", described(timelineWords),
 		},
 		{
 			"ca", "ca",
@@ -231,6 +236,10 @@ var optionWords = []word[App]{
 	{
 		Word{"acme", "", "Which ACME accounts need no key from the portal; see below."},
 		func(a *App, d *caddyfile.Dispenser) error { return a.parseACME(d) },
+	},
+	{
+		Word{"timeline", "", "Who may read the timeline, and which witnesses vouch for it; see below."},
+		func(a *App, d *caddyfile.Dispenser) error { return a.parseTimeline(d) },
 	},
 	{
 		Word{"directory", "URL", "An LDAP directory that people and groups are taken from; see below."},

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,32 +48,60 @@ func (c Checkpoint) Sign(s note.Signer) (string, error) {
 // maxCheckpoint bounds a signed checkpoint in bytes.
 const maxCheckpoint = 16 << 10
 
+var errLong = fmt.Errorf("checkpoint: longer than %d bytes", maxCheckpoint)
+
 // OpenCheckpoint checks a signed checkpoint's signature and returns what it
 // says. The origin must be the verifier's name.
 func OpenCheckpoint(signed string, v note.Verifier) (Checkpoint, error) {
 	if len(signed) > maxCheckpoint {
-		return Checkpoint{}, fmt.Errorf("checkpoint: longer than %d bytes", maxCheckpoint)
+		return Checkpoint{}, errLong
 	}
 	n, err := note.Open([]byte(signed), note.VerifierList(v))
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	lines := strings.SplitN(n.Text, "\n", 4)
-	if len(lines) < 4 {
-		return Checkpoint{}, fmt.Errorf("checkpoint: not origin, size and root")
+	c, err := ParseCheckpoint(n.Text)
+	if err != nil {
+		return Checkpoint{}, err
 	}
-	c := Checkpoint{Origin: lines[0]}
-	c.Size, err = strconv.ParseInt(lines[1], 10, 64)
-	if err != nil || c.Size < 0 || strconv.FormatInt(c.Size, 10) != lines[1] {
-		return Checkpoint{}, fmt.Errorf("checkpoint: bad size")
-	}
-	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
-	if err != nil || len(root) != tlog.HashSize {
-		return Checkpoint{}, fmt.Errorf("checkpoint: bad root")
-	}
-	c.Root = tlog.Hash(root)
 	if c.Origin != v.Name() {
 		return Checkpoint{}, fmt.Errorf("checkpoint: of the log %q, not %q", c.Origin, v.Name())
 	}
 	return c, nil
+}
+
+// ParseCheckpoint reads a checkpoint's text: origin, size, root, and lines of extensions,
+// which are ignored (C2SP tlog-checkpoint).
+func ParseCheckpoint(text string) (Checkpoint, error) {
+	lines := strings.Split(text, "\n")
+	if len(lines) < 4 || slices.Contains(lines[:len(lines)-1], "") || lines[len(lines)-1] != "" {
+		return Checkpoint{}, fmt.Errorf("checkpoint: not origin, size and root")
+	}
+	size, err := ParseSize(lines[1])
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("checkpoint: bad size")
+	}
+	root, err := ParseHash(lines[2])
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("checkpoint: bad root")
+	}
+	return Checkpoint{lines[0], size, root}, nil
+}
+
+// ParseSize reads the size of a tree: decimal, without leading zeroes.
+func ParseSize(text string) (int64, error) {
+	size, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || size < 0 || strconv.FormatInt(size, 10) != text {
+		return 0, fmt.Errorf("%.32q is not the size of a tree", text)
+	}
+	return size, nil
+}
+
+// ParseHash reads a hash in base64, of which each hash has one form.
+func ParseHash(text string) (h tlog.Hash, err error) {
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || len(raw) != tlog.HashSize || strings.ContainsAny(text, "\r\n") {
+		return h, fmt.Errorf("%.64q is not a hash", text)
+	}
+	return tlog.Hash(raw), nil
 }

@@ -18,6 +18,7 @@ const (
 	maxName    = 256
 	maxLinks   = 32
 	maxDetails = 64
+	maxEntry   = 1<<16 - 1 - 32 // in a bundle of C2SP's tlog-tiles, whatever index it gets
 )
 
 // Clean returns the event as it can be kept: valid UTF-8 without control
@@ -42,7 +43,41 @@ func Clean(e postern.Event) postern.Event {
 		e.Links = links
 	}
 	e.Details = cleanDetails(e.Details)
-	return e
+	return fit(e)
+}
+
+// fit leaves out details, then links, until the entry is not too long.
+func fit(e postern.Event) postern.Event {
+	if length(e) <= maxEntry/4 { // most are: their JSON is not made twice
+		return e
+	}
+	for {
+		entry, err := Encode(e)
+		switch {
+		case err != nil || len(entry) <= maxEntry:
+			return e
+		case len(e.Details) > 0:
+			keys := slices.Sorted(maps.Keys(e.Details))
+			delete(e.Details, keys[len(keys)-1])
+		case len(e.Links) > 0:
+			e.Links = e.Links[:len(e.Links)/2]
+		default:
+			return e
+		}
+	}
+}
+
+// length returns how many bytes the texts of an event have, of which JSON makes at most
+// twice as many.
+func length(e postern.Event) int {
+	n := len(e.Kind) + len(e.Host) + len(e.Person) + len(e.Address) + len(e.Outcome) + len(e.Object) + len(e.Reason)
+	for _, l := range e.Links {
+		n += len(l.Kind) + len(l.ID) + 32 // their keys
+	}
+	for k, v := range e.Details {
+		n += len(k) + len(v) + 8
+	}
+	return n
 }
 
 // CleanLink returns the link as [Clean] keeps it.

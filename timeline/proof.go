@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"github.com/postern-project/postern"
 	"golang.org/x/mod/sumdb/note"
@@ -33,31 +36,66 @@ func Prove(ctx context.Context, a Archive, entry string, index int64) (Proof, er
 	if err != nil {
 		return Proof{}, err
 	}
-	if index < 0 || index >= s.Size {
-		return Proof{}, postern.Errorf(postern.NotFound, "there is no entry %d: the log has %d", index, s.Size)
+	return proveUnder(ctx, a, entry, index, s.Size, s.Checkpoint)
+}
+
+// ProveUnder returns the proof of an entry of the archive under a checkpoint that its log
+// signed, with the key v verifies, as one that witnesses cosigned. It is an error if the
+// checkpoint does not have the entry, or if the archive's log is not the one that it signs.
+func ProveUnder(
+	ctx context.Context, a Archive, v note.Verifier, entry string, index int64, signed string,
+) (Proof, error) {
+	c, err := OpenCheckpoint(signed, v)
+	if err != nil {
+		return Proof{}, err
+	}
+	p, err := proveUnder(ctx, a, entry, index, c.Size, signed)
+	if err == nil {
+		_, _, err = p.Check(v)
+	}
+	return p, err
+}
+
+func proveUnder(ctx context.Context, a Archive, entry string, index, size int64, signed string) (Proof, error) {
+	if index < 0 || index >= size {
+		return Proof{}, postern.Errorf(postern.NotFound, "there is no entry %d: the log has %d", index, size)
+	}
+	s, err := a.State(ctx)
+	if err != nil {
+		return Proof{}, err
+	}
+	if size > s.Size {
+		return Proof{}, postern.Errorf(postern.Conflict, "the log has %d entries, and not the %d that were signed",
+			s.Size, size)
 	}
 	tree, err := LoadTree(s.Size, s.Edge)
 	if err != nil {
 		return Proof{}, err
 	}
-	path, err := tlog.ProveRecord(s.Size, index, hashReader(ctx, a, tree))
+	path, err := tlog.ProveRecord(size, index, hashReader(ctx, a, tree))
 	if err != nil {
 		return Proof{}, fmt.Errorf("prove entry %d: %w", index, err)
 	}
-	return Proof{entry, index, path, s.Checkpoint}, nil
+	return Proof{entry, index, path, signed}, nil
 }
 
-// hashReader reads the tree's hashes out of the archive's tiles and the edge.
+// hashReader reads the tree's hashes out of the archive's tiles and the edge. Hashes of
+// one tile that follow each other are read at once.
 func hashReader(ctx context.Context, a Archive, tree *Tree) tlog.HashReader {
 	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
 		hashes := make([]tlog.Hash, len(indexes))
+		read := Tile{Level: -1}
+		var kept []tlog.Hash
 		for i, index := range indexes {
 			level, n := tlog.SplitStoredHashIndex(index)
 			height := level % TileHeight      // levels between the hash and those of its tile
 			per := int64(tileWidth >> height) // hashes of that height in a tile
-			kept, err := tileOf(ctx, a, tree, level/TileHeight, n/per)
-			if err != nil {
-				return nil, err
+			if read.Level != level/TileHeight || read.N != n/per {
+				var err error
+				if kept, err = tileOf(ctx, a, tree, level/TileHeight, n/per); err != nil {
+					return nil, err
+				}
+				read = Tile{Level: level / TileHeight, N: n / per}
 			}
 			at := int(n%per) << height
 			if at+1<<height > len(kept) {
@@ -90,18 +128,49 @@ func ParseProof(text []byte) (Proof, error) {
 	return p, nil
 }
 
+// Checked is what a proof proves.
+type Checked struct {
+	Entry      string // the exact text
+	Event      postern.Event
+	Checkpoint Checkpoint
+	// Cosigned is when which witnesses cosigned the checkpoint, by their names in the policy.
+	Cosigned map[string]time.Time
+}
+
+// String says so in a sentence, and in another one for each witness.
+func (c Checked) String() string {
+	text := fmt.Sprintf("ok: entry %d of %s, of %d entries when it was proved", c.Event.Index, c.Checkpoint.Origin,
+		c.Checkpoint.Size)
+	for _, name := range slices.Sorted(maps.Keys(c.Cosigned)) {
+		text += fmt.Sprintf("\nthe witness %s vouches for it, as it was at %s", name,
+			c.Cosigned[name].Format(time.RFC3339))
+	}
+	return text
+}
+
 // CheckProof checks a proof, as its JSON is written, by the public key of its log. It
 // fails with [postern.Denied] if the proof proves nothing.
-func CheckProof(text []byte, key string) (p Proof, e postern.Event, c Checkpoint, err error) {
+func CheckProof(text []byte, key string) (c Checked, err error) {
 	v, err := note.NewVerifier(key)
 	if err != nil {
-		return p, e, c, postern.Errorf(postern.Invalid, "that is not a log's public key")
+		return c, postern.Errorf(postern.Invalid, "that is not a log's public key")
 	}
-	if p, err = ParseProof(text); err != nil {
-		return p, e, c, err
+	p, err := ParseProof(text)
+	if err != nil {
+		return c, err
 	}
-	e, c, err = p.Check(v)
-	return p, e, c, err
+	c.Entry = p.Entry
+	c.Event, c.Checkpoint, err = p.Check(v)
+	return c, err
+}
+
+// CheckProofByPolicy checks a proof as [Policy.CheckProof] does.
+func CheckProofByPolicy(text, policy []byte) (Checked, error) {
+	p, err := ParsePolicy(policy)
+	if err != nil {
+		return Checked{}, err
+	}
+	return p.CheckProof(text)
 }
 
 // Check returns the event that the proof proves and the checkpoint that it is

@@ -63,6 +63,9 @@ type Report struct {
 	Size       int64     `json:"size"`           // entries that are there
 	Checkpoint string    `json:"checkpoint"`     // the log's own
 	Problems   []Problem `json:"problems"`       // none if the log is sound; at most maxProblems
+	// Witnesses say up to where they cosigned the log, which begins with what they saw unless
+	// there are problems. They are of those who keep the log: Verify knows none.
+	Witnesses []Witnessed `json:"witnesses,omitempty"`
 }
 
 const maxProblems = 100

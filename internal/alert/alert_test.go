@@ -97,7 +97,8 @@ func TestReadyAlerts(t *testing.T) {
 		"audit-finding": check(postern.EventCheckSSH), "ca-ending": check(postern.EventCheckCA),
 		"host-problem": check(postern.EventCheckHost),
 		"agent-silent": check(postern.EventCheckAgent), "timeline-damaged": check(postern.EventCheckTimeline),
-		"disk-filling": check(postern.EventCheckDisk), "codes-refused": check(postern.EventCheckCodes),
+		"timeline-forked": check(postern.EventCheckWitness), "disk-filling": check(postern.EventCheckDisk),
+		"codes-refused": check(postern.EventCheckCodes),
 	}
 	for _, ready := range alert.Ready {
 		t.Run(ready.Name, func(t *testing.T) {

@@ -26,6 +26,7 @@ var Ready = []Alert{
 	{Name: "agent-silent", When: `event.kind == "check.agent" && event.outcome == "failed"`},
 	{Name: "host-problem", When: `event.kind == "check.host" && event.outcome == "failed"`},
 	{Name: "timeline-damaged", When: `event.kind == "check.timeline" && event.outcome == "failed"`},
+	{Name: "timeline-forked", When: `event.kind == "check.witness" && event.outcome == "failed"`},
 	{Name: "disk-filling", When: `event.kind == "check.disk" && event.outcome == "failed"`},
 	{Name: "codes-refused", When: `event.kind == "check.codes" && event.outcome == "failed"`},
 }

@@ -59,6 +59,9 @@ func (a *app) printReport(r timeline.Report, asJSON bool) error {
 	if len(r.Problems) == 0 {
 		fmt.Fprintf(a.out, "ok: %s, all as written\n", terminal.Counted(r.Size, "entry"))
 	}
+	for _, w := range r.Witnesses {
+		fmt.Fprintln(a.out, w)
+	}
 	return nil
 }
 

@@ -16,9 +16,9 @@ func newLog(a *app) *cobra.Command {
 
 // logVerifyOptions are the flags of log verify.
 type logVerifyOptions struct {
-	earlier          []string
-	save, proof, key string
-	json             *bool
+	earlier                  []string
+	save, proof, key, policy string
+	json                     *bool
 }
 
 func newLogVerify(a *app) *cobra.Command {
@@ -28,8 +28,8 @@ func newLogVerify(a *app) *cobra.Command {
 		Short: "Check that nothing in the timeline was changed, dropped or reordered",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case (o.proof == "") != (o.key == ""):
-				return postern.Errorf(postern.Invalid, "--proof and --key go together")
+			case (o.proof == "") != (o.key == "" && o.policy == ""):
+				return postern.Errorf(postern.Invalid, "--proof and --key go together, or --proof and --policy")
 			case o.proof != "":
 				return a.logVerifyProof(&o)
 			}
@@ -41,23 +41,33 @@ func newLogVerify(a *app) *cobra.Command {
 	cmd.Flags().StringVar(&o.save, "save", "", "write the checkpoint to `FILE` if there is no problem")
 	cmd.Flags().StringVar(&o.proof, "proof", "", "check the proof in `FILE` instead; - is standard input")
 	cmd.Flags().StringVar(&o.key, "key", "", "the log's public key, or the `FILE` that holds it (log.vkey)")
+	cmd.Flags().StringVar(&o.policy, "policy", "",
+		"the `FILE` that names logs and witnesses, and how many of them must have cosigned; instead of --key")
+	cmd.MarkFlagsMutuallyExclusive("key", "policy")
 	o.json = jsonFlag(cmd)
 	return cmd
 }
 
 func (a *app) logVerifyProof(o *logVerifyOptions) error {
-	key := o.key
-	if text, err := os.ReadFile(o.key); err == nil {
-		key = strings.TrimSpace(string(text))
-	}
 	text, err := a.readInput(o.proof)
 	if err != nil {
 		return err
 	}
-	p, e, c, err := timeline.CheckProof(text, key)
-	if err == nil && *o.json {
-		return terminal.JSON(a.out, e)
+	var checked timeline.Checked
+	if o.policy != "" {
+		var policy []byte
+		if policy, err = a.readInput(o.policy); err == nil {
+			checked, err = timeline.CheckProofByPolicy(text, policy)
+		}
+	} else {
+		key := o.key
+		if file, err := os.ReadFile(o.key); err == nil {
+			key = strings.TrimSpace(string(file))
+		}
+		checked, err = timeline.CheckProof(text, key)
 	}
-	return a.done(err, "ok: entry %d of %s, of %s when it was proved\n%s\n", e.Index, c.Origin,
-		terminal.Counted(c.Size, "entry"), p.Entry)
+	if err == nil && *o.json {
+		return terminal.JSON(a.out, checked.Event)
+	}
+	return a.done(err, "%s\n%s\n", checked, checked.Entry)
 }

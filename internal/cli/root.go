@@ -59,7 +59,8 @@ func newRoot(a *app) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.state, "state",
 		"", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
 	root.AddCommand(serverCommands(a)...)
-	root.AddCommand(newOTP(a), newSSH(a), newTrace(a), newAgent(a), newJoin(a), newLeave(a), newLog(a), newVersion(a))
+	root.AddCommand(newOTP(a), newSSH(a), newTrace(a), newAgent(a), newJoin(a), newLeave(a), newLog(a), newWitness(a),
+		newVersion(a))
 	root.AddCommand(manual.Topics()...)
 	addHelp(root, root.Name())
 	usage.Explain(root)

@@ -137,6 +137,7 @@ func (d *examiner) state(ctx context.Context) {
 	}
 	d.log(ctx, st)
 	d.size(ctx, st)
+	d.witnesses(ctx, st)
 	d.following(ctx, st)
 	d.authority(ctx, st)
 	d.directory(ctx, st)
@@ -186,6 +187,22 @@ func (d *examiner) size(ctx context.Context, st *state.State) {
 		words[i] = fmt.Sprintf("%s: %d", k.What, k.Count)
 	}
 	d.ok("the database has %d MiB; %s", bytes>>20, strings.Join(words, ", "))
+}
+
+// witnesses says up to where the timeline is witnessed.
+func (d *examiner) witnesses(ctx context.Context, st *state.State) {
+	list, err := st.Store.Timeline().Witnesses(ctx)
+	if err != nil {
+		d.failed("timeline", err, "verify the timeline")
+	}
+	for _, w := range list {
+		if w.Problem == "" {
+			d.ok("%s", w)
+			continue
+		}
+		d.wrong("timeline", "ask who runs the witness; if the timeline is not the one that it saw, keep the database, "+
+			"and find out who restored or changed it", "%s", w)
+	}
 }
 
 // following says whether a server of this state reads what sshd logs.

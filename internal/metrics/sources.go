@@ -33,6 +33,15 @@ type Stored struct {
 	Alerts     int64 // messages of alerts that wait to be delivered
 	Agents     int64 // that report from other hosts
 	AgentsLate int64 // of which nothing was received for a while
+	Witnesses  []Witness
+}
+
+// Witness is a witness of the timeline, by its name in the configuration.
+type Witness struct {
+	Name     string
+	Cosigned time.Time // when it did so last; zero: never
+	Entries  int64     // that it cosigned then
+	OK       bool      // nothing is wrong since
 }
 
 // scrapeTimeout bounds what a scrape waits for the database.
@@ -58,6 +67,9 @@ var (
 	descFree    = desc("state_free_bytes", "Free on the disk of the state directory.")
 	descMail    = desc("mail_queue", "Messages that wait to be sent.")
 	descAlerts  = desc("alert_queue", "Messages of alerts that wait to be delivered.")
+	descWitness = desc("witness_up", "1 while the witness cosigns the timeline, else 0.", "witness")
+	descSeen    = desc("witness_entries", "Entries of the timeline that the witness cosigned last.", "witness")
+	descSeenAt  = desc("witness_timestamp_seconds", "When the witness cosigned the timeline last.", "witness")
 	descAgents  = desc("agents", "Agents that report from other hosts.")
 	descLate    = desc("agents_late", "Agents of which nothing was received for five minutes.")
 )
@@ -75,8 +87,7 @@ func (s *scraped) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descUp, descAccepted,
 		descDecisions, descUnwritten, descCA, descEntries, descBytes, descFree, descMail, descAlerts,
-		descAgents,
-		descLate,
+		descAgents, descLate, descWitness, descSeen, descSeenAt,
 	} {
 		to <- d
 	}
@@ -111,4 +122,11 @@ func (s *scraped) Collect(to chan<- prometheus.Metric) {
 	gauge(descAlerts, float64(stored.Alerts))
 	gauge(descAgents, float64(stored.Agents))
 	gauge(descLate, float64(stored.AgentsLate))
+	for _, w := range stored.Witnesses {
+		gauge(descWitness, number(w.OK), w.Name)
+		gauge(descSeen, float64(w.Entries), w.Name)
+		if !w.Cosigned.IsZero() {
+			gauge(descSeenAt, float64(w.Cosigned.Unix()), w.Name)
+		}
+	}
 }

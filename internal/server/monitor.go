@@ -154,6 +154,15 @@ func (s *server) stored(ctx context.Context) (n metrics.Stored, err error) {
 	if n.Alerts, err = db.Alerts().Queued(ctx); err != nil {
 		return n, err
 	}
+	witnesses, err := db.Timeline().Witnesses(ctx)
+	if err != nil {
+		return n, err
+	}
+	for _, w := range witnesses {
+		n.Witnesses = append(n.Witnesses, metrics.Witness{
+			Name: w.Name, Cosigned: w.Time, Entries: w.Size, OK: w.Problem == "",
+		})
+	}
 	agents, err := db.Relay().Agents(ctx)
 	for _, a := range agents {
 		if n.Agents++; time.Since(a.Heard) > lateAfter {

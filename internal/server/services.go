@@ -102,7 +102,8 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 		reflect.DeepEqual(h.now.options.Portal, options.Portal) && reflect.DeepEqual(h.now.options.ACME,
 		options.ACME) &&
 		reflect.DeepEqual(h.now.options.Directory, options.Directory) &&
-		reflect.DeepEqual(h.now.options.Alerts, options.Alerts) {
+		reflect.DeepEqual(h.now.options.Alerts, options.Alerts) && h.now.options.Timeline == nil &&
+		options.Timeline == nil { // whose policy is a file that may have changed
 		return h.now, nil
 	}
 	sign := ca.NewAPI(ca.APIConfig{Groups: admins(options)}, h.authority, h.log)
@@ -117,6 +118,9 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 		return nil, err
 	}
 	s.run = append(s.run, func(ctx context.Context) { h.followDirectory(ctx, from) }, alerts.Run)
+	if err := h.serveTimeline(s, options.Timeline); err != nil {
+		return nil, err
+	}
 	if options.Portal == nil {
 		return s, nil
 	}

@@ -150,16 +150,16 @@ func provesEveryLine(t *testing.T, open opener) {
 		must(t, err)
 		text, err := json.Marshal(p)
 		must(t, err)
-		_, e, c, err := timeline.CheckProof(text, db.Timeline().LogVerifier())
+		checked, err := timeline.CheckProof(text, db.Timeline().LogVerifier())
 		must(t, err)
-		if e.Index != i || c.Size != 1+5*33 {
-			t.Errorf("the proof of %d is of %d in %d", i, e.Index, c.Size)
+		if checked.Event.Index != i || checked.Checkpoint.Size != 1+5*33 {
+			t.Errorf("the proof of %d is of %d in %d", i, checked.Event.Index, checked.Checkpoint.Size)
 		}
 	}
 	if _, err := db.Timeline().ProveEvent(t.Context(), 1+5*33); postern.CodeOf(err) != postern.NotFound {
 		t.Errorf("prove an entry that is not there: %v", err)
 	}
-	if _, _, _, err := timeline.CheckProof([]byte("{}"), "no key"); postern.CodeOf(err) != postern.Invalid {
+	if _, err := timeline.CheckProof([]byte("{}"), "no key"); postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("a proof is checked by no key: %v", err)
 	}
 }

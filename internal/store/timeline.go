@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -24,14 +25,27 @@ func (s Timeline) LogSize(ctx context.Context) (int64, error) {
 	return s.readNumber(ctx, `SELECT size FROM log_state WHERE id = 1`)
 }
 
-// VerifyLog checks the whole timeline as [timeline.Verify] does.
+// VerifyLog checks the whole timeline as [timeline.Verify] does, also against what its
+// witnesses cosigned.
 func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report, error) {
 	v, err := note.NewVerifier(s.verifier)
 	if err != nil {
 		return timeline.Report{}, err
 	}
+	witnesses, err := s.Witnesses(ctx)
+	if err != nil {
+		return timeline.Report{}, err
+	}
+	all := slices.Clone(earlier)
+	for _, w := range witnesses {
+		if _, err := timeline.OpenCheckpoint(w.Checkpoint, v); err == nil {
+			all = append(all, w.Checkpoint)
+		}
+	}
 	log := &growing{db: s.DB}
-	return log.checked(timeline.Verify(ctx, log, v, earlier...))
+	report, err := log.checked(timeline.Verify(ctx, log, v, all...))
+	report.Witnesses = witnesses
+	return report, err
 }
 
 // VerifyLogSince checks the timeline as [timeline.VerifySince] does.
@@ -44,7 +58,8 @@ func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.
 	return log.checked(timeline.VerifySince(ctx, log, v, earlier))
 }
 
-// ProveEvent returns the proof that the timeline contains an entry. It fails
+// ProveEvent returns the proof that the timeline contains an entry, under the checkpoint
+// that witnesses cosigned last if that has the entry. It fails
 // with [postern.NotFound] if there is no such entry, and with
 // [postern.Internal] if the timeline was tampered with.
 func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
@@ -57,6 +72,11 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&entry)
 		if err != nil {
 			return timeline.Proof{}, notFound(err, "there is no entry %d in the timeline", index)
+		}
+		if signed, err := tx.cosigned(ctx); err != nil {
+			return timeline.Proof{}, err
+		} else if p, err := timeline.ProveUnder(ctx, archive{tx}, v, entry, index, signed); err == nil {
+			return p, nil // which witnesses vouch for
 		}
 		p, err := timeline.Prove(ctx, archive{tx}, entry, index)
 		if err != nil {
