@@ -52,6 +52,7 @@ func newTraceRPC(a *app) *cobra.Command {
 	o.lines(c)
 	o.capture(c)
 	o.stacks(c, "show")
+	o.names(c)
 	o.show(c)
 	f := c.Flags()
 	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
@@ -104,6 +105,7 @@ func newTraceEvents(a *app) *cobra.Command {
 		"only dispatches that took at least this `DURATION`, and loops that are stuck in one")
 	o.capture(c)
 	o.stacks(c, "show")
+	o.names(c)
 	o.show(c)
 	return c
 }
@@ -118,6 +120,7 @@ func newTraceQEMU(a *app) *cobra.Command {
 	o.choose(c)
 	o.capture(c)
 	o.stacks(c, "show")
+	o.names(c)
 	o.show(c)
 	return c
 }

@@ -70,7 +70,7 @@ func (o *traceOptions) stacks(c *cobra.Command, what string) {
 	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, what+" the user stack of every event")
 }
 
-// names adds the flag that says where names of functions in recorded stacks come from.
+// names adds the flag that says where names of functions in stacks come from.
 func (o *traceOptions) names(c *cobra.Command) {
 	c.Flags().BoolVar(&o.offline, "offline", false, "name functions without asking the servers of DEBUGINFOD_URLS")
 }

@@ -53,7 +53,15 @@ func (o *traceOptions) run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	sum, err := capture.Trace(ctx, cfg, w, func(s *capture.Session) error {
+	sink := stack.Naming{Sink: w}
+	if cfg.Stack {
+		ctx, stop := context.WithCancel(ctx)
+		sink.Namer = o.namer(ctx, a)
+		sink.Namer.Background = true // the trace does not wait
+		defer sink.Namer.Close()
+		defer stop()
+	}
+	sum, err := capture.Trace(ctx, cfg, sink, func(s *capture.Session) error {
 		a.watching(s)
 		return w.Begin(system.Monotonic(), time.Now())
 	})

@@ -5,21 +5,33 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/postern-project/postern/internal/trace/event"
 )
 
 // Namer names the functions of stacks whose files had no names when they were unwound: by
 // debug files, which it finds by the files' build-ids. It is not safe for concurrent use.
+// Close ends it.
 type Namer struct {
 	// Debug lists folders with debug files by build-id; nil means /usr/lib/debug.
 	Debug []string
 	// Fetch returns the path of the debug file of a build-id in hexadecimal; nil for none.
 	// Its error is that there is none.
 	Fetch func(id string) (string, error)
+	// Background fetches without waiting: frames have no names until the file is there.
+	Background bool
 
-	names map[place]string
-	files map[string]*symbols // by build-id; nil for none
+	names    map[place]string
+	files    map[string]*symbols // by build-id; nil for none
+	fetching sync.WaitGroup
+	fetched  chan fetched
+}
+
+// fetched is a debug file that was fetched in the background.
+type fetched struct {
+	id      string
+	symbols *symbols
 }
 
 // place is where a function begins.
@@ -34,8 +46,12 @@ const (
 	maxNamed      = 1 << 16
 )
 
+// Close waits until nothing is fetched any more, which what Fetch uses must end.
+func (n *Namer) Close() { n.fetching.Wait() }
+
 // Name names the frames that have none and whose function is known by its bounds.
 func (n *Namer) Name(frames []event.Frame) {
+	n.collect()
 	for i := range frames {
 		if f := &frames[i]; f.Symbol == "" && f.Size > 0 && f.BuildID != "" {
 			f.Symbol = n.name(place{f.BuildID, f.Start})
@@ -84,14 +100,52 @@ func (n *Namer) read(id string) *symbols {
 			return s
 		}
 	}
-	if n.Fetch == nil {
+	switch {
+	case n.Fetch == nil:
+		return nil
+	case n.Background:
+		n.start(id, want)
 		return nil
 	}
+	return n.fetch(id, want)
+}
+
+func (n *Namer) fetch(id string, want []byte) *symbols {
 	file, err := n.Fetch(id)
 	if err != nil {
 		return nil
 	}
 	return readDebug(file, want)
+}
+
+// start fetches a debug file in the background. What does not fit into the channel is
+// fetched again when it is asked for again.
+func (n *Namer) start(id string, want []byte) {
+	if n.fetched == nil {
+		n.fetched = make(chan fetched, maxNamedFiles)
+	}
+	n.fetching.Go(func() {
+		if s := n.fetch(id, want); s != nil {
+			select {
+			case n.fetched <- fetched{id, s}:
+			default:
+			}
+		}
+	})
+}
+
+// collect takes what was fetched in the background. Functions of it that had no name get
+// one from now on.
+func (n *Namer) collect() {
+	for {
+		select {
+		case f := <-n.fetched:
+			n.files[f.id] = f.symbols
+			clear(n.names)
+		default:
+			return
+		}
+	}
 }
 
 func (n *Namer) debug() []string {

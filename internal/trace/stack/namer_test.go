@@ -65,15 +65,15 @@ func TestRecordedFramesGetNames(t *testing.T) {
 	none := t.TempDir()
 	for _, c := range []struct {
 		name  string
-		namer Namer
+		namer *Namer
 		want  string
 		asked int
 	}{
-		{"installed", Namer{Debug: []string{none, dir}, Fetch: fetch("", nil)}, "hidden", 0},
-		{"fetched", Namer{Debug: []string{none}, Fetch: fetch(p.debug, nil)}, "hidden", 1},
-		{"nowhere", Namer{Debug: []string{none}, Fetch: fetch("", errors.New("none"))}, "", 1},
-		{"another file", Namer{Debug: []string{none}, Fetch: fetch(posterntest.Need(t, "true"), nil)}, "", 1},
-		{"no server", Namer{Debug: []string{none}}, "", 0},
+		{"installed", &Namer{Debug: []string{none, dir}, Fetch: fetch("", nil)}, "hidden", 0},
+		{"fetched", &Namer{Debug: []string{none}, Fetch: fetch(p.debug, nil)}, "hidden", 1},
+		{"nowhere", &Namer{Debug: []string{none}, Fetch: fetch("", errors.New("none"))}, "", 1},
+		{"another file", &Namer{Debug: []string{none}, Fetch: fetch(posterntest.Need(t, "true"), nil)}, "", 1},
+		{"no server", &Namer{Debug: []string{none}}, "", 0},
 	} {
 		asked = 0
 		for range 2 {
@@ -92,5 +92,34 @@ func TestRecordedFramesGetNames(t *testing.T) {
 		if asked != c.asked {
 			t.Errorf("%s: asked %d times", c.name, asked)
 		}
+	}
+}
+
+// TestNamesThatAreFetchedMeanwhile: nothing waits for a debug file, and what comes after
+// it has names.
+func TestNamesThatAreFetchedMeanwhile(t *testing.T) {
+	p := build(t)
+	asked, answer := make(chan string, 1), make(chan string)
+	n := Namer{Debug: []string{t.TempDir()}, Background: true, Fetch: func(id string) (string, error) {
+		asked <- id
+		return <-answer, nil
+	}}
+	name := func() string {
+		frames := []event.Frame{{BuildID: p.id, Start: p.hidden, Size: 8}}
+		n.Name(frames)
+		return frames[0].Symbol
+	}
+	for range 2 { // it is asked for once
+		if got := name(); got != "" {
+			t.Fatalf("named %q before the file is there", got)
+		}
+	}
+	if id := <-asked; id != p.id {
+		t.Errorf("asked for %s", id)
+	}
+	answer <- p.debug
+	n.Close()
+	if got := name(); got != "hidden" {
+		t.Errorf("named %q", got)
 	}
 }
