@@ -230,7 +230,7 @@ func (d *examiner) authority(ctx context.Context, st *state.State) {
 	for _, i := range authority.Issuers() {
 		if i.Role == ca.Root && authority.HasKey(i.ID) && i.KeyURI == "" {
 			d.advise("ca", "export the root's key, keep the file elsewhere, then remove the key",
-				"the key of the root %s is on this machine; kept elsewhere it cannot be stolen from here", i.ID)
+				"the root's key is on this machine (%s); kept elsewhere it cannot be stolen from here", i.ID)
 		}
 	}
 	d.roots(ctx, authority)
