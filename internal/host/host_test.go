@@ -20,7 +20,8 @@ func TestTokens(t *testing.T) {
 	if other := newToken(root); string(other.Hash()) == string(token.Hash()) {
 		t.Error("two tokens are alike")
 	}
-	for _, bad := range []string{"", text[1:], text[:67], text + "A", tokenPrefix, strings.Replace(text, "_", "-", 1)} {
+	for _, bad := range []string{"", text[1:], text[:67], text + "A", tokenPrefix,
+		strings.Replace(text, "_", "-", 1)} {
 		if _, err := ParseToken(bad); postern.CodeOf(err) != postern.Invalid || bad != "" &&
 			strings.Contains(err.Error()+postern.HintOf(err), bad) && bad != tokenPrefix {
 			t.Errorf("%q: %v", bad, err)
@@ -39,10 +40,14 @@ func TestWhatToLookAt(t *testing.T) {
 		change func(*postern.Host)
 		want   string
 	}{
-		"well":            {func(*postern.Host) {}, ""},
-		"silent":          {func(h *postern.Host) { h.Heard = at.Add(-Late) }, "has not reported since 2026-11-30T11:55:00Z"},
-		"just joined":     {func(h *postern.Host) { h.Joined, h.Heard = at, time.Time{} }, ""},
-		"never heard":     {func(h *postern.Host) { h.Heard = time.Time{} }, "has not reported since 2026-11-30T11:00:00Z"},
+		"well": {func(*postern.Host) {}, ""},
+		"silent": {func(h *postern.Host) {
+			h.Heard = at.Add(-Late)
+		}, "has not reported since 2026-11-30T11:55:00Z"},
+		"just joined": {func(h *postern.Host) { h.Joined, h.Heard = at, time.Time{} }, ""},
+		"never heard": {func(h *postern.Host) {
+			h.Heard = time.Time{}
+		}, "has not reported since 2026-11-30T11:00:00Z"},
 		"another version": {func(h *postern.Host) { h.Version = "1" }, "runs version 1, the server 2"},
 		"an old list":     {func(h *postern.Host) { h.KRL = 6 }, "its SSH revocation list is not the newest"},
 		"no sshd":         {func(h *postern.Host) { h.KRL, h.Serves = 0, []string{"libvirt"} }, ""},

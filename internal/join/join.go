@@ -248,6 +248,9 @@ func (h Host) apply(ctx context.Context, a host.Answer) (backup string, err erro
 	if err != nil {
 		return "", err
 	}
+	if len(files) == 0 {
+		return "", h.writeKnownHosts(a.KnownHosts)
+	}
 	if err := h.rememberBefore(files); err != nil {
 		return "", err
 	}

@@ -319,6 +319,28 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// TestHostWithoutSSHD joins a host that runs libvirt alone.
+func TestHostWithoutSSHD(t *testing.T) {
+	i := install(t)
+	h := Host{Root: t.TempDir(), SSHD: setup.Applier{Dir: t.TempDir()}}
+	must(t, os.MkdirAll(h.path("/run/libvirt"), 0o755))
+	must(t, os.WriteFile(h.path("/run/libvirt/libvirt-sock"), nil, 0o600))
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
+	must(t, err)
+	changed, err := h.Refresh(t.Context(), nil)
+	must(t, err)
+	said, err := i.db.Hosts().Host(t.Context(), "hv1")
+	must(t, err)
+	if len(changed) > 0 || len(said.Serves) != 1 || said.Serves[0] != "libvirt" {
+		t.Errorf("%q changed, the server knows %+v", changed, said)
+	}
+	_, err = h.Leave(t.Context())
+	must(t, err)
+	if left := files(t, h.Root); len(left) > 0 {
+		t.Errorf("left is %v", left)
+	}
+}
+
 // TestKilledWhileJoining ends a call before each change that it makes, and runs it again.
 func TestKilledWhileJoining(t *testing.T) {
 	i := install(t)
@@ -431,9 +453,10 @@ func TestClockOfTheHost(t *testing.T) {
 // TestCertificatesAreRenewed has what a host holds end soon.
 func TestCertificatesAreRenewed(t *testing.T) {
 	i, h := install(t), paperHost(t, includesDropIns)
-	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1", "hv1.example.com"), Apply: true})
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1", "hv1.example.com"),
+		Apply: true})
 	must(t, err)
-	key, err := ca.GenerateKey(ca.RSA3072)
+	key, err := ca.GenerateKey(ca.P256)
 	must(t, err)
 	encoded, err := ca.EncodeKey(key, nil)
 	must(t, err)

@@ -29,8 +29,10 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 		return s, err
 	}
 	h.next()
-	if _, err := h.SSHD.Keep(ctx, files); err != nil {
-		return s, err
+	if len(files) > 0 {
+		if _, err := h.SSHD.Keep(ctx, files); err != nil {
+			return s, err
+		}
 	}
 	errs := []error{h.writeKnownHosts("")}
 	for _, file := range []string{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -249,18 +250,20 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 // renewTrust writes what the host trusts. sshd reads CAs and the revocation list at each
 // login.
 func (h Host) renewTrust(_ context.Context, c *conn, a host.Answer) (changed []string, err error) {
+	if err := h.keepRoots(c, a); err != nil {
+		return nil, err
+	}
 	t, err := h.trust(a)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.replace(setup.KRLFile, t.KRL, &changed); err != nil {
-		return changed, err
-	}
-	if err := h.replace(setup.UserCAFile, t.UserCAs, &changed); err != nil {
-		return changed, err
-	}
-	if err := h.keepRoots(c, a); err != nil {
-		return changed, err
+	if _, err := os.Stat(h.path(setup.KRLFile)); err == nil { // else there was no sshd to join
+		if err := h.replace(setup.KRLFile, t.KRL, &changed); err != nil {
+			return changed, err
+		}
+		if err := h.replace(setup.UserCAFile, t.UserCAs, &changed); err != nil {
+			return changed, err
+		}
 	}
 	return changed, h.writeKnownHosts(a.KnownHosts)
 }
@@ -337,8 +340,9 @@ func (h Host) writeKnownHosts(lines string) error {
 	if lines != "" {
 		text += blockBegin + lines + blockEnd
 	}
+	_, err = os.Stat(filepath.Dir(path))
 	switch {
-	case text == string(have):
+	case text == string(have), err != nil: // without OpenSSH there is no directory
 		return nil
 	case text == "":
 		return durable.Remove(path)

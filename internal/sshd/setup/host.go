@@ -29,10 +29,14 @@ const hostDropIn = "/etc/ssh/sshd_config.d/01-postern-host.conf"
 func CertificateFile(key string) string { return key + "-cert.pub" }
 
 // HostKeys returns the files of sshd's host keys below root, as sshd_config names them:
-// those that there are. Where it names none, sshd has defaults (sshd_config(5), HostKey).
+// those that there are, none without an sshd. Where it names none, sshd has defaults
+// (sshd_config(5), HostKey).
 func HostKeys(root string) ([]string, error) {
 	h := hostconf.Files{Root: root}
 	all, err := h.Directives(hostconf.ConfigFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, hostconf.ConfigError(err)
 	}
@@ -64,12 +68,15 @@ func (t HostTrust) Contents() []File {
 	return files
 }
 
-// Files returns the files to write, given the host's own as they are below root. It fails
-// with Conflict where sshd_config has CAs or revoked keys of its own, which would no longer
+// Files returns the files to write, given the host's own as they are below root: none
+// without an sshd. It fails with Conflict where sshd_config has CAs or revoked keys of its own, which would no longer
 // take effect.
 func (t HostTrust) Files(root string) ([]File, error) {
 	h := hostconf.Files{Root: root}
 	main, err := h.Read(hostconf.ConfigFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, hostconf.ConfigError(err)
 	}
