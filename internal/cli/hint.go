@@ -51,6 +51,8 @@ var commands = []struct{ hint, command string }{
 	{"name this host", "--host NAME"},
 	{"resume the person first", "postern user resume NAME"},
 	{"resume the host first", "postern host resume NAME"},
+	{"invite the host on the server, and run what that prints", "postern host add NAME"},
+	{"name the address by which hosts reach this server", "--server URL"},
 	{"invite it again, if it was installed anew", "--again"},
 	{"invite the host again", "postern host add NAME --again, on the server"},
 	{"start the server", "postern run"},

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/host"
@@ -35,18 +34,15 @@ func (a *app) withHosts(ctx context.Context, do func(server.HostDirectory) error
 }
 
 func newHostAdd(a *app) *cobra.Command {
-	var like postern.Host
+	var o server.HostInvite
 	var count int
-	var validity terminal.Duration
-	var again bool
 	cmd := &cobra.Command{Use: "add NAME", Short: "Add a host, and print the command that it joins with"}
 	asJSON := jsonFlag(cmd)
-	cmd.RunE = on(a.withHosts, func(ctx context.Context, d server.HostDirectory, args []string) error {
-		names, err := server.HostNames(args[0], count)
-		if err != nil {
+	cmd.RunE = on(a.withHosts, func(ctx context.Context, d server.HostDirectory, args []string) (err error) {
+		if o.Names, err = server.HostNames(args[0], count); err != nil {
 			return err
 		}
-		list, err := d.Invite(ctx, names, like, time.Duration(validity), again)
+		list, err := d.Invite(ctx, o)
 		for _, i := range list {
 			if *asJSON {
 				err = terminal.JSON(a.out, i)
@@ -57,12 +53,13 @@ func newHostAdd(a *app) *cobra.Command {
 		return err
 	})
 	f := cmd.Flags()
-	f.StringSliceVar(&like.Names, "name", nil, "a further `NAME` or address by which clients reach the host")
-	f.StringSliceVar(&like.Groups, "group", nil, "a `GROUP` that the host is in; can be repeated")
-	f.StringToStringVar(&like.Labels, "label", nil, "a label, `NAME=VALUE`; can be repeated")
+	f.StringSliceVar(&o.Like.Names, "name", nil, "a further `NAME` or address by which clients reach the host")
+	f.StringSliceVar(&o.Like.Groups, "group", nil, "a `GROUP` that the host is in; can be repeated")
+	f.StringToStringVar(&o.Like.Labels, "label", nil, "a label, `NAME=VALUE`; can be repeated")
 	f.IntVar(&count, "count", 0, "add `N` hosts: the # in NAME becomes 1 to N")
-	f.Var(&validity, "validity", "how long the host may take to join, a `DURATION` (default 24h)")
-	f.BoolVar(&again, "again", false, "invite a host that there is: it was installed anew")
+	f.Var((*terminal.Duration)(&o.Validity), "validity", "how long the host may take to join, a `DURATION` (default 24h)")
+	f.BoolVar(&o.Again, "again", false, "invite a host that there is: it was installed anew")
+	f.StringVar(&o.Server, "server", "", "the `URL` by which the host reaches this server (default: the portal's)")
 	return cmd
 }
 

@@ -134,6 +134,9 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 	if err != nil && postern.CodeOf(err) != postern.NotFound {
 		return Result{}, err
 	}
+	if !joined && o.Token == "" {
+		return Result{}, errNotJoined
+	}
 	c, err := h.reach(ctx, o, s)
 	if err != nil {
 		return Result{}, err
@@ -202,7 +205,7 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 			return a, err
 		}
 	}
-	if o.Token == "" {
+	if o.Token == "" { // it had joined another server
 		return host.Answer{}, errNotJoined
 	}
 	req.Token = strings.TrimSpace(o.Token)

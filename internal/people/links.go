@@ -49,12 +49,13 @@ func Links(ctx context.Context, db *store.DB, authority *ca.Authority) (*portal.
 	return portal.NewLinks(last.Config, s, last.Mails, authority.PermitsMail)
 }
 
-// PortalURL returns the address of the portal that last ran on this database; NotFound
-// (ErrNoPortal) if none ever did.
+// PortalURL returns the address of the portal that last ran on this database; NotFound if
+// none ever did.
 func PortalURL(ctx context.Context, db *store.DB) (string, error) {
 	last, err := rememberedPortal(ctx, db.Portal())
 	if err == nil && last == nil {
-		err = postern.Errorf(postern.NotFound, "%w", ErrNoPortal).WithHint("start the server")
+		err = postern.Errorf(postern.NotFound, "no portal has run here yet, so there is no address to join at").
+			WithHint("name the address by which hosts reach this server")
 	}
 	if err != nil {
 		return "", err

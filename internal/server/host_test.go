@@ -48,7 +48,7 @@ https://guarded.localhost:%[1]d {
 	r.awaitSite(r.opts.HTTPSPort, "localhost", authority.Root())
 	r.awaitSite(r.opts.HTTPSPort, "guarded.localhost", authority.Root())
 	directory := NewHostDirectory(people.Directory{DB: st.Store, Authority: authority})
-	list, err := directory.Invite(t.Context(), []string{"HV1"}, postern.Host{Groups: []string{"hv"}}, 0, false)
+	list, err := directory.Invite(t.Context(), HostInvite{Names: []string{"HV1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

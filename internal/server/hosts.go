@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -40,35 +41,39 @@ type HostInvitation struct {
 // Command returns what to run on the host.
 func (i HostInvitation) Command() string { return "postern join " + i.Server + " " + i.Token }
 
-// Invite adds hosts that are alike but for their names, or invites them again, and returns
-// what each needs to join: once.
-func (d HostDirectory) Invite(
-	ctx context.Context, names []string, like postern.Host, validity time.Duration, again bool,
-) ([]HostInvitation, error) {
-	url, err := people.PortalURL(ctx, d.DB)
-	if err != nil {
-		return nil, err
+// HostInvite says which hosts are invited, and how.
+type HostInvite struct {
+	Names    []string
+	Like     postern.Host  // what all have besides their names
+	Validity time.Duration // of the tokens; 0: host.DefaultValidity
+	Again    bool          // also hosts that there are
+	Server   string        // the https URL by which they reach this one; "": the portal's
+}
+
+// Invite adds hosts, or invites them again, and returns what each needs to join: once.
+func (d HostDirectory) Invite(ctx context.Context, o HostInvite) (list []HostInvitation, err error) {
+	if o.Server == "" {
+		if o.Server, err = people.PortalURL(ctx, d.DB); err != nil {
+			return nil, err
+		}
 	}
 	var hosts []postern.Host
-	for _, name := range names {
-		h := like
+	for _, name := range o.Names {
+		h := o.Like
 		h.Name = strings.ToLower(name)
 		hosts = append(hosts, h)
 	}
-	if validity == 0 {
-		validity = host.DefaultValidity
-	}
+	o.Validity = cmp.Or(o.Validity, host.DefaultValidity)
 	tokens, err := host.Invite(ctx, d.DB.Hosts(), d.By, hosts, host.InviteOptions{
-		Root: d.Authority.Root(), Validity: validity, Again: again, Event: d.Event,
+		Root: d.Authority.Root(), Validity: o.Validity, Again: o.Again, Event: d.Event,
 	})
 	if err != nil {
 		return nil, err
 	}
-	var list []HostInvitation
 	for i, t := range tokens {
 		list = append(list, HostInvitation{
-			Host: hosts[i].Name, Server: url, Token: t.Text(),
-			Expires: d.DB.Now().Add(validity).Truncate(time.Second),
+			Host: hosts[i].Name, Server: o.Server, Token: t.Text(),
+			Expires: d.DB.Now().Add(o.Validity).Truncate(time.Second),
 		})
 	}
 	return list, nil
@@ -212,7 +217,7 @@ func (p portalHosts) List(ctx context.Context) (shown []portal.ShownHost, err er
 func (p portalHosts) Invite(
 	ctx context.Context, by postern.Actor, h postern.Host, again bool,
 ) (command string, until time.Time, err error) {
-	list, err := p.directory(by).Invite(ctx, []string{h.Name}, h, 0, again)
+	list, err := p.directory(by).Invite(ctx, HostInvite{Names: []string{h.Name}, Like: h, Again: again})
 	if err != nil {
 		return "", until, err
 	}
