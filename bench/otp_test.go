@@ -120,8 +120,11 @@ func startYubiserver(b *testing.B, tokens []*benchToken) string {
 }
 
 func startPostern(b *testing.B, url string, tokens []*benchToken) string {
-	db := storetest.OpenConfig(b, store.Config{URL: url})
-	keys := db.OTP()
+	addKeys(b, storetest.OpenConfig(b, store.Config{URL: url}).OTP(), tokens)
+	return serveCodes(b, url)
+}
+
+func addKeys(b *testing.B, keys *store.OTP, tokens []*benchToken) {
 	ctx := context.Background()
 	must(b, keys.AddClient(ctx, &otp.APIClient{ID: 1, Secret: []byte(otpAPIKey)}))
 	for chunk := range slices.Chunk(tokens, 1000) {
@@ -131,7 +134,12 @@ func startPostern(b *testing.B, url string, tokens []*benchToken) string {
 		}
 		must(b, keys.AddKeys(ctx, postern.Actor{}, add, false))
 	}
-	service, err := otp.NewService(otp.Config{}, keys, db)
+}
+
+// serveCodes starts a server on a database and returns its address.
+func serveCodes(b *testing.B, url string) string {
+	db := storetest.OpenConfig(b, store.Config{URL: url})
+	service, err := otp.NewService(otp.Config{}, db.OTP(), db)
 	must(b, err)
 	server := httptest.NewServer(service)
 	b.Cleanup(func() { server.Close(); service.Close() })
@@ -256,6 +264,37 @@ func (c *benchClient) verify(code string) (string, error) {
 		c.close()
 	}
 	return status, lines.Err()
+}
+
+// BenchmarkOTPAtADistance measures codes a second with 64 clients a server, of a server
+// beside its PostgreSQL server, of one whose packets take 2 ms each way, and of two of
+// these.
+func BenchmarkOTPAtADistance(b *testing.B) {
+	const clients, delay = 64, 2 * time.Millisecond
+	for b.Loop() {
+		pg := posterntest.StartPostgreSQL(b)
+		url := pg.Database()
+		tokens := newTokens(10_000)
+		near := load(b, startPostern(b, url, tokens), tokens, clients, otpRound).rate()
+		var far []string
+		for range 2 {
+			distant, _ := pg.Distant(b, url, delay)
+			far = append(far, serveCodes(b, distant))
+		}
+		one := load(b, far[0], tokens, clients, otpRound).rate()
+		rates := make([]float64, len(far))
+		var wg sync.WaitGroup
+		for i, address := range far {
+			half := tokens[i*len(tokens)/len(far) : (i+1)*len(tokens)/len(far)]
+			wg.Go(func() { rates[i] = load(b, address, half, clients, otpRound).rate() })
+		}
+		wg.Wait()
+		both := rates[0] + rates[1]
+		fmt.Printf("PostgreSQL, %d clients a server: beside it %.0f OK/s, %v away %.0f, two servers %.0f\n",
+			clients, near, delay, one, both)
+		b.ReportMetric(one/near, "away/beside")
+		b.ReportMetric(both/one, "two/one")
+	}
 }
 
 // BenchmarkOTPMillionKeys measures how long a check takes with a thousand and

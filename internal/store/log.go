@@ -90,68 +90,72 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	if tx.signer != nil {
 		signer = tx.signer
 	}
-	tree, err := db.loadTree(ctx, tx)
+	tree, err := db.loadTree(tx)
 	if err != nil {
 		return err
 	}
 	from := tree.Size()
-	for _, e := range tx.events {
+	var entries, links [][]any
+	for i := range tx.events {
+		e := tx.events[i]
 		e.Index = tree.Size()
-		line, err := insertEvent(ctx, tx, e)
+		line, err := timeline.Encode(e)
 		if err != nil {
 			return err
 		}
 		tree.Append(tlog.RecordHash(line))
+		entries = append(entries, []any{
+			e.Index, micros(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line),
+		})
+		for _, l := range e.Links {
+			links = append(links, []any{l.Kind, l.ID, e.Index})
+		}
 	}
 	if err := tx.addBlocks(ctx, from, tx.events); err != nil {
 		return err
 	}
+	tx.insertLater(`INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line)`, entries)
+	tx.insertLater(`INSERT INTO log_links (kind, id, idx)`, links)
 	for _, t := range tree.Finished() {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_tiles (level, n, data)
-			VALUES ($1, $2, $3)`, t.Level, t.N, t.Data); err != nil {
-			return err
-		}
+		tx.later(`INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)`, t.Level, t.N, t.Data)
 	}
 	signed, err := timeline.Checkpoint{Origin: signer.Name(), Size: tree.Size(), Root: tree.Root()}.Sign(signer)
 	if err != nil {
 		return err
 	}
 	tx.tree, tx.signed = tree, signed
-	_, err = tx.Exec(ctx, `INSERT INTO log_state (id, size, edge, checkpoint) VALUES (1, $1, $2, $3)
+	tx.later(`INSERT INTO log_state (id, size, edge, checkpoint) VALUES (1, $1, $2, $3)
 		ON CONFLICT (id) DO UPDATE SET size = excluded.size, edge = excluded.edge, checkpoint = excluded.checkpoint`,
 		tree.Size(), tree.Edge(), signed)
-	return err
+	return nil
 }
 
-func insertEvent(ctx context.Context, tx *Tx, e postern.Event) ([]byte, error) {
-	line, err := timeline.Encode(e)
-	if err != nil {
-		return nil, err
+// stateOf is the query for the state of the timeline that a transaction appends to.
+func stateOf(tx *Tx) statement {
+	return statement{
+		query: `SELECT size, edge, checkpoint FROM log_state WHERE id = 1`,
+		read: func(rows found) error {
+			for rows.Next() {
+				tx.state = new(timeline.State)
+				if err := rows.Scan(&tx.state.Size, &tx.state.Edge, &tx.state.Checkpoint); err != nil {
+					return err
+				}
+			}
+			return rows.Err()
+		},
 	}
-	if _, err := tx.Exec(ctx, `INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		e.Index, micros(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line)); err != nil {
-		return nil, err
-	}
-	for _, l := range e.Links {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_links (kind, id, idx)
-			VALUES ($1, $2, $3)`, l.Kind, l.ID, e.Index); err != nil {
-			return nil, err
-		}
-	}
-	return line, nil
 }
 
 // loadTree returns the tree to append to: that of the last batch if no other server
 // has appended since, else the one in the database. It fails unless that is the tree
 // that the checkpoint signs: a log that was tampered with is not signed again.
-func (db *DB) loadTree(ctx context.Context, tx *Tx) (*timeline.Tree, error) {
-	s, err := archive{tx}.State(ctx)
+func (db *DB) loadTree(tx *Tx) (*timeline.Tree, error) {
+	s := tx.state
 	switch {
-	case postern.CodeOf(err) == postern.NotFound && tx.signer != nil:
+	case s == nil && tx.signer != nil:
 		return new(timeline.Tree), nil
-	case err != nil:
-		return nil, err
+	case s == nil:
+		return nil, errNoCheckpoint
 	case s.Size < db.reached.Load():
 		return nil, errWentBack
 	case db.tree != nil && s.Checkpoint == db.signed:

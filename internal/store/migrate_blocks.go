@@ -34,7 +34,9 @@ func blocks(dialect goose.Dialect) *goose.Migration {
 		if err := execAll(ctx, tx, up); err != nil {
 			return err
 		}
-		return fillBlocks(ctx, &Tx{run: tx, write: true})
+		return fillBlocks(ctx, &Tx{run: tx, write: true, send: func(ctx context.Context, list ...statement) error {
+			return sendEach(ctx, tx, list)
+		}})
 	}}, nil)
 }
 
@@ -49,11 +51,9 @@ func fillBlocks(ctx context.Context, tx *Tx) error {
 		if err := tx.readBlock(ctx, b, span{n * blockWidth, (n + 1) * blockWidth}); err != nil {
 			return err
 		}
-		if err := tx.putBlock(ctx, n, b); err != nil {
-			return err
-		}
+		tx.putBlock(n, b)
 	}
-	return nil
+	return tx.flush(ctx)
 }
 
 func execAll(ctx context.Context, tx *sql.Tx, statements []string) error {

@@ -81,7 +81,10 @@ func (b *otpBatch) run() {
 func (b *otpBatch) accept(batch []*otpUse) {
 	ctx, cancel := context.WithTimeout(context.Background(), otpBatchTimeout)
 	defer cancel()
-	err := b.otp.db.Write(ctx, func(ctx context.Context, tx *Tx) error { return acceptUses(ctx, tx, batch) })
+	states := map[string]*otpState{}
+	err := b.otp.db.writeAfter(ctx, otpStates(batch, states), func(ctx context.Context, tx *Tx) error {
+		return acceptUses(ctx, tx, batch, states)
+	})
 	for _, w := range batch {
 		if err != nil {
 			w.verdict, w.before, w.err = otp.Refused, otp.Last{}, err
@@ -100,11 +103,7 @@ type otpState struct {
 
 // acceptUses decides on every use in turn, as if each had a transaction of its
 // own: a second use of one key sees what the first left.
-func acceptUses(ctx context.Context, tx *Tx, batch []*otpUse) error {
-	states, err := otpStates(ctx, tx, batch)
-	if err != nil {
-		return err
-	}
+func acceptUses(ctx context.Context, tx *Tx, batch []*otpUse, states map[string]*otpState) error {
 	for _, w := range batch {
 		s := states[w.PublicID]
 		w.verdict, w.before = otp.Refused, otp.Never
@@ -122,16 +121,15 @@ func acceptUses(ctx context.Context, tx *Tx, batch []*otpUse) error {
 			if err := appendAll(ctx, tx, w.Events); err != nil {
 				return err
 			}
-			if err := queueSync(ctx, tx, w.Use); err != nil {
-				return err
-			}
+			queueSync(tx, w.Use)
 		}
 	}
-	return setCounters(ctx, tx, states)
+	setCounters(tx, states)
+	return nil
 }
 
-// otpStates reads the state of the keys in a batch.
-func otpStates(ctx context.Context, tx *Tx, batch []*otpUse) (map[string]*otpState, error) {
+// otpStates is the query for the state of the keys in a batch.
+func otpStates(batch []*otpUse, states map[string]*otpState) *statement {
 	args := make([]any, 0, otpBatchSize)
 	for _, w := range batch {
 		args = append(args, w.PublicID)
@@ -139,49 +137,42 @@ func otpStates(ctx context.Context, tx *Tx, batch []*otpUse) (map[string]*otpSta
 	for len(args)&(len(args)-1) != 0 { // few lengths, so that statements can be kept
 		args = append(args, args[0])
 	}
-	rows, err := tx.Query(ctx, otpStatements[len(args)].states, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	states := make(map[string]*otpState, len(batch))
-	for rows.Next() {
-		var id, status, owner string
-		var stamp, used int64
-		var s otpState
-		if err := rows.Scan(&id, &s.person, &status, &owner, &s.last.Seq, &stamp, &s.last.Nonce, &used); err != nil {
-			return nil, err
+	return &statement{query: otpStatements[len(args)].states, args: args, read: func(rows found) error {
+		clear(states)
+		for rows.Next() {
+			var id, status, owner string
+			var stamp, used int64
+			var s otpState
+			err := rows.Scan(&id, &s.person, &status, &owner, &s.last.Seq, &stamp, &s.last.Nonce, &used)
+			if err != nil {
+				return err
+			}
+			k := otp.Key{Person: s.person, Status: postern.CredentialStatus(status), Owner: postern.PersonStatus(owner)}
+			s.passes, s.last.Timestamp, s.last.Time = k.Active(), uint32(stamp), fromMicros(used)
+			states[id] = &s
 		}
-		k := otp.Key{Person: s.person, Status: postern.CredentialStatus(status), Owner: postern.PersonStatus(owner)}
-		s.passes, s.last.Timestamp, s.last.Time = k.Active(), uint32(stamp), fromMicros(used)
-		states[id] = &s
-	}
-	return states, rows.Err()
+		return rows.Err()
+	}}
 }
 
-// setCounters writes the last use of every key that has a new one. The update
-// itself checks again that no counter goes back.
-func setCounters(ctx context.Context, tx *Tx, states map[string]*otpState) error {
+// setCounters writes the last use of every key that has a new one. The update itself
+// fails if a counter would go back.
+func setCounters(tx *Tx, states map[string]*otpState) {
 	args := make([]any, 0, 5*otpBatchSize)
-	changed := int64(0)
+	n := 0
 	for id, s := range states {
 		if s.changed {
-			changed++
+			n++
 			args = append(args, id, s.last.Seq, int64(s.last.Timestamp), s.last.Nonce, micros(s.last.Time))
 		}
 	}
-	if changed == 0 {
-		return nil
+	if n == 0 {
+		return
 	}
-	n := changed
 	for ; n&(n-1) != 0; n++ {
 		args = append(args, args[:5]...)
 	}
-	rows, err := tx.Exec(ctx, otpStatements[int(n)].update, args...)
-	if err == nil && rows != changed {
-		err = postern.Errorf(postern.Internal, "accept codes: %d of %d counters were set", rows, changed)
-	}
-	return err
+	tx.later(otpStatements[n].update, args...)
 }
 
 // otpStatements holds the statements for batches of 1, 2, 4 … rows. Each key is
@@ -203,12 +194,15 @@ var otpStatements = func() map[int]otpStatement {
 		all[n] = otpStatement{
 			states: strings.Join(states, " UNION ALL "),
 			update: `UPDATE otp_counters AS u
-				SET seq = v.column2, stamp = v.column3, nonce = v.column4, used = v.column5
+				SET seq = CASE WHEN u.seq < v.column2 THEN v.column2 END, stamp = v.column3, nonce = v.column4,
+					used = v.column5
 				FROM (VALUES ` + strings.Join(values, ", ") + `) AS v
-				WHERE u.public_id = v.column1 AND u.seq < v.column2`,
+				WHERE u.public_id = v.column1`,
 		}
 	}
 	return all
 }()
 
+// otpStatement reads states and sets counters. A counter that does not rise would be
+// NULL, which its column refuses.
 type otpStatement struct{ states, update string }

@@ -13,18 +13,15 @@ import (
 
 // queueSync queues a use for the peers of the sync protocol. Only a key's newest use
 // is sent.
-func queueSync(ctx context.Context, tx *Tx, u otp.Use) error {
+func queueSync(tx *Tx, u otp.Use) {
 	for _, peer := range u.Peers {
-		if _, err := tx.Exec(ctx, `INSERT INTO otp_sync (peer, public_id, seq, stamp, nonce, used)
+		tx.later(`INSERT INTO otp_sync (peer, public_id, seq, stamp, nonce, used)
 			VALUES ($1, $2, $3, $4, $5, $6)
 			ON CONFLICT (peer, public_id) DO UPDATE SET seq = excluded.seq, stamp = excluded.stamp,
 			nonce = excluded.nonce, used = excluded.used
 			WHERE otp_sync.seq < excluded.seq`,
-			peer, u.PublicID, u.Seq, int64(u.Timestamp), u.Nonce, micros(u.Time)); err != nil {
-			return err
-		}
+			peer, u.PublicID, u.Seq, int64(u.Timestamp), u.Nonce, micros(u.Time))
 	}
-	return nil
 }
 
 // Unsynced returns at most limit uses that a peer has not acknowledged.

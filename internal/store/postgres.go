@@ -82,13 +82,55 @@ func (p *postgres) migrate(ctx context.Context, db *sql.DB) error {
 
 // begin starts a transaction and takes the write lock. Every statement after it
 // sees what the last holder committed.
-func (p *postgres) begin(ctx context.Context, c runner) error {
-	if _, err := c.ExecContext(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED"); err != nil {
+func (p *postgres) begin(_ context.Context, _ runner, send func(before ...statement) error) error {
+	return send(statement{query: "BEGIN ISOLATION LEVEL READ COMMITTED"},
+		statement{query: "SELECT pg_advisory_xact_lock($1)", args: []any{int64(writeLock)}})
+}
+
+// send sends all statements at once (libpq's pipeline mode). The server runs none behind
+// one that fails, the commit among them.
+func (p *postgres) send(ctx context.Context, conn *sql.Conn, _ runner, list []statement) error {
+	return conn.Raw(func(c any) error {
+		var b pgx.Batch
+		for _, s := range list {
+			b.Queue(s.query, s.args...)
+		}
+		results := c.(*stdlib.Conn).Conn().SendBatch(ctx, &b)
+		for i, s := range list {
+			if err := s.readFrom(results); err != nil {
+				_ = results.Close() // says the same
+				if _, ok := errors.AsType[*pgconn.PgError](err); ok {
+					return &statementError{i, err}
+				}
+				return err // it is not known how far the server came
+			}
+		}
+		return results.Close()
+	})
+}
+
+// readFrom reads what the statement found.
+func (s statement) readFrom(results pgx.BatchResults) error {
+	if s.read == nil {
+		tag, err := results.Exec()
+		if err == nil && s.query == "COMMIT" && tag.String() != "COMMIT" {
+			return errRolledBack
+		}
 		return err
 	}
-	_, err := c.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(writeLock))
-	return err
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if err := s.read(rows); err != nil {
+		return err
+	}
+	return rows.Err()
 }
+
+// errRolledBack is what a commit is that a statement before it has made impossible.
+var errRolledBack = errors.New("the transaction was rolled back instead")
 
 func (p *postgres) classify(err error) fault {
 	var perr *pgconn.PgError

@@ -137,14 +137,17 @@ func (s *sqlite) migrate(ctx context.Context, db *sql.DB) error {
 // begin takes the file's write lock. SQLite's own waiting backs off up to a
 // tenth of a second, in which a busy neighbour wins again and again: this waits
 // in short steps.
-func (s *sqlite) begin(ctx context.Context, c runner) error {
+func (s *sqlite) begin(ctx context.Context, c runner, send func(before ...statement) error) error {
 	deadline := time.Now().Add(busyTimeout)
 	if _, err := c.ExecContext(ctx, "PRAGMA busy_timeout = 0"); err != nil {
 		return err
 	}
 	for {
 		_, err := c.ExecContext(ctx, "BEGIN IMMEDIATE")
-		if err == nil || s.classify(err) != faultBusy || time.Now().After(deadline) {
+		if err == nil {
+			return send()
+		}
+		if s.classify(err) != faultBusy || time.Now().After(deadline) {
 			return err
 		}
 		if err := pause(ctx, time.Duration(200+rand.IntN(800))*time.Microsecond); err != nil {
@@ -239,3 +242,7 @@ func (s *sqlite) cacheStatements() bool { return true }
 
 // bytewise is how SQLite orders by itself.
 func (s *sqlite) bytewise() string { return "" }
+
+func (s *sqlite) send(ctx context.Context, _ *sql.Conn, run runner, list []statement) error {
+	return sendEach(ctx, run, list)
+}

@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -75,27 +76,37 @@ func statementsOf(t *testing.T) map[string]string {
 	statements := map[string]string{}
 	for _, f := range parsed {
 		ast.Inspect(f, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || len(call.Args) < 2 {
-				return true
-			}
-			switch fun, ok := call.Fun.(*ast.SelectorExpr); {
-			case !ok:
-				return true
-			case fun.Sel.Name != "Exec" && fun.Sel.Name != "Query" && fun.Sel.Name != "QueryRow" &&
-				fun.Sel.Name != "row":
-				return true
-			}
-			text, ok := textOf(call.Args[1], constants)
+			text, ok := textOf(queryIn(n), constants)
 			verb, _, _ := strings.Cut(strings.TrimSpace(text), " ")
 			if ok && strings.Contains("SELECT INSERT UPDATE DELETE WITH", verb) && verb != "" {
-				p := fset.Position(call.Pos())
+				p := fset.Position(n.Pos())
 				statements[fmt.Sprintf("%s:%d", p.Filename, p.Line)] = text
 			}
 			return true
 		})
 	}
 	return statements
+}
+
+// queryIn returns the expression of a statement in a call that runs one, or in the
+// description of one to be run.
+func queryIn(n ast.Node) ast.Expr {
+	switch n := n.(type) {
+	case *ast.KeyValueExpr:
+		if key, ok := n.Key.(*ast.Ident); ok && key.Name == "query" {
+			return n.Value
+		}
+	case *ast.CallExpr:
+		fun, ok := n.Fun.(*ast.SelectorExpr)
+		switch {
+		case !ok:
+		case fun.Sel.Name == "later" && len(n.Args) > 1:
+			return n.Args[0]
+		case slices.Contains([]string{"Exec", "Query", "QueryRow", "row"}, fun.Sel.Name) && len(n.Args) > 1:
+			return n.Args[1]
+		}
+	}
+	return nil
 }
 
 // textOf returns the text of a constant expression.

@@ -82,7 +82,8 @@ const readConns = 16
 type backend interface {
 	open(ctx context.Context) (write, read *sql.DB, err error)
 	migrate(ctx context.Context, db *sql.DB) error
-	begin(ctx context.Context, c runner) error // take the one write lock there is
+	begin(ctx context.Context, c runner, send func(before ...statement) error) error // take the one write lock there is
+	send(ctx context.Context, conn *sql.Conn, run runner, list []statement) error    // in order, up to one that fails
 	classify(err error) fault
 	full(err error) bool      // the disk is
 	damaged(err error) bool   // the database is

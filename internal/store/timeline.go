@@ -97,8 +97,13 @@ type archive struct{ tx *Tx }
 func (a archive) State(ctx context.Context) (s timeline.State, err error) {
 	err = a.tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state
 		WHERE id = 1`).Scan(&s.Size, &s.Edge, &s.Checkpoint)
-	return s, notFound(err, "the timeline has no checkpoint")
+	if errors.Is(err, sql.ErrNoRows) {
+		err = errNoCheckpoint
+	}
+	return s, err
 }
+
+var errNoCheckpoint = postern.Errorf(postern.NotFound, "the timeline has no checkpoint")
 
 // entriesPage is how many entries one query reads; tiles are read between queries.
 const entriesPage = 1000

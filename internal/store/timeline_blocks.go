@@ -80,9 +80,7 @@ func (tx *Tx) addBlocks(ctx context.Context, from int64, events []postern.Event)
 		for _, e := range events[max(0, n*blockWidth-from) : (n+1)*blockWidth-from] {
 			b.add(e)
 		}
-		if err := tx.putBlock(ctx, n, b); err != nil {
-			return err
-		}
+		tx.putBlock(n, b)
 	}
 	return nil
 }
@@ -108,17 +106,14 @@ func (tx *Tx) readBlock(ctx context.Context, b *block, s span) error {
 	return rows.Err()
 }
 
-func (tx *Tx) putBlock(ctx context.Context, n int64, b *block) error {
-	if _, err := tx.Exec(ctx, `INSERT INTO log_blocks (block, earliest, latest) VALUES ($1, $2, $3)`,
-		n, micros(b.earliest), micros(b.latest)); err != nil {
-		return err
-	}
+func (tx *Tx) putBlock(n int64, b *block) {
+	tx.later(`INSERT INTO log_blocks (block, earliest, latest) VALUES ($1, $2, $3)`,
+		n, micros(b.earliest), micros(b.latest))
+	var rows [][]any
 	for term := range b.terms {
-		if _, err := tx.Exec(ctx, `INSERT INTO log_terms (term, block) VALUES ($1, $2)`, term, n); err != nil {
-			return err
-		}
+		rows = append(rows, []any{term, n})
 	}
-	return nil
+	tx.insertLater(`INSERT INTO log_terms (term, block)`, rows)
 }
 
 // spans calls f with the spans of entries that a filter may select, in the order in

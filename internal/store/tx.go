@@ -20,6 +20,12 @@ type Tx struct {
 	signer  note.Signer     // a new log's, before the DB has it
 	address string          // of events that have none: the actor's
 
+	send   func(ctx context.Context, list ...statement) error // the writer's
+	queued []statement                                        // for later
+	lost   error                                              // of one that failed: so does the transaction
+	looked *request                                           // whose lookup was run at the beginning
+	state  *timeline.State                                    // before the events; nil if there is none
+
 	tree   *timeline.Tree // after the events
 	signed string         // its checkpoint
 }
@@ -33,6 +39,9 @@ type runner interface {
 
 // Exec runs a statement and returns the number of rows that it changed.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	if err := tx.flush(ctx); err != nil {
+		return 0, err
+	}
 	res, err := tx.run.ExecContext(tx.context(ctx), query, args...)
 	if err != nil {
 		return 0, err
@@ -42,12 +51,16 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error
 
 // Query runs a query. The rows must be closed before the next statement.
 func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := tx.flush(ctx); err != nil {
+		return nil, err
+	}
 	return tx.run.QueryContext(tx.context(ctx), query, args...)
 }
 
 // QueryRow runs a query for at most one row; with none, Scan returns
 // [sql.ErrNoRows].
 func (tx *Tx) QueryRow(ctx context.Context, query string, args ...any) *sql.Row {
+	_ = tx.flush(ctx) // an error is the transaction's, which keeps it
 	return tx.run.QueryRowContext(tx.context(ctx), query, args...)
 }
 

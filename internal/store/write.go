@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ type request struct {
 	ctx   context.Context
 	f     func(ctx context.Context, tx *Tx) error
 	began time.Time
+
+	lookup *statement // that is run before f, if there is one
 
 	mu      sync.Mutex
 	state   requestState
@@ -90,10 +93,16 @@ type writeKey struct{}
 // full or read-only, Write fails with [postern.Unavailable] and nothing was
 // done, unless the connection was lost during the commit.
 func (db *DB) Write(ctx context.Context, f func(ctx context.Context, tx *Tx) error) error {
+	return db.writeAfter(ctx, nil, f)
+}
+
+// writeAfter is [DB.Write] for a function that begins with a query, which costs no round
+// trip of its own. Of the writes that share a transaction one may do so.
+func (db *DB) writeAfter(ctx context.Context, lookup *statement, f func(ctx context.Context, tx *Tx) error) error {
 	if ctx.Value(writeKey{}) != nil {
 		return postern.Errorf(postern.Internal, "Write was called inside a Write")
 	}
-	r := &request{ctx: ctx, f: f, began: time.Now(), done: make(chan struct{})}
+	r := &request{ctx: ctx, f: f, lookup: lookup, began: time.Now(), done: make(chan struct{})}
 	select {
 	case db.queue <- r:
 	case <-db.closed:
@@ -254,10 +263,10 @@ func (w *batchWriter) once(batch []*request) error {
 	if err := w.connect(ctx); err != nil {
 		return err
 	}
-	if err := w.db.backend.begin(ctx, w.run); err != nil {
+	tx := &Tx{db: w.db, run: w.run, write: true, send: w.send}
+	if err := w.begin(ctx, tx, batch); err != nil {
 		return err
 	}
-	tx := &Tx{db: w.db, run: w.run, write: true}
 	for _, r := range batch {
 		if err := w.savepoint(ctx, tx, r, len(batch) == 1); err != nil {
 			return err
@@ -272,8 +281,8 @@ func (w *batchWriter) once(batch []*request) error {
 			return outage{fmt.Errorf("append to the timeline: %w", err)}
 		}
 	}
-	if _, err := w.run.ExecContext(ctx, "COMMIT"); err != nil {
-		return &commitError{err}
+	if err := w.commit(ctx, tx); err != nil {
+		return err
 	}
 	w.db.commitTree(tx)
 	w.events = tx.events
@@ -281,6 +290,37 @@ func (w *batchWriter) once(batch []*request) error {
 		return &commitError{err}
 	}
 	return nil
+}
+
+// begin takes the write lock, and reads in the same round trip the timeline's state and
+// what a request asks for beforehand: that request is the first, so that it sees what
+// others left.
+func (w *batchWriter) begin(ctx context.Context, tx *Tx, batch []*request) error {
+	list := []statement{stateOf(tx)}
+	if n := slices.IndexFunc(batch, func(r *request) bool { return r.lookup != nil }); n >= 0 {
+		batch[0], batch[n] = batch[n], batch[0]
+		list, tx.looked = append(list, *batch[0].lookup), batch[0]
+	}
+	return w.db.backend.begin(ctx, w.run, func(before ...statement) error {
+		return w.send(ctx, append(before, list...)...)
+	})
+}
+
+// commit runs what was left for the end, and commits.
+func (w *batchWriter) commit(ctx context.Context, tx *Tx) error {
+	list := append(tx.takeQueued(), statement{query: "COMMIT"})
+	err := w.send(ctx, list...)
+	var failed *statementError
+	if err == nil || errors.As(err, &failed) && failed.n < len(list)-1 {
+		return err
+	}
+	return &commitError{err}
+}
+
+// send runs statements in their order up to the first that fails, in one round trip if
+// the database is not in this process.
+func (w *batchWriter) send(ctx context.Context, list ...statement) error {
+	return w.db.backend.send(ctx, w.conn, w.run, list)
 }
 
 // savepoint runs one request's function. The error that it returns is the
@@ -293,8 +333,16 @@ func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone b
 		return nil
 	}
 	defer r.release()
+	if err := tx.flush(ctx); err != nil {
+		return err
+	}
 	if !alone {
 		if _, err := w.run.ExecContext(ctx, "SAVEPOINT one"); err != nil {
+			return err
+		}
+	}
+	if r.lookup != nil && r != tx.looked {
+		if err := r.lookup.run(ctx, w.run); err != nil {
 			return err
 		}
 	}
@@ -303,11 +351,14 @@ func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone b
 	if w.db.faultOf(r.err) != faultNone {
 		return r.err
 	}
+	if tx.lost != nil {
+		return tx.lost
+	}
 	if alone {
 		return nil
 	}
 	if r.err != nil || r.panic != nil {
-		tx.events = tx.events[:events]
+		tx.events, tx.queued = tx.events[:events], nil
 		if _, err := w.run.ExecContext(ctx, "ROLLBACK TO one"); err != nil {
 			return err
 		}
@@ -320,60 +371,4 @@ func (w *batchWriter) savepoint(ctx context.Context, tx *Tx, r *request, alone b
 func call(r *request, tx *Tx) (caught any, err error) {
 	defer func() { caught = recover() }()
 	return nil, r.f(context.WithValue(r.ctx, writeKey{}, true), tx)
-}
-
-// maxStatements bounds the statements that are kept prepared.
-const maxStatements = 256
-
-// statements is a connection that prepares each statement once. What it runs is
-// not interrupted: the driver would start a goroutine a statement to watch for
-// the end of a context.
-type statements struct {
-	conn *sql.Conn
-	kept map[string]*sql.Stmt
-}
-
-func (s *statements) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if stmt := s.kept[query]; stmt != nil {
-		return stmt, nil
-	}
-	if len(s.kept) >= maxStatements {
-		s.close()
-	}
-	stmt, err := s.conn.PrepareContext(ctx, query)
-	if err == nil {
-		s.kept[query] = stmt
-	}
-	return stmt, err
-}
-
-func (s *statements) close() {
-	for query, stmt := range s.kept {
-		_ = stmt.Close()
-		delete(s.kept, query)
-	}
-}
-
-func (s *statements) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
-	if err != nil {
-		return nil, err
-	}
-	return stmt.ExecContext(context.WithoutCancel(ctx), args...)
-}
-
-func (s *statements) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
-	if err != nil {
-		return nil, err
-	}
-	return stmt.QueryContext(context.WithoutCancel(ctx), args...)
-}
-
-func (s *statements) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	stmt, err := s.prepare(ctx, query) //nolint:sqlclosecheck // kept, and closed by close
-	if err != nil {
-		return s.conn.QueryRowContext(ctx, query, args...) // says why itself
-	}
-	return stmt.QueryRowContext(context.WithoutCancel(ctx), args...)
 }
