@@ -158,7 +158,7 @@ func (q *findQuery) andBlocks(f timeline.Filter) {
 		q.and(`e.outcome = $%d`, string(f.Outcome))
 	}
 	if f.Host != "" {
-		q.and(`e.line LIKE $%d`, `%"host":"%`)
+		q.and(`e.line LIKE $%d`, `%"host":"`+hostLike(f.Host)+`%`)
 	}
 	if !f.Since.IsZero() {
 		q.and(`e.time >= $%d`, micros(f.Since))
@@ -166,6 +166,16 @@ func (q *findQuery) andBlocks(f timeline.Filter) {
 	if !f.Until.IsZero() {
 		q.and(`e.time < $%d`, micros(f.Until))
 	}
+}
+
+// hostLike returns the end of a pattern for what an entry says of its host.
+func hostLike(host string) string {
+	if strings.ContainsFunc(host, func(r rune) bool {
+		return r != '-' && r != '.' && !('0' <= r && r <= '9') && !('A' <= r && r <= 'Z') && !('a' <= r && r <= 'z')
+	}) {
+		return "" // JSON or LIKE may write it otherwise
+	}
+	return host + `"`
 }
 
 // fewEntries is up to how many entries are found by the beginning of a column and
