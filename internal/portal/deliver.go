@@ -2,6 +2,7 @@ package portal
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -128,9 +129,15 @@ func (p *Portal) RemindNow(ctx context.Context) error {
 		return err
 	}
 	spans := slices.Sorted(slices.Values(p.Remind))
+	longest := map[string]time.Time{}
+	for _, c := range certs {
+		if use := purposeOf(c); c.NotAfter.After(longest[use]) {
+			longest[use] = c.NotAfter
+		}
+	}
 	for _, c := range certs {
 		i := slices.IndexFunc(spans, func(before time.Duration) bool { return c.NotAfter.Sub(now) <= before })
-		if i < 0 || succeeded(c, certs) {
+		if i < 0 || longest[purposeOf(c)].After(c.NotAfter) { // it has a successor
 			continue
 		}
 		who, err := p.People.Person(ctx, c.Person)
@@ -147,11 +154,8 @@ func (p *Portal) RemindNow(ctx context.Context) error {
 	return nil
 }
 
-// succeeded reports whether another of the certificates has the same owner, label
-// and names, and is valid for longer.
-func succeeded(c Certificate, all []Certificate) bool {
-	return slices.ContainsFunc(all, func(o Certificate) bool {
-		return o.Person == c.Person && o.Server == c.Server && o.Label == c.Label && slices.Equal(o.Names, c.Names) &&
-			o.NotAfter.After(c.NotAfter)
-	})
+// purposeOf returns what a certificate and its successors have in common: owner, label
+// and names.
+func purposeOf(c Certificate) string {
+	return fmt.Sprintf("%q %t %q %q", c.Person, c.Server, c.Label, c.Names)
 }
