@@ -39,6 +39,7 @@ func newCAList(a *app) *cobra.Command {
 		"only those of this `PROFILE`: server, client, intermediate, ocsp")
 	f.BoolVar(&valid, "valid", false, "only those that are neither expired nor revoked")
 	f.BoolVar(&all, "all", false, "the authority's own, too")
+	f.StringVar(&filter.After, "after", "", "only those issued before `SERIAL`, the last one of the page before")
 	f.IntVarP(&filter.Limit, "limit", "n", 0, "at most `N`; 0 means all")
 	return cmd
 }

@@ -34,18 +34,20 @@ func otpCommands(a *app) []*cobra.Command {
 }
 
 func newOTPList(a *app) *cobra.Command {
-	var person string
+	var page store.Page
 	cmd := listCommand(a, &cobra.Command{
 		Use:   "list",
 		Short: "List YubiKeys and authenticators",
 	}, a.withOTP, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
 		func(ctx context.Context, keys *store.OTP, _ []string) ([]otp.Credential, error) {
-			return keys.Credentials(ctx, person)
+			return keys.Credentials(ctx, page)
 		}, func(c otp.Credential) []string {
 			used := cmp.Or(terminal.Time(c.LastUsed), "never")
 			return []string{c.ID, string(c.Kind), c.Person, string(c.Status), c.Secret, used, c.Label}
 		})
-	cmd.Flags().StringVar(&person, "person", "", "only those of this `PERSON`")
+	cmd.Flags().StringVar(&page.Person, "person", "", "only those of this `PERSON`")
+	cmd.Flags().StringVar(&page.After, "after", "", "only those behind `ID`, the last one of the page before")
+	cmd.Flags().IntVarP(&page.Limit, "limit", "n", 0, "at most `N`; 0 means all")
 	return cmd
 }
 

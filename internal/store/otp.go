@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -208,25 +209,38 @@ func generationOf(ctx context.Context, tx *Tx) (n int64, err error) {
 // Keys returns all keys, or those of a person, in the order of their public
 // IDs.
 func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
-	var keys []*otp.Key
-	err := o.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
-		keys = nil
-		rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+`($1 = '' OR c.person = $1)
-			ORDER BY c.id`, person)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			k, err := o.scanKey(rows.Scan)
-			if err != nil {
-				return err
-			}
-			keys = append(keys, k)
-		}
-		return rows.Err()
+	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.Key, error) {
+		return o.keysOf(ctx, tx, Page{Person: person})
 	})
-	return keys, err
+}
+
+func (o *OTP) keysOf(ctx context.Context, tx *Tx, p Page) ([]*otp.Key, error) {
+	where, args := `c.id > $1`, []any{p.After}
+	if p.Person != "" {
+		where, args = where+` AND c.person = $2`, append(args, p.Person)
+	}
+	rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+where+` ORDER BY c.id`+limit(p.Limit), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var keys []*otp.Key
+	for rows.Next() {
+		k, err := o.scanKey(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, rows.Err()
+}
+
+// limit returns the end of a query for at most n rows; 0 means all.
+func limit(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return " LIMIT " + strconv.Itoa(n)
 }
 
 // AddKeys adds keys, all of them or none. A key that is there already is a

@@ -4,7 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"slices"
+	"fmt"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -33,9 +33,9 @@ func (o *OTP) scanOATH(scan func(...any) error) (*otp.OATH, error) {
 	return &d, err
 }
 
-// oaths returns devices, in the order in which they were added.
-func (o *OTP) oaths(ctx context.Context, tx *Tx, where, person string) ([]*otp.OATH, error) {
-	rows, err := tx.Query(ctx, oathColumns+`WHERE `+where+` ORDER BY c.created, c.id`, person)
+// oaths returns authenticators, in the order in which they were added.
+func (o *OTP) oaths(ctx context.Context, tx *Tx, limit, where string, args ...any) ([]*otp.OATH, error) {
+	rows, err := tx.Query(ctx, oathColumns+`WHERE `+where+` ORDER BY c.created, c.id`+limit, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -51,20 +51,33 @@ func (o *OTP) oaths(ctx context.Context, tx *Tx, where, person string) ([]*otp.O
 	return all, rows.Err()
 }
 
-// OATHs returns TOTP and HOTP devices, whatever their status: a person's, or for
+// oathsOf returns the authenticators of a page.
+func (o *OTP) oathsOf(ctx context.Context, tx *Tx, p Page) ([]*otp.OATH, error) {
+	where, args := `1 = 1`, []any{}
+	if p.Person != "" {
+		where, args = `c.person = $1`, append(args, p.Person)
+	}
+	if p.After != "" {
+		args = append(args, p.After)
+		where += fmt.Sprintf(` AND (c.created, c.id) > (SELECT a.created, a.id FROM credentials a
+			WHERE a.kind IN ('totp', 'hotp') AND a.id = $%d)`, len(args))
+	}
+	return o.oaths(ctx, tx, limit(p.Limit), where, args...)
+}
+
+// OATHs returns TOTP and HOTP authenticators, whatever their status: a person's, or for
 // "" those of all people.
 func (o *OTP) OATHs(ctx context.Context, person string) ([]*otp.OATH, error) {
 	return readOne(ctx, o.db, func(ctx context.Context, tx *Tx) ([]*otp.OATH, error) {
-		return o.oaths(ctx, tx, `($1 = '' OR c.person = $1)`, person)
+		return o.oathsOf(ctx, tx, Page{Person: person})
 	})
 }
 
 // TimeCodes reports whether a person has an authenticator in use that makes codes by time.
 func (o *OTP) TimeCodes(ctx context.Context) (bool, error) {
-	all, err := o.OATHs(ctx, "")
-	return slices.ContainsFunc(all, func(d *otp.OATH) bool {
-		return d.Kind == postern.TOTP && d.Status == postern.CredentialActive
-	}), err
+	n, err := o.db.readNumber(ctx, `SELECT COUNT(*) FROM (SELECT 1 FROM credentials
+		WHERE kind = 'totp' AND status = 'active' LIMIT 1) AS found`)
+	return n > 0, err
 }
 
 // AddOATH adds an authenticator, TOTP or HOTP. Its Moving says which code was
@@ -145,7 +158,7 @@ func (o *OTP) Guess(ctx context.Context, g otp.Guess) (otp.GuessResult, error) {
 
 func (o *OTP) guess(ctx context.Context, tx *Tx, g otp.Guess) (otp.GuessResult, error) {
 	var r otp.GuessResult
-	devices, err := o.oaths(ctx, tx, `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p
+	devices, err := o.oaths(ctx, tx, "", `c.person = $1 AND c.status = 'active' AND EXISTS (SELECT 1 FROM people p
 		WHERE p.name = c.person AND p.status = 'active')`, g.Person)
 	if r.Authenticators = len(devices); err != nil || r.Authenticators == 0 {
 		return r, err

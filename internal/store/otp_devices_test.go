@@ -1,9 +1,12 @@
 package store_test
 
 import (
+	"fmt"
+	"reflect"
 	"testing"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
@@ -21,7 +24,7 @@ func TestCredentials(t *testing.T) {
 	app := otp.NewOATH(postern.TOTP, "dan", "phone")
 	must(t, keys.AddOATH(t.Context(), postern.Actor{}, app))
 	for person, want := range map[string]int{"": 2, "dan": 2, "eve": 0} {
-		if list, err := keys.Credentials(t.Context(), person); err != nil || len(list) != want {
+		if list, err := keys.Credentials(t.Context(), store.Page{Person: person}); err != nil || len(list) != want {
 			t.Errorf("%q has %+v, %v", person, list, err)
 		}
 	}
@@ -75,5 +78,43 @@ func TestADisabledFactorIsOne(t *testing.T) {
 	}
 	if n, err := keys.Factors(t.Context(), "eve"); err != nil || n != 0 {
 		t.Errorf("eve: %d factors, %v", n, err)
+	}
+}
+
+// TestOneTimePasswordsByPage lists YubiKeys and authenticators in pages of every length.
+func TestOneTimePasswordsByPage(t *testing.T) {
+	db := storetest.Open(t)
+	keys := db.OTP()
+	must(t, db.People().AddPerson(t.Context(), postern.Person{Name: "alice"}))
+	for i := range 5 {
+		key, err := otp.NewKey("")
+		must(t, err)
+		key.Person = []string{"", "alice"}[i%2]
+		must(t, keys.AddKeys(t.Context(), postern.Actor{}, []*otp.Key{key}, false))
+		must(t, keys.AddOATH(t.Context(), postern.Actor{}, otp.NewOATH(postern.TOTP, "alice", fmt.Sprint(i))))
+	}
+	for _, person := range []string{"", "alice"} {
+		all, err := keys.Credentials(t.Context(), store.Page{Person: person})
+		must(t, err)
+		if want := map[string]int{"": 10, "alice": 7}[person]; len(all) != want {
+			t.Fatalf("%q has %d, not %d", person, len(all), want)
+		}
+		for limit := 1; limit <= len(all); limit++ {
+			var paged []otp.Credential
+			for p := (store.Page{Person: person, Limit: limit}); ; p.After = paged[len(paged)-1].ID {
+				list, err := keys.Credentials(t.Context(), p)
+				must(t, err)
+				if len(list) == 0 {
+					break
+				}
+				paged = append(paged, list...)
+			}
+			if !reflect.DeepEqual(paged, all) {
+				t.Errorf("%q by pages of %d: %+v, not %+v", person, limit, paged, all)
+			}
+		}
+	}
+	if _, err := keys.Credentials(t.Context(), store.Page{After: "none"}); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("behind one that is not there: %v", err)
 	}
 }

@@ -88,7 +88,7 @@ func (o *OTP) importOATH(ctx context.Context, tx *Tx, d *otp.ImportedOATH, repla
 
 // sameOATH returns the person's authenticator that has the same secret, if any.
 func (o *OTP) sameOATH(ctx context.Context, tx *Tx, d *otp.OATH) (*otp.OATH, error) {
-	all, err := o.oaths(ctx, tx, `c.person = $1`, d.Person)
+	all, err := o.oaths(ctx, tx, "", `c.person = $1`, d.Person)
 	if err != nil {
 		return nil, err
 	}
