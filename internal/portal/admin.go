@@ -14,10 +14,18 @@ func (p *Portal) people(r *request) error {
 	return p.renderPeople(r, 200, nil)
 }
 
+// peoplePage is how many people one page lists.
+const peoplePage = 100
+
 func (p *Portal) renderPeople(r *request, status int, errs map[string]string) error {
-	people, err := p.People.All(r.Context())
+	people, err := p.People.Page(r.Context(), r.URL.Query().Get("after"), peoplePage+1)
 	if err != nil {
 		return err
+	}
+	next := ""
+	if len(people) > peoplePage {
+		people = people[:peoplePage]
+		next = people[peoplePage-1].Name
 	}
 	asked, err := p.Store.AskedProofs(r.Context())
 	if err != nil {
@@ -25,7 +33,7 @@ func (p *Portal) renderPeople(r *request, status int, errs map[string]string) er
 	}
 	pg := page{
 		Title: "People", Nav: "admin", Errors: errs,
-		Data: map[string]any{"People": people, "Asked": len(asked), "Mails": p.Mail != nil},
+		Data: map[string]any{"People": people, "Next": next, "Asked": len(asked), "Mails": p.Mail != nil},
 	}
 	if errs != nil {
 		pg.Values = map[string]string{}

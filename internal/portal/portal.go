@@ -95,8 +95,8 @@ var ErrLastAdministrator = errors.New("the change would leave no administrator")
 type People interface {
 	Person(ctx context.Context, name string) (postern.Person, error)         // NotFound
 	PersonByEmail(ctx context.Context, email string) (postern.Person, error) // NotFound
-	// by name, but those who were removed
-	All(ctx context.Context) ([]postern.Person, error)
+	// Page returns at most n people behind a name, by name, but those who were removed.
+	Page(ctx context.Context, after string, n int) ([]postern.Person, error)
 	// Conflict if the name or the address is taken
 	AddPerson(ctx context.Context, by postern.Actor, p postern.Person, e postern.Event) error
 	// ChangePerson changes a person's address, full name and groups. It returns in

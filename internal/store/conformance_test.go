@@ -28,6 +28,7 @@ var conformance = []struct {
 	{"a panic reaches the caller and undoes its own write", panicReachesCaller},
 	{"concurrent writes on two servers are all kept", countTogether},
 	{"people", people},
+	{"people by page", peopleByPage},
 	{"whose an account is", accountPerson},
 	{"credentials", credentials},
 	{"the generation grows with who may pass", generation},

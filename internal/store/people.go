@@ -58,6 +58,15 @@ func (s People) All(ctx context.Context) ([]postern.Person, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Person, error) { return tx.People(ctx) })
 }
 
+// Page returns at most n people behind a name, by name, but those who were removed.
+func (s People) Page(ctx context.Context, after string, n int) ([]postern.Person, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Person, error) {
+		name := `o.name` + s.backend.bytewise()
+		return tx.people(ctx, `WHERE p.name IN (SELECT o.name FROM people o
+			WHERE o.status <> 'removed' AND `+name+` > $1 ORDER BY `+name+limit(n)+`)`, after)
+	})
+}
+
 // PutCredential is [Tx.PutCredential] in a transaction of its own.
 func (s People) PutCredential(ctx context.Context, c postern.Credential) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error { return tx.PutCredential(ctx, c) })
