@@ -1,13 +1,10 @@
 package export
 
 import (
+	"bufio"
 	"encoding/binary"
 	"io"
-	"net"
 
-	"github.com/gopacket/gopacket"
-	"github.com/gopacket/gopacket/layers"
-	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -19,15 +16,16 @@ import (
 type Pcapng struct {
 	Messages int // written so far
 
-	w      *pcapgo.NgWriter
+	w      *bufio.Writer
 	flows  map[event.Pointer]*flow
 	opened int
 }
 
 // NewPcapng begins a capture in w.
 func NewPcapng(w io.Writer) (*Pcapng, error) {
-	ng, err := pcapgo.NewNgWriter(w, layers.LinkTypeEthernet)
-	return &Pcapng{w: ng, flows: map[event.Pointer]*flow{}}, err
+	x := &Pcapng{w: bufio.NewWriterSize(w, 64<<10), flows: map[event.Pointer]*flow{}}
+	_, err := x.w.Write(pcapngHeader())
+	return x, err
 }
 
 // Idle writes out what is buffered.
@@ -35,14 +33,14 @@ func (x *Pcapng) Idle() error { return x.w.Flush() }
 
 // flow is one made-up TCP connection.
 type flow struct {
-	port     layers.TCPPort
+	port     uint16
 	seq, ack uint32 // next byte of the client, and of the daemon
 }
 
 const (
 	libvirtPort   = 16509
 	firstPort     = 20000
-	segment       = 32 << 10 // bytes of one synthetic packet: IP allows 64 KiB
+	segment       = 32 << 10 // bytes of one packet that is made up: IP allows 64 KiB
 	maxExportSize = 1 << 20
 )
 
@@ -58,7 +56,7 @@ func (x *Pcapng) Event(e *event.Event) error {
 	f := x.flows[at]
 	if f == nil {
 		event.Bound(x.flows)
-		f = &flow{port: layers.TCPPort(firstPort + x.opened%40000), seq: 1, ack: 1}
+		f = &flow{port: uint16(firstPort + x.opened%40000), seq: 1, ack: 1}
 		x.opened++
 		x.flows[at] = f
 	}
@@ -86,30 +84,13 @@ func wire(e *event.Event) []byte {
 }
 
 func (x *Pcapng) packet(e *event.Event, f *flow, data []byte) error {
-	client, daemon := net.IPv4(127, 0, 0, 1), net.IPv4(127, 0, 0, 2)
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: client, DstIP: daemon}
-	tcp := &layers.TCP{
-		SrcPort: f.port, DstPort: libvirtPort, Seq: f.seq, Ack: f.ack, ACK: true, PSH: true,
-		Window: 65535,
-	}
+	p := segmentOf{from: 1, to: 2, source: f.port, target: libvirtPort, seq: f.seq, ack: f.ack}
 	if e.Kind == event.ServerTx {
-		ip.SrcIP, ip.DstIP = daemon, client
-		tcp.SrcPort, tcp.DstPort, tcp.Seq, tcp.Ack = libvirtPort, f.port, f.ack, f.seq
+		p = segmentOf{from: 2, to: 1, source: libvirtPort, target: f.port, seq: f.ack, ack: f.seq}
 		f.ack += uint32(len(data))
 	} else {
 		f.seq += uint32(len(data))
 	}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		return err
-	}
-	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-	buf := gopacket.NewSerializeBuffer()
-	err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac, DstMAC: mac, EthernetType: layers.EthernetTypeIPv4}, ip, tcp,
-		gopacket.Payload(data))
-	if err != nil {
-		return err
-	}
-	p := buf.Bytes()
-	return x.w.WritePacket(gopacket.CaptureInfo{Timestamp: e.Wall, CaptureLength: len(p), Length: len(p)}, p)
+	_, err := x.w.Write(packetBlock(e.Wall, p.packet(data)))
+	return err
 }

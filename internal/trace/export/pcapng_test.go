@@ -65,6 +65,11 @@ func TestWiresharkReadsAnExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	faults, err := exec.Command(tshark, "-r", file, "-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE",
+		"-Y", "ip.checksum.status == 0 || tcp.checksum.status == 0 || tcp.analysis.flags || _ws.malformed").Output()
+	if err != nil || len(faults) > 0 {
+		t.Errorf("tshark finds faults: %v\n%s", err, faults)
+	}
 	got := strings.Split(strings.TrimSpace(string(fields)), "\n")
 	if len(got) != n {
 		t.Fatalf("tshark sees %d messages of %d", len(got), n)
