@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/postern-project/postern/internal/system"
 )
 
 func init() { caddy.RegisterModule(Entry{}) }
@@ -23,10 +24,13 @@ func (Entry) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "http.handlers.postern_entry", New: func() caddy.Module { return new(Entry) }}
 }
 
-// Provision makes the server remember connections.
+// Provision makes the server remember connections, and know which are in use.
 func (*Entry) Provision(ctx caddy.Context) error {
 	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
 		s.RegisterConnContext(withConn)
+		if len(system.PassedSockets()) > 0 {
+			s.RegisterConnState(drained.note)
+		}
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ func Load(config []byte) error {
 	err := caddy.Load(config, true)
 	if err == nil {
 		current().own.forget() // the client CAs may be others now
+		drained.admit(config)
 		return nil
 	}
 	if e := listenError("an address of the configuration", err); e != nil {
@@ -29,6 +30,9 @@ func Load(config []byte) error {
 	return postern.Errorf(postern.Invalid, "the configuration does not load: %w", err)
 }
 
-// Stop ends serving: requests under way are given the configuration's grace
-// period.
-func Stop() error { return caddy.Stop() }
+// Stop ends serving. On sockets that systemd passed, requests under way are answered
+// first, within ten seconds, and connections that come meanwhile wait for the next server.
+func Stop() error {
+	drained.drain()
+	return caddy.Stop()
+}

@@ -31,21 +31,21 @@ func listenPassed(ctx context.Context, _, host, port string, offset uint, cfg ne
 	}
 	at := caddy.NetworkAddress{Network: "tcp", Host: host, StartPort: uint(first), EndPort: uint(first)}
 	if l := passedListener(at.JoinHostPort(offset)); l != nil {
-		return l, nil
+		return drained.listen(l), nil
 	}
 	return at.Listen(ctx, offset, cfg)
 }
 
 // passedListener returns a listener on the socket that systemd passed for a TCP address, or
 // nil. Closing it does not close the socket.
-func passedListener(address string) net.Listener {
+func passedListener(address string) *net.TCPListener {
 	for _, s := range system.PassedSockets() {
 		l, err := net.FileListener(s.File)
 		if err != nil {
 			continue // no stream
 		}
-		if servesAddress(l.Addr(), address) {
-			return l
+		if tcp, ok := l.(*net.TCPListener); ok && servesAddress(l.Addr(), address) {
+			return tcp
 		}
 		_ = l.Close()
 	}

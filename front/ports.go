@@ -61,15 +61,7 @@ func listenable(config []byte) error {
 // listens returns the TCP addresses of a configuration's HTTP servers, those of
 // its redirects to HTTPS included.
 func listens(config []byte) []string {
-	var c struct {
-		Apps struct {
-			HTTP caddyhttp.App `json:"http"`
-		} `json:"apps"`
-	}
-	if json.Unmarshal(config, &c) != nil {
-		return nil // Caddy says so
-	}
-	web := c.Apps.HTTP
+	web := webOf(config)
 	plain, secure := strconv.Itoa(portOr(web.HTTPPort, 80)), strconv.Itoa(portOr(web.HTTPSPort, 443))
 	var all []string
 	for _, s := range web.Servers {
@@ -83,6 +75,20 @@ func listens(config []byte) []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// webOf returns a configuration's HTTP servers; none of one that cannot be read, which
+// Caddy says.
+func webOf(config []byte) caddyhttp.App {
+	var c struct {
+		Apps struct {
+			HTTP caddyhttp.App `json:"http"`
+		} `json:"apps"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return caddyhttp.App{}
+	}
+	return c.Apps.HTTP
 }
 
 // servedPorts returns the ports that the configuration in use listens on.

@@ -26,7 +26,8 @@ type running struct {
 	cmd         *exec.Cmd
 	env         []string
 	state       string
-	dir         string // where it is started; "" is here
+	dir         string     // where it is started; "" is here
+	sockets     []*os.File // that it gets as from systemd
 	https, http int
 	out         *printed
 	ended       chan error
@@ -74,7 +75,12 @@ func (r *running) start(args ...string) {
 	r.t.Helper()
 	args = append([]string{"run", "--https-port", fmt.Sprint(r.https), "--http-port", fmt.Sprint(r.http)}, args...)
 	r.cmd = exec.Command(r.program, args...)
-	r.cmd.Env, r.cmd.Dir = r.env, r.dir
+	if len(r.sockets) > 0 { // which say whose they are by the number of the process
+		r.cmd = exec.Command("/bin/sh", append([]string{
+			"-c", fmt.Sprintf(`LISTEN_FDS=%d LISTEN_PID=$$ exec "$0" "$@"`, len(r.sockets)), r.program,
+		}, args...)...)
+	}
+	r.cmd.Env, r.cmd.Dir, r.cmd.ExtraFiles = r.env, r.dir, r.sockets
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.out
 	served := strings.Count(r.out.String(), " serves ")
 	if err := r.cmd.Start(); err != nil {
