@@ -12,7 +12,7 @@ export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -trimpath
 
 # Every Debian package that a test needs.
 PACKAGES := \
-	age apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus debuginfod dehydrated \
+	age apache2 binutils bpftrace bsdutils ca-certificates certbot checkpolicy chromium clang curl dbus debootstrap debuginfod dehydrated \
 	e2fsprogs \
 	fonts-dejavu-core freeradius freeradius-utils freeradius-yubikey gcc gdb gnutls-bin haproxy iproute2 \
 	ldap-utils lego libapache2-mod-authn-yubikey libauth-yubikey-webclient-perl libc6-dev libnss-extrausers libnss3-tools \

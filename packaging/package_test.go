@@ -215,8 +215,8 @@ func life(t *testing.T, first, second string) {
 		!there("var/lib/postern/database") || there("usr/bin/postern") {
 		t.Errorf("removing said %s", said)
 	}
-	if said := dpkg("-P", "postern"); !strings.Contains(said, "removed /var/lib/postern") || there("var/lib/postern") ||
-		there("etc/postern/Caddyfile") || !there("var/backups/postern") {
+	if said := dpkg("-P", "postern"); !strings.Contains(said, "removed /var/lib/postern") ||
+		there("var/lib/postern") || there("etc/postern/Caddyfile") || !there("var/backups/postern") {
 		t.Errorf("purging said %s", said)
 	}
 }

@@ -105,10 +105,11 @@ func freshConnections(t *testing.T, r *running) func() error {
 			return err
 		}
 		defer resp.Body.Close()
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %v", resp.Status, err)
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("the server answers %s", resp.Status)
 		}
-		return nil
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
 	}
 }
 
