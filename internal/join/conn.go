@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,9 +19,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/host"
 )
-
-// Dialer connects to a server, as [net.Dialer.DialContext] does.
-type Dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 
 // How long one request may take, and how far clocks may be apart before that is named
 // as the reason why certificates do not verify.
@@ -128,7 +124,6 @@ func (h Host) client(c *tls.Config) *http.Client {
 	}
 	t := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, TLSClientConfig: c, ForceAttemptHTTP2: true, DisableKeepAlives: true,
-		DialContext: h.Client,
 	}
 	return &http.Client{
 		Timeout: requestTime, Transport: t,

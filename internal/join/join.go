@@ -50,12 +50,11 @@ func (s State) CA() string {
 	return RootFile
 }
 
-// Host is a computer that joins. The zero value, but for Version, is this one.
+// Host is a computer that joins.
 type Host struct {
 	Root    string        // below this directory instead of /
 	SSHD    setup.Applier // puts sshd's files in place
 	Version string        // of the program
-	Client  Dialer        // nil: the network
 
 	step func() // called before each change; for tests, which end there
 }
@@ -104,9 +103,13 @@ func (h Host) remember(s State) error {
 func (h Host) write(file string, data []byte, mode fs.FileMode) error {
 	h.next()
 	if err := durable.Replace(h.path(file), data, mode); err != nil {
-		return postern.Errorf(postern.Unavailable, "write %s: %w", file, err).WithHint("see whether the disk is full")
+		return notWritten(file, err)
 	}
 	return nil
+}
+
+func notWritten(file string, err error) error {
+	return postern.Errorf(postern.Unavailable, "write %s: %w", file, err).WithHint("see whether the disk is full")
 }
 
 // Options say how a host joins.
@@ -158,6 +161,9 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 		return r, err
 	}
 	if r.Backup, err = h.apply(ctx, a); err != nil {
+		return r, err
+	}
+	if _, err := h.Refresh(ctx, nil); err != nil { // the server knows the host by its certificate, and what it has
 		return r, err
 	}
 	r.Host, r.Applied, r.Agent = s.Host, true, h.startAgent(ctx)

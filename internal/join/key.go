@@ -60,7 +60,7 @@ func makeKey(path string) ([]byte, error) {
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	if err := durable.Ensure(path, data, 0o600); err != nil {
-		return nil, err
+		return nil, notWritten(path, err)
 	}
 	return durable.ReadSecret(path)
 }
