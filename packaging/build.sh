@@ -42,7 +42,7 @@ pages() {
 server_pages='postern*'
 agent_pages='postern.1 postern-agent*.1 postern-join.1 postern-leave.1 postern-trace*.1 postern-ssh.1 postern-ssh-check.1 postern-ssh-config.1
 	postern-ssh-enrol.1 postern-ssh-login.1 postern-ssh-shell.1 postern-log.1 postern-log-verify.1 postern-otp.1
-	postern-otp-verify.1 postern-otp-token*.1 postern-version.1 postern-completion*.1 postern-help.1
+	postern-otp-verify.1 postern-otp-token*.1 postern-version.1 postern-witness*.1 postern-completion*.1 postern-help.1
 	postern-environment.7 postern-events.7 postern-exit-codes.7 postern-files.7'
 
 # completions DIR PROGRAM
