@@ -341,7 +341,8 @@ func TestHostWithoutSSHD(t *testing.T) {
 	}
 }
 
-// TestKilledWhileJoining ends a call before each change that it makes, and runs it again.
+// TestKilledWhileJoining ends calls that join, renew and leave before each change that they
+// make, and runs them again.
 func TestKilledWhileJoining(t *testing.T) {
 	i := install(t)
 	for n := 0; ; n++ {
@@ -352,7 +353,10 @@ func TestKilledWhileJoining(t *testing.T) {
 		if _, err := h.Join(t.Context(), o); err != nil {
 			t.Fatalf("step %d: joining again: %v", n, err)
 		}
-		if _, err := h.Refresh(t.Context(), nil); err != nil {
+		certificate := h.path("/etc/ssh/ssh_host_ed25519_key-cert.pub")
+		must(t, os.Remove(certificate)) // so that there is something to renew
+		killed(h, n, func(h Host) { _, _ = h.Refresh(t.Context(), nil) })
+		if _, err := h.Refresh(t.Context(), nil); err != nil || posterntest.Read(t, certificate) == "" {
 			t.Errorf("step %d: %v", n, err)
 		}
 		gone := killed(h, n, func(h Host) { _, _ = h.Leave(t.Context()) })
