@@ -107,16 +107,26 @@ var listed = regexp.MustCompile(`(?m)^\S+ +\S+ +\S+ \S+ \S+ \./`)
 
 // contents looks at what the packages hold.
 func contents(t *testing.T, dir string) {
+	var units []string
+	for _, kind := range []string{"service", "socket", "timer"} {
+		files, err := filepath.Glob("*." + kind)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", kind, files, err)
+		}
+		for _, file := range files {
+			units = append(units, "usr/lib/systemd/system/"+file)
+		}
+	}
 	server, agent := "usr/lib/systemd/system/postern.service", "usr/share/man/man1/postern-trace-rpc.1.gz"
 	for _, c := range []struct {
 		pattern    string
 		has, lacks []string
 	}{
-		{"postern_*.deb", []string{
-			"usr/bin/postern", "etc/postern/Caddyfile", server, agent, "usr/share/man/man1/postern-user-add.1.gz",
+		{"postern_*.deb", append(units,
+			"usr/bin/postern", "etc/postern/Caddyfile", agent, "usr/share/man/man1/postern-user-add.1.gz",
 			"usr/share/bash-completion/completions/postern", "usr/share/doc/postern/sbom.cdx.json",
 			"usr/share/doc/postern/LICENSES.gz", "usr/lib/sysusers.d/postern.conf",
-		}, []string{"usr/share/man/man8/pam_postern.8.gz"}},
+		), []string{"usr/share/man/man8/pam_postern.8.gz"}},
 		{"postern-agent_*.deb", []string{
 			"usr/bin/postern", agent, "usr/lib/systemd/system/postern-agent.service",
 			"usr/share/man/man1/postern-join.1.gz",
