@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -116,6 +118,25 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 		t.Error("a link that was sent to the old address is still valid")
 	}
 	dan.get("/admin").says(t, 200, "Invite a person")
+	rig.addPeople(t, 100)
+	dan.get("/admin").says(t, 200, `<a href="/admin?after=p096">More people</a>`)
+	dan.get("/admin?after=p096").says(t, 200, "<strong>p099</strong>")
+}
+
+// addPeople adds so many people, p000 and so on.
+func (r *portalRig) addPeople(t *testing.T, n int) {
+	t.Helper()
+	err := r.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		for i := range n {
+			if err := tx.AddPerson(ctx, postern.Person{Name: fmt.Sprintf("p%03d", i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestLinkIsSpentOnce(t *testing.T) {
