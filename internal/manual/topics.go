@@ -84,7 +84,12 @@ var variables = []variable{
 	{Item: manpage.Item{Term: "SSH_AUTH_SOCK", Text: "The SSH agent that the certificate is added to."}, only: "ssh"},
 	{Item: manpage.Item{
 		Term: "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
-		Text: "The sockets that systemd opened for the server.",
+		Text: "The sockets that systemd opened for the server: of sshd's questions by their names, of HTTPS by " +
+			"their addresses.",
+	}, only: "run"},
+	{Item: manpage.Item{
+		Term: "NOTIFY_SOCKET, WATCHDOG_USEC",
+		Text: "Where systemd is told that the server is ready, stops, and is not stuck.",
 	}, only: "run"},
 	{
 		Item: manpage.Item{Term: "HTTPS_PROXY, NO_PROXY", Text: "The proxy by which the server is reached."},
