@@ -251,6 +251,9 @@ func counting(from, to, step int) []int {
 
 // tls finds the connection of a TLS session: the client that holds its address.
 func (d *peers) tls(e *event.Event) {
+	if e.Kind == event.TLSAllow && len(e.Strings) > 2 && e.Strings[2] == "" {
+		e.Strings[2] = sessionName(e.PID, e.Arg(1)) // the probe of libvirt 12.8 has none
+	}
 	o := d.offsets[e.PID]
 	for at, c := range d.conns {
 		if at.PID != e.PID || c.peer.TLSName != "" {
@@ -272,6 +275,41 @@ func (d *peers) tls(e *event.Event) {
 		}
 		return
 	}
+}
+
+// sessionName returns the distinguished name that a virNetTLSSession holds of its client
+// (x509dname, src/rpc/virnettlscontext.c), or "".
+func sessionName(pid int, session uint64) string {
+	var b [192]byte
+	if !stack.ReadMemory(pid, session, b[:]) {
+		return ""
+	}
+	for i := 0; i < len(b); i += 8 {
+		if name := nameAt(pid, binary.LittleEndian.Uint64(b[i:])); name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// maxName is how long a distinguished name is in libvirt, in bytes.
+const maxName = 256
+
+// nameAt returns the distinguished name at an address, such as O=Example,CN=alice, or "".
+func nameAt(pid int, at uint64) string {
+	var b [maxName]byte
+	n := 0
+	for n < len(b) && at != 0 && stack.ReadMemory(pid, at+uint64(n), b[n:n+1]) && b[n] >= ' ' && b[n] != 0x7f {
+		n++
+	}
+	if n == len(b) || b[n] != 0 {
+		return ""
+	}
+	kind, value, ok := strings.Cut(string(b[:n]), "=")
+	if !ok || value == "" || kind == "" || strings.Trim(kind, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return ""
+	}
+	return string(b[:n])
 }
 
 // findWord returns where behind addr a word has the value v, or 0.

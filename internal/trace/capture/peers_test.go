@@ -1,8 +1,11 @@
 package capture
 
 import (
+	"os"
 	"os/exec"
+	"runtime"
 	"testing"
+	"unsafe"
 
 	"github.com/postern-project/postern/internal/trace/event"
 )
@@ -42,4 +45,30 @@ func TestEndedClientHasItsName(t *testing.T) {
 	if p := newPeers().process(cmd.Process.Pid, true); p == nil || p.command != "true" {
 		t.Errorf("%+v", p)
 	}
+}
+
+// TestNameOfATLSSession: libvirt 12.8 gives its probe an empty name, and keeps the right one
+// in the session.
+func TestNameOfATLSSession(t *testing.T) {
+	name, host, long := []byte("C=DE,O=Example,CN=alice\x00"), []byte("hv1.example.com\x00"), make([]byte, 2*maxName)
+	for i := range long {
+		long[i] = 'A'
+	}
+	long[1] = '='
+	at := func(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }
+	session := make([]uint64, 32)
+	address := uint64(uintptr(unsafe.Pointer(&session[0])))
+	session[1], session[2], session[9], session[12] = 7, address, at(host), at(long)
+	if got := sessionName(os.Getpid(), address); got != "" {
+		t.Errorf("the name is %q", got)
+	}
+	session[14] = at(name)
+	e := &event.Event{
+		Kind: event.TLSAllow, PID: os.Getpid(), Args: []uint64{1, address, 2}, Strings: []string{"", "", ""},
+	}
+	newPeers().tls(e)
+	if e.Text(2) != "C=DE,O=Example,CN=alice" {
+		t.Errorf("the name is %q", e.Text(2))
+	}
+	runtime.KeepAlive([]any{name, host, long, session})
 }
