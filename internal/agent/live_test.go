@@ -26,7 +26,10 @@ import (
 	"github.com/postern-project/postern/internal/sshd/sshlog"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/trace/capture"
+	"github.com/postern-project/postern/internal/trace/correlate"
+	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/record"
+	"github.com/postern-project/postern/internal/trace/tracetest"
 	"github.com/postern-project/postern/timeline"
 	"golang.org/x/crypto/ssh"
 )
@@ -248,8 +251,8 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 			if f, err := os.Stat(e.Object); err != nil || f.Mode() != 0o600 || f.Size() == 0 {
 				t.Errorf("the recording %s: %v", e.Object, err)
 			}
-			if !strings.Contains(e.Reason, "domain_set_vcpus_flags") {
-				t.Errorf("recorded because of %s", e.Reason)
+			if !strings.Contains(e.Reason, "domain_set_vcpus_flags") || !recordedCall(t, e.Object, domainGetInfo) {
+				t.Errorf("recorded because of %s, without calls that are not reported", e.Reason)
 			}
 		case postern.EventAgentStarted, postern.EventAgentStopped:
 			got = append(got, e.Kind)
@@ -264,6 +267,23 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the timeline has\n%q\nwant\n%q", got, want)
 	}
+}
+
+const domainGetInfo = 16
+
+// recordedCall reports whether a recording has a call of one of libvirt's procedures.
+func recordedCall(t *testing.T, file string, proc int32) bool {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var c tracetest.Collector
+	if _, err := record.Replay(f, correlate.Filter{}, false, &c); err != nil {
+		t.Fatal(err)
+	}
+	return len(c.Of(func(e *event.Event) bool { return e.Kind == event.ServerRx && e.Proc == proc })) > 0
 }
 
 // hangUp destroys vm1 and does not wait for the answer.

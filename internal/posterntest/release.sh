@@ -26,7 +26,7 @@ drivers=$(apt-cache pkgnames libvirt-daemon-driver- | # packages of their own si
 	grep -E -- '-(network|secret|storage|nodedev|nwfilter|interface)$' || true)
 # shellcheck disable=SC2086 # they are words
 apt-get -qq install -y --download-only --no-install-recommends libvirt-daemon libvirt-daemon-driver-qemu \
-	$drivers qemu-system-x86 libsasl2-modules dmidecode libc-bin coreutils bash
+	$drivers qemu-system-x86 iptables nftables libsasl2-modules dmidecode libc-bin coreutils bash
 for dir in bin sbin lib lib64; do # as in releases with a merged /usr
 	mkdir -p "$root/usr/$dir"
 	ln -sfn "usr/$dir" "$root/$dir"
