@@ -2,7 +2,6 @@ package inflight
 
 import (
 	"context"
-	"errors"
 	"io"
 	"path"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/live"
 )
 
 // Config says which daemons are shown, and what of them.
@@ -98,27 +98,10 @@ func (c Config) Watch(
 	}
 	cfg := c.Capture
 	cfg.What = capture.RPC | capture.Monitor
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var traced error
-	begun, ended := make(chan *capture.Session, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		defer stop()
-		sum, traced = capture.Trace(ctx, cfg, ignore{}, func(s *capture.Session) error {
-			ready(s)
-			begun <- s
-			return nil
+	return live.Trace(ctx, cfg, ignore{}, ready,
+		func(ctx context.Context, session *capture.Session, _ <-chan struct{}) error {
+			return c.show(ctx, session, in, out, s)
 		})
-	}()
-	select {
-	case session := <-begun:
-		err = c.show(ctx, session, in, out, s)
-	case <-ended: // it could not begin
-	}
-	stop()
-	<-ended
-	return sum, errors.Join(err, traced)
 }
 
 // ignore is a sink for a trace of which only what is open matters.

@@ -4,19 +4,18 @@ package top
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
-	tea "charm.land/bubbletea/v2"
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/live"
 )
 
 // Config says what is shown.
@@ -52,14 +51,14 @@ func (m *Model) Show(ctx context.Context, in io.Reader, out io.Writer, ended <-c
 	if !terminal.IsTerminal(out) || m.JSON {
 		return m.print(ctx, out, ended)
 	}
-	_, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out)).Run()
-	if errors.Is(err, tea.ErrProgramKilled) || errors.Is(err, tea.ErrInterrupted) {
-		return nil // it was interrupted
-	}
-	return err
+	return live.Page{
+		Interval: m.Interval, Count: m.Count, Later: true,
+		Refresh: func(int) func() { return func() { m.refresh(time.Now()) } },
+		Draw:    m.draw, Key: m.key,
+	}.Show(ctx, in, out)
 }
 
-// Model is the table, as bubbletea draws it.
+// Model is the table.
 type Model struct {
 	Config
 	tally  *format.Tally
@@ -71,15 +70,7 @@ type Model struct {
 	// snapshot says what is open now; nil for nothing.
 	snapshot func() correlate.Snapshot
 	shown    int // intervals
-	paused   bool
 	width    int
-	height   int
-}
-
-type tick struct{}
-
-func (m *Model) wait() tea.Cmd {
-	return tea.Tick(m.Interval, func(time.Time) tea.Msg { return tick{} })
 }
 
 // refresh reads the rows of the interval that ends now.
@@ -98,58 +89,32 @@ func (m *Model) refresh(now time.Time) {
 
 func (m *Model) done() bool { return m.Count > 0 && m.shown >= m.Count }
 
-// Init begins the first interval.
-func (m *Model) Init() tea.Cmd { return m.wait() }
-
-// Update takes a key or the end of an interval.
-func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
-		m.width, m.height = msg.Width, msg.Height
-	case tick:
-		if !m.paused {
-			m.refresh(time.Now())
-		}
-		if m.done() {
-			return m, tea.Quit
-		}
-		return m, m.wait()
-	case tea.KeyPressMsg:
-		switch msg.String() {
-		case "q", "esc", "ctrl+c":
-			return m, tea.Quit
-		case "space":
-			m.paused = !m.paused
-		case "o":
-			m.Order = format.Orders[(slices.Index(format.Orders, m.Order)+1)%len(format.Orders)]
-			format.Order(m.rows, m.Order)
-		}
+// key takes a key of the page.
+func (m *Model) key(key string) {
+	if key == "o" {
+		m.Order = format.Orders[(slices.Index(format.Orders, m.Order)+1)%len(format.Orders)]
+		format.Order(m.rows, m.Order)
 	}
-	return m, nil
 }
 
-// View draws the table, as much of it as there is room for.
-func (m *Model) View() tea.View {
+// draw returns the table for a terminal of so many columns.
+func (m *Model) draw(width int, paused bool) string {
+	m.width = width
 	var b strings.Builder
 	state := ""
-	if m.paused {
+	if paused {
 		state = ", paused"
 	}
 	fmt.Fprintf(&b, "calls by %s, ordered by %s%s, since %s; o: order, space: pause, q: end\n", m.By, m.Order, state,
 		m.began.Format(time.TimeOnly))
 	m.table(&b)
-	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
-	if m.height > 0 && len(lines) > m.height {
-		lines = lines[:m.height]
-	}
+	lines := strings.Split(b.String(), "\n")
 	for i, line := range lines {
-		if r := []rune(line); m.width > 0 && len(r) > m.width {
-			lines[i] = string(r[:m.width])
+		if r := []rune(line); width > 0 && len(r) > width {
+			lines[i] = string(r[:width])
 		}
 	}
-	v := tea.NewView(strings.Join(lines, "\n"))
-	v.AltScreen = true
-	return v
+	return strings.Join(lines, "\n")
 }
 
 // table writes the rows.

@@ -2,13 +2,13 @@ package top
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/live"
 )
 
 // Trace counts the calls of a trace with cfg and shows them until ctx ends, the reader
@@ -28,27 +28,10 @@ func (c Config) Trace(
 		cfg.Filter.Domains = []string{"*"} // look for them in the messages
 	}
 	cfg.Queue = true
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var traced error
-	counting, ended := make(chan *capture.Session, 1), make(chan struct{})
-	go func() {
-		defer close(ended)
-		defer stop()
-		sum, traced = capture.Trace(ctx, cfg, tally, func(s *capture.Session) error {
-			ready(s)
-			counting <- s
-			return nil
+	return live.Trace(ctx, cfg, tally, ready,
+		func(ctx context.Context, s *capture.Session, ended <-chan struct{}) error {
+			m := New(c, tally)
+			m.snapshot = func() correlate.Snapshot { return s.Snapshot(ctx) }
+			return m.Show(ctx, in, out, ended)
 		})
-	}()
-	select {
-	case session := <-counting:
-		m := New(c, tally)
-		m.snapshot = func() correlate.Snapshot { return session.Snapshot(ctx) }
-		err = m.Show(ctx, in, out, ended)
-	case <-ended: // it could not begin
-	}
-	stop()
-	<-ended
-	return sum, errors.Join(err, traced)
 }
