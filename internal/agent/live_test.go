@@ -261,7 +261,8 @@ func TestAgentWhileTheServerIsUnavailable(t *testing.T) {
 	want := []string{
 		"agent.started", "domainGetXMLDesc vm1 ok ", "domainSuspend vm1 ok 127.0.0.1",
 		"domainSetVcpusFlags vm1 failed ",
-		"domainDestroy vm1 unknown ", "agent.recorded", "agent.stopped", "agent.started", "agent.stopped", "agent.started",
+		"domainDestroy vm1 unknown ", "agent.recorded", "agent.stopped",
+		"agent.started", "agent.stopped", "agent.started",
 		"agent.stopped",
 	}
 	if !slices.Equal(got, want) {

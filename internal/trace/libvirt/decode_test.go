@@ -109,7 +109,8 @@ func TestTextAndJSON(t *testing.T) {
 			"parameters", head(t, "domain_get_job_stats", Reply, OK),
 			new(wire).u32(3, 3).str("cpu").u32(4, 1, 0).str("on").u32(6, 1).str("why").u32(7).str("x").wire,
 			`type=completed, params=[cpu=4294967296, on=1, why="x"]`,
-			`{"type":"completed","params":[{"field":"cpu","type":"ullong","value":4294967296},{"field":"on","type":"boolean",` +
+			`{"type":"completed","params":[{"field":"cpu","type":"ullong","value":4294967296},` +
+				`{"field":"on","type":"boolean",` +
 				`"value":true},{"field":"why","type":"string","value":"x"}]}`,
 		},
 		{
