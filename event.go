@@ -45,6 +45,7 @@ const (
 	LinkSession    = "session"    // audit session: HOST/BOOTID/SESSIONID
 	LinkProcess    = "process"    // HOST/BOOTID/PID/STARTTIME
 	LinkConnection = "connection" // one transport connection: HOST/…
+	LinkLogin      = "login"      // one question whether a code is right, and the session it leads to: HOST/NONCE
 	LinkDomain     = "domain"     // a virtual machine's UUID
 )
 
@@ -69,6 +70,7 @@ const (
 	EventHostSuspended = "host.suspended"
 	EventHostResumed   = "host.resumed"
 	EventHostRemoved   = "host.removed"
+	EventHostRescue    = "host.rescue" // rescue codes were made for it
 
 	EventCACreated     = "ca.created"
 	EventCARetired     = "ca.retired"

@@ -58,6 +58,7 @@ var EventKinds = []EventKind{
 	{Name: EventHostSuspended, Title: "Host suspended", OK: "suspended the host %s", Doer: doerAdmin},
 	{Name: EventHostResumed, Title: "Host resumed", OK: "resumed the host %s", Doer: doerAdmin},
 	{Name: EventHostRemoved, Title: "Host removed", OK: "removed the host %s", Doer: doerAdmin},
+	{Name: EventHostRescue, Title: "Rescue codes made", OK: "made # rescue codes for the host %s", Doer: doerAdmin},
 
 	{
 		Name: EventCACreated, Title: "CA made", OK: "made the certificate authority %s", Doer: doerServer,
@@ -177,33 +178,34 @@ var EventKinds = []EventKind{
 
 	{
 		Name: EventSSHAuth, Title: "SSH sign-in", OK: "was accepted by sshd as %s", NotOK: "was refused by sshd as %s",
-		Details: []string{"service", "method", "tty", "source", "port", "step", "key_id", "key_type", "ca"},
+		Details:  []string{"service", "method", "tty", "source", "port", "step", "key_id", "key_type", "ca"},
+		FromHost: true,
 	},
 	{
 		Name: EventSSHOpened, Title: "SSH session opened", OK: "opened an SSH session as %s",
-		Details: []string{"service", "method", "tty", "source"},
+		Details: []string{"service", "method", "tty", "source"}, FromHost: true,
 	},
 	{
 		Name: EventSSHClosed, Title: "SSH session closed", OK: "closed an SSH session as %s",
-		Details: []string{"service", "method", "tty", "source"},
+		Details: []string{"service", "method", "tty", "source"}, FromHost: true,
 	},
 	{
 		Name: EventSSHLog, Title: "Following sshd's log", Doer: doerServer,
-		OK: "followed sshd's log again", NotOK: "could not follow sshd's log",
+		OK: "followed sshd's log again", NotOK: "could not follow sshd's log", FromHost: true,
 	},
 
 	{
 		Name: EventPAMAuth, Title: "Sign-in on a host", OK: "was accepted by {service} as %s",
 		NotOK:   "was refused by {service} as %s",
-		Details: []string{"service", "method", "tty", "user"},
+		Details: []string{"service", "method", "tty", "user", "rescue"}, FromHost: true,
 	},
 	{
 		Name: EventPAMOpened, Title: "Session on a host opened", OK: "opened a session of {service} as %s",
-		Details: []string{"service", "method", "tty", "user"},
+		Details: []string{"service", "method", "tty", "user"}, FromHost: true,
 	},
 	{
 		Name: EventPAMClosed, Title: "Session on a host closed", OK: "closed a session of {service} as %s",
-		Details: []string{"service", "method", "tty", "user"},
+		Details: []string{"service", "method", "tty", "user"}, FromHost: true,
 	},
 
 	{
@@ -226,7 +228,7 @@ var EventKinds = []EventKind{
 	},
 	{
 		Name: EventCheckTimeline, Title: "Check of the timeline", OK: "found the timeline in order again",
-		NotOK: "found the timeline changed", Doer: doerServer,
+		NotOK: "found the timeline changed", Doer: doerServer, FromHost: true,
 	},
 	{
 		Name: EventCheckDisk, Title: "Check of the disk", OK: "found enough space on the disk again",
@@ -234,7 +236,7 @@ var EventKinds = []EventKind{
 	},
 	{
 		Name: EventCheckSSH, Title: "Check of two-factor SSH", OK: "found two-factor SSH in order again",
-		NotOK: "found what weakens two-factor SSH", Doer: doerServer,
+		NotOK: "found what weakens two-factor SSH", Doer: doerServer, FromHost: true,
 	},
 	{
 		Name: EventCheckCodes, Title: "Check of one-time passwords", OK: "accepts one-time passwords again",

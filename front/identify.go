@@ -34,6 +34,9 @@ func Suspended(r *http.Request) (person string, ok bool) {
 	return s.holder.Name, true
 }
 
+// Disconnect ends the connection of a request at once, also while it is read or written.
+func Disconnect(r *http.Request) { connOf(r).cut() }
+
 // Unavailable reports whether Identify does not say who a request comes from because
 // whether their certificate is valid is not known at the moment.
 func Unavailable(r *http.Request) bool {

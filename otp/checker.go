@@ -228,6 +228,11 @@ func (t *try) accepted(by postern.Link) []postern.Event {
 	if with.Kind == "" {
 		return []postern.Event{e}
 	}
+	for _, l := range with.Links {
+		if l.Kind == postern.LinkLogin {
+			e.Links = append(e.Links, l)
+		}
+	}
 	with.Person, with.Links = t.proof.Person, append(slices.Clone(with.Links), by)
 	return []postern.Event{e, with}
 }

@@ -77,6 +77,16 @@ func Kinds() []string {
 	return slices.Compact(all)
 }
 
+// OnDomain selects what was done to a virtual machine, by its name or UUID.
+func (f *Filter) OnDomain(name string) {
+	f.Kind = postern.EventLibvirtCall
+	if len(name) == 36 && strings.Count(name, "-") == 4 {
+		f.Link = postern.Link{Kind: postern.LinkDomain, ID: strings.ToLower(name)}
+		return
+	}
+	f.Object = name
+}
+
 // Match reports whether the filter selects an event.
 func (f Filter) Match(e postern.Event) bool {
 	return e.Index >= f.From &&

@@ -11,12 +11,12 @@ import (
 // MaxJoined bounds how many events a join returns.
 const MaxJoined = 1000
 
-// narrow reports whether a link stands for one session, process or connection:
+// narrow reports whether a link stands for one session, process, connection or login:
 // events that share it belong together. A credential or a virtual machine is
 // shared by everything that was ever done with it, so a join does not follow it.
 func narrow(l postern.Link) bool {
 	switch l.Kind {
-	case postern.LinkSession, postern.LinkProcess, postern.LinkConnection:
+	case postern.LinkSession, postern.LinkProcess, postern.LinkConnection, postern.LinkLogin:
 		return true
 	}
 	return false

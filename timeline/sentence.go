@@ -44,6 +44,9 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	case e.Took > 0:
 		fmt.Fprintf(&b, "; answered in %s", Round(e.Took))
 	}
+	if known := knownBy(e, joined, s.person); known != "" {
+		fmt.Fprintf(&b, " (%s)", known)
+	}
 	b.WriteString(".")
 	return b.String()
 }
@@ -67,6 +70,7 @@ func Summary(e postern.Event) string {
 // subject is the beginning of a sentence.
 type subject struct {
 	who, from string
+	person    string // who is a person of this name; "" if it is not known to be one
 	with      []string
 }
 
@@ -92,6 +96,7 @@ func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
 			t.from = j.Address
 		}
 	}
+	t.person = t.who
 	links = slices.DeleteFunc(links, func(l postern.Link) bool { return strings.Contains(words, l.ID) })
 	slices.SortStableFunc(links, func(a, b postern.Link) int { return credentialRank(a) - credentialRank(b) })
 	for _, l := range links {
@@ -100,6 +105,9 @@ func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
 	if t.who == "" {
 		kind, _ := postern.EventKindOf(e.Kind)
 		t.who = cmp.Or(kind.Doer, "an unknown client")
+		if kind.FromHost && e.Host != "" && kind.Doer != "" {
+			t.who = "the agent"
+		}
 		if account := e.Details["user"]; account != "" {
 			t.who = "the account " + account
 		}

@@ -1,5 +1,6 @@
 // Package agent is what postern agent runs on a host: it reports the calls to
-// libvirt that matter to security to a server's timeline.
+// libvirt that matter to security to a server's timeline. On a host of another server it
+// also answers pam_postern for that server, and reports who logs in.
 //
 // It has no database. Events wait in a spool until the server has acknowledged them.
 // The arguments of the calls are not reported.
@@ -15,7 +16,6 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/trace/capture"
-	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/record"
 )
 
@@ -23,7 +23,7 @@ import (
 type Config struct {
 	Host    string   // name of this host in events
 	Version string   // of the program
-	Watched Watched  // nil means every call
+	Watched Watched  // nil means every call; where logins are answered, an empty set means none
 	Paths   []string // only these files of libvirt's; none means all
 	// Target is where events are sent; nil for nowhere, then there is no spool.
 	Target *Target
@@ -31,6 +31,8 @@ type Config struct {
 	// Flight records what is around calls of which its condition is true, and reports each
 	// file to the timeline; nil for none. Its Kept and Failed are the agent's.
 	Flight *record.Flight
+	// Logins are answered for the Target; the zero value: none are.
+	Logins Logins
 	// Print is called with every event, unless it is nil.
 	Print func(postern.Event)
 	// Ready is called once calls are seen, unless it is nil.
@@ -40,7 +42,7 @@ type Config struct {
 
 // Validate reports what is wrong with the configuration.
 func (c Config) Validate() error {
-	if c.Host == "" || c.Log == nil || c.Target == nil && c.Print == nil {
+	if c.Host == "" || c.Log == nil || c.Target == nil && (c.Print == nil || c.Logins != Logins{}) {
 		return postern.Errorf(postern.Invalid, "an agent needs the name of its host, a log, and where to report to")
 	}
 	return nil
@@ -56,25 +58,15 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, report.close()) }()
-	cfg := capture.Config{
-		What: capture.RPC, Paths: c.Paths, Filter: correlate.Filter{Procedures: c.Watched.set(), Connections: true},
+	var seen *watching
+	if c.Logins == (Logins{}) {
+		if seen, err = c.watch(report); err != nil {
+			return err
+		}
 	}
-	seen := newCalls(c.Host, c.Watched, report.event)
-	closeFlight, err := c.fly(&cfg, seen)
-	if err != nil {
-		return err
-	}
-	session, err := capture.Start(cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, session.Close()) }()
 	stop := report.start(ctx)
 	report.event(status(postern.EventAgentStarted, c.Host, c.Version))
-	if c.Ready != nil {
-		c.Ready(session)
-	}
-	err = errors.Join(session.Run(ctx, seen), closeFlight())
+	err = c.work(ctx, seen, report)
 	report.event(status(postern.EventAgentStopped, c.Host, c.Version))
 	stop()
 	return errors.Join(err, report.rest(ctx))
@@ -84,12 +76,13 @@ func Run(ctx context.Context, c Config) (err error) {
 type reporter struct {
 	spool  *relay.Spool // nil without a server
 	sender *relay.Sender
+	host   string
 	print  func(postern.Event)
 	log    *slog.Logger
 }
 
 func (c Config) reporter() (*reporter, error) {
-	r := &reporter{print: c.Print, log: c.Log}
+	r := &reporter{host: c.Host, print: c.Print, log: c.Log}
 	if c.Target == nil {
 		return r, nil
 	}
@@ -98,8 +91,8 @@ func (c Config) reporter() (*reporter, error) {
 		return nil, err
 	}
 	r.spool = spool
-	r.sender, err = relay.NewSender(relay.SenderConfig{URL: c.Target.URL, Host: c.Host, Client: c.Target.Client},
-		spool, c.Log)
+	to := relay.SenderConfig{URL: c.Target.Base + relay.Path, Host: c.Host, Client: c.Target.Client}
+	r.sender, err = relay.NewSender(to, spool, c.Log)
 	if err != nil {
 		return nil, errors.Join(err, spool.Close())
 	}

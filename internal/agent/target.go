@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -11,19 +13,19 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/relay"
 )
 
-// Target is a server that takes events.
+// Target is a server, or several of one installation, that takes events and answers
+// questions.
 type Target struct {
-	URL    string
+	Base   string // URL without a path; Client sends to a server that answers
 	Client *http.Client
 }
 
-// Server names a server that takes events.
+// Server names the servers of an installation.
 type Server struct {
-	Socket string // of the server on this host, which is used without a URL
-	URL    string // such as https://id.example.com
+	Socket string   // of the server on this host, which is used without URLs
+	URLs   []string // such as https://id.example.com; they are tried in turn
 	Credentials
 }
 
@@ -36,11 +38,11 @@ type Credentials struct {
 // Target returns how to reach the server, or an Invalid error.
 func (s Server) Target() (*Target, error) {
 	switch {
-	case s.URL == "" && s.Credentials != (Credentials{}):
+	case len(s.URLs) == 0 && s.Credentials != (Credentials{}):
 		return nil, postern.Errorf(postern.Invalid,
 			"the certificate, its key and its authority are for a server on another host").
 			WithHint("name that server")
-	case s.URL == "":
+	case len(s.URLs) == 0:
 		t, transport := newTarget("http://postern")
 		transport.DialContext = DialSocket(s.Socket)
 		return t, nil
@@ -48,20 +50,87 @@ func (s Server) Target() (*Target, error) {
 		return nil, postern.Errorf(postern.Invalid, "a server on another host needs a client certificate and its key").
 			WithHint("issue one to a person of the group agents, on the server")
 	}
-	return remoteTarget(s.URL, s.Credentials)
+	c, err := s.config()
+	if err != nil {
+		return nil, err
+	}
+	return remoteTarget(s.URLs, c)
 }
 
-func remoteTarget(address string, c Credentials) (*Target, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" ||
-		u.User != nil {
-		return nil, postern.Errorf(postern.Invalid, "%q is not an address such as https://id.example.com", address)
+// Reach returns how to reach the server until stop is called. Root reaches one on another
+// host through a process without rights, by a socket in dir.
+func (s Server) Reach(ctx context.Context, dir string, log *slog.Logger) (t *Target, stop func(), err error) {
+	t, err = s.Target()
+	if err == nil && len(s.URLs) > 0 && os.Geteuid() == 0 {
+		return s.separate(ctx, dir, log)
 	}
-	t, transport := newTarget("https://" + u.Host)
-	transport.Proxy = http.ProxyFromEnvironment
-	transport.TLSClientConfig, err = c.config()
-	return t, err
+	return t, func() {}, err
 }
+
+// network is what a process that talks to the network is told.
+type network struct {
+	Servers       []string
+	Cert, Key, CA []byte // PEM
+}
+
+// network reads what such a process is told, as JSON.
+func (s Server) network() (text []byte, err error) {
+	n := network{Servers: s.URLs}
+	for _, f := range []struct {
+		path string
+		to   *[]byte
+	}{{s.Cert, &n.Cert}, {s.Key, &n.Key}, {s.CA, &n.CA}} {
+		if f.path == "" {
+			continue
+		}
+		if *f.to, err = os.ReadFile(f.path); err != nil {
+			return nil, err
+		}
+	}
+	defer clear(n.Key)
+	return json.Marshal(n)
+}
+
+// target returns how that process reaches the servers.
+func (n network) target() (*Target, error) {
+	pair, err := tls.X509KeyPair(n.Cert, n.Key)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "the client certificate: %w", err)
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	if len(n.CA) > 0 {
+		c.RootCAs = x509.NewCertPool()
+		c.RootCAs.AppendCertsFromPEM(n.CA)
+	}
+	return remoteTarget(n.Servers, c)
+}
+
+func remoteTarget(addresses []string, c *tls.Config) (*Target, error) {
+	servers := make([]*url.URL, len(addresses))
+	for i, address := range addresses {
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" ||
+			u.User != nil {
+			return nil, postern.Errorf(postern.Invalid, "%q is not an address such as https://id.example.com", address)
+		}
+		servers[i] = &url.URL{Scheme: u.Scheme, Host: u.Host}
+	}
+	t, transport := newTarget(servers[0].String())
+	transport.Proxy = http.ProxyFromEnvironment
+	// One connection lasts, and is given up when the server does not answer on it.
+	transport.IdleConnTimeout = 0
+	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
+	transport.TLSClientConfig = c
+	t.Client.Transport = &inTurn{servers: servers, next: transport}
+	return t, nil
+}
+
+// When a connection to another host is tried on which nothing was received, and how long
+// the answer may take.
+const (
+	pingAfter   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
 
 func newTarget(base string) (*Target, *http.Transport) {
 	transport := &http.Transport{
@@ -72,7 +141,7 @@ func newTarget(base string) (*Target, *http.Transport) {
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &Target{URL: base + relay.Path, Client: client}, transport
+	return &Target{Base: base, Client: client}, transport
 }
 
 // DialSocket makes an HTTP client connect to a Unix socket, whatever the address is.

@@ -7,7 +7,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
 
-const remote, qemu = 0x20008086, 0x20008087
+const remoteProgram, qemu = 0x20008086, 0x20008087
 
 func TestWatchedCalls(t *testing.T) {
 	watched, err := Watch(nil)
@@ -34,13 +34,13 @@ func TestWatchedCalls(t *testing.T) {
 			t.Errorf("%s: condition %d, want %d", name, got, want)
 		}
 	}
-	for _, prog := range []uint32{remote, qemu} {
+	for _, prog := range []uint32{remoteProgram, qemu} {
 		n := libvirt.Newer(prog)[0] // a libvirt that is newer than the tables
 		if _, known := libvirt.Lookup(n.Prog, n.Proc); known != nil || watched[n] != always {
 			t.Errorf("%v is known or not watched", n)
 		}
 	}
-	if got := apiName(remote, 10); got != "domainCreateXML" {
+	if got := apiName(remoteProgram, 10); got != "domainCreateXML" {
 		t.Error(got)
 	}
 	if some, err := Watch([]string{"domain_get_info"}); len(some) != 1 || err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
@@ -36,7 +37,8 @@ func newAgent(a *app) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.server.URL, "server", "", "send to the server at this `URL`, not to the one on this host")
+	f.StringSliceVar(&o.server.URLs, "server", nil,
+		"send to the server at this `URL`, not to the one on this host, and answer logins for it; several: in turn")
 	f.StringVar(&o.server.Cert, "cert", "", "client certificate, PEM `FILE`")
 	f.StringVar(&o.server.Key, "key", "", "its private key, PEM `FILE`")
 	f.StringVar(&o.server.CA, "ca",
@@ -45,6 +47,8 @@ func newAgent(a *app) *cobra.Command {
 	f.StringVar(&o.Spool.Dir, "spool", "",
 		"`DIR` for events that wait (default: the state directory's name with -agent behind it)")
 	f.Var(&o.spoolSize, "spool-size", "at most this `SIZE` waits on disk")
+	f.StringVar(&o.Logins.PAM, "pam-socket", "",
+		"answer pam_postern on this `FILE` for the server (default, as root with --server: "+sshd.DefaultSocket+")")
 	f.BoolVar(&o.all, "all", false, "send every call, those that only read too")
 	f.StringSliceVar(&o.procedures, "procedure", nil, "send these procedures instead; `GLOB`s: domain_*, qemu.*")
 	f.StringSliceVar(&o.Paths, "path", nil, "watch only these `FILE`s of libvirt, instead of all that are found")
@@ -57,17 +61,26 @@ func newAgent(a *app) *cobra.Command {
 	o.protocol, o.log = protocolFlag(f), logFlagsOf(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all", "procedure")
 	cmd.MarkFlagsRequiredTogether("record", "keep-on")
+	cmd.AddCommand(newAgentNetwork(a))
+	return cmd
+}
+
+// newAgentNetwork makes the command by which the agent starts itself without rights.
+func newAgentNetwork(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "network", Short: "The part of the agent that talks to the network", Hidden: true}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return agent.Network(cmd.Context(), os.Stdin, os.NewFile(3, "socket"), a.log(logFlags{}))
+	}
 	return cmd
 }
 
 // agent watches and sends until ctx ends.
 func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	o.Log, o.Spool.MaxBytes = a.log(*o.log), int64(o.spoolSize)
-	host := join.This(o.Version)
-	if s, err := host.State(); err == nil && o.server.URL == "" && !o.print {
-		o.server.URL, o.Host = s.Server, cmp.Or(o.Host, s.Host)
+	if s, err := join.This(o.Version).State(); err == nil && len(o.server.URLs) == 0 && !o.print {
+		o.server.URLs, o.Host = []string{s.Server}, cmp.Or(o.Host, s.Host)
 		o.server.Credentials = agent.Credentials{Cert: join.CertFile, Key: join.KeyFile, CA: s.CA()}
-		go host.Follow(ctx, o.Log)
+		go join.This(o.Version).Follow(ctx, o.Log)
 	}
 	if o.Host, err = system.HostName(o.Host); err != nil {
 		return err
@@ -86,7 +99,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	if o.print {
 		o.Print = func(e postern.Event) { _ = terminal.JSON(a.out, e) }
 	}
-	if o.print && cmp.Or(o.server.URL, o.Spool.Dir, a.state, os.Getenv("POSTERN_STATE")) == "" {
+	if o.print && len(o.server.URLs) == 0 && cmp.Or(o.Spool.Dir, a.state, os.Getenv("POSTERN_STATE")) == "" {
 		return agent.Run(ctx, o.Config) // to look at only
 	}
 	dir, err := a.stateDir()
@@ -94,8 +107,11 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 		return err
 	}
 	o.server.Socket, o.Spool.Dir = filepath.Join(dir, relay.Socket), cmp.Or(o.Spool.Dir, dir+"-agent")
-	if o.Target, err = o.server.Target(); err != nil {
+	var stop func()
+	if o.Target, stop, err = o.server.Reach(ctx, o.Spool.Dir, o.Log); err != nil {
 		return err
 	}
+	defer stop()
+	o.Logins = agent.LoginSockets(o.Logins.PAM, len(o.server.URLs) > 0)
 	return agent.Run(ctx, o.Config)
 }

@@ -25,6 +25,7 @@ func newHost(a *app) *cobra.Command {
 			"Refuse a host everywhere until it is resumed"),
 		newHostStatus(a, "resume", "resumed", postern.HostJoined, "End a host's suspension"),
 		newHostStatus(a, "remove", "removed", postern.HostRemoved, "Remove a host, and revoke its certificates"),
+		newHostRescueCodes(a),
 	)
 }
 
@@ -142,4 +143,23 @@ func newHostStatus(a *app, use, done string, status postern.HostStatus, short st
 			return a.done(err, "%s %s\n", done, args[0])
 		}),
 	}
+}
+
+func newHostRescueCodes(a *app) *cobra.Command {
+	var count int
+	cmd := &cobra.Command{
+		Use: "rescue-codes NAME", Short: "Make codes with which people log in while no server answers",
+		RunE: on(a.withHosts, func(ctx context.Context, d server.HostDirectory, args []string) error {
+			codes, err := d.RescueCodes(ctx, args[0], count)
+			if err != nil {
+				return err
+			}
+			for _, c := range codes {
+				fmt.Fprintln(a.out, c)
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().IntVar(&count, "count", 5, "make `N` codes")
+	return cmd
 }

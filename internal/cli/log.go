@@ -59,6 +59,10 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 			o.filter.Link, err = timeline.ParseLink(text)
 			return err
 		})
+	f.Func("domain", "only what was done to the virtual machine with this `NAME` or UUID", func(name string) error {
+		o.filter.OnDomain(name)
+		return nil
+	})
 	f.Var((*terminal.Moment)(&o.filter.Since), "since",
 		"only since `TIME`: 2026-01-02, 2026-01-02T03:04:05Z, or 90m, 12h, 7d ago")
 	f.Var((*terminal.Moment)(&o.filter.Until), "until", "only before `TIME`")
@@ -68,6 +72,9 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 	f.Bool("words", true, "print sentences")
 	_ = f.MarkHidden("words") // what is the default today once was asked for
 	cmd.MarkFlagsMutuallyExclusive("json", "columns")
+	for _, flag := range []string{"link", "kind", "object"} {
+		cmd.MarkFlagsMutuallyExclusive("domain", flag)
+	}
 }
 
 // kind sets the kind, which must be one of those that there are.

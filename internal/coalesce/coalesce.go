@@ -28,8 +28,8 @@ type Config struct {
 	// Append writes events, all or none. It is called by one goroutine at a time.
 	Append func(ctx context.Context, events ...postern.Event) error
 	// Also returns what makes events differ besides kind, outcome, host, person,
-	// address, object, reason, and links but those to a process, session or
-	// connection; nil: nothing.
+	// address, object, reason, and links but those to a process, session, connection
+	// or login; nil: nothing.
 	Also func(postern.Event) string
 	// Failed is called when events could not be written. They are kept, and later ones
 	// are added to their counts. It may be nil.
@@ -122,7 +122,8 @@ func (w *Writer) likeness(e postern.Event) likeness {
 	}
 	for _, l := range e.Links {
 		switch l.Kind {
-		case postern.LinkProcess, postern.LinkSession, postern.LinkConnection: // each occurrence has its own
+		case postern.LinkProcess, postern.LinkSession, postern.LinkConnection, postern.LinkLogin:
+			// each occurrence has its own
 			continue
 		}
 		k.links += l.Kind + "\x00" + l.ID + "\x00"

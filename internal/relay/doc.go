@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/coalesce"
 )
 
 // Path is where a server takes batches.
@@ -28,6 +29,7 @@ const (
 	maxBatchBytes  = 1 << 20
 	maxBatchEvents = 500
 	maxLine        = 64 << 10
+	maxLinks       = 16 // of an event
 )
 
 // Numbered is an event with its number among those of its sender, from 1. A
@@ -41,6 +43,9 @@ type Numbered struct {
 type header struct {
 	Agent string `json:"agent"` // the sender's random name, 32 hex digits
 	Host  string `json:"host"`  // name of the host that it runs on
+	// Now is the sender's time when it sent the batch; zero from a sender of an
+	// earlier version.
+	Now time.Time `json:"now,omitzero"`
 }
 
 // answer is the server's answer to a batch.
@@ -64,10 +69,10 @@ const (
 	maxTook  = 30 * 24 * time.Hour
 )
 
-// check returns why an event of a sender on a host is refused. A sender may report
-// what it saw on its own host, but not which person did it: the timeline finds the
-// person by the links.
-func check(e postern.Event, host string, now time.Time) error {
+// Check returns why an event of a sender on a host is refused. A sender may report
+// what it saw on its own host, but not which person did it: the server finds the
+// person.
+func Check(e postern.Event, host string, now time.Time) error {
 	kind, _ := postern.EventKindOf(e.Kind)
 	switch {
 	case !kind.FromHost:
@@ -76,12 +81,16 @@ func check(e postern.Event, host string, now time.Time) error {
 		return fmt.Errorf("the event has an index in the timeline")
 	case e.Person != "":
 		return fmt.Errorf("the event names a person")
+	case (e.Kind == postern.EventCheckSSH || e.Kind == postern.EventCheckTimeline) && e.Object != host:
+		return fmt.Errorf("the check is of %.80q, the sender is %q", e.Object, host)
 	case e.Host != host:
 		return fmt.Errorf("the event is of the host %.80q, the sender is %q", e.Host, host)
 	case e.Time.After(now.Add(maxAhead)) || e.Time.Before(now.Add(-maxAge)):
 		return fmt.Errorf("the event is of %s", e.Time.UTC().Format(time.RFC3339))
 	case !slices.Contains([]postern.Outcome{postern.OK, postern.Refused, postern.Failed, postern.Unknown}, e.Outcome):
 		return fmt.Errorf("%.40q is no outcome", e.Outcome)
+	case len(e.Links) > maxLinks:
+		return fmt.Errorf("the event has %d links", len(e.Links))
 	case e.Took < 0 || e.Took > maxTook || e.Count < 0:
 		return fmt.Errorf("the event took %v and has the count %d", e.Took, e.Count)
 	}
@@ -89,23 +98,28 @@ func check(e postern.Event, host string, now time.Time) error {
 		return fmt.Errorf("%.80q is no address", e.Address)
 	}
 	for key := range e.Details {
-		if !slices.Contains(kind.Details, key) {
+		if key != coalesce.LastSeen && !slices.Contains(kind.Details, key) {
 			return fmt.Errorf("an agent's event has no detail %.40q", key)
 		}
 	}
 	for _, l := range e.Links {
-		if err := checkLink(l, host); err != nil {
+		if err := checkLink(l, e.Kind, host); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkLink accepts links to sessions and processes of the sender's host and to
-// virtual machines, never to a credential.
-func checkLink(l postern.Link, host string) error {
+// checkLink accepts links to logins, sessions and processes of the sender's host and to
+// virtual machines, and from a login to the SSH key and certificate that sshd names:
+// never to a credential that the server itself checks.
+func checkLink(l postern.Link, kind, host string) error {
 	switch l.Kind {
-	case postern.LinkSession, postern.LinkProcess:
+	case string(postern.SSHCertificate), string(postern.SSHKey):
+		if kind == postern.EventSSHAuth {
+			return nil
+		}
+	case postern.LinkLogin, postern.LinkSession, postern.LinkProcess:
 		if strings.HasPrefix(l.ID, host+"/") {
 			return nil
 		}

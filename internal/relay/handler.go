@@ -3,6 +3,7 @@ package relay
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,6 +37,9 @@ type Source struct {
 type Config struct {
 	// Source says who sends a request; an error refuses it. It must be set.
 	Source func(*http.Request) (Source, error)
+	// Person returns the person of an account on a host, "" if there is none; nil: of
+	// no account. It is asked about logins and sessions.
+	Person func(ctx context.Context, host, account string) string
 	Now    func() time.Time // the clock; nil for the real one
 	// Busy is the most batches that are received at a time, 8 if zero.
 	Busy int
@@ -108,7 +112,39 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	h.complete(r.Context(), source.Host, batch)
 	return h.store.Relay(r.Context(), source.Name, agent, batch)
+}
+
+// complete adds to events what a host does not know or may not say: whose account it is.
+func (h *Handler) complete(ctx context.Context, host string, batch []Numbered) {
+	if h.c.Person == nil {
+		return
+	}
+	known := map[string]string{}
+	for i := range batch {
+		e := &batch[i].Event
+		account := accountOf(*e)
+		if account == "" {
+			continue
+		}
+		if _, ok := known[account]; !ok {
+			known[account] = h.c.Person(ctx, host, account)
+		}
+		e.Person = known[account]
+	}
+}
+
+// accountOf returns the account of a login or session: the one that asked to become
+// another, where there is such.
+func accountOf(e postern.Event) string {
+	switch e.Kind {
+	case postern.EventSSHAuth, postern.EventSSHOpened, postern.EventSSHClosed:
+		return e.Object
+	case postern.EventPAMAuth, postern.EventPAMOpened, postern.EventPAMClosed:
+		return cmp.Or(e.Details["user"], e.Object)
+	}
+	return ""
 }
 
 // parseBatch reads a batch of a source and checks all of it.
@@ -119,13 +155,14 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 	if !in.Scan() || json.Unmarshal(in.Bytes(), &head) != nil || !validAgent(head.Agent) {
 		return "", nil, postern.Errorf(postern.Invalid, "a batch begins with a line that names its sender")
 	}
+	clock := clockOf(head.Now, now)
 	if head.Host != source.Host {
 		return "", nil, postern.Errorf(postern.Denied,
 			"the sender calls its host %.80q, and may only report events of %q", head.Host, source.Host).
 			WithHint("name this host as its certificate's person is named, %s", source.Host)
 	}
 	for in.Scan() {
-		n, err := parseLine(in.Bytes(), source, now)
+		n, err := parseLine(in.Bytes(), source, clock, now)
 		if err == nil && len(batch) > 0 && n.Seq <= batch[len(batch)-1].Seq {
 			err = fmt.Errorf("the numbers do not rise")
 		}
@@ -147,7 +184,7 @@ func parseBatch(body io.Reader, source Source, now time.Time) (agent string, bat
 	return head.Agent, batch, nil
 }
 
-func parseLine(line []byte, source Source, now time.Time) (Numbered, error) {
+func parseLine(line []byte, source Source, clock clock, now time.Time) (Numbered, error) {
 	var n Numbered
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
@@ -157,9 +194,11 @@ func parseLine(line []byte, source Source, now time.Time) (Numbered, error) {
 	if n.Seq < 1 || n.Seq > maxSeq {
 		return n, fmt.Errorf("the number %d", n.Seq)
 	}
-	if err := check(n.Event, source.Host, now); err != nil {
+	n.Event.Time = n.Event.Time.Add(-clock.ahead)
+	if err := Check(n.Event, source.Host, now); err != nil {
 		return n, err
 	}
+	clock.mark(&n.Event)
 	if source.Self {
 		n.Event.Host = ""
 	}

@@ -330,7 +330,8 @@ func encode(t *testing.T, seq int64, e postern.Event) string {
 func TestForgedEventsAreRefused(t *testing.T) {
 	s := newServer(t)
 	for name, forge := range map[string]func(*postern.Event){
-		"a login":           func(e *postern.Event) { e.Kind = postern.EventSSHAuth },
+		"a code's check":    func(e *postern.Event) { e.Kind = postern.EventOTP },
+		"another's check":   func(e *postern.Event) { e.Kind, e.Object = postern.EventCheckSSH, "hv2" },
 		"no kind":           func(e *postern.Event) { e.Kind = "" },
 		"an index":          func(e *postern.Event) { e.Index = 1 },
 		"a person":          func(e *postern.Event) { e.Person = "alice" },
@@ -344,6 +345,17 @@ func TestForgedEventsAreRefused(t *testing.T) {
 		"an address":        func(e *postern.Event) { e.Address = "from somewhere" },
 		"a credential": func(e *postern.Event) {
 			e.Links[0] = postern.Link{Kind: "yubikey", ID: "vvccccbdefgh"}
+		},
+		"a certificate of no login": func(e *postern.Event) {
+			e.Links[0] = postern.Link{Kind: string(postern.SSHCertificate), ID: "4711"}
+		},
+		"another host's login": func(e *postern.Event) {
+			e.Links[0] = postern.Link{Kind: postern.LinkLogin, ID: "hv2/00"}
+		},
+		"many links": func(e *postern.Event) {
+			for range 20 {
+				e.Links = append(e.Links, e.Links[0])
+			}
 		},
 		"another host's session":  func(e *postern.Event) { e.Links[0].ID = "hv2/boot/7" },
 		"a host that begins like": func(e *postern.Event) { e.Links[0].ID = "hv11/boot/7" },

@@ -176,7 +176,7 @@ func (s *Sender) post(ctx context.Context, batch []Numbered) (int64, error) {
 	defer cancel()
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
-	if err := enc.Encode(header{Agent: s.spool.id, Host: s.c.Host}); err != nil {
+	if err := enc.Encode(header{Agent: s.spool.id, Host: s.c.Host, Now: time.Now().UTC()}); err != nil {
 		return 0, err
 	}
 	for _, n := range batch {

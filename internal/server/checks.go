@@ -2,13 +2,10 @@ package server
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -206,29 +203,5 @@ func (s *server) auditor() audit.Auditor {
 // RecordAudit records on the timeline what an audit of this host found, if that is another
 // result than last time.
 func RecordAudit(ctx context.Context, st *state.State, report *audit.Report) error {
-	return st.Store.Timeline().AppendChange(ctx, checked(postern.EventCheckSSH, hostName(), findingsOf(report)))
-}
-
-// findingsOf names the findings of an audit: the most severe in words, then the IDs of all,
-// each with how often it was found. It is the same as long as they are, wherever they stand.
-func findingsOf(r *audit.Report) string {
-	if len(r.Findings) == 0 {
-		return ""
-	}
-	times := map[string]int{}
-	for _, f := range r.Findings {
-		times[f.ID]++
-	}
-	var ids []string
-	for id, n := range times {
-		if n > 1 {
-			id += fmt.Sprintf(" (%d times)", n)
-		}
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	worst := slices.MinFunc(r.Findings, func(a, b audit.Finding) int {
-		return cmp.Or(a.Compare(b), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Title, b.Title))
-	})
-	return fmt.Sprintf("%s: %s; findings: %s", worst.Severity, worst.Title, strings.Join(ids, ", "))
+	return st.Store.Timeline().AppendChange(ctx, checked(postern.EventCheckSSH, hostName(), report.Summary()))
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern/front"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/system"
 )
 
@@ -23,21 +24,26 @@ const agentGroup = "agents" // who may send events
 // newRemoteEvents receives events from agents on other hosts. Each is of a host that has
 // joined, or a person in the group agents, and may send events of the host with the same name.
 func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
-	return relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
-		if h, err := hostOf(r, st.Store.Hosts()); err == nil {
-			return relay.Source{Name: "joined:" + h.Name, Host: h.Name}, nil
-		} else if postern.CodeOf(err) != postern.Denied {
-			return relay.Source{}, err
-		}
-		who, _, ok := front.Identify(r)
-		return remoteSource(who, ok)
-	}}, st.Store.Relay(), log)
+	return relay.NewHandler(relay.Config{
+		Source: func(r *http.Request) (relay.Source, error) { return sourceOf(r, st.Store.Hosts()) },
+		Person: func(ctx context.Context, host, account string) string { return accountPerson(ctx, st, account, host) },
+	}, st.Store.Relay(), log)
 }
 
-func remoteSource(who postern.Person, ok bool) (relay.Source, error) {
+// sourceOf returns the agent that a request comes from, by its client certificate: a host
+// that has joined, or a person in the group agents.
+func sourceOf(r *http.Request, hosts store.Hosts) (relay.Source, error) {
+	h, err := hostOf(r, hosts)
+	if err == nil {
+		return relay.Source{Name: "joined:" + h.Name, Host: h.Name}, nil
+	}
+	if postern.CodeOf(err) != postern.Denied {
+		return relay.Source{}, err
+	}
+	who, _, ok := front.Identify(r)
 	if !ok || !slices.Contains(who.Groups, agentGroup) {
-		return relay.Source{}, postern.Errorf(postern.Denied, "only agents send events").
-			WithHint("an agent shows the client certificate of a person in the group %s", agentGroup)
+		return relay.Source{}, postern.Errorf(postern.Denied, "only agents send events and ask about logins").
+			WithHint("an agent shows the client certificate of a host, or of a person in the group %s", agentGroup)
 	}
 	return relay.Source{Name: "person:" + who.Name, Host: who.Name}, nil
 }

@@ -45,7 +45,7 @@ func sendOne(t *testing.T, to agent.Server, host string, e postern.Event) error 
 		t.Fatal(err)
 	}
 	defer target.Client.CloseIdleConnections()
-	s, err := relay.NewSender(relay.SenderConfig{URL: target.URL, Host: host, Client: target.Client}, spool,
+	s, err := relay.NewSender(relay.SenderConfig{URL: target.Base + relay.Path, Host: host, Client: target.Client}, spool,
 		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -90,19 +90,25 @@ func agentCredentials(t *testing.T, st *state.State, p postern.Person) agent.Cre
 	return c
 }
 
-// TestWhoMaySendEvents runs a server and sends to it as agents of all sorts.
-func TestWhoMaySendEvents(t *testing.T) {
+// startForAgents starts a server for agents of other hosts, at https://localhost.
+func startForAgents(t *testing.T) *running {
+	t.Helper()
 	config := filepath.Join(t.TempDir(), "Caddyfile")
-	r := startServer(t, func(o *Options) {
+	return startServer(t, func(o *Options) {
 		writeFile(t, config,
 			fmt.Sprintf("{\n\thttps_port %d\n\thttp_port %d\n\tdefault_bind 127.0.0.1\n\tpostern {\n"+
 				"\t\tportal https://localhost:%d\n\t}\n}\n",
 				o.HTTPSPort, o.HTTPPort, o.HTTPSPort))
 		o.Config = config
 	})
+}
+
+// TestWhoMaySendEvents runs a server and sends to it as agents of all sorts.
+func TestWhoMaySendEvents(t *testing.T) {
+	r := startForAgents(t)
 	st := r.open()
 	address := fmt.Sprintf("https://localhost:%d", r.opts.HTTPSPort)
-	remote := func(c agent.Credentials) agent.Server { return agent.Server{URL: address, Credentials: c} }
+	remote := func(c agent.Credentials) agent.Server { return agent.Server{URLs: []string{address}, Credentials: c} }
 	hv1 := agentCredentials(t, st, postern.Person{Name: "hv1", Groups: []string{"agents"}})
 	hv2 := agentCredentials(t, st, postern.Person{Name: "hv2"})
 	hv3 := agentCredentials(t, st, postern.Person{Name: "hv3", Groups: []string{"agents"}})
@@ -132,7 +138,7 @@ func TestWhoMaySendEvents(t *testing.T) {
 	}
 	// What is refused as forged is given up, and not written.
 	forged := agentEvent("hv1", "forged")
-	forged.Kind = postern.EventSSHAuth
+	forged.Kind = postern.EventOTP
 	if err := sendOne(t, remote(hv1), "hv1", forged); err != nil {
 		t.Error(err)
 	}

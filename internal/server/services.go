@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/reach"
 	"github.com/postern-project/postern/internal/relay"
+	"github.com/postern-project/postern/internal/sshd/remote"
 )
 
 // services are the other packages' services that a server runs, with their background
@@ -59,7 +60,8 @@ func newServices(s *server) (*services, error) {
 		return nil, err
 	}
 	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)},
-		front.Service{Prefix: host.Prefix, Handler: hosts})
+		front.Service{Prefix: host.Prefix, Handler: hosts},
+		front.Service{Prefix: remote.Prefix, Handler: whileKnown(newHostLogins(s.state, s.oneTime, s.log))})
 	return h, nil
 }
 

@@ -119,17 +119,7 @@ func serveSSH(ctx context.Context, st *state.State, one *OneTime, pamSocket stri
 // watchLog records on the timeline the logins in sshd's log.
 func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Logger) {
 	lines := make(chan sshlog.Line)
-	person := func(ctx context.Context, account string) string {
-		name, err := st.Store.People().AccountPerson(ctx, account, hostName())
-		if err != nil {
-			return ""
-		}
-		p, err := st.Store.People().Person(ctx, name)
-		if err != nil {
-			return ""
-		}
-		return p.Name
-	}
+	person := func(ctx context.Context, account string) string { return accountPerson(ctx, st, account, hostName()) }
 	s.running.Go(func() {
 		sshlog.Watcher{Record: st.Store, Person: person, Log: log}.Watch(ctx, lines)
 	})
@@ -141,6 +131,19 @@ func (s *sshService) watchLog(ctx context.Context, st *state.State, log *slog.Lo
 	})
 }
 
+// accountPerson returns the person of an account on a host, "" if there is none.
+func accountPerson(ctx context.Context, st *state.State, account, host string) string {
+	name, err := st.Store.People().AccountPerson(ctx, account, host)
+	if err != nil {
+		return ""
+	}
+	p, err := st.Store.People().Person(ctx, name)
+	if err != nil {
+		return ""
+	}
+	return p.Name
+}
+
 // hostName returns this host's name, without its domain.
 func hostName() string {
 	name, _ := os.Hostname()
@@ -148,13 +151,17 @@ func hostName() string {
 	return name
 }
 
-// SSHLog returns the last event about whether sshd's log is read, or the zero Event.
+// SSHLog returns the last event about whether this host's log of sshd is read, or the zero
+// Event.
 func SSHLog(ctx context.Context, st *state.State) (postern.Event, error) {
-	events, err := st.Store.Timeline().Events(ctx, timeline.Filter{Kind: postern.EventSSHLog, Limit: 1, Last: true})
-	if err != nil || len(events) == 0 {
-		return postern.Event{}, err
+	f := timeline.Filter{Kind: postern.EventSSHLog, Limit: 100, Last: true} // other hosts' are among them
+	events, err := st.Store.Timeline().Events(ctx, f)
+	for _, e := range slices.Backward(events) {
+		if e.Host == "" {
+			return e, err
+		}
 	}
-	return events[0], nil
+	return postern.Event{}, err
 }
 
 // recordFollowing records on the timeline that logins may be missing from now on, or that

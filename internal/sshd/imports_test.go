@@ -14,6 +14,7 @@ const here = "github.com/postern-project/postern/internal/sshd"
 var may = map[string][]string{
 	"attest": nil,
 	"audit":  {"hostconf", "process"}, "hostconf": nil, "process": {"hostconf"}, "setup": {"hostconf", "process"},
+	"remote": nil, "rescue": nil,
 	"shell": {"hostconf", "process"}, "sign": nil, "socket": {"process"}, "sshlog": {"process"},
 }
 

@@ -82,6 +82,11 @@ func (m Machine) Links(pid int) []postern.Link {
 	return links
 }
 
+// Login returns the link of a login with the nonce of its question about a code.
+func (m Machine) Login(nonce []byte) postern.Link {
+	return postern.Link{Kind: postern.LinkLogin, ID: fmt.Sprintf("%s/%x", m.host, nonce)}
+}
+
 // startTime returns when a process started, clock ticks since boot, or "".
 func startTime(pid int) string { return Stat(pid, 22) }
 

@@ -12,9 +12,10 @@ import (
 )
 
 // AskDaemon puts one question to the daemon that listens on a socket, with a fresh
-// nonce. It accepts only an answer to this question, from a process of root.
+// nonce. It accepts only an answer to this question, from a process of root. NotifyAsked,
+// which has no answer, cannot be put.
 func AskDaemon(ctx context.Context, socket string, q Question) (Verdict, error) {
-	q.Version = 1 // only a code is asked about
+	q.Version = 1 // what was typed is the code alone
 	_, _ = rand.Read(q.Nonce[:])
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unixpacket", socket)

@@ -60,6 +60,7 @@ type Server struct {
 	record  sshd.Recorder
 	log     *slog.Logger
 	machine process.Machine
+	logins  logins
 	refused *coalesce.Writer // while it serves
 	asked   atomic.Int32     // codes that are waited for
 }
@@ -244,6 +245,7 @@ func (s *Server) answer(ctx context.Context, q Question, pid int) (_ Verdict, co
 			Password: q.Version >= codeAndPassword, Digits: q.Combined,
 		})
 		if err == nil {
+			s.logins.accepted(ev.Links)
 			return Yes, len(q.Code) - proof.Password
 		}
 		ev.Person = proof.Person
@@ -286,10 +288,18 @@ func (s *Server) event(q Question, pid int) postern.Event {
 		Details: map[string]string{"service": sshd.Printable(q.Service)},
 	}
 	switch q.Ask {
-	case AskCode, NotifyAsked:
+	case AskCode:
+		ev.Links = append(ev.Links, s.machine.Login(q.Nonce[:]))
+		ev.Details["method"] = "code"
+	case NotifyAsked:
 		ev.Details["method"] = "code"
 	case AskAccount:
 		ev.Details["method"] = "account"
+	case NotifyOpened:
+		ev.Links = s.logins.of(ev.Links)
+	case NotifyClosed:
+		ev.Links = s.logins.of(ev.Links)
+		s.logins.closed(ev.Links)
 	}
 	if q.TTY != "" {
 		ev.Details["tty"] = sshd.Printable(q.TTY)

@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/remote"
+	"github.com/postern-project/postern/internal/sshd/rescue"
+	"github.com/postern-project/postern/timeline"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// memory is what a host remembers of its server's timeline: the newest checkpoint that it
+// saw. A server whose timeline does not contain it was rolled back, or shows this host
+// another history than before, and is not trusted. It is safe for concurrent use.
+type memory struct {
+	path string
+
+	mu    sync.Mutex
+	last  string // the signed checkpoint, "" before the first
+	wrong error  // why the server is not trusted; nil while it is
+}
+
+func openMemory(path string) (*memory, error) {
+	text, err := durable.ReadSecret(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if len(text) > 0 {
+		if _, err := timeline.ReadCheckpoint(string(text)); err != nil {
+			return nil, postern.Errorf(postern.Invalid, "%s: %w", path, err).
+				WithHint("remove it, if the disk damaged it")
+		}
+	}
+	return &memory{path: path, last: string(text)}, nil
+}
+
+// size returns the size of the timeline as this host saw it last.
+func (m *memory) size() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c, err := timeline.ReadCheckpoint(m.last); m.last != "" && err == nil {
+		return c.Size
+	}
+	return 0
+}
+
+// see takes an update and returns whether what is trusted has changed.
+func (m *memory) see(u remote.Update) (changed bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.wrong
+	m.wrong = m.judge(u)
+	return (before == nil) != (m.wrong == nil)
+}
+
+// judge returns why the server is not trusted, or remembers its checkpoint.
+func (m *memory) judge(u remote.Update) error {
+	if u.Checkpoint == m.last && m.last != "" {
+		return nil
+	}
+	proof := make(tlog.TreeProof, len(u.Growth))
+	for i, h := range u.Growth {
+		if len(h) != tlog.HashSize {
+			return errForked(m.path, errors.New("no proof of growth"))
+		}
+		copy(proof[i][:], h)
+	}
+	if err := timeline.CheckGrowth(m.last, u.Checkpoint, proof); err != nil {
+		return errForked(m.path, err)
+	}
+	if err := durable.Replace(m.path, []byte(u.Checkpoint), 0o600); err != nil {
+		return postern.Errorf(postern.Unavailable, "the newest checkpoint cannot be remembered: %w", err)
+	}
+	m.last = u.Checkpoint
+	return nil
+}
+
+func errForked(path string, err error) error {
+	return postern.Errorf(postern.Unavailable,
+		"the server's timeline does not contain what this host saw of it before: %w", err).
+		WithHint("find out whether the server was restored or attacked; if an administrator restored it, remove %s", path)
+}
+
+// trusted returns why the server is not trusted, nil while it is.
+func (m *memory) trusted() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.wrong
+}
+
+// trusting is a checker that asks only a server that is trusted.
+type trusting struct {
+	sshd.Checker
+	memory *memory
+}
+
+// CheckCode implements [sshd.Checker].
+func (b trusting) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, error) {
+	if err := b.memory.trusted(); err != nil {
+		return sshd.Proof{}, err
+	}
+	return b.Checker.CheckCode(ctx, a)
+}
+
+// CheckAccount implements [sshd.Checker].
+func (b trusting) CheckAccount(ctx context.Context, user string) (string, error) {
+	if err := b.memory.trusted(); err != nil {
+		return "", err
+	}
+	return b.Checker.CheckAccount(ctx, user)
+}
+
+// againAfter is the longest pause after the server did not answer.
+const againAfter = 5 * time.Second
+
+// keepWatching takes the server's updates until ctx ends.
+func (c Config) keepWatching(ctx context.Context, ask remote.Client, m *memory, codes *rescue.File, report *reporter) {
+	for failing := false; ctx.Err() == nil; {
+		u, err := ask.Watch(ctx, remote.Seen{Size: m.size(), Rescue: codes.ID()})
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if !failing {
+				c.Log.WarnContext(ctx, "the server does not accept this host", slog.Any(postern.LogError, err))
+			}
+			failing = true
+			select {
+			case <-ctx.Done():
+			case <-time.After(rand.N(againAfter)):
+			}
+			continue
+		}
+		failing = false
+		if m.see(u) {
+			c.reportMemory(ctx, m.trusted(), report)
+		}
+		c.keepRescue(ctx, u.Rescue, codes)
+	}
+}
+
+// reportMemory says that the server is not trusted, or is again.
+func (c Config) reportMemory(ctx context.Context, wrong error, report *reporter) {
+	e := postern.Event{
+		Time: time.Now().UTC(), Kind: postern.EventCheckTimeline, Outcome: postern.OK, Host: c.Host, Object: c.Host,
+	}
+	if wrong != nil {
+		e.Outcome, e.Reason = postern.Failed, wrong.Error()
+		c.Log.ErrorContext(ctx, "THE SERVER IS NOT TRUSTED: nothing that it decides is accepted",
+			slog.Any(postern.LogError, wrong))
+	}
+	report.event(e)
+}
+
+// keepRescue keeps a set of rescue codes from the server.
+func (c Config) keepRescue(ctx context.Context, text json.RawMessage, codes *rescue.File) {
+	if len(text) == 0 {
+		return
+	}
+	var set rescue.Set
+	err := json.Unmarshal(text, &set)
+	if err == nil {
+		err = codes.Keep(set)
+	}
+	if err != nil {
+		c.Log.WarnContext(ctx, "the rescue codes are not kept", slog.Any(postern.LogError, err))
+	}
+}

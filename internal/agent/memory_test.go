@@ -1,0 +1,82 @@
+package agent
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd"
+	"github.com/postern-project/postern/internal/sshd/remote"
+	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
+)
+
+// grow appends entries to a timeline and returns the update for a host that has seen it
+// with some size.
+func grow(t *testing.T, db *store.DB, kinds int, seen int64) remote.Update {
+	t.Helper()
+	for range kinds {
+		if err := db.Append(t.Context(), postern.Event{Kind: postern.EventAlertTest, Outcome: postern.OK}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signed, proof, err := db.Timeline().Growth(t.Context(), seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := remote.Update{Checkpoint: signed}
+	for _, h := range proof {
+		u.Growth = append(u.Growth, h[:])
+	}
+	return u
+}
+
+// agrees is a checker that agrees to everything.
+type agrees struct{}
+
+func (agrees) CheckCode(context.Context, sshd.Attempt) (sshd.Proof, error) { return sshd.Proof{}, nil }
+func (agrees) CheckAccount(context.Context, string) (string, error)        { return "", nil }
+
+// TestAServerThatForgotIsNotTrusted shows a host a timeline that grows, one that was
+// rolled back, and one with another history, also after the host's agent was started anew.
+func TestAServerThatForgotIsNotTrusted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "checkpoint")
+	open := func() *memory {
+		m, err := openMemory(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	db, fork := storetest.Open(t), storetest.Open(t)
+	m := open()
+	early := grow(t, db, 3, 0)
+	for _, n := range []int{0, 1, 300, 0, 7} {
+		m.see(grow(t, db, n, m.size()))
+		if err := m.trusted(); err != nil {
+			t.Fatalf("a timeline that grew by %d: %v", n, err)
+		}
+	}
+	for name, u := range map[string]remote.Update{
+		"rolled back": early, "forked": grow(t, fork, 400, m.size()), "without a proof": {
+			Checkpoint: grow(t, db, 1, 0).Checkpoint,
+		}, "nothing": {}, "nonsense": {Checkpoint: "log\n999999\nx\n\n"},
+	} {
+		m := open()
+		m.see(u)
+		if m.trusted() == nil {
+			t.Errorf("%s: trusted", name)
+		}
+		if _, err := (trusting{agrees{}, m}).CheckCode(t.Context(), sshd.Attempt{}); err == nil {
+			t.Errorf("%s: a code was accepted", name)
+		}
+		if _, err := (trusting{agrees{}, m}).CheckAccount(t.Context(), "alice"); err == nil {
+			t.Errorf("%s: an account was accepted", name)
+		}
+	}
+	m = open()
+	if m.see(grow(t, db, 1, m.size())); m.trusted() != nil {
+		t.Errorf("the true timeline afterwards: %v", m.trusted())
+	}
+}
