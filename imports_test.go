@@ -100,13 +100,16 @@ var rows = map[string]row{
 	"login":  {imports: "otp sshd", knows: "HTTP"},
 	"join":   {imports: "host sshd", knows: "HTTP", tests: "ca server state"},
 	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
-	"server": {imports: domain + " metrics people state witness " + adapters, knows: "HTTP", tests: "Caddy client agent join"},
+	"server": {
+		imports: domain + " metrics people state witness " + adapters,
+		knows:   "HTTP", tests: "Caddy client agent join",
+	},
 	"doctor": {imports: domain + " " + adapters + " metrics people state witness server trace terminal", knows: "HTTP"},
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state witness backup client login join agent server doctor usage manpage " +
-			"manual jsonschema terminal reference",
+			" trace collector debuginfod metrics people state witness backup client login join agent server doctor " +
+			"usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},

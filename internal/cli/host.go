@@ -58,7 +58,7 @@ func newHostAdd(a *app) *cobra.Command {
 	f.StringSliceVar(&o.Like.Groups, "group", nil, "a `GROUP` that the host is in; can be repeated")
 	f.StringToStringVar(&o.Like.Labels, "label", nil, "a label, `NAME=VALUE`; can be repeated")
 	f.IntVar(&count, "count", 0, "add `N` hosts: the # in NAME becomes 1 to N")
-	f.Var((*terminal.Duration)(&o.Validity), "validity", "how long the host may take to join, a `DURATION` (default 24h)")
+	f.Var((*terminal.Duration)(&o.Validity), "validity", "how long it may take, a `DURATION` (default 24h)")
 	f.BoolVar(&o.Again, "again", false, "invite a host that there is: it was installed anew")
 	f.StringVar(&o.Server, "server", "", "the `URL` by which the host reaches this server (default: the portal's)")
 	return cmd

@@ -20,8 +20,9 @@ func TestTokens(t *testing.T) {
 	if other := newToken(root); string(other.Hash()) == string(token.Hash()) {
 		t.Error("two tokens are alike")
 	}
-	for _, bad := range []string{"", text[1:], text[:67], text + "A", tokenPrefix,
-		strings.Replace(text, "_", "-", 1)} {
+	for _, bad := range []string{
+		"", text[1:], text[:67], text + "A", tokenPrefix, strings.Replace(text, "_", "-", 1),
+	} {
 		if _, err := ParseToken(bad); postern.CodeOf(err) != postern.Invalid || bad != "" &&
 			strings.Contains(err.Error()+postern.HintOf(err), bad) && bad != tokenPrefix {
 			t.Errorf("%q: %v", bad, err)

@@ -457,8 +457,8 @@ func TestClockOfTheHost(t *testing.T) {
 // TestCertificatesAreRenewed has what a host holds end soon.
 func TestCertificatesAreRenewed(t *testing.T) {
 	i, h := install(t), paperHost(t, includesDropIns)
-	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1", "hv1.example.com"),
-		Apply: true})
+	token := i.invite(t, false, "hv1", "hv1.example.com")
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: token, Apply: true})
 	must(t, err)
 	key, err := ca.GenerateKey(ca.P256)
 	must(t, err)
