@@ -51,7 +51,9 @@ const (
 
 // The kinds of event.
 const (
-	EventLogCreated = "log.created"
+	EventLogCreated    = "log.created"
+	EventLogKeyAdded   = "log.key.added"
+	EventLogKeyRetired = "log.key.retired"
 
 	EventConfigLoaded = "config.loaded"
 

@@ -33,6 +33,11 @@ const (
 // be changed.
 var EventKinds = []EventKind{
 	{Name: EventLogCreated, Title: "Timeline begun", OK: "began the log %s", Doer: doerServer},
+	{Name: EventLogKeyAdded, Title: "Key of the timeline made", OK: "made the timeline's key %s", Doer: doerAdmin},
+	{
+		Name: EventLogKeyRetired, Title: "Key of the timeline retired", OK: "retired the timeline's key %s",
+		Doer: doerAdmin,
+	},
 	{
 		Name: EventConfigLoaded, Title: "Configuration loaded", Doer: doerServer,
 		OK: "loaded the configuration %s", NotOK: "could not load the configuration %s",

@@ -21,7 +21,10 @@ type Key struct {
 
 // NewKey makes a signing key for a new log, under a name of its own.
 func NewKey() (Key, error) {
-	name := "postern-log-" + hex.EncodeToString(randomBytes(6))
+	return newKey("postern-log-" + hex.EncodeToString(randomBytes(6)))
+}
+
+func newKey(name string) (Key, error) {
 	secret, verifier, err := note.GenerateKey(rand.Reader, name)
 	return Key{secret, verifier}, err
 }
@@ -39,9 +42,9 @@ type Checkpoint struct {
 	Root   tlog.Hash
 }
 
-// Sign returns the checkpoint as a signed note.
-func (c Checkpoint) Sign(s note.Signer) (string, error) {
-	msg, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, c.Root)}, s)
+// Sign returns the checkpoint as a note that each of the signers signed.
+func (c Checkpoint) Sign(s ...note.Signer) (string, error) {
+	msg, err := note.Sign(&note.Note{Text: fmt.Sprintf("%s\n%d\n%s\n", c.Origin, c.Size, c.Root)}, s...)
 	return string(msg), err
 }
 
@@ -50,13 +53,13 @@ const maxCheckpoint = 16 << 10
 
 var errLong = fmt.Errorf("checkpoint: longer than %d bytes", maxCheckpoint)
 
-// OpenCheckpoint checks a signed checkpoint's signature and returns what it
-// says. The origin must be the verifier's name.
+// OpenCheckpoint checks a signed checkpoint's signature, which may be by any of [Keys], and
+// returns what it says. The origin must be the verifier's name.
 func OpenCheckpoint(signed string, v note.Verifier) (Checkpoint, error) {
 	if len(signed) > maxCheckpoint {
 		return Checkpoint{}, errLong
 	}
-	n, err := note.Open([]byte(signed), note.VerifierList(v))
+	n, err := note.Open([]byte(signed), anyOf(v))
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}

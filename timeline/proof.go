@@ -151,7 +151,7 @@ func (c Checked) String() string {
 // CheckProof checks a proof, as its JSON is written, by the public key of its log. It
 // fails with [postern.Denied] if the proof proves nothing.
 func CheckProof(text []byte, key string) (c Checked, err error) {
-	v, err := note.NewVerifier(key)
+	v, err := ParseKeys(key)
 	if err != nil {
 		return c, postern.Errorf(postern.Invalid, "that is not a log's public key")
 	}

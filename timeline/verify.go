@@ -249,7 +249,7 @@ func (w *verifier) checkpoint(ctx context.Context, v note.Verifier) error {
 		width := edgeWidth(kept.Size, 0) * tlog.HashSize
 		w.compare(kept.Size/tileWidth*tileWidth, split(kept.Edge[:min(width, len(kept.Edge))]), split(edge[:width]))
 	}
-	c, err := OpenCheckpoint(kept.Checkpoint, v)
+	c, err := OpenLatest(kept.Checkpoint, v)
 	switch {
 	case err != nil:
 		w.problem(-1, "%v", err)

@@ -36,6 +36,8 @@ var commands = []struct{ hint, command string }{
 	{"give the private key in a file", "--key FILE"},
 	{"choose another state directory for a second one", "--state DIRECTORY"},
 	{"make the next root", "postern ca root new"},
+	{"retire the older key of the timeline first", "postern log key retire"},
+	{"make the next key of the timeline first", "postern log key new"},
 	{"retire the older root first", "postern ca root retire ROOT"},
 	{"retire ", "postern ca root retire "},
 	{"make its successor first", "postern ca root new, or postern ca intermediate new ssh-user or ssh-host"},

@@ -19,7 +19,7 @@ import (
 
 // logCommands returns the commands of log that read a server's own timeline.
 func logCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a)}
+	return []*cobra.Command{newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a), newLogKey(a)}
 }
 
 // logOptions are the flags of log list and log follow.

@@ -32,7 +32,7 @@ func (h *services) serveTimeline(s *configured, o *front.Timeline) error {
 		}
 		s.run = append(s.run, (&witness.Submitter{
 			Log: log, Store: log, Policy: policy, Every: time.Duration(o.Every), Logger: logger,
-			Verifier: func() (note.Verifier, error) { return note.NewVerifier(log.LogVerifier()) },
+			Verifier: func() (note.Verifier, error) { return timeline.ParseKeys(log.LogVerifier()) },
 			Record:   (&checks{server: h.server, recorded: map[[2]string]string{}}).recordWitness,
 		}).Run)
 	}

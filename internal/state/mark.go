@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
@@ -62,7 +60,11 @@ func (m mark) after(other mark) bool {
 	return m.epoch > other.epoch || m.epoch == other.epoch && m.checkpoint.Size > other.checkpoint.Size
 }
 
-func newMark(epoch int64, signed string, v note.Verifier) (mark, error) {
+func newMark(epoch int64, signed, keys string) (mark, error) {
+	v, err := timeline.ParseKeys(keys)
+	if err != nil {
+		return mark{}, err
+	}
 	c, err := timeline.OpenCheckpoint(signed, v)
 	return mark{epoch, c, signed}, err
 }
@@ -73,7 +75,7 @@ func (m mark) bytes() []byte {
 	return append(b, bytes.Repeat([]byte("\n"), max(0, markSize-len(b)))...)
 }
 
-func parseMark(b []byte, v note.Verifier) (mark, error) {
+func parseMark(b []byte, keys string) (mark, error) {
 	lines := strings.SplitN(string(b), "\n", 3)
 	if len(lines) < 3 || lines[0] != markHead {
 		return mark{}, errors.New("it is not a mark")
@@ -82,15 +84,15 @@ func parseMark(b []byte, v note.Verifier) (mark, error) {
 	if err != nil {
 		return mark{}, err
 	}
-	return newMark(epoch, strings.TrimRight(lines[2], "\n")+"\n", v)
+	return newMark(epoch, strings.TrimRight(lines[2], "\n")+"\n", keys)
 }
 
 // marks are the places of one state's mark. All have the same, and the furthest is valid.
 // It is safe for concurrent use.
 type marks struct {
-	dirs     []string
-	like     string // the state directory, whose owner they belong to
-	verifier note.Verifier
+	dirs []string
+	like string        // the state directory, whose owner they belong to
+	keys func() string // the public keys of the log
 
 	mu     sync.Mutex
 	files  []*os.File
@@ -101,16 +103,12 @@ type marks struct {
 }
 
 // newMarks returns the marks of a state directory.
-func newMarks(dir, logKey string) (*marks, error) {
-	v, err := note.NewVerifier(logKey)
-	if err != nil {
-		return nil, err
-	}
-	m := &marks{dirs: filepath.SplitList(os.Getenv(seenEnv)), like: dir, verifier: v}
+func newMarks(dir string, keys func() string) *marks {
+	m := &marks{dirs: filepath.SplitList(os.Getenv(seenEnv)), like: dir, keys: keys}
 	if len(m.dirs) == 0 {
 		m.dirs = []string{SeenDir(dir)}
 	}
-	return m, nil
+	return m
 }
 
 // SeenDir returns where the mark of a state directory is by default: beside it.
@@ -189,7 +187,7 @@ func (m *marks) readOne(f *os.File) (mark, error) {
 	if bytes.Equal(b, m.bytes) {
 		return m.last, nil
 	}
-	one, err := parseMark(b, m.verifier)
+	one, err := parseMark(b, m.keys())
 	if err != nil {
 		return mark{}, postern.Errorf(postern.Unavailable, "%w: the mark %s is damaged, or another timeline's: %v",
 			ErrRestored, f.Name(), err).

@@ -94,7 +94,7 @@ func (s *State) position(ctx context.Context) (m mark, behind bool, err error) {
 		return m, false, err
 	}
 	s.epoch.Store(p.Epoch)
-	m, err = newMark(p.Epoch, p.Checkpoint, s.marks.verifier)
+	m, err = newMark(p.Epoch, p.Checkpoint, s.marks.keys())
 	return m, p.Behind, err
 }
 

@@ -176,11 +176,7 @@ func openFor(ctx context.Context, dir, url, markOf string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := newMarks(markOf, db.Timeline().LogVerifier())
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return &State{Dir: dir, Store: db, marks: m}, nil
+	return &State{Dir: dir, Store: db, marks: newMarks(markOf, db.Timeline().LogVerifier)}, nil
 }
 
 func missing(dir string) error {

@@ -52,6 +52,7 @@ var conformance = []struct {
 	{"events of an agent count once, on two servers", relayedOnce},
 	{"the timeline answers what is asked", asked},
 	{"the timeline verifies and proves every line", provesEveryLine},
+	{"the timeline's key is followed by another", logKeyFollowed},
 	{"tampering shows", tamperingShows},
 	{"a tampered timeline is not signed again", notSignedAgain},
 	{"a verification goes on where an earlier one ended", verifiedSince},

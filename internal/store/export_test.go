@@ -12,7 +12,7 @@ import (
 // the log's key can.
 func (db *DB) BeginLogAgain(ctx context.Context) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		tx.signer = db.signer
+		tx.newKeys = true
 		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated})
 	})
 }

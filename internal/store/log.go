@@ -1,10 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -17,38 +18,71 @@ const (
 	logKeyName = "log" // the timeline's signing key, in table keys
 )
 
-// openLog reads the timeline's key, or makes it together with the log's first
+// logKeys are the keys of the timeline: the signers, oldest first, and the public keys as
+// [timeline.ParseKeys] reads them, with those that were retired.
+type logKeys struct {
+	signers []note.Signer
+	public  string
+}
+
+// openLog reads the timeline's keys, or makes one together with the log's first
 // line. A key-encrypting key that is not this database's shows here.
 func (db *DB) openLog(ctx context.Context) error {
-	key, err := db.logKey(ctx)
-	if errors.Is(err, sql.ErrNoRows) {
+	keys, err := db.readLogKeys(ctx)
+	if errors.Is(err, errNoLog) {
 		if err = db.createLog(ctx); err == nil || postern.CodeOf(err) == postern.Conflict {
-			key, err = db.logKey(ctx) // another server may have been first
+			keys, err = db.readLogKeys(ctx) // another server may have been first
 		}
 	}
 	if err != nil {
 		return db.wrap(err, "open the timeline")
 	}
-	if db.signer, err = note.NewSigner(key.Secret); err != nil {
-		return fmt.Errorf("the timeline's key: %w", err)
-	}
-	db.verifier = key.Verifier
+	db.keys.Store(keys)
 	return nil
 }
 
-func (db *DB) logKey(ctx context.Context) (timeline.Key, error) {
-	var sealed []byte
-	var key timeline.Key
-	err := db.Read(ctx, func(ctx context.Context, tx *Tx) error {
-		return tx.QueryRow(ctx, `SELECT sealed, public FROM keys
-			WHERE name = $1`, logKeyName).Scan(&sealed, &key.Verifier)
-	})
+func (db *DB) readLogKeys(ctx context.Context) (*logKeys, error) {
+	return readOne(ctx, db, func(ctx context.Context, tx *Tx) (*logKeys, error) { return tx.logKeys(ctx) })
+}
+
+// errNoLog says that the timeline has no key yet.
+var errNoLog = errors.New("there is no timeline yet")
+
+// logKeys reads the timeline's keys. The sealed secret of a retired one is empty.
+func (tx *Tx) logKeys(ctx context.Context) (*logKeys, error) {
+	rows, err := tx.Query(ctx, `SELECT name, sealed, public FROM keys WHERE name = $1 OR name LIKE $2
+		ORDER BY LENGTH(name), name`, logKeyName, logKeyName+"-%")
 	if err != nil {
-		return key, err
+		return nil, err
 	}
-	secret, err := db.Unseal(purposeKey, logKeyName, sealed)
-	key.Secret = string(secret)
-	return key, err
+	defer rows.Close()
+	var keys logKeys
+	var retired, inUse []string
+	for rows.Next() {
+		var name, public string
+		var sealed []byte
+		if err := rows.Scan(&name, &sealed, &public); err != nil {
+			return nil, err
+		}
+		secret, err := tx.db.Unseal(purposeKey, name, sealed)
+		if err != nil {
+			return nil, err
+		}
+		if len(secret) == 0 {
+			retired = append(retired, public)
+			continue
+		}
+		signer, err := note.NewSigner(string(secret))
+		if err != nil {
+			return nil, fmt.Errorf("the timeline's key: %w", err)
+		}
+		keys.signers, inUse = append(keys.signers, signer), append(inUse, public)
+	}
+	if len(inUse) == 0 {
+		return nil, cmp.Or(rows.Err(), error(errNoLog))
+	}
+	keys.public = timeline.FormatKeys(retired, inUse)
+	return &keys, rows.Err()
 }
 
 func (db *DB) createLog(ctx context.Context) error {
@@ -56,27 +90,99 @@ func (db *DB) createLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sealed, err := db.Seal(purposeKey, logKeyName, []byte(key.Secret))
-	if err != nil {
-		return err
-	}
-	signer, err := note.NewSigner(key.Secret)
-	if err != nil {
-		return err
-	}
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		if _, err := tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, $3, $4)`,
-			logKeyName, sealed, key.Verifier, micros(db.Now())); err != nil {
+		if err := tx.addLogKey(ctx, logKeyName, key); err != nil {
 			return err
 		}
-		tx.signer = signer
-		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated, Object: signer.Name()})
+		name, _, _ := strings.Cut(key.Verifier, "+")
+		return tx.Append(ctx, postern.Event{Kind: postern.EventLogCreated, Object: name})
 	})
 }
 
-// LogVerifier returns the timeline's public key, in note's encoding. It is
-// enough to check checkpoints and proofs, without the database.
-func (s Timeline) LogVerifier() string { return s.verifier }
+// addLogKey keeps a key of the timeline, which signs this write's checkpoint too.
+func (tx *Tx) addLogKey(ctx context.Context, name string, key timeline.Key) error {
+	sealed, err := tx.db.Seal(purposeKey, name, []byte(key.Secret))
+	if err != nil {
+		return err
+	}
+	tx.newKeys = true
+	_, err = tx.Exec(ctx, `INSERT INTO keys (name, sealed, public, created) VALUES ($1, $2, $3, $4)`,
+		name, sealed, key.Verifier, micros(tx.db.Now()))
+	return err
+}
+
+// LogVerifier returns the timeline's public keys, as [timeline.ParseKeys] reads them: one,
+// unless another has followed it. They are enough to check checkpoints and proofs, without
+// the database.
+func (s Timeline) LogVerifier() string { return s.keys.Load().public }
+
+// logVerifier returns the timeline's public keys as they are in the database now: another
+// process may have made or retired one.
+func (tx *Tx) logVerifier(ctx context.Context) (timeline.Keys, error) {
+	keys, err := tx.logKeys(ctx)
+	if err != nil {
+		return timeline.Keys{}, err
+	}
+	return timeline.ParseKeys(keys.public)
+}
+
+// presentKeys is logVerifier in a transaction of its own.
+func (s Timeline) presentKeys(ctx context.Context) (timeline.Keys, error) {
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Keys, error) { return tx.logVerifier(ctx) })
+}
+
+// NewLogKey makes the next signing key of the timeline. From now on the key before it and
+// this one both sign each checkpoint. It fails with Conflict if two keys sign already.
+func (s Timeline) NewLogKey(ctx context.Context) (public string, err error) {
+	key, err := timeline.NextKey(s.keys.Load().signers[0].Name())
+	if err != nil {
+		return "", err
+	}
+	return key.Verifier, s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		keys, err := tx.logKeys(ctx)
+		switch {
+		case err != nil:
+			return err
+		case len(keys.signers) > 1:
+			return postern.Errorf(postern.Conflict, "two keys sign the timeline already").
+				WithHint("retire the older key of the timeline first")
+		}
+		name := fmt.Sprintf("%s-%d", logKeyName, 2+strings.Count(keys.public, "\n"))
+		if err := tx.addLogKey(ctx, name, key); err != nil {
+			return err
+		}
+		return tx.Append(ctx, postern.Event{Kind: postern.EventLogKeyAdded, Object: key.Verifier})
+	})
+}
+
+// RetireLogKey ends the use of the older of two keys: its secret is removed, and checkpoints
+// are signed by the newer one alone. It fails with Conflict if one key signs.
+func (s Timeline) RetireLogKey(ctx context.Context) error {
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		keys, err := tx.logKeys(ctx)
+		switch {
+		case err != nil:
+			return err
+		case len(keys.signers) < 2:
+			return postern.Errorf(postern.Conflict, "one key signs the timeline").
+				WithHint("make the next key of the timeline first")
+		}
+		old, _, _ := strings.Cut(keys.public, "\n")
+		var name string
+		if err := tx.QueryRow(ctx, `SELECT name FROM keys WHERE public = $1`, old).Scan(&name); err != nil {
+			return err
+		}
+		sealed, err := tx.db.Seal(purposeKey, name, nil)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE keys SET sealed = $2 WHERE name = $1`, name, sealed); err != nil {
+			return err
+		}
+		tx.newKeys = true
+		return tx.Append(ctx, postern.Event{Kind: postern.EventLogKeyRetired, Object: old})
+	})
+}
 
 // errWentBack says that a database in use was replaced by an older one, as by a standby
 // that had not received everything.
@@ -86,11 +192,7 @@ var errWentBack = postern.Errorf(postern.Unavailable, "the database is older tha
 // appendEvents writes the batch's events, the tiles of the tree that they
 // finish, its edge, and one signed checkpoint.
 func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
-	signer := db.signer
-	if tx.signer != nil {
-		signer = tx.signer
-	}
-	tree, err := db.loadTree(tx)
+	tree, err := db.loadTree(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -119,7 +221,10 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	for _, t := range tree.Finished() {
 		tx.later(`INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)`, t.Level, t.N, t.Data)
 	}
-	signed, err := timeline.Checkpoint{Origin: signer.Name(), Size: tree.Size(), Root: tree.Root()}.Sign(signer)
+	signers := tx.keys.signers
+	signed, err := timeline.Checkpoint{
+		Origin: signers[0].Name(), Size: tree.Size(), Root: tree.Root(),
+	}.Sign(signers...)
 	if err != nil {
 		return err
 	}
@@ -148,28 +253,34 @@ func stateOf(tx *Tx) statement {
 
 // loadTree returns the tree to append to: that of the last batch if no other server
 // has appended since, else the one in the database. It fails unless that is the tree
-// that the checkpoint signs: a log that was tampered with is not signed again.
-func (db *DB) loadTree(tx *Tx) (*timeline.Tree, error) {
+// that the checkpoint signs: a log that was tampered with is not signed again. It sets the
+// keys that sign next.
+func (db *DB) loadTree(ctx context.Context, tx *Tx) (_ *timeline.Tree, err error) {
 	s := tx.state
 	switch {
-	case s == nil && tx.signer != nil:
-		return new(timeline.Tree), nil
+	case s == nil && tx.newKeys:
+		tx.keys, err = tx.logKeys(ctx)
+		return new(timeline.Tree), err
 	case s == nil:
 		return nil, errNoCheckpoint
 	case s.Size < db.reached.Load():
 		return nil, errWentBack
-	case db.tree != nil && s.Checkpoint == db.signed:
+	}
+	if tx.keys, err = db.signingKeys(ctx, tx, s.Checkpoint); err != nil {
+		return nil, err
+	}
+	if db.tree != nil && s.Checkpoint == db.signed {
 		return db.tree.Clone(), nil
 	}
 	tree, err := timeline.LoadTree(s.Size, s.Edge)
 	if err != nil {
 		return nil, fmt.Errorf("read the tree: %w", err)
 	}
-	verifier, err := note.NewVerifier(db.verifier)
+	keys, err := timeline.ParseKeys(tx.keys.public)
 	if err != nil {
 		return nil, err
 	}
-	c, err := timeline.OpenCheckpoint(s.Checkpoint, verifier)
+	c, err := timeline.OpenLatest(s.Checkpoint, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -181,10 +292,21 @@ func (db *DB) loadTree(tx *Tx) (*timeline.Tree, error) {
 	return tree, nil
 }
 
+// signingKeys returns the keys that sign the next checkpoint. Those that another server has
+// made or retired show by the signatures of the last one.
+func (db *DB) signingKeys(ctx context.Context, tx *Tx, last string) (*logKeys, error) {
+	keys := db.keys.Load()
+	if keys != nil && !tx.newKeys && (last == db.signed || timeline.SignedBy(last, keys.signers)) {
+		return keys, nil
+	}
+	return tx.logKeys(ctx)
+}
+
 // commitTree remembers the tree of a batch that is durable now.
 func (db *DB) commitTree(tx *Tx) {
 	if tx.tree != nil {
 		db.tree, db.signed = tx.tree, tx.signed
+		db.keys.Store(tx.keys)
 		db.reached.Store(tx.tree.Size())
 	}
 }

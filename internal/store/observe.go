@@ -53,7 +53,7 @@ func IsOutage(err error) bool {
 // cannot be appended to. It changes nothing.
 func (db *DB) TryWrite(ctx context.Context) error {
 	return db.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		if _, err := db.loadTree(tx); err != nil {
+		if _, err := db.loadTree(ctx, tx); err != nil {
 			return outage{err}
 		}
 		_, err := tx.Exec(ctx, `UPDATE counters SET value = value WHERE name = 'generation'`)

@@ -19,8 +19,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
 )
@@ -69,10 +67,9 @@ type DB struct {
 	close  sync.Once
 	done   chan struct{} // closed when the writer has gone
 
-	signer   note.Signer
-	verifier string         // the log's public key
-	tree     *timeline.Tree // the writer's: the tree as of the checkpoint below
-	signed   string         // the writer's: the checkpoint that tree belongs to
+	keys   atomic.Pointer[logKeys]
+	tree   *timeline.Tree // the writer's: the tree as of the checkpoint below
+	signed string         // the writer's: the checkpoint that tree belongs to
 }
 
 // readConns is how many reads run at the same time.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // Timeline reads the timeline: it is a [timeline.Source].
@@ -28,7 +27,7 @@ func (s Timeline) LogSize(ctx context.Context) (int64, error) {
 // VerifyLog checks the whole timeline as [timeline.Verify] does, also against what its
 // witnesses cosigned.
 func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Report, error) {
-	v, err := note.NewVerifier(s.verifier)
+	v, err := s.presentKeys(ctx)
 	if err != nil {
 		return timeline.Report{}, err
 	}
@@ -50,7 +49,7 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 
 // VerifyLogSince checks the timeline as [timeline.VerifySince] does.
 func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.Report, error) {
-	v, err := note.NewVerifier(s.verifier)
+	v, err := s.presentKeys(ctx)
 	if err != nil {
 		return timeline.Report{}, err
 	}
@@ -63,13 +62,13 @@ func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.
 // with [postern.NotFound] if there is no such entry, and with
 // [postern.Internal] if the timeline was tampered with.
 func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, error) {
-	v, err := note.NewVerifier(s.verifier)
-	if err != nil {
-		return timeline.Proof{}, err
-	}
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Proof, error) {
+		v, err := tx.logVerifier(ctx)
+		if err != nil {
+			return timeline.Proof{}, err
+		}
 		var entry string
-		err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&entry)
+		err = tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&entry)
 		if err != nil {
 			return timeline.Proof{}, notFound(err, "there is no entry %d in the timeline", index)
 		}

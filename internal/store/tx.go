@@ -7,7 +7,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
-	"golang.org/x/mod/sumdb/note"
 )
 
 // Tx is a transaction, valid inside the function that it was given to, and in
@@ -17,7 +16,8 @@ type Tx struct {
 	run     runner
 	write   bool
 	events  []postern.Event // appended when the batch commits
-	signer  note.Signer     // a new log's, before the DB has it
+	newKeys bool            // the log's keys may be others than the DB has
+	keys    *logKeys        // that sign after the events
 	address string          // of events that have none: the actor's
 
 	send   func(ctx context.Context, list ...statement) error // the writer's
