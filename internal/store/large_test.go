@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -45,6 +47,7 @@ func TestLarge(t *testing.T) {
 			must(t, err)
 			t.Logf("%d entries, %d bytes with all else", entries, bytes)
 			firstPages(t, db)
+			otherPages(t, db)
 			if !store.IsPostgres(url) {
 				journalOfVerify(t, db, url)
 			}
@@ -105,6 +108,52 @@ func firstPages(t *testing.T, db *store.DB) {
 			t.Logf("%-26s last %-5v %4d entries, first %8v, then %8v", name, last, found,
 				took[0].Round(10*time.Microsecond), slices.MinFunc(took, cmp.Compare).Round(10*time.Microsecond))
 		}
+	}
+}
+
+// otherPages measures the first page, and one in the middle, of the other lists.
+func otherPages(t *testing.T, db *store.DB) {
+	keys := db.OTP()
+	var middle struct{ key, serial string }
+	middle.key = otp.EncodeModhex([]byte{0xfe, 0, 0, 7, 0, 0})
+	middle.serial = fmt.Sprintf("%032x", 1<<40+50_000)
+	for _, list := range []struct {
+		name string
+		page func() (int, error)
+	}{
+		{"keys", func() (int, error) {
+			page, err := keys.Credentials(t.Context(), store.Page{Limit: 100})
+			return len(page), err
+		}},
+		{"keys, in the middle", func() (int, error) {
+			page, err := keys.Credentials(t.Context(), store.Page{After: middle.key, Limit: 100})
+			return len(page), err
+		}},
+		{"keys of a person", func() (int, error) {
+			page, err := keys.Credentials(t.Context(), store.Page{Person: "person0001", Limit: 100})
+			return len(page), err
+		}},
+		{"certificates", func() (int, error) {
+			page, err := db.CA().Certificates(t.Context(), ca.Filter{Leaves: true, Limit: 100})
+			return len(page), err
+		}},
+		{"certificates, middle", func() (int, error) {
+			page, err := db.CA().Certificates(t.Context(), ca.Filter{After: middle.serial, Limit: 100})
+			return len(page), err
+		}},
+		{"people", func() (int, error) {
+			page, err := db.People().Page(t.Context(), "", 100)
+			return len(page), err
+		}},
+		{"people, in the middle", func() (int, error) {
+			page, err := db.People().Page(t.Context(), "person5000", 100)
+			return len(page), err
+		}},
+	} {
+		start := time.Now()
+		n, err := list.page()
+		must(t, err)
+		t.Logf("%-26s %4d rows, %8v", list.name, n, time.Since(start).Round(10*time.Microsecond))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -215,11 +216,16 @@ func (o *OTP) Keys(ctx context.Context, person string) ([]*otp.Key, error) {
 }
 
 func (o *OTP) keysOf(ctx context.Context, tx *Tx, p Page) ([]*otp.Key, error) {
-	where, args := `c.id > $1`, []any{p.After}
+	id, where, args := `c.id`, `1 = 1`, []any{}
 	if p.Person != "" {
-		where, args = where+` AND c.person = $2`, append(args, p.Person)
+		// An expression, so that no planner reads all keys in their order.
+		id, where, args = `c.id || ''`, `c.person = $1`, append(args, p.Person)
 	}
-	rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+where+` ORDER BY c.id`+limit(p.Limit), args...)
+	if p.After != "" {
+		args = append(args, p.After)
+		where += fmt.Sprintf(` AND %s > $%d`, id, len(args))
+	}
+	rows, err := tx.Query(ctx, `SELECT `+otpKeyColumns+otpKeyTables+where+` ORDER BY `+id+limit(p.Limit), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func Fill(t testing.TB, db *store.DB, s Size) {
 		not_before, not_after, issued, renews, revoked, reason`, func(i int) []any {
 		return []any{
 			g.serial(i), issuer, "person", g.person(i % s.People), "laptop", "CN=" + g.person(i%s.People), "",
-			fmt.Sprintf("%064x", i), make([]byte, 500), at, end, at, "", 0, 0,
+			fmt.Sprintf("%064x", i), make([]byte, 500), at, end, at + int64(i), "", 0, 0,
 		}
 	})
 	insert(s.Certificates, "credentials", credential, func(i int) []any {
@@ -66,7 +66,9 @@ func Fill(t testing.TB, db *store.DB, s Size) {
 		return []any{g.key(i), -1, 0, "", 0}
 	})
 	insert(s.Keys, "otp_keys", "public_id, sealed, serial", func(i int) []any {
-		return []any{g.key(i), make([]byte, 64), 0}
+		sealed, err := db.Seal("otp key", g.key(i), make([]byte, 22))
+		must(t, err)
+		return []any{g.key(i), sealed, 0}
 	})
 	const batch = 5000
 	for n := 0; n < s.Entries; n += batch {
