@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -196,8 +197,23 @@ func (p *PostgreSQL) URL(database string) string {
 // Database makes an empty database and returns its URL.
 func (p *PostgreSQL) Database() string {
 	p.t.Helper()
+	return p.copyOf("template1")
+}
+
+// Copy makes a copy of a database that nothing is connected to, both by their URLs.
+func (p *PostgreSQL) Copy(of string) string {
+	p.t.Helper()
+	u, err := url.Parse(of)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return p.copyOf(strings.TrimPrefix(u.Path, "/"))
+}
+
+func (p *PostgreSQL) copyOf(template string) string {
+	p.t.Helper()
 	name := fmt.Sprintf("postern%d", p.databases.Add(1))
-	p.Exec(p.URL("postgres"), "CREATE DATABASE "+name)
+	p.Exec(p.URL("postgres"), "CREATE DATABASE "+name+" TEMPLATE "+template)
 	return p.URL(name)
 }
 

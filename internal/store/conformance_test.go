@@ -70,10 +70,11 @@ func TestSQLite(t *testing.T) {
 
 func TestPostgreSQL(t *testing.T) {
 	server := posterntest.StartPostgreSQL(t)
+	migrated := server.Database()
+	must(t, store.Migrate(t.Context(), migrated))
 	for _, c := range conformance {
 		t.Run(c.name, func(t *testing.T) {
-			url := server.Database()
-			c.run(t, openerOf(store.Config{URL: url}))
+			c.run(t, openerOf(store.Config{URL: server.Copy(migrated)}))
 		})
 	}
 }
