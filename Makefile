@@ -90,7 +90,7 @@ RACED   := -race $(foreach p,$(UNRACED),-gcflags='$p=-race=false -d=checkptr=0')
 LONG := server cli trace/export ca trace/format sshd trace/stack store trace/capture trace/record
 
 # More packages at a time than there are processors: most tests wait for a peer.
-# Nothing is vetted here, which lint does, and no debugger reads these programs.
+# Nothing is vetted here, which lint does. The command that tests start is built once.
 test: build
 	POSTERN_CHECK=1 POSTERN_PROGRAM=$(CURDIR)/$(BIN) $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -shuffle=on \
 		-timeout 20m $(ARGS) $(or $(TESTED),$(LONG:%=./internal/%) ./...)
