@@ -45,6 +45,7 @@ install: build pam
 	install -D -m 755 $(BIN) $(DESTDIR)/usr/bin/postern
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/*.service packaging/*.socket packaging/*.timer
 	install -D -m 644 packaging/postern.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern.conf
+	install -D -m 644 packaging/postern-agent.sysusers $(DESTDIR)/usr/lib/sysusers.d/postern-agent.conf
 	install -D -m 644 packaging/postern.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/postern.conf
 	for s in 1 5 7 8; do install -D -m 644 -t $(DESTDIR)/usr/share/man/man$$s man/*.$$s || exit 1; done
 	$(MAKE) -C pam install

@@ -126,10 +126,11 @@ func contents(t *testing.T, dir string) {
 			"usr/bin/postern", "etc/postern/Caddyfile", agent, "usr/share/man/man1/postern-user-add.1.gz",
 			"usr/share/bash-completion/completions/postern", "usr/share/doc/postern/sbom.cdx.json",
 			"usr/share/doc/postern/LICENSES.gz", "usr/lib/sysusers.d/postern.conf",
+			"usr/lib/sysusers.d/postern-agent.conf",
 		), []string{"usr/share/man/man8/pam_postern.8.gz"}},
 		{"postern-agent_*.deb", []string{
 			"usr/bin/postern", agent, "usr/lib/systemd/system/postern-agent.service",
-			"usr/share/man/man1/postern-join.1.gz",
+			"usr/share/man/man1/postern-join.1.gz", "usr/lib/sysusers.d/postern-agent.conf",
 		}, []string{server, "etc/postern/Caddyfile", "usr/share/man/man1/postern-user-add.1.gz"}},
 		{"libpam-postern_*.deb", []string{"usr/share/man/man8/pam_postern.8.gz"}, []string{"usr/bin/postern"}},
 		{"postern-1.0*.rpm", []string{"usr/bin/postern", "etc/postern/Caddyfile", server}, nil},
@@ -206,7 +207,8 @@ func life(t *testing.T, first, second string) {
 	dpkg("-i", first)
 	dpkg("-i", first) // again changes nothing
 	passwd, _ := os.ReadFile(filepath.Join(root, "etc/passwd"))
-	if !strings.Contains(string(passwd), "\npostern:") || !there("var/lib/postern") {
+	if !strings.Contains(string(passwd), "\npostern:") || !strings.Contains(string(passwd), "\npostern-agent:") ||
+		!there("var/lib/postern") {
 		t.Errorf("no user or no state:\n%s", passwd)
 	}
 	config, state := filepath.Join(root, "etc/postern/Caddyfile"), filepath.Join(root, "var/lib/postern/database")
