@@ -57,4 +57,10 @@ func TestWhatEndsIsNamed(t *testing.T) {
 		strings.Contains(got, "server CA") || strings.Contains(got, "client CA") {
 		t.Errorf("before the root ends: %s", got)
 	}
+	if _, err := authority.NewRoot(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := problems(19.9); got != "" {
+		t.Errorf("after a root has followed: %s", got)
+	}
 }

@@ -99,6 +99,43 @@ func TestARootMadeByAnotherProcessIsServedAtOnce(t *testing.T) {
 	r.await(func() bool { return holds(t, file, a.Roots()) })
 }
 
+// TestWhatEndsIsReported lets a root end in half a year, and with it its intermediates: it
+// alone is reported, until another root has followed it.
+func TestWhatEndsIsReported(t *testing.T) {
+	st, err := state.Create(t.Context(), t.TempDir())
+	must(t, err)
+	t.Cleanup(func() { st.Close() })
+	now := time.Now()
+	a, err := ca.Init(t.Context(), ca.Config{
+		Now: func() time.Time {
+			return now
+		}, RootValidity: 1000 * 24 * time.Hour, IntermediateValidity: 1000 * 24 * time.Hour,
+	}, st.Store.CA())
+	must(t, err)
+	c := checks{&server{state: st, authority: a}, map[[2]string]string{}}
+	reported := func() (ids []string) {
+		c.checkCAs(t.Context(), now)
+		for key, wrong := range c.recorded {
+			if wrong != "" {
+				ids = append(ids, key[1])
+			}
+		}
+		return ids
+	}
+	if ids := reported(); len(ids) > 0 {
+		t.Errorf("%v end soon", ids)
+	}
+	now = now.Add(980 * 24 * time.Hour)
+	if ids := reported(); len(ids) != 1 || ids[0] != "root" {
+		t.Errorf("%v end soon, want the root alone", ids)
+	}
+	_, err = a.NewRoot(t.Context(), nil)
+	must(t, err)
+	if ids := reported(); len(ids) > 0 {
+		t.Errorf("%v end soon, and others have followed them", ids)
+	}
+}
+
 // holds reports whether a file has these certificates and no others.
 func holds(t *testing.T, file string, certs []*x509.Certificate) bool {
 	t.Helper()
