@@ -42,8 +42,14 @@ func TestKeysFollowEachOther(t *testing.T) {
 	}{
 		{first.Verifier, [3]bool{true, true, false}, [3]bool{true, true, false}},
 		{next.Verifier, [3]bool{false, true, true}, [3]bool{false, true, true}},
-		{FormatKeys(nil, []string{first.Verifier, next.Verifier}), [3]bool{true, true, true}, [3]bool{true, true, true}},
-		{FormatKeys([]string{first.Verifier}, []string{next.Verifier}), [3]bool{true, true, true}, [3]bool{false, true, true}},
+		{
+			FormatKeys(nil, []string{first.Verifier, next.Verifier}),
+			[3]bool{true, true, true}, [3]bool{true, true, true},
+		},
+		{
+			FormatKeys([]string{first.Verifier}, []string{next.Verifier}),
+			[3]bool{true, true, true}, [3]bool{false, true, true},
+		},
 	} {
 		k, err := ParseKeys(c.keys)
 		if err != nil {
@@ -63,7 +69,8 @@ func TestKeysFollowEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{
-		"", "no key", "retired " + first.Verifier, first.Verifier + "\n" + other.Verifier, first.Verifier + "\n\n" + next.Verifier,
+		"", "no key", "retired " + first.Verifier, first.Verifier + "\n" + other.Verifier,
+		first.Verifier + "\n\n" + next.Verifier,
 	} {
 		if _, err := ParseKeys(bad); err == nil {
 			t.Errorf("%q are keys of a log", bad)

@@ -414,8 +414,10 @@ func (a *Authority) sshHolders(ctx context.Context, of *issuer) (list []Holder, 
 	now := a.now()
 	for _, c := range certs {
 		if c.Issuer == of.ID && c.Revoked.IsZero() && now.Before(c.ValidBefore) {
-			list = append(list, Holder{of.ID, fmt.Sprint(c.Serial), Profile(of.Role), c.KeyID, c.Person,
-				c.ValidBefore})
+			list = append(list, Holder{
+				of.ID, fmt.Sprint(c.Serial), Profile(of.Role), c.KeyID, c.Person,
+				c.ValidBefore,
+			})
 		}
 	}
 	return list, err

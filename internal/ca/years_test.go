@@ -96,7 +96,8 @@ func (l *life) renew(t *testing.T) {
 		l.fresh(t, next.Serial)
 	}
 	if l.host == nil || l.host.ValidBefore.Sub(l.now) < l.host.ValidBefore.Sub(l.host.ValidAfter)/3 {
-		host, err := l.a.SignSSHHost(t.Context(), ca.SSHHostRequest{Names: []string{"host.example.com"}, Key: l.hostKey})
+		host, err := l.a.SignSSHHost(t.Context(),
+			ca.SSHHostRequest{Names: []string{"host.example.com"}, Key: l.hostKey})
 		must(t, err)
 		l.host = host
 		l.fresh(t, fmt.Sprint("ssh ", host.Serial))

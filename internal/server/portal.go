@@ -223,8 +223,10 @@ func (p portalAuthority) Anchors(ctx context.Context) (list []portal.Anchor, lef
 	}
 	holders, err := p.a.Holders(ctx, "")
 	for _, h := range holders {
-		left = append(left, portal.Holder{CA: h.CA, Serial: h.Serial, For: h.For, Person: h.Person,
-			NotAfter: h.NotAfter})
+		left = append(left, portal.Holder{
+			CA: h.CA, Serial: h.Serial, For: h.For, Person: h.Person,
+			NotAfter: h.NotAfter,
+		})
 	}
 	return list, left, err
 }

@@ -29,7 +29,8 @@ var expired = []struct {
 }{
 	{
 		`SELECT serial FROM ca_certificates WHERE not_after < $1 AND profile = 'ocsp' ORDER BY not_after LIMIT $2`,
-		[]string{`DELETE FROM ca_certificates WHERE serial = $1`}, true,
+		[]string{`DELETE FROM ca_certificates WHERE serial = $1`},
+		true,
 	},
 	{
 		`SELECT serial FROM ca_certificates WHERE not_after < $1 AND profile NOT IN ('intermediate', 'cross', 'ocsp')
@@ -39,14 +40,16 @@ var expired = []struct {
 			`DELETE FROM credentials WHERE kind = 'x509' AND id = $1`,
 			`DELETE FROM portal_reminders WHERE serial = $1`,
 			`DELETE FROM host_certificates WHERE serial = $1`,
-		}, false,
+		},
+		false,
 	},
 	{
 		`SELECT CAST(serial AS TEXT) FROM ssh_certificates WHERE valid_before < $1 ORDER BY valid_before LIMIT $2`,
 		[]string{
 			`DELETE FROM ssh_certificates WHERE serial = CAST(CAST($1 AS TEXT) AS BIGINT)`,
 			`DELETE FROM credentials WHERE kind = 'ssh-cert' AND id = $1`,
-		}, false,
+		},
+		false,
 	},
 }
 
@@ -113,8 +116,11 @@ type Kept struct {
 // Kept counts what grows with use, besides the timeline.
 func (db *DB) Kept(ctx context.Context) (list []Kept, err error) {
 	for _, k := range []struct{ what, table string }{
-		{"X.509 certificates", "ca_certificates"}, {"SSH certificates", "ssh_certificates"},
-		{"credentials", "credentials"}, {"ACME orders", "acme_orders"}, {"mails to send", "portal_mail"},
+		{"X.509 certificates", "ca_certificates"},
+		{"SSH certificates", "ssh_certificates"},
+		{"credentials", "credentials"},
+		{"ACME orders", "acme_orders"},
+		{"mails to send", "portal_mail"},
 	} {
 		var n int64
 		if err := db.row(ctx, `SELECT COUNT(*) FROM `+k.table).Scan(&n); err != nil {

@@ -84,7 +84,8 @@ func logKeyFollowed(t *testing.T, open opener) {
 	}
 	again, err := other.Timeline().NewLogKey(t.Context())
 	must(t, err)
-	if keys := other.Timeline().LogVerifier(); strings.Count(keys, "\n") != 2 || !strings.HasSuffix(keys, "retired "+first) {
+	keys := other.Timeline().LogVerifier()
+	if strings.Count(keys, "\n") != 2 || !strings.HasSuffix(keys, "retired "+first) {
 		t.Errorf("after %s the keys are\n%s", again, keys)
 	}
 	sound(early)
