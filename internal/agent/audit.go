@@ -43,8 +43,8 @@ func fingerprint(paths []string) string {
 			if info, err := d.Info(); err == nil {
 				uid, gid, _ := system.Owner(info)
 				inode, _ := system.Inode(info)
-				fmt.Fprintf(sum, "%q %v %d %d %d %d %d\n", path, info.Mode(), info.Size(), info.ModTime().UnixNano(), uid,
-					gid, inode)
+				fmt.Fprintf(sum, "%q %v %d %d %d %d %d\n", path, info.Mode(), info.Size(),
+					info.ModTime().UnixNano(), uid, gid, inode)
 			}
 			return nil
 		})

@@ -88,7 +88,7 @@ func (c Config) startLogins(ctx context.Context, report *reporter) (stop func(),
 		each.cfg.Host, each.cfg.Timeout = c.Host, answerWithin
 		server, err := socket.NewServer(each.cfg, check, spooled{report}, c.Log)
 		if err == nil {
-			var l, lerr = socket.Listen(each.path, each.mode)
+			l, lerr := socket.Listen(each.path, each.mode)
 			if err = lerr; err == nil {
 				running.Go(func() {
 					if err := server.Serve(ctx, l); err != nil {

@@ -88,7 +88,8 @@ func (m *memory) judge(u remote.Update) error {
 func errForked(path string, err error) error {
 	return postern.Errorf(postern.Unavailable,
 		"the server's timeline does not contain what this host saw of it before: %w", err).
-		WithHint("find out whether the server was restored or attacked; if an administrator restored it, remove %s", path)
+		WithHint("find out whether the server was restored or attacked; if an administrator restored it, remove %s",
+			path)
 }
 
 // trusted returns why the server is not trusted, nil while it is.

@@ -124,7 +124,7 @@ func (s Server) runChild(ctx context.Context, l *net.UnixListener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "agent", "network")
-	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{}, os.Stderr, []*os.File{socket}
+	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{"HOME=/"}, os.Stderr, []*os.File{socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: networkUser()}
 	cmd.Dir = "/"
 	in, err := cmd.StdinPipe()

@@ -33,7 +33,8 @@ func (c checked) CheckAccount(_ context.Context, user string) (string, error) {
 
 // FuzzQuestion sends a server what a host may send.
 func FuzzQuestion(f *testing.F) {
-	f.Add("code", `{"user":"alice","service":"sshd","code":"x","event":{"kind":"ssh.auth","outcome":"ok","object":"alice"}}`)
+	f.Add("code", `{"user":"alice","service":"sshd","code":"x",
+		"event":{"kind":"ssh.auth","outcome":"ok","object":"alice"}}`)
 	f.Add("account", `{"user":"alice"}`)
 	f.Add("watch?size=5&rescue=x", "")
 	f.Fuzz(func(t *testing.T, path, body string) {
@@ -69,7 +70,8 @@ type answers struct {
 }
 
 func (a answers) RoundTrip(*http.Request) (*http.Response, error) {
-	return &http.Response{StatusCode: a.status, Body: io.NopCloser(strings.NewReader(a.body)), Header: http.Header{}}, nil
+	body := io.NopCloser(strings.NewReader(a.body))
+	return &http.Response{StatusCode: a.status, Body: body, Header: http.Header{}}, nil
 }
 
 // FuzzAnswer sends a host what a server may answer: nothing but a clear yes is one.

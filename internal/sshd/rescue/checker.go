@@ -38,7 +38,8 @@ func (c *Checker) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, er
 		c.Log.WarnContext(ctx, "a rescue code was refused", slog.Any(postern.LogError, useErr))
 		return proof, useErr
 	}
-	c.Log.WarnContext(ctx, "a rescue code was accepted, since no server answers", slog.Int("left", left))
+	c.Log.WarnContext(ctx, "a rescue code was accepted, since no server answers; so many are left",
+		slog.Int(postern.LogCount, left))
 	c.mu.Lock()
 	if c.accepted == nil || len(c.accepted) > maxAccounts {
 		c.accepted = map[string]time.Time{}
