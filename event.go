@@ -54,6 +54,7 @@ const (
 	EventLogCreated    = "log.created"
 	EventLogKeyAdded   = "log.key.added"
 	EventLogKeyRetired = "log.key.retired"
+	EventLogArchived   = "log.archived" // its first entries were moved into files
 
 	EventConfigLoaded = "config.loaded"
 

@@ -81,6 +81,7 @@ var rows = map[string]row{
 	"timeline":  {},
 	"trace":     {imports: "chart terminal", knows: "BPF", tests: "collector", hides: true},
 	"witness":   {imports: "timeline", knows: "HTTP"},
+	"archive":   {imports: "timeline"},
 
 	"collector":  {knows: "HTTP"},
 	"debuginfod": {knows: "HTTP"},
@@ -108,7 +109,7 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state witness backup client login join agent server doctor " +
+			" trace collector debuginfod metrics people state archive witness backup client login join agent server doctor " +
 			"usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},

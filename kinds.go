@@ -39,6 +39,10 @@ var EventKinds = []EventKind{
 		Doer: doerAdmin,
 	},
 	{
+		Name: EventLogArchived, Title: "Timeline archived", OK: "moved the first # entries of the timeline to %s",
+		Doer: doerAdmin,
+	},
+	{
 		Name: EventConfigLoaded, Title: "Configuration loaded", Doer: doerServer,
 		OK: "loaded the configuration %s", NotOK: "could not load the configuration %s",
 	},

@@ -21,7 +21,8 @@ var timelineWords = []word[Timeline]{
 	{
 		Word{
 			"tree", "GROUP…|anyone",
-			"Who may read the checkpoint and the hashes of the tree at the portal's /timeline/, members of these groups or " +
+			"Who may read the checkpoint and the hashes of the tree at the portal's /timeline/, members of these " +
+				"groups or " +
 				"anyone. Without it they are not served.",
 		},
 		func(t *Timeline, d *caddyfile.Dispenser) error { return some(d, &t.Tree) },
@@ -29,7 +30,8 @@ var timelineWords = []word[Timeline]{
 	{
 		Word{
 			"entries", "GROUP…",
-			"Members of these groups may read the entries as well, which hold personal data. Without it they are not served.",
+			"Members of these groups may read the entries as well, which hold personal data. Without it they are " +
+				"not served.",
 		},
 		func(t *Timeline, d *caddyfile.Dispenser) error { return t.parseEntries(d) },
 	},

@@ -32,13 +32,21 @@ func Join(ctx context.Context, src Source, e postern.Event) ([]postern.Event, er
 }
 
 // JoinAt returns the event with an index, and the events that belong to it as Join does.
-// It fails with [postern.NotFound] if there is none.
+// It fails with [postern.NotFound] if there is none. A source may have a method
+// Elsewhere(ctx, index) whose error says where an entry is that the source does not have.
 func JoinAt(ctx context.Context, src Source, index int64) (e postern.Event, joined []postern.Event, err error) {
 	found, err := src.Events(ctx, Filter{From: index, Limit: 1})
 	if err != nil {
 		return e, nil, err
 	}
 	if len(found) == 0 || found[0].Index != index {
+		if s, ok := src.(interface {
+			Elsewhere(ctx context.Context, index int64) error
+		}); ok {
+			if err := s.Elsewhere(ctx, index); err != nil {
+				return e, nil, err
+			}
+		}
 		return e, nil, postern.Errorf(postern.NotFound, "the timeline has no entry %d", index)
 	}
 	joined, err = Join(ctx, src, found[0])

@@ -18,7 +18,14 @@ func VerifySince(ctx context.Context, a Archive, v note.Verifier, earlier string
 	if err != nil {
 		return Verify(ctx, a, v, earlier) // says so
 	}
-	tree, err := treeAt(ctx, a, c.Size)
+	s, err := a.State(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	if s.Missing && c.Size < s.Archived.Size {
+		return Verify(ctx, a, v, earlier)
+	}
+	tree, err := TreeAt(ctx, a, c.Size)
 	if err != nil {
 		return Report{}, err
 	}
@@ -28,9 +35,9 @@ func VerifySince(ctx context.Context, a Archive, v note.Verifier, earlier string
 	return verify(ctx, &verifier{archive: a, tree: *tree, report: Report{From: c.Size}}, v)
 }
 
-// treeAt returns the tree as it was at a size, from the hashes that are kept; nil if they
-// are not enough.
-func treeAt(ctx context.Context, a Archive, size int64) (*Tree, error) {
+// TreeAt returns the tree as it was at a size, from the hashes that the archive keeps; nil
+// if they are not enough. It does not check them.
+func TreeAt(ctx context.Context, a Archive, size int64) (*Tree, error) {
 	now, err := a.State(ctx)
 	if err != nil || size > now.Size {
 		return nil, err

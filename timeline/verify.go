@@ -35,6 +35,10 @@ type State struct {
 	Size       int64
 	Edge       []byte
 	Checkpoint string
+	// Archived says which entries are in files. They have neither columns nor links.
+	Archived Archived
+	// Missing says that these files are not here.
+	Missing bool
 }
 
 // Entry is an entry as it is kept, with the parts of it that are kept in columns
@@ -59,10 +63,12 @@ func (p Problem) String() string {
 
 // Report is what Verify found.
 type Report struct {
-	From       int64     `json:"from,omitempty"` // those before were verified earlier
-	Size       int64     `json:"size"`           // entries that are there
-	Checkpoint string    `json:"checkpoint"`     // the log's own
-	Problems   []Problem `json:"problems"`       // none if the log is sound; at most maxProblems
+	From       int64     `json:"from,omitempty"`     // those before were verified earlier, or are missing
+	Archived   int64     `json:"archived,omitempty"` // those before are in an archive
+	Missing    bool      `json:"missing,omitempty"`  // which is not here
+	Size       int64     `json:"size"`               // entries that are there, or in the archive
+	Checkpoint string    `json:"checkpoint"`         // the log's own
+	Problems   []Problem `json:"problems"`           // none if the log is sound; at most maxProblems
 	// Witnesses say up to where they cosigned the log, which begins with what they saw unless
 	// there are problems. They are of those who keep the log: Verify knows none.
 	Witnesses []Witnessed `json:"witnesses,omitempty"`
@@ -77,6 +83,8 @@ const maxProblems = 100
 // or written anew and signed with its own key.
 //
 // The error is that of reading; what is wrong with the log is in the report.
+// Of entries in an archive that is not here it checks that the tree over them is the one
+// that was signed when they were moved there.
 func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) (Report, error) {
 	w := &verifier{archive: a, earlier: map[int64][]Checkpoint{}}
 	for _, signed := range earlier {
@@ -87,24 +95,79 @@ func Verify(ctx context.Context, a Archive, v note.Verifier, earlier ...string) 
 		}
 		w.earlier[c.Size] = append(w.earlier[c.Size], c)
 	}
+	if err := w.skipMissing(ctx, v); err != nil {
+		return w.report, err
+	}
 	return verify(ctx, w, v)
+}
+
+// skipMissing begins behind the entries that are in an archive that is not here.
+func (w *verifier) skipMissing(ctx context.Context, v note.Verifier) error {
+	s, err := w.archive.State(ctx)
+	if err != nil || !s.Missing {
+		return err
+	}
+	c, err := OpenCheckpoint(s.Archived.Checkpoint, v)
+	if err != nil {
+		return fmt.Errorf("of the archive, the %w", err)
+	}
+	tree, err := TreeAt(ctx, w.archive, c.Size)
+	if err != nil {
+		return err
+	}
+	if tree == nil || tree.Root() != c.Root || c.Size != s.Archived.Size {
+		w.problem(-1, "the hashes over the archived entries are not those that were signed")
+	}
+	if tree != nil {
+		w.tree, w.report.From = *tree, c.Size
+	}
+	for size, list := range w.earlier {
+		if size >= c.Size {
+			continue
+		}
+		if err := w.compareMissing(ctx, size, list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// compareMissing compares the tree with earlier checkpoints of a size that it had within
+// the entries that are missing.
+func (w *verifier) compareMissing(ctx context.Context, size int64, list []Checkpoint) error {
+	_, root, err := RootAt(ctx, w.archive, size)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		if c.Root != root {
+			w.problem(-1, "its first %d entries are not those that the earlier checkpoint signed", size)
+		}
+	}
+	delete(w.earlier, size)
+	return nil
 }
 
 // verify checks the entries behind those of the verifier's tree.
 func verify(ctx context.Context, w *verifier, v note.Verifier) (Report, error) {
 	rand.Read(w.key[:]) // never fails
+	s, err := w.archive.State(ctx)
+	if err != nil {
+		return w.report, err
+	}
+	w.report.Archived, w.report.Missing = s.Archived.Size, s.Missing
 	if err := w.entries(ctx); err != nil {
 		return w.report, err
 	}
 	if w.broken {
 		return w.report, nil
 	}
-	if w.report.From == 0 {
+	if w.report.From <= w.report.Archived {
 		if err := w.links(ctx); err != nil {
 			return w.report, err
 		}
 	}
-	err := w.checkpoint(ctx, v)
+	err = w.checkpoint(ctx, v)
 	return w.report, err
 }
 
@@ -138,6 +201,10 @@ func (w *verifier) entries(ctx context.Context) error {
 		return w.tiles(ctx)
 	})
 	w.report.Size = w.tree.Size()
+	if bad := new(DamagedError); errors.As(err, &bad) {
+		w.problem(bad.Index, "%v", err)
+		err = errBroken
+	}
 	if w.broken = errors.Is(err, errBroken); w.broken {
 		return nil
 	}
@@ -158,7 +225,9 @@ func (w *verifier) entry(k Entry) {
 		w.problem(k.Index, "the columns that are searched say something else")
 	}
 	for _, l := range e.Links {
-		w.sum.add(w.key, k.Index, l)
+		if k.Index >= w.report.Archived {
+			w.sum.add(w.key, k.Index, l)
+		}
 	}
 	w.tree.Append(tlog.RecordHash([]byte(k.Text)))
 	w.atSize()

@@ -19,7 +19,9 @@ import (
 
 // logCommands returns the commands of log that read a server's own timeline.
 func logCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a), newLogKey(a)}
+	return []*cobra.Command{
+		newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a), newLogKey(a), newLogArchive(a),
+	}
 }
 
 // logOptions are the flags of log list and log follow.
@@ -98,8 +100,9 @@ func newLogList(a *app) *cobra.Command {
 	}, 100, "at most so `MANY` entries; 0 means all",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			if o.filter.Limit == 0 {
+				a.sayElsewhere(ctx, log, o)
 				return timeline.Each(ctx, log, o.filter, func(events []postern.Event) error {
-					return a.printEvents(ctx, log, events, o)
+					return a.printEvents(ctx, log.Recent(), events, o)
 				})
 			}
 			o.filter.Last = true
@@ -107,8 +110,18 @@ func newLogList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printEvents(ctx, log, events, o)
+			if len(events) < o.filter.Limit {
+				a.sayElsewhere(ctx, log, o)
+			}
+			return a.printEvents(ctx, log.Recent(), events, o) // an archive is not searched for each
 		})
+}
+
+// sayElsewhere says that a list has not what is in an archive which is not here.
+func (a *app) sayElsewhere(ctx context.Context, log store.Timeline, o *logOptions) {
+	if err := log.Elsewhere(ctx, o.filter.From); err != nil {
+		fmt.Fprintf(a.err, "postern: %v\n", err)
+	}
 }
 
 // followInterval is how often log follow looks for new entries.

@@ -25,7 +25,7 @@ func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
 		}
 		earlier[i] = string(text)
 	}
-	return a.withState(ctx, func(st *state.State) error {
+	return a.withArchive(ctx, func(st *state.State) error {
 		end := terminal.Working(a.err, "checking the timeline")
 		report, err := st.VerifyLog(ctx, earlier...)
 		end()
@@ -58,6 +58,10 @@ func (a *app) printReport(r timeline.Report, asJSON bool) error {
 	}
 	if len(r.Problems) == 0 {
 		fmt.Fprintf(a.out, "ok: %s, all as written\n", terminal.Counted(r.Size, "entry"))
+	}
+	if r.Missing {
+		fmt.Fprintf(a.out, "the first %d are in an archive that is not here: only the hashes over them were checked\n",
+			r.Archived)
 	}
 	for _, w := range r.Witnesses {
 		fmt.Fprintln(a.out, w)

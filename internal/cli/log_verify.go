@@ -11,7 +11,10 @@ import (
 )
 
 func newLog(a *app) *cobra.Command {
-	return group("log", "The timeline: list, follow, verify, prove", append(logCommands(a), newLogVerify(a))...)
+	cmd := group("log", "The timeline: list, follow, verify, prove, archive", append(logCommands(a), newLogVerify(a))...)
+	cmd.PersistentFlags().StringVar(&a.archive, "archive", "",
+		"where the archive of old entries is now, a `DIRECTORY` (default: where it was written)")
+	return cmd
 }
 
 // logVerifyOptions are the flags of log verify.

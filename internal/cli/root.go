@@ -20,6 +20,7 @@ type app struct {
 	out, err io.Writer
 	screen   terminal.Screen // what out shows
 	state    string          // --state, or the default; see stateDir
+	archive  string          // --archive
 }
 
 // run executes one command line and returns the exit code. It is the one place

@@ -57,7 +57,7 @@ func (a *app) withOTP(ctx context.Context, do func(*store.OTP) error) error {
 
 // withLog opens the timeline.
 func (a *app) withLog(ctx context.Context, do func(store.Timeline) error) error {
-	return a.withState(ctx, func(st *state.State) error { return do(st.Store.Timeline()) })
+	return a.withArchive(ctx, func(st *state.State) error { return do(st.Store.Timeline()) })
 }
 
 // withOneTime opens what checks one-time passwords in a server.

@@ -16,7 +16,7 @@ import (
 // older entries as they were, see [timeline.Growth].
 func (s Timeline) Growth(ctx context.Context, older int64) (signed string, proof tlog.TreeProof, err error) {
 	err = s.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		signed, proof, err = timeline.Growth(ctx, archive{tx}, older)
+		signed, proof, err = timeline.Growth(ctx, archive{tx, nil}, older)
 		return err
 	})
 	return signed, proof, err

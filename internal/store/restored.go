@@ -37,7 +37,7 @@ func (db *DB) Position(ctx context.Context) (Position, error) {
 		if err != nil {
 			return p, err
 		}
-		s, err := archive{tx}.State(ctx)
+		s, err := tx.logState(ctx)
 		p.Checkpoint, p.Behind = s.Checkpoint, behind != 0
 		return p, err
 	})
@@ -67,7 +67,7 @@ func (db *DB) SetBehind(ctx context.Context) error {
 // Contains reports whether the timeline begins with what a checkpoint of it signed.
 func (s Timeline) Contains(ctx context.Context, c timeline.Checkpoint) (bool, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (bool, error) {
-		size, root, err := timeline.RootAt(ctx, archive{tx}, c.Size)
+		size, root, err := timeline.RootAt(ctx, archive{tx, s.files}, c.Size)
 		return err == nil && size >= c.Size && root == c.Root, err
 	})
 }

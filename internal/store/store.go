@@ -61,6 +61,7 @@ type DB struct {
 	otp     *OTP
 
 	observer atomic.Pointer[func(Batch)]
+	files    timeline.Files // what was moved out of the timeline; nil: it is not here
 
 	queue  chan *request
 	closed chan struct{} // closed when Close begins

@@ -13,10 +13,13 @@ import (
 )
 
 // Timeline reads the timeline: it is a [timeline.Source].
-type Timeline struct{ *DB }
+type Timeline struct {
+	*DB
+	files timeline.Files // what is in an archive; nil: that is not here
+}
 
 // Timeline returns the timeline in the database.
-func (db *DB) Timeline() Timeline { return Timeline{db} }
+func (db *DB) Timeline() Timeline { return Timeline{db, db.files} }
 
 // LogSize returns the number of lines that the timeline has. It is cheap: one
 // row by its key.
@@ -41,7 +44,7 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 			all = append(all, w.Checkpoint)
 		}
 	}
-	log := &growing{db: s.DB}
+	log := &growing{db: s.DB, files: s.files}
 	report, err := log.checked(timeline.Verify(ctx, log, v, all...))
 	report.Witnesses = witnesses
 	return report, err
@@ -53,7 +56,7 @@ func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.
 	if err != nil {
 		return timeline.Report{}, err
 	}
-	log := &growing{db: s.DB}
+	log := &growing{db: s.DB, files: s.files}
 	return log.checked(timeline.VerifySince(ctx, log, v, earlier))
 }
 
@@ -67,17 +70,16 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 		if err != nil {
 			return timeline.Proof{}, err
 		}
-		var entry string
-		err = tx.QueryRow(ctx, `SELECT line FROM log_events WHERE idx = $1`, index).Scan(&entry)
+		entry, err := archive{tx, s.files}.entry(ctx, index)
 		if err != nil {
-			return timeline.Proof{}, notFound(err, "there is no entry %d in the timeline", index)
+			return timeline.Proof{}, err
 		}
 		if signed, err := tx.cosigned(ctx); err != nil {
 			return timeline.Proof{}, err
-		} else if p, err := timeline.ProveUnder(ctx, archive{tx}, v, entry, index, signed); err == nil {
+		} else if p, err := timeline.ProveUnder(ctx, archive{tx, s.files}, v, entry, index, signed); err == nil {
 			return p, nil // which witnesses vouch for
 		}
-		p, err := timeline.Prove(ctx, archive{tx}, entry, index)
+		p, err := timeline.Prove(ctx, archive{tx, s.files}, entry, index)
 		if err != nil {
 			return p, err
 		}
@@ -91,10 +93,24 @@ func (s Timeline) ProveEvent(ctx context.Context, index int64) (timeline.Proof, 
 }
 
 // archive is the timeline in one transaction, as [timeline.Archive] reads it.
-type archive struct{ tx *Tx }
+type archive struct {
+	tx    *Tx
+	files timeline.Files // nil: they are not here
+}
 
-func (a archive) State(ctx context.Context) (s timeline.State, err error) {
-	err = a.tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state
+func (a archive) State(ctx context.Context) (timeline.State, error) {
+	s, err := a.tx.logState(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Archived, err = a.tx.archived(ctx)
+	s.Missing = s.Archived.Size > 0 && a.files == nil
+	return s, err
+}
+
+// logState returns the state of the timeline without its archive.
+func (tx *Tx) logState(ctx context.Context) (s timeline.State, err error) {
+	err = tx.QueryRow(ctx, `SELECT size, edge, checkpoint FROM log_state
 		WHERE id = 1`).Scan(&s.Size, &s.Edge, &s.Checkpoint)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = errNoCheckpoint
@@ -104,10 +120,34 @@ func (a archive) State(ctx context.Context) (s timeline.State, err error) {
 
 var errNoCheckpoint = postern.Errorf(postern.NotFound, "the timeline has no checkpoint")
 
+// entry returns the text of an entry.
+func (a archive) entry(ctx context.Context, index int64) (text string, err error) {
+	err = a.Entries(ctx, index, func(e timeline.Entry) error {
+		if e.Index == index {
+			text = e.Text
+		}
+		return errFull
+	})
+	if err == nil || errors.Is(err, errFull) && text == "" {
+		err = postern.Errorf(postern.NotFound, "there is no entry %d in the timeline", index)
+	}
+	if errors.Is(err, errFull) {
+		err = nil
+	}
+	return text, err
+}
+
 // entriesPage is how many entries one query reads; tiles are read between queries.
 const entriesPage = 1000
 
 func (a archive) Entries(ctx context.Context, from int64, f func(timeline.Entry) error) error {
+	archived, err := a.tx.archived(ctx)
+	if err != nil {
+		return err
+	}
+	if from, err = readFiles(ctx, a.files, archived, from, f); err != nil {
+		return err
+	}
 	return eachEntry(from, f, func(after int64) ([]timeline.Entry, error) { return a.page(ctx, after) })
 }
 
@@ -155,7 +195,11 @@ func (a archive) page(ctx context.Context, after int64) ([]timeline.Entry, error
 }
 
 func (a archive) Links(ctx context.Context, f func(index int64, l postern.Link) error) error {
-	rows, err := a.tx.Query(ctx, `SELECT idx, kind, id FROM log_links`)
+	archived, err := a.tx.archived(ctx)
+	if err != nil {
+		return err
+	}
+	rows, err := a.tx.Query(ctx, `SELECT idx, kind, id FROM log_links WHERE idx < 0 OR idx >= $1`, archived.Size)
 	if err != nil {
 		return err
 	}

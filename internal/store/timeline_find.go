@@ -13,18 +13,7 @@ import (
 	"github.com/postern-project/postern/timeline"
 )
 
-// Events returns the events of the timeline that match, in their order. It is
-// the store's side of [timeline.Source].
-func (s Timeline) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {
-	if err := f.Validate(); err != nil {
-		return nil, err
-	}
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Event, error) {
-		return tx.Events(ctx, f)
-	})
-}
-
-// Events is [Timeline.Events] inside a transaction. What a filter names is found by an
+// Events returns those of [Timeline.Events] that are in the database. What a filter names is found by an
 // index of the entries (person, address, object, link), or else by the blocks that
 // may have it (time, kind, outcome, host): see [blockWidth].
 func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, error) {

@@ -16,6 +16,7 @@ import (
 // was read is that of all.
 type growing struct {
 	db       *DB
+	files    timeline.Files  // what is in an archive; nil: that is not here
 	state    *timeline.State // of all entries, once they have been read
 	block    block           // of the entries since the last full one
 	first    int64           // where it begins
@@ -33,11 +34,18 @@ func (g *growing) State(ctx context.Context) (timeline.State, error) {
 		return *g.state, nil
 	}
 	return readOne(ctx, g.db, func(ctx context.Context, tx *Tx) (timeline.State, error) {
-		return archive{tx}.State(ctx)
+		return archive{tx, g.files}.State(ctx)
 	})
 }
 
 func (g *growing) Entries(ctx context.Context, from int64, f func(timeline.Entry) error) error {
+	archived, err := (Timeline{g.db, g.files}).Archived(ctx)
+	if err != nil {
+		return err
+	}
+	if from, err = readFiles(ctx, g.files, archived, from, f); err != nil {
+		return err
+	}
 	g.first = (from + blockWidth - 1) / blockWidth * blockWidth
 	return eachEntry(from, func(k timeline.Entry) error {
 		if err := f(k); err != nil {
@@ -46,10 +54,10 @@ func (g *growing) Entries(ctx context.Context, from int64, f func(timeline.Entry
 		return g.addToBlock(ctx, k.Text, k.Index)
 	}, func(after int64) (page []timeline.Entry, err error) {
 		err = g.db.Read(ctx, func(ctx context.Context, tx *Tx) error {
-			if page, err = (archive{tx}).page(ctx, after); err != nil || len(page) == entriesPage {
+			if page, err = (archive{tx, g.files}).page(ctx, after); err != nil || len(page) == entriesPage {
 				return err
 			}
-			state, err := archive{tx}.State(ctx)
+			state, err := archive{tx, g.files}.State(ctx)
 			g.state = &state
 			return err
 		})
@@ -108,7 +116,9 @@ func (g *growing) Links(ctx context.Context, f func(index int64, l postern.Link)
 			return err
 		}
 		last = page[len(page)-1]
-		page = slices.DeleteFunc(page, func(l keptLink) bool { return l.later && l.index >= g.state.Size })
+		page = slices.DeleteFunc(page, func(l keptLink) bool {
+			return l.later && l.index >= g.state.Size || l.index >= 0 && l.index < g.state.Archived.Size
+		})
 		for _, l := range page {
 			if err := f(l.index, l.Link); err != nil {
 				return err
@@ -145,6 +155,6 @@ func (tx *Tx) linksAfter(ctx context.Context, last keptLink) (page []keptLink, e
 
 func (g *growing) Tile(ctx context.Context, level int, n int64) ([]byte, error) {
 	return readOne(ctx, g.db, func(ctx context.Context, tx *Tx) ([]byte, error) {
-		return archive{tx}.Tile(ctx, level, n)
+		return archive{tx, g.files}.Tile(ctx, level, n)
 	})
 }

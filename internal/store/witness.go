@@ -10,7 +10,7 @@ import (
 
 // ReadLog calls f with the timeline as it is at one moment.
 func (s Timeline) ReadLog(ctx context.Context, f func(ctx context.Context, a timeline.Archive) error) error {
-	return s.Read(ctx, func(ctx context.Context, tx *Tx) error { return f(ctx, archive{tx}) })
+	return s.Read(ctx, func(ctx context.Context, tx *Tx) error { return f(ctx, archive{tx, s.files}) })
 }
 
 // Cosigned returns the last checkpoint that enough witnesses cosigned, with their

@@ -107,7 +107,8 @@ func (c *Client) post(ctx context.Context, r request) (lines string, known int64
 		}
 		return "", known, nil
 	case http.StatusUnprocessableEntity:
-		return "", -1, fmt.Errorf("%w: it cosigned %d entries that the log's entries do not begin with", ErrFork, r.older)
+		return "", -1, fmt.Errorf("%w: it cosigned %d entries that the log's entries do not begin with", ErrFork,
+			r.older)
 	case http.StatusNotFound, http.StatusForbidden:
 		return "", -1, ErrUnknown
 	}

@@ -48,7 +48,9 @@ type Submitter struct {
 // Run submits checkpoints until ctx ends.
 func (s *Submitter) Run(ctx context.Context) {
 	if s.HTTP == nil {
-		s.HTTP = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		s.HTTP = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
 	}
 	s.began = time.Now()
 	tick := time.NewTicker(cmp.Or(s.Every, DefaultEvery))
@@ -180,7 +182,9 @@ func (s *Submitter) keep(ctx context.Context, now timeline.State, all, kept []ti
 }
 
 func sorted(list []timeline.Witnessed) []timeline.Witnessed {
-	return slices.SortedFunc(slices.Values(list), func(a, b timeline.Witnessed) int { return strings.Compare(a.Key, b.Key) })
+	return slices.SortedFunc(slices.Values(list), func(a, b timeline.Witnessed) int {
+		return strings.Compare(a.Key, b.Key)
+	})
 }
 
 func same(a, b timeline.Witnessed) bool {

@@ -256,8 +256,9 @@ func (w *Witness) check(r request, c timeline.Checkpoint) error {
 // alarm says that a log signed a tree that the last one is not part of, or could not prove
 // that it is.
 func (w *Witness) alarm(c, was timeline.Checkpoint) {
-	w.log.Warn("a log signed a checkpoint that is not consistent with the last one", slog.String(postern.LogID, c.Origin),
-		slog.Int64("size", c.Size), slog.String("root", c.Root.String()), slog.Int64("last_size", was.Size))
+	w.log.Warn("a log signed a checkpoint that is not consistent with the last one",
+		slog.String(postern.LogID, c.Origin), slog.String(postern.LogReason, fmt.Sprintf(
+			"the last one was of %d entries; the root of %d entries is %s", was.Size, c.Size, c.Root)))
 }
 
 func consistent(proof tlog.TreeProof, c, was timeline.Checkpoint) error {

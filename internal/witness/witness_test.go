@@ -207,7 +207,8 @@ func TestAnotherClientIsAnsweredAsTheProtocolSays(t *testing.T) {
 
 	grow(t, db, 20)
 	second := checkpoint(t, db)
-	if _, known, err := client.Update(t.Context(), 0, []byte(second), nil); !errors.Is(err, other.ErrCheckpointStale) ||
+	if _, known, err := client.Update(t.Context(), 0, []byte(second), nil); !errors.Is(err,
+		other.ErrCheckpointStale) ||
 		known != 10 {
 		t.Errorf("from another size: %d, %v", known, err)
 	}
@@ -351,8 +352,9 @@ func TestAnotherClientReadsTheLogAsTiles(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"checkpoint": 200, "tile/0/000": 200, "tile/0/002.p/188": 200, "tile/1/000.p/2": 200, "tile/0/002": 404,
-		"tile/0/002.p/189": 404, "tile/0/999": 404, "tile/7/000": 404, "tile/0/x1/000": 404, "tile/entries/002.p/3": 200,
-		"tile/entries/002": 404, "tile/data/000": 404, "": 404, "tile/-1/000": 404,
+		"tile/0/002.p/189": 404, "tile/0/999": 404, "tile/7/000": 404, "tile/0/x1/000": 404,
+		"tile/entries/002.p/3": 200,
+		"tile/entries/002":     404, "tile/data/000": 404, "": 404, "tile/-1/000": 404,
 	} {
 		answer, err := http.Get(at + "/timeline/" + path)
 		must(t, err)
@@ -380,10 +382,12 @@ func TestAWitnessThatDoesNotAnswerAsItShould(t *testing.T) {
 	forged, err := forger.Cosign(text + "\n")
 	must(t, err)
 	for name, answer := range map[string]http.HandlerFunc{
-		"nothing":        func(http.ResponseWriter, *http.Request) {},
-		"another's key":  func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, forged) },
-		"too much":       func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 1<<20)) },
-		"a failure":      func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"nothing":       func(http.ResponseWriter, *http.Request) {},
+		"another's key": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, forged) },
+		"too much":      func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat("x", 1<<20)) },
+		"a failure": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusInternalServerError)
+		},
 		"the same again": conflict("0"), "sizes that change": conflictAtRandom(), "no size": conflict("many"),
 	} {
 		v, err := timeline.NewWitness(key.Verifier)
