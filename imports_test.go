@@ -105,11 +105,15 @@ var rows = map[string]row{
 		imports: domain + " metrics people state witness " + adapters,
 		knows:   "HTTP", tests: "Caddy client agent join",
 	},
-	"doctor": {imports: domain + " " + adapters + " metrics people state witness server trace terminal", knows: "HTTP"},
+	"doctor": {
+		imports: domain + " " + adapters + " metrics people state witness server trace terminal",
+		knows:   "HTTP",
+	},
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state archive witness backup client login join agent server doctor " +
+			" trace collector debuginfod metrics people state archive witness backup client login join agent server " +
+			"doctor " +
 			"usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
@@ -201,7 +205,8 @@ func linked(t *testing.T) []string {
 // is built of: it carries no web server, no database and no certificate authority.
 func TestTheAgentLinksNoServer(t *testing.T) {
 	links := func(flags ...string) []string {
-		out, err := exec.Command("go", append([]string{"list", "-deps"}, append(flags, "./cmd/postern")...)...).Output()
+		out, err := exec.Command("go", append([]string{"list", "-deps"}, append(flags, "./cmd/postern")...)...).
+			Output()
 		if err != nil {
 			t.Fatal(err)
 		}

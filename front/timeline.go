@@ -38,8 +38,8 @@ var timelineWords = []word[Timeline]{
 	{
 		Word{
 			"policy", "FILE",
-			"The witnesses, with their URLs and keys, and how many of them must cosign a checkpoint: a file of C2SP's " +
-				"tlog-policy.",
+			"The witnesses, with their URLs and keys, and how many of them must cosign a checkpoint: a file of " +
+				"C2SP's tlog-policy.",
 		},
 		func(t *Timeline, d *caddyfile.Dispenser) error { return one(d, &t.Policy) },
 	},

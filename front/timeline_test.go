@@ -19,7 +19,8 @@ func TestTimelineBlock(t *testing.T) {
 		t.Fatal(o, err)
 	}
 	if l := o.Timeline; !slices.Equal(l.Tree, []string{Anyone}) ||
-		!slices.Equal(l.Entries, []string{"admin", "auditors"}) || l.Policy != "/etc/postern/witnesses" || l.Every == 0 {
+		!slices.Equal(l.Entries, []string{"admin", "auditors"}) || l.Policy != "/etc/postern/witnesses" ||
+		l.Every == 0 {
 		t.Errorf("%+v", l)
 	}
 	for block, want := range map[string]string{

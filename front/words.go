@@ -56,12 +56,14 @@ func Blocks() []Block {
 			"alert", "alert NAME",
 			"Is in the postern block and reports entries of the timeline. The alerts new-address, " +
 				"refusal-flood, machine-destroyed-at-night, audit-finding, ca-ending, agent-silent, host-problem, " +
-				"timeline-damaged, timeline-forked, disk-filling and codes-refused are ready-made: they need no expression.",
+				"timeline-damaged, timeline-forked, disk-filling and codes-refused are ready-made: they need no " +
+				"expression.",
 			described(alertWords),
 		},
 		{
 			"timeline", "timeline",
-			"Is in the postern block. It serves the timeline to clients that verify it (C2SP tlog-tiles) and has witnesses " +
+			"Is in the postern block. It serves the timeline to clients that verify it (C2SP tlog-tiles) and has " +
+				"witnesses " +
 				"cosign its checkpoints (C2SP tlog-witness).", described(timelineWords),
 		},
 		{

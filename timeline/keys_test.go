@@ -44,11 +44,13 @@ func TestKeysFollowEachOther(t *testing.T) {
 		{next.Verifier, [3]bool{false, true, true}, [3]bool{false, true, true}},
 		{
 			FormatKeys(nil, []string{first.Verifier, next.Verifier}),
-			[3]bool{true, true, true}, [3]bool{true, true, true},
+			[3]bool{true, true, true},
+			[3]bool{true, true, true},
 		},
 		{
 			FormatKeys([]string{first.Verifier}, []string{next.Verifier}),
-			[3]bool{true, true, true}, [3]bool{false, true, true},
+			[3]bool{true, true, true},
+			[3]bool{false, true, true},
 		},
 	} {
 		k, err := ParseKeys(c.keys)

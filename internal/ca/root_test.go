@@ -112,8 +112,10 @@ func (n nss) verified(t *testing.T, step string, root *x509.Certificate, c *ca.I
 		purpose, usage, use = "sslclient", x509.ExtKeyUsageClientAuth, "0"
 	}
 	programs := map[string][]string{
-		"OpenSSL": {"openssl", "verify", "-no-CApath", "-no-CAstore", "-purpose", purpose, "-CAfile", anchor,
-			"-untrusted", chain, leaf},
+		"OpenSSL": {
+			"openssl", "verify", "-no-CApath", "-no-CAstore", "-purpose", purpose, "-CAfile", anchor,
+			"-untrusted", chain, leaf,
+		},
 		"GnuTLS": {"certtool", "--verify", "--load-ca-certificate", anchor, "--infile", all},
 		"NSS": append([]string{"vfychain", "-d", n.trusting(t, root), "-u", use, "-a", leaf},
 			each(file, c.Chain)...),
@@ -282,8 +284,10 @@ func TestAnSSHCAIsRetired(t *testing.T) {
 	for name, c := range map[string]struct {
 		line    []byte
 		revoked bool
-	}{"the old certificate": {old.Line(), true}, "a new one of the retired CA": {forged, true},
-		"a present one": {fresh.Line(), false}} {
+	}{
+		"the old certificate": {old.Line(), true}, "a new one of the retired CA": {forged, true},
+		"a present one": {fresh.Line(), false},
+	} {
 		out, err := exec.Command("ssh-keygen", "-Qf", list, write(t, "cert.pub", c.line)).CombinedOutput()
 		if (err != nil) != c.revoked {
 			t.Errorf("%s: revoked %v, want %v\n%s", name, err != nil, c.revoked, out)

@@ -11,7 +11,8 @@ import (
 )
 
 func newLog(a *app) *cobra.Command {
-	cmd := group("log", "The timeline: list, follow, verify, prove, archive", append(logCommands(a), newLogVerify(a))...)
+	cmd := group("log", "The timeline: list, follow, verify, prove, archive",
+		append(logCommands(a), newLogVerify(a))...)
 	cmd.PersistentFlags().StringVar(&a.archive, "archive", "",
 		"where the archive of old entries is now, a `DIRECTORY` (default: where it was written)")
 	return cmd

@@ -45,7 +45,8 @@ func sendOne(t *testing.T, to agent.Server, host string, e postern.Event) error 
 		t.Fatal(err)
 	}
 	defer target.Client.CloseIdleConnections()
-	s, err := relay.NewSender(relay.SenderConfig{URL: target.Base + relay.Path, Host: host, Client: target.Client}, spool,
+	s, err := relay.NewSender(relay.SenderConfig{URL: target.Base + relay.Path, Host: host, Client: target.Client},
+		spool,
 		slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,8 @@ https://guarded.localhost:%[1]d {
 		CA: filepath.Join(root, join.RootFile),
 	}
 	send := func(host string) error {
-		return sendOne(t, agent.Server{URLs: []string{list[0].Server}, Credentials: files}, host, agentEvent(host, "vm3"))
+		return sendOne(t, agent.Server{URLs: []string{list[0].Server}, Credentials: files}, host,
+			agentEvent(host, "vm3"))
 	}
 	if err := send("hv1"); err != nil {
 		t.Errorf("an event of its own: %v", err)

@@ -192,7 +192,8 @@ func TestWhatAHostMayAsk(t *testing.T) {
 			t.Fatal("no root")
 		}
 		client := &http.Client{Transport: &http.Transport{
-			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots},
+			ForceAttemptHTTP2: true,
+			TLSClientConfig:   &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: roots},
 		}}
 		defer client.CloseIdleConnections()
 		res, err := client.Post(fmt.Sprintf("https://localhost:%d%scode", r.opts.HTTPSPort, remote.Prefix),
