@@ -28,6 +28,8 @@ type memory struct {
 	mu    sync.Mutex
 	last  string // the signed checkpoint, "" before the first
 	wrong error  // why the server is not trusted; nil while it is
+	// since is when the server first allowed a login after its last update; zero: it did not.
+	since time.Time
 }
 
 func openMemory(path string) (*memory, error) {
@@ -60,6 +62,9 @@ func (m *memory) see(u remote.Update) (changed bool) {
 	defer m.mu.Unlock()
 	before := m.wrong
 	m.wrong = m.judge(u)
+	if m.wrong == nil {
+		m.since = time.Time{}
+	}
 	return (before == nil) != (m.wrong == nil)
 }
 
@@ -99,6 +104,25 @@ func (m *memory) trusted() error {
 	return m.wrong
 }
 
+// overdue is for how long a server may allow logins without an update, so that none hides
+// what its timeline has become by showing nothing. An update is asked for every few seconds.
+const overdue = time.Minute
+
+// allowed returns why the server, which has just allowed a login, is not trusted.
+func (m *memory) allowed(now time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.since.IsZero() {
+		m.since = now
+	}
+	if m.wrong == nil && now.Sub(m.since) > overdue {
+		return postern.Errorf(postern.Unavailable, "the server allows logins, and has not shown its timeline for %v",
+			now.Sub(m.since).Round(time.Second)).
+			WithHint("see what the agent's log says, and find out whether the server was attacked")
+	}
+	return m.wrong
+}
+
 // trusting is a checker that asks only a server that is trusted.
 type trusting struct {
 	sshd.Checker
@@ -110,7 +134,11 @@ func (b trusting) CheckCode(ctx context.Context, a sshd.Attempt) (sshd.Proof, er
 	if err := b.memory.trusted(); err != nil {
 		return sshd.Proof{}, err
 	}
-	return b.Checker.CheckCode(ctx, a)
+	proof, err := b.Checker.CheckCode(ctx, a)
+	if err == nil {
+		err = b.memory.allowed(time.Now())
+	}
+	return proof, err
 }
 
 // CheckAccount implements [sshd.Checker].
@@ -118,7 +146,11 @@ func (b trusting) CheckAccount(ctx context.Context, user string) (string, error)
 	if err := b.memory.trusted(); err != nil {
 		return "", err
 	}
-	return b.Checker.CheckAccount(ctx, user)
+	person, err := b.Checker.CheckAccount(ctx, user)
+	if err == nil {
+		err = b.memory.allowed(time.Now())
+	}
+	return person, err
 }
 
 // againAfter is the longest pause after the server did not answer.
@@ -143,9 +175,17 @@ func (c Config) keepWatching(ctx context.Context, ask remote.Client, m *memory, 
 			continue
 		}
 		failing = false
-		if m.see(u) {
-			c.reportMemory(ctx, m.trusted(), report)
-		}
+		c.take(ctx, u, m, codes, report)
+	}
+}
+
+// take takes an update. Of a server that is not trusted nothing takes effect: else its
+// rescue codes would be accepted in the place of its answers.
+func (c Config) take(ctx context.Context, u remote.Update, m *memory, codes *rescue.File, report *reporter) {
+	if m.see(u) {
+		c.reportMemory(ctx, m.trusted(), report)
+	}
+	if m.trusted() == nil {
 		c.keepRescue(ctx, u.Rescue, codes)
 	}
 }

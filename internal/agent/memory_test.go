@@ -2,12 +2,16 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
+	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/remote"
+	"github.com/postern-project/postern/internal/sshd/rescue"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -78,5 +82,67 @@ func TestAServerThatForgotIsNotTrusted(t *testing.T) {
 	m = open()
 	if m.see(grow(t, db, 1, m.size())); m.trusted() != nil {
 		t.Errorf("the true timeline afterwards: %v", m.trusted())
+	}
+}
+
+// TestOnlyATrustedServerGivesRescueCodes has a server that was rolled back send rescue
+// codes: they would be accepted in the place of its answers.
+func TestOnlyATrustedServerGivesRescueCodes(t *testing.T) {
+	dir := t.TempDir()
+	m, err := openMemory(filepath.Join(dir, "checkpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := storetest.Open(t)
+	early := grow(t, db, 3, 0)
+	var reported []postern.Event
+	c := Config{Host: "hv1", Log: slog.New(slog.DiscardHandler)}
+	report := &reporter{host: "hv1", log: c.Log, print: func(e postern.Event) { reported = append(reported, e) }}
+	codes := &rescue.File{Path: filepath.Join(dir, "rescue.json")}
+	send := func(u remote.Update) (id string) {
+		_, set := rescue.New(1, time.Now())
+		if u.Rescue, err = json.Marshal(set); err != nil {
+			t.Fatal(err)
+		}
+		c.take(t.Context(), u, m, codes, report)
+		return set.ID
+	}
+	if id := send(grow(t, db, 5, 0)); codes.ID() != id {
+		t.Errorf("the codes of a trusted server are not kept: %q, want %q", codes.ID(), id)
+	}
+	before := codes.ID()
+	if send(early); codes.ID() != before || len(reported) != 1 || reported[0].Outcome != postern.Failed {
+		t.Errorf("the codes of a server that was rolled back are kept; reported %+v", reported)
+	}
+	if id := send(grow(t, db, 1, m.size())); codes.ID() != id || len(reported) != 2 {
+		t.Errorf("the codes of the true server afterwards are not kept; reported %+v", reported)
+	}
+}
+
+// TestAServerThatShowsNothingIsNotTrusted has a server allow logins and show no checkpoint.
+func TestAServerThatShowsNothingIsNotTrusted(t *testing.T) {
+	m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, start := storetest.Open(t), time.Now()
+	for _, late := range []time.Duration{0, overdue} {
+		if err := m.allowed(start.Add(late)); err != nil {
+			t.Errorf("after %v: %v", late, err)
+		}
+	}
+	if err := m.allowed(start.Add(overdue + time.Second)); postern.CodeOf(err) != postern.Unavailable {
+		t.Errorf("a server that shows nothing: %v", err)
+	}
+	m.since = time.Now().Add(-2 * overdue)
+	if _, err := (trusting{agrees{}, m}).CheckCode(t.Context(), sshd.Attempt{}); err == nil {
+		t.Error("a code was accepted")
+	}
+	if _, err := (trusting{agrees{}, m}).CheckAccount(t.Context(), "alice"); err == nil {
+		t.Error("an account was accepted")
+	}
+	m.see(grow(t, db, 1, 0))
+	if _, err := (trusting{agrees{}, m}).CheckCode(t.Context(), sshd.Attempt{}); err != nil {
+		t.Errorf("with a checkpoint again: %v", err)
 	}
 }
