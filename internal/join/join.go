@@ -153,6 +153,9 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 		return r, err
 	}
 	a, err := h.admit(ctx, c, key, o, joined && s.Server == c.url)
+	if err == nil && o.Token == "" { // a token may be another installation's
+		err = h.checkAge(a)
+	}
 	if err != nil {
 		return r, err
 	}
@@ -202,6 +205,7 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 	if req.Report, err = h.report(); err != nil {
 		return host.Answer{}, err
 	}
+	req.Report.KRL = -1 // what the host has may be another installation's
 	if req.CSR, err = key.request(); err != nil {
 		return host.Answer{}, err
 	}

@@ -312,6 +312,39 @@ func TestHostStaysCurrent(t *testing.T) {
 	must(t, err)
 }
 
+// TestNoOlderRevocationList has a server that was rolled back answer a host: what was
+// revoked since stays revoked. A token that was made meanwhile admits the host to it.
+func TestNoOlderRevocationList(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	join := func(token string) error {
+		_, err := h.Join(t.Context(), Options{Server: i.url, Token: token, Apply: true})
+		return err
+	}
+	must(t, join(i.invite(t, false, "hv1")))
+	revision := func(sql string) {
+		must(t, i.db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE counters SET value = `+sql+` WHERE name = 'ssh-revision'`)
+			return err
+		}))
+	}
+	revision("value + 7")
+	_, err := h.Refresh(t.Context(), nil)
+	must(t, err)
+	newest := posterntest.Read(t, h.path(setup.KRLFile))
+	revision("value - 3")
+	_, _, err = i.ca.NewSSHCA(t.Context(), ca.SSHUser)
+	must(t, err)
+	before := files(t, h.Root)
+	_, err = h.Refresh(t.Context(), nil)
+	wantCode(t, "an older list", err, postern.Denied)
+	wantCode(t, "an older list, repaired", join(""), postern.Denied)
+	wantSame(t, "an older list", before, files(t, h.Root))
+	must(t, join(i.invite(t, true, "hv1")))
+	if posterntest.Read(t, h.path(setup.KRLFile)) == newest {
+		t.Error("a token does not admit the host to a server that was set up anew")
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

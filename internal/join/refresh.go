@@ -213,6 +213,19 @@ func krlVersion(krl []byte) int64 {
 	return int64(binary.BigEndian.Uint64(rest[4:12]))
 }
 
+// checkAge fails if an answer has an older revocation list than the host: from a server
+// that was rolled back. What was revoked since would be accepted again. After a restore
+// that an administrator made, versions go on from higher ones.
+func (h Host) checkAge(a host.Answer) error {
+	have, err := os.ReadFile(h.path(setup.KRLFile))
+	if err != nil || a.KRL == nil || krlVersion(a.KRL) >= krlVersion(have) {
+		return nil // none that is there, or cannot be read, is newer
+	}
+	return postern.Errorf(postern.Denied, "the server sent version %d of the revocation list, and this host has %d",
+		krlVersion(a.KRL), krlVersion(have)).
+		WithHint("find out whether the server was restored or attacked; if it was set up anew, invite the host again")
+}
+
 // trust reads and checks an answer's files for sshd. Of what it does not bring, what is in
 // place is kept.
 func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
@@ -250,6 +263,9 @@ func (h Host) trust(a host.Answer) (setup.HostTrust, error) {
 // renewTrust writes what the host trusts. sshd reads CAs and the revocation list at each
 // login.
 func (h Host) renewTrust(_ context.Context, c *conn, a host.Answer) (changed []string, err error) {
+	if err := h.checkAge(a); err != nil {
+		return nil, err
+	}
 	if err := h.keepRoots(c, a); err != nil {
 		return nil, err
 	}
