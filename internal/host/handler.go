@@ -97,12 +97,6 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, do func(*http.R
 
 // join admits a host that shows a token.
 func (h *handler) join(r *http.Request) (Answer, error) {
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	default:
-		return Answer{}, postern.Errorf(postern.TooMany, "too many hosts join at a time").WithHint("try again")
-	}
 	req, err := readRequest(r.Body)
 	if err != nil {
 		return Answer{}, err
@@ -115,6 +109,12 @@ func (h *handler) join(r *http.Request) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
+	select { // not before: clients that send slowly would keep all hosts from joining
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	default:
+		return Answer{}, postern.Errorf(postern.TooMany, "too many hosts join at a time").WithHint("try again")
+	}
 	by := postern.Actor{Address: h.Address(r)}
 	joined, chain, err := h.Authority.Admit(r.Context(), by, t.Hash(), []byte(req.CSR))
 	if err != nil {
@@ -125,8 +125,7 @@ func (h *handler) join(r *http.Request) (Answer, error) {
 
 // refresh answers a host that has joined.
 func (h *handler) refresh(r *http.Request) (Answer, error) {
-	shown, err := h.Identify(r)
-	if err != nil {
+	if _, err := h.Identify(r); err != nil {
 		return Answer{}, err
 	}
 	req, err := readRequest(r.Body)
@@ -134,6 +133,11 @@ func (h *handler) refresh(r *http.Request) (Answer, error) {
 		return Answer{}, err
 	}
 	keys, err := parseKeys(req.SSHKeys)
+	if err != nil {
+		return Answer{}, err
+	}
+	// Again: it may have been suspended while it sent.
+	shown, err := h.Identify(r)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -2,6 +2,10 @@ package host
 
 import (
 	"crypto/x509"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -83,4 +87,32 @@ func FuzzHostRequest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// suspending is a body: the host that sends it is suspended meanwhile.
+type suspending struct {
+	io.Reader
+	suspended bool
+}
+
+func (s *suspending) Read(b []byte) (int, error) { s.suspended = true; return s.Reader.Read(b) }
+
+// TestAHostIsSuspendedWhileItSends suspends a host while it sends its request: it gets
+// nothing for it.
+func TestAHostIsSuspendedWhileItSends(t *testing.T) {
+	body := &suspending{Reader: strings.NewReader("{}")}
+	h := NewHandler(Config{
+		Identify: func(*http.Request) (Shown, error) {
+			if body.suspended {
+				return Shown{}, postern.Errorf(postern.Denied, "the host is suspended")
+			}
+			return Shown{Host: postern.Host{Name: "hv1"}}, nil
+		},
+		Address: func(*http.Request) string { return "" }, Log: slog.New(slog.DiscardHandler),
+	}) // without an authority, which nothing is asked of
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, RefreshPath, body))
+	if w.Code != http.StatusForbidden {
+		t.Errorf("status %d, %s", w.Code, w.Body)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -59,6 +60,9 @@ type Handler struct {
 	store Store
 	log   *slog.Logger
 	slots chan struct{}
+
+	mu     sync.Mutex
+	taking map[string]int // batches at a time, by source
 }
 
 // NewHandler returns a handler that keeps events in the store.
@@ -72,7 +76,7 @@ func NewHandler(c Config, store Store, log *slog.Logger) (*Handler, error) {
 	if c.Busy == 0 {
 		c.Busy = 8
 	}
-	return &Handler{c: c, store: store, log: log, slots: make(chan struct{}, c.Busy)}, nil
+	return &Handler{c: c, store: store, log: log, slots: make(chan struct{}, c.Busy), taking: map[string]int{}}, nil
 }
 
 // ServeHTTP takes a batch and answers when its events are durable.
@@ -100,21 +104,54 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
 	if r.Method != http.MethodPost || r.URL.Path != Path {
 		return 0, postern.Errorf(postern.NotFound, "events are sent by POST to %s", Path)
 	}
-	select {
-	case h.slots <- struct{}{}:
-		defer func() { <-h.slots }()
-	default:
+	end, ok := h.begin(source.Name)
+	if !ok {
 		return 0, postern.Errorf(postern.TooMany, "too many batches at a time")
 	}
+	defer end()
 	// One that sends slowly does not keep its slot.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(postTimeout))
 	agent, batch, err := parseBatch(http.MaxBytesReader(w, r.Body, maxBatchBytes), source, h.c.Now())
 	if err != nil {
 		return 0, err
 	}
+	// Again: it may have been suspended while it sent.
+	if now, err := h.c.Source(r); err != nil || now != source {
+		return 0, cmp.Or(err, error(errNotAccepted))
+	}
 	h.complete(r.Context(), source.Host, batch)
 	return h.store.Relay(r.Context(), source.Name, agent, batch)
 }
+
+// maxBusySource is how many batches of one source are received at a time: its agent sends
+// one after the other, and the server may not know yet that a connection is lost.
+const maxBusySource = 2
+
+// begin counts a batch of a source, and returns what counts its end; ok is false for one
+// too many.
+func (h *Handler) begin(source string) (end func(), ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.taking[source] >= maxBusySource {
+		return nil, false
+	}
+	select {
+	case h.slots <- struct{}{}:
+	default:
+		return nil, false
+	}
+	h.taking[source]++
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		<-h.slots
+		if h.taking[source]--; h.taking[source] == 0 {
+			delete(h.taking, source)
+		}
+	}, true
+}
+
+var errNotAccepted = postern.Errorf(postern.Denied, "the sender is not accepted any more")
 
 // complete adds to events what a host does not know or may not say: whose account it is.
 func (h *Handler) complete(ctx context.Context, host string, batch []Numbered) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -325,6 +326,78 @@ func encode(t *testing.T, seq int64, e postern.Event) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// suspending is a body: the host that sends it is suspended meanwhile.
+type suspending struct {
+	io.Reader
+	suspended bool
+}
+
+func (s *suspending) Read(b []byte) (int, error) { s.suspended = true; return s.Reader.Read(b) }
+
+// TestASenderIsSuspendedWhileItSends suspends a host while it sends a batch, which is not
+// written.
+func TestASenderIsSuspendedWhileItSends(t *testing.T) {
+	body := &suspending{Reader: strings.NewReader(head + "\n" + encode(t, 1, call("a")))}
+	s := newServer(t)
+	h, err := relay.NewHandler(relay.Config{Source: func(*http.Request) (relay.Source, error) {
+		if body.suspended {
+			return relay.Source{}, postern.Errorf(postern.Denied, "the host is suspended")
+		}
+		return relay.Source{Name: "joined:hv1", Host: "hv1"}, nil
+	}}, s.db.Relay(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, relay.Path, body))
+	if w.Code != http.StatusForbidden {
+		t.Errorf("status %d, %s", w.Code, w.Body)
+	}
+	equal(t, s.objects(t))
+}
+
+// TestASlowSenderKeepsNoneFromSending has one host begin more batches than are received at
+// a time: those of another are taken.
+func TestASlowSenderKeepsNoneFromSending(t *testing.T) {
+	s := newServer(t)
+	h, err := relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
+		return relay.Source{Name: "joined:" + r.Header.Get("Test-Host"), Host: r.Header.Get("Test-Host")}, nil
+	}}, s.db.Relay(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	post := func(host string, body io.Reader) int {
+		r := httptest.NewRequest(http.MethodPost, relay.Path, body)
+		r.Header.Set("Test-Host", host)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Code
+	}
+	var sending sync.WaitGroup
+	var begun []*io.PipeWriter
+	refused := make(chan struct{}, 20)
+	for range cap(refused) {
+		out, in := io.Pipe()
+		begun = append(begun, in)
+		sending.Go(func() {
+			defer out.Close()
+			if post("hv2", out) == http.StatusTooManyRequests {
+				refused <- struct{}{}
+			}
+		})
+	}
+	for range cap(refused) - 2 {
+		<-refused
+	}
+	if status := post("hv1", strings.NewReader(head+"\n"+encode(t, 1, call("a")))); status != http.StatusOK {
+		t.Errorf("another host's batch: status %d", status)
+	}
+	for _, in := range begun {
+		in.Close()
+	}
+	sending.Wait()
 }
 
 func TestForgedEventsAreRefused(t *testing.T) {

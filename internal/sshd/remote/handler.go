@@ -108,9 +108,31 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := q.check(); err != nil {
 		return nil, err
 	}
+	// It may have been suspended while it sent, or while the code was checked.
+	if err := h.accepted(r, host); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout)
 	defer cancel()
-	return h.decide(ctx, q, host, r.URL.Path == accountPath)
+	a, err := h.decide(ctx, q, host, r.URL.Path == accountPath)
+	if err == nil {
+		err = h.accepted(r, host)
+	}
+	return a, err
+}
+
+// accepted fails unless the request still comes from a host that is accepted. It cuts the
+// connection of one that is not.
+func (h *Handler) accepted(r *http.Request, host string) error {
+	now, err := h.Host(r)
+	if err != nil && postern.CodeOf(err) != postern.Denied {
+		return err
+	}
+	if now == host {
+		return nil
+	}
+	h.Cut(r)
+	return postern.Errorf(postern.Denied, "the host is not accepted any more")
 }
 
 // decide answers a question about an account, or about a code.

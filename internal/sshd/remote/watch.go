@@ -54,13 +54,8 @@ func (h *Handler) watch(r *http.Request, host string) (Update, error) {
 			return Update{}, postern.Errorf(postern.Unavailable, "the host hung up")
 		case <-tick.C:
 		}
-		now, err := h.Host(r)
-		if err != nil && postern.CodeOf(err) != postern.Denied {
+		if err := h.accepted(r, host); err != nil {
 			return Update{}, err
-		}
-		if now != host {
-			h.Cut(r)
-			return Update{}, postern.Errorf(postern.Denied, "the host is not accepted any more")
 		}
 	}
 	return h.Update(r.Context(), host, Seen{size, rescue})
