@@ -73,6 +73,9 @@ func (c Client) ask(ctx context.Context, path string, q question) (sshd.Proof, e
 	case http.StatusForbidden:
 		return sshd.Proof{}, postern.Errorf(postern.Denied, "the server refuses this host: %.200s",
 			sshd.Printable(a.Reason))
+	case http.StatusBadRequest: // it answers: nothing else decides in its place
+		return sshd.Proof{}, postern.Errorf(postern.Invalid, "the server takes no such question: %.200s",
+			sshd.Printable(a.Reason))
 	}
 	return sshd.Proof{}, postern.Errorf(postern.Unavailable, "the server cannot answer: %.200s",
 		sshd.Printable(a.Reason))
