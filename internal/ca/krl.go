@@ -25,9 +25,9 @@ const (
 )
 
 // KRL returns the revocation list that sshd's RevokedKeys and ssh's
-// RevokedHostKeys read (OpenSSH's PROTOCOL.krl): revoked certificates by serial
-// number under the CA that signed them, revoked keys by fingerprint, which
-// covers certificates for them too.
+// RevokedHostKeys read (OpenSSH's PROTOCOL.krl): certificates that were revoked or whose
+// person is suspended, by serial number under the CA that signed them; revoked keys by
+// fingerprint, which covers certificates for them too.
 func (a *Authority) KRL(ctx context.Context) ([]byte, error) {
 	now := a.now()
 	certs, keys, version, err := a.store.SSHRevoked(ctx, now)

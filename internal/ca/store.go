@@ -233,8 +233,8 @@ type Store interface {
 	// RevokeSSHKey revokes a plain key, given as SSH wire format.
 	RevokeSSHKey(ctx context.Context, fingerprint string, key []byte, at time.Time, event postern.Event) error
 	// SSHRevoked returns, as of one moment, all that a KRL holds: revoked serials
-	// of certificates that are not yet expired, and revoked keys; and a number
-	// that grows with each revocation.
+	// of certificates that are not yet expired, those of suspended people among them, and
+	// revoked keys; and a number that grows with each change.
 	SSHRevoked(ctx context.Context, now time.Time) (certs []SSHRevocations, keys [][]byte, version int64, err error)
 
 	// AddAPIToken keeps a token by its SHA-256.

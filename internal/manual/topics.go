@@ -156,7 +156,13 @@ error, and every late answer, is a refusal.`,
 			}},
 			{Heading: "MODULE TYPES PROVIDED", Items: []manpage.Item{
 				{Term: "auth", Text: "Asks for the one-time password and has the server check it."},
-				{Term: "account", Text: "Asks the server whether the person's account is active."},
+				{
+					Term: "account",
+					Text: `Asks the server whether the person's account is active. While it does not answer,
+"required" refuses. Where sshd accepts only SSH certificates, and has a revocation list that is renewed,
+authinfo_unavail=ignore in the control lets them go on, as postern-ssh-config(1) writes it
+for that mode. Where keys alone are accepted, a suspended person would get in by it.`,
+				},
 				{Term: "session", Text: "Records on the timeline that a session opens or closes."},
 			}},
 			{Heading: "RETURN VALUES", Items: []manpage.Item{

@@ -204,7 +204,8 @@ func (s CA) SSHRevoked(
 }
 
 func (tx *Tx) sshRevokedCerts(ctx context.Context, now time.Time, certs *[]ca.SSHRevocations) error {
-	rows, err := tx.Query(ctx, `SELECT issuer, serial FROM ssh_certificates WHERE revoked <> 0 AND valid_before > $1
+	rows, err := tx.Query(ctx, `SELECT issuer, serial FROM ssh_certificates WHERE valid_before > $1
+		AND (revoked <> 0 OR person IN (SELECT name FROM people WHERE status = 'suspended'))
 		ORDER BY issuer, serial`, micros(now))
 	if err != nil {
 		return err

@@ -176,6 +176,19 @@ func sshCertificates(t *testing.T, open opener) {
 	}); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a revoked key is certified again: %v", err)
 	}
+	for _, c := range []struct {
+		status postern.PersonStatus
+		want   int
+	}{{postern.PersonSuspended, 20}, {postern.PersonActive, 1}} {
+		before, err := db.Hosts().KRLVersion(ctx)
+		must(t, err)
+		must(t, db.People().SetPersonStatus(ctx, "dan", c.status))
+		certs, _, version, err := db.CA().SSHRevoked(ctx, time.Now())
+		must(t, err)
+		if len(certs) != 1 || len(certs[0].Serials) != c.want || version <= before {
+			t.Errorf("%s: revoked are %v, version %d after %d", c.status, certs, version, before)
+		}
+	}
 	must(t, db.People().SetPersonStatus(ctx, "dan", postern.PersonRemoved))
 	certs, keys, version, err := db.CA().SSHRevoked(ctx, time.Now())
 	must(t, err)

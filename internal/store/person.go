@@ -160,7 +160,7 @@ func (tx *Tx) SetPersonStatus(ctx context.Context, name string, status postern.P
 	if _, err := tx.Exec(ctx, `UPDATE directory_people SET suspended = 0 WHERE person = $1`, name); err != nil {
 		return err
 	}
-	return tx.Touch(ctx)
+	return tx.sshChanged(ctx) // the KRL holds the certificates of suspended people
 }
 
 // strip takes everything from a person that grants access.

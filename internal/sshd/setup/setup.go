@@ -414,10 +414,19 @@ func (s Setup) pamAuth() []string {
 	return lines
 }
 
-// pamAccount returns our account lines: a suspended person stays outside
-// whatever proves them. Who has nothing to do with us does not depend on us.
+// certificateAccount is "required" (pam.conf(5)), but that a server that does not answer
+// changes nothing.
+const certificateAccount = "[success=ok new_authtok_reqd=ok ignore=ignore authinfo_unavail=ignore default=bad]"
+
+// pamAccount returns our account lines: a suspended person is refused whatever proves
+// them. Who has nothing to do with us does not depend on us. Certificates are accepted also
+// while no server answers: both factors were given for them, and sshd itself refuses those
+// of suspended people by the KRL. Of a key nothing else says whether its person is active.
 func (s Setup) pamAccount() []string {
 	line := "account required " + s.module()
+	if s.Mode == Certificates {
+		return []string{"account " + certificateAccount + " " + s.module()}
+	}
 	if s.Mode == GroupsOnly {
 		return []string{"account [success=1 default=ignore] pam_succeed_if.so quiet user notingroup " +
 			strings.Join(s.Groups, ":"), line}
