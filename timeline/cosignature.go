@@ -164,26 +164,36 @@ func (c *Cosigner) Cosign(text string) (string, error) {
 	return strings.TrimPrefix(string(signed), text+"\n"), err
 }
 
-// AddCosignatures returns the signed checkpoint with the lines of signatures of those
-// witnesses, as one answered it. Lines of others are left out; it fails if there is none.
+// AddCosignatures returns the signed checkpoint with a line of signature of each of those
+// witnesses, as one answered it. Further lines, and those of others, are left out: a witness cannot take
+// the room of the others. It fails if there is none.
 func AddCosignatures(signed, lines string, witnesses ...*Witness) (string, error) {
 	if len(signed)+len(lines) > maxCheckpoint {
 		return "", errLong
 	}
 	kept := signed
-	for line := range strings.Lines(lines) {
-		for _, w := range witnesses {
-			if !strings.HasPrefix(line, "— "+w.name+" ") || strings.Contains(kept, line) {
-				continue
-			}
-			text, _, _ := strings.Cut(signed, "\n\n")
-			if times, err := Cosignatures(text+"\n\n"+line, w); err == nil && len(times) == 1 {
-				kept += line
-			}
+	text, _, _ := strings.Cut(signed, "\n\n")
+	for _, w := range witnesses {
+		if line := w.lineIn(text, lines); line != "" && !strings.Contains(kept, line) {
+			kept += line
 		}
 	}
 	if kept == signed {
 		return "", fmt.Errorf("there is no valid cosignature")
 	}
 	return kept, nil
+}
+
+// lineIn returns the first line with a valid signature of the witness under a text, "" if
+// there is none.
+func (w *Witness) lineIn(text, lines string) string {
+	for line := range strings.Lines(lines) {
+		if !strings.HasPrefix(line, "— "+w.name+" ") {
+			continue
+		}
+		if times, err := Cosignatures(text+"\n\n"+line, w); err == nil && len(times) == 1 {
+			return line
+		}
+	}
+	return ""
 }

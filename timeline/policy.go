@@ -207,11 +207,11 @@ func (p *Policy) CheckProof(text []byte) (c Checked, err error) {
 	if err != nil {
 		return c, err
 	}
-	key, err := p.key(proof.Checkpoint)
+	keys, err := p.logKeys(proof.Checkpoint)
 	if err != nil {
 		return c, err
 	}
-	if c, err = CheckProof(text, key); err != nil {
+	if c, err = CheckProof(text, keys); err != nil {
 		return c, err
 	}
 	by, enough, err := p.Cosigned(proof.Checkpoint)
@@ -225,15 +225,20 @@ func (p *Policy) CheckProof(text []byte) (c Checked, err error) {
 	return c, nil
 }
 
-// key returns the public key of the log that a checkpoint says it is of.
-func (p *Policy) key(signed string) (string, error) {
+// logKeys returns the public keys of the log that a checkpoint says it is of, as [ParseKeys]
+// reads them. A log has several while one follows another.
+func (p *Policy) logKeys(signed string) (string, error) {
 	origin, _, _ := strings.Cut(signed, "\n")
+	var keys []string
 	for _, l := range p.Logs {
 		if l.Name == origin {
-			return l.Key, nil
+			keys = append(keys, l.Key)
 		}
 	}
-	return "", postern.Errorf(postern.Denied, "the policy has no log %.80q", origin)
+	if keys == nil {
+		return "", postern.Errorf(postern.Denied, "the policy has no log %.80q", origin)
+	}
+	return FormatKeys(nil, keys), nil
 }
 
 // names lists who cosigned.

@@ -135,12 +135,19 @@ type Checked struct {
 	Checkpoint Checkpoint
 	// Cosigned is when which witnesses cosigned the checkpoint, by their names in the policy.
 	Cosigned map[string]time.Time
+	// Retired says that no key signed the checkpoint that the log signs with now. Who has a
+	// retired key can still make proofs with it.
+	Retired bool
 }
 
 // String says so in a sentence, and in another one for each witness.
 func (c Checked) String() string {
 	text := fmt.Sprintf("ok: entry %d of %s, of %d entries when it was proved", c.Event.Index, c.Checkpoint.Origin,
 		c.Checkpoint.Size)
+	if c.Retired {
+		text += "\nthe key that signed it was retired since: if others have that key, a witness or a proof by the " +
+			"present key alone shows when the entry was there"
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Cosigned)) {
 		text += fmt.Sprintf("\nthe witness %s vouches for it, as it was at %s", name,
 			c.Cosigned[name].Format(time.RFC3339))
@@ -161,6 +168,8 @@ func CheckProof(text []byte, key string) (c Checked, err error) {
 	}
 	c.Entry = p.Entry
 	c.Event, c.Checkpoint, err = p.Check(v)
+	_, late := OpenLatest(p.Checkpoint, v)
+	c.Retired = err == nil && late != nil
 	return c, err
 }
 
