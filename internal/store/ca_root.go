@@ -56,8 +56,7 @@ func (tx *Tx) retireIssuers(ctx context.Context, ids []string, revoke bool, at t
 	}
 	for _, id := range ids {
 		n += valid[id] // none of a root: its certificates are the CAs' own
-		if _, err := tx.Exec(ctx, `UPDATE ca_issuers SET retired = $2 WHERE id = $1 AND retired = 0`, id,
-			micros(at)); err != nil {
+		if err := tx.retireIssuer(ctx, id, id == ids[0], at); err != nil {
 			return 0, err
 		}
 		if !revoke || valid[id] == 0 {
@@ -75,6 +74,28 @@ func (tx *Tx) retireIssuers(ctx context.Context, ids []string, revoke bool, at t
 			WithHint("see who has certificates of the older CA, and renew them, or revoke them with it")
 	}
 	return n, nil
+}
+
+// retireIssuer marks a CA as retired. It fails with [postern.Conflict] if another process has meanwhile retired
+// it, for the anchor itself, or the last other one of its role.
+func (tx *Tx) retireIssuer(ctx context.Context, id string, anchor bool, at time.Time) error {
+	changed, err := tx.Exec(ctx, `UPDATE ca_issuers SET retired = $2 WHERE id = $1 AND retired = 0`, id, micros(at))
+	if err != nil {
+		return err
+	}
+	if anchor && changed == 0 {
+		return postern.Errorf(postern.Conflict, "%s was retired already", id)
+	}
+	var left bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM ca_issuers WHERE retired = 0 AND revoked = 0
+		AND role = (SELECT role FROM ca_issuers WHERE id = $1))`, id).Scan(&left); err != nil {
+		return err
+	}
+	if !left {
+		return postern.Errorf(postern.Conflict, "nothing would issue in the place of %s", id).
+			WithHint("make its successor first")
+	}
+	return nil
 }
 
 // Outstanding implements [ca.Store].
