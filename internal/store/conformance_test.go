@@ -55,6 +55,8 @@ var conformance = []struct {
 	{"the timeline's key is followed by another", logKeyFollowed},
 	{"tampering shows", tamperingShows},
 	{"a tampered timeline is not signed again", notSignedAgain},
+	{"a witness vouches for what it cosigned alone", vouched},
+	{"two roots are not retired at once", retiredAtOnce},
 	{"a verification goes on where an earlier one ended", verifiedSince},
 	{"an earlier checkpoint finds a log written anew with its own key", writtenAnew},
 }

@@ -40,13 +40,18 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 	}
 	all := slices.Clone(earlier)
 	for _, w := range witnesses {
-		if _, err := timeline.OpenCheckpoint(w.Checkpoint, v); err == nil {
+		if w.Size > 0 {
 			all = append(all, w.Checkpoint)
 		}
 	}
 	log := &growing{db: s.DB, files: s.files}
 	report, err := log.checked(timeline.Verify(ctx, log, v, all...))
 	report.Witnesses = witnesses
+	for _, w := range witnesses {
+		if w.Problem == notCosigned {
+			report.Problems = append(report.Problems, timeline.Problem{Index: -1, What: w.String()})
+		}
+	}
 	return report, err
 }
 

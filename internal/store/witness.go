@@ -27,10 +27,27 @@ func (tx *Tx) cosigned(ctx context.Context) (signed string, err error) {
 	return signed, err
 }
 
-// Witnesses returns what each witness said last, by name.
+// notCosigned is the problem of a witness of which something else is kept than it cosigned.
+const notCosigned = "what is kept of it is not what it cosigned"
+
+// Witnesses returns what each witness said last, by name. One that did not cosign what is kept of it is
+// as one that never did, with a problem.
 func (s Timeline) Witnesses(ctx context.Context) ([]timeline.Witnessed, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]timeline.Witnessed, error) {
-		return tx.witnesses(ctx)
+		list, err := tx.witnesses(ctx)
+		if err != nil || len(list) == 0 {
+			return nil, err
+		}
+		v, err := tx.logVerifier(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i, w := range list {
+			if w.Check(v) != nil {
+				list[i] = timeline.Witnessed{Name: w.Name, Key: w.Key, Problem: notCosigned}
+			}
+		}
+		return list, nil
 	})
 }
 
