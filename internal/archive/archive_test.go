@@ -263,6 +263,38 @@ func TestWhatWasInterruptedIsFinished(t *testing.T) {
 	}
 }
 
+// TestNothingIsRemovedThatFilesHaveNoMore ends a run before entries are taken out of the database, loses or
+// changes one of the files, and runs again.
+func TestNothingIsRemovedThatFilesHaveNoMore(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"lost": os.Remove, "changed": func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) },
+	} {
+		db, dir := logOf(t), filepath.Join(t.TempDir(), "a", "b")
+		_, err := archive.Run(t.Context(), notRemoved{db.Timeline()}, dir, archived)
+		if !errors.Is(err, errEnded) {
+			t.Fatal(err)
+		}
+		before := storetest.Rows(t, db)["log_events"]
+		must(t, harm(filepath.Join(dir, "tile/entries/001.zst")))
+		if _, err := archive.Run(t.Context(), db.Timeline(), dir, archived); err == nil {
+			t.Errorf("a file is %s, and the run goes on", name)
+		}
+		if now := storetest.Rows(t, db)["log_events"]; now != before {
+			t.Errorf("a file is %s, and %d entries of %d are left", name, now, before)
+		}
+	}
+}
+
+// notRemoved ends a run before it takes entries out of the database.
+type notRemoved struct{ archive.Log }
+
+func (l notRemoved) RemoveArchived(ctx context.Context) (bool, error) {
+	if a, err := l.Archived(ctx); err != nil || a.Size == a.Removed {
+		return true, err
+	}
+	return false, errEnded
+}
+
 func TestTwoRunsAtOnceAndOtherArchivesAreRefused(t *testing.T) {
 	db, dir := logOf(t), t.TempDir()
 	during := &meanwhile{Log: db.Timeline(), do: func() {

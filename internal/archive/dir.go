@@ -167,13 +167,12 @@ func (d *Dir) damaged(t tlog.Tile, suffix string, err error) error {
 	return &timeline.DamagedError{Index: t.N * width, File: d.name(t, suffix), Err: err}
 }
 
-// write writes a file, unless it is there with the same content.
+// write writes a file, unless it is there with the same content. Either way it is on disk then.
 func (d *Dir) write(name string, data []byte) error {
-	if have, err := os.ReadFile(name); err == nil && bytes.Equal(have, data) {
-		return nil
-	}
-	err := os.MkdirAll(filepath.Dir(name), 0o700)
-	if err == nil {
+	err := durable.MakeDir(filepath.Dir(name), 0o700)
+	if have, unread := os.ReadFile(name); err == nil && unread == nil && bytes.Equal(have, data) {
+		err = durable.SyncDir(filepath.Dir(name)) // who wrote it may have ended before
+	} else if err == nil {
 		err = durable.Replace(name, data, 0o600)
 	}
 	if err != nil {

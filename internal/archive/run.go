@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/timeline"
 	"golang.org/x/mod/sumdb/note"
@@ -72,7 +73,7 @@ func Run(ctx context.Context, l Log, dir string, before int64) (int64, error) {
 	if err := d.check(ctx, l, v, was); err != nil {
 		return 0, err
 	}
-	if err := remove(ctx, l); err != nil {
+	if err := d.finish(ctx, l, v, was); err != nil {
 		return was.Size, err
 	}
 	if was, err = l.Archived(ctx); err != nil {
@@ -119,6 +120,17 @@ func (d *Dir) move(ctx context.Context, l Log, v note.Verifier, was timeline.Arc
 		postern.Event{Kind: postern.EventLogArchived, Object: d.path, Count: size})
 }
 
+// finish takes out of the database what an earlier run has not, if the files still have it.
+func (d *Dir) finish(ctx context.Context, l Log, v note.Verifier, was timeline.Archived) error {
+	if was.Removed == was.Size {
+		return nil
+	}
+	if err := d.verify(ctx, l, v, was.Removed, was.Checkpoint); err != nil {
+		return err
+	}
+	return remove(ctx, l)
+}
+
 func remove(ctx context.Context, l Log) error {
 	for {
 		done, err := l.RemoveArchived(ctx)
@@ -130,7 +142,7 @@ func remove(ctx context.Context, l Log) error {
 
 // lock makes the directory and locks it for one process.
 func (d *Dir) lock() (func(), error) {
-	if err := os.MkdirAll(d.path, 0o700); err != nil {
+	if err := durable.MakeDir(d.path, 0o700); err != nil {
 		return nil, postern.Errorf(postern.Unavailable, "make the archive's directory: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(d.path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)

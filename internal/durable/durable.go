@@ -97,6 +97,28 @@ func Rename(from, to string) error {
 	return SyncDir(filepath.Dir(to))
 }
 
+// MakeDir makes a directory and those above it, unless they are there. Those that it makes have the mode, and
+// are on disk when it returns.
+func MakeDir(path string, mode fs.FileMode) error {
+	if isDir(path) {
+		return nil
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if err := MakeDir(parent, mode); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, mode); err != nil && !isDir(path) { // another process may have been first
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
 // Remove removes a file. It may be gone already.
 func Remove(path string) error {
 	err := os.Remove(path)

@@ -71,6 +71,29 @@ func TestCreate(t *testing.T) {
 	nothingLeft(t, dir)
 }
 
+func TestMakeDir(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a", "b", "c")
+	for range 2 {
+		if err := durable.MakeDir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at := path; at != dir; at = filepath.Dir(at) {
+		if mode(t, at) != fs.ModeDir|0o700 {
+			t.Errorf("%s has the mode %v", at, mode(t, at))
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{filepath.Join(dir, "f"), filepath.Join(dir, "f", "g")} {
+		if err := durable.MakeDir(bad, 0o700); err == nil {
+			t.Errorf("%s is made, below or in place of a file", bad)
+		}
+	}
+}
+
 // TestCreateOnce creates one file from many sides: one of them does.
 func TestCreateOnce(t *testing.T) {
 	dir := t.TempDir()
