@@ -235,6 +235,9 @@ func parseLine(line []byte, source Source, clock clock, now time.Time) (Numbered
 	if err := Check(n.Event, source.Host, now); err != nil {
 		return n, err
 	}
+	if n.Event.Outcome == postern.OK && n.Event.Details["method"] == "code" {
+		return n, fmt.Errorf("that a code was accepted is for the server to report, which checked it")
+	}
 	clock.mark(&n.Event)
 	if source.Self {
 		n.Event.Host = ""

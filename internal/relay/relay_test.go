@@ -403,7 +403,10 @@ func TestASlowSenderKeepsNoneFromSending(t *testing.T) {
 func TestForgedEventsAreRefused(t *testing.T) {
 	s := newServer(t)
 	for name, forge := range map[string]func(*postern.Event){
-		"a code's check":    func(e *postern.Event) { e.Kind = postern.EventOTP },
+		"a code's check": func(e *postern.Event) { e.Kind = postern.EventOTP },
+		"a code's acceptance": func(e *postern.Event) {
+			e.Kind, e.Object, e.Details = postern.EventSSHAuth, "alice", map[string]string{"method": "code"}
+		},
 		"another's check":   func(e *postern.Event) { e.Kind, e.Object = postern.EventCheckSSH, "hv2" },
 		"no kind":           func(e *postern.Event) { e.Kind = "" },
 		"an index":          func(e *postern.Event) { e.Index = 1 },
