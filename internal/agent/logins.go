@@ -41,6 +41,10 @@ func LoginSockets(pam string, otherHost bool) Logins {
 // for 10 s, so that it still gets the answer that nothing could be decided.
 const answerWithin = 8 * time.Second
 
+// shellQuestions is how many of the shell's questions are worked on at once: fewer than the
+// server answers of one host, so that no user keeps sshd's from being answered.
+const shellQuestions = 16
+
 // spooled is the timeline as the parts around sshd write it on a host.
 type spooled struct{ *reporter }
 
@@ -80,7 +84,7 @@ func (c Config) startLogins(ctx context.Context, report *reporter) (stop func(),
 		cfg  socket.Config
 	}{
 		{c.Logins.PAM, 0o600, socket.Config{}},
-		{c.Logins.Shell, 0o666, socket.Config{Users: true}},
+		{c.Logins.Shell, 0o666, socket.Config{Users: true, Conns: shellQuestions}},
 	} {
 		if each.path == "" {
 			continue

@@ -2,13 +2,18 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/remote"
 )
 
 // TestServersInTurn asks servers of which some do not answer: one is dead, one hangs, one
@@ -70,5 +75,17 @@ func TestServersInTurn(t *testing.T) {
 	}
 	if got := strings.Join(asked, ", "); got != "busy code, well code, well code" {
 		t.Errorf("asked %q", got)
+	}
+}
+
+// TestTooManyServers bounds the servers of an agent: each has its share of the time in
+// which it waits for an update.
+func TestTooManyServers(t *testing.T) {
+	urls := slices.Repeat([]string{"https://id.example.com"}, remote.MaxServers+1)
+	if _, err := remoteTarget(urls, new(tls.Config)); postern.CodeOf(err) != postern.Invalid {
+		t.Errorf("%d servers: %v", len(urls), err)
+	}
+	if _, err := remoteTarget(urls[1:], new(tls.Config)); err != nil {
+		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/sshd/remote"
 )
 
 // Target is a server, or several of one installation, that takes events and answers
@@ -106,6 +107,9 @@ func (n network) target() (*Target, error) {
 }
 
 func remoteTarget(addresses []string, c *tls.Config) (*Target, error) {
+	if len(addresses) > remote.MaxServers {
+		return nil, postern.Errorf(postern.Invalid, "an agent has at most %d servers", remote.MaxServers)
+	}
 	servers := make([]*url.URL, len(addresses))
 	for i, address := range addresses {
 		u, err := url.Parse(address)

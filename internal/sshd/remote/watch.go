@@ -23,6 +23,13 @@ const (
 	lookEvery = 800 * time.Millisecond
 )
 
+// MaxServers is how many servers a host may have.
+const MaxServers = 5
+
+// watchWithin is how long a host waits for an update, all its servers together: each in turn
+// gets its share, which is longer than a server holds the request.
+const watchWithin = MaxServers * (watchFor + 2*lookEvery)
+
 // maxUpdate bounds an update, in bytes.
 const maxUpdate = 64 << 10
 
@@ -61,9 +68,9 @@ func (h *Handler) watch(r *http.Request, host string) (Update, error) {
 	return h.Update(r.Context(), host, Seen{size, rescue})
 }
 
-// Watch waits for an update, for seconds. It fails as [Client.CheckCode] does.
+// Watch waits for an update, for half a minute at most. It fails as [Client.CheckCode] does.
 func (c Client) Watch(ctx context.Context, seen Seen) (u Update, err error) {
-	ctx, cancel := context.WithTimeout(ctx, watchFor+timeout)
+	ctx, cancel := context.WithTimeout(ctx, watchWithin)
 	defer cancel()
 	q := url.Values{"size": {strconv.FormatInt(seen.Size, 10)}, "rescue": {seen.Rescue}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+watchPath+"?"+q.Encode(), nil)
