@@ -43,7 +43,11 @@ func updateOf(ctx context.Context, st *state.State, host string, seen remote.See
 		u.Growth = append(u.Growth, h[:])
 	}
 	set, err := st.Store.Rescue().Set(ctx, host)
-	if err == nil && set.ID != "" && set.ID != seen.Rescue {
+	switch {
+	case err != nil || len(set.Hashes) == 0:
+	case set.ID == seen.Rescue:
+		err = st.Store.Rescue().Taken(ctx, host, set)
+	default:
 		u.Rescue, err = json.Marshal(set)
 	}
 	return u, err

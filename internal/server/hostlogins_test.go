@@ -22,8 +22,10 @@ import (
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd/remote"
+	"github.com/postern-project/postern/internal/sshd/rescue"
 	"github.com/postern-project/postern/internal/sshd/socket"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/store/storetest"
 	"github.com/postern-project/postern/otp"
 	"github.com/postern-project/postern/timeline"
 )
@@ -173,6 +175,27 @@ func sentences(t *testing.T, st *state.State, kind string) (all []string) {
 		all = append(all, tookWords.ReplaceAllString(timeline.Sentence(e, joined), ""))
 	}
 	return all
+}
+
+// TestAHostGetsRescueCodesOnce asks for updates as a host that lost its codes does.
+func TestAHostGetsRescueCodesOnce(t *testing.T) {
+	st := &state.State{Store: storetest.Open(t)}
+	_, set := rescue.New(2, time.Now())
+	if err := st.Store.Rescue().Replace(t.Context(), postern.Actor{}, "hv1", set, postern.Event{}); err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		host, has string
+		gets      bool
+	}{
+		{"hv1", "", true}, {"hv1", "", true}, {"hv2", "", false}, {"hv2", set.ID, false}, {"hv1", "another", true},
+		{"hv1", set.ID, false}, {"hv1", "", false},
+	} {
+		u, err := updateOf(t.Context(), st, step.host, remote.Seen{Rescue: step.has})
+		if err != nil || (u.Rescue != nil) != step.gets || u.Checkpoint == "" {
+			t.Errorf("step %d, %+v: %s, %v", i, step, u.Rescue, err)
+		}
+	}
 }
 
 // TestWhatAHostMayAsk puts questions that no honest agent puts.

@@ -40,6 +40,7 @@ var conformance = []struct {
 	{"what has expired long ago is removed", removesExpired},
 	{"tokens for signing", signTokens},
 	{"hosts from the invitation to the end", hosts},
+	{"rescue codes of hosts", hostRescue},
 	{"what is said of a host", hostFacts},
 	{"one token admits one of two hosts", oneTokenTwoHosts},
 	{"values are sealed again under a new key while served", rewrap},

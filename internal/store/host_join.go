@@ -173,5 +173,8 @@ func (tx *Tx) stripHost(ctx context.Context, name string) error {
 	if _, err := tx.revokeSSH(ctx, "host", name, tx.db.Now()); err != nil {
 		return err
 	}
+	if _, err := tx.Exec(ctx, `DELETE FROM host_rescue WHERE host = $1`, name); err != nil {
+		return err
+	}
 	return tx.dropTokens(ctx, name)
 }

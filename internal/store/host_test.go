@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/host"
+	"github.com/postern-project/postern/internal/sshd/rescue"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
@@ -38,6 +39,35 @@ func wantCode(t *testing.T, what string, err error, want postern.Code) {
 	t.Helper()
 	if err == nil || postern.CodeOf(err) != want {
 		t.Errorf("%s: %v, not %s", what, err, want)
+	}
+}
+
+// hostRescue follows a host's rescue codes until it has them, and until it is removed.
+func hostRescue(t *testing.T, open opener) {
+	db := open(t)
+	r := db.Rescue()
+	have := func() rescue.Set {
+		set, err := r.Set(t.Context(), "hv1")
+		must(t, err)
+		return set
+	}
+	invited(t, db, "hv1", false)
+	_, first := rescue.New(2, time.Now())
+	must(t, r.Replace(t.Context(), postern.Actor{}, "hv1", first, postern.Event{}))
+	_, second := rescue.New(3, time.Now())
+	must(t, r.Replace(t.Context(), postern.Actor{}, "hv1", second, postern.Event{}))
+	must(t, r.Taken(t.Context(), "hv1", first)) // which was replaced meanwhile
+	if set := have(); set.ID != second.ID || len(set.Hashes) != 3 {
+		t.Errorf("after another set was taken: %+v", set)
+	}
+	must(t, r.Taken(t.Context(), "hv1", second))
+	if set := have(); set.ID != second.ID || len(set.Hashes) != 0 {
+		t.Errorf("the host gets codes that it has had: %+v", set)
+	}
+	_, err := db.Hosts().SetHostStatus(t.Context(), postern.Actor{}, "hv1", postern.HostRemoved, postern.Event{})
+	must(t, err)
+	if set := have(); set.ID != "" {
+		t.Errorf("a removed host has rescue codes: %+v", set)
 	}
 }
 

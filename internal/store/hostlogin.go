@@ -62,3 +62,26 @@ func (s Rescue) Set(ctx context.Context, host string) (rescue.Set, error) {
 		return set, err
 	})
 }
+
+// Taken forgets the hashes of a host's set once the host has it: it gets a set once, so
+// that losing the file in which it counts what was used makes no code valid again.
+func (s Rescue) Taken(ctx context.Context, host string, set rescue.Set) error {
+	set.Hashes = nil
+	text, err := json.Marshal(set)
+	if err != nil {
+		return err
+	}
+	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		var now rescue.Set
+		var have string
+		err := tx.QueryRow(ctx, `SELECT codes FROM host_rescue WHERE host = $1`, host).Scan(&have)
+		if err == nil {
+			err = json.Unmarshal([]byte(have), &now)
+		}
+		if err != nil || now.ID != set.ID { // replaced meanwhile
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE host_rescue SET codes = $1 WHERE host = $2`, string(text), host)
+		return err
+	})
+}

@@ -44,15 +44,15 @@ func (f *File) write(s Set) error {
 	return durable.Replace(f.Path, text, 0o600)
 }
 
-// Keep replaces the set by one from the server, unless it is the same: its codes that
-// were used stay used.
+// Keep replaces the set by one from the server, unless it is the same or an older one, as
+// of a server that was restored: codes that were used stay used.
 func (f *File) Keep(s Set) error {
 	if !s.valid() {
 		return postern.Errorf(postern.Invalid, "the server sent no set of rescue codes")
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if have, err := f.read(); err == nil && have.ID == s.ID {
+	if have, err := f.read(); err == nil && (have.ID == s.ID || s.Made.Before(have.Made)) {
 		return nil
 	}
 	return f.write(s)

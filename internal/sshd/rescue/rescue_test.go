@@ -66,6 +66,13 @@ func TestACodeIsUsedOnce(t *testing.T) {
 	if _, _, err := again.Use(codes[0]); postern.CodeOf(err) != postern.Denied {
 		t.Errorf("a code of a set that was replaced: %v", err)
 	}
+	set.Made = set.Made.Add(-time.Second)
+	if err := again.Keep(set); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := again.Use(codes[1]); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("a used code of an older set that came again: %v", err)
+	}
 	if _, _, err := again.Use(next[0]); err != nil {
 		t.Error(err)
 	}
