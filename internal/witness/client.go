@@ -63,13 +63,30 @@ func (c *Client) Add(ctx context.Context, l Log, v note.Verifier, older int64, s
 			}
 			return cosigned, nil
 		case known > now.Size:
-			return "", fmt.Errorf("%w: it cosigned %d entries, more than there are", ErrFork, known)
+			return "", beyond(ctx, l, known)
+		case known == older && older == now.Size:
+			return "", fmt.Errorf("%w: it cosigned another tree of %d entries", ErrFork, known)
 		case known == older:
 			return "", unanswered("the witness asks for a proof from the size that it was sent one from")
 		}
 		older = known
 	}
 	return "", unanswered("the witness names another size each time")
+}
+
+// beyond is the error about a witness that cosigned more entries than were submitted: another server of the
+// same log may have had it cosign them.
+func beyond(ctx context.Context, l Log, known int64) error {
+	return l.ReadLog(ctx, func(ctx context.Context, a timeline.Archive) error {
+		s, err := a.State(ctx)
+		switch {
+		case err != nil:
+			return err
+		case known <= s.Size:
+			return unanswered("the log has grown since, and the witness has cosigned %d entries", known)
+		}
+		return fmt.Errorf("%w: it cosigned %d entries, more than there are", ErrFork, known)
+	})
 }
 
 func unanswered(format string, args ...any) error {
@@ -101,8 +118,11 @@ func (c *Client) post(ctx context.Context, r request) (lines string, known int64
 	case http.StatusOK:
 		return string(body), -1, nil
 	case http.StatusConflict:
+		if answer.Header.Get("Content-Type") != sizeType {
+			return "", r.older, nil // of that size it cosigned another tree
+		}
 		known, err := timeline.ParseSize(strings.TrimSuffix(string(body), "\n"))
-		if err != nil || answer.Header.Get("Content-Type") != sizeType {
+		if err != nil {
 			return "", -1, unanswered("the witness does not name the size that it cosigned")
 		}
 		return "", known, nil
@@ -112,5 +132,5 @@ func (c *Client) post(ctx context.Context, r request) (lines string, known int64
 	case http.StatusNotFound, http.StatusForbidden:
 		return "", -1, ErrUnknown
 	}
-	return "", -1, unanswered("the witness answers with %s", answer.Status)
+	return "", -1, unanswered("the witness answers with status %d", answer.StatusCode)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -22,6 +23,7 @@ const (
 	freshFor     = time.Hour        // after which a log that has not grown is cosigned again
 	silentFor    = time.Hour        // after which a witness that does not answer is a problem
 	askTimeout   = 10 * time.Second
+	maxClock     = time.Hour // by which a witness's clock may be wrong
 )
 
 // Store keeps what witnesses said.
@@ -47,11 +49,6 @@ type Submitter struct {
 
 // Run submits checkpoints until ctx ends.
 func (s *Submitter) Run(ctx context.Context) {
-	if s.HTTP == nil {
-		s.HTTP = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		}}
-	}
 	s.began = time.Now()
 	tick := time.NewTicker(cmp.Or(s.Every, DefaultEvery))
 	defer tick.Stop()
@@ -67,8 +64,20 @@ func (s *Submitter) Run(ctx context.Context) {
 	}
 }
 
+// newHTTP returns a client that follows no redirection and reads no more than a witness has to say.
+func newHTTP() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxResponseHeaderBytes = maxAnswer
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
+}
+
 // Round submits the log's checkpoint to each witness that has not cosigned it lately.
 func (s *Submitter) Round(ctx context.Context) error {
+	if s.HTTP == nil {
+		s.HTTP = newHTTP()
+	}
 	v, err := s.Verifier()
 	if err != nil {
 		return err
@@ -135,8 +144,29 @@ func (s *Submitter) ask(ctx context.Context, v note.Verifier, url, signed string
 	if err != nil {
 		return err
 	}
-	w.Size, w.Time, w.Checkpoint = c.Size, times[key.Name()], cosigned
+	at := times[key.Name()]
+	if time.Since(at).Abs() > maxClock {
+		return unanswered("the witness's clock says %s", at.Format(time.RFC3339))
+	}
+	w.Size, w.Time, w.Checkpoint = c.Size, at, cosigned
 	return nil
+}
+
+// maxProblem bounds in bytes what is kept of an error, which may quote what a witness sent.
+const maxProblem = 300
+
+// printable returns the beginning of an error's text, without what a terminal takes for more than text.
+func printable(err error) string {
+	text := strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, err.Error())
+	if len(text) > maxProblem {
+		text = strings.ToValidUTF8(text[:maxProblem], "") + "…"
+	}
+	return text
 }
 
 // record records what is wrong with a witness. That it does not answer matters only after
@@ -148,11 +178,15 @@ func (s *Submitter) record(ctx context.Context, w *timeline.Witnessed, err error
 	}
 	w.Problem = ""
 	if err != nil {
-		w.Problem = err.Error()
+		w.Problem = printable(err)
 	}
 	switch {
-	case err == nil, errors.Is(err, ErrFork), errors.Is(err, ErrUnknown):
-		s.Record(ctx, w.Name, w.Problem)
+	case err == nil:
+		s.Record(ctx, w.Name, "")
+	case errors.Is(err, ErrFork): // without sizes, of which a witness may name another each time
+		s.Record(ctx, w.Name, ErrFork.Error())
+	case errors.Is(err, ErrUnknown):
+		s.Record(ctx, w.Name, ErrUnknown.Error())
 	case time.Since(since) > silentFor:
 		s.Record(ctx, w.Name, "it has not cosigned since "+since.UTC().Format(time.RFC3339))
 	}

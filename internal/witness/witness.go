@@ -40,8 +40,9 @@ type Witness struct {
 	log    *slog.Logger
 	unlock func()
 
-	mu   sync.Mutex
-	seen map[string]string // the last checkpoint of each log, cosigned
+	mu     sync.Mutex
+	seen   map[string]string // the last checkpoint of each log, cosigned
+	closed bool              // another process may have the directory
 }
 
 // Open opens a witness's state directory, or makes one for a witness of that name. The
@@ -73,8 +74,13 @@ func Open(dir, name string, logs []string, log *slog.Logger) (w *Witness, err er
 	return w, nil
 }
 
-// Close lets another process open the directory.
-func (w *Witness) Close() { w.unlock() }
+// Close lets another process open the directory. Nothing is cosigned afterwards.
+func (w *Witness) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	w.unlock()
+}
 
 // Key returns the witness's public key.
 func (w *Witness) Key() string { return w.key.String() }
@@ -87,14 +93,14 @@ func (w *Witness) load(name string) error {
 	case err != nil && !fresh:
 		return postern.Errorf(postern.Unavailable, "read what the witness saw: %w", err)
 	case !fresh:
-		if err := json.Unmarshal(text, &w.seen); err != nil {
-			return postern.Errorf(postern.Internal, "what the witness saw cannot be read: %w", err).
+		if err := json.Unmarshal(text, &w.seen); err != nil || w.seen == nil {
+			return postern.Errorf(postern.Internal, "what the witness saw cannot be read: %v", err).
 				WithHint("restore %s: without it the witness would cosign an older log", seenFile)
 		}
 	}
 	secret, err := durable.ReadSecret(filepath.Join(w.dir, keyFile))
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && fresh:
+	case errors.Is(err, fs.ErrNotExist) && len(w.seen) == 0: // nothing was cosigned with any key
 		return w.create(name)
 	case err != nil:
 		return postern.Errorf(postern.Unavailable, "read the witness's key: %w", err)
@@ -218,6 +224,9 @@ func (w *Witness) Add(body string) (string, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return "", postern.Errorf(postern.Unavailable, "the witness was closed")
+	}
 	if err := w.check(r, c); err != nil {
 		return "", err
 	}
