@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -309,6 +310,38 @@ func TestHostStaysCurrent(t *testing.T) {
 	wantCode(t, "removed, with its old token", join(h, token), postern.Denied)
 	must(t, join(h, i.invite(t, false, "hv1")))
 	_, err = h.Refresh(t.Context(), nil)
+	must(t, err)
+}
+
+// TestSSHDReadsItsCertificates has sshd not reload after its certificates were renewed:
+// the next time it does, once.
+func TestSSHDReadsItsCertificates(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
+	must(t, err)
+	must(t, i.db.Hosts().ChangeHost(t.Context(), postern.Actor{}, "hv1", func(h *postern.Host) error {
+		h.Names = []string{"hv1.example.com"}
+		return nil
+	}, postern.Event{}))
+	notified, fails := 0, errors.New("systemd does not answer")
+	h.SSHD.Reload = func(context.Context) error { notified++; return fails }
+	for want := range 3 {
+		if _, err := h.Refresh(t.Context(), nil); !errors.Is(err, fails) {
+			t.Errorf("a reload that fails: %v", err)
+		}
+		if notified != want+1 {
+			t.Errorf("sshd was notified %d times, want %d", notified, want+1)
+		}
+	}
+	fails = nil
+	for range 2 {
+		_, err := h.Refresh(t.Context(), nil)
+		must(t, err)
+	}
+	if notified != 4 {
+		t.Errorf("sshd was notified %d times, want 4", notified)
+	}
+	_, err = h.Leave(t.Context())
 	must(t, err)
 }
 

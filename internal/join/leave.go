@@ -36,7 +36,7 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	}
 	errs := []error{h.writeKnownHosts("")}
 	for _, file := range []string{
-		RootFile, CertFile, KeyFile, beforeFile, stateFile, // the state last
+		RootFile, CertFile, KeyFile, beforeFile, unreadSSHD, unreadLibvirt, stateFile, // the state last
 	} {
 		h.next()
 		errs = append(errs, durable.Remove(h.path(file)))

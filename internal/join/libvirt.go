@@ -1,6 +1,7 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -99,7 +100,7 @@ func parseKey(data []byte) (crypto.Signer, error) {
 // that it serves TLS with, and has its daemons read them.
 func (h Host) renewLibvirt(ctx context.Context, c *conn, a host.Answer) (changed []string, err error) {
 	if have, err := os.ReadFile(h.path(libvirtCA)); err == nil {
-		if err := h.replace(libvirtCA, withRoots(have, []byte(a.Roots)), &changed); err != nil {
+		if err := h.replaceLibvirt(libvirtCA, withRoots(have, []byte(a.Roots)), &changed); err != nil {
 			return changed, err
 		}
 	}
@@ -107,10 +108,18 @@ func (h Host) renewLibvirt(ctx context.Context, c *conn, a host.Answer) (changed
 	if err == nil && csr != "" {
 		err = h.renewLibvirtCertificate(ctx, c, csr, &changed)
 	}
-	if len(changed) > 0 {
-		h.updateLibvirt(ctx)
+	return changed, errors.Join(err, h.notify(ctx, unreadLibvirt, h.updateLibvirt))
+}
+
+// replaceLibvirt replaces a file that libvirt's daemons read.
+func (h Host) replaceLibvirt(file string, content []byte, changed *[]string) error {
+	if have, err := os.ReadFile(h.path(file)); err == nil && bytes.Equal(have, content) {
+		return nil
 	}
-	return changed, err
+	if err := h.write(unreadLibvirt, nil, 0o600); err != nil {
+		return err
+	}
+	return h.replace(file, content, changed)
 }
 
 func (h Host) renewLibvirtCertificate(ctx context.Context, c *conn, csr string, changed *[]string) error {
@@ -122,7 +131,7 @@ func (h Host) renewLibvirtCertificate(ctx context.Context, c *conn, csr string, 
 	if err != nil || !h.issuedHere(chain) {
 		return postern.Errorf(postern.Denied, "the server sent a certificate for libvirt that does not verify")
 	}
-	return h.replace(libvirtCert, []byte(a.Libvirt), changed)
+	return h.replaceLibvirt(libvirtCert, []byte(a.Libvirt), changed)
 }
 
 // withRoots returns a file of CAs with those roots added that it lacks, if it has one of
@@ -144,11 +153,12 @@ func withRoots(file, roots []byte) []byte {
 
 // updateLibvirt has the daemons that serve TLS read their files again
 // (virt-admin(1), server-update-tls). One that does not run, or serves none, needs not.
-func (h Host) updateLibvirt(ctx context.Context) {
+func (h Host) updateLibvirt(ctx context.Context) error {
 	if h.Root != "" {
-		return
+		return nil
 	}
 	for _, daemon := range []string{"libvirtd", "virtproxyd"} {
 		_ = exec.CommandContext(ctx, "virt-admin", "-c", daemon+":///system", "server-update-tls", daemon).Run()
 	}
+	return ctx.Err()
 }

@@ -298,7 +298,7 @@ func (h Host) renewSSH(ctx context.Context, c *conn, a host.Answer) (changed []s
 		}
 	}
 	if len(r.SSHKeys) == 0 {
-		return nil, nil
+		return nil, h.notify(ctx, unreadSSHD, h.SSHD.Reload)
 	}
 	if a, err = c.refresh(ctx, r); err != nil {
 		return nil, err
@@ -307,15 +307,33 @@ func (h Host) renewSSH(ctx context.Context, c *conn, a host.Answer) (changed []s
 	if err != nil {
 		return nil, err
 	}
+	if err := h.write(unreadSSHD, nil, 0o600); err != nil {
+		return nil, err
+	}
 	for file, line := range t.Certificates {
 		if err := h.replace(setup.CertificateFile(file), line, &changed); err != nil {
 			return changed, err
 		}
 	}
-	if len(changed) == 0 {
-		return nil, nil
+	return changed, h.notify(ctx, unreadSSHD, h.SSHD.Reload)
+}
+
+// The files that are there while sshd, or libvirt, has not read what was renewed: this
+// process may end before, and notifying them may fail.
+const (
+	unreadSSHD    = dir + "/unread-sshd"
+	unreadLibvirt = dir + "/unread-libvirt"
+)
+
+// notify has a service read what was renewed, unless that was done.
+func (h Host) notify(ctx context.Context, unread string, do func(context.Context) error) error {
+	if _, err := os.Stat(h.path(unread)); err != nil {
+		return nil // there is none
 	}
-	return changed, h.SSHD.Reload(ctx)
+	if err := do(ctx); err != nil {
+		return err
+	}
+	return durable.Remove(h.path(unread))
 }
 
 // replace writes a file that others may read, unless it has that content, and adds it to
