@@ -188,8 +188,13 @@ func TestAHostGetsRescueCodesOnce(t *testing.T) {
 		host, has string
 		gets      bool
 	}{
-		{"hv1", "", true}, {"hv1", "", true}, {"hv2", "", false}, {"hv2", set.ID, false}, {"hv1", "another", true},
-		{"hv1", set.ID, false}, {"hv1", "", false},
+		{"hv1", "", true},
+		{"hv1", "", true},
+		{"hv2", "", false},
+		{"hv2", set.ID, false},
+		{"hv1", "another", true},
+		{"hv1", set.ID, false},
+		{"hv1", "", false},
 	} {
 		u, err := updateOf(t.Context(), st, step.host, remote.Seen{Rescue: step.has})
 		if err != nil || (u.Rescue != nil) != step.gets || u.Checkpoint == "" {

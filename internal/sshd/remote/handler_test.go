@@ -80,7 +80,8 @@ func TestARefusedQuestionIsNoOutage(t *testing.T) {
 	}))
 	defer s.Close()
 	c := Client{URL: s.URL, HTTP: s.Client()}
-	_, err := c.CheckCode(t.Context(), sshd.Attempt{User: "alice", Code: "x", Address: strings.Repeat("\xff", maxField)})
+	address := strings.Repeat("\xff", maxField)
+	_, err := c.CheckCode(t.Context(), sshd.Attempt{User: "alice", Code: "x", Address: address})
 	if postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("a question that is none: %v", err)
 	}
