@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +29,8 @@ func SSHLogin(pid int) (int, bool) {
 }
 
 // Listeners returns the sshd processes of this host that listen for
-// connections: those whose parent is no sshd, and that serve none themselves.
-// Those of containers are other hosts'.
+// connections: those whose parent is no sshd, and that neither serve one themselves nor
+// only examine their configuration. Those of containers are other hosts'.
 func Listeners() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -47,7 +48,7 @@ func Listeners() ([]int, error) {
 		}
 		title := File(pid, "cmdline")
 		parent, err := strconv.Atoi(Stat(pid, 4))
-		if err == nil && User(pid) == 0 && !Serves(title) && (strings.Contains(title, Listening) ||
+		if err == nil && User(pid) == 0 && !Serves(title) && !examines(title) && (strings.Contains(title, Listening) ||
 			File(parent, "comm") != "sshd") {
 			pids = append(pids, pid)
 		}
@@ -57,6 +58,14 @@ func Listeners() ([]int, error) {
 
 // Listening is in the title of an sshd that listens, behind its arguments.
 const Listening = " [listener] "
+
+// examines reports whether a title is that of an sshd which says whether it would take its
+// configuration, or what that means, and ends (sshd(8), -G, -T, -t).
+func examines(title string) bool {
+	return slices.ContainsFunc(strings.Split(title, "\x00"), func(argument string) bool {
+		return argument == "-G" || argument == "-T" || argument == "-t"
+	})
+}
 
 // Serves reports whether a title is that of an sshd that serves a connection.
 func Serves(title string) bool {

@@ -1,9 +1,14 @@
 package process_test
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/process"
 )
 
@@ -30,5 +35,42 @@ func TestHowSSHDWasStarted(t *testing.T) {
 		if got := strings.Join(command, " "); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%q: %q, %v; want %q", c.title, got, err, c.want)
 		}
+	}
+}
+
+// TestAnSSHDThatExaminesDoesNotListen has an audit run beside: what sshd it starts is not told
+// to reload, nor asked about its configuration.
+func TestAnSSHDThatExaminesDoesNotListen(t *testing.T) {
+	posterntest.NeedRoot(t)
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "sshd")
+	if err := os.WriteFile(program, []byte(posterntest.Read(t, shell)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for argument, listens := range map[string]bool{"-D": true, "-T": false, "-t": false} {
+		cmd := exec.Command(program, "-c", "echo; read x", "sshd", argument)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil { // it runs
+			t.Error(err)
+		}
+		pids, err := process.Listeners()
+		if err != nil || slices.Contains(pids, cmd.Process.Pid) != listens {
+			t.Errorf("sshd %s: listeners %v, %v; it is %d", argument, pids, err, cmd.Process.Pid)
+		}
+		in.Close()
+		_ = cmd.Wait() // read fails at the end of its input
 	}
 }
