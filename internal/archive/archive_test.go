@@ -33,7 +33,6 @@ const size, archived = 700, 512
 // before, with links.
 func logOf(t testing.TB) *store.DB {
 	t.Helper()
-	db := storetest.Open(t)
 	events := make([]postern.Event, size-1)
 	for i := range events {
 		events[i] = postern.Event{
@@ -42,6 +41,13 @@ func logOf(t testing.TB) *store.DB {
 			Links: []postern.Link{{Kind: postern.LinkSession, ID: fmt.Sprint(i / 4)}},
 		}
 	}
+	return logWith(t, events)
+}
+
+// logWith returns a store with these entries.
+func logWith(t testing.TB, events []postern.Event) *store.DB {
+	t.Helper()
+	db := storetest.Open(t)
 	must(t, db.Append(t.Context(), events...))
 	return db
 }

@@ -182,13 +182,17 @@ func (s Alerts) NewAddress(ctx context.Context, e postern.Event) (bool, error) {
 		if here {
 			return false, nil
 		}
-		err = tx.QueryRow(ctx, signedIn+` AND address <> '')`, e.Person, e.Index).Scan(&before)
+		// Logins of a person who was there before an archive may all be in it.
+		err = tx.QueryRow(ctx, signedIn+` AND address <> '')
+			OR EXISTS (SELECT 1 FROM people WHERE name = $1 AND created < (SELECT first.time FROM log_archive
+			JOIN log_events first ON first.idx = log_archive.size))`, e.Person, e.Index).Scan(&before)
 		return before, err
 	})
 }
 
 // AppendChange appends an event about a state, unless the last of its kind and object has
-// the same outcome and reason. The first is appended unless its outcome is OK.
+// the same outcome and reason. The first is appended unless its outcome is OK and no earlier one
+// can be in an archive.
 func (s Timeline) AppendChange(ctx context.Context, e postern.Event) error {
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
 		kept := timeline.Clean(e)
@@ -201,13 +205,16 @@ func (s Timeline) AppendChange(ctx context.Context, e postern.Event) error {
 }
 
 // lastEvent returns the last entry of a kind about an object; without one, one whose
-// outcome is OK.
+// outcome is OK, or without an outcome if it may be in an archive.
 func (tx *Tx) lastEvent(ctx context.Context, kind, object string) (postern.Event, error) {
 	var line []byte
 	err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE kind = $1 AND object = $2
 		ORDER BY idx DESC LIMIT 1`, kind, object).Scan(&line)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
+		if a, err := tx.archived(ctx); err != nil || a.Size > 0 {
+			return postern.Event{}, err
+		}
 		return postern.Event{Outcome: postern.OK}, nil
 	case err != nil:
 		return postern.Event{}, err
