@@ -324,6 +324,40 @@ func TestTwoRunsAtOnceAndOtherArchivesAreRefused(t *testing.T) {
 	}
 }
 
+// TestAVerificationWhileEntriesAreMovedFindsNothing moves further entries once the first ones were verified.
+func TestAVerificationWhileEntriesAreMovedFindsNothing(t *testing.T) {
+	db, dir := logOf(t), t.TempDir()
+	if _, err := archive.Run(t.Context(), db.Timeline(), dir, 256); err != nil {
+		t.Fatal(err)
+	}
+	moved := int64(0)
+	db.UseArchive(&moving{openDir(t, dir), func() {
+		if moved > 0 {
+			return
+		}
+		var err error
+		if moved, err = archive.Run(t.Context(), db.Timeline(), dir, archived); err != nil {
+			t.Error(err)
+		}
+	}})
+	r, err := db.Timeline().VerifyLog(t.Context())
+	if err != nil || len(r.Problems) > 0 || r.Archived != archived || moved != archived {
+		t.Errorf("%d entries were moved: %+v, %v", moved, r, err)
+	}
+}
+
+// moving does something once entries were read.
+type moving struct {
+	timeline.Files
+	do func()
+}
+
+func (m *moving) Entries(ctx context.Context, from, to int64, f func(timeline.Entry) error) error {
+	err := m.Files.Entries(ctx, from, to, f)
+	m.do()
+	return err
+}
+
 // meanwhile does something before what is in files is recorded.
 type meanwhile struct {
 	archive.Log

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -44,8 +45,9 @@ func (s Timeline) VerifyLog(ctx context.Context, earlier ...string) (timeline.Re
 			all = append(all, w.Checkpoint)
 		}
 	}
-	log := &growing{db: s.DB, files: s.files}
-	report, err := log.checked(timeline.Verify(ctx, log, v, all...))
+	report, err := s.verified(ctx, func(log timeline.Archive) (timeline.Report, error) {
+		return timeline.Verify(ctx, log, v, all...)
+	})
 	report.Witnesses = witnesses
 	for _, w := range witnesses {
 		if w.Problem == notCosigned {
@@ -61,8 +63,33 @@ func (s Timeline) VerifyLogSince(ctx context.Context, earlier string) (timeline.
 	if err != nil {
 		return timeline.Report{}, err
 	}
-	log := &growing{db: s.DB, files: s.files}
-	return log.checked(timeline.VerifySince(ctx, log, v, earlier))
+	return s.verified(ctx, func(log timeline.Archive) (timeline.Report, error) {
+		return timeline.VerifySince(ctx, log, v, earlier)
+	})
+}
+
+// maxMoved is how often a verification begins again because entries were moved into files.
+const maxMoved = 3
+
+// verified verifies the timeline while it is appended to. If entries are moved into files meanwhile it
+// begins again: those would be missing.
+func (s Timeline) verified(
+	ctx context.Context, verify func(timeline.Archive) (timeline.Report, error),
+) (timeline.Report, error) {
+	for range maxMoved {
+		before, err := s.Archived(ctx)
+		if err != nil {
+			return timeline.Report{}, err
+		}
+		log := &growing{db: s.DB, files: s.files}
+		report, failed := log.checked(verify(log))
+		now, err := s.Archived(ctx)
+		if err != nil || now.Size == before.Size {
+			return report, cmp.Or(failed, err)
+		}
+	}
+	return timeline.Report{}, postern.Errorf(postern.Unavailable, "entries are moved into an archive at the moment").
+		WithHint("verify the timeline when that has ended")
 }
 
 // ProveEvent returns the proof that the timeline contains an entry, under the checkpoint
