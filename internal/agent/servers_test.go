@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -82,10 +81,10 @@ func TestServersInTurn(t *testing.T) {
 // which it waits for an update.
 func TestTooManyServers(t *testing.T) {
 	urls := slices.Repeat([]string{"https://id.example.com"}, remote.MaxServers+1)
-	if _, err := remoteTarget(urls, new(tls.Config)); postern.CodeOf(err) != postern.Invalid {
+	if _, err := parseServers(urls); postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("%d servers: %v", len(urls), err)
 	}
-	if _, err := remoteTarget(urls[1:], new(tls.Config)); err != nil {
+	if _, err := parseServers(urls[1:]); err != nil {
 		t.Error(err)
 	}
 }

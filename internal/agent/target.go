@@ -51,11 +51,15 @@ func (s Server) Target() (*Target, error) {
 		return nil, postern.Errorf(postern.Invalid, "a server on another host needs a client certificate and its key").
 			WithHint("issue one to a person of the group agents, on the server")
 	}
+	servers, err := parseServers(s.URLs)
+	if err != nil {
+		return nil, err
+	}
 	c, err := s.config()
 	if err != nil {
 		return nil, err
 	}
-	return remoteTarget(s.URLs, c)
+	return remoteTarget(servers, c), nil
 }
 
 // Reach returns how to reach the server until stop is called. Root reaches one on another
@@ -103,10 +107,14 @@ func (n network) target() (*Target, error) {
 		c.RootCAs = x509.NewCertPool()
 		c.RootCAs.AppendCertsFromPEM(n.CA)
 	}
-	return remoteTarget(n.Servers, c)
+	servers, err := parseServers(n.Servers)
+	if err != nil {
+		return nil, err
+	}
+	return remoteTarget(servers, c), nil
 }
 
-func remoteTarget(addresses []string, c *tls.Config) (*Target, error) {
+func parseServers(addresses []string) ([]*url.URL, error) {
 	if len(addresses) > remote.MaxServers {
 		return nil, postern.Errorf(postern.Invalid, "an agent has at most %d servers", remote.MaxServers)
 	}
@@ -119,6 +127,10 @@ func remoteTarget(addresses []string, c *tls.Config) (*Target, error) {
 		}
 		servers[i] = &url.URL{Scheme: u.Scheme, Host: u.Host}
 	}
+	return servers, nil
+}
+
+func remoteTarget(servers []*url.URL, c *tls.Config) *Target {
 	t, transport := newTarget(servers[0].String())
 	transport.Proxy = http.ProxyFromEnvironment
 	// One connection lasts, and is given up when the server does not answer on it.
@@ -126,7 +138,7 @@ func remoteTarget(addresses []string, c *tls.Config) (*Target, error) {
 	transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
 	transport.TLSClientConfig = c
 	t.Client.Transport = &inTurn{servers: servers, next: transport}
-	return t, nil
+	return t
 }
 
 // When a connection to another host is tried on which nothing was received, and how long

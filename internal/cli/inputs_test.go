@@ -108,7 +108,7 @@ var stateless = map[string]string{
 	"restore":       "makes it",
 	"run":           "makes it", "schema": "prints", "ssh-check": "audits sshd", "ssh-config": "writes sshd's files",
 	"ssh-login": "asks a server", "ssh-enrol": "asks a server",
-	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints",
+	"ssh-shell": "asks a server", "trace": "needs libvirt alone", "version": "prints", "witness": "keeps its own",
 }
 
 // dummies are arguments that a command takes for good until it looks into the
@@ -121,6 +121,7 @@ var dummies = map[string][]string{
 	"host-add": {"hv1"}, "host-show": {"hv1"}, "host-suspend": {"hv1"}, "host-resume": {"hv1"}, "host-remove": {"hv1"},
 	"host-set":     {"hv1", "--add-group", "hypervisors"},
 	"ca-token-add": {"x", "--domain", "example.com"}, "ca-token-remove": {"x"}, "log-prove": {"1"}, "log-show": {"1"},
+	"ca-root-retire": {"root"}, "host-rescue-codes": {"hv1"}, "log-archive": {"--before", "1", "--to", "NEW"},
 	"alert-test": {"x"},
 	"otp-add":    {"--person", "alice", "--out", "NEW"}, "otp-assign": {"x"}, "otp-disable": {"x"}, "otp-enable": {"x"},
 	"otp-revoke": {"x"}, "otp-show": {"x"},
