@@ -26,10 +26,10 @@ mkdir -p "$out"
 
 # program OUT TAGS: compile the command.
 program() {
-	$GO build -tags "$2" -o "$1" -ldflags "-s -w -X $main.released=$VERSION -X $main.commit=$commit -X $main.date=$date" \
+	$GO build -tags "$2" -o "$1" -ldflags "-s -w -X $build.released=$VERSION -X $build.commit=$commit -X $build.date=$date" \
 		./cmd/postern
 }
-main=github.com/postern-project/postern/internal/cli
+build=github.com/postern-project/postern/internal/system
 host=$(unset GOARCH; $GO env GOHOSTARCH)
 
 # pages DIR PATTERNS: the manual pages whose names match one of the patterns.

@@ -30,12 +30,9 @@ type agentOptions struct {
 }
 
 func newAgent(a *app) *cobra.Command {
-	o := agentOptions{Config: agent.Config{Version: version(), Ready: a.watching}, spoolSize: 64 << 20}
-	cmd := &cobra.Command{
-		Use:   "agent",
-		Short: "Send what this host sees to a Postern server",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.agent(cmd.Context(), &o) },
-	}
+	o := agentOptions{Config: agent.Config{Version: system.Version(), Ready: a.watching}, spoolSize: 64 << 20}
+	cmd := plain("agent", "Send what this host sees to a Postern server",
+		func(ctx context.Context, _ []string) error { return a.agent(ctx, &o) })
 	f := cmd.Flags()
 	f.StringSliceVar(&o.server.URLs, "server", nil,
 		"send to the server at this `URL`, not to the one on this host, and answer logins for it; several: in turn")
@@ -67,11 +64,10 @@ func newAgent(a *app) *cobra.Command {
 
 // newAgentNetwork makes the command by which the agent starts itself without rights.
 func newAgentNetwork(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "network", Short: "The part of the agent that talks to the network", Hidden: true}
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return agent.Network(cmd.Context(), os.Stdin, os.NewFile(3, "socket"), a.log(logFlags{}))
-	}
-	return cmd
+	return hidden(plain("network", "The part of the agent that talks to the network",
+		func(ctx context.Context, _ []string) error {
+			return agent.Network(ctx, os.Stdin, os.NewFile(3, "socket"), a.log(logFlags{}))
+		}))
 }
 
 // agent watches and sends until ctx ends.

@@ -14,13 +14,11 @@ import (
 )
 
 func newAlert(a *app) *cobra.Command {
-	return group("alert", "What is reported from the timeline by mail, webhook or command", &cobra.Command{
-		Use:   "test NAME",
-		Short: "Send a message of an alert to its receivers",
-		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
-			return server.TestAlert(ctx, st, args[0], func(e postern.Event) {
-				fmt.Fprintf(a.out, "%s: %s\n", e.Details["to"], cmp.Or(e.Reason, string(e.Outcome)))
-			})
-		}),
-	})
+	return group("alert", "What is reported from the timeline by mail, webhook or command",
+		command("test NAME", "Send a message of an alert to its receivers", a.withState,
+			func(ctx context.Context, st *state.State, args []string) error {
+				return server.TestAlert(ctx, st, args[0], func(e postern.Event) {
+					fmt.Fprintf(a.out, "%s: %s\n", e.Details["to"], cmp.Or(e.Reason, string(e.Outcome)))
+				})
+			}))
 }

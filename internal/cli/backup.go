@@ -11,13 +11,14 @@ import (
 	"github.com/postern-project/postern/internal/backup"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
 
 func newBackup(a *app) *cobra.Command {
 	var to []string
-	o := backup.Options{Program: version()}
+	o := backup.Options{Program: system.Version()}
 	cmd := &cobra.Command{Use: "backup", Short: "Write the whole state to one file, while the server runs"}
 	asJSON, f := jsonFlag(cmd), cmd.Flags()
 	f.StringVar(&o.To, "to", "", "the `FILE` to write, or the directory for one with a name of its own (default .)")

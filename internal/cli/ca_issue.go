@@ -92,11 +92,8 @@ type issueOptions struct {
 
 func newCAIssue(a *app) *cobra.Command {
 	var o issueOptions
-	cmd := &cobra.Command{
-		Use:   "issue (--server NAME... | --client PERSON)",
-		Short: "Make a key and a certificate for it",
-		RunE:  func(cmd *cobra.Command, args []string) error { return a.caIssue(cmd.Context(), &o, args) },
-	}
+	cmd := plain("issue (--server NAME... | --client PERSON)", "Make a key and a certificate for it",
+		func(ctx context.Context, args []string) error { return a.caIssue(ctx, &o, args) })
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	requestFlags(cmd, &o.request, "`PERSON` that the certificate is for")
 	cmd.Flags().StringSliceVar(&o.request.Names, "server", nil, "`NAME` of the server; more may follow")
@@ -139,10 +136,8 @@ type signOptions struct {
 
 func newCASign(a *app) *cobra.Command {
 	var o signOptions
-	cmd := &cobra.Command{
-		Use:   "sign --csr FILE [--client PERSON]",
-		Short: "Certify the key of a certificate request",
-		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
+	cmd := command("sign --csr FILE [--client PERSON]", "Certify the key of a certificate request", a.withCA,
+		func(ctx context.Context, authority *ca.Authority, _ []string) error {
 			csr, err := a.readInput(o.csr)
 			if err != nil {
 				return err
@@ -157,8 +152,7 @@ func newCASign(a *app) *cobra.Command {
 				return err
 			}
 			return a.print(o.out, issued.PEM())
-		}),
-	}
+		})
 	requestFlags(cmd, &o.request, "make it the client certificate of this `PERSON`")
 	f := cmd.Flags()
 	f.StringVar(&o.csr, "csr", "", "`FILE` with the request; - is standard input")
@@ -174,10 +168,8 @@ func newCARenew(a *app) *cobra.Command {
 	var o outputOptions
 	var r ca.RenewRequest
 	var csr string
-	cmd := &cobra.Command{
-		Use:   "renew SERIAL",
-		Short: "Issue the successor of a certificate",
-		RunE: a.onCertificate(func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
+	cmd := a.onCertificate("renew SERIAL", "Issue the successor of a certificate",
+		func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
 			if csr != "" {
 				data, err := a.readInput(csr)
 				if err != nil {
@@ -195,8 +187,7 @@ func newCARenew(a *app) *cobra.Command {
 				return err
 			}
 			return a.writeIssued(&o, issued)
-		}),
-	}
+		})
 	o.flags(cmd, "pem for servers, pkcs12 and pem for persons")
 	cmd.Flags().StringVar(&csr, "csr", "", "`FILE` with a request whose key is certified; - is standard input")
 	cmd.Flags().BoolVar(&r.SameKey, "same-key", false, "certify the old key again")
@@ -225,10 +216,8 @@ func (a *app) readKey(k keyFile, cert *x509.Certificate) (crypto.Signer, error) 
 func newCAExport(a *app) *cobra.Command {
 	var o outputOptions
 	var key keyFile
-	cmd := &cobra.Command{
-		Use:   "export SERIAL --layout LAYOUT",
-		Short: "Write a certificate as another program wants it",
-		RunE: a.onCertificate(func(_ context.Context, _ *ca.Authority, c *ca.Issued) (err error) {
+	cmd := a.onCertificate("export SERIAL --layout LAYOUT", "Write a certificate as another program wants it",
+		func(_ context.Context, _ *ca.Authority, c *ca.Issued) (err error) {
 			if key.path != "" {
 				if c.Key, err = a.readKey(key, c.Leaf); err != nil {
 					return err
@@ -238,8 +227,7 @@ func newCAExport(a *app) *cobra.Command {
 				return err
 			}
 			return a.writeFiles(&o, c)
-		}),
-	}
+		})
 	o.flags(cmd, "pem")
 	cmd.Flags().StringVar(&key.path, "key", "", "`FILE` with the private key, PEM or PKCS#12; - is standard input")
 	cmd.Flags().StringVar(&key.passphrase, "passphrase-file", "",

@@ -53,8 +53,7 @@ func newCARootShow(a *app) *cobra.Command {
 }
 
 func newCARootList(a *app) *cobra.Command {
-	return listCommand(a, &cobra.Command{Use: "list", Short: "List the roots and SSH CAs"}, a.withCA,
-		"CA STATUS EXPIRES CERTIFICATES NAME",
+	return listCommand(a, "list", "List the roots and SSH CAs", a.withCA, "CA STATUS EXPIRES CERTIFICATES NAME",
 		func(ctx context.Context, authority *ca.Authority, _ []string) ([]ca.Anchor, error) {
 			return authority.Anchors(ctx)
 		}, func(c ca.Anchor) []string {
@@ -63,10 +62,8 @@ func newCARootList(a *app) *cobra.Command {
 }
 
 func newCARootStatus(a *app) *cobra.Command {
-	return listCommand(a, &cobra.Command{
-		Use: "status [CA]", Short: "List who has valid certificates of an older root or SSH CA",
-		Args: cobra.MaximumNArgs(1),
-	}, a.withCA, "CA SERIAL PROFILE EXPIRES FOR",
+	return listCommand(a, "status [CA]", "List who has valid certificates of an older root or SSH CA", a.withCA,
+		"CA SERIAL PROFILE EXPIRES FOR",
 		func(ctx context.Context, authority *ca.Authority, args []string) ([]ca.Holder, error) {
 			return authority.Holders(ctx, strings.Join(args, ""))
 		}, func(h ca.Holder) []string {
@@ -77,9 +74,8 @@ func newCARootStatus(a *app) *cobra.Command {
 func newCARootNew(a *app) *cobra.Command {
 	var old keyFile
 	var cfg ca.Config
-	cmd := &cobra.Command{
-		Use: "new", Short: "Make the root that follows, and let both be trusted",
-		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
+	cmd := command("new", "Make the root that follows, and let both be trusted", a.withState,
+		func(ctx context.Context, st *state.State, _ []string) error {
 			return openCA(ctx, st, cfg, func(authority *ca.Authority) error {
 				key, err := a.lentKey(old, authority)
 				if err != nil {
@@ -88,8 +84,7 @@ func newCARootNew(a *app) *cobra.Command {
 				root, err := authority.NewRoot(ctx, key)
 				return a.done(err, "made the root %s, and intermediates under it that issue from now on\n", root.ID)
 			})
-		}),
-	}
+		})
 	old.rootKeyFlags(cmd, "root-key")
 	cmd.Flags().StringVar(&cfg.RootKeyURI, "key", "", "pkcs11: `URI` of the HSM that makes and keeps its key")
 	return cmd
@@ -97,27 +92,21 @@ func newCARootNew(a *app) *cobra.Command {
 
 func newCARootRetire(a *app) *cobra.Command {
 	var revoke bool
-	cmd := &cobra.Command{
-		Use: "retire CA", Short: "End the trust in a root or SSH CA that another has followed",
-		Args: cobra.ExactArgs(1),
-		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, args []string) error {
+	cmd := command("retire CA", "End the trust in a root or SSH CA that another has followed", a.withCA,
+		func(ctx context.Context, authority *ca.Authority, args []string) error {
 			err := authority.Retire(ctx, ca.RetireRequest{ID: args[0], Revoke: revoke})
 			return a.done(err, "retired %s\n", args[0])
-		}),
-	}
+		})
 	cmd.Flags().BoolVar(&revoke, "revoke-certificates", false, "revoke its valid certificates with it")
 	return cmd
 }
 
 func newCARootExport(a *app) *cobra.Command {
 	var root, out, passphraseFile string
-	cmd := &cobra.Command{
-		Use:   "export-key --out FILE",
-		Short: "Write the root's key to a file, encrypted",
-		RunE: on(a.withCA, func(ctx context.Context, authority *ca.Authority, _ []string) error {
+	cmd := command("export-key --out FILE", "Write the root's key to a file, encrypted", a.withCA,
+		func(ctx context.Context, authority *ca.Authority, _ []string) error {
 			return a.rootExport(ctx, authority, root, out, passphraseFile)
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&root, "root", "", "the `ROOT`, as root-2 (default: the newest)")
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` for the key; - is standard output, with --passphrase-file")
 	cmd.Flags().StringVar(&passphraseFile, "passphrase-file", "",

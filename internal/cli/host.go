@@ -14,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/spf13/cobra"
 )
@@ -66,19 +67,16 @@ func newHostAdd(a *app) *cobra.Command {
 
 func newHostSet(a *app) *cobra.Command {
 	var c server.HostChange
-	cmd := &cobra.Command{
-		Use:   "set NAME",
-		Short: "Change a host's names, groups or labels",
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := plain("set NAME", "Change a host's names, groups or labels",
+		func(ctx context.Context, args []string) error {
 			if c.Empty() {
 				return postern.Errorf(postern.Invalid, "nothing is to be changed").
 					WithHint("give --add-name, --add-group or --label, or --drop-name, --drop-group or --drop-label")
 			}
-			return a.withHosts(cmd.Context(), func(d server.HostDirectory) error {
-				return a.done(d.Change(cmd.Context(), args[0], c), "changed %s\n", args[0])
+			return a.withHosts(ctx, func(d server.HostDirectory) error {
+				return a.done(d.Change(ctx, args[0], c), "changed %s\n", args[0])
 			})
-		},
-	}
+		})
 	f := cmd.Flags()
 	f.StringSliceVar(&c.AddNames, "add-name", nil, "a further `NAME` or address by which clients reach the host")
 	f.StringSliceVar(&c.DropNames, "drop-name", nil, "a `NAME` that the host loses")
@@ -90,10 +88,9 @@ func newHostSet(a *app) *cobra.Command {
 }
 
 func newHostList(a *app) *cobra.Command {
-	return listCommand(a, &cobra.Command{Use: "list", Short: "List the hosts"}, a.withState,
-		"NAME STATUS SERVES HEARD VERSION GROUPS PROBLEMS",
+	return listCommand(a, "list", "List the hosts", a.withState, "NAME STATUS SERVES HEARD VERSION GROUPS PROBLEMS",
 		func(ctx context.Context, st *state.State, _ []string) ([]host.Info, error) {
-			return server.Hosts{DB: st.Store, Version: version()}.List(ctx)
+			return server.Hosts{DB: st.Store, Version: system.Version()}.List(ctx)
 		}, func(h host.Info) []string {
 			return []string{
 				h.Name, string(h.Status), strings.Join(h.Serves, ","), terminal.Time(h.Heard), h.Version,
@@ -103,9 +100,9 @@ func newHostList(a *app) *cobra.Command {
 }
 
 func newHostShow(a *app) *cobra.Command {
-	return showCommand(a, &cobra.Command{Use: "show NAME", Short: "Show a host"}, a.withState,
+	return showCommand(a, "show NAME", "Show a host", a.withState,
 		func(ctx context.Context, st *state.State, args []string) (host.Info, error) {
-			return server.Hosts{DB: st.Store, Version: version()}.Show(ctx, args[0])
+			return server.Hosts{DB: st.Store, Version: system.Version()}.Show(ctx, args[0])
 		}, func(h host.Info) []terminal.Field {
 			fields := []terminal.Field{
 				{"name", h.Name},
@@ -133,23 +130,20 @@ func newHostShow(a *app) *cobra.Command {
 
 // newHostStatus makes one of the commands that set a host's status.
 func newHostStatus(a *app, use, done string, status postern.HostStatus, short string) *cobra.Command {
-	return &cobra.Command{
-		Use: use + " NAME", Short: short,
-		RunE: on(a.withHosts, func(ctx context.Context, d server.HostDirectory, args []string) error {
+	return command(use+" NAME", short, a.withHosts,
+		func(ctx context.Context, d server.HostDirectory, args []string) error {
 			changed, err := d.SetStatus(ctx, args[0], status)
 			if !changed {
 				return a.done(err, "%s is already so: nothing has changed\n", args[0])
 			}
 			return a.done(err, "%s %s\n", done, args[0])
-		}),
-	}
+		})
 }
 
 func newHostRescueCodes(a *app) *cobra.Command {
 	var count int
-	cmd := &cobra.Command{
-		Use: "rescue-codes NAME", Short: "Make codes with which people log in while no server answers",
-		RunE: on(a.withHosts, func(ctx context.Context, d server.HostDirectory, args []string) error {
+	cmd := command("rescue-codes NAME", "Make codes with which people log in while no server answers", a.withHosts,
+		func(ctx context.Context, d server.HostDirectory, args []string) error {
 			codes, err := d.RescueCodes(ctx, args[0], count)
 			if err != nil {
 				return err
@@ -158,8 +152,7 @@ func newHostRescueCodes(a *app) *cobra.Command {
 				fmt.Fprintln(a.out, c)
 			}
 			return nil
-		}),
-	}
+		})
 	cmd.Flags().IntVar(&count, "count", 5, "make `N` codes")
 	return cmd
 }

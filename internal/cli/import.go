@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -26,11 +27,8 @@ type importApache struct {
 
 func newImportApache(a *app) *cobra.Command {
 	o := importApache{cfg: apache.Config{Defines: apache.DebianDefines()}}
-	cmd := &cobra.Command{
-		Use:   "apache FILE",
-		Short: "Write an Apache configuration with SSLVerifyClient and SSLRequire as a Caddyfile",
-		RunE:  func(cmd *cobra.Command, args []string) error { return o.run(a, args[0]) },
-	}
+	cmd := plain("apache FILE", "Write an Apache configuration with SSLVerifyClient and SSLRequire as a Caddyfile",
+		func(_ context.Context, args []string) error { return o.run(a, args[0]) })
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "out", "o", "",
 		"write Caddyfile and joined certificate chains into this `DIRECTORY`; never overwrites")

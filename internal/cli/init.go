@@ -23,14 +23,11 @@ type initOptions struct {
 
 func newInit(a *app) *cobra.Command {
 	var o initOptions
-	cmd := &cobra.Command{
-		Use:   "init",
-		Short: "Make a state directory: CAs, log key, database",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := plain("init", "Make a state directory: CAs, log key, database",
+		func(ctx context.Context, _ []string) error {
 			o.ca.Keys = new(pkcs11.Keys)
-			return a.init(cmd.Context(), &o)
-		},
-	}
+			return a.init(ctx, &o)
+		})
 	f := cmd.Flags()
 	f.StringVar(&o.ca.Name, "name", "", "the organisation's `NAME` in the certificates (default Postern)")
 	f.StringVar(&o.ca.Country, "country", "", "its country, a `CODE` of two capital letters")

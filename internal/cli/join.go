@@ -15,7 +15,7 @@ func newJoin(a *app) *cobra.Command {
 	var o join.Options
 	var tokenFile string
 	cmd := &cobra.Command{
-		Use: "join [URL [TOKEN]]", Args: cobra.MaximumNArgs(2),
+		Use:   "join [URL [TOKEN]]",
 		Short: "Join this host to an installation, or repair what joining made",
 	}
 	asJSON := jsonFlag(cmd)
@@ -42,7 +42,7 @@ func (a *app) join(ctx context.Context, o join.Options, asJSON bool) error {
 	if err := onlyRoot("joining a host"); err != nil {
 		return err
 	}
-	r, err := join.This(version()).Join(ctx, o)
+	r, err := join.This(system.Version()).Join(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -59,16 +59,13 @@ func (a *app) join(ctx context.Context, o join.Options, asJSON bool) error {
 }
 
 func newLeave(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use: "leave", Args: cobra.NoArgs, Short: "Undo what joining did on this host",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := onlyRoot("leaving"); err != nil {
-				return err
-			}
-			s, err := join.This(version()).Leave(cmd.Context())
-			return a.done(err, "%s has left %s; remove it there: postern host remove %s\n", s.Host, s.Server, s.Host)
-		},
-	}
+	return plain("leave", "Undo what joining did on this host", func(ctx context.Context, _ []string) error {
+		if err := onlyRoot("leaving"); err != nil {
+			return err
+		}
+		s, err := join.This(system.Version()).Leave(ctx)
+		return a.done(err, "%s has left %s; remove it there: postern host remove %s\n", s.Host, s.Server, s.Host)
+	})
 }
 
 // onlyRoot fails unless root runs this on Linux.

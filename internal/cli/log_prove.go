@@ -70,17 +70,15 @@ func (a *app) printReport(r timeline.Report, asJSON bool) error {
 }
 
 func newLogProve(a *app) *cobra.Command {
-	return fileCommand(a, &cobra.Command{
-		Use:   "prove INDEX",
-		Short: "Write a proof that the timeline has an entry",
-	}, a.withLog, func(ctx context.Context, log store.Timeline, args []string) ([]byte, error) {
-		index, err := parseIndex(args[0])
-		if err != nil {
-			return nil, err
-		}
-		p, err := log.ProveEvent(ctx, index)
-		return indented(p, err)
-	})
+	return fileCommand(a, "prove INDEX", "Write a proof that the timeline has an entry", a.withLog,
+		func(ctx context.Context, log store.Timeline, args []string) ([]byte, error) {
+			index, err := parseIndex(args[0])
+			if err != nil {
+				return nil, err
+			}
+			p, err := log.ProveEvent(ctx, index)
+			return indented(p, err)
+		})
 }
 
 // indented writes a value as JSON over several lines.

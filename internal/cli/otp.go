@@ -35,10 +35,8 @@ func otpCommands(a *app) []*cobra.Command {
 
 func newOTPList(a *app) *cobra.Command {
 	var page store.Page
-	cmd := listCommand(a, &cobra.Command{
-		Use:   "list",
-		Short: "List YubiKeys and authenticators",
-	}, a.withOTP, "ID KIND PERSON STATUS SECRET LAST-USED LABEL",
+	cmd := listCommand(a, "list", "List YubiKeys and authenticators", a.withOTP,
+		"ID KIND PERSON STATUS SECRET LAST-USED LABEL",
 		func(ctx context.Context, keys *store.OTP, _ []string) ([]otp.Credential, error) {
 			return keys.Credentials(ctx, page)
 		}, func(c otp.Credential) []string {
@@ -52,12 +50,10 @@ func newOTPList(a *app) *cobra.Command {
 }
 
 func newOTPShow(a *app) *cobra.Command {
-	return showCommand(a, &cobra.Command{
-		Use:   "show ID",
-		Short: "Show a key or authenticator",
-	}, a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) (otp.Credential, error) {
-		return keys.Credential(ctx, args[0])
-	}, otpFields)
+	return showCommand(a, "show ID", "Show a key or authenticator", a.withOTP,
+		func(ctx context.Context, keys *store.OTP, args []string) (otp.Credential, error) {
+			return keys.Credential(ctx, args[0])
+		}, otpFields)
 }
 
 func otpFields(c otp.Credential) []terminal.Field {
@@ -82,16 +78,12 @@ func otpFields(c otp.Credential) []terminal.Field {
 // newOTPStatus makes one of the commands that change a key's status.
 func newOTPStatus(a *app, use string, status postern.CredentialStatus, short string) *cobra.Command {
 	var code string
-	cmd := &cobra.Command{
-		Use:   use + " ID",
-		Short: short,
-		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
-			if code != "" {
-				return a.done(keys.EnableWithCode(ctx, postern.Actor{}, args[0], code), "enabled %s\n", args[0])
-			}
-			return a.done(keys.SetStatus(ctx, postern.Actor{}, args[0], status), "%sd %s\n", use, args[0])
-		}),
-	}
+	cmd := command(use+" ID", short, a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
+		if code != "" {
+			return a.done(keys.EnableWithCode(ctx, postern.Actor{}, args[0], code), "enabled %s\n", args[0])
+		}
+		return a.done(keys.SetStatus(ctx, postern.Actor{}, args[0], status), "%sd %s\n", use, args[0])
+	})
 	if status == postern.CredentialActive {
 		cmd.Flags().StringVar(&code, "code", "", "a `CODE` that the YubiKey makes now")
 	}
@@ -100,27 +92,21 @@ func newOTPStatus(a *app, use string, status postern.CredentialStatus, short str
 
 func newOTPAssign(a *app) *cobra.Command {
 	var person string
-	cmd := &cobra.Command{
-		Use:   "assign ID",
-		Short: "Give a YubiKey to a person",
-		RunE: on(a.withOTP, func(ctx context.Context, keys *store.OTP, args []string) error {
+	cmd := command("assign ID", "Give a YubiKey to a person", a.withOTP,
+		func(ctx context.Context, keys *store.OTP, args []string) error {
 			err := keys.AssignKey(ctx, args[0], person)
 			return a.done(err, "%s is now assigned to %s\n", args[0], cmp.Or(person, "no person"))
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&person, "person", "", "the `PERSON` who holds the key from now on")
 	return cmd
 }
 
 func newOTPExport(a *app) *cobra.Command {
 	var out, what string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write all keys, or their counters, for another server",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.otpExport(cmd.Context(), what, out)
-		},
-	}
+	cmd := plain("export", "Write all keys, or their counters, for another server",
+		func(ctx context.Context, _ []string) error {
+			return a.otpExport(ctx, what, out)
+		})
 	cmd.Flags().StringVarP(&out, "out", "o", "", "`FILE` to make, mode 0600; - is standard output")
 	cmd.Flags().StringVar(&what, "what", "keys", "`WHAT` to write: keys or counters")
 	return cmd
@@ -158,14 +144,11 @@ func (a *app) otpExport(ctx context.Context, what, out string) error {
 
 func newOTPRestored(a *app) *cobra.Command {
 	var how people.Restored
-	cmd := &cobra.Command{
-		Use:   "restored",
-		Short: "Go on with a state that was restored",
-		RunE: on(a.withState, func(ctx context.Context, st *state.State, _ []string) error {
+	cmd := command("restored", "Go on with a state that was restored", a.withState,
+		func(ctx context.Context, st *state.State, _ []string) error {
 			off, err := how.Accept(ctx, st)
 			return a.done(err, "%s\n", off)
-		}),
-	}
+		})
 	cmd.Flags().BoolVar(&how.Trust, "trust", false, "disable nothing")
 	cmd.Flags().BoolVar(&how.Force, "force", false, "although nothing shows that the state was restored")
 	return cmd

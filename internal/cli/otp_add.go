@@ -27,19 +27,15 @@ type otpAdd struct {
 
 func newOTPAdd(a *app) *cobra.Command {
 	var o otpAdd
-	cmd := &cobra.Command{
-		Use:   "add --person PERSON",
-		Short: "Give a YubiKey to a person",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case o.slot != 1 && o.slot != 2:
-				return postern.Errorf(postern.Invalid, "a YubiKey has the slots 1 and 2")
-			case o.touch:
-				return a.otpTouch(cmd.Context(), o)
-			}
-			return a.otpAdd(cmd.Context(), o)
-		},
-	}
+	cmd := plain("add --person PERSON", "Give a YubiKey to a person", func(ctx context.Context, _ []string) error {
+		switch {
+		case o.slot != 1 && o.slot != 2:
+			return postern.Errorf(postern.Invalid, "a YubiKey has the slots 1 and 2")
+		case o.touch:
+			return a.otpTouch(ctx, o)
+		}
+		return a.otpAdd(ctx, o)
+	})
 	f := cmd.Flags()
 	f.StringVar(&o.person, "person", "", "the `PERSON` who holds the key")
 	f.StringVar(&o.label, "label", "", "a `NAME` for the key, in the person's own words")
@@ -123,11 +119,8 @@ func newOTPShortCodes(a *app, kind postern.CredentialKind) *cobra.Command {
 		postern.TOTP: "an app that makes codes by time (TOTP)",
 		postern.HOTP: "an authenticator that makes codes by counting (HOTP)",
 	}[kind]
-	cmd := &cobra.Command{
-		Use:   string(kind) + " --person PERSON",
-		Short: "Give a person " + what,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.otpShortCodes(cmd.Context(), o) },
-	}
+	cmd := plain(string(kind)+" --person PERSON", "Give a person "+what,
+		func(ctx context.Context, _ []string) error { return a.otpShortCodes(ctx, o) })
 	f := cmd.Flags()
 	f.StringVar(&o.app.Person, "person", "", "the `PERSON` who holds it")
 	f.StringVar(&o.app.Label, "label", "", "a `NAME` for it, in the person's own words")

@@ -24,13 +24,10 @@ type otpImport struct {
 
 func newOTPImport(a *app) *cobra.Command {
 	var o otpImport
-	cmd := &cobra.Command{
-		Use:   "import FILE",
-		Short: "Take over keys, authenticators, counters and API clients from elsewhere",
-		RunE: on(a.withState, func(ctx context.Context, st *state.State, args []string) error {
+	cmd := command("import FILE", "Take over keys, authenticators, counters and API clients from elsewhere",
+		a.withState, func(ctx context.Context, st *state.State, args []string) error {
 			return a.otpImport(ctx, st, args[0], o)
-		}),
-	}
+		})
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "",
 		"the personalization tool's flexible `FORMAT`: {serial},{pubIdTxt},{pvtIdTxt},{secretKeyTxt}")

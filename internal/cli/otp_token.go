@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/postern-project/postern/internal/client"
@@ -15,56 +16,42 @@ func newOTPToken(a *app) *cobra.Command {
 
 func newOTPTokenNew(a *app) *cobra.Command {
 	var publicID string
-	cmd := &cobra.Command{
-		Use:   "new FILE",
-		Short: "Make a software token",
-		RunE: func(_ *cobra.Command, args []string) error {
-			t, err := client.NewToken(args[0], publicID)
-			if err != nil {
-				return err
-			}
-			return a.done(nil, "%s\n", t.PublicID)
-		},
-	}
+	cmd := plain("new FILE", "Make a software token", func(_ context.Context, args []string) error {
+		t, err := client.NewToken(args[0], publicID)
+		if err != nil {
+			return err
+		}
+		return a.done(nil, "%s\n", t.PublicID)
+	})
 	cmd.Flags().StringVar(&publicID, "public-id", "", "its public ID in `MODHEX` (default: a random one)")
 	return cmd
 }
 
 func newOTPTokenTouch(a *app) *cobra.Command {
 	var n int
-	cmd := &cobra.Command{
-		Use:   "touch FILE",
-		Short: "Print the token's next code",
-		RunE: func(_ *cobra.Command, args []string) error {
-			codes, err := client.Touch(args[0], n)
-			for _, c := range codes {
-				fmt.Fprintln(a.out, c)
-			}
-			return err
-		},
-	}
+	cmd := plain("touch FILE", "Print the token's next code", func(_ context.Context, args []string) error {
+		codes, err := client.Touch(args[0], n)
+		for _, c := range codes {
+			fmt.Fprintln(a.out, c)
+		}
+		return err
+	})
 	cmd.Flags().IntVarP(&n, "count", "n", 1, "print this `NUMBER` of codes")
 	return cmd
 }
 
 func newOTPTokenPlug(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "plug FILE",
-		Short: "Unplug the token and plug it in again",
-		RunE:  func(_ *cobra.Command, args []string) error { return client.PlugIn(args[0]) },
-	}
+	return plain("plug FILE", "Unplug the token and plug it in again",
+		func(_ context.Context, args []string) error { return client.PlugIn(args[0]) })
 }
 
 func newOTPTokenCSV(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "csv FILE",
-		Short: "Print the token's secret for otp import",
-		RunE: func(_ *cobra.Command, args []string) error {
+	return plain("csv FILE", "Print the token's secret for otp import",
+		func(_ context.Context, args []string) error {
 			t, err := client.ReadToken(args[0])
 			if err != nil {
 				return err
 			}
 			return otp.WriteKSM(a.out, []*otp.Key{{PublicID: t.PublicID, Secret: &t.Secret}})
-		},
-	}
+		})
 }

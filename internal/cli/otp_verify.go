@@ -39,27 +39,23 @@ type otpVerifyOptions struct {
 
 func newOTPVerify(a *app) *cobra.Command {
 	var o otpVerifyOptions
-	cmd := &cobra.Command{
-		Use:   "verify CODE",
-		Short: "Check one code, and use it up",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			code := args[0]
-			if code == "-" {
-				if o.keyFile == "-" {
-					return postern.Errorf(postern.Invalid, "standard input cannot be both the code and the key").
-						WithHint("give the key in a file")
-				}
-				var err error
-				if code, err = a.prompt().Line("Touch the key: "); err != nil {
-					return err
-				}
+	cmd := plain("verify CODE", "Check one code, and use it up", func(ctx context.Context, args []string) error {
+		code := args[0]
+		if code == "-" {
+			if o.keyFile == "-" {
+				return postern.Errorf(postern.Invalid, "standard input cannot be both the code and the key").
+					WithHint("give the key in a file")
 			}
-			if len(o.service.URLs) > 0 {
-				return a.otpVerifyAt(cmd.Context(), o, code)
+			var err error
+			if code, err = a.prompt().Line("Touch the key: "); err != nil {
+				return err
 			}
-			return a.otpVerify(cmd.Context(), o, code)
-		},
-	}
+		}
+		if len(o.service.URLs) > 0 {
+			return a.otpVerifyAt(ctx, o, code)
+		}
+		return a.otpVerify(ctx, o, code)
+	})
 	f := cmd.Flags()
 	f.StringVar(&o.person, "person", "", "the `PERSON` whom the code must prove")
 	f.StringArrayVar(&o.service.URLs, "url", nil, "ask the validation service at this `URL`; can be repeated")

@@ -13,10 +13,8 @@ import (
 func newRekey(a *app) *cobra.Command {
 	var o state.RekeyOptions
 	var passphrase string
-	cmd := &cobra.Command{
-		Use:   "rekey",
-		Short: "Seal all secrets again under a new key-encrypting key",
-		RunE: on(a.withDir, func(ctx context.Context, dir string, _ []string) (err error) {
+	cmd := command("rekey", "Seal all secrets again under a new key-encrypting key", a.withDir,
+		func(ctx context.Context, dir string, _ []string) (err error) {
 			if passphrase != "" {
 				if o.Passphrase, err = state.ReadPassphrase(passphrase); err != nil {
 					return err
@@ -26,8 +24,7 @@ func newRekey(a *app) *cobra.Command {
 			done, err := state.Rekey(ctx, dir, o)
 			end()
 			return a.rekeyed(done, err)
-		}),
-	}
+		})
 	cmd.Flags().BoolVar(&o.OthersKnow, "others-know", false,
 		"the other servers of this database have kek.next and were reloaded")
 	cmd.Flags().StringVar(&passphrase, "new-passphrase-file", "",

@@ -1,17 +1,32 @@
+// Package cli is the command line: each command is its flags, one call into
+// another package, and printing. It is the one package that prints, exits or
+// reads the environment.
 package cli
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/manual"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/usage"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
+
+// Main runs the command line of this process and returns its exit code. An
+// interrupt or SIGTERM ends what the command does.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
 
 // app is what every command needs: where to read and write, and which state
 // directory to use. Commands print to out and complain by returning an error.
@@ -50,7 +65,7 @@ func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "postern",
 		Short:         "Prove who signs in. See what they do.",
-		Version:       versionLine(),
+		Version:       system.ThisBuild().String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -110,8 +125,20 @@ func (a *app) done(err error, format string, args ...any) error {
 	return err
 }
 
-// oldSpelling hides a command that has moved to another group.
-func oldSpelling(cmd *cobra.Command) *cobra.Command {
+// hidden hides a command: one that has moved to another group, or that no person runs.
+func hidden(cmd *cobra.Command) *cobra.Command {
 	cmd.Hidden = true
+	return cmd
+}
+
+func newVersion(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version"}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(*cobra.Command, []string) error {
+		if *asJSON {
+			return terminal.JSON(a.out, system.ThisBuild())
+		}
+		return a.done(nil, "postern %s\n", system.ThisBuild())
+	}
 	return cmd
 }

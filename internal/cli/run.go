@@ -12,6 +12,7 @@ import (
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
 
@@ -25,7 +26,7 @@ func serverCommands(a *app) []*cobra.Command {
 }
 
 func newRun(a *app) *cobra.Command {
-	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: version()}
+	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: system.Version()}
 	var reload bool
 	var log *logFlags
 	cmd := &cobra.Command{
@@ -73,7 +74,8 @@ func invokingUser() string {
 
 // greet says where the server stands, and how to get in.
 func (a *app) greet(s *server.Started) {
-	fmt.Fprintf(a.out, "postern %s serves %s (state in %s, process %d)\n", version(), s.Config, s.State, os.Getpid())
+	fmt.Fprintf(a.out, "postern %s serves %s (state in %s, process %d)\n", system.Version(), s.Config, s.State,
+		os.Getpid())
 	if f := s.Sample; f != nil {
 		fmt.Fprintf(a.out, `
   site      %s/           public

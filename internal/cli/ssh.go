@@ -26,11 +26,8 @@ type sshCheckOptions struct {
 
 func newSSHCheck(a *app) *cobra.Command {
 	var o sshCheckOptions
-	cmd := &cobra.Command{
-		Use:   "check",
-		Short: "Find what is wrong with two-factor SSH on this host",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshCheck(cmd.Context(), &o) },
-	}
+	cmd := plain("check", "Find what is wrong with two-factor SSH on this host",
+		func(ctx context.Context, _ []string) error { return a.sshCheck(ctx, &o) })
 	f := cmd.Flags()
 	o.json = jsonFlag(cmd)
 	f.StringVar(&o.auditor.Root, "root", "", "audit the files below `DIRECTORY`, as of an image")

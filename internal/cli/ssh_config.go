@@ -31,11 +31,8 @@ type sshConfigOptions struct {
 
 func newSSHConfig(a *app) *cobra.Command {
 	var o sshConfigOptions
-	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Write the right sshd and PAM configuration for two factors",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshConfig(cmd.Context(), &o) },
-	}
+	cmd := plain("config", "Write the right sshd and PAM configuration for two factors",
+		func(ctx context.Context, _ []string) error { return a.sshConfig(ctx, &o) })
 	f := cmd.Flags()
 	f.StringVar((*string)(&o.setup.Mode), "mode", string(setup.KeyAndCode),
 		"what is asked for: one of the `MODES` above")

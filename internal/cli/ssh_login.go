@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"context"
+	"os"
+	"os/exec"
 	"strings"
 
 	"github.com/postern-project/postern/internal/client"
@@ -10,17 +13,14 @@ import (
 
 func newSSHLogin(a *app) *cobra.Command {
 	var l client.Login
-	cmd := &cobra.Command{
-		Use:   "login SERVER",
-		Short: "Get a short-lived SSH certificate for your key",
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := plain("login SERVER", "Get a short-lived SSH certificate for your key",
+		func(ctx context.Context, args []string) error {
 			l.Server, l.Code = args[0], a.askCode
-			signed, err := l.Run(cmd.Context())
+			signed, err := l.Run(ctx)
 			return a.done(err, "certificate %d opens %s until %s\n", signed.Serial,
 				strings.Join(signed.Principals, ", "),
 				signed.ValidBefore.Local().Format("2006-01-02 15:04"))
-		},
-	}
+		})
 	f := cmd.Flags()
 	loginFlags(f, &l)
 	f.StringVar(&l.Key, "key", "", "the public key `FILE` (default ~/.ssh/id_ed25519.pub)")
@@ -35,4 +35,32 @@ func loginFlags(f *pflag.FlagSet, l *client.Login) {
 	f.StringVar(&l.Cert, "cert", "", "prove yourself with the client certificate in this `FILE`, PEM")
 	f.StringVar(&l.CertKey, "cert-key", "", "its private key `FILE`, PEM (default: in the same file)")
 	f.StringVar(&l.CA, "ca", "", "trust the server by the certificates in this `FILE`, PEM (default: the system's)")
+}
+
+func newSSHEnrol(a *app) *cobra.Command {
+	var e client.Enrol
+	cmd := &cobra.Command{
+		Use:   "enrol SERVER",
+		Short: "Make an SSH key in your FIDO2 key, and enrol it",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			e.Server, e.Code = args[0], a.askCode
+			e.Keygen = func(c *exec.Cmd) error {
+				c.Stdin, c.Stdout, c.Stderr = os.Stdin, cmd.ErrOrStderr(), cmd.ErrOrStderr()
+				return c.Run()
+			}
+			k, err := e.Run(cmd.Context())
+			verified := map[bool]string{true: "asks for its PIN", false: "asks for a touch alone"}[k.Verified]
+			return a.done(err, "%s is enrolled for %s: a FIDO2 key of %s, which %s\n", k.Fingerprint, k.Person, k.Maker,
+				verified)
+		},
+	}
+	f := cmd.Flags()
+	loginFlags(f, &e.Login)
+	f.StringVar(&e.Key, "key", "", "the `FILE` of the key to make (default ~/.ssh/id_ed25519_sk)")
+	f.StringVar(&e.Type, "type", "ed25519-sk", "the `TYPE` of the key: ed25519-sk, or ecdsa-sk for older FIDO2 keys")
+	f.StringVar(&e.Label, "label", "", "your `WORDS` for it (default: its maker)")
+	f.StringVar(&e.Provider, "provider", "", "use the library `FILE` of FIDO2 keys (default: OpenSSH's own)")
+	f.BoolVar(&e.NoPIN, "no-pin", false, "make a key that a touch alone uses")
+	f.BoolVar(&e.Resident, "resident", false, "keep in the FIDO2 key what other computers need to use it")
+	return cmd
 }

@@ -16,11 +16,8 @@ import (
 
 func newSSHShell(a *app) *cobra.Command {
 	shell := login.Shell{Stdin: os.Stdin, Stdout: a.out, Stderr: a.err}
-	cmd := &cobra.Command{
-		Use:   "shell",
-		Short: "Ask for a code, then become the user's shell: a ForceCommand",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return a.sshShell(cmd.Context(), shell) },
-	}
+	cmd := plain("shell", "Ask for a code, then become the user's shell: a ForceCommand",
+		func(ctx context.Context, _ []string) error { return a.sshShell(ctx, shell) })
 	f := cmd.Flags()
 	f.StringVar(&shell.Config, "config", "/etc/yubikey_shell", "the `FILE` of settings")
 	f.StringSliceVar(&shell.Accepted, "accept", nil,

@@ -79,7 +79,7 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	live := export.Live{Version: version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
+	live := export.Live{Version: system.Version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
 	if live.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}
@@ -95,11 +95,8 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 
 func newTraceEvents(a *app) *cobra.Command {
 	o := newTraceOptions(capture.Loop)
-	c := &cobra.Command{
-		Use:   "events",
-		Short: "Show what the event loop does, and how long it takes",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
-	}
+	c := plain("events", "Show what the event loop does, and how long it takes",
+		func(ctx context.Context, _ []string) error { return o.run(ctx, a) })
 	o.processes(c)
 	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
 		"only dispatches that took at least this `DURATION`, and loops that are stuck in one")
@@ -112,11 +109,8 @@ func newTraceEvents(a *app) *cobra.Command {
 
 func newTraceQEMU(a *app) *cobra.Command {
 	o := newTraceOptions(capture.Monitor)
-	c := &cobra.Command{
-		Use:   "qemu",
-		Short: "Show the messages to and from QEMU's monitors",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), a) },
-	}
+	c := plain("qemu", "Show the messages to and from QEMU's monitors",
+		func(ctx context.Context, _ []string) error { return o.run(ctx, a) })
 	o.choose(c)
 	o.capture(c)
 	o.stacks(c, "show")
@@ -129,15 +123,13 @@ func newTraceRecord(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	var what []string
 	fl := flightFlags{limit: 1 << 30}
-	c := &cobra.Command{
-		Use:   "record FILE",
-		Short: "Record a trace, to be shown later",
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+	c := plain("record FILE", "Record a trace, to be shown later",
+		func(ctx context.Context, args []string) (err error) {
 			if o.cfg.What, err = capture.ParseWhat(what); err != nil {
 				return err
 			}
 			if fl.keepOn == "" && fl.ring == 0 {
-				return o.record(cmd.Context(), a, record.File{Name: args[0], Limit: int64(fl.limit)})
+				return o.record(ctx, a, record.File{Name: args[0], Limit: int64(fl.limit)})
 			}
 			f, err := fl.flight(args[0])
 			if err != nil {
@@ -146,9 +138,8 @@ func newTraceRecord(a *app) *cobra.Command {
 			f.Kept = func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) }
 			f.Failed = func(_ string, err error) { fmt.Fprintf(a.err, "%v; the recorder goes on\n", err) }
 			f.Removed = func(file string) { fmt.Fprintf(a.err, "removed %s: --max-size is reached\n", file) }
-			return o.record(cmd.Context(), a, f)
-		},
-	}
+			return o.record(ctx, a, f)
+		})
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
 	fl.add(c.Flags(), "stop when the file has this `SIZE`; of files of --keep-on remove the oldest; 0 for no limit")
 	o.processes(c)
@@ -181,11 +172,8 @@ func (o *flightFlags) flight(name string) (*record.Flight, error) {
 
 func newTraceReplay(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	c := &cobra.Command{
-		Use:   "replay FILE",
-		Short: "Show a recorded trace",
-		RunE:  func(cmd *cobra.Command, args []string) error { return o.replay(cmd.Context(), a, args[0]) },
-	}
+	c := plain("replay FILE", "Show a recorded trace",
+		func(ctx context.Context, args []string) error { return o.replay(ctx, a, args[0]) })
 	o.choose(c)
 	o.rpc(c)
 	o.lines(c)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/collector"
@@ -14,16 +15,14 @@ import (
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/export"
+	"github.com/postern-project/postern/internal/trace/report"
 	"github.com/spf13/cobra"
 )
 
 func newTraceExport(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	c := &cobra.Command{
-		Use:   "export FILE",
-		Short: "Write a recorded trace for other programs",
-		RunE:  func(cmd *cobra.Command, args []string) error { return o.export(cmd.Context(), a, args[0]) },
-	}
+	c := plain("export FILE", "Write a recorded trace for other programs",
+		func(ctx context.Context, args []string) error { return o.export(ctx, a, args[0]) })
 	o.choose(c)
 	o.rpc(c)
 	o.names(c)
@@ -44,7 +43,7 @@ func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: version(), Namer: o.namer(ctx, a)}
+	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: system.Version(), Namer: o.namer(ctx, a)}
 	if x.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}
@@ -99,4 +98,25 @@ func (a *app) writePrivate(name string, write func(io.Writer) error) error {
 		return errors.Join(err, os.Remove(name))
 	}
 	return nil
+}
+
+func newTraceReport(a *app) *cobra.Command {
+	o := newTraceOptions(0)
+	c := plain("report FILE", "Make a page of a recorded trace",
+		func(ctx context.Context, args []string) error { return o.report(ctx, a, args[0]) })
+	o.choose(c)
+	o.rpc(c)
+	o.names(c)
+	c.Flags().StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
+	required(c, "out")
+	return c
+}
+
+func (o *traceOptions) report(ctx context.Context, a *app, file string) error {
+	cfg, err := o.config(a)
+	if err != nil {
+		return err
+	}
+	r := report.Report{Filter: cfg.Filter, Name: filepath.Base(file), Version: system.Version(), Namer: o.namer(ctx, a)}
+	return a.convert(file, o.output, r.Write)
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/postern-project/postern/internal/witness"
@@ -10,16 +11,12 @@ import (
 func newWitness(a *app) *cobra.Command {
 	var o witness.Options
 	var log *logFlags
-	cmd := &cobra.Command{
-		Use:   "witness DIR",
-		Short: "Be a witness of logs: cosign their checkpoints",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+	cmd := plain("witness DIR", "Be a witness of logs: cosign their checkpoints",
+		func(ctx context.Context, args []string) error {
 			o.Dir, o.Log = args[0], a.log(*log)
 			o.Ready = func(address, key string) { fmt.Fprintf(a.out, "%s listens on http://%s\n", key, address) }
-			return witness.Serve(cmd.Context(), o)
-		},
-	}
+			return witness.Serve(ctx, o)
+		})
 	f := cmd.Flags()
 	f.StringVar(&o.Name, "name", "", "`NAME` of a new witness, a URL without its scheme: witness.example.com")
 	f.StringArrayVar(&o.Logs, "log", nil, "public `KEY` of a log, or a file that holds it (log.vkey); can be repeated")

@@ -14,9 +14,13 @@ import (
 	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/jsonschema"
+	"github.com/postern-project/postern/internal/manpage"
+	"github.com/postern-project/postern/internal/manual"
 	"github.com/postern-project/postern/internal/people"
+	"github.com/postern-project/postern/internal/reference"
 	"github.com/postern-project/postern/internal/server"
 	"github.com/postern-project/postern/internal/sshd/audit"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/inflight"
 	"github.com/postern-project/postern/internal/trace/top"
@@ -65,7 +69,7 @@ var outputs = map[string]any{
 	"user account list":  postern.Account{},
 	"user list":          postern.Person{},
 	"user show":          people.Holder{},
-	"version":            versionJSON{},
+	"version":            system.Build{},
 }
 
 // outputSchema describes what commands print with --json, by their names.
@@ -86,7 +90,24 @@ func outputSchema() *jsonschema.Schema {
 // newSchema returns the command that writes the schema. It is for those who build
 // Postern, and in no list.
 func newSchema(a *app) *cobra.Command {
-	return fileCommand(a, &cobra.Command{
-		Use: "schema", Short: "Write the JSON Schema of what commands print", Hidden: true,
-	}, withNothing, func(context.Context, struct{}, []string) ([]byte, error) { return indented(outputSchema(), nil) })
+	return hidden(fileCommand(a, "schema", "Write the JSON Schema of what commands print", withNothing,
+		func(context.Context, struct{}, []string) ([]byte, error) { return indented(outputSchema(), nil) }))
+}
+
+// newMan returns the command that writes the manual pages. It is for those who
+// build Postern, and in no list.
+func newMan(*app) *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIRECTORY",
+		Short:  "Write the manual pages",
+		Hidden: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			rules, err := reference.Rules()
+			if err != nil {
+				return err
+			}
+			pages := append(manual.Pages(cmd.Root()), reference.Caddyfile(), rules)
+			return manpage.WriteAll(args[0], "Postern", manual.Released, pages)
+		},
+	}
 }
