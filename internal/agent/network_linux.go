@@ -24,6 +24,7 @@ import (
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd/remote"
 	"github.com/postern-project/postern/internal/system"
+	"golang.org/x/sys/unix"
 )
 
 // The agent of root has two processes. The one that reads the kernel and other processes,
@@ -181,6 +182,10 @@ const maxForwarded = 1<<20 + 1
 // Network is the child: it reads what it is told from in, and forwards requests that come
 // in over the listening socket listener until in or ctx ends.
 func Network(ctx context.Context, in io.Reader, listener *os.File, log *slog.Logger) error {
+	// Its user may be others' too: those do not read the host's key in its memory.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
 	var n network
 	if err := json.NewDecoder(in).Decode(&n); err != nil || os.Geteuid() == 0 {
 		return postern.Errorf(postern.Invalid, "this is a part of the agent, which starts it by itself")
