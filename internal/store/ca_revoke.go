@@ -61,11 +61,12 @@ func (s CA) RevokeIssuer(
 }
 
 // IssuedBy reports whether the CA with that certificate (DER) issued the serial
-// number and, if so, whether it was revoked itself.
-func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issued, revoked bool, err error) {
+// number and, if so, whether it was revoked or retired itself: who has its key could sign with
+// the serial number of a certificate that has expired.
+func (tx *Tx) IssuedBy(ctx context.Context, serial string, issuer []byte) (issued, ended bool, err error) {
 	var certificate []byte
 	var at int64
-	err = tx.QueryRow(ctx, `SELECT i.certificate, i.revoked FROM ca_certificates c
+	err = tx.QueryRow(ctx, `SELECT i.certificate, i.revoked + i.retired FROM ca_certificates c
 		JOIN ca_issuers i ON i.id = c.issuer WHERE c.serial = $1`, serial).Scan(&certificate, &at)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, false, nil

@@ -57,6 +57,7 @@ var conformance = []struct {
 	{"tampering shows", tamperingShows},
 	{"a tampered timeline is not signed again", notSignedAgain},
 	{"a witness vouches for what it cosigned alone", vouched},
+	{"a retired CA's certificates are not accepted", notOfARetiredCA},
 	{"two roots are not retired at once", retiredAtOnce},
 	{"a verification goes on where an earlier one ended", verifiedSince},
 	{"an earlier checkpoint finds a log written anew with its own key", writtenAnew},
