@@ -45,7 +45,7 @@ func install(t *testing.T) *installation {
 		t.Fatal(err)
 	}
 	api := host.NewHandler(host.Config{
-		Authority: server.HostAuthority{CA: i.ca, Hosts: i.db.Hosts()},
+		Authority: server.HostAuthority{CA: i.ca, Hosts: i.db.Hosts(), Limit: new(host.Limit)},
 		Identify:  i.identify,
 		Address:   func(*http.Request) string { return "127.0.0.1" },
 		Log:       slog.New(slog.DiscardHandler),

@@ -27,7 +27,7 @@ func hostOf(r *http.Request, hosts store.Hosts) (postern.Host, error) {
 // newHostAPI returns the service with which hosts join and stay current.
 func newHostAPI(db *store.DB, authority *ca.Authority, log *slog.Logger) http.Handler {
 	return host.NewHandler(host.Config{
-		Authority: HostAuthority{authority, db.Hosts()},
+		Authority: HostAuthority{authority, db.Hosts(), new(host.Limit)},
 		Identify: func(r *http.Request) (host.Shown, error) {
 			h, err := hostOf(r, db.Hosts())
 			if err != nil {
@@ -44,7 +44,11 @@ func newHostAPI(db *store.DB, authority *ca.Authority, log *slog.Logger) http.Ha
 type HostAuthority struct {
 	CA    *ca.Authority
 	Hosts store.Hosts
+	Limit *host.Limit
 }
+
+// limit counts a certificate of a host, or refuses it.
+func (a HostAuthority) limit(name string) error { return a.Limit.Take(name, a.Hosts.Now()) }
 
 // Admit implements [host.Authority].
 func (a HostAuthority) Admit(
@@ -61,6 +65,9 @@ func (a HostAuthority) Admit(
 	if h, err = a.Hosts.HostByToken(ctx, hash, sum); err != nil {
 		return h, nil, err
 	}
+	if err := a.limit(h.Name); err != nil {
+		return h, nil, err
+	}
 	issued, err := a.CA.PrepareHostCSR(csr, h.Name, by)
 	if err != nil {
 		return h, nil, err
@@ -70,6 +77,9 @@ func (a HostAuthority) Admit(
 
 // Renew implements [host.Authority].
 func (a HostAuthority) Renew(ctx context.Context, by postern.Actor, h host.Shown, csr []byte) ([]byte, error) {
+	if err := a.limit(h.Name); err != nil {
+		return nil, err
+	}
 	issued, err := a.CA.PrepareHostCSR(csr, h.Name, by)
 	if err != nil {
 		return nil, err
@@ -81,6 +91,9 @@ func (a HostAuthority) Renew(ctx context.Context, by postern.Actor, h host.Shown
 func (a HostAuthority) ServerCertificate(
 	ctx context.Context, by postern.Actor, h postern.Host, csr []byte,
 ) ([]byte, error) {
+	if err := a.limit(h.Name); err != nil {
+		return nil, err
+	}
 	issued, err := a.CA.IssueCSR(ctx, csr, ca.SignRequest{Profile: ca.ProfileServer, Proved: h.All(), By: by})
 	if err != nil {
 		return nil, err
@@ -92,6 +105,9 @@ func (a HostAuthority) ServerCertificate(
 func (a HostAuthority) SSHCertificate(
 	ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey,
 ) (string, error) {
+	if err := a.limit(h.Name); err != nil {
+		return "", err
+	}
 	issued, err := a.CA.SignSSHHost(ctx, ca.SSHHostRequest{Names: h.All(), Key: key, By: by})
 	if err != nil {
 		return "", err

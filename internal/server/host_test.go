@@ -14,10 +14,12 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd/setup"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // TestAJoinedHost joins a server as a host does, and tries what its certificate is good for.
@@ -99,6 +101,25 @@ https://guarded.localhost:%[1]d {
 	}
 	if err := send("hv1"); err == nil {
 		t.Error("a removed host may send events")
+	}
+}
+
+// TestAHostThatAsksForTooMuch has a host ask for certificates of each kind once it has had
+// too many: nothing is issued.
+func TestAHostThatAsksForTooMuch(t *testing.T) {
+	a := HostAuthority{Hosts: storetest.Open(t).Hosts(), Limit: new(host.Limit)} // without a CA, which is not asked
+	h := postern.Host{Name: "hv1"}
+	var err error
+	for err == nil {
+		err = a.limit(h.Name)
+	}
+	_, renewed := a.Renew(t.Context(), postern.Actor{}, host.Shown{Host: h}, nil)
+	_, served := a.ServerCertificate(t.Context(), postern.Actor{}, h, nil)
+	_, ssh := a.SSHCertificate(t.Context(), postern.Actor{}, h, nil)
+	for what, err := range map[string]error{"a client": renewed, "a server": served, "SSH": ssh} {
+		if postern.CodeOf(err) != postern.TooMany {
+			t.Errorf("a certificate for %s: %v", what, err)
+		}
 	}
 }
 
