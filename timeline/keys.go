@@ -21,6 +21,9 @@ type Keys struct {
 // retiredKey begins the line of a key that signs no more.
 const retiredKey = "retired "
 
+// InUse returns the keys that sign, without those that were retired.
+func (k Keys) InUse() note.Verifiers { return k.inUse }
+
 // maxKeys bounds the keys of one log.
 const maxKeys = 64
 

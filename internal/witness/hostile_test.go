@@ -194,3 +194,35 @@ func TestAWitnessIsMadeInSteps(t *testing.T) {
 		t.Error("a witness that lost what it saw")
 	}
 }
+
+// TestAWitnessFollowsTheKeysOfALog gives a witness what log.vkey has before, while and after a log's key is
+// followed by another.
+func TestAWitnessFollowsTheKeysOfALog(t *testing.T) {
+	db, dir := logOf(t, filepath.Join(t.TempDir(), "db"), 10), t.TempDir()
+	cosigned := func(signed string) error {
+		t.Helper()
+		w, err := witness.Open(dir, "w.example", []string{db.Timeline().LogVerifier()}, slog.New(slog.DiscardHandler))
+		must(t, err)
+		defer w.Close()
+		key, err := timeline.NewWitness(w.Key())
+		must(t, err)
+		keys, err := timeline.ParseKeys(db.Timeline().LogVerifier())
+		must(t, err)
+		c := witness.Client{URL: serve(t, w.Handler()), Key: key, HTTP: http.DefaultClient}
+		_, err = c.Add(t.Context(), db.Timeline(), keys, 0, signed)
+		return err
+	}
+	first := checkpoint(t, db)
+	must(t, cosigned(first))
+	must(t, second(db.Timeline().NewLogKey(t.Context())))
+	must(t, cosigned(checkpoint(t, db)))
+	must(t, db.Timeline().RetireLogKey(t.Context()))
+	must(t, cosigned(checkpoint(t, db)))
+	grow(t, db, 20)
+	must(t, cosigned(checkpoint(t, db)))
+	if err := cosigned(first); err == nil {
+		t.Error("what a retired key signed is cosigned")
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

@@ -36,7 +36,7 @@ const (
 type Witness struct {
 	dir    string
 	key    *timeline.Cosigner
-	logs   map[string]note.Verifier // by origin
+	logs   map[string]timeline.Keys // by origin
 	log    *slog.Logger
 	unlock func()
 
@@ -47,17 +47,18 @@ type Witness struct {
 
 // Open opens a witness's state directory, or makes one for a witness of that name. The
 // name may be "" for one that is there. logs are the public keys of the logs that it
-// watches. It fails with [postern.Conflict] while another process has it open.
+// watches, as [timeline.ParseKeys] reads them. It fails with [postern.Conflict] while another process has it open.
 func Open(dir, name string, logs []string, log *slog.Logger) (w *Witness, err error) {
-	w = &Witness{dir: dir, logs: map[string]note.Verifier{}, log: log, seen: map[string]string{}}
+	w = &Witness{dir: dir, logs: map[string]timeline.Keys{}, log: log, seen: map[string]string{}}
 	for _, key := range logs {
-		v, err := note.NewVerifier(key)
+		v, err := timeline.ParseKeys(key)
 		if err != nil {
 			return nil, postern.Errorf(postern.Invalid, "%.80q is not the public key of a log", key).
 				WithHint("it is NAME+HASH+KEY, as in the log's log.vkey")
 		}
-		if w.logs[v.Name()] != nil {
-			return nil, postern.Errorf(postern.Invalid, "the log %s has two keys", v.Name())
+		if _, twice := w.logs[v.Name()]; twice {
+			return nil, postern.Errorf(postern.Invalid, "the log %s is named twice", v.Name()).
+				WithHint("where one key follows another, name the file that has both")
 		}
 		w.logs[v.Name()] = v
 	}
@@ -210,15 +211,15 @@ func (w *Witness) Add(body string) (string, error) {
 		return "", refuse(http.StatusBadRequest, "%v", err)
 	}
 	origin, _, _ := strings.Cut(r.signed, "\n")
-	v := w.logs[origin]
-	if v == nil {
+	v, known := w.logs[origin]
+	if !known {
 		return "", refuse(http.StatusNotFound, "this witness does not watch the log %.80q", origin)
 	}
-	n, err := note.Open([]byte(r.signed), note.VerifierList(v))
+	n, err := note.Open([]byte(r.signed), v.InUse())
 	if err != nil {
 		return "", refuse(http.StatusForbidden, "the checkpoint is not signed by the log's key")
 	}
-	c, err := timeline.OpenCheckpoint(r.signed, v)
+	c, err := timeline.OpenLatest(r.signed, v)
 	if err != nil {
 		return "", refuse(http.StatusBadRequest, "%v", err)
 	}
@@ -288,7 +289,7 @@ func (w *Witness) cosign(n *note.Note, c timeline.Checkpoint) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	log := n.Sigs[0] // note.Open was given one key
+	log := n.Sigs[0] // of one of the log's keys
 	signed := fmt.Sprintf("%s\n— %s %s\n%s", n.Text, log.Name, log.Base64, line)
 	last := w.seen[c.Origin]
 	if strings.HasPrefix(last, n.Text+"\n") { // the same once more: nothing is to be remembered
