@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -29,42 +30,56 @@ type Config struct {
 }
 
 // How many questions are worked on at once, of all hosts and of one, so that a host
-// keeps none from the others, and for how long one is.
+// keeps none from the others, for how long one is, and how many updates a host waits for
+// at once.
 const (
 	maxQuestions     = 512
 	maxQuestionsHost = 64
 	timeout          = 10 * time.Second
+	maxWatchesHost   = 8
 )
 
 // Handler answers hosts. It is safe for concurrent use.
 type Handler struct {
 	Config
-	mu     sync.Mutex
-	asking map[string]int // by host
-	all    int
+	asking, watching *busy
 }
 
 // NewHandler returns a handler of what is below [Prefix].
-func NewHandler(c Config) *Handler { return &Handler{Config: c, asking: map[string]int{}} }
-
-// begin counts a question of a host, and returns what counts its end; ok is false for
-// one too many.
-func (h *Handler) begin(host string) (end func(), ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.all >= maxQuestions || h.asking[host] >= maxQuestionsHost {
-		return nil, false
+func NewHandler(c Config) *Handler {
+	return &Handler{
+		Config: c, asking: &busy{max: maxQuestions, maxHost: maxQuestionsHost, by: map[string]int{}},
+		watching: &busy{max: math.MaxInt, maxHost: maxWatchesHost, by: map[string]int{}},
 	}
-	h.all++
-	h.asking[host]++
+}
+
+// busy counts the requests that are worked on.
+type busy struct {
+	max, maxHost int // of all hosts, and of one
+
+	mu  sync.Mutex
+	by  map[string]int // by host
+	all int
+}
+
+// begin counts a request of a host, and returns what counts its end, or an Unavailable
+// error for one too many.
+func (b *busy) begin(host string) (end func(), err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all >= b.max || b.by[host] >= b.maxHost {
+		return nil, postern.Errorf(postern.Unavailable, "too many questions at a time")
+	}
+	b.all++
+	b.by[host]++
 	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.all--
-		if h.asking[host]--; h.asking[host] == 0 {
-			delete(h.asking, host)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.all--
+		if b.by[host]--; b.by[host] == 0 {
+			delete(b.by, host)
 		}
-	}, true
+	}, nil
 }
 
 // ServeHTTP answers one question.
@@ -95,9 +110,9 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if r.Method != http.MethodPost || r.URL.Path != codePath && r.URL.Path != accountPath {
 		return nil, postern.Errorf(postern.NotFound, "hosts ask by POST to %s or %s", codePath, accountPath)
 	}
-	end, ok := h.begin(host)
-	if !ok {
-		return nil, postern.Errorf(postern.Unavailable, "too many questions at a time")
+	end, err := h.asking.begin(host)
+	if err != nil {
+		return nil, err
 	}
 	defer end()
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))

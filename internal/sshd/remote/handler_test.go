@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,5 +85,51 @@ func TestARefusedQuestionIsNoOutage(t *testing.T) {
 	_, err := c.CheckCode(t.Context(), sshd.Attempt{User: "alice", Code: "x", Address: address})
 	if postern.CodeOf(err) != postern.Invalid {
 		t.Errorf("a question that is none: %v", err)
+	}
+}
+
+// TestOneHostKeepsNoneFromWatching has one host wait for more updates than it may, while
+// another waits for one.
+func TestOneHostKeepsNoneFromWatching(t *testing.T) {
+	var begun sync.Map // requests
+	release := make(chan struct{})
+	h := NewHandler(Config{
+		Host: func(r *http.Request) (string, error) {
+			host := r.Header.Get("Test-Host")
+			if _, again := begun.LoadOrStore(r, true); again && host == "hv1" {
+				<-release // so that what waits ends when the test says so
+			}
+			return host, nil
+		},
+		Update: func(context.Context, string, Seen) (Update, error) { return Update{}, nil },
+		Log:    slog.New(slog.DiscardHandler),
+	})
+	watch := func(ctx context.Context, host string) (w *httptest.ResponseRecorder) {
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, watchPath+"?size=0", nil)
+		r.Header.Set("Test-Host", host)
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	many := strings.Repeat("x", 2*maxWatchesHost)
+	answers := make(chan string, len(many))
+	for range many {
+		go func() { answers <- watch(ctx, "hv1").Body.String() }()
+	}
+	for range len(many) - maxWatchesHost {
+		if got := <-answers; !strings.Contains(got, "too many") {
+			t.Errorf("one too many: %s", got)
+		}
+	}
+	gone, end := context.WithCancel(t.Context())
+	end()
+	if got := watch(gone, "hv2").Body.String(); !strings.Contains(got, "hung up") {
+		t.Errorf("another host: %s", got)
+	}
+	cancel()
+	close(release)
+	for range maxWatchesHost {
+		<-answers
 	}
 }

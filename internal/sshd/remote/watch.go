@@ -53,9 +53,14 @@ func (h *Handler) watch(r *http.Request, host string) (Update, error) {
 	if err != nil || size < 0 || len(rescue) > maxField {
 		return Update{}, postern.Errorf(postern.Invalid, "that is no message of this protocol")
 	}
+	end, err := h.watching.begin(host)
+	if err != nil {
+		return Update{}, err
+	}
+	defer end()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for end := time.Now().Add(watchFor); time.Now().Before(end); {
+	for until := time.Now().Add(watchFor); time.Now().Before(until); {
 		select {
 		case <-r.Context().Done():
 			return Update{}, postern.Errorf(postern.Unavailable, "the host hung up")
