@@ -53,7 +53,7 @@ func (s Server) separate(ctx context.Context, dir string, log *slog.Logger) (t *
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the last events are sent after ctx has ended
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
