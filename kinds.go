@@ -187,7 +187,7 @@ var EventKinds = []EventKind{
 
 	{
 		Name: EventSSHAuth, Title: "SSH sign-in", OK: "was accepted by sshd as %s", NotOK: "was refused by sshd as %s",
-		Details:  []string{"service", "method", "tty", "source", "port", "step", "key_id", "key_type", "ca"},
+		Details:  []string{"service", "method", "tty", "source", "port", "step", "key_id", "key_type", "ca", "rescue"},
 		FromHost: true,
 	},
 	{

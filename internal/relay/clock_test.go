@@ -22,8 +22,10 @@ func TestAWrongClockIsSaid(t *testing.T) {
 		known bool // a sender of an earlier version does not say its time
 		said  string
 	}{
-		{2 * time.Hour, true, "2h0m0s ahead"}, {-400 * 24 * time.Hour, true, "9600h0m0s behind"},
-		{time.Second, true, ""}, {0, false, ""},
+		{2 * time.Hour, true, "2h0m0s ahead"},
+		{-400 * 24 * time.Hour, true, "9600h0m0s behind"},
+		{time.Second, true, ""},
+		{0, false, ""},
 	} {
 		host := time.Now().Add(c.ahead)
 		e, now := call(fmt.Sprint("vm", i)), ""

@@ -58,21 +58,22 @@ func touch(t *testing.T, token *otp.SoftToken) string {
 	return code.Modhex()
 }
 
-// runAgent answers logins on a host for the servers until the test ends, and returns the
-// socket.
-func runAgent(t *testing.T, host string, to agent.Server) (pam string) {
+// runAgent answers logins on a host for the servers until the test ends, in two processes.
+// It returns the socket, and where the agent keeps its files.
+func runAgent(t *testing.T, host string, to agent.Server) (pam, spool string) {
 	t.Helper()
-	target, err := to.Target()
+	dir := t.TempDir()
+	pam, spool = filepath.Join(dir, "pam.sock"), filepath.Join(dir, "spool")
+	ctx, cancel := context.WithCancel(context.Background())
+	target, stop, err := to.Reach(ctx, spool, slog.New(slog.DiscardHandler))
 	if err != nil {
+		cancel()
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	pam = filepath.Join(dir, "pam.sock")
-	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
-			Host: host, Watched: agent.Watched{}, Target: target, Spool: relay.SpoolConfig{Dir: dir + "/spool"},
+			Host: host, Watched: agent.Watched{}, Target: target, Spool: relay.SpoolConfig{Dir: spool},
 			Logins: agent.LoginSockets(pam, true), Log: slog.New(slog.DiscardHandler),
 		})
 	}()
@@ -81,10 +82,11 @@ func runAgent(t *testing.T, host string, to agent.Server) (pam string) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
+		stop()
 	})
 	for {
 		if _, err := os.Stat(pam); err == nil {
-			return pam
+			return pam, spool
 		}
 		posterntest.Pause(t)
 	}
@@ -101,7 +103,7 @@ func TestLoginsOfAnotherHost(t *testing.T) {
 	hv1 := agentCredentials(t, st, postern.Person{Name: "hv1", Groups: []string{"agents"}})
 	alice := giveToken(t, st, "alice")
 	dead := fmt.Sprintf("https://localhost:%d", posterntest.FreePort(t))
-	pam := runAgent(t, "hv1", agent.Server{URLs: []string{dead, address}, Credentials: hv1})
+	pam, _ := runAgent(t, "hv1", agent.Server{URLs: []string{dead, address}, Credentials: hv1})
 	ask := func(kind socket.Ask, code string) socket.Verdict {
 		v, err := socket.AskDaemon(t.Context(), pam, socket.Question{
 			Ask: kind, User: "alice", Service: "sshd", Host: "192.0.2.7", Code: code,
@@ -112,6 +114,7 @@ func TestLoginsOfAnotherHost(t *testing.T) {
 		return v
 	}
 	r.await(func() bool { return ask(socket.AskAccount, "") == socket.Yes })
+	withoutRights(t)
 	code := touch(t, alice)
 	for _, c := range []struct {
 		what string
@@ -154,6 +157,39 @@ func TestLoginsOfAnotherHost(t *testing.T) {
 	}
 	if got := ask(socket.AskCode, touch(t, alice)); got != socket.Unavailable {
 		t.Errorf("a code without a server: verdict %d", got)
+	}
+}
+
+// withoutRights has one child of this process be the agent's part that talks to the
+// network, as a user without rights.
+func withoutRights(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, file := range files {
+		children, _ := os.ReadFile(file) // of a thread that may have ended
+		for _, pid := range strings.Fields(string(children)) {
+			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			status, _ := os.ReadFile("/proc/" + pid + "/status")
+			if !strings.HasSuffix(string(line), "\x00agent\x00network\x00") {
+				continue
+			}
+			found++
+			for _, none := range []string{
+				`Uid:(\t0|.*\t0\b)`, `Gid:(\t0|.*\t0\b)`, `CapEff:\t0*[1-9a-f]`,
+				`CapPrm:\t0*[1-9a-f]`, `Groups:\t0 `,
+			} {
+				if bad := regexp.MustCompile("(?m)^" + none).Find(status); bad != nil {
+					t.Errorf("the process that talks to the network has %q", bad)
+				}
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d processes talk to the network", found)
 	}
 }
 

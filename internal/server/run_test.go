@@ -12,11 +12,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/postern-project/postern/internal/agent"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/state"
@@ -25,10 +27,19 @@ import (
 // serveEnv is the environment variable with the Options of a test's server, as JSON.
 const serveEnv = "POSTERN_TEST_SERVE"
 
-// TestMain runs the tests, or, in a process that a test starts, a server.
+// TestMain runs the tests, or, in a process that a test starts, a server or a part of
+// an agent.
 func TestMain(m *testing.M) {
 	if text := os.Getenv(serveEnv); text != "" {
 		if err := serveForTest(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	if slices.Equal(os.Args[1:], []string{"agent", "network"}) { // the agent of a test starts it
+		if err := agent.Network(context.Background(), os.Stdin, os.NewFile(3, "socket"),
+			slog.New(slog.DiscardHandler)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -122,6 +122,38 @@ func TestACodeThatCannotBeUsedUpIsRefused(t *testing.T) {
 	}
 }
 
+// killed is a recorder whose process ends before it has recorded anything.
+type killed struct{}
+
+func (killed) Append(context.Context, ...postern.Event) error { panic(killed{}) }
+
+// TestACodeIsUsedAlsoIfItsAnswerIsLost ends the process between the use of a code and its
+// answer: the next one refuses it, and accepts the other.
+func TestACodeIsUsedAlsoIfItsAnswerIsLost(t *testing.T) {
+	codes, _, f := kept(t, 2)
+	c := &Checker{
+		Server: server{postern.Errorf(postern.Unavailable, "no answer")}, Codes: f, Record: killed{},
+		Log: slog.New(slog.DiscardHandler),
+	}
+	func() {
+		defer func() {
+			if _, ok := recover().(killed); !ok {
+				t.Error("it did not come to the end")
+			}
+		}()
+		event := postern.Event{Kind: postern.EventSSHAuth, Details: map[string]string{}}
+		_, _ = c.CheckCode(t.Context(), sshd.Attempt{User: "alice", Code: codes[0], Event: event})
+	}()
+	seen := &recorder{}
+	c = &Checker{Server: c.Server, Codes: &File{Path: f.Path}, Record: seen, Log: c.Log}
+	for i, want := range []postern.Code{postern.Denied, 0} {
+		_, err := c.CheckCode(t.Context(), sshd.Attempt{User: "alice", Code: codes[i]})
+		if (err == nil) != (want == 0) || err != nil && postern.CodeOf(err) != want {
+			t.Errorf("code %d after the end: %v", i, err)
+		}
+	}
+}
+
 // TestOnlyWithoutAServer accepts rescue codes while no server answers, and then alone.
 func TestOnlyWithoutAServer(t *testing.T) {
 	codes, set, f := kept(t, 3)
