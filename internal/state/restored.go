@@ -24,6 +24,9 @@ func (s *State) CheckRestored(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.compare(ctx)
+	if err != nil && s.Store.Timeline().LearnKeys(ctx) { // a mark of a key that another process made
+		err = s.compare(ctx)
+	}
 	switch {
 	case err == nil && s.refusing.Swap(false):
 		s.Store.Refuse(nil)

@@ -131,6 +131,18 @@ func (s Timeline) presentKeys(ctx context.Context) (timeline.Keys, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (timeline.Keys, error) { return tx.logVerifier(ctx) })
 }
 
+// LearnKeys reads the timeline's keys again, and reports whether another process has made or retired one that
+// [Timeline.LogVerifier] did not say. A server learns that by itself when it writes next.
+func (s Timeline) LearnKeys(ctx context.Context) bool {
+	was := s.keys.Load()
+	now, err := s.readLogKeys(ctx)
+	if err != nil || now.public == was.public {
+		return false
+	}
+	s.keys.CompareAndSwap(was, now) // or a write has learned them meanwhile
+	return true
+}
+
 // NewLogKey makes the next signing key of the timeline. From now on the key before it and
 // this one both sign each checkpoint. It fails with Conflict if two keys sign already.
 func (s Timeline) NewLogKey(ctx context.Context) (public string, err error) {
