@@ -345,6 +345,25 @@ func TestSSHDReadsItsCertificates(t *testing.T) {
 	must(t, err)
 }
 
+// TestWhatTheServerGaveEndsWithIt has a host leave: the timeline that its agent remembers, and
+// its rescue codes, are the server's.
+func TestWhatTheServerGaveEndsWithIt(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
+	must(t, err)
+	must(t, os.MkdirAll(h.path(agentDir), 0o700))
+	for _, name := range []string{"checkpoint", "rescue.json", "0000000000000000001.jsonl"} {
+		must(t, os.WriteFile(filepath.Join(h.path(agentDir), name), nil, 0o600))
+	}
+	_, err = h.Leave(t.Context())
+	must(t, err)
+	left, err := os.ReadDir(h.path(agentDir))
+	must(t, err)
+	if len(left) != 1 || left[0].Name() != "0000000000000000001.jsonl" {
+		t.Errorf("there are %v", left)
+	}
+}
+
 // TestNoOlderRevocationList has a server that was rolled back answer a host: what was
 // revoked since stays revoked. A token that was made meanwhile admits the host to it.
 func TestNoOlderRevocationList(t *testing.T) {

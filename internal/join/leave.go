@@ -36,6 +36,7 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	}
 	errs := []error{h.writeKnownHosts("")}
 	for _, file := range []string{
+		agentDir + "/checkpoint", agentDir + "/rescue.json", // another server's are others
 		RootFile, CertFile, KeyFile, beforeFile, unreadSSHD, unreadLibvirt, stateFile, // the state last
 	} {
 		h.next()
@@ -45,8 +46,12 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	return s, errors.Join(errs...)
 }
 
-// agentUnit is the service of the agent.
-const agentUnit = "postern-agent.service"
+// The service of the agent, and the directory in which it remembers the server's timeline
+// and the host's rescue codes.
+const (
+	agentUnit = "postern-agent.service"
+	agentDir  = "/var/lib/postern-agent"
+)
 
 // startAgent starts the agent where systemd runs it, and says what was done.
 func (h Host) startAgent(ctx context.Context) string {
