@@ -70,6 +70,7 @@ var outputs = map[string]any{
 	"user list":          postern.Person{},
 	"user show":          people.Holder{},
 	"version":            system.Build{},
+	"who":                server.Session{},
 }
 
 // outputSchema describes what commands print with --json, by their names.

@@ -156,3 +156,16 @@ func newHostRescueCodes(a *app) *cobra.Command {
 	cmd.Flags().IntVar(&count, "count", 5, "make `N` codes")
 	return cmd
 }
+
+func newWho(a *app) *cobra.Command {
+	return listCommand(a, "who", "Print who is signed in to hosts now", a.withState,
+		"SINCE HOST PERSON KNOWN ACCOUNT SERVICE ADDRESS WITH LATE",
+		func(ctx context.Context, st *state.State, _ []string) ([]server.Session, error) {
+			return server.OpenSessions(ctx, st.Store)
+		}, func(s server.Session) []string {
+			return []string{
+				terminal.Time(s.Since), s.Host, s.Person, string(s.Known), s.Account, s.Service, s.Address,
+				strings.Join(s.With, ","), map[bool]string{true: "late"}[s.Late],
+			}
+		})
+}

@@ -21,7 +21,7 @@ import (
 func serverCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newInit(a), newRun(a), newUser(a), newHost(a), newCA(a), newAlert(a), newImport(a), newRekey(a), newBackup(a),
-		newRestore(a), newDoctor(a), newMan(a), newSchema(a), newPKCS11Module(),
+		newRestore(a), newDoctor(a), newWho(a), newMan(a), newSchema(a), newPKCS11Module(),
 	}
 }
 

@@ -135,6 +135,10 @@ func TestLoginsOfAnotherHost(t *testing.T) {
 	if !slices.Equal(opened, []string{want}) {
 		t.Errorf("sessions %q, want %q", opened, want)
 	}
+	in := []string{"alice as alice on hv1 by sshd from 192.0.2.7, exact, [yubikey=" + alice.PublicID + "]"}
+	if got := whoIsIn(t, st); !slices.Equal(got, in) {
+		t.Errorf("signed in are %q, want %q", got, in)
+	}
 	accepted := sentences(t, st, postern.EventSSHAuth)
 	if want := "was accepted by sshd as alice (checked here)."; !strings.HasSuffix(accepted[0], want) {
 		t.Errorf("logins %q, want %q", accepted, want)
@@ -191,6 +195,20 @@ func withoutRights(t *testing.T) {
 	if found != 1 {
 		t.Errorf("%d processes talk to the network", found)
 	}
+}
+
+// whoIsIn returns the sessions that are open.
+func whoIsIn(t *testing.T, st *state.State) (all []string) {
+	t.Helper()
+	list, err := OpenSessions(t.Context(), st.Store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		all = append(all, fmt.Sprintf("%s as %s on %s by %s from %s, %s, %s", s.Person, s.Account, s.Host, s.Service,
+			s.Address, s.Known, s.With))
+	}
+	return all
 }
 
 var tookWords = regexp.MustCompile(`; answered in [0-9.]+ .?s`)
