@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
@@ -38,17 +39,22 @@ func TestOpenSessions(t *testing.T) {
 	entry(postern.EventSSHOpened, "hv2", "b1", 2, "bob")
 	entry(postern.EventSSHClosed, "hv1", "b2", 2, "bob")
 	entry(postern.EventSSHClosed, "hv2", "b1", 1, "bob") // of a session that was opened long ago
+	hv2 := host.Invitation{Host: postern.Host{Name: "hv2"}, Hash: []byte("h"), Expires: db.Now().Add(time.Hour)}
+	if err := db.Hosts().AddHosts(t.Context(), postern.Actor{}, []host.Invitation{hv2}, false,
+		postern.Event{}); err != nil {
+		t.Fatal(err)
+	}
 	list, err := OpenSessions(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
 	for _, s := range list {
-		got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With))
+		got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With, map[bool]string{true: " late"}[s.Late]))
 	}
 	want := []string{
 		"alice alice-account hv1 exact [yubikey=vvccccbdefgh]", "alice alice-account hv1 guess []",
-		"bob bob-account hv2 guess []",
+		"bob bob-account hv2 guess [] late", // it has not reported yet
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("open are %q, want %q", got, want)
