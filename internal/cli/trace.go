@@ -42,42 +42,26 @@ func (a *app) loadProtocol(files []string) error {
 
 func newTraceRPC(a *app) *cobra.Command {
 	o := newTraceOptions(capture.RPC)
-	c := &cobra.Command{
-		Use:   "rpc",
-		Short: "Show RPC messages of clients and daemons, with their payloads",
-		RunE:  func(cmd *cobra.Command, _ []string) error { return o.rpcTrace(cmd, a) },
-	}
-	o.choose(c)
-	o.rpc(c)
-	o.lines(c)
-	o.capture(c)
-	o.stacks(c, "show")
-	o.names(c)
-	o.show(c)
+	var c *cobra.Command
+	c = o.command(a, "rpc", "Show RPC messages of clients and daemons, with their payloads",
+		func(ctx context.Context, cfg capture.Config, _ []string) error {
+			if o.collector == "" {
+				return o.run(ctx, a, cfg)
+			}
+			return o.send(ctx, a, cfg, c.Flags())
+		}, o.choose, o.rpc, o.lines, o.capture, o.stacks, o.names, o.show)
 	f := c.Flags()
 	f.StringVar(&o.collector, "otlp", "", "send spans to the OpenTelemetry collector at this `URL` instead")
 	f.StringVar(&o.host, "host", "", "`NAME` of this host in spans (default: its host name)")
 	return c
 }
 
-// rpcTrace shows calls, or sends their spans.
-func (o *traceOptions) rpcTrace(cmd *cobra.Command, a *app) error {
-	if o.collector == "" {
-		return o.run(cmd.Context(), a)
-	}
+// send runs a trace whose calls go to a collector, instead of being shown.
+func (o *traceOptions) send(ctx context.Context, a *app, cfg capture.Config, f *pflag.FlagSet) (err error) {
 	for _, shown := range []string{"format", "json", "out", "full", "show-secrets", "stack", "messages", "verbose"} {
-		if cmd.Flags().Changed(shown) {
+		if f.Changed(shown) {
 			return postern.Errorf(postern.Invalid, "--otlp shows nothing, so --%s says nothing", shown)
 		}
-	}
-	return o.send(cmd.Context(), a)
-}
-
-// send runs a trace whose calls go to a collector, instead of being shown.
-func (o *traceOptions) send(ctx context.Context, a *app) error {
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
 	}
 	live := export.Live{Version: system.Version(), Warn: func(text string) { fmt.Fprintln(a.err, "warning:", text) }}
 	if live.Host, err = system.HostName(o.host); err != nil {
@@ -95,41 +79,32 @@ func (o *traceOptions) send(ctx context.Context, a *app) error {
 
 func newTraceEvents(a *app) *cobra.Command {
 	o := newTraceOptions(capture.Loop)
-	c := plain("events", "Show what the event loop does, and how long it takes",
-		func(ctx context.Context, _ []string) error { return o.run(ctx, a) })
-	o.processes(c)
+	c := o.command(a, "events", "Show what the event loop does, and how long it takes",
+		func(ctx context.Context, cfg capture.Config, _ []string) error { return o.run(ctx, a, cfg) },
+		o.processes, o.capture, o.stacks, o.names, o.show)
 	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
 		"only dispatches that took at least this `DURATION`, and loops that are stuck in one")
-	o.capture(c)
-	o.stacks(c, "show")
-	o.names(c)
-	o.show(c)
 	return c
 }
 
 func newTraceQEMU(a *app) *cobra.Command {
 	o := newTraceOptions(capture.Monitor)
-	c := plain("qemu", "Show the messages to and from QEMU's monitors",
-		func(ctx context.Context, _ []string) error { return o.run(ctx, a) })
-	o.choose(c)
-	o.capture(c)
-	o.stacks(c, "show")
-	o.names(c)
-	o.show(c)
-	return c
+	return o.command(a, "qemu", "Show the messages to and from QEMU's monitors",
+		func(ctx context.Context, cfg capture.Config, _ []string) error { return o.run(ctx, a, cfg) },
+		o.choose, o.capture, o.stacks, o.names, o.show)
 }
 
 func newTraceRecord(a *app) *cobra.Command {
 	o := newTraceOptions(0)
 	var what []string
 	fl := flightFlags{limit: 1 << 30}
-	c := plain("record FILE", "Record a trace, to be shown later",
-		func(ctx context.Context, args []string) (err error) {
-			if o.cfg.What, err = capture.ParseWhat(what); err != nil {
+	c := o.command(a, "record FILE", "Record a trace, to be shown later",
+		func(ctx context.Context, cfg capture.Config, args []string) (err error) {
+			if cfg.What, err = capture.ParseWhat(what); err != nil {
 				return err
 			}
 			if fl.keepOn == "" && fl.ring == 0 {
-				return o.record(ctx, a, record.File{Name: args[0], Limit: int64(fl.limit)})
+				return a.record(ctx, cfg, record.File{Name: args[0], Limit: int64(fl.limit)})
 			}
 			f, err := fl.flight(args[0])
 			if err != nil {
@@ -138,13 +113,11 @@ func newTraceRecord(a *app) *cobra.Command {
 			f.Kept = func(file, reason string) { fmt.Fprintf(a.err, "kept %s: %s\n", file, reason) }
 			f.Failed = func(_ string, err error) { fmt.Fprintf(a.err, "%v; the recorder goes on\n", err) }
 			f.Removed = func(file string) { fmt.Fprintf(a.err, "removed %s: --max-size is reached\n", file) }
-			return o.record(ctx, a, f)
-		})
+			return a.record(ctx, cfg, f)
+		}, o.processes, o.capture)
 	c.Flags().StringSliceVar(&what, "what", []string{"rpc", "qemu"}, "`WHAT` to record: rpc, qemu, events")
 	fl.add(c.Flags(), "stop when the file has this `SIZE`; of files of --keep-on remove the oldest; 0 for no limit")
-	o.processes(c)
-	o.capture(c)
-	o.stacks(c, "record")
+	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, "record the user stack of every event")
 	return c
 }
 
@@ -172,15 +145,13 @@ func (o *flightFlags) flight(name string) (*record.Flight, error) {
 
 func newTraceReplay(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	c := plain("replay FILE", "Show a recorded trace",
-		func(ctx context.Context, args []string) error { return o.replay(ctx, a, args[0]) })
-	o.choose(c)
-	o.rpc(c)
-	o.lines(c)
+	c := o.command(a, "replay FILE", "Show a recorded trace",
+		func(ctx context.Context, cfg capture.Config, args []string) error {
+			return o.replay(ctx, a, cfg, args[0])
+		},
+		o.choose, o.rpc, o.lines, o.names, o.show)
 	c.Flags().DurationVar(&o.cfg.Filter.Slow, "slow", 0,
 		"of the event loop, only dispatches that took at least this `DURATION`")
 	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, "show the user stack of every event, as far as they were recorded")
-	o.names(c)
-	o.show(c)
 	return c
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/export"
 	"github.com/postern-project/postern/internal/trace/report"
@@ -21,11 +22,11 @@ import (
 
 func newTraceExport(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	c := plain("export FILE", "Write a recorded trace for other programs",
-		func(ctx context.Context, args []string) error { return o.export(ctx, a, args[0]) })
-	o.choose(c)
-	o.rpc(c)
-	o.names(c)
+	c := o.command(a, "export FILE", "Write a recorded trace for other programs",
+		func(ctx context.Context, cfg capture.Config, args []string) error {
+			return o.export(ctx, a, cfg, args[0])
+		},
+		o.choose, o.rpc, o.names)
 	f := c.Flags()
 	f.StringVar(&o.format, "format", "pcapng",
 		"the `FORMAT` to write: pcapng, pprof, folded, folded-time, perfetto, otlp")
@@ -35,15 +36,11 @@ func newTraceExport(a *app) *cobra.Command {
 	return c
 }
 
-func (o *traceOptions) export(ctx context.Context, a *app, file string) error {
+func (o *traceOptions) export(ctx context.Context, a *app, cfg capture.Config, file string) (err error) {
 	if o.output == "" && o.collector == "" {
 		return postern.Errorf(postern.Invalid, "no file to write").WithHint("name it with --out")
 	}
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
-	}
-	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: system.Version(), Namer: o.namer(ctx, a)}
+	x := export.Recording{Format: o.format, Filter: cfg.Filter, Version: system.Version(), Namer: o.namer(a)(ctx)}
 	if x.Host, err = system.HostName(o.host); err != nil {
 		return err
 	}
@@ -102,21 +99,14 @@ func (a *app) writePrivate(name string, write func(io.Writer) error) error {
 
 func newTraceReport(a *app) *cobra.Command {
 	o := newTraceOptions(0)
-	c := plain("report FILE", "Make a page of a recorded trace",
-		func(ctx context.Context, args []string) error { return o.report(ctx, a, args[0]) })
-	o.choose(c)
-	o.rpc(c)
-	o.names(c)
+	c := o.command(a, "report FILE", "Make a page of a recorded trace",
+		func(ctx context.Context, cfg capture.Config, args []string) error {
+			r := report.Report{
+				Filter: cfg.Filter, Name: filepath.Base(args[0]), Version: system.Version(), Namer: o.namer(a)(ctx),
+			}
+			return a.convert(args[0], o.output, r.Write)
+		}, o.choose, o.rpc, o.names)
 	c.Flags().StringVarP(&o.output, "out", "o", "", "the `FILE` to write; - is standard output")
 	required(c, "out")
 	return c
-}
-
-func (o *traceOptions) report(ctx context.Context, a *app, file string) error {
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
-	}
-	r := report.Report{Filter: cfg.Filter, Name: filepath.Base(file), Version: system.Version(), Namer: o.namer(ctx, a)}
-	return a.convert(file, o.output, r.Write)
 }

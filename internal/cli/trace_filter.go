@@ -12,8 +12,10 @@ import (
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/format"
 	"github.com/postern-project/postern/internal/trace/libvirt"
+	"github.com/postern-project/postern/internal/trace/show"
 	"github.com/postern-project/postern/internal/trace/stack"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // traceOptions are the flags of the commands that show events.
@@ -32,9 +34,27 @@ func newTraceOptions(what capture.What) *traceOptions {
 	return &traceOptions{cfg: capture.Config{What: what}}
 }
 
+// command returns a command that works on what its flags, which are those of the groups,
+// say to watch.
+func (o *traceOptions) command(
+	a *app, use, short string, do func(context.Context, capture.Config, []string) error,
+	groups ...func(*pflag.FlagSet),
+) *cobra.Command {
+	c := plain(use, short, func(ctx context.Context, args []string) error {
+		cfg, err := o.config(a)
+		if err != nil {
+			return err
+		}
+		return do(ctx, cfg, args)
+	})
+	for _, add := range groups {
+		add(c.Flags())
+	}
+	return c
+}
+
 // show adds the flags that say how events are written.
-func (o *traceOptions) show(c *cobra.Command) {
-	f := c.Flags()
+func (o *traceOptions) show(f *pflag.FlagSet) {
 	f.StringVar(&o.format, "format", "text",
 		"the `FORMAT` to write: text, json, stp (as SystemTap's example scripts), raw, named")
 	f.BoolVar(&o.json, "json", false, "write one JSON object a line; the same as --format json")
@@ -44,19 +64,18 @@ func (o *traceOptions) show(c *cobra.Command) {
 }
 
 // processes adds the flag that says whose events are seen.
-func (o *traceOptions) processes(c *cobra.Command) {
-	c.Flags().Func("pid", "only these processes, by `PID`", each(o.cfg.Filter.AddPID))
+func (o *traceOptions) processes(f *pflag.FlagSet) {
+	f.Func("pid", "only these processes, by `PID`", each(o.cfg.Filter.AddPID))
 }
 
 // choose adds the flags that say of what events are seen.
-func (o *traceOptions) choose(c *cobra.Command) {
-	o.processes(c)
-	c.Flags().StringSliceVar(&o.cfg.Filter.Domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
+func (o *traceOptions) choose(f *pflag.FlagSet) {
+	o.processes(f)
+	f.StringSliceVar(&o.cfg.Filter.Domains, "domain", nil, "only these virtual machines, by name: `GLOB`s")
 }
 
 // capture adds the flags of a live trace.
-func (o *traceOptions) capture(c *cobra.Command) {
-	f := c.Flags()
+func (o *traceOptions) capture(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.cfg.Paths, "path", nil, "only these `FILE`s of libvirt's, instead of all that are found")
 	o.payload = 16 << 10
 	f.Var(&o.payload, "payload", "copy at most this `SIZE` of a message, up to 64KiB; 0 for headers only")
@@ -64,32 +83,33 @@ func (o *traceOptions) capture(c *cobra.Command) {
 		"`SIZE` of the buffer between kernel and postern, from 256KiB to 1GiB (default 4MiB, with --stack 64MiB)")
 }
 
-// stacks adds the flag for stacks. They are unwound while the processes are there:
-// also those that are recorded.
-func (o *traceOptions) stacks(c *cobra.Command, what string) {
-	c.Flags().BoolVar(&o.cfg.Stack, "stack", false, what+" the user stack of every event")
+// stacks adds the flag that shows stacks, which are unwound while the processes are there.
+func (o *traceOptions) stacks(f *pflag.FlagSet) {
+	f.BoolVar(&o.cfg.Stack, "stack", false, "show the user stack of every event")
 }
 
 // names adds the flag that says where names of functions in stacks come from.
-func (o *traceOptions) names(c *cobra.Command) {
-	c.Flags().BoolVar(&o.offline, "offline", false, "name functions without asking the servers of DEBUGINFOD_URLS")
+func (o *traceOptions) names(f *pflag.FlagSet) {
+	f.BoolVar(&o.offline, "offline", false, "name functions without asking the servers of DEBUGINFOD_URLS")
 }
 
 // namer returns what names functions: debug files of this host and, unless offline, of
 // debuginfod servers.
-func (o *traceOptions) namer(ctx context.Context, a *app) *stack.Namer {
-	n := &stack.Namer{}
-	if c := debuginfod.FromEnvironment(); c != nil && !o.offline {
-		c.Fetching = func(url string) { fmt.Fprintln(a.err, "fetching", url) }
-		c.Unavailable = func(err error) { fmt.Fprintln(a.err, "warning:", err) }
-		n.Fetch = func(id string) (string, error) { return c.DebugFile(ctx, id) }
+func (o *traceOptions) namer(a *app) show.Namer {
+	return func(ctx context.Context) *stack.Namer {
+		n := &stack.Namer{}
+		if c := debuginfod.FromEnvironment(); c != nil && !o.offline {
+			c.Fetching = func(url string) { fmt.Fprintln(a.err, "fetching", url) }
+			c.Unavailable = func(err error) { fmt.Fprintln(a.err, "warning:", err) }
+			n.Fetch = func(id string) (string, error) { return c.DebugFile(ctx, id) }
+		}
+		return n
 	}
-	return n
 }
 
 // rpc adds the filters on RPC messages.
-func (o *traceOptions) rpc(c *cobra.Command) {
-	f, filter := c.Flags(), &o.cfg.Filter
+func (o *traceOptions) rpc(f *pflag.FlagSet) {
+	filter := &o.cfg.Filter
 	f.Func("connection", "only these connections, by the `ADDRESS` that events show", each(filter.AddConnection))
 	f.Func("user", "only clients of these users, by `NAME` or number", each(o.addUser))
 	f.StringSliceVar(&o.programs, "program", nil, "only these RPC `PROGRAM`s: remote, qemu, lxc, admin, …")
@@ -120,8 +140,7 @@ func (o *traceOptions) addUser(name string) error {
 }
 
 // lines adds the flags that say what a line for people is.
-func (o *traceOptions) lines(c *cobra.Command) {
-	f := c.Flags()
+func (o *traceOptions) lines(f *pflag.FlagSet) {
 	f.BoolVar(&o.shown.Messages, "messages", false,
 		"show each message by itself, on both sides, not a line a call; --type and --stack do, too")
 	f.BoolVarP(&o.shown.Verbose, "verbose", "v", false, "show sockets, keepalive and how connections are set up, too")

@@ -5,16 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/postern-project/postern/internal/durable"
-	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
-	"github.com/postern-project/postern/internal/trace/record"
-	"github.com/postern-project/postern/internal/trace/stack"
+	"github.com/postern-project/postern/internal/trace/show"
 )
 
 // writer opens the output and the format. The returned function closes it.
@@ -44,55 +41,16 @@ func (o *traceOptions) writer(a *app) (w *format.Writer, closer func() error, er
 	return w, f.Close, nil
 }
 
-func (o *traceOptions) run(ctx context.Context, a *app) error {
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
-	}
+func (o *traceOptions) run(ctx context.Context, a *app, cfg capture.Config) error {
 	w, closer, err := o.writer(a)
 	if err != nil {
 		return err
 	}
-	sink := stack.Naming{Sink: w}
-	if cfg.Stack {
-		ctx, stop := context.WithCancel(ctx)
-		sink.Namer = o.namer(ctx, a)
-		sink.Namer.Background = true // the trace does not wait
-		defer sink.Namer.Close()
-		defer stop()
-	}
-	sum, err := capture.Trace(ctx, cfg, sink, func(s *capture.Session) error {
-		a.watching(s)
-		return w.Begin(system.Monotonic(), time.Now())
-	})
-	if err == nil {
-		err = w.End(sum.Seen, sum.Losses)
-	}
+	sum, err := show.Live(ctx, cfg, w, o.namer(a), a.watching)
 	return errors.Join(a.traced(sum, err), closer())
 }
 
-// recorder is where a trace is recorded.
-type recorder interface {
-	Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (event.Summary, bool, error)
-}
-
-func (o *traceOptions) record(ctx context.Context, a *app, f recorder) error {
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
-	}
-	sum, full, err := f.Trace(ctx, cfg, a.watching)
-	if full {
-		fmt.Fprintln(a.err, "the recording has reached --max-size")
-	}
-	return a.traced(sum, err)
-}
-
-func (o *traceOptions) replay(ctx context.Context, a *app, file string) error {
-	cfg, err := o.config(a)
-	if err != nil {
-		return err
-	}
+func (o *traceOptions) replay(ctx context.Context, a *app, cfg capture.Config, file string) error {
 	f, err := a.openInput(file)
 	if err != nil {
 		return err
@@ -102,15 +60,21 @@ func (o *traceOptions) replay(ctx context.Context, a *app, file string) error {
 	if err != nil {
 		return err
 	}
-	sink := stack.Naming{Sink: &format.Replay{Writer: w, Stacks: cfg.Stack}}
-	if cfg.Stack {
-		sink.Namer = o.namer(ctx, a)
+	sum, err := show.Recorded(ctx, f, file, cfg, w, o.namer(a))
+	return errors.Join(a.traced(sum, err), closer())
+}
+
+// recorder is where a trace is recorded.
+type recorder interface {
+	Trace(ctx context.Context, c capture.Config, ready func(*capture.Session)) (event.Summary, bool, error)
+}
+
+func (a *app) record(ctx context.Context, cfg capture.Config, f recorder) error {
+	sum, full, err := f.Trace(ctx, cfg, a.watching)
+	if full {
+		fmt.Fprintln(a.err, "the recording has reached --max-size")
 	}
-	sum, err := record.Replay(f, cfg.Filter, cfg.Tree, sink)
-	if err != nil {
-		return errors.Join(fmt.Errorf("%s: %w", file, err), closer())
-	}
-	return errors.Join(a.traced(sum, w.End(sum.Seen, sum.Losses)), closer())
+	return a.traced(sum, err)
 }
 
 // watching says that events are seen from now on.
