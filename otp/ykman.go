@@ -34,6 +34,15 @@ func (k *Key) YkmanAnswers() (privateID, key string) {
 	return hex.EncodeToString(k.Secret.PrivateID[:]), hex.EncodeToString(k.Secret.Key[:])
 }
 
+// YkmanWords says in words for a person how to run the command, and what to answer. It holds
+// the secret.
+func (k *Key) YkmanWords(slot int) string {
+	privateID, key := k.YkmanAnswers()
+	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n"+
+		"    secret key: %s\n\nThis is shown once.\n",
+		k.YkmanCommand(slot), privateID, key)
+}
+
 // YkmanScript returns a shell script that runs the command and answers it.
 func (k *Key) YkmanScript(slot int) string {
 	privateID, key := k.YkmanAnswers()

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -69,7 +68,7 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 			return err
 		}
 		if o.out == "" {
-			return a.secretOut("", []byte(ykmanWords(k, o.slot)))
+			return a.secretOut("", []byte(k.YkmanWords(o.slot)))
 		}
 		err := a.secretOut(o.out, []byte(k.YkmanScript(o.slot)))
 		if o.out == "-" {
@@ -78,14 +77,6 @@ func (a *app) otpAdd(ctx context.Context, o otpAdd) error {
 		return a.done(err, "added %s; where the key is plugged in, run\n\n    sh %s && shred -u %s\n",
 			k.PublicID, o.out, o.out)
 	})
-}
-
-// ykmanWords says how to write the secret into the key.
-func ykmanWords(k *otp.Key, slot int) string {
-	privateID, key := k.YkmanAnswers()
-	return fmt.Sprintf("Where the key is plugged in, run\n\n    %s\n\nand answer\n\n    private ID: %s\n"+
-		"    secret key: %s\n\nThis is shown once.\n",
-		k.YkmanCommand(slot), privateID, key)
 }
 
 // otpTouch registers a key by one of its codes.

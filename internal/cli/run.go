@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"os/user"
@@ -12,6 +14,7 @@ import (
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
 	"github.com/postern-project/postern/internal/ca/pkcs11"
 	"github.com/postern-project/postern/internal/server"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/spf13/cobra"
 )
@@ -93,4 +96,14 @@ func (a *app) greet(s *server.Started) {
 
 `, f.Site, f.Site, f.Person, f.Portal, f.ACME, f.PKCS12, f.PasswordFile, f.Root, f.Root, f.Certificate, f.Key, f.Site)
 	}
+}
+
+func newAlert(a *app) *cobra.Command {
+	return group("alert", "What is reported from the timeline by mail, webhook or command",
+		command("test NAME", "Send a message of an alert to its receivers", a.withState,
+			func(ctx context.Context, st *state.State, args []string) error {
+				return server.TestAlert(ctx, st, args[0], func(e postern.Event) {
+					fmt.Fprintf(a.out, "%s: %s\n", e.Details["to"], cmp.Or(e.Reason, string(e.Outcome)))
+				})
+			}))
 }
