@@ -47,7 +47,7 @@ type row struct {
 const shared = "coalesce durable system"
 
 const (
-	domain   = "acme alert apache ca directory gate host otp portal reach relay sshd timeline"
+	domain   = "acme alert apache ca directory gate host otp portal reach relay sshd timeline webhook"
 	adapters = "front store"
 )
 
@@ -58,6 +58,7 @@ var rows = map[string]row{
 	"":           {},
 	"pam":        {},
 	"reach":      {knows: "HTTP"},
+	"webhook":    {knows: "HTTP"},
 	"coalesce":   {},
 	"durable":    {},
 	"system":     {},
@@ -68,7 +69,7 @@ var rows = map[string]row{
 	"chart":      {},
 
 	"acme":      {imports: "reach", knows: "HTTP"},
-	"alert":     {knows: "HTTP", tests: "timeline"},
+	"alert":     {imports: "webhook", knows: "HTTP", tests: "timeline"},
 	"apache":    {knows: "HTTP"},
 	"ca":        {knows: "HTTP PKCS#11", hides: true},
 	"directory": {knows: "LDAP", tests: "timeline", hides: true},
@@ -82,6 +83,7 @@ var rows = map[string]row{
 	"trace":     {imports: "chart terminal", knows: "BPF", tests: "collector", hides: true},
 	"witness":   {imports: "timeline", knows: "HTTP"},
 	"archive":   {imports: "timeline"},
+	"export":    {imports: "timeline webhook", knows: "HTTP"},
 
 	"collector":  {knows: "HTTP"},
 	"debuginfod": {knows: "HTTP"},
@@ -112,7 +114,7 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace collector debuginfod metrics people state archive witness backup client login join agent server " +
+			" trace export collector debuginfod metrics people state archive witness backup client login join agent server " +
 			"doctor " +
 			"usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,

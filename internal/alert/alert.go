@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/webhook"
 )
 
 // Alert says which entries are reported, and to whom.
@@ -37,9 +38,9 @@ const DefaultEvery = 5 * time.Minute
 
 // Receiver is who gets a message: one of its fields is set.
 type Receiver struct {
-	Mail    string   `json:"mail,omitempty"`    // address
-	Webhook *Webhook `json:"webhook,omitempty"` // HTTP receiver
-	Command []string `json:"command,omitempty"` // program, an absolute path, and its arguments
+	Mail    string           `json:"mail,omitempty"`    // address
+	Webhook *webhook.Webhook `json:"webhook,omitempty"` // HTTP receiver
+	Command []string         `json:"command,omitempty"` // program, an absolute path, and its arguments
 }
 
 // String names the receiver, without the secrets that a URL may have.
@@ -99,7 +100,7 @@ func (a Alert) Validate() error {
 func (r Receiver) validate() error {
 	switch {
 	case r.Webhook != nil:
-		return r.Webhook.validate()
+		return r.Webhook.Validate()
 	case len(r.Command) > 0 && !filepath.IsAbs(r.Command[0]):
 		return postern.Errorf(postern.Invalid, "the command %q is not an absolute path", r.Command[0])
 	case len(r.Command) > 0:

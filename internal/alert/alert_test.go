@@ -16,6 +16,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/alert"
+	"github.com/postern-project/postern/internal/webhook"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -269,7 +270,7 @@ func TestReceiverThatDoesNotAnswerHoldsUpNoOther(t *testing.T) {
 	r, err := alert.New(alert.Config{
 		Alerts: []alert.Alert{{
 			Name: "all", When: `event.kind == "gate.refused"`, Every: time.Nanosecond, To: []alert.Receiver{
-				{Webhook: &alert.Webhook{URL: silent.URL, Secret: w.hook.secret}}, w.hook.to(),
+				{Webhook: &webhook.Webhook{URL: silent.URL, Secret: w.hook.secret}}, w.hook.to(),
 			},
 		}},
 		Store: w.db.Alerts(), Log: slog.New(slog.DiscardHandler),
@@ -309,7 +310,7 @@ func TestWrongAlertsAreRefused(t *testing.T) {
 	}
 	to := []alert.Receiver{{Command: []string{"/bin/true"}}}
 	hook := func(url, secret string) []alert.Receiver {
-		return []alert.Receiver{{Webhook: &alert.Webhook{URL: url, Secret: secret}}}
+		return []alert.Receiver{{Webhook: &webhook.Webhook{URL: url, Secret: secret}}}
 	}
 	for what, a := range map[string]alert.Alert{
 		"no such ready-made alert":   {Name: "other", To: to},

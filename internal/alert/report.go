@@ -359,7 +359,7 @@ func (r *Reporter) send(ctx context.Context, m Message) error {
 	defer cancel()
 	switch {
 	case m.To.Webhook != nil:
-		return m.To.Webhook.post(ctx, m, r.Now())
+		return post(ctx, m, r.Now())
 	case len(m.To.Command) > 0:
 		return runCommand(ctx, m)
 	case r.Mail == nil:

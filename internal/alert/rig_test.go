@@ -20,6 +20,7 @@ import (
 	"github.com/postern-project/postern/internal/alert"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/internal/webhook"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -51,7 +52,7 @@ func newReceiver(t *testing.T) *receiver {
 			t.Error(err)
 		}
 		id, at := req.Header.Get("Webhook-Id"), req.Header.Get("Webhook-Timestamp")
-		if want := "v1," + alert.Sign([]byte(key), id, at, body); req.Header.Get("Webhook-Signature") != want {
+		if want := "v1," + webhook.Sign([]byte(key), id, at, body); req.Header.Get("Webhook-Signature") != want {
 			t.Error("the signature is not that of the message")
 		}
 		var g got
@@ -67,7 +68,7 @@ func newReceiver(t *testing.T) *receiver {
 }
 
 func (r *receiver) to() alert.Receiver {
-	return alert.Receiver{Webhook: &alert.Webhook{URL: r.URL, Secret: r.secret}}
+	return alert.Receiver{Webhook: &webhook.Webhook{URL: r.URL, Secret: r.secret}}
 }
 
 // take returns what came, as "alert object count", sorted, and forgets it.

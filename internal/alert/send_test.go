@@ -11,6 +11,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/webhook"
 )
 
 func script(t *testing.T, text string) string {
@@ -81,7 +82,7 @@ func TestCommandThatFailsOrHangsIsAnError(t *testing.T) {
 }
 
 func TestNamesOfReceiversHaveNoSecrets(t *testing.T) {
-	r := Receiver{Webhook: &Webhook{URL: "https://user:password@hooks.example.com/services/SECRET?key=SECRET"}}
+	r := Receiver{Webhook: &webhook.Webhook{URL: "https://user:password@hooks.example.com/services/SECRET?key=SECRET"}}
 	if got := r.String(); got != "webhook hooks.example.com" {
 		t.Error(got)
 	}

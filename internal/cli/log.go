@@ -20,7 +20,7 @@ import (
 // logCommands returns the commands of log that read a server's own timeline.
 func logCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newLogList(a), newLogShow(a), newLogFollow(a), newLogProve(a), newLogKey(a), newLogArchive(a),
+		newLogList(a), newLogShow(a), newLogFollow(a), newLogExport(a), newLogProve(a), newLogKey(a), newLogArchive(a),
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/portal"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/webhook"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -56,7 +57,7 @@ func alertsOf(list []front.Alert) (alerts []alert.Alert) {
 			a.To = append(a.To, alert.Receiver{Mail: to})
 		}
 		for _, w := range c.Webhooks {
-			a.To = append(a.To, alert.Receiver{Webhook: &alert.Webhook{URL: w.URL, Secret: w.Secret}})
+			a.To = append(a.To, alert.Receiver{Webhook: &webhook.Webhook{URL: w.URL, Secret: w.Secret}})
 		}
 		for _, argv := range c.Commands {
 			a.To = append(a.To, alert.Receiver{Command: argv})

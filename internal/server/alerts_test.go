@@ -21,6 +21,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd/audit"
 	"github.com/postern-project/postern/internal/sshd/hostconf"
 	"github.com/postern-project/postern/internal/state"
+	"github.com/postern-project/postern/internal/webhook"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -82,7 +83,7 @@ func receive(t *testing.T, port int, key string) <-chan postern.Event {
 		if err != nil {
 			return
 		}
-		want := "v1," + alert.Sign([]byte(key), r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), body)
+		want := "v1," + webhook.Sign([]byte(key), r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp"), body)
 		var message struct{ Event postern.Event }
 		if err := json.NewDecoder(bytes.NewReader(body)).Decode(&message); err != nil ||
 			r.Header.Get("webhook-signature") != want {

@@ -1,0 +1,111 @@
+// Package webhook posts signed messages to HTTP receivers, as Standard Webhooks does
+// (https://www.standardwebhooks.com).
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postern-project/postern"
+)
+
+// Webhook is an HTTP receiver. What is posted is signed: the header webhook-signature is
+// "v1," and the base64 HMAC-SHA256 of the headers webhook-id and webhook-timestamp and the
+// body, joined by dots. A receiver drops a webhook-id that it has seen.
+type Webhook struct {
+	URL string `json:"url"`
+	// Secret is the file with the key: as it stands, without white space around it, or
+	// base64 behind "whsec_".
+	Secret string `json:"secret"`
+}
+
+// Message is what is posted once, or again with the same ID until the receiver has it.
+type Message struct {
+	ID   string
+	Type string // the media type of Body
+	Body []byte
+}
+
+// Validate reports what is wrong with the address or the secret.
+func (w *Webhook) Validate() error {
+	u, err := url.Parse(w.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return postern.Errorf(postern.Invalid, "a webhook's address is like https://hooks.example.com/postern")
+	}
+	_, err = w.key()
+	return err
+}
+
+// key reads the key. It is read each time, so that it can be replaced.
+func (w *Webhook) key() ([]byte, error) {
+	text, err := os.ReadFile(w.Secret)
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "the webhook's secret: %w", err)
+	}
+	text = bytes.TrimSpace(text)
+	if encoded, ok := strings.CutPrefix(string(text), "whsec_"); ok {
+		if text, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+			return nil, postern.Errorf(postern.Invalid, "the webhook's secret is not base64 behind whsec_")
+		}
+	}
+	if len(text) < 16 {
+		return nil, postern.Errorf(postern.Invalid, "the webhook's secret has less than 16 bytes").
+			WithHint("make one: openssl rand -hex 32")
+	}
+	return text, nil
+}
+
+// client follows no redirect: what is signed is for one receiver.
+var client = &http.Client{
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+// Post posts a message. Any status but 2xx is an error, [postern.Unavailable].
+func (w *Webhook) Post(ctx context.Context, m Message, now time.Time) error {
+	key, err := w.key()
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(m.Body))
+	if err != nil {
+		return err
+	}
+	at := strconv.FormatInt(now.Unix(), 10)
+	req.Header.Set("Content-Type", m.Type)
+	req.Header.Set("User-Agent", "postern")
+	req.Header.Set("Webhook-Id", m.ID)
+	req.Header.Set("Webhook-Timestamp", at)
+	req.Header.Set("Webhook-Signature", "v1,"+Sign(key, m.ID, at, m.Body))
+	resp, err := client.Do(req)
+	if err != nil {
+		if e, ok := err.(*url.Error); ok { //nolint:errorlint // it is what Do returns, and has the whole URL
+			err = e.Err
+		}
+		return postern.Errorf(postern.Unavailable, "the webhook does not answer: %w", err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is used again
+	if resp.StatusCode/100 != 2 {
+		return postern.Errorf(postern.Unavailable, "the webhook answers %s", resp.Status)
+	}
+	return nil
+}
+
+// Sign returns the signature of a message, without "v1,".
+func Sign(key []byte, id, timestamp string, body []byte) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s.%s.", id, timestamp)
+	mac.Write(body)
+	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
