@@ -114,7 +114,8 @@ var rows = map[string]row{
 
 	"cli": {
 		imports: domain + " " + adapters +
-			" trace export collector debuginfod metrics people state archive witness backup client login join agent server " +
+			" trace export collector debuginfod metrics people state archive witness backup client login join agent " +
+			"server " +
 			"doctor " +
 			"usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,

@@ -26,7 +26,7 @@ func newLogExport(a *app) *cobra.Command {
 	f.StringVar(&o.Cursor, "cursor", "", "keep in `FILE` how far the receiver is")
 	f.Int64Var(&o.From, "from", 0, "begin with the entry `INDEX`, where there is no cursor yet")
 	f.BoolVar(&o.Follow, "follow", false, "send new entries as they are written, until interrupted")
-	_, _ = cmd.MarkFlagRequired("to"), cmd.MarkFlagRequired("cursor")
+	required(cmd, "to", "cursor")
 	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, _ []string) error {
 		return export.Run(ctx, log, o)
 	})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -243,7 +244,7 @@ func receiveSyslog(t *testing.T, l net.Listener, got *[]int64) error {
 	defer conn.Close()
 	for r := bufio.NewReader(conn); ; {
 		length, err := r.ReadString(' ')
-		if err == io.EOF && length == "" {
+		if errors.Is(err, io.EOF) && length == "" {
 			return nil
 		}
 		n, err := strconv.Atoi(strings.TrimSuffix(length, " "))

@@ -50,7 +50,7 @@ func NewOneTime(st *state.State, mappings string, log *slog.Logger) (*OneTime, e
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	o.stop = stop
-	o.watcher.Go(func() { watchRestored(ctx, st, log) })
+	o.watchRestored(ctx, st, log)
 	return o, nil
 }
 
@@ -115,15 +115,15 @@ func (u *upstreamService) close() error {
 // seenEvery is how often a server compares the database with how far it was.
 const seenEvery = time.Second
 
-// watchRestored compares the database at intervals with the furthest position that was
-// seen of it. A database that turns out to be an older one was restored: no code is
-// accepted until that was accepted.
-func watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
-	tick := time.NewTicker(seenEvery)
-	defer tick.Stop()
-	for refusing := false; ctx.Err() == nil; {
+// watchRestored compares the database with the furthest position that was seen of it,
+// at once and then at intervals until ctx ends. A database that turns out to be an older
+// one was restored: no code is accepted until that was accepted.
+func (o *OneTime) watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
+	refusing := false
+	check := func() {
 		err := st.CheckRestored(ctx)
 		switch was := refusing; {
+		case ctx.Err() != nil:
 		case st.Refusing() && !was:
 			refusing = true
 			log.Error("no one-time passwords are accepted", postern.LogError, err)
@@ -131,9 +131,18 @@ func watchRestored(ctx context.Context, st *state.State, log *slog.Logger) {
 			refusing = false
 			log.Warn("one-time passwords are accepted again")
 		}
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
 	}
+	check()
+	o.watcher.Go(func() {
+		tick := time.NewTicker(seenEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				check()
+			}
+		}
+	})
 }

@@ -50,7 +50,8 @@ func TestOpenSessions(t *testing.T) {
 	}
 	var got []string
 	for _, s := range list {
-		got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With, map[bool]string{true: " late"}[s.Late]))
+		got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With,
+			map[bool]string{true: " late"}[s.Late]))
 	}
 	want := []string{
 		"alice alice-account hv1 exact [yubikey=vvccccbdefgh]", "alice alice-account hv1 guess []",
