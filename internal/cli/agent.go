@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
+	"github.com/postern-project/postern/internal/trace/record"
 	"github.com/spf13/cobra"
 )
 
@@ -89,7 +91,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 			return err
 		}
 	}
-	if o.Flight, err = o.flight.flight(o.record); err != nil {
+	if o.Flight, err = record.NewFlight(o.record, o.flight.keepOn, o.flight.ring, o.flight.limit); err != nil {
 		return err
 	}
 	if o.print {
@@ -110,4 +112,61 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	defer stop()
 	o.Logins = agent.LoginSockets(o.Logins.PAM, len(o.server.URLs) > 0)
 	return agent.Run(ctx, o.Config)
+}
+
+func newJoin(a *app) *cobra.Command {
+	var o join.Options
+	var tokenFile string
+	cmd := &cobra.Command{
+		Use:   "join [URL [TOKEN]]",
+		Short: "Join this host to an installation, or repair what joining made",
+	}
+	asJSON := jsonFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		for i, to := range []*string{&o.Server, &o.Token}[:len(args)] {
+			*to = args[i]
+		}
+		if tokenFile != "" {
+			token, err := a.prompt().Read(tokenFile)
+			if err != nil {
+				return err
+			}
+			o.Token = string(token)
+		}
+		return a.join(cmd.Context(), o, *asJSON)
+	}
+	f := cmd.Flags()
+	f.StringVar(&tokenFile, "token-file", "", "read the token from this `FILE`; - is standard input")
+	f.BoolVar(&o.Apply, "apply", false, "do it; otherwise say what would change")
+	return cmd
+}
+
+func (a *app) join(ctx context.Context, o join.Options, asJSON bool) error {
+	if err := system.OnlyRoot("joining a host"); err != nil {
+		return err
+	}
+	r, err := join.This(system.Version()).Join(ctx, o)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return a.printer().Fields(r, true)
+	}
+	for _, file := range r.Files {
+		fmt.Fprintf(a.out, "%s %s\n", map[bool]string{true: "wrote", false: "would write"}[r.Applied], file)
+	}
+	if !r.Applied {
+		return a.done(nil, "nothing was changed; --apply does it\n")
+	}
+	return a.done(nil, "%s has joined %s; %s\nwhat sshd had before is in %s\n", r.Host, r.Server, r.Agent, r.Backup)
+}
+
+func newLeave(a *app) *cobra.Command {
+	return plain("leave", "Undo what joining did on this host", func(ctx context.Context, _ []string) error {
+		if err := system.OnlyRoot("leaving"); err != nil {
+			return err
+		}
+		s, err := join.This(system.Version()).Leave(ctx)
+		return a.done(err, "%s has left %s; remove it there: postern host remove %s\n", s.Host, s.Server, s.Host)
+	})
 }

@@ -14,7 +14,7 @@ import (
 // The bounds of the command line: it is flags, a call, and printing. Logic belongs
 // into a package.
 const (
-	mostLines    = 5219 // of all files but tests
+	mostLines    = 5000 // of all files but tests
 	mostFunction = 40   // lines of a function without its help texts
 )
 

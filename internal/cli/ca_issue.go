@@ -138,7 +138,7 @@ func newCASign(a *app) *cobra.Command {
 	var o signOptions
 	cmd := command("sign --csr FILE [--client PERSON]", "Certify the key of a certificate request", a.withCA,
 		func(ctx context.Context, authority *ca.Authority, _ []string) error {
-			csr, err := a.readInput(o.csr)
+			csr, err := a.prompt().Read(o.csr)
 			if err != nil {
 				return err
 			}
@@ -171,7 +171,7 @@ func newCARenew(a *app) *cobra.Command {
 	cmd := a.onCertificate("renew SERIAL", "Issue the successor of a certificate",
 		func(ctx context.Context, authority *ca.Authority, old *ca.Issued) (err error) {
 			if csr != "" {
-				data, err := a.readInput(csr)
+				data, err := a.prompt().Read(csr)
 				if err != nil {
 					return err
 				}
@@ -202,7 +202,7 @@ type keyFile struct{ path, passphrase string }
 // readKey reads a private key, in PEM or PKCS#12. If cert is not nil, it has to be
 // that certificate's.
 func (a *app) readKey(k keyFile, cert *x509.Certificate) (crypto.Signer, error) {
-	data, err := a.readInput(k.path)
+	data, err := a.prompt().Read(k.path)
 	if err != nil {
 		return nil, err
 	}

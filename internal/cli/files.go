@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 
@@ -10,36 +9,6 @@ import (
 	"github.com/postern-project/postern/internal/durable"
 	"github.com/postern-project/postern/internal/terminal"
 )
-
-// maxInput bounds a file that a command reads whole: a list of a million revoked serial
-// numbers is smaller.
-const maxInput = 16 << 20
-
-// openInput opens a file that a command reads; "-" is standard input.
-func (a *app) openInput(path string) (io.ReadCloser, error) {
-	if path == "-" {
-		return io.NopCloser(a.in), nil
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, postern.Errorf(postern.NotFound, "%w", err)
-	}
-	return f, nil
-}
-
-// readInput reads a file whole; "-" is standard input.
-func (a *app) readInput(path string) ([]byte, error) {
-	in, err := a.openInput(path)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	if err == nil && len(data) > maxInput {
-		err = postern.Errorf(postern.Invalid, "the input is larger than %d MiB", maxInput>>20)
-	}
-	return data, err
-}
 
 // prompt asks for passwords and codes.
 func (a *app) prompt() terminal.Prompt { return terminal.Prompt{In: a.in, Err: a.err} }

@@ -75,17 +75,9 @@ var outputs = map[string]any{
 
 // outputSchema describes what commands print with --json, by their names.
 func outputSchema() *jsonschema.Schema {
-	s := &jsonschema.Schema{
-		Schema: "https://json-schema.org/draft/2020-12/schema",
-		Title:  "What the commands of Postern print with --json",
-		Description: "Each definition is named after its command and describes one line of its output. " +
-			"Fields may be added; none changes or goes without a note in CHANGELOG.md.",
-		Defs: map[string]*jsonschema.Schema{},
-	}
-	for name, v := range outputs {
-		s.Defs[name] = jsonschema.Of(v)
-	}
-	return s
+	return jsonschema.Document("What the commands of Postern print with --json",
+		"Each definition is named after its command and describes one line of its output. "+
+			"Fields may be added; none changes or goes without a note in CHANGELOG.md.", outputs)
 }
 
 // newSchema returns the command that writes the schema. It is for those who build

@@ -4,13 +4,17 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/archive"
+	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/export"
+	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
@@ -33,10 +37,10 @@ type logOptions struct {
 }
 
 // newLogQuery makes a command that does something with the entries that match the flags.
-func newLogQuery(a *app, cmd *cobra.Command, lines int, usage string,
+func newLogQuery(a *app, use, short string, lines int, usage string,
 	do func(context.Context, store.Timeline, *logOptions) error,
 ) *cobra.Command {
-	var o logOptions
+	cmd, o := &cobra.Command{Use: use, Short: short}, logOptions{}
 	o.flags(cmd, lines, usage)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.filter.Validate(); err != nil {
@@ -82,22 +86,11 @@ func (o *logOptions) flags(cmd *cobra.Command, lines int, usage string) {
 // kind sets the kind, which must be one of those that there are.
 func (o *logOptions) kind(kind string) error {
 	o.filter.Kind = kind
-	kinds := timeline.Kinds()
-	if slices.Contains(kinds, kind) {
-		return nil
-	}
-	err := postern.Errorf(postern.Invalid, "there is no kind of event %q", kind)
-	if near := terminal.Nearest(kind, kinds); near != "" {
-		return err.WithHint("did you mean: %s", near)
-	}
-	return err.WithHint("man 7 postern-events lists them")
+	return terminal.Known("kind of event", kind, timeline.Kinds(), "man 7 postern-events lists them")
 }
 
 func newLogList(a *app) *cobra.Command {
-	return newLogQuery(a, &cobra.Command{
-		Use:   "list",
-		Short: "Print the timeline",
-	}, 100, "at most so `MANY` entries; 0 means all",
+	return newLogQuery(a, "list", "Print the timeline", 100, "at most so `MANY` entries; 0 means all",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			if o.filter.Limit == 0 {
 				a.sayElsewhere(ctx, log, o)
@@ -128,10 +121,8 @@ func (a *app) sayElsewhere(ctx context.Context, log store.Timeline, o *logOption
 const followInterval = 300 * time.Millisecond
 
 func newLogFollow(a *app) *cobra.Command {
-	return newLogQuery(a, &cobra.Command{
-		Use:   "follow",
-		Short: "Print entries of the timeline as they are written",
-	}, 10, "begin with at most so `MANY` entries that are there already",
+	return newLogQuery(a, "follow", "Print entries of the timeline as they are written",
+		10, "begin with at most so `MANY` entries that are there already",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			return timeline.Follower{
 				Source: log, Filter: o.filter, Interval: followInterval,
@@ -193,4 +184,153 @@ func parseIndex(arg string) (int64, error) {
 			arg).WithHint("the index is the first column of: postern log list")
 	}
 	return index, nil
+}
+
+func newLogKey(a *app) *cobra.Command {
+	return group("key", "The timeline's signing key: follow it by another",
+		command("show", "Print the timeline's public keys", a.withState,
+			func(_ context.Context, st *state.State, _ []string) error {
+				return a.done(nil, "%s\n", st.Store.Timeline().LogVerifier())
+			}),
+		command("new", "Make the signing key that follows, beside the present one", a.withState,
+			func(ctx context.Context, st *state.State, _ []string) error {
+				public, err := st.NewLogKey(ctx)
+				return a.done(err, "%s\n", public)
+			}),
+		command("retire", "End the use of the older of two signing keys", a.withState,
+			func(ctx context.Context, st *state.State, _ []string) error {
+				return a.done(st.RetireLogKey(ctx), "one key signs the timeline from now on\n")
+			}))
+}
+
+func newLogArchive(a *app) *cobra.Command {
+	var before, to string
+	cmd := &cobra.Command{Use: "archive", Short: "Move old entries of the timeline into files"}
+	cmd.Flags().StringVar(&before, "before", "", "move the entries before this `TIME`, or before that index")
+	cmd.Flags().StringVar(&to, "to", "", "the `DIRECTORY` of the archive, the same each time")
+	required(cmd, "before", "to")
+	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, _ []string) error {
+		n, err := archive.Size(ctx, log, before, func(text string) (at time.Time, err error) {
+			err = (*terminal.Moment)(&at).Set(text)
+			return at, err
+		})
+		if err != nil {
+			return err
+		}
+		end := terminal.Working(a.err, "moving entries into "+to)
+		size, err := archive.Run(ctx, log, to, n)
+		end()
+		why := ""
+		if size < n {
+			why = ", in files of 256; later ones may be waited for by alerts, notifications and witnesses"
+		}
+		return a.done(err, "the archive has the first %s%s\n", terminal.Counted(size, "entry"), why)
+	})
+	return cmd
+}
+
+// withArchive has the timeline read with what was moved into files, where that is here.
+func (a *app) withArchive(ctx context.Context, do func(*state.State) error) error {
+	return a.withState(ctx, func(st *state.State) error {
+		if err := archive.Use(ctx, st.Store, a.archive); err != nil {
+			return err
+		}
+		return do(st)
+	})
+}
+
+func newLogExport(a *app) *cobra.Command {
+	o := export.Options{Report: func(err error) {
+		if err == nil {
+			fmt.Fprintln(a.err, "postern: the export goes on")
+			return
+		}
+		fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err)
+	}}
+	cmd := &cobra.Command{Use: "export", Short: "Send the timeline's entries to another system"}
+	f := cmd.Flags()
+	f.StringVar(&o.To, "to", "", "the receiver's `ADDRESS`: https://…, syslog+tcp://127.0.0.1:PORT")
+	f.StringVar(&o.Secret, "secret", "", "sign what is sent by HTTP with the key in `FILE`")
+	f.StringVar(&o.Cursor, "cursor", "", "keep in `FILE` how far the receiver is")
+	f.Int64Var(&o.From, "from", 0, "begin with the entry `INDEX`, where there is no cursor yet")
+	f.BoolVar(&o.Follow, "follow", false, "send new entries as they are written, until interrupted")
+	required(cmd, "to", "cursor")
+	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, _ []string) error {
+		return export.Run(ctx, log, o)
+	})
+	return cmd
+}
+
+func (a *app) logVerify(ctx context.Context, o *logVerifyOptions) error {
+	earlier := make([]string, len(o.earlier))
+	for i, file := range o.earlier {
+		text, err := a.prompt().Read(file)
+		if err != nil {
+			return err
+		}
+		earlier[i] = string(text)
+	}
+	return a.withArchive(ctx, func(st *state.State) error {
+		end := terminal.Working(a.err, "checking the timeline")
+		report, err := st.VerifyLog(ctx, earlier...)
+		end()
+		if err != nil {
+			return err
+		}
+		if err := a.printReport(report, *o.json); err != nil {
+			return err
+		}
+		if len(report.Problems) > 0 {
+			return postern.Errorf(postern.Internal, "the timeline was changed after it was written").
+				WithHint("keep the database as it is, since it is the evidence; go on with a backup that verifies")
+		}
+		if o.save == "" {
+			return nil
+		}
+		if err := durable.Output(o.save, []byte(report.Checkpoint), 0o644); err != nil {
+			return postern.Errorf(postern.Unavailable, "save the checkpoint: %w", err)
+		}
+		return nil
+	})
+}
+
+func (a *app) printReport(r timeline.Report, asJSON bool) error {
+	if asJSON {
+		return terminal.JSON(a.out, r)
+	}
+	for _, p := range r.Problems {
+		fmt.Fprintln(a.out, p)
+	}
+	if len(r.Problems) == 0 {
+		fmt.Fprintf(a.out, "ok: %s, all as written\n", terminal.Counted(r.Size, "entry"))
+	}
+	if r.Missing {
+		fmt.Fprintf(a.out, "the first %d are in an archive that is not here: only the hashes over them were checked\n",
+			r.Archived)
+	}
+	for _, w := range r.Witnesses {
+		fmt.Fprintln(a.out, w)
+	}
+	return nil
+}
+
+func newLogProve(a *app) *cobra.Command {
+	return fileCommand(a, "prove INDEX", "Write a proof that the timeline has an entry", a.withLog,
+		func(ctx context.Context, log store.Timeline, args []string) ([]byte, error) {
+			index, err := parseIndex(args[0])
+			if err != nil {
+				return nil, err
+			}
+			p, err := log.ProveEvent(ctx, index)
+			return indented(p, err)
+		})
+}
+
+// indented writes a value as JSON over several lines.
+func indented(v any, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	return append(text, '\n'), err
 }

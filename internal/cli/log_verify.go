@@ -53,14 +53,14 @@ func newLogVerify(a *app) *cobra.Command {
 }
 
 func (a *app) logVerifyProof(o *logVerifyOptions) error {
-	text, err := a.readInput(o.proof)
+	text, err := a.prompt().Read(o.proof)
 	if err != nil {
 		return err
 	}
 	var checked timeline.Checked
 	if o.policy != "" {
 		var policy []byte
-		if policy, err = a.readInput(o.policy); err == nil {
+		if policy, err = a.prompt().Read(o.policy); err == nil {
 			checked, err = timeline.CheckProofByPolicy(text, policy)
 		}
 	} else {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/client"
@@ -72,7 +73,7 @@ func newOTPVerify(a *app) *cobra.Command {
 
 // apiKey reads the key of an API client, and its number unless that is known.
 func (a *app) apiKey(c *otp.ClientConfig, file string) error {
-	text, err := a.readInput(file)
+	text, err := a.prompt().Read(file)
 	if err != nil {
 		return err
 	}
@@ -108,4 +109,51 @@ func (a *app) printVerdict(p otp.Proof, asJSON bool, err error) error {
 		return cmp.Or(terminal.JSON(a.out, otpVerdict{err == nil, p.Person, p.Credential, p.Reason}), err)
 	}
 	return a.done(err, "good: %s %s of %s\n", p.Credential.Kind, p.Credential.ID, terminal.Dash(p.Person))
+}
+
+func newOTPToken(a *app) *cobra.Command {
+	return group("token", "A YubiKey in software, for tests and trials",
+		newOTPTokenNew(a), newOTPTokenTouch(a), newOTPTokenPlug(a), newOTPTokenCSV(a))
+}
+
+func newOTPTokenNew(a *app) *cobra.Command {
+	var publicID string
+	cmd := plain("new FILE", "Make a software token", func(_ context.Context, args []string) error {
+		t, err := client.NewToken(args[0], publicID)
+		if err != nil {
+			return err
+		}
+		return a.done(nil, "%s\n", t.PublicID)
+	})
+	cmd.Flags().StringVar(&publicID, "public-id", "", "its public ID in `MODHEX` (default: a random one)")
+	return cmd
+}
+
+func newOTPTokenTouch(a *app) *cobra.Command {
+	var n int
+	cmd := plain("touch FILE", "Print the token's next code", func(_ context.Context, args []string) error {
+		codes, err := client.Touch(args[0], n)
+		for _, c := range codes {
+			fmt.Fprintln(a.out, c)
+		}
+		return err
+	})
+	cmd.Flags().IntVarP(&n, "count", "n", 1, "print this `NUMBER` of codes")
+	return cmd
+}
+
+func newOTPTokenPlug(a *app) *cobra.Command {
+	return plain("plug FILE", "Unplug the token and plug it in again",
+		func(_ context.Context, args []string) error { return client.PlugIn(args[0]) })
+}
+
+func newOTPTokenCSV(a *app) *cobra.Command {
+	return plain("csv FILE", "Print the token's secret for otp import",
+		func(_ context.Context, args []string) error {
+			t, err := client.ReadToken(args[0])
+			if err != nil {
+				return err
+			}
+			return otp.WriteKSM(a.out, []*otp.Key{{PublicID: t.PublicID, Secret: &t.Secret}})
+		})
 }

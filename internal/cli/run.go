@@ -7,8 +7,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/user"
-	"strings"
 
 	"github.com/postern-project/postern"
 	_ "github.com/postern-project/postern/front/standard" // all of Caddy stays usable in a configuration
@@ -29,7 +27,8 @@ func serverCommands(a *app) []*cobra.Command {
 }
 
 func newRun(a *app) *cobra.Command {
-	o := server.Options{Person: invokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet, Version: system.Version()}
+	o := server.Options{Person: system.InvokingUser(), Keys: new(pkcs11.Keys), Ready: a.greet}
+	o.Version = system.Version()
 	var reload bool
 	var log *logFlags
 	cmd := &cobra.Command{
@@ -60,19 +59,6 @@ func newRun(a *app) *cobra.Command {
 		"answer pam_postern on this `SOCKET` (default for root with the state /var/lib/postern: /run/postern/pam.sock)")
 	log = logFlagsOf(cmd)
 	return cmd
-}
-
-// invokingUser returns the name of the user who started the program, as a person's.
-func invokingUser() string {
-	name := os.Getenv("SUDO_USER")
-	if u, err := user.Current(); name == "" && err == nil {
-		name = u.Username
-	}
-	name = strings.ToLower(name)
-	if !postern.ValidName(name) {
-		return "admin"
-	}
-	return name
 }
 
 // greet says where the server stands, and how to get in.

@@ -119,11 +119,7 @@ var noPerson = regexp.MustCompile(`there is no person "([^"]+)"`)
 func (a *app) nearPerson(ctx context.Context, err error) (near string) {
 	wrong := noPerson.FindStringSubmatch(err.Error())[1]
 	_ = a.withState(ctx, func(st *state.State) error { // without the state there is no better hint
-		people, err := st.Store.People().All(ctx)
-		names := make([]string, len(people))
-		for i, p := range people {
-			names[i] = p.Name
-		}
+		names, err := st.Store.People().Names(ctx)
 		near = terminal.Nearest(wrong, names)
 		return err
 	})

@@ -60,7 +60,7 @@ func (o *traceOptions) export(ctx context.Context, a *app, cfg capture.Config, f
 // convert has write make a file of a recording, see [app.writePrivate], and prints what
 // that holds and what was written.
 func (a *app) convert(from, to string, write func(io.Reader, io.Writer) (event.Summary, string, error)) error {
-	in, err := a.openInput(from)
+	in, err := a.prompt().Open(from)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,18 @@ var (
 // anything. The type must not contain itself.
 func Of(v any) *Schema { return of(reflect.TypeOf(v)) }
 
+// Document returns a schema that has definitions alone: one of each value's type.
+func Document(title, description string, values map[string]any) *Schema {
+	s := &Schema{
+		Schema: "https://json-schema.org/draft/2020-12/schema", Title: title, Description: description,
+		Defs: map[string]*Schema{},
+	}
+	for name, v := range values {
+		s.Defs[name] = Of(v)
+	}
+	return s
+}
+
 func of(t reflect.Type) *Schema {
 	switch {
 	case t == timeType:

@@ -53,6 +53,16 @@ func (s People) PersonByEmail(ctx context.Context, email string) (postern.Person
 	})
 }
 
+// Names returns the names of all people.
+func (s People) Names(ctx context.Context) ([]string, error) {
+	list, err := s.All(ctx)
+	names := make([]string, len(list))
+	for i, p := range list {
+		names[i] = p.Name
+	}
+	return names, err
+}
+
 // All is [Tx.People] in a transaction of its own.
 func (s People) All(ctx context.Context) ([]postern.Person, error) {
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Person, error) { return tx.People(ctx) })

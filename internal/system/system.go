@@ -5,6 +5,7 @@
 package system
 
 import (
+	"os"
 	"runtime"
 
 	"github.com/postern-project/postern"
@@ -26,4 +27,15 @@ func OnlyLinux(what string) error {
 		return nil
 	}
 	return NeedsLinux(what)
+}
+
+// OnlyRoot fails unless root runs this program on Linux.
+func OnlyRoot(what string) error {
+	if err := OnlyLinux(what); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return postern.Errorf(postern.Denied, "%s is for root", what).WithHint("run it with sudo")
+	}
+	return nil
 }

@@ -3,6 +3,8 @@ package terminal
 import (
 	"slices"
 	"strings"
+
+	"github.com/postern-project/postern"
 )
 
 // Nearest returns the one of words of which word may be a misspelling,
@@ -45,4 +47,17 @@ func distance(a, b string) int {
 		}
 	}
 	return rows[len(a)][len(b)]
+}
+
+// Known fails unless a name is among those that there are. The hint is the one that is
+// near to it, else list, which says where all are.
+func Known(what, name string, known []string, list string) error {
+	if slices.Contains(known, name) {
+		return nil
+	}
+	err := postern.Errorf(postern.Invalid, "there is no %s %q", what, name)
+	if near := Nearest(name, known); near != "" {
+		return err.WithHint("did you mean: %s", near)
+	}
+	return err.WithHint("%s", list)
 }

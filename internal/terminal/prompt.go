@@ -15,11 +15,41 @@ import (
 // maxLine bounds a password, a code, and the file that holds one.
 const maxLine = 4096
 
-// Prompt reads passwords and codes: from a terminal without echo, or from a file or
-// a pipe.
+// Prompt reads what a command is given: files, and passwords and codes from a terminal
+// without echo, from a file or a pipe.
 type Prompt struct {
 	In  io.Reader
 	Err io.Writer // where the questions go
+}
+
+// maxInput bounds a file that is read whole: a list of a million revoked serial numbers is
+// smaller.
+const maxInput = 16 << 20
+
+// Open opens a file; "-" is In, which closing leaves open.
+func (p Prompt) Open(path string) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(p.In), nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, postern.Errorf(postern.NotFound, "%w", err)
+	}
+	return f, nil
+}
+
+// Read reads a file whole; "-" is In. It is Invalid if that is larger than 16 MiB.
+func (p Prompt) Read(path string) ([]byte, error) {
+	in, err := p.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	data, err := io.ReadAll(io.LimitReader(in, maxInput+1))
+	if err == nil && len(data) > maxInput {
+		err = postern.Errorf(postern.Invalid, "the input is larger than %d MiB", maxInput>>20)
+	}
+	return data, err
 }
 
 // Line asks the question if In is a terminal, and returns the first line of In.

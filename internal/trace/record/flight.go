@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,6 +44,18 @@ type Flight struct {
 	Removed func(file string)
 
 	now func() uint64 // CLOCK_MONOTONIC nanoseconds; for tests
+}
+
+// NewFlight returns a recorder that keeps files of that name around calls of which the
+// condition is true, from a ring of so many bytes (0 means 256 MiB), as far as they are
+// limit bytes together (0 means any); nil without a name.
+func NewFlight[Size ~int64](name, condition string, ring, limit Size) (*Flight, error) {
+	if name == "" {
+		return nil, nil
+	}
+	keep, err := NewCondition(condition)
+	const usual = 256 << 20
+	return &Flight{Name: name, Ring: int64(cmp.Or(ring, usual)), Limit: int64(limit), Keep: keep}, err
 }
 
 // minRing is the least memory that is of use: some ten thousand messages.
