@@ -141,21 +141,18 @@ func (s Timeline) RemoveArchived(ctx context.Context) (done bool, err error) {
 // removeEntries takes out entries, their links and blocks. The tree keeps their hashes: hosts and
 // witnesses may ask for a proof from any size that they saw.
 func (tx *Tx) removeEntries(ctx context.Context, from, to int64) error {
-	links, err := tx.linksOf(ctx, from, to)
-	if err != nil {
-		return err
-	}
-	for _, l := range links {
-		if _, err := tx.Exec(ctx, `DELETE FROM log_links WHERE kind = $1 AND id = $2 AND idx = $3`, l.Kind, l.ID,
-			l.index); err != nil {
-			return err
-		}
-	}
 	blocks := map[int64]*block{}
 	for n := from / blockWidth; n < to/blockWidth; n++ {
-		blocks[n] = new(block)
-		if err := tx.readBlock(ctx, blocks[n], span{n * blockWidth, (n + 1) * blockWidth}); err != nil {
+		entries, err := tx.entriesIn(ctx, span{n * blockWidth, (n + 1) * blockWidth})
+		if err != nil {
 			return err
+		}
+		blocks[n] = new(block)
+		for _, e := range entries {
+			blocks[n].add(e)
+			if err := tx.removeLinks(ctx, e); err != nil {
+				return err
+			}
 		}
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM log_events WHERE idx >= $1 AND idx < $2`, from, to); err != nil {
@@ -166,7 +163,7 @@ func (tx *Tx) removeEntries(ctx context.Context, from, to int64) error {
 			return err
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE log_archive SET removed = $1 WHERE id = 1`, to)
+	_, err := tx.Exec(ctx, `UPDATE log_archive SET removed = $1 WHERE id = 1`, to)
 	return err
 }
 
@@ -180,34 +177,15 @@ func (tx *Tx) removeBlock(ctx context.Context, n int64, b *block) error {
 	return err
 }
 
-// entryLink is a link of an entry.
-type entryLink struct {
-	postern.Link
-	index int64
-}
-
-// linksOf returns the links of entries, by what the entries themselves say.
-func (tx *Tx) linksOf(ctx context.Context, from, to int64) (links []entryLink, err error) {
-	rows, err := tx.Query(ctx, `SELECT idx, line FROM log_events WHERE idx >= $1 AND idx < $2`, from, to)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var index int64
-		var line string
-		if err := rows.Scan(&index, &line); err != nil {
-			return nil, err
-		}
-		e, err := timeline.Decode([]byte(line))
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range e.Links {
-			links = append(links, entryLink{l, index})
+// removeLinks takes out the links of an entry, by what the entry itself says.
+func (tx *Tx) removeLinks(ctx context.Context, e postern.Event) error {
+	for _, l := range e.Links {
+		if _, err := tx.Exec(ctx, `DELETE FROM log_links WHERE kind = $1 AND id = $2 AND idx = $3`, l.Kind, l.ID,
+			e.Index); err != nil {
+			return err
 		}
 	}
-	return links, rows.Err()
+	return nil
 }
 
 // readFiles calls f with the archived entries from an index on, and returns the index from

@@ -9,7 +9,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/portal"
-	"github.com/postern-project/postern/timeline"
 )
 
 // notifiedSetting is the portal's setting for the index of the first event that people
@@ -79,25 +78,8 @@ func (tx *Tx) eventsOf(ctx context.Context, from int64, kinds []string, n int) (
 	for i := range kinds {
 		marks += ", $" + strconv.Itoa(i+3)
 	}
-	rows, err := tx.Query(ctx, `SELECT line FROM log_events
+	return tx.readEntries(ctx, `SELECT line FROM log_events
 		WHERE idx >= $1 AND kind IN (`+strings.TrimPrefix(marks, ", ")+`) ORDER BY idx LIMIT $2`, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var events []postern.Event
-	for rows.Next() {
-		var line []byte
-		if err := rows.Scan(&line); err != nil {
-			return nil, err
-		}
-		e, err := timeline.Decode(line)
-		if err != nil {
-			return nil, err
-		}
-		events = append(events, e)
-	}
-	return events, rows.Err()
 }
 
 // Notify implements [portal.NotificationStore].

@@ -87,23 +87,37 @@ func (tx *Tx) addBlocks(ctx context.Context, from int64, events []postern.Event)
 
 // readBlock adds the entries of a span to a block.
 func (tx *Tx) readBlock(ctx context.Context, b *block, s span) error {
-	rows, err := tx.Query(ctx, `SELECT line FROM log_events WHERE idx >= $1 AND idx < $2`, s.from, s.to)
+	entries, err := tx.entriesIn(ctx, s)
+	for _, e := range entries {
+		b.add(e)
+	}
+	return err
+}
+
+// entriesIn returns the entries of a span.
+func (tx *Tx) entriesIn(ctx context.Context, s span) ([]postern.Event, error) {
+	return tx.readEntries(ctx, `SELECT line FROM log_events WHERE idx >= $1 AND idx < $2`, s.from, s.to)
+}
+
+// readEntries returns the entries whose lines a query finds.
+func (tx *Tx) readEntries(ctx context.Context, query string, args ...any) (list []postern.Event, err error) {
+	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var line string
+		var line []byte
 		if err := rows.Scan(&line); err != nil {
-			return err
+			return nil, err
 		}
-		e, err := timeline.Decode([]byte(line))
+		e, err := timeline.Decode(line)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		b.add(e)
+		list = append(list, e)
 	}
-	return rows.Err()
+	return list, rows.Err()
 }
 
 func (tx *Tx) putBlock(n int64, b *block) {
