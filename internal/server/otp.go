@@ -133,16 +133,5 @@ func (o *OneTime) watchRestored(ctx context.Context, st *state.State, log *slog.
 		}
 	}
 	check()
-	o.watcher.Go(func() {
-		tick := time.NewTicker(seenEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				check()
-			}
-		}
-	})
+	o.watcher.Go(func() { every(ctx, seenEvery, check) })
 }
