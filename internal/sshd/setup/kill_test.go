@@ -50,23 +50,11 @@ func newRunning(t *testing.T, root string, systemd bool) *running {
 }
 
 // killed runs do until its step number n, and reports whether it came so far.
-func killed(a Applier, n int, do func(Applier)) (yes bool) {
-	type kill struct{}
-	a.step = func() {
-		if n--; n < 0 {
-			panic(kill{})
-		}
-	}
-	defer func() {
-		if p := recover(); p != nil {
-			if _, ok := p.(kill); !ok {
-				panic(p)
-			}
-			yes = true
-		}
-	}()
-	do(a)
-	return false
+func killed(a Applier, n int, do func(Applier)) bool {
+	return posterntest.Killed(n, func(step func()) {
+		a.step = step
+		do(a)
+	})
 }
 
 // TestKilledAtEachStep ends the process that applies a setup before each change
