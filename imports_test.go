@@ -115,9 +115,7 @@ var rows = map[string]row{
 	"cli": {
 		imports: domain + " " + adapters +
 			" trace export collector debuginfod metrics people state archive witness backup client login join agent " +
-			"server " +
-			"doctor " +
-			"usage manpage manual jsonschema terminal reference",
+			"server doctor usage manpage manual jsonschema terminal reference",
 		knows: "HTTP cobra", tests: "SQL Caddy", hides: true,
 	},
 	"cmd": {imports: "cli"},
