@@ -86,6 +86,10 @@ UNRACED := modernc.org/sqlite/lib modernc.org/libc/... crypto/internal/fips140/.
 	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b golang.org/x/crypto/scrypt
 RACED   := -race $(foreach p,$(UNRACED),-gcflags='$p=-race=false -d=checkptr=0')
 
+# How long a process waits when it ends, for a race after everything: a second by default,
+# and a story of the command line starts hundreds.
+export GORACE := atexit_sleep_ms=10
+
 # The packages that take longest, which begin first. Those that trace wait for each
 # other, so they stand between others.
 LONG := server cli trace/export ca trace/format sshd trace/stack store trace/capture trace/record
