@@ -44,7 +44,7 @@ type row struct {
 
 // shared packages may be imported by every package but the root. They import
 // none.
-const shared = "coalesce durable system"
+const shared = "coalesce durable piv system"
 
 const (
 	domain   = "acme alert apache ca directory gate host otp portal reach relay sshd timeline webhook"
@@ -60,6 +60,7 @@ var rows = map[string]row{
 	"reach":      {knows: "HTTP"},
 	"webhook":    {knows: "HTTP"},
 	"coalesce":   {},
+	"piv":        {},
 	"durable":    {},
 	"system":     {},
 	"manpage":    {},

@@ -93,12 +93,12 @@ var EventKinds = []EventKind{
 	{
 		Name: EventCertIssued, Title: "Certificate issued", Grants: true,
 		OK: "was issued the certificate %s", NotOK: "was not issued the certificate %s",
-		Details: []string{"profile", "issuer", "not_after", "names", "token"},
+		Details: []string{"profile", "issuer", "not_after", "names", "token", "attested"},
 	},
 	{
 		Name: EventCertRenewed, Title: "Certificate renewed", Grants: true,
 		OK: "renewed the certificate %s", NotOK: "could not renew the certificate %s",
-		Details: []string{"profile", "issuer", "not_after", "names", "token", "renews"},
+		Details: []string{"profile", "issuer", "not_after", "names", "token", "attested", "renews"},
 	},
 	{
 		Name: EventCertRevoked, Title: "Certificate revoked", OK: "had the certificate %s revoked",

@@ -8,10 +8,12 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/piv"
 )
 
 // maxValues bounds how many values a certificate may carry in one place: what
@@ -33,6 +35,11 @@ type Certificate struct {
 	SignatureAlgorithm string
 	KeyUsage           []string
 	ExtKeyUsage        []string
+	// Attested says that the CA which issued the certificate has proof that the key was made
+	// in a YubiKey; PINPolicy and TouchPolicy when that asks for them ("" where not attested).
+	Attested               bool
+	PINPolicy, TouchPolicy string
+	DeviceSerial           string // of the YubiKey, decimal; "" if not known
 }
 
 // AltNames are a certificate's subject alternative names.
@@ -64,6 +71,12 @@ func ReadCertificate(c *x509.Certificate) (*Certificate, error) {
 		SignatureAlgorithm: c.SignatureAlgorithm.String(),
 		KeyUsage:           keyUsages(c.KeyUsage),
 		ExtKeyUsage:        extKeyUsages(c),
+	}
+	if a, found, err := piv.Read(c.Extensions); err == nil && found {
+		f.Attested, f.PINPolicy, f.TouchPolicy = true, a.PIN, a.Touch
+		if a.Serial != 0 {
+			f.DeviceSerial = strconv.FormatUint(uint64(a.Serial), 10)
+		}
 	}
 	for _, u := range c.URIs {
 		f.SAN.URI = append(f.SAN.URI, u.String())

@@ -3,6 +3,7 @@ package gate_test
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/gate"
+	"github.com/postern-project/postern/internal/piv/pivtest"
 )
 
 // subject verifies a fresh certificate with the given subject and gives it to a holder.
@@ -106,6 +108,44 @@ func TestRules(t *testing.T) {
 		}
 		if got := g.Decide(s); got != want {
 			t.Errorf("%s: %v, want %v", rule, got, want)
+		}
+	}
+}
+
+// TestAttestedKeys reads what the CA notes of a key that a YubiKey attested.
+func TestAttestedKeys(t *testing.T) {
+	ca := issue(t, nil, authority("Example Client CA"))
+	noted := []pkix.Extension{
+		pivtest.Extension(3, 5, 7, 4), pivtest.Extension(7, 2, 1, 42), pivtest.Extension(8, 2, 3),
+	}
+	for name, c := range map[string]struct {
+		extensions []pkix.Extension
+		rules      map[string]gate.Reason
+	}{
+		"attested": {noted, map[string]gate.Reason{
+			`cert.attested`: gate.OK, `cert.pin_policy == "once" && cert.touch_policy == "cached"`: gate.OK,
+			`cert.device_serial == "42"`: gate.OK,
+		}},
+		"a firmware alone": {noted[:1:1], map[string]gate.Reason{`cert.attested`: gate.RuleFailed}},
+		"not attested": {nil, map[string]gate.Reason{
+			`cert.attested`: gate.RuleFailed, `cert.touch_policy == "" && cert.device_serial == ""`: gate.OK,
+		}},
+		"unreadable": {append(noted[:2:2], pivtest.Extension(8, 2, 9)), map[string]gate.Reason{
+			`cert.attested`: gate.RuleFailed, `cert.touch_policy == "cached"`: gate.RuleFailed,
+		}},
+	} {
+		s := subject(t, ca, &gate.Holder{Person: postern.Person{Name: "alice"}}, true,
+			func(cert *x509.Certificate) { cert.ExtraExtensions = c.extensions })
+		for rule, want := range c.rules {
+			t.Run(name+": "+rule, func(t *testing.T) {
+				g, err := gate.New(gate.Config{Paths: []string{"/"}, Way: gate.Way{Rules: []string{rule}}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := g.Decide(s); got != want {
+					t.Errorf("%v, want %v", got, want)
+				}
+			})
 		}
 	}
 }

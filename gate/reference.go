@@ -115,6 +115,11 @@ var fieldDocs = map[string]string{
 	"postern.Certificate.signature_algorithm": `as "ECDSA-SHA256"`,
 	"postern.Certificate.key_usage":           `RFC 5280's names, as "digitalSignature"`,
 	"postern.Certificate.ext_key_usage":       `RFC 5280's names, as "clientAuth", or the OID`,
+	"postern.Certificate.attested": "whether the CA that issued it has proof that the key was made in a YubiKey, " +
+		"which it cannot leave",
+	"postern.Certificate.pin_policy":    `when it asks for its PIN: "never", "once", "always", or "" if not attested`,
+	"postern.Certificate.touch_policy":  `when it asks for a touch: "never", "always", "cached", or "" if not attested`,
+	"postern.Certificate.device_serial": `the serial number of the YubiKey, in decimal digits, or ""`,
 	"postern.Name": "A distinguished name. An attribute is the list of all its values, " +
 		"in the certificate's order.",
 	"postern.Name.dn": "the whole name, as RFC 4514 writes it",

@@ -263,6 +263,10 @@ func certificateFields() map[string]*types.FieldType {
 		"signature_algorithm": field(cel.StringType, func(c *Certificate) any { return c.SignatureAlgorithm }),
 		"key_usage":           field(textsType, func(c *Certificate) any { return c.KeyUsage }),
 		"ext_key_usage":       field(textsType, func(c *Certificate) any { return c.ExtKeyUsage }),
+		"attested":            field(cel.BoolType, func(c *Certificate) any { return c.Attested }),
+		"pin_policy":          field(cel.StringType, func(c *Certificate) any { return c.PINPolicy }),
+		"touch_policy":        field(cel.StringType, func(c *Certificate) any { return c.TouchPolicy }),
+		"device_serial":       field(cel.StringType, func(c *Certificate) any { return c.DeviceSerial }),
 	}
 }
 

@@ -48,6 +48,10 @@ type Config struct {
 	RootKeyURI string // the same for the root's alone; empty: as KeyURI
 	Keys       Keys   // opens keys in HSMs; nil: none can be used
 
+	// Makers is the file with the CAs, beyond Yubico's, that vouch for YubiKeys, as
+	// [piv.Trusted] takes it.
+	Makers string
+
 	Now func() time.Time // nil: time.Now
 }
 

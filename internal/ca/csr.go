@@ -187,6 +187,8 @@ type SignRequest struct {
 	Person string   // whose client certificate it becomes, whatever Profile says
 	Label  string   // client
 	Units  []string // client: OU values
+	// Attestation proves that a client's key was made in a YubiKey, as [piv.Check] takes it; it may be empty.
+	Attestation []byte
 	Period
 	By postern.Actor
 }
@@ -217,8 +219,14 @@ func (a *Authority) prepareParsed(ctx context.Context, c *CSR, r SignRequest) (*
 	if r.client() {
 		return a.clientCSR(ctx, c, r)
 	}
+	if len(r.Attestation) > 0 {
+		return nil, errAttested
+	}
 	return a.serverCSR(c, r)
 }
+
+var errAttested = postern.Errorf(postern.Invalid, "an attestation is for the key of a person's certificate").
+	WithHint("say whose it is")
 
 func (a *Authority) serverCSR(c *CSR, r SignRequest) (*Issued, error) {
 	if len(c.Emails) > 0 {
@@ -268,6 +276,7 @@ func (a *Authority) clientCSR(ctx context.Context, c *CSR, r SignRequest) (*Issu
 			"the request asks for the server name %s: a client certificate carries none", c.Names[0])
 	}
 	return a.prepareClient(ctx, ClientRequest{
-		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Period: r.Period, By: r.By,
+		Person: r.Person, Label: r.Label, Units: r.Units, Key: c.PublicKey, Attestation: r.Attestation,
+		Period: r.Period, By: r.By,
 	})
 }

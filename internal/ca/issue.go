@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/piv"
 )
 
 // Issued is a certificate, with what is needed to use it. One that
@@ -34,6 +35,14 @@ func (i *Issued) PEM() []byte {
 	return EncodeCertificates(append([]*x509.Certificate{i.Leaf}, i.Chain...)...)
 }
 
+// Attested describes the YubiKey that attested the key, "" if none did.
+func (i *Issued) Attested() string {
+	if a, found, err := piv.Read(i.Leaf.Extensions); err == nil && found {
+		return a.String()
+	}
+	return ""
+}
+
 // ServerRequest asks for a server certificate.
 type ServerRequest struct {
 	Names   []string         // DNS names, wildcards and addresses; the first becomes the CN
@@ -52,11 +61,15 @@ type ClientRequest struct {
 	Person string           // Person.Name
 	Label  string           // the person's own words: "phone"
 	Units  []string         // OU values
-	Key    crypto.PublicKey // nil: make a key
+	Key    crypto.PublicKey // nil: the attested one, or make a key
+	// Attestation proves that the key was made in a YubiKey, as [piv.Check] takes it; it may be empty.
+	Attestation []byte
 	Period
 	By     postern.Actor
 	renews string
 	keep   *string // the dnQualifier of the certificate that is renewed, "" for none
+	// attested are the extensions of the certificate that is renewed for the same key.
+	attested []pkix.Extension
 }
 
 // IssueServer issues a server certificate. It is in the store when this returns.
@@ -147,11 +160,36 @@ func (a *Authority) prepareClient(ctx context.Context, r ClientRequest) (*Issued
 		tmpl.EmailAddresses = []string{p.Email}
 		list = append(list, p.Email)
 	}
+	if tmpl.ExtraExtensions, err = a.attestation(&r); err != nil {
+		return nil, err
+	}
 	if tmpl.RawSubject, err = a.clientSubject(p, r.Units, r.qualifier()); err != nil {
 		return nil, err
 	}
 	c := Certificate{Profile: ProfileClient, Person: p.Name, Label: r.Label, Names: list, Renews: r.renews}
 	return a.signUnder(iss, policy, tmpl, r.Key, c, r.By)
+}
+
+// attestation returns the extensions of a certificate whose key a YubiKey attests, which
+// becomes the request's if it has none. A renewal for the same key keeps them.
+func (a *Authority) attestation(r *ClientRequest) ([]pkix.Extension, error) {
+	if len(r.Attestation) == 0 {
+		return r.attested, nil
+	}
+	makers, err := piv.Trusted(a.cfg.Makers)
+	if err != nil {
+		return nil, err
+	}
+	attested, err := piv.Check(r.Attestation, makers, a.now())
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Key == nil:
+		r.Key = attested.Public
+	case !samePublic(r.Key, attested.Public):
+		return nil, postern.Errorf(postern.Denied, "the attestation is of another key than the certificate request")
+	}
+	return attested.Extensions, nil
 }
 
 var (
@@ -311,6 +349,9 @@ func (a *Authority) sign(iss *issuer, tmpl *x509.Certificate, pub crypto.PublicK
 	out.Certificate = a.entry(out.Leaf, iss.ID, c.Profile)
 	out.Policy, out.Person, out.Label, out.Names, out.Renews = c.Policy, c.Person, c.Label, c.Names, c.Renews
 	out.Event = issuedEvent(out.Certificate, by)
+	if key := out.Attested(); key != "" {
+		out.Event.Details["attested"] = key
+	}
 	return out, nil
 }
 

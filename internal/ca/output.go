@@ -64,34 +64,47 @@ func (o Output) Check(a *Authority, p Profile, person string, names []string) er
 }
 
 // Issue makes a key, of an algorithm as [Authority.NewKey] takes it, and issues a
-// certificate for it. Nothing is issued whose files could not be written.
+// certificate for it; or for the key in a YubiKey that is attested. Nothing is issued whose files could not be
+// written.
 func (o Output) Issue(ctx context.Context, a *Authority, alg Algorithm, r SignRequest) (*Issued, error) {
 	profile, kind := cmp.Or(r.Profile, ProfileServer), ProfileServer
 	if r.client() {
 		profile, kind = ProfileClient, ProfileClient
 	}
-	key, err := a.NewKey(profile, alg, o.Layouts)
-	if err != nil {
-		return nil, err
+	if !r.client() && len(r.Attestation) > 0 {
+		return nil, errAttested
+	}
+	var key crypto.Signer
+	var public crypto.PublicKey
+	if len(r.Attestation) == 0 {
+		var err error
+		if key, err = a.NewKey(profile, alg, o.Layouts); err != nil {
+			return nil, err
+		}
+		public = key.Public()
 	}
 	if err := o.Check(a, kind, r.Person, r.Names); err != nil {
 		return nil, err
 	}
-	var i *Issued
-	if r.client() {
-		i, err = a.IssueClient(ctx, ClientRequest{
-			Person: r.Person, Label: r.Label, Units: r.Units, Key: key.Public(), Period: r.Period, By: r.By,
-		})
-	} else {
-		i, err = a.IssueServer(ctx, ServerRequest{
-			Names: r.Names, Profile: r.Profile, Key: key.Public(), Period: r.Period, By: r.By,
-		})
-	}
+	i, err := a.issue(ctx, public, r)
 	if err != nil {
 		return nil, err
 	}
 	i.Key = key
 	return i, nil
+}
+
+// issue issues a certificate for a key; nil is the one that is attested.
+func (a *Authority) issue(ctx context.Context, key crypto.PublicKey, r SignRequest) (*Issued, error) {
+	if r.client() {
+		return a.IssueClient(ctx, ClientRequest{
+			Person: r.Person, Label: r.Label, Units: r.Units, Key: key, Attestation: r.Attestation, Period: r.Period,
+			By: r.By,
+		})
+	}
+	return a.IssueServer(ctx, ServerRequest{
+		Names: r.Names, Profile: r.Profile, Key: key, Period: r.Period, By: r.By,
+	})
 }
 
 // Renew is [Authority.Renew], but renews nothing whose files could not be written.

@@ -5,15 +5,19 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"crypto/x509/pkix"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/piv"
 )
 
 // RenewRequest asks for a successor of a certificate.
 type RenewRequest struct {
 	Key     crypto.PublicKey // nil: make a key
 	SameKey bool             // certify the old key again
-	Profile Profile          // of a server's; "": ProfileServer
+	// Attestation proves that a client's new key was made in a YubiKey, as [piv.Check] takes it; it may be empty.
+	Attestation []byte
+	Profile     Profile // of a server's; "": ProfileServer
 	Period
 	By postern.Actor
 }
@@ -65,10 +69,20 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 		qualifier := qualifierOf(cert.Subject)
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
-			Key: r.Key, Period: r.Period, By: r.By, renews: serial, keep: &qualifier,
+			Key: r.Key, Attestation: r.Attestation, Period: r.Period, By: r.By, renews: serial, keep: &qualifier,
+			attested: attestedSame(cert, r.Key),
 		})
 	}
 	return nil, postern.Errorf(postern.Invalid, "a certificate of profile %s is not renewed", old.Profile)
+}
+
+// attestedSame returns the extensions that say that a certificate's key was attested, for
+// a certificate of the same key.
+func attestedSame(cert *x509.Certificate, key crypto.PublicKey) []pkix.Extension {
+	if a, _, err := piv.Read(cert.Extensions); err == nil && key != nil && samePublic(key, cert.PublicKey) {
+		return a.Extensions
+	}
+	return nil
 }
 
 // renewsRevoked fails unless a revoked certificate was revoked together with its

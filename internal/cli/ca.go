@@ -194,6 +194,7 @@ func allFields(c *ca.Issued, status string) []terminal.Field {
 		terminal.Field{"issuer", ca.SubjectString(c.Leaf.RawIssuer)},
 		terminal.Field{"issued", terminal.Time(c.Issued)},
 		terminal.Field{"key", "sha256:" + c.Certificate.Key},
+		terminal.Field{"attested", c.Attested()},
 		terminal.Field{"person", c.Person},
 		terminal.Field{"label", c.Label},
 		terminal.Field{"renews", c.Renews},

@@ -70,6 +70,8 @@ func requestFlags(cmd *cobra.Command, r *ca.SignRequest, client string) {
 	f.StringVar(&r.Person, "client", "", client)
 	f.StringVar(&r.Label, "label", "", "the person's own `NAME` for where it is used")
 	f.StringSliceVar(&r.Units, "unit", nil, "organisational `UNIT` (OU) in a client's subject")
+	f.Var((*terminal.Content)(&r.Attestation), "attestation",
+		"`FILE` with the attestation (PEM) of a client's key by its YubiKey; can be repeated")
 	periodFlags(cmd, &r.Period, &r.Profile, string(ca.ProfileServer), "")
 	cmd.MarkFlagsMutuallyExclusive("client", "profile")
 }
@@ -115,7 +117,7 @@ func (a *app) caIssue(ctx context.Context, o *issueOptions, args []string) error
 		profile = ca.ProfileClient
 	}
 	r.Names = append(r.Names, args...)
-	if err := a.prepare(&o.outputOptions, profile, true); err != nil {
+	if err := a.prepare(&o.outputOptions, profile, len(r.Attestation) == 0); err != nil {
 		return err
 	}
 	return a.withCA(ctx, func(authority *ca.Authority) error {

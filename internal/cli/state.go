@@ -36,7 +36,7 @@ func (a *app) withCA(ctx context.Context, do func(*ca.Authority) error) error {
 
 // openCA opens the certificate authority of a state.
 func openCA(ctx context.Context, st *state.State, cfg ca.Config, do func(*ca.Authority) error) error {
-	cfg.Keys = new(pkcs11.Keys)
+	cfg.Keys, cfg.Makers = new(pkcs11.Keys), st.Path(state.MakersFile)
 	authority, err := ca.Open(ctx, cfg, st.Store.CA())
 	if err != nil {
 		return err

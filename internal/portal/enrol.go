@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/piv"
 )
 
 const (
@@ -254,6 +255,9 @@ func (p *Portal) clientForm(r *request) (label string, req Request, err error) {
 	csr, err := csrBytes(r)
 	if err == nil {
 		req, err = p.Authority.ParseCSR(csr)
+	}
+	if err == nil {
+		req.Attestation, err = upload(r, "attestation", piv.MaxSize)
 	}
 	return label, req, beside("csr", err)
 }

@@ -125,6 +125,7 @@ type Certificate struct {
 	Server    bool
 	Names     []string // DNS names and addresses; server certificates
 	Subject   string   // for people to read
+	Attested  string   // the YubiKey that attested the key, for people to read; "" if none did
 	Key       string   // hash of its public key
 	NotBefore time.Time
 	NotAfter  time.Time
@@ -149,6 +150,8 @@ type Request struct {
 	CSR   []byte   // as it was received
 	Names []string // DNS names and IP addresses in it
 	Key   string   // hash of its public key, as in Certificate
+	// Attestation is of a YubiKey that made the key: PEM, as it was received. It may be empty.
+	Attestation []byte
 }
 
 // File is one file of a server's certificate layout.

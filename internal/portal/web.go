@@ -412,20 +412,22 @@ func (p *Portal) ownForm(r *request) bool {
 	return r.who.Name == "" || hmac.Equal([]byte(r.PostForm.Get("csrf")), []byte(p.csrfToken(r)))
 }
 
-// csrBytes returns the certificate request of a form: a file if there is one,
-// else what was pasted.
-func csrBytes(r *request) ([]byte, error) {
-	f, _, err := r.FormFile("csrfile")
+// upload returns what a form has for a name: a file if there is one, else what was pasted.
+func upload(r *request, name string, most int64) ([]byte, error) {
+	f, _, err := r.FormFile(name + "file")
 	if err != nil {
-		return []byte(r.PostForm.Get("csr")), nil
+		return []byte(r.PostForm.Get(name)), nil
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxCSR+1))
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
 	if len(bytes.TrimSpace(b)) == 0 {
-		return []byte(r.PostForm.Get("csr")), err
+		return []byte(r.PostForm.Get(name)), err
 	}
 	return b, err
 }
+
+// csrBytes returns the certificate request of a form.
+func csrBytes(r *request) ([]byte, error) { return upload(r, "csr", maxCSR) }
 
 // limit counts an attempt, and fails with TooMany if there were too many.
 func (p *Portal) limit(ctx context.Context, key string, most int64, window time.Duration) error {

@@ -117,7 +117,7 @@ func (p portalAuthority) IssueClient(ctx context.Context, by postern.Actor, pers
 	e portal.Enrolment,
 ) (portal.Certificate, portal.Enrolled, error) {
 	i, err := p.a.PrepareCSR(ctx, r.CSR, ca.SignRequest{
-		Profile: ca.ProfileClient, Person: person, Label: label,
+		Profile: ca.ProfileClient, Person: person, Label: label, Attestation: r.Attestation,
 		By: by,
 	})
 	return p.enrol(ctx, i, e, err)
@@ -244,6 +244,7 @@ func portalCertificate(i *ca.Issued) portal.Certificate {
 		return portal.Certificate{}
 	}
 	c := portalEntry(i.Certificate)
+	c.Attested = i.Attested()
 	c.Chain = [][]byte{i.Leaf.Raw}
 	for _, up := range i.Chain {
 		c.Chain = append(c.Chain, up.Raw)

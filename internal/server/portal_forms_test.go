@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/ca"
+	"github.com/postern-project/postern/internal/piv/pivtest"
 	"github.com/postern-project/postern/internal/portal"
 )
 
@@ -102,6 +105,37 @@ func TestEveryFormHasItsToken(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAttestedKeyByForm sends the attestation of a YubiKey with the certificate request.
+func TestAttestedKeyByForm(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	maker, key := pivtest.NewMaker(t), pivtest.NewKey(t)
+	if err := os.WriteFile(rig.makers, maker.RootPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dan, csr := rig.enrolled(t, "dan"), string(csrOf(t, key))
+	send := func(attestation []byte) answer {
+		return dan.post("/certificates/new", "label", "YubiKey", "csr", csr, "attestation", string(attestation))
+	}
+	send(maker.Attest(&pivtest.NewKey(t).PublicKey)).says(t, 403, "is of another key")
+	send([]byte("none")).says(t, 400, "attestation cannot be read")
+	send(maker.Attest(&key.PublicKey)).says(t, 200, "BEGIN CERTIFICATE")
+	for _, c := range certificatesOf(t, rig, "dan") {
+		shown := strings.Contains(dan.get("/certificates/"+c.Serial).body, "made in a YubiKey 5.7.4, serial number 42")
+		if shown != (c.Label == "YubiKey") {
+			t.Errorf("%s: shown as attested: %t", c.Label, shown)
+		}
+	}
+}
+
+func certificatesOf(t *testing.T, rig *portalRig, person string) []ca.Certificate {
+	t.Helper()
+	list, err := rig.ca.Certificates(t.Context(), ca.Filter{Person: person})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func TestScriptGetsErrorsAsJSON(t *testing.T) {

@@ -43,6 +43,7 @@ const patience = 2 * time.Minute
 // portalRig is a portal over a real store, authority and mail server, served
 // over TLS with client certificates asked for.
 type portalRig struct {
+	makers string // the file with makers of YubiKeys
 	*portal.Portal
 	db    *store.DB
 	ca    *ca.Authority
@@ -71,8 +72,8 @@ func newReachingRig(t *testing.T, change func(*portal.Config), look reach.Config
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	rig := &portalRig{db: st.Store, mail: posterntest.NewMailbox(t)}
-	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example"}, rig.db.CA()); err != nil {
+	rig := &portalRig{db: st.Store, mail: posterntest.NewMailbox(t), makers: st.Path(state.MakersFile)}
+	if rig.ca, err = ca.Init(t.Context(), ca.Config{Name: "Example", Makers: rig.makers}, rig.db.CA()); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -204,7 +204,9 @@ func (s *server) open(ctx context.Context) (err error) {
 	if err := os.Setenv("XDG_DATA_HOME", s.state.Path("sites")); err != nil {
 		return err
 	}
-	if s.authority, _, err = ca.Ensure(ctx, ca.Config{Keys: s.opts.Keys}, s.state.Store.CA()); err != nil {
+	if s.authority, _, err = ca.Ensure(ctx, ca.Config{
+		Keys: s.opts.Keys, Makers: s.state.Path(state.MakersFile),
+	}, s.state.Store.CA()); err != nil {
 		err = errors.Join(err, s.state.Close())
 	}
 	return err

@@ -28,6 +28,10 @@ import (
 // another.
 const DatabaseFile = "postern.db"
 
+// MakersFile is the file in the state directory with the CAs, beyond Yubico's, that vouch
+// for YubiKeys: PEM.
+const MakersFile = "piv-roots.pem"
+
 // Other files of a state directory.
 const (
 	urlFile      = "database"     // the database's URL, when it is not that file
