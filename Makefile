@@ -82,7 +82,7 @@ packages:
 # Where the race detector does not look: SQLite is C translated to Go, whose memory is
 # not Go's, and cryptography computes with numbers of its own. With them the tests took
 # twice the time: deriving a key from a passphrase, twelve times.
-UNRACED := modernc.org/sqlite/lib modernc.org/libc/... crypto/internal/fips140/... \
+UNRACED := modernc.org/sqlite/lib modernc.org/libc/... modernc.org/memory crypto/internal/fips140/... \
 	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b golang.org/x/crypto/scrypt
 RACED   := -race $(foreach p,$(UNRACED),-gcflags='$p=-race=false -d=checkptr=0')
 
