@@ -50,6 +50,9 @@ func wordsIn(text string) (found []string) {
 
 // TestWordsOfTheField reads sources, pages and the manual.
 func TestWordsOfTheField(t *testing.T) {
+	if ranWithoutRace(t) {
+		return
+	}
 	kinds, others := []string{".go", ".c", ".html", ".js", ".md", ".txt"},
 		[]string{"node_modules", "static", "testdata"}
 	err := fs.WalkDir(os.DirFS("."), ".", func(file string, d fs.DirEntry, err error) error {
