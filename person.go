@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -59,13 +60,14 @@ var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 // ValidName reports whether s may name a person, or a group that is made here.
 func ValidName(s string) bool { return nameRE.MatchString(s) }
 
-var groupRE = regexp.MustCompile(
-	`^[\p{Ll}\p{Lo}\p{Nd}]([\p{Ll}\p{Lo}\p{Mn}\p{Nd}._@ -]*[\p{Ll}\p{Lo}\p{Mn}\p{Nd}._-])?$`)
+var groupRE = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[\p{Ll}\p{Lo}\p{Nd}]([\p{Ll}\p{Lo}\p{Mn}\p{Nd}._@ -]*[\p{Ll}\p{Lo}\p{Mn}\p{Nd}._-])?$`)
+})
 
 // ValidGroup reports whether s may name a group: one made here, see [ValidName], or one
 // from an LDAP directory, as "domain admins" or "linux-admins@corp", of at most 128
 // bytes in lower case.
-func ValidGroup(s string) bool { return len(s) <= 128 && groupRE.MatchString(s) }
+func ValidGroup(s string) bool { return len(s) <= 128 && groupRE().MatchString(s) }
 
 // CleanEmail returns the address as it is stored and compared: trimmed, lower
 // case. It fails unless s is one plain addr-spec of at most 254 bytes, without

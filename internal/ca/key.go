@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/postern-project/postern"
 	"go.step.sm/crypto/pemutil"
@@ -224,7 +225,7 @@ func checkRSA(k *rsa.PublicKey) error {
 	case k.E < 65537 || k.E&1 == 0:
 		return postern.Errorf(postern.Invalid, "weak key: RSA exponent %d, an odd one of at least 65537 is needed",
 			k.E).WithHint("%s", hint)
-	case k.N.Bit(0) == 0 || new(big.Int).GCD(nil, nil, k.N, smallPrimes).Cmp(big.NewInt(1)) != 0:
+	case k.N.Bit(0) == 0 || new(big.Int).GCD(nil, nil, k.N, smallPrimes()).Cmp(big.NewInt(1)) != 0:
 		return postern.Errorf(postern.Invalid, "broken key: the RSA modulus has a small factor").WithHint("%s", hint)
 	case closePrimes(k.N):
 		return postern.Errorf(postern.Invalid, "broken key: the factors of the RSA modulus are too close together").
@@ -238,7 +239,7 @@ func checkRSA(k *rsa.PublicKey) error {
 
 // smallPrimes is the product of the odd primes below 752, the range that the
 // CA/Browser Forum's section 6.1.6 names.
-var smallPrimes = func() *big.Int {
+var smallPrimes = sync.OnceValue(func() *big.Int {
 	product := big.NewInt(1)
 	for n := int64(3); n < 752; n += 2 {
 		if p := big.NewInt(n); p.ProbablyPrime(0) {
@@ -246,7 +247,7 @@ var smallPrimes = func() *big.Int {
 		}
 	}
 	return product
-}()
+})
 
 // closePrimes reports whether a hundred rounds of Fermat's method factor n.
 func closePrimes(n *big.Int) bool {
