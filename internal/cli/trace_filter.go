@@ -101,7 +101,7 @@ func (o *traceOptions) namer(a *app) show.Namer {
 		if c := debuginfod.FromEnvironment(); c != nil && !o.offline {
 			c.Fetching = func(url string) { fmt.Fprintln(a.err, "fetching", url) }
 			c.Unavailable = func(err error) { fmt.Fprintln(a.err, "warning:", err) }
-			n.Fetch = func(id string) (string, error) { return c.DebugFile(ctx, id) }
+			n.Cached, n.Fetch = c.Cached, func(id string) (string, error) { return c.DebugFile(ctx, id) }
 		}
 		return n
 	}

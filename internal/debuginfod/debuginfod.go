@@ -58,6 +58,9 @@ func FromEnvironment() *Client {
 // identifier is what a build-id looks like: it becomes a part of a path.
 var identifier = regexp.MustCompile(`^[0-9a-f]{4,128}$`)
 
+// Cached returns the path at which the debug file of a build-id is once it was fetched.
+func (c *Client) Cached(id string) string { return filepath.Join(c.Cache, id, "debuginfo") }
+
 // DebugFile returns the path of the debug file of a build-id in hexadecimal, and fetches it
 // if it is not in the cache. The error is NotFound if no server has it.
 func (c *Client) DebugFile(ctx context.Context, id string) (string, error) {
@@ -68,7 +71,7 @@ func (c *Client) DebugFile(ctx context.Context, id string) (string, error) {
 		return "", postern.Errorf(postern.Invalid, "there is no directory for debug files").
 			WithHint("name it in DEBUGINFOD_CACHE_PATH")
 	}
-	file := filepath.Join(c.Cache, id, "debuginfo")
+	file := c.Cached(id)
 	if fi, err := os.Stat(file); err == nil && fi.Size() > 0 { // an empty one says that there was none
 		return file, nil
 	}

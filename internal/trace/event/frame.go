@@ -11,6 +11,10 @@ type Frame struct {
 	BuildID      string // of the file, in hexadecimal; "" when it has none
 	ModuleOffset uint64 // of PC from where the module is mapped
 	ModuleSize   uint64 // bytes from there to the end of its last mapping
+	// File and Line are the source line of PC, or of the call that returns there: a path as
+	// the compiler knew it, from where it ran unless it is absolute; "" and 0 when unknown.
+	File string
+	Line int
 }
 
 // Return is where a function whose return is watched returns to, and the stack

@@ -41,7 +41,8 @@ type module struct {
 	size     uint64
 }
 
-type function struct{ module, name string }
+// function is one of a module, with the source file that its code in a location is of.
+type function struct{ module, name, file string }
 
 // maxLabel is how many bytes of a label are kept.
 const maxLabel = 200
@@ -163,8 +164,8 @@ func (p *Profile) sample(e *event.Event) *profile.Sample {
 // location returns the place of a frame. That of a caller is the call, which is
 // before where it returns to.
 func (p *Profile) location(f *event.Frame, caller bool) *profile.Location {
-	at := *f
-	if m := p.mapping(f); m != nil {
+	at, m := *f, p.mapping(f)
+	if m != nil {
 		at.PC = m.Start + f.ModuleOffset // where another process has it
 	}
 	if caller {
@@ -174,9 +175,12 @@ func (p *Profile) location(f *event.Frame, caller bool) *profile.Location {
 	if l != nil {
 		return l
 	}
-	l = &profile.Location{ID: uint64(len(p.locations) + 1), Mapping: p.mapping(f), Address: at.PC}
+	l = &profile.Location{ID: uint64(len(p.locations) + 1), Mapping: m, Address: at.PC}
 	if fn := p.function(f); fn != nil {
-		l.Line = []profile.Line{{Function: fn}}
+		l.Line = []profile.Line{{Function: fn, Line: int64(f.Line)}}
+	}
+	if f.File != "" && m != nil {
+		m.HasFilenames, m.HasLineNumbers = true, true
 	}
 	p.locations[at] = l
 	p.p.Location = append(p.p.Location, l)
@@ -211,10 +215,10 @@ func (p *Profile) function(f *event.Frame) *profile.Function {
 	if name == "" {
 		name = path.Base(string(format.Clean(nil, f.Module))) + "+0x" + strconv.FormatUint(f.Start, 16)
 	}
-	key := function{f.Module, name}
+	key := function{f.Module, name, string(format.Clean(nil, f.File))}
 	fn := p.functions[key]
 	if fn == nil {
-		fn = &profile.Function{ID: uint64(len(p.functions) + 1), Name: name, SystemName: name}
+		fn = &profile.Function{ID: uint64(len(p.functions) + 1), Name: name, SystemName: name, Filename: key.file}
 		p.functions[key] = fn
 		p.p.Function = append(p.p.Function, fn)
 	}

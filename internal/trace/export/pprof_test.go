@@ -18,6 +18,7 @@ func frames(base uint64, symbol string) []event.Frame {
 	lib := event.Frame{Module: "/lib/libvirt.so", BuildID: "5ec7", ModuleSize: 0x4000}
 	in, by := lib, lib
 	in.PC, in.ModuleOffset, in.Symbol, in.Start, in.Offset, in.Size = base+0x1010, 0x1010, symbol, 0x1000, 0x10, 0x80
+	in.File, in.Line = "src/rpc/"+symbol+".c", 7
 	by.PC, by.ModuleOffset, by.Start, by.Offset, by.Size = base+0x2020, 0x2020, 0x2000, 0x20, 0x80
 	return []event.Frame{in, by, {PC: 0xdead}}
 }
@@ -75,29 +76,38 @@ func TestProfile(t *testing.T) {
 			name := "-"
 			if len(l.Line) > 0 {
 				name = l.Line[0].Function.Name
+				if file := l.Line[0].Function.Filename; file != "" {
+					name += fmt.Sprintf("(%s:%d)", file, l.Line[0].Line)
+				}
 			}
 			line += fmt.Sprintf(" %#x=%s", l.Address, name)
 		}
 		lines = append(lines, line)
 	}
 	want := []string{
-		"[1 9] [4711] call client remote.domain_lookup_by_id    0x126701010=send 0x12670201f=libvirt.so+0x2000 " +
+		"[1 9] [4711] call client remote.domain_lookup_by_id    0x126701010=send(src/rpc/send.c:7) " +
+			"0x12670201f=libvirt.so+0x2000 " +
 			"0xdeac=-",
-		"[1 0] [815] call server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=read " +
+		"[1 0] [815] call server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 " +
+			"0x126701010=read(src/rpc/read.c:7) " +
 			"0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[1 3] [815] monitor.command  stop vm1   0x126701010=command 0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[1 0] [815] monitor.reply      0x126701010=answer 0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[2 11] [815] reply server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 0x126701010=reply " +
+		"[1 3] [815] monitor.command  stop vm1   0x126701010=command(src/rpc/command.c:7) " +
 			"0x12670201f=libvirt.so+0x2000 0xdeac=-",
-		"[1 0] [4711] reply client remote.domain_lookup_by_id    0x126701010=receive 0x12670201f=libvirt.so+0x2000 " +
+		"[1 0] [815] monitor.reply      0x126701010=answer(src/rpc/answer.c:7) 0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[2 11] [815] reply server remote.domain_lookup_by_id  dan /usr/bin/virsh domname 5 " +
+			"0x126701010=reply(src/rpc/reply.c:7) " +
+			"0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[1 0] [4711] reply client remote.domain_lookup_by_id    0x126701010=receive(src/rpc/receive.c:7) " +
+			"0x12670201f=libvirt.so+0x2000 " +
 			"0xdeac=-",
-		"[1 11] [815] handle.dispatch      0x126701010=dispatch 0x12670201f=libvirt.so+0x2000 0xdeac=-",
+		"[1 11] [815] handle.dispatch      0x126701010=dispatch(src/rpc/dispatch.c:7) 0x12670201f=libvirt.so+0x2000 " +
+			"0xdeac=-",
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
 	}
 	if len(got.Mapping) != 1 || got.Mapping[0].File != "/lib/libvirt.so" || got.Mapping[0].BuildID != "5ec7" ||
-		got.Mapping[0].Limit-got.Mapping[0].Start != 0x4000 {
+		got.Mapping[0].Limit-got.Mapping[0].Start != 0x4000 || !got.Mapping[0].HasLineNumbers {
 		t.Errorf("mappings %v", got.Mapping)
 	}
 	if p.Samples() != 8 || got.DurationNanos != int64(5*time.Millisecond) {

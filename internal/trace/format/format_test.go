@@ -218,6 +218,7 @@ func TestGolden(t *testing.T) {
 		{
 			PC: 0x3c57f0b3dd, Symbol: "virNetClientIOHandleInput", Start: 0xb360, Offset: 0x87d, Size: 0x890,
 			Module: "/usr/lib64/libvirt.so.0.9.7", BuildID: "5ec7", ModuleOffset: 0xb3dd, ModuleSize: 0x40000,
+			File: "src/rpc/virnet\x1bclient.c", Line: 1234,
 		},
 		{
 			PC: 0x40ceb0, Start: 0xcea0, Offset: 0x10, Size: 0x80, Module: "/usr/bin/virsh", ModuleOffset: 0xceb0,

@@ -385,6 +385,7 @@ func jsonStack(o object, e *event.Event) object {
 		if fr.Module != "" {
 			o = o.address("module_offset", fr.ModuleOffset).some("build_id", fr.BuildID)
 		}
+		o = o.some("file", fr.File).someNum("line", int64(fr.Line))
 		o = append(o, '}')
 	}
 	return append(o, ']')

@@ -78,7 +78,7 @@ func (f *Writer) text(e *event.Event) {
 	if f.c.Tree && e.Kind.RPC() && libvirt.Type(e.Type).IsReply() && e.Call != nil {
 		f.tree(e.Call)
 	}
-	f.stackLines(e, "                  ")
+	f.stackLines(e, "                  ", true)
 }
 
 func (f *Writer) lost(e *event.Event) {

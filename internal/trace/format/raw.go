@@ -38,5 +38,5 @@ func (f *Writer) raw(e *event.Event) {
 	}
 	num(" serial=", int64(int32(e.Serial)))
 	f.buf = append(b, '\n')
-	f.stackLines(e, "")
+	f.stackLines(e, "", false)
 }

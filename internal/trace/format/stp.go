@@ -56,7 +56,7 @@ func (f *Writer) stp(e *event.Event) {
 		f.stpLoop(e)
 	}
 	if len(f.buf) > n {
-		f.stackLines(e, "")
+		f.stackLines(e, "", false)
 	}
 }
 

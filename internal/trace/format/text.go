@@ -32,11 +32,15 @@ func Short(dst []byte, s string, n int) []byte {
 }
 
 // stackLines appends a line for each frame of the event's stack:
-// 0xaddr : symbol+off/size [module].
-func (f *Writer) stackLines(e *event.Event, indent string) {
+// 0xaddr : symbol+off/size [module], and with lines the source line behind it.
+func (f *Writer) stackLines(e *event.Event, indent string, lines bool) {
 	for i := range e.Frames {
 		f.buf = append(f.buf, indent...)
-		f.buf = append(appendFrame(f.buf, &e.Frames[i]), '\n')
+		f.buf = appendFrame(f.buf, &e.Frames[i])
+		if lines {
+			f.buf = appendLine(f.buf, &e.Frames[i])
+		}
+		f.buf = append(f.buf, '\n')
 	}
 }
 
@@ -61,6 +65,14 @@ func appendFrame(dst []byte, fr *event.Frame) []byte {
 		dst = strconv.AppendUint(append(dst, "/0x"...), fr.ModuleSize, 16)
 	}
 	return append(dst, ']')
+}
+
+// appendLine appends the source line of a frame, after a space, if it is known.
+func appendLine(dst []byte, fr *event.Frame) []byte {
+	if fr.File == "" {
+		return dst
+	}
+	return strconv.AppendInt(append(Clean(append(dst, ' '), fr.File), ':'), int64(fr.Line), 10)
 }
 
 // clock writes wall-clock times, formatting each second once.

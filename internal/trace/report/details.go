@@ -109,6 +109,9 @@ func frames(stack []event.Frame) []string {
 		if f.Module != "" {
 			name += " [" + path.Base(string(format.Clean(nil, f.Module))) + "]"
 		}
+		if f.File != "" {
+			name += " " + string(format.Clean(nil, f.File)) + ":" + strconv.Itoa(f.Line)
+		}
 		out[i] = name
 	}
 	return out

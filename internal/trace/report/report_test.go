@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -106,5 +107,18 @@ func BenchmarkMillionMessages(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(page.Len())/1e6, "page-MB")
+	}
+}
+
+// TestStacksSayWhereFunctionsStand writes what is known of each frame of a stack.
+func TestStacksSayWhereFunctionsStand(t *testing.T) {
+	got := frames([]event.Frame{
+		{PC: 0x7f01, Symbol: "f", Offset: 16, Size: 32, Module: "/lib/libvirt.so.0", File: "src/rpc/a\x1b.c", Line: 7},
+		{PC: 0x7f02, Start: 0x100, Offset: 1, Size: 32, Module: "/lib/libvirt.so.0"},
+		{PC: 0x7f03},
+	})
+	want := []string{`f+0x10 [libvirt.so.0] src/rpc/a\x1b.c:7`, "0x100+0x1 [libvirt.so.0]", "0x7f03"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -108,11 +108,7 @@ func same(f *os.File, mp *mapping) bool {
 
 // size is how many bytes are kept of the file, roughly.
 func (m *module) size() int {
-	n := len(m.index) + 1<<12
-	if m.names != nil {
-		n += len(m.names.names) + 24*len(m.names.list)
-	}
-	return n
+	return len(m.index) + 1<<12 + m.names.size()
 }
 
 func (m *module) close() {

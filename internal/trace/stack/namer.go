@@ -2,146 +2,227 @@ package stack
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/hex"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/postern-project/postern/internal/trace/event"
 )
 
-// Namer names the functions of stacks whose files had no names when they were unwound: by
-// debug files, which it finds by the files' build-ids. It is not safe for concurrent use.
-// Close ends it.
+// Namer names the functions of stacks whose files had no names when they were unwound, and
+// the source lines: by debug files, which it finds by the files' build-ids. It is not safe for
+// concurrent use. Close ends it.
 type Namer struct {
 	// Debug lists folders with debug files by build-id; nil means /usr/lib/debug.
 	Debug []string
-	// Fetch returns the path of the debug file of a build-id in hexadecimal; nil for none.
-	// Its error is that there is none.
+	// Cached returns the path that the debug file of a build-id in hexadecimal has if it was
+	// fetched before; nil for none.
+	Cached func(id string) string
+	// Fetch returns the path of such a file, which may take long; nil for none. Its error is
+	// that there is none.
 	Fetch func(id string) (string, error)
 	// Background fetches without waiting: frames have no names until the file is there.
 	Background bool
 
 	names    map[place]string
-	files    map[string]*symbols // by build-id; nil for none
+	lines    map[place]line
+	files    map[string]*debugFile // by build-id; of what there is none, an empty one
+	size     int                   // of files, in bytes, roughly
 	fetching sync.WaitGroup
 	fetched  chan fetched
 }
 
+// debugFile is what is known of the code of a file.
+type debugFile struct {
+	symbols *symbols // nil when nothing names functions
+	lines   *lines   // nil when nothing tells source lines
+	asked   bool     // it was fetched, or cannot be
+}
+
+func (d *debugFile) size() int { return d.symbols.size() + d.lines.size() }
+
 // fetched is a debug file that was fetched in the background.
 type fetched struct {
-	id      string
-	symbols *symbols
+	id   string
+	file *debugFile
 }
 
-// place is where a function begins.
+// place is an address in a file: where a function begins, or an instruction.
 type place struct {
-	id    string
-	start uint64
+	id   string
+	addr uint64
 }
 
-// maxNamed bounds how many files and functions are remembered.
+// line is a source line.
+type line struct {
+	file   string
+	number int
+}
+
+// maxNamed bounds how many files and functions are remembered, and how many bytes of files.
 const (
 	maxNamedFiles = 128
+	maxNamedBytes = 256 << 20
 	maxNamed      = 1 << 16
 )
 
 // Close waits until nothing is fetched any more, which what Fetch uses must end.
 func (n *Namer) Close() { n.fetching.Wait() }
 
-// Name names the frames that have none and whose function is known by its bounds.
+// Name names the frames that have none and whose function is known by its bounds, and says
+// which source lines they stand in.
 func (n *Namer) Name(frames []event.Frame) {
 	n.collect()
 	for i := range frames {
-		if f := &frames[i]; f.Symbol == "" && f.Size > 0 && f.BuildID != "" {
-			f.Symbol = n.name(place{f.BuildID, f.Start})
+		f := &frames[i]
+		if f.Size == 0 || f.BuildID == "" {
+			continue
+		}
+		if f.Symbol == "" {
+			f.Symbol = n.name(place{f.BuildID, f.Start}, f.Module)
+		}
+		if f.File == "" {
+			at := f.Start + f.Offset
+			if i > 0 {
+				at-- // it returns to the instruction after the call
+			}
+			l := n.line(place{f.BuildID, at}, f.Module)
+			f.File, f.Line = l.file, l.number
 		}
 	}
 }
 
-func (n *Namer) name(at place) string {
+// name returns the name of the function that begins at a place of the file at a path.
+func (n *Namer) name(at place, path string) string {
 	name, known := n.names[at]
 	if known {
 		return name
 	}
-	if s := n.file(at.id); s != nil {
-		if f := s.find(at.start); f != nil {
-			name = s.name(f)
+	d := n.file(at.id, path)
+	if d.symbols == nil && !d.asked {
+		d.asked = true
+		n.ask(at.id, d)
+	}
+	if d.symbols != nil {
+		if f := d.symbols.find(at.addr); f != nil {
+			name = d.symbols.name(f)
 		}
 	}
-	if n.names == nil || len(n.names) >= maxNamed {
-		n.names = map[place]string{}
-	}
-	n.names[at] = name
+	remember(&n.names, at, name)
 	return name
 }
 
-// file returns the functions of the debug file of a build-id, or nil.
-func (n *Namer) file(id string) *symbols {
-	s, known := n.files[id]
+// line returns the source line of an instruction. Nothing is fetched for lines alone.
+func (n *Namer) line(at place, path string) line {
+	l, known := n.lines[at]
 	if known {
-		return s
+		return l
 	}
-	if n.files == nil || len(n.files) >= maxNamedFiles {
-		n.files = map[string]*symbols{}
+	if d := n.file(at.id, path); d.lines != nil {
+		l.file, l.number = d.lines.find(at.addr)
 	}
-	s = n.read(id)
-	n.files[id] = s
-	return s
+	remember(&n.lines, at, l)
+	return l
 }
 
-func (n *Namer) read(id string) *symbols {
+func remember[V any](known *map[place]V, at place, v V) {
+	if *known == nil || len(*known) >= maxNamed {
+		*known = map[place]V{}
+	}
+	(*known)[at] = v
+}
+
+// file returns what is known of the code of the file at a path that has this build-id.
+func (n *Namer) file(id, path string) *debugFile {
+	d := n.files[id]
+	if d == nil {
+		d = n.read(id, path)
+		n.keep(id, d)
+	}
+	return d
+}
+
+func (n *Namer) keep(id string, d *debugFile) {
+	if n.files == nil || len(n.files) >= maxNamedFiles || n.size+d.size() > maxNamedBytes {
+		n.files, n.size = map[string]*debugFile{}, 0
+	}
+	n.files[id] = d
+	n.size += d.size()
+}
+
+// read reads the debug file of a build-id that this host has. Where there is none, the file
+// itself may tell its lines; its functions had their names before.
+func (n *Namer) read(id, path string) *debugFile {
 	want, err := hex.DecodeString(id)
 	if err != nil || len(want) < 3 || len(want) > 64 {
-		return nil
+		return &debugFile{asked: true}
 	}
+	var places []string
 	for _, dir := range n.debug() {
-		if s := readDebug(filepath.Join(dir, ".build-id", id[:2], id[2:]+".debug"), want); s != nil {
-			return s
+		places = append(places, filepath.Join(dir, ".build-id", id[:2], id[2:]+".debug"))
+	}
+	if n.Cached != nil {
+		places = append(places, n.Cached(id))
+	}
+	for _, p := range places {
+		if d := readDebug(p, want); d != nil {
+			return d
 		}
 	}
-	switch {
-	case n.Fetch == nil:
-		return nil
-	case n.Background:
-		n.start(id, want)
-		return nil
-	}
-	return n.fetch(id, want)
+	d := &debugFile{asked: n.Fetch == nil}
+	withFile(path, want, func(e *elf.File) { d.lines = readLines(e) })
+	return d
 }
 
-func (n *Namer) fetch(id string, want []byte) *symbols {
-	file, err := n.Fetch(id)
-	if err != nil {
-		return nil
+// ask fetches the debug file of a build-id. In the background what does not fit into the
+// channel stays unknown.
+func (n *Namer) ask(id string, d *debugFile) {
+	want, _ := hex.DecodeString(id)
+	fetch := func() *debugFile {
+		file, err := n.Fetch(id)
+		if err != nil {
+			return nil
+		}
+		return readDebug(file, want)
 	}
-	return readDebug(file, want)
-}
-
-// start fetches a debug file in the background. What does not fit into the channel is
-// fetched again when it is asked for again.
-func (n *Namer) start(id string, want []byte) {
+	if !n.Background {
+		if got := fetch(); got != nil {
+			n.take(d, got)
+		}
+		return
+	}
 	if n.fetched == nil {
 		n.fetched = make(chan fetched, maxNamedFiles)
 	}
 	n.fetching.Go(func() {
-		if s := n.fetch(id, want); s != nil {
+		if got := fetch(); got != nil {
 			select {
-			case n.fetched <- fetched{id, s}:
+			case n.fetched <- fetched{id, got}:
 			default:
 			}
 		}
 	})
 }
 
-// collect takes what was fetched in the background. Functions of it that had no name get
-// one from now on.
+// take adds what a fetched debug file tells. What had no name or line gets one from now on.
+func (n *Namer) take(d, got *debugFile) {
+	n.size += got.size() - d.size()
+	*d = *got
+	clear(n.names)
+	clear(n.lines)
+}
+
+// collect takes what was fetched in the background.
 func (n *Namer) collect() {
 	for {
 		select {
 		case f := <-n.fetched:
-			n.files[f.id] = f.symbols
-			clear(n.names)
+			if d := n.files[f.id]; d != nil {
+				n.take(d, f.file)
+			}
 		default:
 			return
 		}
@@ -155,21 +236,30 @@ func (n *Namer) debug() []string {
 	return n.Debug
 }
 
-// readDebug returns the functions of a debug file that has this build-id, or nil.
-func readDebug(path string, id []byte) *symbols {
-	f, err := os.Open(path)
+// readDebug returns what a debug file tells that has this build-id, or nil.
+func readDebug(path string, id []byte) (d *debugFile) {
+	withFile(path, id, func(e *elf.File) {
+		d = &debugFile{symbols: new(symbols), lines: readLines(e), asked: true}
+		d.symbols.add(e)
+		d.symbols.sort()
+	})
+	return d
+}
+
+// withFile calls do with the ELF file at a path, if it has this build-id. The path may be
+// anything: a recording names it.
+func withFile(path string, id []byte, do func(*elf.File)) {
+	if fi, err := os.Stat(path); !filepath.IsAbs(path) || err != nil || !fi.Mode().IsRegular() {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil
+		return
 	}
 	defer f.Close()
-	e, err := elfFile(f)
-	if err != nil || !bytes.Equal(buildID(e), id) {
-		return nil
+	if e, err := elfFile(f); err == nil && bytes.Equal(buildID(e), id) {
+		do(e)
 	}
-	s := new(symbols)
-	s.add(e)
-	s.sort()
-	return s
 }
 
 // Naming is a sink that names the frames of events before it hands them on.

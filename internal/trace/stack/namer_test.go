@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
@@ -15,8 +16,9 @@ import (
 
 // built is a program that was compiled and stripped.
 type built struct {
-	debug, id string // its debug file, its build-id
-	hidden    uint64 // where a static function of it begins
+	path, debug, id string // the program, its debug file, its build-id
+	source          string
+	hidden          uint64 // where a static function of it begins
 }
 
 func build(t *testing.T) built {
@@ -43,7 +45,7 @@ func build(t *testing.T) built {
 	}
 	run("objcopy", "--only-keep-debug", at("p"), at("p.debug"))
 	id := regexp.MustCompile(`Build ID: ([0-9a-f]+)`).FindStringSubmatch(run("readelf", "-n", at("p")))[1]
-	return built{at("p.debug"), id, hidden}
+	return built{at("p"), at("p.debug"), id, at("p.c"), hidden}
 }
 
 // TestRecordedFramesGetNames names a static function of a stripped program by its debug
@@ -91,6 +93,52 @@ func TestRecordedFramesGetNames(t *testing.T) {
 		}
 		if asked != c.asked {
 			t.Errorf("%s: asked %d times", c.name, asked)
+		}
+	}
+}
+
+// TestFramesGetSourceLines says where the code of a program stands in its source: by a debug
+// file that is installed, or was fetched before, or by the program itself. None is fetched
+// for it.
+func TestFramesGetSourceLines(t *testing.T) {
+	p := build(t)
+	none := []string{t.TempDir()}
+	cached := func(id string) string {
+		if id != p.id {
+			t.Errorf("asked for %s", id)
+		}
+		return p.debug
+	}
+	fetch := func(string) (string, error) { t.Error("a file was fetched"); return p.debug, nil }
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, module string
+		namer        *Namer
+		known        bool
+	}{
+		{"fetched before", "/none", &Namer{Debug: none, Cached: cached, Fetch: fetch}, true},
+		{"of the program itself", p.path, &Namer{Debug: none, Fetch: fetch}, true},
+		{"nowhere", "/none", &Namer{Debug: none, Fetch: fetch}, false},
+		{"another file", posterntest.Need(t, "true"), &Namer{Debug: none}, false},
+		{"a pipe", fifo, &Namer{Debug: none}, false},
+		{"no path", "p", &Namer{Debug: none}, false},
+	} {
+		frame := event.Frame{BuildID: p.id, Start: p.hidden, Offset: 4, Size: 12, Symbol: "hidden", Module: c.module}
+		caller := frame
+		caller.Offset = 0 // the call before it is of another line, or of none
+		for range 2 {
+			frames := []event.Frame{frame, caller}
+			c.namer.Name(frames)
+			if f := frames[0]; c.known && (f.File != p.source || f.Line != 1) ||
+				!c.known && (f.File != "" || f.Line != 0) {
+				t.Errorf("%s: at %s:%d", c.name, f.File, f.Line)
+			}
+			if f := frames[1]; f.File == p.source && f.Line == 1 {
+				t.Errorf("%s: what returns to the function's begin is called at %s:%d", c.name, f.File, f.Line)
+			}
 		}
 	}
 }

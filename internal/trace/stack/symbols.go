@@ -35,6 +35,14 @@ const (
 	maxMiniDebug = 64 << 20 // .gnu_debugdata, unpacked
 )
 
+// size is how many bytes are kept, roughly.
+func (s *symbols) size() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.names) + 24*len(s.list)
+}
+
 // find returns the function at addr, or nil: the last that begins at or before it
 // and whose size, if it has one, reaches it.
 func (s *symbols) find(addr uint64) *symbol {
