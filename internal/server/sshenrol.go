@@ -1,9 +1,9 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -22,10 +22,21 @@ import (
 // beyond those that Postern knows.
 const FIDORootsFile = "fido-roots.pem"
 
+// FIDOMetadataFile is the file in the state directory with the FIDO Alliance's metadata, as
+// it is served at https://mds3.fidoalliance.org; there may be none.
+const FIDOMetadataFile = "fido-metadata.jwt"
+
 // sshEnroller keeps SSH keys in FIDO2 keys.
 type sshEnroller struct {
-	st      *state.State
-	refused *coalesce.Writer
+	st       *state.State
+	refused  *coalesce.Writer
+	metadata *attest.MetadataFile
+}
+
+func newSSHEnroller(st *state.State, refused *coalesce.Writer) sshEnroller {
+	return sshEnroller{st, refused, &attest.MetadataFile{
+		Path: st.Path(FIDOMetadataFile), Roots: attest.MetadataRoots(),
+	}}
 }
 
 // challengeValid is how long a challenge may be answered: its person has to find the
@@ -64,11 +75,11 @@ func (e sshEnroller) enrol(ctx context.Context, by postern.Actor, q sign.Enrolme
 		return sign.EnrolledKey{}, postern.Errorf(postern.Denied, "the challenge is older than %s", challengeValid).
 			WithHint("try again")
 	}
-	roots, err := e.roots()
+	trust, err := e.trust()
 	if err != nil {
 		return sign.EnrolledKey{}, err
 	}
-	a, err := attest.Check(q.Attestation, q.Challenge, q.Public, roots, time.Now())
+	a, err := attest.Check(q.Attestation, q.Challenge, q.Public, trust, time.Now())
 	if err != nil {
 		return sign.EnrolledKey{}, err
 	}
@@ -77,21 +88,26 @@ func (e sshEnroller) enrol(ctx context.Context, by postern.Actor, q sign.Enrolme
 		Maker: a.Maker, VerifyRequired: a.VerifyRequired,
 	}
 	if k.Label == "" {
-		k.Label = "FIDO2 key, " + k.Maker
+		k.Label = cmp.Or(a.Model, "FIDO2 key, "+k.Maker)
 	}
 	return k, EnrolSSHKey(ctx, e.st, by, k)
 }
 
-func (e sshEnroller) roots() (*x509.CertPool, error) {
-	roots := attest.Roots()
+// trust says who may vouch for FIDO2 keys. It fails where a file that says so cannot be used.
+func (e sshEnroller) trust() (t attest.Trust, err error) {
+	t.Roots = attest.Roots()
 	more, err := os.ReadFile(e.st.Path(FIDORootsFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return roots, nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return t, err
+	case !t.Roots.AppendCertsFromPEM(more):
+		return t, postern.Errorf(postern.Internal, "%s holds no certificate", FIDORootsFile)
 	}
-	if err == nil && !roots.AppendCertsFromPEM(more) {
-		err = postern.Errorf(postern.Internal, "%s holds no certificate", FIDORootsFile)
+	if t.Metadata, err = e.metadata.Read(time.Now()); err != nil {
+		err = postern.Errorf(postern.Internal, "%s cannot be used: %w", FIDOMetadataFile, err)
 	}
-	return roots, err
+	return t, err
 }
 
 // EnrolSSHKey keeps a key for its person, and what is known of it. It fails with Denied
@@ -104,7 +120,8 @@ func EnrolSSHKey(ctx context.Context, st *state.State, by postern.Actor, k sign.
 func sshKeyEvent(by postern.Actor, k sign.EnrolledKey) postern.Event {
 	fingerprint := ssh.FingerprintSHA256(k.Public)
 	event := postern.Event{
-		Kind: postern.EventSSHKeyAdded, Outcome: postern.OK, Person: k.Person, Address: by.Address, Object: fingerprint,
+		Kind: postern.EventSSHKeyAdded, Outcome: postern.OK, Person: k.Person, Address: by.Address,
+		Object:  fingerprint,
 		Links:   []postern.Link{{Kind: string(postern.SSHKey), ID: fingerprint}},
 		Details: map[string]string{"key_type": k.Public.Type()},
 	}

@@ -71,6 +71,13 @@ func TestEnrolledKeysOpenHosts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	write(server.FIDOMetadataFile, []byte("metadata"))
+	if _, err := rig.enrol(t, provider, file+"-unknown", nil); err == nil {
+		t.Error("a key is enrolled while the metadata cannot be read")
+	}
+	if err := os.Remove(rig.State.Path(server.FIDOMetadataFile)); err != nil {
+		t.Fatal(err)
+	}
 	k, err := rig.enrol(t, provider, file, nil)
 	if err != nil || k.Person != "alice" || k.Maker != "Software Keys" || !k.Verified {
 		t.Fatalf("%+v, %v", k, err)

@@ -67,7 +67,7 @@ func NewSSHSignHandler(st *state.State, authority *ca.Authority, one *OneTime,
 		Certificate: func(ctx context.Context, person string, key ssh.PublicKey) (sign.Certificate, error) {
 			return ruledCertificate(ctx, st, person, key)
 		},
-		Enroller: sshEnroller{st, one.refused},
+		Enroller: newSSHEnroller(st, one.refused),
 		Identify: identify,
 		Address:  func(r *http.Request) string { return front.Address(r).String() },
 		Log:      log,

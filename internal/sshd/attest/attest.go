@@ -7,6 +7,7 @@ package attest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -31,6 +32,7 @@ type Key struct {
 	// as eight, four, four, four and twelve hexadecimal digits.
 	AAGUID string
 	Maker  string // the organisation that the attestation certificate names
+	Model  string // what the model is called, "" unless the metadata says it
 	// VerifyRequired says that the FIDO2 key itself asks for its PIN, or another user
 	// verification, before each signature: ssh-keygen -O verify-required.
 	VerifyRequired bool
@@ -39,19 +41,34 @@ type Key struct {
 // MaxSize bounds an attestation, bytes: they have about one thousand.
 const MaxSize = 16 << 10
 
+// Trust says who may vouch for FIDO2 keys.
+type Trust struct {
+	Roots    *x509.CertPool // of makers
+	Metadata *Metadata      // of models, with their makers' roots; nil: none is known
+}
+
 // Check returns what an attestation proves of a key: that a FIDO2 key made it for this
-// challenge, and that a maker among roots vouches for that FIDO2 key at the time now. It
+// challenge, and that a trusted maker vouches for that FIDO2 key at the time now. It
 // fails with [postern.Invalid] for what cannot be read, and with [postern.Denied] for
-// what proves something else or nothing.
+// what proves something else or nothing, and for a model of which the metadata warns.
 //
 // The format is that of OpenSSH's PROTOCOL.u2f, ssh-sk-attest-v01, with the signature of
 // a packed attestation (WebAuthn section 8.2). That of U2F devices, which cannot ask
 // for a PIN, is refused.
-func Check(attestation, challenge []byte, key ssh.PublicKey, roots *x509.CertPool, now time.Time) (Key, error) {
+func Check(attestation, challenge []byte, key ssh.PublicKey, trust Trust, now time.Time) (Key, error) {
 	a, err := parse(attestation)
 	if err != nil {
 		return Key{}, postern.Errorf(postern.Invalid, "the attestation cannot be read: %w", err).
 			WithHint("give the file that ssh-keygen -O write-attestation=FILE writes, of OpenSSH 8.5 or newer")
+	}
+	aaguid := uuid(a.data.aaguid)
+	found, err := trust.model(aaguid)
+	if err != nil {
+		return Key{}, err
+	}
+	roots := trust.Roots.Clone()
+	for _, c := range found.roots {
+		roots.AddCert(c)
 	}
 	if err := a.vouched(challenge, roots, now); err != nil {
 		return Key{}, err
@@ -59,11 +76,28 @@ func Check(attestation, challenge []byte, key ssh.PublicKey, roots *x509.CertPoo
 	if err := a.data.isOf(key); err != nil {
 		return Key{}, err
 	}
-	k := Key{Public: key, AAGUID: uuid(a.data.aaguid), VerifyRequired: a.data.protect == userVerificationRequired}
+	k := Key{
+		Public: key, AAGUID: aaguid, Model: found.description,
+		VerifyRequired: a.data.protect == userVerificationRequired,
+	}
 	if len(a.certificate.Subject.Organization) > 0 {
 		k.Maker = a.certificate.Subject.Organization[0]
 	}
 	return k, nil
+}
+
+// model returns what the metadata says of a model. It fails with Denied if keys in it are
+// not to be trusted.
+func (t Trust) model(aaguid string) (model, error) {
+	if t.Metadata == nil {
+		return model{}, nil
+	}
+	m := t.Metadata.models[aaguid]
+	if m.bad != "" {
+		return m, postern.Errorf(postern.Denied, "keys in a %s are not trusted: the FIDO Alliance reports %s",
+			cmp.Or(m.description, aaguid), m.bad).WithHint("use a FIDO2 key of another model")
+	}
+	return m, nil
 }
 
 //go:embed roots.pem

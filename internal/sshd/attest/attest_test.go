@@ -55,7 +55,7 @@ func TestDevices(t *testing.T) {
 		},
 	} {
 		v := read(t, name)
-		got, err := Check(v.attestation, v.challenge, v.key, Roots(), at)
+		got, err := Check(v.attestation, v.challenge, v.key, Trust{Roots: Roots()}, at)
 		want.Public, want.Maker = v.key, "Yubico AB"
 		if err != nil || got != want {
 			t.Errorf("%s: %+v, %v", name, got, err)
@@ -89,19 +89,23 @@ func TestWhatProvesNothing(t *testing.T) {
 		roots *x509.CertPool
 		at    time.Time
 	}{
-		"another challenge":          {vector{v.attestation, []byte("another"), v.key}, Roots(), at},
-		"no challenge":               {vector{v.attestation, nil, v.key}, Roots(), at},
-		"another key":                {vector{v.attestation, v.challenge, other.key}, Roots(), at},
-		"a key in a file":            {vector{v.attestation, v.challenge, ordinary}, Roots(), at},
-		"the key, for another use":   {vector{v.attestation, v.challenge, application}, Roots(), at},
-		"no maker is known":          {v, x509.NewCertPool(), at},
-		"the certificate has ended":  {v, Roots(), at.AddDate(50, 0, 0)},
-		"it is not valid yet":        {v, Roots(), at.AddDate(-20, 0, 0)},
-		"the key of no attestation":  {vector{nil, v.challenge, v.key}, Roots(), at},
-		"something of great length":  {vector{make([]byte, MaxSize+1), v.challenge, v.key}, Roots(), at},
-		"more stands behind its end": {vector{append(slices.Clone(v.attestation), 0), v.challenge, v.key}, Roots(), at},
+		"another challenge":         {vector{v.attestation, []byte("another"), v.key}, Roots(), at},
+		"no challenge":              {vector{v.attestation, nil, v.key}, Roots(), at},
+		"another key":               {vector{v.attestation, v.challenge, other.key}, Roots(), at},
+		"a key in a file":           {vector{v.attestation, v.challenge, ordinary}, Roots(), at},
+		"the key, for another use":  {vector{v.attestation, v.challenge, application}, Roots(), at},
+		"no maker is known":         {v, x509.NewCertPool(), at},
+		"the certificate has ended": {v, Roots(), at.AddDate(50, 0, 0)},
+		"it is not valid yet":       {v, Roots(), at.AddDate(-20, 0, 0)},
+		"the key of no attestation": {vector{nil, v.challenge, v.key}, Roots(), at},
+		"something of great length": {vector{make([]byte, MaxSize+1), v.challenge, v.key}, Roots(), at},
+		"more stands behind its end": {
+			vector{append(slices.Clone(v.attestation), 0), v.challenge, v.key},
+			Roots(),
+			at,
+		},
 	} {
-		k, err := Check(c.attestation, c.challenge, c.key, c.roots, c.at)
+		k, err := Check(c.attestation, c.challenge, c.key, Trust{Roots: c.roots}, c.at)
 		if code := postern.CodeOf(err); err == nil || code != postern.Denied && code != postern.Invalid ||
 			k != (Key{}) || postern.HintOf(err) == "" && code == postern.Invalid {
 			t.Errorf("%s: %+v, %v", name, k, err)
@@ -114,14 +118,14 @@ func TestWhatProvesNothing(t *testing.T) {
 func TestEveryBitCounts(t *testing.T) {
 	for _, name := range []string{"yubikey-5", "yubikey-5-fips", "yubikey-5-fips-ed25519"} {
 		v := read(t, name)
-		roots := Roots()
+		trust := Trust{Roots: Roots()}
 		for i := range v.attestation {
 			b := slices.Clone(v.attestation)
 			b[i] ^= 1 << (i % 8)
-			if k, err := Check(b, v.challenge, v.key, roots, at); err == nil {
+			if k, err := Check(b, v.challenge, v.key, trust, at); err == nil {
 				t.Errorf("%s: byte %d changed: %+v", name, i, k)
 			}
-			if k, err := Check(v.attestation[:i], v.challenge, v.key, roots, at); err == nil {
+			if k, err := Check(v.attestation[:i], v.challenge, v.key, trust, at); err == nil {
 				t.Errorf("%s: the first %d bytes: %+v", name, i, k)
 			}
 		}
@@ -133,9 +137,9 @@ func FuzzCheck(f *testing.F) {
 	for _, name := range []string{"yubikey-5", "yubikey-5-fips", "yubikey-5-fips-ed25519"} {
 		f.Add(read(f, name).attestation)
 	}
-	roots := Roots()
+	trust := Trust{Roots: Roots()}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := Check(b, v.challenge, v.key, roots, at); err == nil && !slices.Equal(b, v.attestation) {
+		if _, err := Check(b, v.challenge, v.key, trust, at); err == nil && !slices.Equal(b, v.attestation) {
 			t.Error("an attestation that the device did not make proves something")
 		}
 	})

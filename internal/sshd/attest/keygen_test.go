@@ -52,12 +52,12 @@ func TestSSHKeygen(t *testing.T) {
 		}
 		c.want.Public, c.want.Maker = key, "Software Keys"
 		c.want.AAGUID = uuid([]byte("postern software"))
-		got, err := Check(made, []byte("a challenge"), key, provider.Roots, time.Now())
+		got, err := Check(made, []byte("a challenge"), key, Trust{Roots: provider.Roots}, time.Now())
 		if err != nil || got.AAGUID != c.want.AAGUID || got.Maker != c.want.Maker ||
 			got.VerifyRequired != c.want.VerifyRequired {
 			t.Errorf("%s %v: %+v, %v", c.kind, c.more, got, err)
 		}
-		_, err = Check(made, []byte("a challenge"), key, Roots(), time.Now())
+		_, err = Check(made, []byte("a challenge"), key, Trust{Roots: Roots()}, time.Now())
 		if postern.CodeOf(err) != postern.Denied {
 			t.Errorf("%s %v: a maker that is not known: %v", c.kind, c.more, err)
 		}
