@@ -57,7 +57,7 @@ func TestOutcomes(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %s %d+%d %s", e.Details[timeline.Procedure], e.Object, e.Outcome,
 			e.Time.Sub(began).Milliseconds(), e.Took.Milliseconds(), e.Details["unknown"]))
 	})
-	p := correlate.New(correlate.Filter{Procedures: watched.set(), Connections: true}, false)
+	p := correlate.New(watched.filter(), false)
 	for _, e := range events {
 		if err := p.Event(e, c); err != nil {
 			t.Fatal(err)

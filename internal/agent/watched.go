@@ -3,6 +3,7 @@ package agent
 import (
 	"strings"
 
+	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/libvirt"
 )
@@ -15,8 +16,11 @@ const (
 	secrets           // when its flags ask for secrets
 )
 
-// Watched are the procedures whose calls are reported; nil means all.
+// Watched are the procedures whose calls are reported; nil means all. Those that no table
+// knows, of newer libvirts and of unknown programs, are one of them: the zero procedure.
 type Watched map[event.Procedure]condition
+
+var unknown event.Procedure
 
 // Watch returns the procedures that the globs name, or without any those that matter
 // to security: whatever changes something, or reads a secret, and what is not known.
@@ -32,10 +36,8 @@ func Watch(globs []string) (Watched, error) {
 	if named != nil {
 		return w, nil
 	}
+	w[unknown] = always
 	for _, prog := range libvirt.Programs() {
-		for _, p := range libvirt.Newer(prog.Number) {
-			w[p] = always
-		}
 		for _, p := range prog.Procedures {
 			if c := conditionOf(prog.Name, p.Name, p.ACL); c != 0 {
 				w[event.Procedure{Prog: prog.Number, Proc: p.Number}] = c
@@ -45,16 +47,19 @@ func Watch(globs []string) (Watched, error) {
 	return w, nil
 }
 
-// set returns the procedures for a filter, nil for all.
-func (w Watched) set() map[event.Procedure]bool {
+// filter returns a filter that lets these procedures pass.
+func (w Watched) filter() correlate.Filter {
+	f := correlate.Filter{Connections: true}
 	if w == nil {
-		return nil
+		return f
 	}
-	set := map[event.Procedure]bool{}
+	f.Unknown, f.Procedures = w[unknown] != 0, map[event.Procedure]bool{}
 	for p := range w {
-		set[p] = true
+		if p != unknown {
+			f.Procedures[p] = true
+		}
 	}
-	return set
+	return f
 }
 
 // of returns when a call of a procedure is reported; 0 means never.
@@ -62,7 +67,13 @@ func (w Watched) of(prog uint32, proc int32) condition {
 	if w == nil {
 		return always
 	}
-	return w[event.Procedure{Prog: prog, Proc: proc}]
+	if when := w[event.Procedure{Prog: prog, Proc: proc}]; when != 0 {
+		return when
+	}
+	if _, known := libvirt.Lookup(prog, proc); known != nil {
+		return 0
+	}
+	return w[unknown]
 }
 
 // conditionOf decides by the permissions that libvirt requires of a caller: all but

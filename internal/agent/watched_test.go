@@ -34,16 +34,19 @@ func TestWatchedCalls(t *testing.T) {
 			t.Errorf("%s: condition %d, want %d", name, got, want)
 		}
 	}
-	for _, prog := range []uint32{remoteProgram, qemu} {
-		n := libvirt.Newer(prog)[0] // a libvirt that is newer than the tables
-		if _, known := libvirt.Lookup(n.Prog, n.Proc); known != nil || watched[n] != always {
-			t.Errorf("%v is known or not watched", n)
+	known := libvirt.Known()
+	for _, p := range []event.Procedure{
+		{Prog: remoteProgram, Proc: known[remoteProgram] + 1}, {Prog: qemu, Proc: known[qemu] + 5000},
+		{Prog: 0x12345678, Proc: 1}, {Prog: remoteProgram, Proc: -1}, {Prog: remoteProgram},
+	} {
+		if watched.of(p.Prog, p.Proc) != always {
+			t.Errorf("%v, which no table knows, is not watched", p)
 		}
 	}
 	if got := apiName(remoteProgram, 10); got != "domainCreateXML" {
 		t.Error(got)
 	}
-	if some, err := Watch([]string{"domain_get_info"}); len(some) != 1 || err != nil {
+	if some, err := Watch([]string{"domain_get_info"}); len(some) != 1 || some.of(qemu, 5000) != 0 || err != nil {
 		t.Error(some, err)
 	}
 }

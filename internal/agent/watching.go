@@ -8,7 +8,6 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/trace/capture"
-	"github.com/postern-project/postern/internal/trace/correlate"
 )
 
 // watching is a trace of calls that was begun.
@@ -20,10 +19,8 @@ type watching struct {
 
 // watch begins to see calls.
 func (c Config) watch(report *reporter) (*watching, error) {
-	cfg := capture.Config{
-		What: capture.RPC, Paths: c.Paths, Filter: correlate.Filter{Procedures: c.Watched.set(), Connections: true},
-	}
 	w := &watching{calls: newCalls(c.Host, c.Watched, report.event)}
+	cfg := capture.Config{What: capture.RPC, Paths: c.Paths, Filter: c.Watched.filter()}
 	var err error
 	if w.closeFlight, err = c.fly(&cfg, w.calls); err != nil {
 		return nil, err

@@ -30,6 +30,9 @@ type Config struct {
 	Types      uint32            // bit n: RPC messages of type n; 0 means all
 	Statuses   uint32            // bit n: replies of status n; 0 means all
 	OneByOne   bool              // attach each place by a perf event of its own, as kernels before 6.6 need anyway
+	// Known is the last procedure of each program that is known: what is in none of them is
+	// seen, too, whatever Procedures are. nil means that only Procedures are.
+	Known map[uint32]int32
 }
 
 const (
@@ -50,6 +53,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("stacks of %d bytes: at most %d are copied", c.Stack, defaultCapture)
 	case len(c.Procedures) > 8192:
 		return fmt.Errorf("%d procedures: at most 8192", len(c.Procedures))
+	case len(c.Known) > 256:
+		return fmt.Errorf("%d programs: at most 256", len(c.Known))
 	case len(c.PIDs) > 4096:
 		return fmt.Errorf("%d processes: at most 4096", len(c.PIDs))
 	}
@@ -154,6 +159,9 @@ func (c Config) apply(spec *ebpf.CollectionSpec) error {
 	if c.Procedures != nil {
 		set[probeVarFilterProcedures] = uint8(1)
 	}
+	if c.Known != nil {
+		set[probeVarPassUnknown] = uint8(1)
+	}
 	if dev, ino, inner := pidNamespace(); inner {
 		set[probeVarNsDev], set[probeVarNsIno] = dev, ino
 	} else if at, err := peerOffsets(); err == nil {
@@ -192,6 +200,11 @@ func (k *Kernel) fill(c Config) error {
 		key := probeProcedure{Prog: p.Prog, Proc: uint32(p.Proc)}
 		if err := k.coll.Maps[probeMapProcedures].Put(&key, uint8(1)); err != nil {
 			return fmt.Errorf("filter procedures: %w", err)
+		}
+	}
+	for prog, last := range c.Known {
+		if err := k.coll.Maps[probeMapPrograms].Put(prog, uint32(last)); err != nil {
+			return fmt.Errorf("know programs: %w", err)
 		}
 	}
 	var err error

@@ -118,6 +118,14 @@ struct {
 	__type(value, __u8);
 } procedures SEC(".maps");
 
+// The last procedure of each program that the tracer's tables know.
+struct {
+	__uint(type, MAP_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, __u32);
+} programs SEC(".maps");
+
 // When the reader was last woken for each process.
 struct {
 	__uint(type, MAP_LRU_HASH);
@@ -179,6 +187,7 @@ __u64 last_query = 0;   // when the ring's filling was last looked at
 volatile const __u64 ns_dev = 0, ns_ino = 0; // the tracer's PID namespace, when not the first
 volatile const __u8 filter_pids = 0;
 volatile const __u8 filter_procedures = 0;
+volatile const __u8 pass_unknown = 0; // what is not in programs is not filtered by procedure
 volatile const __u32 type_mask = ~0;
 volatile const __u32 status_mask = ~0; // of replies
 volatile const __u32 payload_max = 16384;
@@ -559,6 +568,14 @@ static __always_inline int current_process(__u32 *pid, __u32 *tid)
 	return !filter_pids || map_lookup(&pids, pid);
 }
 
+// unknown reports whether the tables do not know a procedure.
+static __always_inline int unknown(__u32 prog, __u32 proc)
+{
+	__u32 *last = map_lookup(&programs, &prog);
+
+	return !last || !proc || proc > *last;
+}
+
 // wanted applies the filters on RPC messages.
 static __always_inline int wanted(const struct args *a)
 {
@@ -567,7 +584,7 @@ static __always_inline int wanted(const struct args *a)
 	if (filter_procedures) {
 		struct procedure key = {a->v[2], a->v[4]};
 
-		if (!map_lookup(&procedures, &key))
+		if (!map_lookup(&procedures, &key) && !(pass_unknown && unknown(key.prog, key.proc)))
 			return 0;
 	}
 	if (!(type_mask & (1u << (type & 31))))

@@ -52,6 +52,7 @@ const (
 	probeMapLost             = "lost"
 	probeMapPids             = "pids"
 	probeMapProcedures       = "procedures"
+	probeMapPrograms         = "programs"
 	probeMapReturns          = "returns"
 	probeMapSeen             = "seen"
 	probeMapServing          = "serving"
@@ -68,6 +69,7 @@ const (
 	probeVarLostTotal        = "lost_total"
 	probeVarNsDev            = "ns_dev"
 	probeVarNsIno            = "ns_ino"
+	probeVarPassUnknown      = "pass_unknown"
 	probeVarPayloadMax       = "payload_max"
 	probeVarStackMax         = "stack_max"
 	probeVarStatusMask       = "status_mask"
@@ -133,6 +135,7 @@ type probeMapSpecs struct {
 	Lost       *ebpf.MapSpec `ebpf:"lost"`
 	Pids       *ebpf.MapSpec `ebpf:"pids"`
 	Procedures *ebpf.MapSpec `ebpf:"procedures"`
+	Programs   *ebpf.MapSpec `ebpf:"programs"`
 	Returns    *ebpf.MapSpec `ebpf:"returns"`
 	Seen       *ebpf.MapSpec `ebpf:"seen"`
 	Serving    *ebpf.MapSpec `ebpf:"serving"`
@@ -151,6 +154,7 @@ type probeVariableSpecs struct {
 	LostTotal        *ebpf.VariableSpec `ebpf:"lost_total"`
 	NsDev            *ebpf.VariableSpec `ebpf:"ns_dev"`
 	NsIno            *ebpf.VariableSpec `ebpf:"ns_ino"`
+	PassUnknown      *ebpf.VariableSpec `ebpf:"pass_unknown"`
 	PayloadMax       *ebpf.VariableSpec `ebpf:"payload_max"`
 	StackMax         *ebpf.VariableSpec `ebpf:"stack_max"`
 	StatusMask       *ebpf.VariableSpec `ebpf:"status_mask"`
@@ -184,6 +188,7 @@ type probeMaps struct {
 	Lost       *ebpf.Map `ebpf:"lost"`
 	Pids       *ebpf.Map `ebpf:"pids"`
 	Procedures *ebpf.Map `ebpf:"procedures"`
+	Programs   *ebpf.Map `ebpf:"programs"`
 	Returns    *ebpf.Map `ebpf:"returns"`
 	Seen       *ebpf.Map `ebpf:"seen"`
 	Serving    *ebpf.Map `ebpf:"serving"`
@@ -197,6 +202,7 @@ func (m *probeMaps) Close() error {
 		m.Lost,
 		m.Pids,
 		m.Procedures,
+		m.Programs,
 		m.Returns,
 		m.Seen,
 		m.Serving,
@@ -216,6 +222,7 @@ type probeVariables struct {
 	LostTotal        *ebpf.Variable `ebpf:"lost_total"`
 	NsDev            *ebpf.Variable `ebpf:"ns_dev"`
 	NsIno            *ebpf.Variable `ebpf:"ns_ino"`
+	PassUnknown      *ebpf.Variable `ebpf:"pass_unknown"`
 	PayloadMax       *ebpf.Variable `ebpf:"payload_max"`
 	StackMax         *ebpf.Variable `ebpf:"stack_max"`
 	StatusMask       *ebpf.Variable `ebpf:"status_mask"`

@@ -44,6 +44,9 @@ func (c Config) kernel() bpf.Config {
 			k.Procedures = append(k.Procedures, p)
 		}
 		k.Procedures = append(k.Procedures, libvirt.SetIdentity) // names the client of a proxy
+		if f.Unknown {
+			k.Known = libvirt.Known()
+		}
 	}
 	if k.Types = c.Filter.Types; k.Types&replies != 0 {
 		k.Types |= calls

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -247,5 +248,44 @@ func TestProxyNamesItsClient(t *testing.T) {
 	if p.PID != pid || p.Start != start || p.UID != uid || p.User != "dan" || p.SASLName != "dan@EXAMPLE" ||
 		p.Via != os.Getpid() {
 		t.Errorf("after: %+v", p)
+	}
+}
+
+// TestUnknownProceduresPass: those that no table knows are seen by who asks for them, whatever
+// else is filtered.
+func TestUnknownProceduresPass(t *testing.T) {
+	const destroy = 12
+	program := event.Procedure{Prog: 0x12345678, Proc: 3}
+	newer := event.Procedure{Prog: posterntest.RemoteProgram, Proc: 9999}
+	for _, unknown := range []bool{false, true} {
+		cfg := Config{Filter: correlate.Filter{
+			Procedures: map[event.Procedure]bool{{Prog: posterntest.RemoteProgram, Proc: destroy}: true}, Unknown: unknown,
+		}}
+		c, _ := traced(t, cfg, func(l *posterntest.Libvirtd) {
+			for _, p := range []event.Procedure{
+				program, newer, {Prog: posterntest.RemoteProgram, Proc: posterntest.ProcLibVersion},
+			} {
+				r, err := posterntest.DialRPC("unix", l.Socket())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = r.CallProgram(p.Prog, p.Proc, nil)
+				if known := p != program && p != newer; known != (err == nil) {
+					t.Errorf("%v: %v", p, err)
+				}
+				r.Close()
+			}
+		})
+		seen := map[event.Procedure]int{}
+		for _, e := range c.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx }) {
+			seen[event.Procedure{Prog: e.Prog, Proc: e.Proc}]++
+		}
+		want := map[event.Procedure]int{}
+		if unknown {
+			want = map[event.Procedure]int{program: 1, newer: 1}
+		}
+		if !maps.Equal(seen, want) {
+			t.Errorf("unknown ones pass: %v; seen %v, want %v", unknown, seen, want)
+		}
 	}
 }

@@ -26,6 +26,7 @@ type Filter struct {
 
 	PIDs       []int                    // processes; none means all
 	Procedures map[event.Procedure]bool // nil means all
+	Unknown    bool                     // procedures that no table knows pass, whatever Procedures are
 	// Slow is the least time a dispatch of the event loop must take to be shown.
 	Slow time.Duration
 }
@@ -128,6 +129,14 @@ func (f *Filter) who(e *event.Event) bool {
 	return slices.Contains(f.Users, strconv.Itoa(e.UID))
 }
 
+func (f *Filter) procedure(prog uint32, proc int32) bool {
+	if f.Procedures == nil || f.Procedures[event.Procedure{Prog: prog, Proc: proc}] {
+		return true
+	}
+	_, known := libvirt.Lookup(prog, proc)
+	return f.Unknown && known == nil
+}
+
 func (f *Filter) domain(name string) bool {
 	return len(f.Domains) == 0 || slices.ContainsFunc(f.Domains, func(g string) bool {
 		ok, err := path.Match(g, name)
@@ -136,7 +145,7 @@ func (f *Filter) domain(name string) bool {
 }
 
 func (f *Filter) message(e *event.Event, c *call, domain func(*event.Event) string) verdict {
-	if f.Procedures != nil && !f.Procedures[event.Procedure{Prog: e.Prog, Proc: e.Proc}] {
+	if !f.procedure(e.Prog, e.Proc) {
 		return drop
 	}
 	if len(f.Domains) > 0 && !f.domain(domainOf(e, c, domain)) {

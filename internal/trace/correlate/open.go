@@ -133,7 +133,7 @@ func (f *Filter) open(e *event.Event, c *call, domain func(*event.Event) string)
 	switch {
 	case !f.answers() || !f.who(e):
 		return false
-	case f.Procedures != nil && !f.Procedures[event.Procedure{Prog: e.Prog, Proc: e.Proc}]:
+	case !f.procedure(e.Prog, e.Proc):
 		return false
 	case len(f.Domains) > 0 && !f.domain(domainOf(e, c, domain)):
 		return false

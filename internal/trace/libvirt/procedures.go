@@ -13,6 +13,15 @@ import (
 // each program. Since 2010 a release has brought some five.
 const newer = 256
 
+// Known returns the number of the last procedure of each program that the tables know.
+func Known() map[uint32]int32 {
+	last := map[uint32]int32{}
+	for _, p := range Programs() {
+		last[p.Number] = int32(len(p.Procedures))
+	}
+	return last
+}
+
 // Newer returns the procedures of a program that a newer libvirt than that of the
 // tables may have.
 func Newer(prog uint32) []event.Procedure {
