@@ -36,8 +36,11 @@ func TestWatchedCalls(t *testing.T) {
 	}
 	known := libvirt.Known()
 	for _, p := range []event.Procedure{
-		{Prog: remoteProgram, Proc: known[remoteProgram] + 1}, {Prog: qemu, Proc: known[qemu] + 5000},
-		{Prog: 0x12345678, Proc: 1}, {Prog: remoteProgram, Proc: -1}, {Prog: remoteProgram},
+		{Prog: remoteProgram, Proc: known[remoteProgram] + 1},
+		{Prog: qemu, Proc: known[qemu] + 5000},
+		{Prog: 0x12345678, Proc: 1},
+		{Prog: remoteProgram, Proc: -1},
+		{Prog: remoteProgram},
 	} {
 		if watched.of(p.Prog, p.Proc) != always {
 			t.Errorf("%v, which no table knows, is not watched", p)

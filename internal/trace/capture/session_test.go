@@ -259,7 +259,8 @@ func TestUnknownProceduresPass(t *testing.T) {
 	newer := event.Procedure{Prog: posterntest.RemoteProgram, Proc: 9999}
 	for _, unknown := range []bool{false, true} {
 		cfg := Config{Filter: correlate.Filter{
-			Procedures: map[event.Procedure]bool{{Prog: posterntest.RemoteProgram, Proc: destroy}: true}, Unknown: unknown,
+			Procedures: map[event.Procedure]bool{{Prog: posterntest.RemoteProgram, Proc: destroy}: true},
+			Unknown:    unknown,
 		}}
 		c, _ := traced(t, cfg, func(l *posterntest.Libvirtd) {
 			for _, p := range []event.Procedure{

@@ -134,7 +134,8 @@ func (d daemons) see(e *event.Event) {
 
 // daemon appends which daemon a line is about, once there are several.
 func (f *Writer) daemon(b []byte, e *event.Event) []byte {
-	if len(f.daemons) < 2 || !e.Server() {
+	ofMonitor := e.Kind >= event.MonitorNew && e.Kind <= event.MonitorSendFD
+	if len(f.daemons) < 2 || !e.Server() && !ofMonitor {
 		return b
 	}
 	b = Short(b, f.daemons[e.PID], 16)

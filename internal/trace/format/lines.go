@@ -221,7 +221,7 @@ func (f *Writer) monitor(e *event.Event) {
 	} else {
 		b = Pointer(b, e.Arg(0), 0)
 	}
-	b = column(b, start, whoWidth)
+	b = f.daemon(column(b, start, whoWidth), e)
 	b = f.qmp(b, &m, e.Text(1), e.Took)
 	if e.Cut {
 		b = append(b, "…"...)

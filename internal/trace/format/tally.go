@@ -26,10 +26,12 @@ const (
 // Tally counts calls as their replies are seen. It is a sink of a session, and
 // safe for concurrent use.
 type Tally struct {
-	by   By
-	mu   sync.Mutex
-	rows map[string]*Row
-	lost int64
+	by       By
+	mu       sync.Mutex
+	rows     map[string]*Row
+	lost     int64
+	machines Machines
+	dec      libvirt.Decoder
 }
 
 // Row sums up the calls of one procedure, client or domain.
@@ -72,9 +74,9 @@ func (t *Tally) Event(e *event.Event) error {
 	if !e.Completes() || e.Call.Forwarded { // counted at the daemon that does it
 		return nil
 	}
-	name := t.name(e)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	name := t.name(e)
 	r := t.rows[name]
 	if r == nil {
 		if len(t.rows) >= maxRows {
@@ -107,7 +109,7 @@ func (t *Tally) name(e *event.Event) string {
 		}
 		return string(Short(nil, e.Comm, 16))
 	case ByDomain:
-		return cmp.Or(string(libvirt.AppendPrintable(nil, e.Call.Domain)), "-")
+		return cmp.Or(t.machines.Of(&t.dec, e), "-")
 	}
 	return libvirt.ProgramName(e.Prog) + "." + libvirt.ProcedureName(e.Prog, e.Proc)
 }
@@ -186,6 +188,9 @@ func (t *Tally) Rows(order string) []Row {
 	rows := make([]Row, 0, len(t.rows))
 	for _, r := range t.rows {
 		rows = append(rows, *r)
+		if t.by == ByDomain {
+			rows[len(rows)-1].Name = t.machines.Label(r.Name)
+		}
 		r.Previous = r.Calls
 	}
 	Order(rows, order)

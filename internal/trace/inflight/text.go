@@ -115,7 +115,10 @@ func (c *Call) waits(twins map[string]bool) string {
 		return "waits for the job of " + c.Domain.name(twins) + w.Holder.has()
 	case ForMonitor:
 		text := "waits for QEMU"
-		if w.Machine != "" {
+		switch {
+		case c.Domain != nil && c.Domain.Name == w.Machine:
+			text += " of " + c.Domain.name(twins)
+		case w.Machine != "":
 			text += " of " + w.Machine
 		}
 		if w.Command != "" {

@@ -25,9 +25,9 @@ type gatherer struct {
 	machines    group
 	names       map[int]string         // of daemons, by process
 	whose       map[*event.Peer]string // names of lanes of clients
-	uuids       map[[16]byte]string    // names of machines
-	slow        longest                // with details
-	open        []*call                // without an answer
+	known       format.Machines
+	slow        longest // with details
+	open        []*call // without an answer
 	made        madeBy
 	unread      map[*event.Call]*call // answered, but not yet seen to be read
 	monitors    map[event.Pointer]*command
@@ -59,7 +59,7 @@ func newGatherer() *gatherer {
 		procedures: map[event.Procedure]*procedure{},
 		daemons:    group{lanes: map[string]*lane{}}, clients: group{lanes: map[string]*lane{}},
 		machines: group{lanes: map[string]*lane{}},
-		names:    map[int]string{}, whose: map[*event.Peer]string{}, uuids: map[[16]byte]string{},
+		names:    map[int]string{}, whose: map[*event.Peer]string{},
 		slow: longest{limit: slowest}, made: newMadeBy(), unread: map[*event.Call]*call{},
 		monitors: map[event.Pointer]*command{}, failures: failures{},
 	}
@@ -241,49 +241,17 @@ func (g *gatherer) client(e *event.Event) string {
 	return name
 }
 
-// machine returns the name of the virtual machine that a call is about, or "".
+// machine returns the key of the virtual machine that a call is about, or "".
 func (g *gatherer) machine(e *event.Event) string {
-	c := e.Call
-	if c.Domain != "" {
-		return string(format.Short(nil, c.Domain, maxName))
+	if key := g.known.Of(&g.dec, e); key != "" {
+		return key
 	}
-	if c.Args != nil {
-		if name := g.named(g.dec.Arguments(c).Domain()); name != "" {
-			return name
-		}
-	}
-	if !format.Unread(e) && !e.Kind.Notice() {
-		if name := g.named(g.dec.Event(e).Domain()); name != "" {
-			return name
-		}
-	}
-	for i := range c.Monitor {
-		if name := c.Monitor[i].Domain; name != "" {
-			return string(format.Short(nil, name, maxName))
+	for i := range e.Call.Monitor {
+		if name := e.Call.Monitor[i].Domain; name != "" {
+			return g.known.Key(name, nil)
 		}
 	}
 	return ""
-}
-
-// named returns a domain's name, which its UUID may tell.
-func (g *gatherer) named(o libvirt.Object) string {
-	if o.Kind == libvirt.ObjectNone {
-		return ""
-	}
-	var id [16]byte
-	copy(id[:], o.UUID)
-	if len(o.Name) == 0 {
-		return g.uuids[id]
-	}
-	if known := g.uuids[id]; len(o.UUID) == 16 && known == string(o.Name) {
-		return known
-	}
-	name := string(format.Short(nil, string(o.Name), maxName))
-	if len(o.UUID) == 16 {
-		event.Bound(g.uuids)
-		g.uuids[id] = name
-	}
-	return name
 }
 
 // command notes what is said to a monitor, which has one command in flight.
@@ -292,7 +260,7 @@ func (g *gatherer) command(e *event.Event) {
 	event.Bound(g.monitors)
 	m := qmp.Parse([]byte(e.Text(1)))
 	g.monitors[e.Pointer(0)] = &command{
-		name: commandName(&m), from: e.Mono, machine: string(format.Short(nil, e.Domain, maxName)),
+		name: commandName(&m), from: e.Mono, machine: g.known.Key(e.Domain, nil),
 		text: string(format.Short(nil, string(m.AppendMaskedBody(nil)), maxText)),
 	}
 }
@@ -305,7 +273,7 @@ func (g *gatherer) reply(e *event.Event) {
 	if c == nil || e.Worker {
 		return
 	}
-	c.machine = cmp.Or(c.machine, string(format.Short(nil, e.Domain, maxName)))
+	c.machine = cmp.Or(c.machine, g.known.Key(e.Domain, nil))
 	c.failed = bytes.Contains([]byte(e.Text(1)), []byte(`"error"`)) && qmp.Parse([]byte(e.Text(1))).Kind == qmp.Failure
 	if c.took = e.Took; c.machine != "" {
 		g.machines.lane(c.machine).say(c)

@@ -137,6 +137,7 @@ func (g *gatherer) timelines(v *view) {
 			Note: "Calls that are about a machine, and commands to its monitor that no call was the reason of.",
 		},
 	}
+	names := [...]func(key string) string{g.daemonName, func(key string) string { return key }, g.known.Label}
 	var lanes [3][]*lane
 	for i, from := range []*group{&g.daemons, &g.clients, &g.machines} {
 		lanes[i] = from.sorted()
@@ -149,9 +150,9 @@ func (g *gatherer) timelines(v *view) {
 		}
 		t := chart.Timeline{Label: "calls over time, " + groups[i].Title, Span: g.span()}
 		for n, l := range lanes[i] {
-			groups[i].Lanes = append(groups[i].Lanes, g.row(l))
+			groups[i].Lanes = append(groups[i].Lanes, l.row(names[i](l.key)))
 			if n < maxDrawn {
-				t.Lanes = append(t.Lanes, g.draw(l))
+				t.Lanes = append(t.Lanes, g.draw(l, names[i](l.key)))
 			}
 		}
 		groups[i].Drawn, groups[i].Picture = len(t.Lanes), t.HTML()
@@ -215,7 +216,8 @@ func (g *gatherer) view(c *call) callView {
 	began := g.since(c.from)
 	return callView{
 		call: c, Number: c.number, Name: g.procedures[c.procedure].name, Daemon: g.daemonName(c.daemon), Began: began,
-		At: g.first.wall.Add(began), Took: c.took, State: c.state(), Client: c.client, Machine: c.machine,
+		At: g.first.wall.Add(began), Took: c.took, State: c.state(), Client: c.client,
+		Machine:   g.known.Label(c.machine),
 		Arguments: c.arguments, Answer: c.answer,
 	}
 }
@@ -243,17 +245,17 @@ func (g *gatherer) daemonName(lane string) string {
 	return lane
 }
 
-func (g *gatherer) row(l *lane) laneView {
-	v := laneView{Name: g.daemonName(l.key), Calls: l.calls - l.open, Failed: l.failed, Open: l.open, Took: l.took}
+func (l *lane) row(name string) laneView {
+	v := laneView{Name: name, Calls: l.calls - l.open, Failed: l.failed, Open: l.open, Took: l.took}
 	if len(l.longest.calls) > 0 {
 		v.Longest = l.longest.calls[0].took
 	}
 	return v
 }
 
-// draw makes a lane of a picture.
-func (g *gatherer) draw(l *lane) chart.Lane {
-	out := chart.Lane{Name: g.daemonName(l.key), Note: l.note()}
+// draw makes a lane of a picture, of that name.
+func (g *gatherer) draw(l *lane, name string) chart.Lane {
+	out := chart.Lane{Name: name, Note: l.note()}
 	for _, c := range l.longest.calls {
 		if c.number > 0 {
 			out.Bars = append(out.Bars, g.bar(c))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,5 +121,26 @@ func TestStacksSayWhereFunctionsStand(t *testing.T) {
 	want := []string{`f+0x10 [libvirt.so.0] src/rpc/a\x1b.c:7`, "0x100+0x1 [libvirt.so.0]", "0x7f03"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestMachinesOfOneNameHaveLanesOfTheirOwn tells two machines of one name apart by their UUIDs.
+func TestMachinesOfOneNameHaveLanesOfTheirOwn(t *testing.T) {
+	const getInfo = 16
+	var events []*event.Event
+	for i, uuid := range []byte{1, 2, 1} {
+		args := append(tracetest.String("vm1"), bytes.Repeat([]byte{uuid}, 16)...)
+		events = append(events,
+			tracetest.Message(10*i, event.ServerRx, getInfo, 0, 0, uint32(i), append(args, tracetest.Word(5)...)),
+			tracetest.Message(10*i+5, event.ServerTx, getInfo, 1, 0, uint32(i), nil))
+	}
+	page := pageOf(t, recorded(t, events...))
+	for _, want := range []string{
+		`<th scope="row">vm1 (01010101-0101-0101-0101-010101010101)</th><td class="n">2</td>`,
+		`<th scope="row">vm1 (02020202-0202-0202-0202-020202020202)</th><td class="n">1</td>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %s in the page", want)
+		}
 	}
 }

@@ -17,8 +17,13 @@ const (
 
 // writeOpen writes the calls that have no answer yet, the oldest first.
 func (m *Model) writeOpen(w io.Writer) {
-	for i := range m.open[:min(len(m.open), mostOpen)] {
-		e := &m.open[i]
+	open := m.open[:min(len(m.open), mostOpen)]
+	machines := make([]string, len(open))
+	for i := range open {
+		machines[i] = m.machines.Of(&m.dec, &open[i])
+	}
+	for i := range open {
+		e := &open[i]
 		if e.Took < openFor {
 			return
 		}
@@ -29,9 +34,9 @@ func (m *Model) writeOpen(w io.Writer) {
 		if e.Server() && e.Peer != nil {
 			who = format.Client(nil, e.Peer)
 		}
-		machine := ""
-		if e.Call.Domain != "" {
-			machine = " on " + string(libvirt.AppendPrintable(nil, e.Call.Domain))
+		machine := m.machines.Label(machines[i])
+		if machine != "" {
+			machine = " on " + machine
 		}
 		fmt.Fprintf(w, "%8s  %s.%s%s of %s\n", format.Duration(e.Took), libvirt.ProgramName(e.Prog),
 			libvirt.ProcedureName(e.Prog, e.Proc), machine, who)

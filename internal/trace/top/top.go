@@ -15,6 +15,7 @@ import (
 	"github.com/postern-project/postern/internal/trace/correlate"
 	"github.com/postern-project/postern/internal/trace/event"
 	"github.com/postern-project/postern/internal/trace/format"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/internal/trace/live"
 )
 
@@ -67,6 +68,9 @@ type Model struct {
 	passed time.Duration
 	rows   []format.Row
 	open   []event.Event // calls without an answer, the oldest first
+	// machines are those that open calls were about.
+	machines format.Machines
+	dec      libvirt.Decoder
 	// snapshot says what is open now; nil for nothing.
 	snapshot func() correlate.Snapshot
 	shown    int // intervals
