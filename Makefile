@@ -29,7 +29,7 @@ PACKAGES += $(if $(shell command -v npm),,npm)
 # What keeps Debian from starting a service that is being installed.
 POLICY_RC := /usr/sbin/policy-rc.d
 
-.PHONY: up build package check test packages static generate-check lint portable generate screenshots bench soak soak-releases fuzz demo-trace vuln pam install clean
+.PHONY: up build package check test packages compile static generate-check lint portable generate screenshots bench soak soak-releases fuzz demo-trace vuln pam install clean
 
 up: build
 	$(BIN) run
@@ -57,7 +57,7 @@ package:
 # --- tests ---------------------------------------------------------------
 
 # The linter and what is generated beside the tests: neither keeps two processors busy.
-check: packages build
+check: packages build compile
 	@$(MAKE) --no-print-directory -j 2 test static
 
 # Packages are installed only where one is missing: a second run needs no network.
@@ -84,7 +84,11 @@ packages:
 # twice the time: deriving a key from a passphrase, twelve times.
 UNRACED := modernc.org/sqlite/lib modernc.org/libc/... modernc.org/memory crypto/internal/fips140/... \
 	golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b golang.org/x/crypto/scrypt
-RACED   := -race $(foreach p,$(UNRACED),-gcflags='$p=-race=false -d=checkptr=0')
+RACED   := $(if $(filter 1,$(RACE)),-race $(foreach p,$(UNRACED),'-gcflags=$p=-race=false -d=checkptr=0'))
+
+# Compiled once, for the tests and for the linter, which reads the types of what is compiled.
+compile:
+	@$(GO) list -test -export $(RACED) ./... >/dev/null
 
 # How long a process waits when it ends, for a race after everything: a second by default,
 # and a story of the command line starts hundreds.
@@ -97,7 +101,7 @@ LONG := server cli trace/export ca trace/format sshd trace/stack store trace/cap
 # More packages at a time than there are processors: most tests wait for a peer.
 # Nothing is vetted here, which lint does. The command that tests start is built once.
 test: build
-	POSTERN_CHECK=1 POSTERN_PROGRAM=$(CURDIR)/$(BIN) $(GO) test -p 4 $(if $(filter 1,$(RACE)),$(RACED)) -vet=off -shuffle=on \
+	POSTERN_CHECK=1 POSTERN_PROGRAM=$(CURDIR)/$(BIN) $(GO) test -p 4 $(RACED) -vet=off -shuffle=on \
 		-timeout 20m $(ARGS) $(or $(TESTED),$(LONG:%=./internal/%) ./...)
 
 # What is found without running a test: one after the other.
@@ -107,7 +111,8 @@ static: lint
 # Its govet is go vet. Collecting garbage would be a third of its work.
 lint:
 	$(GO) mod tidy -diff
-	GOGC=300 GOMEMLIMIT=4GiB $(GO) tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners
+	linter=$$($(GO) tool -n -modfile=tools/go.mod golangci-lint) && \
+		GOFLAGS="$(GOFLAGS) $(RACED)" GOGC=300 GOMEMLIMIT=4GiB $$linter run --allow-parallel-runners
 
 # The command for the computers that people log in from. The tests type-check it
 # for them, which takes a tenth of the time.
