@@ -77,6 +77,8 @@ func (b *Browser) Open(choose bool, flags ...chromedp.ExecAllocatorOption) conte
 	opts := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(b.launcher(choose)),
 		chromedp.NoSandbox,
+		chromedp.Flag("disable-gpu", true), // nor is one imitated by the processor
+		chromedp.Flag("disable-software-rasterizer", true),
 		chromedp.WindowSize(1024, 768),
 		chromedp.Env("HOME="+b.Home, "TMPDIR="+tmp, "XDG_CONFIG_HOME="+b.Home+"/.config",
 			"XDG_DATA_HOME="+b.Home+"/.local/share"),

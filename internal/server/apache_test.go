@@ -422,25 +422,34 @@ func (v *visit) ask(t *testing.T, path string) reply {
 	return reply{resp.StatusCode, string(body), resp.Header.Get("Location")}
 }
 
+// dial connects by TLS, if the server on the port speaks it.
 func (v *visit) dial(t *testing.T) {
 	t.Helper()
-	var err error
-	if v.conn, err = net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(v.port)); err != nil {
-		t.Fatal(err)
+	config := &tls.Config{
+		ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: v.most,
+		Renegotiation: tls.RenegotiateFreelyAsClient,
 	}
-	if v.cert != nil || v.most != 0 || isTLS(v.port) {
-		config := &tls.Config{
-			ServerName: "www.example.com", InsecureSkipVerify: true, MaxVersion: v.most,
-			Renegotiation: tls.RenegotiateFreelyAsClient,
+	if v.cert != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return v.cert, nil
 		}
-		if v.cert != nil {
-			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				return v.cert, nil
-			}
-		}
-		v.conn = tls.Client(v.conn, config)
+	}
+	conn := tls.Client(v.dialTCP(t), config)
+	v.conn = conn
+	if v.cert == nil && v.most == 0 && conn.Handshake() != nil {
+		conn.Close()
+		v.conn = v.dialTCP(t)
 	}
 	v.answer = bufio.NewReader(v.conn)
+}
+
+func (v *visit) dialTCP(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(v.port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
 }
 
 func (v *visit) close() {
@@ -448,15 +457,4 @@ func (v *visit) close() {
 		v.conn.Close()
 		v.conn = nil
 	}
-}
-
-// isTLS reports whether the server on the port answers a TLS handshake.
-func isTLS(port int) bool {
-	conn, err := tls.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port),
-		&tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true})
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
 }
