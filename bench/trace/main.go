@@ -1,10 +1,11 @@
 // Command trace measures what watching libvirt costs: as many calls a second as
 // libvirtd can serve, untraced, traced by postern trace rpc with payloads into a
 // file, and traced by bpftrace printing what it can; interleaved in one run, on
-// one and on four connections. It fails if postern takes more than its goal
-// allows, or loses a message. Beside them it measures a program that does nothing
+// one and on four connections. Beside them it measures a program that does nothing
 // at the same probes, which shows what the kernel costs any tracer, and untraced turns
-// against each other, which show the error of measurement.
+// against each other, which show the error of measurement. It fails if postern takes
+// more than its goals allow, or loses a message. What postern took before is measured
+// in the same run with -before FILE, another postern.
 package main
 
 import (
@@ -26,8 +27,9 @@ import (
 
 // The goals.
 const (
-	throughputGoal = 0.95 // of untraced
+	throughputGoal = 0.97 // of what the program that does nothing leaves
 	cpuGoal        = 0.5  // of bpftrace's, per message
+	beforeGoal     = 1.1  // of the CPU per message of the postern before
 )
 
 // warmUp is how long calls are made before a turn is measured.
@@ -40,15 +42,16 @@ func main() {
 	slice := flag.Duration("slice", 400*time.Millisecond, "how long a turn lasts")
 	conns := flag.String("connections", "1,4", "how many connections call at once; one comparison for each")
 	binary := flag.String("postern", "", "the postern to measure; built when empty")
+	before := flag.String("before", "", "a postern of before to compare with, if any")
 	flag.BoolVar(&verbose, "v", false, "print every turn")
 	flag.Parse()
-	if err := run(*rounds, *slice, *conns, *binary); err != nil {
+	if err := run(*rounds, *slice, *conns, *binary, *before); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/trace:", err)
 		os.Exit(1)
 	}
 }
 
-func run(rounds int, slice time.Duration, list, binary string) error {
+func run(rounds int, slice time.Duration, list, binary, before string) error {
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		return err
@@ -81,7 +84,11 @@ func run(rounds int, slice time.Duration, list, binary string) error {
 	if err := errors.Join(pin(os.Getpid(), cpus[0]), pin(l.PID, cpus[len(cpus)-1])); err != nil {
 		return err
 	}
-	b := &bench{l: l, dir: dir, binary: binary, slice: slice, cpus: cpus}
+	b := &bench{l: l, dir: dir, binaries: map[string]string{"postern": binary}, slice: slice, cpus: cpus}
+	if before != "" {
+		b.binaries["before"] = before
+		tracers = append(tracers, "before")
+	}
 	var errs []error
 	for _, word := range strings.Split(list, ",") {
 		conns, err := strconv.Atoi(word)
@@ -94,11 +101,11 @@ func run(rounds int, slice time.Duration, list, binary string) error {
 }
 
 type bench struct {
-	l      *posterntest.Libvirtd
-	dir    string
-	binary string
-	slice  time.Duration
-	cpus   []int // all that there are
+	l        *posterntest.Libvirtd
+	dir      string
+	binaries map[string]string // of postern, by the tracer's name
+	slice    time.Duration
+	cpus     []int // all that there are
 }
 
 // turn is what one tracer's turn measured.
@@ -136,7 +143,10 @@ type result struct {
 // the next by more than tracing costs. Each untraced turn is compared likewise
 // with the untraced ones around it.
 func (b *bench) compare(rounds, conns int) error {
-	results := map[string]*result{"untraced": {}, "postern": {}, "bare": {}, "bpftrace": {}}
+	results := map[string]*result{"untraced": {}}
+	for _, name := range tracers {
+		results[name] = &result{}
+	}
 	lost := 0
 	run := func(name string) (turn, error) {
 		t, l, err := b.turn(name, conns)
@@ -190,16 +200,22 @@ func report(results map[string]*result, conns, lost int) error {
 			"µs CPU a message\n", conns, name,
 			median(r.rates), median(r.ratios), quantile(r.ratios, 0.25), quantile(r.ratios, 0.75), median(r.cpu))
 	}
-	ratio := median(results["postern"].ratios)
+	kernel := median(results["bare"].ratios)
+	ratio := median(results["postern"].ratios) / kernel
 	cpu, peer := median(results["postern"].cpu), median(results["bpftrace"].cpu)
-	fmt.Printf("%d connections  postern/untraced %.3f (goal %.2f; %.3f is the kernel's part), CPU postern/bpftrace "+
-		"%.3f (goal %.2f), lost %d\n",
-		conns, ratio, throughputGoal, median(results["bare"].ratios), cpu/peer, cpuGoal, lost)
+	fmt.Printf("%d connections  postern/bare %.3f (goal %.2f), CPU postern/bpftrace %.3f (goal %.2f), lost %d\n",
+		conns, ratio, throughputGoal, cpu/peer, cpuGoal, lost)
+	before := results["before"]
+	if before != nil {
+		fmt.Printf("%d connections  CPU postern/before %.3f (goal %.2f)\n", conns, cpu/median(before.cpu), beforeGoal)
+	}
 	switch {
 	case lost > 0:
 		return fmt.Errorf("%d connections: %d messages lost", conns, lost)
 	case ratio < throughputGoal:
-		return fmt.Errorf("%d connections: %.3f of untraced throughput", conns, ratio)
+		return fmt.Errorf("%d connections: %.3f of what the kernel's part leaves", conns, ratio)
+	case before != nil && cpu > beforeGoal*median(before.cpu):
+		return fmt.Errorf("%d connections: %.2f µs a message, before %.2f", conns, cpu, median(before.cpu))
 	case cpu > cpuGoal*peer:
 		return fmt.Errorf("%d connections: %.2f µs a message, bpftrace takes %.2f", conns, cpu, peer)
 	}
@@ -255,7 +271,7 @@ func (b *bench) turn(name string, conns int) (turn, int, error) {
 	if err := tr.stop(); err != nil {
 		return t, 0, err
 	}
-	if name != "postern" {
+	if b.binaries[name] == "" {
 		return t, 0, nil
 	}
 	return t, max(0, t.messages()+2*warm-tr.shown()), nil

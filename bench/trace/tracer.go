@@ -39,11 +39,14 @@ usdt:%[1]s:libvirt:rpc_server_client_msg_tx_queue {
 
 func (b *bench) start(name string) (*tracer, error) {
 	t := &tracer{file: filepath.Join(b.dir, name+".out")}
-	switch name {
-	case "untraced":
+	switch {
+	case name == "untraced":
 		return t, nil
-	case "postern":
-		t.cmd = exec.Command(b.binary, "trace", "rpc", "-o", t.file)
+	case b.binaries[name] != "":
+		t.cmd = exec.Command(b.binaries[name], "trace", "rpc", "-o", t.file)
+		if each(b.binaries[name]) {
+			t.cmd.Args = append(t.cmd.Args, "--messages")
+		}
 		t.cmd.Stderr = &t.errors
 		return t, t.begin("ready:")
 	}
@@ -63,6 +66,13 @@ func (b *bench) start(name string) (*tracer, error) {
 	defer out.Close()
 	t.cmd.Stdout = out
 	return t, t.begin("Attaching")
+}
+
+// each reports whether a postern shows each message only when it is asked for that, as those
+// do that are newer than the flag.
+func each(binary string) bool {
+	help, err := exec.Command(binary, "trace", "rpc", "--help").CombinedOutput()
+	return err == nil && bytes.Contains(help, []byte("--messages"))
 }
 
 func library() (string, error) {
