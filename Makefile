@@ -19,7 +19,7 @@ PACKAGES := \
 	libpam-google-authenticator libpam-oath libpam-yubico libpam0g-dev libsasl2-modules libssl-dev libvirt-clients \
 	libvirt-daemon libvirt-daemon-system libvirt-wireshark libykclient-dev libyubikey-dev llvm login make mount \
 	nginx oathtool openssh-client openssh-server openssh-sftp-server openssl p11-kit-modules pamtester pgbouncer \
-	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rpm rsync \
+	php-cli php-fpm postgresql procps prometheus pskc-utils pskctool python3-yubiotp qemu-system-x86 rpm rsync rsyslog rsyslog-gnutls \
 	samba samba-ad-provision samba-dsdb-modules samba-vfs-modules sasl2-bin \
 	semodule-utils slapd softhsm2 sqlite3 strace sudo systemd tshark uacme util-linux valgrind wget xauth yubiserver zstd
 

@@ -16,6 +16,7 @@ import (
 	"github.com/postern-project/postern/internal/export"
 	"github.com/postern-project/postern/internal/state"
 	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/system"
 	"github.com/postern-project/postern/internal/terminal"
 	"github.com/postern-project/postern/timeline"
 	"github.com/spf13/cobra"
@@ -117,15 +118,12 @@ func (a *app) sayElsewhere(ctx context.Context, log store.Timeline, o *logOption
 	}
 }
 
-// followInterval is how often log follow looks for new entries.
-const followInterval = 300 * time.Millisecond
-
 func newLogFollow(a *app) *cobra.Command {
 	return newLogQuery(a, "follow", "Print entries of the timeline as they are written",
 		10, "begin with at most so `MANY` entries that are there already",
 		func(ctx context.Context, log store.Timeline, o *logOptions) error {
 			return timeline.Follower{
-				Source: log, Filter: o.filter, Interval: followInterval,
+				Source: log, Filter: o.filter, Interval: 300 * time.Millisecond,
 				Entries:     func(events []postern.Event) error { return a.printEvents(ctx, log, events, o) },
 				Unavailable: func(err error) { fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err) },
 			}.Follow(ctx)
@@ -240,22 +238,25 @@ func (a *app) withArchive(ctx context.Context, do func(*state.State) error) erro
 }
 
 func newLogExport(a *app) *cobra.Command {
-	o := export.Options{Report: func(err error) {
-		if err == nil {
-			fmt.Fprintln(a.err, "postern: the export goes on")
-			return
-		}
-		fmt.Fprintf(a.err, "postern: %v; waiting for it\n", err)
-	}}
+	o := export.Options{Report: func(text string) { fmt.Fprintf(a.err, "postern: %s\n", text) }}
 	cmd := &cobra.Command{Use: "export", Short: "Send the timeline's entries to another system"}
 	f := cmd.Flags()
-	f.StringVar(&o.To, "to", "", "the receiver's `ADDRESS`: https://…, syslog+tcp://127.0.0.1:PORT")
-	f.StringVar(&o.Secret, "secret", "", "sign what is sent by HTTP with the key in `FILE`")
+	f.StringVar(&o.To, "to", "", "the receiver's `ADDRESS`: https://…, syslog+tls://HOST, file:///PATH, …")
+	f.StringVar(&o.Format, "format", "json", "the `FORMAT` of an entry: json, sentence, ecs, ocsf")
 	f.StringVar(&o.Cursor, "cursor", "", "keep in `FILE` how far the receiver is")
 	f.Int64Var(&o.From, "from", 0, "begin with the entry `INDEX`, where there is no cursor yet")
 	f.BoolVar(&o.Follow, "follow", false, "send new entries as they are written, until interrupted")
+	f.StringVar(&o.Secret, "secret", "", "of http: sign what is sent with the key in `FILE`")
+	f.StringVar(&o.TLS.CA, "ca", "", "of syslog+tls: the receiver's CA, PEM `FILE` (default: the system's)")
+	f.StringVar(&o.TLS.Certificate, "cert", "", "of syslog+tls: client certificate, PEM `FILE`")
+	f.StringVar(&o.TLS.Key, "key", "", "of syslog+tls: its private key, PEM `FILE`")
+	f.BoolVar(&o.Unencrypted, "unencrypted", false, "send to another host without TLS: the network may read it")
+	f.Var((*terminal.Size)(&o.Rotate), "rotate", "of file: begin another at this `SIZE`, such as 100MiB")
+	f.IntVar(&o.Keep, "keep", 0, "of file: keep so `MANY` older ones (default 10)")
+	f.StringVar(&o.Metrics, "metrics", "", "serve numbers of the export to Prometheus at `HOST:PORT`")
 	required(cmd, "to", "cursor")
 	cmd.RunE = on(a.withLog, func(ctx context.Context, log store.Timeline, _ []string) error {
+		o.Wake = system.Hangups() // as logrotate sends
 		return export.Run(ctx, log, o)
 	})
 	return cmd

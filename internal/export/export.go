@@ -5,10 +5,12 @@ package export
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
+	"os"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/webhook"
 	"github.com/postern-project/postern/timeline"
 )
 
@@ -19,27 +21,31 @@ type Source interface {
 	LogSize(ctx context.Context) (int64, error)
 }
 
-// record is an entry, and its JSON as the receiver gets it.
+// record is an entry, and the text that the receiver gets of it.
 type record struct {
 	event postern.Event
 	text  []byte
 }
 
-// receiver is where entries are sent to. send returns when the receiver has all of them;
-// after an error, of which a part may have arrived, the same records are sent again.
-type receiver interface {
-	send(ctx context.Context, records []record) error
-}
-
 // Options say what is sent where.
 type Options struct {
-	To     string // address: https://…, syslog+tcp://HOST:PORT
-	Secret string // file with the key that signs what is sent by HTTP
+	To     string // address: https://…, syslog+tls://HOST, syslog+unix:///dev/log, file:///PATH, …
+	Format string // one of Formats; "" for JSON
 	Cursor string // file that holds how far the export is
 	From   int64  // index of the first entry, where there is no cursor yet
 	Follow bool   // wait for new entries, and for a receiver or database that is unavailable
-	// Report is called with the error when an outage begins, and with nil when it has ended.
-	Report func(error)
+
+	Secret      string // file with the key that signs what is sent by HTTP
+	TLS         TLS    // of syslog+tls
+	Metrics     string // address at which numbers of the export are served to Prometheus; "" for nowhere
+	Unencrypted bool   // the network may read what is sent to another host
+	Rotate      int64  // size at which a file is rotated, in bytes; 0 for never
+	Keep        int    // how many older files there are then; 0 for 10
+
+	// Wake ends a wait for new entries, or for what is unavailable.
+	Wake <-chan os.Signal
+	// Report gets a line when an outage begins, and when it has ended.
+	Report func(text string)
 }
 
 // Bounds of what is read at once, and of what is sent at once.
@@ -52,11 +58,16 @@ const (
 const (
 	interval = time.Second
 	longest  = time.Minute
+	asked    = time.Hour // for a receiver that asks for it
 )
 
 // Run sends entries until all that there are were sent, or with Follow until ctx ends. No
 // other Run may use the same cursor meanwhile: it fails with [postern.Conflict].
 func Run(ctx context.Context, src Source, o Options) error {
+	format, err := formatOf(o.Format, src)
+	if err != nil {
+		return err
+	}
 	to, err := open(o)
 	if err != nil {
 		return err
@@ -66,7 +77,13 @@ func Run(ctx context.Context, src Source, o Options) error {
 		return err
 	}
 	defer c.close()
-	x := exporter{src: src, to: to, cursor: c}
+	x := exporter{src: src, format: format, to: to, cursor: c, metrics: newMetrics()}
+	end, err := x.metrics.serve(o.Metrics, src)
+	if err != nil {
+		return err
+	}
+	defer end()
+	x.metrics.show(c, nil)
 	if err := x.run(ctx, o); ctx.Err() == nil || !o.Follow {
 		return err
 	}
@@ -74,11 +91,13 @@ func Run(ctx context.Context, src Source, o Options) error {
 }
 
 type exporter struct {
-	src    Source
-	to     receiver
-	cursor *cursor
-	page   []record // read and not yet acknowledged
-	sent   bool     // the first batch of page was acknowledged, and the cursor was not written
+	src     Source
+	format  format
+	to      receiver
+	cursor  *cursor
+	metrics *metrics
+	page    []record // read and not yet acknowledged
+	sent    bool     // the first batch of page was acknowledged, and the cursor was not written
 }
 
 func (x *exporter) run(ctx context.Context, o Options) error {
@@ -91,9 +110,12 @@ func (x *exporter) run(ctx context.Context, o Options) error {
 		case err == nil && !more && !o.Follow:
 			return nil
 		}
+		if err != nil {
+			x.metrics.failures.Inc()
+		}
 		if (err != nil) != unavailable && ctx.Err() == nil {
 			unavailable = err != nil
-			o.Report(err)
+			o.Report(outage(err))
 		}
 		if err == nil {
 			wait = interval
@@ -104,12 +126,30 @@ func (x *exporter) run(ctx context.Context, o Options) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(wait):
+		case <-o.Wake:
+		case <-time.After(max(wait, askedFor(err))):
 		}
 		if err != nil {
 			wait = min(2*wait, longest)
 		}
 	}
+}
+
+// outage says that an outage has begun, or with nil that it has ended.
+func outage(err error) string {
+	if err == nil {
+		return "the export goes on"
+	}
+	return err.Error() + "; waiting for it"
+}
+
+// askedFor returns how long a receiver asks to be left alone.
+func askedFor(err error) time.Duration {
+	var status *webhook.StatusError
+	if !errors.As(err, &status) {
+		return 0
+	}
+	return min(status.RetryAfter, asked)
 }
 
 // step sends the next batch, and reports whether there was one.
@@ -118,6 +158,7 @@ func (x *exporter) step(ctx context.Context) (more bool, err error) {
 		if x.page, err = x.read(ctx); err != nil || len(x.page) == 0 {
 			return false, err
 		}
+		x.metrics.show(x.cursor, x.page)
 	}
 	batch := x.page[:fitting(x.page)]
 	if !x.sent {
@@ -130,6 +171,8 @@ func (x *exporter) step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	x.page, x.sent = x.page[len(batch):], false
+	x.metrics.entries.Add(float64(len(batch)))
+	x.metrics.show(x.cursor, x.page)
 	return true, nil
 }
 
@@ -171,11 +214,11 @@ func (x *exporter) read(ctx context.Context) ([]record, error) {
 				WithHint("export to a new cursor file, from the entry that the receiver should have next")
 		}
 	}
-	return records(events, next)
+	return x.records(ctx, events, next)
 }
 
-// records writes events as JSON, but for those before an index. There must be no gap.
-func records(events []postern.Event, next int64) (all []record, err error) {
+// records writes events in the format, but for those before an index. There must be no gap.
+func (x *exporter) records(ctx context.Context, events []postern.Event, next int64) (all []record, err error) {
 	for _, e := range events {
 		if e.Index < next {
 			continue
@@ -184,7 +227,7 @@ func records(events []postern.Event, next int64) (all []record, err error) {
 			return nil, postern.Errorf(postern.Conflict, "entry %d is not in the database", next).
 				WithHint("verify the timeline; if older entries were archived, export from entry %d", e.Index)
 		}
-		text, err := json.Marshal(e)
+		text, err := x.format(ctx, e)
 		if err != nil {
 			return nil, err
 		}

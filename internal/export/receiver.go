@@ -1,77 +1,77 @@
 package export
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
-	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/system"
-	"github.com/postern-project/postern/internal/webhook"
 )
+
+// receiver is where entries are sent to. send returns when the receiver has all of them;
+// after an error, of which a part may have arrived, the same records are sent again.
+type receiver interface {
+	send(ctx context.Context, records []record) error
+}
+
+// transport is one way to send. Its flags say which options it takes.
+type transport struct {
+	open      func(o Options, u *url.URL) (receiver, error)
+	path      bool   // the address is a path on this host, instead of HOST:PORT
+	encrypted bool   // nobody reads on the way what is sent
+	port      string // where the address names none; "" if it must
+	secret    bool
+	tls       bool
+	rotation  bool
+}
+
+// transports are all of them, by the scheme of the receiver's address.
+var transports = map[string]transport{
+	"https":       {open: openHTTP, port: "443", encrypted: true, secret: true},
+	"http":        {open: openHTTP, port: "80", secret: true},
+	"syslog+tls":  {open: openTLS, port: "6514", encrypted: true, tls: true}, // RFC 5425, 4.1
+	"syslog+tcp":  {open: openTCP},
+	"syslog+udp":  {open: openUDP, port: "514"}, // RFC 5426, 3.3
+	"syslog+unix": {open: openSocket, path: true},
+	"file":        {open: openFile, path: true, rotation: true},
+}
 
 // open returns the receiver at an address. Nothing is sent yet.
 func open(o Options) (receiver, error) {
 	u, err := url.Parse(o.To)
-	if err != nil || u.Host == "" || o.From < 0 {
+	if err != nil || o.From < 0 {
 		return nil, errAddress
 	}
-	if u.Scheme != "https" && !isLoopback(u.Hostname()) {
-		return nil, postern.Errorf(postern.Invalid, "without TLS the network would read what happens here").
-			WithHint("use https, or a receiver on this host that sends on by TLS")
+	t, ok := transports[u.Scheme]
+	if !ok || t.path != (u.Host == "") || t.path != (u.Path != "") && !t.secret {
+		return nil, errAddress
 	}
-	switch u.Scheme {
-	case "http", "https":
-		hook := &webhook.Webhook{URL: o.To, Secret: o.Secret}
-		return httpReceiver{hook}, hook.Validate()
-	case "syslog+tcp":
-		if u.Port() == "" || o.Secret != "" {
+	if !t.path && u.Port() == "" {
+		if t.port == "" {
 			return nil, errAddress
 		}
-		host, err := system.HostName("")
-		return syslogReceiver{address: u.Host, host: host}, err
+		u.Host += ":" + t.port
 	}
-	return nil, errAddress
+	if o.Secret != "" && !t.secret || o.TLS != (TLS{}) && !t.tls || (o.Rotate != 0 || o.Keep != 0) && !t.rotation {
+		return nil, postern.Errorf(postern.Invalid, "a receiver at %s:// does not take these options", u.Scheme).
+			WithHint("a secret is for HTTP, certificates are for syslog+tls, rotation is for files")
+	}
+	if !t.path && !t.encrypted && !o.Unencrypted && !isLoopback(u.Hostname()) {
+		return nil, postern.Errorf(postern.Invalid, "without TLS the network would read what happens here").
+			WithHint("use https or syslog+tls, or a receiver on this host that sends on by TLS")
+	}
+	return t.open(o, u)
 }
 
 var errAddress = postern.Errorf(postern.Invalid, "this is not the address of a receiver").
-	WithHint("like https://logs.example.com/postern with a secret, or syslog+tcp://127.0.0.1:514 without one")
+	WithHint("like https://logs.example.com/postern, syslog+tls://logs.example.com, syslog+tcp://127.0.0.1:514, " +
+		"syslog+udp://127.0.0.1, syslog+unix:///dev/log or file:///var/log/postern/timeline.json")
 
 func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// httpTimeout bounds one request.
-const httpTimeout = 30 * time.Second
-
-// httpReceiver gets a batch as NDJSON in the body of a request. Its webhook-id is the same
-// when the batch is sent again.
-type httpReceiver struct{ hook *webhook.Webhook }
-
-func (h httpReceiver) send(ctx context.Context, records []record) error {
-	ctx, cancel := context.WithTimeout(ctx, httpTimeout)
-	defer cancel()
-	var body bytes.Buffer
-	for _, r := range records {
-		body.Write(r.text)
-		body.WriteByte('\n')
-	}
-	first, last := records[0].event, records[len(records)-1].event
-	id := fmt.Sprintf("log-%d-%d-%d", first.Index, last.Index, first.Time.UnixMicro())
-	return h.hook.Post(ctx, webhook.Message{ID: id, Type: "application/x-ndjson", Body: body.Bytes()}, time.Now())
-}
-
-// dial connects to a syslog receiver.
-func dial(ctx context.Context, address string) (*net.TCPConn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
-}
+// thisHost is where entries were seen that name no host.
+func thisHost() (string, error) { return system.HostName("") }

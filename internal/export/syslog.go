@@ -1,13 +1,12 @@
 package export
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"fmt"
-	"io"
+	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/postern-project/postern"
 )
@@ -15,58 +14,25 @@ import (
 // syslogTimeout bounds one batch.
 const syslogTimeout = 30 * time.Second
 
-// syslogReceiver gets RFC 5424 messages over TCP, framed by octet counting (RFC 6587,
-// 3.4.1). Syslog has no acknowledgement: each batch has a connection of its own, and the
-// receiver has it when it has read to the end and closed the connection.
-type syslogReceiver struct {
-	address string // HOST:PORT
-	host    string // where entries were seen that name no host
-}
-
-func (s syslogReceiver) send(ctx context.Context, records []record) error {
-	ctx, cancel := context.WithTimeout(ctx, syslogTimeout)
-	defer cancel()
-	if err := s.exchange(ctx, records); err != nil {
-		return postern.Errorf(postern.Unavailable, "the syslog receiver %s: %w", s.address, err)
-	}
-	return nil
-}
-
-func (s syslogReceiver) exchange(ctx context.Context, records []record) error {
-	conn, err := dial(ctx, s.address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
-	var frames bytes.Buffer
-	for _, r := range records {
-		m := message(r, s.host)
-		fmt.Fprintf(&frames, "%d %s", len(m), m)
-	}
-	if _, err := frames.WriteTo(conn); err != nil {
-		return err
-	}
-	if err := conn.CloseWrite(); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, conn); err != nil {
-		return fmt.Errorf("it did not close the connection after it had everything: %w", err)
-	}
-	return nil
-}
-
 // authpriv is the facility: what is about who may do what (RFC 5424, 6.2.1).
 const authpriv = 10
 
-// message returns an entry as an RFC 5424 message: APP-NAME is postern, MSGID the kind, and
-// MSG the entry's JSON, without a byte order mark.
+// message returns an entry as an RFC 5424 message: APP-NAME is postern, MSGID the kind,
+// sequenceId (7.3.1) the index and one, by which a receiver sees what it has twice or lacks.
+// MSG is UTF-8 without a byte order mark.
 func message(r record, host string) []byte {
 	e := r.event
-	return fmt.Appendf(nil, "<%d>1 %s %s postern - %s - %s", authpriv*8+severity(e.Outcome),
-		e.Time.UTC().Format("2006-01-02T15:04:05.000000Z"), printable(cmp.Or(e.Host, host), 255),
-		printable(e.Kind, 32), r.text)
+	return fmt.Appendf(nil, `<%d>1 %s %s postern - %s [meta sequenceId="%d"] %s`, priority(e),
+		e.Time.UTC().Format(microseconds), printable(cmp.Or(e.Host, host), 255),
+		printable(e.Kind, 32), e.Index%math.MaxInt32+1, r.text)
 }
+
+// localMessage returns an entry as syslog(3) writes it to a socket on this host.
+func localMessage(r record) []byte {
+	return fmt.Appendf(nil, "<%d>%s postern: %s", priority(r.event), r.event.Time.Local().Format(time.Stamp), r.text)
+}
+
+func priority(e postern.Event) int { return authpriv*8 + severity(e.Outcome) }
 
 func severity(o postern.Outcome) int {
 	switch o {
@@ -89,4 +55,16 @@ func printable(s string, most int) string {
 		return r
 	}, s)
 	return cmp.Or(s[:min(len(s), most)], "-")
+}
+
+// cut returns a message of at most so many octets, and no part of a character at its end
+// (RFC 5424, 6.1).
+func cut(message []byte, most int) []byte {
+	if len(message) <= most {
+		return message
+	}
+	for most > 0 && !utf8.RuneStart(message[most]) {
+		most--
+	}
+	return message[:most]
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"os"
@@ -71,7 +72,28 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// Post posts a message. Any status but 2xx is an error, [postern.Unavailable].
+// StatusError is the answer of a receiver that did not take a message.
+type StatusError struct {
+	Code       int
+	Status     string        // "503 Service Unavailable"
+	RetryAfter time.Duration // how long it asks to wait; 0 or less if it does not say
+}
+
+func (e *StatusError) Error() string { return "the webhook answers " + e.Status }
+
+// retryAfter reads the header Retry-After: seconds or a date (RFC 9110, 10.2.3).
+func retryAfter(text string, now time.Time) time.Duration {
+	if seconds, err := strconv.Atoi(text); err == nil {
+		return time.Duration(min(seconds, math.MaxInt32)) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return at.Sub(now)
+	}
+	return 0
+}
+
+// Post posts a message. Any status but 2xx is an error, [postern.Unavailable], with a
+// [StatusError].
 func (w *Webhook) Post(ctx context.Context, m Message, now time.Time) error {
 	key, err := w.key()
 	if err != nil {
@@ -97,7 +119,9 @@ func (w *Webhook) Post(ctx context.Context, m Message, now time.Time) error {
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection is used again
 	if resp.StatusCode/100 != 2 {
-		return postern.Errorf(postern.Unavailable, "the webhook answers %s", resp.Status)
+		return postern.Errorf(postern.Unavailable, "%w", &StatusError{
+			Code: resp.StatusCode, Status: resp.Status, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now),
+		})
 	}
 	return nil
 }
