@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,9 +74,7 @@ func (c *calls) answered(e *event.Event) {
 	}
 	ev.Outcome, ev.Took = postern.OK, e.Took
 	m := c.decoder.Event(e)
-	if ev.Object == "" {
-		about(&ev, m) // a virtual machine that was made by the call
-	}
+	about(&ev, m) // a virtual machine that was made by the call
 	if m.Status == libvirt.Failed {
 		ev.Outcome, ev.Reason = postern.Failed, string(m.AppendText(nil, libvirt.Style{}))
 		if f := m.Failure(); f != nil && refusals[libvirt.ErrorName(f.Code)] {
@@ -183,7 +183,8 @@ func addressOf(s string) string {
 	return addr.Unmap().WithZone("").String()
 }
 
-// about sets what the call is done to.
+// about sets what the call is done to, as far as it is not known: the arguments that define a
+// virtual machine may have no UUID, which the answer has.
 func about(ev *postern.Event, m *libvirt.Message) {
 	o := m.Domain()
 	if o.Kind == libvirt.ObjectNone {
@@ -196,11 +197,13 @@ func about(ev *postern.Event, m *libvirt.Message) {
 	if len(o.UUID) == 16 {
 		uuid = string(libvirt.AppendUUID(nil, o.UUID))
 	}
-	if ev.Object = strings.ToValidUTF8(string(o.Name[:min(len(o.Name), 256)]), "?"); ev.Object == "" {
-		ev.Object = uuid
+	name := cmp.Or(strings.ToValidUTF8(string(o.Name[:min(len(o.Name), 256)]), "?"), uuid)
+	if ev.Object = cmp.Or(ev.Object, name); ev.Object != name {
+		return
 	}
-	if o.Kind == libvirt.ObjectDomain && uuid != "" {
-		ev.Links = append(ev.Links, postern.Link{Kind: postern.LinkDomain, ID: uuid})
+	link := postern.Link{Kind: postern.LinkDomain, ID: uuid}
+	if o.Kind == libvirt.ObjectDomain && uuid != "" && !slices.Contains(ev.Links, link) {
+		ev.Links = append(ev.Links, link)
 	}
 }
 

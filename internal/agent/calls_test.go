@@ -76,3 +76,38 @@ func TestOutcomes(t *testing.T) {
 		t.Errorf("%q\nwant %q", got, want)
 	}
 }
+
+// TestDefinedMachineHasItsUUID: the answer has it where the definition does not.
+func TestDefinedMachineHasItsUUID(t *testing.T) {
+	const createXML, destroy = 10, 12
+	xml := append(tracetest.String("<domain type='qemu'><name>vm1</name></domain>"), tracetest.Word(0)...)
+	watched, err := Watch(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	c := newCalls("hv1", watched, func(e postern.Event) {
+		line := e.Details[timeline.Procedure] + " " + e.Object
+		for _, l := range e.Links {
+			if l.Kind == postern.LinkDomain {
+				line += " " + l.ID
+			}
+		}
+		got = append(got, line)
+	})
+	p := correlate.New(watched.filter(), false)
+	for _, e := range []*event.Event{
+		tracetest.Message(1, event.ServerRx, createXML, 0, 0, 1, xml),
+		tracetest.Message(2, event.ServerTx, createXML, 1, 0, 1, domain()),
+		tracetest.Message(3, event.ServerRx, destroy, 0, 0, 2, domain()),
+		tracetest.Message(4, event.ServerTx, destroy, 1, 0, 2, nil),
+	} {
+		if err := p.Event(e, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const uuid = "00000000-0000-0000-0000-000000000000"
+	if want := []string{"domainCreateXML vm1 " + uuid, "domainDestroy vm1 " + uuid}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
