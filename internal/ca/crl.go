@@ -2,9 +2,6 @@ package ca
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/x509"
-	"math/big"
 	"sync"
 	"time"
 
@@ -16,6 +13,27 @@ type crlCache struct {
 	mu    sync.Mutex
 	lists map[string]CRL
 	tried map[string]time.Time // when an issuer's key was last asked for one
+	busy  map[string]chan struct{}
+}
+
+// turn waits until no other caller makes an issuer's list, which takes long of a long one, and
+// returns what ends the turn.
+func (c *crlCache) turn(ctx context.Context, issuer string) (func(), error) {
+	c.mu.Lock()
+	if c.busy == nil {
+		c.busy = map[string]chan struct{}{}
+	}
+	if c.busy[issuer] == nil {
+		c.busy[issuer] = make(chan struct{}, 1)
+	}
+	one := c.busy[issuer]
+	c.mu.Unlock()
+	select {
+	case one <- struct{}{}:
+		return func() { <-one }, nil
+	case <-ctx.Done():
+		return nil, postern.Errorf(postern.Unavailable, "wait for the revocation list of %s: %w", issuer, ctx.Err())
+	}
 }
 
 // keyPause is the least time between two attempts to replace what is still valid
@@ -73,31 +91,8 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		if crl := a.crls.load(issuerID); a.fresh(crl, rev) {
 			return crl, nil
 		}
-		last, err := a.store.CRL(ctx, issuerID)
-		if err != nil && postern.CodeOf(err) != postern.NotFound {
-			return CRL{}, err
-		}
-		valid := last.DER != nil && last.Revision == rev && a.now().Before(last.NextUpdate)
-		if a.fresh(last, rev) || valid && (iss.signer == nil || !a.crls.due(issuerID, a.now())) {
-			a.crls.keep(last)
-			return last, nil
-		}
-		if iss.signer == nil {
-			return CRL{}, postern.Errorf(postern.Unavailable,
-				"the key of the %s CA is not on this machine: its revocation list cannot be signed again", issuerID)
-		}
-		validity := a.cfg.CRLValidity
-		if iss.Role == Root {
-			validity = 365 * day
-		}
-		crl, ok, err := a.signCRL(ctx, iss, last.Number+1, a.now().Add(validity))
-		switch {
-		case valid && postern.CodeOf(err) == postern.Unavailable:
-			return last, nil // it is complete, and cannot be replaced now
-		case err != nil:
-			return CRL{}, err
-		case ok:
-			return crl, nil
+		if crl, ok, err := a.newestCRL(ctx, iss, rev); ok || err != nil {
+			return crl, err
 		}
 		// Another server was first: look at its list.
 	}
@@ -105,48 +100,109 @@ func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 		issuerID)
 }
 
+// newestCRL returns the list in the store, if it holds all up to a revision, else a new one.
+// It reports false if another server has signed one meanwhile.
+func (a *Authority) newestCRL(ctx context.Context, iss *issuer, revision int64) (CRL, bool, error) {
+	done, err := a.crls.turn(ctx, iss.ID)
+	if err != nil {
+		return CRL{}, false, err
+	}
+	defer done()
+	if crl := a.crls.load(iss.ID); a.fresh(crl, revision) {
+		return crl, true, nil
+	}
+	last, err := a.store.CRL(ctx, iss.ID)
+	if err != nil && postern.CodeOf(err) != postern.NotFound {
+		return CRL{}, false, err
+	}
+	valid := last.DER != nil && last.Revision == revision && a.now().Before(last.NextUpdate)
+	if a.fresh(last, revision) || valid && (iss.signer == nil || !a.crls.due(iss.ID, a.now())) {
+		a.crls.keep(last)
+		return last, true, nil
+	}
+	if iss.signer == nil {
+		return CRL{}, false, postern.Errorf(postern.Unavailable,
+			"the key of the %s CA is not on this machine: its revocation list cannot be signed again", iss.ID)
+	}
+	validity := a.cfg.CRLValidity
+	if iss.Role == Root {
+		validity = 365 * day
+	}
+	crl, ok, err := a.signCRL(ctx, iss, last, a.now().Add(validity))
+	if valid && postern.CodeOf(err) == postern.Unavailable {
+		return last, true, nil // it is complete, and cannot be replaced now
+	}
+	return crl, ok, err
+}
+
 func (a *Authority) fresh(crl CRL, revision int64) bool {
 	half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
 	return crl.DER != nil && crl.Revision == revision && a.now().Before(half)
 }
 
-// signCRL signs and keeps the list of that number. It reports whether no other
+// signCRL signs and keeps the list that follows last. It reports whether no other
 // server had kept one of that number before.
-func (a *Authority) signCRL(ctx context.Context, iss *issuer, number int64, next time.Time) (CRL, bool, error) {
-	now := a.now()
-	// What has expired stays until no list that lacks it could still be valid
-	// (RFC 5280 section 3.3).
-	revoked, revision, err := a.store.Revocations(ctx, iss.ID, now.Add(-a.cfg.CRLValidity))
+func (a *Authority) signCRL(ctx context.Context, iss *issuer, last CRL, next time.Time) (CRL, bool, error) {
+	crl := CRL{
+		Issuer: iss.ID, Number: last.Number + 1, ThisUpdate: a.now().Add(-a.cfg.Backdate), NextUpdate: next,
+		Complete: last.Complete,
+	}
+	entries, ok, err := a.addedTo(ctx, iss, last, &crl)
+	if err == nil && !ok {
+		entries, err = a.allEntries(ctx, iss, &crl)
+	}
 	if err != nil {
 		return CRL{}, false, err
 	}
-	tmpl := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.Add(-a.cfg.Backdate), NextUpdate: next}
-	for _, r := range revoked {
-		// thisUpdate is backdated for clocks that are behind; no entry may be
-		// later than it.
-		if r.Time.After(tmpl.ThisUpdate) {
-			r.Time = tmpl.ThisUpdate
-		}
-		n, ok := new(big.Int).SetString(r.Serial, 16)
-		if !ok {
-			return CRL{}, false, postern.Errorf(postern.Internal, "serial %q is not a number", r.Serial)
-		}
-		tmpl.RevokedCertificateEntries = append(tmpl.RevokedCertificateEntries,
-			x509.RevocationListEntry{SerialNumber: n, RevocationTime: r.Time, ReasonCode: int(r.Reason)})
-	}
-	der, err := x509.CreateRevocationList(rand.Reader, tmpl, iss.cert, iss.signer)
-	if err != nil {
+	if crl.DER, err = iss.signList(crl, entries); err != nil {
 		return CRL{}, false, postern.Errorf(postern.CodeOf(err), "sign the revocation list of %s: %w", iss.ID, err)
 	}
-	crl := CRL{
-		Issuer: iss.ID, Number: number, Revision: revision, DER: der, ThisUpdate: tmpl.ThisUpdate,
-		NextUpdate: tmpl.NextUpdate,
-	}
-	ok, err := a.store.PutCRL(ctx, crl)
+	ok, err = a.store.PutCRL(ctx, crl)
 	if err == nil && ok {
 		a.crls.keep(crl)
 	}
 	return crl, ok, err
+}
+
+// allEntries returns the entries of a list, made of all that is revoked.
+func (a *Authority) allEntries(ctx context.Context, iss *issuer, crl *CRL) ([]byte, error) {
+	// What has expired stays until no list that lacks it could still be valid
+	// (RFC 5280 section 3.3).
+	crl.Complete = a.now()
+	all, revision, err := a.store.Revocations(ctx, iss.ID, crl.Complete.Add(-a.cfg.CRLValidity), -1)
+	if err != nil {
+		return nil, err
+	}
+	crl.Revision = revision
+	return encodeRevocations(nil, all, crl.ThisUpdate)
+}
+
+// addedTo returns the entries of the last list with those of what was revoked since: of a long
+// list that takes a small part of the time. It reports false if all are to be read anew: to
+// leave out what has expired, or since the last list or a revocation is not as this program
+// records it.
+func (a *Authority) addedTo(ctx context.Context, iss *issuer, last CRL, crl *CRL) ([]byte, bool, error) {
+	if a.now().Sub(last.Complete) > a.cfg.CRLValidity/2 {
+		return nil, false, nil
+	}
+	entries, ok := iss.listed(last.DER)
+	if !ok {
+		return nil, false, nil
+	}
+	added, revision, err := a.store.Revocations(ctx, iss.ID, time.Time{}, last.Revision)
+	if err != nil {
+		return nil, false, err
+	}
+	revisions := map[int64]bool{}
+	for _, r := range added {
+		revisions[r.Revision] = true
+	}
+	if int64(len(revisions)) != revision-last.Revision {
+		return nil, false, nil
+	}
+	crl.Revision = revision
+	entries, err = encodeRevocations(entries, added, crl.ThisUpdate)
+	return entries, true, err
 }
 
 // signRootCRL signs a list of the root that lasts until next.
@@ -156,7 +212,7 @@ func (a *Authority) signRootCRL(ctx context.Context, root *issuer, next time.Tim
 		if err != nil && postern.CodeOf(err) != postern.NotFound {
 			return err
 		}
-		if _, ok, err := a.signCRL(ctx, root, last.Number+1, next); err != nil || ok {
+		if _, ok, err := a.signCRL(ctx, root, last, next); err != nil || ok {
 			return err
 		}
 	}

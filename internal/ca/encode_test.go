@@ -160,11 +160,16 @@ func leafIssuer(t *testing.T, alg Algorithm) *issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return issuerWith(t, key)
+}
+
+func issuerWith(t *testing.T, key crypto.Signer) *issuer {
+	t.Helper()
 	tmpl := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"Example"}, CommonName: "Servers"},
 		SubjectKeyId: []byte("issuer's own key hash"),
 		NotAfter:     time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {

@@ -108,11 +108,12 @@ type Filter struct {
 	Limit   int                      // 0: all
 }
 
-// Revocation is one line of a CRL.
+// Revocation is one entry of a CRL.
 type Revocation struct {
-	Serial string
-	Time   time.Time
-	Reason postern.RevocationReason
+	Serial   string
+	Time     time.Time
+	Reason   postern.RevocationReason
+	Revision int64 // of its issuer when it was recorded
 }
 
 // CRL is a signed revocation list.
@@ -123,6 +124,7 @@ type CRL struct {
 	DER        []byte
 	ThisUpdate time.Time
 	NextUpdate time.Time
+	Complete   time.Time // when all that it holds was read: later lists add to the last one
 }
 
 // PEM returns the list as servers read it from a file.
@@ -207,11 +209,11 @@ type Store interface {
 	RevokeIssuer(ctx context.Context, id, serial string, reason, theirs postern.RevocationReason, at time.Time,
 		event postern.Event) error
 
-	// Revision changes whenever a certificate of the issuer is revoked.
+	// Revision grows by 1 whenever certificates of the issuer are revoked.
 	Revision(ctx context.Context, issuer string) (int64, error)
-	// Revocations returns, as of one moment, what was revoked of that issuer's
-	// certificates that expire after the given time, and the revision.
-	Revocations(ctx context.Context, issuer string, expireAfter time.Time) ([]Revocation, int64, error)
+	// Revocations returns, as of one moment, what was revoked after a revision (-1: all) of
+	// that issuer's certificates that expire after the given time, and the revision.
+	Revocations(ctx context.Context, issuer string, expireAfter time.Time, since int64) ([]Revocation, int64, error)
 	// CRL returns the newest list, or a NotFound error.
 	CRL(ctx context.Context, issuer string) (CRL, error)
 	// PutCRL keeps the list if its number follows the newest one's (1 is the

@@ -105,7 +105,8 @@ func (tx *Tx) revokeCertificates(
 		WHERE id IN (SELECT issuer FROM ca_certificates WHERE `+where+`)`, value); err != nil {
 		return 0, err
 	}
-	n, err := tx.Exec(ctx, `UPDATE ca_certificates SET revoked = $2, reason = $3
+	n, err := tx.Exec(ctx, `UPDATE ca_certificates SET revoked = $2, reason = $3,
+		revision = (SELECT i.revision FROM ca_issuers i WHERE i.id = ca_certificates.issuer)
 		WHERE `+where, value, micros(at), int64(reason))
 	if err != nil || n == 0 {
 		return n, err
@@ -121,29 +122,29 @@ func (s CA) Revision(ctx context.Context, issuer string) (int64, error) {
 }
 
 // Revocations implements [ca.Store].
-func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Time) ([]ca.Revocation, int64, error) {
-	var list []ca.Revocation
-	var revision int64
-	err := s.Read(ctx, func(ctx context.Context, tx *Tx) error {
+func (s CA) Revocations(
+	ctx context.Context, issuer string, expireAfter time.Time, since int64,
+) (list []ca.Revocation, revision int64, err error) {
+	err = s.Read(ctx, func(ctx context.Context, tx *Tx) error {
 		list = nil
 		if err := tx.QueryRow(ctx, `SELECT revision FROM ca_issuers
 			WHERE id = $1`, issuer).Scan(&revision); err != nil {
 			return notFound(err, "there is no CA %q", issuer)
 		}
-		rows, err := tx.Query(ctx, `SELECT serial, revoked, reason FROM ca_certificates
-			WHERE issuer = $1 AND revoked <> 0 AND not_after > $2
-			ORDER BY revoked, serial`, issuer, micros(expireAfter))
+		rows, err := tx.Query(ctx, `SELECT serial, revoked, reason, revision FROM ca_certificates
+			WHERE issuer = $1 AND revision > $2 AND revoked <> 0 AND not_after > $3
+			ORDER BY revoked, serial`, issuer, since, micros(expireAfter))
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var r ca.Revocation
-			var at, reason int64
-			if err := rows.Scan(&r.Serial, &at, &reason); err != nil {
+			var at int64
+			if err := rows.Scan(&r.Serial, &at, &r.Reason, &r.Revision); err != nil {
 				return err
 			}
-			r.Time, r.Reason = fromMicros(at), postern.RevocationReason(reason)
+			r.Time = fromMicros(at)
 			list = append(list, r)
 		}
 		return rows.Err()
@@ -154,11 +155,11 @@ func (s CA) Revocations(ctx context.Context, issuer string, expireAfter time.Tim
 // CRL implements [ca.Store].
 func (s CA) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
 	crl := ca.CRL{Issuer: issuer}
-	var this, next int64
-	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update FROM ca_crls
+	var this, next, complete int64
+	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update, complete FROM ca_crls
 		WHERE issuer = $1`, issuer).
-		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next)
-	crl.ThisUpdate, crl.NextUpdate = fromMicros(this), fromMicros(next)
+		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next, &complete)
+	crl.ThisUpdate, crl.NextUpdate, crl.Complete = fromMicros(this), fromMicros(next), fromMicros(complete)
 	return crl, s.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
 }
 
@@ -166,13 +167,14 @@ func (s CA) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
 func (s CA) PutCRL(ctx context.Context, crl ca.CRL) (bool, error) {
 	var kept bool
 	err := s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.Exec(ctx, `INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update)
-			VALUES ($1, $2, $3, $4, $5, $6)
+		n, err := tx.Exec(ctx, `INSERT INTO ca_crls (issuer, number, revision, der, this_update, next_update, complete)
+			VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (issuer) DO UPDATE SET number = excluded.number, revision = excluded.revision,
-			der = excluded.der,
-				this_update = excluded.this_update, next_update = excluded.next_update
+				der = excluded.der, this_update = excluded.this_update, next_update = excluded.next_update,
+				complete = excluded.complete
 			WHERE ca_crls.number = excluded.number - 1`,
-			crl.Issuer, crl.Number, crl.Revision, crl.DER, micros(crl.ThisUpdate), micros(crl.NextUpdate))
+			crl.Issuer, crl.Number, crl.Revision, crl.DER, micros(crl.ThisUpdate), micros(crl.NextUpdate),
+			micros(crl.Complete))
 		kept = n == 1
 		return err
 	})

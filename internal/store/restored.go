@@ -160,7 +160,7 @@ func (tx *Tx) skipNumbers(ctx context.Context) error {
 	}
 	if _, err := tx.Exec(ctx, `UPDATE ca_crls SET number = number + $1, revision = CASE
 		WHEN (SELECT i.sealed_key FROM ca_issuers i WHERE i.id = ca_crls.issuer) IS NULL THEN revision
-		ELSE -1 END`, int64(restoreGap)); err != nil {
+		ELSE -1 END, complete = 0`, int64(restoreGap)); err != nil {
 		return err
 	}
 	unlisted, err := tx.texts(ctx, `SELECT id FROM ca_issuers WHERE certificate IS NOT NULL

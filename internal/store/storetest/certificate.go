@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/postern-project/postern"
@@ -29,4 +30,18 @@ func FinishOrder(
 ) (acme.Order, error) {
 	c := ca.Certificate{Serial: serial, Issuer: issuer, Profile: ca.ProfileServer, DER: certificate}
 	return db.ACME().FinishOrder(ctx, by, c, postern.Event{Kind: postern.EventCertIssued, Object: serial}, f)
+}
+
+// AddRevoked adds certificates of a CA that are revoked, as rows alone.
+func AddRevoked(t testing.TB, db *store.DB, issuer string, n int) {
+	t.Helper()
+	at, end := db.Now().UnixMicro(), db.Now().AddDate(1, 0, 0).UnixMicro()
+	insertRows(t, db, n, `INSERT INTO ca_certificates (serial, issuer, profile, person, label, subject, names,
+		public_key, der, not_before, not_after, issued, renews, revoked, reason) VALUES `, func(i int) []any {
+		serial := fmt.Sprintf("7%031x", i)
+		return []any{
+			serial, issuer, "server", "", "", "CN=" + serial, "", serial, make([]byte, 500), at, end, at, "", at,
+			int64(postern.Superseded),
+		}
+	})
 }

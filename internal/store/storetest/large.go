@@ -32,9 +32,7 @@ func Fill(t testing.TB, db *store.DB, s Size) {
 	g := &generator{Size: s, rand: rand.New(rand.NewPCG(1, 2)), now: db.Now().Add(-Span)}
 	insert := func(n int, table, columns string, row func(i int) []any) {
 		t.Helper()
-		must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-			return insertRows(ctx, tx, n, "INSERT INTO "+table+" ("+columns+") VALUES ", row)
-		}))
+		insertRows(t, db, n, "INSERT INTO "+table+" ("+columns+") VALUES ", row)
 	}
 	at := g.now.UnixMicro()
 	insert(s.People, "people", "name, email, full_name, status, created", func(i int) []any {
@@ -80,25 +78,36 @@ func Fill(t testing.TB, db *store.DB, s Size) {
 	}
 }
 
-// insertRows inserts n rows, many by one statement.
-func insertRows(ctx context.Context, tx *store.Tx, n int, insert string, row func(i int) []any) error {
-	const most = 200
-	for from := 0; from < n; from += most {
-		var values []string
-		var args []any
-		for i := from; i < min(from+most, n); i++ {
-			var marks []string
-			for _, v := range row(i) {
-				args = append(args, v)
-				marks = append(marks, fmt.Sprintf("$%d", len(args)))
+// insertRows inserts n rows, many by one statement, and as many in a transaction as keep
+// the journal short.
+func insertRows(t testing.TB, db *store.DB, n int, insert string, row func(i int) []any) {
+	t.Helper()
+	const most, together = 64, 2048
+	for from := 0; from < n; from += together {
+		must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			for first := from; first < min(from+together, n); first += most {
+				query, args := rows(insert, first, min(first+most, from+together, n), row)
+				if _, err := tx.Exec(ctx, query, args...); err != nil {
+					return err
+				}
 			}
-			values = append(values, "("+strings.Join(marks, ", ")+")")
-		}
-		if _, err := tx.Exec(ctx, insert+strings.Join(values, ", "), args...); err != nil {
-			return err
-		}
+			return nil
+		}))
 	}
-	return nil
+}
+
+// rows returns the statement that inserts some rows.
+func rows(insert string, from, to int, row func(i int) []any) (query string, args []any) {
+	var values []string
+	for i := from; i < to; i++ {
+		var marks []string
+		for _, v := range row(i) {
+			args = append(args, v)
+			marks = append(marks, fmt.Sprintf("$%d", len(args)))
+		}
+		values = append(values, "("+strings.Join(marks, ", ")+")")
+	}
+	return insert + strings.Join(values, ", "), args
 }
 
 // generator makes what a busy installation has.
