@@ -42,7 +42,11 @@ func (s *sqlite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if err := s.create(); err != nil {
 		return nil, nil, err
 	}
-	write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)", "journal_size_limit(67108864)"))
+	// The writer changes pages all over the indices: with SQLite's 2 MB most are written to
+	// the journal and read again within one transaction. What undoes one statement stays in
+	// memory, too.
+	write, err = sql.Open("sqlite", s.dsn("synchronous(FULL)", "foreign_keys(1)", "journal_size_limit(67108864)",
+		"cache_size(-32768)", "temp_store(MEMORY)"))
 	if err != nil {
 		return nil, nil, err
 	}

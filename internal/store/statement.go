@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -137,11 +138,32 @@ func (s *statements) prepare(ctx context.Context, query string) (*sql.Stmt, erro
 	if len(s.kept) >= maxStatements {
 		s.close()
 	}
-	stmt, err := s.conn.PrepareContext(ctx, query)
+	stmt, err := s.conn.PrepareContext(ctx, unnamed(query))
 	if err == nil {
 		s.kept[query] = stmt
 	}
 	return stmt, err
+}
+
+// manyParameters is from how many on a statement's parameters are better without names.
+const manyParameters = 16
+
+// unnamed returns a query with ? for its parameters if these are many, in their order, and each
+// there once. SQLite looks for each name in a list of all of them: for 500, that takes
+// longer than to insert what they stand for.
+func unnamed(query string) string {
+	parts := strings.Split(query, "$")
+	if len(parts) <= manyParameters {
+		return query
+	}
+	for i, part := range parts[1:] {
+		rest, ok := strings.CutPrefix(part, strconv.Itoa(i+1))
+		if !ok || rest != "" && '0' <= rest[0] && rest[0] <= '9' {
+			return query
+		}
+		parts[i+1] = rest
+	}
+	return strings.Join(parts, "?")
 }
 
 func (s *statements) close() {
