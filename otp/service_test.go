@@ -5,11 +5,11 @@ import (
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/base64"
-	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -304,31 +304,10 @@ func TestParametersGivenTwiceAreRefused(t *testing.T) {
 	}
 }
 
-// events returns the timeline's lines about checked codes.
+// events returns the timeline's entries about checked codes.
 func (h *rig) events(t testing.TB) []postern.Event {
 	t.Helper()
-	var found []postern.Event
-	must(t, h.db.Read(context.Background(), func(ctx context.Context, tx *store.Tx) error {
-		found = nil
-		rows, err := tx.Query(ctx, `SELECT line FROM log_events WHERE kind = $1 ORDER BY idx`, postern.EventOTP)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var line string
-			if err := rows.Scan(&line); err != nil {
-				return err
-			}
-			var e postern.Event
-			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				return err
-			}
-			found = append(found, e)
-		}
-		return rows.Err()
-	}))
-	return found
+	return slices.DeleteFunc(storetest.Events(t, h.db), func(e postern.Event) bool { return e.Kind != postern.EventOTP })
 }
 
 // exec does to the database what an attacker who can write it could do.

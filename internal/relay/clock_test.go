@@ -1,8 +1,6 @@
 package relay_test
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"testing"
@@ -10,7 +8,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/relay"
-	"github.com/postern-project/postern/internal/store"
+	"github.com/postern-project/postern/internal/store/storetest"
 )
 
 // TestAWrongClockIsSaid has hosts with right and wrong clocks report a call: its time on the
@@ -51,17 +49,8 @@ func TestAWrongClockIsSaid(t *testing.T) {
 }
 
 // newest returns the newest entry of the timeline.
-func (s *server) newest(t *testing.T) (e postern.Event) {
+func (s *server) newest(t *testing.T) postern.Event {
 	t.Helper()
-	err := s.db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		var line string
-		if err := tx.QueryRow(ctx, `SELECT line FROM log_events ORDER BY idx DESC LIMIT 1`).Scan(&line); err != nil {
-			return err
-		}
-		return json.Unmarshal([]byte(line), &e)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	events := storetest.Events(t, s.db)
+	return events[len(events)-1]
 }

@@ -3,7 +3,6 @@ package relay_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -69,30 +68,13 @@ func newServer(t *testing.T) *server {
 func (s *server) objects(t *testing.T) []string {
 	t.Helper()
 	var got []string
-	err := s.db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error {
-		got = nil
-		rows, err := tx.Query(ctx, `SELECT line FROM log_events ORDER BY idx`)
-		if err != nil {
-			return err
+	for _, e := range storetest.Events(t, s.db) {
+		switch e.Kind {
+		case postern.EventLibvirtCall:
+			got = append(got, e.Object)
+		case postern.EventAgentLost:
+			got = append(got, fmt.Sprint("lost ", e.Count))
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var line string
-			var e postern.Event
-			if err := errors.Join(rows.Scan(&line), json.Unmarshal([]byte(line), &e)); err != nil {
-				return err
-			}
-			switch e.Kind {
-			case postern.EventLibvirtCall:
-				got = append(got, e.Object)
-			case postern.EventAgentLost:
-				got = append(got, fmt.Sprint("lost ", e.Count))
-			}
-		}
-		return rows.Err()
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	return got
 }

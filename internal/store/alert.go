@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -207,17 +205,15 @@ func (s Timeline) AppendChange(ctx context.Context, e postern.Event) error {
 // lastEvent returns the last entry of a kind about an object; without one, one whose
 // outcome is OK, or without an outcome if it may be in an archive.
 func (tx *Tx) lastEvent(ctx context.Context, kind, object string) (postern.Event, error) {
-	var line []byte
-	err := tx.QueryRow(ctx, `SELECT line FROM log_events WHERE kind = $1 AND object = $2
-		ORDER BY idx DESC LIMIT 1`, kind, object).Scan(&line)
+	found, err := tx.readEntries(ctx, `e.kind = $1 AND e.object = $2 ORDER BY e.idx DESC LIMIT 1`, kind, object)
 	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		if a, err := tx.archived(ctx); err != nil || a.Size > 0 {
-			return postern.Event{}, err
-		}
-		return postern.Event{Outcome: postern.OK}, nil
 	case err != nil:
 		return postern.Event{}, err
+	case len(found) == 1:
+		return found[0], nil
 	}
-	return timeline.Decode(line)
+	if a, err := tx.archived(ctx); err != nil || a.Size > 0 {
+		return postern.Event{}, err
+	}
+	return postern.Event{Outcome: postern.OK}, nil
 }

@@ -170,16 +170,18 @@ func TestChangedFileIsNeverBelieved(t *testing.T) {
 	must(t, db.Close())
 	clean, err := os.ReadFile(path)
 	must(t, err)
-	lines := bytes.LastIndex(clean, []byte(`{"index":9,`)) // the last: a page that was split leaves an old copy
-	if lines < 0 {
-		t.Fatal("no line is in the file")
+	const entry = postern.EventAccessRefused + "refusedperson2192.0.2.4/a/32}" // its columns
+	// The last: a page that was split leaves an old copy.
+	entries := bytes.LastIndex(clean, []byte(entry))
+	if entries < 0 {
+		t.Fatal("no entry is in the file")
 	}
 	noticed := 0
 	n := rounds(250)
 	for i := range n {
 		at := 100 + rand.IntN(len(clean)-100) // past the header, whose free fields mean nothing
 		if i%2 == 0 {
-			at = lines + rand.IntN(2000) // in the lines
+			at = entries + rand.IntN(2000) // in the entries
 		}
 		changed := bytes.Clone(clean)
 		changed[at] ^= 1 << rand.IntN(8)
@@ -218,8 +220,9 @@ func says(t *testing.T, config store.Config, want []postern.Event) bool {
 	return false
 }
 
-// TestEveryByteOfALineCounts changes each byte of each line in its row.
-func TestEveryByteOfALineCounts(t *testing.T) {
+// TestEveryByteOfAnEntryCounts changes each byte of each entry, written in its row as
+// earlier versions did.
+func TestEveryByteOfAnEntryCounts(t *testing.T) {
 	db := storetest.Open(t)
 	fill(t, db, 4)
 	events, err := db.Timeline().Events(t.Context(), timeline.Filter{})
@@ -238,7 +241,7 @@ func TestEveryByteOfALineCounts(t *testing.T) {
 			changed[i] ^= 1
 			set(changed)
 			if r := verify(t, db); len(r.Problems) == 0 {
-				t.Errorf("line %d, byte %d changed, and nothing said", e.Index, i)
+				t.Errorf("entry %d, byte %d changed, and nothing said", e.Index, i)
 			}
 			set(line)
 		}

@@ -2,10 +2,12 @@ package store_test
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -22,8 +24,9 @@ import (
 )
 
 // TestLarge prints what an installation of ten years costs: how long the first page of
-// each list takes, how long the timeline is on disk, how long SQLite's journal gets while
-// all is verified. POSTERN_LARGE names a SQLite file that is filled once and kept.
+// each list takes, how long the timeline is on disk, how much memory it takes to read all of
+// it, how long SQLite's journal gets while all is verified. POSTERN_LARGE names a SQLite
+// file that is filled once and kept.
 func TestLarge(t *testing.T) {
 	posterntest.Soak(t)
 	large := storetest.Large
@@ -46,10 +49,12 @@ func TestLarge(t *testing.T) {
 			entries, err := db.Timeline().LogSize(t.Context())
 			must(t, err)
 			t.Logf("%d entries, %d bytes with all else", entries, bytes)
+			bytesOnDisk(t, db, entries)
 			firstPages(t, db)
 			otherPages(t, db)
+			readsAll(t, db)
 			if !store.IsPostgres(url) {
-				journalOfVerify(t, db, url)
+				verifiesSome(t, db, journalOfVerify(t, db, url))
 			}
 		})
 	}
@@ -157,8 +162,67 @@ func otherPages(t *testing.T, db *store.DB) {
 	}
 }
 
-// journalOfVerify verifies while entries are appended.
-func journalOfVerify(t *testing.T, db *store.DB, path string) {
+// bytesOnDisk measures the tables of the timeline, with their indices.
+func bytesOnDisk(t *testing.T, db *store.DB, entries int64) {
+	query := `SELECT d.name, SUM(d.pgsize) FROM dbstat d JOIN sqlite_master m ON m.name = d.name
+		WHERE m.tbl_name LIKE 'log\_%' ESCAPE '\' GROUP BY d.name`
+	if db.Shared() {
+		query = `SELECT relname, pg_relation_size(oid) + COALESCE(pg_total_relation_size(NULLIF(reltoastrelid, 0)), 0)
+			FROM pg_class WHERE relname LIKE 'log\_%'`
+	}
+	var sum int64
+	must(t, db.Read(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		sum = 0
+		rows, err := tx.Query(ctx, query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			var bytes int64
+			if err := rows.Scan(&name, &bytes); err != nil {
+				return err
+			}
+			t.Logf("%-26s %5.1f bytes an entry", name, float64(bytes)/float64(entries))
+			sum += bytes
+		}
+		return rows.Err()
+	}))
+	t.Logf("%-26s %5.1f bytes an entry", "the timeline", float64(sum)/float64(entries))
+}
+
+// readsAll reads the whole timeline as a list or an export does.
+func readsAll(t *testing.T, db *store.DB) {
+	var stats runtime.MemStats
+	var most uint64
+	start, n, pages := time.Now(), 0, 0
+	must(t, timeline.Each(t.Context(), db.Timeline(), timeline.Filter{}, func(events []postern.Event) error {
+		if pages++; pages%100 == 1 {
+			runtime.ReadMemStats(&stats)
+			most = max(most, stats.HeapInuse)
+		}
+		n += len(events)
+		return nil
+	}))
+	t.Logf("%d entries read in %v, with at most %d MB of memory in use", n, time.Since(start), most>>20)
+}
+
+// verifiesSome verifies what was appended since a checkpoint, as the doctor does.
+func verifiesSome(t *testing.T, db *store.DB, checkpoint string) {
+	e := postern.Event{Kind: postern.EventSignedIn, Object: strings.Repeat("x", 100)}
+	must(t, db.Append(t.Context(), slices.Repeat([]postern.Event{e}, 5000)...))
+	start := time.Now()
+	r, err := db.Timeline().VerifyLogSince(t.Context(), checkpoint)
+	must(t, err)
+	if len(r.Problems) > 0 {
+		t.Error(r.Problems)
+	}
+	t.Logf("%d further entries verified in %v", r.Size-r.From, time.Since(start))
+}
+
+// journalOfVerify verifies while entries are appended, and returns the checkpoint.
+func journalOfVerify(t *testing.T, db *store.DB, path string) string {
 	done := make(chan struct{})
 	var longest int64
 	var wg sync.WaitGroup
@@ -192,4 +256,5 @@ func journalOfVerify(t *testing.T, db *store.DB, path string) {
 	}
 	t.Logf("%s verified in %v while %d entries were appended: the journal grew to %d bytes",
 		filepath.Base(path), took, appended, longest)
+	return r.Checkpoint
 }

@@ -218,8 +218,9 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 			return err
 		}
 		tree.Append(tlog.RecordHash(line))
+		k := keep(e, string(line))
 		entries = append(entries, []any{
-			e.Index, micros(e.Time), e.Kind, string(e.Outcome), e.Person, e.Address, e.Object, string(line),
+			k.index, k.time, k.kind, k.outcome, k.person, k.address, k.object, k.line,
 		})
 		for _, l := range e.Links {
 			links = append(links, []any{l.Kind, l.ID, e.Index})
@@ -230,8 +231,8 @@ func (db *DB) appendEvents(ctx context.Context, tx *Tx) error {
 	}
 	tx.insertLater(`INSERT INTO log_events (idx, time, kind, outcome, person, address, object, line)`, entries)
 	tx.insertLater(`INSERT INTO log_links (kind, id, idx)`, links)
-	for _, t := range tree.Finished() {
-		tx.later(`INSERT INTO log_tiles (level, n, data) VALUES ($1, $2, $3)`, t.Level, t.N, t.Data)
+	if err := tx.putTiles(ctx, tree.Finished()); err != nil {
+		return err
 	}
 	signers := tx.keys.signers
 	signed, err := timeline.Checkpoint{

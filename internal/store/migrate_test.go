@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -81,6 +82,7 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 			Kind: postern.EventPersonChanged, Person: "moved", Details: by,
 			Reason: "address a@example.com changed to b@example.com",
 		}))
+	keepWhole(t, db)
 	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM goose_db_version WHERE version_id = 302`)
 		return err
@@ -100,5 +102,46 @@ func TestWhoSignedUpIsMarked(t *testing.T) {
 	}
 	if want := []string{"herself", "marked", "moved"}; !slices.Equal(marked, want) {
 		t.Errorf("%v are marked, not %v", marked, want)
+	}
+}
+
+// keepWhole writes the entries into their rows as earlier versions did.
+func keepWhole(t *testing.T, db *store.DB) {
+	t.Helper()
+	events, err := db.Timeline().Events(t.Context(), timeline.Filter{})
+	must(t, err)
+	must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		for _, e := range events {
+			entry, err := timeline.Encode(e)
+			if err != nil {
+				return err
+			}
+			const whole = `UPDATE log_events SET line = $1 WHERE idx = $2`
+			if _, err := tx.Exec(ctx, whole, string(entry), e.Index); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// TestEntriesOfBeforeAreRead reads and verifies entries as earlier versions kept them.
+func TestEntriesOfBeforeAreRead(t *testing.T) {
+	db := storetest.Open(t)
+	fill(t, db, 300)
+	want, err := db.Timeline().Events(t.Context(), timeline.Filter{})
+	must(t, err)
+	keepWhole(t, db)
+	fill(t, db, 10)
+	if r := verify(t, db); len(r.Problems) > 0 {
+		t.Error(r.Problems)
+	}
+	got, err := db.Timeline().Events(t.Context(), timeline.Filter{Limit: len(want)})
+	must(t, err)
+	if !reflect.DeepEqual(got, want) {
+		t.Error("what is read is not what was written")
+	}
+	if found, err := db.Timeline().Events(t.Context(), timeline.Filter{Host: "hv39"}); err != nil || len(found) != 2 {
+		t.Errorf("the entries of a host: %v, %v", found, err)
 	}
 }

@@ -78,8 +78,8 @@ func (tx *Tx) eventsOf(ctx context.Context, from int64, kinds []string, n int) (
 	for i := range kinds {
 		marks += ", $" + strconv.Itoa(i+3)
 	}
-	return tx.readEntries(ctx, `SELECT line FROM log_events
-		WHERE idx >= $1 AND kind IN (`+strings.TrimPrefix(marks, ", ")+`) ORDER BY idx LIMIT $2`, args...)
+	return tx.readEntries(ctx, `e.idx >= $1 AND e.kind IN (`+strings.TrimPrefix(marks, ", ")+`)
+		ORDER BY e.idx LIMIT $2`, args...)
 }
 
 // Notify implements [portal.NotificationStore].

@@ -205,23 +205,19 @@ func eachEntry(from int64, f func(timeline.Entry) error, page func(after int64) 
 }
 
 func (a archive) page(ctx context.Context, after int64) ([]timeline.Entry, error) {
-	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT idx, time, kind, outcome, person, address, object, line
-		FROM log_events
-		WHERE idx > $1 ORDER BY idx LIMIT %d`, entriesPage), after)
+	rows, err := a.tx.Query(ctx, fmt.Sprintf(`SELECT %s FROM log_events e
+		WHERE e.idx > $1 ORDER BY e.idx LIMIT %d`, keptColumns, entriesPage), after)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var page []timeline.Entry
 	for rows.Next() {
-		var k timeline.Entry
-		var at int64
-		if err := rows.Scan(&k.Index, &at, &k.Kind, &k.Outcome, &k.Person, &k.Address, &k.Object,
-			&k.Text); err != nil {
+		var k kept
+		if err := rows.Scan(k.fields()...); err != nil {
 			return nil, err
 		}
-		k.Time = fromMicros(at)
-		page = append(page, k)
+		page = append(page, k.entry())
 	}
 	return page, rows.Err()
 }
@@ -247,12 +243,4 @@ func (a archive) Links(ctx context.Context, f func(index int64, l postern.Link) 
 		}
 	}
 	return rows.Err()
-}
-
-func (a archive) Tile(ctx context.Context, level int, n int64) (data []byte, err error) {
-	err = a.tx.QueryRow(ctx, `SELECT data FROM log_tiles WHERE level = $1 AND n = $2`, level, n).Scan(&data)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return data, err
 }

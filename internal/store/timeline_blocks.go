@@ -96,22 +96,23 @@ func (tx *Tx) readBlock(ctx context.Context, b *block, s span) error {
 
 // entriesIn returns the entries of a span.
 func (tx *Tx) entriesIn(ctx context.Context, s span) ([]postern.Event, error) {
-	return tx.readEntries(ctx, `SELECT line FROM log_events WHERE idx >= $1 AND idx < $2`, s.from, s.to)
+	return tx.readEntries(ctx, `e.idx >= $1 AND e.idx < $2`, s.from, s.to)
 }
 
-// readEntries returns the entries whose lines a query finds.
-func (tx *Tx) readEntries(ctx context.Context, query string, args ...any) (list []postern.Event, err error) {
-	rows, err := tx.Query(ctx, query, args...)
+// readEntries returns the entries for which a condition on the columns of e holds, or what
+// else stands behind WHERE.
+func (tx *Tx) readEntries(ctx context.Context, where string, args ...any) (list []postern.Event, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+keptColumns+` FROM log_events e WHERE `+where, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var line []byte
-		if err := rows.Scan(&line); err != nil {
+		var k kept
+		if err := rows.Scan(k.fields()...); err != nil {
 			return nil, err
 		}
-		e, err := timeline.Decode(line)
+		e, err := timeline.Decode([]byte(k.text()))
 		if err != nil {
 			return nil, err
 		}

@@ -44,14 +44,13 @@ func (tx *Tx) eventsIn(
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var index int64
-		var line string
-		if err := rows.Scan(&index, &line); err != nil {
+		var k kept
+		if err := rows.Scan(k.fields()...); err != nil {
 			return nil, err
 		}
-		e, err := timeline.Decode([]byte(line))
-		if err != nil || e.Index != index {
-			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", index).
+		e, err := timeline.Decode([]byte(k.text()))
+		if err != nil || e.Index != k.index {
+			return nil, postern.Errorf(postern.Internal, "entry %d of the timeline is damaged", k.index).
 				WithHint("verify the timeline")
 		}
 		if !f.Match(e) {
@@ -96,7 +95,7 @@ func (q *findQuery) in(s span, last bool) (query string, args []any) {
 		index += ` + 0` // so that no planner reads all entries in their order
 	}
 	n := len(q.args)
-	query = fmt.Sprintf(`SELECT e.idx, e.line FROM %s WHERE %s >= $%d AND %s < $%d`, from, index, n+1, index, n+2)
+	query = fmt.Sprintf(`SELECT %s FROM %s WHERE %s >= $%d AND %s < $%d`, keptColumns, from, index, n+1, index, n+2)
 	for _, condition := range q.where {
 		query += " AND " + condition
 	}
