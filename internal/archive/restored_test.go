@@ -3,6 +3,7 @@ package archive_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/postern-project/postern"
@@ -30,11 +31,10 @@ func signedIn(t *testing.T, db *store.DB, object string, n int) {
 	must(t, db.Append(t.Context(), events...))
 }
 
-// TestAnOlderDatabaseBesideANewerArchive restores a database from before the newest archive, and goes on
-// with it: what the archive has behind that is of another history, and is neither read nor written over.
-func TestAnOlderDatabaseBesideANewerArchive(t *testing.T) {
-	tmp := t.TempDir()
-	dir, path, copied := filepath.Join(tmp, "archive"), filepath.Join(tmp, "a.db"), filepath.Join(tmp, "b.db")
+// restoredBesideNewer makes a database at path and its archive, archives more, and opens the database as it was
+// before that, with 300 entries of which 256 are archived: its copy at path with .restored.
+func restoredBesideNewer(t *testing.T, path, dir string) *store.DB {
+	t.Helper()
 	db := fileStore(t, path)
 	signedIn(t, db, "before", 300)
 	if n, err := archive.Run(t.Context(), db.Timeline(), dir, 256); err != nil || n != 256 {
@@ -43,13 +43,24 @@ func TestAnOlderDatabaseBesideANewerArchive(t *testing.T) {
 	must(t, db.Close())
 	text, err := os.ReadFile(path)
 	must(t, err)
-	must(t, os.WriteFile(copied, text, 0o600))
+	must(t, os.WriteFile(path+".restored", text, 0o600))
 
 	db = fileStore(t, path)
 	signedIn(t, db, "lost", 300)
 	if n, err := archive.Run(t.Context(), db.Timeline(), dir, archived); err != nil || n != archived {
 		t.Fatal(n, err)
 	}
+	must(t, db.Close())
+	return fileStore(t, path+".restored")
+}
+
+// TestAnOlderDatabaseBesideANewerArchive restores a database from before the newest archive, and goes on
+// with it: what the archive has behind that is of another history, and is neither read nor written over.
+func TestAnOlderDatabaseBesideANewerArchive(t *testing.T) {
+	tmp := t.TempDir()
+	dir, path := filepath.Join(tmp, "archive"), filepath.Join(tmp, "a.db")
+	copied := path + ".restored"
+	must(t, restoredBesideNewer(t, path, dir).Close())
 	kept, err := os.ReadFile(filepath.Join(dir, "tile/entries/001.zst"))
 	must(t, err)
 
@@ -70,6 +81,38 @@ func TestAnOlderDatabaseBesideANewerArchive(t *testing.T) {
 	}
 	if now, err := os.ReadFile(filepath.Join(dir, "tile/entries/001.zst")); err != nil || string(now) != string(kept) {
 		t.Errorf("the archive was written over: %v", err)
+	}
+}
+
+// TestARestoredDatabaseGoesOnInANewArchive archives on after a restore, where the old archive has entries that
+// were lost: in a new directory, which then has all entries of the restored timeline, and no other.
+func TestARestoredDatabaseGoesOnInANewArchive(t *testing.T) {
+	tmp := t.TempDir()
+	old, next, path := filepath.Join(tmp, "old"), filepath.Join(tmp, "next"), filepath.Join(tmp, "a.db")
+	restored := restoredBesideNewer(t, path, old)
+	signedIn(t, restored, "after", 300)
+	bundle := filepath.Join(old, "tile/entries/000.zst")
+	text, err := os.ReadFile(bundle)
+	must(t, err)
+	must(t, os.WriteFile(bundle, append(slices.Clone(text[:len(text)-1]), text[len(text)-1]^1), 0o600))
+	if n, err := archive.Run(t.Context(), restored.Timeline(), next, archived); err == nil ||
+		openDir(t, next).Here() {
+		t.Fatalf("a damaged archive is copied: %d, %v", n, err)
+	}
+	must(t, os.WriteFile(bundle, text, 0o600))
+	for range 2 { // the second changes nothing
+		if n, err := archive.Run(t.Context(), restored.Timeline(), next, archived); err != nil || n != archived {
+			t.Fatal(n, err)
+		}
+	}
+	must(t, os.RemoveAll(old))
+	must(t, archive.Use(t.Context(), restored, ""))
+	verified(t, restored, false)
+	for object, want := range map[string]int{"before": 300, "lost": 0, "after": 300} {
+		events, err := restored.Timeline().Events(t.Context(), timeline.Filter{Object: object})
+		if err != nil || len(events) != want {
+			t.Errorf("%d entries of %s, %v", len(events), object, err)
+		}
 	}
 }
 

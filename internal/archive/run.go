@@ -166,10 +166,7 @@ func (d *Dir) check(ctx context.Context, l Log, v note.Verifier, was timeline.Ar
 		return nil
 	}
 	if signed == "" {
-		return postern.Errorf(postern.Invalid,
-			"%s has no archive, and the first %d entries are in one that was written to %s",
-			d.path, was.Size, was.Dir).
-			WithHint("go on in the directory where the archive is now")
+		return d.copyFrom(ctx, l, v, was)
 	}
 	c, err := timeline.OpenCheckpoint(signed, v)
 	if err != nil {
@@ -183,9 +180,52 @@ func (d *Dir) check(ctx context.Context, l Log, v note.Verifier, was timeline.Ar
 	}
 	if err != nil {
 		return postern.Errorf(postern.Conflict, "%s has not the archive of this timeline: %w", d.path, err).
-			WithHint("name the directory where the archive is now")
+			WithHint("name the directory where the archive is now; where the database was restored and the archive " +
+				"has entries that were lost, name a new one: the others are copied")
 	}
 	return nil
+}
+
+// copyFrom begins the archive with the entries that were moved before, from the directory that
+// they were written to. There they may be followed by those of another history, if the
+// database was restored since.
+func (d *Dir) copyFrom(ctx context.Context, l Log, v note.Verifier, was timeline.Archived) error {
+	from, err := Open(was.Dir)
+	if err != nil {
+		return err
+	}
+	if !from.Here() {
+		return postern.Errorf(postern.Invalid,
+			"%s has no archive, and the first %d entries are in one that was written to %s",
+			d.path, was.Size, was.Dir).
+			WithHint("go on in the directory where the archive is now")
+	}
+	for n := int64(0); n < was.Size/width; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, t := range []struct {
+			level  int
+			suffix string
+			most   int64
+		}{{-1, compressed, maxBundle}, {0, "", width * tlog.HashSize}} {
+			tile := tlog.Tile{H: height, L: t.level, N: n, W: width}
+			data, err := from.read(tile, t.suffix, t.most)
+			if err != nil {
+				return err
+			}
+			if err := d.write(d.name(tile, t.suffix), data); err != nil {
+				return err
+			}
+		}
+	}
+	if err := d.tree(ctx, l, 0, was.Size); err != nil {
+		return err
+	}
+	if err := d.verify(ctx, l, v, 0, was.Checkpoint); err != nil {
+		return err
+	}
+	return d.write(filepath.Join(d.path, checkpoint), []byte(was.Checkpoint))
 }
 
 // pages is how many files of entries are written from one read of the database.
