@@ -239,6 +239,7 @@ func TestUnitsAreConfined(t *testing.T) {
 	posterntest.Need(t, "systemd-analyze")
 	for unit, threshold := range map[string]string{
 		"postern.service": "20", "postern-backup.service": "20", "postern-agent.service": "40",
+		"postern-log-export@.service": "20",
 	} {
 		out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--no-pager", "--threshold="+threshold,
 			"./"+unit).CombinedOutput()

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/posterntest"
 )
 
 // answering is an HTTP receiver that takes a request or refuses it with a status.
@@ -126,8 +129,28 @@ func TestPrometheusSeesHowFarAnExportIs(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
+	knownNumbers(t, text)
 	up.Store(true)
 	wait()
+}
+
+// knownNumbers has promtool judge a scrape and the rules that are shipped, which name nothing else.
+func knownNumbers(t *testing.T, text string) {
+	t.Helper()
+	promtool := posterntest.Need(t, "promtool")
+	rules := "../../packaging/prometheus/postern-export.rules.yml"
+	check := exec.Command(promtool, "check", "metrics")
+	check.Stdin = strings.NewReader(text)
+	for _, cmd := range []*exec.Cmd{check, exec.Command(promtool, "check", "rules", rules)} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", cmd.Args, err, out)
+		}
+	}
+	for _, name := range regexp.MustCompile(`postern_[a-z_]+`).FindAllString(posterntest.Read(t, rules), -1) {
+		if !strings.Contains(text, "\n"+name+" ") {
+			t.Errorf("the rules name %s, which an export does not serve", name)
+		}
+	}
 }
 
 func scrape(t *testing.T, address string) string {

@@ -202,7 +202,8 @@ func TestAddressesThatAreRefused(t *testing.T) {
 
 // rfc5424 is a message as RFC 5424, 6 has it, as far as it is sent here.
 var rfc5424 = regexp.MustCompile(
-	`(?s)^<86>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [!-~]{1,255} postern - gate\.passed \[meta sequenceId="\d+"\] (\{.*\})$`)
+	`(?s)^<86>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z [!-~]{1,255} postern - gate\.passed ` +
+		`\[meta sequenceId="\d+"\] (\{.*\})$`)
 
 func TestSyslogIsFramedByOctetsAndAcknowledgedByTheEnd(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

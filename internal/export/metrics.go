@@ -23,8 +23,9 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "postern", Subsystem: "export", Name: name,
-			Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "postern", Subsystem: "export", Name: name, Help: help,
+		})
 	}
 	return &metrics{
 		entries:  counter("entries_total", "Entries that the receiver acknowledged."),

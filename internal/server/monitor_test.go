@@ -14,10 +14,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/timeline"
 )
 
 // monitored is a server with a guarded site and a listener for its monitoring.
@@ -136,6 +138,8 @@ func TestServerIsMonitored(t *testing.T) {
 	for range 3 {
 		m.await(func() bool { return m.visit("site.localhost", "/") == http.StatusForbidden })
 	}
+	must(t, m.open().Store.Timeline().KeepWitnessed(t.Context(), []timeline.Witnessed{{Name: "w1", Time: time.Now()}},
+		""))
 	refused := `postern_timeline_events_total{kind="gate.refused",outcome="refused"}`
 	m.await(func() bool { return m.scrape()[refused] != "" })
 	series := m.scrape()
@@ -229,6 +233,7 @@ var firing = map[string]map[string]string{
 	"PosternAlertsWait":          {"postern_alert_queue": "3x240"},
 	"PosternAgentLate":           {"postern_agents_late": "1x240"},
 	"PosternAgentLosses":         {"postern_agent_lost_events_total": "0+5x240"},
+	"PosternWitnessSilent":       {`postern_witness_up{witness="w1"}`: "0x240"},
 }
 
 // evaluate has promtool evaluate the rules over a scrape: none fires, and each where its
@@ -238,6 +243,7 @@ func evaluate(t *testing.T, series map[string]string, rules, text string) {
 	series = maps.Clone(series)
 	series[`up{job="postern"}`] = "1"
 	series["postern_state_free_bytes"] = "50000000000" // whatever this host has
+	series[`postern_witness_up{witness="w1"}`] = "1"
 	alerts := regexp.MustCompile(`(?m)- alert: (\w+)`).FindAllStringSubmatch(text, -1)
 	if len(alerts) != len(firing) {
 		t.Errorf("%d alerts and %d tests of them", len(alerts), len(firing))
