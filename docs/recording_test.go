@@ -26,10 +26,10 @@ var screenshots = flag.Bool("screenshots", false, "write the pictures in images 
 
 // keepRecordings writes what was recorded, if pictures are to be written.
 func (h *host) keepRecordings() {
-	h.t.Helper()
+	h.T.Helper()
 	for _, sh := range h.more {
 		if s := sh.begun; s.record != "" {
-			h.recordings[s.record] = append(h.recordings[s.record], scene{"# ", s.command, sh.rest()})
+			h.recordings[s.record] = append(h.recordings[s.record], scene{"# ", s.command, sh.Printed()})
 		}
 	}
 	for name, scenes := range h.recordings {
@@ -38,7 +38,7 @@ func (h *host) keepRecordings() {
 			continue
 		}
 		if err := os.WriteFile(filepath.Join("images", name+".svg"), []byte(svg), 0o644); err != nil {
-			h.t.Fatal(err)
+			h.T.Fatal(err)
 		}
 	}
 }

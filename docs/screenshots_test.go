@@ -100,7 +100,7 @@ func TestScreenshots(t *testing.T) {
 	h := newHost(t)
 	phpFPM(h)
 	h.followPage("tutorials/close-wordpress.md")
-	h.must(sample)
+	h.Must(sample)
 	root, certificate, password := filepath.Join(t.TempDir(), "root.pem"), filepath.Join(t.TempDir(), "alice.p12"),
 		h.output("sed -n 's/^password *\\(\\S*\\).*/\\1/p' password")
 	h.fetch("/root/root.pem", root)
@@ -132,42 +132,42 @@ func TestScreenshots(t *testing.T) {
 
 // output runs a command as root and returns its one line.
 func (h *host) output(command string) string {
-	h.t.Helper()
-	out, code := h.root.run(command)
+	h.T.Helper()
+	out, code := h.Root.Run(command)
 	if code != 0 || strings.TrimSpace(out) == "" {
-		h.t.Fatalf("%s: exit %d: %q", command, code, out)
+		h.T.Fatalf("%s: exit %d: %q", command, code, out)
 	}
 	return strings.TrimSpace(out)
 }
 
 // fetch copies a file from the host.
 func (h *host) fetch(path, to string) {
-	h.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", h.pid, path))
+	h.T.Helper()
+	b, err := os.ReadFile(h.Inside(path))
 	if err == nil {
 		err = os.WriteFile(to, b, 0o600)
 	}
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 }
 
 // forward makes an address of the host's network reachable from the test's own, at
 // the address that it returns.
 func (h *host) forward(address string) string {
-	h.t.Helper()
+	h.T.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
-	h.t.Cleanup(func() { l.Close() })
+	h.T.Cleanup(func() { l.Close() })
 	go func() {
 		for {
 			from, err := l.Accept()
 			if err != nil {
 				return
 			}
-			to, err := posterntest.InNetwork(h.pid, func() (net.Conn, error) { return net.Dial("tcp", address) })
+			to, err := posterntest.InNetwork(h.PID, func() (net.Conn, error) { return net.Dial("tcp", address) })
 			if err != nil {
 				from.Close()
 				continue
@@ -182,7 +182,7 @@ func (h *host) forward(address string) string {
 // show opens a page and, for make screenshots, keeps pictures of it.
 func show(t *testing.T, ctx context.Context, p page) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, posterntest.Patience)
 	defer cancel()
 	do := func(steps ...chromedp.Action[chromedp.Void]) {
 		t.Helper()

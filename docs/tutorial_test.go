@@ -44,10 +44,10 @@ func TestTutorials(t *testing.T) {
 var begins = map[string][]string{"who-destroyed-vm3": {"tutorials/two-factors-for-ssh.md"}}
 
 func (h *host) followPage(page string) {
-	h.t.Helper()
-	for _, b := range blocks(h.t, page) {
+	h.T.Helper()
+	for _, b := range blocks(h.T, page) {
 		if err := h.follow(b); err != nil {
-			h.t.Fatal(err)
+			h.T.Fatal(err)
 		}
 	}
 }
@@ -90,13 +90,12 @@ func (h *host) follow(b block) error {
 }
 
 // open starts a command in a terminal of its own.
-func (h *host) open(terminal string, s step) error {
-	if h.more[terminal] != nil {
-		return fmt.Errorf("the terminal %s is busy", terminal)
+func (h *host) open(name string, s step) error {
+	if h.more[name] != nil {
+		return fmt.Errorf("the terminal %s is busy", name)
 	}
-	h.more[terminal] = h.shell("root")
-	h.more[terminal].begun = s
-	h.more[terminal].start(s.typed(), s.output)
+	h.more[name] = &terminal{Shell: h.Shell("root")}
+	h.more[name].start(s)
 	return nil
 }
 
@@ -116,11 +115,11 @@ func (s step) inTerminal() bool { return s.record != "" && *screenshots }
 func (h *host) do(s step, want int) error {
 	sh, prompt := h.you, "$ "
 	if s.root {
-		sh, prompt = h.root, "# "
+		sh, prompt = h.Root, "# "
 	}
-	raw, code := sh.run(s.typed())
+	raw, code := sh.Run(s.typed())
 	out := plain(raw)
-	h.t.Logf("%d: %s\n%s", s.line, s.command, out)
+	h.T.Logf("%d: %s\n%s", s.line, s.command, out)
 	if code != want {
 		return fmt.Errorf("ends with %d, not %d:\n%s", code, want, out)
 	}
@@ -135,13 +134,11 @@ func (h *host) do(s step, want int) error {
 
 // write writes a block to the file that it names.
 func (h *host) write(b block) error {
-	path := fmt.Sprintf("/proc/%d/root%s", h.pid, b.file)
 	mode := os.FileMode(0o644)
 	if strings.HasPrefix(b.text, "#!") {
 		mode = 0o755
 	}
-	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(b.text), mode),
-		os.Chmod(path, mode))
+	return h.Write(b.file, b.text, mode)
 }
 
 // TestATutorialCanFail follows pages whose commands print, or end, otherwise
