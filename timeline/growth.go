@@ -58,18 +58,26 @@ func CheckGrowth(older, newer string, proof tlog.TreeProof) error {
 	return nil
 }
 
-// Growth returns the archive's newest checkpoint and the proof that its log contains the
-// first older entries as they were, for [CheckGrowth]. The proof is empty where none is
-// needed, or older is more than the log has.
-func Growth(ctx context.Context, a Archive, older int64) (signed string, proof tlog.TreeProof, err error) {
+// Growth returns the archive's newest checkpoint and, for each older size, the proof that
+// its log contains that many entries as they were, for [CheckGrowth]. A proof is empty where
+// none is needed, or the size is more than the log has.
+func Growth(ctx context.Context, a Archive, older ...int64) (signed string, proofs []tlog.TreeProof, err error) {
 	s, err := a.State(ctx)
-	if err != nil || older <= 0 || older >= s.Size {
-		return s.Checkpoint, nil, err
+	if err != nil {
+		return "", nil, err
 	}
 	tree, err := LoadTree(s.Size, s.Edge)
 	if err != nil {
 		return "", nil, err
 	}
-	proof, err = tlog.ProveTree(s.Size, older, hashReader(ctx, a, tree))
-	return s.Checkpoint, proof, err
+	proofs = make([]tlog.TreeProof, len(older))
+	for i, size := range older {
+		if size <= 0 || size >= s.Size {
+			continue
+		}
+		if proofs[i], err = tlog.ProveTree(s.Size, size, hashReader(ctx, a, tree)); err != nil {
+			return "", nil, err
+		}
+	}
+	return s.Checkpoint, proofs, nil
 }

@@ -46,14 +46,11 @@ func openMemory(path string) (*memory, error) {
 	return &memory{path: path, last: string(text)}, nil
 }
 
-// size returns the size of the timeline as this host saw it last.
-func (m *memory) size() int64 {
+// seen returns the newest checkpoint that this host saw, "" before the first.
+func (m *memory) seen() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if c, err := timeline.ReadCheckpoint(m.last); m.last != "" && err == nil {
-		return c.Size
-	}
-	return 0
+	return m.last
 }
 
 // see takes an update and returns whether what is trusted has changed.
@@ -70,18 +67,16 @@ func (m *memory) see(u remote.Update) (changed bool) {
 
 // judge returns why the server is not trusted, or remembers its checkpoint.
 func (m *memory) judge(u remote.Update) error {
+	if o := u.Other; o != nil {
+		if err := checkGrowth(o.Checkpoint, u.Checkpoint, o.Growth); err != nil {
+			return errForked("the host "+o.Host, m.path+" there", err)
+		}
+	}
 	if u.Checkpoint == m.last && m.last != "" {
 		return nil
 	}
-	proof := make(tlog.TreeProof, len(u.Growth))
-	for i, h := range u.Growth {
-		if len(h) != tlog.HashSize {
-			return errForked(m.path, errors.New("no proof of growth"))
-		}
-		copy(proof[i][:], h)
-	}
-	if err := timeline.CheckGrowth(m.last, u.Checkpoint, proof); err != nil {
-		return errForked(m.path, err)
+	if err := checkGrowth(m.last, u.Checkpoint, u.Growth); err != nil {
+		return errForked("this host", m.path, err)
 	}
 	if err := durable.Replace(m.path, []byte(u.Checkpoint), 0o600); err != nil {
 		return postern.Errorf(postern.Unavailable, "the newest checkpoint cannot be remembered: %w", err)
@@ -90,9 +85,21 @@ func (m *memory) judge(u remote.Update) error {
 	return nil
 }
 
-func errForked(path string, err error) error {
+// checkGrowth is [timeline.CheckGrowth] for a proof that came from a server.
+func checkGrowth(older, newer string, growth [][]byte) error {
+	proof := make(tlog.TreeProof, len(growth))
+	for i, h := range growth {
+		if len(h) != tlog.HashSize {
+			return errors.New("no proof of growth")
+		}
+		copy(proof[i][:], h)
+	}
+	return timeline.CheckGrowth(older, newer, proof)
+}
+
+func errForked(host, path string, err error) error {
 	return postern.Errorf(postern.Unavailable,
-		"the server's timeline does not contain what this host saw of it before: %w", err).
+		"the server's timeline does not contain what %s saw of it before: %w", sshd.Printable(host), err).
 		WithHint("find out whether the server was restored or attacked; if an administrator restored it, remove %s",
 			path)
 }
@@ -159,7 +166,7 @@ const againAfter = 5 * time.Second
 // keepWatching takes the server's updates until ctx ends.
 func (c Config) keepWatching(ctx context.Context, ask remote.Client, m *memory, codes *rescue.File, report *reporter) {
 	for failing := false; ctx.Err() == nil; {
-		u, err := ask.Watch(ctx, remote.Seen{Size: m.size(), Rescue: codes.ID()})
+		u, err := ask.Watch(ctx, remote.Seen{Checkpoint: m.seen(), Rescue: codes.ID()})
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -14,23 +14,32 @@ import (
 	"github.com/postern-project/postern/internal/sshd/rescue"
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/internal/store/storetest"
+	"github.com/postern-project/postern/timeline"
 )
 
 // grow appends entries to a timeline and returns the update for a host that has seen it
-// with some size.
-func grow(t *testing.T, db *store.DB, kinds int, seen int64) remote.Update {
+// with some checkpoint.
+func grow(t *testing.T, db *store.DB, kinds int, seen string) remote.Update {
 	t.Helper()
+	var size int64
+	if seen != "" {
+		c, err := timeline.ReadCheckpoint(seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size = c.Size
+	}
 	for range kinds {
 		if err := db.Append(t.Context(), postern.Event{Kind: postern.EventAlertTest, Outcome: postern.OK}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	signed, proof, err := db.Timeline().Growth(t.Context(), seen)
+	signed, proofs, err := db.Timeline().Growth(t.Context(), size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u := remote.Update{Checkpoint: signed}
-	for _, h := range proof {
+	for _, h := range proofs[0] {
 		u.Growth = append(u.Growth, h[:])
 	}
 	return u
@@ -55,16 +64,16 @@ func TestAServerThatForgotIsNotTrusted(t *testing.T) {
 	}
 	db, fork := storetest.Open(t), storetest.Open(t)
 	m := open()
-	early := grow(t, db, 3, 0)
+	early := grow(t, db, 3, "")
 	for _, n := range []int{0, 1, 300, 0, 7} {
-		m.see(grow(t, db, n, m.size()))
+		m.see(grow(t, db, n, m.seen()))
 		if err := m.trusted(); err != nil {
 			t.Fatalf("a timeline that grew by %d: %v", n, err)
 		}
 	}
 	for name, u := range map[string]remote.Update{
-		"rolled back": early, "forked": grow(t, fork, 400, m.size()), "without a proof": {
-			Checkpoint: grow(t, db, 1, 0).Checkpoint,
+		"rolled back": early, "forked": grow(t, fork, 400, m.seen()), "without a proof": {
+			Checkpoint: grow(t, db, 1, "").Checkpoint,
 		}, "nothing": {}, "nonsense": {Checkpoint: "log\n999999\nx\n\n"},
 	} {
 		m := open()
@@ -80,7 +89,7 @@ func TestAServerThatForgotIsNotTrusted(t *testing.T) {
 		}
 	}
 	m = open()
-	if m.see(grow(t, db, 1, m.size())); m.trusted() != nil {
+	if m.see(grow(t, db, 1, m.seen())); m.trusted() != nil {
 		t.Errorf("the true timeline afterwards: %v", m.trusted())
 	}
 }
@@ -94,7 +103,7 @@ func TestOnlyATrustedServerGivesRescueCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := storetest.Open(t)
-	early := grow(t, db, 3, 0)
+	early := grow(t, db, 3, "")
 	var reported []postern.Event
 	c := Config{Host: "hv1", Log: slog.New(slog.DiscardHandler)}
 	report := &reporter{host: "hv1", log: c.Log, print: func(e postern.Event) { reported = append(reported, e) }}
@@ -107,14 +116,14 @@ func TestOnlyATrustedServerGivesRescueCodes(t *testing.T) {
 		c.take(t.Context(), u, m, codes, report)
 		return set.ID
 	}
-	if id := send(grow(t, db, 5, 0)); codes.ID() != id {
+	if id := send(grow(t, db, 5, "")); codes.ID() != id {
 		t.Errorf("the codes of a trusted server are not kept: %q, want %q", codes.ID(), id)
 	}
 	before := codes.ID()
 	if send(early); codes.ID() != before || len(reported) != 1 || reported[0].Outcome != postern.Failed {
 		t.Errorf("the codes of a server that was rolled back are kept; reported %+v", reported)
 	}
-	if id := send(grow(t, db, 1, m.size())); codes.ID() != id || len(reported) != 2 {
+	if id := send(grow(t, db, 1, m.seen())); codes.ID() != id || len(reported) != 2 {
 		t.Errorf("the codes of the true server afterwards are not kept; reported %+v", reported)
 	}
 }
@@ -141,8 +150,46 @@ func TestAServerThatShowsNothingIsNotTrusted(t *testing.T) {
 	if _, err := (trusting{agrees{}, m}).CheckAccount(t.Context(), "alice"); err == nil {
 		t.Error("an account was accepted")
 	}
-	m.see(grow(t, db, 1, 0))
+	m.see(grow(t, db, 1, ""))
 	if _, err := (trusting{agrees{}, m}).CheckCode(t.Context(), sshd.Attempt{}); err != nil {
 		t.Errorf("with a checkpoint again: %v", err)
+	}
+}
+
+// TestWhatAnotherHostSaw shows a host that remembers nothing a timeline that another host was
+// shown differently: one that was rolled back, and one that was forked.
+func TestWhatAnotherHostSaw(t *testing.T) {
+	db, fork := storetest.Open(t), storetest.Open(t)
+	early := grow(t, db, 3, "")
+	saw := grow(t, db, 7, "").Checkpoint
+	other := func(checkpoint string, now remote.Update) remote.Update {
+		now.Other = &remote.Sighting{Host: "hv1", Checkpoint: checkpoint, Growth: now.Growth}
+		return now
+	}
+	for name, c := range map[string]struct {
+		u       remote.Update
+		trusted bool
+	}{
+		"the same":             {other(saw, grow(t, db, 0, saw)), true},
+		"the same that grew":   {other(saw, grow(t, db, 5, saw)), true},
+		"rolled back":          {other(saw, early), false},
+		"forked":               {other(saw, grow(t, fork, 40, saw)), false},
+		"without a proof":      {other(early.Checkpoint, grow(t, db, 0, "")), false},
+		"another that is none": {other("x", grow(t, db, 0, "")), false},
+	} {
+		m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.see(c.u)
+		if err := m.trusted(); (err == nil) != c.trusted {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := (trusting{agrees{}, m}).CheckCode(t.Context(), sshd.Attempt{}); (err == nil) != c.trusted {
+			t.Errorf("%s: a code: %v", name, err)
+		}
+		if !c.trusted && m.seen() != "" {
+			t.Errorf("%s: it is remembered", name)
+		}
 	}
 }

@@ -234,6 +234,7 @@ func sentences(t *testing.T, st *state.State, kind string) (all []string) {
 // TestAHostGetsRescueCodesOnce asks for updates as a host that lost its codes does.
 func TestAHostGetsRescueCodesOnce(t *testing.T) {
 	st := &state.State{Store: storetest.Open(t)}
+	updates := hostUpdates{st.Store, &sightings{log: st.Store.Timeline()}}
 	_, set := rescue.New(2, time.Now())
 	if err := st.Store.Rescue().Replace(t.Context(), postern.Actor{}, "hv1", set, postern.Event{}); err != nil {
 		t.Fatal(err)
@@ -250,7 +251,7 @@ func TestAHostGetsRescueCodesOnce(t *testing.T) {
 		{"hv1", set.ID, false},
 		{"hv1", "", false},
 	} {
-		u, err := updateOf(t.Context(), st, step.host, remote.Seen{Rescue: step.has})
+		u, err := updates.of(t.Context(), step.host, remote.Seen{Rescue: step.has})
 		if err != nil || (u.Rescue != nil) != step.gets || u.Checkpoint == "" {
 			t.Errorf("step %d, %+v: %s, %v", i, step, u.Rescue, err)
 		}

@@ -14,12 +14,14 @@ import (
 
 // Growth returns the newest checkpoint and the proof that the timeline contains its first
 // older entries as they were, see [timeline.Growth].
-func (s Timeline) Growth(ctx context.Context, older int64) (signed string, proof tlog.TreeProof, err error) {
+func (s Timeline) Growth(
+	ctx context.Context, older ...int64,
+) (signed string, proofs []tlog.TreeProof, err error) {
 	err = s.Read(ctx, func(ctx context.Context, tx *Tx) (err error) {
-		signed, proof, err = timeline.Growth(ctx, archive{tx, nil}, older)
+		signed, proofs, err = timeline.Growth(ctx, archive{tx, nil}, older...)
 		return err
 	})
-	return signed, proof, err
+	return signed, proofs, err
 }
 
 // Rescue keeps the hashes of hosts' rescue codes.

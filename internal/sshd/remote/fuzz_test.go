@@ -36,7 +36,7 @@ func FuzzQuestion(f *testing.F) {
 	f.Add("code", `{"user":"alice","service":"sshd","code":"x",
 		"event":{"kind":"ssh.auth","outcome":"ok","object":"alice"}}`)
 	f.Add("account", `{"user":"alice"}`)
-	f.Add("watch?size=5&rescue=x", "")
+	f.Add("watch?checkpoint=x&rescue=x", "")
 	f.Fuzz(func(t *testing.T, path, body string) {
 		h := NewHandler(Config{
 			Host:    func(*http.Request) (string, error) { return "hv1", nil },

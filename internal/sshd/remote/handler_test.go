@@ -105,7 +105,7 @@ func TestOneHostKeepsNoneFromWatching(t *testing.T) {
 		Log:    slog.New(slog.DiscardHandler),
 	})
 	watch := func(ctx context.Context, host string) (w *httptest.ResponseRecorder) {
-		r := httptest.NewRequestWithContext(ctx, http.MethodGet, watchPath+"?size=0", nil)
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, watchPath, nil)
 		r.Header.Set("Test-Host", host)
 		w = httptest.NewRecorder()
 		h.ServeHTTP(w, r)

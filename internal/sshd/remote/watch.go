@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -38,19 +37,30 @@ type Update struct {
 	Checkpoint string          `json:"checkpoint,omitempty"` // of the timeline, signed
 	Growth     [][]byte        `json:"growth,omitempty"`     // the proof that it contains what the host saw before
 	Rescue     json.RawMessage `json:"rescue,omitempty"`     // the host's rescue codes, if it has others
+	Other      *Sighting       `json:"other,omitempty"`      // what another host saw
+}
+
+// Sighting is a checkpoint that a host saw.
+type Sighting struct {
+	Host       string   `json:"host"`
+	Checkpoint string   `json:"checkpoint"`
+	Growth     [][]byte `json:"growth,omitempty"` // the proof that the update's checkpoint contains it
 }
 
 // Seen is what a host has already.
 type Seen struct {
-	Size   int64  // of the newest checkpoint that it saw; 0: none
-	Rescue string // the ID of its rescue codes
+	Checkpoint string // the newest that it saw, signed; "": none
+	Rescue     string // the ID of its rescue codes
 }
+
+// maxCheckpoint bounds a checkpoint in a request, in bytes.
+const maxCheckpoint = 4 << 10
 
 // watch answers with an update after a while.
 func (h *Handler) watch(r *http.Request, host string) (Update, error) {
-	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
-	rescue := r.URL.Query().Get("rescue")
-	if err != nil || size < 0 || len(rescue) > maxField {
+	q := r.URL.Query()
+	seen := Seen{Checkpoint: q.Get("checkpoint"), Rescue: q.Get("rescue")}
+	if len(seen.Rescue) > maxField || len(seen.Checkpoint) > maxCheckpoint {
 		return Update{}, postern.Errorf(postern.Invalid, "that is no message of this protocol")
 	}
 	end, err := h.watching.begin(host)
@@ -70,14 +80,14 @@ func (h *Handler) watch(r *http.Request, host string) (Update, error) {
 			return Update{}, err
 		}
 	}
-	return h.Update(r.Context(), host, Seen{size, rescue})
+	return h.Update(r.Context(), host, seen)
 }
 
 // Watch waits for an update, for half a minute at most. It fails as [Client.CheckCode] does.
 func (c Client) Watch(ctx context.Context, seen Seen) (u Update, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchWithin)
 	defer cancel()
-	q := url.Values{"size": {strconv.FormatInt(seen.Size, 10)}, "rescue": {seen.Rescue}}
+	q := url.Values{"checkpoint": {seen.Checkpoint}, "rescue": {seen.Rescue}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+watchPath+"?"+q.Encode(), nil)
 	if err != nil {
 		return u, unanswered(err)
