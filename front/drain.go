@@ -1,6 +1,7 @@
 package front
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -57,12 +58,13 @@ func (d *drain) note(c net.Conn, s http.ConnState) {
 }
 
 // admit has the listeners accept connections: a configuration has been loaded. Caddy reads
-// the sites' certificates meanwhile, and would end each handshake until then.
+// the sites' certificates meanwhile, and would end each handshake until then. Postern's own
+// CA issues at once those that are missing, so they are waited for in any case.
 func (d *drain) admit(config []byte) {
-	if !d.listening() {
-		return
-	}
 	names := certificateNames(config)
+	if !d.listening() {
+		names = issuedHere(config, names)
+	}
 	missing := func(name string) bool { return len(caddytls.AllMatchingCertificates(name)) == 0 }
 	for end := time.Now().Add(certificateTime); slices.ContainsFunc(names, missing) && time.Now().Before(end); {
 		time.Sleep(drainPoll)
@@ -104,6 +106,35 @@ func certificateNames(config []byte) (names []string) {
 		}
 	}
 	return names
+}
+
+// issuedHere returns those of the names for which Postern's CA issues certificates before
+// they are asked for.
+func issuedHere(config []byte, names []string) []string {
+	var c struct {
+		Apps struct {
+			TLS struct {
+				Automation struct {
+					Policies []struct {
+						Subjects []string
+						Issuers  []struct{ Module string }
+						OnDemand bool `json:"on_demand"`
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return nil // Caddy has loaded it
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		for _, p := range c.Apps.TLS.Automation.Policies {
+			if len(p.Subjects) == 0 || slices.Contains(p.Subjects, name) { // Caddy takes the first that fits
+				return p.OnDemand || len(p.Issuers) == 0 || p.Issuers[0].Module != "postern"
+			}
+		}
+		return true
+	})
 }
 
 func (d *drain) listening() bool {

@@ -43,6 +43,29 @@ func TestAServerThatWasOffFollowsItsIntermediates(t *testing.T) {
 	r.awaitSite(r.opts.HTTPSPort, "localhost", root)
 }
 
+// TestSitesHaveTheirCertificatesOnceAServerSaysThatItServes starts a server with many new
+// sites, and asks each once.
+func TestSitesHaveTheirCertificatesOnceAServerSaysThatItServes(t *testing.T) {
+	port := posterntest.FreePort(t)
+	config := fmt.Sprintf("{\n https_port %d\n http_port %d\n default_bind 127.0.0.1\n}\n", port,
+		posterntest.FreePort(t))
+	var names []string
+	for i := range 12 {
+		names = append(names, fmt.Sprintf("site%d.localhost", i), fmt.Sprintf("site%d.example.com", i))
+		config += fmt.Sprintf("site%d.localhost {\n respond ok\n}\nsite%d.example.com {\n tls internal\n"+
+			" respond ok\n}\n", i, i)
+	}
+	file := filepath.Join(t.TempDir(), "Caddyfile")
+	writeFile(t, file, config)
+	r := startServer(t, func(o *Options) { o.Config, o.HTTPSPort, o.HTTPPort = file, 0, 0 })
+	root := r.root()
+	for _, name := range names {
+		if err := r.verifies(port, name, root); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestAnIntermediateMadeByAnotherProcessIsServedAtOnce lets a server run whose
 // intermediates have ended, and which cannot follow them since the root's key is
 // elsewhere. When the key is lent to a command, the site gets a chain that verifies,
