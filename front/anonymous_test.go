@@ -100,11 +100,11 @@ func TestALastingExchangeWithoutACertificateEnds(t *testing.T) {
 	h := newRig(t)
 	uploading := make(chan struct{})
 	app := newLastingApp(t, uploading).URL
-	config := func(near, method, until string) string {
-		return strings.NewReplacer("APP", app, "NEAR", near, "METHOD", method, "UNTIL", until).Replace(lastingSite)
+	config := func(near, method string, until time.Time) string {
+		return strings.NewReplacer("APP", app, "NEAR", near, "METHOD", method,
+			"UNTIL", until.UTC().Format(time.RFC3339Nano)).Replace(lastingSite)
 	}
-	until := time.Now().Add(12 * time.Second).UTC().Format(time.RFC3339Nano)
-	https, http := h.serve(t, config("127.0.0.1", "GET", until), withGrace)
+	https, http := h.serve(t, config("127.0.0.1", "GET", time.Now().Add(time.Hour)), withGrace)
 	alice := h.person(t, "alice")
 	current().poll(t.Context())
 	open := func(who *holder, place string) (out []*lasting) {
@@ -145,6 +145,9 @@ func TestALastingExchangeWithoutACertificateEnds(t *testing.T) {
 		}
 		return nil
 	}
+	// Its time is over soon after it is loaded, however long it took to open all of them.
+	until := time.Now().Add(3 * time.Second)
+	h.load(t, https, http, config("127.0.0.1", "GET", until), withGrace)
 	end("the time is over", window)
 	goesOn(socket(near))
 	h.load(t, https, http, config("127.0.0.1 192.0.2.1", "HEAD", until), withGrace)
