@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,5 +53,30 @@ func TestCodeCostsTwoRoundTrips(t *testing.T) {
 	}
 	if r := verify(t, db); len(r.Problems) > 0 {
 		t.Error(r.Problems)
+	}
+}
+
+// TestOneComparesForAll has many ask for an API client at once: one of them compares the
+// cache with the database, and the others wait for that.
+func TestOneComparesForAll(t *testing.T) {
+	server := posterntest.StartPostgreSQL(t)
+	url, way := server.Distant(t, server.Database(), 20*time.Millisecond)
+	keys := storetest.OpenConfig(t, store.Config{URL: url}).OTP()
+	must(t, keys.AddClient(t.Context(), &otp.APIClient{ID: 1}))
+	ask := func() {
+		if _, err := keys.Client(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+	}
+	ask() // it is in the cache
+	must(t, keys.RaiseCounters(t.Context(), nil))
+	before := way.Trips()
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(ask)
+	}
+	all.Wait()
+	if trips := way.Trips() - before; trips > 8 {
+		t.Errorf("16 at once took %d round trips", trips)
 	}
 }

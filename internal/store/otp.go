@@ -34,15 +34,9 @@ type OTP struct {
 	readOne    *sql.Stmt // reads one key; nil until it is needed
 	generation int64     // of the cached values below
 	polled     time.Time // when it was last compared
+	comparing  *otpComparison
 	keys       map[string]otpCached[*otp.Key]
 	clients    map[int64]otpCached[*otp.APIClient]
-}
-
-// otpCached is a value and the generation that it was read in. It is valid while
-// that is the newest.
-type otpCached[T any] struct {
-	value      T
-	generation int64
 }
 
 // OTP returns the one-time passwords in the database, the same each time.
@@ -55,36 +49,6 @@ func newOTP(db *DB) *OTP {
 	return o
 }
 
-// forget empties the cache. The caller has the lock, or o is not shared yet.
-func (o *OTP) forget(generation int64) {
-	o.generation = generation
-	o.keys = map[string]otpCached[*otp.Key]{}
-	o.clients = map[int64]otpCached[*otp.APIClient]{}
-}
-
-// poll compares the generation with the database's, unless that was done a
-// moment ago.
-func (o *OTP) poll(ctx context.Context) error {
-	now := time.Now()
-	o.mu.Lock()
-	recent := now.Sub(o.polled) < otpPoll
-	o.mu.Unlock()
-	if recent {
-		return nil
-	}
-	g, err := o.db.Generation(ctx)
-	if err != nil {
-		return err
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.polled = now
-	if g != o.generation {
-		o.forget(g)
-	}
-	return nil
-}
-
 // write runs f in a WriteAs and makes sure that what it changed is seen here at
 // once; other servers see it within otpPoll.
 func (o *OTP) write(ctx context.Context, by postern.Actor, f func(ctx context.Context, tx *Tx) error) error {
@@ -92,41 +56,6 @@ func (o *OTP) write(ctx context.Context, by postern.Actor, f func(ctx context.Co
 	o.forgetPoll()
 	return err
 }
-
-// forgetPoll has the generation compared again before a cached value is used.
-func (o *OTP) forgetPoll() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.polled = time.Time{}
-}
-
-// cached returns the cached value of id, if it is still valid.
-func cached[K comparable, V any](o *OTP, in func() map[K]otpCached[V], id K) (v V, ok bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	h, ok := in()[id]
-	if !ok || h.generation != o.generation {
-		return v, false
-	}
-	return h.value, true
-}
-
-// cache caches a value, in place of any others if the cache is full.
-func cache[K comparable, V any](o *OTP, in func() map[K]otpCached[V], id K, v V, generation int64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	m := in()
-	for old := range m {
-		if len(m) < otpCacheSize {
-			break
-		}
-		delete(m, old)
-	}
-	m[id] = otpCached[V]{v, generation}
-}
-
-func (o *OTP) cachedKeys() map[string]otpCached[*otp.Key]         { return o.keys }
-func (o *OTP) cachedClients() map[int64]otpCached[*otp.APIClient] { return o.clients }
 
 const otpKeyColumns = `c.id, COALESCE(c.person, ''), c.label, c.status, COALESCE(p.status, ''), c.created,
 	       k.sealed, k.serial, u.seq, u.stamp, u.nonce, u.used`
