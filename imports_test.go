@@ -47,7 +47,7 @@ type row struct {
 const shared = "coalesce durable piv system"
 
 const (
-	domain   = "acme alert apache ca directory gate host otp portal reach relay sshd timeline webhook"
+	domain   = "acme alert apache ca chart console directory gate host otp portal reach relay sshd timeline webhook"
 	adapters = "front store"
 )
 
@@ -68,6 +68,7 @@ var rows = map[string]row{
 	"jsonschema": {},
 	"terminal":   {},
 	"chart":      {},
+	"console":    {imports: "chart timeline"},
 
 	"acme":      {imports: "reach", knows: "HTTP"},
 	"alert":     {imports: "webhook", knows: "HTTP", tests: "timeline"},
@@ -77,7 +78,7 @@ var rows = map[string]row{
 	"gate":      {},
 	"host":      {knows: "HTTP"},
 	"otp":       {knows: "HTTP"},
-	"portal":    {imports: "reach", knows: "HTTP"},
+	"portal":    {imports: "chart console reach timeline", knows: "HTTP"},
 	"relay":     {knows: "HTTP"},
 	"sshd":      {knows: "HTTP", tests: "ca otp server timeline"},
 	"timeline":  {},
@@ -98,7 +99,7 @@ var rows = map[string]row{
 
 	"state":  {imports: "store timeline"},
 	"backup": {imports: "state store timeline", tests: "ca otp portal"},
-	"people": {imports: "ca portal state store timeline", knows: "HTTP", tests: "otp"},
+	"people": {imports: "ca chart console portal state store timeline", knows: "HTTP", tests: "otp"},
 
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"login":  {imports: "otp sshd", knows: "HTTP"},

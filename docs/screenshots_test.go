@@ -88,7 +88,10 @@ var alicesPages = []page{
 	{name: "keys", url: portal + "/keys", then: openAll},
 	{name: "recovery", url: portal + "/recovery"},
 	{name: "events", url: portal + "/events"},
-	{name: "admin-people", url: portal + "/admin"},
+	{name: "admin-now", url: portal + "/admin"},
+	{name: "admin-timeline", url: portal + "/admin/timeline"},
+	{name: "admin-entry", url: portal + "/admin/timeline/5"},
+	{name: "admin-people", url: portal + "/admin/people"},
 	{name: "admin-person", url: portal + "/admin/people/bob"},
 	{name: "admin-names", url: portal + "/admin/names"},
 }

@@ -22,9 +22,10 @@ type Filter struct {
 	Since   time.Time // not before
 	Until   time.Time // before
 
-	From  int64 // the first index
-	Limit int   // at most so many; 0 means all
-	Last  bool  // with Limit: the last ones, not the first
+	From   int64 // the first index
+	Before int64 // only smaller indices; 0 means no bound
+	Limit  int   // at most so many; 0 means all
+	Last   bool  // with Limit: the last ones, not the first
 }
 
 // Validate reports what is wrong with the filter.
@@ -89,7 +90,7 @@ func (f *Filter) OnDomain(name string) {
 
 // Match reports whether the filter selects an event.
 func (f Filter) Match(e postern.Event) bool {
-	return e.Index >= f.From &&
+	return e.Index >= f.From && (f.Before == 0 || e.Index < f.Before) &&
 		(f.Person == "" || e.Person == f.Person) &&
 		(f.Kind == "" || e.Kind == f.Kind || strings.HasPrefix(e.Kind, f.Kind+".")) &&
 		(f.Outcome == "" || e.Outcome == f.Outcome) &&

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/console"
 )
 
 func (p *Portal) people(r *request) error {
@@ -32,7 +33,7 @@ func (p *Portal) renderPeople(r *request, status int, errs map[string]string) er
 		return err
 	}
 	pg := page{
-		Title: "People", Nav: "admin", Errors: errs,
+		Title: "People", Nav: "admin", Tab: "people", Errors: errs,
 		Data: map[string]any{"People": people, "Next": next, "Asked": len(asked), "Mails": p.Mail != nil},
 	}
 	if errs != nil {
@@ -160,7 +161,8 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 	if err != nil {
 		return err
 	}
-	events, err := p.Timeline.EventsOf(r.Context(), who.Name, 20)
+	q := console.Query{}.With(console.Person, who.Name)
+	found, err := p.Console.Page(r.Context(), q)
 	if err != nil {
 		return err
 	}
@@ -169,8 +171,9 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 		return err
 	}
 	devices, servers := p.split(certs)
-	pg := page{Title: who.Name, Nav: "admin", Errors: errs, Data: map[string]any{
-		"P": who, "Devices": devices, "Servers": servers, "Events": events, "Codes": codes,
+	pg := page{Title: who.Name, Nav: "admin", Tab: "people", Errors: errs, Data: map[string]any{
+		"P": who, "Devices": devices, "Servers": servers, "Codes": codes,
+		"Lines": showLines(found.Lines[:min(len(found.Lines), 20)]), "All": timelineURL(q),
 		"Self":     who.Name == r.who.Name,
 		"SignedUp": slices.Contains(who.Groups, postern.SignedUp),
 	}}
@@ -289,7 +292,7 @@ func (p *Portal) renderNames(r *request, status int, errs map[string]string) err
 		return err
 	}
 	pg := page{
-		Title: "Names", Nav: "admin", Errors: errs,
+		Title: "Names", Nav: "admin", Tab: "names", Errors: errs,
 		Data: map[string]any{"Allowed": allowed, "Asked": asked, "Configured": p.NamePatterns},
 	}
 	if errs != nil {

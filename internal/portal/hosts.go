@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/console"
 )
 
 // Hosts are the computers that have joined, or may. Each method is one transaction, which
@@ -35,7 +36,7 @@ func (p *Portal) renderHosts(r *request, status int, errs map[string]string) err
 	if err != nil {
 		return err
 	}
-	pg := page{Title: "Hosts", Nav: "admin", Errors: errs, Data: map[string]any{"Hosts": list}}
+	pg := page{Title: "Hosts", Nav: "admin", Tab: "hosts", Errors: errs, Data: map[string]any{"Hosts": list}}
 	if errs != nil {
 		pg.Values = map[string]string{}
 		for k := range r.PostForm {
@@ -73,7 +74,7 @@ func (p *Portal) showInvitation(r *request, h postern.Host, again bool) error {
 		return err
 	}
 	p.render(r, 200, "hostinvited", page{
-		Title: "Join " + h.Name, Nav: "admin", Data: map[string]any{"Command": command, "Until": until},
+		Title: "Join " + h.Name, Nav: "admin", Tab: "hosts", Data: map[string]any{"Command": command, "Until": until},
 	})
 	return nil
 }
@@ -95,6 +96,46 @@ func (p *Portal) hostDo(r *request) error {
 	if err := p.Hosts.SetStatus(r.Context(), p.actor(r), name, status); err != nil {
 		return err
 	}
-	p.redirect(r, "/admin/hosts?done=changed")
+	back := hostPath(name)
+	if status == postern.HostRemoved {
+		back = "/admin/hosts"
+	}
+	p.redirect(r, back+"?done=changed")
+	return nil
+}
+
+// hostPage shows one host, who is signed in there, and what was done there last. A host that
+// was removed, or that never joined, has a history all the same.
+func (p *Portal) hostPage(r *request) error {
+	name := r.PathValue("name")
+	if !postern.ValidHostName(name) {
+		return postern.Errorf(postern.NotFound, "There is no such host.")
+	}
+	list, err := p.Hosts.List(r.Context())
+	if err != nil {
+		return err
+	}
+	sessions, err := p.Sessions(r.Context())
+	if err != nil {
+		return err
+	}
+	sessions = slices.DeleteFunc(sessions, func(s console.Session) bool { return s.Host != name })
+	q := console.Query{}.With(console.Host, name)
+	found, err := p.Console.Page(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(h ShownHost) bool { return h.Name == name })
+	if i < 0 && len(found.Lines) == 0 {
+		return postern.Errorf(postern.NotFound, "There is no such host.")
+	}
+	data := map[string]any{
+		"Name": name, "Sessions": showSessions(sessions), "Lines": showLines(found.Lines[:min(len(found.Lines), 20)]),
+		"All": timelineURL(q), "Known": i >= 0,
+	}
+	if i >= 0 {
+		data["H"] = list[i]
+	}
+	p.render(r, 200, "host", page{Title: name, Nav: "admin", Tab: "hosts", Data: data})
 	return nil
 }

@@ -41,6 +41,8 @@ type Outbox interface {
 	DueMessages(ctx context.Context, now time.Time, n int, lease time.Duration) ([]Message, error)
 	DropMessage(ctx context.Context, id string) error
 	RetryMessage(ctx context.Context, id string, due time.Time) error
+	// Unsent returns how many messages were tried and could not be sent.
+	Unsent(ctx context.Context) (int64, error)
 }
 
 // SMTP sends through a mail server.

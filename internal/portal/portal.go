@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/console"
 )
 
 // Config says how the portal behaves. The zero value works once Validate has
@@ -237,6 +238,8 @@ type Deps struct {
 	Hosts     Hosts
 	Authority Authority
 	Timeline  Timeline
+	Console   *console.Console                                 // what the administrators' pages show of the timeline
+	Sessions  func(context.Context) ([]console.Session, error) // that are open, the oldest first
 	Prober    Prober
 	Keyring   Keyring // nil: keys are listed, but cannot be added
 	Mail      Mailer  // nil: nothing is sent; links are shown to the person who makes them
@@ -258,6 +261,9 @@ type Portal struct {
 	Links *Links
 
 	web   *web
+	feed  *console.Feed
+	ended chan struct{} // closed by end
+	end   func()
 	csrf  []byte
 	now   func() time.Time
 	later chan func(context.Context)
@@ -294,9 +300,11 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 	}
 	p := &Portal{
 		Config: c, Deps: d, web: w, csrf: csrf, now: time.Now,
+		feed: console.NewFeed(d.Console), ended: make(chan struct{}),
 		later: make(chan func(context.Context), 256),
 		wake:  make(chan struct{}, 1),
 	}
+	p.end = sync.OnceFunc(func() { close(p.ended) })
 	p.Links = &Links{
 		Config: c, Store: d.Store, Mails: d.Mail != nil, Permits: d.Authority.PermitsMail,
 		now: func() time.Time {
@@ -311,14 +319,20 @@ func New(ctx context.Context, c Config, d Deps) (*Portal, error) {
 func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
 
 // Run does background work until ctx ends: work whose duration an answer must not
-// reveal, mail, reminders, and deleting what has expired.
+// reveal, mail, reminders, deleting what has expired, and reading the timeline for pages
+// that show it as it is written, which end with ctx.
 func (p *Portal) Run(ctx context.Context) {
 	var g sync.WaitGroup
 	g.Go(func() { p.runLater(ctx) })
 	g.Go(func() { p.runMail(ctx) })
 	g.Go(func() { p.runReminders(ctx) })
+	g.Go(func() { p.feed.Run(ctx); p.end() })
 	g.Wait()
 }
+
+// EndStreams ends the answers that would go on for as long as a page is open, so that a
+// server that stops need not wait for them.
+func (p *Portal) EndStreams() { p.end() }
 
 func (p *Portal) runLater(ctx context.Context) {
 	for {

@@ -41,7 +41,7 @@ func (p *Portal) roots(r *request) error {
 	if err != nil {
 		return err
 	}
-	p.render(r, 200, "roots", page{Title: "Roots", Nav: "admin", Data: map[string]any{
+	p.render(r, 200, "roots", page{Title: "Roots", Nav: "admin", Tab: "roots", Data: map[string]any{
 		"Anchors": anchors, "Left": left,
 	}})
 	return nil

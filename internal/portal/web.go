@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/chart"
 )
 
 //go:embed pages/*.html
@@ -60,12 +61,10 @@ func newWeb() (*web, error) {
 		if err != nil {
 			return nil, err
 		}
-		sum := sha256.Sum256(body)
-		ext := path.Ext(f.Name())
-		url := "/static/" + strings.TrimSuffix(f.Name(), ext) + "." + hex.EncodeToString(sum[:6]) + ext
-		w.static[url] = staticFile{body: body, kind: mime.TypeByExtension(ext)}
-		w.names[f.Name()] = url
+		w.addStatic(f.Name(), body)
 	}
+	w.addStatic("chart.css", []byte(chart.Style))
+	w.addStatic("chart.js", []byte(chart.Script))
 	funcs := template.FuncMap{
 		"static":     func(name string) string { return w.names[name] },
 		"day":        func(t time.Time) string { return t.UTC().Format("2 January 2006") },
@@ -78,6 +77,8 @@ func newWeb() (*web, error) {
 			return capital(orDefault(credentialWords[c.Kind], string(c.Kind)))
 		},
 		"lines": func(s []string) string { return strings.Join(s, "\n") },
+		"list":  func(s ...string) []string { return s },
+		"str":   func(s any) string { return fmt.Sprint(s) },
 	}
 	base, err := template.New("base").Funcs(funcs).ParseFS(pageFiles, "pages/base.html", "pages/parts.html")
 	if err != nil {
@@ -99,6 +100,15 @@ func newWeb() (*web, error) {
 		w.pages[name] = t
 	}
 	return w, nil
+}
+
+// addStatic serves a file under a name that changes with its content.
+func (w *web) addStatic(name string, body []byte) {
+	sum := sha256.Sum256(body)
+	ext := path.Ext(name)
+	url := "/static/" + strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext
+	w.static[url] = staticFile{body: body, kind: mime.TypeByExtension(ext)}
+	w.names[name] = url
 }
 
 // shortSerial shortens a serial number for reading.
@@ -161,6 +171,7 @@ type request struct {
 type page struct {
 	Title  string
 	Nav    string // key of the current page's entry in the navigation
+	Tab    string // key of the current page among the administrators' pages; "" if it is none
 	Site   string
 	URL    string
 	Who    postern.Person
@@ -178,6 +189,14 @@ func (p page) Error(field string) string { return p.Errors[field] }
 
 // Value returns what was typed into a field.
 func (p page) Value(field string) string { return p.Values[field] }
+
+// TabItem is an entry of the administrators' pages.
+func (p page) TabItem(key, path, text string) any {
+	return struct {
+		Path, Text string
+		Here       bool
+	}{path, text, p.Tab == key}
+}
 
 // NavItem is an entry of the navigation.
 func (p page) NavItem(key, path, text string) any {

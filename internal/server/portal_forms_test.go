@@ -93,7 +93,7 @@ func TestEveryFormHasItsToken(t *testing.T) {
 	for _, path := range []string{
 		"/enrol", "/prove", "/recover", "/signup", "/recovery", "/certificates/new", "/certificates/" + boss.serial,
 		"/servers/new", "/keys",
-		"/admin", "/admin/names", "/admin/people/newcomer", "/admin/people/boss",
+		"/admin/people", "/admin/names", "/admin/people/newcomer", "/admin/people/boss",
 	} {
 		forms := form.FindAllString(boss.get(path).body, -1)
 		if len(forms) == 0 {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
@@ -97,6 +98,10 @@ func TestEveryPageFits(t *testing.T) {
 	rig.person(t, "mallory")
 	suspended := rig.browserFor(t, "mallory")
 	boss.post("/admin/people/mallory/suspend").says(t, 303, "")
+	boss.post("/admin/hosts", "name", "hv1", "names", "hv1.example.com").says(t, 200, "pjt_")
+	call := ran("vm3")
+	call.Took = 41 * time.Millisecond
+	rig.happens(t, call, postern.Event{Kind: postern.EventCheckDisk, Object: "server", Outcome: postern.Failed})
 	in := rig.browserFor(t, "boss")
 	out := posterntest.NewBrowser(t)
 	out.Trust(rig.rootFile(t))
@@ -191,7 +196,13 @@ func TestEveryPageFits(t *testing.T) {
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
 		{in, "events", "/events", "", "newest first"},
-		{in, "people", "/admin", "", "Invite a person"},
+		{in, "timeline", "/admin/timeline", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"Live"},
+		{in, "timeline-filtered", "/admin/timeline?person=dan&outcome=ok", "", "take out"},
+		{in, "entry", "/admin/timeline/3", "", "Download the proof"},
+		{plain, "plain-timeline", "/admin/timeline", "", "Newest first"},
+		{in, "now", "/admin", "", "Signed in to hosts"},
+		{in, "people", "/admin/people", "", "Invite a person"},
 		{in, "person", "/admin/people/dan", "", "Suspend"},
 		{in, "person-new", "/admin/people/newcomer", "", "Approve"},
 		{
@@ -200,6 +211,7 @@ func TestEveryPageFits(t *testing.T) {
 				`document.querySelector("[action$='/change'] button").click()`, "not an e-mail address",
 		},
 		{in, "hosts", "/admin/hosts", "", "Add a host"},
+		{in, "host", "/admin/hosts/hv1", "", "Signed in now"},
 		{in, "names", "/admin/names", "", "printer.lan"},
 		{plainSignedOut, "plain-enrol", "/enrol", "", "Without JavaScript this page cannot make a key"},
 		{plainSignedOut, "plain-prove", "/prove", "", "Continue"},
@@ -208,6 +220,12 @@ func TestEveryPageFits(t *testing.T) {
 		{plain, "plain-device", "/certificates/" + boss.serial, "", "I made the key myself"},
 		{plain, "plain-recovery", "/recovery", "", "New codes replace"},
 	}
+	t.Run("live", func(t *testing.T) {
+		in.t = t
+		in.opens(rig.url+"/admin/timeline?machine=vm-live", "", "Live")
+		rig.happens(t, ran("vm-live"))
+		in.sees("ran domainDestroy on vm-live")
+	})
 	for _, p := range pages {
 		t.Run(p.name, func(t *testing.T) {
 			p.tab.t = t

@@ -117,10 +117,10 @@ func TestAdministratorChangesAPerson(t *testing.T) {
 	if v, _ := rig.newVisitor(t).enrol(made.Code, "again"); v != nil {
 		t.Error("a link that was sent to the old address is still valid")
 	}
-	dan.get("/admin").says(t, 200, "Invite a person")
+	dan.get("/admin/people").says(t, 200, "Invite a person")
 	rig.addPeople(t, 100)
-	dan.get("/admin").says(t, 200, `<a href="/admin?after=p096">More people</a>`)
-	dan.get("/admin?after=p096").says(t, 200, "<strong>p099</strong>")
+	dan.get("/admin/people").says(t, 200, `<a href="/admin/people?after=p096">More people</a>`)
+	dan.get("/admin/people?after=p096").says(t, 200, "<strong>p099</strong>")
 }
 
 // addPeople adds so many people, p000 and so on.
@@ -442,7 +442,7 @@ func TestNoLinkWithoutACertificate(t *testing.T) {
 	rig.Authority = smallAuthority{rig.Authority}
 	rig.Links.Permits = rig.Authority.PermitsMail
 	const words = "This authority&#39;s root may not vouch for "
-	boss.post("/admin", "name", "eve", "email", "eve@example.com").says(t, 403, words+"eve@example.com")
+	boss.post("/admin/people", "name", "eve", "email", "eve@example.com").says(t, 403, words+"eve@example.com")
 	boss.get("/admin/people/eve").says(t, 404, "")
 	boss.post("/admin/people/dan/change", "email", "dan@example.net").says(t, 403, words+"dan@example.net")
 	boss.post("/admin/people/dan/invite").says(t, 403, words+"dan@example.com")
@@ -450,7 +450,7 @@ func TestNoLinkWithoutACertificate(t *testing.T) {
 	dan.post("/certificates/link").says(t, 403, words+"dan@example.com")
 	rig.newVisitor(t).post("/signup", "email", "new@example.com").says(t, 403, words+"new@example.com")
 	dan.get("/").says(t, 200, "Hello dan")
-	boss.post("/admin", "name", "eve", "email", "eve@example.org").says(t, 303, "")
+	boss.post("/admin/people", "name", "eve", "email", "eve@example.org").says(t, 303, "")
 	codeIn(t, rig.mail.Take(t, "eve@example.org"))
 }
 

@@ -162,6 +162,7 @@ func (s *server) serve(ctx context.Context, started *Started) (err error) {
 	s.wait(ctx, hup)
 	_ = system.Notify("STOPPING=1") // systemd sees the process end anyway
 	s.health.serves(false)
+	s.services.endStreams() // which stopping the sites would wait for
 	return nil
 }
 

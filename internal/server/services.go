@@ -40,6 +40,7 @@ type configured struct {
 	portal  string // its address
 	list    []front.Service
 	run     []func(context.Context) // in the background, each until its context ends
+	streams func()                  // ends answers that go on for as long as a page is open; nil: nothing
 	end     func()                  // closes what was made for them; nil: nothing
 
 	stop    context.CancelFunc
@@ -88,6 +89,13 @@ func admins(o front.App) []string {
 		return []string{people.AdminGroup}
 	}
 	return o.Portal.Admins
+}
+
+// endStreams ends answers that go on for as long as a page is open.
+func (h *services) endStreams() {
+	if h.now != nil && h.now.streams != nil {
+		h.now.streams()
+	}
 }
 
 // close ends what runs in the background.
@@ -142,6 +150,7 @@ func (h *services) prepare(ctx context.Context, options front.App) (*configured,
 	s.list = append(s.list, front.Service{Prefix: "/", Handler: p},
 		front.Service{Prefix: acme.Prefix + "/", Handler: orders})
 	s.run = append(s.run, p.Run)
+	s.streams = p.EndStreams
 	s.end = func() { orders.Close() }
 	return s, nil
 }

@@ -56,7 +56,8 @@ func TestUnauthenticatedRequestsWriteLittle(t *testing.T) {
 		{"POST", "/recover", form, func() string { return "who=" + text() + "&recovery=" + text() }, 3 * 21},
 		{"GET", "/certificates", "", nil, 0},
 		{"POST", "/certificates/new", form, func() string { return "label=" + text() }, 0},
-		{"POST", "/admin", form, func() string { return "name=" + text() }, 0},
+		{"GET", "/admin/timeline/live?next=0&words=*", "", nil, 0},
+		{"POST", "/admin/people", form, func() string { return "name=" + text() }, 0},
 		{"GET", "/acme/directory", "", nil, 0},
 		{"HEAD", "/acme/new-nonce", "", nil, 0},
 		{
@@ -123,7 +124,7 @@ func TestRoutesTakeTheirMethodsOnly(t *testing.T) {
 		"/signup":                     unknown,
 		"/recover":                    unknown,
 		"/certificates/new":           unknown,
-		"/admin":                      unknown,
+		"/admin/people":               unknown,
 		"/acme/directory":             unknown + " POST",
 		"/acme/new-nonce":             unknown + " POST",
 		"/acme/new-account":           unknown + " GET HEAD",

@@ -247,6 +247,9 @@ func (s Timeline) recent(ctx context.Context, f timeline.Filter) ([]postern.Even
 
 // older returns those that are in the archive. Nothing is indexed there.
 func (s Timeline) older(ctx context.Context, f timeline.Filter, size int64) (events []postern.Event, err error) {
+	if f.Before > 0 {
+		size = min(size, f.Before)
+	}
 	if f.From >= size {
 		return nil, nil
 	}

@@ -128,6 +128,11 @@ func (s Portal) RemindOnce(ctx context.Context, serial string, before time.Durat
 	return queued && err == nil, err
 }
 
+// Unsent returns how many messages were tried and could not be sent.
+func (s Portal) Unsent(ctx context.Context) (int64, error) {
+	return s.readNumber(ctx, `SELECT COUNT(*) FROM portal_mail WHERE tries > 0`)
+}
+
 // Queued returns how many messages wait to be sent.
 func (s Portal) Queued(ctx context.Context) (int64, error) {
 	return s.readNumber(ctx, `SELECT COUNT(*) FROM portal_mail`)

@@ -147,6 +147,9 @@ func (tx *Tx) spans(ctx context.Context, f timeline.Filter, indexed bool, each f
 	if err := tx.QueryRow(ctx, `SELECT COALESCE(MAX(block) + 1, 0) FROM log_blocks`).Scan(&full); err != nil {
 		return err
 	}
+	if f.Before > 0 {
+		full = min(full, (f.Before+blockWidth-1)/blockWidth)
+	}
 	rest := span{max(f.From, full*blockWidth), math.MaxInt64}
 	walk := func() (bool, error) { return w.walk(ctx, span{f.From / blockWidth, full}, indexed) }
 	if f.Last {

@@ -37,6 +37,9 @@ func (tx *Tx) Events(ctx context.Context, f timeline.Filter) ([]postern.Event, e
 func (tx *Tx) eventsIn(
 	ctx context.Context, f timeline.Filter, q findQuery, s span, events []postern.Event,
 ) ([]postern.Event, error) {
+	if f.Before > 0 {
+		s.to = min(s.to, f.Before)
+	}
 	query, args := q.in(s, f.Last)
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
