@@ -247,6 +247,7 @@ func newLogExport(a *app) *cobra.Command {
 	f.Int64Var(&o.From, "from", 0, "begin with the entry `INDEX`, where there is no cursor yet")
 	f.BoolVar(&o.Follow, "follow", false, "send new entries as they are written, until interrupted")
 	f.StringVar(&o.Secret, "secret", "", "of http: sign what is sent with the key in `FILE`")
+	f.StringVar(&o.Authorization, "authorization", "", "of http: send that header with the value in `FILE`")
 	f.StringVar(&o.TLS.CA, "ca", "", "of syslog+tls: the receiver's CA, PEM `FILE` (default: the system's)")
 	f.StringVar(&o.TLS.Certificate, "cert", "", "of syslog+tls: client certificate, PEM `FILE`")
 	f.StringVar(&o.TLS.Key, "key", "", "of syslog+tls: its private key, PEM `FILE`")

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,6 +53,39 @@ func TestABatchThatIsTooLargeIsSentInParts(t *testing.T) {
 	}
 	if !slices.Equal(*got, indices(0, 600)) || refused > 7 {
 		t.Errorf("got %v after %d refusals", *got, refused)
+	}
+}
+
+// TestAReceiverMayWantAHeader sends a token instead of a signature.
+func TestAReceiverMayWantAHeader(t *testing.T) {
+	var headers []http.Header
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		headers = append(headers, r.Header)
+	}))
+	t.Cleanup(s.Close)
+	o := options(t, s.URL)
+	o.Secret, o.Authorization = "", filepath.Join(t.TempDir(), "authorization")
+	for _, bad := range []string{"", " \n", "Splunk x\nHost: y"} {
+		if err := os.WriteFile(o.Authorization, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Run(t.Context(), newLog(3), o); postern.CodeOf(err) != postern.Invalid {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if err := os.WriteFile(o.Authorization, []byte("Splunk 0b4c\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), newLog(3), o); err != nil {
+		t.Fatal(err)
+	}
+	if len(headers) != 1 || headers[0].Get("Authorization") != "Splunk 0b4c" ||
+		headers[0].Get("Webhook-Signature") != "" {
+		t.Errorf("sent %v", headers)
+	}
+	o.Authorization = ""
+	if err := Run(t.Context(), newLog(3), o); postern.CodeOf(err) != postern.Invalid {
+		t.Errorf("neither key nor header: %v", err)
 	}
 }
 

@@ -35,12 +35,13 @@ type Options struct {
 	From   int64  // index of the first entry, where there is no cursor yet
 	Follow bool   // wait for new entries, and for a receiver or database that is unavailable
 
-	Secret      string // file with the key that signs what is sent by HTTP
-	TLS         TLS    // of syslog+tls
-	Metrics     string // address at which numbers of the export are served to Prometheus; "" for nowhere
-	Unencrypted bool   // the network may read what is sent to another host
-	Rotate      int64  // size at which a file is rotated, in bytes; 0 for never
-	Keep        int    // how many older files there are then; 0 for 10
+	Secret        string // of http: file with the key that signs what is sent
+	Authorization string // of http: file with the value of that header
+	TLS           TLS    // of syslog+tls
+	Unencrypted   bool   // the network may read what is sent to another host
+	Rotate        int64  // size at which a file is rotated, in bytes; 0 for never
+	Keep          int    // how many older files there are then; 0 for 10
+	Metrics       string // address at which numbers of the export are served to Prometheus; "" for nowhere
 
 	// Wake ends a wait for new entries, or for what is unavailable.
 	Wake <-chan os.Signal

@@ -24,7 +24,7 @@ type httpReceiver struct {
 }
 
 func openHTTP(o Options, _ *url.URL) (receiver, error) {
-	hook := &webhook.Webhook{URL: o.To, Secret: o.Secret}
+	hook := &webhook.Webhook{URL: o.To, Secret: o.Secret, Authorization: o.Authorization}
 	return &httpReceiver{hook, mediaOf(o.Format), pageEntries}, hook.Validate()
 }
 

@@ -21,15 +21,15 @@ type transport struct {
 	path      bool   // the address is a path on this host, instead of HOST:PORT
 	encrypted bool   // nobody reads on the way what is sent
 	port      string // where the address names none; "" if it must
-	secret    bool
+	http      bool
 	tls       bool
 	rotation  bool
 }
 
 // transports are all of them, by the scheme of the receiver's address.
 var transports = map[string]transport{
-	"https":       {open: openHTTP, port: "443", encrypted: true, secret: true},
-	"http":        {open: openHTTP, port: "80", secret: true},
+	"https":       {open: openHTTP, port: "443", encrypted: true, http: true},
+	"http":        {open: openHTTP, port: "80", http: true},
 	"syslog+tls":  {open: openTLS, port: "6514", encrypted: true, tls: true}, // RFC 5425, 4.1
 	"syslog+tcp":  {open: openTCP},
 	"syslog+udp":  {open: openUDP, port: "514"}, // RFC 5426, 3.3
@@ -44,7 +44,7 @@ func open(o Options) (receiver, error) {
 		return nil, errAddress
 	}
 	t, ok := transports[u.Scheme]
-	if !ok || t.path != (u.Host == "") || t.path != (u.Path != "") && !t.secret {
+	if !ok || t.path != (u.Host == "") || t.path != (u.Path != "") && !t.http {
 		return nil, errAddress
 	}
 	if !t.path && u.Port() == "" {
@@ -53,9 +53,10 @@ func open(o Options) (receiver, error) {
 		}
 		u.Host += ":" + t.port
 	}
-	if o.Secret != "" && !t.secret || o.TLS != (TLS{}) && !t.tls || (o.Rotate != 0 || o.Keep != 0) && !t.rotation {
+	if o.Secret+o.Authorization != "" && !t.http || o.TLS != (TLS{}) && !t.tls ||
+		(o.Rotate != 0 || o.Keep != 0) && !t.rotation {
 		return nil, postern.Errorf(postern.Invalid, "a receiver at %s:// does not take these options", u.Scheme).
-			WithHint("a secret is for HTTP, certificates are for syslog+tls, rotation is for files")
+			WithHint("a secret and a header are for HTTP, certificates are for syslog+tls, rotation is for files")
 	}
 	if !t.path && !t.encrypted && !o.Unencrypted && !isLoopback(u.Hostname()) {
 		return nil, postern.Errorf(postern.Invalid, "without TLS the network would read what happens here").

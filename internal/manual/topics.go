@@ -46,6 +46,11 @@ var stateFiles = []manpage.Item{
 		Text: "The furthest position of the database that was seen: beside the state directory, so that a restore of " +
 			"that does not bring it back. POSTERN_SEEN names other directories.",
 	},
+	{
+		Term: "/etc/postern/log-export-NAME.env, /var/lib/postern-export/NAME.cursor",
+		Text: "The flags of the export that the unit postern-log-export@NAME runs, and how far its receiver is; see " +
+			"postern-log-export(1).",
+	},
 	{Term: "/run/postern/pam.sock", Text: "Where pam_postern(8) asks."},
 }
 

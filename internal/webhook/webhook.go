@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/postern-project/postern"
 )
@@ -29,6 +30,9 @@ type Webhook struct {
 	// Secret is the file with the key: as it stands, without white space around it, or
 	// base64 behind "whsec_".
 	Secret string `json:"secret"`
+	// Authorization is a file with the value of that header, as "Bearer TOKEN", for a receiver
+	// that wants one. A webhook has it, a Secret, or both.
+	Authorization string `json:"authorization,omitempty"`
 }
 
 // Message is what is posted once, or again with the same ID until the receiver has it.
@@ -44,11 +48,40 @@ func (w *Webhook) Validate() error {
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return postern.Errorf(postern.Invalid, "a webhook's address is like https://hooks.example.com/postern")
 	}
-	_, err = w.key()
+	_, err = w.headers(Message{}, time.Time{})
 	return err
 }
 
-// key reads the key. It is read each time, so that it can be replaced.
+// headers returns the headers that show who sends a message. The files are read each time,
+// so that they can be replaced.
+func (w *Webhook) headers(m Message, now time.Time) (http.Header, error) {
+	h := http.Header{}
+	if w.Authorization != "" {
+		text, err := os.ReadFile(w.Authorization)
+		if err != nil {
+			return nil, postern.Errorf(postern.Invalid, "the value of the header Authorization: %w", err)
+		}
+		value := string(bytes.TrimSpace(text))
+		if value == "" || strings.ContainsFunc(value, unicode.IsControl) {
+			return nil, postern.Errorf(postern.Invalid, "%s is not one line like: Bearer TOKEN", w.Authorization)
+		}
+		h.Set("Authorization", value)
+	}
+	if w.Secret == "" && w.Authorization != "" {
+		return h, nil
+	}
+	key, err := w.key()
+	if err != nil {
+		return nil, err
+	}
+	at := strconv.FormatInt(now.Unix(), 10)
+	h.Set("Webhook-Id", m.ID)
+	h.Set("Webhook-Timestamp", at)
+	h.Set("Webhook-Signature", "v1,"+Sign(key, m.ID, at, m.Body))
+	return h, nil
+}
+
+// key reads the key.
 func (w *Webhook) key() ([]byte, error) {
 	text, err := os.ReadFile(w.Secret)
 	if err != nil {
@@ -95,7 +128,7 @@ func retryAfter(text string, now time.Time) time.Duration {
 // Post posts a message. Any status but 2xx is an error, [postern.Unavailable], with a
 // [StatusError].
 func (w *Webhook) Post(ctx context.Context, m Message, now time.Time) error {
-	key, err := w.key()
+	headers, err := w.headers(m, now)
 	if err != nil {
 		return err
 	}
@@ -103,12 +136,9 @@ func (w *Webhook) Post(ctx context.Context, m Message, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	at := strconv.FormatInt(now.Unix(), 10)
+	req.Header = headers
 	req.Header.Set("Content-Type", m.Type)
 	req.Header.Set("User-Agent", "postern")
-	req.Header.Set("Webhook-Id", m.ID)
-	req.Header.Set("Webhook-Timestamp", at)
-	req.Header.Set("Webhook-Signature", "v1,"+Sign(key, m.ID, at, m.Body))
 	resp, err := client.Do(req)
 	if err != nil {
 		if e, ok := err.(*url.Error); ok { //nolint:errorlint // it is what Do returns, and has the whole URL
