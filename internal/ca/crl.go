@@ -111,8 +111,8 @@ func (a *Authority) newestCRL(ctx context.Context, iss *issuer, revision int64) 
 	if crl := a.crls.load(iss.ID); a.fresh(crl, revision) {
 		return crl, true, nil
 	}
-	last, err := a.store.CRL(ctx, iss.ID)
-	if err != nil && postern.CodeOf(err) != postern.NotFound {
+	last, err := a.lastCRL(ctx, iss.ID)
+	if err != nil {
 		return CRL{}, false, err
 	}
 	valid := last.DER != nil && last.Revision == revision && a.now().Before(last.NextUpdate)
@@ -135,6 +135,20 @@ func (a *Authority) newestCRL(ctx context.Context, iss *issuer, revision int64) 
 	return crl, ok, err
 }
 
+// lastCRL returns the newest list in the store, or none. One that is known here is not read
+// again.
+func (a *Authority) lastCRL(ctx context.Context, issuer string) (CRL, error) {
+	known := a.crls.load(issuer)
+	last, err := a.store.CRL(ctx, issuer, known.Number)
+	if postern.CodeOf(err) == postern.NotFound {
+		return CRL{}, nil
+	}
+	if last.Number == known.Number {
+		last.DER = known.DER
+	}
+	return last, err
+}
+
 func (a *Authority) fresh(crl CRL, revision int64) bool {
 	half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
 	return crl.DER != nil && crl.Revision == revision && a.now().Before(half)
@@ -147,14 +161,14 @@ func (a *Authority) signCRL(ctx context.Context, iss *issuer, last CRL, next tim
 		Issuer: iss.ID, Number: last.Number + 1, ThisUpdate: a.now().Add(-a.cfg.Backdate), NextUpdate: next,
 		Complete: last.Complete,
 	}
-	entries, ok, err := a.addedTo(ctx, iss, last, &crl)
+	entries, added, ok, err := a.addedTo(ctx, iss, last, &crl)
 	if err == nil && !ok {
 		entries, err = a.allEntries(ctx, iss, &crl)
 	}
 	if err != nil {
 		return CRL{}, false, err
 	}
-	if crl.DER, err = iss.signList(crl, entries); err != nil {
+	if crl.DER, err = iss.signList(crl, entries, added); err != nil {
 		return CRL{}, false, postern.Errorf(postern.CodeOf(err), "sign the revocation list of %s: %w", iss.ID, err)
 	}
 	ok, err = a.store.PutCRL(ctx, crl)
@@ -174,42 +188,43 @@ func (a *Authority) allEntries(ctx context.Context, iss *issuer, crl *CRL) ([]by
 		return nil, err
 	}
 	crl.Revision = revision
-	return encodeRevocations(nil, all, crl.ThisUpdate)
+	return encodeRevocations(all, crl.ThisUpdate)
 }
 
-// addedTo returns the entries of the last list with those of what was revoked since: of a long
+// addedTo returns the entries of the last list and those of what was revoked since: of a long
 // list that takes a small part of the time. It reports false if all are to be read anew: to
 // leave out what has expired, or since the last list or a revocation is not as this program
 // records it.
-func (a *Authority) addedTo(ctx context.Context, iss *issuer, last CRL, crl *CRL) ([]byte, bool, error) {
+func (a *Authority) addedTo(
+	ctx context.Context, iss *issuer, last CRL, crl *CRL,
+) (entries, added []byte, ok bool, err error) {
 	if a.now().Sub(last.Complete) > a.cfg.CRLValidity/2 {
-		return nil, false, nil
+		return nil, nil, false, nil
 	}
-	entries, ok := iss.listed(last.DER)
-	if !ok {
-		return nil, false, nil
+	if entries, ok = iss.listed(last.DER); !ok {
+		return nil, nil, false, nil
 	}
-	added, revision, err := a.store.Revocations(ctx, iss.ID, time.Time{}, last.Revision)
+	since, revision, err := a.store.Revocations(ctx, iss.ID, time.Time{}, last.Revision)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	revisions := map[int64]bool{}
-	for _, r := range added {
+	for _, r := range since {
 		revisions[r.Revision] = true
 	}
 	if int64(len(revisions)) != revision-last.Revision {
-		return nil, false, nil
+		return nil, nil, false, nil
 	}
 	crl.Revision = revision
-	entries, err = encodeRevocations(entries, added, crl.ThisUpdate)
-	return entries, true, err
+	added, err = encodeRevocations(since, crl.ThisUpdate)
+	return entries, added, true, err
 }
 
 // signRootCRL signs a list of the root that lasts until next.
 func (a *Authority) signRootCRL(ctx context.Context, root *issuer, next time.Time) error {
 	for range 10 {
-		last, err := a.store.CRL(ctx, root.ID)
-		if err != nil && postern.CodeOf(err) != postern.NotFound {
+		last, err := a.lastCRL(ctx, root.ID)
+		if err != nil {
 			return err
 		}
 		if _, ok, err := a.signCRL(ctx, root, last, next); err != nil || ok {

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/asn1"
 	"math/big"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -30,10 +31,10 @@ var (
 	oidRSASHA256   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 11}
 )
 
-// encodeRevocations appends entries of revokedCertificates (RFC 5280 section 5.1). None is
+// encodeRevocations returns entries of revokedCertificates (RFC 5280 section 5.1). None is
 // later than the list, which is backdated for clocks that are behind.
-func encodeRevocations(entries []byte, list []Revocation, this time.Time) ([]byte, error) {
-	b := cryptobyte.NewBuilder(entries)
+func encodeRevocations(list []Revocation, this time.Time) ([]byte, error) {
+	var b cryptobyte.Builder
 	for _, r := range list {
 		serial, ok := new(big.Int).SetString(r.Serial, 16)
 		if !ok {
@@ -57,55 +58,77 @@ func encodeRevocations(entries []byte, list []Revocation, this time.Time) ([]byt
 }
 
 // signList signs a list with these entries.
-func (i *issuer) signList(crl CRL, entries []byte) ([]byte, error) {
+func (i *issuer) signList(crl CRL, entries ...[]byte) ([]byte, error) {
 	alg, err := algorithmFor(i.cert.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	tbs, err := listTBS(crl, i.cert, alg, entries)
+	before, behind, err := listFields(crl, i.cert, alg)
 	if err != nil {
 		return nil, err
 	}
-	h := alg.hash.New()
-	h.Write(tbs)
-	signature, err := i.signer.Sign(rand.Reader, h.Sum(nil), alg.hash)
+	revoked := slices.Concat(entries...)
+	if len(revoked) > 0 {
+		before = appendSequence(before, len(revoked))
+	}
+	const room = 16 // for what the whole begins with
+	length := len(before) + len(revoked) + len(behind)
+	list := appendSequence(make([]byte, room, room+length+1024), length)
+	list = append(append(append(list, before...), revoked...), behind...)
+	digest := alg.digest(list[room:])
+	signature, err := i.signer.Sign(rand.Reader, digest, alg.hash)
 	if err != nil {
 		return nil, err
 	}
-	if err := i.cert.CheckSignature(alg.x509, tbs, signature); err != nil { // an HSM may fail
-		return nil, err
+	if !verifies(i.cert.PublicKey, alg, digest, signature) { // an HSM may fail
+		return nil, postern.Errorf(postern.Internal, "the key made a wrong signature")
 	}
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(tbs)+1024))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddBytes(tbs)
-		alg.add(b)
-		b.AddASN1BitString(signature)
-	})
-	return b.Bytes()
+	var b cryptobyte.Builder
+	alg.add(&b)
+	b.AddASN1BitString(signature)
+	list = append(list, b.BytesOrPanic()...)
+	first := appendSequence(nil, len(list)-room)
+	copy(list[room-len(first):], first)
+	return list[room-len(first):], nil
 }
 
-// listTBS returns the TBSCertList (RFC 5280 section 5.1) of a list.
-func listTBS(crl CRL, issuer *x509.Certificate, alg listAlgorithm, entries []byte) ([]byte, error) {
-	b := cryptobyte.NewBuilder(make([]byte, 0, len(entries)+1024))
-	b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-		b.AddASN1Int64(1) // version 2
-		alg.add(b)
-		b.AddBytes(issuer.RawSubject)
-		addTime(b, crl.ThisUpdate)
-		addTime(b, crl.NextUpdate)
-		if len(entries) > 0 {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { b.AddBytes(entries) })
-		}
-		b.AddASN1(context0(0), func(b *cryptobyte.Builder) {
-			b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-				addExtension(b, oidAuthorityKeyID, false, func(b *cryptobyte.Builder) {
-					b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addImplicit(b, 0, issuer.SubjectKeyId) })
-				})
-				addExtension(b, oidCRLNumber, false, func(b *cryptobyte.Builder) { b.AddASN1Int64(crl.Number) })
+// appendSequence appends what a SEQUENCE of so many bytes begins with.
+func appendSequence(b []byte, length int) []byte {
+	b = append(b, byte(cbasn1.SEQUENCE))
+	if length < 0x80 {
+		return append(b, byte(length))
+	}
+	n := (bits.Len(uint(length)) + 7) / 8
+	b = append(b, 0x80|byte(n))
+	for i := n - 1; i >= 0; i-- {
+		b = append(b, byte(length>>(8*i)))
+	}
+	return b
+}
+
+// listFields returns what a TBSCertList (RFC 5280 section 5.1) has before and behind the
+// entries.
+func listFields(crl CRL, issuer *x509.Certificate, alg listAlgorithm) (before, behind []byte, err error) {
+	var b cryptobyte.Builder
+	b.AddASN1Int64(1) // version 2
+	alg.add(&b)
+	b.AddBytes(issuer.RawSubject)
+	addTime(&b, crl.ThisUpdate)
+	addTime(&b, crl.NextUpdate)
+	if before, err = b.Bytes(); err != nil {
+		return nil, nil, err
+	}
+	b = cryptobyte.Builder{}
+	b.AddASN1(context0(0), func(b *cryptobyte.Builder) {
+		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
+			addExtension(b, oidAuthorityKeyID, false, func(b *cryptobyte.Builder) {
+				b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) { addImplicit(b, 0, issuer.SubjectKeyId) })
 			})
+			addExtension(b, oidCRLNumber, false, func(b *cryptobyte.Builder) { b.AddASN1Int64(crl.Number) })
 		})
 	})
-	return b.Bytes()
+	behind, err = b.Bytes()
+	return before, behind, err
 }
 
 // listed returns the entries of a list, if this issuer signed it.
@@ -119,7 +142,7 @@ func (i *issuer) listed(der []byte) (entries []byte, ok bool) {
 	var signature []byte
 	if !whole.ReadASN1(&list, cbasn1.SEQUENCE) || !list.ReadASN1Element(&tbs, cbasn1.SEQUENCE) ||
 		!list.SkipASN1(cbasn1.SEQUENCE) || !list.ReadASN1BitStringAsBytes(&signature) ||
-		i.cert.CheckSignature(alg.x509, tbs, signature) != nil {
+		!verifies(i.cert.PublicKey, alg, alg.digest(tbs), signature) {
 		return nil, false
 	}
 	ok = tbs.ReadASN1(&tbs, cbasn1.SEQUENCE) && tbs.SkipASN1(cbasn1.INTEGER) && // version
@@ -130,12 +153,11 @@ func (i *issuer) listed(der []byte) (entries []byte, ok bool) {
 	}
 	var there bool
 	ok = ok && tbs.ReadOptionalASN1((*cryptobyte.String)(&entries), &there, cbasn1.SEQUENCE)
-	return slices.Clip(entries), ok // not to be appended to in place
+	return entries, ok
 }
 
 // listAlgorithm is how a key signs lists: as crypto/x509 has it sign.
 type listAlgorithm struct {
-	x509 x509.SignatureAlgorithm
 	hash crypto.Hash
 	id   asn1.ObjectIdentifier
 	null bool // with parameters, which are NULL
@@ -144,15 +166,15 @@ type listAlgorithm struct {
 func algorithmFor(pub crypto.PublicKey) (listAlgorithm, error) {
 	switch pub := pub.(type) {
 	case *rsa.PublicKey:
-		return listAlgorithm{x509.SHA256WithRSA, crypto.SHA256, oidRSASHA256, true}, nil
+		return listAlgorithm{crypto.SHA256, oidRSASHA256, true}, nil
 	case *ecdsa.PublicKey:
 		switch pub.Curve {
 		case elliptic.P256():
-			return listAlgorithm{x509.ECDSAWithSHA256, crypto.SHA256, oidECDSASHA256, false}, nil
+			return listAlgorithm{crypto.SHA256, oidECDSASHA256, false}, nil
 		case elliptic.P384():
-			return listAlgorithm{x509.ECDSAWithSHA384, crypto.SHA384, oidECDSASHA384, false}, nil
+			return listAlgorithm{crypto.SHA384, oidECDSASHA384, false}, nil
 		case elliptic.P521():
-			return listAlgorithm{x509.ECDSAWithSHA512, crypto.SHA512, oidECDSASHA512, false}, nil
+			return listAlgorithm{crypto.SHA512, oidECDSASHA512, false}, nil
 		}
 	}
 	return listAlgorithm{}, postern.Errorf(postern.Internal, "a key of type %T signs no revocation lists", pub)
@@ -166,4 +188,21 @@ func (a listAlgorithm) add(b *cryptobyte.Builder) {
 			b.AddASN1NULL()
 		}
 	})
+}
+
+func (a listAlgorithm) digest(b []byte) []byte {
+	h := a.hash.New()
+	h.Write(b)
+	return h.Sum(nil)
+}
+
+// verifies reports whether a key made a signature.
+func verifies(pub crypto.PublicKey, a listAlgorithm, digest, signature []byte) bool {
+	switch pub := pub.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(pub, a.hash, digest, signature) == nil
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(pub, digest, signature)
+	}
+	return false
 }

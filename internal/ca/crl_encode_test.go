@@ -30,7 +30,7 @@ func TestListIsWhatCryptoX509Writes(t *testing.T) {
 	} {
 		for n := range len(entries) + 1 {
 			crl := CRL{Number: 1<<40 + 128, ThisUpdate: this, NextUpdate: this.AddDate(30, 0, 0)}
-			encoded, err := encodeRevocations(nil, entries[:n], this)
+			encoded, err := encodeRevocations(entries[:n], this)
 			noError(t, err)
 			got, err := iss.signList(crl, encoded)
 			noError(t, err)
@@ -86,24 +86,5 @@ func TestListOfABrokenSigner(t *testing.T) {
 	iss.signer = brokenSigner{iss.signer}
 	if _, err := iss.signList(crl, nil); err == nil {
 		t.Error("a wrong signature of a device was taken")
-	}
-}
-
-// TestAddingLeavesTheLastListAlone: others are sent it meanwhile.
-func TestAddingLeavesTheLastListAlone(t *testing.T) {
-	iss := leafIssuer(t, P256)
-	one, err := encodeRevocations(nil, []Revocation{{Serial: "01", Time: time.Now()}}, time.Now())
-	noError(t, err)
-	last, err := iss.signList(CRL{Number: 1, ThisUpdate: time.Now(), NextUpdate: time.Now()}, one)
-	noError(t, err)
-	before := bytes.Clone(last)
-	entries, ok := iss.listed(last)
-	if !ok {
-		t.Fatal("the list is not read")
-	}
-	_, err = encodeRevocations(entries, []Revocation{{Serial: "02", Time: time.Now()}}, time.Now())
-	noError(t, err)
-	if !bytes.Equal(last, before) {
-		t.Error("the last list has changed")
 	}
 }

@@ -214,8 +214,9 @@ type Store interface {
 	// Revocations returns, as of one moment, what was revoked after a revision (-1: all) of
 	// that issuer's certificates that expire after the given time, and the revision.
 	Revocations(ctx context.Context, issuer string, expireAfter time.Time, since int64) ([]Revocation, int64, error)
-	// CRL returns the newest list, or a NotFound error.
-	CRL(ctx context.Context, issuer string) (CRL, error)
+	// CRL returns the newest list, or a NotFound error. Of a list whose number is known it
+	// leaves out the DER.
+	CRL(ctx context.Context, issuer string, known int64) (CRL, error)
 	// PutCRL keeps the list if its number follows the newest one's (1 is the
 	// first), and reports whether it did.
 	PutCRL(ctx context.Context, crl CRL) (bool, error)

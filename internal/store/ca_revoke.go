@@ -153,11 +153,11 @@ func (s CA) Revocations(
 }
 
 // CRL implements [ca.Store].
-func (s CA) CRL(ctx context.Context, issuer string) (ca.CRL, error) {
+func (s CA) CRL(ctx context.Context, issuer string, known int64) (ca.CRL, error) {
 	crl := ca.CRL{Issuer: issuer}
 	var this, next, complete int64
-	err := s.row(ctx, `SELECT number, revision, der, this_update, next_update, complete FROM ca_crls
-		WHERE issuer = $1`, issuer).
+	err := s.row(ctx, `SELECT number, revision, CASE WHEN number <> $2 THEN der END, this_update, next_update,
+		complete FROM ca_crls WHERE issuer = $1`, issuer, known).
 		Scan(&crl.Number, &crl.Revision, &crl.DER, &this, &next, &complete)
 	crl.ThisUpdate, crl.NextUpdate, crl.Complete = fromMicros(this), fromMicros(next), fromMicros(complete)
 	return crl, s.wrap(notFound(err, "no revocation list of %q was signed yet", issuer), "read a revocation list")
