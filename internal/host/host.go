@@ -37,7 +37,7 @@ type Store interface {
 		event postern.Event) error
 	// SetHostStatus suspends, resumes (HostJoined, whether it has joined or not) or removes
 	// a host, and reports whether it had another status. A removed host's certificates
-	// are revoked, its tokens are gone.
+	// are revoked, also those of servers for names that it alone has; its tokens are gone.
 	SetHostStatus(ctx context.Context, by postern.Actor, name string, status postern.HostStatus,
 		event postern.Event) (changed bool, err error)
 	// Host returns a NotFound error for a name that no host ever had.

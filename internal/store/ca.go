@@ -252,23 +252,26 @@ func (s CA) Certificate(ctx context.Context, serial string) (ca.Certificate, err
 
 // Certificates implements [ca.Store].
 func (s CA) Certificates(ctx context.Context, f ca.Filter) ([]ca.Certificate, error) {
-	query, args := certificateQuery(f)
 	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]ca.Certificate, error) {
-		rows, err := tx.Query(ctx, query, args...)
+		return tx.certificates(ctx, f)
+	})
+}
+
+func (tx *Tx) certificates(ctx context.Context, f ca.Filter) (list []ca.Certificate, err error) {
+	query, args := certificateQuery(f)
+	rows, err := tx.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c, err := scanCertificate(rows)
 		if err != nil {
 			return nil, err
 		}
-		defer rows.Close()
-		var list []ca.Certificate
-		for rows.Next() {
-			c, err := scanCertificate(rows)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, c)
-		}
-		return list, rows.Err()
-	})
+		list = append(list, c)
+	}
+	return list, rows.Err()
 }
 
 func certificateQuery(f ca.Filter) (query string, args []any) {

@@ -42,6 +42,8 @@ var conformance = []struct {
 	{"hosts from the invitation to the end", hosts},
 	{"rescue codes of hosts", hostRescue},
 	{"what is said of a host", hostFacts},
+	{"server certificates of a host that is removed", hostServes},
+	{"tokens of hosts that have expired", hostTokensEnd},
 	{"one token admits one of two hosts", oneTokenTwoHosts},
 	{"values are sealed again under a new key while served", rewrap},
 	{"another key does not open the database", anotherKey},

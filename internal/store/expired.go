@@ -54,8 +54,8 @@ var expired = []struct {
 }
 
 // RemoveExpired removes certificates that expired more than a time ago, at least LeastKept,
-// and what is kept with them. Each write removes a few hundred, so that others need not
-// wait for all. It returns how many it removed.
+// and what is kept with them; of hosts' tokens those that have expired. Each write removes a few hundred, so that others need not
+// wait for all. It returns how many certificates it removed.
 func (s CA) RemoveExpired(ctx context.Context, now time.Time, kept time.Duration) (removed int, err error) {
 	for _, e := range expired {
 		before := now.Add(-max(kept, LeastKept))
@@ -68,7 +68,10 @@ func (s CA) RemoveExpired(ctx context.Context, now time.Time, kept time.Duration
 			}
 		}
 	}
-	return removed, nil
+	return removed, s.Write(ctx, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM host_tokens WHERE expires < $1`, micros(now))
+		return err
+	})
 }
 
 func (s CA) removeExpired(ctx context.Context, find string, remove []string, before time.Time) (n int, err error) {

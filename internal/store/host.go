@@ -71,23 +71,25 @@ func (tx *Tx) Host(ctx context.Context, name string) (postern.Host, error) {
 
 // Hosts implements [host.Store].
 func (s Hosts) Hosts(ctx context.Context) ([]postern.Host, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (list []postern.Host, err error) {
-		rows, err := tx.Query(ctx, `SELECT `+hostColumns+` FROM hosts WHERE status <> 'removed'`)
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) ([]postern.Host, error) { return tx.hosts(ctx) })
+}
+
+func (tx *Tx) hosts(ctx context.Context) (list []postern.Host, err error) {
+	rows, err := tx.Query(ctx, `SELECT `+hostColumns+` FROM hosts WHERE status <> 'removed'`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		h, err := scanHost(rows)
 		if err != nil {
 			return nil, err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			h, err := scanHost(rows)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, h)
-		}
-		// Databases order text by different rules; Postern by bytes.
-		slices.SortFunc(list, func(a, b postern.Host) int { return strings.Compare(a.Name, b.Name) })
-		return list, rows.Err()
-	})
+		list = append(list, h)
+	}
+	// Databases order text by different rules; Postern by bytes.
+	slices.SortFunc(list, func(a, b postern.Host) int { return strings.Compare(a.Name, b.Name) })
+	return list, rows.Err()
 }
 
 // KRLVersion returns the version of the SSH revocation list.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
@@ -170,6 +171,9 @@ func (tx *Tx) stripHost(ctx context.Context, name string) error {
 	if _, err := tx.revokeCertificates(ctx, "host", name, postern.CessationOfOperation, tx.db.Now()); err != nil {
 		return err
 	}
+	if err := tx.revokeServed(ctx, name); err != nil {
+		return err
+	}
 	if _, err := tx.revokeSSH(ctx, "host", name, tx.db.Now()); err != nil {
 		return err
 	}
@@ -177,4 +181,40 @@ func (tx *Tx) stripHost(ctx context.Context, name string) error {
 		return err
 	}
 	return tx.dropTokens(ctx, name)
+}
+
+// revokeServed revokes the server certificates that are for names of a host alone, such as
+// libvirt's: not those with a name that another host has, too.
+func (tx *Tx) revokeServed(ctx context.Context, name string) error {
+	list, err := tx.hosts(ctx)
+	if err != nil {
+		return err
+	}
+	own, others := map[string]bool{}, map[string]bool{}
+	for _, h := range list {
+		for _, n := range h.All() {
+			if h.Name == name {
+				own[n] = true
+			} else {
+				others[n] = true
+			}
+		}
+	}
+	for n := range own {
+		certs, err := tx.certificates(ctx, ca.Filter{Leaves: true, Name: n, Valid: tx.db.Now()})
+		if err != nil {
+			return err
+		}
+		for _, c := range certs {
+			foreign := func(n string) bool { return !own[n] || others[n] }
+			if c.Profile == ca.ProfileClient || c.Profile == ca.ProfileHost || slices.ContainsFunc(c.Names, foreign) {
+				continue
+			}
+			if _, err := tx.revokeCertificates(ctx, "serial", c.Serial, postern.CessationOfOperation,
+				tx.db.Now()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -125,6 +125,73 @@ func hosts(t *testing.T, open opener) {
 	must(t, admitted(a, invited(t, b, "hv1", false), "hv1", "k4", "a6")) // installed anew
 }
 
+// hostServes removes a host: the server certificates for its names are revoked, and none
+// for a name that another has, too.
+func hostServes(t *testing.T, open opener) {
+	db := open(t)
+	storetest.AddIssuer(t, db, hostIssuer)
+	names := func(list ...string) func(*postern.Host) error {
+		return func(h *postern.Host) error { h.Names = list; return nil }
+	}
+	for host, list := range map[string][]string{
+		"hv1": {"hv1.example.com", "192.0.2.1", "vm.example.com"}, "hv2": {"vm.example.com"},
+	} {
+		invited(t, db, host, false)
+		must(t, db.Hosts().ChangeHost(t.Context(), postern.Actor{}, host, names(list...), postern.Event{}))
+	}
+	want := map[string]bool{} // by serial number: revoked
+	for i, c := range []struct {
+		revoked bool
+		profile ca.Profile
+		names   []string
+	}{
+		{true, ca.ProfileServer, []string{"hv1.example.com", "192.0.2.1"}},
+		{true, "appliance", []string{"hv1"}},
+		{false, ca.ProfileServer, []string{"hv1", "vm.example.com"}},
+		{false, ca.ProfileServer, []string{"hv1", "db.example.com"}},
+		{false, ca.ProfileServer, []string{"hv2"}},
+		{false, ca.ProfileClient, []string{"hv1"}},
+	} {
+		serial := fmt.Sprint("c", i)
+		want[serial] = c.revoked
+		must(t, db.CA().AddCertificate(t.Context(), postern.Actor{}, ca.Certificate{
+			Serial: serial, Issuer: "test", Profile: c.profile, Names: c.names, Key: serial, DER: []byte{},
+			NotAfter: db.Now().Add(time.Hour),
+		}, postern.Event{Kind: postern.EventCertIssued, Object: serial}))
+	}
+	_, err := db.Hosts().SetHostStatus(t.Context(), postern.Actor{}, "hv1", postern.HostRemoved, postern.Event{})
+	must(t, err)
+	for serial, revoked := range want {
+		c, err := db.CA().Certificate(t.Context(), serial)
+		must(t, err)
+		if c.Revoked.IsZero() == revoked {
+			t.Errorf("%s for %q: revoked %v", c.Profile, c.Names, !c.Revoked.IsZero())
+		}
+	}
+}
+
+// hostTokensEnd removes tokens that have expired, and no other.
+func hostTokensEnd(t *testing.T, open opener) {
+	db := open(t)
+	invited(t, db, "hv1", false)
+	count := func() (n int) {
+		must(t, db.Write(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			return tx.QueryRow(ctx, `SELECT COUNT(*) FROM host_tokens`).Scan(&n)
+		}))
+		return n
+	}
+	for _, c := range []struct {
+		at   time.Time
+		want int
+	}{{db.Now(), 1}, {db.Now().Add(2 * time.Hour), 0}} {
+		_, err := db.CA().RemoveExpired(t.Context(), c.at, 0)
+		must(t, err)
+		if n := count(); n != c.want {
+			t.Errorf("%d tokens are left at %v, want %d", n, c.at, c.want)
+		}
+	}
+}
+
 // hostFacts keeps what is said of a host, by administrators and by itself.
 func hostFacts(t *testing.T, open opener) {
 	db := open(t)
