@@ -49,6 +49,10 @@ const (
 	LinkDomain     = "domain"     // a virtual machine's UUID
 )
 
+// DetailClock is the detail of an event from a host whose clock was wrong: by how much, as
+// "2h0m0s ahead". The event's time is corrected by it.
+const DetailClock = "clock"
+
 // The kinds of event.
 const (
 	EventLogCreated    = "log.created"

@@ -220,7 +220,7 @@ var EventKinds = []EventKind{
 	{
 		Name: EventLibvirtCall, Title: "Call to libvirt", OK: "ran {procedure} on %s",
 		NotOK:   "was refused {procedure} on %s",
-		Details: []string{"procedure", "user", "sasl", "tls", "unknown"}, FromHost: true,
+		Details: []string{"procedure", "user", "sasl", "tls", "unit", "unknown"}, FromHost: true,
 	},
 
 	{

@@ -55,13 +55,14 @@ func JoinAt(ctx context.Context, src Source, index int64) (e postern.Event, join
 
 type joiner struct {
 	src    Source
+	kinds  []string // the only ones that are joined, as [Filter.Kind] selects them
 	queue  []postern.Link
 	seen   map[postern.Link]bool
 	events map[int64]postern.Event
 }
 
 func newJoiner(src Source) *joiner {
-	return &joiner{src: src, seen: map[postern.Link]bool{}, events: map[int64]postern.Event{}}
+	return &joiner{src: src, kinds: []string{""}, seen: map[postern.Link]bool{}, events: map[int64]postern.Event{}}
 }
 
 func (j *joiner) follow(l postern.Link) {
@@ -87,12 +88,14 @@ func (j *joiner) run(ctx context.Context) ([]postern.Event, error) {
 	for len(j.queue) > 0 && len(j.events) < MaxJoined {
 		link := j.queue[0]
 		j.queue = j.queue[1:]
-		found, err := j.src.Events(ctx, Filter{Link: link, Limit: MaxJoined})
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range found {
-			j.add(e)
+		for _, kind := range j.kinds {
+			found, err := j.src.Events(ctx, Filter{Link: link, Kind: kind, Limit: MaxJoined})
+			if err != nil {
+				return nil, err
+			}
+			for _, e := range found {
+				j.add(e)
+			}
 		}
 	}
 	joined := make([]postern.Event, 0, len(j.events))

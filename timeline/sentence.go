@@ -44,6 +44,12 @@ func Sentence(e postern.Event, joined []postern.Event) string {
 	case e.Took > 0:
 		fmt.Fprintf(&b, "; answered in %s", Round(e.Took))
 	}
+	if set, left, ok := strings.Cut(e.Details["rescue"], ", "); ok {
+		fmt.Fprintf(&b, "; by a rescue code of the set %s, %s", set, left)
+	}
+	if clock := e.Details[postern.DetailClock]; clock != "" {
+		fmt.Fprintf(&b, "; the host's clock was %s", clock)
+	}
 	if known := knownBy(e, joined, s.person); known != "" {
 		fmt.Fprintf(&b, " (%s)", known)
 	}
@@ -79,12 +85,7 @@ type subject struct {
 // refused attempt does not authenticate a person. A credential that the sentence's other
 // words name is left out.
 func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
-	t := subject{who: e.Person, from: e.Address}
-	for _, j := range joined {
-		if t.who == "" && j.Outcome == postern.OK {
-			t.who = j.Person
-		}
-	}
+	t := subject{who: personOf(e, joined), from: e.Address}
 	links := credentialsIn(e, nil)
 	links = slices.DeleteFunc(links, func(l postern.Link) bool { return l.ID == e.Object }) // what it was done to
 	for _, j := range joined {
@@ -102,16 +103,25 @@ func subjectOf(e postern.Event, joined []postern.Event, words string) subject {
 	for _, l := range links {
 		t.with = append(t.with, credentialNames[credentialRank(l)].name+" "+l.ID)
 	}
+	if name := e.Details["sasl"]; name != "" && t.who != "" {
+		t.with = append(t.with, "SASL user "+name)
+	}
 	if t.who == "" {
 		kind, _ := postern.EventKindOf(e.Kind)
 		t.who = cmp.Or(kind.Doer, "an unknown client")
 		if kind.FromHost && e.Host != "" && kind.Doer != "" {
 			t.who = "the agent"
 		}
-		if account := e.Details["user"]; account != "" {
-			t.who = "the account " + account
-		}
 		switch {
+		case e.Details["sasl"] != "":
+			t.who = "the SASL user " + e.Details["sasl"]
+		case e.Details["tls"] != "":
+			t.who = "the TLS client " + e.Details["tls"]
+		case e.Details["user"] != "":
+			t.who = "the account " + e.Details["user"]
+			if unit := e.Details["unit"]; unit != "" {
+				t.who += ", in " + unit + ","
+			}
 		case e.Details["profile"] == "host":
 			t.who = "a host"
 		case e.Kind == postern.EventSSHCertIssued:

@@ -23,16 +23,18 @@ type calls struct {
 	watched    Watched
 	emit       func(postern.Event)
 	decoder    libvirt.Decoder
+	units      units
 	idle       func() error // of the flight recorder; nil without one
 }
 
 func newCalls(host string, watched Watched, emit func(postern.Event)) *calls {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return &calls{host: host, boot: strings.TrimSpace(string(boot)), watched: watched, emit: emit}
+	return &calls{host: host, boot: strings.TrimSpace(string(boot)), watched: watched, emit: emit, units: units{}}
 }
 
 // Event implements a trace's sink.
 func (c *calls) Event(e *event.Event) error {
+	c.units.see(e.Peer)
 	switch {
 	case e.Kind == event.Lost:
 		c.emit(postern.Event{
@@ -159,7 +161,9 @@ func (c *calls) base(p *event.Peer, e *event.Event) postern.Event {
 	if account == "" && p.UID >= 0 {
 		account = strconv.Itoa(p.UID)
 	}
-	for key, value := range map[string]string{"user": account, "sasl": p.SASLName, "tls": p.TLSName} {
+	for key, value := range map[string]string{
+		"user": account, "sasl": p.SASLName, "tls": p.TLSName, "unit": c.units.of(p),
+	} {
 		if value != "" {
 			ev.Details[key] = value
 		}

@@ -4,6 +4,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/postern-project/postern"
@@ -72,4 +73,38 @@ func subjectPublicKey(pkixDER []byte) ([]byte, error) {
 		return nil, postern.Errorf(postern.Invalid, "the public key is malformed")
 	}
 	return bits, nil
+}
+
+// SameSubject reports whether two texts name one subject, whatever program wrote them:
+// attributes in any order, the e-mail address as emailAddress or, by GnuTLS, EMAIL.
+func SameSubject(a, b string) bool { return slices.Equal(attributesIn(a), attributesIn(b)) }
+
+// CommonName returns the CN in a subject's text, "" if there is none.
+func CommonName(subject string) string {
+	for _, a := range attributesIn(subject) {
+		if name, ok := strings.CutPrefix(a, "CN="); ok {
+			return name
+		}
+	}
+	return ""
+}
+
+// attributesIn returns the attributes in a subject's text, sorted.
+func attributesIn(subject string) (list []string) {
+	from, escaped := 0, false
+	for i := 0; i <= len(subject); i++ {
+		switch {
+		case i == len(subject) || subject[i] == ',' && !escaped:
+			name, value, _ := strings.Cut(strings.TrimLeft(subject[from:i], " "), "=")
+			if strings.EqualFold(name, "EMAIL") {
+				name = "emailAddress"
+			}
+			list = append(list, name+"="+value)
+			from, escaped = i+1, false
+		default:
+			escaped = subject[i] == '\\' && !escaped
+		}
+	}
+	slices.Sort(list)
+	return list
 }

@@ -143,7 +143,7 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 	for _, e := range events {
 		row := []string{strconv.FormatInt(e.Index, 10), terminal.Time(e.Time)}
 		if o.columns {
-			t.Rows = append(t.Rows, append(row, e.Kind, string(e.Outcome), e.Person, e.Address, timeline.Summary(e)))
+			t.Rows = append(t.Rows, append(row, e.Kind, string(e.Outcome), timeline.Who(e), e.Address, timeline.Summary(e)))
 			continue
 		}
 		joined, err := timeline.Join(ctx, src, e)

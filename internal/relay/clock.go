@@ -6,10 +6,6 @@ import (
 	"github.com/postern-project/postern"
 )
 
-// ClockDetail is the detail of an event from a host whose clock was wrong: by how much,
-// as "2h0m0s ahead". The event's time is corrected by it.
-const ClockDetail = "clock"
-
 // clockTolerance is how far a host's clock may be off before its events say so. A batch
 // is on its way for a while, too.
 const clockTolerance = 2 * time.Minute
@@ -26,7 +22,7 @@ func clockOf(sender, now time.Time) clock {
 	return clock{ahead}
 }
 
-// mark says on an event that the clock was wrong.
+// mark says on an event that the clock was wrong, see [postern.DetailClock].
 func (c clock) mark(e *postern.Event) {
 	if c.ahead == 0 {
 		return
@@ -38,5 +34,5 @@ func (c clock) mark(e *postern.Event) {
 	if c.ahead < 0 {
 		word = " behind"
 	}
-	e.Details[ClockDetail] = c.ahead.Abs().String() + word
+	e.Details[postern.DetailClock] = c.ahead.Abs().String() + word
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
-	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/store/storetest"
 )
 
@@ -39,7 +38,7 @@ func TestAWrongClockIsSaid(t *testing.T) {
 		if got.Object != e.Object {
 			t.Fatalf("the newest entry is of %s", got.Object)
 		}
-		if said := got.Details[relay.ClockDetail]; said != c.said {
+		if said := got.Details[postern.DetailClock]; said != c.said {
 			t.Errorf("a clock that is %v ahead: the entry says %q", c.ahead, said)
 		}
 		if off := time.Since(got.Time); off < -time.Minute || off > time.Hour {

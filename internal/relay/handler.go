@@ -38,10 +38,10 @@ type Source struct {
 type Config struct {
 	// Source says who sends a request; an error refuses it. It must be set.
 	Source func(*http.Request) (Source, error)
-	// Person returns the person of an account on a host, "" if there is none; nil: of
-	// no account. It is asked about logins and sessions.
-	Person func(ctx context.Context, host, account string) string
-	Now    func() time.Time // the clock; nil for the real one
+	// Complete adds to a batch of a host, before it is kept, what the host does not know or
+	// may not say: whose an account is, and who did what. nil adds nothing.
+	Complete func(ctx context.Context, batch []Numbered)
+	Now      func() time.Time // the clock; nil for the real one
 	// Busy is the most batches that are received at a time, 8 if zero.
 	Busy int
 }
@@ -119,7 +119,9 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
 	if now, err := h.c.Source(r); err != nil || now != source {
 		return 0, cmp.Or(err, error(errNotAccepted))
 	}
-	h.complete(r.Context(), source.Host, batch)
+	if h.c.Complete != nil {
+		h.c.Complete(r.Context(), batch)
+	}
 	return h.store.Relay(r.Context(), source.Name, agent, batch)
 }
 
@@ -152,37 +154,6 @@ func (h *Handler) begin(source string) (end func(), ok bool) {
 }
 
 var errNotAccepted = postern.Errorf(postern.Denied, "the sender is not accepted any more")
-
-// complete adds to events what a host does not know or may not say: whose account it is.
-func (h *Handler) complete(ctx context.Context, host string, batch []Numbered) {
-	if h.c.Person == nil {
-		return
-	}
-	known := map[string]string{}
-	for i := range batch {
-		e := &batch[i].Event
-		account := accountOf(*e)
-		if account == "" {
-			continue
-		}
-		if _, ok := known[account]; !ok {
-			known[account] = h.c.Person(ctx, host, account)
-		}
-		e.Person = known[account]
-	}
-}
-
-// accountOf returns the account of a login or session: the one that asked to become
-// another, where there is such.
-func accountOf(e postern.Event) string {
-	switch e.Kind {
-	case postern.EventSSHAuth, postern.EventSSHOpened, postern.EventSSHClosed:
-		return e.Object
-	case postern.EventPAMAuth, postern.EventPAMOpened, postern.EventPAMClosed:
-		return cmp.Or(e.Details["user"], e.Object)
-	}
-	return ""
-}
 
 // parseBatch reads a batch of a source and checks all of it.
 func parseBatch(body io.Reader, source Source, now time.Time) (agent string, batch []Numbered, err error) {

@@ -25,8 +25,8 @@ const agentGroup = "agents" // who may send events
 // joined, or a person in the group agents, and may send events of the host with the same name.
 func newRemoteEvents(st *state.State, log *slog.Logger) (http.Handler, error) {
 	return relay.NewHandler(relay.Config{
-		Source: func(r *http.Request) (relay.Source, error) { return sourceOf(r, st.Store.Hosts()) },
-		Person: func(ctx context.Context, host, account string) string { return accountPerson(ctx, st, account, host) },
+		Source:   func(r *http.Request) (relay.Source, error) { return sourceOf(r, st.Store.Hosts()) },
+		Complete: (&attribution{st: st, log: log}).complete,
 	}, st.Store.Relay(), log)
 }
 
@@ -70,12 +70,15 @@ func ServeEvents(st *state.State, reload http.Handler, log *slog.Logger) (*Event
 	if err != nil {
 		return nil, postern.Errorf(postern.Internal, "the name of this host: %w", err)
 	}
-	h, err := relay.NewHandler(relay.Config{Source: func(r *http.Request) (relay.Source, error) {
-		if !trustedPeer(r) {
-			return relay.Source{}, postern.Errorf(postern.Denied, "only root sends events over this socket")
-		}
-		return relay.Source{Name: "host:" + host, Host: host, Self: true}, nil
-	}}, st.Store.Relay(), log)
+	h, err := relay.NewHandler(relay.Config{
+		Source: func(r *http.Request) (relay.Source, error) {
+			if !trustedPeer(r) {
+				return relay.Source{}, postern.Errorf(postern.Denied, "only root sends events over this socket")
+			}
+			return relay.Source{Name: "host:" + host, Host: host, Self: true}, nil
+		},
+		Complete: (&attribution{st: st, log: log}).complete,
+	}, st.Store.Relay(), log)
 	if err != nil {
 		return nil, err
 	}
