@@ -242,6 +242,30 @@ func TestSentences(t *testing.T) {
 			"bob changed the ACME account a1.",
 		},
 		{postern.Event{Kind: "new.kind", Outcome: postern.OK, Person: "bob", Object: "x"}, "bob did new.kind on x."},
+		{
+			postern.Event{
+				Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob", Object: "bob", Host: "hv1",
+				Details: map[string]string{"method": "rescue code", "rescue": "4f2a, 2 left",
+					postern.DetailClock: "3m0s behind"},
+			},
+			"bob was accepted by sshd as bob; by a rescue code of the set 4f2a, 2 left; the host's clock was 3m0s " +
+				"behind " +
+				"(told by hv1; the person is a guess by the account).",
+		},
+		{
+			postern.Event{
+				Kind: postern.EventLibvirtCall, Outcome: postern.OK, Person: "bob", Object: "vm1", Host: "hv1",
+				Details: map[string]string{Procedure: "domainDestroy", "sasl": "bob@EX", Known: string(Strong)},
+			},
+			"bob, SASL user bob@EX, ran domainDestroy on vm1 (told by hv1; the person is as the host says).",
+		},
+		{
+			postern.Event{
+				Kind: postern.EventLibvirtCall, Outcome: postern.OK, Object: "vm1", Host: "hv1",
+				Details: map[string]string{Procedure: "domainDestroy", "user": "root", "unit": "backup.service"},
+			},
+			"the account root, in backup.service, ran domainDestroy on vm1 (told by hv1).",
+		},
 		{postern.Event{Kind: "new.kind", Outcome: postern.Refused, Person: "bob"}, "bob was refused new.kind."},
 	} {
 		if got := Sentence(c.e, nil); got != c.want {

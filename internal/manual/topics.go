@@ -210,6 +210,15 @@ func eventsPage() *manpage.Page {
 An entry has the outcome ok, refused, failed or unknown; as JSON it is described by
 the schema docs/output.schema.json, under "log list".`,
 			},
+			{
+				Heading: "WHAT HOSTS REPORT",
+				Text: `The server adds two details to what a host reports. clock says by how much that
+host's clock was wrong; the entry's time is corrected by it. known says how well it
+was known which person did it: exact, where the server checked a code of the person
+for the login; strong, where the host reports a login of the person, or a client of
+libvirt that showed the person's certificate or password; guess, where the account's
+name alone says so.`,
+			},
 			{Heading: "KINDS", Items: kinds},
 			{Heading: "SEE ALSO", Text: "postern-log-list(1),\npostern-log-verify(1)"},
 		},
