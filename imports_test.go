@@ -104,7 +104,7 @@ var rows = map[string]row{
 	"client": {imports: "otp sshd timeline", knows: "HTTP"},
 	"login":  {imports: "otp sshd", knows: "HTTP"},
 	"join":   {imports: "host sshd", knows: "HTTP", tests: "ca server state"},
-	"agent":  {imports: "otp relay sshd trace timeline", knows: "HTTP", tests: "server state"},
+	"agent":  {imports: "host otp relay sshd trace timeline", knows: "HTTP", tests: "ca server state"},
 	"server": {
 		imports: domain + " metrics people state witness " + adapters,
 		knows:   "HTTP", tests: "Caddy client agent join",

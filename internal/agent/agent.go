@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -33,6 +34,10 @@ type Config struct {
 	Flight *record.Flight
 	// Logins are answered for the Target; the zero value: none are.
 	Logins Logins
+	// Follow keeps current what joining put on this host, through the Target and until ctx
+	// ends, and reports the problems that an audit finds. nil: this host has not joined.
+	Follow func(ctx context.Context, client *http.Client, url string, problems func(context.Context) []string,
+		log *slog.Logger)
 	// Print is called with every event, unless it is nil.
 	Print func(postern.Event)
 	// Ready is called once calls are seen, unless it is nil.

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -52,13 +54,58 @@ func fingerprint(paths []string) string {
 	return string(sum.Sum(nil))
 }
 
+// findings are what the newest audit of a host found. It is safe for concurrent use.
+type findings struct {
+	mu    sync.Mutex
+	first chan struct{} // closed when there are some
+	list  []string
+}
+
+func newFindings() *findings { return &findings{first: make(chan struct{})} }
+
+// lines returns what the newest audit found, in a line each, without what is of low
+// severity. It waits for the first audit, or until ctx ends.
+func (f *findings) lines(ctx context.Context) []string {
+	select {
+	case <-f.first:
+	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.list
+}
+
+// keep keeps what an audit found, or why there was none.
+func (f *findings) keep(r *audit.Report, err error) {
+	var list []string
+	if err != nil {
+		list = []string{"the audit of sshd: " + err.Error()}
+	} else {
+		for _, each := range r.Findings {
+			line := string(each.Severity) + ": " + each.Title
+			if each.Severity != audit.Low && !slices.Contains(list, line) {
+				list = append(list, line)
+			}
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	select {
+	case <-f.first:
+	default:
+		close(f.first)
+	}
+	f.list = list
+}
+
 // auditor audits this host and reports what it finds, when that is another result than
 // last time.
 type auditor struct {
 	Config
-	report *reporter
-	last   string // the file of what was found last
-	audit  func(context.Context) (*audit.Report, error)
+	report   *reporter
+	findings *findings
+	last     string // the file of what was found last
+	audit    func(context.Context) (*audit.Report, error)
 }
 
 // run audits until ctx ends.
@@ -83,10 +130,12 @@ func (a auditor) run(ctx context.Context, paths []string) {
 // once audits once.
 func (a auditor) once(ctx context.Context) {
 	found, err := a.audit(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	a.findings.keep(found, err)
 	if err != nil {
-		if ctx.Err() == nil {
-			a.Log.WarnContext(ctx, "two-factor SSH is not audited", slog.Any(postern.LogError, err))
-		}
+		a.Log.WarnContext(ctx, "two-factor SSH is not audited", slog.Any(postern.LogError, err))
 		return
 	}
 	wrong := found.Summary()

@@ -108,9 +108,13 @@ func (c Config) startLogins(ctx context.Context, report *reporter) (stop func(),
 	}
 	c.followSSHD(ctx, &running, report)
 	a := auditor{
-		Config: c, report: report, last: filepath.Join(c.Spool.Dir, "audit.last"), audit: audit.Auditor{}.Audit,
+		Config: c, report: report, findings: newFindings(), last: filepath.Join(c.Spool.Dir, "audit.last"),
+		audit: audit.Auditor{}.Audit,
 	}
 	running.Go(func() { a.run(ctx, judged) })
+	if c.Follow != nil {
+		running.Go(func() { c.Follow(ctx, c.Target.Client, c.Target.Base, a.findings.lines, c.Log) })
+	}
 	return stop, nil
 }
 

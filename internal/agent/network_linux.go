@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd/remote"
 	"github.com/postern-project/postern/internal/system"
@@ -40,7 +41,7 @@ const overflowUser = 65534
 
 // forwarded are the paths that the child forwards; those that end with a slash with all
 // below.
-var forwarded = []string{relay.Path, remote.Prefix}
+var forwarded = []string{relay.Path, remote.Prefix, host.RefreshPath}
 
 // separate has the target reached through a child without rights until stop is called.
 // Its certificate is read again when it changes.

@@ -214,9 +214,10 @@ func digest(h crypto.Hash, data []byte) []byte {
 // ocspSigner is a short-lived delegate (RFC 6960 section 4.2.2.2). Its key
 // exists in this process alone.
 type ocspSigner struct {
-	key  *ecdsa.PrivateKey
-	cert *x509.Certificate
-	id   []byte // SHA-1 of its key: the responder's ID
+	key   *ecdsa.PrivateKey
+	cert  *x509.Certificate
+	chain []byte // PEM, with the CA's
+	id    []byte // SHA-1 of its key: the responder's ID
 
 	tried time.Time // when the CA's key was asked for the next one
 }
@@ -280,7 +281,24 @@ func (a *Authority) newOCSPSigner(ctx context.Context, iss *issuer) (*ocspSigner
 		return nil, err
 	}
 	sum := sha1.Sum(bits)
-	return &ocspSigner{key: key, cert: out.Leaf, id: sum[:]}, nil
+	return &ocspSigner{key: key, cert: out.Leaf, chain: out.PEM(), id: sum[:]}, nil
+}
+
+// SignByDelegate signs a message by ECDSA with SHA-256, with the key of the delegate that
+// signs OCSP answers for the CA of client certificates, and returns the delegate's chain
+// (PEM). The message must not be one of ASN.1. It fails with Unavailable if there is no
+// delegate and the CA's key is not here.
+func (a *Authority) SignByDelegate(ctx context.Context, message []byte) (signature, chain []byte, err error) {
+	iss, err := a.signing(Client)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := a.signers.of(ctx, a, iss)
+	if err != nil {
+		return nil, nil, err
+	}
+	signature, err = s.key.Sign(rand.Reader, digest(crypto.SHA256, message), crypto.SHA256)
+	return signature, s.chain, err
 }
 
 // signOCSP builds and signs a BasicOCSPResponse (RFC 6960 section 4.2.1).

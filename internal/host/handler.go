@@ -2,7 +2,9 @@ package host
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -13,7 +15,7 @@ import (
 
 // Authority issues what hosts need. It is safe for concurrent use.
 type Authority interface {
-	// Admit uses up the token of a SHA-256 for the key of a request (PKCS#10, PEM), and returns
+	// Admit uses up the token that has this hash for the key of a request (PKCS#10, PEM), and returns
 	// the host that it admits with its client certificate (PEM). Denied: the token admits
 	// no host with that key.
 	Admit(ctx context.Context, by postern.Actor, hash, csr []byte) (h postern.Host, chain []byte, err error)
@@ -24,6 +26,9 @@ type Authority interface {
 	ServerCertificate(ctx context.Context, by postern.Actor, h postern.Host, csr []byte) (chain []byte, err error)
 	// SSHCertificate issues a host certificate for one of a host's SSH keys, as a line.
 	SSHCertificate(ctx context.Context, by postern.Actor, h postern.Host, key ssh.PublicKey) (string, error)
+	// Sign signs a message by ECDSA with SHA-256, with the key of a delegate of a CA that may
+	// sign OCSP answers, and returns the delegate's chain, PEM.
+	Sign(ctx context.Context, message []byte) (signature, chain []byte, err error)
 	// Roots returns the root certificates, PEM.
 	Roots() []byte
 	// Trust returns what hosts trust, without the KRL if that has the version given.
@@ -75,34 +80,56 @@ type handler struct {
 	slots chan struct{}
 }
 
-func (h *handler) answer(w http.ResponseWriter, r *http.Request, do func(*http.Request) (Answer, error)) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTime))
-	r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
-	a, err := do(r)
+func (h *handler) answer(
+	w http.ResponseWriter, r *http.Request, do func(r *http.Request, body []byte) (Answer, error),
+) {
+	answer, err := h.signed(w, r, do)
 	status := http.StatusOK
 	if err != nil {
 		code := postern.CodeOf(err)
-		a, status = Answer{Error: err.Error(), Hint: postern.HintOf(err)}, code.HTTPStatus()
+		a := Answer{Error: err.Error(), Hint: postern.HintOf(err)}
 		if code == postern.Internal {
 			a.Error = "something broke"
 		}
+		answer, status = a, code.HTTPStatus()
 		h.Log.WarnContext(r.Context(), "a host was refused", slog.Any(postern.LogError, err),
 			slog.String(postern.LogAddress, h.Address(r)))
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(a)
+	_ = json.NewEncoder(w).Encode(answer)
 }
 
-// join admits a host that shows a token.
-func (h *handler) join(r *http.Request) (Answer, error) {
-	req, err := readRequest(r.Body)
+// signed reads a request, and returns the signed answer.
+func (h *handler) signed(
+	w http.ResponseWriter, r *http.Request, do func(r *http.Request, body []byte) (Answer, error),
+) (answer any, err error) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTime))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil {
+		return nil, postern.Errorf(postern.Invalid, "read the request: %w", err)
+	}
+	a, err := do(r, body)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	signature, chain, err := h.Authority.Sign(r.Context(), statement(body, text))
+	return signedAnswer{Answer: text, Signature: signature, Signer: string(chain)}, err
+}
+
+// join admits a host whose request a token signed.
+func (h *handler) join(r *http.Request, body []byte) (Answer, error) {
+	req, err := parseRequest(body)
 	if err != nil {
 		return Answer{}, err
 	}
-	t, err := ParseToken(req.Token)
-	if err != nil {
+	signature, _ := base64.StdEncoding.DecodeString(r.Header.Get(SignatureHeader)) // else it is not valid
+	if err := verifyRequest(req.Token, body, signature); err != nil {
 		return Answer{}, err
 	}
 	keys, err := parseKeys(req.SSHKeys)
@@ -116,7 +143,7 @@ func (h *handler) join(r *http.Request) (Answer, error) {
 		return Answer{}, postern.Errorf(postern.TooMany, "too many hosts join at a time").WithHint("try again")
 	}
 	by := postern.Actor{Address: h.Address(r)}
-	joined, chain, err := h.Authority.Admit(r.Context(), by, t.Hash(), []byte(req.CSR))
+	joined, chain, err := h.Authority.Admit(r.Context(), by, hashOf(req.Token), []byte(req.CSR))
 	if err != nil {
 		return Answer{}, err
 	}
@@ -124,20 +151,16 @@ func (h *handler) join(r *http.Request) (Answer, error) {
 }
 
 // refresh answers a host that has joined.
-func (h *handler) refresh(r *http.Request) (Answer, error) {
-	if _, err := h.Identify(r); err != nil {
+func (h *handler) refresh(r *http.Request, body []byte) (Answer, error) {
+	shown, err := h.Identify(r) // now that it has sent: it may have been suspended meanwhile
+	if err != nil {
 		return Answer{}, err
 	}
-	req, err := readRequest(r.Body)
+	req, err := parseRequest(body)
 	if err != nil {
 		return Answer{}, err
 	}
 	keys, err := parseKeys(req.SSHKeys)
-	if err != nil {
-		return Answer{}, err
-	}
-	// Again: it may have been suspended while it sent.
-	shown, err := h.Identify(r)
 	if err != nil {
 		return Answer{}, err
 	}

@@ -2,7 +2,7 @@
 // that run virtual machines.
 //
 // An administrator adds a host and gets a [Token], which admits one key once. The host
-// shows it with a certificate request and gets a client certificate, by which the server
+// signs a certificate request with it and gets a client certificate, by which the server
 // knows it from then on, and what its sshd needs: host certificates, the user CAs, the
 // revocation list. It fetches these again before they end. The package knows both sides
 // of the protocol; what a host does with what it fetched is not its business.
@@ -20,7 +20,7 @@ import (
 // Invitation admits a host.
 type Invitation struct {
 	Host    postern.Host
-	Hash    []byte    // SHA-256 of the token
+	Hash    []byte    // of the token
 	Expires time.Time // of the token
 }
 

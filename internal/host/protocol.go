@@ -1,21 +1,26 @@
 package host
 
 import (
+	"bytes"
 	"encoding/json"
-	"io"
 
 	"github.com/postern-project/postern"
 )
 
 // The paths of the server's API for hosts. Roots is for GET, and returns the root
 // certificates (PEM), with which a host compares its token. The others are for POST: a
-// request to Join shows a token, one to Refresh the host's client certificate.
+// request to Join is signed with a token, one to Refresh shows the host's client
+// certificate. Their answers are signed, see [OpenAnswer]; errors are not.
 const (
 	Prefix      = "/api/host/"
 	RootsPath   = Prefix + "roots"
 	JoinPath    = Prefix + "join"
 	RefreshPath = Prefix + "refresh"
 )
+
+// SignatureHeader has the signature of a request to Join, in base64: see [Token.Sign]. The
+// HTTPS server takes headers that begin with Postern from requests.
+const SignatureHeader = "Join-Signature"
 
 // Bounds of a request and of an answer, bytes, and of the SSH keys in a request.
 const (
@@ -26,7 +31,8 @@ const (
 
 // Request is what a host sends.
 type Request struct {
-	Token string `json:"token,omitempty"` // to Join
+	Nonce []byte `json:"nonce,omitempty"` // random, so that no answer is for two requests
+	Token []byte `json:"token,omitempty"` // to Join: the token's public key
 	// CSR asks for a client certificate (PKCS#10, PEM). Nothing but its key is used.
 	CSR string `json:"csr,omitempty"`
 	// Libvirt asks for a server certificate for libvirt (PKCS#10, PEM): with RefreshPath alone.
@@ -56,10 +62,10 @@ type Trust struct {
 	KRLVersion int64  `json:"krl_version"`
 }
 
-// readRequest reads what a host sends, and checks its bounds.
-func readRequest(body io.Reader) (Request, error) {
+// parseRequest reads what a host sends, and checks its bounds.
+func parseRequest(body []byte) (Request, error) {
 	var r Request
-	d := json.NewDecoder(body)
+	d := json.NewDecoder(bytes.NewReader(body))
 	if err := d.Decode(&r); err != nil || d.More() {
 		return r, postern.Errorf(postern.Invalid, "the request is not one JSON object of at most %d KiB",
 			maxRequest>>10)

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -51,13 +53,17 @@ func (h Host) reach(ctx context.Context, o Options, s State) (*conn, error) {
 	for _, root := range roots {
 		c.roots.AddCert(root)
 	}
+	if h.through != nil {
+		c.url, c.http = h.through.url, h.through.http
+		return c, nil
+	}
 	c.http = h.client(&tls.Config{RootCAs: c.roots})
 	if o.Token == "" && !s.Public {
 		return c, nil // each request verifies it
 	}
 	err = c.probe(ctx)
 	if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
-		c.public, c.http = true, h.client(new(tls.Config))
+		c.public, c.http = true, h.client(&tls.Config{RootCAs: h.public})
 		err = c.probe(ctx)
 	}
 	return c, err
@@ -165,31 +171,39 @@ func unreachable(err error) error {
 	return e.WithHint("see whether the server runs and this host can reach it")
 }
 
-// post sends a request and returns the answer.
-func (c *conn) post(ctx context.Context, path string, r host.Request) (host.Answer, error) {
-	var a host.Answer
-	body, err := json.Marshal(r)
-	if err != nil {
-		return a, err
+// post sends a request, signed with the token if there is one, and returns the answer.
+func (c *conn) post(ctx context.Context, path string, r host.Request, token *host.Token) (host.Answer, error) {
+	r.Nonce = make([]byte, 16)
+	rand.Read(r.Nonce)
+	if token != nil {
+		r.Token = token.Public()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, bytes.NewReader(body))
+	request, err := json.Marshal(r)
 	if err != nil {
-		return a, err
+		return host.Answer{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, bytes.NewReader(request))
+	if err != nil {
+		return host.Answer{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	if token != nil {
+		req.Header.Set(host.SignatureHeader, base64.StdEncoding.EncodeToString(token.Sign(request)))
+	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return a, unreachable(err)
+		return host.Answer{}, unreachable(err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, host.MaxAnswer))
-	if err == nil {
-		err = json.Unmarshal(text, &a)
+	body, err := io.ReadAll(io.LimitReader(res.Body, host.MaxAnswer))
+	if err != nil {
+		return host.Answer{}, unreachable(err)
 	}
-	switch {
-	case err == nil && res.StatusCode == http.StatusOK:
-		return a, nil
-	case err == nil && a.Error != "":
+	if res.StatusCode == http.StatusOK {
+		return host.OpenAnswer(body, request, c.roots)
+	}
+	var a host.Answer
+	if json.Unmarshal(body, &a) == nil && a.Error != "" {
 		return a, postern.Errorf(codeOf(res.StatusCode), "the server says: %s", a.Error).WithHint("%s", a.Hint)
 	}
 	return a, postern.Errorf(postern.Unavailable, "the server answers %s", res.Status)

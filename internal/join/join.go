@@ -2,7 +2,8 @@
 // needs from a server, puts it in place, keeps it current, and undoes it.
 //
 // Nothing is decided here about people. The server is known by the root certificate that
-// the token names; until that verifies the connection, nothing is sent.
+// the token names: only an answer that a CA under it signed is accepted, and the token
+// itself is never sent.
 package join
 
 import (
@@ -13,7 +14,6 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
@@ -56,7 +56,10 @@ type Host struct {
 	SSHD    setup.Applier // puts sshd's files in place
 	Version string        // of the program
 
-	step func() // called before each change; for tests, which end there
+	through *conn // reaches the server, instead of connections of this process; nil for none
+
+	public *x509.CertPool // the authorities that this host trusts; nil: the system's
+	step   func()         // called before each change; for tests, which end there
 }
 
 // next begins a change.
@@ -210,7 +213,7 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 		return host.Answer{}, err
 	}
 	if joined {
-		a, err := c.post(ctx, host.RefreshPath, req)
+		a, err := c.post(ctx, host.RefreshPath, req, nil)
 		if err == nil || postern.CodeOf(err) != postern.Denied || o.Token == "" {
 			return a, err
 		}
@@ -218,8 +221,11 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 	if o.Token == "" { // it had joined another server
 		return host.Answer{}, errNotJoined
 	}
-	req.Token = strings.TrimSpace(o.Token)
-	return c.post(ctx, host.JoinPath, req)
+	token, err := host.ParseToken(o.Token)
+	if err != nil {
+		return host.Answer{}, err
+	}
+	return c.post(ctx, host.JoinPath, req, &token)
 }
 
 // keepIdentity writes by what the host is known, and what it knows the server by. The

@@ -1,14 +1,19 @@
 package join
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -341,6 +346,86 @@ func killed(h Host, n int, do func(Host)) bool {
 		h.step = step
 		do(h)
 	})
+}
+
+// TestAPublicCertificateIsNotEnough has an attacker with a certificate that the host trusts
+// for the server's name stand in front of the server: what it changes, or answers itself,
+// is refused, and the token is not sent.
+func TestAPublicCertificateIsNotEnough(t *testing.T) {
+	i := install(t)
+	server, err := url.Parse(i.url)
+	must(t, err)
+	var change func(answer []byte) []byte
+	var request func(body []byte) []byte
+	forward := httputil.NewSingleHostReverseProxy(server)
+	forward.Transport = &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // an attacker
+	}
+	forward.ModifyResponse = func(r *http.Response) error {
+		body, err := io.ReadAll(r.Body)
+		if r.Request.URL.Path == host.JoinPath {
+			body = change(body)
+		}
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		r.Header.Del("Content-Length")
+		return err
+	}
+	token := i.invite(t, false, "hv1")
+	attacker := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil || strings.Contains(string(body)+r.Header.Get(host.SignatureHeader), token[4:20]) {
+			t.Errorf("the token is sent: %v", err)
+		}
+		if r.URL.Path == host.JoinPath {
+			body = request(body)
+		}
+		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		forward.ServeHTTP(w, r)
+	}))
+	attacker.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	attacker.StartTLS()
+	defer attacker.Close()
+	h := paperHost(t, includesDropIns)
+	h.public = x509.NewCertPool()
+	h.public.AddCert(attacker.Certificate())
+	before := files(t, h.Root)
+	asIs := func(b []byte) []byte { return b }
+	foreign := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(posterntestKey(t))))
+	var genuine []byte
+	for _, c := range []struct {
+		what            string
+		request, answer func([]byte) []byte
+	}{
+		{"another CA of users", asIs, func(b []byte) []byte {
+			genuine = b
+			return bytes.Replace(b, []byte(`"user_cas":"`), []byte(`"user_cas":"`+foreign+`\n`), 1)
+		}},
+		{"no signature", asIs, func(b []byte) []byte {
+			var s struct{ Answer json.RawMessage }
+			must(t, json.Unmarshal(b, &s))
+			return s.Answer
+		}},
+		{"the answer to another request", asIs, func([]byte) []byte { return genuine }},
+		{"another SSH key in the request", func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`"ssh_keys":["ssh-ed25519 `),
+				[]byte(`"ssh_keys":["`+foreign+`","ssh-ed25519 `), 1)
+		}, asIs},
+	} {
+		change, request = c.answer, c.request
+		_, err := h.Join(t.Context(), Options{Server: attacker.URL, Token: token, Apply: true})
+		wantCode(t, c.what, err, postern.Denied)
+	}
+	after := files(t, h.Root)
+	for name := range after {
+		if before[name] == "" && !strings.HasSuffix(name, KeyFile) {
+			t.Errorf("%s was written", name)
+		}
+	}
+	change, request = asIs, asIs
+	_, err = h.Join(t.Context(), Options{Server: attacker.URL, Token: token, Apply: true})
+	wantCode(t, "by a proxy that shows no host's certificate", err, postern.Denied)
+	_, err = h.Join(t.Context(), Options{Server: i.url, Token: token, Apply: true})
+	must(t, err)
 }
 
 // TestNothingIsSentToAnotherServer has a server with a root of its own answer.

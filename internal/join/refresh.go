@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,16 +25,17 @@ const refreshEvery = time.Minute
 
 // Follow keeps current what joining put in place, until ctx ends: the host's client
 // certificate, SSH host certificates, the user CAs, the revocation list and known_hosts. It
-// reports what an audit of sshd finds, too.
-// On a host that has not joined it returns at once. Of several failures in a row the first
-// is logged.
-func (h Host) Follow(ctx context.Context, log *slog.Logger) {
-	if _, err := h.State(); err != nil {
-		return
-	}
-	failing, wrong := false, new(problems)
-	for {
-		changed, err := h.Refresh(ctx, wrong.find(ctx, h.Root))
+// reports the problems, too. The server is reached through a client that verifies it and
+// shows the host's certificate, at the client's own URL: this process may be root's, and
+// talks to no network. Of several failures in a row the first is logged.
+func (h Host) Follow(
+	ctx context.Context, client *http.Client, url string, problems func(context.Context) []string, log *slog.Logger,
+) {
+	through := *client
+	through.Timeout = requestTime
+	h.through = &conn{url: url, http: &through}
+	for failing := false; ; {
+		changed, err := h.Refresh(ctx, problems(ctx))
 		switch {
 		case err != nil && !failing && ctx.Err() == nil:
 			log.WarnContext(ctx, "what this host has from the server is not kept current",
@@ -89,7 +91,7 @@ func (c *conn) refresh(ctx context.Context, r host.Request) (a host.Answer, err 
 	if r.Report, err = c.report(); err != nil {
 		return a, err
 	}
-	return c.post(ctx, host.RefreshPath, r)
+	return c.post(ctx, host.RefreshPath, r, nil)
 }
 
 // renewIdentity renews the host's client certificate, if it ends soon.

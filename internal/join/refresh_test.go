@@ -3,7 +3,10 @@ package join
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +76,41 @@ func TestHostStaysCurrent(t *testing.T) {
 	must(t, join(h, i.invite(t, false, "hv1")))
 	_, err = h.Refresh(t.Context(), nil)
 	must(t, err)
+}
+
+// TestAnotherProcessTalksToTheNetwork keeps a host current through a client of another
+// process, which shows the certificate: this one can read no key.
+func TestAnotherProcessTalksToTheNetwork(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
+	must(t, err)
+	pair, err := tls.LoadX509KeyPair(h.path(CertFile), h.path(KeyFile))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(i.ca.Root())
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		RootCAs: roots, Certificates: []tls.Certificate{pair},
+	}}}
+	must(t, os.Rename(h.path(KeyFile), h.path(KeyFile+".away")))
+	must(t, i.ca.RevokeSSHKey(t.Context(), posterntestKey(t), postern.Actor{}))
+	before := posterntest.Read(t, h.path(setup.KRLFile))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.Follow(ctx, client, i.url, func(context.Context) []string { return []string{"high: a hole"} },
+			slog.New(slog.DiscardHandler))
+	}()
+	eventually(t, "the server knows the problem", func() bool {
+		said, err := i.db.Hosts().Host(t.Context(), "hv1")
+		must(t, err)
+		return len(said.Problems) == 1
+	})
+	eventually(t, "sshd has the new list", func() bool {
+		return posterntest.Read(t, h.path(setup.KRLFile)) != before
+	})
+	cancel()
+	<-done
 }
 
 // TestSSHDReadsItsCertificates has sshd not reload after its certificates were renewed:

@@ -224,9 +224,9 @@ func TestFortySessionsOnThreeHosts(t *testing.T) {
 	}
 }
 
-// TestWhatLiarsAreNotBelieved has hosts claim what they may not say. hv2 is lost to an
+// TestWhatHostsMayNotClaim has hosts claim what they may not say. hv2 is lost to an
 // attacker; alice is signed in on hv1 alone.
-func TestWhatLiarsAreNotBelieved(t *testing.T) {
+func TestWhatHostsMayNotClaim(t *testing.T) {
 	f := newFleet(t)
 	f.person(t, "alice")
 	f.person(t, "bob")
@@ -262,7 +262,7 @@ func TestWhatLiarsAreNotBelieved(t *testing.T) {
 		}
 	}
 	if len(got) != 4 {
-		t.Errorf("%d calls are believed, want 4: %v", len(got), got)
+		t.Errorf("%d calls are accepted, want 4: %v", len(got), got)
 	}
 	for id, want := range map[string]string{
 		"hv2/boot/8007/2": "alice ran domainDestroy on vm1 (told by hv2; the person is as the host says).",

@@ -115,6 +115,11 @@ func (a HostAuthority) SSHCertificate(
 	return string(issued.Line()), nil
 }
 
+// Sign implements [host.Authority].
+func (a HostAuthority) Sign(ctx context.Context, message []byte) (signature, chain []byte, err error) {
+	return a.CA.SignByDelegate(ctx, message)
+}
+
 // Roots implements [host.Authority].
 func (a HostAuthority) Roots() []byte { return ca.EncodeCertificates(a.CA.Roots()...) }
 

@@ -38,8 +38,11 @@ type HostInvitation struct {
 	Expires time.Time `json:"expires"`
 }
 
-// Command returns what to run on the host.
-func (i HostInvitation) Command() string { return "postern join " + i.Server + " " + i.Token }
+// Command returns what to run on the host: in a shell, which does not show the token among
+// the arguments of a process.
+func (i HostInvitation) Command() string {
+	return "echo " + i.Token + " | postern join " + i.Server + " --token-file -"
+}
 
 // HostInvite says which hosts are invited, and how.
 type HostInvite struct {

@@ -462,7 +462,7 @@ func TestHostsOnThePages(t *testing.T) {
 	dan.post("/admin/hosts", "name", "hv1").says(t, 403, "for administrators")
 	boss.post("/admin/hosts", "name", "no host name").says(t, 400, "cannot be the name of a host")
 	boss.post("/admin/hosts", "name", "HV1", "names", "hv1.example.com, 192.0.2.7", "groups", "hv").says(t, 200,
-		"postern join "+rig.url+" pjt_")
+		"| postern join "+rig.url+" --token-file -")
 	boss.post("/admin/hosts", "name", "hv1").says(t, 409, "There is a host hv1 already")
 	boss.get("/admin/hosts").says(t, 200, "also hv1.example.com, 192.0.2.7")
 	boss.post("/admin/hosts/hv1/suspend").says(t, 303, "")
