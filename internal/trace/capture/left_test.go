@@ -41,7 +41,7 @@ func semaphores(t *testing.T, pid int) int {
 		if _, err := fmt.Sscanf(f[0]+" "+f[2], "%x-%x %x", &start, &end, &offset); err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range probesOf(t, f[5]) {
+		for _, p := range probesOf(t, fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, start, end)) {
 			if p.Semaphore < offset || p.Semaphore-offset >= end-start {
 				continue
 			}
@@ -175,6 +175,10 @@ func startHelper(t *testing.T) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "tracing") {

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,9 +21,10 @@ func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 	l := posterntest.SharedLibvirtd(t)
 	pids := map[int]bool{l.PID: false}
 	first := l.PID
-	libs, _ := filepath.Glob("/usr/lib/*/libvirt.so.0")
-	if len(libs) == 0 {
-		posterntest.Missing(t, "needs libvirt.so.0")
+	file := libraryOf(t, l.PID)
+	library, err := io.ReadAll(file)
+	if file.Close(); err != nil {
+		t.Fatal(err)
 	}
 	other := t.TempDir()
 	if err := os.Chmod(other, 0o755); err != nil {
@@ -42,11 +44,7 @@ func TestDaemonIsRestartedAndReplaced(t *testing.T) {
 		pids[l.PID] = false
 		versions(t, l, 3)
 		l.Kill()
-		data, err := os.ReadFile(libs[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(other, "libvirt.so.0"), data, 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(other, "libvirt.so.0"), library, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		l.Env = []string{"LD_LIBRARY_PATH=" + other}

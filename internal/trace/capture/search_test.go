@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/postern-project/postern/internal/posterntest"
@@ -21,11 +23,7 @@ func attachMessages(t *testing.T, l *posterntest.Libvirtd, change func(*bpf.Site
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { k.Close() })
-	libs, _ := filepath.Glob("/usr/lib/*/libvirt.so.0")
-	file, err := os.Open(libs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := libraryOf(t, l.PID)
 	defer file.Close()
 	parsed, err := usdt.Open(file)
 	if err != nil {
@@ -42,6 +40,26 @@ func attachMessages(t *testing.T, l *posterntest.Libvirtd, change func(*bpf.Site
 		t.Fatal(err)
 	}
 	return newSource(k)
+}
+
+// libraryOf opens the libvirt.so.0 that a daemon has mapped.
+func libraryOf(t *testing.T, pid int) *os.File {
+	t.Helper()
+	maps, err := usdt.Mappings(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(maps, func(m usdt.Mapping) bool {
+		return strings.HasPrefix(filepath.Base(m.Path), "libvirt.so.0")
+	})
+	if i < 0 {
+		t.Fatalf("process %d has no libvirt.so.0", pid)
+	}
+	file, err := maps[i].Open(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // rest reads what is there.
