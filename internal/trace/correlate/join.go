@@ -54,6 +54,7 @@ type call struct {
 	clientTx, serverRx, serverTx   uint64
 	first                          event.Event   // the call as the daemon saw it, else as the client did
 	place                          *list.Element // in joiner.running
+	named                          *side         // the connection whose real client it has named, or nil
 	dropped                        bool          // no answer is expected
 	withheldClient, withheldServer *event.Event  // the call itself, while it is not decided whether to show it
 }
@@ -263,8 +264,8 @@ func (j *joiner) pair(l *side, key callKey, e *event.Event) *side {
 		if o := j.tcp[socketPair{l.addr.remote, l.addr.local}]; o != nil && waits(o, key, e.Mono) {
 			found = o
 		}
-	} else if e.Peer != nil && e.Peer.PID != 0 {
-		for _, o := range j.unix[e.Peer.PID] {
+	} else if pid := connected(e.Peer); pid != 0 {
+		for _, o := range j.unix[pid] {
 			if o.other == nil && !isTCP(o.addr) && waits(o, key, e.Mono) && (found == nil ||
 				o.calls[key].clientTx < found.calls[key].clientTx) {
 				found = o

@@ -21,12 +21,26 @@ func (j *joiner) takeIdentity(l *side, c *call, e *event.Event) {
 	}
 	p := &event.Peer{
 		PID: id.PID, Start: id.Start, UID: id.UID, User: id.User, SASLName: id.SASLName, TLSName: id.TLSName,
-		SELinux: id.SELinux, Via: proxy.PID, Local: proxy.Local, Remote: proxy.Remote,
+		SELinux: id.SELinux, Via: proxy.PID,
+	}
+	if p.PID != 0 {
+		p.Local, p.Remote = proxy.Local, proxy.Remote
 	}
 	if known := j.clients[id.PID]; known != nil && known.Start == id.Start {
 		p.Session, p.Command = known.Session, known.Command
 	}
-	l.client = p
+	l.client, c.named = p, l
+}
+
+// locate sets where the client that a proxy has named on this connection is connected to
+// the proxy from, which the proxy itself does not say of clients of other hosts.
+func (l *side) locate(at *event.Peer) {
+	if l == nil || l.client == nil || l.client.PID != 0 || at == nil {
+		return
+	}
+	p := *l.client // events have the other
+	p.Local, p.Remote = at.Local, at.Remote
+	l.client = &p
 }
 
 // Identify puts the client that a proxy has named in the place of the proxy, for who
@@ -35,6 +49,18 @@ func (p *Pipeline) Identify(e *event.Event) {
 	if l := p.join.links[e.Connection()]; l != nil && l.server && l.client != nil && e.Kind.RPC() {
 		e.Peer = l.client
 	}
+}
+
+// connected returns the process that has the other end of a daemon's connection: the
+// client's, or the proxy's that calls for it. 0 when unknown.
+func connected(p *event.Peer) int {
+	switch {
+	case p == nil:
+		return 0
+	case p.Via != 0:
+		return p.Via
+	}
+	return p.PID
 }
 
 // remember remembers a local client, which a proxy may name later.
@@ -70,13 +96,14 @@ func (j *joiner) forwarded(tid int, c *call) bool {
 	if t == nil {
 		return false
 	}
-	made := t.made
+	made, found := t.made, false
 	t.made = nil
 	for _, m := range made {
-		if m.Prog == c.Prog && m.Proc == c.Proc && m.Served && m.Begin >= c.serverRx && m.Peer != nil &&
-			m.Peer.Via == c.first.PID {
-			return true
+		if m.Begin < c.serverRx {
+			continue
 		}
+		m.named.locate(c.Peer)
+		found = found || m.Prog == c.Prog && m.Proc == c.Proc && m.Served && m.Peer != nil && m.Peer.Via == c.first.PID
 	}
-	return false
+	return found
 }

@@ -64,7 +64,7 @@ func (id *Identity) set(name string, v *Value) {
 		id.User = string(v.Bytes)
 	case "sasl-user-name":
 		id.SASLName = string(v.Bytes)
-	case "x509-dname":
+	case "x509-distinguished-name":
 		id.TLSName = string(v.Bytes)
 	case "selinux-context":
 		id.SELinux = string(v.Bytes)
