@@ -2,15 +2,8 @@ package posterntest
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -33,6 +26,7 @@ type Libvirtd struct {
 	Port    int
 	TLSPort int
 	Env     []string // more of the daemon's environment, from the next Start on
+	modular string   // the directory of modular daemons that run in libvirtd's place, or ""
 	inside  int      // the process in whose namespaces the daemon runs, or 0
 	cmd     *exec.Cmd
 	bus     *exec.Cmd
@@ -72,7 +66,7 @@ func StopLibvirtd() {
 // test process traces, which would see this one's clients.
 func StartLibvirtd(t testing.TB) *Libvirtd {
 	t.Helper()
-	return startLibvirtd(t, 0)
+	return startLibvirtd(t, &Libvirtd{})
 }
 
 // StartLibvirtdInside starts a daemon in the mount, UTS, network and PID
@@ -80,18 +74,18 @@ func StartLibvirtd(t testing.TB) *Libvirtd {
 // daemon and its virtual machines end with that PID namespace.
 func StartLibvirtdInside(t testing.TB, pid int) *Libvirtd {
 	t.Helper()
-	return startLibvirtd(t, pid)
+	return startLibvirtd(t, &Libvirtd{inside: pid})
 }
 
-func startLibvirtd(t testing.TB, inside int) *Libvirtd {
+func startLibvirtd(t testing.TB, l *Libvirtd) *Libvirtd {
 	t.Helper()
 	NeedRoot(t)
 	for _, program := range []string{"libvirtd", "virsh", "dbus-daemon", "unshare", "nsenter", "qemu-system-x86_64"} {
 		Need(t, program)
 	}
 	release := TraceAlone(t)
-	l, err := runLibvirtd(FreePort(t), FreePort(t), inside)
-	if err != nil {
+	l.Port, l.TLSPort = FreePort(t), FreePort(t)
+	if err := l.run(); err != nil {
 		release()
 		t.Fatal(err)
 	}
@@ -100,23 +94,24 @@ func startLibvirtd(t testing.TB, inside int) *Libvirtd {
 }
 
 // RunLibvirtd starts a daemon outside a test, on these ports.
-func RunLibvirtd(port, tlsPort int) (*Libvirtd, error) { return runLibvirtd(port, tlsPort, 0) }
+func RunLibvirtd(port, tlsPort int) (*Libvirtd, error) {
+	l := &Libvirtd{Port: port, TLSPort: tlsPort}
+	return l, l.run()
+}
 
-func runLibvirtd(port, tlsPort, inside int) (*Libvirtd, error) {
-	dir, err := os.MkdirTemp("", "postern-libvirtd-")
-	if err != nil {
-		return nil, err
+func (l *Libvirtd) run() (err error) {
+	if l.Dir, err = os.MkdirTemp("", "postern-libvirtd-"); err != nil {
+		return err
 	}
-	l := &Libvirtd{Dir: dir, Port: port, TLSPort: tlsPort, inside: inside}
 	if err := errors.Join(l.prepare(), l.Start()); err != nil {
 		l.Stop()
-		return nil, err
+		return err
 	}
-	if out, err := l.Virsh("define", filepath.Join(dir, "conf/vm1.xml")); err != nil {
+	if out, err := l.Virsh("define", filepath.Join(l.Dir, "conf/vm1.xml")); err != nil {
 		l.Stop()
-		return nil, fmt.Errorf("define vm1: %w: %s", err, out)
+		return fmt.Errorf("define vm1: %w: %s", err, out)
 	}
-	return l, nil
+	return nil
 }
 
 const libvirtdConf = `listen_tls = 1
@@ -184,13 +179,14 @@ func (l *Libvirtd) prepare() error {
 	if err := os.Chmod(l.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cacheDir(), 0o755); err != nil {
+	if err := os.MkdirAll(l.cacheDir(), 0o755); err != nil {
 		return err
 	}
 	files := map[string]string{
-		"conf/libvirtd.conf": fmt.Sprintf(libvirtdConf, l.Dir, l.Port, l.TLSPort),
-		"etc/qemu.conf":      qemuConf,
-		"conf/vm1.xml":       l.DomainXML("vm1"),
+		"conf/libvirtd.conf":  fmt.Sprintf(libvirtdConf, l.Dir, l.Port, l.TLSPort),
+		"conf/virtqemud.conf": fmt.Sprintf(virtqemudConf, l.Dir),
+		"etc/qemu.conf":       qemuConf,
+		"conf/vm1.xml":        l.DomainXML("vm1"),
 	}
 	// It knows the first account of a test host, see Host, as one of its own.
 	accounts := map[string]string{
@@ -199,7 +195,7 @@ func (l *Libvirtd) prepare() error {
 	}
 	if l.inside != 0 {
 		accounts = nil
-		if err := os.CopyFS(l.cache(), os.DirFS(cacheDir())); err != nil {
+		if err := os.CopyFS(l.cache(), os.DirFS(l.cacheDir())); err != nil {
 			return err
 		}
 	}
@@ -222,13 +218,14 @@ func (l *Libvirtd) prepare() error {
 // the place of this host's; "" for none. make soak sets it.
 func release() string { return os.Getenv("POSTERN_LIBVIRT_ROOT") }
 
-// cacheDir keeps what libvirtd learns of QEMU: asking anew takes it 8 seconds.
-func cacheDir() string {
+// cacheDir keeps what libvirtd learns of QEMU: asking anew takes it 8 seconds. Another
+// program does not trust what it finds there.
+func (l *Libvirtd) cacheDir() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()
 	}
-	return filepath.Join(dir, "postern-test-libvirt", filepath.Base(release()))
+	return filepath.Join(dir, "postern-test-libvirt", filepath.Base(release()), filepath.Base(l.modular))
 }
 
 // cache is where the daemon finds that: a copy, where the first is out of sight.
@@ -236,7 +233,7 @@ func (l *Libvirtd) cache() string {
 	if l.inside != 0 {
 		return filepath.Join(l.Dir, "cache")
 	}
-	return cacheDir()
+	return l.cacheDir()
 }
 
 // alone is this process's hold on the lock of TraceAlone.
@@ -303,12 +300,17 @@ func (l *Libvirtd) Start() error {
 		[ ! -e "$D/conf/passwd" ] ||
 			{ mount --bind "$D/conf/passwd" /etc/passwd && mount --bind "$D/conf/group" /etc/group; } || exit 1
 		[ -z "$RELEASE" ] || mount --bind "$RELEASE/usr" /usr || exit 1
+		[ -z "$MODULAR" ] || {
+			"$MODULAR/virtqemud" -f "$D/conf/virtqemud.conf" -p "$D/virtqemud.pid" &
+			exec "$MODULAR/virtproxyd" -f "$D/conf/libvirtd.conf" -p "$D/libvirtd.pid"
+		}
 		exec "$DAEMON" -f "$D/conf/libvirtd.conf" -l -p "$D/libvirtd.pid"`}
 	if l.inside != 0 {
 		args = append([]string{"nsenter", "-t", strconv.Itoa(l.inside), "-m", "-u", "-n", "-p", "--"}, args...)
 	}
 	l.cmd = exec.Command(args[0], args[1:]...)
 	l.cmd.Env = append(os.Environ(), "D="+l.Dir, "CACHE="+l.cache(), "DAEMON="+daemon, "RELEASE="+release(),
+		"MODULAR="+l.modular,
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+filepath.Join(l.Dir, "bus"))
 	l.cmd.Env = append(l.cmd.Env, l.Env...)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
@@ -391,10 +393,10 @@ func (l *Libvirtd) Kill() {
 }
 
 // signal signals the daemon. Inside a PID namespace it is a child of nsenter, in
-// its process group.
+// its process group, and of modular daemons there are two.
 func (l *Libvirtd) signal(sig syscall.Signal) {
 	target := l.PID
-	if l.inside != 0 {
+	if l.inside != 0 || l.modular != "" {
 		target = -l.PID
 	}
 	_ = syscall.Kill(target, sig)
@@ -439,65 +441,4 @@ func (l *Libvirtd) killMachines() {
 func isQEMU(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return err == nil && bytes.HasPrefix(b, []byte("qemu-system"))
-}
-
-// certificates makes the PKI of the TLS listener: DN of the client is
-// CN=tester,O=Postern.
-func (l *Libvirtd) certificates() error {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	ca := certificate("Postern test CA")
-	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, &caKey.PublicKey, caKey)
-	if err != nil {
-		return err
-	}
-	if err := l.writePEM("cacert.pem", "CERTIFICATE", caDER); err != nil {
-		return err
-	}
-	for name, cn := range map[string]string{"server": "localhost", "client": "tester"} {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return err
-		}
-		c := certificate(cn)
-		c.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
-		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-		if name == "server" {
-			c.DNSNames, c.IPAddresses = []string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)}
-		}
-		der, err := x509.CreateCertificate(rand.Reader, c, ca, &key.PublicKey, caKey)
-		if err != nil {
-			return err
-		}
-		keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(l.writePEM(name+"cert.pem", "CERTIFICATE", der),
-			l.writePEM(name+"key.pem", "PRIVATE KEY", keyDER)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func certificate(cn string) *x509.Certificate {
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		serial = big.NewInt(time.Now().UnixNano())
-	}
-	return &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: cn, Organization: []string{"Postern"}},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-}
-
-func (l *Libvirtd) writePEM(name, typ string, der []byte) error {
-	b := pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})
-	return os.WriteFile(filepath.Join(l.Dir, "pki", name), b, 0o644)
 }

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"math/big"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,37 +85,18 @@ func TestTraceOfSASL(t *testing.T) {
 }
 
 func traceSASL(t *testing.T, mechanism string) {
-	posterntest.Need(t, "saslpasswd2")
 	l := posterntest.StartLibvirtd(t)
 	t.Cleanup(l.Stop)
-	conf, db := filepath.Join(l.Dir, "sasl"), filepath.Join(l.Dir, "sasl/users.db")
-	if err := os.Mkdir(conf, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(conf, "libvirt.conf"),
-		[]byte("mech_list: "+mechanism+"\nsasldb_path: "+db+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	add := exec.Command("saslpasswd2", "-p", "-c", "-a", "libvirt", "-f", db, "alice")
-	add.Stdin = strings.NewReader("open sesame")
-	if out, err := add.CombinedOutput(); err != nil {
-		t.Fatalf("saslpasswd2: %v: %s", err, out)
-	}
-	reconfigure(t, l, []string{"SASL_CONF_PATH=" + conf},
+	reconfigure(t, l, l.SASL(t, mechanism),
 		map[string]string{"auth_tls": `"sasl"`, "auth_tcp": `"sasl"`})
 	as := func(password string) string {
-		file := filepath.Join(t.TempDir(), "auth.conf")
-		text := "[credentials-test]\nauthname=alice\npassword=" + password +
-			"\n[auth-libvirt-localhost]\ncredentials=test\n"
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		file := posterntest.SASLPassword(t, password)
 		if mechanism == "digest-md5" { // which encrypts by itself
 			return strings.Replace(l.TCPURI(), "127.0.0.1", "localhost", 1) + "?authfile=" + file
 		}
 		return l.TLSURI() + "&authfile=" + file
 	}
-	right, wrong := as("open sesame"), as("wrong")
+	right, wrong := as(posterntest.SASLSecret), as("wrong")
 	refused := func() {
 		if out, err := posterntest.VirshAt(wrong, "uri"); err == nil {
 			t.Errorf("the daemon takes a wrong password: %s", out)
