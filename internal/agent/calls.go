@@ -105,7 +105,7 @@ func (c *calls) unanswered(e *event.Event) {
 func (c *calls) call(e *event.Event) (postern.Event, bool) {
 	when := c.watched.of(e.Prog, e.Proc)
 	switch {
-	case when == 0, e.Call != nil && e.Call.Forwarded: // the daemon that does it reports it
+	case when == 0, e.Call != nil && (e.Call.Forwarded || e.Call.Named): // the daemon that does it reports it
 		return postern.Event{}, false
 	case e.Call == nil: // it was made before the trace began
 		return c.base(e.Peer, e), when != secrets

@@ -43,7 +43,7 @@ func (c Config) kernel() bpf.Config {
 		for p := range f.Procedures {
 			k.Procedures = append(k.Procedures, p)
 		}
-		k.Procedures = append(k.Procedures, libvirt.SetIdentity) // names the client of a proxy
+		k.Procedures = append(k.Procedures, libvirt.Open, libvirt.SetIdentity) // they name the client of a proxy
 		if f.Unknown {
 			k.Known = libvirt.Known()
 		}

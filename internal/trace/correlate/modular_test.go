@@ -3,10 +3,12 @@ package correlate
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/postern-project/postern/internal/trace/event"
+	"github.com/postern-project/postern/internal/trace/libvirt"
 	"github.com/postern-project/postern/internal/trace/tracetest"
 )
 
@@ -33,7 +35,17 @@ func recordedModular(t *testing.T) (events []*event.Event) {
 // TestModularDaemons: a call by way of virtproxyd is one call of virtqemud's, of the client
 // itself, and has its monitor command.
 func TestModularDaemons(t *testing.T) {
-	const virtproxyd, virtqemud, lookup, resume, suspend = 13099, 13151, 23, 28, 34
+	all := map[int32]bool{1: true, 2: true, setIdentity: true, lookupByName: true, resume: true, suspend: true}
+	t.Run("all is captured", func(t *testing.T) { proxiedCalls(t, all) })
+	// As where only procedures that matter to security are.
+	few := map[int32]bool{libvirt.Open.Proc: true, setIdentity: true, resume: true, suspend: true}
+	t.Run("few procedures are captured", func(t *testing.T) { proxiedCalls(t, few) })
+}
+
+const lookupByName, resume, suspend = 23, 28, 34
+
+func proxiedCalls(t *testing.T, seen map[int32]bool) {
+	const virtproxyd, virtqemud = 13099, 13151
 	alice := event.Peer{
 		UID: -1, Local: "127.0.0.1;17291", Remote: "127.0.0.1;36074", TLSName: "O=Postern,CN=tester",
 		SASLName: "alice", Via: virtproxyd,
@@ -45,13 +57,16 @@ func TestModularDaemons(t *testing.T) {
 	sink := &tracetest.Collector{}
 	p := New(Filter{}, true)
 	for _, e := range recordedModular(t) {
+		if e.Kind.RPC() && !seen[e.Proc] {
+			continue
+		}
 		if err := p.Event(e, sink); err != nil {
 			t.Fatal(err)
 		}
 	}
 	served := map[event.Peer][]int32{}
 	for _, e := range sink.Of(func(e *event.Event) bool {
-		return e.Kind == event.ServerTx && (e.Proc == lookup || e.Proc == resume || e.Proc == suspend)
+		return e.Kind == event.ServerTx && (e.Proc == lookupByName || e.Proc == resume || e.Proc == suspend)
 	}) {
 		if e.PID == virtproxyd {
 			if !e.Call.Forwarded || e.Peer.Via != 0 {
@@ -71,8 +86,15 @@ func TestModularDaemons(t *testing.T) {
 		}
 	}
 	for who, proc := range map[event.Peer]int32{alice: suspend, root: resume} {
-		if got := served[who]; len(got) != 2 || got[0] != lookup || got[1] != proc {
-			t.Errorf("%v of %+v, of %+v", got, who, served)
+		want := []int32{proc}
+		if seen[lookupByName] {
+			want = []int32{lookupByName, proc}
 		}
+		if !slices.Equal(served[who], want) {
+			t.Errorf("%v of %+v, of %+v", served[who], who, served)
+		}
+	}
+	if named := sink.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.Call.Named }); len(named) != 2 {
+		t.Errorf("%d calls name a client, want one on each connection", len(named))
 	}
 }

@@ -29,7 +29,7 @@ func (j *joiner) takeIdentity(l *side, c *call, e *event.Event) {
 	if known := j.clients[id.PID]; known != nil && known.Start == id.Start {
 		p.Session, p.Command = known.Session, known.Command
 	}
-	l.client, c.named = p, l
+	l.client, c.named, c.Named = p, l, true
 }
 
 // locate sets where the client that a proxy has named on this connection is connected to

@@ -242,6 +242,7 @@ type Call struct {
 	Status                  uint32 // of the reply
 	Served                  bool   // a daemon of this host was seen to read it
 	Forwarded               bool   // that daemon made the same call at another, which knows the client too
+	Named                   bool   // it named the client that a proxy calls for, and the daemon trusts it
 	Domain                  string // name of the domain that it is about, if its arguments contain it
 	Peer                    *Peer
 	Monitor                 []Command // commands sent to QEMU for it, in order; at most 4096

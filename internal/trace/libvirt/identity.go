@@ -21,6 +21,10 @@ type Identity struct {
 // SetIdentity is REMOTE_PROC_CONNECT_SET_IDENTITY (src/remote/remote_protocol.x).
 var SetIdentity = event.Procedure{Prog: 0x20008086, Proc: 419}
 
+// Open is REMOTE_PROC_CONNECT_OPEN, which a proxy serves by opening a connection to another
+// daemon and naming its client there.
+var Open = event.Procedure{Prog: 0x20008086, Proc: 1}
+
 // Identity returns what the arguments of connect_set_identity say, as far as they
 // were captured whole; false for other messages.
 func (m *Message) Identity() (Identity, bool) {
