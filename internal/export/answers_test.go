@@ -56,6 +56,31 @@ func TestABatchThatIsTooLargeIsSentInParts(t *testing.T) {
 	}
 }
 
+// TestWhatWasSentBeforeTheCursorMovedIsSentAgain ends an export between the answer and the cursor,
+// as a kill may.
+func TestWhatWasSentBeforeTheCursorMovedIsSentAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cursors")
+	address, got := answering(t, func([]string, http.ResponseWriter) int {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+		return http.StatusOK
+	})
+	o := options(t, address)
+	o.Cursor = filepath.Join(dir, "cursor")
+	for range 2 {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := Run(t.Context(), newLog(3), o); postern.CodeOf(err) != postern.Unavailable {
+			t.Errorf("the cursor cannot be written, and it is %v", err)
+		}
+	}
+	if !slices.Equal(*got, []int64{0, 1, 2, 0, 1, 2}) {
+		t.Errorf("got %v", *got)
+	}
+}
+
 // TestAReceiverMayWantAHeader sends a token instead of a signature.
 func TestAReceiverMayWantAHeader(t *testing.T) {
 	var headers []http.Header

@@ -226,7 +226,9 @@ func (x *exporter) records(ctx context.Context, events []postern.Event, next int
 		}
 		if e.Index != next {
 			return nil, postern.Errorf(postern.Conflict, "entry %d is not in the database", next).
-				WithHint("verify the timeline; if older entries were archived, export from entry %d", e.Index)
+				WithHint("verify the timeline; if older entries were archived, name the directory where the archive "+
+					"is "+
+					"now, or export from entry %d", e.Index)
 		}
 		text, err := x.format(ctx, e)
 		if err != nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 )
 
 // TestRsyslogHasEveryEntry exports to a real rsyslogd by each transport, which is not there at
-// first, and once more as after a kill before the cursor moved.
+// first.
 func TestRsyslogHasEveryEntry(t *testing.T) {
 	r := posterntest.NewRsyslog(t)
 	const entries = 100
@@ -69,19 +71,22 @@ func received(t *testing.T, r *posterntest.Rsyslog, of int) (got []int64) {
 	return got
 }
 
-// follow exports in the background, with an outage at first. wait returns when that has ended
-// and the cursor is at the end.
+// follow exports in the background, with an outage at first. wait has it try again, and returns
+// when it goes on.
 func follow(t *testing.T, l log, o Options) (wait func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended, out := make(chan error, 1), make(chan struct{})
-	wake := make(chan struct{})
+	goesOn, wake := make(chan struct{}), make(chan os.Signal, 1)
 	o.Follow = true
+	if o.Wake == nil {
+		o.Wake = wake
+	}
 	o.Report = func(text string) {
 		if text != outage(nil) {
 			close(out)
 		} else {
-			close(wake)
+			close(goesOn)
 		}
 	}
 	go func() { ended <- Run(ctx, l, o) }()
@@ -92,8 +97,9 @@ func follow(t *testing.T, l log, o Options) (wait func()) {
 	}
 	return func() {
 		t.Helper()
+		wake <- syscall.SIGHUP
 		select {
-		case <-wake:
+		case <-goesOn:
 		case <-time.After(2 * time.Minute):
 			t.Errorf("%s: the export does not go on", o.To)
 		}
