@@ -194,10 +194,15 @@ func (tx *Tx) andPrefixes(ctx context.Context, q *findQuery, column string, pref
 		WHERE %s LIMIT %d) AS found`, few.where[0], fewEntries+1), few.args...).Scan(&n); err != nil {
 		return err
 	}
-	if n <= fewEntries {
-		q.indexed, q.sorted = true, true
-		q.and(condition, bounds...)
+	if n > fewEntries {
+		return nil
 	}
+	q.indexed = true
+	if q.sorted = tx.db.Shared(); !q.sorted {
+		// SQLite reads the index alone, and then entries until there are enough.
+		condition = `e.idx IN (SELECT e.idx FROM log_events e WHERE ` + condition + `)`
+	}
+	q.and(condition, bounds...)
 	return nil
 }
 
