@@ -138,6 +138,10 @@ func TestAProofByARetiredKeySaysSo(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.proof, checked, err)
 		}
 	}
+	_, err := timeline.CheckProof(proofOf(t, next), first.Verifier)
+	if postern.CodeOf(err) != postern.Denied || !strings.Contains(postern.HintOf(err), "newest public keys") {
+		t.Errorf("signed by a later key: %v, %s", err, postern.HintOf(err))
+	}
 }
 
 // TestAWitnessHasOneLine has a witness answer with so many lines that there is no room for others.

@@ -187,7 +187,9 @@ func CheckProofByPolicy(text, policy []byte) (Checked, error) {
 func (p Proof) Check(v note.Verifier) (postern.Event, Checkpoint, error) {
 	c, err := OpenCheckpoint(p.Checkpoint, v)
 	if err != nil {
-		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof's %w", err)
+		return postern.Event{}, c, postern.Errorf(postern.Denied, "the proof's %w", err).
+			WithHint("the log may have another key by now: check with its newest public keys, in a policy a line " +
+				"for each")
 	}
 	if p.Index < 0 || p.Index >= c.Size || len(p.Hashes) > maxHashes {
 		return postern.Event{}, c, postern.Errorf(postern.Denied,
