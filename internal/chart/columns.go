@@ -38,7 +38,8 @@ func (c Column) Sum() (n int64) {
 // HTML draws the columns and an axis of UTC below. A part that has anything is seen.
 func (c *Columns) HTML(height int) template.HTML {
 	var d drawing
-	d.picture("columns", c.Label, height+axisHeight)
+	d.open("svg", "class", "chart columns", "role", "group", "aria-label", c.Label, "width", "100%", "height",
+		px(height+axisHeight)) // and no image, in which there would be no links
 	var top int64 = 1
 	for _, column := range c.Columns {
 		top = max(top, column.Sum())
@@ -57,7 +58,7 @@ func (c *Columns) column(d *drawing, i int, column Column, scale float64, height
 	}
 	width := 1 / float64(len(c.Columns))
 	if column.Link != "" {
-		d.open("a", "href", column.Link, "tabindex", "-1")
+		d.open("a", "href", column.Link, "tabindex", "-1", "aria-label", column.Title)
 	} else {
 		d.open("g")
 	}
@@ -80,31 +81,27 @@ func (c *Columns) column(d *drawing, i int, column Column, scale float64, height
 	}
 }
 
-// axis has at most five ticks, at the beginnings of columns.
+// axis has at most four ticks, at the beginnings of columns, for which there is room on a
+// phone.
 func (c *Columns) axis(d *drawing, y int) {
 	d.open("line", "class", "base", "x1", "0%", "x2", "100%", "y1", px(y), "y2", px(y))
 	d.close("line")
-	every := max((len(c.Columns)+4)/5, 1)
+	every := max((len(c.Columns)+3)/4, 1)
 	layout := "15:04:05"
 	switch {
+	case c.Step >= 28*24*time.Hour:
+		layout = "Jan 2006"
 	case c.Step >= 24*time.Hour:
-		layout = "2 Jan 2006"
+		layout = "2 Jan"
 	case c.Step >= time.Hour:
-		layout = "2 Jan 15:04"
+		layout = "2 Jan 15h"
 	case c.Step >= time.Minute:
 		layout = "15:04"
 	}
 	for i := 0; i < len(c.Columns); i += every {
-		share, anchor := float64(i)/float64(len(c.Columns)), "middle"
-		switch {
-		case share < 0.06:
-			anchor = "start"
-		case share > 0.94:
-			anchor = "end"
-		}
+		share := float64(i) / float64(len(c.Columns))
 		d.open("line", "x1", percent(share), "x2", percent(share), "y1", px(y), "y2", px(y+4))
 		d.close("line")
-		d.element("text", c.From.Add(time.Duration(i)*c.Step).UTC().Format(layout), "x", percent(share), "y", px(y+16),
-			"text-anchor", anchor)
+		d.element("text", c.From.Add(time.Duration(i)*c.Step).UTC().Format(layout), "x", percent(share), "y", px(y+16))
 	}
 }

@@ -170,8 +170,9 @@ func (q Query) hasWords(e postern.Event) bool {
 	}
 	kind, _ := postern.EventKindOf(e.Kind)
 	var b strings.Builder
-	for _, s := range []string{e.Kind, kind.Title, kind.OK, kind.NotOK, string(e.Outcome), e.Host, e.Person, e.Address,
-		e.Object, e.Reason} {
+	for _, s := range []string{
+		e.Kind, kind.Title, kind.OK, kind.NotOK, string(e.Outcome), e.Host, e.Person, e.Address, e.Object, e.Reason,
+	} {
 		b.WriteString(s + "\n")
 	}
 	for k, v := range e.Details {

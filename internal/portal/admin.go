@@ -161,8 +161,7 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 	if err != nil {
 		return err
 	}
-	q := console.Query{}.With(console.Person, who.Name)
-	found, err := p.Console.Page(r.Context(), q)
+	history, err := p.history(r.Context(), console.Query{}.With(console.Person, who.Name))
 	if err != nil {
 		return err
 	}
@@ -173,7 +172,7 @@ func (p *Portal) renderPerson(r *request, status int, who postern.Person, errs m
 	devices, servers := p.split(certs)
 	pg := page{Title: who.Name, Nav: "admin", Tab: "people", Errors: errs, Data: map[string]any{
 		"P": who, "Devices": devices, "Servers": servers, "Codes": codes,
-		"Lines": showLines(found.Lines[:min(len(found.Lines), 20)]), "All": timelineURL(q),
+		"History":  history,
 		"Self":     who.Name == r.who.Name,
 		"SignedUp": slices.Contains(who.Groups, postern.SignedUp),
 	}}

@@ -120,18 +120,16 @@ func (p *Portal) hostPage(r *request) error {
 		return err
 	}
 	sessions = slices.DeleteFunc(sessions, func(s console.Session) bool { return s.Host != name })
-	q := console.Query{}.With(console.Host, name)
-	found, err := p.Console.Page(r.Context(), q)
+	history, err := p.history(r.Context(), console.Query{}.With(console.Host, name))
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(list, func(h ShownHost) bool { return h.Name == name })
-	if i < 0 && len(found.Lines) == 0 {
+	if i < 0 && len(history.Lines) == 0 {
 		return postern.Errorf(postern.NotFound, "There is no such host.")
 	}
 	data := map[string]any{
-		"Name": name, "Sessions": showSessions(sessions), "Lines": showLines(found.Lines[:min(len(found.Lines), 20)]),
-		"All": timelineURL(q), "Known": i >= 0,
+		"Sessions": showSessions(sessions), "History": history, "Known": i >= 0,
 	}
 	if i >= 0 {
 		data["H"] = list[i]

@@ -14,7 +14,7 @@ import (
 // How often a page that shows the timeline as it is written is sent what is new, how often
 // it is sent anything, and how long it may take to accept that.
 const (
-	liveEvery   = 250 * time.Millisecond
+	liveEvery   = 400 * time.Millisecond
 	liveAlive   = 15 * time.Second
 	liveTimeout = 10 * time.Second
 )
@@ -62,13 +62,17 @@ func (p *Portal) follow(r *request, q console.Query, next int64, s *stream) {
 			return
 		case <-tick.C:
 		}
-		if !p.stillAdmin(r) {
+		still, err := p.stillAdmin(r)
+		if err != nil {
+			continue // the database is unavailable, and is waited for
+		}
+		if !still {
 			s.send("event: end\ndata: {}\n\n")
 			return
 		}
 		b, err := p.feed.Since(r.Context(), q, next)
 		if err != nil {
-			continue // the database is unavailable, and is waited for
+			continue
 		}
 		moved := b.Next != next
 		next = b.Next
@@ -82,9 +86,10 @@ func (p *Portal) follow(r *request, q console.Query, next int64, s *stream) {
 }
 
 // stillAdmin reports whether the request would be answered if it came now.
-func (p *Portal) stillAdmin(r *request) bool {
-	name, serial, ok := p.Identify(r.Request)
-	return ok && name == r.who.Name && serial == r.serial && p.Admin(r.Request)
+func (p *Portal) stillAdmin(r *request) (bool, error) {
+	now := &request{Request: r.Request, w: r.w}
+	err := p.identify(now)
+	return now.admin && now.who.Name == r.who.Name && now.serial == r.serial, err
 }
 
 // stream is an answer of server-sent events.
@@ -101,6 +106,7 @@ func (s *stream) send(text string) {
 	if _, s.err = s.w.Write([]byte(text)); s.err == nil {
 		s.err = s.control.Flush()
 	}
+	_ = s.control.SetWriteDeadline(time.Time{}) // which would end an HTTP/2 stream that waits
 }
 
 // batch sends new lines, and how many others there are.

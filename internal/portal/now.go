@@ -101,17 +101,15 @@ func (p *Portal) tasks(ctx context.Context) (list []task, err error) {
 func hostPath(name string) string { return "/admin/hosts/" + name }
 
 // remedies say what to do about what a check finds.
-var remedies = map[string]struct{ path, do string }{
-	postern.EventCheckCA: {
-		"/admin/roots", "Make a successor: postern ca root new for a root, postern ca rotate for what is below.",
-	},
-	postern.EventCheckAgent: {"", "Look at the agent on that host: systemctl status postern-agent."},
-	postern.EventCheckTimeline: {"",
-		"Verify the timeline with postern log verify, and restore a backup if it was changed."},
-	postern.EventCheckDisk:    {"", "Make room on the disk, or move old entries: postern log archive."},
-	postern.EventCheckSSH:     {"", "See what weakens it with postern ssh check, and fix it with postern ssh setup."},
-	postern.EventCheckCodes:   {"", "See postern doctor, and accept the restored database."},
-	postern.EventCheckWitness: {"", "Look at the witness, and whether this server reaches it."},
+var remedies = map[string]string{
+	postern.EventCheckCA: "Make its successor: postern ca root new for a root, postern ca intermediate new for " +
+		"what is below.",
+	postern.EventCheckAgent:    "Look at the agent on that host: systemctl status postern-agent.",
+	postern.EventCheckTimeline: "Verify the timeline with postern log verify, and restore a backup if it was changed.",
+	postern.EventCheckDisk:     "Make room on the disk, or move old entries: postern log archive.",
+	postern.EventCheckSSH:      "See what weakens it with postern ssh check, and fix it with postern ssh config.",
+	postern.EventCheckCodes:    "See postern doctor. If the database was restored: postern otp restored.",
+	postern.EventCheckWitness:  "Look at the witness, and whether this server reaches it.",
 }
 
 // taskOf returns the task that a check has found.
@@ -119,14 +117,14 @@ func taskOf(e postern.Event) task {
 	kind, _ := postern.EventKindOf(e.Kind)
 	what := kind.Title
 	if e.Object != "" {
-		what += " " + e.Object
+		what += " (" + e.Object + ")"
 	}
 	if e.Host != "" {
 		what += " on " + e.Host
 	}
-	r := remedies[e.Kind]
-	return task{What: what + ": " + cmp.Or(e.Reason, "not in order"), Since: e.Time, Entry: e.Index, Path: r.path,
-		Do: r.do}
+	return task{
+		What: what + ": " + cmp.Or(e.Reason, "not in order"), Since: e.Time, Entry: e.Index, Do: remedies[e.Kind],
+	}
 }
 
 // shownSession is an open session for the page.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/console"
 	"rsc.io/qr"
 )
 
@@ -148,6 +149,13 @@ func (p *Portal) certificate(r *request) error {
 			return err
 		}
 		pg.Data.(map[string]any)["Layout"], pg.Data.(map[string]any)["Kind"] = l, layout
+	}
+	if r.admin {
+		h, err := p.history(r.Context(), console.Query{}.With("link", string(postern.X509Certificate)+"="+c.Serial))
+		if err != nil {
+			return err
+		}
+		pg.Data.(map[string]any)["History"] = h
 	}
 	p.render(r, 200, "certificate", pg)
 	return nil

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"context"
 	"fmt"
 	"html/template"
 	"net/url"
@@ -55,6 +56,8 @@ func pathOf(p console.Part) string {
 		return "/admin/people/" + url.PathEscape(p.ID)
 	case console.Host:
 		return hostPath(url.PathEscape(p.ID))
+	case string(postern.X509Certificate):
+		return "/certificates/" + url.PathEscape(p.ID)
 	case console.Machine, console.Address:
 		return timelineURL(console.Query{}.With(p.Of, p.ID))
 	}
@@ -66,6 +69,20 @@ func timelineURL(q console.Query) string {
 		return timelinePath + "?" + v
 	}
 	return timelinePath
+}
+
+// history is the newest part of the timeline of one thing, and where all of it is.
+type history struct {
+	Lines []shownLine
+	All   string
+}
+
+// maxHistory is how many entries the page of one thing shows.
+const maxHistory = 20
+
+func (p *Portal) history(ctx context.Context, q console.Query) (history, error) {
+	found, err := p.Console.Page(ctx, q)
+	return history{showLines(found.Lines[:min(len(found.Lines), maxHistory)]), timelineURL(q)}, err
 }
 
 // chip is a condition of the page's query, with where it leads without it.

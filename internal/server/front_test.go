@@ -75,9 +75,14 @@ func TestPortalBehindTheFrontDoor(t *testing.T) {
 	must(t, commands.Add(t.Context(), postern.Person{Name: "boss", Groups: []string{"admin"}}))
 	change(people.Change{Add: []string{"admin"}})
 	dan.until("/admin", 200)
+	rig.db = st.Store
+	s := dan.watches("machine=vm3", rig.logSize(t))
+	rig.happens(t, ran("vm3"))
+	s.sees(1)
 	elsewhere := "dan@example.org"
 	change(people.Change{Drop: []string{"admin"}, Email: &elsewhere})
 	dan.until("/admin", 403)
+	s.ends()
 	if m := mailbox.TakeAbout(t, "dan@example.com", "was changed"); !strings.Contains(m.Text,
 		"dan@example.com changed to dan@example.org, left the group admin.") {
 		t.Errorf("the message to the old address is:\n%s", m.Text)

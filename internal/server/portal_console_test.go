@@ -134,6 +134,10 @@ func TestEntryPage(t *testing.T) {
 		t.Errorf("the proof is of %+v: %v", e, err)
 	}
 	boss.get("/admin/timeline/999999").says(t, 404, "no entry 999999")
+	boss.get("/certificates/"+boss.serial).says(t, 200, "All entries, live")
+	boss.get("/admin/people/boss").says(t, 200, `<a href="/certificates/`+boss.serial)
+	boss.get("/admin/hosts/hv1").says(t, 200, "ran domainDestroy on")
+	boss.get("/admin/hosts/hv2").says(t, 404, "no such host")
 	boss.get("/admin/timeline/no").says(t, 404, "no such entry")
 }
 
@@ -222,6 +226,19 @@ func (s *sse) sees(n int) (indices map[int64]bool, id string) {
 	return indices, id
 }
 
+// ends waits until the server says that the stream ends, and ends it.
+func (s *sse) ends() {
+	s.t.Helper()
+	for m := s.next(); m == nil || m.event != "end"; m = s.next() {
+		if m == nil {
+			s.t.Fatal("the stream ended, and did not say so")
+		}
+	}
+	if m := s.next(); m != nil {
+		s.t.Errorf("after the end comes %+v", m)
+	}
+}
+
 func (rig *portalRig) logSize(t *testing.T) string {
 	t.Helper()
 	size, err := rig.db.Timeline().LogSize(t.Context())
@@ -289,14 +306,7 @@ func TestLiveIsForAdministratorsOnly(t *testing.T) {
 			v := rig.enrolled(t, name, "admin")
 			s := v.watches("", rig.logSize(t))
 			end(v)
-			for m := s.next(); m == nil || m.event != "end"; m = s.next() {
-				if m == nil {
-					return // cut
-				}
-			}
-			if m := s.next(); m != nil {
-				t.Errorf("after the end comes %+v", m)
-			}
+			s.ends()
 		})
 	}
 }
