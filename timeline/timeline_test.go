@@ -245,8 +245,10 @@ func TestSentences(t *testing.T) {
 		{
 			postern.Event{
 				Kind: postern.EventSSHAuth, Outcome: postern.OK, Person: "bob", Object: "bob", Host: "hv1",
-				Details: map[string]string{"method": "rescue code", "rescue": "4f2a, 2 left",
-					postern.DetailClock: "3m0s behind"},
+				Details: map[string]string{
+					"method": "rescue code", "rescue": "4f2a, 2 left",
+					postern.DetailClock: "3m0s behind",
+				},
 			},
 			"bob was accepted by sshd as bob; by a rescue code of the set 4f2a, 2 left; the host's clock was 3m0s " +
 				"behind " +
