@@ -119,7 +119,7 @@ lint:
 PORTABLE := darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 portable:
 	@for p in $(PORTABLE); do echo "$$p"; \
-		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -tags noserver -ldflags '-s -w' -o bin/$${p%/*}-$${p#*/}/ \
+		CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -tags noserver,grpcnotrace -ldflags '-s -w' -o bin/$${p%/*}-$${p#*/}/ \
 			./cmd/postern || exit 1; done
 
 # What is generated is committed, and current. It is made in a copy: a file is never

@@ -94,3 +94,31 @@ func parseOurs(set *token.FileSet, name string, src []byte) (*ast.File, error) {
 
 // root is the directory of this module.
 var root, _ = os.Getwd()
+
+// TestTheAgentUsesNoTemplate holds how large the agent is. A template calls methods by their
+// names, so the linker of a program that runs one leaves no exported method out.
+func TestTheAgentUsesNoTemplate(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-tags=noserver", "-f",
+		`{{if and .Module .Module.Main}}{{range .GoFiles}}{{$.Dir}}/{{.}}{{"\n"}}{{end}}{{end}}`, "./cmd/postern").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Fields(string(out))
+	if len(files) < 100 {
+		t.Errorf("the agent is built of %d files", len(files))
+	}
+	for _, file := range files {
+		if strings.HasSuffix(file, "/internal/sshd/sign/sign.go") { // only the server calls what runs its page
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, runs := range []string{"template.New(", "template.Must(", "VersionTemplate(", "UsageTemplate(", "HelpTemplate("} {
+			if strings.Contains(string(text), runs) {
+				t.Errorf("%s: %s makes the agent several megabytes larger", file, runs)
+			}
+		}
+	}
+}

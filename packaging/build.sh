@@ -24,6 +24,10 @@ out=bin/packages
 rm -rf "$out"
 mkdir -p "$out"
 
+# What the small command is built without: a server, and pages of gRPC's that nothing serves, whose
+# templates would keep the linker from leaving methods out.
+small=noserver,grpcnotrace
+
 # program OUT TAGS: compile the command.
 program() {
 	$GO build -tags "$2" -o "$1" -ldflags "-s -w -X $build.released=$VERSION -X $build.commit=$commit -X $build.date=$date" \
@@ -100,12 +104,12 @@ for arch; do
 		cp "$PROGRAMS/$arch/postern" "$PROGRAMS/$arch/postern-noserver" "$work/"
 	else
 		program "$work/postern" ''
-		program "$work/postern-noserver" noserver
+		program "$work/postern-noserver" "$small"
 	fi
 	runs=$work/postern-noserver
 	if [ "$arch" != "$host" ]; then
 		runs=$out/work/$host/postern-noserver
-		[ -e "$runs" ] || (GOARCH=$host; program "$runs" noserver)
+		[ -e "$runs" ] || (GOARCH=$host; program "$runs" "$small")
 	fi
 	cp -R packaging "$work/packaging"
 	completions "$work/completions" "$runs"

@@ -20,15 +20,6 @@ import (
 //go:embed page.css
 var style string
 
-//go:embed page.html
-var layout string
-
-var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"duration": format.Duration, "count": terminal.Counted[int64], "clock": clock, "add": func(a, b int) int {
-		return a + b
-	},
-}).Parse(layout))
-
 // clock writes a time of day.
 func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 
@@ -36,8 +27,8 @@ func clock(t time.Time) string { return t.UTC().Format("15:04:05.000") }
 type view struct {
 	Report
 	Policy      string
-	Style       template.CSS
-	Script      template.JS
+	Style       template.HTML
+	Script      template.HTML
 	First, Last time.Time
 	Span        time.Duration
 	Counts      counts
@@ -59,9 +50,17 @@ type view struct {
 
 // page writes what was gathered.
 func (r Report) page(g *gatherer, sum event.Summary, w io.Writer) error {
+	var d document
+	v := r.view(g, sum)
+	d.page(&v)
+	_, err := d.WriteTo(w)
+	return err
+}
+
+func (r Report) view(g *gatherer, sum event.Summary) view {
 	sheet, script := chart.Style+style, chart.Script
 	v := view{
-		Report: r, Style: template.CSS(sheet), Script: template.JS(script), First: g.first.wall, Last: g.last.wall,
+		Report: r, Style: template.HTML(sheet), Script: template.HTML(script), First: g.first.wall, Last: g.last.wall,
 		Span: g.span(), Counts: g.counts, Seen: sum.Seen, Losses: sum.Losses, Failures: g.failures.sorted(),
 		Notes: g.notes.list, MoreNotes: g.notes.more,
 		Policy: "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'sha256-" + hash(sheet) +
@@ -73,7 +72,7 @@ func (r Report) page(g *gatherer, sum event.Summary, w io.Writer) error {
 	g.timelines(&v)
 	g.latencies(&v)
 	g.flames(&v)
-	return page.Execute(w, v)
+	return v
 }
 
 // hash returns the SHA-256 of a text as content security policies name it.
