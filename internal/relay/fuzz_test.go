@@ -20,9 +20,9 @@ func (k *taken) Relay(_ context.Context, _, _ string, batch []relay.Numbered) (i
 	return 0, nil
 }
 
-// FuzzBatch holds what is accepted of foreign bytes against what a sender
+// FuzzParseBatch holds what is accepted of foreign bytes against what a sender
 // may say.
-func FuzzBatch(f *testing.F) {
+func FuzzParseBatch(f *testing.F) {
 	const head = `{"agent":"00112233445566778899aabbccddeeff","host":"hv1"}` + "\n"
 	f.Add(head + `{"seq":1,"event":{"index":0,"time":"2026-11-24T08:00:00Z","kind":"libvirt.call","outcome":"ok",` +
 		`"host":"hv1","links":[{"kind":"session","id":"hv1/b/7"}],"details":{"procedure":"domainDestroy"}}}`)

@@ -1,5 +1,6 @@
 // Command inventory writes what a program of this module is built of: a list of the modules
-// as CycloneDX 1.6 (sbom.cdx.json), and their licences (LICENSES).
+// as CycloneDX 1.6 (sbom.cdx.json), with the SPDX identifiers of their licences, and the
+// licences themselves (LICENSES).
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/module"
@@ -45,11 +47,15 @@ func write(program, version, date, dir string) error {
 		return err
 	}
 	cache, root, _ := strings.Cut(strings.TrimSpace(string(env)), "\n")
+	_, own, err := licences(".") // the module's directory
+	if err != nil {
+		return err
+	}
 	list := bill{
 		Format: "CycloneDX", Spec: "1.6", Version: 1,
 		Metadata: metadata{date, component{
 			Type: "application", Name: filepath.Base(info.Path), Version: version,
-			Ref: "pkg:golang/" + info.Main.Path + "@" + version,
+			Ref: "pkg:golang/" + info.Main.Path + "@" + version, Licences: own,
 		}},
 	}
 	sum := sha256.Sum256(data)
@@ -61,6 +67,9 @@ func write(program, version, date, dir string) error {
 		c, text, err := describe(m, cache, root)
 		if err != nil {
 			return err
+		}
+		if c.Licences == nil { // it stands in for a module
+			c.Licences = own
 		}
 		list.Components = append(list.Components, c)
 		texts.Write(text)
@@ -98,23 +107,24 @@ func describe(m *debug.Module, cache, root string) (component, []byte, error) {
 		}
 		at = filepath.Join(cache, path+"@"+version)
 	}
-	text, err := licences(at)
+	text, ids, err := licences(at)
 	if err != nil {
 		return component{}, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	line, purl := strings.Repeat("=", len(name)), "pkg:golang/"+m.Path+"@"+m.Version
-	c := component{Type: "library", Name: m.Path, Version: m.Version, Ref: purl, PURL: purl}
+	c := component{Type: "library", Name: m.Path, Version: m.Version, Ref: purl, PURL: purl, Licences: ids}
 	return c, fmt.Appendf(nil, "%s\n%s\n%s\n\n%s\n", line, name, line, text), nil
 }
 
 // licenceName matches the files that say under which terms a module may be used.
 var licenceName = regexp.MustCompile(`(?i)^(un)?licen[cs]e|^copying|^notice|^patents`)
 
-// licences returns the licences in a module's directory; an error if there is none.
-func licences(dir string) (all []byte, err error) {
+// licences returns the licences in a module's directory and which they are; an error if
+// there is none, or none that is known.
+func licences(dir string) (all []byte, ids []licence, err error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, f := range files {
 		if f.IsDir() || !licenceName.MatchString(f.Name()) {
@@ -122,14 +132,19 @@ func licences(dir string) (all []byte, err error) {
 		}
 		text, err := os.ReadFile(filepath.Join(dir, f.Name()))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		for _, id := range identify(string(text)) {
+			if l := (licence{licenceID{id}}); !slices.Contains(ids, l) {
+				ids = append(ids, l)
+			}
 		}
 		all = append(append(all, bytes.TrimSpace(text)...), "\n\n"...)
 	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("%s has no licence", dir)
+	if len(ids) == 0 {
+		return nil, nil, fmt.Errorf("%s has no licence that packaging/inventory knows", dir)
 	}
-	return all, nil
+	return all, ids, nil
 }
 
 // bill is a bill of materials (CycloneDX 1.6, ECMA-424).
@@ -154,6 +169,16 @@ type component struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 	Hashes  []hash `json:"hashes,omitempty"`
+
+	Licences []licence `json:"licenses,omitempty"`
+}
+
+type licence struct {
+	Licence licenceID `json:"license"`
+}
+
+type licenceID struct {
+	ID string `json:"id"` // of SPDX
 }
 
 type hash struct {
