@@ -1,7 +1,6 @@
 package posterntest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -9,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -425,20 +423,4 @@ func (l *Libvirtd) Stop() {
 		l.release()
 		l.release = nil
 	}
-}
-
-// killMachines ends the virtual machines, which outlive the daemon.
-func (l *Libvirtd) killMachines() {
-	pids, _ := filepath.Glob(filepath.Join(l.Dir, "run/qemu/*.pid"))
-	for _, file := range pids {
-		b, _ := os.ReadFile(file)
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && isQEMU(pid) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
-
-func isQEMU(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return err == nil && bytes.HasPrefix(b, []byte("qemu-system"))
 }
