@@ -128,7 +128,8 @@ func (c Config) startUpdates(ctx context.Context, running *sync.WaitGroup, repor
 	}
 	codes := &rescue.File{Path: filepath.Join(c.Spool.Dir, "rescue.json")}
 	running.Go(func() { c.keepWatching(ctx, ask, seen, codes, report) })
-	return &rescue.Checker{Server: trusting{ask, seen}, Codes: codes, Record: spooled{report}, Log: c.Log}, nil
+	server := trusting{&oneTrip{Checker: ask}, seen}
+	return &rescue.Checker{Server: server, Codes: codes, Record: spooled{report}, Log: c.Log}, nil
 }
 
 // followSSHD reports the logins in sshd's log.

@@ -10,11 +10,19 @@ import (
 	"time"
 )
 
-// Distance is a way to a PostgreSQL server that takes a while in each direction.
+// Distance is a way to a server that takes a while in each direction.
 type Distance struct {
-	socket string
-	delay  time.Duration
-	trips  atomic.Int64
+	dial  func() (net.Conn, error)
+	delay time.Duration
+	trips atomic.Int64
+}
+
+// Delay takes the connections of a listener on to a server, which dial reaches. All that is
+// sent arrives a delay later.
+func Delay(l net.Listener, delay time.Duration, dial func() (net.Conn, error)) *Distance {
+	d := &Distance{dial: dial, delay: delay}
+	go d.accept(l)
+	return d
 }
 
 // Distant returns a database's URL over a way of its own, on which all that is sent
@@ -29,13 +37,13 @@ func (p *PostgreSQL) Distant(t testing.TB, database string, delay time.Duration)
 	if p.port != 0 {
 		port = p.port
 	}
-	d := &Distance{socket: filepath.Join(p.dir, fmt.Sprintf(".s.PGSQL.%d", port)), delay: delay}
+	socket := filepath.Join(p.dir, fmt.Sprintf(".s.PGSQL.%d", port))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go d.accept(l)
+	d := Delay(l, delay, func() (net.Conn, error) { return net.Dial("unix", socket) })
 	return fmt.Sprintf("postgres://postgres@%s%s?sslmode=disable", l.Addr(), u.Path), d
 }
 
@@ -49,7 +57,7 @@ func (d *Distance) accept(l net.Listener) {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("unix", d.socket)
+		server, err := d.dial()
 		if err != nil {
 			client.Close()
 			continue

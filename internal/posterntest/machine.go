@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -146,4 +147,26 @@ func (m *Machine) Reach(first *Machine, name, address string) {
 	}
 	first.Must("ip link set " + port + " master eth0 && ip link set " + port + " up")
 	m.Must("ip addr add " + address + "/24 dev eth0 && ip link set eth0 up")
+}
+
+// Serve runs Postern's server, as id.example.internal, on the machine.
+func (m *Machine) Serve() {
+	m.T.Helper()
+	m.Must("postern init --name 'Example Org' --domain example.com --domain example.internal")
+	config := "{\n\tpostern {\n\t\tportal id.example.internal\n\t}\n}\n"
+	if err := m.Write("/etc/postern/Caddyfile", config, 0o644); err != nil {
+		m.T.Fatal(err)
+	}
+	m.Shell("root").Start("postern run --config /etc/postern/Caddyfile", func(shown string) bool {
+		return strings.Contains(shown, "serves /etc/postern/Caddyfile")
+	})
+	m.Must("until bash -c '</dev/tcp/127.0.0.1/443' 2>/dev/null; do sleep 0.1; done")
+}
+
+// Join has the machine join the installation of a server, as a host of that name in
+// example.internal, and runs its agent.
+func (m *Machine) Join(server *Machine, name string) {
+	m.T.Helper()
+	m.Must(server.Must("postern host add "+name+" --name "+name+".example.internal") + " --apply")
+	m.Shell("root").Start("postern agent", func(shown string) bool { return strings.Contains(shown, "ready: ") })
 }
