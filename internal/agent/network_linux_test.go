@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(posterntest.Run(m))
 }
 
 // credentialsOf writes the certificate of a test's server, and shows it as a client, too.
