@@ -187,14 +187,14 @@ func (d *Dir) check(ctx context.Context, l Log, v note.Verifier, was timeline.Ar
 }
 
 // copyFrom begins the archive with the entries that were moved before, from the directory that
-// they were written to. There they may be followed by those of another history, if the
-// database was restored since.
+// they were written to, if they are followed there by those of another history: the database
+// was restored since. Otherwise that directory is the one to go on in.
 func (d *Dir) copyFrom(ctx context.Context, l Log, v note.Verifier, was timeline.Archived) error {
 	from, err := Open(was.Dir)
 	if err != nil {
 		return err
 	}
-	if !from.Here() {
+	if !from.Here() || from.check(ctx, l, v, was) == nil {
 		return postern.Errorf(postern.Invalid,
 			"%s has no archive, and the first %d entries are in one that was written to %s",
 			d.path, was.Size, was.Dir).
