@@ -54,8 +54,9 @@ var expired = []struct {
 }
 
 // RemoveExpired removes certificates that expired more than a time ago, at least LeastKept,
-// and what is kept with them; of hosts' tokens those that have expired. Each write removes a few hundred, so that others need not
-// wait for all. It returns how many certificates it removed.
+// and what is kept with them; of hosts' tokens those that have expired. Each write removes a
+// few hundred, so that others need not wait for all. It returns how many certificates it
+// removed.
 func (s CA) RemoveExpired(ctx context.Context, now time.Time, kept time.Duration) (removed int, err error) {
 	for _, e := range expired {
 		before := now.Add(-max(kept, LeastKept))
