@@ -104,7 +104,7 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
 	if r.Method != http.MethodPost || r.URL.Path != Path {
 		return 0, postern.Errorf(postern.NotFound, "events are sent by POST to %s", Path)
 	}
-	end, ok := h.begin(source.Name)
+	end, ok := h.begin(r.Context(), source.Name)
 	if !ok {
 		return 0, postern.Errorf(postern.TooMany, "too many batches at a time")
 	}
@@ -129,28 +129,44 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request) (int64, error) {
 // one after the other, and the server may not know yet that a connection is lost.
 const maxBusySource = 2
 
-// begin counts a batch of a source, and returns what counts its end; ok is false for one
-// too many.
-func (h *Handler) begin(source string) (end func(), ok bool) {
+// slotWait is how long a batch waits for its turn. All hosts send at once after the server
+// was started again: one that is refused tries again much later.
+const slotWait = 10 * time.Second
+
+// begin counts a batch of a source, waits for its turn, and returns what ends it; ok is
+// false for one too many.
+func (h *Handler) begin(ctx context.Context, source string) (end func(), ok bool) {
+	if !h.enter(source) {
+		return nil, false
+	}
+	wait := time.NewTimer(slotWait)
+	defer wait.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return func() { <-h.slots; h.leave(source) }, true
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	h.leave(source)
+	return nil, false
+}
+
+func (h *Handler) enter(source string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.taking[source] >= maxBusySource {
-		return nil, false
-	}
-	select {
-	case h.slots <- struct{}{}:
-	default:
-		return nil, false
+		return false
 	}
 	h.taking[source]++
-	return func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		<-h.slots
-		if h.taking[source]--; h.taking[source] == 0 {
-			delete(h.taking, source)
-		}
-	}, true
+	return true
+}
+
+func (h *Handler) leave(source string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.taking[source]--; h.taking[source] == 0 {
+		delete(h.taking, source)
+	}
 }
 
 var errNotAccepted = postern.Errorf(postern.Denied, "the sender is not accepted any more")

@@ -382,6 +382,48 @@ func TestASlowSenderKeepsNoneFromSending(t *testing.T) {
 	sending.Wait()
 }
 
+// slowly is a store that keeps a batch once it may.
+type slowly struct{ begun, may chan struct{} }
+
+func (s slowly) Relay(_ context.Context, _, _ string, batch []relay.Numbered) (int64, error) {
+	s.begun <- struct{}{}
+	<-s.may
+	return batch[len(batch)-1].Seq, nil
+}
+
+// TestABatchWaitsForItsTurn has more hosts send at once than the server works for: none is
+// refused.
+func TestABatchWaitsForItsTurn(t *testing.T) {
+	store := slowly{make(chan struct{}), make(chan struct{})}
+	h, err := relay.NewHandler(relay.Config{
+		Source: func(r *http.Request) (relay.Source, error) {
+			return relay.Source{Name: r.Header.Get("Test-Source"), Host: "hv1"}, nil
+		},
+		Busy: 1,
+	}, store, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const hosts = 5
+	codes := make(chan int)
+	for i := range hosts {
+		r := httptest.NewRequest(http.MethodPost, relay.Path, strings.NewReader(head+"\n"+encode(t, 1, call("a"))))
+		r.Header.Set("Test-Source", fmt.Sprint(i))
+		go func() {
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			codes <- w.Code
+		}()
+	}
+	for range hosts {
+		<-store.begun
+		store.may <- struct{}{}
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("status %d", code)
+		}
+	}
+}
+
 func TestForgedEventsAreRefused(t *testing.T) {
 	s := newServer(t)
 	for name, forge := range map[string]func(*postern.Event){
