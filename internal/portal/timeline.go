@@ -97,7 +97,11 @@ func (p *Portal) timelinePage(r *request) error {
 	if err != nil {
 		return err
 	}
-	found, err := p.Console.Page(r.Context(), q)
+	first := q
+	if q.Before == 0 {
+		first.Before = next // what comes from there on is sent to the live page
+	}
+	found, err := p.Console.Page(r.Context(), first)
 	if err != nil {
 		return err
 	}
