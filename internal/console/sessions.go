@@ -1,9 +1,11 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -24,64 +26,102 @@ type Session struct {
 	Entry   int64             `json:"entry"`             // index of the timeline's entry
 }
 
-// maxSessionEntries bounds how many of the newest entries about sessions are read, of SSH
-// and of other services each. What opened before them is not found.
+// maxSessionEntries bounds how many of the newest entries about sessions are read at first, of
+// SSH and of other services each, and how many sessions are remembered. What opened before
+// them is not found.
 const maxSessionEntries = 10000
 
-// OpenSessions returns the sessions that are open, the oldest first. A session is over when
-// its host says so, or has started again since. It reads a bounded number of entries, by
-// the timeline's index. Entries that the server wrote are of the host self.
-func OpenSessions(ctx context.Context, log timeline.Source, self string, late map[string]bool) ([]Session, error) {
+// Sessions are the open sessions of a timeline. It remembers them, so that only new entries
+// are read again. It may be used from several goroutines; the zero value but for Log is
+// ready.
+type Sessions struct {
+	Log Log
+
+	mu   sync.Mutex
+	next int64                          // index of the first entry that was not read
+	at   map[postern.Link]postern.Event // what opened them, by process
+	boot map[string]string              // of each host, the newest
+}
+
+// Open returns the sessions that are open, the oldest first. A session is over when its host
+// says so, or has started again since. Entries that the server wrote are of the host self.
+func (s *Sessions) Open(ctx context.Context, self string, late map[string]bool) ([]Session, error) {
+	opened, err := s.opened(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []Session{}
+	for _, e := range opened {
+		joined, err := timeline.Join(ctx, s.Log, e)
+		if err != nil {
+			return nil, err
+		}
+		session := sessionOf(e, joined)
+		session.Late = late[e.Host]
+		if session.Host == "" {
+			session.Host = self
+		}
+		list = append(list, session)
+	}
+	return list, nil
+}
+
+// opened reads new entries, and returns those that opened the sessions that are open.
+func (s *Sessions) opened(ctx context.Context) (open []postern.Event, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size, err := s.Log.LogSize(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if size < s.next || s.at == nil {
+		s.next, s.at, s.boot = 0, map[postern.Link]postern.Event{}, map[string]string{}
+	}
 	var entries []postern.Event
 	for _, kind := range []string{"ssh.session", "pam.session"} {
-		found, err := log.Events(ctx, timeline.Filter{
-			Kind: kind, Outcome: postern.OK, Limit: maxSessionEntries, Last: true,
+		found, err := s.Log.Events(ctx, timeline.Filter{
+			Kind: kind, Outcome: postern.OK, From: s.next, Before: size, Limit: maxSessionEntries, Last: true,
 		})
 		if err != nil {
 			return nil, err
 		}
 		entries = append(entries, found...)
 	}
-	list := []Session{}
-	for _, e := range opened(entries) {
-		joined, err := timeline.Join(ctx, log, e)
-		if err != nil {
-			return nil, err
+	s.add(entries)
+	s.next = size
+	for of, e := range s.at {
+		if _, boot := processOf(e); boot == s.boot[e.Host] {
+			open = append(open, e)
+		} else {
+			delete(s.at, of)
 		}
-		s := sessionOf(e, joined)
-		s.Late = late[e.Host]
-		if s.Host == "" {
-			s.Host = self
-		}
-		list = append(list, s)
 	}
-	return list, nil
+	slices.SortFunc(open, byIndex)
+	for _, e := range open[:max(0, len(open)-maxSessionEntries)] {
+		of, _ := processOf(e)
+		delete(s.at, of)
+	}
+	return open[max(0, len(open)-maxSessionEntries):], nil
 }
 
-// opened returns the entries of sessions that were opened and not closed, by index.
-func opened(entries []postern.Event) (open []postern.Event) {
-	slices.SortFunc(entries, func(a, b postern.Event) int { return int(a.Index - b.Index) })
-	at, boot := map[postern.Link]postern.Event{}, map[string]string{}
+// add notes which sessions were opened and closed.
+func (s *Sessions) add(entries []postern.Event) {
+	slices.SortFunc(entries, byIndex)
 	for _, e := range entries {
-		of, now := processOf(e)
-		if now == "" {
+		of, boot := processOf(e)
+		if boot == "" {
 			continue // of a process that had ended already
 		}
-		boot[e.Host] = now
+		s.boot[e.Host] = boot
 		if e.Kind == postern.EventSSHOpened || e.Kind == postern.EventPAMOpened {
-			at[of] = e
+			s.at[of] = e
 		} else {
-			delete(at, of)
+			delete(s.at, of)
 		}
 	}
-	for _, e := range at {
-		if _, of := processOf(e); of == boot[e.Host] {
-			open = append(open, e)
-		}
-	}
-	slices.SortFunc(open, func(a, b postern.Event) int { return int(a.Index - b.Index) })
-	return open
 }
+
+func byIndex(a, b postern.Event) int { return cmp.Compare(a.Index, b.Index) }
 
 // processOf returns the process that opened or closes a session, and the boot of the host in
 // which it ran: HOST/BOOT/PID/START.

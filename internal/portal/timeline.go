@@ -176,7 +176,9 @@ func drawHistogram(h console.Histogram, q console.Query) template.HTML {
 				n.Unknown),
 			Link: brush(q, at, h.Step),
 			Parts: []chart.Part{
-				{N: n.OK}, {Class: "refused", N: n.Refused}, {Class: "failed", N: n.Failed},
+				{N: n.OK},
+				{Class: "refused", N: n.Refused},
+				{Class: "failed", N: n.Failed},
 				{Class: "open", N: n.Unknown},
 			},
 		})

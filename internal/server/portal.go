@@ -55,10 +55,8 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 	deps := portal.Deps{
 		Store: s, People: people.Pages{Portal: s, Admins: o.Admins}, Authority: portalAuthority{a, s},
 		Hosts: portalHosts{db, a}, Timeline: portalTimeline{db.Timeline()},
-		Console: &console.Console{Log: db.Timeline().Recent()},
-		Sessions: func(ctx context.Context) ([]console.Session, error) {
-			return OpenSessions(ctx, db)
-		}, Prober: prober, Keyring: o.Keyring,
+		Console:  &console.Console{Log: db.Timeline().Recent()},
+		Sessions: openSessions(db), Prober: prober, Keyring: o.Keyring,
 		Identify: o.Identify, Admin: o.Admin, Suspended: o.Suspended, Unavailable: o.Unavailable, Address: o.Address,
 		Log: o.Log,
 	}

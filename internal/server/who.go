@@ -14,11 +14,20 @@ type Session = console.Session
 
 // OpenSessions returns the sessions that are open, the oldest first.
 func OpenSessions(ctx context.Context, db *store.DB) ([]Session, error) {
-	late, err := lateHosts(ctx, db)
-	if err != nil {
-		return nil, err
+	return openSessions(db)(ctx)
+}
+
+// openSessions returns what returns the sessions that are open, and reads only new entries
+// when it is asked again.
+func openSessions(db *store.DB) func(context.Context) ([]Session, error) {
+	s := &console.Sessions{Log: db.Timeline().Recent()}
+	return func(ctx context.Context) ([]Session, error) {
+		late, err := lateHosts(ctx, db)
+		if err != nil {
+			return nil, err
+		}
+		return s.Open(ctx, hostName(), late)
 	}
-	return console.OpenSessions(ctx, db.Timeline().Recent(), hostName(), late)
 }
 
 // lateHosts returns the hosts that have joined and have not reported lately.

@@ -44,20 +44,35 @@ func TestOpenSessions(t *testing.T) {
 		postern.Event{}); err != nil {
 		t.Fatal(err)
 	}
-	list, err := OpenSessions(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
+	ask := openSessions(db) // which remembers
+	open := func() (got []string) {
+		t.Helper()
+		list, err := ask(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With,
+				map[bool]string{true: " late"}[s.Late]))
+		}
+		return got
 	}
-	var got []string
-	for _, s := range list {
-		got = append(got, fmt.Sprint(s.Person, " ", s.Account, " ", s.Host, " ", s.Known, " ", s.With,
-			map[bool]string{true: " late"}[s.Late]))
-	}
+	got := open()
 	want := []string{
 		"alice alice-account hv1 exact [yubikey=vvccccbdefgh]", "alice alice-account hv1 guess []",
 		"bob bob-account hv2 guess [] late", // it has not reported yet
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("open are %q, want %q", got, want)
+	}
+	entry(postern.EventSSHClosed, "hv1", "b2", 1, "alice")
+	entry(postern.EventSSHOpened, "hv2", "b2", 1, "bob") // which has started again
+	want = []string{"alice alice-account hv1 guess []", "bob bob-account hv2 guess [] late"}
+	if got := open(); !slices.Equal(got, want) {
+		t.Errorf("open are %q later, want %q", got, want)
+	}
+	entry(postern.EventPAMClosed, "hv1", "b2", 3, "alice")
+	if got := open(); !slices.Equal(got, want[1:]) {
+		t.Errorf("open are %q at last, want %q", got, want[1:])
 	}
 }
