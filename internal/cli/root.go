@@ -62,17 +62,15 @@ func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 }
 
 func newRoot(a *app) *cobra.Command {
-	var version bool // written here, since cobra would write it by a template
-	root := &cobra.Command{
-		Use: "postern", Short: "Prove who signs in. See what they do.", SilenceErrors: true, SilenceUsage: true,
-	}
+	root := group("postern", "Prove who signs in. See what they do.")
+	root.SilenceErrors, root.SilenceUsage = true, true
+	version := root.Flags().BoolP("version", "v", false, "version for postern") // cobra would write it by a template
 	root.RunE = func(cmd *cobra.Command, _ []string) error {
-		if version {
+		if *version {
 			return a.done(nil, "postern %s\n", system.ThisBuild())
 		}
 		return cmd.Help()
 	}
-	root.Flags().BoolVarP(&version, "version", "v", false, "version for postern")
 	root.SetGlobalNormalizationFunc(flagName)
 	root.PersistentFlags().StringVar(&a.state, "state",
 		"", "state `DIRECTORY` (default $POSTERN_STATE, /var/lib/postern for root, else $XDG_STATE_HOME/postern)")
