@@ -80,7 +80,7 @@ var rows = map[string]row{
 	"otp":       {knows: "HTTP"},
 	"portal":    {imports: "chart console reach timeline", knows: "HTTP"},
 	"relay":     {knows: "HTTP"},
-	"sshd":      {knows: "HTTP", tests: "ca otp server timeline"},
+	"sshd":      {knows: "HTTP", tests: "agent ca host otp relay server timeline"},
 	"timeline":  {},
 	"trace":     {imports: "chart terminal", knows: "BPF", tests: "collector", hides: true},
 	"witness":   {imports: "timeline", knows: "HTTP"},

@@ -199,8 +199,11 @@ func (w way) connect(h *posterntest.Host, state string, code func() string) (*ss
 // daemon brings the daemon into a state and returns what ends it.
 func (w way) daemon(t *testing.T, h *posterntest.Host, rig *servertest.SSH, state string) (stop func()) {
 	t.Helper()
-	if w.script {
+	switch {
+	case w.script:
 		return w.validation(t, h, state)
+	case w.joined != nil:
+		return w.joined.bring(state)
 	}
 	path, cfg, mode := filepath.Join(h.Dir, "pam.sock"), socket.Config{}, os.FileMode(0o600)
 	if w.gate {

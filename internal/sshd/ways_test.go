@@ -26,6 +26,7 @@ type way struct {
 	opens   func(state string) []string
 	service yubico          // what the script asks
 	keys    []ssh.PublicKey // more that are authorized
+	joined  *joined         // the server is elsewhere, and an agent asks it
 }
 
 // opensAll is what a right configuration opens, and when.
