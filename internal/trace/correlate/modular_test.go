@@ -94,7 +94,8 @@ func proxiedCalls(t *testing.T, seen map[int32]bool) {
 			t.Errorf("%v of %+v, of %+v", served[who], who, served)
 		}
 	}
-	if named := sink.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.Call.Named }); len(named) != 2 {
+	named := sink.Of(func(e *event.Event) bool { return e.Kind == event.ServerTx && e.Call.Named })
+	if len(named) != 2 {
 		t.Errorf("%d calls name a client, want one on each connection", len(named))
 	}
 }

@@ -52,17 +52,21 @@ func TestModularDaemons(t *testing.T) {
 			"a local user", l.UnixURI(),
 			[]string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"},
 			strings.Replace(local, "PROGRAM", "virsh", 1),
-			peer{UID: &nobody, User: "nobody", Command: "virsh", Remote: "127.0.0.1;0"}, false,
+			peer{UID: &nobody, User: "nobody", Command: "virsh", Remote: "127.0.0.1;0"},
+			false,
 		},
 		{
 			"virt-ssh-helper", "qemu+ssh://host/system?command=" + helperScript(t, l), nil,
 			strings.NewReplacer("PROGRAM", "virt-ssh-helper", "PID", `\d+`).Replace(local),
-			peer{UID: &nobody, User: "nobody", Command: "virt-ssh-helper", Remote: "127.0.0.1;0"}, true,
+			peer{UID: &nobody, User: "nobody", Command: "virt-ssh-helper", Remote: "127.0.0.1;0"},
+			true,
 		},
 		{"TCP", l.TCPURI(), nil, `127\.0\.0\.1;\d{4,}`, peer{}, false},
 		{
 			"TLS and SASL", l.TLSURI() + "&authfile=" + posterntest.SASLPassword(t, posterntest.SASLSecret), nil,
-			`alice 127\.0\.0\.1;\d{4,}`, peer{TLS: dn, SASL: "alice"}, false,
+			`alice 127\.0\.0\.1;\d{4,}`,
+			peer{TLS: dn, SASL: "alice"},
+			false,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.check(t, l) })

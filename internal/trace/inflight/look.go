@@ -200,6 +200,8 @@ func (v *view) unwind() {
 		v.stacks[tid] = &t
 		if c := v.callOf(tid, &t); c != nil {
 			v.calls[tid] = c
+		} else if text := unseen(v.threads[tid], tid, &t); text != "" {
+			v.problem(text)
 		}
 	}
 	if denied {
@@ -211,9 +213,6 @@ func (v *view) unwind() {
 		}
 	}
 }
-
-// dispatcher is the function of libvirt.so that a worker is in while it serves a call.
-const dispatcher = "virNetServerProgramDispatch"
 
 // callOf returns the call that a thread works on, or nil: the message and the client
 // that it keeps the addresses of.

@@ -47,7 +47,8 @@ func poolOf(t *testing.T, l *posterntest.Libvirtd) string {
 		}
 	}
 	for _, command := range [][]string{
-		{"pool-define-as", "slow", "dir", "--target", dir}, {"pool-start", "slow"},
+		{"pool-define-as", "slow", "dir", "--target", dir},
+		{"pool-start", "slow"},
 		{"define", filepath.Join(l.Dir, "conf/vm2.xml")},
 	} {
 		posterntest.Virsh(t, l.UnixURI(), command...)

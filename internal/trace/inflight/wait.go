@@ -2,6 +2,7 @@ package inflight
 
 import (
 	"encoding/binary"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -75,6 +76,21 @@ type job struct {
 	owner   int // thread
 	api     string
 	started time.Time
+}
+
+// dispatcher is the function of libvirt.so that a worker is in while it serves a call.
+const dispatcher = "virNetServerProgramDispatch"
+
+// unseen says that a worker works, but not on which call: its stack could be followed only
+// for some frames. Code with frame pointers that waits in a system call is one case. "" for
+// any other thread.
+func unseen(name string, tid int, t *stack.Thread) string {
+	worker := strings.HasPrefix(name, "rpc-") || strings.HasPrefix(name, "prio-rpc-")
+	in := within(t)
+	if !worker || in == "" || t.In(dispatcher) >= 0 || t.In(conditions...) >= 0 || t.In(lockFunctions...) >= 0 {
+		return ""
+	}
+	return fmt.Sprintf("the call that thread %d works on cannot be seen; it waits in %s", tid, in)
 }
 
 // The job stands behind the condition on which others wait for it: at the most so many
