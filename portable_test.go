@@ -99,7 +99,8 @@ var root, _ = os.Getwd()
 // names, so the linker of a program that runs one leaves no exported method out.
 func TestTheAgentUsesNoTemplate(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "-tags=noserver", "-f",
-		`{{if and .Module .Module.Main}}{{range .GoFiles}}{{$.Dir}}/{{.}}{{"\n"}}{{end}}{{end}}`, "./cmd/postern").Output()
+		`{{if and .Module .Module.Main}}{{range .GoFiles}}{{$.Dir}}/{{.}}{{"\n"}}{{end}}{{end}}`,
+		"./cmd/postern").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,10 @@ func TestTheAgentUsesNoTemplate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, runs := range []string{"template.New(", "template.Must(", "VersionTemplate(", "UsageTemplate(", "HelpTemplate("} {
+		for _, runs := range []string{
+			"template.New(", "template.Must(", "VersionTemplate(", "UsageTemplate(",
+			"HelpTemplate(",
+		} {
 			if strings.Contains(string(text), runs) {
 				t.Errorf("%s: %s makes the agent several megabytes larger", file, runs)
 			}

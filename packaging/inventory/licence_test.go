@@ -31,7 +31,8 @@ func TestLicencesHaveTheirIdentifiers(t *testing.T) {
 		{string(apache), "Apache-2.0"},
 		{string(apache) + string(bsd), "Apache-2.0 BSD-3-Clause"},
 		{
-			"Copyright (c) 2026 X\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\nof this " +
+			"Copyright (c) 2026 X\n\nPermission is hereby granted, free of charge, to any person obtaining a copy\n" +
+				"of this " +
 				"software and associated documentation files (the \"Software\")", "MIT",
 		},
 		{"Permission to use, copy, modify, and/or distribute this software for any\npurpose with or without fee is " +

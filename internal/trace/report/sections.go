@@ -35,7 +35,8 @@ func (d *document) page(v *view) {
 	d.lost(v)
 	d.add("</main>\n<footer><p>Made by postern")
 	d.maybe(" %s", v.Version)
-	d.add(" trace report. Passwords and keys are masked.</p></footer>\n<script>%s</script>\n</body>\n</html>\n", v.Script)
+	d.add(" trace report. Passwords and keys are masked.</p></footer>\n<script>%s</script>\n</body>\n</html>\n",
+		v.Script)
 }
 
 func (d *document) header(v *view) {
@@ -105,8 +106,10 @@ func (d *document) open(calls []callView) {
 	d.table("Calls without an answer", `<th class="n">Age</th><th>Procedure</th><th>Client</th><th>Daemon</th>`+
 		`<th>Machine</th><th>Arguments</th><th>State</th>`, func() {
 		for _, c := range calls {
-			d.add(`<tr><td class="n">%s</td><th scope="row">%s</th><td>%s</td><td>%s</td><td>%s</td><td class="text">%s</td>`+
-				"<td>%s</td></tr>\n", c.Took, c.Name, c.Client, c.Daemon, c.Machine, c.Arguments, c.Answer)
+			d.add(
+				`<tr><td class="n">%s</td><th scope="row">%s</th><td>%s</td><td>%s</td><td>%s</td>`+
+					`<td class="text">%s</td>`+
+					"<td>%s</td></tr>\n", c.Took, c.Name, c.Client, c.Daemon, c.Machine, c.Arguments, c.Answer)
 		}
 	})
 	d.add("</section>\n")
@@ -118,16 +121,19 @@ func (d *document) timeline(v *view) {
 	}
 	d.add(`<section id="timeline"><h2>Timeline</h2>
 <ul class="legend"><li><span class="key call"></span> call</li><li><span class="key failed"></span> failed</li>` +
-		`<li><span class="key open"></span> without an answer</li><li><span class="key part"></span> command to QEMU</li>` +
+		`<li><span class="key open"></span> without an answer</li>` +
+		`<li><span class="key part"></span> command to QEMU</li>` +
 		`<li><span class="key area"></span> calls at once</li></ul>
-<p class="meta">Each picture zooms by its buttons, by + and −, and by Ctrl and the wheel; a bar leads to its call in the ` +
+<p class="meta">Each picture zooms by its buttons, by + and −, and by Ctrl and the wheel; ` +
+		`a bar leads to its call in the ` +
 		"table below.</p>\n")
 	for _, g := range v.Groups {
 		d.group(g)
 	}
 	d.add(`<details id="calls"><summary>`)
 	if v.Hidden > 0 {
-		d.add("The %d calls that are bars: the longest of each lane; %d others are in the areas alone", len(v.Calls), v.Hidden)
+		d.add("The %d calls that are bars: the longest of each lane; %d others are in the areas alone", len(v.Calls),
+			v.Hidden)
 	} else {
 		d.add("All %d calls", len(v.Calls))
 	}
@@ -151,7 +157,8 @@ func (d *document) group(g groupView) {
 		`<th class="n">Time</th><th class="n">Longest</th>`, func() {
 		for _, l := range g.Lanes {
 			d.add(`<tr><th scope="row">%s</th><td class="n">%d</td><td class="n">%d</td><td class="n">%d</td>`+
-				`<td class="n">%s</td><td class="n">%s</td></tr>`+"\n", l.Name, l.Calls, l.Failed, l.Open, l.Took, l.Longest)
+				`<td class="n">%s</td><td class="n">%s</td></tr>`+"\n", l.Name, l.Calls, l.Failed, l.Open, l.Took,
+				l.Longest)
 		}
 	})
 	d.add("</details>\n</div>\n")
@@ -160,8 +167,9 @@ func (d *document) group(g groupView) {
 func (d *document) call(c callView) {
 	d.add(`<tr id="call-%d"`, c.Number)
 	d.maybe(` class="%s"`, c.State)
-	d.add(`><td class="n">%d</td><td class="n">%s</td><td class="n">%s</td><th scope="row">%s</th><td>%s</td><td>%s</td>`+
-		`<td>%s</td><td class="text">%s</td><td class="text">`,
+	d.add(
+		`><td class="n">%d</td><td class="n">%s</td><td class="n">%s</td><th scope="row">%s</th><td>%s</td><td>%s</td>`+
+			`<td>%s</td><td class="text">%s</td><td class="text">`,
 		c.Number, clock(c.At), c.Took, c.Name, c.Client, c.Daemon, c.Machine, c.Arguments)
 	d.maybe("<b>%s</b> ", c.State)
 	d.add("%s</td></tr>\n", c.Answer)
@@ -172,12 +180,14 @@ func (d *document) latency(v *view) {
 		return
 	}
 	d.add(`<section id="latency"><h2>How long calls took</h2>
-<p class="meta">All calls, on a logarithmic axis; the dashed lines are the median and the 99th percentile. Percentiles `+
+<p class="meta">All calls, on a logarithmic axis; the dashed lines are the median and the 99th percentile. `+
+		`Percentiles `+
 		`are exact: of 1000 calls, the 990th is the 99th percentile.</p>
 <figure>%s</figure>
 `, v.Times)
 	d.table("Latency by procedure", `<th>Procedure</th><th class="n">Calls</th><th class="n">Failed</th>`+
-		`<th class="n">Open</th><th class="n">p50</th><th class="n">p90</th><th class="n">p99</th><th class="n">p99.9</th>`+
+		`<th class="n">Open</th><th class="n">p50</th><th class="n">p90</th><th class="n">p99</th>`+
+		`<th class="n">p99.9</th>`+
 		`<th class="n">Longest</th><th class="n">Total</th><th class="n">Share</th>`+
 		`<th class="n" title="share of the time that was spent waiting for a worker">Queue</th>`+
 		`<th class="spread">Distribution</th>`, func() {
@@ -284,14 +294,17 @@ func (d *document) failures(v *view) {
 	if len(v.Failures) == 0 {
 		d.add("<p>No call failed.</p>")
 	} else {
-		d.table("Errors of calls", `<th class="n">Calls</th><th>Procedure</th><th>Error</th><th class="text">Message</th>`+
-			`<th class="n">First</th><th class="n">Last</th><th>Last client</th>`, func() {
-			for _, f := range v.Failures {
-				d.add(`<tr><td class="n">%d</td><th scope="row">%s</th><td>%s</td><td class="text">%s</td><td class="n">%s</td>`+
-					`<td class="n">%s</td><td>%s</td></tr>`+"\n",
-					f.Count, f.Procedure, f.Code, f.Text, clock(f.First), clock(f.Last), f.Client)
-			}
-		})
+		d.table("Errors of calls",
+			`<th class="n">Calls</th><th>Procedure</th><th>Error</th><th class="text">Message</th>`+
+				`<th class="n">First</th><th class="n">Last</th><th>Last client</th>`, func() {
+				for _, f := range v.Failures {
+					d.add(
+						`<tr><td class="n">%d</td><th scope="row">%s</th><td>%s</td>`+
+							`<td class="text">%s</td><td class="n">%s</td>`+
+							`<td class="n">%s</td><td>%s</td></tr>`+"\n",
+						f.Count, f.Procedure, f.Code, f.Text, clock(f.First), clock(f.Last), f.Client)
+				}
+			})
 	}
 	d.add("\n")
 	if len(v.Notes) > 0 {
@@ -313,7 +326,8 @@ func (d *document) stacks(flames []flameView) {
 		return
 	}
 	d.add(`<section id="stacks"><h2>Stacks</h2>
-<p class="meta">The outermost function is at the top, the event that was seen at the bottom. A click or Enter zooms into ` +
+<p class="meta">The outermost function is at the top, the event that was seen at the bottom. ` +
+		`A click or Enter zooms into ` +
 		"a function, Esc goes back; arrow keys move.</p>\n")
 	for _, f := range flames {
 		d.add(`<div class="group"><h3 id="flame-%s">%s</h3>
@@ -324,7 +338,9 @@ func (d *document) stacks(flames []flameView) {
 		d.table("Functions, "+f.Title, `<th>Function</th><th class="n">Itself</th><th class="n">With callees</th>`+
 			`<th class="n">Share</th>`, func() {
 			for _, n := range f.Functions {
-				d.add(`<tr><th scope="row">%s</th><td class="n">%s</td><td class="n">%s</td><td class="n">%.1f %%</td></tr>`+"\n",
+				d.add(
+					`<tr><th scope="row">%s</th><td class="n">%s</td><td class="n">%s</td>`+
+						`<td class="n">%.1f %%</td></tr>`+"\n",
 					n.Name, n.Self, n.Total, n.Share)
 			}
 		})
