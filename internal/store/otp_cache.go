@@ -30,7 +30,7 @@ type otpComparison struct {
 // poll makes sure that the generation was compared with the database's a moment ago. One
 // caller does so for all, before the others would have to wait for it: the database may be far.
 func (o *OTP) poll(ctx context.Context) error {
-	for {
+	for range 2 { // the second comparison began after this call, whatever is written meanwhile
 		o.mu.Lock()
 		age := time.Since(o.polled)
 		c := o.comparing
@@ -52,6 +52,7 @@ func (o *OTP) poll(ctx context.Context) error {
 			return c.err
 		}
 	}
+	return nil
 }
 
 // compare compares the generation with the database's, and forgets what was read in another.
@@ -64,15 +65,14 @@ func (o *OTP) compare(c *otpComparison) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c.err = err
-	if o.comparing != c {
-		return // forgetPoll wants a later one
+	latest := o.comparing == c // forgetPoll wants no later one
+	if latest {
+		o.comparing = nil
 	}
-	o.comparing = nil
-	if err != nil {
-		return
+	if err == nil && latest {
+		o.polled = began
 	}
-	o.polled = began
-	if g != o.generation {
+	if err == nil && (latest && g != o.generation || g > o.generation) {
 		o.forget(g)
 	}
 }
