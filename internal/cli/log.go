@@ -130,8 +130,7 @@ func newLogFollow(a *app) *cobra.Command {
 		})
 }
 
-// printEvents prints entries of the timeline, at its first call with a header if there
-// are columns.
+// printEvents prints entries of the timeline, its first call a header if there are columns.
 func (a *app) printEvents(ctx context.Context, src timeline.Source, events []postern.Event, o *logOptions) error {
 	if *o.json || len(events) == 0 {
 		return terminal.List(a.printer(), events, true, "", nil)
@@ -143,7 +142,8 @@ func (a *app) printEvents(ctx context.Context, src timeline.Source, events []pos
 	for _, e := range events {
 		row := []string{strconv.FormatInt(e.Index, 10), terminal.Time(e.Time)}
 		if o.columns {
-			t.Rows = append(t.Rows, append(row, e.Kind, string(e.Outcome), timeline.Who(e), e.Address, timeline.Summary(e)))
+			row = append(row, e.Kind, string(e.Outcome), timeline.Who(e), e.Address, timeline.Summary(e))
+			t.Rows = append(t.Rows, row)
 			continue
 		}
 		joined, err := timeline.Join(ctx, src, e)
