@@ -150,7 +150,7 @@ func hostServes(t *testing.T, open opener) {
 		{false, ca.ProfileServer, []string{"hv1", "vm.example.com"}},
 		{false, ca.ProfileServer, []string{"hv1", "db.example.com"}},
 		{false, ca.ProfileServer, []string{"hv2"}},
-		{false, ca.ProfileClient, []string{"hv1"}},
+		{false, ca.ProfileHost, []string{"hv1"}},
 	} {
 		serial := fmt.Sprint("c", i)
 		want[serial] = c.revoked
