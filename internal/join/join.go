@@ -159,6 +159,9 @@ func (h Host) Join(ctx context.Context, o Options) (Result, error) {
 	if err == nil && o.Token == "" { // a token may be another installation's
 		err = h.checkAge(a)
 	}
+	if err == nil {
+		err = h.leaveOther(ctx, a)
+	}
 	if err != nil {
 		return r, err
 	}

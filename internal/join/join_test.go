@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -260,22 +261,44 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// TestWhatTheServerGaveEndsWithIt has a host leave: the timeline that its agent remembers, and
-// its rescue codes, are the server's.
+// TestWhatTheServerGaveEndsWithIt has a host leave, and join another installation or the same
+// one again: the timeline that its agent remembers, its rescue codes and what was reported of
+// its audit are the installation's.
 func TestWhatTheServerGaveEndsWithIt(t *testing.T) {
-	i, h := install(t), paperHost(t, includesDropIns)
-	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
-	must(t, err)
-	must(t, os.MkdirAll(h.path(agentDir), 0o700))
-	for _, name := range []string{"checkpoint", "rescue.json", "0000000000000000001.jsonl"} {
-		must(t, os.WriteFile(filepath.Join(h.path(agentDir), name), nil, 0o600))
+	i, other := install(t), install(t)
+	join := func(to *installation) func(Host) error {
+		return func(h Host) error {
+			o := Options{Server: to.url, Token: to.invite(t, to == i, "hv1"), Apply: true}
+			_, err := h.Join(t.Context(), o)
+			return err
+		}
 	}
-	_, err = h.Leave(t.Context())
-	must(t, err)
-	left, err := os.ReadDir(h.path(agentDir))
-	must(t, err)
-	if len(left) != 1 || left[0].Name() != "0000000000000000001.jsonl" {
-		t.Errorf("there are %v", left)
+	const spool = "0000000000000000001.jsonl"
+	all := []string{spool, "audit.last", "checkpoint", "rescue.json"}
+	for what, c := range map[string]struct {
+		do   func(Host) error
+		want []string
+	}{
+		"left":                       {func(h Host) error { _, err := h.Leave(t.Context()); return err }, all[:1]},
+		"joined another":             {join(other), all[:1]},
+		"joined the same once again": {join(i), all},
+	} {
+		h := paperHost(t, includesDropIns)
+		must(t, join(i)(h))
+		must(t, os.MkdirAll(h.path(agentDir), 0o700))
+		for _, name := range all {
+			must(t, os.WriteFile(filepath.Join(h.path(agentDir), name), nil, 0o600))
+		}
+		must(t, c.do(h))
+		var left []string
+		entries, err := os.ReadDir(h.path(agentDir))
+		must(t, err)
+		for _, e := range entries {
+			left = append(left, e.Name())
+		}
+		if !slices.Equal(left, c.want) {
+			t.Errorf("%s: there are %q, not %q", what, left, c.want)
+		}
 	}
 }
 

@@ -2,12 +2,17 @@ package join
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/postern-project/postern/internal/durable"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/sshd/setup"
 )
 
@@ -34,9 +39,8 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 			return s, err
 		}
 	}
-	errs := []error{h.writeKnownHosts("")}
+	errs := []error{h.writeKnownHosts(""), h.forgetServer()}
 	for _, file := range []string{
-		agentDir + "/checkpoint", agentDir + "/rescue.json", // another server's are others
 		RootFile, CertFile, KeyFile, beforeFile, unreadSSHD, unreadLibvirt, stateFile, // the state last
 	} {
 		h.next()
@@ -44,6 +48,43 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 	}
 	_ = os.Remove(h.path(dir)) // unless others put files there
 	return s, errors.Join(errs...)
+}
+
+// forgetServer removes what the agent keeps of the installation: how far its timeline was, the
+// rescue codes that it gave, and what it was told of the audit.
+func (h Host) forgetServer() error {
+	var errs []error
+	for _, name := range []string{"checkpoint", "rescue.json", "audit.last"} {
+		h.next()
+		errs = append(errs, durable.Remove(h.path(filepath.Join(agentDir, name))))
+	}
+	return errors.Join(errs...)
+}
+
+// leaveOther forgets the installation that the host had joined, if an answer is another's:
+// by its timeline the agent would refuse the new server, and it would accept its rescue
+// codes still.
+func (h Host) leaveOther(ctx context.Context, a host.Answer) error {
+	data, err := os.ReadFile(h.path(RootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	before, err := parseChain(data)
+	if err != nil {
+		return err
+	}
+	now, err := parseChain([]byte(a.Roots))
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(now, func(c *x509.Certificate) bool { return slices.ContainsFunc(before, c.Equal) }) {
+		return nil
+	}
+	h.stopAgent(ctx)
+	return h.forgetServer()
 }
 
 // The service of the agent, and the directory in which it remembers the server's timeline
