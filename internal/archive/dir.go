@@ -53,8 +53,8 @@ func Open(path string) (*Dir, error) {
 
 // Here reports whether there is an archive in the directory.
 func (d *Dir) Here() bool {
-	_, err := os.Stat(filepath.Join(d.path, checkpoint))
-	return err == nil
+	info, err := os.Stat(filepath.Join(d.path, checkpoint))
+	return err == nil && info.Size() > 0
 }
 
 // Checkpoint returns the checkpoint of what is in the archive, "" if there is none.

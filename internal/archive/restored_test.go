@@ -116,6 +116,18 @@ func TestARestoredDatabaseGoesOnInANewArchive(t *testing.T) {
 	}
 }
 
+// TestAnArchiveWithoutItsCheckpoint has a checkpoint that a full disk or a bad copy has left empty.
+func TestAnArchiveWithoutItsCheckpoint(t *testing.T) {
+	dir, db := filepath.Join(t.TempDir(), "archive"), logOf(t)
+	if _, err := archive.Run(t.Context(), db.Timeline(), dir, archived); err != nil {
+		t.Fatal(err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "checkpoint"), nil, 0o600))
+	if _, err := archive.Run(t.Context(), db.Timeline(), dir, archived); postern.CodeOf(err) != postern.Invalid {
+		t.Errorf("it is gone on in: %v", err)
+	}
+}
+
 // TestAnArchiveIsReadByItsOwnerAlone looks at the modes of all that a run writes.
 func TestAnArchiveIsReadByItsOwnerAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b")
