@@ -15,6 +15,7 @@ const (
 	HOTP            CredentialKind = "hotp"      // random identifier
 	RecoveryCode    CredentialKind = "recovery"  // random identifier; the code itself is stored hashed
 	BackupCode      CredentialKind = "backup"    // the first 4 bytes of its hash, modhex
+	Passkey         CredentialKind = "passkey"   // half the hash of what its authenticator chose, lower-case hex
 	APIToken        CredentialKind = "api-token" // name; a program that requests certificates
 )
 

@@ -92,6 +92,9 @@ const (
 	EventSSHRevoked    = "ssh.cert.revoked"
 	EventSSHKeyAdded   = "ssh.key.added"
 
+	EventPasskeyAdded   = "passkey.added"
+	EventPasskeyChanged = "passkey.changed"
+
 	EventSignedIn      = "gate.passed"  // the first request that a guard authorized with a certificate on a connection
 	EventAccessRefused = "gate.refused" // a request that a guard refused
 

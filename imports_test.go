@@ -47,7 +47,8 @@ type row struct {
 const shared = "coalesce durable piv system"
 
 const (
-	domain   = "acme alert apache ca chart console directory gate host otp portal reach relay sshd timeline webhook"
+	domain = "acme alert apache ca chart console directory gate host otp passkey portal reach relay sshd timeline " +
+		"webhook"
 	adapters = "front store"
 )
 
@@ -78,6 +79,7 @@ var rows = map[string]row{
 	"gate":      {},
 	"host":      {knows: "HTTP"},
 	"otp":       {knows: "HTTP"},
+	"passkey":   {knows: "HTTP"},
 	"portal":    {imports: "chart console reach timeline", knows: "HTTP"},
 	"relay":     {knows: "HTTP"},
 	"sshd":      {knows: "HTTP", tests: "agent ca host otp relay server timeline"},

@@ -119,6 +119,12 @@ var EventKinds = []EventKind{
 	},
 	{Name: EventSSHRevoked, Title: "SSH certificate revoked", OK: "had the SSH certificate %s revoked"},
 
+	{Name: EventPasskeyAdded, Title: "Passkey added", Grants: true, OK: "added the passkey %s"},
+	{
+		Name: EventPasskeyChanged, Title: "Passkey changed", Grants: true, OK: "had the passkey %s changed",
+		Details: []string{"status"},
+	},
+
 	{Name: EventSignedIn, Title: "Signed in", OK: "signed in to %s"},
 	{Name: EventAccessRefused, Title: "Refused", NotOK: "was refused %s"},
 

@@ -178,6 +178,7 @@ var credentialNames = []struct {
 	{postern.HOTP, "HOTP"},
 	{postern.RecoveryCode, "recovery code"},
 	{postern.BackupCode, "backup code"},
+	{postern.Passkey, "passkey"},
 	{postern.X509Certificate, "certificate"},
 	{postern.SSHCertificate, "SSH certificate"},
 	{postern.SSHKey, "SSH key"},

@@ -67,6 +67,9 @@ var schemas = map[string]schema{
 	postern.EventSSHRevoked:    {"iam", "deletion", classEntity, 9},
 	postern.EventSSHKeyAdded:   {"iam", "creation", classEntity, 1},
 
+	postern.EventPasskeyAdded:   {"iam", "user creation", classAccountChange, 10},
+	postern.EventPasskeyChanged: {"iam", "change", classEntity, 3},
+
 	postern.EventSignedIn:      {"authentication", "start", classAuthentication, 1},
 	postern.EventAccessRefused: {"authentication", "start", classAuthentication, 1},
 

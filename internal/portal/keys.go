@@ -71,7 +71,7 @@ func (p *Portal) renderKeys(r *request, status int, errs map[string]string) erro
 	if err != nil {
 		return err
 	}
-	data := map[string]any{"CanAdd": p.Keyring != nil}
+	data := map[string]any{"CanAdd": p.Keyring != nil, "Passkeys": p.Passkeys != nil}
 	byKind := map[string][]postern.Credential{}
 	for _, c := range all {
 		switch c.Kind {

@@ -47,13 +47,15 @@ type notice func(p *Portal, ctx context.Context, e postern.Event) (string, error
 
 // notices has a notice for each kind of event that grants access.
 var notices = map[string]notice{
-	postern.EventCertIssued:    (*Portal).certificateNotice,
-	postern.EventCertRenewed:   (*Portal).certificateNotice,
-	postern.EventSSHCertIssued: (*Portal).sshNotice,
-	postern.EventSSHKeyAdded:   (*Portal).keyNotice,
-	postern.EventOTPKeyAdded:   (*Portal).keyNotice,
-	postern.EventOTPKeyChanged: (*Portal).keyNotice,
-	postern.EventACMEAccount:   (*Portal).acmeNotice,
+	postern.EventCertIssued:     (*Portal).certificateNotice,
+	postern.EventCertRenewed:    (*Portal).certificateNotice,
+	postern.EventSSHCertIssued:  (*Portal).sshNotice,
+	postern.EventSSHKeyAdded:    (*Portal).keyNotice,
+	postern.EventPasskeyAdded:   (*Portal).keyNotice,
+	postern.EventPasskeyChanged: (*Portal).keyNotice,
+	postern.EventOTPKeyAdded:    (*Portal).keyNotice,
+	postern.EventOTPKeyChanged:  (*Portal).keyNotice,
+	postern.EventACMEAccount:    (*Portal).acmeNotice,
 	postern.EventPortalCodes: func(*Portal, context.Context, postern.Event) (string, error) {
 		return "New recovery codes were made. Older ones are not valid any more.", nil
 	},
@@ -179,7 +181,8 @@ func (p *Portal) keyNotice(ctx context.Context, e postern.Event) (string, error)
 		"assigned": "was added", "active": "was enabled again",
 		"": "was given another secret",
 	}[e.Reason+e.Details["status"]]
-	if e.Kind == postern.EventOTPKeyAdded || e.Kind == postern.EventSSHKeyAdded {
+	switch e.Kind {
+	case postern.EventOTPKeyAdded, postern.EventSSHKeyAdded, postern.EventPasskeyAdded:
 		did = "was added"
 	}
 	c, err := p.labelled(ctx, e)
@@ -187,7 +190,7 @@ func (p *Portal) keyNotice(ctx context.Context, e postern.Event) (string, error)
 		return "", err
 	}
 	id := c.ID
-	if c.Label != "" && (c.Kind == postern.TOTP || c.Kind == postern.HOTP) {
+	if c.Label != "" && (c.Kind == postern.TOTP || c.Kind == postern.HOTP || c.Kind == postern.Passkey) {
 		id = "" // random, and unknown to the person
 	}
 	return "The " + orDefault(credentialWords[c.Kind], "key") + " " + called(c.Label, id) + " " + did + ".", nil

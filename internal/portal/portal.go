@@ -241,8 +241,9 @@ type Deps struct {
 	Console   *console.Console                                 // what the administrators' pages show of the timeline
 	Sessions  func(context.Context) ([]console.Session, error) // that are open, the oldest first
 	Prober    Prober
-	Keyring   Keyring // nil: keys are listed, but cannot be added
-	Mail      Mailer  // nil: nothing is sent; links are shown to the person who makes them
+	Keyring   Keyring  // nil: keys are listed, but cannot be added
+	Passkeys  Passkeys // nil: there are none, since the portal's address has no name
+	Mail      Mailer   // nil: nothing is sent; links are shown to the person who makes them
 	Identify  func(*http.Request) (person, serial string, ok bool)
 	Admin     func(*http.Request) bool
 	// the person, and whether Identify returns false because they are suspended; nil: never

@@ -38,6 +38,7 @@ var credentialWords = map[postern.CredentialKind]string{
 	postern.YubiKey:         "YubiKey",
 	postern.TOTP:            "authenticator app",
 	postern.HOTP:            "code generator",
+	postern.Passkey:         "passkey",
 }
 
 // Words lists it for people, one line for each thing.

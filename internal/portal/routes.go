@@ -64,6 +64,10 @@ func (p *Portal) routes() http.Handler {
 	person("POST /keys/acme/status", p.acmeKeyStatus)
 	person("POST /keys/ssh", p.issueSSH)
 	person("POST /keys/ssh/revoke", p.revokeSSH)
+	person("GET /passkeys", p.passkeys)
+	person("POST /passkeys", p.changePasskey)
+	person("POST /passkeys/begin", p.beginPasskey)
+	person("POST /passkeys/add", p.addPasskey)
 	person("GET /events", p.events)
 
 	admin("GET /admin/timeline", p.timelinePage)

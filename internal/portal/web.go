@@ -309,8 +309,14 @@ var doneSentences = map[string]string{
 	"disabled":  "The key is disabled.",
 	"active":    "The key is enabled again.",
 	"added":     "The key is added.",
-	"refused":   "The request is refused.",
-	"changed":   "The change is saved.",
+
+	"passkey-added":   "The passkey is added.",
+	"passkey-rename":  "The passkey has its new name.",
+	"passkey-disable": "The passkey is disabled.",
+	"passkey-enable":  "The passkey is enabled again.",
+	"passkey-remove":  "The passkey is removed for good. Remove it from your phone, computer or key, too.",
+	"refused":         "The request is refused.",
+	"changed":         "The change is saved.",
 	"lost": "The certificate is revoked, with all unused links. An attacker may have added a key with it: " +
 		"disable those that are not yours.",
 	"recovered": "Their certificates are revoked, their keys are disabled, and a new link is being sent.",

@@ -70,6 +70,9 @@ func newPortal(ctx context.Context, db *store.DB, a *ca.Authority, o portalOptio
 		}
 		deps.Mail = m
 	}
+	if deps.Passkeys, err = portalPasskeys(ctx, db, o.Config); err != nil {
+		return nil, err
+	}
 	p, err := portal.New(ctx, o.Config, deps)
 	if err != nil {
 		return nil, err

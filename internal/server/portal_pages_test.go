@@ -75,9 +75,14 @@ func TestEveryPageFits(t *testing.T) {
 	rig := newServerRig(t)
 	rig.SignUp, rig.RecoverByMail = []string{"example.com"}, true
 	boss := rig.enrolled(t, "boss", "admin", "ops")
-	key := postern.Credential{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "boss", Label: "blue key"}
-	if err := rig.db.People().PutCredential(t.Context(), key); err != nil {
-		t.Fatal(err)
+	for _, key := range []postern.Credential{
+		{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "boss", Label: "blue key"},
+		{Kind: postern.Passkey, ID: "5a5ad45fd0b1d9a9fd6b9e3a20a2d2a4", Person: "boss",
+			Label: "a rather long name for a phone"},
+	} {
+		if err := rig.db.People().PutCredential(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
 	}
 	rig.enrolled(t, "dan")
 	if err := rig.Store.PutAllowed(t.Context(), postern.Actor{}, portal.Allowed{Pattern: "*.internal", By: "boss"},
@@ -193,6 +198,9 @@ func TestEveryPageFits(t *testing.T) {
 				`document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub",
 		},
 		{in, "acme-key", "/keys", `document.querySelector("[action='/keys/acme'] button").click()`, "HMAC key"},
+		{in, "passkeys", "/passkeys", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"Remove for good"},
+		{plain, "plain-passkeys", "/passkeys", "", "Without JavaScript"},
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
 		{in, "events", "/events", "", "newest first"},

@@ -39,6 +39,7 @@ var conformance = []struct {
 	{"a root and an SSH CA are followed and retired", retired},
 	{"what has expired long ago is removed", removesExpired},
 	{"tokens for signing", signTokens},
+	{"passkeys, challenges and counters on two servers", passkeys},
 	{"hosts from the invitation to the end", hosts},
 	{"rescue codes of hosts", hostRescue},
 	{"what is said of a host", hostFacts},

@@ -192,8 +192,15 @@ func (s Portal) ForgetExpired(ctx context.Context, now time.Time) error {
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `DELETE FROM portal_counts WHERE ends < $1`, micros(now))
-		return err
+		for _, q := range []string{
+			`DELETE FROM portal_counts WHERE ends < $1`,
+			`DELETE FROM passkey_challenges WHERE expires < $1`,
+		} {
+			if _, err := tx.Exec(ctx, q, micros(now)); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -120,12 +120,16 @@ func (tx *Tx) switchOffCredentials(ctx context.Context, r portal.Recovery, off *
 			if c.Kind == postern.X509Certificate {
 				e.Kind, e.Reason = postern.EventCertRevoked, postern.KeyCompromise.String()
 			}
-		case postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey:
-			if c.Status != postern.CredentialActive || r.KeepOTP && c.Kind != postern.SSHKey {
+		case postern.YubiKey, postern.TOTP, postern.HOTP, postern.SSHKey, postern.Passkey:
+			code := c.Kind != postern.SSHKey && c.Kind != postern.Passkey
+			if c.Status != postern.CredentialActive || r.KeepOTP && code {
 				continue
 			}
 			off.Keys = append(off.Keys, c)
 			e.Kind, e.Reason = postern.EventOTPKeyChanged, "disabled by recovery"
+			if c.Kind == postern.Passkey {
+				e.Kind = postern.EventPasskeyChanged
+			}
 			if err := tx.SetCredentialStatus(ctx, c.Kind, c.ID, postern.CredentialDisabled); err != nil {
 				return err
 			}
