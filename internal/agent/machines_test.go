@@ -178,7 +178,8 @@ func TestThreeHosts(t *testing.T) {
 		i.stay(u, "hv1")
 		i.stay(u, "hv2")
 	}
-	i.id.Must("postern ca issue --client alice --layout libvirt --out alice")
+	issued := i.id.Must("postern ca issue --client alice --layout libvirt --out alice")
+	serial := regexp.MustCompile(`serial +(\S+)`).FindStringSubmatch(issued)[1]
 	i.copy(i.id, "/root/alice/libvirt", i.laptop, "/srv/pki")
 	i.copy(i.id, "/root/alice/libvirt/private", i.laptop, "/srv/pki")
 	i.copy(i.id, "/root/alice/CA", i.laptop, "/srv/pki")
@@ -200,7 +201,8 @@ func TestThreeHosts(t *testing.T) {
 		{alice, "hv2", "ssh hv2.example.internal sudo " + virsh, both(alice, "hv2")},
 		{bob, "hv2", "DISPLAY=:0 virsh -q -c qemu+ssh://hv2.example.internal/system destroy vm1", both(bob, "hv2")},
 		// No session on the host belongs to it, also if people are signed in there.
-		{alice, "hv2", tls, "an unknown client, from 192.0.2.2, ran domainDestroy on vm1 (told by hv2)."},
+		{alice, "hv2", tls, "alice, certificate " + serial + ", from 192.0.2.2, ran domainDestroy on vm1 (told by hv2; " +
+			"the person is as the host says)."},
 	}
 	want := map[string][]string{}
 	for _, s := range steps {
