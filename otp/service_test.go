@@ -307,7 +307,9 @@ func TestParametersGivenTwiceAreRefused(t *testing.T) {
 // events returns the timeline's entries about checked codes.
 func (h *rig) events(t testing.TB) []postern.Event {
 	t.Helper()
-	return slices.DeleteFunc(storetest.Events(t, h.db), func(e postern.Event) bool { return e.Kind != postern.EventOTP })
+	return slices.DeleteFunc(storetest.Events(t, h.db), func(e postern.Event) bool {
+		return e.Kind != postern.EventOTP
+	})
 }
 
 // exec does to the database what an attacker who can write it could do.

@@ -113,7 +113,8 @@ func (i *installation) add(name string) *user {
 		"postern otp import --person " + name + " token.csv")
 	i.run(u, "printf '#!/bin/sh\\nexec postern otp token touch ~/token.json\\n' >touch && chmod 755 touch")
 	i.run(u, "export SSH_ASKPASS=~/touch SSH_ASKPASS_REQUIRE=force")
-	i.run(u, "mkdir -p -m 700 ~/.ssh && rm -f ~/.ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
+	i.run(u,
+		"mkdir -p -m 700 ~/.ssh && rm -f ~/.ssh/id_ed25519 && ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519")
 	u.key = strings.Fields(i.run(u, "ssh-keygen -lf ~/.ssh/id_ed25519.pub"))[1]
 	public := i.run(u, "cat ~/.ssh/id_ed25519.pub")
 	for _, m := range i.hosts {
@@ -201,7 +202,8 @@ func TestThreeHosts(t *testing.T) {
 		{alice, "hv2", "ssh hv2.example.internal sudo " + virsh, both(alice, "hv2")},
 		{bob, "hv2", "DISPLAY=:0 virsh -q -c qemu+ssh://hv2.example.internal/system destroy vm1", both(bob, "hv2")},
 		// No session on the host belongs to it, also if people are signed in there.
-		{alice, "hv2", tls, "alice, certificate " + serial + ", from 192.0.2.2, ran domainDestroy on vm1 (told by hv2; " +
+		{alice, "hv2", tls, "alice, certificate " + serial +
+			", from 192.0.2.2, ran domainDestroy on vm1 (told by hv2; " +
 			"the person is as the host says)."},
 	}
 	want := map[string][]string{}

@@ -67,8 +67,10 @@ func TestTimelinePage(t *testing.T) {
 	} {
 		boss.get("/admin/timeline?"+query).says(t, 200, want)
 	}
-	for _, query := range []string{"outcome=good", "since=then", "strength=iron", "address=1.2.3.4/99", "link=x",
-		"before=-1"} {
+	for _, query := range []string{
+		"outcome=good", "since=then", "strength=iron", "address=1.2.3.4/99", "link=x",
+		"before=-1",
+	} {
 		boss.get("/admin/timeline?"+query).says(t, 400, "Invalid request")
 	}
 	seen := map[string]bool{}
@@ -350,8 +352,10 @@ func TestNowPage(t *testing.T) {
 	boss.get("/admin").says(t, 200, "Nothing. The last checks")
 	boss.get("/admin").says(t, 200, "No session is open")
 	rig.happens(t,
-		postern.Event{Kind: postern.EventCheckDisk, Object: "server", Outcome: postern.Failed,
-			Reason: "less than 1 GiB is free"},
+		postern.Event{
+			Kind: postern.EventCheckDisk, Object: "server", Outcome: postern.Failed,
+			Reason: "less than 1 GiB is free",
+		},
 		postern.Event{Kind: postern.EventCheckSSH, Object: "server", Outcome: postern.Failed, Reason: "a hole"},
 		postern.Event{Kind: postern.EventCheckSSH, Object: "server", Outcome: postern.OK},
 		postern.Event{Kind: postern.EventAccessRefused, Outcome: postern.Refused, Reason: "none-shown", Count: 40},
@@ -382,10 +386,15 @@ func TestStoredScript(t *testing.T) {
 	e := postern.Event{
 		Time: time.Now(), Kind: postern.EventLibvirtCall, Outcome: postern.Refused, Host: script, Person: script,
 		Address: script,
-		Object:  script, Reason: script, Details: map[string]string{timeline.Procedure: script, "user": script,
-			script: script, "by": script},
-		Links: []postern.Link{{Kind: postern.LinkLogin, ID: script}, {Kind: string(postern.YubiKey), ID: script},
-			{Kind: script, ID: script}},
+		Object:  script, Reason: script, Details: map[string]string{
+			timeline.Procedure: script, "user": script,
+			script: script, "by": script,
+		},
+		Links: []postern.Link{
+			{Kind: postern.LinkLogin, ID: script},
+			{Kind: string(postern.YubiKey), ID: script},
+			{Kind: script, ID: script},
+		},
 	}
 	opened, checked, odd := e, e, e
 	opened.Kind, opened.Outcome = postern.EventSSHOpened, postern.OK

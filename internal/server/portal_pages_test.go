@@ -77,8 +77,10 @@ func TestEveryPageFits(t *testing.T) {
 	boss := rig.enrolled(t, "boss", "admin", "ops")
 	for _, key := range []postern.Credential{
 		{Kind: postern.YubiKey, ID: "vvccccbdefgh", Person: "boss", Label: "blue key"},
-		{Kind: postern.Passkey, ID: "5a5ad45fd0b1d9a9fd6b9e3a20a2d2a4", Person: "boss",
-			Label: "a rather long name for a phone"},
+		{
+			Kind: postern.Passkey, ID: "5a5ad45fd0b1d9a9fd6b9e3a20a2d2a4", Person: "boss",
+			Label: "a rather long name for a phone",
+		},
 	} {
 		if err := rig.db.People().PutCredential(t.Context(), key); err != nil {
 			t.Fatal(err)
@@ -198,14 +200,18 @@ func TestEveryPageFits(t *testing.T) {
 				`document.querySelector("[action='/keys/ssh'] button").click()`, "-cert.pub",
 		},
 		{in, "acme-key", "/keys", `document.querySelector("[action='/keys/acme'] button").click()`, "HMAC key"},
-		{in, "passkeys", "/passkeys", `document.querySelectorAll("details").forEach(d => d.open = true)`,
-			"Remove for good"},
+		{
+			in, "passkeys", "/passkeys", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"Remove for good",
+		},
 		{plain, "plain-passkeys", "/passkeys", "", "Without JavaScript"},
 		{in, "recovery", "/recovery", "", "New codes replace"},
 		{in, "recovery-made", "/recovery", `document.querySelector("form button").click()`, "Print these"},
 		{in, "events", "/events", "", "newest first"},
-		{in, "timeline", "/admin/timeline", `document.querySelectorAll("details").forEach(d => d.open = true)`,
-			"Live"},
+		{
+			in, "timeline", "/admin/timeline", `document.querySelectorAll("details").forEach(d => d.open = true)`,
+			"Live",
+		},
 		{in, "timeline-filtered", "/admin/timeline?person=dan&outcome=ok", "", "take out"},
 		{in, "entry", "/admin/timeline/3", "", "Download the proof"},
 		{plain, "plain-timeline", "/admin/timeline", "", "Newest first"},
