@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/postern-project/postern/internal/store"
 	"github.com/postern-project/postern/timeline"
@@ -20,10 +21,15 @@ type sightings struct {
 }
 
 type sighting struct {
+	at        time.Time // of the report
 	signed    string
 	size      int64
 	contained bool // in the timeline
 }
+
+// reportedWithin is for how long a report is relayed. Hosts report every few seconds, but for
+// those that are suspended or removed, or forgot what they saw after a restore.
+const reportedWithin = time.Minute
 
 // report takes what a host says that it saw. What the log has not signed is not accepted, so
 // that no host can have the others distrust this server.
@@ -45,7 +51,7 @@ func (s *sightings) report(ctx context.Context, host, signed string) error {
 	if s.by == nil {
 		s.by = map[string]sighting{}
 	}
-	s.by[host] = sighting{signed, c.Size, contained}
+	s.by[host] = sighting{time.Now(), signed, c.Size, contained}
 	return nil
 }
 
@@ -55,7 +61,9 @@ func (s *sightings) other(host string) (name string, seen sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for h, x := range s.by {
-		if h != host && (name == "" || seen.contained && (!x.contained || x.size > seen.size)) {
+		if time.Since(x.at) >= reportedWithin {
+			delete(s.by, h)
+		} else if h != host && (name == "" || seen.contained && (!x.contained || x.size > seen.size)) {
 			name, seen = h, x
 		}
 	}

@@ -13,9 +13,10 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// TestHostsLearnWhatOthersSaw has hosts report what they saw to a server, to one whose whole
-// state directory was put back, and to one that went another way from there.
-func TestHostsLearnWhatOthersSaw(t *testing.T) {
+// servers returns a server, one whose whole state directory was put back, and one that went
+// another way from there.
+func servers(t *testing.T) (live, restored, forked hostUpdates) {
+	t.Helper()
 	open := func(dir string) hostUpdates {
 		st, err := state.Open(t.Context(), dir)
 		if err != nil {
@@ -39,9 +40,15 @@ func TestHostsLearnWhatOthersSaw(t *testing.T) {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}
-	live, restored, forked := open(here), open(filepath.Join(copies, "restored")), open(filepath.Join(copies, "forked"))
+	live, restored, forked = open(here), open(filepath.Join(copies, "restored")), open(filepath.Join(copies, "forked"))
 	grow(t, live, 3)
 	grow(t, forked, 9)
+	return live, restored, forked
+}
+
+// TestHostsLearnWhatOthersSaw has hosts report what they saw to each of these servers.
+func TestHostsLearnWhatOthersSaw(t *testing.T) {
+	live, restored, forked := servers(t)
 	foreign := hostUpdates{db: storetest.Open(t)}
 	grow(t, foreign, 50)
 	early, late := ask(t, restored, "hv0", "").Checkpoint, ask(t, live, "hv0", "").Checkpoint
@@ -88,6 +95,25 @@ func TestHostsLearnWhatOthersSaw(t *testing.T) {
 	}
 	if u := ask(t, forked, "hv2", ""); u.Other == nil || u.Other.Host != "hv1" {
 		t.Errorf("of three reports the one that is not contained is not relayed, but %+v", u.Other)
+	}
+}
+
+// TestHostsAreFreedAfterARestore has an administrator put a state back, suspend a host, and have
+// the others forget what they saw, as their agents say to do: the server need not be started again.
+func TestHostsAreFreedAfterARestore(t *testing.T) {
+	live, restored, _ := servers(t)
+	late := ask(t, live, "hv0", "").Checkpoint
+	for _, host := range []string{"hv1", "hv2", "suspended"} {
+		ask(t, restored, host, late)
+	}
+	for host, s := range restored.seen.by { // a while later
+		s.at = s.at.Add(-reportedWithin)
+		restored.seen.by[host] = s
+	}
+	for _, host := range []string{"hv1", "hv2"} {
+		if u := ask(t, restored, host, ""); u.Other != nil {
+			t.Errorf("%s is told what no host reports any more: %+v", host, u.Other)
+		}
 	}
 }
 
