@@ -122,7 +122,7 @@ func (c Config) startLogins(ctx context.Context, report *reporter) (stop func(),
 // logins: the server, or while none answers, the rescue codes of this host.
 func (c Config) startUpdates(ctx context.Context, running *sync.WaitGroup, report *reporter) (sshd.Checker, error) {
 	ask := remote.Client{URL: c.Target.Base, HTTP: c.Target.Client}
-	seen, err := openMemory(filepath.Join(c.Spool.Dir, "checkpoint"))
+	seen, err := openMemory(filepath.Join(c.Spool.Dir, "checkpoint"), c.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -24,15 +24,18 @@ import (
 // another history than before, and is not trusted. It is safe for concurrent use.
 type memory struct {
 	path string
+	log  *slog.Logger
 
-	mu    sync.Mutex
-	last  string // the signed checkpoint, "" before the first
-	wrong error  // why the server is not trusted; nil while it is
+	mu      sync.Mutex
+	last    string // the signed checkpoint, "" before the first
+	kept    string // the one in the file
+	failing bool   // it could not be written
+	wrong   error  // why the server is not trusted; nil while it is
 	// since is when the server first allowed a login after its last update; zero: it did not.
 	since time.Time
 }
 
-func openMemory(path string) (*memory, error) {
+func openMemory(path string, log *slog.Logger) (*memory, error) {
 	text, err := durable.ReadSecret(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -43,7 +46,7 @@ func openMemory(path string) (*memory, error) {
 				WithHint("remove it, if the disk damaged it")
 		}
 	}
-	return &memory{path: path, last: string(text)}, nil
+	return &memory{path: path, log: log, last: string(text), kept: string(text)}, nil
 }
 
 // seen returns the newest checkpoint that this host saw, "" before the first.
@@ -61,6 +64,7 @@ func (m *memory) see(u remote.Update) (changed bool) {
 	m.wrong = m.judge(u)
 	if m.wrong == nil {
 		m.since = time.Time{}
+		m.keep()
 	}
 	return (before == nil) != (m.wrong == nil)
 }
@@ -78,11 +82,25 @@ func (m *memory) judge(u remote.Update) error {
 	if err := checkGrowth(m.last, u.Checkpoint, u.Growth); err != nil {
 		return errForked("this host", m.path, err)
 	}
-	if err := durable.Replace(m.path, []byte(u.Checkpoint), 0o600); err != nil {
-		return postern.Errorf(postern.Unavailable, "the newest checkpoint cannot be remembered: %w", err)
-	}
 	m.last = u.Checkpoint
 	return nil
+}
+
+// keep writes the checkpoint to disk. A server is trusted also where that fails: else a local
+// user who fills the disk would lock all others out. A restart then goes back to an earlier one.
+func (m *memory) keep() {
+	if m.kept == m.last {
+		return
+	}
+	err := durable.Replace(m.path, []byte(m.last), 0o600)
+	switch {
+	case err == nil:
+		m.kept = m.last
+	case !m.failing:
+		m.log.Error("what this host saw of the server's timeline is not kept: see whether the disk is full",
+			slog.Any(postern.LogError, err))
+	}
+	m.failing = err != nil
 }
 
 // checkGrowth is [timeline.CheckGrowth] for a proof that came from a server.
@@ -100,8 +118,8 @@ func checkGrowth(older, newer string, growth [][]byte) error {
 func errForked(host, path string, err error) error {
 	return postern.Errorf(postern.Unavailable,
 		"the server's timeline does not contain what %s saw of it before: %w", sshd.Printable(host), err).
-		WithHint("find out whether the server was restored or attacked; if an administrator restored it, remove %s",
-			path)
+		WithHint("find out whether the server was restored or attacked; if an administrator restored it, stop the agent, "+
+			"remove %s and start the agent", path)
 }
 
 // trusted returns why the server is not trusted, nil while it is.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/posterntest"
 	"github.com/postern-project/postern/internal/sshd"
 	"github.com/postern-project/postern/internal/sshd/remote"
 	"github.com/postern-project/postern/internal/sshd/rescue"
@@ -56,7 +58,7 @@ func (agrees) CheckAccount(context.Context, string) (string, error)        { ret
 func TestAServerThatForgotIsNotTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "checkpoint")
 	open := func() *memory {
-		m, err := openMemory(path)
+		m, err := openMemory(path, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +100,7 @@ func TestAServerThatForgotIsNotTrusted(t *testing.T) {
 // codes: they would be accepted in the place of its answers.
 func TestOnlyATrustedServerGivesRescueCodes(t *testing.T) {
 	dir := t.TempDir()
-	m, err := openMemory(filepath.Join(dir, "checkpoint"))
+	m, err := openMemory(filepath.Join(dir, "checkpoint"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +132,7 @@ func TestOnlyATrustedServerGivesRescueCodes(t *testing.T) {
 
 // TestAServerThatShowsNothingIsNotTrusted has a server allow logins and show no checkpoint.
 func TestAServerThatShowsNothingIsNotTrusted(t *testing.T) {
-	m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"))
+	m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +179,7 @@ func TestWhatAnotherHostSaw(t *testing.T) {
 		"without a proof":      {other(early.Checkpoint, grow(t, db, 0, "")), false},
 		"another that is none": {other("x", grow(t, db, 0, "")), false},
 	} {
-		m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"))
+		m, err := openMemory(filepath.Join(t.TempDir(), "checkpoint"), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,5 +193,39 @@ func TestWhatAnotherHostSaw(t *testing.T) {
 		if !c.trusted && m.seen() != "" {
 			t.Errorf("%s: it is remembered", name)
 		}
+	}
+}
+
+// TestAFullDiskLocksNobodyOut has a disk on which the newest checkpoint cannot be kept, as a
+// local user can fill it: the server is trusted still, and its timeline is compared with the
+// newest checkpoint until the agent is started again, and then with the last that was kept.
+func TestAFullDiskLocksNobodyOut(t *testing.T) {
+	dir := posterntest.Mounted(t, "-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs")
+	path := filepath.Join(dir, "checkpoint")
+	m, err := openMemory(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := storetest.Open(t)
+	m.see(grow(t, db, 3, ""))
+	kept := m.seen()
+	posterntest.Fill(t, filepath.Join(dir, "full"))
+	between := grow(t, db, 2, kept)
+	m.see(grow(t, db, 2, kept))
+	if err := m.trusted(); err != nil || m.seen() == kept {
+		t.Errorf("with a full disk: %v", err)
+	}
+	if m.see(between); m.trusted() == nil {
+		t.Error("a timeline without what was seen with a full disk is trusted")
+	}
+	if again, err := openMemory(path, m.log); err != nil || again.seen() != kept {
+		t.Errorf("after a restart: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, "full")); err != nil {
+		t.Fatal(err)
+	}
+	m.see(grow(t, db, 0, m.seen()))
+	if again, err := openMemory(path, m.log); err != nil || again.seen() != m.seen() || m.trusted() != nil {
+		t.Errorf("with space again: %v, %v", err, m.trusted())
 	}
 }
