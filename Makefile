@@ -171,7 +171,7 @@ soak-modular:
 	@$(MAKE) --no-print-directory packages PACKAGES='$(MODULAR_PACKAGES)'
 	sh internal/posterntest/modular.sh $$(. /etc/os-release; echo $$VERSION_CODENAME) .cache/modular
 	POSTERN_CHECK=1 POSTERN_LIBVIRT_MODULAR=$$PWD/.cache/modular $(GO) test -count=1 -p 1 -timeout 30m \
-		-run Modular ./internal/trace/format
+		-run Modular ./internal/trace/format ./internal/agent
 
 # Where a worker gets no processor for ten seconds, Go says that it hung: leave it one.
 FUZZTIME ?= 30s
