@@ -73,7 +73,7 @@ func (c *crlCache) keep(crl CRL) {
 }
 
 // CRL returns an issuer's revocation list: the last one signed, if it holds all
-// that is revoked by now and more than half of its time is left, else a new one.
+// that is revoked by now, its time has begun and more than half of it is left, else a new one.
 func (a *Authority) CRL(ctx context.Context, issuerID string) (CRL, error) {
 	iss, err := a.issuer(ctx, issuerID)
 	if err != nil {
@@ -151,7 +151,8 @@ func (a *Authority) lastCRL(ctx context.Context, issuer string) (CRL, error) {
 
 func (a *Authority) fresh(crl CRL, revision int64) bool {
 	half := crl.ThisUpdate.Add(crl.NextUpdate.Sub(crl.ThisUpdate) / 2)
-	return crl.DER != nil && crl.Revision == revision && a.now().Before(half)
+	now := a.now() // before the list's time if a clock was ahead
+	return crl.DER != nil && crl.Revision == revision && !now.Before(crl.ThisUpdate) && now.Before(half)
 }
 
 // signCRL signs and keeps the list that follows last. It reports whether no other
@@ -194,11 +195,11 @@ func (a *Authority) allEntries(ctx context.Context, iss *issuer, crl *CRL) ([]by
 // addedTo returns the entries of the last list and those of what was revoked since: of a long
 // list that takes a small part of the time. It reports false if all are to be read anew: to
 // leave out what has expired, or since the last list or a revocation is not as this program
-// records it.
+// records it, or is of a clock that was ahead.
 func (a *Authority) addedTo(
 	ctx context.Context, iss *issuer, last CRL, crl *CRL,
 ) (entries, added []byte, ok bool, err error) {
-	if a.now().Sub(last.Complete) > a.cfg.CRLValidity/2 {
+	if age := a.now().Sub(last.Complete); age < 0 || age > a.cfg.CRLValidity/2 {
 		return nil, nil, false, nil
 	}
 	if entries, ok = iss.listed(last.DER); !ok {

@@ -10,6 +10,7 @@ import (
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/ca"
 	"github.com/postern-project/postern/internal/store"
+	"golang.org/x/crypto/ocsp"
 )
 
 // TestListGrows revokes one certificate after the other: each list has those of the last one,
@@ -67,4 +68,39 @@ func TestListGrows(t *testing.T) {
 	now = now.Add(4 * 24 * time.Hour)
 	revoke(4)
 	listed(serials[1:]...)
+}
+
+// TestClockWasAhead signs a list and an OCSP answer while the clock is a month ahead, which is
+// then set right: what is valid only in a month is not handed out until then.
+func TestClockWasAhead(t *testing.T) {
+	right := time.Now()
+	now := right.AddDate(0, 1, 0)
+	a, _ := newAuthority(t, ca.Config{Now: func() time.Time { return now }})
+	out, err := a.IssueServer(t.Context(), ca.ServerRequest{Names: []string{"a.example"}})
+	must(t, err)
+	must(t, a.Revoke(t.Context(), out.Serial, postern.Superseded, postern.Actor{}))
+	ahead, err := a.CRL(t.Context(), "server")
+	must(t, err)
+	ask, err := ocsp.CreateRequest(out.Leaf, a.Intermediates(ca.Server)[0], nil)
+	must(t, err)
+	_, err = a.OCSP(t.Context(), ask)
+	must(t, err)
+
+	now = right
+	crl, err := a.CRL(t.Context(), "server")
+	must(t, err)
+	list, err := x509.ParseRevocationList(crl.DER)
+	must(t, err)
+	if crl.Number != ahead.Number+1 || list.ThisUpdate.After(now) || len(list.RevokedCertificateEntries) != 1 ||
+		list.RevokedCertificateEntries[0].RevocationTime.After(list.ThisUpdate) {
+		t.Errorf("list %d after %d is of %v: %v", crl.Number, ahead.Number, list.ThisUpdate,
+			list.RevokedCertificateEntries)
+	}
+	answer, err := a.OCSP(t.Context(), ask)
+	must(t, err)
+	parsed, err := ocsp.ParseResponse(answer.DER, a.Intermediates(ca.Server)[0])
+	must(t, err)
+	if parsed.Certificate.NotBefore.After(now) {
+		t.Errorf("the answer's signer is valid from %v", parsed.Certificate.NotBefore)
+	}
 }

@@ -236,7 +236,7 @@ func (s *ocspSigners) of(ctx context.Context, a *Authority, iss *issuer) (*ocspS
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, have := a.now(), s.list[iss.ID]
-	valid := have != nil && now.Before(have.cert.NotAfter)
+	valid := have != nil && !now.Before(have.cert.NotBefore) && now.Before(have.cert.NotAfter)
 	if valid && (now.Add(ocspSignerValidity/2).Before(have.cert.NotAfter) || now.Before(have.tried.Add(keyPause))) {
 		return have, nil
 	}
