@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -155,8 +156,8 @@ func (f *Feed) add(events []postern.Event, size int64) {
 // Batch is what was written since a page was told last.
 type Batch struct {
 	Lines []Line // newest first
-	// Folded is how many others there are, older than Lines and with indices in From..Before;
-	// More says that there are more than that.
+	// Folded is how many others there are, older than Lines and with indices in From..Before,
+	// whatever their strength; More says that there were older ones that were not looked at.
 	Folded       int64
 	More         bool
 	From, Before int64
@@ -221,18 +222,17 @@ func (f *Feed) missed(ctx context.Context, q Query, b *Batch) error {
 		return err
 	}
 	b.More = len(events) > maxMissed
-	shown := events[max(0, len(events)-maxBatch):]
-	if b.Lines, err = f.lines(ctx, q, shown); err != nil {
-		return err
-	}
-	b.Folded = int64(len(events) - len(shown))
+	events = slices.DeleteFunc(events, func(e postern.Event) bool { return !q.hasWords(e) })
+	first := max(0, len(events)-maxBatch)
+	b.Lines, err = f.lines(ctx, q, events[first:])
+	b.Folded = int64(first)
 	b.fold()
-	return nil
+	return err
 }
 
 // fold limits what is folded to what is older than the lines.
 func (b *Batch) fold() {
-	if n := len(b.Lines); n > 0 && b.Folded > 0 {
+	if n := len(b.Lines); n > 0 && (b.Folded > 0 || b.More) {
 		b.Before = b.Lines[n-1].Index
 	}
 }

@@ -77,7 +77,7 @@ func (p *Portal) follow(r *request, q console.Query, next int64, s *stream) {
 		moved := b.Next != next
 		next = b.Next
 		switch {
-		case len(b.Lines) > 0:
+		case len(b.Lines) > 0 || b.Folded > 0 || b.More:
 			s.batch(b, q)
 		case moved || time.Since(s.sent) >= liveAlive: // so that a page that reconnects does not look again
 			s.send(fmt.Sprintf("id: %d\n\n", next))
@@ -112,13 +112,9 @@ func (s *stream) send(text string) {
 // batch sends new lines, and how many others there are.
 func (s *stream) batch(b console.Batch, q console.Query) {
 	data := map[string]any{"lines": showLines(b.Lines)}
-	if b.Folded > 0 {
+	if b.Folded > 0 || b.More {
 		q.From, q.Before = b.From, b.Before
-		words := fmt.Sprintf("%d more entries", b.Folded)
-		if b.More {
-			words = fmt.Sprintf("More than %d more entries", b.Folded)
-		}
-		data["folded"] = shownPart{words, timelineURL(q)}
+		data["folded"] = shownPart{foldedWords(b, q), timelineURL(q)}
 	}
 	text, err := json.Marshal(data)
 	if err != nil {
@@ -126,4 +122,17 @@ func (s *stream) batch(b console.Batch, q console.Query) {
 		return
 	}
 	s.send(fmt.Sprintf("id: %d\nevent: lines\ndata: %s\n\n", b.Next, text))
+}
+
+// foldedWords says how many entries of a batch are not sent.
+func foldedWords(b console.Batch, q console.Query) string {
+	switch {
+	case b.More:
+		return "More that was written meanwhile"
+	case q.Strength != "":
+		return "More that was written meanwhile, of any strength"
+	case b.Folded == 1:
+		return "1 more entry"
+	}
+	return fmt.Sprintf("%d more entries", b.Folded)
 }

@@ -282,6 +282,16 @@ func TestTimelineLive(t *testing.T) {
 		t.Fatalf("a page that slept sees %+v", m)
 	}
 	boss.get(m.data.Folded.Path).says(t, 200, "domainDestroy")
+	s = boss.watches("words=vm4", start) // as one that slept, too, and looks for what was before the burst
+	if m = s.next(); m == nil || len(m.data.Lines) != 1 {
+		t.Fatalf("a page that slept and looks for words sees %+v", m)
+	}
+	rig.happens(t, burst...)
+	s = boss.watches("words=vm4", start)
+	if m = s.next(); m == nil || m.data.Folded.Path == "" {
+		t.Fatalf("a page that slept for long and looks for words sees %+v", m)
+	}
+	boss.get(m.data.Folded.Path).says(t, 200, "machine=vm4")
 }
 
 // TestLiveIsForAdministratorsOnly opens the stream without a right to it, and takes the
