@@ -115,6 +115,14 @@ func TestAttestationsThatProveNothing(t *testing.T) {
 			t.Errorf("attested by its own request: %s", i.Attested())
 		}
 	})
+	t.Run("of a key that is not known, without a request", func(t *testing.T) {
+		out := ca.Output{Dir: t.TempDir(), Layouts: []ca.Layout{ca.LayoutPEM}}
+		i, err := out.Issue(t.Context(), a, "", ca.SignRequest{Person: "dan", Attestation: maker.AttestUnknown()})
+		if err == nil {
+			t.Errorf("attested for a key that was made here: %s", i.Attested())
+		}
+		wantCode(t, err, postern.Denied, "not known")
+	})
 	t.Run("for a server", func(t *testing.T) {
 		r := ca.SignRequest{Names: []string{"www.example.com"}, Attestation: maker.Attest(&key.PublicKey)}
 		for _, issue := range []func(context.Context) (*ca.Issued, error){

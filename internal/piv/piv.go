@@ -63,7 +63,7 @@ func (a Attestation) String() string {
 func Check(attestation []byte, trusted *Makers, now time.Time) (Attestation, error) {
 	certs, err := certificates(attestation)
 	if err == nil && len(certs) != 2 {
-		err = fmt.Errorf("it holds %d certificates, not two", len(certs))
+		err = fmt.Errorf("it must hold two certificates in PEM, and holds %d", len(certs))
 	}
 	if err != nil {
 		return Attestation{}, postern.Errorf(postern.Invalid, "the attestation cannot be read: %w", err).
@@ -93,7 +93,10 @@ func CheckPair(key, device *x509.Certificate, trusted *Makers, now time.Time) (A
 	if err != nil {
 		return Attestation{}, err
 	}
-	a.Public = key.PublicKey
+	if a.Public = key.PublicKey; a.Public == nil {
+		return Attestation{}, postern.Errorf(postern.Denied, "the attested key is of a type that is not known").
+			WithHint("make an EC key")
+	}
 	if slot, ok := strings.CutPrefix(key.Subject.CommonName, "YubiKey PIV Attestation "); ok {
 		a.Slot = slot
 	}

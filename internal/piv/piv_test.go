@@ -202,6 +202,14 @@ func TestWeakRSA(t *testing.T) {
 	}
 }
 
+// TestUnknownKey refuses an attested key of an algorithm that is not known: crypto/x509 reads it as no key.
+func TestUnknownKey(t *testing.T) {
+	m := pivtest.NewMaker(t)
+	if a, err := Check(m.AttestUnknown(), trusts(t, m), at); postern.CodeOf(err) != postern.Denied {
+		t.Errorf("%s, %v", a, err)
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	f.Add(vector(f, "yubikey-5"))
 	f.Add(vector(f, "yubikey-4"))

@@ -2,9 +2,11 @@
 package pivtest
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -76,11 +78,40 @@ func Extension(last int, value ...byte) pkix.Extension {
 // Attest returns the attestation, in PEM, of a key that asks for its PIN once and for a
 // touch always, by a YubiKey of firmware 5.7.4 with the serial number 42.
 func (m *Maker) Attest(pub any) []byte {
-	key := m.Sign(&x509.Certificate{
+	return append(encode(m.attest(pub)), encode(m.Device)...)
+}
+
+func (m *Maker) attest(pub any) *x509.Certificate {
+	return m.Sign(&x509.Certificate{
 		Subject:         pkix.Name{CommonName: "YubiKey PIV Attestation 9a"},
 		ExtraExtensions: []pkix.Extension{Extension(3, 5, 7, 4), Extension(7, 2, 1, 42), Extension(8, 2, 2)},
 	}, m.Device, pub, m.Key)
-	return append(encode(key), encode(m.Device)...)
+}
+
+// AttestUnknown is [Maker.Attest] for a key of an algorithm that does not exist.
+func (m *Maker) AttestUnknown() []byte {
+	m.t.Helper()
+	c := m.attest(&NewKey(m.t).PublicKey)
+	ecPublicKey := []byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1}
+	tbs := bytes.Replace(c.RawTBSCertificate, ecPublicKey, []byte{6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 99}, 1)
+	hash := sha256.Sum256(tbs)
+	signature, err := ecdsa.SignASN1(rand.Reader, m.Key, hash[:])
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{
+		asn1.RawValue{FullBytes: tbs},
+		pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2}}, // ECDSA with SHA-256
+		asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)},
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), encode(m.Device)...)
 }
 
 // RootPEM returns the maker's root.
