@@ -123,6 +123,13 @@ func TestAttestationsThatProveNothing(t *testing.T) {
 		}
 		wantCode(t, err, postern.Denied, "not known")
 	})
+	t.Run("with a type for the key", func(t *testing.T) {
+		out := ca.Output{Dir: t.TempDir(), Layouts: []ca.Layout{ca.LayoutPEM}}
+		_, err := out.Issue(t.Context(), a, ca.RSA3072, ca.SignRequest{
+			Person: "dan", Attestation: maker.Attest(&key.PublicKey),
+		})
+		wantCode(t, err, postern.Invalid, "no key is made")
+	})
 	t.Run("for a server", func(t *testing.T) {
 		r := ca.SignRequest{Names: []string{"www.example.com"}, Attestation: maker.Attest(&key.PublicKey)}
 		for _, issue := range []func(context.Context) (*ca.Issued, error){

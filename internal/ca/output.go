@@ -49,8 +49,12 @@ func (o Output) NeedsPassword() bool { return slices.Contains(o.Layouts, LayoutP
 
 // Check fails if the files of a certificate that is yet to be issued could not be
 // written: with Conflict if one is there already, with Invalid if a layout is not
-// for this profile.
-func (o Output) Check(a *Authority, p Profile, person string, names []string) error {
+// for this profile, or needs a key that is not made.
+func (o Output) Check(a *Authority, p Profile, person string, names []string, newKey bool) error {
+	if o.NeedsPassword() && !newKey {
+		return postern.Errorf(postern.Invalid, "a PKCS#12 file holds the private key, which is elsewhere").
+			WithHint("take the layout pem, and put the certificate beside the key")
+	}
 	for _, l := range o.Layouts {
 		files, err := a.Planned(l, p, person, names)
 		if err != nil {
@@ -71,8 +75,11 @@ func (o Output) Issue(ctx context.Context, a *Authority, alg Algorithm, r SignRe
 	if r.client() {
 		profile, kind = ProfileClient, ProfileClient
 	}
-	if !r.client() && len(r.Attestation) > 0 {
+	switch {
+	case len(r.Attestation) > 0 && !r.client():
 		return nil, errAttested
+	case len(r.Attestation) > 0 && alg != "":
+		return nil, postern.Errorf(postern.Invalid, "no key is made for an attestation, so none can be of type %s", alg)
 	}
 	var key crypto.Signer
 	var public crypto.PublicKey
@@ -83,7 +90,7 @@ func (o Output) Issue(ctx context.Context, a *Authority, alg Algorithm, r SignRe
 		}
 		public = key.Public()
 	}
-	if err := o.Check(a, kind, r.Person, r.Names); err != nil {
+	if err := o.Check(a, kind, r.Person, r.Names, key != nil); err != nil {
 		return nil, err
 	}
 	i, err := a.issue(ctx, public, r)
@@ -109,7 +116,7 @@ func (a *Authority) issue(ctx context.Context, key crypto.PublicKey, r SignReque
 
 // Renew is [Authority.Renew], but renews nothing whose files could not be written.
 func (o Output) Renew(ctx context.Context, a *Authority, old *Issued, r RenewRequest) (*Issued, error) {
-	if err := o.Check(a, old.Profile, old.Person, old.Names); err != nil {
+	if err := o.Check(a, old.Profile, old.Person, old.Names, r.Key == nil && !r.SameKey); err != nil {
 		return nil, err
 	}
 	return a.Renew(ctx, old.Serial, r)

@@ -42,6 +42,8 @@ func TestOutput(t *testing.T) {
 	o.Force = true
 	_, err = o.Issue(t.Context(), a, "", ca.SignRequest{Person: "dan"})
 	wantCode(t, err, postern.Invalid, "nginx is for server certificates")
+	_, err = o.Renew(t.Context(), a, issued, ca.RenewRequest{SameKey: true})
+	wantCode(t, err, postern.Invalid, "holds the private key")
 	all, err := a.Certificates(t.Context(), ca.Filter{Leaves: true})
 	must(t, err)
 	if len(all) != 1 {
