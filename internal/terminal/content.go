@@ -10,8 +10,8 @@ import (
 // maxContent bounds what flags read from files, bytes.
 const maxContent = 1 << 20
 
-// Content is what a flag reads from a file, a pflag.Value; of several files, one after the
-// other.
+// Content is the text that a flag reads from a file, a pflag.Value; of several files, one
+// after the other, each with a line break at its end.
 type Content []byte
 
 // Set implements pflag.Value.
@@ -24,6 +24,9 @@ func (c *Content) Set(path string) error {
 	b, err := io.ReadAll(io.LimitReader(f, maxContent+1))
 	if err == nil && len(b) > maxContent {
 		err = postern.Errorf(postern.Invalid, "%s is larger than %d KiB", path, maxContent>>10)
+	}
+	if len(b) > 0 && b[len(b)-1] != '\n' {
+		b = append(b, '\n')
 	}
 	*c = append(*c, b...)
 	return err
