@@ -58,16 +58,6 @@ func TestAttestedKeys(t *testing.T) {
 			}
 		})
 	}
-	t.Run("renewed for another attested key", func(t *testing.T) {
-		next := pivtest.NewKey(t)
-		renewed, err := a.Renew(t.Context(), issued.Serial, ca.RenewRequest{
-			Key: &next.PublicKey, Attestation: maker.Attest(&next.PublicKey),
-		})
-		must(t, err)
-		if renewed.Attested() != attestedBy {
-			t.Errorf("not attested")
-		}
-	})
 	t.Run("without a request", func(t *testing.T) {
 		fresh := pivtest.NewKey(t)
 		out := ca.Output{Dir: t.TempDir(), Layouts: []ca.Layout{ca.LayoutPEM}}

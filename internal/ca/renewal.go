@@ -15,9 +15,7 @@ import (
 type RenewRequest struct {
 	Key     crypto.PublicKey // nil: make a key
 	SameKey bool             // certify the old key again
-	// Attestation proves that a client's new key was made in a YubiKey, as [piv.Check] takes it; it may be empty.
-	Attestation []byte
-	Profile     Profile // of a server's; "": ProfileServer
+	Profile Profile          // of a server's; "": ProfileServer
 	Period
 	By postern.Actor
 }
@@ -69,7 +67,7 @@ func (a *Authority) PrepareRenewal(ctx context.Context, serial string, r RenewRe
 		qualifier := qualifierOf(cert.Subject)
 		return a.prepareClient(ctx, ClientRequest{
 			Person: old.Person, Label: old.Label, Units: cert.Subject.OrganizationalUnit,
-			Key: r.Key, Attestation: r.Attestation, Period: r.Period, By: r.By, renews: serial, keep: &qualifier,
+			Key: r.Key, Period: r.Period, By: r.By, renews: serial, keep: &qualifier,
 			attested: attestedSame(cert, r.Key),
 		})
 	}
