@@ -126,19 +126,23 @@ func anchors(list []string) (out []*x509.Certificate) {
 	return out
 }
 
-// MetadataFile reads metadata from a file, and again once the file has changed. It is safe
-// for concurrent use.
+// MetadataFile reads metadata from a file, and again when the file or the date has changed:
+// certificates expire, and reports take effect. It is safe for concurrent use, and reads
+// once at a time, since the file may be large.
 type MetadataFile struct {
 	Path  string
 	Roots *x509.CertPool // see [MetadataRoots]
 
 	mu   sync.Mutex
 	hash [sha256.Size]byte
+	date string
 	last *Metadata
 }
 
 // Read returns the metadata, nil if there is no such file.
 func (f *MetadataFile) Read(now time.Time) (*Metadata, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	file, err := os.Open(f.Path)
 	if os.IsNotExist(err) {
 		return nil, nil
@@ -154,14 +158,13 @@ func (f *MetadataFile) Read(now time.Time) (*Metadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if hash := sha256.Sum256(text); f.last == nil || hash != f.hash {
+	hash, date := sha256.Sum256(text), now.UTC().Format(time.DateOnly)
+	if f.last == nil || hash != f.hash || date != f.date {
 		m, err := ReadMetadata(text, f.Roots, now)
 		if err != nil {
 			return nil, err
 		}
-		f.hash, f.last = hash, m
+		f.hash, f.date, f.last = hash, date, m
 	}
 	return f.last, nil
 }

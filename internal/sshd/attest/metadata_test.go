@@ -181,6 +181,20 @@ func TestMetadataFile(t *testing.T) {
 			}
 		}
 	}
+	revoked := entry(yubiKey5, "YubiKey 5", nil, map[string]string{"status": "REVOKED", "effectiveDate": "2026-12-01"})
+	if err := os.WriteFile(f.Path, fido.sign(t, revoked), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for day, bad := range map[time.Time]bool{
+		time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC): false, time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC): true,
+	} {
+		if m, err := f.Read(day); err != nil || (m.models[yubiKey5].bad != "") != bad {
+			t.Errorf("%s: %v, revoked: %t", day, err, !bad)
+		}
+	}
+	if _, err := f.Read(at.AddDate(2, 0, 0)); err == nil {
+		t.Error("a file is used whose signer's certificate has expired")
+	}
 	if err := os.WriteFile(f.Path, []byte("metadata"), 0o600); err != nil {
 		t.Fatal(err)
 	}
