@@ -270,11 +270,17 @@ func (p *Portal) freshKey(ctx context.Context, req Request, person, label string
 	if err != nil || len(have) == 0 {
 		return nil, err
 	}
-	if c := have[0]; len(have) == 1 && c.Person == person && !c.Server && c.Label == label && c.Valid(p.now()) {
-		c, err = p.Authority.Certificate(ctx, c.Serial)
-		return &c, err
+	if c := have[0]; len(have) == 1 && c.Person == person && !c.Server && c.Label == label {
+		if c, err = p.Authority.Certificate(ctx, c.Serial); err != nil || p.answers(c, req) {
+			return &c, err
+		}
 	}
 	return nil, wrong("csr", "This key is in another certificate already. Make a new one.")
+}
+
+// answers reports whether a certificate is what a request asks for.
+func (p *Portal) answers(c Certificate, req Request) bool {
+	return c.Key == req.Key && c.Valid(p.now()) && (len(req.Attestation) == 0 || c.Attested != "")
 }
 
 // issuedBefore returns the certificate that a link has granted, if the link has not
@@ -291,7 +297,7 @@ func (p *Portal) issuedBefore(r *request) (issuance, bool) {
 		return issuance{}, false
 	}
 	c, err := p.Authority.Certificate(ctx, k.Serial)
-	if err != nil || c.Key != req.Key || !c.Valid(p.now()) {
+	if err != nil || !p.answers(c, req) {
 		return issuance{}, false
 	}
 	who, err := p.People.Person(ctx, c.Person)

@@ -121,12 +121,26 @@ func TestAttestedKeyByForm(t *testing.T) {
 	send(maker.Attest(&pivtest.NewKey(t).PublicKey)).says(t, 403, "is of another key")
 	send([]byte("none")).says(t, 400, "attestation cannot be read")
 	send(maker.Attest(&key.PublicKey)).says(t, 200, "BEGIN CERTIFICATE")
+	send(maker.Attest(&key.PublicKey)).says(t, 200, "BEGIN CERTIFICATE") // the answer was lost
 	for _, c := range certificatesOf(t, rig, "dan") {
 		shown := strings.Contains(dan.get("/certificates/"+c.Serial).body, "made in a YubiKey 5.7.4, serial number 42")
 		if shown != (c.Label == "YubiKey") {
 			t.Errorf("%s: shown as attested: %t", c.Label, shown)
 		}
 	}
+}
+
+// TestAttestationComesLate sends it after a certificate for the same key was issued without.
+func TestAttestationComesLate(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	maker, key := pivtest.NewMaker(t), pivtest.NewKey(t)
+	if err := os.WriteFile(rig.makers, maker.RootPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dan, csr := rig.enrolled(t, "dan"), string(csrOf(t, key))
+	dan.post("/certificates/new", "label", "YubiKey", "csr", csr).says(t, 200, "BEGIN CERTIFICATE")
+	dan.post("/certificates/new", "label", "YubiKey", "csr", csr, "attestation", string(maker.Attest(&key.PublicKey))).
+		says(t, 400, "This key is in another certificate already")
 }
 
 func certificatesOf(t *testing.T, rig *portalRig, person string) []ca.Certificate {
