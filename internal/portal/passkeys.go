@@ -16,6 +16,11 @@ import (
 type Passkeys interface {
 	BeginAdd(ctx context.Context, who postern.Person) (options []byte, state string, err error)
 	FinishAdd(ctx context.Context, by postern.Actor, label, state string, response []byte) error
+	// BeginSignIn begins a sign-in by any person's passkey, bound to what the caller wants
+	// it for; FinishSignIn returns the passkey that was used, and where one is known and
+	// refused, that with the error.
+	BeginSignIn(ctx context.Context, bound string) (options []byte, state string, err error)
+	FinishSignIn(ctx context.Context, bound, state string, response []byte) (postern.Credential, error)
 	// Rename changes the label of one of the actor's passkeys; NotFound if they have no such one.
 	Rename(ctx context.Context, by postern.Actor, id, label string) error
 }

@@ -47,7 +47,9 @@ func (p *Portal) recoverPage(r *request) error {
 }
 
 func (p *Portal) recoverForm() page {
-	return page{Title: "Lost your certificate?", Nav: "recover", Data: p.RecoverByMail && p.Mail != nil}
+	return page{Title: "Lost your certificate?", Nav: "recover", Data: map[string]bool{
+		"Mail": p.RecoverByMail && p.Mail != nil, "Passkeys": p.Passkeys != nil,
+	}}
 }
 
 // ErrCode says that a recovery code is not valid. It does not reveal whether the

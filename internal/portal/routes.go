@@ -25,6 +25,9 @@ func (p *Portal) routes() http.Handler {
 	public("GET /recover", p.recoverPage)
 	public("POST /recover", p.recover)
 	public("POST /recover/mail", p.recoverByMail)
+	public("GET /passkey", p.passkeyPage)
+	public("POST /passkey/begin", p.beginPasskeyLink)
+	public("POST /passkey/link", p.passkeyLink)
 	public("GET /prove", p.provePage)
 	public("POST /prove/check", p.proveCheck)
 	public("POST /prove", p.prove)
@@ -207,7 +210,7 @@ func (p *Portal) unauthenticated(r *request, status int) {
 		return
 	}
 	p.render(r, status, "welcome", page{Title: p.Name, Nav: "home", Data: map[string]any{
-		"SignUp": len(p.SignUp) > 0, "Lost": status == http.StatusForbidden,
+		"SignUp": len(p.SignUp) > 0, "Passkeys": p.Passkeys != nil, "Lost": status == http.StatusForbidden,
 	}})
 }
 

@@ -17,7 +17,10 @@ import (
 // sends sends a form as the page's script does, and reads the JSON answer.
 func (v *visitor) sends(path string, status int, fields ...string) map[string]json.RawMessage {
 	v.t.Helper()
-	form := url.Values{"csrf": csrfRE.FindStringSubmatch(v.get("/passkeys").body)[1:]}
+	form := url.Values{}
+	if m := csrfRE.FindStringSubmatch(v.get("/passkeys").body); m != nil {
+		form.Set("csrf", m[1])
+	}
 	for i := 0; i < len(fields); i += 2 {
 		form.Set(fields[i], fields[i+1])
 	}
@@ -112,6 +115,62 @@ func TestRemovedPasskeyStaysSo(t *testing.T) {
 	dan.post("/keys", "kind", "passkey", "id", c.ID, "do", "enable").says(t, 404, "")
 }
 
+// byPasskey asks for a link with an authenticator, and returns it.
+func (v *visitor) byPasskey(a *posterntest.Authenticator, status int) (link string) {
+	v.t.Helper()
+	begun := v.sends("/passkey/begin", 200)
+	var state string
+	if err := json.Unmarshal(begun["state"], &state); err != nil {
+		v.t.Fatal(err)
+	}
+	answer := v.sends("/passkey/link", status, "state", state, "response", string(a.Sign(begun["options"])))
+	if status == 200 {
+		if err := json.Unmarshal(answer["to"], &link); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	return link
+}
+
+// TestCertificateByPasskey gets a certificate with a passkey alone, and none with one
+// that is not valid any more.
+func TestCertificateByPasskey(t *testing.T) {
+	rig := newPortalRig(t, nil)
+	dan := rig.enrolled(t, "dan")
+	a := posterntest.NewAuthenticator(t, rig.url, "localhost")
+	options, state := dan.begun()
+	dan.sends("/passkeys/add", 200, "label", "phone", "state", state, "response", string(a.Make(options)))
+	c := rig.passkeyOf(t, "dan")
+
+	anyone := rig.newVisitor(t)
+	anyone.get("/").says(t, 200, "I have a passkey")
+	anyone.get("/recover").says(t, 200, "With a passkey")
+	code := func(link string) string { return linkRE.FindStringSubmatch(link)[1] }
+	phone, _ := anyone.enrol(code(anyone.byPasskey(a, 200)), "phone")
+	if phone == nil {
+		t.Fatal("no certificate by a passkey")
+	}
+	phone.get("/").says(t, 200, "Hello dan")
+	phone.get("/events").says(t, 200, "One-time link made")
+
+	// What was made with a passkey that is disabled then, is void.
+	stolen := code(anyone.byPasskey(a, 200))
+	dan.post("/passkeys", "id", c.ID, "do", "disable").says(t, 303, "")
+	if v, _ := anyone.enrol(stolen, "attacker"); v != nil {
+		t.Error("a link of a passkey that was disabled grants a certificate")
+	}
+	anyone.byPasskey(a, 403)
+	dan.get("/events").says(t, 200, "This passkey is not accepted")
+	dan.post("/passkeys", "id", c.ID, "do", "enable").says(t, 303, "")
+	anyone.byPasskey(a, 200)
+	a.Flags &^= posterntest.UserVerified
+	anyone.byPasskey(a, 403)
+	a.Flags |= posterntest.UserVerified
+	boss := rig.enrolled(t, "boss", "admin")
+	boss.post("/admin/people/dan/suspend").says(t, 303, "")
+	anyone.byPasskey(a, 403)
+}
+
 // TestBrowserPasskeys adds, names and removes passkeys in real Chromium, by an
 // authenticator that DevTools imitates, at a phone's width.
 func TestBrowserPasskeys(t *testing.T) {
@@ -158,8 +217,11 @@ func TestBrowserPasskeys(t *testing.T) {
 	if c.Label != "phone" || c.Status != postern.CredentialActive {
 		t.Errorf("the passkey is %+v", c)
 	}
+	in.run(chromedp.Navigate(rig.url+"/passkey"), press)
+	in.sees("For dan.")
+	in.run(chromedp.Navigate(rig.url + "/passkeys"))
 	in.run(chromedp.Click(chromedp.CSS(`summary`)), chromedp.Click(chromedp.CSS(`[value="remove"]`)))
-	in.sees("The passkey is removed for good.")
+	in.sees("The passkey is removed for good")
 	in.run(chromedp.Navigate(rig.url + "/events"))
 	in.sees("Passkey changed\n" + c.ID)
 }

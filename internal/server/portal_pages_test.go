@@ -150,6 +150,7 @@ func TestEveryPageFits(t *testing.T) {
 		{signedOut, "recover", "/recover", "", "recovery code"},
 		{signedOut, "recovered", "/recover", fmt.Sprintf(recoverWith, codes[0]), "Revoked or disabled just now"},
 		{suspended, "suspended", "/", "", "has suspended you"},
+		{signedOut, "passkey", "/passkey", "", "Use my passkey"},
 		{signedOut, "prove", strings.TrimPrefix(prove, rig.url), "", "Refuse"},
 		{
 			signedOut, "trust", "/trust", `document.querySelectorAll("details").forEach(d => d.open = true)`,

@@ -95,6 +95,11 @@ func (tx *Tx) SetCredentialStatus(
 		}
 		return postern.Errorf(postern.Conflict, "%s %s is revoked", kind, id)
 	}
+	if kind == postern.Passkey && status != postern.CredentialActive {
+		if err := tx.dropLinksOfPasskey(ctx, id); err != nil {
+			return err
+		}
+	}
 	if status == postern.CredentialRevoked {
 		if err := tx.revokeIssued(ctx, kind, id); err != nil {
 			return err

@@ -131,6 +131,14 @@ func (tx *Tx) useChallenge(ctx context.Context, u passkey.Use) error {
 	return err
 }
 
+// dropLinksOfPasskey makes the unused links of a passkey's person void: they may have
+// been made with it.
+func (tx *Tx) dropLinksOfPasskey(ctx context.Context, id string) error {
+	_, err := tx.Exec(ctx, `DELETE FROM portal_links WHERE purpose = 'enrol' AND used = 0
+		AND person = (SELECT person FROM credentials WHERE kind = 'passkey' AND id = $1)`, id)
+	return err
+}
+
 // RenamePasskey changes what its person calls a passkey. It fails with [postern.NotFound]
 // unless the actor has that passkey, and it is not revoked.
 func (s Passkeys) RenamePasskey(ctx context.Context, by postern.Actor, id, label string) error {
