@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/postern-project/postern"
@@ -89,20 +90,56 @@ func (c *Console) Refusals(ctx context.Context, since time.Time) (list []Reason,
 
 func isCheck(kind string) bool { return len(kind) > 6 && kind[:6] == "check." }
 
-// maxChecks is how many of the newest entries of checks are looked at.
-const maxChecks = 1000
+// What findings are looked for in: so many of the newest entries of each check, which hosts
+// write some of; and how long an agent that does not report is waited for, as long as the
+// store knows it.
+const (
+	maxChecks      = 1000
+	agentForgotten = 30 * 24 * time.Hour
+)
 
 // Findings returns the entries of checks whose last result is that something is wrong, the
-// newest first.
-func (c *Console) Findings(ctx context.Context) (list []postern.Event, err error) {
-	events, err := c.Log.Events(ctx, timeline.Filter{Kind: "check", Last: true, Limit: maxChecks})
-	seen := map[[3]string]bool{}
-	for _, e := range slices.Backward(events) {
-		key := [3]string{e.Kind, e.Object, e.Host}
-		if !seen[key] && e.Outcome != postern.OK {
-			list = append(list, e)
+// newest first, but not those of check.host and of hosts that were removed since. crowded are
+// checks of which so many entries were written within 30 days that older findings are missed.
+func (c *Console) Findings(ctx context.Context, now time.Time) (list []postern.Event, crowded []string, err error) {
+	removed, err := c.Log.Events(ctx, timeline.Filter{Kind: postern.EventHostRemoved, Last: true, Limit: maxChecks})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, kind := range postern.EventKinds {
+		if !isCheck(kind.Name) || kind.Name == postern.EventCheckHost {
+			continue
+		}
+		events, err := c.Log.Events(ctx, timeline.Filter{Kind: kind.Name, Last: true, Limit: maxChecks})
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(events) == maxChecks && now.Sub(events[0].Time) < agentForgotten {
+			crowded = append(crowded, kind.Name)
+		}
+		list = append(list, stillWrong(events, removed, now)...)
+	}
+	slices.SortFunc(list, func(a, b postern.Event) int { return byIndex(b, a) })
+	return list, crowded, nil
+}
+
+// stillWrong returns what one check found last.
+func stillWrong(checks, removed []postern.Event, now time.Time) (list []postern.Event) {
+	seen := map[[2]string]bool{}
+	for _, e := range slices.Backward(checks) {
+		key := [2]string{e.Object, e.Host}
+		if seen[key] {
+			continue
 		}
 		seen[key] = true
+		if e.Outcome == postern.OK {
+			continue
+		}
+		host := cmp.Or(e.Host, strings.TrimPrefix(e.Object, "joined:")) // as an agent's source is named
+		gone := slices.ContainsFunc(removed, func(r postern.Event) bool { return r.Object == host && r.Index > e.Index })
+		if !gone && (e.Kind != postern.EventCheckAgent || now.Sub(e.Time) < agentForgotten) {
+			list = append(list, e)
+		}
 	}
-	return list, err
+	return list
 }

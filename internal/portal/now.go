@@ -60,14 +60,18 @@ const (
 
 // tasks returns what an administrator should look at.
 func (p *Portal) tasks(ctx context.Context) (list []task, err error) {
-	findings, err := p.Console.Findings(ctx)
+	findings, crowded, err := p.Console.Findings(ctx, p.now())
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range findings {
-		if e.Kind != postern.EventCheckHost { // which are asked themselves
-			list = append(list, taskOf(e))
-		}
+		list = append(list, taskOf(e))
+	}
+	for _, kind := range crowded {
+		list = append(list, task{
+			What: "So many entries of " + kind + " were written that older ones are not looked at",
+			Path: timelineURL(console.Query{}.With("kind", kind)), Do: "See which host writes them",
+		})
 	}
 	hosts, err := p.Hosts.List(ctx)
 	if err != nil {
