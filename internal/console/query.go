@@ -71,6 +71,9 @@ func ParseQuery(v url.Values) (q Query, err error) {
 		q.Strength != timeline.Guess:
 		return q, postern.Errorf(postern.Invalid, "%q is no strength", q.Strength).
 			WithHint("exact, strong or guess")
+	case q.Machine != "" && !q.leavesRest():
+		return q, postern.Errorf(postern.Invalid, "of a virtual machine there are only calls to libvirt").
+			WithHint("Take out the machine, or the kind, object or link.")
 	}
 	return q, q.filter().Validate()
 }
@@ -154,10 +157,18 @@ func (q Query) Conditions() (list []Condition) {
 // filter returns the part of the query that the timeline itself answers.
 func (q Query) filter() timeline.Filter {
 	f := q.Filter
-	if q.Machine != "" && f.Object == "" {
+	if q.Machine != "" {
 		f.OnDomain(q.Machine)
 	}
 	return f
+}
+
+// leavesRest reports whether the filter for a machine also selects by all else that the query
+// names.
+func (q Query) leavesRest() bool {
+	f := q.filter()
+	return q.Object == "" && (q.Link == postern.Link{} || q.Link == f.Link) &&
+		(q.Kind == "" || q.Kind == f.Kind || strings.HasPrefix(f.Kind, q.Kind+"."))
 }
 
 // judged reports whether entries that the filter selects must be looked at one by one.

@@ -64,6 +64,7 @@ func TestTimelinePage(t *testing.T) {
 		"kind=gate&before=50":       "To the newest entries",
 		"since=2001-01-01T00:00":    "/wp-admin/119",
 		"until=2001-01-01T00:00:00": "No entry.",
+		"machine=vm3&kind=libvirt":  sentence,
 	} {
 		boss.get("/admin/timeline?"+query).says(t, 200, want)
 	}
