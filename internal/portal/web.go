@@ -314,9 +314,10 @@ var doneSentences = map[string]string{
 	"passkey-rename":  "The passkey has its new name.",
 	"passkey-disable": "The passkey is disabled, and all unused links are void.",
 	"passkey-enable":  "The passkey is enabled again.",
-	"passkey-remove":  "The passkey is removed for good, with all unused links. Remove it from your phone, computer or key, too.",
-	"refused":         "The request is refused.",
-	"changed":         "The change is saved.",
+	"passkey-remove": "The passkey is removed for good, with all unused links. Remove it from your phone, computer " +
+		"or key, too.",
+	"refused": "The request is refused.",
+	"changed": "The change is saved.",
 	"lost": "The certificate is revoked, with all unused links. An attacker may have added a key with it: " +
 		"disable those that are not yours.",
 	"recovered": "Their certificates are revoked, their keys are disabled, and a new link is being sent.",
