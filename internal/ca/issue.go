@@ -187,7 +187,8 @@ func (a *Authority) attestation(r *ClientRequest) ([]pkix.Extension, error) {
 	case r.Key == nil:
 		r.Key = attested.Public
 	case !samePublic(r.Key, attested.Public):
-		return nil, postern.Errorf(postern.Denied, "the attestation is of another key than the certificate request")
+		return nil, postern.Errorf(postern.Denied, "the attestation is of another key than the certificate request").
+			WithHint("take both from the same slot of the YubiKey")
 	}
 	return attested.Extensions, nil
 }

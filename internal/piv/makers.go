@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	_ "embed"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,7 +29,8 @@ func Yubico() *Makers {
 }
 
 // Trusted returns [Yubico]'s CAs and those of a file, which [Makers.Add] reads. There may
-// be no such file, and "" is none.
+// be no such file, and "" is none. It fails with [postern.Internal] for a file that cannot
+// be used, since that is no fault of who sends an attestation.
 func Trusted(file string) (*Makers, error) {
 	m := Yubico()
 	if file == "" {
@@ -44,7 +44,8 @@ func Trusted(file string) (*Makers, error) {
 		err = m.Add(more)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Base(file), err)
+		return nil, postern.Errorf(postern.Internal, "%s cannot be used: %w", filepath.Base(file), err).
+			WithHint("correct or remove that file in the state directory")
 	}
 	return m, nil
 }
@@ -78,7 +79,7 @@ func (m *Makers) vouch(device *x509.Certificate, now time.Time) error {
 	})
 	if err != nil {
 		return postern.Errorf(postern.Denied, "no known maker vouches for this YubiKey: %s", device.Issuer).
-			WithHint("trust the maker's root, if you do")
+			WithHint("an administrator who trusts the maker puts its root into piv-roots.pem in the state directory")
 	}
 	return nil
 }

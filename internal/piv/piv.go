@@ -61,6 +61,10 @@ func (a Attestation) String() string {
 // YubiKey itself, from its slot f9. Check fails with [postern.Invalid] for what cannot be
 // read, and with [postern.Denied] for what proves nothing.
 func Check(attestation []byte, trusted *Makers, now time.Time) (Attestation, error) {
+	if len(attestation) > MaxSize {
+		return Attestation{}, postern.Errorf(postern.Invalid, "the attestation has %d bytes, more than %d",
+			len(attestation), MaxSize)
+	}
 	certs, err := certificates(attestation)
 	if err == nil && len(certs) != 2 {
 		err = fmt.Errorf("it must hold two certificates in PEM, and holds %d", len(certs))
@@ -138,11 +142,8 @@ func (a Attestation) version() int {
 	return major<<16 | minor<<8 | patch
 }
 
-// certificates reads certificates in PEM, at most MaxSize bytes of it.
+// certificates reads certificates in PEM.
 func certificates(text []byte) (certs []*x509.Certificate, err error) {
-	if len(text) > MaxSize {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", len(text), MaxSize)
-	}
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {

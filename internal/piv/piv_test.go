@@ -255,13 +255,20 @@ func TestMakersFile(t *testing.T) {
 	if _, err := Trusted(filepath.Join(dir, "missing")); err != nil {
 		t.Error(err)
 	}
+	many := filepath.Join(dir, "many")
+	if err := os.WriteFile(many, append(slices.Repeat([]byte("#\n"), MaxSize), yubico...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Trusted(many); err != nil {
+		t.Errorf("a file larger than an attestation may be: %v", err)
+	}
 	for name, text := range map[string]string{"empty": "", "words": "Yubico", "a key": string(pem.EncodeToMemory(
 		&pem.Block{Type: "PRIVATE KEY", Bytes: []byte{1}}))} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Trusted(file); postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), name) {
+		if _, err := Trusted(file); postern.CodeOf(err) != postern.Internal || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

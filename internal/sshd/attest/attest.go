@@ -168,7 +168,7 @@ func (a *attestation) vouched(challenge []byte, roots *x509.CertPool, now time.T
 	})
 	if err != nil {
 		return postern.Errorf(postern.Denied, "no known maker vouches for this FIDO2 key: %s", c.Issuer).
-			WithHint("trust the maker's root, if you do")
+			WithHint("an administrator who trusts the maker puts its root into fido-roots.pem in the state directory")
 	}
 	if c.Version != 3 || c.IsCA || !slices.Contains(c.Subject.OrganizationalUnit, "Authenticator Attestation") {
 		return postern.Errorf(postern.Denied, "the certificate of the attestation is no attestation certificate")
