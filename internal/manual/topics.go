@@ -39,6 +39,9 @@ var stateFiles = []manpage.Item{
 	{Term: "log.vkey", Text: "The public key of the timeline: what postern log verify --key takes."},
 	{Term: "log.checkpoint", Text: "The checkpoint of the last postern log verify that found no problem."},
 	{Term: "ssh-rules.json", Text: "What SSH certificates may do; see postern-ssh-sign(1)."},
+	{Term: "piv-roots.pem", Text: "CAs of makers, beyond Yubico's, that vouch for YubiKeys; see postern-ca-issue(1)."},
+	{Term: "fido-roots.pem", Text: "CAs of makers of FIDO2 keys, beyond those known; see postern-ssh-enrol(1)."},
+	{Term: "fido-metadata.jwt", Text: "What the FIDO Alliance says of models of FIDO2 keys; see postern-ssh-enrol(1)."},
 	{Term: "agent.sock", Text: "Where postern agent sends what it sees on this host."},
 	{Term: "run.pid", Text: "The process of the running server."},
 	{
