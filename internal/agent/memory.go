@@ -118,8 +118,8 @@ func checkGrowth(older, newer string, growth [][]byte) error {
 func errForked(host, path string, err error) error {
 	return postern.Errorf(postern.Unavailable,
 		"the server's timeline does not contain what %s saw of it before: %w", sshd.Printable(host), err).
-		WithHint("find out whether the server was restored or attacked; if an administrator restored it, stop the agent, "+
-			"remove %s and start the agent", path)
+		WithHint("find out whether the server was restored or attacked; if an administrator restored it, "+
+			"stop the agent, remove %s and start the agent", path)
 }
 
 // trusted returns why the server is not trusted, nil while it is.
