@@ -8,6 +8,7 @@ package agent
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/postern-project/postern"
+	"github.com/postern-project/postern/internal/host"
 	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/trace/capture"
 	"github.com/postern-project/postern/internal/trace/record"
@@ -38,6 +40,9 @@ type Config struct {
 	// ends, and reports the problems that an audit finds. nil: this host has not joined.
 	Follow func(ctx context.Context, client *http.Client, url string, problems func(context.Context) []string,
 		log *slog.Logger)
+	// Roots are those under which the server's decisions must be signed; nil: its own
+	// certificate is enough.
+	Roots func() (*x509.CertPool, error)
 	// Print is called with every event, unless it is nil.
 	Print func(postern.Event)
 	// Ready is called once calls are seen, unless it is nil.
@@ -77,6 +82,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	return errors.Join(err, report.rest(ctx))
 }
 
+// client returns a client of the server whose decisions it has verified.
+func (c Config) client() *http.Client {
+	verified := *c.Target.Client
+	if c.Roots != nil {
+		verified.Transport = host.VerifyReplies(verified.Transport, c.Host, c.Roots)
+	}
+	return &verified
+}
+
 // reporter takes events to the spool and from there to the server, and prints them.
 type reporter struct {
 	spool  *relay.Spool // nil without a server
@@ -96,7 +110,7 @@ func (c Config) reporter() (*reporter, error) {
 		return nil, err
 	}
 	r.spool = spool
-	to := relay.SenderConfig{URL: c.Target.Base + relay.Path, Host: c.Host, Client: c.Target.Client}
+	to := relay.SenderConfig{URL: c.Target.Base + relay.Path, Host: c.Host, Client: c.client()}
 	r.sender, err = relay.NewSender(to, spool, c.Log)
 	if err != nil {
 		return nil, errors.Join(err, spool.Close())

@@ -121,7 +121,7 @@ func (c Config) startLogins(ctx context.Context, report *reporter) (stop func(),
 // startUpdates takes the server's updates until ctx ends, and returns who decides about
 // logins: the server, or while none answers, the rescue codes of this host.
 func (c Config) startUpdates(ctx context.Context, running *sync.WaitGroup, report *reporter) (sshd.Checker, error) {
-	ask := remote.Client{URL: c.Target.Base, HTTP: c.Target.Client}
+	ask := remote.Client{URL: c.Target.Base, HTTP: c.client()}
 	seen, err := openMemory(filepath.Join(c.Spool.Dir, "checkpoint"), c.Log)
 	if err != nil {
 		return nil, err

@@ -78,7 +78,7 @@ func (a *app) agent(ctx context.Context, o *agentOptions) (err error) {
 	if s, err := join.This(o.Version).State(); err == nil && len(o.server.URLs) == 0 && !o.print {
 		o.server.URLs, o.Host = []string{s.Server}, cmp.Or(o.Host, s.Host)
 		o.server.Credentials = agent.Credentials{Cert: join.CertFile, Key: join.KeyFile, CA: s.CA()}
-		o.Follow = join.This(o.Version).Follow
+		o.Follow, o.Roots = join.This(o.Version).Follow, s.Roots()
 	}
 	if o.Host, err = system.HostName(o.Host); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -48,6 +49,20 @@ func (s State) CA() string {
 		return ""
 	}
 	return RootFile
+}
+
+// Roots returns what reads the roots under which the server's decisions must be signed; nil
+// if its own certificate, which was issued under them, is enough.
+func (s State) Roots() func() (*x509.CertPool, error) {
+	if !s.Public {
+		return nil
+	}
+	return func() (*x509.CertPool, error) {
+		data, err := os.ReadFile(RootFile)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(data)
+		return roots, err
+	}
 }
 
 // Host is a computer that joins.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,7 @@ import (
 	"github.com/postern-project/postern/internal/join"
 	"github.com/postern-project/postern/internal/people"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/relay"
 	"github.com/postern-project/postern/internal/sshd/remote"
 	"github.com/postern-project/postern/internal/sshd/setup"
 	"github.com/postern-project/postern/internal/store/storetest"
@@ -63,6 +65,7 @@ https://guarded.localhost:%[1]d {
 	if err := send("hv2"); err == nil {
 		t.Error("it may send events of another host")
 	}
+	decisionsAreSigned(t, to, authority.Root())
 	if status, body := showing(t, files, r.opts.HTTPSPort); status != http.StatusForbidden ||
 		strings.Contains(body, "secret") {
 		t.Errorf("a guarded location answers a host with %d %q", status, body)
@@ -82,6 +85,36 @@ https://guarded.localhost:%[1]d {
 	}
 	if err := send("hv1"); err == nil {
 		t.Error("a removed host may send events")
+	}
+}
+
+// decisionsAreSigned asks the server as a host that trusts no decision for the server's own
+// certificate.
+func decisionsAreSigned(t *testing.T, to agent.Server, root *x509.Certificate) {
+	t.Helper()
+	target, err := to.Target()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Client.CloseIdleConnections()
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	client := *target.Client
+	client.Transport = host.VerifyReplies(client.Transport, "hv1",
+		func() (*x509.CertPool, error) { return roots, nil })
+	ask := remote.Client{URL: target.Base, HTTP: &client}
+	if _, err := ask.CheckAccount(t.Context(), "nobody"); postern.CodeOf(err) != postern.NotFound {
+		t.Errorf("an account without a person: %v", err)
+	}
+	if u, err := ask.Watch(t.Context(), remote.Seen{}); err != nil || u.Checkpoint == "" {
+		t.Errorf("an update: %+v, %v", u, err)
+	}
+	res, err := client.Post(target.Base+relay.Path, "application/jsonl", strings.NewReader("no batch"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Body.Close(); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("what is no batch of events: %s", res.Status)
 	}
 }
 

@@ -70,11 +70,14 @@ func runAgent(t *testing.T, host string, to agent.Server) (pam, spool string) {
 		cancel()
 		t.Fatal(err)
 	}
+	signers := x509.NewCertPool() // as of a host whose server shows a public certificate
+	signers.AppendCertsFromPEM([]byte(posterntest.Read(t, to.CA)))
 	done := make(chan error, 1)
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
 			Host: host, Watched: agent.Watched{}, Target: target, Spool: relay.SpoolConfig{Dir: spool},
 			Logins: agent.LoginSockets(pam, true), Log: slog.New(slog.DiscardHandler),
+			Roots: func() (*x509.CertPool, error) { return signers, nil },
 		})
 	}()
 	t.Cleanup(func() {

@@ -60,10 +60,19 @@ func newServices(s *server) (*services, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(events)},
+	logins := newHostLogins(s.state, s.oneTime, s.log)
+	h.fixed = append(h.fixed, front.Service{Prefix: relay.Path, Handler: whileKnown(s.signed(events))},
 		front.Service{Prefix: host.Prefix, Handler: hosts},
-		front.Service{Prefix: remote.Prefix, Handler: whileKnown(newHostLogins(s.state, s.oneTime, s.log))})
+		front.Service{Prefix: remote.Prefix, Handler: whileKnown(s.signed(logins))})
 	return h, nil
+}
+
+// signed has a service's replies signed for the hosts that want it.
+func (s *server) signed(service http.Handler) http.Handler {
+	return host.SignReplies(service, func(r *http.Request) (string, error) {
+		source, err := sourceOf(r, s.state.Store.Hosts())
+		return source.Host, err
+	}, s.authority.SignByDelegate, s.log)
 }
 
 // whileKnown answers that a service is unavailable while it is not known whether the
