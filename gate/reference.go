@@ -117,8 +117,8 @@ var fieldDocs = map[string]string{
 	"postern.Certificate.ext_key_usage":       `RFC 5280's names, as "clientAuth", or the OID`,
 	"postern.Certificate.attested": "whether the CA that issued it has proof that the key was made in a YubiKey, " +
 		"which it cannot leave",
-	"postern.Certificate.pin_policy": `when it asks for its PIN: "never", "once", "always"; for PIN or fingerprint: "match-once", ` +
-		`"match-always"; "" if not attested`,
+	"postern.Certificate.pin_policy": `when it asks for its PIN: "never", "once", "always"; ` +
+		`for PIN or fingerprint: "match-once", "match-always"; "" if not attested`,
 	"postern.Certificate.touch_policy":  `when it asks for a touch: "never", "always", "cached", or "" if not attested`,
 	"postern.Certificate.device_serial": `the serial number of the YubiKey, in decimal digits, or ""`,
 	"postern.Name": "A distinguished name. An attribute is the list of all its values, " +
