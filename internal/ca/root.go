@@ -275,12 +275,22 @@ func (a *Authority) mayRetire(i *issuer) error {
 	if i.Role == Root {
 		roles[Server], roles[Client] = true, true
 	}
+	var waiting *issuer
 	for _, other := range a.list() {
-		if other != i && other.root != i && !other.waits(now) && other.ended(now) == "" {
+		switch {
+		case other == i || other.root == i || other.ended(now) != "":
+		case !other.waits(now):
 			delete(roles, other.Role)
+		case other.Role == i.Role:
+			waiting = other
 		}
 	}
-	if len(roles) > 0 {
+	switch {
+	case len(roles) > 0 && waiting != nil:
+		return postern.Errorf(postern.Conflict, "%s issues in the place of %s only from %s on", waiting.ID, i.ID,
+			waiting.Created.Add(SSHOverlap).UTC().Format(time.DateOnly)).
+			WithHint("retire it then: hosts and clients fetch its successor until that day")
+	case len(roles) > 0:
 		return postern.Errorf(postern.Conflict, "nothing would issue in the place of %s", i.ID).
 			WithHint("make its successor first")
 	}
