@@ -289,7 +289,7 @@ func (a *Authority) mayRetire(i *issuer) error {
 	case len(roles) > 0 && waiting != nil:
 		return postern.Errorf(postern.Conflict, "%s issues in the place of %s only from %s on", waiting.ID, i.ID,
 			waiting.Created.Add(SSHOverlap).UTC().Format(time.DateOnly)).
-			WithHint("retire it then: hosts and clients fetch its successor until that day")
+			WithHint("wait until hosts and clients have fetched its key")
 	case len(roles) > 0:
 		return postern.Errorf(postern.Conflict, "nothing would issue in the place of %s", i.ID).
 			WithHint("make its successor first")

@@ -264,7 +264,8 @@ func TestAnSSHCAIsRetired(t *testing.T) {
 	key := sshKey(t)
 	old, err := a.SignSSHUser(t.Context(), ca.SSHUserRequest{Person: "dan", Key: key})
 	must(t, err)
-	wantCode(t, a.Retire(t.Context(), ca.RetireRequest{ID: "ssh-user"}), postern.Conflict, "nothing would issue in the place of ssh-user")
+	wantCode(t, a.Retire(t.Context(), ca.RetireRequest{ID: "ssh-user"}), postern.Conflict,
+		"nothing would issue in the place of ssh-user")
 	_, signs, err := a.NewSSHCA(t.Context(), ca.SSHUser)
 	must(t, err)
 	wantCode(t, a.Retire(t.Context(), ca.RetireRequest{ID: "ssh-user"}), postern.Conflict,
