@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/durable"
@@ -21,6 +22,12 @@ type fileReceiver struct {
 	size int64 // at which it is rotated, in bytes; 0 for never
 	keep int   // how many older files there may be: PATH.1 is the newest
 }
+
+// fileTimeout bounds one batch, and lockPause is how often a locked file is tried again.
+const (
+	fileTimeout = 30 * time.Second
+	lockPause   = 10 * time.Millisecond
+)
 
 // defaultKeep is how many older files are kept.
 const defaultKeep = 10
@@ -40,10 +47,12 @@ func openFile(o Options, u *url.URL) (receiver, error) {
 	return r, nil
 }
 
-func (r fileReceiver) send(_ context.Context, records []record) error {
+func (r fileReceiver) send(ctx context.Context, records []record) error {
+	ctx, cancel := context.WithTimeout(ctx, fileTimeout)
+	defer cancel()
 	text := lines(records)
 	for {
-		current, err := r.write(text)
+		current, err := r.write(ctx, text)
 		if err != nil {
 			return postern.Errorf(postern.Unavailable, "write the export: %w", err)
 		}
@@ -55,13 +64,13 @@ func (r fileReceiver) send(_ context.Context, records []record) error {
 
 // write appends lines, all or none, and reports whether the file has still that name. They
 // are on disk when it returns.
-func (r fileReceiver) write(text []byte) (current bool, err error) {
+func (r fileReceiver) write(ctx context.Context, text []byte) (current bool, err error) {
 	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o640)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	if err := system.Lock(f); err != nil { // against another export that writes to it
+	if err := lock(ctx, f); err != nil {
 		return false, err
 	}
 	if !r.names(f) {
@@ -81,6 +90,22 @@ func (r fileReceiver) write(text []byte) (current bool, err error) {
 		return false, errors.Join(err, f.Truncate(info.Size()))
 	}
 	return r.names(f), durable.SyncDir(filepath.Dir(r.path))
+}
+
+// lock locks a file against other exports that write to it. A process that may only read it can
+// keep it locked, so that this waits until ctx ends and no longer.
+func lock(ctx context.Context, f *os.File) error {
+	for {
+		err := system.TryLock(f)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another process keeps %s locked: %w", f.Name(), err)
+		case <-time.After(lockPause):
+		}
+	}
 }
 
 func appendTo(f *os.File, text []byte) error {

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/posterntest"
+	"github.com/postern-project/postern/internal/system"
 )
 
 // fileLines returns the indices of the lines of a file, which may be missing.
@@ -165,6 +167,38 @@ func TestTwoExportsToOneFileDoNotMixLines(t *testing.T) {
 	slices.Sort(got)
 	if !slices.Equal(slices.Compact(slices.Clone(got)), indices(0, 2000)) || len(got) < 4000 {
 		t.Errorf("%d lines", len(got))
+	}
+}
+
+// TestAFileThatStaysLocked is one that a process which may only read it has locked: the export
+// can be ended, and goes on when the lock has ended.
+func TestAFileThatStaysLocked(t *testing.T) {
+	path, o := toFile(t)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := system.Lock(reader); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	err = fileReceiver{path: path}.send(ended, []record{{text: mustText(t, newLog(1)[0])}})
+	if postern.CodeOf(err) != postern.Unavailable {
+		t.Errorf("the file is locked: %v", err)
+	}
+	if err := system.Unlock(reader); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), newLog(3), o); err != nil {
+		t.Error(err)
+	}
+	if got := fileLines(t, path); !slices.Equal(got, indices(0, 3)) {
+		t.Errorf("the file has %v", got)
 	}
 }
 
