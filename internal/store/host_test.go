@@ -52,10 +52,13 @@ func hostRescue(t *testing.T, open opener) {
 		return set
 	}
 	invited(t, db, "hv1", false)
-	_, first := rescue.New(2, time.Now())
+	_, first := rescue.New(2, time.Now().AddDate(1, 0, 0)) // the clock is wrong
 	must(t, r.Replace(t.Context(), postern.Actor{}, "hv1", first, postern.Event{}))
 	_, second := rescue.New(3, time.Now())
 	must(t, r.Replace(t.Context(), postern.Actor{}, "hv1", second, postern.Event{}))
+	if set := have(); !set.Made.After(first.Made) {
+		t.Errorf("the host, which keeps the newest, keeps codes that were replaced: %v", set.Made)
+	}
 	must(t, r.Taken(t.Context(), "hv1", first)) // which was replaced meanwhile
 	if set := have(); set.ID != second.ID || len(set.Hashes) != 3 {
 		t.Errorf("after another set was taken: %+v", set)

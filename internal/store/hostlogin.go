@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/internal/sshd/rescue"
@@ -30,16 +31,23 @@ type Rescue struct{ *DB }
 // Rescue returns the rescue codes' part of the database.
 func (db *DB) Rescue() Rescue { return Rescue{db} }
 
-// Replace puts a set in the place of the host's last one, and records that. The event
-// names who did it.
+// Replace puts a set in the place of the host's last one, as one made later, and records
+// that: a host keeps none that is older than what it has. The event names who did it.
 func (s Rescue) Replace(
 	ctx context.Context, by postern.Actor, host string, set rescue.Set, event postern.Event,
 ) error {
-	text, err := json.Marshal(set)
-	if err != nil {
-		return err
-	}
 	return s.WriteAs(ctx, by, func(ctx context.Context, tx *Tx) error {
+		last, err := tx.rescueSet(ctx, host)
+		if err != nil {
+			return err
+		}
+		if !set.Made.After(last.Made) { // by a clock that was ahead
+			set.Made = last.Made.Add(time.Microsecond)
+		}
+		text, err := json.Marshal(set)
+		if err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `INSERT INTO host_rescue (host, codes) VALUES ($1, $2)
 			ON CONFLICT (host) DO UPDATE SET codes = excluded.codes`, host, string(text)); err != nil {
 			return err
@@ -52,17 +60,19 @@ func (s Rescue) Replace(
 
 // Set returns the set of a host, the zero Set for none.
 func (s Rescue) Set(ctx context.Context, host string) (rescue.Set, error) {
-	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (set rescue.Set, err error) {
-		var text string
-		err = tx.QueryRow(ctx, `SELECT codes FROM host_rescue WHERE host = $1`, host).Scan(&text)
-		if errors.Is(err, sql.ErrNoRows) {
-			return set, nil
-		}
-		if err == nil {
-			err = json.Unmarshal([]byte(text), &set)
-		}
-		return set, err
-	})
+	return readOne(ctx, s.DB, func(ctx context.Context, tx *Tx) (rescue.Set, error) { return tx.rescueSet(ctx, host) })
+}
+
+func (tx *Tx) rescueSet(ctx context.Context, host string) (set rescue.Set, err error) {
+	var text string
+	err = tx.QueryRow(ctx, `SELECT codes FROM host_rescue WHERE host = $1`, host).Scan(&text)
+	if errors.Is(err, sql.ErrNoRows) {
+		return set, nil
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(text), &set)
+	}
+	return set, err
 }
 
 // Taken forgets the hashes of a host's set once the host has it: it gets a set once, so
@@ -74,12 +84,7 @@ func (s Rescue) Taken(ctx context.Context, host string, set rescue.Set) error {
 		return err
 	}
 	return s.Write(ctx, func(ctx context.Context, tx *Tx) error {
-		var now rescue.Set
-		var have string
-		err := tx.QueryRow(ctx, `SELECT codes FROM host_rescue WHERE host = $1`, host).Scan(&have)
-		if err == nil {
-			err = json.Unmarshal([]byte(have), &now)
-		}
+		now, err := tx.rescueSet(ctx, host)
 		if err != nil || now.ID != set.ID { // replaced meanwhile
 			return err
 		}
