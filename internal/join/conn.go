@@ -35,6 +35,7 @@ type conn struct {
 	roots  *x509.CertPool
 	public bool // verified by an authority that the host trusts, not by the root
 	http   *http.Client
+	host   string                             // the name by which the server knows this host
 	report func() (postern.HostReport, error) // what the host says about itself
 }
 
@@ -49,7 +50,7 @@ func (h Host) reach(ctx context.Context, o Options, s State) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{url: base, roots: x509.NewCertPool()}
+	c := &conn{url: base, host: s.Host, roots: x509.NewCertPool()}
 	for _, root := range roots {
 		c.roots.AddCert(root)
 	}

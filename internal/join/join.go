@@ -231,7 +231,7 @@ func (h Host) admit(ctx context.Context, c *conn, key hostKey, o Options, joined
 		return host.Answer{}, err
 	}
 	if joined {
-		a, err := c.post(ctx, host.RefreshPath, req, nil)
+		a, err := c.ask(ctx, req)
 		if err == nil || postern.CodeOf(err) != postern.Denied || o.Token == "" {
 			return a, err
 		}

@@ -91,7 +91,17 @@ func (c *conn) refresh(ctx context.Context, r host.Request) (a host.Answer, err 
 	if r.Report, err = c.report(); err != nil {
 		return a, err
 	}
-	return c.post(ctx, host.RefreshPath, r, nil)
+	return c.ask(ctx, r)
+}
+
+// ask asks the server as a host that has joined. An answer that is another host's is
+// refused: that host may have sent on the request as its own.
+func (c *conn) ask(ctx context.Context, r host.Request) (a host.Answer, err error) {
+	if a, err = c.post(ctx, host.RefreshPath, r, nil); err == nil && a.Host != c.host {
+		err = postern.Errorf(postern.Denied, "the server answers the host %q, and this one is %q", a.Host, c.host).
+			WithHint("see whether another host's certificate is here, or another host answers in the server's place")
+	}
+	return a, err
 }
 
 // renewIdentity renews the host's client certificate, if it ends soon.

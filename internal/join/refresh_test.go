@@ -229,3 +229,27 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	_, err = h.Refresh(t.Context(), nil)
 	wantCode(t, "without its certificate", err, postern.Denied)
 }
+
+// TestAnotherHostsAnswer has a host send on the request of another with its own certificate, as
+// it can that an attacker controls: its names and certificates are not the other's.
+func TestAnotherHostsAnswer(t *testing.T) {
+	i := install(t)
+	joined := func(name string) Host {
+		h := paperHost(t, includesDropIns)
+		_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, name), Apply: true})
+		must(t, err)
+		return h
+	}
+	h, attacker := joined("hv1"), joined("hv2")
+	s, err := attacker.State()
+	must(t, err)
+	between, err := attacker.reach(t.Context(), Options{}, s)
+	must(t, err)
+	before := files(t, h.Root)
+	h.through = between
+	_, err = h.Refresh(t.Context(), nil)
+	wantCode(t, "another host's answer", err, postern.Denied)
+	_, err = h.Join(t.Context(), Options{Server: i.url, Apply: true})
+	wantCode(t, "another host's answer to a repair", err, postern.Denied)
+	wantSame(t, "refused", before, files(t, h.Root))
+}
