@@ -39,7 +39,10 @@ func (h Host) Leave(ctx context.Context) (State, error) {
 			return s, err
 		}
 	}
-	errs := []error{h.writeKnownHosts(""), h.forgetServer()}
+	if err := h.writeKnownHosts(""); err != nil {
+		return s, err
+	}
+	errs := []error{h.forgetServer()}
 	for _, file := range []string{
 		RootFile, CertFile, KeyFile, beforeFile, unreadSSHD, unreadLibvirt, stateFile, // the state last
 	} {

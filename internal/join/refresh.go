@@ -377,7 +377,12 @@ func (h Host) writeKnownHosts(lines string) error {
 	}
 	text := string(have)
 	if before, rest, ok := strings.Cut(text, blockBegin); ok {
-		_, after, _ := strings.Cut(rest, blockEnd)
+		_, after, whole := strings.Cut(rest, blockEnd)
+		if !whole { // which lines behind it are the administrator's is not known
+			return postern.Errorf(postern.Conflict, "%s has the line %q, and none after it that is %q", knownHosts,
+				strings.TrimSpace(blockBegin), strings.TrimSpace(blockEnd)).
+				WithHint("put the second behind the last line of this installation")
+		}
 		text = before + after
 	}
 	if text != "" && !strings.HasSuffix(text, "\n") {

@@ -253,3 +253,24 @@ func TestAnotherHostsAnswer(t *testing.T) {
 	wantCode(t, "another host's answer to a repair", err, postern.Denied)
 	wantSame(t, "refused", before, files(t, h.Root))
 }
+
+// TestAHalfBlockOfKnownHosts has an administrator remove the line that ends ours: the lines
+// behind it stay.
+func TestAHalfBlockOfKnownHosts(t *testing.T) {
+	i, h := install(t), paperHost(t, includesDropIns)
+	_, err := h.Join(t.Context(), Options{Server: i.url, Token: i.invite(t, false, "hv1"), Apply: true})
+	must(t, err)
+	path := h.path(knownHosts)
+	text := strings.Replace(posterntest.Read(t, path), blockEnd, "own.example.com ssh-ed25519 AAAA\n", 1)
+	must(t, os.WriteFile(path, []byte(text), 0o644))
+	_, err = h.Refresh(t.Context(), nil)
+	wantCode(t, "a refresh", err, postern.Conflict)
+	_, err = h.Leave(t.Context())
+	wantCode(t, "leaving", err, postern.Conflict)
+	if posterntest.Read(t, path) != text {
+		t.Errorf("the file is now %q", posterntest.Read(t, path))
+	}
+	must(t, os.WriteFile(path, []byte(text+blockEnd), 0o644))
+	_, err = h.Leave(t.Context())
+	must(t, err)
+}
