@@ -120,6 +120,7 @@ func (p *Portal) hostPage(r *request) error {
 		return err
 	}
 	sessions = slices.DeleteFunc(sessions, func(s console.Session) bool { return s.Host != name })
+	slices.Reverse(sessions) // the newest first
 	history, err := p.history(r.Context(), console.Query{}.With(console.Host, name))
 	if err != nil {
 		return err
@@ -129,7 +130,8 @@ func (p *Portal) hostPage(r *request) error {
 		return postern.Errorf(postern.NotFound, "There is no such host.")
 	}
 	data := map[string]any{
-		"Sessions": showSessions(sessions), "History": history, "Known": i >= 0,
+		"Sessions": showSessions(sessions[:min(len(sessions), maxShownSessions)]), "Open": len(sessions),
+		"History": history, "Known": i >= 0,
 	}
 	if i >= 0 {
 		data["H"] = list[i]

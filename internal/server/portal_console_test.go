@@ -411,6 +411,22 @@ func TestNowPageOfHosts(t *testing.T) {
 	rig.happens(t, flood...)
 	boss.get("/admin").says(t, 200, "Check of the disk (server)")
 	boss.get("/admin").says(t, 200, "/admin/timeline?kind=check.ssh")
+	sessions := make([]postern.Event, 101)
+	for i := range sessions {
+		sessions[i] = postern.Event{
+			Time: time.Now(), Kind: postern.EventSSHOpened, Outcome: postern.OK, Host: "hv2", Object: "root",
+			Links: []postern.Link{{Kind: postern.LinkProcess, ID: fmt.Sprintf("hv2/boot/%d/1", i)}},
+		}
+	}
+	rig.happens(t, sessions...)
+	for _, path := range []string{"/admin", "/admin/hosts/hv2"} {
+		a := boss.get(path)
+		a.says(t, 200, " (101)")
+		a.says(t, 200, "The newest 100 are shown")
+		if n := strings.Count(a.body, `data-label="Host"`); n != 100 {
+			t.Errorf("%s shows %d sessions", path, n)
+		}
+	}
 }
 
 // TestStoredScript puts markup into every field of an entry that an unauthenticated client
