@@ -36,6 +36,11 @@ func (p *Portal) timelineLive(r *request) error {
 	if err != nil || next < 0 {
 		return postern.Errorf(postern.Invalid, "It is not said from which entry on.")
 	}
+	size, err := p.Console.Log.LogSize(r.Context())
+	if err != nil {
+		return err
+	}
+	next = min(next, size) // a page may be from before the database was restored
 	leave, err := p.feed.Open(r.who.Name)
 	if err != nil {
 		return err

@@ -257,8 +257,11 @@ func TestTimelineLive(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	start := rig.logSize(t)
+	ahead := boss.watches("machine=vm3", "9223372036854775807") // as after a restore of the database
 	s := boss.watches("machine=vm3", start)
 	rig.happens(t, ran("vm3"), ran("vm4"))
+	ahead.sees(1)
+	ahead.cancel()
 	_, id := s.sees(1)
 	s.cancel()
 	rig.happens(t, ran("vm3"), ran("vm3"))
