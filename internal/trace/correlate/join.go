@@ -24,6 +24,7 @@ type joiner struct {
 	domain  func(*event.Event) string // of a call's arguments
 	clients map[int]*event.Peer       // local ones, by process
 	serving map[int]bool              // processes that have been seen to be daemons
+	forging map[int]bool              // daemons that may name another client than the one they call for
 	decoder libvirt.Decoder
 	running *list.List // of *call: may become slow; the oldest first
 	slower  bool       // keep running
@@ -94,7 +95,8 @@ func newJoiner(slower bool, domain func(*event.Event) string) *joiner {
 		links: map[event.Pointer]*side{}, sockets: map[event.Pointer]socketPair{}, tcp: map[socketPair]*side{},
 		unix:    map[int][]*side{},
 		threads: map[int]*thread{}, mons: map[event.Pointer]*monitorState{}, domain: domain,
-		clients: map[int]*event.Peer{}, serving: map[int]bool{}, running: list.New(), slower: slower,
+		clients: map[int]*event.Peer{}, serving: map[int]bool{}, forging: map[int]bool{},
+		running: list.New(), slower: slower,
 	}
 }
 
@@ -221,13 +223,15 @@ func (j *joiner) begin(l *side, key callKey, e *event.Event) *call {
 	if c == nil {
 		c = &call{Call: event.Call{
 			Prog: e.Prog, Vers: e.Vers, Proc: e.Proc, Serial: e.Serial, Client: e.Client, PID: e.PID,
-			Begin: e.Mono, Peer: e.Peer, Type: e.Type, ArgsLen: e.PayloadLen,
+			Begin: e.Mono, Peer: e.Peer, Type: e.Type,
 		}}
-		c.Args = bytes.Clone(e.Payload[:min(len(e.Payload), maxCallArgs)])
-		c.Domain = j.domain(e)
+		c.asked(e, j.domain(e))
 	}
 	if l.server {
-		c.serverRx, c.Peer = e.Mono, e.Peer
+		if c.serverRx = e.Mono; c.clientTx != 0 {
+			c.asked(e, j.domain(e)) // the client may have sent something else than it shows
+		}
+		c.Peer = e.Peer
 	} else {
 		c.clientTx = e.Mono
 		if j.serving[e.PID] {
@@ -247,6 +251,12 @@ func (j *joiner) begin(l *side, key callKey, e *event.Event) *call {
 	l.calls[key] = c
 	e.Call = &c.Call
 	return c
+}
+
+// asked sets what the call asks for.
+func (c *call) asked(e *event.Event, domain string) {
+	c.Args, c.ArgsLen = bytes.Clone(e.Payload[:min(len(e.Payload), maxCallArgs)]), e.PayloadLen
+	c.Domain = domain
 }
 
 // pair finds the client's side of a daemon's connection: by the addresses of a
@@ -293,8 +303,10 @@ func (j *joiner) end(l *side, key callKey, e *event.Event) *call {
 		return nil
 	}
 	delete(l.calls, key)
-	j.finish(c)
-	c.End, c.Status = e.Mono, e.Status
+	if l.server || !c.Served || c.serverTx != 0 { // what the daemon has read, only the daemon answers
+		j.finish(c)
+		c.End, c.Status = e.Mono, e.Status
+	}
 	if l.server {
 		c.serverTx = e.Mono
 		e.Took = span(c.serverRx, e.Mono)
@@ -432,7 +444,9 @@ func (j *joiner) serves(pid int) bool {
 func (j *joiner) forget(gone func(pid int) bool) {
 	event.Forget(j.sockets, gone)
 	event.Forget(j.mons, gone)
-	maps.DeleteFunc(j.serving, func(pid int, _ bool) bool { return gone(pid) })
+	for _, pids := range []map[int]bool{j.serving, j.forging} {
+		maps.DeleteFunc(pids, func(pid int, _ bool) bool { return gone(pid) })
+	}
 	j.disconnectAll(func(at event.Pointer) bool { return gone(at.PID) })
 }
 

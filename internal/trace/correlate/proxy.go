@@ -8,11 +8,15 @@ import (
 // takeIdentity takes the real client of a proxy's connection from an answered
 // connect_set_identity. It trusts only a local process that runs as the daemon's own
 // user, as virtproxyd does, and only what the daemon has accepted: another client
-// could forge it.
+// could forge it. A daemon passes on what a client of its own has called itself, and is
+// not trusted from then on.
 func (j *joiner) takeIdentity(l *side, c *call, e *event.Event) {
 	proxy := c.Peer
-	if libvirt.Status(e.Status) != libvirt.OK || proxy == nil || proxy.PID == 0 || proxy.UID < 0 ||
-		proxy.UID != e.UID {
+	if libvirt.Status(e.Status) != libvirt.OK {
+		return
+	}
+	if proxy == nil || proxy.PID == 0 || proxy.UID < 0 || proxy.UID != e.UID || j.forging[proxy.PID] {
+		j.forging[e.PID] = true
 		return
 	}
 	id, ok := j.decoder.Arguments(&c.Call).Identity()
