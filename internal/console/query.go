@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/postern-project/postern"
 	"github.com/postern-project/postern/timeline"
@@ -43,11 +45,18 @@ const maxWords = 200
 // ParseQuery reads the query of a URL.
 func ParseQuery(v url.Values) (q Query, err error) {
 	for _, f := range fields {
-		*f.of(&q) = strings.TrimSpace(v.Get(f.name))
+		text := strings.TrimSpace(v.Get(f.name))
+		if !printable(text) {
+			return q, errUnprintable
+		}
+		*f.of(&q) = text
 	}
 	if text := v.Get("link"); text != "" {
 		if q.Link, err = timeline.ParseLink(text); err != nil {
 			return q, err
+		}
+		if !printable(text) {
+			return q, errUnprintable
 		}
 	}
 	for name, index := range map[string]*int64{"from": &q.From, "before": &q.Before} {
@@ -76,6 +85,14 @@ func ParseQuery(v url.Values) (q Query, err error) {
 			WithHint("Take out the machine, or the kind, object or link.")
 	}
 	return q, q.filter().Validate()
+}
+
+var errUnprintable = postern.Errorf(postern.Invalid, "what is looked for is not text")
+
+// printable reports whether an entry may have a text: no database finds another one, and
+// PostgreSQL takes none with a NUL.
+func printable(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // parseTime reads a time as RFC 3339 has it, or as forms have it, in UTC: to the second,

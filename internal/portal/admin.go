@@ -19,7 +19,11 @@ func (p *Portal) people(r *request) error {
 const peoplePage = 100
 
 func (p *Portal) renderPeople(r *request, status int, errs map[string]string) error {
-	people, err := p.People.Page(r.Context(), r.URL.Query().Get("after"), peoplePage+1)
+	after := r.URL.Query().Get("after")
+	if after != "" && !postern.ValidName(after) {
+		return postern.Errorf(postern.NotFound, "There is no such page here.")
+	}
+	people, err := p.People.Page(r.Context(), after, peoplePage+1)
 	if err != nil {
 		return err
 	}

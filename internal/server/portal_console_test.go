@@ -74,6 +74,7 @@ func TestTimelinePage(t *testing.T) {
 	} {
 		boss.get("/admin/timeline?"+query).says(t, 400, "Invalid request")
 	}
+	boss.get("/admin/people?after=%00").says(t, 404, "no such page")
 	seen := map[string]bool{}
 	for path, pages := "/admin/timeline", 0; path != ""; pages++ {
 		a := boss.get(path)
