@@ -126,7 +126,7 @@ func (s Server) runChild(ctx context.Context, l *net.UnixListener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "agent", "network")
-	cmd.Env, cmd.Stderr, cmd.ExtraFiles = []string{"HOME=/"}, os.Stderr, []*os.File{socket}
+	cmd.Env, cmd.Stderr, cmd.ExtraFiles = childEnv(), os.Stderr, []*os.File{socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: networkUser()}
 	cmd.Dir = "/"
 	in, err := cmd.StdinPipe()
@@ -160,6 +160,20 @@ func (s Server) runChild(ctx context.Context, l *net.UnixListener) error {
 		return nil
 	}
 	return err
+}
+
+// childEnv returns the environment of the child: what says how to reach the network, and whom
+// to trust there.
+func childEnv() []string {
+	env := []string{"HOME=/"}
+	for _, key := range []string{
+		"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	} {
+		if value := os.Getenv(key); value != "" {
+			env = append(env, key+"="+value)
+		}
+	}
+	return env
 }
 
 func (s Server) files() []string { return []string{s.Cert, s.Key, s.CA} }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -120,5 +121,42 @@ func TestTheNetworkProcessHasNoRights(t *testing.T) {
 		if out, err := read.CombinedOutput(); (err == nil) != may {
 			t.Errorf("another process of its user reads /proc/%s: %v, %s", pid, err, out)
 		}
+	}
+}
+
+// TestTheNetworkProcessUsesTheProxy reaches a server that is reached by a proxy alone.
+func TestTheNetworkProcessUsesTheProxy(t *testing.T) {
+	posterntest.NeedRoot(t)
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer s.Close()
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		to, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		from, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		go func() { _, _ = io.Copy(to, from); to.Close() }()
+		go func() { _, _ = io.Copy(from, to); from.Close() }()
+	}))
+	defer proxy.Close()
+	t.Setenv("HTTPS_PROXY", proxy.URL)
+	c := Server{URLs: []string{"https://example.com"}, Credentials: credentialsOf(t, s)} // the name in its certificate
+	to, stop, err := c.Reach(t.Context(), filepath.Join(t.TempDir(), "agent"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	res, err := to.Client.Get(to.Base + remote.Prefix + "code")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Body.Close(); res.StatusCode != http.StatusOK {
+		t.Errorf("the server is not reached: %s", res.Status)
 	}
 }
