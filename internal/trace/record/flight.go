@@ -230,18 +230,18 @@ func (r *FlightRecorder) consider(e *event.Event, took time.Duration, open bool)
 	if e.Mono < r.retry {
 		return false, nil
 	}
-	return true, r.begin(e, c.String(), until)
+	return r.begin(e, c.String(), until)
 }
 
-// begin begins a file with what is in memory.
-func (r *FlightRecorder) begin(e *event.Event, reason string, until uint64) error {
+// begin begins a file with what is in memory, and reports whether there is one.
+func (r *FlightRecorder) begin(e *event.Event, reason string, until uint64) (bool, error) {
 	if _, err := r.ring.close(); err != nil {
-		return err
+		return false, err
 	}
 	name := r.fileName(e.Wall)
 	f, err := durable.CreatePrivate(name)
 	if err != nil {
-		return err
+		return false, r.fail(name, err)
 	}
 	r.incident = newIncident(f, name, reason)
 	r.incident.until, r.incident.latest = until, max(until, e.Mono+uint64(longest))
@@ -251,10 +251,10 @@ func (r *FlightRecorder) begin(e *event.Event, reason string, until uint64) erro
 			continue
 		}
 		if err := r.hand(s); err != nil {
-			return err
+			return true, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // fileName names the file of a moment: NAME-20261130T143000.123Z.EXTENSION.
@@ -334,11 +334,17 @@ func (r *FlightRecorder) conclude() error {
 		return nil
 	}
 	i.measure()
+	return r.fail(i.name, err)
+}
+
+// fail says of a file that it could not be written, or returns the error where nothing is
+// told of it.
+func (r *FlightRecorder) fail(name string, err error) error {
 	r.retry = r.now() + uint64(r.After)
 	if r.Failed == nil {
 		return err
 	}
-	r.Failed(i.name, err)
+	r.Failed(name, err)
 	return nil
 }
 

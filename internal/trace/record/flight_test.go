@@ -292,6 +292,28 @@ func TestADiskThatIsFull(t *testing.T) {
 	}
 }
 
+// TestADirectoryThatIsGone says that no file can begin, goes on, and begins one of the same
+// call when there is a directory again.
+func TestADirectoryThatIsGone(t *testing.T) {
+	x := fly(t, `took > duration("5s")`, Flight{Ring: minRing})
+	dir := filepath.Dir(x.Name)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(x.at(0, event.ServerRx, 0, 100), x.at(10, event.ServerRx, 0, 101)); err != nil {
+		t.Fatal(err)
+	}
+	if len(x.failed) != 1 || !errors.Is(x.failed[0], os.ErrNotExist) {
+		t.Errorf("failed %v", x.failed)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(x.at(100, event.ServerTx, 0, 100), x.Close()); err != nil || len(x.kept) != 1 {
+		t.Errorf("%q is kept: %v", x.kept, err)
+	}
+}
+
 func TestConditions(t *testing.T) {
 	of := func(k event.Kind, status uint32) facts {
 		e := tracetest.Message(1, k, 23, 1, status, 1, nil)
