@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
@@ -120,6 +121,17 @@ func TestNoLines(t *testing.T) {
 	}
 	if l := readLines(openELF(t, path)); l != nil || l.size() != 0 {
 		t.Error("a stripped program has lines")
+	}
+}
+
+// TestLongNamesAreReadOnce: a table of which each entry has a name of megabytes is as quickly
+// read as another, which a program could have an administrator's trace wait for.
+func TestLongNamesAreReadOnce(t *testing.T) {
+	const entries = 1 << 22
+	names := append([]byte{1, contentPath, formLineStrp}, binary.AppendUvarint(nil, entries)...)
+	p := lineProgram{version: 5, names: reader{b: append(names, make([]byte, 8*entries)...), order: binary.LittleEndian}}
+	if name := p.fileName(entries-1, bytes.Repeat([]byte("x"), 1<<24)); name != "" {
+		t.Errorf("a name of %d bytes", len(name))
 	}
 }
 

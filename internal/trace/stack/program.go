@@ -198,9 +198,13 @@ func (p *lineProgram) newNames(r *reader, n uint64, _ bool, lineStr []byte) (nam
 	count := r.uleb()
 	for i := uint64(0); i < count && len(format) > 0 && !r.bad; i++ {
 		for _, f := range format {
-			text, number := r.form(f.form, p.wide, lineStr)
+			text, number := r.form(f.form, p.wide)
 			switch {
 			case i != n || r.bad:
+			case f.content == contentPath && f.form == formLineStrp:
+				at := reader{b: lineStr}
+				at.bytes(number)
+				name = string(at.text())
 			case f.content == contentPath:
 				name = string(text)
 			case f.content == contentDirectory:
@@ -301,15 +305,14 @@ func (r *reader) text() []byte {
 	return text
 }
 
-// form reads a value of a form. Of a form that is unknown it cannot tell the length.
-func (r *reader) form(form uint64, wide bool, lineStr []byte) (text []byte, number uint64) {
+// form reads a value of a form: a text, or a number, which may be where a text is. Of a form
+// that is unknown it cannot tell the length.
+func (r *reader) form(form uint64, wide bool) (text []byte, number uint64) {
 	switch form {
 	case formString:
 		return r.text(), 0
 	case formLineStrp:
-		at := reader{b: lineStr}
-		at.bytes(r.offset(wide))
-		return at.text(), 0
+		return nil, r.offset(wide)
 	case formUdata:
 		return nil, r.uleb()
 	case formData1:
