@@ -136,7 +136,9 @@ func stillWrong(checks, removed []postern.Event, now time.Time) (list []postern.
 			continue
 		}
 		host := cmp.Or(e.Host, strings.TrimPrefix(e.Object, "joined:")) // as an agent's source is named
-		gone := slices.ContainsFunc(removed, func(r postern.Event) bool { return r.Object == host && r.Index > e.Index })
+		gone := slices.ContainsFunc(removed, func(r postern.Event) bool {
+			return r.Object == host && r.Index > e.Index
+		})
 		if !gone && (e.Kind != postern.EventCheckAgent || now.Sub(e.Time) < agentForgotten) {
 			list = append(list, e)
 		}

@@ -398,7 +398,8 @@ func TestNowPageOfHosts(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	rig.happens(t,
-		postern.Event{Kind: postern.EventCheckSSH, Object: "hv1", Host: "hv1", Outcome: postern.Failed, Reason: "a hole"},
+		postern.Event{Kind: postern.EventCheckSSH, Object: "hv1", Host: "hv1", Outcome: postern.Failed,
+			Reason: "a hole"},
 		postern.Event{Kind: postern.EventCheckAgent, Object: "joined:hv1", Outcome: postern.Failed, Reason: "silent"},
 		postern.Event{Time: time.Now().AddDate(0, -2, 0), Kind: postern.EventCheckAgent, Object: "person:old",
 			Outcome: postern.Failed, Reason: "long ago"})
