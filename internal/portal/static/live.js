@@ -49,7 +49,8 @@ const open = () => {
   source.onerror = () => {
     if (ended) return;
     status.textContent = "Not connected: trying again";
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => { if (!pause.dataset.paused) open(); }, 10000);
+    const failed = source;
+    if (failed.readyState === EventSource.CLOSED) setTimeout(() => { if (source === failed) open(); }, 10000);
   };
 };
 
