@@ -35,7 +35,8 @@ type Flight struct {
 	// Kept is told of each file once it is written; of a call that goes on, and of further
 	// ones within After, one file tells, up to five minutes after the first.
 	Kept func(file, reason string)
-	// Failed is told of a file that could not be written whole, or not be removed. Events are
+	// Failed is told of a file that could not be written whole, or not be removed, and, with
+	// Name, that the condition cannot be decided about a call. Events are
 	// kept in memory on, and the next file is tried no sooner than After. If it is nil, a file
 	// that cannot be written ends the trace.
 	Failed func(file string, err error)
@@ -108,6 +109,7 @@ type FlightRecorder struct {
 	incident *incident   // is being written; nil for none
 	files    []*incident // were written and count for the limit, the oldest first
 	retry    uint64      // no file begins before
+	told     uint64      // not told again before that the condition cannot be decided
 }
 
 // runningCall is a call without an answer.
@@ -219,8 +221,11 @@ func (r *FlightRecorder) Idle() error {
 func (r *FlightRecorder) consider(e *event.Event, took time.Duration, open bool) (bool, error) {
 	c := newFacts(e, took, open)
 	keep, err := r.Keep.holds(c)
-	if err != nil || !keep {
-		return false, err
+	if err != nil {
+		return false, r.undecided(e.Mono, err)
+	}
+	if !keep {
+		return false, nil
 	}
 	until := e.Mono + uint64(r.After)
 	if i := r.incident; i != nil {
@@ -335,6 +340,19 @@ func (r *FlightRecorder) conclude() error {
 	}
 	i.measure()
 	return r.fail(i.name, err)
+}
+
+// undecided says at most once in After that the condition cannot be decided about a call, as
+// of what a client has called a machine, or returns the error where nothing is told of it.
+func (r *FlightRecorder) undecided(now uint64, err error) error {
+	if r.Failed == nil {
+		return err
+	}
+	if now >= r.told {
+		r.told = now + uint64(r.After)
+		r.Failed(r.Name, err)
+	}
+	return nil
 }
 
 // fail says of a file that it could not be written, or returns the error where nothing is

@@ -314,6 +314,18 @@ func TestADirectoryThatIsGone(t *testing.T) {
 	}
 }
 
+// TestConditionThatCannotBeDecided has clients with calls of which the condition is neither true
+// nor false: it is said once, and other calls are kept.
+func TestConditionThatCannotBeDecided(t *testing.T) {
+	x := fly(t, `error ? true : int(machine) > 5`, Flight{Ring: minRing})
+	x.call(1, 0.01, 0)
+	x.call(2, 0.01, 0)
+	x.call(3, 0.01, 1)
+	if err := x.Close(); err != nil || len(x.failed) != 1 || len(x.kept) != 1 {
+		t.Errorf("failed %v, kept %q: %v", x.failed, x.kept, err)
+	}
+}
+
 func TestConditions(t *testing.T) {
 	of := func(k event.Kind, status uint32) facts {
 		e := tracetest.Message(1, k, 23, 1, status, 1, nil)
