@@ -163,7 +163,7 @@ soak-releases: soak-modular
 			-run '$(RELEASE_TESTS)' ./internal/trace/inflight ./internal/trace/format || exit 1; \
 	done
 
-RELEASE_TESTS := TheHang|Saturated|FullWorkerPool|TestTrace$$$$
+RELEASE_TESTS := TheHang|SlowStorage|Saturated|FullWorkerPool|TestTrace$$$$
 
 MODULAR_PACKAGES := dpkg-dev meson ninja-build xsltproc rpcsvc-proto systemtap-sdt-dev libglib2.0-dev libxml2-dev \
 	libxml2-utils libgnutls28-dev libtirpc-dev libsasl2-dev libselinux1-dev libnl-3-dev libnl-route-3-dev libyajl-dev

@@ -82,8 +82,8 @@ type job struct {
 const dispatcher = "virNetServerProgramDispatch"
 
 // unseen says that a worker works, but not on which call: its stack could be followed only
-// for some frames. Code with frame pointers that waits in a system call is one case. "" for
-// any other thread.
+// for some frames. One case is a frame of no fixed size (alloca), whose frame pointer is
+// unknown. "" for any other thread.
 func unseen(name string, tid int, t *stack.Thread) string {
 	worker := strings.HasPrefix(name, "rpc-") || strings.HasPrefix(name, "prio-rpc-")
 	in := within(t)

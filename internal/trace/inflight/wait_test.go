@@ -7,8 +7,8 @@ import (
 	"github.com/postern-project/postern/internal/trace/stack"
 )
 
-// TestAWorkerThatCannotBeFollowed: its stack ends before the call that it works on, as seen
-// of libvirt 11.3 that opens a file of a slow storage pool.
+// TestAWorkerThatCannotBeFollowed: its stack ends before the call that it works on, as in
+// virFileOpenAs of libvirt 11.3 where its frame cannot be told.
 func TestAWorkerThatCannotBeFollowed(t *testing.T) {
 	const libc, libvirt = "/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libvirt.so.0.11003.0"
 	open := []event.Frame{{Module: libc}, {Symbol: "open", Module: libc}, {Symbol: "virFileOpenAs", Module: libvirt}}

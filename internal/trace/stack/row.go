@@ -17,6 +17,7 @@ type row struct {
 	ra         uint64 // the register that holds the return address
 	last       bool   // there is no caller
 	signal     bool   // the caller was interrupted, it did not call
+	depth      int64  // of the stack pointer below the frame's address; 0 until it is needed, or unsure
 }
 
 type rule struct {

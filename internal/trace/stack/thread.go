@@ -32,7 +32,8 @@ const maxStack = 256 << 10
 // Sleeping unwinds the stack of a thread that sleeps in a system call. The thread is
 // neither stopped nor slowed down: the kernel says where it sleeps, and its stack is
 // read from outside. It needs what ptrace(2) needs. Registers that the innermost
-// function does not save are unknown, so that few frames may be missing at the end.
+// functions do not save are unknown. On amd64 a frame pointer among them is concluded from
+// its function's machine code; where that cannot tell, frames are missing at the end.
 func (u *Unwinder) Sleeping(pid, tid int) (Thread, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -33,6 +33,7 @@ type Unwinder struct {
 	arch   *arch
 	frames []event.Frame
 	sps    []uint64 // the stack pointer in each of frames
+	sure   int      // frames up to the first whose frame pointer was concluded; 0 where there is none
 
 	mu      sync.Mutex
 	procs   map[int]*process
@@ -181,38 +182,47 @@ func (u *Unwinder) Frames(pid int, regs, stack []byte, ret event.Return) ([]even
 }
 
 // unwind sets the frames from the innermost one's registers on, and where the stack
-// stands in each.
+// stands in each. What follows from a frame pointer that was concluded stays only if it leads
+// to the outermost frame.
 func (u *Unwinder) unwind(pid int, r registers, mem *memory, ret event.Return) ([]event.Frame, error) {
 	u.count++
-	u.frames, u.sps = u.frames[:0], u.sps[:0]
+	u.frames, u.sps, u.sure = u.frames[:0], u.sps[:0], 0
+	err := u.walk(pid, r, mem, ret)
+	if err != nil && u.sure > 0 {
+		u.frames, u.sps = u.frames[:u.sure], u.sps[:u.sure]
+	}
+	return u.frames, err
+}
+
+func (u *Unwinder) walk(pid int, r registers, mem *memory, ret event.Return) error {
 	called := false // the frame's pc is where a call returns to
 	for len(u.frames) < u.c.Frames {
 		pc, _ := r.get(u.arch.pc)
 		if pc == 0 && called {
-			return u.frames, nil
+			return nil
 		}
 		before, _ := r.get(u.arch.sp)
 		u.sps = append(u.sps, before)
-		row, err := u.frame(pid, pc, called)
+		row, err := u.frame(pid, &r, called)
 		if err != nil {
-			return u.frames, err
+			return err
 		}
 		if row.last {
-			return u.frames, nil
+			return nil
 		}
 		if r, err = u.arch.step(row, &r, mem); err != nil {
-			return u.frames, err
+			return err
 		}
 		after, _ := r.get(u.arch.sp)
 		if !row.signal && (after < before || after == before && called) {
-			return u.frames, errors.New("the stack does not grow")
+			return errors.New("the stack does not grow")
 		}
 		if after == ret.SP && u.unmapped(pid, &r) {
 			r.set(u.arch.pc, ret.PC)
 		}
 		called = !row.signal
 	}
-	return u.frames, errors.New("the stack has more frames than are shown")
+	return errors.New("the stack has more frames than are shown")
 }
 
 // unmapped reports whether a frame's pc is in no file, as is the kernel's address
@@ -223,8 +233,9 @@ func (u *Unwinder) unmapped(pid int, r *registers) bool {
 	return mp == nil || mp.path == "[uprobes]"
 }
 
-// frame adds the frame at pc and returns how to go on from it.
-func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
+// frame adds the frame that has these registers, and returns how to go on from it.
+func (u *Unwinder) frame(pid int, r *registers, called bool) (*row, error) {
+	pc, _ := r.get(u.arch.pc)
 	at := pc
 	if called {
 		at-- // the call may be its function's last instruction
@@ -253,6 +264,9 @@ func (u *Unwinder) frame(pid int, pc uint64, called bool) (*row, error) {
 	row, err := m.row(addr)
 	u.name(pid, m, addr, pc-at, row, &f)
 	u.frames = append(u.frames, f)
+	if err == nil && m.conclude(u.arch, row, addr, called, r) && u.sure == 0 {
+		u.sure = len(u.frames)
+	}
 	return row, err
 }
 
