@@ -197,6 +197,9 @@ func (x *exporter) read(ctx context.Context) ([]record, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case size < next && x.cursor.Time.IsZero():
+		return nil, postern.Errorf(postern.Invalid, "the timeline has %d entries, none of the index %d", size, next).
+			WithHint("begin with an index up to %d", size)
 	case size < next:
 		return nil, postern.Errorf(postern.Conflict,
 			"the timeline has %d entries, and %d were exported: it was restored, or is another", size, next).

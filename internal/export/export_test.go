@@ -153,6 +153,19 @@ func TestAReceiverThatIsUnavailableLosesNothing(t *testing.T) {
 	}
 }
 
+// TestExportsThatCannotBegin names what is missing.
+func TestExportsThatCannotBegin(t *testing.T) {
+	h := newHTTPLog(t, 0)
+	late, unsigned := options(t, h.URL), options(t, h.URL)
+	late.From, unsigned.Secret = 6, ""
+	for want, o := range map[string]Options{"none of the index 6": late, "nothing shows the": unsigned} {
+		err := Run(t.Context(), newLog(5), o)
+		if postern.CodeOf(err) != postern.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, and not: %s", err, want)
+		}
+	}
+}
+
 func TestCursorsThatDoNotFitAreRefused(t *testing.T) {
 	h := newHTTPLog(t, 0)
 	o := options(t, h.URL)

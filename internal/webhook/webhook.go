@@ -67,8 +67,12 @@ func (w *Webhook) headers(m Message, now time.Time) (http.Header, error) {
 		}
 		h.Set("Authorization", value)
 	}
-	if w.Secret == "" && w.Authorization != "" {
+	switch {
+	case w.Secret == "" && w.Authorization != "":
 		return h, nil
+	case w.Secret == "":
+		return nil, postern.Errorf(postern.Invalid, "nothing shows the webhook's receiver who sends").
+			WithHint("give it a secret, or the value of a header Authorization")
 	}
 	key, err := w.key()
 	if err != nil {
