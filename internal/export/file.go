@@ -41,6 +41,10 @@ func openFile(o Options, u *url.URL) (receiver, error) {
 	case o.Keep == 0:
 		r.keep = defaultKeep
 	}
+	if cursor, err := filepath.Abs(o.Cursor); err != nil || cursor == filepath.Clean(r.path) {
+		return nil, postern.Errorf(postern.Invalid, "%s is the cursor of the export", r.path).
+			WithHint("export to another file")
+	}
 	if info, err := os.Stat(r.path); err == nil && !info.Mode().IsRegular() {
 		return nil, postern.Errorf(postern.Invalid, "%s is not a file", r.path)
 	}

@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -133,8 +134,10 @@ func TestFilesThatAreRefused(t *testing.T) {
 		"older ones of none": {To: "file://" + path, Keep: 3}, "a size below 0": {To: "file://" + path, Rotate: -1},
 		"a secret": {To: "file://" + path, Secret: "key"}, "certificates": {To: "file://" + path, TLS: TLS{CA: "ca"}},
 		"rotation": {To: "https://logs.example.com", Rotate: 5},
+		"a query":  {To: "file://" + path + "?x"}, "a fragment": {To: "file://" + path + "#x"},
+		"its cursor": {To: "file://" + path, Cursor: path},
 	} {
-		o.Cursor, o.Report = filepath.Join(t.TempDir(), "cursor"), func(string) {}
+		o.Cursor, o.Report = cmp.Or(o.Cursor, filepath.Join(t.TempDir(), "cursor")), func(string) {}
 		if err := Run(t.Context(), newLog(3), o); postern.CodeOf(err) != postern.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -44,7 +44,8 @@ func open(o Options) (receiver, error) {
 		return nil, errAddress
 	}
 	t, ok := transports[u.Scheme]
-	if !ok || t.path != (u.Host == "") || t.path != (u.Path != "") && !t.http {
+	if !ok || t.path != (u.Host == "") || t.path != (u.Path != "") && !t.http || u.Fragment != "" ||
+		u.RawQuery != "" && !t.http {
 		return nil, errAddress
 	}
 	if !t.path && u.Port() == "" {
