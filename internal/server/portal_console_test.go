@@ -398,11 +398,15 @@ func TestNowPageOfHosts(t *testing.T) {
 	rig := newPortalRig(t, nil)
 	boss := rig.enrolled(t, "boss", "admin")
 	rig.happens(t,
-		postern.Event{Kind: postern.EventCheckSSH, Object: "hv1", Host: "hv1", Outcome: postern.Failed,
-			Reason: "a hole"},
+		postern.Event{
+			Kind: postern.EventCheckSSH, Object: "hv1", Host: "hv1", Outcome: postern.Failed,
+			Reason: "a hole",
+		},
 		postern.Event{Kind: postern.EventCheckAgent, Object: "joined:hv1", Outcome: postern.Failed, Reason: "silent"},
-		postern.Event{Time: time.Now().AddDate(0, -2, 0), Kind: postern.EventCheckAgent, Object: "person:old",
-			Outcome: postern.Failed, Reason: "long ago"})
+		postern.Event{
+			Time: time.Now().AddDate(0, -2, 0), Kind: postern.EventCheckAgent, Object: "person:old",
+			Outcome: postern.Failed, Reason: "long ago",
+		})
 	boss.get("/admin").says(t, 200, "a hole")
 	boss.get("/admin").says(t, 200, "silent")
 	rig.happens(t, postern.Event{Kind: postern.EventHostRemoved, Object: "hv1", Outcome: postern.OK})
@@ -410,8 +414,10 @@ func TestNowPageOfHosts(t *testing.T) {
 	rig.happens(t, postern.Event{Kind: postern.EventCheckDisk, Object: "server", Outcome: postern.Failed})
 	flood := make([]postern.Event, 1000)
 	for i := range flood {
-		flood[i] = postern.Event{Time: time.Now(), Kind: postern.EventCheckSSH, Object: "hv2", Host: "hv2",
-			Outcome: postern.OK}
+		flood[i] = postern.Event{
+			Time: time.Now(), Kind: postern.EventCheckSSH, Object: "hv2", Host: "hv2",
+			Outcome: postern.OK,
+		}
 	}
 	rig.happens(t, flood...)
 	boss.get("/admin").says(t, 200, "Check of the disk (server)")

@@ -129,7 +129,10 @@ func TestNoLines(t *testing.T) {
 func TestLongNamesAreReadOnce(t *testing.T) {
 	const entries = 1 << 22
 	names := append([]byte{1, contentPath, formLineStrp}, binary.AppendUvarint(nil, entries)...)
-	p := lineProgram{version: 5, names: reader{b: append(names, make([]byte, 8*entries)...), order: binary.LittleEndian}}
+	p := lineProgram{version: 5, names: reader{
+		b:     append(names, make([]byte, 8*entries)...),
+		order: binary.LittleEndian,
+	}}
 	if name := p.fileName(entries-1, bytes.Repeat([]byte("x"), 1<<24)); name != "" {
 		t.Errorf("a name of %d bytes", len(name))
 	}
