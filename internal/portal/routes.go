@@ -73,6 +73,13 @@ func (p *Portal) routes() http.Handler {
 	person("POST /passkeys/add", p.addPasskey)
 	person("GET /events", p.events)
 
+	p.adminRoutes(admin)
+
+	return secured(http.NewCrossOriginProtection().Handler(mux))
+}
+
+// adminRoutes are the administrators' pages.
+func (p *Portal) adminRoutes(admin func(pattern string, h handler)) {
 	admin("GET /admin/timeline", p.timelinePage)
 	admin("GET /admin/timeline/live", p.timelineLive)
 	admin("GET /admin/timeline/{index}", p.entryPage)
@@ -91,8 +98,6 @@ func (p *Portal) routes() http.Handler {
 	admin("POST /admin/names", p.allowNames)
 	admin("POST /admin/names/drop", p.dropNames)
 	admin("POST /admin/names/refuse", p.refuseName)
-
-	return secured(http.NewCrossOriginProtection().Handler(mux))
 }
 
 // public answers all visitors. A valid certificate still identifies the person.
